@@ -1,0 +1,104 @@
+"""A small taxonomy of errors: each says what happened, where, and what to do.
+
+The command line prints ``str(error)`` without a traceback and leaves with ``error.exit_code``:
+2 where the user can mend the call, 1 where the work itself failed.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "CompatibilityError",
+    "DataError",
+    "GrapeError",
+    "PolicyError",
+    "SettingsError",
+    "SimulatorError",
+    "TrainingError",
+    "did_you_mean",
+    "require_known",
+]
+
+
+class GrapeError(Exception):
+    """Base of all errors that the project raises on purpose.
+
+    Args:
+        message: What happened and where.
+        hint: What the reader can do about it; printed on a line of its own.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  -> {self.hint}" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[type["GrapeError"], tuple[str, str]]:
+        return type(self), (self.message, self.hint)
+
+
+class SettingsError(GrapeError):
+    """A setting, name, flag or path given by the user cannot be used."""
+
+    exit_code = 2
+
+
+class CompatibilityError(GrapeError):
+    """Two things that would be combined do not fit: found before any work starts."""
+
+    exit_code = 2
+
+
+class DataError(GrapeError):
+    """A file is missing, torn, foreign, or holds what it should not."""
+
+    exit_code = 2
+
+
+class SimulatorError(GrapeError):
+    """A simulator could not start, crashed or hung, also after its retry."""
+
+
+class PolicyError(GrapeError):
+    """A policy could not be loaded or gave unusable output."""
+
+
+class TrainingError(GrapeError):
+    """Training had to stop, e.g. for a loss that is not finite; the last good state is kept."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Sentence that suggests the closest known names, or lists all of them.
+
+    Args:
+        name: What the user wrote.
+        known: What would have been accepted.
+
+    Returns:
+        For example ``"Did you mean 'drawer-open'? Known: button-press, drawer-open."``
+    """
+    options = sorted(set(known))
+    close = difflib.get_close_matches(name, options, n=3, cutoff=0.5)
+    suggestion = f"Did you mean {' or '.join(repr(option) for option in close)}? " if close else ""
+    return f"{suggestion}Known: {', '.join(options)}."
+
+
+def require_known(kind: str, name: str, known: Iterable[str]) -> None:
+    """Raise unless ``name`` is one of ``known``.
+
+    Args:
+        kind: What the name stands for, e.g. ``"task"``; used in the message.
+        name: The name to check.
+        known: The accepted names.
+
+    Raises:
+        SettingsError: The name is unknown; the hint suggests close ones.
+    """
+    options = list(known)
+    if name not in options:
+        raise SettingsError(f"Unknown {kind} {name!r}.", did_you_mean(name, options))

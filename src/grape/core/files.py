@@ -1,0 +1,135 @@
+"""Writing files so that a reader never sees half of one, and hashing what was written."""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from grape.core.errors import DataError, GrapeError
+
+__all__ = [
+    "atomic_writer",
+    "content_hash",
+    "file_hash",
+    "read_json",
+    "read_jsonl",
+    "sync_folder",
+    "write_bytes",
+    "write_json",
+    "write_jsonl",
+    "write_text",
+]
+
+
+@contextlib.contextmanager
+def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
+    """Binary file that appears under ``path`` whole or not at all.
+
+    The bytes go to a temporary file beside ``path``, are synced, and take the final name by rename.
+
+    Raises:
+        GrapeError: The disk is full or the folder cannot be written; nothing stands under ``path`` then
+            (an older file stays as it was).
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise GrapeError(
+            f"Could not write {path}: {error.strerror or error}.",
+            "What was finished before is kept. Free space or mend the permissions, then run the same command again.",
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside ``folder`` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` atomically."""
+    with atomic_writer(path) as handle:
+        handle.write(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 ``text`` atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` atomically as indented JSON with sorted keys; NaN and Infinity are refused."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    """Write one JSON object a line atomically."""
+    write_text(path, "".join(json.dumps(row, sort_keys=True, allow_nan=False) + "\n" for row in rows))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataError: The file is missing or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist.", "Check the path, or run the verb that writes it.") from error
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read as JSON: {error}.", "Delete it and run the verb that writes it again."
+        ) from error
+
+
+def read_jsonl(path: Path) -> list[Any]:
+    """Read a file with one JSON object a line.
+
+    Raises:
+        DataError: The file is missing or a line is no JSON; the line's number is named.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist.", "Check the path, or run the verb that writes it.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}.", "Run the verb that writes it again.") from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise DataError(
+                f"{path}, line {number}: not JSON ({error}).", "Run the verb that writes it again."
+            ) from error
+    return rows
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def content_hash(value: Any) -> str:
+    """SHA-256 of a JSON value in canonical form, as 64 hexadecimal digits."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,114 @@
+"""Scores of trajectories and the preference pairs made from them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["ConstraintScore", "PreferencePair", "Score", "StageScore"]
+
+
+@dataclass(frozen=True)
+class ConstraintScore:
+    """One constraint's part in a stage's cost.
+
+    Attributes:
+        name: The constraint's name within its stage.
+        kind: ``"subgoal"`` or ``"path"``.
+        cost: Aggregated raw cost C_ij, in ``unit``, before the threshold.
+        threshold: tau_ij, same unit.
+        weight: lambda_ij.
+        contribution: ``weight * max(0, cost - threshold)``, unit-free after scaling.
+        unit: Unit of cost and threshold.
+        objectives: Tags such as ``"completion"``, ``"safety"``, ``"efficiency"``.
+        curve: The raw cost at each state of the stage, for plots.
+    """
+
+    name: str
+    kind: str
+    cost: float
+    threshold: float
+    weight: float
+    contribution: float
+    unit: str
+    objectives: tuple[str, ...] = ()
+    curve: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class StageScore:
+    """One stage's cost C_i and where the stage lay.
+
+    Attributes:
+        name: The stage's name.
+        start: First state index of the stage (inclusive).
+        end: Last state index (inclusive); ``end < start`` for a stage that was never entered.
+        reached: Whether the stage was entered.
+        done: Whether its ``done_when`` held.
+        cost: C_i, finite and not negative.
+        constraints: The parts of the cost.
+    """
+
+    name: str
+    start: int
+    end: int
+    reached: bool
+    done: bool
+    cost: float
+    constraints: tuple[ConstraintScore, ...] = ()
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one trajectory was worth (arXiv 2411.19309, guided-cost preference generation).
+
+    Attributes:
+        episode_id: The trajectory.
+        task: Task name within its suite.
+        initial_state: Index of the initial state.
+        success: I_success.
+        steps: Number of decisions T.
+        r_self: Unweighted self-reward, sum of log-probabilities; None where nothing was sampled.
+        r_ext: External reward ``exp(-sum_i C_i)`` in (0, 1].
+        cost: ``sum_i C_i``.
+        terms: Normalised, weighted terms whose sum is ``gcpg``: ``{"self": ..., "ext": ..., "success": ...}``.
+        gcpg: R_GCPG.
+        stages: Detail a stage.
+    """
+
+    episode_id: str
+    task: str
+    initial_state: int
+    success: bool
+    steps: int
+    r_self: float | None
+    r_ext: float
+    cost: float
+    terms: Mapping[str, float]
+    gcpg: float
+    stages: tuple[StageScore, ...] = ()
+
+
+@dataclass(frozen=True)
+class PreferencePair:
+    """Two trajectories of the same task and initial state, and why one is preferred.
+
+    Attributes:
+        pair_id: Unique within a pair file.
+        task: Task name within its suite.
+        initial_state: Index of the shared initial state.
+        chosen: Episode id of the preferred trajectory.
+        rejected: Episode id of the other.
+        margin: R_GCPG of chosen minus that of rejected.
+        mode: How the pair was made, e.g. ``"best-worst"``.
+        reason: One sentence for people.
+        terms: Differences of the score's terms, chosen minus rejected.
+    """
+
+    pair_id: str
+    task: str
+    initial_state: int
+    chosen: str
+    rejected: str
+    margin: float
+    mode: str
+    reason: str
+    terms: Mapping[str, float] = field(default_factory=dict)

@@ -1,0 +1,117 @@
+"""The folder a verb writes: its settings, whether it is complete, and its log.
+
+A verb's output folder holds ``settings.yaml`` (what was asked), the verb's own files, ``log.jsonl`` (events with
+times) and, last of all, ``done.json`` (a summary; its presence says that the work is complete). Starting the same
+verb with the same settings in the same folder resumes; with other settings it is refused.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from grape.core.errors import CompatibilityError, DataError
+from grape.core.files import content_hash, read_json, write_json
+from grape.core.settings import read_yaml, save_settings, settings_to_dict
+
+__all__ = ["RunFolder", "load_summary", "open_run", "read_run_settings"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """An output folder that belongs to one verb and one set of settings.
+
+    Attributes:
+        path: The folder.
+        verb: Name of the verb that writes here.
+    """
+
+    path: Path
+    verb: str
+
+    @property
+    def done(self) -> Mapping[str, Any] | None:
+        """The summary written by :meth:`finish`, or None while the work is not complete."""
+        marker = self.path / "done.json"
+        if not marker.exists():
+            return None
+        data = read_json(marker)
+        if not isinstance(data, dict):
+            raise DataError(f"{marker} is no summary of a verb.", "Delete it and run the verb again.")
+        return data
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Declare the work complete; ``summary`` holds JSON values and no times of day."""
+        write_json(self.path / "done.json", dict(summary))
+
+
+def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] | None = None) -> RunFolder:
+    """Claim ``path`` for ``verb`` with these settings, or join it for a resumption.
+
+    Args:
+        path: The output folder; made when absent.
+        verb: The verb's name.
+        settings: The resolved settings, saved as ``settings.yaml``. Fields whose dataclass metadata holds
+            ``{"identity": False}`` (paths of outputs, worker counts, verbosity) may differ on resumption.
+        identity: Further values that must agree on resumption, e.g. hashes of inputs.
+
+    Raises:
+        CompatibilityError: The folder belongs to another verb or to other settings.
+    """
+    wanted = {"verb": verb, "settings": _identity_of(settings), "inputs": dict(identity or {})}
+    marker = path / "run.json"
+    if marker.exists():
+        found = read_json(marker)
+        if content_hash(found) != content_hash(wanted):
+            raise CompatibilityError(
+                f"{path} holds results of another run: {_difference(found, wanted)}.",
+                "Choose another --out, or delete that folder to start afresh.",
+            )
+    elif path.exists() and any(entry.name not in {"log.jsonl"} for entry in path.iterdir() if entry.name[0] != "."):
+        raise CompatibilityError(f"{path} is not empty and was not made by 'grape {verb}'.", "Choose another --out.")
+    else:
+        write_json(marker, wanted)
+    save_settings(path / "settings.yaml", settings)
+    return RunFolder(path, verb)
+
+
+def _identity_of(settings: Any) -> Any:
+    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
+        return {
+            item.name: _identity_of(getattr(settings, item.name))
+            for item in dataclasses.fields(settings)
+            if item.metadata.get("identity", True)
+        }
+    return settings_to_dict(settings)
+
+
+def _difference(found: Any, wanted: Any, where: str = "") -> str:
+    """The first place where two JSON values differ, in words."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for key in sorted({*found, *wanted}):
+            if found.get(key) != wanted.get(key):
+                return _difference(found.get(key), wanted.get(key), f"{where}.{key}" if where else str(key))
+    return f"{where} was {json.dumps(found)}, now {json.dumps(wanted)}"
+
+
+def load_summary(path: Path, verb: str) -> Mapping[str, Any]:
+    """Summary of a completed verb's folder.
+
+    Raises:
+        DataError: The folder is not there, belongs to another verb, or is not complete.
+    """
+    if not (path / "run.json").exists():
+        raise DataError(f"{path} is no output folder of 'grape {verb}'.", f"Run 'grape {verb} --out {path}' first.")
+    owner = read_json(path / "run.json").get("verb")
+    if owner != verb:
+        raise DataError(f"{path} was written by 'grape {owner}', not by 'grape {verb}'.", "Check the path.")
+    done = RunFolder(path, verb).done
+    if done is None:
+        raise DataError(f"{path} is not complete.", f"Run the same 'grape {verb}' command again: it resumes.")
+    return done
+
+
+def read_run_settings(path: Path) -> Any:
+    """The settings a folder was made with, as plain values."""
+    return read_yaml(path / "settings.yaml")

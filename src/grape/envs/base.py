@@ -1,0 +1,101 @@
+"""What every simulator offers: suites of tasks, environments with chosen initial states, scripted experts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from grape.core.tasks import ActionSpace, Task
+
+__all__ = ["Environment", "Expert", "Snapshot", "Suite"]
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """One state of the world as the recorder and the policy see it.
+
+    Attributes:
+        image: The policy's picture, RGB uint8 ``(H, W, 3)``.
+        proprio: Robot state, float32 ``(P,)``.
+        keypoints: Named points in metres, world frame, float32 ``(3,)`` each.
+        signals: Named scalars, e.g. ``gripper_opening`` in [0, 1], ``grasped`` 0 or 1, ``opened`` in [0, 1].
+        success: Whether the task is solved in this state.
+        display: Larger picture for people, uint8 ``(H2, W2, 3)``, or None.
+        privileged: Raw simulator state for experts; never recorded, never shown to a policy.
+    """
+
+    image: npt.NDArray[np.uint8]
+    proprio: npt.NDArray[np.float32]
+    keypoints: Mapping[str, npt.NDArray[np.float32]]
+    signals: Mapping[str, float]
+    success: bool
+    display: npt.NDArray[np.uint8] | None = None
+    privileged: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Environment(Protocol):
+    """One world of one task. ``reset`` and ``step`` change it; equal calls give equal snapshots."""
+
+    def reset(self, initial_state: int) -> Snapshot:
+        """Start from the initial state with this index; whatever happened before leaves no trace."""
+
+    def step(self, action: npt.NDArray[np.float32]) -> Snapshot:
+        """Apply one decision, float32 ``(D,)`` in the suite's action convention, clipped to its bounds."""
+
+    def close(self) -> None:
+        """Release the simulator."""
+
+
+class Expert(Protocol):
+    """A scripted operator with privileged knowledge; one object an episode."""
+
+    def act(self, snapshot: Snapshot) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Decide.
+
+        Returns:
+            The action to execute (with the operator's noise) and the clean action to learn, float32 ``(D,)`` each.
+        """
+
+
+class Suite(Protocol):
+    """A family of tasks in one simulator. Constructing a suite imports no simulator."""
+
+    @property
+    def name(self) -> str:
+        """Registered name."""
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """All tasks by index."""
+
+    @property
+    def action_space(self) -> ActionSpace:
+        """The contract of actions."""
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """Styles of expert that :meth:`make_expert` knows; the first is the default."""
+
+    def n_initial_states(self, task: Task) -> int:
+        """How many different initial states the task has."""
+
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the packages that shape the physics and the pictures."""
+
+    def make_environment(self, task: Task) -> Environment:
+        """New environment of a task.
+
+        Raises:
+            SimulatorError: The simulator or a graphics library is missing; the hint names what to install.
+        """
+
+    def make_expert(self, task: Task, operator: str, seed: int) -> Expert:
+        """New expert for one episode.
+
+        Args:
+            task: The task to solve.
+            operator: One of :attr:`operators`.
+            seed: Seed of the operator's noise.
+        """

@@ -1,0 +1,1 @@
+"""Policies: the protocol that collection and evaluation speak, and native implementations."""
