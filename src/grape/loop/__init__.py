@@ -1,1 +1,10 @@
-"""Placeholder replaced by the room's own docstring."""
+"""The verbs in a row, again and again: collect, score, pair, train, evaluate, with a gate between iterations.
+
+``settings`` nests the settings of the verbs, ``stages`` fills in what the loop decides (paths, seeds, initial
+states), ``loop`` runs them and decides which policy goes on.
+"""
+
+from grape.loop.loop import run_loop
+from grape.loop.settings import LoopSettings
+
+__all__ = ["LoopSettings", "run_loop"]

@@ -1,0 +1,91 @@
+"""Progress and messages for people, on standard error."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+from grape.core.events import Progress
+
+__all__ = ["ConsoleReporter"]
+
+# Without a terminal a line replaces the bar; one every so many seconds keeps logs of CI short.
+PLAIN_INTERVAL_SECONDS = 15.0
+
+
+class ConsoleReporter:
+    """Draws progress bars on a terminal and plain lines elsewhere.
+
+    Args:
+        console: Where to draw; normally standard error.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    @contextlib.contextmanager
+    def progress(self, title: str, total: int, done: int = 0) -> Iterator[Progress]:
+        """Bar of ``total`` units of which ``done`` were there already."""
+        if not self._console.is_terminal:
+            line = _PlainProgress(self._console, title, total, done)
+            yield line
+            line.close()
+            return
+        columns = (
+            TextColumn("{task.description:<24}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with RichProgress(*columns, console=self._console) as bars:
+            yield _BarProgress(bars, title, total, done)
+
+    def info(self, message: str) -> None:
+        """Tell the user something."""
+        self._console.print(message, markup=False, highlight=False)
+
+    def warn(self, message: str) -> None:
+        """Warn the user."""
+        self._console.print(f"warning: {message}", style="yellow", markup=False, highlight=False)
+
+
+class _BarProgress:
+    def __init__(self, bars: RichProgress, title: str, total: int, done: int) -> None:
+        self._bars = bars
+        self._task = bars.add_task(title, total=total, completed=done, note="")
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        """Move the bar."""
+        self._bars.update(self._task, advance=amount, note=note)
+
+
+class _PlainProgress:
+    def __init__(self, console: Console, title: str, total: int, done: int) -> None:
+        self._console, self._title, self._total, self._done = console, title, total, done
+        self._began = self._last = time.monotonic()
+        self._note = ""
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        """Print a line now and then."""
+        self._done += amount
+        self._note = note
+        now = time.monotonic()
+        if now - self._last >= PLAIN_INTERVAL_SECONDS:
+            self._last = now
+            self._print(now)
+
+    def close(self) -> None:
+        """Print the last line."""
+        self._print(time.monotonic())
+
+    def _print(self, now: float) -> None:
+        self._console.print(
+            f"{self._title}: {self._done}/{self._total}  {now - self._began:.0f} s  {self._note}".rstrip(),
+            markup=False,
+            highlight=False,
+        )

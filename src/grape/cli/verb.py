@@ -1,0 +1,137 @@
+"""One verb: what it is called, what it may be told, what it runs and how its result is shown.
+
+Settings come from the dataclass's defaults, then a YAML file (``--config``), then the command line; ``--json`` prints
+one JSON object on standard output at the end, and everything meant for people goes to standard error.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+
+from grape.cli.console import ConsoleReporter
+from grape.core.errors import SettingsError, did_you_mean
+from grape.core.events import Reporter
+from grape.core.settings import read_yaml, settings_from_dict
+
+__all__ = ["Verb", "run_verb"]
+
+Summary = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Verb:
+    """A verb of the command line.
+
+    Attributes:
+        name: What the user types.
+        settings: The settings class; its docstring becomes the help page.
+        run: Does the work.
+        show: Prints the summary for people.
+        examples: Command lines for the help page.
+        positionals: Fields that may be given without their flag, in this order.
+        defaults: YAML file of settings that replace the class's defaults.
+        exit_code: Exit status from the summary.
+    """
+
+    name: str
+    settings: type[Any]
+    run: Callable[[Any, Reporter], Summary]
+    show: Callable[[Summary, Console], None]
+    examples: tuple[str, ...] = ()
+    positionals: tuple[str, ...] = ()
+    defaults: Path | None = None
+    exit_code: Callable[[Summary], int] = lambda summary: 0
+
+
+def run_verb(verb: Verb, arguments: Sequence[str]) -> int:
+    """Parse ``arguments``, run the verb and show its result; returns the exit status."""
+    rest, config, as_json = _own_flags(arguments)
+    settings = _parse(verb, rest, config)
+    summary = verb.run(settings, ConsoleReporter(Console(stderr=True)))
+    if as_json:
+        sys.stdout.write(json.dumps(summary, allow_nan=False) + "\n")
+        sys.stdout.flush()
+    if not summary.get("dry_run"):
+        verb.show(summary, Console(stderr=as_json))
+    elif not as_json:
+        Console().print_json(json.dumps(summary))
+    return verb.exit_code(summary)
+
+
+def _own_flags(arguments: Sequence[str]) -> tuple[list[str], Path | None, bool]:
+    """Separate ``--config FILE`` and ``--json``, which every verb has."""
+    rest: list[str] = []
+    config: Path | None = None
+    as_json = False
+    queue = list(arguments)
+    while queue:
+        word = queue.pop(0)
+        if word == "--json":
+            as_json = True
+        elif word == "--config" or word.startswith("--config="):
+            value = word.partition("=")[2] or (queue.pop(0) if queue else "")
+            if not value:
+                raise SettingsError("--config needs a YAML file.")
+            config = Path(value)
+        else:
+            rest.append(word)
+    return rest, config, as_json
+
+
+def _parse(verb: Verb, arguments: list[str], config: Path | None) -> Any:
+    base = None
+    for path in (verb.defaults, config):
+        if path is not None:
+            base = _with_missing(verb.settings, read_yaml(path) or {}, base)
+    words = _name_positionals(verb, arguments)
+    description = (verb.settings.__doc__ or "").split("Attributes:")[0].strip()
+    if verb.positionals:
+        usage = " ".join(name.upper() for name in verb.positionals)
+        description += f"\n\nUsage: grape {verb.name} {usage} [options]"
+    description += "\n\nEvery verb also takes --config FILE.yaml (settings; flags win over it) and --json."
+    if verb.examples:
+        description += "\n\nExamples:\n" + "\n".join(f"  {line}" for line in verb.examples)
+    return tyro.cli(
+        verb.settings,
+        prog=f"grape {verb.name}",
+        description=description,
+        args=words,
+        config=(tyro.conf.AvoidSubcommands,),
+        **({} if base is None else {"default": base}),
+    )
+
+
+def _with_missing(kind: type[Any], data: Mapping[str, Any], base: Any) -> Any:
+    """Settings from YAML where required fields may still be absent: the command line must give those."""
+    if not isinstance(data, Mapping):
+        raise SettingsError(f"The settings file must hold a mapping of settings of {kind.__name__}.")
+    names = {item.name for item in dataclasses.fields(kind)}
+    for key in data:
+        if key not in names:
+            raise SettingsError(f"Unknown setting '{key}'.", did_you_mean(str(key), names))
+    if base is None:
+        required = {
+            item.name: tyro.MISSING
+            for item in dataclasses.fields(kind)
+            if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        }
+        base = kind(**required)
+    return settings_from_dict(kind, data, base)
+
+
+def _name_positionals(verb: Verb, arguments: list[str]) -> list[str]:
+    """Turn leading words without a flag into flags, in the order of ``verb.positionals``."""
+    words = list(arguments)
+    given: list[str] = []
+    for name in verb.positionals:
+        if not words or words[0].startswith("-"):
+            break
+        given += [f"--{name.replace('_', '-')}", words.pop(0)]
+    return given + words
+

@@ -1,0 +1,184 @@
+"""The verb ``collect``: from a suite and a policy (or an expert) to a store of episodes."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from grape.collect.plan import Group, make_plan
+from grape.collect.rollout import Actor, ExpertActor, PolicyActor, RolloutLog, play_groups
+from grape.collect.settings import CollectSettings
+from grape.core.errors import CompatibilityError, SettingsError, SimulatorError
+from grape.core.events import SILENT, Reporter, append_event
+from grape.core.runs import open_run
+from grape.core.tasks import ActionSpace
+from grape.core.trajectories import EpisodeMeta, Trajectory
+from grape.envs.base import Suite
+from grape.envs.pool import WorkerPool
+from grape.envs.registry import get_suite
+from grape.policies.base import Policy, PolicySpec
+from grape.store import EpisodeStore
+
+__all__ = ["check_policy", "run_collect", "summarise"]
+
+
+def run_collect(settings: CollectSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
+    """Collect the episodes that the settings name into ``out/store``.
+
+    Groups of episodes that are complete in the store are not played again, so a killed run resumes; the bytes do not
+    depend on interruptions or on the number of workers.
+
+    Returns:
+        Summary: episodes, successes, success rate, mean decisions, the same a task, and the store's path.
+
+    Raises:
+        SettingsError: A setting names nothing.
+        CompatibilityError: The policy does not fit the suite, or ``out`` belongs to another run.
+        SimulatorError: A group of episodes failed twice; all others are in the store.
+    """
+    suite = get_suite(settings.suite)
+    groups = make_plan(settings, suite)
+    if settings.dry_run:
+        return _plan_of(groups, settings)
+    policy = None if settings.policy == "expert" else _load(settings, suite)
+    identity = {"policy_hash": policy.spec.policy_hash if policy else "", "versions": dict(suite.versions())}
+    if policy is None:
+        settings = replace(settings, temperature=0.0)
+    run = open_run(settings.out, "collect", settings, identity)
+    if run.done is not None:
+        return run.done
+    store = EpisodeStore.create(settings.out / "store", suite.name, _contract(suite))
+    missing = [group for group in groups if any(episode.episode_id not in store for episode in group.episodes)]
+    log = RolloutLog()
+    actor: Actor = ExpertActor() if policy is None else PolicyActor(policy, settings.temperature, log)
+    total = sum(len(group.episodes) for group in groups)
+    began = time.perf_counter()
+    if missing:
+        _play(missing, settings, suite, actor, store, log, reporter, total)
+    append_event(
+        settings.out,
+        "collected",
+        seconds=round(time.perf_counter() - began, 2),
+        **asdict(log),
+    )
+    if log.failures:
+        raise SimulatorError(
+            f"{len(log.failures)} groups of episodes failed twice; all others are kept. First: {log.failures[0]}",
+            "Run 'grape doctor', then the same command again: it plays only what is missing.",
+        )
+    wanted = {episode.episode_id for group in groups for episode in group.episodes}
+    summary = summarise([meta for meta in store.metas() if meta.episode_id in wanted])
+    summary |= {"store": str(settings.out / "store"), "policy": settings.policy, **identity}
+    run.finish(summary)
+    return summary
+
+
+def _play(
+    groups: Sequence[Group],
+    settings: CollectSettings,
+    suite: Suite,
+    actor: Actor,
+    store: EpisodeStore,
+    log: RolloutLog,
+    reporter: Reporter,
+    total: int,
+) -> None:
+    """Play the groups and write each episode as soon as its group is over."""
+    workers = min(settings.workers or os.cpu_count() or 1, len(groups))
+    todo = sum(len(group.episodes) for group in groups)
+    with (
+        reporter.progress(f"collect {settings.out.name}", total, total - todo) as bar,
+        WorkerPool(suite.name, workers, settings.lanes, settings.timeout) as pool,
+    ):
+        successes = episodes = 0
+
+        def finished(group: Group, trajectories: list[Trajectory]) -> None:
+            nonlocal successes, episodes
+            for trajectory in trajectories:
+                if trajectory.meta.episode_id not in store:
+                    store.write(trajectory)
+                successes += trajectory.meta.success
+                episodes += 1
+            bar.advance(len(trajectories), f"{group.task.name}  success {successes / episodes:.0%}")
+
+        play_groups(
+            groups,
+            pool,
+            actor,
+            versions=suite.versions(),
+            display=settings.display,
+            log=log,
+            finished=finished,
+        )
+    for sentence in log.retries:
+        reporter.warn(f"A worker failed and was replaced; its episodes were played again. {sentence}")
+
+
+def _load(settings: CollectSettings, suite: Suite) -> Policy:
+    """The checkpoint that the settings name, checked against the suite."""
+    if not Path(settings.policy).is_dir():
+        raise SettingsError(
+            f"--policy {settings.policy}: no such checkpoint folder.",
+            "Give 'expert' or a folder made by 'grape sft' or 'grape train' (its policy/ folder).",
+        )
+    try:
+        from grape.policies.openvla import load_policy
+    except ImportError as error:
+        raise SettingsError(
+            f"Policies need PyTorch and transformers, and {error.name} is missing.", "pip install 'grape-vla[train]'"
+        ) from error
+    policy = load_policy(settings.policy, unnorm_key=settings.unnorm_key or None)
+    check_policy(policy.spec, suite.action_space, settings.policy)
+    return policy
+
+
+def check_policy(spec: PolicySpec, space: ActionSpace, name: str) -> None:
+    """Compare a policy's contract with an environment's.
+
+    Raises:
+        CompatibilityError: Dimension or gripper convention differ.
+    """
+    if spec.action_dim != space.dim:
+        raise CompatibilityError(
+            f"{name} decides {spec.action_dim} dimensions, the suite takes {space.dim} ({', '.join(space.names)}).",
+            "Use a policy trained for this suite.",
+        )
+    if spec.gripper and spec.gripper != space.gripper:
+        raise CompatibilityError(
+            f"Gripper conventions differ: {name} means '{spec.gripper}', the suite means '{space.gripper}'.",
+            "Use a policy trained for this suite; a wrong sign would open where it should close.",
+        )
+
+
+def _contract(suite: Suite) -> dict[str, Any]:
+    """Facts that must agree for episodes to share a store."""
+    return {"action_space": asdict(suite.action_space), "versions": dict(suite.versions())}
+
+
+def _plan_of(groups: Sequence[Group], settings: CollectSettings) -> dict[str, Any]:
+    return {
+        "dry_run": True,
+        "episodes": sum(len(group.episodes) for group in groups),
+        "groups": len(groups),
+        "tasks": sorted({group.task.name for group in groups}),
+        "decisions_at_most": sum(len(group.episodes) * group.task.max_steps for group in groups),
+        "out": str(settings.out),
+    }
+
+
+def summarise(metas: Sequence[EpisodeMeta]) -> dict[str, Any]:
+    """Counts, success rate and mean decisions, overall and a task."""
+
+    def counts(selected: Sequence[EpisodeMeta]) -> dict[str, Any]:
+        successes = sum(meta.success for meta in selected)
+        return {
+            "episodes": len(selected),
+            "successes": successes,
+            "success_rate": successes / len(selected) if selected else 0.0,
+            "mean_steps": sum(meta.steps for meta in selected) / len(selected) if selected else 0.0,
+        }
+
+    tasks = sorted({(meta.task_index, meta.task) for meta in metas})
+    return counts(metas) | {"tasks": {name: counts([m for m in metas if m.task == name]) for _, name in tasks}}

@@ -1,0 +1,208 @@
+"""Plays groups of episodes: workers simulate while one batched policy decides for whoever waits."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from grape.collect.plan import Group
+from grape.collect.recorder import EpisodeRecorder
+from grape.core.errors import PolicyError
+from grape.core.seeds import derive_seed
+from grape.core.tasks import Task
+from grape.core.trajectories import Trajectory
+from grape.envs.pool import GroupReply, WorkerPool
+from grape.policies.base import Policy
+
+__all__ = ["Actor", "ExpertActor", "PolicyActor", "RolloutLog", "play_groups"]
+
+# A crash or hang costs the group one more try; what fails twice is reported, not tried for ever.
+TRIES = 2
+
+
+@dataclass
+class RolloutLog:
+    """What a rollout cost, for the run's log.
+
+    Attributes:
+        decisions: Decisions recorded.
+        policy_seconds: Wall time spent deciding, in this process.
+        waiting_seconds: Wall time spent waiting for simulators.
+        failures: Sentences about groups that failed twice.
+        retries: Sentences about groups that failed once.
+    """
+
+    decisions: int = 0
+    policy_seconds: float = 0.0
+    waiting_seconds: float = 0.0
+    failures: list[str] = field(default_factory=list)
+    retries: list[str] = field(default_factory=list)
+
+
+class Actor(Protocol):
+    """Who decides: a policy in this process or experts inside the workers."""
+
+    def start(self, pool: WorkerPool, group: Group) -> None:
+        """Send the group to an idle worker."""
+
+    def decide(self, pool: WorkerPool, group: Group, recorders: list[EpisodeRecorder]) -> None:
+        """Send the next decision of every lane that is not over."""
+
+    def heard(self, reply: GroupReply, recorders: list[EpisodeRecorder]) -> None:
+        """Learn what was executed, before the states that followed are recorded."""
+
+    def facts(self, task: Task) -> Mapping[str, str | float]:
+        """Fields of the episode's metadata that describe the actor."""
+
+
+class PolicyActor:
+    """Decides with a policy, all lanes in one batch.
+
+    Lanes that are over keep their last picture in the batch: its size, and with it every rounding, stays the same
+    from the group's first decision to its last.
+    """
+
+    def __init__(self, policy: Policy, temperature: float, log: RolloutLog) -> None:
+        self._policy = policy
+        self._temperature = temperature
+        self._log = log
+
+    def start(self, pool: WorkerPool, group: Group) -> None:
+        """Send the group to an idle worker."""
+        pool.start(group.number, group.task, [episode.initial_state for episode in group.episodes], None)
+
+    def decide(self, pool: WorkerPool, group: Group, recorders: list[EpisodeRecorder]) -> None:
+        """Decide for every lane and send it.
+
+        Raises:
+            PolicyError: An action is not finite.
+        """
+        began = time.perf_counter()
+        batch = self._policy.act(
+            [recorder.observation for recorder in recorders],
+            temperature=self._temperature,
+            seeds=[derive_seed(recorder.planned.seed, "step", recorder.steps) for recorder in recorders],
+        )
+        self._log.policy_seconds += time.perf_counter() - began
+        active = [not recorder.over for recorder in recorders]
+        for lane, recorder in enumerate(recorders):
+            if active[lane]:
+                if not np.isfinite(batch.actions[lane]).all():
+                    raise PolicyError(
+                        f"The policy gave an action that is not finite in {recorder.planned.episode_id}, "
+                        f"step {recorder.steps}.",
+                        "Its weights are damaged or its training diverged; go back to an earlier checkpoint.",
+                    )
+                recorder.decided(batch.actions[lane], batch.actions[lane], batch.tokens[lane], batch.logps[lane])
+        pool.step(group.number, batch.actions, active)
+
+    def heard(self, reply: GroupReply, recorders: list[EpisodeRecorder]) -> None:
+        """Nothing to learn: the decisions were made here."""
+
+    def facts(self, task: Task) -> Mapping[str, str | float]:
+        """Hashes, prompt and temperature."""
+        spec = self._policy.spec
+        return {
+            "actor": "policy",
+            "temperature": self._temperature,
+            "policy_hash": spec.policy_hash,
+            "preprocessing_hash": spec.preprocessing_hash,
+            "prompt": self._policy.prompt(task.instruction),
+        }
+
+
+class ExpertActor:
+    """Lets the scripted experts act, which live beside the simulators because they need privileged state."""
+
+    def start(self, pool: WorkerPool, group: Group) -> None:
+        """Send the group and its operators to an idle worker."""
+        pool.start(
+            group.number,
+            group.task,
+            [episode.initial_state for episode in group.episodes],
+            [(episode.operator, episode.seed) for episode in group.episodes],
+        )
+
+    def decide(self, pool: WorkerPool, group: Group, recorders: list[EpisodeRecorder]) -> None:
+        """Let the lanes that are not over go on."""
+        pool.step(group.number, None, [not recorder.over for recorder in recorders])
+
+    def heard(self, reply: GroupReply, recorders: list[EpisodeRecorder]) -> None:
+        """Record what the experts did and what they would have done without noise."""
+        if reply.expert_actions is None:
+            return
+        executed, clean = reply.expert_actions
+        for lane, recorder in enumerate(recorders):
+            if reply.snapshots[lane] is not None:
+                dim = executed.shape[1]
+                recorder.decided(
+                    executed[lane], clean[lane], np.full(dim, -1, np.int32), np.full(dim, np.nan, np.float32)
+                )
+
+    def facts(self, task: Task) -> Mapping[str, str | float]:
+        """An expert samples nothing and reads nothing."""
+        return {"actor": "expert"}
+
+
+def play_groups(
+    groups: Iterable[Group],
+    pool: WorkerPool,
+    actor: Actor,
+    *,
+    versions: Mapping[str, str],
+    display: bool,
+    log: RolloutLog,
+    finished: Callable[[Group, list[Trajectory]], None],
+) -> None:
+    """Play every group to its end.
+
+    Args:
+        groups: What to play.
+        pool: Worker processes of the groups' suite.
+        actor: Who decides.
+        versions: Recorded with every episode.
+        display: Whether to keep the larger pictures.
+        log: Receives costs, retries and failures.
+        finished: Called with the trajectories of each group that came to its end, in order of completion.
+    """
+    waiting = deque(groups)
+    playing: dict[int, tuple[Group, list[EpisodeRecorder]]] = {}
+    tries: dict[int, int] = {}
+    while waiting or playing:
+        while waiting and pool.idle:
+            group = waiting.popleft()
+            playing[group.number] = (
+                group,
+                [EpisodeRecorder(group.task, episode, display) for episode in group.episodes],
+            )
+            actor.start(pool, group)
+        began = time.perf_counter()
+        replies = pool.wait()
+        log.waiting_seconds += time.perf_counter() - began
+        for reply in replies:
+            group, recorders = playing[reply.group_id]
+            if reply.failure is not None:
+                del playing[group.number]
+                tries[group.number] = tries.get(group.number, 0) + 1
+                sentence = f"{group.task.name}, episodes {group.episodes[0].episode_id} and following: {reply.failure}"
+                if tries[group.number] < TRIES:
+                    log.retries.append(sentence)
+                    waiting.appendleft(group)
+                else:
+                    log.failures.append(sentence)
+                continue
+            actor.heard(reply, recorders)
+            for recorder, snapshot in zip(recorders, reply.snapshots, strict=True):
+                if snapshot is not None:
+                    recorder.saw(snapshot)
+            if all(recorder.over for recorder in recorders):
+                del playing[group.number]
+                pool.finish(group.number)
+                facts = actor.facts(group.task)
+                finished(group, [recorder.trajectory(versions=versions, **facts) for recorder in recorders])
+                log.decisions += sum(recorder.steps for recorder in recorders)
+            else:
+                actor.decide(pool, group, recorders)

@@ -1,0 +1,47 @@
+"""What ``grape collect`` can be told."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ["CollectSettings"]
+
+
+@dataclass(frozen=True)
+class CollectSettings:
+    """Roll a policy or a scripted expert out in a simulator and record every step.
+
+    Attributes:
+        out: Folder to write; running again with the same settings resumes.
+        suite: Suite of tasks: metaworld, toy, or one registered by a plugin.
+        tasks: Tasks by index, range or name, e.g. "0,2", "0-3" or "drawer-open"; empty means all.
+        policy: "expert" for the suite's scripted experts, or a checkpoint folder.
+        initial_states: Initial states of every task by index, e.g. "0-47".
+        samples: Rollouts from each initial state.
+        temperature: Sampling temperature of the policy; 0 decodes greedily.
+        operators: Styles of expert, e.g. "clean", or a mix with a share of the initial states each, e.g.
+            "clean:40,sloppy:25": the first 40 states go to the clean operator, the next 25 to the sloppy one.
+        seed: Seed of all randomness in this collection.
+        lanes: Episodes that run in lock-step with one batched decision. The last bits of log-probabilities can depend
+            on the batch, so results are reproducible for equal lanes.
+        workers: Simulator processes; changes the speed only. 0 means one a core.
+        timeout: Seconds of silence after which a worker counts as hung and is replaced.
+        display: Also record the larger picture for people, where the suite offers one (lossy).
+        unnorm_key: Normalisation statistics to use, for checkpoints that hold several; empty picks the only one.
+        dry_run: Print the plan and touch nothing.
+    """
+
+    out: Path = field(metadata={"identity": False})
+    suite: str = "metaworld"
+    tasks: str = ""
+    policy: str = "expert"
+    initial_states: str = "0-47"
+    samples: int = 1
+    temperature: float = 0.7
+    operators: str = "clean"
+    seed: int = 0
+    lanes: int = 16
+    workers: int = field(default=0, metadata={"identity": False})
+    timeout: float = field(default=120.0, metadata={"identity": False})
+    display: bool = True
+    unnorm_key: str = ""
+    dry_run: bool = field(default=False, metadata={"identity": False})

@@ -1,0 +1,182 @@
+"""The verb ``loop``: from a policy (or nothing) to an aligned policy and a report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grape.collect import run_collect
+from grape.core.errors import DataError
+from grape.core.events import SILENT, Reporter, append_event
+from grape.core.files import write_json
+from grape.core.runs import open_run
+from grape.core.settings import settings_to_dict
+from grape.envs.registry import get_suite, select_tasks
+from grape.evaluation import run_compare, run_evaluate
+from grape.loop.settings import LoopSettings, check_nested
+from grape.loop.stages import Stages
+from grape.preferences import run_pair, run_score
+
+__all__ = ["run_loop"]
+
+Summary = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Incumbent:
+    """The policy that goes on, and its evaluation on the gate's states."""
+
+    label: str
+    policy: Path
+    evaluation: Path
+
+
+def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
+    """Run every stage in order; a stage whose folder is complete costs nothing.
+
+    Returns:
+        Summary: the policies with their validation success, the comparison of first and last policy on the test
+        states, paths of the final policy and of the report.
+
+    Raises:
+        GrapeError: A stage failed; what was finished is kept and the same command goes on from there.
+    """
+    check_nested(settings)
+    suite = get_suite(settings.suite)
+    tasks = select_tasks(suite, settings.tasks)
+    stages = Stages(settings)
+    if settings.dry_run:
+        return _plan(settings, stages, reporter, len(tasks))
+    run = open_run(settings.out, "loop", settings)
+    if run.done is not None and run.done["iterations"] >= settings.iterations:
+        return run.done
+    first = _first_policy(settings, stages, reporter)
+    entries: list[dict[str, Any]] = [_entry(first, settings.out, accepted=True, verdict="starting point")]
+    incumbent = first
+    for iteration in range(1, settings.iterations + 1):
+        reporter.info(f"iteration {iteration} of {settings.iterations}, from {incumbent.label}")
+        append_event(settings.out, "iteration", number=iteration, start=incumbent.label)
+        candidate, verdict = _iterate(settings, stages, iteration, incumbent, reporter)
+        if candidate is None:
+            reporter.warn(f"Iteration {iteration}: {verdict} The loop stops here.")
+            entries[-1]["stopped"] = verdict
+            break
+        accepted = verdict.startswith("accepted")
+        entries.append(_entry(candidate, settings.out, accepted=accepted, verdict=verdict))
+        reporter.info(f"{candidate.label}: success {entries[-1]['success_rate']:.2f} on the validation states; {verdict}")
+        incumbent = candidate if accepted else incumbent
+    comparison = _headline(settings, stages, first, incumbent, reporter)
+    summary = {
+        "title": settings.title,
+        "suite": settings.suite,
+        "tasks": [task.name for task in tasks],
+        "seed": settings.seed,
+        "iterations": settings.iterations,
+        "policies": entries,
+        "policy": _relative(incumbent.policy, settings.out),
+        "test": {"before": "test/before", "after": f"test/{incumbent.policy.parent.parent.name}"},
+        "comparison": comparison,
+        "versions": dict(suite.versions()),
+    }
+    write_json(settings.out / "loop.json", summary)
+    if settings.report:
+        from grape.report import ReportSettings, run_report
+
+        summary |= {"report": str(run_report(ReportSettings(run=settings.out), reporter)["report"])}
+    run.finish(summary)
+    return summary
+
+
+def _first_policy(settings: LoopSettings, stages: Stages, reporter: Reporter) -> _Incumbent:
+    """The given policy, or one trained from demonstrations; evaluated on the gate's states."""
+    if settings.policy:
+        policy, label = Path(settings.policy), "starting policy"
+    else:
+        from grape.training import run_sft
+
+        reporter.info("demonstrations of the scripted experts")
+        run_collect(stages.demonstrations(), reporter)
+        reporter.info("supervised fine-tuning (SFT)")
+        run_sft(stages.sft(), reporter)
+        policy, label = settings.out / "sft" / "policy", "SFT"
+    evaluation = settings.out / "evaluate" / "sft"
+    run_evaluate(stages.validate(policy, evaluation), reporter)
+    return _Incumbent(label, policy, evaluation)
+
+
+def _iterate(
+    settings: LoopSettings, stages: Stages, iteration: int, incumbent: _Incumbent, reporter: Reporter
+) -> tuple[_Incumbent | None, str]:
+    """One iteration: the candidate and the gate's verdict, or None and why there was nothing to learn."""
+    from grape.training import run_train
+
+    folder = stages.folder(iteration)
+    run_collect(stages.collect(iteration, incumbent.policy), reporter)
+    run_score(stages.score(iteration), reporter)
+    try:
+        run_pair(stages.pair(iteration), reporter)
+    except DataError as error:
+        return None, error.message
+    run_train(stages.train(iteration, incumbent.policy), reporter)
+    candidate = _Incumbent(f"iteration {iteration}", folder / "train" / "policy", folder / "evaluate")
+    run_evaluate(stages.validate(candidate.policy, candidate.evaluation), reporter)
+    comparison = run_compare(stages.compare(incumbent.evaluation, candidate.evaluation, folder / "compare"), reporter)
+    return candidate, _gate(settings, incumbent, comparison)
+
+
+def _gate(settings: LoopSettings, incumbent: _Incumbent, comparison: Summary) -> str:
+    """Sentence that starts with "accepted" or "rejected"."""
+    p_worse = float(comparison["p_worse"])
+    if settings.gate and p_worse < settings.gate_alpha:
+        return f"rejected: significantly worse than {incumbent.label} (one-sided p = {p_worse:.3f})"
+    return f"accepted: not significantly worse than {incumbent.label} (one-sided p = {p_worse:.3f})"
+
+
+def _headline(
+    settings: LoopSettings, stages: Stages, first: _Incumbent, last: _Incumbent, reporter: Reporter
+) -> Summary:
+    """First against last policy on states that decided nothing."""
+    before, after = settings.out / "test" / "before", settings.out / "test" / last.policy.parent.parent.name
+    run_evaluate(stages.test(first.policy, before), reporter)
+    run_evaluate(stages.test(last.policy, after), reporter)
+    return run_compare(stages.compare(before, after, settings.out / "test" / f"compare-{after.name}"), reporter)
+
+
+def _entry(policy: _Incumbent, root: Path, *, accepted: bool, verdict: str) -> dict[str, Any]:
+    from grape.evaluation import read_results
+
+    results = read_results(policy.evaluation)
+    return {
+        "label": policy.label,
+        "policy": _relative(policy.policy, root),
+        "evaluation": _relative(policy.evaluation, root),
+        "success_rate": results.success_rate,
+        "interval": list(results.interval),
+        "accepted": accepted,
+        "verdict": verdict,
+    }
+
+
+def _relative(path: Path, root: Path) -> str:
+    """``path`` as seen from the run's folder where it lies inside, so that a run can be moved."""
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def _plan(settings: LoopSettings, stages: Stages, reporter: Reporter, n_tasks: int) -> Summary:
+    """The stages and what they cost at most, without touching the disk."""
+    rows: list[dict[str, Any]] = []
+    if not settings.policy:
+        from dataclasses import replace
+
+        rows.append({"stage": "demonstrations"} | dict(run_collect(replace(stages.demonstrations(), dry_run=True))))
+        rows.append({"stage": "sft", "settings": settings_to_dict(stages.sft())})
+    rows.append({"stage": "validation", "episodes": settings.validation_states * n_tasks})
+    for iteration in range(1, settings.iterations + 1):
+        episodes = settings.states_per_iteration * settings.collect.samples * n_tasks
+        rows.append({"stage": f"iteration {iteration}: collect", "episodes": episodes})
+        rows.append({"stage": f"iteration {iteration}: score, pair, train"})
+        rows.append({"stage": f"iteration {iteration}: validation", "episodes": settings.validation_states * n_tasks})
+    rows.append({"stage": "test of the first and the last policy", "episodes": 2 * settings.test_states * n_tasks})
+    for row in rows:
+        reporter.info(f"{row['stage']}: {row.get('episodes', '')} episodes" if "episodes" in row else row["stage"])
+    return {"dry_run": True, "stages": rows, "episodes": sum(row.get("episodes", 0) for row in rows)}

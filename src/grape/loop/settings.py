@@ -1,0 +1,100 @@
+"""What ``grape loop`` and ``grape demo`` can be told."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from grape.collect.settings import CollectSettings
+from grape.core.errors import SettingsError
+from grape.preferences import PairSettings, ScoreSettings
+from grape.training.settings import SftSettings, TrainSettings
+
+__all__ = ["DECIDED_BY_LOOP", "LoopSettings", "check_nested"]
+
+UNSET = Path("decided-by-the-loop")
+
+# What the loop fills in itself; setting one of these by hand would silently do nothing, so it is refused.
+DECIDED_BY_LOOP: dict[str, tuple[str, ...]] = {
+    "demonstrations": ("out", "suite", "tasks", "policy", "seed", "dry_run"),
+    "sft": ("data", "out", "seed", "dry_run"),
+    "collect": ("out", "suite", "tasks", "policy", "initial_states", "seed", "dry_run"),
+    "score": ("store", "out", "dry_run"),
+    "pair": ("scores", "out", "seed", "dry_run"),
+    "train": ("pairs", "policy", "out", "seed", "dry_run"),
+}
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """Iterate collect, score, pair, train and evaluate until the policy is aligned; resumable at any moment.
+
+    The settings of the verbs are nested, e.g. --train.beta 0.05 or --collect.samples 16. Every iteration collects
+    from initial states that were not used before. The gate decides on validation states; the headline is measured on
+    test states that neither training nor the gate ever saw.
+
+    Attributes:
+        out: Folder to write; running again with the same settings resumes, more --iterations continue it.
+        title: Headline of the report.
+        suite: Suite of tasks.
+        tasks: Tasks by index, range or name; empty means all.
+        policy: Checkpoint folder to start from; empty means demonstrations and supervised fine-tuning come first.
+        iterations: How many times to go round.
+        states_per_iteration: Initial states a task from which each iteration collects.
+        first_state: Initial states below this one are left to the demonstrations.
+        validation_states: Initial states a task on which the gate compares; they lie apart from all others.
+        test_states: Initial states a task on which the first and the last policy are compared at the end.
+        gate: Keep the old policy if the new one is significantly worse on the validation states.
+        gate_alpha: Significance level of the gate (one-sided).
+        report: Write report.html at the end.
+        seed: Seed of the whole run; every stage derives its own from it.
+        demonstrations: Settings of the demonstrations (as for grape collect).
+        sft: Settings of supervised fine-tuning (as for grape sft).
+        collect: Settings of collection (as for grape collect).
+        score: Settings of scoring (as for grape score).
+        pair: Settings of pairing (as for grape pair).
+        train: Settings of training (as for grape train).
+        dry_run: List the stages and their cost; touch nothing.
+    """
+
+    out: Path = field(metadata={"identity": False})
+    title: str = field(default="GRAPE", metadata={"identity": False})
+    suite: str = "metaworld"
+    tasks: str = ""
+    policy: str = ""
+    iterations: int = field(default=3, metadata={"identity": False})
+    states_per_iteration: int = 48
+    first_state: int = 1000
+    validation_states: int = 25
+    test_states: int = 50
+    gate: bool = True
+    gate_alpha: float = 0.05
+    report: bool = field(default=True, metadata={"identity": False})
+    seed: int = 0
+    demonstrations: CollectSettings = CollectSettings(out=UNSET)
+    sft: SftSettings = SftSettings(data=(UNSET,), out=UNSET)
+    collect: CollectSettings = CollectSettings(out=UNSET, samples=8)
+    score: ScoreSettings = ScoreSettings(store=UNSET, out=UNSET)
+    pair: PairSettings = PairSettings(scores=UNSET, out=UNSET)
+    train: TrainSettings = TrainSettings(pairs=UNSET, policy=UNSET, out=UNSET)
+    dry_run: bool = field(default=False, metadata={"identity": False})
+
+
+def check_nested(settings: LoopSettings) -> None:
+    """Refuse nested settings that the loop decides itself.
+
+    Raises:
+        SettingsError: Such a setting was given, or a number is out of range.
+    """
+    defaults: dict[str, Any] = {item.name: item.default for item in dataclasses.fields(LoopSettings)}
+    for group, names in DECIDED_BY_LOOP.items():
+        for name in names:
+            if hasattr(defaults[group], name) and getattr(getattr(settings, group), name) != getattr(
+                defaults[group], name
+            ):
+                raise SettingsError(
+                    f"--{group}.{name} is decided by the loop.", "Leave it out; see --out, --seed, --tasks, --policy."
+                )
+    for name in ("iterations", "states_per_iteration", "validation_states", "test_states"):
+        if getattr(settings, name) < 1:
+            raise SettingsError(f"--{name} is {getattr(settings, name)}.", "It must be at least 1.")

@@ -1,0 +1,123 @@
+"""The stages of a loop: where each one writes and which settings it gets.
+
+All numbers that the loop hands out (seeds, initial states) are functions of the loop's settings and the iteration
+alone, so a resumed loop asks for exactly what the killed one asked for.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from grape.collect.settings import CollectSettings
+from grape.core.seeds import derive_seed
+from grape.evaluation import CompareSettings, EvaluateSettings
+from grape.evaluation.evaluate import EVALUATION_STATES_START
+from grape.loop.settings import LoopSettings
+from grape.preferences import PairSettings, ScoreSettings
+from grape.training.settings import SftSettings, TrainSettings
+
+__all__ = ["Stages"]
+
+# The gate's states lie this far behind the test states, so that the two blocks never meet.
+VALIDATION_OFFSET = 50_000
+
+
+class Stages:
+    """Settings of every stage of one loop.
+
+    Args:
+        settings: The loop's settings.
+    """
+
+    def __init__(self, settings: LoopSettings) -> None:
+        self._loop = settings
+        self.root = settings.out
+
+    def demonstrations(self) -> CollectSettings:
+        """Demonstrations of the scripted experts."""
+        return replace(
+            self._loop.demonstrations,
+            out=self.root / "demonstrations",
+            suite=self._loop.suite,
+            tasks=self._loop.tasks,
+            policy="expert",
+            seed=self._seed("demonstrations"),
+        )
+
+    def sft(self) -> SftSettings:
+        """Supervised fine-tuning on the demonstrations."""
+        return replace(
+            self._loop.sft,
+            data=(self.root / "demonstrations" / "store",),
+            out=self.root / "sft",
+            seed=self._seed("sft"),
+        )
+
+    def collect(self, iteration: int, policy: Path) -> CollectSettings:
+        """Rollouts of the current policy from initial states that no earlier iteration used."""
+        first = self._loop.first_state + (iteration - 1) * self._loop.states_per_iteration
+        return replace(
+            self._loop.collect,
+            out=self.folder(iteration) / "collect",
+            suite=self._loop.suite,
+            tasks=self._loop.tasks,
+            policy=str(policy),
+            initial_states=f"{first}-{first + self._loop.states_per_iteration - 1}",
+            seed=self._seed("collect", iteration),
+        )
+
+    def score(self, iteration: int) -> ScoreSettings:
+        """Scores of the iteration's rollouts."""
+        return replace(
+            self._loop.score,
+            store=self.folder(iteration) / "collect" / "store",
+            out=self.folder(iteration) / "score",
+        )
+
+    def pair(self, iteration: int) -> PairSettings:
+        """Pairs from the iteration's scores."""
+        return replace(
+            self._loop.pair,
+            scores=self.folder(iteration) / "score",
+            out=self.folder(iteration) / "pair",
+            seed=self._seed("pair", iteration),
+        )
+
+    def train(self, iteration: int, policy: Path) -> TrainSettings:
+        """Training from the policy that collected."""
+        return replace(
+            self._loop.train,
+            pairs=self.folder(iteration) / "pair",
+            policy=policy,
+            out=self.folder(iteration) / "train",
+            seed=self._seed("train", iteration),
+        )
+
+    def validate(self, policy: Path, out: Path) -> EvaluateSettings:
+        """Evaluation on the gate's states."""
+        return self._evaluate(policy, out, EVALUATION_STATES_START + VALIDATION_OFFSET, self._loop.validation_states)
+
+    def test(self, policy: Path, out: Path) -> EvaluateSettings:
+        """Evaluation on the states of the headline."""
+        return self._evaluate(policy, out, EVALUATION_STATES_START, self._loop.test_states)
+
+    def compare(self, before: Path, after: Path, out: Path) -> CompareSettings:
+        """Paired comparison of two evaluations."""
+        return CompareSettings(a=before, b=after, out=out)
+
+    def folder(self, iteration: int) -> Path:
+        """Folder of an iteration, counted from 1."""
+        return self.root / f"iteration-{iteration}"
+
+    def _evaluate(self, policy: Path, out: Path, first: int, count: int) -> EvaluateSettings:
+        return EvaluateSettings(
+            policy=str(policy),
+            out=out,
+            suite=self._loop.suite,
+            tasks=self._loop.tasks,
+            initial_states=f"{first}-{first + count - 1}",
+            lanes=self._loop.collect.lanes,
+            workers=self._loop.collect.workers,
+        )
+
+    def _seed(self, *parts: int | str) -> int:
+        return derive_seed(self._loop.seed, "loop", *parts) % 2**31
