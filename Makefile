@@ -1,0 +1,64 @@
+# One command for each thing one does with a checkout. `make` alone lists them.
+#
+# Variables: PYTHON=/path/to/python (which interpreter), TORCH=2.x.y and TORCH_INDEX=URL (which build of torch, see
+# scripts/install_python.sh), JOBS=2 (test processes), ARGS="..." (passed on to grape or pytest).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint arrows check format doctor bench-evidence clean distclean
+
+BIN := .venv/bin
+JOBS ?= 2
+ARGS ?=
+# Several processes share few cores: one thread each is faster than all of them contending (and equal runs stay equal).
+export OMP_NUM_THREADS ?= 1
+export PYTHON TORCH TORCH_INDEX
+
+help: ## list what can be made (the default)
+	@echo 'GRAPE: make TARGET'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+	@echo
+	@echo '  make demo ARGS="--seed 1"     make test ARGS="tests/core -k seeds"     make install PYTHON=python3.12'
+
+install: ## system packages for off-screen rendering, .venv, GRAPE with all extras (quick when up to date)
+	@bash scripts/install_system_packages.sh
+	@bash scripts/install_python.sh
+
+demo: install ## the whole method on a real simulator: demonstrations, SFT, iterations of preferences, report
+	@$(BIN)/grape demo $(ARGS)
+
+test: install ## everything that must hold: lint and types, then all tests
+	@status=0; \
+	$(MAKE) --no-print-directory lint || status=1; \
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --timeout 900 $(ARGS) || status=$$?; \
+	exit $$status
+
+lint: install ## ruff (rules and format) and mypy --strict
+	@status=0; \
+	$(BIN)/ruff check . || status=1; \
+	$(BIN)/ruff format --check . || status=1; \
+	$(BIN)/mypy || status=1; \
+	exit $$status
+
+arrows: install ## which room may import which, file sizes and names, links in the docs
+	@$(BIN)/python -m pytest -q tests/architecture
+
+check: lint arrows ## the quick checks before a commit: lint and arrows
+
+format: install ## let ruff rewrite the sources
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+doctor: install ## look at this machine: interpreter, packages, graphics, a rendered frame, disk, memory, GPU
+	@$(BIN)/grape doctor $(ARGS)
+
+bench-evidence: install ## repeat the recorded study of all baselines and seeds (hours; resumable)
+	@$(BIN)/python -m benchmarks.evidence $(ARGS)
+
+clean: ## remove caches and build products; runs/ and .venv stay
+	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## clean, and remove .venv too
+	@rm -rf .venv
