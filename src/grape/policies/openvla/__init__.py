@@ -1,0 +1,37 @@
+"""OpenVLA's architecture, native: no timm, no TensorFlow, no code from checkpoints.
+
+Opens the published checkpoint layout at any size and makes the nano policy. Needs the extra ``train``.
+"""
+
+from grape.core.errors import SettingsError
+
+try:
+    import safetensors  # noqa: F401
+    import tokenizers  # noqa: F401
+    import torch  # noqa: F401
+    import transformers  # noqa: F401
+except ModuleNotFoundError as error:
+    raise SettingsError(f"Policies need the package {error.name!r}.", "pip install 'grape-vla[train]'") from error
+
+from grape.policies.openvla.action_tokens import ActionTokenizer
+from grape.policies.openvla.adapters import attach_adapter
+from grape.policies.openvla.config import OpenVLAConfig
+from grape.policies.openvla.inputs import PolicyInputs
+from grape.policies.openvla.loading import load_policy, save_policy
+from grape.policies.openvla.model import OpenVLA
+from grape.policies.openvla.nano import create_nano
+from grape.policies.openvla.norm_stats import compute_norm_stats
+from grape.policies.openvla.policy import OpenVLAPolicy
+
+__all__ = [
+    "ActionTokenizer",
+    "OpenVLA",
+    "OpenVLAConfig",
+    "OpenVLAPolicy",
+    "PolicyInputs",
+    "attach_adapter",
+    "compute_norm_stats",
+    "create_nano",
+    "load_policy",
+    "save_policy",
+]

@@ -1,0 +1,240 @@
+"""Checkpoint folders in the published layout: read strictly by name, written whole or not at all.
+
+A folder holds ``config.json``, weights as safetensors (one file, or shards with an index), tokenizer and
+pre-processing files, and ``dataset_statistics.json``. Only safetensors are read: the older formats are pickles.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from grape.core.errors import DataError, GrapeError, SettingsError
+from grape.core.files import read_json, sync_folder, write_bytes, write_json
+from grape.policies.openvla.config import OpenVLAConfig
+from grape.policies.openvla.model import OpenVLA
+
+__all__ = ["SIDE_FILES", "CheckpointFiles", "atomic_folder", "empty_model", "load_weights", "read_files", "write_files"]
+
+SIDE_FILES = (
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "generation_config.json",
+    "configuration_prismatic.py",
+    "modeling_prismatic.py",
+    "processing_prismatic.py",
+)
+"""Files that travel with the weights unread or verbatim. The Python files are for other programs; never run here."""
+
+_WEIGHTS = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_SHARD_BYTES = 5 * 10**9
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, eq=False)
+class CheckpointFiles:
+    """Everything of a checkpoint but its weights.
+
+    Attributes:
+        config: The parsed ``config.json``, with the statistics of ``dataset_statistics.json`` added.
+        side: Content of the side files by name.
+    """
+
+    config: OpenVLAConfig
+    side: Mapping[str, bytes]
+
+    def side_json(self, name: str) -> Any:
+        """A side file as JSON.
+
+        Raises:
+            DataError: It is missing or not JSON.
+        """
+        try:
+            return json.loads(self.side[name])
+        except KeyError as error:
+            raise DataError(f"The checkpoint has no {name}.", "Fetch the checkpoint again.") from error
+        except ValueError as error:
+            raise DataError(f"{name} is not JSON: {error}.", "Fetch the checkpoint again.") from error
+
+
+def read_files(folder: Path) -> CheckpointFiles:
+    """Read everything but the weights.
+
+    Raises:
+        SettingsError: The folder is no checkpoint, or one of another model.
+        DataError: A file is broken.
+    """
+    if not folder.is_dir():
+        raise SettingsError(f"Policy folder {folder} does not exist.", "Check the path.")
+    if not (folder / "config.json").is_file():
+        inside = [entry.name for entry in sorted(folder.iterdir()) if (entry / "config.json").is_file()]
+        hint = f"Did you mean {folder / inside[0]}?" if inside else "A checkpoint folder holds config.json and weights."
+        raise SettingsError(f"{folder} is not the folder of a policy: it has no config.json.", hint)
+    data = read_json(folder / "config.json")
+    config = OpenVLAConfig.from_json(data, str(folder / "config.json"))
+    if (folder / "dataset_statistics.json").is_file():
+        extra = read_json(folder / "dataset_statistics.json")
+        if not isinstance(extra, dict):
+            raise DataError(f"{folder / 'dataset_statistics.json'} holds no JSON object.", "Fetch it again.")
+        config = config.with_norm_stats({**config.norm_stats, **extra})
+    side = {name: (folder / name).read_bytes() for name in SIDE_FILES if (folder / name).is_file()}
+    return CheckpointFiles(config, side)
+
+
+def empty_model(config: OpenVLAConfig) -> OpenVLA:
+    """The network without memory for its weights, to be filled by assignment."""
+    with torch.device("meta"):
+        return OpenVLA(config)
+
+
+def materialise_buffers(model: OpenVLA) -> None:
+    """Give an empty model's rotary embedding, which no checkpoint stores, its values."""
+    llama = model.language_model
+    llama.model.rotary_emb = LlamaRotaryEmbedding(config=llama.config).to(model.device)
+
+
+def load_weights(folder: Path, model: OpenVLA, dtype: torch.dtype, device: str = "cpu") -> None:
+    """Fill an empty model from a folder, one shard at a time.
+
+    Raises:
+        DataError: A file is missing or torn, or names or shapes of weights do not fit.
+    """
+    due = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found: set[str] = set()
+    problems: list[str] = []
+    for shard in _shards(folder):
+        tensors: dict[str, Tensor] = {}
+        for name, tensor in _read_shard(shard):
+            if name.endswith("rotary_emb.inv_freq"):  # stored by old versions of transformers; a constant
+                continue
+            found.add(name)
+            if name in due and tuple(tensor.shape) != due[name]:
+                problems.append(f"{name} is {tuple(tensor.shape)}, not {due[name]}")
+            elif name in due:
+                tensors[name] = tensor.to(device=device, dtype=dtype)
+        model.load_state_dict(tensors, strict=False, assign=True)
+    problems += [f"missing {name}" for name in sorted(due.keys() - found)]
+    problems += [f"unexpected {name}" for name in sorted(found - due.keys())]
+    if problems:
+        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
+        raise DataError(
+            f"The weights in {folder} do not fit its config.json: {shown}.",
+            "Weights and config.json must come from the same checkpoint; fetch it again.",
+        )
+    materialise_buffers(model)
+
+
+def _shards(folder: Path) -> list[Path]:
+    if (folder / _INDEX).is_file():
+        index = read_json(folder / _INDEX)
+        names = set(index["weight_map"].values()) if isinstance(index, dict) and "weight_map" in index else set()
+        bad = [name for name in names if not isinstance(name, str) or Path(name).name != name]
+        if not names or bad:
+            raise DataError(f"{folder / _INDEX} names no usable shards.", "Fetch the checkpoint again.")
+        shards = [folder / name for name in sorted(names)]
+    else:
+        shards = [folder / _WEIGHTS]
+    missing = [shard.name for shard in shards if not shard.is_file()]
+    if missing:
+        pickled = " (weights in .bin or .pt files are not read: they are pickles)" if any(folder.glob("*.bin")) else ""
+        raise DataError(
+            f"{folder} lacks its weights: {', '.join(missing)} not found{pickled}.", "Fetch the checkpoint again."
+        )
+    return shards
+
+
+def _read_shard(path: Path) -> Iterator[tuple[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as handle:
+            for name in handle.keys():  # noqa: SIM118 - not a mapping
+                yield name, handle.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        raise DataError(
+            f"{path} is torn or no safetensors file ({error}).", "The copy is incomplete: fetch this file again."
+        ) from error
+
+
+def write_files(folder: Path, files: CheckpointFiles, weights: Mapping[str, Tensor]) -> None:
+    """Write a checkpoint folder; it appears under its name when it is complete.
+
+    Args:
+        folder: Where; an older folder of that name is replaced.
+        files: Configuration and side files.
+        weights: Tensors by published name; stored in the configuration's ``storage_dtype``.
+
+    Raises:
+        GrapeError: The disk is full or not writable.
+    """
+    dtype = _DTYPES[files.config.storage_dtype]
+    with atomic_folder(folder) as temporary:
+        write_json(temporary / "config.json", files.config.to_json())
+        write_json(temporary / "dataset_statistics.json", dict(files.config.norm_stats))
+        for name, content in sorted(files.side.items()):
+            write_bytes(temporary / name, content)
+        _write_weights(temporary, weights, dtype)
+
+
+def _write_weights(folder: Path, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    shards: list[list[str]] = [[]]
+    filled = total = 0
+    for name in sorted(weights):
+        size = weights[name].numel() * dtype.itemsize
+        if shards[-1] and filled + size > _SHARD_BYTES:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+        total += size
+    weight_map: dict[str, str] = {}
+    for number, names in enumerate(shards, start=1):
+        file = _WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        tensors = {name: weights[name].detach().to(device="cpu", dtype=dtype).contiguous() for name in names}
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+        with (folder / file).open("rb") as handle:
+            os.fsync(handle.fileno())
+        weight_map |= dict.fromkeys(names, file)
+    if len(shards) > 1:
+        write_json(folder / _INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Folder that appears under ``path`` whole or not at all; an older one is replaced.
+
+    Raises:
+        GrapeError: The disk is full or the place cannot be written.
+    """
+    mark = f"{os.getpid()}.{secrets.token_hex(4)}"
+    temporary = path.with_name(f".{path.name}.{mark}.tmp")
+    old = path.with_name(f".{path.name}.{mark}.old")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        sync_folder(temporary)
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+        sync_folder(path.parent)
+    except (OSError, SafetensorError) as error:
+        raise GrapeError(
+            f"Could not write {path}: {error}.", "Free space or mend the permissions, then retry."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

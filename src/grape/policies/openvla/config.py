@@ -1,0 +1,212 @@
+"""OpenVLA's ``config.json``: read without executing anything, and written back as it was found.
+
+The published file describes the language model by its differences from ``LlamaConfig``'s defaults of transformers 4.40,
+and its towers by name only. What the project adds stands under one key of its own, ``grape``::
+
+    "grape": {"preset": "nano", "gripper": "+1 closes", "towers": [{...}]}
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from grape.core.errors import DataError, GrapeError, SettingsError, did_you_mean, require_known
+from grape.core.settings import settings_from_dict, settings_to_dict
+from grape.policies.presets import TOWERS, TowerConfig
+
+__all__ = ["LLAMA_DEFAULTS", "OpenVLAConfig", "towers_to_json"]
+
+LLAMA_DEFAULTS: Mapping[str, Any] = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": None,
+    "hidden_act": "silu",
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "attention_bias": False,
+    "tie_word_embeddings": False,
+}
+"""Defaults that ``text_config`` is relative to. Pinned, so that a later transformers cannot change a checkpoint's
+meaning. Llama-2 itself has ``rms_norm_eps`` 1e-5; the published OpenVLA runs with 1e-6."""
+
+_LLAMA_INERT = frozenset(
+    {
+        "_name_or_path", "architectures", "attention_dropout", "bos_token_id", "dtype", "eos_token_id",
+        "initializer_range", "model_type", "pad_token_id", "pretraining_tp", "torch_dtype", "transformers_version",
+        "use_cache",
+    }
+)  # fmt: skip
+"""Keys of ``text_config`` that do not change what the network computes here."""
+
+
+@dataclass(frozen=True)
+class OpenVLAConfig:
+    """What a checkpoint's ``config.json`` says, checked.
+
+    Attributes:
+        raw: The file's content; :meth:`to_json` returns it unchanged.
+        towers: One or two vision towers, in the order in which their features are concatenated.
+        text: Complete settings of the language model, by ``LlamaConfig``'s names.
+        text_vocab: Number of ids the tokenizer's rule counts from: ``vocab_size - pad_to_multiple_of`` (32000
+            published). Action token of bin ``b`` is ``text_vocab - b``.
+        pad_token_id: Id used at padded positions; never attended to.
+        action_bins: Edges of the action bins (256 published).
+        norm_stats: Normalisation statistics by dataset.
+        storage_dtype: ``"float32"`` or ``"bfloat16"``: how weights are stored.
+        gripper: What the last dimension of an un-normalised action means; empty if unknown.
+        preset: Name of the preset the policy was made from; empty for foreign checkpoints.
+    """
+
+    raw: Mapping[str, Any]
+    towers: tuple[TowerConfig, ...]
+    text: Mapping[str, Any]
+    text_vocab: int
+    pad_token_id: int
+    action_bins: int
+    norm_stats: Mapping[str, Any]
+    storage_dtype: str
+    gripper: str
+    preset: str
+
+    @property
+    def fused(self) -> bool:
+        """Whether there are two towers (then the projector has three layers, else two)."""
+        return len(self.towers) == 2
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square picture."""
+        return self.towers[0].image_size
+
+    @property
+    def patches(self) -> int:
+        """Number of picture tokens the language model reads."""
+        return self.towers[0].patches
+
+    @property
+    def hidden(self) -> int:
+        """Width of the language model."""
+        return int(self.text["hidden_size"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Content for ``config.json``."""
+        return dict(self.raw)
+
+    def with_norm_stats(self, norm_stats: Mapping[str, Any]) -> "OpenVLAConfig":
+        """The same configuration with other normalisation statistics."""
+        return OpenVLAConfig.from_json({**self.raw, "norm_stats": dict(norm_stats)})
+
+    @staticmethod
+    def from_json(data: Any, where: str = "config.json") -> "OpenVLAConfig":
+        """Check the content of a ``config.json``.
+
+        Args:
+            data: The parsed file.
+            where: Its name, for messages.
+
+        Raises:
+            SettingsError: It describes another kind of model, or a variant that is not supported.
+            DataError: Something that must be there is missing or malformed.
+        """
+        if not isinstance(data, Mapping):
+            raise DataError(f"{where} holds no JSON object.", "Is this the folder of a checkpoint?")
+        kind = data.get("model_type")
+        if kind != "openvla":
+            raise SettingsError(
+                f"{where} describes a model of type {kind!r}, not 'openvla'.",
+                "Only OpenVLA checkpoints (and policies that grape itself saved) can be loaded.",
+            )
+        try:
+            return _parse(data, where)
+        except GrapeError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(
+                f"{where} is not a complete OpenVLA configuration ({type(error).__name__}: {error}).",
+                "Fetch the checkpoint again.",
+            ) from error
+
+
+def _parse(data: Mapping[str, Any], where: str) -> OpenVLAConfig:
+    ours: Mapping[str, Any] = data.get("grape", {})
+    towers = _towers(data, ours, where)
+    text = _text(data["text_config"], where)
+    text_vocab = int(text["vocab_size"]) - int(data["pad_to_multiple_of"])
+    bins = int(data["n_action_bins"])
+    if not 2 <= bins < text_vocab:
+        raise DataError(f"{where}: n_action_bins is {bins} with a vocabulary of {text_vocab}.")
+    storage = str(data.get("torch_dtype") or data.get("dtype") or "bfloat16")
+    require_known("torch_dtype", storage, ("bfloat16", "float32"))
+    if data.get("image_resize_strategy", "resize-naive") != "resize-naive":
+        raise SettingsError(
+            f"{where}: image_resize_strategy {data['image_resize_strategy']!r} is not supported.",
+            "OpenVLA's published checkpoints use 'resize-naive'.",
+        )
+    pad = int(data["pad_token_id"])
+    if not 0 <= pad < int(text["vocab_size"]):
+        raise DataError(f"{where}: pad_token_id {pad} lies outside the vocabulary of {text['vocab_size']}.")
+    return OpenVLAConfig(
+        raw=data,
+        towers=towers,
+        text=text,
+        text_vocab=text_vocab,
+        pad_token_id=pad,
+        action_bins=bins,
+        norm_stats=dict(data.get("norm_stats") or {}),
+        storage_dtype=storage,
+        gripper=str(ours.get("gripper", "")),
+        preset=str(ours.get("preset", "")),
+    )
+
+
+def _towers(data: Mapping[str, Any], ours: Mapping[str, Any], where: str) -> tuple[TowerConfig, ...]:
+    if "towers" in ours:
+        towers = tuple(settings_from_dict(TowerConfig, entry) for entry in ours["towers"])
+    else:
+        names = list(data["timm_model_ids"])
+        unknown = [name for name in names if name not in TOWERS]
+        if unknown:
+            raise SettingsError(f"{where}: unknown vision tower {unknown[0]!r}.", did_you_mean(unknown[0], TOWERS))
+        towers = tuple(TOWERS[name] for name in names)
+    fused = bool(data["use_fused_vision_backbone"])
+    if len(towers) != 1 + fused:
+        raise DataError(f"{where}: {len(towers)} vision towers with use_fused_vision_backbone={fused}.")
+    sizes = {(tower.image_size, tower.patches) for tower in towers}
+    if len(sizes) != 1:
+        raise DataError(f"{where}: the towers disagree on picture size or number of patches: {sorted(sizes)}.")
+    return towers
+
+
+def _text(text: Mapping[str, Any], where: str) -> dict[str, Any]:
+    if text.get("model_type", "llama") != "llama":
+        raise SettingsError(
+            f"{where}: the language model is {text['model_type']!r}.", "Only Llama language models are supported."
+        )
+    unknown = [
+        key
+        for key, value in text.items()
+        if key not in LLAMA_DEFAULTS and key not in _LLAMA_INERT and value is not None
+    ]
+    if unknown:
+        raise SettingsError(
+            f"{where}: text_config has settings that are not supported: {', '.join(sorted(unknown))}.",
+            f"Supported: {', '.join(sorted(LLAMA_DEFAULTS))}.",
+        )
+    return {key: text.get(key, default) for key, default in LLAMA_DEFAULTS.items()}
+
+
+def towers_to_json(towers: tuple[TowerConfig, ...]) -> list[dict[str, Any]]:
+    """Towers as they stand under ``grape.towers``; defaults are left out."""
+    rows = []
+    for tower in towers:
+        row = settings_to_dict(tower)
+        for item in dataclasses.fields(tower):
+            if item.default is not dataclasses.MISSING and getattr(tower, item.name) == item.default:
+                del row[item.name]
+        rows.append(row)
+    return rows

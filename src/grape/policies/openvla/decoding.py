@@ -1,0 +1,80 @@
+"""Decoding of action tokens: a batch at a time, with a cache, exactly as many tokens as an action has dimensions.
+
+The loop is our own. The published way through ``generate`` depends on how a library passes its first, empty cache:
+with a current transformers it silently drops the picture.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from grape.core.errors import PolicyError
+from grape.policies.openvla.inputs import PolicyInputs
+from grape.policies.openvla.model import OpenVLA
+
+__all__ = ["decode_actions"]
+
+
+@torch.inference_mode()
+def decode_actions(
+    model: OpenVLA, inputs: PolicyInputs, dim: int, temperature: float, seeds: Sequence[int] | None
+) -> tuple[Tensor, Tensor]:
+    """Choose ``dim`` tokens for each row.
+
+    Sampling adds Gumbel noise to ``logits / temperature`` and takes the largest (the Gumbel-max trick), so that a
+    row's choice depends on its own seed and logits and on nothing else in the batch.
+
+    Args:
+        model: The network.
+        inputs: ``B`` encoded observations.
+        dim: Number of tokens ``D``.
+        temperature: 0 is greedy over the whole vocabulary.
+        seeds: One a row; needed when ``temperature > 0``.
+
+    Returns:
+        Token ids, int64 ``(B, D)``, and their log-probabilities under temperature 1 over the whole vocabulary,
+        float32 ``(B, D)``.
+
+    Raises:
+        PolicyError: The logits are not finite.
+    """
+    generators = [np.random.default_rng(seed) for seed in seeds or ()] if temperature > 0.0 else []
+    llama = model.language_model
+    prefix = model.embed_prompts(inputs)
+    cache = DynamicCache(config=llama.config)
+    step_embeds, first = prefix.embeds_BSH, 0
+    tokens: list[Tensor] = []
+    logps: list[Tensor] = []
+    for _ in range(dim):
+        positions, mask = prefix.positions_BS(), prefix.mask_B1SS()
+        hidden_BSH = llama.model(
+            inputs_embeds=step_embeds,
+            attention_mask=None if mask is None else mask[:, :, first:],
+            position_ids=None if positions is None else positions[:, first:],
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        logits_BV = llama.lm_head(hidden_BSH[:, -1]).float()
+        chosen_B = _choose(logits_BV, temperature, generators)
+        logp_B = logits_BV.gather(-1, chosen_B[:, None])[:, 0] - logits_BV.logsumexp(-1)
+        if not bool(torch.isfinite(logp_B).all()):
+            raise PolicyError(
+                "The policy's logits are not finite.", "Its weights may have diverged; use an earlier checkpoint."
+            )
+        tokens.append(chosen_B)
+        logps.append(logp_B)
+        first = prefix.embeds_BSH.shape[1]
+        step_embeds = llama.model.embed_tokens(chosen_B[:, None])
+        prefix = prefix.extend(step_embeds)
+    return torch.stack(tokens, dim=1), torch.stack(logps, dim=1)
+
+
+def _choose(logits_BV: Tensor, temperature: float, generators: Sequence[np.random.Generator]) -> Tensor:
+    if temperature <= 0.0:
+        return logits_BV.argmax(dim=-1)
+    noise_BV = np.stack([generator.gumbel(size=logits_BV.shape[1]) for generator in generators])
+    scores_BV = logits_BV.double() / temperature + torch.from_numpy(noise_BV).to(logits_BV.device)
+    return scores_BV.argmax(dim=-1)

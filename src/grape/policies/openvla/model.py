@@ -1,0 +1,151 @@
+"""The network: picture towers, projector, Llama. Weights carry OpenVLA's published names.
+
+The sequence is: begin-of-sequence token, picture tokens, rest of the prompt, action tokens. Where prompts of a batch
+differ in length, the rest of the prompt is padded on its left; padded positions are masked out and not counted in the
+positions, so a row means the same alone and in any batch. Logits are computed at the action positions only.
+"""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from grape.policies.openvla.config import OpenVLAConfig
+from grape.policies.openvla.inputs import PolicyInputs
+from grape.policies.openvla.vision import Projector, VisionBackbone
+
+__all__ = ["OpenVLA", "Prefix"]
+
+
+class Prefix:
+    """A batch of embedded prompts with pictures, ready for the language model.
+
+    Args:
+        embeds_BSH: Embeddings, ``(B, S, hidden)``.
+        valid_BS: Which positions are not padding; None if all.
+    """
+
+    def __init__(self, embeds_BSH: Tensor, valid_BS: Tensor | None) -> None:
+        self.embeds_BSH = embeds_BSH
+        self.valid_BS = valid_BS
+
+    def extend(self, embeds_BTH: Tensor) -> "Prefix":
+        """The same with ``T`` further embeddings behind."""
+        valid = self.valid_BS
+        if valid is not None:
+            valid = torch.cat([valid, valid.new_ones(embeds_BTH.shape[:2])], dim=1)
+        return Prefix(torch.cat([self.embeds_BSH, embeds_BTH], dim=1), valid)
+
+    def positions_BS(self) -> Tensor | None:
+        """Position of each embedding, padding not counted; None stands for 0, 1, 2, ..."""
+        if self.valid_BS is None:
+            return None
+        return (self.valid_BS.long().cumsum(dim=1) - 1).clamp_min_(0)
+
+    def mask_B1SS(self) -> Tensor | None:
+        """Which position (third axis) may look at which (last axis); None stands for plain causal."""
+        if self.valid_BS is None:
+            return None
+        length = self.valid_BS.shape[1]
+        causal_SS = torch.ones(length, length, dtype=torch.bool, device=self.valid_BS.device).tril()
+        return causal_SS & self.valid_BS[:, None, None, :]
+
+
+class OpenVLA(nn.Module):
+    """OpenVLA (arXiv 2406.09246) at any size.
+
+    Args:
+        config: Its configuration, kept as ``vla_config``.
+    """
+
+    def __init__(self, config: OpenVLAConfig) -> None:
+        super().__init__()
+        self.vla_config = config
+        self.vision_backbone = VisionBackbone(config.towers)
+        self.projector = Projector(self.vision_backbone.width, config.hidden, config.fused)
+        self.language_model: Any = LlamaForCausalLM(llama_config(config))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return cast(torch.device, self.projector.fc1.weight.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type the network computes in."""
+        return cast(torch.dtype, self.vision_backbone.featurizer.pos_embed.dtype)
+
+    def embed_prompts(self, inputs: PolicyInputs) -> Prefix:
+        """Embed pictures and prompts.
+
+        Args:
+            inputs: ``B`` encoded observations.
+
+        Returns:
+            ``S = 1 + patches + (longest prompt - 1)`` embeddings a row.
+        """
+        pixels = inputs.pixel_values_BCHW.to(device=self.device, dtype=self.dtype)
+        picture_BNH = self.projector(self.vision_backbone(pixels))
+        longest = max(len(ids) for ids in inputs.prompt_ids)
+        pad = self.vla_config.pad_token_id
+        rows = [(ids[0], *(pad,) * (longest - len(ids)), *ids[1:]) for ids in inputs.prompt_ids]
+        ids_BL = torch.tensor(rows, dtype=torch.long, device=self.device)
+        text_BLH = self.language_model.model.embed_tokens(ids_BL)
+        embeds_BSH = torch.cat([text_BLH[:, :1], picture_BNH, text_BLH[:, 1:]], dim=1)
+        if all(len(ids) == longest for ids in inputs.prompt_ids):
+            return Prefix(embeds_BSH, None)
+        start = 1 + picture_BNH.shape[1]
+        padding_B1 = torch.tensor([[longest - len(ids)] for ids in inputs.prompt_ids], device=self.device)
+        place_1S = torch.arange(embeds_BSH.shape[1], device=self.device)[None]
+        return Prefix(embeds_BSH, (place_1S < start) | (place_1S >= start + padding_B1))
+
+    def action_logits(self, inputs: PolicyInputs, tokens_BD: Tensor) -> Tensor:
+        """Logits of each action token given the ones before it (teacher forcing).
+
+        Args:
+            inputs: ``B`` encoded observations.
+            tokens_BD: Action token ids, integer ``(B, D)``; the last column is not read.
+
+        Returns:
+            ``(B, D, V)`` over the whole vocabulary, with gradient.
+        """
+        prefix = self.embed_prompts(inputs)
+        tokens_BD = tokens_BD.to(device=self.device, dtype=torch.long)
+        whole = prefix.extend(self.language_model.model.embed_tokens(tokens_BD[:, :-1]))
+        hidden_BSH = self.language_model.model(
+            inputs_embeds=whole.embeds_BSH,
+            attention_mask=whole.mask_B1SS(),
+            position_ids=whole.positions_BS(),
+            use_cache=False,
+        ).last_hidden_state
+        return cast(Tensor, self.language_model.lm_head(hidden_BSH[:, -tokens_BD.shape[1] :]))
+
+    def action_logps(self, inputs: PolicyInputs, tokens_BD: Tensor) -> Tensor:
+        """Log-probability of each action token under temperature 1 over the whole vocabulary.
+
+        Args:
+            inputs: ``B`` encoded observations.
+            tokens_BD: Action token ids, integer ``(B, D)``.
+
+        Returns:
+            float32 ``(B, D)``, with gradient. Their sum is log pi(a | o, q).
+        """
+        logits_BDV = self.action_logits(inputs, tokens_BD).float()
+        index_BD1 = tokens_BD.to(device=logits_BDV.device, dtype=torch.long).unsqueeze(-1)
+        return (logits_BDV.gather(-1, index_BD1) - logits_BDV.logsumexp(-1, keepdim=True)).squeeze(-1)
+
+
+def llama_config(config: OpenVLAConfig) -> Any:
+    """Settings for transformers' Llama, all of them explicit."""
+    text = dict(config.text)
+    rope_theta = text.pop("rope_theta")
+    heads = text.pop("num_key_value_heads") or text["num_attention_heads"]
+    return LlamaConfig(
+        **text,
+        num_key_value_heads=heads,
+        rope_parameters={"rope_type": "default", "rope_theta": rope_theta},
+        attn_implementation="sdpa",
+        pad_token_id=None,  # would zero an embedding's gradient; padding is masked here instead
+        use_cache=False,
+    )

@@ -1,0 +1,196 @@
+"""The nano preset: OpenVLA's architecture small enough to train on one CPU thread in minutes.
+
+What differs from 7 B is size alone: one small tower with a convolution stem, a narrow Llama, 32 action bins, and a
+tokenizer made here whose vocabulary holds the prompt template and common instruction words as single tokens, so that
+a prompt is about six tokens long. Anything else is spelt in letters and bytes.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, processors
+from torch import Tensor, nn
+
+from grape.core.errors import DataError
+from grape.core.seeds import derive_seed
+from grape.policies.openvla.checkpoint import CheckpointFiles, empty_model, materialise_buffers
+from grape.policies.openvla.config import OpenVLAConfig, towers_to_json
+from grape.policies.openvla.model import OpenVLA
+from grape.policies.openvla.policy import OpenVLAPolicy
+from grape.policies.openvla.processor import PROMPT_TEMPLATE
+from grape.policies.presets import NANO, NanoShape
+
+__all__ = ["create_nano"]
+
+_WORDS = """
+a above all an and apple arm at away back banana basket behind below beside between block blue book bottle bottom bowl
+box bread brown butter button cabinet can carrot cheese close coffee compartment corner counter cream cup cupboard
+cutlery dial door down drawer drop each egg eggplant faucet first fork from front fruit fully gently glass grasp green
+grey gripper hammer handle hang head hole in insert inside into it juice kettle key knife knob ladle left lever lid lift
+light lock machine microwave middle milk moka move mug near next no object of off on onto open orange other out oven
+over pan pick place plate point pot pour press puck pull push put rack ramekin reach red release robot rotate round
+sauce second shelf slide small soda soup spatula spoon square stack stick stove sugar sweep switch table take tape target tea
+the them then third tip to top towards towel tray turn twist under unlock unplug up wall window wine wipe with wooden
+yellow yoghurt
+""".split()
+"""Words of robot instructions (Meta-World, LIBERO, BridgeData) that are one token each."""
+
+_PAD_TO = 64
+_DEFAULT_KEY = "grape"
+
+
+def create_nano(
+    *,
+    seed: int,
+    norm_stats: Mapping[str, Any],
+    gripper: str,
+    instructions: Sequence[str] = (),
+    shape: NanoShape = NANO,
+) -> OpenVLAPolicy:
+    """A fresh nano policy with random weights.
+
+    Args:
+        seed: Decides the weights.
+        norm_stats: Statistics of the actions it will learn: one entry of :func:`compute_norm_stats`, or several by
+            dataset name (then the first one is used until saved and loaded with another ``unnorm_key``).
+        gripper: What the last action dimension means, e.g. ``"+1 closes"``.
+        instructions: Instructions whose words become tokens of their own.
+        shape: Sizes.
+
+    Raises:
+        DataError: The statistics are not usable.
+    """
+    if not norm_stats:
+        raise DataError("A policy needs normalisation statistics of its actions.", "Use compute_norm_stats.")
+    by_dataset = {_DEFAULT_KEY: dict(norm_stats)} if "action" in norm_stats else dict(norm_stats)
+    tokenizer, text_vocab = _tokenizer(instructions, shape.action_bins)
+    config = OpenVLAConfig.from_json(_config(shape, text_vocab, by_dataset, gripper))
+    model = empty_model(config)
+    model.to_empty(device="cpu")
+    materialise_buffers(model)
+    initialise(model, seed)
+    side = {
+        "tokenizer.json": tokenizer.to_str(pretty=True).encode(),
+        "tokenizer_config.json": _json(
+            {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "bos_token": "<s>",
+                "eos_token": "</s>",
+                "unk_token": "<unk>",
+                "clean_up_tokenization_spaces": False,
+                "padding_side": "right",
+            }
+        ),
+        "special_tokens_map.json": _json({"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}),
+        "preprocessor_config.json": _json(_preprocessor(shape.tower.image_size)),
+        "generation_config.json": _json({"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": text_vocab}),
+    }
+    return OpenVLAPolicy(model, CheckpointFiles(config, side), next(iter(by_dataset)))
+
+
+def initialise(model: OpenVLA, seed: int) -> None:
+    """Draw all weights anew: normal with deviation ``fan_in ** -0.5`` for matrices (doubled variance in the stem, whose
+    activations GELU halves), 0.02 for embeddings and positions, ones for norms, zeros for biases.
+
+    Args:
+        model: The network, on the CPU.
+        seed: Decides everything; the global generator is neither read nor moved.
+    """
+    generator = torch.Generator().manual_seed(derive_seed(seed, "nano weights"))
+
+    def normal(tensor: Tensor, deviation: float) -> None:
+        tensor.normal_(0.0, deviation, generator=generator)
+
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                fan_in = module.weight[0].numel()
+                normal(module.weight, (2.0 if isinstance(module, nn.Conv2d) else 1.0) ** 0.5 * fan_in**-0.5)
+                if module.bias is not None:
+                    module.bias.zero_()
+            elif isinstance(module, nn.Embedding):
+                normal(module.weight, 0.02)
+            elif "Norm" in type(module).__name__:
+                for name, parameter in module.named_parameters(recurse=False):
+                    parameter.fill_(1.0 if name == "weight" else 0.0)
+        normal(model.vision_backbone.featurizer.pos_embed, 0.02)
+
+
+def _config(shape: NanoShape, text_vocab: int, norm_stats: Mapping[str, Any], gripper: str) -> dict[str, Any]:
+    side = shape.tower.image_size
+    return {
+        "architectures": ["OpenVLAForActionPrediction"],
+        "model_type": "openvla",
+        "arch_specifier": "no-align+gelu-mlp",
+        "image_resize_strategy": "resize-naive",
+        "image_sizes": [side],
+        "vision_backbone_id": "grape-nano",
+        "timm_model_ids": ["grape_nano_vit"],
+        "timm_override_act_layers": [None],
+        "use_fused_vision_backbone": False,
+        "llm_backbone_id": "grape-nano",
+        "n_action_bins": shape.action_bins,
+        "norm_stats": dict(norm_stats),
+        "pad_to_multiple_of": _PAD_TO,
+        "pad_token_id": text_vocab,
+        "text_config": {
+            "model_type": "llama",
+            "hidden_size": shape.hidden,
+            "intermediate_size": shape.mlp,
+            "num_attention_heads": shape.heads,
+            "num_key_value_heads": shape.heads,
+            "num_hidden_layers": shape.layers,
+            "vocab_size": text_vocab + _PAD_TO,
+        },
+        "torch_dtype": "float32",
+        "grape": {"preset": "nano", "gripper": gripper, "towers": towers_to_json((shape.tower,))},
+    }
+
+
+def _preprocessor(side: int) -> dict[str, Any]:
+    half = [0.5, 0.5, 0.5]
+    return {
+        "image_processor_type": "PrismaticImageProcessor",
+        "image_resize_strategy": "resize-naive",
+        "input_sizes": [[3, side, side]],
+        "interpolations": ["bicubic"],
+        "means": [half],
+        "stds": [half],
+        "tvf_do_letterbox": False,
+        "tvf_normalize_params": [{"inplace": False, "mean": half, "std": half}],
+        "use_fused_vision_backbone": False,
+    }
+
+
+def _tokenizer(instructions: Sequence[str], action_bins: int) -> tuple[Tokenizer, int]:
+    """A unigram tokenizer, and the size of the vocabulary that action tokens are counted down from.
+
+    All pieces weigh the same, so the segmentation with the fewest pieces wins; a character without a piece falls back
+    to its bytes, so no two texts ever become the same ids.
+    """
+    before, after = PROMPT_TEMPLATE.replace(" ", "▁").split("▁{instruction}")
+    words = sorted({*_WORDS, *(word for text in instructions for word in re.findall(r"[a-z0-9]+", text.lower()))})
+    letters = "▁abcdefghijklmnopqrstuvwxyz0123456789.,'-?"
+    pieces = [f"▁{before}", after, *(f"▁{word}" for word in words), *letters]
+    pieces = list(dict.fromkeys(pieces))
+    vocabulary = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0)]
+    vocabulary += [(f"<0x{byte:02X}>", -50.0) for byte in range(256)]
+    vocabulary += [(piece, -1.0) for piece in pieces]
+    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=0, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
+    )
+    used = len(vocabulary) + action_bins
+    return tokenizer, -(-used // _PAD_TO) * _PAD_TO
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()

@@ -1,0 +1,130 @@
+"""Normalisation of actions by the 1st and 99th percentile of a dataset, in OpenVLA's layout."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from grape.core.errors import DataError, SettingsError, require_known
+
+__all__ = ["ActionNorm", "choose_unnorm_key", "compute_norm_stats"]
+
+
+@dataclass(frozen=True, eq=False)
+class ActionNorm:
+    """Maps actions to [-1, 1] and back, a dimension at a time.
+
+    Attributes:
+        low: 1st percentile, float64 ``(D,)``.
+        high: 99th percentile, float64 ``(D,)``.
+        mask: Which dimensions are mapped; the others (the gripper, usually) pass unchanged. Bool ``(D,)``.
+    """
+
+    low: npt.NDArray[np.float64]
+    high: npt.NDArray[np.float64]
+    mask: npt.NDArray[np.bool_]
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of an action."""
+        return int(self.low.shape[0])
+
+    def normalise(self, actions_ND: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Actions mapped to [-1, 1] and clipped; a dimension that never moved maps to 0. Float64 ``(N, D)``."""
+        actions = np.asarray(actions_ND, dtype=np.float64)
+        mapped = np.clip(2.0 * (actions - self.low) / (self.high - self.low + 1e-8) - 1.0, -1.0, 1.0)
+        mapped = np.where(self.high == self.low, 0.0, mapped)
+        return np.where(self.mask, mapped, actions)
+
+    def unnormalise(self, normalised_ND: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Inverse of :meth:`normalise` (without its clipping), float64 ``(N, D)``."""
+        mapped = 0.5 * (normalised_ND + 1.0) * (self.high - self.low) + self.low
+        return np.where(self.mask, mapped, normalised_ND)
+
+    @staticmethod
+    def from_stats(stats: Mapping[str, Any], where: str) -> "ActionNorm":
+        """Read one dataset's statistics; an absent mask means that all dimensions are mapped.
+
+        Raises:
+            DataError: Percentiles are missing, of unequal length, not finite or in the wrong order.
+        """
+        try:
+            action = stats["action"]
+            low = np.asarray(action["q01"], dtype=np.float64)
+            high = np.asarray(action["q99"], dtype=np.float64)
+            mask = np.asarray(action.get("mask", np.ones_like(low)), dtype=np.bool_)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"Normalisation statistics {where!r} lack action percentiles ({error!r}).",
+                "They need action.q01 and action.q99, one number a dimension.",
+            ) from error
+        if low.ndim != 1 or low.shape != high.shape or low.shape != mask.shape or not low.size:
+            raise DataError(f"Normalisation statistics {where!r}: q01, q99 and mask differ in length.")
+        if not (np.isfinite(low) & np.isfinite(high) & (low <= high)).all():
+            raise DataError(f"Normalisation statistics {where!r}: q01 and q99 must be finite and q01 <= q99.")
+        return ActionNorm(low, high, mask)
+
+
+def choose_unnorm_key(norm_stats: Mapping[str, Any], wanted: str | None) -> str:
+    """The statistics to use.
+
+    Args:
+        norm_stats: Statistics by dataset.
+        wanted: The user's choice; None picks the only ones there are.
+
+    Raises:
+        SettingsError: The name is unknown, or there are several and none was chosen.
+        DataError: There are none.
+    """
+    if not norm_stats:
+        raise DataError("The checkpoint has no normalisation statistics.", "Add norm_stats to its config.json.")
+    if wanted is None:
+        if len(norm_stats) > 1:
+            raise SettingsError(
+                f"The checkpoint has normalisation statistics of {len(norm_stats)} datasets; choose one (unnorm_key).",
+                f"Known: {', '.join(sorted(norm_stats))}.",
+            )
+        return str(next(iter(norm_stats)))
+    require_known("unnorm_key", wanted, norm_stats)
+    return wanted
+
+
+def compute_norm_stats(
+    actions_ND: npt.NDArray[Any], names: Sequence[str], trajectories: int | None = None
+) -> dict[str, Any]:
+    """Statistics of one dataset's actions under the published key names.
+
+    Args:
+        actions_ND: All actions, ``(N, D)``, un-normalised.
+        names: Name of each dimension; one called ``gripper`` is left as it is (``mask`` false).
+        trajectories: Number of episodes, if known.
+
+    Returns:
+        ``{"action": {"mean", "std", "max", "min", "q01", "q99", "mask"}, "num_transitions": N, ...}``: one entry of
+        ``norm_stats``.
+
+    Raises:
+        DataError: There are no actions, some are not finite, or the number of names is wrong.
+    """
+    actions = np.asarray(actions_ND, dtype=np.float64)
+    if actions.ndim != 2 or actions.shape[0] == 0 or actions.shape[1] != len(names):
+        raise DataError(f"Statistics need actions (N >= 1, {len(names)}), found {actions.shape}.")
+    if not np.isfinite(actions).all():
+        raise DataError("Some actions are not finite; no statistics can be computed.")
+    result: dict[str, Any] = {
+        "action": {
+            "mean": actions.mean(axis=0).tolist(),
+            "std": actions.std(axis=0).tolist(),
+            "max": actions.max(axis=0).tolist(),
+            "min": actions.min(axis=0).tolist(),
+            "q01": np.quantile(actions, 0.01, axis=0).tolist(),
+            "q99": np.quantile(actions, 0.99, axis=0).tolist(),
+            "mask": [name != "gripper" for name in names],
+        },
+        "num_transitions": int(actions.shape[0]),
+    }
+    if trajectories is not None:
+        result["num_trajectories"] = trajectories
+    return result

@@ -1,0 +1,222 @@
+"""The policy that collection, training and evaluation use: network, processor, action tokens, normalisation."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tokenizers import Tokenizer
+
+from grape.core.errors import DataError, PolicyError, SettingsError
+from grape.core.files import content_hash
+from grape.core.trajectories import Observation
+from grape.policies.base import ActionBatch, PolicySpec
+from grape.policies.openvla.action_tokens import ActionTokenizer
+from grape.policies.openvla.adapters import merged_weights
+from grape.policies.openvla.checkpoint import CheckpointFiles
+from grape.policies.openvla.config import OpenVLAConfig
+from grape.policies.openvla.decoding import decode_actions
+from grape.policies.openvla.inputs import PolicyInputs
+from grape.policies.openvla.model import OpenVLA
+from grape.policies.openvla.norm_stats import ActionNorm, choose_unnorm_key
+from grape.policies.openvla.processor import Processor
+
+__all__ = ["OpenVLAPolicy"]
+
+_LLAMA_LINEARS = (
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+)
+
+
+class OpenVLAPolicy:
+    """An OpenVLA checkpoint of any size as a :class:`grape.policies.base.Policy`.
+
+    Args:
+        model: The network with its weights.
+        files: Configuration and side files it is saved with.
+        unnorm_key: Which normalisation statistics to use; None takes the only ones there are.
+
+    Attributes:
+        model: The network; train it directly.
+        config: Its configuration.
+        processor: Prompt and picture road.
+        tokenizer: The text tokenizer.
+        norm: Normalisation of actions in use.
+        adapter: PEFT's wrapper where an adapter was attached (its ``disable_adapter()`` gives the base), else None.
+
+    Raises:
+        SettingsError: The statistics' name is unknown or ambiguous.
+        DataError: A side file is missing or broken.
+    """
+
+    def __init__(self, model: OpenVLA, files: CheckpointFiles, unnorm_key: str | None = None) -> None:
+        config = files.config
+        self.model = model
+        self.files = files
+        self.config: OpenVLAConfig = config
+        self.unnorm_key = choose_unnorm_key(config.norm_stats, unnorm_key)
+        self.norm = ActionNorm.from_stats(config.norm_stats[self.unnorm_key], self.unnorm_key)
+        self.tokenizer = _read_tokenizer(files, config)
+        self.processor = Processor(self.tokenizer, files.side_json("preprocessor_config.json"), len(config.towers))
+        if self.processor.image_size != config.image_size:
+            raise DataError(
+                f"preprocessor_config.json makes pictures of {self.processor.image_size} pixels, the network reads "
+                f"{config.image_size}.",
+                "Fetch the checkpoint again.",
+            )
+        self._bins = ActionTokenizer(config.text_vocab, config.action_bins)
+        self.adapter: Any = None
+        self.model.eval()
+
+    @property
+    def spec(self) -> PolicySpec:
+        """The policy's contract. Hashes all weights at each access, so that it is true also after training."""
+        return PolicySpec(
+            action_dim=self.norm.dim,
+            image_size=self.config.image_size,
+            gripper=self.config.gripper,
+            unnorm_key=self.unnorm_key,
+            policy_hash=self._policy_hash(),
+            preprocessing_hash=self._preprocessing_hash(),
+        )
+
+    @property
+    def action_token_ids(self) -> npt.NDArray[np.int64]:
+        """Token id of each bin from the lowest value to the highest, int64 ``(n_bins,)``."""
+        return self._bins.token_ids
+
+    def prompt(self, instruction: str) -> str:
+        """The text the network reads for an instruction."""
+        return self.processor.prompt(instruction)
+
+    def encode(
+        self, images: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]], instructions: Sequence[str]
+    ) -> PolicyInputs:
+        """Prepare observations for the network.
+
+        Args:
+            images: RGB pictures, uint8 ``(B, H, W, 3)`` or a sequence of ``(H, W, 3)``; other sizes than the
+                network's are resized.
+            instructions: One a picture.
+
+        Raises:
+            PolicyError: A picture has another type or shape.
+        """
+        return PolicyInputs(
+            self.processor.pixels(images), tuple(self.processor.prompt_ids(instruction) for instruction in instructions)
+        )
+
+    def action_tokens(self, actions_ND: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+        """Token ids of un-normalised actions, int32 ``(N, D)``."""
+        return self._bins.encode(self.norm.normalise(actions_ND)).astype(np.int32)
+
+    def decode_tokens(self, tokens_ND: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
+        """Un-normalised actions of token ids, float32 ``(N, D)``; ids outside the action range clip."""
+        return self.decode_tokens_exactly(tokens_ND).astype(np.float32)
+
+    def decode_tokens_exactly(self, tokens_ND: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float64]:
+        """As :meth:`decode_tokens`, in the float64 it is computed in."""
+        return self.norm.unnormalise(self._bins.decode(tokens_ND))
+
+    def bin_targets(self, actions_ND: npt.NDArray[Any], width_bins: float) -> npt.NDArray[np.float32]:
+        """Soft targets over the action bins.
+
+        Args:
+            actions_ND: Un-normalised actions ``(N, D)``.
+            width_bins: Standard deviation of the Gaussian around the value, in bins; 0 gives one-hot targets.
+
+        Returns:
+            float32 ``(N, D, n_bins)`` in the order of :attr:`action_token_ids`; sums to 1 over the last axis.
+        """
+        return self._bins.soft_targets(self.norm.normalise(actions_ND), width_bins)
+
+    def act(
+        self, observations: Sequence[Observation], *, temperature: float = 0.0, seeds: Sequence[int] | None = None
+    ) -> ActionBatch:
+        """Decide for each observation.
+
+        Args:
+            observations: ``B`` observations; instructions may differ.
+            temperature: 0 decodes greedily; otherwise each token is sampled from ``softmax(logits / temperature)``.
+            seeds: One seed a row, needed when sampling; a row's random numbers depend on its seed alone.
+
+        Raises:
+            SettingsError: The temperature is negative or not finite, or seeds are missing.
+            PolicyError: A picture has another type or shape, or the network's output is not finite.
+        """
+        if not np.isfinite(temperature) or temperature < 0.0:
+            raise SettingsError(f"The sampling temperature is {temperature}.", "0 is greedy; 1 samples the policy.")
+        if temperature > 0.0 and (seeds is None or len(seeds) != len(observations)):
+            raise SettingsError("Sampling needs one seed for each observation.")
+        if not observations:
+            empty = np.zeros((0, self.norm.dim))
+            return ActionBatch(empty.astype(np.float32), empty.astype(np.int32), empty.astype(np.float32))
+        training = self.model.training
+        self.model.eval()  # an adapter may hold dropout
+        try:
+            inputs = self.encode(
+                [observation.image for observation in observations],
+                [observation.instruction for observation in observations],
+            )
+            tokens_BD, logps_BD = decode_actions(self.model, inputs, self.norm.dim, temperature, seeds)
+        finally:
+            self.model.train(training)
+        tokens = tokens_BD.cpu().numpy().astype(np.int32)
+        return ActionBatch(self.decode_tokens(tokens), tokens, logps_BD.cpu().numpy())
+
+    def lora_targets(self) -> list[str]:
+        """Full names, within :attr:`model`, of the layers that LoRA adapts: all linear layers of the language model's
+        blocks and the projector. For ``peft.LoraConfig(target_modules=...)`` around :attr:`model`."""
+        layers = range(int(self.config.text["num_hidden_layers"]))
+        projector = [f"projector.fc{number}" for number in range(1, 4 if self.config.fused else 3)]
+        return [
+            f"language_model.model.layers.{layer}.{name}" for layer in layers for name in _LLAMA_LINEARS
+        ] + projector
+
+    def _policy_hash(self) -> str:
+        """SHA-256 over configuration and weights as they would be stored."""
+        digest = hashlib.sha256(content_hash(self.config.to_json()).encode())
+        digest.update(self.unnorm_key.encode())
+        dtype = torch.bfloat16 if self.config.storage_dtype == "bfloat16" else torch.float32
+        for name, tensor in sorted(merged_weights(self.model).items()):
+            stored = tensor.detach().to(device="cpu", dtype=dtype).contiguous()
+            digest.update(f"{name}:{tuple(stored.shape)}".encode())
+            digest.update(stored.view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def _preprocessing_hash(self) -> str:
+        """SHA-256 of all that stands between observation and network, and between tokens and action."""
+        return content_hash(
+            {
+                "processor": self.processor.facts(),
+                "tokenizer": hashlib.sha256(self.files.side["tokenizer.json"]).hexdigest(),
+                "bins": self.config.action_bins,
+                "text_vocab": self.config.text_vocab,
+                "low": self.norm.low.tolist(),
+                "high": self.norm.high.tolist(),
+                "mask": self.norm.mask.tolist(),
+            }
+        )
+
+
+def _read_tokenizer(files: CheckpointFiles, config: OpenVLAConfig) -> Tokenizer:
+    if "tokenizer.json" not in files.side:
+        raise DataError("The checkpoint has no tokenizer.json.", "Fetch the checkpoint again, with all its files.")
+    try:
+        tokenizer = Tokenizer.from_str(files.side["tokenizer.json"].decode())
+    except Exception as error:  # the library raises bare Exception for a malformed file
+        raise DataError(f"tokenizer.json cannot be read: {error}.", "Fetch the checkpoint again.") from error
+    if tokenizer.get_vocab_size() > int(config.text["vocab_size"]):
+        raise PolicyError(
+            f"The tokenizer knows {tokenizer.get_vocab_size()} ids, the network only {config.text['vocab_size']}.",
+            "Tokenizer and weights must come from the same checkpoint.",
+        )
+    return tokenizer

@@ -1,0 +1,120 @@
+"""From picture and instruction to what the network reads: the one road for collection, training and evaluation."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from grape.core.errors import DataError, PolicyError, SettingsError
+
+__all__ = ["PROMPT_TEMPLATE", "Processor"]
+
+PROMPT_TEMPLATE = "In: What action should the robot take to {instruction}?\nOut:"
+
+_LLAMA_SPACE = ("▁", 29871)
+"""Llama-2's empty token. OpenVLA was trained with it between ``Out:`` and the first action token, but the tokenizer
+alone does not produce it; the published code appends it when it is not there."""
+
+
+class Processor:
+    """Tokenises prompts, resizes and normalises pictures.
+
+    Args:
+        tokenizer: The language model's tokenizer; its post-processor adds the begin-of-sequence token.
+        preprocessor: Content of ``preprocessor_config.json``.
+        towers: Number of vision towers.
+
+    Raises:
+        DataError: The pre-processing configuration is incomplete.
+        SettingsError: It asks for something other than a plain bicubic resize.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, preprocessor: Mapping[str, Any], towers: int) -> None:
+        self.tokenizer = tokenizer
+        try:
+            sizes = [tuple(int(side) for side in size) for size in preprocessor["input_sizes"]]
+            constants = _constants(preprocessor)
+            resize = [str(name) for name in preprocessor.get("interpolations", ["bicubic"] * towers)]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"preprocessor_config.json is incomplete ({error!r}).", "Fetch the checkpoint again."
+            ) from error
+        if len(sizes) != towers or len(constants) != towers or len({size[1:] for size in sizes}) != 1:
+            raise DataError(f"preprocessor_config.json describes {len(sizes)} pictures of sizes {sizes}, not {towers}.")
+        if preprocessor.get("tvf_do_letterbox") or set(resize) != {"bicubic"}:
+            raise SettingsError("Only the bicubic 'resize-naive' picture road of OpenVLA is supported.")
+        self.image_size = sizes[0][1]
+        self.mean = np.concatenate([mean for mean, _ in constants])  # (3 * towers,) float32
+        self.std = np.concatenate([std for _, std in constants])
+        self._towers = towers
+        self._mean_C11 = torch.from_numpy(self.mean).view(-1, 1, 1)
+        self._std_C11 = torch.from_numpy(self.std).view(-1, 1, 1)
+        self._appended = [_LLAMA_SPACE[1]] if tokenizer.token_to_id(_LLAMA_SPACE[0]) == _LLAMA_SPACE[1] else []
+        self._cached_ids = lru_cache(maxsize=4096)(self._tokenise)
+
+    def prompt(self, instruction: str) -> str:
+        """The text the network reads for an instruction (lower case, as published)."""
+        return PROMPT_TEMPLATE.format(instruction=instruction.lower())
+
+    def prompt_ids(self, instruction: str) -> tuple[int, ...]:
+        """Token ids of an instruction's prompt, with whatever stands before the first action token."""
+        return self._cached_ids(instruction)
+
+    def _tokenise(self, instruction: str) -> tuple[int, ...]:
+        ids = list(self.tokenizer.encode(self.prompt(instruction)).ids)
+        if self._appended and ids[-1:] != self._appended:
+            ids += self._appended
+        return tuple(ids)
+
+    def pixels(self, images: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
+        """Normalised pictures.
+
+        Args:
+            images: RGB pictures, uint8 ``(H, W, 3)`` each (or one array with a leading batch axis).
+
+        Returns:
+            float32 ``(B, 3 * towers, image_size, image_size)``.
+
+        Raises:
+            PolicyError: A picture has another type or shape.
+        """
+        for image in images:
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+                raise PolicyError(f"A picture must be uint8 (H, W, 3), found {image.dtype} {image.shape}.")
+        stacked_BHWC = np.stack([self._resize(image) for image in images])
+        rgb_BCHW = torch.from_numpy(stacked_BHWC).permute(0, 3, 1, 2).float().div_(255.0)
+        channels_BCHW = rgb_BCHW.repeat(1, self._towers, 1, 1) if self._towers > 1 else rgb_BCHW
+        return channels_BCHW.sub_(self._mean_C11).div_(self._std_C11)
+
+    def _resize(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        side = self.image_size
+        if image.shape[:2] == (side, side):
+            return image
+        return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC), dtype=np.uint8)
+
+    def facts(self) -> dict[str, Any]:
+        """JSON description of everything here but the tokenizer's vocabulary, for hashing."""
+        return {
+            "prompt": PROMPT_TEMPLATE.format(instruction="{lower(instruction)}"),
+            "appended": self._appended,
+            "resize": "pil-bicubic",
+            "image_size": self.image_size,
+            "mean": self.mean.tolist(),
+            "std": self.std.tolist(),
+        }
+
+
+def _constants(preprocessor: Mapping[str, Any]) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+    """Mean and deviation a tower. ``tvf_normalize_params`` is what published checkpoints run with: the constants
+    rounded to bfloat16, as they were in training; ``means`` and ``stds`` are only the nominal values."""
+    if "tvf_normalize_params" in preprocessor:
+        pairs = [(entry["mean"], entry["std"]) for entry in preprocessor["tvf_normalize_params"]]
+    else:
+        pairs = list(zip(preprocessor["means"], preprocessor["stds"], strict=True))
+    return [(np.asarray(mean, dtype=np.float32), np.asarray(std, dtype=np.float32)) for mean, std in pairs]
