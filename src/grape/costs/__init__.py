@@ -1,1 +1,41 @@
-"""Placeholder replaced by the room's own docstring."""
+"""Guided costs: a declarative constraint language over recorded keypoints, and its evaluation.
+
+A :class:`CostSpecification` (YAML, closed vocabulary, never executed) divides a task into stages with constraints;
+:func:`evaluate` prices a recorded trajectory and :func:`external_reward` turns the stage costs into R_ext. Scoring
+needs no simulator and no policy.
+"""
+
+from grape.costs.builtins import builtin_names, builtin_specification, builtin_suites, suite_names_of
+from grape.costs.checks import Finding, check_specification, find_problems
+from grape.costs.evaluation import evaluate, external_reward, unavailable_constraints
+from grape.costs.parsing import load_specification, parse_specification
+from grape.costs.specification import (
+    OBJECTIVES,
+    CostSpecification,
+    adjust_objectives,
+    specification_hash,
+    specification_to_dict,
+)
+from grape.costs.verb import CostsSettings, run_costs
+
+__all__ = [
+    "OBJECTIVES",
+    "CostSpecification",
+    "CostsSettings",
+    "Finding",
+    "adjust_objectives",
+    "builtin_names",
+    "builtin_specification",
+    "builtin_suites",
+    "check_specification",
+    "evaluate",
+    "external_reward",
+    "find_problems",
+    "load_specification",
+    "parse_specification",
+    "run_costs",
+    "specification_hash",
+    "specification_to_dict",
+    "suite_names_of",
+    "unavailable_constraints",
+]

@@ -1,0 +1,71 @@
+"""The specifications that come with the package, and the names that each suite records."""
+
+import functools
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+
+import yaml
+
+from grape.core.errors import require_known
+from grape.costs.parsing import parse_specification
+from grape.costs.specification import CostSpecification
+
+__all__ = ["SuiteNames", "builtin_names", "builtin_specification", "builtin_suites", "suite_names_of"]
+
+
+@dataclass(frozen=True)
+class SuiteNames:
+    """What a suite records in every episode.
+
+    Attributes:
+        keypoints: Keypoint and what it marks.
+        signals: Signal and what it says.
+    """
+
+    keypoints: dict[str, str]
+    signals: dict[str, str]
+
+
+def _folder() -> Traversable:
+    return resources.files("grape.costs") / "builtin"
+
+
+def builtin_suites() -> tuple[str, ...]:
+    """Suites that have built-in specifications."""
+    return tuple(sorted(entry.name for entry in _folder().iterdir() if entry.is_dir() and entry.name[0] not in "._"))
+
+
+def builtin_names(suite: str) -> tuple[str, ...]:
+    """Tasks of a suite that have a built-in specification.
+
+    Raises:
+        SettingsError: The suite has none; the hint names those that do.
+    """
+    require_known("suite with built-in costs", suite, builtin_suites())
+    entries = (_folder() / suite).iterdir()
+    return tuple(sorted(entry.name.removesuffix(".yaml") for entry in entries if entry.name.endswith(".yaml")))
+
+
+@functools.cache
+def builtin_specification(suite: str, task: str) -> CostSpecification:
+    """The built-in specification of a task.
+
+    Raises:
+        SettingsError: Suite or task is unknown; the hint names close ones.
+    """
+    require_known(f"task of suite '{suite}'", task, builtin_names(suite))
+    text = (_folder() / suite / f"{task}.yaml").read_text(encoding="utf-8")
+    return parse_specification(text, f"{suite}/{task} (built-in)")
+
+
+@functools.cache
+def suite_names_of(suite: str) -> SuiteNames:
+    """Keypoints and signals that all tasks of a suite record.
+
+    Raises:
+        SettingsError: The suite is unknown.
+    """
+    tables = yaml.safe_load((_folder() / "names.yaml").read_text(encoding="utf-8"))
+    require_known("suite with built-in costs", suite, tables)
+    return SuiteNames(**tables[suite])

@@ -1,0 +1,236 @@
+"""What a recorded trajectory costs under a specification: stages found, constraints evaluated, R_ext.
+
+A stage starts at the state where the one before it ended and ends at its first state where ``done_when`` holds. From
+these boundaries follow three cases, ordered so that progress never costs more (``D_i`` is the most that the stage's
+constraints can cost, ``U_i >= D_i`` the penalty of an unfinished stage):
+
+* finished: ``0 <= C_i <= D_i``;
+* entered but not finished, until the last state: ``U_i <= C_i <= U_i + D_i``;
+* never entered: ``C_i = U_i + D_i``.
+
+The penalty is itself a constraint, named ``done``, with cost 0 or 1 and weight ``U_i``, so that
+``C_i = sum_j lambda_ij * max(0, C_ij - tau_ij)`` stays the whole truth. A state in which a solved episode succeeds
+ends all stages. The last entry, ``outcome``, judges the final state whatever the stages did. Everything is pure numpy.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from grape.core.errors import CompatibilityError, DataError, did_you_mean
+from grape.core.preferences import ConstraintScore, StageScore
+from grape.core.trajectories import Trajectory
+from grape.costs.measurement import Recording, relation_cost, truth
+from grape.costs.specification import Constraint, CostSpecification, Stage
+from grape.costs.vocabulary import QUANTITIES
+
+__all__ = ["evaluate", "external_reward", "unavailable_constraints"]
+
+Float64 = npt.NDArray[np.float64]
+
+MIN_MEASURED = 0.5
+"""Share of a stage's states at which a path constraint must be measurable."""
+
+
+def evaluate(specification: CostSpecification, trajectory: Trajectory) -> tuple[StageScore, ...]:
+    """Cost of each stage, then of the outcome.
+
+    A constraint that cannot be measured because a keypoint was lost (NaN) is charged its ``worst``, keeps an empty
+    curve, and is listed by :func:`unavailable_constraints`: it is never silently zero. States of a path constraint
+    at which a keypoint is lost are left out as long as half of the stage's states are measurable; in curves they are
+    bridged linearly.
+
+    Args:
+        specification: Stages and constraints.
+        trajectory: What was recorded; pictures are not looked at.
+
+    Returns:
+        One score a stage in order and a last one named ``outcome``. A stage that was never entered has
+        ``end = start - 1``. All numbers are finite.
+
+    Raises:
+        CompatibilityError: The specification was written for another task.
+        DataError: The recording lacks a keypoint or signal that the specification speaks of.
+    """
+    _require_fit(specification, trajectory)
+    recording = Recording(trajectory, specification.limit)
+    solved_at = _solved_at(trajectory)
+    final = recording.rows - 1 if solved_at is None else solved_at
+    scores: list[StageScore] = []
+    start: int | None = 0
+    for stage in specification.stages:
+        if start is None:
+            scores.append(_never_entered(stage, recording.rows))
+            continue
+        done = truth(recording, stage.done_when)[start : final + 1] == 1.0
+        finished = bool(done.any())
+        end = start + int(done.argmax()) if finished else final
+        undone = 1.0 - done[: end - start + 1]
+        if not finished and solved_at is not None:
+            finished, undone[-1] = True, 0.0
+        scores.append(_entered(stage, recording, start, end, finished, undone))
+        start = end if finished else None
+    return (*scores, _outcome(specification, recording, final, solved_at is not None))
+
+
+def external_reward(stages: Sequence[StageScore]) -> float:
+    """``R_ext = prod_i exp(-C_i)`` in (0, 1] (arXiv 2411.19309, external reward); kept above 0 where it underflows."""
+    return max(math.exp(-sum(stage.cost for stage in stages)), float(np.finfo(np.float64).tiny))
+
+
+def unavailable_constraints(stages: Sequence[StageScore]) -> tuple[str, ...]:
+    """Constraints of entered stages that could not be measured, as ``"stage/constraint"``."""
+    return tuple(
+        f"{stage.name}/{constraint.name}"
+        for stage in stages
+        if stage.reached
+        for constraint in stage.constraints
+        if not constraint.curve
+    )
+
+
+def _require_fit(specification: CostSpecification, trajectory: Trajectory) -> None:
+    meta = trajectory.meta
+    if specification.task and specification.task != meta.task:
+        raise CompatibilityError(
+            f"Cost specification {specification.source or specification.task} is for task '{specification.task}', "
+            f"episode {meta.episode_id} is of task '{meta.task}'.",
+            "Choose the specification of that task.",
+        )
+    for kind, declared, recorded in (
+        ("keypoint", specification.keypoints, trajectory.keypoints),
+        ("signal", specification.signals, trajectory.signals),
+    ):
+        missing = [name for name in declared if name not in recorded]
+        if missing:
+            raise DataError(
+                f"Episode {meta.episode_id} holds no {kind} {missing[0]!r}, which the cost specification "
+                f"{specification.source or specification.task} speaks of.",
+                did_you_mean(missing[0], recorded),
+            )
+
+
+def _solved_at(trajectory: Trajectory) -> int | None:
+    """First state of success of a solved episode, else None."""
+    if not trajectory.meta.success:
+        return None
+    succeeded = np.asarray(trajectory.signals["success"]) > 0.5
+    return int(succeeded.argmax()) if succeeded.any() else trajectory.steps
+
+
+def _entered(stage: Stage, recording: Recording, start: int, end: int, finished: bool, undone: Float64) -> StageScore:
+    done = ConstraintScore(
+        name="done",
+        kind="subgoal",
+        cost=0.0 if finished else 1.0,
+        threshold=0.0,
+        weight=stage.penalty,
+        contribution=0.0 if finished else stage.penalty,
+        unit="fraction",
+        objectives=("completion",),
+        curve=tuple(undone.tolist()),
+    )
+    constraints = (done, *(_constraint(constraint, recording, start, end) for constraint in stage.constraints))
+    return StageScore(stage.name, start, end, True, finished, _total(constraints), constraints)
+
+
+def _never_entered(stage: Stage, rows: int) -> StageScore:
+    penalty = stage.penalty
+    done = ConstraintScore("done", "subgoal", 1.0, 0.0, penalty, penalty, "fraction", ("completion",))
+    constraints = (done, *(_score(constraint, constraint.worst, ()) for constraint in stage.constraints))
+    return StageScore(stage.name, rows, rows - 1, False, False, _total(constraints), constraints)
+
+
+def _outcome(specification: CostSpecification, recording: Recording, final: int, solved: bool) -> StageScore:
+    outcome, failed = specification.outcome, 0.0 if solved else 1.0
+    success = ConstraintScore(
+        name="success",
+        kind="subgoal",
+        cost=failed,
+        threshold=0.0,
+        weight=outcome.unfinished,
+        contribution=failed * outcome.unfinished,
+        unit="fraction",
+        objectives=("completion",),
+        curve=(failed,),
+    )
+    constraints = (success, *(_constraint(constraint, recording, final, final) for constraint in outcome.constraints))
+    return StageScore("outcome", final, final, True, solved, _total(constraints), constraints)
+
+
+def _total(constraints: Sequence[ConstraintScore]) -> float:
+    return sum(constraint.contribution for constraint in constraints)
+
+
+def _constraint(constraint: Constraint, recording: Recording, start: int, end: int) -> ConstraintScore:
+    """Score of a constraint over the states ``start..end`` of an entered stage."""
+    per = QUANTITIES[constraint.cost.word.quantity].per
+    values = relation_cost(recording, constraint.cost)[start : end + 1]
+    if constraint.kind == "subgoal":
+        cost = float(values[-1])
+        curve = values
+    elif per == "stage":
+        increments = values[1:]
+        cost = _mean(increments) * len(increments)
+        curve = np.concatenate([[0.0], np.cumsum(_bridged(increments))])
+    else:
+        used = values[1:] if per == "step" else values
+        cost = _aggregate(constraint.aggregate, used, (end - start) / recording.limit)
+        curve = values
+    if math.isnan(cost):
+        return _score(constraint, constraint.worst, ())
+    return _score(constraint, cost, tuple(_bridged(curve).tolist()))
+
+
+def _score(constraint: Constraint, cost: float, curve: tuple[float, ...]) -> ConstraintScore:
+    cost = min(cost, constraint.worst)
+    return ConstraintScore(
+        name=constraint.name,
+        kind=constraint.kind,
+        cost=cost,
+        threshold=constraint.threshold,
+        weight=constraint.weight,
+        contribution=constraint.weight * max(0.0, cost - constraint.threshold),
+        unit=constraint.unit,
+        objectives=constraint.objectives,
+        curve=curve,
+    )
+
+
+def _aggregate(how: str, values: Float64, duration: float) -> float:
+    """One number of the values at a stage's states; NaN if too few are known.
+
+    Args:
+        how: ``"mean"``, ``"max"``, or ``"integral"``: the mean times the stage's duration, so that a violation
+            counts for as long as it lasts, in the cost's unit times the task's limit.
+        values: Costs at the states, ``(n,)``; ``n`` may be 0 for a stage without a step, which costs nothing.
+        duration: The stage's steps over the task's limit.
+    """
+    mean = _mean(values)
+    if how == "mean" or math.isnan(mean):
+        return mean
+    return float(np.nanmax(values, initial=0.0)) if how == "max" else mean * duration
+
+
+def _mean(values: Float64) -> float:
+    """Mean of the known values; 0 for no values, NaN if fewer than half are known."""
+    if not len(values):
+        return 0.0
+    lost = np.isnan(values)
+    if not lost.any():
+        return float(values.sum()) / len(values)
+    known = values[~lost]
+    return float(known.mean()) if len(known) >= MIN_MEASURED * len(values) else math.nan
+
+
+def _bridged(curve: Float64) -> Float64:
+    """The curve with unknown values interpolated from known ones, for drawing."""
+    lost = np.isnan(curve)
+    if not lost.any():
+        return curve
+    if lost.all():
+        return np.zeros_like(curve)
+    at = np.arange(len(curve))
+    return np.interp(at, at[~lost], curve[~lost])
