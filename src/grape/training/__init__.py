@@ -1,1 +1,39 @@
-"""Placeholder replaced by the room's own docstring."""
+"""Training: supervised fine-tuning, and preference optimisation over whole trajectories.
+
+``losses`` holds the formulas, ``gradients`` the exact gradient at constant memory, ``units`` turns pairs into what an
+update compares, ``tpo`` and ``sft`` are the verbs. The settings can be imported without PyTorch.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from grape.core.errors import SettingsError
+from grape.core.events import SILENT, Reporter
+from grape.training.settings import SftSettings, TrainSettings
+
+__all__ = ["SftSettings", "TrainSettings", "run_sft", "run_train"]
+
+
+def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
+    """Fine-tune on demonstrations; see :func:`grape.training.sft.run_sft`."""
+    try:
+        from grape.training.sft import run_sft as run
+    except ImportError as error:
+        raise _missing(error) from error
+    return run(settings, reporter)
+
+
+def run_train(settings: TrainSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
+    """Train on preference pairs; see :func:`grape.training.tpo.run_train`."""
+    try:
+        from grape.training.tpo import run_train as run
+    except ImportError as error:
+        raise _missing(error) from error
+    return run(settings, reporter)
+
+
+def _missing(error: ImportError) -> SettingsError:
+    return SettingsError(
+        f"Training needs PyTorch and transformers, and {error.name or error} is missing.",
+        "pip install 'grape-vla[train]'",
+    )

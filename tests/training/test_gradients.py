@@ -1,0 +1,197 @@
+import ctypes
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from training.standin import TOKENS, TinyActionModel, random_update
+
+from grape.training.gradients import Comparisons, frame_logps, one_pass_gradient, two_pass_gradient
+from grape.training.losses import LossSettings, imitation_loss, preference_loss
+
+LENGTHS = [(5, 9), (12, 3), (1, 16), (7, 7)]
+MODES = {"one-pass": one_pass_gradient, "two-pass": two_pass_gradient}
+LOSSES = {
+    "sigmoid": LossSettings(beta=0.02),
+    "smoothed": LossSettings(beta=0.02, label_smoothing=0.1),
+    "hinge": LossSettings("hinge", beta=0.02),
+    "ipo": LossSettings("ipo", beta=0.05),
+    "length-normalised": LossSettings(beta=0.1, length_normalised=True),
+    "anchored": LossSettings(beta=0.02, nll_weight=10.0, tokens_per_step=TOKENS),
+    "all at once": LossSettings("ipo", beta=0.1, length_normalised=True, nll_weight=3.0, tokens_per_step=TOKENS),
+}
+
+
+def make(lengths=LENGTHS):
+    torch.manual_seed(1)
+    model = TinyActionModel()
+    pixels, tokens, comparisons = random_update(lengths)
+    return model, lambda index: model.action_logps(pixels[index], tokens[index]).sum(1), comparisons
+
+
+def gradients(model):
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def full_graph(model, logps, comparisons, loss):
+    model.zero_grad(set_to_none=True)
+    value, metrics = loss(comparisons.sums(logps(torch.arange(comparisons.frame_count)).double()))
+    value.backward()
+    return float(value.detach()), metrics, gradients(model)
+
+
+def relative(a, b):
+    assert a.keys() == b.keys()
+    difference = sum(float((a[name] - b[name]).double().square().sum()) for name in a)
+    return (difference / sum(float(b[name].double().square().sum()) for name in b)) ** 0.5
+
+
+@pytest.mark.parametrize("loss_name", LOSSES)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("micro_batch", [1, 4, 1000])
+def test_equals_autograd_over_the_full_graph(mode, loss_name, micro_batch):
+    model, logps, comparisons = make()
+    loss = lambda sums: preference_loss(sums, LOSSES[loss_name])  # noqa: E731
+    value, metrics, expected = full_graph(model, logps, comparisons, loss)
+    result = MODES[mode](logps, comparisons, loss, micro_batch, list(model.parameters()))
+    assert relative(gradients(model), expected) <= 1e-5
+    assert result.loss == pytest.approx(value, rel=1e-6)
+    assert result.metrics == pytest.approx(metrics, rel=1e-5)
+    assert model.unused.weight.grad is None
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_wrong_sign_or_scale_would_be_seen(mode):
+    """The tolerance separates: a pair left out, or a mean taken for a sum, is far outside."""
+    model, logps, comparisons = make()
+    loss = lambda sums: preference_loss(sums, LOSSES["sigmoid"])  # noqa: E731
+    _, _, expected = full_graph(model, logps, comparisons, loss)
+    fewer = Comparisons(
+        comparisons.frame_count,
+        comparisons.chosen[:-1],
+        comparisons.rejected[:-1],
+        comparisons.chosen_reference_P[:-1],
+        comparisons.rejected_reference_P[:-1],
+    )
+    MODES[mode](logps, fewer, loss, 4, list(model.parameters()))
+    assert relative(gradients(model), expected) > 1e-2
+
+
+def test_modes_agree_where_pairs_share_frames():
+    model, logps, comparisons = make()
+    shared = Comparisons(
+        comparisons.frame_count,
+        [comparisons.chosen[0], comparisons.chosen[0], comparisons.chosen[1]],
+        [comparisons.rejected[0], comparisons.rejected[1], comparisons.rejected[1]],
+        comparisons.chosen_reference_P[[0, 0, 1]],
+        comparisons.rejected_reference_P[[0, 1, 1]],
+    )
+    loss = lambda sums: preference_loss(sums, LOSSES["anchored"])  # noqa: E731
+    _, _, expected = full_graph(model, logps, shared, loss)
+    for gradient in MODES.values():
+        gradient(logps, shared, loss, 5, list(model.parameters()))
+        assert relative(gradients(model), expected) <= 1e-5
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_imitation_has_no_rejected_side(mode):
+    model, logps, comparisons = make()
+    none = torch.zeros(0, dtype=torch.int64)
+    zeros = torch.zeros(len(LENGTHS), dtype=torch.float64)
+    cloned = Comparisons(comparisons.frame_count, comparisons.chosen, [none] * len(LENGTHS), zeros, zeros)
+    loss = lambda sums: imitation_loss(sums, TOKENS)  # noqa: E731
+    _, _, expected = full_graph(model, logps, cloned, loss)
+    MODES[mode](logps, cloned, loss, 3, list(model.parameters()))
+    assert relative(gradients(model), expected) <= 1e-5
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_one_update_of_many_pairs_is_the_mean_of_single_pairs(mode):
+    """Accumulation really accumulates: P pairs at once equal the mean of P gradients."""
+    model, logps, comparisons = make()
+    loss = lambda sums: preference_loss(sums, LOSSES["anchored"])  # noqa: E731
+    MODES[mode](logps, comparisons, loss, 4, list(model.parameters()))
+    together = gradients(model)
+    mean = {name: torch.zeros_like(value) for name, value in together.items()}
+    for index in range(len(LENGTHS)):
+        single = Comparisons(
+            comparisons.frame_count,
+            comparisons.chosen[index : index + 1],
+            comparisons.rejected[index : index + 1],
+            comparisons.chosen_reference_P[index : index + 1],
+            comparisons.rejected_reference_P[index : index + 1],
+        )
+        MODES[mode](logps, single, loss, 4, list(model.parameters()))
+        for name, value in gradients(model).items():
+            mean[name] += value / len(LENGTHS)
+    assert relative(together, mean) <= 1e-5
+
+
+def test_frame_logps_are_those_of_one_batch():
+    model, logps, comparisons = make()
+    expected = logps(torch.arange(comparisons.frame_count)).double()
+    assert torch.allclose(frame_logps(logps, comparisons.frame_count, 3), expected, atol=1e-5)
+
+
+def count_frames(mode, micro_batch):
+    model, logps, comparisons = make()
+    seen = []
+
+    def counting(index):
+        seen.append((len(index), torch.is_grad_enabled()))
+        return logps(index)
+
+    loss = lambda sums: preference_loss(sums, LOSSES["sigmoid"])  # noqa: E731
+    MODES[mode](counting, comparisons, loss, micro_batch, list(model.parameters()))
+    return seen, comparisons.frame_count
+
+
+def test_each_frame_is_computed_as_often_as_promised():
+    seen, frames = count_frames("one-pass", 4)
+    assert sum(size for size, _ in seen) == frames
+    seen, frames = count_frames("two-pass", 1000)
+    assert seen == [(frames, True)]
+    seen, frames = count_frames("two-pass", 16)
+    assert sum(size for size, graph in seen if graph) == frames
+    assert sum(size for size, graph in seen if not graph) == frames - frames % 16
+    assert max(size for size, _ in seen) <= 16
+
+
+def peak_growth(mode, steps, width=10240, micro_batch=4):
+    """Peak resident memory above the level before the update, in bytes."""
+    torch.manual_seed(0)
+    model = TinyActionModel(32)
+    wide = torch.nn.Linear(32, width)
+    model.head = torch.nn.Sequential(wide, torch.nn.Tanh(), torch.nn.Linear(width, 16))
+    pixels, tokens, comparisons = random_update([(steps, steps)] * 2)
+    logps = lambda index: model.action_logps(pixels[index], tokens[index]).sum(1)  # noqa: E731
+    loss = lambda sums: preference_loss(sums, LOSSES["anchored"])  # noqa: E731
+    status = Path("/proc/self/status")
+    for _ in itertools.repeat(None, 2):  # the first round warms the allocator up
+        Path("/proc/self/clear_refs").write_text("5")
+        before = read_kilobytes(status, "VmRSS")
+        if mode == "full graph":
+            full_graph(model, logps, comparisons, loss)
+        else:
+            MODES[mode](logps, comparisons, loss, micro_batch, list(model.parameters()))
+        model.zero_grad(set_to_none=True)
+    return (read_kilobytes(status, "VmHWM") - before) * 1024
+
+
+def read_kilobytes(status, field):
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(field))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_peak_memory_does_not_depend_on_the_length(mode):
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pytest.skip("the peak of resident memory cannot be reset here")
+    # Blocks above 64 KiB go back to the system at once (M_MMAP_THRESHOLD), so that the resident size tells what lives.
+    ctypes.CDLL(None).mallopt(-3, 1 << 16)
+    short, long = peak_growth(mode, 16), peak_growth(mode, 48)
+    assert short > (2 << 20)  # a micro-batch's activations weigh something, or nothing is measured
+    assert long <= 1.1 * short
+    # The measure sees what it should: the full graph of 192 frames is far above both.
+    assert peak_growth("full graph", 48) > 3 * max(short, long)
