@@ -30,6 +30,11 @@ class _Incumbent:
     policy: Path
     evaluation: Path
 
+    @property
+    def slug(self) -> str:
+        """The label as a folder's name."""
+        return self.label.lower().replace(" ", "-")
+
 
 def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
     """Run every stage in order; a stage whose folder is complete costs nothing.
@@ -74,7 +79,7 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
         "iterations": settings.iterations,
         "policies": entries,
         "policy": _relative(incumbent.policy, settings.out),
-        "test": {"before": "test/before", "after": f"test/{incumbent.policy.parent.parent.name}"},
+        "test": {"before": f"test/{first.slug}", "after": f"test/{incumbent.slug}"},
         "comparison": comparison,
         "versions": dict(suite.versions()),
     }
@@ -136,7 +141,7 @@ def _headline(
     settings: LoopSettings, stages: Stages, first: _Incumbent, last: _Incumbent, reporter: Reporter
 ) -> Summary:
     """First against last policy on states that decided nothing."""
-    before, after = settings.out / "test" / "before", settings.out / "test" / last.policy.parent.parent.name
+    before, after = settings.out / "test" / first.slug, settings.out / "test" / last.slug
     run_evaluate(stages.test(first.policy, before), reporter)
     run_evaluate(stages.test(last.policy, after), reporter)
     return run_compare(stages.compare(before, after, settings.out / "test" / f"compare-{after.name}"), reporter)

@@ -1,0 +1,142 @@
+"""Does trajectory-wise preference optimisation help? Five seeds, five ways of using the same rollouts.
+
+For each seed, demonstrations and supervised fine-tuning give one starting policy. From it every arm runs the same loop
+(same initial states, same number of rollouts, same gate) and differs in one thing only:
+
+    tpo            the recipe of `grape demo`: pairs ranked by GCPG, trajectory-wise preference optimisation
+    filtered_bc    cloning of the chosen trajectories of those pairs
+    random_pairs   the same training on random pairs
+    success_pairs  the same training on random success-against-failure pairs (no R_self, no R_ext)
+    step_dpo       step-wise DPO on the pairs
+
+The success rates are greedy, on test states that neither training nor the gate ever saw. Resumable: every arm is a
+`grape loop` in a folder of its own; the first collection of a seed is the same for all arms and is shared.
+
+    python benchmarks/evidence.py --work runs/evidence --out docs/results/metaworld-nano.json
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from grape.core.files import read_json, write_json
+from grape.evaluation import read_results
+from grape.evaluation.statistics import combine_seeds
+
+RECIPE = Path("src/grape/loop/recipes/metaworld-nano.yaml")
+SIMULATOR_STEPS_A_DECISION = 8
+ARMS: dict[str, list[str]] = {
+    "tpo": [],
+    "filtered_bc": ["--train.method", "filtered-bc"],
+    "random_pairs": ["--pair.mode", "random"],
+    "success_pairs": ["--pair.mode", "success-only"],
+    "step_dpo": ["--train.method", "step-dpo"],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("runs/evidence"))
+    parser.add_argument("--out", type=Path, default=Path("docs/results/metaworld-nano.json"))
+    parser.add_argument("--recipe", type=Path, default=RECIPE)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="loops at a time, one core each")
+    options = parser.parse_args()
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(lambda seed: run_arm(options, seed, "tpo"), options.seeds))
+        jobs = [(seed, arm) for seed in options.seeds for arm in options.arms if arm != "tpo"]
+        list(pool.map(lambda job: run_arm(options, *job), jobs))
+    result = gather(options)
+    write_json(options.out, result)
+    print(json.dumps(result, indent=1))
+
+
+def run_arm(options: argparse.Namespace, seed: int, arm: str) -> None:
+    """One loop in a process of its own; its output goes to a file beside its folder."""
+    base = options.work / f"seed-{seed}" / "tpo"
+    folder = options.work / f"seed-{seed}" / arm
+    if (folder / "done.json").exists():
+        return
+    command = [sys.executable, "-m", "grape", "loop", "--config", str(options.recipe), "--seed", str(seed)]
+    command += ["--out", str(folder), "--collect.workers", "1", "--demonstrations.workers", "1", *ARMS[arm]]
+    if arm != "tpo":
+        share(base, folder)
+        command += ["--policy", str(base / "sft" / "policy"), "--no-report"]
+    began = time.perf_counter()
+    log = folder.with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as output:
+        subprocess.run(command, stdout=output, stderr=output, check=True)
+    print(f"seed {seed}, {arm}: {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def share(base: Path, folder: Path) -> None:
+    """Give an arm what is the same for all arms of a seed: first collection, evaluations of the first policy."""
+    for source, target in (
+        ("iteration-1/collect", "iteration-1/collect"),
+        ("evaluate/sft", "evaluate/sft"),
+        ("test/sft", "test/starting-policy"),
+    ):
+        if not (folder / target).exists():
+            temporary = folder.with_name(f"{folder.name}.partial")
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.copytree(base / source, temporary, copy_function=os.link)
+            (folder / target).parent.mkdir(parents=True, exist_ok=True)
+            temporary.rename(folder / target)
+
+
+def gather(options: argparse.Namespace) -> dict[str, Any]:
+    """Success rates a seed and arm, the paired tests, and what it all cost."""
+    root: Path = options.work
+    outcomes: dict[str, list[Any]] = {"sft": []}
+    sampled: dict[str, list[list[float]]] = {}
+    rows: dict[str, list[dict[str, Any]]] = {}
+    episodes = decisions = 0
+    seen: set[tuple[int, str, str]] = set()
+    for seed in options.seeds:
+        outcomes["sft"].append(read_results(root / f"seed-{seed}" / "tpo" / "test" / "sft"))
+        for arm in options.arms:
+            folder = root / f"seed-{seed}" / arm
+            loop = read_json(folder / "loop.json")
+            outcomes.setdefault(arm, []).append(read_results(folder / loop["test"]["after"]))
+            rows.setdefault(arm, []).append({"policies": loop["policies"], "comparison": loop["comparison"]})
+            collected = sorted(folder.glob("iteration-*/collect/done.json"))
+            sampled.setdefault(arm, []).append([read_json(path)["success_rate"] for path in collected])
+            for path in [*folder.glob("**/collect/done.json"), *folder.glob("**/rollouts/done.json")]:
+                done = read_json(path)
+                key = (seed, json.dumps(done["tasks"], sort_keys=True), str(done.get("policy_hash")))
+                if key not in seen:  # what arms share was simulated once
+                    seen.add(key)
+                    episodes += done["episodes"]
+                    decisions += round(done["episodes"] * done["mean_steps"])
+    test = combine_seeds(outcomes["sft"], outcomes["tpo"])
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    return {
+        **{arm: [results.success_rate for results in runs] for arm, runs in outcomes.items()},
+        "p_value": test.p_value,
+        "tests_against_sft": {
+            arm: combine_seeds(outcomes["sft"], runs).to_dict() for arm, runs in outcomes.items() if arm != "sft"
+        },
+        "tests_tpo_against": {
+            arm: combine_seeds(runs, outcomes["tpo"]).to_dict() for arm, runs in outcomes.items() if arm != "tpo"
+        },
+        "sampled_success_of_collections": sampled,
+        "loops": rows,
+        "seeds": options.seeds,
+        "test_episodes_a_seed": outcomes["sft"][0].episodes,
+        "episodes": episodes,
+        "env_steps": decisions * SIMULATOR_STEPS_A_DECISION,
+        "commit": commit,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from grape.core.errors import CompatibilityError, DataError, GrapeError, did_you_mean
+from grape.core.files import atomic_writer, content_hash, read_json, read_jsonl, write_json, write_jsonl
+from grape.core.runs import load_summary, open_run
+from grape.core.seeds import derive_rng, derive_seed
+from grape.core.selections import format_numbers, parse_numbers
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@dataclass(frozen=True)
+class Settings:
+    rate: float = 1.0
+    workers: int = field(default=1, metadata={"identity": False})
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+    target = tmp_path / "file.json"
+    write_json(target, {"a": 1})
+    with pytest.raises(RuntimeError), atomic_writer(target) as handle:
+        handle.write(b"half")
+        raise RuntimeError
+    assert read_json(target) == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["file.json"]
+
+
+def test_a_folder_that_cannot_be_written_is_told_without_traceback(tmp_path: Path) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    with pytest.raises(GrapeError, match="Could not write"):
+        write_json(blocker / "below.json", {})
+
+
+def test_torn_lines_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    write_jsonl(path, [{"a": 1}, {"b": 2}])
+    path.write_text(path.read_text()[:-4])
+    with pytest.raises(DataError, match="line 2"):
+        read_jsonl(path)
+
+
+def test_a_run_folder_resumes_with_equal_settings_only(tmp_path: Path) -> None:
+    run = open_run(tmp_path / "run", "score", Settings(), {"input": "abc"})
+    assert run.done is None
+    open_run(tmp_path / "run", "score", Settings(workers=8), {"input": "abc"}).finish({"n": 1})
+    assert load_summary(tmp_path / "run", "score") == {"n": 1}
+    with pytest.raises(CompatibilityError, match=r"settings\.rate was 1\.0, now 2\.0"):
+        open_run(tmp_path / "run", "score", Settings(rate=2.0), {"input": "abc"})
+    with pytest.raises(CompatibilityError, match=r"inputs\.input"):
+        open_run(tmp_path / "run", "score", Settings(), {"input": "xyz"})
+    with pytest.raises(DataError, match="written by 'grape score'"):
+        load_summary(tmp_path / "run", "pair")
+
+
+def test_a_foreign_folder_is_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("do not touch")
+    with pytest.raises(CompatibilityError, match="not made by"):
+        open_run(tmp_path, "score", Settings())
+
+
+def test_an_unfinished_run_has_no_summary(tmp_path: Path) -> None:
+    open_run(tmp_path / "run", "score", Settings())
+    with pytest.raises(DataError, match="not complete"):
+        load_summary(tmp_path / "run", "score")
+
+
+def test_seeds_depend_on_every_part_and_on_its_type() -> None:
+    assert derive_seed(1, "a") == derive_seed(1, "a")
+    assert len({derive_seed(1, "a"), derive_seed("1", "a"), derive_seed(1, "b"), derive_seed(1), derive_seed("1a")}) == 5
+    assert 0 <= derive_seed("x") < 2**63
+    assert derive_rng(3).random() == derive_rng(3).random()
+
+
+@given(st.lists(st.integers(0, 300), min_size=1))
+def test_numbers_in_words_round_trip(numbers: list[int]) -> None:
+    assert parse_numbers(format_numbers(tuple(numbers)), "states") == tuple(sorted(set(numbers)))
+
+
+@pytest.mark.parametrize("text", ["", "a", "1-", "5-3", "1,,2", "-1"])
+def test_bad_numbers_are_refused(text: str) -> None:
+    with pytest.raises(GrapeError):
+        parse_numbers(text, "states")
+
+
+def test_suggestions_come_closest_first() -> None:
+    assert did_you_mean("drawer-opne", ["drawer-open", "reach"]).startswith("Did you mean 'drawer-open'?")
+    assert content_hash({"b": 1, "a": 2}) == content_hash(json.loads('{"a": 2, "b": 1}'))
