@@ -69,12 +69,12 @@ installed=$(torch_version)
 if [[ -z $installed || -n ${TORCH_INDEX:-} || (-n ${TORCH:-} && ${installed%%+*} != "$release") ]]; then
   say "torch $release (${TORCH_INDEX:-CPU build})"
   if [ -n "${TORCH_INDEX:-}" ]; then
-    "${pip[@]}" install --quiet --force-reinstall --index-url "$TORCH_INDEX" "torch==$release"
-  elif ! "${pip[@]}" install --quiet "torch==$release+cpu" 2>/dev/null; then
+    "${pip[@]}" install --quiet --quiet --force-reinstall --index-url "$TORCH_INDEX" "torch==$release"
+  elif ! "${pip[@]}" install --quiet --quiet "torch==$release+cpu" 2>/dev/null; then
     if [ "$(uname -s)" = Linux ]; then
-      "${pip[@]}" install --quiet --index-url "$CPU_INDEX" "torch==$release"
+      "${pip[@]}" install --quiet --quiet --index-url "$CPU_INDEX" "torch==$release"
     else  # PyPI's own build is without CUDA there
-      "${pip[@]}" install --quiet "torch==$release"
+      "${pip[@]}" install --quiet --quiet "torch==$release"
     fi
   fi
   installed=$(torch_version)
@@ -85,7 +85,7 @@ say "GRAPE with all extras, beside torch $installed (a few minutes the first tim
 constraints=$(mktemp)
 trap 'rm -f "$constraints"' EXIT
 { grep -v '^torch==' "$RECORDED"; echo "torch==$installed"; } >"$constraints"
-"${pip[@]}" install --quiet --constraint "$constraints" --editable '.[dev]'
+"${pip[@]}" install --quiet --quiet --constraint "$constraints" --editable '.[dev]'
 "${pip[@]}" check >/dev/null || "${pip[@]}" check >&2
 "$VENV/bin/python" -c 'import grape, torch'
 echo "$key" >"$STAMP"

@@ -1,0 +1,11 @@
+"""The doctor: looks at a machine and says what is there, what is missing, and which command mends it.
+
+Each check gives findings (:class:`~grape.doctor.findings.Finding`). Whatever could crash or hang, such as loading a
+graphics library, rendering a frame or asking torch for a GPU, happens in a process of its own with a time limit, so
+that a broken driver becomes a finding instead of the doctor's end. Nothing is written.
+"""
+
+from grape.doctor.checkup import DoctorSettings, run_doctor
+from grape.doctor.findings import Finding
+
+__all__ = ["DoctorSettings", "Finding", "run_doctor"]

@@ -1,0 +1,90 @@
+"""The verb ``doctor``: all checks in order, and one answer."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grape.core.errors import SettingsError, require_known
+from grape.core.events import SILENT, Reporter
+from grape.doctor.findings import Finding
+from grape.doctor.graphics import check_frame, check_libraries
+from grape.doctor.machine import check_cores, check_disk, check_gpu, check_interpreter, check_memory
+from grape.doctor.packages import check_packages
+
+__all__ = ["DoctorSettings", "run_doctor"]
+
+# Suites that need no simulator from an extra.
+_BUILT_IN_SUITES = frozenset({"toy"})
+
+
+@dataclass(frozen=True)
+class DoctorSettings:
+    """Look at this machine and say how to mend what is missing.
+
+    Attributes:
+        suite: The simulator you want to work with, e.g. "metaworld"; its packages and a frame of its first task are
+            then required, those of others optional.
+        frame: Render one frame of the suite and look at it; --no-frame skips that (a few seconds).
+        folder: Where you want to write results: its free disk space is checked. Default: the current folder.
+        timeout: Seconds that a single probe (a library, a frame, torch) may take before it counts as hung, above 0.
+    """
+
+    suite: str = "metaworld"
+    frame: bool = True
+    folder: Path = Path(".")
+    timeout: float = 120.0
+
+
+def run_doctor(settings: DoctorSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
+    """Run all checks.
+
+    Args:
+        settings: What to look at.
+        reporter: Receives the progress; the findings are in the answer.
+
+    Returns:
+        ``ok`` (no finding is an error), ``errors`` and ``warnings`` (how many), ``suite``, and ``findings``: a list of
+        ``{"name", "level", "found", "fix"}`` in the order of the checks.
+
+    Raises:
+        SettingsError: The suite is unknown, the folder does not exist, or the time limit is not above 0.
+    """
+    _require_sense(settings)
+    needed = frozenset({settings.suite} - _BUILT_IN_SUITES) if settings.frame else frozenset[str]()
+    timeout = settings.timeout
+    checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
+        ("interpreter", check_interpreter),
+        ("packages", lambda: check_packages(needed)),
+        ("graphics libraries", lambda: check_libraries(timeout)),
+        *([("a rendered frame", lambda: check_frame(settings.suite, timeout))] if settings.frame else []),
+        ("disk", lambda: check_disk(settings.folder)),
+        ("memory", check_memory),
+        ("cores", check_cores),
+        ("torch and GPU", lambda: check_gpu(timeout)),
+    ]
+    findings: list[Finding] = []
+    with reporter.progress("Checks", len(checks)) as progress:
+        for title, check in checks:
+            findings += check()
+            progress.advance(note=title)
+    count = {level: sum(finding.level == level for finding in findings) for level in ("warn", "error")}
+    return {
+        "ok": count["error"] == 0,
+        "errors": count["error"],
+        "warnings": count["warn"],
+        "suite": settings.suite,
+        "findings": [dataclasses.asdict(finding) for finding in findings],
+    }
+
+
+def _require_sense(settings: DoctorSettings) -> None:
+    from grape.envs.registry import suite_names
+
+    require_known("suite", settings.suite, suite_names())
+    if not settings.folder.is_dir():
+        raise SettingsError(f"--folder {settings.folder} is no folder.", "Name one that exists.")
+    if not (math.isfinite(settings.timeout) and settings.timeout > 0):
+        raise SettingsError(f"--timeout is {settings.timeout:g}, not above 0 seconds.", "Leave it out for 120 s.")

@@ -1,0 +1,62 @@
+"""The probe that renders a frame: ``python -m grape.doctor.frame SUITE`` prints one JSON object about it.
+
+Run by :mod:`grape.doctor.graphics` in a process of its own: a broken graphics driver may take the process with it.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from grape.core.errors import GrapeError, SimulatorError
+from grape.envs.base import Suite
+
+__all__ = ["describe_frame", "main"]
+
+
+def describe_frame(suite: Suite) -> Mapping[str, Any]:
+    """Make the suite's first task, take a picture, act once, and say what was seen.
+
+    Returns:
+        ``task``, ``shape`` of the picture, ``mean`` and ``spread`` (standard deviation) of its values in [0, 255],
+        ``create_seconds`` until the first picture, ``step_seconds`` for one decision with its picture.
+    """
+    task = suite.tasks[0]
+    began = time.perf_counter()
+    environment = suite.make_environment(task)
+    try:
+        environment.reset(0)
+        created = time.perf_counter()
+        snapshot = environment.step(np.zeros(suite.action_space.dim, dtype=np.float32))
+        stepped = time.perf_counter()
+    finally:
+        environment.close()
+    return {
+        "task": task.name,
+        "shape": list(snapshot.image.shape),
+        "mean": float(snapshot.image.mean()),
+        "spread": float(snapshot.image.std()),
+        "create_seconds": created - began,
+        "step_seconds": stepped - created,
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Print the description, or why there is none, as the last line of standard output."""
+    from grape.envs.registry import get_suite
+
+    try:
+        answer = describe_frame(get_suite(arguments[0]))
+    except GrapeError as error:
+        answer = {"failure": error.message, "hint": error.hint, "graphics": isinstance(error, SimulatorError)}
+    except Exception as error:  # a graphics library may raise anything; each of it is an answer, not a crash
+        answer = {"failure": f"{type(error).__name__}: {error}", "hint": "", "graphics": True}
+    sys.stdout.write("\n" + json.dumps(answer) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

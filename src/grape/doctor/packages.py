@@ -1,0 +1,84 @@
+"""Checks of the installed packages against what the distribution declares; nothing heavy is imported."""
+
+import importlib.metadata
+from collections.abc import Iterator, Mapping
+
+from packaging.requirements import Requirement
+
+from grape.doctor.findings import Finding, Level
+
+__all__ = ["check_packages", "extra_requirements"]
+
+_PURPOSE = {
+    "train": "the policy: sft, train, and collect and evaluate with a policy",
+    "metaworld": "the simulator of suite metaworld",
+    "libero": "the simulator of suite libero",
+    "simpler": "the simulator of suite simpler",
+    "vlm": "generated cost specifications",
+    "report": "pages and videos",
+}
+
+
+def extra_requirements(declared: list[str]) -> Mapping[str, tuple[Requirement, ...]]:
+    """Requirements by extra, those of the core under ``""``.
+
+    Args:
+        declared: ``Requires-Dist`` entries of a distribution.
+
+    Returns:
+        Only what applies to this interpreter and platform; extra ``dev`` and extras that ask for nothing are left out.
+    """
+    groups: dict[str, list[Requirement]] = {}
+    for requirement in map(Requirement, declared):
+        for extra in ("", *_PURPOSE):
+            if _belongs(requirement, extra):
+                groups.setdefault(extra, []).append(requirement)
+    return {extra: tuple(requirements) for extra, requirements in groups.items()}
+
+
+def _belongs(requirement: Requirement, extra: str) -> bool:
+    """Whether ``extra`` (empty: the core) brings the requirement in on this machine."""
+    marker = requirement.marker
+    in_core = marker is None or marker.evaluate({"extra": ""})
+    return in_core if not extra else not in_core and marker is not None and marker.evaluate({"extra": extra})
+
+
+def check_packages(needed: frozenset[str], distribution: str = "grape-vla") -> Iterator[Finding]:
+    """Compare the installed releases with the declared ones, the core's and each extra's.
+
+    Args:
+        needed: Extras without which the work that was asked about cannot be done; one of these that is missing is an
+            error, any other a warning.
+        distribution: The distribution whose metadata is read.
+    """
+    try:
+        version = importlib.metadata.version(distribution)
+        declared = importlib.metadata.requires(distribution) or []
+    except importlib.metadata.PackageNotFoundError:
+        yield Finding("grape", "error", f"{distribution} is not installed", "In the checkout: make install")
+        return
+    yield Finding("grape", "ok", f"{distribution} {version}")
+    for extra, requirements in extra_requirements(declared).items():
+        yield _compare(extra, requirements, needed, distribution)
+
+
+def _compare(extra: str, requirements: tuple[Requirement, ...], needed: frozenset[str], distribution: str) -> Finding:
+    name = f"extra {extra}" if extra else "core packages"
+    target = f"{distribution}[{extra}]" if extra else distribution
+    present, wrong = [], []
+    for requirement in requirements:
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            wrong.append(f"{requirement.name} is missing")
+            continue
+        present.append(f"{requirement.name} {version}")
+        if not requirement.specifier.contains(version, prereleases=True):
+            wrong.append(f"{requirement.name} is {version}, not {requirement.specifier}")
+    if not wrong:
+        return Finding(name, "ok", ", ".join(present))
+    purpose = f" (needed for {_PURPOSE[extra]})" if extra else ""
+    # A part that is there in the wrong release breaks later and unclearly; a part that was never wanted is no fault.
+    level: Level = "error" if not extra or extra in needed else "warn"
+    found = f"not installed{purpose}" if not present else f"{'; '.join(wrong)}{purpose}"
+    return Finding(name, level, found, f"pip install '{target}'")
