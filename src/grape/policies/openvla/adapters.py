@@ -34,7 +34,7 @@ def adapter_base(folder: Path) -> Path | None:
     data = read_json(folder / _POINTER)
     if not isinstance(data, dict) or not isinstance(data.get("base"), str):
         raise DataError(f"{folder / _POINTER} must hold {{'base': path}}.", "Write the path of the base policy there.")
-    base = folder / data["base"]
+    base: Path = folder / data["base"]
     if not base.is_dir():
         raise DataError(
             f"The base policy of adapter {folder} is not at {base}.",

@@ -49,7 +49,7 @@ def decode_actions(
     tokens: list[Tensor] = []
     logps: list[Tensor] = []
     for _ in range(dim):
-        positions, mask = prefix.positions_BS(), prefix.mask_B1SS()
+        positions, mask = prefix.positions(), prefix.mask()
         hidden_BSH = llama.model(
             inputs_embeds=step_embeds,
             attention_mask=None if mask is None else mask[:, :, first:],

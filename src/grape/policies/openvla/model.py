@@ -37,14 +37,14 @@ class Prefix:
             valid = torch.cat([valid, valid.new_ones(embeds_BTH.shape[:2])], dim=1)
         return Prefix(torch.cat([self.embeds_BSH, embeds_BTH], dim=1), valid)
 
-    def positions_BS(self) -> Tensor | None:
-        """Position of each embedding, padding not counted; None stands for 0, 1, 2, ..."""
+    def positions(self) -> Tensor | None:
+        """Position of each embedding without counting padding, ``(B, S)``; None stands for 0, 1, 2, ..."""
         if self.valid_BS is None:
             return None
         return (self.valid_BS.long().cumsum(dim=1) - 1).clamp_min_(0)
 
-    def mask_B1SS(self) -> Tensor | None:
-        """Which position (third axis) may look at which (last axis); None stands for plain causal."""
+    def mask(self) -> Tensor | None:
+        """Which position may look at which, bool ``(B, 1, S, S)``; None stands for plain causal."""
         if self.valid_BS is None:
             return None
         length = self.valid_BS.shape[1]
@@ -69,12 +69,12 @@ class OpenVLA(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return cast(torch.device, self.projector.fc1.weight.device)
+        return self.projector.fc1.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Type the network computes in."""
-        return cast(torch.dtype, self.vision_backbone.featurizer.pos_embed.dtype)
+        return self.vision_backbone.featurizer.pos_embed.dtype
 
     def embed_prompts(self, inputs: PolicyInputs) -> Prefix:
         """Embed pictures and prompts.
@@ -115,8 +115,8 @@ class OpenVLA(nn.Module):
         whole = prefix.extend(self.language_model.model.embed_tokens(tokens_BD[:, :-1]))
         hidden_BSH = self.language_model.model(
             inputs_embeds=whole.embeds_BSH,
-            attention_mask=whole.mask_B1SS(),
-            position_ids=whole.positions_BS(),
+            attention_mask=whole.mask(),
+            position_ids=whole.positions(),
             use_cache=False,
         ).last_hidden_state
         return cast(Tensor, self.language_model.lm_head(hidden_BSH[:, -tokens_BD.shape[1] :]))

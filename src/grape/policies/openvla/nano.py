@@ -1,8 +1,8 @@
 """The nano preset: OpenVLA's architecture small enough to train on one CPU thread in minutes.
 
 What differs from 7 B is size alone: one small tower with a convolution stem, a narrow Llama, 32 action bins, and a
-tokenizer made here whose vocabulary holds the prompt template and common instruction words as single tokens, so that
-a prompt is about six tokens long. Anything else is spelt in letters and bytes.
+tokenizer made here. Its vocabulary holds the prompt template, the instructions it is made for and common instruction
+words as single tokens, so that a prompt is four to eight tokens long. Anything else is spelt in letters and bytes.
 """
 
 import json
@@ -25,17 +25,17 @@ from grape.policies.presets import NANO, NanoShape
 
 __all__ = ["create_nano"]
 
-_WORDS = """
-a above all an and apple arm at away back banana basket behind below beside between block blue book bottle bottom bowl
-box bread brown butter button cabinet can carrot cheese close coffee compartment corner counter cream cup cupboard
-cutlery dial door down drawer drop each egg eggplant faucet first fork from front fruit fully gently glass grasp green
-grey gripper hammer handle hang head hole in insert inside into it juice kettle key knife knob ladle left lever lid lift
-light lock machine microwave middle milk moka move mug near next no object of off on onto open orange other out oven
-over pan pick place plate point pot pour press puck pull push put rack ramekin reach red release robot rotate round
-sauce second shelf slide small soda soup spatula spoon square stack stick stove sugar sweep switch table take tape target tea
-the them then third tip to top towards towel tray turn twist under unlock unplug up wall window wine wipe with wooden
-yellow yoghurt
-""".split()
+_WORDS = (
+    "a above all an and apple arm at away back banana basket behind below beside between block blue book bottle "
+    "bottom bowl box bread brown butter button cabinet can carrot cheese close coffee compartment corner counter "
+    "cream cup cupboard cutlery dial door down drawer drop each egg eggplant faucet first fork from front fruit "
+    "fully gently glass grasp green grey gripper hammer handle hang head hole in insert inside into it juice "
+    "kettle key knife knob ladle left lever lid lift light lock machine microwave middle milk moka move mug near "
+    "next no object of off on onto open orange other out oven over pan pick place plate point pot pour press puck "
+    "pull push put rack ramekin reach red release robot rotate round sauce second shelf slide small soda soup "
+    "spatula spoon square stack stick stove sugar sweep switch table take tape target tea the them then third tip "
+    "to top towards towel tray turn twist under unlock unplug up wall window wine wipe with wooden yellow yoghurt "
+)
 """Words of robot instructions (Meta-World, LIBERO, BridgeData) that are one token each."""
 
 _PAD_TO = 64
@@ -57,7 +57,7 @@ def create_nano(
         norm_stats: Statistics of the actions it will learn: one entry of :func:`compute_norm_stats`, or several by
             dataset name (then the first one is used until saved and loaded with another ``unnorm_key``).
         gripper: What the last action dimension means, e.g. ``"+1 closes"``.
-        instructions: Instructions whose words become tokens of their own.
+        instructions: Instructions that become tokens of their own, and so do their words.
         shape: Sizes.
 
     Raises:
@@ -92,8 +92,10 @@ def create_nano(
 
 
 def initialise(model: OpenVLA, seed: int) -> None:
-    """Draw all weights anew: normal with deviation ``fan_in ** -0.5`` for matrices (doubled variance in the stem, whose
-    activations GELU halves), 0.02 for embeddings and positions, ones for norms, zeros for biases.
+    """Draw all weights anew.
+
+    Matrices are normal with deviation ``fan_in ** -0.5`` (twice the variance in the stem, since ReLU halves it),
+    embeddings and positions with 0.02; norms are ones and biases zeros.
 
     Args:
         model: The network, on the CPU.
@@ -172,10 +174,12 @@ def _tokenizer(instructions: Sequence[str], action_bins: int) -> tuple[Tokenizer
     to its bytes, so no two texts ever become the same ids.
     """
     before, after = PROMPT_TEMPLATE.replace(" ", "▁").split("▁{instruction}")
-    words = sorted({*_WORDS, *(word for text in instructions for word in re.findall(r"[a-z0-9]+", text.lower()))})
+    whole = [text.lower().replace(" ", "▁") for text in instructions]
+    words = sorted(
+        {*_WORDS.split(), *(word for text in instructions for word in re.findall(r"[a-z0-9]+", text.lower()))}
+    )
     letters = "▁abcdefghijklmnopqrstuvwxyz0123456789.,'-?"
-    pieces = [f"▁{before}", after, *(f"▁{word}" for word in words), *letters]
-    pieces = list(dict.fromkeys(pieces))
+    pieces = [f"▁{before}", after, *sorted(f"▁{piece}" for piece in {*whole, *words}), *letters]
     vocabulary = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0)]
     vocabulary += [(f"<0x{byte:02X}>", -50.0) for byte in range(256)]
     vocabulary += [(piece, -1.0) for piece in pieces]

@@ -173,8 +173,11 @@ class OpenVLAPolicy:
         return ActionBatch(self.decode_tokens(tokens), tokens, logps_BD.cpu().numpy())
 
     def lora_targets(self) -> list[str]:
-        """Full names, within :attr:`model`, of the layers that LoRA adapts: all linear layers of the language model's
-        blocks and the projector. For ``peft.LoraConfig(target_modules=...)`` around :attr:`model`."""
+        """Names of the layers that LoRA adapts: every linear layer of the language model's blocks, and the projector.
+
+        Returns:
+            Full names within :attr:`model`, for ``peft.LoraConfig(target_modules=...)`` around it.
+        """
         layers = range(int(self.config.text["num_hidden_layers"]))
         projector = [f"projector.fc{number}" for number in range(1, 4 if self.config.fused else 3)]
         return [

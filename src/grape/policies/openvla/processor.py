@@ -72,7 +72,7 @@ class Processor:
             ids += self._appended
         return tuple(ids)
 
-    def pixels(self, images: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
+    def pixels(self, images: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]) -> Tensor:
         """Normalised pictures.
 
         Args:
@@ -84,10 +84,11 @@ class Processor:
         Raises:
             PolicyError: A picture has another type or shape.
         """
-        for image in images:
+        rows = list(images)
+        for image in rows:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
                 raise PolicyError(f"A picture must be uint8 (H, W, 3), found {image.dtype} {image.shape}.")
-        stacked_BHWC = np.stack([self._resize(image) for image in images])
+        stacked_BHWC = np.stack([self._resize(image) for image in rows])
         rgb_BCHW = torch.from_numpy(stacked_BHWC).permute(0, 3, 1, 2).float().div_(255.0)
         channels_BCHW = rgb_BCHW.repeat(1, self._towers, 1, 1) if self._towers > 1 else rgb_BCHW
         return channels_BCHW.sub_(self._mean_C11).div_(self._std_C11)
@@ -111,8 +112,11 @@ class Processor:
 
 
 def _constants(preprocessor: Mapping[str, Any]) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
-    """Mean and deviation a tower. ``tvf_normalize_params`` is what published checkpoints run with: the constants
-    rounded to bfloat16, as they were in training; ``means`` and ``stds`` are only the nominal values."""
+    """Mean and deviation a tower.
+
+    ``tvf_normalize_params`` is what published checkpoints run with: the constants rounded to bfloat16, as they were in
+    training; ``means`` and ``stds`` are only the nominal values.
+    """
     if "tvf_normalize_params" in preprocessor:
         pairs = [(entry["mean"], entry["std"]) for entry in preprocessor["tvf_normalize_params"]]
     else:
