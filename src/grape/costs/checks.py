@@ -118,10 +118,10 @@ def _stage_findings(specification: CostSpecification) -> Iterator[Finding]:
             continue
         if _contradicts(Condition("not", operands=(stage.done_when,))):
             yield Finding("empty-stage", f"{where}, done_when", f"{stage.done_when} always holds.")
-        elif number and _implies(stages[number - 1].done_when, stage.done_when):
+        elif number and _leads(stages[number - 1].done_when, stage.done_when):
             message = f"holds whenever stage '{stages[number - 1].name}' ends, so the stage ends where it starts."
             yield Finding("empty-stage", f"{where}, done_when", message)
-        if number < len(stages) - 1 and _implies(stage.done_when, succeeded):
+        if number < len(stages) - 1 and _leads(stage.done_when, succeeded):
             message = "success ends all stages, so the later ones are never entered on their own account."
             yield Finding("stage-after-success", f"{where}, done_when", message)
 
@@ -153,7 +153,11 @@ def _never_binds(constraint: Constraint) -> str:
         return f"its threshold {constraint.threshold:g} {constraint.unit} is not below worst {constraint.worst:g}"
     quantity = QUANTITIES[constraint.cost.word.quantity]
     low, high = _bounds(constraint.cost)
-    largest = quantity.high if not constraint.cost.word.bounded else max(quantity.high - high, low - quantity.low)
+    largest = quantity.high
+    if math.isfinite(high):
+        largest = quantity.high - high
+    elif math.isfinite(low):
+        largest = low - quantity.low
     if constraint.threshold >= largest:
         return f"{constraint.cost} costs at most {max(0.0, largest):g} {constraint.unit}"
     return ""
@@ -268,6 +272,6 @@ def _contradicts(*conditions: Condition) -> bool:
     return clauses is not None and all(map(_impossible, clauses))
 
 
-def _implies(first: Condition, second: Condition) -> bool:
-    """Whether ``second`` holds wherever ``first`` does."""
-    return _contradicts(first, Condition("not", operands=(second,)))
+def _leads(first: Condition, second: Condition) -> bool:
+    """Whether ``first`` can hold and ``second`` holds wherever it does."""
+    return not _contradicts(first) and _contradicts(first, Condition("not", operands=(second,)))

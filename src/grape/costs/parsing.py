@@ -66,7 +66,8 @@ def parse_specification(text: str, source: str) -> CostSpecification:
     specification = reader.specification(compose(text, source), source)
     if reader.problems:
         count = len(reader.problems)
-        listing = "".join(f"\n  {problem}" for problem in reader.problems)
+        ordered = sorted(reader.problems, key=lambda problem: problem[0])
+        listing = "".join(f"\n  line {line}, {where}: {message}." for line, where, message in ordered)
         raise DataError(
             f"{source} is no valid cost specification, {count} problem{'s' if count > 1 else ''}:{listing}",
             "See docs/costs.md for the language.",
@@ -312,7 +313,7 @@ class _SpecificationReader(NodeReader):
 
     def _noted(self, where: str) -> bool:
         """Whether the last problem was this field's."""
-        return bool(self.problems) and f", {where}: " in self.problems[-1]
+        return bool(self.problems) and self.problems[-1][1] == where
 
     def _quantity(self, node: Node, where: str, unit: str, clock: Clock, weight: bool = False) -> float:
         text = self.number_or_text(node, where)

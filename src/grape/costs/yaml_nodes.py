@@ -57,16 +57,15 @@ class NodeReader:
     """Takes nodes apart and collects what is wrong with them instead of stopping at the first problem.
 
     Attributes:
-        problems: One sentence each, starting with the line and the field.
+        problems: Line, field and what is wrong.
     """
 
     def __init__(self) -> None:
-        self.problems: list[str] = []
+        self.problems: list[tuple[int, str, str]] = []
 
     def problem(self, node: Node, where: str, message: str) -> None:
         """Note what is wrong with the field ``where``."""
-        line = node.start_mark.line + 1
-        self.problems.append(f"line {line}, {where or 'top level'}: {message}.")
+        self.problems.append((node.start_mark.line + 1, where or "top level", message))
 
     def mapping(
         self, node: Node, where: str, required: Collection[str] = (), optional: Collection[str] = ()
