@@ -1,1 +1,32 @@
-"""Placeholder replaced by the room's own docstring."""
+"""Evaluation: protocols on fixed initial states, statistics, and honest comparison of policies.
+
+``statistics`` and ``planning`` are pure functions of counts; ``results`` is what an evaluation found, ``pairing`` two
+of them side by side, ``gate`` and ``study`` decisions built on pairs; ``evaluate`` and ``compare`` are the verbs.
+"""
+
+from grape.evaluation.compare import CompareSettings, compare_results, run_compare
+from grape.evaluation.evaluate import EVALUATION_STATES_START, EvaluateSettings, run_evaluate
+from grape.evaluation.gate import GateDecision, gate_decision
+from grape.evaluation.pairing import PairedOutcomes, pair_results
+from grape.evaluation.results import EpisodeOutcome, EvaluationResults, TaskResults, read_results, write_results
+from grape.evaluation.study import SeedStudy, seed_study
+
+__all__ = [
+    "EVALUATION_STATES_START",
+    "CompareSettings",
+    "EpisodeOutcome",
+    "EvaluateSettings",
+    "EvaluationResults",
+    "GateDecision",
+    "PairedOutcomes",
+    "SeedStudy",
+    "TaskResults",
+    "compare_results",
+    "gate_decision",
+    "pair_results",
+    "read_results",
+    "run_compare",
+    "run_evaluate",
+    "seed_study",
+    "write_results",
+]

@@ -1,0 +1,172 @@
+"""The verb ``evaluate``: a policy on fixed initial states that nothing was learned from."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grape.core.errors import SettingsError
+from grape.core.events import SILENT, Reporter
+from grape.core.runs import open_run
+from grape.core.selections import format_numbers, parse_numbers
+from grape.evaluation.provenance import collected_states, seen_states
+from grape.evaluation.results import RESULTS_NAME, EvaluationResults, write_results
+
+if TYPE_CHECKING:
+    from grape.collect import CollectSettings
+
+__all__ = ["EVALUATION_STATES_START", "EvaluateSettings", "run_evaluate"]
+
+EVALUATION_STATES_START = 100_000
+"""Initial states from this index on are for evaluation; collection and demonstrations count from 0."""
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """Measure a policy on fixed initial states: success and decisions a task and overall, with 95 % intervals.
+
+    The same settings always give the same initial states, so two evaluations can be compared pair by pair with
+    'grape compare'. How many episodes a question needs: see docs/statistics.md.
+
+    Attributes:
+        policy: "expert" for the suite's scripted experts, or a checkpoint folder.
+        out: Folder to write: results.json and the recorded episodes; running again with the same settings resumes.
+        suite: Suite of tasks: metaworld, toy, or one registered by a plugin.
+        tasks: Tasks by index, range or name, e.g. "0,2", "0-3" or "drawer-open"; empty means all.
+        initial_states: Initial states of every task by index, e.g. "10,11-20"; empty means --episodes states from
+            --first-state on. Suites with few initial states (LIBERO has 50) need it, e.g. "0-49".
+        episodes: Initial states a task, where --initial-states is empty.
+        first_state: Index of the first of them. States from 100000 on are reserved for evaluation.
+        samples: Rollouts from each initial state; more than 1 needs a temperature above 0.
+        temperature: Sampling temperature of the policy; 0 decodes greedily, which is the protocol of published
+            results.
+        operators: Style of the scripted expert, as for 'grape collect'; ignored for a policy.
+        seed: Seed of sampling and of the expert's noise; initial states do not depend on it.
+        lanes: Episodes that run in lock-step with one batched decision.
+        workers: Simulator processes; changes the speed only. 0 means one a core.
+        timeout: Seconds of silence after which a worker counts as hung and is replaced.
+        display: Also record the larger picture for people, where the suite offers one.
+        unnorm_key: Normalisation statistics to use, for checkpoints that hold several; empty picks the only one.
+        dry_run: Print the plan and touch nothing.
+    """
+
+    policy: str
+    out: Path = field(metadata={"identity": False})
+    suite: str = "metaworld"
+    tasks: str = ""
+    initial_states: str = ""
+    episodes: int = 50
+    first_state: int = EVALUATION_STATES_START
+    samples: int = 1
+    temperature: float = 0.0
+    operators: str = "clean"
+    seed: int = 0
+    lanes: int = 16
+    workers: int = field(default=0, metadata={"identity": False})
+    timeout: float = field(default=120.0, metadata={"identity": False})
+    display: bool = False
+    unnorm_key: str = ""
+    dry_run: bool = field(default=False, metadata={"identity": False})
+
+
+def run_evaluate(settings: EvaluateSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
+    """Roll the policy out into ``out/rollouts`` and write ``out/results.json``.
+
+    Returns:
+        Summary: ``success_rate``, ``interval``, ``episodes``, ``successes``, ``mean_steps``, ``tasks`` (the same
+        figures by task name), ``seen_states`` (evaluated states that the policy's training data came from, by task),
+        and ``results``, the path of results.json. With ``dry_run``, the plan.
+
+    Raises:
+        SettingsError: A setting names nothing or makes no sense.
+        CompatibilityError: The policy does not fit the suite, or ``out`` belongs to another run.
+        SimulatorError: Episodes failed twice; what was finished is kept.
+    """
+    # Collection reaches simulators and policies: only this verb pays for importing them, not those who read results.
+    from grape.collect import run_collect
+    from grape.store import EpisodeStore
+
+    states = _states(settings)
+    if settings.samples > 1 and settings.temperature == 0 and settings.policy != "expert":
+        raise SettingsError(
+            f"--samples {settings.samples} at --temperature 0: greedy decoding repeats the same episode.",
+            "Leave --samples at 1 and evaluate more initial states, or sample with --temperature 0.7.",
+        )
+    if settings.policy != "expert" and not Path(settings.policy).is_dir():
+        raise SettingsError(
+            f"--policy {settings.policy}: no such checkpoint folder.",
+            "Give 'expert' or a folder made by 'grape sft' or 'grape train' (its policy/ folder).",
+        )
+    collect = _collect_settings(settings, states)
+    plan = run_collect(dataclasses.replace(collect, dry_run=True))
+    seen = _seen(settings, plan["tasks"], states)
+    if seen:
+        listed = "; ".join(f"{task} {text}" for task, text in seen.items())
+        reporter.warn(
+            f"{settings.policy} was trained on data from initial states of this evaluation: {listed}. Success there "
+            "measures memory as well; for a fair figure leave out --initial-states and --first-state."
+        )
+    if settings.dry_run:
+        return {**plan, "initial_states": format_numbers(states), "seen_states": seen, "out": str(settings.out)}
+    run = open_run(settings.out, "evaluate", settings)
+    path = str(settings.out / RESULTS_NAME)
+    if run.done is not None:
+        return {**run.done, "results": path}
+    run_collect(collect, reporter)
+    metas = EpisodeStore.open(collect.out / "store").metas()
+    results = EvaluationResults.from_episodes(
+        metas,
+        policy=settings.policy,
+        temperature=0.0 if settings.policy == "expert" else settings.temperature,
+        seed=settings.seed,
+    )
+    write_results(settings.out, results)
+    facts = results.to_json()
+    summary = {
+        name: facts[name]
+        for name in ("suite", "policy", "success_rate", "interval", "episodes", "successes", "mean_steps", "tasks")
+    }
+    summary["seen_states"] = seen
+    run.finish(summary)
+    return {**summary, "results": path}
+
+
+def _states(settings: EvaluateSettings) -> tuple[int, ...]:
+    """Initial states of every task, sorted."""
+    if settings.initial_states:
+        return tuple(sorted(parse_numbers(settings.initial_states, "initial states")))
+    for name in ("episodes", "samples"):
+        if getattr(settings, name) < 1:
+            raise SettingsError(f"--{name} is {getattr(settings, name)}.", "It must be at least 1.")
+    if settings.first_state < 0:
+        raise SettingsError(f"--first-state is {settings.first_state}.", "It must not be negative.")
+    return tuple(range(settings.first_state, settings.first_state + settings.episodes))
+
+
+def _collect_settings(settings: EvaluateSettings, states: tuple[int, ...]) -> "CollectSettings":
+    from grape.collect import CollectSettings
+
+    return CollectSettings(
+        out=settings.out / "rollouts",
+        suite=settings.suite,
+        tasks=settings.tasks,
+        policy=settings.policy,
+        initial_states=format_numbers(states),
+        samples=settings.samples,
+        temperature=settings.temperature,
+        operators=settings.operators,
+        seed=settings.seed,
+        lanes=settings.lanes,
+        workers=settings.workers,
+        timeout=settings.timeout,
+        display=settings.display,
+        unnorm_key=settings.unnorm_key,
+    )
+
+
+def _seen(settings: EvaluateSettings, tasks: list[str], states: tuple[int, ...]) -> dict[str, str]:
+    """Evaluated states that the policy learned from, by task."""
+    if settings.policy == "expert":
+        return {}
+    return seen_states(collected_states(Path(settings.policy), settings.suite), tasks, states)

@@ -1,0 +1,350 @@
+"""What an evaluation found, and the file it is kept in.
+
+``results.json`` holds every episode's outcome and the figures computed from them. The episodes are the truth: the
+reader computes the figures anew and refuses a file that disagrees with itself.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from grape.core.errors import DataError
+from grape.core.files import read_json, write_json
+from grape.core.trajectories import EpisodeMeta
+from grape.evaluation.statistics import Interval, clustered_wilson_interval
+
+__all__ = ["EpisodeOutcome", "EvaluationResults", "TaskResults", "read_results", "results_path", "write_results"]
+
+FORMAT = 1
+RESULTS_NAME = "results.json"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class EpisodeOutcome:
+    """How one evaluation episode ended.
+
+    Attributes:
+        task: Task name within its suite.
+        initial_state: Index of the initial state.
+        sample: Number of the rollout among those from the same initial state.
+        success: Whether the task was solved.
+        steps: Decisions until success or the end.
+    """
+
+    task: str
+    initial_state: int
+    sample: int
+    success: bool
+    steps: int
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """What two evaluations are paired on."""
+        return self.task, self.initial_state, self.sample
+
+
+@dataclass(frozen=True)
+class TaskResults:
+    """Figures of one task.
+
+    Attributes:
+        success_rate: Successes over episodes, in [0, 1].
+        interval: 95 % Wilson interval of the success rate, for the effective number of episodes where several share
+            an initial state.
+        episodes: Number of episodes.
+        successes: Number of solved ones.
+        mean_steps: Mean decisions an episode, failures included.
+        instruction: What the policy was told.
+    """
+
+    success_rate: float
+    interval: Interval
+    episodes: int
+    successes: int
+    mean_steps: float
+    instruction: str
+
+
+@dataclass(frozen=True)
+class EvaluationResults:
+    """Figures of one policy on fixed initial states.
+
+    Attributes:
+        suite: Registered name of the suite.
+        policy: ``"expert"`` or the checkpoint folder as it was given.
+        policy_hash: Hash of the policy's weights and configuration; empty for experts.
+        temperature: Sampling temperature; 0 for greedy decoding and for experts.
+        seed: Seed of the evaluation.
+        success_rate: Successes over episodes of all tasks, in [0, 1].
+        interval: 95 % Wilson interval of the success rate (see :class:`TaskResults`); it speaks of fresh initial
+            states of these tasks, not of other tasks.
+        episodes: Number of episodes.
+        successes: Number of solved ones.
+        mean_steps: Mean decisions an episode, failures included.
+        tasks: Figures by task name, in the order of names.
+        per_episode: Every episode, ordered by task name, initial state and sample.
+        versions: Versions of what shapes physics and pictures.
+    """
+
+    suite: str
+    policy: str
+    policy_hash: str
+    temperature: float
+    seed: int
+    success_rate: float
+    interval: Interval
+    episodes: int
+    successes: int
+    mean_steps: float
+    tasks: Mapping[str, TaskResults]
+    per_episode: tuple[EpisodeOutcome, ...]
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_outcomes(
+        cls,
+        outcomes: Iterable[EpisodeOutcome],
+        instructions: Mapping[str, str],
+        *,
+        suite: str,
+        policy: str,
+        policy_hash: str,
+        temperature: float,
+        seed: int,
+        versions: Mapping[str, str],
+    ) -> "EvaluationResults":
+        """Compute all figures from the episodes.
+
+        Args:
+            outcomes: The episodes, in any order.
+            instructions: Instruction of each task, by task name.
+            suite: Registered name of the suite.
+            policy: ``"expert"`` or the checkpoint folder.
+            policy_hash: Hash of the policy; empty for experts.
+            temperature: Sampling temperature.
+            seed: Seed of the evaluation.
+            versions: Versions of what shapes physics and pictures.
+
+        Raises:
+            DataError: There are no episodes, or one occurs twice.
+        """
+        ordered = tuple(sorted(outcomes, key=lambda outcome: outcome.key))
+        if not ordered:
+            raise DataError("There are no episodes to evaluate.", "Check --tasks and --initial-states.")
+        for first, second in itertools.pairwise(ordered):
+            if first.key == second.key:
+                raise DataError(
+                    f"Task {first.task}, initial state {first.initial_state}, sample {first.sample} occurs twice.",
+                    "Evaluate into a folder of its own.",
+                )
+        tasks = {}
+        for name in sorted({outcome.task for outcome in ordered}):
+            members = [outcome for outcome in ordered if outcome.task == name]
+            tasks[name] = TaskResults(**_figures(members), instruction=instructions[name])
+        return cls(
+            suite=suite,
+            policy=policy,
+            policy_hash=policy_hash,
+            temperature=temperature,
+            seed=seed,
+            **_figures(ordered),
+            tasks=tasks,
+            per_episode=ordered,
+            versions=dict(versions),
+        )
+
+    @classmethod
+    def from_episodes(
+        cls, metas: Sequence[EpisodeMeta], *, policy: str, temperature: float, seed: int
+    ) -> "EvaluationResults":
+        """Compute all figures from the facts of recorded episodes.
+
+        Args:
+            metas: The episodes of one policy on one suite.
+            policy: ``"expert"`` or the checkpoint folder.
+            temperature: Sampling temperature.
+            seed: Seed of the evaluation.
+
+        Raises:
+            DataError: There are no episodes, one occurs twice, or they come from different suites, policies,
+                temperatures or versions.
+        """
+        for fact in ("suite", "policy_hash", "temperature", "versions"):
+            values = [getattr(meta, fact) for meta in metas]
+            different = next((value for value in values if value != values[0]), None)
+            if different is not None:
+                raise DataError(
+                    f"The episodes do not belong together: {fact} is {values[0]!r} in one, {different!r} in another.",
+                    "Evaluate each policy into a folder of its own.",
+                )
+        outcomes = [
+            EpisodeOutcome(meta.task, meta.initial_state, meta.sample, bool(meta.success), meta.steps) for meta in metas
+        ]
+        return cls.from_outcomes(
+            outcomes,
+            {meta.task: meta.instruction for meta in metas},
+            suite=metas[0].suite if metas else "",
+            policy=policy,
+            policy_hash=metas[0].policy_hash if metas else "",
+            temperature=temperature,
+            seed=seed,
+            versions=metas[0].versions if metas else {},
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON value that ``results.json`` holds."""
+        data = dataclasses.asdict(self)
+        data["interval"] = list(self.interval)
+        for name, task in self.tasks.items():
+            data["tasks"][name]["interval"] = list(task.interval)
+        return {"format": FORMAT, **data, "per_episode": list(data["per_episode"])}
+
+
+def _figures(outcomes: Sequence[EpisodeOutcome]) -> dict[str, Any]:
+    """Counts, rate and interval of some episodes, by field name."""
+    states: dict[tuple[str, int], list[bool]] = {}
+    for outcome in outcomes:
+        states.setdefault((outcome.task, outcome.initial_state), []).append(outcome.success)
+    successes = sum(outcome.success for outcome in outcomes)
+    return {
+        "success_rate": successes / len(outcomes),
+        "interval": clustered_wilson_interval([sum(s) for s in states.values()], [len(s) for s in states.values()]),
+        "episodes": len(outcomes),
+        "successes": successes,
+        "mean_steps": sum(outcome.steps for outcome in outcomes) / len(outcomes),
+    }
+
+
+def write_results(folder: Path, results: EvaluationResults) -> Path:
+    """Write ``folder/results.json`` atomically and return its path."""
+    path = folder / RESULTS_NAME
+    write_json(path, results.to_json())
+    return path
+
+
+def results_path(path: Path) -> Path:
+    """The results file that a folder or the file itself stands for.
+
+    Raises:
+        DataError: There is none.
+    """
+    if path.is_file():
+        return path
+    if (path / RESULTS_NAME).is_file():
+        return path / RESULTS_NAME
+    if not path.exists():
+        raise DataError(f"{path} does not exist.", "Give the --out folder of 'grape evaluate'.")
+    if (path / "run.json").is_file() and read_json(path / "run.json").get("verb") == "evaluate":
+        raise DataError(
+            f"The evaluation in {path} is not complete.", "Run the same 'grape evaluate' command again: it resumes."
+        )
+    raise DataError(f"{path} holds no {RESULTS_NAME}.", "Give the --out folder of 'grape evaluate'.")
+
+
+def read_results(path: Path) -> EvaluationResults:
+    """Read the results of an evaluation, strictly.
+
+    Args:
+        path: Output folder of ``grape evaluate``, or its ``results.json``.
+
+    Raises:
+        DataError: There are no results, a field is missing, unknown or of the wrong type, or the figures do not
+            follow from the episodes.
+    """
+    file = results_path(path)
+    data = read_json(file)
+    names = [item.name for item in dataclasses.fields(EvaluationResults)]
+    _check_keys(data, ["format", *names], str(file))
+    if data["format"] != FORMAT:
+        raise DataError(f"{file} has format {data['format']!r}; this version reads {FORMAT}.", "Evaluate again.")
+    tasks = _typed(data, "tasks", dict, file)
+    rows = _typed(data, "per_episode", list, file)
+    outcomes = [_read_outcome(row, f"{file}, per_episode[{i}]") for i, row in enumerate(rows)]
+    instructions = {}
+    for name, task in tasks.items():
+        _check_keys(task, [item.name for item in dataclasses.fields(TaskResults)], f"{file}, task {name}")
+        instructions[name] = _typed(task, "instruction", str, file)
+    if set(instructions) != {outcome.task for outcome in outcomes}:
+        raise DataError(f"{file}: 'tasks' and 'per_episode' name different tasks.", "Evaluate again.")
+    results = EvaluationResults.from_outcomes(
+        outcomes,
+        instructions,
+        suite=_typed(data, "suite", str, file),
+        policy=_typed(data, "policy", str, file),
+        policy_hash=_typed(data, "policy_hash", str, file),
+        temperature=_number(data, "temperature", file),
+        seed=_typed(data, "seed", int, file),
+        versions=_typed(data, "versions", dict, file),
+    )
+    _check_figures(data, results.to_json(), file)
+    return results
+
+
+def _read_outcome(row: Any, where: str) -> EpisodeOutcome:
+    _check_keys(row, [item.name for item in dataclasses.fields(EpisodeOutcome)], where)
+    return EpisodeOutcome(
+        task=_typed(row, "task", str, where),
+        initial_state=_typed(row, "initial_state", int, where),
+        sample=_typed(row, "sample", int, where),
+        success=_typed(row, "success", bool, where),
+        steps=_typed(row, "steps", int, where),
+    )
+
+
+def _check_figures(found: Mapping[str, Any], due: Mapping[str, Any], file: Path) -> None:
+    """Compare the figures in the file with those computed from its episodes."""
+    pairs = [("", found, due)] + [(f"task {name}: ", found["tasks"][name], due["tasks"][name]) for name in due["tasks"]]
+    for where, stored, computed in pairs:
+        for key in ("episodes", "successes", "success_rate", "mean_steps", "interval"):
+            if not _close(stored[key], computed[key]):
+                raise DataError(
+                    f"{file} disagrees with itself: {where}{key} is {stored[key]!r}, its episodes give "
+                    f"{computed[key]!r}.",
+                    "The file was changed by hand or torn. Delete the folder and evaluate again.",
+                )
+
+
+def _close(stored: Any, computed: Any) -> bool:
+    if isinstance(computed, list):
+        return (
+            isinstance(stored, list)
+            and len(stored) == len(computed)
+            and all(_close(a, b) for a, b in zip(stored, computed, strict=True))
+        )
+    return (
+        isinstance(stored, int | float)
+        and not isinstance(stored, bool)
+        and math.isclose(stored, computed, rel_tol=1e-9, abs_tol=1e-9)
+    )
+
+
+def _check_keys(data: Any, due: Sequence[str], where: str) -> None:
+    if not isinstance(data, dict):
+        raise DataError(f"{where}: expected an object, found {type(data).__name__}.", "Evaluate again.")
+    missing, unknown = sorted(set(due) - set(data)), sorted(set(data) - set(due))
+    if missing or unknown:
+        parts = [f"lacks {', '.join(missing)}"] if missing else []
+        parts += [f"holds unknown {', '.join(unknown)}"] if unknown else []
+        raise DataError(
+            f"{where} {' and '.join(parts)}.", "This is no results file of 'grape evaluate', or of another version."
+        )
+
+
+def _typed(data: Mapping[str, Any], key: str, kind: type[T], where: object) -> T:
+    value = data[key]
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise DataError(f"{where}: '{key}' is {value!r}, not {kind.__name__}.", "Evaluate again.")
+    return value
+
+
+def _number(data: Mapping[str, Any], key: str, where: object) -> float:
+    value = data[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise DataError(f"{where}: '{key}' is {value!r}, not a number.", "Evaluate again.")
+    return float(value)
