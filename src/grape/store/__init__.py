@@ -1,1 +1,9 @@
-"""Placeholder replaced by the room's own docstring."""
+"""The episode store: what happened in each rollout, written down once, losslessly, and never changed.
+
+One immutable Parquet file an episode, so that workers never share a file and a kill costs at most the episode under
+way. Everything else in a store (the index of facts) is a cache that is rebuilt when it is stale or broken.
+"""
+
+from grape.store.episode_store import EpisodeStore
+
+__all__ = ["EpisodeStore"]

@@ -1,0 +1,299 @@
+"""A folder of recorded episodes.
+
+Layout::
+
+    store.json                     format version, suite, contract
+    episodes/<episode_id>.parquet  one immutable file an episode (see grape.store.episode_file)
+    .cache/index.json              facts of all episodes; may be deleted at any time
+
+Several processes may write to a store at once, each its own episodes; readers see whole episodes only.
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from grape.core.errors import CompatibilityError, DataError, GrapeError, did_you_mean
+from grape.core.files import content_hash, read_json, write_bytes, write_json
+from grape.core.trajectories import EpisodeMeta, Trajectory
+from grape.store.episode_file import encode_episode, read_episode, read_header
+from grape.store.header import FORMAT_VERSION, check_episode_id, is_episode_id
+from grape.store.index import IndexEntry, file_fingerprint, load_index, save_index
+
+__all__ = ["EpisodeStore"]
+
+_FORMAT = "grape-episode-store"
+_HEADER = "store.json"
+_SUFFIX = ".parquet"
+_TORN_AFTER_S = 60.0
+
+
+class EpisodeStore:
+    """Episodes of one suite under one contract. Use :meth:`create` or :meth:`open`.
+
+    Attributes:
+        path: The store's folder.
+        suite: The suite's registered name.
+        contract: JSON facts on which all episodes of the store agree: action space, picture road, camera, versions.
+    """
+
+    def __init__(self, path: Path, suite: str, contract: Mapping[str, Any]) -> None:
+        self.path = path
+        self.suite = suite
+        self.contract = contract
+        self._entries: dict[str, IndexEntry] = {}
+
+    def __repr__(self) -> str:
+        return f"EpisodeStore({str(self.path)!r}, suite={self.suite!r})"
+
+    @classmethod
+    def create(cls, path: Path, suite: str, contract: Mapping[str, Any]) -> "EpisodeStore":
+        """Make a store, or join the one that is there.
+
+        Half-written files that a killed process left behind are swept away when joining.
+
+        Args:
+            path: The folder; made when absent.
+            suite: The suite's registered name.
+            contract: JSON facts that all episodes must share.
+
+        Raises:
+            CompatibilityError: A store of another suite or contract is there.
+            DataError: The folder holds something else.
+            GrapeError: The folder cannot be written.
+        """
+        wanted = json.loads(json.dumps(dict(contract), allow_nan=False))
+        if not (path / _HEADER).exists():
+            if path.exists() and (not path.is_dir() or any(entry.name[0] != "." for entry in path.iterdir())):
+                raise DataError(f"{path} is not empty and no episode store.", "Choose another folder.")
+            write_json(
+                path / _HEADER,
+                {"format": _FORMAT, "format_version": FORMAT_VERSION, "suite": suite, "contract": wanted},
+            )
+        store = cls.open(path)
+        if store.suite != suite:
+            raise CompatibilityError(
+                f"Store {path} holds episodes of suite '{store.suite}', not '{suite}'.", "Choose another folder."
+            )
+        if content_hash(store.contract) != content_hash(wanted):
+            keys = sorted({*store.contract, *wanted})
+            differing = [key for key in keys if store.contract.get(key) != wanted.get(key)]
+            first = differing[0] if differing else "contract"
+            raise CompatibilityError(
+                f"Store {path} was made under another contract; it differs in {', '.join(differing)}: "
+                f"{first} was {json.dumps(store.contract.get(first))}, now {json.dumps(wanted.get(first))}.",
+                "Episodes of different contracts cannot be mixed: choose another folder.",
+            )
+        store._sweep()
+        return store
+
+    @classmethod
+    def open(cls, path: Path) -> "EpisodeStore":
+        """Open an existing store; an output folder of ``grape collect`` stands for the store in it.
+
+        Raises:
+            DataError: There is no store, or its header is damaged.
+            CompatibilityError: A newer version of the package made it.
+        """
+        path = Path(path)
+        if not (path / _HEADER).exists() and (path / "store" / _HEADER).exists():
+            path = path / "store"
+        if not path.exists():
+            raise DataError(f"Episode store {path} does not exist.", "Check the path, or run 'grape collect' first.")
+        if not (path / _HEADER).exists():
+            raise DataError(
+                f"{path} is no episode store: {_HEADER} is missing.",
+                "Give the folder that 'grape collect' or 'grape import' wrote.",
+            )
+        header = read_json(path / _HEADER)
+        if not isinstance(header, dict) or header.get("format") != _FORMAT:
+            raise DataError(f"{path / _HEADER} is not the header of an episode store.", "Check the path.")
+        version = header.get("format_version")
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise CompatibilityError(
+                f"Store {path} has format version {version}; the newest known here is {FORMAT_VERSION}.",
+                "Update the package: pip install --upgrade grape-vla",
+            )
+        suite, contract = header.get("suite"), header.get("contract")
+        if not isinstance(version, int) or not isinstance(suite, str) or not isinstance(contract, dict):
+            raise DataError(f"{path / _HEADER} is damaged.", "Restore it from a copy, or collect into another folder.")
+        return cls(path, suite, contract)
+
+    def write(self, trajectory: Trajectory) -> None:
+        """Add an episode. It appears whole or not at all; a damaged file of the same id is replaced.
+
+        Writing an equal episode again does nothing.
+
+        Raises:
+            DataError: The store has another episode under this id, or the trajectory cannot be stored.
+            CompatibilityError: The episode is of another suite.
+            GrapeError: The disk is full or the folder cannot be written.
+        """
+        meta = trajectory.meta
+        if meta.suite != self.suite:
+            raise CompatibilityError(
+                f"Episode {meta.episode_id} is of suite '{meta.suite}'; store {self.path} holds '{self.suite}'."
+            )
+        data, header = encode_episode(trajectory)
+        path = self._file(meta.episode_id)
+        if path.exists() and _problem(path) is None:
+            if read_header(path).checksum == header.checksum:
+                return
+            raise DataError(
+                f"Store {self.path} has another episode {meta.episode_id} already; episodes never change.",
+                "Write to another store, or move the old file away.",
+            )
+        write_bytes(path, data)
+
+    def __contains__(self, episode_id: object) -> bool:
+        try:
+            return isinstance(episode_id, str) and self._file(episode_id).is_file()
+        except DataError:
+            return False
+
+    def __len__(self) -> int:
+        return len(self.ids())
+
+    def ids(self) -> tuple[str, ...]:
+        """Ids of all episodes, sorted."""
+        try:
+            names = os.listdir(self.path / "episodes")
+        except FileNotFoundError:
+            return ()
+        ids = (name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
+        return tuple(sorted(episode_id for episode_id in ids if is_episode_id(episode_id)))
+
+    def meta(self, episode_id: str) -> EpisodeMeta:
+        """Facts of one episode.
+
+        Raises:
+            DataError: There is no such episode, or its file is damaged.
+        """
+        self._require(episode_id)
+        return self._entry(episode_id).meta
+
+    def metas(self) -> tuple[EpisodeMeta, ...]:
+        """Facts of all episodes in the order of their ids; fast, through the index.
+
+        Raises:
+            DataError: A file is damaged; it is named.
+        """
+        return tuple(entry.meta for entry in self._all_entries().values())
+
+    def digest(self) -> str:
+        """Hash of everything recorded, in 64 hexadecimal digits: equal for stores of equal episodes.
+
+        Raises:
+            DataError: A file's header is damaged. The arrays are not read; :meth:`verify` does that.
+        """
+        return content_hash({name: entry.checksum for name, entry in self._all_entries().items()})
+
+    def read(self, episode_id: str, *, frames: bool = True, display: bool = False) -> Trajectory:
+        """Read an episode, checked against its checksums.
+
+        Args:
+            episode_id: Which one.
+            frames: Whether to decode the pictures; without them ``frames`` is ``(T+1, 0, 0, 3)`` and reading takes
+                well under a millisecond for a short episode.
+            display: Whether to decode the pictures for people; None where none were recorded.
+
+        Raises:
+            DataError: There is no such episode, or its file is damaged.
+            CompatibilityError: A newer version of the package wrote it.
+        """
+        self._require(episode_id)
+        return read_episode(self._file(episode_id), frames=frames, display=display)
+
+    def verify(self) -> list[str]:
+        """Read everything and list what is wrong, one sentence a problem; an empty list is good news."""
+        problems = []
+        for episode_id in self.ids():
+            path = self._file(episode_id)
+            problem = _problem(path)
+            if problem is not None:
+                problems.append(problem)
+            elif (suite := read_header(path).meta.suite) != self.suite:
+                problems.append(f"Episode file {path} is of suite '{suite}', not '{self.suite}'.")
+        folder = self.path / "episodes"
+        known = {episode_id + _SUFFIX for episode_id in self.ids()}
+        for entry in sorted(folder.iterdir()) if folder.exists() else ():
+            if entry.name not in known:
+                kind = "half-written by a process that was killed" if entry.name[0] == "." else "no episode"
+                problems.append(f"File {entry} is {kind}.")
+        return problems
+
+    def _file(self, episode_id: str) -> Path:
+        check_episode_id(episode_id)
+        return self.path / "episodes" / (episode_id + _SUFFIX)
+
+    def _require(self, episode_id: str) -> None:
+        if episode_id not in self:
+            known = self.ids()
+            hint = did_you_mean(episode_id, known) if len(known) < 20 else "Check the id."
+            raise DataError(f"Store {self.path} has no episode '{episode_id}'.", hint if known else "It is empty.")
+
+    @property
+    def _index(self) -> Path:
+        return self.path / ".cache" / "index.json"
+
+    def _entry(self, episode_id: str) -> IndexEntry:
+        """Entry of one file: from memory if the file is still the same, else from its header."""
+        path = self._file(episode_id)
+        try:
+            fingerprint = file_fingerprint(path)
+        except OSError as error:
+            raise DataError(f"Episode file {path} cannot be read: {error.strerror or error}.") from error
+        known = self._entries.get(episode_id)
+        if known is None or known.fingerprint != fingerprint:
+            header = read_header(path)
+            known = IndexEntry(fingerprint, header.checksum, header.meta)
+            self._entries[episode_id] = known
+        return known
+
+    def _all_entries(self) -> dict[str, IndexEntry]:
+        """Entries of all files by sorted id; the index on disk is brought up to date."""
+        ids = self.ids()
+        stored = load_index(self._index)
+        self._entries = {**self._entries, **stored}
+        entries = {episode_id: self._entry(episode_id) for episode_id in ids}
+        self._entries = entries
+        if entries != stored:
+            save_index(self._index, entries)
+        return entries
+
+    def _sweep(self) -> None:
+        """Delete temporary files of dead processes.
+
+        A living process may still rename its file. Process numbers say nothing about processes of other machines that
+        share the folder, hence also the age; and a writer whose file is taken away fails loudly, it loses nothing.
+        """
+        for folder in (self.path, self.path / "episodes", self.path / ".cache"):
+            for entry in folder.glob(".*.tmp"):
+                try:
+                    process = int(entry.name.split(".")[-3])
+                    if time.time() - entry.stat().st_mtime > _TORN_AFTER_S and not _is_alive(process):
+                        entry.unlink(missing_ok=True)
+                except (OSError, ValueError, IndexError):
+                    continue
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _problem(path: Path) -> str | None:
+    """What is wrong with an episode file, all of it being read; None if nothing is."""
+    try:
+        read_episode(path, frames=True, display=True)
+    except GrapeError as error:
+        return error.message
+    return None

@@ -1,0 +1,107 @@
+"""How pictures are stored: losslessly for the policy, as JPEG for people.
+
+A recorded log-probability can only be reproduced from exactly the pixels the policy saw, so ``frames`` are lossless.
+Within an episode most pixels never change, hence the codec ``zstd-first-difference``:
+
+- blob 0 is the Zstandard compression of the first picture's bytes (row-major ``(H, W, 3)``, RGB);
+- blob ``t > 0`` is the compression of ``(picture_t - picture_0) mod 256``.
+
+Any picture needs its own blob and the first one only, and undoing the difference of a whole episode is one vectorised
+addition. On Meta-World pictures level 3 gives 3.2 kB a frame at 64x64 (7.8 kB without the difference) and 37 kB at
+256x256 (96 kB); higher levels gain 2 % for a quarter of the speed. Differences to the previous picture would be smaller
+still, but then a picture needs all the ones before it.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+import zstandard
+
+from grape.core.errors import DataError
+
+__all__ = ["FRAME_CODEC", "JPEG_QUALITY", "decode_display", "decode_frames", "encode_display", "encode_frames"]
+
+FRAME_CODEC = "zstd-first-difference"
+"""Name of the codec in episode files."""
+
+JPEG_QUALITY = 90
+"""Quality of display pictures; they are looked at, never fed to a policy."""
+
+_LEVEL = 3
+
+UInt8 = npt.NDArray[np.uint8]
+
+
+def encode_frames(frames: UInt8) -> list[bytes]:
+    """Compress the pictures of one episode.
+
+    Args:
+        frames: uint8 ``(N, H, W, 3)``.
+
+    Returns:
+        ``N`` blobs; equal pictures give equal bytes.
+    """
+    count = frames.shape[0]
+    rows = np.ascontiguousarray(frames).reshape(count, int(np.prod(frames.shape[1:])))
+    difference = np.subtract(rows[1:], rows[:1])  # uint8 wraps around, which the decoder's addition undoes
+    compressor = zstandard.ZstdCompressor(level=_LEVEL, write_content_size=True)
+    return [compressor.compress(row.tobytes()) for part in (rows[:1], difference) for row in part]
+
+
+def decode_frames(blobs: Sequence[bytes], shape: tuple[int, int, int]) -> UInt8:
+    """Undo :func:`encode_frames`.
+
+    Args:
+        blobs: One blob a picture, the episode's first picture first.
+        shape: ``(H, W, 3)``.
+
+    Returns:
+        uint8 ``(N, H, W, 3)``, writable.
+
+    Raises:
+        DataError: A blob is no such compression or has another size.
+    """
+    size = int(np.prod(shape))
+    decompressor = zstandard.ZstdDecompressor()
+    try:
+        # The size is checked before anything is allocated: a hostile blob may announce terabytes.
+        if any(zstandard.frame_content_size(blob) != size for blob in blobs):
+            raise DataError(f"A picture's size is not that of {shape[0]}x{shape[1]} pixels.")
+        joined = b"".join([decompressor.decompress(blob) for blob in blobs])
+        rows = np.frombuffer(joined, dtype=np.uint8).reshape(len(blobs), size).copy()
+    except (zstandard.ZstdError, ValueError) as error:
+        raise DataError(f"A picture cannot be decompressed: {error}.") from error
+    rows[1:] += rows[:1]
+    return rows.reshape(len(blobs), *shape)
+
+
+def encode_display(pictures: UInt8) -> list[bytes]:
+    """Pictures for people, uint8 ``(N, H, W, 3)``, as one JPEG each."""
+    return [
+        simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality=JPEG_QUALITY, colorspace="RGB")
+        for picture in pictures
+    ]
+
+
+def decode_display(blobs: Sequence[bytes], shape: tuple[int, int, int]) -> UInt8:
+    """Undo :func:`encode_display` up to JPEG's losses.
+
+    Args:
+        blobs: One JPEG a picture.
+        shape: ``(H, W, 3)``.
+
+    Raises:
+        DataError: A blob is no JPEG or has another size.
+    """
+    pictures = np.empty((len(blobs), *shape), dtype=np.uint8)
+    for index, blob in enumerate(blobs):
+        try:
+            height, width, _, _ = simplejpeg.decode_jpeg_header(blob)
+            if (height, width) != shape[:2]:
+                raise DataError(f"Display picture {index} is {height}x{width}, not {shape[0]}x{shape[1]}.")
+            pictures[index] = simplejpeg.decode_jpeg(blob, colorspace="RGB")
+        except ValueError as error:
+            raise DataError(f"Display picture {index} cannot be decoded: {error}.") from error
+    return pictures

@@ -1,0 +1,192 @@
+"""The JSON header of an episode file: facts of the episode, columns with checksums, format version.
+
+It stands in the Parquet file's key-value metadata under :data:`HEADER_KEY`, as
+``{"checksum": blake2b of the canonical header, "header": {...}}``, so that a flipped bit in the facts is noticed, too.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from grape.core.errors import CompatibilityError, DataError
+from grape.core.trajectories import EpisodeMeta
+
+__all__ = [
+    "FORMAT_VERSION",
+    "HEADER_KEY",
+    "Column",
+    "Header",
+    "check_episode_id",
+    "digest_of",
+    "header_from_json",
+    "header_to_json",
+    "is_episode_id",
+    "meta_from_dict",
+    "meta_to_dict",
+]
+
+FORMAT = "grape-episode"
+FORMAT_VERSION = 1
+"""Version of the layout of episode files; readers refuse newer ones."""
+
+HEADER_KEY = b"grape.episode"
+"""Key of the header in the Parquet file's metadata."""
+
+_EPISODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+@,-]{0,179}")
+_META_TYPES: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column must hold.
+
+    Attributes:
+        shape: Shape of the array; for blobs ``(N,)``.
+        checksum: Digest of the array's bytes, or of the blobs and their lengths.
+    """
+
+    shape: tuple[int, ...]
+    checksum: str
+
+
+@dataclass(frozen=True)
+class Header:
+    """Everything of an episode file but the arrays.
+
+    Attributes:
+        meta: Facts of the episode.
+        columns: By column name.
+        frame_shape: ``(H, W, 3)`` of the lossless pictures.
+        display_shape: ``(H2, W2, 3)``, or None where nothing was recorded for people.
+        checksum: Digest of all of the above: equal for equal episodes.
+    """
+
+    meta: EpisodeMeta
+    columns: Mapping[str, Column]
+    frame_shape: tuple[int, int, int]
+    display_shape: tuple[int, int, int] | None
+    checksum: str = ""
+
+
+def digest_of(*parts: bytes | memoryview) -> str:
+    """Short BLAKE2 digest of the parts, as 32 hexadecimal digits."""
+    state = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        state.update(part)
+    return state.hexdigest()
+
+
+def is_episode_id(name: str) -> bool:
+    """Whether ``name`` can be an episode's id, and so a file name everywhere."""
+    return _EPISODE_ID.fullmatch(name) is not None
+
+
+def check_episode_id(episode_id: str) -> None:
+    """Refuse ids that are no safe file names.
+
+    Raises:
+        DataError: The id is empty, too long, or holds anything but letters, digits and ``._=+@,-``.
+    """
+    if not is_episode_id(episode_id):
+        raise DataError(
+            f"Episode id {episode_id!r} cannot be a file name.",
+            "Use up to 180 letters, digits and ._=+@,- and begin with a letter or digit.",
+        )
+
+
+def meta_to_dict(meta: EpisodeMeta) -> dict[str, Any]:
+    """JSON value of the facts of an episode."""
+    return {item.name: getattr(meta, item.name) for item in dataclasses.fields(meta)}
+
+
+def meta_from_dict(data: Any) -> EpisodeMeta:
+    """Facts of an episode from their JSON value.
+
+    Raises:
+        DataError: A field is missing, unknown or of the wrong type.
+    """
+    if not isinstance(data, dict):
+        raise DataError("The facts of the episode are no mapping.")
+    fields = dataclasses.fields(EpisodeMeta)
+    if data.keys() != {item.name for item in fields}:
+        odd = sorted(map(str, data.keys() ^ {item.name for item in fields}))
+        raise DataError(f"The facts of the episode lack or have too much: {', '.join(odd)}.")
+    for item in fields:
+        value, accepted = data[item.name], _META_TYPES.get(item.type, (dict,))
+        if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
+            raise DataError(f"The fact '{item.name}' of the episode is {value!r}, which has the wrong type.")
+    return EpisodeMeta(**data)
+
+
+def header_to_json(header: Header) -> tuple[str, str]:
+    """Text of a header for the file, and its checksum.
+
+    Raises:
+        DataError: The facts hold something that JSON does not know.
+    """
+    value = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "meta": meta_to_dict(header.meta),
+        "columns": {name: [list(column.shape), column.checksum] for name, column in header.columns.items()},
+        "frame_shape": list(header.frame_shape),
+        "display_shape": None if header.display_shape is None else list(header.display_shape),
+    }
+    try:
+        canonical = _canonical(value)
+        if json.loads(canonical)["meta"] != value["meta"]:
+            raise ValueError("tuples and keys that are no strings do not survive")
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"The facts of episode {header.meta.episode_id} cannot be written as JSON: {error}.",
+            "Use str, int, float, bool, None, lists and dicts with str keys; no numpy values, no NaN.",
+        ) from error
+    meta_from_dict(value["meta"])
+    checksum = digest_of(canonical.encode())
+    return f'{{"checksum": "{checksum}", "header": {canonical}}}', checksum
+
+
+def header_from_json(text: str) -> Header:
+    """Header from its text in the file.
+
+    Raises:
+        CompatibilityError: The file was written by a newer version of the package.
+        DataError: The text is no header or its checksum does not fit.
+    """
+    try:
+        outer = json.loads(text)
+        value, checksum = outer["header"], outer["checksum"]
+        if value["format"] != FORMAT:
+            raise DataError("The header is of another format.")
+        if digest_of(_canonical(value).encode()) != checksum:
+            raise DataError("The header's checksum does not fit.")
+        if value["format_version"] > FORMAT_VERSION:
+            raise CompatibilityError(
+                f"Format version {value['format_version']} is newer than {FORMAT_VERSION}, the newest known here.",
+                "Update the package: pip install --upgrade grape-vla",
+            )
+        display = value["display_shape"]
+        return Header(
+            meta=meta_from_dict(value["meta"]),
+            columns={name: Column(tuple(shape), digest) for name, (shape, digest) in value["columns"].items()},
+            frame_shape=_picture_shape(value["frame_shape"]),
+            display_shape=None if display is None else _picture_shape(display),
+            checksum=checksum,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise DataError(f"The header is damaged ({type(error).__name__}: {error}).") from error
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _picture_shape(value: list[int]) -> tuple[int, int, int]:
+    height, width, channels = value
+    if channels != 3 or min(height, width) < 0:
+        raise ValueError(f"{value} is no shape of an RGB picture")
+    return height, width, channels

@@ -1,0 +1,81 @@
+"""A cache of what the headers of all episode files say, so that thousands of facts are known in a moment.
+
+``index.json`` in a store's hidden folder ``.cache`` can be deleted at any time. Each entry carries a fingerprint of its
+file (its size and a digest of its last 16 KiB, where Parquet's footer and with it our header stand), so an entry whose
+file changed is read anew. The fingerprint uses no modification time: equal stores have equal indices. Processes may
+read and replace the index at the same moment, since it takes its name by rename; the last one wins, and what it did
+not know is read from the files again.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grape.core.errors import DataError, GrapeError
+from grape.core.files import content_hash, write_text
+from grape.core.trajectories import EpisodeMeta
+from grape.store.header import FORMAT_VERSION, meta_from_dict, meta_to_dict
+
+__all__ = ["IndexEntry", "file_fingerprint", "load_index", "save_index"]
+
+_TAIL = 16 * 1024
+
+
+@dataclass(frozen=True)
+class IndexEntry:
+    """What is known of one file without opening it as Parquet.
+
+    Attributes:
+        fingerprint: Of the file when it was read, see :func:`file_fingerprint`.
+        checksum: The header's checksum, which covers the checksums of all columns.
+        meta: Facts of the episode.
+    """
+
+    fingerprint: str
+    checksum: str
+    meta: EpisodeMeta
+
+
+def file_fingerprint(path: Path) -> str:
+    """Size of a file and digest of its last 16 KiB.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(descriptor).st_size
+        tail = os.pread(descriptor, _TAIL, max(0, size - _TAIL))
+    finally:
+        os.close(descriptor)
+    return f"{size}-{hashlib.blake2b(tail, digest_size=16).hexdigest()}"
+
+
+def load_index(path: Path) -> dict[str, IndexEntry]:
+    """Entries by episode id; nothing at all where the index is missing, broken or of another version."""
+    try:
+        outer = json.loads(path.read_bytes())
+        body = outer["episodes"]
+        if outer["format_version"] != FORMAT_VERSION or outer["checksum"] != content_hash(body):
+            return {}
+        return {
+            name: IndexEntry(fingerprint, checksum, meta_from_dict(meta))
+            for name, (fingerprint, checksum, meta) in body.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError):
+        return {}
+
+
+def save_index(path: Path, entries: dict[str, IndexEntry]) -> None:
+    """Replace the index; where that is impossible (disk full, read-only store) the old one stays."""
+    body: dict[str, Any] = {
+        name: [entry.fingerprint, entry.checksum, meta_to_dict(entry.meta)] for name, entry in sorted(entries.items())
+    }
+    value = {"checksum": content_hash(body), "episodes": body, "format_version": FORMAT_VERSION}
+    try:
+        write_text(path, json.dumps(value, sort_keys=True, separators=(",", ":")))
+    except GrapeError:
+        return  # nothing is lost: the next reader opens the files themselves
