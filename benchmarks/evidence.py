@@ -23,12 +23,12 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from grape.core.files import read_json, write_json
-from grape.evaluation import read_results
-from grape.evaluation.statistics import combine_seeds
+from grape.evaluation import EvaluationResults, pair_results, read_results, seed_study
 
 RECIPE = Path("src/grape/loop/recipes/metaworld-nano.yaml")
 SIMULATOR_STEPS_A_DECISION = 8
@@ -117,16 +117,15 @@ def gather(options: argparse.Namespace) -> dict[str, Any]:
                     seen.add(key)
                     episodes += done["episodes"]
                     decisions += round(done["episodes"] * done["mean_steps"])
-    test = combine_seeds(outcomes["sft"], outcomes["tpo"])
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     return {
         **{arm: [results.success_rate for results in runs] for arm, runs in outcomes.items()},
-        "p_value": test.p_value,
-        "tests_against_sft": {
-            arm: combine_seeds(outcomes["sft"], runs).to_dict() for arm, runs in outcomes.items() if arm != "sft"
+        "p_value": compare(options.seeds, outcomes["sft"], outcomes["tpo"])["p_states"],
+        "against_sft": {
+            arm: compare(options.seeds, outcomes["sft"], runs) for arm, runs in outcomes.items() if arm != "sft"
         },
-        "tests_tpo_against": {
-            arm: combine_seeds(runs, outcomes["tpo"]).to_dict() for arm, runs in outcomes.items() if arm != "tpo"
+        "tpo_against": {
+            arm: compare(options.seeds, runs, outcomes["tpo"]) for arm, runs in outcomes.items() if arm != "tpo"
         },
         "sampled_success_of_collections": sampled,
         "loops": rows,
@@ -136,6 +135,12 @@ def gather(options: argparse.Namespace) -> dict[str, Any]:
         "env_steps": decisions * SIMULATOR_STEPS_A_DECISION,
         "commit": commit,
     }
+
+
+def compare(seeds: list[int], a: list[EvaluationResults], b: list[EvaluationResults]) -> dict[str, Any]:
+    """B against A: over the initial states (the headline) and over the seeds."""
+    study = seed_study({seed: pair_results(x, y).pairs for seed, x, y in zip(seeds, a, b, strict=True)})
+    return asdict(study)
 
 
 if __name__ == "__main__":

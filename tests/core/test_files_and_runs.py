@@ -3,13 +3,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from grape.core.errors import CompatibilityError, DataError, GrapeError, did_you_mean
 from grape.core.files import atomic_writer, content_hash, read_json, read_jsonl, write_json, write_jsonl
 from grape.core.runs import load_summary, open_run
 from grape.core.seeds import derive_rng, derive_seed
 from grape.core.selections import format_numbers, parse_numbers
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,14 @@ class Settings:
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
     target = tmp_path / "file.json"
     write_json(target, {"a": 1})
-    with pytest.raises(RuntimeError), atomic_writer(target) as handle:
-        handle.write(b"half")
-        raise RuntimeError
+
+    def write_half() -> None:
+        with atomic_writer(target) as handle:
+            handle.write(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
     assert read_json(target) == {"a": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["file.json"]
 
@@ -70,7 +76,9 @@ def test_an_unfinished_run_has_no_summary(tmp_path: Path) -> None:
 
 def test_seeds_depend_on_every_part_and_on_its_type() -> None:
     assert derive_seed(1, "a") == derive_seed(1, "a")
-    assert len({derive_seed(1, "a"), derive_seed("1", "a"), derive_seed(1, "b"), derive_seed(1), derive_seed("1a")}) == 5
+    assert (
+        len({derive_seed(1, "a"), derive_seed("1", "a"), derive_seed(1, "b"), derive_seed(1), derive_seed("1a")}) == 5
+    )
     assert 0 <= derive_seed("x") < 2**63
     assert derive_rng(3).random() == derive_rng(3).random()
 

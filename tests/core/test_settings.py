@@ -3,10 +3,11 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from grape.core.errors import SettingsError
-from grape.core.settings import load_settings, save_settings, settings_from_dict, settings_to_dict
 from hypothesis import given
 from hypothesis import strategies as st
+
+from grape.core.errors import SettingsError
+from grape.core.settings import load_settings, save_settings, settings_from_dict, settings_to_dict
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["Summary", "interval", "percent", "show_comparison", "show_evaluation", "show_fields", "show_loop", "show_tasks"]
+__all__ = [
+    "Summary",
+    "interval",
+    "percent",
+    "show_comparison",
+    "show_evaluation",
+    "show_fields",
+    "show_loop",
+    "show_tasks",
+]
 
 Summary = Mapping[str, Any]
 

@@ -134,4 +134,3 @@ def _name_positionals(verb: Verb, arguments: list[str]) -> list[str]:
             break
         given += [f"--{name.replace('_', '-')}", words.pop(0)]
     return given + words
-

@@ -67,6 +67,7 @@ class PolicyActor:
 
     def __init__(self, policy: Policy, temperature: float, log: RolloutLog) -> None:
         self._policy = policy
+        self._spec = policy.spec  # once: it hashes all weights
         self._temperature = temperature
         self._log = log
 
@@ -104,12 +105,11 @@ class PolicyActor:
 
     def facts(self, task: Task) -> Mapping[str, str | float]:
         """Hashes, prompt and temperature."""
-        spec = self._policy.spec
         return {
             "actor": "policy",
             "temperature": self._temperature,
-            "policy_hash": spec.policy_hash,
-            "preprocessing_hash": spec.preprocessing_hash,
+            "policy_hash": self._spec.policy_hash,
+            "preprocessing_hash": self._spec.preprocessing_hash,
             "prompt": self._policy.prompt(task.instruction),
         }
 

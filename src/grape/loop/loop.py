@@ -12,7 +12,7 @@ from grape.core.files import write_json
 from grape.core.runs import open_run
 from grape.core.settings import settings_to_dict
 from grape.envs.registry import get_suite, select_tasks
-from grape.evaluation import run_compare, run_evaluate
+from grape.evaluation import gate_decision, pair_results, read_results, run_compare, run_evaluate
 from grape.loop.settings import LoopSettings, check_nested
 from grape.loop.stages import Stages
 from grape.preferences import run_pair, run_score
@@ -61,14 +61,15 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
     for iteration in range(1, settings.iterations + 1):
         reporter.info(f"iteration {iteration} of {settings.iterations}, from {incumbent.label}")
         append_event(settings.out, "iteration", number=iteration, start=incumbent.label)
-        candidate, verdict = _iterate(settings, stages, iteration, incumbent, reporter)
+        candidate, accepted, verdict = _iterate(settings, stages, iteration, incumbent, reporter)
         if candidate is None:
             reporter.warn(f"Iteration {iteration}: {verdict} The loop stops here.")
             entries[-1]["stopped"] = verdict
             break
-        accepted = verdict.startswith("accepted")
         entries.append(_entry(candidate, settings.out, accepted=accepted, verdict=verdict))
-        reporter.info(f"{candidate.label}: success {entries[-1]['success_rate']:.2f} on the validation states; {verdict}")
+        reporter.info(
+            f"{candidate.label}: success {entries[-1]['success_rate']:.2f} on the validation states; {verdict}"
+        )
         incumbent = candidate if accepted else incumbent
     comparison = _headline(settings, stages, first, incumbent, reporter)
     summary = {
@@ -111,8 +112,8 @@ def _first_policy(settings: LoopSettings, stages: Stages, reporter: Reporter) ->
 
 def _iterate(
     settings: LoopSettings, stages: Stages, iteration: int, incumbent: _Incumbent, reporter: Reporter
-) -> tuple[_Incumbent | None, str]:
-    """One iteration: the candidate and the gate's verdict, or None and why there was nothing to learn."""
+) -> tuple[_Incumbent | None, bool, str]:
+    """One iteration: the candidate, whether the gate accepts it and why; None where there was nothing to learn."""
     from grape.training import run_train
 
     folder = stages.folder(iteration)
@@ -121,20 +122,21 @@ def _iterate(
     try:
         run_pair(stages.pair(iteration), reporter)
     except DataError as error:
-        return None, error.message
+        return None, False, error.message
     run_train(stages.train(iteration, incumbent.policy), reporter)
     candidate = _Incumbent(f"iteration {iteration}", folder / "train" / "policy", folder / "evaluate")
     run_evaluate(stages.validate(candidate.policy, candidate.evaluation), reporter)
-    comparison = run_compare(stages.compare(incumbent.evaluation, candidate.evaluation, folder / "compare"), reporter)
-    return candidate, _gate(settings, incumbent, comparison)
+    run_compare(stages.compare(incumbent.evaluation, candidate.evaluation, folder / "compare"), reporter)
+    return candidate, *_gate(settings, incumbent, candidate)
 
 
-def _gate(settings: LoopSettings, incumbent: _Incumbent, comparison: Summary) -> str:
-    """Sentence that starts with "accepted" or "rejected"."""
-    p_worse = float(comparison["p_worse"])
-    if settings.gate and p_worse < settings.gate_alpha:
-        return f"rejected: significantly worse than {incumbent.label} (one-sided p = {p_worse:.3f})"
-    return f"accepted: not significantly worse than {incumbent.label} (one-sided p = {p_worse:.3f})"
+def _gate(settings: LoopSettings, incumbent: _Incumbent, candidate: _Incumbent) -> tuple[bool, str]:
+    """Whether the candidate goes on, and why in one sentence."""
+    if not settings.gate:
+        return True, "accepted: the gate is off"
+    pairs = pair_results(read_results(incumbent.evaluation), read_results(candidate.evaluation)).pairs
+    decision = gate_decision(pairs, alpha=settings.gate_alpha)
+    return decision.accepted, decision.reason
 
 
 def _headline(
@@ -148,8 +150,6 @@ def _headline(
 
 
 def _entry(policy: _Incumbent, root: Path, *, accepted: bool, verdict: str) -> dict[str, Any]:
-    from grape.evaluation import read_results
-
     results = read_results(policy.evaluation)
     return {
         "label": policy.label,

@@ -1,0 +1,74 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from grape.cli.main import VERBS, main
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("import", "export")])
+def test_help_of_every_verb_is_a_page_to_work_from(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"])
+    text = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert f"grape {verb}" in text
+    assert "Examples:" in text
+    assert "--json" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["colect"], "Did you mean 'collect'"),
+        (["import"], "not part of this release"),
+        (["export", "rlds"], "not part of this release"),
+        (["collect", "--out", "x", "--suite", "metawrld"], "Did you mean 'metaworld'"),
+        (["collect", "--out", "x", "--suite", "toy", "--tasks", "raech"], "Known:"),
+        (["collect", "--out", "x", "--suite", "toy", "--policy", "nowhere"], "no such checkpoint folder"),
+        (["collect", "--out", "x", "--suite", "toy", "--operators", "clan"], "Did you mean 'clean'"),
+        (["collect", "--out", "x", "--suite", "toy", "--initial-states", "5-1"], "backwards"),
+        (["collect", "--out", "x", "--config", "nowhere.yaml"], "does not exist"),
+    ],
+)
+def test_mistakes_end_with_a_sentence_and_code_two(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err.replace("\n", " ")
+    assert "Traceback" not in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_flag_suggests_the_right_one() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "grape", "collect", "--out", "x", "--sampels", "3"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "--samples" in done.stdout + done.stderr
+
+
+def test_json_is_alone_on_standard_output_and_yaml_gives_defaults(tmp_path) -> None:
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("suite: toy\ninitial_states: 0-3\nsamples: 7\n")
+    words = ["collect", "--config", str(settings), "--out", str(tmp_path / "out"), "--samples", "1", "--tasks", "0"]
+    done = subprocess.run(
+        [sys.executable, "-m", "grape", *words, "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    summary = json.loads(done.stdout)
+    assert summary["episodes"] == 4
+    assert (tmp_path / "out" / "settings.yaml").read_text().count("toy") == 1
+
+
+def test_overview_and_version_need_no_heavy_imports() -> None:
+    code = "import sys; from grape.cli.main import main; main([]); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

@@ -1,0 +1,72 @@
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from grape.collect import CollectSettings, run_collect
+from grape.collect.collect import check_policy
+from grape.core.errors import CompatibilityError
+from grape.envs.registry import get_suite
+from grape.policies.base import PolicySpec
+from grape.store import EpisodeStore
+
+
+def collect(out: Path, **changes: object) -> dict[str, object]:
+    settings = {"suite": "toy", "initial_states": "0-5", "lanes": 4, "workers": 2} | changes
+    return dict(run_collect(CollectSettings(out=out, **settings)))  # type: ignore[arg-type]
+
+
+def store_bytes(out: Path) -> dict[str, str]:
+    files = sorted((out / "store" / "episodes").glob("*.parquet"))
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_demonstrations_are_recorded_step_by_step(tmp_path: Path) -> None:
+    summary = collect(tmp_path / "run")
+    store = EpisodeStore.open(tmp_path / "run" / "store")
+    assert summary["episodes"] == len(store.ids()) == 6 * len(get_suite("toy").tasks)
+    trajectory = store.read(store.ids()[0])
+    assert trajectory.meta.actor == "expert"
+    assert trajectory.frames.shape[0] == trajectory.steps + 1
+    assert (trajectory.action_tokens == -1).all()
+    assert np.isnan(trajectory.token_logps).all()
+    assert trajectory.signals["success"][-1] == trajectory.meta.success
+
+
+def test_bytes_do_not_depend_on_workers_or_interruptions(tmp_path: Path) -> None:
+    collect(tmp_path / "one", workers=1)
+    collect(tmp_path / "two", workers=2)
+    expected = store_bytes(tmp_path / "one")
+    assert store_bytes(tmp_path / "two") == expected
+    (tmp_path / "two" / "done.json").unlink()
+    for name in list(expected)[::3]:
+        (tmp_path / "two" / "store" / "episodes" / name).unlink()
+    collect(tmp_path / "two", workers=1)
+    assert store_bytes(tmp_path / "two") == expected
+
+
+def test_a_complete_run_is_not_played_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = collect(tmp_path / "run")
+    monkeypatch.setattr("grape.collect.collect.WorkerPool", None)
+    assert collect(tmp_path / "run") == first
+
+
+def test_other_settings_are_refused_in_the_same_folder(tmp_path: Path) -> None:
+    collect(tmp_path / "run", tasks="0")
+    with pytest.raises(CompatibilityError, match=r"settings\.tasks"):
+        collect(tmp_path / "run", tasks="1")
+
+
+def test_a_dry_run_touches_nothing(tmp_path: Path) -> None:
+    plan = collect(tmp_path / "run", dry_run=True)
+    assert plan["episodes"] == 6 * len(get_suite("toy").tasks)
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(("dim", "gripper"), [(6, ""), (7, "+1 opens, as nobody else")])
+def test_a_policy_with_another_contract_is_refused(dim: int, gripper: str) -> None:
+    spec = PolicySpec(dim, 64, gripper, "toy", "hash", "hash")
+    with pytest.raises(CompatibilityError):
+        check_policy(spec, get_suite("toy").action_space, "policy")

@@ -1,0 +1,78 @@
+"""The whole way of the data on the toy suite, uninterrupted and killed at random moments."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TINY = Path(__file__).parent / "tiny.yaml"
+KILLS = 20
+
+
+def start(out: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "grape", "loop", "--config", str(TINY), "--out", str(out), "--json"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+
+
+def artefacts(out: Path) -> dict[str, str]:
+    """Hash of every file a verb wrote, without the logs (they hold times of day) and the name of ``out`` itself."""
+    return {
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes().replace(str(out).encode(), b"OUT")).hexdigest()
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and path.name != "log.jsonl" and not path.name.startswith(".")
+    }
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object], float]:
+    out = tmp_path_factory.mktemp("loop") / "run"
+    began = time.monotonic()
+    process = start(out)
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr.decode()
+    return out, json.loads(stdout), time.monotonic() - began
+
+
+@pytest.mark.slow
+def test_a_loop_leaves_policies_pairs_and_a_verdict(reference: tuple[Path, dict[str, object], float]) -> None:
+    out, summary, _ = reference
+    assert summary["policies"][0]["label"] == "SFT"  # type: ignore[index]
+    assert (out / str(summary["policy"]) / "config.json").exists()
+    assert (out / "iteration-1" / "pair" / "pairs.jsonl").read_text().strip()
+    assert summary["comparison"]["sentence"]  # type: ignore[index]
+    assert json.loads((out / "loop.json").read_text())["iterations"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_killing_it_anywhere_changes_no_byte(reference: tuple[Path, dict[str, object], float], tmp_path: Path) -> None:
+    expected, _, seconds = reference
+    out = tmp_path / "run"
+    chance = random.Random(0)
+    kills = 0
+    while kills < KILLS:
+        process = start(out)
+        try:
+            # Early moments repeat often enough by themselves: every restart passes them again.
+            process.communicate(timeout=chance.uniform(0.25, 0.6) * seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += 1
+        else:
+            assert process.returncode == 0
+            if kills < KILLS:  # it got through: what was made is compared, then a new run is killed
+                assert artefacts(out) == artefacts(expected)
+                out = tmp_path / f"run-{kills}"
+    process = start(out)
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr.decode()
+    assert artefacts(out) == artefacts(expected)
