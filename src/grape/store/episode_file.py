@@ -50,6 +50,12 @@ ROWS_PER_GROUP = 64
 
 _DECISIONS = {"action": np.float32, "label": np.float32, "action_token": np.int32, "token_logp": np.float32}
 
+_LIST = pa.list_(pa.field("element", pa.float32()))
+_TYPES = {
+    "frame": pa.binary(),
+    "display": pa.binary(),
+    "action_token": pa.list_(pa.field("element", pa.int32())),
+}
 _MEND = "Move the file away and run 'grape collect' again: it records the missing episode anew."
 
 Array = npt.NDArray[Any]
@@ -225,6 +231,8 @@ def _from_arrow(name: str, column: pa.ChunkedArray | None, expected: Column, row
     dtype = _DECISIONS.get(name, np.float32)
     if column is None:
         return np.zeros(expected.shape, dtype=dtype)
+    if column.type != _TYPES.get(name, _LIST if len(expected.shape) > 1 else pa.float32()):
+        raise DataError(f"Column '{name}' is of type {column.type}.")
     if name in ("frame", "display"):
         blobs = column.to_pylist()
         if None in blobs or (len(blobs),) != expected.shape or _blobs_checksum(blobs) != expected.checksum:
@@ -232,10 +240,10 @@ def _from_arrow(name: str, column: pa.ChunkedArray | None, expected: Column, row
         return blobs
     if column.null_count != (name in _DECISIONS) or rows != expected.shape[0] + (name in _DECISIONS):
         raise DataError(f"Column '{name}' has {rows} rows of which {column.null_count} are empty.")
-    flat = column.combine_chunks()
-    value = (flat.flatten() if len(expected.shape) > 1 else flat).to_numpy(zero_copy_only=False)
-    value = value.reshape(expected.shape)
-    if value.dtype != dtype or _array_checksum(value) != expected.checksum:
+    chunk = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    flat = chunk if len(expected.shape) == 1 else chunk.values  # an empty list has no values
+    value = flat.to_numpy(zero_copy_only=False).reshape(expected.shape).copy()  # Arrow's own memory is read-only
+    if _array_checksum(value) != expected.checksum:
         raise DataError(f"Column '{name}' does not fit its checksum.")
     return value
 
