@@ -15,7 +15,9 @@ from grape.core.errors import PolicyError
 from grape.policies.openvla.inputs import PolicyInputs
 from grape.policies.openvla.model import OpenVLA
 
-__all__ = ["decode_actions"]
+__all__ = ["decode_actions", "decode_rows_alike"]
+
+_ROW_BLOCK = 8
 
 
 @torch.inference_mode()
@@ -70,6 +72,29 @@ def decode_actions(
         step_embeds = llama.model.embed_tokens(chosen_B[:, None])
         prefix = prefix.extend(step_embeds)
     return torch.stack(tokens, dim=1), torch.stack(logps, dim=1)
+
+
+def decode_rows_alike(
+    model: OpenVLA, inputs: PolicyInputs, dim: int, temperature: float, seeds: Sequence[int] | None
+) -> tuple[Tensor, Tensor]:
+    """As :func:`decode_actions`, with every bit of a row independent of the rest of the batch.
+
+    A matrix product takes another way through the processor for very few rows, and attention another way where there
+    is padding; either changes the last bits. So rows of equal prompt length go together, filled up to whole blocks by
+    repeating the last row. Which episodes share a batch depends on which worker answers first, so without this a
+    collection would not give the same bytes twice.
+    """
+    groups: dict[int, list[int]] = {}
+    for row, ids in enumerate(inputs.prompt_ids):
+        groups.setdefault(len(ids), []).append(row)
+    tokens_BD = torch.empty(len(inputs), dim, dtype=torch.long)
+    logps_BD = torch.empty(len(inputs), dim)
+    for rows in groups.values():
+        filled = rows + rows[-1:] * (-len(rows) % _ROW_BLOCK)
+        own_seeds = None if seeds is None else [seeds[row] for row in filled]
+        tokens, logps = decode_actions(model, inputs.select(filled), dim, temperature, own_seeds)
+        tokens_BD[rows], logps_BD[rows] = tokens[: len(rows)].cpu(), logps[: len(rows)].cpu()
+    return tokens_BD, logps_BD
 
 
 def _choose(logits_BV: Tensor, temperature: float, generators: Sequence[np.random.Generator]) -> Tensor:

@@ -17,7 +17,7 @@ from grape.policies.openvla.action_tokens import ActionTokenizer
 from grape.policies.openvla.adapters import merged_weights
 from grape.policies.openvla.checkpoint import CheckpointFiles
 from grape.policies.openvla.config import OpenVLAConfig
-from grape.policies.openvla.decoding import decode_actions
+from grape.policies.openvla.decoding import decode_actions, decode_rows_alike
 from grape.policies.openvla.inputs import PolicyInputs
 from grape.policies.openvla.model import OpenVLA
 from grape.policies.openvla.norm_stats import ActionNorm, choose_unnorm_key
@@ -141,7 +141,7 @@ class OpenVLAPolicy:
     def act(
         self, observations: Sequence[Observation], *, temperature: float = 0.0, seeds: Sequence[int] | None = None
     ) -> ActionBatch:
-        """Decide for each observation.
+        """Decide for each observation. On a CPU a row's result is the same, bit by bit, in any batch.
 
         Args:
             observations: ``B`` observations; instructions may differ.
@@ -166,7 +166,8 @@ class OpenVLAPolicy:
                 [observation.image for observation in observations],
                 [observation.instruction for observation in observations],
             )
-            tokens_BD, logps_BD = decode_actions(self.model, inputs, self.norm.dim, temperature, seeds)
+            decode = decode_rows_alike if self.model.device.type == "cpu" else decode_actions
+            tokens_BD, logps_BD = decode(self.model, inputs, self.norm.dim, temperature, seeds)
         finally:
             self.model.train(training)
         tokens = tokens_BD.cpu().numpy().astype(np.int32)
