@@ -12,9 +12,11 @@ ARROWS = documented_arrows((ROOT / "docs" / "architecture.md").read_text(encodin
 
 WITHOUT_TORCH = ("core", "store", "costs", "preferences", "evaluation")
 
+LEARNING, SIMULATION = frozenset({"policies", "training"}), frozenset({"envs"})
+
 HEAVY = {
-    **dict.fromkeys(("torch", "transformers", "peft", "safetensors", "tokenizers"), {"policies", "training"}),
-    **dict.fromkeys(("mujoco", "metaworld", "gymnasium"), {"envs"}),
+    **dict.fromkeys(("torch", "transformers", "peft", "safetensors", "tokenizers"), LEARNING),
+    **dict.fromkeys(("mujoco", "metaworld", "gymnasium"), SIMULATION),
 }
 """Packages that only some rooms may import, at any depth."""
 

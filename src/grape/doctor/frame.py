@@ -6,6 +6,7 @@ Run by :mod:`grape.doctor.graphics` in a process of its own: a broken graphics d
 import json
 import sys
 import time
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,7 +54,9 @@ def main(arguments: list[str]) -> int:
     except GrapeError as error:
         answer = {"failure": error.message, "hint": error.hint, "graphics": isinstance(error, SimulatorError)}
     except Exception as error:  # a graphics library may raise anything; each of it is an answer, not a crash
-        answer = {"failure": f"{type(error).__name__}: {error}", "hint": "", "graphics": True}
+        traceback.print_exc()
+        hint = f"See where it happens: python -m grape.doctor.frame {arguments[0]}"
+        answer = {"failure": f"{type(error).__name__}: {error}", "hint": hint, "graphics": True}
     sys.stdout.write("\n" + json.dumps(answer) + "\n")
     return 0
 

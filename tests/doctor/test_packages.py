@@ -1,0 +1,82 @@
+"""Declared against installed, extra by extra."""
+
+import importlib.metadata
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from grape.doctor import packages
+
+DECLARED = [
+    "numpy>=2.1",
+    'colorama; sys_platform == "win32"',
+    'tomli>=1; python_version >= "3"',
+    "torch>=2.5; extra == 'train'",
+    "peft>=0.17; extra == 'train'",
+    "mujoco>=3.3; extra == 'metaworld'",
+    "ruff; extra == 'dev'",
+]
+GOOD = {"grape-vla": "0.1.0", "numpy": "2.4.6", "tomli": "2", "torch": "2.13.0+cpu", "peft": "0.21", "mujoco": "3.3.0"}
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    table = dict(GOOD)
+
+    def version(name):
+        if name not in table:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return table[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: DECLARED)
+    return table
+
+
+def by_name(needed=frozenset()):
+    return {finding.name: finding for finding in packages.check_packages(frozenset(needed))}
+
+
+def test_requirements_by_extra():
+    groups = packages.extra_requirements(DECLARED)
+    names = {extra: [requirement.name for requirement in requirements] for extra, requirements in groups.items()}
+    assert names == {"": ["numpy", "tomli"], "train": ["torch", "peft"], "metaworld": ["mujoco"]}
+
+
+def test_everything_there(installed):
+    findings = by_name({"metaworld"})
+    assert {finding.level for finding in findings.values()} == {"ok"}
+    assert "torch 2.13.0+cpu" in findings["extra train"].found
+
+
+def test_absent_extra_is_an_error_only_when_needed(installed):
+    del installed["mujoco"]
+    assert by_name()["extra metaworld"].level == "warn"
+    finding = by_name({"metaworld"})["extra metaworld"]
+    assert finding.level == "error"
+    assert finding.found.startswith("not installed")
+    assert finding.fix == "pip install 'grape-vla[metaworld]'"
+
+
+def test_old_release_is_named(installed):
+    installed["torch"] = "2.1.0"
+    finding = by_name()["extra train"]
+    assert finding.level == "warn"
+    assert "torch is 2.1.0, not >=2.5" in finding.found
+
+
+def test_core_must_be_there(installed):
+    installed["numpy"] = "1.26"
+    assert by_name()["core packages"].level == "error"
+
+
+def test_not_installed_at_all(installed):
+    del installed["grape-vla"]
+    (finding,) = by_name().values()
+    assert (finding.level, finding.fix) == ("error", "In the checkout: make install")
+
+
+def test_every_extra_of_the_project_is_explained():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert set(project["optional-dependencies"]) - {"dev"} == set(packages._PURPOSE)
