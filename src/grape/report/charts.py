@@ -1,0 +1,304 @@
+"""Geometry of the page's charts: from numbers to positions in a drawing, without any markup.
+
+The templates draw what stands here, so that every text goes through their escaping. Positions are in the drawing's
+own units with the origin at the top left; a drawing is meant to be shown at about its own size, so that its text
+stays readable on a phone as well as on a wide screen.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["Chart", "Line", "Mark", "Point", "Tick", "line_chart", "nice_ticks", "success_chart", "thin_out"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measured value.
+
+    Attributes:
+        x: Where it lies along the horizontal axis.
+        y: The value.
+        low: Lower end of its interval, or None.
+        high: Upper end of its interval, or None.
+        hollow: Whether it is drawn as an outline, e.g. a policy that the gate did not accept.
+        note: Text shown on pointing at it.
+    """
+
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+    hollow: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A labelled place on an axis."""
+
+    position: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point in the drawing, with the ends of its whisker where it has one."""
+
+    x: float
+    y: float
+    low_y: float | None
+    high_y: float | None
+    hollow: bool
+    note: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A series in the drawing.
+
+    Attributes:
+        label: Name for the legend.
+        style: 0, 1, 2 ...: picks colour, dash pattern and shape of the marks together.
+        path: SVG path of the line.
+        faint: SVG path of the unsmoothed values, or empty.
+        marks: Points drawn as shapes; empty for long curves.
+    """
+
+    label: str
+    style: int
+    path: str
+    faint: str
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Everything a template needs to draw one chart.
+
+    Attributes:
+        key: Unique within the page; becomes part of ids.
+        title: Heading.
+        description: What the chart shows, in words, for people who do not see it.
+        unit: What the vertical axis counts.
+        width: Width of the drawing.
+        height: Height of the drawing.
+        left: Left end of the plot.
+        right: Right end of the plot.
+        top: Upper end of the plot.
+        bottom: Lower end of the plot.
+        x_ticks: Labels of the horizontal axis.
+        y_ticks: Labels of the vertical axis.
+        lines: The series.
+        dividers: Labelled vertical lines, e.g. where an iteration begins.
+    """
+
+    key: str
+    title: str
+    description: str
+    unit: str
+    width: float
+    height: float
+    left: float
+    right: float
+    top: float
+    bottom: float
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    lines: tuple[Line, ...]
+    dividers: tuple[Tick, ...] = ()
+
+
+def nice_ticks(low: float, high: float, wanted: int = 5) -> tuple[float, ...]:
+    """Round numbers that cover ``low`` to ``high`` in about ``wanted`` steps of 1, 2 or 5 times a power of ten."""
+    if not high > low:
+        padding = abs(low) * 0.1 or 1.0
+        low, high = low - padding, high + padding
+    raw = (high - low) / max(1, wanted)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= raw * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return tuple(round(index * step, 12) for index in range(first, last + 1))
+
+
+def thin_out(points: Sequence[Point], limit: int = 240) -> tuple[Point, ...]:
+    """At most ``limit`` points: means of neighbours, so that a long curve stays small on the page."""
+    if len(points) <= limit:
+        return tuple(points)
+    edges = [round(index * len(points) / limit) for index in range(limit + 1)]
+    groups = [points[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return tuple(
+        Point(math.fsum(point.x for point in group) / len(group), math.fsum(point.y for point in group) / len(group))
+        for group in groups
+    )
+
+
+def _smooth(points: Sequence[Point], width: int) -> list[Point]:
+    """Centred running mean over ``2 * width + 1`` points, narrower at the ends."""
+    result = []
+    for index, point in enumerate(points):
+        reach = min(width, index, len(points) - 1 - index)
+        window = points[index - reach : index + reach + 1]
+        result.append(Point(point.x, math.fsum(item.y for item in window) / len(window)))
+    return result
+
+
+def _label(value: float, step: float) -> str:
+    if value != 0 and (abs(value) >= 1e5 or abs(value) < 1e-4):
+        return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9)) if step > 0 else 0
+    return f"{value:.{decimals}f}".replace("-", "−")
+
+
+def _path(places: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{'L' if index else 'M'}{x:.1f} {y:.1f}" for index, (x, y) in enumerate(places))
+
+
+def line_chart(
+    key: str,
+    title: str,
+    description: str,
+    unit: str,
+    series: Sequence[tuple[str, Sequence[Point]]],
+    *,
+    dividers: Sequence[tuple[float, str]] = (),
+    x_label: str = "step",
+    width: float = 340,
+    height: float = 210,
+    y_range: tuple[float, float] | None = None,
+    styles: Sequence[int] = (),
+) -> Chart:
+    """Curves over training.
+
+    Long curves are drawn twice: the values faintly, their running mean on top.
+
+    Args:
+        key: Unique within the page.
+        title: Heading.
+        description: The chart in words.
+        unit: What the vertical axis counts.
+        series: Label and points of each curve; points with values that are not finite are left out.
+        dividers: Place and label of vertical lines.
+        x_label: Unit of the horizontal axis, put behind its last label.
+        width: Width of the drawing.
+        height: Height of the drawing.
+        y_range: Range the vertical axis covers at least; None takes it from the points.
+        styles: Style of each curve; 0, 1, 2 ... when empty.
+
+    Raises:
+        ValueError: There is no finite point.
+    """
+    finite = [(label, [p for p in points if math.isfinite(p.y) and math.isfinite(p.x)]) for label, points in series]
+    everything = [point for _, points in finite for point in points]
+    if not everything:
+        raise ValueError("no finite point")
+    x_low, x_high = min(point.x for point in everything), max(point.x for point in everything)
+    if x_high == x_low:
+        x_low, x_high = x_low - 0.5, x_high + 0.5
+    lows = [point.y for point in everything] + ([y_range[0]] if y_range else [])
+    highs = [point.y for point in everything] + ([y_range[1]] if y_range else [])
+    y_values = nice_ticks(min(lows), max(highs), 4)
+    left, right, top, bottom = 46.0, width - 10.0, 20.0 if dividers else 10.0, height - 24.0
+
+    def place(point: Point) -> tuple[float, float]:
+        x = left + (point.x - x_low) / (x_high - x_low) * (right - left)
+        y = bottom - (point.y - y_values[0]) / (y_values[-1] - y_values[0]) * (bottom - top)
+        return x, y
+
+    lines = []
+    for index, (label, points) in enumerate(finite):
+        if not points:
+            continue
+        thinned = thin_out(points)
+        faint = ""
+        if len(thinned) > 24:
+            faint = _path([place(point) for point in thinned])
+            thinned = tuple(_smooth(thinned, max(1, len(thinned) // 24)))
+        marks = tuple(Mark(*place(point), None, None, point.hollow, point.note) for point in thinned)
+        style = styles[index] if styles else index
+        lines.append(Line(label, style, _path([place(p) for p in thinned]), faint, marks if len(marks) <= 12 else ()))
+    step = y_values[1] - y_values[0]
+    x_values = [value for value in nice_ticks(x_low, x_high, 4) if x_low - 1e-9 <= value <= x_high + 1e-9]
+    x_step = x_values[1] - x_values[0] if len(x_values) > 1 else 1.0
+    x_ticks = [Tick(place(Point(value, y_values[0]))[0], _label(value, x_step)) for value in x_values]
+    if x_ticks and x_label:
+        x_ticks[-1] = Tick(x_ticks[-1].position, f"{x_label} {x_ticks[-1].label}")
+    return Chart(
+        key=key,
+        title=title,
+        description=description,
+        unit=unit,
+        width=width,
+        height=height,
+        left=left,
+        right=right,
+        top=top,
+        bottom=bottom,
+        x_ticks=tuple(x_ticks),
+        y_ticks=tuple(Tick(place(Point(x_low, value))[1], _label(value, step)) for value in y_values),
+        lines=tuple(lines),
+        dividers=tuple(Tick(place(Point(x, y_values[0]))[0], label) for x, label in dividers),
+    )
+
+
+def success_chart(
+    key: str,
+    description: str,
+    labels: Sequence[str],
+    series: Sequence[tuple[str, Sequence[Point]]],
+    *,
+    width: float,
+    height: float,
+) -> Chart:
+    """Success rates with intervals, one column a policy.
+
+    Args:
+        key: Unique within the page.
+        description: The chart in words.
+        labels: Name of each column.
+        series: Label and points of each arm; ``x`` counts columns from 0, ``y``, ``low`` and ``high`` lie in [0, 1].
+        width: Width of the drawing.
+        height: Height of the drawing.
+    """
+    left, right, top, bottom = 46.0, width - 12.0, 16.0, height - 30.0
+    column = (right - left) / max(1, len(labels))
+    spread = min(14.0, 0.5 * column / max(1, len(series)))
+
+    def y_of(value: float) -> float:
+        return bottom - min(1.0, max(0.0, value)) * (bottom - top)
+
+    lines = []
+    for index, (label, points) in enumerate(series):
+        shift = (index - (len(series) - 1) / 2) * spread
+        places = [(left + (point.x + 0.5) * column + shift, y_of(point.y)) for point in points]
+        marks = tuple(
+            Mark(
+                x,
+                y,
+                None if point.low is None else y_of(point.low),
+                None if point.high is None else y_of(point.high),
+                point.hollow,
+                point.note,
+            )
+            for (x, y), point in zip(places, points, strict=True)
+        )
+        lines.append(Line(label, index, _path(places), "", marks))
+    fits = max(4, int(column / 6.2))
+    return Chart(
+        key=key,
+        title="Success rate by iteration",
+        description=description,
+        unit="success rate",
+        width=width,
+        height=height,
+        left=left,
+        right=right,
+        top=top,
+        bottom=bottom,
+        x_ticks=tuple(
+            Tick(left + (index + 0.5) * column, label if len(label) <= fits else label[: fits - 1] + "…")
+            for index, label in enumerate(labels)
+        ),
+        y_ticks=tuple(Tick(y_of(value / 100), f"{value} %") for value in (0, 25, 50, 75, 100)),
+        lines=tuple(lines),
+    )

@@ -1,0 +1,412 @@
+"""Everything a page is made of, read from a run's folder.
+
+A file that is missing or torn costs its own part of the page: it is named under "what is missing" and the rest is
+shown. Only a folder in which nothing can be recognised is an error.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grape.core.errors import DataError, GrapeError, SettingsError
+from grape.core.files import read_json, read_jsonl
+from grape.core.preferences import PreferencePair, Score
+from grape.evaluation import EvaluationResults, read_results
+from grape.preferences import read_pairs, read_scores
+from grape.report.curves import Training
+from grape.report.folders import Folder, Round, find_folders, group_rounds, is_demonstrations, natural, round_label
+from grape.store import EpisodeStore
+
+__all__ = ["Arm", "Evaluated", "RoundContents", "RunContents", "read_contents"]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A policy and how it did.
+
+    Attributes:
+        label: The policy's name for people.
+        name: Folder of the evaluation within the run.
+        results: Its results, or None where they are not there.
+        accepted: Whether the gate let it pass; None where there was no gate.
+        verdict: The gate's sentence, or empty.
+    """
+
+    label: str
+    name: str
+    results: EvaluationResults | None
+    accepted: bool | None = None
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Policies that followed from each other by one method."""
+
+    label: str
+    policies: tuple[Evaluated, ...]
+
+
+@dataclass(frozen=True)
+class RoundContents:
+    """What one iteration left behind.
+
+    Attributes:
+        round: Its folders.
+        store: Its episodes, or None.
+        scores: Scores by episode.
+        pairs: Its pairs.
+        training: Its metrics, or None.
+    """
+
+    round: Round
+    store: EpisodeStore | None
+    scores: Mapping[str, Score]
+    pairs: tuple[PreferencePair, ...]
+    training: Training | None
+
+
+@dataclass(frozen=True)
+class RunContents:
+    """A run as far as it got.
+
+    Attributes:
+        path: The run's folder.
+        title: Its title, or empty.
+        suite: Suite of tasks, or empty.
+        tasks: Task names.
+        seed: Seed of the run, or None.
+        arms: Evaluated policies in order; the first arm is the run's own.
+        before: First policy on the test states, or None.
+        after: Last policy on the test states, or None.
+        rounds: The iterations.
+        demonstrations: Store of demonstrations, or None.
+        sft: Metrics of supervised fine-tuning, or None.
+        settings: Name and text of each settings file.
+        versions: Versions of what made the run.
+        commands: Commands that made the run.
+        gate_stopped: Why the loop stopped early, or empty.
+        missing: What is not there or cannot be read, one sentence each.
+    """
+
+    path: Path
+    title: str
+    suite: str
+    tasks: tuple[str, ...]
+    seed: int | None
+    arms: tuple[Arm, ...]
+    before: Evaluated | None
+    after: Evaluated | None
+    rounds: tuple[RoundContents, ...]
+    demonstrations: EpisodeStore | None
+    sft: Training | None
+    settings: tuple[tuple[str, str], ...]
+    versions: Mapping[str, str]
+    commands: tuple[str, ...]
+    gate_stopped: str
+    missing: tuple[str, ...]
+
+
+class _Reader:
+    """Reads what may be missing, and remembers what was."""
+
+    def __init__(self) -> None:
+        self.missing: list[str] = []
+
+    def note(self, sentence: str) -> None:
+        if sentence not in self.missing:
+            self.missing.append(sentence)
+
+    def results(self, path: Path, name: str) -> EvaluationResults | None:
+        try:
+            return read_results(path)
+        except GrapeError as error:
+            self.note(f"{name}: {error.message}")
+            return None
+
+    def store(self, path: Path | None, name: str) -> EpisodeStore | None:
+        if path is None:
+            return None
+        try:
+            return EpisodeStore.open(path)
+        except GrapeError as error:
+            self.note(f"{name}: {error.message}")
+            return None
+
+    def training(self, folder: Folder | None, label: str) -> Training | None:
+        if folder is None or not folder.product:
+            return None
+        try:
+            rows = read_jsonl(folder.path / "metrics.jsonl")
+        except GrapeError as error:
+            self.note(f"{folder.name}: {error.message}")
+            return None
+        return Training(label, [row for row in rows if isinstance(row, dict)])
+
+    def scores(self, folder: Folder | None) -> Mapping[str, Score]:
+        if folder is None or not folder.product:
+            return {}
+        try:
+            return read_scores(folder.path)
+        except GrapeError as error:
+            self.note(f"{folder.name}: {error.message}")
+            return {}
+
+    def pairs(self, folder: Folder | None) -> tuple[PreferencePair, ...]:
+        if folder is None or not folder.product:
+            return ()
+        try:
+            return read_pairs(folder.path)
+        except GrapeError as error:
+            self.note(f"{folder.name}: {error.message}")
+            return ()
+
+
+def read_contents(root: Path) -> RunContents:
+    """Read a run.
+
+    Args:
+        root: Output folder of ``grape loop`` or any folder with folders of verbs inside.
+
+    Raises:
+        SettingsError: The folder does not exist.
+        DataError: Nothing in it can be recognised.
+    """
+    if not root.is_dir():
+        raise SettingsError(f"Run folder {root} does not exist.", "Give the --out folder of 'grape loop'.")
+    folders = find_folders(root)
+    reader = _Reader()
+    loop = _loop_facts(root, reader)
+    if not folders and not loop:
+        raise DataError(
+            f"{root} holds nothing that a report could show.",
+            "Give a folder that holds output of grape loop, collect, score, pair, train or evaluate.",
+        )
+    settings = _settings_of(root, folders)
+    rounds = tuple(_read_round(found, root, reader) for found in group_rounds(folders))
+    arms = _read_arms(root, folders, loop, reader)
+    before, after = _test_policies(root, loop, arms, reader)
+    demonstrations = next((f for f in folders if f.verb == "collect" and is_demonstrations(f)), None)
+    demo_store = reader.store(None if demonstrations is None else demonstrations.path / "store", "demonstrations")
+    sft = next((folder for folder in folders if folder.verb == "sft"), None)
+    sft_training = reader.training(sft, "SFT")
+    for folder in folders:
+        if not folder.complete:
+            reader.note(f"{folder.name}: 'grape {folder.verb}' was started here and is not complete.")
+    for sentence in _not_begun(root, folders, rounds, loop):
+        reader.note(sentence)
+    stores = [item.store for item in rounds if item.store is not None] + ([demo_store] if demo_store else [])
+    results = [item.results for arm in arms for item in arm.policies if item.results is not None]
+    return RunContents(
+        path=root,
+        title=str(loop.get("title") or ""),
+        suite=str(loop.get("suite") or next((s.suite for s in stores), next((r.suite for r in results), ""))),
+        tasks=_tasks(loop, results, stores),
+        seed=seed if isinstance(seed := loop.get("seed", _run_seed(root)), int) else None,
+        arms=arms,
+        before=before,
+        after=after,
+        rounds=rounds,
+        demonstrations=demo_store,
+        sft=sft_training,
+        settings=settings,
+        versions=_versions(loop, results, stores),
+        commands=tuple(str(command) for command in loop.get("commands") or ()),
+        gate_stopped=next((str(p["stopped"]) for p in _mappings(loop.get("policies")) if p.get("stopped")), ""),
+        missing=tuple(reader.missing),
+    )
+
+
+def _loop_facts(root: Path, reader: _Reader) -> Mapping[str, Any]:
+    """Contents of ``loop.json``, or an empty mapping."""
+    if not (root / "loop.json").is_file():
+        return {}
+    try:
+        data = read_json(root / "loop.json")
+    except GrapeError as error:
+        reader.note(error.message)
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _run_settings(root: Path) -> Mapping[str, Any]:
+    """Settings in the run's own folder, or nothing."""
+    try:
+        from grape.core.runs import read_run_settings
+
+        data = read_run_settings(root)
+    except GrapeError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _run_seed(root: Path) -> Any:
+    return _run_settings(root).get("seed")
+
+
+def _read_round(found: Round, root: Path, reader: _Reader) -> RoundContents:
+    scores = reader.scores(found.score)
+    pairs = reader.pairs(found.pair)
+    if pairs and not scores and found.pair is not None:
+        elsewhere = found.pair.settings.get("scores")
+        if isinstance(elsewhere, str) and Path(elsewhere).is_dir():
+            try:
+                scores = read_scores(Path(elsewhere))
+            except GrapeError as error:
+                reader.note(f"{found.pair.name}: {error.message}")
+    lost = sum(1 for pair in pairs if pair.chosen not in scores or pair.rejected not in scores)
+    if lost:
+        reader.note(f"{found.label}: {lost} of {len(pairs)} pairs have no scores in this folder and cannot be shown.")
+    return RoundContents(
+        round=found,
+        store=reader.store(_store_path(found), found.label),
+        scores=scores,
+        pairs=pairs,
+        training=reader.training(found.train, found.label),
+    )
+
+
+def _store_path(found: Round) -> Path | None:
+    """Where the round's episodes are: beside the scores, or where scoring read them."""
+    if found.collect is not None and found.collect.product:
+        return found.collect.path / "store"
+    told = found.score.settings.get("store") if found.score is not None else None
+    if isinstance(told, str):
+        for path in (Path(told), Path(told) / "store"):
+            if (path / "episodes").is_dir():
+                return path
+    return None
+
+
+def _read_arms(root: Path, folders: Sequence[Folder], loop: Mapping[str, Any], reader: _Reader) -> tuple[Arm, ...]:
+    """Evaluated policies as the loop listed them, else every evaluation in the order of names, SFT first."""
+    listed = _mappings(loop.get("policies"))
+    if listed:
+        arms = [Arm("", _read_policies(root, listed, reader))]
+        arms += [
+            Arm(str(arm.get("label") or "another arm"), _read_policies(root, _mappings(arm.get("policies")), reader))
+            for arm in _mappings(loop.get("arms"))
+        ]
+        return tuple(arm for arm in arms if arm.policies)
+    policies = []
+    for folder in sorted(folders, key=lambda item: ("sft" not in item.name.lower(), natural(item.name))):
+        if folder.verb == "evaluate" and folder.product and not folder.name.startswith("test/"):
+            policies.append(Evaluated(_evaluation_label(folder), folder.name, reader.results(folder.path, folder.name)))
+    return (Arm("", tuple(policies)),) if policies else ()
+
+
+def _evaluation_label(folder: Folder) -> str:
+    parent, _, last = folder.name.rpartition("/")
+    if last.lower() == "sft":
+        return "SFT"
+    if last in ("evaluate", "evaluation"):
+        return round_label(parent) if parent else "evaluation"
+    return folder.path.resolve().name if folder.name == "." else last
+
+
+def _read_policies(root: Path, listed: Sequence[Mapping[str, Any]], reader: _Reader) -> tuple[Evaluated, ...]:
+    policies = []
+    for entry in listed:
+        name = str(entry.get("evaluation") or "")
+        label = str(entry.get("label") or name)
+        accepted = entry.get("accepted")
+        policies.append(
+            Evaluated(
+                label,
+                name,
+                reader.results(root / name, f"evaluation of {label}") if name else None,
+                accepted if isinstance(accepted, bool) else None,
+                str(entry.get("verdict") or ""),
+            )
+        )
+    return tuple(policies)
+
+
+def _test_policies(
+    root: Path, loop: Mapping[str, Any], arms: Sequence[Arm], reader: _Reader
+) -> tuple[Evaluated | None, Evaluated | None]:
+    """First and last policy on states of their own, as the loop names them."""
+    test = loop.get("test")
+    if not isinstance(test, dict):
+        return None, None
+    sides = []
+    policies = arms[0].policies if arms else ()
+    accepted = [policy for policy in policies if policy.accepted is not False]
+    labels = (accepted[0].label, accepted[-1].label) if accepted else ("before", "after")
+    for key, label in zip(("before", "after"), labels, strict=True):
+        name = str(test.get(key) or "")
+        sides.append(Evaluated(label, name, reader.results(root / name, f"test of {label}")) if name else None)
+    return sides[0], sides[1]
+
+
+def _settings_of(root: Path, folders: Sequence[Folder]) -> tuple[tuple[str, str], ...]:
+    """Text of the run's settings, then of every verb's that the run's own do not already nest."""
+    paths = [(".", root)] + [(folder.name, folder.path) for folder in folders if folder.name != "."]
+    texts = []
+    for name, path in paths:
+        try:
+            text = (path / "settings.yaml").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        texts.append(("the run" if name == "." else name, text))
+    return tuple(texts)
+
+
+def _not_begun(
+    root: Path, folders: Sequence[Folder], rounds: Sequence[RoundContents], loop: Mapping[str, Any]
+) -> list[str]:
+    """What a loop, or a set of folders, would still write."""
+    settings = _run_settings(root)
+    wanted = settings.get("iterations")
+    missing = []
+    if isinstance(wanted, int) and not loop:
+        present = {item.round.name for item in rounds}
+        for number in range(1, wanted + 1):
+            if f"iteration-{number}" not in present:
+                missing.append(f"Iteration {number} of {wanted} has not begun.")
+        missing.append("The final comparison on test states has not been made: the loop did not finish.")
+    for item in rounds:
+        found = item.round
+        parts = (
+            ("rollouts", found.collect),
+            ("scores", found.score),
+            ("pairs", found.pair),
+            ("training", found.train),
+            ("evaluation", found.evaluate),
+        )
+        absent = [label for label, folder in parts if folder is None]
+        if absent:
+            missing.append(f"{found.label[:1].upper()}{found.label[1:]} has no {', '.join(absent)} in this folder.")
+    if not any(folder.verb == "evaluate" and folder.product for folder in folders):
+        missing.append("No evaluation is here, so the page cannot say how good a policy is.")
+    return missing
+
+
+def _tasks(
+    loop: Mapping[str, Any], results: Sequence[EvaluationResults], stores: Sequence[EpisodeStore]
+) -> tuple[str, ...]:
+    listed = loop.get("tasks")
+    if isinstance(listed, list) and listed:
+        return tuple(str(task) for task in listed)
+    names = {name for found in results for name in found.tasks}
+    return tuple(sorted(names or {meta.task for store in stores for meta in store.metas()}))
+
+
+def _versions(
+    loop: Mapping[str, Any], results: Sequence[EvaluationResults], stores: Sequence[EpisodeStore]
+) -> Mapping[str, str]:
+    versions: dict[str, str] = {}
+    for found in results[:1]:
+        versions.update({str(key): str(value) for key, value in found.versions.items()})
+    for store in stores[:1]:
+        for meta in store.metas()[:1]:
+            versions.update({str(key): str(value) for key, value in meta.versions.items()})
+    stated = loop.get("versions")
+    if isinstance(stated, dict):
+        versions.update({str(key): str(value) for key, value in stated.items()})
+    return dict(sorted(versions.items()))

@@ -1,0 +1,171 @@
+"""Which folders of verbs lie inside a run, finished or not.
+
+A run is recognised by what its folders hold, not by how the loop names them, so a page can also be made of a single
+collection, of scores and pairs somebody made by hand, or of a loop that stopped half way.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grape.core.errors import GrapeError
+from grape.core.files import read_json
+from grape.core.runs import read_run_settings
+
+__all__ = ["Folder", "Round", "find_folders", "group_rounds", "is_demonstrations", "natural", "round_label"]
+
+# What a verb's folder holds once it has something to show.
+PRODUCTS = {
+    "collect": "store",
+    "score": "scores.jsonl",
+    "pair": "pairs.jsonl",
+    "train": "metrics.jsonl",
+    "sft": "metrics.jsonl",
+    "evaluate": "results.json",
+    "compare": "comparison.json",
+}
+_CLOSED = {"store", "policy", "checkpoints", "episodes"}  # large folders without verbs inside
+_DEPTH = 4
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that a verb wrote or is writing.
+
+    Attributes:
+        path: The folder.
+        name: Its path within the run, ``"."`` for the run itself.
+        verb: Which verb wrote it.
+        complete: Whether the verb finished.
+        product: Whether what it makes is there, at least in part.
+        settings: What the verb was told, as recorded.
+    """
+
+    path: Path
+    name: str
+    verb: str
+    complete: bool
+    product: bool
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Round:
+    """Folders that belong together: one iteration, or a single set.
+
+    Attributes:
+        label: For people, e.g. ``"iteration 2"``.
+        name: The folder they lie in, within the run.
+        collect: Rollouts.
+        score: Scores.
+        pair: Pairs.
+        train: Training.
+        evaluate: Evaluation.
+    """
+
+    label: str
+    name: str
+    collect: Folder | None = None
+    score: Folder | None = None
+    pair: Folder | None = None
+    train: Folder | None = None
+    evaluate: Folder | None = None
+
+
+def natural(text: str) -> tuple[tuple[int, str | int], ...]:
+    """Key that sorts ``iteration-2`` before ``iteration-10``."""
+    parts = re.split(r"(\d+)", text)
+    return tuple((1, int(part)) if part.isdecimal() else (0, part) for part in parts if part)
+
+
+def find_folders(root: Path) -> tuple[Folder, ...]:
+    """All folders of verbs in ``root``, ``root`` included, in natural order of their names."""
+    found = []
+    for path in _walk(root, 0):
+        folder = _recognise(root, path)
+        if folder is not None:
+            found.append(folder)
+    return tuple(sorted(found, key=lambda folder: natural(folder.name)))
+
+
+def _walk(path: Path, depth: int) -> Iterator[Path]:
+    yield path
+    if depth == _DEPTH:
+        return
+    try:
+        entries = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.is_symlink())
+    except OSError:
+        return
+    for entry in entries:
+        if entry.name not in _CLOSED and not entry.name.startswith("."):
+            yield from _walk(entry, depth + 1)
+
+
+def _recognise(root: Path, path: Path) -> Folder | None:
+    marker: Mapping[str, Any] = {}
+    if (path / "run.json").is_file():
+        try:
+            data = read_json(path / "run.json")
+            marker = data if isinstance(data, dict) else {}
+        except GrapeError:
+            marker = {}
+    verb = str(marker.get("verb", "")) or _guess(path)
+    if verb not in PRODUCTS:
+        return None
+    return Folder(
+        path=path,
+        name=path.relative_to(root).as_posix(),
+        verb=verb,
+        complete=(path / "done.json").is_file() or not marker,
+        product=(path / PRODUCTS[verb]).exists(),
+        settings=_settings(path),
+    )
+
+
+def _settings(path: Path) -> Mapping[str, Any]:
+    try:
+        data = read_run_settings(path)
+    except GrapeError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _guess(path: Path) -> str:
+    """Verb of a folder without ``run.json``, from its files."""
+    if (path / "metrics.jsonl").is_file():
+        return "sft" if "sft" in path.name.lower() else "train"
+    for verb, product in PRODUCTS.items():
+        if (path / product).exists():
+            return verb
+    return ""
+
+
+def is_demonstrations(folder: Folder) -> bool:
+    """Whether a collection holds demonstrations of experts rather than rollouts of a policy."""
+    policy = folder.settings.get("policy")
+    return policy == "expert" if policy is not None else "demo" in folder.path.name.lower()
+
+
+def group_rounds(folders: tuple[Folder, ...]) -> tuple[Round, ...]:
+    """Rollouts, scores, pairs and training that lie side by side, one round a parent folder."""
+    groups: dict[str, dict[str, Folder]] = {}
+    for folder in folders:
+        if folder.verb in ("sft", "compare") or (folder.verb == "collect" and is_demonstrations(folder)):
+            continue
+        parent = folder.name.rpartition("/")[0] or "."
+        groups.setdefault(parent, {}).setdefault(folder.verb, folder)
+    rounds = []
+    for parent in sorted(groups, key=natural):
+        members = groups[parent]
+        if {"collect", "score", "pair", "train"} & set(members):
+            rounds.append(Round(label=round_label(parent), name=parent, **members))
+    return tuple(rounds)
+
+
+def round_label(name: str) -> str:
+    """Name of a round for people: ``iteration-2`` becomes ``iteration 2``, the run's own folder ``this run``."""
+    if name == ".":
+        return "this run"
+    return re.sub(r"iteration-(\d+)", r"iteration \1", name).replace("/", " · ")

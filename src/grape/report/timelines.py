@@ -1,0 +1,209 @@
+"""What stands under a pair's videos: stage bands, constraint curves and bars of the score's terms.
+
+Both sides share one time axis of ``n_frames`` pictures, the length of their videos: the picture of state ``k`` is on
+screen from ``k / n_frames`` to ``(k + 1) / n_frames``. Both sides of a constraint share one vertical scale. Positions
+are percentages, curves are paths in a box of 1000 by 100 that the page stretches.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from grape.core.preferences import ConstraintScore, Score, StageScore
+
+__all__ = ["Band", "Bar", "CurveRow", "TermBars", "constraint_rows", "stage_bands", "term_bars"]
+
+BOX_WIDTH, BOX_HEIGHT = 1000.0, 100.0
+
+TERM_NAMES = {
+    "self": ("self-reward", "how likely the policy found its own actions"),
+    "ext": ("external reward", "how well the stages' constraints held"),
+    "success": ("success", "whether the task was solved"),
+}
+
+
+@dataclass(frozen=True)
+class Band:
+    """A stage on the time axis.
+
+    Attributes:
+        name: The stage's name.
+        number: Position among the task's stages, from 1.
+        left: Where it begins, percent of the axis.
+        width: How long it is, percent of the axis.
+        done: Whether its goal was reached.
+        cost: Its cost C_i.
+    """
+
+    name: str
+    number: int
+    left: float
+    width: float
+    done: bool
+    cost: float
+
+
+@dataclass(frozen=True)
+class CurveRow:
+    """One constraint of one side under the time axis.
+
+    Attributes:
+        stage: The stage's name.
+        name: The constraint's name.
+        kind: ``"subgoal"`` or ``"path"``.
+        path: The raw cost over time, or empty where there is none.
+        threshold_y: Height of the threshold in the box, or None where it lies outside.
+        top: Value at the upper edge of the box, with unit.
+        value: The aggregated cost with unit.
+        contribution: What the constraint adds to the stage's cost.
+        held: Whether it added nothing.
+        reached: Whether its stage was entered.
+        objectives: Objective tags.
+    """
+
+    stage: str
+    name: str
+    kind: str
+    path: str
+    threshold_y: float | None
+    top: str
+    value: str
+    contribution: float
+    held: bool
+    reached: bool
+    objectives: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One horizontal bar; positions are percentages of the bars' common width."""
+
+    value: float
+    left: float
+    width: float
+
+
+@dataclass(frozen=True)
+class TermBars:
+    """One term of the score for both sides.
+
+    Attributes:
+        key: ``"self"``, ``"ext"``, ``"success"`` or ``"total"``.
+        name: For people.
+        meaning: What the term says.
+        zero: Where zero lies, percent of the width.
+        chosen: The chosen side's bar.
+        rejected: The rejected side's bar.
+    """
+
+    key: str
+    name: str
+    meaning: str
+    zero: float
+    chosen: Bar
+    rejected: Bar
+
+
+def stage_bands(score: Score, n_frames: int) -> tuple[Band, ...]:
+    """The stages that were entered, as intervals of the time axis."""
+    bands = []
+    for number, stage in enumerate(score.stages, start=1):
+        if stage.reached and stage.end >= stage.start:
+            left = 100 * stage.start / n_frames
+            right = 100 * min(n_frames, stage.end + 1) / n_frames
+            bands.append(Band(stage.name, number, left, max(0.0, right - left), stage.done, stage.cost))
+    return tuple(bands)
+
+
+def constraint_rows(chosen: Score, rejected: Score, n_frames: int) -> tuple[tuple[CurveRow, ...], tuple[CurveRow, ...]]:
+    """Rows of both sides in the same order, stage by stage; a constraint that one side lacks is left out."""
+    left_rows, right_rows = [], []
+    others = {stage.name: stage for stage in rejected.stages}
+    for stage in chosen.stages:
+        other = others.get(stage.name)
+        if other is None:
+            continue
+        theirs = {constraint.name: constraint for constraint in other.constraints}
+        for constraint in stage.constraints:
+            if constraint.name in theirs:
+                counterpart = theirs[constraint.name]
+                top = _top(constraint, counterpart)
+                left_rows.append(_row(stage, constraint, top, n_frames))
+                right_rows.append(_row(other, counterpart, top, n_frames))
+    return tuple(left_rows), tuple(right_rows)
+
+
+def _top(one: ConstraintScore, other: ConstraintScore) -> float:
+    """Upper end of the scale that both sides of a constraint share."""
+    values = [value for value in (*one.curve, *other.curve, one.threshold, other.threshold) if math.isfinite(value)]
+    top = max([0.0, *values])
+    return top * 1.08 if top > 0 else 1.0
+
+
+def _row(stage: StageScore, constraint: ConstraintScore, top: float, n_frames: int) -> CurveRow:
+    unit = f" {constraint.unit}" if constraint.unit and constraint.unit != "1" else ""
+    threshold_y = BOX_HEIGHT * (1 - constraint.threshold / top) if 0 <= constraint.threshold <= top else None
+    return CurveRow(
+        stage=stage.name,
+        name=constraint.name,
+        kind=constraint.kind,
+        path=_curve(stage, constraint.curve, top, n_frames) if stage.reached else "",
+        threshold_y=threshold_y,
+        top=f"{top / 1.08:.3g}{unit}",
+        value=f"{constraint.cost:.3g}{unit}",
+        contribution=constraint.contribution,
+        held=constraint.contribution <= 1e-9,
+        reached=stage.reached,
+        objectives=tuple(constraint.objectives),
+    )
+
+
+def _curve(stage: StageScore, curve: Sequence[float], top: float, n_frames: int) -> str:
+    """Path through the curve's values; each state's value stands in the middle of its picture's time."""
+    if not curve:
+        return ""
+    span = stage.end - stage.start + 1
+    # Quantities of a step (speeds) have a value at every state of the stage but its first.
+    first, stride = (1, 1.0) if len(curve) == span - 1 else (0, span / len(curve))
+    path = []
+    pen_down = False
+    for index, value in enumerate(curve):
+        if not math.isfinite(value):
+            pen_down = False
+            continue
+        x = BOX_WIDTH * (stage.start + first + (index + 0.5) * stride) / n_frames
+        y = BOX_HEIGHT * (1 - min(max(value, 0.0), top) / top)
+        path.append(f"{'L' if pen_down else 'M'}{x:.1f} {y:.1f}")
+        pen_down = True
+    if len(path) == 1:  # a stage of one state: a short level line, because a lone point would be invisible
+        x, y = (float(number) for number in path[0][1:].split())
+        path = [f"M{x - 400 / n_frames:.1f} {y:.1f}", f"L{x + 400 / n_frames:.1f} {y:.1f}"]
+    return " ".join(path)
+
+
+def term_bars(chosen: Score, rejected: Score) -> tuple[TermBars, ...]:
+    """The score's terms and their sum, chosen and rejected on one scale."""
+    terms = [key for key in (*TERM_NAMES, *sorted({*chosen.terms} - {*TERM_NAMES})) if key in chosen.terms]
+    rows: list[tuple[str, float, float]] = [
+        (key, _value(chosen.terms, key), _value(rejected.terms, key)) for key in terms
+    ]
+    rows.append(("total", chosen.gcpg, rejected.gcpg))
+    values = [value for _, one, other in rows for value in (one, other)]
+    low, high = min(0.0, *values), max(0.0, *values)
+    span = (high - low) or 1.0
+    zero = 100 * -low / span
+
+    def bar(value: float) -> Bar:
+        width = 100 * abs(value) / span
+        return Bar(value, zero - width if value < 0 else zero, width)
+
+    named = {**TERM_NAMES, "total": ("GCPG reward", "the sum, by which trajectories are ranked")}
+    return tuple(
+        TermBars(key, *named.get(key, (key, "")), zero=zero, chosen=bar(one), rejected=bar(other))
+        for key, one, other in rows
+    )
+
+
+def _value(terms: Mapping[str, float], key: str) -> float:
+    value = terms.get(key, 0.0)
+    return value if math.isfinite(value) else 0.0

@@ -1,0 +1,142 @@
+"""Recorded pictures as small H.264 videos and film strips, ready to stand inside a page as data URIs.
+
+The two sides of a preference pair get videos of equal length: the shorter one holds its last picture. So both can
+loop in step in any browser, also without a script. Equal pictures give equal bytes: one encoder thread, fixed
+options, no time stamps in the container.
+"""
+
+import base64
+import fractions
+import io
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from grape.core.errors import SettingsError
+
+__all__ = ["data_uri", "encode_video", "film_strip", "frames_per_second", "load_av", "poster"]
+
+Frames = npt.NDArray[np.uint8]
+
+_QUALITIES = (23, 28, 33, 38)  # x264's constant rate factor; a higher one is tried where the bytes exceed the limit
+
+
+def load_av() -> ModuleType:
+    """PyAV, which brings the H.264 encoder.
+
+    Raises:
+        SettingsError: It is not installed.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise SettingsError(
+            f"The report's videos need PyAV, which is not installed ({error}).", "pip install 'grape-vla[report]'"
+        ) from error
+    module: ModuleType = av
+    return module
+
+
+def frames_per_second(n_frames: int) -> int:
+    """Frame rate at which ``n_frames`` pictures take about five seconds: between 4 and 30 a second."""
+    return min(30, max(4, round(n_frames / 5)))
+
+
+def encode_video(frames: Frames, *, size: int, fps: int, n_frames: int, max_bytes: int) -> bytes:
+    """MP4 with H.264 (yuv420p) of an episode's pictures.
+
+    Args:
+        frames: RGB pictures, uint8 ``(N, H, W, 3)``.
+        size: Width of the video in pixels; the height follows from the pictures, both rounded to even numbers.
+        fps: Pictures a second.
+        n_frames: Length of the video in pictures, at least ``N``; the last picture is held.
+        max_bytes: Wanted upper limit. Coarser quality is tried until the video fits; the coarsest one is returned
+            whether it fits or not.
+
+    Returns:
+        The bytes of the file.
+    """
+    height, width = frames.shape[1:3]
+    out_width = max(2, 2 * round(size / 2))
+    out_height = max(2, 2 * round(size * height / width / 2))
+    scaled = [
+        np.asarray(Image.fromarray(frame).resize((out_width, out_height), Image.Resampling.BICUBIC)) for frame in frames
+    ]
+    scaled += [scaled[-1]] * (n_frames - len(scaled))
+    data = b""
+    for quality in _QUALITIES:
+        data = _encode(scaled, out_width, out_height, fps, quality)
+        if len(data) <= max_bytes:
+            break
+    return data
+
+
+def _encode(scaled: list[Frames], width: int, height: int, fps: int, quality: int) -> bytes:
+    av = load_av()
+    target = io.BytesIO()
+    with av.open(target, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        stream: Any = container.add_stream("libx264", rate=fps)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.thread_count = 1
+        stream.codec_context.time_base = fractions.Fraction(1, fps)
+        # A key frame a second and no B-frames: seeking to a step is quick and lands on it.
+        stream.codec_context.gop_size = fps
+        stream.codec_context.max_b_frames = 0
+        stream.options = {
+            "crf": str(quality),
+            "preset": "medium",
+            "threads": "1",
+            "flags": "+bitexact",
+            "x264-params": "threads=1:lookahead-threads=1",
+        }
+        for index, picture in enumerate(scaled):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = index
+            frame.time_base = fractions.Fraction(1, fps)
+            for packet in stream.encode(frame):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return target.getvalue()
+
+
+def film_strip(frames: Frames, *, cells: int, n_frames: int, height: int = 96) -> tuple[bytes, int]:
+    """JPEG of evenly spaced pictures side by side, as they lie under the video's time axis.
+
+    Args:
+        frames: RGB pictures, uint8 ``(N, H, W, 3)``.
+        cells: Pictures that fit the whole axis.
+        n_frames: Length of the axis in pictures, at least ``N``.
+        height: Height of the strip in pixels.
+
+    Returns:
+        The JPEG's bytes and the number of cells in it: those whose middle lies before the episode's end, at least one.
+    """
+    places = [int((cell + 0.5) * n_frames / cells) for cell in range(cells)]
+    kept = [place for place in places if place < len(frames)] or [0]
+    width = max(1, round(height * frames.shape[2] / frames.shape[1]))
+    strip = Image.new("RGB", (width * len(kept), height))
+    for cell, place in enumerate(kept):
+        picture = Image.fromarray(frames[place]).resize((width, height), Image.Resampling.BICUBIC)
+        strip.paste(picture, (cell * width, 0))
+    return _jpeg(strip), len(kept)
+
+
+def poster(frame: Frames, *, size: int) -> bytes:
+    """JPEG of one picture ``(H, W, 3)``, ``size`` pixels wide, shown until the video plays."""
+    height = max(1, round(size * frame.shape[0] / frame.shape[1]))
+    return _jpeg(Image.fromarray(frame).resize((size, height), Image.Resampling.BICUBIC))
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    target = io.BytesIO()
+    image.save(target, "JPEG", quality=80, optimize=True)
+    return target.getvalue()
+
+
+def data_uri(kind: str, data: bytes) -> str:
+    """``data:`` address that holds ``data`` of media type ``kind``, e.g. ``"video/mp4"``."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
