@@ -1,0 +1,67 @@
+"""Styles of scripted operators, shared by all suites.
+
+An expert of a suite says what it would do; the operator's style decides where it aims and how exactly its hand
+follows. Demonstrations of mixed styles let a cloned policy both succeed and fail from one initial state, which is
+what preference pairs are made of.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from grape.core.errors import require_known
+from grape.core.seeds import derive_rng
+
+__all__ = ["NOISE_STD", "OPERATORS", "SLOPPY_OFFSET", "Operator"]
+
+OPERATORS = ("clean", "noisy", "sloppy")
+"""``clean`` follows the script; ``noisy`` shakes; ``sloppy`` aims beside the target for the whole episode."""
+
+NOISE_STD = 0.2
+"""Standard deviation of the noisy operator's translation, in units of the action."""
+
+SLOPPY_OFFSET = 0.08
+"""Horizontal distance in metres between the target and the point at which the sloppy operator aims."""
+
+
+class Operator:
+    """One operator during one episode.
+
+    Args:
+        style: One of :data:`OPERATORS`.
+        seed: Seed of the noise and of the sloppy operator's direction.
+
+    Attributes:
+        aim_offset: Where the operator aims relative to the true target, metres, float64 ``(3,)``; constant over the
+            episode and zero unless sloppy.
+
+    Raises:
+        SettingsError: The style is unknown.
+    """
+
+    def __init__(self, style: str, seed: int) -> None:
+        require_known("operator", style, OPERATORS)
+        self._noisy = style == "noisy"
+        self._rng = derive_rng(seed, "operator", style)
+        self.aim_offset: npt.NDArray[np.float64] = np.zeros(3)
+        if style == "sloppy":
+            angle = self._rng.uniform(0.0, 2.0 * math.pi)
+            self.aim_offset = SLOPPY_OFFSET * np.array([math.cos(angle), math.sin(angle), 0.0])
+
+    def perform(self, wanted: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Turn what the script wants into what is executed and what is to be learnt.
+
+        Args:
+            wanted: The script's action ``(D,)``, translation first; may exceed [-1, 1].
+
+        Returns:
+            Executed action and label, float32 ``(D,)`` within [-1, 1]. They differ only for the noisy operator, whose
+            label is the action without noise: noise moves the state, the label says how to recover from there.
+        """
+        label = np.clip(wanted, -1.0, 1.0).astype(np.float32)
+        if not self._noisy:
+            return label.copy(), label
+        executed = label.copy()
+        executed[:3] += self._rng.normal(0.0, NOISE_STD, size=3).astype(np.float32)
+        return np.clip(executed, -1.0, 1.0), label

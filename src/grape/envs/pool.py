@@ -1,0 +1,275 @@
+"""Worker processes that step many environments at once, and that may crash or hang without taking the run along."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import wait as wait_readable
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from grape.core.tasks import Task
+from grape.envs.base import Snapshot
+from grape.envs.wire import receive, send, snapshot_from_wire
+
+__all__ = ["GroupReply", "WorkerPool"]
+
+_SINGLE_THREADED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_LAST_WORDS = 2000  # characters of a dead worker's standard error that are quoted
+
+Actions = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class GroupReply:
+    """A worker's answer about its group.
+
+    Attributes:
+        group_id: The group.
+        snapshots: One a lane; None for lanes that were not stepped, empty after a failure.
+        failure: None, or what went wrong. The group is over then and its worker has been replaced; the caller may
+            start the group again from its beginning.
+        expert_actions: Where the worker's experts acted: executed and clean actions, float32 ``(L, D)`` each, zero
+            for lanes that were not stepped.
+    """
+
+    group_id: int
+    snapshots: tuple[Snapshot | None, ...]
+    failure: str | None = None
+    expert_actions: tuple[Actions, Actions] | None = None
+
+
+class _Worker:
+    """One process with its socket, and the group it serves."""
+
+    def __init__(self, suite_name: str) -> None:
+        self.group_id: int | None = None
+        self.about = ""
+        self.deadline: float | None = None  # set while an answer is due
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill
+        self.link, theirs = socket.socketpair()
+        environment = dict(os.environ) | dict.fromkeys(_SINGLE_THREADED, "1")
+        environment["PYTHONPATH"] = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "grape.envs.worker", str(theirs.fileno()), suite_name, str(os.getpid())],
+                pass_fds=[theirs.fileno()],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # simulators greet; standard output belongs to results
+                stderr=self._stderr,
+            )
+
+    def ask(self, timeout: float, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]] | None = None) -> None:
+        """Send a request and expect the answer within ``timeout`` seconds."""
+        self.deadline = time.monotonic() + timeout
+        self.link.settimeout(timeout)
+        with contextlib.suppress(OSError):  # a dead worker: reading the answer will say so
+            send(self.link, header, arrays)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self.link.close()
+        self._stderr.close()
+
+    def last_words(self) -> str:
+        """How the process ended and the end of what it wrote to standard error; call before :meth:`kill`."""
+        try:
+            code = self._process.wait(timeout=5.0)
+        except subprocess.TimeoutExpired:
+            ended = "closed its connection"
+        else:
+            ended = f"was killed by signal {-code}" if code < 0 else f"left with code {code}"
+        size = self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, size - _LAST_WORDS))
+        words = self._stderr.read().decode(errors="replace").strip()
+        return f"{ended}; its last words: {words}" if words else ended
+
+
+class WorkerPool:
+    """Processes that each run one group of episodes at a time; see the package's documentation of groups.
+
+    A group is up to ``lanes`` episodes of one task that advance in lock-step in one worker. The pool never blocks but
+    in :meth:`wait`. What a group yields depends on its task, initial states, experts and actions alone, not on the
+    worker or on how many there are.
+
+    Args:
+        suite_name: Registered name of the suite.
+        workers: Number of processes, at least 1.
+        lanes: Most episodes a group may have, at least 1.
+        timeout: Seconds of silence after which a worker counts as hung.
+
+    Raises:
+        ValueError: ``workers`` or ``lanes`` is less than 1.
+    """
+
+    def __init__(self, suite_name: str, workers: int, lanes: int, timeout: float = 120.0) -> None:
+        if workers < 1 or lanes < 1:
+            raise ValueError(f"a pool needs at least one worker and one lane, not {workers} and {lanes}")
+        self._suite_name = suite_name
+        self._lanes = lanes
+        self._timeout = timeout
+        self._workers: list[_Worker] = []
+        try:
+            for _ in range(workers):
+                self._workers.append(_Worker(suite_name))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "WorkerPool":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def idle(self) -> int:
+        """Number of workers without a group."""
+        return sum(worker.group_id is None for worker in self._workers)
+
+    def start(
+        self,
+        group_id: int,
+        task: Task,
+        initial_states: Sequence[int],
+        experts: Sequence[tuple[str, int]] | None = None,
+    ) -> None:
+        """Give a group to an idle worker; the answer holds the snapshots of the initial states.
+
+        Args:
+            group_id: Any number that no running group has.
+            task: The task of all episodes.
+            initial_states: One a lane, 1 to ``lanes``.
+            experts: Operator and seed a lane where experts act; None where actions will be given.
+
+        Raises:
+            RuntimeError: No worker is idle.
+            ValueError: The number of lanes does not fit, or the group is running already.
+        """
+        if not 1 <= len(initial_states) <= self._lanes or (experts is not None and len(experts) != len(initial_states)):
+            raise ValueError(f"a group has 1 to {self._lanes} initial states and as many experts or none")
+        if any(worker.group_id == group_id for worker in self._workers):
+            raise ValueError(f"group {group_id} is running already")
+        worker = next((worker for worker in self._workers if worker.group_id is None), None)
+        if worker is None:
+            raise RuntimeError("no worker is idle")
+        worker.group_id = group_id
+        worker.about = f"task {task.id}, initial states {', '.join(map(str, initial_states))}"
+        request = {
+            "kind": "start",
+            "task": task.index,
+            "initial_states": [int(state) for state in initial_states],
+            "experts": None if experts is None else [[operator, int(seed)] for operator, seed in experts],
+        }
+        worker.ask(self._timeout, request)
+
+    def step(self, group_id: int, actions: Actions | None, active: Sequence[bool]) -> None:
+        """Step the active lanes of a group by one decision.
+
+        Args:
+            group_id: A group whose last answer was received.
+            actions: float32 ``(L, D)``; None to let the worker's experts act.
+            active: One flag a lane.
+
+        Raises:
+            KeyError: The group is not running, e.g. because it failed.
+            RuntimeError: An answer of the group is still due.
+        """
+        worker = self._worker_of(group_id)
+        if worker.deadline is not None:
+            raise RuntimeError(f"group {group_id} has not answered yet")
+        arrays = None if actions is None else {"actions": np.asarray(actions, dtype=np.float32)}
+        worker.ask(self._timeout, {"kind": "step", "active": [bool(flag) for flag in active]}, arrays)
+
+    def finish(self, group_id: int) -> None:
+        """Free the worker of a group; nothing happens if the group failed and is over already.
+
+        Raises:
+            RuntimeError: An answer of the group is still due.
+        """
+        for worker in self._workers:
+            if worker.group_id == group_id:
+                if worker.deadline is not None:
+                    raise RuntimeError(f"group {group_id} has not answered yet")
+                worker.group_id = None
+
+    def wait(self) -> list[GroupReply]:
+        """Block until at least one worker answered, died or hung.
+
+        Returns:
+            The answers there are, in order of workers.
+
+        Raises:
+            RuntimeError: No answer is due.
+        """
+        due = [worker for worker in self._workers if worker.deadline is not None]
+        if not due:
+            raise RuntimeError("no answer is due: start or step a group first")
+        replies: list[GroupReply] = []
+        while not replies:
+            patience = min(worker.deadline for worker in due if worker.deadline is not None) - time.monotonic()
+            readable = wait_readable([worker.link for worker in due], max(0.0, patience))
+            now = time.monotonic()
+            for worker in due:
+                if worker.link in readable:
+                    replies.append(self._read(worker))
+                elif worker.deadline is not None and worker.deadline <= now:
+                    replies.append(self._give_up(worker, f"gave no sign of life for {self._timeout:g} s"))
+        return replies
+
+    def close(self) -> None:
+        """End all workers at once; they hold nothing that would have to be saved."""
+        for worker in self._workers:
+            worker.kill()
+        self._workers.clear()
+
+    def _worker_of(self, group_id: int) -> _Worker:
+        for worker in self._workers:
+            if worker.group_id == group_id:
+                return worker
+        raise KeyError(f"group {group_id} is not running")
+
+    def _read(self, worker: _Worker) -> GroupReply:
+        try:
+            header, arrays = receive(worker.link)
+        except EOFError:
+            return self._give_up(worker, worker.last_words())
+        except TimeoutError:
+            return self._give_up(worker, f"stopped in the middle of an answer for {self._timeout:g} s")
+        if header["failure"] is not None:
+            return self._give_up(worker, f"failed: {header['failure']}")
+        worker.deadline = None
+        assert worker.group_id is not None
+        snapshots = tuple(
+            None
+            if lane is None
+            else snapshot_from_wire(lane, {name: arrays[key] for key, name in _pictures_of(index, arrays)})
+            for index, lane in enumerate(header["lanes"])
+        )
+        acted = (arrays["executed"], arrays["clean"]) if "executed" in arrays else None
+        return GroupReply(worker.group_id, snapshots, expert_actions=acted)
+
+    def _give_up(self, worker: _Worker, reason: str) -> GroupReply:
+        """Replace a worker, and tell what became of its group."""
+        assert worker.group_id is not None
+        worker.kill()
+        self._workers[self._workers.index(worker)] = _Worker(self._suite_name)
+        return GroupReply(worker.group_id, (), failure=f"The simulator of {worker.about} {reason}")
+
+
+def _pictures_of(lane: int, arrays: dict[str, npt.NDArray[Any]]) -> list[tuple[str, str]]:
+    """Key and name of each picture of a lane."""
+    prefix = f"{lane}."
+    return [(key, key.removeprefix(prefix)) for key in arrays if key.startswith(prefix)]

@@ -1,0 +1,81 @@
+"""Suites by name, and tasks by selection.
+
+Suites of other distributions register a class or factory without arguments under the entry-point group
+``grape.suites``. A suite's module is imported when the suite is asked for, its simulator only when an environment is.
+"""
+
+import importlib
+import re
+from importlib import metadata
+
+from grape.core.errors import SettingsError, did_you_mean, require_known
+from grape.core.tasks import Task
+from grape.envs.base import Suite
+
+__all__ = ["get_suite", "select_tasks", "suite_names"]
+
+_GROUP = "grape.suites"
+_BUILTIN = {
+    "metaworld": ("grape.envs.metaworld.suite", "MetaWorldSuite"),
+    "toy": ("grape.envs.toy", "ToySuite"),
+}
+
+
+def suite_names() -> tuple[str, ...]:
+    """Names of all suites, built in or from entry points, sorted."""
+    return tuple(sorted({*_BUILTIN, *(point.name for point in metadata.entry_points(group=_GROUP))}))
+
+
+def get_suite(name: str) -> Suite:
+    """Suite registered under ``name``.
+
+    Raises:
+        SettingsError: The name is unknown, or the plugin that registered it cannot be loaded.
+    """
+    if name in _BUILTIN:
+        module, attribute = _BUILTIN[name]
+        suite: Suite = getattr(importlib.import_module(module), attribute)()
+        return suite
+    require_known("suite", name, suite_names())
+    (point, *_) = metadata.entry_points(group=_GROUP, name=name)
+    try:
+        plugin: Suite = point.load()()
+    except Exception as error:
+        raise SettingsError(
+            f"Suite {name!r} is registered as {point.value!r} but cannot be loaded: {type(error).__name__}: {error}.",
+            "Mend or uninstall the package that registers it.",
+        ) from error
+    return plugin
+
+
+def select_tasks(suite: Suite, selection: str) -> tuple[Task, ...]:
+    """Tasks named by a selection, ordered by index and without duplicates.
+
+    Args:
+        suite: The suite to choose from.
+        selection: Empty for all tasks; otherwise indices, ranges (both ends included) and names separated by commas,
+            e.g. ``"0,2"``, ``"0-3"`` or ``"drawer-open,faucet-open"``.
+
+    Raises:
+        SettingsError: A name is unknown, an index is out of range, or a part is empty.
+    """
+    tasks = suite.tasks
+    if not selection.strip():
+        return tasks
+    by_name = {task.name: task for task in tasks}
+    chosen: set[int] = set()
+    for part in (part.strip() for part in selection.split(",")):
+        span = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        if part in by_name:
+            chosen.add(by_name[part].index)
+        elif span:
+            first, last = int(span[1]), int(span[2] or span[1])
+            if last < first or last >= len(tasks):
+                raise SettingsError(
+                    f"Task selection {part!r} does not fit suite {suite.name!r}.",
+                    f"Its tasks are numbered 0 to {len(tasks) - 1}; a range goes upwards.",
+                )
+            chosen.update(range(first, last + 1))
+        else:
+            raise SettingsError(f"Unknown task {part!r} in suite {suite.name!r}.", did_you_mean(part, by_name))
+    return tuple(task for task in tasks if task.index in chosen)

@@ -1,0 +1,296 @@
+"""The suite ``toy``: a flat world in numpy for fast tests of everything that does not need physics.
+
+A gripper slides over a table of 40 x 40 cm and touches squares. It keeps the habits of the real suites (7-D action,
+keypoints, signals, pictures, privileged state), resets and steps in a fraction of a millisecond and is exact.
+
+For tests of pools and retries the environment variable ``GRAPE_FAULT`` makes it misbehave once or always::
+
+    GRAPE_FAULT=<crash|hang|error>:<task>:<initial state>:<decision>[:<marker file>]
+
+Decision 0 is the reset. With a marker file the fault happens only while that file is absent, and creates it.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from grape.core.errors import SettingsError
+from grape.core.seeds import derive_rng
+from grape.core.tasks import ActionSpace, Task
+from grape.envs.base import Environment, Expert, Snapshot
+from grape.envs.operators import OPERATORS, Operator
+
+__all__ = ["ToyEnvironment", "ToyExpert", "ToySuite"]
+
+_N_INITIAL_STATES = 10_000
+_MAX_STEPS = 8
+_TABLE = 0.2  # half of the table's width, metres
+_STEP = 0.08  # metres a decision at full action
+_RADIUS = 0.03  # within which a goal counts as reached, metres
+_BLOCK_HALF = 0.03  # half of the block's width, metres
+_PUSH = 0.12  # how far the block has to go, metres
+_HEIGHT = 0.02  # of everything, metres
+_IMAGE = 64  # pixels
+_DISPLAY_FACTOR = 2
+
+_RED, _BLUE = (210, 40, 40), (40, 60, 210)
+_GREEN, _GOAL = (60, 160, 60), (170, 210, 170)
+_TABLE_COLOUR, _OPEN, _CLOSED = (225, 220, 205), (20, 20, 20), (110, 110, 110)
+
+_TASKS = (
+    Task("toy", 0, "reach-red", "reach the red square", _MAX_STEPS),
+    Task("toy", 1, "reach-blue", "reach the blue square", _MAX_STEPS),
+    Task("toy", 2, "push-block", "push the block right", _MAX_STEPS),
+)
+
+_ACTION_SPACE = ActionSpace(
+    names=("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"),
+    low=(-1.0,) * 7,
+    high=(1.0,) * 7,
+    gripper="+1 closes",
+    rotation="none",
+    control_hz=10.0,
+    notes=("dz and rotations are ignored", "translation in units of 8 cm a decision"),
+)
+
+Float64 = npt.NDArray[np.float64]
+
+
+class ToyEnvironment:
+    """One episode at a time; see :class:`~grape.envs.base.Environment`.
+
+    Args:
+        task: A task of the suite.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._fault = _Fault.from_environment(task)
+        self._initial_state = self._decision = -1
+        self._gripper: Float64 = np.zeros(2)
+        self._opening = 1.0
+        self._squares: dict[str, Float64] = {}
+        self._start: Float64 = np.zeros(2)
+        self._goal: Float64 = np.zeros(2)
+
+    def reset(self, initial_state: int) -> Snapshot:
+        """Start from an initial state.
+
+        Raises:
+            SettingsError: There is no such initial state.
+        """
+        if not 0 <= initial_state < _N_INITIAL_STATES:
+            raise SettingsError(
+                f"Task {self._task.id} has no initial state {initial_state}.",
+                f"Choose from 0 to {_N_INITIAL_STATES - 1}.",
+            )
+        self._initial_state, self._decision = initial_state, 0
+        self._fault.strike(initial_state, 0)
+        rng = derive_rng("toy", self._task.name, initial_state)
+        self._opening = 1.0
+        if self._task.name == "push-block":
+            self._gripper = rng.uniform((-0.18, -0.15), (-0.12, 0.15))
+            block = rng.uniform((-0.05, -0.12), (0.02, 0.12))
+            self._squares = {"block": block}
+            self._start, self._goal = block, block + np.array([_PUSH, 0.0])
+        else:
+            self._gripper = rng.uniform((-0.05, -0.18), (0.05, -0.12))
+            left = rng.uniform((-0.18, 0.0), (-0.06, 0.18))
+            right = rng.uniform((0.06, 0.0), (0.18, 0.18))
+            red, blue = (left, right) if rng.random() < 0.5 else (right, left)
+            self._squares = {"red": red, "blue": blue}
+            self._start = self._gripper
+            self._goal = red if self._task.name == "reach-red" else blue
+        return self._snapshot()
+
+    def step(self, action: npt.NDArray[np.float32]) -> Snapshot:
+        """Apply one decision, float32 ``(7,)``; only dx, dy and the gripper matter.
+
+        Raises:
+            RuntimeError: ``reset`` was not called.
+        """
+        if self._decision < 0:
+            raise RuntimeError("reset must be called before step")
+        self._decision += 1
+        self._fault.strike(self._initial_state, self._decision)
+        held = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
+        before = self._gripper
+        self._gripper = np.clip(before + _STEP * held[:2], -_TABLE, _TABLE)
+        self._opening = float(held[6] <= 0)
+        if "block" in self._squares:
+            self._squares["block"] = _pushed(self._squares["block"], before, self._gripper)
+        return self._snapshot()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _snapshot(self) -> Snapshot:
+        thing = self._squares.get("block", self._gripper)
+        distance = float(np.linalg.norm(thing - self._goal))
+        way = float(np.linalg.norm(self._start - self._goal))
+        gap = float(np.max(np.abs(self._gripper - thing)))
+        touching = float("block" in self._squares and gap <= _BLOCK_HALF + 1e-6)
+        success = distance <= _RADIUS
+        image = self._draw()
+        finger: Float64 = np.array([0.0, 0.01 * (0.5 + self._opening)])
+        keypoints = {
+            "gripper": self._gripper,
+            "finger_left": self._gripper + finger,
+            "finger_right": self._gripper - finger,
+            "object": thing,
+            "object_start": self._start,
+            "goal": self._goal,
+        }
+        return Snapshot(
+            image=image,
+            proprio=np.array([*self._gripper, _HEIGHT, self._opening], dtype=np.float32),
+            keypoints={name: np.array([*point, _HEIGHT], dtype=np.float32) for name, point in keypoints.items()},
+            signals={
+                "gripper_opening": self._opening,
+                "grasped": 0.0,
+                "touching": touching,
+                "opened": float(np.clip(1.0 - distance / way, 0.0, 1.0)),
+                "object_to_goal": distance,
+                "success": float(success),
+            },
+            success=success,
+            display=image.repeat(_DISPLAY_FACTOR, axis=0).repeat(_DISPLAY_FACTOR, axis=1),
+            privileged={"gripper": self._gripper, "object": thing, "goal": self._goal},
+        )
+
+    def _draw(self) -> npt.NDArray[np.uint8]:
+        image = np.empty((_IMAGE, _IMAGE, 3), dtype=np.uint8)
+        image[:] = _TABLE_COLOUR
+        if "block" in self._squares:
+            _fill(image, self._goal, _BLOCK_HALF, _GOAL)
+            _fill(image, self._squares["block"], _BLOCK_HALF, _GREEN)
+        else:
+            _fill(image, self._squares["red"], _RADIUS, _RED)
+            _fill(image, self._squares["blue"], _RADIUS, _BLUE)
+        _fill(image, self._gripper, 0.012, _OPEN if self._opening else _CLOSED)
+        return image
+
+
+def _pushed(block: Float64, before: Float64, after: Float64) -> Float64:
+    """Where the block is after the gripper went from ``before`` to ``after``: moved along x if met from its left."""
+    meets = abs(after[1] - block[1]) <= _BLOCK_HALF and before[0] <= block[0] - _BLOCK_HALF + 1e-9
+    edge = after[0] + _BLOCK_HALF
+    if meets and edge > block[0]:
+        return np.array([min(edge, _TABLE), block[1]])
+    return block
+
+
+def _fill(image: npt.NDArray[np.uint8], centre: Float64, half: float, colour: tuple[int, int, int]) -> None:
+    """Draw a square; x grows to the right, y upwards."""
+    scale = _IMAGE / (2 * _TABLE)
+    left, right = (round((centre[0] + sign * half + _TABLE) * scale) for sign in (-1, 1))
+    top, bottom = (round((_TABLE - centre[1] + sign * half) * scale) for sign in (-1, 1))
+    image[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = colour
+
+
+class ToyExpert:
+    """Scripted operator; see :class:`~grape.envs.base.Expert`.
+
+    Args:
+        task: The task.
+        style: One of :data:`grape.envs.operators.OPERATORS`.
+        seed: Seed of the operator.
+    """
+
+    def __init__(self, task: Task, style: str, seed: int) -> None:
+        self._pushes = task.name == "push-block"
+        self._operator = Operator(style, seed)
+
+    def act(self, snapshot: Snapshot) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Executed action and label, float32 ``(7,)`` each."""
+        offset = self._operator.aim_offset[:2]
+        gripper = snapshot.privileged["gripper"] - offset
+        aim = snapshot.privileged["goal"]
+        if self._pushes:
+            block = snapshot.privileged["object"]
+            behind = block - np.array([_BLOCK_HALF + 0.01, 0.0])
+            aligned = abs(gripper[1] - block[1]) <= _BLOCK_HALF / 2
+            aim = aim - np.array([_BLOCK_HALF, 0.0]) if aligned else behind
+        action = np.zeros(7)
+        action[:2] = (aim - gripper) / _STEP
+        action[6] = 1.0 if self._pushes else -1.0
+        return self._operator.perform(action)
+
+
+class ToySuite:
+    """Three tasks on a flat table; see :class:`~grape.envs.base.Suite`."""
+
+    @property
+    def name(self) -> str:
+        """Registered name."""
+        return "toy"
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """All tasks by index."""
+        return _TASKS
+
+    @property
+    def action_space(self) -> ActionSpace:
+        """The contract of actions."""
+        return _ACTION_SPACE
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """Styles of expert."""
+        return OPERATORS
+
+    def n_initial_states(self, task: Task) -> int:
+        """How many different initial states the task has."""
+        return _N_INITIAL_STATES
+
+    def versions(self) -> Mapping[str, str]:
+        """Version of this world; it grows when trajectories change."""
+        return {"toy": "1"}
+
+    def make_environment(self, task: Task) -> Environment:
+        """New environment of a task."""
+        return ToyEnvironment(task)
+
+    def make_expert(self, task: Task, operator: str, seed: int) -> Expert:
+        """Scripted expert for one episode.
+
+        Raises:
+            SettingsError: The operator is unknown.
+        """
+        return ToyExpert(task, operator, seed)
+
+
+class _Fault:
+    """A fault asked for by ``GRAPE_FAULT``; see the module's docstring."""
+
+    def __init__(self, kind: str = "", initial_state: int = -1, decision: int = -1, marker: Path | None = None) -> None:
+        self._kind = kind
+        self._when = (initial_state, decision)
+        self._marker = marker
+
+    @classmethod
+    def from_environment(cls, task: Task) -> "_Fault":
+        kind, name, state, decision, *marker = (os.environ.get("GRAPE_FAULT", "") + ":::").split(":")[:5]
+        if name != task.name:
+            return cls()
+        return cls(kind, int(state), int(decision), Path(marker[0]) if marker and marker[0] else None)
+
+    def strike(self, initial_state: int, decision: int) -> None:
+        """Misbehave if now is the time."""
+        if (initial_state, decision) != self._when:
+            return
+        if self._marker is not None:
+            if self._marker.exists():
+                return
+            self._marker.touch()
+        if self._kind == "crash":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self._kind == "hang":
+            time.sleep(3600)
+        raise RuntimeError(f"fault {self._kind!r} asked for by GRAPE_FAULT")
