@@ -10,9 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from grape.evaluation.statistics import wilson_interval
+
 __all__ = [
     "detectable_difference",
     "detectable_state_difference",
+    "interval_table",
     "mcnemar_power",
     "paired_episodes_needed",
     "paired_states_needed",
@@ -118,7 +121,7 @@ def detectable_state_difference(states: int, deviation: float, power: float = 0.
 
 
 def unpaired_episodes_needed(rate_a: float, rate_b: float, power: float = 0.8, alpha: float = 0.05) -> int:
-    """Episodes *of each policy* when initial states cannot be shared (Fleiss, Levin and Paik 2003, eq. 4.14).
+    """Episodes *of each policy* when initial states cannot be shared (Fleiss, Levin and Paik 2003, ch. 4).
 
     Args:
         rate_a: Success rate of one policy, in [0, 1].
@@ -176,6 +179,18 @@ def planning_table(power: float = 0.8, alpha: float = 0.05) -> str:
             possible = share >= difference
             cells.append(f"{paired_episodes_needed(difference, share, power, alpha)}" if possible else "-")
         cells.append(str(unpaired_episodes_needed(0.5 - difference / 2, 0.5 + difference / 2, power, alpha)))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def interval_table() -> str:
+    """Markdown table of 95 % Wilson intervals in percent, for docs/statistics.md."""
+    rates = (0.5, 0.8, 0.9, 1.0)
+    head = ["episodes", *(f"{rate:.0%} succeed" for rate in rates)]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for episodes in (10, 20, 50, 100, 200, 500):
+        bounds = [wilson_interval(rate * episodes, episodes) for rate in rates]
+        cells = [str(episodes), *(f"{100 * low:.0f} to {100 * high:.0f}" for low, high in bounds)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -170,7 +170,7 @@ def cluster_sums(values: npt.ArrayLike, clusters: Sequence[Hashable]) -> Floats:
 def sign_flip_test(
     differences: npt.ArrayLike, alternative: Alternative = "two-sided", *, draws: int = 100_000, seed: int = 0
 ) -> float:
-    """Sign-flip (paired permutation) test of "no difference" over independent units (Fisher 1935, section 21).
+    """Sign-flip (paired permutation) test of "no difference" over independent units (Fisher 1935).
 
     If A and B are exchangeable on every unit, each unit's difference could as well have had the other sign. Whole
     numbers (successes of B minus A a state) are counted exactly by convolution, so no sampling noise and any number
@@ -231,7 +231,7 @@ def _flip_whole(sizes: npt.NDArray[np.int64], observed: int, *, two_sided: bool)
 
 
 def tango_interval(only_a: float, only_b: float, pairs: float, confidence: float = 0.95) -> Interval:
-    """Score interval of the difference ``p_B - p_A`` from paired outcomes (Tango 1998, Stat. Med. 17:891, eq. 7-11).
+    """Score interval of the difference ``p_B - p_A`` from paired outcomes (Tango 1998, Stat. Med. 17:891).
 
     It inverts the score test, so it stays honest where few or no pairs differ: two policies that agreed on all of 50
     states still get -7 to +7 points, where a bootstrap would claim 0 to 0.
@@ -313,9 +313,8 @@ def paired_difference_interval(
     state_sums, state_counts = _group(state_codes, values), _group(state_codes, np.ones(len(values)))
     if np.count_nonzero(state_sums) < FEWEST_DISCORDANT:
         state_means = state_sums / state_counts
-        interval = tango_interval(
-            -state_means[state_means < 0].sum(), state_means[state_means > 0].sum(), len(state_sums), confidence
-        )
+        loss, gain = float(-state_means[state_means < 0].sum()), float(state_means[state_means > 0].sum())
+        interval = tango_interval(loss, gain, len(state_sums), confidence)
         return DifferenceInterval(*interval, "score interval (Tango 1998)", len(state_sums))
     task_of_state = _codes([task for task, _ in dict.fromkeys(keys)])
     n_tasks = int(task_of_state.max()) + 1

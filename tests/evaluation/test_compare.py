@@ -1,0 +1,321 @@
+"""Comparing two evaluations: pairing, verdict, wording, gate, several seeds."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from grape.core.errors import CompatibilityError, DataError, SettingsError
+from grape.core.events import SilentReporter
+from grape.evaluation import (
+    CompareSettings,
+    EpisodeOutcome,
+    EvaluationResults,
+    PairedOutcomes,
+    compare_results,
+    gate_decision,
+    pair_results,
+    run_compare,
+    seed_study,
+    write_results,
+)
+from grape.evaluation.statistics import mcnemar_exact
+from grape.evaluation.wording import p_text, points
+
+
+def results(
+    successes: Iterable[bool],
+    tasks: Sequence[str] = ("push",),
+    samples: int = 1,
+    first: int = 100,
+    **facts: Any,
+) -> EvaluationResults:
+    """Results whose outcomes run over tasks, then states, then samples."""
+    flags = list(successes)
+    states = len(flags) // (len(tasks) * samples)
+    keys = [(t, first + i, k) for t in tasks for i in range(states) for k in range(samples)]
+    values = {"suite": "toy", "policy": "p", "policy_hash": "", "temperature": 0.0, "seed": 0, "versions": {}} | facts
+    return EvaluationResults.from_outcomes(
+        [EpisodeOutcome(*key, flag, 5) for key, flag in zip(keys, flags, strict=True)],
+        {t: f"do {t}" for t in tasks},
+        **values,
+    )
+
+
+def split(both: int, only_a: int, only_b: int, neither: int) -> tuple[list[bool], list[bool]]:
+    a = [True] * (both + only_a) + [False] * (only_b + neither)
+    b = [True] * both + [False] * only_a + [True] * only_b + [False] * neither
+    return a, b
+
+
+class Collector(SilentReporter):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+def test_better_says_by_how_much_and_how_sure() -> None:
+    a, b = split(80, 12, 36, 72)
+    found = compare_results(results(a), results(b))
+    assert found["verdict"] == "better"
+    assert found["difference"] == pytest.approx(0.12)
+    assert found["p_value"] == mcnemar_exact(12, 36)
+    low, high = found["interval"]
+    assert 0.04 < low < 0.12 < high < 0.20
+    assert found["headline"] == (
+        f"B is better than A by +12.0 points (95 % interval {points(low)} to {points(high)}; p < 0.001, "
+        "exact McNemar on 200 paired episodes)."
+    )
+    assert "one task is too few to resample" in found["sentence"]
+    assert (found["only_a"], found["only_b"], found["pairs"], found["states"]) == (12, 36, 200, 200)
+    assert found["a"]["success_rate"] == 0.46
+    assert found["b"]["success_rate"] == 0.58
+
+
+def test_worse_is_the_mirror_of_better() -> None:
+    a, b = split(80, 12, 36, 72)
+    there, back = compare_results(results(a), results(b)), compare_results(results(b), results(a))
+    assert back["verdict"] == "worse"
+    assert back["headline"].startswith("B is worse than A by 12.0 points (95 % interval -")
+    assert back["p_value"] == there["p_value"]
+    assert back["p_worse"] == there["p_better"]
+    assert back["interval"] == pytest.approx([-there["interval"][1], -there["interval"][0]], abs=0.011)
+
+
+def test_undecided_says_how_many_episodes_it_would_take() -> None:
+    a, b = split(50, 10, 14, 26)
+    found = compare_results(results(a), results(b))
+    assert found["verdict"] == "not distinguishable"
+    assert found["needed"]["origin"] == "observed"
+    assert 1000 < found["needed"]["number"] < 1500
+    assert 0.1 < found["needed"]["detectable"] < 0.2
+    assert found["headline"].startswith("B is not distinguishable from A: the difference is +4.0 points (95 % ")
+    assert f"about {found['needed']['number']} paired episodes are needed" in found["sentence"]
+    assert "those at hand show differences from" in found["sentence"]
+
+
+def test_a_stated_difference_is_planned_for() -> None:
+    a, b = split(50, 10, 14, 26)
+    found = compare_results(results(a), results(b), difference=0.10)
+    assert found["needed"]["number"] < 300
+    assert "To find a difference of 10.0 points with 80 % power" in found["sentence"]
+
+
+def test_equal_outcomes_are_not_called_certain() -> None:
+    found = compare_results(results([True] * 30), results([True] * 30))
+    assert found["verdict"] == "not distinguishable"
+    assert found["p_value"] == 1.0
+    assert found["interval"][0] < -0.1 < 0.1 < found["interval"][1]
+    assert found["needed"]["origin"] == "default"
+    assert "the difference is +0.0 points" in found["sentence"]
+    assert "score interval" in found["sentence"]
+
+
+def test_a_single_pair_is_compared_without_trouble() -> None:
+    found = compare_results(results([True]), results([False]))
+    assert found["verdict"] == "not distinguishable"
+    assert "exact McNemar on 1 paired episode)" in found["sentence"]
+    assert "so few as these could not show any difference" in found["sentence"]
+
+
+def test_tasks_are_compared_one_by_one_with_adjusted_p_values() -> None:
+    rng = np.random.default_rng(0)
+    names = [f"task-{i}" for i in range(6)]
+    a, b = rng.random(120) < 0.4, rng.random(120) < 0.8
+    found = compare_results(results(a.tolist(), names), results(b.tolist(), names))
+    assert found["interval_method"] == "bootstrap over tasks"
+    assert "(6 of them)" in found["sentence"]
+    assert list(found["tasks"]) == names
+    for i, name in enumerate(names):
+        task, rows = found["tasks"][name], slice(20 * i, 20 * i + 20)
+        only_a, only_b = int((a & ~b)[rows].sum()), int((b & ~a)[rows].sum())
+        assert task["p_value"] == mcnemar_exact(only_a, only_b)
+        assert task["p_value"] <= task["p_holm"] <= min(1.0, 6 * task["p_value"])
+
+
+def test_tasks_that_disagree_are_pointed_out() -> None:
+    """Five tasks gain nothing, one gains everything: clear on these tasks, unclear for others."""
+    names = [f"task-{i}" for i in range(6)]
+    a = [False] * 20 + ([True] * 10 + [False] * 10) * 5
+    b = [True] * 20 + ([True] * 9 + [False] * 11) * 5
+    found = compare_results(results(a, names), results(b, names))
+    assert found["verdict"] == "better"
+    assert found["interval"][0] < 0 < found["interval"][1]
+    assert "includes 0 although the test is clear: the difference varies from task to task" in found["sentence"]
+
+
+def test_several_rollouts_of_a_state_count_as_one_unit() -> None:
+    """12 states, 8 identical rollouts each: the p-value is that of 12 pairs, not of 96."""
+    a, b = split(2, 1, 7, 2)
+    once = compare_results(results(a), results(b))
+    eight = compare_results(
+        results([x for x in a for _ in range(8)], samples=8), results([x for x in b for _ in range(8)], samples=8)
+    )
+    assert eight["p_value"] == pytest.approx(once["p_value"])
+    assert eight["test"] == "exact sign-flip test over 12 initial states, 96 paired episodes"
+    assert eight["interval"] == pytest.approx(once["interval"])
+    assert eight["a"]["interval"] == pytest.approx(once["a"]["interval"])
+    assert eight["needed"]["unit"] == "initial states"
+
+
+def test_changed_states_are_listed() -> None:
+    a, b = split(2, 2, 1, 1)
+    found = compare_results(results(a), results(b))
+    assert found["changed"] == {"only_a": {"push": "102-103"}, "only_b": {"push": "104"}}
+
+
+def test_unmatched_states_are_left_out_and_reported() -> None:
+    a, b = results([True] * 6), results([True, False] * 3, first=102)
+    found = compare_results(a, b)
+    assert found["pairs"] == 4
+    assert found["unmatched_a"] == {"push": "100-101"}
+    assert found["unmatched_b"] == {"push": "106-107"}
+    assert "2 episodes of A had no partner and were left out: push 100-101." in found["sentence"]
+
+
+def test_nothing_in_common_is_an_error() -> None:
+    with pytest.raises(DataError, match="nothing can be paired"):
+        pair_results(results([True] * 4), results([True] * 4, first=500))
+
+
+def test_different_suites_are_refused() -> None:
+    with pytest.raises(CompatibilityError, match="'toy', B on 'libero'"):
+        compare_results(results([True]), results([True], suite="libero"))
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"temperature": 0.7}, "temperature is 0.0 for A, 0.7 for B"),
+        ({"seed": 3}, "seed is 0 for A, 3 for B"),
+        ({"versions": {"mujoco": "3.3.2"}}, "versions is {} for A, {'mujoco': '3.3.2'} for B"),
+    ],
+)
+def test_different_protocols_are_warned_of(facts: dict[str, Any], message: str) -> None:
+    found = compare_results(results([True, False]), results([True, False], **facts))
+    assert message in found["sentence"]
+    assert len(found["warnings"]) == 1
+
+
+def test_the_same_policy_twice_is_noticed() -> None:
+    found = compare_results(results([True], policy_hash="x"), results([True], policy_hash="x"))
+    assert "A and B are the same policy" in found["sentence"]
+
+
+def test_the_verb_reads_and_writes_folders(tmp_path: Path) -> None:
+    a, b = split(10, 2, 12, 6)
+    write_results(tmp_path / "a", results(a))
+    write_results(tmp_path / "b", results(b, seed=2))
+    reporter = Collector()
+    settings = CompareSettings(a=tmp_path / "a", b=tmp_path / "b" / "results.json", out=tmp_path / "c")
+    summary = run_compare(settings, reporter)
+    assert json.loads((tmp_path / "c" / "comparison.json").read_text()) == json.loads(json.dumps(summary))
+    assert (tmp_path / "c" / "done.json").exists()
+    assert any("seed is 0 for A, 2 for B" in warning for warning in reporter.warnings)
+    before = (tmp_path / "c" / "comparison.json").read_bytes()
+    assert run_compare(settings) == summary
+    assert (tmp_path / "c" / "comparison.json").read_bytes() == before
+    write_results(tmp_path / "b", results(a))
+    with pytest.raises(CompatibilityError, match=r"inputs\.b"):
+        run_compare(settings)
+
+
+def test_without_out_nothing_is_written(tmp_path: Path) -> None:
+    write_results(tmp_path / "a", results([True, False]))
+    run_compare(CompareSettings(a=tmp_path / "a", b=tmp_path / "a"))
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("confidence", 1.0), ("confidence", 0.2), ("difference", 0.0), ("bootstrap_samples", 10)]
+)
+def test_senseless_settings_are_refused(tmp_path: Path, field: str, value: float) -> None:
+    with pytest.raises(SettingsError, match=field.replace("_", "-")):
+        run_compare(CompareSettings(a=tmp_path, b=tmp_path, **{field: value}))  # type: ignore[arg-type]
+
+
+def outcomes(both: int, only_a: int, only_b: int, neither: int, task: str = "push") -> PairedOutcomes:
+    a, b = split(both, only_a, only_b, neither)
+    return PairedOutcomes(tuple((task, i, 0) for i in range(len(a))), tuple(a), tuple(b))
+
+
+def test_gate_lets_equal_and_better_pass_and_stops_worse() -> None:
+    assert gate_decision(outcomes(20, 5, 5, 20)).accepted
+    assert gate_decision(outcomes(20, 2, 12, 16)).accepted
+    worse = gate_decision(outcomes(20, 12, 2, 16))
+    assert not worse.accepted
+    assert worse.p_worse == mcnemar_exact(12, 2, "less") < 0.05
+    assert worse.reason.startswith("rejected: significantly worse (-20.0 points on 50 pairs, one-sided p = 0.006")
+
+
+def test_gate_with_a_margin_asks_for_proof() -> None:
+    unclear = outcomes(20, 5, 5, 20)
+    assert not gate_decision(unclear, margin=0.05).accepted
+    assert gate_decision(unclear, margin=0.2).accepted
+    assert gate_decision(outcomes(450, 20, 25, 5), margin=0.05).accepted
+
+
+def test_gate_says_what_it_could_not_have_noticed() -> None:
+    few, many = gate_decision(outcomes(5, 1, 1, 3)), gate_decision(outcomes(150, 20, 20, 110))
+    assert few.detectable is not None
+    assert many.detectable is not None
+    assert many.detectable < 0.1 < 0.4 < few.detectable
+    assert gate_decision(outcomes(1, 0, 0, 1)).detectable is None
+
+
+def test_gate_wrongly_stops_at_most_alpha_of_equal_policies() -> None:
+    """All outcomes of 12 differing pairs, weighted by their probability if the policies are equally good."""
+    stopped = sum(
+        stats.binom.pmf(k, 12, 0.5) for k in range(13) if not gate_decision(outcomes(20, 12 - k, k, 10)).accepted
+    )
+    assert 0.01 < stopped <= 0.05
+
+
+@pytest.mark.parametrize("arguments", [{"alpha": 0.0}, {"alpha": 0.7}, {"margin": 0.0}, {"margin": 1.5}])
+def test_gate_refuses_senseless_numbers(arguments: dict[str, float]) -> None:
+    with pytest.raises(SettingsError, match="gate's"):
+        gate_decision(outcomes(1, 1, 1, 1), **arguments)  # type: ignore[arg-type]
+
+
+def test_study_equals_scipy_over_seeds() -> None:
+    seeds = {seed: outcomes(40, 5, 10 + 5 * seed, 40 - 5 * seed, task=f"task-{seed}") for seed in range(5)}
+    study = seed_study(seeds)
+    differences = [pairs.difference for pairs in seeds.values()]
+    expected = stats.ttest_1samp(differences, 0)
+    assert study.p_seeds == pytest.approx(expected.pvalue)
+    interval = expected.confidence_interval(0.95)
+    assert study.interval == pytest.approx((interval.low, interval.high))
+    assert study.differences == pytest.approx(differences)
+    assert study.p_seeds_flip == 0.0625
+    assert study.pairs == 475
+    assert study.p_states == pytest.approx(mcnemar_exact(25, 100))
+
+
+def test_study_flips_a_state_with_all_its_seeds() -> None:
+    """The same ten states under five seeds that agree: the evidence over states is that of ten, not fifty."""
+    same = outcomes(2, 1, 6, 1)
+    study = seed_study(dict.fromkeys(range(5), same))
+    assert study.p_states == pytest.approx(mcnemar_exact(1, 6))
+    assert study.p_seeds == study.p_seeds_flip == 0.0625  # no spread between seeds: no t test
+
+
+def test_study_needs_two_seeds() -> None:
+    with pytest.raises(ValueError, match="two seeds"):
+        seed_study({0: outcomes(1, 1, 1, 1)})
+
+
+def test_numbers_in_words() -> None:
+    assert [points(x) for x in (0.12, -0.05123, 0.0, -0.0001)] == ["+12.0", "-5.1", "+0.0", "+0.0"]
+    assert [p_text(p) for p in (1e-9, 0.0123, 0.0994, 0.1, 1.0)] == [
+        "p < 0.001",
+        "p = 0.012",
+        "p = 0.099",
+        "p = 0.10",
+        "p = 1.00",
+    ]

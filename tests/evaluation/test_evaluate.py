@@ -1,0 +1,245 @@
+"""The verb evaluate: what it asks of collection, what it writes, and what it refuses."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import grape.collect
+from grape.collect import CollectSettings
+from grape.core.errors import CompatibilityError, DataError, SettingsError, SimulatorError
+from grape.core.events import SILENT, Reporter, SilentReporter
+from grape.core.files import write_json
+from grape.core.selections import parse_numbers
+from grape.core.trajectories import EpisodeMeta, Trajectory
+from grape.evaluation import EVALUATION_STATES_START, EvaluateSettings, read_results, run_evaluate
+from grape.evaluation.provenance import collected_states, seen_states
+from grape.store import EpisodeStore
+
+TASKS = ("open", "push")
+
+
+class Reports(SilentReporter):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+class FakeCollection:
+    """Stands in for simulator and policy: even states succeed."""
+
+    def __init__(self) -> None:
+        self.asked: list[CollectSettings] = []
+        self.breaks = False
+
+    def __call__(self, settings: CollectSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
+        states = parse_numbers(settings.initial_states, "initial states")
+        if settings.dry_run:
+            return {"dry_run": True, "episodes": len(states) * len(TASKS) * settings.samples, "tasks": list(TASKS)}
+        self.asked.append(settings)
+        store = EpisodeStore.create(settings.out / "store", "toy", {})
+        for task in TASKS:
+            for state in states:
+                for sample in range(settings.samples):
+                    episode = _episode(task, state, sample, settings)
+                    if episode.meta.episode_id not in store:
+                        store.write(episode)
+                if self.breaks:
+                    raise SimulatorError("the simulator is gone")
+        return {}
+
+
+def _episode(task: str, state: int, sample: int, settings: CollectSettings) -> Trajectory:
+    steps = 2 + state % 3
+    meta = EpisodeMeta(
+        episode_id=f"{task}-{state}-{sample}",
+        suite="toy",
+        task=task,
+        task_index=TASKS.index(task),
+        instruction=f"{task} it",
+        initial_state=state,
+        sample=sample,
+        seed=settings.seed,
+        success=state % 2 == 0,
+        steps=steps,
+        actor="policy",
+        temperature=settings.temperature if settings.policy != "expert" else 0.0,
+        policy_hash="" if settings.policy == "expert" else "f00d",
+    )
+    return Trajectory(
+        meta=meta,
+        frames=np.zeros((steps + 1, 8, 8, 3), np.uint8),
+        proprio=np.zeros((steps + 1, 2), np.float32),
+        actions=np.zeros((steps, 7), np.float32),
+        labels=np.zeros((steps, 7), np.float32),
+        action_tokens=np.zeros((steps, 7), np.int32),
+        token_logps=np.zeros((steps, 7), np.float32),
+        keypoints={},
+        signals={"success": np.zeros(steps + 1, np.float32)},
+    )
+
+
+@pytest.fixture
+def collection(monkeypatch: pytest.MonkeyPatch) -> FakeCollection:
+    fake = FakeCollection()
+    monkeypatch.setattr(grape.collect, "run_collect", fake)
+    return fake
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    folder = tmp_path / "policy"
+    folder.mkdir()
+    return folder
+
+
+def test_summary_and_results_agree(collection: FakeCollection, policy: Path, tmp_path: Path) -> None:
+    out = tmp_path / "evaluation"
+    summary = run_evaluate(EvaluateSettings(policy=str(policy), out=out, suite="toy", episodes=10))
+    assert summary["episodes"] == 20
+    assert summary["successes"] == 10
+    assert summary["success_rate"] == 0.5
+    assert summary["results"] == str(out / "results.json")
+    assert set(summary["tasks"]) == set(TASKS)
+    results = read_results(out)
+    assert list(results.interval) == summary["interval"]
+    assert results.policy_hash == "f00d"
+    assert {outcome.initial_state for outcome in results.per_episode} == set(
+        range(EVALUATION_STATES_START, EVALUATION_STATES_START + 10)
+    )
+    json.dumps(summary, allow_nan=False)
+
+
+def test_defaults_are_greedy_on_reserved_states(collection: FakeCollection, policy: Path, tmp_path: Path) -> None:
+    run_evaluate(EvaluateSettings(policy=str(policy), out=tmp_path / "e"))
+    asked = collection.asked[0]
+    assert (asked.temperature, asked.samples, asked.initial_states) == (0.0, 1, "100000-100049")
+    assert asked.out == tmp_path / "e" / "rollouts"
+
+
+def test_collection_is_asked_for_what_the_user_asked_for(
+    collection: FakeCollection, policy: Path, tmp_path: Path
+) -> None:
+    settings = EvaluateSettings(
+        policy=str(policy),
+        out=tmp_path / "e",
+        suite="toy",
+        tasks="0,1",
+        initial_states="10,11-20",
+        samples=2,
+        temperature=0.7,
+        seed=5,
+        lanes=3,
+        workers=1,
+    )
+    summary = run_evaluate(settings)
+    asked = dataclasses.asdict(collection.asked[0])
+    for name in ("suite", "tasks", "samples", "temperature", "seed", "lanes", "workers", "timeout", "unnorm_key"):
+        assert asked[name] == getattr(settings, name)
+    assert asked["initial_states"] == "10-20"
+    assert summary["episodes"] == 44
+    assert read_results(tmp_path / "e").temperature == 0.7
+
+
+def test_experts_need_no_folder_and_have_no_temperature(collection: FakeCollection, tmp_path: Path) -> None:
+    run_evaluate(EvaluateSettings(policy="expert", out=tmp_path / "e", episodes=2, temperature=0.7))
+    results = read_results(tmp_path / "e")
+    assert (results.policy, results.policy_hash, results.temperature) == ("expert", "", 0.0)
+
+
+def test_an_interrupted_evaluation_ends_in_the_same_bytes(
+    collection: FakeCollection, policy: Path, tmp_path: Path
+) -> None:
+    whole = EvaluateSettings(policy=str(policy), out=tmp_path / "whole", episodes=4)
+    run_evaluate(whole)
+    halted = dataclasses.replace(whole, out=tmp_path / "halted")
+    collection.breaks = True
+    with pytest.raises(SimulatorError):
+        run_evaluate(halted)
+    with pytest.raises(DataError, match="not complete"):
+        read_results(halted.out)
+    collection.breaks = False
+    run_evaluate(halted)
+    for name in ("results.json", "done.json", "run.json"):
+        assert (halted.out / name).read_bytes() == (whole.out / name).read_bytes()
+
+
+def test_a_complete_evaluation_is_not_repeated(collection: FakeCollection, policy: Path, tmp_path: Path) -> None:
+    settings = EvaluateSettings(policy=str(policy), out=tmp_path / "e", episodes=2)
+    first = run_evaluate(settings)
+    assert run_evaluate(dataclasses.replace(settings, workers=7)) == first
+    assert len(collection.asked) == 1
+    with pytest.raises(CompatibilityError, match=r"settings\.seed was 0, now 1"):
+        run_evaluate(dataclasses.replace(settings, seed=1))
+
+
+def test_dry_run_touches_nothing(collection: FakeCollection, policy: Path, tmp_path: Path) -> None:
+    plan = run_evaluate(EvaluateSettings(policy=str(policy), out=tmp_path / "e", episodes=3, dry_run=True))
+    assert plan["dry_run"] is True
+    assert plan["episodes"] == 6
+    assert plan["initial_states"] == "100000-100002"
+    assert not (tmp_path / "e").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"samples": 3}, "greedy decoding repeats the same episode"),
+        ({"episodes": 0}, "--episodes is 0"),
+        ({"samples": 0}, "--samples is 0"),
+        ({"first_state": -1}, "--first-state is -1"),
+        ({"initial_states": "5-"}, "not understood"),
+        ({"policy": "nowhere"}, "no such checkpoint folder"),
+    ],
+)
+def test_senseless_settings_leave_no_folder(
+    collection: FakeCollection, policy: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    settings = dataclasses.replace(EvaluateSettings(policy=str(policy), out=tmp_path / "e"), **change)
+    with pytest.raises(SettingsError, match=message):
+        run_evaluate(settings)
+    assert not (tmp_path / "e").exists()
+
+
+def test_training_states_are_warned_of(collection: FakeCollection, policy: Path, tmp_path: Path) -> None:
+    states = {"push": [3, "5-6", [100, 149]], "other": [1]}
+    write_json(policy / "provenance.json", {"collected": {"suite": "toy", "task": states}})
+    reports = Reports()
+    settings = EvaluateSettings(policy=str(policy), out=tmp_path / "e", suite="toy", initial_states="1-6,149-151")
+    summary = run_evaluate(settings, reports)
+    assert summary["seen_states"] == {"push": "3,5-6,149"}
+    assert len(reports.warnings) == 1
+    assert "push 3,5-6,149" in reports.warnings[0]
+    fresh = dataclasses.replace(settings, out=tmp_path / "f", initial_states="", episodes=3)
+    assert run_evaluate(fresh, reports)["seen_states"] == {}
+    assert len(reports.warnings) == 1
+
+
+def test_provenance_of_other_suites_does_not_matter(policy: Path) -> None:
+    entries = [{"suite": "toy", "task": {"a": [1]}}, {"suite": "toy", "task": {"a": ["2-4"]}}]
+    write_json(policy / "provenance.json", {"collected": [*entries, {"suite": "metaworld", "task": {"a": [9]}}]})
+    assert collected_states(policy, "toy") == {"a": ((1, 1), (2, 4))}
+    assert seen_states(collected_states(policy, "toy"), ["a", "b"], range(10)) == {"a": "1-4"}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [],
+        {"collected": 3},
+        {"collected": [3]},
+        {"collected": {"suite": "toy", "task": {"a": [1.5]}}},
+        {"collected": {"suite": "toy", "task": {"a": ["1-"]}}},
+        {"collected": {"suite": "toy", "task": {"a": [True]}}},
+    ],
+)
+def test_a_guard_that_is_not_understood_is_an_error(policy: Path, data: Any) -> None:
+    write_json(policy / "provenance.json", data)
+    with pytest.raises(DataError, match=r"provenance\.json is not understood"):
+        collected_states(policy, "toy")
