@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+
+from grape.core.errors import SettingsError
+from grape.core.tasks import Task
+from grape.envs.operators import NOISE_STD, Operator
+from grape.envs.toy import ToySuite
+from tests.envs.snapshots import assert_same, run_expert
+
+SUITE = ToySuite()
+TASKS = pytest.mark.parametrize("task", SUITE.tasks, ids=lambda task: task.name)
+
+
+@TASKS
+def test_clean_expert_always_succeeds_and_sloppy_mostly_fails(task: Task) -> None:
+    environment = SUITE.make_environment(task)
+    success = {
+        operator: np.mean([run_expert(SUITE, task, environment, i, operator, seed=i)[-1].success for i in range(40)])
+        for operator in ("clean", "sloppy")
+    }
+    assert success["clean"] == 1.0
+    assert success["sloppy"] < 0.4
+
+
+@TASKS
+def test_reset_leaves_no_trace(task: Task) -> None:
+    used, fresh = SUITE.make_environment(task), SUITE.make_environment(task)
+    run_expert(SUITE, task, used, 5)
+    assert_same(used.reset(3), fresh.reset(3))
+    action = np.array([0.7, 0.4, 0, 0, 0, 0, 1], dtype=np.float32)
+    assert_same(used.step(action), fresh.step(action))
+
+
+@TASKS
+def test_success_is_the_goal_within_three_centimetres(task: Task) -> None:
+    environment = SUITE.make_environment(task)
+    for state in range(10):
+        for snapshot in run_expert(SUITE, task, environment, state, "noisy", seed=state):
+            distance = np.linalg.norm(snapshot.keypoints["object"] - snapshot.keypoints["goal"])
+            assert snapshot.success == (distance <= 0.03 + 1e-7)
+            assert snapshot.signals["success"] == float(snapshot.success)
+            assert snapshot.signals["object_to_goal"] == pytest.approx(distance, abs=1e-6)
+            assert 0.0 <= snapshot.signals["opened"] <= 1.0
+
+
+def test_instruction_decides_which_square_is_the_goal() -> None:
+    for task, colour in zip(SUITE.tasks[:2], ([210, 40, 40], [40, 60, 210]), strict=True):
+        snapshot = SUITE.make_environment(task).reset(0)
+        column, row = ((snapshot.keypoints["goal"][:2] * (1, -1) + 0.2) / 0.4 * 64).astype(int)
+        assert snapshot.image[row, column].tolist() == colour
+
+
+def test_pictures_and_states_have_the_agreed_form() -> None:
+    snapshot = SUITE.make_environment(SUITE.tasks[2]).reset(0)
+    assert snapshot.image.shape == (64, 64, 3)
+    assert snapshot.image.dtype == np.uint8
+    assert snapshot.display is not None
+    assert snapshot.display.shape == (128, 128, 3)
+    assert snapshot.proprio.shape == (4,)
+    assert snapshot.proprio.dtype == np.float32
+
+
+def test_initial_states_differ_and_end() -> None:
+    environment = SUITE.make_environment(SUITE.tasks[0])
+    assert (environment.reset(0).image != environment.reset(1).image).any()
+    for state in (-1, SUITE.n_initial_states(SUITE.tasks[0])):
+        with pytest.raises(SettingsError, match="no initial state"):
+            environment.reset(state)
+
+
+def test_noisy_operator_labels_the_action_without_noise() -> None:
+    operator, wanted = Operator("noisy", 7), np.array([0.3, -3.0, 0.0, 0, 0, 0, 1.0])
+    pairs = [operator.perform(wanted) for _ in range(500)]
+    for executed, label in pairs:
+        np.testing.assert_allclose(label, np.clip(wanted, -1, 1), rtol=1e-6)
+        assert np.abs(executed).max() <= 1.0
+        np.testing.assert_array_equal(executed[3:], label[3:])
+    shaken = np.array([executed[0] - label[0] for executed, label in pairs])
+    assert np.std(shaken) == pytest.approx(NOISE_STD, rel=0.15)
+
+
+def test_sloppy_operator_keeps_its_direction_and_learns_its_own_action() -> None:
+    first, again, other = Operator("sloppy", 1), Operator("sloppy", 1), Operator("sloppy", 2)
+    np.testing.assert_array_equal(first.aim_offset, again.aim_offset)
+    assert np.linalg.norm(first.aim_offset) == pytest.approx(0.08)
+    assert np.linalg.norm(first.aim_offset - other.aim_offset) > 1e-3
+    executed, label = first.perform(np.full(7, 0.5))
+    np.testing.assert_array_equal(executed, label)
+
+
+def test_unknown_operator_is_refused() -> None:
+    with pytest.raises(SettingsError, match="Did you mean 'clean'"):
+        SUITE.make_expert(SUITE.tasks[0], "cleen", 0)
