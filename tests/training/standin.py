@@ -31,16 +31,16 @@ class TinyActionModel(nn.Module):
 
 
 def random_update(lengths: list[tuple[int, int]], seed: int = 0) -> tuple[Tensor, Tensor, Comparisons]:
-    """Pictures, tokens and comparisons of pairs with these lengths; the first pair's chosen frames are shared."""
+    """Pictures, tokens and comparisons of pairs with these lengths."""
     generator = torch.Generator().manual_seed(seed)
-    count = sum(w + l for w, l in lengths)
+    count = sum(map(sum, lengths))
     pixels = torch.randn(count, 3, 4, 4, generator=generator)
     tokens = torch.randint(0, VOCABULARY, (count, TOKENS), generator=generator)
     chosen, rejected, position = [], [], 0
-    for w, l in lengths:
-        chosen.append(torch.arange(position, position + w))
-        rejected.append(torch.arange(position + w, position + w + l))
-        position += w + l
+    for first, second in lengths:
+        chosen.append(torch.arange(position, position + first))
+        rejected.append(torch.arange(position + first, position + first + second))
+        position += first + second
     references = -20 * torch.rand(2, len(lengths), generator=generator, dtype=torch.float64)
     steps_w, steps_l = (torch.tensor([float(len(side)) for side in sides]) for sides in (chosen, rejected))
     return pixels, tokens, Comparisons(count, chosen, rejected, references[0] * steps_w, references[1] * steps_l)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from training.standin import TOKENS, TinyActionModel, random_update
 
 from grape.training.gradients import Comparisons, frame_logps, one_pass_gradient, two_pass_gradient
 from grape.training.losses import LossSettings, imitation_loss, preference_loss
+from tests.training.standin import TOKENS, TinyActionModel, random_update
 
 LENGTHS = [(5, 9), (12, 3), (1, 16), (7, 7)]
 MODES = {"one-pass": one_pass_gradient, "two-pass": two_pass_gradient}
@@ -128,7 +128,7 @@ def test_one_update_of_many_pairs_is_the_mean_of_single_pairs(mode):
 
 
 def test_frame_logps_are_those_of_one_batch():
-    model, logps, comparisons = make()
+    _, logps, comparisons = make()
     expected = logps(torch.arange(comparisons.frame_count)).double()
     assert torch.allclose(frame_logps(logps, comparisons.frame_count, 3), expected, atol=1e-5)
 

@@ -1,3 +1,4 @@
+# ruff: noqa: N815 - fields carry their axes
 """The exact gradient of a loss over whole trajectories, at a memory that does not depend on their length.
 
 A loss sees a trajectory only through the sum S of its log-probabilities, so ``grad L = sum dL/dS * grad S`` and
@@ -23,7 +24,7 @@ from grape.training.losses import Loss, TrajectorySums, coefficients
 
 __all__ = ["Comparisons", "GradientResult", "LogpFunction", "frame_logps", "one_pass_gradient", "two_pass_gradient"]
 
-# Maps positions of frames within an update, (B,), to the summed log-probability of each frame's tokens, (B,), with graph.
+# Positions of frames within an update, (B,) -> summed log-probability of each frame's tokens, (B,), with graph.
 LogpFunction = Callable[[Tensor], Tensor]
 
 
@@ -154,7 +155,7 @@ def _side(
     total = 0.0
     for start in range(0, len(frames_T), micro_batch):
         logp_B = logps(frames_T[start : start + micro_batch]).double()
-        logp_B.sum().backward()
+        torch.autograd.backward(logp_B.sum())
         total += float(logp_B.detach().sum())
     gradients = [parameter.grad for parameter in parameters]
     _clear(parameters)
@@ -180,7 +181,7 @@ def _add_up(logp_F: Tensor, sides: Sequence[Tensor]) -> Tensor:
 
 
 def _chunks(count: int, micro_batch: int) -> list[Tensor]:
-    return list(torch.arange(count).split(micro_batch))
+    return list(torch.split(torch.arange(count), micro_batch))
 
 
 def _clear(parameters: Sequence[Tensor]) -> None:

@@ -1,0 +1,53 @@
+"""What a run will cost, before it starts: frames, updates, floating-point operations."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from grape.training.units import Schedule, Unit
+
+if TYPE_CHECKING:
+    from grape.policies.openvla import OpenVLAPolicy
+
+__all__ = ["FORWARD_BACKWARD", "choose_gradient", "forward_flops", "frames_of_epoch"]
+
+# A backward costs about twice a forward: one product for the inputs' gradient, one for the weights'.
+FORWARD_BACKWARD = 3
+
+
+def choose_gradient(
+    asked: Literal["auto", "one-pass", "two-pass"], lora_rank: int, micro_batch: int, frames_per_side: float
+) -> Literal["one-pass", "two-pass"]:
+    """Which way to the exact gradient.
+
+    One pass needs two buffers of the trainable parameters' size and cannot mix sides in a micro-batch, so it pays for
+    adapters whose micro-batches a single side fills.
+    """
+    if asked != "auto":
+        return asked
+    return "one-pass" if lora_rank and micro_batch <= frames_per_side else "two-pass"
+
+
+def forward_flops(policy: "OpenVLAPolicy", instruction: str) -> int:
+    """Floating-point operations of the forward pass of one step, counted on the real network."""
+    import numpy as np
+    from torch.utils.flop_counter import FlopCounterMode
+
+    side = policy.spec.image_size
+    inputs = policy.encode(np.zeros((1, side, side, 3), dtype=np.uint8), [instruction])
+    tokens_BD = torch.from_numpy(policy.action_tokens(np.zeros((1, policy.norm.dim), dtype=np.float32))).long()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        policy.model.action_logps(inputs, tokens_BD)
+    return int(counter.get_total_flops())
+
+
+def frames_of_epoch(schedule: Schedule, units: Sequence[Unit]) -> int:
+    """Different steps an update needs, summed over the first epoch."""
+    total = 0
+    for update in range(min(schedule.per_epoch, schedule.updates)):
+        rows: set[int] = set()
+        for item in schedule.batch(update):
+            rows.update(range(*units[item].chosen), range(*units[item].rejected))
+        total += len(rows)
+    return total

@@ -1,0 +1,111 @@
+"""Log-probabilities under the reference policy, without a second copy of the model.
+
+The policy that collected the episodes is the reference of its iteration, so what was recorded at collection is what
+is needed; a sample is computed again before training to see that policy, prompt, pictures and tokens are the same.
+Otherwise the starting policy is evaluated once on all steps, before its first update.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from grape.core.errors import CompatibilityError, DataError
+from grape.core.files import read_json, write_bytes, write_json
+from grape.core.seeds import derive_rng
+from grape.training.gradients import frame_logps
+from grape.training.steps import StepTable
+
+if TYPE_CHECKING:
+    from grape.policies.openvla import OpenVLAPolicy
+
+__all__ = ["check_parity", "recomputed_reference", "recorded_reference"]
+
+
+def recorded_reference(steps: StepTable) -> npt.NDArray[np.float64]:
+    """Recorded log-probability of every step, float64 ``(N,)``.
+
+    Raises:
+        DataError: An episode has steps whose tokens were not sampled.
+    """
+    reference_N: npt.NDArray[np.float64] = steps.logps_ND.sum(axis=1, dtype=np.float64)
+    bad = np.flatnonzero(~np.isfinite(reference_N))
+    if len(bad):
+        raise DataError(
+            f"Episode {steps.episode_of(int(bad[0]))} has no finite recorded log-probabilities.",
+            "Use --reference recomputed, or collect again.",
+        )
+    return reference_N
+
+
+def recomputed_reference(
+    policy: "OpenVLAPolicy", steps: StepTable, micro_batch: int, path: Path
+) -> npt.NDArray[np.float64]:
+    """Log-probability of every step under the starting policy, float64 ``(N,)``.
+
+    Args:
+        policy: The policy before its first update; not read where ``path`` exists already.
+        steps: The steps.
+        micro_batch: Steps computed at once.
+        path: Safetensors file that keeps the result, so that a resumed run has the starting policy's values.
+    """
+    if path.exists():
+        try:
+            with safe_open(path, framework="np") as handle:
+                kept: npt.NDArray[np.float64] = handle.get_tensor("reference_N")
+        except (SafetensorError, OSError) as error:
+            raise DataError(f"{path} is torn ({error}).", "Delete the run's folder and train again.") from error
+        return kept
+    reference_N = frame_logps(lambda rows: steps.logps(policy, rows).sum(1), len(steps), micro_batch)
+    write_bytes(path, save({"reference_N": reference_N}))
+    return reference_N.numpy()
+
+
+def check_parity(
+    policy: "OpenVLAPolicy", steps: StepTable, count: int, threshold: float, seed: int, micro_batch: int, path: Path
+) -> dict[str, Any]:
+    """Compare recorded log-probabilities with the policy's own on a sample of steps.
+
+    Args:
+        policy: The policy before its first update; not read where ``path`` exists already.
+        steps: The steps.
+        count: Size of the sample.
+        threshold: Alarm level of the mean absolute difference per token, nats.
+        seed: Seed of the sample.
+        micro_batch: Steps computed at once.
+        path: JSON file that keeps the result for resumed runs.
+
+    Returns:
+        ``{"steps", "mean_abs", "max_abs"}``; differences per token in nats.
+
+    Raises:
+        CompatibilityError: The mean difference lies above the threshold.
+    """
+    if path.exists():
+        kept: dict[str, Any] = read_json(path)
+        return kept
+    rows = np.sort(derive_rng(seed, "parity").permutation(len(steps))[:count])
+    with torch.no_grad():
+        parts = [steps.logps(policy, part) for part in torch.split(torch.from_numpy(rows), micro_batch)]
+    own_ND = torch.cat(parts).double().numpy()
+    difference_ND = np.abs(own_ND - steps.logps_ND[rows])
+    found = {
+        "steps": len(rows),
+        "mean_abs": float(difference_ND.mean()),
+        "max_abs": float(difference_ND.max()),
+    }
+    if not found["mean_abs"] <= threshold:  # also catches NaN
+        worst = steps.episode_of(int(rows[difference_ND.mean(axis=1).argmax()]))
+        raise CompatibilityError(
+            f"Recorded and recomputed log-probabilities differ by {found['mean_abs']:.3g} nats a token on average "
+            f"(alarm at {threshold:g}), most in episode {worst}.",
+            "Likely causes: another policy collected the episodes, another pre-processing of pictures or prompt, "
+            "another tokenizer, or another precision. --reference recomputed trains against the starting policy "
+            "instead, if that is what you want.",
+        )
+    write_json(path, found)
+    return found

@@ -1,0 +1,148 @@
+"""What an update compares: whole trajectories, single steps, or chosen steps alone.
+
+A *unit* is one comparison, given by the rows of its two sides in a :class:`~grape.training.steps.StepTable`. The
+methods differ only in how pairs become units; windows of steps would be one more way.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from grape.core.preferences import PreferencePair
+from grape.core.seeds import derive_rng
+from grape.training.gradients import Comparisons
+
+__all__ = ["Schedule", "Unit", "make_comparisons", "make_units"]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One comparison.
+
+    Attributes:
+        name: For messages, e.g. ``"pair drawer-open-3-0"``.
+        chosen: First row and row behind the last of the chosen side.
+        rejected: The same of the rejected side; empty (equal numbers) for imitation.
+    """
+
+    name: str
+    chosen: tuple[int, int]
+    rejected: tuple[int, int] = (0, 0)
+
+
+def make_units(
+    method: Literal["tpo", "step-dpo", "filtered-bc"],
+    pairs: Sequence[PreferencePair],
+    spans: Mapping[str, tuple[int, int]],
+) -> tuple[tuple[Unit, ...], float]:
+    """Turn pairs into units.
+
+    ``tpo`` compares whole trajectories (arXiv 2411.19309). ``step-dpo`` compares the steps at equal index of the two
+    sides, the paper's step-wise baseline. ``filtered-bc`` imitates every step of every chosen episode, each once.
+
+    Args:
+        method: How pairs become units.
+        pairs: The pairs.
+        spans: Rows of each episode, as in a step table.
+
+    Returns:
+        The units, and how many of them one pair stands for on average (so that updates of different methods see
+        comparable amounts of data).
+    """
+    units: list[Unit] = []
+    if method == "tpo":
+        units = [Unit(f"pair {pair.pair_id}", spans[pair.chosen], spans[pair.rejected]) for pair in pairs]
+        return tuple(units), 1.0
+    if method == "step-dpo":
+        for pair in pairs:
+            (chosen, chosen_end), (rejected, rejected_end) = spans[pair.chosen], spans[pair.rejected]
+            units += [
+                Unit(f"pair {pair.pair_id}, step {t}", (chosen + t, chosen + t + 1), (rejected + t, rejected + t + 1))
+                for t in range(min(chosen_end - chosen, rejected_end - rejected))
+            ]
+        return tuple(units), len(units) / len(pairs)
+    episodes = sorted({pair.chosen for pair in pairs})
+    for episode in episodes:
+        start, stop = spans[episode]
+        units += [Unit(f"episode {episode}, step {t - start}", (t, t + 1)) for t in range(start, stop)]
+    return tuple(units), len(units) / len(episodes)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Which items each update uses: a fresh order every epoch, derived from the seed, cut into updates.
+
+    Attributes:
+        items: Number of items.
+        per_update: Items an update; the last update of an epoch may hold fewer.
+        updates: Number of all updates.
+        seed: Seed of the orders.
+    """
+
+    items: int
+    per_update: int
+    updates: int
+    seed: int
+
+    @staticmethod
+    def plan(items: int, per_update: int, epochs: int, max_updates: int, seed: int, *, repeat: bool) -> "Schedule":
+        """Schedule of whole epochs.
+
+        Args:
+            items: Number of items.
+            per_update: Items an update.
+            epochs: Whole epochs.
+            max_updates: Number of updates instead, if positive.
+            seed: Seed of the orders.
+            repeat: Whether ``max_updates`` may go beyond ``epochs``.
+        """
+        updates = epochs * -(-items // per_update)
+        if max_updates:
+            updates = max_updates if repeat else min(updates, max_updates)
+        return Schedule(items, per_update, updates, seed)
+
+    @property
+    def per_epoch(self) -> int:
+        """Updates an epoch."""
+        return -(-self.items // self.per_update)
+
+    def batch(self, update: int) -> npt.NDArray[np.int64]:
+        """Items of update ``update``, counted from 0: a function of seed and number alone, so resuming is exact."""
+        epoch, position = divmod(update, self.per_epoch)
+        order = derive_rng(self.seed, "order", epoch).permutation(self.items)
+        return order[position * self.per_update : (position + 1) * self.per_update]
+
+
+def make_comparisons(units: Sequence[Unit], reference_N: npt.NDArray[np.float64]) -> tuple[Tensor, Comparisons]:
+    """The frames of one update, each once, and how they add up.
+
+    Args:
+        units: The update's comparisons.
+        reference_N: Reference log-probability of every row of the table, float64.
+
+    Returns:
+        The rows of the table, int64 ``(F,)``, sorted; and the comparisons over positions in them.
+    """
+    rows_F = torch.tensor(
+        sorted({row for unit in units for side in (unit.chosen, unit.rejected) for row in range(*side)})
+    )
+
+    def positions(side: tuple[int, int]) -> Tensor:
+        return torch.searchsorted(rows_F, torch.arange(*side))
+
+    def reference(sides: Sequence[tuple[int, int]]) -> Tensor:
+        return torch.tensor([float(reference_N[start:stop].sum()) for start, stop in sides], dtype=torch.float64)
+
+    chosen, rejected = [unit.chosen for unit in units], [unit.rejected for unit in units]
+    return rows_F, Comparisons(
+        frame_count=len(rows_F),
+        chosen=[positions(side) for side in chosen],
+        rejected=[positions(side) for side in rejected],
+        chosen_reference_P=reference(chosen),
+        rejected_reference_P=reference(rejected),
+    )

@@ -1,0 +1,123 @@
+"""Tiny policies, stores recorded by them, and pairs, written through the project's own verbs' formats."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from grape.core.files import write_json, write_jsonl
+from grape.core.preferences import PreferencePair
+from grape.core.trajectories import EpisodeMeta, Observation, Trajectory
+from grape.policies.openvla import compute_norm_stats, create_nano, load_policy, save_policy
+from grape.policies.presets import NanoShape, TowerConfig
+from grape.preferences.records import pair_to_row
+from grape.store import EpisodeStore
+
+INSTRUCTIONS = ("open the drawer", "turn on the faucet")
+NAMES = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
+SIDE = 16
+SHAPE = NanoShape(
+    tower=TowerConfig(
+        width=16,
+        depth=2,
+        heads=2,
+        mlp_width=32,
+        patch=8,
+        image_size=SIDE,
+        feature_block=0,
+        final_norm=False,
+        stem="patch",
+    ),
+    hidden=16,
+    layers=1,
+    heads=2,
+    mlp=24,
+    action_bins=8,
+)
+
+
+def write_policy(path: Path, seed: int = 0) -> Path:
+    """Checkpoint folder of a tiny policy."""
+    actions = np.random.default_rng(7).uniform(-1, 1, size=(200, len(NAMES)))
+    statistics = compute_norm_stats(actions, NAMES)
+    policy = create_nano(
+        seed=seed, norm_stats=statistics, gripper="+1 closes", instructions=INSTRUCTIONS, shape=SHAPE
+    )
+    save_policy(policy, path)
+    return path
+
+
+def record(path: Path, policy_path: Path, lengths=(5, 9, 3, 7, 6, 4), **changes) -> EpisodeStore:
+    """Store with one sampled episode a length; ``changes`` overwrite fields of the episodes' facts."""
+    policy = load_policy(policy_path)
+    spec = policy.spec
+    store = EpisodeStore.create(path, "toy", {"action_space": {"names": list(NAMES), "gripper": "+1 closes"}})
+    for index, length in enumerate(lengths):
+        rng = np.random.default_rng(index)
+        frames = rng.integers(0, 256, size=(length + 1, SIDE, SIDE, 3), dtype=np.uint8)
+        instruction = INSTRUCTIONS[index // 2 % 2]
+        observations = [Observation(frame, np.zeros(1, np.float32), instruction) for frame in frames[:-1]]
+        decided = policy.act(observations, temperature=1.0, seeds=[1000 * index + t for t in range(length)])
+        meta = EpisodeMeta(
+            episode_id=f"toy-{index}",
+            suite="toy",
+            task="task",
+            task_index=0,
+            instruction=instruction,
+            initial_state=index // 2,
+            sample=index % 2,
+            seed=index,
+            success=index % 2 == 0,
+            steps=length,
+            actor="policy",
+            temperature=1.0,
+            policy_hash=spec.policy_hash,
+            preprocessing_hash=spec.preprocessing_hash,
+            prompt=policy.prompt(instruction),
+        )
+        store.write(
+            Trajectory(
+                meta=replace(meta, **changes),
+                frames=frames,
+                proprio=np.zeros((length + 1, 1), np.float32),
+                actions=decided.actions,
+                labels=decided.actions,
+                action_tokens=decided.tokens,
+                token_logps=decided.logps,
+                keypoints={},
+                signals={"success": np.zeros(length + 1, np.float32)},
+            )
+        )
+    return store
+
+
+def write_pairs(folder: Path, store: EpisodeStore, pairs=((0, 1), (2, 3), (4, 5))) -> Path:
+    """Folder as made by ``grape pair``."""
+    rows = [
+        PreferencePair(
+            pair_id=f"pair-{number}",
+            task="task",
+            initial_state=number,
+            chosen=f"toy-{w}",
+            rejected=f"toy-{l}",
+            margin=1.0,
+            mode="best-worst",
+            reason="",
+        )
+        for number, (w, l) in enumerate(pairs)  # noqa: E741
+    ]
+    write_json(folder / "run.json", {"verb": "pair"})
+    write_jsonl(folder / "pairs.jsonl", [pair_to_row(pair) for pair in rows])
+    write_json(folder / "done.json", {"store": str(store.path.resolve())})
+    return folder
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    """Hash of every file that must not depend on interruptions: all but the log with times and resolved paths."""
+    skipped = {"log.jsonl", "settings.yaml"}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in skipped
+    }

@@ -1,0 +1,276 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from grape.core.errors import CompatibilityError, DataError, SettingsError, TrainingError
+from grape.core.files import read_json, read_jsonl, write_json
+from grape.policies.openvla import load_policy
+from grape.store import EpisodeStore
+from grape.training import TrainSettings, run_train
+from grape.training.steps import StepTable
+from tests.training.recordings import record, snapshot, write_pairs, write_policy
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A policy, a store that it recorded and pairs of its episodes."""
+    root = tmp_path_factory.mktemp("world")
+    policy = write_policy(root / "policy")
+    store = record(root / "store", policy)
+    return TrainSettings(
+        pairs=write_pairs(root / "pairs", store),
+        policy=policy,
+        out=root / "unused",
+        pairs_per_update=2,
+        epochs=2,
+        lr=1e-3,
+        micro_batch=8,
+        checkpoint_every=1,
+    )
+
+
+def weights(folder):
+    return load_file(folder / "policy" / "model.safetensors")
+
+
+def test_training_prefers_the_chosen_side(world, tmp_path):
+    settings = replace(world, out=tmp_path / "run", epochs=30, lr=1e-2, nll_weight=0.0, checkpoint_every=0)
+    summary = run_train(settings)
+    rows = read_jsonl(settings.out / "metrics.jsonl")
+    assert [row["update"] for row in rows] == list(range(1, 61))
+    assert {"rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins"} <= rows[0].keys()
+    assert {"logps/chosen", "logps/rejected", "saturation", "grad_norm", "lr", "loss/nll"} <= rows[0].keys()
+    # The policy is its own reference at first: d = 0, the loss is log 2 and nothing is preferred yet.
+    assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert rows[0]["saturation"] == pytest.approx(0.5, abs=1e-5)
+    assert rows[-1]["rewards/accuracies"] == 1.0
+    assert rows[-1]["rewards/margins"] > 1.0
+    assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
+    assert summary["parity"]["mean_abs"] < 1e-4
+    trained = load_policy(settings.out / "policy")
+    assert trained.spec.policy_hash == summary["policy_hash"] != summary["start_policy_hash"]
+    assert trained.spec.preprocessing_hash == load_policy(world.policy).spec.preprocessing_hash
+
+
+def test_logged_sums_are_those_of_the_saved_policy(world, tmp_path):
+    """What the trainer calls logps/chosen is what the saved policy says of the recorded tokens."""
+    settings = replace(world, out=tmp_path / "first", max_updates=1, pairs_per_update=3)
+    run_train(settings)
+    second = replace(settings, out=tmp_path / "second", max_updates=2)
+    run_train(second)
+    logged = read_jsonl(second.out / "metrics.jsonl")[1]["logps/chosen"]
+    policy, store = load_policy(settings.out / "policy"), EpisodeStore.open(world.pairs.parent / "store")
+    sums = []
+    for name in ("toy-0", "toy-2", "toy-4"):
+        episode = store.read(name)
+        inputs = policy.encode(episode.frames[:-1], [episode.meta.instruction] * episode.steps)
+        with torch.no_grad():
+            logps = policy.model.action_logps(inputs, torch.from_numpy(episode.action_tokens.astype(np.int64)))
+        sums.append(float(logps.double().sum()))
+    assert logged == pytest.approx(np.mean(sums), rel=1e-5)
+
+
+def test_a_complete_run_is_returned_at_once_and_other_settings_are_refused(world, tmp_path):
+    settings = replace(world, out=tmp_path / "run")
+    summary = run_train(settings)
+    before = snapshot(settings.out)
+    assert run_train(settings) == summary
+    assert snapshot(settings.out) == before
+    with pytest.raises(CompatibilityError, match="beta was"):
+        run_train(replace(settings, beta=0.2))
+    assert run_train(replace(settings, out=tmp_path / "again")) == summary
+    assert snapshot(tmp_path / "again") == before
+
+
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_both_gradients_lead_to_the_same_weights(world, tmp_path, lora_rank):
+    found = {}
+    for mode in ("one-pass", "two-pass"):
+        out = tmp_path / mode
+        assert run_train(replace(world, out=out, gradient=mode, lora_rank=lora_rank))["gradient"] == mode
+        file = "adapter_model.safetensors" if lora_rank else "model.safetensors"
+        found[mode] = load_file(out / "policy" / file)
+    for one, two in zip(*(read_jsonl(tmp_path / mode / "metrics.jsonl") for mode in found), strict=True):
+        assert one == pytest.approx(two, rel=1e-3, abs=1e-5)
+    for name, value in found["one-pass"].items():
+        if "qkv.bias" not in name:  # keys' biases have no effect: AdamW blows their rounding noise up to whole steps
+            assert torch.allclose(value, found["two-pass"][name], atol=2e-5), name
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss_type": "hinge"},
+        {"loss_type": "ipo"},
+        {"length_normalised": True},
+        {"label_smoothing": 0.1},
+        {"method": "step-dpo"},
+        {"method": "filtered-bc"},
+        {"reference": "recomputed"},
+        {"schedule": "cosine", "warmup": 0.5, "weight_decay": 0.1},
+    ],
+)
+def test_every_way_of_training_runs(world, tmp_path, changes):
+    summary = run_train(replace(world, out=tmp_path / "run", **changes))
+    assert math.isfinite(summary["metrics"]["loss"])
+    changed = weights(tmp_path / "run")
+    start = load_file(world.policy / "model.safetensors")
+    assert any(not torch.equal(changed[name], start[name]) for name in start)
+
+
+def test_methods_use_the_steps_they_should(world, tmp_path):
+    plans = {
+        method: run_train(replace(world, out=tmp_path / "none", method=method, dry_run=True, pairs_per_update=3))
+        for method in ("tpo", "step-dpo", "filtered-bc")
+    }
+    # Lengths are 5, 9 | 3, 7 | 6, 4.
+    assert plans["tpo"]["frames_per_epoch"] == 34
+    assert plans["step-dpo"]["frames_per_epoch"] == 2 * (5 + 3 + 4)
+    assert plans["step-dpo"]["units_per_update"] == 12
+    assert plans["filtered-bc"]["frames_per_epoch"] == 5 + 3 + 6
+    assert plans["filtered-bc"]["episodes"] == 3
+    assert plans["tpo"]["updates"] == 2
+    assert plans["tpo"]["tflop"] == pytest.approx(2 * 34 * 4 * plans["tpo"]["tflop_forward_per_frame"])
+    assert plans["tpo"]["trainable_parameters"] < plans["tpo"]["parameters"]  # the block that is never run
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_recomputed_reference_agrees_with_the_recorded_one(world, tmp_path):
+    recorded = run_train(replace(world, out=tmp_path / "recorded"))
+    recomputed = run_train(replace(world, out=tmp_path / "recomputed", reference="recomputed"))
+    assert recomputed["parity"] is None
+    assert recomputed["metrics"] == pytest.approx(recorded["metrics"], rel=1e-3, abs=1e-4)
+
+
+def test_lora_leaves_the_base_alone_and_can_be_stacked(world, tmp_path):
+    start = snapshot(world.policy)
+    first = run_train(replace(world, out=tmp_path / "one", lora_rank=2))
+    assert snapshot(world.policy) == start
+    assert 0 < first["trainable_parameters"] < first["parameters"] / 2
+    policy = load_policy(tmp_path / "one" / "policy")
+    assert policy.spec.policy_hash == first["policy_hash"]
+    with policy.adapter.disable_adapter():
+        pass
+    # The next iteration: the adapted policy collects and is trained again.
+    store = record(tmp_path / "store", tmp_path / "one" / "policy")
+    pairs = write_pairs(tmp_path / "pairs", store)
+    settings = replace(world, pairs=pairs, policy=tmp_path / "one" / "policy", out=tmp_path / "two", lora_rank=3)
+    second = run_train(settings)
+    assert load_policy(tmp_path / "two" / "policy").spec.policy_hash == second["policy_hash"]
+    assert read_json(tmp_path / "two" / "policy" / "grape_adapter.json") == {"base": "../base"}
+    full = run_train(replace(settings, out=tmp_path / "three", lora_rank=0))
+    assert load_policy(tmp_path / "three" / "policy").spec.policy_hash == full["policy_hash"]
+
+
+def test_another_policy_is_refused_unless_the_reference_is_recomputed(world, tmp_path):
+    other = write_policy(tmp_path / "other", seed=1)
+    settings = replace(world, policy=other, out=tmp_path / "run")
+    with pytest.raises(CompatibilityError, match="recorded by another policy") as caught:
+        run_train(settings)
+    assert "--reference recomputed" in caught.value.hint
+    assert not settings.out.exists()
+    first = run_train(replace(settings, reference="recomputed"))
+    assert first["metrics"]["update"] == 4
+    row = read_jsonl(settings.out / "metrics.jsonl")[0]
+    assert row["loss/preference"] == pytest.approx(math.log(2), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"preprocessing_hash": "0" * 64}, "another pre-processing"),
+        ({"prompt": "Do it!"}, "with the prompt 'Do it!'"),
+        ({"actor": "expert"}, "played by an expert"),
+    ],
+)
+def test_foreign_recordings_are_refused_before_any_work(world, tmp_path, changes, message):
+    store = record(tmp_path / "store", world.policy, **changes)
+    settings = replace(world, pairs=write_pairs(tmp_path / "pairs", store), out=tmp_path / "run")
+    with pytest.raises(CompatibilityError, match=message):
+        run_train(settings)
+    assert not settings.out.exists()
+
+
+def test_parity_alarm(world, tmp_path):
+    """Right hashes but other pictures: the tokens' log-probabilities give it away."""
+    source = EpisodeStore.open(world.pairs.parent / "store")
+    store = EpisodeStore.create(tmp_path / "store", source.suite, source.contract)
+    for name in source.ids():
+        episode = source.read(name)
+        store.write(replace(episode, frames=255 - episode.frames))
+    settings = replace(world, pairs=write_pairs(tmp_path / "pairs", store), out=tmp_path / "run")
+    with pytest.raises(CompatibilityError, match="Recorded and recomputed") as caught:
+        run_train(settings)
+    assert "pre-processing of pictures" in caught.value.hint
+    assert not (settings.out / "policy").exists()
+    run_train(replace(settings, out=tmp_path / "loose", parity_threshold=100.0))
+
+
+def test_no_pairs_and_missing_store(world, tmp_path):
+    store = EpisodeStore.open(world.pairs.parent / "store")
+    with pytest.raises(DataError, match="no pairs"):
+        run_train(replace(world, pairs=write_pairs(tmp_path / "empty", store, ()), out=tmp_path / "run"))
+    lost = write_pairs(tmp_path / "lost", store)
+    write_json(lost / "done.json", {"store": str(tmp_path / "gone")})
+    with pytest.raises(DataError, match="are not at"):
+        run_train(replace(world, pairs=lost, out=tmp_path / "run"))
+    stray = write_pairs(tmp_path / "stray", store, ((0, 99),))
+    with pytest.raises(DataError, match="toy-99"):
+        run_train(replace(world, pairs=stray, out=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "flag"),
+    [
+        ({"lr": -1.0}, "--lr"),
+        ({"beta": float("nan")}, "--beta"),
+        ({"beta": 0.0}, "--beta"),
+        ({"micro_batch": 0}, "--micro-batch"),
+        ({"label_smoothing": 0.1, "loss_type": "ipo"}, "--label-smoothing"),
+    ],
+)
+def test_settings_out_of_range(world, changes, flag):
+    with pytest.raises(SettingsError, match=flag):
+        run_train(replace(world, **changes))
+
+
+@pytest.mark.parametrize("poison", ["loss", "gradient"])
+@pytest.mark.parametrize("mode", ["one-pass", "two-pass"])
+def test_nonsense_stops_training_and_names_the_pair(world, tmp_path, monkeypatch, poison, mode):
+    settings = replace(world, out=tmp_path / "run", gradient=mode, pairs_per_update=3)
+    honest = StepTable.logps
+    calls = []
+
+    def poisoned(self, policy, rows):
+        logps = honest(self, policy, rows)
+        start, stop = self.spans["toy-3"]
+        hit = (rows >= start) & (rows < stop)
+        if len(calls) > 24:  # after the first updates and their checkpoints
+            if poison == "loss":
+                logps = torch.where(hit[:, None], torch.nan, logps)
+            elif logps.requires_grad:
+                logps.register_hook(lambda gradient: torch.where(hit[:, None], torch.inf, gradient))
+        calls.append(len(rows))
+        return logps
+
+    monkeypatch.setattr(StepTable, "logps", poisoned)
+    settings = replace(settings, epochs=6)
+    with pytest.raises(TrainingError, match=f"the {poison} is not finite") as caught:
+        run_train(settings)
+    assert "pair pair-1" in caught.value.message
+    assert "pair-0" not in caught.value.message
+    rows = read_jsonl(settings.out / "metrics.jsonl")
+    kept = sorted((settings.out / "checkpoints").iterdir())
+    assert len(kept) == 2
+    assert kept[-1].name == f"update-{len(rows):06d}"
+    assert not (settings.out / "policy").exists()
+    # With the cause gone, the same command goes on from there, to the result of an undisturbed run.
+    monkeypatch.setattr(StepTable, "logps", honest)
+    run_train(settings)
+    run_train(replace(settings, out=tmp_path / "undisturbed"))
+    assert snapshot(settings.out) == snapshot(tmp_path / "undisturbed")
