@@ -219,6 +219,8 @@ def _literal(call: Call, positive: bool) -> _Clause:
         for name in values
         if name not in (relation.upper, relation.lower)
     }
+    if quantity.name == "offset" and names["axis"].startswith("-"):
+        names |= {"of": names["to"], "to": names["of"], "axis": names["axis"][1:]}
     if quantity.mirrored and names["of"] > names["to"]:
         names["of"], names["to"] = names["to"], names["of"]
         interval = interval.mirrored if quantity.mirrored < 0 else interval
@@ -263,6 +265,9 @@ def _impossible(clause: _Clause) -> bool:
             for part in ("distance_xy", "distance_z"):
                 widened = _merge(widened, {(part, names): _Interval(0.0, reach)})
             widened = _merge(widened, {("height", names): _Interval(-reach, reach)})
+            for axis in ("x", "y", "z"):
+                along: _Key = ("offset", tuple(sorted((*names, ("axis", axis)))))
+                widened = _merge(widened, {along: _Interval(-reach, reach)})
     return any(interval.empty for interval in widened.values())
 
 

@@ -80,11 +80,16 @@ def _motion(recording: Recording, arguments: _Arguments) -> Float64:
     return motion
 
 
+def _along(vectors: Float64, axis: str | float) -> Float64:
+    """Component along a world axis such as ``"-y"``, ``(T+1,)``."""
+    name = str(axis)
+    return vectors[:, "xyz".index(name[-1])] * (-1.0 if name[0] == "-" else 1.0)
+
+
 def _angle(recording: Recording, arguments: _Arguments) -> Float64:
-    direction = recording.point(arguments["to"]) - recording.point(arguments["of"])
-    axis = str(arguments["axis"])
+    direction = -_difference(recording, arguments)  # from 'of' to 'to'
     length = _norm(direction)
-    along = direction[:, "xyz".index(axis[-1])] * (-1.0 if axis[0] == "-" else 1.0)
+    along = _along(direction, arguments["axis"])
     cosine = np.divide(along, length, out=np.full_like(length, np.nan), where=length > 1e-9)
     angle: Float64 = np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
     return angle
@@ -113,6 +118,7 @@ _MEASURES: dict[str, Callable[[Recording, _Arguments], Float64]] = {
     "distance_xy": lambda recording, names: _norm(_difference(recording, names)[:, :2]),
     "distance_z": lambda recording, names: np.abs(_difference(recording, names)[:, 2]),
     "height": lambda recording, names: _difference(recording, names)[:, 2],
+    "offset": lambda recording, names: _along(_difference(recording, names), names["axis"]),
     "displacement": lambda recording, names: _norm(recording.point(names["of"]) - recording.point(names["of"])[0]),
     "rise": lambda recording, names: recording.point(names["of"])[:, 2] - recording.point(names["of"])[0, 2],
     "angle": _angle,

@@ -15,7 +15,7 @@ from typing import Literal
 __all__ = ["AXES", "QUANTITIES", "RELATIONS", "Parameter", "Quantity", "Relation"]
 
 AXES = ("x", "y", "z", "-x", "-y", "-z")
-"""World axes an angle may be measured against."""
+"""World axes that directions are measured along."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,9 @@ QUANTITIES: dict[str, Quantity] = {
         Quantity("distance_xy", "m", "horizontal distance of two keypoints", mirrored=1),
         Quantity("distance_z", "m", "absolute difference of two keypoints' heights", mirrored=1),
         Quantity("height", "m", "height of one keypoint over another, signed", low=-math.inf, mirrored=-1),
+        Quantity(
+            "offset", "m", "how far a keypoint lies beyond another on an axis, signed", low=-math.inf, mirrored=-1
+        ),
         Quantity("displacement", "m", "distance of a keypoint from where it was at the episode's first state"),
         Quantity("rise", "m", "height of a keypoint over where it was at the first state, signed", low=-math.inf),
         Quantity("angle", "deg", "angle between the line from one keypoint to another and a world axis", high=180.0),
@@ -158,6 +161,13 @@ RELATIONS: dict[str, Relation] = {
             (_OF, _TO, _BY_ANY),
             lower="by",
             arguments={"of": "to", "to": "of"},
+        ),
+        Relation(
+            "beyond",
+            "offset",
+            "'of' lies 'by' or more further along a world axis than 'to'",
+            (_OF, _TO, Parameter("axis", "axis"), _BY_ANY),
+            lower="by",
         ),
         Relation("clear_of", "distance", "'of' is 'by' or more away from 'to'", (_OF, _TO, _BY), lower="by"),
         Relation("clear_of_xy", "distance_xy", "clear_of, seen from above", (_OF, _TO, _BY), lower="by"),
