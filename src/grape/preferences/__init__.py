@@ -1,1 +1,26 @@
-"""Placeholder replaced by the room's own docstring."""
+"""From recorded episodes to preference pairs: R_GCPG, its calibration, and pairing.
+
+``score`` says what every episode was worth (:func:`run_score`), ``pair`` who is compared with whom and why
+(:func:`run_pair`). Both read files and write files; neither needs a simulator or a policy.
+"""
+
+from grape.preferences.gcpg import PUBLISHED_WEIGHTS, Calibration, RawTerms, calibrate, weighted_terms
+from grape.preferences.pair import PairSettings, read_pairs, recorded_store, run_pair
+from grape.preferences.pairing import make_pairs
+from grape.preferences.score import ScoreSettings, read_scores, run_score
+
+__all__ = [
+    "PUBLISHED_WEIGHTS",
+    "Calibration",
+    "PairSettings",
+    "RawTerms",
+    "ScoreSettings",
+    "calibrate",
+    "make_pairs",
+    "read_pairs",
+    "read_scores",
+    "recorded_store",
+    "run_pair",
+    "run_score",
+    "weighted_terms",
+]

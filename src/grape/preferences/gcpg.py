@@ -1,0 +1,249 @@
+"""R_GCPG: three terms that rank the trajectories of one initial state, and what makes them comparable.
+
+``R_GCPG = lambda_1 R_self + lambda_2 R_ext + lambda_3 I_success`` (arXiv 2411.19309, guided-cost preference
+generation; published weights 0.01, 0.01, 2). Without calibration this is computed exactly as published: R_self is the
+sum of log-probabilities, ``R_ext = exp(-sum_i C_i)``.
+
+Taken literally the published weights silence a term: R_ext lies in (0, 1], so 0.01 R_ext never exceeds 0.01, while
+0.01 R_self easily differs by 0.5 between two rollouts of unequal length, and the paper's own ablation says that every
+term matters (without R_ext 36.8, without R_self 38.6, without I_success 34.4, with all of them 43.1). Therefore the
+calibration, which is on by default, chooses from the data:
+
+- *Normalisation.* R_self becomes a mean a step. A sum grows with the number of steps and would mostly say how long a
+  trajectory was, which I_success and the efficiency constraints say already.
+- *beta* in ``exp(-beta sum_i C_i)``: one over the mean cost, successes and failures counting equally. Costs of a long
+  specification would otherwise drive R_ext to 0 for all but a few trajectories, and a term that is 0 for all ranks
+  none. Where the scale lies must not depend on how often the policy succeeds, hence the equal counting.
+- *lambda_1, lambda_2.* Trajectories are only compared within an initial state, so what counts is a term's standard
+  deviation there, pooled over the states. Both soft terms get the same one, ``soft_share * lambda_3``; the proportion
+  of the given lambda_1 and lambda_2 (equal as published) is kept.
+- *lambda_3* stays as given. With ``soft_share`` 1/4 success differs by four standard deviations of either soft term,
+  and by two of the difference of both between two trajectories: success dominates as with the published weights, yet
+  among equal outcomes, and for near misses against lucky flukes, the soft terms speak.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "PUBLISHED_WEIGHTS",
+    "TERMS",
+    "Calibration",
+    "Normalisation",
+    "RawTerms",
+    "calibrate",
+    "external_term",
+    "normalise_self",
+    "pooled_spread",
+    "weighted_terms",
+]
+
+PUBLISHED_WEIGHTS = (0.01, 0.01, 2.0)
+"""lambda_1, lambda_2, lambda_3 of arXiv 2411.19309."""
+
+TERMS = ("self", "ext", "success")
+"""Names of the terms in the order of their weights."""
+
+Normalisation = Literal["raw", "step-mean", "state-standardised", "task-standardised"]
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+_TINY = float(np.finfo(np.float64).tiny)
+
+
+@dataclass(frozen=True, eq=False)
+class RawTerms:
+    """Unweighted terms of ``E`` episodes.
+
+    Attributes:
+        r_self: Sum of log-probabilities, float64 ``(E,)``; NaN where nothing was sampled.
+        steps: Number of decisions, ``(E,)``.
+        cost: ``sum_i C_i``, not negative, ``(E,)``.
+        success: 0 or 1, ``(E,)``.
+        task: Number of the task, ``(E,)``.
+        state: Number of the (task, initial state), unique across tasks, ``(E,)``.
+    """
+
+    r_self: Float64
+    steps: Int64
+    cost: Float64
+    success: Float64
+    task: Int64
+    state: Int64
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What turns raw terms into R_GCPG, and where it comes from.
+
+    Attributes:
+        calibrated: Whether the numbers were chosen from data.
+        normalisation: How R_self was normalised.
+        beta: Scale of costs in ``exp(-beta sum_i C_i)``.
+        weights: lambda_1, lambda_2, lambda_3 of the normalised terms.
+        spreads: Standard deviation of each normalised, unweighted term within initial states, pooled; None where it
+            cannot be known (no initial state with two episodes) or nothing was sampled.
+        contributions: The same of the weighted terms: ``weight * spread``.
+        states: Initial states with at least two episodes.
+        notes: What could not be calibrated, and what happened instead.
+    """
+
+    calibrated: bool
+    normalisation: Normalisation
+    beta: float
+    weights: tuple[float, float, float]
+    spreads: Mapping[str, float | None]
+    contributions: Mapping[str, float | None]
+    states: int
+    notes: tuple[str, ...] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON value for ``calibration.json``."""
+        return {
+            "calibrated": self.calibrated,
+            "normalisation": self.normalisation,
+            "beta": self.beta,
+            "weights": dict(zip(TERMS, self.weights, strict=True)),
+            "spreads": dict(self.spreads),
+            "contributions": dict(self.contributions),
+            "states": self.states,
+            "notes": list(self.notes),
+        }
+
+
+def normalise_self(raw: RawTerms, normalisation: Normalisation) -> Float64:
+    """R_self on the chosen scale, float64 ``(E,)``; NaN where nothing was sampled.
+
+    ``raw``: the sum over all steps, as published. ``step-mean``: divided by the number of steps.
+    ``state-standardised``, ``task-standardised``: the mean a step minus its mean within the initial state or task, over
+    its standard deviation there; 0 where that is 0. Only with the last two is 0 a middling value.
+    """
+    if normalisation == "raw":
+        return raw.r_self.copy()
+    mean = raw.r_self / np.maximum(raw.steps, 1)
+    if normalisation == "step-mean":
+        return mean
+    group = raw.state if normalisation == "state-standardised" else raw.task
+    centred = _centred(mean, group)
+    known = np.isfinite(mean)
+    count = np.bincount(group, known)
+    variance = np.bincount(group, np.where(known, centred, 0.0) ** 2) / np.maximum(count, 1)
+    spread = np.sqrt(variance)[group]
+    scale = np.abs(np.where(known, mean, 0.0))
+    varies = spread > 1e-9 * (1.0 + scale)
+    standardised = np.divide(centred, spread, out=np.zeros_like(centred), where=varies)
+    return np.where(known, standardised, np.nan)
+
+
+def external_term(cost: Float64, beta: float) -> Float64:
+    """``exp(-beta sum_i C_i)`` in (0, 1], float64 ``(E,)``; kept above 0 where it underflows."""
+    return np.maximum(np.exp(-beta * cost), _TINY)
+
+
+def pooled_spread(values: Float64, group: Int64) -> float | None:
+    """Standard deviation within groups, pooled: ``sqrt(sum (x - mean of its group)^2 / sum (n_group - 1))``.
+
+    Args:
+        values: ``(E,)``; NaNs are left out.
+        group: Number of the group of each value, ``(E,)``.
+
+    Returns:
+        The deviation, 0 where values do not differ beyond rounding; None if no group has two values.
+    """
+    known = np.isfinite(values)
+    if not known.any():
+        return None
+    count = np.bincount(group[known])
+    freedom = float(np.sum(np.maximum(count - 1, 0)))
+    if freedom == 0:
+        return None
+    spread = float(np.sqrt(np.sum(_centred(values[known], group[known]) ** 2) / freedom))
+    return spread if spread > 1e-9 * (1.0 + float(np.abs(values[known]).max())) else 0.0
+
+
+def calibrate(
+    raw: RawTerms,
+    *,
+    weights: Sequence[float] = PUBLISHED_WEIGHTS,
+    beta: float | None = None,
+    normalisation: Normalisation | None = None,
+    soft_share: float = 0.25,
+    from_data: bool = True,
+) -> Calibration:
+    """Choose what makes the terms contribute comparably, see the module's text.
+
+    Args:
+        raw: The terms of all episodes.
+        weights: lambda_1, lambda_2, lambda_3. Calibration keeps the third and the proportion of the first two.
+        beta: Scale of costs; None chooses it (1 without calibration).
+        normalisation: Of R_self; None chooses ``step-mean`` (``raw`` without calibration).
+        soft_share: Contribution of a soft term as a share of lambda_3 (of the published one where lambda_3 is 0).
+        from_data: Whether to calibrate; False uses the published formula with the given numbers.
+    """
+    chosen: Normalisation = normalisation or ("step-mean" if from_data else "raw")
+    scale = beta if beta is not None else (_cost_scale(raw) if from_data else 1.0)
+    normalised = {
+        "self": normalise_self(raw, chosen),
+        "ext": external_term(raw.cost, scale),
+        "success": raw.success,
+    }
+    spreads = {name: pooled_spread(values, raw.state) for name, values in normalised.items()}
+    final, notes = list(weights), []
+    target = soft_share * (weights[2] or PUBLISHED_WEIGHTS[2])
+    for position, name in enumerate(TERMS[:2]):
+        if not from_data or weights[position] == 0:
+            continue
+        spread = spreads[name]
+        if spread:
+            final[position] = target * weights[position] / max(weights[:2]) / spread
+        elif spread is None and name == "self" and not np.isfinite(raw.r_self).any():
+            notes.append("No episode was sampled from a policy: R_self does not count.")
+        else:
+            reason = "no initial state has two episodes" if spread is None else "it does not vary within initial states"
+            notes.append(f"The weight of term '{name}' stays as given: {reason}.")
+    contributions = {
+        name: None if spreads[name] is None else final[position] * float(spreads[name] or 0.0)
+        for position, name in enumerate(TERMS)
+    }
+    return Calibration(
+        calibrated=from_data,
+        normalisation=chosen,
+        beta=scale,
+        weights=(final[0], final[1], final[2]),
+        spreads=spreads,
+        contributions=contributions,
+        states=int(np.sum(np.bincount(raw.state) > 1)) if len(raw.state) else 0,
+        notes=tuple(notes),
+    )
+
+
+def weighted_terms(raw: RawTerms, calibration: Calibration) -> Float64:
+    """The terms whose sum over the last axis is R_GCPG, float64 ``(E, 3)`` in the order of :data:`TERMS`.
+
+    The self term is 0 where nothing was sampled.
+    """
+    self_term = np.nan_to_num(normalise_self(raw, calibration.normalisation), nan=0.0)
+    terms = np.stack([self_term, external_term(raw.cost, calibration.beta), raw.success], axis=-1)
+    weighted: Float64 = terms * np.asarray(calibration.weights)
+    return weighted
+
+
+def _cost_scale(raw: RawTerms) -> float:
+    """One over the mean cost, outcomes counting equally; 1 where nothing costs anything."""
+    means = [float(raw.cost[chosen].mean()) for chosen in (raw.success > 0.5, raw.success < 0.5) if chosen.any()]
+    mean = float(np.mean(means)) if means else 0.0
+    return 1.0 / mean if mean > 1e-6 else 1.0
+
+
+def _centred(values: Float64, group: Int64) -> Float64:
+    """Values minus the mean of their group; NaNs do not count towards the mean and stay NaN."""
+    known = np.isfinite(values)
+    count = np.bincount(group, known)
+    mean = np.bincount(group, np.where(known, values, 0.0)) / np.maximum(count, 1)
+    centred: Float64 = values - mean[group]
+    return centred

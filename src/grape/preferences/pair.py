@@ -1,0 +1,165 @@
+"""The verb ``pair``: preference pairs from scores."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from grape.core.errors import DataError, SettingsError
+from grape.core.events import SILENT, Reporter
+from grape.core.files import file_hash, write_jsonl
+from grape.core.preferences import PreferencePair
+from grape.core.runs import load_summary, open_run
+from grape.preferences.pairing import Mode, StateCensus, limit_pairs, make_pairs
+from grape.preferences.records import PAIRS_FILE, SCORES_FILE, load_pairs, pair_to_row
+from grape.preferences.score import portable_path, read_scores
+
+__all__ = ["PairSettings", "read_pairs", "recorded_store", "run_pair"]
+
+
+@dataclass(frozen=True)
+class PairSettings:
+    """Make preference pairs: a better and a worse trajectory of the same task and initial state, and why.
+
+    Attributes:
+        scores: Folder that grape score wrote.
+        out: Folder to write: pairs.jsonl, one pair a line.
+        mode: best-worst: highest against lowest R_GCPG of each initial state. top-bottom: rank by rank from both ends,
+            best against worst, second best against second worst, up to m pairs. success-only: a random success
+            against a random failure, up to m pairs, ignoring the other terms. random: two random episodes in random
+            order, up to m pairs, ignoring score and outcome (for controlled comparison).
+        m: Most pairs an initial state (1 or more; best-worst makes one).
+        margin: Least difference of R_GCPG (0 or more) in the ranking modes; pairs without any are left out anyway.
+        require_mixed_outcomes: Use only initial states with both a success and a failure. Otherwise the soft terms
+            rank states of one outcome, too.
+        max_pairs_per_state: Keep at most so many pairs an initial state, the widest margins first in the ranking
+            modes (1 or more); None keeps all.
+        max_pairs: Keep at most so many pairs, spread evenly over the initial states (1 or more); None keeps all.
+        seed: Seed of what is random.
+    """
+
+    scores: Path = field(metadata={"identity": False})
+    out: Path = field(metadata={"identity": False})
+    mode: Mode = "top-bottom"
+    m: int = 4
+    margin: float = 0.0
+    require_mixed_outcomes: bool = True
+    max_pairs_per_state: int | None = None
+    max_pairs: int | None = None
+    seed: int = 0
+
+
+def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
+    """Make the pairs.
+
+    Returns:
+        Summary: ``pairs``, ``mean_margin``, ``store`` (as seen from ``out``), ``tasks`` with the census of each,
+        and the same ``overall``; ``chosen_success_rate`` and ``rejected_success_rate``.
+
+    Raises:
+        SettingsError: A setting is out of range.
+        DataError: The scores are missing or damaged, or no pair can be made; then nothing is written.
+        CompatibilityError: ``out`` belongs to another run.
+    """
+    _check(settings)
+    scores = read_scores(settings.scores)
+    store = recorded_store(settings.scores, "score")
+    groups, census = make_pairs(
+        scores.values(),
+        mode=settings.mode,
+        m=settings.m,
+        margin=settings.margin,
+        require_mixed_outcomes=settings.require_mixed_outcomes,
+        seed=settings.seed,
+    )
+    overall = sum(census.values(), StateCensus())
+    if not groups:
+        raise _no_pair(settings, overall)
+    # Claimed only now: a folder that could not be filled is free for another try with other settings.
+    run = open_run(settings.out, "pair", settings, {"scores": file_hash(settings.scores / SCORES_FILE)})
+    if run.done is not None:
+        return run.done
+    pairs = limit_pairs(groups, per_state=settings.max_pairs_per_state, total=settings.max_pairs, seed=settings.seed)
+    write_jsonl(settings.out / PAIRS_FILE, map(pair_to_row, pairs))
+    count = len(pairs)
+    summary: dict[str, Any] = {
+        "pairs": count,
+        "mode": settings.mode,
+        "mean_margin": sum(pair.margin for pair in pairs) / count,
+        "chosen_success_rate": sum(scores[pair.chosen].success for pair in pairs) / count,
+        "rejected_success_rate": sum(scores[pair.rejected].success for pair in pairs) / count,
+        "store": portable_path(store, settings.out),
+        "overall": _census(overall, pairs),
+        "tasks": {task: _census(item, [pair for pair in pairs if pair.task == task]) for task, item in census.items()},
+    }
+    reporter.info(f"{count} pairs from {summary['overall']['used']} initial states")
+    run.finish(summary)
+    return summary
+
+
+def read_pairs(folder: Path) -> tuple[PreferencePair, ...]:
+    """Pairs from a folder of ``grape pair``.
+
+    Raises:
+        DataError: The folder is missing, incomplete or foreign, or a line is wrong; file and line are named.
+    """
+    load_summary(folder, "pair")
+    return load_pairs(folder / PAIRS_FILE)
+
+
+def recorded_store(folder: Path, verb: str = "pair") -> Path:
+    """The episode store that a folder of ``grape pair`` (or ``score``) was made from.
+
+    Raises:
+        DataError: The folder is missing, incomplete or foreign.
+    """
+    store = load_summary(folder, verb).get("store")
+    if not isinstance(store, str):
+        raise DataError(f"{folder / 'done.json'} names no episode store.", f"Run 'grape {verb}' again.")
+    return (folder.resolve() / store).resolve()
+
+
+def _check(settings: PairSettings) -> None:
+    for name in ("m", "max_pairs_per_state", "max_pairs"):
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise SettingsError(f"--{name.replace('_', '-')} is {value}.", "It must be at least 1.")
+    if not (math.isfinite(settings.margin) and settings.margin >= 0):
+        raise SettingsError(f"--margin is {settings.margin}.", "It must be a number from 0 upwards.")
+
+
+def _census(census: StateCensus, pairs: list[PreferencePair]) -> dict[str, int]:
+    """Counts after the limits."""
+    used = len({(pair.task, pair.initial_state) for pair in pairs})
+    return vars(dataclasses.replace(census, used=used, pairs=len(pairs)))
+
+
+def _no_pair(settings: PairSettings, census: StateCensus) -> DataError:
+    """Error that says what the initial states were like and what to try."""
+    kinds = {
+        "both outcomes": census.mixed,
+        "only successes": census.all_successes,
+        "only failures": census.all_failures,
+        "a single episode": census.single,
+    }
+    listing = ", ".join(f"{count} with {kind}" for kind, count in kinds.items() if count)
+    total = sum(kinds.values())
+    narrow = f" {census.narrow} pairs lie within the margin {settings.margin:g}." if census.narrow else ""
+    advice = []
+    if census.narrow and settings.margin > 0:
+        advice.append("lower --margin")
+    if census.all_failures + census.all_successes and settings.require_mixed_outcomes and not census.mixed:
+        rank = settings.mode in ("best-worst", "top-bottom")
+        advice += ["pass --no-require-mixed-outcomes to rank by costs and likelihood alone"] if rank else []
+    if census.all_failures >= max(1, census.all_successes):
+        advice.append("collect from a better policy or easier tasks")
+    elif census.all_successes:
+        advice.append("collect with a higher --temperature or from harder tasks: there is nothing to prefer")
+    advice.append("collect more --samples of each initial state")
+    sentence = ", or ".join(advice)
+    return DataError(
+        f"No preference pair can be made from {total} initial states ({listing}).{narrow}",
+        f"{sentence[0].upper()}{sentence[1:]}.",
+    )

@@ -1,0 +1,102 @@
+"""Why a trajectory is preferred to another, in one sentence for people."""
+
+from grape.core.preferences import Score, StageScore
+
+__all__ = ["reason_for"]
+
+_DRAWN = {
+    "random": "Drawn at random, whatever the scores: ",
+    "success-only": "Drawn at random among successes and failures: ",
+}
+
+
+def reason_for(chosen: Score, rejected: Score, mode: str) -> str:
+    """One sentence: the outcomes, the stage and constraint that differ most in cost, and the term that decided.
+
+    Example:
+        ``Succeeded where the other never finished stage 'hook'; stage 'pull' cost 0.12 against 0.93, mostly by
+        'keep-handle' (0.02 m against 0.3 m); success decided it (2 of the margin 2.61).``
+    """
+    clauses = [_outcomes(chosen, rejected)]
+    gaps = {name: value - rejected.terms[name] for name, value in chosen.terms.items()}
+    margin = chosen.gcpg - rejected.gcpg
+    decisive = max(gaps, key=lambda name: gaps[name])
+    clauses += _stage_clause(chosen, rejected)
+    if mode in _DRAWN:
+        return f"{_DRAWN[mode]}{'; '.join(clauses)}."
+    clauses += _deciding_clause(chosen, rejected, decisive, f"{gaps[decisive]:.3g} of the margin {margin:.3g}")
+    sentence = "; ".join(clauses)
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def _outcomes(chosen: Score, rejected: Score) -> str:
+    if chosen.success and not rejected.success:
+        return f"succeeded where the other {_failure(rejected)}"
+    if rejected.success and not chosen.success:
+        return f"{_failure(chosen)}, although the other succeeded"
+    steps = f"in {chosen.steps} steps, the other in {rejected.steps}" if chosen.steps != rejected.steps else ""
+    if chosen.success:
+        return f"both succeeded{', this one ' + steps if steps else ''}"
+    mine, theirs = _progress(chosen), _progress(rejected)
+    if mine != theirs:
+        return f"both failed, but this one {_failure(chosen)} and the other {_failure(rejected)}"
+    return f"both failed: they {_failure(chosen)}"
+
+
+def _failure(score: Score) -> str:
+    """How far a failed trajectory came."""
+    open_stages = [stage for stage in _stages(score) if not stage.done]
+    if not open_stages:
+        return "went through every stage without solving the task"
+    return f"never finished stage '{open_stages[0].name}'"
+
+
+def _progress(score: Score) -> int:
+    return sum(stage.done for stage in _stages(score))
+
+
+def _stage_clause(chosen: Score, rejected: Score) -> list[str]:
+    """The stage in whose cost they differ most in the chosen one's favour, and its most telling constraint."""
+    others = {stage.name: stage for stage in rejected.stages}
+    rows = [
+        (others[stage.name].cost - stage.cost, stage, others[stage.name])
+        for stage in chosen.stages
+        if stage.name in others
+    ]
+    if not rows:
+        return []
+    gap, mine, theirs = max(rows, key=lambda row: row[0])
+    if gap <= 0:
+        return ["no stage was cheaper"]
+    where = "the outcome" if mine.name == "outcome" else f"stage '{mine.name}'"
+    return [f"{where} cost {mine.cost:.2f} against {theirs.cost:.2f}{_constraint_clause(mine, theirs)}"]
+
+
+def _constraint_clause(mine: StageScore, theirs: StageScore) -> str:
+    """The measured constraint (completion, a yes or no, is told by the outcomes) that differs most."""
+    others = {item.name: item for item in theirs.constraints}
+    rows = [
+        (others[item.name].contribution - item.contribution, item, others[item.name])
+        for item in mine.constraints
+        if item.name in others and item.name not in ("done", "success")
+    ]
+    gap, item, other = max(rows, key=lambda row: row[0], default=(0.0, None, None))
+    if gap <= 0 or item is None or other is None:
+        return ""
+    unit = f" {item.unit}" if item.unit else ""
+    return f", mostly by '{item.name}' ({item.cost:.2g}{unit} against {other.cost:.2g}{unit})"
+
+
+def _deciding_clause(chosen: Score, rejected: Score, decisive: str, share: str) -> list[str]:
+    if decisive == "success":
+        return [f"success decided it ({share})"]
+    if decisive == "ext":
+        return [f"lower costs decided it (R_ext {chosen.r_ext:.2g} against {rejected.r_ext:.2g}, {share})"]
+    if chosen.r_self is None or rejected.r_self is None:
+        return [f"self-reward decided it ({share})"]
+    mine, theirs = chosen.r_self / max(chosen.steps, 1), rejected.r_self / max(rejected.steps, 1)
+    return [f"the policy's own likelihood decided it ({mine:.3g} against {theirs:.3g} nats a step, {share})"]
+
+
+def _stages(score: Score) -> list[StageScore]:
+    return [stage for stage in score.stages if stage.name != "outcome"]

@@ -1,0 +1,290 @@
+"""The verb ``score``: what every recorded episode was worth, without simulator or policy."""
+
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from grape.core.errors import DataError, SettingsError, require_known
+from grape.core.events import SILENT, Reporter
+from grape.core.files import write_json, write_jsonl
+from grape.core.preferences import Score, StageScore
+from grape.core.runs import load_summary, open_run
+from grape.core.trajectories import EpisodeMeta, Trajectory
+from grape.costs import (
+    OBJECTIVES,
+    CostSpecification,
+    adjust_objectives,
+    evaluate,
+    external_reward,
+    specification_hash,
+    unavailable_constraints,
+)
+from grape.preferences.gcpg import PUBLISHED_WEIGHTS, TERMS, Calibration, RawTerms, calibrate, weighted_terms
+from grape.preferences.records import SCORES_FILE, load_scores, score_to_row
+from grape.preferences.specifications import check_against_store, choose_specifications
+from grape.preferences.summaries import summarise_scores
+from grape.preferences.thresholds import calibrated_thresholds, reprice, with_thresholds
+from grape.store import EpisodeStore
+
+__all__ = ["CALIBRATION_FILE", "ScoreSettings", "portable_path", "read_scores", "run_score"]
+
+CALIBRATION_FILE = "calibration.json"
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """Score recorded episodes: R_GCPG = lambda_1 R_self + lambda_2 R_ext + lambda_3 I_success (arXiv 2411.19309).
+
+    R_self is the log-probability of what the policy sampled, R_ext = exp(-sum of stage costs), I_success is 0 or 1.
+    With --calibrate (the default) scales are chosen from the store so that the terms contribute comparably to the
+    ranking within an initial state; --no-calibrate computes the published formula exactly.
+
+    Attributes:
+        store: Episode store, or the folder that grape collect wrote.
+        out: Folder to write: scores.jsonl (one episode a line, with every stage and constraint) and calibration.json.
+        costs: YAML cost specification, or a folder of them, that override the built-in ones of their tasks.
+        calibrate: Choose weights, beta, normalisation and thresholds from data and store them in calibration.json.
+        weights: lambda_1, lambda_2, lambda_3 (not negative); the default is the published one. Calibration keeps
+            lambda_3 and the proportion of the other two; 0 silences a term.
+        beta: Scale of costs in exp(-beta * cost), above 0. By default calibration takes one over the mean cost,
+            successes and failures counting equally; without calibration it is 1.
+        normalisation: How R_self is scaled: raw (sum over the steps), step-mean, or the mean a step standardised
+            within its initial state or task. auto is step-mean when calibrating, else raw.
+        soft_share: Calibration only: standard deviation that R_self and R_ext each contribute within an initial state,
+            as a share of lambda_3. Above 0; with 0.25 a success outweighs four deviations of either.
+        threshold_quantile: Calibration only: raise thresholds to this quantile (0 to 1) of the costs of a task's
+            successful episodes, where it has at least 8; never those of constraints tagged safety. None keeps all.
+        objectives: Factor (0 or more) a tag (completion, safety, efficiency) on the weights of constraints with it.
+        thresholds: Factor (0 or more) a tag on the thresholds of constraints with it.
+    """
+
+    store: Path = field(metadata={"identity": False})
+    out: Path = field(metadata={"identity": False})
+    costs: Path | None = field(default=None, metadata={"identity": False})
+    calibrate: bool = True
+    weights: tuple[float, float, float] = PUBLISHED_WEIGHTS
+    beta: float | None = None
+    normalisation: Literal["auto", "raw", "step-mean", "state-standardised", "task-standardised"] = "auto"
+    soft_share: float = 0.25
+    threshold_quantile: float | None = 0.25
+    objectives: Mapping[str, float] = field(default_factory=dict)
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Priced:
+    """An episode's facts and its unweighted terms."""
+
+    meta: EpisodeMeta
+    r_self: float | None
+    stages: tuple[StageScore, ...]
+
+
+def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
+    """Score all episodes of a store.
+
+    Returns:
+        Summary: number of episodes and successes, means of the unweighted terms, how each term goes with success, how
+        many initial states can give pairs, the calibration, hashes of the specifications, warnings; see
+        :func:`grape.preferences.summaries.summarise_scores`.
+
+    Raises:
+        SettingsError: A setting is out of range, or a task has no cost specification.
+        DataError: The store is missing, empty or damaged, or a specification speaks of what it did not record.
+        CompatibilityError: Specification and store do not fit, or ``out`` belongs to another run.
+    """
+    _check(settings)
+    store = EpisodeStore.open(settings.store)
+    metas = store.metas()
+    if not metas:
+        raise DataError(f"Episode store {store.path} holds no episodes.", "Run 'grape collect' first.")
+    tasks = tuple(sorted({meta.task for meta in metas}))
+    given = choose_specifications(store.suite, tasks, settings.costs)
+    check_against_store(store, metas, given)
+    hashes = {task: specification_hash(specification) for task, specification in given.items()}
+    run = open_run(settings.out, "score", settings, {"episodes": store.digest(), "specifications": hashes})
+    if run.done is not None:
+        return run.done
+    specifications = {task: adjust_objectives(item, settings.objectives) for task, item in given.items()}
+    priced = _price(store, metas, specifications, reporter)
+    priced, thresholds = _with_thresholds(settings, priced, specifications)
+    raw = _raw_terms(priced)
+    calibration = calibrate(
+        raw,
+        weights=settings.weights,
+        beta=settings.beta,
+        normalisation=None if settings.normalisation == "auto" else settings.normalisation,
+        soft_share=settings.soft_share,
+        from_data=settings.calibrate,
+    )
+    scores = _scores(priced, raw, calibration)
+    warnings = [*_warnings(metas, priced), *calibration.notes]
+    for warning in warnings:
+        reporter.warn(warning)
+    write_jsonl(settings.out / SCORES_FILE, map(score_to_row, scores))
+    chosen = calibration.to_dict() | {
+        "thresholds": thresholds,
+        "objectives": dict(settings.objectives),
+        "threshold_factors": dict(settings.thresholds),
+        "specifications": hashes,
+    }
+    write_json(settings.out / CALIBRATION_FILE, chosen)
+    summary = summarise_scores(scores, raw) | {
+        "store": portable_path(store.path, settings.out),
+        "suite": store.suite,
+        "policies": sorted({meta.policy_hash for meta in metas if meta.policy_hash}),
+        "calibration": chosen,
+        "warnings": warnings,
+    }
+    run.finish(summary)
+    return summary
+
+
+def read_scores(folder: Path) -> dict[str, Score]:
+    """Scores by episode id from a folder of ``grape score``.
+
+    Raises:
+        DataError: The folder is missing, incomplete or foreign, or a line is wrong; file and line are named.
+    """
+    load_summary(folder, "score")
+    return load_scores(folder / SCORES_FILE)
+
+
+def portable_path(path: Path, folder: Path) -> str:
+    """``path`` as seen from ``folder``, so that both may be moved together; absolute if they share only the root."""
+    path, folder = path.resolve(), folder.resolve()
+    shared = Path(os.path.commonpath([path, folder]))
+    return str(path) if shared == shared.parent else Path(os.path.relpath(path, folder)).as_posix()
+
+
+def _check(settings: ScoreSettings) -> None:
+    if not all(math.isfinite(weight) and weight >= 0 for weight in settings.weights) or not any(settings.weights):
+        raise SettingsError(
+            f"--weights are {settings.weights}.", "Give three numbers from 0 upwards, not all 0, e.g. 0.01 0.01 2."
+        )
+    for name, value in (("beta", settings.beta), ("soft_share", settings.soft_share)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise SettingsError(f"--{name.replace('_', '-')} is {value}.", "It must be a number above 0.")
+    quantile = settings.threshold_quantile
+    if quantile is not None and not 0 <= quantile <= 1:
+        raise SettingsError(f"--threshold-quantile is {quantile}.", "It must lie between 0 and 1.")
+    for flag, factors in (("objectives", settings.objectives), ("thresholds", settings.thresholds)):
+        for tag, factor in factors.items():
+            require_known("objective", tag, OBJECTIVES)
+            if not (math.isfinite(factor) and factor >= 0):
+                raise SettingsError(f"--{flag} {tag} is {factor}.", "A factor must be a number from 0 upwards.")
+
+
+def _price(
+    store: EpisodeStore,
+    metas: Sequence[EpisodeMeta],
+    specifications: Mapping[str, CostSpecification],
+    reporter: Reporter,
+) -> list[_Priced]:
+    priced = []
+    with reporter.progress("scoring", len(metas)) as progress:
+        for meta in metas:
+            trajectory = store.read(meta.episode_id, frames=False)
+            stages = evaluate(specifications[meta.task], trajectory)
+            priced.append(_Priced(meta, _self_reward(trajectory), stages))
+            progress.advance(note=meta.task)
+    return priced
+
+
+def _self_reward(trajectory: Trajectory) -> float | None:
+    """R_self; None for experts and wherever nothing was sampled."""
+    meta = trajectory.meta
+    if meta.actor == "expert" or (meta.steps and bool(np.isnan(trajectory.token_logps).all())):
+        return None
+    if not math.isfinite(trajectory.logp):
+        raise DataError(
+            f"Episode {meta.episode_id} holds log-probabilities that are not finite.",
+            "The policy that recorded it was broken: collect the episode again with a sound one.",
+        )
+    return trajectory.logp
+
+
+def _with_thresholds(
+    settings: ScoreSettings, priced: list[_Priced], specifications: Mapping[str, CostSpecification]
+) -> tuple[list[_Priced], dict[str, Any]]:
+    """Episodes priced under calibrated and adjusted thresholds, and what was changed by calibration."""
+    quantile = settings.threshold_quantile if settings.calibrate else None
+    final, changed = {}, {}
+    for task, specification in specifications.items():
+        found = {}
+        if quantile is not None:
+            successes = [item.stages for item in priced if item.meta.task == task and item.meta.success]
+            found = calibrated_thresholds(specification, successes, quantile)
+        final[task] = adjust_objectives(with_thresholds(specification, found), thresholds=settings.thresholds)
+        names = [*(stage.name for stage in specification.stages), "outcome"]
+        changed[task] = {f"{names[number]}/{name}": value for (number, name), value in found.items()}
+    repriced = [replace(item, stages=reprice(item.stages, final[item.meta.task])) for item in priced]
+    return repriced, {task: found for task, found in changed.items() if found}
+
+
+def _raw_terms(priced: Sequence[_Priced]) -> RawTerms:
+    tasks = {task: number for number, task in enumerate(sorted({item.meta.task for item in priced}))}
+    places = {place: number for number, place in enumerate(sorted({_state(item.meta) for item in priced}))}
+    return RawTerms(
+        r_self=np.array([np.nan if item.r_self is None else item.r_self for item in priced], dtype=np.float64),
+        steps=np.array([item.meta.steps for item in priced], dtype=np.int64),
+        cost=np.array([sum(stage.cost for stage in item.stages) for item in priced], dtype=np.float64),
+        success=np.array([item.meta.success for item in priced], dtype=np.float64),
+        task=np.array([tasks[item.meta.task] for item in priced], dtype=np.int64),
+        state=np.array([places[_state(item.meta)] for item in priced], dtype=np.int64),
+    )
+
+
+def _scores(priced: Sequence[_Priced], raw: RawTerms, calibration: Calibration) -> list[Score]:
+    rows = weighted_terms(raw, calibration).tolist()
+    return [
+        Score(
+            episode_id=item.meta.episode_id,
+            task=item.meta.task,
+            initial_state=item.meta.initial_state,
+            success=item.meta.success,
+            steps=item.meta.steps,
+            r_self=item.r_self,
+            r_ext=external_reward(item.stages),
+            cost=cost,
+            terms=dict(zip(TERMS, terms, strict=True)),
+            gcpg=sum(terms),
+            stages=item.stages,
+        )
+        for item, cost, terms in zip(priced, raw.cost.tolist(), rows, strict=True)
+    ]
+
+
+def _warnings(metas: Sequence[EpisodeMeta], priced: Sequence[_Priced]) -> list[str]:
+    """What a reader of the scores must know about the store."""
+    warnings = []
+    unsampled = sum(item.r_self is None for item in priced)
+    if 0 < unsampled < len(priced):
+        warnings.append(
+            f"{unsampled} of {len(priced)} episodes were not sampled from a policy: their self term is 0, which is no "
+            "middling value unless --normalisation is state-standardised or task-standardised."
+        )
+    policies = len({meta.policy_hash for meta in metas if meta.policy_hash})
+    if policies > 1:
+        warnings.append(
+            f"The episodes come from {policies} policies, whose log-probabilities do not compare: pairs may prefer one "
+            "policy to another. Score the episodes of each policy in a store of their own."
+        )
+    lost = Counter(f"{item.meta.task}: {place}" for item in priced for place in unavailable_constraints(item.stages))
+    if lost:
+        worst, count = min(lost.items(), key=lambda entry: (-entry[1], entry[0]))
+        warnings.append(
+            f"{sum(lost.values())} constraints could not be measured because a keypoint was lost, and are charged "
+            f"their worst; most often {worst} ({count} episodes)."
+        )
+    return warnings
+
+
+def _state(meta: EpisodeMeta) -> tuple[str, int]:
+    return meta.task, meta.initial_state

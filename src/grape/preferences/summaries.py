@@ -1,0 +1,105 @@
+"""What a set of scores says as a whole."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from grape.core.preferences import Score
+from grape.preferences.gcpg import RawTerms
+
+__all__ = ["summarise_scores"]
+
+Float64 = npt.NDArray[np.float64]
+
+
+def summarise_scores(scores: Sequence[Score], raw: RawTerms) -> dict[str, Any]:
+    """Numbers for people, as JSON values.
+
+    Args:
+        scores: One an episode.
+        raw: Their unweighted terms in the same order.
+
+    Returns:
+        ``episodes``, ``successes``, ``success_rate``; ``means`` of the unweighted terms (R_self a step, R_ext, cost,
+        steps); ``correlations`` (Pearson) of R_self a step, R_ext and R_GCPG with success, ``overall`` and
+        ``within_states`` (what is left after subtracting each initial state's means), None where one of them does not
+        vary; ``states``: how many initial states had both outcomes, only successes, only failures, or one episode;
+        ``upsets``: share of (success, failure) pairs of an initial state in which the failure ranks higher;
+        ``tasks``: episodes, successes and means a task.
+    """
+    gcpg = np.array([score.gcpg for score in scores])
+    r_ext = np.array([score.r_ext for score in scores])
+    r_step = raw.r_self / np.maximum(raw.steps, 1)
+    tasks = {}
+    for number, name in enumerate(sorted({score.task for score in scores})):
+        chosen = raw.task == number
+        tasks[name] = {
+            "episodes": int(chosen.sum()),
+            "successes": int(raw.success[chosen].sum()),
+            "success_rate": float(raw.success[chosen].mean()),
+            "means": _means(raw, r_step, r_ext, chosen),
+        }
+    everything = np.ones(len(scores), dtype=bool)
+    terms = {"self": r_step, "ext": r_ext, "gcpg": gcpg}
+    return {
+        "episodes": len(scores),
+        "successes": int(raw.success.sum()),
+        "success_rate": float(raw.success.mean()),
+        "means": _means(raw, r_step, r_ext, everything),
+        "correlations": {
+            "overall": {name: _correlation(values, raw.success) for name, values in terms.items()},
+            "within_states": {name: _correlation(values, raw.success, raw) for name, values in terms.items()},
+        },
+        "states": _states(raw),
+        "upsets": _upsets(gcpg, raw),
+        "tasks": tasks,
+    }
+
+
+def _means(raw: RawTerms, r_step: Float64, r_ext: Float64, chosen: npt.NDArray[np.bool_]) -> dict[str, float | None]:
+    sampled = r_step[chosen & np.isfinite(r_step)]
+    return {
+        "r_self_per_step": float(sampled.mean()) if len(sampled) else None,
+        "r_ext": float(r_ext[chosen].mean()),
+        "cost": float(raw.cost[chosen].mean()),
+        "steps": float(raw.steps[chosen].mean()),
+    }
+
+
+def _correlation(values: Float64, success: Float64, within: RawTerms | None = None) -> float | None:
+    known = np.isfinite(values)
+    if not known.any():
+        return None
+    a, b = values[known], success[known]
+    if within is not None:
+        state = within.state[known]
+        count = np.maximum(np.bincount(state), 1)
+        a, b = a - (np.bincount(state, a) / count)[state], b - (np.bincount(state, b) / count)[state]
+    a, b = a - a.mean(), b - b.mean()
+    product = float(np.sqrt(np.sum(a**2) * np.sum(b**2)))
+    varies = min(float(np.abs(a).max()), float(np.abs(b).max())) > 1e-12
+    return float(np.clip(np.sum(a * b) / product, -1.0, 1.0)) if varies and product > 0 else None
+
+
+def _states(raw: RawTerms) -> dict[str, int]:
+    count, successes = np.bincount(raw.state), np.bincount(raw.state, raw.success)
+    several = count > 1
+    return {
+        "mixed": int(np.sum(several & (successes > 0) & (successes < count))),
+        "all_successes": int(np.sum(several & (successes == count))),
+        "all_failures": int(np.sum(several & (successes == 0))),
+        "single": int(np.sum(count == 1)),
+    }
+
+
+def _upsets(gcpg: Float64, raw: RawTerms) -> float | None:
+    """Share of (success, failure) pairs of one state that R_GCPG orders the other way round."""
+    order = np.argsort(raw.state, kind="stable")
+    upsets = pairs = 0
+    for members in np.split(order, np.flatnonzero(np.diff(raw.state[order])) + 1):
+        won, lost = gcpg[members[raw.success[members] > 0.5]], gcpg[members[raw.success[members] < 0.5]]
+        upsets += int(np.sum(lost[None, :] > won[:, None]))
+        pairs += len(won) * len(lost)
+    return upsets / pairs if pairs else None

@@ -1,0 +1,105 @@
+"""Thresholds from data: what counts as "as good as it gets" in a task, learnt from its successes.
+
+``C_i = sum_j lambda_ij max(0, C_ij - tau_ij)``: where no trajectory comes below tau_ij, the constraint adds the same to
+all of them and R_ext saturates. So a threshold is raised to a low quantile of what successful trajectories reach. It
+is never lowered (whoever wrote a lax threshold meant it), and constraints tagged ``safety`` keep theirs: their limits
+follow from what is harmful, not from what is usual.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from grape.core.preferences import ConstraintScore, StageScore
+from grape.costs.specification import Constraint, CostSpecification
+
+__all__ = ["MIN_SUCCESSES", "calibrated_thresholds", "reprice", "with_thresholds"]
+
+MIN_SUCCESSES = 8
+"""Successful episodes of a task below which its thresholds stay as they are."""
+
+Place = tuple[int, str]
+"""A constraint: number of its stage (that of the outcome comes last) and its name."""
+
+
+def calibrated_thresholds(
+    specification: CostSpecification, successes: Sequence[Sequence[StageScore]], quantile: float
+) -> dict[Place, float]:
+    """Thresholds that successes of the task suggest, only those that differ from the specification's.
+
+    Args:
+        specification: What the successes were priced with.
+        successes: Stages of the successful episodes.
+        quantile: In [0, 1]; 0.25: a quarter of the successes pay nothing.
+    """
+    if len(successes) < MIN_SUCCESSES:
+        return {}
+    found = {}
+    for number, constraints in enumerate(_constraints(specification)):
+        for position, constraint in enumerate(constraints):
+            if "safety" in constraint.objectives:
+                continue
+            # Position 0 of a priced stage is its completion, which has no threshold.
+            costs = [stages[number].constraints[position + 1].cost for stages in successes if stages[number].reached]
+            if len(costs) >= MIN_SUCCESSES:
+                threshold = float(np.quantile(costs, quantile))
+                if threshold > constraint.threshold:
+                    found[number, constraint.name] = threshold
+    return found
+
+
+def with_thresholds(specification: CostSpecification, thresholds: Mapping[Place, float]) -> CostSpecification:
+    """The specification with other thresholds at the given places."""
+    if not thresholds:
+        return specification
+    groups = [
+        tuple(
+            dataclasses.replace(constraint, threshold=thresholds.get((number, constraint.name), constraint.threshold))
+            for constraint in constraints
+        )
+        for number, constraints in enumerate(_constraints(specification))
+    ]
+    return dataclasses.replace(
+        specification,
+        stages=tuple(
+            dataclasses.replace(stage, constraints=constraints)
+            for stage, constraints in zip(specification.stages, groups, strict=False)
+        ),
+        outcome=dataclasses.replace(specification.outcome, constraints=groups[-1]),
+    )
+
+
+def reprice(stages: Sequence[StageScore], specification: CostSpecification) -> tuple[StageScore, ...]:
+    """Stage scores under the thresholds of ``specification``, from the raw costs already measured.
+
+    Equals evaluating the trajectory again with ``specification``, provided that it differs from the one evaluated in
+    thresholds only.
+    """
+    penalties = [*(stage.penalty for stage in specification.stages), specification.outcome.unfinished]
+    return tuple(
+        _repriced(stage, penalty, [constraint.threshold for constraint in constraints])
+        for stage, penalty, constraints in zip(stages, penalties, _constraints(specification), strict=True)
+    )
+
+
+def _constraints(specification: CostSpecification) -> list[tuple[Constraint, ...]]:
+    return [*(stage.constraints for stage in specification.stages), specification.outcome.constraints]
+
+
+def _repriced(stage: StageScore, penalty: float, thresholds: Sequence[float]) -> StageScore:
+    completion, *others = stage.constraints
+    constraints = (
+        dataclasses.replace(completion, weight=penalty, contribution=completion.cost * penalty),
+        *(_with_threshold(constraint, threshold) for constraint, threshold in zip(others, thresholds, strict=True)),
+    )
+    return dataclasses.replace(
+        stage, cost=sum(constraint.contribution for constraint in constraints), constraints=constraints
+    )
+
+
+def _with_threshold(constraint: ConstraintScore, threshold: float) -> ConstraintScore:
+    if constraint.threshold == threshold:
+        return constraint
+    contribution = constraint.weight * max(0.0, constraint.cost - threshold)
+    return dataclasses.replace(constraint, threshold=threshold, contribution=contribution)

@@ -1,0 +1,162 @@
+"""The formula, its normalisations and its calibration."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from grape.preferences.gcpg import (
+    PUBLISHED_WEIGHTS,
+    RawTerms,
+    calibrate,
+    external_term,
+    normalise_self,
+    pooled_spread,
+    weighted_terms,
+)
+
+
+def raw_terms(r_self, steps, cost, success, state, task=None) -> RawTerms:
+    return RawTerms(
+        r_self=np.array(r_self, dtype=np.float64),
+        steps=np.array(steps),
+        cost=np.array(cost, dtype=np.float64),
+        success=np.array(success, dtype=np.float64),
+        task=np.zeros(len(steps), dtype=np.int64) if task is None else np.array(task),
+        state=np.array(state),
+    )
+
+
+HAND = raw_terms([-30.0, -48.0, np.nan], [10, 16, 8], [0.0, np.log(4.0), np.log(2.0)], [1, 0, 1], [0, 0, 1])
+
+
+def test_published_formula_by_hand() -> None:
+    calibration = calibrate(HAND, from_data=False)
+    assert (calibration.beta, calibration.normalisation, calibration.weights) == (1.0, "raw", PUBLISHED_WEIGHTS)
+    terms = weighted_terms(HAND, calibration)
+    expected = [[-0.30, 0.01, 2.0], [-0.48, 0.0025, 0.0], [0.0, 0.005, 2.0]]
+    np.testing.assert_allclose(terms, expected, rtol=1e-12)
+    np.testing.assert_allclose(terms.sum(-1), [1.71, -0.4775, 2.005])
+
+
+def test_given_weights_and_beta_by_hand() -> None:
+    calibration = calibrate(HAND, from_data=False, weights=(0.1, 3.0, 1.0), beta=0.5, normalisation="step-mean")
+    expected = [[-0.3, 3.0, 1.0], [-0.3, 1.5, 0.0], [0.0, 3.0 / np.sqrt(2.0), 1.0]]
+    np.testing.assert_allclose(weighted_terms(HAND, calibration), expected, rtol=1e-12)
+
+
+def test_standardised_self_by_hand() -> None:
+    raw = raw_terms([-10, -30, -20, -8, np.nan], [10, 10, 10, 4, 5], [0] * 5, [0] * 5, [0, 0, 1, 2, 2])
+    np.testing.assert_allclose(normalise_self(raw, "step-mean"), [-1, -3, -2, -2, np.nan])
+    np.testing.assert_allclose(normalise_self(raw, "state-standardised"), [1, -1, 0, 0, np.nan])
+    spread = np.std([-1, -3, -2, -2])
+    np.testing.assert_allclose(normalise_self(raw, "task-standardised"), [1 / spread, -1 / spread, 0, 0, np.nan])
+
+
+def test_pooled_spread_by_hand() -> None:
+    values, group = np.array([1.0, 3.0, 10.0, 10.0, 7.0]), np.array([0, 0, 1, 1, 2])
+    assert pooled_spread(values, group) == pytest.approx(np.sqrt(2.0 / 2.0))
+    assert pooled_spread(values, np.arange(5)) is None
+    assert pooled_spread(np.array([np.nan, 1.0]), np.array([0, 0])) is None
+    assert pooled_spread(np.full(6, 0.1 + 0.2), np.zeros(6, dtype=int)) == 0.0
+    assert pooled_spread(np.full(3, np.nan), np.zeros(3, dtype=int)) is None
+
+
+def test_external_term_never_reaches_zero() -> None:
+    assert external_term(np.array([0.0, 1e9]), 1.0).tolist() == [1.0, np.finfo(float).tiny]
+
+
+@st.composite
+def stores(draw: st.DrawFn) -> RawTerms:
+    states, samples = draw(st.integers(2, 6)), draw(st.integers(2, 6))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    count = states * samples
+    scale = 10 ** draw(st.floats(-2, 2))
+    return raw_terms(
+        -rng.gamma(2.0, scale, count) - 0.1 * scale,
+        rng.integers(4, 17, count),
+        rng.gamma(2.0, 10 ** draw(st.floats(-1, 0.7)), count),
+        rng.random(count) < draw(st.floats(0, 1)),
+        np.repeat(np.arange(states), samples),
+        np.repeat(np.arange(states) % 2, samples),
+    )
+
+
+KINDS = st.sampled_from([None, "raw", "step-mean", "state-standardised", "task-standardised"])
+
+
+@given(stores(), KINDS, st.floats(0.05, 1))
+def test_calibration_makes_the_soft_terms_contribute_alike(raw: RawTerms, kind, share: float) -> None:
+    calibration = calibrate(raw, normalisation=kind, soft_share=share)
+    terms = weighted_terms(raw, calibration)
+    spread = [pooled_spread(terms[:, column], raw.state) for column in range(3)]
+    assert spread[0] == pytest.approx(share * 2.0)
+    assert spread[1] == pytest.approx(share * 2.0)
+    assert calibration.weights[2] == 2.0
+    assert calibration.contributions["self"] == pytest.approx(spread[0])
+    assert calibration.contributions["success"] == pytest.approx(spread[2])
+    assert calibration.notes == ()
+
+
+@given(stores(), st.floats(0.1, 10), st.floats(0.1, 10), st.floats(0.1, 10))
+def test_proportions_of_the_weights_are_kept(raw: RawTerms, first: float, second: float, third: float) -> None:
+    calibration = calibrate(raw, weights=(first, second, third))
+    own, ext = calibration.contributions["self"], calibration.contributions["ext"]
+    assert own is not None
+    assert ext is not None
+    assert own / ext == pytest.approx(first / second)
+    assert max(own, ext) == pytest.approx(third / 4)
+
+
+@given(stores())
+def test_a_silenced_term_stays_silent(raw: RawTerms) -> None:
+    for position in range(3):
+        weights = [0.01, 0.01, 2.0]
+        weights[position] = 0.0
+        terms = weighted_terms(raw, calibrate(raw, weights=weights))
+        assert not terms[:, position].any()
+        for other in {0, 1} - {position}:
+            assert pooled_spread(terms[:, other], raw.state) == pytest.approx(0.5)
+
+
+@given(stores(), st.floats(0.01, 100), st.floats(0.01, 100))
+def test_ranking_does_not_depend_on_units(raw: RawTerms, nats: float, cost: float) -> None:
+    scaled = RawTerms(raw.r_self * nats, raw.steps, raw.cost * cost, raw.success, raw.task, raw.state)
+    first, second = (weighted_terms(item, calibrate(item)) for item in (raw, scaled))
+    np.testing.assert_allclose(first, second, rtol=1e-6, atol=1e-9)
+
+
+@given(stores(), st.randoms(use_true_random=False))
+def test_order_of_episodes_does_not_matter(raw: RawTerms, random) -> None:
+    order = np.array(random.sample(range(len(raw.steps)), len(raw.steps)))
+    shuffled = RawTerms(*(value[order] for value in vars(raw).values()))
+    first, second = (weighted_terms(item, calibrate(item)) for item in (raw, shuffled))
+    np.testing.assert_allclose(first[order], second, rtol=1e-9)
+
+
+@given(stores())
+def test_success_dominates_but_does_not_silence(raw: RawTerms) -> None:
+    assume(0 < raw.success.mean() < 1)
+    terms = weighted_terms(raw, calibrate(raw))
+    soft = pooled_spread(terms[:, 0] + terms[:, 1], raw.state)
+    assert soft is not None
+    assert soft <= 1.0 + 1e-9  # at most half of the gap of 2 between success and failure
+    assert soft > 0
+
+
+def test_beta_does_not_depend_on_the_success_rate() -> None:
+    few = raw_terms([-1] * 4, [1] * 4, [0.2, 4.0, 4.0, 4.0], [1, 0, 0, 0], [0] * 4)
+    many = raw_terms([-1] * 4, [1] * 4, [0.2, 0.2, 0.2, 4.0], [1, 1, 1, 0], [0] * 4)
+    assert calibrate(few).beta == pytest.approx(calibrate(many).beta) == pytest.approx(1 / 2.1)
+    assert calibrate(raw_terms([-1], [1], [0.0], [1], [0])).beta == 1.0
+
+
+def test_what_cannot_be_calibrated_is_said() -> None:
+    single = calibrate(raw_terms([-1, -2], [1, 1], [1, 2], [1, 0], [0, 1]))
+    assert single.weights == PUBLISHED_WEIGHTS
+    assert [note.split(":")[1].strip() for note in single.notes] == ["no initial state has two episodes."] * 2
+    experts = calibrate(raw_terms([np.nan] * 2, [1, 1], [1, 2], [1, 0], [0, 0]))
+    assert experts.notes == ("No episode was sampled from a policy: R_self does not count.",)
+    assert weighted_terms(raw_terms([np.nan] * 2, [1, 1], [1, 2], [1, 0], [0, 0]), experts)[:, 0].tolist() == [0, 0]
+    constant = calibrate(raw_terms([-1, -2], [1, 1], [3, 3], [1, 0], [0, 0]))
+    assert constant.notes == ("The weight of term 'ext' stays as given: it does not vary within initial states.",)

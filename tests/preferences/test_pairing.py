@@ -1,0 +1,117 @@
+"""Who is compared with whom."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grape.core.preferences import Score
+from grape.preferences.pairing import limit_pairs, make_pairs
+from tests.preferences.rollouts import make_score
+
+MODES = ("best-worst", "top-bottom", "success-only", "random")
+RANKING = ("best-worst", "top-bottom")
+
+
+@st.composite
+def score_sets(draw: st.DrawFn) -> list[Score]:
+    values = st.floats(-3, 3).map(lambda value: round(value, 1))
+    rows = draw(
+        st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 3), st.booleans(), values, values), max_size=40)
+    )
+    return [
+        make_score(f"e{number:03d}", task, state, success, (own, ext, 2.0 * success))
+        for number, (task, state, success, own, ext) in enumerate(rows)
+    ]
+
+
+@given(
+    score_sets(),
+    st.sampled_from(MODES),
+    st.integers(1, 5),
+    st.booleans(),
+    st.integers(0, 9),
+    st.sampled_from([0.0, 0.7]),
+)
+def test_invariants(scores, mode, m, mixed, seed, margin) -> None:
+    by_id = {score.episode_id: score for score in scores}
+    groups, census = make_pairs(scores, mode=mode, m=m, margin=margin, require_mixed_outcomes=mixed, seed=seed)
+    pairs = [pair for group in groups for pair in group]
+    assert len({pair.pair_id for pair in pairs}) == len(pairs)
+    assert sum(item.pairs for item in census.values()) == len(pairs)
+    for group in groups:
+        assert 1 <= len(group) <= (1 if mode == "best-worst" else m)
+        used = [name for pair in group for name in (pair.chosen, pair.rejected)]
+        assert len(set(used)) == len(used)
+        outcomes = {s.success for s in scores if (s.task, s.initial_state) == (group[0].task, group[0].initial_state)}
+        assert len(outcomes) == 2 or not mixed
+    for pair in pairs:
+        chosen, rejected = by_id[pair.chosen], by_id[pair.rejected]
+        assert (chosen.task, chosen.initial_state) == (rejected.task, rejected.initial_state)
+        assert (chosen.task, chosen.initial_state) == (pair.task, pair.initial_state)
+        assert pair.margin == chosen.gcpg - rejected.gcpg
+        assert sum(pair.terms.values()) == pytest.approx(pair.margin)
+        assert pair.reason.endswith(".")
+        if mode in RANKING:
+            assert pair.margin >= max(margin, 1e-12)
+        if mode == "success-only":
+            assert (chosen.success, rejected.success) == (True, False)
+    shuffled = list(scores)
+    random.Random(seed).shuffle(shuffled)
+    again = make_pairs(shuffled, mode=mode, m=m, margin=margin, require_mixed_outcomes=mixed, seed=seed)
+    assert again == (groups, census)
+
+
+@given(score_sets())
+def test_best_of_each_state_is_chosen(scores) -> None:
+    groups, _ = make_pairs(scores, mode="best-worst", require_mixed_outcomes=False)
+    for (pair,) in groups:
+        gcpg = [s.gcpg for s in scores if (s.task, s.initial_state) == (pair.task, pair.initial_state)]
+        assert pair.margin == max(gcpg) - min(gcpg)
+
+
+@given(score_sets(), st.integers(1, 3), st.integers(1, 12), st.integers(0, 5))
+def test_limits_are_kept_evenly(scores, per_state, total, seed) -> None:
+    groups, _ = make_pairs(scores, mode="top-bottom", m=5, require_mixed_outcomes=False)
+    everything = [pair for group in groups for pair in group]
+    kept = limit_pairs(groups, per_state=per_state, total=total, seed=seed)
+    capped = [group[:per_state] for group in groups]
+    assert len(kept) == min(total, sum(map(len, capped)))
+    assert kept == [pair for pair in everything if pair in kept]
+    counts = {id(group): sum(pair in kept for pair in group) for group in capped}
+    for group in capped:
+        if counts[id(group)] < len(group):  # cut short: then nobody has more than one pair more
+            assert max(counts.values()) <= counts[id(group)] + 1
+        assert [pair in kept for pair in group] == sorted((pair in kept for pair in group), reverse=True)
+    assert limit_pairs(groups, per_state=None, total=None, seed=0) == everything
+
+
+def test_top_bottom_goes_rank_by_rank_from_both_ends() -> None:
+    scores = [make_score(name, terms=(value, 0, 0)) for name, value in zip("abcde", (5.0, 1, 4, 2, 3), strict=True)]
+    groups, _ = make_pairs(scores, mode="top-bottom", m=4, require_mixed_outcomes=False)
+    assert [(pair.chosen, pair.rejected) for pair in groups[0]] == [("a", "b"), ("c", "d")]
+    assert [pair.margin for pair in groups[0]] == [4.0, 2.0]
+
+
+def test_random_mode_ignores_scores_and_outcomes() -> None:
+    scores = [
+        make_score(f"e{n}", state=n // 2, success=n % 2 == 0, terms=(0, 0, 2.0 * (n % 2 == 0))) for n in range(800)
+    ]
+    groups, _ = make_pairs(scores, mode="random", margin=5.0)
+    won = sum(pair.margin > 0 for group in groups for pair in group)
+    assert len(groups) == 400
+    assert 150 < won < 250
+    other, _ = make_pairs(scores, mode="random", seed=1)
+    assert other != groups
+
+
+def test_census_names_every_kind_of_state() -> None:
+    rows = [("m", True), ("m", False), ("s", True), ("s", True), ("f", False), ("f", False), ("1", True)]
+    scores = [
+        make_score(f"e{n}", state=ord(kind), success=won, terms=(0, 0, 2.0 * won)) for n, (kind, won) in enumerate(rows)
+    ]
+    _, census = make_pairs(scores, mode="best-worst", require_mixed_outcomes=False)
+    found = census["t"]
+    assert (found.mixed, found.all_successes, found.all_failures, found.single) == (1, 1, 1, 1)
+    assert (found.used, found.pairs, found.narrow) == (1, 1, 2)
