@@ -27,7 +27,7 @@ from grape.envs.operators import OPERATORS, Operator
 
 __all__ = ["ToyEnvironment", "ToyExpert", "ToySuite"]
 
-_N_INITIAL_STATES = 10_000
+_N_INITIAL_STATES = 1_000_000
 _MAX_STEPS = 8
 _TABLE = 0.2  # half of the table's width, metres
 _STEP = 0.08  # metres a decision at full action

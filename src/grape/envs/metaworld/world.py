@@ -23,7 +23,7 @@ from grape.envs.metaworld.tasks import Anchor, TaskModel
 
 __all__ = ["N_INITIAL_STATES", "SIMULATOR_STEPS", "MetaWorldEnvironment", "TaskWorld", "shared_world"]
 
-N_INITIAL_STATES = 100_000
+N_INITIAL_STATES = 1_000_000
 """Initial states a task; each is drawn from Meta-World's own range with a seed made of task and index."""
 
 SIMULATOR_STEPS = 8
