@@ -152,7 +152,7 @@ def _never_binds(constraint: Constraint) -> str:
     if constraint.threshold >= constraint.worst:
         return f"its threshold {constraint.threshold:g} {constraint.unit} is not below worst {constraint.worst:g}"
     quantity = QUANTITIES[constraint.cost.word.quantity]
-    low, high = _bounds(constraint.cost)
+    low, high = constraint.cost.bounds
     largest = quantity.high
     if math.isfinite(high):
         largest = quantity.high - high
@@ -191,21 +191,10 @@ class _Interval:
 _Clause: TypeAlias = dict[_Key, _Interval]
 
 
-def _bounds(call: Call) -> tuple[float, float]:
-    """Where the relation holds: from, to, in its quantity's unit."""
-    relation = call.word
-    low, high = (
-        default if bound is None else float(call.argument(bound)) if isinstance(bound, str) else bound
-        for bound, default in ((relation.lower, -math.inf), (relation.upper, math.inf))
-    )
-    return low, high
-
-
 def _literal(call: Call, positive: bool) -> _Clause:
     """The quantity a relation bounds, and the values it allows."""
-    relation = call.word
-    quantity = QUANTITIES[relation.quantity]
-    low, high = _bounds(call)
+    quantity = QUANTITIES[call.word.quantity]
+    low, high = call.bounds
     if positive:
         interval = _Interval(low, high)
     elif math.isinf(low):
@@ -213,12 +202,7 @@ def _literal(call: Call, positive: bool) -> _Clause:
     else:
         interval = _Interval(-math.inf, 0.0) if quantity.whole else _Interval(-math.inf, low, high_open=True)
     interval = interval.meet(_Interval(quantity.low, quantity.high))
-    values = dict(call.arguments)
-    names = {
-        name: str(values[relation.arguments.get(name, name)])
-        for name in values
-        if name not in (relation.upper, relation.lower)
-    }
+    names = {name: str(value) for name, value in call.measured}
     if quantity.name == "offset" and names["axis"].startswith("-"):
         names |= {"of": names["to"], "to": names["of"], "axis": names["axis"][1:]}
     if quantity.mirrored and names["of"] > names["to"]:

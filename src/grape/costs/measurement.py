@@ -1,5 +1,6 @@
 """Quantities measured on a recording: vectorised over its ``T + 1`` states, NaN where a keypoint or signal is lost."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -48,15 +49,9 @@ class Recording:
 
     def quantity(self, call: Call) -> Float64:
         """The relation's quantity at each state ``(T+1,)``; increments for quantities that accumulate."""
-        relation = call.word
-        arguments = dict(call.arguments)
-        bounds = {relation.upper, relation.lower}
-        renamed = {
-            source: arguments[relation.arguments.get(source, source)] for source in arguments if source not in bounds
-        }
-        key = (relation.quantity, tuple(sorted(renamed.items())))
+        key = (call.word.quantity, call.measured)
         if key not in self._measured:
-            self._measured[key] = _MEASURES[relation.quantity](self, renamed)
+            self._measured[key] = _MEASURES[call.word.quantity](self, dict(call.measured))
         return self._measured[key]
 
 
@@ -133,21 +128,17 @@ _MEASURES: dict[str, Callable[[Recording, _Arguments], Float64]] = {
 assert _MEASURES.keys() == QUANTITIES.keys(), "every published quantity has its measure"
 
 
-def _bound(call: Call, bound: str | float) -> float:
-    return float(call.argument(bound)) if isinstance(bound, str) else bound
-
-
 def relation_cost(recording: Recording, call: Call) -> Float64:
     """Cost of a relation at each state ``(T+1,)``: zero where it holds, NaN where it cannot be told.
 
     For relations that accumulate over a stage these are the increments of each step.
     """
     value = recording.quantity(call)
-    relation = call.word
-    if relation.upper is not None:
-        return np.maximum(0.0, value - _bound(call, relation.upper))
-    if relation.lower is not None:
-        return np.maximum(0.0, _bound(call, relation.lower) - value)
+    low, high = call.bounds
+    if high < math.inf:
+        return np.maximum(0.0, value - high)
+    if low > -math.inf:
+        return np.maximum(0.0, low - value)
     return value
 
 

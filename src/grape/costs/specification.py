@@ -5,6 +5,8 @@
 """
 
 import dataclasses
+import functools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -50,14 +52,27 @@ class Call:
     relation: str
     arguments: tuple[tuple[str, str | float], ...] = ()
 
-    @property
+    @functools.cached_property
     def word(self) -> Relation:
         """The relation's entry in the vocabulary."""
         return RELATIONS[self.relation]
 
-    def argument(self, name: str) -> str | float:
-        """Value of one argument."""
-        return dict(self.arguments)[name]
+    @functools.cached_property
+    def bounds(self) -> tuple[float, float]:
+        """Where the relation holds: smallest and largest value of its quantity, infinite where unbounded."""
+        values = dict(self.arguments)
+        low, high = (
+            unbounded if bound is None else float(values[bound]) if isinstance(bound, str) else bound
+            for bound, unbounded in ((self.word.lower, -math.inf), (self.word.upper, math.inf))
+        )
+        return low, high
+
+    @functools.cached_property
+    def measured(self) -> tuple[tuple[str, str | float], ...]:
+        """The quantity's own arguments by name, without the bound."""
+        values, renamed = dict(self.arguments), self.word.arguments
+        bounds = (self.word.upper, self.word.lower)
+        return tuple(sorted((name, values[renamed.get(name, name)]) for name in values if name not in bounds))
 
     def names(self, kind: Literal["keypoint", "signal"]) -> Iterator[str]:
         """Names of keypoints or signals it speaks of."""
