@@ -28,7 +28,7 @@ class DoctorSettings:
         suite: The simulator you want to work with, e.g. "metaworld"; its packages and a frame of its first task are
             then required, those of others optional.
         frame: Render one frame of the suite and look at it; --no-frame skips that (a few seconds).
-        folder: Where you want to write results: its free disk space is checked. Default: the current folder.
+        folder: Where you want to write results: its free disk space is checked.
         timeout: Seconds that a single probe (a library, a frame, torch) may take before it counts as hung, above 0.
     """
 
