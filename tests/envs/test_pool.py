@@ -140,7 +140,7 @@ def test_crash_is_told_and_the_retry_equals_an_undisturbed_run(
 
 def test_hung_worker_is_replaced_while_the_others_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPE_FAULT", f"hang:{RED.name}:7:1:{tmp_path / 'struck'}")
-    with WorkerPool("toy", workers=2, lanes=1, timeout=3.0) as pool:
+    with WorkerPool("toy", workers=2, lanes=1, timeout=4.0) as pool:
         pool.start(0, RED, [7], [("clean", 0)])
         pool.start(1, RED, [8], [("clean", 0)])
         begin, failure, answers = time.monotonic(), "", 0
@@ -152,9 +152,9 @@ def test_hung_worker_is_replaced_while_the_others_work(tmp_path: Path, monkeypat
                 else:
                     answers += reply.group_id == 1
                     pool.step(reply.group_id, None, [True])
-        assert "no sign of life for 3 s" in failure
+        assert "no sign of life for 4 s" in failure
         assert answers > 3
-        assert time.monotonic() - begin < 30
+        assert time.monotonic() - begin < 60
         pool.start(2, RED, [7], [("clean", 0)])
         retried: list[str | None] = []
         while not retried:

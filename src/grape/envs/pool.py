@@ -23,6 +23,7 @@ from grape.envs.wire import receive, send, snapshot_from_wire
 __all__ = ["GroupReply", "WorkerPool"]
 
 _SINGLE_THREADED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_STARTUP_SECONDS = 60.0  # a new process imports its simulator first; added to its first deadline
 _LAST_WORDS = 2000  # characters of a dead worker's standard error that are quoted
 
 Actions = npt.NDArray[np.float32]
@@ -54,6 +55,8 @@ class _Worker:
         self.group_id: int | None = None
         self.about = ""
         self.deadline: float | None = None  # set while an answer is due
+        self.patience = 0.0  # seconds between the last request and its deadline
+        self.has_answered = False
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill
         self.link, theirs = socket.socketpair()
         environment = dict(os.environ) | dict.fromkeys(_SINGLE_THREADED, "1")
@@ -69,9 +72,10 @@ class _Worker:
             )
 
     def ask(self, timeout: float, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]] | None = None) -> None:
-        """Send a request and expect the answer within ``timeout`` seconds."""
-        self.deadline = time.monotonic() + timeout
-        self.link.settimeout(timeout)
+        """Send a request and expect the answer within ``timeout`` seconds, later from a new process."""
+        self.patience = timeout + (0.0 if self.has_answered else _STARTUP_SECONDS)
+        self.deadline = time.monotonic() + self.patience
+        self.link.settimeout(self.patience)
         with contextlib.suppress(OSError):  # a dead worker: reading the answer will say so
             send(self.link, header, arrays)
 
@@ -96,7 +100,7 @@ class _Worker:
 
 
 class WorkerPool:
-    """Processes that each run one group of episodes at a time; see the package's documentation of groups.
+    """Processes that each run one group of episodes at a time.
 
     A group is up to ``lanes`` episodes of one task that advance in lock-step in one worker. The pool never blocks but
     in :meth:`wait`. What a group yields depends on its task, initial states, experts and actions alone, not on the
@@ -106,7 +110,7 @@ class WorkerPool:
         suite_name: Registered name of the suite.
         workers: Number of processes, at least 1.
         lanes: Most episodes a group may have, at least 1.
-        timeout: Seconds of silence after which a worker counts as hung.
+        timeout: Seconds of silence after which a worker counts as hung; a new worker has 60 s more for its start.
 
     Raises:
         ValueError: ``workers`` or ``lanes`` is less than 1.
@@ -226,7 +230,7 @@ class WorkerPool:
                 if worker.link in readable:
                     replies.append(self._read(worker))
                 elif worker.deadline is not None and worker.deadline <= now:
-                    replies.append(self._give_up(worker, f"gave no sign of life for {self._timeout:g} s"))
+                    replies.append(self._give_up(worker, f"gave no sign of life for {worker.patience:g} s"))
         return replies
 
     def close(self) -> None:
@@ -247,10 +251,11 @@ class WorkerPool:
         except EOFError:
             return self._give_up(worker, worker.last_words())
         except TimeoutError:
-            return self._give_up(worker, f"stopped in the middle of an answer for {self._timeout:g} s")
+            return self._give_up(worker, f"stopped in the middle of an answer for {worker.patience:g} s")
         if header["failure"] is not None:
             return self._give_up(worker, f"failed: {header['failure']}")
         worker.deadline = None
+        worker.has_answered = True
         assert worker.group_id is not None
         snapshots = tuple(
             None

@@ -11,6 +11,7 @@ import copy
 import ctypes.util
 import importlib
 import os
+import sys
 from typing import Any
 
 import numpy as np
@@ -66,11 +67,13 @@ def load_mujoco() -> Any:
         SettingsError: The package is not installed.
         SimulatorError: No graphics library can be used.
     """
-    if not os.environ.get("MUJOCO_GL"):
+    if sys.platform.startswith("linux") and not os.environ.get("MUJOCO_GL"):
         found = [backend for backend, library in _BACKENDS if ctypes.util.find_library(library)]
         if not found:
             raise SimulatorError("Neither OSMesa nor EGL is installed, so nothing can be drawn.", _GRAPHICS_HINT)
         os.environ["MUJOCO_GL"] = found[0]
+        if "mujoco.gl_context" in sys.modules:  # imported before, when it saw no choice and settled on a window
+            importlib.reload(sys.modules["mujoco.gl_context"])
     try:
         return importlib.import_module("mujoco")
     except ModuleNotFoundError as error:
