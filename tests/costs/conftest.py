@@ -9,7 +9,7 @@ from grape.core.trajectories import EpisodeMeta, Trajectory
 MakeTrajectory = Callable[..., Trajectory]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_trajectory() -> MakeTrajectory:
     """Builds a trajectory from keypoints (T+1, 3) and signals (T+1,); the rest is filled in."""
 

@@ -84,7 +84,10 @@ def test_a_stage_that_ends_where_it_starts_is_found(first: str, second: str) -> 
         (NEAR, "{near: {of: gripper, to: goal, within: 3 cm}}"),
         ("{opened: {at_least: 0.4}}", "{opened: {at_least: 0.5}}"),
         ("{any: [{grasped: {}}, {opened: {at_least: 0.5}}]}", "{opened: {at_least: 0.5}}"),
-        ("{all: [{above: {of: gripper, to: block, by: 2 cm}}, {near_xy: {of: gripper, to: block, within: 1 cm}}]}", NEAR),
+        (
+            "{all: [{above: {of: gripper, to: block, by: 2 cm}}, {near_xy: {of: gripper, to: block, within: 1 cm}}]}",
+            NEAR,
+        ),
     ],
 )
 def test_sensible_stages_pass(first: str, second: str) -> None:

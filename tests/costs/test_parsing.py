@@ -1,3 +1,4 @@
+import contextlib
 import json
 
 import pytest
@@ -147,10 +148,8 @@ def test_mutilated_files_end_in_a_data_error_or_a_specification(data: st.DataObj
     number = data.draw(st.integers(0, len(lines) - 1))
     key, colon, _ = lines[number].partition(": ")
     lines[number] = key + colon + json.dumps(data.draw(_VALUES))
-    try:
-        parse_specification("\n".join(lines), "mutilated.yaml")
-    except DataError as error:
-        assert "mutilated.yaml" in str(error)
+    with contextlib.suppress(DataError):
+        assert parse_specification("\n".join(lines), "mutilated.yaml").stages
 
 
 def test_every_stage_adds_its_constraints_unless_a_stage_has_its_own() -> None:

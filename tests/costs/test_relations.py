@@ -1,0 +1,129 @@
+"""Each relation against its definition, written out once more by hand."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grape.core.trajectories import Trajectory
+from grape.costs.measurement import TOLERANCE, Recording, holds, relation_cost, truth
+from grape.costs.specification import Call, Condition
+from grape.costs.vocabulary import QUANTITIES, RELATIONS
+
+MakeTrajectory = Callable[..., Trajectory]
+
+A = [[0.0, 0.0, 0.0], [0.03, 0.04, 0.0], [0.03, 0.04, 0.12]]
+B = [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+SIGNALS = {"grasped": [0, 0, 1], "touching": [0, 1, 1], "opened": [0.0, 0.4, 1.2], "gripper_opening": [1.0, 0.5, 0.1]}
+
+
+def call(name: str, **arguments: str | float) -> Call:
+    relation = RELATIONS[name]
+    given_all = {
+        parameter.name: arguments.get(parameter.name, parameter.default if parameter.default is not None else 0.0)
+        for parameter in relation.parameters
+    }
+    return Call(name, tuple(given_all.items()))
+
+
+PAIR = {"of": "a", "to": "b"}
+GOLDEN: list[tuple[str, dict[str, Any], list[float]]] = [
+    ("near", {**PAIR, "within": 0.05}, [0, 0, 0.08]),
+    ("near_xy", {**PAIR, "within": 0.04}, [0, 0.01, 0.01]),
+    ("near_z", {**PAIR, "within": 0.02}, [0, 0, 0.10]),
+    ("above", {**PAIR, "by": 0.05}, [0.05, 0.05, 0]),
+    ("below", {**PAIR, "by": 0.05}, [0.05, 0.05, 0.17]),
+    ("beyond", {**PAIR, "axis": "y", "by": 0.05}, [0.05, 0.01, 0.01]),
+    ("beyond", {**PAIR, "axis": "-y", "by": 0.05}, [0.05, 0.09, 0.09]),
+    ("clear_of", {**PAIR, "by": 0.10}, [0.10, 0.05, 0]),
+    ("clear_of_xy", {**PAIR, "by": 0.10}, [0.10, 0.05, 0.05]),
+    ("displaced", {"of": "a", "by": 0.10}, [0.10, 0.05, 0]),
+    ("undisturbed", {"of": "a", "within": 0.03}, [0, 0.02, 0.10]),
+    ("lifted", {"of": "a", "by": 0.02}, [0.02, 0.02, 0]),
+    ("aligned", {"of": "b", "to": "a", "axis": "z", "within": 30.0}, [math.nan, 60.0, 0]),
+    ("aligned", {"of": "b", "to": "a", "axis": "-z", "within": 30.0}, [math.nan, 60.0, 127.380135]),
+    ("at_rest", {"of": "a", "within": 0.02}, [0, 0.03, 0.10]),
+    ("grasped", {}, [1, 1, 0]),
+    ("released", {}, [0, 0, 1]),
+    ("touching", {}, [1, 0, 0]),
+    ("succeeded", {}, [1, 1, 0]),
+    ("opened", {"at_least": 0.9}, [0.9, 0.5, 0]),
+    ("gripper_open", {"at_least": 0.6}, [0, 0.1, 0.5]),
+    ("gripper_closed", {"at_most": 0.4}, [0.6, 0.1, 0]),
+    ("signal_at_least", {"signal": "opened", "value": 1.0}, [1.0, 0.6, 0]),
+    ("signal_at_most", {"signal": "opened", "value": 1.0}, [0, 0, 0.2]),
+    ("distance", PAIR, [0, 0.05, 0.13]),
+    ("distance_xy", PAIR, [0, 0.05, 0.05]),
+    ("speed", {"of": "a"}, [0, 0.05, 0.12]),
+    ("smoothness", {"of": "a"}, [0, 0, 0.13]),
+    ("path_length", {"of": "a", "reference": 0.5}, [0, 0.10, 0.24]),
+    ("duration", {}, [0, 1 / 16, 1 / 16]),
+]
+
+
+def test_every_relation_has_a_golden_case() -> None:
+    assert {name for name, _, _ in GOLDEN} == set(RELATIONS)
+
+
+@pytest.mark.parametrize(("name", "arguments", "due"), GOLDEN)
+def test_golden_costs(make_trajectory: MakeTrajectory, name: str, arguments: dict[str, Any], due: list[float]) -> None:
+    recording = Recording(make_trajectory({"a": A, "b": B}, SIGNALS, success=True), limit=16)
+    np.testing.assert_allclose(relation_cost(recording, call(name, **arguments)), due, atol=1e-6)
+
+
+COORDINATES = st.lists(st.floats(-1, 1, width=32), min_size=12, max_size=12)
+BOUNDED = [name for name, relation in RELATIONS.items() if relation.bounded]
+
+
+@given(points=COORDINATES, name=st.sampled_from(BOUNDED), bound=st.floats(0.001, 0.9), values=COORDINATES)
+def test_a_relation_costs_nothing_exactly_where_it_holds(
+    make_trajectory: MakeTrajectory, points: list[float], name: str, bound: float, values: list[float]
+) -> None:
+    a = np.reshape(points, (4, 3))
+    keypoints = {"a": a, "b": np.zeros((4, 3)) + 0.1}
+    signals = {signal: np.abs(values[:4]) for signal in (*SIGNALS, "s")}
+    recording = Recording(make_trajectory(keypoints, signals), limit=16)
+    relation = RELATIONS[name]
+    arguments: dict[str, str | float] = {"of": "a", "to": "b", "axis": "x"}
+    if "signal" in {parameter.name for parameter in relation.parameters if parameter.default is None}:
+        arguments["signal"] = "s"
+    arguments |= {
+        parameter.name: bound * (180 if parameter.unit == "deg" else 1)
+        for parameter in relation.parameters
+        if parameter.kind == "quantity"
+    }
+    made = call(name, **arguments)
+    cost, verdict = relation_cost(recording, made), holds(recording, made)
+    quantity = recording.quantity(made)
+    low, high = made.bounds
+    assert (cost >= 0).all()
+    np.testing.assert_array_equal(verdict == 1.0, cost <= TOLERANCE)
+    np.testing.assert_array_equal(cost == 0.0, (quantity >= low) & (quantity <= high))
+
+
+def test_units_of_relations_are_those_of_their_quantities() -> None:
+    assert RELATIONS["near"].unit == "m"
+    assert RELATIONS["aligned"].unit == "deg"
+    assert RELATIONS["duration"].unit == "of limit"
+    assert all(quantity.high > quantity.low for quantity in QUANTITIES.values())
+
+
+def test_truth_follows_kleene(make_trajectory: MakeTrajectory) -> None:
+    """Unknown and false is false, unknown or true is true, all else unknown stays unknown."""
+    recording = Recording(make_trajectory({"a": A}, {"t": [1, 1, 1], "f": [0, 0, 0], "u": [np.nan] * 3}), limit=16)
+    t, f, u = (Condition("holds", call("grasped", signal=name)) for name in "tfu")
+    for condition, due in [
+        (Condition("not", operands=(u,)), math.nan),
+        (Condition("not", operands=(t,)), 0.0),
+        (Condition("all", operands=(u, f)), 0.0),
+        (Condition("all", operands=(u, t)), math.nan),
+        (Condition("all", operands=(t, t)), 1.0),
+        (Condition("any", operands=(u, t)), 1.0),
+        (Condition("any", operands=(u, f)), math.nan),
+        (Condition("any", operands=(f, f)), 0.0),
+    ]:
+        np.testing.assert_array_equal(truth(recording, condition), [due] * 3, err_msg=str(condition))
