@@ -66,10 +66,9 @@ def attach_adapter(policy: "OpenVLAPolicy", folder: Path, *, merge: bool = False
     for name in (_CONFIG, _WEIGHTS):
         if not (folder / name).is_file():
             raise DataError(f"Adapter folder {folder} lacks {name}.", "Save the adapter again.")
-    kind = read_json(folder / _CONFIG).get("peft_type")
-    if kind != "LORA":
-        raise SettingsError(f"The adapter in {folder} is of type {kind!r}.", "Only LoRA adapters are supported.")
+    _check_kind(folder)
     _check_names(folder, policy.model)
+    trainable = {name: parameter.requires_grad for name, parameter in policy.model.named_parameters()}
     try:
         wrapper: Any = PeftModel.from_pretrained(policy.model, str(folder), is_trainable=False)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -79,9 +78,24 @@ def attach_adapter(policy: "OpenVLAPolicy", folder: Path, *, merge: bool = False
     wrapper.eval()
     if merge:
         wrapper.merge_and_unload()
+        for name, parameter in policy.model.named_parameters():
+            parameter.requires_grad_(trainable[name])  # PEFT froze them all
     else:
         policy.adapter = wrapper
     return policy
+
+
+def _check_kind(folder: Path) -> None:
+    config = read_json(folder / _CONFIG)
+    kind = config.get("peft_type") if isinstance(config, dict) else None
+    if kind != "LORA":
+        raise SettingsError(f"The adapter in {folder} is of type {kind!r}.", "Only LoRA adapters are supported.")
+    extras = [key for key in ("use_dora", "modules_to_save") if config.get(key)]
+    if extras or config.get("bias", "none") != "none":
+        raise SettingsError(
+            f"The adapter in {folder} is more than plain LoRA: {', '.join(extras) or 'bias'}.",
+            "Only low-rank weights are supported.",
+        )
 
 
 def _check_names(folder: Path, model: nn.Module) -> None:
@@ -113,11 +127,11 @@ def merged_weights(model: nn.Module) -> dict[str, Tensor]:
             if ".lora_" not in name
         }
         for name, module in model.named_modules():
-            if hasattr(module, "get_delta_weight") and hasattr(module, "base_layer") and not module.merged:
+            if hasattr(module, "get_delta_weight") and not module.merged and not module.disable_adapters:
                 base = weights[f"{name}.weight"]
                 total = base.float()
                 for adapter in module.active_adapters:
                     if adapter in module.lora_A:
                         total = total + module.get_delta_weight(adapter).float()
-                weights[f"{name}.weight"] = total.to(base.dtype) if base.dtype != torch.float32 else total
+                weights[f"{name}.weight"] = total.to(base.dtype)
     return weights

@@ -15,7 +15,7 @@ from grape.core.errors import PolicyError
 from grape.policies.openvla.inputs import PolicyInputs
 from grape.policies.openvla.model import OpenVLA
 
-__all__ = ["decode_actions", "decode_rows_alike"]
+__all__ = ["choose_tokens", "decode_actions", "decode_rows_alike"]
 
 _ROW_BLOCK = 8
 
@@ -60,7 +60,7 @@ def decode_actions(
             use_cache=True,
         ).last_hidden_state
         logits_BV = llama.lm_head(hidden_BSH[:, -1]).float()
-        chosen_B = _choose(logits_BV, temperature, generators)
+        chosen_B = choose_tokens(logits_BV, temperature, generators)
         logp_B = logits_BV.gather(-1, chosen_B[:, None])[:, 0] - logits_BV.logsumexp(-1)
         if not bool(torch.isfinite(logp_B).all()):
             raise PolicyError(
@@ -97,7 +97,17 @@ def decode_rows_alike(
     return tokens_BD, logps_BD
 
 
-def _choose(logits_BV: Tensor, temperature: float, generators: Sequence[np.random.Generator]) -> Tensor:
+def choose_tokens(logits_BV: Tensor, temperature: float, generators: Sequence[np.random.Generator]) -> Tensor:
+    """One token a row: the largest logit at temperature 0, else a sample of ``softmax(logits / temperature)``.
+
+    Args:
+        logits_BV: Over the whole vocabulary, ``(B, V)``.
+        temperature: Not negative.
+        generators: One a row, read only when sampling; each moves on by ``V`` numbers.
+
+    Returns:
+        Token ids, int64 ``(B,)``.
+    """
     if temperature <= 0.0:
         return logits_BV.argmax(dim=-1)
     noise_BV = np.stack([generator.gumbel(size=logits_BV.shape[1]) for generator in generators])

@@ -18,7 +18,7 @@ class PolicyInputs:
         prompt_ids: Token ids of each prompt, beginning with the begin-of-sequence token; lengths may differ.
     """
 
-    pixel_values_BCHW: Tensor  # noqa: N815 - axes
+    pixel_values_BCHW: Tensor
     prompt_ids: tuple[tuple[int, ...], ...]
 
     def __post_init__(self) -> None:
