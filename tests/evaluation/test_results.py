@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grape.core.errors import DataError
@@ -69,6 +69,7 @@ def test_file_holds_what_the_interface_promises(tmp_path: Path) -> None:
     assert read_results(tmp_path) == read_results(tmp_path / "results.json") == some_results()
 
 
+@settings(max_examples=50, deadline=None)  # the disk may be busy
 @given(
     st.dictionaries(
         st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(0, 30), st.integers(0, 2)),

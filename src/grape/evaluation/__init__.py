@@ -1,7 +1,7 @@
 """Evaluation: protocols on fixed initial states, statistics, and honest comparison of policies.
 
-``statistics`` and ``planning`` are pure functions of counts; ``results`` is what an evaluation found, ``pairing`` two
-of them side by side, ``gate`` and ``study`` decisions built on pairs; ``evaluate`` and ``compare`` are the verbs.
+``statistics``, ``bootstrap`` and ``planning`` are pure functions; ``results`` is what an evaluation found, ``pairing``
+two of them side by side, ``gate`` and ``study`` decisions built on pairs; ``evaluate`` and ``compare`` are the verbs.
 """
 
 from grape.evaluation.compare import CompareSettings, compare_results, run_compare

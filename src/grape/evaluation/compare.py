@@ -12,6 +12,7 @@ from grape.core.events import SILENT, Reporter
 from grape.core.files import file_hash, write_json
 from grape.core.runs import open_run
 from grape.core.selections import format_numbers
+from grape.evaluation.bootstrap import FEWEST_DEVIATING, FEWEST_TASKS
 from grape.evaluation.pairing import Key, PairedOutcomes, Pairing, pair_results
 from grape.evaluation.planning import (
     detectable_difference,
@@ -20,7 +21,7 @@ from grape.evaluation.planning import (
     paired_states_needed,
 )
 from grape.evaluation.results import EvaluationResults, read_results, results_path
-from grape.evaluation.statistics import FEWEST_DISCORDANT, FEWEST_TASKS, cluster_sums, clustered_wilson_interval, holm
+from grape.evaluation.statistics import cluster_sums, clustered_wilson_interval, holm
 from grape.evaluation.wording import comparison_sentence, need_sentence
 
 __all__ = ["COMPARISON_NAME", "CompareSettings", "compare_results", "run_compare"]
@@ -229,9 +230,12 @@ def _method_sentence(pairs: PairedOutcomes, figures: Mapping[str, Any], verdict:
     method = figures["interval_method"]
     tasks = len(pairs.tasks)
     if method.startswith("score"):
-        text = f"The interval is a {method}: on fewer than {FEWEST_DISCORDANT} initial states do A and B differ."
-    elif tasks >= FEWEST_TASKS:
+        few = f"fewer than {FEWEST_DEVIATING} initial states deviate from the commonest outcome"
+        text = f"The interval is a {method}, because {few}."
+    elif method == "bootstrap over tasks":
         text = f"The interval is a {method} ({tasks} of them), so it also covers how tasks differ."
+    elif tasks >= FEWEST_TASKS:
+        text = f"The interval is a {method}: the {tasks} tasks differ no more than their initial states explain."
     else:
         count = "one task is" if tasks == 1 else f"{tasks} tasks are"
         text = f"The interval is a {method}, because {count} too few to resample: it speaks of these tasks only."

@@ -7,13 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from grape.core.errors import CompatibilityError, DataError
+from grape.evaluation.bootstrap import DifferenceInterval, paired_difference_interval
 from grape.evaluation.results import EpisodeOutcome, EvaluationResults
 from grape.evaluation.statistics import (
     Alternative,
-    DifferenceInterval,
     cluster_sums,
     mcnemar_exact,
-    paired_difference_interval,
     sign_flip_test,
 )
 
@@ -103,7 +102,7 @@ class PairedOutcomes:
         return f"exact McNemar on {len(self)} paired episode{'' if len(self) == 1 else 's'}"
 
     def interval(self, confidence: float = 0.95, *, draws: int = 10_000, seed: int = 0) -> DifferenceInterval:
-        """Interval of the difference, see :func:`grape.evaluation.statistics.paired_difference_interval`."""
+        """Interval of the difference, see :func:`grape.evaluation.bootstrap.paired_difference_interval`."""
         tasks = [task for task, _, _ in self.keys]
         return paired_difference_interval(self.differences, tasks, self.states, confidence, draws=draws, seed=seed)
 

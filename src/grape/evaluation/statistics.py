@@ -5,13 +5,11 @@ Nothing here knows what an episode is. Three ideas carry the room:
 - A success rate gets a Wilson interval, widened when several rollouts share an initial state.
 - Two policies are compared on the same initial states. The difference is tested by flipping signs: with one rollout
   a state that is the exact McNemar test, with several it flips all rollouts of a state together.
-- The size of the difference gets a bootstrap interval over the units that really varied, or a score interval where
-  too few pairs disagree for any resampling to be trusted.
+- The size of the difference gets an interval of its own: a score interval here, a bootstrap in ``bootstrap``.
 """
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -19,16 +17,13 @@ import numpy.typing as npt
 from scipy import special
 
 __all__ = [
-    "FEWEST_DISCORDANT",
-    "FEWEST_TASKS",
     "Alternative",
-    "DifferenceInterval",
     "Interval",
+    "cluster_codes",
     "cluster_sums",
     "clustered_wilson_interval",
     "holm",
     "mcnemar_exact",
-    "paired_difference_interval",
     "sign_flip_test",
     "tango_interval",
     "wilson_interval",
@@ -36,12 +31,6 @@ __all__ = [
 
 Alternative = Literal["two-sided", "greater", "less"]
 Floats = npt.NDArray[np.float64]
-
-FEWEST_TASKS = 5
-"""With fewer tasks than this, tasks are strata, not a sample: resampling 2-4 of them estimates no variance."""
-
-FEWEST_DISCORDANT = 10
-"""With fewer initial states than this on which the policies differ, the score interval replaces the bootstrap."""
 
 _EXACT_ENUMERATION = 16
 _CHUNK = 4_000_000
@@ -52,23 +41,6 @@ class Interval(NamedTuple):
 
     low: float
     high: float
-
-
-@dataclass(frozen=True)
-class DifferenceInterval:
-    """Interval of a difference between two success rates on the same initial states.
-
-    Attributes:
-        low: Lower bound, in [-1, 1].
-        high: Upper bound, in [-1, 1].
-        method: What was done, for people, e.g. ``"bootstrap over initial states within tasks"``.
-        units: How many units were resampled (or counted by the score interval).
-    """
-
-    low: float
-    high: float
-    method: str
-    units: int
 
 
 def wilson_interval(successes: float, trials: float, confidence: float = 0.95) -> Interval:
@@ -164,7 +136,13 @@ def cluster_sums(values: npt.ArrayLike, clusters: Sequence[Hashable]) -> Floats:
     rows = np.asarray(values, dtype=np.float64)
     if len(rows) != len(clusters):
         raise ValueError(f"{len(rows)} values, {len(clusters)} cluster labels")
-    return _group(_codes(clusters), rows)
+    return np.bincount(cluster_codes(clusters), weights=rows).astype(np.float64)
+
+
+def cluster_codes(clusters: Sequence[Hashable]) -> npt.NDArray[np.intp]:
+    """Labels as numbers 0, 1, ... in order of first appearance, one a label."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(label, len(numbers)) for label in clusters], dtype=np.intp)
 
 
 def sign_flip_test(
@@ -268,102 +246,6 @@ def _tango_upper(only_a: float, only_b: float, pairs: float, z: float) -> float:
     return high if high < 1.0 - 1e-12 else 1.0
 
 
-def paired_difference_interval(
-    differences: npt.ArrayLike,
-    tasks: Sequence[Hashable],
-    states: Sequence[Hashable],
-    confidence: float = 0.95,
-    *,
-    draws: int = 10_000,
-    seed: int = 0,
-) -> DifferenceInterval:
-    """Interval of the mean paired difference between two success rates.
-
-    What is resampled follows from what varied:
-
-    - at least :data:`FEWEST_TASKS` tasks: whole tasks with all their episodes (clustered by task), so the interval
-      also covers how tasks differ from each other;
-    - fewer tasks: initial states with all their rollouts, within each task (stratified). The interval then speaks of
-      fresh initial states of *these* tasks. Where a task has only one state, states are resampled across tasks;
-    - fewer than :data:`FEWEST_DISCORDANT` initial states on which the policies differ: no resampling but
-      :func:`tango_interval`, because a bootstrap of three differing pairs is far too sure of itself.
-
-    The bootstrap interval is the *expanded percentile* interval (Hesterberg 2015, Am. Stat. 69:371): the
-    percentiles are moved outward by Student's t quantile and the (n - 1) / n shrinkage of the bootstrap variance.
-    Plain percentiles cover about 85 % for five clusters; BCa needs the third moment, which few clusters cannot give,
-    and BCa's correction is undefined when the draws are degenerate. Both agree for many units.
-
-    Args:
-        differences: B minus A, one a paired episode, in {-1, 0, 1}, ``(N,)``.
-        tasks: Task of each pair, ``(N,)``.
-        states: Initial state of each pair, ``(N,)``; equal states of different tasks are different states.
-        confidence: Two-sided level in (0, 1).
-        draws: Bootstrap samples.
-        seed: Seed of the resampling.
-
-    Raises:
-        ValueError: There are no pairs, or lengths disagree.
-    """
-    values = np.asarray(differences, dtype=np.float64)
-    if not len(values) or not len(values) == len(tasks) == len(states):
-        raise ValueError(f"{len(values)} differences, {len(tasks)} tasks, {len(states)} states")
-    _z(confidence)
-    keys = list(zip(tasks, states, strict=True))
-    state_codes = _codes(keys)
-    state_sums, state_counts = _group(state_codes, values), _group(state_codes, np.ones(len(values)))
-    if np.count_nonzero(state_sums) < FEWEST_DISCORDANT:
-        state_means = state_sums / state_counts
-        loss, gain = float(-state_means[state_means < 0].sum()), float(state_means[state_means > 0].sum())
-        interval = tango_interval(loss, gain, len(state_sums), confidence)
-        return DifferenceInterval(*interval, "score interval (Tango 1998)", len(state_sums))
-    task_of_state = _codes([task for task, _ in dict.fromkeys(keys)])
-    n_tasks = int(task_of_state.max()) + 1
-    rng = np.random.default_rng(seed)
-    if n_tasks >= FEWEST_TASKS:
-        sums, counts = _group(task_of_state, state_sums), _group(task_of_state, state_counts)
-        strata = [np.arange(n_tasks)]
-        method = "bootstrap over tasks"
-    else:
-        sums, counts = state_sums, state_counts
-        strata = [np.flatnonzero(task_of_state == task) for task in range(n_tasks)]
-        method = "bootstrap over initial states" + (" within tasks" if n_tasks > 1 else "")
-        if min(map(len, strata)) < 2:
-            strata, method = [np.arange(len(sums))], "bootstrap over initial states"
-    means = _resample(sums, counts, strata, draws, rng)
-    tail = _expanded_tail(sums, counts, strata, confidence)
-    low, high = np.quantile(means, (tail, 1 - tail))
-    return DifferenceInterval(float(low), float(high), method, len(sums))
-
-
-def _resample(
-    sums: Floats, counts: Floats, strata: Sequence[npt.NDArray[np.intp]], draws: int, rng: np.random.Generator
-) -> Floats:
-    """Pooled mean of ``draws`` bootstrap samples; units are drawn with replacement within their stratum."""
-    numerator, denominator = np.zeros(draws), np.zeros(draws)
-    for members in strata:
-        size = len(members)
-        step = max(1, _CHUNK // size)
-        for start in range(0, draws, step):
-            stop = min(start + step, draws)
-            weights = rng.multinomial(size, np.full(size, 1 / size), stop - start).astype(np.float64)
-            numerator[start:stop] += weights @ sums[members]
-            denominator[start:stop] += weights @ counts[members]
-    return numerator / denominator
-
-
-def _expanded_tail(sums: Floats, counts: Floats, strata: Sequence[npt.NDArray[np.intp]], confidence: float) -> float:
-    """Tail probability of the expanded percentile interval for these strata."""
-    residuals = sums - sums.sum() / counts.sum() * counts
-    plain = unbiased = 0.0
-    for members in strata:
-        size, spread = len(members), float(np.var(residuals[members])) * len(members)
-        plain += spread
-        unbiased += spread * size / (size - 1)
-    freedom = len(sums) - len(strata)
-    factor = math.sqrt(unbiased / plain) if plain > 0 else 1.0
-    return float(special.ndtr(-factor * special.stdtrit(freedom, (1 + confidence) / 2)))
-
-
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     """Holm's step-down adjusted p-values for several tests at once (Holm 1979, Scand. J. Stat. 6:65)."""
     order = np.argsort(np.asarray(p_values), kind="stable")
@@ -380,14 +262,3 @@ def _z(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence {confidence} is not between 0 and 1")
     return float(special.ndtri((1 + confidence) / 2))
-
-
-def _codes(labels: Sequence[Hashable]) -> npt.NDArray[np.intp]:
-    """Labels as numbers 0, 1, ... in order of first appearance."""
-    numbers: dict[Hashable, int] = {}
-    return np.array([numbers.setdefault(label, len(numbers)) for label in labels], dtype=np.intp)
-
-
-def _group(codes: npt.NDArray[np.intp], weights: Floats) -> Floats:
-    """Sum of the weights of each code."""
-    return np.bincount(codes, weights=weights).astype(np.float64)
