@@ -5,6 +5,7 @@ own units with the origin at the top left; a drawing is meant to be shown at abo
 stays readable on a phone as well as on a wide screen.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ class Line:
         style: 0, 1, 2 ...: picks colour, dash pattern and shape of the marks together.
         path: SVG path of the line.
         faint: SVG path of the unsmoothed values, or empty.
+        aside: SVG path from the line to points beside it, or empty.
         marks: Points drawn as shapes; empty for long curves.
     """
 
@@ -69,6 +71,7 @@ class Line:
     style: int
     path: str
     faint: str
+    aside: str
     marks: tuple[Mark, ...]
 
 
@@ -126,7 +129,7 @@ def thin_out(points: Sequence[Point], limit: int = 240) -> tuple[Point, ...]:
     if len(points) <= limit:
         return tuple(points)
     edges = [round(index * len(points) / limit) for index in range(limit + 1)]
-    groups = [points[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    groups = [points[start:end] for start, end in itertools.pairwise(edges)]
     return tuple(
         Point(math.fsum(point.x for point in group) / len(group), math.fsum(point.y for point in group) / len(group))
         for group in groups
@@ -154,6 +157,16 @@ def _path(places: Sequence[tuple[float, float]]) -> str:
     return " ".join(f"{'L' if index else 'M'}{x:.1f} {y:.1f}" for index, (x, y) in enumerate(places))
 
 
+def _pieces(points: Sequence[Point], edges: Sequence[float]) -> list[list[Point]]:
+    """The points between one divider and the next, so that no line runs from one training into another."""
+    pieces: list[list[Point]] = []
+    for start, end in zip([-math.inf, *edges], [*edges, math.inf], strict=True):
+        piece = [point for point in points if start < point.x <= end]
+        if piece:
+            pieces.append(piece)
+    return pieces
+
+
 def line_chart(
     key: str,
     title: str,
@@ -179,7 +192,7 @@ def line_chart(
         unit: What the vertical axis counts.
         series: Label and points of each curve; points with values that are not finite are left out.
         dividers: Place and label of vertical lines.
-        x_label: Unit of the horizontal axis, put behind its last label.
+        x_label: Unit of the horizontal axis, put before its first label.
         width: Width of the drawing.
         height: Height of the drawing.
         y_range: Range the vertical axis covers at least; None takes it from the points.
@@ -209,20 +222,27 @@ def line_chart(
     for index, (label, points) in enumerate(finite):
         if not points:
             continue
-        thinned = thin_out(points)
-        faint = ""
-        if len(thinned) > 24:
-            faint = _path([place(point) for point in thinned])
-            thinned = tuple(_smooth(thinned, max(1, len(thinned) // 24)))
-        marks = tuple(Mark(*place(point), None, None, point.hollow, point.note) for point in thinned)
-        style = styles[index] if styles else index
-        lines.append(Line(label, style, _path([place(p) for p in thinned]), faint, marks if len(marks) <= 12 else ()))
+        pieces = _pieces(points, [x for x, _ in dividers])
+        raw = [thin_out(piece, max(2, 240 // len(pieces))) for piece in pieces]
+        shown = [_smooth(piece, len(piece) // 24) for piece in raw]
+        rough = max(len(piece) for piece in raw) > 24
+        marks = tuple(Mark(*place(p), None, None, p.hollow, p.note) for piece in shown for p in piece)
+        lines.append(
+            Line(
+                label=label,
+                style=styles[index] if styles else index,
+                path=" ".join(_path([place(point) for point in piece]) for piece in shown),
+                faint=" ".join(_path([place(point) for point in piece]) for piece in raw) if rough else "",
+                aside="",
+                marks=marks if len(marks) <= 12 else (),
+            )
+        )
     step = y_values[1] - y_values[0]
-    x_values = [value for value in nice_ticks(x_low, x_high, 4) if x_low - 1e-9 <= value <= x_high + 1e-9]
+    x_values = [value for value in nice_ticks(x_low, x_high, 3) if x_low - 1e-9 <= value <= x_high + 1e-9]
     x_step = x_values[1] - x_values[0] if len(x_values) > 1 else 1.0
     x_ticks = [Tick(place(Point(value, y_values[0]))[0], _label(value, x_step)) for value in x_values]
     if x_ticks and x_label:
-        x_ticks[-1] = Tick(x_ticks[-1].position, f"{x_label} {x_ticks[-1].label}")
+        x_ticks[0] = Tick(x_ticks[0].position, f"{x_label} {x_ticks[0].label}")
     return Chart(
         key=key,
         title=title,
@@ -282,8 +302,8 @@ def success_chart(
             )
             for (x, y), point in zip(places, points, strict=True)
         )
-        lines.append(Line(label, index, _path(places), "", marks))
-    fits = max(4, int(column / 6.2))
+        kept = [spot for spot, point in zip(places, points, strict=True) if not point.hollow]
+        lines.append(Line(label, index, _path(kept), "", _aside(places, points), marks))
     return Chart(
         key=key,
         title="Success rate by iteration",
@@ -296,9 +316,28 @@ def success_chart(
         top=top,
         bottom=bottom,
         x_ticks=tuple(
-            Tick(left + (index + 0.5) * column, label if len(label) <= fits else label[: fits - 1] + "…")
-            for index, label in enumerate(labels)
+            Tick(left + (index + 0.5) * column, _fitted(label, int(column / 6.2))) for index, label in enumerate(labels)
         ),
         y_ticks=tuple(Tick(y_of(value / 100), f"{value} %") for value in (0, 25, 50, 75, 100)),
         lines=tuple(lines),
     )
+
+
+def _aside(places: Sequence[tuple[float, float]], points: Sequence[Point]) -> str:
+    """Lines from the last policy that went on to each one that did not."""
+    path, last = [], None
+    for spot, point in zip(places, points, strict=True):
+        if not point.hollow:
+            last = spot
+        elif last is not None:
+            path.append(_path([last, spot]))
+    return " ".join(path)
+
+
+def _fitted(label: str, fits: int) -> str:
+    """``label`` on one line of at most ``fits`` letters, else on two, cut where they are still too long."""
+    if len(label) <= fits:
+        return label
+    head, _, tail = label.rpartition(" ")
+    parts = [head, tail] if head else [tail]
+    return "\n".join(part if len(part) <= fits else part[: max(1, fits - 1)] + "…" for part in parts)

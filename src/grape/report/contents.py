@@ -12,8 +12,9 @@ from typing import Any
 from grape.core.errors import DataError, GrapeError, SettingsError
 from grape.core.files import read_json, read_jsonl
 from grape.core.preferences import PreferencePair, Score
+from grape.core.runs import read_run_settings
 from grape.evaluation import EvaluationResults, read_results
-from grape.preferences import read_pairs, read_scores
+from grape.preferences import read_pairs, read_scores, recorded_store
 from grape.report.curves import Training
 from grape.report.folders import Folder, Round, find_folders, group_rounds, is_demonstrations, natural, round_label
 from grape.store import EpisodeStore
@@ -145,7 +146,7 @@ class _Reader:
         return Training(label, [row for row in rows if isinstance(row, dict)])
 
     def scores(self, folder: Folder | None) -> Mapping[str, Score]:
-        if folder is None or not folder.product:
+        if folder is None or not (folder.product and folder.complete):
             return {}
         try:
             return read_scores(folder.path)
@@ -154,7 +155,7 @@ class _Reader:
             return {}
 
     def pairs(self, folder: Folder | None) -> tuple[PreferencePair, ...]:
-        if folder is None or not folder.product:
+        if folder is None or not (folder.product and folder.complete):
             return ()
         try:
             return read_pairs(folder.path)
@@ -187,14 +188,17 @@ def read_contents(root: Path) -> RunContents:
     rounds = tuple(_read_round(found, root, reader) for found in group_rounds(folders))
     arms = _read_arms(root, folders, loop, reader)
     before, after = _test_policies(root, loop, arms, reader)
-    demonstrations = next((f for f in folders if f.verb == "collect" and is_demonstrations(f)), None)
+    paired = {item.round.collect.path for item in rounds if item.round.collect is not None}
+    demonstrations = next(
+        (f for f in folders if f.verb == "collect" and f.path not in paired and is_demonstrations(f)), None
+    )
     demo_store = reader.store(None if demonstrations is None else demonstrations.path / "store", "demonstrations")
     sft = next((folder for folder in folders if folder.verb == "sft"), None)
     sft_training = reader.training(sft, "SFT")
     for folder in folders:
         if not folder.complete:
             reader.note(f"{folder.name}: 'grape {folder.verb}' was started here and is not complete.")
-    for sentence in _not_begun(root, folders, rounds, loop):
+    for sentence in _not_begun(root, rounds, loop):
         reader.note(sentence)
     stores = [item.store for item in rounds if item.store is not None] + ([demo_store] if demo_store else [])
     results = [item.results for arm in arms for item in arm.policies if item.results is not None]
@@ -237,8 +241,6 @@ def _mappings(value: Any) -> list[Mapping[str, Any]]:
 def _run_settings(root: Path) -> Mapping[str, Any]:
     """Settings in the run's own folder, or nothing."""
     try:
-        from grape.core.runs import read_run_settings
-
         data = read_run_settings(root)
     except GrapeError:
         return {}
@@ -272,14 +274,15 @@ def _read_round(found: Round, root: Path, reader: _Reader) -> RoundContents:
 
 
 def _store_path(found: Round) -> Path | None:
-    """Where the round's episodes are: beside the scores, or where scoring read them."""
+    """Where the round's episodes are: beside the scores, or where scoring or pairing recorded that it read them."""
     if found.collect is not None and found.collect.product:
         return found.collect.path / "store"
-    told = found.score.settings.get("store") if found.score is not None else None
-    if isinstance(told, str):
-        for path in (Path(told), Path(told) / "store"):
-            if (path / "episodes").is_dir():
-                return path
+    for folder, verb in ((found.score, "score"), (found.pair, "pair")):
+        if folder is not None and folder.product:
+            try:
+                return recorded_store(folder.path, verb)
+            except GrapeError:
+                continue
     return None
 
 
@@ -357,9 +360,7 @@ def _settings_of(root: Path, folders: Sequence[Folder]) -> tuple[tuple[str, str]
     return tuple(texts)
 
 
-def _not_begun(
-    root: Path, folders: Sequence[Folder], rounds: Sequence[RoundContents], loop: Mapping[str, Any]
-) -> list[str]:
+def _not_begun(root: Path, rounds: Sequence[RoundContents], loop: Mapping[str, Any]) -> list[str]:
     """What a loop, or a set of folders, would still write."""
     settings = _run_settings(root)
     wanted = settings.get("iterations")
@@ -381,9 +382,7 @@ def _not_begun(
         )
         absent = [label for label, folder in parts if folder is None]
         if absent:
-            missing.append(f"{found.label[:1].upper()}{found.label[1:]} has no {', '.join(absent)} in this folder.")
-    if not any(folder.verb == "evaluate" and folder.product for folder in folders):
-        missing.append("No evaluation is here, so the page cannot say how good a policy is.")
+            missing.append(f"{found.label[:1].upper()}{found.label[1:]} has no {' and no '.join(absent)} yet.")
     return missing
 
 

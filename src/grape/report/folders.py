@@ -152,13 +152,17 @@ def group_rounds(folders: tuple[Folder, ...]) -> tuple[Round, ...]:
     """Rollouts, scores, pairs and training that lie side by side, one round a parent folder."""
     groups: dict[str, dict[str, Folder]] = {}
     for folder in folders:
-        if folder.verb in ("sft", "compare") or (folder.verb == "collect" and is_demonstrations(folder)):
+        if folder.verb in ("sft", "compare"):
             continue
         parent = folder.name.rpartition("/")[0] or "."
         groups.setdefault(parent, {}).setdefault(folder.verb, folder)
     rounds = []
     for parent in sorted(groups, key=natural):
         members = groups[parent]
+        # Episodes of experts are demonstrations, unless somebody scored and paired them.
+        collect = members.get("collect")
+        if collect is not None and is_demonstrations(collect) and not {"score", "pair"} & set(members):
+            del members["collect"]
         if {"collect", "score", "pair", "train"} & set(members):
             rounds.append(Round(label=round_label(parent), name=parent, **members))
     return tuple(rounds)

@@ -20,6 +20,7 @@ from grape.report.videos import Frames, data_uri, encode_video, film_strip, fram
 __all__ = ["Candidate", "Episodes", "PairView", "SideView", "VideoLimits", "choose_pairs", "pair_view"]
 
 STRIP_CELLS = 6
+ROWS_SHOWN = 5
 
 
 class Episodes(Protocol):
@@ -67,7 +68,7 @@ def choose_pairs(candidates: Sequence[Candidate], count: int) -> tuple[Candidate
     """At most ``count`` candidates of great variety; the same candidates always give the same choice."""
     waiting = sorted(candidates, key=lambda item: (-item.pair.margin, item.origin, item.pair.pair_id))
     seen: Counter[tuple[str, str]] = Counter()
-    chosen = []
+    chosen: list[Candidate] = []
     while waiting and len(chosen) < count:
         best = min(range(len(waiting)), key=lambda index: (_repetition(waiting[index], seen), index))
         candidate = waiting.pop(best)
@@ -166,13 +167,17 @@ class PairView:
     missing: str
 
     @property
-    def held_rows(self) -> int:
-        """Number of constraints that cost neither side anything."""
-        return sum(1 for row in range(len(self.sides[0].rows)) if not self.costs(row))
+    def telling_rows(self) -> tuple[int, ...]:
+        """The few constraints whose costs differ most between the sides, in the order of stages."""
+        mine, theirs = (side.rows for side in self.sides)
+        gaps = [abs(one.contribution - other.contribution) for one, other in zip(mine, theirs, strict=True)]
+        ranked = sorted((index for index, gap in enumerate(gaps) if gap > 0), key=lambda index: (-gaps[index], index))
+        return tuple(sorted(ranked[:ROWS_SHOWN]))
 
-    def costs(self, row: int) -> bool:
-        """Whether the constraint of this row cost either side anything."""
-        return not (self.sides[0].rows[row].held and self.sides[1].rows[row].held)
+    @property
+    def other_rows(self) -> tuple[int, ...]:
+        """All other constraints."""
+        return tuple(index for index in range(len(self.sides[0].rows)) if index not in self.telling_rows)
 
 
 def pair_view(number: int, candidate: Candidate, limits: VideoLimits) -> PairView:

@@ -4,7 +4,7 @@ import math
 
 from grape.evaluation import wording
 
-__all__ = ["count_of", "fixed", "percent", "points", "short", "signed"]
+__all__ = ["count_of", "fixed", "percent", "points", "quantity", "short", "signed"]
 
 MINUS = "−"
 
@@ -21,20 +21,29 @@ def points(difference: float) -> str:
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """``0.5`` as ``+0.50``, with a true minus sign."""
-    value = round(value, digits) or 0.0
+    """``0.5`` as ``+0.50``, with a true minus sign; what rounds to zero is ``0``."""
+    if round(value, digits) == 0:
+        return "0"
     return f"{value:+.{digits}f}".replace("-", MINUS)
 
 
 def short(value: float | None, digits: int = 3) -> str:
-    """A number with ``digits`` significant digits, without an exponent where it can be avoided."""
+    """A number with ``digits`` significant digits but at most four decimals."""
     if value is None or not math.isfinite(value):
         return "–"
-    if value == 0:
+    if abs(value) < 5e-5:
         return "0"
-    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    text = f"{value:.{decimals}f}" if decimals <= 6 else f"{value:.{digits - 1}e}"
-    return text.replace("-", MINUS)
+    decimals = min(4, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
+    text = f"{value:.{decimals}f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", MINUS)
+
+
+def quantity(value: float, unit: str) -> str:
+    """A cost with its unit: lengths below a metre in centimetres, shares and ratios bare."""
+    if unit.startswith("m") and (unit == "m" or unit[1] in "/²") and abs(value) < 1:
+        value, unit = 100 * value, f"c{unit}"
+    bare = unit in ("", "1", "fraction", "ratio", "signal")
+    return short(value, 2) if bare else f"{short(value, 2)} {unit.replace('step2', 'step²')}"
 
 
 def fixed(value: float) -> str:

@@ -5,11 +5,13 @@ screen from ``k / n_frames`` to ``(k + 1) / n_frames``. Both sides of a constrai
 are percentages, curves are paths in a box of 1000 by 100 that the page stretches.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from grape.core.preferences import ConstraintScore, Score, StageScore
+from grape.report.numbers import quantity
 
 __all__ = ["Band", "Bar", "CurveRow", "TermBars", "constraint_rows", "stage_bands", "term_bars"]
 
@@ -52,6 +54,8 @@ class CurveRow:
         name: The constraint's name.
         kind: ``"subgoal"`` or ``"path"``.
         path: The raw cost over time, or empty where there is none.
+        excess: Areas between curve and threshold where a path constraint that costs something lies above it.
+        judged: Where a subgoal is judged: the curve's last value.
         threshold_y: Height of the threshold in the box, or None where it lies outside.
         top: Value at the upper edge of the box, with unit.
         value: The aggregated cost with unit.
@@ -65,6 +69,8 @@ class CurveRow:
     name: str
     kind: str
     path: str
+    excess: str
+    judged: str
     threshold_y: float | None
     top: str
     value: str
@@ -141,44 +147,69 @@ def _top(one: ConstraintScore, other: ConstraintScore) -> float:
 
 
 def _row(stage: StageScore, constraint: ConstraintScore, top: float, n_frames: int) -> CurveRow:
-    unit = f" {constraint.unit}" if constraint.unit and constraint.unit != "1" else ""
     threshold_y = BOX_HEIGHT * (1 - constraint.threshold / top) if 0 <= constraint.threshold <= top else None
+    spots = _spots(stage, constraint.curve, top, n_frames) if stage.reached else []
+    held, subgoal = constraint.contribution <= 1e-9, constraint.kind == "subgoal"
     return CurveRow(
         stage=stage.name,
         name=constraint.name,
         kind=constraint.kind,
-        path=_curve(stage, constraint.curve, top, n_frames) if stage.reached else "",
+        path=_path(spots, n_frames),
         threshold_y=threshold_y,
-        top=f"{top / 1.08:.3g}{unit}",
-        value=f"{constraint.cost:.3g}{unit}",
+        excess="" if held or subgoal or threshold_y is None else _excess(spots, threshold_y),
+        judged=f"M{spots[-1][0]:.1f} {spots[-1][1]:.1f}h0" if subgoal and spots else "",
+        top=quantity(top / 1.08, constraint.unit),
+        value=quantity(constraint.cost, constraint.unit),
         contribution=constraint.contribution,
-        held=constraint.contribution <= 1e-9,
+        held=held,
         reached=stage.reached,
         objectives=tuple(constraint.objectives),
     )
 
 
-def _curve(stage: StageScore, curve: Sequence[float], top: float, n_frames: int) -> str:
-    """Path through the curve's values; each state's value stands in the middle of its picture's time."""
+Spot = tuple[float, float]
+
+
+def _spots(stage: StageScore, curve: Sequence[float], top: float, n_frames: int) -> list[Spot]:
+    """Places of the curve's finite values; each state's value stands in the middle of its picture's time."""
     if not curve:
-        return ""
+        return []
     span = stage.end - stage.start + 1
     # Quantities of a step (speeds) have a value at every state of the stage but its first.
     first, stride = (1, 1.0) if len(curve) == span - 1 else (0, span / len(curve))
-    path = []
-    pen_down = False
+    spots = []
     for index, value in enumerate(curve):
-        if not math.isfinite(value):
-            pen_down = False
+        if math.isfinite(value):
+            x = BOX_WIDTH * (stage.start + first + (index + 0.5) * stride) / n_frames
+            spots.append((x, BOX_HEIGHT * (1 - min(max(value, 0.0), top) / top)))
+    if len(spots) == 1:  # a stage of one state: a short level line, because a lone point would be invisible
+        (x, y), reach = spots[0], 0.4 * BOX_WIDTH / n_frames
+        spots = [(x - reach, y), (x + reach, y)]
+    return spots
+
+
+def _path(spots: Sequence[Spot], n_frames: int) -> str:
+    """Line through the spots, broken where values in between are missing."""
+    gap = 1.5 * BOX_WIDTH / n_frames
+    words = []
+    for index, (x, y) in enumerate(spots):
+        joined = index > 0 and x - spots[index - 1][0] <= gap
+        words.append(f"{'L' if joined else 'M'}{x:.1f} {y:.1f}")
+    return " ".join(words)
+
+
+def _excess(spots: Sequence[Spot], threshold_y: float) -> str:
+    """Closed areas between the line and the threshold where the line lies above it (y grows downwards)."""
+    words = []
+    for (x0, y0), (x1, y1) in itertools.pairwise(spots):
+        over0, over1 = threshold_y - y0, threshold_y - y1
+        if max(over0, over1) <= 0:
             continue
-        x = BOX_WIDTH * (stage.start + first + (index + 0.5) * stride) / n_frames
-        y = BOX_HEIGHT * (1 - min(max(value, 0.0), top) / top)
-        path.append(f"{'L' if pen_down else 'M'}{x:.1f} {y:.1f}")
-        pen_down = True
-    if len(path) == 1:  # a stage of one state: a short level line, because a lone point would be invisible
-        x, y = (float(number) for number in path[0][1:].split())
-        path = [f"M{x - 400 / n_frames:.1f} {y:.1f}", f"L{x + 400 / n_frames:.1f} {y:.1f}"]
-    return " ".join(path)
+        if over0 < 0 or over1 < 0:
+            crossing = x0 + (x1 - x0) * over0 / (over0 - over1)
+            x0, y0, x1, y1 = (crossing, threshold_y, x1, y1) if over0 < 0 else (x0, y0, crossing, threshold_y)
+        words.append(f"M{x0:.1f} {threshold_y:.1f} L{x0:.1f} {y0:.1f} L{x1:.1f} {y1:.1f} L{x1:.1f} {threshold_y:.1f}z")
+    return " ".join(words)
 
 
 def term_bars(chosen: Score, rejected: Score) -> tuple[TermBars, ...]:

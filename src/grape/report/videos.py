@@ -21,7 +21,7 @@ __all__ = ["data_uri", "encode_video", "film_strip", "frames_per_second", "load_
 
 Frames = npt.NDArray[np.uint8]
 
-_QUALITIES = (23, 28, 33, 38)  # x264's constant rate factor; a higher one is tried where the bytes exceed the limit
+_QUALITIES = (26, 31, 36, 41)  # x264's constant rate factor; a higher one is tried where the bytes exceed the limit
 
 
 def load_av() -> ModuleType:

@@ -38,7 +38,7 @@ function setUp(pair) {
     pair.style.setProperty("--t", (time / length).toFixed(4));
     slider.value = state;
     slider.setAttribute("aria-valuetext", `step ${state} of ${frames - 1}`);
-    output.textContent = `step ${state} / ${frames - 1}`;
+    output.textContent = `${state} / ${frames - 1}`;
     for (const result of results) result.classList.toggle("on", state >= Number(result.dataset.at));
   }
 
