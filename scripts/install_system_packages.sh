@@ -44,13 +44,15 @@ if [ "${as_root[*]:-}" = false ] || ! command -v apt-get >/dev/null 2>&1; then
 fi
 
 echo "install: system packages: ${missing[*]}"
-export DEBIAN_FRONTEND=noninteractive
-"${as_root[@]}" apt-get update -qq || echo "install: apt-get update failed; trying with the lists at hand" >&2
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+"${as_root[@]}" apt-get update -qq >"$log" 2>&1 || echo "install: apt-get update failed; trying with the lists at hand" >&2
 # One at a time: a release that dropped one of them (OSMesa leaves Mesa after 25.0) still gets the others.
 failed=()
 for package in "${missing[@]}"; do
+  # What apt says matters only where it fails.
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" \
-    >/dev/null || failed+=("$package")
+    >"$log" 2>&1 || { failed+=("$package"); tail -n 5 "$log" >&2; }
 done
 if [ "${#failed[@]}" -gt 0 ]; then
   echo "install: could not install ${failed[*]}; 'grape doctor' tells whether a frame can be rendered without." >&2
