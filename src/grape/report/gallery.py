@@ -168,10 +168,12 @@ class PairView:
 
     @property
     def telling_rows(self) -> tuple[int, ...]:
-        """The few constraints whose costs differ most between the sides, in the order of stages."""
+        """The few constraints whose costs differ most, measured ones before yes-or-no ones; in the order of stages."""
         mine, theirs = (side.rows for side in self.sides)
         gaps = [abs(one.contribution - other.contribution) for one, other in zip(mine, theirs, strict=True)]
-        ranked = sorted((index for index, gap in enumerate(gaps) if gap > 0), key=lambda index: (-gaps[index], index))
+        known = [one.yes_or_no and other.yes_or_no for one, other in zip(mine, theirs, strict=True)]
+        differing = (index for index, gap in enumerate(gaps) if gap > 0)
+        ranked = sorted(differing, key=lambda index: (known[index], -gaps[index], index))
         return tuple(sorted(ranked[:ROWS_SHOWN]))
 
     @property

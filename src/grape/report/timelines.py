@@ -63,6 +63,7 @@ class CurveRow:
         held: Whether it added nothing.
         reached: Whether its stage was entered.
         objectives: Objective tags.
+        yes_or_no: Whether all it ever measured is 0 or 1, which the stage bands tell already.
     """
 
     stage: str
@@ -78,6 +79,7 @@ class CurveRow:
     held: bool
     reached: bool
     objectives: tuple[str, ...]
+    yes_or_no: bool
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,7 @@ def _row(stage: StageScore, constraint: ConstraintScore, top: float, n_frames: i
         held=held,
         reached=stage.reached,
         objectives=tuple(constraint.objectives),
+        yes_or_no=set(constraint.curve) | {constraint.cost} <= {0.0, 1.0},
     )
 
 

@@ -1,0 +1,223 @@
+import base64
+import hashlib
+import re
+import shutil
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from grape.core.errors import DataError, SettingsError
+from grape.core.files import read_json, write_json, write_jsonl, write_text
+from grape.core.runs import open_run
+from grape.preferences.records import pair_to_row, score_to_row
+from grape.report import ReportSettings, run_report
+from grape.store import EpisodeStore
+from tests.report.synthetic_run import episode, pair_of, score, write_evaluation, write_iteration, write_run
+
+
+class Page(HTMLParser):
+    """What matters of a page: its tags with attributes, and its visible text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self._hidden = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {key: value or "" for key, value in attrs}))
+        if tag in ("script", "style"):
+            self._hidden = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == self._hidden:
+            self._hidden = ""
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self.text += data
+
+    def count(self, tag: str) -> int:
+        return sum(1 for name, _ in self.tags if name == tag)
+
+    def words(self) -> str:
+        return " ".join(self.text.split())
+
+
+def test_the_page_states_before_after_interval_and_test(page: Path) -> None:
+    words = Page(page).words()
+    assert "Iteration 3 is better than SFT by +36.0 points (95 % interval" in words
+    assert "exact McNemar on 100 paired episodes" in words
+    assert "p < 0.001" in words
+    assert "36 gained, 0 lost" in words
+    assert "rejected: significantly worse" in words
+    assert "0 things missing" not in words
+
+
+def test_the_page_shows_pairs_with_videos_curves_and_reasons(page: Path) -> None:
+    parsed = Page(page)
+    videos = [attributes for tag, attributes in parsed.tags if tag == "video"]
+    assert len(videos) == 8
+    for video in videos:
+        assert video["src"].startswith("data:video/mp4;base64,")
+        assert {"loop", "muted", "controls", "playsinline"} <= video.keys()
+    assert "It solved the task in" in parsed.words()
+    assert parsed.text.count("Why: the score taken apart") == 4
+    assert sum(1 for tag, a in parsed.tags if tag == "path" and a.get("class") == "value") >= 16
+
+
+def test_nothing_is_loaded_from_anywhere(page: Path) -> None:
+    parsed = Page(page)
+    for tag, attributes in parsed.tags:
+        for name in ("src", "href", "poster", "action", "data", "srcset", "xlink:href"):
+            address = attributes.get(name, "data:")
+            citation = tag == "a" and address == "https://arxiv.org/abs/2411.19309"
+            assert citation or address.startswith(("data:", "#")), f"<{tag} {name}={address[:80]}>"
+    assert not re.search(r"url\(|@import", page.read_text(encoding="utf-8"))
+    assert "default-src 'none'" in page.read_text(encoding="utf-8")
+
+
+def test_only_the_pages_own_script_may_run(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text
+
+
+def test_equal_runs_give_equal_bytes(page: Path, tmp_path: Path) -> None:
+    again = write_run(tmp_path / "elsewhere")
+    run_report(ReportSettings(run=again, pairs_shown=4))
+    assert (again / "report.html").read_bytes() == page.read_bytes()
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    evil = '</script><script>alert(1)</script>"><img src=x onerror=alert(2)>{{ 7 * 7 }}'
+    task = "drawer-open\"><svg onload='alert(3)'>"
+    rollouts = [episode("drawer-open", 1, sample, success=not sample) for sample in (0, 1)]
+    store = EpisodeStore.create(tmp_path / "collect" / "store", "metaworld", {})
+    for rollout in rollouts:
+        store.write(rollout)
+    scores = [vars(score(rollout)) | {"task": task} for rollout in rollouts]
+    scores = [type(score(rollouts[0]))(**fields) for fields in scores]
+    pair = type(pair_of(*scores))(**(vars(pair_of(*scores)) | {"reason": evil, "mode": evil}))
+    for verb, rows in (("score", map(score_to_row, scores)), ("pair", [pair_to_row(pair)])):
+        folder = open_run(tmp_path / verb, verb, {"scores": evil})
+        write_jsonl(folder.path / f"{verb}s.jsonl", rows)
+        folder.finish({"store": "../collect/store"})
+    write_text(tmp_path / "settings.yaml", f"title: {evil!r}\n")
+    write_json(tmp_path / "loop.json", {"title": evil, "suite": evil, "tasks": [task], "versions": {evil: evil}})
+    run_report(ReportSettings(run=tmp_path))
+    parsed = Page(tmp_path / "report.html")
+    assert parsed.count("script") == 1
+    assert not [name for _, attributes in parsed.tags for name in attributes if name.startswith("on")]
+    assert all(attributes["src"].startswith("data:") for tag, attributes in parsed.tags if tag == "img")
+    assert "<script>alert(1)</script>" in parsed.text
+    assert "{{ 7 * 7 }}" in parsed.text
+    assert task in parsed.text
+
+
+def test_a_run_that_stopped_half_way_shows_what_is_there(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "half", iterations=2, finished=False)
+    open_run(run / "iteration-2" / "evaluate", "evaluate", {"episodes": 25})
+    summary = run_report(ReportSettings(run=run, pairs_shown=1))
+    words = Page(run / "report.html").words()
+    assert "iteration-2/evaluate: 'grape evaluate' was started here and is not complete." in words
+    assert "The final comparison on test states has not been made" in words
+    assert summary["verdict"] == "better"
+    assert "the states that also chose the policy" in words
+    assert "iteration 1" in words
+
+
+def test_a_single_set_of_folders_is_enough(tmp_path: Path) -> None:
+    write_iteration(tmp_path, 1000, states=1)
+    shutil.rmtree(tmp_path / "train")
+    summary = run_report(ReportSettings(run=tmp_path))
+    assert summary["pairs"] == 2
+    assert summary["missing"] == ["This run has no training and no evaluation yet."]
+    assert "success_rate" not in summary
+    assert "No success rate yet." in Page(tmp_path / "report.html").words()
+
+
+def test_one_evaluation_is_reported_without_a_comparison(tmp_path: Path) -> None:
+    write_evaluation(tmp_path / "results", 0.5, first_state=0)
+    summary = run_report(ReportSettings(run=tmp_path))
+    assert summary["verdict"] == ""
+    assert "There is no second policy to compare it with yet" in Page(tmp_path / "report.html").words()
+
+
+def test_lost_episodes_cost_the_videos_only(tmp_path: Path) -> None:
+    write_iteration(tmp_path, 1000, states=1)
+    for file in (tmp_path / "collect" / "store" / "episodes").glob("drawer-open*.parquet"):
+        file.unlink()
+    assert run_report(ReportSettings(run=tmp_path))["pairs"] == 2
+    parsed = Page(tmp_path / "report.html")
+    assert parsed.count("video") == 2
+    assert "no longer in the run's folder" in parsed.words()
+
+
+def test_torn_files_are_named_and_the_rest_is_shown(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "torn", iterations=1)
+    (run / "iteration-1" / "train" / "metrics.jsonl").write_text('{"update": 1, "loss": 0.5}\n{"upd', encoding="utf-8")
+    (run / "evaluate" / "sft" / "results.json").write_text("{", encoding="utf-8")
+    missing = " ".join(run_report(ReportSettings(run=run, pairs_shown=0))["missing"])
+    assert "metrics.jsonl, line 2" in missing
+    assert "evaluation of SFT" in missing
+    assert "better than SFT" in Page(run / "report.html").words()
+
+
+def test_numbers_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "train" / "metrics.jsonl", [{"update": 1, "loss": 1.0}])
+    with (tmp_path / "train" / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"update": 2, "loss": NaN}\n{"update": 3, "loss": 0.5}\n')
+    run_report(ReportSettings(run=tmp_path))
+    assert (
+        "nan" not in (tmp_path / "report.html").read_text(encoding="utf-8").split("</style>")[1].partition("<script")[0]
+    )
+
+
+def test_used_evaluation_states_are_found_out(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", iterations=1)
+    assert "none of the 100 evaluated initial states" in _caveats(run)
+    write_evaluation(run / "test" / "sft", 0.4, first_state=1003)
+    write_evaluation(run / "test" / "last", 0.8, first_state=1003)
+    assert "6 of the 50 evaluated initial states were also used" in _caveats(run)
+
+
+def _caveats(run: Path) -> str:
+    run_report(ReportSettings(run=run, pairs_shown=0))
+    return Page(run / "report.html").words()
+
+
+def test_no_accepted_iteration_is_said_plainly(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", iterations=1)
+    facts = read_json(run / "loop.json")
+    facts["policies"][1]["accepted"] = False
+    facts["test"]["after"] = facts["test"]["before"]
+    write_json(run / "loop.json", facts)
+    run_report(ReportSettings(run=run, pairs_shown=0))
+    assert "The last policy is the first one (SFT): no iteration was accepted" in Page(run / "report.html").words()
+
+
+def test_nothing_to_show_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nothing that a report could show"):
+        run_report(ReportSettings(run=tmp_path))
+    with pytest.raises(SettingsError, match="does not exist"):
+        run_report(ReportSettings(run=tmp_path / "absent"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("settings", [{"pairs_shown": -1}, {"video_size": 63}, {"video_size": 1025}])
+def test_settings_out_of_range_are_refused(tmp_path: Path, settings: dict[str, int]) -> None:
+    with pytest.raises(SettingsError, match="--"):
+        run_report(ReportSettings(run=tmp_path, **settings))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("package", ["jinja2", "av"])
+def test_a_missing_package_names_the_extra(run: Path, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SettingsError, match=re.escape("pip install 'grape-vla[report]'")):
+        run_report(ReportSettings(run=run, out=run / "never.html", pairs_shown=1))
+    assert not (run / "never.html").exists()
