@@ -201,6 +201,22 @@ def test_no_accepted_iteration_is_said_plainly(tmp_path: Path) -> None:
     assert "The last policy is the first one (SFT): no iteration was accepted" in Page(run / "report.html").words()
 
 
+def test_further_arms_stand_beside_the_runs_own(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", iterations=2)
+    facts = read_json(run / "loop.json")
+    write_evaluation(run / "cloning" / "evaluate", 0.5, first_state=70_000)
+    cloning = [facts["policies"][0], {"label": "iteration 1", "evaluation": "cloning/evaluate"}]
+    facts["arms"] = [{"label": "filtered cloning", "policies": cloning}]
+    write_json(run / "loop.json", facts)
+    run_report(ReportSettings(run=run, pairs_shown=0))
+    parsed = Page(run / "report.html")
+    assert parsed.words().count("filtered cloning") >= 2
+    # Another shape and another dash pattern, not only another colour.
+    assert any(
+        tag == "rect" and "st1" in attributes["class"] for tag, attributes in parsed.tags if "class" in attributes
+    )
+
+
 def test_nothing_to_show_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nothing that a report could show"):
         run_report(ReportSettings(run=tmp_path))

@@ -200,7 +200,9 @@ def caveats(contents: RunContents, headline: Headline | None) -> tuple[str, ...]
             "weights, and can give a different difference; these intervals cover initial states, not training runs."
         )
     found.extend(str(warning) for warning in headline.comparison.get("warnings", ())) if headline else None
-    found.append("Everything was measured in simulation. Costs come from specifications that people wrote.")
+    found.append(
+        "Everything was measured in simulation. Costs follow written specifications: they see only what these name."
+    )
     return tuple(sentence for sentence in found if sentence)
 
 

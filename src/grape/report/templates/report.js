@@ -135,4 +135,4 @@ for (const button of filters) {
   });
 }
 
-addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((item) => { item.open = true; }));
+addEventListener("beforeprint", () => document.querySelectorAll("details:not(.plain)").forEach((item) => { item.open = true; }));
