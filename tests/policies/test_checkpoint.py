@@ -206,6 +206,7 @@ def test_replacing_a_folder_is_all_or_nothing(nano, saved, tmp_path, monkeypatch
             save_policy(nano, target)
     assert (target / "stale.txt").exists()
     assert load_policy(target).spec == nano.spec
+    (tmp_path / ".policy.1.ab.tmp").mkdir()  # of a process that was killed
     save_policy(nano, target)
     assert [path.name for path in tmp_path.iterdir()] == ["policy"]
     assert not (target / "stale.txt").exists()

@@ -217,6 +217,8 @@ def _write_weights(folder: Path, weights: Mapping[str, Tensor], dtype: torch.dty
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Folder that appears under ``path`` whole or not at all; an older one is replaced.
 
+    What a killed process left of an earlier attempt is removed first, so one process at a time may write a path.
+
     Raises:
         GrapeError: The disk is full or the place cannot be written.
     """
@@ -224,6 +226,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{mark}.tmp")
     old = path.with_name(f".{path.name}.{mark}.old")
     try:
+        for stale in (*path.parent.glob(f".{path.name}.*.tmp"), *path.parent.glob(f".{path.name}.*.old")):
+            shutil.rmtree(stale)
         temporary.mkdir(parents=True)
         yield temporary
         sync_folder(temporary)

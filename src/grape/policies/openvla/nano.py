@@ -98,9 +98,9 @@ def initialise(model: OpenVLA, seed: int) -> None:
     """Draw all weights anew.
 
     Matrices are normal with deviation ``fan_in ** -0.5`` (twice the variance in the stem, since ReLU halves it). Those
-    that end a residual branch get a tenth of it, so that every block starts near the identity: measured on a task of
-    finding one of two coloured squares, this halves the error after 350 updates. Positions of patches get 0.3, in the
-    range of what the stem gives, embeddings of tokens 0.02; norms are ones and biases zeros.
+    that end a residual branch get a tenth of it, so that every block starts near the identity: on a task of finding one
+    of two coloured squares, the loss after 350 updates was 1.05 with this and 1.46 without. Positions of patches get
+    0.3, in the range of what the stem gives, embeddings of tokens 0.02; norms are ones and biases zeros.
 
     Args:
         model: The network, on the CPU.
@@ -175,7 +175,7 @@ def _tokenizer(instructions: Sequence[str], action_bins: int) -> tuple[Tokenizer
     to its bytes, so no two texts ever become the same ids.
     """
     before, after = PROMPT_TEMPLATE.replace(" ", "▁").split("▁{instruction}")
-    whole = [text.lower().replace(" ", "▁") for text in instructions]
+    whole = [text.lower().replace(" ", "▁") for text in instructions if text.strip()]
     words = sorted(
         {*_WORDS.split(), *(word for text in instructions for word in re.findall(r"[a-z0-9]+", text.lower()))}
     )
