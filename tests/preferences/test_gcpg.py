@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from grape.preferences.gcpg import (
@@ -85,6 +85,7 @@ def stores(draw: st.DrawFn) -> RawTerms:
 KINDS = st.sampled_from([None, "raw", "step-mean", "state-standardised", "task-standardised"])
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(stores(), KINDS, st.floats(0.05, 1))
 def test_calibration_makes_the_soft_terms_contribute_alike(raw: RawTerms, kind, share: float) -> None:
     calibration = calibrate(raw, normalisation=kind, soft_share=share)
@@ -98,6 +99,7 @@ def test_calibration_makes_the_soft_terms_contribute_alike(raw: RawTerms, kind, 
     assert calibration.notes == ()
 
 
+@settings(deadline=None)
 @given(stores(), st.floats(0.1, 10), st.floats(0.1, 10), st.floats(0.1, 10))
 def test_proportions_of_the_weights_are_kept(raw: RawTerms, first: float, second: float, third: float) -> None:
     calibration = calibrate(raw, weights=(first, second, third))
@@ -108,6 +110,7 @@ def test_proportions_of_the_weights_are_kept(raw: RawTerms, first: float, second
     assert max(own, ext) == pytest.approx(third / 4)
 
 
+@settings(deadline=None)
 @given(stores())
 def test_a_silenced_term_stays_silent(raw: RawTerms) -> None:
     for position in range(3):
@@ -119,6 +122,7 @@ def test_a_silenced_term_stays_silent(raw: RawTerms) -> None:
             assert pooled_spread(terms[:, other], raw.state) == pytest.approx(0.5)
 
 
+@settings(deadline=None)
 @given(stores(), st.floats(0.01, 100), st.floats(0.01, 100))
 def test_ranking_does_not_depend_on_units(raw: RawTerms, nats: float, cost: float) -> None:
     scaled = RawTerms(raw.r_self * nats, raw.steps, raw.cost * cost, raw.success, raw.task, raw.state)
@@ -126,6 +130,7 @@ def test_ranking_does_not_depend_on_units(raw: RawTerms, nats: float, cost: floa
     np.testing.assert_allclose(first, second, rtol=1e-6, atol=1e-9)
 
 
+@settings(deadline=None)
 @given(stores(), st.randoms(use_true_random=False))
 def test_order_of_episodes_does_not_matter(raw: RawTerms, random) -> None:
     order = np.array(random.sample(range(len(raw.steps)), len(raw.steps)))
@@ -134,6 +139,7 @@ def test_order_of_episodes_does_not_matter(raw: RawTerms, random) -> None:
     np.testing.assert_allclose(first[order], second, rtol=1e-9)
 
 
+@settings(deadline=None)
 @given(stores())
 def test_success_dominates_but_does_not_silence(raw: RawTerms) -> None:
     assume(0 < raw.success.mean() < 1)

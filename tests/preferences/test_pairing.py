@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grape.core.preferences import Score
@@ -26,6 +26,7 @@ def score_sets(draw: st.DrawFn) -> list[Score]:
     ]
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(
     score_sets(),
     st.sampled_from(MODES),
@@ -63,6 +64,7 @@ def test_invariants(scores, mode, m, mixed, seed, margin) -> None:
     assert again == (groups, census)
 
 
+@settings(deadline=None)
 @given(score_sets())
 def test_best_of_each_state_is_chosen(scores) -> None:
     groups, _ = make_pairs(scores, mode="best-worst", require_mixed_outcomes=False)
@@ -71,6 +73,7 @@ def test_best_of_each_state_is_chosen(scores) -> None:
         assert pair.margin == max(gcpg) - min(gcpg)
 
 
+@settings(deadline=None)
 @given(score_sets(), st.integers(1, 3), st.integers(1, 12), st.integers(0, 5))
 def test_limits_are_kept_evenly(scores, per_state, total, seed) -> None:
     groups, _ = make_pairs(scores, mode="top-bottom", m=5, require_mixed_outcomes=False)

@@ -3,10 +3,16 @@
 from grape.preferences.reasons import reason_for
 from tests.preferences.rollouts import make_score, make_stage
 
-GOOD = (make_stage("hook", 0.1), make_stage("pull", 0.12, measured=0.02), make_stage("outcome", 0.0))
+GOOD = (
+    make_stage("hook", 0.1),
+    make_stage("pull", 0.12, measured=0.02),
+    make_stage("open", 0.3),
+    make_stage("outcome", 0.0),
+)
 BAD = (
     make_stage("hook", 0.4, done=False),
-    make_stage("pull", 0.93, done=False, reached=False, measured=0.3),
+    make_stage("pull", 0.93, done=False, measured=0.3),
+    make_stage("open", 5.0, done=False, reached=False),
     make_stage("outcome", 0.5, done=False),
 )
 

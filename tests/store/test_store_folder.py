@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.store.episodes import make_episode
 
 from grape.core.errors import CompatibilityError, DataError
 from grape.store import EpisodeStore
 from grape.store.episode_file import encode_episode
+from tests.store.episodes import make_episode
 
 
 def test_create_joins_equal_and_refuses_other_contracts(store: EpisodeStore) -> None:

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tests.store.episodes import assert_equal, make_episode
 
 from grape.core.errors import CompatibilityError, DataError
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.store import EpisodeStore
 from grape.store.episode_file import encode_episode
 from grape.store.frames import decode_frames, encode_frames
+from tests.store.episodes import assert_equal, make_episode
 
 NAMES = st.text(min_size=1, max_size=6)
 TEXT = st.text(max_size=20)
@@ -89,6 +89,7 @@ def test_round_trip_is_exact(trajectory: Trajectory) -> None:
         assert reopened.verify() == []
 
 
+@settings(deadline=None)
 @given(
     hnp.arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(0, 9), st.integers(0, 9), st.just(3))),
 )

@@ -31,6 +31,9 @@ __all__ = ["Mode", "StateCensus", "limit_pairs", "make_pairs", "states_of"]
 
 Mode = Literal["best-worst", "top-bottom", "success-only", "random"]
 
+ROUNDING = 1e-9
+"""Differences of R_GCPG below this are rounding errors of the sum of its terms: no reason to prefer anything."""
+
 State = tuple[str, int]
 
 
@@ -86,7 +89,7 @@ def make_pairs(
         scores: In any order.
         mode: See the module's text.
         m: Most pairs a state (``best-worst`` makes one).
-        margin: Least difference of R_GCPG in the ranking modes, where it must also be above 0.
+        margin: Least difference of R_GCPG in the ranking modes, where it must also exceed :data:`ROUNDING`.
         require_mixed_outcomes: Whether states without both a success and a failure are left out, in all modes.
         seed: For the random modes.
     """
@@ -100,7 +103,7 @@ def make_pairs(
         if len(members) > 1 and (kind == "mixed" or not require_mixed_outcomes):
             for chosen, rejected in _couples(members, mode, m, seed):
                 gap = chosen.gcpg - rejected.gcpg
-                if mode in ("best-worst", "top-bottom") and (gap < margin or gap <= 0):
+                if mode in ("best-worst", "top-bottom") and gap < max(margin, ROUNDING):
                     narrow += 1
                     continue
                 pairs.append(_pair(chosen, rejected, mode, f"{task}-s{initial_state:05d}-p{len(pairs):02d}"))

@@ -56,18 +56,17 @@ def _progress(score: Score) -> int:
 
 
 def _stage_clause(chosen: Score, rejected: Score) -> list[str]:
-    """The stage in whose cost they differ most in the chosen one's favour, and its most telling constraint."""
+    """The stage in whose cost they differ most in the chosen one's favour, and its most telling constraint.
+
+    Stages that both entered come first: a stage that was never entered costs a fixed amount, which tells nothing.
+    """
     others = {stage.name: stage for stage in rejected.stages}
-    rows = [
-        (others[stage.name].cost - stage.cost, stage, others[stage.name])
-        for stage in chosen.stages
-        if stage.name in others
-    ]
-    if not rows:
-        return []
-    gap, mine, theirs = max(rows, key=lambda row: row[0])
-    if gap <= 0:
-        return ["no stage was cheaper"]
+    rows = [(stage, others[stage.name]) for stage in chosen.stages if stage.name in others]
+    cheaper = [(mine, theirs) for mine, theirs in rows if mine.cost < theirs.cost]
+    if not cheaper:
+        return ["no stage was cheaper"] if rows else []
+    entered = [(mine, theirs) for mine, theirs in cheaper if theirs.reached and mine.name != "outcome"]
+    mine, theirs = max(entered or cheaper, key=lambda row: row[1].cost - row[0].cost)
     where = "the outcome" if mine.name == "outcome" else f"stage '{mine.name}'"
     return [f"{where} cost {mine.cost:.2f} against {theirs.cost:.2f}{_constraint_clause(mine, theirs)}"]
 
@@ -83,7 +82,7 @@ def _constraint_clause(mine: StageScore, theirs: StageScore) -> str:
     gap, item, other = max(rows, key=lambda row: row[0], default=(0.0, None, None))
     if gap <= 0 or item is None or other is None:
         return ""
-    unit = f" {item.unit}" if item.unit else ""
+    unit = "" if item.unit in ("", "fraction", "ratio") else f" {item.unit}"
     return f", mostly by '{item.name}' ({item.cost:.2g}{unit} against {other.cost:.2g}{unit})"
 
 
