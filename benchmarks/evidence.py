@@ -52,7 +52,7 @@ def main() -> None:
     options = parser.parse_args()
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(lambda seed: run_arm(options, seed, "tpo"), options.seeds))
-        jobs = [(seed, arm) for seed in options.seeds for arm in options.arms if arm != "tpo"]
+        jobs = [(seed, arm) for arm in options.arms if arm != "tpo" for seed in options.seeds]
         list(pool.map(lambda job: run_arm(options, *job), jobs))
     result = gather(options)
     write_json(options.out, result)
