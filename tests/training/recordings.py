@@ -41,9 +41,7 @@ def write_policy(path: Path, seed: int = 0) -> Path:
     """Checkpoint folder of a tiny policy."""
     actions = np.random.default_rng(7).uniform(-1, 1, size=(200, len(NAMES)))
     statistics = compute_norm_stats(actions, NAMES)
-    policy = create_nano(
-        seed=seed, norm_stats=statistics, gripper="+1 closes", instructions=INSTRUCTIONS, shape=SHAPE
-    )
+    policy = create_nano(seed=seed, norm_stats=statistics, gripper="+1 closes", instructions=INSTRUCTIONS, shape=SHAPE)
     save_policy(policy, path)
     return path
 

@@ -1,4 +1,5 @@
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -78,6 +79,12 @@ def test_a_complete_run_is_returned_at_once_and_other_settings_are_refused(world
     settings = replace(world, out=tmp_path / "run")
     summary = run_train(settings)
     before = snapshot(settings.out)
+    assert run_train(settings) == summary
+    assert snapshot(settings.out) == before
+    (settings.out / "done.json").unlink()  # as if killed just before the end, and a little earlier
+    assert run_train(settings) == summary
+    (settings.out / "done.json").unlink()
+    shutil.rmtree(settings.out / "policy")
     assert run_train(settings) == summary
     assert snapshot(settings.out) == before
     with pytest.raises(CompatibilityError, match="beta was"):
@@ -216,7 +223,7 @@ def test_no_pairs_and_missing_store(world, tmp_path):
         run_train(replace(world, pairs=write_pairs(tmp_path / "empty", store, ()), out=tmp_path / "run"))
     lost = write_pairs(tmp_path / "lost", store)
     write_json(lost / "done.json", {"store": str(tmp_path / "gone")})
-    with pytest.raises(DataError, match="are not at"):
+    with pytest.raises(DataError, match="does not exist"):
         run_train(replace(world, pairs=lost, out=tmp_path / "run"))
     stray = write_pairs(tmp_path / "stray", store, ((0, 99),))
     with pytest.raises(DataError, match="toy-99"):

@@ -21,7 +21,7 @@ from grape.core.events import Reporter
 from grape.core.files import read_json, write_json
 from grape.policies.openvla.checkpoint import atomic_folder
 
-__all__ = ["CheckpointFolder"]
+__all__ = ["CheckpointFolder", "sweep"]
 
 _NAME = re.compile(r"update-(\d{6,})")
 _TENSORS = "state.safetensors"
@@ -66,9 +66,7 @@ class CheckpointFolder:
         Returns:
             The number of updates it holds; 0 where there is none, and then nothing was changed.
         """
-        if self.path.exists():
-            for entry in self.path.glob(".update-*"):  # left by a kill during save
-                shutil.rmtree(entry, ignore_errors=True)
+        sweep(self.path)
         for update, folder in reversed(self._found()):
             try:
                 self._load(folder, update)
@@ -134,6 +132,15 @@ class CheckpointFolder:
             parameter = trainable[name]
             # AdamW counts its steps on the CPU; moments live beside the parameter.
             self._optimizer.state[parameter][slot] = value if value.ndim == 0 else value.to(parameter.device)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed writers of a run's own folder left half-written: hidden files and folders."""
+    for entry in [*folder.glob(".*.tmp"), *folder.glob(".*.old")]:
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

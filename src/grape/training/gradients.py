@@ -1,4 +1,3 @@
-# ruff: noqa: N815 - fields carry their axes
 """The exact gradient of a loss over whole trajectories, at a memory that does not depend on their length.
 
 A loss sees a trajectory only through the sum S of its log-probabilities, so ``grad L = sum dL/dS * grad S`` and

@@ -1,4 +1,3 @@
-# ruff: noqa: N815 - fields carry their axes
 """The losses, as pure functions of sums over trajectories.
 
 Every loss here depends on a trajectory only through the sum of its log-probabilities. That is what makes the exact

@@ -154,7 +154,7 @@ _BOUNDS: dict[str, tuple[float, float | None]] = {
     "beta": (0, None),
     "label_smoothing": (0, 0.5),
     "nll_weight": (0, None),
-    "lr": (0, None),
+    "lr": (0, 1),
     "warmup": (0, 1),
     "weight_decay": (0, None),
     "max_grad_norm": (0, None),

@@ -22,6 +22,7 @@ from grape.policies.openvla import compute_norm_stats, create_nano
 from grape.store import EpisodeStore
 from grape.training.adapters import adapter_home, add_adapters, open_for_training, parameter_counts, save_result
 from grape.training.augmentation import augment
+from grape.training.checkpoints import sweep
 from grape.training.cost import FORWARD_BACKWARD, forward_flops
 from grape.training.settings import SftSettings, check_sft
 from grape.training.steps import StepTable, load_steps
@@ -65,6 +66,7 @@ def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, 
         run = open_run(settings.out, "sft", settings, identity)
         if run.done is not None:
             return run.done
+        sweep(settings.out)
         steps = load_steps(stores, [[meta.episode_id for meta in some] for some in metas], reporter)
         if policy is None:
             policy = _new_policy(settings, stores, steps)
@@ -109,9 +111,9 @@ class _Trainer:
     episodes: int
     schedule: Schedule
     loop: UpdateLoop
-    tokens_ND: Tensor  # noqa: N815 - axes
-    targets_NDK: Tensor  # noqa: N815 - axes
-    bin_ids_K: Tensor  # noqa: N815 - axes
+    tokens_ND: Tensor
+    targets_NDK: Tensor
+    bin_ids_K: Tensor
 
     @classmethod
     def prepare(cls, settings: SftSettings, policy: "OpenVLAPolicy", steps: StepTable) -> "_Trainer":

@@ -1,4 +1,3 @@
-# ruff: noqa: N815 - fields carry their axes
 """The steps of recorded episodes in memory, one row each, and the network's view of them.
 
 Pictures stay uint8 as recorded and go through the policy's own road when a micro-batch needs them: the same road as at

@@ -7,7 +7,6 @@ trajectories of one initial state. The gradient is exact and its memory does not
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,11 +18,12 @@ from grape.core.errors import CompatibilityError, DataError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import file_hash
 from grape.core.preferences import PreferencePair
-from grape.core.runs import load_summary, open_run
+from grape.core.runs import open_run
 from grape.policies.base import PolicySpec
-from grape.preferences import read_pairs
+from grape.preferences import read_pairs, recorded_store
 from grape.store import EpisodeStore
 from grape.training.adapters import adapter_home, add_adapters, open_for_training, parameter_counts, save_result
+from grape.training.checkpoints import sweep
 from grape.training.cost import FORWARD_BACKWARD, choose_gradient, forward_flops, frames_of_epoch
 from grape.training.gradients import GradientResult, one_pass_gradient, two_pass_gradient
 from grape.training.losses import Loss, LossSettings, imitation_loss, preference_loss
@@ -61,7 +61,7 @@ def run_train(settings: TrainSettings, reporter: Reporter = SILENT) -> Mapping[s
         )
     with deterministic(settings.threads):
         policy = open_for_training(settings.policy, settings.unnorm_key)
-        store = EpisodeStore.open(_store_of(settings.pairs))
+        store = EpisodeStore.open(recorded_store(settings.pairs))
         spec = _check(settings, pairs, policy, store)
         if settings.dry_run:
             return _plan(settings, pairs, policy, store)
@@ -69,6 +69,7 @@ def run_train(settings: TrainSettings, reporter: Reporter = SILENT) -> Mapping[s
         run = open_run(settings.out, "train", settings, identity)
         if run.done is not None:
             return run.done
+        sweep(settings.out)
         home = None
         if settings.lora_rank:
             home = adapter_home(policy, settings.policy, settings.out)
@@ -104,7 +105,7 @@ class _Trainer:
     loop: UpdateLoop
     loss: Loss
     mode: str
-    reference_N: npt.NDArray[np.float64]  # noqa: N815 - axes
+    reference_N: npt.NDArray[np.float64]
     parity: dict[str, Any] | None = None
 
     @classmethod
@@ -193,18 +194,6 @@ class _Trainer:
             if not all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
                 names.append(self.units[item].name)
         return names
-
-
-def _store_of(pairs: Path) -> Path:
-    """The episode store that a folder of pairs was made from."""
-    recorded = Path(str(load_summary(pairs, "pair")["store"]))
-    options = [recorded] if recorded.is_absolute() else [pairs / recorded, recorded]
-    found = next((path for path in options if path.exists()), None)
-    if found is None:
-        raise DataError(
-            f"The episodes of {pairs} are not at {recorded}.", "Move the store back, or make the pairs again."
-        )
-    return found
 
 
 def _check(

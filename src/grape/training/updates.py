@@ -182,10 +182,10 @@ class UpdateLoop:
         found = gradient(update)
         finite = all(math.isfinite(value) for value in found.metrics.values())
         if found.suspects or not finite:
-            self._stop(update, "loss", found.suspects)
+            self._stop(update, "loss is", found.suspects)
         norm = float(_norm(self.parameters))
         if not math.isfinite(norm):
-            self._stop(update, "gradient", blame(update))
+            self._stop(update, "gradient is", blame(update))
         if self._settings.max_grad_norm and norm > self._settings.max_grad_norm:
             for parameter in self.parameters:
                 if parameter.grad is not None:
@@ -199,14 +199,14 @@ class UpdateLoop:
 
     def _save(self, update: int) -> None:
         if not all(bool(parameter.isfinite().all()) for parameter in self.parameters):
-            self._stop(update - 1, "weights", ())
+            self._stop(update - 1, "weights are", ())
         self._checkpoints.save(update)
 
     def _stop(self, update: int, what: str, names: Sequence[str]) -> None:
         shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        append_event(self._out, "stopped", update=update + 1, what=what, names=list(names))
+        append_event(self._out, "stopped", update=update + 1, what=what.split()[0], names=list(names))
         raise TrainingError(
-            f"Update {update + 1} of {self._updates}: the {what} is not finite{f' ({shown})' if shown else ''}.",
+            f"Update {update + 1} of {self._updates}: the {what} not finite{f' ({shown})' if shown else ''}.",
             f"The last good state is kept in {self._out / 'checkpoints'}. Lower the learning rate, or look at the "
             "data named here.",
         )
