@@ -140,7 +140,7 @@ _VALUES = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_mutilated_files_end_in_a_data_error_or_a_specification(data: st.DataObject) -> None:
     """Whatever stands in place of a line's value, the parser answers with its own error or a result."""

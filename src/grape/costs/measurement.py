@@ -119,7 +119,7 @@ _MEASURES: dict[str, Callable[[Recording, _Arguments], Float64]] = {
     "angle": _angle,
     "flag": _flag,
     "part": lambda recording, names: np.clip(recording.signal(names["signal"]), 0.0, 1.0),
-    "value": lambda recording, names: recording.signal(names["signal"]),
+    "reading": lambda recording, names: recording.signal(names["signal"]),
     "speed": lambda recording, names: _norm(_motion(recording, names)),
     "acceleration": _acceleration,
     "travel": lambda recording, names: _norm(_motion(recording, names)) / float(names["reference"]),
