@@ -268,6 +268,8 @@ def write_evaluation(folder: Path, rate: float, *, first_state: int, states: int
         versions=VERSIONS,
     )
     write_results(folder, results)
+    # An evaluation keeps its own rollouts; the page must not take them for an iteration's.
+    EpisodeStore.create(folder / "rollouts" / "store", "metaworld", {"camera": "free"})
     return results
 
 

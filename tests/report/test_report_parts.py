@@ -94,6 +94,15 @@ def test_a_curve_is_broken_where_the_next_training_begins() -> None:
     assert [divider.label for divider in chart.dividers] == ["one", "two"]
 
 
+def test_labels_stay_short_where_there_is_little_room() -> None:
+    curve = [Point(x, 1e-7 * (x - 20)) for x in range(1, 41)]
+    chart = line_chart("k", "t", "d", "u", [("a", curve)], dividers=[(x, f"iteration {x}") for x in (0, 20, 25, 26)])
+    assert [divider.label for divider in chart.dividers] == ["iteration 0", "20", "", "iteration 26"]
+    assert all(divider.position >= chart.left for divider in chart.dividers)
+    assert max(len(tick.label) for tick in chart.y_ticks) <= 6
+    assert "0" in [tick.label for tick in chart.y_ticks]
+
+
 def test_values_that_are_not_finite_do_not_reach_the_drawing() -> None:
     chart = line_chart("k", "t", "d", "u", [("a", [Point(0, 1.0), Point(1, math.nan), Point(2, 3.0)])])
     assert len(chart.lines[0].marks) == 2

@@ -147,7 +147,9 @@ def _smooth(points: Sequence[Point], width: int) -> list[Point]:
 
 
 def _label(value: float, step: float) -> str:
-    if value != 0 and (abs(value) >= 1e5 or abs(value) < 1e-4):
+    if value == 0:
+        return "0"
+    if abs(value) >= 1e5 or abs(value) < 1e-4:
         return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
     decimals = max(0, -math.floor(math.log10(step) + 1e-9)) if step > 0 else 0
     return f"{value:.{decimals}f}".replace("-", "−")
@@ -238,7 +240,8 @@ def line_chart(
             )
         )
     step = y_values[1] - y_values[0]
-    x_values = [value for value in nice_ticks(x_low, x_high, 3) if x_low - 1e-9 <= value <= x_high + 1e-9]
+    # Updates are counted, so a place between two of them gets no label.
+    x_values = [value for value in nice_ticks(x_low, x_high, 3) if x_low <= value <= x_high and value == int(value)]
     x_step = x_values[1] - x_values[0] if len(x_values) > 1 else 1.0
     x_ticks = [Tick(place(Point(value, y_values[0]))[0], _label(value, x_step)) for value in x_values]
     if x_ticks and x_label:
@@ -257,8 +260,17 @@ def line_chart(
         x_ticks=tuple(x_ticks),
         y_ticks=tuple(Tick(place(Point(x_low, value))[1], _label(value, step)) for value in y_values),
         lines=tuple(lines),
-        dividers=tuple(Tick(place(Point(x, y_values[0]))[0], label) for x, label in dividers),
+        dividers=_dividers([max(left, place(Point(x, 0.0))[0]) for x, _ in dividers], [d for _, d in dividers], right),
     )
+
+
+def _dividers(places: Sequence[float], labels: Sequence[str], right: float) -> tuple[Tick, ...]:
+    """Dividers with as much of their labels as fits before the next one: all, the last word, or nothing."""
+    ticks = []
+    for place, end, label in zip(places, [*places, right][1:], labels, strict=True):
+        fitting = (text for text in (label, label.rpartition(" ")[2]) if 5.4 * len(text) + 6 <= end - place)
+        ticks.append(Tick(place, next(fitting, "")))
+    return tuple(ticks)
 
 
 def success_chart(

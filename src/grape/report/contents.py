@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from grape.core.errors import DataError, GrapeError, SettingsError
-from grape.core.files import read_json, read_jsonl
+from grape.core.files import read_json
 from grape.core.preferences import PreferencePair, Score
 from grape.core.runs import read_run_settings
-from grape.evaluation import EvaluationResults, read_results
-from grape.preferences import read_pairs, read_scores, recorded_store
+from grape.evaluation import EvaluationResults
+from grape.preferences import read_scores, recorded_store
 from grape.report.curves import Training
 from grape.report.folders import Folder, Round, find_folders, group_rounds, is_demonstrations, natural, round_label
+from grape.report.tolerance import TolerantReader
 from grape.store import EpisodeStore
 
 __all__ = ["Arm", "Evaluated", "RoundContents", "RunContents", "read_contents"]
@@ -109,61 +110,6 @@ class RunContents:
     missing: tuple[str, ...]
 
 
-class _Reader:
-    """Reads what may be missing, and remembers what was."""
-
-    def __init__(self) -> None:
-        self.missing: list[str] = []
-
-    def note(self, sentence: str) -> None:
-        if sentence not in self.missing:
-            self.missing.append(sentence)
-
-    def results(self, path: Path, name: str) -> EvaluationResults | None:
-        try:
-            return read_results(path)
-        except GrapeError as error:
-            self.note(f"{name}: {error.message}")
-            return None
-
-    def store(self, path: Path | None, name: str) -> EpisodeStore | None:
-        if path is None:
-            return None
-        try:
-            return EpisodeStore.open(path)
-        except GrapeError as error:
-            self.note(f"{name}: {error.message}")
-            return None
-
-    def training(self, folder: Folder | None, label: str) -> Training | None:
-        if folder is None or not folder.product:
-            return None
-        try:
-            rows = read_jsonl(folder.path / "metrics.jsonl")
-        except GrapeError as error:
-            self.note(f"{folder.name}: {error.message}")
-            return None
-        return Training(label, [row for row in rows if isinstance(row, dict)])
-
-    def scores(self, folder: Folder | None) -> Mapping[str, Score]:
-        if folder is None or not (folder.product and folder.complete):
-            return {}
-        try:
-            return read_scores(folder.path)
-        except GrapeError as error:
-            self.note(f"{folder.name}: {error.message}")
-            return {}
-
-    def pairs(self, folder: Folder | None) -> tuple[PreferencePair, ...]:
-        if folder is None or not (folder.product and folder.complete):
-            return ()
-        try:
-            return read_pairs(folder.path)
-        except GrapeError as error:
-            self.note(f"{folder.name}: {error.message}")
-            return ()
-
-
 def read_contents(root: Path) -> RunContents:
     """Read a run.
 
@@ -177,7 +123,7 @@ def read_contents(root: Path) -> RunContents:
     if not root.is_dir():
         raise SettingsError(f"Run folder {root} does not exist.", "Give the --out folder of 'grape loop'.")
     folders = find_folders(root)
-    reader = _Reader()
+    reader = TolerantReader()
     loop = _loop_facts(root, reader)
     if not folders and not loop:
         raise DataError(
@@ -222,7 +168,7 @@ def read_contents(root: Path) -> RunContents:
     )
 
 
-def _loop_facts(root: Path, reader: _Reader) -> Mapping[str, Any]:
+def _loop_facts(root: Path, reader: TolerantReader) -> Mapping[str, Any]:
     """Contents of ``loop.json``, or an empty mapping."""
     if not (root / "loop.json").is_file():
         return {}
@@ -251,7 +197,7 @@ def _run_seed(root: Path) -> Any:
     return _run_settings(root).get("seed")
 
 
-def _read_round(found: Round, root: Path, reader: _Reader) -> RoundContents:
+def _read_round(found: Round, root: Path, reader: TolerantReader) -> RoundContents:
     scores = reader.scores(found.score)
     pairs = reader.pairs(found.pair)
     if pairs and not scores and found.pair is not None:
@@ -286,7 +232,9 @@ def _store_path(found: Round) -> Path | None:
     return None
 
 
-def _read_arms(root: Path, folders: Sequence[Folder], loop: Mapping[str, Any], reader: _Reader) -> tuple[Arm, ...]:
+def _read_arms(
+    root: Path, folders: Sequence[Folder], loop: Mapping[str, Any], reader: TolerantReader
+) -> tuple[Arm, ...]:
     """Evaluated policies as the loop listed them, else every evaluation in the order of names, SFT first."""
     listed = _mappings(loop.get("policies"))
     if listed:
@@ -312,7 +260,7 @@ def _evaluation_label(folder: Folder) -> str:
     return folder.path.resolve().name if folder.name == "." else last
 
 
-def _read_policies(root: Path, listed: Sequence[Mapping[str, Any]], reader: _Reader) -> tuple[Evaluated, ...]:
+def _read_policies(root: Path, listed: Sequence[Mapping[str, Any]], reader: TolerantReader) -> tuple[Evaluated, ...]:
     policies = []
     for entry in listed:
         name = str(entry.get("evaluation") or "")
@@ -331,7 +279,7 @@ def _read_policies(root: Path, listed: Sequence[Mapping[str, Any]], reader: _Rea
 
 
 def _test_policies(
-    root: Path, loop: Mapping[str, Any], arms: Sequence[Arm], reader: _Reader
+    root: Path, loop: Mapping[str, Any], arms: Sequence[Arm], reader: TolerantReader
 ) -> tuple[Evaluated | None, Evaluated | None]:
     """First and last policy on states of their own, as the loop names them."""
     test = loop.get("test")

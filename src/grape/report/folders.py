@@ -82,17 +82,15 @@ def natural(text: str) -> tuple[tuple[int, str | int], ...]:
 
 def find_folders(root: Path) -> tuple[Folder, ...]:
     """All folders of verbs in ``root``, ``root`` included, in natural order of their names."""
-    found = []
-    for path in _walk(root, 0):
-        folder = _recognise(root, path)
-        if folder is not None:
-            found.append(folder)
-    return tuple(sorted(found, key=lambda folder: natural(folder.name)))
+    return tuple(sorted(_walk(root, root, 0), key=lambda folder: natural(folder.name)))
 
 
-def _walk(path: Path, depth: int) -> Iterator[Path]:
-    yield path
-    if depth == _DEPTH:
+def _walk(root: Path, path: Path, depth: int) -> Iterator[Folder]:
+    folder = _recognise(root, path)
+    if folder is not None:
+        yield folder
+    # An evaluation keeps its own rollouts inside; they taught nobody anything.
+    if depth == _DEPTH or (folder is not None and folder.verb == "evaluate"):
         return
     try:
         entries = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.is_symlink())
@@ -100,7 +98,7 @@ def _walk(path: Path, depth: int) -> Iterator[Path]:
         return
     for entry in entries:
         if entry.name not in _CLOSED and not entry.name.startswith("."):
-            yield from _walk(entry, depth + 1)
+            yield from _walk(root, entry, depth + 1)
 
 
 def _recognise(root: Path, path: Path) -> Folder | None:
