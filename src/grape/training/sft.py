@@ -261,7 +261,8 @@ def _plan(
         labels = stores[0].read(metas[0][0].episode_id, frames=False).labels
         dim = labels.shape[1]
         statistics = compute_norm_stats(labels, [f"action_{i}" for i in range(dim)])
-        policy = create_nano(seed=settings.seed, norm_stats=statistics, gripper="")
+        instructions = tuple(sorted({meta.instruction for meta in every}))
+        policy = create_nano(seed=settings.seed, norm_stats=statistics, gripper="", instructions=instructions)
     forward = forward_flops(policy, every[0].instruction)
     frames = schedule.updates * settings.batch_size
     return {
