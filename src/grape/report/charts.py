@@ -208,6 +208,7 @@ def line_chart(
     if not everything:
         raise ValueError("no finite point")
     x_low, x_high = min(point.x for point in everything), max(point.x for point in everything)
+    x_low = min([x_low, *(x for x, _ in dividers)])
     if x_high == x_low:
         x_low, x_high = x_low - 0.5, x_high + 0.5
     lows = [point.y for point in everything] + ([y_range[0]] if y_range else [])

@@ -118,7 +118,7 @@ def _chart(key: str, plot: _Plot, trainings: Sequence[Training]) -> Chart | None
                 if value is not None:
                     curve.append(Point(offset + x, value))
         if training.rows:
-            dividers.append((offset, training.label))
+            dividers.append((offset + 0.5, training.label))  # between the last update and the first new one
         offset += last
     if not any(curves):
         return None
