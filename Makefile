@@ -54,7 +54,7 @@ doctor: install ## look at this machine: interpreter, packages, graphics, a rend
 	@$(BIN)/grape doctor $(ARGS)
 
 bench-evidence: install ## repeat the recorded study of all baselines and seeds (hours; resumable)
-	@$(BIN)/python -m benchmarks.evidence $(ARGS)
+	@$(BIN)/python benchmarks/evidence.py $(ARGS)
 
 clean: ## remove caches and build products; runs/ and .venv stay
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
