@@ -5,6 +5,7 @@ one JSON object on standard output at the end, and everything meant for people g
 """
 
 import dataclasses
+import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -90,7 +91,7 @@ def _parse(verb: Verb, arguments: list[str], config: Path | None) -> Any:
         if path is not None:
             base = _with_missing(verb.settings, read_yaml(path) or {}, base)
     words = _name_positionals(verb, arguments)
-    description = (verb.settings.__doc__ or "").split("Attributes:")[0].strip()
+    description = (inspect.getdoc(verb.settings) or "").split("Attributes:")[0].strip()
     if verb.positionals:
         usage = " ".join(name.upper() for name in verb.positionals)
         description += f"\n\nUsage: grape {verb.name} {usage} [options]"

@@ -1,7 +1,7 @@
 """The verb ``loop``: from a policy (or nothing) to an aligned policy and a report."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ from grape.core.errors import DataError
 from grape.core.events import SILENT, Reporter, append_event
 from grape.core.files import write_json
 from grape.core.runs import open_run
-from grape.core.settings import settings_to_dict
 from grape.envs.registry import get_suite, select_tasks
 from grape.evaluation import gate_decision, pair_results, read_results, run_compare, run_evaluate
 from grape.loop.settings import LoopSettings, check_nested
@@ -82,6 +81,7 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
         "policy": _relative(incumbent.policy, settings.out),
         "test": {"before": f"test/{first.slug}", "after": f"test/{incumbent.slug}"},
         "comparison": comparison,
+        "commands": ["grape loop --config settings.yaml --out AGAIN"],
         "versions": dict(suite.versions()),
     }
     write_json(settings.out / "loop.json", summary)
@@ -171,10 +171,8 @@ def _plan(settings: LoopSettings, stages: Stages, reporter: Reporter, n_tasks: i
     """The stages and what they cost at most, without touching the disk."""
     rows: list[dict[str, Any]] = []
     if not settings.policy:
-        from dataclasses import replace
-
         rows.append({"stage": "demonstrations"} | dict(run_collect(replace(stages.demonstrations(), dry_run=True))))
-        rows.append({"stage": "sft", "settings": settings_to_dict(stages.sft())})
+        rows.append({"stage": "sft", "epochs": settings.sft.epochs})
     rows.append({"stage": "validation", "episodes": settings.validation_states * n_tasks})
     for iteration in range(1, settings.iterations + 1):
         episodes = settings.states_per_iteration * settings.collect.samples * n_tasks
