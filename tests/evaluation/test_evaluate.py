@@ -17,7 +17,6 @@ from grape.core.files import write_json
 from grape.core.selections import parse_numbers
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.evaluation import EVALUATION_STATES_START, EvaluateSettings, read_results, run_evaluate
-from grape.evaluation.provenance import collected_states, seen_states
 from grape.store import EpisodeStore
 
 TASKS = ("open", "push")
@@ -208,8 +207,8 @@ def test_senseless_settings_leave_no_folder(
 
 
 def test_training_states_are_warned_of(collection: FakeCollection, policy: Path, tmp_path: Path) -> None:
-    states = {"push": [3, "5-6", [100, 149]], "other": [1]}
-    write_json(policy / "provenance.json", {"collected": {"suite": "toy", "task": states}})
+    states = {"push": "3,5-6,100-149", "other": "1"}
+    write_json(policy / "provenance.json", {"collected": {"toy": states, "metaworld": {"push": "2"}}})
     reports = Reports()
     settings = EvaluateSettings(policy=str(policy), out=tmp_path / "e", suite="toy", initial_states="1-6,149-151")
     summary = run_evaluate(settings, reports)
@@ -221,25 +220,20 @@ def test_training_states_are_warned_of(collection: FakeCollection, policy: Path,
     assert len(reports.warnings) == 1
 
 
-def test_provenance_of_other_suites_does_not_matter(policy: Path) -> None:
-    entries = [{"suite": "toy", "task": {"a": [1]}}, {"suite": "toy", "task": {"a": ["2-4"]}}]
-    write_json(policy / "provenance.json", {"collected": [*entries, {"suite": "metaworld", "task": {"a": [9]}}]})
-    assert collected_states(policy, "toy") == {"a": ((1, 1), (2, 4))}
-    assert seen_states(collected_states(policy, "toy"), ["a", "b"], range(10)) == {"a": "1-4"}
-
-
 @pytest.mark.parametrize(
     "data",
     [
         [],
         {"collected": 3},
-        {"collected": [3]},
-        {"collected": {"suite": "toy", "task": {"a": [1.5]}}},
-        {"collected": {"suite": "toy", "task": {"a": ["1-"]}}},
-        {"collected": {"suite": "toy", "task": {"a": [True]}}},
+        {"collected": {"toy": [3]}},
+        {"collected": {"toy": {"a": 1.5}}},
+        {"collected": {"toy": {"a": "1-"}}},
+        {"collected": {"toy": {"a": None}}},
     ],
 )
-def test_a_guard_that_is_not_understood_is_an_error(policy: Path, data: Any) -> None:
+def test_a_guard_that_is_not_understood_is_an_error(
+    collection: FakeCollection, policy: Path, tmp_path: Path, data: Any
+) -> None:
     write_json(policy / "provenance.json", data)
     with pytest.raises(DataError, match=r"provenance\.json is not understood"):
-        collected_states(policy, "toy")
+        run_evaluate(EvaluateSettings(policy=str(policy), out=tmp_path / "e", suite="toy"))

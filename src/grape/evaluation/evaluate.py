@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
+from grape.core.provenance import read_provenance
 from grape.core.runs import open_run
 from grape.core.selections import format_numbers, parse_numbers
-from grape.evaluation.provenance import collected_states, seen_states
 from grape.evaluation.results import RESULTS_NAME, EvaluationResults, write_results
 
 if TYPE_CHECKING:
@@ -169,4 +169,6 @@ def _seen(settings: EvaluateSettings, tasks: list[str], states: tuple[int, ...])
     """Evaluated states that the policy learned from, by task."""
     if settings.policy == "expert":
         return {}
-    return seen_states(collected_states(Path(settings.policy), settings.suite), tasks, states)
+    collected = read_provenance(Path(settings.policy)).get(settings.suite, {})
+    seen = {task: tuple(state for state in states if state in collected.get(task, ())) for task in tasks}
+    return {task: format_numbers(found) for task, found in seen.items() if found}
