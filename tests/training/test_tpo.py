@@ -237,7 +237,7 @@ def test_no_pairs_and_missing_store(world, tmp_path):
         ({"lr": -1.0}, "--lr"),
         ({"beta": float("nan")}, "--beta"),
         ({"beta": 0.0}, "--beta"),
-        ({"micro_batch": 0}, "--micro-batch"),
+        ({"micro_batch": -1}, "--micro-batch"),
         ({"label_smoothing": 0.1, "loss_type": "ipo"}, "--label-smoothing"),
     ],
 )

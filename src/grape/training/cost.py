@@ -10,7 +10,7 @@ from grape.training.units import Schedule, Unit
 if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAPolicy
 
-__all__ = ["FORWARD_BACKWARD", "choose_gradient", "forward_flops", "frames_of_epoch"]
+__all__ = ["FORWARD_BACKWARD", "choose_gradient", "choose_micro_batch", "forward_flops", "frames_of_epoch"]
 
 # A backward costs about twice a forward: one product for the inputs' gradient, one for the weights'.
 FORWARD_BACKWARD = 3
@@ -27,6 +27,18 @@ def choose_gradient(
     if asked != "auto":
         return asked
     return "one-pass" if lora_rank and micro_batch <= frames_per_side else "two-pass"
+
+
+def choose_micro_batch(asked: int, parameters: int) -> int:
+    """Frames that go through the network at once.
+
+    Activations grow with the network: 256 frames of nano need 0.4 GB, 8 frames of OpenVLA-7B about 25 GB.
+
+    Args:
+        asked: The user's choice; 0 chooses by size.
+        parameters: Number of parameters of the network.
+    """
+    return asked or (256 if parameters < 10**7 else 32 if parameters < 2 * 10**8 else 8)
 
 
 def forward_flops(policy: "OpenVLAPolicy", instruction: str) -> int:

@@ -36,7 +36,8 @@ class TrainSettings:
         max_updates: Stop after this many updates; 0 means all that the epochs hold.
         pairs_per_update: Pairs whose loss one update averages. step-dpo and filtered-bc use as many steps as these
             pairs hold on average.
-        micro_batch: Frames that go through the network at once: the knob for memory.
+        micro_batch: Frames that go through the network at once: the knob for memory. 0 chooses by the network's size:
+            256 for nano, 8 for 7 B.
         lora_rank: Rank of low-rank adapters; 0 trains all parameters.
         lora_alpha: Scale of the adapters is lora_alpha / lora_rank; 0 means twice the rank.
         gradient: one-pass keeps two extra buffers of the trainable parameters' size and computes every frame once;
@@ -71,7 +72,7 @@ class TrainSettings:
     epochs: int = 2
     max_updates: int = 0
     pairs_per_update: int = 8
-    micro_batch: int = 64
+    micro_batch: int = 0
     lora_rank: int = 0
     lora_alpha: float = 0.0
     gradient: Literal["auto", "one-pass", "two-pass"] = "auto"
@@ -99,7 +100,8 @@ class SftSettings:
         epochs: How often every step is used.
         max_updates: Stop after this many updates, repeating epochs if needed; 0 means what the epochs hold.
         batch_size: Steps an update averages.
-        micro_batch: Steps that go through the network at once: the knob for memory.
+        micro_batch: Steps that go through the network at once: the knob for memory. 0 chooses by the network's size:
+            256 for nano, 8 for 7 B.
         lr: Peak learning rate of AdamW.
         schedule: Learning rate after the warm-up: constant, linear or cosine to 0.
         warmup: Share of all updates over which the learning rate rises from 0, in [0, 1].
@@ -128,7 +130,7 @@ class SftSettings:
     epochs: int = 20
     max_updates: int = 0
     batch_size: int = 64
-    micro_batch: int = 64
+    micro_batch: int = 0
     lr: float = 1e-3
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     warmup: float = 0.05
@@ -162,7 +164,7 @@ _BOUNDS: dict[str, tuple[float, float | None]] = {
     "max_updates": (0, None),
     "pairs_per_update": (1, None),
     "batch_size": (1, None),
-    "micro_batch": (1, None),
+    "micro_batch": (0, None),
     "lora_rank": (0, None),
     "lora_alpha": (0, None),
     "parity_steps": (1, None),

@@ -5,7 +5,7 @@ label is spread over neighbouring bins (half a bin wide by default), because the
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from grape.store import EpisodeStore
 from grape.training.adapters import adapter_home, add_adapters, open_for_training, parameter_counts, save_result
 from grape.training.augmentation import augment
 from grape.training.checkpoints import sweep
-from grape.training.cost import FORWARD_BACKWARD, forward_flops
+from grape.training.cost import FORWARD_BACKWARD, choose_micro_batch, forward_flops
 from grape.training.settings import SftSettings, check_sft
 from grape.training.steps import StepTable, load_steps
 from grape.training.units import Schedule
@@ -80,7 +80,9 @@ def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, 
         if settings.lora_rank and settings.policy is not None:
             home = adapter_home(policy, settings.policy, settings.out)
             add_adapters(policy, settings.lora_rank, settings.lora_alpha, settings.seed)
-        trainer = _Trainer.prepare(settings, policy, steps)
+        count = parameter_counts(policy)
+        chosen = replace(settings, micro_batch=choose_micro_batch(settings.micro_batch, count["parameters"]))
+        trainer = _Trainer.prepare(chosen, policy, steps)
         last = trainer.run(reporter)
         if not (settings.out / "policy").exists():
             save_result(policy, settings.out, home)
@@ -89,7 +91,7 @@ def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, 
             "steps": len(steps),
             "held_out_episodes": len(steps.spans) - trainer.episodes,
             "updates": trainer.schedule.updates,
-            **parameter_counts(policy),
+            **count,
             "metrics": last,
             "holdout": trainer.measure(trainer.held_rows) if len(trainer.held_rows) else None,
             "policy": "policy",

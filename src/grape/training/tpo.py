@@ -6,7 +6,7 @@ trajectories of one initial state. The gradient is exact and its memory does not
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from grape.preferences import read_pairs, recorded_store
 from grape.store import EpisodeStore
 from grape.training.adapters import adapter_home, add_adapters, open_for_training, parameter_counts, save_result
 from grape.training.checkpoints import sweep
-from grape.training.cost import FORWARD_BACKWARD, choose_gradient, forward_flops, frames_of_epoch
+from grape.training.cost import FORWARD_BACKWARD, choose_gradient, choose_micro_batch, forward_flops, frames_of_epoch
 from grape.training.gradients import GradientResult, one_pass_gradient, two_pass_gradient
 from grape.training.losses import Loss, LossSettings, imitation_loss, preference_loss
 from grape.training.reference import check_parity, recomputed_reference, recorded_reference
@@ -63,10 +63,12 @@ def run_train(settings: TrainSettings, reporter: Reporter = SILENT) -> Mapping[s
         policy = open_for_training(settings.policy, settings.unnorm_key)
         store = EpisodeStore.open(recorded_store(settings.pairs))
         spec = _check(settings, pairs, policy, store)
+        asked, parameters = settings, parameter_counts(policy)["parameters"]
+        settings = replace(asked, micro_batch=choose_micro_batch(asked.micro_batch, parameters))
         if settings.dry_run:
             return _plan(settings, pairs, policy, store)
         identity = {"policy_hash": spec.policy_hash, "pairs": file_hash(settings.pairs / "pairs.jsonl")}
-        run = open_run(settings.out, "train", settings, identity)
+        run = open_run(settings.out, "train", asked, identity)
         if run.done is not None:
             return run.done
         sweep(settings.out)
