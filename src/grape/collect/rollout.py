@@ -59,10 +59,9 @@ class Actor(Protocol):
 
 
 class PolicyActor:
-    """Decides with a policy, all lanes in one batch.
+    """Decides with a policy, all lanes that are not over in one batch.
 
-    Lanes that are over keep their last picture in the batch: its size, and with it every rounding, stays the same
-    from the group's first decision to its last.
+    Which lanes share a batch follows from the group's own history, so it is the same in every run.
     """
 
     def __init__(self, policy: Policy, temperature: float, log: RolloutLog) -> None:
@@ -76,29 +75,32 @@ class PolicyActor:
         pool.start(group.number, group.task, [episode.initial_state for episode in group.episodes], None)
 
     def decide(self, pool: WorkerPool, group: Group, recorders: list[EpisodeRecorder]) -> None:
-        """Decide for every lane and send it.
+        """Decide for every lane that is not over and send it.
 
         Raises:
             PolicyError: An action is not finite.
         """
+        active = [not recorder.over for recorder in recorders]
+        lanes = np.flatnonzero(active)
         began = time.perf_counter()
         batch = self._policy.act(
-            [recorder.observation for recorder in recorders],
+            [recorders[lane].observation for lane in lanes],
             temperature=self._temperature,
-            seeds=[derive_seed(recorder.planned.seed, "step", recorder.steps) for recorder in recorders],
+            seeds=[derive_seed(recorders[lane].planned.seed, "step", recorders[lane].steps) for lane in lanes],
         )
         self._log.policy_seconds += time.perf_counter() - began
-        active = [not recorder.over for recorder in recorders]
-        for lane, recorder in enumerate(recorders):
-            if active[lane]:
-                if not np.isfinite(batch.actions[lane]).all():
-                    raise PolicyError(
-                        f"The policy gave an action that is not finite in {recorder.planned.episode_id}, "
-                        f"step {recorder.steps}.",
-                        "Its weights are damaged or its training diverged; go back to an earlier checkpoint.",
-                    )
-                recorder.decided(batch.actions[lane], batch.actions[lane], batch.tokens[lane], batch.logps[lane])
-        pool.step(group.number, batch.actions, active)
+        actions = np.zeros((len(recorders), batch.actions.shape[1]), np.float32)
+        for row, lane in enumerate(lanes):
+            recorder, action = recorders[lane], batch.actions[row]
+            if not np.isfinite(action).all():
+                raise PolicyError(
+                    f"The policy gave an action that is not finite in {recorder.planned.episode_id}, "
+                    f"step {recorder.steps}.",
+                    "Its weights are damaged or its training diverged; go back to an earlier checkpoint.",
+                )
+            recorder.decided(action, action, batch.tokens[row], batch.logps[row])
+            actions[lane] = action
+        pool.step(group.number, actions, active)
 
     def heard(self, reply: GroupReply, recorders: list[EpisodeRecorder]) -> None:
         """Nothing to learn: the decisions were made here."""
