@@ -22,7 +22,7 @@ import shutil
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -51,16 +51,21 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="loops at a time, one core each")
     options = parser.parse_args()
     with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(lambda seed: run_arm(options, seed, "tpo"), options.seeds))
-        jobs = [(seed, arm) for arm in options.arms if arm != "tpo" for seed in options.seeds]
-        list(pool.map(lambda job: run_arm(options, *job), jobs))
+        first = {seed: pool.submit(run_arm, options, seed, "tpo") for seed in options.seeds}
+        others = [(seed, arm) for arm in options.arms if arm != "tpo" for seed in options.seeds]
+        list(pool.map(lambda job: run_arm(options, *job, after=first[job[0]]), others))
     result = gather(options)
     write_json(options.out, result)
     print(json.dumps(result, indent=1))
 
 
-def run_arm(options: argparse.Namespace, seed: int, arm: str) -> None:
-    """One loop in a process of its own; its output goes to a file beside its folder."""
+def run_arm(options: argparse.Namespace, seed: int, arm: str, after: Future[None] | None = None) -> None:
+    """One loop in a process of its own; its output goes to a file beside its folder.
+
+    An arm waits for the job ``after``, whose first policy and first collection it shares.
+    """
+    if after is not None:
+        after.result()
     base = options.work / f"seed-{seed}" / "tpo"
     folder = options.work / f"seed-{seed}" / arm
     if (folder / "done.json").exists():
