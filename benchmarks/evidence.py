@@ -28,16 +28,20 @@ from pathlib import Path
 from typing import Any
 
 from grape.core.files import read_json, write_json
+from grape.core.runs import open_run
+from grape.core.settings import read_yaml, save_settings, settings_from_dict
 from grape.evaluation import EvaluationResults, pair_results, read_results, seed_study
+from grape.loop import LoopSettings
 
 RECIPE = Path("src/grape/loop/recipes/metaworld-nano.yaml")
 SIMULATOR_STEPS_A_DECISION = 8
-ARMS: dict[str, list[str]] = {
-    "tpo": [],
-    "filtered_bc": ["--train.method", "filtered-bc"],
-    "random_pairs": ["--pair.mode", "random"],
-    "success_pairs": ["--pair.mode", "success-only"],
-    "step_dpo": ["--train.method", "step-dpo"],
+# What each arm changes in the recipe.
+ARMS: dict[str, dict[str, dict[str, Any]]] = {
+    "tpo": {},
+    "filtered_bc": {"train": {"method": "filtered-bc"}},
+    "random_pairs": {"pair": {"mode": "random"}},
+    "success_pairs": {"pair": {"mode": "success-only"}},
+    "step_dpo": {"train": {"method": "step-dpo"}},
 }
 
 
@@ -70,17 +74,29 @@ def run_arm(options: argparse.Namespace, seed: int, arm: str, after: Future[None
     folder = options.work / f"seed-{seed}" / arm
     if (folder / "done.json").exists():
         return
-    command = [sys.executable, "-m", "grape", "loop", "--config", str(options.recipe), "--seed", str(seed)]
-    command += ["--out", str(folder), "--collect.workers", "1", "--demonstrations.workers", "1", *ARMS[arm]]
+    settings = settings_of(options, seed, arm, folder)
+    config = folder.with_suffix(".yaml")
+    save_settings(config, settings)
     if arm != "tpo":
+        open_run(folder, "loop", settings)
         share(base, folder)
-        command += ["--policy", str(base / "sft" / "policy"), "--no-report"]
     began = time.perf_counter()
-    log = folder.with_suffix(".log")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a") as output:
+    with folder.with_suffix(".log").open("a") as output:
+        command = [sys.executable, "-m", "grape", "loop", "--config", str(config)]
         subprocess.run(command, stdout=output, stderr=output, check=True)
     print(f"seed {seed}, {arm}: {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def settings_of(options: argparse.Namespace, seed: int, arm: str, folder: Path) -> LoopSettings:
+    """The recipe with what the arm changes; one worker, because loops run side by side."""
+    data = read_yaml(options.recipe) | {"out": str(folder), "seed": seed}
+    for group, changes in ARMS[arm].items():
+        data[group] = data.get(group, {}) | changes
+    for group in ("demonstrations", "collect"):
+        data[group] = data.get(group, {}) | {"workers": 1}
+    if arm != "tpo":
+        data |= {"policy": str(options.work / f"seed-{seed}" / "tpo" / "sft" / "policy"), "report": False}
+    return settings_from_dict(LoopSettings, data, LoopSettings(out=folder))
 
 
 def share(base: Path, folder: Path) -> None:
