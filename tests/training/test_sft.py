@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 
 from grape.core.errors import CompatibilityError, DataError, SettingsError, TrainingError
 from grape.core.files import read_json, read_jsonl
+from grape.core.provenance import read_provenance
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.policies.openvla import load_policy
 from grape.store import EpisodeStore
@@ -77,6 +78,7 @@ def test_it_learns_the_labels_and_not_the_executed_actions(world, tmp_path):
     assert rows[-1]["loss"] < 0.3 < rows[0]["loss"]
     assert summary["steps"] == 48
     assert summary["updates"] == 180
+    assert read_provenance(settings.out / "policy") == {"toy": {"task": frozenset(range(6))}}
     policy = load_policy(settings.out / "policy")
     assert policy.spec.policy_hash == summary["policy_hash"]
     episode = EpisodeStore.open(world.data[0]).read("demo-1")

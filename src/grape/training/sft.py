@@ -15,6 +15,7 @@ from torch import Tensor
 
 from grape.core.errors import DataError, SettingsError
 from grape.core.events import SILENT, Reporter
+from grape.core.provenance import write_provenance
 from grape.core.runs import open_run
 from grape.core.seeds import derive_rng
 from grape.core.trajectories import EpisodeMeta
@@ -86,6 +87,7 @@ def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, 
         last = trainer.run(reporter)
         if not (settings.out / "policy").exists():
             save_result(policy, settings.out, home)
+        write_provenance(settings.out / "policy", settings.policy, [meta for some in metas for meta in some])
         summary = {
             "episodes": len(steps.spans),
             "steps": len(steps),

@@ -18,6 +18,7 @@ from grape.core.errors import CompatibilityError, DataError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import file_hash
 from grape.core.preferences import PreferencePair
+from grape.core.provenance import write_provenance
 from grape.core.runs import open_run
 from grape.policies.base import PolicySpec
 from grape.preferences import read_pairs, recorded_store
@@ -81,6 +82,7 @@ def run_train(settings: TrainSettings, reporter: Reporter = SILENT) -> Mapping[s
         last = trainer.run(reporter)
         if not (settings.out / "policy").exists():
             save_result(policy, settings.out, home)
+        write_provenance(settings.out / "policy", settings.policy, map(store.meta, _episodes(settings.method, pairs)))
         summary = {
             **_facts(settings, pairs, trainer.units, trainer.schedule),
             **parameter_counts(policy),
