@@ -1,13 +1,16 @@
 """Does trajectory-wise preference optimisation help? Five seeds, five ways of using the same rollouts.
 
 For each seed, demonstrations and supervised fine-tuning give one starting policy. From it every arm runs the same loop
-(same initial states, same number of rollouts, same gate) and differs in one thing only:
+(same initial states, same number of rollouts, same gate) and uses the rollouts in its own way:
 
     tpo            the recipe of `grape demo`: pairs ranked by GCPG, trajectory-wise preference optimisation
-    filtered_bc    cloning of the chosen trajectories of those pairs
-    random_pairs   the same training on random pairs
-    success_pairs  the same training on random success-against-failure pairs (no R_self, no R_ext)
-    step_dpo       step-wise DPO on the pairs
+    filtered_bc    cloning of the successes among the best four of every initial state, also where all succeeded
+    random_pairs   the same training as tpo on random pairs
+    success_pairs  the same training on random success-against-failure pairs (no R_self, no R_ext); there are fewer,
+                   since a state gives no more of them than it has successes or failures
+    step_dpo       step-wise DPO on tpo's pairs
+
+How many pairs and updates that came to is in the result.
 
 The success rates are greedy, on test states that neither training nor the gate ever saw. Resumable: every arm is a
 `grape loop` in a folder of its own; the first collection of a seed is the same for all arms and is shared.
@@ -38,7 +41,7 @@ SIMULATOR_STEPS_A_DECISION = 8
 # What each arm changes in the recipe.
 ARMS: dict[str, dict[str, dict[str, Any]]] = {
     "tpo": {},
-    "filtered_bc": {"train": {"method": "filtered-bc"}},
+    "filtered_bc": {"train": {"method": "filtered-bc"}, "pair": {"require_mixed_outcomes": False}},
     "random_pairs": {"pair": {"mode": "random"}},
     "success_pairs": {"pair": {"mode": "success-only"}},
     "step_dpo": {"train": {"method": "step-dpo"}},
@@ -121,21 +124,33 @@ def gather(options: argparse.Namespace) -> dict[str, Any]:
     sampled: dict[str, list[list[float]]] = {}
     rows: dict[str, list[dict[str, Any]]] = {}
     episodes = decisions = 0
-    seen: set[tuple[int, str, str]] = set()
+    seen: set[int] = set()
     for seed in options.seeds:
         outcomes["sft"].append(read_results(root / f"seed-{seed}" / "tpo" / "test" / "sft"))
         for arm in options.arms:
             folder = root / f"seed-{seed}" / arm
             loop = read_json(folder / "loop.json")
             outcomes.setdefault(arm, []).append(read_results(folder / loop["test"]["after"]))
-            rows.setdefault(arm, []).append({"policies": loop["policies"], "comparison": loop["comparison"]})
+            trained = [read_json(path) for path in sorted(folder.glob("iteration-*/train/done.json"))]
+            rows.setdefault(arm, []).append(
+                {
+                    "validation": [
+                        {name: entry[name] for name in ("label", "success_rate", "interval", "accepted", "verdict")}
+                        for entry in loop["policies"]
+                    ],
+                    "test": loop["comparison"]["headline"],
+                    "pairs": [done["pairs"] for done in trained],
+                    "updates": [done["updates"] for done in trained],
+                }
+            )
             collected = sorted(folder.glob("iteration-*/collect/done.json"))
             sampled.setdefault(arm, []).append([read_json(path)["success_rate"] for path in collected])
-            for path in [*folder.glob("**/collect/done.json"), *folder.glob("**/rollouts/done.json")]:
+            for path in sorted(folder.glob("**/done.json")):
+                if not (path.parent / "store").exists() or (inode := path.stat().st_ino) in seen:
+                    continue  # no collection, or one that an arm shares by hard links: simulated once
+                seen.add(inode)
                 done = read_json(path)
-                key = (seed, json.dumps(done["tasks"], sort_keys=True), str(done.get("policy_hash")))
-                if key not in seen:  # what arms share was simulated once
-                    seen.add(key)
+                if done["episodes"]:
                     episodes += done["episodes"]
                     decisions += round(done["episodes"] * done["mean_steps"])
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()

@@ -19,7 +19,8 @@ class TrainSettings:
         policy: Checkpoint folder of the policy that collected the pairs' episodes; training starts from it.
         out: Folder to write; policy/ inside is the result, running again with the same settings resumes.
         method: tpo compares whole trajectories; step-dpo compares single steps of the two sides by their index (the
-            paper's step-wise baseline); filtered-bc only imitates the chosen side (cloning baseline).
+            paper's step-wise baseline); filtered-bc only imitates chosen sides that succeeded
+            (cloning baseline).
         loss_type: sigmoid (the published loss), hinge (SLiC) or ipo.
         beta: Strength of the pull to the reference policy, per nat of log-ratio; smaller moves further.
         length_normalised: Replace beta by beta * 8 / T of each side, so that long trajectories do not saturate the

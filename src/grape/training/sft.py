@@ -28,7 +28,7 @@ from grape.training.cost import FORWARD_BACKWARD, choose_micro_batch, forward_fl
 from grape.training.settings import SftSettings, check_sft
 from grape.training.steps import StepTable, load_steps
 from grape.training.units import Schedule
-from grape.training.updates import Gradient, Optimisation, UpdateLoop, deterministic
+from grape.training.updates import Gradient, Optimisation, UpdateLoop, deterministic, with_policy_path
 
 if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAPolicy
@@ -66,7 +66,7 @@ def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, 
         }
         run = open_run(settings.out, "sft", settings, identity)
         if run.done is not None:
-            return run.done
+            return with_policy_path(run.done, settings.out)
         sweep(settings.out)
         steps = load_steps(stores, [[meta.episode_id for meta in some] for some in metas], reporter)
         if policy is None:
@@ -94,13 +94,15 @@ def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, 
             "held_out_episodes": len(steps.spans) - trainer.episodes,
             "updates": trainer.schedule.updates,
             **count,
+            "loss": last["loss"],
+            "token_accuracy": last["token_accuracy"],
             "metrics": last,
             "holdout": trainer.measure(trainer.held_rows) if len(trainer.held_rows) else None,
             "policy": "policy",
             "policy_hash": policy.spec.policy_hash,
         }
         run.finish(summary)
-    return summary
+    return with_policy_path(summary, settings.out)
 
 
 @dataclass
@@ -176,7 +178,7 @@ class _Trainer:
                 loss_B, right_B = self._losses(part, self.steps.images_NHWC[part])
                 loss += float(loss_B.double().sum())
                 right += float(right_B.double().sum())
-        return {"loss": loss / len(rows), "accuracy": right / len(rows)}
+        return {"loss": loss / len(rows), "token_accuracy": right / len(rows)}
 
     def _gradient(self, update: int) -> Gradient:
         settings = self.settings
@@ -202,7 +204,7 @@ class _Trainer:
             right += float(right_B.double().sum())
             bad = rows_B[part][~torch.isfinite(loss_B.detach()).numpy()]
             suspects |= {f"episode {self.steps.episode_of(int(row))}" for row in bad}
-        metrics |= {"loss": loss / len(rows_B), "accuracy": right / len(rows_B)}
+        metrics |= {"loss": loss / len(rows_B), "token_accuracy": right / len(rows_B)}
         return Gradient(metrics, len(rows_B), sorted(suspects))
 
     def _losses(self, rows_B: npt.NDArray[np.int64], images: npt.NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
@@ -283,4 +285,4 @@ def _plan(
 
 
 def _note(metrics: dict[str, float]) -> str:
-    return f"loss {metrics['loss']:.3f}  accuracy {metrics['accuracy']:.2f}"
+    return f"loss {metrics['loss']:.3f}  accuracy {metrics['token_accuracy']:.2f}"

@@ -32,7 +32,7 @@ from grape.training.reference import check_parity, recomputed_reference, recorde
 from grape.training.settings import TrainSettings, check_train
 from grape.training.steps import StepTable, check_preprocessing, load_steps
 from grape.training.units import Schedule, Unit, make_comparisons, make_units
-from grape.training.updates import Gradient, Optimisation, UpdateLoop, deterministic
+from grape.training.updates import Gradient, Optimisation, UpdateLoop, deterministic, with_policy_path
 
 if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAPolicy
@@ -63,6 +63,7 @@ def run_train(settings: TrainSettings, reporter: Reporter = SILENT) -> Mapping[s
     with deterministic(settings.threads):
         policy = open_for_training(settings.policy, settings.unnorm_key)
         store = EpisodeStore.open(recorded_store(settings.pairs))
+        pairs = _usable(settings.method, pairs, store)
         spec = _check(settings, pairs, policy, store)
         asked, parameters = settings, parameter_counts(policy)["parameters"]
         settings = replace(asked, micro_batch=choose_micro_batch(asked.micro_batch, parameters))
@@ -71,7 +72,7 @@ def run_train(settings: TrainSettings, reporter: Reporter = SILENT) -> Mapping[s
         identity = {"policy_hash": spec.policy_hash, "pairs": file_hash(settings.pairs / "pairs.jsonl")}
         run = open_run(settings.out, "train", asked, identity)
         if run.done is not None:
-            return run.done
+            return with_policy_path(run.done, settings.out)
         sweep(settings.out)
         home = None
         if settings.lora_rank:
@@ -94,7 +95,7 @@ def run_train(settings: TrainSettings, reporter: Reporter = SILENT) -> Mapping[s
             "start_policy_hash": spec.policy_hash,
         }
         run.finish(summary)
-    return summary
+    return with_policy_path(summary, settings.out)
 
 
 @dataclass
@@ -217,6 +218,19 @@ def _check(
                 "Give the policy that collected the episodes, or --reference recomputed to train another one on them.",
             )
     return spec
+
+
+def _usable(method: str, pairs: tuple[PreferencePair, ...], store: EpisodeStore) -> tuple[PreferencePair, ...]:
+    """All pairs; for cloning only those whose chosen side succeeded, since the better of two failures is a failure."""
+    if method != "filtered-bc":
+        return pairs
+    kept = tuple(pair for pair in pairs if store.meta(pair.chosen).success)
+    if not kept:
+        raise DataError(
+            "No chosen trajectory succeeded, so there is nothing to clone.",
+            "Use --method tpo, which also learns from the better of two failures.",
+        )
+    return kept
 
 
 def _episodes(method: str, pairs: Sequence[PreferencePair]) -> list[str]:

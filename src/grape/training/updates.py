@@ -11,7 +11,7 @@ import math
 import os
 import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,7 @@ from grape.core.files import write_text
 from grape.core.seeds import derive_seed
 from grape.training.checkpoints import CheckpointFolder
 
-__all__ = ["Gradient", "Optimisation", "UpdateLoop", "deterministic", "learning_rate"]
+__all__ = ["Gradient", "Optimisation", "UpdateLoop", "deterministic", "learning_rate", "with_policy_path"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,11 @@ def learning_rate(settings: Optimisation, update: int, updates: int) -> float:
     if settings.schedule == "linear":
         return settings.lr * (1 - share)
     return settings.lr * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def with_policy_path(summary: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """A summary with the path of the policy; ``done.json`` names it as seen from its folder, so that runs can move."""
+    return {**summary, "policy": str(out / "policy")}
 
 
 @contextlib.contextmanager
