@@ -149,6 +149,18 @@ def test_methods_use_the_steps_they_should(world, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_cloning_leaves_failures_out(world, tmp_path):
+    store = EpisodeStore.open(world.pairs.parent / "store")
+    settings = replace(world, out=tmp_path / "run", method="filtered-bc", dry_run=True)
+    # toy-1 and toy-3 failed; toy-0 is cloned once although two pairs chose it.
+    mixed = write_pairs(tmp_path / "mixed", store, ((0, 1), (0, 3), (1, 3)))
+    plan = run_train(replace(settings, pairs=mixed))
+    assert (plan["episodes"], plan["steps"]) == (1, 5)
+    failed = write_pairs(tmp_path / "failed", store, ((1, 3),))
+    with pytest.raises(DataError, match="No chosen trajectory succeeded"):
+        run_train(replace(settings, pairs=failed))
+
+
 def test_a_recomputed_reference_agrees_with_the_recorded_one(world, tmp_path):
     recorded = run_train(replace(world, out=tmp_path / "recorded"))
     recomputed = run_train(replace(world, out=tmp_path / "recomputed", reference="recomputed"))
