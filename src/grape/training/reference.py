@@ -37,7 +37,7 @@ def recorded_reference(steps: StepTable) -> npt.NDArray[np.float64]:
     if len(bad):
         raise DataError(
             f"Episode {steps.episode_of(int(bad[0]))} has no finite recorded log-probabilities.",
-            "Use --reference recomputed, or collect again.",
+            "Use --reference recomputed with another --out, or collect again.",
         )
     return reference_N
 
@@ -104,8 +104,8 @@ def check_parity(
             f"Recorded and recomputed log-probabilities differ by {found['mean_abs']:.3g} nats a token on average "
             f"(alarm at {threshold:g}), most in episode {worst}.",
             "Likely causes: another policy collected the episodes, another pre-processing of pictures or prompt, "
-            "another tokenizer, or another precision. --reference recomputed trains against the starting policy "
-            "instead, if that is what you want.",
+            "another tokenizer, or another precision. --reference recomputed with another --out trains against the "
+            "starting policy instead, if that is what you want.",
         )
     write_json(path, found)
     return found
