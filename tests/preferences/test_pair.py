@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from grape.core.errors import CompatibilityError, DataError, SettingsError
+from grape.core.errors import CompatibilityError, DataError, NoPairsError, SettingsError
 from grape.preferences import PairSettings, ScoreSettings, read_pairs, read_scores, recorded_store, run_pair, run_score
 from tests.preferences.rollouts import make_rollout, make_store
 
@@ -89,7 +89,7 @@ def test_no_pair_says_why_and_leaves_nothing(
         for sample, success in enumerate(outcomes):
             store.write(make_rollout(state=state, sample=sample, success=success))
     run_score(ScoreSettings(store=store.path, out=tmp_path / "scores"))
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(NoPairsError, match=message) as caught:
         pair(tmp_path / "scores", tmp_path / "out", **settings)
     assert caught.value.exit_code == 2
     assert hint in caught.value.hint

@@ -11,6 +11,7 @@ __all__ = [
     "CompatibilityError",
     "DataError",
     "GrapeError",
+    "NoPairsError",
     "PolicyError",
     "SettingsError",
     "SimulatorError",
@@ -58,6 +59,10 @@ class DataError(GrapeError):
     """A file is missing, torn, foreign, or holds what it should not."""
 
     exit_code = 2
+
+
+class NoPairsError(DataError):
+    """Sound scores give no preference pair: no initial state has a better and a worse trajectory."""
 
 
 class SimulatorError(GrapeError):

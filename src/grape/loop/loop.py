@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from grape.collect import run_collect
-from grape.core.errors import DataError
+from grape.core.errors import NoPairsError
 from grape.core.events import SILENT, Reporter, append_event
 from grape.core.files import write_json
 from grape.core.runs import open_run
@@ -121,7 +121,7 @@ def _iterate(
     run_score(stages.score(iteration), reporter)
     try:
         run_pair(stages.pair(iteration), reporter)
-    except DataError as error:
+    except NoPairsError as error:
         return None, False, error.message
     run_train(stages.train(iteration, incumbent.policy), reporter)
     candidate = _Incumbent(f"iteration {iteration}", folder / "train" / "policy", folder / "evaluate")

@@ -5,9 +5,9 @@
 """
 
 from grape.preferences.gcpg import PUBLISHED_WEIGHTS, Calibration, RawTerms, calibrate, weighted_terms
-from grape.preferences.pair import PairSettings, read_pairs, recorded_store, run_pair
+from grape.preferences.pair import PairSettings, check_pair, read_pairs, recorded_store, run_pair
 from grape.preferences.pairing import make_pairs
-from grape.preferences.score import ScoreSettings, read_scores, run_score
+from grape.preferences.score import ScoreSettings, check_score, read_scores, run_score
 
 __all__ = [
     "PUBLISHED_WEIGHTS",
@@ -16,6 +16,8 @@ __all__ = [
     "RawTerms",
     "ScoreSettings",
     "calibrate",
+    "check_pair",
+    "check_score",
     "make_pairs",
     "read_pairs",
     "read_scores",

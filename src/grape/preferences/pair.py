@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from grape.core.errors import DataError, SettingsError
+from grape.core.errors import DataError, NoPairsError, SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import file_hash, write_jsonl
 from grape.core.preferences import PreferencePair
@@ -16,7 +16,7 @@ from grape.preferences.pairing import Mode, StateCensus, limit_pairs, make_pairs
 from grape.preferences.records import PAIRS_FILE, SCORES_FILE, load_pairs, pair_to_row
 from grape.preferences.score import portable_path, read_scores
 
-__all__ = ["PairSettings", "read_pairs", "recorded_store", "run_pair"]
+__all__ = ["PairSettings", "check_pair", "read_pairs", "recorded_store", "run_pair"]
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,11 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
 
     Raises:
         SettingsError: A setting is out of range.
-        DataError: The scores are missing or damaged, or no pair can be made; then nothing is written.
+        DataError: The scores are missing or damaged.
+        NoPairsError: No pair can be made from them; then nothing is written.
         CompatibilityError: ``out`` belongs to another run.
     """
-    _check(settings)
+    check_pair(settings)
     scores = read_scores(settings.scores)
     store = recorded_store(settings.scores, "score")
     groups, census = make_pairs(
@@ -121,7 +122,12 @@ def recorded_store(folder: Path, verb: str = "pair") -> Path:
     return (folder.resolve() / store).resolve()
 
 
-def _check(settings: PairSettings) -> None:
+def check_pair(settings: PairSettings) -> None:
+    """Refuse values that make no sense, before anything is read.
+
+    Raises:
+        SettingsError: A number is out of range.
+    """
     for name in ("m", "max_pairs_per_state", "max_pairs"):
         value = getattr(settings, name)
         if value is not None and value < 1:
@@ -136,7 +142,7 @@ def _census(census: StateCensus, pairs: list[PreferencePair]) -> dict[str, int]:
     return vars(dataclasses.replace(census, used=used, pairs=len(pairs)))
 
 
-def _no_pair(settings: PairSettings, census: StateCensus) -> DataError:
+def _no_pair(settings: PairSettings, census: StateCensus) -> NoPairsError:
     """Error that says what the initial states were like and what to try."""
     kinds = {
         "both outcomes": census.mixed,
@@ -159,7 +165,7 @@ def _no_pair(settings: PairSettings, census: StateCensus) -> DataError:
         advice.append("collect with a higher --temperature or from harder tasks: there is nothing to prefer")
     advice.append("collect more --samples of each initial state")
     sentence = ", or ".join(advice)
-    return DataError(
+    return NoPairsError(
         f"No preference pair can be made from {total} initial states ({listing}).{narrow}",
         f"{sentence[0].upper()}{sentence[1:]}.",
     )

@@ -32,7 +32,7 @@ from grape.preferences.summaries import summarise_scores
 from grape.preferences.thresholds import calibrated_thresholds, reprice, with_thresholds
 from grape.store import EpisodeStore
 
-__all__ = ["CALIBRATION_FILE", "ScoreSettings", "portable_path", "read_scores", "run_score"]
+__all__ = ["CALIBRATION_FILE", "ScoreSettings", "check_score", "portable_path", "read_scores", "run_score"]
 
 CALIBRATION_FILE = "calibration.json"
 
@@ -99,7 +99,7 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
         DataError: The store is missing, empty or damaged, or a specification speaks of what it did not record.
         CompatibilityError: Specification and store do not fit, or ``out`` belongs to another run.
     """
-    _check(settings)
+    check_score(settings)
     store = EpisodeStore.open(settings.store)
     metas = store.metas()
     if not metas:
@@ -163,7 +163,12 @@ def portable_path(path: Path, folder: Path) -> str:
     return str(path) if shared == shared.parent else Path(os.path.relpath(path, folder)).as_posix()
 
 
-def _check(settings: ScoreSettings) -> None:
+def check_score(settings: ScoreSettings) -> None:
+    """Refuse values that make no sense, before anything is read.
+
+    Raises:
+        SettingsError: A number is out of range, or a tag of objectives is unknown.
+    """
     if not all(math.isfinite(weight) and weight >= 0 for weight in settings.weights) or not any(settings.weights):
         raise SettingsError(
             f"--weights are {settings.weights}.", "Give three numbers from 0 upwards, not all 0, e.g. 0.01 0.01 2."
