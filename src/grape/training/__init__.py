@@ -18,8 +18,8 @@ def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, 
     """Fine-tune on demonstrations; see :func:`grape.training.sft.run_sft`."""
     try:
         from grape.training.sft import run_sft as run
-    except ImportError as error:
-        raise _missing(error) from error
+    except ModuleNotFoundError as error:
+        raise _missing(error) from None
     return run(settings, reporter)
 
 
@@ -27,12 +27,15 @@ def run_train(settings: TrainSettings, reporter: Reporter = SILENT) -> Mapping[s
     """Train on preference pairs; see :func:`grape.training.tpo.run_train`."""
     try:
         from grape.training.tpo import run_train as run
-    except ImportError as error:
-        raise _missing(error) from error
+    except ModuleNotFoundError as error:
+        raise _missing(error) from None
     return run(settings, reporter)
 
 
-def _missing(error: ImportError) -> SettingsError:
+def _missing(error: ModuleNotFoundError) -> Exception:
+    """What to raise: advice for a package that is not installed; a module of our own that is not there is a bug."""
+    if (error.name or "").split(".")[0] == "grape":
+        return error
     return SettingsError(
         f"Training needs PyTorch and transformers, and {error.name or error} is missing.",
         "pip install 'grape-vla[train]'",
