@@ -1,7 +1,8 @@
 """The verbs in a row, again and again: collect, score, pair, train, evaluate, with a gate between iterations.
 
-``settings`` nests the settings of the verbs, ``stages`` fills in what the loop decides (paths, seeds, initial
-states), ``loop`` runs them and decides which policy goes on.
+``settings`` nests the settings of the verbs, ``stages`` fills in what the loop decides (paths, seeds, initial states),
+``checks`` refuses mistakes before the first stage, ``plan`` says what it will cost, ``loop`` runs the stages and
+decides which policy goes on, ``cloning`` puts the obvious baseline beside it.
 """
 
 from grape.loop.loop import run_loop

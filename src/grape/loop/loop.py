@@ -12,7 +12,8 @@ from grape.core.files import write_json
 from grape.core.runs import open_run
 from grape.envs.registry import get_suite, select_tasks
 from grape.evaluation import gate_decision, pair_results, read_results, run_compare, run_evaluate
-from grape.loop.settings import LoopSettings, check_nested
+from grape.loop.checks import check_settings
+from grape.loop.settings import LoopSettings
 from grape.loop.stages import Stages
 from grape.preferences import run_pair, run_score
 
@@ -45,9 +46,9 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
     Raises:
         GrapeError: A stage failed; what was finished is kept and the same command goes on from there.
     """
-    check_nested(settings)
     suite = get_suite(settings.suite)
     tasks = select_tasks(suite, settings.tasks)
+    check_settings(settings, suite, tasks)
     stages = Stages(settings)
     if settings.dry_run:
         return _plan(settings, stages, reporter, len(tasks))

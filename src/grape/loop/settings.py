@@ -1,16 +1,13 @@
 """What ``grape loop`` and ``grape demo`` can be told."""
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from grape.collect.settings import CollectSettings
-from grape.core.errors import SettingsError
 from grape.preferences import PairSettings, ScoreSettings
 from grape.training.settings import SftSettings, TrainSettings
 
-__all__ = ["DECIDED_BY_LOOP", "LoopSettings", "check_nested"]
+__all__ = ["DECIDED_BY_LOOP", "LoopSettings"]
 
 UNSET = Path("decided-by-the-loop")
 
@@ -78,23 +75,3 @@ class LoopSettings:
     pair: PairSettings = PairSettings(scores=UNSET, out=UNSET)
     train: TrainSettings = TrainSettings(pairs=UNSET, policy=UNSET, out=UNSET)
     dry_run: bool = field(default=False, metadata={"identity": False})
-
-
-def check_nested(settings: LoopSettings) -> None:
-    """Refuse nested settings that the loop decides itself.
-
-    Raises:
-        SettingsError: Such a setting was given, or a number is out of range.
-    """
-    defaults: dict[str, Any] = {item.name: item.default for item in dataclasses.fields(LoopSettings)}
-    for group, names in DECIDED_BY_LOOP.items():
-        for name in names:
-            if hasattr(defaults[group], name) and getattr(getattr(settings, group), name) != getattr(
-                defaults[group], name
-            ):
-                raise SettingsError(
-                    f"--{group}.{name} is decided by the loop.", "Leave it out; see --out, --seed, --tasks, --policy."
-                )
-    for name in ("iterations", "states_per_iteration", "validation_states", "test_states"):
-        if getattr(settings, name) < 1:
-            raise SettingsError(f"--{name} is {getattr(settings, name)}.", "It must be at least 1.")

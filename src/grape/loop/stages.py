@@ -4,21 +4,38 @@ All numbers that the loop hands out (seeds, initial states) are functions of the
 alone, so a resumed loop asks for exactly what the killed one asked for.
 """
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from grape.collect.settings import CollectSettings
 from grape.core.seeds import derive_seed
+from grape.core.selections import parse_numbers
 from grape.evaluation import CompareSettings, EvaluateSettings
 from grape.evaluation.evaluate import EVALUATION_STATES_START
 from grape.loop.settings import LoopSettings
 from grape.preferences import PairSettings, ScoreSettings
 from grape.training.settings import SftSettings, TrainSettings
 
-__all__ = ["Stages"]
+__all__ = ["Stages", "StatesBlock"]
 
 # The gate's states lie this far behind the test states, so that the two blocks never meet.
 VALIDATION_OFFSET = 50_000
+
+
+@dataclass(frozen=True)
+class StatesBlock:
+    """Initial states of every task that have one use.
+
+    Attributes:
+        use: What they are for, in words.
+        states: Their indices.
+        flags: The flags that move or resize the block.
+    """
+
+    use: str
+    states: Sequence[int]
+    flags: str
 
 
 class Stages:
@@ -31,6 +48,31 @@ class Stages:
     def __init__(self, settings: LoopSettings) -> None:
         self._loop = settings
         self.root = settings.out
+        validation = EVALUATION_STATES_START + VALIDATION_OFFSET
+        self.validation_states = range(validation, validation + settings.validation_states)
+        self.test_states = range(EVALUATION_STATES_START, EVALUATION_STATES_START + settings.test_states)
+
+    def blocks(self) -> tuple[StatesBlock, ...]:
+        """All initial states that the loop uses, by what they are for; no two blocks may share one.
+
+        Raises:
+            SettingsError: The demonstrations' states are not understood.
+        """
+        loop = self._loop
+        collected = loop.iterations * loop.states_per_iteration
+        blocks = [
+            StatesBlock(
+                "collection",
+                range(loop.first_state, loop.first_state + collected),
+                "--first-state, --states-per-iteration, --iterations",
+            ),
+            StatesBlock("validation", self.validation_states, "--validation-states"),
+            StatesBlock("the test", self.test_states, "--test-states"),
+        ]
+        if not loop.policy:
+            states = parse_numbers(loop.demonstrations.initial_states, "initial states")
+            blocks.insert(0, StatesBlock("the demonstrations", states, "--demonstrations.initial-states"))
+        return tuple(blocks)
 
     def demonstrations(self) -> CollectSettings:
         """Demonstrations of the scripted experts."""
@@ -94,11 +136,11 @@ class Stages:
 
     def validate(self, policy: Path, out: Path) -> EvaluateSettings:
         """Evaluation on the gate's states."""
-        return self._evaluate(policy, out, EVALUATION_STATES_START + VALIDATION_OFFSET, self._loop.validation_states)
+        return self._evaluate(policy, out, self.validation_states)
 
     def test(self, policy: Path, out: Path) -> EvaluateSettings:
         """Evaluation on the states of the headline."""
-        return self._evaluate(policy, out, EVALUATION_STATES_START, self._loop.test_states)
+        return self._evaluate(policy, out, self.test_states)
 
     def compare(self, before: Path, after: Path, out: Path) -> CompareSettings:
         """Paired comparison of two evaluations."""
@@ -108,13 +150,13 @@ class Stages:
         """Folder of an iteration, counted from 1."""
         return self.root / f"iteration-{iteration}"
 
-    def _evaluate(self, policy: Path, out: Path, first: int, count: int) -> EvaluateSettings:
+    def _evaluate(self, policy: Path, out: Path, states: range) -> EvaluateSettings:
         return EvaluateSettings(
             policy=str(policy),
             out=out,
             suite=self._loop.suite,
             tasks=self._loop.tasks,
-            initial_states=f"{first}-{first + count - 1}",
+            initial_states=f"{states[0]}-{states[-1]}",
             lanes=self._loop.collect.lanes,
             workers=self._loop.collect.workers,
         )

@@ -1,0 +1,131 @@
+"""Everything about a loop that can be found wrong before its first hour is spent.
+
+The stages check their own settings when they begin, which for the last of them may be tomorrow; and a corrected command
+is then another run. So the same checks are made here, on the settings that the stages will get.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from grape.collect.plan import make_plan
+from grape.core.errors import SettingsError
+from grape.core.tasks import Task
+from grape.envs.base import Suite
+from grape.loop.settings import DECIDED_BY_LOOP, LoopSettings
+from grape.loop.stages import Stages
+from grape.preferences import check_pair, check_score
+from grape.preferences.specifications import choose_specifications
+from grape.training.settings import check_sft, check_train
+
+__all__ = ["check_settings"]
+
+
+def check_settings(settings: LoopSettings, suite: Suite, tasks: Sequence[Task]) -> None:
+    """Refuse what any stage of the loop would refuse, before anything is written.
+
+    Raises:
+        SettingsError: A nested setting is decided by the loop, a value is out of range, a name or path is unknown, or
+            two stages would use the same initial states.
+        DataError: A cost specification is not valid.
+        CompatibilityError: A cost specification is for another suite or task.
+    """
+    _check_decided(settings)
+    _check_numbers(settings)
+    stages = Stages(settings)
+    _check_states(stages, suite, tasks)
+    if settings.policy:
+        if not Path(settings.policy).is_dir():
+            raise SettingsError(
+                f"--policy {settings.policy}: no such checkpoint folder.",
+                "Give a folder made by 'grape sft' or 'grape train' (its policy/ folder), or leave it out.",
+            )
+    else:
+        with _flags_of("demonstrations"):
+            make_plan(stages.demonstrations(), suite)
+        with _flags_of("sft"):
+            check_sft(stages.sft())
+            if settings.sft.policy is not None and not settings.sft.policy.is_dir():
+                raise SettingsError(f"--policy {settings.sft.policy}: no such checkpoint folder.", "Check the path.")
+            if settings.sft.lora_rank and settings.sft.policy is None:
+                raise SettingsError("--lora-rank needs --policy: a new policy has nothing to adapt.", "Leave it out.")
+    policy = Path(settings.policy or settings.out)
+    with _flags_of("collect"):
+        for iteration in range(1, settings.iterations + 1):
+            make_plan(stages.collect(iteration, policy), suite)
+        if settings.collect.samples < 2:
+            raise SettingsError(
+                f"--samples is {settings.collect.samples}.", "A pair needs two rollouts of an initial state: 2 or more."
+            )
+        if settings.collect.temperature == 0:
+            raise SettingsError(
+                "--temperature is 0: all rollouts of an initial state would be the same.", "Sample, e.g. with 0.7."
+            )
+    with _flags_of("score"):
+        check_score(stages.score(1))
+        choose_specifications(suite.name, [task.name for task in tasks], settings.score.costs)
+    with _flags_of("pair"):
+        check_pair(stages.pair(1))
+    with _flags_of("train"):
+        check_train(stages.train(1, policy))
+
+
+def _check_decided(settings: LoopSettings) -> None:
+    defaults: dict[str, Any] = {item.name: item.default for item in dataclasses.fields(LoopSettings)}
+    for group, names in DECIDED_BY_LOOP.items():
+        given, default = getattr(settings, group), defaults[group]
+        for name in names:
+            if hasattr(default, name) and getattr(given, name) != getattr(default, name):
+                raise SettingsError(
+                    f"--{group}.{name} is decided by the loop.", "Leave it out; see --out, --seed, --tasks, --policy."
+                )
+
+
+def _check_numbers(settings: LoopSettings) -> None:
+    lowest = {"iterations": 1, "states_per_iteration": 1, "first_state": 0, "validation_states": 1, "test_states": 1}
+    for name, low in lowest.items():
+        if getattr(settings, name) < low:
+            raise SettingsError(
+                f"--{name.replace('_', '-')} is {getattr(settings, name)}.", f"It must be at least {low}."
+            )
+    if not 0 < settings.gate_alpha < 0.5:
+        raise SettingsError(
+            f"--gate-alpha is {settings.gate_alpha}.", "Choose a number between 0 and 0.5, e.g. 0.05; --no-gate."
+        )
+
+
+def _check_states(stages: Stages, suite: Suite, tasks: Sequence[Task]) -> None:
+    """Every state exists, and no state has two uses."""
+    with _flags_of("demonstrations"):
+        blocks = stages.blocks()
+    for block in blocks:
+        for task in tasks:
+            available = suite.n_initial_states(task)
+            if max(block.states) >= available:
+                raise SettingsError(
+                    f"Initial state {max(block.states)} of {task.id}, for {block.use}, does not exist: the task has "
+                    f"{available}.",
+                    f"See {block.flags}.",
+                )
+    for one, other in itertools.combinations(blocks, 2):
+        shared = sorted(set(one.states) & set(other.states))
+        if shared:
+            listed = f"state {shared[0]}" if len(shared) == 1 else f"{len(shared)} states, the first is {shared[0]}"
+            raise SettingsError(
+                f"Initial states of {one.use} and of {other.use} overlap ({listed}), so results would measure memory.",
+                f"Move them apart: {one.flags} against {other.flags}.",
+            )
+
+
+@contextlib.contextmanager
+def _flags_of(group: str) -> Iterator[None]:
+    """Name flags in a verb's message as the loop calls them: ``--lr`` becomes ``--train.lr``."""
+    try:
+        yield
+    except SettingsError as error:
+        message, hint = (re.sub(r"--(?=[a-z])", f"--{group}.", text) for text in (error.message, error.hint))
+        raise SettingsError(message if f"--{group}." in message else f"--{group}: {message}", hint) from error

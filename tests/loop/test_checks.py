@@ -1,0 +1,76 @@
+"""Mistakes in a loop's settings are found before anything is written."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grape.core.errors import SettingsError
+from grape.core.settings import read_yaml, settings_from_dict
+from grape.loop import LoopSettings, run_loop
+
+TINY = read_yaml(Path(__file__).parent / "tiny.yaml")
+
+
+def settings(out: Path, **changes: Any) -> LoopSettings:
+    data = dict(TINY)
+    for key, value in changes.items():
+        data[key] = data.get(key, {}) | value if isinstance(value, dict) else value
+    return settings_from_dict(LoopSettings, data, LoopSettings(out=out))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train": {"lr": -1.0}}, r"--train\.lr is -1"),
+        ({"gate_alpha": 0.7}, r"--gate-alpha is 0\.7"),
+        ({"pair": {"m": 0}}, r"--pair\.m is 0"),
+        ({"score": {"weights": [0.0, 0.0, 0.0]}}, r"--score\.weights"),
+        ({"score": {"costs": "nowhere"}}, r"--score\.costs nowhere does not exist"),
+        ({"sft": {"epochs": 0}}, r"--sft\.epochs is 0"),
+        ({"sft": {"lora_rank": 4}}, r"--sft\.lora-rank needs --sft\.policy"),
+        ({"collect": {"samples": 0}}, r"--collect\.samples is 0"),
+        ({"collect": {"samples": 1}}, r"--collect\.samples is 1"),
+        ({"collect": {"temperature": 0.0}}, r"--collect\.temperature is 0"),
+        ({"demonstrations": {"operators": "clan"}}, r"--demonstrations: Unknown operator 'clan'"),
+        ({"demonstrations": {"operators": "clean:3"}}, r"--demonstrations\.operators 'clean:3' shares out 3"),
+        ({"demonstrations": {"initial_states": "5-1"}}, "backwards"),
+        ({"demonstrations": {"seed": 3}}, r"--demonstrations\.seed is decided by the loop"),
+        ({"policy": "nowhere"}, "no such checkpoint folder"),
+        ({"iterations": 0}, "--iterations is 0"),
+        ({"first_state": -1}, "--first-state is -1"),
+        ({"first_state": 10**9}, "does not exist"),
+    ],
+)
+def test_a_mistake_is_named_and_nothing_is_written(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=message):
+        run_loop(settings(tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "uses", "flags"),
+    [
+        ({"first_state": 11}, ("demonstrations", "collection"), ("--demonstrations.initial-states", "--first-state")),
+        (
+            {"first_state": 99_990, "states_per_iteration": 6},
+            ("collection", "the test"),
+            ("--states-per-iteration", "--test-states"),
+        ),
+        ({"test_states": 50_001}, ("validation", "the test"), ("--validation-states", "--test-states")),
+        ({"first_state": 149_999}, ("collection", "validation"), ("--first-state", "--validation-states")),
+    ],
+)
+def test_no_initial_state_has_two_uses(
+    changes: dict[str, Any], uses: tuple[str, ...], flags: tuple[str, ...], tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match="overlap") as caught:
+        run_loop(settings(tmp_path / "run", **changes))
+    assert all(use in caught.value.message for use in uses)
+    assert all(flag in caught.value.hint for flag in flags)
+
+
+def test_states_that_only_touch_are_fine(tmp_path: Path) -> None:
+    plan = run_loop(settings(tmp_path / "run", first_state=12, dry_run=True))
+    assert plan["dry_run"] is True
+    assert not (tmp_path / "run").exists()
