@@ -1,4 +1,8 @@
 import json
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -6,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grape.core.errors import CompatibilityError, DataError, GrapeError, did_you_mean
+from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError, did_you_mean
 from grape.core.files import atomic_writer, content_hash, read_json, read_jsonl, write_json, write_jsonl
 from grape.core.runs import load_summary, open_run
 from grape.core.seeds import derive_rng, derive_seed
@@ -88,7 +92,10 @@ def test_numbers_in_words_round_trip(numbers: list[int]) -> None:
     assert parse_numbers(format_numbers(tuple(numbers)), "states") == tuple(sorted(set(numbers)))
 
 
-@pytest.mark.parametrize("text", ["", "a", "1-", "5-3", "1,,2", "-1"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "a", "1-", "5-3", "1,,2", "-1", "0-99999999999", "0-9999999,10000000", "9" * 5000, "1-" + "9" * 5000],
+)
 def test_bad_numbers_are_refused(text: str) -> None:
     with pytest.raises(GrapeError):
         parse_numbers(text, "states")
@@ -97,3 +104,57 @@ def test_bad_numbers_are_refused(text: str) -> None:
 def test_suggestions_come_closest_first() -> None:
     assert did_you_mean("drawer-opne", ["drawer-open", "reach"]).startswith("Did you mean 'drawer-open'?")
     assert content_hash({"b": 1, "a": 2}) == content_hash(json.loads('{"a": 2, "b": 1}'))
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from grape.core.runs import open_run
+run = open_run(Path(sys.argv[1]), "score", {"rate": 1.0})
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_second_process_is_kept_out_until_the_first_is_gone(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(out)], stdout=subprocess.PIPE) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"held\n"
+            with pytest.raises(CompatibilityError, match="Another process is working in"):
+                open_run(out, "score", {"rate": 1.0})
+        finally:
+            os.kill(holder.pid, signal.SIGKILL)
+    run = open_run(out, "score", {"rate": 1.0})
+    assert (out / ".lock").exists()
+    again = open_run(out, "score", {"rate": 1.0})  # within one process a folder may be opened twice
+    del run
+    assert (out / ".lock").exists()
+    del again
+    assert sorted(path.name for path in out.iterdir()) == ["run.json", "settings.yaml"]
+
+
+def test_children_do_not_keep_a_folder(tmp_path: Path) -> None:
+    run = open_run(tmp_path, "score", {})
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False) as child:
+        del run
+        check = "import sys; from pathlib import Path; from grape.core.runs import open_run; "
+        check += "open_run(Path(sys.argv[1]), 'score', {})"
+        assert subprocess.run([sys.executable, "-c", check, str(tmp_path)], check=False).returncode == 0
+        child.communicate(b"\n")
+
+
+def test_a_file_is_no_output_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(SettingsError, match="is a file"):
+            open_run(path, "score", Settings())
+
+
+def test_folders_of_older_versions_are_joined(tmp_path: Path) -> None:
+    old = {"verb": "score", "settings": {"rate": 1.0, "workers": 3}, "inputs": {}}
+    write_json(tmp_path / "run.json", old)
+    open_run(tmp_path, "score", Settings(), {"recorded since": "x"})
+    with pytest.raises(CompatibilityError, match=r"settings\.rate"):
+        open_run(tmp_path, "score", Settings(rate=2.0), {"recorded since": "x"})

@@ -2,7 +2,8 @@
 
 A verb's output folder holds ``settings.yaml`` (what was asked), the verb's own files, ``log.jsonl`` (events with
 times) and, last of all, ``done.json`` (a summary; its presence says that the work is complete). Starting the same
-verb with the same settings in the same folder resumes; with other settings it is refused.
+verb with the same settings in the same folder resumes; with other settings it is refused. One process at a time works
+in a folder.
 """
 
 import dataclasses
@@ -11,11 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from grape.core.errors import CompatibilityError, DataError
+from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
 from grape.core.files import content_hash, read_json, write_json
+from grape.core.locks import FolderLock, lock_folder
 from grape.core.settings import read_yaml, save_settings, settings_to_dict
 
-__all__ = ["RunFolder", "load_summary", "open_run", "read_run_settings"]
+__all__ = ["RunFolder", "identity_of", "load_summary", "open_run", "read_run_settings"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +27,12 @@ class RunFolder:
     Attributes:
         path: The folder.
         verb: Name of the verb that writes here.
+        lock: Keeps other processes out as long as this object lives; None where nobody writes.
     """
 
     path: Path
     verb: str
+    lock: FolderLock | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
     def done(self) -> Mapping[str, Any] | None:
@@ -54,15 +58,22 @@ def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] |
         verb: The verb's name.
         settings: The resolved settings, saved as ``settings.yaml``. Fields whose dataclass metadata holds
             ``{"identity": False}`` (paths of outputs, worker counts, verbosity) may differ on resumption.
-        identity: Further values that must agree on resumption, e.g. hashes of inputs.
+        identity: Further values that must agree on resumption, e.g. hashes of inputs. Values that the folder does
+            not name, because an older version made it, are not compared.
+
+    Returns:
+        The folder. Other processes are kept out of it until this object is gone.
 
     Raises:
-        CompatibilityError: The folder belongs to another verb or to other settings.
+        SettingsError: ``path`` is or lies below something that is no folder.
+        CompatibilityError: The folder belongs to another verb or to other settings, or another process works there.
+        GrapeError: The folder cannot be made.
     """
-    wanted = {"verb": verb, "settings": _identity_of(settings), "inputs": dict(identity or {})}
+    wanted = {"verb": verb, "settings": identity_of(settings), "inputs": dict(identity or {})}
+    lock = _lock(path)
     marker = path / "run.json"
     if marker.exists():
-        found = read_json(marker)
+        found = _as_of_today(read_json(marker), settings, wanted["inputs"])
         if content_hash(found) != content_hash(wanted):
             raise CompatibilityError(
                 f"{path} holds results of another run: {_difference(found, wanted)}.",
@@ -73,17 +84,59 @@ def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] |
     else:
         write_json(marker, wanted)
     save_settings(path / "settings.yaml", settings)
-    return RunFolder(path, verb)
+    return RunFolder(path, verb, lock)
 
 
-def _identity_of(settings: Any) -> Any:
+def _lock(path: Path) -> FolderLock | None:
+    """Make the folder and lock it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise SettingsError(
+            f"--out {path} cannot be a folder: {error.filename} is a file.", "Choose another --out."
+        ) from error
+    except OSError as error:
+        raise GrapeError(
+            f"Could not make the folder {path}: {error.strerror or error}.", "Choose another --out."
+        ) from error
+    return lock_folder(path)
+
+
+def identity_of(settings: Any) -> Any:
+    """The plain values of those settings that a result depends on."""
     if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
         return {
-            item.name: _identity_of(getattr(settings, item.name))
+            item.name: identity_of(getattr(settings, item.name))
             for item in dataclasses.fields(settings)
             if item.metadata.get("identity", True)
         }
     return settings_to_dict(settings)
+
+
+def _as_of_today(found: Any, settings: Any, inputs: Mapping[str, Any]) -> Any:
+    """What a folder is, without settings that no longer count and with inputs that were not recorded when it was made.
+
+    So a folder that an older version made can be resumed.
+    """
+    if not isinstance(found, dict) or not isinstance(found.get("inputs"), dict):
+        return found
+    return {
+        **found,
+        "settings": _without_free(found.get("settings"), settings),
+        "inputs": {**inputs, **found["inputs"]},
+    }
+
+
+def _without_free(found: Any, settings: Any) -> Any:
+    if not dataclasses.is_dataclass(settings) or not isinstance(found, dict):
+        return found
+    kept = dict(found)
+    for item in dataclasses.fields(settings):
+        if not item.metadata.get("identity", True):
+            kept.pop(item.name, None)
+        elif item.name in kept:
+            kept[item.name] = _without_free(kept[item.name], getattr(settings, item.name))
+    return kept
 
 
 def _difference(found: Any, wanted: Any, where: str = "") -> str:

@@ -2,7 +2,12 @@
 
 from grape.core.errors import SettingsError
 
-__all__ = ["format_numbers", "parse_numbers"]
+__all__ = ["MOST_NUMBERS", "format_numbers", "parse_numbers"]
+
+MOST_NUMBERS = 10_000_000
+"""A selection of more numbers is taken for a slip of the hand: it would only fill the memory."""
+
+_MOST_DIGITS = 18  # of a number; Python refuses to read much longer ones
 
 
 def parse_numbers(text: str, what: str) -> tuple[int, ...]:
@@ -13,7 +18,8 @@ def parse_numbers(text: str, what: str) -> tuple[int, ...]:
         what: What is counted, for messages, e.g. ``"initial states"``.
 
     Raises:
-        SettingsError: The text is empty or not of this form, or a range runs backwards.
+        SettingsError: The text is empty or not of this form, a range runs backwards, or there are more than
+            :data:`MOST_NUMBERS`.
     """
     numbers: dict[int, None] = {}
     for part in text.split(","):
@@ -23,9 +29,15 @@ def parse_numbers(text: str, what: str) -> tuple[int, ...]:
                 f"'{text}' names no {what}: {part.strip()!r} is not understood.",
                 "Write numbers and inclusive ranges, e.g. 10,11-20.",
             )
+        if max(len(first), len(last)) > _MOST_DIGITS:
+            raise SettingsError(f"The {what} name a number of more than {_MOST_DIGITS} digits.", "Check the range.")
         low, high = int(first), int(last) if dash else int(first)
         if high < low:
             raise SettingsError(f"'{part.strip()}' in the {what} runs backwards.", f"Write {high}-{low}.")
+        if len(numbers) + high - low >= MOST_NUMBERS:
+            raise SettingsError(
+                f"'{text}' names more than {MOST_NUMBERS} {what}.", "Check the range, or split the work into several."
+            )
         numbers |= dict.fromkeys(range(low, high + 1))
     return tuple(numbers)
 
