@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -225,3 +226,36 @@ def test_published_defaults_of_the_language_model(nano):
     assert nano.model.language_model.config.rms_norm_eps == 1e-6
     assert nano.model.language_model.config._attn_implementation == "sdpa"
     assert config == nano.config
+
+
+def _write(folder, text):
+    with checkpoint.atomic_folder(folder) as temporary:
+        (temporary / "file").write_text(text)
+
+
+def test_a_failed_replacement_keeps_the_old_folder(tmp_path, monkeypatch):
+    _write(tmp_path / "policy", "old")
+    rename = Path.rename
+
+    def fail_once(self, target):
+        if self.name.endswith(".tmp"):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_once)
+    with pytest.raises(GrapeError, match="Could not write"):
+        _write(tmp_path / "policy", "new")
+    assert (tmp_path / "policy" / "file").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
+
+
+def test_an_old_folder_comes_back_after_a_kill_between_the_renames(tmp_path):
+    _write(tmp_path / "policy", "old")
+    (tmp_path / "policy").rename(tmp_path / ".policy.1.abcd.old")  # where a killed process would have left it
+    (tmp_path / ".policy.1.abcd.tmp").mkdir()
+    with pytest.raises(RuntimeError), checkpoint.atomic_folder(tmp_path / "policy"):
+        raise RuntimeError
+    assert (tmp_path / "policy" / "file").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
+    _write(tmp_path / "policy", "new")
+    assert (tmp_path / "policy" / "file").read_text() == "new"

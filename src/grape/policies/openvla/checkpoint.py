@@ -217,7 +217,9 @@ def _write_weights(folder: Path, weights: Mapping[str, Tensor], dtype: torch.dty
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Folder that appears under ``path`` whole or not at all; an older one is replaced.
 
-    What a killed process left of an earlier attempt is removed first, so one process at a time may write a path.
+    At every moment the older folder or the new one is on the disk. What a killed process left of an earlier attempt
+    is cleared first (the older folder takes its name back if that process had just moved it aside), so one process at
+    a time may write a path.
 
     Raises:
         GrapeError: The disk is full or the place cannot be written.
@@ -226,8 +228,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{mark}.tmp")
     old = path.with_name(f".{path.name}.{mark}.old")
     try:
-        for stale in (*path.parent.glob(f".{path.name}.*.tmp"), *path.parent.glob(f".{path.name}.*.old")):
-            shutil.rmtree(stale)
+        _clear(path)
         temporary.mkdir(parents=True)
         yield temporary
         sync_folder(temporary)
@@ -240,5 +241,18 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             f"Could not write {path}: {error}.", "Free space or mend the permissions, then retry."
         ) from error
     finally:
+        if old.exists() and not path.exists():  # the new folder could not take the name
+            with contextlib.suppress(OSError):
+                old.rename(path)
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _clear(path: Path) -> None:
+    """Bring back the folder ``path`` if a killed process had moved it aside, and remove other remains."""
+    moved = list(path.parent.glob(f".{path.name}.*.old"))
+    if moved and not path.exists():
+        moved.pop().rename(path)
+    for stale in (*moved, *path.parent.glob(f".{path.name}.*.tmp")):
+        shutil.rmtree(stale)
