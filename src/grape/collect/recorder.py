@@ -37,8 +37,12 @@ class EpisodeRecorder:
 
     @property
     def over(self) -> bool:
-        """Whether the episode ended: at the first success or after the task's last decision."""
-        return bool(self._snapshots) and (self._snapshots[-1].success or len(self._actions) >= self.task.max_steps)
+        """Whether the episode ended: at the first success or after the task's last decision.
+
+        An episode that is solved at its reset ends after its first decision at the earliest, so that every
+        trajectory has a step to learn from and to score.
+        """
+        return bool(self._actions) and (self._snapshots[-1].success or len(self._actions) >= self.task.max_steps)
 
     @property
     def steps(self) -> int:
@@ -52,7 +56,11 @@ class EpisodeRecorder:
         return Observation(latest.image, latest.proprio, self.task.instruction)
 
     def saw(self, snapshot: Snapshot) -> None:
-        """Record the state that followed the last decision (or the reset)."""
+        """Record the state that followed the last decision (or the reset).
+
+        Raises:
+            SimulatorError: A keypoint is not finite.
+        """
         if not all(np.isfinite(point).all() for point in snapshot.keypoints.values()):
             raise SimulatorError(
                 f"{self.planned.episode_id}: the simulator gave a keypoint that is not finite after step {self.steps}."

@@ -10,7 +10,7 @@ import numpy as np
 
 from grape.collect.plan import Group
 from grape.collect.recorder import EpisodeRecorder
-from grape.core.errors import PolicyError
+from grape.core.errors import PolicyError, SimulatorError
 from grape.core.seeds import derive_seed
 from grape.core.tasks import Task
 from grape.core.trajectories import Trajectory
@@ -169,10 +169,32 @@ def play_groups(
         display: Whether to keep the larger pictures.
         log: Receives costs, retries and failures.
         finished: Called with the trajectories of each group that came to its end, in order of completion.
+
+    Raises:
+        SimulatorError: A group failed twice before any group ever answered: the simulator does not work here, so
+            the other groups would only fail one after the other.
     """
     waiting = deque(groups)
     playing: dict[int, tuple[Group, list[EpisodeRecorder]]] = {}
     tries: dict[int, int] = {}
+    has_answered = False
+
+    def failed(group: Group, reason: str) -> None:
+        del playing[group.number]
+        tries[group.number] = tries.get(group.number, 0) + 1
+        sentence = f"{group.task.name}, episodes {group.episodes[0].episode_id} and following: {reason}"
+        if tries[group.number] < TRIES:
+            log.retries.append(sentence)
+            # As long as nothing worked, another group goes first: it tells a bad group from a bad simulator.
+            waiting.insert(0 if has_answered else 1, group)
+            return
+        log.failures.append(sentence)
+        if not has_answered:
+            raise SimulatorError(
+                f"The simulator gave no answer in any episode, so the collection stops. {sentence}",
+                "Run 'grape doctor', then the same command again: what was finished before is kept.",
+            )
+
     while waiting or playing:
         while waiting and pool.idle:
             group = waiting.popleft()
@@ -187,19 +209,18 @@ def play_groups(
         for reply in replies:
             group, recorders = playing[reply.group_id]
             if reply.failure is not None:
-                del playing[group.number]
-                tries[group.number] = tries.get(group.number, 0) + 1
-                sentence = f"{group.task.name}, episodes {group.episodes[0].episode_id} and following: {reply.failure}"
-                if tries[group.number] < TRIES:
-                    log.retries.append(sentence)
-                    waiting.appendleft(group)
-                else:
-                    log.failures.append(sentence)
+                failed(group, reply.failure)
                 continue
+            has_answered = True
             actor.heard(reply, recorders)
-            for recorder, snapshot in zip(recorders, reply.snapshots, strict=True):
-                if snapshot is not None:
-                    recorder.saw(snapshot)
+            try:
+                for recorder, snapshot in zip(recorders, reply.snapshots, strict=True):
+                    if snapshot is not None:
+                        recorder.saw(snapshot)
+            except SimulatorError as error:
+                pool.finish(group.number)
+                failed(group, str(error))
+                continue
             if all(recorder.over for recorder in recorders):
                 del playing[group.number]
                 pool.finish(group.number)
