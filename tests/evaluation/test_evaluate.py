@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ import grape.collect
 from grape.collect import CollectSettings
 from grape.core.errors import CompatibilityError, DataError, SettingsError, SimulatorError
 from grape.core.events import SILENT, Reporter, SilentReporter
-from grape.core.files import write_json
+from grape.core.files import read_json, write_json
 from grape.core.selections import parse_numbers
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.evaluation import EVALUATION_STATES_START, EvaluateSettings, read_results, run_evaluate
+from grape.evaluation.evaluate import _default_out
 from grape.store import EpisodeStore
 
 TASKS = ("open", "push")
@@ -36,8 +38,19 @@ class FakeCollection:
     def __init__(self) -> None:
         self.asked: list[CollectSettings] = []
         self.breaks = False
+        self.policy_hash = "f00d"
+        self.refuses = False
 
-    def __call__(self, settings: CollectSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
+    def open_policy(self, settings: CollectSettings) -> Any:
+        if self.refuses:
+            raise CompatibilityError("Gripper conventions differ.")
+        return (
+            None if settings.policy == "expert" else SimpleNamespace(spec=SimpleNamespace(policy_hash=self.policy_hash))
+        )
+
+    def __call__(
+        self, settings: CollectSettings, reporter: Reporter = SILENT, *, policy: Any = None
+    ) -> Mapping[str, Any]:
         states = parse_numbers(settings.initial_states, "initial states")
         if settings.dry_run:
             return {"dry_run": True, "episodes": len(states) * len(TASKS) * settings.samples, "tasks": list(TASKS)}
@@ -88,6 +101,7 @@ def _episode(task: str, state: int, sample: int, settings: CollectSettings) -> T
 def collection(monkeypatch: pytest.MonkeyPatch) -> FakeCollection:
     fake = FakeCollection()
     monkeypatch.setattr(grape.collect, "run_collect", fake)
+    monkeypatch.setattr(grape.collect, "open_policy", fake.open_policy)
     return fake
 
 
@@ -237,3 +251,62 @@ def test_a_guard_that_is_not_understood_is_an_error(
     write_json(policy / "provenance.json", data)
     with pytest.raises(DataError, match=r"provenance\.json is not understood"):
         run_evaluate(EvaluateSettings(policy=str(policy), out=tmp_path / "e", suite="toy"))
+
+
+def test_a_policy_trained_again_does_not_get_the_old_figures(
+    collection: FakeCollection, policy: Path, tmp_path: Path
+) -> None:
+    settings = EvaluateSettings(policy=str(policy), out=tmp_path / "e", episodes=2)
+    run_evaluate(settings)
+    collection.policy_hash = "beef"
+    with pytest.raises(CompatibilityError, match=r"inputs\.policy_hash"):
+        run_evaluate(settings)
+    with pytest.raises(CompatibilityError):
+        run_evaluate(dataclasses.replace(settings, policy="expert"))
+
+
+def test_a_folder_of_an_older_version_is_known_by_its_results(
+    collection: FakeCollection, policy: Path, tmp_path: Path
+) -> None:
+    settings = EvaluateSettings(policy=str(policy), out=tmp_path / "e", episodes=2)
+    first = run_evaluate(settings)
+    marker = read_json(tmp_path / "e" / "run.json")
+    marker["settings"]["policy"], marker["inputs"] = str(policy), {}  # as it was written before hashes were recorded
+    write_json(tmp_path / "e" / "run.json", marker)
+    assert run_evaluate(settings) == first
+    collection.policy_hash = "beef"
+    with pytest.raises(CompatibilityError, match="of another policy"):
+        run_evaluate(settings)
+
+
+def test_the_same_policy_may_lie_elsewhere(collection: FakeCollection, policy: Path, tmp_path: Path) -> None:
+    settings = EvaluateSettings(policy=str(policy), out=tmp_path / "e", episodes=2)
+    first = run_evaluate(settings)
+    moved = policy.rename(tmp_path / "moved")
+    again = run_evaluate(dataclasses.replace(settings, policy=str(moved)))
+    assert again == {**first, "policy": str(moved)}
+    assert len(collection.asked) == 1
+
+
+def test_a_refused_policy_leaves_no_folder(collection: FakeCollection, policy: Path, tmp_path: Path) -> None:
+    collection.refuses = True
+    with pytest.raises(CompatibilityError, match="Gripper"):
+        run_evaluate(EvaluateSettings(policy=str(policy), out=tmp_path / "e"))
+    assert not (tmp_path / "e").exists()
+
+
+def test_without_out_the_folder_follows_from_what_is_measured(
+    collection: FakeCollection, policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = EvaluateSettings(policy="policy", episodes=2)
+    plan = run_evaluate(dataclasses.replace(settings, dry_run=True))
+    assert plan["out"] == "runs/evaluate"
+    assert not Path("runs").exists()
+    first = run_evaluate(settings)
+    folder = Path(first["results"]).parent
+    assert folder.parent == Path("runs/evaluate")
+    assert folder.name.startswith(f"{tmp_path.name}-policy-")
+    assert run_evaluate(dataclasses.replace(settings, workers=3)) == first
+    others = [dataclasses.replace(settings, seed=1), dataclasses.replace(settings, policy="expert")]
+    assert len({_default_out(some, "f00d") for some in (settings, *others)} | {_default_out(settings, "beef")}) == 4

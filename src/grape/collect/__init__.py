@@ -4,7 +4,7 @@
 it happens, ``rollout`` plays the groups, ``collect`` is the verb.
 """
 
-from grape.collect.collect import run_collect
+from grape.collect.collect import open_policy, run_collect
 from grape.collect.settings import CollectSettings
 
-__all__ = ["CollectSettings", "run_collect"]
+__all__ = ["CollectSettings", "open_policy", "run_collect"]

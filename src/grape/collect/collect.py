@@ -21,14 +21,21 @@ from grape.envs.registry import get_suite
 from grape.policies.base import Policy, PolicySpec
 from grape.store import EpisodeStore
 
-__all__ = ["check_policy", "run_collect", "summarise"]
+__all__ = ["check_policy", "open_policy", "run_collect", "summarise"]
 
 
-def run_collect(settings: CollectSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
+def run_collect(
+    settings: CollectSettings, reporter: Reporter = SILENT, *, policy: Policy | None = None
+) -> Mapping[str, Any]:
     """Collect the episodes that the settings name into ``out/store``.
 
     Groups of episodes that are complete in the store are not played again, so a killed run resumes; the bytes do not
     depend on interruptions or on the number of workers.
+
+    Args:
+        settings: What to collect.
+        reporter: Hears of the progress.
+        policy: What :func:`open_policy` gave for these settings; opened here where absent.
 
     Returns:
         Summary: episodes, successes, success rate, mean decisions, the same a task, and the store's path.
@@ -36,19 +43,21 @@ def run_collect(settings: CollectSettings, reporter: Reporter = SILENT) -> Mappi
     Raises:
         SettingsError: A setting names nothing.
         CompatibilityError: The policy does not fit the suite, or ``out`` belongs to another run.
-        SimulatorError: A group of episodes failed twice; all others are in the store.
+        SimulatorError: A group of episodes failed twice; all others are in the store. Or the simulator never worked
+            at all; then nothing more was tried.
     """
     suite = get_suite(settings.suite)
     groups = make_plan(settings, suite)
     if settings.dry_run:
         return _plan_of(groups, settings)
-    policy = None if settings.policy == "expert" else _load(settings, suite)
+    if policy is None:
+        policy = open_policy(settings)
     identity = {"policy_hash": policy.spec.policy_hash if policy else "", "versions": dict(suite.versions())}
     if policy is None:
         settings = replace(settings, temperature=0.0)
     run = open_run(settings.out, "collect", settings, identity)
     if run.done is not None:
-        return run.done
+        return {**run.done, "store": str(settings.out / "store"), "policy": settings.policy}
     store = EpisodeStore.create(settings.out / "store", suite.name, _contract(suite))
     missing = [group for group in groups if any(episode.episode_id not in store for episode in group.episodes)]
     log = RolloutLog()
@@ -116,8 +125,20 @@ def _play(
         reporter.warn(f"A worker failed and was replaced; its episodes were played again. {sentence}")
 
 
-def _load(settings: CollectSettings, suite: Suite) -> Policy:
-    """The checkpoint that the settings name, checked against the suite."""
+def open_policy(settings: CollectSettings) -> Policy | None:
+    """The policy that the settings name, checked against their suite; nothing is written.
+
+    Returns:
+        None for the suite's scripted experts.
+
+    Raises:
+        SettingsError: The folder is no checkpoint, the suite is unknown, or PyTorch is missing.
+        DataError: The checkpoint is damaged.
+        CompatibilityError: The policy does not fit the suite.
+    """
+    if settings.policy == "expert":
+        return None
+    suite = get_suite(settings.suite)
     if not Path(settings.policy).is_dir():
         raise SettingsError(
             f"--policy {settings.policy}: no such checkpoint folder.",
@@ -125,7 +146,9 @@ def _load(settings: CollectSettings, suite: Suite) -> Policy:
         )
     try:
         from grape.policies.openvla import load_policy
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "grape":
+            raise
         raise SettingsError(
             f"Policies need PyTorch and transformers, and {error.name} is missing.", "pip install 'grape-vla[train]'"
         ) from error

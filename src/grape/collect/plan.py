@@ -4,6 +4,7 @@ A group is the unit of work and of resumption: the same settings always give the
 policy never depends on timing, on the number of workers or on an interruption.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ from grape.envs.base import Suite
 from grape.envs.registry import select_tasks
 
 __all__ = ["Group", "PlannedEpisode", "make_plan"]
+
+_MOST_EPISODES = 1_000_000  # a store is a folder with a file an episode
+_MOST_SECONDS = 1e6  # sockets refuse much longer timeouts
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,16 @@ def make_plan(settings: CollectSettings, suite: Suite) -> tuple[Group, ...]:
     for name in ("samples", "lanes"):
         if getattr(settings, name) < 1:
             raise SettingsError(f"--{name} is {getattr(settings, name)}.", "It must be at least 1.")
-    if settings.temperature < 0:
-        raise SettingsError(f"--temperature is {settings.temperature}.", "It must not be negative; 0 is greedy.")
+    if settings.workers < 0:
+        raise SettingsError(f"--workers is {settings.workers}.", "It must not be negative; 0 means one a core.")
+    if not 0 < settings.timeout <= _MOST_SECONDS:
+        raise SettingsError(
+            f"--timeout is {settings.timeout:g}.", f"It must be above 0 and at most {_MOST_SECONDS:.0f} seconds."
+        )
+    if not math.isfinite(settings.temperature) or settings.temperature < 0:
+        raise SettingsError(
+            f"--temperature is {settings.temperature}.", "It must be a number and not negative; 0 is greedy."
+        )
     tasks = select_tasks(suite, settings.tasks)
     states = parse_numbers(settings.initial_states, "initial states")
     for task in tasks:
@@ -71,6 +83,12 @@ def make_plan(settings: CollectSettings, suite: Suite) -> tuple[Group, ...]:
             raise SettingsError(
                 f"Initial state {max(states)} of {task.id} does not exist.", f"It has {available}: 0-{available - 1}."
             )
+    if len(tasks) * len(states) * settings.samples > _MOST_EPISODES:
+        raise SettingsError(
+            f"{len(tasks)} tasks, {len(states)} initial states and --samples {settings.samples} make more than "
+            f"{_MOST_EPISODES} episodes.",
+            "Collect them in parts.",
+        )
     expert = settings.policy == "expert"
     operators = _operators_of_states(settings.operators, suite, len(states)) if expert else ("",) * len(states)
     groups: list[Group] = []

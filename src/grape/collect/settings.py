@@ -14,7 +14,8 @@ class CollectSettings:
         out: Folder to write; running again with the same settings resumes.
         suite: Suite of tasks: metaworld, toy, or one registered by a plugin.
         tasks: Tasks by index, range or name, e.g. "0,2", "0-3" or "drawer-open"; empty means all.
-        policy: "expert" for the suite's scripted experts, or a checkpoint folder.
+        policy: "expert" for the suite's scripted experts, or a checkpoint folder. On resumption its content must be
+            the same; where it lies may differ.
         initial_states: Initial states of every task by index, e.g. "0-47".
         samples: Rollouts from each initial state.
         temperature: Sampling temperature of the policy; 0 decodes greedily.
@@ -24,7 +25,7 @@ class CollectSettings:
         lanes: Episodes that run in lock-step with one batched decision. The last bits of log-probabilities can depend
             on the batch, so results are reproducible for equal lanes.
         workers: Simulator processes; changes the speed only. 0 means one a core.
-        timeout: Seconds of silence after which a worker counts as hung and is replaced.
+        timeout: Seconds of silence after which a worker counts as hung and is replaced; above 0, at most 1000000.
         display: Also record the larger picture for people, where the suite offers one (lossy).
         unnorm_key: Normalisation statistics to use, for checkpoints that hold several; empty picks the only one.
         dry_run: Print the plan and touch nothing.
@@ -33,7 +34,7 @@ class CollectSettings:
     out: Path = field(metadata={"identity": False})
     suite: str = "metaworld"
     tasks: str = ""
-    policy: str = "expert"
+    policy: str = field(default="expert", metadata={"identity": False})  # its hash is what counts
     initial_states: str = "0-47"
     samples: int = 1
     temperature: float = 0.7

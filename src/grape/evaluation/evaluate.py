@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grape.core.errors import SettingsError
+from grape.core.errors import CompatibilityError, SettingsError
 from grape.core.events import SILENT, Reporter
+from grape.core.files import content_hash
 from grape.core.provenance import read_provenance
-from grape.core.runs import open_run
-from grape.core.selections import format_numbers, parse_numbers
-from grape.evaluation.results import RESULTS_NAME, EvaluationResults, write_results
+from grape.core.runs import identity_of, open_run
+from grape.core.selections import MOST_NUMBERS, format_numbers, parse_numbers
+from grape.evaluation.results import RESULTS_NAME, EvaluationResults, read_results, write_results
 
 if TYPE_CHECKING:
     from grape.collect import CollectSettings
@@ -20,6 +21,8 @@ __all__ = ["EVALUATION_STATES_START", "EvaluateSettings", "run_evaluate"]
 
 EVALUATION_STATES_START = 100_000
 """Initial states from this index on are for evaluation; collection and demonstrations count from 0."""
+
+_DEFAULT_HOME = Path("runs") / "evaluate"
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,11 @@ class EvaluateSettings:
     'grape compare'. How many episodes a question needs: see docs/statistics.md.
 
     Attributes:
-        policy: "expert" for the suite's scripted experts, or a checkpoint folder.
+        policy: "expert" for the suite's scripted experts, or a checkpoint folder. On resumption its content must be
+            the same; where it lies may differ.
         out: Folder to write: results.json and the recorded episodes; running again with the same settings resumes.
+            Without it the folder is runs/evaluate/NAME-HASH: the policy's name, and eight digits that stand for the
+            settings and the policy's content, so the same command finds the same folder again.
         suite: Suite of tasks: metaworld, toy, or one registered by a plugin.
         tasks: Tasks by index, range or name, e.g. "0,2", "0-3" or "drawer-open"; empty means all.
         initial_states: Initial states of every task by index, e.g. "10,11-20"; empty means --episodes states from
@@ -45,14 +51,14 @@ class EvaluateSettings:
         seed: Seed of sampling and of the expert's noise; initial states do not depend on it.
         lanes: Episodes that run in lock-step with one batched decision.
         workers: Simulator processes; changes the speed only. 0 means one a core.
-        timeout: Seconds of silence after which a worker counts as hung and is replaced.
+        timeout: Seconds of silence after which a worker counts as hung and is replaced; above 0, at most 1000000.
         display: Also record the larger picture for people, where the suite offers one.
         unnorm_key: Normalisation statistics to use, for checkpoints that hold several; empty picks the only one.
         dry_run: Print the plan and touch nothing.
     """
 
-    policy: str
-    out: Path = field(metadata={"identity": False})
+    policy: str = field(metadata={"identity": False})  # its hash is what counts
+    out: Path | None = field(default=None, metadata={"identity": False})
     suite: str = "metaworld"
     tasks: str = ""
     initial_states: str = ""
@@ -73,6 +79,9 @@ class EvaluateSettings:
 def run_evaluate(settings: EvaluateSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
     """Roll the policy out into ``out/rollouts`` and write ``out/results.json``.
 
+    The policy is opened and checked before ``out`` is claimed, also where the work is done already: a policy that was
+    trained again in the same place must not get its predecessor's figures.
+
     Returns:
         Summary: ``success_rate``, ``interval``, ``episodes``, ``successes``, ``mean_steps``, ``tasks`` (the same
         figures by task name), ``seen_states`` (evaluated states that the policy's training data came from, by task),
@@ -80,11 +89,11 @@ def run_evaluate(settings: EvaluateSettings, reporter: Reporter = SILENT) -> Map
 
     Raises:
         SettingsError: A setting names nothing or makes no sense.
-        CompatibilityError: The policy does not fit the suite, or ``out`` belongs to another run.
+        CompatibilityError: The policy does not fit the suite, or ``out`` belongs to another run or another policy.
         SimulatorError: Episodes failed twice; what was finished is kept.
     """
     # Collection reaches simulators and policies: only this verb pays for importing them, not those who read results.
-    from grape.collect import run_collect
+    from grape.collect import open_policy, run_collect
     from grape.store import EpisodeStore
 
     states = _states(settings)
@@ -98,8 +107,7 @@ def run_evaluate(settings: EvaluateSettings, reporter: Reporter = SILENT) -> Map
             f"--policy {settings.policy}: no such checkpoint folder.",
             "Give 'expert' or a folder made by 'grape sft' or 'grape train' (its policy/ folder).",
         )
-    collect = _collect_settings(settings, states)
-    plan = run_collect(dataclasses.replace(collect, dry_run=True))
+    plan = run_collect(dataclasses.replace(_collect_settings(settings, states, Path()), dry_run=True))
     seen = _seen(settings, plan["tasks"], states)
     if seen:
         listed = "; ".join(f"{task} {text}" for task, text in seen.items())
@@ -108,12 +116,19 @@ def run_evaluate(settings: EvaluateSettings, reporter: Reporter = SILENT) -> Map
             "measures memory as well; for a fair figure leave out --initial-states and --first-state."
         )
     if settings.dry_run:
-        return {**plan, "initial_states": format_numbers(states), "seen_states": seen, "out": str(settings.out)}
-    run = open_run(settings.out, "evaluate", settings)
-    path = str(settings.out / RESULTS_NAME)
+        facts = {"initial_states": format_numbers(states), "seen_states": seen}
+        return {**plan, **facts, "out": str(settings.out or _DEFAULT_HOME)}
+    policy = open_policy(_collect_settings(settings, states, Path()))
+    policy_hash = policy.spec.policy_hash if policy else ""
+    out = settings.out or _default_out(settings, policy_hash)
+    collect = _collect_settings(settings, states, out / "rollouts")
+    run = open_run(out, "evaluate", settings, {"policy_hash": policy_hash})
+    path = str(out / RESULTS_NAME)
     if run.done is not None:
-        return {**run.done, "results": path}
-    run_collect(collect, reporter)
+        if read_results(out).policy_hash != policy_hash:
+            raise CompatibilityError(f"{path} is of another policy than {settings.policy}.", "Choose another --out.")
+        return {**run.done, "policy": settings.policy, "results": path}
+    run_collect(collect, reporter, policy=policy)
     metas = EpisodeStore.open(collect.out / "store").metas()
     results = EvaluationResults.from_episodes(
         metas,
@@ -121,7 +136,7 @@ def run_evaluate(settings: EvaluateSettings, reporter: Reporter = SILENT) -> Map
         temperature=0.0 if settings.policy == "expert" else settings.temperature,
         seed=settings.seed,
     )
-    write_results(settings.out, results)
+    write_results(out, results)
     facts = results.to_json()
     summary = {
         name: facts[name]
@@ -139,16 +154,28 @@ def _states(settings: EvaluateSettings) -> tuple[int, ...]:
     for name in ("episodes", "samples"):
         if getattr(settings, name) < 1:
             raise SettingsError(f"--{name} is {getattr(settings, name)}.", "It must be at least 1.")
+    if settings.episodes > MOST_NUMBERS:
+        raise SettingsError(f"--episodes is {settings.episodes}.", f"It must be at most {MOST_NUMBERS}.")
     if settings.first_state < 0:
         raise SettingsError(f"--first-state is {settings.first_state}.", "It must not be negative.")
     return tuple(range(settings.first_state, settings.first_state + settings.episodes))
 
 
-def _collect_settings(settings: EvaluateSettings, states: tuple[int, ...]) -> "CollectSettings":
+def _default_out(settings: EvaluateSettings, policy_hash: str) -> Path:
+    """Folder of an evaluation that was given none: a function of what is measured."""
+    name = "expert"
+    if settings.policy != "expert":
+        folder = Path(settings.policy).resolve()
+        name = "-".join(part for part in (folder.parent.name, folder.name) if part)
+    digits = content_hash({"settings": identity_of(settings), "policy_hash": policy_hash})[:8]
+    return _DEFAULT_HOME / f"{name}-{digits}"
+
+
+def _collect_settings(settings: EvaluateSettings, states: tuple[int, ...], out: Path) -> "CollectSettings":
     from grape.collect import CollectSettings
 
     return CollectSettings(
-        out=settings.out / "rollouts",
+        out=out,
         suite=settings.suite,
         tasks=settings.tasks,
         policy=settings.policy,
