@@ -30,6 +30,18 @@ def test_help_of_every_verb_is_a_page_to_work_from(verb: str, capsys: pytest.Cap
         (["collect", "--out", "x", "--suite", "toy", "--operators", "clan"], "Did you mean 'clean'"),
         (["collect", "--out", "x", "--suite", "toy", "--initial-states", "5-1"], "backwards"),
         (["collect", "--out", "x", "--config", "nowhere.yaml"], "does not exist"),
+        (["collect", "--out", "x", "--suite", "toy", "--initial-states", "0-99999999999"], "more than 10000000"),
+        (["collect", "--out", "x", "--suite", "toy", "--samples", "99999999"], "more than 1000000 episodes"),
+        (["collect", "--out", "x", "--suite", "toy", "--workers", "-1"], "--workers is -1"),
+        (["collect", "--out", "x", "--suite", "toy", "--timeout", "-1"], "--timeout is -1"),
+        (["collect", "--out", "x", "--suite", "toy", "--timeout", "0"], "--timeout is 0"),
+        (["collect", "--out", "x", "--suite", "toy", "--timeout", "nan"], "--timeout is nan"),
+        (["collect", "--out", "x", "--suite", "toy", "--timeout", "inf"], "--timeout is inf"),
+        (["collect", "--out", "x", "--suite", "toy", "--temperature", "nan"], "--temperature is nan"),
+        (["collect", "--out", "x", "--suite", "toy", "--temperature", "inf"], "--temperature is inf"),
+        (["evaluate", "--policy", "expert", "--suite", "toy", "--temperature", "nan"], "--temperature is nan"),
+        (["evaluate", "--policy", "expert", "--suite", "toy", "--workers", "-2"], "--workers is -2"),
+        (["evaluate", "--policy", "expert", "--suite", "toy", "--episodes", "99999999999"], "--episodes is"),
     ],
 )
 def test_mistakes_end_with_a_sentence_and_code_two(
@@ -72,3 +84,19 @@ def test_json_is_alone_on_standard_output_and_yaml_gives_defaults(tmp_path) -> N
 def test_overview_and_version_need_no_heavy_imports() -> None:
     code = "import sys; from grape.cli.main import main; main([]); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_an_output_that_is_a_file_is_told_without_traceback(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert main(["collect", "--suite", "toy", "--out", str(tmp_path / "file")]) == 2
+    assert "is a file" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_other_errors_of_the_system_become_a_sentence(monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(name: str, arguments: list[str]) -> int:
+        raise PermissionError(13, "Permission denied", "/somewhere")
+
+    monkeypatch.setattr("grape.cli.main._dispatch", refuse)
+    assert main(["collect"]) == 1
+    assert "/somewhere: Permission denied" in capsys.readouterr().err

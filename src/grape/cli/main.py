@@ -58,7 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _fail(f"The disk is full: {error}.\n  -> Free space and run the same command again: it resumes.", 1)
         if isinstance(error, BrokenPipeError):
             return 1
-        raise
+        what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        return _fail(
+            f"The system refused a file or connection: {what}.\n"
+            "  -> Check the path and its permissions. What was finished is kept: run the same command again.",
+            1,
+        )
 
 
 def _dispatch(name: str, arguments: list[str]) -> int:
