@@ -1,7 +1,7 @@
 """The verb ``loop``: from a policy (or nothing) to an aligned policy and a report."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,12 @@ from grape.core.errors import NoPairsError
 from grape.core.events import SILENT, Reporter, append_event
 from grape.core.files import write_json
 from grape.core.runs import open_run
+from grape.core.selections import format_numbers
 from grape.envs.registry import get_suite, select_tasks
 from grape.evaluation import gate_decision, pair_results, read_results, run_compare, run_evaluate
 from grape.loop.checks import check_settings
+from grape.loop.cloning import compare_cloning
+from grape.loop.plan import plan_loop
 from grape.loop.settings import LoopSettings
 from grape.loop.stages import Stages
 from grape.preferences import run_pair, run_score
@@ -41,7 +44,7 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
 
     Returns:
         Summary: the policies with their validation success, the comparison of first and last policy on the test
-        states, paths of the final policy and of the report.
+        states, filtered cloning beside them where asked for, paths of the final policy and of the report.
 
     Raises:
         GrapeError: A stage failed; what was finished is kept and the same command goes on from there.
@@ -51,11 +54,12 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
     check_settings(settings, suite, tasks)
     stages = Stages(settings)
     if settings.dry_run:
-        return _plan(settings, stages, reporter, len(tasks))
+        return plan_loop(settings, tasks, reporter)
     run = open_run(settings.out, "loop", settings)
-    if run.done is not None and run.done["iterations"] >= settings.iterations:
+    if run.done is not None and _covers(run.done, settings):
         return run.done
     first = _first_policy(settings, stages, reporter)
+    trained: Path | None = None  # by iteration 1
     entries: list[dict[str, Any]] = [_entry(first, settings.out, accepted=True, verdict="starting point")]
     incumbent = first
     for iteration in range(1, settings.iterations + 1):
@@ -66,6 +70,7 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
             reporter.warn(f"Iteration {iteration}: {verdict} The loop stops here.")
             entries[-1]["stopped"] = verdict
             break
+        trained = trained or candidate.policy
         entries.append(_entry(candidate, settings.out, accepted=accepted, verdict=verdict))
         reporter.info(
             f"{candidate.label}: success {entries[-1]['success_rate']:.2f} on the validation states; {verdict}"
@@ -80,11 +85,21 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
         "iterations": settings.iterations,
         "policies": entries,
         "policy": _relative(incumbent.policy, settings.out),
-        "test": {"before": f"test/{first.slug}", "after": f"test/{incumbent.slug}"},
+        "test": {
+            "before": f"test/{first.slug}",
+            "after": f"test/{incumbent.slug}",
+            "labels": [first.label, incumbent.label],
+            "states": format_numbers(tuple(stages.test_states)),
+        },
         "comparison": comparison,
         "commands": ["grape loop --config settings.yaml --out AGAIN"],
         "versions": dict(suite.versions()),
     }
+    if settings.compare_cloning:
+        summary["arms"] = []
+        if trained is not None and settings.train.method != "filtered-bc":
+            method = settings.train.method
+            summary["arms"] = compare_cloning(stages, first.policy, entries[0], trained, method, reporter)
     write_json(settings.out / "loop.json", summary)
     if settings.report:
         from grape.report import ReportSettings, run_report
@@ -92,6 +107,11 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
         summary |= {"report": str(run_report(ReportSettings(run=settings.out), reporter)["report"])}
     run.finish(summary)
     return summary
+
+
+def _covers(done: Summary, settings: LoopSettings) -> bool:
+    """Whether a complete run holds all that is asked for now."""
+    return done["iterations"] >= settings.iterations and ("arms" in done or not settings.compare_cloning)
 
 
 def _first_policy(settings: LoopSettings, stages: Stages, reporter: Reporter) -> _Incumbent:
@@ -166,21 +186,3 @@ def _entry(policy: _Incumbent, root: Path, *, accepted: bool, verdict: str) -> d
 def _relative(path: Path, root: Path) -> str:
     """``path`` as seen from the run's folder where it lies inside, so that a run can be moved."""
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
-
-
-def _plan(settings: LoopSettings, stages: Stages, reporter: Reporter, n_tasks: int) -> Summary:
-    """The stages and what they cost at most, without touching the disk."""
-    rows: list[dict[str, Any]] = []
-    if not settings.policy:
-        rows.append({"stage": "demonstrations"} | dict(run_collect(replace(stages.demonstrations(), dry_run=True))))
-        rows.append({"stage": "sft", "epochs": settings.sft.epochs})
-    rows.append({"stage": "validation", "episodes": settings.validation_states * n_tasks})
-    for iteration in range(1, settings.iterations + 1):
-        episodes = settings.states_per_iteration * settings.collect.samples * n_tasks
-        rows.append({"stage": f"iteration {iteration}: collect", "episodes": episodes})
-        rows.append({"stage": f"iteration {iteration}: score, pair, train"})
-        rows.append({"stage": f"iteration {iteration}: validation", "episodes": settings.validation_states * n_tasks})
-    rows.append({"stage": "test of the first and the last policy", "episodes": 2 * settings.test_states * n_tasks})
-    for row in rows:
-        reporter.info(f"{row['stage']}: {row.get('episodes', '')} episodes" if "episodes" in row else row["stage"])
-    return {"dry_run": True, "stages": rows, "episodes": sum(row.get("episodes", 0) for row in rows)}

@@ -1,13 +1,13 @@
 """What ``grape loop`` and ``grape demo`` can be told."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from grape.collect.settings import CollectSettings
 from grape.preferences import PairSettings, ScoreSettings
 from grape.training.settings import SftSettings, TrainSettings
 
-__all__ = ["DECIDED_BY_LOOP", "LoopSettings"]
+__all__ = ["DECIDED_BY_LOOP", "LoopSettings", "out_of_seed"]
 
 UNSET = Path("decided-by-the-loop")
 
@@ -43,6 +43,9 @@ class LoopSettings:
         test_states: Initial states a task on which the first and the last policy are compared at the end.
         gate: Keep the old policy if the new one is significantly worse on the validation states.
         gate_alpha: Significance level of the gate (one-sided).
+        compare_cloning: Also train filtered behaviour cloning on the rollouts of iteration 1 and measure it on the
+            test states beside the policy of iteration 1: the same start, the same rollouts, two ways of using them.
+            Changes nothing else; without effect where train.method is filtered-bc itself.
         report: Write report.html at the end.
         seed: Seed of the whole run; every stage derives its own from it.
         demonstrations: Settings of the demonstrations (as for grape collect).
@@ -66,6 +69,7 @@ class LoopSettings:
     test_states: int = 50
     gate: bool = True
     gate_alpha: float = 0.05
+    compare_cloning: bool = field(default=False, metadata={"identity": False})
     report: bool = field(default=True, metadata={"identity": False})
     seed: int = 0
     demonstrations: CollectSettings = CollectSettings(out=UNSET)
@@ -75,3 +79,13 @@ class LoopSettings:
     pair: PairSettings = PairSettings(scores=UNSET, out=UNSET)
     train: TrainSettings = TrainSettings(pairs=UNSET, policy=UNSET, out=UNSET)
     dry_run: bool = field(default=False, metadata={"identity": False})
+
+
+def out_of_seed(settings: LoopSettings, default: Path) -> LoopSettings:
+    """Give every seed but 0 a folder of its own, ``default`` with the seed at its end, unless ``out`` was chosen.
+
+    So ``--seed 1`` after a first run is another run beside it, not a clash with it.
+    """
+    if settings.out != default or settings.seed == 0:
+        return settings
+    return replace(settings, out=default.with_name(f"{default.name}-{settings.seed}"))

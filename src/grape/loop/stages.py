@@ -134,6 +134,24 @@ class Stages:
             seed=self._seed("train", iteration),
         )
 
+    @property
+    def cloning_folder(self) -> Path:
+        """Folder of filtered cloning on the first iteration's rollouts."""
+        return self.root / "cloning"
+
+    def cloning_pair(self) -> PairSettings:
+        """The first iteration's pairs and those of initial states where all succeeded: cloning can use them, too."""
+        return replace(self.pair(1), out=self.cloning_folder / "pair", require_mixed_outcomes=False)
+
+    def cloning_train(self, policy: Path) -> TrainSettings:
+        """The first iteration's training, but imitating the chosen sides that succeeded."""
+        return replace(
+            self.train(1, policy),
+            pairs=self.cloning_folder / "pair",
+            out=self.cloning_folder / "train",
+            method="filtered-bc",
+        )
+
     def validate(self, policy: Path, out: Path) -> EvaluateSettings:
         """Evaluation on the gate's states."""
         return self._evaluate(policy, out, self.validation_states)

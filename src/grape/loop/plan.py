@@ -1,0 +1,123 @@
+"""What a loop will cost at most, from its settings alone."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from grape.collect import run_collect
+from grape.core.events import Reporter
+from grape.core.tasks import Task
+from grape.loop.settings import LoopSettings
+from grape.loop.stages import Stages
+from grape.preferences import PairSettings
+from grape.training.settings import TrainSettings
+
+__all__ = ["plan_loop"]
+
+Row = dict[str, Any]
+
+# Key in the plan, and its column for people. All are upper bounds: episodes end early, initial states give no pairs.
+_COLUMNS = {
+    "episodes": "episodes",
+    "decisions_at_most": "decisions",
+    "episodes_to_score": "scored",
+    "pairs_at_most": "pairs",
+    "updates_at_most": "updates",
+    "frames_at_most": "frames",
+}
+
+
+def plan_loop(settings: LoopSettings, tasks: Sequence[Task], reporter: Reporter) -> Mapping[str, Any]:
+    """The stages in order and their cost, without touching the disk.
+
+    Returns:
+        ``stages``, one mapping each with ``stage`` and what applies to it of ``episodes`` (simulated),
+        ``decisions_at_most`` (of the policy or expert in the simulator), ``episodes_to_score``, ``pairs_at_most``,
+        ``updates_at_most`` and ``frames_at_most`` (steps through the network with a gradient, over all epochs); the
+        same keys at the top are the totals.
+    """
+    rows = _rows(settings, Stages(settings), tasks)
+    totals = {key: sum(row.get(key, 0) for row in rows) for key in _COLUMNS}
+    table = [("", *_COLUMNS.values())]
+    table += [
+        (row["stage"], *(_number(row.get(key)) for key in _COLUMNS)) for row in [*rows, {"stage": "all", **totals}]
+    ]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for name, *numbers in table:
+        reporter.info("  ".join([name.ljust(widths[0]), *map(str.rjust, numbers, widths[1:])]).rstrip())
+    reporter.info("Each is the most it can be; a frame is one step of an episode that the network learns from once.")
+    return {"dry_run": True, "stages": rows, **totals}
+
+
+def _rows(settings: LoopSettings, stages: Stages, tasks: Sequence[Task]) -> list[Row]:
+    longest = max(task.max_steps for task in tasks)
+
+    def evaluation(stage: str, states: range) -> Row:
+        decisions = len(states) * sum(task.max_steps for task in tasks)
+        return {"stage": stage, "episodes": len(states) * len(tasks), "decisions_at_most": decisions}
+
+    rows: list[Row] = []
+    if not settings.policy:
+        plan = run_collect(replace(stages.demonstrations(), dry_run=True))
+        rows.append(_collection("demonstrations", plan))
+        rows.append(_sft(settings, plan["decisions_at_most"]))
+    rows.append(evaluation("validation of the first policy", stages.validation_states))
+    states = settings.states_per_iteration * len(tasks)
+    pairs = _pairs(settings.pair, settings.collect.samples, states)
+    for number in range(1, settings.iterations + 1):
+        # Any policy has the same plan; "expert" needs no checkpoint, which may not exist yet.
+        plan = run_collect(replace(stages.collect(number, Path("expert")), operators="clean", dry_run=True))
+        rows.append(_collection(f"iteration {number}: collect", plan))
+        rows.append({"stage": f"iteration {number}: score", "episodes_to_score": plan["episodes"]})
+        rows.append({"stage": f"iteration {number}: pair", "pairs_at_most": pairs})
+        rows.append(_training(f"iteration {number}: train", settings.train, pairs, longest))
+        rows.append(evaluation(f"iteration {number}: validation", stages.validation_states))
+    rows.append(evaluation("test of the first policy", stages.test_states))
+    rows.append(evaluation("test of the last policy", stages.test_states))
+    if settings.compare_cloning and settings.train.method != "filtered-bc":
+        cloning = stages.cloning_train(Path(settings.policy or settings.out))
+        rows.append({"stage": "cloning: pair", "pairs_at_most": pairs})
+        rows.append(_training("cloning: train", cloning, pairs, longest))
+        rows.append(evaluation("cloning: validation", stages.validation_states))
+        rows.append(evaluation("cloning: test", stages.test_states))
+        if settings.iterations > 1:
+            rows.append(evaluation("test of iteration 1's policy", stages.test_states))
+    return rows
+
+
+def _collection(stage: str, plan: Mapping[str, Any]) -> Row:
+    return {"stage": stage, "episodes": plan["episodes"], "decisions_at_most": plan["decisions_at_most"]}
+
+
+def _sft(settings: LoopSettings, decisions: int) -> Row:
+    """Every decision of the demonstrations, every epoch."""
+    sft = settings.sft
+    updates = sft.max_updates or sft.epochs * math.ceil(decisions / sft.batch_size)
+    frames = updates * sft.batch_size if sft.max_updates else sft.epochs * decisions
+    return {"stage": "supervised fine-tuning", "updates_at_most": updates, "frames_at_most": frames}
+
+
+def _pairs(settings: PairSettings, samples: int, states: int) -> int:
+    """Pairs from ``states`` initial states with ``samples`` rollouts each."""
+    each = 1 if settings.mode == "best-worst" else min(settings.m, samples // 2)
+    if settings.max_pairs_per_state is not None:
+        each = min(each, settings.max_pairs_per_state)
+    return each * states if settings.max_pairs is None else min(each * states, settings.max_pairs)
+
+
+def _training(stage: str, settings: TrainSettings, pairs: int, longest: int) -> Row:
+    """Both sides of every pair, every epoch; cloning sees the chosen side alone."""
+    # Methods that cut pairs into steps round the steps an update holds, by at most half a pair.
+    per_update = settings.pairs_per_update - (0 if settings.method == "tpo" else 0.5)
+    updates = settings.epochs * math.ceil(pairs / per_update)
+    if settings.max_updates:
+        updates = min(updates, settings.max_updates)
+    sides = 1 if settings.method == "filtered-bc" else 2
+    compared = min(pairs * settings.epochs, updates * settings.pairs_per_update)
+    return {"stage": stage, "updates_at_most": updates, "frames_at_most": compared * sides * longest}
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"

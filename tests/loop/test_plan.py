@@ -1,0 +1,72 @@
+"""What a dry run promises."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grape.core.events import SilentReporter
+from grape.core.settings import read_yaml, settings_from_dict
+from grape.loop import LoopSettings, out_of_seed, run_loop
+
+TINY = read_yaml(Path(__file__).parent / "tiny.yaml")
+
+
+class Listener(SilentReporter):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def info(self, message: str) -> None:
+        self.lines.append(message)
+
+
+def plan(reporter: SilentReporter | None = None, **changes: Any) -> dict[str, Any]:
+    settings = settings_from_dict(LoopSettings, TINY | changes | {"dry_run": True}, LoopSettings(out=Path("run")))
+    return dict(run_loop(settings, reporter or SilentReporter()))
+
+
+def stage(found: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(row for row in found["stages"] if row["stage"] == name)
+
+
+def test_every_stage_has_its_cost() -> None:
+    found = plan()
+    demonstrations = stage(found, "demonstrations")
+    assert demonstrations["episodes"] == 24
+    assert stage(found, "supervised fine-tuning")["frames_at_most"] == 6 * demonstrations["decisions_at_most"]
+    assert stage(found, "iteration 1: collect")["episodes"] == 2 * 4 * 4
+    assert stage(found, "iteration 1: score")["episodes_to_score"] == 2 * 4 * 4
+    assert stage(found, "iteration 1: pair")["pairs_at_most"] == 2 * 4 * 2  # four samples give two pairs
+    assert stage(found, "iteration 2: train")["updates_at_most"] == 8
+    assert stage(found, "cloning: test")["episodes"] == 2 * 4
+    for total in ("episodes", "decisions_at_most", "pairs_at_most", "updates_at_most", "frames_at_most"):
+        assert found[total] == sum(row.get(total, 0) for row in found["stages"]) > 0
+
+
+@pytest.mark.parametrize("changes", [{"compare_cloning": False}, {"train": {"method": "filtered-bc"}}])
+def test_cloning_is_not_planned_where_it_says_nothing(changes: dict[str, Any]) -> None:
+    assert not [row for row in plan(**changes)["stages"] if "cloning" in row["stage"]]
+
+
+def test_limits_of_pairs_and_updates_lower_the_plan() -> None:
+    found = plan(pair={"max_pairs": 5}, train={"max_updates": 2}, sft={"max_updates": 3, "batch_size": 8})
+    assert stage(found, "iteration 1: pair")["pairs_at_most"] == 5
+    assert stage(found, "iteration 1: train")["updates_at_most"] == 2
+    assert stage(found, "supervised fine-tuning")["frames_at_most"] == 24
+
+
+def test_people_get_one_aligned_line_a_stage() -> None:
+    listener = Listener()
+    found = plan(listener)
+    head, *rows = listener.lines[: len(found["stages"]) + 2]
+    assert rows[-1].startswith("all ")
+    end = head.index("episodes") + len("episodes")
+    assert all(row[:end].rstrip()[-1].isdigit() for row in rows if "collect" in row or row.startswith("all "))
+    assert all(len(row) <= 100 for row in rows)
+
+
+def test_seeds_have_folders_of_their_own() -> None:
+    default = Path("runs/demo")
+    assert out_of_seed(LoopSettings(out=default), default).out == default
+    assert out_of_seed(LoopSettings(out=default, seed=7), default).out == Path("runs/demo-7")
+    assert out_of_seed(LoopSettings(out=Path("mine"), seed=7), default).out == Path("mine")
