@@ -1,15 +1,18 @@
 import hashlib
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from grape.collect import CollectSettings, run_collect
+from grape.collect import CollectSettings, open_policy, run_collect
 from grape.collect.collect import check_policy
 from grape.core.errors import CompatibilityError
+from grape.core.trajectories import Observation
 from grape.envs.registry import get_suite
-from grape.policies.base import PolicySpec
+from grape.policies.base import ActionBatch, PolicySpec
 from grape.store import EpisodeStore
 
 
@@ -70,3 +73,41 @@ def test_a_policy_with_another_contract_is_refused(dim: int, gripper: str) -> No
     spec = PolicySpec(dim, 64, gripper, "toy", "hash", "hash")
     with pytest.raises(CompatibilityError):
         check_policy(spec, get_suite("toy").action_space, "policy")
+
+
+class Still:
+    """A policy that stays where it is."""
+
+    def __init__(self, policy_hash: str) -> None:
+        self.spec = PolicySpec(7, 64, "+1 closes", "toy", policy_hash, "road")
+
+    def prompt(self, instruction: str) -> str:
+        return instruction
+
+    def act(
+        self, observations: Sequence[Observation], *, temperature: float = 0.0, seeds: Sequence[int] | None = None
+    ) -> ActionBatch:
+        zeros = np.zeros((len(observations), 7))
+        return ActionBatch(zeros.astype(np.float32), zeros.astype(np.int32), zeros.astype(np.float32))
+
+
+def test_a_policy_counts_by_its_content_not_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(path: str, policy_hash: str) -> dict[str, object]:
+        settings = CollectSettings(
+            out=tmp_path / "run", suite="toy", tasks="0", initial_states="0-1", workers=1, policy=path
+        )
+        return dict(run_collect(settings, policy=Still(policy_hash)))
+
+    first = run("here", "one")
+    monkeypatch.setattr("grape.collect.collect.WorkerPool", None)
+    assert run("there", "one") == {**first, "policy": "there"}
+    with pytest.raises(CompatibilityError, match=r"inputs\.policy_hash"):
+        run("here", "two")
+    with pytest.raises(CompatibilityError, match=r"inputs\.policy_hash"):
+        run_collect(CollectSettings(out=tmp_path / "run", suite="toy", tasks="0", initial_states="0-1"))
+
+
+def test_a_broken_module_of_ours_is_not_blamed_on_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "grape.policies.openvla", None)
+    with pytest.raises(ModuleNotFoundError, match=r"grape\.policies"):
+        open_policy(CollectSettings(out=tmp_path / "run", suite="toy", policy=str(tmp_path)))
