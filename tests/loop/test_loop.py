@@ -58,6 +58,24 @@ def test_a_loop_leaves_policies_pairs_and_a_verdict(reference: tuple[Path, dict[
 
 
 @pytest.mark.slow
+def test_cloning_has_the_same_start_rollouts_and_test_states(
+    reference: tuple[Path, dict[str, object], float],
+) -> None:
+    out, summary, _ = reference
+    arm = summary["arms"][0]  # type: ignore[index]
+    done = {name: json.loads((out / name / "done.json").read_text()) for name in ("cloning/train", "iteration-1/train")}
+    assert done["cloning/train"]["method"] == "filtered-bc"
+    assert done["cloning/train"]["start_policy_hash"] == done["iteration-1/train"]["start_policy_hash"]
+    own, clone = (json.loads((out / row["evaluation"] / "results.json").read_text()) for row in arm["test"])
+    states = [[(row["task"], row["initial_state"]) for row in found["per_episode"]] for found in (own, clone)]
+    assert states[0] == states[1]
+    assert {state for _, state in states[0]} == {100_000, 100_001, 100_002, 100_003}
+    assert own["policy_hash"] == done["iteration-1/train"]["policy_hash"]
+    assert clone["policy_hash"] == done["cloning/train"]["policy_hash"]
+    assert arm["comparison"]["pairs"] == len(states[0])
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_killing_it_anywhere_changes_no_byte(reference: tuple[Path, dict[str, object], float], tmp_path: Path) -> None:
     expected, _, seconds = reference

@@ -131,7 +131,9 @@ def read_contents(root: Path) -> RunContents:
             "Give a folder that holds output of grape loop, collect, score, pair, train or evaluate.",
         )
     settings = _settings_of(root, folders)
-    rounds = tuple(_read_round(found, root, reader) for found in group_rounds(folders))
+    beside = {str(arm.get("folder")) for arm in _mappings(loop.get("arms"))}
+    own = tuple(folder for folder in folders if folder.name.partition("/")[0] not in beside)
+    rounds = tuple(_read_round(found, root, reader) for found in group_rounds(own))
     arms = _read_arms(root, folders, loop, reader)
     before, after = _test_policies(root, loop, arms, reader)
     paired = {item.round.collect.path for item in rounds if item.round.collect is not None}
