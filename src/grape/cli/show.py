@@ -15,6 +15,7 @@ __all__ = [
     "show_fields",
     "show_loop",
     "show_tasks",
+    "show_training",
 ]
 
 Summary = Mapping[str, Any]
@@ -66,14 +67,65 @@ def show_comparison(summary: Summary, console: Console) -> None:
     console.print(summary["sentence"], markup=False, highlight=False, soft_wrap=True)
 
 
+def show_training(summary: Summary, console: Console) -> None:
+    """What was trained on, the last update's metrics, and where the policy is."""
+    facts = [name for name, value in summary.items() if isinstance(value, int) and not isinstance(value, bool)]
+    show_fields(summary, console, "method", *facts)
+    metrics = summary.get("metrics") or {}
+    if metrics:
+        console.print("last update:", highlight=False)
+        show_fields(
+            {f"  {name}": value for name, value in metrics.items()}, console, *(f"  {name}" for name in metrics)
+        )
+    for name, value in (summary.get("holdout") or {}).items():
+        show_fields({f"held-out {name}": value}, console, f"held-out {name}")
+    show_fields(summary, console, "policy")
+
+
 def show_loop(summary: Summary, console: Console) -> None:
-    """Table of the policies, the headline and the report's path."""
+    """Test and validation tables, the verdicts and the report's path."""
     table = Table(title="validation states (the gate's)")
     for column in ("policy", "success", "95 % interval", "gate"):
         table.add_column(column, justify="right" if column in ("success", "95 % interval") else "left")
     for entry in summary["policies"]:
         table.add_row(entry["label"], percent(entry["success_rate"]), interval(entry["interval"]), entry["verdict"])
+    test, comparison = summary["test"], summary["comparison"]
+    first, last = test.get("labels", ("first policy", "last policy"))
+    _show_test(comparison, f"test states {test.get('states', '')}".rstrip(), first, last, console)
+    console.print(f"A: {first}, B: {last}.", markup=False, highlight=False)
+    show_comparison(comparison, console)
     console.print(table)
-    console.print("Test states, first policy (A) against last (B):", highlight=False)
-    show_comparison(summary["comparison"], console)
+    for arm in summary.get("arms", ()):
+        _show_arm(arm, console)
     show_fields(summary, console, "policy", "report")
+
+
+def _show_test(comparison: Summary, title: str, first: str, last: str, console: Console) -> None:
+    """Success of the first and the last policy by task, with a last row for all."""
+    table = Table(title=f"{title} (nothing was learned or decided on them)")
+    table.add_column("task")
+    for column in ("episodes", first, "95 % interval", last, "95 % interval"):
+        table.add_column(column, justify="right")
+    for name, row in [*comparison["tasks"].items(), ("all", comparison)]:
+        if name == "all":
+            table.add_section()
+        rates = [
+            text
+            for side in ("a", "b")
+            for text in (percent(row[side]["success_rate"]), interval(row[side]["interval"]))
+        ]
+        table.add_row(name, str(row["pairs"]), *rates)
+    console.print(table)
+
+
+def _show_arm(arm: Summary, console: Console) -> None:
+    """Another way of using the same rollouts, beside the loop's own."""
+    table = Table(title=f"the same start and rollouts, with {arm['label']} (test states)")
+    for column in ("policy", "success", "95 % interval", "episodes"):
+        table.add_column(column, justify="left" if column == "policy" else "right")
+    for row in arm["test"]:
+        table.add_row(row["label"], percent(row["success_rate"]), interval(row["interval"]), str(row["episodes"]))
+    console.print(table)
+    own, other = (row["label"] for row in arm["test"])
+    console.print(f"A: {other}, B: {own}.", markup=False, highlight=False)
+    show_comparison(arm["comparison"], console)

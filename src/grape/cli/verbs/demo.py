@@ -3,15 +3,25 @@
 from pathlib import Path
 
 import grape.loop
-from grape.cli.show import show_loop
+from grape.cli.show import Summary, show_loop
 from grape.cli.verb import Verb
-from grape.loop import LoopSettings, run_loop
+from grape.core.events import Reporter
+from grape.loop import LoopSettings, out_of_seed, run_loop
+
+
+def _run(settings: LoopSettings, reporter: Reporter) -> Summary:
+    return run_loop(out_of_seed(settings, Path("runs/demo")), reporter)
+
 
 VERB = Verb(
     name="demo",
     settings=LoopSettings,
-    run=run_loop,
+    run=_run,
     show=show_loop,
     defaults=Path(grape.loop.__file__).parent / "recipes" / "metaworld-nano.yaml",
-    examples=("grape demo", "grape demo --seed 7 --out runs/demo-7"),
+    examples=(
+        "grape demo                            (writes runs/demo)",
+        "grape demo --seed 7                   (writes runs/demo-7)",
+        "grape demo --seed 7 --out elsewhere",
+    ),
 )
