@@ -93,9 +93,7 @@ def _check_numbers(settings: LoopSettings) -> None:
                 f"--{name.replace('_', '-')} is {getattr(settings, name)}.", f"It must be at least {low}."
             )
     if not 0 < settings.gate_alpha < 0.5:
-        raise SettingsError(
-            f"--gate-alpha is {settings.gate_alpha}.", "Choose a number between 0 and 0.5, e.g. 0.05; --no-gate."
-        )
+        raise SettingsError(f"--gate-alpha is {settings.gate_alpha}.", "Choose a number between 0 and 0.5, e.g. 0.05.")
 
 
 def _check_states(stages: Stages, suite: Suite, tasks: Sequence[Task]) -> None:
