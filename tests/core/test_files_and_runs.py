@@ -150,11 +150,3 @@ def test_a_file_is_no_output_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(SettingsError, match="is a file"):
             open_run(path, "score", Settings())
-
-
-def test_folders_of_older_versions_are_joined(tmp_path: Path) -> None:
-    old = {"verb": "score", "settings": {"rate": 1.0, "workers": 3}, "inputs": {}}
-    write_json(tmp_path / "run.json", old)
-    open_run(tmp_path, "score", Settings(), {"recorded since": "x"})
-    with pytest.raises(CompatibilityError, match=r"settings\.rate"):
-        open_run(tmp_path, "score", Settings(rate=2.0), {"recorded since": "x"})

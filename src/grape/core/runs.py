@@ -58,8 +58,7 @@ def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] |
         verb: The verb's name.
         settings: The resolved settings, saved as ``settings.yaml``. Fields whose dataclass metadata holds
             ``{"identity": False}`` (paths of outputs, worker counts, verbosity) may differ on resumption.
-        identity: Further values that must agree on resumption, e.g. hashes of inputs. Values that the folder does
-            not name, because an older version made it, are not compared.
+        identity: Further values that must agree on resumption, e.g. hashes of inputs.
 
     Returns:
         The folder. Other processes are kept out of it until this object is gone.
@@ -73,7 +72,7 @@ def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] |
     lock = _lock(path)
     marker = path / "run.json"
     if marker.exists():
-        found = _as_of_today(read_json(marker), settings, wanted["inputs"])
+        found = read_json(marker)
         if content_hash(found) != content_hash(wanted):
             raise CompatibilityError(
                 f"{path} holds results of another run: {_difference(found, wanted)}.",
@@ -111,32 +110,6 @@ def identity_of(settings: Any) -> Any:
             if item.metadata.get("identity", True)
         }
     return settings_to_dict(settings)
-
-
-def _as_of_today(found: Any, settings: Any, inputs: Mapping[str, Any]) -> Any:
-    """What a folder is, without settings that no longer count and with inputs that were not recorded when it was made.
-
-    So a folder that an older version made can be resumed.
-    """
-    if not isinstance(found, dict) or not isinstance(found.get("inputs"), dict):
-        return found
-    return {
-        **found,
-        "settings": _without_free(found.get("settings"), settings),
-        "inputs": {**inputs, **found["inputs"]},
-    }
-
-
-def _without_free(found: Any, settings: Any) -> Any:
-    if not dataclasses.is_dataclass(settings) or not isinstance(found, dict):
-        return found
-    kept = dict(found)
-    for item in dataclasses.fields(settings):
-        if not item.metadata.get("identity", True):
-            kept.pop(item.name, None)
-        elif item.name in kept:
-            kept[item.name] = _without_free(kept[item.name], getattr(settings, item.name))
-    return kept
 
 
 def _difference(found: Any, wanted: Any, where: str = "") -> str:

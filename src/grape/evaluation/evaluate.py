@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grape.core.errors import CompatibilityError, SettingsError
+from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash
 from grape.core.provenance import read_provenance
 from grape.core.runs import identity_of, open_run
 from grape.core.selections import MOST_NUMBERS, format_numbers, parse_numbers
-from grape.evaluation.results import RESULTS_NAME, EvaluationResults, read_results, write_results
+from grape.evaluation.results import RESULTS_NAME, EvaluationResults, write_results
 
 if TYPE_CHECKING:
     from grape.collect import CollectSettings
@@ -125,8 +125,6 @@ def run_evaluate(settings: EvaluateSettings, reporter: Reporter = SILENT) -> Map
     run = open_run(out, "evaluate", settings, {"policy_hash": policy_hash})
     path = str(out / RESULTS_NAME)
     if run.done is not None:
-        if read_results(out).policy_hash != policy_hash:
-            raise CompatibilityError(f"{path} is of another policy than {settings.policy}.", "Choose another --out.")
         return {**run.done, "policy": settings.policy, "results": path}
     run_collect(collect, reporter, policy=policy)
     metas = EpisodeStore.open(collect.out / "store").metas()
