@@ -34,10 +34,12 @@ def score_sets(draw: st.DrawFn) -> list[Score]:
     st.booleans(),
     st.integers(0, 9),
     st.sampled_from([0.0, 0.7]),
+    st.booleans(),
 )
-def test_invariants(scores, mode, m, mixed, seed, margin) -> None:
+def test_invariants(scores, mode, m, mixed, seed, margin, succeed) -> None:
     by_id = {score.episode_id: score for score in scores}
-    groups, census = make_pairs(scores, mode=mode, m=m, margin=margin, require_mixed_outcomes=mixed, seed=seed)
+    wishes = {"margin": margin, "require_mixed_outcomes": mixed, "chosen_must_succeed": succeed}
+    groups, census = make_pairs(scores, mode=mode, m=m, seed=seed, **wishes)
     pairs = [pair for group in groups for pair in group]
     assert len({pair.pair_id for pair in pairs}) == len(pairs)
     assert sum(item.pairs for item in census.values()) == len(pairs)
@@ -54,13 +56,14 @@ def test_invariants(scores, mode, m, mixed, seed, margin) -> None:
         assert pair.margin == chosen.gcpg - rejected.gcpg
         assert sum(pair.terms.values()) == pytest.approx(pair.margin)
         assert pair.reason.endswith(".")
+        assert chosen.success or not succeed
         if mode in RANKING:
             assert pair.margin >= max(margin, 1e-12)
         if mode == "success-only":
             assert (chosen.success, rejected.success) == (True, False)
     shuffled = list(scores)
     random.Random(seed).shuffle(shuffled)
-    again = make_pairs(shuffled, mode=mode, m=m, margin=margin, require_mixed_outcomes=mixed, seed=seed)
+    again = make_pairs(shuffled, mode=mode, m=m, seed=seed, **wishes)
     assert again == (groups, census)
 
 
@@ -118,3 +121,10 @@ def test_census_names_every_kind_of_state() -> None:
     found = census["t"]
     assert (found.mixed, found.all_successes, found.all_failures, found.single) == (1, 1, 1, 1)
     assert (found.used, found.pairs, found.narrow) == (1, 1, 2)
+
+
+def test_pairs_of_two_failures_can_be_left_out() -> None:
+    scores = [make_score(f"e{n}", success=n == 0, terms=(0, -n / 10, 2.0 * (n == 0))) for n in range(4)]
+    groups, census = make_pairs(scores, mode="top-bottom", chosen_must_succeed=True)
+    assert [(pair.chosen, pair.rejected) for group in groups for pair in group] == [("e0", "e3")]
+    assert census["t"].failed == 1

@@ -34,6 +34,8 @@ class PairSettings:
         margin: Least difference of R_GCPG (0 or more) in the ranking modes; pairs without any are left out anyway.
         require_mixed_outcomes: Use only initial states with both a success and a failure. Otherwise the soft terms
             rank states of one outcome, too.
+        chosen_must_succeed: Leave out pairs whose chosen side failed. Where training imitates the chosen side as well
+            (--nll-weight of grape train), the better of two failures would be imitated, too.
         max_pairs_per_state: Keep at most so many pairs an initial state, the widest margins first in the ranking
             modes (1 or more); None keeps all.
         max_pairs: Keep at most so many pairs, spread evenly over the initial states (1 or more); None keeps all.
@@ -46,6 +48,7 @@ class PairSettings:
     m: int = 4
     margin: float = 0.0
     require_mixed_outcomes: bool = True
+    chosen_must_succeed: bool = False
     max_pairs_per_state: int | None = None
     max_pairs: int | None = None
     seed: int = 0
@@ -73,6 +76,7 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
         m=settings.m,
         margin=settings.margin,
         require_mixed_outcomes=settings.require_mixed_outcomes,
+        chosen_must_succeed=settings.chosen_must_succeed,
         seed=settings.seed,
     )
     overall = sum(census.values(), StateCensus())
@@ -153,12 +157,15 @@ def _no_pair(settings: PairSettings, census: StateCensus) -> NoPairsError:
     listing = ", ".join(f"{count} with {kind}" for kind, count in kinds.items() if count)
     total = sum(kinds.values())
     narrow = f" {census.narrow} pairs lie within the margin {settings.margin:g}." if census.narrow else ""
+    failed = f" {census.failed} pairs are of two failures." if census.failed else ""
     advice = []
     if census.narrow and settings.margin > 0:
         advice.append("lower --margin")
     if census.all_failures + census.all_successes and settings.require_mixed_outcomes and not census.mixed:
         rank = settings.mode in ("best-worst", "top-bottom")
         advice += ["pass --no-require-mixed-outcomes to rank by costs and likelihood alone"] if rank else []
+    if census.failed:
+        advice.append("pass --no-chosen-must-succeed")
     if census.all_failures >= max(1, census.all_successes):
         advice.append("collect from a better policy or easier tasks")
     elif census.all_successes:
@@ -166,6 +173,6 @@ def _no_pair(settings: PairSettings, census: StateCensus) -> NoPairsError:
     advice.append("collect more --samples of each initial state")
     sentence = ", or ".join(advice)
     return NoPairsError(
-        f"No preference pair can be made from {total} initial states ({listing}).{narrow}",
+        f"No preference pair can be made from {total} initial states ({listing}).{narrow}{failed}",
         f"{sentence[0].upper()}{sentence[1:]}.",
     )

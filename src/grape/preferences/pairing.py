@@ -48,6 +48,7 @@ class StateCensus:
         single: States with one episode.
         used: States that gave a pair.
         narrow: Pairs left out because R_GCPG differs by less than the margin, or not at all.
+        failed: Pairs left out because both sides failed and the chosen one must succeed.
         pairs: Pairs made.
     """
 
@@ -57,6 +58,7 @@ class StateCensus:
     single: int = 0
     used: int = 0
     narrow: int = 0
+    failed: int = 0
     pairs: int = 0
 
     def __add__(self, other: "StateCensus") -> "StateCensus":
@@ -81,6 +83,7 @@ def make_pairs(
     m: int = 4,
     margin: float = 0.0,
     require_mixed_outcomes: bool = True,
+    chosen_must_succeed: bool = False,
     seed: int = 0,
 ) -> tuple[list[list[PreferencePair]], dict[str, StateCensus]]:
     """Pairs of each initial state that gives any, and the census of each task.
@@ -91,6 +94,7 @@ def make_pairs(
         m: Most pairs a state (``best-worst`` makes one).
         margin: Least difference of R_GCPG in the ranking modes, where it must also exceed :data:`ROUNDING`.
         require_mixed_outcomes: Whether states without both a success and a failure are left out, in all modes.
+        chosen_must_succeed: Whether pairs are left out whose chosen side failed, in all modes.
         seed: For the random modes.
     """
     found: list[list[PreferencePair]] = []
@@ -99,15 +103,18 @@ def make_pairs(
         successes = sum(score.success for score in members)
         kind = _kind(len(members), successes)
         pairs: list[PreferencePair] = []
-        narrow = 0
+        narrow = failed = 0
         if len(members) > 1 and (kind == "mixed" or not require_mixed_outcomes):
             for chosen, rejected in _couples(members, mode, m, seed):
+                if chosen_must_succeed and not chosen.success:
+                    failed += 1
+                    continue
                 gap = chosen.gcpg - rejected.gcpg
                 if mode in ("best-worst", "top-bottom") and gap < max(margin, ROUNDING):
                     narrow += 1
                     continue
                 pairs.append(_pair(chosen, rejected, mode, f"{task}-s{initial_state:05d}-p{len(pairs):02d}"))
-        count = StateCensus(**{kind: 1}, used=int(bool(pairs)), narrow=narrow, pairs=len(pairs))
+        count = StateCensus(**{kind: 1}, used=int(bool(pairs)), narrow=narrow, failed=failed, pairs=len(pairs))
         census[task] = census.get(task, StateCensus()) + count
         if pairs:
             found.append(pairs)
