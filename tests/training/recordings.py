@@ -113,7 +113,7 @@ def write_pairs(folder: Path, store: EpisodeStore, pairs=((0, 1), (2, 3), (4, 5)
 
 def snapshot(folder: Path) -> dict[str, str]:
     """Hash of every file that must not depend on interruptions: all but the log with times and resolved paths."""
-    skipped = {"log.jsonl", "settings.yaml"}
+    skipped = {"log.jsonl", "settings.yaml", ".lock"}
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
