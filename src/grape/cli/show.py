@@ -14,6 +14,7 @@ __all__ = [
     "show_evaluation",
     "show_fields",
     "show_loop",
+    "show_plain_values",
     "show_tasks",
     "show_training",
 ]
@@ -39,6 +40,11 @@ def show_fields(summary: Summary, console: Console, *names: str) -> None:
             value = summary[name]
             text = f"{value:.4g}" if isinstance(value, float) else str(value)
             console.print(f"{name.replace('_', ' '):<{width}}  {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def show_plain_values(summary: Summary, console: Console) -> None:
+    """Every value of a summary that is neither a list nor a mapping."""
+    show_fields(summary, console, *(name for name in summary if not isinstance(summary[name], dict | list)))
 
 
 def show_tasks(summary: Summary, console: Console) -> None:

@@ -1,8 +1,8 @@
-"""Tasks, their initial states and the contract of their actions."""
+"""Tasks and the contract of their actions."""
 
 from dataclasses import dataclass, field
 
-__all__ = ["ActionSpace", "InitialState", "Task"]
+__all__ = ["ActionSpace", "Task"]
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,6 @@ class Task:
     def id(self) -> str:
         """Name across suites, e.g. ``"metaworld/drawer-open"``."""
         return f"{self.suite}/{self.name}"
-
-
-@dataclass(frozen=True)
-class InitialState:
-    """One fixed start of a task: the unit that trajectories are paired on.
-
-    Attributes:
-        task: The task's name within its suite.
-        index: Number of the state; the suite makes the state from it alone.
-    """
-
-    task: str
-    index: int
 
 
 @dataclass(frozen=True)
