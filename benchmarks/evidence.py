@@ -42,7 +42,7 @@ SIMULATOR_STEPS_A_DECISION = 8
 ARMS: dict[str, dict[str, dict[str, Any]]] = {
     "tpo": {},
     "filtered_bc": {"train": {"method": "filtered-bc"}, "pair": {"require_mixed_outcomes": False}},
-    "random_pairs": {"pair": {"mode": "random"}},
+    "random_pairs": {"pair": {"mode": "random", "chosen_must_succeed": False}},
     "success_pairs": {"pair": {"mode": "success-only"}},
     "step_dpo": {"train": {"method": "step-dpo"}},
 }
