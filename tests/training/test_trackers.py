@@ -1,0 +1,154 @@
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from grape.core.errors import SettingsError
+from grape.core.events import SilentReporter
+from grape.core.files import read_json, read_jsonl
+from grape.training.trackers import TRACKERS, open_trackers
+
+SETTINGS = {"lr": 0.1, "data": ["store"]}
+
+
+class Listener(SilentReporter):
+    def __init__(self):
+        self.warnings = []
+
+    def warn(self, message):
+        self.warnings.append(message)
+
+
+class FakeRun:
+    def __init__(self, **asked):
+        self.asked, self.rows, self.finished = asked, [], 0
+        self.broken = False
+
+    def log(self, metrics, step):
+        if self.broken:
+            raise ConnectionError(f"no route; key sesame-open-up of {step}")
+        self.rows.append((step, metrics))
+
+    def finish(self):
+        self.finished += 1
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Stand-ins for the packages of wandb and trackio; the runs that they opened."""
+    opened = []
+
+    def init(**asked):
+        opened.append(FakeRun(**asked))
+        return opened[-1]
+
+    for name in ("wandb", "trackio"):
+        module = ModuleType(name)
+        module.init = init
+        module.finish = lambda: opened[-1].finish()
+        monkeypatch.setitem(sys.modules, name, module)
+        monkeypatch.delenv(f"{name.upper()}_PROJECT", raising=False)
+    return opened
+
+
+def test_none_imports_and_writes_nothing(tmp_path, monkeypatch):
+    for name in ("wandb", "trackio", "torch.utils.tensorboard"):
+        monkeypatch.setitem(sys.modules, name, None)
+    trackers = open_trackers((), "run", SETTINGS, tmp_path)
+    trackers.log({"loss": 1.0}, 1)
+    trackers.close()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_metrics_arrive_under_one_lasting_identity(name, runs, tmp_path, monkeypatch):
+    trackers = open_trackers((name, name), "sft", SETTINGS, tmp_path)
+    trackers.log({"loss": 2.0}, 1)
+    trackers.log({"loss": 1.0}, 2)
+    trackers.close()
+    trackers.close()
+    (run,) = runs
+    assert run.rows == [(1, {"loss": 2.0}), (2, {"loss": 1.0})]
+    assert run.finished == 1
+    assert run.asked["config"] == SETTINGS
+    assert run.asked["project"] == "grape"
+    assert run.asked["resume"] == "allow"
+    monkeypatch.setenv(f"{name.upper()}_PROJECT", "robots")
+    open_trackers((name,), "sft", SETTINGS, tmp_path)
+    (tmp_path / "other").mkdir()
+    open_trackers((name,), "sft", SETTINGS, tmp_path / "other")
+    key = {"wandb": "id", "trackio": "name"}[name]
+    assert runs[1].asked["project"] == "robots"
+    assert runs[1].asked[key] == run.asked[key]
+    assert runs[2].asked[key] != run.asked[key]
+
+
+def test_a_failure_in_the_middle_is_said_once_and_the_others_go_on(runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "sesame-open-up")
+    reporter = Listener()
+    trackers = open_trackers(("wandb", "trackio"), "run", SETTINGS, tmp_path, reporter)
+    runs[0].broken = True
+    for step in (1, 2, 3):
+        trackers.log({"loss": 1.0}, step)
+    trackers.close()
+    assert len(runs[1].rows) == 3
+    assert len(reporter.warnings) == 1
+    assert "wandb takes no more metrics (ConnectionError: no route" in reporter.warnings[0]
+    (event,) = read_jsonl(tmp_path / "log.jsonl")
+    assert event["tracker"] == "wandb"
+    everything = reporter.warnings[0] + "".join(p.read_text() for p in tmp_path.rglob("*") if p.is_file())
+    assert "sesame" not in everything
+    assert list(read_json(tmp_path / ".trackers.json")) == ["run"]
+
+
+def test_a_tracker_that_does_not_start_stops_the_run_before_it_begins(runs, tmp_path, monkeypatch):
+    def refuse(**asked):
+        raise RuntimeError("api_key not configured (no-tty)")
+
+    monkeypatch.setattr(sys.modules["trackio"], "init", refuse)
+    with pytest.raises(SettingsError, match=r"trackio could not be opened .*api_key"):
+        open_trackers(("wandb", "trackio"), "run", SETTINGS, tmp_path)
+    assert runs[0].finished == 1
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_a_missing_package_is_named_with_its_extra(name, tmp_path, monkeypatch):
+    module = "torch.utils.tensorboard" if name == "tensorboard" else name
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(SettingsError) as caught:
+        open_trackers((name,), "run", SETTINGS, tmp_path)
+    assert f"grape-vla[{name}]" in caught.value.hint
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_names_are_suggested(tmp_path):
+    with pytest.raises(SettingsError, match="Unknown tracker 'wand'") as caught:
+        open_trackers(("wand",), "run", SETTINGS, tmp_path)
+    assert "'wandb'" in caught.value.hint
+
+
+def test_tensorboard_gets_scalars_and_hides_what_is_written_again(tmp_path, monkeypatch):
+    calls = []
+
+    class Writer:
+        def __init__(self, log_dir, purge_step):
+            calls.append(("open", log_dir, purge_step))
+
+        def add_text(self, title, text, step):
+            calls.append(("text", title, text, step))
+
+        def add_scalar(self, name, value, step):
+            calls.append((name, value, step))
+
+        def close(self):
+            calls.append(("close",))
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    trackers = open_trackers(("tensorboard",), "sft", SETTINGS, tmp_path)
+    trackers.log({"loss": 2.0, "rewards/margins": 0.5}, 41)
+    trackers.log({"loss": 1.0}, 42)
+    trackers.close()
+    assert calls[0] == ("open", str(tmp_path / "tensorboard"), 41)
+    assert calls[1][0] == "text"
+    assert "lr: 0.1" in calls[1][2]
+    assert calls[2:] == [("loss", 2.0, 41), ("rewards/margins", 0.5, 41), ("loss", 1.0, 42), ("close",)]
