@@ -51,10 +51,10 @@ def decode_actions(
     tokens: list[Tensor] = []
     logps: list[Tensor] = []
     for _ in range(dim):
-        positions, mask = prefix.positions(), prefix.mask()
+        positions = prefix.positions()
         hidden_BSH = llama.model(
             inputs_embeds=step_embeds,
-            attention_mask=None if mask is None else mask[:, :, first:],
+            attention_mask=prefix.mask(model.attention, first),
             position_ids=None if positions is None else positions[:, first:],
             past_key_values=cache,
             use_cache=True,

@@ -43,13 +43,26 @@ class Prefix:
             return None
         return (self.valid_BS.long().cumsum(dim=1) - 1).clamp_min_(0)
 
-    def mask(self) -> Tensor | None:
-        """Which position may look at which, bool ``(B, 1, S, S)``; None stands for plain causal."""
-        if self.valid_BS is None:
-            return None
+    def mask(self, attention: str = "sdpa", first: int = 0) -> Tensor | None:
+        """Which position may look at which, in the form that an implementation of attention reads.
+
+        Args:
+            attention: ``"sdpa"``, ``"eager"`` or ``"flash_attention_2"``.
+            first: First position that looks; the ones before it are in the cache.
+
+        Returns:
+            None for plain causal. Else for sdpa bool ``(B, 1, S - first, S)``; for eager the same as numbers to add;
+            for flash attention the positions that are not padding, ``(B, S)``.
+        """
+        if self.valid_BS is None or attention == "flash_attention_2":
+            return self.valid_BS
         length = self.valid_BS.shape[1]
         causal_SS = torch.ones(length, length, dtype=torch.bool, device=self.valid_BS.device).tril()
-        return causal_SS & self.valid_BS[:, None, None, :]
+        allowed_B1QS = (causal_SS & self.valid_BS[:, None, None, :])[:, :, first:]
+        if attention == "sdpa":
+            return allowed_B1QS
+        forbidden = torch.finfo(self.embeds_BSH.dtype).min
+        return torch.zeros_like(allowed_B1QS, dtype=self.embeds_BSH.dtype).masked_fill_(~allowed_B1QS, forbidden)
 
 
 class OpenVLA(nn.Module):
@@ -57,14 +70,16 @@ class OpenVLA(nn.Module):
 
     Args:
         config: Its configuration, kept as ``vla_config``.
+        attention: How the language model computes attention: ``"sdpa"``, ``"eager"`` or ``"flash_attention_2"``.
     """
 
-    def __init__(self, config: OpenVLAConfig) -> None:
+    def __init__(self, config: OpenVLAConfig, attention: str = "sdpa") -> None:
         super().__init__()
         self.vla_config = config
+        self.attention = attention
         self.vision_backbone = VisionBackbone(config.towers)
         self.projector = Projector(self.vision_backbone.width, config.hidden, config.fused)
-        self.language_model: Any = LlamaForCausalLM(llama_config(config))
+        self.language_model: Any = LlamaForCausalLM(llama_config(config, attention))
 
     @property
     def device(self) -> torch.device:
@@ -115,7 +130,7 @@ class OpenVLA(nn.Module):
         whole = prefix.extend(self.language_model.model.embed_tokens(tokens_BD[:, :-1]))
         hidden_BSH = self.language_model.model(
             inputs_embeds=whole.embeds_BSH,
-            attention_mask=whole.mask(),
+            attention_mask=whole.mask(self.attention),
             position_ids=whole.positions(),
             use_cache=False,
         ).last_hidden_state
@@ -136,7 +151,7 @@ class OpenVLA(nn.Module):
         return (logits_BDV.gather(-1, index_BD1) - logits_BDV.logsumexp(-1, keepdim=True)).squeeze(-1)
 
 
-def llama_config(config: OpenVLAConfig) -> Any:
+def llama_config(config: OpenVLAConfig, attention: str = "sdpa") -> Any:
     """Settings for transformers' Llama, all of them explicit."""
     text = dict(config.text)
     rope_theta = text.pop("rope_theta")
@@ -145,7 +160,7 @@ def llama_config(config: OpenVLAConfig) -> Any:
         **text,
         num_key_value_heads=heads,
         rope_parameters={"rope_type": "default", "rope_theta": rope_theta},
-        attn_implementation="sdpa",
+        attn_implementation=attention,
         pad_token_id=None,  # would zero an embedding's gradient; padding is masked here instead
         use_cache=False,
     )
