@@ -1,5 +1,7 @@
 """The nano preset: what it computes, alone and in batches, and how it decides."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -164,6 +166,44 @@ def test_inputs_slice_select_cat(nano, observations):
     assert len(again) == 20
     with pytest.raises(ValueError, match="pictures"):
         PolicyInputs(inputs.pixel_values_BCHW, inputs.prompt_ids[:3])
+
+
+def test_features_computed_before_give_the_same(nano, observations):
+    inputs = _encode(nano, observations)
+    tokens = torch.full((len(inputs), 7), int(nano.action_token_ids[3]))
+    with torch.no_grad():
+        features = nano.model.picture_features(inputs.pixel_values_BCHW)
+        ready = PolicyInputs(None, inputs.prompt_ids, features)
+        expected = nano.model.action_logps(inputs, tokens)
+        assert torch.equal(nano.model.action_logps(ready, tokens), expected)
+        parts = PolicyInputs.cat([ready.slice(0, 8), ready.select(list(range(8, 20)))])
+        assert torch.equal(nano.model.action_logps(parts, tokens), expected)
+    for nothing in ({"pixel_values_BCHW": None}, {"features_BNC": features}):
+        with pytest.raises(ValueError, match="either pictures or features"):
+            PolicyInputs(**{"pixel_values_BCHW": inputs.pixel_values_BCHW, "prompt_ids": inputs.prompt_ids} | nothing)
+
+
+def test_checkpointed_activations_give_the_same_gradient(nano, observations):
+    inputs = _encode(nano, observations[:4])
+    tokens = torch.full((4, 7), int(nano.action_token_ids[3]))
+
+    def gradients(model):
+        logps = model.action_logps(inputs, tokens)
+        names, parameters = zip(*((name, p) for name, p in model.named_parameters() if p.requires_grad), strict=True)
+        return dict(zip(names, torch.autograd.grad(logps.sum(), parameters), strict=True))
+
+    frugal = copy.deepcopy(nano.model)
+    frugal.checkpoint_activations()
+    kept: list[int] = []
+    expected = gradients(nano.model)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        found = gradients(frugal)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    inside = kept.copy()
+    kept.clear()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        gradients(nano.model)
+    assert sum(inside) < 0.6 * sum(kept)
 
 
 def test_nothing_to_decide(nano):

@@ -91,6 +91,32 @@ class OpenVLA(nn.Module):
         """Type the network computes in."""
         return self.vision_backbone.featurizer.pos_embed.dtype
 
+    def checkpoint_activations(self) -> None:
+        """Keep one hidden state a block for the backward pass and compute the rest again: less memory, more time.
+
+        The gradient stays the same, since the network has no dropout.
+        """
+        llama, options = self.language_model, {"use_reentrant": False}
+        if hasattr(llama, "activation_checkpointing_enable"):
+            llama.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+        else:  # its name in earlier releases of transformers 5
+            llama.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+        for block in self.language_model.model.layers:
+            block.training = True  # transformers checkpoints blocks in training mode only
+        self.vision_backbone.checkpoint_activations()
+
+    def picture_features(self, pixel_values_BCHW: Tensor) -> Tensor:
+        """What the vision towers make of pictures; the projector comes after.
+
+        Args:
+            pixel_values_BCHW: Normalised pictures, float32.
+
+        Returns:
+            ``(B, N, C)``: ``N`` patches with the concatenated channels of the towers.
+        """
+        pixels = pixel_values_BCHW.to(device=self.device, dtype=self.dtype)
+        return cast(Tensor, self.vision_backbone(pixels))
+
     def embed_prompts(self, inputs: PolicyInputs) -> Prefix:
         """Embed pictures and prompts.
 
@@ -100,8 +126,11 @@ class OpenVLA(nn.Module):
         Returns:
             ``S = 1 + patches + (longest prompt - 1)`` embeddings a row.
         """
-        pixels = inputs.pixel_values_BCHW.to(device=self.device, dtype=self.dtype)
-        picture_BNH = self.projector(self.vision_backbone(pixels))
+        if inputs.features_BNC is None:
+            features_BNC = self.picture_features(cast(Tensor, inputs.pixel_values_BCHW))
+        else:
+            features_BNC = inputs.features_BNC.to(device=self.device, dtype=self.dtype)
+        picture_BNH = self.projector(features_BNC)
         longest = max(len(ids) for ids in inputs.prompt_ids)
         pad = self.vla_config.pad_token_id
         rows = [(ids[0], *(pad,) * (longest - len(ids)), *ids[1:]) for ids in inputs.prompt_ids]

@@ -11,6 +11,7 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from grape.policies.presets import TowerConfig
 
@@ -140,6 +141,7 @@ class VisionTower(nn.Module):
             self.attn_pool = _AttentionPool(config)
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(not self._is_unread(name))
+        self.checkpointing = False
 
     def _is_unread(self, name: str) -> bool:
         part, *rest = name.split(".")
@@ -165,7 +167,10 @@ class VisionTower(nn.Module):
         if prefix:
             x_BNC = torch.cat([*prefix, x_BNC], dim=1)
         for number in range(self.config.feature_block + 1):
-            x_BNC = self.blocks[number](x_BNC)
+            if self.checkpointing and torch.is_grad_enabled():
+                x_BNC = checkpoint(self.blocks[number], x_BNC, use_reentrant=False)
+            else:
+                x_BNC = self.blocks[number](x_BNC)
         return cast(Tensor, x_BNC[:, self.config.prefix :])
 
 
@@ -183,6 +188,11 @@ class VisionBackbone(nn.Module):
             self.fused_featurizer = VisionTower(towers[1])
         self.fused = len(towers) == 2
         self.width = sum(tower.width for tower in towers)
+
+    def checkpoint_activations(self) -> None:
+        """Compute the inside of each block again in the backward pass instead of keeping it."""
+        for tower in (self.featurizer, self.fused_featurizer) if self.fused else (self.featurizer,):
+            tower.checkpointing = True
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
         """Patch features ``(B, patches, width)`` of pictures ``(B, 3 or 6, H, W)``."""
