@@ -1,0 +1,268 @@
+"""``features.json``: which columns an RLDS data set has, and the way between columns and ``tf.train.Example``.
+
+TFDS describes an episode as a tree: dictionaries of features, one of which (``steps``) is a data set of its own. On
+disk the tree is flat: ``steps/observation/image`` holds one blob a step, ``steps/action`` the numbers of all steps one
+after the other. The classes here are the leaves of that tree; :class:`FeatureTree` lists them by path.
+
+Known leaves are tensors and scalars, texts and pictures. A leaf of another class (audio, ragged sequences ...) can be
+listed but not read: asking for its column is an error that names the class.
+"""
+
+import json
+import math
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from grape.core.errors import DataError
+from grape.store.rlds.example import Value
+from grape.store.rlds.pictures import EncodedPictures, encode_picture
+
+__all__ = ["Column", "Feature", "FeatureTree", "Leaf", "Picture", "Tensor", "Text", "Unknown", "read_features"]
+
+Column = npt.NDArray[Any] | EncodedPictures | list[str]
+"""What a leaf holds for ``N`` steps: numbers ``(N, ...)``, pictures, or texts."""
+
+_CLASS = "tensorflow_datasets.core.features."
+_PATHS = {
+    "dict": _CLASS + "features_dict.FeaturesDict",
+    "steps": _CLASS + "dataset_feature.Dataset",
+    "scalar": _CLASS + "scalar.Scalar",
+    "tensor": _CLASS + "tensor_feature.Tensor",
+    "text": _CLASS + "text_feature.Text",
+    "image": _CLASS + "image_feature.Image",
+}
+_TEXT_TYPES = ("string", "object", "str")
+_DTYPES = frozenset(
+    ["bool", "float16", "float32", "float64"] + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Numbers of a fixed shape.
+
+    Attributes:
+        dtype: NumPy's name of the element type.
+        shape: Shape of one item; ``()`` for a scalar.
+        encoding: ``"none"``: as lists of numbers; ``"bytes"`` or ``"zlib"``: the raw bytes of one item each.
+        description: For people.
+    """
+
+    dtype: str
+    shape: tuple[int, ...] = ()
+    encoding: str = "none"
+    description: str = ""
+
+    def decode(self, value: Value, where: str) -> npt.NDArray[Any]:
+        """Items ``(N, *shape)``."""
+        dtype, size = np.dtype(self.dtype), math.prod(self.shape)
+        if self.encoding != "none" and isinstance(value, list):
+            value = self._unpacked(value, where)
+        if isinstance(value, list):
+            if value:
+                raise DataError(f"{where} holds text where numbers are due.")
+            value = np.zeros(0, dtype=dtype)
+        if size and value.size % size:
+            raise DataError(f"{where} holds {value.size} numbers, which is no multiple of {size}.")
+        return np.ascontiguousarray(value, dtype=dtype).reshape(-1, *self.shape)
+
+    def encode(self, column: Column, where: str) -> npt.NDArray[Any]:
+        """What goes into an example, checked against type and shape."""
+        if not isinstance(column, np.ndarray) or column.dtype != self.dtype or column.shape[1:] != self.shape:
+            found = f"{column.dtype} {column.shape}" if isinstance(column, np.ndarray) else type(column).__name__
+            raise DataError(f"{where} is {found}; {self.dtype} (N, *{self.shape}) is due.")
+        return column
+
+    def _unpacked(self, value: list[bytes], where: str) -> npt.NDArray[Any]:
+        try:
+            raw = b"".join(zlib.decompress(item) if self.encoding == "zlib" else item for item in value)
+            return np.frombuffer(raw, dtype=np.dtype(self.dtype).newbyteorder("<"))
+        except (zlib.error, ValueError) as error:
+            raise DataError(f"{where} cannot be unpacked: {error}.") from error
+
+
+@dataclass(frozen=True)
+class Text:
+    """A UTF-8 text."""
+
+    description: str = ""
+
+    def decode(self, value: Value, where: str) -> list[str]:
+        """One text a step."""
+        if not isinstance(value, list):
+            raise DataError(f"{where} holds numbers where text is due.")
+        try:
+            return [item.decode() for item in value]
+        except UnicodeDecodeError as error:
+            raise DataError(f"{where} holds bytes that are no UTF-8.") from error
+
+    def encode(self, column: Column, where: str) -> list[bytes]:
+        """What goes into an example."""
+        if isinstance(column, np.ndarray | EncodedPictures):
+            raise DataError(f"{where} holds no texts.")
+        return [text.encode() for text in column]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of 8 bits a channel.
+
+    Attributes:
+        shape: ``(H, W, C)``; None where a side is open.
+        encoding: ``"png"`` or ``"jpeg"``; empty where each blob tells itself.
+        description: For people.
+    """
+
+    shape: tuple[int | None, ...]
+    encoding: str = "png"
+    description: str = ""
+
+    def decode(self, value: Value, where: str) -> EncodedPictures:
+        """One picture a step, still encoded."""
+        if not isinstance(value, list):
+            raise DataError(f"{where} holds numbers where pictures are due.")
+        return EncodedPictures(value, self.shape, where)
+
+    def encode(self, column: Column, where: str) -> Sequence[bytes]:
+        """What goes into an example: blobs as they are, or pixels ``(N, H, W, C)`` encoded."""
+        if isinstance(column, EncodedPictures):
+            return column.blobs
+        if not isinstance(column, np.ndarray) or column.dtype != np.uint8 or column.shape[1:] != self.shape:
+            raise DataError(f"{where} holds no pictures of shape {self.shape}.")
+        return [encode_picture(picture, self.encoding) for picture in column]
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A leaf of a class that is not read here.
+
+    Attributes:
+        kind: Its class's name.
+    """
+
+    kind: str
+
+    def decode(self, value: Value, where: str) -> Column:
+        """Refuse."""
+        raise DataError(f"{where} is of class {self.kind}, which cannot be read here.", "Read another column.")
+
+    def encode(self, column: Column, where: str) -> list[bytes]:
+        """Refuse."""
+        raise DataError(f"{where} is of class {self.kind}, which cannot be written.")
+
+
+Leaf = Tensor | Text | Picture | Unknown
+Feature = Leaf | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class FeatureTree:
+    """The features of a data set of episodes.
+
+    Attributes:
+        steps: Leaves of one step by path below ``steps``, e.g. ``observation/image``.
+        episode: Leaves of the episode as a whole by path, e.g. ``episode_metadata/file_path``.
+    """
+
+    steps: Mapping[str, Leaf]
+    episode: Mapping[str, Leaf]
+
+    def to_json(self) -> str:
+        """Text of ``features.json`` as TFDS writes it."""
+        tree = _branch(self.episode)
+        tree["featuresDict"]["features"]["steps"] = {
+            "pythonClassName": _PATHS["steps"],
+            "sequence": {"feature": _branch(self.steps), "length": "-1"},
+        }
+        return json.dumps(tree, indent=4, sort_keys=True)
+
+
+def read_features(path: Path) -> FeatureTree:
+    """Features from ``features.json``.
+
+    Raises:
+        DataError: The file is missing, no JSON, of an older layout, or describes no episodes.
+    """
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        leaves = dict(_leaves(tree, ""))
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path} does not exist.", "An RLDS folder holds features.json and dataset_info.json."
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(
+            f"{path} is damaged or of an unknown layout ({type(error).__name__}: {error}).",
+            "Data sets written by TFDS 4.5 or newer can be read.",
+        ) from error
+    steps = {name.removeprefix("steps/"): leaf for name, leaf in leaves.items() if name.startswith("steps/")}
+    if not steps:
+        raise DataError(f"{path} describes no episodes: there is no data set called 'steps'.")
+    return FeatureTree(steps, {name: leaf for name, leaf in leaves.items() if not name.startswith("steps/")})
+
+
+def _leaves(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, Leaf]]:
+    if "featuresDict" in node:
+        for name, child in node["featuresDict"].get("features", {}).items():
+            yield from _leaves(child, f"{path}/{name}" if path else name)
+    elif "sequence" in node and path == "steps":  # older data sets say Sequence where newer ones say Dataset
+        yield from _leaves(node["sequence"]["feature"], path)
+    else:
+        yield path, _leaf(node)
+
+
+def _leaf(node: Mapping[str, Any]) -> Leaf:
+    description, name = str(node.get("description", "")), str(node["pythonClassName"]).rpartition(".")[2]
+    if "text" in node and name == "Text":
+        return Text(description)
+    if "image" in node and name == "Image":
+        image = node["image"]
+        shape = tuple(None if side < 0 else side for side in _shape(image))
+        if image.get("dtype", "uint8") == "uint8" and len(shape) == 3:
+            return Picture(shape, image.get("encodingFormat", ""), description)
+    if "tensor" in node and name in ("Tensor", "Scalar"):
+        tensor = node["tensor"]
+        dtype, shape = tensor["dtype"], _shape(tensor)
+        if dtype in _TEXT_TYPES and shape == ():
+            return Text(description)
+        if dtype in _DTYPES and min(shape, default=0) >= 0:
+            return Tensor(dtype, shape, tensor.get("encoding", "none") or "none", description)
+    return Unknown(name)
+
+
+def _shape(node: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(int(side) for side in node.get("shape", {}).get("dimensions", ()))
+
+
+def _branch(leaves: Mapping[str, Leaf]) -> dict[str, Any]:
+    """Nested dictionaries from leaves by path."""
+    children: dict[str, dict[str, Leaf]] = {}
+    for path, leaf in leaves.items():
+        name, _, rest = path.partition("/")
+        children.setdefault(name, {})[rest] = leaf
+    features = {name: _to_json(inner[""]) if "" in inner else _branch(inner) for name, inner in children.items()}
+    return {"featuresDict": {"features": features}, "pythonClassName": _PATHS["dict"]}
+
+
+def _to_json(leaf: Leaf) -> dict[str, Any]:
+    if isinstance(leaf, Unknown):
+        raise DataError(f"A feature of class {leaf.kind} cannot be written.")
+    if isinstance(leaf, Text):
+        node: dict[str, Any] = {"pythonClassName": _PATHS["text"], "text": {}}
+    elif isinstance(leaf, Picture):
+        content = {"dtype": "uint8", "encodingFormat": leaf.encoding, "shape": _dimensions(leaf.shape)}
+        node = {"pythonClassName": _PATHS["image"], "image": content}
+    else:
+        content = {"dtype": leaf.dtype, "encoding": leaf.encoding, "shape": _dimensions(leaf.shape)}
+        node = {"pythonClassName": _PATHS["tensor" if leaf.shape else "scalar"], "tensor": content}
+    return {**node, "description": leaf.description} if leaf.description else node
+
+
+def _dimensions(shape: Sequence[int | None]) -> dict[str, Any]:
+    return {"dimensions": [str(-1 if side is None else side) for side in shape]} if shape else {}

@@ -1,0 +1,137 @@
+"""TFRecord files: a row of records, each framed by its length and two checksums.
+
+A record is ``length`` (uint64, little endian), masked CRC-32C of those 8 bytes (uint32), the payload, and its masked
+CRC-32C (uint32). The mask is TensorFlow's: rotate right by 15 bits and add a constant. A file may be compressed as a
+whole with gzip, which is recognised by its first bytes.
+
+Nothing is skipped: a file that is cut, or of which one bit flipped, raises :class:`DataError` with the file, the
+record's number (counted from 0) and the byte at which the record begins. A cut exactly between two records leaves a
+sound file; :mod:`grape.store.rlds.dataset` notices it, since ``dataset_info.json`` tells how many there must be.
+"""
+
+import gzip
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import google_crc32c
+
+from grape.core.errors import DataError
+
+__all__ = ["FRAMING_BYTES", "frame_record", "masked_crc32c", "read_records"]
+
+FRAMING_BYTES = 16
+"""Bytes that a record takes beyond its payload."""
+
+_HEAD = struct.Struct("<QI")
+_TAIL = struct.Struct("<I")
+_MASK_DELTA = 0xA282EAD8
+_CHUNK = 1 << 22
+_MEND = "The file is damaged: fetch or export it again. Nothing was read past this place."
+
+Wanted = Callable[[int], bool]
+Stream = IO[bytes] | gzip.GzipFile
+
+
+def masked_crc32c(data: bytes) -> int:
+    """CRC-32C of ``data`` in TensorFlow's masked form, 32 bits."""
+    crc = int(google_crc32c.value(data))
+    return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
+
+
+def frame_record(payload: bytes) -> bytes:
+    """The bytes of one record in a file."""
+    length = len(payload).to_bytes(8, "little")
+    return b"".join(
+        (length, _TAIL.pack(masked_crc32c(length)), payload, _TAIL.pack(masked_crc32c(payload))),
+    )
+
+
+def read_records(path: Path, wanted: Wanted = lambda number: True) -> Iterator[tuple[int, bytes | None]]:
+    """Records of a file, one after the other; memory holds one at a time.
+
+    Args:
+        path: A TFRecord file, plain or compressed with gzip.
+        wanted: Whether the record of this number is of interest. Payloads of others are passed over (their headers
+            are still checked) and given as None, so that several workers can share a file.
+
+    Yields:
+        Number of the record, from 0, and its payload.
+
+    Raises:
+        DataError: The file is missing, cut, altered or no TFRecord file; the record and its place are named.
+    """
+    try:
+        with path.open("rb") as raw:
+            start = raw.read(_HEAD.size)
+            raw.seek(0)
+            if start[:2] == b"\x1f\x8b" and not _is_head(start):
+                with gzip.GzipFile(fileobj=raw) as handle:
+                    yield from _records(path, handle, wanted, seekable=False)
+            else:
+                yield from _records(path, raw, wanted, seekable=True)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist.", "Check the path, or fetch the missing file.") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _records(
+    path: Path, handle: IO[bytes] | gzip.GzipFile, wanted: Wanted, *, seekable: bool
+) -> Iterator[tuple[int, bytes | None]]:
+    number, begin = 0, 0
+    size = path.stat().st_size if seekable else None
+    while True:
+        where = f"{path}, record {number} (counted from 0, at byte {begin}{'' if seekable else ' after gzip'})"
+        head = _read(handle, _HEAD.size, where)
+        if not head:
+            return
+        if len(head) < _HEAD.size:
+            raise DataError(f"{where}: the file ends within the record's header.", _MEND)
+        if not _is_head(head):
+            if number == 0:
+                raise DataError(f"{where}: no TFRecord file, or its first header is damaged.", _MEND)
+            raise DataError(f"{where}: the checksum of the record's length does not fit.", _MEND)
+        length = _HEAD.unpack(head)[0]
+        end = begin + length + FRAMING_BYTES
+        if size is not None and end > size:
+            raise DataError(
+                f"{where}: the file ends within the record, {end - size:,} bytes short of its {length:,}.",
+                _MEND,
+            )
+        if wanted(number) or not seekable:
+            payload = _read(handle, length, where)
+            tail = _read(handle, _TAIL.size, where)
+            if len(payload) < length or len(tail) < _TAIL.size:
+                raise DataError(f"{where}: the file ends within the record.", _MEND)
+            if _TAIL.unpack(tail)[0] != masked_crc32c(payload):
+                raise DataError(f"{where}: the checksum of the record's {length:,} bytes does not fit.", _MEND)
+            yield number, payload if wanted(number) else None
+        else:
+            handle.seek(end)
+            yield number, None
+        number, begin = number + 1, end
+
+
+def _is_head(head: bytes) -> bool:
+    return len(head) == _HEAD.size and _HEAD.unpack(head)[1] == masked_crc32c(head[:8])
+
+
+def _read(handle: Stream, count: int, where: str) -> bytes:
+    """Up to ``count`` bytes; fewer at the end. Chunks keep a lying length from reserving memory at once."""
+    try:
+        data = handle.read(min(count, _CHUNK))
+        if len(data) == count or not data:
+            return data
+        parts, found = [data], len(data)
+        while found < count:
+            data = handle.read(min(count - found, _CHUNK))
+            if not data:
+                break
+            parts.append(data)
+            found += len(data)
+        return b"".join(parts)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{where}: the gzip stream is cut or damaged: {error}.", _MEND) from error
