@@ -1,18 +1,37 @@
-"""Small changes of pictures during supervised fine-tuning, drawn per picture from a given generator."""
+"""Changes of pictures during supervised fine-tuning, drawn for each picture from a given generator.
+
+Two sets: OpenVLA's published recipe, and two small ones of our own (moves and brightness) for policies that train from
+nothing, where a crop would cost resolution.
+"""
+
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["augment"]
+__all__ = ["CROP_AREA", "augment", "openvla_recipe"]
+
+Pictures = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.float32]
+
+CROP_AREA = 0.9
+"""Share of the picture's area that OpenVLA's crops keep; evaluation cuts the same share out of the middle."""
+
+_BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = 0.2, (0.8, 1.2), (0.8, 1.2), 0.05
 
 
 def augment(
-    images_BHWC: npt.NDArray[np.uint8], shift: int, brightness: float, rng: np.random.Generator
-) -> npt.NDArray[np.uint8]:
-    """Move and brighten each picture at random.
+    images_BHWC: Pictures,
+    recipe: Literal["none", "openvla"],
+    shift: int,
+    brightness: float,
+    rng: np.random.Generator,
+) -> Pictures:
+    """Change each picture at random.
 
     Args:
         images_BHWC: RGB pictures, uint8.
+        recipe: ``openvla``: see :func:`openvla_recipe`.
         shift: Largest move in pixels each way; pixels at the edge are repeated (as in arXiv 2004.13649).
         brightness: Largest relative change, e.g. 0.1 for factors in [0.9, 1.1]; one factor a picture.
         rng: Source of the numbers; equal generators give equal pictures.
@@ -20,8 +39,8 @@ def augment(
     Returns:
         New pictures of the same shape; the input where nothing is to be done.
     """
-    batch, height, width, _ = images_BHWC.shape
-    result = images_BHWC
+    result = openvla_recipe(images_BHWC, rng) if recipe == "openvla" else images_BHWC
+    batch, height, width, _ = result.shape
     if shift:
         down_B, right_B = rng.integers(-shift, shift + 1, size=(2, batch))
         rows_BH = np.clip(np.arange(height) + down_B[:, None], 0, height - 1)
@@ -31,3 +50,92 @@ def augment(
         factor_B111 = rng.uniform(1 - brightness, 1 + brightness, size=(batch, 1, 1, 1)).astype(np.float32)
         result = np.clip(result * factor_B111 + 0.5, 0, 255).astype(np.uint8)
     return result
+
+
+def openvla_recipe(images_BHWC: Pictures, rng: np.random.Generator) -> Pictures:
+    """The augmentation that OpenVLA was fine-tuned with (arXiv 2406.09246 and its public training code).
+
+    In this order, on pixels in [0, 1] that are clipped after every step: a crop of 90 % of the area at a random place,
+    stretched bilinearly to the old size; brightness +-0.2 (added); contrast 0.8 to 1.2 about each channel's mean;
+    saturation 0.8 to 1.2; hue +-0.05 turns. The operations are TensorFlow's. Two facts of the published code are not
+    repeated: it drew the crop's two offsets from one number, so that all its crops lay on the picture's diagonal; and
+    it changed pictures after they were resized to the network's size, here they are changed as they were recorded.
+
+    Args:
+        images_BHWC: RGB pictures, uint8.
+        rng: Source of the numbers: six a picture.
+
+    Returns:
+        New pictures of the same shape.
+    """
+    draws_B6 = rng.uniform(size=(len(images_BHWC), 6)).astype(np.float32)
+    side = np.float32(np.sqrt(CROP_AREA))
+    result = np.empty_like(images_BHWC)
+    for image, changed, (top, left, brightness, contrast, saturation, hue) in zip(
+        images_BHWC, result, draws_B6, strict=True
+    ):
+        pixels = np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32) * np.float32(1 / 255)
+        pixels = crop_and_stretch(pixels, top * (1 - side), left * (1 - side), side)
+        pixels = np.clip(pixels + _between(-_BRIGHTNESS, _BRIGHTNESS, brightness), 0, 1)
+        pixels = np.clip(change_contrast(pixels, _between(*_CONTRAST, contrast)), 0, 1)
+        pixels = change_colour(pixels, _between(*_SATURATION, saturation), _between(-_HUE, _HUE, hue))
+        # TensorFlow's way from [0, 1] to bytes: scale by 255.5 and cut off.
+        changed[...] = np.clip(pixels * np.float32(255.5), 0, 255).astype(np.uint8).transpose(1, 2, 0)
+    return result
+
+
+def _between(low: float, high: float, share: np.float32) -> np.float32:
+    return np.float32(low) + np.float32(high - low) * share
+
+
+def crop_and_stretch(pixels_CHW: Pixels, top: np.float32, left: np.float32, side: np.float32) -> Pixels:
+    """Part of a picture, stretched bilinearly to the whole one's size, as ``tf.image.crop_and_resize``.
+
+    Args:
+        pixels_CHW: Picture, float32.
+        top: Upper edge of the part as a share of the height.
+        left: Left edge of the part as a share of the width.
+        side: Height and width of the part as shares of the whole.
+    """
+    for axis, low in ((1, top), (2, left)):
+        last = np.float32(pixels_CHW.shape[axis] - 1)
+        place = np.minimum(low * last + np.arange(last + 1, dtype=np.float32) * side, last)
+        before = np.floor(place)
+        share = (place - before).reshape((-1, 1) if axis == 1 else (1, -1))
+        near = np.take(pixels_CHW, before.astype(np.intp), axis=axis)
+        far = np.take(pixels_CHW, np.ceil(place).astype(np.intp), axis=axis)
+        pixels_CHW = near + (far - near) * share
+    return pixels_CHW
+
+
+def change_contrast(pixels_CHW: Pixels, factor: np.float32) -> Pixels:
+    """Distances from each channel's mean times ``factor``, not clipped; ``tf.image.adjust_contrast``."""
+    mean_C11: Pixels = pixels_CHW.mean(axis=(1, 2), keepdims=True, dtype=np.float64).astype(np.float32)
+    return (pixels_CHW - mean_C11) * factor + mean_C11
+
+
+def change_colour(pixels_CHW: Pixels, saturation: np.float32, hue: np.float32) -> Pixels:
+    """Scale the saturation and turn the hue; ``tf.image.adjust_saturation``, then ``adjust_hue``, in one way to HSV.
+
+    Args:
+        pixels_CHW: RGB picture in [0, 1], float32.
+        saturation: Factor of HSV's saturation, which ends at 1.
+        hue: Part of a full turn.
+    """
+    red, green, blue = pixels_CHW
+    value = np.maximum(np.maximum(red, green), blue)
+    spread = value - np.minimum(np.minimum(red, green), blue)
+    safe = np.where(spread > 0, spread, np.float32(1))  # grey has no hue: any will do
+    to_red, to_green = value == red, value == green
+    # Hue in sixths of a turn from red: how far the other two channels differ, from the sector of the largest one.
+    apart = np.where(to_red, green - blue, np.where(to_green, blue - red, red - green)) / safe
+    sixths = apart + np.where(to_red, np.float32(0), np.where(to_green, np.float32(2), np.float32(4)))
+    sixths += np.float32(6) * hue
+    spread = np.minimum(spread * saturation, value)
+    changed = np.empty_like(pixels_CHW)
+    for channel, start in enumerate((5, 3, 1)):
+        # Back to RGB: a channel falls short of the value by the spread, times a trapezium over the circle of hues.
+        place = sixths + np.float32(start)
+        place -= np.float32(6) * np.floor(place / np.float32(6))
+        changed[channel] = value - spread * np.clip(np.minimum(place, np.float32(4) - place), 0, 1)
+    return changed

@@ -23,6 +23,9 @@ class TrainSettings:
             (cloning baseline).
         loss_type: sigmoid (the published loss), hinge (SLiC) or ipo.
         beta: Strength of the pull to the reference policy, per nat of log-ratio; smaller moves further.
+        window: Compare windows of this many steps instead of whole trajectories, as the first public implementation
+            did (8); 0 compares whole trajectories. For method tpo only.
+        stride: Steps between the beginnings of windows.
         length_normalised: Replace beta by beta * 8 / T of each side, so that long trajectories do not saturate the
             loss; the scale is that of windows of 8 steps.
         label_smoothing: Assumed share of pairs labelled the wrong way round, in [0, 0.5); sigmoid only.
@@ -41,6 +44,8 @@ class TrainSettings:
             256 for nano, 8 for 7 B.
         lora_rank: Rank of low-rank adapters; 0 trains all parameters.
         lora_alpha: Scale of the adapters is lora_alpha / lora_rank; 0 means twice the rank.
+        lora_targets: Which linear layers get adapters: those of the language model's blocks, those and the projector,
+            or all including the vision towers' (whose features then change and cannot be kept).
         gradient: one-pass keeps two extra buffers of the trainable parameters' size and computes every frame once;
             two-pass sums log-probabilities first and mixes frames of several pairs in one micro-batch; auto picks
             one-pass for adapters whose micro-batches lie within one trajectory. Both are exact.
@@ -48,11 +53,30 @@ class TrainSettings:
             is the reference) and checks a sample of them; recomputed evaluates the starting policy on all frames.
         parity_steps: Steps whose recorded log-probabilities are checked before the first update.
         parity_threshold: Mean absolute difference per token, in nats, above which the check fails.
+        holdout: Share of the initial states whose pairs are kept out of training to measure the loss on, in [0, 1).
+        evaluate_every: Updates between two looks at how training goes (the loss on the pairs held out, or the mean
+            loss of the updates since the last look); the state with the lowest is kept as checkpoints/best. 0 means
+            once an epoch.
+        result: Which state becomes policy/: the last one or the best.
         checkpoint_every: Updates between checkpoints; 0 keeps only the last state.
         keep_checkpoints: How many of the latest checkpoints stay.
+        device: Where to compute: auto takes a GPU if there is one, else cpu; or cuda, cuda:1. With several processes
+            (accelerate launch, torchrun) each takes its own GPU.
+        dtype: What frozen weights are held and computed in: auto is bfloat16 on a GPU and float32 on a CPU. Adapters
+            are float32 always; without adapters all weights are float32, and bfloat16 is used for computing only.
+        attention: Attention of the language model: sdpa, flash-attention-2 (needs flash-attn and a GPU) or eager.
+        load_in_4bit: Hold the frozen language model in 4 bits (QLoRA, arXiv 2305.14314); needs bitsandbytes and a GPU.
+        activation_checkpointing: Keep one hidden state a block and compute the rest again in the backward pass: about
+            a third more time, several times less memory a frame.
+        sharding: none holds all parameters in every process; full spreads parameters, gradients and optimiser state
+            over the processes (FSDP), for training all parameters of a large model.
+        picture_cache_gb: Memory for decoded pictures, GB.
+        feature_cache_gb: Memory for features of frozen vision towers, GB; 0 computes them anew in every epoch.
+        report_to: Experiment trackers that get the metrics as well; metrics.jsonl is always written.
         threads: Threads of PyTorch. Part of the result's identity, because sums depend on it.
         unnorm_key: Normalisation statistics to use, for checkpoints that hold several; empty picks the only one.
         seed: Seed of the order of pairs and of the adapters' first values.
+        memory_gb: With --dry-run: memory of the device, GB, for which to find the largest micro-batch.
         dry_run: Print the plan and touch nothing.
     """
 
@@ -62,6 +86,8 @@ class TrainSettings:
     method: Literal["tpo", "step-dpo", "filtered-bc"] = "tpo"
     loss_type: Literal["sigmoid", "hinge", "ipo"] = "sigmoid"
     beta: float = 0.1
+    window: int = 0
+    stride: int = 1
     length_normalised: bool = False
     label_smoothing: float = 0.0
     nll_weight: float = 10.0
@@ -76,15 +102,29 @@ class TrainSettings:
     micro_batch: int = 0
     lora_rank: int = 0
     lora_alpha: float = 0.0
+    lora_targets: Literal["language", "language+projector", "all"] = "language+projector"
     gradient: Literal["auto", "one-pass", "two-pass"] = "auto"
     reference: Literal["recorded", "recomputed"] = "recorded"
     parity_steps: int = 64
     parity_threshold: float = 0.05
+    holdout: float = 0.0
+    evaluate_every: int = 0
+    result: Literal["last", "best"] = "last"
     checkpoint_every: int = field(default=25, metadata={"identity": False})
     keep_checkpoints: int = field(default=2, metadata={"identity": False})
+    device: str = field(default="auto", metadata={"identity": False})
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    attention: Literal["sdpa", "flash-attention-2", "eager"] = "sdpa"
+    load_in_4bit: bool = False
+    activation_checkpointing: bool = field(default=False, metadata={"identity": False})
+    sharding: Literal["none", "full"] = field(default="none", metadata={"identity": False})
+    picture_cache_gb: float = field(default=4.0, metadata={"identity": False})
+    feature_cache_gb: float = field(default=4.0, metadata={"identity": False})
+    report_to: tuple[TrackerName, ...] = field(default=(), metadata={"identity": False})
     threads: int = 1
     unnorm_key: str = ""
     seed: int = 0
+    memory_gb: float = field(default=0.0, metadata={"identity": False})
     dry_run: bool = field(default=False, metadata={"identity": False})
 
 
@@ -109,6 +149,9 @@ class SftSettings:
         weight_decay: Decoupled weight decay.
         max_grad_norm: Gradients of a larger norm are scaled down to it; 0 switches clipping off.
         soft_bins: Width of the Gaussian that spreads a label over neighbouring bins, in bins; 0 means one-hot labels.
+        augment: Recipe that changes pictures at random. openvla is OpenVLA's: a crop of 90 % of the area, brightness,
+            contrast, saturation, hue; the policy is then evaluated with the crop in the middle. none leaves pictures
+            to the two settings that follow, which suit small pictures.
         augment_shift: Pictures are moved by up to this many pixels each way, edges repeated; 0 switches it off.
         augment_brightness: Pictures are brightened or darkened by up to this share; 0 switches it off.
         holdout: Share of episodes kept out of training to measure the loss on, in [0, 1).
@@ -138,6 +181,7 @@ class SftSettings:
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     soft_bins: float = 0.5
+    augment: Literal["none", "openvla"] = "none"
     augment_shift: int = 0
     augment_brightness: float = 0.0
     holdout: float = 0.0
@@ -155,6 +199,12 @@ class SftSettings:
 # Field -> lowest and highest accepted value; None where there is no bound.
 _BOUNDS: dict[str, tuple[float, float | None]] = {
     "beta": (0, None),
+    "window": (0, None),
+    "stride": (1, None),
+    "evaluate_every": (0, None),
+    "picture_cache_gb": (0, None),
+    "feature_cache_gb": (0, None),
+    "memory_gb": (0, None),
     "label_smoothing": (0, 0.5),
     "nll_weight": (0, None),
     "lr": (0, 1),
@@ -193,15 +243,31 @@ def check_train(settings: TrainSettings) -> None:
         )
     if settings.beta == 0 and settings.method != "filtered-bc":
         raise SettingsError("--beta is 0: the preference loss would be constant.", "Give a positive value, e.g. 0.1.")
+    if settings.window and settings.method != "tpo":
+        raise SettingsError(f"--window has no meaning for --method {settings.method}.", "Leave it out.")
+    if settings.holdout == 1:
+        raise SettingsError("--holdout 1 leaves nothing to train on.", "Give a share below 1.")
+    if settings.load_in_4bit and not settings.lora_rank:
+        raise SettingsError("A model held in 4 bits cannot be trained as a whole.", "Give --lora-rank, e.g. 32.")
+    if settings.sharding == "full" and settings.lora_rank:
+        raise SettingsError(
+            "--sharding full is for training all parameters; adapters are small enough for every process.",
+            "Leave out --lora-rank or --sharding.",
+        )
 
 
 def check_sft(settings: SftSettings) -> None:
     """Refuse values that make no sense, before anything is read.
 
     Raises:
-        SettingsError: A number is out of range, or no data is given.
+        SettingsError: A number is out of range, no data is given, or two settings contradict each other.
     """
     _check_bounds(settings)
+    if settings.augment != "none" and (settings.augment_shift or settings.augment_brightness):
+        raise SettingsError(
+            f"--augment {settings.augment} moves and brightens pictures itself.",
+            "Leave --augment-shift and --augment-brightness out, or use --augment none.",
+        )
     if not settings.data:
         raise SettingsError("--data names no store.", "Give one or more folders made by 'grape collect'.")
     if settings.holdout == 1:

@@ -188,6 +188,7 @@ class _Trainer:
         rows_B = self.rows[self.schedule.batch(update)]
         images = augment(
             self.steps.images_NHWC[rows_B],
+            settings.augment,
             settings.augment_shift,
             settings.augment_brightness,
             derive_rng(settings.seed, "augment", update),
