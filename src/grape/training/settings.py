@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from grape.core.errors import SettingsError
+from grape.training.trackers import TrackerName
 
 __all__ = ["SftSettings", "TrainSettings", "check_sft", "check_train"]
 
