@@ -8,16 +8,12 @@ hidden, and its arm's meshes (30,000 triangles on 2,000 pixels) are coarsened to
 
 import atexit
 import copy
-import ctypes.util
-import importlib
-import os
-import sys
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from grape.core.errors import SettingsError, SimulatorError
+from grape.envs import offscreen
 
 __all__ = ["DISPLAY_SIZE", "IMAGE_SIZE", "SceneCamera", "box_downsample", "load_mujoco"]
 
@@ -27,11 +23,6 @@ IMAGE_SIZE = 64
 DISPLAY_SIZE = 128
 """Height and width of the picture for people, which is what is rendered."""
 
-_BACKENDS = (("osmesa", "OSMesa"), ("egl", "EGL"))
-_GRAPHICS_HINT = (
-    "Install one of them: 'apt-get install libosmesa6', or 'apt-get install libegl1 libgl1-mesa-dri'. "
-    "Leave MUJOCO_GL unset to let it be found, or set it to osmesa or egl."
-)
 _LOOK_AT = (0.0, 0.74, 0.12)
 _DISTANCE = 0.92
 _AZIMUTH = 200.0
@@ -56,41 +47,8 @@ _PUCK_RGBA = (1.0, 0.85, 0.0, 1.0)  # Meta-World's dark red is lost on brown woo
 
 
 def load_mujoco() -> Any:
-    """Import mujoco with a renderer that needs no screen.
-
-    Sets ``MUJOCO_GL`` to ``osmesa`` or ``egl``, whichever is installed, unless the user has chosen.
-
-    Returns:
-        The module ``mujoco``.
-
-    Raises:
-        SettingsError: The package is not installed.
-        SimulatorError: No graphics library can be used.
-    """
-    if sys.platform.startswith("linux") and not os.environ.get("MUJOCO_GL"):
-        found = [backend for backend, library in _BACKENDS if ctypes.util.find_library(library)]
-        if not found:
-            raise SimulatorError("Neither OSMesa nor EGL is installed, so nothing can be drawn.", _GRAPHICS_HINT)
-        os.environ["MUJOCO_GL"] = found[0]
-        if "mujoco.gl_context" in sys.modules:  # imported before, when it saw no choice and settled on a window
-            importlib.reload(sys.modules["mujoco.gl_context"])
-    try:
-        return importlib.import_module("mujoco")
-    except ModuleNotFoundError as error:
-        if error.name != "mujoco":
-            raise
-        raise SettingsError(
-            "Suite 'metaworld' needs packages that are not installed.", "pip install 'grape-vla[metaworld]'"
-        ) from error
-    except Exception as error:  # importing loads the graphics library, and each fails in its own way
-        raise _graphics_error(error) from error
-
-
-def _graphics_error(error: Exception) -> SimulatorError:
-    backend = os.environ.get("MUJOCO_GL", "")
-    return SimulatorError(
-        f"MuJoCo cannot draw with MUJOCO_GL={backend!r}: {type(error).__name__}: {error}", _GRAPHICS_HINT
-    )
+    """The module ``mujoco``, ready to draw without a screen; see :func:`grape.envs.offscreen.load_mujoco`."""
+    return offscreen.load_mujoco("metaworld", "metaworld")
 
 
 class SceneCamera:
@@ -110,7 +68,7 @@ class SceneCamera:
         try:
             self._renderer = mujoco.Renderer(self._model, DISPLAY_SIZE, DISPLAY_SIZE)
         except Exception as error:  # each backend raises its own kind
-            raise _graphics_error(error) from error
+            raise offscreen.graphics_error(error) from error
         atexit.register(self._renderer.close)  # later the graphics library is gone and complains
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             self._renderer.scene.flags[flag] = 0

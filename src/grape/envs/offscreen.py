@@ -1,0 +1,60 @@
+"""MuJoCo without a screen: which graphics library draws, and what to say where none does."""
+
+import ctypes.util
+import importlib
+import os
+import sys
+from typing import Any
+
+from grape.core.errors import SettingsError, SimulatorError
+
+__all__ = ["graphics_error", "load_mujoco"]
+
+_BACKENDS = (("osmesa", "OSMesa"), ("egl", "EGL"))
+_GRAPHICS_HINT = (
+    "Install one of them: 'apt-get install libosmesa6', or 'apt-get install libegl1 libgl1-mesa-dri'. "
+    "Leave MUJOCO_GL unset to let it be found, or set it to osmesa or egl."
+)
+
+
+def load_mujoco(suite: str, extra: str) -> Any:
+    """Import mujoco with a renderer that needs no screen.
+
+    Sets ``MUJOCO_GL`` to ``osmesa`` or ``egl``, whichever is installed, unless the user has chosen.
+
+    Args:
+        suite: Suite that needs it, for messages.
+        extra: Extra of the distribution that installs it.
+
+    Returns:
+        The module ``mujoco``.
+
+    Raises:
+        SettingsError: The package is not installed.
+        SimulatorError: No graphics library can be used.
+    """
+    if sys.platform.startswith("linux") and not os.environ.get("MUJOCO_GL"):
+        found = [backend for backend, library in _BACKENDS if ctypes.util.find_library(library)]
+        if not found:
+            raise SimulatorError("Neither OSMesa nor EGL is installed, so nothing can be drawn.", _GRAPHICS_HINT)
+        os.environ["MUJOCO_GL"] = found[0]
+        if "mujoco.gl_context" in sys.modules:  # imported before, when it saw no choice and settled on a window
+            importlib.reload(sys.modules["mujoco.gl_context"])
+    try:
+        return importlib.import_module("mujoco")
+    except ModuleNotFoundError as error:
+        if error.name != "mujoco":
+            raise
+        raise SettingsError(
+            f"Suite '{suite}' needs packages that are not installed.", f"pip install 'grape-vla[{extra}]'"
+        ) from error
+    except Exception as error:  # importing loads the graphics library, and each fails in its own way
+        raise graphics_error(error) from error
+
+
+def graphics_error(error: Exception) -> SimulatorError:
+    """What to tell about an exception of a graphics library."""
+    backend = os.environ.get("MUJOCO_GL", "")
+    return SimulatorError(
+        f"MuJoCo cannot draw with MUJOCO_GL={backend!r}: {type(error).__name__}: {error}", _GRAPHICS_HINT
+    )
