@@ -23,6 +23,8 @@ __all__ = ["Columns", "Episode", "RldsDataset", "open_rlds"]
 SHUFFLE_BYTES = 256 << 20
 """Default bound of the shuffle buffer, in bytes of encoded episodes."""
 
+_CUT = "The file is cut, or belongs to another release of the data set: fetch it again."
+
 
 class Columns(Mapping[str, Column]):
     """Columns of an episode by path, each decoded (and checked) when it is asked for.
@@ -150,6 +152,24 @@ class RldsDataset:
         for index, where, payload in stream:
             yield self._episode(index, where, payload)
 
+    def episode(self, split: str, index: int) -> Episode:
+        """One episode of a split by its index; passes over the records before it in its file.
+
+        Raises:
+            SettingsError: There is no such split or index.
+            DataError: The file is missing, or damaged up to there.
+        """
+        start = 0
+        for shard in self._shards(split):
+            if start <= index < start + shard.episodes:
+                number = index - start
+                for found, payload in read_records(shard.path, number.__eq__):
+                    if payload is not None:
+                        return self._episode(index, f"{shard.path}, record {found}", payload)
+                raise DataError(f"{shard.path} has no record {number}, though dataset_info.json tells of it.", _CUT)
+            start += shard.episodes
+        raise SettingsError(f"{self.path} has no episode {index} in split {split!r}, which has {start}.")
+
     def _shards(self, split: str) -> Sequence[Shard]:
         splits = self.description.splits
         if split != "all" and split not in splits:
@@ -202,7 +222,7 @@ def _stream(places: Sequence[tuple[Shard, int]], worker: int, workers: int) -> I
             amount = f"only {found}" if found < shard.episodes else f"more than {shard.episodes}"
             raise DataError(
                 f"{shard.path} holds {amount} of the {shard.episodes} records that dataset_info.json tells of.",
-                "The file is cut, or belongs to another release of the data set: fetch it again.",
+                _CUT,
             )
 
 

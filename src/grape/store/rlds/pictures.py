@@ -28,8 +28,8 @@ _PNG_LEVEL = 1  # 3 times as fast as the default level 6 for files a tenth large
 
 
 @dataclass(frozen=True, eq=False)
-class EncodedPictures(Sequence[UInt8]):
-    """Pictures of one column of one episode; indexing decodes one, slicing gives a part, still encoded.
+class EncodedPictures:
+    """Pictures of one column of one episode; indexing decodes one.
 
     Attributes:
         blobs: One JPEG or PNG a step.
@@ -44,10 +44,13 @@ class EncodedPictures(Sequence[UInt8]):
     def __len__(self) -> int:
         return len(self.blobs)
 
-    def __getitem__(self, index: int | slice) -> "UInt8 | EncodedPictures":  # type: ignore[override]
-        if isinstance(index, slice):
-            return EncodedPictures(self.blobs[index], self.shape, self.where)
+    def __getitem__(self, index: int) -> UInt8:
+        """Picture of one step, uint8 ``(H, W, C)``; errors as :meth:`decode`."""
         return self._decode(range(len(self.blobs))[index])
+
+    def part(self, steps: slice) -> "EncodedPictures":
+        """The pictures of some steps, still encoded."""
+        return EncodedPictures(self.blobs[steps], self.shape, self.where)
 
     def decode(self) -> UInt8:
         """All pictures, uint8 ``(N, H, W, C)``.

@@ -1,0 +1,106 @@
+"""A whole collection as one flat RLDS data set, for supervised fine-tuning elsewhere."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from grape.core.errors import CompatibilityError
+from grape.core.events import Progress
+from grape.core.files import write_json
+from grape.core.trajectories import EpisodeMeta
+from grape.store import EpisodeStore
+from grape.store.rlds.columns import ActionSource, PictureEncoding, flat_features, to_columns
+from grape.store.rlds.comparison import compare_split
+from grape.store.rlds.dataset import open_rlds
+from grape.store.rlds.division import divide
+from grape.store.rlds.features import Column, FeatureTree
+from grape.store.rlds.standardise import RULES
+from grape.store.rlds.statistics import dataset_statistics
+from grape.store.rlds.writer import VERSION, RldsWriter, shard_lengths
+
+__all__ = ["write_collection"]
+
+
+def write_collection(
+    folder: Path,
+    store: EpisodeStore,
+    metas: Sequence[EpisodeMeta],
+    *,
+    name: str,
+    gripper: str,
+    actions: ActionSource,
+    encoding: PictureEncoding,
+    val_fraction: float,
+    shards: int,
+    seed: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Write episodes as ``folder/NAME/1.0.0`` with statistics beside them, read them back and compare.
+
+    Args:
+        folder: Where it is made; should not carry its final name yet.
+        store: Where the episodes are.
+        metas: Which of them, in the order of the export; at least one.
+        name: Name of the data set.
+        gripper: The suite's gripper convention.
+        actions: Executed actions, or what an imitator should learn.
+        encoding: How pictures are stored.
+        val_fraction: Share of the initial states in split ``val``; 0 makes no such split.
+        shards: Files a split.
+        seed: Seed of the choice of ``val``.
+        progress: Advanced once an episode written and once an episode compared.
+
+    Returns:
+        Facts of the export: numbers of episodes and steps, shard lengths.
+
+    Raises:
+        DataError: An episode is damaged, or the data came back altered.
+        CompatibilityError: Episodes differ in the size of pictures, state or actions.
+        OSError: The disk is full or the folder cannot be written.
+    """
+    states = [(meta.task, meta.initial_state) for meta in metas]
+    parts: Mapping[str, Sequence[EpisodeMeta]] = {"train": metas}
+    if val_fraction:
+        parts = divide(metas, states, val_fraction, seed, split_groups=False)
+    lengths = {split: shard_lengths(len(part), shards) for split, part in parts.items()}
+    first = store.read(metas[0].episode_id)
+    _, height, width, channels = first.frames.shape
+    features = flat_features((height, width, channels), first.proprio.shape[1], first.actions.shape[1], encoding)
+
+    def episodes(part: Sequence[EpisodeMeta]) -> Iterator[Mapping[str, Column]]:
+        for meta in part:
+            yield _columns(store, meta, features, gripper, actions)
+            progress.advance(note=meta.task)
+
+    place = folder / name / VERSION
+    writer = RldsWriter(place, name, features, f"Episodes collected in the suite {store.suite}.")
+    for split, part in parts.items():
+        writer.write_split(split, episodes(part), lengths[split])
+    writer.finish()
+    dataset = open_rlds(place)
+    for split, part in parts.items():
+        compare_split(dataset, split, episodes(part))
+    if first.actions.shape[1] == 7:  # the rules know 7-D actions only
+        write_json(place / "dataset_statistics.json", {name: dataset_statistics([(dataset, RULES["plain"])])})
+    return {
+        "episodes": len(metas),
+        "successes": sum(meta.success for meta in metas),
+        "splits": {split: {"episodes": len(part), "shard_lengths": lengths[split]} for split, part in parts.items()},
+        "steps": sum(meta.steps for meta in metas),
+    }
+
+
+def _columns(
+    store: EpisodeStore, meta: EpisodeMeta, features: FeatureTree, gripper: str, actions: ActionSource
+) -> Mapping[str, Column]:
+    columns = to_columns(
+        store.read(meta.episode_id), features, file_path=meta.episode_id, gripper=gripper, actions=actions
+    )
+    for path in ("action", "observation/image", "observation/state"):
+        found, due = getattr(columns[f"steps/{path}"], "shape", ())[1:], getattr(features.steps[path], "shape", ())
+        if found != due:
+            raise CompatibilityError(
+                f"Episode {meta.episode_id}: '{path}' is of shape {found}, in the first episode {due}.",
+                "One data set holds one shape: export the kinds separately.",
+            )
+    return columns

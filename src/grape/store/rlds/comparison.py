@@ -1,0 +1,61 @@
+"""Whether what stands on disk is what was to be written, bit for bit."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from grape.core.errors import DataError
+from grape.store.rlds.dataset import RldsDataset
+from grape.store.rlds.features import Column, Picture
+from grape.store.rlds.pictures import EncodedPictures
+
+__all__ = ["compare_split"]
+
+
+def compare_split(dataset: RldsDataset, split: str, expected: Iterable[Mapping[str, Column]]) -> int:
+    """Read a split back and compare every column of every episode, in order.
+
+    Args:
+        dataset: What was written.
+        split: Which part.
+        expected: Columns by full path as they were handed to the writer; pictures as pixels.
+
+    Returns:
+        Number of episodes.
+
+    Raises:
+        DataError: Something differs, is missing or cannot be read; the record and the column are named.
+    """
+    count = 0
+    found = dataset.read(split)
+    for due in expected:
+        episode = next(found, None)
+        if episode is None:
+            raise DataError(f"{dataset.path}, split '{split}': only {count} episodes came back.")
+        both = {f"steps/{path}": episode.steps[path] for path in episode.steps} | dict(episode.facts)
+        for path in sorted({*both, *due}):
+            if path not in both or path not in due or not _equal(both[path], due[path], _encoding(dataset, path)):
+                raise DataError(
+                    f"{episode.where}: column '{path}' does not come back as it was written.",
+                    "The disk or the memory of this machine may be faulty; the export was given up.",
+                )
+        count += 1
+    if next(found, None) is not None:
+        raise DataError(f"{dataset.path}, split '{split}': more than {count} episodes came back.")
+    return count
+
+
+def _encoding(dataset: RldsDataset, path: str) -> str:
+    leaf = dataset.features.steps.get(path.removeprefix("steps/"))
+    return leaf.encoding if isinstance(leaf, Picture) else ""
+
+
+def _equal(found: Column, due: Column, encoding: str) -> bool:
+    if isinstance(found, EncodedPictures) and isinstance(due, np.ndarray):
+        if encoding == "png":
+            return bool(np.array_equal(found.decode(), due))
+        leaf = Picture(due.shape[1:], encoding)
+        return list(found.blobs) == list(leaf.encode(due, "pictures"))  # lossy, but equal pictures give equal bytes
+    if isinstance(found, np.ndarray) and isinstance(due, np.ndarray):
+        return found.dtype == due.dtype and found.shape == due.shape and found.tobytes() == due.tobytes()
+    return isinstance(found, list) and found == due

@@ -1,0 +1,189 @@
+"""Two RLDS data sets, chosen and rejected, joined into pairs.
+
+The safe way is by ``episode_metadata/file_path``, which carries the same name on both sides. Where names do not tell
+(absent, repeated, or different on the two sides), only the order is left: one missing episode would then shift all
+pairs after it, so equal numbers of episodes and equal instructions are required, and a warning says what was assumed.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal
+
+from grape.core.errors import DataError
+from grape.store.rlds.dataset import Episode, RldsDataset
+from grape.store.rlds.standardise import Rule, StandardEpisode, standardise
+from grape.store.rlds.statistics import dataset_statistics
+
+__all__ = ["JoinedPair", "JoinedPairs", "PairLink", "join_pairs"]
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class PairLink:
+    """Which episodes make a pair.
+
+    Attributes:
+        pair_id: The common ``file_path``, or the position where pairs were joined by order.
+        chosen: Index of the chosen episode in its split.
+        rejected: Index of the rejected episode in its split.
+        instruction: The task in words, the same on both sides.
+    """
+
+    pair_id: str
+    chosen: int
+    rejected: int
+    instruction: str
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedPair:
+    """A pair with its two standardised episodes: pictures, instruction and un-normalised actions."""
+
+    pair_id: str
+    chosen: StandardEpisode
+    rejected: StandardEpisode
+
+
+@dataclass(frozen=True)
+class JoinedPairs:
+    """Pairs of two data sets. Use :func:`join_pairs`.
+
+    Attributes:
+        chosen: The data set of preferred trajectories.
+        rejected: The other one.
+        split: Which part of both.
+        rule: How episodes are read.
+        joined_by: ``"file_path"`` or ``"order"``.
+        links: The pairs, in the order of the chosen data set.
+    """
+
+    chosen: RldsDataset
+    rejected: RldsDataset
+    split: str
+    rule: Rule
+    joined_by: Literal["file_path", "order"]
+    links: tuple[PairLink, ...]
+
+    def __len__(self) -> int:
+        return len(self.links)
+
+    def __iter__(self) -> Iterator[JoinedPair]:
+        """All pairs in order, streamed: two episodes are in memory at a time."""
+        chosen, rejected = _Reader(self.chosen, self.split), _Reader(self.rejected, self.split)
+        for link in self.links:
+            yield self._pair(link, chosen.at(link.chosen), rejected.at(link.rejected))
+
+    def __getitem__(self, index: int) -> JoinedPair:
+        """One pair, for readers that take them in random order."""
+        link = self.links[index]
+        return self._pair(
+            link, self.chosen.episode(self.split, link.chosen), self.rejected.episode(self.split, link.rejected)
+        )
+
+    def statistics(self) -> dict[str, Any]:
+        """Normalisation statistics over all splits of both sides together: one entry of ``norm_stats``.
+
+        Statistics of each side alone would give one action two different token sequences.
+        """
+        return dataset_statistics([(self.chosen, self.rule), (self.rejected, self.rule)])
+
+    def _pair(self, link: PairLink, chosen: Episode, rejected: Episode) -> JoinedPair:
+        return JoinedPair(link.pair_id, standardise(chosen, self.rule), standardise(rejected, self.rule))
+
+
+def join_pairs(
+    chosen: RldsDataset, rejected: RldsDataset, rule: Rule, *, split: str = "train", warn: Callable[[str], None]
+) -> JoinedPairs:
+    """Join two data sets. Reads both once (pictures stay encoded), so damage anywhere is noticed here.
+
+    Args:
+        chosen: The preferred trajectories.
+        rejected: The others.
+        rule: How episodes are read, usually ``RULES["rlds_np_rollout"]``.
+        split: Which part of both.
+        warn: Receives what the user should know: episodes without a partner, pairs joined by order.
+
+    Raises:
+        DataError: A file is damaged, the sides cannot be joined, or a pair's instructions differ.
+        SettingsError: A side has no such split.
+    """
+    sides = [_catalogue(side, split) for side in (chosen, rejected)]
+    names = [[name for name, _ in side] for side in sides]
+    common = set(names[0]) & set(names[1])
+    if common - {""} and all(len(set(side)) == len(side) for side in names):
+        place = {name: index for index, name in enumerate(names[1])}
+        pairs = [(name, index, place[name]) for index, name in enumerate(names[0]) if name in common]
+        _tell_single(names, common, warn)
+        joined_by: Literal["file_path", "order"] = "file_path"
+    else:
+        pairs = _by_order(names, (chosen, rejected), split, warn)
+        joined_by = "order"
+    links = tuple(_link(pair, sides, joined_by) for pair in pairs)
+    return JoinedPairs(chosen, rejected, split, rule, joined_by, links)
+
+
+class _Reader:
+    """Episodes by index; neighbours in the order of the file come from one pass."""
+
+    def __init__(self, dataset: RldsDataset, split: str) -> None:
+        self._dataset, self._split = dataset, split
+        self._stream, self._next = dataset.read(split), 0
+
+    def at(self, index: int) -> Episode:
+        if index < self._next:  # out of order: fetched alone, the stream stays where it is
+            return self._dataset.episode(self._split, index)
+        episode = next(islice(self._stream, index - self._next, None))
+        self._next = index + 1
+        return episode
+
+
+def _catalogue(dataset: RldsDataset, split: str) -> list[tuple[str, str]]:
+    """Name and instruction of every episode, in order."""
+    entries = []
+    for episode in dataset.read(split):
+        texts = episode.steps["language_instruction"]
+        instruction = next((str(text) for text in texts if text), "") if isinstance(texts, list) else ""
+        entries.append((episode.file_path, instruction))
+    if not entries:
+        raise DataError(f"{dataset.path} has no episodes in split {split!r}.")
+    return entries
+
+
+def _by_order(
+    names: Sequence[Sequence[str]], sides: Sequence[RldsDataset], split: str, warn: Callable[[str], None]
+) -> list[tuple[str, int, int]]:
+    counts = [len(side) for side in names]
+    if counts[0] != counts[1]:
+        raise DataError(
+            f"{sides[0].path} and {sides[1].path} share no episode_metadata/file_path, and in split {split!r} they hold "
+            f"{counts[0]} and {counts[1]} episodes: they cannot be joined, neither by name nor by order.",
+            "Export both sides again, with equal names or equal numbers.",
+        )
+    warn(
+        "The two sides share no names (episode_metadata/file_path), so pairs are joined by their order alone. A missing "
+        "episode on one side would shift all pairs after it; only the instructions were compared."
+    )
+    return [(str(index), index, index) for index in range(counts[0])]
+
+
+def _tell_single(names: Sequence[Sequence[str]], common: set[str], warn: Callable[[str], None]) -> None:
+    for side, title in zip(names, ("chosen", "rejected"), strict=True):
+        single = [name for name in side if name not in common]
+        if single:
+            more = ", ..." if len(single) > _SHOWN else ""
+            warn(
+                f"{len(single)} {title} episodes have no partner and are left out: {', '.join(single[:_SHOWN])}{more}."
+            )
+
+
+def _link(pair: tuple[str, int, int], sides: Sequence[Sequence[tuple[str, str]]], joined_by: str) -> PairLink:
+    name, chosen, rejected = pair
+    texts = sides[0][chosen][1], sides[1][rejected][1]
+    if texts[0].strip().lower() != texts[1].strip().lower():
+        raise DataError(
+            f"Pair {name!r} (joined by {joined_by}) has two instructions: {texts[0]!r} and {texts[1]!r}.",
+            "The sides are out of step: an episode is missing or they come from different exports.",
+        )
+    return PairLink(name, chosen, rejected, texts[0])

@@ -1,0 +1,146 @@
+"""Preference pairs as two RLDS data sets whose episodes correspond one to one.
+
+The first public loader pairs by position, so both sides are written in one go: the same keys in the same order, the
+same splits, shards of equal lengths. The pair's id stands in ``episode_metadata/file_path`` on both sides, so that
+nobody has to rely on positions (see :mod:`grape.store.rlds.joining`). Both sides are read back and compared before
+they are published.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from grape.core.errors import CompatibilityError, DataError
+from grape.core.events import Progress
+from grape.core.files import write_json
+from grape.core.preferences import PreferencePair
+from grape.core.trajectories import Trajectory
+from grape.store import EpisodeStore
+from grape.store.rlds.columns import pair_features, to_columns
+from grape.store.rlds.comparison import compare_split
+from grape.store.rlds.dataset import open_rlds
+from grape.store.rlds.division import divide
+from grape.store.rlds.features import Column, FeatureTree
+from grape.store.rlds.standardise import RULES
+from grape.store.rlds.statistics import dataset_statistics
+from grape.store.rlds.writer import VERSION, RldsWriter, shard_lengths
+
+__all__ = ["PAIR_DATASET", "SIDES", "write_pairs"]
+
+PAIR_DATASET = "rlds_np_rollout"
+"""Name under which the first public loader knows pair sets."""
+
+SIDES = ("chosen", "rejected")
+
+_DIM = 7
+
+
+def write_pairs(
+    folder: Path,
+    store: EpisodeStore,
+    pairs: Sequence[PreferencePair],
+    *,
+    gripper: str,
+    val_fraction: float,
+    shards: int,
+    seed: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Write both sides of all pairs below ``folder``, read them back and compare.
+
+    Args:
+        folder: Where ``chosen/`` and ``rejected/`` are made; should not carry its final name yet.
+        store: Where the episodes are.
+        pairs: In the order of the export.
+        gripper: The suite's gripper convention.
+        val_fraction: Share of the initial states in split ``val``.
+        shards: Files a split.
+        seed: Seed of the choice of ``val``.
+        progress: Advanced once an episode written and once an episode compared.
+
+    Returns:
+        Facts of the export: numbers of pairs and steps, shard lengths.
+
+    Raises:
+        DataError: An episode is missing, damaged or does not belong to its pair, or the data came back altered.
+        CompatibilityError: Actions are not 7-dimensional, or pictures of several sizes.
+        OSError: The disk is full or the folder cannot be written.
+    """
+    _check(store, pairs)
+    states = [(pair.task, pair.initial_state) for pair in pairs]
+    parts = divide(pairs, states, val_fraction, seed, split_groups=True)
+    lengths = {split: shard_lengths(len(part), shards) for split, part in parts.items()}
+    features, steps = _features(store, pairs), {}
+    for side in SIDES:
+        place = folder / side / PAIR_DATASET / VERSION
+        writer = RldsWriter(place, PAIR_DATASET, features, f"{side.capitalize()} trajectories of preference pairs.")
+        for split, part in parts.items():
+            writer.write_split(split, _episodes(store, part, side, features, gripper, progress), lengths[split])
+        writer.finish()
+        dataset = open_rlds(place)
+        for split, part in parts.items():
+            compare_split(dataset, split, _episodes(store, part, side, features, gripper, progress))
+        steps[side] = sum(store.meta(getattr(pair, side)).steps for pair in pairs)
+    rule = RULES[PAIR_DATASET]
+    sides = [(open_rlds(folder / side / PAIR_DATASET), rule) for side in SIDES]
+    write_json(folder / "dataset_statistics.json", {PAIR_DATASET: dataset_statistics(sides)})
+    return {
+        "pairs": len(pairs),
+        "splits": {split: {"pairs": len(part), "shard_lengths": lengths[split]} for split, part in parts.items()},
+        "steps": steps,
+    }
+
+
+def _episodes(
+    store: EpisodeStore,
+    pairs: Sequence[PreferencePair],
+    side: str,
+    features: FeatureTree,
+    gripper: str,
+    progress: Progress,
+) -> Iterator[Mapping[str, Column]]:
+    for pair in pairs:
+        trajectory = store.read(getattr(pair, side))
+        _check_shape(trajectory, features)
+        yield to_columns(trajectory, features, file_path=pair.pair_id, gripper=gripper, actions="executed")
+        progress.advance(note=pair.task)
+
+
+def _features(store: EpisodeStore, pairs: Sequence[PreferencePair]) -> FeatureTree:
+    first = store.read(pairs[0].chosen)
+    if first.actions.shape[1] != _DIM:
+        raise CompatibilityError(
+            f"Actions have {first.actions.shape[1]} dimensions; the schema of pair sets has {_DIM}.",
+            "Export the collection as one flat data set instead.",
+        )
+    return pair_features(_picture_shape(first))
+
+
+def _picture_shape(trajectory: Trajectory) -> tuple[int, int, int]:
+    _, height, width, channels = trajectory.frames.shape
+    return height, width, channels
+
+
+def _check_shape(trajectory: Trajectory, features: FeatureTree) -> None:
+    due = features.steps["observation/image"]
+    if _picture_shape(trajectory) != getattr(due, "shape", None):
+        raise CompatibilityError(
+            f"Episode {trajectory.meta.episode_id} has pictures of {_picture_shape(trajectory)[:2]} pixels, others "
+            "differ; one data set holds one size.",
+            "Export the sizes separately.",
+        )
+
+
+def _check(store: EpisodeStore, pairs: Sequence[PreferencePair]) -> None:
+    """Refuse pairs whose sides are not there, are empty, or began elsewhere."""
+    for pair in pairs:
+        for side in SIDES:
+            meta = store.meta(getattr(pair, side))
+            if (meta.task, meta.initial_state) != (pair.task, pair.initial_state):
+                raise DataError(
+                    f"Pair {pair.pair_id}: its {side} episode {meta.episode_id} starts from {meta.task}, state "
+                    f"{meta.initial_state}, not from {pair.task}, state {pair.initial_state}.",
+                    "The pairs were made from another store: run 'grape pair' again.",
+                )
+            if not meta.steps:
+                raise DataError(f"Pair {pair.pair_id}: its {side} episode {meta.episode_id} has no steps.")

@@ -1,0 +1,101 @@
+"""A folder that takes its name only when it is whole.
+
+An export grows in a hidden folder beside its destination and is renamed at the end. Whatever happens before (an
+error, a full disk, ``kill -9``), nothing stands under the final name. A killed export leaves the hidden folder behind;
+the next one to the same destination sweeps it away. One process at a time exports to a destination.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from grape.core.errors import CompatibilityError, GrapeError
+from grape.core.files import sync_folder
+from grape.core.locks import FolderLock, lock_folder
+
+__all__ = ["published_folder"]
+
+_KEPT = (
+    "Nothing stands under that name and the unfinished copy was deleted; episodes, scores and pairs are untouched. "
+    "Free space or mend the permissions, then run the same command again."
+)
+
+
+@contextlib.contextmanager
+def published_folder(out: Path) -> Iterator[Path]:
+    """An empty folder to fill, which becomes ``out`` when the block ends without an error.
+
+    Raises:
+        CompatibilityError: ``out`` is there already, or another process is exporting to it.
+        GrapeError: The disk is full or the folder cannot be written.
+    """
+    out = out.absolute()
+    workshop = out.with_name(f".{out.name}.exporting")
+    with _translated(out):
+        lock = _claim(workshop, out)
+        try:
+            _refuse_existing(out)
+            content = workshop / "content"
+            if content.exists():
+                shutil.rmtree(content)  # what a killed export left
+            content.mkdir()
+            yield content
+            for folder, _, _ in os.walk(content):
+                sync_folder(Path(folder))
+            _take_name(content, out)
+        finally:
+            shutil.rmtree(workshop, ignore_errors=True)
+            del lock  # not before: another process would begin in the folder that is being deleted
+
+
+@contextlib.contextmanager
+def _translated(out: Path) -> Iterator[None]:
+    """Say what became of the export where the system refuses a file."""
+    try:
+        yield
+    except OSError as error:
+        raise GrapeError(f"Could not export to {out}: {error.strerror or error}.", _KEPT) from error
+    except GrapeError as error:
+        if type(error) is GrapeError and isinstance(error.__cause__, OSError):
+            reason = error.__cause__.strerror or str(error.__cause__)
+            raise GrapeError(f"Could not export to {out}: {reason}.", _KEPT) from error.__cause__
+        raise
+
+
+def _claim(workshop: Path, out: Path) -> FolderLock | None:
+    """Make the hidden folder and keep other processes out of it."""
+    while True:
+        workshop.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = lock_folder(workshop)
+        except CompatibilityError as error:
+            raise CompatibilityError(
+                f"Another process is exporting to {out}.", "Wait until it is done, or choose another --out."
+            ) from error
+        if lock is not None or workshop.exists():
+            return lock
+        # The process that worked here ended just now and took the folder with it.
+
+
+def _take_name(content: Path, out: Path) -> None:
+    try:
+        content.rename(out)  # onto a folder that is not empty, this fails: whoever came first is kept
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise _exists(out) from error
+        raise
+    sync_folder(out.parent)
+
+
+def _refuse_existing(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise _exists(out)
+
+
+def _exists(out: Path) -> CompatibilityError:
+    return CompatibilityError(
+        f"{out} is there already; it was left as it is.", "Choose another --out, or delete that folder to start afresh."
+    )

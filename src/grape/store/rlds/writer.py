@@ -1,0 +1,113 @@
+"""Writing RLDS data sets in the layout of TensorFlow Datasets, so that ``tfds.builder_from_directory`` reads them.
+
+One data set is a version folder: TFRecord files, ``features.json`` and, last of all, ``dataset_info.json``. Equal
+episodes give equal bytes. The folder should not carry its final name while it grows: see
+:mod:`grape.store.rlds.publishing`.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from grape.core.errors import DataError
+from grape.core.files import sync_folder, write_json, write_text
+from grape.store.rlds.description import FILE_TEMPLATE, shard_name
+from grape.store.rlds.example import encode_example
+from grape.store.rlds.features import Column, FeatureTree
+from grape.store.rlds.tfrecord import frame_record
+
+__all__ = ["VERSION", "RldsWriter", "shard_lengths"]
+
+VERSION = "1.0.0"
+"""Version folder of the data sets written here."""
+
+
+def shard_lengths(episodes: int, shards: int) -> list[int]:
+    """Episodes of each file when ``episodes`` are dealt to ``shards`` files in order, as evenly as possible."""
+    count = max(1, min(shards, episodes))
+    return [(index + 1) * episodes // count - index * episodes // count for index in range(count)]
+
+
+class RldsWriter:
+    """Writes one data set, a split after the other, then :meth:`finish`.
+
+    Args:
+        folder: The version folder; made here.
+        name: Name of the data set and prefix of its files.
+        features: Its columns.
+        description: A sentence for people.
+    """
+
+    def __init__(self, folder: Path, name: str, features: FeatureTree, description: str = "") -> None:
+        self._folder, self._name, self._features, self._description = folder, name, features, description
+        self._splits: list[dict[str, Any]] = []
+        folder.mkdir(parents=True)
+
+    def write_split(self, split: str, episodes: Iterable[Mapping[str, Column]], lengths: Sequence[int]) -> None:
+        """Write one split.
+
+        Args:
+            split: Its name.
+            episodes: Columns of each episode by full path: ``steps/action`` ``(T, D)``, ``episode_metadata/file_path``
+                with one item, and so on; exactly those of the features.
+            lengths: Episodes of each file, see :func:`shard_lengths`; their sum is the number of episodes.
+
+        Raises:
+            DataError: An episode does not fit the features, or there are more or fewer than ``lengths`` tells.
+            OSError: The disk is full or the folder cannot be written.
+        """
+        source, num_bytes = iter(episodes), 0
+        for index, length in enumerate(lengths):
+            path = self._folder / shard_name(FILE_TEMPLATE, self._name, split, index, len(lengths))
+            with path.open("wb") as handle:
+                for _ in range(length):
+                    columns = next(source, None)
+                    if columns is None:
+                        raise DataError(f"Split '{split}' has fewer than the {sum(lengths)} episodes announced.")
+                    payload = encode_example(self._encode(columns))
+                    handle.write(frame_record(payload))
+                    num_bytes += len(payload)
+                handle.flush()
+                os.fsync(handle.fileno())
+        if next(source, None) is not None:
+            raise DataError(f"Split '{split}' has more than the {sum(lengths)} episodes announced.")
+        self._splits.append(
+            {
+                "filepathTemplate": FILE_TEMPLATE,
+                "name": split,
+                "numBytes": str(num_bytes),
+                "shardLengths": [str(length) for length in lengths],
+            }
+        )
+
+    def finish(self) -> None:
+        """Write the description: the data set is complete.
+
+        Raises:
+            GrapeError: The disk is full or the folder cannot be written.
+        """
+        write_text(self._folder / "features.json", self._features.to_json())
+        write_json(
+            self._folder / "dataset_info.json",
+            {
+                "description": self._description,
+                "fileFormat": "tfrecord",
+                "moduleName": "grape.store.rlds",
+                "name": self._name,
+                "releaseNotes": {VERSION: "Initial release."},
+                "splits": self._splits,
+                "version": VERSION,
+            },
+        )
+        sync_folder(self._folder)
+
+    def _encode(self, columns: Mapping[str, Column]) -> dict[str, Any]:
+        leaves = {f"steps/{path}": leaf for path, leaf in self._features.steps.items()} | dict(self._features.episode)
+        if columns.keys() != leaves.keys():
+            odd = ", ".join(sorted(columns.keys() ^ leaves.keys()))
+            raise DataError(f"The columns of an episode do not fit features.json: {odd} missing or unknown.")
+        lengths = {len(column) for path, column in columns.items() if path.startswith("steps/")}
+        if len(lengths) != 1:
+            raise DataError(f"The columns of an episode have {sorted(lengths)} steps; they must agree.")
+        return {path: leaf.encode(columns[path], f"Column '{path}'") for path, leaf in leaves.items()}
