@@ -84,7 +84,7 @@ def _broken(home, tmp_path, **files):
     ("files", "error", "text"),
     [
         ({"pointer": {"base": "elsewhere"}}, DataError, "is not at"),
-        ({"pointer": {}}, DataError, "must hold"),
+        ({"pointer": {}}, DataError, "does not say which policy"),
         ({"config": {"peft_type": "PREFIX_TUNING"}}, SettingsError, "PREFIX_TUNING"),
         ({"config": {"peft_type": "LORA", "use_dora": True}}, SettingsError, "use_dora"),
         ({"config": "{"}, DataError, "JSON"),

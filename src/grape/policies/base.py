@@ -23,6 +23,8 @@ class PolicySpec:
         unnorm_key: Which normalisation statistics are in use.
         policy_hash: Hash of weights and configuration.
         preprocessing_hash: Hash of prompt template, picture road, tokenizer, action bins and normalisation.
+        computation: Device, number type and attention, which decide the last bits of log-probabilities; empty if
+            unknown.
     """
 
     action_dim: int
@@ -31,6 +33,7 @@ class PolicySpec:
     unnorm_key: str
     policy_hash: str
     preprocessing_hash: str
+    computation: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,46 +1,100 @@
 """LoRA adapters in PEFT's layout: attached beside the weights, or merged into them.
 
 An adapter folder holds PEFT's ``adapter_config.json`` and ``adapter_model.safetensors``, and ``grape_adapter.json``
-with one key, ``base``: the policy it belongs to, a path that is absolute or relative to the adapter's folder.
+which points to the policy it belongs to: ``{"base": path or name on the hub}``. Folders that PEFT alone wrote have no
+such file; there ``base_model_name_or_path`` counts.
 """
 
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from grape.core.errors import DataError, SettingsError
-from grape.core.files import read_json
+from grape.core.errors import DataError, PolicyError, SettingsError
+from grape.core.files import read_json, write_json
+from grape.policies.names import parse_hub_name
+from grape.policies.openvla.hub import resolve_policy
+from grape.policies.openvla.quantised import is_quantised
 
 if TYPE_CHECKING:
     from grape.policies.openvla.policy import OpenVLAPolicy
 
-__all__ = ["adapter_base", "attach_adapter", "merged_weights"]
+__all__ = ["AdapterPointer", "MergedWeights", "adapter_base", "attach_adapter", "read_pointer", "write_pointer"]
 
 _POINTER = "grape_adapter.json"
 _CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
 
 
-def adapter_base(folder: Path) -> Path | None:
-    """The policy an adapter folder belongs to, or None if ``folder`` holds no adapter.
+@dataclass(frozen=True)
+class AdapterPointer:
+    """Which policy an adapter belongs to.
+
+    Attributes:
+        base: Folder of that policy.
+        name: The base as it is written down: a path or a name on the hub.
+        center_crop: Whether the adapter was trained with cropped pictures; None where the base's configuration holds.
+    """
+
+    base: Path
+    name: str
+    center_crop: bool | None = None
+
+
+def read_pointer(policy: Path | str) -> AdapterPointer | None:
+    """The base of an adapter, or None if ``policy`` is no folder that holds an adapter.
+
+    ``grape_adapter.json`` says it; folders of others have only ``base_model_name_or_path`` in PEFT's configuration. A
+    path counts from the adapter's folder, then from the current one; a name is looked up on the hub.
 
     Raises:
         DataError: The pointer to the base is missing or malformed, or leads nowhere.
     """
+    folder = Path(policy)
     if not (folder / _CONFIG).is_file():
         return None
-    data = read_json(folder / _POINTER)
-    if not isinstance(data, dict) or not isinstance(data.get("base"), str):
-        raise DataError(f"{folder / _POINTER} must hold {{'base': path}}.", "Write the path of the base policy there.")
-    base: Path = folder / data["base"]
-    if not base.is_dir():
+    source, key = (_POINTER, "base") if (folder / _POINTER).is_file() else (_CONFIG, "base_model_name_or_path")
+    data = read_json(folder / source)
+    name = data.get(key) if isinstance(data, dict) else None
+    crop = data.get("center_crop") if isinstance(data, dict) and source == _POINTER else None
+    if not isinstance(name, str) or not name or not isinstance(crop, bool | None):
         raise DataError(
-            f"The base policy of adapter {folder} is not at {base}.",
-            f"Move it there, or mend 'base' in {folder / _POINTER}.",
+            f"{folder / source} does not say which policy the adapter belongs to.",
+            f"Write {{'base': path or name on the hub}} into {folder / _POINTER}.",
         )
-    return base
+    for base in (folder / name, Path(name)):
+        if base.is_dir():
+            return AdapterPointer(base, name, crop)
+    if parse_hub_name(name) is not None:
+        return AdapterPointer(resolve_policy(name), name, crop)
+    raise DataError(
+        f"The base policy of adapter {folder} is not at {folder / name}.",
+        f"Move it there, or mend '{key}' in {folder / source}.",
+    )
+
+
+def adapter_base(policy: Path | str) -> Path | None:
+    """Folder of the policy that an adapter belongs to, or None for no adapter; see :func:`read_pointer`."""
+    pointer = read_pointer(policy)
+    return None if pointer is None else pointer.base
+
+
+def write_pointer(folder: Path, base: Path | str, center_crop: bool | None = None, place: Path | None = None) -> None:
+    """Write ``grape_adapter.json``.
+
+    Args:
+        folder: The adapter's folder.
+        base: The policy it belongs to. A folder is written relative to the adapter, a name on the hub as it is.
+        center_crop: Whether the adapter was trained with cropped pictures, where that differs from the base.
+        place: Where the adapter's folder will stand, if it is written elsewhere first.
+    """
+    path = os.path.relpath(base, place or folder) if parse_hub_name(base) is None else str(base)
+    extra = {} if center_crop is None else {"center_crop": center_crop}
+    write_json(folder / _POINTER, {"base": Path(path).as_posix(), **extra})
 
 
 def attach_adapter(policy: "OpenVLAPolicy", folder: Path, *, merge: bool = False) -> "OpenVLAPolicy":
@@ -114,24 +168,43 @@ def _check_names(folder: Path, model: nn.Module) -> None:
         raise DataError(f"The adapter in {folder} fits no layer of its base: {shown}.", "Check 'base'.")
 
 
-def merged_weights(model: nn.Module) -> dict[str, Tensor]:
+class MergedWeights(Mapping[str, Tensor]):
     """Weights under their published names, with all active LoRA adapters added in; the model is not changed.
+
+    A merged weight is computed when it is asked for and kept by nobody, so writing a large policy needs memory for one
+    file of it at a time.
 
     Args:
         model: The network, with or without LoRA layers inside.
+
+    Raises:
+        PolicyError: Weights are held in 4 bits: what was rounded away cannot be written back.
     """
-    with torch.no_grad():
-        weights = {
-            name.replace(".base_layer.", "."): tensor.detach()
-            for name, tensor in model.state_dict().items()
-            if ".lora_" not in name
-        }
-        for name, module in model.named_modules():
-            if hasattr(module, "get_delta_weight") and not module.merged and not module.disable_adapters:
-                base = weights[f"{name}.weight"]
-                total = base.float()
-                for adapter in module.active_adapters:
-                    if adapter in module.lora_A:
-                        total = total + module.get_delta_weight(adapter).float()
-                weights[f"{name}.weight"] = total.to(base.dtype)
-    return weights
+
+    def __init__(self, model: nn.Module) -> None:
+        if is_quantised(model):
+            raise PolicyError(
+                "A policy held in 4 bits cannot be merged or saved: its weights are rounded.",
+                "Save its adapter, or load it without --load-in-4bit.",
+            )
+        self._model = model
+        self._keys = {name.replace(".base_layer.", "."): name for name in model.state_dict() if ".lora_" not in name}
+
+    def __getitem__(self, name: str) -> Tensor:
+        module_name, _, kind = self._keys[name].removesuffix(".weight").rpartition(".base_layer")
+        weight = self._model.get_parameter(self._keys[name]).detach()
+        module: Any = self._model.get_submodule(module_name) if kind == "" and module_name else None
+        if not hasattr(module, "get_delta_weight") or module.merged or module.disable_adapters:
+            return weight
+        with torch.no_grad():
+            total = weight.float()
+            for adapter in module.active_adapters:
+                if adapter in module.lora_A:
+                    total = total + module.get_delta_weight(adapter).float()
+            return total.to(weight.dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)

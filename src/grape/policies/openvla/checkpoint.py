@@ -24,8 +24,18 @@ from grape.core.errors import DataError, GrapeError, SettingsError
 from grape.core.files import read_json, sync_folder, write_bytes, write_json
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.model import OpenVLA
+from grape.policies.openvla.quantised import quantise_layers, quantised_names
 
-__all__ = ["SIDE_FILES", "CheckpointFiles", "atomic_folder", "empty_model", "load_weights", "read_files", "write_files"]
+__all__ = [
+    "SHARD_BYTES",
+    "SIDE_FILES",
+    "CheckpointFiles",
+    "atomic_folder",
+    "empty_model",
+    "load_weights",
+    "read_files",
+    "write_files",
+]
 
 SIDE_FILES = (
     "preprocessor_config.json",
@@ -43,7 +53,13 @@ SIDE_FILES = (
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
-_SHARD_BYTES = 5 * 10**9
+_CONSTANT = "rotary_emb.inv_freq"  # stored by old versions of transformers
+_STORED_TYPES = frozenset({"BF16", "F16", "F32", "F64"})
+_MOST_LISTED = 40
+
+SHARD_BYTES = 5 * 10**9
+"""Largest size of one file of weights, as the published checkpoints have it."""
+
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -58,6 +74,10 @@ class CheckpointFiles:
 
     config: OpenVLAConfig
     side: Mapping[str, bytes]
+
+    def with_config(self, config: OpenVLAConfig) -> "CheckpointFiles":
+        """The same side files with another configuration."""
+        return CheckpointFiles(config, self.side)
 
     def side_json(self, name: str) -> Any:
         """A side file as JSON.
@@ -97,10 +117,10 @@ def read_files(folder: Path) -> CheckpointFiles:
     return CheckpointFiles(config, side)
 
 
-def empty_model(config: OpenVLAConfig) -> OpenVLA:
+def empty_model(config: OpenVLAConfig, attention: str = "sdpa") -> OpenVLA:
     """The network without memory for its weights, to be filled by assignment."""
     with torch.device("meta"):
-        return OpenVLA(config)
+        return OpenVLA(config, attention)
 
 
 def materialise_buffers(model: OpenVLA) -> None:
@@ -109,45 +129,73 @@ def materialise_buffers(model: OpenVLA) -> None:
     llama.model.rotary_emb = LlamaRotaryEmbedding(config=llama.config).to(model.device)
 
 
-def load_weights(folder: Path, model: OpenVLA, dtype: torch.dtype, device: str = "cpu") -> None:
-    """Fill an empty model from a folder, one shard at a time.
+def load_weights(
+    folder: Path, model: OpenVLA, dtype: torch.dtype, device: torch.device | str = "cpu", *, four_bit: bool = False
+) -> None:
+    """Fill an empty model from a folder, one shard at a time, after all names, shapes and types were compared.
+
+    Args:
+        folder: The checkpoint's folder.
+        model: The empty network (:func:`empty_model`).
+        dtype: Type of the weights afterwards.
+        device: Where they shall be.
+        four_bit: Hold the linear layers of the language model's blocks in 4 bits (see ``quantised``).
 
     Raises:
-        DataError: A file is missing or torn, or names or shapes of weights do not fit.
+        DataError: A file is missing or torn, or names, shapes or types of weights do not fit.
     """
-    due = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found: set[str] = set()
-    problems: list[str] = []
-    for shard in _shards(folder):
+    shards = _shards(folder)
+    _compare(folder, shards, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
+    layers = quantised_names(int(model.vla_config.text["num_hidden_layers"])) if four_bit else frozenset[str]()
+    place = torch.device(device)
+    for shard in shards:
         tensors: dict[str, Tensor] = {}
+        packed: dict[str, Tensor] = {}
         for name, tensor in _read_shard(shard):
-            if name.endswith("rotary_emb.inv_freq"):  # stored by old versions of transformers; a constant
-                continue
-            found.add(name)
-            if name in due and tuple(tensor.shape) != due[name]:
-                problems.append(f"{name} is {tuple(tensor.shape)}, not {due[name]}")
-            elif name in due:
-                tensors[name] = tensor.to(device=device, dtype=dtype)
+            layer = name.removesuffix(".weight")
+            if layer in layers:
+                packed[layer] = tensor
+            elif not name.endswith(_CONSTANT):
+                tensors[name] = tensor.to(device=place, dtype=dtype)
         model.load_state_dict(tensors, strict=False, assign=True)
-    problems += [f"missing {name}" for name in sorted(due.keys() - found)]
-    problems += [f"unexpected {name}" for name in sorted(found - due.keys())]
+        if packed:
+            quantise_layers(model, packed, place, dtype)
+    materialise_buffers(model)
+
+
+def _compare(folder: Path, shards: list[Path], due: Mapping[str, tuple[int, ...]]) -> None:
+    """Names, shapes and types of all shards against the network's, from the files' headers alone."""
+    found: dict[str, tuple[int, ...]] = {}
+    problems: list[str] = []
+    for shard in shards:
+        for name, shape, kind in _read_header(shard):
+            if name.endswith(_CONSTANT):
+                continue
+            if name in found:
+                problems.append(f"{name} is stored twice")
+            elif name in due and shape != due[name]:
+                problems.append(f"{name} is {shape}, not {due[name]}")
+            elif kind not in _STORED_TYPES:
+                problems.append(f"{name} is stored as {kind}, not as floating-point numbers")
+            found[name] = shape
+    problems += [f"missing {name}" for name in sorted(due.keys() - found.keys())]
+    problems += [f"unexpected {name}" for name in sorted(found.keys() - due.keys())]
     if problems:
-        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
+        more = f"; and {len(problems) - _MOST_LISTED} more" if len(problems) > _MOST_LISTED else ""
         raise DataError(
-            f"The weights in {folder} do not fit its config.json: {shown}.",
+            f"The weights in {folder} do not fit its config.json: {'; '.join(problems[:_MOST_LISTED])}{more}.",
             "Weights and config.json must come from the same checkpoint; fetch it again.",
         )
-    materialise_buffers(model)
 
 
 def _shards(folder: Path) -> list[Path]:
     if (folder / _INDEX).is_file():
         index = read_json(folder / _INDEX)
-        names = set(index["weight_map"].values()) if isinstance(index, dict) and "weight_map" in index else set()
-        bad = [name for name in names if not isinstance(name, str) or Path(name).name != name]
-        if not names or bad:
+        weight_map = index.get("weight_map") if isinstance(index, dict) else None
+        named = list(weight_map.values()) if isinstance(weight_map, dict) else []
+        if not named or any(not isinstance(name, str) or Path(name).name != name for name in named):
             raise DataError(f"{folder / _INDEX} names no usable shards.", "Fetch the checkpoint again.")
-        shards = [folder / name for name in sorted(names)]
+        shards = [folder / name for name in sorted(set(named))]
     else:
         shards = [folder / _WEIGHTS]
     missing = [shard.name for shard in shards if not shard.is_file()]
@@ -160,42 +208,53 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _read_shard(path: Path) -> Iterator[tuple[str, Tensor]]:
+    with _opened(path) as handle:
+        for name in handle.keys():  # noqa: SIM118 - not a mapping
+            yield name, handle.get_tensor(name)
+
+
+def _read_header(path: Path) -> list[tuple[str, tuple[int, ...], str]]:
+    """Name, shape and stored type of each tensor."""
+    with _opened(path) as handle:
+        slices = [(name, handle.get_slice(name)) for name in handle.keys()]  # noqa: SIM118 - not a mapping
+        return [(name, tuple(part.get_shape()), str(part.get_dtype())) for name, part in slices]
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as handle:
-            for name in handle.keys():  # noqa: SIM118 - not a mapping
-                yield name, handle.get_tensor(name)
+            yield handle
     except (SafetensorError, OSError) as error:
         raise DataError(
             f"{path} is torn or no safetensors file ({error}).", "The copy is incomplete: fetch this file again."
         ) from error
 
 
-def write_files(folder: Path, files: CheckpointFiles, weights: Mapping[str, Tensor]) -> None:
-    """Write a checkpoint folder; it appears under its name when it is complete.
+def write_files(
+    folder: Path, files: CheckpointFiles, weights: Mapping[str, Tensor], shard_bytes: int = SHARD_BYTES
+) -> None:
+    """Write a checkpoint's files into an existing folder; see :func:`atomic_folder`.
 
     Args:
-        folder: Where; an older folder of that name is replaced.
+        folder: Where.
         files: Configuration and side files.
-        weights: Tensors by published name; stored in the configuration's ``storage_dtype``.
-
-    Raises:
-        GrapeError: The disk is full or not writable.
+        weights: Tensors by published name; stored in the configuration's ``storage_dtype``. Asked for one by one.
+        shard_bytes: Size from which on the weights are divided into several files.
     """
-    dtype = _DTYPES[files.config.storage_dtype]
-    with atomic_folder(folder) as temporary:
-        write_json(temporary / "config.json", files.config.to_json())
-        write_json(temporary / "dataset_statistics.json", dict(files.config.norm_stats))
-        for name, content in sorted(files.side.items()):
-            write_bytes(temporary / name, content)
-        _write_weights(temporary, weights, dtype)
+    write_json(folder / "config.json", files.config.to_json())
+    write_json(folder / "dataset_statistics.json", dict(files.config.norm_stats))
+    for name, content in sorted(files.side.items()):
+        write_bytes(folder / name, content)
+    _write_weights(folder, weights, _DTYPES[files.config.storage_dtype], shard_bytes)
 
 
-def _write_weights(folder: Path, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+def _write_weights(folder: Path, weights: Mapping[str, Tensor], dtype: torch.dtype, shard_bytes: int) -> None:
     shards: list[list[str]] = [[]]
     filled = total = 0
     for name in sorted(weights):
         size = weights[name].numel() * dtype.itemsize
-        if shards[-1] and filled + size > _SHARD_BYTES:
+        if shards[-1] and filled + size > shard_bytes:
             shards.append([])
             filled = 0
         shards[-1].append(name)

@@ -3,7 +3,7 @@
 The published file describes the language model by its differences from ``LlamaConfig``'s defaults of transformers 4.40,
 and its towers by name only. What the project adds stands under one key of its own, ``grape``::
 
-    "grape": {"preset": "nano", "gripper": "+1 closes", "towers": [{...}]}
+    "grape": {"preset": "nano", "gripper": "+1 closes", "center_crop": true, "towers": [{...}]}
 """
 
 import dataclasses
@@ -60,6 +60,7 @@ class OpenVLAConfig:
         storage_dtype: ``"float32"`` or ``"bfloat16"``: how weights are stored.
         gripper: What the last dimension of an un-normalised action means; empty if unknown.
         preset: Name of the preset the policy was made from; empty for foreign checkpoints.
+        center_crop: Whether pictures are cropped in the middle, as policies trained with random crops need.
     """
 
     raw: Mapping[str, Any]
@@ -72,6 +73,7 @@ class OpenVLAConfig:
     storage_dtype: str
     gripper: str
     preset: str
+    center_crop: bool
 
     @property
     def fused(self) -> bool:
@@ -100,6 +102,13 @@ class OpenVLAConfig:
     def with_norm_stats(self, norm_stats: Mapping[str, Any]) -> "OpenVLAConfig":
         """The same configuration with other normalisation statistics."""
         return OpenVLAConfig.from_json({**self.raw, "norm_stats": dict(norm_stats)})
+
+    def with_center_crop(self, center_crop: bool) -> "OpenVLAConfig":
+        """The same configuration with or without the crop; the very same where that changes nothing."""
+        if center_crop == self.center_crop:
+            return self
+        ours = {**self.raw.get("grape", {}), "center_crop": center_crop}
+        return OpenVLAConfig.from_json({**self.raw, "grape": ours})
 
     @staticmethod
     def from_json(data: Any, where: str = "config.json") -> "OpenVLAConfig":
@@ -161,7 +170,15 @@ def _parse(data: Mapping[str, Any], where: str) -> OpenVLAConfig:
         storage_dtype=storage,
         gripper=str(ours.get("gripper", "")),
         preset=str(ours.get("preset", "")),
+        center_crop=_center_crop(ours, where),
     )
+
+
+def _center_crop(ours: Mapping[str, Any], where: str) -> bool:
+    value = ours.get("center_crop", False)
+    if not isinstance(value, bool):
+        raise DataError(f"{where}: grape.center_crop is {value!r}.", "It must be true or false.")
+    return value
 
 
 def _towers(data: Mapping[str, Any], ours: Mapping[str, Any], where: str) -> tuple[TowerConfig, ...]:

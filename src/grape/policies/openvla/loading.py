@@ -1,14 +1,20 @@
 """Opening and saving policies."""
 
 from pathlib import Path
-from typing import Literal
-
-import torch
 
 from grape.core.errors import DataError, SettingsError
-from grape.policies.openvla.adapters import adapter_base, attach_adapter, merged_weights
-from grape.policies.openvla.checkpoint import empty_model, load_weights, read_files, write_files
+from grape.policies.openvla.adapters import MergedWeights, attach_adapter, read_pointer
+from grape.policies.openvla.checkpoint import (
+    SHARD_BYTES,
+    atomic_folder,
+    empty_model,
+    load_weights,
+    read_files,
+    write_files,
+)
+from grape.policies.openvla.hub import resolve_policy
 from grape.policies.openvla.policy import OpenVLAPolicy
+from grape.policies.openvla.precision import Attention, DType, choose_precision
 
 __all__ = ["load_policy", "save_policy"]
 
@@ -18,44 +24,60 @@ def load_policy(
     *,
     unnorm_key: str | None = None,
     device: str = "cpu",
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    dtype: DType = "auto",
     merge: bool = False,
+    attention: Attention = "sdpa",
+    load_in_4bit: bool = False,
+    center_crop: bool | None = None,
 ) -> OpenVLAPolicy:
-    """Open a policy: a checkpoint folder in the published layout, or an adapter folder that points to one.
+    """Open a policy: a checkpoint in the published layout, or an adapter that points to one.
+
+    Everything that can be wrong with the call or the small files is found before weights are read.
 
     Args:
-        path: The folder. Nothing is ever downloaded.
+        path: A folder, or a name on the hub, e.g. ``"openvla/openvla-7b"`` (see :mod:`~grape.policies.openvla.hub`).
         unnorm_key: Which normalisation statistics to use; None takes the only ones there are.
-        device: Where to compute, e.g. ``"cpu"`` or ``"cuda"``.
-        dtype: What to compute in. ``"auto"``: float32 on the CPU, else as stored.
+        device: Where to compute: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``: a GPU if there is one.
+        dtype: What frozen weights are held and computed in. ``"auto"``: float32 on the CPU, else as stored. Adapters
+            are float32 always.
         merge: Merge an adapter into the weights instead of keeping it beside them.
+        attention: How the language model computes attention: ``"sdpa"``, ``"flash-attention-2"`` or ``"eager"``.
+        load_in_4bit: Hold the language model in 4 bits; needs bitsandbytes and a GPU.
+        center_crop: Whether to crop pictures in the middle before the network sees them, which policies trained with
+            random crops need; None takes what the checkpoint says (nothing means no).
 
     Raises:
-        SettingsError: The folder is not there or holds something else; the statistics' name is unknown or ambiguous.
+        SettingsError: There is no such policy or it is of another kind; the statistics' name is unknown or ambiguous;
+            the device or a package that was asked for is not there.
         DataError: A file is missing, torn or does not fit the others.
     """
-    folder = Path(path)
-    base = adapter_base(folder) if folder.is_dir() else None
-    if base is not None:
-        if adapter_base(base) is not None:
-            raise DataError(f"The base of adapter {folder} is an adapter itself ({base}).", "Merge that one first.")
-        policy = load_policy(base, unnorm_key=unnorm_key, device=device, dtype=dtype)
+    folder = resolve_policy(path)
+    pointer = read_pointer(folder)
+    if pointer is not None:
+        if read_pointer(pointer.base) is not None:
+            raise DataError(f"The base of adapter {folder} is an adapter itself ({pointer.base}).", "Merge that first.")
+        if merge and load_in_4bit:
+            raise SettingsError("An adapter cannot be merged into 4-bit weights.", "Leave --load-in-4bit out.")
+        policy = load_policy(
+            pointer.base,
+            unnorm_key=unnorm_key,
+            device=device,
+            dtype=dtype,
+            attention=attention,
+            load_in_4bit=load_in_4bit,
+            center_crop=pointer.center_crop if center_crop is None else center_crop,
+        )
         return attach_adapter(policy, folder, merge=merge)
-    try:
-        place = torch.device(device)
-    except RuntimeError as error:
-        raise SettingsError(f"Unknown device {device!r}.", "For example 'cpu' or 'cuda'.") from error
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("No CUDA device is available.", "Use device 'cpu'.")
     files = read_files(folder)
-    storage = "float32" if dtype == "auto" and place.type == "cpu" else dtype
-    name = files.config.storage_dtype if storage == "auto" else storage
-    model = empty_model(files.config)
-    load_weights(folder, model, torch.bfloat16 if name == "bfloat16" else torch.float32, device)
-    return OpenVLAPolicy(model, files, unnorm_key)
+    precision = choose_precision(device, dtype, attention, load_in_4bit, files.config.storage_dtype)
+    if center_crop is not None:
+        files = files.with_config(files.config.with_center_crop(center_crop))
+    policy = OpenVLAPolicy(empty_model(files.config, precision.attention), files, unnorm_key)
+    load_weights(folder, policy.model, precision.dtype, precision.device, four_bit=precision.four_bit)
+    return policy
 
 
-def save_policy(policy: OpenVLAPolicy, path: Path) -> None:
+def save_policy(policy: OpenVLAPolicy, path: Path, *, shard_bytes: int = SHARD_BYTES) -> None:
     """Save a policy as a checkpoint folder in the published layout; it appears when complete.
 
     Adapters are merged into the saved weights; the policy itself is not changed. Weights are stored in the
@@ -64,8 +86,12 @@ def save_policy(policy: OpenVLAPolicy, path: Path) -> None:
     Args:
         policy: The policy.
         path: The folder; an older one is replaced.
+        shard_bytes: Size from which on the weights are divided into several files.
 
     Raises:
+        PolicyError: The policy's weights are held in 4 bits.
         GrapeError: The disk is full or not writable.
     """
-    write_files(path, policy.files, merged_weights(policy.model))
+    weights = MergedWeights(policy.model)
+    with atomic_folder(path) as temporary:
+        write_files(temporary, policy.files, weights, shard_bytes)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,26 +14,19 @@ from grape.core.files import content_hash
 from grape.core.trajectories import Observation
 from grape.policies.base import ActionBatch, PolicySpec
 from grape.policies.openvla.action_tokens import ActionTokenizer
-from grape.policies.openvla.adapters import merged_weights
+from grape.policies.openvla.adapters import MergedWeights
 from grape.policies.openvla.checkpoint import CheckpointFiles
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.decoding import decode_actions, decode_rows_alike
 from grape.policies.openvla.inputs import PolicyInputs
 from grape.policies.openvla.model import OpenVLA
 from grape.policies.openvla.norm_stats import ActionNorm, choose_unnorm_key
+from grape.policies.openvla.precision import Precision
 from grape.policies.openvla.processor import Processor
+from grape.policies.openvla.quantised import LANGUAGE_LINEARS, is_quantised
 
 __all__ = ["OpenVLAPolicy"]
-
-_LLAMA_LINEARS = (
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "mlp.gate_proj",
-    "mlp.up_proj",
-    "mlp.down_proj",
-)
+_TOWER_LINEARS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 
 
 class OpenVLAPolicy:
@@ -65,7 +58,9 @@ class OpenVLAPolicy:
         self.unnorm_key = choose_unnorm_key(config.norm_stats, unnorm_key)
         self.norm = ActionNorm.from_stats(config.norm_stats[self.unnorm_key], self.unnorm_key)
         self.tokenizer = _read_tokenizer(files, config)
-        self.processor = Processor(self.tokenizer, files.side_json("preprocessor_config.json"), len(config.towers))
+        self.processor = Processor(
+            self.tokenizer, files.side_json("preprocessor_config.json"), len(config.towers), config.center_crop
+        )
         if self.processor.image_size != config.image_size:
             raise DataError(
                 f"preprocessor_config.json makes pictures of {self.processor.image_size} pixels, the network reads "
@@ -86,7 +81,13 @@ class OpenVLAPolicy:
             unnorm_key=self.unnorm_key,
             policy_hash=self._policy_hash(),
             preprocessing_hash=self._preprocessing_hash(),
+            computation=self.computation,
         )
+
+    @property
+    def computation(self) -> str:
+        """Where and in what the network computes, e.g. ``"cuda bfloat16, sdpa"``."""
+        return str(Precision(self.model.device, self.model.dtype, self.model.attention, is_quantised(self.model)))
 
     @property
     def action_token_ids(self) -> npt.NDArray[np.int64]:
@@ -173,25 +174,44 @@ class OpenVLAPolicy:
         tokens = tokens_BD.cpu().numpy().astype(np.int32)
         return ActionBatch(self.decode_tokens(tokens), tokens, logps_BD.cpu().numpy())
 
-    def lora_targets(self) -> list[str]:
-        """Names of the layers that LoRA adapts: every linear layer of the language model's blocks, and the projector.
+    def lora_targets(
+        self, which: Literal["language", "language+projector", "all"] = "language+projector"
+    ) -> list[str]:
+        """Names of the linear layers that LoRA adapts.
+
+        Args:
+            which: Those of the language model's blocks; those and the projector; or also those of the vision towers'
+                blocks that run.
 
         Returns:
             Full names within :attr:`model`, for ``peft.LoraConfig(target_modules=...)`` around it.
         """
-        layers = range(int(self.config.text["num_hidden_layers"]))
-        projector = [f"projector.fc{number}" for number in range(1, 4 if self.config.fused else 3)]
-        return [
-            f"language_model.model.layers.{layer}.{name}" for layer in layers for name in _LLAMA_LINEARS
-        ] + projector
+        names = [
+            f"language_model.model.layers.{layer}.{name}"
+            for layer in range(int(self.config.text["num_hidden_layers"]))
+            for name in _LLAMA_LINEARS
+        ]
+        if which != "language":
+            names += [f"projector.fc{number}" for number in range(1, 4 if self.config.fused else 3)]
+        if which == "all":
+            towers = zip(("featurizer", "fused_featurizer"), self.config.towers, strict=False)
+            names += [
+                f"vision_backbone.{tower}.blocks.{block}.{name}"
+                for tower, shape in towers
+                for block in range(shape.feature_block + 1)
+                for name in _TOWER_LINEARS
+            ]
+        return names
 
     def _policy_hash(self) -> str:
         """SHA-256 over configuration and weights as they would be stored."""
         digest = hashlib.sha256(content_hash(self.config.to_json()).encode())
         digest.update(self.unnorm_key.encode())
         dtype = torch.bfloat16 if self.config.storage_dtype == "bfloat16" else torch.float32
-        for name, tensor in sorted(merged_weights(self.model).items()):
-            stored = tensor.detach().to(device="cpu", dtype=dtype).contiguous()
+        weights = self.model.state_dict() if is_quantised(self.model) else MergedWeights(self.model)
+        for name in sorted(weights):
+            tensor = weights[name].detach().to("cpu")
+            stored = (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
             digest.update(f"{name}:{tuple(stored.shape)}".encode())
             digest.update(stored.view(torch.uint8).numpy().data)
         return digest.hexdigest()

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from grape.core.errors import DataError, PolicyError, SettingsError
+from grape.core.pictures import centre_crop
 
 __all__ = ["PROMPT_TEMPLATE", "Processor"]
 
@@ -22,6 +23,9 @@ _LLAMA_SPACE = ("▁", 29871)
 alone does not produce it; the published code appends it when it is not there."""
 
 
+_CROP_AREA = 0.9
+
+
 class Processor:
     """Tokenises prompts, resizes and normalises pictures.
 
@@ -29,14 +33,19 @@ class Processor:
         tokenizer: The language model's tokenizer; its post-processor adds the begin-of-sequence token.
         preprocessor: Content of ``preprocessor_config.json``.
         towers: Number of vision towers.
+        center_crop: Whether to crop 90 % of the area from the middle, after the resize: for policies trained with
+            random crops of that size.
 
     Raises:
         DataError: The pre-processing configuration is incomplete.
         SettingsError: It asks for something other than a plain bicubic resize.
     """
 
-    def __init__(self, tokenizer: Tokenizer, preprocessor: Mapping[str, Any], towers: int) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, preprocessor: Mapping[str, Any], towers: int, center_crop: bool = False
+    ) -> None:
         self.tokenizer = tokenizer
+        self.center_crop = center_crop
         try:
             sizes = [tuple(int(side) for side in size) for size in preprocessor["input_sizes"]]
             constants = _constants(preprocessor)
@@ -88,20 +97,23 @@ class Processor:
         for image in rows:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
                 raise PolicyError(f"A picture must be uint8 (H, W, 3), found {image.dtype} {image.shape}.")
-        stacked_BHWC = np.stack([self._resize(image) for image in rows])
+        stacked_BHWC = np.stack([self._prepare(image) for image in rows])
         rgb_BCHW = torch.from_numpy(stacked_BHWC).permute(0, 3, 1, 2).float().div_(255.0)
         channels_BCHW = rgb_BCHW.repeat(1, self._towers, 1, 1) if self._towers > 1 else rgb_BCHW
         return channels_BCHW.sub_(self._mean_C11).div_(self._std_C11)
 
-    def _resize(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def _prepare(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Resize, then crop: the order of OpenVLA's training and of its evaluation."""
         side = self.image_size
-        if image.shape[:2] == (side, side):
-            return image
-        return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC), dtype=np.uint8)
+        if image.shape[:2] != (side, side):
+            image = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC), dtype=np.uint8)
+        return centre_crop(image, _CROP_AREA) if self.center_crop else image
 
     def facts(self) -> dict[str, Any]:
         """JSON description of everything here but the tokenizer's vocabulary, for hashing."""
+        crop = {"center_crop": _CROP_AREA} if self.center_crop else {}
         return {
+            **crop,
             "prompt": PROMPT_TEMPLATE.format(instruction="{lower(instruction)}"),
             "appended": self._appended,
             "resize": "pil-bicubic",
