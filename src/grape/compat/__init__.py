@@ -1,0 +1,4 @@
+"""Commands of other projects, translated: their flags keep working, and the equivalent of ours is printed.
+
+``python -m grape.compat.finetune`` takes the training flags of the method's first public implementation.
+"""

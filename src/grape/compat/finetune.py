@@ -1,0 +1,67 @@
+"""``python -m grape.compat.finetune``: the first public implementation's training command, on this trainer.
+
+Prints the equivalent ``grape train`` command and what becomes of each flag, brings the two RLDS folders into the form
+that ``grape train`` reads, and runs the command. Works under ``torchrun``, too, where process 0 alone speaks.
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+
+from grape.compat.finetune_flags import parse_flags
+from grape.compat.rlds_pairs import provide_pairs
+from grape.compat.translation import Translation, translate
+from grape.core.errors import GrapeError
+
+__all__ = ["command_line", "main"]
+
+
+def command_line(translation: Translation) -> str:
+    """The equivalent command, quoted for a POSIX shell, on lines of a flag each."""
+    words = [f"{name}={shlex.quote(value)}" for name, value in translation.environment.items()]
+    lines = [" ".join([*words, "grape train"])]
+    for word in translation.arguments:
+        if word.startswith("--"):
+            lines.append(f"    {word}")
+        else:
+            lines[-1] += f" {shlex.quote(word)}"
+    return " \\\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:
+    """Translate, explain, run; returns the exit status.
+
+    Args:
+        arguments: The flags; those of the process by default. What follows a ``--`` goes to ``grape train`` as it is
+            and wins.
+        environment: Where torchrun's ``RANK`` and ``WORLD_SIZE`` are looked up; the process's own by default.
+    """
+    known = os.environ if environment is None else environment
+    first = int(known.get("RANK", "0")) == 0
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    cut = words.index("--") if "--" in words else len(words)
+    console = Console(stderr=True)
+    try:
+        translation = translate(parse_flags(words[:cut]), int(known.get("WORLD_SIZE", "1")), words[cut + 1 :])
+        if first:
+            console.print("The equivalent command:", highlight=False)
+            sys.stdout.write(command_line(translation) + "\n")
+            sys.stdout.flush()
+            for note in translation.notes:
+                console.print(f"- {note}", markup=False, highlight=False, soft_wrap=True)
+        provide_pairs(translation.chosen, translation.rejected, translation.pairs)
+    except GrapeError as error:
+        if first:
+            console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        return error.exit_code
+    from grape.cli.main import main as run_grape
+
+    os.environ.update(translation.environment)
+    return run_grape(["train", *translation.arguments])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""What each flag of the first public implementation means for ``grape train``, and what to tell its user."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from grape.compat.finetune_flags import FinetuneFlags
+from grape.core.errors import SettingsError
+from grape.core.files import content_hash
+
+__all__ = ["Translation", "translate"]
+
+_LARGEST_ALPHA = 32
+_WEIGHT_DECAY = 0.01  # AdamW's default in PyTorch, which the script left alone
+_ALL_CHECKPOINTS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Translation:
+    """The equivalent of one call.
+
+    Attributes:
+        arguments: What follows ``grape train``.
+        environment: Variables to set for it.
+        chosen: RLDS data set of the chosen trajectories.
+        rejected: RLDS data set of the rejected ones.
+        pairs: Folder for the pairs made from the two; named after them, so that other data is other pairs.
+        notes: What differs from the script, a sentence or two each.
+    """
+
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+    chosen: Path
+    rejected: Path
+    pairs: Path
+    notes: tuple[str, ...] = field(default=())
+
+
+def translate(flags: FinetuneFlags, processes: int = 1, further: Sequence[str] = ()) -> Translation:
+    """Translate a call.
+
+    Flags that the script read are carried over with its defaults; flags that it accepted but never used take effect
+    only where they were given, since their defaults describe nothing that was ever run.
+
+    Args:
+        flags: The flags.
+        processes: How many processes torchrun started.
+        further: Arguments of ``grape train`` to add; later ones win.
+
+    Raises:
+        SettingsError: Something is asked for that the trainer refuses to do.
+    """
+    if flags.lora_dropout:
+        raise SettingsError(
+            f"--lora_dropout {flags.lora_dropout} cannot be used: the exact gradient passes over a trajectory in "
+            "pieces, and all of them must see the same network.",
+            "Leave it out; the published value is 0.",
+        )
+    if flags.use_quantization and not flags.use_lora:
+        raise SettingsError("--use_quantization needs adapters.", "Leave --use_lora out, or say --use_lora True.")
+    chosen, rejected = (folder / flags.dataset_name for folder in (flags.chosen_traj_dir, flags.rejected_traj_dir))
+    pairs = flags.run_root_dir / f"pairs-{content_hash([str(chosen), str(rejected)])[:8]}"
+    values: dict[str, str | int | float] = {
+        "pairs": str(pairs),
+        "policy": flags.vla_path,
+        "out": str(flags.run_root_dir / _run_name(flags)),
+        "reference": "recomputed",
+        "beta": 0.1,
+        "nll-weight": 0,
+        "lr": flags.learning_rate,
+        "schedule": "constant",
+        "weight-decay": _WEIGHT_DECAY,
+        "max-grad-norm": 0,
+        "epochs": flags.epoch,
+        "pairs-per-update": flags.batch_size * flags.grad_accumulation_steps * processes,
+    }
+    switches = ["--length-normalised"]
+    if flags.use_lora:
+        values |= {
+            "lora-rank": flags.lora_rank,
+            "lora-alpha": min(flags.lora_rank, _LARGEST_ALPHA),
+            "lora-targets": "all",
+        }
+    if flags.use_quantization:
+        switches.append("--load-in-4bit")
+    if "max_steps" in flags.given:
+        values["max-updates"] = flags.max_steps
+    if "save_steps" in flags.given:
+        values["checkpoint-every"] = flags.save_steps
+    if "save_latest_checkpoint_only" in flags.given:
+        values["keep-checkpoints"] = 1 if flags.save_latest_checkpoint_only else _ALL_CHECKPOINTS
+    environment: dict[str, str] = {}
+    if "wandb_project" in flags.given:
+        values["report-to"] = "wandb"
+        environment["WANDB_PROJECT"] = flags.wandb_project
+        if "wandb_entity" in flags.given:
+            environment["WANDB_ENTITY"] = flags.wandb_entity
+    words = [word for name, value in values.items() for word in (f"--{name}", str(value))]
+    return Translation(
+        arguments=(*words, *switches, *further),
+        environment=environment,
+        chosen=chosen,
+        rejected=rejected,
+        pairs=pairs,
+        notes=_notes(flags, processes),
+    )
+
+
+def _run_name(flags: FinetuneFlags) -> str:
+    """Name of the run's folder, put together as the script did."""
+    name = (
+        f"{flags.vla_path.rstrip('/').split('/')[-1]}+{flags.dataset_name}"
+        f"+b{flags.batch_size * flags.grad_accumulation_steps}+lr-{flags.learning_rate}"
+    )
+    if flags.use_lora:
+        name += f"+lora-r{flags.lora_rank}+dropout-{flags.lora_dropout}"
+    if flags.use_quantization:
+        name += "+q-4bit"
+    return f"{name}--{flags.run_id_note}" if flags.run_id_note else name
+
+
+_ALWAYS = (
+    "The loss compares whole trajectories, where the script compared windows of 8 steps across pairs; "
+    "--length-normalised keeps the windows' scale of beta. A pair is one update now and was many, so try other "
+    "learning rates. For windows, within each pair, add: -- --window 8 --no-length-normalised",
+)
+
+_REMARKS: Mapping[str, Callable[[FinetuneFlags], str]] = {
+    "batch_size": lambda flags: (
+        f"--batch_size had no effect (it was always 1). Here: {flags.batch_size} pairs at once."
+    ),
+    "grad_accumulation_steps": lambda flags: (
+        "--grad_accumulation_steps cleared the gradients it should have added, so all but one step were lost. Here "
+        "gradients add up: an update averages batch_size times grad_accumulation_steps pairs of each process."
+    ),
+    "max_steps": lambda flags: (
+        "--max_steps had no effect; --epoch (10) decided. Here it is the largest number of updates, within the epochs."
+    ),
+    "save_steps": lambda flags: (
+        "--save_steps had no effect (a checkpoint came every 200 steps, and nothing could resume it). Here it is the "
+        "interval; running the same command again resumes."
+    ),
+    "image_aug": lambda flags: (
+        "--image_aug had no effect. It has none here either: the tokens of a trajectory are scored on the pictures "
+        "that the policy saw. Augmentation belongs to 'grape sft --augment openvla'."
+    ),
+    "shuffle_buffer_size": lambda flags: (
+        "--shuffle_buffer_size had no effect. It has none here: the order of all pairs is drawn anew every epoch."
+    ),
+    "adapter_tmp_dir": lambda flags: (
+        "--adapter_tmp_dir is not needed: checkpoints stand in the run's folder, and the adapter in its policy/."
+    ),
+    "run_id_note": lambda flags: "--run_id_note is OpenVLA's flag. Here it ends the run's name, as there.",
+    "save_latest_checkpoint_only": lambda flags: (
+        "--save_latest_checkpoint_only is OpenVLA's flag. Here it is the number of checkpoints that stay."
+    ),
+    "wandb_entity": lambda flags: (
+        "" if "wandb_project" in flags.given else "--wandb_entity has no effect without --wandb_project."
+    ),
+}
+
+
+def _notes(flags: FinetuneFlags, processes: int) -> tuple[str, ...]:
+    notes = [text for name, remark in _REMARKS.items() if name in flags.given and (text := remark(flags))]
+    if "wandb_project" not in flags.given:
+        notes.append("Without --wandb_project nothing is sent to Weights & Biases; metrics.jsonl holds the metrics.")
+    if processes > 1:
+        notes.append(f"{processes} processes share each update's pairs; --pairs-per-update counts all of them.")
+    return (*_ALWAYS, *notes)
