@@ -6,10 +6,11 @@ layout; for adapters it is PEFT's layout with a pointer to the base policy, whic
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from grape.core.errors import SettingsError
 from grape.core.files import write_json
@@ -21,12 +22,59 @@ from grape.policies.openvla.checkpoint import atomic_folder, empty_model
 if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAPolicy
 
-__all__ = ["adapter_home", "add_adapters", "open_for_training", "parameter_counts", "save_result"]
+__all__ = [
+    "LoraTargets",
+    "PrecisionSettings",
+    "adapter_home",
+    "add_adapters",
+    "open_for_training",
+    "open_with_precision",
+    "parameter_counts",
+    "save_result",
+    "wrap_with_adapters",
+]
 
 
-def open_for_training(path: Path, unnorm_key: str) -> "OpenVLAPolicy":
-    """Open a policy whose weights are about to change; an adapter is merged into its base."""
-    policy = load_policy(path, unnorm_key=unnorm_key or None, merge=True)
+LoraTargets = Literal["language", "language+projector", "all"]
+
+
+class PrecisionSettings(Protocol):
+    """What the settings of every trainer tell about opening the policy."""
+
+    @property
+    def policy(self) -> Path | None:
+        """Folder of the policy."""
+
+    @property
+    def unnorm_key(self) -> str:
+        """Normalisation statistics to use."""
+
+    @property
+    def lora_rank(self) -> int:
+        """Rank of adapters; 0 trains all parameters."""
+
+    @property
+    def dtype(self) -> Literal["auto", "float32", "bfloat16"]:
+        """What to compute in."""
+
+    @property
+    def attention(self) -> Literal["sdpa", "flash-attention-2", "eager"]:
+        """Attention of the language model."""
+
+    @property
+    def load_in_4bit(self) -> bool:
+        """Whether the frozen language model is held in 4 bits."""
+
+
+def open_for_training(path: Path, unnorm_key: str, **precision: Any) -> "OpenVLAPolicy":
+    """Open a policy whose weights are about to change; an adapter is merged into its base.
+
+    Args:
+        path: The policy's folder.
+        unnorm_key: Normalisation statistics to use; empty picks the only ones.
+        precision: ``device``, ``dtype``, ``attention``, ``load_in_4bit`` of ``load_policy``.
+    """
+    policy = load_policy(path, unnorm_key=unnorm_key or None, merge=True, **precision)
     if adapter_base(path) is not None:
         # PEFT froze everything; the network itself freezes only what it never reads.
         fresh = dict(empty_model(policy.config).named_parameters())
@@ -35,7 +83,39 @@ def open_for_training(path: Path, unnorm_key: str) -> "OpenVLAPolicy":
     return policy
 
 
-def add_adapters(policy: "OpenVLAPolicy", rank: int, alpha: float, seed: int) -> None:
+def open_with_precision(settings: PrecisionSettings, device: str) -> tuple["OpenVLAPolicy", torch.dtype | None]:
+    """Open the policy that a run starts from in the precision that fits what is trained.
+
+    Frozen weights are held in ``dtype`` (``"auto"``: bfloat16 on a GPU, float32 on a CPU) with float32 adapters beside
+    them. Weights that train are float32, since in bfloat16 most steps of a fine-tuning's size are rounded away; a
+    bfloat16 run then only computes in it.
+
+    Returns:
+        The policy, and the type to compute in where that differs from the weights' (for ``torch.autocast``).
+    """
+    if settings.policy is None:
+        raise SettingsError("There is no policy to start from.", "Give --policy.")
+    dtype = settings.dtype
+    if dtype == "auto":
+        dtype = "float32" if device == "cpu" else "bfloat16"
+    policy = open_for_training(
+        settings.policy,
+        settings.unnorm_key,
+        device=device,
+        dtype=dtype if settings.lora_rank else "float32",
+        **({"attention": settings.attention} if settings.attention != "sdpa" else {}),
+        **({"load_in_4bit": True} if settings.load_in_4bit else {}),
+    )
+    return policy, torch.bfloat16 if dtype == "bfloat16" and not settings.lora_rank else None
+
+
+def add_adapters(
+    policy: "OpenVLAPolicy",
+    rank: int,
+    alpha: float,
+    seed: int,
+    targets: LoraTargets = "language+projector",
+) -> None:
     """Freeze the network and put trainable low-rank adapters beside its linear layers, in place.
 
     The second factor starts at zero, so the policy acts as before. The target layers are named one by one
@@ -46,6 +126,27 @@ def add_adapters(policy: "OpenVLAPolicy", rank: int, alpha: float, seed: int) ->
         rank: Rank of the adapters, positive.
         alpha: Scale is ``alpha / rank``; 0 means twice the rank.
         seed: Seed of the first factor.
+        targets: Which linear layers.
+
+    Raises:
+        SettingsError: PEFT is not installed.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "adapters"))
+        policy.adapter = wrap_with_adapters(policy.model, policy.lora_targets(targets), rank, alpha).eval()
+
+
+def wrap_with_adapters(model: nn.Module, targets: list[str], rank: int, alpha: float) -> Any:
+    """Freeze a network and put low-rank adapters beside some of its linear layers, in place.
+
+    Args:
+        model: The network.
+        targets: Full names of the layers.
+        rank: Rank of the adapters, positive.
+        alpha: Scale is ``alpha / rank``; 0 means twice the rank.
+
+    Returns:
+        PEFT's wrapper around the same network.
 
     Raises:
         SettingsError: PEFT is not installed.
@@ -54,13 +155,9 @@ def add_adapters(policy: "OpenVLAPolicy", rank: int, alpha: float, seed: int) ->
         from peft import LoraConfig, get_peft_model
     except ModuleNotFoundError as error:
         raise SettingsError("Adapters need PEFT.", "pip install 'grape-vla[train]'") from error
-    config = LoraConfig(
-        r=rank, lora_alpha=alpha or 2 * rank, lora_dropout=0.0, bias="none", target_modules=policy.lora_targets()
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "adapters"))
-        wrapper: Any = get_peft_model(policy.model, config)
-    policy.adapter = wrapper.eval()
+    config = LoraConfig(r=rank, lora_alpha=alpha or 2 * rank, lora_dropout=0.0, bias="none", target_modules=targets)
+    wrapper: Any = model
+    return get_peft_model(wrapper, config)
 
 
 def parameter_counts(policy: "OpenVLAPolicy") -> dict[str, int]:
