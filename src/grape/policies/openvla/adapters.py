@@ -1,13 +1,14 @@
 """LoRA adapters in PEFT's layout: attached beside the weights, or merged into them.
 
 An adapter folder holds PEFT's ``adapter_config.json`` and ``adapter_model.safetensors``, and ``grape_adapter.json``
-which points to the policy it belongs to: ``{"base": path or name on the hub}``. Folders that PEFT alone wrote have no
-such file; there ``base_model_name_or_path`` counts.
+which points to the policy it belongs to: ``{"base": path or name on the hub}``, with what differs from that policy's
+configuration beside it. Folders that PEFT alone wrote have no such file; there ``base_model_name_or_path`` counts.
+Statistics of data that the base has not seen stand in ``dataset_statistics.json``, as in a checkpoint.
 """
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from grape.core.errors import DataError, PolicyError, SettingsError
 from grape.core.files import read_json, write_json
 from grape.policies.names import parse_hub_name
+from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.hub import resolve_policy
 from grape.policies.openvla.quantised import is_quantised
 
@@ -28,6 +30,7 @@ __all__ = ["AdapterPointer", "MergedWeights", "adapter_base", "attach_adapter", 
 _POINTER = "grape_adapter.json"
 _CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
+_STATISTICS = "dataset_statistics.json"
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,27 @@ class AdapterPointer:
         base: Folder of that policy.
         name: The base as it is written down: a path or a name on the hub.
         center_crop: Whether the adapter was trained with cropped pictures; None where the base's configuration holds.
+        unnorm_key: Statistics that are in use with the adapter; empty where the base's configuration holds.
+        gripper: What the last dimension of its actions means; empty where the base's configuration holds.
+        norm_stats: Normalisation statistics by data set that the base has not.
     """
 
     base: Path
     name: str
     center_crop: bool | None = None
+    unnorm_key: str = ""
+    gripper: str = ""
+    norm_stats: Mapping[str, Any] = field(default_factory=dict)
+
+    def configure(self, config: OpenVLAConfig) -> OpenVLAConfig:
+        """The base's configuration as it is with the adapter."""
+        if self.center_crop is not None:
+            config = config.with_center_crop(self.center_crop)
+        if self.norm_stats:
+            config = config.with_norm_stats({**config.norm_stats, **self.norm_stats})
+        return config.with_facts(
+            unnorm_key=self.unnorm_key or config.unnorm_key, gripper=self.gripper or config.gripper
+        )
 
 
 def read_pointer(policy: Path | str) -> AdapterPointer | None:
@@ -60,21 +79,33 @@ def read_pointer(policy: Path | str) -> AdapterPointer | None:
     source, key = (_POINTER, "base") if (folder / _POINTER).is_file() else (_CONFIG, "base_model_name_or_path")
     data = read_json(folder / source)
     name = data.get(key) if isinstance(data, dict) else None
-    crop = data.get("center_crop") if isinstance(data, dict) and source == _POINTER else None
-    if not isinstance(name, str) or not name or not isinstance(crop, bool | None):
+    ours = data if isinstance(data, dict) and source == _POINTER else {}
+    crop, key_in_use, gripper = ours.get("center_crop"), ours.get("unnorm_key", ""), ours.get("gripper", "")
+    sound = isinstance(crop, bool | None) and isinstance(key_in_use, str) and isinstance(gripper, str)
+    if not isinstance(name, str) or not name or not sound:
         raise DataError(
             f"{folder / source} does not say which policy the adapter belongs to.",
             f"Write {{'base': path or name on the hub}} into {folder / _POINTER}.",
         )
     for base in (folder / name, Path(name)):
         if base.is_dir():
-            return AdapterPointer(base, name, crop)
+            return AdapterPointer(base, name, crop, key_in_use, gripper, _statistics(folder))
     if parse_hub_name(name) is not None:
-        return AdapterPointer(resolve_policy(name), name, crop)
+        return AdapterPointer(resolve_policy(name), name, crop, key_in_use, gripper, _statistics(folder))
     raise DataError(
         f"The base policy of adapter {folder} is not at {folder / name}.",
         f"Move it there, or mend '{key}' in {folder / source}.",
     )
+
+
+def _statistics(folder: Path) -> Mapping[str, Any]:
+    path = folder / _STATISTICS
+    if not path.is_file():
+        return {}
+    data = read_json(path)
+    if not isinstance(data, dict):
+        raise DataError(f"{path} holds no JSON object.", "Save the adapter again.")
+    return data
 
 
 def adapter_base(policy: Path | str) -> Path | None:
@@ -83,17 +114,32 @@ def adapter_base(policy: Path | str) -> Path | None:
     return None if pointer is None else pointer.base
 
 
-def write_pointer(folder: Path, base: Path | str, center_crop: bool | None = None, place: Path | None = None) -> None:
-    """Write ``grape_adapter.json``.
+def write_pointer(
+    folder: Path,
+    base: Path | str,
+    center_crop: bool | None = None,
+    place: Path | None = None,
+    *,
+    changed: tuple[OpenVLAConfig, OpenVLAConfig] | None = None,
+) -> None:
+    """Write ``grape_adapter.json``, and ``dataset_statistics.json`` where there are new statistics.
 
     Args:
         folder: The adapter's folder.
         base: The policy it belongs to. A folder is written relative to the adapter, a name on the hub as it is.
         center_crop: Whether the adapter was trained with cropped pictures, where that differs from the base.
         place: Where the adapter's folder will stand, if it is written elsewhere first.
+        changed: Configuration of the base and of the policy with the adapter; what differs is written down.
     """
     path = os.path.relpath(base, place or folder) if parse_hub_name(base) is None else str(base)
-    extra = {} if center_crop is None else {"center_crop": center_crop}
+    extra: dict[str, Any] = {} if center_crop is None else {"center_crop": center_crop}
+    if changed is not None:
+        old, new = changed
+        names = ("center_crop", "unnorm_key", "gripper")
+        extra |= {name: getattr(new, name) for name in names if getattr(new, name) != getattr(old, name)}
+        fresh = {name: value for name, value in new.norm_stats.items() if name not in old.norm_stats}
+        if fresh:
+            write_json(folder / _STATISTICS, fresh)
     write_json(folder / _POINTER, {"base": Path(path).as_posix(), **extra})
 
 

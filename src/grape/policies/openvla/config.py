@@ -3,7 +3,7 @@
 The published file describes the language model by its differences from ``LlamaConfig``'s defaults of transformers 4.40,
 and its towers by name only. What the project adds stands under one key of its own, ``grape``::
 
-    "grape": {"preset": "nano", "gripper": "+1 closes", "center_crop": true, "towers": [{...}]}
+    "grape": {"preset": "nano", "gripper": "+1 closes", "center_crop": true, "unnorm_key": "toy", "towers": [{...}]}
 """
 
 import dataclasses
@@ -61,6 +61,7 @@ class OpenVLAConfig:
         gripper: What the last dimension of an un-normalised action means; empty if unknown.
         preset: Name of the preset the policy was made from; empty for foreign checkpoints.
         center_crop: Whether pictures are cropped in the middle, as policies trained with random crops need.
+        unnorm_key: Which statistics are in use unless others are asked for; empty if the file does not say.
     """
 
     raw: Mapping[str, Any]
@@ -74,6 +75,7 @@ class OpenVLAConfig:
     gripper: str
     preset: str
     center_crop: bool
+    unnorm_key: str
 
     @property
     def fused(self) -> bool:
@@ -109,6 +111,13 @@ class OpenVLAConfig:
             return self
         ours = {**self.raw.get("grape", {}), "center_crop": center_crop}
         return OpenVLAConfig.from_json({**self.raw, "grape": ours})
+
+    def with_facts(self, **facts: str) -> "OpenVLAConfig":
+        """The same configuration with another ``gripper`` or ``unnorm_key``; the very same where nothing changes."""
+        changed = {name: value for name, value in facts.items() if value != getattr(self, name)}
+        if not changed:
+            return self
+        return OpenVLAConfig.from_json({**self.raw, "grape": {**self.raw.get("grape", {}), **changed}})
 
     @staticmethod
     def from_json(data: Any, where: str = "config.json") -> "OpenVLAConfig":
@@ -171,6 +180,7 @@ def _parse(data: Mapping[str, Any], where: str) -> OpenVLAConfig:
         gripper=str(ours.get("gripper", "")),
         preset=str(ours.get("preset", "")),
         center_crop=_center_crop(ours, where),
+        unnorm_key=str(ours.get("unnorm_key", "")),
     )
 
 

@@ -3,20 +3,22 @@
 from pathlib import Path
 
 from grape.core.errors import DataError, SettingsError
-from grape.policies.openvla.adapters import MergedWeights, attach_adapter, read_pointer
+from grape.policies.openvla.adapters import AdapterPointer, MergedWeights, attach_adapter, read_pointer
 from grape.policies.openvla.checkpoint import (
     SHARD_BYTES,
+    CheckpointFiles,
     atomic_folder,
     empty_model,
     load_weights,
     read_files,
     write_files,
 )
+from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.hub import resolve_policy
 from grape.policies.openvla.policy import OpenVLAPolicy
 from grape.policies.openvla.precision import Attention, DType, choose_precision
 
-__all__ = ["load_policy", "save_policy"]
+__all__ = ["load_policy", "read_policy_config", "save_policy"]
 
 
 def load_policy(
@@ -36,7 +38,8 @@ def load_policy(
 
     Args:
         path: A folder, or a name on the hub, e.g. ``"openvla/openvla-7b"`` (see :mod:`~grape.policies.openvla.hub`).
-        unnorm_key: Which normalisation statistics to use; None takes the only ones there are.
+        unnorm_key: Which normalisation statistics to use; None takes those that the policy says are in use, or the
+            only ones there are.
         device: Where to compute: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``: a GPU if there is one.
         dtype: What frozen weights are held and computed in. ``"auto"``: float32 on the CPU, else as stored. Adapters
             are float32 always.
@@ -53,28 +56,39 @@ def load_policy(
     """
     folder = resolve_policy(path)
     pointer = read_pointer(folder)
-    if pointer is not None:
-        if read_pointer(pointer.base) is not None:
-            raise DataError(f"The base of adapter {folder} is an adapter itself ({pointer.base}).", "Merge that first.")
-        if merge and load_in_4bit:
-            raise SettingsError("An adapter cannot be merged into 4-bit weights.", "Leave --load-in-4bit out.")
-        policy = load_policy(
-            pointer.base,
-            unnorm_key=unnorm_key,
-            device=device,
-            dtype=dtype,
-            attention=attention,
-            load_in_4bit=load_in_4bit,
-            center_crop=pointer.center_crop if center_crop is None else center_crop,
-        )
-        return attach_adapter(policy, folder, merge=merge)
-    files = read_files(folder)
+    if pointer is not None and merge and load_in_4bit:
+        raise SettingsError("An adapter cannot be merged into 4-bit weights.", "Leave --load-in-4bit out.")
+    files = _files(folder, pointer)
     precision = choose_precision(device, dtype, attention, load_in_4bit, files.config.storage_dtype)
     if center_crop is not None:
         files = files.with_config(files.config.with_center_crop(center_crop))
     policy = OpenVLAPolicy(empty_model(files.config, precision.attention), files, unnorm_key)
-    load_weights(folder, policy.model, precision.dtype, precision.device, four_bit=precision.four_bit)
-    return policy
+    weights = folder if pointer is None else pointer.base
+    load_weights(weights, policy.model, precision.dtype, precision.device, four_bit=precision.four_bit)
+    return policy if pointer is None else attach_adapter(policy, folder, merge=merge)
+
+
+def read_policy_config(path: Path | str) -> OpenVLAConfig:
+    """Configuration of a policy, read without its weights; an adapter's is its base's with what the adapter changes.
+
+    Args:
+        path: A folder or a name on the hub, as for :func:`load_policy`.
+
+    Raises:
+        SettingsError: There is no such policy or it is of another kind.
+        DataError: A file is missing or broken.
+    """
+    folder = resolve_policy(path)
+    return _files(folder, read_pointer(folder)).config
+
+
+def _files(folder: Path, pointer: AdapterPointer | None) -> CheckpointFiles:
+    if pointer is None:
+        return read_files(folder)
+    if read_pointer(pointer.base) is not None:
+        raise DataError(f"The base of adapter {folder} is an adapter itself ({pointer.base}).", "Merge that first.")
+    files = read_files(pointer.base)
+    return files.with_config(pointer.configure(files.config))
 
 
 def save_policy(policy: OpenVLAPolicy, path: Path, *, shard_bytes: int = SHARD_BYTES) -> None:

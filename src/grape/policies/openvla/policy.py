@@ -35,7 +35,8 @@ class OpenVLAPolicy:
     Args:
         model: The network with its weights.
         files: Configuration and side files it is saved with.
-        unnorm_key: Which normalisation statistics to use; None takes the only ones there are.
+        unnorm_key: Which normalisation statistics to use; None takes those that the configuration says are in use, or
+            the only ones there are.
 
     Attributes:
         model: The network; train it directly.
@@ -55,7 +56,7 @@ class OpenVLAPolicy:
         self.model = model
         self.files = files
         self.config: OpenVLAConfig = config
-        self.unnorm_key = choose_unnorm_key(config.norm_stats, unnorm_key)
+        self.unnorm_key = choose_unnorm_key(config.norm_stats, unnorm_key or config.unnorm_key or None)
         self.norm = ActionNorm.from_stats(config.norm_stats[self.unnorm_key], self.unnorm_key)
         self.tokenizer = _read_tokenizer(files, config)
         self.processor = Processor(
@@ -69,20 +70,34 @@ class OpenVLAPolicy:
             )
         self._bins = ActionTokenizer(config.text_vocab, config.action_bins)
         self.adapter: Any = None
+        self._frozen_hash = ""
         self.model.eval()
 
     @property
     def spec(self) -> PolicySpec:
-        """The policy's contract. Hashes all weights at each access, so that it is true also after training."""
+        """The policy's contract. Hashes all weights at each access, so that it is true also after training.
+
+        A policy that will not be trained can be told so (:meth:`freeze`); then they are hashed once.
+        """
         return PolicySpec(
             action_dim=self.norm.dim,
             image_size=self.config.image_size,
             gripper=self.config.gripper,
             unnorm_key=self.unnorm_key,
-            policy_hash=self._policy_hash(),
+            policy_hash=self._frozen_hash or self._policy_hash(),
             preprocessing_hash=self._preprocessing_hash(),
             computation=self.computation,
         )
+
+    def freeze(self) -> "OpenVLAPolicy":
+        """Declare that the weights will not change any more: no gradients, and one hash of 7 B weights, not four.
+
+        Returns:
+            The same policy.
+        """
+        self.model.requires_grad_(False)
+        self._frozen_hash = self._policy_hash()
+        return self
 
     @property
     def computation(self) -> str:
@@ -99,7 +114,11 @@ class OpenVLAPolicy:
         return self.processor.prompt(instruction)
 
     def encode(
-        self, images: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]], instructions: Sequence[str]
+        self,
+        images: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]],
+        instructions: Sequence[str],
+        *,
+        crop: bool = True,
     ) -> PolicyInputs:
         """Prepare observations for the network.
 
@@ -107,12 +126,14 @@ class OpenVLAPolicy:
             images: RGB pictures, uint8 ``(B, H, W, 3)`` or a sequence of ``(H, W, 3)``; other sizes than the
                 network's are resized.
             instructions: One a picture.
+            crop: False leaves the policy's centre crop out, for pictures that were cropped at random.
 
         Raises:
             PolicyError: A picture has another type or shape.
         """
         return PolicyInputs(
-            self.processor.pixels(images), tuple(self.processor.prompt_ids(instruction) for instruction in instructions)
+            self.processor.pixels(images, crop=crop),
+            tuple(self.processor.prompt_ids(instruction) for instruction in instructions),
         )
 
     def action_tokens(self, actions_ND: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
@@ -174,9 +195,7 @@ class OpenVLAPolicy:
         tokens = tokens_BD.cpu().numpy().astype(np.int32)
         return ActionBatch(self.decode_tokens(tokens), tokens, logps_BD.cpu().numpy())
 
-    def lora_targets(
-        self, which: Literal["language", "language+projector", "all"] = "language+projector"
-    ) -> list[str]:
+    def lora_targets(self, which: Literal["language", "language+projector", "all"] = "language+projector") -> list[str]:
         """Names of the linear layers that LoRA adapts.
 
         Args:
@@ -189,7 +208,7 @@ class OpenVLAPolicy:
         names = [
             f"language_model.model.layers.{layer}.{name}"
             for layer in range(int(self.config.text["num_hidden_layers"]))
-            for name in _LLAMA_LINEARS
+            for name in LANGUAGE_LINEARS
         ]
         if which != "language":
             names += [f"projector.fc{number}" for number in range(1, 4 if self.config.fused else 3)]

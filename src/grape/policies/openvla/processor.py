@@ -81,11 +81,12 @@ class Processor:
             ids += self._appended
         return tuple(ids)
 
-    def pixels(self, images: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]) -> Tensor:
+    def pixels(self, images: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]], *, crop: bool = True) -> Tensor:
         """Normalised pictures.
 
         Args:
             images: RGB pictures, uint8 ``(H, W, 3)`` each (or one array with a leading batch axis).
+            crop: False leaves the centre crop out, for pictures that were cropped at random.
 
         Returns:
             float32 ``(B, 3 * towers, image_size, image_size)``.
@@ -97,17 +98,22 @@ class Processor:
         for image in rows:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
                 raise PolicyError(f"A picture must be uint8 (H, W, 3), found {image.dtype} {image.shape}.")
-        stacked_BHWC = np.stack([self._prepare(image) for image in rows])
+        stacked_BHWC = np.stack([self._prepare(image, crop and self.center_crop) for image in rows])
         rgb_BCHW = torch.from_numpy(stacked_BHWC).permute(0, 3, 1, 2).float().div_(255.0)
         channels_BCHW = rgb_BCHW.repeat(1, self._towers, 1, 1) if self._towers > 1 else rgb_BCHW
         return channels_BCHW.sub_(self._mean_C11).div_(self._std_C11)
 
-    def _prepare(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def _prepare(self, image: npt.NDArray[np.uint8], crop: bool) -> npt.NDArray[np.uint8]:
         """Resize, then crop: the order of OpenVLA's training and of its evaluation."""
+        resized = self.resize(image)
+        return centre_crop(resized, _CROP_AREA) if crop else resized
+
+    def resize(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """A picture at the network's size, uint8; one that has it already comes back as it is."""
         side = self.image_size
-        if image.shape[:2] != (side, side):
-            image = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC), dtype=np.uint8)
-        return centre_crop(image, _CROP_AREA) if self.center_crop else image
+        if image.shape[:2] == (side, side):
+            return image
+        return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC), dtype=np.uint8)
 
     def facts(self) -> dict[str, Any]:
         """JSON description of everything here but the tokenizer's vocabulary, for hashing."""
