@@ -12,11 +12,11 @@ from grape.store import EpisodeStore
 from grape.store.rlds.columns import ActionSource, PictureEncoding, flat_features, to_columns
 from grape.store.rlds.comparison import compare_split
 from grape.store.rlds.dataset import open_rlds
-from grape.store.rlds.division import divide
+from grape.store.rlds.division import Division
 from grape.store.rlds.features import Column, FeatureTree
 from grape.store.rlds.standardise import RULES
 from grape.store.rlds.statistics import dataset_statistics
-from grape.store.rlds.writer import VERSION, RldsWriter, shard_lengths
+from grape.store.rlds.writer import VERSION, RldsWriter
 
 __all__ = ["write_collection"]
 
@@ -30,9 +30,7 @@ def write_collection(
     gripper: str,
     actions: ActionSource,
     encoding: PictureEncoding,
-    val_fraction: float,
-    shards: int,
-    seed: int,
+    division: Division,
     progress: Progress,
 ) -> dict[str, Any]:
     """Write episodes as ``folder/NAME/1.0.0`` with statistics beside them, read them back and compare.
@@ -45,9 +43,7 @@ def write_collection(
         gripper: The suite's gripper convention.
         actions: Executed actions, or what an imitator should learn.
         encoding: How pictures are stored.
-        val_fraction: Share of the initial states in split ``val``; 0 makes no such split.
-        shards: Files a split.
-        seed: Seed of the choice of ``val``.
+        division: Into splits and files.
         progress: Advanced once an episode written and once an episode compared.
 
     Returns:
@@ -59,10 +55,8 @@ def write_collection(
         OSError: The disk is full or the folder cannot be written.
     """
     states = [(meta.task, meta.initial_state) for meta in metas]
-    parts: Mapping[str, Sequence[EpisodeMeta]] = {"train": metas}
-    if val_fraction:
-        parts = divide(metas, states, val_fraction, seed, split_groups=False)
-    lengths = {split: shard_lengths(len(part), shards) for split, part in parts.items()}
+    parts = division.splits(metas, states)
+    lengths = division.lengths(parts)
     first = store.read(metas[0].episode_id)
     _, height, width, channels = first.frames.shape
     features = flat_features((height, width, channels), first.proprio.shape[1], first.actions.shape[1], encoding)

@@ -157,13 +157,13 @@ def _by_order(
     counts = [len(side) for side in names]
     if counts[0] != counts[1]:
         raise DataError(
-            f"{sides[0].path} and {sides[1].path} share no episode_metadata/file_path, and in split {split!r} they hold "
-            f"{counts[0]} and {counts[1]} episodes: they cannot be joined, neither by name nor by order.",
+            f"{sides[0].path} and {sides[1].path} share no episode_metadata/file_path, and in split {split!r} they "
+            f"hold {counts[0]} and {counts[1]} episodes: they cannot be joined, neither by name nor by order.",
             "Export both sides again, with equal names or equal numbers.",
         )
     warn(
-        "The two sides share no names (episode_metadata/file_path), so pairs are joined by their order alone. A missing "
-        "episode on one side would shift all pairs after it; only the instructions were compared."
+        "The two sides share no names (episode_metadata/file_path), so pairs are joined by their order alone. A "
+        "missing episode on one side would shift all pairs after it; only the instructions were compared."
     )
     return [(str(index), index, index) for index in range(counts[0])]
 

@@ -19,11 +19,11 @@ from grape.store import EpisodeStore
 from grape.store.rlds.columns import pair_features, to_columns
 from grape.store.rlds.comparison import compare_split
 from grape.store.rlds.dataset import open_rlds
-from grape.store.rlds.division import divide
+from grape.store.rlds.division import Division
 from grape.store.rlds.features import Column, FeatureTree
 from grape.store.rlds.standardise import RULES
 from grape.store.rlds.statistics import dataset_statistics
-from grape.store.rlds.writer import VERSION, RldsWriter, shard_lengths
+from grape.store.rlds.writer import VERSION, RldsWriter
 
 __all__ = ["PAIR_DATASET", "SIDES", "write_pairs"]
 
@@ -41,9 +41,7 @@ def write_pairs(
     pairs: Sequence[PreferencePair],
     *,
     gripper: str,
-    val_fraction: float,
-    shards: int,
-    seed: int,
+    division: Division,
     progress: Progress,
 ) -> dict[str, Any]:
     """Write both sides of all pairs below ``folder``, read them back and compare.
@@ -53,9 +51,7 @@ def write_pairs(
         store: Where the episodes are.
         pairs: In the order of the export.
         gripper: The suite's gripper convention.
-        val_fraction: Share of the initial states in split ``val``.
-        shards: Files a split.
-        seed: Seed of the choice of ``val``.
+        division: Into splits and files; readers of pairs need both splits.
         progress: Advanced once an episode written and once an episode compared.
 
     Returns:
@@ -68,8 +64,8 @@ def write_pairs(
     """
     _check(store, pairs)
     states = [(pair.task, pair.initial_state) for pair in pairs]
-    parts = divide(pairs, states, val_fraction, seed, split_groups=True)
-    lengths = {split: shard_lengths(len(part), shards) for split, part in parts.items()}
+    parts = division.splits(pairs, states)
+    lengths = division.lengths(parts)
     features, steps = _features(store, pairs), {}
     for side in SIDES:
         place = folder / side / PAIR_DATASET / VERSION

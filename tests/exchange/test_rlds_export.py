@@ -1,0 +1,293 @@
+"""``grape export rlds``: what it writes, when it refuses, and what stands where it was stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
+from grape.exchange import RldsExportSettings, run_export_rlds
+from grape.preferences import read_pairs
+from grape.store import EpisodeStore
+from grape.store.rlds import comparison, open_rlds
+from grape.store.rlds.joining import join_pairs
+from grape.store.rlds.standardise import RULES, gripper_from_loader, rule_for, standard_episodes
+from tests.exchange.recordings import CONTRACT, loader_actions, make_recordings
+from tests.store.episodes import make_episode
+
+SIDES = ("chosen", "rejected")
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    return make_recordings(tmp_path_factory.mktemp("run"))
+
+
+def export(recordings, out, **options):
+    return run_export_rlds(RldsExportSettings(**({"pairs": recordings[1], "out": out} | options)))
+
+
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_both_sides_correspond(recordings, tmp_path):
+    store, folder = recordings
+    summary = export(recordings, tmp_path / "out", val_fraction=0.5, shards=2)
+    assert summary["pairs"] == 4
+    assert summary["splits"]["val"] == {"pairs": 2, "shard_lengths": [1, 1]}
+    assert summary["steps"] == {"chosen": 3 + 4 + 5 + 6, "rejected": 24}
+    by_id = {pair.pair_id: pair for pair in read_pairs(folder)}
+    order = {}
+    for side in SIDES:
+        dataset = open_rlds(tmp_path / "out" / side / "rlds_np_rollout" / "1.0.0")
+        order[side] = {split: [episode.file_path for episode in dataset.read(split)] for split in ("train", "val")}
+        for episode in dataset.read("all"):
+            due = store.read(getattr(by_id[episode.file_path], side))
+            assert episode.length == due.steps
+            np.testing.assert_array_equal(episode.steps["observation/image"].decode(), due.frames[:-1])
+            np.testing.assert_allclose(episode.steps["action"], loader_actions(due.actions), atol=1e-6)
+            assert set(episode.steps["language_instruction"]) == {"öffne the drawer"}
+            assert episode.steps["reward"].tolist() == [0] * (due.steps - 1) + [float(due.meta.success)]
+            assert episode.steps["is_terminal"].tolist() == [False] * (due.steps - 1) + [due.meta.success]
+            assert episode.steps["is_last"].tolist() == [False] * (due.steps - 1) + [True]
+            assert episode.steps["is_first"].tolist() == [True] + [False] * (due.steps - 1)
+    assert order["chosen"] == order["rejected"]
+    assert sorted(order["chosen"]["train"] + order["chosen"]["val"]) == sorted(by_id)
+
+
+def test_pairs_come_back_through_the_published_rule(recordings, tmp_path):
+    export(recordings, tmp_path / "out")
+    sides = [open_rlds(tmp_path / "out" / side / "rlds_np_rollout") for side in SIDES]
+    assert {rule_for(side).name for side in sides} == {"rlds_np_rollout"}
+    pairs = join_pairs(*sides, RULES["rlds_np_rollout"], warn=pytest.fail)
+    found = json.loads((tmp_path / "out" / "dataset_statistics.json").read_text())
+    assert found == {"rlds_np_rollout": pairs.statistics()}
+    assert len(pairs) == 3  # one state of four is in val
+
+
+def test_states_stay_together_in_one_split(tmp_path):
+    store, folder = make_recordings(tmp_path, states=2)
+    rows = (folder / "pairs.jsonl").read_text().splitlines()
+    more = [json.loads(row) | {"pair_id": f"q{index}"} for index, row in enumerate(rows)]
+    (folder / "pairs.jsonl").write_text("\n".join([*rows, *map(json.dumps, more)]) + "\n")
+    export((store, folder), tmp_path / "out", val_fraction=0.1)
+    val = open_rlds(tmp_path / "out" / "chosen" / "rlds_np_rollout").read("val")
+    assert [episode.file_path[1] for episode in val] in (["0", "0"], ["1", "1"])
+
+
+def test_equal_exports_have_equal_bytes_and_a_repetition_returns_at_once(recordings, tmp_path):
+    first = export(recordings, tmp_path / "a")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*")}
+    assert export(recordings, tmp_path / "a") == first
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*.tfrecord*")}.items() <= before.items()
+    export(recordings, tmp_path / "b")
+    a, b = files(tmp_path / "a"), files(tmp_path / "b")
+    assert a.pop("settings.yaml") != b.pop("settings.yaml")  # names the folder
+    assert a == b
+    assert not [name for name in a if "/." in f"/{name}"], "nothing hidden is published"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_another_export_is_not_overwritten(recordings, tmp_path):
+    export(recordings, tmp_path / "out")
+    before = files(tmp_path / "out")
+    with pytest.raises(CompatibilityError, match="another run"):
+        export(recordings, tmp_path / "out", seed=1)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    with pytest.raises(CompatibilityError, match="there already"):
+        export(recordings, tmp_path / "other")
+    assert files(tmp_path / "out") == before
+    assert files(tmp_path / "other") == {"file": b""}
+
+
+@pytest.mark.parametrize("pictures", ["png", "jpeg"])
+def test_a_collection_becomes_one_flat_data_set(recordings, tmp_path, pictures):
+    store, _ = recordings
+    summary = export(recordings, tmp_path / "out", pairs=None, collection=store.path, pictures=pictures, name="mine")
+    assert (summary["episodes"], summary["successes"]) == (8, 4)
+    dataset = open_rlds(tmp_path / "out" / "mine")
+    for episode in dataset.read("all"):
+        due = store.read(episode.file_path)
+        pixels = episode.steps["observation/image"].decode()
+        assert pixels.shape == due.frames[:-1].shape
+        assert pictures == "jpeg" or np.array_equal(pixels, due.frames[:-1])
+        np.testing.assert_array_equal(episode.steps["observation/state"], due.proprio[:-1])
+        np.testing.assert_allclose(episode.steps["action"], loader_actions(due.labels), atol=1e-6)
+        facts = {path.removeprefix("episode_metadata/"): column[0] for path, column in episode.facts.items()}
+        assert facts["success"] == due.meta.success
+        assert (facts["task"], facts["initial_state"]) == (due.meta.task, due.meta.initial_state)
+    assert set(json.loads((dataset.path / "dataset_statistics.json").read_text())) == {"mine"}
+    standard = next(standard_episodes(dataset.read("train"), RULES["plain"]))
+    back = gripper_from_loader(standard.actions, "+1 closes")
+    due = store.read(standard.file_path).labels.copy()
+    due[:, 6] = np.clip(due[:, 6], -1, 1)
+    np.testing.assert_allclose(back, due, atol=1e-6)
+
+
+def test_successes_only_and_no_val(recordings, tmp_path):
+    store, _ = recordings
+    options = {"pairs": None, "collection": store.path, "only_successes": True, "actions": "executed"}
+    summary = export(recordings, tmp_path / "out", val_fraction=0.0, **options)
+    assert summary["splits"] == {"train": {"episodes": 4, "shard_lengths": [4]}}
+    episode = next(open_rlds(tmp_path / "out" / "toy").read())
+    np.testing.assert_allclose(
+        episode.steps["action"], loader_actions(store.read(episode.file_path).actions), atol=1e-6
+    )
+
+
+def test_dry_run_touches_nothing(recordings, tmp_path):
+    plan = export(recordings, tmp_path / "out", dry_run=True)
+    assert (plan["episodes"], plan["steps"]) == (8, 42)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"pairs": None}, "either --pairs or --collection"),
+        ({"shards": 0}, "--shards is 0"),
+        ({"val_fraction": 1.0}, "--val-fraction is 1"),
+        ({"val_fraction": 0.0}, "--val-fraction is 0"),
+        ({"name": "A B"}, "--name is 'A B'"),
+        ({"name": "mine", "pictures": "jpeg"}, "--name, --pictures: for collections only"),
+        ({"gripper": "+1 close"}, "'[+]1 closes'"),
+    ],
+)
+def test_settings_that_make_no_sense(recordings, tmp_path, options, words):
+    with pytest.raises(SettingsError, match=words):
+        export(recordings, tmp_path / "out", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_exported(tmp_path):
+    store, folder = make_recordings(tmp_path, states=1)
+    with pytest.raises(DataError, match="cannot be divided"):
+        export((store, folder), tmp_path / "out")
+    (store.path / "episodes" / "drawer-open-0000-01.parquet").unlink()
+    with pytest.raises(DataError, match="lacks 1 episodes"):
+        export((store, folder), tmp_path / "out")
+    silent = EpisodeStore.create(tmp_path / "silent", "toy", {})
+    silent.write(make_episode())
+    with pytest.raises(SettingsError, match="does not say what its gripper means"):
+        run_export_rlds(RldsExportSettings(tmp_path / "out", collection=silent.path))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pair_of_another_state_is_refused(tmp_path):
+    store, folder = make_recordings(tmp_path, states=2)
+    text = (folder / "pairs.jsonl").read_text()
+    (folder / "pairs.jsonl").write_text(text.replace('"initial_state": 1', '"initial_state": 0'))
+    with pytest.raises(DataError, match="starts from drawer-open, state 1"):
+        export((store, folder), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_of_several_sizes_are_refused(tmp_path):
+    store = EpisodeStore.create(tmp_path / "store", "toy", CONTRACT)
+    store.write(make_episode("a", size=(8, 8)))
+    store.write(make_episode("b", size=(8, 9)))
+    with pytest.raises(CompatibilityError, match="'observation/image' is of shape"):
+        run_export_rlds(RldsExportSettings(tmp_path / "out", collection=store.path))
+
+
+def test_data_that_comes_back_altered_is_not_published(recordings, tmp_path, monkeypatch):
+    monkeypatch.setattr(comparison, "_equal", lambda found, due, encoding: False)
+    with pytest.raises(DataError, match="does not come back as it was written"):
+        export(recordings, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+_EXPORT = """
+import resource, sys, time
+from pathlib import Path
+from grape.core.errors import GrapeError
+from grape.exchange import RldsExportSettings, run_export_rlds
+from grape.store.rlds import writer
+pairs, out, pause, limit = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+framed = writer.frame_record
+def slowly(payload):
+    print("record", flush=True)
+    time.sleep(pause)
+    return framed(payload)
+writer.frame_record = slowly
+try:
+    run_export_rlds(RldsExportSettings(out, pairs=pairs))
+    print("published", flush=True)
+except GrapeError as error:
+    print(type(error).__name__, error, flush=True)
+    sys.exit(error.exit_code)
+"""
+
+
+def start(recordings, out, pause=0.0, limit=0):
+    command = [sys.executable, "-c", _EXPORT, str(recordings[1]), str(out), str(pause), str(limit)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": "src"})
+
+
+@pytest.mark.parametrize("records", [1, 5, 8])
+def test_a_killed_export_leaves_nothing_under_the_name(recordings, tmp_path, records):
+    process = start(recordings, tmp_path / "out", pause=0.2)
+    for _ in range(records):
+        assert process.stdout.readline() == "record\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "out").exists()
+    assert [path.name for path in tmp_path.iterdir()] == [".out.exporting"]
+    export(recordings, tmp_path / "out")  # the next one sweeps and works
+    export(recordings, tmp_path / "whole")
+    killed, whole = files(tmp_path / "out"), files(tmp_path / "whole")
+    assert killed.pop("settings.yaml") != whole.pop("settings.yaml")
+    assert killed == whole
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
+
+
+def test_a_full_disk_is_reported_with_what_is_kept(recordings, tmp_path):
+    process = start(recordings, tmp_path / "out", limit=6000)
+    output, _ = process.communicate()
+    assert process.returncode == 1
+    assert f"GrapeError Could not export to {tmp_path / 'out'}: File too large." in output
+    assert "Nothing stands under that name" in output
+    assert "episodes, scores and pairs are untouched" in output
+    assert not list(tmp_path.iterdir())
+    assert not recordings[0].verify()
+
+
+def test_of_two_exports_to_one_path_one_wins_and_the_other_says_so(recordings, tmp_path):
+    first = start(recordings, tmp_path / "out", pause=0.3)
+    assert first.stdout.readline() == "record\n"
+    with pytest.raises(CompatibilityError, match="Another process is exporting to"):
+        export(recordings, tmp_path / "out")
+    output, _ = first.communicate()
+    assert output.endswith("published\n")
+    assert export(recordings, tmp_path / "out")["pairs"] == 4  # it is there now
+
+
+def test_many_exports_at_once_publish_one_whole_folder(recordings, tmp_path):
+    processes = [start(recordings, tmp_path / "out") for _ in range(4)]
+    outputs = [process.communicate()[0] for process in processes]
+    assert any(output.endswith("published\n") for output in outputs)
+    for output, process in zip(outputs, processes, strict=True):
+        assert process.returncode == 0 or "CompatibilityError" in output
+    export(recordings, tmp_path / "alone")
+    found, due = files(tmp_path / "out"), files(tmp_path / "alone")
+    assert found.pop("settings.yaml") != due.pop("settings.yaml")
+    assert found == due
+    deadline = time.monotonic() + 5
+    while (tmp_path / ".out.exporting").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "out"]
+
+
+def test_a_folder_without_permission(recordings, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(GrapeError, match="Could not export to"):
+        export(recordings, tmp_path / "file" / "out")
