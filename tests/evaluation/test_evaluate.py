@@ -19,6 +19,7 @@ from grape.core.selections import parse_numbers
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.evaluation import EVALUATION_STATES_START, EvaluateSettings, read_results, run_evaluate
 from grape.evaluation.evaluate import _default_out
+from grape.policies.base import PolicySpec
 from grape.store import EpisodeStore
 
 TASKS = ("open", "push")
@@ -39,13 +40,16 @@ class FakeCollection:
         self.asked: list[CollectSettings] = []
         self.breaks = False
         self.policy_hash = "f00d"
+        self.computation = "cpu float32, sdpa"
         self.refuses = False
 
     def open_policy(self, settings: CollectSettings) -> Any:
         if self.refuses:
             raise CompatibilityError("Gripper conventions differ.")
         return (
-            None if settings.policy == "expert" else SimpleNamespace(spec=SimpleNamespace(policy_hash=self.policy_hash))
+            None
+            if settings.policy == "expert"
+            else SimpleNamespace(spec=PolicySpec(7, 64, "", "toy", self.policy_hash, "road", self.computation))
         )
 
     def __call__(
@@ -263,6 +267,9 @@ def test_a_policy_trained_again_does_not_get_the_old_figures(
         run_evaluate(settings)
     with pytest.raises(CompatibilityError):
         run_evaluate(dataclasses.replace(settings, policy="expert"))
+    collection.policy_hash, collection.computation = "f00d", "cuda bfloat16, sdpa"
+    with pytest.raises(CompatibilityError, match="cuda bfloat16"):
+        run_evaluate(settings)
 
 
 def test_the_same_policy_may_lie_elsewhere(collection: FakeCollection, policy: Path, tmp_path: Path) -> None:
@@ -272,6 +279,31 @@ def test_the_same_policy_may_lie_elsewhere(collection: FakeCollection, policy: P
     again = run_evaluate(dataclasses.replace(settings, policy=str(moved)))
     assert again == {**first, "policy": str(moved)}
     assert len(collection.asked) == 1
+
+
+def test_how_a_policy_is_opened_reaches_collection(collection: FakeCollection, policy: Path, tmp_path: Path) -> None:
+    asked = EvaluateSettings(
+        policy=str(policy),
+        out=tmp_path / "e",
+        center_crop="yes",
+        device="cpu",
+        dtype="bfloat16",
+        attention="eager",
+        load_in_4bit=True,
+        unnorm_key="bridge_orig",
+    )
+    summary = run_evaluate(asked)
+    assert summary["computation"] == "cpu float32, sdpa"
+    for name in ("center_crop", "device", "dtype", "attention", "load_in_4bit", "unnorm_key"):
+        assert getattr(collection.asked[0], name) == getattr(asked, name), name
+
+
+def test_a_name_on_the_hub_is_a_policy(collection: FakeCollection, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    summary = run_evaluate(EvaluateSettings(policy="openvla/openvla-7b"))
+    assert Path(summary["results"]).parent.name.startswith("openvla-openvla-7b-")
+    with pytest.raises(SettingsError, match="no such checkpoint folder"):  # runs/ is here now: a slip of the path
+        run_evaluate(EvaluateSettings(policy="runs/openvla-7b"))
 
 
 def test_a_refused_policy_leaves_no_folder(collection: FakeCollection, policy: Path, tmp_path: Path) -> None:
@@ -295,4 +327,5 @@ def test_without_out_the_folder_follows_from_what_is_measured(
     assert folder.name.startswith(f"{tmp_path.name}-policy-")
     assert run_evaluate(dataclasses.replace(settings, workers=3)) == first
     others = [dataclasses.replace(settings, seed=1), dataclasses.replace(settings, policy="expert")]
-    assert len({_default_out(some, "f00d") for some in (settings, *others)} | {_default_out(settings, "beef")}) == 4
+    folders = {_default_out(some, {"policy_hash": "f00d"}) for some in (settings, *others)}
+    assert len(folders | {_default_out(settings, {"policy_hash": "beef"})}) == 4

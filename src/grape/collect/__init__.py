@@ -4,7 +4,8 @@
 it happens, ``rollout`` plays the groups, ``collect`` is the verb.
 """
 
-from grape.collect.collect import open_policy, run_collect
+from grape.collect.collect import inputs_of, open_policy, run_collect
 from grape.collect.settings import CollectSettings
+from grape.policies.names import check_policy_name
 
-__all__ = ["CollectSettings", "open_policy", "run_collect"]
+__all__ = ["CollectSettings", "check_policy_name", "inputs_of", "open_policy", "run_collect"]

@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from grape.collect.plan import Group, make_plan
@@ -19,9 +18,10 @@ from grape.envs.base import Suite
 from grape.envs.pool import WorkerPool
 from grape.envs.registry import get_suite
 from grape.policies.base import Policy, PolicySpec
+from grape.policies.names import check_policy_name
 from grape.store import EpisodeStore
 
-__all__ = ["check_policy", "open_policy", "run_collect", "summarise"]
+__all__ = ["check_policy", "inputs_of", "open_policy", "run_collect", "summarise"]
 
 
 def run_collect(
@@ -52,7 +52,7 @@ def run_collect(
         return _plan_of(groups, settings)
     if policy is None:
         policy = open_policy(settings)
-    identity = {"policy_hash": policy.spec.policy_hash if policy else "", "versions": dict(suite.versions())}
+    identity = {**inputs_of(policy), "versions": dict(suite.versions())}
     if policy is None:
         settings = replace(settings, temperature=0.0)
     run = open_run(settings.out, "collect", settings, identity)
@@ -139,11 +139,7 @@ def open_policy(settings: CollectSettings) -> Policy | None:
     if settings.policy == "expert":
         return None
     suite = get_suite(settings.suite)
-    if not Path(settings.policy).is_dir():
-        raise SettingsError(
-            f"--policy {settings.policy}: no such checkpoint folder.",
-            "Give 'expert' or a folder made by 'grape sft' or 'grape train' (its policy/ folder).",
-        )
+    check_policy_name(settings.policy)
     try:
         from grape.policies.openvla import load_policy
     except ModuleNotFoundError as error:
@@ -152,9 +148,29 @@ def open_policy(settings: CollectSettings) -> Policy | None:
         raise SettingsError(
             f"Policies need PyTorch and transformers, and {error.name} is missing.", "pip install 'grape-vla[train]'"
         ) from error
-    policy = load_policy(settings.policy, unnorm_key=settings.unnorm_key or None)
-    check_policy(policy.spec, suite.action_space, settings.policy)
+    policy = load_policy(
+        settings.policy,
+        unnorm_key=settings.unnorm_key or None,
+        device=settings.device,
+        dtype=settings.dtype,
+        attention=settings.attention,
+        load_in_4bit=settings.load_in_4bit,
+        center_crop=None if settings.center_crop == "auto" else settings.center_crop == "yes",
+    )
+    check_policy(policy.freeze().spec, suite.action_space, settings.policy)
     return policy
+
+
+def inputs_of(policy: Policy | None) -> dict[str, str]:
+    """What a policy brings into a run and must be the same on resumption: content, road of pictures, computation."""
+    if policy is None:
+        return {"policy_hash": "", "preprocessing_hash": "", "computation": ""}
+    spec = policy.spec
+    return {
+        "policy_hash": spec.policy_hash,
+        "preprocessing_hash": spec.preprocessing_hash,
+        "computation": spec.computation,
+    }
 
 
 def check_policy(spec: PolicySpec, space: ActionSpace, name: str) -> None:

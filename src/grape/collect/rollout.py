@@ -66,7 +66,7 @@ class PolicyActor:
 
     def __init__(self, policy: Policy, temperature: float, log: RolloutLog) -> None:
         self._policy = policy
-        self._spec = policy.spec  # once: it hashes all weights
+        self._spec = policy.spec
         self._temperature = temperature
         self._log = log
 

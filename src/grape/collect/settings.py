@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 __all__ = ["CollectSettings"]
 
@@ -14,8 +15,8 @@ class CollectSettings:
         out: Folder to write; running again with the same settings resumes.
         suite: Suite of tasks: metaworld, toy, or one registered by a plugin.
         tasks: Tasks by index, range or name, e.g. "0,2", "0-3" or "drawer-open"; empty means all.
-        policy: "expert" for the suite's scripted experts, or a checkpoint folder. On resumption its content must be
-            the same; where it lies may differ.
+        policy: "expert" for the suite's scripted experts, a checkpoint folder, or a name on the Hugging Face hub, e.g.
+            openvla/openvla-7b. On resumption its content must be the same; where it lies may differ.
         initial_states: Initial states of every task by index, e.g. "0-47".
         samples: Rollouts from each initial state.
         temperature: Sampling temperature of the policy; 0 decodes greedily.
@@ -28,6 +29,14 @@ class CollectSettings:
         timeout: Seconds of silence after which a worker counts as hung and is replaced; above 0, at most 1000000.
         display: Also record the larger picture for people, where the suite offers one (lossy).
         unnorm_key: Normalisation statistics to use, for checkpoints that hold several; empty picks the only one.
+        center_crop: Crop 90 % of the picture's area from the middle before the policy sees it, as policies trained with
+            random crops need (OpenVLA's LIBERO fine-tunes do): yes, no, or auto for what the checkpoint says (nothing
+            means no).
+        device: Where the policy computes: auto takes a GPU if there is one, else cpu; or cuda, cuda:1.
+        dtype: What weights are held and computed in: auto is float32 on a CPU, elsewhere as stored. Adapters are
+            float32 always.
+        attention: Attention of the language model: sdpa, flash-attention-2 (needs flash-attn and a GPU) or eager.
+        load_in_4bit: Hold the language model in 4 bits; needs bitsandbytes and a GPU.
         dry_run: Print the plan and touch nothing.
     """
 
@@ -45,4 +54,10 @@ class CollectSettings:
     timeout: float = field(default=120.0, metadata={"identity": False})
     display: bool = True
     unnorm_key: str = ""
+    # What these come to (crop, device and type) is part of the run's inputs.
+    center_crop: Literal["auto", "yes", "no"] = field(default="auto", metadata={"identity": False})
+    device: str = field(default="auto", metadata={"identity": False})
+    dtype: Literal["auto", "float32", "bfloat16"] = field(default="auto", metadata={"identity": False})
+    attention: Literal["sdpa", "flash-attention-2", "eager"] = field(default="sdpa", metadata={"identity": False})
+    load_in_4bit: bool = field(default=False, metadata={"identity": False})
     dry_run: bool = field(default=False, metadata={"identity": False})

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
@@ -33,8 +33,8 @@ class EvaluateSettings:
     'grape compare'. How many episodes a question needs: see docs/statistics.md.
 
     Attributes:
-        policy: "expert" for the suite's scripted experts, or a checkpoint folder. On resumption its content must be
-            the same; where it lies may differ.
+        policy: "expert" for the suite's scripted experts, a checkpoint folder, or a name on the Hugging Face hub, e.g.
+            openvla/openvla-7b. On resumption its content must be the same; where it lies may differ.
         out: Folder to write: results.json and the recorded episodes; running again with the same settings resumes.
             Without it the folder is runs/evaluate/NAME-HASH: the policy's name, and eight digits that stand for the
             settings and the policy's content, so the same command finds the same folder again.
@@ -54,6 +54,14 @@ class EvaluateSettings:
         timeout: Seconds of silence after which a worker counts as hung and is replaced; above 0, at most 1000000.
         display: Also record the larger picture for people, where the suite offers one.
         unnorm_key: Normalisation statistics to use, for checkpoints that hold several; empty picks the only one.
+        center_crop: Crop 90 % of the picture's area from the middle before the policy sees it, as policies trained with
+            random crops need (OpenVLA's LIBERO fine-tunes do): yes, no, or auto for what the checkpoint says (nothing
+            means no).
+        device: Where the policy computes: auto takes a GPU if there is one, else cpu; or cuda, cuda:1.
+        dtype: What weights are held and computed in: auto is float32 on a CPU, elsewhere as stored. Adapters are
+            float32 always.
+        attention: Attention of the language model: sdpa, flash-attention-2 (needs flash-attn and a GPU) or eager.
+        load_in_4bit: Hold the language model in 4 bits; needs bitsandbytes and a GPU.
         dry_run: Print the plan and touch nothing.
     """
 
@@ -73,6 +81,12 @@ class EvaluateSettings:
     timeout: float = field(default=120.0, metadata={"identity": False})
     display: bool = False
     unnorm_key: str = ""
+    # What these come to (crop, device and type) is part of the run's inputs.
+    center_crop: Literal["auto", "yes", "no"] = field(default="auto", metadata={"identity": False})
+    device: str = field(default="auto", metadata={"identity": False})
+    dtype: Literal["auto", "float32", "bfloat16"] = field(default="auto", metadata={"identity": False})
+    attention: Literal["sdpa", "flash-attention-2", "eager"] = field(default="sdpa", metadata={"identity": False})
+    load_in_4bit: bool = field(default=False, metadata={"identity": False})
     dry_run: bool = field(default=False, metadata={"identity": False})
 
 
@@ -93,7 +107,7 @@ def run_evaluate(settings: EvaluateSettings, reporter: Reporter = SILENT) -> Map
         SimulatorError: Episodes failed twice; what was finished is kept.
     """
     # Collection reaches simulators and policies: only this verb pays for importing them, not those who read results.
-    from grape.collect import open_policy, run_collect
+    from grape.collect import check_policy_name, inputs_of, open_policy, run_collect
     from grape.store import EpisodeStore
 
     states = _states(settings)
@@ -102,11 +116,8 @@ def run_evaluate(settings: EvaluateSettings, reporter: Reporter = SILENT) -> Map
             f"--samples {settings.samples} at --temperature 0: greedy decoding repeats the same episode.",
             "Leave --samples at 1 and evaluate more initial states, or sample with --temperature 0.7.",
         )
-    if settings.policy != "expert" and not Path(settings.policy).is_dir():
-        raise SettingsError(
-            f"--policy {settings.policy}: no such checkpoint folder.",
-            "Give 'expert' or a folder made by 'grape sft' or 'grape train' (its policy/ folder).",
-        )
+    if settings.policy != "expert":
+        check_policy_name(settings.policy)
     plan = run_collect(dataclasses.replace(_collect_settings(settings, states, Path()), dry_run=True))
     seen = _seen(settings, plan["tasks"], states)
     if seen:
@@ -119,10 +130,10 @@ def run_evaluate(settings: EvaluateSettings, reporter: Reporter = SILENT) -> Map
         facts = {"initial_states": format_numbers(states), "seen_states": seen}
         return {**plan, **facts, "out": str(settings.out or _DEFAULT_HOME)}
     policy = open_policy(_collect_settings(settings, states, Path()))
-    policy_hash = policy.spec.policy_hash if policy else ""
-    out = settings.out or _default_out(settings, policy_hash)
+    inputs = inputs_of(policy)
+    out = settings.out or _default_out(settings, inputs)
     collect = _collect_settings(settings, states, out / "rollouts")
-    run = open_run(out, "evaluate", settings, {"policy_hash": policy_hash})
+    run = open_run(out, "evaluate", settings, inputs)
     path = str(out / RESULTS_NAME)
     if run.done is not None:
         return {**run.done, "policy": settings.policy, "results": path}
@@ -141,6 +152,7 @@ def run_evaluate(settings: EvaluateSettings, reporter: Reporter = SILENT) -> Map
         for name in ("suite", "policy", "success_rate", "interval", "episodes", "successes", "mean_steps", "tasks")
     }
     summary["seen_states"] = seen
+    summary["computation"] = inputs["computation"]
     run.finish(summary)
     return {**summary, "results": path}
 
@@ -159,13 +171,13 @@ def _states(settings: EvaluateSettings) -> tuple[int, ...]:
     return tuple(range(settings.first_state, settings.first_state + settings.episodes))
 
 
-def _default_out(settings: EvaluateSettings, policy_hash: str) -> Path:
+def _default_out(settings: EvaluateSettings, inputs: Mapping[str, str]) -> Path:
     """Folder of an evaluation that was given none: a function of what is measured."""
     name = "expert"
     if settings.policy != "expert":
         folder = Path(settings.policy).resolve()
         name = "-".join(part for part in (folder.parent.name, folder.name) if part)
-    digits = content_hash({"settings": identity_of(settings), "policy_hash": policy_hash})[:8]
+    digits = content_hash({"settings": identity_of(settings), **inputs})[:8]
     return _DEFAULT_HOME / f"{name}-{digits}"
 
 
@@ -187,6 +199,11 @@ def _collect_settings(settings: EvaluateSettings, states: tuple[int, ...], out: 
         timeout=settings.timeout,
         display=settings.display,
         unnorm_key=settings.unnorm_key,
+        center_crop=settings.center_crop,
+        device=settings.device,
+        dtype=settings.dtype,
+        attention=settings.attention,
+        load_in_4bit=settings.load_in_4bit,
     )
 
 

@@ -18,6 +18,7 @@ from grape.core.tasks import Task
 from grape.envs.base import Suite
 from grape.loop.settings import DECIDED_BY_LOOP, LoopSettings
 from grape.loop.stages import Stages
+from grape.policies.names import check_policy_name
 from grape.preferences import check_pair, check_score
 from grape.preferences.specifications import choose_specifications
 from grape.training.settings import check_sft, check_train
@@ -39,18 +40,14 @@ def check_settings(settings: LoopSettings, suite: Suite, tasks: Sequence[Task]) 
     stages = Stages(settings)
     _check_states(stages, suite, tasks)
     if settings.policy:
-        if not Path(settings.policy).is_dir():
-            raise SettingsError(
-                f"--policy {settings.policy}: no such checkpoint folder.",
-                "Give a folder made by 'grape sft' or 'grape train' (its policy/ folder), or leave it out.",
-            )
+        check_policy_name(settings.policy)
     else:
         with _flags_of("demonstrations"):
             make_plan(stages.demonstrations(), suite)
         with _flags_of("sft"):
             check_sft(stages.sft())
-            if settings.sft.policy is not None and not settings.sft.policy.is_dir():
-                raise SettingsError(f"--policy {settings.sft.policy}: no such checkpoint folder.", "Check the path.")
+            if settings.sft.policy is not None:
+                check_policy_name(settings.sft.policy)
             if settings.sft.lora_rank and settings.sft.policy is None:
                 raise SettingsError("--lora-rank needs --policy: a new policy has nothing to adapt.", "Leave it out.")
     policy = Path(settings.policy or settings.out)

@@ -38,6 +38,12 @@ class StatesBlock:
     flags: str
 
 
+_LIKE_COLLECT = (
+    "lanes", "workers", "unnorm_key", "center_crop", "device", "dtype", "attention", "load_in_4bit",
+)  # fmt: skip
+"""Settings of collection that its evaluations share: the policy must see and compute alike."""
+
+
 class Stages:
     """Settings of every stage of one loop.
 
@@ -175,8 +181,7 @@ class Stages:
             suite=self._loop.suite,
             tasks=self._loop.tasks,
             initial_states=f"{states[0]}-{states[-1]}",
-            lanes=self._loop.collect.lanes,
-            workers=self._loop.collect.workers,
+            **{name: getattr(self._loop.collect, name) for name in _LIKE_COLLECT},
         )
 
     def _seed(self, *parts: int | str) -> int:
