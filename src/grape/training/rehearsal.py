@@ -7,7 +7,7 @@ the network by itself. What it cannot see is the inside of kernels (workspaces) 
 
 import contextlib
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -88,7 +88,13 @@ def adapted_layers(model: nn.Module) -> list[str]:
 
 
 def rehearse(
-    model: OpenVLA, micro_batch: int, prompt_tokens: int, action_dim: int = 7, *, features: bool = False
+    model: OpenVLA,
+    micro_batch: int,
+    prompt_tokens: int,
+    action_dim: int = 7,
+    *,
+    features: bool = False,
+    autocast: bool = False,
 ) -> Rehearsal:
     """Forward and backward of one micro-batch whose prompts are equally long.
 
@@ -98,13 +104,14 @@ def rehearse(
         prompt_tokens: Length of the encoded prompt with begin-of-sequence and template.
         action_dim: Action tokens a frame, D.
         features: Whether the vision towers' outputs are given, computed before.
+        autocast: Whether a network in float32 computes its products in bfloat16.
     """
     for parameter in model.parameters():
         # As from the second micro-batch on: gradients are there and are added to.
         parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
     known = [*model.parameters(), *model.buffers()]
     known += [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    with Account(known) as account, _Unbroken(), _fused_attention_on_meta():
+    with Account(known) as account, _Unbroken(), _as_on_gpu(autocast):
         inputs = _inputs(model, micro_batch, prompt_tokens, features)
         tokens_BD = torch.empty(micro_batch, action_dim, dtype=torch.long, device="meta")
         total = model.action_logps(inputs, tokens_BD).sum()
@@ -116,9 +123,9 @@ def rehearse(
 def tower_flops(model: OpenVLA) -> int:
     """Floating-point operations of the vision towers on one picture, forward."""
     pixels_BCHW = cast(Tensor, _inputs(model, 1, 1, False).pixel_values_BCHW)
-    with Account() as account, _fused_attention_on_meta(), torch.no_grad():
+    with Account() as account, _as_on_gpu(), torch.no_grad():
         model.picture_features(pixels_BCHW)
-    return account.flops
+    return int(account.flops)
 
 
 def _inputs(model: OpenVLA, micro_batch: int, prompt_tokens: int, features: bool) -> PolicyInputs:
@@ -147,7 +154,7 @@ class Account(TorchDispatchMode):
     def __init__(self, known: Sequence[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._held = {tensor.untyped_storage()._cdata for tensor in known}
-        self.flops: int = 0
+        self.flops = 0
         self.now = 0
         self.peak = 0
 
@@ -192,19 +199,34 @@ class _Unbroken(TorchFunctionMode):
 
 
 @contextlib.contextmanager
-def _fused_attention_on_meta() -> Iterator[None]:
-    """Let attention on the meta device keep what it keeps on a GPU.
+def _as_on_gpu(autocast: bool = False) -> Iterator[None]:
+    """Let the meta device do two things as a GPU does, which it cannot by itself.
 
-    The meta device has no fused attention and would keep the whole S x S matrix. The fused operation keeps queries,
-    keys, values, result and one number a row. A mode cannot do this: it is switched off where blocks are computed
-    again in the backward pass.
+    It has no fused attention and would keep the whole S x S matrix; the fused operation keeps queries, keys, values,
+    result and one number a row. And it has no autocast: products in bfloat16 of weights in float32. A mode could not
+    do this, since modes are off where blocks are computed again in the backward pass.
     """
-    before = F.scaled_dot_product_attention
-    F.scaled_dot_product_attention = _fused_attention  # type: ignore[assignment]
+    before = {name: getattr(F, name) for name in ("scaled_dot_product_attention", "linear", "conv2d")}
+    after = {**before, "scaled_dot_product_attention": _fused_attention}
+    if autocast:
+        after = {name: _in_bfloat16(function) for name, function in after.items()}
     try:
+        for name, function in after.items():
+            setattr(F, name, function)
         yield
     finally:
-        F.scaled_dot_product_attention = before
+        for name, function in before.items():
+            setattr(F, name, function)
+
+
+def _in_bfloat16(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def lower(value: Any) -> Any:
+        return value.to(torch.bfloat16) if isinstance(value, Tensor) and value.dtype == torch.float32 else value
+
+    def computed(*args: Any, **kwargs: Any) -> Tensor:
+        return function(*map(lower, args), **{name: lower(value) for name, value in kwargs.items()})
+
+    return computed
 
 
 def _fused_attention(

@@ -1,0 +1,344 @@
+"""What a training will take before it starts: parameters, floating-point operations, peak memory, largest micro-batch.
+
+From the configuration alone: no weights are read and none are made. What a micro-batch takes is counted on the real
+network without memory (:mod:`grape.training.rehearsal`); what stays for the whole run is counted in parameters. Peak
+memory is that of tensors: a process adds its libraries (about 0.5 GB on a CPU, the CUDA context on a GPU), and an
+allocator its fragmentation.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from grape.core.errors import SettingsError
+from grape.policies.openvla import OpenVLA, OpenVLAConfig
+from grape.training.rehearsal import Rehearsal, rehearse, tower_flops, weightless_model
+
+__all__ = ["Estimate", "Memory", "estimate_training", "largest_micro_batch"]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_GB = 10**9
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes by what they are for.
+
+    Attributes:
+        weights: The network, without adapters.
+        adapters: Low-rank adapters, float32.
+        gradients: One gradient of the trainable parameters.
+        buffers: The one-pass gradient's two buffers: the update's gradient so far, and the chosen side's.
+        moments: AdamW's two averages.
+        kept: What is held between forward and backward of a micro-batch: its inputs, and what autograd keeps.
+        passes: Largest demand of a micro-batch at any time: ``kept`` and what is passing through.
+        step: What AdamW needs beside all this while it steps (a copy of the trainable parameters, where it handles
+            them together, as on a GPU); buffers and activations are gone by then.
+    """
+
+    weights: int
+    adapters: int
+    gradients: int
+    buffers: int
+    moments: int
+    kept: int
+    passes: int
+    step: int
+
+    @property
+    def lasting(self) -> int:
+        """What is held all the time."""
+        return self.weights + self.adapters + self.gradients + self.moments
+
+    @property
+    def peak(self) -> int:
+        """Largest demand at any time."""
+        return self.lasting + max(self.buffers + self.passes, self.step)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a training will take.
+
+    Attributes:
+        parameters: Parameters of the network, without adapters.
+        trainable_parameters: Parameters that train: the adapters', or all that are read.
+        micro_batch: Frames that go through the network at once.
+        sequence: Positions the language model reads for a frame.
+        frames: Frames of the whole training, each time a frame is used counted.
+        forward_flops: Floating-point operations of a forward pass of one frame, with adapters.
+        tower_flops: Those of the vision towers alone, part of ``forward_flops`` unless features are cached.
+        backward_flops: The same of the backward pass: for adapters through activations and into adapters only, with
+            activation checkpointing including the second forward.
+        step_flops: One frame's share of an update.
+        flops: All frames.
+        memory: Memory by purpose.
+        largest_micro_batch: Frames that fit the stated memory; 0 if not even one does, None if none was stated.
+        memory_gb: The stated memory in GB (10^9 bytes); None if none was stated.
+    """
+
+    parameters: int
+    trainable_parameters: int
+    micro_batch: int
+    sequence: int
+    frames: int
+    forward_flops: int
+    tower_flops: int
+    backward_flops: int
+    step_flops: int
+    flops: int
+    memory: Memory
+    largest_micro_batch: int | None = None
+    memory_gb: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """For summaries: counts as they are, TFLOP (10^12) and GB (10^9 bytes)."""
+        parts = {name: _gb(size) for name, size in dataclasses.asdict(self.memory).items()}
+        return {
+            "parameters": self.parameters,
+            "trainable_parameters": self.trainable_parameters,
+            "micro_batch": self.micro_batch,
+            "sequence": self.sequence,
+            "frames": self.frames,
+            "tflop_forward_per_frame": self.forward_flops / 1e12,
+            "tflop_towers_per_frame": self.tower_flops / 1e12,
+            "tflop_step_per_frame": self.step_flops / 1e12,
+            "tflop": self.flops / 1e12,
+            "peak_memory_gb": _gb(self.memory.peak),
+            "memory_parts_gb": parts,
+            "memory_gb": self.memory_gb,
+            "largest_micro_batch": self.largest_micro_batch,
+        }
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A network as it will train, with what its parameters take all the time."""
+
+    model: OpenVLA
+    prompt_tokens: int
+    action_dim: int
+    features: bool
+    autocast: bool
+    lasting: Memory
+
+    def rehearse(self, micro_batch: int) -> Rehearsal:
+        return rehearse(
+            self.model,
+            micro_batch,
+            self.prompt_tokens,
+            self.action_dim,
+            features=self.features,
+            autocast=self.autocast,
+        )
+
+    def memory(self, rehearsal: Rehearsal) -> Memory:
+        return dataclasses.replace(self.lasting, kept=rehearsal.kept_bytes, passes=rehearsal.peak_bytes)
+
+    def peak(self, micro_batch: int) -> int:
+        return self.memory(self.rehearse(micro_batch)).peak
+
+
+def estimate_training(
+    config: OpenVLAConfig,
+    *,
+    instruction_tokens: int,
+    micro_batch: int,
+    frames: int = 1,
+    lora_rank: int = 0,
+    lora_targets: Sequence[str] = (),
+    dtype: Literal["float32", "bfloat16"] = "bfloat16",
+    gradient: Literal["one-pass", "two-pass", "supervised"] = "one-pass",
+    activation_checkpointing: bool = False,
+    cached_features: bool = False,
+    action_dim: int = 7,
+    memory_gb: float | None = None,
+) -> Estimate:
+    """Estimate a training by its shape.
+
+    Args:
+        config: The checkpoint's configuration.
+        instruction_tokens: Length of an instruction as the network reads it: the whole encoded prompt, with
+            begin-of-sequence and template (``len(policy.processor.prompt_ids(instruction))``). The longest one of the
+            data gives the peak.
+        micro_batch: Frames that go through the network at once.
+        frames: Frames of the whole training.
+        lora_rank: Rank of the adapters; 0 trains all parameters.
+        lora_targets: Full names of the adapted layers; empty means the language model's blocks and the projector.
+        dtype: Type the network computes in. Frozen weights are held in it; whatever trains is float32.
+        gradient: One or two passes of preference optimisation (:mod:`grape.training.gradients`), or supervised: one
+            pass without buffers.
+        activation_checkpointing: Whether blocks keep their input only and are computed again.
+        cached_features: Whether the outputs of the frozen vision towers are computed before; they are then not part
+            of any pass (``tower_flops`` for each different frame come on top).
+        action_dim: Action tokens a frame.
+        memory_gb: Memory for which to find the largest micro-batch, GB (10^9 bytes).
+
+    Raises:
+        SettingsError: A number is out of range, features are to be cached of towers that train, or PEFT is missing.
+    """
+    plan = _plan(
+        config,
+        instruction_tokens=instruction_tokens,
+        lora_rank=lora_rank,
+        lora_targets=lora_targets,
+        dtype=dtype,
+        gradient=gradient,
+        activation_checkpointing=activation_checkpointing,
+        cached_features=cached_features,
+        action_dim=action_dim,
+    )
+    if micro_batch < 1 or frames < 0:
+        raise SettingsError(f"A micro-batch of {micro_batch} and {frames} frames cannot be estimated.")
+    found = plan.rehearse(micro_batch)
+    forward, backward = found.forward_flops // micro_batch, found.backward_flops // micro_batch
+    step = forward * (2 if gradient == "two-pass" else 1) + backward
+    counts = {name: p.numel() for name, p in plan.model.named_parameters() if ".lora_" not in name}
+    return Estimate(
+        parameters=sum(counts.values()),
+        trainable_parameters=sum(p.numel() for p in plan.model.parameters() if p.requires_grad),
+        micro_batch=micro_batch,
+        sequence=config.patches + instruction_tokens + action_dim - 1,
+        frames=frames,
+        forward_flops=forward,
+        tower_flops=tower_flops(plan.model),
+        backward_flops=backward,
+        step_flops=step,
+        flops=frames * step,
+        memory=plan.memory(found),
+        largest_micro_batch=None if memory_gb is None else _largest(plan.peak, int(memory_gb * _GB)),
+        memory_gb=memory_gb,
+    )
+
+
+def largest_micro_batch(
+    config: OpenVLAConfig,
+    *,
+    instruction_tokens: int,
+    memory_bytes: int,
+    lora_rank: int = 0,
+    lora_targets: Sequence[str] = (),
+    dtype: Literal["float32", "bfloat16"] = "bfloat16",
+    gradient: Literal["one-pass", "two-pass", "supervised"] = "one-pass",
+    activation_checkpointing: bool = False,
+    cached_features: bool = False,
+    action_dim: int = 7,
+) -> int:
+    """Frames that can go through the network at once within a memory; 0 if not even one can.
+
+    Args:
+        config: The checkpoint's configuration.
+        instruction_tokens: As in :func:`estimate_training`, and so are all that follow but one.
+        memory_bytes: The memory.
+        lora_rank: Rank of the adapters.
+        lora_targets: Adapted layers.
+        dtype: Type of the computation.
+        gradient: How the gradient is computed.
+        activation_checkpointing: Whether blocks keep their input only.
+        cached_features: Whether the towers' outputs are computed before.
+        action_dim: Action tokens a frame.
+
+    Raises:
+        SettingsError: As :func:`estimate_training`.
+    """
+    plan = _plan(
+        config,
+        instruction_tokens=instruction_tokens,
+        lora_rank=lora_rank,
+        lora_targets=lora_targets,
+        dtype=dtype,
+        gradient=gradient,
+        activation_checkpointing=activation_checkpointing,
+        cached_features=cached_features,
+        action_dim=action_dim,
+    )
+    return _largest(plan.peak, memory_bytes)
+
+
+def _plan(
+    config: OpenVLAConfig,
+    *,
+    instruction_tokens: int,
+    lora_rank: int,
+    lora_targets: Sequence[str],
+    dtype: str,
+    gradient: str,
+    activation_checkpointing: bool,
+    cached_features: bool,
+    action_dim: int,
+) -> _Plan:
+    if instruction_tokens < 1 or lora_rank < 0 or action_dim < 1:
+        raise SettingsError(
+            f"{instruction_tokens} prompt tokens, LoRA rank {lora_rank} and {action_dim} action tokens cannot be "
+            "estimated.",
+        )
+    autocast = dtype == "bfloat16" and not lora_rank  # weights that train are float32
+    model = weightless_model(
+        config,
+        torch.float32 if autocast else _DTYPES[dtype],
+        lora_rank,
+        lora_targets,
+        activation_checkpointing=activation_checkpointing,
+    )
+    towers_train = any(p.requires_grad for p in model.vision_backbone.parameters())
+    if cached_features and towers_train:
+        raise SettingsError(
+            "Features of vision towers that train cannot be computed before.",
+            "Give a LoRA rank and adapt the language model and the projector only.",
+        )
+    base = sum(_size(p) for name, p in model.named_parameters() if ".lora_" not in name)
+    whole = sum(_size(p) for p in model.parameters())
+    trainable = sum(_size(p) for p in model.parameters() if p.requires_grad)
+    return _Plan(
+        model=model,
+        prompt_tokens=instruction_tokens,
+        action_dim=action_dim,
+        features=cached_features,
+        autocast=autocast,
+        lasting=Memory(
+            weights=base,
+            adapters=whole - base,
+            gradients=trainable,
+            buffers=2 * trainable if gradient == "one-pass" else 0,
+            moments=2 * trainable,
+            kept=0,
+            passes=0,
+            step=trainable,
+        ),
+    )
+
+
+def _largest(peak: Callable[[int], int], memory: int) -> int:
+    """Largest count whose peak fits.
+
+    A peak is the largest of several demands that each grow linearly with the count. So it grows at least as fast
+    beyond two counts as between them: the line through both says which counts cannot fit, and mostly which one does.
+    """
+    fits, taken = 1, peak(1)
+    if taken > memory:
+        return 0
+    fails: int | None = None
+    trial = 2
+    while fails is None or fails - fits > 1:
+        more = peak(trial)
+        if more > memory:
+            fails = trial
+            trial = (fits + fails) // 2
+            continue
+        if more > taken:
+            bound = trial + (memory - more) * (trial - fits) // (more - taken) + 1
+            fails = bound if fails is None else min(fails, bound)
+        fits, taken = trial, more
+        trial = 2 * fits if fails is None else fails - 1
+    return fits
+
+
+def _size(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _gb(size: int) -> float:
+    return round(size / _GB, 3)
