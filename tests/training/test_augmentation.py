@@ -14,17 +14,6 @@ def rng():
     return np.random.default_rng(1)
 
 
-class Drawn:
-    """A generator that gives the numbers it was told."""
-
-    def __init__(self, draws):
-        self.draws = np.array([draws])
-
-    def uniform(self, size):
-        assert self.draws.shape == size
-        return self.draws
-
-
 def smooth(side=32):
     down, right = np.mgrid[:side, :side]
     return np.stack([8 * right // 2 + 40, 200 - 4 * down, 4 * (right + down) // 2 + 30], axis=-1).astype(np.uint8)
@@ -63,7 +52,7 @@ def test_brightness_is_one_bounded_factor_a_picture():
 @pytest.mark.parametrize("case", TENSORFLOW)
 def test_the_recipe_computes_what_tensorflow_computes(case):
     before, expected = (np.frombuffer(bytes.fromhex(case[key]), np.uint8).reshape(case["shape"]) for key in _KEYS)
-    changed = openvla_recipe(before[None], Drawn(case["draws"]))[0]
+    changed = openvla_recipe(before[None], np.array([case["draws"]]))[0]
     apart = np.abs(changed.astype(int) - expected)
     assert apart.max() <= 1
     assert (apart > 0).mean() < 0.01
@@ -77,7 +66,6 @@ def test_the_recipe_depends_on_the_generator_alone_and_on_each_picture_by_itself
     assert changed.shape == PICTURES.shape
     assert changed.dtype == np.uint8
     assert np.array_equal(changed, augment(PICTURES, "openvla", 0, 0.0, rng()))
-    assert np.array_equal(changed[:2], augment(PICTURES[:2], "openvla", 0, 0.0, rng()))
     assert not np.array_equal(changed, augment(PICTURES, "openvla", 0, 0.0, np.random.default_rng(2)))
 
 
@@ -86,7 +74,7 @@ def test_a_crop_in_the_middle_is_what_evaluation_cuts_out():
 
     # Offsets in the middle, and every change of colour at its neutral point.
     neutral = [0.5, 0.5, 0.5, 0.5, 0.5, 0.5]
-    middle = openvla_recipe(smooth()[None], Drawn(neutral))[0]
+    middle = openvla_recipe(smooth()[None], np.array([neutral]))[0]
     apart = np.abs(middle.astype(int) - centre_crop(smooth(), 0.9))
     assert apart.max() <= 1
     assert (apart > 0).mean() < 0.01
@@ -96,7 +84,7 @@ def test_crops_keep_nine_tenths_of_the_area_anywhere_and_reach_the_corners():
     ramp = np.broadcast_to(np.arange(200, dtype=np.uint8)[None, :, None], (200, 200, 3))
     sides, corners = [], []
     for left in (0.0, 0.3, 1.0):
-        changed = openvla_recipe(ramp[None], Drawn([0.5, left, 0.5, 0.5, 0.5, 0.5]))[0][100, :, 0].astype(float)
+        changed = openvla_recipe(ramp[None], np.array([[0.5, left, 0.5, 0.5, 0.5, 0.5]]))[0][100, :, 0].astype(float)
         sides.append((changed[-1] - changed[0]) / 199)
         corners.append((changed[0], changed[-1]))
     assert sides == pytest.approx([0.9**0.5] * 3, abs=0.01)
@@ -106,9 +94,16 @@ def test_crops_keep_nine_tenths_of_the_area_anywhere_and_reach_the_corners():
 
 def test_colours_stay_within_the_recipe():
     grey = np.full((200, 4, 4, 3), 128, dtype=np.uint8)
-    levels = openvla_recipe(grey, rng())[:, 0, 0, 0].astype(float)
+    levels = augment(grey, "openvla", 0, 0.0, rng())[:, 0, 0, 0].astype(float)
     assert levels.min() >= 128 - 0.2 * 255 - 2
     assert levels.max() <= 128 + 0.2 * 255 + 2
     assert levels.std() > 20
     # Grey has no colour to saturate or turn.
-    assert (np.ptp(openvla_recipe(grey, rng())[:, 0, 0].astype(int), axis=-1) == 0).all()
+    assert (np.ptp(augment(grey, "openvla", 0, 0.0, rng())[:, 0, 0].astype(int), axis=-1) == 0).all()
+
+
+@pytest.mark.parametrize("asked", [("openvla", 0, 0.0), ("none", 2, 0.3)])
+def test_a_part_of_a_batch_gets_the_numbers_it_has_in_the_batch(asked):
+    whole = augment(PICTURES, *asked, rng())
+    parts = [augment(PICTURES[part], *asked, rng(), (part.start, 5)) for part in (slice(0, 2), slice(2, 5))]
+    assert np.array_equal(np.concatenate(parts), whole)

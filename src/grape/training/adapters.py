@@ -4,7 +4,6 @@ The result of a run is one folder that ``--policy`` takes. For full training tha
 layout; for adapters it is PEFT's layout with a pointer to the base policy, which is not copied.
 """
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -15,8 +14,8 @@ from torch import nn
 from grape.core.errors import SettingsError
 from grape.core.files import write_json
 from grape.core.seeds import derive_seed
-from grape.policies.openvla import load_policy, save_policy
-from grape.policies.openvla.adapters import adapter_base
+from grape.policies.openvla import load_policy, read_policy_config, save_policy
+from grape.policies.openvla.adapters import adapter_base, write_pointer
 from grape.policies.openvla.checkpoint import atomic_folder, empty_model
 
 if TYPE_CHECKING:
@@ -192,10 +191,10 @@ def save_result(policy: "OpenVLAPolicy", out: Path, home: Path | None) -> None:
     if home is None:
         save_policy(policy, out / "policy")
     else:
-        _save_adapter(policy, out / "policy", Path(os.path.relpath(home, out / "policy")))
+        _save_adapter(policy, out / "policy", home)
 
 
-def _save_adapter(policy: "OpenVLAPolicy", folder: Path, base: Path) -> None:
+def _save_adapter(policy: "OpenVLAPolicy", folder: Path, home: Path) -> None:
     from peft import get_peft_model_state_dict
 
     tensors = {
@@ -204,7 +203,7 @@ def _save_adapter(policy: "OpenVLAPolicy", folder: Path, base: Path) -> None:
     with atomic_folder(folder) as temporary:
         save_file(tensors, temporary / "adapter_model.safetensors", metadata={"format": "pt"})
         write_json(temporary / "adapter_config.json", _plain(policy.adapter.peft_config["default"].to_dict()))
-        write_json(temporary / "grape_adapter.json", {"base": base.as_posix()})
+        write_pointer(temporary, home, place=folder, changed=(read_policy_config(home), policy.config))
 
 
 def _plain(value: Any) -> Any:

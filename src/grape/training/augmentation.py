@@ -26,6 +26,7 @@ def augment(
     shift: int,
     brightness: float,
     rng: np.random.Generator,
+    part: tuple[int, int] | None = None,
 ) -> Pictures:
     """Change each picture at random.
 
@@ -35,44 +36,49 @@ def augment(
         shift: Largest move in pixels each way; pixels at the edge are repeated (as in arXiv 2004.13649).
         brightness: Largest relative change, e.g. 0.1 for factors in [0.9, 1.1]; one factor a picture.
         rng: Source of the numbers; equal generators give equal pictures.
+        part: Where these pictures stand in a larger batch: first one and size of the batch. The numbers are those
+            that they would get there.
 
     Returns:
         New pictures of the same shape; the input where nothing is to be done.
     """
-    result = openvla_recipe(images_BHWC, rng) if recipe == "openvla" else images_BHWC
-    batch, height, width, _ = result.shape
+    first, batch = part or (0, len(images_BHWC))
+    mine = slice(first, first + len(images_BHWC))
+    result = images_BHWC
+    if recipe == "openvla":
+        result = openvla_recipe(images_BHWC, rng.uniform(size=(batch, 6))[mine])
+    height, width = result.shape[1:3]
     if shift:
-        down_B, right_B = rng.integers(-shift, shift + 1, size=(2, batch))
+        down_B, right_B = rng.integers(-shift, shift + 1, size=(2, batch))[:, mine]
         rows_BH = np.clip(np.arange(height) + down_B[:, None], 0, height - 1)
         columns_BW = np.clip(np.arange(width) + right_B[:, None], 0, width - 1)
-        result = result[np.arange(batch)[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]]
+        result = result[np.arange(len(result))[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]]
     if brightness:
-        factor_B111 = rng.uniform(1 - brightness, 1 + brightness, size=(batch, 1, 1, 1)).astype(np.float32)
+        factor_B111 = rng.uniform(1 - brightness, 1 + brightness, size=(batch, 1, 1, 1))[mine].astype(np.float32)
         result = np.clip(result * factor_B111 + 0.5, 0, 255).astype(np.uint8)
     return result
 
 
-def openvla_recipe(images_BHWC: Pictures, rng: np.random.Generator) -> Pictures:
+def openvla_recipe(images_BHWC: Pictures, draws_B6: npt.NDArray[np.float64]) -> Pictures:
     """The augmentation that OpenVLA was fine-tuned with (arXiv 2406.09246 and its public training code).
 
     In this order, on pixels in [0, 1] that are clipped after every step: a crop of 90 % of the area at a random place,
     stretched bilinearly to the old size; brightness +-0.2 (added); contrast 0.8 to 1.2 about each channel's mean;
-    saturation 0.8 to 1.2; hue +-0.05 turns. The operations are TensorFlow's. Two facts of the published code are not
-    repeated: it drew the crop's two offsets from one number, so that all its crops lay on the picture's diagonal; and
-    it changed pictures after they were resized to the network's size, here they are changed as they were recorded.
+    saturation 0.8 to 1.2; hue +-0.05 turns. The operations are TensorFlow's. One fact of the published code is not
+    repeated: it drew the crop's two offsets from one number, so that all its crops lay on the picture's diagonal.
 
     Args:
-        images_BHWC: RGB pictures, uint8.
-        rng: Source of the numbers: six a picture.
+        images_BHWC: RGB pictures at the network's size, uint8.
+        draws_B6: For each picture where between its bounds each value lies, in [0, 1]: the crop's upper and left edge,
+            brightness, contrast, saturation, hue.
 
     Returns:
         New pictures of the same shape.
     """
-    draws_B6 = rng.uniform(size=(len(images_BHWC), 6)).astype(np.float32)
     side = np.float32(np.sqrt(CROP_AREA))
     result = np.empty_like(images_BHWC)
     for image, changed, (top, left, brightness, contrast, saturation, hue) in zip(
-        images_BHWC, result, draws_B6, strict=True
+        images_BHWC, result, draws_B6.astype(np.float32), strict=True
     ):
         pixels = np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32) * np.float32(1 / 255)
         pixels = crop_and_stretch(pixels, top * (1 - side), left * (1 - side), side)

@@ -155,14 +155,31 @@ class SftSettings:
             to the two settings that follow, which suit small pictures.
         augment_shift: Pictures are moved by up to this many pixels each way, edges repeated; 0 switches it off.
         augment_brightness: Pictures are brightened or darkened by up to this share; 0 switches it off.
+        shuffle_episodes: How many episodes' steps are shuffled together; 0 shuffles all steps. For data whose decoded
+            pictures exceed picture_cache_gb: as many as fit, or else every update reads files again.
         holdout: Share of episodes kept out of training to measure the loss on, in [0, 1).
         gripper: What the last action dimension means, for a new policy; empty takes it from the store.
         lora_rank: Rank of low-rank adapters; 0 trains all parameters.
         lora_alpha: Scale of the adapters is lora_alpha / lora_rank; 0 means twice the rank.
+        lora_targets: Which linear layers get adapters: those of the language model's blocks, those and the projector,
+            or all including the vision towers'.
         checkpoint_every: Updates between checkpoints; 0 keeps only the last state.
         keep_checkpoints: How many of the latest checkpoints stay.
+        device: Where to compute: auto takes a GPU if there is one, else cpu; or cuda, cuda:1. With several processes
+            (accelerate launch, torchrun) each takes its own GPU and its share of every batch.
+        dtype: What frozen weights are held and computed in: auto is bfloat16 on a GPU and float32 on a CPU. Adapters
+            are float32 always; without adapters all weights are float32, and bfloat16 is used for computing only.
+        attention: Attention of the language model: sdpa, flash-attention-2 (needs flash-attn and a GPU) or eager.
+        load_in_4bit: Hold the frozen language model in 4 bits (QLoRA, arXiv 2305.14314); needs bitsandbytes and a GPU.
+        activation_checkpointing: Keep one hidden state a block and compute the rest again in the backward pass: about
+            a third more time, several times less memory a step.
+        picture_cache_gb: Memory for decoded pictures, GB.
+        report_to: Experiment trackers that get the metrics as well; metrics.jsonl is always written.
         threads: Threads of PyTorch. Part of the result's identity, because sums depend on it.
-        unnorm_key: Normalisation statistics to use, for checkpoints that hold several; empty picks the only one.
+        norm_key: Name for the normalisation statistics of the demonstrations; empty takes their suite's name. A
+            checkpoint that holds statistics of that name keeps and uses them; otherwise the demonstrations' own are
+            computed, added and used from then on.
+        unnorm_key: Use these statistics of the checkpoint instead, whatever the demonstrations are called.
         seed: Seed of first weights, order, augmentation and the choice of held-out episodes.
         dry_run: Print the plan and touch nothing.
     """
@@ -185,13 +202,23 @@ class SftSettings:
     augment: Literal["none", "openvla"] = "none"
     augment_shift: int = 0
     augment_brightness: float = 0.0
+    shuffle_episodes: int = 0
     holdout: float = 0.0
     gripper: str = ""
     lora_rank: int = 0
     lora_alpha: float = 0.0
+    lora_targets: Literal["language", "language+projector", "all"] = "language+projector"
     checkpoint_every: int = field(default=200, metadata={"identity": False})
     keep_checkpoints: int = field(default=2, metadata={"identity": False})
+    device: str = field(default="auto", metadata={"identity": False})
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    attention: Literal["sdpa", "flash-attention-2", "eager"] = "sdpa"
+    load_in_4bit: bool = False
+    activation_checkpointing: bool = field(default=False, metadata={"identity": False})
+    picture_cache_gb: float = field(default=4.0, metadata={"identity": False})
+    report_to: tuple[TrackerName, ...] = field(default=(), metadata={"identity": False})
     threads: int = 1
+    norm_key: str = ""
     unnorm_key: str = ""
     seed: int = 0
     dry_run: bool = field(default=False, metadata={"identity": False})
@@ -225,6 +252,7 @@ _BOUNDS: dict[str, tuple[float, float | None]] = {
     "keep_checkpoints": (1, None),
     "threads": (1, None),
     "soft_bins": (0, None),
+    "shuffle_episodes": (0, None),
     "augment_shift": (0, None),
     "augment_brightness": (0, 1),
     "holdout": (0, 1),
@@ -273,6 +301,10 @@ def check_sft(settings: SftSettings) -> None:
         raise SettingsError("--data names no store.", "Give one or more folders made by 'grape collect'.")
     if settings.holdout == 1:
         raise SettingsError("--holdout 1 leaves nothing to train on.", "Give a share below 1.")
+    if settings.lora_rank and settings.policy is None:
+        raise SettingsError("--lora-rank needs --policy: a new policy has nothing to adapt.", "Leave --lora-rank out.")
+    if settings.load_in_4bit and not settings.lora_rank:
+        raise SettingsError("A model held in 4 bits cannot be trained as a whole.", "Give --lora-rank, e.g. 32.")
 
 
 def _check_bounds(settings: Any) -> None:

@@ -1,0 +1,42 @@
+"""A run's folder among several processes: one claims and writes it, the others learn what it found."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from grape.core.runs import RunFolder, open_run
+from grape.training.checkpoints import sweep
+
+__all__ = ["RunClaim"]
+
+
+class RunClaim:
+    """The folder of one run; every method is called in the process that writes, through ``Processes.main_decides``.
+
+    Args:
+        verb: Name of the verb.
+        settings: What it was told.
+        identity: Hashes of its inputs, which must agree on resumption.
+    """
+
+    def __init__(self, verb: str, settings: Any, identity: Mapping[str, Any]) -> None:
+        self._verb = verb
+        self._settings = settings
+        self._identity = identity
+        self._run: RunFolder | None = None
+
+    def take(self) -> Mapping[str, Any] | None:
+        """Claim the folder and clear what a killed process left half-written; returns the summary if all is done.
+
+        Raises:
+            CompatibilityError: The folder belongs to another run, or another process works there.
+        """
+        self._run = open_run(self._settings.out, self._verb, self._settings, self._identity)
+        if self._run.done is None:
+            sweep(self._settings.out)
+        return self._run.done
+
+    def finish(self, summary: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Declare the work complete and return the summary."""
+        if self._run is not None:
+            self._run.finish(summary)
+        return summary
