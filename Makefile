@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint arrows check format doctor bench-evidence clean distclean
+.PHONY: help install demo test test-tf lint arrows check format doctor bench-evidence bench-data clean distclean
 
 BIN := .venv/bin
 JOBS ?= 2
@@ -34,6 +34,10 @@ test: install ## everything that must hold: lint and types, then all tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --timeout 900 $(ARGS) || status=$$?; \
 	exit $$status
 
+test-tf: install ## what GRAPE exports, read by real TensorFlow Datasets in an environment of its own (.venv-tf, 1.8 GB)
+	@bash scripts/install_tensorflow.sh
+	@$(BIN)/python -m pytest -q tests/store/rlds/test_tensorflow.py $(ARGS)
+
 lint: install ## ruff (rules and format) and mypy --strict
 	@status=0; \
 	$(BIN)/ruff check . || status=1; \
@@ -56,9 +60,12 @@ doctor: install ## look at this machine: interpreter, packages, graphics, a rend
 bench-evidence: install ## repeat the recorded study of all baselines and seeds (hours; resumable)
 	@$(BIN)/python benchmarks/evidence.py $(ARGS)
 
+bench-data: install ## frames a second of writing and reading RLDS, beside TFDS where `make test-tf` ran
+	@$(BIN)/python benchmarks/rlds.py $(ARGS)
+
 clean: ## remove caches and build products; runs/ and .venv stay
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-distclean: clean ## clean, and remove .venv too
-	@rm -rf .venv
+distclean: clean ## clean, and remove .venv and .venv-tf too
+	@rm -rf .venv .venv-tf

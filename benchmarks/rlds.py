@@ -1,0 +1,118 @@
+"""Frames a second of writing and reading RLDS data sets, on one core, beside TensorFlow Datasets where it is there.
+
+Both write the same pictures (episodes of 50 steps, 256 x 256) and read what TFDS wrote (without it: what GRAPE wrote).
+Reading means: records checked, episodes parsed, every picture decoded. The best of three is taken, since a busy machine
+only makes it slower.
+
+    python benchmarks/rlds.py --out runs/bench/rlds.json
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from rlds_pictures import make_pictures
+
+from grape.core.files import write_json
+from grape.store.rlds import open_rlds
+from grape.store.rlds.features import FeatureTree, Picture, Tensor, Text
+from grape.store.rlds.writer import RldsWriter
+
+ROOT = Path(__file__).resolve().parents[1]
+_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
+TF_PYTHON = ROOT / os.environ.get("TF_VENV", ".venv-tf") / "bin" / "python"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/bench/rlds.json"))
+    parser.add_argument("--episodes", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--size", type=int, default=256)
+    options = parser.parse_args()
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # TensorFlow's process inherits it
+    result = {
+        "episodes": options.episodes,
+        "steps": options.steps,
+        "size": options.size,
+        "machine": {"processor": processor(), "cores": os.cpu_count(), "load": os.getloadavg()[0]},
+        "unit": "frames a second, one core",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        pictures = [make_pictures(episode, options.steps, options.size) for episode in range(options.episodes)]
+        ours = {f"write_{kind}": write_rate(Path(folder), pictures, kind) for kind in ("jpeg", "png")}
+        ours |= {f"read_{kind}": read_rate(Path(folder) / f"bench_{kind}0") for kind in ("jpeg", "png")}
+        result["grape"] = ours
+        if TF_PYTHON.exists():
+            theirs = tfds_rates(Path(folder) / "tfds", options.episodes, options.steps, options.size)
+            ours["read_jpeg_of_tfds"] = read_rate(Path(theirs.pop("data")))
+            result["tfds"] = theirs
+            result["write_jpeg_ratio"] = ours["write_jpeg"] / theirs["write_jpeg"]
+            result["read_jpeg_ratio"] = ours["read_jpeg_of_tfds"] / theirs["read_jpeg"]
+    write_json(options.out, result)
+    print(json.dumps(result, indent=1))
+
+
+def processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def write_rate(folder: Path, pictures: list[np.ndarray], kind: str) -> float:
+    features = FeatureTree(
+        {
+            "action": Tensor("float32", (7,)),
+            "language_instruction": Text(),
+            "observation/image": Picture(pictures[0].shape[1:], kind),
+        },
+        {},
+    )
+    frames = sum(map(len, pictures))
+    rates = []
+    for attempt in range(3):
+        begin = time.perf_counter()
+        writer = RldsWriter(folder / f"bench_{kind}{attempt}" / "1.0.0", f"bench_{kind}", features)
+        writer.write_split("train", map(columns, pictures), [len(pictures)])
+        writer.finish()
+        rates.append(frames / (time.perf_counter() - begin))
+    return max(rates)
+
+
+def columns(pictures: np.ndarray) -> dict:
+    return {
+        "steps/action": np.zeros((len(pictures), 7), np.float32),
+        "steps/language_instruction": ["open the drawer"] * len(pictures),
+        "steps/observation/image": pictures,
+    }
+
+
+def read_rate(path: Path) -> float:
+    rates = []
+    for _ in range(3):
+        begin, frames = time.perf_counter(), 0
+        for episode in open_rlds(path).read():
+            frames += len(episode.steps["action"])
+            pictures = episode.steps["observation/image"]
+            for index in range(episode.length):
+                pictures[index]
+        rates.append(frames / (time.perf_counter() - begin))
+    return max(rates)
+
+
+def tfds_rates(folder: Path, *shape: int) -> dict:
+    command = [str(TF_PYTHON), str(ROOT / "benchmarks" / "rlds_tfds.py"), str(folder), *map(str, shape)]
+    reply = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **_QUIET})
+    if reply.returncode:
+        sys.exit(f"TFDS failed:\n{reply.stderr[-2000:]}")
+    return json.loads(reply.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""The other side of benchmarks/rlds.py: TensorFlow Datasets writes and reads the same episodes.
+
+Started by benchmarks/rlds.py with the interpreter of `make test-tf`; inherits its binding to one core.
+
+    rlds_tfds.py FOLDER EPISODES STEPS SIZE
+"""
+
+import json
+import sys
+import time
+
+import numpy as np
+import tensorflow_datasets as tfds
+from rlds_pictures import make_pictures
+
+folder = sys.argv[1]
+episodes, steps, size = map(int, sys.argv[2:])
+tfds.disable_progress_bar()
+
+
+class Bench(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        image = tfds.features.Image(shape=(size, size, 3), encoding_format="jpeg")
+        step = {
+            "observation": {"image": image},
+            "action": tfds.features.Tensor(shape=(7,), dtype=np.float32),
+            "language_instruction": tfds.features.Text(),
+        }
+        features = tfds.features.FeaturesDict({"steps": tfds.features.Dataset(step)})
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._episodes()}
+
+    def _generate_examples(self):
+        return self._episodes()
+
+    def _episodes(self):
+        for episode in range(episodes):
+            pictures = PICTURES[episode]
+            yield (
+                episode,
+                {
+                    "steps": [
+                        {
+                            "observation": {"image": picture},
+                            "action": np.zeros(7, np.float32),
+                            "language_instruction": "open the drawer",
+                        }
+                        for picture in pictures
+                    ]
+                },
+            )
+
+
+PICTURES = [make_pictures(episode, steps, size) for episode in range(episodes)]
+begin = time.perf_counter()
+builder = Bench(data_dir=folder)
+builder.download_and_prepare()
+written = episodes * steps / (time.perf_counter() - begin)
+
+builder = tfds.builder_from_directory(builder.data_path)
+rates = []
+for _ in range(3):
+    begin = time.perf_counter()
+    data = builder.as_dataset(split="train").flat_map(lambda episode: episode["steps"])
+    frames = sum(1 for _ in tfds.as_numpy(data))
+    rates.append(frames / (time.perf_counter() - begin))
+json.dump(
+    {"write_jpeg": written, "read_jpeg": max(rates), "frames": frames, "data": str(builder.data_path)}, sys.stdout
+)
