@@ -1,13 +1,15 @@
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 
 from grape.core.errors import TrainingError
 from grape.core.events import SILENT, SilentReporter
-from grape.core.files import read_jsonl
-from grape.training.checkpoints import CheckpointFolder
-from grape.training.updates import Gradient, Optimisation, UpdateLoop, learning_rate
+from grape.core.files import read_json, read_jsonl
+from grape.training.checkpoints import CheckpointFolder, sweep
+from grape.training.settings import TrainSettings
+from grape.training.updates import Gradient, Looks, UpdateLoop, learning_rate
 from tests.training.standin import TinyActionModel
 
 
@@ -82,27 +84,31 @@ def test_a_checkpoint_of_another_model_is_not_loaded(tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
 
 
-def test_learning_rate():
-    settings = Optimisation(1.0, "cosine", 0.1, 0.0, 1.0)
+def settings_for(out, **changes):
+    return replace(TrainSettings(out, out, out, lr=0.1, max_grad_norm=0.0, checkpoint_every=2), **changes)
+
+
+def test_learning_rate(tmp_path):
+    settings = settings_for(tmp_path, lr=1.0, schedule="cosine", warmup=0.1)
     rates = [learning_rate(settings, update, 100) for update in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[9] == rates[10] == 1.0
     assert rates[55] == pytest.approx(0.5)
     assert 0 < rates[99] < 0.001
     assert all(b <= a for a, b in itertools.pairwise(rates[10:]))
-    linear = Optimisation(1.0, "linear", 0.0, 0.0, 1.0)
+    linear = settings_for(tmp_path, lr=1.0, schedule="linear")
     assert [learning_rate(linear, update, 4) for update in range(4)] == [1.0, 0.75, 0.5, 0.25]
-    assert learning_rate(Optimisation(2.0, "constant", 0.0, 0.0, 1.0), 3, 4) == 2.0
+    assert learning_rate(settings_for(tmp_path, lr=2.0), 3, 4) == 2.0
 
 
-def loop_over(tmp_path, gradient_of, updates=6, clip=0.0):
+def loop_over(tmp_path, gradient_of, updates=6, clip=0.0, loss_of=lambda update: 1.0, looks=None):
     model = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.ones_(model.weight)
-    loop = UpdateLoop(tmp_path, model, Optimisation(0.1, "constant", 0.0, 0.0, clip), updates, 0, 2, 2)
+    loop = UpdateLoop(settings_for(tmp_path, max_grad_norm=clip), model, updates, looks)
 
     def gradient(update):
         loop.parameters[0].grad = torch.full((1, 1), gradient_of(update))
-        return Gradient({"loss": 1.0}, 1)
+        return Gradient({"loss": loss_of(update)}, 1)
 
     return model, lambda: loop.run(gradient, SILENT, "test", blame=lambda update: [f"item {update}"])
 
@@ -129,3 +135,33 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     with pytest.raises(TrainingError, match="the weights are not finite"):
         run()
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_best_state_stays(tmp_path):
+    losses = [5.0, 3.0, 1.0, 2.0, 4.0, 4.0, 6.0]
+    _, run = loop_over(tmp_path, lambda update: 1.0, 7, loss_of=losses.__getitem__, looks=Looks(2))
+    run()
+    rows = read_jsonl(tmp_path / "metrics.jsonl")
+    assert [row.get("loss/mean") for row in rows] == [None, 4.0, None, 1.5, None, 4.0, 6.0]
+    facts = read_json(tmp_path / "checkpoints" / "best" / "state.json")
+    assert facts["update"] == facts["next_update"] == 4
+    assert facts["learning_rate"] == 0.1
+    assert {entry.name for entry in (tmp_path / "checkpoints").iterdir()} == {"best", "update-000006", "update-000007"}
+
+
+def test_what_is_measured_decides_on_the_best(tmp_path):
+    found = iter([3.0, 1.0, 2.0])
+    looks = Looks(2, lambda: {"eval/loss": next(found)})
+    _, run = loop_over(tmp_path, lambda update: 1.0, 6, loss_of=lambda update: 6.0 - update, looks=looks)
+    assert run()["eval/loss"] == 2.0
+    assert read_json(tmp_path / "checkpoints" / "best" / "state.json")["update"] == 4
+
+
+def test_sweeping_brings_back_what_was_moved_aside(tmp_path):
+    for name in (".best.1.ab.old", ".kept.1.ab.old", ".kept.2.cd.tmp", "kept"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    sweep(tmp_path)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["best", "kept"]
+    assert (tmp_path / "best" / "file").read_text() == ".best.1.ab.old"
+    assert (tmp_path / "kept" / "file").read_text() == "kept"

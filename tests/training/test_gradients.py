@@ -61,6 +61,36 @@ def test_equals_autograd_over_the_full_graph(mode, loss_name, micro_batch):
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_windows_equal_autograd_over_the_full_graph(mode):
+    """Overlapping windows share frames: 8 steps at stride 1, as the first public implementation cut them."""
+    model, logps, whole = make([(12, 10), (9, 14)])
+    windows = [
+        (chosen[k : k + 8], rejected[k : k + 8])
+        for chosen, rejected in zip(whole.chosen, whole.rejected, strict=True)
+        for k in range(min(len(chosen), len(rejected)) - 7)
+    ]
+    references = torch.linspace(-90, -110, 2 * len(windows), dtype=torch.float64).view(2, -1)
+    comparisons = Comparisons(whole.frame_count, *zip(*windows, strict=True), references[0], references[1])
+    assert len(windows) == 5
+    loss = lambda sums: preference_loss(sums, LOSSES["sigmoid"])  # noqa: E731
+    value, _, expected = full_graph(model, logps, comparisons, loss)
+    result = MODES[mode](logps, comparisons, loss, 4, list(model.parameters()))
+    assert relative(gradients(model), expected) <= 1e-5
+    assert result.loss == pytest.approx(value, rel=1e-6)
+
+
+def test_many_pairs_an_update_equal_one_large_batch_and_surplus_rounds_weigh_nothing():
+    model, logps, comparisons = make()
+    loss = lambda sums: preference_loss(sums, LOSSES["anchored"])  # noqa: E731
+    _, _, expected = full_graph(model, logps, comparisons, loss)
+    calls = []
+    counted = lambda index: calls.append(len(index)) or logps(index)  # noqa: E731
+    two_pass_gradient(counted, comparisons, loss, 16, list(model.parameters()), rounds=9)
+    assert relative(gradients(model), expected) <= 1e-5
+    assert len(calls) == 2 * 9 - 1
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_a_wrong_sign_or_scale_would_be_seen(mode):
     """The tolerance separates: a pair left out, or a mean taken for a sum, is far outside."""
     model, logps, comparisons = make()

@@ -67,6 +67,7 @@ def world(tmp_path_factory):
         micro_batch=16,
         lr=1e-2,
         checkpoint_every=4,
+        unnorm_key="grape",
     )
 
 
@@ -91,7 +92,7 @@ def test_it_learns_the_labels_and_not_the_executed_actions(world, tmp_path):
 
 def test_a_new_nano_policy_fits_the_store(world, tmp_path):
     store = demonstrate(tmp_path / "store", episodes=3, steps=4, side=64)
-    settings = replace(world, data=(store,), policy=None, out=tmp_path / "run", epochs=1, max_updates=2)
+    settings = replace(world, data=(store,), policy=None, unnorm_key="", out=tmp_path / "run", epochs=1, max_updates=2)
     summary = run_sft(settings)
     policy = load_policy(tmp_path / "run" / "policy")
     assert policy.spec.gripper == "+1 closes"
@@ -149,7 +150,7 @@ def test_adapters(world, tmp_path):
     assert load_policy(tmp_path / "run" / "policy").spec.policy_hash == summary["policy_hash"]
     assert read_json(tmp_path / "run" / "policy" / "adapter_config.json")["peft_type"] == "LORA"
     with pytest.raises(SettingsError, match="needs --policy"):
-        run_sft(replace(world, out=tmp_path / "new", lora_rank=2, policy=None))
+        run_sft(replace(world, out=tmp_path / "new", lora_rank=2, policy=None, unnorm_key=""))
 
 
 def test_bad_input_is_named_before_any_work(world, tmp_path):
@@ -177,8 +178,8 @@ def test_a_loss_that_is_not_finite_names_the_episode(world, tmp_path, monkeypatc
 
     honest = sft._Trainer._losses
 
-    def poisoned(self, rows, images):
-        loss, right = honest(self, rows, images)
+    def poisoned(self, rows, images, **options):
+        loss, right = honest(self, rows, images, **options)
         start, stop = self.steps.spans["demo-2"]
         loss = loss.masked_fill(loss.new_tensor((rows >= start) & (rows < stop)).bool(), float("nan"))
         return loss, right
@@ -197,4 +198,29 @@ def test_the_plan_touches_nothing_and_is_what_happens(world, tmp_path):
     for name in ("episodes", "steps", "updates", "held_out_episodes", "parameters", "trainable_parameters"):
         assert plan[name] == summary[name], name
     assert plan["tflop"] > 0
-    assert run_sft(replace(settings, policy=None, dry_run=True))["parameters"] > 500_000
+    assert run_sft(replace(settings, policy=None, unnorm_key="", dry_run=True))["parameters"] > 500_000
+
+
+def test_trackers_get_each_update_and_change_nothing(world, tmp_path, monkeypatch):
+    from grape.training import metrics_journal
+
+    heard = []
+
+    class Ear:
+        def log(self, metrics, step):
+            heard.append((step, metrics["loss"]))
+
+        def close(self):
+            heard.append("closed")
+
+    monkeypatch.setattr(metrics_journal, "open_trackers", lambda names, *rest: heard.append(names) or Ear())
+    run_sft(replace(world, out=tmp_path / "heard", report_to=("wandb",)))
+    rows = read_jsonl(tmp_path / "heard" / "metrics.jsonl")
+    assert heard == [("wandb",), *((row["update"], row["loss"]) for row in rows), "closed"]
+
+
+def test_few_episodes_in_memory_give_the_same_policy(world, tmp_path):
+    settings = replace(world, shuffle_episodes=2)
+    run_sft(replace(settings, out=tmp_path / "all"))
+    run_sft(replace(settings, out=tmp_path / "few", picture_cache_gb=1e-6))
+    assert snapshot(tmp_path / "few" / "policy") == snapshot(tmp_path / "all" / "policy")

@@ -13,7 +13,7 @@ from grape.core.provenance import read_provenance
 from grape.policies.openvla import load_policy
 from grape.store import EpisodeStore
 from grape.training import TrainSettings, run_train
-from grape.training.steps import StepTable
+from grape.training.step_logps import StepLogps
 from tests.training.recordings import record, snapshot, write_pairs, write_policy
 
 
@@ -120,6 +120,11 @@ def test_both_gradients_lead_to_the_same_weights(world, tmp_path, lora_rank):
         {"label_smoothing": 0.1},
         {"method": "step-dpo"},
         {"method": "filtered-bc"},
+        {"window": 3},
+        {"window": 4, "stride": 2, "lora_rank": 2},
+        {"holdout": 0.4, "result": "best"},
+        {"lora_rank": 2, "lora_targets": "all", "activation_checkpointing": True},
+        {"dtype": "bfloat16", "parity_threshold": 1.0},
         {"reference": "recomputed"},
         {"schedule": "cosine", "warmup": 0.5, "weight_decay": 0.1},
     ],
@@ -127,9 +132,38 @@ def test_both_gradients_lead_to_the_same_weights(world, tmp_path, lora_rank):
 def test_every_way_of_training_runs(world, tmp_path, changes):
     summary = run_train(replace(world, out=tmp_path / "run", **changes))
     assert math.isfinite(summary["metrics"]["loss"])
-    changed = weights(tmp_path / "run")
+    changed = load_policy(tmp_path / "run" / "policy", merge=True).model.state_dict()
     start = load_file(world.policy / "model.safetensors")
     assert any(not torch.equal(changed[name], start[name]) for name in start)
+
+
+def test_what_saves_memory_does_not_change_the_result(world, tmp_path):
+    """Features computed anew at each call, pictures read again, activations computed again: the same bytes."""
+    plain = replace(world, out=tmp_path / "plain", lora_rank=2, micro_batch=4)
+    frugal = replace(plain, out=tmp_path / "frugal", picture_cache_gb=1e-6, activation_checkpointing=True)
+    run_train(plain)
+    run_train(frugal)
+    assert snapshot(plain.out) == snapshot(frugal.out)
+    run_train(replace(plain, out=tmp_path / "uncached", feature_cache_gb=0.0))
+    for name, value in load_file(plain.out / "policy" / "adapter_model.safetensors").items():
+        other = load_file(tmp_path / "uncached" / "policy" / "adapter_model.safetensors")[name]
+        assert torch.allclose(value, other, atol=1e-5), name
+
+
+def test_pairs_held_out_are_measured_and_never_trained_on(world, tmp_path):
+    settings = replace(world, out=tmp_path / "run", holdout=0.4, epochs=3, nll_weight=0.0)
+    summary = run_train(settings)
+    rows = read_jsonl(settings.out / "metrics.jsonl")
+    looked = [row for row in rows if "eval/loss" in row]
+    assert [row["update"] for row in looked] == [1, 2, 3]  # two pairs an update, one pair of three held out
+    assert {"eval/rewards/accuracies", "eval/rewards/margins", "eval/logps/chosen"} <= looked[0].keys()
+    assert summary["pairs"] == 3
+    best = min(looked, key=lambda row: row["eval/loss"])["update"]
+    assert read_json(settings.out / "checkpoints" / "best" / "state.json")["update"] == best
+    run_train(replace(settings, out=tmp_path / "best", result="best"))
+    state = load_file(tmp_path / "best" / "checkpoints" / "best" / "state.safetensors")
+    saved = weights(tmp_path / "best")
+    assert all(torch.equal(state[f"parameter/{name}"], saved[name]) for name in saved if f"parameter/{name}" in state)
 
 
 def test_methods_use_the_steps_they_should(world, tmp_path):
@@ -144,7 +178,9 @@ def test_methods_use_the_steps_they_should(world, tmp_path):
     assert plans["filtered-bc"]["frames_per_epoch"] == 5 + 3 + 6
     assert plans["filtered-bc"]["episodes"] == 3
     assert plans["tpo"]["updates"] == 2
-    assert plans["tpo"]["tflop"] == pytest.approx(2 * 34 * 4 * plans["tpo"]["tflop_forward_per_frame"])
+    assert plans["tpo"]["frames"] == 2 * 34
+    assert plans["tpo"]["tflop"] == pytest.approx(2 * 34 * plans["tpo"]["tflop_step_per_frame"])
+    assert 0 < plans["tpo"]["peak_memory_gb"] < 0.1
     assert plans["tpo"]["trainable_parameters"] < plans["tpo"]["parameters"]  # the block that is never run
     assert not (tmp_path / "none").exists()
 
@@ -265,12 +301,12 @@ def test_settings_out_of_range(world, changes, flag):
 @pytest.mark.parametrize("mode", ["one-pass", "two-pass"])
 def test_nonsense_stops_training_and_names_the_pair(world, tmp_path, monkeypatch, poison, mode):
     settings = replace(world, out=tmp_path / "run", gradient=mode, pairs_per_update=3)
-    honest = StepTable.logps
+    honest = StepLogps.__call__
     calls = []
 
-    def poisoned(self, policy, rows):
-        logps = honest(self, policy, rows)
-        start, stop = self.spans["toy-3"]
+    def poisoned(self, rows):
+        logps = honest(self, rows)
+        start, stop = self.steps.spans["toy-3"]
         hit = (rows >= start) & (rows < stop)
         if len(calls) > 24:  # after the first updates and their checkpoints
             if poison == "loss":
@@ -280,19 +316,19 @@ def test_nonsense_stops_training_and_names_the_pair(world, tmp_path, monkeypatch
         calls.append(len(rows))
         return logps
 
-    monkeypatch.setattr(StepTable, "logps", poisoned)
+    monkeypatch.setattr(StepLogps, "__call__", poisoned)
     settings = replace(settings, epochs=6)
     with pytest.raises(TrainingError, match=f"the {poison} is not finite") as caught:
         run_train(settings)
     assert "pair pair-1" in caught.value.message
     assert "pair-0" not in caught.value.message
     rows = read_jsonl(settings.out / "metrics.jsonl")
-    kept = sorted((settings.out / "checkpoints").iterdir())
+    kept = sorted((settings.out / "checkpoints").glob("update-*"))
     assert len(kept) == 2
     assert kept[-1].name == f"update-{len(rows):06d}"
     assert not (settings.out / "policy").exists()
     # With the cause gone, the same command goes on from there, to the result of an undisturbed run.
-    monkeypatch.setattr(StepTable, "logps", honest)
+    monkeypatch.setattr(StepLogps, "__call__", honest)
     run_train(settings)
     run_train(replace(settings, out=tmp_path / "undisturbed"))
     assert snapshot(settings.out) == snapshot(tmp_path / "undisturbed")

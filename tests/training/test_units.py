@@ -21,6 +21,18 @@ def test_trajectories_are_compared_whole():
     assert per_pair == 1.0
 
 
+def test_windows_meet_at_equal_offsets_of_their_pair():
+    units, per_pair = make_units("tpo", (pair(0, "a", "b"), pair(1, "b", "c")), SPANS, window=2, stride=1)
+    assert [unit.chosen for unit in units] == [(0, 2), (1, 3), (3, 5)]
+    assert [unit.rejected for unit in units] == [(3, 5), (4, 6), (8, 10)]
+    assert per_pair == 1.5
+    assert units[1].name == "pair p0, window 1"
+    strided, _ = make_units("tpo", (pair(0, "b", "b"),), SPANS, window=2, stride=3)
+    assert [unit.chosen for unit in strided] == [(3, 5), (6, 8)]
+    whole, _ = make_units("tpo", (pair(0, "a", "b"),), SPANS, window=4)
+    assert (whole[0].chosen, whole[0].rejected) == ((0, 3), (3, 7))  # shorter than a window: one window
+
+
 def test_steps_are_compared_within_their_pair_by_index():
     units, per_pair = make_units("step-dpo", PAIRS, SPANS)
     assert [(unit.chosen[0], unit.rejected[0]) for unit in units] == [(0, 3), (1, 4), (2, 5), (0, 8), (1, 9)]

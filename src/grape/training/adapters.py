@@ -71,7 +71,7 @@ def open_for_training(path: Path, unnorm_key: str, **precision: Any) -> "OpenVLA
     Args:
         path: The policy's folder.
         unnorm_key: Normalisation statistics to use; empty picks the only ones.
-        precision: ``device``, ``dtype``, ``attention``, ``load_in_4bit`` of ``load_policy``.
+        precision: Further arguments of :func:`~grape.policies.openvla.load_policy`.
     """
     policy = load_policy(path, unnorm_key=unnorm_key or None, merge=True, **precision)
     if adapter_base(path) is not None:
@@ -82,12 +82,19 @@ def open_for_training(path: Path, unnorm_key: str, **precision: Any) -> "OpenVLA
     return policy
 
 
-def open_with_precision(settings: PrecisionSettings, device: str) -> tuple["OpenVLAPolicy", torch.dtype | None]:
+def open_with_precision(
+    settings: PrecisionSettings, device: str, center_crop: bool | None = None
+) -> tuple["OpenVLAPolicy", torch.dtype | None]:
     """Open the policy that a run starts from in the precision that fits what is trained.
 
     Frozen weights are held in ``dtype`` (``"auto"``: bfloat16 on a GPU, float32 on a CPU) with float32 adapters beside
     them. Weights that train are float32, since in bfloat16 most steps of a fine-tuning's size are rounded away; a
     bfloat16 run then only computes in it.
+
+    Args:
+        settings: What the trainer was told.
+        device: Where to compute.
+        center_crop: As for :func:`~grape.policies.openvla.load_policy`.
 
     Returns:
         The policy, and the type to compute in where that differs from the weights' (for ``torch.autocast``).
@@ -102,8 +109,9 @@ def open_with_precision(settings: PrecisionSettings, device: str) -> tuple["Open
         settings.unnorm_key,
         device=device,
         dtype=dtype if settings.lora_rank else "float32",
-        **({"attention": settings.attention} if settings.attention != "sdpa" else {}),
-        **({"load_in_4bit": True} if settings.load_in_4bit else {}),
+        attention=settings.attention,
+        load_in_4bit=settings.load_in_4bit,
+        center_crop=center_crop,
     )
     return policy, torch.bfloat16 if dtype == "bfloat16" and not settings.lora_rank else None
 

@@ -1,15 +1,18 @@
 """State of a training run on disk: enough to go on as if nothing had happened.
 
 ``checkpoints/update-000050/`` holds ``state.safetensors`` (trainable parameters, buffers, the optimiser's moments, all
-flat tensors) and ``state.json`` (number of updates done, names). Order of data, learning rate and random numbers are
-functions of the seed and the number of the update, so nothing else is needed. No pickle: a checkpoint of unknown
-origin can be read safely.
+flat tensors) and ``state.json``: the number of updates done and names, and what follows from them (position in the
+data, learning rate, seed of the random numbers), which are functions of the run's seed and the number of the update.
+``checkpoints/best/`` is the same of the best state so far. No pickle: a checkpoint of unknown origin can be read
+safely.
 """
 
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,45 +23,66 @@ from grape.core.errors import DataError
 from grape.core.events import Reporter
 from grape.core.files import read_json, write_json
 from grape.policies.openvla.checkpoint import atomic_folder
+from grape.training.processes import ALONE, Processes
+from grape.training.sharding import put_whole, whole
 
 __all__ = ["CheckpointFolder", "sweep"]
 
 _NAME = re.compile(r"update-(\d{6,})")
 _TENSORS = "state.safetensors"
 _FACTS = "state.json"
+_BEST = "best"
 
 
 class CheckpointFolder:
     """The checkpoints of one run.
 
+    With several processes all of them call every method; process 0 writes.
+
     Args:
         path: Folder of the checkpoints.
-        keep: How many of the latest stay.
+        keep: How many of the latest stay, besides the best.
         model: The network.
         optimizer: Its optimiser; the state of each trainable parameter is saved under the parameter's name.
+        processes: The processes of the run.
     """
 
-    def __init__(self, path: Path, keep: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(
+        self,
+        path: Path,
+        keep: int,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        processes: Processes = ALONE,
+    ) -> None:
         self.path = path
         self._keep = keep
         self._model = model
         self._optimizer = optimizer
+        self._processes = processes
 
-    def save(self, update: int) -> None:
+    def save(self, update: int, facts: Mapping[str, Any] | None = None) -> None:
         """Save the state after ``update`` updates and drop the oldest checkpoints beyond those to keep.
+
+        Args:
+            update: Number of updates done.
+            facts: Further JSON values for ``state.json``.
 
         Raises:
             GrapeError: The disk is full; older checkpoints are untouched then.
         """
-        target = self.path / f"update-{update:06d}"
-        if not target.exists():
-            tensors = self._tensors()
-            with atomic_folder(target) as temporary:
-                save_file(tensors, temporary / _TENSORS)
-                _sync(temporary / _TENSORS)
-                write_json(temporary / _FACTS, {"format": 1, "update": update, "tensors": sorted(tensors)})
-        for _, old in self._found()[: -self._keep]:
-            shutil.rmtree(old, ignore_errors=True)
+        self._write(self.path / f"update-{update:06d}", update, facts or {})
+        if self._processes.is_main:
+            for _, old in self._found()[: -self._keep]:
+                shutil.rmtree(old, ignore_errors=True)
+
+    def save_best(self, update: int, facts: Mapping[str, Any] | None = None) -> None:
+        """Save the state as the best one so far; the former best is replaced.
+
+        Raises:
+            GrapeError: The disk is full; the former best is untouched then.
+        """
+        self._write(self.path / _BEST, update, facts or {})
 
     def restore(self, reporter: Reporter) -> int:
         """Load the latest checkpoint that can be read.
@@ -66,6 +90,32 @@ class CheckpointFolder:
         Returns:
             The number of updates it holds; 0 where there is none, and then nothing was changed.
         """
+        update = self._processes.main_decides(lambda: self._restore_latest(reporter))
+        if update and not self._processes.is_main:
+            self._load(self.path / f"update-{update:06d}", update)
+        return update
+
+    def restore_best(self) -> int:
+        """Load the best state and return its number of updates.
+
+        Raises:
+            DataError: It is missing or torn.
+        """
+        facts = read_json(self.path / _BEST / _FACTS)
+        update = int(facts["update"]) if isinstance(facts, dict) and "update" in facts else -1
+        self._load(self.path / _BEST, update)
+        return update
+
+    def _write(self, target: Path, update: int, facts: Mapping[str, Any]) -> None:
+        tensors = self._tensors()
+        if not self._processes.is_main or (target.name != _BEST and target.exists()):
+            return
+        with atomic_folder(target) as temporary:
+            save_file(tensors, temporary / _TENSORS)
+            _sync(temporary / _TENSORS)
+            write_json(temporary / _FACTS, {"format": 1, "update": update, "tensors": sorted(tensors), **facts})
+
+    def _restore_latest(self, reporter: Reporter) -> int:
         sweep(self.path)
         for update, folder in reversed(self._found()):
             try:
@@ -94,11 +144,11 @@ class CheckpointFolder:
 
     def _tensors(self) -> dict[str, Tensor]:
         trainable = self._trainable()
-        tensors = {f"parameter/{name}": p.detach().cpu().contiguous() for name, p in trainable.items()}
-        tensors |= {f"buffer/{name}": value.detach().cpu().contiguous() for name, value in self._buffers().items()}
+        tensors = {f"parameter/{name}": _flat(p) for name, p in trainable.items()}
+        tensors |= {f"buffer/{name}": _flat(value) for name, value in self._buffers().items()}
         for name, parameter in trainable.items():
             for slot, value in self._optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer/{slot}/{name}"] = torch.as_tensor(value).detach().cpu().contiguous()
+                tensors[f"optimizer/{slot}/{name}"] = _flat(torch.as_tensor(value))
         return tensors
 
     def _load(self, folder: Path, update: int) -> None:
@@ -125,22 +175,32 @@ class CheckpointFolder:
             raise DataError(f"Checkpoint {folder} is of another model.")
         with torch.no_grad():
             for name, value in weights.items():
-                due[name].copy_(value)
+                due[name].copy_(put_whole(due[name], value))
         self._optimizer.state.clear()
         for key, value in state.items():
             _, slot, name = key.split("/", 2)
             parameter = trainable[name]
             # AdamW counts its steps on the CPU; moments live beside the parameter.
-            self._optimizer.state[parameter][slot] = value if value.ndim == 0 else value.to(parameter.device)
+            self._optimizer.state[parameter][slot] = value if value.ndim == 0 else put_whole(parameter, value)
 
 
 def sweep(folder: Path) -> None:
-    """Delete what killed writers of a run's own folder left half-written: hidden files and folders."""
+    """Clear what killed writers of a run's own folder left half-written: hidden files and folders.
+
+    A folder that was moved aside to be replaced gets its name back if its successor never came.
+    """
     for entry in [*folder.glob(".*.tmp"), *folder.glob(".*.old")]:
-        if entry.is_dir():
+        name = folder / entry.name[1:].rsplit(".", 3)[0]
+        if entry.suffix == ".old" and not name.exists():
+            entry.rename(name)
+        elif entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)
         else:
             entry.unlink(missing_ok=True)
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    return whole(tensor.detach()).cpu().contiguous()
 
 
 def _sync(path: Path) -> None:

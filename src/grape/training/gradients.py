@@ -21,7 +21,15 @@ from torch import Tensor
 
 from grape.training.losses import Loss, TrajectorySums, coefficients
 
-__all__ = ["Comparisons", "GradientResult", "LogpFunction", "frame_logps", "one_pass_gradient", "two_pass_gradient"]
+__all__ = [
+    "Comparisons",
+    "GradientResult",
+    "LogpFunction",
+    "frame_logps",
+    "micro_batches",
+    "one_pass_gradient",
+    "two_pass_gradient",
+]
 
 # Positions of frames within an update, (B,) -> summed log-probability of each frame's tokens, (B,), with graph.
 LogpFunction = Callable[[Tensor], Tensor]
@@ -78,7 +86,12 @@ class GradientResult:
 
 
 def two_pass_gradient(
-    logps: LogpFunction, comparisons: Comparisons, loss: Loss, micro_batch: int, parameters: Sequence[Tensor]
+    logps: LogpFunction,
+    comparisons: Comparisons,
+    loss: Loss,
+    micro_batch: int,
+    parameters: Sequence[Tensor],
+    rounds: int = 0,
 ) -> GradientResult:
     """Sums first, weighted backward second; replaces ``grad`` of ``parameters``.
 
@@ -88,9 +101,15 @@ def two_pass_gradient(
         loss: Loss over sums.
         micro_batch: Frames computed at once.
         parameters: The trainable parameters.
+        rounds: Micro-batches to go through at least; the surplus weighs nothing. Sharded parameters need it: every
+            process must call the network equally often.
     """
     _clear(parameters)
     chunks = _chunks(comparisons.frame_count, micro_batch)
+    surplus = [chunks[0]] * (rounds - len(chunks))
+    for chunk in surplus:
+        with torch.no_grad():
+            logps(chunk)
     logp_F = torch.empty(comparisons.frame_count, dtype=torch.float64)
     for chunk in chunks[:-1]:
         with torch.no_grad():
@@ -104,6 +123,8 @@ def two_pass_gradient(
     del kept_B
     for chunk in chunks[:-1]:
         torch.autograd.backward(logps(chunk).double(), weight_F[chunk])
+    for chunk in surplus:
+        torch.autograd.backward(logps(chunk).double(), torch.zeros(len(chunk), dtype=torch.float64))
     return GradientResult(float(value.detach()), metrics, comparisons.sums(logp_F.detach()))
 
 
@@ -141,9 +162,12 @@ def one_pass_gradient(
 
 
 @torch.no_grad()
-def frame_logps(logps: LogpFunction, frame_count: int, micro_batch: int) -> Tensor:
-    """Log-probability of every frame without graph, float64 ``(F,)``."""
-    return torch.cat([logps(chunk).double() for chunk in _chunks(frame_count, micro_batch)])
+def frame_logps(logps: LogpFunction, frame_count: int, micro_batch: int, rounds: int = 0) -> Tensor:
+    """Log-probability of every frame without graph, float64 ``(F,)``; ``rounds`` as in :func:`two_pass_gradient`."""
+    chunks = _chunks(frame_count, micro_batch)
+    for _ in range(rounds - len(chunks)):
+        logps(chunks[0])
+    return torch.cat([logps(chunk).double() for chunk in chunks])
 
 
 def _side(
@@ -177,6 +201,11 @@ def _add_up(logp_F: Tensor, sides: Sequence[Tensor]) -> Tensor:
     frames = torch.cat(list(sides))
     owner = torch.repeat_interleave(torch.arange(len(sides)), torch.tensor([len(side) for side in sides]))
     return torch.zeros(len(sides), dtype=logp_F.dtype).index_add(0, owner, logp_F[frames])
+
+
+def micro_batches(count: int, micro_batch: int) -> int:
+    """How many micro-batches ``count`` frames make."""
+    return -(-count // micro_batch)
 
 
 def _chunks(count: int, micro_batch: int) -> list[Tensor]:

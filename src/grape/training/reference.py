@@ -6,7 +6,7 @@ Otherwise the starting policy is evaluated once on all steps, before its first u
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,9 @@ from grape.core.errors import CompatibilityError, DataError
 from grape.core.files import read_json, write_bytes, write_json
 from grape.core.seeds import derive_rng
 from grape.training.gradients import frame_logps
+from grape.training.processes import ALONE, Processes
+from grape.training.step_logps import StepLogps
 from grape.training.steps import StepTable
-
-if TYPE_CHECKING:
-    from grape.policies.openvla import OpenVLAPolicy
 
 __all__ = ["check_parity", "recomputed_reference", "recorded_reference"]
 
@@ -43,41 +42,61 @@ def recorded_reference(steps: StepTable) -> npt.NDArray[np.float64]:
 
 
 def recomputed_reference(
-    policy: "OpenVLAPolicy", steps: StepTable, micro_batch: int, path: Path
+    logps: StepLogps, count: int, micro_batch: int, path: Path, processes: Processes = ALONE
 ) -> npt.NDArray[np.float64]:
     """Log-probability of every step under the starting policy, float64 ``(N,)``.
 
     Args:
-        policy: The policy before its first update; not read where ``path`` exists already.
-        steps: The steps.
+        logps: The policy before its first update; not called where ``path`` exists already.
+        count: Number of steps, N.
         micro_batch: Steps computed at once.
         path: Safetensors file that keeps the result, so that a resumed run has the starting policy's values.
+        processes: Each computes a part.
     """
-    if path.exists():
-        try:
-            with safe_open(path, framework="np") as handle:
-                kept: npt.NDArray[np.float64] = handle.get_tensor("reference_N")
-        except (SafetensorError, OSError) as error:
-            raise DataError(f"{path} is torn ({error}).", "Delete the run's folder and train again.") from error
+    kept = processes.main_decides(lambda: _kept_reference(path))
+    if kept is not None:
         return kept
-    reference_N = frame_logps(lambda rows: steps.logps(policy, rows).sum(1), len(steps), micro_batch)
-    write_bytes(path, save({"reference_N": reference_N}))
+    share = -(-count // processes.size)  # the same for all: a sharded network is called equally often
+    rows = (torch.arange(share) + processes.rank * share).clamp(max=count - 1)
+    part_F = frame_logps(lambda positions: logps(rows[positions]).sum(1).cpu(), share, micro_batch)
+    reference_N = torch.cat(processes.gather(part_F))[:count].contiguous()
+    if processes.is_main:
+        write_bytes(path, save({"reference_N": reference_N}))
     return reference_N.numpy()
 
 
+def _kept_reference(path: Path) -> npt.NDArray[np.float64] | None:
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="np") as handle:
+            kept: npt.NDArray[np.float64] = handle.get_tensor("reference_N")
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path} is torn ({error}).", "Delete the run's folder and train again.") from error
+    return kept
+
+
 def check_parity(
-    policy: "OpenVLAPolicy", steps: StepTable, count: int, threshold: float, seed: int, micro_batch: int, path: Path
+    logps: StepLogps,
+    steps: StepTable,
+    count: int,
+    threshold: float,
+    seed: int,
+    micro_batch: int,
+    path: Path,
+    processes: Processes = ALONE,
 ) -> dict[str, Any]:
     """Compare recorded log-probabilities with the policy's own on a sample of steps.
 
     Args:
-        policy: The policy before its first update; not read where ``path`` exists already.
+        logps: The policy before its first update; not called where ``path`` exists already.
         steps: The steps.
         count: Size of the sample.
         threshold: Alarm level of the mean absolute difference per token, nats.
         seed: Seed of the sample.
         micro_batch: Steps computed at once.
         path: JSON file that keeps the result for resumed runs.
+        processes: All compute the same; process 0 writes.
 
     Returns:
         ``{"steps", "mean_abs", "max_abs"}``; differences per token in nats.
@@ -85,12 +104,12 @@ def check_parity(
     Raises:
         CompatibilityError: The mean difference lies above the threshold.
     """
-    if path.exists():
-        kept: dict[str, Any] = read_json(path)
+    kept: dict[str, Any] | None = processes.main_decides(lambda: read_json(path) if path.exists() else None)
+    if kept is not None:
         return kept
     rows = np.sort(derive_rng(seed, "parity").permutation(len(steps))[:count])
     with torch.no_grad():
-        parts = [steps.logps(policy, part) for part in torch.split(torch.from_numpy(rows), micro_batch)]
+        parts = [logps(part).cpu() for part in torch.split(torch.from_numpy(rows), micro_batch)]
     own_ND = torch.cat(parts).double().numpy()
     difference_ND = np.abs(own_ND - steps.logps_ND[rows])
     found = {
@@ -107,5 +126,6 @@ def check_parity(
             "another tokenizer, or another precision. --reference recomputed with another --out trains against the "
             "starting policy instead, if that is what you want.",
         )
-    write_json(path, found)
+    if processes.is_main:
+        write_json(path, found)
     return found

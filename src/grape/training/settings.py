@@ -76,6 +76,8 @@ class TrainSettings:
         report_to: Experiment trackers that get the metrics as well; metrics.jsonl is always written.
         threads: Threads of PyTorch. Part of the result's identity, because sums depend on it.
         unnorm_key: Normalisation statistics to use, for checkpoints that hold several; empty picks the only one.
+        center_crop: Crop 90 % of the picture's area from the middle before the policy sees it, as it was at collection:
+            yes, no, or auto for what the checkpoint says (nothing means no).
         seed: Seed of the order of pairs and of the adapters' first values.
         memory_gb: With --dry-run: memory of the device, GB, for which to find the largest micro-batch.
         dry_run: Print the plan and touch nothing.
@@ -124,6 +126,7 @@ class TrainSettings:
     report_to: tuple[TrackerName, ...] = field(default=(), metadata={"identity": False})
     threads: int = 1
     unnorm_key: str = ""
+    center_crop: Literal["auto", "yes", "no"] = "auto"
     seed: int = 0
     memory_gb: float = field(default=0.0, metadata={"identity": False})
     dry_run: bool = field(default=False, metadata={"identity": False})

@@ -13,22 +13,24 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from grape.core.errors import DataError, SettingsError
+from grape.core.errors import DataError
 from grape.core.events import SILENT, Reporter
 from grape.core.provenance import write_provenance
-from grape.core.runs import open_run
 from grape.core.seeds import derive_rng
 from grape.core.trajectories import EpisodeMeta
 from grape.policies.openvla import compute_norm_stats, create_nano
 from grape.store import EpisodeStore
-from grape.training.adapters import adapter_home, add_adapters, open_for_training, parameter_counts, save_result
+from grape.training.adapters import adapter_home, add_adapters, parameter_counts, save_result
 from grape.training.augmentation import augment
-from grape.training.checkpoints import sweep
+from grape.training.beginnings import check_norm_key, computing_type, fit_policy, new_policy, open_to_continue
+from grape.training.claims import RunClaim
 from grape.training.cost import FORWARD_BACKWARD, choose_micro_batch, forward_flops
+from grape.training.frame_order import FrameOrder
+from grape.training.processes import Processes, start_processes
 from grape.training.settings import SftSettings, check_sft
 from grape.training.steps import StepTable, load_steps
 from grape.training.units import Schedule
-from grape.training.updates import Gradient, Optimisation, UpdateLoop, deterministic, with_policy_path
+from grape.training.updates import Gradient, UpdateLoop, deterministic, with_policy_path
 
 if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAPolicy
@@ -46,83 +48,107 @@ def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, 
     Raises:
         SettingsError: A setting is out of range or names nothing.
         DataError: A store is missing, empty or damaged, or its episodes do not fit the policy.
-        CompatibilityError: ``out`` belongs to another run.
+        CompatibilityError: ``out`` belongs to another run, or the gripper's convention is not the policy's.
         TrainingError: A loss, gradient or weight is not finite.
     """
     check_sft(settings)
-    if settings.lora_rank and settings.policy is None:
-        raise SettingsError("--lora-rank needs --policy: a new policy has nothing to adapt.", "Leave --lora-rank out.")
     stores = [EpisodeStore.open(path) for path in settings.data]
+    check_norm_key(settings, stores)
     metas = [_selected(settings, store) for store in stores]
     if settings.dry_run:
         return _plan(settings, stores, metas)
-    with deterministic(settings.threads):
-        policy = None
-        if settings.policy is not None:
-            policy = open_for_training(settings.policy, settings.unnorm_key)
-        identity = {
-            "data": [store.digest() for store in stores],
-            "policy_hash": policy.spec.policy_hash if policy else "",
-        }
-        run = open_run(settings.out, "sft", settings, identity)
-        if run.done is not None:
-            return with_policy_path(run.done, settings.out)
-        sweep(settings.out)
-        steps = load_steps(stores, [[meta.episode_id for meta in some] for some in metas], reporter)
-        if policy is None:
-            policy = _new_policy(settings, stores, steps)
-        elif policy.norm.dim != steps.labels_ND.shape[1]:
-            raise DataError(
-                f"The demonstrations' actions have {steps.labels_ND.shape[1]} dimensions, the policy decides "
-                f"{policy.norm.dim}.",
-                "Use demonstrations of the same robot.",
-            )
-        home = None
-        if settings.lora_rank and settings.policy is not None:
-            home = adapter_home(policy, settings.policy, settings.out)
-            add_adapters(policy, settings.lora_rank, settings.lora_alpha, settings.seed)
-        count = parameter_counts(policy)
-        chosen = replace(settings, micro_batch=choose_micro_batch(settings.micro_batch, count["parameters"]))
-        trainer = _Trainer.prepare(chosen, policy, steps)
-        last = trainer.run(reporter)
+    with start_processes(settings.device) as processes, deterministic(settings.threads):
+        summary = _train(settings, stores, metas, processes, reporter if processes.is_main else SILENT)
+    return with_policy_path(summary, settings.out)
+
+
+def _train(
+    asked: SftSettings,
+    stores: Sequence[EpisodeStore],
+    metas: Sequence[Sequence[EpisodeMeta]],
+    processes: Processes,
+    reporter: Reporter,
+) -> Mapping[str, Any]:
+    policy, autocast = (None, None) if asked.policy is None else open_to_continue(asked, stores, processes.device)
+    identity = {
+        "data": [store.digest() for store in stores],
+        "policy_hash": policy.spec.policy_hash if policy else "",
+    }
+    claim = RunClaim("sft", asked, identity)
+    done = processes.main_decides(claim.take)
+    if done is not None:
+        return done
+    ids = [[meta.episode_id for meta in some] for some in metas]
+    steps = load_steps(stores, ids, reporter, asked.picture_cache_gb * 1e9)
+    home = None
+    if policy is None:
+        policy = new_policy(asked, stores, steps)
+        policy.model.to(processes.device)
+        autocast = computing_type(asked.dtype, processes.device)
+    else:
+        begun = policy
+        policy = fit_policy(begun, asked, stores, steps, reporter)
+    if asked.lora_rank and asked.policy is not None:
+        start = asked.policy
+        home = processes.main_decides(lambda: adapter_home(begun, start, asked.out))
+        add_adapters(policy, asked.lora_rank, asked.lora_alpha, asked.seed, asked.lora_targets)
+    if asked.activation_checkpointing:
+        policy.model.checkpoint_activations()
+    count = parameter_counts(policy)
+    settings = replace(asked, micro_batch=choose_micro_batch(asked.micro_batch, count["parameters"]))
+    trainer = _Trainer.prepare(settings, policy, steps, processes, autocast)
+    last = trainer.run(reporter)
+    holdout = trainer.measure(trainer.held_rows) if len(trainer.held_rows) else None
+
+    def finish() -> Mapping[str, Any]:
         if not (settings.out / "policy").exists():
             save_result(policy, settings.out, home)
         write_provenance(settings.out / "policy", settings.policy, [meta for some in metas for meta in some])
-        summary = {
-            "episodes": len(steps.spans),
-            "steps": len(steps),
-            "held_out_episodes": len(steps.spans) - trainer.episodes,
-            "updates": trainer.schedule.updates,
-            **count,
-            "loss": last["loss"],
-            "token_accuracy": last["token_accuracy"],
-            "metrics": last,
-            "holdout": trainer.measure(trainer.held_rows) if len(trainer.held_rows) else None,
-            "policy": "policy",
-            "policy_hash": policy.spec.policy_hash,
-        }
-        run.finish(summary)
-    return with_policy_path(summary, settings.out)
+        return claim.finish(
+            {
+                "episodes": len(steps.spans),
+                "steps": len(steps),
+                "held_out_episodes": len(steps.spans) - trainer.episodes,
+                "updates": trainer.schedule.updates,
+                **count,
+                "loss": last["loss"],
+                "token_accuracy": last["token_accuracy"],
+                "metrics": last,
+                "holdout": holdout,
+                "norm_key": policy.unnorm_key,
+                "policy": "policy",
+                "policy_hash": policy.spec.policy_hash,
+            }
+        )
+
+    return processes.main_decides(finish)
 
 
 @dataclass
 class _Trainer:
-    """Everything an update needs; ``targets_NDK`` spreads each label over the ``K`` action bins."""
+    """Everything an update needs."""
 
     settings: SftSettings
     policy: "OpenVLAPolicy"
     steps: StepTable
-    rows: npt.NDArray[np.int64]
+    processes: Processes
+    autocast: torch.dtype | None
     held_rows: npt.NDArray[np.int64]
     episodes: int
     schedule: Schedule
+    order: FrameOrder
     loop: UpdateLoop
-    tokens_ND: Tensor
-    targets_NDK: Tensor
     bin_ids_K: Tensor
 
     @classmethod
-    def prepare(cls, settings: SftSettings, policy: "OpenVLAPolicy", steps: StepTable) -> "_Trainer":
+    def prepare(
+        cls,
+        settings: SftSettings,
+        policy: "OpenVLAPolicy",
+        steps: StepTable,
+        processes: Processes,
+        autocast: torch.dtype | None,
+    ) -> "_Trainer":
         """Fill in what follows from settings and data."""
         if not np.isfinite(steps.labels_ND).all():
             bad = int(np.flatnonzero(~np.isfinite(steps.labels_ND).all(axis=1))[0])
@@ -130,39 +156,27 @@ class _Trainer:
         names = sorted(steps.spans)
         held = min(round(settings.holdout * len(names)), len(names) - 1)
         order = derive_rng(settings.seed, "holdout").permutation(len(names))
-        rows, held_rows = (
-            np.array(sorted(row for i in part for row in range(*steps.spans[names[i]])), dtype=np.int64)
-            for part in (order[held:], order[:held])
-        )
+        used, kept_out = ([steps.spans[names[i]] for i in part] for part in (order[held:], order[:held]))
         schedule = Schedule.plan(
-            len(rows), settings.batch_size, settings.epochs, settings.max_updates, settings.seed, repeat=True
+            sum(stop - start for start, stop in used),
+            settings.batch_size,
+            settings.epochs,
+            settings.max_updates,
+            settings.seed,
+            repeat=True,
         )
-        optimisation = Optimisation(
-            settings.lr, settings.schedule, settings.warmup, settings.weight_decay, settings.max_grad_norm
-        )
-        targets_NDK = torch.from_numpy(policy.bin_targets(steps.labels_ND, settings.soft_bins))
-        bin_ids_K = torch.from_numpy(np.array(policy.action_token_ids))
         return cls(
             settings=settings,
             policy=policy,
             steps=steps,
-            rows=rows,
-            held_rows=held_rows,
-            episodes=len(names) - held,
+            processes=processes,
+            autocast=autocast,
+            held_rows=np.array(sorted(row for span in kept_out for row in range(*span)), dtype=np.int64),
+            episodes=len(used),
             schedule=schedule,
-            loop=UpdateLoop(
-                settings.out,
-                policy.model,
-                optimisation,
-                schedule.updates,
-                settings.seed,
-                settings.checkpoint_every,
-                settings.keep_checkpoints,
-            ),
-            # What the network reads before the next token is what it should have said: the likeliest bin.
-            tokens_ND=bin_ids_K[targets_NDK.argmax(dim=-1)],
-            targets_NDK=targets_NDK,
-            bin_ids_K=bin_ids_K,
+            order=FrameOrder(used, schedule, settings.shuffle_episodes),
+            loop=UpdateLoop(settings, policy.model, schedule.updates, processes=processes),
+            bin_ids_K=torch.from_numpy(np.array(policy.action_token_ids)),
         )
 
     def run(self, reporter: Reporter) -> dict[str, float]:
@@ -170,53 +184,80 @@ class _Trainer:
         return self.loop.run(self._gradient, reporter, "sft", describe=_note)
 
     def measure(self, rows: npt.NDArray[np.int64]) -> dict[str, float]:
-        """Mean loss per token and share of most likely tokens that are right, without gradient or augmentation."""
+        """Mean loss per token and share of most likely tokens that are right, without gradient or augmentation.
+
+        All processes must call.
+        """
         loss = right = 0.0
+        first, stop = self.processes.span(len(rows))
         with torch.no_grad():
-            for start in range(0, len(rows), self.settings.micro_batch):
-                part = rows[start : start + self.settings.micro_batch]
+            for start in range(first, stop, self.settings.micro_batch):
+                part = rows[start : min(start + self.settings.micro_batch, stop)]
                 loss_B, right_B = self._losses(part, self.steps.images_NHWC[part])
                 loss += float(loss_B.double().sum())
                 right += float(right_B.double().sum())
-        return {"loss": loss / len(rows), "token_accuracy": right / len(rows)}
+        return self.processes.add_metrics({"loss": loss / len(rows), "token_accuracy": right / len(rows)})
 
     def _gradient(self, update: int) -> Gradient:
-        settings = self.settings
         metrics: dict[str, float] = {}
         if len(self.held_rows) and update % self.schedule.per_epoch == 0:
             metrics |= {f"holdout/{name}": value for name, value in self.measure(self.held_rows).items()}
-        rows_B = self.rows[self.schedule.batch(update)]
-        images = augment(
-            self.steps.images_NHWC[rows_B],
-            settings.augment,
-            settings.augment_shift,
-            settings.augment_brightness,
-            derive_rng(settings.seed, "augment", update),
-        )
+        every_B = self.order.batch(update)
+        first, stop = self.processes.span(len(every_B))
+        rows_B = every_B[first:stop]
+        images = self._augmented(update, rows_B, first, len(every_B))
         for parameter in self.loop.parameters:
             parameter.grad = None
         loss = right = 0.0
         suspects: set[str] = set()
-        for start in range(0, len(rows_B), settings.micro_batch):
-            part = slice(start, start + settings.micro_batch)
-            loss_B, right_B = self._losses(rows_B[part], images[part])
-            torch.autograd.backward(loss_B.sum() / len(rows_B))
+        for start in range(0, len(rows_B), self.settings.micro_batch):
+            part = slice(start, start + self.settings.micro_batch)
+            loss_B, right_B = self._losses(rows_B[part], images[part], crop=self.settings.augment != "openvla")
+            torch.autograd.backward(loss_B.sum() / len(every_B))
             loss += float(loss_B.detach().double().sum())
             right += float(right_B.double().sum())
-            bad = rows_B[part][~torch.isfinite(loss_B.detach()).numpy()]
+            bad = rows_B[part][~torch.isfinite(loss_B.detach()).cpu().numpy()]
             suspects |= {f"episode {self.steps.episode_of(int(row))}" for row in bad}
-        metrics |= {"loss": loss / len(rows_B), "token_accuracy": right / len(rows_B)}
-        return Gradient(metrics, len(rows_B), sorted(suspects))
+        self.processes.add_gradients(self.loop.parameters)
+        own = {"loss": loss / len(every_B), "token_accuracy": right / len(every_B)}
+        metrics |= self.processes.add_metrics(own)
+        everyone = self.processes.gather(sorted(suspects))
+        return Gradient(metrics, len(every_B), sorted({name for names in everyone for name in names}))
 
-    def _losses(self, rows_B: npt.NDArray[np.int64], images: npt.NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+    def _augmented(
+        self, update: int, rows_B: npt.NDArray[np.int64], first: int, batch: int
+    ) -> npt.NDArray[np.uint8] | list[npt.NDArray[np.uint8]]:
+        """Pictures of this process's rows, changed at random at the size that the network reads."""
+        settings = self.settings
+        if not len(rows_B):
+            return []
+        images = self.steps.images_NHWC[rows_B]
+        if settings.augment == "openvla":
+            images = np.stack([self.policy.processor.resize(image) for image in images])
+        rng = derive_rng(settings.seed, "augment", update)
+        return augment(
+            images, settings.augment, settings.augment_shift, settings.augment_brightness, rng, (first, batch)
+        )
+
+    def _losses(
+        self,
+        rows_B: npt.NDArray[np.int64],
+        images: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]],
+        *,
+        crop: bool = True,
+    ) -> tuple[Tensor, Tensor]:
         """Cross-entropy and share of right tokens of each step, both float32 ``(B,)``, means over the D tokens."""
-        inputs = self.policy.encode(images, [self.steps.instructions[row] for row in rows_B])
-        index = torch.from_numpy(rows_B)
-        tokens_BD = self.tokens_ND[index]
-        logits_BDV = self.policy.model.action_logits(inputs, tokens_BD).float()
+        policy, device = self.policy, self.policy.model.device
+        inputs = policy.encode(images, [self.steps.instructions[row] for row in rows_B], crop=crop)
+        # Each label spread over the K action bins; what the network reads before the next token is what it should
+        # have said: the likeliest bin.
+        targets_BDK = torch.from_numpy(policy.bin_targets(self.steps.labels_ND[rows_B], self.settings.soft_bins))
+        tokens_BD = self.bin_ids_K[targets_BDK.argmax(dim=-1)].to(device)
+        with torch.autocast(device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            logits_BDV = policy.model.action_logits(inputs, tokens_BD).float()
         lse_BD1 = logits_BDV.logsumexp(dim=-1, keepdim=True)
-        logp_BDK = logits_BDV[..., self.bin_ids_K] - lse_BD1
-        loss_B = -(self.targets_NDK[index] * logp_BDK).sum(dim=-1).mean(dim=-1)
+        logp_BDK = logits_BDV[..., self.bin_ids_K.to(device)] - lse_BD1
+        loss_B = -(targets_BDK.to(device) * logp_BDK).sum(dim=-1).mean(dim=-1)
         right_B = (logits_BDV.detach().argmax(dim=-1) == tokens_BD).float().mean(dim=-1)
         return loss_B, right_B
 
@@ -235,20 +276,6 @@ def _selected(settings: SftSettings, store: EpisodeStore) -> list[EpisodeMeta]:
     return chosen
 
 
-def _new_policy(settings: SftSettings, stores: Sequence[EpisodeStore], steps: StepTable) -> "OpenVLAPolicy":
-    """A policy with random weights that fits the demonstrations."""
-    space = stores[0].contract.get("action_space") or {}
-    dim = steps.labels_ND.shape[1]
-    names = tuple(space.get("names") or (*(f"action_{i}" for i in range(dim - 1)), "gripper"))
-    statistics = compute_norm_stats(steps.labels_ND, names, len(steps.spans))
-    return create_nano(
-        seed=settings.seed,
-        norm_stats={stores[0].suite: statistics},
-        gripper=settings.gripper or str(space.get("gripper", "")),
-        instructions=tuple(sorted(set(steps.instructions))),
-    )
-
-
 def _plan(
     settings: SftSettings, stores: Sequence[EpisodeStore], metas: Sequence[Sequence[EpisodeMeta]]
 ) -> dict[str, Any]:
@@ -261,9 +288,9 @@ def _plan(
         training, settings.batch_size, settings.epochs, settings.max_updates, settings.seed, repeat=True
     )
     if settings.policy is not None:
-        policy = open_for_training(settings.policy, settings.unnorm_key)
+        policy, _ = open_to_continue(replace(settings, load_in_4bit=False), stores, "cpu")
         if settings.lora_rank:
-            add_adapters(policy, settings.lora_rank, settings.lora_alpha, settings.seed)
+            add_adapters(policy, settings.lora_rank, settings.lora_alpha, settings.seed, settings.lora_targets)
     else:
         labels = stores[0].read(metas[0][0].episode_id, frames=False).labels
         dim = labels.shape[1]

@@ -5,7 +5,7 @@ trajectories of one initial state. The gradient is exact and its memory does not
 (:mod:`grape.training.gradients`); the reference costs no second model (:mod:`grape.training.reference`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,20 +19,36 @@ from grape.core.events import SILENT, Reporter
 from grape.core.files import file_hash
 from grape.core.preferences import PreferencePair
 from grape.core.provenance import write_provenance
-from grape.core.runs import open_run
 from grape.policies.base import PolicySpec
 from grape.preferences import read_pairs, recorded_store
 from grape.store import EpisodeStore
-from grape.training.adapters import adapter_home, add_adapters, open_for_training, parameter_counts, save_result
-from grape.training.checkpoints import sweep
-from grape.training.cost import FORWARD_BACKWARD, choose_gradient, choose_micro_batch, forward_flops, frames_of_epoch
-from grape.training.gradients import GradientResult, one_pass_gradient, two_pass_gradient
-from grape.training.losses import Loss, LossSettings, imitation_loss, preference_loss
+from grape.training.adapters import adapter_home, add_adapters, open_with_precision, parameter_counts, save_result
+from grape.training.claims import RunClaim
+from grape.training.cost import choose_micro_batch
+from grape.training.gradients import (
+    GradientResult,
+    frame_logps,
+    micro_batches,
+    one_pass_gradient,
+    two_pass_gradient,
+)
+from grape.training.losses import Loss, LossSettings, TrajectorySums, imitation_loss, preference_loss
+from grape.training.planning import (
+    episodes_of,
+    gradient_mode,
+    plan_schedule,
+    plan_training,
+    schedule_facts,
+    split_pairs,
+)
+from grape.training.processes import Processes, start_processes
 from grape.training.reference import check_parity, recomputed_reference, recorded_reference
 from grape.training.settings import TrainSettings, check_train
+from grape.training.sharding import is_sharded, local_part, shard_fully, whole
+from grape.training.step_logps import StepLogps
 from grape.training.steps import StepTable, check_preprocessing, load_steps
-from grape.training.units import Schedule, Unit, make_comparisons, make_units
-from grape.training.updates import Gradient, Optimisation, UpdateLoop, deterministic, with_policy_path
+from grape.training.units import Schedule, Unit, make_comparisons
+from grape.training.updates import Gradient, Looks, UpdateLoop, deterministic, with_policy_path
 
 if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAPolicy
@@ -60,42 +76,80 @@ def run_train(settings: TrainSettings, reporter: Reporter = SILENT) -> Mapping[s
             f"{settings.pairs} holds no pairs.",
             "Collect more samples from each initial state, or lower the margin of 'grape pair'.",
         )
-    with deterministic(settings.threads):
-        policy = open_for_training(settings.policy, settings.unnorm_key)
-        store = EpisodeStore.open(recorded_store(settings.pairs))
-        pairs = _usable(settings.method, pairs, store)
-        spec = _check(settings, pairs, policy, store)
-        asked, parameters = settings, parameter_counts(policy)["parameters"]
-        settings = replace(asked, micro_batch=choose_micro_batch(asked.micro_batch, parameters))
-        if settings.dry_run:
-            return _plan(settings, pairs, policy, store)
-        identity = {"policy_hash": spec.policy_hash, "pairs": file_hash(settings.pairs / "pairs.jsonl")}
-        run = open_run(settings.out, "train", asked, identity)
-        if run.done is not None:
-            return with_policy_path(run.done, settings.out)
-        sweep(settings.out)
-        home = None
-        if settings.lora_rank:
-            home = adapter_home(policy, settings.policy, settings.out)
-            add_adapters(policy, settings.lora_rank, settings.lora_alpha, settings.seed)
-        steps = load_steps([store], [_episodes(settings.method, pairs)], reporter)
-        trainer = _Trainer.prepare(settings, pairs, policy, steps)
-        last = trainer.run(reporter)
-        if not (settings.out / "policy").exists():
-            save_result(policy, settings.out, home)
-        write_provenance(settings.out / "policy", settings.policy, map(store.meta, _episodes(settings.method, pairs)))
-        summary = {
-            **_facts(settings, pairs, trainer.units, trainer.schedule),
-            **parameter_counts(policy),
-            "gradient": trainer.mode,
-            "metrics": last,
-            "parity": trainer.parity,
-            "policy": "policy",
-            "policy_hash": policy.spec.policy_hash,
-            "start_policy_hash": spec.policy_hash,
-        }
-        run.finish(summary)
+    store = EpisodeStore.open(recorded_store(settings.pairs))
+    pairs = _usable(settings.method, pairs, store)
+    if settings.dry_run:
+        return plan_training(settings, pairs, store)
+    with start_processes(settings.device) as processes, deterministic(settings.threads):
+        summary = _train(settings, pairs, store, processes, reporter if processes.is_main else SILENT)
     return with_policy_path(summary, settings.out)
+
+
+def _train(
+    asked: TrainSettings,
+    pairs: tuple[PreferencePair, ...],
+    store: EpisodeStore,
+    processes: Processes,
+    reporter: Reporter,
+) -> Mapping[str, Any]:
+    policy, autocast = _open(asked, processes.device)
+    spec = _check(asked, pairs, policy, store)
+    settings = replace(asked, micro_batch=choose_micro_batch(asked.micro_batch, parameter_counts(policy)["parameters"]))
+    claim = RunClaim("train", asked, {"policy_hash": spec.policy_hash, "pairs": file_hash(asked.pairs / "pairs.jsonl")})
+    done = processes.main_decides(claim.take)
+    if done is not None:
+        return done
+    home = None
+    if settings.lora_rank:
+        home = processes.main_decides(lambda: adapter_home(policy, settings.policy, settings.out))
+        add_adapters(policy, settings.lora_rank, settings.lora_alpha, settings.seed, settings.lora_targets)
+    counts = parameter_counts(policy)
+    if settings.activation_checkpointing:
+        policy.model.checkpoint_activations()
+    if settings.sharding == "full" and processes.size > 1:
+        shard_fully(policy.model, autocast or torch.float32)
+        autocast = None
+    steps = load_steps([store], [episodes_of(settings.method, pairs)], reporter, settings.picture_cache_gb * 1e9)
+    trainer = _Trainer.prepare(settings, pairs, policy, steps, processes, autocast)
+    last = trainer.run(reporter)
+    if settings.result == "best":
+        trainer.loop.take_best()
+    plain = _unsharded(policy, settings, processes)
+
+    def finish() -> Mapping[str, Any]:
+        if not (settings.out / "policy").exists():
+            save_result(plain, settings.out, home)
+        write_provenance(settings.out / "policy", settings.policy, map(store.meta, episodes_of(settings.method, pairs)))
+        return claim.finish(
+            {
+                **schedule_facts(settings, pairs, trainer.units, trainer.schedule),
+                **counts,
+                "gradient": trainer.mode,
+                "metrics": last,
+                "parity": trainer.parity,
+                "policy": "policy",
+                "policy_hash": plain.spec.policy_hash,
+                "start_policy_hash": spec.policy_hash,
+            }
+        )
+
+    return processes.main_decides(finish)
+
+
+def _open(settings: TrainSettings, device: str) -> tuple["OpenVLAPolicy", torch.dtype | None]:
+    center_crop = None if settings.center_crop == "auto" else settings.center_crop == "yes"
+    return open_with_precision(settings, device, center_crop)
+
+
+def _unsharded(policy: "OpenVLAPolicy", settings: TrainSettings, processes: Processes) -> "OpenVLAPolicy":
+    """The policy with whole parameters in the process that writes; all processes must call."""
+    if not is_sharded(policy.model):
+        return policy
+    weights = {name: whole(tensor).detach().cpu() for name, tensor in policy.model.state_dict().items()}
+    if processes.is_main:
+        policy, _ = _open(settings, "cpu")
+        policy.model.load_state_dict(weights)
+    return policy
 
 
 @dataclass
@@ -103,44 +157,49 @@ class _Trainer:
     """Everything an update needs."""
 
     settings: TrainSettings
+    processes: Processes
     policy: "OpenVLAPolicy"
     steps: StepTable
     units: tuple[Unit, ...]
+    held_units: tuple[Unit, ...]
     schedule: Schedule
     loop: UpdateLoop
     loss: Loss
     mode: str
+    logps: StepLogps
     reference_N: npt.NDArray[np.float64]
     parity: dict[str, Any] | None = None
 
     @classmethod
     def prepare(
-        cls, settings: TrainSettings, pairs: Sequence[PreferencePair], policy: "OpenVLAPolicy", steps: StepTable
+        cls,
+        settings: TrainSettings,
+        pairs: Sequence[PreferencePair],
+        policy: "OpenVLAPolicy",
+        steps: StepTable,
+        processes: Processes,
+        autocast: torch.dtype | None,
     ) -> "_Trainer":
         """Fill in what follows from settings and data."""
-        units, schedule, per_side = _schedule(settings, pairs, steps.spans)
-        optimisation = Optimisation(
-            settings.lr, settings.schedule, settings.warmup, settings.weight_decay, settings.max_grad_norm
-        )
-        return cls(
+        training, held = split_pairs(settings, pairs)
+        units, schedule, per_side = plan_schedule(settings, training, steps.spans)
+        trainer = cls(
             settings=settings,
+            processes=processes,
             policy=policy,
             steps=steps,
             units=units,
+            held_units=plan_schedule(settings, held, steps.spans)[0] if held else (),
             schedule=schedule,
-            loop=UpdateLoop(
-                settings.out,
-                policy.model,
-                optimisation,
-                schedule.updates,
-                settings.seed,
-                settings.checkpoint_every,
-                settings.keep_checkpoints,
-            ),
+            loop=UpdateLoop(settings, policy.model, schedule.updates),
             loss=_loss(settings, policy.norm.dim),
-            mode=choose_gradient(settings.gradient, settings.lora_rank, settings.micro_batch, per_side),
+            mode=gradient_mode(settings, per_side),
+            logps=StepLogps(policy, steps, settings.micro_batch, settings.feature_cache_gb * 1e9, autocast),
             reference_N=np.zeros(len(steps)),
         )
+        looks = Looks(settings.evaluate_every or schedule.per_epoch, trainer.measure if held else None)
+        trainer.loop = UpdateLoop(settings, policy.model, schedule.updates, looks, processes)
+        return trainer
 
     def run(self, reporter: Reporter) -> dict[str, float]:
         """Settle the reference, then run the updates."""
@@ -160,43 +219,88 @@ class _Trainer:
             return
         if settings.reference == "recomputed":
             path = settings.out / "reference.safetensors"
-            self.reference_N = recomputed_reference(self.policy, self.steps, settings.micro_batch, path)
+            self.reference_N = recomputed_reference(
+                self.logps, len(self.steps), settings.micro_batch, path, self.processes
+            )
             return
         self.reference_N = recorded_reference(self.steps)
         self.parity = check_parity(
-            self.policy,
+            self.logps,
             self.steps,
             settings.parity_steps,
             settings.parity_threshold,
             settings.seed,
             settings.micro_batch,
             settings.out / "parity.json",
+            self.processes,
         )
+
+    def measure(self) -> dict[str, float]:
+        """Loss and metrics on the pairs held out, under names that begin with ``eval/``."""
+        mine, share = self._share(self.held_units)
+        rows_F, comparisons = make_comparisons(mine, self.reference_N)
+        batch = self.settings.micro_batch
+        logp_F = frame_logps(self._frames(rows_F), len(rows_F), batch, self._rounds(len(rows_F))) if mine else None
+        found = self.loss(comparisons.sums(logp_F))[1] if logp_F is not None else {}
+        total = self.processes.add_metrics({name: share * value for name, value in found.items()})
+        return {f"eval/{name}": value for name, value in total.items()}
 
     def _gradient(self, update: int) -> Gradient:
         chosen = [self.units[item] for item in self.schedule.batch(update)]
-        result, frames = self._compute(chosen)
+        result, frames, mine = self._compute(chosen)
         finite_P = result.sums.chosen_P.isfinite() & result.sums.rejected_P.isfinite()
-        suspects = [unit.name for unit, finite in zip(chosen, finite_P.tolist(), strict=True) if not finite]
-        return Gradient(result.metrics, frames, suspects)
+        suspects = [unit.name for unit, finite in zip(mine, finite_P.tolist(), strict=True) if not finite]
+        metrics = self.processes.add_metrics(result.metrics)
+        if update == 0 and self.parity is not None:
+            metrics["parity/mean_abs"] = self.parity["mean_abs"]
+        everyone = self.processes.gather((frames, suspects))
+        return Gradient(metrics, sum(count for count, _ in everyone), [name for _, names in everyone for name in names])
 
-    def _compute(self, units: Sequence[Unit]) -> tuple[GradientResult, int]:
-        rows_F, comparisons = make_comparisons(units, self.reference_N)
+    def _compute(self, units: Sequence[Unit]) -> tuple[GradientResult, int, list[Unit]]:
+        """Gradient of an update, summed over the processes; metrics, frames and units are this process's part."""
+        mine, share = self._share(units)
+        rows_F, comparisons = make_comparisons(mine, self.reference_N)
+        sharded = is_sharded(self.policy.model)
+        # FSDP averages gradients over processes; what is wanted is their sum.
+        weight = share * self.processes.size if sharded else share
 
-        def logps(positions_B: Tensor) -> Tensor:
-            return self.steps.logps(self.policy, rows_F[positions_B]).sum(dim=1)
+        def loss(sums: TrajectorySums) -> tuple[Tensor, dict[str, float]]:
+            value, metrics = self.loss(sums)
+            return value * weight, {name: share * number for name, number in metrics.items()}
 
-        compute = one_pass_gradient if self.mode == "one-pass" else two_pass_gradient
-        result = compute(logps, comparisons, self.loss, self.settings.micro_batch, self.loop.parameters)
-        return result, comparisons.frame_count
+        frames, batch = self._frames(rows_F), self.settings.micro_batch
+        if self.mode == "one-pass":
+            result = one_pass_gradient(frames, comparisons, loss, batch, self.loop.parameters)
+        else:
+            rounds = self._rounds(comparisons.frame_count)
+            result = two_pass_gradient(frames, comparisons, loss, batch, self.loop.parameters, rounds)
+        if not sharded:
+            self.processes.add_gradients(self.loop.parameters)
+        return result, comparisons.frame_count if share else 0, mine
+
+    def _share(self, units: Sequence[Unit]) -> tuple[list[Unit], float]:
+        """This process's units of an update, and their share of all; one that weighs nothing if there are too few."""
+        mine = [units[item] for item in self.processes.share([unit.frames for unit in units])]
+        return (mine, len(mine) / len(units)) if mine else ([units[0]], 0.0)
+
+    def _rounds(self, frames: int) -> int:
+        """Micro-batches to go through at least: sharded parameters are gathered by all processes together."""
+        if not is_sharded(self.policy.model):
+            return 0
+        return max(self.processes.gather(micro_batches(frames, self.settings.micro_batch)))
+
+    def _frames(self, rows_F: Tensor) -> Callable[[Tensor], Tensor]:
+        """Log-probability of an update's frames by position; the sum over tokens is float32, the rest float64."""
+        return lambda positions_B: self.logps(rows_F[positions_B]).sum(dim=1).cpu()
 
     def _blame(self, update: int) -> list[str]:
         """Units of an update whose own gradient is not finite."""
         names = []
         for item in self.schedule.batch(update):
             self._compute([self.units[item]])
-            gradients = [p.grad for p in self.loop.parameters if p.grad is not None]
-            if not all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
+            gradients = [local_part(p.grad) for p in self.loop.parameters if p.grad is not None]
+            finite = all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
+            if not all(self.processes.gather(finite)):
                 names.append(self.units[item].name)
         return names
 
@@ -206,8 +310,8 @@ def _check(
 ) -> PolicySpec:
     """Compare the pairs' episodes with the policy before any work; returns the policy's contract."""
     spec = policy.spec
-    metas = [store.meta(episode_id) for episode_id in _episodes(settings.method, pairs)]
-    check_preprocessing(policy, spec, metas, store.path)
+    metas = [store.meta(episode_id) for episode_id in episodes_of(settings.method, pairs)]
+    check_preprocessing(policy, metas, store.path)
     if settings.method == "filtered-bc" or settings.reference == "recomputed":
         return spec
     for meta in metas:
@@ -233,11 +337,6 @@ def _usable(method: str, pairs: tuple[PreferencePair, ...], store: EpisodeStore)
     return kept
 
 
-def _episodes(method: str, pairs: Sequence[PreferencePair]) -> list[str]:
-    rejected = set() if method == "filtered-bc" else {pair.rejected for pair in pairs}
-    return sorted({pair.chosen for pair in pairs} | rejected)
-
-
 def _loss(settings: TrainSettings, tokens_per_step: int) -> Loss:
     if settings.method == "filtered-bc":
         return lambda sums: imitation_loss(sums, tokens_per_step)
@@ -250,61 +349,6 @@ def _loss(settings: TrainSettings, tokens_per_step: int) -> Loss:
         tokens_per_step=tokens_per_step,
     )
     return lambda sums: preference_loss(sums, chosen)
-
-
-def _schedule(
-    settings: TrainSettings, pairs: Sequence[PreferencePair], spans: Mapping[str, tuple[int, int]]
-) -> tuple[tuple[Unit, ...], Schedule, float]:
-    """Units, their order, and the mean number of steps of a side."""
-    units, per_pair = make_units(settings.method, pairs, spans)
-    per_update = max(1, round(settings.pairs_per_update * per_pair))
-    schedule = Schedule.plan(len(units), per_update, settings.epochs, settings.max_updates, settings.seed, repeat=False)
-    per_side = sum(unit.chosen[1] - unit.chosen[0] for unit in units) / len(units)
-    return units, schedule, per_side
-
-
-def _facts(
-    settings: TrainSettings, pairs: Sequence[PreferencePair], units: Sequence[Unit], schedule: Schedule
-) -> dict[str, Any]:
-    frames = frames_of_epoch(schedule, units)
-    return {
-        "method": settings.method,
-        "pairs": len(pairs),
-        "episodes": len(_episodes(settings.method, pairs)),
-        "frames_per_epoch": frames,
-        "units_per_update": schedule.per_update,
-        "updates": schedule.updates,
-    }
-
-
-def _plan(
-    settings: TrainSettings, pairs: Sequence[PreferencePair], policy: "OpenVLAPolicy", store: EpisodeStore
-) -> dict[str, Any]:
-    """What a run would do, from the episodes' facts alone."""
-    spans: dict[str, tuple[int, int]] = {}
-    position = 0
-    for episode_id in _episodes(settings.method, pairs):
-        length = store.meta(episode_id).steps
-        spans[episode_id] = (position, position + length)
-        position += length
-    units, schedule, per_side = _schedule(settings, pairs, spans)
-    facts = _facts(settings, pairs, units, schedule)
-    mode = choose_gradient(settings.gradient, settings.lora_rank, settings.micro_batch, per_side)
-    forward = forward_flops(policy, store.meta(pairs[0].chosen).instruction)
-    if settings.lora_rank:
-        add_adapters(policy, settings.lora_rank, settings.lora_alpha, settings.seed)
-    frames = facts["frames_per_epoch"] * schedule.updates / schedule.per_epoch
-    passes = FORWARD_BACKWARD + (mode == "two-pass")
-    return {
-        "dry_run": True,
-        **facts,
-        **parameter_counts(policy),
-        "steps": position,
-        "gradient": mode,
-        "tflop_forward_per_frame": forward / 1e12,
-        "tflop": frames * forward * passes / 1e12,
-        "out": str(settings.out),
-    }
 
 
 def _note(metrics: dict[str, float]) -> str:

@@ -1,7 +1,7 @@
 """What an update compares: whole trajectories, single steps, or chosen steps alone.
 
 A *unit* is one comparison, given by the rows of its two sides in a :class:`~grape.training.steps.StepTable`. The
-methods differ only in how pairs become units; windows of steps would be one more way.
+methods differ only in how pairs become units.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,27 +34,44 @@ class Unit:
     chosen: tuple[int, int]
     rejected: tuple[int, int] = (0, 0)
 
+    @property
+    def frames(self) -> int:
+        """Steps of both sides."""
+        return self.chosen[1] - self.chosen[0] + self.rejected[1] - self.rejected[0]
+
 
 def make_units(
     method: Literal["tpo", "step-dpo", "filtered-bc"],
     pairs: Sequence[PreferencePair],
     spans: Mapping[str, tuple[int, int]],
+    window: int = 0,
+    stride: int = 1,
 ) -> tuple[tuple[Unit, ...], float]:
     """Turn pairs into units.
 
-    ``tpo`` compares whole trajectories (arXiv 2411.19309). ``step-dpo`` compares the steps at equal index of the two
-    sides, the paper's step-wise baseline. ``filtered-bc`` imitates every step of every chosen episode, each once.
+    ``tpo`` compares whole trajectories (arXiv 2411.19309), or windows of them: what the first public implementation
+    optimised, though here only windows of one pair at equal offsets meet. ``step-dpo`` compares the steps at equal
+    index of the two sides, the paper's step-wise baseline. ``filtered-bc`` imitates every step of every chosen episode,
+    each once.
 
     Args:
         method: How pairs become units.
         pairs: The pairs.
         spans: Rows of each episode, as in a step table.
+        window: Steps of a window, for ``tpo``; 0 takes the trajectory whole. A side that is shorter is one window.
+        stride: Steps between the beginnings of windows.
 
     Returns:
         The units, and how many of them one pair stands for on average (so that updates of different methods see
         comparable amounts of data).
     """
     units: list[Unit] = []
+    if method == "tpo" and window:
+        for pair in pairs:
+            windows = [_windows(spans[name], window, stride) for name in (pair.chosen, pair.rejected)]
+            both = zip(*windows, strict=False)  # the longer side's last windows meet nothing
+            units += [Unit(f"pair {pair.pair_id}, window {k}", *sides) for k, sides in enumerate(both)]
+        return tuple(units), len(units) / len(pairs)
     if method == "tpo":
         units = [Unit(f"pair {pair.pair_id}", spans[pair.chosen], spans[pair.rejected]) for pair in pairs]
         return tuple(units), 1.0
@@ -71,6 +88,13 @@ def make_units(
         start, stop = spans[episode]
         units += [Unit(f"episode {episode}, step {t - start}", (t, t + 1)) for t in range(start, stop)]
     return tuple(units), len(units) / len(episodes)
+
+
+def _windows(span: tuple[int, int], window: int, stride: int) -> list[tuple[int, int]]:
+    start, stop = span
+    if stop - start <= window:
+        return [span]
+    return [(first, first + window) for first in range(start, stop - window + 1, stride)]
 
 
 @dataclass(frozen=True)

@@ -1,50 +1,73 @@
 """The loop around updates that all trainers share: step, schedule, log, checkpoint, resume, stop on nonsense.
 
 A trainer brings a function that leaves the gradient of update ``i`` in the parameters; everything that depends on the
-number of updates done lives here. Metrics go to ``metrics.jsonl`` (no times: equal runs give equal bytes), speed and
-memory to ``log.jsonl``.
+number of updates done lives here.
 """
 
 import contextlib
-import json
 import math
-import os
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from grape.core.errors import TrainingError
 from grape.core.events import Reporter, append_event
-from grape.core.files import write_text
 from grape.core.seeds import derive_seed
 from grape.training.checkpoints import CheckpointFolder
+from grape.training.metrics_journal import MetricsJournal, MetricsSettings
+from grape.training.processes import ALONE, Processes
+from grape.training.sharding import local_part
 
-__all__ = ["Gradient", "Optimisation", "UpdateLoop", "deterministic", "learning_rate", "with_policy_path"]
+__all__ = [
+    "Gradient",
+    "Looks",
+    "UpdateLoop",
+    "UpdateSettings",
+    "deterministic",
+    "learning_rate",
+    "with_policy_path",
+]
 
 
-@dataclass(frozen=True)
-class Optimisation:
-    """How parameters move.
+class UpdateSettings(MetricsSettings, Protocol):
+    """What the settings of every trainer tell about its updates."""
 
-    Attributes:
-        lr: Peak learning rate.
-        schedule: Learning rate after the warm-up.
-        warmup: Share of all updates that warms up.
-        weight_decay: Decoupled weight decay of matrices; vectors (norms, biases) are not decayed.
-        max_grad_norm: Longest gradient that is not scaled down; 0 switches clipping off.
-    """
+    @property
+    def lr(self) -> float:
+        """Peak learning rate."""
 
-    lr: float
-    schedule: Literal["constant", "linear", "cosine"]
-    warmup: float
-    weight_decay: float
-    max_grad_norm: float
+    @property
+    def schedule(self) -> Literal["constant", "linear", "cosine"]:
+        """Learning rate after the warm-up."""
+
+    @property
+    def warmup(self) -> float:
+        """Share of all updates that warms up."""
+
+    @property
+    def weight_decay(self) -> float:
+        """Decoupled weight decay of matrices; vectors (norms, biases) are not decayed."""
+
+    @property
+    def max_grad_norm(self) -> float:
+        """Longest gradient that is not scaled down; 0 switches clipping off."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Updates between checkpoints; 0 saves the last state only."""
+
+    @property
+    def keep_checkpoints(self) -> int:
+        """How many of the latest checkpoints stay."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +85,7 @@ class Gradient:
     suspects: Sequence[str] = ()
 
 
-def learning_rate(settings: Optimisation, update: int, updates: int) -> float:
+def learning_rate(settings: UpdateSettings, update: int, updates: int) -> float:
     """Learning rate of update ``update``, counted from 0."""
     warm = round(settings.warmup * updates)
     if update < warm:
@@ -94,45 +117,55 @@ def deterministic(threads: int) -> Iterator[None]:
         torch.use_deterministic_algorithms(strict, warn_only=warn)
 
 
+@dataclass(frozen=True)
+class Looks:
+    """How a run looks at itself now and then, to keep its best state.
+
+    Attributes:
+        every: Updates between two looks; the last update is always one.
+        measure: Loss on data held out and whatever belongs to it, under names that begin with ``eval/`` and among
+            them ``eval/loss``; None takes the mean loss of the updates since the last look.
+    """
+
+    every: int
+    measure: Callable[[], dict[str, float]] | None = None
+
+
 class UpdateLoop:
     """Runs updates from the latest checkpoint to the last one.
 
     Args:
-        out: Output folder of the verb.
+        settings: What the verb was told.
         model: The network; its parameters that require a gradient are trained.
-        optimisation: How they move.
         updates: Number of all updates.
-        seed: Seed of the run.
-        checkpoint_every: Updates between checkpoints; 0 saves the last state only.
-        keep_checkpoints: How many of the latest stay.
+        looks: When and how to look for the best state; None keeps none.
+        processes: The processes of the run; process 0 writes.
     """
 
     def __init__(
         self,
-        out: Path,
+        settings: UpdateSettings,
         model: nn.Module,
-        optimisation: Optimisation,
         updates: int,
-        seed: int,
-        checkpoint_every: int,
-        keep_checkpoints: int,
+        looks: Looks | None = None,
+        processes: Processes = ALONE,
     ) -> None:
-        self._out = out
-        self._settings = optimisation
+        self._settings = settings
         self._updates = updates
-        self._seed = seed
-        self._every = checkpoint_every
+        self._looks = looks
+        self._processes = processes
+        self._out = settings.out
         self.parameters: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
-        matrices = [p for p in self.parameters if p.ndim > 1]
-        vectors = [p for p in self.parameters if p.ndim <= 1]
         self._optimizer = torch.optim.AdamW(
             [
-                {"params": matrices, "weight_decay": optimisation.weight_decay},
-                {"params": vectors, "weight_decay": 0.0},
+                {"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+                {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0},
             ],
-            lr=optimisation.lr,
+            lr=settings.lr,
         )
-        self._checkpoints = CheckpointFolder(out / "checkpoints", keep_checkpoints, model, self._optimizer)
+        self._checkpoints = CheckpointFolder(
+            self._out / "checkpoints", settings.keep_checkpoints, model, self._optimizer, processes
+        )
 
     def run(
         self,
@@ -145,7 +178,7 @@ class UpdateLoop:
         """Run all updates that are not done yet.
 
         Args:
-            gradient: Leaves the gradient of an update in the parameters' ``grad``.
+            gradient: Leaves the gradient of an update in the parameters' ``grad``, summed over all processes.
             reporter: Progress.
             title: Title of the bar.
             blame: Names the items of an update whose gradient is not finite; called on failure only.
@@ -156,39 +189,42 @@ class UpdateLoop:
 
         Raises:
             TrainingError: A loss, gradient or weight is not finite. The latest checkpoint stays as it is.
+            SettingsError: A tracker cannot be opened.
         """
         done = self._checkpoints.restore(reporter)
-        rows = _cut_metrics(self._out / "metrics.jsonl", done)
-        last: dict[str, float] = json.loads(rows[-1]) if rows else {}
-        with (
-            reporter.progress(title, self._updates, done) as bar,
-            (self._out / "metrics.jsonl").open("a", encoding="utf-8") as log,
-        ):
-            frames, began = 0, time.perf_counter()
+        journal = MetricsJournal(self._settings, done, reporter, self._processes.is_main)
+        with journal, reporter.progress(title, self._updates, done) as bar:
             for update in range(done, self._updates):
+                began = time.perf_counter()
                 found = self._update(update, gradient, blame)
-                last = {"update": update + 1, **found.metrics}
-                log.write(json.dumps(last, allow_nan=False) + "\n")
-                log.flush()
-                frames += found.frames
-                if update + 1 == self._updates or (self._every and (update + 1) % self._every == 0):
-                    os.fsync(log.fileno())  # the checkpoint's rows must be there whenever the checkpoint is
-                    self._save(update + 1)
-                    self._log_speed(update + 1, frames, time.perf_counter() - began)
-                    frames, began = 0, time.perf_counter()
+                row = {"update": update + 1, **found.metrics}
+                best = self._look(update + 1, row, journal.rows)
+                journal.write(row, found.frames, time.perf_counter() - began)
+                last = update + 1 == self._updates
+                if (
+                    best
+                    or last
+                    or (self._settings.checkpoint_every and (update + 1) % self._settings.checkpoint_every == 0)
+                ):
+                    journal.sync()  # the checkpoint's rows must be there whenever the checkpoint is
+                    self._save(update + 1, best=best)
                 bar.advance(1, describe(found.metrics))
-        return last
+        return journal.rows[-1] if journal.rows else {}
+
+    def take_best(self) -> int:
+        """Load the best state and return its number of updates."""
+        return self._checkpoints.restore_best()
 
     def _update(
         self, update: int, gradient: Callable[[int], Gradient], blame: Callable[[int], Sequence[str]]
     ) -> Gradient:
         # Everything random is derived already; this also pins what a library might draw behind our back.
-        torch.manual_seed(derive_seed(self._seed, "update", update))
+        torch.manual_seed(derive_seed(self._settings.seed, "update", update))
         found = gradient(update)
         finite = all(math.isfinite(value) for value in found.metrics.values())
         if found.suspects or not finite:
             self._stop(update, "loss is", found.suspects)
-        norm = float(_norm(self.parameters))
+        norm = float(_norm(self.parameters, self._processes))
         if not math.isfinite(norm):
             self._stop(update, "gradient is", blame(update))
         if self._settings.max_grad_norm and norm > self._settings.max_grad_norm:
@@ -202,40 +238,56 @@ class UpdateLoop:
         metrics = {**found.metrics, "grad_norm": norm, "lr": rate, "frames": found.frames}
         return Gradient(metrics, found.frames)
 
-    def _save(self, update: int) -> None:
-        if not all(bool(parameter.isfinite().all()) for parameter in self.parameters):
-            self._stop(update - 1, "weights are", ())
-        self._checkpoints.save(update)
+    def _look(self, done: int, row: dict[str, float], rows: Sequence[Mapping[str, float]]) -> bool:
+        """Add what a look finds to the row, if it is time for one; returns whether the state is the best so far."""
+        if self._looks is None or (done % self._looks.every and done != self._updates):
+            return False
+        if self._looks.measure is not None:
+            row |= self._looks.measure()
+        else:
+            since = [*rows[(done - 1) // self._looks.every * self._looks.every :], row]
+            row["loss/mean"] = sum(entry["loss"] for entry in since) / len(since)
+        earlier = [_score(entry) for entry in rows if _score(entry) is not None]
+        score = _score(row)
+        return score is not None and all(score < other for other in earlier if other is not None)
+
+    def _save(self, done: int, *, best: bool) -> None:
+        finite = all(bool(local_part(parameter.detach()).isfinite().all()) for parameter in self.parameters)
+        if not all(self._processes.gather(finite)):
+            self._stop(done - 1, "weights are", ())
+        facts = {
+            "seed": self._settings.seed,
+            "learning_rate": learning_rate(self._settings, done, self._updates),
+            "next_update": done,
+            "updates": self._updates,
+        }
+        if best:
+            self._checkpoints.save_best(done, facts)
+        every = self._settings.checkpoint_every
+        if done == self._updates or (every and done % every == 0):
+            self._checkpoints.save(done, facts)
 
     def _stop(self, update: int, what: str, names: Sequence[str]) -> None:
         shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        append_event(self._out, "stopped", update=update + 1, what=what.split()[0], names=list(names))
+        if self._processes.is_main:
+            append_event(self._out, "stopped", update=update + 1, what=what.split()[0], names=list(names))
         raise TrainingError(
             f"Update {update + 1} of {self._updates}: the {what} not finite{f' ({shown})' if shown else ''}.",
             f"The last good state is kept in {self._out / 'checkpoints'}. Lower the learning rate, or look at the "
             "data named here.",
         )
 
-    def _log_speed(self, update: int, frames: int, seconds: float) -> None:
-        append_event(
-            self._out,
-            "checkpoint",
-            update=update,
-            frames_per_second=round(frames / max(seconds, 1e-9), 1),
-            seconds=round(seconds, 2),
-            peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        )
+
+def _score(row: Mapping[str, float]) -> float | None:
+    """What the best state is chosen by, smaller is better; None in a row without a look."""
+    return row.get("eval/loss", row.get("loss/mean"))
 
 
-def _norm(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Length of the whole gradient, float64."""
-    squares = [p.grad.double().square().sum() for p in parameters if p.grad is not None]
-    return torch.stack(squares).sum().sqrt() if squares else torch.zeros((), dtype=torch.float64)
-
-
-def _cut_metrics(path: Path, done: int) -> list[str]:
-    """Keep the rows of the first ``done`` updates: what a killed run wrote after its last checkpoint comes again."""
-    lines: list[Any] = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    rows = lines[:done]
-    write_text(path, "".join(f"{row}\n" for row in rows))
-    return rows
+def _norm(parameters: Sequence[nn.Parameter], processes: Processes) -> float:
+    """Length of the whole gradient."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    squares = [local_part(gradient).double().square().sum() for gradient in gradients]
+    total = float(torch.stack(squares).sum()) if squares else 0.0
+    if any(local_part(gradient) is not gradient for gradient in gradients):
+        total = sum(processes.gather(total))
+    return math.sqrt(total)

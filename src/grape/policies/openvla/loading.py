@@ -18,7 +18,7 @@ from grape.policies.openvla.hub import resolve_policy
 from grape.policies.openvla.policy import OpenVLAPolicy
 from grape.policies.openvla.precision import Attention, DType, choose_precision
 
-__all__ = ["load_policy", "read_policy_config", "save_policy"]
+__all__ = ["load_policy", "read_policy", "read_policy_config", "save_policy"]
 
 
 def load_policy(
@@ -80,6 +80,25 @@ def read_policy_config(path: Path | str) -> OpenVLAConfig:
     """
     folder = resolve_policy(path)
     return _files(folder, read_pointer(folder)).config
+
+
+def read_policy(path: Path | str, *, unnorm_key: str | None = None, center_crop: bool | None = None) -> OpenVLAPolicy:
+    """Open a policy without its weights: prompts, pictures and shapes are all there, but it cannot act.
+
+    Args:
+        path: As for :func:`load_policy`.
+        unnorm_key: As for :func:`load_policy`.
+        center_crop: As for :func:`load_policy`.
+
+    Raises:
+        SettingsError: There is no such policy or it is of another kind.
+        DataError: A file is missing or broken.
+    """
+    folder = resolve_policy(path)
+    files = _files(folder, read_pointer(folder))
+    if center_crop is not None:
+        files = files.with_config(files.config.with_center_crop(center_crop))
+    return OpenVLAPolicy(empty_model(files.config), files, unnorm_key)
 
 
 def _files(folder: Path, pointer: AdapterPointer | None) -> CheckpointFiles:

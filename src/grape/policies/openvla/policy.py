@@ -85,7 +85,7 @@ class OpenVLAPolicy:
             gripper=self.config.gripper,
             unnorm_key=self.unnorm_key,
             policy_hash=self._frozen_hash or self._policy_hash(),
-            preprocessing_hash=self._preprocessing_hash(),
+            preprocessing_hash=self.preprocessing_hash,
             computation=self.computation,
         )
 
@@ -129,12 +129,14 @@ class OpenVLAPolicy:
             crop: False leaves the policy's centre crop out, for pictures that were cropped at random.
 
         Raises:
-            PolicyError: A picture has another type or shape.
+            PolicyError: A picture has another type or shape, or an instruction is longer than the network can read.
         """
-        return PolicyInputs(
-            self.processor.pixels(images, crop=crop),
-            tuple(self.processor.prompt_ids(instruction) for instruction in instructions),
-        )
+        prompt_ids = tuple(self.processor.prompt_ids(instruction) for instruction in instructions)
+        longest = max(map(len, prompt_ids), default=0)
+        room = int(self.config.text["max_position_embeddings"]) - self.config.patches - self.norm.dim
+        if longest > room:
+            raise PolicyError(f"An instruction gives a prompt of {longest} tokens.", f"The network reads {room}.")
+        return PolicyInputs(self.processor.pixels(images, crop=crop), prompt_ids)
 
     def action_tokens(self, actions_ND: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
         """Token ids of un-normalised actions, int32 ``(N, D)``."""
@@ -146,7 +148,11 @@ class OpenVLAPolicy:
 
     def decode_tokens_exactly(self, tokens_ND: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float64]:
         """As :meth:`decode_tokens`, in the float64 it is computed in."""
-        return self.norm.unnormalise(self._bins.decode(tokens_ND))
+        return self.norm.unnormalise(self.normalised(tokens_ND))
+
+    def normalised(self, tokens_ND: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float64]:
+        """Bin centres of token ids, in [-1, 1], float64 ``(N, D)``."""
+        return self._bins.decode(tokens_ND)
 
     def bin_targets(self, actions_ND: npt.NDArray[Any], width_bins: float) -> npt.NDArray[np.float32]:
         """Soft targets over the action bins.
@@ -235,7 +241,8 @@ class OpenVLAPolicy:
             digest.update(stored.view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
-    def _preprocessing_hash(self) -> str:
+    @property
+    def preprocessing_hash(self) -> str:
         """SHA-256 of all that stands between observation and network, and between tokens and action."""
         return content_hash(
             {

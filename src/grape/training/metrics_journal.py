@@ -1,0 +1,108 @@
+"""Where the metrics of a run go: ``metrics.jsonl``, ``log.jsonl`` and trackers.
+
+``metrics.jsonl`` has one row an update and no times, so that equal runs give equal bytes; speed and memory go to
+``log.jsonl``; trackers get both.
+"""
+
+import json
+import os
+import resource
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import torch
+
+from grape.core.events import Reporter, append_event
+from grape.core.files import write_text
+from grape.core.settings import settings_to_dict
+from grape.training.trackers import TrackerName, open_trackers
+
+__all__ = ["MetricsJournal", "MetricsSettings"]
+
+
+class MetricsSettings(Protocol):
+    """What the settings of every trainer tell about its metrics."""
+
+    @property
+    def out(self) -> Path:
+        """Output folder of the run."""
+
+    @property
+    def report_to(self) -> Sequence[TrackerName]:
+        """Trackers that get the metrics as well."""
+
+
+class MetricsJournal:
+    """The metrics of one run; a context.
+
+    Args:
+        settings: The run's settings.
+        done: Updates that the checkpoint holds: what a killed run wrote after them is cut off and comes again.
+        reporter: Hears of trackers that fail.
+        writes: Whether this process writes; the others only remember.
+
+    Attributes:
+        rows: All rows so far, those of earlier runs first.
+    """
+
+    def __init__(self, settings: MetricsSettings, done: int, reporter: Reporter, writes: bool = True) -> None:
+        self._settings = settings
+        self._reporter = reporter
+        self._writes = writes
+        self._path = settings.out / "metrics.jsonl"
+        lines = self._path.read_text(encoding="utf-8").splitlines()[:done] if self._path.exists() else []
+        self.rows: list[dict[str, float]] = [json.loads(line) for line in lines]
+        self._kept = "".join(f"{line}\n" for line in lines)
+
+    def __enter__(self) -> "MetricsJournal":
+        if self._writes:
+            write_text(self._path, self._kept)
+            self._file = self._path.open("a", encoding="utf-8")
+            self._trackers = open_trackers(
+                self._settings.report_to,
+                self._settings.out.name,
+                settings_to_dict(self._settings),
+                self._settings.out,
+                self._reporter,
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writes:
+            self._file.close()
+            self._trackers.close()
+
+    def write(self, row: dict[str, float], frames: int, seconds: float) -> None:
+        """Add an update's row.
+
+        Args:
+            row: Finite numbers by name, among them ``update``.
+            frames: Steps that went through the network.
+            seconds: Time the update took.
+        """
+        self.rows.append(row)
+        if not self._writes:
+            return
+        self._file.write(json.dumps(row, allow_nan=False) + "\n")
+        self._file.flush()
+        speed = {"frames_per_second": round(frames / max(seconds, 1e-9), 1), "peak_memory_mb": _peak_memory_mb()}
+        append_event(self._settings.out, "update", update=row["update"], seconds=round(seconds, 3), **speed)
+        self._trackers.log({**row, **speed}, int(row["update"]))
+
+    def sync(self) -> None:
+        """Make sure that what was written survives the machine."""
+        if self._writes:
+            os.fsync(self._file.fileno())
+
+
+def _peak_memory_mb() -> int:
+    """Largest memory so far: of the GPU where one is in use, else of the process."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated() // 2**20)
+    unit: Any = 2**20 if sys.platform == "darwin" else 2**10
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit)
