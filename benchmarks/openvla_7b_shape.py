@@ -1,0 +1,271 @@
+"""One step of preference optimisation at OpenVLA-7B's real shape, with random weights, on this machine's CPU.
+
+Everything but the weights is what `grape train` uses: the network, PEFT's adapters of rank 32 on the language model and
+the projector, the exact one-pass gradient over two whole trajectories, AdamW. It shows that 7 B fit where the estimate
+says so, and how long a step takes; it says nothing about a policy's quality. Prints JSON.
+
+    python benchmarks/openvla_7b_shape.py --out docs/results/openvla-7b-shape.json    # 22 GiB, 20 to 40 minutes
+    python benchmarks/openvla_7b_shape.py --layers 3                                  # a try: 4 GB
+    python benchmarks/openvla_7b_shape.py --shape tiny                                # seconds
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from bfloat16_products import WideProducts
+from torch import Tensor
+
+from grape.core.errors import GrapeError, SettingsError
+from grape.core.files import write_json
+from grape.policies.openvla import OpenVLA, OpenVLAConfig, PolicyInputs
+from grape.policies.openvla.checkpoint import empty_model, materialise_buffers
+from grape.training.adapters import wrap_with_adapters
+from grape.training.estimate import estimate_training
+from grape.training.gradients import Comparisons, one_pass_gradient
+from grape.training.losses import LossSettings, preference_loss
+from grape.training.rehearsal import adapted_layers
+
+OPENVLA_7B: dict[str, Any] = {
+    "model_type": "openvla",
+    "arch_specifier": "no-align+gelu-mlp",
+    "image_resize_strategy": "resize-naive",
+    "image_sizes": [224, 224],
+    "n_action_bins": 256,
+    "norm_stats": {},
+    "pad_to_multiple_of": 64,
+    "pad_token_id": 32000,
+    "text_config": {"model_type": "llama", "pad_token_id": 32000, "torch_dtype": "bfloat16", "vocab_size": 32064},
+    "timm_model_ids": ["vit_large_patch14_reg4_dinov2.lvd142m", "vit_so400m_patch14_siglip_224"],
+    "torch_dtype": "bfloat16",
+    "use_fused_vision_backbone": True,
+}
+"""What shapes the network in the published checkpoint's config.json."""
+
+TINY: dict[str, Any] = {
+    **OPENVLA_7B,
+    "timm_model_ids": ["vit_tinydino_patch14_reg4_dinov2", "vit_tinysiglip_patch14_siglip_224"],
+    "text_config": {
+        "model_type": "llama",
+        "hidden_size": 64,
+        "intermediate_size": 160,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "vocab_size": 32064,
+    },
+}
+
+PROMPT_TOKENS = 25
+"""LIBERO's and BridgeData's instructions make prompts of 21 to 34 tokens with the published tokenizer."""
+ACTION_DIM = 7
+RANK = 32
+_NOISE = 1_048_573  # prime, so that no two rows of a matrix are alike
+_GIB = 2**30
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=("7b", "tiny"), default="7b")
+    parser.add_argument(
+        "--layers", type=int, default=0, help="depth of the language model, for a try; 0 is the real one"
+    )
+    parser.add_argument("--frames", type=int, default=3, help="frames of each of the two trajectories")
+    parser.add_argument("--micro-batch", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--needs-gib", type=float, default=-1.0, help="refuse to start with less available memory")
+    parser.add_argument("--out", type=Path, help="also write the JSON here")
+    options = parser.parse_args()
+    try:
+        result = run(options)
+    except GrapeError as error:
+        sys.exit(f"{error}")
+    print(json.dumps(result, indent=1))
+    if options.out:
+        write_json(options.out, result)
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Build, take one step, and put the estimate beside what was measured."""
+    config = OpenVLAConfig.from_json(_shape(options.shape, options.layers))
+    shape: dict[str, Any] = {"instruction_tokens": PROMPT_TOKENS, "lora_rank": RANK, "action_dim": ACTION_DIM}
+    estimate = estimate_training(config, micro_batch=options.micro_batch, frames=2 * options.frames, **shape)
+    check_memory(options, estimate.memory.peak)
+    torch.set_num_threads(options.threads)
+    process = _status("VmRSS")
+    seconds: dict[str, float] = {}
+
+    model = _timed(seconds, "build", lambda: build(config))
+    parameters = _timed(seconds, "adapters", lambda: adapt(model))
+    optimiser = torch.optim.AdamW(parameters, lr=2e-5)
+    start_moments(optimiser, parameters)
+    before = [parameter.detach().clone() for parameter in parameters[:2]]
+    products = WideProducts(max(parameter.numel() for parameter in model.parameters()))
+    loss, norm = _timed(seconds, "forward_backward", lambda: gradient(model, parameters, products, options))
+    _timed(seconds, "step", optimiser.step)
+    moved = any(not torch.equal(old, new) for old, new in zip(before, parameters[:2], strict=True))
+    if not (math.isfinite(loss) and math.isfinite(norm) and norm > 0 and moved):
+        raise GrapeError(f"The step is not sound: loss {loss}, gradient norm {norm}, weights moved: {moved}.")
+
+    frames, compute = 2 * options.frames, seconds["forward_backward"]
+    buffer = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+    parts = {
+        # An update of one pair holds one buffer less than an update of several, which the estimate is for.
+        "tensors": estimate.memory.peak - buffer,
+        "widened_weight": products.scratch.numel() * products.scratch.element_size(),
+        "process_before": process,
+    }
+    return {
+        "shape": options.shape,
+        "language_layers": int(config.text["num_hidden_layers"]),
+        "parameters": estimate.parameters,
+        "trainable_parameters": sum(parameter.numel() for parameter in parameters),
+        "lora_rank": RANK,
+        "dtype": "bfloat16 weights, products in float32, float32 adapters",
+        "trajectories": [options.frames, options.frames],
+        "prompt_tokens": PROMPT_TOKENS,
+        "positions_per_frame": estimate.sequence,
+        "micro_batch": options.micro_batch,
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "frames_per_second": round(frames / compute, 4),
+        "tflop_step_per_frame": round(estimate.step_flops / 1e12, 3),
+        "gflop_per_second": round(frames * estimate.step_flops / compute / 1e9, 1),
+        "peak_memory_gb": round(_status("VmHWM") / 1e9, 2),
+        "estimated_peak_memory_gb": round(sum(parts.values()) / 1e9, 2),
+        "estimate_parts_gb": {name: round(size / 1e9, 2) for name, size in parts.items()},
+        "loss": loss,
+        "gradient_norm": norm,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "threads": options.threads,
+        "processor": _processor(),
+    }
+
+
+def check_memory(options: argparse.Namespace, peak: int) -> None:
+    """Refuse before anything is built.
+
+    Raises:
+        SettingsError: Less memory is available than the step needs.
+    """
+    whole = options.shape == "7b" and not options.layers
+    needed = options.needs_gib if options.needs_gib >= 0 else 22.0 if whole else 1.2 * peak / _GIB + 1.0
+    available = _meminfo("MemAvailable") / _GIB
+    if available < needed:
+        raise SettingsError(
+            f"A step at this shape needs {needed:.1f} GiB of memory, {available:.1f} GiB are available.",
+            "End other programs, or try --layers 3 or --shape tiny.",
+        )
+
+
+def build(config: OpenVLAConfig) -> OpenVLA:
+    """The network with random bfloat16 weights, each written once and in its place: there is never a second copy."""
+    model = empty_model(config).to(torch.bfloat16).to_empty(device="cpu")
+    materialise_buffers(model)
+    noise = torch.randn(_NOISE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim < 2:  # norms and scales start as ones, biases as zeros
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+                continue
+            scaled = (noise * parameter[0].numel() ** -0.5).bfloat16()
+            for piece in parameter.view(-1).split(_NOISE):
+                piece.copy_(scaled[: len(piece)])
+    return model.eval()
+
+
+def adapt(model: OpenVLA) -> list[Tensor]:
+    """Put adapters beside the linear layers; returns what trains."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        wrap_with_adapters(model, adapted_layers(model), RANK, 0.0).eval()
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def start_moments(optimiser: torch.optim.Optimizer, parameters: list[Tensor]) -> None:
+    """Let the optimiser's moments exist, as they do in all updates but the first, without moving anything."""
+    rates = [group["lr"] for group in optimiser.param_groups]
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    for group in optimiser.param_groups:
+        group["lr"] = 0.0
+    optimiser.step()
+    for group, rate in zip(optimiser.param_groups, rates, strict=True):
+        group["lr"] = rate
+    optimiser.zero_grad(set_to_none=True)
+
+
+def gradient(
+    model: OpenVLA, parameters: list[Tensor], products: WideProducts, options: argparse.Namespace
+) -> tuple[float, float]:
+    """The exact gradient of the preference loss over two trajectories; returns loss and the gradient's length."""
+    frames = 2 * options.frames
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randn(frames, 3 * len(model.vla_config.towers), 224, 224, generator=generator)
+    prompt = (1, *torch.randint(3, 32000, (PROMPT_TOKENS - 1,), generator=generator).tolist())
+    tokens = torch.randint(31744, 32000, (frames, ACTION_DIM), generator=generator)
+    positions = torch.arange(frames)
+    reference = torch.full((1,), -options.frames * ACTION_DIM * math.log(32064), dtype=torch.float64)
+    comparisons = Comparisons(
+        frames, [positions[: options.frames]], [positions[options.frames :]], reference, reference.clone()
+    )
+
+    def logps(rows: Tensor) -> Tensor:
+        began = time.perf_counter()
+        found = model.action_logps(PolicyInputs(pixels[rows], (prompt,) * len(rows)), tokens[rows]).sum(1)
+        print(f"frames {rows.tolist()}: forward {time.perf_counter() - began:.1f} s", file=sys.stderr, flush=True)
+        return found
+
+    with products:
+        result = one_pass_gradient(
+            logps,
+            comparisons,
+            lambda sums: preference_loss(sums, LossSettings(beta=0.1)),
+            options.micro_batch,
+            parameters,
+        )
+    squares = [parameter.grad.double().square().sum() for parameter in parameters if parameter.grad is not None]
+    return result.loss, float(torch.stack(squares).sum().sqrt())
+
+
+def _shape(name: str, layers: int) -> dict[str, Any]:
+    raw = OPENVLA_7B if name == "7b" else TINY
+    return {**raw, "text_config": {**raw["text_config"], "num_hidden_layers": layers}} if layers else raw
+
+
+def _timed(seconds: dict[str, float], name: str, work: Callable[[], Any]) -> Any:
+    began = time.perf_counter()
+    result = work()
+    seconds[name] = time.perf_counter() - began
+    print(f"{name}: {seconds[name]:.1f} s, {_status('VmRSS') / 1e9:.2f} GB", file=sys.stderr, flush=True)
+    return result
+
+
+def _status(field: str) -> int:
+    """Bytes of a field of this process's status, e.g. the peak of its memory, ``VmHWM``."""
+    return _kilobytes(Path("/proc/self/status"), field)
+
+
+def _meminfo(field: str) -> int:
+    return _kilobytes(Path("/proc/meminfo"), field)
+
+
+def _kilobytes(path: Path, field: str) -> int:
+    rows = dict(line.split(":", 1) for line in path.read_text(encoding="utf-8").splitlines() if ":" in line)
+    return int(rows[field].split()[0]) * 1024
+
+
+def _processor() -> str:
+    names = [line for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if "model name" in line]
+    return f"{len(names)} x {names[0].split(':', 1)[1].strip()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+if __name__ == "__main__":
+    main()
