@@ -18,12 +18,26 @@ def test_help_of_every_verb_is_a_page_to_work_from(verb: str, capsys: pytest.Cap
     assert "--json" in text
 
 
+def test_export_lists_its_kinds_and_each_has_a_page(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "--help"]) == 0
+    listed = capsys.readouterr().out
+    for kind in ("merged", "adapter"):
+        assert f"  {kind} " in listed
+        with pytest.raises(SystemExit) as stop:
+            main(["export", kind, "--help"])
+        text = capsys.readouterr().out
+        assert stop.value.code == 0
+        assert f"grape export {kind}" in text
+        assert "--policy" in text
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["colect"], "Did you mean 'collect'"),
         (["import"], "not part of this release"),
-        (["export", "rlds"], "not part of this release"),
+        (["export"], "needs a kind first"),
+        (["export", "mergd"], "Did you mean 'merged'"),
         (["collect", "--out", "x", "--suite", "metawrld"], "Did you mean 'metaworld'"),
         (["collect", "--out", "x", "--suite", "toy", "--tasks", "raech"], "Known:"),
         (["collect", "--out", "x", "--suite", "toy", "--policy", "nowhere"], "no such checkpoint folder"),

@@ -18,6 +18,7 @@ __all__ = ["VERBS", "main"]
 VERBS = {
     "demo": "The whole way on Meta-World with a nano policy: demonstrations to report, in minutes on a CPU",
     "collect": "Roll a policy or an expert out in a simulator and record every step",
+    "predict": "Ask a policy for the action to one picture and instruction",
     "sft": "Train a policy from demonstrations (supervised fine-tuning)",
     "score": "Score recorded trajectories: R_self, R_ext, I_success, R_GCPG",
     "pair": "Make preference pairs from scores",
@@ -34,7 +35,6 @@ VERBS = {
 
 _LATER = {
     "import": "'grape import' (rollouts and data sets of other projects) is not part of this release yet.",
-    "export": "'grape export' (RLDS, LeRobot, merged checkpoints) is not part of this release yet.",
 }
 
 

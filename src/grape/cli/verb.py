@@ -16,11 +16,11 @@ import tyro
 from rich.console import Console
 
 from grape.cli.console import ConsoleReporter
-from grape.core.errors import SettingsError, did_you_mean
+from grape.core.errors import SettingsError, did_you_mean, require_known
 from grape.core.events import Reporter
 from grape.core.settings import read_yaml, settings_from_dict
 
-__all__ = ["Verb", "run_verb"]
+__all__ = ["Verb", "VerbOfKinds", "run_verb"]
 
 Summary = Mapping[str, Any]
 
@@ -50,8 +50,37 @@ class Verb:
     exit_code: Callable[[Summary], int] = lambda summary: 0
 
 
-def run_verb(verb: Verb, arguments: Sequence[str]) -> int:
-    """Parse ``arguments``, run the verb and show its result; returns the exit status."""
+@dataclasses.dataclass(frozen=True)
+class VerbOfKinds:
+    """A verb whose first word says what kind of thing it works on, with settings of its own for each kind.
+
+    Attributes:
+        name: What the user types.
+        summary: What the verb does, in one line.
+        kinds: A verb by kind; its name is both words, e.g. ``"export merged"``.
+        summaries: What each kind does, in one line.
+    """
+
+    name: str
+    summary: str
+    kinds: Mapping[str, Verb]
+    summaries: Mapping[str, str]
+
+
+def run_verb(verb: Verb | VerbOfKinds, arguments: Sequence[str]) -> int:
+    """Parse ``arguments``, run the verb and show its result; returns the exit status.
+
+    Raises:
+        SettingsError: A verb of kinds was given none, or an unknown one.
+    """
+    if isinstance(verb, VerbOfKinds):
+        if arguments and arguments[0] in ("-h", "--help", "help"):
+            _print_kinds(verb)
+            return 0
+        if not arguments or arguments[0].startswith("-"):
+            raise SettingsError(f"'grape {verb.name}' needs a kind first.", f"Known: {', '.join(verb.kinds)}.")
+        require_known(f"kind of '{verb.name}'", arguments[0], verb.kinds)
+        return run_verb(verb.kinds[arguments[0]], arguments[1:])
     rest, config, as_json = _own_flags(arguments)
     settings = _parse(verb, rest, config)
     summary = verb.run(settings, ConsoleReporter(Console(stderr=True)))
@@ -63,6 +92,15 @@ def run_verb(verb: Verb, arguments: Sequence[str]) -> int:
     elif not as_json:
         Console().print_json(json.dumps(summary))
     return verb.exit_code(summary)
+
+
+def _print_kinds(verb: VerbOfKinds) -> None:
+    console = Console()
+    console.print(f"usage: grape {verb.name} KIND [options]\n\n{verb.summary}\n", markup=False, highlight=False)
+    width = max(map(len, verb.kinds)) + 2
+    for kind in verb.kinds:
+        console.print(f"  [bold]{kind:<{width}}[/bold]{verb.summaries[kind]}", highlight=False)
+    console.print(f"\ngrape {verb.name} KIND --help explains a kind.", markup=False, highlight=False)
 
 
 def _own_flags(arguments: Sequence[str]) -> tuple[list[str], Path | None, bool]:

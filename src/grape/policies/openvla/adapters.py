@@ -25,7 +25,15 @@ from grape.policies.openvla.quantised import is_quantised
 if TYPE_CHECKING:
     from grape.policies.openvla.policy import OpenVLAPolicy
 
-__all__ = ["AdapterPointer", "MergedWeights", "adapter_base", "attach_adapter", "read_pointer", "write_pointer"]
+__all__ = [
+    "AdapterPointer",
+    "MergedWeights",
+    "adapter_base",
+    "attach_adapter",
+    "check_adapter",
+    "read_pointer",
+    "write_pointer",
+]
 
 _POINTER = "grape_adapter.json"
 _CONFIG = "adapter_config.json"
@@ -163,11 +171,7 @@ def attach_adapter(policy: "OpenVLAPolicy", folder: Path, *, merge: bool = False
         from peft import PeftModel
     except ModuleNotFoundError as error:
         raise SettingsError("Adapters need PEFT.", "pip install 'grape-vla[train]'") from error
-    for name in (_CONFIG, _WEIGHTS):
-        if not (folder / name).is_file():
-            raise DataError(f"Adapter folder {folder} lacks {name}.", "Save the adapter again.")
-    _check_kind(folder)
-    _check_names(folder, policy.model)
+    check_adapter(folder, policy.model)
     trainable = {name: parameter.requires_grad for name, parameter in policy.model.named_parameters()}
     try:
         wrapper: Any = PeftModel.from_pretrained(policy.model, str(folder), is_trainable=False)
@@ -183,6 +187,24 @@ def attach_adapter(policy: "OpenVLAPolicy", folder: Path, *, merge: bool = False
     else:
         policy.adapter = wrapper
     return policy
+
+
+def check_adapter(folder: Path, model: nn.Module) -> None:
+    """Refuse an adapter of another kind than plain LoRA, or one that fits no layer of its base.
+
+    Args:
+        folder: Folder with PEFT's two files.
+        model: The base's network; it may be empty (on the meta device).
+
+    Raises:
+        SettingsError: The adapter is of another kind.
+        DataError: A file is missing or torn, or names of weights match no layer.
+    """
+    for name in (_CONFIG, _WEIGHTS):
+        if not (folder / name).is_file():
+            raise DataError(f"Adapter folder {folder} lacks {name}.", "Save the adapter again.")
+    _check_kind(folder)
+    _check_names(folder, model)
 
 
 def _check_kind(folder: Path) -> None:

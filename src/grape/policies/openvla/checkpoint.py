@@ -27,6 +27,7 @@ from grape.policies.openvla.model import OpenVLA
 from grape.policies.openvla.quantised import quantise_layers, quantised_names
 
 __all__ = [
+    "FACTS_FILE",
     "SHARD_BYTES",
     "SIDE_FILES",
     "CheckpointFiles",
@@ -53,6 +54,10 @@ SIDE_FILES = (
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+FACTS_FILE = "grape.json"
+"""What stands under ``grape`` in a configuration of the project's own, for checkpoints whose published configuration
+stays as it was."""
+
 _CONSTANT = "rotary_emb.inv_freq"  # stored by old versions of transformers
 _STORED_TYPES = frozenset({"BF16", "F16", "F32", "F64"})
 _MOST_LISTED = 40
@@ -107,6 +112,8 @@ def read_files(folder: Path) -> CheckpointFiles:
         hint = f"Did you mean {folder / inside[0]}?" if inside else "A checkpoint folder holds config.json and weights."
         raise SettingsError(f"{folder} is not the folder of a policy: it has no config.json.", hint)
     data = read_json(folder / "config.json")
+    if (folder / FACTS_FILE).is_file() and isinstance(data, dict) and "grape" not in data:
+        data["grape"] = read_json(folder / FACTS_FILE)
     config = OpenVLAConfig.from_json(data, str(folder / "config.json"))
     if (folder / "dataset_statistics.json").is_file():
         extra = read_json(folder / "dataset_statistics.json")
@@ -265,6 +272,7 @@ def _write_weights(folder: Path, weights: Mapping[str, Tensor], dtype: torch.dty
         file = _WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         tensors = {name: weights[name].detach().to(device="cpu", dtype=dtype).contiguous() for name in names}
         save_file(tensors, folder / file, metadata={"format": "pt"})
+        shutil.copymode(folder / "config.json", folder / file)  # safetensors lets nobody else read its files
         with (folder / file).open("rb") as handle:
             os.fsync(handle.fileno())
         weight_map |= dict.fromkeys(names, file)

@@ -1,0 +1,183 @@
+"""The verb ``export`` for checkpoints: a whole one with the adapter merged, or the adapter in PEFT's layout."""
+
+import importlib.metadata
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grape import __version__
+from grape.checkpoints.card import CARD, Card, read_identity
+from grape.checkpoints.settings import ExportAdapterSettings, ExportMergedSettings
+from grape.core.errors import CompatibilityError, SettingsError
+from grape.core.events import SILENT, Reporter
+from grape.core.files import content_hash, file_hash, read_json, write_text
+from grape.policies.names import check_policy_name, parse_hub_name
+
+if TYPE_CHECKING:
+    from grape.policies.openvla import OpenVLAConfig
+
+__all__ = ["run_export_adapter", "run_export_merged"]
+
+_GIGABYTE = 10**9
+_SMALLEST_SHARD_GB = 0.001
+
+_MERGED = """A vision-language-action policy of OpenVLA's architecture in OpenVLA's published layout{merged}.
+OpenVLA's, SimplerEnv's and LIBERO's own scripts load it as they load `openvla/openvla-7b`, and so does
+`grape evaluate --policy FOLDER`. `config.json` is the base's but for `norm_stats`; the same statistics stand in
+`dataset_statistics.json`.{facts}"""
+
+_ADAPTER = """A LoRA adapter (rank {rank}, {layers} layers) for the policy `{base}`, in PEFT's layout:
+`PeftModel.from_pretrained(base, FOLDER)` puts it onto the base, and so does `grape evaluate --policy FOLDER`.
+OpenVLA's, SimplerEnv's and LIBERO's own scripts know no adapters: for those, use `grape export merged`.{facts}"""
+
+
+def run_export_merged(settings: ExportMergedSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
+    """Write a policy as a whole checkpoint in the published layout; the folder appears when it is complete.
+
+    Returns:
+        ``kind``, ``policy``, ``out``, ``parameters``, ``dtype``, ``adapter_merged``, ``files`` (bytes by name) and
+        ``weights`` (SHA-256 by name).
+
+    Raises:
+        SettingsError: There is no such policy, or the shards' size makes no sense.
+        DataError: The policy's files are damaged.
+        CompatibilityError: ``out`` holds something else.
+        GrapeError: The disk is full or cannot be written.
+    """
+    if not settings.shard_gb >= _SMALLEST_SHARD_GB:
+        raise SettingsError(f"--shard-gb is {settings.shard_gb}.", f"It must be at least {_SMALLEST_SHARD_GB}.")
+    check_policy_name(settings.policy)
+    from grape.policies.openvla import read_policy_config
+    from grape.policies.openvla.exporting import find_source, write_merged
+
+    source = find_source(settings.policy)
+    config = read_policy_config(source.folder)
+    shard_bytes = int(min(settings.shard_gb, 1e9) * _GIGABYTE)
+    identity = content_hash({"kind": "merged", "sources": dict(source.hashes), "shard_bytes": shard_bytes})
+    merged = source.base is not None
+    name = source.base_name if merged else settings.policy
+
+    def fill(folder: Path) -> None:
+        reporter.info(f"Reading {settings.policy} and writing {settings.out}.")
+        write_merged(source, folder, shard_bytes)
+        card = Card(
+            title=_title(settings.policy),
+            identity=identity,
+            base_model=_hub(name),
+            description=_MERGED.format(
+                merged=", with a LoRA adapter merged into its weights" if merged else "", facts=_facts(config)
+            ),
+            command=shlex.join(["grape", "export", "merged", "--policy", settings.policy, "--out", str(settings.out)]),
+            versions=_versions("torch", "transformers", "safetensors", "peft"),
+            sources=source.hashes,
+            written=_weights(folder),
+            statistics=list(config.norm_stats),
+            library="transformers",
+        )
+        write_text(folder / CARD, card.markdown())
+
+    _publish(settings.out, identity, fill)
+    return {**_summary("merged", settings.policy, settings.out), "adapter_merged": merged}
+
+
+def run_export_adapter(settings: ExportAdapterSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
+    """Write an adapter in PEFT's layout; the folder appears when it is complete.
+
+    Returns:
+        ``kind``, ``policy``, ``out``, ``base``, ``files`` (bytes by name) and ``weights`` (SHA-256 by name).
+
+    Raises:
+        SettingsError: There is no such policy, or it is a whole checkpoint.
+        DataError: The adapter is damaged or does not fit its base.
+        CompatibilityError: ``out`` holds something else.
+        GrapeError: The disk is full or cannot be written.
+    """
+    check_policy_name(settings.policy)
+    from grape.policies.openvla import read_policy_config
+    from grape.policies.openvla.exporting import find_source, write_adapter
+
+    source = find_source(settings.policy)
+    config = read_policy_config(source.folder)
+    identity = content_hash({"kind": "adapter", "sources": dict(source.hashes), "base": settings.base})
+
+    def fill(folder: Path) -> None:
+        facts = write_adapter(source, folder, settings.base)
+        card = Card(
+            title=_title(settings.policy),
+            identity=identity,
+            base_model=_hub(facts["base"]),
+            description=_ADAPTER.format(
+                rank=facts["rank"], layers=facts["target_modules"], base=facts["base"], facts=_facts(config)
+            ),
+            command=shlex.join(["grape", "export", "adapter", "--policy", settings.policy, "--out", str(settings.out)]),
+            versions=_versions("peft", "safetensors"),
+            sources=source.hashes,
+            written=_weights(folder),
+            statistics=list(config.norm_stats),
+            library="peft",
+        )
+        write_text(folder / CARD, card.markdown())
+
+    _publish(settings.out, identity, fill)
+    summary = _summary("adapter", settings.policy, settings.out)
+    return {**summary, "base": read_json(settings.out / "adapter_config.json")["base_model_name_or_path"]}
+
+
+def _publish(out: Path, identity: str, fill: Callable[[Path], None]) -> None:
+    """Let ``fill`` write a folder that takes the name ``out`` when it is complete; done work is not done again."""
+    from grape.policies.openvla.checkpoint import atomic_folder
+
+    if out.is_file():
+        raise SettingsError(f"--out {out} is a file.", "Choose another --out.")
+    if out.is_dir() and any(out.iterdir()):
+        found = read_identity(out)
+        if found == identity:
+            return
+        what = "another export" if found else "files of something else"
+        raise CompatibilityError(
+            f"{out} holds {what}; nothing was written.", "Choose another --out, or delete that folder first."
+        )
+    with atomic_folder(out) as temporary:
+        fill(temporary)
+
+
+def _summary(kind: str, policy: str, out: Path) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "policy": policy,
+        "out": str(out),
+        "files": {path.name: path.stat().st_size for path in sorted(out.iterdir()) if path.is_file()},
+        "weights": _weights(out),
+    }
+
+
+def _weights(folder: Path) -> dict[str, str]:
+    return {path.name: file_hash(path) for path in sorted(folder.glob("*.safetensors"))}
+
+
+def _facts(config: "OpenVLAConfig") -> str:
+    """Sentences about what a user of other programs must know and could miss."""
+    text = ""
+    if config.center_crop:
+        text += "\n\n**Pictures are cropped to the middle 90 % of their area** (LIBERO's script: `--center_crop True`)."
+    if config.gripper:
+        text += f"\n\nThe last dimension of an action, un-normalised: {config.gripper}."
+    return text
+
+
+def _title(policy: str) -> str:
+    hub = parse_hub_name(policy)
+    if hub is not None:
+        return hub.repository.rpartition("/")[2]
+    folder = Path(policy).resolve()
+    return folder.parent.name if folder.name == "policy" else folder.name
+
+
+def _hub(name: str) -> str:
+    hub = parse_hub_name(name)
+    return "" if hub is None else hub.repository
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    return {"grape-vla": __version__, **{name: importlib.metadata.version(name) for name in packages}}

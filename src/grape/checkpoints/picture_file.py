@@ -1,0 +1,84 @@
+"""Reading a picture from a file: every conversion that changes what is seen is either said or refused."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from grape.core.errors import DataError
+
+__all__ = ["PictureFile", "read_picture"]
+
+_ORIENTATION = 0x0112  # the tag of EXIF
+_SILENT = frozenset({"RGB", "P"})
+_SAID = {"1": "black and white", "L": "greyscale", "CMYK": "CMYK", "YCbCr": "YCbCr"}
+_WITH_ALPHA = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
+
+
+@dataclass(frozen=True, eq=False)
+class PictureFile:
+    """A picture as the policy gets it.
+
+    Attributes:
+        pixels: RGB, uint8 ``(H, W, 3)``.
+        notes: What was converted on the way, in words.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    notes: tuple[str, ...]
+
+
+def read_picture(path: Path) -> PictureFile:
+    """Read a picture of any format that Pillow knows.
+
+    Greyscale, CMYK and YCbCr become RGB, an opaque alpha channel is dropped and the camera's orientation tag is
+    obeyed, each with a note. Transparency, 16-bit and floating-point values and several frames are refused: there is
+    more than one way to make an RGB picture of them.
+
+    Raises:
+        DataError: There is no such file, it is no picture or a torn one, or it has no one meaning as RGB.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                image.load()
+                return _convert(image, path)
+    except FileNotFoundError as error:
+        raise DataError(f"There is no picture {path}.", "Check the path.") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path} is a folder, not a picture.", "Give the file.") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{path} has far more pixels than a camera gives.", "Scale it down first.") from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path} is no picture in a format that Pillow reads.", "Save it as PNG or JPEG.") from error
+    except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow's plugins raise all of these
+        raise DataError(f"{path} is a torn picture: {error}.", "Save or copy it again.") from error
+
+
+def _convert(image: Image.Image, path: Path) -> PictureFile:
+    notes: list[str] = []
+    if getattr(image, "n_frames", 1) > 1:
+        raise DataError(f"{path} holds {getattr(image, 'n_frames', 0)} frames.", "Save the one that is meant as PNG.")
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+        notes.append("turned as its orientation tag says")
+    mode = image.mode
+    if mode in _WITH_ALPHA or "transparency" in image.info:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema() != (255, 255):
+            raise DataError(
+                f"{path} is transparent in places; what colour is behind them?", "Flatten it onto a background first."
+            )
+        notes.append("an opaque alpha channel was dropped")
+    elif mode in _SAID:
+        notes.append(f"{_SAID[mode]} was converted to RGB")
+    elif mode not in _SILENT:
+        raise DataError(
+            f"{path} holds values of kind {mode} (16-bit, floating-point or another colour space), not 8-bit RGB.",
+            "Convert it to 8-bit RGB as it was for the policy's training pictures.",
+        )
+    return PictureFile(np.asarray(image.convert("RGB"), dtype=np.uint8), tuple(notes))

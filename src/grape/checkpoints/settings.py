@@ -1,0 +1,73 @@
+"""What ``grape predict`` and ``grape export`` of checkpoints can be told. No torch here: ``--help`` needs none."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["ExportAdapterSettings", "ExportMergedSettings", "PredictSettings"]
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """Ask a policy for one action: the first thing to try on a checkpoint.
+
+    Decoding is greedy. Nothing is written; --json prints the action, its tokens and their log-probabilities.
+
+    Attributes:
+        policy: Checkpoint folder, or a name on the Hugging Face hub, e.g. openvla/openvla-7b.
+        image: Picture the robot sees, in any format that Pillow reads. It is resized to the network's size as
+            OpenVLA's processor does; a camera's rotation or JPEG round trip is not imitated.
+        instruction: What the robot shall do, e.g. "put the carrot on the plate".
+        unnorm_key: Normalisation statistics to use, for checkpoints that hold several; empty picks the only one.
+        center_crop: Crop 90 % of the picture's area from the middle, as policies trained with random crops need
+            (OpenVLA's LIBERO fine-tunes do): yes, no, or auto for what the checkpoint says (nothing means no).
+        device: Where to compute: auto takes a GPU if there is one, else cpu; or cuda, cuda:1.
+        dtype: What weights are held and computed in: auto is float32 on a CPU, elsewhere as stored. Adapters are
+            float32 always.
+        attention: Attention of the language model: sdpa, flash-attention-2 (needs flash-attn and a GPU) or eager.
+        load_in_4bit: Hold the language model in 4 bits; needs bitsandbytes and a GPU.
+    """
+
+    policy: str
+    image: Path
+    instruction: str
+    unnorm_key: str = ""
+    center_crop: Literal["auto", "yes", "no"] = "auto"
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    attention: Literal["sdpa", "flash-attention-2", "eager"] = "sdpa"
+    load_in_4bit: bool = False
+
+
+@dataclass(frozen=True)
+class ExportMergedSettings:
+    """Write a policy as a whole checkpoint that OpenVLA's, SimplerEnv's and LIBERO's own scripts load.
+
+    An adapter is merged into its base. Weights are stored in the type that config.json names (bfloat16 for published
+    checkpoints), config.json stays as it was but for norm_stats, tokenizer and pre-processing files are copied.
+
+    Attributes:
+        policy: Checkpoint or adapter folder, or a name on the Hugging Face hub.
+        out: Folder to write; it appears when it is complete. What another program put there is never replaced.
+        shard_gb: Size from which on the weights are divided into several files, GB (1e9 bytes).
+    """
+
+    policy: str
+    out: Path
+    shard_gb: float = 5.0
+
+
+@dataclass(frozen=True)
+class ExportAdapterSettings:
+    """Write a LoRA adapter in PEFT's layout, so that PEFT loads it onto its base.
+
+    Attributes:
+        policy: Adapter folder: policy/ of a training with --lora-rank.
+        out: Folder to write; it appears when it is complete. What another program put there is never replaced.
+        base: What others call the base policy: a name on the hub or a path. Empty takes what the adapter says, a path
+            made absolute.
+    """
+
+    policy: str
+    out: Path
+    base: str = ""
