@@ -1,5 +1,6 @@
 """Data in and out: recorded episodes and pairs in the formats of others."""
 
 from grape.exchange.rlds_export import RldsExportSettings, run_export_rlds
+from grape.exchange.rlds_import import ImportGrapeRldsSettings, run_import_grape_rlds
 
-__all__ = ["RldsExportSettings", "run_export_rlds"]
+__all__ = ["ImportGrapeRldsSettings", "RldsExportSettings", "run_export_rlds", "run_import_grape_rlds"]

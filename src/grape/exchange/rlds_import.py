@@ -1,0 +1,186 @@
+"""``grape import grape-rlds``: the two RLDS folders of the first implementation become a store and pairs of our own."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from grape.core.errors import DataError
+from grape.core.events import SILENT, Reporter
+from grape.core.files import file_hash, write_jsonl
+from grape.core.preferences import PreferencePair
+from grape.core.runs import open_run
+from grape.core.trajectories import EpisodeMeta, Trajectory
+from grape.preferences.records import PAIRS_FILE, pair_to_row
+from grape.store import EpisodeStore
+from grape.store.rlds import RldsDataset, open_rlds
+from grape.store.rlds.joining import JoinedPair, join_pairs
+from grape.store.rlds.pairs import SIDES
+from grape.store.rlds.standardise import RULES, StandardEpisode
+
+__all__ = ["ActionReader", "ImportGrapeRldsSettings", "run_import_grape_rlds"]
+
+SUITE = "rlds"
+_GRIPPER = "1 opens, 0 closes"
+_NAMES = ["dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"]
+
+
+class ActionReader(Protocol):
+    """A policy that says which tokens it would have used for actions that it did not sample."""
+
+    @property
+    def preprocessing_hash(self) -> str:
+        """Hash of prompt, picture road, tokenizer and normalisation."""
+
+    def prompt(self, instruction: str) -> str:
+        """The text it reads for an instruction."""
+
+    def action_tokens(self, actions: npt.NDArray[np.float32], /) -> npt.NDArray[np.int32]:
+        """Tokens of un-normalised actions, int32 ``(N, D)``."""
+
+
+@dataclass(frozen=True)
+class ImportGrapeRldsSettings:
+    """Read chosen and rejected trajectories from two RLDS data sets and make a store and pairs of them.
+
+    Pairs are joined by episode_metadata/file_path where both sides carry the same names. Otherwise they are joined by
+    order, with a warning, and only if numbers and instructions agree.
+
+    Attributes:
+        chosen: RLDS data set of the preferred trajectories, e.g. DIR/chosen/rlds_np_rollout.
+        rejected: That of the others.
+        out: Folder to write: store (the episodes) and pairs (as from grape pair).
+        split: Which split of both; all takes every split.
+        rule: plain keeps every step. rlds_np_rollout drops the first and the last one and rounds the gripper, as the
+            first implementation did.
+        pictures_after_action: The pictures were taken after the action of their step, as in data collected with
+            SimplerEnv by the first implementation. Each action then gets the picture of the step before, and the
+            first action, which has none, is dropped.
+    """
+
+    chosen: Path = field(metadata={"identity": False})
+    rejected: Path = field(metadata={"identity": False})
+    out: Path = field(metadata={"identity": False})
+    split: str = "train"
+    rule: Literal["plain", "rlds_np_rollout"] = "plain"
+    pictures_after_action: bool = False
+
+
+def run_import_grape_rlds(
+    settings: ImportGrapeRldsSettings, reporter: Reporter = SILENT, reader: ActionReader | None = None
+) -> Mapping[str, Any]:
+    """Import pairs.
+
+    RLDS holds no action tokens. With a ``reader``, the tokens are those by which that policy would say the recorded
+    actions, so that it can be trained on these pairs with a recomputed reference. Without one there are none, and the
+    pairs serve for looking, exporting and cloning.
+
+    Returns:
+        Summary: ``pairs``, ``joined_by``, ``steps`` of both sides, ``store`` and ``pairs_folder`` as seen from ``out``.
+
+    Raises:
+        DataError: A data set is missing or damaged, or the sides cannot be joined.
+        CompatibilityError: ``out`` belongs to another run.
+    """
+    chosen, rejected = open_rlds(settings.chosen), open_rlds(settings.rejected)
+    inputs = {
+        "chosen": _identity(chosen),
+        "rejected": _identity(rejected),
+        "reader": reader.preprocessing_hash if reader else "",
+    }
+    run = open_run(settings.out, "import", settings, inputs)
+    if run.done is not None:
+        return run.done
+    joined = join_pairs(chosen, rejected, RULES[settings.rule], split=settings.split, warn=reporter.warn)
+    space = {"names": _NAMES, "gripper": _GRIPPER}
+    contract = {"action_space": space, "rule": settings.rule, "pictures_after_action": settings.pictures_after_action}
+    store = EpisodeStore.create(settings.out / "store", SUITE, contract)
+    pairs, steps = [], dict.fromkeys(SIDES, 0)
+    with reporter.progress("Importing pairs", len(joined)) as progress:
+        for position, pair in enumerate(joined):
+            written = {side: _trajectory(pair, side, position, settings, reader) for side in SIDES}
+            for side, trajectory in written.items():
+                store.write(trajectory)
+                steps[side] += trajectory.steps
+            pairs.append(_pair(pair, position, {side: item.meta for side, item in written.items()}))
+            progress.advance()
+    made = open_run(settings.out / "pairs", "pair", {"imported": "grape-rlds", **inputs})
+    write_jsonl(settings.out / "pairs" / PAIRS_FILE, map(pair_to_row, pairs))
+    made.finish({"pairs": len(pairs), "mode": "imported", "store": "../store"})
+    summary = {
+        "pairs": len(pairs),
+        "joined_by": joined.joined_by,
+        "steps": steps,
+        "tokens": reader is not None,
+        "store": "store",
+        "pairs_folder": "pairs",
+    }
+    run.finish(summary)
+    return summary
+
+
+def _identity(dataset: RldsDataset) -> str:
+    """Hash of the descriptions, which hold the number of episodes and bytes."""
+    return "-".join(file_hash(dataset.path / name)[:16] for name in ("dataset_info.json", "features.json"))
+
+
+def _trajectory(
+    pair: JoinedPair, side: str, position: int, settings: ImportGrapeRldsSettings, reader: ActionReader | None
+) -> Trajectory:
+    episode: StandardEpisode = getattr(pair, side)
+    pictures, actions = episode.pictures.decode(), episode.actions
+    if settings.pictures_after_action:
+        actions = actions[1:]
+    else:
+        pictures = np.concatenate([pictures, pictures[-1:]])  # what followed the last action was not recorded
+    steps = len(actions)
+    if not steps:
+        raise DataError(f"{episode.where}: no step is left after rule '{settings.rule}'.", "Leave this pair out.")
+    chosen = side == SIDES[0]
+    meta = EpisodeMeta(
+        episode_id=f"pair-{position:05d}-{side}",
+        suite=SUITE,
+        task=re.sub(r"[^a-z0-9]+", "-", episode.instruction.lower()).strip("-") or "unnamed",
+        task_index=0,
+        instruction=episode.instruction,
+        initial_state=position,
+        sample=int(not chosen),
+        seed=0,
+        success=chosen,
+        steps=steps,
+        actor="policy" if reader else "expert",
+        preprocessing_hash=reader.preprocessing_hash if reader else "",
+        prompt=reader.prompt(episode.instruction) if reader else "",
+        extra={"imported_from": episode.where, "file_path": episode.file_path, "success_is_a_guess": True},
+    )
+    tokens = reader.action_tokens(actions) if reader else np.full(actions.shape, -1, dtype=np.int32)
+    success = np.zeros(steps + 1, dtype=np.float32)
+    success[-1] = float(chosen)
+    return Trajectory(
+        meta=meta,
+        frames=pictures,
+        proprio=np.zeros((steps + 1, 0), dtype=np.float32),
+        actions=actions,
+        labels=actions,
+        action_tokens=tokens.astype(np.int32),
+        token_logps=np.full(actions.shape, np.nan, dtype=np.float32),
+        keypoints={},
+        signals={"success": success},
+    )
+
+
+def _pair(pair: JoinedPair, position: int, metas: Mapping[str, EpisodeMeta]) -> PreferencePair:
+    return PreferencePair(
+        pair_id=pair.pair_id,
+        task=metas["chosen"].task,
+        initial_state=position,
+        chosen=metas["chosen"].episode_id,
+        rejected=metas["rejected"].episode_id,
+        margin=0.0,
+        mode="imported",
+        reason="Imported as a pair; no scores came with it.",
+    )
