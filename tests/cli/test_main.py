@@ -18,24 +18,34 @@ def test_help_of_every_verb_is_a_page_to_work_from(verb: str, capsys: pytest.Cap
     assert "--json" in text
 
 
-def test_export_lists_its_kinds_and_each_has_a_page(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["export", "--help"]) == 0
+@pytest.mark.parametrize(
+    ("verb", "kinds"),
+    [
+        ("export", {"rlds": "--pairs", "merged": "--policy", "adapter": "--policy"}),
+        ("import", {"grape-rlds": "--chosen"}),
+    ],
+)
+def test_verbs_of_kinds_list_them_and_each_has_a_page(
+    verb: str, kinds: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([verb, "--help"]) == 0
     listed = capsys.readouterr().out
-    for kind in ("merged", "adapter"):
+    for kind, flag in kinds.items():
         assert f"  {kind} " in listed
         with pytest.raises(SystemExit) as stop:
-            main(["export", kind, "--help"])
+            main([verb, kind, "--help"])
         text = capsys.readouterr().out
         assert stop.value.code == 0
-        assert f"grape export {kind}" in text
-        assert "--policy" in text
+        assert f"grape {verb} {kind}" in text
+        assert flag in text
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["colect"], "Did you mean 'collect'"),
-        (["import"], "not part of this release"),
+        (["import"], "needs a kind first"),
+        (["import", "grape-rlsd"], "Did you mean 'grape-rlds'"),
         (["export"], "needs a kind first"),
         (["export", "mergd"], "Did you mean 'merged'"),
         (["collect", "--out", "x", "--suite", "metawrld"], "Did you mean 'metaworld'"),

@@ -33,10 +33,6 @@ VERBS = {
     "doctor": "Check this machine and say how to mend what is missing",
 }
 
-_LATER = {
-    "import": "'grape import' (rollouts and data sets of other projects) is not part of this release yet.",
-}
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
@@ -69,8 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dispatch(name: str, arguments: list[str]) -> int:
     if name not in VERBS:
         raise SettingsError(f"Unknown verb {name!r}.", did_you_mean(name, VERBS))
-    if name in _LATER:
-        return _fail(f"{_LATER[name]}\n  -> See CHANGELOG.md for what this release can do.", 2)
     from grape.cli.verb import run_verb
 
     verb = importlib.import_module(f"grape.cli.verbs.{name}").VERB

@@ -5,6 +5,7 @@ from rich.console import Console
 from grape.checkpoints import ExportAdapterSettings, ExportMergedSettings, run_export_adapter, run_export_merged
 from grape.cli.show import Summary, show_fields
 from grape.cli.verb import Verb, VerbOfKinds
+from grape.exchange import RldsExportSettings, run_export_rlds
 
 
 def _show(summary: Summary, console: Console) -> None:
@@ -32,11 +33,31 @@ ADAPTER = Verb(
     examples=("grape export adapter --policy runs/tpo/policy --out exports/carrot-lora --base openvla/openvla-7b",),
 )
 
+
+def _show_rlds(summary: Summary, console: Console) -> None:
+    show_fields(summary, console, "kind", "pairs", "episodes", "gripper")
+    for split, facts in summary["splits"].items():
+        counted = facts.get("pairs", facts.get("episodes"))
+        console.print(f"{split}: {counted} in {len(facts['shard_lengths'])} files", markup=False, highlight=False)
+
+
+RLDS = Verb(
+    name="export rlds",
+    settings=RldsExportSettings,
+    run=run_export_rlds,
+    show=_show_rlds,
+    examples=(
+        "grape export rlds --pairs runs/pairs --out exports/pairs-rlds",
+        "grape export rlds --collection runs/demos --only-successes --out exports/demos-rlds",
+    ),
+)
+
 VERB = VerbOfKinds(
     name="export",
     summary="Write data and checkpoints for other programs.",
-    kinds={"merged": MERGED, "adapter": ADAPTER},
+    kinds={"rlds": RLDS, "merged": MERGED, "adapter": ADAPTER},
     summaries={
+        "rlds": "Preference pairs or a collection as RLDS data sets that tensorflow_datasets and public loaders read",
         "merged": "A whole checkpoint, adapter merged: OpenVLA's, SimplerEnv's and LIBERO's own scripts load it",
         "adapter": "A LoRA adapter in PEFT's layout, to be put onto its base",
     },

@@ -1,0 +1,24 @@
+"""``grape import``: a kind of foreign data, each with settings of its own."""
+
+from grape.cli.show import show_plain_values
+from grape.cli.verb import Verb, VerbOfKinds
+from grape.exchange import ImportGrapeRldsSettings, run_import_grape_rlds
+
+GRAPE_RLDS = Verb(
+    name="import grape-rlds",
+    settings=ImportGrapeRldsSettings,
+    run=run_import_grape_rlds,
+    show=show_plain_values,
+    examples=(
+        "grape import grape-rlds data/chosen/rlds_np_rollout data/rejected/rlds_np_rollout --out runs/imported",
+        "grape import grape-rlds CHOSEN REJECTED --out runs/imported --pictures-after-action",
+    ),
+    positionals=("chosen", "rejected"),
+)
+
+VERB = VerbOfKinds(
+    name="import",
+    summary="Read data of other programs into stores and pairs of GRAPE.",
+    kinds={"grape-rlds": GRAPE_RLDS},
+    summaries={"grape-rlds": "Chosen and rejected trajectories in two RLDS data sets, as the first implementation had"},
+)
