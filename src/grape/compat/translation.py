@@ -1,6 +1,6 @@
 """What each flag of the first public implementation means for ``grape train``, and what to tell its user."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -125,45 +125,43 @@ _ALWAYS = (
     "learning rates. For windows, within each pair, add: -- --window 8 --no-length-normalised",
 )
 
-_REMARKS: Mapping[str, Callable[[FinetuneFlags], str]] = {
-    "batch_size": lambda flags: (
-        f"--batch_size had no effect (it was always 1). Here: {flags.batch_size} pairs at once."
-    ),
-    "grad_accumulation_steps": lambda flags: (
+_REMARKS: Mapping[str, str] = {
+    "batch_size": "--batch_size had no effect (it was always 1). Here it counts: see --pairs-per-update.",
+    "grad_accumulation_steps": (
         "--grad_accumulation_steps cleared the gradients it should have added, so all but one step were lost. Here "
         "gradients add up: an update averages batch_size times grad_accumulation_steps pairs of each process."
     ),
-    "max_steps": lambda flags: (
+    "max_steps": (
         "--max_steps had no effect; --epoch (10) decided. Here it is the largest number of updates, within the epochs."
     ),
-    "save_steps": lambda flags: (
+    "save_steps": (
         "--save_steps had no effect (a checkpoint came every 200 steps, and nothing could resume it). Here it is the "
         "interval; running the same command again resumes."
     ),
-    "image_aug": lambda flags: (
+    "image_aug": (
         "--image_aug had no effect. It has none here either: the tokens of a trajectory are scored on the pictures "
         "that the policy saw. Augmentation belongs to 'grape sft --augment openvla'."
     ),
-    "shuffle_buffer_size": lambda flags: (
+    "shuffle_buffer_size": (
         "--shuffle_buffer_size had no effect. It has none here: the order of all pairs is drawn anew every epoch."
     ),
-    "adapter_tmp_dir": lambda flags: (
+    "adapter_tmp_dir": (
         "--adapter_tmp_dir is not needed: checkpoints stand in the run's folder, and the adapter in its policy/."
     ),
-    "run_id_note": lambda flags: "--run_id_note is OpenVLA's flag. Here it ends the run's name, as there.",
-    "save_latest_checkpoint_only": lambda flags: (
+    "run_id_note": "--run_id_note is OpenVLA's flag. Here it ends the run's name, as there.",
+    "save_latest_checkpoint_only": (
         "--save_latest_checkpoint_only is OpenVLA's flag. Here it is the number of checkpoints that stay."
     ),
-    "wandb_entity": lambda flags: (
-        "" if "wandb_project" in flags.given else "--wandb_entity has no effect without --wandb_project."
-    ),
 }
+"""What to tell about flags that the script did not use, or that mean something else here."""
 
 
 def _notes(flags: FinetuneFlags, processes: int) -> tuple[str, ...]:
-    notes = [text for name, remark in _REMARKS.items() if name in flags.given and (text := remark(flags))]
+    notes = [remark for name, remark in _REMARKS.items() if name in flags.given]
     if "wandb_project" not in flags.given:
         notes.append("Without --wandb_project nothing is sent to Weights & Biases; metrics.jsonl holds the metrics.")
+        if "wandb_entity" in flags.given:
+            notes.append("--wandb_entity has no effect without --wandb_project.")
     if processes > 1:
         notes.append(f"{processes} processes share each update's pairs; --pairs-per-update counts all of them.")
     return (*_ALWAYS, *notes)
