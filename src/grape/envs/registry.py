@@ -16,6 +16,10 @@ __all__ = ["get_suite", "select_tasks", "suite_names"]
 
 _GROUP = "grape.suites"
 _BUILTIN = {
+    **{
+        f"libero_{name}": ("grape.envs.libero.suite", f"libero_{name}")
+        for name in ("spatial", "object", "goal", "10", "90")
+    },
     "metaworld": ("grape.envs.metaworld.suite", "MetaWorldSuite"),
     "toy": ("grape.envs.toy", "ToySuite"),
 }

@@ -1,0 +1,171 @@
+"""One LIBERO task as an :class:`~grape.envs.base.Environment`, in the conventions of OpenVLA's evaluation."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from grape.core.pictures import libero_openvla_v1, rotate_180
+from grape.core.tasks import Task
+from grape.envs.base import Snapshot
+from grape.envs.libero.goals import numbered
+from grape.envs.libero.scene import Scene
+from grape.envs.libero.world import CAMERAS, RENDER_SIZE, Episode, TaskWorld, shared_world
+
+__all__ = ["LiberoEnvironment", "simulator_action"]
+
+_BLANK = np.zeros((1, 1, 3), dtype=np.uint8)
+_FINGER_TRAVEL = 0.08  # metres between the fingers when they are open
+
+Float64 = npt.NDArray[np.float64]
+
+
+def simulator_action(action: npt.NDArray[np.float32]) -> Float64:
+    """A policy's action, gripper 1 = open and 0 = closed, in the simulator's convention, gripper -1 = open.
+
+    As in OpenVLA's evaluation the gripper is binarised at one half and its sign turned; exactly one half keeps still.
+
+    Args:
+        action: float32 ``(7,)``: deltas of position and axis-angle in [-1, 1], gripper in [0, 1]; clipped.
+    """
+    wanted = np.asarray(action, dtype=np.float64)
+    return np.concatenate([np.clip(wanted[:6], -1.0, 1.0), [-np.sign(2.0 * wanted[6] - 1.0)]])
+
+
+class LiberoEnvironment:
+    """One episode at a time of one task; see :class:`~grape.envs.base.Environment`.
+
+    Proprioception is the hand's position in metres (3), its orientation as axis-angle in radians (3) and the two
+    finger joints in metres, as OpenVLA-OFT reads it.
+
+    Args:
+        task: The task.
+        pictures: Whether to draw; without, pictures are blank (1 x 1) and a step takes a tenth of the time.
+    """
+
+    def __init__(self, task: Task, pictures: bool = True) -> None:
+        self._task = task
+        self._pictures = pictures
+        self._world: TaskWorld | None = None
+        self._episode: Episode | None = None
+        self._starts: list[Float64] = []
+        self._ways: list[float] = []
+        self._openness: list[float] = []
+
+    def reset(self, initial_state: int) -> Snapshot:
+        """Start from one of LIBERO's recorded initial states, after ten waiting steps.
+
+        Raises:
+            SettingsError: There is no such initial state, or LIBERO is not installed.
+            SimulatorError: No graphics library can be used, or LIBERO cannot load the task.
+            DataError: LIBERO's files are damaged.
+        """
+        self._world = world = shared_world(self._task, self._pictures)
+        self._episode = episode = world.start(initial_state)
+        data = episode.data
+        self._starts = [part.object_point(data) for part in world.parts]
+        self._ways = [
+            float(np.linalg.norm(part.object_point(data) - part.goal_point(world.model, data))) for part in world.parts
+        ]
+        self._openness = [part.joint.openness(data) if part.joint else 0.0 for part in world.parts]
+        return self._snapshot(world, episode, bool(world.domain._check_success()))
+
+    def step(self, action: npt.NDArray[np.float32]) -> Snapshot:
+        """Apply one decision, float32 ``(7,)``; see :func:`simulator_action`.
+
+        Raises:
+            RuntimeError: ``reset`` was not called, or another task was started in this process since.
+        """
+        if self._world is None or self._episode is None:
+            raise RuntimeError("reset must be called before step")
+        self._world.swap_in(self._episode)
+        success = self._world.advance(self._episode, simulator_action(action))
+        return self._snapshot(self._world, self._episode, success)
+
+    def close(self) -> None:
+        """Let go of the episode; the task's world stays for other environments of this process."""
+        self._world = self._episode = None
+
+    def view(self, camera: str = CAMERAS[1]) -> npt.NDArray[np.uint8]:
+        """The state as another camera sees it, upright, RGB uint8 ``(256, 256, 3)``; for people.
+
+        Args:
+            camera: One of :data:`grape.envs.libero.world.CAMERAS`; the wrist's if not given.
+
+        Raises:
+            RuntimeError: ``reset`` was not called.
+        """
+        if self._world is None or self._episode is None:
+            raise RuntimeError("reset must be called before view")
+        self._world.swap_in(self._episode)
+        return rotate_180(self._world.picture(camera))
+
+    def _snapshot(self, world: TaskWorld, episode: Episode, success: bool) -> Snapshot:
+        scene = Scene(world, episode)
+        keypoints, signals = self._measure(world, episode, scene)
+        image, display = _BLANK, None
+        picture = episode.look.picture
+        if picture is not None:
+            image, display = libero_openvla_v1(picture), rotate_180(picture)
+        return Snapshot(
+            image=image,
+            proprio=episode.look.proprio.astype(np.float32),
+            keypoints={name: np.asarray(point, dtype=np.float32) for name, point in keypoints.items()},
+            signals=signals | {"success": float(success)},
+            success=success,
+            display=display,
+            privileged={"scene": scene},
+        )
+
+    def _measure(self, world: TaskWorld, episode: Episode, scene: Scene) -> tuple[dict[str, Float64], dict[str, float]]:
+        data: Any = episode.data
+        left, right = (np.array(data.geom_xpos[pad]) for pad in world.finger_pads)
+        keypoints = {"gripper": scene.gripper, "finger_left": left, "finger_right": right}
+        signals = {"gripper_opening": float(np.clip(scene.finger_width / _FINGER_TRAVEL, 0.0, 1.0))}
+        pressing = scene.pressing_pairs()
+        wanted = np.zeros(world.model.ngeom, dtype=bool)
+        for index, part in enumerate(world.parts):
+            thing, goal = part.object_point(data), part.goal_point(world.model, data)
+            keypoints[numbered("object", index)] = thing
+            keypoints[numbered("object_start", index)] = self._starts[index]
+            keypoints[numbered("goal", index)] = goal
+            keypoints[part.predicate.subject] = thing
+            if part.predicate.place:
+                keypoints[part.predicate.place] = goal
+            touches = [scene.touch(pressing, fingers, part.geoms) for fingers in world.finger_geoms]
+            distance = float(np.linalg.norm(thing - goal))
+            signals[numbered("grasped", index)] = float(all(touches))
+            signals[numbered("touching", index)] = float(any(touches))
+            signals[numbered("object_to_goal", index)] = distance
+            signals[numbered("opened", index)] = self._progress(index, part, data, distance)
+            signals[numbered("done", index)] = float(world.holds(part))
+            wanted |= part.geoms | part.place_geoms
+            if part.joint is not None and not part.moves_joint:
+                keypoints[numbered("handle", index)] = part.joint.point(data)
+                signals[numbered("door", index)] = part.joint.openness(data)
+        signals["collision"] = float(scene.touch(pressing, world.robot_geoms, ~(wanted | world.robot_geoms)))
+        return keypoints, signals
+
+    def _progress(self, index: int, part: Any, data: Any, distance: float) -> float:
+        """Part of the way that is done, from 0 at the start to 1 where the goal begins to hold."""
+        if not part.moves_joint:
+            return float(np.clip(1.0 - distance / max(self._ways[index], 1e-6), 0.0, 1.0))
+        now, begin = part.joint.openness(data), self._openness[index]
+        end = 1.0 if part.predicate.word in ("open", "turnon") else 0.0
+        return float(np.clip((now - begin) / (end - begin), 0.0, 1.0)) if end != begin else 1.0
+
+
+def camera_matrices(world: TaskWorld) -> dict[str, Any]:
+    """Pinhole camera of the policy's view before it is turned upright: ``intrinsic`` 3 x 3, ``pose`` 4 x 4.
+
+    ``pose`` maps camera to world coordinates; the camera looks along its z axis, x goes right and y down, for the
+    picture of :data:`~grape.envs.libero.world.RENDER_SIZE` pixels as rotated by half a turn.
+    """
+    model, data = world.model, world.domain.sim.data._data
+    camera = model.camera(CAMERAS[0])
+    focal = RENDER_SIZE / 2.0 / np.tan(np.radians(float(camera.fovy[0])) / 2.0)
+    pose = np.eye(4)
+    pose[:3, :3] = data.cam_xmat[camera.id].reshape(3, 3) @ np.diag([1.0, -1.0, -1.0])
+    pose[:3, 3] = data.cam_xpos[camera.id]
+    intrinsic = [[focal, 0.0, RENDER_SIZE / 2.0], [0.0, focal, RENDER_SIZE / 2.0], [0.0, 0.0, 1.0]]
+    return {"camera": CAMERAS[0], "size": RENDER_SIZE, "intrinsic": intrinsic, "pose": pose.round(9).tolist()}

@@ -1,0 +1,150 @@
+"""The hand's motion: from a wanted pose to an action, and from a plan to a sequence of wanted poses.
+
+A *plan* is a generator of :class:`Pose`: it yields where the hand should be, is asked again after the step, and looks
+at the scene as it is then. So a plan reads like what a person would say: move there, close, lift.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from grape.envs.libero.scene import Scene
+
+__all__ = ["CLOSED", "OPEN", "Hand", "Plan", "Pose", "action_towards", "downward"]
+
+Float64 = npt.NDArray[np.float64]
+
+OPEN, CLOSED = 1.0, 0.0
+"""The gripper in the policy's convention."""
+
+_POSITION_UNIT = 0.05  # metres of an action of 1
+_ROTATION_UNIT = 0.5  # radians of an action of 1
+_POSITION_GAIN = 1.8  # the arm covers a third of what an action asks for within its step
+_ROTATION_GAIN = 1.0
+
+_FIRST_CLOSING_AXIS = np.array([0.0, -1.0, 0.0])  # of the hand as every episode begins
+
+
+@dataclass(frozen=True, eq=False)
+class Pose:
+    """Where the hand should be.
+
+    Attributes:
+        position: Of the point between the finger tips, metres ``(3,)``.
+        rotation: Of the hand, ``(3, 3)``.
+        gripper: :data:`OPEN` or :data:`CLOSED`.
+        speed: Largest share of the full action that may be used, in (0, 1].
+    """
+
+    position: Float64
+    rotation: Float64
+    gripper: float
+    speed: float = 1.0
+
+
+Plan = Iterator[Pose]
+
+
+def downward(closing: Float64) -> Float64:
+    """Orientation of a hand that points down and whose fingers move along a horizontal direction, ``(3, 3)``.
+
+    Of the two hands that do, the one less turned from how every episode begins.
+
+    Args:
+        closing: Direction in which the fingers move, ``(2,)`` or ``(3,)``.
+    """
+    y = np.array([closing[0], closing[1], 0.0])
+    y /= np.linalg.norm(y)
+    if y @ _FIRST_CLOSING_AXIS < -1e-9:
+        y = -y
+    z = np.array([0.0, 0.0, -1.0])
+    return np.stack([np.cross(y, z), y, z], axis=1)
+
+
+def action_towards(pose: Pose, position: Float64, rotation: Float64) -> Float64:
+    """The action that moves the hand towards a pose, ``(7,)``; may exceed [-1, 1] where ``speed`` is 1.
+
+    Args:
+        pose: The wanted pose.
+        position: Where the hand is, metres ``(3,)``.
+        rotation: How it is turned, ``(3, 3)``.
+    """
+    shift = _POSITION_GAIN * (pose.position - position) / _POSITION_UNIT
+    shift /= max(1.0, float(np.abs(shift).max()) / pose.speed)
+    turn = _ROTATION_GAIN * _rotation_vector(pose.rotation @ rotation.T) / _ROTATION_UNIT
+    turn /= max(1.0, float(np.abs(turn).max()))
+    return np.concatenate([shift, turn, [pose.gripper]])
+
+
+def _rotation_vector(rotation: Float64) -> Float64:
+    """Axis times angle of a rotation matrix, radians ``(3,)``."""
+    axis = np.array([rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]])
+    sine, cosine = np.linalg.norm(axis) / 2.0, (np.trace(rotation) - 1.0) / 2.0
+    if sine < 1e-9:
+        return np.zeros(3)
+    return np.asarray(axis / (2.0 * sine) * np.arctan2(sine, cosine))
+
+
+class Hand:
+    """A hand that believes to be where it is, less where its operator aims beside.
+
+    Args:
+        scene: The episode.
+        aim_offset: Where the operator aims relative to the true target, metres ``(3,)``.
+    """
+
+    def __init__(self, scene: Scene, aim_offset: Float64) -> None:
+        self.scene = scene
+        self.aim_offset = aim_offset
+        self.rotation = downward(_FIRST_CLOSING_AXIS)
+
+    @property
+    def position(self) -> Float64:
+        """Where it believes to be, metres ``(3,)``."""
+        return self.scene.gripper - self.aim_offset
+
+    def move(
+        self,
+        target: Callable[[], Float64],
+        gripper: float,
+        *,
+        rotation: Float64 | None = None,
+        within: float = 0.01,
+        turned_within: float = 0.1,
+        most: int = 60,
+        speed: float = 1.0,
+        until: Callable[[], bool] | None = None,
+    ) -> Plan:
+        """Go to a place that may move.
+
+        Args:
+            target: The place, metres ``(3,)``, asked for anew each step.
+            gripper: :data:`OPEN` or :data:`CLOSED`.
+            rotation: New orientation; None keeps the last one.
+            within: Distance that counts as there, metres.
+            turned_within: Angle that counts as turned, radians.
+            most: Steps after which it is given up.
+            speed: Share of the full speed.
+            until: Ends the motion early.
+        """
+        if rotation is not None:
+            self.rotation = rotation
+        for _ in range(most):
+            place = target()
+            off = np.linalg.norm(_rotation_vector(self.rotation @ self.scene.hand.T))
+            if (np.linalg.norm(place - self.position) <= within and off <= turned_within) or (until and until()):
+                return
+            yield Pose(place, self.rotation, gripper, speed)
+
+    def hold(self, gripper: float, steps: int) -> Plan:
+        """Stay where it is while the fingers move."""
+        place = self.position
+        for _ in range(steps):
+            yield Pose(place, self.rotation, gripper)
+
+    def straight_up(self, by: float, gripper: float, *, most: int = 30, speed: float = 1.0) -> Plan:
+        """Rise by a distance in metres."""
+        place = self.position + np.array([0.0, 0.0, by])
+        yield from self.move(lambda: place, gripper, most=most, speed=speed)

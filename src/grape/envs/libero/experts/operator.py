@@ -1,0 +1,45 @@
+"""A plan carried out in an operator's style; see :class:`~grape.envs.base.Expert`."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from grape.envs.base import Snapshot
+from grape.envs.libero.experts.motion import OPEN, Hand, Plan, Pose, action_towards
+from grape.envs.libero.scene import Scene
+from grape.envs.operators import Operator
+
+__all__ = ["SLOPPY_SHARE", "ScriptedExpert"]
+
+SLOPPY_SHARE = 0.5
+"""LIBERO's things stand closer than Meta-World's: its sloppy operator aims beside by this share of the usual."""
+
+Script = Callable[[Hand], Plan]
+
+
+class ScriptedExpert:
+    """One operator of one episode.
+
+    Args:
+        script: Makes the plan for an episode.
+        style: One of :data:`grape.envs.operators.OPERATORS`.
+        seed: Seed of the operator.
+    """
+
+    def __init__(self, script: Script, style: str, seed: int) -> None:
+        self._script = script
+        self._operator = Operator(style, seed)
+        self._hand: Hand | None = None
+        self._plan: Plan = iter(())
+
+    def act(self, snapshot: Snapshot) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Executed action and label, float32 ``(7,)`` each."""
+        scene: Scene = snapshot.privileged["scene"]
+        if self._hand is None:
+            self._hand = Hand(scene, SLOPPY_SHARE * self._operator.aim_offset)
+            self._plan = self._script(self._hand)
+        self._hand.scene = scene
+        rest = Pose(self._hand.position, self._hand.rotation, OPEN)
+        pose = next(self._plan, rest)
+        return self._operator.perform(action_towards(pose, self._hand.position, scene.hand))

@@ -1,0 +1,135 @@
+"""What can be known of an episode beyond pictures: poses, shapes and contacts. For keypoints and for experts."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from grape.envs.libero.goals import Part
+from grape.envs.libero.world import Episode, TaskWorld
+
+__all__ = ["Scene"]
+
+Float64 = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+_COLLISION_GROUP = 0
+_BOX, _MESH, _SPHERE, _CAPSULE, _CYLINDER = 6, 7, 2, 3, 5  # mjtGeom
+
+
+class Scene:
+    """An episode's state; reads the live simulator, so it shows the present and not the moment it was made.
+
+    Args:
+        world: The task's world.
+        episode: The episode.
+    """
+
+    def __init__(self, world: TaskWorld, episode: Episode) -> None:
+        self._world = world
+        self._data: Any = episode.data
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Parts of the task's goal."""
+        return self._world.parts
+
+    @property
+    def gripper(self) -> Float64:
+        """The point between the finger tips, metres ``(3,)``."""
+        return np.array(self._data.site_xpos[self._world.grip_site])
+
+    @property
+    def hand(self) -> Float64:
+        """Orientation of the hand's body, ``(3, 3)``; fingers move along its y axis and point along its z axis."""
+        return np.array(self._data.xmat[self._world.hand_body]).reshape(3, 3)
+
+    @property
+    def finger_width(self) -> float:
+        """Distance of the fingers, metres: 0 closed to 0.08 open."""
+        first, second = (self._data.qpos[joint] for joint in self._world.finger_joints)
+        return float(first - second)
+
+    def holds(self, part: Part) -> bool:
+        """Whether a part of the goal is done."""
+        return self._world.holds(part)
+
+    def body(self, name: str) -> tuple[Float64, Float64]:
+        """Position ``(3,)`` and orientation ``(3, 3)`` of an object or fixture by LIBERO's name."""
+        index = self._world.domain.obj_body_id[name]
+        return np.array(self._data.xpos[index]), np.array(self._data.xmat[index]).reshape(3, 3)
+
+    def site(self, name: str) -> tuple[Float64, Float64, Float64]:
+        """Position ``(3,)``, orientation ``(3, 3)`` and half sizes ``(3,)`` of a region by LIBERO's name."""
+        index = self._world.model.site(name).id
+        size = np.array(self._world.model.site_size[index])
+        return np.array(self._data.site_xpos[index]), np.array(self._data.site_xmat[index]).reshape(3, 3), size
+
+    def joint_point(self, part: Part) -> Float64:
+        """Handle of the part's joint, metres ``(3,)``."""
+        assert part.joint is not None
+        return part.joint.point(self._data)
+
+    def joint_axis(self, part: Part) -> tuple[Float64, Float64]:
+        """A point on the axis of the part's joint and its direction, ``(3,)`` each."""
+        assert part.joint is not None
+        return np.array(self._data.xanchor[part.joint.index]), np.array(self._data.xaxis[part.joint.index])
+
+    def joint_position(self, part: Part) -> float:
+        """Position of the part's joint in radians or metres."""
+        assert part.joint is not None
+        return part.joint.position(self._data)
+
+    def object_point(self, part: Part) -> Float64:
+        """The point of a part that has to get to its goal, metres ``(3,)``."""
+        return part.object_point(self._data)
+
+    def goal_point(self, part: Part) -> Float64:
+        """Where it has to be, metres ``(3,)``."""
+        return part.goal_point(self._world.model, self._data)
+
+    def outline_of_others(self, geoms: Mask) -> Float64:
+        """Corners of everything but some geoms and the robot, metres ``(n, 3)``."""
+        others: Mask = ~(geoms | self._world.robot_geoms | self._world.room_geoms)
+        return self.outline(others)
+
+    def outline(self, geoms: Mask) -> Float64:
+        """Corners of what can be touched of some geoms, metres ``(n, 3)``, where they are now."""
+        model = self._world.model
+        corners = []
+        for index in np.flatnonzero(geoms & (model.geom_group == _COLLISION_GROUP)):
+            local = _corners(model, int(index))
+            rotation = self._data.geom_xmat[index].reshape(3, 3)
+            corners.append(local @ rotation.T + self._data.geom_xpos[index])
+        return np.concatenate(corners) if corners else np.zeros((0, 3))
+
+    def pressing_pairs(self) -> npt.NDArray[np.int32]:
+        """Pairs of geoms that press on each other: contacts with a positive normal force, ``(n, 2)``."""
+        contacts, forces = self._data.contact, self._data.efc_force
+        addresses = np.asarray(contacts.efc_address)
+        pressing = addresses >= 0
+        pressing[pressing] = forces[addresses[pressing]] > 0
+        return np.asarray(contacts.geom)[pressing]
+
+    @staticmethod
+    def touch(pairs: npt.NDArray[np.int32], one: Mask, other: Mask) -> bool:
+        """Whether a pair of geoms joins two sets of geoms."""
+        first, second = pairs[:, 0], pairs[:, 1]
+        return bool(((one[first] & other[second]) | (one[second] & other[first])).any())
+
+
+def _corners(model: Any, geom: int) -> Float64:
+    """Corners of a geom in its own frame, metres ``(n, 3)``; round shapes by points on their outline."""
+    kind, size = int(model.geom_type[geom]), model.geom_size[geom]
+    if kind == _MESH:
+        mesh = int(model.geom_dataid[geom])
+        start, count = int(model.mesh_vertadr[mesh]), int(model.mesh_vertnum[mesh])
+        return np.array(model.mesh_vert[start : start + count], dtype=np.float64)
+    signs = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, -1).T
+    if kind == _BOX:
+        return np.asarray(signs * size)
+    angles = np.linspace(0.0, 2.0 * np.pi, 16, endpoint=False)
+    ring = size[0] * np.stack([np.cos(angles), np.sin(angles), np.zeros_like(angles)], axis=1)
+    half = size[0] if kind == _SPHERE else size[1]
+    end = np.array([0.0, 0.0, half])
+    return np.concatenate([ring + end, ring - end])

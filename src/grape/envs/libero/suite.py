@@ -1,0 +1,133 @@
+"""The suites ``libero_spatial``, ``libero_object``, ``libero_goal``, ``libero_10`` and ``libero_90``.
+
+Importing this imports no simulator.
+"""
+
+from collections.abc import Mapping
+from importlib import metadata
+
+from grape.core.errors import SettingsError
+from grape.core.tasks import ActionSpace, Task
+from grape.envs.base import Environment, Expert
+from grape.envs.libero.environment import LiberoEnvironment
+from grape.envs.libero.installation import installed_distribution, mujoco_caution
+from grape.envs.libero.tasks import suite_tasks
+from grape.envs.operators import OPERATORS
+
+__all__ = [
+    "N_INITIAL_STATES",
+    "LiberoSuite",
+    "libero_10",
+    "libero_90",
+    "libero_goal",
+    "libero_object",
+    "libero_spatial",
+]
+
+N_INITIAL_STATES = 50
+"""LIBERO's recorded initial states a task."""
+
+_ACTION_SPACE = ActionSpace(
+    names=("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"),
+    low=(-1.0,) * 6 + (0.0,),
+    high=(1.0,) * 7,
+    gripper="1 opens, 0 closes",
+    rotation="axis-angle",
+    control_hz=20.0,
+    notes=("translation in units of 5 cm", "rotation in units of 0.5 rad", "the gripper is binarised at 0.5"),
+)
+
+
+class LiberoSuite:
+    """One suite of LIBERO; see :class:`~grape.envs.base.Suite`.
+
+    Args:
+        name: One of :data:`grape.envs.libero.tasks.SUITES`.
+        pictures: Whether environments draw; see :class:`~grape.envs.libero.environment.LiberoEnvironment`.
+    """
+
+    def __init__(self, name: str, pictures: bool = True) -> None:
+        self._name = name
+        self._pictures = pictures
+
+    @property
+    def name(self) -> str:
+        """Registered name."""
+        return self._name
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """All tasks by index."""
+        return suite_tasks(self._name)
+
+    @property
+    def action_space(self) -> ActionSpace:
+        """OpenVLA's convention: the gripper's 1 opens."""
+        return _ACTION_SPACE
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """Styles of expert."""
+        return OPERATORS
+
+    def n_initial_states(self, task: Task) -> int:
+        """How many different initial states the task has."""
+        return N_INITIAL_STATES
+
+    def versions(self) -> Mapping[str, str]:
+        """Versions of LIBERO's distribution, robosuite and mujoco.
+
+        Raises:
+            SettingsError: They are not installed.
+        """
+        distribution, version = installed_distribution()
+        try:
+            return {distribution: version} | {name: metadata.version(name) for name in ("robosuite", "mujoco")}
+        except metadata.PackageNotFoundError as error:
+            raise SettingsError(
+                f"The LIBERO suites need package {error.name!r}.", "pip install 'grape-vla[libero]'"
+            ) from error
+
+    def cautions(self) -> tuple[str, ...]:
+        """What makes results differ from published ones, in sentences."""
+        caution = mujoco_caution(self.versions()["mujoco"])
+        return (caution,) if caution else ()
+
+    def make_environment(self, task: Task) -> Environment:
+        """New environment; the first reset of a task in a process takes 5 to 15 s."""
+        return LiberoEnvironment(task, self._pictures)
+
+    def make_expert(self, task: Task, operator: str, seed: int) -> Expert:
+        """Scripted expert for one episode.
+
+        Raises:
+            SettingsError: The operator is unknown, or there is no script for the task.
+        """
+        from grape.envs.libero.experts import make_expert
+
+        return make_expert(task, operator, seed)
+
+
+def libero_spatial() -> LiberoSuite:
+    """Ten tasks that differ in where the bowl stands."""
+    return LiberoSuite("libero_spatial")
+
+
+def libero_object() -> LiberoSuite:
+    """Ten tasks that differ in which thing goes into the basket."""
+    return LiberoSuite("libero_object")
+
+
+def libero_goal() -> LiberoSuite:
+    """Ten tasks that differ in what is to be done in one kitchen."""
+    return LiberoSuite("libero_goal")
+
+
+def libero_10() -> LiberoSuite:
+    """Ten long tasks in different scenes, published as LIBERO-Long."""
+    return LiberoSuite("libero_10")
+
+
+def libero_90() -> LiberoSuite:
+    """Ninety tasks in different scenes."""
+    return LiberoSuite("libero_90")

