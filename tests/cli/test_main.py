@@ -22,7 +22,7 @@ def test_help_of_every_verb_is_a_page_to_work_from(verb: str, capsys: pytest.Cap
     ("verb", "kinds"),
     [
         ("export", {"rlds": "--pairs", "merged": "--policy", "adapter": "--policy"}),
-        ("import", {"grape-rlds": "--chosen"}),
+        ("import", {"grape-rlds": "--chosen", "grape-npy": "--flavour"}),
     ],
 )
 def test_verbs_of_kinds_list_them_and_each_has_a_page(

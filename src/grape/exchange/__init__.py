@@ -1,6 +1,14 @@
 """Data in and out: recorded episodes and pairs in the formats of others."""
 
+from grape.exchange.npy_import import ImportGrapeNpySettings, run_import_grape_npy
 from grape.exchange.rlds_export import RldsExportSettings, run_export_rlds
 from grape.exchange.rlds_import import ImportGrapeRldsSettings, run_import_grape_rlds
 
-__all__ = ["ImportGrapeRldsSettings", "RldsExportSettings", "run_export_rlds", "run_import_grape_rlds"]
+__all__ = [
+    "ImportGrapeNpySettings",
+    "ImportGrapeRldsSettings",
+    "RldsExportSettings",
+    "run_export_rlds",
+    "run_import_grape_npy",
+    "run_import_grape_rlds",
+]

@@ -1,20 +1,16 @@
 """``grape import grape-rlds``: the two RLDS folders of the first implementation become a store and pairs of our own."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
-from grape.core.errors import DataError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import file_hash, write_jsonl
 from grape.core.preferences import PreferencePair
 from grape.core.runs import open_run
 from grape.core.trajectories import EpisodeMeta, Trajectory
+from grape.exchange.foreign import ACTION_SPACE, ActionReader, foreign_trajectory, task_name
 from grape.preferences.records import PAIRS_FILE, pair_to_row
 from grape.store import EpisodeStore
 from grape.store.rlds import RldsDataset, open_rlds
@@ -22,25 +18,9 @@ from grape.store.rlds.joining import JoinedPair, join_pairs
 from grape.store.rlds.pairs import SIDES
 from grape.store.rlds.standardise import RULES, StandardEpisode
 
-__all__ = ["ActionReader", "ImportGrapeRldsSettings", "run_import_grape_rlds"]
+__all__ = ["ImportGrapeRldsSettings", "run_import_grape_rlds"]
 
 SUITE = "rlds"
-_GRIPPER = "1 opens, 0 closes"
-_NAMES = ["dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"]
-
-
-class ActionReader(Protocol):
-    """A policy that says which tokens it would have used for actions that it did not sample."""
-
-    @property
-    def preprocessing_hash(self) -> str:
-        """Hash of prompt, picture road, tokenizer and normalisation."""
-
-    def prompt(self, instruction: str) -> str:
-        """The text it reads for an instruction."""
-
-    def action_tokens(self, actions: npt.NDArray[np.float32], /) -> npt.NDArray[np.int32]:
-        """Tokens of un-normalised actions, int32 ``(N, D)``."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +76,7 @@ def run_import_grape_rlds(
     if run.done is not None:
         return run.done
     joined = join_pairs(chosen, rejected, RULES[settings.rule], split=settings.split, warn=reporter.warn)
-    space = {"names": _NAMES, "gripper": _GRIPPER}
-    contract = {"action_space": space, "rule": settings.rule, "pictures_after_action": settings.pictures_after_action}
-    store = EpisodeStore.create(settings.out / "store", SUITE, contract)
+    store = EpisodeStore.create(settings.out / "store", SUITE, {"action_space": ACTION_SPACE, "rule": settings.rule})
     pairs, steps = [], dict.fromkeys(SIDES, 0)
     with reporter.progress("Importing pairs", len(joined)) as progress:
         for position, pair in enumerate(joined):
@@ -132,44 +110,27 @@ def _trajectory(
     pair: JoinedPair, side: str, position: int, settings: ImportGrapeRldsSettings, reader: ActionReader | None
 ) -> Trajectory:
     episode: StandardEpisode = getattr(pair, side)
-    pictures, actions = episode.pictures.decode(), episode.actions
-    if settings.pictures_after_action:
-        actions = actions[1:]
-    else:
-        pictures = np.concatenate([pictures, pictures[-1:]])  # what followed the last action was not recorded
-    steps = len(actions)
-    if not steps:
-        raise DataError(f"{episode.where}: no step is left after rule '{settings.rule}'.", "Leave this pair out.")
     chosen = side == SIDES[0]
     meta = EpisodeMeta(
         episode_id=f"pair-{position:05d}-{side}",
         suite=SUITE,
-        task=re.sub(r"[^a-z0-9]+", "-", episode.instruction.lower()).strip("-") or "unnamed",
+        task=task_name(episode.instruction),
         task_index=0,
         instruction=episode.instruction,
         initial_state=position,
         sample=int(not chosen),
         seed=0,
         success=chosen,
-        steps=steps,
-        actor="policy" if reader else "expert",
-        preprocessing_hash=reader.preprocessing_hash if reader else "",
-        prompt=reader.prompt(episode.instruction) if reader else "",
+        steps=0,
+        actor="",
         extra={"imported_from": episode.where, "file_path": episode.file_path, "success_is_a_guess": True},
     )
-    tokens = reader.action_tokens(actions) if reader else np.full(actions.shape, -1, dtype=np.int32)
-    success = np.zeros(steps + 1, dtype=np.float32)
-    success[-1] = float(chosen)
-    return Trajectory(
-        meta=meta,
-        frames=pictures,
-        proprio=np.zeros((steps + 1, 0), dtype=np.float32),
-        actions=actions,
-        labels=actions,
-        action_tokens=tokens.astype(np.int32),
-        token_logps=np.full(actions.shape, np.nan, dtype=np.float32),
-        keypoints={},
-        signals={"success": success},
+    return foreign_trajectory(
+        meta,
+        episode.pictures.decode(),
+        episode.actions,
+        pictures_after_action=settings.pictures_after_action,
+        reader=reader,
     )
 
 

@@ -2,7 +2,12 @@
 
 from grape.cli.show import show_plain_values
 from grape.cli.verb import Verb, VerbOfKinds
-from grape.exchange import ImportGrapeRldsSettings, run_import_grape_rlds
+from grape.exchange import (
+    ImportGrapeNpySettings,
+    ImportGrapeRldsSettings,
+    run_import_grape_npy,
+    run_import_grape_rlds,
+)
 
 GRAPE_RLDS = Verb(
     name="import grape-rlds",
@@ -16,9 +21,24 @@ GRAPE_RLDS = Verb(
     positionals=("chosen", "rejected"),
 )
 
+GRAPE_NPY = Verb(
+    name="import grape-npy",
+    settings=ImportGrapeNpySettings,
+    run=run_import_grape_npy,
+    show=show_plain_values,
+    examples=(
+        "grape import grape-npy rollouts --out runs/imported",
+        "grape import grape-npy rollouts --out runs/imported --gripper '1 opens, 0 closes'",
+    ),
+    positionals=("folder",),
+)
+
 VERB = VerbOfKinds(
     name="import",
     summary="Read data of other programs into stores and pairs of GRAPE.",
-    kinds={"grape-rlds": GRAPE_RLDS},
-    summaries={"grape-rlds": "Chosen and rejected trajectories in two RLDS data sets, as the first implementation had"},
+    kinds={"grape-rlds": GRAPE_RLDS, "grape-npy": GRAPE_NPY},
+    summaries={
+        "grape-rlds": "Chosen and rejected trajectories in two RLDS data sets, as the first implementation had",
+        "grape-npy": "Rollout files (.npy) of the first implementation, from SimplerEnv or LIBERO",
+    },
 )

@@ -1,0 +1,90 @@
+"""What all imports share: foreign steps as a trajectory of ours, and tokens from a policy that did not sample them."""
+
+import dataclasses
+import re
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from grape.core.errors import DataError
+from grape.core.trajectories import EpisodeMeta, Trajectory
+
+__all__ = ["ACTION_SPACE", "ActionReader", "foreign_trajectory", "task_name"]
+
+ACTION_SPACE = {
+    "names": ["dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"],
+    "gripper": "1 opens, 0 closes",
+}
+"""Contract of imported actions: the published loaders' convention, in which the policies of this family speak."""
+
+
+class ActionReader(Protocol):
+    """A policy that says which tokens it would have used for actions that it did not sample."""
+
+    @property
+    def preprocessing_hash(self) -> str:
+        """Hash of prompt, picture road, tokenizer and normalisation."""
+
+    def prompt(self, instruction: str) -> str:
+        """The text it reads for an instruction."""
+
+    def action_tokens(self, actions: npt.NDArray[np.float32], /) -> npt.NDArray[np.int32]:
+        """Tokens of un-normalised actions, int32 ``(N, D)``."""
+
+
+def foreign_trajectory(
+    meta: EpisodeMeta,
+    pictures: npt.NDArray[np.uint8],
+    actions: npt.NDArray[np.float32],
+    *,
+    pictures_after_action: bool,
+    reader: ActionReader | None,
+) -> Trajectory:
+    """A trajectory of pictures and actions alone: no robot state, no keypoints, nothing sampled.
+
+    Args:
+        meta: Facts; ``steps``, ``actor``, ``prompt`` and ``preprocessing_hash`` are set here.
+        pictures: uint8 ``(T, H, W, 3)``.
+        actions: float32 ``(T, 7)``, gripper 1 = open, 0 = closed.
+        pictures_after_action: Whether picture ``t`` follows action ``t``. Then each action gets the picture of the step
+            before and the first action, which has none, is dropped. Otherwise the last picture stands twice, since
+            what followed the last action was not recorded.
+        reader: Whose tokens are kept; None keeps none.
+
+    Raises:
+        DataError: No step is left.
+    """
+    if pictures_after_action:
+        actions = actions[1:]
+    else:
+        pictures = np.concatenate([pictures, pictures[-1:]])
+    steps = len(actions)
+    if not steps:
+        raise DataError(f"Episode {meta.episode_id} has no step left.", "Leave it out.")
+    facts: dict[str, Any] = {"steps": steps, "actor": "expert"}
+    if reader is not None:
+        facts |= {
+            "actor": "policy",
+            "preprocessing_hash": reader.preprocessing_hash,
+            "prompt": reader.prompt(meta.instruction),
+        }
+    tokens = np.full(actions.shape, -1, dtype=np.int32) if reader is None else reader.action_tokens(actions)
+    success = np.zeros(steps + 1, dtype=np.float32)
+    success[-1] = float(meta.success)
+    return Trajectory(
+        meta=dataclasses.replace(meta, **facts),
+        frames=np.ascontiguousarray(pictures),
+        proprio=np.zeros((steps + 1, 0), dtype=np.float32),
+        actions=actions,
+        labels=actions,
+        action_tokens=tokens.astype(np.int32),
+        token_logps=np.full(actions.shape, np.nan, dtype=np.float32),
+        keypoints={},
+        signals={"success": success},
+    )
+
+
+def task_name(instruction: str) -> str:
+    """Name of a task made from its instruction, usable as part of a file name."""
+    return re.sub(r"[^a-z0-9]+", "-", instruction.lower()).strip("-")[:120] or "unnamed"

@@ -1,0 +1,188 @@
+"""``grape import grape-npy``: the first implementation's rollout files become an episode store."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from grape.core.errors import DataError
+from grape.core.events import SILENT, Reporter
+from grape.core.files import content_hash, file_hash, write_jsonl
+from grape.core.runs import open_run
+from grape.core.trajectories import EpisodeMeta
+from grape.exchange.foreign import ACTION_SPACE, ActionReader, foreign_trajectory, task_name
+from grape.store import EpisodeStore
+from grape.store.grape_npy import Flavour, Rollout, read_rollout
+from grape.store.rlds.standardise import gripper_to_loader
+
+__all__ = ["ImportGrapeNpySettings", "run_import_grape_npy"]
+
+SUITE = "grape-npy"
+
+
+@dataclass(frozen=True)
+class ImportGrapeNpySettings:
+    """Read rollouts (.npy) of the first implementation into an episode store, mended by declared rules.
+
+    The files are pickles; they are read by an interpreter that knows plain data only and calls nothing. A file that
+    wants anything else is left out and named. What was done to each file stands in OUT/files.jsonl.
+
+    SimplerEnv's collector stored the picture taken after each action: every action gets the picture of the step
+    before, and the first action, which has none, is dropped. LIBERO's collector stored the environment's gripper (+1
+    closes): it becomes 1 = open, 0 = closed, which training assumes. The cost in a file's name was cut to an integer
+    and is kept as a hint only.
+
+    Attributes:
+        folder: Folder with the files, at any depth.
+        out: Folder to write: store (the episodes) and files.jsonl.
+        flavour: Which collector wrote the files; auto recognises each by name and pictures.
+        pictures_after_action: Whether pictures were taken after the action of their step; auto takes the collector's
+            habit.
+        gripper: Meaning of the gripper's number in the files; auto takes the collector's habit.
+    """
+
+    folder: Path = field(metadata={"identity": False})
+    out: Path = field(metadata={"identity": False})
+    flavour: Literal["auto", "simplerenv", "libero"] = "auto"
+    pictures_after_action: Literal["auto", "yes", "no"] = "auto"
+    gripper: Literal["auto", "+1 closes", "1 opens, 0 closes"] = "auto"
+
+
+def run_import_grape_npy(
+    settings: ImportGrapeNpySettings, reporter: Reporter = SILENT, reader: ActionReader | None = None
+) -> Mapping[str, Any]:
+    """Import rollouts.
+
+    Args:
+        settings: What to import.
+        reporter: Progress; a warning for every file that is left out.
+        reader: A policy whose tokens for the recorded actions are kept; without one there are none.
+
+    Returns:
+        Summary: numbers of ``files``, ``episodes``, ``left_out``, ``successes``, ``flavours``, ``store``.
+
+    Raises:
+        DataError: The folder holds no file that can be read.
+        CompatibilityError: ``out`` belongs to another run.
+    """
+    paths = sorted(settings.folder.rglob("*.npy"))
+    if not paths:
+        raise DataError(f"{settings.folder} holds no .npy file.", "Give the folder that the collector wrote.")
+    inputs = {
+        "files": content_hash({str(path.relative_to(settings.folder)): file_hash(path) for path in paths}),
+        "reader": reader.preprocessing_hash if reader else "",
+    }
+    run = open_run(settings.out, "import", settings, inputs)
+    if run.done is not None:
+        return run.done
+    store = EpisodeStore.create(settings.out / "store", SUITE, {"action_space": ACTION_SPACE})
+    rows: list[dict[str, Any]] = []
+    taken: set[str] = set()
+    with reporter.progress("Importing rollouts", len(paths)) as progress:
+        for path in paths:
+            name = str(path.relative_to(settings.folder))
+            try:
+                rows.append({"file": name} | _import(path, name, settings, store, reader, taken))
+            except DataError as error:
+                rows.append({"file": name, "left_out": error.message})
+                reporter.warn(f"Left out: {error.message}")
+            progress.advance()
+    write_jsonl(settings.out / "files.jsonl", rows)
+    done = [row for row in rows if "episode_id" in row]
+    if not done:
+        raise DataError(
+            f"None of the {len(rows)} files in {settings.folder} could be read.",
+            f"{settings.out / 'files.jsonl'} says why, file by file.",
+        )
+    summary = {
+        "files": len(rows),
+        "episodes": len(done),
+        "left_out": len(rows) - len(done),
+        "successes": sum(row["success"] for row in done),
+        "flavours": dict(Counter(row["flavour"] for row in done)),
+        "store": "store",
+    }
+    run.finish(summary)
+    return summary
+
+
+def _import(
+    path: Path,
+    name: str,
+    settings: ImportGrapeNpySettings,
+    store: EpisodeStore,
+    reader: ActionReader | None,
+    taken: set[str],
+) -> dict[str, Any]:
+    """Write one episode; what was done."""
+    rollout = read_rollout(path, "" if settings.flavour == "auto" else settings.flavour)
+    rules = _rules(settings, rollout.flavour)
+    task = task_name(rollout.prompt)
+    outcome = {True: "success", False: "failure", None: "unknown"}[rollout.success]
+    episode_id = f"{task}-{rollout.episode:04d}-{outcome}-{rollout.number:02d}"
+    if episode_id in taken:
+        raise DataError(f"{path}: another file holds episode {episode_id} already.", "Import the folders separately.")
+    meta = EpisodeMeta(
+        episode_id=episode_id,
+        suite=SUITE,
+        task=task,
+        task_index=0,
+        instruction=rollout.prompt,
+        initial_state=rollout.episode,
+        sample=rollout.number,
+        seed=0,
+        success=bool(rollout.success),
+        steps=0,
+        actor="",
+        extra={"imported_from": name, "cost_hint": rollout.cost_hint, "success_is_a_guess": rollout.success is None},
+    )
+    trajectory = foreign_trajectory(
+        meta,
+        rollout.pictures,
+        gripper_to_loader(rollout.actions, rules.gripper),
+        pictures_after_action=rules.pictures_after_action,
+        reader=reader,
+    )
+    store.write(trajectory)
+    taken.add(episode_id)
+    return {
+        "episode_id": episode_id,
+        "flavour": rules.name,
+        "recorded_steps": rollout.steps,
+        "steps": trajectory.steps,
+        "success": bool(rollout.success),
+        "cost_hint": rollout.cost_hint,
+        "done": _deeds(rules, rollout),
+    }
+
+
+def _rules(settings: ImportGrapeNpySettings, flavour: Flavour) -> Flavour:
+    """What the file's collector did, or what the user says instead."""
+    if settings.pictures_after_action != "auto":
+        flavour = dataclasses.replace(flavour, pictures_after_action=settings.pictures_after_action == "yes")
+    if settings.gripper != "auto":
+        flavour = dataclasses.replace(flavour, gripper=settings.gripper)
+    return flavour
+
+
+def _deeds(rules: Flavour, rollout: Rollout) -> list[str]:
+    """Sentences on what was changed and what looks odd."""
+    deeds = []
+    if rules.pictures_after_action:
+        deeds.append("Pictures moved by one step, so that each was taken before its action; first action dropped.")
+    else:
+        deeds.append("Last picture repeated: what followed the last action was not recorded.")
+    gripper = rollout.actions[:, -1]
+    if rules.gripper == "+1 closes":
+        deeds.append("Gripper turned from +1 closes to 1 = open, 0 = closed.")
+        if np.isin(gripper, (0, 1)).all() and (gripper == 0).any():
+            deeds.append("Odd: the gripper is only 0 and 1, where -1 and +1 were due. Check, and pass --gripper.")
+    elif (gripper < 0).any():
+        deeds.append("Odd: the gripper is negative, where 0 and 1 were due; it was cut. Check, and pass --gripper.")
+    if rollout.cost_hint is not None:
+        deeds.append("Cost of the file's name kept as a hint: it was cut to an integer.")
+    return deeds

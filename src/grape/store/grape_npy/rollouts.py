@@ -1,0 +1,193 @@
+"""Rollouts of the first GRAPE implementation: one ``.npy`` file an episode, an array of dictionaries.
+
+Each element holds ``images`` (a Pillow image or an array), ``prompt`` and ``action`` (7 numbers). Two collectors wrote
+them, and their files mean different things:
+
+==============  ==================================================  ==============================================
+                SimplerEnv                                          LIBERO
+==============  ==================================================  ==============================================
+file name       ``success_episode_3_success_num_1_cost_5.npy``      ``success_episode_0.npy``
+picture         Pillow image, taken AFTER the action                array, taken before the action
+gripper         1 = open, 0 = closed                                the environment's: +1 closes, -1 opens
+cost            in the name, cut to an integer: a hint only         none
+==============  ==================================================  ==============================================
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.lib.format as npy_format
+import numpy.typing as npt
+
+from grape.core.errors import DataError
+from grape.store.grape_npy.plain_pickle import Slot, read_plain_pickle
+
+__all__ = ["FLAVOURS", "Flavour", "Rollout", "read_rollout"]
+
+_NAME = re.compile(
+    r"(?P<outcome>success|failure)_episode_(?P<episode>\d+)"
+    r"(?:_(?:success|fail)_num_(?P<number>\d+)_cost_(?P<cost>-?\d+))?"
+)
+_DIM = 7
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """What the files of one collector mean.
+
+    Attributes:
+        name: ``simplerenv`` or ``libero``.
+        pictures_after_action: Whether a step's picture was taken after its action.
+        gripper: Meaning of the gripper's number.
+    """
+
+    name: str
+    pictures_after_action: bool
+    gripper: str
+
+
+FLAVOURS: Mapping[str, Flavour] = {
+    "simplerenv": Flavour("simplerenv", True, "1 opens, 0 closes"),
+    "libero": Flavour("libero", False, "+1 closes"),
+}
+"""Known collectors."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rollout:
+    """One file as it is, nothing mended.
+
+    Attributes:
+        path: The file.
+        flavour: Which collector wrote it.
+        prompt: The task in words.
+        pictures: uint8 ``(T, H, W, 3)``.
+        actions: float32 ``(T, 7)``.
+        success: From the file's name; None where it does not tell.
+        episode: Number of the initial state, from the name; 0 where it does not tell.
+        number: Number of the rollout among those of its episode and outcome.
+        cost_hint: Cost from the name, cut to an integer; None where there is none.
+    """
+
+    path: Path
+    flavour: Flavour
+    prompt: str
+    pictures: npt.NDArray[np.uint8]
+    actions: npt.NDArray[np.float32]
+    success: bool | None
+    episode: int
+    number: int
+    cost_hint: int | None
+
+    @property
+    def steps(self) -> int:
+        """Number of recorded steps ``T``."""
+        return len(self.actions)
+
+
+def read_rollout(path: Path, flavour: str = "") -> Rollout:
+    """Read one file. Nothing in it is run: see :mod:`grape.store.grape_npy.plain_pickle`.
+
+    Args:
+        path: A ``.npy`` file.
+        flavour: Which collector wrote it; empty recognises it by name and content.
+
+    Raises:
+        DataError: The file is missing, damaged, empty, holds anything but plain data, or name and content disagree.
+    """
+    try:
+        elements = _elements(path)
+        pictures, prompts, actions, kinds = _steps(elements)
+        if not elements:
+            raise DataError("It has no steps.", "Leave it out.")
+    except DataError as error:
+        raise DataError(f"{path}: {error.message}", error.hint) from error
+    match = _NAME.fullmatch(path.name.removesuffix(".npy"))
+    facts = match.groupdict() if match else {}
+    if len(set(prompts)) > 1:
+        raise DataError(f"{path}: its steps have {len(set(prompts))} different prompts.", "Leave it out.")
+    return Rollout(
+        path=path,
+        flavour=FLAVOURS[flavour or _recognise(path, kinds, facts)],
+        prompt=prompts[0],
+        pictures=pictures,
+        actions=actions,
+        success=facts["outcome"] == "success" if facts else None,
+        episode=int(facts.get("episode") or 0),
+        number=int(facts.get("number") or 0),
+        cost_hint=int(facts["cost"]) if facts.get("cost") else None,
+    )
+
+
+def _elements(path: Path) -> list[Any]:
+    try:
+        with path.open("rb") as handle:
+            version = npy_format.read_magic(handle)
+            reader = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+            shape, _, dtype = reader(handle)
+            content = handle.read()
+    except FileNotFoundError as error:
+        raise DataError("The file does not exist.", "Check the path.") from error
+    except (OSError, ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise DataError(f"It is no .npy file: {error}.", "Leave it out.") from error
+    if not dtype.hasobject:
+        if 0 in shape:
+            return []
+        raise DataError(f"It holds an array of {dtype}, not steps of a rollout.", "Leave it out.")
+    found = read_plain_pickle(content)
+    if not isinstance(found, Slot) or not isinstance(found.value, list):
+        raise DataError("It holds no array of steps.", "Leave it out.")
+    return found.value
+
+
+def _steps(
+    elements: list[Any],
+) -> tuple[npt.NDArray[np.uint8], list[str], npt.NDArray[np.float32], set[str]]:
+    pictures, prompts, actions, kinds = [], [], [], set()
+    for index, step in enumerate(elements):
+        if not isinstance(step, dict) or not {"images", "prompt", "action"} <= step.keys():
+            raise DataError(f"Step {index} has no images, prompt and action.", "Leave it out.")
+        picture, prompt, action = step["images"], step["prompt"], step["action"]
+        if not isinstance(picture, Slot) or not isinstance(picture.value, np.ndarray) or not isinstance(prompt, str):
+            raise DataError(f"Step {index} has no picture or no prompt.", "Leave it out.")
+        if picture.value.dtype != np.uint8 or picture.value.ndim != 3 or picture.value.shape[2] != 3:
+            raise DataError(
+                f"Step {index}: the picture is {picture.value.dtype} {picture.value.shape}.", "Leave it out."
+            )
+        pictures.append(picture.value)
+        prompts.append(prompt)
+        actions.append(_action(action, index))
+        kinds.add(picture.kind)
+    if len({picture.shape for picture in pictures}) > 1:
+        raise DataError("Its pictures are of several sizes.", "Leave it out.")
+    stacked = np.stack(pictures) if pictures else np.zeros((0, 0, 0, 3), dtype=np.uint8)
+    return stacked, prompts, np.array(actions, dtype=np.float32).reshape(-1, _DIM), kinds
+
+
+def _action(value: Any, index: int) -> npt.NDArray[np.float32]:
+    if isinstance(value, Slot):
+        value = value.value
+    try:
+        action = np.asarray(value, dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"Step {index}: the action is no list of numbers.", "Leave it out.") from error
+    if action.shape != (_DIM,) or not np.isfinite(action).all():
+        raise DataError(f"Step {index}: the action is of shape {action.shape} or not finite.", "Leave it out.")
+    return action
+
+
+def _recognise(path: Path, kinds: set[str], facts: Mapping[str, Any]) -> str:
+    by_content = {"image": "simplerenv", "array": "libero"}
+    found = {by_content[kind] for kind in kinds}
+    if facts:
+        found.add("libero" if facts["cost"] is None else "simplerenv")
+    if len(found) != 1:
+        told = " and ".join(sorted(found)) or "neither collector"
+        raise DataError(
+            f"{path}: name and pictures speak of {told}.", "Say which it is: --flavour simplerenv or libero."
+        )
+    return found.pop()
