@@ -29,6 +29,7 @@ VERBS = {
     "report": "Write one HTML page about a run",
     "costs": "List, show and check cost specifications",
     "import": "Read data of other projects",
+    "lint": "Look for known defects in data of other projects",
     "export": "Write data and checkpoints for other projects",
     "doctor": "Check this machine and say how to mend what is missing",
 }

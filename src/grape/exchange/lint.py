@@ -1,0 +1,182 @@
+"""``grape lint``: known defects of foreign pair sets and rollouts, found and counted; nothing is changed."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from grape.core.errors import DataError
+from grape.core.events import SILENT, Reporter
+from grape.store.grape_npy import read_rollout
+from grape.store.rlds import Episode, RldsDataset, open_rlds
+from grape.store.rlds.joining import JoinedPairs, join_pairs
+from grape.store.rlds.standardise import RULES
+from grape.store.rlds.statistics import dataset_statistics
+
+__all__ = ["LintSettings", "run_lint"]
+
+_WINDOW = 8
+
+
+@dataclass(frozen=True)
+class LintSettings:
+    """Look for known defects in RLDS pair sets and rollout files of the first implementation. Changes nothing.
+
+    Attributes:
+        data: RLDS data set, or a folder of .npy rollouts. Of a pair set: the chosen side.
+        rejected: The rejected side of a pair set.
+    """
+
+    data: Path
+    rejected: Path | None = field(default=None)
+
+
+@dataclass(frozen=True)
+class _Defect:
+    """A defect: when it counts, and what it does."""
+
+    name: str
+    meaning: str
+
+
+_DEFECTS = {
+    defect.name: defect
+    for defect in (
+        _Defect("unreadable file", "The file is damaged or holds more than data; imports leave it out."),
+        _Defect("no split val", "Public loaders silently take train[:95%] and train[95%:] instead."),
+        _Defect("several files a split", "Public loaders read files in an arbitrary order, which tears pairs apart."),
+        _Defect("name differs from the folder", "Files cannot be found by the folder's name."),
+        _Defect("episode without instruction", "Published loaders leave it out."),
+        _Defect("episode without or with a repeated file_path", "Pairs cannot be joined by name, only by order."),
+        _Defect("gripper of the environment", "+1 closes, where training assumes 1 = open, 0 = closed."),
+        _Defect("gripper between open and closed", "Published loaders round it to the next clear value."),
+        _Defect("action that is not finite", "Statistics and training break."),
+        _Defect("failure marked as reward 1", "The last reward of a rejected episode says success."),
+        _Defect("episode shorter than a window", "The first trainer's windows of 8 steps reach into the next episode."),
+        _Defect("pair of unequal lengths", "The first trainer compares windows of different tasks from there on."),
+        _Defect("episode without partner", "Joined by order, every pair after it is wrong."),
+        _Defect("pair out of order", "Joined by order, it meets a stranger."),
+        _Defect("pair that starts from different pictures", "The sides may not share an initial state."),
+        _Defect("action bins that differ by side", "With statistics a side, equal actions become unequal tokens."),
+        _Defect("picture taken after the action", "Each action is learnt from the picture it led to."),
+        _Defect("cost cut to an integer", "Rankings by it have ties and lose their order."),
+        _Defect("no cost", "Chosen and rejected are told apart by success alone."),
+    )
+}
+
+
+def run_lint(settings: LintSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
+    """Look for defects.
+
+    Returns:
+        Summary: ``kind``, ``episodes``, ``defects``: one entry each with ``defect``, ``count`` and ``meaning``.
+
+    Raises:
+        DataError: The folder holds neither an RLDS data set nor rollout files, or a record is damaged.
+    """
+    found: Counter[str] = Counter()
+    if settings.rejected is None and next(settings.data.rglob("*.npy"), None) is not None:
+        kind, episodes = "grape-npy", _lint_rollouts(settings.data, found, reporter)
+    else:
+        chosen = open_rlds(settings.data)
+        kind, episodes = "rlds", _lint_dataset(chosen, found, failures=False)
+        if settings.rejected is not None:
+            rejected = open_rlds(settings.rejected)
+            kind, episodes = "rlds pairs", episodes + _lint_dataset(rejected, found, failures=True)
+            _lint_pairs(chosen, rejected, found)
+    listed = [
+        {"defect": defect.name, "count": found[defect.name], "meaning": defect.meaning}
+        for defect in _DEFECTS.values()
+        if found[defect.name]
+    ]
+    return {"kind": kind, "episodes": episodes, "defects": listed}
+
+
+def _lint_dataset(dataset: RldsDataset, found: Counter[str], *, failures: bool) -> int:
+    splits = dataset.description.splits
+    found["no split val"] += "val" not in splits
+    found["several files a split"] += sum(len(split.shards) > 1 for split in splits.values())
+    found["name differs from the folder"] += dataset.description.name != dataset.path.parent.name
+    names: Counter[str] = Counter()
+    count = 0
+    for episode in dataset.read("all"):
+        count += 1
+        names[episode.file_path] += 1
+        _lint_episode(episode, found, failures=failures)
+    found["episode without or with a repeated file_path"] += sum(
+        times for name, times in names.items() if times > 1 or not name
+    )
+    return count
+
+
+def _lint_episode(episode: Episode, found: Counter[str], *, failures: bool) -> None:
+    actions = episode.steps["action"]
+    if not isinstance(actions, np.ndarray) or actions.ndim != 2:
+        raise DataError(f"{episode.where}: column 'action' is no list of numbers a step.")
+    texts = episode.steps["language_instruction"]
+    found["episode without instruction"] += not (isinstance(texts, list) and any(texts))
+    found["episode shorter than a window"] += episode.length < _WINDOW
+    _lint_actions(actions, found)
+    reward = episode.steps["reward"] if failures and "reward" in episode.steps else np.zeros(1)
+    found["failure marked as reward 1"] += bool(isinstance(reward, np.ndarray) and reward.size and reward[-1] == 1)
+
+
+def _lint_actions(actions: np.ndarray[Any, Any], found: Counter[str]) -> None:
+    gripper = actions[:, -1]
+    found["action that is not finite"] += int((~np.isfinite(actions)).any(axis=1).sum())
+    found["gripper of the environment"] += bool(((gripper < 0) | (gripper > 1)).any())
+    found["gripper between open and closed"] += int(((gripper >= 0.05) & (gripper <= 0.95)).sum())
+
+
+def _lint_pairs(chosen: RldsDataset, rejected: RldsDataset, found: Counter[str]) -> None:
+    for split in chosen.description.splits.keys() & rejected.description.splits.keys():
+        pairs = join_pairs(chosen, rejected, RULES["plain"], split=split, warn=_told_as_counts)
+        counts = chosen.length(split), rejected.length(split)
+        found["episode without partner"] += sum(counts) - 2 * len(pairs)
+        found["pair out of order"] += sum(link.chosen != link.rejected for link in pairs.links)
+        _lint_joined(pairs, found)
+    rule = RULES["rlds_np_rollout"]
+    sides = [dataset_statistics([(side, rule)])["action"] for side in (chosen, rejected)]
+    low, high = (np.array([side[key] for side in sides])[:, :6] for key in ("q01", "q99"))
+    width = (high - low).mean(axis=0) / 256
+    found["action bins that differ by side"] += int(
+        (np.maximum(np.ptp(low, axis=0), np.ptp(high, axis=0)) > width).sum()
+    )
+
+
+def _told_as_counts(message: str) -> None:
+    """Episodes without partner and the way of joining are counted, so the warnings would only repeat them."""
+
+
+def _lint_joined(pairs: JoinedPairs, found: Counter[str]) -> None:
+    for pair in pairs:
+        found["pair of unequal lengths"] += pair.chosen.steps != pair.rejected.steps
+        if pair.chosen.steps and pair.rejected.steps:
+            first = [side.pictures[0].astype(np.int16) for side in (pair.chosen, pair.rejected)]
+            same = first[0].shape == first[1].shape and float(np.abs(first[0] - first[1]).mean()) < 2.0
+            found["pair that starts from different pictures"] += not same
+
+
+def _lint_rollouts(folder: Path, found: Counter[str], reporter: Reporter) -> int:
+    paths = sorted(folder.rglob("*.npy"))
+    with reporter.progress("Reading rollouts", len(paths)) as progress:
+        for path in paths:
+            try:
+                rollout = read_rollout(path)
+            except DataError as error:
+                found["unreadable file"] += 1
+                reporter.warn(error.message)
+            else:
+                found["picture taken after the action"] += rollout.flavour.pictures_after_action
+                found["cost cut to an integer"] += rollout.cost_hint is not None
+                found["no cost"] += rollout.cost_hint is None
+                found["episode shorter than a window"] += rollout.steps < _WINDOW
+                _lint_actions(rollout.actions, found)
+                # The environment's sign is the collector's habit, whatever values a short file happens to hold.
+                outside = bool(((rollout.actions[:, -1] < 0) | (rollout.actions[:, -1] > 1)).any())
+                found["gripper of the environment"] += rollout.flavour.gripper == "+1 closes" and not outside
+            progress.advance()
+    return len(paths)

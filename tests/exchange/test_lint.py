@@ -1,0 +1,82 @@
+"""``grape lint``: defects put in are found and counted."""
+
+import shutil
+
+import pytest
+
+from grape.core.errors import DataError
+from grape.exchange import LintSettings, RldsExportSettings, run_export_rlds, run_lint
+from tests.exchange.recordings import make_recordings
+from tests.store.rlds.datasets import write_dataset
+from tests.store.rlds.golden import golden, needs_golden
+
+
+def lint(data, rejected=None):
+    summary = run_lint(LintSettings(data, rejected))
+    return summary, {row["defect"]: row["count"] for row in summary["defects"]}
+
+
+def test_an_export_of_ours(tmp_path):
+    recordings = make_recordings(tmp_path)
+    run_export_rlds(RldsExportSettings(tmp_path / "out", pairs=recordings[1]))
+    summary, found = lint(*(tmp_path / "out" / side / "rlds_np_rollout" for side in ("chosen", "rejected")))
+    assert (summary["kind"], summary["episodes"]) == ("rlds pairs", 8)
+    # The recordings are noise: lengths differ, pictures and bins have nothing in common.
+    assert found["pair of unequal lengths"] == 3
+    assert found["pair that starts from different pictures"] == 4
+    assert "failure marked as reward 1" not in found
+    assert "episode without partner" not in found
+    assert "gripper of the environment" not in found
+
+
+def test_a_spoilt_pair_set(tmp_path):
+    chosen = write_dataset(tmp_path / "chosen", {"train": ["a", "b", "c"]}, shards=2)
+    rejected = write_dataset(tmp_path / "rejected", {"train": ["c", "b", "x", "x2"]}, steps=9)
+    summary, found = lint(chosen.path, rejected.path)
+    assert summary["episodes"] == 7
+    assert found["no split val"] == 2
+    assert found["several files a split"] == 1
+    assert found["failure marked as reward 1"] == 4
+    assert found["episode without partner"] == 3
+    assert found["pair out of order"] == 1
+    assert found["pair of unequal lengths"] == 2
+    assert found["episode shorter than a window"] == 3
+    assert found["gripper of the environment"] > 0
+    assert found["gripper between open and closed"] > 0
+
+
+def test_names_that_do_not_tell(tmp_path):
+    dataset = write_dataset(tmp_path, {"train": ["", "a", "a"], "val": ["b"]}, name="some_set")
+    shutil.move(dataset.path.parent, tmp_path / "renamed")
+    _, found = lint(tmp_path / "renamed")
+    assert found["episode without or with a repeated file_path"] == 3
+    assert found["name differs from the folder"] == 1
+
+
+@needs_golden
+def test_golden_pairs():
+    summary, found = lint(*(golden(f"grape_pair/{side}/rlds_np_rollout") for side in ("chosen", "rejected")))
+    assert summary["episodes"] == 14
+    assert found["pair of unequal lengths"] == 6
+    assert found["failure marked as reward 1"] == 7
+    assert found["action bins that differ by side"] == 6
+    assert found["name differs from the folder"] == 2
+
+
+@needs_golden
+def test_golden_rollouts():
+    summary, found = lint(golden("grape_npy"))
+    assert (summary["kind"], summary["episodes"]) == ("grape-npy", 6)
+    assert found == {
+        "unreadable file": 1,
+        "gripper of the environment": 2,
+        "episode shorter than a window": 5,
+        "picture taken after the action": 3,
+        "cost cut to an integer": 3,
+        "no cost": 2,
+    }
+
+
+def test_a_folder_of_nothing(tmp_path):
+    with pytest.raises(DataError):
+        lint(tmp_path)
