@@ -5,9 +5,9 @@ over processes equals what one process would have computed. Everything else is t
 order, same weights), so that only process 0 writes. Alone, nothing here touches ``torch.distributed``.
 """
 
-import contextlib
+import atexit
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from grape.core.errors import GrapeError, SettingsError
 
-__all__ = ["ALONE", "Processes", "start_processes"]
+__all__ = ["ALONE", "Processes", "join_processes"]
 
 T = TypeVar("T")
 
@@ -121,9 +121,8 @@ ALONE = Processes(0, 1, "cpu")
 """The only process there is."""
 
 
-@contextlib.contextmanager
-def start_processes(device: str) -> Iterator[Processes]:
-    """Join the processes that a launcher started, or be alone.
+def join_processes(device: str) -> Processes:
+    """Join the processes that a launcher started, for the life of this one; or be alone.
 
     Args:
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
@@ -132,8 +131,7 @@ def start_processes(device: str) -> Iterator[Processes]:
         SettingsError: Accelerate is missing, or the device does not fit several processes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Processes(0, 1, _device(device))
-        return
+        return Processes(0, 1, _device(device))
     try:
         from accelerate import PartialState
     except ModuleNotFoundError as error:
@@ -141,12 +139,15 @@ def start_processes(device: str) -> Iterator[Processes]:
     if ":" in device:
         raise SettingsError(f"--device {device} names one GPU for several processes.", "Use 'cuda' or 'auto'.")
     on_cpu = _device(device) == "cpu"
+    if not dist.is_initialized():
+        atexit.register(_leave)
     state = PartialState(cpu=on_cpu)
-    try:
-        yield Processes(state.process_index, state.num_processes, "cpu" if on_cpu else str(state.device))
-    finally:
-        state.destroy_process_group()
-        PartialState._reset_state()
+    return Processes(state.process_index, state.num_processes, "cpu" if on_cpu else str(state.device))
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _device(asked: str) -> str:

@@ -26,7 +26,7 @@ from grape.training.beginnings import check_norm_key, computing_type, fit_policy
 from grape.training.claims import RunClaim
 from grape.training.cost import FORWARD_BACKWARD, choose_micro_batch, forward_flops
 from grape.training.frame_order import FrameOrder
-from grape.training.processes import Processes, start_processes
+from grape.training.processes import Processes, join_processes
 from grape.training.settings import SftSettings, check_sft
 from grape.training.steps import StepTable, load_steps
 from grape.training.units import Schedule
@@ -57,7 +57,8 @@ def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, 
     metas = [_selected(settings, store) for store in stores]
     if settings.dry_run:
         return _plan(settings, stores, metas)
-    with start_processes(settings.device) as processes, deterministic(settings.threads):
+    processes = join_processes(settings.device)
+    with deterministic(settings.threads):
         summary = _train(settings, stores, metas, processes, reporter if processes.is_main else SILENT)
     return with_policy_path(summary, settings.out)
 

@@ -52,7 +52,10 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def put_whole(target: Tensor, value: Tensor) -> Tensor:
-    """A whole value laid out as ``target`` is: on its device, spread as it is spread."""
+    """A whole value laid out as ``target`` is: on its device, spread as it is spread.
+
+    Every process takes its part of the value it has; nothing is sent.
+    """
     if isinstance(target, DTensor):
-        return distribute_tensor(value.to(target.device), target.device_mesh, target.placements)
+        return distribute_tensor(value.to(target.device), target.device_mesh, target.placements, src_data_rank=None)
     return value.to(target.device)

@@ -41,7 +41,7 @@ from grape.training.planning import (
     schedule_facts,
     split_pairs,
 )
-from grape.training.processes import Processes, start_processes
+from grape.training.processes import Processes, join_processes
 from grape.training.reference import check_parity, recomputed_reference, recorded_reference
 from grape.training.settings import TrainSettings, check_train
 from grape.training.sharding import is_sharded, local_part, shard_fully, whole
@@ -80,7 +80,8 @@ def run_train(settings: TrainSettings, reporter: Reporter = SILENT) -> Mapping[s
     pairs = _usable(settings.method, pairs, store)
     if settings.dry_run:
         return plan_training(settings, pairs, store)
-    with start_processes(settings.device) as processes, deterministic(settings.threads):
+    processes = join_processes(settings.device)
+    with deterministic(settings.threads):
         summary = _train(settings, pairs, store, processes, reporter if processes.is_main else SILENT)
     return with_policy_path(summary, settings.out)
 

@@ -177,7 +177,7 @@ class OpenVLA(nn.Module):
         """
         logits_BDV = self.action_logits(inputs, tokens_BD).float()
         index_BD1 = tokens_BD.to(device=logits_BDV.device, dtype=torch.long).unsqueeze(-1)
-        return (logits_BDV.gather(-1, index_BD1) - logits_BDV.logsumexp(-1, keepdim=True)).squeeze(-1)
+        return logits_BDV.gather(-1, index_BD1).squeeze(-1) - logits_BDV.logsumexp(-1)
 
 
 def llama_config(config: OpenVLAConfig, attention: str = "sdpa") -> Any:

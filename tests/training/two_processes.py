@@ -1,0 +1,72 @@
+"""Runs trainings in two processes; called by torchrun with the world's folder.
+
+``python -m torch.distributed.run --nproc-per-node 2 -m tests.training.two_processes FOLDER``
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from grape.core.errors import DataError, GrapeError
+from grape.core.settings import load_settings
+from grape.training import run_train
+from grape.training.processes import join_processes
+from grape.training.settings import TrainSettings
+from grape.training.updates import UpdateLoop
+
+CASES = {
+    "lora": {"lora_rank": 2, "gradient": "one-pass"},
+    "sharded": {"sharding": "full"},
+    "recomputed": {"reference": "recomputed", "holdout": 0.4, "pairs_per_update": 1},
+}
+
+
+class KillError(Exception):
+    """Stands for the end of all processes."""
+
+
+def run_interrupted(settings):
+    """Stop after three updates, as a kill would, then run again."""
+    honest = UpdateLoop._update
+
+    def dying(self, update, *rest):
+        if update == 3:
+            raise KillError
+        return honest(self, update, *rest)
+
+    UpdateLoop._update = dying
+    try:
+        run_train(settings)
+    except KillError:
+        pass
+    finally:
+        UpdateLoop._update = honest
+    run_train(settings)
+
+
+def check_processes(folder):
+    """What the trainer relies on, asked of real processes."""
+    processes = join_processes("cpu")
+    assert processes.size == 2
+    assert processes.gather(processes.rank) == [0, 1]
+    assert processes.main_decides(lambda: f"from {processes.rank}") == "from 0"
+
+    def fail():
+        raise DataError("No.", "Because.")
+
+    try:
+        processes.main_decides(fail)
+    except GrapeError as error:
+        (folder / f"told-{processes.rank}").write_text(error.hint)
+
+
+def main(folder):
+    settings = load_settings(TrainSettings, folder / "train.yaml")
+    check_processes(folder)
+    for name, changes in CASES.items():
+        run_train(replace(settings, out=folder / "two" / name, **changes))
+    run_interrupted(replace(settings, out=folder / "two" / "sharded-again", sharding="full", checkpoint_every=2))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
