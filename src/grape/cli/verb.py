@@ -7,6 +7,7 @@ one JSON object on standard output at the end, and everything meant for people g
 import dataclasses
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from rich.console import Console
 
 from grape.cli.console import ConsoleReporter
 from grape.core.errors import SettingsError, did_you_mean, require_known
-from grape.core.events import Reporter
+from grape.core.events import SILENT, Reporter
 from grape.core.settings import read_yaml, settings_from_dict
 
 __all__ = ["Verb", "VerbOfKinds", "run_verb"]
@@ -83,6 +84,8 @@ def run_verb(verb: Verb | VerbOfKinds, arguments: Sequence[str]) -> int:
         return run_verb(verb.kinds[arguments[0]], arguments[1:])
     rest, config, as_json = _own_flags(arguments)
     settings = _parse(verb, rest, config)
+    if os.environ.get("RANK", "0") != "0":  # one of several processes of a launcher: the first one speaks for all
+        return verb.exit_code(verb.run(settings, SILENT))
     summary = verb.run(settings, ConsoleReporter(Console(stderr=True)))
     if as_json:
         sys.stdout.write(json.dumps(summary, allow_nan=False) + "\n")
