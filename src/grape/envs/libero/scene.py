@@ -54,17 +54,6 @@ class Scene:
         """Whether a part of the goal is done."""
         return self._world.holds(part)
 
-    def body(self, name: str) -> tuple[Float64, Float64]:
-        """Position ``(3,)`` and orientation ``(3, 3)`` of an object or fixture by LIBERO's name."""
-        index = self._world.domain.obj_body_id[name]
-        return np.array(self._data.xpos[index]), np.array(self._data.xmat[index]).reshape(3, 3)
-
-    def site(self, name: str) -> tuple[Float64, Float64, Float64]:
-        """Position ``(3,)``, orientation ``(3, 3)`` and half sizes ``(3,)`` of a region by LIBERO's name."""
-        index = self._world.model.site(name).id
-        size = np.array(self._world.model.site_size[index])
-        return np.array(self._data.site_xpos[index]), np.array(self._data.site_xmat[index]).reshape(3, 3), size
-
     def joint_point(self, part: Part) -> Float64:
         """Handle of the part's joint, metres ``(3,)``."""
         assert part.joint is not None
@@ -75,10 +64,10 @@ class Scene:
         assert part.joint is not None
         return np.array(self._data.xanchor[part.joint.index]), np.array(self._data.xaxis[part.joint.index])
 
-    def joint_position(self, part: Part) -> float:
-        """Position of the part's joint in radians or metres."""
+    def openness(self, part: Part) -> float:
+        """How far the part's joint is open or on, 0 to 1."""
         assert part.joint is not None
-        return part.joint.position(self._data)
+        return part.joint.openness(self._data)
 
     def object_point(self, part: Part) -> Float64:
         """The point of a part that has to get to its goal, metres ``(3,)``."""

@@ -1,7 +1,7 @@
 """Plans that take a thing and put it somewhere."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +61,7 @@ def carry(hand: Hand, part: Part, how: Carrying) -> Plan:
         return scene.object_point(part)
 
     def goal() -> Float64:
-        return scene.goal_point(part) + np.array(how.shift)
+        return np.asarray(scene.goal_point(part) + np.array(how.shift))
 
     for attempt in range(_TRIES):
         grasp = _choose(hand, part, how, attempt)
@@ -90,10 +90,6 @@ def _bring(hand: Hand, part: Part, thing: Callable[[], Float64], goal: Callable[
         float(place[:, 2].max()) if len(place) else goal()[2], goal()[2], scene.outline(part.geoms)[:, 2].min()
     )
     travel = highest + hanging + how.clearance
-
-    def at_height(height: float) -> Float64:
-        return np.array([*hand.position[:2], height])
-
     start = hand.position
     yield from hand.move(
         lambda: np.array([*start[:2], travel]), CLOSED, until=lambda: hand.position[2] > travel - 0.03, most=30
@@ -105,7 +101,7 @@ def _bring(hand: Hand, part: Part, thing: Callable[[], Float64], goal: Callable[
     yield from hand.move(over_goal, CLOSED, within=0.012, most=70)
 
     def at_goal() -> Float64:
-        return hand.position + goal() - thing() + np.array([0.0, 0.0, how.above_goal])
+        return np.asarray(hand.position + goal() - thing() + np.array([0.0, 0.0, how.above_goal]))
 
     yield from hand.move(at_goal, CLOSED, within=0.006, most=40, speed=how.slow, until=lambda: scene.holds(part))
     yield from hand.hold(OPEN, _OPENING_STEPS)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from grape.envs.libero.scene import Scene
 
-__all__ = ["CLOSED", "OPEN", "Hand", "Plan", "Pose", "action_towards", "downward"]
+__all__ = ["CLOSED", "OPEN", "Hand", "Plan", "Pose", "action_towards", "downward", "facing"]
 
 Float64 = npt.NDArray[np.float64]
 
@@ -60,6 +60,19 @@ def downward(closing: Float64) -> Float64:
     if y @ _FIRST_CLOSING_AXIS < -1e-9:
         y = -y
     z = np.array([0.0, 0.0, -1.0])
+    return np.stack([np.cross(y, z), y, z], axis=1)
+
+
+def facing(direction: Float64, *, up: bool) -> Float64:
+    """Orientation of a hand that points in a horizontal direction, ``(3, 3)``.
+
+    Args:
+        direction: Where the fingers point, unit vector ``(3,)``.
+        up: Whether the fingers move up and down; else sideways.
+    """
+    z = np.asarray(direction, dtype=np.float64)
+    upward = np.array([0.0, 0.0, 1.0])
+    y = upward if up else np.cross(z, upward)
     return np.stack([np.cross(y, z), y, z], axis=1)
 
 
