@@ -14,8 +14,8 @@ from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash, file_hash, write_jsonl
 from grape.core.runs import open_run
 from grape.core.trajectories import EpisodeMeta
-from grape.exchange.foreign import ACTION_SPACE, ActionReader, foreign_trajectory, task_name
 from grape.store import EpisodeStore
+from grape.store.foreign import ACTION_SPACE, ActionReader, foreign_trajectory, task_name
 from grape.store.grape_npy import Flavour, Rollout, read_rollout
 from grape.store.rlds.standardise import gripper_to_loader
 

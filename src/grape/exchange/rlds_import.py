@@ -10,9 +10,9 @@ from grape.core.files import file_hash, write_jsonl
 from grape.core.preferences import PreferencePair
 from grape.core.runs import open_run
 from grape.core.trajectories import EpisodeMeta, Trajectory
-from grape.exchange.foreign import ACTION_SPACE, ActionReader, foreign_trajectory, task_name
 from grape.preferences.records import PAIRS_FILE, pair_to_row
 from grape.store import EpisodeStore
+from grape.store.foreign import ACTION_SPACE, ActionReader, foreign_trajectory, task_name
 from grape.store.rlds import RldsDataset, open_rlds
 from grape.store.rlds.joining import JoinedPair, join_pairs
 from grape.store.rlds.pairs import SIDES
