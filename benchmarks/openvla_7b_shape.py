@@ -94,10 +94,10 @@ def main() -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Build, take one step, and put the estimate beside what was measured."""
+    check_memory(options)
     config = OpenVLAConfig.from_json(_shape(options.shape, options.layers))
     shape: dict[str, Any] = {"instruction_tokens": PROMPT_TOKENS, "lora_rank": RANK, "action_dim": ACTION_DIM}
     estimate = estimate_training(config, micro_batch=options.micro_batch, frames=2 * options.frames, **shape)
-    check_memory(options, estimate.memory.peak)
     torch.set_num_threads(options.threads)
     process = _status("VmRSS")
     seconds: dict[str, float] = {}
@@ -149,14 +149,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def check_memory(options: argparse.Namespace, peak: int) -> None:
+def check_memory(options: argparse.Namespace) -> None:
     """Refuse before anything is built.
 
     Raises:
         SettingsError: Less memory is available than the step needs.
     """
-    whole = options.shape == "7b" and not options.layers
-    needed = options.needs_gib if options.needs_gib >= 0 else 22.0 if whole else 1.2 * peak / _GIB + 1.0
+    usual = 1.0 if options.shape == "tiny" else 6.0 + (options.layers or 32) / 2  # 22 at the real depth
+    needed = usual if options.needs_gib < 0 else options.needs_gib
     available = _meminfo("MemAvailable") / _GIB
     if available < needed:
         raise SettingsError(
