@@ -43,6 +43,7 @@ def read_picture(path: Path) -> PictureFile:
     """
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a torn tag warns, and then the file raises
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 image.load()
