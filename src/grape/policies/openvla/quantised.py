@@ -1,6 +1,6 @@
 """4-bit weights for the language model's blocks through bitsandbytes (NF4 as in QLoRA, arXiv 2305.14314).
 
-The seven linear layers of each block hold nearly all weights: 7 B shrink from 15 GB to about 5 GB. Towers, projector,
+The seven linear layers of each block hold nearly all weights: 7 B shrink from 15 GB to about 5.5 GB. Towers, projector,
 embeddings and the output layer stay as they are. Such a policy can be run and can carry adapters; its own weights
 cannot be trained, merged into or saved again: exports start from the checkpoint.
 """
