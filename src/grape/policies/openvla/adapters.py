@@ -118,7 +118,7 @@ def _statistics(folder: Path) -> Mapping[str, Any]:
 
 def adapter_base(policy: Path | str) -> Path | None:
     """Folder of the policy that an adapter belongs to, or None for no adapter; see :func:`read_pointer`."""
-    pointer = read_pointer(policy)
+    pointer = read_pointer(resolve_policy(policy))
     return None if pointer is None else pointer.base
 
 
