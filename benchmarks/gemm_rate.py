@@ -72,12 +72,14 @@ class ProductRecorder(TorchDispatchMode):
     Attributes:
         products: Number of runs of each kind.
         flops: All operations by PyTorch's formulas, causal attention by its triangle.
+        attention_flops: Those of attention among them.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.products: Counter[Product] = Counter()
         self.flops = 0.0
+        self.attention_flops = 0.0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -105,7 +107,9 @@ class ProductRecorder(TorchDispatchMode):
         share = (length + 1) / (2 * length) if causal else 1.0
         counted = sdpa_backward_flop if first else sdpa_flop
         shapes = [queries.shape, keys.shape, values.shape]
-        self.flops += share * (counted(queries.shape, *shapes) if first else counted(*shapes))
+        flops = share * (counted(queries.shape, *shapes) if first else counted(*shapes))
+        self.flops += flops
+        self.attention_flops += flops
         inner = Product(*_contiguous((batch * heads, rows, width), (batch * heads, width, length)), share)
         outer = Product(*_contiguous((batch * heads, rows, length), (batch * heads, length, width)), share)
         # Forward: scores and their mixture. Backward: the scores again, their gradient, and three mixtures.
