@@ -4,7 +4,7 @@ Everything but the weights is what `grape train` uses: the network, PEFT's adapt
 the projector, the exact one-pass gradient over two whole trajectories, AdamW. It shows that 7 B fit where the estimate
 says so, and how long a step takes; it says nothing about a policy's quality. Prints JSON.
 
-    python benchmarks/openvla_7b_shape.py --out docs/results/openvla-7b-shape.json    # 22 GiB, 20 to 40 minutes
+    python benchmarks/openvla_7b_shape.py --out docs/results/openvla-7b-shape.json    # 22 GiB, 10 to 30 minutes
     python benchmarks/openvla_7b_shape.py --layers 3                                  # a try: 4 GB
     python benchmarks/openvla_7b_shape.py --shape tiny                                # seconds
 """
