@@ -14,6 +14,7 @@ Float64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 _COLLISION_GROUP = 0
+_GRID = 0.03  # metres between points of a box, roughly
 _BOX, _MESH, _SPHERE, _CAPSULE, _CYLINDER = 6, 7, 2, 3, 5  # mjtGeom
 
 
@@ -78,12 +79,12 @@ class Scene:
         return part.goal_point(self._world.model, self._data)
 
     def outline_of_others(self, geoms: Mask) -> Float64:
-        """Corners of everything but some geoms and the robot, metres ``(n, 3)``."""
+        """Points of everything but some geoms and the robot, metres ``(n, 3)``."""
         others: Mask = ~(geoms | self._world.robot_geoms | self._world.room_geoms)
         return self.outline(others)
 
     def outline(self, geoms: Mask) -> Float64:
-        """Corners of what can be touched of some geoms, metres ``(n, 3)``, where they are now."""
+        """Points of what can be touched of some geoms, metres ``(n, 3)``, where they are now."""
         model = self._world.model
         corners = []
         for index in np.flatnonzero(geoms & (model.geom_group == _COLLISION_GROUP)):
@@ -108,15 +109,15 @@ class Scene:
 
 
 def _corners(model: Any, geom: int) -> Float64:
-    """Corners of a geom in its own frame, metres ``(n, 3)``; round shapes by points on their outline."""
+    """Points of a geom in its own frame, metres ``(n, 3)``: a box by a grid, round shapes by their rims."""
     kind, size = int(model.geom_type[geom]), model.geom_size[geom]
     if kind == _MESH:
         mesh = int(model.geom_dataid[geom])
         start, count = int(model.mesh_vertadr[mesh]), int(model.mesh_vertnum[mesh])
         return np.array(model.mesh_vert[start : start + count], dtype=np.float64)
-    signs = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, -1).T
     if kind == _BOX:
-        return np.asarray(signs * size)
+        along = [np.linspace(-half, half, 2 + min(int(2 * half / _GRID), 8)) for half in size]
+        return np.stack(np.meshgrid(*along), axis=-1).reshape(-1, 3)
     angles = np.linspace(0.0, 2.0 * np.pi, 16, endpoint=False)
     ring = size[0] * np.stack([np.cos(angles), np.sin(angles), np.zeros_like(angles)], axis=1)
     half = size[0] if kind == _SPHERE else size[1]

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from grape.envs.libero.experts.grasps import pinch
+from grape.envs.libero.experts.grasps import best, pinches
 from grape.envs.libero.experts.motion import CLOSED, OPEN, Hand, Plan, downward, facing
 from grape.envs.libero.goals import Part
 
@@ -85,7 +85,7 @@ def turn_knob(hand: Hand, part: Part) -> Plan:
     for _ in range(_TRIES):
         outline = scene.outline(part.geoms)
         lever = outline[outline[:, 2] > outline[:, 2].max() - 0.012]
-        grasp = pinch(lever, depth=0.012)
+        grasp = best(pinches(lever, depth=0.012), hand.rotation, np.zeros((0, 3)))
         anchor, axis = scene.joint_axis(part)
         place = np.array([*anchor[:2], grasp.point[2]])
         rotation = downward(grasp.closing)

@@ -1,17 +1,29 @@
-"""Where to take hold of things, from the shape of what can be touched of them."""
+"""Where to take hold of things, from the shape of what can be touched of them and of what stands beside them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Grasp", "pinch", "rim"]
+__all__ = ["Grasp", "best", "pinches", "rims"]
 
 Float64 = npt.NDArray[np.float64]
 
-_OPENING = 0.075  # metres between the open fingers, less a margin
-_ANGLES = np.radians(np.arange(0, 180, 5))
-_FIRST_CLOSING_ANGLE = np.pi / 2  # the hand of a new episode closes along y
+_OPENING = 0.072  # metres between the open fingers, less a margin
+_ANGLES = np.radians(np.arange(0, 180, 10))
+_SHIFTS = (0.0, 0.015, -0.015, 0.03, -0.03)  # metres along a thing's longer side
+_RIM_ANGLES = np.radians(np.arange(-180, 180, 15))
+
+# The hand seen from its fingers' end: half lengths along and across the fingers' motion, lowest point, metres.
+_FINGERS = (0.075, 0.02, -0.012)
+_PALM = (0.115, 0.042, 0.022)
+
+_PRICE_OF_TURNING = 0.3  # a radian
+_PRICE_OF_WIDTH = 5.0  # a metre
+_PRICE_OF_SHIFT = 10.0  # a metre
+_PRICE_OF_BLOCKING = 2.0
+_PRICE_OF_INTRUSION = 50.0  # a metre
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,47 +33,86 @@ class Grasp:
     Attributes:
         point: Where the point between the finger tips goes, metres ``(3,)``, at the time of planning.
         closing: Horizontal direction in which the fingers move, ``(2,)``.
-        width: Of what is between the fingers, metres.
+        price: What speaks against it besides turning and what is in the way.
     """
 
     point: Float64
     closing: Float64
-    width: float
+    price: float = 0.0
 
 
-def pinch(outline: Float64, depth: float) -> Grasp:
-    """Take a thing between the fingers where it is narrowest.
+def pinches(outline: Float64, depth: float) -> list[Grasp]:
+    """Ways to take a thing between the fingers.
 
     Args:
-        outline: Corners of the thing, metres ``(n, 3)``.
+        outline: Points of the thing, metres ``(n, 3)``.
         depth: How far below its top, metres; not deeper than 1 cm over its bottom.
+
+    Returns:
+        At least one: the narrowest, where all are too wide.
     """
     top, bottom = float(outline[:, 2].max()), float(outline[:, 2].min())
     height = max(top - depth, bottom + 0.01)
-    spans = []
+    found: list[tuple[float, Grasp]] = []
     for angle in _ANGLES:
-        along = outline[:, :2] @ np.array([np.cos(angle), np.sin(angle)])
-        width = float(along.max() - along.min())
-        turn = abs(angle - _FIRST_CLOSING_ANGLE)
-        spans.append((width + 0.004 * turn, width, float(angle)))  # of equal widths the one that needs less turning
-    _, width, angle = min(spans)
-    closing = np.array([np.cos(angle), np.sin(angle)])
-    across = np.array([-closing[1], closing[0]])
-    middles = [(outline[:, :2] @ axis).max() / 2 + (outline[:, :2] @ axis).min() / 2 for axis in (closing, across)]
-    return Grasp(np.array([*(middles[0] * closing + middles[1] * across), height]), closing, width)
+        closing = np.array([np.cos(angle), np.sin(angle)])
+        across = np.array([-closing[1], closing[0]])
+        along = outline[:, :2] @ closing
+        beside = outline[:, :2] @ across
+        width, length = float(np.ptp(along)), float(np.ptp(beside))
+        for shift in _SHIFTS:
+            if abs(shift) > max(0.0, length / 2 - 0.02):
+                continue
+            middle = (along.max() + along.min()) / 2 * closing + ((beside.max() + beside.min()) / 2 + shift) * across
+            price = _PRICE_OF_WIDTH * width + _PRICE_OF_SHIFT * abs(shift)
+            found.append((width, Grasp(np.array([*middle, height]), closing, price)))
+    fitting = [grasp for width, grasp in found if width <= _OPENING]
+    return fitting or [min(found, key=lambda one: one[0])[1]]
 
 
-def rim(outline: Float64, centre: Float64, angle: float, depth: float) -> Grasp:
-    """Take a bowl, mug or plate by its rim, one finger inside.
+def rims(outline: Float64, depth: float, angles: Sequence[float] | None = None) -> list[Grasp]:
+    """Ways to take a bowl, mug or plate by its rim, one finger inside.
 
     Args:
-        outline: Corners of the thing, metres ``(n, 3)``.
-        centre: Its axis, metres ``(2,)`` or ``(3,)``.
-        angle: Where on the rim, radians from the x axis.
+        outline: Points of the thing, metres ``(n, 3)``.
         depth: How far below its top, metres.
+        angles: Where on the rim, radians from the x axis; None for all around.
     """
+    middle = (outline.max(axis=0) + outline.min(axis=0)) / 2
     top = float(outline[:, 2].max())
-    upper = outline[outline[:, 2] > top - 0.02, :2] - np.asarray(centre)[:2]
-    closing = np.array([np.cos(angle), np.sin(angle)])
-    radius = float((upper @ closing).max())
-    return Grasp(np.array([*(np.asarray(centre)[:2] + radius * closing), top - depth]), closing, 0.01)
+    upper = outline[outline[:, 2] > top - 0.02, :2] - middle[:2]
+    found = []
+    for angle in _RIM_ANGLES if angles is None else angles:
+        closing = np.array([np.cos(angle), np.sin(angle)])
+        radius = float((upper @ closing).max())
+        found.append(Grasp(np.array([*(middle[:2] + radius * closing), top - depth]), closing))
+    return found
+
+
+def best(grasps: Sequence[Grasp], hand: Float64, others: Float64, nth: int = 0) -> Grasp:
+    """The grasp that needs little turning and has room.
+
+    Args:
+        grasps: What there is to choose from.
+        hand: How the hand is turned now, ``(3, 3)``.
+        others: Points of everything else, metres ``(n, 3)``.
+        nth: Take the next best but so many instead.
+    """
+
+    def price(grasp: Grasp) -> float:
+        turn = float(np.arccos(min(1.0, abs(float(grasp.closing @ hand[:2, 1])))))
+        blocked = sum(_intrusion(grasp, others, *shape) for shape in (_FINGERS, _PALM))
+        return grasp.price + _PRICE_OF_TURNING * turn + blocked
+
+    ranked = sorted(grasps, key=price)
+    return ranked[min(nth, len(ranked) - 1)]
+
+
+def _intrusion(grasp: Grasp, others: Float64, length: float, width: float, lowest: float) -> float:
+    """How much something stands in the way of a part of the hand."""
+    near = others[others[:, 2] > grasp.point[2] + lowest, :2] - grasp.point[:2]
+    if not len(near):
+        return 0.0
+    along, across = near @ grasp.closing, near @ np.array([-grasp.closing[1], grasp.closing[0]])
+    depth = float(np.minimum(length - np.abs(along), width - np.abs(across)).max())
+    return _PRICE_OF_BLOCKING + _PRICE_OF_INTRUSION * depth if depth > 0 else 0.0

@@ -23,6 +23,7 @@ _POSITION_UNIT = 0.05  # metres of an action of 1
 _ROTATION_UNIT = 0.5  # radians of an action of 1
 _POSITION_GAIN = 1.8  # the arm covers a third of what an action asks for within its step
 _ROTATION_GAIN = 1.0
+_FORESIGHT = 1.0  # steps by which the arm's own speed carries it on
 
 _FIRST_CLOSING_AXIS = np.array([0.0, -1.0, 0.0])  # of the hand as every episode begins
 
@@ -76,15 +77,16 @@ def facing(direction: Float64, *, up: bool) -> Float64:
     return np.stack([np.cross(y, z), y, z], axis=1)
 
 
-def action_towards(pose: Pose, position: Float64, rotation: Float64) -> Float64:
+def action_towards(pose: Pose, position: Float64, rotation: Float64, motion: Float64) -> Float64:
     """The action that moves the hand towards a pose, ``(7,)``; may exceed [-1, 1] where ``speed`` is 1.
 
     Args:
         pose: The wanted pose.
         position: Where the hand is, metres ``(3,)``.
         rotation: How it is turned, ``(3, 3)``.
+        motion: How far it came in the last step, metres ``(3,)``.
     """
-    shift = _POSITION_GAIN * (pose.position - position) / _POSITION_UNIT
+    shift = _POSITION_GAIN * (pose.position - position - _FORESIGHT * motion) / _POSITION_UNIT
     shift /= max(1.0, float(np.abs(shift).max()) / pose.speed)
     turn = _ROTATION_GAIN * _rotation_vector(pose.rotation @ rotation.T) / _ROTATION_UNIT
     turn /= max(1.0, float(np.abs(turn).max()))

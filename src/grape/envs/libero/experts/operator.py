@@ -32,6 +32,7 @@ class ScriptedExpert:
         self._operator = Operator(style, seed)
         self._hand: Hand | None = None
         self._plan: Plan = iter(())
+        self._last: npt.NDArray[np.float64] | None = None
 
     def act(self, snapshot: Snapshot) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Executed action and label, float32 ``(7,)`` each."""
@@ -40,6 +41,8 @@ class ScriptedExpert:
             self._hand = Hand(scene, SLOPPY_SHARE * self._operator.aim_offset)
             self._plan = self._script(self._hand)
         self._hand.scene = scene
-        rest = Pose(self._hand.position, self._hand.rotation, OPEN)
-        pose = next(self._plan, rest)
-        return self._operator.perform(action_towards(pose, self._hand.position, scene.hand))
+        position = self._hand.position
+        motion = np.zeros(3) if self._last is None else position - self._last
+        self._last = position
+        pose = next(self._plan, Pose(position, self._hand.rotation, OPEN))
+        return self._operator.perform(action_towards(pose, position, scene.hand, motion))
