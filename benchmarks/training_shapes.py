@@ -1,9 +1,8 @@
 """Two small networks of OpenVLA's architecture, and a preference pair to train them on; all random, all seeded.
 
-The widths keep the proportions of the 7 B model (towers a quarter of the language model's width and a little more, MLPs
-and projector by the published ratios), the pictures its 224 pixels and 256 patches, the vocabulary its 32064 ids. What
-shrinks is width and depth, so the vocabulary weighs more than it does at 7 B: a third of the parameters is its output
-layer at 23 M, a quarter at 71 M.
+Kept from the 7 B model: pictures of 224 pixels and 256 patches, the vocabulary of 32064 ids, the ratios of MLPs and
+projector, the towers' heads of 64 and 72 channels. What shrinks is width and depth, so the vocabulary weighs more than
+it does at 7 B: a third of the parameters is its output layer at 23 M, a quarter at 71 M.
 """
 
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ class TrainingShape:
         heads: Its attention heads.
         tower_widths: Widths of the DINOv2-style and of the SigLIP-style tower.
         tower_depths: Their depths; the last block of each is never run, as published.
+        tower_heads: Attention heads of each tower.
     """
 
     hidden: int
@@ -44,12 +44,13 @@ class TrainingShape:
     heads: int
     tower_widths: tuple[int, int]
     tower_depths: tuple[int, int]
+    tower_heads: int
 
 
 SHAPES = {
-    "tiny": TrainingShape(hidden=32, layers=2, heads=2, tower_widths=(32, 36), tower_depths=(3, 3)),
-    "23m": TrainingShape(hidden=256, layers=4, heads=8, tower_widths=(128, 144), tower_depths=(5, 6)),
-    "71m": TrainingShape(hidden=512, layers=8, heads=8, tower_widths=(256, 288), tower_depths=(5, 5)),
+    "tiny": TrainingShape(32, 2, 2, tower_widths=(32, 36), tower_depths=(3, 3), tower_heads=1),
+    "23m": TrainingShape(256, 4, 4, tower_widths=(128, 144), tower_depths=(5, 6), tower_heads=2),
+    "71m": TrainingShape(512, 8, 8, tower_widths=(256, 288), tower_depths=(5, 5), tower_heads=4),
 }
 
 
@@ -116,7 +117,7 @@ def _config(shape: TrainingShape) -> dict[str, Any]:
         TowerConfig(
             width=shape.tower_widths[0],
             depth=shape.tower_depths[0],
-            heads=4,
+            heads=shape.tower_heads,
             mlp_width=4 * shape.tower_widths[0],
             patch=14,
             image_size=224,
@@ -128,7 +129,7 @@ def _config(shape: TrainingShape) -> dict[str, Any]:
         TowerConfig(
             width=shape.tower_widths[1],
             depth=shape.tower_depths[1],
-            heads=4,
+            heads=shape.tower_heads,
             mlp_width=int(3.7362 * shape.tower_widths[1]),
             patch=14,
             image_size=224,
