@@ -17,6 +17,9 @@ Float64 = npt.NDArray[np.float64]
 _TRIES = 4
 _TRIAL_LIFT = 0.06  # metres after which it is seen whether the thing comes along
 _LOST = 0.05  # metres that a thing may slip in the hand before it counts as lost
+_LOOK_AHEAD = 0.12  # metres of the way ahead over which things are carried clear
+_BREADTH = 0.11  # metres on both sides of it
+_TOO_LOW = 0.025  # metres below the height asked for at which a thing is first lifted
 _CLOSING_STEPS = 10  # the fingers take that long from open to closed
 _OPENING_STEPS = 5
 
@@ -32,16 +35,16 @@ class Carrying:
         depth: How far below its top it is taken, metres.
         rim_angles: Where on the rim, radians from the x axis, at the first try; empty for anywhere.
         hover: How far above the grasp the hand comes to, metres.
-        clearance: How far above what is on the way and at the goal the thing is carried, metres.
+        clearance: How far above what is on the way the thing is carried, metres.
         above_goal: Height of the thing's origin over the goal where it is let go, metres.
         shift: Added to the goal, metres.
         slow: Share of the full speed near things.
     """
 
-    depth: float = 0.03
+    depth: float = 0.028
     rim_angles: tuple[float, ...] = ()
     hover: float = 0.08
-    clearance: float = 0.06
+    clearance: float = 0.05
     above_goal: float = 0.015
     shift: tuple[float, float, float] = (0.0, 0.0, 0.0)
     slow: float = 0.5
@@ -89,31 +92,46 @@ def _take(hand: Hand, grasp: Grasp, thing: Callable[[], Float64], how: Carrying)
 
 def _bring(hand: Hand, part: Part, thing: Callable[[], Float64], goal: Callable[[], Float64], how: Carrying) -> Plan:
     scene = hand.scene
-    outline, place = scene.outline(part.geoms), scene.outline(part.place_geoms)
-    bottom = float(outline[:, 2].min())
-    highest = max(float(place[:, 2].max()) if len(place) else 0.0, float(goal()[2]), bottom)
-    travel = highest + float(hand.position[2]) - bottom + how.clearance
-    start, first_grip = hand.position, hand.position - thing()
+    others = scene.outline_of_others(part.geoms)
+    below = float(hand.position[2] - scene.outline(part.geoms)[:, 2].min())  # how far the thing hangs down
+    first_grip = hand.position - thing()
 
     def grip() -> Float64:
         """From the thing to the hand; as at first where the thing was lost."""
         now = hand.position - thing()
         return now if np.linalg.norm(now - first_grip) < _LOST else first_grip
 
+    def on_the_way() -> Float64:
+        """Towards the goal, as high as what lies below and ahead asks for."""
+        wanted = goal() + grip()
+        ahead = wanted[:2] - hand.position[:2]
+        distance = float(np.linalg.norm(ahead))
+        ahead *= min(1.0, _LOOK_AHEAD / max(distance, 1e-6))
+        height = _highest(others, thing()[:2], thing()[:2] + ahead) + below + how.clearance
+        if hand.position[2] < height - _TOO_LOW:
+            return np.array([*hand.position[:2], height])
+        return np.array([*wanted[:2], height])
+
     yield from hand.move(
-        lambda: np.array([*start[:2], travel]), CLOSED, until=lambda: hand.position[2] > travel - 0.03, most=30
+        on_the_way, CLOSED, most=100, until=lambda: bool(np.linalg.norm((goal() - thing())[:2]) < 0.012)
     )
-    yield from hand.move(lambda: np.array([*(goal() + grip())[:2], travel]), CLOSED, within=0.012, most=70)
-    for height, within, speed in ((how.above_goal + 0.05, 0.012, 1.0), (how.above_goal, 0.006, how.slow)):
-        yield from hand.move(
-            lambda above=np.array([0.0, 0.0, height]): goal() + grip() + above,  # type: ignore[misc]
-            CLOSED,
-            within=within,
-            most=40,
-            speed=speed,
-            until=lambda: scene.holds(part),
-        )
+
+    def down_to(height: float, within: float, speed: float) -> Plan:
+        above = np.array([0.0, 0.0, height])
+        place: Callable[[], Float64] = lambda: goal() + grip() + above
+        return hand.move(place, CLOSED, within=within, most=40, speed=speed, until=lambda: scene.holds(part))
+
+    yield from down_to(how.above_goal + 0.05, 0.012, 1.0)
+    yield from down_to(how.above_goal, 0.006, how.slow)
     yield from hand.hold(OPEN, _OPENING_STEPS)
+
+
+def _highest(others: Float64, here: Float64, there: Float64) -> float:
+    """Height of the highest point near the way from one place to another, metres."""
+    way = there - here
+    share = np.clip((others[:, :2] - here) @ way / max(float(way @ way), 1e-9), 0.0, 1.0)
+    near = np.linalg.norm(others[:, :2] - here - share[:, None] * way, axis=1) < _BREADTH
+    return float(others[near, 2].max()) if near.any() else float(others[:, 2].min())
 
 
 def _choose(hand: Hand, part: Part, how: Carrying, attempt: int) -> Grasp:

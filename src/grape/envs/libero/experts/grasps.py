@@ -13,6 +13,7 @@ Float64 = npt.NDArray[np.float64]
 _OPENING = 0.072  # metres between the open fingers, less a margin
 _ANGLES = np.radians(np.arange(0, 180, 10))
 _SHIFTS = (0.0, 0.015, -0.015, 0.03, -0.03)  # metres along a thing's longer side
+_INSETS = (0.0, 0.01, 0.02)  # metres from a rim towards the middle: closing fingers pull it towards them
 _RIM_ANGLES = np.radians(np.arange(-180, 180, 15))
 
 # The hand seen from its fingers' end: half lengths along and across the fingers' motion, lowest point, metres.
@@ -85,7 +86,9 @@ def rims(outline: Float64, depth: float, angles: Sequence[float] | None = None) 
     for angle in _RIM_ANGLES if angles is None else angles:
         closing = np.array([np.cos(angle), np.sin(angle)])
         radius = float((upper @ closing).max())
-        found.append(Grasp(np.array([*(middle[:2] + radius * closing), top - depth]), closing))
+        for inset in _INSETS:
+            point = np.array([*(middle[:2] + (radius - inset) * closing), top - depth])
+            found.append(Grasp(point, closing, _PRICE_OF_SHIFT * inset))
     return found
 
 
