@@ -16,7 +16,7 @@ from grape.core.tasks import ActionSpace
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.envs.base import Suite
 from grape.envs.pool import WorkerPool
-from grape.envs.registry import get_suite
+from grape.envs.registry import cautions_of, get_suite
 from grape.policies.base import Policy, PolicySpec
 from grape.policies.names import check_policy_name
 from grape.store import EpisodeStore
@@ -58,6 +58,8 @@ def run_collect(
     run = open_run(settings.out, "collect", settings, identity)
     if run.done is not None:
         return {**run.done, "store": str(settings.out / "store"), "policy": settings.policy}
+    for caution in cautions_of(suite):
+        reporter.warn(caution)
     store = EpisodeStore.create(settings.out / "store", suite.name, _contract(suite))
     missing = [group for group in groups if any(episode.episode_id not in store for episode in group.episodes)]
     log = RolloutLog()

@@ -94,6 +94,7 @@ class EpisodeRecorder:
             success=self._snapshots[-1].success,
             steps=self.steps,
             operator=self.planned.operator,
+            extra=first.extra,
             **facts,  # type: ignore[arg-type]
         )
         signals = {

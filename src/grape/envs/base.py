@@ -24,6 +24,7 @@ class Snapshot:
         success: Whether the task is solved in this state.
         display: Larger picture for people, uint8 ``(H2, W2, 3)``, or None.
         privileged: Raw simulator state for experts; never recorded, never shown to a policy.
+        extra: Facts of the whole episode, JSON values only; recorded from the reset's snapshot, e.g. the camera.
     """
 
     image: npt.NDArray[np.uint8]
@@ -33,6 +34,7 @@ class Snapshot:
     success: bool
     display: npt.NDArray[np.uint8] | None = None
     privileged: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Environment(Protocol):

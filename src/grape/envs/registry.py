@@ -12,7 +12,7 @@ from grape.core.errors import SettingsError, did_you_mean, require_known
 from grape.core.tasks import Task
 from grape.envs.base import Suite
 
-__all__ = ["get_suite", "select_tasks", "suite_names"]
+__all__ = ["cautions_of", "get_suite", "select_tasks", "suite_names"]
 
 _GROUP = "grape.suites"
 _BUILTIN = {
@@ -50,6 +50,15 @@ def get_suite(name: str) -> Suite:
             "Mend or uninstall the package that registers it.",
         ) from error
     return plugin
+
+
+def cautions_of(suite: Suite) -> tuple[str, ...]:
+    """What makes results of a suite differ from published ones on this machine, in sentences.
+
+    A suite that knows of such things has a method ``cautions`` without arguments, e.g. to name another release of a
+    simulator.
+    """
+    return tuple(getattr(suite, "cautions", tuple)())
 
 
 def select_tasks(suite: Suite, selection: str) -> tuple[Task, ...]:

@@ -79,6 +79,7 @@ def snapshot_to_wire(snapshot: Snapshot) -> tuple[dict[str, Any], dict[str, npt.
         "keypoints": {name: point.tolist() for name, point in snapshot.keypoints.items()},
         "signals": {name: float(value) for name, value in snapshot.signals.items()},
         "success": bool(snapshot.success),
+        "extra": dict(snapshot.extra),
     }
     arrays = {"image": snapshot.image}
     if snapshot.display is not None:
@@ -95,4 +96,5 @@ def snapshot_from_wire(header: Mapping[str, Any], arrays: Arrays) -> Snapshot:
         signals=dict(header["signals"]),
         success=header["success"],
         display=arrays.get("display"),
+        extra=header["extra"],
     )

@@ -1,5 +1,6 @@
 """One LIBERO task as an :class:`~grape.envs.base.Environment`, in the conventions of OpenVLA's evaluation."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,8 @@ class LiberoEnvironment:
             float(np.linalg.norm(part.object_point(data) - part.goal_point(world.model, data))) for part in world.parts
         ]
         self._openness = [part.joint.openness(data) if part.joint else 0.0 for part in world.parts]
-        return self._snapshot(world, episode, bool(world.domain._check_success()))
+        snapshot = self._snapshot(world, episode, bool(world.domain._check_success()))
+        return dataclasses.replace(snapshot, extra={"camera": camera_of(world, episode)})
 
     def step(self, action: npt.NDArray[np.float32]) -> Snapshot:
         """Apply one decision, float32 ``(7,)``; see :func:`simulator_action`.
@@ -155,17 +157,18 @@ class LiberoEnvironment:
         return float(np.clip((now - begin) / (end - begin), 0.0, 1.0)) if end != begin else 1.0
 
 
-def camera_matrices(world: TaskWorld) -> dict[str, Any]:
-    """Pinhole camera of the policy's view before it is turned upright: ``intrinsic`` 3 x 3, ``pose`` 4 x 4.
+def camera_of(world: TaskWorld, episode: Episode) -> dict[str, Any]:
+    """Pinhole camera of the upright picture that people and policies see, before it is resized.
 
-    ``pose`` maps camera to world coordinates; the camera looks along its z axis, x goes right and y down, for the
-    picture of :data:`~grape.envs.libero.world.RENDER_SIZE` pixels as rotated by half a turn.
+    Returns:
+        ``name``; ``size`` in pixels; ``intrinsic``, 3 x 3 in pixels; ``pose``, 4 x 4, from the camera's frame (x right,
+        y down, z away from it) to the world's, metres.
     """
-    model, data = world.model, world.domain.sim.data._data
-    camera = model.camera(CAMERAS[0])
-    focal = RENDER_SIZE / 2.0 / np.tan(np.radians(float(camera.fovy[0])) / 2.0)
+    camera = world.model.camera(CAMERAS[0])
+    half = RENDER_SIZE / 2.0
+    focal = half / np.tan(np.radians(float(camera.fovy[0])) / 2.0)
     pose = np.eye(4)
-    pose[:3, :3] = data.cam_xmat[camera.id].reshape(3, 3) @ np.diag([1.0, -1.0, -1.0])
-    pose[:3, 3] = data.cam_xpos[camera.id]
-    intrinsic = [[focal, 0.0, RENDER_SIZE / 2.0], [0.0, focal, RENDER_SIZE / 2.0], [0.0, 0.0, 1.0]]
-    return {"camera": CAMERAS[0], "size": RENDER_SIZE, "intrinsic": intrinsic, "pose": pose.round(9).tolist()}
+    pose[:3, :3] = episode.data.cam_xmat[camera.id].reshape(3, 3) @ np.diag([1.0, -1.0, -1.0])
+    pose[:3, 3] = episode.data.cam_xpos[camera.id]
+    intrinsic = [[focal, 0.0, half], [0.0, focal, half], [0.0, 0.0, 1.0]]
+    return {"name": CAMERAS[0], "size": RENDER_SIZE, "intrinsic": intrinsic, "pose": pose.round(9).tolist()}

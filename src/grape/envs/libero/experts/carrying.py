@@ -117,8 +117,9 @@ def _bring(hand: Hand, part: Part, thing: Callable[[], Float64], goal: Callable[
     )
 
     def down_to(height: float, within: float, speed: float) -> Plan:
-        above = np.array([0.0, 0.0, height])
-        place: Callable[[], Float64] = lambda: goal() + grip() + above
+        def place() -> Float64:
+            return np.asarray(goal() + grip() + np.array([0.0, 0.0, height]))
+
         return hand.move(place, CLOSED, within=within, most=40, speed=speed, until=lambda: scene.holds(part))
 
     yield from down_to(how.above_goal + 0.05, 0.012, 1.0)
