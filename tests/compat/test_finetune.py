@@ -1,6 +1,7 @@
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tyro
 
@@ -8,7 +9,15 @@ from grape.compat import finetune
 from grape.compat.finetune import command_line, main
 from grape.compat.finetune_flags import FinetuneFlags, parse_flags
 from grape.compat.translation import translate
+from grape.core.errors import SettingsError
 from grape.core.files import read_json
+from grape.exchange import ImportGrapeRldsSettings, RldsExportSettings, run_export_rlds
+from grape.policies.openvla import load_policy
+from grape.preferences import read_pairs
+from grape.store import EpisodeStore
+from grape.store.rlds import open_rlds
+from grape.store.rlds.joining import join_pairs
+from grape.store.rlds.standardise import RULES
 from grape.training.settings import TrainSettings, check_train
 from tests.training.recordings import record, write_pairs, write_policy
 
@@ -32,9 +41,12 @@ def test_the_published_call_becomes_a_call_of_train():
     settings = train_settings(translation)
     assert settings.policy == Path("sft/model")
     assert settings.out == Path("runs/model+rlds_np_rollout+b1+lr-2e-05+lora-r32+dropout-0.0")
-    assert settings.pairs == translation.pairs
-    assert translation.chosen == Path("data/chosen/rlds_np_rollout")
-    assert translation.rejected == Path("data/rejected/rlds_np_rollout")
+    assert settings.pairs == translation.pairs.out / "pairs"
+    assert translation.pairs.chosen == Path("data/chosen/rlds_np_rollout")
+    assert translation.pairs.rejected == Path("data/rejected/rlds_np_rollout")
+    assert translation.pairs.policy == settings.policy
+    assert settings.unnorm_key == "rlds_np_rollout"
+    assert settings.norm_stats == translation.pairs.out / "dataset_statistics.json"
     assert (settings.lora_rank, settings.lora_alpha, settings.lora_targets) == (32, 32, "all")
     assert (settings.lr, settings.schedule, settings.weight_decay, settings.max_grad_norm) == (
         2e-5,
@@ -78,9 +90,30 @@ def test_flags_without_effect_there_change_nothing_unless_given():
 
 
 def test_other_data_is_other_pairs():
-    first, second = (translate(parse_flags(["--chosen_traj_dir", name])).pairs for name in ("a", "b"))
-    assert first != second
-    assert first == translate(parse_flags(["--chosen_traj_dir", "a", "--lora_rank", "8"])).pairs
+    def folder(*words, further=()):
+        return translate(parse_flags(words), further=further).pairs.out
+
+    first = folder("--chosen_traj_dir", "a")
+    others = (
+        folder("--chosen_traj_dir", "b"),
+        folder("--chosen_traj_dir", "a", "--vla_path", "another"),
+        folder("--chosen_traj_dir", "a", further=["--unnorm-key=goal"]),
+    )
+    assert len({first, *others}) == 4
+    assert first == folder("--chosen_traj_dir", "a", "--lora_rank", "8", further=["--lr", "1", "--device", "cpu"])
+
+
+def test_flags_of_train_that_the_import_shares():
+    further = ["--center-crop", "yes", "--unnorm-key", "goal", "--device", "cpu"]
+    translation = translate(FinetuneFlags(), further=further)
+    imported = tyro.cli(
+        ImportGrapeRldsSettings,
+        args=["--chosen", *translation.import_arguments[:1], "--rejected", *translation.import_arguments[1:]],
+    )
+    assert imported == translation.pairs
+    assert (imported.unnorm_key, imported.center_crop, translation.device) == ("goal", "yes", "cpu")
+    with pytest.raises(SettingsError, match="expected one argument"):
+        translate(FinetuneFlags(), further=["--device"])
 
 
 def test_each_flag_that_was_ignored_is_explained_where_it_is_given():
@@ -113,32 +146,80 @@ def test_mistakes_are_sentences(words, message, capsys):
 def test_the_printed_command_is_one_for_a_shell(capsys, tmp_path):
     words = [*PUBLISHED, "--vla_path", "my models/it's", "--wandb_project", "a b"]
     translation = translate(parse_flags(words))
-    told = shlex.split(command_line(translation).replace("\\\n", " "))
-    assert told == ["WANDB_PROJECT=a b", "WANDB_ENTITY=me", "grape", "train", *translation.arguments]
+    told = command_line(translation).replace("\\\n", " ").splitlines()
+    assert shlex.split(told[0]) == ["grape", "import", "grape-rlds", *translation.import_arguments]
+    assert shlex.split(told[1]) == ["WANDB_PROJECT=a b", "WANDB_ENTITY=me", "grape", "train", *translation.arguments]
 
 
-def test_until_rlds_can_be_read_it_says_so_after_the_command(capsys, tmp_path):
-    words = [*PUBLISHED, "--chosen_traj_dir", str(tmp_path / "c"), "--rejected_traj_dir", str(tmp_path / "r")]
-    assert main(words, {}) == 2
-    assert "does not exist" in capsys.readouterr().err
-    for side in ("c", "r"):
-        (tmp_path / side / "rlds_np_rollout").mkdir(parents=True)
-    assert main(words, {"RANK": "0", "WORLD_SIZE": "1"}) == 2
+def test_missing_data_is_told_once_after_the_commands(capsys, tmp_path):
+    policy = write_policy(tmp_path / "policy")
+    words = [*PUBLISHED, "--chosen_traj_dir", str(tmp_path / "c"), "--vla_path", str(policy)]
+    assert main(words, {"RANK": "0"}) == 2
     captured = capsys.readouterr()
-    assert captured.out.startswith("WANDB_PROJECT=my-project WANDB_ENTITY=me grape train \\\n    --pairs runs/pairs-")
-    assert "cannot be read by this release yet" in captured.err
+    assert captured.out.startswith("grape import grape-rlds ")
+    assert "WANDB_PROJECT=my-project WANDB_ENTITY=me grape train \\\n    --pairs runs/pairs-" in captured.out
+    assert "rlds_np_rollout does not exist" in captured.err
     assert "--save_steps had no effect" in captured.err
-    assert main(words, {"RANK": "1", "WORLD_SIZE": "2"}) == 2
+    assert main(words, {"RANK": "1"}) == 2
     assert capsys.readouterr() == ("", "")
 
 
-def test_pairs_that_are_there_are_trained_on(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    """Words of a call that trains a tiny policy on an export of trajectories which it sampled."""
     monkeypatch.setattr(finetune.os, "environ", dict(finetune.os.environ))
     policy = write_policy(tmp_path / "policy")
-    store = record(tmp_path / "store", policy, lengths=(3, 2))
-    words = ["--vla_path", str(policy), "--run_root_dir", str(tmp_path / "runs"), "--lora_rank", "2", "--epoch", "1"]
-    write_pairs(translate(parse_flags(words)).pairs, store, pairs=((0, 1),))
-    assert main([*words, "--", "--dtype", "float32"], {}) == 0
-    out = tmp_path / "runs" / "policy+bridge_orig+b1+lr-2e-05+lora-r2+dropout-0.0"
-    assert read_json(out / "done.json")["pairs"] == 1
-    assert (out / "policy" / "adapter_model.safetensors").exists()
+    store = record(tmp_path / "store", policy, lengths=(3, 2, 4, 3))
+    pairs = write_pairs(tmp_path / "pairs", store, pairs=((0, 1), (2, 3)))
+    run_export_rlds(RldsExportSettings(tmp_path / "rlds", pairs=pairs))
+    return [
+        *PUBLISHED[: PUBLISHED.index("--wandb_project")],
+        *("--vla_path", str(policy), "--run_root_dir", str(tmp_path / "runs"), "--lora_rank", "2", "--epoch", "1"),
+        *("--chosen_traj_dir", str(tmp_path / "rlds/chosen"), "--rejected_traj_dir", str(tmp_path / "rlds/rejected")),
+    ]
+
+
+def folders(words, further=()):
+    translation = translate(parse_flags(words), further=further)
+    return translation.pairs.out, train_settings(translation).out
+
+
+def test_two_rlds_folders_are_trained_on(call, capsys):
+    assert main([*call, "--", "--dtype", "float32"], {}) == 0
+    imported, out = folders(call)
+    assert read_json(out / "done.json")["pairs"] == 1  # the other one is in split val
+    policy = load_policy(out / "policy")
+    assert policy.unnorm_key == "rlds_np_rollout"
+    statistics = read_json(imported / "dataset_statistics.json")
+    assert policy.config.norm_stats["rlds_np_rollout"] == statistics["rlds_np_rollout"]
+    joined = join_pairs(
+        *(open_rlds(imported.parent.parent / "rlds" / side / "rlds_np_rollout") for side in ("chosen", "rejected")),
+        RULES["plain"],
+        warn=pytest.fail,
+    )
+    assert statistics == {"rlds_np_rollout": joined.statistics()}
+    assert len(policy.config.norm_stats) == 2
+    store = EpisodeStore.open(imported)
+    trajectory = store.read(store.ids()[0])
+    np.testing.assert_allclose(
+        policy.decode_tokens(trajectory.action_tokens)[:, :6], trajectory.actions[:, :6], atol=0.4
+    )
+    capsys.readouterr()
+    assert main([*call, "--", "--dtype", "float32"], {}) == 0  # all is there already
+
+
+def test_by_its_own_statistics_a_policy_finds_the_tokens_it_sampled(call, tmp_path):
+    policy = load_policy(tmp_path / "policy")
+    key = policy.unnorm_key
+    further = ["--unnorm-key", key]
+    assert main([*call, "--", *further], {}) == 0
+    imported, out = folders(call, further)
+    assert load_policy(out / "policy").config.norm_stats.keys() == {key}
+    back, source = EpisodeStore.open(imported), EpisodeStore.open(tmp_path / "store")
+    pairs = {pair.pair_id: pair for pair in read_pairs(tmp_path / "pairs")}
+    for meta in back.metas():
+        pair = pairs[str(meta.extra["file_path"])]
+        due = source.read(pair.chosen if meta.success else pair.rejected)
+        # Tokens outside the action range act like the first or last bin, and that is what comes back.
+        found = policy.decode_tokens(back.read(meta.episode_id).action_tokens)
+        np.testing.assert_array_equal(found, policy.decode_tokens(due.action_tokens))

@@ -1,7 +1,7 @@
 """``python -m grape.compat.finetune``: the first public implementation's training command, on this trainer.
 
-Prints the equivalent ``grape train`` command and what becomes of each flag, brings the two RLDS folders into the form
-that ``grape train`` reads, and runs the command. Works under ``torchrun``, too, where process 0 alone speaks.
+Prints the equivalent commands and what becomes of each flag, then runs them: ``grape import grape-rlds`` brings the two
+RLDS folders into the form that ``grape train`` reads. Works under ``torchrun``, too, where process 0 alone speaks.
 """
 
 import os
@@ -11,24 +11,30 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
+from grape.cli.console import ConsoleReporter
 from grape.compat.finetune_flags import parse_flags
 from grape.compat.rlds_pairs import provide_pairs
 from grape.compat.translation import Translation, translate
 from grape.core.errors import GrapeError
+from grape.core.events import SILENT
 
 __all__ = ["command_line", "main"]
 
 
 def command_line(translation: Translation) -> str:
-    """The equivalent command, quoted for a POSIX shell, on lines of a flag each."""
+    """The equivalent commands, quoted for a POSIX shell, on lines of a flag each."""
     words = [f"{name}={shlex.quote(value)}" for name, value in translation.environment.items()]
-    lines = [" ".join([*words, "grape train"])]
-    for word in translation.arguments:
-        if word.startswith("--"):
-            lines.append(f"    {word}")
-        else:
-            lines[-1] += f" {shlex.quote(word)}"
-    return " \\\n".join(lines)
+    commands = (
+        (["grape import grape-rlds"], translation.import_arguments),
+        ([" ".join([*words, "grape train"])], translation.arguments),
+    )
+    for lines, arguments in commands:
+        for word in arguments:
+            if word.startswith("--"):
+                lines.append(f"    {word}")
+            else:
+                lines[-1] += f" {shlex.quote(word)}"
+    return "\n".join(" \\\n".join(lines) for lines, _ in commands)
 
 
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:
@@ -47,12 +53,12 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     try:
         translation = translate(parse_flags(words[:cut]), int(known.get("WORLD_SIZE", "1")), words[cut + 1 :])
         if first:
-            console.print("The equivalent command:", highlight=False)
+            console.print("The equivalent commands:", highlight=False)
             sys.stdout.write(command_line(translation) + "\n")
             sys.stdout.flush()
             for note in translation.notes:
                 console.print(f"- {note}", markup=False, highlight=False, soft_wrap=True)
-        provide_pairs(translation.chosen, translation.rejected, translation.pairs)
+        provide_pairs(translation.pairs, translation.device, ConsoleReporter(console) if first else SILENT)
     except GrapeError as error:
         if first:
             console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)

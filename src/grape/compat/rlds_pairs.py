@@ -1,33 +1,36 @@
 """From the two RLDS folders of the first public implementation to a folder of pairs that ``grape train`` reads."""
 
-from pathlib import Path
+import datetime
+from collections.abc import Mapping
+from typing import Any
 
-from grape.core.errors import DataError, SettingsError
+from grape.core.events import SILENT, Reporter
+from grape.exchange import ImportGrapeRldsSettings, run_import_grape_rlds
+from grape.training.processes import join_processes
 
 __all__ = ["provide_pairs"]
 
+_PATIENCE = datetime.timedelta(days=1)
 
-def provide_pairs(chosen: Path, rejected: Path, pairs: Path) -> None:
-    """Make sure that ``pairs`` holds the preference pairs of two RLDS data sets.
 
-    This is the only place that knows how RLDS becomes pairs. It cannot be done by this release; a folder of pairs that
-    stands there already is used as it is.
+def provide_pairs(settings: ImportGrapeRldsSettings, device: str, reporter: Reporter = SILENT) -> Mapping[str, Any]:
+    """Make sure that ``settings.out`` holds the preference pairs of two RLDS data sets, with a policy's tokens.
+
+    An import that is complete is not repeated; one that was killed is finished. Of several processes the first one
+    works, the others wait.
 
     Args:
-        chosen: RLDS data set of the chosen trajectories, ``<folder>/<name>``.
-        rejected: That of the rejected ones, joined one to one.
-        pairs: Folder as made by ``grape pair``.
+        settings: What to import; names the policy.
+        device: Where the training will compute, as for ``grape train``.
+        reporter: Progress and warnings.
+
+    Returns:
+        The import's summary.
 
     Raises:
-        DataError: A data set is not there.
-        SettingsError: The pairs would have to be made from RLDS.
+        SettingsError: There is no such policy.
+        DataError: A data set is missing or damaged, or the sides cannot be joined.
+        CompatibilityError: The folder holds pairs of other data.
     """
-    if (pairs / "done.json").exists():
-        return
-    for folder in (chosen, rejected):
-        if not folder.is_dir():
-            raise DataError(f"RLDS data set {folder} does not exist.", "Check the folder and --dataset_name.")
-    raise SettingsError(
-        f"Pairs in RLDS folders ({chosen} and {rejected}) cannot be read by this release yet.",
-        f"Pairs made by 'grape pair' can be trained on: run the command above with their folder in place of {pairs}.",
-    )
+    processes = join_processes(device, _PATIENCE)
+    return processes.main_decides(lambda: run_import_grape_rlds(settings, reporter if processes.is_main else SILENT))

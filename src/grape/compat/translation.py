@@ -1,5 +1,6 @@
 """What each flag of the first public implementation means for ``grape train``, and what to tell its user."""
 
+import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 from grape.compat.finetune_flags import FinetuneFlags
 from grape.core.errors import SettingsError
 from grape.core.files import content_hash
+from grape.exchange import ImportGrapeRldsSettings
+from grape.exchange.tokens import STATISTICS_FILE
 
 __all__ = ["Translation", "translate"]
 
@@ -20,20 +23,30 @@ class Translation:
     """The equivalent of one call.
 
     Attributes:
+        pairs: The import of the two RLDS data sets that comes first. Its folder is named after them and the policy, so
+            that others are other pairs.
         arguments: What follows ``grape train``.
         environment: Variables to set for it.
-        chosen: RLDS data set of the chosen trajectories.
-        rejected: RLDS data set of the rejected ones.
-        pairs: Folder for the pairs made from the two; named after them, so that other data is other pairs.
+        device: Where it will compute.
         notes: What differs from the script, a sentence or two each.
     """
 
+    pairs: ImportGrapeRldsSettings
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
-    chosen: Path
-    rejected: Path
-    pairs: Path
+    device: str = "auto"
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def import_arguments(self) -> tuple[str, ...]:
+        """What follows ``grape import grape-rlds``."""
+        pairs = self.pairs
+        words = [str(pairs.chosen), str(pairs.rejected), "--policy", str(pairs.policy), "--out", str(pairs.out)]
+        if pairs.unnorm_key:
+            words += ["--unnorm-key", pairs.unnorm_key]
+        if pairs.center_crop != "auto":
+            words += ["--center-crop", pairs.center_crop]
+        return tuple(words)
 
 
 def translate(flags: FinetuneFlags, processes: int = 1, further: Sequence[str] = ()) -> Translation:
@@ -59,10 +72,21 @@ def translate(flags: FinetuneFlags, processes: int = 1, further: Sequence[str] =
     if flags.use_quantization and not flags.use_lora:
         raise SettingsError("--use_quantization needs adapters.", "Leave --use_lora out, or say --use_lora True.")
     chosen, rejected = (folder / flags.dataset_name for folder in (flags.chosen_traj_dir, flags.rejected_traj_dir))
-    pairs = flags.run_root_dir / f"pairs-{content_hash([str(chosen), str(rejected)])[:8]}"
+    given = _common_flags(further)
+    identity = [str(chosen), str(rejected), flags.vla_path, given.unnorm_key, given.center_crop]
+    pairs = ImportGrapeRldsSettings(
+        chosen,
+        rejected,
+        flags.run_root_dir / f"pairs-{content_hash(identity)[:8]}",
+        policy=Path(flags.vla_path),
+        unnorm_key=given.unnorm_key,
+        center_crop=given.center_crop,
+    )
     values: dict[str, str | int | float] = {
-        "pairs": str(pairs),
+        "pairs": str(pairs.out / "pairs"),
         "policy": flags.vla_path,
+        "norm-stats": str(pairs.out / STATISTICS_FILE),
+        "unnorm-key": flags.dataset_name,
         "out": str(flags.run_root_dir / _run_name(flags)),
         "reference": "recomputed",
         "beta": 0.1,
@@ -97,13 +121,24 @@ def translate(flags: FinetuneFlags, processes: int = 1, further: Sequence[str] =
             environment["WANDB_ENTITY"] = flags.wandb_entity
     words = [word for name, value in values.items() for word in (f"--{name}", str(value))]
     return Translation(
+        pairs=pairs,
         arguments=(*words, *switches, *further),
         environment=environment,
-        chosen=chosen,
-        rejected=rejected,
-        pairs=pairs,
+        device=given.device,
         notes=_notes(flags, processes),
     )
+
+
+def _common_flags(further: Sequence[str]) -> argparse.Namespace:
+    """Those flags of ``grape train`` that the import must know, too."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--unnorm-key", "--unnorm_key", default="")
+    parser.add_argument("--center-crop", "--center_crop", default="auto")
+    parser.add_argument("--device", default="auto")
+    try:
+        return parser.parse_known_args(list(further))[0]
+    except argparse.ArgumentError as error:
+        raise SettingsError(f"After the '--': {error}.", "grape train --help lists all flags.") from error
 
 
 def _run_name(flags: FinetuneFlags) -> str:
@@ -123,6 +158,11 @@ _ALWAYS = (
     "The loss compares whole trajectories, where the script compared windows of 8 steps across pairs; "
     "--length-normalised keeps the windows' scale of beta. A pair is one update now and was many, so try other "
     "learning rates. For windows, within each pair, add: -- --window 8 --no-length-normalised",
+    "Actions become tokens by statistics of both sides together, which the policy keeps under the data set's name; a "
+    "policy that holds that name uses its own. If this very policy made the trajectories, name the statistics it acted "
+    "by, so that its own tokens are trained: -- --unnorm-key NAME",
+    "Every step counts, where the script dropped the first and last one. 'grape lint' finds what else may be wrong "
+    "with such data; data from SimplerEnv needs the import above with --pictures-after-action.",
 )
 
 _REMARKS: Mapping[str, str] = {

@@ -10,6 +10,7 @@ from grape.core.files import file_hash, write_jsonl
 from grape.core.preferences import PreferencePair
 from grape.core.runs import open_run
 from grape.core.trajectories import EpisodeMeta, Trajectory
+from grape.exchange.tokens import keep_statistics, kept_statistics, open_reader
 from grape.preferences.records import PAIRS_FILE, pair_to_row
 from grape.store import EpisodeStore
 from grape.store.foreign import ACTION_SPACE, ActionReader, foreign_trajectory, task_name
@@ -17,6 +18,7 @@ from grape.store.rlds import RldsDataset, open_rlds
 from grape.store.rlds.joining import JoinedPair, join_pairs
 from grape.store.rlds.pairs import SIDES
 from grape.store.rlds.standardise import RULES, StandardEpisode
+from grape.store.rlds.statistics import dataset_statistics
 
 __all__ = ["ImportGrapeRldsSettings", "run_import_grape_rlds"]
 
@@ -40,6 +42,13 @@ class ImportGrapeRldsSettings:
         pictures_after_action: The pictures were taken after the action of their step, as in data collected with
             SimplerEnv by the first implementation. Each action then gets the picture of the step before, and the
             first action, which has none, is dropped.
+        policy: Checkpoint (a folder or a name on the hub) whose tokens are put to the actions, so that it can be
+            trained on the pairs with grape train --reference recomputed. Without one there are no tokens.
+        unnorm_key: By which statistics the policy puts actions into tokens. Empty: by those it holds under the data
+            set's name, else by the data's own (both sides together, all splits), which are written to
+            dataset_statistics.json for grape train --norm-stats. Name those that the policy acted by, if it made
+            these trajectories: then its tokens are found again.
+        center_crop: As for grape train.
     """
 
     chosen: Path = field(metadata={"identity": False})
@@ -48,6 +57,9 @@ class ImportGrapeRldsSettings:
     split: str = "train"
     rule: Literal["plain", "rlds_np_rollout"] = "plain"
     pictures_after_action: bool = False
+    policy: Path | None = field(default=None, metadata={"identity": False})
+    unnorm_key: str = ""
+    center_crop: Literal["auto", "yes", "no"] = "auto"
 
 
 def run_import_grape_rlds(
@@ -55,18 +67,31 @@ def run_import_grape_rlds(
 ) -> Mapping[str, Any]:
     """Import pairs.
 
-    RLDS holds no action tokens. With a ``reader``, the tokens are those by which that policy would say the recorded
-    actions, so that it can be trained on these pairs with a recomputed reference. Without one there are none, and the
-    pairs serve for looking, exporting and cloning.
+    RLDS holds no action tokens. With a policy, the tokens are those by which it would say the recorded actions, so that
+    it can be trained on these pairs with a recomputed reference. Without one there are none, and the pairs serve for
+    looking, exporting and cloning.
+
+    Args:
+        settings: What to import.
+        reporter: Progress and warnings.
+        reader: A policy that is open already, in place of ``settings.policy``.
 
     Returns:
-        Summary: ``pairs``, ``joined_by``, ``steps`` of both sides, ``store`` and ``pairs_folder`` as seen from ``out``.
+        Summary: ``pairs``, ``joined_by``, ``steps`` of both sides, ``tokens`` (whether there are any), ``unnorm_key``
+        (by which statistics), ``store`` and ``pairs_folder`` as seen from ``out``.
 
     Raises:
+        SettingsError: The policy or its statistics are unknown.
         DataError: A data set is missing or damaged, or the sides cannot be joined.
         CompatibilityError: ``out`` belongs to another run.
     """
     chosen, rejected = open_rlds(settings.chosen), open_rlds(settings.rejected)
+    rule = RULES[settings.rule]
+    statistics: Mapping[str, Any] = {}
+    if reader is None and settings.policy is not None:
+        name = chosen.path.parent.name
+        statistics = kept_statistics(settings.out, name, lambda: dataset_statistics([(chosen, rule), (rejected, rule)]))
+        reader = open_reader(settings.policy, settings.unnorm_key, settings.center_crop, statistics)
     inputs = {
         "chosen": _identity(chosen),
         "rejected": _identity(rejected),
@@ -75,7 +100,9 @@ def run_import_grape_rlds(
     run = open_run(settings.out, "import", settings, inputs)
     if run.done is not None:
         return run.done
-    joined = join_pairs(chosen, rejected, RULES[settings.rule], split=settings.split, warn=reporter.warn)
+    if statistics:
+        keep_statistics(settings.out, statistics)
+    joined = join_pairs(chosen, rejected, rule, split=settings.split, warn=reporter.warn)
     store = EpisodeStore.create(settings.out / "store", SUITE, {"action_space": ACTION_SPACE, "rule": settings.rule})
     pairs, steps = [], dict.fromkeys(SIDES, 0)
     with reporter.progress("Importing pairs", len(joined)) as progress:
@@ -94,6 +121,7 @@ def run_import_grape_rlds(
         "joined_by": joined.joined_by,
         "steps": steps,
         "tokens": reader is not None,
+        "unnorm_key": getattr(reader, "unnorm_key", ""),
         "store": "store",
         "pairs_folder": "pairs",
     }

@@ -4,6 +4,7 @@ The result of a run is one folder that ``--policy`` takes. For full training tha
 layout; for adapters it is PEFT's layout with a pointer to the base policy, which is not copied.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -83,18 +84,22 @@ def open_for_training(path: Path, unnorm_key: str, **precision: Any) -> "OpenVLA
 
 
 def open_with_precision(
-    settings: PrecisionSettings, device: str, center_crop: bool | None = None
+    settings: PrecisionSettings,
+    device: str,
+    center_crop: bool | None = None,
+    norm_stats: Mapping[str, Any] | None = None,
 ) -> tuple["OpenVLAPolicy", torch.dtype | None]:
     """Open the policy that a run starts from in the precision that fits what is trained.
 
-    Frozen weights are held in ``dtype`` (``"auto"``: bfloat16 on a GPU, float32 on a CPU) with float32 adapters beside
-    them. Weights that train are float32, since in bfloat16 most steps of a fine-tuning's size are rounded away; a
+    Frozen weights are held in ``dtype`` (``"auto"``: as at collection, float32 on a CPU and as stored on a GPU) with
+    float32 adapters beside them. Weights that train are float32, since in bfloat16 most steps of a fine-tuning's size are rounded away; a
     bfloat16 run then only computes in it.
 
     Args:
         settings: What the trainer was told.
         device: Where to compute.
         center_crop: As for :func:`~grape.policies.openvla.load_policy`.
+        norm_stats: As for :func:`~grape.policies.openvla.load_policy`.
 
     Returns:
         The policy, and the type to compute in where that differs from the weights' (for ``torch.autocast``).
@@ -102,8 +107,8 @@ def open_with_precision(
     if settings.policy is None:
         raise SettingsError("There is no policy to start from.", "Give --policy.")
     dtype = settings.dtype
-    if dtype == "auto":
-        dtype = "float32" if device == "cpu" else "bfloat16"
+    if dtype == "auto" and device != "cpu" and not settings.lora_rank:
+        dtype = "bfloat16"
     policy = open_for_training(
         settings.policy,
         settings.unnorm_key,
@@ -112,6 +117,7 @@ def open_with_precision(
         attention=settings.attention,
         load_in_4bit=settings.load_in_4bit,
         center_crop=center_crop,
+        norm_stats=norm_stats,
     )
     return policy, torch.bfloat16 if dtype == "bfloat16" and not settings.lora_rank else None
 

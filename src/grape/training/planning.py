@@ -9,7 +9,7 @@ import torch
 
 from grape.core.preferences import PreferencePair
 from grape.core.seeds import derive_rng
-from grape.policies.openvla import read_policy
+from grape.policies.openvla import read_norm_stats, read_policy
 from grape.store import EpisodeStore
 from grape.training.cost import choose_gradient, choose_micro_batch, frames_of_epoch
 from grape.training.estimate import estimate_training
@@ -25,7 +25,8 @@ def split_pairs(
 ) -> tuple[list[PreferencePair], list[PreferencePair]]:
     """Pairs to train on and pairs to measure the loss on; pairs of one initial state stay together."""
     states = sorted({(pair.task, pair.initial_state) for pair in pairs})
-    held_count = min(round(settings.holdout * len(states)), len(states) - 1)
+    wanted = max(1, round(settings.holdout * len(states))) if settings.holdout else 0
+    held_count = min(wanted, len(states) - 1)
     order = derive_rng(settings.seed, "holdout").permutation(len(states))
     held = {states[position] for position in order[:held_count]}
     groups: tuple[list[PreferencePair], list[PreferencePair]] = ([], [])
@@ -52,8 +53,11 @@ def plan_schedule(
 
 
 def gradient_mode(settings: TrainSettings, frames_per_side: float) -> Literal["one-pass", "two-pass"]:
-    """Which way to the exact gradient; windows overlap, so only two passes compute each of their frames once."""
-    if settings.window and settings.gradient == "auto":
+    """Which way to the exact gradient.
+
+    Windows overlap, so only two passes compute each of their frames once; sharded parameters need equally many calls.
+    """
+    if settings.gradient == "auto" and (settings.window or settings.sharding == "full"):
         return "two-pass"
     return choose_gradient(settings.gradient, settings.lora_rank, settings.micro_batch, frames_per_side)
 
@@ -79,7 +83,12 @@ def plan_training(settings: TrainSettings, pairs: Sequence[PreferencePair], stor
         CompatibilityError: The episodes were recorded with another pre-processing than the policy's.
     """
     center_crop = None if settings.center_crop == "auto" else settings.center_crop == "yes"
-    policy = read_policy(settings.policy, unnorm_key=settings.unnorm_key or None, center_crop=center_crop)
+    policy = read_policy(
+        settings.policy,
+        unnorm_key=settings.unnorm_key or None,
+        center_crop=center_crop,
+        norm_stats=read_norm_stats(settings.norm_stats),
+    )
     episodes = [store.meta(name) for name in episodes_of(settings.method, pairs)]
     check_preprocessing(policy, episodes, store.path)
     size = sum(p.numel() for p in policy.model.parameters())

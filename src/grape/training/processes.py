@@ -6,6 +6,7 @@ order, same weights), so that only process 0 writes. Alone, nothing here touches
 """
 
 import atexit
+import datetime
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -57,6 +58,8 @@ class Processes:
                 outcome[0] = work()
             except GrapeError as error:
                 outcome[1] = error
+            except Exception as error:  # the others wait for an answer, whatever it is
+                outcome[1] = GrapeError(f"Process 0 failed: {type(error).__name__}: {error}.")
         dist.broadcast_object_list(outcome, src=0)
         if outcome[1] is not None:
             raise outcome[1]
@@ -117,15 +120,19 @@ class Processes:
         return self.rank * count // self.size, (self.rank + 1) * count // self.size
 
 
+_PATIENCE = datetime.timedelta(hours=6)
+# PyTorch's own limit is 10 or 30 minutes: less than one process may take to write a large checkpoint.
+
 ALONE = Processes(0, 1, "cpu")
 """The only process there is."""
 
 
-def join_processes(device: str) -> Processes:
+def join_processes(device: str, patience: datetime.timedelta = _PATIENCE) -> Processes:
     """Join the processes that a launcher started, for the life of this one; or be alone.
 
     Args:
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        patience: How long processes wait for one another. Counts where they are joined for the first time.
 
     Raises:
         SettingsError: Accelerate is missing, or the device does not fit several processes.
@@ -141,7 +148,7 @@ def join_processes(device: str) -> Processes:
     on_cpu = _device(device) == "cpu"
     if not dist.is_initialized():
         atexit.register(_leave)
-    state = PartialState(cpu=on_cpu)
+    state = PartialState(cpu=on_cpu, timeout=patience)
     return Processes(state.process_index, state.num_processes, "cpu" if on_cpu else str(state.device))
 
 

@@ -76,6 +76,9 @@ class TrainSettings:
         report_to: Experiment trackers that get the metrics as well; metrics.jsonl is always written.
         threads: Threads of PyTorch. Part of the result's identity, because sums depend on it.
         unnorm_key: Normalisation statistics to use, for checkpoints that hold several; empty picks the only one.
+        norm_stats: JSON file of statistics by data set (dataset_statistics.json), for pairs whose actions were put
+            into tokens by them. Those that --unnorm-key names, or the only ones, are added to the checkpoint and used;
+            a checkpoint that holds that name keeps and uses its own.
         center_crop: Crop 90 % of the picture's area from the middle before the policy sees it, as it was at collection:
             yes, no, or auto for what the checkpoint says (nothing means no).
         seed: Seed of the order of pairs and of the adapters' first values.
@@ -126,6 +129,7 @@ class TrainSettings:
     report_to: tuple[TrackerName, ...] = field(default=(), metadata={"identity": False})
     threads: int = 1
     unnorm_key: str = ""
+    norm_stats: Path | None = field(default=None, metadata={"identity": False})
     center_crop: Literal["auto", "yes", "no"] = "auto"
     seed: int = 0
     memory_gb: float = field(default=0.0, metadata={"identity": False})
@@ -281,6 +285,16 @@ def check_train(settings: TrainSettings) -> None:
         raise SettingsError("--holdout 1 leaves nothing to train on.", "Give a share below 1.")
     if settings.load_in_4bit and not settings.lora_rank:
         raise SettingsError("A model held in 4 bits cannot be trained as a whole.", "Give --lora-rank, e.g. 32.")
+    if settings.attention == "flash-attention-2" and not settings.lora_rank:
+        raise SettingsError(
+            "Flash attention computes in bfloat16 only, and weights that train are float32.",
+            "Give --lora-rank, or use --attention sdpa, which is fast on a GPU, too.",
+        )
+    if settings.sharding == "full" and settings.gradient == "one-pass":
+        raise SettingsError(
+            "--sharding full needs the two-pass gradient: all processes must call the network equally often.",
+            "Leave --gradient out.",
+        )
     if settings.sharding == "full" and settings.lora_rank:
         raise SettingsError(
             "--sharding full is for training all parameters; adapters are small enough for every process.",

@@ -20,6 +20,7 @@ from grape.core.files import file_hash
 from grape.core.preferences import PreferencePair
 from grape.core.provenance import write_provenance
 from grape.policies.base import PolicySpec
+from grape.policies.openvla import read_norm_stats
 from grape.preferences import read_pairs, recorded_store
 from grape.store import EpisodeStore
 from grape.training.adapters import adapter_home, add_adapters, open_with_precision, parameter_counts, save_result
@@ -96,7 +97,12 @@ def _train(
     policy, autocast = _open(asked, processes.device)
     spec = _check(asked, pairs, policy, store)
     settings = replace(asked, micro_batch=choose_micro_batch(asked.micro_batch, parameter_counts(policy)["parameters"]))
-    claim = RunClaim("train", asked, {"policy_hash": spec.policy_hash, "pairs": file_hash(asked.pairs / "pairs.jsonl")})
+    identity = {
+        "policy_hash": spec.policy_hash,
+        "pairs": file_hash(asked.pairs / "pairs.jsonl"),
+        "computation": spec.computation if autocast is None else f"{spec.computation}, computing in {autocast}",
+    }
+    claim = RunClaim("train", asked, identity)
     done = processes.main_decides(claim.take)
     if done is not None:
         return done
@@ -139,7 +145,7 @@ def _train(
 
 def _open(settings: TrainSettings, device: str) -> tuple["OpenVLAPolicy", torch.dtype | None]:
     center_crop = None if settings.center_crop == "auto" else settings.center_crop == "yes"
-    return open_with_precision(settings, device, center_crop)
+    return open_with_precision(settings, device, center_crop, read_norm_stats(settings.norm_stats))
 
 
 def _unsharded(policy: "OpenVLAPolicy", settings: TrainSettings, processes: Processes) -> "OpenVLAPolicy":
@@ -184,7 +190,7 @@ class _Trainer:
         """Fill in what follows from settings and data."""
         training, held = split_pairs(settings, pairs)
         units, schedule, per_side = plan_schedule(settings, training, steps.spans)
-        trainer = cls(
+        return cls(
             settings=settings,
             processes=processes,
             policy=policy,
@@ -192,15 +198,12 @@ class _Trainer:
             units=units,
             held_units=plan_schedule(settings, held, steps.spans)[0] if held else (),
             schedule=schedule,
-            loop=UpdateLoop(settings, policy.model, schedule.updates),
+            loop=UpdateLoop(settings, policy.model, schedule.updates, processes),
             loss=_loss(settings, policy.norm.dim),
             mode=gradient_mode(settings, per_side),
             logps=StepLogps(policy, steps, settings.micro_batch, settings.feature_cache_gb * 1e9, autocast),
             reference_N=np.zeros(len(steps)),
         )
-        looks = Looks(settings.evaluate_every or schedule.per_epoch, trainer.measure if held else None)
-        trainer.loop = UpdateLoop(settings, policy.model, schedule.updates, looks, processes)
-        return trainer
 
     def run(self, reporter: Reporter) -> dict[str, float]:
         """Settle the reference, then run the updates."""
@@ -211,6 +214,9 @@ class _Trainer:
             f"train {self.settings.method}",
             blame=self._blame,
             describe=_note,
+            looks=Looks(
+                self.settings.evaluate_every or self.schedule.per_epoch, self.measure if self.held_units else None
+            ),
         )
 
     def _settle_reference(self) -> None:
@@ -241,8 +247,8 @@ class _Trainer:
         mine, share = self._share(self.held_units)
         rows_F, comparisons = make_comparisons(mine, self.reference_N)
         batch = self.settings.micro_batch
-        logp_F = frame_logps(self._frames(rows_F), len(rows_F), batch, self._rounds(len(rows_F))) if mine else None
-        found = self.loss(comparisons.sums(logp_F))[1] if logp_F is not None else {}
+        logp_F = frame_logps(self._frames(rows_F), len(rows_F), batch, self._rounds(len(rows_F)))
+        found = self.loss(comparisons.sums(logp_F))[1]
         total = self.processes.add_metrics({name: share * value for name, value in found.items()})
         return {f"eval/{name}": value for name, value in total.items()}
 
@@ -320,7 +326,8 @@ def _check(
             raise CompatibilityError(
                 f"Episode {meta.episode_id} was recorded by another policy ({meta.policy_hash[:12]}) than "
                 f"{settings.policy} ({spec.policy_hash[:12]}), so its log-probabilities are not the reference's.",
-                "Give the policy that collected the episodes, or --reference recomputed to train another one on them.",
+                "Give the policy that collected the episodes and the --dtype of that collection, or --reference "
+                "recomputed to train another one on them.",
             )
     return spec
 

@@ -20,7 +20,7 @@ from grape.policies.openvla.inputs import PolicyInputs
 from grape.policies.openvla.loading import load_policy, read_policy, read_policy_config, save_policy
 from grape.policies.openvla.model import OpenVLA
 from grape.policies.openvla.nano import create_nano
-from grape.policies.openvla.norm_stats import compute_norm_stats
+from grape.policies.openvla.norm_stats import compute_norm_stats, read_norm_stats
 from grape.policies.openvla.policy import OpenVLAPolicy
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "compute_norm_stats",
     "create_nano",
     "load_policy",
+    "read_norm_stats",
     "read_policy",
     "read_policy_config",
     "save_policy",

@@ -1,6 +1,8 @@
 """Opening and saving policies."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from grape.core.errors import DataError, SettingsError
 from grape.policies.openvla.adapters import AdapterPointer, MergedWeights, attach_adapter, read_pointer
@@ -15,6 +17,7 @@ from grape.policies.openvla.checkpoint import (
 )
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.hub import resolve_policy
+from grape.policies.openvla.norm_stats import choose_unnorm_key
 from grape.policies.openvla.policy import OpenVLAPolicy
 from grape.policies.openvla.precision import Attention, DType, choose_precision
 
@@ -31,6 +34,7 @@ def load_policy(
     attention: Attention = "sdpa",
     load_in_4bit: bool = False,
     center_crop: bool | None = None,
+    norm_stats: Mapping[str, Any] | None = None,
 ) -> OpenVLAPolicy:
     """Open a policy: a checkpoint in the published layout, or an adapter that points to one.
 
@@ -48,6 +52,8 @@ def load_policy(
         load_in_4bit: Hold the language model in 4 bits; needs bitsandbytes and a GPU.
         center_crop: Whether to crop pictures in the middle before the network sees them, which policies trained with
             random crops need; None takes what the checkpoint says (nothing means no).
+        norm_stats: Statistics of data that the checkpoint has not seen, by data set. Those that ``unnorm_key`` names
+            (or the only ones here) are added and used; a checkpoint that holds that name keeps and uses its own.
 
     Raises:
         SettingsError: There is no such policy or it is of another kind; the statistics' name is unknown or ambiguous;
@@ -62,7 +68,8 @@ def load_policy(
     precision = choose_precision(device, dtype, attention, load_in_4bit, files.config.storage_dtype)
     if center_crop is not None:
         files = files.with_config(files.config.with_center_crop(center_crop))
-    policy = OpenVLAPolicy(empty_model(files.config, precision.attention), files, unnorm_key)
+    files, key = _with_statistics(files, norm_stats, unnorm_key)
+    policy = OpenVLAPolicy(empty_model(files.config, precision.attention), files, key)
     weights = folder if pointer is None else pointer.base
     load_weights(weights, policy.model, precision.dtype, precision.device, four_bit=precision.four_bit)
     return policy if pointer is None else attach_adapter(policy, folder, merge=merge)
@@ -82,13 +89,20 @@ def read_policy_config(path: Path | str) -> OpenVLAConfig:
     return _files(folder, read_pointer(folder)).config
 
 
-def read_policy(path: Path | str, *, unnorm_key: str | None = None, center_crop: bool | None = None) -> OpenVLAPolicy:
+def read_policy(
+    path: Path | str,
+    *,
+    unnorm_key: str | None = None,
+    center_crop: bool | None = None,
+    norm_stats: Mapping[str, Any] | None = None,
+) -> OpenVLAPolicy:
     """Open a policy without its weights: prompts, pictures and shapes are all there, but it cannot act.
 
     Args:
         path: As for :func:`load_policy`.
         unnorm_key: As for :func:`load_policy`.
         center_crop: As for :func:`load_policy`.
+        norm_stats: As for :func:`load_policy`.
 
     Raises:
         SettingsError: There is no such policy or it is of another kind.
@@ -98,7 +112,23 @@ def read_policy(path: Path | str, *, unnorm_key: str | None = None, center_crop:
     files = _files(folder, read_pointer(folder))
     if center_crop is not None:
         files = files.with_config(files.config.with_center_crop(center_crop))
-    return OpenVLAPolicy(empty_model(files.config), files, unnorm_key)
+    files, key = _with_statistics(files, norm_stats, unnorm_key)
+    return OpenVLAPolicy(empty_model(files.config), files, key)
+
+
+def _with_statistics(
+    files: CheckpointFiles, norm_stats: Mapping[str, Any] | None, wanted: str | None
+) -> tuple[CheckpointFiles, str | None]:
+    """The files with the statistics that are wanted, and the name to use."""
+    if not norm_stats:
+        return files, wanted
+    config = files.config
+    key = choose_unnorm_key({**norm_stats, **config.norm_stats} if wanted else norm_stats, wanted)
+    if key not in config.norm_stats:
+        config = config.with_norm_stats({**config.norm_stats, key: norm_stats[key]})
+    if len(config.norm_stats) > 1:
+        config = config.with_facts(unnorm_key=key)
+    return files.with_config(config), key
 
 
 def _files(folder: Path, pointer: AdapterPointer | None) -> CheckpointFiles:

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from grape.core.errors import DataError, SettingsError, require_known
+from grape.core.files import read_json
 
-__all__ = ["ActionNorm", "choose_unnorm_key", "compute_norm_stats"]
+__all__ = ["ActionNorm", "choose_unnorm_key", "compute_norm_stats", "read_norm_stats"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,3 +130,19 @@ def compute_norm_stats(
     if trajectories is not None:
         result["num_trajectories"] = trajectories
     return result
+
+
+def read_norm_stats(path: Path | None) -> Mapping[str, Any] | None:
+    """Statistics by data set from a ``dataset_statistics.json``; None where there is no file to read.
+
+    Raises:
+        DataError: The file is missing or no JSON, or an entry lacks what normalisation needs.
+    """
+    if path is None:
+        return None
+    data = read_json(path)
+    if not isinstance(data, dict) or not data:
+        raise DataError(f"{path} holds no statistics by data set.", "Give a dataset_statistics.json.")
+    for name, stats in data.items():
+        ActionNorm.from_stats(stats, f"{path}, {name}")
+    return data

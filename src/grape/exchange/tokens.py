@@ -1,0 +1,105 @@
+"""Tokens for actions that a policy did not sample: by which of its words it would have said them."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from grape.core.errors import CompatibilityError
+from grape.core.files import read_json, write_json
+from grape.store.rlds.standardise import gripper_from_loader
+
+if TYPE_CHECKING:
+    from grape.policies.openvla import OpenVLAPolicy
+
+__all__ = ["STATISTICS_FILE", "PolicyReader", "keep_statistics", "kept_statistics", "open_reader"]
+
+STATISTICS_FILE = "dataset_statistics.json"
+"""Where an import keeps the statistics of its data, in the layout of OpenVLA's ``norm_stats``."""
+
+_DIM = 7
+
+
+class PolicyReader:
+    """A policy as an :class:`~grape.store.foreign.ActionReader` of actions in the published loaders' convention.
+
+    Args:
+        policy: The policy; its weights are not needed.
+
+    Raises:
+        CompatibilityError: The policy decides another number of dimensions than 7.
+    """
+
+    def __init__(self, policy: "OpenVLAPolicy") -> None:
+        if policy.norm.dim != _DIM:
+            raise CompatibilityError(
+                f"The data's actions have {_DIM} dimensions, the policy decides {policy.norm.dim}.",
+                "Give a policy of the same robot.",
+            )
+        self._policy = policy
+        self.preprocessing_hash = policy.preprocessing_hash
+
+    @property
+    def unnorm_key(self) -> str:
+        """Name of the statistics in use."""
+        return self._policy.unnorm_key
+
+    def prompt(self, instruction: str) -> str:
+        """The text that the policy reads for an instruction."""
+        return self._policy.prompt(instruction)
+
+    def action_tokens(self, actions: npt.NDArray[np.float32], /) -> npt.NDArray[np.int32]:
+        """Tokens of un-normalised actions whose gripper is 1 = open, 0 = closed, int32 ``(N, 7)``.
+
+        The gripper is first put into the policy's own convention, where the policy states one.
+
+        Raises:
+            SettingsError: The policy's convention is unknown.
+        """
+        gripper = self._policy.config.gripper
+        return self._policy.action_tokens(gripper_from_loader(actions, gripper) if gripper else actions)
+
+
+def open_reader(
+    policy: Path, unnorm_key: str, center_crop: Literal["auto", "yes", "no"], norm_stats: Mapping[str, Any]
+) -> PolicyReader:
+    """Open a policy without its weights to put actions into its tokens.
+
+    Args:
+        policy: A folder or a name on the hub.
+        unnorm_key: Statistics to use; empty takes those of ``norm_stats``, unless the policy holds some of that name.
+        center_crop: Whether the policy crops pictures, which belongs to what episodes are compared by.
+        norm_stats: The data's own statistics under its name.
+
+    Raises:
+        SettingsError: There is no such policy, it holds no such statistics, or the extra ``train`` is not installed.
+        CompatibilityError: The policy is of another robot.
+    """
+    from grape.policies.openvla import read_policy
+
+    crop = None if center_crop == "auto" else center_crop == "yes"
+    return PolicyReader(read_policy(policy, unnorm_key=unnorm_key or None, center_crop=crop, norm_stats=norm_stats))
+
+
+def kept_statistics(folder: Path, name: str, compute: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The data's statistics under its name: those that an earlier start of the same import wrote, or new ones.
+
+    Whether the data is still the same is found by what identifies the import, not here.
+
+    Args:
+        folder: The import's folder.
+        name: Name of the data set.
+        compute: Reads all actions.
+    """
+    path = folder / STATISTICS_FILE
+    if path.exists() and name in (found := read_json(path)):
+        kept: Mapping[str, Any] = found
+        return kept
+    return {name: compute()}
+
+
+def keep_statistics(folder: Path, statistics: Mapping[str, Any]) -> None:
+    """Write what :func:`kept_statistics` finds again."""
+    write_json(folder / STATISTICS_FILE, dict(statistics))
