@@ -1,6 +1,7 @@
 """LoRA adapters: attached, switched off, merged, saved, and refused."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -54,6 +55,18 @@ def test_attached_equals_merged_equals_saved(home, observations, tmp_path):
     assert full.spec.policy_hash == merged.spec.policy_hash == attached.spec.policy_hash
     assert full.spec.policy_hash != base.spec.policy_hash
     np.testing.assert_array_equal(attached.act(observations).logps, one)  # saving changed nothing
+
+
+def test_missing_halves_and_layers_are_named(home, tmp_path):
+    for count in (1, 20):
+        folder = tmp_path / str(count)
+        shutil.copytree(home / "adapter", folder)
+        (folder / "grape_adapter.json").write_text(json.dumps({"base": str(home / "base")}))
+        tensors = load_file(folder / "adapter_model.safetensors")
+        kept = dict(sorted(tensors.items())[count:])
+        save_file(kept, folder / "adapter_model.safetensors")
+        with pytest.raises(DataError, match=r"lacks weights of language_model\.model\.layers"):
+            load_policy(folder)
 
 
 def test_switched_off_is_the_base(home, observations):

@@ -104,13 +104,13 @@ def test_learning_rate(tmp_path):
 def loop_over(tmp_path, gradient_of, updates=6, clip=0.0, loss_of=lambda update: 1.0, looks=None):
     model = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.ones_(model.weight)
-    loop = UpdateLoop(settings_for(tmp_path, max_grad_norm=clip), model, updates, looks)
+    loop = UpdateLoop(settings_for(tmp_path, max_grad_norm=clip), model, updates)
 
     def gradient(update):
         loop.parameters[0].grad = torch.full((1, 1), gradient_of(update))
         return Gradient({"loss": loss_of(update)}, 1)
 
-    return model, lambda: loop.run(gradient, SILENT, "test", blame=lambda update: [f"item {update}"])
+    return model, lambda: loop.run(gradient, SILENT, "test", blame=lambda update: [f"item {update}"], looks=looks)
 
 
 def test_clipping_scales_the_gradient(tmp_path):

@@ -1,5 +1,7 @@
+import gc
 import math
 import shutil
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -8,12 +10,14 @@ import torch
 from safetensors.torch import load_file
 
 from grape.core.errors import CompatibilityError, DataError, SettingsError, TrainingError
+from grape.core.events import SILENT
 from grape.core.files import read_json, read_jsonl, write_json
 from grape.core.provenance import read_provenance
 from grape.policies.openvla import load_policy
 from grape.store import EpisodeStore
 from grape.training import TrainSettings, run_train
 from grape.training.step_logps import StepLogps
+from grape.training.steps import load_steps
 from tests.training.recordings import record, snapshot, write_pairs, write_policy
 
 
@@ -148,6 +152,23 @@ def test_what_saves_memory_does_not_change_the_result(world, tmp_path):
     for name, value in load_file(plain.out / "policy" / "adapter_model.safetensors").items():
         other = load_file(tmp_path / "uncached" / "policy" / "adapter_model.safetensors")[name]
         assert torch.allclose(value, other, atol=1e-5), name
+
+
+def test_pictures_beyond_the_budget_are_not_held(world, monkeypatch):
+    store = EpisodeStore.open(world.pairs.parent / "store")
+    honest, seen = EpisodeStore.read, []
+
+    def watched(self, name, **options):
+        episode = honest(self, name, **options)
+        seen.append(weakref.ref(episode.frames))
+        return episode
+
+    monkeypatch.setattr(EpisodeStore, "read", watched)
+    steps = load_steps([store], [store.ids()], SILENT, picture_bytes=0)
+    gc.collect()
+    assert len(seen) == 6
+    assert sum(frames() is not None for frames in seen) <= 1
+    assert np.array_equal(steps.images_NHWC[np.arange(5)], honest(store, "toy-0").frames[:-1])
 
 
 def test_pairs_held_out_are_measured_and_never_trained_on(world, tmp_path):
@@ -290,6 +311,12 @@ def test_no_pairs_and_missing_store(world, tmp_path):
         ({"beta": 0.0}, "--beta"),
         ({"micro_batch": -1}, "--micro-batch"),
         ({"label_smoothing": 0.1, "loss_type": "ipo"}, "--label-smoothing"),
+        ({"window": 8, "method": "step-dpo"}, "--window"),
+        ({"holdout": 1.0}, "--holdout"),
+        ({"load_in_4bit": True}, "4 bits"),
+        ({"sharding": "full", "lora_rank": 2}, "--sharding full"),
+        ({"sharding": "full", "gradient": "one-pass"}, "--sharding full"),
+        ({"attention": "flash-attention-2"}, "Flash attention"),
     ],
 )
 def test_settings_out_of_range(world, changes, flag):

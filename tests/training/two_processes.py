@@ -4,12 +4,13 @@
 """
 
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 from grape.core.errors import DataError, GrapeError
 from grape.core.settings import load_settings
-from grape.training import run_train
+from grape.training import checkpoints, run_train
 from grape.training.processes import join_processes
 from grape.training.settings import TrainSettings
 from grape.training.updates import UpdateLoop
@@ -17,6 +18,7 @@ from grape.training.updates import UpdateLoop
 CASES = {
     "lora": {"lora_rank": 2, "gradient": "one-pass"},
     "sharded": {"sharding": "full"},
+    "best": {"result": "best", "lora_rank": 2, "lr": 1e-4},
     "recomputed": {"reference": "recomputed", "holdout": 0.4, "pairs_per_update": 1},
 }
 
@@ -44,6 +46,17 @@ def run_interrupted(settings):
     run_train(settings)
 
 
+def write_slowly():
+    """The process that writes takes its time, as with a large model: the others must wait for it."""
+    honest = checkpoints.save_file
+
+    def slow(*arguments):
+        time.sleep(0.3)
+        honest(*arguments)
+
+    checkpoints.save_file = slow
+
+
 def check_processes(folder):
     """What the trainer relies on, asked of real processes."""
     processes = join_processes("cpu")
@@ -63,6 +76,7 @@ def check_processes(folder):
 def main(folder):
     settings = load_settings(TrainSettings, folder / "train.yaml")
     check_processes(folder)
+    write_slowly()
     for name, changes in CASES.items():
         run_train(replace(settings, out=folder / "two" / name, **changes))
     run_interrupted(replace(settings, out=folder / "two" / "sharded-again", sharding="full", checkpoint_every=2))

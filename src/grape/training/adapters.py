@@ -92,8 +92,8 @@ def open_with_precision(
     """Open the policy that a run starts from in the precision that fits what is trained.
 
     Frozen weights are held in ``dtype`` (``"auto"``: as at collection, float32 on a CPU and as stored on a GPU) with
-    float32 adapters beside them. Weights that train are float32, since in bfloat16 most steps of a fine-tuning's size are rounded away; a
-    bfloat16 run then only computes in it.
+    float32 adapters beside them. Weights that train are float32, since in bfloat16 most steps of a fine-tuning's size
+    are rounded away; a bfloat16 run then only computes in it.
 
     Args:
         settings: What the trainer was told.

@@ -101,6 +101,12 @@ class CheckpointFolder:
         Raises:
             DataError: It is missing or torn.
         """
+        update = self._processes.main_decides(self._restore_best)
+        if not self._processes.is_main:
+            self._load(self.path / _BEST, update)
+        return update
+
+    def _restore_best(self) -> int:
         facts = read_json(self.path / _BEST / _FACTS)
         update = int(facts["update"]) if isinstance(facts, dict) and "update" in facts else -1
         self._load(self.path / _BEST, update)
@@ -108,7 +114,10 @@ class CheckpointFolder:
 
     def _write(self, target: Path, update: int, facts: Mapping[str, Any]) -> None:
         tensors = self._tensors()
-        if not self._processes.is_main or (target.name != _BEST and target.exists()):
+        self._processes.main_decides(lambda: self._write_folder(target, tensors, update, facts))
+
+    def _write_folder(self, target: Path, tensors: Mapping[str, Tensor], update: int, facts: Mapping[str, Any]) -> None:
+        if target.name != _BEST and target.exists():
             return
         with atomic_folder(target) as temporary:
             save_file(tensors, temporary / _TENSORS)
@@ -143,12 +152,18 @@ class CheckpointFolder:
         return {name: buffer for name, buffer in self._model.named_buffers() if name in known}
 
     def _tensors(self) -> dict[str, Tensor]:
+        """Everything to save, in the process that writes; the others help to gather and keep nothing."""
         trainable = self._trainable()
-        tensors = {f"parameter/{name}": _flat(p) for name, p in trainable.items()}
-        tensors |= {f"buffer/{name}": _flat(value) for name, value in self._buffers().items()}
+        named: list[tuple[str, Tensor]] = [(f"parameter/{name}", parameter) for name, parameter in trainable.items()]
+        named += [(f"buffer/{name}", value) for name, value in self._buffers().items()]
         for name, parameter in trainable.items():
-            for slot, value in self._optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer/{slot}/{name}"] = _flat(torch.as_tensor(value))
+            slots = self._optimizer.state.get(parameter, {})
+            named += [(f"optimizer/{slot}/{name}", torch.as_tensor(value)) for slot, value in slots.items()]
+        tensors = {}
+        for name, value in named:
+            gathered = whole(value.detach())
+            if self._processes.is_main:
+                tensors[name] = gathered.cpu().contiguous()
         return tensors
 
     def _load(self, folder: Path, update: int) -> None:
@@ -197,10 +212,6 @@ def sweep(folder: Path) -> None:
             shutil.rmtree(entry, ignore_errors=True)
         else:
             entry.unlink(missing_ok=True)
-
-
-def _flat(tensor: Tensor) -> Tensor:
-    return whole(tensor.detach()).cpu().contiguous()
 
 
 def _sync(path: Path) -> None:

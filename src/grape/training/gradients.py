@@ -4,8 +4,9 @@ A loss sees a trajectory only through the sum S of its log-probabilities, so ``g
 ``grad S`` is a sum over frames: frames go through in micro-batches, each with a forward and a backward of its own.
 The scalars ``dL/dS`` need all sums first, and there are two ways around that:
 
-- *one pass*: ``grad S_w`` and ``grad S_l`` of a pair accumulate in two buffers of the trainable parameters' size and
-  are combined once both sums are known. Every frame is computed once: the way for adapters on large models.
+- *one pass*: ``grad S_w`` and ``grad S_l`` of a pair accumulate in two buffers of the trainable parameters' size, and
+  are added to the update's gradient once both sums are known. Every frame is computed once: the way for adapters on
+  large models.
 - *two passes*: the sums come from a pass without graph, then each frame is weighted in a second pass. No buffers, and
   frames of several pairs share a micro-batch: the way for full fine-tuning and for small models. The last micro-batch
   of the first pass keeps its graph, so an update that fits in one micro-batch is computed once only.

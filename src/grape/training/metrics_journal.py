@@ -18,6 +18,7 @@ import torch
 from grape.core.events import Reporter, append_event
 from grape.core.files import write_text
 from grape.core.settings import settings_to_dict
+from grape.training.processes import ALONE, Processes
 from grape.training.trackers import TrackerName, open_trackers
 
 __all__ = ["MetricsJournal", "MetricsSettings"]
@@ -42,16 +43,17 @@ class MetricsJournal:
         settings: The run's settings.
         done: Updates that the checkpoint holds: what a killed run wrote after them is cut off and comes again.
         reporter: Hears of trackers that fail.
-        writes: Whether this process writes; the others only remember.
+        processes: Process 0 writes; the others only remember.
 
     Attributes:
         rows: All rows so far, those of earlier runs first.
     """
 
-    def __init__(self, settings: MetricsSettings, done: int, reporter: Reporter, writes: bool = True) -> None:
+    def __init__(self, settings: MetricsSettings, done: int, reporter: Reporter, processes: Processes = ALONE) -> None:
         self._settings = settings
         self._reporter = reporter
-        self._writes = writes
+        self._writes = processes.is_main
+        self._device = processes.device
         self._path = settings.out / "metrics.jsonl"
         lines = self._path.read_text(encoding="utf-8").splitlines()[:done] if self._path.exists() else []
         self.rows: list[dict[str, float]] = [json.loads(line) for line in lines]
@@ -90,7 +92,10 @@ class MetricsJournal:
             return
         self._file.write(json.dumps(row, allow_nan=False) + "\n")
         self._file.flush()
-        speed = {"frames_per_second": round(frames / max(seconds, 1e-9), 1), "peak_memory_mb": _peak_memory_mb()}
+        speed = {
+            "frames_per_second": round(frames / max(seconds, 1e-9), 1),
+            "peak_memory_mb": _peak_memory_mb(self._device),
+        }
         append_event(self._settings.out, "update", update=row["update"], seconds=round(seconds, 3), **speed)
         self._trackers.log({**row, **speed}, int(row["update"]))
 
@@ -100,9 +105,9 @@ class MetricsJournal:
             os.fsync(self._file.fileno())
 
 
-def _peak_memory_mb() -> int:
+def _peak_memory_mb(device: str) -> int:
     """Largest memory so far: of the GPU where one is in use, else of the process."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated() // 2**20)
+    if device.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated(device) // 2**20)
     unit: Any = 2**20 if sys.platform == "darwin" else 2**10
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit)

@@ -84,7 +84,7 @@ def load_steps(
             part = store.read(episode_id)
             shapes.add((part.frames.shape[1:], part.actions.shape[1:]))
             pictures.keep(position, part.frames[:-1])
-            parts.append(replace(part, frames=part.frames[:, :0, :0]))
+            parts.append(replace(part, frames=part.frames[:, :0, :0].copy()))  # a view would hold them all
             bar.advance()
     if len(shapes) != 1:
         raise DataError(

@@ -138,7 +138,6 @@ class UpdateLoop:
         settings: What the verb was told.
         model: The network; its parameters that require a gradient are trained.
         updates: Number of all updates.
-        looks: When and how to look for the best state; None keeps none.
         processes: The processes of the run; process 0 writes.
     """
 
@@ -147,12 +146,10 @@ class UpdateLoop:
         settings: UpdateSettings,
         model: nn.Module,
         updates: int,
-        looks: Looks | None = None,
         processes: Processes = ALONE,
     ) -> None:
         self._settings = settings
         self._updates = updates
-        self._looks = looks
         self._processes = processes
         self._out = settings.out
         self.parameters: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
@@ -174,6 +171,7 @@ class UpdateLoop:
         title: str,
         blame: Callable[[int], Sequence[str]] = lambda update: (),
         describe: Callable[[dict[str, float]], str] = lambda metrics: "",
+        looks: Looks | None = None,
     ) -> dict[str, float]:
         """Run all updates that are not done yet.
 
@@ -183,6 +181,7 @@ class UpdateLoop:
             title: Title of the bar.
             blame: Names the items of an update whose gradient is not finite; called on failure only.
             describe: Note beside the bar from an update's metrics.
+            looks: When and how to look for the best state; None keeps none.
 
         Returns:
             The last update's row of metrics.
@@ -192,13 +191,13 @@ class UpdateLoop:
             SettingsError: A tracker cannot be opened.
         """
         done = self._checkpoints.restore(reporter)
-        journal = MetricsJournal(self._settings, done, reporter, self._processes.is_main)
+        journal = MetricsJournal(self._settings, done, reporter, self._processes)
         with journal, reporter.progress(title, self._updates, done) as bar:
             for update in range(done, self._updates):
                 began = time.perf_counter()
                 found = self._update(update, gradient, blame)
                 row = {"update": update + 1, **found.metrics}
-                best = self._look(update + 1, row, journal.rows)
+                best = looks is not None and self._look(looks, update + 1, row, journal.rows)
                 journal.write(row, found.frames, time.perf_counter() - began)
                 last = update + 1 == self._updates
                 if (
@@ -235,26 +234,25 @@ class UpdateLoop:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.step()
+        if not self._weights_are_finite():
+            self._stop(update, "weights are", ())
         metrics = {**found.metrics, "grad_norm": norm, "lr": rate, "frames": found.frames}
         return Gradient(metrics, found.frames)
 
-    def _look(self, done: int, row: dict[str, float], rows: Sequence[Mapping[str, float]]) -> bool:
+    def _look(self, looks: Looks, done: int, row: dict[str, float], rows: Sequence[Mapping[str, float]]) -> bool:
         """Add what a look finds to the row, if it is time for one; returns whether the state is the best so far."""
-        if self._looks is None or (done % self._looks.every and done != self._updates):
+        if done % looks.every and done != self._updates:
             return False
-        if self._looks.measure is not None:
-            row |= self._looks.measure()
+        if looks.measure is not None:
+            row |= looks.measure()
         else:
-            since = [*rows[(done - 1) // self._looks.every * self._looks.every :], row]
+            since = [*rows[(done - 1) // looks.every * looks.every :], row]
             row["loss/mean"] = sum(entry["loss"] for entry in since) / len(since)
         earlier = [_score(entry) for entry in rows if _score(entry) is not None]
         score = _score(row)
         return score is not None and all(score < other for other in earlier if other is not None)
 
     def _save(self, done: int, *, best: bool) -> None:
-        finite = all(bool(local_part(parameter.detach()).isfinite().all()) for parameter in self.parameters)
-        if not all(self._processes.gather(finite)):
-            self._stop(done - 1, "weights are", ())
         facts = {
             "seed": self._settings.seed,
             "learning_rate": learning_rate(self._settings, done, self._updates),
@@ -266,6 +264,12 @@ class UpdateLoop:
         every = self._settings.checkpoint_every
         if done == self._updates or (every and done % every == 0):
             self._checkpoints.save(done, facts)
+
+    def _weights_are_finite(self) -> bool:
+        """One look at all weights: what is not finite stays so in a sum of squares."""
+        parts = [local_part(parameter.detach()) for parameter in self.parameters]
+        finite = math.isfinite(float(torch.stack(torch._foreach_norm(parts)).sum()))
+        return all(self._processes.gather(finite))
 
     def _stop(self, update: int, what: str, names: Sequence[str]) -> None:
         shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -221,7 +221,7 @@ def _check_kind(folder: Path) -> None:
 
 
 def _check_names(folder: Path, model: nn.Module) -> None:
-    """PEFT only warns about adapter weights that match no layer; here that is an error."""
+    """PEFT only warns about layers without weights and weights without layers; here both are errors."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -230,10 +230,27 @@ def _check_names(folder: Path, model: nn.Module) -> None:
     except (SafetensorError, OSError) as error:
         raise DataError(f"{folder / _WEIGHTS} is torn ({error}).", "Save the adapter again.") from error
     modules = {name for name, _ in model.named_modules()}
-    foreign = [name for name in names if name.removeprefix("base_model.model.").rsplit(".lora_", 1)[0] not in modules]
+    halves: dict[str, set[str]] = {}
+    for name in names:
+        layer, _, half = name.removeprefix("base_model.model.").rpartition(".lora_")
+        halves.setdefault(layer, set()).add(half[:1])
+    foreign = sorted(halves.keys() - modules)
     if foreign or not names:
-        shown = ", ".join(sorted(foreign)[:4]) or "it is empty"
+        shown = ", ".join(foreign[:4]) or "it is empty"
         raise DataError(f"The adapter in {folder} fits no layer of its base: {shown}.", "Check 'base'.")
+    targets = read_json(folder / _CONFIG).get("target_modules")
+    due = {name for name in modules if isinstance(targets, list) and _is_target(name, targets)}
+    missing = sorted(due - halves.keys()) + sorted(name for name, found in halves.items() if found != {"A", "B"})
+    if missing:
+        more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
+        raise DataError(
+            f"{folder / _WEIGHTS} lacks weights of {', '.join(missing[:4])}{more}.", "Save the adapter again."
+        )
+
+
+def _is_target(module: str, targets: list[str]) -> bool:
+    """PEFT's rule: a target is a whole name or the end of one."""
+    return any(module == target or module.endswith(f".{target}") for target in targets)
 
 
 class MergedWeights(Mapping[str, Tensor]):
