@@ -5,5 +5,6 @@ way. Everything else in a store (the index of facts) is a cache that is rebuilt 
 """
 
 from grape.store.episode_store import EpisodeStore
+from grape.store.source import EpisodeSource
 
-__all__ = ["EpisodeStore"]
+__all__ = ["EpisodeSource", "EpisodeStore"]

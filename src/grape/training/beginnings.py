@@ -7,6 +7,7 @@ that the result is saved with.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,17 +16,37 @@ import torch
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.events import Reporter
 from grape.policies.openvla import OpenVLAPolicy, compute_norm_stats, create_nano, read_policy_config
-from grape.store import EpisodeStore
+from grape.store import EpisodeSource, EpisodeStore
+from grape.store.rlds.demonstrations import RldsDemonstrations, is_rlds_location
+from grape.store.rlds.statistics import dataset_statistics
 from grape.training.adapters import open_with_precision
 from grape.training.settings import SftSettings
 
 if TYPE_CHECKING:
     from grape.training.steps import StepTable
 
-__all__ = ["check_norm_key", "computing_type", "data_name", "fit_policy", "new_policy", "open_to_continue"]
+__all__ = [
+    "check_norm_key",
+    "computing_type",
+    "data_name",
+    "fit_policy",
+    "new_policy",
+    "open_demonstrations",
+    "open_to_continue",
+]
 
 
-def new_policy(settings: SftSettings, stores: Sequence[EpisodeStore], steps: "StepTable") -> OpenVLAPolicy:
+def open_demonstrations(location: Path) -> EpisodeSource:
+    """Open what ``--data`` names: an episode store, or an RLDS data set as ``rlds:/path/name``.
+
+    Raises:
+        DataError: There is nothing, or something else or damaged.
+        SettingsError: No rule is known by which to read the RLDS data set.
+    """
+    return RldsDemonstrations(location) if is_rlds_location(location) else EpisodeStore.open(location)
+
+
+def new_policy(settings: SftSettings, stores: Sequence[EpisodeSource], steps: "StepTable") -> OpenVLAPolicy:
     """A policy with random weights that fits the demonstrations."""
     statistics = _statistics(stores, steps)
     policy = create_nano(
@@ -38,7 +59,7 @@ def new_policy(settings: SftSettings, stores: Sequence[EpisodeStore], steps: "St
 
 
 def open_to_continue(
-    settings: SftSettings, stores: Sequence[EpisodeStore], device: str
+    settings: SftSettings, stores: Sequence[EpisodeSource], device: str
 ) -> tuple[OpenVLAPolicy, torch.dtype | None]:
     """Open the checkpoint to continue, with statistics that it holds; :func:`fit_policy` comes next.
 
@@ -57,7 +78,7 @@ def open_to_continue(
 def fit_policy(
     policy: OpenVLAPolicy,
     settings: SftSettings,
-    stores: Sequence[EpisodeStore],
+    stores: Sequence[EpisodeSource],
     steps: "StepTable",
     reporter: Reporter,
 ) -> OpenVLAPolicy:
@@ -101,27 +122,35 @@ def computing_type(dtype: Literal["auto", "float32", "bfloat16"], device: str) -
     return torch.bfloat16 if dtype == "bfloat16" or (dtype == "auto" and device != "cpu") else None
 
 
-def data_name(settings: SftSettings, stores: Sequence[EpisodeStore]) -> str:
-    """Under which name the demonstrations' statistics stand.
+def data_name(settings: SftSettings, stores: Sequence[EpisodeSource]) -> str:
+    """Under which name the demonstrations' statistics stand: their suite's, or that of the RLDS data set.
 
     Raises:
-        SettingsError: The stores are of several suites, and no name was given.
+        SettingsError: The stores are of several suites or data sets, and no name was given.
     """
-    suites = sorted({store.suite for store in stores})
-    if not settings.norm_key and len(suites) > 1:
+    names = sorted({store.name if isinstance(store, RldsDemonstrations) else store.suite for store in stores})
+    if not settings.norm_key and len(names) > 1:
         raise SettingsError(
-            f"The demonstrations come from several suites: {', '.join(suites)}.",
+            f"The demonstrations come from several suites: {', '.join(names)}.",
             "Name their common statistics with --norm-key, or choose those of the checkpoint with --unnorm-key.",
         )
-    return settings.norm_key or suites[0]
+    return settings.norm_key or names[0]
 
 
-def check_norm_key(settings: SftSettings, stores: Sequence[EpisodeStore]) -> None:
-    """Refuse names of statistics that cannot be meant, before anything is opened.
+def check_norm_key(settings: SftSettings, stores: Sequence[EpisodeSource]) -> None:
+    """Refuse names of statistics that cannot be meant, and data that disagrees, before any policy is opened.
 
     Raises:
         SettingsError: Both kinds of names are given, or a name is needed and missing.
+        CompatibilityError: The last action dimension means one thing here and another there.
     """
+    grippers = {gripper for store in stores if (gripper := _gripper([store]))}
+    if len(grippers) > 1:
+        meanings = " and ".join(map(repr, sorted(grippers)))
+        raise CompatibilityError(
+            f"In the demonstrations the last action dimension means several things: {meanings}.",
+            "Export the episode stores with 'grape export rlds' and train on RLDS data sets only: they agree.",
+        )
     if settings.unnorm_key and settings.norm_key:
         raise SettingsError(
             "--unnorm-key chooses statistics that the checkpoint holds, --norm-key names the demonstrations' own.",
@@ -133,18 +162,21 @@ def check_norm_key(settings: SftSettings, stores: Sequence[EpisodeStore]) -> Non
         data_name(settings, stores)
 
 
-def _action_names(store: EpisodeStore, dim: int) -> tuple[str, ...]:
+def _action_names(store: EpisodeSource, dim: int) -> tuple[str, ...]:
     """Name of each dimension of an action; the last one is the gripper where the store does not say."""
     space: Any = store.contract.get("action_space") or {}
     return tuple(space.get("names") or (*(f"action_{i}" for i in range(dim - 1)), "gripper"))
 
 
-def _statistics(stores: Sequence[EpisodeStore], steps: "StepTable") -> dict[str, Any]:
+def _statistics(stores: Sequence[EpisodeSource], steps: "StepTable") -> dict[str, Any]:
+    foreign = [store for store in stores if isinstance(store, RldsDemonstrations)]
+    if len(foreign) == len(stores):  # as the published loader has them: over all splits, in float32
+        return dataset_statistics([(store.dataset, store.rule) for store in foreign])
     labels_ND = np.asarray(steps.labels_ND)
     return compute_norm_stats(labels_ND, _action_names(stores[0], labels_ND.shape[1]), len(steps.spans))
 
 
-def _gripper(stores: Sequence[EpisodeStore]) -> str:
+def _gripper(stores: Sequence[EpisodeSource]) -> str:
     space: Any = stores[0].contract.get("action_space") or {}
     return str(space.get("gripper", ""))
 

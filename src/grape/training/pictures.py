@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grape.core.errors import DataError
-from grape.store import EpisodeStore
+from grape.store import EpisodeSource
 
 __all__ = ["EpisodePictures"]
 
@@ -22,16 +22,20 @@ class EpisodePictures:
         episodes: Store and id of each episode, in the order of the rows.
         starts: First row of each episode, and the number of all rows at the end.
         budget_bytes: Memory for decoded pictures; the episode in use is kept in any case.
+
+    Attributes:
+        full: Whether an episode has not found room yet.
     """
 
     def __init__(
-        self, episodes: Sequence[tuple[EpisodeStore, str]], starts: Sequence[int], budget_bytes: float
+        self, episodes: Sequence[tuple[EpisodeSource, str]], starts: Sequence[int], budget_bytes: float
     ) -> None:
         self._episodes = tuple(episodes)
         self._starts = np.asarray(starts, dtype=np.int64)
         self._budget = budget_bytes
         self._held: OrderedDict[int, npt.NDArray[np.uint8]] = OrderedDict()
         self._bytes = 0
+        self.full = False
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -66,6 +70,8 @@ class EpisodePictures:
         if self._bytes + pictures.nbytes <= self._budget:
             self._held[episode] = pictures
             self._bytes += pictures.nbytes
+        else:
+            self.full = True
 
     def _pictures(self, episode: int) -> npt.NDArray[np.uint8]:
         pictures = self._held.get(episode)

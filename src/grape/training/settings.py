@@ -141,7 +141,8 @@ class SftSettings:
     """Fine-tune a policy on demonstrations by next-action-token cross-entropy, or train a nano policy from nothing.
 
     Attributes:
-        data: Episode stores, or folders made by grape collect. Episodes of all operators are used.
+        data: Episode stores, folders made by grape collect, or RLDS data sets as rlds:/path/name (split train; with a
+            rule of your choice as rlds+RULE:/path/name). Episodes of all operators are used.
         out: Folder to write; policy/ inside is the result, running again with the same settings resumes.
         policy: Checkpoint folder to continue; without it a new policy is made from the preset.
         preset: Shape of a new policy.
@@ -183,9 +184,9 @@ class SftSettings:
         picture_cache_gb: Memory for decoded pictures, GB.
         report_to: Experiment trackers that get the metrics as well; metrics.jsonl is always written.
         threads: Threads of PyTorch. Part of the result's identity, because sums depend on it.
-        norm_key: Name for the normalisation statistics of the demonstrations; empty takes their suite's name. A
-            checkpoint that holds statistics of that name keeps and uses them; otherwise the demonstrations' own are
-            computed, added and used from then on.
+        norm_key: Name for the normalisation statistics of the demonstrations; empty takes the name of their suite or
+            RLDS data set. A checkpoint that holds statistics of that name keeps and uses them; otherwise the
+            demonstrations' own are computed, added and used from then on.
         unnorm_key: Use these statistics of the checkpoint instead, whatever the demonstrations are called.
         seed: Seed of first weights, order, augmentation and the choice of held-out episodes.
         dry_run: Print the plan and touch nothing.

@@ -19,10 +19,17 @@ from grape.core.provenance import write_provenance
 from grape.core.seeds import derive_rng
 from grape.core.trajectories import EpisodeMeta
 from grape.policies.openvla import compute_norm_stats, create_nano
-from grape.store import EpisodeStore
+from grape.store import EpisodeSource
 from grape.training.adapters import adapter_home, add_adapters, parameter_counts, save_result
 from grape.training.augmentation import augment
-from grape.training.beginnings import check_norm_key, computing_type, fit_policy, new_policy, open_to_continue
+from grape.training.beginnings import (
+    check_norm_key,
+    computing_type,
+    fit_policy,
+    new_policy,
+    open_demonstrations,
+    open_to_continue,
+)
 from grape.training.claims import RunClaim
 from grape.training.cost import FORWARD_BACKWARD, choose_micro_batch, forward_flops
 from grape.training.frame_order import FrameOrder
@@ -47,12 +54,12 @@ def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, 
 
     Raises:
         SettingsError: A setting is out of range or names nothing.
-        DataError: A store is missing, empty or damaged, or its episodes do not fit the policy.
+        DataError: A store or RLDS data set is missing, empty or damaged, or its episodes do not fit the policy.
         CompatibilityError: ``out`` belongs to another run, or the gripper's convention is not the policy's.
         TrainingError: A loss, gradient or weight is not finite.
     """
     check_sft(settings)
-    stores = [EpisodeStore.open(path) for path in settings.data]
+    stores = [open_demonstrations(path) for path in settings.data]
     check_norm_key(settings, stores)
     metas = [_selected(settings, store) for store in stores]
     if settings.dry_run:
@@ -65,7 +72,7 @@ def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, 
 
 def _train(
     asked: SftSettings,
-    stores: Sequence[EpisodeStore],
+    stores: Sequence[EpisodeSource],
     metas: Sequence[Sequence[EpisodeMeta]],
     processes: Processes,
     reporter: Reporter,
@@ -263,7 +270,7 @@ class _Trainer:
         return loss_B, right_B
 
 
-def _selected(settings: SftSettings, store: EpisodeStore) -> list[EpisodeMeta]:
+def _selected(settings: SftSettings, store: EpisodeSource) -> list[EpisodeMeta]:
     """Facts of the episodes to learn from.
 
     Raises:
@@ -273,12 +280,12 @@ def _selected(settings: SftSettings, store: EpisodeStore) -> list[EpisodeMeta]:
     chosen = [meta for meta in metas if meta.success or not settings.successful_only]
     if not chosen:
         what = "no successful episode" if metas else "no episode"
-        raise DataError(f"Store {store.path} holds {what}.", "Collect demonstrations with 'grape collect' first.")
+        raise DataError(f"{store.path} holds {what}.", "Collect demonstrations with 'grape collect' first.")
     return chosen
 
 
 def _plan(
-    settings: SftSettings, stores: Sequence[EpisodeStore], metas: Sequence[Sequence[EpisodeMeta]]
+    settings: SftSettings, stores: Sequence[EpisodeSource], metas: Sequence[Sequence[EpisodeMeta]]
 ) -> dict[str, Any]:
     """What a run would do, from the episodes' facts alone."""
     every = [meta for some in metas for meta in some]

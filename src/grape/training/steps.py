@@ -17,7 +17,8 @@ from torch import Tensor
 from grape.core.errors import CompatibilityError, DataError
 from grape.core.events import Reporter
 from grape.core.trajectories import EpisodeMeta, Trajectory
-from grape.store import EpisodeStore
+from grape.store import EpisodeSource
+from grape.store.rlds.demonstrations import RldsDemonstrations
 from grape.training.pictures import EpisodePictures
 
 if TYPE_CHECKING:
@@ -55,12 +56,15 @@ class StepTable:
 
 
 def load_steps(
-    stores: Sequence[EpisodeStore],
+    stores: Sequence[EpisodeSource],
     episodes: Sequence[Sequence[str]],
     reporter: Reporter,
     picture_bytes: float = 4e9,
 ) -> StepTable:
     """Read episodes, all of them once: what is damaged is found before any work.
+
+    Of RLDS data sets, whose records were checked when they were listed, pictures are decoded only until the memory for
+    them is full.
 
     Args:
         stores: Where they are.
@@ -71,24 +75,29 @@ def load_steps(
     Raises:
         DataError: An episode is damaged, or pictures or actions differ in shape.
     """
-    names: dict[str, tuple[EpisodeStore, str]] = {}
+    names: dict[str, tuple[EpisodeSource, str]] = {}
     for number, (store, ids) in enumerate(zip(stores, episodes, strict=True)):
         for episode_id in ids:
             names[episode_id if episode_id not in names else f"{number}/{episode_id}"] = (store, episode_id)
     starts = np.cumsum([0, *(store.meta(episode_id).steps for store, episode_id in names.values())]).tolist()
     pictures = EpisodePictures(list(names.values()), starts, picture_bytes)
     parts: list[Trajectory] = []
-    shapes: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
+    sizes: set[tuple[int, ...]] = set()
+    widths: set[int] = set()
     with reporter.progress("read episodes", len(names)) as bar:
         for position, (store, episode_id) in enumerate(names.values()):
-            part = store.read(episode_id)
-            shapes.add((part.frames.shape[1:], part.actions.shape[1:]))
-            pictures.keep(position, part.frames[:-1])
+            decode = not (pictures.full and isinstance(store, RldsDemonstrations))
+            part = store.read(episode_id, frames=decode)
+            widths.add(part.actions.shape[1])
+            if decode:
+                sizes.add(part.frames.shape[1:])
+                pictures.keep(position, part.frames[:-1])
             parts.append(replace(part, frames=part.frames[:, :0, :0].copy()))  # a view would hold them all
             bar.advance()
-    if len(shapes) != 1:
+    if len(sizes) != 1 or len(widths) != 1:
         raise DataError(
-            f"The episodes' pictures and actions have different shapes: {sorted(shapes)}.", "Train on one kind of data."
+            f"The episodes' pictures are of the shapes {sorted(sizes)}, their actions of {sorted(widths)} numbers.",
+            "Train on one kind of data.",
         )
     return StepTable(
         images_NHWC=pictures,

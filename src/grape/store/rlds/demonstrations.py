@@ -40,6 +40,7 @@ class RldsDemonstrations:
 
     Attributes:
         path: The data set's version folder.
+        name: The data set's name, which is that of its folder; its statistics stand under it.
         suite: ``"rlds"``.
         contract: The action space, whose gripper is 1 = open and 0 = closed.
         dataset: The data set.
@@ -57,9 +58,10 @@ class RldsDemonstrations:
         kind, _, rule = scheme.partition("+")
         if kind != _SCHEME or not colon or not place:
             raise SettingsError(f"{location} is no RLDS location.", "Write rlds:/path/name or rlds+RULE:/path/name.")
-        self.dataset: RldsDataset = open_rlds(place)
+        self.dataset: RldsDataset = open_rlds(Path(place).expanduser())
         self.rule: Rule = rule_for(self.dataset, rule)
         self.path = self.dataset.path
+        self.name = self.path.parent.name
         self.split = split
         self.contract: Mapping[str, Any] = {"action_space": ACTION_SPACE, "rule": self.rule.name}
 
