@@ -71,7 +71,6 @@ ACTION_DIM = 7
 RANK = 32
 _NOISE = 1_048_573  # prime, so that no two rows of a matrix are alike
 _GIB = 2**30
-_M_MMAP_THRESHOLD = -3  # malloc.h
 
 
 def main() -> None:
@@ -100,7 +99,7 @@ def _return_freed_memory() -> None:
     """Let glibc give freed tensors back: it would keep those below 32 MB, a tenth of the peak by the end of a step."""
     with contextlib.suppress(OSError, AttributeError):  # another C library
         libc = ctypes.CDLL("libc.so.6")
-        m_trim_threshold, m_mmap_threshold = -1, -3
+        m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
         libc.mallopt(m_mmap_threshold, 2**16)
         libc.mallopt(m_trim_threshold, 2**17)
 
@@ -108,7 +107,6 @@ def _return_freed_memory() -> None:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Build, take one step, and put the estimate beside what was measured."""
     check_memory(options)
-    return_memory_at_once()
     config = OpenVLAConfig.from_json(_shape(options.shape, options.layers))
     shape: dict[str, Any] = {"instruction_tokens": PROMPT_TOKENS, "lora_rank": RANK, "action_dim": ACTION_DIM}
     estimate = estimate_training(config, micro_batch=options.micro_batch, frames=2 * options.frames, **shape)
@@ -177,16 +175,6 @@ def check_memory(options: argparse.Namespace) -> None:
             f"A step at this shape needs {needed:.1f} GiB of memory, {available:.1f} GiB are available.",
             "End other programs, or try --layers 3 or --shape tiny.",
         )
-
-
-def return_memory_at_once() -> None:
-    """Have freed tensors go back to the system, each by itself.
-
-    glibc raises the size from which it does so to 32 MB as large blocks are freed. Activations are smaller, their
-    holes are filled badly, and the process grew by 2 GB over four frames.
-    """
-    with contextlib.suppress(AttributeError, OSError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**18)
 
 
 def build(config: OpenVLAConfig) -> OpenVLA:
