@@ -206,6 +206,17 @@ def test_methods_use_the_steps_they_should(world, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_a_plan_counts_four_bit_weights(world, tmp_path):
+    settings = replace(world, out=tmp_path / "none", lora_rank=2, dry_run=True, memory_gb=0.02)
+    plain, small = run_train(settings), run_train(replace(settings, load_in_4bit=True))
+    shape = load_policy(world.policy).config.text
+    linears = 4 * shape["hidden_size"] ** 2 + 3 * shape["hidden_size"] * shape["intermediate_size"]
+    saved = shape["num_hidden_layers"] * linears * (4 - 0.5625) / 1e9
+    assert plain["peak_memory_gb"] - small["peak_memory_gb"] == pytest.approx(saved, abs=1.1e-3)
+    assert small["memory_gb"] == plain["memory_gb"] == 0.02
+    assert small["largest_micro_batch"] >= plain["largest_micro_batch"] > 0
+
+
 def test_cloning_leaves_failures_out(world, tmp_path):
     store = EpisodeStore.open(world.pairs.parent / "store")
     settings = replace(world, out=tmp_path / "run", method="filtered-bc", dry_run=True)
