@@ -1,5 +1,6 @@
 """Data in and out: recorded episodes and pairs in the formats of others."""
 
+from grape.exchange.lerobot_export import LeRobotExportSettings, run_export_lerobot
 from grape.exchange.lint import LintSettings, run_lint
 from grape.exchange.npy_import import ImportGrapeNpySettings, run_import_grape_npy
 from grape.exchange.rlds_export import RldsExportSettings, run_export_rlds
@@ -8,8 +9,10 @@ from grape.exchange.rlds_import import ImportGrapeRldsSettings, run_import_grape
 __all__ = [
     "ImportGrapeNpySettings",
     "ImportGrapeRldsSettings",
+    "LeRobotExportSettings",
     "LintSettings",
     "RldsExportSettings",
+    "run_export_lerobot",
     "run_export_rlds",
     "run_import_grape_npy",
     "run_import_grape_rlds",

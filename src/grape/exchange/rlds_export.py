@@ -7,15 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from grape.core.errors import DataError, SettingsError
+from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
-from grape.core.files import content_hash, file_hash
-from grape.core.preferences import PreferencePair
 from grape.core.runs import RunFolder, open_run
-from grape.core.trajectories import EpisodeMeta
-from grape.preferences import read_pairs
-from grape.preferences.pair import recorded_store
-from grape.preferences.records import PAIRS_FILE
+from grape.exchange.export_source import ExportSource, open_source
 from grape.store import EpisodeStore
 from grape.store.rlds.collection import write_collection
 from grape.store.rlds.columns import ActionSource, PictureEncoding
@@ -70,26 +65,6 @@ class RldsExportSettings:
     dry_run: bool = field(default=False, metadata={"identity": False})
 
 
-@dataclass(frozen=True)
-class _Source:
-    """What is exported: pairs, or the episodes of a collection; ``inputs`` identify it by content."""
-
-    store: EpisodeStore
-    gripper: str
-    inputs: Mapping[str, str]
-    pairs: tuple[PreferencePair, ...] = ()
-    metas: tuple[EpisodeMeta, ...] = ()
-
-    @property
-    def kind(self) -> str:
-        return "pairs" if self.pairs else "collection"
-
-    @property
-    def work(self) -> int:
-        """Episodes to write and to compare."""
-        return 2 * (2 * len(self.pairs) + len(self.metas))
-
-
 def run_export_rlds(settings: RldsExportSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
     """Export as RLDS.
 
@@ -104,9 +79,10 @@ def run_export_rlds(settings: RldsExportSettings, reporter: Reporter = SILENT) -
         GrapeError: The disk is full or the folder cannot be written; nothing stands under ``out`` then.
     """
     _check(settings)
-    source = _open(settings)
+    source = open_source("rlds", settings.pairs, settings.collection, only_successes=settings.only_successes)
+    gripper = _gripper(settings, source.store)
     if settings.dry_run:
-        return _plan(settings, source)
+        return _plan(settings, source, gripper)
     if (settings.out / "run.json").exists():
         done = open_run(settings.out, _VERB, settings, source.inputs).done
         if done is not None:
@@ -119,7 +95,7 @@ def run_export_rlds(settings: RldsExportSettings, reporter: Reporter = SILENT) -
                     folder,
                     source.store,
                     source.pairs,
-                    gripper=source.gripper,
+                    gripper=gripper,
                     division=_division(settings),
                     progress=progress,
                 )
@@ -128,14 +104,14 @@ def run_export_rlds(settings: RldsExportSettings, reporter: Reporter = SILENT) -
                     folder,
                     source.store,
                     source.metas,
-                    name=_name(settings, source),
-                    gripper=source.gripper,
+                    name=settings.name or source.name,
+                    gripper=gripper,
                     actions=settings.actions,
                     encoding=settings.pictures,
                     division=_division(settings),
                     progress=progress,
                 )
-        summary = {"kind": f"rlds {source.kind}", "gripper": source.gripper, **facts}
+        summary = {"kind": f"rlds {source.kind}", "gripper": gripper, **facts}
         RunFolder(folder, _VERB).finish(summary)
     if source.pairs and settings.shards > 1:
         reporter.warn("Public loaders read several files in an arbitrary order: they may tear these pairs apart.")
@@ -144,8 +120,6 @@ def run_export_rlds(settings: RldsExportSettings, reporter: Reporter = SILENT) -
 
 
 def _check(settings: RldsExportSettings) -> None:
-    if (settings.pairs is None) == (settings.collection is None):
-        raise SettingsError("Give either --pairs or --collection.", "grape export rlds --pairs runs/pairs --out OUT")
     _division(settings)
     if settings.name and not _NAME.fullmatch(settings.name):
         raise SettingsError(
@@ -170,30 +144,6 @@ def _division(settings: RldsExportSettings) -> Division:
     return Division(settings.val_fraction, settings.shards, settings.seed)
 
 
-def _open(settings: RldsExportSettings) -> _Source:
-    if settings.pairs is not None:
-        pairs = read_pairs(settings.pairs)
-        store = EpisodeStore.open(recorded_store(settings.pairs))
-        inputs = {"pairs": file_hash(settings.pairs / PAIRS_FILE), "episodes": _digest(store, pairs)}
-        return _Source(store, _gripper(settings, store), inputs, pairs=pairs)
-    store = EpisodeStore.open(settings.collection or Path())
-    metas = tuple(meta for meta in store.metas() if meta.steps and (meta.success or not settings.only_successes))
-    if not metas:
-        raise DataError(f"{store.path} has no episode to export.", "Collect more, or drop --only-successes.")
-    return _Source(store, _gripper(settings, store), {"episodes": store.digest()}, metas=metas)
-
-
-def _digest(store: EpisodeStore, pairs: tuple[PreferencePair, ...]) -> str:
-    known = set(store.ids())
-    missing = [name for pair in pairs for name in (pair.chosen, pair.rejected) if name not in known]
-    if missing:
-        raise DataError(
-            f"Store {store.path} lacks {len(missing)} episodes of the pairs, the first being {missing[0]}.",
-            "Run 'grape collect' again: it records missing episodes anew.",
-        )
-    return content_hash([store.digest()])
-
-
 def _gripper(settings: RldsExportSettings, store: EpisodeStore) -> str:
     """The convention to translate from."""
     space = store.contract.get("action_space")
@@ -203,18 +153,12 @@ def _gripper(settings: RldsExportSettings, store: EpisodeStore) -> str:
     return found
 
 
-def _name(settings: RldsExportSettings, source: _Source) -> str:
-    return settings.name or re.sub(r"[^a-z0-9_]", "_", source.store.suite.lower())
-
-
-def _plan(settings: RldsExportSettings, source: _Source) -> Mapping[str, Any]:
-    episodes = source.metas or tuple(
-        source.store.meta(name) for pair in source.pairs for name in (pair.chosen, pair.rejected)
-    )
+def _plan(settings: RldsExportSettings, source: ExportSource, gripper: str) -> Mapping[str, Any]:
+    episodes = source.episodes
     return {
         "dry_run": True,
         "kind": f"rlds {source.kind}",
-        "gripper": source.gripper,
+        "gripper": gripper,
         "episodes": len(episodes),
         "steps": sum(meta.steps for meta in episodes),
         "out": str(settings.out),

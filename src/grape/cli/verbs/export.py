@@ -5,7 +5,7 @@ from rich.console import Console
 from grape.checkpoints import ExportAdapterSettings, ExportMergedSettings, run_export_adapter, run_export_merged
 from grape.cli.show import Summary, show_fields
 from grape.cli.verb import Verb, VerbOfKinds
-from grape.exchange import RldsExportSettings, run_export_rlds
+from grape.exchange import LeRobotExportSettings, RldsExportSettings, run_export_lerobot, run_export_rlds
 
 
 def _show(summary: Summary, console: Console) -> None:
@@ -52,12 +52,35 @@ RLDS = Verb(
     ),
 )
 
+
+def _show_lerobot(summary: Summary, console: Console) -> None:
+    show_fields(summary, console, "kind", "pairs", "episodes", "steps", "tasks", "fps")
+    loss = summary["picture_loss_db"]
+    told = {name: "nothing" if value is None else f"{value} dB" for name, value in loss.items()}
+    console.print(f"signal to noise of the video: {told['mean']}, worst picture {told['worst']}", highlight=False)
+    console.print("not in this format:", highlight=False)
+    for line in summary["lost"]:
+        console.print(f"- {line}", markup=False, highlight=False)
+
+
+LEROBOT = Verb(
+    name="export lerobot",
+    settings=LeRobotExportSettings,
+    run=run_export_lerobot,
+    show=_show_lerobot,
+    examples=(
+        "grape export lerobot --collection runs/demos --only-successes --out exports/demos-lerobot",
+        "grape export lerobot --pairs runs/pairs --out exports/pairs-lerobot --crf 12",
+    ),
+)
+
 VERB = VerbOfKinds(
     name="export",
     summary="Write data and checkpoints for other programs.",
-    kinds={"rlds": RLDS, "merged": MERGED, "adapter": ADAPTER},
+    kinds={"rlds": RLDS, "lerobot": LEROBOT, "merged": MERGED, "adapter": ADAPTER},
     summaries={
         "rlds": "Preference pairs or a collection as RLDS data sets that tensorflow_datasets and public loaders read",
+        "lerobot": "Preference pairs or a collection as LeRobotDatasets v3.0: Parquet, MP4 (lossy), JSON",
         "merged": "A whole checkpoint, adapter merged: OpenVLA's, SimplerEnv's and LIBERO's own scripts load it",
         "adapter": "A LoRA adapter in PEFT's layout, to be put onto its base",
     },

@@ -1,0 +1,94 @@
+"""What an export takes: preference pairs, or the episodes of a collection."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from grape.core.errors import DataError, SettingsError
+from grape.core.files import content_hash, file_hash
+from grape.core.preferences import PreferencePair
+from grape.core.trajectories import EpisodeMeta
+from grape.preferences import read_pairs
+from grape.preferences.pair import recorded_store
+from grape.preferences.records import PAIRS_FILE
+from grape.store import EpisodeStore
+
+__all__ = ["ExportSource", "open_source"]
+
+
+@dataclass(frozen=True)
+class ExportSource:
+    """What is exported: pairs, or the episodes of a collection.
+
+    Attributes:
+        store: Where the episodes are.
+        inputs: Hashes that identify what is exported.
+        pairs: Pairs in the order of the export; empty for a collection.
+        metas: Episodes in the order of the export; empty for pairs.
+    """
+
+    store: EpisodeStore
+    inputs: Mapping[str, str]
+    pairs: tuple[PreferencePair, ...] = ()
+    metas: tuple[EpisodeMeta, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """``"pairs"`` or ``"collection"``."""
+        return "pairs" if self.pairs else "collection"
+
+    @property
+    def work(self) -> int:
+        """Episodes to write and to compare."""
+        return 2 * (2 * len(self.pairs) + len(self.metas))
+
+    @property
+    def episodes(self) -> tuple[EpisodeMeta, ...]:
+        """Facts of all episodes."""
+        return self.metas or tuple(
+            self.store.meta(name) for pair in self.pairs for name in (pair.chosen, pair.rejected)
+        )
+
+    @property
+    def name(self) -> str:
+        """The suite's name as a name for data sets: lower-case letters, digits and _."""
+        return re.sub(r"[^a-z0-9_]", "_", self.store.suite.lower())
+
+
+def open_source(kind: str, pairs: Path | None, collection: Path | None, *, only_successes: bool) -> ExportSource:
+    """Open what is to be exported.
+
+    Args:
+        kind: Kind of the export, for the hint.
+        pairs: Folder that ``grape pair`` wrote.
+        collection: Folder that ``grape collect`` wrote, or an episode store. One of the two is given.
+        only_successes: Leave out a collection's failures.
+
+    Raises:
+        SettingsError: Both or neither are given.
+        DataError: Pairs or episodes are missing or damaged.
+    """
+    if (pairs is None) == (collection is None):
+        raise SettingsError("Give either --pairs or --collection.", f"grape export {kind} --pairs runs/pairs --out OUT")
+    if pairs is not None:
+        found = read_pairs(pairs)
+        store = EpisodeStore.open(recorded_store(pairs))
+        inputs = {"pairs": file_hash(pairs / PAIRS_FILE), "episodes": _digest(store, found)}
+        return ExportSource(store, inputs, pairs=found)
+    store = EpisodeStore.open(collection or Path())
+    metas = tuple(meta for meta in store.metas() if meta.steps and (meta.success or not only_successes))
+    if not metas:
+        raise DataError(f"{store.path} has no episode to export.", "Collect more, or drop --only-successes.")
+    return ExportSource(store, {"episodes": store.digest()}, metas=metas)
+
+
+def _digest(store: EpisodeStore, pairs: tuple[PreferencePair, ...]) -> str:
+    known = set(store.ids())
+    missing = [name for pair in pairs for name in (pair.chosen, pair.rejected) if name not in known]
+    if missing:
+        raise DataError(
+            f"Store {store.path} lacks {len(missing)} episodes of the pairs, the first being {missing[0]}.",
+            "Run 'grape collect' again: it records missing episodes anew.",
+        )
+    return content_hash([store.digest()])

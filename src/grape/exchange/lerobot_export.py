@@ -1,0 +1,184 @@
+"""``grape export lerobot``: preference pairs, or a whole collection, as LeRobotDatasets v3.0."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from grape.core.errors import CompatibilityError, DataError, SettingsError
+from grape.core.events import SILENT, Progress, Reporter
+from grape.core.runs import RunFolder, open_run
+from grape.exchange.export_source import ExportSource, open_source
+from grape.store.lerobot.comparison import compare_dataset
+from grape.store.lerobot.layout import Shape
+from grape.store.lerobot.video import load_av
+from grape.store.lerobot.writer import ExportEpisode, write_dataset
+from grape.store.rlds.columns import ActionSource
+from grape.store.rlds.pairs import SIDES
+from grape.store.rlds.publishing import published_folder
+
+__all__ = ["LOST", "LeRobotExportSettings", "run_export_lerobot"]
+
+_VERB = "export"
+_COARSEST = 51
+
+LOST = (
+    "exact pictures: the video is lossy (H.264, colours at half the resolution)",
+    "the picture after the last action",
+    "action tokens and their log-probabilities, and with them the policy's part in a preference",
+    "keypoints and signals, and with them costs",
+)
+"""What a LeRobotDataset made here does not hold."""
+
+
+@dataclass(frozen=True)
+class LeRobotExportSettings:
+    """Write preference pairs, or a collection, as data sets in LeRobot's format v3.0 (Parquet, MP4, JSON).
+
+    Pairs become two data sets, OUT/chosen and OUT/rejected, whose episodes correspond one to one. A collection becomes
+    OUT. The folder gets its name only after all of it was read back and compared. Pictures lose a little: for training
+    on log-probabilities keep the store.
+
+    Attributes:
+        out: Folder to write; must not exist, or hold the same export already.
+        pairs: Folder that grape pair wrote. Give this or --collection.
+        collection: Folder that grape collect wrote, or an episode store.
+        only_successes: Leave out a collection's failures.
+        actions: Of a collection: labels are what an imitator should learn (an expert's action before noise was added),
+            executed is what moved the robot. Pairs always hold what was executed.
+        fps: Steps a second; 0 takes what the store says.
+        crf: Loss of the video: x264's constant rate factor, 0 (least) to 51.
+        dry_run: Only tell what would be written.
+    """
+
+    out: Path = field(metadata={"identity": False})
+    pairs: Path | None = field(default=None, metadata={"identity": False})
+    collection: Path | None = field(default=None, metadata={"identity": False})
+    only_successes: bool = False
+    actions: ActionSource = "labels"
+    fps: int = 0
+    crf: int = 18
+    dry_run: bool = field(default=False, metadata={"identity": False})
+
+
+def run_export_lerobot(settings: LeRobotExportSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
+    """Export in LeRobot's format.
+
+    Returns:
+        Summary: ``kind``, numbers of ``episodes``, ``steps`` and ``tasks`` (and of ``pairs``), ``fps``,
+        ``picture_loss_db`` (peak signal-to-noise ratio of the video: ``mean`` and ``worst`` picture, None where
+        nothing was lost), ``lost`` (what the format does not hold).
+
+    Raises:
+        SettingsError: Settings do not fit together or are out of range, or PyAV is not installed.
+        DataError: Pairs or episodes are missing, damaged, or came back altered.
+        CompatibilityError: ``out`` is there already with something else, or episodes differ in shape.
+        GrapeError: The disk is full or the folder cannot be written; nothing stands under ``out`` then.
+    """
+    if not 0 <= settings.crf <= _COARSEST:
+        raise SettingsError(f"--crf is {settings.crf}.", f"It must lie between 0 and {_COARSEST}.")
+    source = open_source("lerobot", settings.pairs, settings.collection, only_successes=settings.only_successes)
+    if source.pairs and (settings.only_successes or settings.actions != "labels"):
+        raise SettingsError("--only-successes and --actions are for collections only.", "Leave them out.")
+    fps = _frames_per_second(settings, source)
+    facts = source.episodes
+    plan = {
+        "kind": f"lerobot {source.kind}",
+        **({"pairs": len(source.pairs)} if source.pairs else {}),
+        "episodes": len(facts),
+        "steps": sum(meta.steps for meta in facts),
+        "tasks": len({meta.instruction for meta in facts}),
+        "fps": fps,
+    }
+    if settings.dry_run:
+        return {"dry_run": True, **plan, "out": str(settings.out)}
+    if (settings.out / "run.json").exists():
+        done = open_run(settings.out, _VERB, settings, source.inputs).done
+        if done is not None:
+            return done
+    load_av()
+    with published_folder(settings.out) as folder:
+        open_run(folder, _VERB, settings, source.inputs)
+        losses = {}
+        with reporter.progress(f"Exporting {source.kind}", source.work) as progress:
+            for place, part in _parts(folder, source).items():
+                shape = _shape(source, part, fps)
+                stream = [_episodes(source, part, settings, progress) for _ in range(2)]
+                write_dataset(place, stream[0], shape, robot=source.store.suite, crf=settings.crf)
+                losses[place.name] = compare_dataset(place, stream[1], shape)
+        worst, mean = min(loss.worst for loss in losses.values()), min(loss.mean for loss in losses.values())
+        summary = {
+            **plan,
+            "picture_loss_db": {"mean": _finite(mean), "worst": _finite(worst)},
+            "lost": list(LOST),
+        }
+        RunFolder(folder, _VERB).finish(summary)
+    reporter.info(f"Written, read back and compared: {settings.out}")
+    return summary
+
+
+_Part = Sequence[tuple[str, Mapping[str, Any]]]
+"""Ids of the episodes of one data set, and what its table of episodes says of each beside LeRobot's columns."""
+
+
+def _parts(folder: Path, source: ExportSource) -> dict[Path, _Part]:
+    """The data sets to write, by folder."""
+    if source.pairs:
+        return {
+            folder / side: [(getattr(pair, side), {"grape/pair_id": pair.pair_id}) for pair in source.pairs]
+            for side in SIDES
+        }
+    return {folder: [(meta.episode_id, {}) for meta in source.metas]}
+
+
+def _episodes(
+    source: ExportSource, part: _Part, settings: LeRobotExportSettings, progress: Progress
+) -> Iterator[ExportEpisode]:
+    for name, further in part:
+        trajectory = source.store.read(name)
+        meta = trajectory.meta
+        facts = {
+            "grape/episode_id": name,
+            "grape/task": meta.task,
+            "grape/initial_state": meta.initial_state,
+            "grape/success": meta.success,
+            **further,
+        }
+        executed = bool(source.pairs) or settings.actions == "executed"
+        yield ExportEpisode(trajectory, trajectory.actions if executed else trajectory.labels, facts)
+        progress.advance(note=meta.task)
+
+
+def _shape(source: ExportSource, part: _Part, fps: int) -> Shape:
+    first = source.store.read(part[0][0])
+    if not first.steps:
+        raise DataError(f"Episode {first.meta.episode_id} has no steps.", "Leave it out.")
+    _, height, width, _ = first.frames.shape
+    if height % 2 or width % 2:
+        raise CompatibilityError(
+            f"The pictures are of {height} x {width} pixels; the video's colours need even numbers.",
+            "Use 'grape export rlds', which keeps pictures as they are.",
+        )
+    dim = first.actions.shape[1]
+    space = source.store.contract.get("action_space")
+    names = space.get("names") if isinstance(space, Mapping) else None
+    if not isinstance(names, list) or len(names) != dim:
+        names = [f"action_{index}" for index in range(dim)]
+    return Shape(height, width, first.proprio.shape[1], tuple(map(str, names)), fps)
+
+
+def _frames_per_second(settings: LeRobotExportSettings, source: ExportSource) -> int:
+    space = source.store.contract.get("action_space")
+    recorded = space.get("control_hz") if isinstance(space, Mapping) else None
+    found = settings.fps or recorded
+    if not isinstance(found, int | float) or found < 1 or found != int(found):
+        what = "does not say" if recorded is None else f"says {recorded} for"
+        raise SettingsError(
+            f"{source.store.path} {what} how many steps a second takes; LeRobot needs a whole number from 1.",
+            "Give --fps, e.g. --fps 10.",
+        )
+    return int(found)
+
+
+def _finite(decibels: float) -> float | None:
+    return round(decibels, 2) if decibels < float("inf") else None

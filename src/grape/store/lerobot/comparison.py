@@ -1,0 +1,139 @@
+"""Whether a LeRobotDataset on disk is what was to be written, found by its own descriptions as a reader finds it."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from grape.core.errors import DataError
+from grape.core.files import read_json
+from grape.store.lerobot.layout import EPISODES_FILE, PICTURES, Shape, columns_of
+from grape.store.lerobot.video import read_video
+from grape.store.lerobot.writer import ExportEpisode
+
+__all__ = ["PictureLoss", "compare_dataset"]
+
+_TOLERANCE = 1e-4  # seconds; LeRobot's reader refuses pictures that are further away
+_MEND = "The disk or the memory of this machine may be faulty; the export was given up."
+
+
+@dataclass(frozen=True)
+class PictureLoss:
+    """What the video lost, as the peak signal-to-noise ratio in decibels: more is better, infinite is nothing.
+
+    Attributes:
+        mean: Over all pictures, of their mean squared error.
+        worst: Of the worst picture.
+    """
+
+    mean: float
+    worst: float
+
+
+def compare_dataset(folder: Path, episodes: Iterable[ExportEpisode], shape: Shape) -> PictureLoss:
+    """Read a data set back: every number must be the same bit for bit, every picture in its place.
+
+    Args:
+        folder: The data set.
+        episodes: What was written, in order.
+        shape: What all of them share.
+
+    Raises:
+        DataError: Something differs, is missing or cannot be read.
+    """
+    facts = read_json(folder / "meta" / "info.json")
+    rows = pq.read_table(folder / EPISODES_FILE).to_pylist()
+    names = pq.read_table(folder / "meta" / "tasks.parquet").to_pydict()
+    tasks = dict(zip(names["task"], names["task_index"], strict=True))
+    reader = _Reader(folder, facts)
+    errors: list[float] = []
+    first = number = 0
+    for number, episode in enumerate(episodes, start=1):
+        where = f"{folder}, episode {number - 1}"
+        steps, meta = episode.trajectory.steps, episode.trajectory.meta
+        if number > len(rows):
+            raise DataError(f"{where} did not come back.", _MEND)
+        row = rows[number - 1]
+        due = columns_of(
+            episode.trajectory,
+            shape,
+            actions=episode.actions,
+            episode=number - 1,
+            first=first,
+            task=tasks.get(meta.instruction, -1),
+        )
+        first += steps
+        if (row["length"], row["dataset_to_index"], row["tasks"]) != (steps, first, [meta.instruction]):
+            raise DataError(f"{where}: its row in {EPISODES_FILE} does not fit.", _MEND)
+        _compare_numbers(reader.numbers(row), due, where)
+        errors += _compare_pictures(reader.pictures(row), episode.trajectory.frames[:steps], row, shape, where)
+    if (number, number, first) != (len(rows), facts["total_episodes"], facts["total_frames"]):
+        raise DataError(f"{folder}: {len(rows)} episodes came back, {number} were written.", _MEND)
+    return PictureLoss(_decibels(float(np.mean(errors))), _decibels(max(errors)))
+
+
+class _Reader:
+    """Parts of the files that belong to an episode; episodes are asked for in order."""
+
+    def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        self._folder, self._facts = folder, facts
+        self._data_path, self._video_path = Path(), Path()
+        self._table: pa.Table | None = None
+        self._table_first = 0
+        self._video: Iterator[tuple[float, npt.NDArray[np.uint8]]] = iter(())
+
+    def numbers(self, row: Mapping[str, Any]) -> pa.Table:
+        """The rows of an episode."""
+        path = self._path("data_path", row, "data")
+        if path != self._data_path or self._table is None:
+            self._data_path, self._table, self._table_first = path, pq.read_table(path), row["dataset_from_index"]
+        return self._table.slice(row["dataset_from_index"] - self._table_first, row["length"])
+
+    def pictures(self, row: Mapping[str, Any]) -> Iterator[tuple[float, npt.NDArray[np.uint8]]]:
+        """The pictures from where the last episode's ended."""
+        path = self._path("video_path", row, f"videos/{PICTURES}")
+        if path != self._video_path:
+            self._video_path, self._video = path, read_video(path)
+        return self._video
+
+    def _path(self, template: str, row: Mapping[str, Any], kind: str) -> Path:
+        place = {"chunk_index": row[f"{kind}/chunk_index"], "file_index": row[f"{kind}/file_index"]}
+        return self._folder / str(self._facts[template]).format(video_key=PICTURES, **place)
+
+
+def _compare_numbers(found: pa.Table, due: Mapping[str, npt.NDArray[Any]], where: str) -> None:
+    if set(found.column_names) != set(due):
+        raise DataError(f"{where}: columns {sorted(set(found.column_names) ^ set(due))} are missing or unknown.", _MEND)
+    for name, values in due.items():
+        column = found.column(name).combine_chunks()
+        back = (column.flatten() if values.ndim == 2 else column).to_numpy(zero_copy_only=False)
+        if back.dtype != values.dtype or back.tobytes() != np.ascontiguousarray(values).tobytes():
+            raise DataError(f"{where}: column '{name}' does not come back as it was written.", _MEND)
+
+
+def _compare_pictures(
+    found: Iterator[tuple[float, npt.NDArray[np.uint8]]],
+    due: npt.NDArray[np.uint8],
+    row: Mapping[str, Any],
+    shape: Shape,
+    where: str,
+) -> list[float]:
+    """Mean squared error of each picture."""
+    errors = []
+    for step, picture in enumerate(due):
+        seconds, back = next(found, (math.nan, None))
+        wanted = row[f"videos/{PICTURES}/from_timestamp"] + step / shape.fps
+        if back is None or back.shape != picture.shape or not abs(seconds - wanted) < _TOLERANCE:
+            raise DataError(f"{where}: its video has no picture of step {step} at {wanted:.3f} s.", _MEND)
+        errors.append(float(np.mean((back.astype(np.float32) - picture) ** 2)))
+    return errors
+
+
+def _decibels(error: float) -> float:
+    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
