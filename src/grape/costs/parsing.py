@@ -31,7 +31,7 @@ LANGUAGE_VERSION = "1"
 RESERVED_NAMES = ("done", "success", "outcome")
 """Names that the evaluation gives to its own entries."""
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}", re.ASCII)
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}", re.ASCII)  # LIBERO names its tasks by whole sentences
 _COMBINATORS = ("not", "all", "any")
 _KINDS = ("subgoal", "path")
 _FALLBACK_CLOCK = Clock(limit=1, control_hz=1.0)
