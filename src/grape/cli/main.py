@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the work failed, 2 the call can be mended by the user, 130
 
 import errno
 import importlib
+import json
 import sys
 from collections.abc import Sequence
 
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(words[0], words[1:])
     except GrapeError as error:
+        if "--json" in words:
+            sys.stdout.write(json.dumps({"error": error.message, "hint": error.hint}) + "\n")
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("Interrupted. What was finished is kept: run the same command again to go on.", 130)

@@ -43,8 +43,9 @@ def show_fields(summary: Summary, console: Console, *names: str) -> None:
 
 
 def show_plain_values(summary: Summary, console: Console) -> None:
-    """Every value of a summary that is neither a list nor a mapping."""
-    show_fields(summary, console, *(name for name in summary if not isinstance(summary[name], dict | list)))
+    """Every value of a summary that is there and neither a list nor a mapping."""
+    plain = (name for name, value in summary.items() if value is not None and not isinstance(value, dict | list))
+    show_fields(summary, console, *plain)
 
 
 def show_tasks(summary: Summary, console: Console) -> None:

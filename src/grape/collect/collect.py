@@ -100,7 +100,7 @@ def _play(
     workers = min(settings.workers or os.cpu_count() or 1, len(groups))
     todo = sum(len(group.episodes) for group in groups)
     with (
-        reporter.progress(f"collect {settings.out.name}", total, total - todo) as bar,
+        reporter.progress(settings.out.name, total, total - todo) as bar,
         WorkerPool(suite.name, workers, settings.lanes, settings.timeout) as pool,
     ):
         successes = episodes = 0
@@ -112,7 +112,7 @@ def _play(
                     store.write(trajectory)
                 successes += trajectory.meta.success
                 episodes += 1
-            bar.advance(len(trajectories), f"{group.task.name}  success {successes / episodes:.0%}")
+            bar.advance(len(trajectories), f"{group.task.name}  success so far {successes / episodes:.0%}")
 
         play_groups(
             groups,

@@ -128,7 +128,10 @@ def load_summary(path: Path, verb: str) -> Mapping[str, Any]:
         DataError: The folder is not there, belongs to another verb, or is not complete.
     """
     if not (path / "run.json").exists():
-        raise DataError(f"{path} is no output folder of 'grape {verb}'.", f"Run 'grape {verb} --out {path}' first.")
+        raise DataError(
+            f"{path} is no output folder of 'grape {verb}'.",
+            f"Run 'grape {verb}' with --out {path} first; if it ended with an error, mend the cause and run it again.",
+        )
     owner = read_json(path / "run.json").get("verb")
     if owner != verb:
         raise DataError(f"{path} was written by 'grape {owner}', not by 'grape {verb}'.", "Check the path.")

@@ -63,6 +63,9 @@ def gate_decision(
     facts = f"{100 * outcomes.difference:+.1f} points on {len(outcomes)} pairs, one-sided p = {p_worse:.3f}"
     if p_worse < alpha:
         accepted, reason = False, f"rejected: significantly worse ({facts})"
+    elif margin is None and (p_better := outcomes.p_value("greater")) < alpha:
+        gain = f"{100 * outcomes.difference:+.1f} points on {len(outcomes)} pairs, one-sided p = {p_better:.3f}"
+        accepted, reason = True, f"accepted: significantly better ({gain})"
     elif margin is None:
         accepted, reason = True, f"accepted: not significantly worse ({facts})"
     elif low > -margin:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from grape.core.errors import CompatibilityError, DataError, GrapeError, did_you_mean
+from grape.core.errors import CompatibilityError, DataError, GrapeError
 from grape.core.files import content_hash, read_json, write_bytes, write_json
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.store.episode_file import encode_episode, read_episode, read_header
@@ -231,9 +231,11 @@ class EpisodeStore:
 
     def _require(self, episode_id: str) -> None:
         if episode_id not in self:
-            known = self.ids()
-            hint = did_you_mean(episode_id, known) if len(known) < 20 else "Check the id."
-            raise DataError(f"Store {self.path} has no episode '{episode_id}'.", hint if known else "It is empty.")
+            count = len(self.ids())
+            raise DataError(
+                f"Store {self.path} has no episode '{episode_id}'.",
+                f"It holds {count} others: restore that file, or collect and score again." if count else "It is empty.",
+            )
 
     @property
     def _index(self) -> Path:
