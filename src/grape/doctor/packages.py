@@ -16,6 +16,11 @@ _PURPOSE = {
     "simpler": "the simulator of suite simpler",
     "vlm": "generated cost specifications",
     "report": "pages and videos",
+    "lerobot": "grape export lerobot",
+    "4bit": "--load-in-4bit, on a GPU",
+    "wandb": "--report-to wandb",
+    "tensorboard": "--report-to tensorboard",
+    "trackio": "--report-to trackio",
 }
 
 
