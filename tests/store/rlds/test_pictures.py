@@ -1,7 +1,13 @@
 """Pictures of a column."""
 
+import io
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
 
 from grape.core.errors import DataError
 from grape.store.rlds.pictures import EncodedPictures, encode_picture
@@ -52,3 +58,17 @@ def test_grey_pictures():
     grey = EncodedPictures([encode_picture(PIXELS[0], "png")], (10, 12, 1)).decode()
     assert grey.shape == (1, 10, 12, 1)
     assert EncodedPictures([encode_picture(PIXELS[0], "jpeg")], (10, 12, 1))[0].shape == (10, 12, 1)
+
+
+@given(arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3, 4]))))
+def test_any_picture_is_a_png_that_others_read(picture):
+    with Image.open(io.BytesIO(encode_picture(picture, "png"))) as image:
+        image.verify()  # checksums
+    with Image.open(io.BytesIO(encode_picture(picture, "png"))) as image:
+        assert image.mode == {1: "L", 3: "RGB", 4: "RGBA"}[picture.shape[2]]
+        np.testing.assert_array_equal(np.asarray(image).reshape(picture.shape), picture)
+
+
+def test_a_picture_need_not_lie_in_one_piece():
+    turned = PIXELS[0, ::-1, ::-1]
+    assert encode_picture(turned, "png") == encode_picture(turned.copy(), "png")

@@ -6,6 +6,8 @@ lossless and every decoder agrees.
 """
 
 import io
+import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,7 +26,8 @@ JPEG_QUALITY = 95
 """Quality that TensorFlow's encoder takes by default; public RLDS sets were written with it."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_LEVEL = 1  # 3 times as fast as the default level 6 for files a tenth larger
+_PNG_COLOURS = {1: 0, 3: 2, 4: 6}  # grey, RGB, RGB with alpha
+_PNG_UP = 2  # the filter that keeps the difference to the row above
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,12 +90,28 @@ class EncodedPictures:
 
 
 def encode_picture(picture: UInt8, encoding: str) -> bytes:
-    """A picture, uint8 ``(H, W, 3)``, as ``"png"`` or ``"jpeg"`` bytes; equal pictures give equal bytes."""
+    """A picture, uint8 ``(H, W, 3)``, as ``"png"`` or ``"jpeg"`` bytes; equal pictures give equal bytes.
+
+    PNG also of 1 or 4 channels. Its rows are stored as differences to the row above, and only runs of equal bytes are
+    sought (zlib's ``Z_RLE``): on simulators' pictures 2 to 3 times as fast as Pillow's fastest level that compresses,
+    for files of about the same size.
+    """
     if encoding == "jpeg":
         return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality=JPEG_QUALITY, colorspace="RGB"))
-    sink = io.BytesIO()
-    Image.fromarray(picture).save(sink, "png", compress_level=_PNG_LEVEL)
-    return sink.getvalue()
+    height, width, channels = picture.shape
+    rows = picture.reshape(height, width * channels)
+    filtered = np.empty((height, 1 + width * channels), dtype=np.uint8)
+    filtered[:, 0] = _PNG_UP
+    filtered[0, 1:] = rows[0]
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])  # modulo 256
+    deflate = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+    body = deflate.compress(filtered.data) + deflate.flush()
+    head = struct.pack(">IIBBBBB", width, height, 8, _PNG_COLOURS[channels], 0, 0, 0)
+    return _PNG + _png_chunk(b"IHDR", head) + _png_chunk(b"IDAT", body) + _png_chunk(b"IEND", b"")
+
+
+def _png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))
 
 
 def _decode_png(blob: bytes, channels: int) -> UInt8:
