@@ -14,7 +14,7 @@ from grape.store.lerobot.layout import Shape
 from grape.store.lerobot.video import load_av
 from grape.store.lerobot.writer import ExportEpisode, write_dataset
 from grape.store.rlds.columns import ActionSource
-from grape.store.rlds.pairs import SIDES
+from grape.store.rlds.pairs import SIDES, check_pairs
 from grape.store.rlds.publishing import published_folder
 
 __all__ = ["LOST", "LeRobotExportSettings", "run_export_lerobot"]
@@ -80,6 +80,7 @@ def run_export_lerobot(settings: LeRobotExportSettings, reporter: Reporter = SIL
     source = open_source("lerobot", settings.pairs, settings.collection, only_successes=settings.only_successes)
     if source.pairs and (settings.only_successes or settings.actions != "labels"):
         raise SettingsError("--only-successes and --actions are for collections only.", "Leave them out.")
+    check_pairs(source.store, source.pairs)
     fps = _frames_per_second(settings, source)
     facts = source.episodes
     plan = {

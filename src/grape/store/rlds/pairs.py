@@ -25,7 +25,7 @@ from grape.store.rlds.standardise import RULES
 from grape.store.rlds.statistics import dataset_statistics
 from grape.store.rlds.writer import VERSION, RldsWriter
 
-__all__ = ["PAIR_DATASET", "SIDES", "write_pairs"]
+__all__ = ["PAIR_DATASET", "SIDES", "check_pairs", "write_pairs"]
 
 PAIR_DATASET = "rlds_np_rollout"
 """Name under which the first public loader knows pair sets."""
@@ -62,7 +62,7 @@ def write_pairs(
         CompatibilityError: Actions are not 7-dimensional, or pictures of several sizes.
         OSError: The disk is full or the folder cannot be written.
     """
-    _check(store, pairs)
+    check_pairs(store, pairs)
     states = [(pair.task, pair.initial_state) for pair in pairs]
     parts = division.splits(pairs, states)
     lengths = division.lengths(parts)
@@ -127,8 +127,12 @@ def _check_shape(trajectory: Trajectory, features: FeatureTree) -> None:
         )
 
 
-def _check(store: EpisodeStore, pairs: Sequence[PreferencePair]) -> None:
-    """Refuse pairs whose sides are not there, are empty, or began elsewhere."""
+def check_pairs(store: EpisodeStore, pairs: Sequence[PreferencePair]) -> None:
+    """Refuse pairs whose sides are not there, are empty, or began elsewhere.
+
+    Raises:
+        DataError: There is such a pair.
+    """
     for pair in pairs:
         for side in SIDES:
             meta = store.meta(getattr(pair, side))

@@ -1,0 +1,31 @@
+"""Statistics in LeRobot's form against NumPy on the values themselves."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from grape.store.lerobot.statistics import QUANTILES, count_values, number_statistics, picture_statistics
+
+PICTURES = arrays(np.uint8, st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.just(3)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(PICTURES)
+def test_counted_pictures_give_the_statistics_of_their_values(pictures):
+    found = picture_statistics(count_values(pictures), len(pictures))
+    values = pictures.reshape(-1, 3) / 255
+    due = {"min": values.min(0), "max": values.max(0), "mean": values.mean(0), "std": values.std(0)}
+    due |= {name: np.quantile(values, share, axis=0) for name, share in QUANTILES.items()}
+    assert found.pop("count") == [len(pictures)]
+    assert found.keys() == due.keys()
+    for name, value in due.items():
+        assert np.shape(found[name]) == (3, 1, 1)
+        np.testing.assert_allclose(np.ravel(found[name]), value, atol=1e-9, err_msg=name)
+
+
+def test_numbers_of_one_dimension_give_lists_of_one():
+    found = number_statistics(np.array([False, True, True]))
+    assert found["mean"] == [2 / 3]
+    assert (found["min"], found["max"], found["count"], found["q50"]) == ([0.0], [1.0], [3], [1.0])
+    assert len(number_statistics(np.zeros((2, 7), np.float32))["q99"]) == 7
