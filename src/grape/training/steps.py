@@ -128,7 +128,8 @@ def check_preprocessing(policy: "OpenVLAPolicy", metas: Sequence[EpisodeMeta], w
                 f"Episode {meta.episode_id} of {where} was recorded with another pre-processing (prompt, picture road, "
                 f"tokenizer, action bins or normalisation): {meta.preprocessing_hash[:12]}, the policy's is "
                 f"{expected[:12]}.",
-                "Train the policy that collected these episodes, or collect again with this one.",
+                "Train the policy that collected these episodes, or collect again with this one. For imported pairs "
+                "give the import's --norm-stats and --unnorm-key.",
             )
         if meta.prompt != policy.prompt(meta.instruction):
             raise CompatibilityError(
