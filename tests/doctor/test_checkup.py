@@ -42,7 +42,15 @@ def test_without_frame_none_is_rendered(checks):
     assert "check_frame" not in names
 
 
-@pytest.mark.parametrize(("settings", "needed"), [(DoctorSettings(), {"metaworld"}), (DoctorSettings("toy"), set())])
+@pytest.mark.parametrize(
+    ("settings", "needed"),
+    [
+        (DoctorSettings(), {"metaworld"}),
+        (DoctorSettings("toy"), set()),
+        (DoctorSettings("libero"), {"libero"}),
+        (DoctorSettings("libero_goal,toy,metaworld"), {"libero", "metaworld"}),
+    ],
+)
 def test_the_suites_extra_is_needed(monkeypatch, checks, settings, needed):
     asked = []
     monkeypatch.setattr(checkup, "check_packages", lambda names: asked.append(names) or [])

@@ -143,6 +143,12 @@ class OneTaskSuite:
         self.problem = problem
         self.closed = False
 
+    def versions(self):
+        return {"greys": "1.0"}
+
+    def cautions(self):
+        return ("greys 1.0 draws too dark.",)
+
     def make_environment(self, task):
         return self
 
@@ -165,6 +171,17 @@ def test_description_of_a_frame():
     assert (data["task"], data["shape"], data["mean"], data["spread"]) == ("stand", [4, 6, 3], 50.0, 0.0)
     assert suite.closed
     assert data["step_seconds"] >= 0
+    assert data["versions"] == {"greys": "1.0"}
+    assert data["cautions"] == ["greys 1.0 draws too dark."]
+
+
+def test_cautions_of_a_suite_are_warnings_of_their_own(monkeypatch):
+    reply = ProbeReply({**GOOD, "versions": {"mujoco": "9.0"}, "cautions": ["mujoco 9.0 was not compared."]})
+    monkeypatch.setattr(graphics, "_render", lambda *arguments: reply)
+    frame_finding_, caution = graphics.check_frame("libero_goal", 1.0)
+    assert (frame_finding_.level, caution.level) == ("ok", "warn")
+    assert frame_finding_.found.endswith("mujoco 9.0")
+    assert "not compared" in caution.found
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The verb ``doctor``: all checks in order, and one answer."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,14 +20,18 @@ __all__ = ["DoctorSettings", "run_doctor"]
 # Suites that need no simulator from an extra.
 _BUILT_IN_SUITES = frozenset({"toy"})
 
+# Families of suites that share an extra, and what their name stands for.
+_FAMILIES = {"libero": ("libero_spatial", "libero_object", "libero_goal", "libero_10")}
+
 
 @dataclass(frozen=True)
 class DoctorSettings:
     """Look at this machine and say how to mend what is missing.
 
     Attributes:
-        suite: The simulator you want to work with, e.g. "metaworld"; its packages and a frame of its first task are
-            then required, those of others optional.
+        suite: The simulators you want to work with, e.g. "metaworld" or "libero_goal,libero_10"; "libero" means
+            LIBERO's four suites of ten tasks. Their packages and a frame of each one's first task are then required,
+            those of others optional.
         frame: Render one frame of the suite and look at it; --no-frame skips that (a few seconds).
         folder: Where you want to write results: its free disk space is checked.
         timeout: Seconds that a single probe (a library, a frame, torch) may take before it counts as hung, above 0.
@@ -52,14 +57,18 @@ def run_doctor(settings: DoctorSettings, reporter: Reporter = SILENT) -> Mapping
     Raises:
         SettingsError: The suite is unknown, the folder does not exist, or the time limit is not above 0.
     """
-    _require_sense(settings)
-    needed = frozenset({settings.suite} - _BUILT_IN_SUITES) if settings.frame else frozenset[str]()
+    suites = _suites_of(settings)
+    needed = frozenset(map(_extra_of, suites)) - _BUILT_IN_SUITES if settings.frame else frozenset[str]()
     timeout = settings.timeout
     checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
         ("interpreter", check_interpreter),
         ("packages", lambda: check_packages(needed)),
         ("graphics libraries", lambda: check_libraries(timeout)),
-        *([("a rendered frame", lambda: check_frame(settings.suite, timeout))] if settings.frame else []),
+        *[
+            (f"a frame of {suite}", functools.partial(check_frame, suite, timeout))
+            for suite in suites
+            if settings.frame
+        ],
         ("disk", lambda: check_disk(settings.folder)),
         ("memory", check_memory),
         ("cores", check_cores),
@@ -80,11 +89,22 @@ def run_doctor(settings: DoctorSettings, reporter: Reporter = SILENT) -> Mapping
     }
 
 
-def _require_sense(settings: DoctorSettings) -> None:
+def _suites_of(settings: DoctorSettings) -> tuple[str, ...]:
+    """The suites to look at, after a check of all settings."""
     from grape.envs.registry import suite_names
 
-    require_known("suite", settings.suite, suite_names())
+    known = suite_names()
+    suites: list[str] = []
+    for name in settings.suite.split(","):
+        require_known("suite", name.strip(), (*known, *_FAMILIES))
+        suites += _FAMILIES.get(name.strip(), (name.strip(),))
     if not settings.folder.is_dir():
         raise SettingsError(f"--folder {settings.folder} is no folder.", "Name one that exists.")
     if not (math.isfinite(settings.timeout) and settings.timeout > 0):
         raise SettingsError(f"--timeout is {settings.timeout:g}, not above 0 seconds.", "Leave it out for 120 s.")
+    return tuple(dict.fromkeys(suites))
+
+
+def _extra_of(suite: str) -> str:
+    """Extra of the distribution that installs a suite's simulator."""
+    return next((family for family in _FAMILIES if suite.startswith(f"{family}_")), suite)

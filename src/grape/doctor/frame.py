@@ -14,6 +14,7 @@ import numpy as np
 
 from grape.core.errors import GrapeError, SimulatorError
 from grape.envs.base import Suite
+from grape.envs.registry import cautions_of
 
 __all__ = ["describe_frame", "main"]
 
@@ -23,7 +24,8 @@ def describe_frame(suite: Suite) -> Mapping[str, Any]:
 
     Returns:
         ``task``, ``shape`` of the picture, ``mean`` and ``spread`` (standard deviation) of its values in [0, 255],
-        ``create_seconds`` until the first picture, ``step_seconds`` for one decision with its picture.
+        ``create_seconds`` until the first picture, ``step_seconds`` for one decision with its picture, ``versions`` of
+        what simulates, and ``cautions``: what makes results differ from published ones.
     """
     task = suite.tasks[0]
     began = time.perf_counter()
@@ -42,6 +44,8 @@ def describe_frame(suite: Suite) -> Mapping[str, Any]:
         "spread": float(snapshot.image.std()),
         "create_seconds": created - began,
         "step_seconds": stepped - created,
+        "versions": dict(suite.versions()),
+        "cautions": list(cautions_of(suite)),
     }
 
 

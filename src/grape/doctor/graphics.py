@@ -21,6 +21,10 @@ _DISABLED = frozenset({"off", "0", "false", "disable", "disabled"})
 
 _INSTALL = "sudo apt-get install --no-install-recommends libosmesa6 libegl1 libgl1-mesa-dri"
 
+_TESTED_RELEASES = (
+    "Install the releases that the tests run with: make install, or pip install -c requirements/recorded.txt"
+)
+
 # Decisions slower than this point at shadows, multisampling or a contended machine: the suites' own settings take a
 # fraction of it on a CPU.
 SLOW_DECISION_SECONDS = 0.5
@@ -101,6 +105,8 @@ def check_frame(suite: str, timeout: float) -> Iterator[Finding]:
     reply = _render(suite, timeout)
     if not reply.failure and not reply.data.get("failure"):
         yield _judge_frame(name, reply.data)
+        for caution in reply.data.get("cautions", ()):
+            yield Finding(name, "warn", str(caution), _TESTED_RELEASES)
         return
     found = f"cannot be rendered: {reply.failure or reply.data['failure']}"
     working = _find_backend(suite, timeout) if reply.data.get("graphics", True) else ""
@@ -117,9 +123,11 @@ def _render(suite: str, timeout: float, environment: Mapping[str, str] | None = 
 def _judge_frame(name: str, data: Mapping[str, Any]) -> Finding:
     height, width, _ = data["shape"]
     step = data["step_seconds"]
+    versions = ", ".join(f"{package} {version}" for package, version in data.get("versions", {}).items())
     found = (
         f"{data['task']}, {width}x{height}, brightness {data['mean']:.0f} of 255; environment made in "
         f"{data['create_seconds']:.1f} s, {1000 * step:.0f} ms a decision with picture"
+        f"{f'; {versions}' if versions else ''}"
     )
     if data["spread"] < EMPTY_SPREAD:
         return Finding(
