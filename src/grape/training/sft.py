@@ -36,7 +36,6 @@ from grape.training.frame_order import FrameOrder
 from grape.training.processes import Processes, join_processes
 from grape.training.settings import SftSettings, check_sft
 from grape.training.steps import StepTable, load_steps
-from grape.training.trackers import require_trackers
 from grape.training.units import Schedule
 from grape.training.updates import Gradient, UpdateLoop, deterministic, with_policy_path
 
@@ -60,7 +59,6 @@ def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, 
         TrainingError: A loss, gradient or weight is not finite.
     """
     check_sft(settings)
-    require_trackers(settings.report_to)
     stores = [open_demonstrations(path) for path in settings.data]
     check_norm_key(settings, stores)
     metas = [_selected(settings, store) for store in stores]

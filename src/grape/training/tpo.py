@@ -48,7 +48,6 @@ from grape.training.settings import TrainSettings, check_train
 from grape.training.sharding import is_sharded, local_part, shard_fully, whole
 from grape.training.step_logps import StepLogps
 from grape.training.steps import StepTable, check_preprocessing, load_steps
-from grape.training.trackers import require_trackers
 from grape.training.units import Schedule, Unit, make_comparisons
 from grape.training.updates import Gradient, Looks, UpdateLoop, deterministic, with_policy_path
 
@@ -72,7 +71,6 @@ def run_train(settings: TrainSettings, reporter: Reporter = SILENT) -> Mapping[s
         TrainingError: A loss, gradient or weight is not finite.
     """
     check_train(settings)
-    require_trackers(settings.report_to)
     pairs = read_pairs(settings.pairs)
     if not pairs:
         raise DataError(

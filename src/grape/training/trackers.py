@@ -9,10 +9,8 @@ keys found in the environment are blotted out of messages. A resumed run goes on
 import contextlib
 import functools
 import importlib
-import importlib.util
 import os
 import secrets
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ from grape.core.errors import SettingsError, require_known
 from grape.core.events import SILENT, Reporter, append_event
 from grape.core.files import read_json, write_json
 
-__all__ = ["TRACKERS", "TrackerName", "Trackers", "open_trackers", "require_trackers"]
+__all__ = ["TRACKERS", "TrackerName", "Trackers", "open_trackers"]
 
 TrackerName = Literal["wandb", "tensorboard", "trackio"]
 
@@ -89,20 +87,6 @@ class Trackers:
             self._reporter.warn(
                 f"{destination.name} takes no more metrics ({said}). Training goes on; "
                 f"{self._folder / 'metrics.jsonl'} holds them all."
-            )
-
-
-def require_trackers(names: Sequence[str]) -> None:
-    """Find out early, before any work, that a tracker's package is missing.
-
-    Raises:
-        SettingsError: A name is unknown or its package is not installed.
-    """
-    for name in names:
-        require_known("tracker", name, TRACKERS)
-        if name not in sys.modules and importlib.util.find_spec(name) is None:
-            raise SettingsError(
-                f"--report-to {name} needs a package that is not installed.", f"pip install 'grape-vla[{name}]'"
             )
 
 
