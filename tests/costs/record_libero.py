@@ -14,6 +14,7 @@ from grape.core.tasks import Task
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.envs.libero.experts.scripts import UNSOLVED
 from grape.envs.libero.suite import LiberoSuite
+from grape.envs.registry import select_tasks
 from tests.costs.expert_recordings import record
 
 FOLDER = Path(__file__).parent / "libero"
@@ -84,9 +85,11 @@ def read(task: Task) -> list[Trajectory]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suites", default=",".join(SUITES))
-    for name in parser.parse_args().suites.split(","):
+    parser.add_argument("--tasks", default="", help="by index or name, as for grape collect")
+    chosen = parser.parse_args()
+    for name in chosen.suites.split(","):
         suite = LiberoSuite(name, pictures=False)
-        for task in suite.tasks:
+        for task in select_tasks(suite, chosen.tasks):
             if task.name in UNSOLVED or path_of(task).exists():
                 continue
             environment = suite.make_environment(task)

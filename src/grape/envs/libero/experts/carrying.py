@@ -64,15 +64,16 @@ def carry(hand: Hand, part: Part, how: Carrying) -> Plan:
         return scene.object_point(part)
 
     def goal() -> Float64:
-        return np.asarray(scene.goal_point(part) + np.array(how.shift))
+        return np.asarray(scene.goal_point(part) + np.array(how.shift) + hand.aim_offset)
 
-    for attempt in range(_TRIES):
+    tries = 1 if hand.aim_offset.any() else _TRIES  # who aims beside does not see the slip either
+    for attempt in range(tries):
         lying = float(thing()[2])
         grasp = _choose(hand, part, how, attempt)
         yield from _take(hand, grasp, thing, how)
         yield from hand.straight_up(_TRIAL_LIFT, CLOSED, most=12)
         taken = thing()[2] > lying + _TRIAL_LIFT / 5
-        if taken or attempt == _TRIES - 1:
+        if taken or attempt == tries - 1:
             yield from _bring(hand, part, thing, goal, how)
         else:
             yield from hand.hold(OPEN, _OPENING_STEPS)

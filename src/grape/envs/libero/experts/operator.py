@@ -12,7 +12,7 @@ from grape.envs.operators import Operator
 
 __all__ = ["SLOPPY_SHARE", "ScriptedExpert"]
 
-SLOPPY_SHARE = 0.5
+SLOPPY_SHARE = 0.75
 """LIBERO's things stand closer than Meta-World's: its sloppy operator aims beside by this share of the usual."""
 
 Script = Callable[[Hand], Plan]
