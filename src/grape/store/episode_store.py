@@ -234,7 +234,7 @@ class EpisodeStore:
             count = len(self.ids())
             raise DataError(
                 f"Store {self.path} has no episode '{episode_id}'.",
-                f"It holds {count} others: restore that file, or collect and score again." if count else "It is empty.",
+                f"Episodes it holds: {count}. Restore that one's file, or collect and score again.",
             )
 
     @property
