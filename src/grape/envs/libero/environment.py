@@ -160,6 +160,9 @@ class LiberoEnvironment:
 def camera_of(world: TaskWorld, episode: Episode) -> dict[str, Any]:
     """Pinhole camera of the upright picture that people and policies see, before it is resized.
 
+    LIBERO's picture is upside down but not mirrored, so half a turn sets it upright and leaves it mirrored: columns
+    run against the camera's x axis, and the first focal length is negative.
+
     Returns:
         ``name``; ``size`` in pixels; ``intrinsic``, 3 x 3 in pixels; ``pose``, 4 x 4, from the camera's frame (x right,
         y down, z away from it) to the world's, metres.
@@ -170,5 +173,5 @@ def camera_of(world: TaskWorld, episode: Episode) -> dict[str, Any]:
     pose = np.eye(4)
     pose[:3, :3] = episode.data.cam_xmat[camera.id].reshape(3, 3) @ np.diag([1.0, -1.0, -1.0])
     pose[:3, 3] = episode.data.cam_xpos[camera.id]
-    intrinsic = [[focal, 0.0, half], [0.0, focal, half], [0.0, 0.0, 1.0]]
+    intrinsic = [[-focal, 0.0, half], [0.0, focal, half], [0.0, 0.0, 1.0]]
     return {"name": CAMERAS[0], "size": RENDER_SIZE, "intrinsic": intrinsic, "pose": pose.round(9).tolist()}
