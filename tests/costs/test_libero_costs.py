@@ -12,7 +12,7 @@ from grape.costs.checks import find_problems
 from grape.envs.libero.tasks import suite_tasks
 from grape.envs.registry import get_suite
 
-EACH_SUITE = pytest.mark.parametrize("suite", ("libero_spatial", "libero_object", "libero_goal", "libero_10"))
+EACH_SUITE = pytest.mark.parametrize("suite", ["libero_spatial", "libero_object", "libero_goal", "libero_10"])
 
 
 @EACH_SUITE
