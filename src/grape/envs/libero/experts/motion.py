@@ -114,6 +114,7 @@ class Hand:
         self.scene = scene
         self.aim_offset = aim_offset
         self.rotation = downward(_FIRST_CLOSING_AXIS)
+        self._home = self.position
 
     @property
     def position(self) -> Float64:
@@ -163,3 +164,8 @@ class Hand:
         """Rise by a distance in metres."""
         place = self.position + np.array([0.0, 0.0, by])
         yield from self.move(lambda: place, gripper, most=most, speed=speed)
+
+    def home(self) -> Plan:
+        """Go back to where the episode began, pointing down: from there the arm reaches everything."""
+        rotation = downward(_FIRST_CLOSING_AXIS)
+        yield from self.move(lambda: self._home, OPEN, rotation=rotation, within=0.06, turned_within=0.25, most=60)

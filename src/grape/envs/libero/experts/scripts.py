@@ -46,13 +46,15 @@ def make_expert(task: Task, operator: str, seed: int) -> ScriptedExpert:
 
 def _solve(hand: Hand) -> Plan:
     """Do the parts of the goal one after another."""
-    for part in hand.scene.parts:
+    for number, part in enumerate(hand.scene.parts):
+        if number:
+            yield from hand.home()
         if part.moves_joint:
             yield from _PLANS[part.predicate.word](hand, part)
             continue
         if part.predicate.word == "in" and part.joint is not None and hand.scene.openness(part) < 1.0:
             yield from pull_open(hand, part)
-            yield from hand.straight_up(0.15, 1.0)
+            yield from hand.home()
         yield from carry(hand, part, _how(part))
 
 
