@@ -1,18 +1,33 @@
-"""LIBERO's specifications against the names that its suites record."""
+"""LIBERO's specifications against recordings of its experts; ``tests/costs/record_libero.py`` made them."""
 
+import functools
+import itertools
+
+import numpy as np
 import pytest
 
+from grape.core.tasks import Task
+from grape.core.trajectories import Trajectory
 from grape.costs import (
     builtin_names,
     builtin_specification,
     check_specification,
+    evaluate,
     suite_names_of,
+    unavailable_constraints,
 )
 from grape.costs.checks import find_problems
+from grape.costs.measurement import Recording, truth
 from grape.envs.libero.tasks import suite_tasks
 from grape.envs.registry import get_suite
+from tests.costs.record_libero import SUITES, path_of, read
+from tests.costs.test_builtins import beginning, same_start, success_over_failure, total, without_verdict
 
-EACH_SUITE = pytest.mark.parametrize("suite", ["libero_spatial", "libero_object", "libero_goal", "libero_10"])
+RECORDED = [task for suite in SUITES for task in suite_tasks(suite) if path_of(task).exists()]
+EACH_SUITE = pytest.mark.parametrize("suite", SUITES)
+EACH_RECORDED = pytest.mark.parametrize("task", RECORDED, ids=lambda task: f"{task.suite}-{task.index}")
+
+recordings = functools.cache(read)
 
 
 @EACH_SUITE
@@ -27,3 +42,56 @@ def test_every_task_has_a_specification_without_findings(suite: str) -> None:
         assert specification.limit == task.max_steps
         assert specification.control_hz == get_suite(suite).action_space.control_hz
         assert specification.outcome.constraints
+
+
+@EACH_SUITE
+def test_every_suite_was_recorded(suite: str) -> None:
+    episodes = [episode for task in RECORDED if task.suite == suite for episode in recordings(task)]
+    assert any(episode.meta.success for episode in episodes)
+    assert any(not episode.meta.success for episode in episodes)
+
+
+@EACH_RECORDED
+def test_names_are_those_that_are_recorded(task: Task) -> None:
+    names, episode = suite_names_of(task.suite), recordings(task)[0]
+    check_specification(builtin_specification(task.suite, task.name), episode.keypoints, episode.signals)
+    assert episode.signals.keys() <= names.signals.keys()
+    libero_names = {name for name in episode.keypoints if name not in names.keypoints}
+    assert all(name.rpartition("_")[2].isdigit() or "_region" in name or "_side" in name for name in libero_names)
+
+
+@EACH_RECORDED
+def test_experts_finish_every_stage_and_each_makes_the_episode_cheaper(task: Task) -> None:
+    specification = builtin_specification(task.suite, task.name)
+    solved = [episode for episode in recordings(task) if episode.meta.operator == "clean" and episode.meta.success]
+    assert solved
+    for episode in solved:
+        stages = evaluate(specification, episode)
+        assert unavailable_constraints(stages) == ()
+        assert all(np.isfinite(stage.cost) for stage in stages)
+        recording = Recording(episode, specification.limit)
+        for stage, described in zip(stages, specification.stages, strict=False):
+            assert stage.done, f"{episode.meta.episode_id}, stage {stage.name}"
+            assert truth(recording, described.done_when)[stage.end] == 1.0, stage.name
+        ends = sorted({0, *(stage.end for stage in stages)})
+        costs = [total(specification, beginning(episode, end)) for end in ends]
+        assert all(later < earlier for earlier, later in itertools.pairwise(costs))
+
+
+def test_successes_cost_less_than_failures_from_the_same_initial_state() -> None:
+    ranked: list[bool] = []
+    without: list[bool] = []
+
+    def scored(task: Task, episodes: list[Trajectory]) -> list[tuple[Trajectory, float]]:
+        specification = builtin_specification(task.suite, task.name)
+        return [(episode, total(specification, episode)) for episode in episodes]
+
+    for task in RECORDED:
+        episodes = recordings(task)
+        ranked += same_start(scored(task, episodes), success_over_failure)
+        hidden = [without_verdict(episode) for episode in episodes]
+        costs = [cost for _, cost in scored(task, hidden)]
+        without += same_start(list(zip(episodes, costs, strict=True)), success_over_failure)
+    assert len(ranked) > 10
+    assert np.mean(ranked) >= 0.95
+    assert np.mean(without) >= 0.9
