@@ -355,7 +355,6 @@ class TaskWorld:
         """
         # robosuite draws into whatever context another renderer of the process left current.
         self.domain.sim._render_context_offscreen.gl_ctx.make_current()
-        self.domain.sim._render_context_offscreen.gl_ctx.make_current()  # another simulator may have drawn in between
         picture: npt.NDArray[np.uint8] = self.domain.sim.render(
             width=RENDER_SIZE, height=RENDER_SIZE, camera_name=camera
         )
