@@ -89,7 +89,11 @@ def test_the_hash_ignores_wording_and_spelling_of_units() -> None:
         ("        aggregate: mean\n", "", "line 24, stages[1].path[0]: field 'aggregate' is missing"),
         ("aggregate: mean", "aggregate: meen", "Did you mean 'mean'"),
         ("        threshold: 1\n", "        aggregate: max\n", "path_length adds up over the stage by itself"),
-        ("{distance: {of: gripper, to: block}}", "{duration: {}}", "duration belongs under 'path'"),
+        (
+            "{distance: {of: gripper, to: block}}",
+            "{duration: {}}",
+            "duration adds up over the stage and belongs under 'path'",
+        ),
         ("name: way", "name: at-block", "a second constraint 'at-block'"),
         ("name: way", "name: done", "'done' is reserved"),
         ("  - name: push", "  - name: push\n    name: pull", "stages[1].name: given twice"),

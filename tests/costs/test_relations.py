@@ -1,5 +1,6 @@
 """Each relation against its definition, written out once more by hand."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,15 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grape.core.errors import DataError
 from grape.core.trajectories import Trajectory
+from grape.costs.formulas import Call, Condition
+from grape.costs.keypoints import KeypointSource, picture_keypoint
 from grape.costs.measurement import TOLERANCE, Recording, holds, relation_cost, truth
-from grape.costs.specification import Call, Condition
 from grape.costs.vocabulary import QUANTITIES, RELATIONS
 
 MakeTrajectory = Callable[..., Trajectory]
 
 A = [[0.0, 0.0, 0.0], [0.03, 0.04, 0.0], [0.03, 0.04, 0.12]]
 B = [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+C = [[0.1, 0.0, 0.0]] * 3
+CAMERA = {"pose": [[0, 0.7, -0.7, 9], [1, 0, 0, 9], [0, -0.7, -0.7, 9], [0, 0, 0, 1]], "intrinsic": [[50, 0, 64]] * 3}
 SIGNALS = {"grasped": [0, 0, 1], "touching": [0, 1, 1], "opened": [0.0, 0.4, 1.2], "gripper_opening": [1.0, 0.5, 0.1]}
 
 
@@ -39,6 +44,16 @@ GOLDEN: list[tuple[str, dict[str, Any], list[float]]] = [
     ("below", {**PAIR, "by": 0.05}, [0.05, 0.05, 0.17]),
     ("beyond", {**PAIR, "axis": "y", "by": 0.05}, [0.05, 0.01, 0.01]),
     ("beyond", {**PAIR, "axis": "-y", "by": 0.05}, [0.05, 0.09, 0.09]),
+    ("right_of", {**PAIR, "by": 0.01}, [0.01, 0, 0]),
+    ("left_of", {**PAIR, "by": 0.01}, [0.01, 0.04, 0.04]),
+    ("behind", {**PAIR, "by": 0.05}, [0.05, 0.01, 0.01]),
+    ("in_front_of", {**PAIR, "by": 0.05}, [0.05, 0.09, 0.09]),
+    # The camera looks along -x and down, so that right is +y (and -y where the picture is mirrored), behind is -x.
+    ("right_of", {**PAIR, "by": 0.05, "frame": "camera"}, [0.05, 0.01, 0.01]),
+    ("in_front_of", {**PAIR, "by": 0.04, "frame": "camera"}, [0.04, 0.01, 0.01]),
+    ("inside", {**PAIR, "x": 0.02, "y": 0.03, "z": 0.1}, [0, 0.01, 0.02]),
+    ("on", {**PAIR, "within": 0.04, "by": 0.1}, [0, 0.01, 0.02]),
+    ("on", {"of": "b", "to": "a", "within": 0.06, "by": 0.1}, [0, 0, 0.12]),
     ("clear_of", {**PAIR, "by": 0.10}, [0.10, 0.05, 0]),
     ("clear_of_xy", {**PAIR, "by": 0.10}, [0.10, 0.05, 0.05]),
     ("displaced", {"of": "a", "by": 0.10}, [0.10, 0.05, 0]),
@@ -46,6 +61,11 @@ GOLDEN: list[tuple[str, dict[str, Any], list[float]]] = [
     ("lifted", {"of": "a", "by": 0.02}, [0.02, 0.02, 0]),
     ("aligned", {"of": "b", "to": "a", "axis": "z", "within": 30.0}, [math.nan, 60.0, 0]),
     ("aligned", {"of": "b", "to": "a", "axis": "-z", "within": 30.0}, [math.nan, 60.0, 127.380135]),
+    ("parallel", {"of": "b", "to": "a", "base": "b", "tip": "c", "within": 30.0}, [math.nan, 23.130102, 46.657636]),
+    ("angle_between", {"of": "b", "to": "a", "base": "b", "tip": "c"}, [math.nan, 53.130102, 76.657636]),
+    ("angle", {"of": "b", "to": "a", "axis": "z"}, [math.nan, 90.0, 22.619865]),
+    ("upright", {"of": "b", "to": "a", "within": 30.0}, [math.nan, 60.0, 0]),
+    ("turned", {"of": "c", "to": "a", "by": 90.0}, [90.0, 60.255119, 28.96008]),
     ("at_rest", {"of": "a", "within": 0.02}, [0, 0.03, 0.10]),
     ("grasped", {}, [1, 1, 0]),
     ("released", {}, [0, 0, 1]),
@@ -71,7 +91,9 @@ def test_every_relation_has_a_golden_case() -> None:
 
 @pytest.mark.parametrize(("name", "arguments", "due"), GOLDEN)
 def test_golden_costs(make_trajectory: MakeTrajectory, name: str, arguments: dict[str, Any], due: list[float]) -> None:
-    recording = Recording(make_trajectory({"a": A, "b": B}, SIGNALS, success=True), limit=16)
+    trajectory = make_trajectory({"a": A, "b": B, "c": C}, SIGNALS, success=True)
+    meta = dataclasses.replace(trajectory.meta, extra={"camera": CAMERA})
+    recording = Recording(dataclasses.replace(trajectory, meta=meta), limit=16)
     np.testing.assert_allclose(relation_cost(recording, call(name, **arguments)), due, atol=1e-6)
 
 
@@ -84,11 +106,11 @@ def test_a_relation_costs_nothing_exactly_where_it_holds(
     make_trajectory: MakeTrajectory, points: list[float], name: str, bound: float, values: list[float]
 ) -> None:
     a = np.reshape(points, (4, 3))
-    keypoints = {"a": a, "b": np.zeros((4, 3)) + 0.1}
+    keypoints = {"a": a, "b": np.zeros((4, 3)) + 0.1, "c": np.full((4, 3), (0.3, 0.2, 0.1))}
     signals = {signal: np.abs(values[:4]) for signal in (*SIGNALS, "s")}
     recording = Recording(make_trajectory(keypoints, signals), limit=16)
     relation = RELATIONS[name]
-    arguments: dict[str, str | float] = {"of": "a", "to": "b", "axis": "x"}
+    arguments: dict[str, str | float] = {"of": "a", "to": "b", "axis": "x", "base": "b", "tip": "c"}
     if "signal" in {parameter.name for parameter in relation.parameters if parameter.default is None}:
         arguments["signal"] = "s"
     arguments |= {
@@ -127,3 +149,42 @@ def test_truth_follows_kleene(make_trajectory: MakeTrajectory) -> None:
         (Condition("any", operands=(f, f)), 0.0),
     ]:
         np.testing.assert_array_equal(truth(recording, condition), [due] * 3, err_msg=str(condition))
+
+
+def test_the_camera_s_right_is_the_picture_s(make_trajectory: MakeTrajectory) -> None:
+    """A picture whose columns run against the camera's x axis shows +y on the left."""
+    trajectory = make_trajectory({"a": A, "b": B})
+    right_of = call("right_of", **PAIR, by=0.0, frame="camera")
+    for focal, due in ((50, [0, 0.04, 0.04]), (-50, [0, -0.04, -0.04])):
+        camera = {**CAMERA, "intrinsic": [[focal, 0, 64], [0, 50, 64], [0, 0, 1]]}
+        meta = dataclasses.replace(trajectory.meta, extra={"camera": camera})
+        recording = Recording(dataclasses.replace(trajectory, meta=meta), limit=16)
+        np.testing.assert_allclose(recording.quantity(right_of), due, atol=1e-6)
+    for extra in (
+        {},
+        {"camera": None},
+        {"camera": {"pose": [[0] * 4] * 4, "intrinsic": [[1]]}},
+        {"camera": {"pose": 3}},
+    ):
+        meta = dataclasses.replace(trajectory.meta, extra=extra)
+        with pytest.raises(DataError, match="no sound camera pose"):
+            Recording(dataclasses.replace(trajectory, meta=meta), limit=16).quantity(right_of)
+
+
+def test_keypoints_with_provenance(make_trajectory: MakeTrajectory) -> None:
+    """Aliases read the recorded point, means are computed, and a lost part makes the mean lost."""
+    lost = np.array(A)
+    lost[1, 0] = np.nan
+    recording = Recording(
+        make_trajectory({"point_3": lost, "bowl_1": C}),
+        limit=16,
+        sources=(
+            KeypointSource("rim", "picture", picture_keypoint(3), 3),
+            KeypointSource("bowl", "object", "bowl_1"),
+            KeypointSource("middle", "mean_of", mean_of=("rim", "bowl"), offset=(0.0, 0.0, 0.1)),
+        ),
+    )
+    np.testing.assert_allclose(
+        recording.point("middle"), [[0.05, 0, 0.1], [np.nan] * 3, [0.065, 0.02, 0.16]], atol=1e-6
+    )
+    np.testing.assert_allclose(recording.point("bowl"), C, atol=1e-6)

@@ -8,7 +8,10 @@ needs no simulator and no policy.
 from grape.costs.builtins import builtin_names, builtin_specification, builtin_suites, suite_names_of
 from grape.costs.checks import Finding, check_specification, find_problems
 from grape.costs.evaluation import evaluate, external_reward, unavailable_constraints
+from grape.costs.formulas import Call, Condition
+from grape.costs.keypoints import KeypointSource, picture_keypoint
 from grape.costs.parsing import load_specification, parse_specification
+from grape.costs.schema import specification_schema
 from grape.costs.specification import (
     OBJECTIVES,
     CostSpecification,
@@ -20,9 +23,12 @@ from grape.costs.verb import CostsSettings, run_costs
 
 __all__ = [
     "OBJECTIVES",
+    "Call",
+    "Condition",
     "CostSpecification",
     "CostsSettings",
     "Finding",
+    "KeypointSource",
     "adjust_objectives",
     "builtin_names",
     "builtin_specification",
@@ -33,8 +39,10 @@ __all__ = [
     "find_problems",
     "load_specification",
     "parse_specification",
+    "picture_keypoint",
     "run_costs",
     "specification_hash",
+    "specification_schema",
     "specification_to_dict",
     "suite_names_of",
     "unavailable_constraints",

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from grape.core.errors import DataError, did_you_mean
-from grape.costs.specification import Call, Condition, Constraint, CostSpecification
+from grape.costs.formulas import TEMPORAL, Call, Condition
+from grape.costs.specification import Constraint, CostSpecification
 from grape.costs.vocabulary import QUANTITIES
 
 __all__ = ["Finding", "check_specification", "find_problems"]
@@ -116,7 +117,7 @@ def _stage_findings(specification: CostSpecification) -> Iterator[Finding]:
             message = f"{stage.done_when} can never hold: the stage cannot end and later stages are unreachable."
             yield Finding("unreachable-stage", f"{where}, done_when", message)
             continue
-        if _contradicts(Condition("not", operands=(stage.done_when,))):
+        if _always(stage.done_when):
             yield Finding("empty-stage", f"{where}, done_when", f"{stage.done_when} always holds.")
         elif number and _leads(stages[number - 1].done_when, stage.done_when):
             message = f"holds whenever stage '{stages[number - 1].name}' ends, so the stage ends where it starts."
@@ -151,6 +152,8 @@ def _never_binds(constraint: Constraint) -> str:
         return "its weight is zero"
     if constraint.threshold >= constraint.worst:
         return f"its threshold {constraint.threshold:g} {constraint.unit} is not below worst {constraint.worst:g}"
+    if isinstance(constraint.cost, Condition):
+        return f"{constraint.cost} always holds" if _always(constraint.cost) else ""
     quantity = QUANTITIES[constraint.cost.word.quantity]
     low, high = constraint.cost.bounds
     largest = quantity.high
@@ -224,6 +227,12 @@ def _clauses(condition: Condition, positive: bool = True) -> list[_Clause] | Non
         return [_literal(condition.call, positive)]
     if condition.operator == "not":
         return _clauses(condition.operands[0], not positive)
+    if condition.operator == ("always" if positive else "eventually"):
+        return _clauses(condition.operands[0], positive)  # at every state, so also at this one
+    if condition.operator in TEMPORAL:  # at some other state: says nothing of this one, unless it can never be
+        part = _clauses(condition.operands[-1], positive)
+        never = part is not None and all(map(_impossible, part)) and (positive or condition.operator != "until")
+        return part if never else [{}]
     parts = [_clauses(operand, positive) for operand in condition.operands]
     result: list[_Clause] = []
     if (condition.operator == "any") == positive:
@@ -259,6 +268,11 @@ def _contradicts(*conditions: Condition) -> bool:
     """Whether no state satisfies all conditions at once, as far as intervals can tell."""
     clauses = _clauses(Condition("all", operands=conditions))
     return clauses is not None and all(map(_impossible, clauses))
+
+
+def _always(condition: Condition) -> bool:
+    """Whether every state satisfies the condition, as far as intervals can tell."""
+    return _contradicts(Condition("not", operands=(condition,)))
 
 
 def _leads(first: Condition, second: Condition) -> bool:

@@ -22,9 +22,10 @@ import numpy.typing as npt
 from grape.core.errors import CompatibilityError, DataError, did_you_mean
 from grape.core.preferences import ConstraintScore, StageScore
 from grape.core.trajectories import Trajectory
+from grape.costs.formulas import Call, Condition
 from grape.costs.measurement import Recording, relation_cost, truth
+from grape.costs.robustness import stage_violation, violation
 from grape.costs.specification import Constraint, CostSpecification, Stage
-from grape.costs.vocabulary import QUANTITIES
 
 __all__ = ["evaluate", "external_reward", "unavailable_constraints"]
 
@@ -55,7 +56,7 @@ def evaluate(specification: CostSpecification, trajectory: Trajectory) -> tuple[
         DataError: The recording lacks a keypoint or signal that the specification speaks of.
     """
     _require_fit(specification, trajectory)
-    recording = Recording(trajectory, specification.limit)
+    recording = Recording(trajectory, specification.limit, specification.sources)
     solved_at = _solved_at(trajectory)
     final = recording.rows - 1 if solved_at is None else solved_at
     scores: list[StageScore] = []
@@ -64,7 +65,7 @@ def evaluate(specification: CostSpecification, trajectory: Trajectory) -> tuple[
         if start is None:
             scores.append(_never_entered(stage, recording.rows))
             continue
-        done = truth(recording, stage.done_when)[start : final + 1] == 1.0
+        done = truth(recording, stage.done_when, start)[start : final + 1] == 1.0
         finished = bool(done.any())
         end = start + int(done.argmax()) if finished else final
         undone = 1.0 - done[: end - start + 1]
@@ -100,7 +101,7 @@ def _require_fit(specification: CostSpecification, trajectory: Trajectory) -> No
             "Choose the specification of that task.",
         )
     for kind, declared, recorded in (
-        ("keypoint", specification.keypoints, trajectory.keypoints),
+        ("keypoint", specification.recorded_keypoints, trajectory.keypoints),
         ("signal", specification.signals, trajectory.signals),
     ):
         missing = [name for name in declared if name not in recorded]
@@ -166,19 +167,34 @@ def _total(constraints: Sequence[ConstraintScore]) -> float:
 
 def _constraint(constraint: Constraint, recording: Recording, start: int, end: int) -> ConstraintScore:
     """Score of a constraint over the states ``start..end`` of an entered stage."""
-    per = QUANTITIES[constraint.cost.word.quantity].per
-    values = relation_cost(recording, constraint.cost)[start : end + 1]
+    first = start + constraint.of_steps
+    if isinstance(constraint.cost, Condition) and constraint.cost.temporal:
+        ahead, known = stage_violation(recording, constraint.cost, first, end)
+        cost = _first_known(ahead) if known >= MIN_MEASURED * len(ahead) else math.nan
+        return _priced(constraint, cost, np.concatenate([np.full(first - start, np.nan), ahead]))
+    values = _values(recording, constraint.cost)
     if constraint.kind == "subgoal":
-        cost = float(values[-1])
-        curve = values
-    elif per == "stage":
-        increments = values[1:]
-        cost = _mean(increments) * len(increments)
-        curve = np.concatenate([[0.0], np.cumsum(_bridged(increments))])
-    else:
-        used = values[1:] if per == "step" else values
-        cost = _aggregate(constraint.aggregate, used, (end - start) / recording.limit)
-        curve = values
+        return _priced(constraint, float(values[end]), values[start : end + 1])
+    if constraint.over_stage:
+        increments = values[start + 1 : end + 1]
+        travelled = np.concatenate([[0.0], np.cumsum(_bridged(increments))])
+        return _priced(constraint, _mean(increments) * len(increments), travelled)
+    cost = _aggregate(constraint.aggregate, values[first : end + 1], (end - start) / recording.limit)
+    return _priced(constraint, cost, values[start : end + 1])
+
+
+def _values(recording: Recording, cost: Call | Condition) -> Float64:
+    """Cost at each state of the recording; of accumulating relations the increment of each step."""
+    return relation_cost(recording, cost) if isinstance(cost, Call) else violation(recording, cost)
+
+
+def _first_known(curve: Float64) -> float:
+    """First value that is not NaN; 0 for a stage without the steps that it would speak of."""
+    known = curve[~np.isnan(curve)]
+    return float(known[0]) if len(known) else 0.0
+
+
+def _priced(constraint: Constraint, cost: float, curve: Float64) -> ConstraintScore:
     if math.isnan(cost):
         return _score(constraint, constraint.worst, ())
     return _score(constraint, cost, tuple(_bridged(curve).tolist()))

@@ -1,13 +1,15 @@
 """Quantities measured on a recording: vectorised over its ``T + 1`` states, NaN where a keypoint or signal is lost."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from grape.core.trajectories import Trajectory
-from grape.costs.specification import Call, Condition
+from grape.costs.formulas import Call, Condition
+from grape.costs.frames import frame_axes
+from grape.costs.keypoints import KeypointSource
 from grape.costs.vocabulary import QUANTITIES
 
 __all__ = ["TOLERANCE", "Recording", "holds", "relation_cost", "truth"]
@@ -24,12 +26,14 @@ class Recording:
     Args:
         trajectory: What was recorded; pictures are not looked at.
         limit: The task's limit in steps, for times.
+        sources: Keypoints that do not have the recording's own name.
     """
 
-    def __init__(self, trajectory: Trajectory, limit: int) -> None:
+    def __init__(self, trajectory: Trajectory, limit: int, sources: Sequence[KeypointSource] = ()) -> None:
         self.rows = trajectory.steps + 1
         self.limit = limit
         self._trajectory = trajectory
+        self._sources = {source.name: source for source in sources}
         self._points: dict[str, Float64] = {}
         self._measured: dict[tuple[str, tuple[tuple[str, str | float], ...]], Float64] = {}
 
@@ -37,10 +41,22 @@ class Recording:
         """Keypoint ``(T+1, 3)`` in metres; a state with any coordinate that is not finite is NaN as a whole."""
         name = str(name)
         if name not in self._points:
-            point = np.asarray(self._trajectory.keypoints[name], dtype=np.float64)
-            known = np.isfinite(point).min(axis=1, keepdims=True)
-            self._points[name] = point if known.all() else np.where(known, point, np.nan)
+            source = self._sources.get(name)
+            if source is not None and source.mean_of:
+                parts = np.stack([self.point(part) for part in source.mean_of])
+                self._points[name] = parts.mean(axis=0) + np.asarray(source.offset)
+            else:
+                recorded = name if source is None else source.recorded
+                point = np.asarray(self._trajectory.keypoints[recorded], dtype=np.float64)
+                known = np.isfinite(point).min(axis=1, keepdims=True)
+                self._points[name] = point if known.all() else np.where(known, point, np.nan)
         return self._points[name]
+
+    def level(self, axis: int, arguments: "_Arguments") -> Float64:
+        """How far 'of' lies to the right of (``axis`` 0) or behind (1) 'to' in the frame, metres ``(T+1,)``."""
+        direction = frame_axes(str(arguments["frame"]), self._trajectory.meta)[axis]
+        along: Float64 = _difference(self, arguments)[:, :2] @ direction
+        return along
 
     def signal(self, name: str | float) -> Float64:
         """Signal ``(T+1,)``, NaN where it is not finite."""
@@ -81,13 +97,44 @@ def _along(vectors: Float64, axis: str | float) -> Float64:
     return vectors[:, "xyz".index(name[-1])] * (-1.0 if name[0] == "-" else 1.0)
 
 
-def _angle(recording: Recording, arguments: _Arguments) -> Float64:
-    direction = -_difference(recording, arguments)  # from 'of' to 'to'
-    length = _norm(direction)
-    along = _along(direction, arguments["axis"])
-    cosine = np.divide(along, length, out=np.full_like(length, np.nan), where=length > 1e-9)
+def _line(recording: Recording, start: str | float, end: str | float) -> Float64:
+    """Direction of the line between two keypoints ``(T+1, 3)``; NaN where they coincide."""
+    direction = recording.point(end) - recording.point(start)
+    length = _norm(direction)[:, None]
+    return np.divide(direction, length, out=np.full_like(direction, np.nan), where=length > 1e-9)
+
+
+def _degrees(cosine: Float64) -> Float64:
     angle: Float64 = np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
     return angle
+
+
+def _angle(recording: Recording, arguments: _Arguments) -> Float64:
+    return _degrees(_along(_line(recording, arguments["of"], arguments["to"]), arguments["axis"]))
+
+
+def _bend(recording: Recording, arguments: _Arguments) -> Float64:
+    one = _line(recording, arguments["of"], arguments["to"])
+    other = _line(recording, arguments["base"], arguments["tip"])
+    return _degrees(np.einsum("ij,ij->i", one, other))
+
+
+def _turn(recording: Recording, arguments: _Arguments) -> Float64:
+    line = _line(recording, arguments["of"], arguments["to"])
+    return _degrees(line @ line[0])
+
+
+def _protrusion(recording: Recording, arguments: _Arguments) -> Float64:
+    reach = np.array([float(arguments[axis]) for axis in "xyz"])
+    beyond: Float64 = (np.abs(_difference(recording, arguments)) - reach).max(axis=1)
+    return beyond
+
+
+def _overhang(recording: Recording, arguments: _Arguments) -> Float64:
+    difference = _difference(recording, arguments)
+    height = difference[:, 2]
+    aside = _norm(difference[:, :2]) - float(arguments["within"])
+    return np.maximum(aside, np.maximum(height - float(arguments["by"]), -height))
 
 
 def _acceleration(recording: Recording, arguments: _Arguments) -> Float64:
@@ -114,9 +161,15 @@ _MEASURES: dict[str, Callable[[Recording, _Arguments], Float64]] = {
     "distance_z": lambda recording, names: np.abs(_difference(recording, names)[:, 2]),
     "height": lambda recording, names: _difference(recording, names)[:, 2],
     "offset": lambda recording, names: _along(_difference(recording, names), names["axis"]),
+    "rightward": lambda recording, names: recording.level(0, names),
+    "backward": lambda recording, names: recording.level(1, names),
+    "protrusion": _protrusion,
+    "overhang": _overhang,
     "displacement": lambda recording, names: _norm(recording.point(names["of"]) - recording.point(names["of"])[0]),
     "rise": lambda recording, names: recording.point(names["of"])[:, 2] - recording.point(names["of"])[0, 2],
     "angle": _angle,
+    "bend": _bend,
+    "turn": _turn,
     "flag": _flag,
     "part": lambda recording, names: np.clip(recording.signal(names["signal"]), 0.0, 1.0),
     "reading": lambda recording, names: recording.signal(names["signal"]),
@@ -148,13 +201,45 @@ def holds(recording: Recording, call: Call) -> Float64:
     return np.where(np.isnan(cost), np.nan, cost <= TOLERANCE)
 
 
-def truth(recording: Recording, condition: Condition) -> Float64:
-    """Truth of a condition at each state in Kleene's three values: 1, 0, or NaN for "cannot be told", ``(T+1,)``."""
+def truth(recording: Recording, condition: Condition, start: int = 0) -> Float64:
+    """Truth of a condition at each state in Kleene's three values: 1, 0, or NaN for "cannot be told", ``(T+1,)``.
+
+    Operators over time look back from each state to ``start``, where the stage began, because a stage must be known to
+    be done when it is: ``eventually`` is "has held", ``always`` "has held throughout" and ``until`` "has held up to a
+    state at which the other did".
+
+    Args:
+        recording: What was recorded.
+        condition: The formula.
+        start: State from which operators over time count; values before it mean nothing for them.
+    """
     if condition.call is not None:
         return holds(recording, condition.call)
-    values = np.stack([truth(recording, operand) for operand in condition.operands])
+    values = np.stack([truth(recording, operand, start) for operand in condition.operands])
     if condition.operator == "not":
         return np.asarray(1.0 - values[0])
-    if condition.operator == "all":  # np.min spreads NaN; a single certain 0 decides
-        return np.where((values == 0.0).any(axis=0), 0.0, values.min(axis=0))
-    return np.where((values == 1.0).any(axis=0), 1.0, values.max(axis=0))
+    if condition.operator == "all":
+        return _minimum(values)
+    if condition.operator == "any":
+        return 1.0 - _minimum(1.0 - values)
+    since = values[:, start:]
+    result = np.full(recording.rows, np.nan)
+    if condition.operator == "always":
+        result[start:] = _throughout(since[0])
+    elif condition.operator == "eventually":
+        result[start:] = 1.0 - _throughout(1.0 - since[0])
+    else:
+        before = np.concatenate([[1.0], _throughout(since[0])[:-1]])
+        reached = _minimum(np.stack([before, since[1]]))
+        result[start:] = 1.0 - _throughout(1.0 - reached)
+    return result
+
+
+def _minimum(values: Float64) -> Float64:
+    """Kleene's "and" over the first axis: a certain 0 decides, else NaN spreads."""
+    return np.where((values == 0.0).any(axis=0), 0.0, values.min(axis=0))
+
+
+def _throughout(values: Float64) -> Float64:
+    """Kleene's "and" of all values up to each place."""
+    return np.where(np.logical_or.accumulate(values == 0.0), 0.0, np.minimum.accumulate(values))

@@ -3,6 +3,7 @@
 All problems of a file are collected and reported together, each with its line and field.
 """
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Literal, cast
@@ -10,19 +11,19 @@ from typing import Literal, cast
 import yaml
 
 from grape.core.errors import DataError, did_you_mean
+from grape.costs.formula_reader import FormulaReader
+from grape.costs.formulas import Call, Condition
+from grape.costs.keypoints import PROVENANCES, KeypointSource, picture_keypoint
 from grape.costs.specification import (
     AGGREGATIONS,
     OBJECTIVES,
-    Call,
-    Condition,
     Constraint,
     CostSpecification,
     Outcome,
     Stage,
 )
-from grape.costs.units import DEFAULT_WORST, Clock, parse_quantity, parse_weight
-from grape.costs.vocabulary import AXES, QUANTITIES, RELATIONS, Relation
-from grape.costs.yaml_nodes import Node, NodeReader, compose
+from grape.costs.units import DEFAULT_WORST, Clock
+from grape.costs.yaml_nodes import Node, compose
 
 __all__ = ["LANGUAGE_VERSION", "RESERVED_NAMES", "load_specification", "parse_specification"]
 
@@ -31,10 +32,7 @@ LANGUAGE_VERSION = "1"
 RESERVED_NAMES = ("done", "success", "outcome")
 """Names that the evaluation gives to its own entries."""
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}", re.ASCII)  # LIBERO names its tasks by whole sentences
-_COMBINATORS = ("not", "all", "any")
 _KINDS = ("subgoal", "path")
-_FALLBACK_CLOCK = Clock(limit=1, control_hz=1.0)
 
 
 def load_specification(path: Path) -> CostSpecification:
@@ -65,8 +63,8 @@ def parse_specification(text: str, source: str) -> CostSpecification:
     reader = _SpecificationReader()
     specification = reader.specification(compose(text, source), source)
     if reader.problems:
-        count = len(reader.problems)
-        ordered = sorted(reader.problems, key=lambda problem: problem[0])
+        ordered = sorted(dict.fromkeys(reader.problems), key=lambda problem: problem[0])
+        count = len(ordered)
         listing = "".join(f"\n  line {line}, {where}: {message}." for line, where, message in ordered)
         raise DataError(
             f"{source} is no valid cost specification, {count} problem{'s' if count > 1 else ''}:{listing}",
@@ -75,12 +73,8 @@ def parse_specification(text: str, source: str) -> CostSpecification:
     return specification
 
 
-class _SpecificationReader(NodeReader):
+class _SpecificationReader(FormulaReader):
     """Builds the parts; where one is broken, notes why and goes on with a stand-in that is never returned."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.clock = _FALLBACK_CLOCK
 
     def specification(self, root: Node, source: str) -> CostSpecification:
         fields = self.mapping(
@@ -93,7 +87,8 @@ class _SpecificationReader(NodeReader):
         if version not in ("", LANGUAGE_VERSION):
             self.problem(fields["version"], "version", f"{version} is not known; this is {LANGUAGE_VERSION}")
         hz = self._control_hz(fields["control_hz"]) if "control_hz" in fields else None
-        self.clock = Clock(self._limit(fields["limit"], hz) if "limit" in fields else 1, hz)
+        self.clock = Clock(1, hz)
+        self.clock = Clock(self._limit(fields["limit"]) if "limit" in fields else 1, hz)
         common: tuple[Constraint, ...] = ()
         if "every_stage" in fields:
             common = self._constraints(self.mapping(fields["every_stage"], "every_stage", (), _KINDS), "every_stage")
@@ -102,16 +97,18 @@ class _SpecificationReader(NodeReader):
             stages.append(self._stage(node, where, common))
         if "stages" in fields and not stages:
             self.problem(fields["stages"], "stages", "at least one stage is needed")
+        keypoints, sources = self._keypoints(fields)
         return CostSpecification(
-            suite=self._name(fields["suite"], "suite") if "suite" in fields else "",
-            task=self._name(fields["task"], "task") if "task" in fields else "",
+            suite=self.name(fields["suite"], "suite") if "suite" in fields else "",
+            task=self.name(fields["task"], "task") if "task" in fields else "",
             limit=self.clock.limit,
             control_hz=self.clock.control_hz,
-            keypoints=self._names(fields, "keypoints"),
+            keypoints=keypoints,
             signals=self._names(fields, "signals"),
             stages=tuple(stages),
             outcome=self._outcome(fields["outcome"]) if "outcome" in fields else Outcome(),
-            description=self.text(fields["description"], "description") if "description" in fields else "",
+            description=self._description(fields, ""),
+            sources=sources,
             source=source,
         )
 
@@ -124,28 +121,82 @@ class _SpecificationReader(NodeReader):
             self.problem(node, "control_hz", f"{text!r} is no rate; write e.g. '10 Hz'")
         return None
 
-    def _limit(self, node: Node, hz: float | None) -> int:
-        steps = self._quantity(node, "limit", "steps", Clock(1, hz))
+    def _limit(self, node: Node) -> int:
+        steps = self.quantity(node, "limit", "steps")
         if steps < 1.0 or abs(steps - round(steps)) > 1e-6 or steps > 1e6:
             if steps:
                 self.problem(node, "limit", "must be a whole number of steps, at least 1")
             return 1
         return round(steps)
 
-    def _name(self, node: Node, where: str) -> str:
-        text = self.text(node, where)
-        if text and not _NAME.fullmatch(text):
-            self.problem(node, where, f"{text!r} is no name; letters, digits, '_', '-', '.', starting with a letter")
-        return text
-
     def _names(self, fields: dict[str, Node], field: str) -> tuple[str, ...]:
         names: list[str] = []
         for node, where in self.sequence(fields[field], field) if field in fields else []:
-            name = self._name(node, where)
+            name = self.name(node, where)
             if name in names:
                 self.problem(node, where, f"{name!r} is listed twice")
             names.append(name)
         return tuple(names)
+
+    def _keypoints(self, fields: dict[str, Node]) -> tuple[tuple[str, ...], tuple[KeypointSource, ...]]:
+        """Names of the keypoints, and where those come from that say so."""
+        names: list[str] = []
+        sources: list[KeypointSource] = []
+        for node, where in self.sequence(fields["keypoints"], "keypoints") if "keypoints" in fields else []:
+            if isinstance(node, yaml.MappingNode):
+                sources.append(self._source(node, where, names))
+                name = sources[-1].name
+            else:
+                name = self.name(node, where)
+            if name in names:
+                self.problem(node, where, f"{name!r} is listed twice")
+            names.append(name)
+        return tuple(names), tuple(sources)
+
+    def _source(self, node: Node, where: str, earlier: list[str]) -> KeypointSource:
+        fields = self.mapping(node, where, required=("name",), optional=(*PROVENANCES, "offset", "description"))
+        name = self.name(fields["name"], f"{where}.name") if "name" in fields else ""
+        given = [kind for kind in PROVENANCES if kind in fields]
+        if len(given) != 1:
+            self.problem(node, where, f"exactly one of {', '.join(PROVENANCES)} says where the keypoint comes from")
+            return KeypointSource(name, "object", name)
+        kind, place = cast(Literal["object", "picture", "track", "mean_of"], given[0]), f"{where}.{given[0]}"
+        description = self._description(fields, where)
+        if kind == "mean_of":
+            parts = tuple(self.name(item, spot) for item, spot in self.sequence(fields[kind], place))
+            for part in parts:
+                if part not in earlier:
+                    self.problem(
+                        fields[kind], place, f"{part!r} is not listed before. {did_you_mean(part, earlier)[:-1]}"
+                    )
+            if not parts and isinstance(fields[kind], yaml.SequenceNode):
+                self.problem(fields[kind], place, "needs at least one keypoint")
+            offset = self._offset(fields["offset"], f"{where}.offset") if "offset" in fields else (0.0, 0.0, 0.0)
+            return KeypointSource(name, kind, mean_of=parts, offset=offset, description=description)
+        if "offset" in fields:
+            self.problem(
+                fields["offset"], f"{where}.offset", "belongs to 'mean_of'; a mean of one keypoint is that one"
+            )
+        if kind == "picture":
+            number = self._picture_number(fields[kind], place)
+            return KeypointSource(name, kind, picture_keypoint(number), number, description=description)
+        return KeypointSource(name, kind, self.name(fields[kind], place), description=description)
+
+    def _offset(self, node: Node, where: str) -> tuple[float, float, float]:
+        fields = self.mapping(node, where, optional=("x", "y", "z"))
+        x, y, z = (
+            self.quantity(fields[axis], f"{where}.{axis}", "m", signed=True) if axis in fields else 0.0
+            for axis in "xyz"
+        )
+        return x, y, z
+
+    def _picture_number(self, node: Node, where: str) -> int:
+        text = self.number_or_text(node, where)
+        if re.fullmatch(r"\d{1,4}", text, re.ASCII):
+            return int(text)
+        if text:
+            self.problem(node, where, f"{text!r} is no number of a point on the picture; write e.g. 3")
+        return 0
 
     def _stage(self, node: Node, where: str, common: tuple[Constraint, ...]) -> Stage:
         fields = self.mapping(
@@ -156,7 +207,7 @@ class _SpecificationReader(NodeReader):
         constraints += tuple(constraint for constraint in common if constraint.name not in own)
         done_when = Condition("all")
         if "done_when" in fields:
-            done_when = self._condition(fields["done_when"], f"{where}.done_when")
+            done_when = self.formula(fields["done_when"], f"{where}.done_when")
         return Stage(
             name=self._entry_name(fields, where),
             done_when=done_when,
@@ -173,15 +224,18 @@ class _SpecificationReader(NodeReader):
     def _penalty(self, fields: dict[str, Node], where: str) -> float | None:
         if "unfinished" not in fields:
             return None
-        return self._quantity(fields["unfinished"], f"{where}.unfinished", "ratio", self.clock)
+        return self.quantity(fields["unfinished"], f"{where}.unfinished", "ratio")
 
     def _description(self, fields: dict[str, Node], where: str) -> str:
-        return self.text(fields["description"], f"{where}.description") if "description" in fields else ""
+        node = fields.get("description")
+        if node is None or (isinstance(node, yaml.ScalarNode) and node.style and not node.value):
+            return ""
+        return self.text(node, f"{where}.description" if where else "description")
 
     def _entry_name(self, fields: dict[str, Node], where: str) -> str:
         if "name" not in fields:
             return ""
-        name = self._name(fields["name"], f"{where}.name")
+        name = self.name(fields["name"], f"{where}.name")
         if name in RESERVED_NAMES:
             self.problem(fields["name"], f"{where}.name", f"{name!r} is reserved")
         return name
@@ -199,43 +253,47 @@ class _SpecificationReader(NodeReader):
     def _constraint(self, node: Node, where: str, kind: Literal["subgoal", "path"]) -> Constraint:
         optional = ["threshold", "worst", "description", *(["aggregate"] if kind == "path" else [])]
         fields = self.mapping(node, where, ("name", "cost", "weight", "objectives"), optional)
-        call = self._call(fields["cost"], f"{where}.cost") if "cost" in fields else None
-        threshold, weight, worst, aggregate = 0.0, 0.0, 0.0, ""
-        if call is not None:
-            unit = call.word.unit
+        cost = self.cost(fields["cost"], f"{where}.cost") if "cost" in fields else None
+        threshold, weight, worst = 0.0, 0.0, 0.0
+        if cost is not None:
+            unit = cost.unit
             if "threshold" in fields:
-                threshold = self._quantity(fields["threshold"], f"{where}.threshold", unit, self.clock)
+                threshold = self.quantity(fields["threshold"], f"{where}.threshold", unit)
             if "weight" in fields:
-                weight = self._quantity(fields["weight"], f"{where}.weight", unit, self.clock, weight=True)
+                weight = self.weight(fields["weight"], f"{where}.weight", unit)
             if "worst" in fields:
-                worst = self._quantity(fields["worst"], f"{where}.worst", unit, self.clock)
+                worst = self.quantity(fields["worst"], f"{where}.worst", unit)
             elif unit in DEFAULT_WORST:
                 worst = DEFAULT_WORST[unit]
             else:
                 self.problem(node, where, "field 'worst' is needed for a cost in a signal's own unit")
-            aggregate = self._aggregate(fields, node, where, kind, call)
-        return Constraint(
+        constraint = Constraint(
             name=self._entry_name(fields, where),
             kind=kind,
-            cost=call or Call("duration"),
-            aggregate=aggregate,
+            cost=cost or Call("duration"),
+            aggregate="",
             threshold=threshold,
             weight=weight,
             worst=worst,
             objectives=self._objectives(fields["objectives"], f"{where}.objectives") if "objectives" in fields else (),
             description=self._description(fields, where),
         )
+        if cost is None:
+            return constraint
+        return dataclasses.replace(constraint, aggregate=self._aggregate(fields, node, where, constraint))
 
-    def _aggregate(self, fields: dict[str, Node], node: Node, where: str, kind: str, call: Call) -> str:
-        accumulates = QUANTITIES[call.word.quantity].per == "stage"
-        if kind == "subgoal":
-            if accumulates:
-                self.problem(node, f"{where}.cost", f"{call.relation} belongs under 'path': it adds up over the stage")
+    def _aggregate(self, fields: dict[str, Node], node: Node, where: str, constraint: Constraint) -> str:
+        if constraint.over_stage:
+            if isinstance(constraint.cost, Call):
+                how = f"{constraint.cost.relation} adds up over the stage"
+            else:
+                how = f"{constraint.cost.operator} speaks of the whole stage"
+            if constraint.kind == "subgoal":
+                self.problem(node, f"{where}.cost", f"{how} and belongs under 'path'")
+            elif "aggregate" in fields:
+                self.problem(fields["aggregate"], f"{where}.aggregate", f"{how} by itself; leave 'aggregate' out")
             return ""
-        if accumulates:
-            if "aggregate" in fields:
-                message = f"{call.relation} adds up over the stage by itself; leave 'aggregate' out"
-                self.problem(fields["aggregate"], f"{where}.aggregate", message)
+        if constraint.kind == "subgoal":
             return ""
         if "aggregate" not in fields:
             self.problem(node, where, f"field 'aggregate' is missing: {', '.join(AGGREGATIONS)}")
@@ -257,69 +315,3 @@ class _SpecificationReader(NodeReader):
         if isinstance(node, yaml.SequenceNode) and not tags:
             self.problem(node, where, f"at least one of {', '.join(OBJECTIVES)}")
         return tuple(tags)
-
-    def _condition(self, node: Node, where: str) -> Condition:
-        entries = self.entries(node, where)
-        operator = next(iter(entries), "")
-        if len(entries) == 1 and operator in _COMBINATORS:
-            inner = entries[operator]
-            if operator == "not":
-                return Condition("not", operands=(self._condition(inner, f"{where}.not"),))
-            operands = tuple(
-                self._condition(item, place) for item, place in self.sequence(inner, f"{where}.{operator}")
-            )
-            if not operands and isinstance(inner, yaml.SequenceNode):
-                self.problem(inner, f"{where}.{operator}", "needs at least one condition")
-            return Condition(cast(Literal["all", "any"], operator), operands=operands)
-        call = self._call(node, where, extra=_COMBINATORS)
-        if call is not None and not call.word.bounded:
-            self.problem(node, where, f"{call.relation} only measures and never holds; use a relation with a bound")
-        return Condition("holds", call or Call("duration"))
-
-    def _call(self, node: Node, where: str, extra: tuple[str, ...] = ()) -> Call | None:
-        entries = self.entries(node, where)
-        if len(entries) != 1:
-            if isinstance(node, yaml.MappingNode):
-                self.problem(node, where, f"expected exactly one relation, found {len(entries)}")
-            return None
-        name, arguments_node = next(iter(entries.items()))
-        if name not in RELATIONS:
-            self.problem(node, where, f"unknown relation {name!r}. {did_you_mean(name, [*RELATIONS, *extra])[:-1]}")
-            return None
-        return self._arguments(RELATIONS[name], arguments_node, f"{where}.{name}")
-
-    def _arguments(self, relation: Relation, node: Node, where: str) -> Call:
-        required = [parameter.name for parameter in relation.parameters if parameter.default is None]
-        optional = [parameter.name for parameter in relation.parameters if parameter.default is not None]
-        fields = self.mapping(node, where, required, optional)
-        arguments: list[tuple[str, str | float]] = []
-        for parameter in relation.parameters:
-            place = f"{where}.{parameter.name}"
-            if parameter.name not in fields:
-                arguments.append((parameter.name, 0.0 if parameter.default is None else parameter.default))
-                continue
-            value_node = fields[parameter.name]
-            if parameter.kind == "quantity":
-                value = self._quantity(value_node, place, parameter.unit, self.clock)
-                if parameter.positive and value == 0.0 and not self._noted(place):
-                    self.problem(value_node, place, "must be greater than zero")
-                arguments.append((parameter.name, value))
-                continue
-            text = self._name(value_node, place) if parameter.kind != "axis" else self.text(value_node, place)
-            if parameter.kind == "axis" and text and text not in AXES:
-                self.problem(value_node, place, f"{text!r} is no axis; one of {', '.join(AXES)}")
-            arguments.append((parameter.name, text))
-        return Call(relation.name, tuple(arguments))
-
-    def _noted(self, where: str) -> bool:
-        """Whether the last problem was this field's."""
-        return bool(self.problems) and self.problems[-1][1] == where
-
-    def _quantity(self, node: Node, where: str, unit: str, clock: Clock, weight: bool = False) -> float:
-        text = self.number_or_text(node, where)
-        if text:
-            try:
-                return parse_weight(text, unit, clock) if weight else parse_quantity(text, unit, clock)
-            except ValueError as error:
-                self.problem(node, where, str(error))
-        return 0.0

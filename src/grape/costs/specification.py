@@ -5,22 +5,20 @@
 """
 
 import dataclasses
-import functools
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from grape.core.errors import require_known
 from grape.core.files import content_hash
+from grape.costs.formulas import Call, Condition
+from grape.costs.keypoints import KeypointSource
 from grape.costs.units import Clock
-from grape.costs.vocabulary import RELATIONS, Relation
+from grape.costs.vocabulary import QUANTITIES
 
 __all__ = [
     "AGGREGATIONS",
     "OBJECTIVES",
-    "Call",
-    "Condition",
     "Constraint",
     "CostSpecification",
     "Outcome",
@@ -41,92 +39,15 @@ UNFINISHED_MARGIN = 0.1
 
 
 @dataclass(frozen=True)
-class Call:
-    """A relation with its arguments.
-
-    Attributes:
-        relation: A name in :data:`grape.costs.vocabulary.RELATIONS`.
-        arguments: Parameter name and value: a keypoint's, signal's or axis' name, or a number in canonical unit.
-    """
-
-    relation: str
-    arguments: tuple[tuple[str, str | float], ...] = ()
-
-    @functools.cached_property
-    def word(self) -> Relation:
-        """The relation's entry in the vocabulary."""
-        return RELATIONS[self.relation]
-
-    @functools.cached_property
-    def bounds(self) -> tuple[float, float]:
-        """Where the relation holds: smallest and largest value of its quantity, infinite where unbounded."""
-        values = dict(self.arguments)
-        low, high = (
-            unbounded if bound is None else float(values[bound]) if isinstance(bound, str) else bound
-            for bound, unbounded in ((self.word.lower, -math.inf), (self.word.upper, math.inf))
-        )
-        return low, high
-
-    @functools.cached_property
-    def measured(self) -> tuple[tuple[str, str | float], ...]:
-        """The quantity's own arguments by name, without the bound."""
-        values, renamed = dict(self.arguments), self.word.arguments
-        bounds = (self.word.upper, self.word.lower)
-        return tuple(sorted((name, values[renamed.get(name, name)]) for name in values if name not in bounds))
-
-    def names(self, kind: Literal["keypoint", "signal"]) -> Iterator[str]:
-        """Names of keypoints or signals it speaks of."""
-        for name, value in self.arguments:
-            if self.word.parameter(name).kind == kind:
-                yield str(value)
-
-    def __str__(self) -> str:
-        values = (
-            f"{name} {value:g} {self.word.parameter(name).unit}" if isinstance(value, float) else f"{name} {value}"
-            for name, value in self.arguments
-        )
-        return f"{self.relation}({', '.join(values)})"
-
-
-@dataclass(frozen=True)
-class Condition:
-    """A predicate over one state: a relation that holds, or a combination.
-
-    Attributes:
-        operator: ``"holds"`` (of ``call``), ``"not"`` (one operand), ``"all"`` or ``"any"``.
-        call: The relation; only for ``"holds"``.
-        operands: The combined conditions.
-    """
-
-    operator: Literal["holds", "not", "all", "any"]
-    call: Call | None = None
-    operands: tuple["Condition", ...] = ()
-
-    def calls(self) -> Iterator[Call]:
-        """All relations in it, from left to right."""
-        if self.call is not None:
-            yield self.call
-        for operand in self.operands:
-            yield from operand.calls()
-
-    def __str__(self) -> str:
-        if self.call is not None:
-            return str(self.call)
-        if self.operator == "not":
-            return f"not {self.operands[0]}"
-        return "(" + (" and " if self.operator == "all" else " or ").join(map(str, self.operands)) + ")"
-
-
-@dataclass(frozen=True)
 class Constraint:
     """One cost within a stage.
 
     Attributes:
         name: Unique within its stage.
         kind: ``"subgoal"``: the cost at the stage's last state. ``"path"``: over the stage.
-        cost: What is measured.
-        aggregate: One of :data:`AGGREGATIONS` for a path constraint over states; empty for subgoals and for
-            relations that accumulate over the stage by themselves (``path_length``, ``duration``).
+        cost: What is measured: a relation, or a formula whose violation is the cost.
+        aggregate: One of :data:`AGGREGATIONS` for a path constraint over states; empty for subgoals and where
+            :attr:`over_stage` holds.
         threshold: tau_ij in the cost's canonical unit.
         weight: lambda_ij, per canonical unit.
         worst: Largest C_ij that is charged; what a stage that was never entered is charged.
@@ -136,7 +57,7 @@ class Constraint:
 
     name: str
     kind: Literal["subgoal", "path"]
-    cost: Call
+    cost: Call | Condition
     aggregate: str
     threshold: float
     weight: float
@@ -147,7 +68,19 @@ class Constraint:
     @property
     def unit(self) -> str:
         """Canonical unit of cost, threshold and worst."""
-        return self.cost.word.unit
+        return self.cost.unit
+
+    @property
+    def over_stage(self) -> bool:
+        """Whether the cost speaks of the stage as a whole: ``path_length``, ``duration``, formulas over time."""
+        if isinstance(self.cost, Call):
+            return QUANTITIES[self.cost.word.quantity].per == "stage"
+        return self.cost.temporal
+
+    @property
+    def of_steps(self) -> bool:
+        """Whether it describes steps rather than states, so that the stage's first state has no part in it."""
+        return any(QUANTITIES[call.word.quantity].per == "step" for call in self.cost.calls())
 
     @property
     def dearest(self) -> float:
@@ -211,11 +144,12 @@ class CostSpecification:
         task: Task it was written for; empty for any.
         limit: Decisions after which an episode ends without success; durations are fractions of it.
         control_hz: Decisions a second; None if the file does not say.
-        keypoints: Keypoints it may speak of.
+        keypoints: Keypoints it may speak of, by the names it uses.
         signals: Signals it may speak of.
         stages: In order.
         outcome: How the end is judged.
         description: For people.
+        sources: Where keypoints come from, for those that say so; the others have the recording's own names.
         source: Where it was read from, for messages.
     """
 
@@ -228,6 +162,7 @@ class CostSpecification:
     stages: tuple[Stage, ...]
     outcome: Outcome = Outcome()
     description: str = ""
+    sources: tuple[KeypointSource, ...] = ()
     source: str = dataclasses.field(default="", compare=False)
 
     @property
@@ -235,15 +170,24 @@ class CostSpecification:
         """How the task's time is counted."""
         return Clock(self.limit, self.control_hz)
 
+    @property
+    def recorded_keypoints(self) -> tuple[str, ...]:
+        """Names of the keypoints that a recording must hold, in the order of :attr:`keypoints`."""
+        sources = {item.name: item for item in self.sources}
+        names = (sources[name].recorded if name in sources else name for name in self.keypoints)
+        return tuple(dict.fromkeys(name for name in names if name))
+
     def calls(self) -> Iterator[tuple[str, Call]]:
         """Every relation with the place where it is used, e.g. ``("stage 'reach', done_when", ...)``."""
         for stage in self.stages:
             for call in stage.done_when.calls():
                 yield f"stage '{stage.name}', done_when", call
             for constraint in stage.constraints:
-                yield f"stage '{stage.name}', constraint '{constraint.name}'", constraint.cost
+                for call in constraint.cost.calls():
+                    yield f"stage '{stage.name}', constraint '{constraint.name}'", call
         for constraint in self.outcome.constraints:
-            yield f"outcome, constraint '{constraint.name}'", constraint.cost
+            for call in constraint.cost.calls():
+                yield f"outcome, constraint '{constraint.name}'", call
 
 
 def specification_to_dict(specification: CostSpecification) -> dict[str, Any]:
@@ -253,7 +197,7 @@ def specification_to_dict(specification: CostSpecification) -> dict[str, Any]:
         return {
             "name": constraint.name,
             "kind": constraint.kind,
-            "cost": {constraint.cost.relation: dict(constraint.cost.arguments)},
+            "cost": formula_value(constraint.cost),
             "aggregate": constraint.aggregate,
             "threshold": constraint.threshold,
             "weight": constraint.weight,
@@ -262,12 +206,18 @@ def specification_to_dict(specification: CostSpecification) -> dict[str, Any]:
             "objectives": list(constraint.objectives),
         }
 
-    def condition_value(condition: Condition) -> dict[str, Any]:
-        if condition.call is not None:
-            return {condition.call.relation: dict(condition.call.arguments)}
-        return {condition.operator: [condition_value(operand) for operand in condition.operands]}
+    def formula_value(formula: Call | Condition) -> dict[str, Any]:
+        if isinstance(formula, Call):
+            return {formula.relation: dict(formula.arguments)}
+        if formula.call is not None:
+            return formula_value(formula.call)
+        return {formula.operator: [formula_value(operand) for operand in formula.operands]}
 
-    return {
+    def source_value(source: KeypointSource) -> dict[str, Any]:
+        value = dataclasses.asdict(source) | {"mean_of": list(source.mean_of), "offset": list(source.offset)}
+        return {key: item for key, item in value.items() if key not in ("kind", "number", "description")}
+
+    value = {
         "suite": specification.suite,
         "task": specification.task,
         "limit": specification.limit,
@@ -277,7 +227,7 @@ def specification_to_dict(specification: CostSpecification) -> dict[str, Any]:
         "stages": [
             {
                 "name": stage.name,
-                "done_when": condition_value(stage.done_when),
+                "done_when": formula_value(stage.done_when),
                 "constraints": [constraint_value(constraint) for constraint in stage.constraints],
                 "unfinished": stage.penalty,
             }
@@ -288,6 +238,11 @@ def specification_to_dict(specification: CostSpecification) -> dict[str, Any]:
             "unfinished": specification.outcome.unfinished,
         },
     }
+    if specification.sources:
+        value["sources"] = [
+            source_value(source) for source in sorted(specification.sources, key=lambda item: item.name)
+        ]
+    return value
 
 
 def specification_hash(specification: CostSpecification) -> str:

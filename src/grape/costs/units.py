@@ -8,7 +8,7 @@ import math
 import re
 from dataclasses import dataclass
 
-__all__ = ["DEFAULT_WORST", "UNITS", "Clock", "parse_quantity", "parse_weight", "spellings"]
+__all__ = ["DEFAULT_WORST", "UNITS", "Clock", "parse_quantity", "parse_weight", "spellings", "unit_names"]
 
 UNITS: dict[str, str] = {
     "m": "length",
@@ -77,19 +77,24 @@ def _factors(unit: str, clock: Clock) -> dict[str, float]:
     return factors
 
 
+def unit_names(unit: str, clock: Clock) -> tuple[str, ...]:
+    """What may follow the number of a quantity of this canonical unit; empty text for nothing."""
+    return tuple(_factors(unit, clock))
+
+
 def spellings(unit: str, clock: Clock) -> str:
     """What a quantity of this canonical unit may be written in, for messages and documentation."""
-    names = [name or "a bare number" for name in _factors(unit, clock)]
-    return ", ".join(names)
+    return ", ".join(name or "a bare number" for name in unit_names(unit, clock))
 
 
-def parse_quantity(text: str, unit: str, clock: Clock) -> float:
+def parse_quantity(text: str, unit: str, clock: Clock, *, signed: bool = False) -> float:
     """Value of ``text`` in the canonical ``unit``.
 
     Args:
         text: For example ``"4 cm"``, ``"0.9"``, ``"90 %"``, ``"3 steps"``.
         unit: A key of :data:`UNITS`.
         clock: The task's limit and control rate, for times and speeds.
+        signed: Negative values are accepted.
 
     Raises:
         ValueError: No number, a missing, unknown or unfitting unit, or a value outside its range; the message
@@ -109,7 +114,7 @@ def parse_quantity(text: str, unit: str, clock: Clock) -> float:
         raise ValueError(f"{text!r} is too large")
     if unit == "fraction" and not 0.0 <= value <= 1.0:
         raise ValueError(f"{text!r} is outside 0 to 1")
-    if unit != "signal" and value < 0.0:
+    if unit != "signal" and not signed and value < 0.0:
         raise ValueError(f"{text!r} is negative")
     return value
 

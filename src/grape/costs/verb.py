@@ -1,5 +1,6 @@
 """``grape costs``: list, show and check cost specifications."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from grape.core.events import SILENT, Reporter
 from grape.costs.builtins import SuiteNames, builtin_names, builtin_specification, builtin_suites, suite_names_of
 from grape.costs.checks import check_specification, find_problems
 from grape.costs.parsing import load_specification
+from grape.costs.schema import specification_schema
 from grape.costs.specification import CostSpecification, specification_hash, specification_to_dict
 from grape.costs.text import specification_text
 
@@ -20,25 +22,30 @@ class CostsSettings:
     """List, show and check cost specifications: the stages and constraints that price a trajectory.
 
     Attributes:
-        action: "list" names the built-in specifications; "show" prints the stages of one; "check" looks for mistakes.
+        action: "list" names the built-in specifications; "show" prints the stages of one; "check" looks for mistakes;
+            "schema" prints the language as a JSON Schema.
         target: For list: a suite, or nothing for all. For show and check: a YAML file, or a built-in as SUITE/TASK,
             e.g. metaworld/drawer-open.
         store: Episode store whose recorded keypoints and signals "check" compares names with.
-        suite: Suite whose names "check" compares with where no store is given; by default the one the file names.
+        suite: Suite whose names "check" compares with where no store is given; by default the one the file names. For
+            schema: the suite whose names alone may be spoken of.
+        strict: For schema: the form that structured output of language models takes: every field is required, and
+            optional ones may be null.
     """
 
-    action: Literal["list", "show", "check"] = "list"
+    action: Literal["list", "show", "check", "schema"] = "list"
     target: str = ""
     store: Path | None = None
     suite: str = ""
+    strict: bool = False
 
 
 def run_costs(settings: CostsSettings, reporter: Reporter = SILENT) -> dict[str, Any]:
-    """List, show or check specifications.
+    """List, show or check specifications, or write down their schema.
 
     Returns:
         ``action``, ``text`` (for people) and what the action found: ``specifications`` by suite; ``specification``
-        with ``hash``; or ``warnings`` with the ``compared`` names.
+        with ``hash``; ``schema``; or ``warnings`` with the ``compared`` names.
 
     Raises:
         SettingsError: The target is missing or unknown.
@@ -47,6 +54,8 @@ def run_costs(settings: CostsSettings, reporter: Reporter = SILENT) -> dict[str,
     """
     if settings.action == "list":
         return _list(settings)
+    if settings.action == "schema":
+        return _schema(settings)
     specification = _find(settings.target)
     facts = {"source": specification.source, "hash": specification_hash(specification)}
     if settings.action == "show":
@@ -77,6 +86,14 @@ def _list(settings: CostsSettings) -> dict[str, Any]:
         for task in tasks
     ]
     return {"action": "list", "text": "\n".join(lines), "specifications": table}
+
+
+def _schema(settings: CostsSettings) -> dict[str, Any]:
+    names = suite_names_of(settings.suite) if settings.suite else None
+    schema = specification_schema(
+        None if names is None else names.keypoints, None if names is None else names.signals, strict=settings.strict
+    )
+    return {"action": "schema", "text": json.dumps(schema, indent=1), "schema": schema}
 
 
 def _find(target: str) -> CostSpecification:

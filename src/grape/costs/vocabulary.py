@@ -12,10 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["AXES", "QUANTITIES", "RELATIONS", "Parameter", "Quantity", "Relation"]
+__all__ = ["AXES", "FRAMES", "QUANTITIES", "RELATIONS", "Parameter", "Quantity", "Relation"]
 
 AXES = ("x", "y", "z", "-x", "-y", "-z")
 """World axes that directions are measured along."""
+
+FRAMES = ("world", "camera")
+"""Whose left, right, front and behind is meant; heights are the world's in both.
+
+``world``: right is +x, behind is +y (someone who looks along +y, z upwards). ``camera``: right is right in the recorded
+picture, behind is away from the camera; both level with the ground.
+"""
 
 
 @dataclass(frozen=True)
@@ -51,14 +58,14 @@ class Parameter:
 
     Attributes:
         name: The key in the YAML mapping.
-        kind: ``"keypoint"``, ``"signal"``, ``"axis"`` or ``"quantity"``.
+        kind: ``"keypoint"``, ``"signal"``, ``"axis"``, ``"frame"`` or ``"quantity"``.
         unit: Canonical unit of a quantity.
         default: Value when absent; None makes the argument obligatory.
         positive: Zero is refused.
     """
 
     name: str
-    kind: Literal["keypoint", "signal", "axis", "quantity"]
+    kind: Literal["keypoint", "signal", "axis", "frame", "quantity"]
     unit: str = ""
     default: str | float | None = None
     positive: bool = False
@@ -76,6 +83,7 @@ class Relation:
         upper: The quantity may be at most this: a parameter's name or a number.
         lower: The quantity must be at least this.
         arguments: Which parameter feeds which argument of the quantity, where the names differ.
+        constants: Arguments of the quantity that the word itself fixes.
     """
 
     name: str
@@ -85,6 +93,7 @@ class Relation:
     upper: str | float | None = None
     lower: str | float | None = None
     arguments: Mapping[str, str] = field(default_factory=dict)
+    constants: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def bounded(self) -> bool:
@@ -111,9 +120,33 @@ QUANTITIES: dict[str, Quantity] = {
         Quantity(
             "offset", "m", "how far a keypoint lies beyond another on an axis, signed", low=-math.inf, mirrored=-1
         ),
+        Quantity(
+            "rightward",
+            "m",
+            "how far a keypoint lies to the right of another in a frame, signed",
+            low=-math.inf,
+            mirrored=-1,
+        ),
+        Quantity(
+            "backward", "m", "how far a keypoint lies behind another in a frame, signed", low=-math.inf, mirrored=-1
+        ),
+        Quantity(
+            "protrusion",
+            "m",
+            "how far a keypoint is outside of an upright box around another, negative inside",
+            low=-math.inf,
+        ),
+        Quantity(
+            "overhang",
+            "m",
+            "how far a keypoint is outside of an upright cylinder standing on another, negative inside",
+            low=-math.inf,
+        ),
         Quantity("displacement", "m", "distance of a keypoint from where it was at the episode's first state"),
         Quantity("rise", "m", "height of a keypoint over where it was at the first state, signed", low=-math.inf),
         Quantity("angle", "deg", "angle between the line from one keypoint to another and a world axis", high=180.0),
+        Quantity("bend", "deg", "angle between two lines, each from one keypoint to another", high=180.0),
+        Quantity("turn", "deg", "angle between a line and its direction at the episode's first state", high=180.0),
         Quantity("flag", "fraction", "1 where a signal is above one half, else 0", high=1.0, whole=True),
         Quantity("part", "fraction", "a signal that runs from 0 to 1", high=1.0),
         Quantity("reading", "signal", "a signal as recorded", low=-math.inf),
@@ -126,6 +159,8 @@ QUANTITIES: dict[str, Quantity] = {
 
 _OF = Parameter("of", "keypoint")
 _TO = Parameter("to", "keypoint")
+_AXIS = Parameter("axis", "axis")
+_FRAME = Parameter("frame", "frame", default="world")
 
 
 def _length(name: str, default: float | None = None, positive: bool = False) -> Parameter:
@@ -143,6 +178,17 @@ def _part(name: str) -> Parameter:
 _WITHIN = _length("within", positive=True)
 _BY = _length("by", positive=True)
 _BY_ANY = _length("by", default=0.0)
+_ANGLE = Parameter("within", "quantity", "deg", positive=True)
+_SECOND_LINE = (Parameter("base", "keypoint"), Parameter("tip", "keypoint"))
+_SWAPPED = {"of": "to", "to": "of"}
+
+
+def _beside(name: str, quantity: str, meaning: str, swapped: bool = False) -> "Relation":
+    """A direction seen in a frame; ``swapped`` measures it from the other side."""
+    return Relation(
+        name, quantity, meaning, (_OF, _TO, _BY_ANY, _FRAME), lower="by", arguments=_SWAPPED if swapped else {}
+    )
+
 
 RELATIONS: dict[str, Relation] = {
     relation.name: relation
@@ -160,14 +206,32 @@ RELATIONS: dict[str, Relation] = {
             "'of' is 'by' or more lower than 'to'",
             (_OF, _TO, _BY_ANY),
             lower="by",
-            arguments={"of": "to", "to": "of"},
+            arguments=_SWAPPED,
         ),
         Relation(
             "beyond",
             "offset",
             "'of' lies 'by' or more further along a world axis than 'to'",
-            (_OF, _TO, Parameter("axis", "axis"), _BY_ANY),
+            (_OF, _TO, _AXIS, _BY_ANY),
             lower="by",
+        ),
+        _beside("right_of", "rightward", "'of' is 'by' or more to the right of 'to'"),
+        _beside("left_of", "rightward", "'of' is 'by' or more to the left of 'to'", swapped=True),
+        _beside("behind", "backward", "'of' is 'by' or more behind 'to'"),
+        _beside("in_front_of", "backward", "'of' is 'by' or more in front of 'to'", swapped=True),
+        Relation(
+            "inside",
+            "protrusion",
+            "'of' is in a box around 'to' that reaches x, y and z to either side",
+            (_OF, _TO, *(_length(axis, positive=True) for axis in "xyz")),
+            upper=0.0,
+        ),
+        Relation(
+            "on",
+            "overhang",
+            "'of' is over 'to', within a distance seen from above and at most 'by' higher",
+            (_OF, _TO, _WITHIN, _BY),
+            upper=0.0,
         ),
         Relation("clear_of", "distance", "'of' is 'by' or more away from 'to'", (_OF, _TO, _BY), lower="by"),
         Relation("clear_of_xy", "distance_xy", "clear_of, seen from above", (_OF, _TO, _BY), lower="by"),
@@ -184,8 +248,30 @@ RELATIONS: dict[str, Relation] = {
             "aligned",
             "angle",
             "the line from 'of' to 'to' points along a world axis",
-            (_OF, _TO, Parameter("axis", "axis"), Parameter("within", "quantity", "deg", positive=True)),
+            (_OF, _TO, _AXIS, _ANGLE),
             upper="within",
+        ),
+        Relation(
+            "parallel",
+            "bend",
+            "the line from 'of' to 'to' points the same way as that from 'base' to 'tip'",
+            (_OF, _TO, *_SECOND_LINE, _ANGLE),
+            upper="within",
+        ),
+        Relation(
+            "upright",
+            "angle",
+            "the line from 'of', low on an object, to 'to', high on it, points upwards",
+            (_OF, _TO, _ANGLE),
+            upper="within",
+            constants={"axis": "z"},
+        ),
+        Relation(
+            "turned",
+            "turn",
+            "the line from 'of' to 'to' has turned 'by' or more from its direction at the start",
+            (_OF, _TO, Parameter("by", "quantity", "deg", positive=True)),
+            lower="by",
         ),
         Relation(
             "at_rest",
@@ -237,6 +323,13 @@ RELATIONS: dict[str, Relation] = {
         # Measures: their threshold is the bound; constraints only.
         Relation("distance", "distance", "distance of 'of' and 'to'", (_OF, _TO)),
         Relation("distance_xy", "distance_xy", "horizontal distance of 'of' and 'to'", (_OF, _TO)),
+        Relation("angle", "angle", "angle between the line from 'of' to 'to' and a world axis", (_OF, _TO, _AXIS)),
+        Relation(
+            "angle_between",
+            "bend",
+            "angle between the line from 'of' to 'to' and that from 'base' to 'tip'",
+            (_OF, _TO, *_SECOND_LINE),
+        ),
         Relation("speed", "speed", "speed of 'of'", (_OF,)),
         Relation("smoothness", "acceleration", "how much the velocity of 'of' changes from step to step", (_OF,)),
         Relation(

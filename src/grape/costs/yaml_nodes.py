@@ -70,12 +70,18 @@ class NodeReader:
     def mapping(
         self, node: Node, where: str, required: Collection[str] = (), optional: Collection[str] = ()
     ) -> dict[str, Node]:
-        """Fields of a mapping by name; unknown, repeated and missing ones are noted."""
+        """Fields of a mapping by name; unknown, repeated and missing ones are noted.
+
+        An optional field that is ``null`` counts as absent: structured output of models must name every field.
+        """
         fields = self.entries(node, where)
         known = [*required, *optional]
         for name in list(fields):
             if name not in known:
                 self.problem(fields.pop(name), _join(where, name), f"unknown field. {did_you_mean(name, known)[:-1]}")
+        for name in optional:
+            if name in fields and fields[name].tag == _NULL and fields[name].value:
+                fields.pop(name)
         for name in required:
             if name not in fields and isinstance(node, yaml.MappingNode):
                 self.problem(node, where, f"field '{name}' is missing")

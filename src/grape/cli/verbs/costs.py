@@ -20,6 +20,7 @@ VERB = Verb(
     examples=(
         "grape costs list",
         "grape costs show metaworld/drawer-open",
+        "grape costs schema --strict",
         "grape costs check my-costs.yaml --store runs/rollouts/store",
     ),
 )
