@@ -85,10 +85,9 @@ def _over_time(formula: Condition, margins: dict[Call, Float64]) -> Float64:
     parts = [_over_time(operand, margins) for operand in formula.operands]
     if formula.operator == "not":
         return -parts[0]
-    if formula.operator == "all":
-        return np.stack(parts).min(axis=0)
-    if formula.operator == "any":
-        return np.stack(parts).max(axis=0)
+    if formula.operator in ("all", "any"):
+        chosen: Float64 = np.min(parts, axis=0) if formula.operator == "all" else np.max(parts, axis=0)
+        return chosen
     if formula.operator == "always":
         smallest: Float64 = np.minimum.accumulate(parts[0][::-1])[::-1]
         return smallest
