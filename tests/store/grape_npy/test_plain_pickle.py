@@ -16,6 +16,7 @@ import pathlib
 import pickle
 import struct
 import subprocess
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -146,6 +147,35 @@ def test_the_refused_name_is_told():
     with pytest.raises(DataError, match=r"names posix\.system, which is no plain data") as caught:
         read_plain_pickle(pickle.dumps(Calls(os.system, TOUCH), 4))
     assert "Nothing was run" in caught.value.hint
+
+
+LEVELS = 18
+TWICE = (
+    text("ha")
+    + b"\x94"
+    + b"".join(b"h" + bytes([index]) + b"h" + bytes([index]) + b"\x86\x94" for index in range(LEVELS))
+)
+WITHIN_ITSELF = b"h" + bytes([LEVELS])  # a tuple of 2 ** 18 texts, none of which is there twice
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        global_("numpy", "dtype") + WITHIN_ITSELF + b"\x85R",
+        global_("_codecs", "encode") + WITHIN_ITSELF + text("latin1") + b"\x86R",
+        global_("PIL.Image", "Image") + b")\x81(N" + WITHIN_ITSELF + b"K\x01K\x01\x86NC\x03abctb",
+        global_("PIL.Image", "Image") + b")\x81(N" + text("RGB") + WITHIN_ITSELF + b"NC\x03abctb",
+    ],
+    ids=["element type", "bytes", "mode of an image", "size of an image"],
+)
+def test_what_stands_twice_within_itself_is_never_walked_along(use):
+    data = frame(TWICE, use)
+    tracemalloc.start()
+    with pytest.raises(DataError):
+        read_plain_pickle(data)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1 << 20  # its text has 3 MB
 
 
 def test_half_a_million_references_take_no_more_memory_than_the_file():

@@ -77,6 +77,9 @@ def test_name_and_pictures_that_disagree(tmp_path):
         ([step(action=[1, 2])], "Step 0: the action is of shape"),
         ([step(action=[0, 0, 0, 0, 0, 0, float("nan")])], "not finite"),
         ([step(action="left")], "no list of numbers"),
+        ([step(action=[[0.0] * 7])], "no list of numbers"),
+        ([step(action=[10**400] * 7)], "too large"),
+        ([step(action=[1e300] * 7)], "not finite"),
         ([step(), {"prompt": "x"}], "Step 1 has no images, prompt and action"),
         ([step(images=np.zeros((4, 6, 3)))], "float64"),
         ([step(images=None)], "no picture"),
@@ -89,6 +92,23 @@ def test_files_that_hold_something_else(tmp_path, steps, words):
     with pytest.raises(DataError, match=words) as caught:
         read_rollout(path)
     assert str(path) in caught.value.message
+
+
+def test_an_action_that_stands_twice_within_itself_is_never_walked_along(tmp_path):
+    action = (0.0, 0.0)
+    for _ in range(60):
+        action = (action, action)  # numpy would make an array of 2 ** 61 numbers
+    path = write(tmp_path / "success_episode_0_success_num_1_cost_5.npy", [step(action=action)])
+    with pytest.raises(DataError, match="no list of numbers"):
+        read_rollout(path)
+
+
+def test_one_picture_named_very_often_is_not_copied_beyond_bounds(tmp_path):
+    picture = np.zeros((1024, 1024, 3), np.uint8)
+    path = write(tmp_path / "success_episode_0.npy", [step(images=picture)] * 1000)
+    assert path.stat().st_size < 4 << 20
+    with pytest.raises(DataError, match="more than 2 GiB"):
+        read_rollout(path)
 
 
 def test_files_that_are_no_arrays_of_steps(tmp_path):

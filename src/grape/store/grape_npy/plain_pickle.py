@@ -4,6 +4,10 @@ A pickle is a program for a small stack machine, two of whose instructions impor
 interprets the few instructions that numbers, texts, lists, dictionaries, NumPy arrays and Pillow images need. Imported
 names stay names: those of a short list stand for data described here, every other one is an error that says which it
 was. Python's own unpickler is not used at all.
+
+A pickle can hold one tuple twice in another, that one twice in a third, and so on: a short file that has more leaves
+than memory could hold once somebody walks along them. So values are asked for their type before anything is done with
+them, and are never turned into text.
 """
 
 import math
@@ -214,7 +218,7 @@ def _make(name: str, arguments: tuple[Any, ...]) -> Any:
     if name in _IMAGES and not arguments:
         return Slot("image")
     if name == "numpy.dtype":
-        code = str(arguments[0])
+        code = _text(arguments[0])
         if code not in _ELEMENTS:
             raise DataError(f"The pickle holds elements of type {code!r}, which is no plain number.", _REFUSED)
         return Slot("dtype", np.dtype("O" if code[0] == "O" else code))
@@ -224,10 +228,16 @@ def _make(name: str, arguments: tuple[Any, ...]) -> Any:
             raise ValueError("a number is something else")
         return np.frombuffer(raw, dtype=dtype, count=1).tolist()[0]
     if name == "_codecs.encode" and arguments[1:] == ("latin1",):
-        return str(arguments[0]).encode("latin1")
+        return _text(arguments[0]).encode("latin1")
     if name == "__builtin__.bytes" and not arguments:
         return b""
     raise DataError(f"The pickle calls {name}, which plain data does not need.", _REFUSED)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("a text is due")
+    return value
 
 
 def _element(slot: Any) -> np.dtype[Any]:
@@ -250,7 +260,7 @@ def _with_byte_order(dtype: np.dtype[Any], state: Any) -> np.dtype[Any]:
 def _array(state: Any) -> npt.NDArray[Any] | list[Any]:
     _, shape, element, fortran, content = state
     dtype = _element(element)
-    if any(not isinstance(side, int) or side < 0 for side in shape):
+    if not isinstance(shape, tuple) or any(not isinstance(side, int) or side < 0 for side in shape):
         raise ValueError("an array has an impossible shape")
     size = math.prod(shape)
     if dtype.kind == "O":
@@ -266,6 +276,8 @@ def _array(state: Any) -> npt.NDArray[Any] | list[Any]:
 def _image(state: Any) -> npt.NDArray[np.uint8]:
     _, mode, size, _, content = state
     width, height = size
-    if mode != "RGB" or not isinstance(content, bytes) or len(content) != width * height * 3:
-        raise ValueError(f"an image of mode {mode!r} and size {size!r} does not fit its bytes")
+    if not isinstance(width, int) or not isinstance(height, int) or not isinstance(content, bytes):
+        raise ValueError("an image has no size or no bytes")
+    if _text(mode) != "RGB" or len(content) != width * height * 3:
+        raise ValueError(f"an image of mode {mode!r} and size {width} x {height} does not fit its bytes")
     return np.frombuffer(content, dtype=np.uint8).reshape(height, width, 3)

@@ -33,6 +33,7 @@ _NAME = re.compile(
     r"(?:_(?:success|fail)_num_(?P<number>\d+)_cost_(?P<cost>-?\d+))?"
 )
 _DIM = 7
+_MOST_BYTES = 2 << 30  # pictures of one rollout, decoded; a pickle can name one picture any number of times
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,8 @@ def _steps(
         kinds.add(picture.kind)
     if len({picture.shape for picture in pictures}) > 1:
         raise DataError("Its pictures are of several sizes.", "Leave it out.")
+    if sum(picture.nbytes for picture in pictures) > _MOST_BYTES:
+        raise DataError(f"Its pictures take more than {_MOST_BYTES >> 30} GiB.", "Leave it out.")
     stacked = np.stack(pictures) if pictures else np.zeros((0, 0, 0, 3), dtype=np.uint8)
     return stacked, prompts, np.array(actions, dtype=np.float32).reshape(-1, _DIM), kinds
 
@@ -171,10 +174,15 @@ def _steps(
 def _action(value: Any, index: int) -> npt.NDArray[np.float32]:
     if isinstance(value, Slot):
         value = value.value
-    try:
-        action = np.asarray(value, dtype=np.float32)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"Step {index}: the action is no list of numbers.", "Leave it out.") from error
+    if isinstance(value, list | tuple) and all(isinstance(number, int | float) for number in value):
+        try:
+            value = np.array(value, dtype=np.float64)
+        except OverflowError as error:
+            raise DataError(f"Step {index}: a number of the action is too large.", "Leave it out.") from error
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
+        raise DataError(f"Step {index}: the action is no list of numbers.", "Leave it out.")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+        action = value.astype(np.float32)
     if action.shape != (_DIM,) or not np.isfinite(action).all():
         raise DataError(f"Step {index}: the action is of shape {action.shape} or not finite.", "Leave it out.")
     return action
