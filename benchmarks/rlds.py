@@ -1,10 +1,10 @@
 """Frames a second of writing and reading RLDS data sets, on one core, beside TensorFlow Datasets where it is there.
 
 Both write the same pictures (episodes of 50 steps, 256 x 256) and read what TFDS wrote (without it: what GRAPE wrote).
-Reading means: records checked, episodes parsed, every picture decoded. The best of three is taken, since a busy machine
-only makes it slower.
+Reading means: records checked, episodes parsed, every picture decoded. The best of three is taken on both sides, since
+a busy machine only makes it slower.
 
-    python benchmarks/rlds.py --out runs/bench/rlds.json
+    python benchmarks/rlds.py --out docs/results/rlds-benchmark.json      # 2 minutes on an idle core
 """
 
 import argparse
@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from measured_on import commit, processor
 from rlds_pictures import make_pictures
 
 from grape.core.files import write_json
@@ -32,7 +33,7 @@ TF_PYTHON = ROOT / os.environ.get("TF_VENV", ".venv-tf") / "bin" / "python"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/bench/rlds.json"))
+    parser.add_argument("--out", type=Path, default=Path("docs/results/rlds-benchmark.json"))
     parser.add_argument("--episodes", type=int, default=40)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--size", type=int, default=256)
@@ -42,8 +43,12 @@ def main() -> None:
         "episodes": options.episodes,
         "steps": options.steps,
         "size": options.size,
-        "machine": {"processor": processor(), "cores": os.cpu_count(), "load": os.getloadavg()[0]},
         "unit": "frames a second, one core",
+        "commit": commit(),
+        "command": f"python benchmarks/rlds.py {' '.join(sys.argv[1:])}".strip(),
+        "python": platform.python_version(),
+        "processor": processor(),
+        "load_average": {"before": list(os.getloadavg())},
     }
     with tempfile.TemporaryDirectory() as folder:
         pictures = [make_pictures(episode, options.steps, options.size) for episode in range(options.episodes)]
@@ -56,13 +61,9 @@ def main() -> None:
             result["tfds"] = theirs
             result["write_jpeg_ratio"] = ours["write_jpeg"] / theirs["write_jpeg"]
             result["read_jpeg_ratio"] = ours["read_jpeg_of_tfds"] / theirs["read_jpeg"]
+    result["load_average"]["after"] = list(os.getloadavg())
     write_json(options.out, result)
     print(json.dumps(result, indent=1))
-
-
-def processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def write_rate(folder: Path, pictures: list[np.ndarray], kind: str) -> float:

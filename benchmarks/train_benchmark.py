@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measured_on import commit, processor
 
 from grape.core.files import write_json
 
@@ -40,12 +41,12 @@ def main() -> None:
         **pairs,
         "gemm_share": products[options.shapes[-1]]["gemm_share"],
         **{f"gemm_share_{shape}": products[shape]["gemm_share"] for shape in options.shapes},
-        "commit": _commit(),
+        "commit": commit(),
         "command": f"python benchmarks/train_benchmark.py {' '.join(sys.argv[1:])}".strip(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "threads": 1,
-        "processor": _processor(),
+        "processor": processor(),
         "load_average": {"before": list(before), "after": list(os.getloadavg())},
         "gemm_rate": products,
         "runs": runs,
@@ -65,23 +66,6 @@ def run(script: str, *flags: str) -> dict[str, Any]:
     )
     found: dict[str, Any] = json.loads(done.stdout)
     return found
-
-
-def _commit() -> str:
-    """Commit of the sources, with a mark if files of the package or the benchmarks differ from it."""
-    asked = ["git", "-C", str(HERE), "describe", "--always", "--abbrev=40", "--exclude", "*"]
-    changed = ["git", "-C", str(HERE.parent), "status", "--porcelain", "--", "src", "benchmarks"]
-    try:
-        name = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
-        dirty = subprocess.run(changed, check=True, capture_output=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return f"{name}, with changes" if dirty else name
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 if __name__ == "__main__":

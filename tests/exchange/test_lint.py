@@ -2,12 +2,14 @@
 
 import shutil
 
+import numpy as np
 import pytest
 
 from grape.core.errors import DataError
 from grape.exchange import LintSettings, RldsExportSettings, run_export_rlds, run_lint
 from tests.exchange.recordings import make_recordings
-from tests.store.rlds.datasets import write_dataset
+from tests.store.rlds import datasets
+from tests.store.rlds.datasets import make_columns, write_dataset
 from tests.store.rlds.golden import golden, needs_golden
 
 
@@ -43,6 +45,31 @@ def test_a_spoilt_pair_set(tmp_path):
     assert found["episode shorter than a window"] == 3
     assert found["gripper of the environment"] > 0
     assert found["gripper between open and closed"] > 0
+
+
+def test_sides_that_cannot_be_joined_are_looked_at_all_the_same(tmp_path):
+    chosen = write_dataset(tmp_path / "chosen", {"train": ["a", "b", "c"], "val": ["v", "w"]})
+    rejected = write_dataset(tmp_path / "rejected", {"train": ["x", "y"]}, instruction="something else")
+    _, found = lint(chosen.path, rejected.path)
+    assert found["pair joined by order alone"] == 2
+    assert found["pair of two instructions"] == 2
+    assert found["split on one side only"] == 1
+    assert found["episode without partner"] == 3
+
+
+def test_actions_that_are_not_finite_are_counted_and_the_rest_is_looked_at(tmp_path, monkeypatch):
+    def spoilt(*arguments):
+        columns = make_columns(*arguments)
+        columns["steps/action"][1, 2] = np.nan
+        return columns
+
+    monkeypatch.setattr(datasets, "make_columns", spoilt)
+    chosen = write_dataset(tmp_path / "chosen", {"train": ["a", "b"]})
+    monkeypatch.undo()
+    rejected = write_dataset(tmp_path / "rejected", {"train": ["b", "a"]}, steps=4)
+    _, found = lint(chosen.path, rejected.path)
+    assert found["action that is not finite"] == 2
+    assert found["pair of unequal lengths"] == found["pair out of order"] == 2
 
 
 def test_names_that_do_not_tell(tmp_path):

@@ -52,12 +52,14 @@ def test_libero_gripper_is_turned(tmp_path):
     (tmp_path / "in").mkdir()
     write(tmp_path / "in" / "failure_episode_0.npy", steps("array", [-1, 1, 1]))
     write(tmp_path / "in" / "success_episode_0.npy", steps("array", [0, 1, 0]))
-    _, store, rows, _ = run(tmp_path / "in", tmp_path / "out")
+    summary, store, rows, warnings = run(tmp_path / "in", tmp_path / "out")
     episode = store.read("put-it-there-0000-failure-00")
     assert episode.actions[:, 6].tolist() == [1, 0, 0]
     assert episode.frames[:, 0, 0, 0].tolist() == [0, 1, 2, 2]
     assert any("turned from +1 closes" in text for text in rows[0]["done"])
     assert any(text.startswith("Odd: the gripper is only 0 and 1") for text in rows[1]["done"])
+    assert summary["odd"] == 1
+    assert "1 files look odd" in warnings[0]
 
 
 def test_the_user_may_know_better(tmp_path):
@@ -76,12 +78,26 @@ def test_what_cannot_be_read_is_left_out_and_named(tmp_path):
     (tmp_path / "in" / "again").mkdir()
     write(tmp_path / "in" / "again" / "success_episode_1.npy", steps("array", [-1, 1]))
     write(tmp_path / "in" / "bad.npy", [step(images=print)])
+    (tmp_path / "in" / "gone.npy").symlink_to(tmp_path / "nowhere.npy")
+    (tmp_path / "in" / "folder.npy").mkdir()
     summary, _, rows, warnings = run(tmp_path / "in", tmp_path / "out")
-    assert (summary["files"], summary["episodes"], summary["left_out"]) == (4, 2, 2)
+    assert (summary["files"], summary["episodes"], summary["left_out"]) == (5, 2, 3)
     left = {row["file"]: row["left_out"] for row in rows if "left_out" in row}
     assert "builtins.print" in left["bad.npy"]
     assert "another file holds episode" in left["success_episode_1.npy"]
-    assert len(warnings) == 2
+    assert "does not exist" in left["gone.npy"]
+    assert len(warnings) == 3
+
+
+def test_instructions_without_latin_letters_stay_apart(tmp_path):
+    (tmp_path / "in").mkdir()
+    for folder, prompt in (("a", "碗を置く"), ("b", "皿を置く")):
+        (tmp_path / "in" / folder).mkdir()
+        taken = [{**taken, "prompt": prompt} for taken in steps("array", [-1, 1])]
+        write(tmp_path / "in" / folder / "success_episode_0.npy", taken)
+    summary, store, _, _ = run(tmp_path / "in", tmp_path / "out")
+    assert (summary["episodes"], summary["left_out"]) == (2, 0)
+    assert len({meta.task for meta in store.metas()}) == 2
 
 
 def test_a_folder_without_anything(tmp_path):

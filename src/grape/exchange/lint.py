@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from grape.core.errors import DataError
 from grape.core.events import SILENT, Reporter
 from grape.store.grape_npy import read_rollout
 from grape.store.rlds import Episode, RldsDataset, open_rlds
-from grape.store.rlds.joining import JoinedPairs, join_pairs
+from grape.store.rlds.joining import JoinedPairs, instruction_of, join_pairs, same_instruction
+from grape.store.rlds.pictures import EncodedPictures
 from grape.store.rlds.standardise import RULES
 from grape.store.rlds.statistics import dataset_statistics
 
@@ -57,7 +59,10 @@ _DEFECTS = {
         _Defect("failure marked as reward 1", "The last reward of a rejected episode says success."),
         _Defect("episode shorter than a window", "The first trainer's windows of 8 steps reach into the next episode."),
         _Defect("pair of unequal lengths", "The first trainer compares windows of different tasks from there on."),
+        _Defect("split on one side only", "Its episodes have no partner."),
+        _Defect("pair joined by order alone", "The sides share no file_path: a missing episode would shift all pairs."),
         _Defect("episode without partner", "Joined by order, every pair after it is wrong."),
+        _Defect("pair of two instructions", "The sides are out of step, or come from different exports."),
         _Defect("pair out of order", "Joined by order, it meets a stranger."),
         _Defect("pair that starts from different pictures", "The sides may not share an initial state."),
         _Defect("action bins that differ by side", "With statistics a side, equal actions become unequal tokens."),
@@ -132,12 +137,19 @@ def _lint_actions(actions: np.ndarray[Any, Any], found: Counter[str]) -> None:
 
 
 def _lint_pairs(chosen: RldsDataset, rejected: RldsDataset, found: Counter[str]) -> None:
-    for split in chosen.description.splits.keys() & rejected.description.splits.keys():
-        pairs = join_pairs(chosen, rejected, RULES["plain"], split=split, warn=_told_as_counts)
-        counts = chosen.length(split), rejected.length(split)
+    for split in chosen.description.splits.keys() | rejected.description.splits.keys():
+        counts = [side.length(split) for side in (chosen, rejected) if split in side.description.splits]
+        if len(counts) < 2 or not all(counts):
+            found["split on one side only"] += 1
+            found["episode without partner"] += sum(counts)
+            continue
+        pairs = join_pairs(chosen, rejected, RULES["plain"], split=split, warn=_told_as_counts, strict=False)
+        found["pair joined by order alone"] += len(pairs) * (pairs.joined_by == "order")
         found["episode without partner"] += sum(counts) - 2 * len(pairs)
         found["pair out of order"] += sum(link.chosen != link.rejected for link in pairs.links)
         _lint_joined(pairs, found)
+    if found["action that is not finite"]:
+        return  # no statistics can be computed
     rule = RULES["rlds_np_rollout"]
     sides = [dataset_statistics([(side, rule)])["action"] for side in (chosen, rejected)]
     low, high = (np.array([side[key] for side in sides])[:, :6] for key in ("q01", "q99"))
@@ -152,16 +164,24 @@ def _told_as_counts(message: str) -> None:
 
 
 def _lint_joined(pairs: JoinedPairs, found: Counter[str]) -> None:
-    for pair in pairs:
-        found["pair of unequal lengths"] += pair.chosen.steps != pair.rejected.steps
-        if pair.chosen.steps and pair.rejected.steps:
-            first = [side.pictures[0].astype(np.int16) for side in (pair.chosen, pair.rejected)]
+    for _, *sides in pairs.episodes():
+        found["pair of unequal lengths"] += sides[0].length != sides[1].length
+        found["pair of two instructions"] += not same_instruction(*map(instruction_of, sides))
+        if all(side.length for side in sides):
+            first = [_first_picture(side).astype(np.int16) for side in sides]
             same = first[0].shape == first[1].shape and float(np.abs(first[0] - first[1]).mean()) < 2.0
             found["pair that starts from different pictures"] += not same
 
 
+def _first_picture(episode: Episode) -> npt.NDArray[np.uint8]:
+    pictures = episode.steps[RULES["plain"].picture]
+    if not isinstance(pictures, EncodedPictures):
+        raise DataError(f"{episode.where}: '{RULES['plain'].picture}' holds no pictures.")
+    return pictures[0]
+
+
 def _lint_rollouts(folder: Path, found: Counter[str], reporter: Reporter) -> int:
-    paths = sorted(folder.rglob("*.npy"))
+    paths = sorted(path for path in folder.rglob("*.npy") if not path.is_dir())
     with reporter.progress("Reading rollouts", len(paths)) as progress:
         for path in paths:
             try:

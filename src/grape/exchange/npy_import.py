@@ -22,6 +22,7 @@ from grape.store.rlds.standardise import gripper_to_loader
 __all__ = ["ImportGrapeNpySettings", "run_import_grape_npy"]
 
 SUITE = "grape-npy"
+_ODD = "Odd:"
 
 
 @dataclass(frozen=True)
@@ -63,17 +64,17 @@ def run_import_grape_npy(
         reader: A policy whose tokens for the recorded actions are kept; without one there are none.
 
     Returns:
-        Summary: numbers of ``files``, ``episodes``, ``left_out``, ``successes``, ``flavours``, ``store``.
+        Summary: numbers of ``files``, ``episodes``, ``left_out``, ``odd``, ``successes``, ``flavours``, ``store``.
 
     Raises:
         DataError: The folder holds no file that can be read.
         CompatibilityError: ``out`` belongs to another run.
     """
-    paths = sorted(settings.folder.rglob("*.npy"))
+    paths = sorted(path for path in settings.folder.rglob("*.npy") if not path.is_dir())
     if not paths:
         raise DataError(f"{settings.folder} holds no .npy file.", "Give the folder that the collector wrote.")
     inputs = {
-        "files": content_hash({str(path.relative_to(settings.folder)): file_hash(path) for path in paths}),
+        "files": content_hash({str(path.relative_to(settings.folder)): _hash(path) for path in paths}),
         "reader": reader.preprocessing_hash if reader else "",
     }
     run = open_run(settings.out, "import", settings, inputs)
@@ -98,16 +99,28 @@ def run_import_grape_npy(
             f"None of the {len(rows)} files in {settings.folder} could be read.",
             f"{settings.out / 'files.jsonl'} says why, file by file.",
         )
+    odd = sum(any(text.startswith(_ODD) for text in row["done"]) for row in done)
+    if odd:
+        reporter.warn(f"{odd} files look odd; {settings.out / 'files.jsonl'} says what about each of them.")
     summary = {
         "files": len(rows),
         "episodes": len(done),
         "left_out": len(rows) - len(done),
+        "odd": odd,
         "successes": sum(row["success"] for row in done),
         "flavours": dict(Counter(row["flavour"] for row in done)),
         "store": "store",
     }
     run.finish(summary)
     return summary
+
+
+def _hash(path: Path) -> str:
+    """Hash of a file; of one that cannot be opened nothing, so that it is left out like other bad files."""
+    try:
+        return file_hash(path)
+    except OSError:
+        return ""
 
 
 def _import(
@@ -180,9 +193,9 @@ def _deeds(rules: Flavour, rollout: Rollout) -> list[str]:
     if rules.gripper == "+1 closes":
         deeds.append("Gripper turned from +1 closes to 1 = open, 0 = closed.")
         if np.isin(gripper, (0, 1)).all() and (gripper == 0).any():
-            deeds.append("Odd: the gripper is only 0 and 1, where -1 and +1 were due. Check, and pass --gripper.")
+            deeds.append(f"{_ODD} the gripper is only 0 and 1, where -1 and +1 were due. Check, and pass --gripper.")
     elif (gripper < 0).any():
-        deeds.append("Odd: the gripper is negative, where 0 and 1 were due; it was cut. Check, and pass --gripper.")
+        deeds.append(f"{_ODD} the gripper is negative, where 0 and 1 were due; it was cut. Check, and pass --gripper.")
     if rollout.cost_hint is not None:
         deeds.append("Cost of the file's name kept as a hint: it was cut to an integer.")
     return deeds

@@ -1,6 +1,7 @@
 """What all imports share: foreign steps as a trajectory of ours, and tokens from a policy that did not sample them."""
 
 import dataclasses
+import hashlib
 import re
 from typing import Any, Protocol
 
@@ -86,5 +87,9 @@ def foreign_trajectory(
 
 
 def task_name(instruction: str) -> str:
-    """Name of a task made from its instruction, usable as part of a file name."""
-    return re.sub(r"[^a-z0-9]+", "-", instruction.lower()).strip("-")[:120] or "unnamed"
+    """Name of a task made from its instruction, usable as part of a file name.
+
+    Instructions without any Latin letter are told apart by a hash.
+    """
+    name = re.sub(r"[^a-z0-9]+", "-", instruction.lower()).strip("-")[:120]
+    return name or f"task-{hashlib.sha256(instruction.encode()).hexdigest()[:8]}"

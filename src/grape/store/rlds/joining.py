@@ -15,7 +15,7 @@ from grape.store.rlds.dataset import Episode, RldsDataset
 from grape.store.rlds.standardise import Rule, StandardEpisode, standardise
 from grape.store.rlds.statistics import dataset_statistics
 
-__all__ = ["JoinedPair", "JoinedPairs", "PairLink", "join_pairs"]
+__all__ = ["JoinedPair", "JoinedPairs", "PairLink", "instruction_of", "join_pairs", "same_instruction"]
 
 _SHOWN = 5
 
@@ -28,7 +28,7 @@ class PairLink:
         pair_id: The common ``file_path``, or the position where pairs were joined by order.
         chosen: Index of the chosen episode in its split.
         rejected: Index of the rejected episode in its split.
-        instruction: The task in words, the same on both sides.
+        instruction: The task in words; of the chosen side, where the two differ (which strict joining refuses).
     """
 
     pair_id: str
@@ -71,9 +71,14 @@ class JoinedPairs:
 
     def __iter__(self) -> Iterator[JoinedPair]:
         """All pairs in order, streamed: two episodes are in memory at a time."""
+        for link, chosen, rejected in self.episodes():
+            yield self._pair(link, chosen, rejected)
+
+    def episodes(self) -> Iterator[tuple[PairLink, Episode, Episode]]:
+        """All pairs in order as they are on disk: no rule is applied, nothing is checked."""
         chosen, rejected = _Reader(self.chosen, self.split), _Reader(self.rejected, self.split)
         for link in self.links:
-            yield self._pair(link, chosen.at(link.chosen), rejected.at(link.rejected))
+            yield link, chosen.at(link.chosen), rejected.at(link.rejected)
 
     def __getitem__(self, index: int) -> JoinedPair:
         """One pair, for readers that take them in random order."""
@@ -94,7 +99,13 @@ class JoinedPairs:
 
 
 def join_pairs(
-    chosen: RldsDataset, rejected: RldsDataset, rule: Rule, *, split: str = "train", warn: Callable[[str], None]
+    chosen: RldsDataset,
+    rejected: RldsDataset,
+    rule: Rule,
+    *,
+    split: str = "train",
+    warn: Callable[[str], None],
+    strict: bool = True,
 ) -> JoinedPairs:
     """Join two data sets. Reads both once (pictures stay encoded), so damage anywhere is noticed here.
 
@@ -104,9 +115,11 @@ def join_pairs(
         rule: How episodes are read, usually ``RULES["rlds_np_rollout"]``.
         split: Which part of both.
         warn: Receives what the user should know: episodes without a partner, pairs joined by order.
+        strict: False also joins what does not belong together, to look at it: sides of unequal numbers by order as far
+            as they go, pairs of two instructions.
 
     Raises:
-        DataError: A file is damaged, the sides cannot be joined, or a pair's instructions differ.
+        DataError: A file is damaged, or (strict) the sides cannot be joined or a pair's instructions differ.
         SettingsError: A side has no such split.
     """
     sides = [_catalogue(side, split) for side in (chosen, rejected)]
@@ -118,9 +131,14 @@ def join_pairs(
         _tell_single(names, common, warn)
         joined_by: Literal["file_path", "order"] = "file_path"
     else:
-        pairs = _by_order(names, (chosen, rejected), split, warn)
+        if strict:
+            _check_order(names, (chosen, rejected), split, warn)
+        pairs = [(str(index), index, index) for index in range(min(map(len, names)))]
         joined_by = "order"
-    links = tuple(_link(pair, sides, joined_by) for pair in pairs)
+    links = tuple(PairLink(name, first, second, sides[0][first][1]) for name, first, second in pairs)
+    if strict:
+        for link in links:
+            _check_instructions(link, sides[1][link.rejected][1], joined_by)
     return JoinedPairs(chosen, rejected, split, rule, joined_by, links)
 
 
@@ -143,17 +161,15 @@ def _catalogue(dataset: RldsDataset, split: str) -> list[tuple[str, str]]:
     """Name and instruction of every episode, in order."""
     entries = []
     for episode in dataset.read(split):
-        texts = episode.steps["language_instruction"]
-        instruction = next((str(text) for text in texts if text), "") if isinstance(texts, list) else ""
-        entries.append((episode.file_path, instruction))
+        entries.append((episode.file_path, instruction_of(episode)))
     if not entries:
         raise DataError(f"{dataset.path} has no episodes in split {split!r}.")
     return entries
 
 
-def _by_order(
+def _check_order(
     names: Sequence[Sequence[str]], sides: Sequence[RldsDataset], split: str, warn: Callable[[str], None]
-) -> list[tuple[str, int, int]]:
+) -> None:
     counts = [len(side) for side in names]
     if counts[0] != counts[1]:
         raise DataError(
@@ -165,7 +181,6 @@ def _by_order(
         "The two sides share no names (episode_metadata/file_path), so pairs are joined by their order alone. A "
         "missing episode on one side would shift all pairs after it; only the instructions were compared."
     )
-    return [(str(index), index, index) for index in range(counts[0])]
 
 
 def _tell_single(names: Sequence[Sequence[str]], common: set[str], warn: Callable[[str], None]) -> None:
@@ -178,12 +193,21 @@ def _tell_single(names: Sequence[Sequence[str]], common: set[str], warn: Callabl
             )
 
 
-def _link(pair: tuple[str, int, int], sides: Sequence[Sequence[tuple[str, str]]], joined_by: str) -> PairLink:
-    name, chosen, rejected = pair
-    texts = sides[0][chosen][1], sides[1][rejected][1]
-    if texts[0].strip().lower() != texts[1].strip().lower():
+def instruction_of(episode: Episode) -> str:
+    """The first instruction of an episode that is not empty."""
+    texts = episode.steps["language_instruction"]
+    return next((str(text) for text in texts if text), "") if isinstance(texts, list) else ""
+
+
+def same_instruction(first: str, second: str) -> bool:
+    """Whether two texts ask for the same, whatever their case."""
+    return first.strip().lower() == second.strip().lower()
+
+
+def _check_instructions(link: PairLink, rejected: str, joined_by: str) -> None:
+    if not same_instruction(link.instruction, rejected):
         raise DataError(
-            f"Pair {name!r} (joined by {joined_by}) has two instructions: {texts[0]!r} and {texts[1]!r}.",
+            f"Pair {link.pair_id!r} (joined by {joined_by}) has two instructions: {link.instruction!r} and "
+            f"{rejected!r}.",
             "The sides are out of step: an episode is missing or they come from different exports.",
         )
-    return PairLink(name, chosen, rejected, texts[0])
