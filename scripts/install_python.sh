@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make .venv: a virtual environment with GRAPE (editable), all extras and the CPU build of PyTorch.
+# Make .venv: a virtual environment with GRAPE (editable), all extras and PyTorch.
 #
 # Repeatable: returns at once when nothing that matters changed since the last complete installation, mends a broken
 # or half-made environment, and never exchanges a torch that is already there for another build of it.
@@ -7,16 +7,16 @@
 # Environment:
 #   PYTHON       interpreter to use; default: the first of python3.11, python3, python3.12, python3.13 that fits.
 #   TORCH        release of torch; default: the one in requirements/recorded.txt.
-#   TORCH_INDEX  where to take torch from, e.g. https://download.pytorch.org/whl/cu130 for a CUDA build;
-#                default: a CPU build, from the indexes that pip is configured with if one has it (a mirror), else
-#                from https://download.pytorch.org/whl/cpu.
+#   TORCH_INDEX  where to take torch from: the address of an index of one build (CPU, a release of CUDA), as PyTorch's
+#                page on installing names them. Default: the indexes that pip is configured with; the CPU build if
+#                one of them has it, else what they give. PyPI's default build for Linux is a CUDA build of several
+#                GB, which computes on a CPU just as well.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 VENV=.venv
 STAMP=$VENV/.grape-installed
 RECORDED=requirements/recorded.txt
-CPU_INDEX=https://download.pytorch.org/whl/cpu
 
 say() { echo "install: $*"; }
 
@@ -67,21 +67,17 @@ torch_version() { "$VENV/bin/python" -c 'from importlib.metadata import version;
 release=${TORCH:-$(sed -n 's/^torch==\([^ ]*\).*/\1/p' "$RECORDED")}
 installed=$(torch_version)
 if [[ -z $installed || -n ${TORCH_INDEX:-} || (-n ${TORCH:-} && ${installed%%+*} != "$release") ]]; then
-  say "torch $release (${TORCH_INDEX:-CPU build})"
+  say "torch $release${TORCH_INDEX:+ from $TORCH_INDEX}"
   if [ -n "${TORCH_INDEX:-}" ]; then
     "${pip[@]}" install --quiet --quiet --force-reinstall --index-url "$TORCH_INDEX" "torch==$release"
   elif ! "${pip[@]}" install --quiet --quiet "torch==$release+cpu" 2>/dev/null; then
-    if [ "$(uname -s)" = Linux ]; then
-      "${pip[@]}" install --quiet --quiet --index-url "$CPU_INDEX" "torch==$release"
-    else  # PyPI's own build is without CUDA there
-      "${pip[@]}" install --quiet --quiet "torch==$release"
-    fi
+    "${pip[@]}" install --quiet --quiet "torch==$release"
   fi
   installed=$(torch_version)
 fi
 
 say "GRAPE with all extras, beside torch $installed (3.5 GB and a few minutes the first time)"
-# Naming the installed build keeps pip from exchanging it for PyPI's, which is several GB of CUDA on Linux.
+# Naming the installed build keeps pip from exchanging it for another one.
 constraints=$(mktemp)
 trap 'rm -f "$constraints"' EXIT
 { grep -v '^torch==' "$RECORDED"; echo "torch==$installed"; } >"$constraints"

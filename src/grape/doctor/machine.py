@@ -135,7 +135,7 @@ def check_gpu(timeout: float) -> Iterator[Finding]:
             "gpu",
             "warn",
             f"the driver reports {', '.join(cards)}, but torch cannot use it",
-            "Install a CUDA build: make install TORCH_INDEX=https://download.pytorch.org/whl/cu130",
+            "Install a CUDA build: make install TORCH_INDEX=URL; PyTorch's page on installing names the index.",
         )
     else:
         yield Finding("gpu", "ok", "none; the nano policy needs none")
