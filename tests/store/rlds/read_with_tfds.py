@@ -41,19 +41,27 @@ def episodes(builder, split):
         }
 
 
-def names_as_loaders_read(builder, split):
-    """Order of file_path under the options of the public loaders: undecoded steps, shuffled files, parallel reads."""
+def names_as_loaders_read(builder, split, shuffle_files):
+    """Order of file_path under the options of the public loaders: undecoded steps, parallel reads, parallel maps.
+
+    OpenVLA's loader shuffles files, the first GRAPE loader does not. The release of their library (dlimp) that both ask
+    for keeps the order of elements; the original one lets them overtake each other, whatever the files look like.
+    """
     options = tf.data.Options()
-    options.deterministic = False
+    options.deterministic = True
+    options.autotune.enabled = True
     data = builder.as_dataset(
         split=split,
-        shuffle_files=True,
+        shuffle_files=shuffle_files,
         decoders={"steps": tfds.decode.SkipDecoding()},
         read_config=tfds.ReadConfig(
-            skip_prefetch=True, num_parallel_calls_for_interleave_files=16, interleave_cycle_length=16
+            skip_prefetch=True,
+            num_parallel_calls_for_interleave_files=tf.data.AUTOTUNE,
+            interleave_cycle_length=tf.data.AUTOTUNE,
         ),
     ).with_options(options)
-    return [episode["episode_metadata"]["file_path"].numpy().decode() for episode in data]
+    data = data.map(lambda episode: episode["episode_metadata"]["file_path"], num_parallel_calls=tf.data.AUTOTUNE)
+    return [name.decode() for name in data.as_numpy_iterator()]
 
 
 folder, split = Path(sys.argv[1]), sys.argv[2]
@@ -65,7 +73,10 @@ json.dump(
         "versions": {"tensorflow": tf.__version__, "tensorflow_datasets": tfds.__version__},
         "splits": {name: info.shard_lengths for name, info in by_name.info.splits.items()},
         "episodes": found,
-        "orders": [names_as_loaders_read(by_name, split) for _ in range(3)],
+        "orders": {
+            "grape": [names_as_loaders_read(by_name, split, shuffle_files=False) for _ in range(3)],
+            "openvla": [names_as_loaders_read(by_name, split, shuffle_files=True) for _ in range(3)],
+        },
     },
     sys.stdout,
 )

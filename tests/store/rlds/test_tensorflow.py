@@ -103,10 +103,14 @@ def test_pairs(store, tmp_path, progress, shards):
         chosen, rejected = (assert_same(place, split) for place in places)
         assert len(chosen["episodes"]) == count
         names = [episode.file_path for episode in open_rlds(places[0]).read(split)]
-        if shards == 1:  # in one file, even the loaders' arbitrary order of files leaves episodes where they are
-            assert chosen["orders"] == rejected["orders"] == [names] * 3
+        orders = [chosen["orders"], rejected["orders"]]
+        assert orders[0]["grape"] == orders[1]["grape"]
+        if shards == 1:  # in one file, shuffled files leave episodes where they are
+            assert orders[0] == orders[1] == {"grape": [names] * 3, "openvla": [names] * 3}
         else:
-            assert all(sorted(order) == sorted(names) for order in chosen["orders"] + rejected["orders"])
+            assert all(
+                sorted(order) == sorted(names) for side in orders for loader in side.values() for order in loader
+            )
 
 
 @pytest.mark.parametrize("encoding", ["png", "jpeg"])
