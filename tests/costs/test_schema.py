@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from grape.core.errors import DataError
-from grape.costs import CostsSettings, builtin_names, builtin_suites, parse_specification, run_costs
+from grape.costs import CostsSchemaSettings, builtin_names, builtin_suites, parse_specification, run_costs_schema
 from grape.costs.builtins import _folder
 from grape.costs.schema import specification_schema
 from grape.costs.vocabulary import RELATIONS
@@ -189,9 +189,9 @@ def test_names_given_are_the_only_ones() -> None:
 
 
 def test_the_verb_prints_it() -> None:
-    summary = run_costs(CostsSettings(action="schema", suite="toy", strict=True))
+    summary = run_costs_schema(CostsSchemaSettings(suite="toy", strict=True))
     assert json.loads(summary["text"]) == summary["schema"]
     assert "finger_left" in summary["text"]
     assert all(
-        f'"{name}"' in json.dumps(run_costs(CostsSettings(action="schema"))).replace("\\", "") for name in RELATIONS
+        f'"{name}"' in json.dumps(run_costs_schema(CostsSchemaSettings())).replace("\\", "") for name in RELATIONS
     )

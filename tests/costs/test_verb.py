@@ -6,7 +6,18 @@ import pytest
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.events import SilentReporter
 from grape.core.trajectories import Trajectory
-from grape.costs import CostsSettings, builtin_names, builtin_specification, builtin_suites, run_costs, suite_names_of
+from grape.costs import (
+    CostsCheckSettings,
+    CostsListSettings,
+    CostsShowSettings,
+    builtin_names,
+    builtin_specification,
+    builtin_suites,
+    run_costs_check,
+    run_costs_list,
+    run_costs_show,
+    suite_names_of,
+)
 from grape.store import EpisodeStore
 
 SPECIFICATION = """\
@@ -46,44 +57,44 @@ def store(tmp_path: Path, make_trajectory: Callable[..., Trajectory]) -> Path:
 
 
 def test_list_names_all_built_in_specifications() -> None:
-    summary = run_costs(CostsSettings())
+    summary = run_costs_list(CostsListSettings())
     assert summary["specifications"]["metaworld"] == list(builtin_names("metaworld"))
     assert "metaworld/drawer-open  (reach, hook, pull, open)" in summary["text"]
-    assert list(run_costs(CostsSettings(target="toy"))["specifications"]) == ["toy"]
+    assert list(run_costs_list(CostsListSettings("toy"))["specifications"]) == ["toy"]
     with pytest.raises(SettingsError, match="Did you mean 'metaworld'"):
-        run_costs(CostsSettings(target="metaword"))
+        run_costs_list(CostsListSettings("metaword"))
 
 
 def test_show_prints_stages_and_constraints() -> None:
-    summary = run_costs(CostsSettings(action="show", target="metaworld/drawer-open"))
+    summary = run_costs_show(CostsShowSettings(target="metaworld/drawer-open"))
     assert "2. hook: Lower a finger behind the handle." in summary["text"]
     assert "at-handle (subgoal; completion): 1 x distance(of gripper, to object) above 0.08 m" in summary["text"]
     assert summary["specification"]["task"] == "drawer-open"
     assert len(summary["hash"]) == 64
     with pytest.raises(SettingsError, match="Did you mean 'drawer-open'"):
-        run_costs(CostsSettings(action="show", target="metaworld/draweropen"))
+        run_costs_show(CostsShowSettings(target="metaworld/draweropen"))
 
 
 def test_check_compares_names_with_a_store(file: Path, store: Path) -> None:
-    summary = run_costs(CostsSettings(action="check", target=str(file), store=store))
+    summary = run_costs_check(CostsCheckSettings(target=str(file), store=store))
     assert summary["compared"] == str(store)
     assert summary["warnings"] == []
     file.write_text(SPECIFICATION.replace("block]", "block, goal]").replace("task: push-block", "task: open"))
     with pytest.raises(CompatibilityError, match="no episode of task 'open'"):
-        run_costs(CostsSettings(action="check", target=str(file), store=store))
+        run_costs_check(CostsCheckSettings(target=str(file), store=store))
 
 
 def test_check_lists_what_is_wrong(file: Path, store: Path) -> None:
     file.write_text(SPECIFICATION.replace("block", "blok").replace("push-blok", "push-block"))
     with pytest.raises(DataError, match=r"\[unknown-keypoint\].*Did you mean 'block'"):
-        run_costs(CostsSettings(action="check", target=str(file), store=store))
+        run_costs_check(CostsCheckSettings(target=str(file), store=store))
 
 
 def test_check_compares_names_with_a_suite(file: Path) -> None:
     with pytest.raises(DataError, match="keypoint 'block' is not recorded"):
-        run_costs(CostsSettings(action="check", target=str(file), suite="metaworld"))
+        run_costs_check(CostsCheckSettings(target=str(file), suite="metaworld"))
     reporter = Warnings()
-    summary = run_costs(CostsSettings(action="check", target=str(file)), reporter)
+    summary = run_costs_check(CostsCheckSettings(target=str(file)), reporter)
     assert summary["compared"] == ""
     assert "not compared" in reporter.seen[0]
 
@@ -98,7 +109,7 @@ def test_check_compares_names_with_a_suite(file: Path) -> None:
 )
 def test_odd_targets_are_told(target: str, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
-        run_costs(CostsSettings(action="check", target=target))
+        run_costs_check(CostsCheckSettings(target=target))
 
 
 @pytest.mark.parametrize("suite", builtin_suites())
@@ -106,7 +117,7 @@ def test_built_in_specifications_pass_their_own_check(suite: str) -> None:
     names = suite_names_of(suite)
     assert {"gripper", "object", "goal"} <= names.keypoints.keys()
     for task in builtin_names(suite):
-        summary = run_costs(CostsSettings(action="check", target=f"{suite}/{task}"))
+        summary = run_costs_check(CostsCheckSettings(target=f"{suite}/{task}"))
         assert summary["compared"] == f"suite {suite}"
         assert summary["warnings"] == []
         specification = builtin_specification(suite, task)

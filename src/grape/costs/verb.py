@@ -1,9 +1,9 @@
-"""``grape costs``: list, show and check cost specifications."""
+"""``grape costs``: list, show and check cost specifications, and write the language down as a schema."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.events import SILENT, Reporter
@@ -13,54 +13,120 @@ from grape.costs.parsing import load_specification
 from grape.costs.schema import specification_schema
 from grape.costs.specification import CostSpecification, specification_hash, specification_to_dict
 from grape.costs.text import specification_text
+from grape.store import EpisodeStore
 
-__all__ = ["CostsSettings", "run_costs"]
+__all__ = [
+    "CostsCheckSettings",
+    "CostsListSettings",
+    "CostsSchemaSettings",
+    "CostsShowSettings",
+    "find_specification",
+    "run_costs_check",
+    "run_costs_list",
+    "run_costs_schema",
+    "run_costs_show",
+]
 
 
 @dataclass(frozen=True)
-class CostsSettings:
-    """List, show and check cost specifications: the stages and constraints that price a trajectory.
+class CostsListSettings:
+    """Name the built-in cost specifications, with their stages.
 
     Attributes:
-        action: "list" names the built-in specifications; "show" prints the stages of one; "check" looks for mistakes;
-            "schema" prints the language as a JSON Schema.
-        target: For list: a suite, or nothing for all. For show and check: a YAML file, or a built-in as SUITE/TASK,
-            e.g. metaworld/drawer-open.
-        store: Episode store whose recorded keypoints and signals "check" compares names with.
-        suite: Suite whose names "check" compares with where no store is given; by default the one the file names. For
-            schema: the suite whose names alone may be spoken of.
-        strict: For schema: the form that structured output of language models takes: every field is required, and
-            optional ones may be null.
+        suite: Only those of this suite; by default of all.
     """
 
-    action: Literal["list", "show", "check", "schema"] = "list"
+    suite: str = ""
+
+
+@dataclass(frozen=True)
+class CostsShowSettings:
+    """Print the stages and constraints of a cost specification.
+
+    Attributes:
+        target: A YAML file, or a built-in as SUITE/TASK, e.g. metaworld/drawer-open.
+    """
+
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class CostsCheckSettings:
+    """Look for mistakes in a cost specification, before any trajectory is scored.
+
+    Attributes:
+        target: A YAML file, or a built-in as SUITE/TASK, e.g. metaworld/drawer-open.
+        store: Episode store whose recorded keypoints and signals names are compared with.
+        suite: Suite whose names are compared with where no store is given; by default the one the file names.
+    """
+
     target: str = ""
     store: Path | None = None
+    suite: str = ""
+
+
+@dataclass(frozen=True)
+class CostsSchemaSettings:
+    """Print the language as a JSON Schema, for editors and for the structured output of models.
+
+    Attributes:
+        suite: The suite whose keypoints and signals alone may be spoken of; by default any names.
+        strict: The form that structured output takes: every field is required, and optional ones may be null.
+    """
+
     suite: str = ""
     strict: bool = False
 
 
-def run_costs(settings: CostsSettings, reporter: Reporter = SILENT) -> dict[str, Any]:
-    """List, show or check specifications, or write down their schema.
+def run_costs_list(settings: CostsListSettings, reporter: Reporter = SILENT) -> dict[str, Any]:
+    """Names of the built-in specifications.
 
     Returns:
-        ``action``, ``text`` (for people) and what the action found: ``specifications`` by suite; ``specification``
-        with ``hash``; ``schema``; or ``warnings`` with the ``compared`` names.
+        ``text`` for people and ``specifications``: names by suite.
+
+    Raises:
+        SettingsError: The suite is unknown.
+    """
+    suites = [settings.suite] if settings.suite else list(builtin_suites())
+    table = {suite: list(builtin_names(suite)) for suite in suites}
+    lines = [
+        f"{suite}/{task}  ({', '.join(stage.name for stage in builtin_specification(suite, task).stages)})"
+        for suite, tasks in table.items()
+        for task in tasks
+    ]
+    return {"text": "\n".join(lines), "specifications": table}
+
+
+def run_costs_show(settings: CostsShowSettings, reporter: Reporter = SILENT) -> dict[str, Any]:
+    """One specification, as text and as JSON values.
+
+    Returns:
+        ``text`` for people, ``specification``, ``source`` and ``hash``.
+
+    Raises:
+        SettingsError: The target is missing or unknown.
+        DataError: The file is no valid specification; all problems are listed.
+    """
+    specification = find_specification(settings.target)
+    return {
+        "text": specification_text(specification),
+        "specification": specification_to_dict(specification),
+        **_facts(specification),
+    }
+
+
+def run_costs_check(settings: CostsCheckSettings, reporter: Reporter = SILENT) -> dict[str, Any]:
+    """Check a specification.
+
+    Returns:
+        ``text`` for people, ``warnings``, with what names were ``compared``, ``source`` and ``hash``.
 
     Raises:
         SettingsError: The target is missing or unknown.
         DataError: The file is no valid specification, or the check found errors; all are listed.
         CompatibilityError: The store holds no episode of the specification's task.
     """
-    if settings.action == "list":
-        return _list(settings)
-    if settings.action == "schema":
-        return _schema(settings)
-    specification = _find(settings.target)
-    facts = {"source": specification.source, "hash": specification_hash(specification)}
-    if settings.action == "show":
-        text = specification_text(specification)
-        return {"action": "show", "text": text, "specification": specification_to_dict(specification), **facts}
+    specification = find_specification(settings.target)
     names, compared = _names(settings, specification)
     if names is None:
         reporter.warn("Names were not compared with any recording: give --store or --suite.")
@@ -74,30 +140,32 @@ def run_costs(settings: CostsSettings, reporter: Reporter = SILENT) -> dict[str,
     stages = len(specification.stages)
     lines = [f"{specification.source}: {stages} stages, no errors{f', compared with {compared}' if compared else ''}."]
     lines += [f"  warning {warning}" for warning in warnings]
-    return {"action": "check", "text": "\n".join(lines), "warnings": warnings, "compared": compared, **facts}
+    return {"text": "\n".join(lines), "warnings": warnings, "compared": compared, **_facts(specification)}
 
 
-def _list(settings: CostsSettings) -> dict[str, Any]:
-    suites = [settings.target or settings.suite] if settings.target or settings.suite else list(builtin_suites())
-    table = {suite: list(builtin_names(suite)) for suite in suites}
-    lines = [
-        f"{suite}/{task}  ({', '.join(stage.name for stage in builtin_specification(suite, task).stages)})"
-        for suite, tasks in table.items()
-        for task in tasks
-    ]
-    return {"action": "list", "text": "\n".join(lines), "specifications": table}
+def run_costs_schema(settings: CostsSchemaSettings, reporter: Reporter = SILENT) -> dict[str, Any]:
+    """The language as a JSON Schema.
 
+    Returns:
+        ``text`` and ``schema``, the same as JSON value.
 
-def _schema(settings: CostsSettings) -> dict[str, Any]:
+    Raises:
+        SettingsError: The suite is unknown.
+    """
     names = suite_names_of(settings.suite) if settings.suite else None
     schema = specification_schema(
         None if names is None else names.keypoints, None if names is None else names.signals, strict=settings.strict
     )
-    return {"action": "schema", "text": json.dumps(schema, indent=1), "schema": schema}
+    return {"text": json.dumps(schema, indent=1), "schema": schema}
 
 
-def _find(target: str) -> CostSpecification:
-    """Specification named by ``target``: a file that exists or ends like one, else SUITE/TASK."""
+def find_specification(target: str) -> CostSpecification:
+    """Specification named by ``target``: a file that exists or ends like one, else SUITE/TASK.
+
+    Raises:
+        SettingsError: The target is missing or unknown.
+        DataError: The file is no valid specification; all problems are listed.
+    """
     if not target:
         raise SettingsError(
             "No specification is named.",
@@ -114,7 +182,11 @@ def _find(target: str) -> CostSpecification:
     return builtin_specification(suite, task)
 
 
-def _names(settings: CostsSettings, specification: CostSpecification) -> tuple[SuiteNames | None, str]:
+def _facts(specification: CostSpecification) -> dict[str, str]:
+    return {"source": specification.source, "hash": specification_hash(specification)}
+
+
+def _names(settings: CostsCheckSettings, specification: CostSpecification) -> tuple[SuiteNames | None, str]:
     """Recorded names to compare with, and where they are from."""
     if settings.store is not None:
         return _recorded_names(settings.store, specification.task), str(settings.store)
@@ -126,8 +198,6 @@ def _names(settings: CostsSettings, specification: CostSpecification) -> tuple[S
 
 def _recorded_names(path: Path, task: str) -> SuiteNames:
     """Names in the first episode of the task (of any task where the specification names none)."""
-    from grape.store import EpisodeStore
-
     store = EpisodeStore.open(path)
     for meta in store.metas():
         if task in ("", meta.task):
