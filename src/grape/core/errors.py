@@ -8,9 +8,11 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
+    "BudgetError",
     "CompatibilityError",
     "DataError",
     "GrapeError",
+    "ModelError",
     "NoPairsError",
     "PolicyError",
     "SettingsError",
@@ -71,6 +73,14 @@ class SimulatorError(GrapeError):
 
 class PolicyError(GrapeError):
     """A policy could not be loaded or gave unusable output."""
+
+
+class ModelError(GrapeError):
+    """A vision-language model could not be reached, kept failing, or gave nothing usable."""
+
+
+class BudgetError(ModelError):
+    """Asking a vision-language model once more could cost more than was allowed; what was answered is kept."""
 
 
 class TrainingError(GrapeError):

@@ -1,0 +1,159 @@
+"""What may be spent on asking, and what was spent: requests, tokens, money.
+
+Every question is entered in a ledger before it is sent, with the most it can cost, and again when the answer tells
+what it did cost. So neither a kill nor a reply that never came makes spending disappear, and a run that goes on later
+goes on counting.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grape.core.errors import BudgetError, SettingsError
+from grape.vlm.conversation import Request, Usage
+
+__all__ = ["Budget", "Limits", "Prices"]
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Money for a million tokens, in the account's currency.
+
+    Attributes:
+        reading: For tokens of questions.
+        writing: For tokens of answers.
+    """
+
+    reading: float = 0.0
+    writing: float = 0.0
+
+    def of(self, usage: Usage) -> float:
+        """Money for an answer."""
+        return (usage.prompt_tokens * self.reading + usage.completion_tokens * self.writing) / 1e6
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Most that may be spent; 0 stands for no limit.
+
+    Attributes:
+        requests: Questions sent, failed attempts included.
+        tokens: Tokens read and written.
+        money: In the currency of the prices.
+    """
+
+    requests: int = 0
+    tokens: int = 0
+    money: float = 0.0
+
+
+class Budget:
+    """Counts and refuses.
+
+    Args:
+        limits: Most that may be spent.
+        prices: Of the model that is asked.
+        ledger: File with one JSON object a line; None keeps the count in memory only.
+
+    Raises:
+        SettingsError: Money is limited and no price is known.
+    """
+
+    def __init__(self, limits: Limits, prices: Prices, ledger: Path | None = None) -> None:
+        if limits.money > 0.0 and prices.reading <= 0.0 and prices.writing <= 0.0:
+            raise SettingsError(
+                "A limit of money needs the prices of the model.",
+                "Give --price-reading and --price-writing, the money for a million tokens.",
+            )
+        self.limits, self.prices, self.ledger = limits, prices, ledger
+        self._entries: dict[int, Usage] = {}
+        for row in _rows(ledger):
+            self._entries[row["number"]] = Usage(row["prompt_tokens"], row["completion_tokens"], row["estimated"])
+
+    @property
+    def requests(self) -> int:
+        """Questions sent."""
+        return len(self._entries)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all questions and answers."""
+        return sum(usage.tokens for usage in self._entries.values())
+
+    @property
+    def money(self) -> float:
+        """Money for them."""
+        return sum(map(self.prices.of, self._entries.values()))
+
+    def reserve(self, request: Request) -> int:
+        """Enter a question before it is sent.
+
+        Returns:
+            The entry's number, for :meth:`settle`.
+
+        Raises:
+            BudgetError: It could go beyond a limit.
+        """
+        most = Usage(request.estimated_prompt_tokens, request.max_tokens, estimated=True)
+        for what, spent, more, limit in (
+            ("requests", self.requests, 1, self.limits.requests),
+            ("tokens", self.tokens, most.tokens, self.limits.tokens),
+            ("money", self.money, self.prices.of(most), self.limits.money),
+        ):
+            if limit and spent + more > limit:
+                raise BudgetError(
+                    f"The budget does not allow another question: {spent:g} of {limit:g} {what} are spent, "
+                    f"and it could take {more:g} more.",
+                    "Run the same command with a larger budget: answers that were given are kept and not asked again.",
+                )
+        number = max(self._entries, default=-1) + 1
+        self._enter(number, most)
+        return number
+
+    def settle(self, number: int, usage: Usage) -> None:
+        """Replace an entry's estimate by what the question took."""
+        self._enter(number, usage)
+
+    def summary(self) -> dict[str, Any]:
+        """What was spent, as JSON values."""
+        spent: dict[str, Any] = {"requests": self.requests, "tokens": self.tokens}
+        if self.prices != Prices():
+            spent["money"] = round(self.money, 6)
+        return spent | {"estimated": any(usage.estimated for usage in self._entries.values())}
+
+    def _enter(self, number: int, usage: Usage) -> None:
+        self._entries[number] = usage
+        if self.ledger is None:
+            return
+        row = {
+            "number": number,
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "estimated": usage.estimated,
+        }
+        self.ledger.parent.mkdir(parents=True, exist_ok=True)
+        torn = self.ledger.exists() and not self.ledger.read_bytes().endswith(b"\n") and self.ledger.stat().st_size > 0
+        with self.ledger.open("a", encoding="utf-8") as file:
+            file.write(("\n" if torn else "") + json.dumps(row) + "\n")
+
+
+def _rows(ledger: Path | None) -> list[dict[str, Any]]:
+    """Entries of a ledger; a line torn by a kill was never sent and is left out."""
+    if ledger is None or not ledger.exists():
+        return []
+    rows = []
+    for line in ledger.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+            rows.append(
+                {
+                    "number": int(row["number"]),
+                    "prompt_tokens": int(row["prompt_tokens"]),
+                    "completion_tokens": int(row["completion_tokens"]),
+                    "estimated": bool(row["estimated"]),
+                }
+            )
+        except (ValueError, KeyError, TypeError):
+            continue
+    return rows

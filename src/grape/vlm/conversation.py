@@ -1,0 +1,200 @@
+"""What is asked of a vision-language model and what comes back, whoever answers.
+
+A request has a key: the hash of the model's name, all texts, the pixels of all pictures, the schema and the sampling.
+Equal keys are equal questions, so a recorded answer can stand for asking again.
+"""
+
+import base64
+import hashlib
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from grape.core.errors import DataError, SettingsError
+from grape.core.files import content_hash
+
+__all__ = ["Answer", "ChatModel", "Message", "Picture", "Request", "Usage", "describe_request", "request_key"]
+
+MAX_SIDE = 1024
+"""Longest side of a picture that is sent, in pixels."""
+
+MAX_PIXELS = 40_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An RGB picture without anything else: what a camera wrote beside the pixels (place, time, owner) is dropped.
+
+    Attributes:
+        pixels: uint8 ``(H, W, 3)``, at most :data:`MAX_SIDE` on the longer side.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, pixels: npt.NDArray[np.uint8]) -> "Picture":
+        """A picture of pixels ``(H, W, 3)``; larger ones are made smaller."""
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+            raise SettingsError(f"A picture must be uint8 (H, W, 3), not {pixels.dtype} {pixels.shape}.")
+        scale = MAX_SIDE / max(pixels.shape[:2])
+        if scale >= 1.0:
+            return cls(np.ascontiguousarray(pixels))
+        size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
+        return cls(np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)))
+
+    @classmethod
+    def read(cls, path: Path) -> "Picture":
+        """A picture from a file that PIL can read.
+
+        Raises:
+            DataError: The file is missing, no picture, or larger than 40 million pixels.
+        """
+        try:
+            with Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise DataError(f"{path} has {image.width} x {image.height} pixels.", "Make it smaller.")
+                return cls.of(np.asarray(image.convert("RGB"), dtype=np.uint8))
+        except FileNotFoundError as error:
+            raise DataError(f"Picture {path} does not exist.", "Check the path.") from error
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise DataError(f"{path} cannot be read as a picture: {error}.", "Give a PNG or JPEG file.") from error
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of size and pixels."""
+        digest = hashlib.sha256(repr(self.pixels.shape).encode())
+        digest.update(np.ascontiguousarray(self.pixels).tobytes())
+        return digest.hexdigest()
+
+    def data_url(self) -> str:
+        """The picture as a ``data:`` URL of a PNG file."""
+        file = io.BytesIO()
+        Image.fromarray(self.pixels).save(file, "PNG")
+        return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation.
+
+    Attributes:
+        role: Who speaks.
+        text: What is said.
+        pictures: Shown after the text.
+    """
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+    pictures: tuple[Picture, ...] = ()
+
+
+@dataclass(frozen=True)
+class Request:
+    """A question.
+
+    Attributes:
+        messages: The conversation; the model speaks next.
+        schema: JSON Schema that the answer should follow; None for free text.
+        max_tokens: Most tokens of the answer.
+        temperature: Sampling temperature; 0 for the likeliest answer.
+        seed: Seed of the sampling, where the model takes one.
+    """
+
+    messages: tuple[Message, ...]
+    schema: Mapping[str, Any] | None = None
+    max_tokens: int = 4096
+    temperature: float = 0.0
+    seed: int = 0
+
+    @property
+    def estimated_prompt_tokens(self) -> int:
+        """Tokens of the question, from above: three characters and a sixteenth of a kilopixel each."""
+        characters = sum(len(message.text) for message in self.messages)
+        pictures = (picture.pixels.shape for message in self.messages for picture in message.pictures)
+        pixels = sum(int(height) * int(width) for height, width, _ in pictures)
+        return math.ceil(characters / 3) + math.ceil(pixels / 256) + 16 * len(self.messages)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an answer took.
+
+    Attributes:
+        prompt_tokens: Tokens read.
+        completion_tokens: Tokens written.
+        estimated: Whether the model did not say and the numbers are estimates.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    estimated: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Tokens read and written."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said.
+
+    Attributes:
+        text: The answer.
+        usage: What it took.
+        truncated: Whether it was cut off at the most tokens allowed.
+        model: What the model calls itself.
+    """
+
+    text: str
+    usage: Usage = field(default_factory=Usage)
+    truncated: bool = False
+    model: str = ""
+
+
+class ChatModel(Protocol):
+    """A vision-language model: an endpoint, one on this machine, or recorded answers."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in records; a part of every request's key."""
+
+    def ask(self, request: Request) -> Answer:
+        """Answer a question.
+
+        Raises:
+            ModelError: It cannot be reached, keeps failing, or gives nothing usable.
+            BudgetError: Asking would go beyond what may be spent.
+            SettingsError: It refuses the credentials or the request.
+        """
+
+
+def describe_request(request: Request, model: str) -> dict[str, Any]:
+    """Everything that makes a request what it is, as JSON values; pictures by their hash."""
+    return {
+        "model": model,
+        "messages": [
+            {
+                "role": message.role,
+                "text": message.text,
+                "pictures": [picture.hash for picture in message.pictures],
+            }
+            for message in request.messages
+        ],
+        "schema": "" if request.schema is None else content_hash(request.schema),
+        "max_tokens": request.max_tokens,
+        "temperature": request.temperature,
+        "seed": request.seed,
+    }
+
+
+def request_key(request: Request, model: str) -> str:
+    """SHA-256 that stands for the question, as 64 hexadecimal digits."""
+    return content_hash(describe_request(request, model))

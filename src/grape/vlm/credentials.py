@@ -1,0 +1,112 @@
+"""The address of an endpoint and its key: from the environment only, shown to nobody.
+
+The key never becomes part of a settings object, a file, a log line or an error: it lives in a :class:`Secret`, whose
+text is stars, and whatever a server says is cleansed of it before it goes anywhere.
+"""
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, urlsplit
+
+from grape.core.errors import SettingsError
+
+__all__ = ["Endpoint", "Secret", "endpoint_from_environment"]
+
+BASE_URL, API_KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
+DEFAULT_BASE_URL = "https://api.openai.com/v1"
+_SHOWN = "[secret]"
+_TOKEN = re.compile(r"(?i)\b(?:bearer\s+|(?:sk|pk|hf|gsk|xai)[-_])[A-Za-z0-9_\-.=]{8,}")
+
+
+class Secret:
+    """Text that is sent, and never shown."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The text itself, for the one header that needs it."""
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret(***)" if self._value else "Secret('')"
+
+    def __reduce__(self) -> tuple[type["Secret"], tuple[str]]:
+        raise TypeError("a secret is not written anywhere")
+
+    def cleanse(self, text: str) -> str:
+        """The text without the secret, and without anything else that looks like a key."""
+        if len(self._value) >= 4:  # shorter ones, like vLLM's "EMPTY"'s kin, would blank ordinary words
+            text = text.replace(self._value, _SHOWN)
+        return _TOKEN.sub(_SHOWN, text)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where to send questions.
+
+    Attributes:
+        url: Address of the chat completions.
+        key: Key of the account; empty for servers that ask for none.
+    """
+
+    url: str
+    key: Secret = field(default_factory=lambda: Secret(""), compare=False)
+
+    @property
+    def parts(self) -> SplitResult:
+        """The address taken apart."""
+        return urlsplit(self.url)
+
+    @property
+    def local(self) -> bool:
+        """Whether it is on this machine, so that nothing leaves it."""
+        host = self.parts.hostname or ""
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
+
+    @property
+    def open_road(self) -> bool:
+        """Whether a key would travel readable for others."""
+        return bool(self.key) and self.parts.scheme == "http" and not self.local
+
+
+def endpoint_from_environment(environment: Mapping[str, str] | None = None) -> Endpoint:
+    """The endpoint that ``OPENAI_BASE_URL`` names, with the key in ``OPENAI_API_KEY``.
+
+    Args:
+        environment: Where to look; None for the process's own.
+
+    Raises:
+        SettingsError: The address is no http(s) address, carries a password or a query, or the default endpoint
+            is meant and there is no key.
+    """
+    variables = os.environ if environment is None else environment
+    base, key = variables.get(BASE_URL, "").strip(), variables.get(API_KEY, "").strip()
+    if not base and not key:
+        raise SettingsError(
+            f"No endpoint is known: neither {BASE_URL} nor {API_KEY} is set.",
+            f"Set {BASE_URL} (e.g. http://127.0.0.1:8000/v1 for vLLM, http://127.0.0.1:11434/v1 for Ollama) and, "
+            f"where it asks for one, {API_KEY}; or take --client local or --client replay.",
+        )
+    base = (base or DEFAULT_BASE_URL).rstrip("/")
+    try:
+        parts = urlsplit(base)
+        port_is_fine = parts.port is None or parts.port > 0
+    except ValueError:
+        parts, port_is_fine = SplitResult("", "", "", "", ""), False
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_fine:
+        raise SettingsError(f"{BASE_URL} is no http or https address.", "For example http://127.0.0.1:8000/v1")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise SettingsError(f"{BASE_URL} carries a password or a query.", f"Put the key into {API_KEY} instead.")
+    if not key.isprintable() or not key.isascii() or " " in key:
+        raise SettingsError(f"{API_KEY} holds characters that no key has.", "Copy it once more.")
+    return Endpoint(f"{base}/chat/completions", Secret(key))

@@ -1,0 +1,145 @@
+"""Answers in files: a cache that makes a question cost once, and models that only replay.
+
+A folder holds one JSON file an answer, named by the request's key. The same format serves as cache, as recording for
+tests and demonstrations, and as evidence of what was asked: the texts stand in it, pictures by their hash.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from grape.core.errors import DataError, ModelError
+from grape.core.files import read_json, write_json
+from grape.vlm.conversation import Answer, ChatModel, Request, Usage, describe_request, request_key
+
+__all__ = ["AnswerFolder", "Recorder", "Replayer", "ScriptedModel"]
+
+
+class AnswerFolder:
+    """Recorded answers by the key of their request.
+
+    Args:
+        path: The folder; made when the first answer is kept.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def find(self, key: str) -> Answer | None:
+        """The answer to a request, or None.
+
+        Raises:
+            DataError: Its file is there and holds something else.
+        """
+        file = self.path / f"{key}.json"
+        if not file.exists():
+            return None
+        stored = read_json(file)
+        try:
+            kept, usage = stored["answer"], stored["answer"]["usage"]
+            return Answer(
+                text=str(kept["text"]),
+                usage=Usage(int(usage["prompt_tokens"]), int(usage["completion_tokens"]), bool(usage["estimated"])),
+                truncated=bool(kept["truncated"]),
+                model=str(kept["model"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{file} is no recorded answer.", "Delete it: the question is then asked again.") from error
+
+    def keep(self, key: str, request: Request, model: str, answer: Answer) -> None:
+        """Write an answer down, whole or not at all."""
+        usage = answer.usage
+        write_json(
+            self.path / f"{key}.json",
+            {
+                "request": describe_request(request, model),
+                "answer": {
+                    "text": answer.text,
+                    "truncated": answer.truncated,
+                    "model": answer.model,
+                    "usage": {
+                        "prompt_tokens": usage.prompt_tokens,
+                        "completion_tokens": usage.completion_tokens,
+                        "estimated": usage.estimated,
+                    },
+                },
+            },
+        )
+
+
+class Recorder:
+    """A model whose answers are kept: a question that was answered is not asked again.
+
+    Args:
+        model: Who is asked.
+        folder: Where answers are.
+    """
+
+    def __init__(self, model: ChatModel, folder: AnswerFolder) -> None:
+        self.model, self.folder = model, folder
+
+    @property
+    def name(self) -> str:
+        """The model's own name."""
+        return self.model.name
+
+    def ask(self, request: Request) -> Answer:
+        """The recorded answer, or a new one, which is kept."""
+        key = request_key(request, self.name)
+        answer = self.folder.find(key)
+        if answer is None:
+            answer = self.model.ask(request)
+            self.folder.keep(key, request, self.name, answer)
+        return answer
+
+
+class Replayer:
+    """Answers from a folder and nowhere else.
+
+    Args:
+        name: Name of the model that was recorded.
+        folder: Its answers.
+    """
+
+    def __init__(self, name: str, folder: AnswerFolder) -> None:
+        self.name, self.folder = name, folder
+
+    def ask(self, request: Request) -> Answer:
+        """The recorded answer.
+
+        Raises:
+            ModelError: This question was not recorded.
+        """
+        key = request_key(request, self.name)
+        answer = self.folder.find(key)
+        if answer is None:
+            raise ModelError(
+                f"{self.folder.path} holds no answer of {self.name!r} to this question ({key[:12]}).",
+                "Another prompt, picture, model name or sampling makes another question; record it once with "
+                "--client endpoint or --client local.",
+            )
+        return answer
+
+
+class ScriptedModel:
+    """Gives prepared answers in their order, whatever it is asked; for hand-written answers in tests and studies.
+
+    Args:
+        name: What it is called.
+        answers: One a question.
+        asked: How many of them were given before.
+    """
+
+    def __init__(self, name: str, answers: Sequence[str], asked: int = 0) -> None:
+        self.name, self.answers, self.asked = name, tuple(answers), asked
+
+    def ask(self, request: Request) -> Answer:
+        """The next answer.
+
+        Raises:
+            ModelError: All were given.
+        """
+        if self.asked >= len(self.answers):
+            raise ModelError(f"{self.name!r} has no answer to question {self.asked + 1}.", "Write one more.")
+        text = self.answers[self.asked]
+        self.asked += 1
+        return Answer(text, Usage(request.estimated_prompt_tokens, len(text) // 3, estimated=True), model=self.name)

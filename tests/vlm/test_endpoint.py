@@ -1,0 +1,348 @@
+"""The client against a real server on this machine: what it sends, what it survives, when it gives up."""
+
+import base64
+import email.utils
+import io
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from grape.core.errors import BudgetError, GrapeError, ModelError, SettingsError
+from grape.core.events import SilentReporter
+from grape.vlm import (
+    Budget,
+    Endpoint,
+    EndpointModel,
+    Limits,
+    Message,
+    Patience,
+    Picture,
+    Prices,
+    Request,
+    Retries,
+    Secret,
+    endpoint_from_environment,
+)
+from grape.vlm.retries import retry_after
+from tests.vlm.server import KEY, Behaviour, breaks_off, completion, drips, fails, hangs, hangs_up, raw, says, serving
+
+PIXELS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+REQUEST = Request(
+    messages=(Message("system", "Be exact."), Message("user", "What is it?", (Picture.of(PIXELS),))),
+    schema={"type": "object"},
+    max_tokens=64,
+)
+
+
+class Heard(SilentReporter):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def info(self, message: str) -> None:
+        self.lines.append(message)
+
+    warn = info
+
+
+class Client:
+    """A model at a server, with everything that can be looked at afterwards."""
+
+    def __init__(
+        self, endpoint: Endpoint, limits: Limits | None = None, prices: Prices | None = None, **patience: float
+    ):
+        self.waits: list[float] = []
+        self.heard = Heard()
+        self.budget = Budget(limits or Limits(), prices or Prices())
+        self.model = EndpointModel(
+            "tiny",
+            endpoint,
+            self.budget,
+            Patience(**{"connect": 2.0, "total": 5.0, **patience}),
+            Retries(attempts=4, first_wait=1.0, longest_wait=30.0, sleep=self.waits.append, draw=lambda: 0.5),
+            self.heard,
+        )
+
+
+def test_a_question_goes_out_as_chat_completion_with_picture_and_schema() -> None:
+    with serving(says("It is a cup.")) as (endpoint, seen):
+        client = Client(endpoint)
+        answer = client.model.ask(REQUEST)
+    assert (answer.text, answer.model, answer.truncated) == ("It is a cup.", "tiny-vlm-2026", False)
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.estimated) == (100, 20, False)
+    assert seen.paths == ["/v1/chat/completions"]
+    assert seen.headers[0]["authorization"] == f"Bearer {KEY}"
+    body = seen.bodies[0]
+    assert (body["model"], body["max_tokens"], body["temperature"], body["seed"]) == ("tiny", 64, 0.0, 0)
+    assert body["messages"][0] == {"role": "system", "content": "Be exact."}
+    text, picture = body["messages"][1]["content"]
+    assert text == {"type": "text", "text": "What is it?"}
+    head, _, data = picture["image_url"]["url"].partition(",")
+    assert head == "data:image/png;base64"
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), PIXELS)
+    assert body["response_format"]["json_schema"]["schema"] == {"type": "object"}
+    assert client.budget.summary() == {"requests": 1, "tokens": 120, "estimated": False}
+
+
+def test_servers_without_a_key_get_none() -> None:
+    with serving(says("yes"), key="") as (endpoint, seen):
+        Client(endpoint).model.ask(REQUEST)
+    assert "authorization" not in seen.headers[0]
+
+
+@pytest.mark.parametrize(
+    ("failure", "waits"),
+    [
+        (fails(429), [0.75]),
+        (fails(429, retry_after="7"), [7.0]),
+        (fails(503, retry_after_ms="250"), [0.25]),
+        (fails(500), [0.75]),
+        (fails(502), [0.75]),
+        (fails(408), [0.75]),
+        (hangs_up, [0.75]),
+        (breaks_off, [0.75]),
+        (raw(b"<html>busy</html>"), [0.75]),
+        (raw(b"{}"), [0.75]),
+        (raw(b"[1, 2]"), [0.75]),
+        (raw(b'{"choices": []}'), [0.75]),
+        (raw(b'{"choices": [{"message": {"content": 5}}]}'), [0.75]),
+        (raw(b"\xff\xfe\x00"), [0.75]),
+        (raw(b"[" * 100_000), [0.75]),
+        (says(""), [0.75]),
+        (says(None), [0.75]),
+    ],
+    ids=[
+        "429", "429-after", "503-after-ms", "500", "502", "408", "hang-up", "broken-off", "html", "no-choices", "list",
+        "empty-choices", "number", "bytes", "deep", "empty", "null",
+    ],
+)  # fmt: skip
+def test_what_may_pass_is_asked_again(failure: Behaviour, waits: list[float]) -> None:
+    with serving(failure, says("at last")) as (endpoint, seen):
+        client = Client(endpoint)
+        assert client.model.ask(REQUEST).text == "at last"
+    assert client.waits == pytest.approx(waits)
+    assert len(seen.bodies) == 2
+    assert client.budget.requests == 2
+
+
+def test_waits_grow_and_end() -> None:
+    with serving(fails(500, "overloaded")) as (endpoint, seen):
+        client = Client(endpoint)
+        with pytest.raises(ModelError, match="did not answer in 4 attempts; the last one: HTTP 500: overloaded"):
+            client.model.ask(REQUEST)
+    assert client.waits == pytest.approx([0.75, 1.5, 3.0])
+    assert len(seen.bodies) == 4
+
+
+@pytest.mark.parametrize("behaviour", [hangs, drips], ids=["silent", "dripping"])
+def test_a_deadline_holds_however_slowly_a_server_speaks(behaviour: Behaviour) -> None:
+    with serving(behaviour, says("quick")) as (endpoint, _):
+        client = Client(endpoint, total=0.4)
+        start = time.monotonic()
+        assert client.model.ask(REQUEST).text == "quick"
+        assert time.monotonic() - start < 10.0
+    assert any("no complete reply within 0.4 s" in line for line in client.heard.lines)
+    assert client.budget.summary()["estimated"], "what an unanswered question took is not known, and counted"
+
+
+def test_a_server_that_is_not_there_is_told() -> None:
+    with serving(says("x")) as (endpoint, _):
+        pass
+    with pytest.raises(ModelError, match="the connection was refused; is the server running"):
+        Client(endpoint).model.ask(REQUEST)
+
+
+@pytest.mark.parametrize(
+    ("failure", "error", "message"),
+    [
+        (fails(401, f"Incorrect API key: {KEY}"), SettingsError, "refuses the key"),
+        (fails(403, "no"), SettingsError, "refuses the key"),
+        (fails(404, "The model `tiny` does not exist"), SettingsError, "The model `tiny` does not exist"),
+        (fails(413, "too large"), SettingsError, "HTTP 413"),
+        (fails(429, "You exceeded", code="insufficient_quota"), ModelError, "quota is used up"),
+        (fails(429, "slow down", retry_after="3600"), ModelError, "asks to wait 3600 s"),
+        (says(None, refusal="I cannot help with knives."), ModelError, "refuses to answer: I cannot help"),
+        (fails(301, "moved", location="http://127.0.0.1:9/"), SettingsError, "HTTP 301"),
+        (fails(307, "moved", location="http://127.0.0.1:9/"), SettingsError, "HTTP 307"),
+    ],
+)
+def test_what_will_not_pass_is_told_at_once(failure: Behaviour, error: type[GrapeError], message: str) -> None:
+    with serving(failure) as (endpoint, seen):
+        client = Client(endpoint)
+        with pytest.raises(error, match=message) as caught:
+            client.model.ask(REQUEST)
+    assert len(seen.bodies) == 1
+    assert KEY not in str(caught.value)
+    assert caught.value.hint
+
+
+def unless(test: Any, refusal: str, status: int = 400) -> Behaviour:
+    """Refuses requests for which ``test`` is true."""
+
+    def behave(handler: Any) -> None:
+        if test(handler.body):
+            fails(status, refusal)(handler)
+        else:
+            handler.send(200, completion("accepted"))
+
+    return behave
+
+
+@pytest.mark.parametrize(
+    ("test", "refusal", "status"),
+    [
+        (lambda body: body.get("response_format", {}).get("type") == "json_schema", "unknown response_format", 400),
+        (lambda body: "response_format" in body, "extra fields not permitted", 422),
+        (lambda body: "max_tokens" in body, "Unsupported 'max_tokens'. Use 'max_completion_tokens'.", 400),
+        (lambda body: "temperature" in body, "'temperature' does not support 0.0", 400),
+        (lambda body: "seed" in body, "Unknown parameter: 'seed'", 400),
+    ],
+    ids=["json-schema", "response-format", "max-tokens", "temperature", "seed"],
+)
+def test_servers_that_know_less_are_asked_in_their_way(test: Any, refusal: str, status: int) -> None:
+    with serving(unless(test, refusal, status)) as (endpoint, seen):
+        client = Client(endpoint)
+        assert client.model.ask(REQUEST).text == "accepted"
+        before = len(seen.bodies)
+        client.model.ask(REQUEST)
+        assert len(seen.bodies) == before + 1, "what was learnt is remembered"
+    assert client.waits == []
+
+
+def test_a_request_that_no_dialect_mends_is_told() -> None:
+    refusing = serving(fails(400, "context length exceeded"))
+    with refusing as (endpoint, seen), pytest.raises(SettingsError, match="context length exceeded"):
+        Client(endpoint).model.ask(REQUEST)
+    assert len(seen.bodies) == 3
+
+
+def test_cut_off_answers_say_so() -> None:
+    with serving(says('{"stages": [', finish="length")) as (endpoint, _):
+        assert Client(endpoint).model.ask(REQUEST).truncated
+    with serving(says(None, finish="length")) as (endpoint, _):
+        answer = Client(endpoint).model.ask(REQUEST)
+        assert (answer.text, answer.truncated) == ("", True)
+
+
+def test_answers_in_parts_are_joined_and_usage_is_estimated_where_it_is_missing() -> None:
+    parts: Any = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    with serving(says(parts, usage=None)) as (endpoint, _):
+        answer = Client(endpoint).model.ask(REQUEST)
+    assert answer.text == "ab"
+    assert answer.usage.estimated
+    assert answer.usage.prompt_tokens == REQUEST.estimated_prompt_tokens
+
+
+@pytest.mark.parametrize(
+    ("limits", "prices", "asked", "what"),
+    [
+        (Limits(requests=2), Prices(), 2, "requests"),
+        (Limits(tokens=200), Prices(), 1, "tokens"),
+        (Limits(money=0.003), Prices(reading=10.0, writing=30.0), 1, "money"),
+    ],
+)
+def test_a_budget_is_never_exceeded(limits: Limits, prices: Prices, asked: int, what: str) -> None:
+    with serving(says("ok")) as (endpoint, seen):
+        client = Client(endpoint, limits, prices)
+        for _ in range(asked):
+            client.model.ask(REQUEST)
+        with pytest.raises(BudgetError, match=f"{what} are spent"):
+            client.model.ask(REQUEST)
+    assert len(seen.bodies) == asked
+
+
+def test_money_is_counted_by_the_prices() -> None:
+    with serving(says("ok")) as (endpoint, _):
+        client = Client(endpoint, prices=Prices(reading=2.0, writing=10.0))
+        client.model.ask(REQUEST)
+    assert client.budget.money == pytest.approx((100 * 2.0 + 20 * 10.0) / 1e6)
+    with pytest.raises(SettingsError, match="needs the prices"):
+        Budget(Limits(money=1.0), Prices())
+
+
+def test_a_ledger_goes_on_counting_and_survives_a_torn_line(tmp_path) -> None:
+    ledger = tmp_path / "spending.jsonl"
+    first = Budget(Limits(requests=3), Prices(), ledger)
+    number = first.reserve(REQUEST)
+    assert Budget(Limits(), Prices(), ledger).tokens == REQUEST.estimated_prompt_tokens + 64, "asked, not answered"
+    first.settle(number, first._entries[number].__class__(10, 5))
+    with ledger.open("a") as file:
+        file.write('{"number": 1, "prompt_t')
+    second = Budget(Limits(requests=3), Prices(), ledger)
+    assert (second.requests, second.tokens) == (1, 15)
+    second.reserve(REQUEST)
+    second.reserve(REQUEST)
+    with pytest.raises(BudgetError, match="3 of 3 requests"):
+        Budget(Limits(requests=3), Prices(), ledger).reserve(REQUEST)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("5", 5.0), ("0.5", 0.5), ("-3", None), ("nan", None), ("inf", None), ("soon", None), ("", None)],
+)
+def test_retry_after_is_read_carefully(text: str, seconds: float | None) -> None:
+    assert retry_after({"retry-after": text}) == seconds
+
+
+def test_retry_after_may_be_a_date() -> None:
+    date = email.utils.formatdate(1_000_030, usegmt=True)
+    assert retry_after({"retry-after": date}, now=lambda: 1_000_000.0) == pytest.approx(30.0)
+    assert retry_after({"retry-after": date}, now=lambda: 2_000_000.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({}, "No endpoint is known"),
+        ({"OPENAI_BASE_URL": "ftp://host/v1"}, "no http or https address"),
+        ({"OPENAI_BASE_URL": "file:///etc/passwd"}, "no http or https address"),
+        ({"OPENAI_BASE_URL": "http://"}, "no http or https address"),
+        ({"OPENAI_BASE_URL": "http://host:port/v1"}, "no http or https address"),
+        ({"OPENAI_BASE_URL": f"https://user:{KEY}@host/v1"}, "carries a password"),
+        ({"OPENAI_BASE_URL": f"https://host/v1?key={KEY}"}, "carries a password or a query"),
+        ({"OPENAI_BASE_URL": "https://host/v1", "OPENAI_API_KEY": f"{KEY}\r\nHost: evil"}, "characters that no key"),
+        ({"OPENAI_BASE_URL": "https://host/v1", "OPENAI_API_KEY": "schlüssel"}, "characters that no key"),
+    ],
+)
+def test_odd_environments_are_told_without_the_key(variables: dict[str, str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message) as caught:
+        endpoint_from_environment(variables)
+    assert KEY not in str(caught.value)
+
+
+def test_the_environment_names_the_endpoint() -> None:
+    hosted = endpoint_from_environment({"OPENAI_API_KEY": KEY})
+    assert hosted.url == "https://api.openai.com/v1/chat/completions"
+    assert hosted.key.reveal() == KEY
+    own = endpoint_from_environment({"OPENAI_BASE_URL": "http://[::1]:8000/v1/"})
+    assert (own.url, own.local, own.open_road) == ("http://[::1]:8000/v1/chat/completions", True, False)
+    lan = endpoint_from_environment({"OPENAI_BASE_URL": "http://10.0.0.7:8000/v1", "OPENAI_API_KEY": KEY})
+    assert (lan.local, lan.open_road) == (False, True)
+    heard = Heard()
+    EndpointModel("tiny", lan, Budget(Limits(), Prices()), reporter=heard)
+    assert "travels readable" in heard.lines[0]
+
+
+def test_secrets_show_stars_and_cleanse_texts() -> None:
+    secret = Secret(KEY)
+    assert KEY not in f"{secret} {secret!r} {Endpoint('http://h/v1', secret)!r} {[secret]}"
+    assert secret.cleanse(f"key={KEY}, Bearer abcdefgh12345678 and hf_abcdefgh1234") == (
+        "key=[secret], [secret] and [secret]"
+    )
+    with pytest.raises(TypeError, match="not written anywhere"):
+        secret.__reduce__()
+
+
+def test_the_key_is_nowhere_but_in_the_header() -> None:
+    """A server that echoes the key: in its errors, in its answer, in its name."""
+    echo = completion(f"You sent {KEY}").replace(b"tiny-vlm-2026", KEY.encode())
+    with serving(fails(500, f"bad {KEY}"), fails(429, KEY, retry_after="1"), raw(echo)) as (endpoint, seen):
+        client = Client(endpoint)
+        answer = client.model.ask(REQUEST)
+    assert KEY not in repr(answer)
+    assert "[secret]" in answer.text
+    assert not any(KEY in line for line in client.heard.lines)
+    assert KEY not in repr(seen.bodies)
+    assert KEY not in repr(vars(client.model)) + repr(client.budget.summary())
