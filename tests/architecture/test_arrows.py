@@ -12,7 +12,7 @@ ARROWS = documented_arrows((ROOT / "docs" / "architecture.md").read_text(encodin
 
 WITHOUT_TORCH = ("core", "store", "costs", "preferences", "evaluation")
 
-LEARNING, SIMULATION = frozenset({"policies", "training"}), frozenset({"envs"})
+LEARNING, SIMULATION = frozenset({"policies", "training", "vlm"}), frozenset({"envs"})
 
 HEAVY = {
     **dict.fromkeys(("torch", "transformers", "peft", "safetensors", "tokenizers"), LEARNING),
@@ -74,7 +74,9 @@ print(" ".join(sorted(heavy & set(sys.modules))))
 
 
 @pytest.mark.parametrize(
-    "rooms", [WITHOUT_TORCH, ("envs", "store", "doctor"), ("cli",)], ids=["core-rooms", "envs-doctor", "cli"]
+    "rooms",
+    [WITHOUT_TORCH, ("envs", "store", "doctor"), ("vlm", "generation"), ("cli",)],
+    ids=["core-rooms", "envs-doctor", "generation", "cli"],
 )
 def test_importing_loads_nothing_heavy(rooms):
     reply = subprocess.run(

@@ -23,6 +23,7 @@ def test_help_of_every_verb_is_a_page_to_work_from(verb: str, capsys: pytest.Cap
     [
         ("export", {"rlds": "--pairs", "merged": "--policy", "adapter": "--policy"}),
         ("costs", {"list": "--suite", "show": "--target", "check": "--store", "schema": "--strict"}),
+        ("costs", {"generate": "--repairs", "import": "--keypoints"}),
         ("import", {"grape-rlds": "--chosen", "grape-npy": "--flavour"}),
     ],
 )

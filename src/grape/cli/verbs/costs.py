@@ -14,6 +14,7 @@ from grape.costs import (
     run_costs_schema,
     run_costs_show,
 )
+from grape.generation import GenerateCostsSettings, ImportCostsSettings, run_generate_costs, run_import_costs
 
 
 def _show(summary: Summary, console: Console) -> None:
@@ -58,14 +59,59 @@ SCHEMA = Verb(
     examples=("grape costs schema", "grape costs schema --strict --suite metaworld"),
 )
 
+
+def _show_import(summary: Summary, console: Console) -> None:
+    lines = [f"{summary['specification']}: {summary['stages']} stages from {len(summary['translated'])} functions."]
+    lines += [f"  note: {note}" for note in summary["notes"]]
+    if summary["left_out"]:
+        lines.append(f"  {len(summary['left_out'])} parts were not translated; see the warnings above.")
+    lines.append(f"Look at it: grape costs show {summary['specification']}")
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_generate(summary: Summary, console: Console) -> None:
+    state = "accepted" if summary["accepted"] else "not accepted"
+    lines = [f"{state} after {summary['rounds']} rounds, {summary['tokens']} tokens: {summary['specification'] or '-'}"]
+    lines += [f"  to mend: {finding}" for finding in summary["findings"]]
+    lines += [f"  warning: {warning}" for warning in summary["warnings"]]
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+GENERATE = Verb(
+    name="costs generate",
+    settings=GenerateCostsSettings,
+    run=run_generate_costs,
+    show=_show_generate,
+    exit_code=lambda summary: 0 if summary["accepted"] else 1,
+    examples=(
+        "grape costs generate --suite metaworld --task drawer-open --model gpt-4o-mini --out runs/drawer-costs",
+        "grape costs generate --suite toy --task push-block --client local --model org/vlm --out runs/a",
+        "grape costs generate --instruction 'open it' --image first.png --names names.yaml --model m --out runs/b",
+    ),
+)
+
+IMPORT = Verb(
+    name="costs import",
+    settings=ImportCostsSettings,
+    run=run_import_costs,
+    show=_show_import,
+    positionals=("file",),
+    examples=(
+        "grape costs import constraints.py --out pour.yaml --keypoints handle,spout,body,cup",
+        "grape costs import constraints.py --out push.yaml --suite metaworld --task push --keypoints object,goal",
+    ),
+)
+
 VERB = VerbOfKinds(
     name="costs",
     summary="Cost specifications: the stages and constraints that price a trajectory.",
-    kinds={"list": LIST, "show": SHOW, "check": CHECK, "schema": SCHEMA},
+    kinds={"list": LIST, "show": SHOW, "check": CHECK, "schema": SCHEMA, "generate": GENERATE, "import": IMPORT},
     summaries={
         "list": "The built-in specifications",
         "show": "Stages and constraints of one",
         "check": "Mistakes in one, before anything is scored",
         "schema": "The language as a JSON Schema, for editors and models",
+        "generate": "Ask a vision-language model for one, check it and have it mended",
+        "import": "Translate constraint functions in Python into one; nothing is executed",
     },
 )

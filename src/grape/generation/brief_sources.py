@@ -1,0 +1,134 @@
+"""Where a brief comes from: a suite's task, a store of episodes, or the user's own words, names and picture."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
+from grape.core.tasks import Task
+from grape.core.trajectories import Trajectory
+from grape.costs import builtin_suites, picture_keypoint, suite_names_of
+from grape.costs.builtins import SuiteNames
+from grape.costs.yaml_nodes import compose
+from grape.envs.base import Suite
+from grape.envs.registry import get_suite, select_tasks
+from grape.generation.briefs import TaskBrief
+from grape.generation.generate_settings import GenerateCostsSettings
+from grape.store import EpisodeStore
+from grape.vlm import Picture
+
+__all__ = ["brief_of"]
+
+DEFAULT_LIMIT = 300
+
+
+def brief_of(settings: GenerateCostsSettings) -> TaskBrief:
+    """What the model will be told.
+
+    Raises:
+        SettingsError: Suite, task or names are unknown, or a needed one is not given.
+        DataError: A picture or a file of names cannot be read.
+        CompatibilityError: The store holds no episode of the task.
+        SimulatorError: The suite's picture is asked for and its simulator is missing.
+    """
+    suite = get_suite(settings.suite) if settings.suite else None
+    task = None if suite is None else _task(suite, settings.task)
+    episode = None if settings.store is None else _first_episode(settings, task)
+    names = _names(settings, episode)
+    brief = TaskBrief(
+        instruction=settings.instruction or ("" if task is None else task.instruction),
+        limit=settings.limit or (DEFAULT_LIMIT if task is None else task.max_steps),
+        keypoints=names.keypoints,
+        signals=names.signals,
+        suite="" if suite is None else suite.name,
+        task="" if task is None else task.name,
+        control_hz=None if suite is None else suite.action_space.control_hz,
+        numbered=_numbered(names.keypoints),
+    )
+    return dataclasses.replace(brief, picture=None if settings.no_image else _picture(settings, suite, task, episode))
+
+
+def _task(suite: Suite, name: str) -> Task:
+    tasks = select_tasks(suite, name)
+    if len(tasks) != 1:
+        raise SettingsError(f"--task {name!r} names {len(tasks)} tasks.", "A specification is for one.")
+    return tasks[0]
+
+
+def _first_episode(settings: GenerateCostsSettings, task: Task | None) -> Trajectory:
+    assert settings.store is not None
+    store = EpisodeStore.open(settings.store)
+    for meta in store.metas():
+        if task is None or meta.task == task.name:
+            return store.read(meta.episode_id, frames=settings.image is None and not settings.no_image)
+    wanted = f" of task '{task.name}'" if task else ""
+    raise CompatibilityError(f"{settings.store} holds no episode{wanted}.", "Choose a store of that task.")
+
+
+def _names(settings: GenerateCostsSettings, episode: Trajectory | None) -> SuiteNames:
+    """Names on offer: what is recorded, with what is known of their meaning."""
+    known = SuiteNames({}, {})
+    if settings.suite in builtin_suites():
+        known = suite_names_of(settings.suite)
+    if settings.names is not None:
+        known = _read_names(settings.names)
+    if episode is None:
+        if not known.keypoints:
+            raise SettingsError("Nothing says which keypoints are recorded.", "Give --names or --store.")
+        return known
+    return SuiteNames(
+        {name: known.keypoints.get(name, "") for name in sorted(episode.keypoints)},
+        {name: known.signals.get(name, "") for name in sorted(episode.signals)},
+    )
+
+
+def _read_names(path: Path) -> SuiteNames:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"--names {path} cannot be read: {error}.", "Check the path.") from error
+    hint = 'For example "keypoints: {gripper: between the finger tips}" and "signals: {success: 1 where solved}".'
+    compose(text, str(path))  # refuses anchors, tags, depth and size
+    found = yaml.safe_load(text)
+    if not isinstance(found, Mapping) or not set(found) <= {"keypoints", "signals"}:
+        raise DataError(f"{path} holds something other than 'keypoints' and 'signals'.", hint)
+    tables: list[dict[str, str]] = []
+    for part in ("keypoints", "signals"):
+        table: Any = found.get(part) or {}
+        if not isinstance(table, Mapping) or not all(
+            isinstance(name, str) and isinstance(meaning, str | None) for name, meaning in table.items()
+        ):
+            raise DataError(f"{path}: '{part}' is no mapping of names to meanings.", hint)
+        tables.append({name: meaning or "" for name, meaning in table.items()})
+    return SuiteNames(*tables)
+
+
+def _numbered(keypoints: Mapping[str, str]) -> dict[str, int]:
+    """Points that are numbered on the picture, by the names that recordings give them."""
+    numbers = {name: int(match[1]) for name in keypoints if (match := re.fullmatch(r"\D+_(\d{1,4})", name))}
+    return {name: number for name, number in numbers.items() if name == picture_keypoint(number)}
+
+
+def _picture(
+    settings: GenerateCostsSettings, suite: Suite | None, task: Task | None, episode: Trajectory | None
+) -> Picture | None:
+    if settings.image is not None:
+        return Picture.read(settings.image)
+    if episode is not None and 0 not in episode.frames.shape:
+        shown = episode.frames if episode.display is None or 0 in episode.display.shape else episode.display
+        return Picture.of(shown[0])
+    if suite is None or task is None:
+        raise SettingsError("There is no picture of the first state.", "Give --image, or --no-image to go without.")
+    try:
+        environment = suite.make_environment(task)
+        try:
+            snapshot = environment.reset(settings.initial_state)
+        finally:
+            environment.close()
+    except GrapeError as error:
+        raise type(error)(error.message, f"{error.hint} Or give --image, or --no-image to go without.") from error
+    return Picture.of(snapshot.image if snapshot.display is None else snapshot.display)

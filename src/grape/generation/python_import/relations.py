@@ -1,0 +1,283 @@
+"""From what a function returns to relations of the language: a cost is satisfied where it is 0 or less.
+
+One returned number may become several constraints, e.g. the parts of a maximum. Bounds become relations that hold or
+not, so that they can also say when a stage is done; a bare measure gets a tolerance there.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from grape.generation.python_import.algebra import is_non_negative, line_of
+from grape.generation.python_import.measures import (
+    TINY,
+    Absolute,
+    Angle,
+    Bend,
+    Coordinate,
+    Cosine,
+    CosineOfBend,
+    Distance,
+    Grasp,
+    Largest,
+    Line,
+    Measure,
+    Scalar,
+    Vector,
+    opposite,
+)
+from grape.generation.python_import.refusal import TranslationError
+
+__all__ = ["Found", "Points", "Tolerance", "relations_of"]
+
+Offset = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What counts as reached where a function only measures.
+
+    Attributes:
+        metres: For distances.
+        degrees: For angles.
+    """
+
+    metres: float = 0.03
+    degrees: float = 15.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """A relation that was recognised.
+
+    Attributes:
+        cost: What the constraint measures, as the language writes it.
+        holds: A relation that holds where the function is satisfied.
+        unit: Unit of the cost: ``"m"``, ``"deg"`` or empty.
+        factor: The function's own factor before the measure.
+        threshold: What the cost may be without being charged, in ``unit``; 0 for relations with a bound.
+        notes: What is not quite as in the function, sentences without a full stop.
+    """
+
+    cost: Mapping[str, Any]
+    holds: Mapping[str, Any]
+    unit: str
+    factor: float
+    threshold: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class Points:
+    """Names of the points that relations speak of; moved points and means get names of their own.
+
+    Attributes:
+        gripper: The end effector's keypoint.
+        used: Keypoints of the recording in the order of their first use.
+        derived: Further points as the language declares them, by name.
+    """
+
+    gripper: str = "gripper"
+    used: dict[str, None] = field(default_factory=dict)
+    derived: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def name(self, keypoints: tuple[str, ...], offset: Offset = (0.0, 0.0, 0.0)) -> str:
+        """Name of the mean of keypoints, moved by an offset in metres."""
+        self.used.update(dict.fromkeys(keypoints))
+        moved = {axis: length(value) for axis, value in zip("xyz", offset, strict=True) if abs(value) > TINY}
+        if len(keypoints) == 1 and not moved:
+            return keypoints[0]
+        declared: dict[str, Any] = {"mean_of": list(keypoints)} | ({"offset": moved} if moved else {})
+        for name, other in self.derived.items():
+            if other == declared:
+                return name
+        stem = f"{keypoints[0]}_moved" if len(keypoints) == 1 else "middle"
+        name = next(
+            name
+            for name in (f"{stem}_{number}" for number in range(1, 1000))
+            if name not in {*self.derived, *self.used}
+        )
+        self.derived[name] = declared
+        return name
+
+
+def length(metres: float) -> str:
+    """A length as the language writes it."""
+    return f"{round(metres * 100, 4):g} cm"
+
+
+def degrees(value: float) -> str:
+    """An angle as the language writes it."""
+    return f"{round(value, 3):g} deg"
+
+
+def relations_of(value: Scalar, points: Points, tolerance: Tolerance) -> list[Found]:
+    """Relations behind a returned number.
+
+    Args:
+        value: What the function returns; satisfied where it is at most 0.
+        points: Collects the points that are spoken of.
+        tolerance: For bare measures.
+
+    Raises:
+        TranslationError: The language has no word for it.
+    """
+    return list(_relations(value, points, tolerance))
+
+
+def _relations(value: Scalar, points: Points, tolerance: Tolerance) -> Iterator[Found]:
+    if value.known:
+        raise TranslationError(f"is constant ({value.constant:g}) and asks for nothing")
+    terms = list(value.terms.items())
+    if all(isinstance(measure, Coordinate) for measure, _ in terms):
+        yield _one_sided(value, points)
+        return
+    if len(terms) > 1:
+        if abs(value.constant) > TINY or not all(is_non_negative(measure) and by > 0 for measure, by in terms):
+            raise TranslationError("adds measures of different kinds under one bound")
+        for measure, coefficient in terms:
+            yield from _relations(Scalar({measure: coefficient}), points, tolerance)
+        return
+    ((measure, coefficient),) = terms
+    match measure:
+        case Largest(parts=parts):
+            if coefficient < 0:
+                raise TranslationError("asks for a maximum to be large")
+            for part in parts:
+                moved = part.scaled(coefficient) + Scalar(constant=value.constant)
+                if not moved.known:
+                    yield from _relations(moved, points, tolerance)
+        case Distance():
+            yield _distance(measure, coefficient, value.constant, points, tolerance)
+        case Cosine() | CosineOfBend() | Angle() | Bend():
+            yield _angle(measure, coefficient, value.constant, points, tolerance)
+        case Absolute(inner=inner):
+            yield from _absolute(inner, coefficient, value.constant, points, tolerance)
+        case Grasp():
+            word: dict[str, Any] = {"grasped": {}} if coefficient > 0 else {"released": {}}
+            yield Found(word, word, "", 1.0, notes=("which object is held is not asked; the recording's signal says",))
+        case _:
+            raise TranslationError("returns a square or a product instead of a distance or an angle")
+
+
+def _bound(coefficient: float, constant: float, what: str) -> float:
+    """Where ``coefficient * measure + constant`` is 0, for a measure that is never negative."""
+    bound = -constant / coefficient
+    if coefficient > 0 and bound < -TINY:
+        raise TranslationError(f"asks for {what} below zero, which never holds")
+    if coefficient < 0 and bound <= TINY:
+        raise TranslationError(f"rewards {what} without a bound or holds always")
+    return max(0.0, bound)
+
+
+def _distance(measure: Distance, coefficient: float, constant: float, points: Points, tolerance: Tolerance) -> Found:
+    suffix = {"xyz": "", "xy": "_xy"}.get(measure.axes)
+    if suffix is None:
+        raise TranslationError(f"measures a distance in the {measure.axes} plane only")
+    bound = _bound(coefficient, constant, "a distance")
+    offset = tuple(dict(zip(measure.axes, measure.offset, strict=True)).get(axis, 0.0) for axis in "xyz")
+    line, moved = measure.line, (offset[0], offset[1], offset[2])
+    if points.gripper in line.start and not any(moved):  # "of" is what moves, for the reader's sake
+        line = Line(line.end, line.start)
+    pair = {"of": points.name(line.end), "to": points.name(line.start, moved)}
+    if coefficient < 0:
+        word = {f"clear_of{suffix}": {**pair, "by": length(bound)}}
+        return Found(word, word, "m", -coefficient)
+    if bound > TINY:
+        word = {f"near{suffix}": {**pair, "within": length(bound)}}
+        return Found(word, word, "m", coefficient)
+    near = {f"near{suffix}": {**pair, "within": length(tolerance.metres)}}
+    return Found({f"distance{suffix}": pair}, near, "m", coefficient, tolerance.metres, (_tolerated(tolerance),))
+
+
+def _tolerated(tolerance: Tolerance) -> str:
+    return f"a bare measure counts as reached within {length(tolerance.metres)} or {degrees(tolerance.degrees)}"
+
+
+def _one_sided(value: Scalar, points: Points) -> Found:
+    """``end - start - offset`` along one axis, at most or at least 0."""
+    axes = {measure.axis for measure in value.terms if isinstance(measure, Coordinate)}
+    if len(axes) != 1:
+        raise TranslationError("adds coordinates of different axes")
+    axis = axes.pop()
+    found = line_of(Vector((value,), axis))
+    if found is None:
+        raise TranslationError("compares a coordinate with a place in the room; the language compares keypoints")
+    line, scale, (offset,) = found
+    beyond = -offset if scale > 0 else offset  # how far 'of' must be beyond 'to' in the direction asked for
+    forward = scale < 0
+    moved: Offset = (0.0, 0.0, 0.0)
+    if beyond < -TINY:  # bounds of the language are not negative: the point that is compared with moves instead
+        moved = (offset * (axis == "x"), offset * (axis == "y"), offset * (axis == "z"))
+        beyond = 0.0
+    pair: dict[str, Any] = {"of": points.name(line.end), "to": points.name(line.start, moved)}
+    if axis == "z":
+        word: dict[str, Any] = {"above" if forward else "below": {**pair, "by": length(beyond)}}
+    else:
+        word = {"beyond": {**pair, "axis": axis if forward else opposite(axis), "by": length(beyond)}}
+    return Found(word, word, "m", abs(scale))
+
+
+def _absolute(
+    inner: Scalar, coefficient: float, constant: float, points: Points, tolerance: Tolerance
+) -> Iterator[Found]:
+    bound = _bound(coefficient, constant, "an absolute value")
+    if coefficient < 0:
+        raise TranslationError("asks for a difference to be large on either side")
+    measures = list(inner.terms)
+    if len(measures) == 1 and isinstance(measures[0], Cosine | CosineOfBend) and abs(inner.constant) <= TINY:
+        # |cos| small: the angle is close to 90 degrees, seen from both ends of the axis.
+        slack = bound / inner.terms[measures[0]] if bound > TINY else math.sin(math.radians(tolerance.degrees))
+        for sign in (1.0, -1.0):
+            yield _angle(measures[0], sign, -min(slack, 1.0), points, tolerance)
+        return
+    if not all(isinstance(measure, Coordinate) for measure in measures):
+        raise TranslationError("takes the absolute value of something other than a difference of coordinates")
+    notes = () if bound > TINY else (_tolerated(tolerance),)
+    half = Scalar(constant=bound if bound > TINY else tolerance.metres)
+    for side in (inner - half, -inner - half):
+        one = _one_sided(side, points)
+        yield Found(one.cost, one.holds, one.unit, coefficient * one.factor, notes=notes)
+
+
+def _angle(measure: Measure, coefficient: float, constant: float, points: Points, tolerance: Tolerance) -> Found:
+    """A bound on an angle, given for the angle in radians or for its cosine."""
+    notes: tuple[str, ...] = ()
+    if isinstance(measure, Cosine | CosineOfBend):
+        # coefficient * cos + constant <= 0 bounds the angle to the axis (negative coefficient) or to its opposite.
+        away, cosine = coefficient > 0, constant / abs(coefficient)
+        if cosine <= -1.0 + TINY or cosine > 1.0 + TINY:
+            raise TranslationError("bounds a cosine where it always or never holds")
+        bound = math.degrees(math.acos(min(cosine, 1.0)))
+        notes = ("costs in degrees instead of by the cosine",)
+        factor = 1.0
+    else:
+        bound = math.degrees(_bound(coefficient, constant, "an angle"))
+        away, factor = coefficient < 0, abs(coefficient)
+        bound = 180.0 - bound if away else bound
+        if not 0.0 <= bound < 180.0:
+            raise TranslationError("bounds an angle where it always or never holds")
+    names, words = _lines(measure, away, points)
+    if bound > 0.01:
+        word = {words[0]: {**names, "within": degrees(bound)}}
+        return Found(word, word, "deg", factor, notes=notes)
+    holds = {words[0]: {**names, "within": degrees(tolerance.degrees)}}
+    return Found({words[1]: names}, holds, "deg", factor, tolerance.degrees, (*notes, _tolerated(tolerance)))
+
+
+def _lines(measure: Measure, away: bool, points: Points) -> tuple[dict[str, str], tuple[str, str]]:
+    """Arguments of an angle, and the words for its bound and for the bare measure."""
+
+    def ends(line: Line) -> tuple[str, str]:
+        return points.name(line.start), points.name(line.end)
+
+    if isinstance(measure, Cosine | Angle):
+        start, end = ends(measure.line)
+        axis = opposite(measure.axis) if away else measure.axis
+        return {"of": start, "to": end, "axis": axis}, ("aligned", "angle")
+    assert isinstance(measure, CosineOfBend | Bend)
+    (start, end), (base, tip) = ends(measure.first), ends(measure.second)
+    if away != (isinstance(measure, Bend) and measure.turned):
+        base, tip = tip, base
+    return {"of": start, "to": end, "base": base, "tip": tip}, ("parallel", "angle_between")

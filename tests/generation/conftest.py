@@ -1,0 +1,3 @@
+from tests.costs.conftest import make_trajectory
+
+__all__ = ["make_trajectory"]
