@@ -28,7 +28,7 @@ VERBS = {
     "compare": "Compare two evaluations, paired by initial state",
     "loop": "Iterate collect, score, pair, train, evaluate; resumable, with a gate",
     "report": "Write one HTML page about a run",
-    "costs": "Cost specifications: list, show, check, generate and import them",
+    "costs": "Cost specifications: list, show, check, validate, generate and import them",
     "import": "Read data of other projects",
     "lint": "Look for known defects in data of other projects",
     "export": "Write data and checkpoints for other projects",

@@ -11,6 +11,7 @@ from grape.costs.evaluation import evaluate, external_reward, unavailable_constr
 from grape.costs.formulas import Call, Condition
 from grape.costs.keypoints import KeypointSource, picture_keypoint
 from grape.costs.parsing import load_specification, parse_specification
+from grape.costs.report_card import ReportCard, TrialCheck, card_text
 from grape.costs.schema import specification_schema
 from grape.costs.specification import (
     OBJECTIVES,
@@ -19,6 +20,8 @@ from grape.costs.specification import (
     specification_hash,
     specification_to_dict,
 )
+from grape.costs.validate import CostsValidateSettings, episodes_of_task, run_costs_validate
+from grape.costs.validation import ValidationCriteria, validate_specification
 from grape.costs.verb import (
     CostsCheckSettings,
     CostsListSettings,
@@ -40,13 +43,19 @@ __all__ = [
     "CostsListSettings",
     "CostsSchemaSettings",
     "CostsShowSettings",
+    "CostsValidateSettings",
     "Finding",
     "KeypointSource",
+    "ReportCard",
+    "TrialCheck",
+    "ValidationCriteria",
     "adjust_objectives",
     "builtin_names",
     "builtin_specification",
     "builtin_suites",
+    "card_text",
     "check_specification",
+    "episodes_of_task",
     "evaluate",
     "external_reward",
     "find_problems",
@@ -58,9 +67,11 @@ __all__ = [
     "run_costs_list",
     "run_costs_schema",
     "run_costs_show",
+    "run_costs_validate",
     "specification_hash",
     "specification_schema",
     "specification_to_dict",
     "suite_names_of",
     "unavailable_constraints",
+    "validate_specification",
 ]

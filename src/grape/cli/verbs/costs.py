@@ -9,10 +9,12 @@ from grape.costs import (
     CostsListSettings,
     CostsSchemaSettings,
     CostsShowSettings,
+    CostsValidateSettings,
     run_costs_check,
     run_costs_list,
     run_costs_schema,
     run_costs_show,
+    run_costs_validate,
 )
 from grape.generation import GenerateCostsSettings, ImportCostsSettings, run_generate_costs, run_import_costs
 
@@ -57,6 +59,19 @@ SCHEMA = Verb(
     run=run_costs_schema,
     show=_show,
     examples=("grape costs schema", "grape costs schema --strict --suite metaworld"),
+)
+
+VALIDATE = Verb(
+    name="costs validate",
+    settings=CostsValidateSettings,
+    run=run_costs_validate,
+    show=_show,
+    positionals=("target",),
+    examples=(
+        "grape costs validate my-costs.yaml --store runs/clean/store runs/noisy/store runs/sloppy/store",
+        "grape costs validate metaworld/drawer-open --store runs/rollouts/store --json",
+    ),
+    exit_code=lambda summary: 0 if summary["verdict"] == "accept" else 1,
 )
 
 
@@ -105,11 +120,20 @@ IMPORT = Verb(
 VERB = VerbOfKinds(
     name="costs",
     summary="Cost specifications: the stages and constraints that price a trajectory.",
-    kinds={"list": LIST, "show": SHOW, "check": CHECK, "schema": SCHEMA, "generate": GENERATE, "import": IMPORT},
+    kinds={
+        "list": LIST,
+        "show": SHOW,
+        "check": CHECK,
+        "validate": VALIDATE,
+        "schema": SCHEMA,
+        "generate": GENERATE,
+        "import": IMPORT,
+    },
     summaries={
         "list": "The built-in specifications",
         "show": "Stages and constraints of one",
         "check": "Mistakes in one, before anything is scored",
+        "validate": "A trial of one on recorded episodes: accept or reject, with reasons",
         "schema": "The language as a JSON Schema, for editors and models",
         "generate": "Ask a vision-language model for one, check it and have it mended",
         "import": "Translate constraint functions in Python into one; nothing is executed",

@@ -1,0 +1,291 @@
+"""A specification's trial on recorded trajectories, before it is used: does it price as it should?
+
+Successes and failures are ranked with the simulator's verdict hidden, so that it is the constraints that speak: with
+the verdict, which every specification charges, any costs at all would tell the two apart.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from grape.core.preferences import StageScore
+from grape.core.seeds import derive_rng
+from grape.core.trajectories import Trajectory
+from grape.costs.boundaries import boundary_agreement
+from grape.costs.evaluation import evaluate, unavailable_constraints
+from grape.costs.ranking import area_under_curve, concordance
+from grape.costs.report_card import ReportCard, TrialCheck
+from grape.costs.specification import CostSpecification, specification_hash
+from grape.costs.variants import beginning, with_noise, without_verdict
+
+__all__ = ["ValidationCriteria", "validate_specification"]
+
+PREFIXES = 10
+"""Beginnings of an expert's episode, evenly spaced, at which its cost so far is looked at."""
+
+
+@dataclass(frozen=True)
+class ValidationCriteria:
+    """What a specification must reach to be accepted.
+
+    Attributes:
+        max_unavailable: Largest share (0 to 1) of constraints of entered stages that could not be measured.
+        min_fall: Smallest share (0 to 1) of stages that make an expert's episode cheaper when they are finished.
+        max_trend: Largest mean rank correlation (-1 to 1) of time and cost so far along an expert's episode.
+        min_auc: Smallest chance (0 to 1) that a success costs less than a failure.
+        min_auc_low: What the lower end of that chance's 95 % interval must exceed.
+        noise: Root mean square displacements of keypoints, metres, under which rankings should stay.
+        max_flips: Largest share (0 to 1) of success and failure pairs that any of them turns round.
+        draws: How often each episode is displaced.
+        min_agreement: Smallest share (0 to 1) of the gripper's grasps and releases at which a stage ends.
+    """
+
+    max_unavailable: float = 0.05
+    min_fall: float = 0.9
+    max_trend: float = -0.3
+    min_auc: float = 0.8
+    min_auc_low: float = 0.5
+    noise: tuple[float, ...] = (0.01, 0.02)
+    max_flips: float = 0.05
+    draws: int = 4
+    min_agreement: float = 0.5
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """One trajectory with the verdict hidden, and what it cost."""
+
+    trajectory: Trajectory
+    success: bool
+    stages: tuple[StageScore, ...]
+
+    @property
+    def cost(self) -> float:
+        return _total(self.stages)
+
+    @property
+    def start(self) -> tuple[str, int]:
+        return self.trajectory.meta.task, self.trajectory.meta.initial_state
+
+
+def validate_specification(
+    specification: CostSpecification,
+    trajectories: Sequence[Trajectory],
+    criteria: ValidationCriteria | None = None,
+    *,
+    seed: int = 0,
+    advance: Callable[[], None] = lambda: None,
+) -> ReportCard:
+    """Try a specification on trajectories of its task.
+
+    Experts (of style ``clean``, or all successes where there are none) show whether costs fall along the way; successes
+    and failures from the same initial states show whether costs rank them.
+
+    Args:
+        specification: What to try.
+        trajectories: Recordings of the task; pictures are not looked at.
+        criteria: What it must reach.
+        seed: Of the keypoints' displacement.
+        advance: Called once a trajectory.
+
+    Raises:
+        CompatibilityError: A trajectory is of another task.
+        DataError: A trajectory lacks a keypoint or signal that the specification speaks of.
+    """
+    criteria = criteria or ValidationCriteria()
+    tried, noisy = [], []
+    for trajectory in trajectories:
+        hidden = without_verdict(trajectory)
+        tried.append(_Tried(hidden, trajectory.meta.success, evaluate(specification, hidden)))
+        noisy.append(_noisy_costs(specification, hidden, criteria, seed))
+        advance()
+    solved = [(shown, item) for shown, item in zip(trajectories, tried, strict=True) if item.success]
+    experts = [pair for pair in solved if pair[0].meta.operator == "clean"] or solved
+    return ReportCard(
+        source=specification.source or specification.task,
+        hash=specification_hash(specification),
+        episodes=len(tried),
+        successes=sum(item.success for item in tried),
+        states=len({item.start for item in tried}),
+        checks=(
+            _finite(specification, trajectories, tried, criteria),
+            _falls(specification, experts, criteria),
+            _trend(specification, experts, criteria),
+            _ranks(tried, criteria),
+            _stable(tried, noisy, criteria),
+            _boundaries(tried, criteria),
+        ),
+    )
+
+
+def _finite(
+    specification: CostSpecification,
+    trajectories: Sequence[Trajectory],
+    tried: Sequence[_Tried],
+    criteria: ValidationCriteria,
+) -> TrialCheck:
+    judged = [stages for item in tried for stages in (item.stages,)]
+    judged += [evaluate(specification, trajectory) for trajectory in trajectories if trajectory.meta.success]
+    finite = bool(np.isfinite([_total(stages) for stages in judged]).all())
+    entered = sum(len(stage.constraints) for item in tried for stage in item.stages if stage.reached)
+    lost = [place for item in tried for place in unavailable_constraints(item.stages)]
+    share = len(lost) / entered if entered else 0.0
+    if not finite:
+        sentence = "A cost is not finite."
+    elif lost:
+        worst = max(sorted(set(lost)), key=lost.count)
+        sentence = f"All costs are finite; {share:.1%} of constraints could not be measured, most often {worst}."
+    else:
+        sentence = "All costs are finite and every constraint could be measured."
+    passed = finite and share <= criteria.max_unavailable if tried else None
+    return TrialCheck("finite", passed, share, criteria.max_unavailable, sentence, {"all_finite": finite})
+
+
+def _falls(
+    specification: CostSpecification, experts: Sequence[tuple[Trajectory, _Tried]], criteria: ValidationCriteria
+) -> TrialCheck:
+    """At the end of each stage an expert's episode so far costs less than at the end of the one before."""
+    falls, not_cheaper = [], []
+    for shown, _ in experts:
+        stages = evaluate(specification, shown)
+        ends = sorted({0, *(stage.end for stage in stages[:-1] if stage.done)})
+        costs = [_total(evaluate(specification, beginning(shown, end))) for end in ends]
+        falls += [after < before for before, after in itertools.pairwise(costs)]
+        for end, (before, after) in zip(ends[1:], itertools.pairwise(costs), strict=True):
+            if not after < before:
+                not_cheaper.append(next(stage.name for stage in stages if stage.end == end))
+    if not falls:
+        sentence = "No success was recorded to follow its costs." if not experts else "No expert finished a stage."
+        return TrialCheck("falls", False if experts else None, None, criteria.min_fall, sentence)
+    share = float(np.mean(falls))
+    sentence = f"{share:.0%} of the stages make an expert's episode cheaper when they end (of {len(falls)})."
+    if not_cheaper:
+        sentence += f" Most often '{max(sorted(set(not_cheaper)), key=not_cheaper.count)}' does not."
+    return TrialCheck(
+        "falls", share >= criteria.min_fall, share, criteria.min_fall, sentence, {"experts": len(experts)}
+    )
+
+
+def _trend(
+    specification: CostSpecification, experts: Sequence[tuple[Trajectory, _Tried]], criteria: ValidationCriteria
+) -> TrialCheck:
+    """Along an expert's way the cost so far tends to fall."""
+    found = []
+    for _, item in experts:
+        steps = item.trajectory.steps
+        at = sorted(set(np.linspace(0, steps, PREFIXES).round().astype(int).tolist()))
+        if len(at) > 1:
+            found.append(_kendall([_total(evaluate(specification, beginning(item.trajectory, step))) for step in at]))
+    if not found:
+        return TrialCheck("trend", None, None, criteria.max_trend, "No success was recorded to follow its costs.")
+    tau = float(np.mean(found))
+    sentence = f"Rank correlation of time and cost so far along an expert's episode: {tau:+.2f}."
+    return TrialCheck("trend", tau <= criteria.max_trend, tau, criteria.max_trend, sentence)
+
+
+def _ranks(tried: Sequence[_Tried], criteria: ValidationCriteria) -> TrialCheck:
+    costs, success, starts = _columns(tried)
+    auc = area_under_curve(costs, success, starts)
+    if auc is None:
+        missing = "failure" if all(success) else "success"
+        return TrialCheck("ranks", None, None, criteria.min_auc, f"No {missing} was recorded to compare with.")
+    same, pairs = concordance(costs, success, starts)
+    interval = f"95 % interval {auc.low:.1%} to {auc.high:.1%}"
+    sentence = f"A success costs less than a failure in {auc.value:.1%} of cases ({interval})"
+    sentence += "." if same is None else f", from the same initial state in {same:.1%} of {pairs} pairs."
+    passed = auc.value >= criteria.min_auc and auc.low > criteria.min_auc_low
+    facts = {
+        "interval": [auc.low, auc.high],
+        "successes": auc.successes,
+        "failures": auc.failures,
+        "states": auc.clusters,
+        "same_state": same,
+        "same_state_pairs": pairs,
+    }
+    return TrialCheck("ranks", passed, auc.value, criteria.min_auc, sentence, facts)
+
+
+def _stable(tried: Sequence[_Tried], noisy: Sequence[np.ndarray], criteria: ValidationCriteria) -> TrialCheck:
+    costs, success, starts = _columns(tried)
+    same = _same_start(starts)
+    solved = np.asarray(success)
+    decisive = same & (solved[:, None] != solved[None, :])
+    if not decisive.any():
+        decisive = solved[:, None] != solved[None, :]
+    if not criteria.noise or not decisive.any():
+        return TrialCheck("stable", None, None, criteria.max_flips, "No success and failure to rank under noise.")
+    clean = np.asarray(costs)
+    flips, all_flips = {}, {}
+    for number, rms in enumerate(criteria.noise):
+        displaced = np.stack([draws[number] for draws in noisy])
+        flips[f"{rms:g}"] = _flipped(clean, displaced, decisive)
+        all_flips[f"{rms:g}"] = _flipped(clean, displaced, same & ~np.eye(len(clean), dtype=bool))
+    value = max(share or 0.0 for share in flips.values())
+    largest = 100 * max(criteria.noise)
+    sentence = f"Moving keypoints by up to {largest:g} cm turns at most {value:.1%} of success and failure pairs round."
+    facts = {"flips": flips, "flips_of_all_pairs": all_flips, "draws": criteria.draws}
+    return TrialCheck("stable", value <= criteria.max_flips, value, criteria.max_flips, sentence, facts)
+
+
+def _boundaries(tried: Sequence[_Tried], criteria: ValidationCriteria) -> TrialCheck:
+    found = [boundary_agreement(item.trajectory, item.stages) for item in tried if item.success]
+    events = sum(item.events for item in found)
+    if not events:
+        sentence = "No grasp or release was recorded in a success that stage boundaries could be compared with."
+        return TrialCheck("boundaries", None, None, criteria.min_agreement, sentence)
+    share = sum(item.met for item in found) / events
+    distances = [distance for item in found for distance in item.distances]
+    sentence = f"A stage ends at {share:.0%} of {events} grasps and releases (within a tenth of the episode)."
+    facts = {"events": events, "median_distance_steps": float(np.median(distances))}
+    return TrialCheck("boundaries", share >= criteria.min_agreement, share, criteria.min_agreement, sentence, facts)
+
+
+def _noisy_costs(
+    specification: CostSpecification, trajectory: Trajectory, criteria: ValidationCriteria, seed: int
+) -> np.ndarray:
+    """Cost under each noise and draw, ``(noises, draws)``."""
+    return np.array(
+        [
+            [
+                _total(evaluate(specification, with_noise(trajectory, rms, _rng(trajectory, seed, number, draw))))
+                for draw in range(criteria.draws)
+            ]
+            for number, rms in enumerate(criteria.noise)
+        ]
+    ).reshape(len(criteria.noise), criteria.draws)
+
+
+def _rng(trajectory: Trajectory, seed: int, number: int, draw: int) -> np.random.Generator:
+    return derive_rng(seed, "keypoint noise", trajectory.meta.task, trajectory.meta.episode_id, number, draw)
+
+
+def _flipped(clean: np.ndarray, displaced: np.ndarray, pairs: np.ndarray) -> float | None:
+    """Share of ranked pairs whose order the displaced costs ``(E, draws)`` turn round."""
+    before = np.sign(clean[:, None] - clean[None, :])
+    ranked = pairs & (before != 0.0)
+    if not ranked.any():
+        return None
+    after = np.sign(displaced[:, None, :] - displaced[None, :, :])
+    return float((after == -before[:, :, None])[ranked].mean())
+
+
+def _columns(tried: Sequence[_Tried]) -> tuple[list[float], list[bool], list[tuple[str, int]]]:
+    return [item.cost for item in tried], [item.success for item in tried], [item.start for item in tried]
+
+
+def _same_start(starts: Sequence[tuple[str, int]]) -> np.ndarray:
+    codes = np.unique([repr(start) for start in starts], return_inverse=True)[1] if starts else np.zeros(0)
+    return np.equal(codes[:, None], codes[None, :])
+
+
+def _kendall(values: Sequence[float]) -> float:
+    """Kendall's tau of values and their positions: -1 where they only fall."""
+    array = np.asarray(values)
+    order = np.sign(array[None, :] - array[:, None])[np.triu_indices(len(array), 1)]
+    return float(order.mean()) if len(order) else 0.0
+
+
+def _total(stages: Sequence[StageScore]) -> float:
+    return sum(stage.cost for stage in stages)
