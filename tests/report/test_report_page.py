@@ -11,6 +11,7 @@ import pytest
 from grape.core.errors import DataError, SettingsError
 from grape.core.files import read_json, write_json, write_jsonl, write_text
 from grape.core.runs import open_run
+from grape.evaluation import EpisodeOutcome, EvaluationResults, write_results
 from grape.preferences.records import pair_to_row, score_to_row
 from grape.report import ReportSettings, run_report
 from grape.store import EpisodeStore
@@ -146,6 +147,33 @@ def test_one_evaluation_is_reported_without_a_comparison(tmp_path: Path) -> None
     summary = run_report(ReportSettings(run=tmp_path))
     assert summary["verdict"] == ""
     assert "There is no second policy to compare it with yet" in Page(tmp_path / "report.html").words()
+
+
+def test_an_evaluation_by_protocol_says_so_and_shows_what_it_measured(tmp_path: Path) -> None:
+    results = EvaluationResults.from_outcomes(
+        [
+            EpisodeOutcome("carrot", state, 0, state < 3, 60, {"success_end": state < 3, "success_ever": state < 6})
+            for state in range(24)
+        ],
+        {"carrot": "put carrot on plate"},
+        suite="simpler_widowx",
+        policy="policy",
+        policy_hash="h",
+        temperature=0.0,
+        seed=0,
+        versions={},
+        protocol="simpler-widowx-24x3",
+        until="last-step",
+    )
+    run = open_run(tmp_path / "e", "evaluate", {})
+    write_results(tmp_path / "e", results)
+    run.finish({})
+    run_report(ReportSettings(run=tmp_path / "e"))
+    text = (tmp_path / "e" / "report.html").read_text()
+    assert "protocol simpler-widowx-24x3; episodes run to their last step" in text
+    assert "success, ever" in text
+    assert '12.5 % <span class="soft small">4.3 % – 31 %</span>' in text
+    assert "An episode runs to its last step: success counts in the last state" in text
 
 
 def test_lost_episodes_cost_the_videos_only(tmp_path: Path) -> None:

@@ -64,9 +64,33 @@ def show_tasks(summary: Summary, console: Console) -> None:
 
 
 def show_evaluation(summary: Summary, console: Console) -> None:
-    """Table of success with intervals, and where the results are."""
+    """Table of success with intervals, what else was measured, and where the results are."""
     show_tasks(summary, console)
-    show_fields(summary, console, "results")
+    _show_measures(summary, "", console)
+    seeds = summary.get("seeds")
+    if seeds:
+        title = f"{seeds['samples']} sampled rollouts from each initial state ({seeds['file']})"
+        _show_measures(seeds, title, console)
+    if summary.get("until") == "last-step":
+        console.print("Episodes ran to their last step; success is that of the last state.", highlight=False)
+    show_fields(summary, console, "protocol", "results")
+
+
+def _show_measures(summary: Summary, title: str, console: Console) -> None:
+    """Table of the shares of episodes in which something held, in the last state or ever, where that was measured."""
+    names = dict.fromkeys(name.rpartition("_")[0] for name in summary.get("measures", ()))
+    if not names:
+        return
+    table = Table(title=title or None)
+    for column in ("task", "", "at the end", "ever"):
+        table.add_column(column, justify="right" if column in ("at the end", "ever") else "left")
+    for task, row in [*summary["tasks"].items(), ("all", summary)]:
+        table.add_section()
+        for index, name in enumerate(names):
+            shares = (row["measures"][f"{name}_{when}"] for when in ("end", "ever"))
+            cells = (f"{percent(share['rate'])} ({interval(share['interval'])})" for share in shares)
+            table.add_row("" if index else task, name, *cells)
+    console.print(table)
 
 
 def show_comparison(summary: Summary, console: Console) -> None:

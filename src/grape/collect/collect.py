@@ -121,6 +121,7 @@ def _play(
             versions=suite.versions(),
             display=settings.display,
             log=log,
+            until=settings.until,
             finished=finished,
         )
     for sentence in log.retries:
@@ -205,6 +206,8 @@ def _plan_of(groups: Sequence[Group], settings: CollectSettings) -> dict[str, An
         "groups": len(groups),
         "tasks": sorted({group.task.name for group in groups}),
         "decisions_at_most": sum(len(group.episodes) * group.task.max_steps for group in groups),
+        "until": settings.until,
+        "limits": {group.task.name: group.task.max_steps for group in groups},
         "out": str(settings.out),
     }
 

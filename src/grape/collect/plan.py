@@ -6,7 +6,7 @@ policy never depends on timing, on the number of workers or on an interruption.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from grape.collect.settings import CollectSettings
 from grape.core.errors import SettingsError, require_known
@@ -65,6 +65,10 @@ def make_plan(settings: CollectSettings, suite: Suite) -> tuple[Group, ...]:
     for name in ("samples", "lanes"):
         if getattr(settings, name) < 1:
             raise SettingsError(f"--{name} is {getattr(settings, name)}.", "It must be at least 1.")
+    if settings.max_steps < 0:
+        raise SettingsError(
+            f"--max-steps is {settings.max_steps}.", "It must not be negative; 0 means each task's own limit."
+        )
     if settings.workers < 0:
         raise SettingsError(f"--workers is {settings.workers}.", "It must not be negative; 0 means one a core.")
     if not 0 < settings.timeout <= _MOST_SECONDS:
@@ -76,6 +80,8 @@ def make_plan(settings: CollectSettings, suite: Suite) -> tuple[Group, ...]:
             f"--temperature is {settings.temperature}.", "It must be a number and not negative; 0 is greedy."
         )
     tasks = select_tasks(suite, settings.tasks)
+    if settings.max_steps:
+        tasks = tuple(replace(task, max_steps=settings.max_steps) for task in tasks)
     states = parse_numbers(settings.initial_states, "initial states")
     for task in tasks:
         available = suite.n_initial_states(task)

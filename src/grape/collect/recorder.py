@@ -23,12 +23,14 @@ class EpisodeRecorder:
         task: The episode's task.
         planned: The episode's identity.
         display: Whether to keep the larger pictures.
+        until: ``"success"`` ends the episode at its first success, ``"last-step"`` only after its last decision.
     """
 
-    def __init__(self, task: Task, planned: PlannedEpisode, display: bool) -> None:
+    def __init__(self, task: Task, planned: PlannedEpisode, display: bool, until: str = "success") -> None:
         self.task = task
         self.planned = planned
         self._display = display
+        self._until = until
         self._snapshots: list[Snapshot] = []
         self._actions: list[Float32] = []
         self._labels: list[Float32] = []
@@ -37,12 +39,13 @@ class EpisodeRecorder:
 
     @property
     def over(self) -> bool:
-        """Whether the episode ended: at the first success or after the task's last decision.
+        """Whether the episode ended: at the first success (unless it is to go on) or after the task's last decision.
 
         An episode that is solved at its reset ends after its first decision at the earliest, so that every
         trajectory has a step to learn from and to score.
         """
-        return bool(self._actions) and (self._snapshots[-1].success or len(self._actions) >= self.task.max_steps)
+        solved = self._until == "success" and self._snapshots[-1].success
+        return bool(self._actions) and (solved or len(self._actions) >= self.task.max_steps)
 
     @property
     def steps(self) -> int:
@@ -95,6 +98,7 @@ class EpisodeRecorder:
             steps=self.steps,
             operator=self.planned.operator,
             extra=first.extra,
+            until=self._until,
             **facts,  # type: ignore[arg-type]
         )
         signals = {

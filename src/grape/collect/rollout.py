@@ -157,6 +157,7 @@ def play_groups(
     versions: Mapping[str, str],
     display: bool,
     log: RolloutLog,
+    until: str = "success",
     finished: Callable[[Group, list[Trajectory]], None],
 ) -> None:
     """Play every group to its end.
@@ -168,6 +169,7 @@ def play_groups(
         versions: Recorded with every episode.
         display: Whether to keep the larger pictures.
         log: Receives costs, retries and failures.
+        until: When an episode ends, as for :class:`~grape.collect.recorder.EpisodeRecorder`.
         finished: Called with the trajectories of each group that came to its end, in order of completion.
 
     Raises:
@@ -200,7 +202,7 @@ def play_groups(
             group = waiting.popleft()
             playing[group.number] = (
                 group,
-                [EpisodeRecorder(group.task, episode, display) for episode in group.episodes],
+                [EpisodeRecorder(group.task, episode, display, until) for episode in group.episodes],
             )
             actor.start(pool, group)
         began = time.perf_counter()

@@ -23,6 +23,8 @@ class CollectSettings:
         operators: Styles of expert, e.g. "clean", or a mix with a share of the initial states each, e.g.
             "clean:40,sloppy:25": the first 40 states go to the clean operator, the next 25 to the sloppy one.
         seed: Seed of all randomness in this collection.
+        until: When an episode ends: at the first success, or at the last step whatever happened before.
+        max_steps: Decisions after which an episode ends; 0 means each task's own limit.
         lanes: Episodes that run in lock-step with one batched decision. The last bits of log-probabilities can depend
             on the batch, so results are reproducible for equal lanes.
         workers: Simulator processes; changes the speed only. 0 means one a core.
@@ -49,6 +51,8 @@ class CollectSettings:
     temperature: float = 0.7
     operators: str = "clean"
     seed: int = 0
+    until: Literal["success", "last-step"] = field(default="success", metadata={"identity": "unless default"})
+    max_steps: int = field(default=0, metadata={"identity": "unless default"})
     lanes: int = 16
     workers: int = field(default=0, metadata={"identity": False})
     timeout: float = field(default=120.0, metadata={"identity": False})

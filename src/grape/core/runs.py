@@ -102,14 +102,23 @@ def _lock(path: Path) -> FolderLock | None:
 
 
 def identity_of(settings: Any) -> Any:
-    """The plain values of those settings that a result depends on."""
+    """The plain values of those settings that a result depends on.
+
+    A field whose metadata holds ``{"identity": "unless default"}`` counts only where it was set: folders that were made
+    before the field existed can still be resumed.
+    """
     if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
         return {
             item.name: identity_of(getattr(settings, item.name))
             for item in dataclasses.fields(settings)
-            if item.metadata.get("identity", True)
+            if _counts(item, getattr(settings, item.name))
         }
     return settings_to_dict(settings)
+
+
+def _counts(item: "dataclasses.Field[Any]", value: Any) -> bool:
+    rule = item.metadata.get("identity", True)
+    return bool(value != item.default) if rule == "unless default" else bool(rule)
 
 
 def _difference(found: Any, wanted: Any, where: str = "") -> str:

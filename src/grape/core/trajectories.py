@@ -56,6 +56,8 @@ class EpisodeMeta:
         prompt: The text the policy read; empty for experts.
         versions: Versions of what made the episode, e.g. ``{"mujoco": "3.3.2"}``.
         extra: Anything more a suite wants to keep; JSON values only.
+        until: When the episode was to end: ``"success"``, at the first success; ``"last-step"``, after the last
+            decision whatever happened before, so that ``success`` speaks of the last state.
     """
 
     episode_id: str
@@ -76,6 +78,7 @@ class EpisodeMeta:
     prompt: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+    until: str = "success"
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,21 +5,27 @@ two of them side by side, ``gate`` and ``study`` decisions built on pairs; ``eva
 """
 
 from grape.evaluation.compare import CompareSettings, compare_results, run_compare
-from grape.evaluation.evaluate import EVALUATION_STATES_START, EvaluateSettings, run_evaluate
+from grape.evaluation.evaluate import run_evaluate
 from grape.evaluation.gate import GateDecision, gate_decision
+from grape.evaluation.outcomes import EpisodeOutcome, Share
 from grape.evaluation.pairing import PairedOutcomes, pair_results
-from grape.evaluation.results import EpisodeOutcome, EvaluationResults, TaskResults, read_results, write_results
+from grape.evaluation.protocols import PROTOCOLS, Protocol
+from grape.evaluation.results import EvaluationResults, TaskResults, read_results, write_results
+from grape.evaluation.settings import EVALUATION_STATES_START, EvaluateSettings
 from grape.evaluation.study import SeedStudy, seed_study
 
 __all__ = [
     "EVALUATION_STATES_START",
+    "PROTOCOLS",
     "CompareSettings",
     "EpisodeOutcome",
     "EvaluateSettings",
     "EvaluationResults",
     "GateDecision",
     "PairedOutcomes",
+    "Protocol",
     "SeedStudy",
+    "Share",
     "TaskResults",
     "compare_results",
     "gate_decision",

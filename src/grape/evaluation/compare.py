@@ -252,6 +252,7 @@ def _warnings(a: EvaluationResults, b: EvaluationResults, pairing: Pairing) -> l
     """Differences in protocol, and whatever else weakens the comparison."""
     warnings = []
     for name, fact_a, fact_b in (
+        ("protocol", a.protocol or "none", b.protocol or "none"),
         ("temperature", a.temperature, b.temperature),
         ("seed", a.seed, b.seed),
         ("versions", dict(a.versions), dict(b.versions)),

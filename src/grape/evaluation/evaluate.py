@@ -1,10 +1,9 @@
 """The verb ``evaluate``: a policy on fixed initial states that nothing was learned from."""
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
@@ -12,82 +11,36 @@ from grape.core.files import content_hash
 from grape.core.provenance import read_provenance
 from grape.core.runs import identity_of, open_run
 from grape.core.selections import MOST_NUMBERS, format_numbers, parse_numbers
+from grape.evaluation.outcomes import measure
+from grape.evaluation.protocols import Protocol, apply_protocol, fit_checkpoint, tasks_left_out
 from grape.evaluation.results import RESULTS_NAME, EvaluationResults, write_results
+from grape.evaluation.settings import EVALUATION_STATES_START, EvaluateSettings
 
 if TYPE_CHECKING:
     from grape.collect import CollectSettings
 
 __all__ = ["EVALUATION_STATES_START", "EvaluateSettings", "run_evaluate"]
 
-EVALUATION_STATES_START = 100_000
-"""Initial states from this index on are for evaluation; collection and demonstrations count from 0."""
-
 _DEFAULT_HOME = Path("runs") / "evaluate"
+_SEEDS_RESULTS = "results-seeds.json"
+_EITHER_WAY = {"success": "success"}  # what is measured wherever episodes run on after their first success
 
 
 @dataclass(frozen=True)
-class EvaluateSettings:
-    """Measure a policy on fixed initial states: success and decisions a task and overall, with 95 % intervals.
-
-    The same settings always give the same initial states, so two evaluations can be compared pair by pair with
-    'grape compare'. How many episodes a question needs: see docs/statistics.md.
+class _Part:
+    """Rollouts of one kind.
 
     Attributes:
-        policy: "expert" for the suite's scripted experts, a checkpoint folder, or a name on the Hugging Face hub, e.g.
-            openvla/openvla-7b. On resumption its content must be the same; where it lies may differ.
-        out: Folder to write: results.json and the recorded episodes; running again with the same settings resumes.
-            Without it the folder is runs/evaluate/NAME-HASH: the policy's name, and eight digits that stand for the
-            settings and the policy's content, so the same command finds the same folder again.
-        suite: Suite of tasks: metaworld, toy, or one registered by a plugin.
-        tasks: Tasks by index, range or name, e.g. "0,2", "0-3" or "drawer-open"; empty means all.
-        initial_states: Initial states of every task by index, e.g. "10,11-20"; empty means --episodes states from
-            --first-state on. Suites with few initial states (LIBERO has 50) need it, e.g. "0-49".
-        episodes: Initial states a task, where --initial-states is empty.
-        first_state: Index of the first of them. States from 100000 on are reserved for evaluation.
-        samples: Rollouts from each initial state; more than 1 needs a temperature above 0.
-        temperature: Sampling temperature of the policy; 0 decodes greedily, which is the protocol of published
-            results.
-        operators: Style of the scripted expert, as for 'grape collect'; ignored for a policy.
-        seed: Seed of sampling and of the expert's noise; initial states do not depend on it.
-        lanes: Episodes that run in lock-step with one batched decision.
-        workers: Simulator processes; changes the speed only. 0 means one a core.
-        timeout: Seconds of silence after which a worker counts as hung and is replaced; above 0, at most 1000000.
-        display: Also record the larger picture for people, where the suite offers one.
-        unnorm_key: Normalisation statistics to use, for checkpoints that hold several; empty picks the only one.
-        center_crop: Crop 90 % of the picture's area from the middle before the policy sees it, as policies trained with
-            random crops need (OpenVLA's LIBERO fine-tunes do): yes, no, or auto for what the checkpoint says (nothing
-            means no).
-        device: Where the policy computes: auto takes a GPU if there is one, else cpu; or cuda, cuda:1.
-        dtype: What weights are held and computed in: auto is float32 on a CPU, elsewhere as stored. Adapters are
-            float32 always.
-        attention: Attention of the language model: sdpa, flash-attention-2 (needs flash-attn and a GPU) or eager.
-        load_in_4bit: Hold the language model in 4 bits; needs bitsandbytes and a GPU.
-        dry_run: Print the plan and touch nothing.
+        folder: Where they are recorded, within the evaluation's folder.
+        file: Where their results are.
+        samples: Rollouts from each initial state.
+        temperature: Sampling temperature.
     """
 
-    policy: str = field(metadata={"identity": False})  # its hash is what counts
-    out: Path | None = field(default=None, metadata={"identity": False})
-    suite: str = "metaworld"
-    tasks: str = ""
-    initial_states: str = ""
-    episodes: int = 50
-    first_state: int = EVALUATION_STATES_START
-    samples: int = 1
-    temperature: float = 0.0
-    operators: str = "clean"
-    seed: int = 0
-    lanes: int = 16
-    workers: int = field(default=0, metadata={"identity": False})
-    timeout: float = field(default=120.0, metadata={"identity": False})
-    display: bool = False
-    unnorm_key: str = ""
-    # What these come to (crop, device and type) is part of the run's inputs.
-    center_crop: Literal["auto", "yes", "no"] = field(default="auto", metadata={"identity": False})
-    device: str = field(default="auto", metadata={"identity": False})
-    dtype: Literal["auto", "float32", "bfloat16"] = field(default="auto", metadata={"identity": False})
-    attention: Literal["sdpa", "flash-attention-2", "eager"] = field(default="sdpa", metadata={"identity": False})
-    load_in_4bit: bool = field(default=False, metadata={"identity": False})
-    dry_run: bool = field(default=False, metadata={"identity": False})
+    folder: str
+    file: str
+    samples: int
+    temperature: float
 
 
 def run_evaluate(settings: EvaluateSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
@@ -107,9 +60,9 @@ def run_evaluate(settings: EvaluateSettings, reporter: Reporter = SILENT) -> Map
         SimulatorError: Episodes failed twice; what was finished is kept.
     """
     # Collection reaches simulators and policies: only this verb pays for importing them, not those who read results.
-    from grape.collect import check_policy_name, inputs_of, open_policy, run_collect
-    from grape.store import EpisodeStore
+    from grape.collect import check_policy_name, inputs_of, open_policy, read_statement, run_collect
 
+    settings, protocol = apply_protocol(settings)
     states = _states(settings)
     if settings.samples > 1 and settings.temperature == 0 and settings.policy != "expert":
         raise SettingsError(
@@ -118,47 +71,122 @@ def run_evaluate(settings: EvaluateSettings, reporter: Reporter = SILENT) -> Map
         )
     if settings.policy != "expert":
         check_policy_name(settings.policy)
-    plan = run_collect(dataclasses.replace(_collect_settings(settings, states, Path()), dry_run=True))
-    seen = _seen(settings, plan["tasks"], states)
+    parts = _parts(settings, protocol)
+    dry = {
+        name: replace(_collect_settings(settings, states, Path(), part), dry_run=True) for name, part in parts.items()
+    }
+    plans = {name: run_collect(plan) for name, plan in dry.items()}
+    tasks = plans[""]["tasks"]
+    left_out: tuple[str, ...] = ()
+    if protocol is not None:
+        due = run_collect(replace(dry[""], tasks=",".join(protocol.tasks)))["tasks"]
+        left_out = tasks_left_out(protocol, tasks, due)
+    seen = _seen(settings, tasks, states)
     if seen:
         listed = "; ".join(f"{task} {text}" for task, text in seen.items())
         reporter.warn(
             f"{settings.policy} was trained on data from initial states of this evaluation: {listed}. Success there "
             "measures memory as well; for a fair figure leave out --initial-states and --first-state."
         )
+    if protocol is not None and left_out:
+        reporter.warn(
+            f"Protocol {protocol.name} has {len(left_out)} more tasks ({', '.join(left_out[:3])}"
+            f"{', …' if len(left_out) > 3 else ''}): its figure is that of all of them."
+        )
     if settings.dry_run:
-        facts = {"initial_states": format_numbers(states), "seen_states": seen}
-        return {**plan, **facts, "out": str(settings.out or _DEFAULT_HOME)}
-    policy = open_policy(_collect_settings(settings, states, Path()))
+        return _plan(settings, protocol, states, plans, seen)
+    if protocol is not None and settings.policy != "expert":
+        statement = read_statement(settings.policy)
+        settings = fit_checkpoint(protocol, settings, statement.norm_keys, statement.center_crop)
+    policy = open_policy(_collect_settings(settings, states, Path(), parts[""]))
     inputs = inputs_of(policy)
     out = settings.out or _default_out(settings, inputs)
-    collect = _collect_settings(settings, states, out / "rollouts")
     run = open_run(out, "evaluate", settings, inputs)
     path = str(out / RESULTS_NAME)
     if run.done is not None:
         return {**run.done, "policy": settings.policy, "results": path}
-    run_collect(collect, reporter, policy=policy)
-    metas = EpisodeStore.open(collect.out / "store").metas()
-    results = EvaluationResults.from_episodes(
-        metas,
-        policy=settings.policy,
-        temperature=0.0 if settings.policy == "expert" else settings.temperature,
-        seed=settings.seed,
-    )
-    write_results(out, results)
-    facts = results.to_json()
-    summary = {
-        name: facts[name]
-        for name in ("suite", "policy", "success_rate", "interval", "episodes", "successes", "mean_steps", "tasks")
-    }
+    summary: dict[str, Any] = {}
+    for name, part in parts.items():
+        run_collect(_collect_settings(settings, states, out / part.folder, part), reporter, policy=policy)
+        results = _results_of(out / part.folder / "store", settings, protocol, part)
+        write_results(out, results, part.file)
+        facts = _facts(results)
+        summary |= {name: {**facts, "samples": part.samples, "file": part.file}} if name else facts
     summary["seen_states"] = seen
     summary["computation"] = inputs["computation"]
     run.finish(summary)
     return {**summary, "results": path}
 
 
+def _parts(settings: EvaluateSettings, protocol: Protocol | None) -> dict[str, _Part]:
+    """What is played: under ``""`` the headline's rollouts, under ``"seeds"`` those that a protocol also samples."""
+    parts = {"": _Part("rollouts", RESULTS_NAME, settings.samples, settings.temperature)}
+    if protocol is not None and protocol.seeds and settings.policy != "expert":
+        parts["seeds"] = _Part("rollouts-seeds", _SEEDS_RESULTS, protocol.seeds, 1.0)
+    return parts
+
+
+def _plan(
+    settings: EvaluateSettings,
+    protocol: Protocol | None,
+    states: tuple[int, ...],
+    plans: Mapping[str, Mapping[str, Any]],
+    seen: Mapping[str, str],
+) -> dict[str, Any]:
+    """What a dry run prints."""
+    plan = {**plans[""], "initial_states": format_numbers(states), "seen_states": dict(seen)}
+    plan["out"] = str(settings.out or _DEFAULT_HOME)
+    if protocol is None:
+        return plan
+    plan |= {
+        "protocol": protocol.name,
+        "seed": settings.seed,
+        "samples": settings.samples,
+        "temperature": settings.temperature,
+        "unnorm_key": settings.unnorm_key or " or ".join(protocol.keys_of(settings.suite)),
+        "measures": [f"{name}_{when}" for name in protocol.signals for when in ("end", "ever")],
+        "rules": list(protocol.rules),
+    }
+    if "seeds" in plans:
+        facts = {name: plans["seeds"][name] for name in ("episodes", "decisions_at_most")}
+        plan["seeds"] = {"samples": protocol.seeds, "temperature": 1.0, **facts}
+    return plan
+
+
+def _results_of(store: Path, settings: EvaluateSettings, protocol: Protocol | None, part: _Part) -> EvaluationResults:
+    """Figures of recorded episodes."""
+    from grape.store import EpisodeStore
+
+    episodes = EpisodeStore.open(store)
+    metas = episodes.metas()
+    signals = protocol.signals if protocol else _EITHER_WAY if settings.until == "last-step" else {}
+    measures = None
+    if signals:
+        measures = {meta.episode_id: measure(episodes.read(meta.episode_id, frames=False), signals) for meta in metas}
+    assert settings.seed is not None
+    return EvaluationResults.from_episodes(
+        metas,
+        policy=settings.policy,
+        temperature=0.0 if settings.policy == "expert" else part.temperature,
+        seed=settings.seed,
+        protocol=settings.protocol,
+        measures=measures,
+    )
+
+
+def _facts(results: EvaluationResults) -> dict[str, Any]:
+    """What the summary says of some results."""
+    facts = results.to_json()
+    names = ["suite", "policy", "success_rate", "interval", "episodes", "successes", "mean_steps", "tasks"]
+    names += ["until"] if results.until != "success" or results.protocol else []
+    names += [name for name in ("protocol", "measures") if facts[name]]
+    return {name: facts[name] for name in names}
+
+
 def _states(settings: EvaluateSettings) -> tuple[int, ...]:
     """Initial states of every task, sorted."""
+    assert settings.episodes is not None
+    assert settings.first_state is not None
     if settings.initial_states:
         return tuple(sorted(parse_numbers(settings.initial_states, "initial states")))
     for name in ("episodes", "samples"):
@@ -181,17 +209,20 @@ def _default_out(settings: EvaluateSettings, inputs: Mapping[str, str]) -> Path:
     return _DEFAULT_HOME / f"{name}-{digits}"
 
 
-def _collect_settings(settings: EvaluateSettings, states: tuple[int, ...], out: Path) -> "CollectSettings":
+def _collect_settings(settings: EvaluateSettings, states: tuple[int, ...], out: Path, part: _Part) -> "CollectSettings":
     from grape.collect import CollectSettings
 
+    assert settings.seed is not None
     return CollectSettings(
         out=out,
         suite=settings.suite,
         tasks=settings.tasks,
         policy=settings.policy,
         initial_states=format_numbers(states),
-        samples=settings.samples,
-        temperature=settings.temperature,
+        samples=part.samples,
+        temperature=part.temperature,
+        until="success" if settings.until == "auto" else settings.until,
+        max_steps=settings.max_steps,
         operators=settings.operators,
         seed=settings.seed,
         lanes=settings.lanes,

@@ -144,9 +144,14 @@ def pair_results(a: EvaluationResults, b: EvaluationResults) -> Pairing:
     """Pair two evaluations of the same suite.
 
     Raises:
-        CompatibilityError: The suites differ.
+        CompatibilityError: The suites differ, or what counts as success.
         DataError: No task and initial state in common.
     """
+    if a.until != b.until:
+        raise CompatibilityError(
+            f"A's episodes ended at '{a.until}', B's at '{b.until}': success is not the same thing in the two.",
+            "Evaluate both policies with the same --until or --protocol.",
+        )
     if a.suite != b.suite:
         raise CompatibilityError(
             f"A was evaluated on suite '{a.suite}', B on '{b.suite}': their initial states are not the same.",

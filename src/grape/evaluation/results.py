@@ -15,38 +15,23 @@ from typing import Any, TypeVar
 from grape.core.errors import DataError
 from grape.core.files import read_json, write_json
 from grape.core.trajectories import EpisodeMeta
-from grape.evaluation.statistics import Interval, clustered_wilson_interval
+from grape.evaluation.outcomes import EpisodeOutcome, Share, figures_of, outcome_of
+from grape.evaluation.statistics import Interval
 
-__all__ = ["EpisodeOutcome", "EvaluationResults", "TaskResults", "read_results", "results_path", "write_results"]
+__all__ = [
+    "RESULTS_NAME",
+    "EpisodeOutcome",
+    "EvaluationResults",
+    "TaskResults",
+    "read_results",
+    "results_path",
+    "write_results",
+]
 
 FORMAT = 1
 RESULTS_NAME = "results.json"
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class EpisodeOutcome:
-    """How one evaluation episode ended.
-
-    Attributes:
-        task: Task name within its suite.
-        initial_state: Index of the initial state.
-        sample: Number of the rollout among those from the same initial state.
-        success: Whether the task was solved.
-        steps: Decisions until success or the end.
-    """
-
-    task: str
-    initial_state: int
-    sample: int
-    success: bool
-    steps: int
-
-    @property
-    def key(self) -> tuple[str, int, int]:
-        """What two evaluations are paired on."""
-        return self.task, self.initial_state, self.sample
 
 
 @dataclass(frozen=True)
@@ -60,6 +45,7 @@ class TaskResults:
         episodes: Number of episodes.
         successes: Number of solved ones.
         mean_steps: Mean decisions an episode, failures included.
+        measures: Shares of episodes in which further facts held, by name, e.g. ``"grasp_ever"``.
         instruction: What the policy was told.
     """
 
@@ -68,6 +54,7 @@ class TaskResults:
     episodes: int
     successes: int
     mean_steps: float
+    measures: Mapping[str, Share]
     instruction: str
 
 
@@ -90,6 +77,10 @@ class EvaluationResults:
         tasks: Figures by task name, in the order of names.
         per_episode: Every episode, ordered by task name, initial state and sample.
         versions: Versions of what shapes physics and pictures.
+        measures: Shares of episodes in which further facts held, by name; empty where none was measured.
+        protocol: Published protocol that was followed; empty for none.
+        until: When an episode ended: ``"success"`` or ``"last-step"``, see
+            :class:`~grape.core.trajectories.EpisodeMeta`.
     """
 
     suite: str
@@ -105,6 +96,9 @@ class EvaluationResults:
     tasks: Mapping[str, TaskResults]
     per_episode: tuple[EpisodeOutcome, ...]
     versions: Mapping[str, str] = field(default_factory=dict)
+    measures: Mapping[str, Share] = field(default_factory=dict)
+    protocol: str = ""
+    until: str = "success"
 
     @classmethod
     def from_outcomes(
@@ -118,6 +112,8 @@ class EvaluationResults:
         temperature: float,
         seed: int,
         versions: Mapping[str, str],
+        protocol: str = "",
+        until: str = "success",
     ) -> "EvaluationResults":
         """Compute all figures from the episodes.
 
@@ -130,9 +126,11 @@ class EvaluationResults:
             temperature: Sampling temperature.
             seed: Seed of the evaluation.
             versions: Versions of what shapes physics and pictures.
+            protocol: Published protocol that was followed; empty for none.
+            until: When an episode ended.
 
         Raises:
-            DataError: There are no episodes, or one occurs twice.
+            DataError: There are no episodes, one occurs twice, or not all were measured alike.
         """
         ordered = tuple(sorted(outcomes, key=lambda outcome: outcome.key))
         if not ordered:
@@ -143,25 +141,36 @@ class EvaluationResults:
                     f"Task {first.task}, initial state {first.initial_state}, sample {first.sample} occurs twice.",
                     "Evaluate into a folder of its own.",
                 )
+        if any(outcome.measures.keys() != ordered[0].measures.keys() for outcome in ordered):
+            raise DataError("Not all episodes were measured alike.", "Evaluate into a folder of its own.")
         tasks = {}
         for name in sorted({outcome.task for outcome in ordered}):
             members = [outcome for outcome in ordered if outcome.task == name]
-            tasks[name] = TaskResults(**_figures(members), instruction=instructions[name])
+            tasks[name] = TaskResults(**figures_of(members), instruction=instructions[name])
         return cls(
             suite=suite,
             policy=policy,
             policy_hash=policy_hash,
             temperature=temperature,
             seed=seed,
-            **_figures(ordered),
+            **figures_of(ordered),
             tasks=tasks,
             per_episode=ordered,
             versions=dict(versions),
+            protocol=protocol,
+            until=until,
         )
 
     @classmethod
     def from_episodes(
-        cls, metas: Sequence[EpisodeMeta], *, policy: str, temperature: float, seed: int
+        cls,
+        metas: Sequence[EpisodeMeta],
+        *,
+        policy: str,
+        temperature: float,
+        seed: int,
+        protocol: str = "",
+        measures: Mapping[str, Mapping[str, bool]] | None = None,
     ) -> "EvaluationResults":
         """Compute all figures from the facts of recorded episodes.
 
@@ -170,12 +179,14 @@ class EvaluationResults:
             policy: ``"expert"`` or the checkpoint folder.
             temperature: Sampling temperature.
             seed: Seed of the evaluation.
+            protocol: Published protocol that was followed; empty for none.
+            measures: Facts that were measured, by episode id; see :func:`grape.evaluation.outcomes.measure`.
 
         Raises:
             DataError: There are no episodes, one occurs twice, or they come from different suites, policies,
-                temperatures or versions.
+                temperatures or versions, or ended by different rules.
         """
-        for fact in ("suite", "policy_hash", "temperature", "versions"):
+        for fact in ("suite", "policy_hash", "temperature", "versions", "until"):
             values = [getattr(meta, fact) for meta in metas]
             different = next((value for value in values if value != values[0]), None)
             if different is not None:
@@ -183,9 +194,7 @@ class EvaluationResults:
                     f"The episodes do not belong together: {fact} is {values[0]!r} in one, {different!r} in another.",
                     "Evaluate each policy into a folder of its own.",
                 )
-        outcomes = [
-            EpisodeOutcome(meta.task, meta.initial_state, meta.sample, bool(meta.success), meta.steps) for meta in metas
-        ]
+        outcomes = [outcome_of(meta, None if measures is None else measures[meta.episode_id]) for meta in metas]
         return cls.from_outcomes(
             outcomes,
             {meta.task: meta.instruction for meta in metas},
@@ -195,35 +204,26 @@ class EvaluationResults:
             temperature=temperature,
             seed=seed,
             versions=metas[0].versions if metas else {},
+            protocol=protocol,
+            until=metas[0].until if metas else "success",
         )
 
     def to_json(self) -> dict[str, Any]:
         """The JSON value that ``results.json`` holds."""
         data = dataclasses.asdict(self)
-        data["interval"] = list(self.interval)
-        for name, task in self.tasks.items():
-            data["tasks"][name]["interval"] = list(task.interval)
+        for figures in (data, *data["tasks"].values(), *_measures_in(data)):
+            figures["interval"] = list(figures["interval"])
         return {"format": FORMAT, **data, "per_episode": list(data["per_episode"])}
 
 
-def _figures(outcomes: Sequence[EpisodeOutcome]) -> dict[str, Any]:
-    """Counts, rate and interval of some episodes, by field name."""
-    states: dict[tuple[str, int], list[bool]] = {}
-    for outcome in outcomes:
-        states.setdefault((outcome.task, outcome.initial_state), []).append(outcome.success)
-    successes = sum(outcome.success for outcome in outcomes)
-    return {
-        "success_rate": successes / len(outcomes),
-        "interval": clustered_wilson_interval([sum(s) for s in states.values()], [len(s) for s in states.values()]),
-        "episodes": len(outcomes),
-        "successes": successes,
-        "mean_steps": sum(outcome.steps for outcome in outcomes) / len(outcomes),
-    }
+def _measures_in(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every share of a results file."""
+    return [share for figures in (data, *data["tasks"].values()) for share in figures["measures"].values()]
 
 
-def write_results(folder: Path, results: EvaluationResults) -> Path:
-    """Write ``folder/results.json`` atomically and return its path."""
-    path = folder / RESULTS_NAME
+def write_results(folder: Path, results: EvaluationResults, name: str = RESULTS_NAME) -> Path:
+    """Write ``folder/results.json``, or a file of another name there, atomically and return its path."""
+    path = folder / name
     write_json(path, results.to_json())
     return path
 
@@ -260,6 +260,8 @@ def read_results(path: Path) -> EvaluationResults:
     file = results_path(path)
     data = read_json(file)
     names = [item.name for item in dataclasses.fields(EvaluationResults)]
+    if isinstance(data, dict):  # what files did not say before it could differ
+        data = {"measures": {}, "protocol": "", "until": "success", **data}
     _check_keys(data, ["format", *names], str(file))
     if data["format"] != FORMAT:
         raise DataError(f"{file} has format {data['format']!r}; this version reads {FORMAT}.", "Evaluate again.")
@@ -268,6 +270,8 @@ def read_results(path: Path) -> EvaluationResults:
     outcomes = [_read_outcome(row, f"{file}, per_episode[{i}]") for i, row in enumerate(rows)]
     instructions = {}
     for name, task in tasks.items():
+        if isinstance(task, dict):
+            task.setdefault("measures", {})
         _check_keys(task, [item.name for item in dataclasses.fields(TaskResults)], f"{file}, task {name}")
         instructions[name] = _typed(task, "instruction", str, file)
     if set(instructions) != {outcome.task for outcome in outcomes}:
@@ -281,12 +285,16 @@ def read_results(path: Path) -> EvaluationResults:
         temperature=_number(data, "temperature", file),
         seed=_typed(data, "seed", int, file),
         versions=_typed(data, "versions", dict, file),
+        protocol=_typed(data, "protocol", str, file),
+        until=_typed(data, "until", str, file),
     )
     _check_figures(data, results.to_json(), file)
     return results
 
 
 def _read_outcome(row: Any, where: str) -> EpisodeOutcome:
+    if isinstance(row, dict):
+        row = {"measures": {}, **row}
     _check_keys(row, [item.name for item in dataclasses.fields(EpisodeOutcome)], where)
     return EpisodeOutcome(
         task=_typed(row, "task", str, where),
@@ -294,6 +302,7 @@ def _read_outcome(row: Any, where: str) -> EpisodeOutcome:
         sample=_typed(row, "sample", int, where),
         success=_typed(row, "success", bool, where),
         steps=_typed(row, "steps", int, where),
+        measures={name: _typed(row["measures"], name, bool, where) for name in _typed(row, "measures", dict, where)},
     )
 
 
@@ -301,7 +310,7 @@ def _check_figures(found: Mapping[str, Any], due: Mapping[str, Any], file: Path)
     """Compare the figures in the file with those computed from its episodes."""
     pairs = [("", found, due)] + [(f"task {name}: ", found["tasks"][name], due["tasks"][name]) for name in due["tasks"]]
     for where, stored, computed in pairs:
-        for key in ("episodes", "successes", "success_rate", "mean_steps", "interval"):
+        for key in ("episodes", "successes", "success_rate", "mean_steps", "interval", "measures"):
             if not _close(stored[key], computed[key]):
                 raise DataError(
                     f"{file} disagrees with itself: {where}{key} is {stored[key]!r}, its episodes give "
@@ -311,6 +320,12 @@ def _check_figures(found: Mapping[str, Any], due: Mapping[str, Any], file: Path)
 
 
 def _close(stored: Any, computed: Any) -> bool:
+    if isinstance(computed, dict):
+        return (
+            isinstance(stored, dict)
+            and stored.keys() == computed.keys()
+            and all(_close(stored[key], computed[key]) for key in computed)
+        )
     if isinstance(computed, list):
         return (
             isinstance(stored, list)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from grape.core.errors import GrapeError
-from grape.evaluation import EvaluationResults, compare_results
+from grape.evaluation import PROTOCOLS, EvaluationResults, Share, compare_results
 from grape.evaluation.wording import p_text
 from grape.report.contents import Evaluated, RunContents
 from grape.report.numbers import count_of, percent, points
 
-__all__ = ["Headline", "Rate", "TaskRow", "caveats", "headline_of", "task_rows"]
+__all__ = ["Headline", "Rate", "TaskRow", "caveats", "headline_of", "measure_rows", "task_rows"]
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,10 @@ def _where(contents: RunContents, last: Evaluated) -> str:
     assert last.results is not None
     results = last.results
     decoding = "greedy decoding" if results.temperature == 0 else f"sampling at temperature {results.temperature:g}"
+    if results.protocol:
+        decoding += f"; protocol {results.protocol}"
+    if results.until == "last-step":
+        decoding += "; episodes run to their last step, and success is that of the last state"
     tested = contents.after is not None and last.name == contents.after.name
     kind = "test states, which decided nothing before" if tested else "initial states of the iterations' evaluation"
     tasks = count_of(len(results.tasks), "task")
@@ -171,12 +175,23 @@ def task_rows(contents: RunContents, headline: Headline | None) -> tuple[TaskRow
     return tuple(rows)
 
 
+def measure_rows(contents: RunContents) -> tuple[tuple[str, Mapping[str, Share]], ...]:
+    """What was measured of the last policy beside success, by task and over all; empty where nothing was."""
+    _, last = _ends(contents)
+    if last is None or last.results is None or not last.results.measures:
+        return ()
+    rows = [(name, figures.measures) for name, figures in last.results.tasks.items()]
+    return (*rows, ("All tasks", last.results.measures)) if len(rows) > 1 else tuple(rows)
+
+
 def caveats(contents: RunContents, headline: Headline | None) -> tuple[str, ...]:
     """What a reader must know before believing the figures; computed from the run, not boilerplate."""
     found: list[str] = []
     first, last = _ends(contents)
     if headline is not None and last is not None and last.results is not None:
         found.append(_interval_caveat(headline))
+        if last.results.protocol in PROTOCOLS:
+            found += [f"Protocol {last.results.protocol}: {rule}" for rule in PROTOCOLS[last.results.protocol].rules]
         needed = headline.comparison.get("needed")
         if headline.verdict == "not distinguishable" and needed:
             found.append(

@@ -16,7 +16,7 @@ from grape.report.charts import Chart, Point, success_chart
 from grape.report.contents import Arm, RoundContents, RunContents
 from grape.report.curves import preference_charts, sft_charts
 from grape.report.gallery import PairView
-from grape.report.headline import caveats, headline_of, task_rows
+from grape.report.headline import caveats, headline_of, measure_rows, task_rows
 from grape.report.timelines import TERM_NAMES
 
 __all__ = ["SuccessCharts", "load_jinja", "render_page"]
@@ -84,6 +84,7 @@ def render_page(contents: RunContents, pairs: Sequence[PairView], pairs_total: i
             gate=any(policy.accepted is False for arm in contents.arms for policy in arm.policies),
             success=success,
             tasks=tasks,
+            measures=measure_rows(contents),
             sft_charts=sft,
             tpo_charts=tpo,
             data=data,

@@ -37,6 +37,7 @@ HEADER_KEY = b"grape.episode"
 """Key of the header in the Parquet file's metadata."""
 
 _EPISODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+@,-]{0,179}")
+_ADDED_LATER = {"until": "success"}  # facts that older files lack, and what held for their episodes
 _META_TYPES: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
 
 
@@ -111,6 +112,7 @@ def meta_from_dict(data: Any) -> EpisodeMeta:
     """
     if not isinstance(data, dict):
         raise DataError("The facts of the episode are no mapping.")
+    data = {**_ADDED_LATER, **data}
     fields = dataclasses.fields(EpisodeMeta)
     if data.keys() != {item.name for item in fields}:
         odd = sorted(map(str, data.keys() ^ {item.name for item in fields}))

@@ -1,0 +1,44 @@
+"""What a checkpoint says about how it wants to be used, read without its weights."""
+
+from dataclasses import dataclass
+
+from grape.core.errors import SettingsError
+
+__all__ = ["CheckpointStatement", "read_statement"]
+
+
+@dataclass(frozen=True)
+class CheckpointStatement:
+    """Facts from a checkpoint's configuration.
+
+    Attributes:
+        norm_keys: Names of its normalisation statistics, sorted.
+        center_crop: Whether it was trained with random crops; None where it says nothing, as checkpoints of other
+            software do.
+    """
+
+    norm_keys: tuple[str, ...]
+    center_crop: bool | None
+
+
+def read_statement(policy: str) -> CheckpointStatement:
+    """Read the configuration of a policy.
+
+    Args:
+        policy: A checkpoint folder or a name on the hub.
+
+    Raises:
+        SettingsError: There is no such policy, or PyTorch is missing.
+        DataError: The configuration is damaged.
+    """
+    try:
+        from grape.policies.openvla import read_policy_config
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "grape":
+            raise
+        raise SettingsError(
+            f"Policies need PyTorch and transformers, and {error.name} is missing.", "pip install 'grape-vla[train]'"
+        ) from error
+    config = read_policy_config(policy)
+    says = config.center_crop if "grape" in config.raw else None
+    return CheckpointStatement(tuple(sorted(config.norm_stats)), says)
