@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from grape.core.errors import SettingsError, did_you_mean
+from grape.compat.flag_parser import FlagParser
 
 __all__ = ["FinetuneFlags", "parse_flags"]
 
@@ -75,7 +75,7 @@ def parse_flags(words: Sequence[str]) -> FinetuneFlags:
     Raises:
         SettingsError: A flag is unknown, has no value, or one of the wrong kind.
     """
-    parser = _Parser(
+    parser = FlagParser(
         prog="python -m grape.compat.finetune",
         description="Trains as 'grape train' does, from the flags of the method's first public implementation.",
         epilog="Flags after a '--' go to 'grape train' as they are and win, for example: -- --unnorm-key libero_goal",
@@ -92,18 +92,8 @@ def parse_flags(words: Sequence[str]) -> FinetuneFlags:
             metavar={bool: "True|False", int: "N", float: "X"}.get(kind, "TEXT"),
             help=f"{meanings[item.name]} Default: {item.default!s}.".replace("%", "%%"),
         )
-    found, rest = parser.parse_known_args(list(words))
-    if rest:
-        raise SettingsError(
-            f"Unknown flag {rest[0]!r}.", did_you_mean(rest[0].split("=")[0].lstrip("-"), [item.name for item in known])
-        )
+    found = parser.read(words, [item.name for item in known])
     return FinetuneFlags(**vars(found), given=frozenset(vars(found)))
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]  # argparse leaves the process here
-        """Raise instead of leaving the process."""
-        raise SettingsError(f"{message[:1].upper()}{message[1:]}.", f"{self.prog} --help lists all flags.")
 
 
 def _word_to_bool(word: str) -> bool:
