@@ -24,6 +24,7 @@ help: ## list what can be made (the default)
 install: ## system packages for off-screen rendering, .venv, GRAPE with all extras (quick when up to date)
 	@bash scripts/install_system_packages.sh
 	@bash scripts/install_python.sh
+	@bash scripts/install_simulator_python.sh
 
 demo: install ## the whole method on a real simulator: demonstrations, SFT, iterations of preferences, report
 	@$(BIN)/grape demo $(ARGS)
@@ -71,5 +72,5 @@ clean: ## remove caches and build products; runs/ and .venv stay
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-distclean: clean ## clean, and remove .venv and .venv-tf too
-	@rm -rf .venv .venv-tf
+distclean: clean ## clean, and remove .venv, .venv-sim and .venv-tf too
+	@rm -rf .venv .venv-sim .venv-tf

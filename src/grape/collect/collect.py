@@ -15,6 +15,7 @@ from grape.core.runs import open_run
 from grape.core.tasks import ActionSpace
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.envs.base import Suite
+from grape.envs.interpreter import suite_of
 from grape.envs.pool import WorkerPool
 from grape.envs.registry import cautions_of, get_suite
 from grape.policies.base import Policy, PolicySpec
@@ -46,7 +47,7 @@ def run_collect(
         SimulatorError: A group of episodes failed twice; all others are in the store. Or the simulator never worked
             at all; then nothing more was tried.
     """
-    suite = get_suite(settings.suite)
+    suite = suite_of(settings.suite, settings.env_python)
     groups = make_plan(settings, suite)
     if settings.dry_run:
         return _plan_of(groups, settings)
@@ -101,7 +102,7 @@ def _play(
     todo = sum(len(group.episodes) for group in groups)
     with (
         reporter.progress(settings.out.name, total, total - todo) as bar,
-        WorkerPool(suite.name, workers, settings.lanes, settings.timeout) as pool,
+        WorkerPool(suite.name, workers, settings.lanes, settings.timeout, settings.env_python) as pool,
     ):
         successes = episodes = 0
 

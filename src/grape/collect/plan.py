@@ -117,6 +117,8 @@ def make_plan(settings: CollectSettings, suite: Suite) -> tuple[Group, ...]:
 
 def _operators_of_states(text: str, suite: Suite, n_states: int) -> Sequence[str]:
     """The operator of each initial state, from ``"clean"`` or ``"clean:40,sloppy:25"``."""
+    if not suite.operators:
+        raise SettingsError(f"Suite '{suite.name}' has no scripted experts.", "Give --policy with a checkpoint.")
     shares: list[tuple[str, int]] = []
     for part in text.split(","):
         name, colon, count = part.strip().partition(":")

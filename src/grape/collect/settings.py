@@ -29,6 +29,8 @@ class CollectSettings:
             on the batch, so results are reproducible for equal lanes.
         workers: Simulator processes; changes the speed only. 0 means one a core.
         timeout: Seconds of silence after which a worker counts as hung and is replaced; above 0, at most 1000000.
+        env_python: Another Python interpreter for the simulator processes, e.g. /opt/simpler/bin/python: for suites
+            whose packages cannot live beside ours (simpler_widowx-v0). Its packages' versions are recorded.
         display: Also record the larger picture for people, where the suite offers one (lossy).
         unnorm_key: Normalisation statistics to use, for checkpoints that hold several; empty picks the only one.
         center_crop: Crop 90 % of the picture's area from the middle before the policy sees it, as policies trained with
@@ -56,6 +58,7 @@ class CollectSettings:
     lanes: int = 16
     workers: int = field(default=0, metadata={"identity": False})
     timeout: float = field(default=120.0, metadata={"identity": False})
+    env_python: Path | None = field(default=None, metadata={"identity": False})  # versions over there are what counts
     display: bool = True
     unnorm_key: str = ""
     # What these come to (crop, device and type) is part of the run's inputs.

@@ -1,5 +1,7 @@
 """Seeds derived from names: the same parts give the same seed on every machine and run order."""
 
+from __future__ import annotations
+
 import hashlib
 
 import numpy as np

@@ -1,5 +1,7 @@
 """What every simulator offers: suites of tasks, environments with chosen initial states, scripted experts."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol

@@ -5,6 +5,8 @@ follows. Demonstrations of mixed styles let a cloned policy both succeed and fai
 what preference pairs are made of.
 """
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

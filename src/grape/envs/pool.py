@@ -4,12 +4,12 @@ import contextlib
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_readable
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
@@ -18,11 +18,11 @@ import numpy.typing as npt
 
 from grape.core.tasks import Task
 from grape.envs.base import Snapshot
+from grape.envs.interpreter import worker_command
 from grape.envs.wire import receive, send, snapshot_from_wire
 
 __all__ = ["GroupReply", "WorkerPool"]
 
-_SINGLE_THREADED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _STARTUP_SECONDS = 60.0  # a new process imports its simulator first; added to its first deadline
 _LAST_WORDS = 2000  # characters of a dead worker's standard error that are quoted
 
@@ -51,7 +51,7 @@ class GroupReply:
 class _Worker:
     """One process with its socket, and the group it serves."""
 
-    def __init__(self, suite_name: str) -> None:
+    def __init__(self, suite_name: str, python: Path | None) -> None:
         self.group_id: int | None = None
         self.about = ""
         self.deadline: float | None = None  # set while an answer is due
@@ -59,11 +59,10 @@ class _Worker:
         self.has_answered = False
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill
         self.link, theirs = socket.socketpair()
-        environment = dict(os.environ) | dict.fromkeys(_SINGLE_THREADED, "1")
-        environment["PYTHONPATH"] = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        command, environment = worker_command(python, theirs.fileno(), suite_name)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "grape.envs.worker", str(theirs.fileno()), suite_name, str(os.getpid())],
+                command,
                 pass_fds=[theirs.fileno()],
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -111,21 +110,25 @@ class WorkerPool:
         workers: Number of processes, at least 1.
         lanes: Most episodes a group may have, at least 1.
         timeout: Seconds of silence after which a worker counts as hung; a new worker has 60 s more for its start.
+        python: Another interpreter for the workers, see :mod:`grape.envs.interpreter`; None for this one.
 
     Raises:
         ValueError: ``workers`` or ``lanes`` is less than 1.
     """
 
-    def __init__(self, suite_name: str, workers: int, lanes: int, timeout: float = 120.0) -> None:
+    def __init__(
+        self, suite_name: str, workers: int, lanes: int, timeout: float = 120.0, python: Path | None = None
+    ) -> None:
         if workers < 1 or lanes < 1:
             raise ValueError(f"a pool needs at least one worker and one lane, not {workers} and {lanes}")
         self._suite_name = suite_name
         self._lanes = lanes
         self._timeout = timeout
+        self._python = python
         self._workers: list[_Worker] = []
         try:
             for _ in range(workers):
-                self._workers.append(_Worker(suite_name))
+                self._workers.append(_Worker(suite_name, python))
         except BaseException:
             self.close()
             raise
@@ -270,7 +273,7 @@ class WorkerPool:
         """Replace a worker, and tell what became of its group."""
         assert worker.group_id is not None
         worker.kill()
-        self._workers[self._workers.index(worker)] = _Worker(self._suite_name)
+        self._workers[self._workers.index(worker)] = _Worker(self._suite_name, self._python)
         return GroupReply(worker.group_id, (), failure=f"The simulator of {worker.about} {reason}")
 
 

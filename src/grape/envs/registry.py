@@ -4,15 +4,18 @@ Suites of other distributions register a class or factory without arguments unde
 ``grape.suites``. A suite's module is imported when the suite is asked for, its simulator only when an environment is.
 """
 
+from __future__ import annotations
+
 import importlib
 import re
 from importlib import metadata
+from typing import Any
 
 from grape.core.errors import SettingsError, did_you_mean, require_known
 from grape.core.tasks import Task
 from grape.envs.base import Suite
 
-__all__ = ["cautions_of", "get_suite", "select_tasks", "suite_names"]
+__all__ = ["cautions_of", "get_suite", "load_suite", "select_tasks", "suite_names"]
 
 _GROUP = "grape.suites"
 _BUILTIN = {
@@ -27,7 +30,14 @@ _BUILTIN = {
 
 def suite_names() -> tuple[str, ...]:
     """Names of all suites, built in or from entry points, sorted."""
-    return tuple(sorted({*_BUILTIN, *(point.name for point in metadata.entry_points(group=_GROUP))}))
+    return tuple(sorted({*_BUILTIN, *(point.name for point in _plugins())}))
+
+
+def _plugins() -> tuple[metadata.EntryPoint, ...]:
+    """Suites of other distributions."""
+    points: Any = metadata.entry_points()
+    # A mapping by group before Python 3.10, where workers may run.
+    return tuple(points.select(group=_GROUP) if hasattr(points, "select") else points.get(_GROUP, ()))
 
 
 def get_suite(name: str) -> Suite:
@@ -41,7 +51,7 @@ def get_suite(name: str) -> Suite:
         suite: Suite = getattr(importlib.import_module(module), attribute)()
         return suite
     require_known("suite", name, suite_names())
-    (point, *_) = metadata.entry_points(group=_GROUP, name=name)
+    (point, *_) = (point for point in _plugins() if point.name == name)
     try:
         plugin: Suite = point.load()()
     except Exception as error:
@@ -59,6 +69,11 @@ def cautions_of(suite: Suite) -> tuple[str, ...]:
     simulator.
     """
     return tuple(getattr(suite, "cautions", tuple)())
+
+
+def load_suite(suite: Suite) -> None:
+    """Import a suite's simulator, where the suite offers that (a method ``load``); what is missing raises."""
+    getattr(suite, "load", lambda: None)()
 
 
 def select_tasks(suite: Suite, selection: str) -> tuple[Task, ...]:

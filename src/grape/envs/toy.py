@@ -10,6 +10,8 @@ For tests of pools and retries the environment variable ``GRAPE_FAULT`` makes it
 Decision 0 is the reset. With a marker file the fault happens only while that file is absent, and creates it.
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import time
@@ -275,7 +277,7 @@ class _Fault:
         self._marker = marker
 
     @classmethod
-    def from_environment(cls, task: Task) -> "_Fault":
+    def from_environment(cls, task: Task) -> _Fault:
         kind, name, state, decision, *marker = (os.environ.get("GRAPE_FAULT", "") + ":::").split(":")[:5]
         if name != task.name:
             return cls()

@@ -4,6 +4,8 @@ Nothing is pickled, so the two sides need neither the same Python nor the same n
 little-endian), then that many bytes: the header's length (8 bytes), the header as JSON, the arrays one after another.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import socket

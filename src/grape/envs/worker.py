@@ -6,6 +6,8 @@ episodes of one task at a time and keeps environments for the next group of that
 it served before, because a reset leaves no trace.
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import socket
@@ -55,7 +57,8 @@ class Group:
         if experts is not None:
             self._experts = [suite.make_expert(task, operator, seed) for operator, seed in experts]
         self.snapshots: list[Snapshot] = [
-            environment.reset(state) for environment, state in zip(environments, initial_states, strict=True)
+            environment.reset(state)
+            for environment, state in zip(environments, initial_states)  # noqa: B905 - strict came with Python 3.10
         ]
 
     def step(

@@ -228,6 +228,7 @@ def _collect_settings(settings: EvaluateSettings, states: tuple[int, ...], out: 
         lanes=settings.lanes,
         workers=settings.workers,
         timeout=settings.timeout,
+        env_python=settings.env_python,
         display=settings.display,
         unnorm_key=settings.unnorm_key,
         center_crop=settings.center_crop,

@@ -45,6 +45,8 @@ class EvaluateSettings:
         lanes: Episodes that run in lock-step with one batched decision.
         workers: Simulator processes; changes the speed only. 0 means one a core.
         timeout: Seconds of silence after which a worker counts as hung and is replaced; above 0, at most 1000000.
+        env_python: Another Python interpreter for the simulator processes, e.g. /opt/simpler/bin/python: for suites
+            whose packages cannot live beside ours (simpler_widowx-v0). Its packages' versions are recorded.
         display: Also record the larger picture for people, where the suite offers one.
         unnorm_key: Normalisation statistics to use, for checkpoints that hold several; empty picks the only one, or
             what --protocol says.
@@ -76,6 +78,7 @@ class EvaluateSettings:
     lanes: int = 16
     workers: int = field(default=0, metadata={"identity": False})
     timeout: float = field(default=120.0, metadata={"identity": False})
+    env_python: Path | None = field(default=None, metadata={"identity": False})  # versions over there are what counts
     display: bool = False
     unnorm_key: str = ""
     # What these come to (crop, device and type) is part of the run's inputs.

@@ -11,7 +11,8 @@ from grape.core.events import SILENT, Reporter, append_event
 from grape.core.files import write_json
 from grape.core.runs import open_run
 from grape.core.selections import format_numbers
-from grape.envs.registry import get_suite, select_tasks
+from grape.envs.interpreter import suite_of
+from grape.envs.registry import select_tasks
 from grape.evaluation import gate_decision, pair_results, read_results, run_compare, run_evaluate
 from grape.loop.checks import check_settings
 from grape.loop.cloning import compare_cloning
@@ -49,7 +50,7 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
     Raises:
         GrapeError: A stage failed; what was finished is kept and the same command goes on from there.
     """
-    suite = get_suite(settings.suite)
+    suite = suite_of(settings.suite, settings.env_python)
     tasks = select_tasks(suite, settings.tasks)
     check_settings(settings, suite, tasks)
     stages = Stages(settings)

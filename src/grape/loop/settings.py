@@ -13,9 +13,9 @@ UNSET = Path("decided-by-the-loop")
 
 # What the loop fills in itself; setting one of these by hand would silently do nothing, so it is refused.
 DECIDED_BY_LOOP: dict[str, tuple[str, ...]] = {
-    "demonstrations": ("out", "suite", "tasks", "policy", "seed", "dry_run"),
+    "demonstrations": ("out", "suite", "tasks", "policy", "env_python", "seed", "dry_run"),
     "sft": ("data", "out", "seed", "dry_run"),
-    "collect": ("out", "suite", "tasks", "policy", "initial_states", "seed", "dry_run"),
+    "collect": ("out", "suite", "tasks", "policy", "initial_states", "env_python", "seed", "dry_run"),
     "score": ("store", "out", "dry_run"),
     "pair": ("scores", "out", "seed", "dry_run"),
     "train": ("pairs", "policy", "out", "seed", "dry_run"),
@@ -35,6 +35,7 @@ class LoopSettings:
         title: Headline of the report.
         suite: Suite of tasks.
         tasks: Tasks by index, range or name; empty means all.
+        env_python: Another Python interpreter for the simulator processes, as for grape collect.
         policy: Checkpoint folder to start from; empty means demonstrations and supervised fine-tuning come first.
         iterations: How many times to go round.
         states_per_iteration: Initial states a task from which each iteration collects.
@@ -61,6 +62,7 @@ class LoopSettings:
     title: str = field(default="GRAPE", metadata={"identity": False})
     suite: str = "metaworld"
     tasks: str = ""
+    env_python: Path | None = field(default=None, metadata={"identity": False})
     policy: str = ""
     iterations: int = field(default=3, metadata={"identity": False})
     states_per_iteration: int = 48

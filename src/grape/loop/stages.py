@@ -88,6 +88,7 @@ class Stages:
             suite=self._loop.suite,
             tasks=self._loop.tasks,
             policy="expert",
+            env_python=self._loop.env_python,
             seed=self._seed("demonstrations"),
         )
 
@@ -109,6 +110,7 @@ class Stages:
             suite=self._loop.suite,
             tasks=self._loop.tasks,
             policy=str(policy),
+            env_python=self._loop.env_python,
             initial_states=f"{first}-{first + self._loop.states_per_iteration - 1}",
             seed=self._seed("collect", iteration),
         )
@@ -180,6 +182,7 @@ class Stages:
             out=out,
             suite=self._loop.suite,
             tasks=self._loop.tasks,
+            env_python=self._loop.env_python,
             initial_states=f"{states[0]}-{states[-1]}",
             **{name: getattr(self._loop.collect, name) for name in _LIKE_COLLECT},
         )
