@@ -60,13 +60,24 @@ def test_file_holds_what_the_interface_promises(tmp_path: Path) -> None:
     data = json.loads(write_results(tmp_path, some_results()).read_text())
     assert set(data) == {
         *("format", "suite", "policy", "policy_hash", "temperature", "seed", "success_rate", "interval", "episodes"),
-        *("successes", "mean_steps", "tasks", "per_episode", "versions"),
+        *("successes", "mean_steps", "tasks", "per_episode", "versions", "measures", "protocol", "until"),
     }
     assert set(data["tasks"]["open"]) == {
-        *("success_rate", "interval", "episodes", "successes", "mean_steps", "instruction"),
+        *("success_rate", "interval", "episodes", "successes", "mean_steps", "measures", "instruction"),
     }
-    assert data["per_episode"][1] == {"task": "push", "initial_state": 1, "sample": 0, "success": False, "steps": 16}
+    due = {"task": "push", "initial_state": 1, "sample": 0, "success": False, "steps": 16, "measures": {}}
+    assert data["per_episode"][1] == due
     assert read_results(tmp_path) == read_results(tmp_path / "results.json") == some_results()
+
+
+def test_files_from_before_protocols_are_still_read(tmp_path: Path) -> None:
+    file = write_results(tmp_path, some_results())
+    data = json.loads(file.read_text())
+    for figures in (data, *data["tasks"].values(), *data["per_episode"]):
+        del figures["measures"]
+    del data["protocol"], data["until"]
+    file.write_text(json.dumps(data))
+    assert read_results(tmp_path) == some_results()
 
 
 @settings(max_examples=50, deadline=None)  # the disk may be busy

@@ -1,9 +1,10 @@
 """Picture operations of published evaluations, in numpy, equal to TensorFlow's.
 
 A policy sees what its pictures went through: leaving out LIBERO's JPEG round trip, or resizing with another filter,
-costs points of success without any error. The operations here therefore follow TensorFlow's kernels, not the formulas
-of textbooks, and are checked against what TensorFlow 2.15 gave: JPEG is exact, resizing and cropping differ by one
-level in under 0.01 % of the values. All take and give RGB pictures, uint8 ``(H, W, 3)``.
+costs points of success without any error. The operations here therefore follow TensorFlow's kernels (and, where an
+evaluation used it, OpenCV's), not the formulas of textbooks, and are checked against what TensorFlow 2.15 gave: JPEG is
+exact, resizing and cropping differ by one level in under 0.01 % of the values. All take and give RGB pictures, uint8
+``(H, W, 3)``.
 """
 
 import io
@@ -13,7 +14,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-__all__ = ["centre_crop", "jpeg_round_trip", "lanczos3", "libero_openvla_v1", "rotate_180"]
+__all__ = [
+    "area_average",
+    "centre_crop",
+    "jpeg_round_trip",
+    "lanczos3",
+    "libero_openvla_v1",
+    "rotate_180",
+    "simpler_openvla_v1",
+]
 
 Picture = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
@@ -100,6 +109,41 @@ def _lanczos_kernel(distance: Float32) -> Float32:
     return np.where(distance > _LANCZOS_RADIUS, np.float32(0.0), inside).astype(np.float32)
 
 
+def area_average(image: Picture, height: int, width: int) -> Picture:
+    """Shrink as OpenCV's ``resize`` with ``INTER_AREA``: each new pixel is the mean of the area it covers.
+
+    Args:
+        image: uint8 ``(H, W, 3)``.
+        height: New height in pixels, at most the old one.
+        width: New width in pixels, at most the old one.
+
+    Raises:
+        ValueError: It would have to grow, where OpenCV does something else.
+    """
+    _check(image)
+    if height > image.shape[0] or width > image.shape[1]:
+        raise ValueError(f"area_average only shrinks; {image.shape[:2]} is smaller than {(height, width)}")
+    across = _gather(image.astype(np.float32).transpose(1, 0, 2), *_area_spans(image.shape[1], width))
+    shrunk = _gather(across.transpose(1, 0, 2), *_area_spans(image.shape[0], height))
+    return np.clip(np.rint(shrunk), 0, 255).astype(np.uint8)
+
+
+@lru_cache(maxsize=32)
+def _area_spans(size: int, wanted: int) -> tuple[npt.NDArray[np.intp], Float32]:
+    """First old pixel of each new one, ``(wanted,)``, and the shares from there on, float32 ``(wanted, taps)``."""
+    scale = size / wanted
+    begin = np.arange(wanted) * scale
+    end = np.minimum(begin + scale, size)
+    first = np.floor(begin + 1e-3).astype(np.intp)  # OpenCV passes over slivers of less than a thousandth
+    last = np.ceil(end - 1e-3).astype(np.intp)
+    place = first[:, None] + np.arange(int((last - first).max()))[None, :]
+    overlap = np.minimum(place + 1, end[:, None]) - np.maximum(place, begin[:, None])
+    weights = (np.clip(overlap, 0.0, None) * (place < last[:, None]) / (end - begin)[:, None]).astype(np.float32)
+    weights.setflags(write=False)
+    first.setflags(write=False)
+    return first, weights
+
+
 def centre_crop(image: Picture, area: float = 0.9) -> Picture:
     """Cut out the middle and stretch it bilinearly to the old size, as ``tf.image.crop_and_resize``.
 
@@ -145,6 +189,21 @@ def libero_openvla_v1(image: Picture) -> Picture:
         uint8 ``(224, 224, 3)``.
     """
     return lanczos3(jpeg_round_trip(rotate_180(image)), 224, 224)
+
+
+def simpler_openvla_v1(image: Picture) -> Picture:
+    """The road of SimplerEnv's public evaluation of OpenVLA: the camera's picture, shrunk to 224 x 224 by areas.
+
+    It is not cropped to a square first, so things come out narrower than they are. OpenVLA's own training resizes with
+    lanczos3; the public evaluation, whose figures are compared, does not.
+
+    Args:
+        image: uint8 ``(H, W, 3)`` as the camera delivers it (480 x 640).
+
+    Returns:
+        uint8 ``(224, 224, 3)``.
+    """
+    return area_average(image, 224, 224)
 
 
 def _check(image: Picture) -> None:

@@ -24,6 +24,7 @@ _BUILTIN = {
         for name in ("spatial", "object", "goal", "10", "90")
     },
     "metaworld": ("grape.envs.metaworld.suite", "MetaWorldSuite"),
+    "simpler_widowx-v0": ("grape.envs.simpler_original.suite", "OriginalSuite"),
     "toy": ("grape.envs.toy", "ToySuite"),
 }
 

@@ -1,0 +1,1 @@
+"""The WidowX tasks in the original SimplerEnv, which needs another interpreter (``--env-python``)."""
