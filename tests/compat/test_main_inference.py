@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 import tyro
 
-from grape.compat import main_inference
+from grape.compat.evaluate_call import command_line, keys_of
 from grape.compat.inference_flags import parse_flags
 from grape.compat.inference_translation import TASKS, translate
-from grape.compat.main_inference import command_line, main
+from grape.compat.main_inference import main
 from grape.core.errors import SettingsError
 from grape.evaluation import EvaluateSettings
 from tests.training.recordings import write_policy
@@ -133,7 +133,7 @@ def test_it_prints_the_command_explains_and_runs_it(
     assert main([*call(), "--sim-freq", "1"]) == 2
     assert "cannot be used" in capsys.readouterr().err
     assert command_line(translate(parse_flags(call()))).startswith("grape evaluate --suite simpler_widowx")
-    assert main_inference._keys_of(str(tmp_path / "nothing")) == ()
+    assert keys_of(str(tmp_path / "nothing")) == ()
 
 
 def test_every_task_of_the_benchmark_is_known() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from grape.compat.flag_parser import FlagParser
+from grape.compat.flag_parser import FlagParser, meanings_of, word_to_bool
 
 __all__ = ["FinetuneFlags", "parse_flags"]
 
@@ -82,29 +82,15 @@ def parse_flags(words: Sequence[str]) -> FinetuneFlags:
         allow_abbrev=False,
     )
     known = [item for item in fields(FinetuneFlags) if item.name != "given"]
-    meanings = _meanings()
+    meanings = meanings_of(FinetuneFlags)
     for item in known:
         kind = type(item.default)
         parser.add_argument(
             f"--{item.name}",
-            type=_word_to_bool if kind is bool else kind,
+            type=word_to_bool if kind is bool else kind,
             default=argparse.SUPPRESS,
             metavar={bool: "True|False", int: "N", float: "X"}.get(kind, "TEXT"),
             help=f"{meanings[item.name]} Default: {item.default!s}.".replace("%", "%%"),
         )
     found = parser.read(words, [item.name for item in known])
     return FinetuneFlags(**vars(found), given=frozenset(vars(found)))
-
-
-def _word_to_bool(word: str) -> bool:
-    truth = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-    if word.lower() not in truth:
-        raise argparse.ArgumentTypeError(f"it must be True or False, not {word!r}")
-    return truth[word.lower()]
-
-
-def _meanings() -> dict[str, str]:
-    """The texts under ``Attributes:`` by name."""
-    lines = (FinetuneFlags.__doc__ or "").partition("Attributes:")[2].splitlines()
-    pairs = (line.strip().partition(": ") for line in lines if ": " in line)
-    return {name: text for name, _, text in pairs}

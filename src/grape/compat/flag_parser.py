@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from grape.core.errors import SettingsError, did_you_mean
 
-__all__ = ["FlagParser"]
+__all__ = ["FlagParser", "meanings_of", "word_to_bool"]
 
 
 class FlagParser(argparse.ArgumentParser):
@@ -29,3 +29,22 @@ class FlagParser(argparse.ArgumentParser):
         if rest:
             raise SettingsError(f"Unknown flag {rest[0]!r}.", did_you_mean(rest[0].split("=")[0].lstrip("-"), known))
         return found
+
+
+def word_to_bool(word: str) -> bool:
+    """``True`` or ``False`` from a word.
+
+    Raises:
+        ArgumentTypeError: It is neither.
+    """
+    truth = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    if word.lower() not in truth:
+        raise argparse.ArgumentTypeError(f"it must be True or False, not {word!r}")
+    return truth[word.lower()]
+
+
+def meanings_of(flags: type) -> dict[str, str]:
+    """The texts under ``Attributes:`` of a class of flags, by name."""
+    lines = (flags.__doc__ or "").partition("Attributes:")[2].splitlines()
+    pairs = (line.strip().partition(": ") for line in lines if ": " in line)
+    return {name: text for name, _, text in pairs}

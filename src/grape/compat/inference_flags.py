@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from grape.compat.flag_parser import FlagParser
+from grape.compat.flag_parser import FlagParser, meanings_of
 
 __all__ = ["InferenceFlags", "parse_flags"]
 
@@ -107,7 +107,7 @@ def parse_flags(words: Sequence[str]) -> InferenceFlags:
         allow_abbrev=False,
     )
     names = [item.name for item in fields(InferenceFlags)]
-    meanings = _meanings()
+    meanings = meanings_of(InferenceFlags)
     for name in names:
         flag = f"--{name.replace('_', '-')}"
         facts: dict[str, Any] = {"dest": name, "help": meanings[name], "default": argparse.SUPPRESS}
@@ -123,10 +123,3 @@ def parse_flags(words: Sequence[str]) -> InferenceFlags:
     found: dict[str, Any] = vars(parser.read(words, [name.replace("_", "-") for name in names]))
     found |= {name: tuple(value) for name, value in found.items() if isinstance(value, list)}
     return InferenceFlags(**found)
-
-
-def _meanings() -> dict[str, str]:
-    """The texts under ``Attributes:`` by name."""
-    lines = (InferenceFlags.__doc__ or "").partition("Attributes:")[2].splitlines()
-    pairs = (line.strip().partition(": ") for line in lines if ": " in line)
-    return {name: text for name, _, text in pairs}

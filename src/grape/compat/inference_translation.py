@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from grape.compat.evaluate_call import EvaluateCall
 from grape.compat.inference_flags import InferenceFlags
 from grape.core.errors import SettingsError, did_you_mean
 from grape.core.selections import format_numbers
 
-__all__ = ["TASKS", "InferenceTranslation", "OriginalTask", "translate"]
+__all__ = ["TASKS", "OriginalTask", "translate"]
 
 _STATES = 24
 _KEYS = ("Simpler", "bridge_orig")
@@ -52,24 +53,11 @@ TASKS = {
 """Tasks by the simulator's class, without its version."""
 
 
-@dataclass(frozen=True)
-class InferenceTranslation:
-    """The equivalent of one call.
-
-    Attributes:
-        arguments: What follows ``grape evaluate``.
-        notes: What differs from the script, a sentence or two each.
-    """
-
-    arguments: tuple[str, ...]
-    notes: tuple[str, ...]
-
-
 def translate(
     flags: InferenceFlags,
     further: Sequence[str] = (),
     keys_of: Callable[[str], Sequence[str]] = lambda policy: (),
-) -> InferenceTranslation:
+) -> EvaluateCall:
     """Translate a call.
 
     Args:
@@ -101,7 +89,7 @@ def translate(
     if flags.logging_dir is not None:
         tags = [PurePath(str(flags.ckpt_path)).name, task.task, flags.additional_env_save_tags]
         words += ["--out", str(PurePath(flags.logging_dir) / "-".join(tag for tag in tags if tag))]
-    return InferenceTranslation((*words, *further), _notes(flags, task, end - first, len(states), further))
+    return EvaluateCall((*words, *further), _notes(flags, task, end - first, len(states), further))
 
 
 def _task(flags: InferenceFlags) -> OriginalTask:

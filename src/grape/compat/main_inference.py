@@ -3,23 +3,14 @@
 Prints the equivalent ``grape evaluate`` and what becomes of each flag, then runs it.
 """
 
-import shlex
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
-
-from grape.collect import read_statement
+from grape.compat.evaluate_call import EvaluateCall, explain_and_run, keys_of
 from grape.compat.inference_flags import parse_flags
-from grape.compat.inference_translation import InferenceTranslation, translate
-from grape.core.errors import GrapeError
+from grape.compat.inference_translation import translate
 
-__all__ = ["command_line", "main"]
-
-
-def command_line(translation: InferenceTranslation) -> str:
-    """The equivalent command, quoted for a POSIX shell."""
-    return shlex.join(["grape", "evaluate", *translation.arguments])
+__all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,30 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The flags; those of the process by default. What follows a ``--`` goes to ``grape evaluate`` as it is
             and wins.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    cut = words.index("--") if "--" in words else len(words)
-    console = Console(stderr=True)
-    try:
-        translation = translate(parse_flags(words[:cut]), words[cut + 1 :], _keys_of)
-    except GrapeError as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        return error.exit_code
-    console.print("The equivalent command:", highlight=False)
-    sys.stdout.write(command_line(translation) + "\n")
-    sys.stdout.flush()
-    for note in translation.notes:
-        console.print(f"- {note}", markup=False, highlight=False, soft_wrap=True)
-    from grape.cli.main import main as run_grape
-
-    return run_grape(["evaluate", *translation.arguments])
+    return explain_and_run(arguments, _translate)
 
 
-def _keys_of(policy: str) -> Sequence[str]:
-    """Names of a checkpoint's statistics; none where it cannot be read, which 'grape evaluate' then explains."""
-    try:
-        return read_statement(policy).norm_keys
-    except GrapeError:
-        return ()
+def _translate(words: Sequence[str], further: Sequence[str]) -> EvaluateCall:
+    return translate(parse_flags(words), further, keys_of)
 
 
 if __name__ == "__main__":
