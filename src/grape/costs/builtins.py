@@ -1,14 +1,17 @@
 """The specifications that come with the package, and the names that each suite records."""
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
+from typing import Any
 
 import yaml
 
 from grape.core.errors import require_known
 from grape.costs.parsing import parse_specification
+from grape.costs.rates import at_lower_rate
 from grape.costs.specification import CostSpecification
 
 __all__ = ["SuiteNames", "builtin_names", "builtin_specification", "builtin_suites", "suite_names_of"]
@@ -31,9 +34,22 @@ def _folder() -> Traversable:
     return resources.files("grape.costs") / "builtin"
 
 
+@functools.cache
+def _slower() -> Mapping[str, Mapping[str, Any]]:
+    """Suites that are others with fewer decisions a second: ``suite`` and ``held`` of each."""
+    table: Mapping[str, Mapping[str, Any]] = yaml.safe_load((_folder() / "slower.yaml").read_text(encoding="utf-8"))
+    return table
+
+
+def _original(suite: str) -> str:
+    """The suite whose files a suite's specifications and names stand in."""
+    return str(_slower()[suite]["suite"]) if suite in _slower() else suite
+
+
 def builtin_suites() -> tuple[str, ...]:
     """Suites that have built-in specifications."""
-    return tuple(sorted(entry.name for entry in _folder().iterdir() if entry.is_dir() and entry.name[0] not in "._"))
+    folders = (entry.name for entry in _folder().iterdir() if entry.is_dir() and entry.name[0] not in "._")
+    return tuple(sorted([*folders, *_slower()]))
 
 
 def builtin_names(suite: str) -> tuple[str, ...]:
@@ -43,7 +59,7 @@ def builtin_names(suite: str) -> tuple[str, ...]:
         SettingsError: The suite has none; the hint names those that do.
     """
     require_known("suite with built-in costs", suite, builtin_suites())
-    entries = (_folder() / suite).iterdir()
+    entries = (_folder() / _original(suite)).iterdir()
     return tuple(sorted(entry.name.removesuffix(".yaml") for entry in entries if entry.name.endswith(".yaml")))
 
 
@@ -55,8 +71,10 @@ def builtin_specification(suite: str, task: str) -> CostSpecification:
         SettingsError: Suite or task is unknown; the hint names close ones.
     """
     require_known(f"task of suite '{suite}'", task, builtin_names(suite))
-    text = (_folder() / suite / f"{task}.yaml").read_text(encoding="utf-8")
-    return parse_specification(text, f"{suite}/{task} (built-in)")
+    original = _original(suite)
+    text = (_folder() / original / f"{task}.yaml").read_text(encoding="utf-8")
+    specification = parse_specification(text, f"{original}/{task} (built-in)")
+    return specification if suite == original else at_lower_rate(specification, suite, int(_slower()[suite]["held"]))
 
 
 @functools.cache
@@ -67,5 +85,5 @@ def suite_names_of(suite: str) -> SuiteNames:
         SettingsError: The suite is unknown.
     """
     tables = yaml.safe_load((_folder() / "names.yaml").read_text(encoding="utf-8"))
-    require_known("suite with built-in costs", suite, tables)
-    return SuiteNames(**tables[suite])
+    require_known("suite with built-in costs", suite, [*tables, *_slower()])
+    return SuiteNames(**tables[_original(suite)])

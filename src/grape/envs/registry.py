@@ -18,15 +18,17 @@ from grape.envs.base import Suite
 __all__ = ["cautions_of", "get_suite", "load_suite", "select_tasks", "suite_names"]
 
 _GROUP = "grape.suites"
-_BUILTIN = {
+_BUILTIN: dict[str, tuple[str, ...]] = {
     **{
-        f"libero_{name}": ("grape.envs.libero.suite", f"libero_{name}")
+        f"libero_{name}{rate}": ("grape.envs.libero.suite", "LiberoSuite", f"libero_{name}{rate}")
         for name in ("spatial", "object", "goal", "10", "90")
+        for rate in ("", "_2hz")
     },
     "metaworld": ("grape.envs.metaworld.suite", "MetaWorldSuite"),
     "simpler_widowx-v0": ("grape.envs.simpler_original.suite", "OriginalSuite"),
     "toy": ("grape.envs.toy", "ToySuite"),
 }
+"""Module, class, and what it is made with."""
 
 
 def suite_names() -> tuple[str, ...]:
@@ -48,8 +50,8 @@ def get_suite(name: str) -> Suite:
         SettingsError: The name is unknown, or the plugin that registered it cannot be loaded.
     """
     if name in _BUILTIN:
-        module, attribute = _BUILTIN[name]
-        suite: Suite = getattr(importlib.import_module(module), attribute)()
+        module, attribute, *arguments = _BUILTIN[name]
+        suite: Suite = getattr(importlib.import_module(module), attribute)(*arguments)
         return suite
     require_known("suite", name, suite_names())
     (point, *_) = (point for point in _plugins() if point.name == name)

@@ -83,7 +83,8 @@ def _check_decided(settings: LoopSettings) -> None:
 
 
 def _check_numbers(settings: LoopSettings) -> None:
-    lowest = {"iterations": 1, "states_per_iteration": 1, "first_state": 0, "validation_states": 1, "test_states": 1}
+    lowest = {"iterations": 1, "states_per_iteration": 1, "validation_states": 1, "test_states": 1}
+    lowest |= dict.fromkeys(("first_state", "first_validation_state", "first_test_state"), 0)
     for name, low in lowest.items():
         if getattr(settings, name) < low:
             raise SettingsError(

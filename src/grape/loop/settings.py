@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from grape.collect.settings import CollectSettings
+from grape.evaluation import EVALUATION_STATES_START
 from grape.preferences import PairSettings, ScoreSettings
 from grape.training.settings import SftSettings, TrainSettings
 
@@ -41,7 +42,9 @@ class LoopSettings:
         states_per_iteration: Initial states a task from which each iteration collects.
         first_state: Initial states below this one are left to the demonstrations.
         validation_states: Initial states a task on which the gate compares; they lie apart from all others.
+        first_validation_state: The first of them; suites with few initial states (LIBERO has 50) need another.
         test_states: Initial states a task on which the first and the last policy are compared at the end.
+        first_test_state: The first of them.
         gate: Keep the old policy if the new one is significantly worse on the validation states.
         gate_alpha: Significance level of the gate (one-sided).
         compare_cloning: Also train filtered behaviour cloning on the rollouts of iteration 1 and measure it on the
@@ -68,7 +71,9 @@ class LoopSettings:
     states_per_iteration: int = 48
     first_state: int = 1000
     validation_states: int = 25
+    first_validation_state: int = EVALUATION_STATES_START + 50_000
     test_states: int = 50
+    first_test_state: int = EVALUATION_STATES_START
     gate: bool = True
     gate_alpha: float = 0.05
     compare_cloning: bool = field(default=False, metadata={"identity": False})

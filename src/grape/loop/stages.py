@@ -12,15 +12,11 @@ from grape.collect.settings import CollectSettings
 from grape.core.seeds import derive_seed
 from grape.core.selections import parse_numbers
 from grape.evaluation import CompareSettings, EvaluateSettings
-from grape.evaluation.evaluate import EVALUATION_STATES_START
 from grape.loop.settings import LoopSettings
 from grape.preferences import PairSettings, ScoreSettings
 from grape.training.settings import SftSettings, TrainSettings
 
 __all__ = ["Stages", "StatesBlock"]
-
-# The gate's states lie this far behind the test states, so that the two blocks never meet.
-VALIDATION_OFFSET = 50_000
 
 
 @dataclass(frozen=True)
@@ -54,9 +50,9 @@ class Stages:
     def __init__(self, settings: LoopSettings) -> None:
         self._loop = settings
         self.root = settings.out
-        validation = EVALUATION_STATES_START + VALIDATION_OFFSET
+        validation, test = settings.first_validation_state, settings.first_test_state
         self.validation_states = range(validation, validation + settings.validation_states)
-        self.test_states = range(EVALUATION_STATES_START, EVALUATION_STATES_START + settings.test_states)
+        self.test_states = range(test, test + settings.test_states)
 
     def blocks(self) -> tuple[StatesBlock, ...]:
         """All initial states that the loop uses, by what they are for; no two blocks may share one.
@@ -72,8 +68,8 @@ class Stages:
                 range(loop.first_state, loop.first_state + collected),
                 "--first-state, --states-per-iteration, --iterations",
             ),
-            StatesBlock("validation", self.validation_states, "--validation-states"),
-            StatesBlock("the test", self.test_states, "--test-states"),
+            StatesBlock("validation", self.validation_states, "--validation-states, --first-validation-state"),
+            StatesBlock("the test", self.test_states, "--test-states, --first-test-state"),
         ]
         if not loop.policy:
             states = parse_numbers(loop.demonstrations.initial_states, "initial states")

@@ -11,6 +11,7 @@ from grape.core.tasks import Task
 from grape.envs.base import Snapshot
 from grape.envs.libero.goals import numbered
 from grape.envs.libero.scene import Scene
+from grape.envs.libero.tasks import steps_per_decision
 from grape.envs.libero.world import CAMERAS, RENDER_SIZE, Episode, TaskWorld, shared_world
 
 __all__ = ["LiberoEnvironment", "simulator_action"]
@@ -47,6 +48,7 @@ class LiberoEnvironment:
     def __init__(self, task: Task, pictures: bool = True) -> None:
         self._task = task
         self._pictures = pictures
+        self._steps_per_decision = steps_per_decision(task.suite)
         self._world: TaskWorld | None = None
         self._episode: Episode | None = None
         self._starts: list[Float64] = []
@@ -75,13 +77,18 @@ class LiberoEnvironment:
     def step(self, action: npt.NDArray[np.float32]) -> Snapshot:
         """Apply one decision, float32 ``(7,)``; see :func:`simulator_action`.
 
+        Where a suite holds decisions for several steps, only the last of them is drawn, and success at any of them
+        counts.
+
         Raises:
             RuntimeError: ``reset`` was not called, or another task was started in this process since.
         """
         if self._world is None or self._episode is None:
             raise RuntimeError("reset must be called before step")
         self._world.swap_in(self._episode)
-        success = self._world.advance(self._episode, simulator_action(action))
+        success = False
+        for left in reversed(range(self._steps_per_decision)):
+            success |= self._world.advance(self._episode, simulator_action(action), draw=left == 0)
         return self._snapshot(self._world, self._episode, success)
 
     def close(self) -> None:

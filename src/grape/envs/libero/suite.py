@@ -1,8 +1,12 @@
 """The suites ``libero_spatial``, ``libero_object``, ``libero_goal``, ``libero_10`` and ``libero_90``.
 
+Each is there once more with slower decisions, under a name that ends in the rate; nothing else differs, and nothing
+measured with the one may be called a result of the other.
+
 Importing this imports no simulator.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from importlib import metadata
 
@@ -11,18 +15,10 @@ from grape.core.tasks import ActionSpace, Task
 from grape.envs.base import Environment, Expert
 from grape.envs.libero.environment import LiberoEnvironment
 from grape.envs.libero.installation import installed_distribution, mujoco_caution
-from grape.envs.libero.tasks import suite_tasks
+from grape.envs.libero.tasks import steps_per_decision, suite_tasks
 from grape.envs.operators import OPERATORS
 
-__all__ = [
-    "N_INITIAL_STATES",
-    "LiberoSuite",
-    "libero_10",
-    "libero_90",
-    "libero_goal",
-    "libero_object",
-    "libero_spatial",
-]
+__all__ = ["N_INITIAL_STATES", "LiberoSuite"]
 
 N_INITIAL_STATES = 50
 """LIBERO's recorded initial states a task."""
@@ -63,7 +59,11 @@ class LiberoSuite:
     @property
     def action_space(self) -> ActionSpace:
         """OpenVLA's convention: the gripper's 1 opens."""
-        return _ACTION_SPACE
+        held = steps_per_decision(self._name)
+        if held == 1:
+            return _ACTION_SPACE
+        notes = (*_ACTION_SPACE.notes, f"each decision holds for {held} steps")
+        return dataclasses.replace(_ACTION_SPACE, control_hz=_ACTION_SPACE.control_hz / held, notes=notes)
 
     @property
     def operators(self) -> tuple[str, ...]:
@@ -106,28 +106,3 @@ class LiberoSuite:
         from grape.envs.libero.experts import make_expert
 
         return make_expert(task, operator, seed)
-
-
-def libero_spatial() -> LiberoSuite:
-    """Ten tasks that differ in where the bowl stands."""
-    return LiberoSuite("libero_spatial")
-
-
-def libero_object() -> LiberoSuite:
-    """Ten tasks that differ in which thing goes into the basket."""
-    return LiberoSuite("libero_object")
-
-
-def libero_goal() -> LiberoSuite:
-    """Ten tasks that differ in what is to be done in one kitchen."""
-    return LiberoSuite("libero_goal")
-
-
-def libero_10() -> LiberoSuite:
-    """Ten long tasks in different scenes, published as LIBERO-Long."""
-    return LiberoSuite("libero_10")
-
-
-def libero_90() -> LiberoSuite:
-    """Ninety tasks in different scenes."""
-    return LiberoSuite("libero_90")

@@ -12,7 +12,7 @@ import yaml
 
 from grape.core.tasks import Task
 
-__all__ = ["LIMITS", "SUITES", "instruction_of", "suite_tasks"]
+__all__ = ["LIMITS", "SUITES", "base_suite", "instruction_of", "steps_per_decision", "suite_tasks"]
 
 LIMITS = {
     "libero_spatial": 220,
@@ -23,8 +23,11 @@ LIMITS = {
 }
 """Most decisions a task, from OpenVLA's evaluation (arXiv 2406.09246): the longest demonstration and a margin."""
 
-SUITES = tuple(LIMITS)
-"""Names of the suites."""
+_SLOWER = {"_2hz": 10}
+"""Ends of the names of suites whose decisions are held for several steps of 50 ms, and for how many."""
+
+SUITES = (*LIMITS, *(f"{suite}{end}" for end in _SLOWER for suite in LIMITS))
+"""Names of the suites: LIBERO's, and the same tasks with fewer decisions a second."""
 
 _SCENE = re.compile(r"^[A-Z_]+SCENE\d+_")
 
@@ -34,6 +37,16 @@ def instruction_of(name: str) -> str:
     return _SCENE.sub("", name).replace("_", " ")
 
 
+def base_suite(suite: str) -> str:
+    """LIBERO's suite that a suite's tasks are of: itself, but for the slower ones."""
+    return next((suite.removesuffix(end) for end in _SLOWER if suite.endswith(end)), suite)
+
+
+def steps_per_decision(suite: str) -> int:
+    """For how many of LIBERO's steps of 50 ms a decision is held (action repeat): 1, but for the slower suites."""
+    return next((steps for end, steps in _SLOWER.items() if suite.endswith(end)), 1)
+
+
 @functools.cache
 def suite_tasks(suite: str) -> tuple[Task, ...]:
     """Tasks of a suite by index.
@@ -41,8 +54,8 @@ def suite_tasks(suite: str) -> tuple[Task, ...]:
     Args:
         suite: One of :data:`SUITES`.
     """
-    names = yaml.safe_load((resources.files(__package__) / "tasks.yaml").read_text(encoding="utf-8"))[suite]
-    return tuple(
-        Task(suite, index, name, instruction_of(name), LIMITS[suite], "protocol libero-openvla-v1")
-        for index, name in enumerate(names)
-    )
+    base, held = base_suite(suite), steps_per_decision(suite)
+    names = yaml.safe_load((resources.files(__package__) / "tasks.yaml").read_text(encoding="utf-8"))[base]
+    limit = LIMITS[base] // held
+    note = "protocol libero-openvla-v1" if held == 1 else f"that of {base}, each decision held for {held} steps"
+    return tuple(Task(suite, index, name, instruction_of(name), limit, note) for index, name in enumerate(names))

@@ -18,6 +18,7 @@ from grape.core.tasks import Task
 from grape.envs.libero.goals import Part, geoms_below, goal_parts
 from grape.envs.libero.initial_states import read_initial_states
 from grape.envs.libero.installation import load_libero, quiet
+from grape.envs.libero.tasks import base_suite
 from grape.envs.offscreen import graphics_error, load_mujoco
 
 __all__ = ["CAMERAS", "RENDER_SIZE", "WAITING_STEPS", "Episode", "SampleClock", "TaskWorld", "shared_world"]
@@ -146,8 +147,8 @@ class TaskWorld:
         self.pictures = pictures
         libero = load_libero()
         self._mujoco = load_mujoco("libero", "libero")
-        self.initial_states = read_initial_states(libero.initial_states, task.suite, task.name)
-        path = libero.task_files / task.suite / f"{task.name}.bddl"
+        self.initial_states = read_initial_states(libero.initial_states, base_suite(task.suite), task.name)
+        path = libero.task_files / base_suite(task.suite) / f"{task.name}.bddl"
         if not path.is_file():
             raise SimulatorError(
                 f"{libero.distribution} {libero.version} has no task {task.id} ({path}).",

@@ -25,10 +25,12 @@ class ScriptedExpert:
         script: Makes the plan for an episode.
         style: One of :data:`grape.envs.operators.OPERATORS`.
         seed: Seed of the operator.
+        held: For how many steps of 50 ms each decision is held.
     """
 
-    def __init__(self, script: Script, style: str, seed: int) -> None:
+    def __init__(self, script: Script, style: str, seed: int, held: int = 1) -> None:
         self._script = script
+        self._held = held
         self._operator = Operator(style, seed)
         self._hand: Hand | None = None
         self._plan: Plan = iter(())
@@ -38,11 +40,11 @@ class ScriptedExpert:
         """Executed action and label, float32 ``(7,)`` each."""
         scene: Scene = snapshot.privileged["scene"]
         if self._hand is None:
-            self._hand = Hand(scene, SLOPPY_SHARE * self._operator.aim_offset)
+            self._hand = Hand(scene, SLOPPY_SHARE * self._operator.aim_offset, self._held)
             self._plan = self._script(self._hand)
         self._hand.scene = scene
         position = self._hand.position
         motion = np.zeros(3) if self._last is None else position - self._last
         self._last = position
         pose = next(self._plan, Pose(position, self._hand.rotation, OPEN))
-        return self._operator.perform(action_towards(pose, position, scene.hand, motion))
+        return self._operator.perform(action_towards(pose, position, scene.hand, motion, self._held))

@@ -9,6 +9,7 @@ from grape.envs.libero.experts.carrying import Carrying, carry
 from grape.envs.libero.experts.motion import Hand, Plan
 from grape.envs.libero.experts.operator import ScriptedExpert
 from grape.envs.libero.goals import Part
+from grape.envs.libero.tasks import base_suite, steps_per_decision
 
 __all__ = ["UNSOLVED", "make_expert"]
 
@@ -36,12 +37,12 @@ def make_expert(task: Task, operator: str, seed: int) -> ScriptedExpert:
     Raises:
         SettingsError: The operator is unknown, or there is no script for the task.
     """
-    if task.suite == "libero_90" or task.name in UNSOLVED:
+    if base_suite(task.suite) == "libero_90" or task.name in UNSOLVED:
         raise SettingsError(
             f"There is no scripted expert for {task.id}.",
             "docs/libero.md lists the tasks that have one; collect with a policy, or import demonstrations.",
         )
-    return ScriptedExpert(_solve, operator, seed)
+    return ScriptedExpert(_solve, operator, seed, steps_per_decision(task.suite))
 
 
 def _solve(hand: Hand) -> Plan:
