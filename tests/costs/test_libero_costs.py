@@ -1,5 +1,6 @@
 """LIBERO's specifications against recordings of its experts; ``tests/costs/record_libero.py`` made them."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -76,6 +77,41 @@ def test_experts_finish_every_stage_and_each_makes_the_episode_cheaper(task: Tas
         ends = sorted({0, *(stage.end for stage in stages)})
         costs = [total(specification, beginning(episode, end)) for end in ends]
         assert all(later < earlier for earlier, later in itertools.pairwise(costs))
+
+
+@EACH_RECORDED
+def test_slower_suites_are_judged_alike(task: Task) -> None:
+    """Every tenth state of the recordings, as the suites with two decisions a second would have recorded them."""
+    original, slower = (builtin_specification(suite, task.name) for suite in (task.suite, f"{task.suite}_2hz"))
+    assert (slower.limit, slower.control_hz) == (original.limit // 10, 2.0)
+    assert find_problems(slower) == ()
+    for one, other in zip(original.stages, slower.stages, strict=True):
+        assert other.penalty == pytest.approx(one.penalty)
+    constraints = {item.name: item for stage in slower.stages for item in stage.constraints}
+    assert (constraints["smooth"].threshold, constraints["smooth"].weight) == pytest.approx((0.4, 0.1))
+    thinned = [every_tenth(episode) for episode in recordings(task)]
+    for episode in thinned:
+        stages = evaluate(slower, episode)
+        assert all(np.isfinite(stage.cost) for stage in stages)
+        if episode.meta.success:
+            assert [stage.done for stage in stages if stage.name != "outcome"] == [True] * len(slower.stages)
+    assert same_start([(episode, total(slower, episode)) for episode in thinned], success_over_failure)
+
+
+def every_tenth(episode: Trajectory) -> Trajectory:
+    rows = sorted({*range(0, episode.meta.steps, 10), episode.meta.steps})
+    return dataclasses.replace(
+        episode,
+        meta=dataclasses.replace(episode.meta, steps=len(rows) - 1),
+        frames=np.zeros((len(rows), 1, 1, 3), np.uint8),
+        proprio=episode.proprio[rows],
+        actions=episode.actions[rows[:-1]],
+        labels=episode.labels[rows[:-1]],
+        action_tokens=episode.action_tokens[rows[:-1]],
+        token_logps=episode.token_logps[rows[:-1]],
+        keypoints={name: points[rows] for name, points in episode.keypoints.items()},
+        signals={name: values[rows] for name, values in episode.signals.items()},
+    )
 
 
 def test_successes_cost_less_than_failures_from_the_same_initial_state() -> None:

@@ -122,6 +122,28 @@ def test_snapshot_tells_what_a_policy_a_cost_and_a_person_need(environment: Libe
     assert not snapshot.success
 
 
+def test_a_slower_suite_holds_each_decision_and_draws_once(environment: LiberoEnvironment) -> None:
+    suite = LiberoSuite("libero_spatial_2hz")
+    task = suite.tasks[0]
+    assert (task.instruction, task.max_steps, suite.action_space.control_hz) == (TASK.instruction, 22, 2.0)
+    action = actions(1)[0]
+    steps = play(environment, 3, np.repeat(action[None], 10, axis=0))
+    slower = LiberoEnvironment(task)
+    world = environment._world
+    assert world is not None
+    drawn = []
+    draw = world.picture
+    world.picture = lambda camera: drawn.append(camera) or draw(camera)  # type: ignore[method-assign, func-returns-value]
+    try:
+        first, last = slower.reset(3), slower.step(action)
+    finally:
+        world.picture = draw  # type: ignore[method-assign]
+    assert slower._world is world  # one simulator serves both
+    assert len(drawn) == 2
+    np.testing.assert_array_equal(first.image, steps[0].image)
+    assert_same(last, steps[-1])
+
+
 def test_camera_finds_the_plate_in_the_picture(environment: LiberoEnvironment) -> None:
     snapshot = environment.reset(0)
     camera = snapshot.extra["camera"]

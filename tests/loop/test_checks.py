@@ -39,6 +39,7 @@ def settings(out: Path, **changes: Any) -> LoopSettings:
         ({"policy": "nowhere"}, "no such checkpoint folder"),
         ({"iterations": 0}, "--iterations is 0"),
         ({"first_state": -1}, "--first-state is -1"),
+        ({"first_test_state": -1}, "--first-test-state is -1"),
         ({"first_state": 10**9}, "does not exist"),
     ],
 )
@@ -59,6 +60,8 @@ def test_a_mistake_is_named_and_nothing_is_written(changes: dict[str, Any], mess
         ),
         ({"test_states": 50_001}, ("validation", "the test"), ("--validation-states", "--test-states")),
         ({"first_state": 149_999}, ("collection", "validation"), ("--first-state", "--validation-states")),
+        ({"first_test_state": 8}, ("demonstrations", "the test"), ("--first-test-state",)),
+        ({"first_validation_state": 100_002}, ("validation", "the test"), ("--first-validation-state",)),
     ],
 )
 def test_no_initial_state_has_two_uses(

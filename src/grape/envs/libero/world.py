@@ -110,7 +110,7 @@ class Episode:
     look: Look
 
 
-_worlds: dict[tuple[Task, bool], "TaskWorld"] = {}
+_worlds: dict[tuple[str, str, bool], "TaskWorld"] = {}
 
 
 def shared_world(task: Task, pictures: bool) -> "TaskWorld":
@@ -120,7 +120,7 @@ def shared_world(task: Task, pictures: bool) -> "TaskWorld":
         task: The task.
         pictures: Whether it can draw.
     """
-    key = (task, pictures)
+    key = (base_suite(task.suite), task.name, pictures)
     if key not in _worlds:
         for world in _worlds.values():
             world.close()
