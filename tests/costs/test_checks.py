@@ -1,7 +1,14 @@
 import pytest
 
 from grape.core.errors import DataError
-from grape.costs import builtin_names, builtin_specification, builtin_suites, check_specification, find_problems
+from grape.costs import (
+    Finding,
+    builtin_names,
+    builtin_specification,
+    builtin_suites,
+    check_specification,
+    find_problems,
+)
 from grape.costs.parsing import parse_specification
 
 HEAD = """\
@@ -92,6 +99,85 @@ def test_a_stage_that_ends_where_it_starts_is_found(first: str, second: str) -> 
 )
 def test_sensible_stages_pass(first: str, second: str) -> None:
     assert codes(first, second) == []
+
+
+def used(findings: tuple[Finding, ...]) -> list[Finding]:
+    return [finding for finding in findings if not finding.code.startswith("unused")]
+
+
+def test_a_stage_long_done_before_its_turn_is_found() -> None:
+    low = "{near_z: {of: gripper, to: block, within: 4 cm}}"
+    away = "{all: [{grasped: {}}, {clear_of: {of: gripper, to: block, by: 9 cm}}]}"
+    for conditions, due in (([NEAR, "{grasped: {}}", low], ["stage-out-of-order"]), ([NEAR, away, NEAR], [])):
+        stages = "".join(f"  - {{name: s{i}, done_when: {condition}}}\n" for i, condition in enumerate(conditions))
+        findings = used(find_problems(parse_specification(HEAD + stages + TAIL, "test.yaml")))
+        assert [finding.code for finding in findings] == due
+        assert not any(finding.error for finding in findings)
+
+
+@pytest.mark.parametrize(
+    ("stages", "due"),
+    [
+        (["{released: {}}", NEAR], ["grasp-inconsistency"]),
+        ([NEAR, "{any: [{released: {}}, {opened: {at_least: 0.5}}]}"], ["grasp-inconsistency"]),
+        (["{grasped: {}}", "{released: {}}"], []),
+        (["{grasped: {}}", "{opened: {at_least: 0.3}}", "{released: {}}"], []),
+        (["{all: [{released: {}}, {opened: {at_least: 0.3}}]}"], []),
+        (["{released: {signal: success}}"], []),  # no grasp is spoken of
+    ],
+)
+def test_releases_need_a_grasp_before_them(stages: list[str], due: list[str]) -> None:
+    assert codes(*stages) == due
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "cost", "found"),
+    [
+        ("{grasped: {}}", "{all: [{grasped: {}}, {opened: {at_least: 0.5}}]}", "{released: {}}", True),
+        ("{grasped: {}}", "{all: [{grasped: {}}, {opened: {at_least: 0.5}}]}", "{grasped: {}}", False),
+        ("{grasped: {}}", "{opened: {at_least: 0.5}}", "{released: {}}", False),
+        (NEAR, "{grasped: {}}", "{not: {grasped: {}}}", False),
+    ],
+)
+def test_paths_that_the_grasp_forbids_are_found(first: str, second: str, cost: str, found: bool) -> None:
+    path = f"    path: [{{name: p, cost: {cost}, aggregate: mean, weight: 1, objectives: [safety]}}]\n"
+    stages = f"  - name: a\n    done_when: {first}\n  - name: b\n    done_when: {second}\n{path}"
+    findings = find_problems(parse_specification(HEAD + stages + TAIL, "test.yaml"))
+    assert [finding.code for finding in used(findings)] == (["grasp-inconsistency"] if found else [])
+
+
+def test_a_path_cannot_hold_what_is_yet_to_be_grasped() -> None:
+    path = "[{name: p, cost: {grasped: {}}, aggregate: mean, weight: 1, objectives: [safety]}]"
+    stages = f"  - {{name: a, done_when: {{grasped: {{}}}}, path: {path}}}\n"
+    (finding,) = used(find_problems(parse_specification(HEAD + stages + TAIL, "test.yaml")))
+    assert str(finding).startswith(
+        "[grasp-inconsistency] stage 'a', constraint 'p': grasped(signal grasped) cannot hold:"
+    )
+    assert not finding.error
+
+
+@pytest.mark.parametrize(
+    ("done_when", "cost", "due"),
+    [
+        ("{grasped: {}}", "{released: {}}", ["subgoal-contradicts-end"]),
+        (NEAR, "{clear_of: {of: gripper, to: block, by: 5 cm}}", ["subgoal-contradicts-end"]),
+        (NEAR, "{near: {of: gripper, to: block, within: 1 cm}}", []),
+        (NEAR, "{all: [{grasped: {}}, {released: {}}]}", ["never-holds"]),
+        (NEAR, "{any: [{grasped: {}}, {released: {}}]}", ["never-binds"]),
+        (NEAR, "{not: {gripper_open: {at_least: 0}}}", ["never-holds"]),
+    ],
+)
+def test_subgoals_that_cannot_be_met(done_when: str, cost: str, due: list[str]) -> None:
+    unit = " per m" if "cm" in cost else ""
+    assert codes(done_when, constraint=f"cost: {cost}, weight: 1{unit}") == due
+
+
+def test_operators_over_time_are_read_as_what_they_say_of_now() -> None:
+    assert codes("{all: [{always: {grasped: {}}}, {released: {}}]}", NEAR) == ["unreachable-stage"]
+    assert codes("{all: [{eventually: {grasped: {}}}, {released: {}}]}", NEAR) == []
+    assert codes("{eventually: {all: [{grasped: {}}, {released: {}}]}}", NEAR) == ["unreachable-stage"]
+    assert codes("{not: {eventually: {opened: {at_least: 0}}}}", NEAR) == ["unreachable-stage"]
+    assert codes("{until: {hold: {opened: {at_least: 0}}, reach: {grasped: {}}}}", NEAR) == []
 
 
 def test_stages_after_success_are_found() -> None:

@@ -27,9 +27,10 @@ def test_the_example_is_a_specification_without_findings(page: str) -> None:
 
 
 def test_every_code_of_the_static_checks_is_explained(page: str) -> None:
-    source = (PAGE.parents[1] / "src" / "grape" / "costs" / "checks.py").read_text(encoding="utf-8")
-    codes = set(re.findall(r'Finding\(\s*f?"([a-z{}-]+)"', source))
-    assert len(codes) >= 9
+    folder = PAGE.parents[1] / "src" / "grape" / "costs"
+    source = "".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py")))
+    codes = {*re.findall(r'Finding\(\s*f?"([a-z{}-]+)"', source), *re.findall(r'f"\[([a-z-]+)\]', source)}
+    assert len(codes) >= 14
     for code in codes:
         for name in (code.replace("{kind}", "keypoint"), code.replace("{kind}", "signal")):
             assert f"`{name}`" in page, name

@@ -1,6 +1,8 @@
 """Segmentation, aggregation and what a trajectory costs; the examples are worked out by hand in the comments."""
 
 import dataclasses
+import functools
+import json
 import math
 from collections.abc import Callable
 
@@ -21,6 +23,7 @@ from grape.costs import (
     unavailable_constraints,
 )
 from grape.costs.specification import CostSpecification
+from grape.costs.vocabulary import QUANTITIES, RELATIONS
 
 MakeTrajectory = Callable[..., Trajectory]
 
@@ -286,6 +289,70 @@ def test_costs_are_finite_for_any_recording(
             assert np.isfinite(part.curve).all()
             assert len(part.curve) in (0, stage.end - stage.start + 1)
     assert 0.0 < external_reward(stages) <= 1.0
+
+
+WIDE = """\
+version: 1
+limit: 10 steps
+keypoints: [a, b, c, {name: m, mean_of: [a, b], offset: {z: -2 cm}}]
+signals: [grasped, touching, success, opened, gripper_opening, s]
+stages:
+  - {name: empty, done_when: {opened: {at_least: 0}}}
+  - name: wide
+    done_when: {until: {hold: {not: {grasped: {}}}, reach: {inside: {of: a, to: m, x: 1 cm, y: 1 cm, z: 1 cm}}}}
+    path:
+"""
+
+
+@functools.cache
+def wide_specification() -> CostSpecification:
+    """Every relation as a path constraint, and every bounded one under operators over time."""
+    words = {"of": "a", "to": "b", "base": "b", "tip": "m", "axis": "-y", "signal": "s"}
+    amounts = {"m": "3 cm", "deg": "20 deg", "m/step": "2 cm/step", "fraction": "0.5", "signal": "1"}
+    lines = []
+    for relation in RELATIONS.values():
+        arguments = {
+            item.name: amounts[item.unit] if item.kind == "quantity" else words[item.name]
+            for item in relation.parameters
+            if item.default is None
+        }
+        call = json.dumps({relation.name: arguments})
+        costs = {"plain": (call, relation.unit)}
+        if relation.bounded:
+            costs["always"] = (f"{{always: {call}}}", relation.unit)
+        if relation.bounded and relation.unit != "signal":
+            mixed = "fraction" if relation.unit == "fraction" else "ratio"
+            costs["until"] = (f"{{until: {{hold: {call}, reach: {{grasped: {{}}}}}}}}", mixed)
+        for kind, (cost, unit) in costs.items():
+            per = f" per {unit}" if unit in ("m", "deg", "m/step", "m/step2") else ""
+            over_stage = kind != "plain" or QUANTITIES[relation.quantity].per == "stage"
+            how = ("" if over_stage else ", aggregate: integral") + (", worst: 5" if unit == "signal" else "")
+            start = f"      - {{name: {kind}-{relation.name}, cost: {cost}, "
+            lines.append(f"{start}weight: 1{per}{how}, objectives: [safety]}}")
+    return parse_specification(WIDE + "\n".join(lines), "wide.yaml")
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data(), rows=st.integers(1, 5), same=st.booleans())
+def test_all_words_are_finite_and_repeatable_for_any_recording(
+    make_trajectory: MakeTrajectory, data: st.DataObject, rows: int, same: bool
+) -> None:
+    """NaN, infinities, one state, keypoints that coincide or never move: costs stay finite and equal each time."""
+    specification = wide_specification()
+    draw = st.lists(ANY_FLOAT, min_size=3 if same else rows * 3, max_size=3 if same else rows * 3)
+    keypoints = {name: np.resize(data.draw(draw), (rows, 3)) for name in "abc"}
+    signals = {name: np.resize(data.draw(draw), rows) for name in specification.signals}
+    trajectory = make_trajectory(keypoints, signals, success=data.draw(st.booleans()))
+    with np.errstate(all="ignore"):
+        stages = evaluate(specification, trajectory)
+        assert evaluate(specification, trajectory) == stages
+    bound = specification.stages[1].penalty + specification.stages[1].dearest
+    assert all(0.0 <= stage.cost <= bound + 1e-6 for stage in stages)
+    for stage in stages:
+        for part in stage.constraints:
+            assert math.isfinite(part.cost)
+            assert np.isfinite(part.curve).all()
+            assert len(part.curve) in (0, stage.end - stage.start + 1)
 
 
 def cut(trajectory: Trajectory, steps: int) -> Trajectory:

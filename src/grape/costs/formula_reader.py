@@ -8,7 +8,7 @@ import yaml
 
 from grape.core.errors import did_you_mean
 from grape.costs.formulas import COMBINATORS, TEMPORAL, Call, Condition, Operator
-from grape.costs.units import Clock, parse_quantity, parse_weight
+from grape.costs.units import Clock, UnitMismatchError, parse_quantity, parse_weight
 from grape.costs.vocabulary import AXES, FRAMES, RELATIONS, Parameter, Relation
 from grape.costs.yaml_nodes import Node, NodeReader
 
@@ -80,9 +80,7 @@ class FormulaReader(NodeReader):
             return None
         signals = {name for call in formula.calls() if call.unit == "signal" for name in call.names("signal")}
         if len(signals) > 1 or (signals and formula.unit != "signal"):
-            message = (
-                f"signal {sorted(signals)[0]!r} has a unit of its own and cannot be weighed against other relations"
-            )
+            message = f"[unit-mismatch] {sorted(signals)[0]!r} has a unit of its own, which compares with no other"
             self.problem(node, where, f"{message}; write a constraint for each")
             return None
         return formula
@@ -146,6 +144,8 @@ class FormulaReader(NodeReader):
         if text:
             try:
                 return parse(text)
+            except UnitMismatchError as error:
+                self.problem(node, where, f"[unit-mismatch] {error}")
             except ValueError as error:
                 self.problem(node, where, str(error))
         return 0.0

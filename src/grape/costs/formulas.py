@@ -14,7 +14,7 @@ from typing import Literal
 from grape.costs.units import DEFAULT_WORST
 from grape.costs.vocabulary import RELATIONS, Relation
 
-__all__ = ["COMBINATORS", "TEMPORAL", "Call", "Condition", "Operator"]
+__all__ = ["COMBINATORS", "TEMPORAL", "Call", "Condition", "Operator", "as_condition"]
 
 Operator = Literal["holds", "not", "all", "any", "always", "eventually", "until"]
 
@@ -133,3 +133,10 @@ class Condition:
         if self.operator in ("not", "always", "eventually"):
             return f"{self.operator} {self.operands[0]}"
         return "(" + (" and " if self.operator == "all" else " or ").join(map(str, self.operands)) + ")"
+
+
+def as_condition(cost: Call | Condition) -> Condition | None:
+    """When a cost is zero before its threshold, as a condition; None for relations that only measure."""
+    if isinstance(cost, Condition):
+        return cost
+    return Condition("holds", cost) if cost.word.bounded else None

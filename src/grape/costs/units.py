@@ -8,7 +8,16 @@ import math
 import re
 from dataclasses import dataclass
 
-__all__ = ["DEFAULT_WORST", "UNITS", "Clock", "parse_quantity", "parse_weight", "spellings", "unit_names"]
+__all__ = [
+    "DEFAULT_WORST",
+    "UNITS",
+    "Clock",
+    "UnitMismatchError",
+    "parse_quantity",
+    "parse_weight",
+    "spellings",
+    "unit_names",
+]
 
 UNITS: dict[str, str] = {
     "m": "length",
@@ -37,6 +46,10 @@ DEFAULT_WORST: dict[str, float] = {
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _QUANTITY = re.compile(rf"({_NUMBER})\s*([^\s\d].*)?", re.ASCII)
 _WEIGHT = re.compile(rf"({_NUMBER})\s*(?:per\s+(\S+))?", re.ASCII)
+
+
+class UnitMismatchError(ValueError):
+    """A unit is missing, unknown, or measures something else."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +110,8 @@ def parse_quantity(text: str, unit: str, clock: Clock, *, signed: bool = False) 
         signed: Negative values are accepted.
 
     Raises:
-        ValueError: No number, a missing, unknown or unfitting unit, or a value outside its range; the message
-            is one sentence without a full stop.
+        UnitMismatchError: A missing, unknown or unfitting unit.
+        ValueError: No number, or a value outside its range. Messages are one sentence without a full stop.
     """
     match = _QUANTITY.fullmatch(text.strip())
     if match is None:
@@ -108,7 +121,7 @@ def parse_quantity(text: str, unit: str, clock: Clock, *, signed: bool = False) 
     if name not in factors:
         problem = f"unit {name!r} does not fit" if name else "the unit is missing"
         seconds = " (seconds need 'control_hz')" if clock.control_hz is None and re.search(r"(^|/)s2?$", name) else ""
-        raise ValueError(f"{text!r}: {problem} for {UNITS[unit]}; accepted: {spellings(unit, clock)}{seconds}")
+        raise UnitMismatchError(f"{text!r}: {problem} for {UNITS[unit]}; accepted: {spellings(unit, clock)}{seconds}")
     value = number * factors[name]
     if not math.isfinite(value):
         raise ValueError(f"{text!r} is too large")
@@ -137,7 +150,7 @@ def parse_weight(text: str, unit: str, clock: Clock) -> float:
     factors = _factors(unit, clock)
     if name not in factors:
         problem = f"unit {name!r} does not fit" if name else "'per <unit>' is missing"
-        raise ValueError(f"{text!r}: {problem} for a cost in {unit}; accepted: {spellings(unit, clock)}")
+        raise UnitMismatchError(f"{text!r}: {problem} for a cost in {unit}; accepted: {spellings(unit, clock)}")
     value = number / factors[name]
     if not math.isfinite(value) or value < 0.0:
         raise ValueError(f"{text!r} must be finite and not negative")
