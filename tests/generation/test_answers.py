@@ -81,7 +81,7 @@ def test_a_cut_off_answer_is_told_to_be_shorter() -> None:
 def test_findings_name_place_and_reason_in_the_order_of_the_judges() -> None:
     parse = judge(missing_unit(), BRIEF)
     assert parse.stage == "language"
-    assert "stages[0].done_when.any[0].near.within: '4': the unit is missing" in parse.findings[0]
+    assert "stages[0].done_when.any[0].near.within: [unit-mismatch] '4': the unit is missing" in parse.findings[0]
     assert not any(finding.startswith("line ") for finding in parse.findings)
     names = judge(unknown_keypoint(), BRIEF)
     assert names.stage == "checks"
