@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-tf lint arrows check format doctor bench-evidence bench-data bench-train clean distclean
+.PHONY: help install demo test test-tf lint arrows check format doctor bench-evidence bench-data bench-train bench-costs clean distclean
 
 BIN := .venv/bin
 JOBS ?= 2
@@ -67,6 +67,9 @@ bench-data: install ## frames a second of writing and reading RLDS, beside TFDS 
 bench-train: install ## training beside the first public loop (45 min), then one step at the 7 B shape (22 GiB, 40 min)
 	@$(BIN)/python benchmarks/train_benchmark.py $(ARGS)
 	@$(BIN)/python benchmarks/openvla_7b_shape.py --out docs/results/openvla-7b-shape.json
+
+bench-costs: install ## hand-written against generated cost specifications on recorded episodes (minutes; no model is asked)
+	@$(BIN)/python -m benchmarks.generated_costs $(ARGS)
 
 clean: ## remove caches and build products; runs/ and .venv stay
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -1,4 +1,4 @@
-"""Episodes of scripted experts with keypoints and signals, for `generated_costs.py`; kept in stores as they are played."""
+"""Episodes of scripted experts with keypoints and signals, for `generated_costs.py`; kept in stores once played."""
 
 from pathlib import Path
 

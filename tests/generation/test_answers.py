@@ -86,10 +86,13 @@ def test_findings_name_place_and_reason_in_the_order_of_the_judges() -> None:
     names = judge(unknown_keypoint(), BRIEF)
     assert names.stage == "checks"
     assert any("[unknown-keypoint]" in finding and "'target'" in finding for finding in names.findings)
-    tried = judge(good(), BRIEF, trial=lambda specification: Trial(("successes do not cost less",), {"auc": 0.4}))
+    tried = judge(
+        good(), BRIEF, trial=lambda specification: Trial(("successes do not cost less",), report={"auc": 0.4})
+    )
     assert (tried.stage, tried.findings, tried.report) == ("trial", ("successes do not cost less",), {"auc": 0.4})
-    passed = judge(good(), BRIEF, trial=lambda specification: Trial(report={"auc": 0.9}))
+    passed = judge(good(), BRIEF, trial=lambda specification: Trial((), ("no failure to compare with",), {"auc": 0.9}))
     assert passed.accepted
+    assert passed.warnings == ("no failure to compare with",)
     assert passed.report == {"auc": 0.9}
 
 

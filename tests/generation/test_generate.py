@@ -150,6 +150,22 @@ def test_a_kill_between_writes_changes_nothing(served: Any, tmp_path: Path, monk
         assert files(out) == expected
 
 
+def test_a_specification_that_fails_on_recordings_goes_back(served: Any, tmp_path: Path, toy_store: Path) -> None:
+    """Sound as a text, wrong about the task: it rewards the block for being far from its target."""
+    wrong = good().replace(
+        '"distance": {"of": "object", "to": "goal"}', '"clear_of": {"of": "object", "to": "goal", "by": "60 cm"}'
+    )
+    wrong = wrong.replace('"cost": {"distance": {"of": "gripper"', '"cost": {"distance": {"of": "goal"')
+    summary, seen = served([says(wrong), says(good())], settings(tmp_path / "out", store=toy_store))
+    assert (summary["accepted"], summary["rounds"]) == (True, 2)
+    assert summary["report"]["verdict"] == "accept"
+    first = json.loads((tmp_path / "out" / "transcript.json").read_text())["rounds"][0]
+    assert first["found_by"] == "trial"
+    assert first["report"]["verdict"] == "reject"
+    assert first["findings"] == first["report"]["reasons"]
+    assert json.dumps(first["findings"][0])[1:40] in seen.bodies[1]["messages"][3]["content"]
+
+
 def test_a_budget_stops_the_run_and_a_larger_one_lets_it_go_on(served: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(BudgetError, match="2 of 2 requests are spent"):

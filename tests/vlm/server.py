@@ -45,6 +45,12 @@ class Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             behaviour(self)
 
+    def do_CONNECT(self) -> None:
+        server: Any = self.server
+        server.seen.headers.append({name.lower(): value for name, value in self.headers.items()})
+        server.seen.paths.append(f"CONNECT {self.path}")
+        self.send(502, b"no")
+
     def send(self, status: int, body: bytes, headers: dict[str, str] | None = None, length: int | None = None) -> None:
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", **(headers or {})}.items():

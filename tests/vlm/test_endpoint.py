@@ -346,3 +346,29 @@ def test_the_key_is_nowhere_but_in_the_header() -> None:
     assert not any(KEY in line for line in client.heard.lines)
     assert KEY not in repr(seen.bodies)
     assert KEY not in repr(vars(client.model)) + repr(client.budget.summary())
+
+
+def through(endpoint: Endpoint, url: str, monkeypatch: pytest.MonkeyPatch) -> Client:
+    """A client whose way leads through a proxy at ``endpoint``."""
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, f"http://someone:word@127.0.0.1:{endpoint.parts.port}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    return Client(Endpoint(url, Secret(KEY)))
+
+
+def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "http://model.invalid/v1/chat/completions"
+    with serving(says("through")) as (endpoint, seen):
+        assert through(endpoint, url, monkeypatch).model.ask(REQUEST).text == "through"
+    assert seen.paths == [url]
+    assert seen.headers[0]["proxy-authorization"] == f"Basic {base64.b64encode(b'someone:word').decode()}"
+    with serving(says("x")) as (endpoint, seen), pytest.raises(ModelError, match="502"):
+        through(endpoint, "https://model.invalid/v1/chat/completions", monkeypatch).model.ask(REQUEST)
+    assert set(seen.paths) == {"CONNECT model.invalid:443"}
+    assert "authorization" not in seen.headers[0], "the proxy of an encrypted way does not see the key"
+
+
+def test_no_proxy_stands_before_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(says("direct")) as (endpoint, _):
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+        assert Client(endpoint).model.ask(REQUEST).text == "direct"

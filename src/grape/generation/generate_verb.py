@@ -15,6 +15,8 @@ from grape.generation.briefs import TaskBrief
 from grape.generation.generate_settings import GenerateCostsSettings, check_settings
 from grape.generation.prompts import prompts_hash
 from grape.generation.repairing import Round, Sampling, generate, provenance
+from grape.generation.trials import trial_on
+from grape.store import EpisodeStore
 from grape.vlm import (
     AnswerFolder,
     Budget,
@@ -57,7 +59,7 @@ def run_generate_costs(
     """
     check_settings(settings)
     brief = brief_of(settings)
-    run = open_run(settings.out, "costs generate", settings, _identity(brief))
+    run = open_run(settings.out, "costs generate", settings, _identity(brief, settings.store))
     done = run.done
     if done is not None and (done["accepted"] or done["rounds"] > settings.repairs):
         return done
@@ -73,6 +75,7 @@ def run_generate_costs(
         repairs=settings.repairs,
         sampling=Sampling(settings.max_tokens, settings.temperature, settings.seed),
         schema=specification_schema(brief.keypoints, brief.signals, strict=True),
+        trial=None if settings.store is None else trial_on(settings.store, brief.task),
         keep=keep,
         reporter=reporter,
     )
@@ -81,11 +84,12 @@ def run_generate_costs(
     return summary
 
 
-def _identity(brief: TaskBrief) -> dict[str, Any]:
+def _identity(brief: TaskBrief, store: Path | None) -> dict[str, Any]:
     return {
         "task": content_hash(brief.as_data() | brief.header()),
         "picture": "" if brief.picture is None else brief.picture.hash,
         "prompts": prompts_hash(),
+        "episodes": "" if store is None else EpisodeStore.open(store).digest(),
     }
 
 

@@ -25,10 +25,12 @@ class Trial:
 
     Attributes:
         reasons: Why it is rejected; empty where it is accepted.
+        warnings: What the recordings could not tell.
         report: The report card, as JSON values.
     """
 
     reasons: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     report: dict[str, Any] = field(default_factory=dict)
 
 
@@ -90,7 +92,8 @@ def judge(
         return Verdict((), "none", warnings, text, specification)
     tried = trial(specification)
     stage = "trial" if tried.reasons else "none"
-    return Verdict(_sentences(tried.reasons), stage, warnings, text, specification, tried.report)
+    noted = (*warnings, *_sentences(tried.warnings))
+    return Verdict(_sentences(tried.reasons), stage, noted, text, specification, tried.report)
 
 
 def _without_line(line: str) -> str:

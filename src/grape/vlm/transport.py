@@ -60,7 +60,8 @@ def post_json(endpoint: Endpoint, payload: Mapping[str, Any], *, connect_seconds
     headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "grape-vla"}
     if endpoint.key:
         headers["Authorization"] = f"Bearer {endpoint.key.reveal()}"
-    connection, target = _connection(endpoint, connect_seconds)
+    connection, target, for_proxy = _connection(endpoint, connect_seconds)
+    headers |= for_proxy
     try:
         connection.connect()
         with _deadline(connection, total_seconds) as late:
@@ -68,7 +69,7 @@ def post_json(endpoint: Endpoint, payload: Mapping[str, Any], *, connect_seconds
                 connection.request("POST", target, body, headers)
                 response = connection.getresponse()
                 data = response.read(MAX_REPLY + 1)
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, ValueError, http.client.HTTPException) as error:
                 if late.is_set():
                     raise TransportError(f"no complete reply within {total_seconds:g} s") from error
                 raise
@@ -95,8 +96,9 @@ def _reason(error: Exception) -> str:
         return "the host's name is not known"
     if isinstance(error, ConnectionRefusedError):
         return "the connection was refused; is the server running?"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror[0].lower() + error.strerror[1:]
+    said = (error.strerror or str(error)) if isinstance(error, OSError) else ""
+    if said:
+        return said[0].lower() + said[1:]
     return f"the reply broke off ({type(error).__name__})"
 
 
@@ -121,16 +123,19 @@ def _deadline(connection: http.client.HTTPConnection, seconds: float) -> Iterato
         timer.cancel()
 
 
-def _connection(endpoint: Endpoint, seconds: float) -> tuple[http.client.HTTPConnection, str]:
-    """A connection that is not open yet, through the environment's proxy if there is one, and what to ask it for."""
+def _connection(endpoint: Endpoint, seconds: float) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
+    """A connection that is not open yet, what to ask it for, and headers for a proxy.
+
+    The environment's proxy is used where it names one, but never on the way to this machine.
+    """
     parts = endpoint.parts
     host, port, secure = parts.hostname or "", parts.port, parts.scheme == "https"
     proxy = None if endpoint.local else urllib.request.getproxies().get(parts.scheme)
     if proxy is None or urllib.request.proxy_bypass(host):
         if secure:
             context = ssl.create_default_context()
-            return http.client.HTTPSConnection(host, port, timeout=seconds, context=context), parts.path
-        return http.client.HTTPConnection(host, port, timeout=seconds), parts.path
+            return http.client.HTTPSConnection(host, port, timeout=seconds, context=context), parts.path, {}
+        return http.client.HTTPConnection(host, port, timeout=seconds), parts.path, {}
     through = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
     pass_ = {}
     if through.username:
@@ -141,5 +146,5 @@ def _connection(endpoint: Endpoint, seconds: float) -> tuple[http.client.HTTPCon
             through.hostname or "", through.port, timeout=seconds, context=ssl.create_default_context()
         )
         tunnel.set_tunnel(host, port, pass_)
-        return tunnel, parts.path
-    return http.client.HTTPConnection(through.hostname or "", through.port, timeout=seconds), endpoint.url
+        return tunnel, parts.path, {}
+    return http.client.HTTPConnection(through.hostname or "", through.port, timeout=seconds), endpoint.url, pass_

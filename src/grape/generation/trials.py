@@ -1,0 +1,34 @@
+"""Trying a generated specification on recorded episodes: what :mod:`grape.costs.validation` finds, for the model."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from grape.costs import CostSpecification, ValidationCriteria, episodes_of_task, validate_specification
+from grape.generation.judging import Trial
+
+__all__ = ["trial_on"]
+
+
+def trial_on(
+    store: Path, task: str, criteria: ValidationCriteria | None = None
+) -> Callable[[CostSpecification], Trial]:
+    """A judge that tries specifications on a store's episodes of a task.
+
+    Recordings that cannot tell (no failure, say) reject nothing: that is a warning for the user, not a finding that a
+    model could mend.
+
+    Args:
+        store: The episodes.
+        task: Which of them, for specifications that name no task.
+        criteria: What is asked; None for the usual.
+    """
+
+    def trial(specification: CostSpecification) -> Trial:
+        episodes = episodes_of_task((store,), specification, task)
+        card = validate_specification(specification, episodes, criteria or ValidationCriteria())
+        if card.verdict == "reject":
+            return Trial(card.reasons, report=card.to_dict())
+        undecided = tuple(f"Not tried: {reason}" for reason in card.reasons)
+        return Trial((), undecided, card.to_dict())
+
+    return trial
