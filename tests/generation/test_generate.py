@@ -1,6 +1,7 @@
 """The repair loop and its verb: resumable, within its budget, with a real server on this machine."""
 
 import contextlib
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from grape.costs import load_specification
 from grape.generation import GenerateCostsSettings, run_generate_costs
 from grape.generation.prompts import prompts_hash, system_prompt
 from grape.vlm import Retries
-from tests.generation.answers import good, missing_unit, unknown_keypoint
+from tests.generation.answers import SPECIFICATION, changed, good, missing_unit, unknown_keypoint
 from tests.vlm.server import KEY, Behaviour, completion, fails, says, serving
 
 QUICK = Retries(sleep=lambda seconds: None)
@@ -152,10 +153,10 @@ def test_a_kill_between_writes_changes_nothing(served: Any, tmp_path: Path, monk
 
 def test_a_specification_that_fails_on_recordings_goes_back(served: Any, tmp_path: Path, toy_store: Path) -> None:
     """Sound as a text, wrong about the task: it rewards the block for being far from its target."""
-    wrong = good().replace(
-        '"distance": {"of": "object", "to": "goal"}', '"clear_of": {"of": "object", "to": "goal", "by": "60 cm"}'
-    )
-    wrong = wrong.replace('"cost": {"distance": {"of": "gripper"', '"cost": {"distance": {"of": "goal"')
+    (judged,) = copy.deepcopy(SPECIFICATION["outcome"]["subgoal"])
+    judged |= {"cost": {"clear_of": {"of": "object", "to": "goal", "by": "60 cm"}}, "worst": "60 cm"}
+    judged["weight"] = "20 per m"
+    wrong = json.dumps(changed(outcome={"subgoal": [judged]}))
     summary, seen = served([says(wrong), says(good())], settings(tmp_path / "out", store=toy_store))
     assert (summary["accepted"], summary["rounds"]) == (True, 2)
     assert summary["report"]["verdict"] == "accept"
