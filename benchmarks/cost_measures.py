@@ -2,10 +2,15 @@
 
 ``auc``: probability that a success of an initial state costs less than a failure of the same state (ties count half).
 ``auc_motion``: the same with the simulator's verdict hidden, so that only the motion speaks; an interval by resampling
-initial states. ``tau``: Kendall's tau-b of the episodes' costs with those under the hand-written specification, verdict
-hidden, within initial states, mean over states. ``pairs_changed``: share of the pairs that ``grape score`` and ``grape
-pair`` make with the hand-written specification and not with this one; ``pairs_reversed``: share of them whose rejected
-side ranks above the chosen one under this specification. Both with the verdict in view and all defaults.
+initial states. ``auc_early``: the same again with the first half of each episode only: how soon a cost tells.
+
+``easier``: of two successes of a state of which one took fewer steps, a shorter way and smaller changes of velocity,
+how often that one costs less. ``verdict``: what ``grape costs validate`` says with its usual criteria.
+
+``tau``: Kendall's tau-b of the episodes' costs with those under the hand-written specification, verdict hidden, within
+initial states, mean over states. ``pairs_changed``: share of the pairs that ``grape score`` and ``grape pair`` make
+with the hand-written specification and not with this one; ``pairs_reversed``: share of them whose rejected side ranks above
+the chosen one under this specification. Both with the verdict in view and all defaults.
 """
 
 from collections import defaultdict
@@ -18,9 +23,15 @@ from grape.core.files import write_text
 from grape.core.seeds import derive_rng
 from grape.core.tasks import Task
 from grape.core.trajectories import Trajectory
-from grape.costs import CostSpecification, evaluate, specification_hash
+from grape.costs import (
+    CostSpecification,
+    ValidationCriteria,
+    evaluate,
+    specification_hash,
+    validate_specification,
+)
 from grape.preferences import PairSettings, ScoreSettings, read_pairs, read_scores, run_pair, run_score
-from tests.costs.test_builtins import without_verdict
+from tests.costs.test_builtins import beginning, easier_success, same_start, without_verdict
 
 RESAMPLES = 2000
 
@@ -43,6 +54,7 @@ def compare(
         name: rank(task, name, specification, texts[name], work) for name, specification in specifications.items()
     }
     pairs, _ = ranked["by hand"]
+    halves = [beginning(episode, max(1, episode.steps // 2)) for episode in hidden]
     found = {}
     for name, specification in specifications.items():
         own, gcpg = ranked[name]
@@ -51,7 +63,12 @@ def compare(
             "auc": auc([state_wins(costs(specification, episodes), solved, members) for members in states.values()]),
             "auc_motion": auc(list(wins.values())),
             "auc_motion_interval": interval(list(wins.values()), task),
+            "auc_early": auc([state_wins(costs(specification, halves), solved, one) for one in states.values()]),
+            "easier": easier(episodes, costs(specification, episodes)),
         }
+        card = validate_specification(specification, episodes, ValidationCriteria())
+        measures["verdict"] = card.verdict
+        measures["failed_checks"] = [check.code for check in card.checks if check.passed is False]
         if name != "by hand":
             taus = [
                 kendalltau(motion[name][members], motion["by hand"][members]).statistic for members in states.values()
@@ -64,6 +81,12 @@ def compare(
             }
         found[name] = measures
     return found
+
+
+def easier(episodes: list[Trajectory], cost: np.ndarray) -> float | None:
+    """Share of comparable successes that are ordered by their effort."""
+    ordered = list(same_start(list(zip(episodes, cost, strict=True)), easier_success))
+    return float(np.mean(ordered)) if ordered else None
 
 
 def costs(specification: CostSpecification, episodes: list[Trajectory]) -> np.ndarray:

@@ -26,6 +26,7 @@ from grape.vlm import ScriptedModel
 
 ANSWERS = Path(__file__).parent / "cost_answers"
 MANNERS = ("good", "mediocre")
+ALL = ("by hand", *MANNERS)
 RESULTS = Path("docs/results")
 
 
@@ -87,31 +88,37 @@ def main() -> None:
     print(tables(rows))
 
 
+COLUMNS = (("auc_motion", ALL), ("auc_early", ALL), ("easier", ALL), ("tau", MANNERS), ("pairs_changed", MANNERS))
+
+
 def tables(rows) -> str:
     """The page's tables in Markdown."""
-    lines = [
-        "| task | episodes (solved) | AUC by hand | AUC good | AUC mediocre | tau good | tau mediocre |"
-        " pairs changed good | pairs changed mediocre |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    cells = []
-    for row in rows:
-        measures = row["measures"]
-        cells.append(
-            [measures[name]["auc_motion"] for name in ("by hand", *MANNERS)]
-            + [measures[name]["tau"] for name in MANNERS]
-            + [measures[name]["pairs_changed"] for name in MANNERS]
+    titles = [f"{measure} {name}" for measure, names in COLUMNS for name in names]
+    lines = ["| task | episodes (solved) | " + " | ".join(titles) + " |", "|---" * (len(titles) + 2) + "|"]
+    cells = [[row["measures"][name][measure] for measure, names in COLUMNS for name in names] for row in rows]
+    for row, values in zip(rows, cells, strict=True):
+        lines.append(
+            f"| {row['task']} | {row['episodes']} ({row['successes']}) | " + " | ".join(map(cell, values)) + " |"
         )
-        shown = " | ".join(f"{value:.2f}" if value is not None else "-" for value in cells[-1])
-        lines.append(f"| {row['task']} | {row['episodes']} ({row['successes']}) | {shown} |")
-    means = [[value for value in column if value is not None] for column in zip(*cells, strict=True)]
-    lines.append("| mean | | " + " | ".join(f"{sum(column) / len(column):.2f}" for column in means) + " |")
+    known = [[value for value in column if value is not None] for column in zip(*cells, strict=True)]
+    lines.append("| mean | | " + " | ".join(cell(sum(column) / len(column)) for column in known) + " |")
+    lines += ["", "| task | by hand | good | mediocre |", "|---|---|---|---|"]
+    lines += [f"| {row['task']} | " + " | ".join(card(row["measures"][name]) for name in ALL) + " |" for row in rows]
     lines += ["", "| task | mediocre: rounds | what was found on the way |", "|---|---|---|"]
     for row in rows:
         loop = row["loop"]["mediocre"]
         found = "; ".join(f"`{finding[:90]}`" for finding in loop["findings"]) or "nothing"
         lines.append(f"| {row['task']} | {loop['rounds']} | {found} |")
     return "\n".join(lines) + "\n"
+
+
+def cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def card(measures) -> str:
+    failed = ", ".join(measures["failed_checks"])
+    return measures["verdict"] + (f": {failed}" if failed else "")
 
 
 if __name__ == "__main__":
