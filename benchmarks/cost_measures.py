@@ -9,8 +9,8 @@ how often that one costs less. ``verdict``: what ``grape costs validate`` says w
 
 ``tau``: Kendall's tau-b of the episodes' costs with those under the hand-written specification, verdict hidden, within
 initial states, mean over states. ``pairs_changed``: share of the pairs that ``grape score`` and ``grape pair`` make
-with the hand-written specification and not with this one; ``pairs_reversed``: share of them whose rejected side ranks above
-the chosen one under this specification. Both with the verdict in view and all defaults.
+with the hand-written specification and not with this one; ``pairs_reversed``: share of them whose rejected side ranks
+above the chosen one under this specification. Both with the verdict in view and all defaults.
 """
 
 from collections import defaultdict
