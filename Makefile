@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-tf lint arrows check format doctor bench-evidence bench-data bench-train bench-costs clean distclean
+.PHONY: help install demo test test-tf lint arrows check format doctor bench-evidence bench-data bench-train bench-costs bench-rollout clean distclean
 
 BIN := .venv/bin
 JOBS ?= 2
@@ -70,6 +70,9 @@ bench-train: install ## training beside the first public loop (45 min), then one
 
 bench-costs: install ## hand-written against generated cost specifications on recorded episodes (minutes; no model is asked)
 	@$(BIN)/python -m benchmarks.generated_costs $(ARGS)
+
+bench-rollout: install ## decisions a second of rollouts, one environment against workers with a batched policy (minutes)
+	@$(BIN)/python benchmarks/rollout.py $(ARGS)
 
 clean: ## remove caches and build products; runs/ and .venv stay
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -1,0 +1,28 @@
+"""The rollout benchmark measures two ways of playing the same episodes."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def rollout(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    pytest.importorskip("torch")
+    import rollout as module
+
+    toy = "grape.envs.toy"
+    facts = {"task": "0", "draws": (toy, "ToyEnvironment", "_draw"), "road": (toy, None, "_pushed")}
+    monkeypatch.setitem(module.SUITES, "toy", facts)
+    return module
+
+
+def test_both_sides_record_the_same_episodes_and_their_seconds_add_up(rollout):
+    found = rollout.measure("toy", episodes=4, decisions=3, workers=2)
+    assert found["same"]
+    assert (found["decisions"], found["lanes"]) == (12, 2)
+    for side in (found["sequential"], found["ours"]):
+        assert sum(side["shares"].values()) == pytest.approx(1.0, abs=0.01)
+        assert 0 <= side["shares"]["rest"] < 1
+        assert side["decisions_per_s"] == pytest.approx(12 / side["seconds"], rel=0.2)
+    assert found["sequential"]["shares"]["rendering"] > 0
