@@ -9,6 +9,7 @@ import inspect
 import json
 import os
 import sys
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ def _parse(verb: Verb, arguments: list[str], config: Path | None) -> Any:
     for path in (verb.defaults, config):
         if path is not None:
             base = _with_missing(verb.settings, read_yaml(path) or {}, base)
-    words = _name_positionals(verb, arguments)
+    words = _spread_pairs(verb.settings, _name_positionals(verb, arguments))
     description = (inspect.getdoc(verb.settings) or "").split("Attributes:")[0].strip()
     if verb.positionals:
         usage = " ".join(name.upper() for name in verb.positionals)
@@ -165,6 +166,25 @@ def _with_missing(kind: type[Any], data: Mapping[str, Any], base: Any) -> Any:
         }
         base = kind(**required)
     return settings_from_dict(kind, data, base)
+
+
+def _spread_pairs(kind: type[Any], arguments: Sequence[str]) -> list[str]:
+    """Words ``safety:4,efficiency:0`` of a setting with names and numbers as the parser takes them, one by one."""
+    hints = typing.get_type_hints(kind)
+    flags = {f"--{name.replace('_', '-')}" for name, hint in hints.items() if typing.get_origin(hint) is Mapping}
+    words: list[str] = []
+    within = False
+    for word in arguments:
+        if word.startswith("--"):
+            flag, equals, value = word.partition("=")
+            within = flag in flags
+            words += [flag] if within else [word]
+            word = value if within and equals else ""
+        elif not within or ":" not in word:
+            words.append(word)
+            continue
+        words += [part for pair in word.split(",") if pair for part in pair.rpartition(":")[::2]]
+    return words
 
 
 def _name_positionals(verb: Verb, arguments: list[str]) -> list[str]:

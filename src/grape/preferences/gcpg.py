@@ -174,6 +174,7 @@ def calibrate(
     normalisation: Normalisation | None = None,
     soft_share: float = 0.25,
     from_data: bool = True,
+    keep_weights: bool = False,
 ) -> Calibration:
     """Choose what makes the terms contribute comparably, see the module's text.
 
@@ -184,6 +185,7 @@ def calibrate(
         normalisation: Of R_self; None chooses ``step-mean`` (``raw`` without calibration).
         soft_share: Contribution of a soft term as a share of lambda_3 (of the published one where lambda_3 is 0).
         from_data: Whether to calibrate; False uses the published formula with the given numbers.
+        keep_weights: Take the given weights as they are, whatever the data say.
     """
     chosen: Normalisation = normalisation or ("step-mean" if from_data else "raw")
     scale = beta if beta is not None else (_cost_scale(raw) if from_data else 1.0)
@@ -196,7 +198,7 @@ def calibrate(
     final, notes = list(weights), []
     target = soft_share * (weights[2] or PUBLISHED_WEIGHTS[2])
     for position, name in enumerate(TERMS[:2]):
-        if not from_data or weights[position] == 0:
+        if not from_data or keep_weights or weights[position] == 0:
             continue
         spread = spreads[name]
         if spread:

@@ -29,7 +29,7 @@ from grape.preferences.gcpg import PUBLISHED_WEIGHTS, TERMS, Calibration, RawTer
 from grape.preferences.records import SCORES_FILE, load_scores, score_to_row
 from grape.preferences.specifications import check_against_store, choose_specifications
 from grape.preferences.summaries import summarise_scores
-from grape.preferences.thresholds import calibrated_thresholds, reprice, with_thresholds
+from grape.preferences.thresholds import Place, calibrated_thresholds, reprice, thresholds_by_hand, with_thresholds
 from grape.store import EpisodeStore
 
 __all__ = ["CALIBRATION_FILE", "ScoreSettings", "check_score", "portable_path", "read_scores", "run_score"]
@@ -56,12 +56,16 @@ class ScoreSettings:
             successes and failures counting equally; without calibration it is 1.
         normalisation: How R_self is scaled: raw (sum over the steps), step-mean, or the mean a step standardised
             within its initial state or task. auto is step-mean when calibrating, else raw.
+        keep_weights: Calibration only: take --weights as they are; normalisation, beta and thresholds are still chosen.
         soft_share: Calibration only: standard deviation that R_self and R_ext each contribute within an initial state,
             as a share of lambda_3. Above 0; with 0.25 a success outweighs four deviations of either.
         threshold_quantile: Calibration only: raise thresholds to this quantile (0 to 1) of the costs of a task's
             successful episodes, where it has at least 8; never those of constraints tagged safety. None keeps all.
-        objectives: Factor (0 or more) a tag (completion, safety, efficiency) on the weights of constraints with it.
-        thresholds: Factor (0 or more) a tag on the thresholds of constraints with it.
+        objectives: Factor (0 or more) a tag (completion, safety, efficiency) on the weights of constraints with it,
+            e.g. safety:4,efficiency:0.
+        thresholds: Factor (0 or more) a tag on the thresholds of constraints with it, e.g. efficiency:2.
+        threshold_values: Thresholds by hand, in the cost's canonical unit, that win over specification, calibration and
+            factors: STAGE/CONSTRAINT, or TASK/STAGE/CONSTRAINT for one task, e.g. hook/at-handle:0.05.
     """
 
     store: Path = field(metadata={"identity": False})
@@ -71,10 +75,12 @@ class ScoreSettings:
     weights: tuple[float, float, float] = PUBLISHED_WEIGHTS
     beta: float | None = None
     normalisation: Literal["auto", "raw", "step-mean", "state-standardised", "task-standardised"] = "auto"
+    keep_weights: bool = False
     soft_share: float = 0.25
     threshold_quantile: float | None = 0.25
     objectives: Mapping[str, float] = field(default_factory=dict)
     thresholds: Mapping[str, float] = field(default_factory=dict)
+    threshold_values: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,13 +113,14 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
     tasks = tuple(sorted({meta.task for meta in metas}))
     given = choose_specifications(store.suite, tasks, settings.costs)
     check_against_store(store, metas, given)
+    by_hand = thresholds_by_hand(given, settings.threshold_values)
     hashes = {task: specification_hash(specification) for task, specification in given.items()}
     run = open_run(settings.out, "score", settings, {"episodes": store.digest(), "specifications": hashes})
     if run.done is not None:
         return run.done
     specifications = {task: adjust_objectives(item, settings.objectives) for task, item in given.items()}
     priced = _price(store, metas, specifications, reporter)
-    priced, thresholds = _with_thresholds(settings, priced, specifications)
+    priced, thresholds = _with_thresholds(settings, priced, specifications, by_hand)
     raw = _raw_terms(priced)
     calibration = calibrate(
         raw,
@@ -122,6 +129,7 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
         normalisation=None if settings.normalisation == "auto" else settings.normalisation,
         soft_share=settings.soft_share,
         from_data=settings.calibrate,
+        keep_weights=settings.keep_weights,
     )
     scores = _scores(priced, raw, calibration)
     warnings = [*_warnings(metas, priced), *calibration.notes]
@@ -132,6 +140,8 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
         "thresholds": thresholds,
         "objectives": dict(settings.objectives),
         "threshold_factors": dict(settings.thresholds),
+        "threshold_values": dict(settings.threshold_values),
+        "weights_kept": settings.keep_weights or not settings.calibrate,
         "specifications": hashes,
     }
     write_json(settings.out / CALIBRATION_FILE, chosen)
@@ -216,9 +226,12 @@ def _self_reward(trajectory: Trajectory) -> float | None:
 
 
 def _with_thresholds(
-    settings: ScoreSettings, priced: list[_Priced], specifications: Mapping[str, CostSpecification]
+    settings: ScoreSettings,
+    priced: list[_Priced],
+    specifications: Mapping[str, CostSpecification],
+    by_hand: Mapping[str, Mapping[Place, float]],
 ) -> tuple[list[_Priced], dict[str, Any]]:
-    """Episodes priced under calibrated and adjusted thresholds, and what was changed by calibration."""
+    """Episodes priced under calibrated, adjusted and given thresholds, and what calibration changed."""
     quantile = settings.threshold_quantile if settings.calibrate else None
     final, changed = {}, {}
     for task, specification in specifications.items():
@@ -226,7 +239,9 @@ def _with_thresholds(
         if quantile is not None:
             successes = [item.stages for item in priced if item.meta.task == task and item.meta.success]
             found = calibrated_thresholds(specification, successes, quantile)
-        final[task] = adjust_objectives(with_thresholds(specification, found), thresholds=settings.thresholds)
+        found = {place: value for place, value in found.items() if place not in by_hand[task]}
+        adjusted = adjust_objectives(with_thresholds(specification, found), thresholds=settings.thresholds)
+        final[task] = with_thresholds(adjusted, by_hand[task])
         names = [*(stage.name for stage in specification.stages), "outcome"]
         changed[task] = {f"{names[number]}/{name}": value for (number, name), value in found.items()}
     repriced = [replace(item, stages=reprice(item.stages, final[item.meta.task])) for item in priced]

@@ -7,14 +7,16 @@ follow from what is harmful, not from what is usual.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from grape.core.errors import SettingsError, require_known
 from grape.core.preferences import ConstraintScore, StageScore
 from grape.costs.specification import Constraint, CostSpecification
 
-__all__ = ["MIN_SUCCESSES", "calibrated_thresholds", "reprice", "with_thresholds"]
+__all__ = ["MIN_SUCCESSES", "Place", "calibrated_thresholds", "reprice", "thresholds_by_hand", "with_thresholds"]
 
 MIN_SUCCESSES = 8
 """Successful episodes of a task below which its thresholds stay as they are."""
@@ -46,6 +48,36 @@ def calibrated_thresholds(
                 threshold = float(np.quantile(costs, quantile))
                 if threshold > constraint.threshold:
                     found[number, constraint.name] = threshold
+    return found
+
+
+def thresholds_by_hand(
+    specifications: Mapping[str, CostSpecification], values: Mapping[str, float]
+) -> dict[str, dict[Place, float]]:
+    """Thresholds that the user gave, by task.
+
+    Args:
+        specifications: That of each task.
+        values: Threshold by ``"stage/constraint"``, for every task that has it, or by ``"task/stage/constraint"``.
+
+    Raises:
+        SettingsError: No task has such a constraint, or a value is negative or not finite.
+    """
+    found: dict[str, dict[Place, float]] = {task: {} for task in specifications}
+    names: dict[str, list[tuple[str, Place]]] = {}
+    for task, specification in specifications.items():
+        stages = [*(stage.name for stage in specification.stages), "outcome"]
+        for number, constraints in enumerate(_constraints(specification)):
+            for constraint in constraints:
+                name = f"{stages[number]}/{constraint.name}"
+                for spelling in (name, f"{task}/{name}"):
+                    names.setdefault(spelling, []).append((task, (number, constraint.name)))
+    for name, value in sorted(values.items(), key=lambda item: item[0].count("/")):
+        require_known("constraint", name, names)
+        if not (math.isfinite(value) and value >= 0):
+            raise SettingsError(f"--threshold-values {name} is {value}.", "A threshold is a number from 0 upwards.")
+        for task, place in names[name]:
+            found[task][place] = value
     return found
 
 

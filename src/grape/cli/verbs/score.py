@@ -11,6 +11,7 @@ VERB = Verb(
     show=show_plain_values,
     examples=(
         "grape score --store runs/rollouts/store --out runs/scores",
-        "grape score --store runs/rollouts/store --out runs/scores-safe --costs my-costs/",
+        "grape score --store runs/rollouts/store --out runs/scores-mine --costs my-costs/",
+        "grape score --store runs/rollouts/store --out runs/scores-safe --objectives safety:4,efficiency:0",
     ),
 )

@@ -1,0 +1,130 @@
+"""Weights, thresholds and objectives given by hand: they win over calibration, are stored, and move the pairs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from grape.cli.main import main
+from grape.core.errors import SettingsError
+from grape.core.files import read_json
+from grape.core.trajectories import Trajectory
+from grape.costs import builtin_specification
+from grape.envs.libero.tasks import suite_tasks
+from grape.preferences import PairSettings, ScoreSettings, read_pairs, read_scores, run_pair, run_score
+from grape.preferences.thresholds import thresholds_by_hand
+from grape.store import EpisodeStore
+from tests.costs.record_libero import read
+from tests.preferences.rollouts import make_rollout, make_store
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_store(tmp_path_factory.mktemp("recorded") / "store").path
+
+
+@pytest.fixture(scope="module")
+def drawer() -> list[Trajectory]:
+    """LIBERO's experts at a drawer: who pulls faster bumps into the cabinet more often."""
+    return read(suite_tasks("libero_goal")[0])
+
+
+@pytest.fixture(scope="module")
+def drawers(drawer: list[Trajectory], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = EpisodeStore.create(tmp_path_factory.mktemp("drawers") / "store", "libero_goal", {})
+    for one in drawer:
+        store.write(one)
+    return store.path
+
+
+def chosen_under(store: Path, out: Path, words: str) -> list[str]:
+    """Chosen episodes of the best-worst pairs, scored by the command line with these objectives."""
+    assert main(["score", "--store", str(store), "--out", str(out / "scores"), "--objectives", words]) == 0
+    settings = PairSettings(scores=out / "scores", out=out / "pairs", mode="best-worst", require_mixed_outcomes=False)
+    run_pair(settings)
+    return [pair.chosen for pair in read_pairs(out / "pairs")]
+
+
+def test_objectives_choose_the_gentler_or_the_faster_of_the_same_rollouts(
+    drawer: list[Trajectory], drawers: Path, tmp_path: Path
+) -> None:
+    steps = {one.meta.episode_id: one.steps for one in drawer}
+    collisions = {one.meta.episode_id: float(np.sum(one.signals["collision"] > 0.5)) for one in drawer}
+    safe = chosen_under(drawers, tmp_path / "safe", "safety:4,efficiency:0")
+    fast = chosen_under(drawers, tmp_path / "fast", "safety:0,efficiency:4")
+    assert len(safe) == len(fast) == 2
+    assert safe != fast
+    assert sum(collisions[name] for name in safe) < sum(collisions[name] for name in fast)
+    assert sum(steps[name] for name in fast) < sum(steps[name] for name in safe)
+    assert read_json(tmp_path / "safe" / "scores" / "calibration.json")["objectives"] == {
+        "safety": 4.0,
+        "efficiency": 0.0,
+    }
+
+
+def test_thresholds_given_by_hand_win_and_are_stored(recorded: Path, tmp_path: Path) -> None:
+    values = {"hook/at-handle": 0.5, "faucet-open/outcome/object-at-goal": 0.03, "outcome/object-at-goal": 0.02}
+    plain = run_score(ScoreSettings(store=recorded, out=tmp_path / "plain"))
+    assert "outcome/object-at-goal" not in plain["calibration"]["threshold_values"]
+    summary = run_score(
+        ScoreSettings(store=recorded, out=tmp_path / "out", threshold_values=values, thresholds={"completion": 7.0})
+    )
+    chosen = read_json(tmp_path / "out" / "calibration.json")
+    assert chosen == summary["calibration"]
+    assert chosen["threshold_values"] == values
+    assert not any("object-at-goal" in place for found in chosen["thresholds"].values() for place in found)
+    for found in read_scores(tmp_path / "out").values():
+        by_name = {part.name: part.threshold for part in found.stages[-1].constraints}
+        assert by_name["object-at-goal"] == (0.03 if found.task == "faucet-open" else 0.02)
+        if found.task == "drawer-open":
+            assert {part.name: part.threshold for part in found.stages[1].constraints}["at-handle"] == 0.5
+
+
+def test_weights_given_by_hand_win_and_are_stored(recorded: Path, tmp_path: Path) -> None:
+    free = run_score(ScoreSettings(store=recorded, out=tmp_path / "free", weights=(3.0, 5.0, 2.0)))["calibration"]
+    kept = run_score(ScoreSettings(store=recorded, out=tmp_path / "kept", weights=(3.0, 5.0, 2.0), keep_weights=True))
+    assert kept["calibration"]["weights"] == {"self": 3.0, "ext": 5.0, "success": 2.0}
+    assert (free["weights_kept"], kept["calibration"]["weights_kept"]) == (False, True)
+    assert free["weights"] != kept["calibration"]["weights"]
+    for name in ("beta", "normalisation", "thresholds", "spreads"):
+        assert kept["calibration"][name] == free[name]
+    # Calibrated, the soft terms deviate by a share of success, in the proportion of the given lambda_1 and lambda_2.
+    assert free["contributions"]["ext"] == pytest.approx(0.25 * 2.0)
+    assert free["contributions"]["self"] == pytest.approx(0.25 * 2.0 * 3 / 5)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"hook/at-handel": 0.1}, "Did you mean 'hook/at-handle'"),
+        ({"door-open/hook/at-handle": 0.1}, "Unknown constraint"),
+        ({"hook/at-handle": -0.1}, "is -0.1"),
+        ({"hook/at-handle": float("nan")}, "is nan"),
+    ],
+)
+def test_senseless_thresholds_are_refused_before_anything_is_written(
+    recorded: Path, tmp_path: Path, values: dict[str, float], says: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        run_score(ScoreSettings(store=recorded, out=tmp_path / "out", threshold_values=values))
+    assert says in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_narrower_name_wins() -> None:
+    specifications = {task: builtin_specification("metaworld", task) for task in ("drawer-open", "faucet-open")}
+    values = {"drawer-open/outcome/object-at-goal": 0.1, "outcome/object-at-goal": 0.2}
+    place = (4, "object-at-goal")
+    assert thresholds_by_hand(specifications, values)["drawer-open"] == {place: 0.1}
+
+
+def test_factors_may_be_given_by_name_and_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = EpisodeStore.create(tmp_path / "store", "metaworld", {})
+    for sample in range(3):
+        store.write(make_rollout(sample=sample, success=sample > 0))
+    for number, words in enumerate((["safety:4,efficiency:0"], ["safety", "4", "efficiency", "0"])):
+        out = tmp_path / f"out-{number}"
+        command = ["score", "--store", str(store.path), "--out", str(out), "--json", "--objectives", *words]
+        assert main(command) == 0
+        assert json.loads(capsys.readouterr().out)["calibration"]["objectives"] == {"safety": 4.0, "efficiency": 0.0}
