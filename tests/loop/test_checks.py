@@ -8,6 +8,7 @@ import pytest
 from grape.core.errors import SettingsError
 from grape.core.settings import read_yaml, settings_from_dict
 from grape.loop import LoopSettings, run_loop
+from grape.loop.stages import Stages
 
 TINY = read_yaml(Path(__file__).parent / "tiny.yaml")
 
@@ -77,3 +78,12 @@ def test_states_that_only_touch_are_fine(tmp_path: Path) -> None:
     plan = run_loop(settings(tmp_path / "run", first_state=12, dry_run=True))
     assert plan["dry_run"] is True
     assert not (tmp_path / "run").exists()
+
+
+def test_simulators_of_every_stage_run_in_the_interpreter_that_was_named() -> None:
+    python = Path("/opt/simpler/bin/python")
+    stages = Stages(LoopSettings(out=Path("run"), env_python=python))
+    policy = Path("policy")
+    used = [stages.demonstrations(), stages.collect(1, policy)]
+    used += [stages.validate(policy, policy), stages.test(policy, policy)]
+    assert [stage.env_python for stage in used] == [python] * 4

@@ -65,8 +65,11 @@ def _environment() -> dict[str, str]:
     return kept | dict.fromkeys(_SINGLE_THREADED, "1") | {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
+@functools.cache
 def probe_interpreter(python: Path, suite_name: str) -> Probe:
     """Import a suite's simulator in another interpreter, so that what is wrong is known before the first rollout.
+
+    What it said is remembered, since a loop asks at every stage; what went wrong is not.
 
     Args:
         python: The interpreter.
@@ -211,7 +214,7 @@ class SuiteElsewhere:
         """
         raise GrapeError(f"Experts of {task.id} run in {self._python}, not in this process.")
 
-    @functools.cached_property
+    @property
     def _probe(self) -> Probe:
         return probe_interpreter(self._python, self.name)
 

@@ -87,7 +87,14 @@ _LIBERO = Protocol(
 
 _SIMPLER = Protocol(
     name="simpler-widowx-24x3",
-    suites=("simpler_widowx", "simpler_widowx-v0"),
+    suites=(
+        "simpler_widowx",
+        "simpler_widowx-v0",
+        # Variations of the tasks for the paper's groups of generalisation; results name the suite.
+        "simpler_widowx_subject",
+        "simpler_widowx_physical",
+        "simpler_widowx_semantic",
+    ),
     initial_states="0-23",
     until="last-step",
     seed=0,
