@@ -5,15 +5,21 @@ Started by benchmarks/reference_code.py, which writes the JSON it reads.
 
     reference_code_reader.py REQUEST.json
 """
+# ruff: noqa: E402 - an operator must be known before timm is imported
 
 import importlib
 import json
 import sys
 from pathlib import Path
 
+import torch
+
+# A torchvision built for another build of torch cannot load its operators and then stops at this name; none is needed.
+OPERATORS = torch.library.Library("torchvision", "FRAGMENT")
+OPERATORS.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
 import peft
 import timm
-import torch
 import transformers
 from PIL import Image
 from timm.models import register_model

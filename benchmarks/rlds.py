@@ -1,8 +1,8 @@
-"""Frames a second of writing and reading RLDS data sets, on one core, beside TensorFlow Datasets where it is there.
+"""Frames a second of writing and reading RLDS data sets, a core, beside TensorFlow Datasets where it is there.
 
 Both write the same pictures (episodes of 50 steps, 256 x 256) and read what TFDS wrote (without it: what GRAPE wrote).
-Reading means: records checked, episodes parsed, every picture decoded. The best of three is taken on both sides, since
-a busy machine only makes it slower.
+Reading means: records checked, episodes parsed, every picture decoded. Time is processor time, all threads together, so
+that what else runs on the machine counts little; of three attempts the best is taken, on both sides.
 
     python benchmarks/rlds.py --out docs/results/rlds-benchmark.json      # 2 minutes on an idle core
 """
@@ -43,7 +43,7 @@ def main() -> None:
         "episodes": options.episodes,
         "steps": options.steps,
         "size": options.size,
-        "unit": "frames a second, one core",
+        "unit": "frames a second of processor time",
         "commit": commit(),
         "command": f"python benchmarks/rlds.py {' '.join(sys.argv[1:])}".strip(),
         "python": platform.python_version(),
@@ -78,11 +78,11 @@ def write_rate(folder: Path, pictures: list[np.ndarray], kind: str) -> float:
     frames = sum(map(len, pictures))
     rates = []
     for attempt in range(3):
-        begin = time.perf_counter()
+        begin = time.process_time()
         writer = RldsWriter(folder / f"bench_{kind}{attempt}" / "1.0.0", f"bench_{kind}", features)
         writer.write_split("train", map(columns, pictures), [len(pictures)])
         writer.finish()
-        rates.append(frames / (time.perf_counter() - begin))
+        rates.append(frames / (time.process_time() - begin))
     return max(rates)
 
 
@@ -97,13 +97,13 @@ def columns(pictures: np.ndarray) -> dict:
 def read_rate(path: Path) -> float:
     rates = []
     for _ in range(3):
-        begin, frames = time.perf_counter(), 0
+        begin, frames = time.process_time(), 0
         for episode in open_rlds(path).read():
             frames += len(episode.steps["action"])
             pictures = episode.steps["observation/image"]
             for index in range(episode.length):
                 pictures[index]
-        rates.append(frames / (time.perf_counter() - begin))
+        rates.append(frames / (time.process_time() - begin))
     return max(rates)
 
 
