@@ -5,7 +5,7 @@ Started by benchmarks/reference_code.py, which writes the JSON it reads.
 
     reference_code_reader.py REQUEST.json
 """
-# ruff: noqa: E402 - an operator must be known before timm is imported
+# ruff: noqa: E402 - an operator's name must be known before timm is imported
 
 import importlib
 import json
@@ -14,9 +14,10 @@ from pathlib import Path
 
 import torch
 
-# A torchvision built for another build of torch cannot load its operators and then stops at this name; none is needed.
+# A torchvision built for another build of torch cannot load its operators and stops at these names; none is needed.
 OPERATORS = torch.library.Library("torchvision", "FRAGMENT")
-OPERATORS.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+for name in ("nms", "qnms"):
+    OPERATORS.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 import peft
 import timm

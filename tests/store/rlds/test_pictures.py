@@ -27,6 +27,17 @@ def test_png_is_lossless_and_jpeg_nearly():
     assert np.abs(there.astype(int) - smooth).max() < 8
 
 
+def test_jpeg_is_stored_as_tensorflow_does_it():
+    blob = encode_picture(np.zeros((32, 32, 3), np.uint8), "jpeg")
+    with Image.open(io.BytesIO(blob)) as image:
+        sampling = [(across, down) for _, across, down, _ in image.layer]
+        assert sampling == [(2, 2), (1, 1), (1, 1)]  # brightness twice as fine as colours: 4:2:0
+        reference = io.BytesIO()
+        Image.new("RGB", (32, 32)).save(reference, "JPEG", quality=95, subsampling="4:2:0")
+        with Image.open(reference) as other:
+            assert image.quantization == other.quantization
+
+
 def test_one_and_some():
     pictures = encoded("png")
     np.testing.assert_array_equal(pictures[-1], PIXELS[2])

@@ -25,6 +25,8 @@ UInt8 = npt.NDArray[np.uint8]
 JPEG_QUALITY = 95
 """Quality that TensorFlow's encoder takes by default; public RLDS sets were written with it."""
 
+_SUBSAMPLING = "420"  # colours at half the resolution, also TensorFlow's default
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_COLOURS = {1: 0, 3: 2, 4: 6}  # grey, RGB, RGB with alpha
 _PNG_UP = 2  # the filter that keeps the difference to the row above
@@ -97,7 +99,8 @@ def encode_picture(picture: UInt8, encoding: str) -> bytes:
     for files of about the same size.
     """
     if encoding == "jpeg":
-        return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality=JPEG_QUALITY, colorspace="RGB"))
+        pixels = np.ascontiguousarray(picture)
+        return bytes(simplejpeg.encode_jpeg(pixels, JPEG_QUALITY, colorspace="RGB", colorsubsampling=_SUBSAMPLING))
     height, width, channels = picture.shape
     rows = picture.reshape(height, width * channels)
     filtered = np.empty((height, 1 + width * channels), dtype=np.uint8)
