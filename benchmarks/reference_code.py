@@ -66,7 +66,7 @@ def main() -> None:
         }
     merged, adapter = theirs["answers"]
     result = {
-        "command": f"python benchmarks/reference_code.py {' '.join(sys.argv[1:])}",
+        "command": "python benchmarks/reference_code.py --checkpoint ckpt --images images --code hf --python python",
         "commit": commit(),
         "reference": theirs["versions"],
         "here": {"torch": torch.__version__},
