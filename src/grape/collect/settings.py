@@ -13,7 +13,7 @@ class CollectSettings:
 
     Attributes:
         out: Folder to write; running again with the same settings resumes.
-        suite: Suite of tasks: metaworld, toy, or one registered by a plugin.
+        suite: Suite of tasks, e.g. metaworld, libero_spatial or toy; a wrong name is answered with all there are.
         tasks: Tasks by index, range or name, e.g. "0,2", "0-3" or "drawer-open"; empty means all.
         policy: "expert" for the suite's scripted experts, a checkpoint folder, or a name on the Hugging Face hub, e.g.
             openvla/openvla-7b. On resumption its content must be the same; where it lies may differ.

@@ -26,7 +26,7 @@ class EvaluateSettings:
         protocol: A published protocol, which fixes initial states, decoding, seed and more: libero-openvla-v1 for the
             libero_* suites, simpler-widowx-24x3 for simpler_widowx. What it fixes is shown by --dry-run; a flag that
             says otherwise is refused.
-        suite: Suite of tasks: metaworld, toy, or one registered by a plugin.
+        suite: Suite of tasks, e.g. metaworld, libero_spatial or toy; a wrong name is answered with all there are.
         tasks: Tasks by index, range or name, e.g. "0,2", "0-3" or "drawer-open"; empty means all (with --protocol: all
             of the protocol).
         initial_states: Initial states of every task by index, e.g. "10,11-20"; empty means --episodes states from
