@@ -18,6 +18,9 @@ from grape.vlm import Answer, ChatModel, Message, Request, request_key
 
 __all__ = ["Round", "Sampling", "generate", "provenance"]
 
+MAX_QUOTED = 40_000
+"""Characters of an answer that a repair shows to the model again; longer ones are no specification anyway."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -120,7 +123,7 @@ def generate(
         if verdict.accepted:
             break
         reporter.info(f"Answer {len(rounds)}: {len(verdict.findings)} findings, e.g. {verdict.findings[0]}")
-        said = Message("assistant", answer.text or "(nothing)")
+        said = Message("assistant", answer.text[:MAX_QUOTED] or "(nothing)")
         messages = (*opening, said, Message("user", repair_prompt(verdict.findings)))
     return rounds
 

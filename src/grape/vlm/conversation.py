@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from grape.core.errors import DataError, SettingsError
 from grape.core.files import content_hash
@@ -60,7 +60,10 @@ class Picture:
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise DataError(f"{path} has {image.width} x {image.height} pixels.", "Make it smaller.")
-                return cls.of(np.asarray(image.convert("RGB"), dtype=np.uint8))
+                upright = ImageOps.exif_transpose(
+                    image
+                )  # what a camera was told about its own turn is dropped otherwise
+                return cls.of(np.asarray(upright.convert("RGB"), dtype=np.uint8))
         except FileNotFoundError as error:
             raise DataError(f"Picture {path} does not exist.", "Check the path.") from error
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -209,7 +209,7 @@ class EndpointModel:
         return self.endpoint.key.cleanse(_short(text if isinstance(text, str) else json.dumps(text))).rstrip(".")
 
     def _pause(self, problem: "_PassingError", failures: int) -> None:
-        what = self.endpoint.key.cleanse(str(problem))
+        what = self.endpoint.key.cleanse(_short(str(problem)))
         if failures >= self.retries.attempts:
             raise ModelError(
                 f"The model did not answer in {failures} attempts; the last one: {what}.",
