@@ -2,7 +2,8 @@
 
 ``auc``: probability that a success of an initial state costs less than a failure of the same state (ties count half).
 ``auc_motion``: the same with the simulator's verdict hidden, so that only the motion speaks; an interval by resampling
-initial states. ``auc_early``: the same again with the first half of each episode only: how soon a cost tells.
+initial states. ``auc_early``: the same again with the beginning of each episode only, as many decisions for all: half
+of what the task's successes take (median). How soon a cost tells.
 
 ``easier``: of two successes of a state of which one took fewer steps, a shorter way and smaller changes of velocity,
 how often that one costs less. ``verdict``: what ``grape costs validate`` says with its usual criteria.
@@ -54,7 +55,8 @@ def compare(
         name: rank(task, name, specification, texts[name], work) for name, specification in specifications.items()
     }
     pairs, _ = ranked["by hand"]
-    halves = [beginning(episode, max(1, episode.steps // 2)) for episode in hidden]
+    half = max(1, int(np.median([episode.steps for episode in episodes if episode.meta.success])) // 2)
+    early = [beginning(episode, min(half, episode.steps)) for episode in hidden]
     found = {}
     for name, specification in specifications.items():
         own, gcpg = ranked[name]
@@ -63,7 +65,7 @@ def compare(
             "auc": auc([state_wins(costs(specification, episodes), solved, members) for members in states.values()]),
             "auc_motion": auc(list(wins.values())),
             "auc_motion_interval": interval(list(wins.values()), task),
-            "auc_early": auc([state_wins(costs(specification, halves), solved, one) for one in states.values()]),
+            "auc_early": auc([state_wins(costs(specification, early), solved, one) for one in states.values()]),
             "easier": easier(episodes, costs(specification, episodes)),
         }
         card = validate_specification(specification, episodes, ValidationCriteria())

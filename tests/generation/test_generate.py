@@ -3,6 +3,10 @@
 import contextlib
 import copy
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,7 @@ from grape.generation import GenerateCostsSettings, run_generate_costs
 from grape.generation.prompts import prompts_hash, system_prompt
 from grape.vlm import Retries
 from tests.generation.answers import SPECIFICATION, changed, good, missing_unit, unknown_keypoint
-from tests.vlm.server import KEY, Behaviour, completion, fails, says, serving
+from tests.vlm.server import KEY, Behaviour, completion, fails, hangs, says, serving
 
 QUICK = Retries(sleep=lambda seconds: None)
 
@@ -118,6 +122,28 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(answered: int, 
     assert len(seen.bodies) == 3 - answered
     assert summary["accepted"]
     assert files(tmp_path / "stopped") == files(tmp_path / "whole")
+
+
+def test_a_killed_process_has_asked_for_nothing_in_vain(served: Any, tmp_path: Path) -> None:
+    """SIGKILL while the second question is under way; the ledger knows of it, and the first answer is kept."""
+    out = tmp_path / "killed"
+    command = ["costs", "generate", "--suite", "toy", "--task", "push-block", "--model", "tiny", "--out", str(out)]
+    with serving(says(missing_unit()), hangs) as (endpoint, seen):
+        address = {"OPENAI_BASE_URL": endpoint.url.removesuffix("/chat/completions"), "OPENAI_API_KEY": KEY}
+        process = subprocess.Popen([sys.executable, "-m", "grape", *command], env={**os.environ, **address})
+        deadline = time.monotonic() + 120.0
+        while len(seen.bodies) < 2 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.kill()
+        process.wait()
+    assert len(seen.bodies) == 2
+    spent = [json.loads(line) for line in (out / "spending.jsonl").read_text().splitlines()]
+    assert [row["number"] for row in spent] == [0, 0, 1]
+    assert spent[-1]["estimated"]
+    summary, seen = served([says(good())], settings(out))
+    assert (summary["accepted"], len(seen.bodies)) == (True, 1)
+    served([says(missing_unit()), says(good())], settings(tmp_path / "whole"))
+    assert files(out) == files(tmp_path / "whole")
 
 
 def test_a_kill_between_writes_changes_nothing(served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

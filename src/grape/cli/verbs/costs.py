@@ -86,7 +86,8 @@ def _show_import(summary: Summary, console: Console) -> None:
 
 def _show_generate(summary: Summary, console: Console) -> None:
     state = "accepted" if summary["accepted"] else "not accepted"
-    lines = [f"{state} after {summary['rounds']} rounds, {summary['tokens']} tokens: {summary['specification'] or '-'}"]
+    lines = [f"{state} after {summary['rounds']} rounds, {summary['tokens']} tokens"]
+    lines += [f"  see OUT/{summary['specification']}"] if summary["specification"] else []
     lines += [f"  to mend: {finding}" for finding in summary["findings"]]
     lines += [f"  warning: {warning}" for warning in summary["warnings"]]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
