@@ -88,20 +88,13 @@ def main() -> None:
     print(tables(rows))
 
 
-COLUMNS = (("auc_motion", ALL), ("auc_early", ALL), ("easier", ALL), ("tau", MANNERS), ("pairs_changed", MANNERS))
+RANKING = (("auc_motion", ALL), ("auc_early", ALL), ("easier", ALL))
+AGREEMENT = (("tau", MANNERS), ("pairs_changed", MANNERS), ("pairs_reversed", MANNERS))
 
 
 def tables(rows) -> str:
     """The page's tables in Markdown."""
-    titles = [f"{measure} {name}" for measure, names in COLUMNS for name in names]
-    lines = ["| task | episodes (solved) | " + " | ".join(titles) + " |", "|---" * (len(titles) + 2) + "|"]
-    cells = [[row["measures"][name][measure] for measure, names in COLUMNS for name in names] for row in rows]
-    for row, values in zip(rows, cells, strict=True):
-        lines.append(
-            f"| {row['task']} | {row['episodes']} ({row['successes']}) | " + " | ".join(map(cell, values)) + " |"
-        )
-    known = [[value for value in column if value is not None] for column in zip(*cells, strict=True)]
-    lines.append("| mean | | " + " | ".join(cell(sum(column) / len(column)) for column in known) + " |")
+    lines = [*measures_table(rows, RANKING), "", *measures_table(rows, AGREEMENT)]
     lines += ["", "| task | by hand | good | mediocre |", "|---|---|---|---|"]
     lines += [f"| {row['task']} | " + " | ".join(card(row["measures"][name]) for name in ALL) + " |" for row in rows]
     lines += ["", "| task | mediocre: rounds | what was found on the way |", "|---|---|---|"]
@@ -110,6 +103,22 @@ def tables(rows) -> str:
         found = "; ".join(f"`{finding[:90]}`" for finding in loop["findings"]) or "nothing"
         lines.append(f"| {row['task']} | {loop['rounds']} | {found} |")
     return "\n".join(lines) + "\n"
+
+
+def measures_table(rows, columns) -> list[str]:
+    """A row a task, a column a measure and specification, and the mean over the tasks."""
+    titles = [f"{measure}, {name}" for measure, names in columns for name in names]
+    lines = ["| task | episodes (solved) | " + " | ".join(titles) + " |", "|---" * (len(titles) + 2) + "|"]
+    cells = [[row["measures"][name][measure] for measure, names in columns for name in names] for row in rows]
+    for row, values in zip(rows, cells, strict=True):
+        lines.append(
+            f"| {row['task']} | {row['episodes']} ({row['successes']}) | " + " | ".join(map(cell, values)) + " |"
+        )
+    for title, kept in (("mean", rows), ("mean of Meta-World", [row for row in rows if "metaworld" in row["task"]])):
+        chosen = [values for row, values in zip(rows, cells, strict=True) if row in kept]
+        known = [[value for value in column if value is not None] for column in zip(*chosen, strict=True)]
+        lines.append(f"| {title} | | " + " | ".join(cell(sum(column) / len(column)) for column in known) + " |")
+    return lines
 
 
 def cell(value: float | None) -> str:

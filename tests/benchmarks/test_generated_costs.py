@@ -1,12 +1,18 @@
 """Generated against hand-written costs: the measures by hand, and the prepared answers through the loop."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from benchmarks.cost_measures import auc, interval, state_wins
 from benchmarks.cost_recordings import TASKS
-from benchmarks.generated_costs import ANSWERS, MANNERS, generated
+from benchmarks.generated_costs import ANSWERS, MANNERS, generated, tables
 from grape.envs.registry import get_suite
+
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 
 def task_of(suite: str, selection: str | int):
@@ -39,3 +45,11 @@ def test_the_loop_needs_every_answer_and_accepts_the_last(manner: str) -> None:
         assert text.startswith("version: 1\n")
         mended += loop["rounds"] > 1
     assert mended == (7 if manner == "mediocre" else 0)
+
+
+def test_the_page_shows_what_was_recorded() -> None:
+    record = json.loads((RESULTS / "generated-costs.json").read_text(encoding="utf-8"))
+    page = (RESULTS / "generated-costs.md").read_text(encoding="utf-8")
+    assert len(record["tasks"]) == len(TASKS)
+    for line in tables(record["tasks"]).splitlines():
+        assert line in page
