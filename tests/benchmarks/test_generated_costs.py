@@ -11,7 +11,6 @@ from benchmarks.cost_recordings import TASKS
 from benchmarks.generated_costs import ANSWERS, MANNERS, generated, tables
 from grape.envs.registry import get_suite
 
-
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 
