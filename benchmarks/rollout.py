@@ -8,7 +8,7 @@ record them. Sequential is what evaluation scripts do: one process, one environm
 Ours is `grape collect`'s way: two worker processes, lanes in lock-step, one batched decision for whoever waits. Worlds
 are made and drawn once before the clock starts; how long that takes stands apart (`seconds_to_start`), since a study
 pays it once. Seconds of the sequential side are divided by what they went to; ours by what this process did and waited
-for. `same` says whether both sides recorded the same states and actions.
+for. `same` says whether both sides recorded the same states and actions. Suites that are not measured stay in the file.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from grape.collect.collect import _contract
 from grape.collect.plan import Group, make_plan
 from grape.collect.recorder import EpisodeRecorder
 from grape.collect.rollout import PolicyActor, RolloutLog, play_groups
-from grape.core.files import write_bytes, write_json
+from grape.core.files import read_json, write_bytes, write_json
 from grape.core.trajectories import Trajectory
 from grape.envs.base import Suite
 from grape.envs.pool import WorkerPool
@@ -102,27 +102,28 @@ def timed(watch: Stopwatch, name: str, where: tuple[str, str | None, str]) -> It
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="where to keep the JSON; it is printed anyway")
+    parser.add_argument("--out", type=Path, help="where to keep the JSON, printed anyway")
     parser.add_argument("--suites", nargs="+", default=list(SUITES), choices=list(SUITES))
     parser.add_argument("--episodes", type=int, default=8)
     parser.add_argument("--decisions", type=int, help="of an episode; default: 40 in metaworld, else 20")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    before = os.getloadavg()
-    result = {
-        "suites": {
-            name: measure(name, options.episodes, options.decisions or SUITES[name]["decisions"], options.workers)
-            for name in options.suites
-        },
-        "commit": commit(),
-        "command": f"python benchmarks/rollout.py {' '.join(sys.argv[1:])}".strip(),
-        "python": platform.python_version(),
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "load_average": {"before": list(before), "after": list(os.getloadavg())},
-    }
-    if options.out is not None:
-        write_json(options.out, result)
+    record = options.out is not None and options.out.exists()
+    result = read_json(options.out) if record else {"suites": {}}
+    for name in options.suites:
+        before = os.getloadavg()
+        decisions = options.decisions or SUITES[name]["decisions"]
+        result["suites"][name] = {
+            **measure(name, options.episodes, decisions, options.workers),
+            "commit": commit(),
+            "command": f"python benchmarks/rollout.py {' '.join(sys.argv[1:])}".strip(),
+            "python": platform.python_version(),
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "load_average": {"before": list(before), "after": list(os.getloadavg())},
+        }
+        if options.out is not None:
+            write_json(options.out, result)
     print(json.dumps(result, indent=1))
 
 
