@@ -10,9 +10,11 @@ from grape.core.pictures import libero_openvla_v1, rotate_180
 from grape.core.tasks import Task
 from grape.envs.base import Snapshot
 from grape.envs.libero.goals import numbered
+from grape.envs.libero.measuring import measure_view
 from grape.envs.libero.scene import Scene
 from grape.envs.libero.tasks import steps_per_decision
 from grape.envs.libero.world import CAMERAS, RENDER_SIZE, Episode, TaskWorld, shared_world
+from grape.envs.views import SceneView
 
 __all__ = ["LiberoEnvironment", "simulator_action"]
 
@@ -108,6 +110,17 @@ class LiberoEnvironment:
             raise RuntimeError("reset must be called before view")
         self._world.swap_in(self._episode)
         return rotate_180(self._world.picture(camera))
+
+    def scene_view(self) -> SceneView:
+        """The state as people's picture shows it, with depth, bodies and camera; upright and mirrored as that is.
+
+        Raises:
+            RuntimeError: ``reset`` was not called.
+        """
+        if self._world is None or self._episode is None:
+            raise RuntimeError("reset must be called before scene_view")
+        self._world.swap_in(self._episode)
+        return measure_view(self._world, self._episode, camera_of(self._world, self._episode))
 
     def _snapshot(self, world: TaskWorld, episode: Episode, success: bool) -> Snapshot:
         scene = Scene(world, episode)

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from grape.core.cameras import Camera
 from grape.envs import offscreen
+from grape.envs.views import SceneView, bodies_of, body_poses
 
 __all__ = ["DISPLAY_SIZE", "IMAGE_SIZE", "SceneCamera", "box_downsample", "load_mujoco"]
 
@@ -65,13 +67,7 @@ class SceneCamera:
     def __init__(self, model: Any, show_goal: bool) -> None:
         mujoco = load_mujoco()
         self._model = _drawable(model, show_goal)
-        try:
-            self._renderer = mujoco.Renderer(self._model, DISPLAY_SIZE, DISPLAY_SIZE)
-        except Exception as error:  # each backend raises its own kind
-            raise offscreen.graphics_error(error) from error
-        atexit.register(self._renderer.close)  # later the graphics library is gone and complains
-        for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
-            self._renderer.scene.flags[flag] = 0
+        self._renderers = {DISPLAY_SIZE: _renderer(self._model, DISPLAY_SIZE)}
         self._camera = mujoco.MjvCamera()
         self._camera.lookat = _LOOK_AT
         self._camera.distance, self._camera.azimuth, self._camera.elevation = _DISTANCE, _AZIMUTH, _ELEVATION
@@ -81,9 +77,69 @@ class SceneCamera:
 
     def picture(self, data: Any) -> npt.NDArray[np.uint8]:
         """Draw a ``mujoco.MjData`` of the task, RGB uint8 ``(128, 128, 3)``."""
-        self._renderer.update_scene(data, self._camera, self._options)
-        picture: npt.NDArray[np.uint8] = self._renderer.render()
+        renderer = self._renderers[DISPLAY_SIZE]
+        renderer.update_scene(data, self._camera, self._options)
+        picture: npt.NDArray[np.uint8] = renderer.render()
         return picture
+
+    def view(self, data: Any, size: int = DISPLAY_SIZE) -> SceneView:
+        """The same view with depth, bodies and camera; several times as slow.
+
+        Args:
+            data: A ``mujoco.MjData`` of the task.
+            size: Height and width in pixels.
+        """
+        model = self._model
+        if size not in self._renderers:
+            self._renderers[size] = _renderer(model, size)
+        renderer = self._renderers[size]
+        renderer.update_scene(data, self._camera, self._options)
+        picture = renderer.render().copy()
+        renderer.enable_depth_rendering()
+        try:
+            depth = renderer.render().copy()
+        finally:
+            renderer.disable_depth_rendering()
+        renderer.enable_segmentation_rendering()
+        try:
+            segmentation = renderer.render().copy()
+        finally:
+            renderer.disable_segmentation_rendering()
+        names = tuple(model.body(index).name for index in range(model.nbody))
+        return SceneView(
+            picture,
+            depth,
+            bodies_of(model, segmentation),
+            names,
+            body_poses(model, data),
+            _pinhole(renderer.scene, float(model.vis.global_.fovy), size),
+        )
+
+
+def _renderer(model: Any, size: int) -> Any:
+    """New renderer of square pictures without shadows and reflections."""
+    mujoco = load_mujoco()
+    try:
+        renderer = mujoco.Renderer(model, size, size)
+    except Exception as error:  # each backend raises its own kind
+        raise offscreen.graphics_error(error) from error
+    atexit.register(renderer.close)  # later the graphics library is gone and complains
+    for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
+        renderer.scene.flags[flag] = 0
+    return renderer
+
+
+def _pinhole(scene: Any, field_of_view: float, size: int) -> Camera:
+    """The camera that a scene was last drawn with; the field of view is vertical, in degrees."""
+    left, right = scene.camera  # the eyes of a stereo view, equal here
+    half = size / 2.0
+    focal = half / np.tan(np.radians(field_of_view) / 2.0)
+    forward, up = np.array(left.forward, np.float64), np.array(left.up, np.float64)
+    pose = np.eye(4)
+    pose[:3, :3] = np.stack([np.cross(forward, up), -up, forward], axis=1)
+    pose[:3, 3] = (np.array(left.pos, np.float64) + np.array(right.pos)) / 2.0
+    intrinsic = np.array([[focal, 0.0, half], [0.0, focal, half], [0.0, 0.0, 1.0]])
+    return Camera(intrinsic, pose, (size, size), "free")
 
 
 def box_downsample(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -18,8 +18,9 @@ import numpy.typing as npt
 from grape.core.errors import SettingsError
 from grape.core.seeds import derive_rng
 from grape.envs.base import Snapshot
-from grape.envs.metaworld.camera import SceneCamera, box_downsample, load_mujoco
+from grape.envs.metaworld.camera import DISPLAY_SIZE, SceneCamera, box_downsample, load_mujoco
 from grape.envs.metaworld.tasks import Anchor, TaskModel
+from grape.envs.views import SceneView
 
 __all__ = ["N_INITIAL_STATES", "SIMULATOR_STEPS", "MetaWorldEnvironment", "TaskWorld", "shared_world"]
 
@@ -227,6 +228,20 @@ class MetaWorldEnvironment:
     def close(self) -> None:
         """Let go of the episode; the task's world stays for other environments of this process."""
         self._episode = None
+
+    def scene_view(self, size: int = DISPLAY_SIZE) -> SceneView:
+        """The state as people's picture shows it, with depth, bodies and camera.
+
+        Args:
+            size: Height and width in pixels.
+
+        Raises:
+            RuntimeError: ``reset`` was not called.
+        """
+        if self._episode is None:
+            raise RuntimeError("reset must be called before scene_view")
+        self._world.swap_in(self._episode)
+        return self._world.camera.view(self._episode.data, size)
 
     def _snapshot(self, data: Any, success: bool) -> Snapshot:
         world = self._world
