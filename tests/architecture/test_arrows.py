@@ -12,7 +12,7 @@ ARROWS = documented_arrows((ROOT / "docs" / "architecture.md").read_text(encodin
 
 WITHOUT_TORCH = ("core", "store", "costs", "preferences", "evaluation")
 
-LEARNING, SIMULATION = frozenset({"policies", "training", "vlm"}), frozenset({"envs"})
+LEARNING, SIMULATION = frozenset({"policies", "training", "perception", "vlm"}), frozenset({"envs"})
 
 HEAVY = {
     **dict.fromkeys(("torch", "transformers", "peft", "safetensors", "tokenizers"), LEARNING),

@@ -29,6 +29,7 @@ VERBS = {
     "loop": "Iterate collect, score, pair, train, evaluate; resumable, with a gate",
     "report": "Write one HTML page about a run",
     "costs": "Cost specifications: list, show, check, validate, generate and import them",
+    "keypoints": "Propose keypoints on a recording's picture and number them",
     "import": "Read data of other projects",
     "lint": "Look for known defects in data of other projects",
     "export": "Write data and checkpoints for other projects",

@@ -5,10 +5,12 @@ from grape.exchange.lint import LintSettings, run_lint
 from grape.exchange.npy_import import ImportGrapeNpySettings, run_import_grape_npy
 from grape.exchange.rlds_export import RldsExportSettings, run_export_rlds
 from grape.exchange.rlds_import import ImportGrapeRldsSettings, run_import_grape_rlds
+from grape.exchange.video_import import ImportVideoSettings, run_import_video
 
 __all__ = [
     "ImportGrapeNpySettings",
     "ImportGrapeRldsSettings",
+    "ImportVideoSettings",
     "LeRobotExportSettings",
     "LintSettings",
     "RldsExportSettings",
@@ -16,5 +18,6 @@ __all__ = [
     "run_export_rlds",
     "run_import_grape_npy",
     "run_import_grape_rlds",
+    "run_import_video",
     "run_lint",
 ]

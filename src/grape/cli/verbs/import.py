@@ -5,8 +5,10 @@ from grape.cli.verb import Verb, VerbOfKinds
 from grape.exchange import (
     ImportGrapeNpySettings,
     ImportGrapeRldsSettings,
+    ImportVideoSettings,
     run_import_grape_npy,
     run_import_grape_rlds,
+    run_import_video,
 )
 
 GRAPE_RLDS = Verb(
@@ -33,12 +35,25 @@ GRAPE_NPY = Verb(
     positionals=("folder",),
 )
 
+VIDEO = Verb(
+    name="import video",
+    settings=ImportVideoSettings,
+    run=run_import_video,
+    show=show_plain_values,
+    examples=(
+        "grape import video recordings/episodes.yaml --out runs/real",
+        "grape import video recordings/episodes.yaml --keypoints runs/keypoints --hz 10 --out runs/real",
+    ),
+    positionals=("episodes",),
+)
+
 VERB = VerbOfKinds(
     name="import",
     summary="Read data of other programs into stores and pairs of GRAPE.",
-    kinds={"grape-rlds": GRAPE_RLDS, "grape-npy": GRAPE_NPY},
+    kinds={"grape-rlds": GRAPE_RLDS, "grape-npy": GRAPE_NPY, "video": VIDEO},
     summaries={
         "grape-rlds": "Chosen and rejected trajectories in two RLDS data sets, as the first implementation had",
         "grape-npy": "Rollout files (.npy) of the first implementation, from SimplerEnv or LIBERO",
+        "video": "Recordings of a robot: video, depth, camera, robot log; keypoints are followed in the pictures",
     },
 )

@@ -1,0 +1,180 @@
+"""``grape import video``: recordings of real robots become an episode store that can be scored and paired."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from grape.core.errors import SettingsError
+from grape.core.events import SILENT, Reporter
+from grape.core.files import content_hash, write_jsonl
+from grape.core.runs import open_run
+from grape.exchange.video_episodes import ImportedEpisode, checked_episodes, imported_trajectory
+from grape.perception import Finder, KeypointFile, PatchTracker, PointTracker, open_finder, read_keypoint_file
+from grape.store import EpisodeStore
+from grape.store.video import EpisodeList, read_episode_list
+
+__all__ = ["ImportVideoSettings", "run_import_video"]
+
+
+@dataclass(frozen=True)
+class ImportVideoSettings:
+    """Read recordings of a robot (video, depth, camera, robot log) into an episode store.
+
+    EPISODES is a YAML file that lists the recordings and says what their numbers mean (docs/perception.md). A state is
+    a row of the log with the picture nearest in time; the gripper's position becomes keypoint 'gripper'. Keypoints of
+    --keypoints are followed through the video at its full rate and lifted with depth and camera; where one is lost it
+    is NaN, never its last place. Everything is checked before anything is written.
+
+    Log-probabilities of a policy do not come with a video: R_self of these episodes is absent, and grape score and
+    grape pair rank by costs and success alone.
+
+    Attributes:
+        episodes: The episode list.
+        out: Folder to write: store (the episodes) and files.jsonl (what was done to each).
+        keypoints: Keypoint file, or the folder that grape keypoints wrote; without one the gripper is the only
+            keypoint.
+        hz: States a second, for logs that are faster; 0 takes every row. Actions of a thinned log are left out.
+        tolerance: Largest distance in time of a state and its picture, seconds; 0 takes the video's own distance of
+            pictures.
+        longest: Pixels of the pictures' longer side; larger ones are shrunk, and the camera with them.
+        confidence: Below this confidence (0 to 1) a keypoint counts as lost.
+        detector: Grounding DINO, a folder or a name on the Hugging Face hub; for keypoints given by phrase.
+        segmenter: SAM 2, likewise.
+        device: Where both run: cpu, cuda, ...
+        check_view: Refuse an episode whose gripper never comes into the camera's view: mostly the pose is the wrong
+            way round or in another unit.
+    """
+
+    episodes: Path = field(metadata={"identity": False})
+    out: Path = field(metadata={"identity": False})
+    keypoints: Path | None = field(default=None, metadata={"identity": False})
+    hz: float = 0.0
+    tolerance: float = 0.0
+    longest: int = 640
+    confidence: float = 0.5
+    detector: str = "IDEA-Research/grounding-dino-tiny"
+    segmenter: str = "facebook/sam2.1-hiera-tiny"
+    device: str = field(default="cpu", metadata={"identity": False})
+    check_view: bool = True
+
+
+def run_import_video(
+    settings: ImportVideoSettings,
+    reporter: Reporter = SILENT,
+    tracker: PointTracker | None = None,
+    finder: Finder | None = None,
+) -> Mapping[str, Any]:
+    """Import recordings.
+
+    Args:
+        settings: What to import.
+        reporter: Progress and warnings.
+        tracker: Follows keypoints; the tracker of patches if None.
+        finder: Finds keypoints by phrase, in place of the models of the settings.
+
+    Returns:
+        Summary: numbers of ``episodes``, ``successes``, ``steps``; ``actions`` (whether there are any); ``keypoints``,
+        the share of states in which each is known; ``r_self``, a sentence; ``store``.
+
+    Raises:
+        SettingsError: A setting is out of range, or a model cannot be opened.
+        DataError: The list, a recording or the keypoints cannot be used; nothing was written.
+        CompatibilityError: ``out`` belongs to another run.
+    """
+    _check(settings)
+    listed = read_episode_list(settings.episodes)
+    wanted = None if settings.keypoints is None else read_keypoint_file(settings.keypoints)
+    inputs = {"files": content_hash(listed.digests()), "keypoints": wanted.digest if wanted else ""}
+    if (settings.out / "done.json").exists():
+        done = open_run(settings.out, "import", settings, inputs).done
+        if done is not None:
+            return done
+    episodes = checked_episodes(listed, settings.hz, settings.tolerance, settings.check_view, wanted is not None)
+    if wanted is not None and finder is None and any(keypoint.phrase for keypoint in wanted.keypoints):
+        finder = open_finder(settings.detector, settings.segmenter, settings.device)
+    for warning in _warnings(episodes):
+        reporter.warn(warning)
+    run = open_run(settings.out, "import", settings, inputs)
+    store = EpisodeStore.create(settings.out / "store", listed.suite, _contract(listed, episodes, wanted))
+    with reporter.progress("Importing videos", len(episodes)) as progress:
+        for episode in episodes:
+            if episode.episode_id not in store:
+                store.write(
+                    imported_trajectory(
+                        episode,
+                        listed.suite,
+                        settings.longest,
+                        wanted,
+                        tracker or PatchTracker(keep=settings.confidence),
+                        finder,
+                        settings.confidence,
+                    )
+                )
+            progress.advance(note=episode.episode_id)
+    rows = [_row(store, episode) for episode in episodes]
+    write_jsonl(settings.out / "files.jsonl", rows)
+    summary = {
+        "episodes": len(rows),
+        "successes": sum(row["success"] for row in rows),
+        "steps": sum(row["steps"] for row in rows),
+        "actions": episodes[0].actions is not None,
+        "keypoints": {name: _mean([row["known"][name] for row in rows]) for name in rows[0]["known"]},
+        "r_self": "absent: videos hold no log-probabilities; costs and success rank the episodes",
+        "store": "store",
+    }
+    run.finish(summary)
+    return summary
+
+
+def _check(settings: ImportVideoSettings) -> None:
+    for name, value, least in (("hz", settings.hz, 0.0), ("tolerance", settings.tolerance, 0.0)):
+        if not (np.isfinite(value) and value >= least):
+            raise SettingsError(f"--{name} is {value}.", "It must be a number from 0 upwards.")
+    if settings.longest < 32:
+        raise SettingsError(f"--longest is {settings.longest}.", "It must be at least 32 pixels.")
+    if not 0 < settings.confidence <= 1:
+        raise SettingsError(f"--confidence is {settings.confidence}.", "It must lie between 0 and 1.")
+
+
+def _contract(listed: EpisodeList, episodes: Sequence[ImportedEpisode], wanted: KeypointFile | None) -> dict[str, Any]:
+    contract: dict[str, Any] = {"control_hz": episodes[0].hz, "keypoints": wanted.digest if wanted else ""}
+    if episodes[0].actions is not None:
+        contract["action_space"] = {"names": list(listed.format.actions)}
+    return contract
+
+
+def _warnings(episodes: Sequence[ImportedEpisode]) -> list[str]:
+    warnings = []
+    shared = sum(episode.shared_pictures for episode in episodes)
+    states = sum(len(episode.rows) for episode in episodes)
+    if shared:
+        warnings.append(
+            f"{shared} of {states} states show the same picture as the state before: the logs are faster than the "
+            "videos. Pass --hz for fewer states."
+        )
+    if any(episode.actions_left_out for episode in episodes):
+        warnings.append(
+            "The logs were thinned by --hz, so their actions are not those of the states: they are left out."
+        )
+    return warnings
+
+
+def _row(store: EpisodeStore, episode: ImportedEpisode) -> dict[str, Any]:
+    trajectory = store.read(episode.episode_id, frames=False)
+    meta = trajectory.meta
+    known = {name: float(np.isfinite(point).all(axis=1).mean()) for name, point in sorted(trajectory.keypoints.items())}
+    return {
+        "episode_id": meta.episode_id,
+        "video": meta.extra["video"],
+        "success": meta.success,
+        "steps": meta.steps,
+        "known": known,
+        "keypoints": meta.extra["keypoints"],
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return round(float(np.mean(values)), 6)

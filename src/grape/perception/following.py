@@ -1,0 +1,179 @@
+"""Keypoints of one episode: located in its first picture, tracked, found again, lifted; NaN wherever they are lost."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from grape.core.cameras import Camera
+from grape.perception.keypoint_file import KeypointFile, PictureKeypoint
+from grape.perception.lifting import LOST, LiftedPoints, lift_tracks, mask_extent, mask_point
+from grape.perception.protocols import Finder
+from grape.perception.tracking import PointTracker, Tracks
+
+__all__ = ["FollowSettings", "FollowedKeypoint", "follow_keypoints"]
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Picture = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class FollowSettings:
+    """When a keypoint counts as seen.
+
+    Attributes:
+        confidence: Below this confidence of the tracker (0 to 1) a keypoint is lost.
+        band: How far its depth may change from picture to picture beyond its sideways motion, metres.
+        find_again: Ask the finder in pictures where a keypoint given by phrase is lost.
+        compact: Only things up to this large (distance from the middle, metres) are found again. Which part of a larger
+            one is seen changes, and the middle of that part wanders with it.
+        score: Least score of a find, 0 to 1.
+    """
+
+    confidence: float = 0.5
+    band: float = 0.03
+    find_again: bool = True
+    compact: float = 0.06
+    score: float = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class FollowedKeypoint:
+    """One keypoint through an episode.
+
+    Attributes:
+        points: Metres in the world's frame, float32 ``(T+1, 3)``; NaN where it is lost.
+        pixels: Continuous coordinates (column, row), float32 ``(T+1, 2)``; NaN where it is lost.
+        losses: Pictures it was lost in, by reason (:data:`grape.perception.lifting.LOST`); empty if never.
+        found_again: Pictures in which it was not tracked but found.
+    """
+
+    points: Float32
+    pixels: Float32
+    losses: Mapping[str, int] = field(default_factory=dict)
+    found_again: int = 0
+
+
+def follow_keypoints(
+    wanted: KeypointFile,
+    pictures: Picture,
+    depth: Float32,
+    camera: Camera,
+    tracker: PointTracker,
+    finder: Finder | None = None,
+    settings: FollowSettings = FollowSettings(),
+    look_at: Sequence[int] | None = None,
+) -> dict[str, FollowedKeypoint]:
+    """Follow all keypoints of a file through one episode.
+
+    A keypoint given by pixel is tracked from the reference picture to the first one, and on from there. One given by
+    phrase begins at the middle of what the finder finds in the first picture; where the tracker loses it, it is the
+    middle of what the finder finds then, if that is small. Nothing stands in for a lost keypoint: it is NaN.
+
+    Args:
+        wanted: Which keypoints.
+        pictures: RGB, uint8 ``(T+1, H, W, 3)``.
+        depth: Metres ``(T+1, H, W)``.
+        camera: Of both.
+        tracker: Follows points.
+        finder: For phrases; needed where there are any.
+        settings: When a keypoint counts as seen.
+        look_at: Pictures in which it is worth finding a lost keypoint again; all if None.
+
+    Raises:
+        ValueError: There are phrases and no finder, or the reference picture has another size.
+    """
+    starts, sure = _starts(wanted, pictures[0], depth[0], camera, tracker, finder, settings)
+    tracks = tracker.track(pictures, starts, depth)
+    # What was not located in the first picture is not tracked either, wherever the tracker went from there.
+    tracks = Tracks(tracks.pixels, np.where(sure[None, :], tracks.confidence, 0.0))
+    lifted = lift_tracks(tracks, depth, camera, confidence=settings.confidence, band=settings.band)
+    followed = {}
+    for index, keypoint in enumerate(wanted.keypoints):
+        points, pixels = lifted.points[:, index].copy(), tracks.pixels[:, index].astype(np.float32)
+        again: list[int] = []
+        if keypoint.phrase and finder is not None and settings.find_again:
+            again = _find_again(keypoint, points, pixels, pictures, depth, camera, finder, settings, look_at)
+        pixels[np.isnan(points).any(axis=1)] = np.nan
+        followed[keypoint.name] = FollowedKeypoint(points, pixels, _losses(lifted, index, again), len(again))
+    return followed
+
+
+def _starts(
+    wanted: KeypointFile,
+    picture: Picture,
+    depth: Float32,
+    camera: Camera,
+    tracker: PointTracker,
+    finder: Finder | None,
+    settings: FollowSettings,
+) -> tuple[Float64, npt.NDArray[np.bool_]]:
+    """Where the keypoints are in the first picture, ``(K, 2)``, and which of them were found there, ``(K,)``."""
+    starts, sure = np.zeros((len(wanted.keypoints), 2)), np.zeros(len(wanted.keypoints), dtype=bool)
+    by_pixel = [index for index, keypoint in enumerate(wanted.keypoints) if keypoint.pixel is not None]
+    if by_pixel:
+        assert wanted.picture is not None, "the file's reader sees to it"
+        if wanted.picture.shape != picture.shape:
+            raise ValueError(f"the reference picture is {wanted.picture.shape[:2]}, the episode's {picture.shape[:2]}")
+        given = np.array([wanted.keypoints[index].pixel for index in by_pixel])
+        both = None if wanted.depth is None else np.stack([wanted.depth, depth])
+        located = tracker.track(np.stack([wanted.picture, picture]), given, both)
+        starts[by_pixel] = located.pixels[1]
+        sure[by_pixel] = located.confidence[1] >= settings.confidence
+    for index, keypoint in enumerate(wanted.keypoints):
+        if keypoint.phrase:
+            if finder is None:
+                raise ValueError(f"keypoint {keypoint.name} is given by phrase, and there is no finder")
+            middle = _middle(keypoint, picture, depth, camera, finder, settings)
+            if middle is not None:
+                starts[index], sure[index] = middle, True
+    return starts, sure
+
+
+def _middle(
+    keypoint: PictureKeypoint,
+    picture: Picture,
+    depth: Float32,
+    camera: Camera,
+    finder: Finder,
+    settings: FollowSettings,
+    most: float = np.inf,
+) -> Float64 | None:
+    """The middle of what the finder finds, if it is at most that large."""
+    found = finder.find(picture, keypoint.phrase)
+    if found is None or found.score < settings.score or mask_extent(found.mask, depth, camera) > most:
+        return None
+    return mask_point(found.mask, depth, camera)
+
+
+def _find_again(
+    keypoint: PictureKeypoint,
+    points: Float32,
+    pixels: Float32,
+    pictures: Picture,
+    depth: Float32,
+    camera: Camera,
+    finder: Finder,
+    settings: FollowSettings,
+    look_at: Sequence[int] | None,
+) -> list[int]:
+    """Fill in, in place, where the finder finds a lost keypoint; the numbers of those pictures."""
+    again = []
+    for step in range(len(pictures)) if look_at is None else sorted(set(look_at)):
+        if np.isfinite(points[step]).all():
+            continue
+        middle = _middle(keypoint, pictures[step], depth[step], camera, finder, settings, settings.compact)
+        if middle is not None:
+            column, row = int(middle[0]), int(middle[1])
+            points[step] = camera.lift(middle, depth[step, row, column])
+            pixels[step] = middle
+            again.append(step)
+    return again
+
+
+def _losses(lifted: LiftedPoints, index: int, again: Sequence[int]) -> dict[str, int]:
+    fate = np.delete(lifted.fate[:, index], list(again))
+    counts = np.bincount(fate, minlength=len(LOST))
+    return {LOST[code]: int(count) for code, count in enumerate(counts) if code and count}

@@ -1,0 +1,224 @@
+"""Which keypoints are to be found in pictures: a YAML file, with the picture that its points were chosen on.
+
+```yaml
+version: 1
+reference: {picture: reference.png, depth: reference-depth.png}   # for keypoints given by pixel
+keypoints:
+  - {name: point_0, pixel: [81.2, 157.8]}   # a point of the reference picture, found again in each episode
+  - {name: puck, phrase: yellow puck}       # what a detector finds by this phrase
+```
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from PIL import Image, UnidentifiedImageError
+
+from grape.core.errors import DataError, did_you_mean
+from grape.core.files import file_hash, write_bytes, write_text
+
+__all__ = [
+    "DEPTH_UNIT",
+    "KeypointFile",
+    "PictureKeypoint",
+    "read_keypoint_file",
+    "write_keypoint_file",
+    "write_picture",
+]
+
+VERSION = 1
+DEPTH_UNIT = 0.001
+"""Metres a level of the 16-bit depth picture beside the reference picture; 0 is unknown."""
+
+_MOST_BYTES = 256_000
+_MOST_KEYPOINTS = 200
+
+
+@dataclass(frozen=True)
+class PictureKeypoint:
+    """A keypoint to be found in pictures: by pixel of the reference picture, or by phrase.
+
+    Attributes:
+        name: Its name in recordings.
+        pixel: Continuous coordinates (column, row) in the reference picture; None for a phrase.
+        phrase: What a detector is asked for; empty for a pixel.
+    """
+
+    name: str
+    pixel: tuple[float, float] | None = None
+    phrase: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class KeypointFile:
+    """What a keypoint file holds.
+
+    Attributes:
+        keypoints: In the file's order, with different names.
+        picture: The reference picture, uint8 ``(H, W, 3)``; None where no keypoint is given by pixel.
+        depth: Its depth in metres, float32 ``(H, W)``, 0 where unknown; None if not given.
+        digest: Hash of the file and its pictures.
+    """
+
+    keypoints: tuple[PictureKeypoint, ...]
+    picture: npt.NDArray[np.uint8] | None
+    depth: npt.NDArray[np.float32] | None
+    digest: str
+
+
+def read_keypoint_file(path: Path) -> KeypointFile:
+    """Read a keypoint file; a folder stands for ``keypoints.yaml`` in it.
+
+    Raises:
+        DataError: The file or a picture is missing, too large, or holds what it should not.
+    """
+    path = path / "keypoints.yaml" if path.is_dir() else path
+    data = _yaml(path)
+    _require_keys(data, ("version", "reference", "keypoints"), path, "the file")
+    if data.get("version") != VERSION:
+        raise DataError(
+            f"{path}: version is {data.get('version')!r}; {VERSION} is known here.", "See docs/perception.md."
+        )
+    items = data.get("keypoints")
+    if not isinstance(items, list) or not 0 < len(items) <= _MOST_KEYPOINTS:
+        raise DataError(f"{path}: keypoints must be a list of 1 to {_MOST_KEYPOINTS}.", "See docs/perception.md.")
+    keypoints = tuple(_keypoint(item, f"{path}, keypoint {number}") for number, item in enumerate(items, start=1))
+    names = [keypoint.name for keypoint in keypoints]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{path}: keypoint {twice[0]!r} is there twice.", "Give each a name of its own.")
+    picture, depth, parts = None, None, [file_hash(path)]
+    reference = data.get("reference")
+    if reference is not None:
+        _require_keys(reference, ("picture", "depth"), path, "reference")
+        if "picture" in reference:
+            picture, parts = (
+                _picture(path.parent / str(reference["picture"])),
+                [*parts, *_hash(path, reference, "picture")],
+            )
+        if "depth" in reference:
+            depth, parts = _depth(path.parent / str(reference["depth"])), [*parts, *_hash(path, reference, "depth")]
+    if picture is None and any(keypoint.pixel for keypoint in keypoints):
+        raise DataError(
+            f"{path}: keypoints are given by pixel, but no reference picture.", "Add reference: {picture: ...}."
+        )
+    if picture is not None and depth is not None and picture.shape[:2] != depth.shape:
+        raise DataError(f"{path}: reference picture and depth differ in size.", "Give both in the same size.")
+    for keypoint in keypoints:
+        if picture is not None and keypoint.pixel is not None:
+            inside = 0 <= keypoint.pixel[0] <= picture.shape[1] and 0 <= keypoint.pixel[1] <= picture.shape[0]
+            if not inside:
+                raise DataError(f"{path}: keypoint {keypoint.name!r} lies outside the reference picture.", "Move it.")
+    return KeypointFile(keypoints, picture, depth, "-".join(parts))
+
+
+def write_keypoint_file(
+    folder: Path, keypoints: tuple[PictureKeypoint, ...], picture: npt.NDArray[np.uint8], depth: npt.NDArray[np.float32]
+) -> None:
+    """Write ``keypoints.yaml`` with its reference picture and depth into a folder that exists.
+
+    Args:
+        folder: Where to.
+        keypoints: What to write.
+        picture: uint8 ``(H, W, 3)``.
+        depth: Metres ``(H, W)``; what does not fit into 16 bits of :data:`DEPTH_UNIT` becomes 0, unknown.
+    """
+    write_picture(folder / "reference.png", picture)
+    levels = np.rint(np.nan_to_num(depth.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0) / DEPTH_UNIT)
+    write_picture(
+        folder / "reference-depth.png", np.where((levels > 0) & (levels < 65536), levels, 0).astype(np.uint16)
+    )
+    rows: list[dict[str, Any]] = []
+    for keypoint in keypoints:
+        row: dict[str, Any] = {"name": keypoint.name}
+        if keypoint.pixel is not None:
+            row["pixel"] = [round(place, 3) for place in keypoint.pixel]
+        else:
+            row["phrase"] = keypoint.phrase
+        rows.append(row)
+    data = {
+        "version": VERSION,
+        "reference": {"picture": "reference.png", "depth": "reference-depth.png"},
+        "keypoints": rows,
+    }
+    write_text(folder / "keypoints.yaml", yaml.safe_dump(data, sort_keys=False))
+
+
+def write_picture(path: Path, picture: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> None:
+    """Write a picture atomically as PNG: colours ``(H, W, 3)`` or 16-bit grey ``(H, W)``."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    write_bytes(path, file.getvalue())
+
+
+def _keypoint(item: Any, where: str) -> PictureKeypoint:
+    if not isinstance(item, dict):
+        raise DataError(f"{where} is no mapping.", "Write e.g. {name: puck, phrase: yellow puck}.")
+    _require_keys(item, ("name", "pixel", "phrase"), None, where)
+    name, pixel, phrase = item.get("name"), item.get("pixel"), item.get("phrase", "")
+    if not isinstance(name, str) or not name.isidentifier() or len(name) > 64:
+        raise DataError(f"{where}: name is {name!r}.", "Use letters, digits and _, beginning with a letter.")
+    if not isinstance(phrase, str) or len(phrase) > 200 or (pixel is None) == (not phrase.strip()):
+        raise DataError(
+            f"{where}: give either pixel or phrase.", "Write e.g. pixel: [81.2, 157.8] or phrase: yellow puck."
+        )
+    if pixel is None:
+        return PictureKeypoint(name, None, phrase.strip())
+    numbers = isinstance(pixel, list) and len(pixel) == 2 and all(type(place) in (int, float) for place in pixel)
+    if not numbers or not np.isfinite(pixel).all():
+        raise DataError(f"{where}: pixel is {pixel!r}.", "Give [column, row].")
+    return PictureKeypoint(name, (float(pixel[0]), float(pixel[1])))
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise DataError(f"{path} is larger than {_MOST_BYTES} bytes.", "Is it a keypoint file?")
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist.", "Give the folder that 'grape keypoints' wrote.") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path} cannot be read as YAML: {error}", "See docs/perception.md.") from error
+    if not isinstance(data, dict):
+        raise DataError(f"{path} holds no mapping.", "See docs/perception.md.")
+    return data
+
+
+def _require_keys(data: Any, known: tuple[str, ...], path: Path | None, where: str) -> None:
+    place = f"{path}: {where}" if path else where
+    if not isinstance(data, dict):
+        raise DataError(f"{place} is no mapping.", "See docs/perception.md.")
+    for key in data:
+        if key not in known:
+            raise DataError(f"{place} has an unknown field {key!r}.", did_you_mean(str(key), known))
+
+
+def _hash(path: Path, reference: dict[str, Any], key: str) -> list[str]:
+    return [file_hash(path.parent / str(reference[key]))]
+
+
+def _picture(path: Path) -> npt.NDArray[np.uint8]:
+    return np.asarray(_open(path).convert("RGB"))
+
+
+def _depth(path: Path) -> npt.NDArray[np.float32]:
+    levels = np.asarray(_open(path))
+    if levels.ndim != 2 or levels.dtype.kind not in "iu":
+        raise DataError(f"{path} is no 16-bit picture of depth.", "Write millimetres as 16-bit grey PNG.")
+    return levels.astype(np.float32) * np.float32(DEPTH_UNIT)
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        image = Image.open(path)
+        image.load()
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist.", "Keep the pictures beside the keypoint file.") from error
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} cannot be read as a picture: {error}.", "Write it again.") from error
+    return image

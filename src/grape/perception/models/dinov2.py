@@ -1,0 +1,40 @@
+"""Features of every part of a picture with DINOv2 (arXiv 2304.07193)."""
+
+import numpy as np
+import numpy.typing as npt
+
+from grape.perception.models.opening import load_torch, load_transformers, open_model
+from grape.perception.models.preparing import normalised
+
+__all__ = ["DinoV2"]
+
+
+class DinoV2:
+    """Extractor of features.
+
+    Args:
+        name: Folder or name on the hub, e.g. ``facebook/dinov2-small``.
+        device: Where it runs.
+        patches: Cells along the picture's shorter side; each is a patch of the network (14 pixels).
+
+    Raises:
+        SettingsError: Packages or weights are missing, or of another kind.
+        PolicyError: Weights are incomplete.
+    """
+
+    def __init__(self, name: str, device: str = "cpu", patches: int = 37) -> None:
+        self._model = open_model(load_transformers().Dinov2Model, name, device)
+        self._device, self._patches = device, patches
+
+    def features(self, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """See :class:`grape.perception.protocols.FeatureExtractor`."""
+        torch = load_torch()
+        height, width = picture.shape[:2]
+        scale = self._patches / min(height, width)
+        rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+        size = int(self._model.config.patch_size)
+        pixels = normalised(picture, rows * size, columns * size, cubic=True)
+        with torch.inference_mode():
+            reply = self._model(pixel_values=torch.from_numpy(pixels).to(self._device))
+        cells: npt.NDArray[np.float32] = reply.last_hidden_state[0, 1:].float().cpu().numpy()  # the first is the class
+        return cells.reshape(rows, columns, -1)

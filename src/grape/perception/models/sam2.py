@@ -1,0 +1,44 @@
+"""Segmentation of what is in a box with SAM 2 (arXiv 2408.00714)."""
+
+import numpy as np
+import numpy.typing as npt
+
+from grape.perception.models.opening import load_torch, load_transformers, open_model
+from grape.perception.models.preparing import normalised
+
+__all__ = ["Sam2"]
+
+
+class Sam2:
+    """Segmenter.
+
+    Args:
+        name: Folder or name on the hub, e.g. ``facebook/sam2.1-hiera-tiny``.
+        device: Where it runs.
+
+    Raises:
+        SettingsError: Packages or weights are missing, or of another kind.
+        PolicyError: Weights are incomplete.
+    """
+
+    def __init__(self, name: str, device: str = "cpu") -> None:
+        self._model = open_model(load_transformers().Sam2Model, name, device)
+        self._device = device
+        side = self._model.config.prompt_encoder_config.image_size
+        self._height, self._width = (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
+
+    def segment(self, picture: npt.NDArray[np.uint8], box: tuple[float, float, float, float]) -> npt.NDArray[np.bool_]:
+        """See :class:`grape.perception.protocols.Segmenter`."""
+        torch = load_torch()
+        height, width = picture.shape[:2]
+        # The picture is stretched to a square, and the box with it.
+        scale = np.array([self._width / width, self._height / height] * 2)
+        pixels = torch.from_numpy(normalised(picture, self._height, self._width)).to(self._device)
+        prompt = torch.tensor(np.asarray(box) * scale, dtype=torch.float32, device=self._device)[None, None]
+        with torch.inference_mode():
+            reply = self._model(pixel_values=pixels, input_boxes=prompt, multimask_output=False)
+            logits = torch.nn.functional.interpolate(
+                reply.pred_masks[0, :, :1].float(), (height, width), mode="bilinear", align_corners=False
+            )
+        mask: npt.NDArray[np.bool_] = (logits[0, 0] > 0).cpu().numpy()
+        return mask

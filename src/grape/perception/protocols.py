@@ -1,0 +1,87 @@
+"""What perception asks of models: each protocol is one question about one picture."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Detection", "Detector", "FeatureExtractor", "Finder", "Found", "MaskFinder", "Segmenter"]
+
+Picture = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One find of a detector.
+
+    Attributes:
+        box: Left, top, right, bottom in pixels.
+        score: Confidence, 0 to 1.
+    """
+
+    box: tuple[float, float, float, float]
+    score: float
+
+
+class Detector(Protocol):
+    """Finds what a phrase names."""
+
+    def detect(self, picture: Picture, phrase: str) -> tuple[Detection, ...]:
+        """Boxes of what a phrase such as ``"black bowl"`` names in an RGB picture ``(H, W, 3)``, surest first."""
+
+
+class Segmenter(Protocol):
+    """Tells which pixels belong to the thing in a box."""
+
+    def segment(self, picture: Picture, box: tuple[float, float, float, float]) -> Mask:
+        """Mask ``(H, W)`` of the main thing in a box (left, top, right, bottom, pixels)."""
+
+
+class FeatureExtractor(Protocol):
+    """Describes every part of a picture by a vector."""
+
+    def features(self, picture: Picture) -> npt.NDArray[np.float32]:
+        """Vectors of a grid of cells that covers an RGB picture ``(H, W, 3)``, float32 ``(h, w, C)``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a finder found.
+
+    Attributes:
+        mask: ``(H, W)``.
+        score: Confidence, 0 to 1.
+    """
+
+    mask: Mask
+    score: float
+
+
+class Finder(Protocol):
+    """Finds the pixels of what a phrase names."""
+
+    def find(self, picture: Picture, phrase: str) -> Found | None:
+        """The surest find, or None."""
+
+
+@dataclass(frozen=True)
+class MaskFinder:
+    """A detector followed by a segmenter.
+
+    Attributes:
+        detector: Finds boxes.
+        segmenter: Finds pixels in a box.
+    """
+
+    detector: Detector
+    segmenter: Segmenter
+
+    def find(self, picture: Picture, phrase: str) -> Found | None:
+        """See :class:`Finder`."""
+        detections = self.detector.detect(picture, phrase)
+        if not detections:
+            return None
+        mask = self.segmenter.segment(picture, detections[0].box)
+        return Found(mask, detections[0].score) if mask.any() else None

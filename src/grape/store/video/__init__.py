@@ -1,0 +1,16 @@
+"""Recordings of real robots: videos with depth, camera parameters and robot logs, listed in one YAML file."""
+
+from grape.store.video.episode_list import EpisodeList, VideoEpisode, read_episode_list
+from grape.store.video.recording import Recording, check_recording, read_recording
+from grape.store.video.robot_log import RobotLog, read_robot_log
+
+__all__ = [
+    "EpisodeList",
+    "Recording",
+    "RobotLog",
+    "VideoEpisode",
+    "check_recording",
+    "read_episode_list",
+    "read_recording",
+    "read_robot_log",
+]
