@@ -20,7 +20,7 @@ import numpy as np
 
 from grape.core.cameras import Camera
 from grape.envs.views import SceneView
-from grape.perception import PatchTracker, lift_tracks, mask_point
+from grape.perception import FollowSettings, PatchTracker, aligning_shift, lift_tracks, mask_point, seen_points
 
 SEEN_WITHIN = 0.015  # metres
 LEAST_PIXELS = 40
@@ -186,23 +186,20 @@ def measure_tracking(film: Film) -> dict[str, float]:
 def measure_finding(film: Film) -> dict[str, float]:
     """Errors of objects' middles, found anew in every state by their true masks, metres.
 
-    The truth is where the body takes the middle of the first picture; that the middle of what is seen wanders over the
-    object is part of the error.
+    The truth is where the body takes the middle of the first picture.
     """
     errors, known, visible, moving = [], [], [], []
+    first = film.views[0]
     for name in objects(film):
-        first = mask_point(film.views[0].mask(name), film.views[0].depth, film.camera)
-        start = film.camera.lift(first, film.views[0].depth[int(first[1]), int(first[0])])
-        truth = carried(film, name, start)
+        middle = mask_point(first.mask(name), first.depth, film.camera)
+        start = film.camera.lift(middle, first.depth[int(middle[1]), int(middle[0])])
+        before, truth = seen_points(first.mask(name), first.depth, film.camera), carried(film, name, start)
         for step in film.states[1:]:
             view = film.views[step]
-            middle = mask_point(view.mask(name), view.depth, film.camera)
-            found = middle is not None
-            point = (
-                film.camera.lift(middle, view.depth[int(middle[1]), int(middle[0])]) if found else np.full(3, np.nan)
-            )
-            errors.append(np.linalg.norm(point - truth[step]))
-            known.append(found)
+            after = seen_points(view.mask(name), view.depth, film.camera)
+            shift, left = aligning_shift(before, after) if len(after) else (np.full(3, np.nan), np.inf)
+            errors.append(np.linalg.norm(start + shift - truth[step]))
+            known.append(left <= FollowSettings().fit)
             visible.append(bool(view.mask(name).sum() >= LEAST_PIXELS))
             moving.append(np.linalg.norm(truth - truth[0], axis=1).max() > 0.02)
     return _figures(*map(np.array, (errors, known, visible, moving)))

@@ -132,8 +132,8 @@ def test_from_recordings_to_pairs(recordings, keypoints, imported, tmp_path, cap
     assert {pair.chosen for pair in made} == {best.episode_id}
     assert {pair.rejected for pair in made} <= {near.episode_id, far.episode_id}
     summary = json.loads((scores / "done.json").read_text())
-    assert any("R_self is absent" in warning for warning in summary["warnings"])
-    assert "R_self is absent" in capsys.readouterr().err
+    assert any("R_self does not count" in warning for warning in summary["warnings"])
+    assert "R_self does not count" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from grape.core.cameras import Camera
-from grape.perception import PatchTracker, Tracks, lift_tracks, mask_point
+from grape.perception import PatchTracker, Tracks, aligning_shift, lift_tracks, mask_point, seen_points
 from grape.perception.patches import colour_pyramid, own_pixels, patch_offsets, sample
 
 SIZE = 128
@@ -174,3 +174,27 @@ def test_a_mask_without_depth_has_no_middle():
     mask = np.ones((16, 16), bool)
     assert mask_point(mask, np.zeros((16, 16), np.float32), CAMERA) is None
     assert mask_point(~mask, np.ones((16, 16), np.float32), CAMERA) is None
+
+
+def test_what_is_seen_in_part_is_laid_upon_what_was_seen_whole():
+    """A cup's near half; then only its right part is seen. Its middle has moved, the cup has not turned."""
+    around, up = np.meshgrid(np.linspace(0.0, np.pi, 30), np.linspace(0.0, 0.1, 15))
+    radius = 0.03 + 0.2 * up
+    before = np.stack([radius * np.cos(around), radius * np.sin(around), up], axis=-1).reshape(-1, 3)
+    moved_by = np.array([0.12, -0.05, 0.03])
+    part = before[before[:, 0] > 0.01]
+    assert np.linalg.norm(np.median(part, axis=0) - np.median(before, axis=0)) > 0.02
+    shift, left = aligning_shift(before, part + moved_by)
+    np.testing.assert_allclose(shift, moved_by, atol=4e-3)
+    assert left < 2e-3
+    _, left = aligning_shift(before, before[:, [2, 1, 0]] + moved_by)  # lies on its side
+    assert left > 6e-3
+
+
+def test_seen_points_are_thinned_and_need_depth():
+    depth = np.ones((64, 64), np.float32)
+    depth[:32] = 0.0
+    camera = Camera(np.array([[64.0, 0, 32], [0, 64, 32], [0, 0, 1]]), np.eye(4), (64, 64))
+    points = seen_points(np.ones((64, 64), bool), depth, camera)
+    assert 300 < len(points) <= 600
+    assert (points[:, 1] > 0).all()

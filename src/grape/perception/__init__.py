@@ -4,6 +4,7 @@ Models stand behind small protocols and are loaded when they are opened; importi
 is not really seen is NaN, which costs call "unavailable"; it never keeps its last place.
 """
 
+from grape.perception.alignment import aligning_shift, seen_points
 from grape.perception.candidates import Candidate, CandidateSettings, find_candidates
 from grape.perception.following import FollowedKeypoint, FollowSettings, follow_keypoints
 from grape.perception.keypoint_file import KeypointFile, PictureKeypoint, read_keypoint_file, write_keypoint_file
@@ -33,6 +34,7 @@ __all__ = [
     "PointTracker",
     "Segmenter",
     "Tracks",
+    "aligning_shift",
     "draw_numbers",
     "find_candidates",
     "follow_keypoints",
@@ -42,5 +44,6 @@ __all__ = [
     "open_finder",
     "read_keypoint_file",
     "run_keypoints",
+    "seen_points",
     "write_keypoint_file",
 ]

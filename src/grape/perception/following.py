@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from grape.core.cameras import Camera
+from grape.perception.alignment import aligning_shift, seen_points
 from grape.perception.keypoint_file import KeypointFile, PictureKeypoint
-from grape.perception.lifting import LOST, LiftedPoints, lift_tracks, mask_extent, mask_point
+from grape.perception.lifting import LOST, LiftedPoints, lift_tracks, mask_point
 from grape.perception.protocols import Finder
 from grape.perception.tracking import PointTracker, Tracks
 
@@ -17,6 +18,7 @@ __all__ = ["FollowSettings", "FollowedKeypoint", "follow_keypoints"]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Picture = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -27,15 +29,14 @@ class FollowSettings:
         confidence: Below this confidence of the tracker (0 to 1) a keypoint is lost.
         band: How far its depth may change from picture to picture beyond its sideways motion, metres.
         find_again: Ask the finder in pictures where a keypoint given by phrase is lost.
-        compact: Only things up to this large (distance from the middle, metres) are found again. Which part of a larger
-            one is seen changes, and the middle of that part wanders with it.
+        fit: Largest median distance at which a thing found again counts as the one seen in the first picture, metres.
         score: Least score of a find, 0 to 1.
     """
 
     confidence: float = 0.5
     band: float = 0.03
     find_again: bool = True
-    compact: float = 0.06
+    fit: float = 0.006
     score: float = 0.3
 
 
@@ -69,8 +70,9 @@ def follow_keypoints(
     """Follow all keypoints of a file through one episode.
 
     A keypoint given by pixel is tracked from the reference picture to the first one, and on from there. One given by
-    phrase begins at the middle of what the finder finds in the first picture; where the tracker loses it, it is the
-    middle of what the finder finds then, if that is small. Nothing stands in for a lost keypoint: it is NaN.
+    phrase begins at the middle of what the finder finds in the first picture; where the tracker loses it, it has moved
+    as what the finder finds then, if that fits what was seen at first. Nothing stands in for a lost keypoint: it is
+    NaN.
 
     Args:
         wanted: Which keypoints.
@@ -85,7 +87,8 @@ def follow_keypoints(
     Raises:
         ValueError: There are phrases and no finder, or the reference picture has another size.
     """
-    starts, sure = _starts(wanted, pictures[0], depth[0], camera, tracker, finder, settings)
+    masks: dict[str, Mask] = {}
+    starts, sure = _starts(wanted, pictures[0], depth[0], camera, tracker, finder, settings, masks)
     tracks = tracker.track(pictures, starts, depth)
     # What was not located in the first picture is not tracked either, wherever the tracker went from there.
     tracks = Tracks(tracks.pixels, np.where(sure[None, :], tracks.confidence, 0.0))
@@ -94,8 +97,9 @@ def follow_keypoints(
     for index, keypoint in enumerate(wanted.keypoints):
         points, pixels = lifted.points[:, index].copy(), tracks.pixels[:, index].astype(np.float32)
         again: list[int] = []
-        if keypoint.phrase and finder is not None and settings.find_again:
-            again = _find_again(keypoint, points, pixels, pictures, depth, camera, finder, settings, look_at)
+        if keypoint.name in masks and finder is not None and settings.find_again:
+            before = seen_points(masks[keypoint.name], depth[0], camera)
+            again = _find_again(keypoint, before, points, pixels, pictures, depth, camera, finder, settings, look_at)
         pixels[np.isnan(points).any(axis=1)] = np.nan
         followed[keypoint.name] = FollowedKeypoint(points, pixels, _losses(lifted, index, again), len(again))
     return followed
@@ -109,8 +113,12 @@ def _starts(
     tracker: PointTracker,
     finder: Finder | None,
     settings: FollowSettings,
+    masks: dict[str, Mask],
 ) -> tuple[Float64, npt.NDArray[np.bool_]]:
-    """Where the keypoints are in the first picture, ``(K, 2)``, and which of them were found there, ``(K,)``."""
+    """Where the keypoints are in the first picture, ``(K, 2)``, and which of them were found there, ``(K,)``.
+
+    What was found by phrase is put into ``masks``.
+    """
     starts, sure = np.zeros((len(wanted.keypoints), 2)), np.zeros(len(wanted.keypoints), dtype=bool)
     by_pixel = [index for index, keypoint in enumerate(wanted.keypoints) if keypoint.pixel is not None]
     if by_pixel:
@@ -126,30 +134,18 @@ def _starts(
         if keypoint.phrase:
             if finder is None:
                 raise ValueError(f"keypoint {keypoint.name} is given by phrase, and there is no finder")
-            middle = _middle(keypoint, picture, depth, camera, finder, settings)
+            found = finder.find(picture, keypoint.phrase)
+            if found is None or found.score < settings.score:
+                continue
+            middle = mask_point(found.mask, depth, camera)
             if middle is not None:
-                starts[index], sure[index] = middle, True
+                starts[index], sure[index], masks[keypoint.name] = middle, True, found.mask
     return starts, sure
-
-
-def _middle(
-    keypoint: PictureKeypoint,
-    picture: Picture,
-    depth: Float32,
-    camera: Camera,
-    finder: Finder,
-    settings: FollowSettings,
-    most: float = np.inf,
-) -> Float64 | None:
-    """The middle of what the finder finds, if it is at most that large."""
-    found = finder.find(picture, keypoint.phrase)
-    if found is None or found.score < settings.score or mask_extent(found.mask, depth, camera) > most:
-        return None
-    return mask_point(found.mask, depth, camera)
 
 
 def _find_again(
     keypoint: PictureKeypoint,
+    before: Float64,
     points: Float32,
     pixels: Float32,
     pictures: Picture,
@@ -159,16 +155,25 @@ def _find_again(
     settings: FollowSettings,
     look_at: Sequence[int] | None,
 ) -> list[int]:
-    """Fill in, in place, where the finder finds a lost keypoint; the numbers of those pictures."""
+    """Fill in, in place, where the finder finds a lost keypoint; the numbers of those pictures.
+
+    Which part of a thing is seen changes, and the middle of that part wanders over it. So what is found is laid upon
+    what was seen in the first picture, ``before``, and the keypoint moves with it.
+    """
     again = []
-    for step in range(len(pictures)) if look_at is None else sorted(set(look_at)):
+    for step in range(1, len(pictures)) if look_at is None else sorted(set(look_at) - {0}):
         if np.isfinite(points[step]).all():
             continue
-        middle = _middle(keypoint, pictures[step], depth[step], camera, finder, settings, settings.compact)
-        if middle is not None:
-            column, row = int(middle[0]), int(middle[1])
-            points[step] = camera.lift(middle, depth[step, row, column])
-            pixels[step] = middle
+        found = finder.find(pictures[step], keypoint.phrase)
+        if found is None or found.score < settings.score:
+            continue
+        after = seen_points(found.mask, depth[step], camera)
+        if not len(after):
+            continue
+        shift, left = aligning_shift(before, after)
+        if left <= settings.fit:
+            points[step] = points[0] + shift
+            pixels[step], _ = camera.project(points[step])
             again.append(step)
     return again
 

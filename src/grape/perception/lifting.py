@@ -10,7 +10,7 @@ from grape.core.cameras import Camera
 from grape.perception.patches import depth_at, patch_offsets
 from grape.perception.tracking import Tracks
 
-__all__ = ["LOST", "LiftedPoints", "lift_tracks", "mask_extent", "mask_point"]
+__all__ = ["LOST", "LiftedPoints", "lift_tracks", "mask_point"]
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -109,18 +109,6 @@ def mask_point(mask: Mask, depth: Float32, camera: Camera) -> Float64 | None:
 
 
 _ENOUGH_PIXELS = 9
-
-
-def mask_extent(mask: Mask, depth: Float32, camera: Camera) -> float:
-    """How large the seen part of a thing is: the distance from its middle within which 90 % of its pixels lie, metres.
-
-    Infinite where no pixel of the mask has a depth.
-    """
-    rows, columns = np.nonzero(mask & np.isfinite(depth) & (depth > 0))
-    if not len(rows):
-        return float("inf")
-    points = camera.lift(np.stack([columns, rows], axis=1) + 0.5, depth[rows, columns])
-    return float(np.quantile(np.linalg.norm(points - np.median(points, axis=0), axis=1), 0.9))
 
 
 def _median(values: Float64) -> Float64:

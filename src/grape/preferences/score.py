@@ -290,8 +290,6 @@ def _warnings(metas: Sequence[EpisodeMeta], priced: Sequence[_Priced]) -> list[s
             f"{unsampled} of {len(priced)} episodes were not sampled from a policy: their self term is 0, which is no "
             "middling value unless --normalisation is state-standardised or task-standardised."
         )
-    elif unsampled:
-        warnings.append("No episode was sampled from a policy: R_self is absent, and R_ext and I_success alone rank.")
     policies = len({meta.policy_hash for meta in metas if meta.policy_hash})
     if policies > 1:
         warnings.append(

@@ -220,9 +220,8 @@ def _rotation(path: Path, quaternion: Float64 | None, vector: Float64 | None, un
     if quaternion is not None and vector is not None:
         raise DataError(f"{path} has quaternions and rotation vectors.", "Log one of them.")
     if vector is not None:
-        turned = _numbers(path, "a rotation vector", vector.ravel()).reshape(-1, 3) * (
-            np.pi / 180 if unit == "deg" else 1
-        )
+        radians = np.pi / 180.0 if unit == "deg" else 1.0
+        turned: Float64 = _numbers(path, "a rotation vector", vector.ravel()).reshape(-1, 3) * radians
         if float(np.linalg.norm(turned, axis=1).max()) > 4 * np.pi:
             raise DataError(
                 f"{path}: rotation vectors are longer than two turns.", "Check robot_log: angle (rad, deg)."
