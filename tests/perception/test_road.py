@@ -115,8 +115,9 @@ def test_from_recordings_to_pairs(recordings, keypoints, imported, tmp_path, cap
     answers.mkdir()
     shutil.copy(ANSWER, answers / "1.json")
     costs, scores, pairs = tmp_path / "costs", tmp_path / "scores", tmp_path / "pairs"
-    words = ["costs", "generate", "--instruction", INSTRUCTION, "--store", str(imported), "--limit", "12"]
-    words += ["--image", str(keypoints / "numbered.png"), "--client", "script", "--answers", str(answers)]
+    words = ["costs", "generate", "--instruction", INSTRUCTION, "--limit", "12"]
+    words += ["--image", str(keypoints / "numbered.png"), "--names", str(keypoints / "names.yaml")]
+    words += ["--client", "script", "--answers", str(answers)]
     assert main([*words, "--out", str(costs)]) == 0
     specification = costs / "specification.yaml"
     assert f"picture: {PUCK[-1]}" in specification.read_text()  # where the point comes from is kept
