@@ -95,7 +95,7 @@ def test_slower_suites_are_judged_alike(task: Task) -> None:
         assert all(np.isfinite(stage.cost) for stage in stages)
         if episode.meta.success:
             assert [stage.done for stage in stages if stage.name != "outcome"] == [True] * len(slower.stages)
-    assert same_start([(episode, total(slower, episode)) for episode in thinned], success_over_failure)
+    assert all(same_start([(episode, total(slower, episode)) for episode in thinned], success_over_failure))
 
 
 def every_tenth(episode: Trajectory) -> Trajectory:
@@ -114,7 +114,8 @@ def every_tenth(episode: Trajectory) -> Trajectory:
     )
 
 
-def test_successes_cost_less_than_failures_from_the_same_initial_state() -> None:
+@EACH_SUITE
+def test_successes_cost_less_than_failures_from_the_same_initial_state(suite: str) -> None:
     ranked: list[bool] = []
     without: list[bool] = []
 
@@ -122,12 +123,12 @@ def test_successes_cost_less_than_failures_from_the_same_initial_state() -> None
         specification = builtin_specification(task.suite, task.name)
         return [(episode, total(specification, episode)) for episode in episodes]
 
-    for task in RECORDED:
+    for task in (task for task in RECORDED if task.suite == suite):
         episodes = recordings(task)
         ranked += same_start(scored(task, episodes), success_over_failure)
         hidden = [without_verdict(episode) for episode in episodes]
         costs = [cost for _, cost in scored(task, hidden)]
         without += same_start(list(zip(episodes, costs, strict=True)), success_over_failure)
-    assert len(ranked) > 10
+    assert len(ranked) >= 4
     assert np.mean(ranked) >= 0.95
     assert np.mean(without) >= 0.9
