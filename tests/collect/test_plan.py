@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,11 @@ def test_mixed_operators_share_out_the_states() -> None:
 def test_impossible_plans_are_refused(changes: dict[str, object]) -> None:
     with pytest.raises(SettingsError):
         make_plan(settings(**changes), get_suite("toy"))
+
+
+@pytest.mark.parametrize(("suite", "task"), [("libero_90", 0), ("libero_goal", 9), ("libero_10_2hz", 9)])
+def test_a_task_without_an_expert_is_refused_before_a_simulator_starts(suite: str, task: int) -> None:
+    asked = CollectSettings(out=Path("unused"), suite=suite, tasks=str(task), initial_states="0")
+    with pytest.raises(SettingsError, match="no scripted expert"):
+        make_plan(asked, get_suite(suite))
+    make_plan(dataclasses.replace(asked, policy="some/policy"), get_suite(suite))

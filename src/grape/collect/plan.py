@@ -14,7 +14,7 @@ from grape.core.seeds import derive_seed
 from grape.core.selections import parse_numbers
 from grape.core.tasks import Task
 from grape.envs.base import Suite
-from grape.envs.registry import select_tasks
+from grape.envs.registry import check_experts, select_tasks
 
 __all__ = ["Group", "PlannedEpisode", "make_plan"]
 
@@ -87,7 +87,8 @@ def make_plan(settings: CollectSettings, suite: Suite) -> tuple[Group, ...]:
         available = suite.n_initial_states(task)
         if max(states) >= available:
             raise SettingsError(
-                f"Initial state {max(states)} of {task.id} does not exist.", f"It has {available}: 0-{available - 1}."
+                f"Initial state {max(states)} of {task.id} does not exist.",
+                f"Choose from its {available}: --initial-states 0-{available - 1}.",
             )
     if len(tasks) * len(states) * settings.samples > _MOST_EPISODES:
         raise SettingsError(
@@ -96,6 +97,8 @@ def make_plan(settings: CollectSettings, suite: Suite) -> tuple[Group, ...]:
             "Collect them in parts.",
         )
     expert = settings.policy == "expert"
+    if expert:
+        check_experts(suite, tasks)
     operators = _operators_of_states(settings.operators, suite, len(states)) if expert else ("",) * len(states)
     groups: list[Group] = []
     for task in tasks:

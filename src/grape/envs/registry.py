@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Iterable
 from importlib import metadata
 from typing import Any
 
@@ -15,7 +16,7 @@ from grape.core.errors import SettingsError, did_you_mean, require_known
 from grape.core.tasks import Task
 from grape.envs.base import Suite
 
-__all__ = ["cautions_of", "get_suite", "load_suite", "select_tasks", "suite_names"]
+__all__ = ["cautions_of", "check_experts", "get_suite", "load_suite", "select_tasks", "suite_names"]
 
 _GROUP = "grape.suites"
 _BUILTIN: dict[str, tuple[str, ...]] = {
@@ -77,6 +78,20 @@ def cautions_of(suite: Suite) -> tuple[str, ...]:
 def load_suite(suite: Suite) -> None:
     """Import a suite's simulator, where the suite offers that (a method ``load``); what is missing raises."""
     getattr(suite, "load", lambda: None)()
+
+
+def check_experts(suite: Suite, tasks: Iterable[Task]) -> None:
+    """Make sure that a suite's scripted experts know some tasks.
+
+    A suite whose experts do not know all of its tasks has a method ``check_expert`` that takes a task.
+
+    Raises:
+        SettingsError: There is no expert for one of them.
+    """
+    check = getattr(suite, "check_expert", None)
+    if check is not None:
+        for task in tasks:
+            check(task)
 
 
 def select_tasks(suite: Suite, selection: str) -> tuple[Task, ...]:

@@ -97,6 +97,16 @@ class LiberoSuite:
         """New environment; the first reset of a task in a process takes 5 to 15 s."""
         return LiberoEnvironment(task, self._pictures)
 
+    def check_expert(self, task: Task) -> None:
+        """Make sure that there is a scripted expert for a task.
+
+        Raises:
+            SettingsError: There is none.
+        """
+        from grape.envs.libero.experts.scripts import check_script
+
+        check_script(task)
+
     def make_expert(self, task: Task, operator: str, seed: int) -> Expert:
         """Scripted expert for one episode.
 

@@ -11,7 +11,7 @@ from grape.envs.libero.experts.operator import ScriptedExpert
 from grape.envs.libero.goals import Part
 from grape.envs.libero.tasks import base_suite, steps_per_decision
 
-__all__ = ["UNSOLVED", "make_expert"]
+__all__ = ["UNSOLVED", "check_script", "make_expert"]
 
 UNSOLVED = frozenset(
     {
@@ -31,17 +31,26 @@ _CARRYING: Mapping[str, Carrying] = {
 _PLANS = {"open": pull_open, "close": push_closed, "turnon": turn_knob}
 
 
-def make_expert(task: Task, operator: str, seed: int) -> ScriptedExpert:
-    """Scripted expert of a task for one episode.
+def check_script(task: Task) -> None:
+    """Make sure that there is a script for a task.
 
     Raises:
-        SettingsError: The operator is unknown, or there is no script for the task.
+        SettingsError: There is none.
     """
     if base_suite(task.suite) == "libero_90" or task.name in UNSOLVED:
         raise SettingsError(
             f"There is no scripted expert for {task.id}.",
             "docs/libero.md lists the tasks that have one; collect with a policy, or import demonstrations.",
         )
+
+
+def make_expert(task: Task, operator: str, seed: int) -> ScriptedExpert:
+    """Scripted expert of a task for one episode.
+
+    Raises:
+        SettingsError: The operator is unknown, or there is no script for the task.
+    """
+    check_script(task)
     return ScriptedExpert(_solve, operator, seed, steps_per_decision(task.suite))
 
 
