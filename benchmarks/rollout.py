@@ -8,7 +8,8 @@ record them. Sequential is what evaluation scripts do: one process, one environm
 Ours is `grape collect`'s way: two worker processes, lanes in lock-step, one batched decision for whoever waits. Worlds
 are made and drawn once before the clock starts; how long that takes stands apart (`seconds_to_start`), since a study
 pays it once. Seconds of the sequential side are divided by what they went to; ours by what this process did and waited
-for. `same` says whether both sides recorded the same states and actions. Suites that are not measured stay in the file.
+for. Both also tell their processor time, all processes together, which does not count waiting for a busy machine.
+`same` says whether both sides recorded the same states and actions. Suites that are not measured stay in the file.
 """
 
 import argparse
@@ -183,7 +184,7 @@ def sequential(suite: Suite, groups: Sequence[Group], policy: Any, store: Episod
     began = time.perf_counter()
     environment = suite.make_environment(groups[0].task)
     environment.reset(0)
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     with timed(watch, "rendering", facts["draws"]), timed(watch, "picture road", facts["road"]):
         for group in groups:
             for planned in group.episodes:
@@ -195,13 +196,14 @@ def sequential(suite: Suite, groups: Sequence[Group], policy: Any, store: Episod
                     recorder.decided(action, action, batch.tokens[0], batch.logps[0])
                     recorder.saw(watch.call("step", environment.step, action))
                 write(watch, recorder.trajectory(**facts_of(policy, group, suite)), store)
-    seconds = time.perf_counter() - started
+    seconds, worked = time.perf_counter() - started, time.process_time() - worked
     environment.close()
     parts = watch.seconds
     drawn = parts.get("rendering", 0.0) + parts.get("picture road", 0.0)
     simulated = parts.pop("step") + parts.pop("reset") - drawn
     return {
         "seconds": round(seconds, 2),
+        "processor_seconds": round(worked, 2),
         "seconds_to_start": round(started - began, 1),
         "shares": shares({"simulation": simulated, **parts}, seconds),
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
@@ -218,7 +220,8 @@ def batched(
         # Worlds of both workers are made, and every lane has drawn once.
         short = [replace(group, task=replace(group.task, max_steps=1)) for group in groups[:workers]]
         play(short, pool, policy, suite, quiet, lambda group, trajectories: None)
-        started = time.perf_counter()
+        processes = [worker._process.pid for worker in pool._workers]
+        started, worked = time.perf_counter(), time.process_time() + processor_seconds(processes)
 
         def finished(group: Group, trajectories: list[Trajectory]) -> None:
             for trajectory in trajectories:
@@ -226,14 +229,25 @@ def batched(
 
         play(groups, pool, policy, suite, log, finished)
         seconds = time.perf_counter() - started
+        worked = time.process_time() + processor_seconds(processes) - worked
     if log.failures or log.retries:
         raise SystemExit(f"the measurement is void: {log.failures or log.retries}")
     parts = {"policy": log.policy_seconds, "waiting for simulators": log.waiting_seconds, **watch.seconds}
     return {
         "seconds": round(seconds, 2),
+        "processor_seconds": round(worked, 2),
         "seconds_to_start": round(started - began, 1),
         "shares": shares(parts, seconds),
     }
+
+
+def processor_seconds(processes: Sequence[int]) -> float:
+    """Processor time that living processes have used, from the kernel's table."""
+    ticks = 0
+    for process in processes:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])  # user and system
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def play(
