@@ -21,7 +21,7 @@ _watching = False
 
 
 def _hook(event: str, arguments: tuple[object, ...]) -> None:
-    quoting = event == "open" and arguments[0] == "<unknown>"  # the parser looks for the line of a syntax error
+    quoting = event == "open" and arguments[0] in ("<unknown>", "<string>")  # looking for the line of a syntax error
     if _watching and event not in ALLOWED_EVENTS and not quoting:
         _seen.append((event, repr(arguments)[:200]))
 
