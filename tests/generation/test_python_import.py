@@ -1,6 +1,7 @@
 """Imported constraint functions against the functions themselves, on random keypoints."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,8 @@ EXACT = (
     "stage4_subgoal_constraint2",
     "stage5_subgoal_constraint1",
     "stage5_subgoal_constraint2",
+    "stage5_path_constraint1",
+    "stage5_path_constraint2",
     "stage9_subgoal_constraint1",
 )
 """What the function returns above 0 is what the constraints charge, to the millimetre's fraction."""
@@ -131,6 +134,45 @@ def test_other_spellings_mean_the_same() -> None:
         translated(other + "return np.linalg.norm(hand - keypoints[0]) - 0.05")["stages"][0]["done_when"]
         == (documents[0]["stages"][0]["done_when"])
     )
+
+
+def test_an_answer_is_read_as_it_came_and_so_is_a_folder(tmp_path: Path) -> None:
+    """A model's whole answer, and the files that ReKep cuts it into, give the same specification."""
+    parts = {
+        "stage1_subgoal": "def stage1_subgoal_constraint1(end_effector, keypoints):\n"
+        "    return np.linalg.norm(end_effector - keypoints[0]) - 0.03\n",
+        "stage1_path": "",
+        "stage2_subgoal": "def stage2_subgoal_constraint1(end_effector, keypoints):\n"
+        "    return np.linalg.norm(keypoints[0] - (keypoints[1] + np.array([0, 0, 0.1])))\n",
+        "stage2_path": "def stage2_path_constraint1(end_effector, keypoints):\n"
+        "    return get_grasping_cost_by_keypoint_idx(0)\n",
+    }
+    lists = {"num_stages": 2, "grasp_keypoints": [0, -1], "release_keypoints": [-1, 0]}
+    folder = tmp_path / "task"
+    folder.mkdir()
+    for name, text in parts.items():
+        (folder / f"{name}_constraints.txt").write_text(text)
+    (folder / "metadata.json").write_text(
+        json.dumps(lists | {"task": "stack", "init_keypoint_positions": [[0.1, 0, 0]]})
+    )
+    answer = tmp_path / "answer.txt"
+    code = "".join(parts.values()) + "".join(f"{name} = {value}\n" for name, value in lists.items())
+    answer.write_text(f"There are two stages.\n\n```python\n# Stage 1\n{code}```\nGood luck!\n")
+    found = [
+        run_import_costs(ImportCostsSettings(file=file, out=tmp_path / f"{file.stem}.yaml"))
+        for file in (folder, answer)
+    ]
+    assert found[0]["hash"] == found[1]["hash"]
+    assert found[0]["left_out"] == found[1]["left_out"] == []
+    document = yaml.safe_load((tmp_path / "task.yaml").read_text())
+    assert document["stages"][0]["done_when"]["all"][1] == {"grasped": {}}
+    assert document["stages"][1]["done_when"]["all"][1] == {"released": {}}
+    (folder / "metadata.json").write_text("[" * 100_000)
+    with pytest.raises(DataError, match="is no JSON"):
+        run_import_costs(ImportCostsSettings(file=folder, out=tmp_path / "c.yaml"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds 0 files"):
+        run_import_costs(ImportCostsSettings(file=tmp_path / "empty", out=tmp_path / "c.yaml"))
 
 
 class Warnings(SilentReporter):

@@ -79,6 +79,25 @@ def stage5_subgoal_constraint2(end_effector, keypoints):
     return 2.0 * np.linalg.norm(keypoints[0] - keypoints[2]) - 0.2
 
 
+def stage5_path_constraint1(end_effector, keypoints):
+    """Two costs, each counted where it is above 0."""
+    sideways = np.linalg.norm(keypoints[0][:2] - keypoints[1][:2])
+    height = keypoints[0][2] - keypoints[1][2]
+    return max(sideways - 0.08, 0) + max(0.1 - height, 0)
+
+
+def stage5_path_constraint2(end_effector, keypoints):
+    """The middle of two keypoints by their numbers."""
+    offsetted_point = np.mean(keypoints[np.array([1, 2])], axis=0) + np.array([0.0, 0.0, 0.02])
+    return np.linalg.norm(end_effector - offsetted_point) - 0.05
+
+
+def stage5_path_constraint3(end_effector, keypoints):
+    """Over a place, at a height."""
+    sideways = np.linalg.norm(keypoints[0][:2] - keypoints[1][:2])
+    return sideways + abs(keypoints[0][2] - np.mean(keypoints[1:3], axis=0)[2] - 0.05)
+
+
 def stage6_subgoal_constraint1(end_effector, keypoints):
     """Upright within 20 degrees."""
     axis = keypoints[1] - keypoints[0]

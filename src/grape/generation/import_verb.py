@@ -31,7 +31,8 @@ class ImportCostsSettings:
     is listed with its line and reason. Look at the result with "grape costs show" before you use it.
 
     Attributes:
-        file: Python file with functions stage1_subgoal_constraint1(end_effector, keypoints) and the like.
+        file: Python file with functions stage1_subgoal_constraint1(end_effector, keypoints) and the like, also inside a
+            fenced block; or a folder as ReKep writes it (stage1_subgoal_constraints.txt ... and metadata.json).
         out: YAML file to write.
         suite: Suite of the task; with --task it gives the limit, the control rate and the names to compare with.
         task: The task's name within the suite.

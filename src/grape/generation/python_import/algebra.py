@@ -20,6 +20,7 @@ from grape.generation.python_import.measures import (
     Largest,
     Line,
     Measure,
+    Positive,
     Product,
     Scalar,
     Squared,
@@ -209,28 +210,29 @@ def absolute(value: Scalar) -> Scalar:
         return number(abs(value.constant))
     if value.alone is not None:
         measure, coefficient = value.alone
-        if isinstance(measure, Distance | Squared | Angle | Bend | Absolute | Grasp | Product):
+        if isinstance(measure, Distance | Squared | Angle | Bend | Absolute | Positive | Grasp | Product):
             return Scalar({measure: abs(coefficient)})
     if len(value.terms) == 1:
         measure, coefficient = next(iter(value.terms.items()))
         if isinstance(measure, Cosine | CosineOfBend) and abs(coefficient) <= abs(value.constant) + TINY:
             return value if value.constant > 0 else -value  # |1 - cos|: the sign never changes
-    if any(isinstance(measure, Absolute | Largest) for measure in value.terms):
+    if any(isinstance(measure, Absolute | Largest | Positive) for measure in value.terms):
         raise TranslationError("nests absolute values and maxima")
     leading = min(value.terms.items(), key=lambda term: repr(term[0]))[1]
     return Scalar({Absolute(value if leading > 0 else -value): 1.0})
 
 
 def largest(parts: list[Scalar]) -> Scalar:
-    """Maximum; a constant up to 0 beside a cost changes nothing, since costs below 0 count as 0."""
+    """Maximum, among which one constant may be: 0."""
     if all(part.known for part in parts):
         return number(max(part.constant for part in parts))
-    if any(part.known and part.constant > 0.0 for part in parts):
-        raise TranslationError("takes the maximum with a constant above 0")
+    if any(part.known and part != Scalar() for part in parts):
+        raise TranslationError("takes the maximum with a constant other than 0")
     rest = [part for part in parts if not part.known]
-    if any(isinstance(measure, Largest) for part in rest for measure in part.terms):
+    if any(isinstance(measure, Largest | Positive) for part in rest for measure in part.terms):
         raise TranslationError("nests absolute values and maxima")
-    return rest[0] if len(rest) == 1 else Scalar({Largest(tuple(rest)): 1.0})
+    inner = rest[0] if len(rest) == 1 else Scalar({Largest(tuple(rest)): 1.0})
+    return inner if len(rest) == len(parts) else Scalar({Positive(inner): 1.0})
 
 
 def square(value: Value) -> Scalar:
@@ -284,4 +286,4 @@ def total(vector: Vector) -> Scalar:
 
 def is_non_negative(measure: Measure) -> bool:
     """Whether a measure is never below zero, so that it costs by itself."""
-    return isinstance(measure, Distance | Angle | Bend | Absolute | Grasp)
+    return isinstance(measure, Distance | Angle | Bend | Absolute | Positive | Grasp)

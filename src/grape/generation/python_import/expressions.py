@@ -17,6 +17,7 @@ __all__ = ["NamesOfPoints", "returned_value"]
 MAX_DEPTH = 60
 MAX_STATEMENTS = 100
 MAX_INDEX = 255
+MAX_MEAN = 16
 
 NamesOfPoints = Callable[[int], str]
 """Name of ``keypoints[i]``; raises TranslationError where there is none."""
@@ -176,12 +177,24 @@ class _Reader:
         return _FUNCTIONS[function.attr]([self.value(function.value), *map(self.value, arguments)])
 
     def _mean(self, node: ast.expr) -> Value:
-        if not isinstance(node, ast.List | ast.Tuple) or not 1 <= len(node.elts) <= 16:
-            raise TranslationError("takes the mean of something other than a list of points")
-        result = self.value(node.elts[0])
-        for part in node.elts[1:]:
-            result = algebra.add(result, self.value(part))
-        return result.scaled(1.0 / len(node.elts))
+        points = self._points(node)
+        if not 1 <= len(points) <= MAX_MEAN:
+            raise TranslationError(f"takes the mean of {len(points)} points")
+        result = points[0]
+        for part in points[1:]:
+            result = algebra.add(result, part)
+        return result.scaled(1.0 / len(points))
+
+    def _points(self, node: ast.expr) -> list[Value]:
+        """A list of points: written out, or several keypoints by their numbers."""
+        match node:
+            case ast.Call(args=[inner], keywords=[]) if _dotted(node.func) in ("np.array", "numpy.array"):
+                return self._points(inner)
+            case ast.List(elts=parts) | ast.Tuple(elts=parts):
+                return [self.value(part) for part in parts]
+            case ast.Subscript(value=ast.Name(id=name), slice=places) if name == self.keypoints:
+                return [_point(self.keypoint(index)) for index in _indices(places)]
+        raise TranslationError("takes the mean of something other than a list of points")
 
 
 def _zero(node: ast.expr | None) -> bool:
@@ -206,6 +219,18 @@ def _index(node: ast.expr) -> int:
         case ast.Constant(value=int() as value) if not isinstance(value, bool) and 0 <= value <= MAX_INDEX:
             return value
     raise TranslationError(f"picks a keypoint by something other than a number from 0 to {MAX_INDEX}")
+
+
+def _indices(node: ast.expr) -> list[int]:
+    """``[1, 2]``, ``np.array([1, 2])`` or ``1:3``."""
+    match node:
+        case ast.List(elts=parts):
+            return [_index(part) for part in parts]
+        case ast.Call(args=[ast.List(elts=parts)], keywords=[]) if _dotted(node.func) in ("np.array", "numpy.array"):
+            return [_index(part) for part in parts]
+        case ast.Slice(lower=ast.expr() as lower, upper=ast.expr() as upper, step=None):
+            return list(range(_index(lower), min(_index(upper), _index(lower) + MAX_MEAN + 1)))
+    raise TranslationError("takes the mean of something other than a list of points")
 
 
 def _part(vector: Vector, index: ast.expr) -> Value:

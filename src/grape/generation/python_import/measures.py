@@ -20,6 +20,7 @@ __all__ = [
     "Largest",
     "Line",
     "Measure",
+    "Positive",
     "Product",
     "Scalar",
     "Squared",
@@ -142,6 +143,13 @@ class Largest:
 
 
 @dataclass(frozen=True)
+class Positive:
+    """A number where it is above 0, else 0."""
+
+    inner: "Scalar"
+
+
+@dataclass(frozen=True)
 class Grasp:
     """ReKep's cost of not holding the object at a keypoint: 0 or 1."""
 
@@ -149,7 +157,19 @@ class Grasp:
 
 
 Measure: TypeAlias = (
-    Coordinate | Distance | Squared | Product | Dot | Cosine | Angle | CosineOfBend | Bend | Absolute | Largest | Grasp
+    Coordinate
+    | Distance
+    | Squared
+    | Product
+    | Dot
+    | Cosine
+    | Angle
+    | CosineOfBend
+    | Bend
+    | Absolute
+    | Largest
+    | Positive
+    | Grasp
 )
 
 

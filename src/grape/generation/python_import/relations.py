@@ -23,6 +23,7 @@ from grape.generation.python_import.measures import (
     Largest,
     Line,
     Measure,
+    Positive,
     Scalar,
     Vector,
     opposite,
@@ -148,6 +149,10 @@ def _relations(value: Scalar, points: Points, tolerance: Tolerance) -> Iterator[
                 moved = part.scaled(coefficient) + Scalar(constant=value.constant)
                 if not moved.known:
                     yield from _relations(moved, points, tolerance)
+        case Positive(inner=inner):
+            if coefficient < 0 or value.constant > TINY:
+                raise TranslationError("asks for a cost below 0, which never holds, or for a large one")
+            yield from _relations(inner.scaled(coefficient) + Scalar(constant=value.constant), points, tolerance)
         case Distance():
             yield _distance(measure, coefficient, value.constant, points, tolerance)
         case Cosine() | CosineOfBend() | Angle() | Bend():

@@ -7,6 +7,7 @@ and nothing is ever compiled.
 
 import ast
 import io
+import json
 import tokenize
 import unicodedata
 import warnings
@@ -24,6 +25,7 @@ MAX_TOKENS = 400
 """Tokens in one statement: bounds the depth of its tree, whatever the operators are."""
 
 MAX_DIGITS = 40
+MAX_PARTS = 64
 ALLOWED_IMPORTS = ("numpy", "math", "typing")
 
 _HINT = "See docs/generation.md for what can be imported. Nothing of the file was executed."
@@ -31,11 +33,38 @@ _STRINGS = (tokenize.STRING, tokenize.COMMENT)
 
 
 def read_source(path: Path) -> str:
-    """Text of the file.
+    """Text of a file, or of a folder as ReKep leaves it: ``stageN_*_constraints.txt`` and ``metadata.json``.
 
     Raises:
-        DataError: The file is missing, too large, or not UTF-8.
+        DataError: A file is missing, too large, or not UTF-8; a folder holds nothing of the kind.
     """
+    if not path.is_dir():
+        return _read_file(path)
+    parts = sorted(path.glob("stage*_constraints.txt"), key=lambda part: (len(part.name), part.name))
+    if not parts or len(parts) > MAX_PARTS:
+        raise DataError(f"{path} holds {len(parts)} files named stageN_subgoal_constraints.txt and the like.", _HINT)
+    texts = [_read_file(part) for part in parts]
+    if (path / "metadata.json").exists():
+        texts.append(_lists_of(path / "metadata.json"))
+    return "\n".join(texts) + "\n"
+
+
+def _lists_of(path: Path) -> str:
+    """The lists that the functions' file would hold, from ReKep's metadata."""
+    try:
+        found = json.loads(_read_file(path))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is no JSON.", _HINT) from error
+    lines = []
+    for name in ("num_stages", "grasp_keypoints", "release_keypoints"):
+        value = found.get(name) if isinstance(found, dict) else None
+        numbers = value if isinstance(value, list) else [value]
+        if all(type(item) is int for item in numbers):
+            lines.append(f"{name} = {json.dumps(value)}")
+    return "\n".join(lines)
+
+
+def _read_file(path: Path) -> str:
     try:
         with path.open("rb") as handle:
             data = handle.read(MAX_BYTES + 1)
@@ -61,6 +90,7 @@ def parse_source(text: str, source: str) -> ast.Module:
             ASCII, deep nesting, huge statements or numbers, foreign imports, names with two leading underscores.
     """
     _check_characters(text, source)
+    text = _inside_fences(text)
     _check_tokens(text, source)
     try:
         with warnings.catch_warnings():  # e.g. invalid escapes in a string: not the reader's business
@@ -72,6 +102,20 @@ def parse_source(text: str, source: str) -> ast.Module:
         raise _refusal(source, 1, f"cannot be parsed ({type(error).__name__})") from error
     _check_names(tree, source)
     return tree
+
+
+def _inside_fences(text: str) -> str:
+    """The code of an answer that was kept as it came, with words around a fenced block; lines keep their numbers."""
+    lines = text.split("\n")
+    first = next((number for number, line in enumerate(lines) if line.startswith(("```", "def "))), None)
+    if first is None or not lines[first].startswith("```"):
+        return text
+    inside, kept = False, []
+    for line in lines:
+        fence = line.startswith("```")
+        inside = inside != fence
+        kept.append(line if inside and not fence else "")
+    return "\n".join(kept)
 
 
 def _refusal(source: str, line: int, what: str) -> DataError:
