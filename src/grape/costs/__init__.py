@@ -20,7 +20,7 @@ from grape.costs.specification import (
     specification_hash,
     specification_to_dict,
 )
-from grape.costs.validate import CostsValidateSettings, episodes_of_task, run_costs_validate
+from grape.costs.validate import CostsValidateSettings, episodes_of_task, find_episodes, run_costs_validate
 from grape.costs.validation import ValidationCriteria, validate_specification
 from grape.costs.verb import (
     CostsCheckSettings,
@@ -58,6 +58,7 @@ __all__ = [
     "episodes_of_task",
     "evaluate",
     "external_reward",
+    "find_episodes",
     "find_problems",
     "find_specification",
     "load_specification",

@@ -17,7 +17,7 @@ from grape.costs.validation import ValidationCriteria, validate_specification
 from grape.costs.verb import find_specification
 from grape.store import EpisodeStore
 
-__all__ = ["CostsValidateSettings", "episodes_of_task", "run_costs_validate"]
+__all__ = ["CostsValidateSettings", "episodes_of_task", "find_episodes", "run_costs_validate"]
 
 _SHARES = ("max_unavailable", "min_fall", "min_auc", "min_auc_low", "max_flips", "min_agreement")
 
@@ -88,8 +88,10 @@ def run_costs_validate(settings: CostsValidateSettings, reporter: Reporter = SIL
     return {"text": card_text(card), "stores": list(map(str, settings.store)), **card.to_dict()}
 
 
-def episodes_of_task(stores: Sequence[Path], specification: CostSpecification, task: str = "") -> list[Trajectory]:
-    """All recorded episodes of a specification's task, without pictures.
+def find_episodes(
+    stores: Sequence[Path], specification: CostSpecification, task: str = ""
+) -> list[tuple[EpisodeStore, str]]:
+    """Where the episodes of a specification's task are: store and id of each.
 
     Args:
         stores: Where they are.
@@ -110,15 +112,18 @@ def episodes_of_task(stores: Sequence[Path], specification: CostSpecification, t
             f"{specification.source} names no task, and the stores hold several.",
             f"Give --task, one of {', '.join(recorded)}.",
         )
-    episodes = [
-        store.read(meta.episode_id, frames=False) for store in opened for meta in store.metas() if meta.task == wanted
-    ]
-    if not episodes:
+    found = [(store, meta.episode_id) for store in opened for meta in store.metas() if meta.task == wanted]
+    if not found:
         places = ", ".join(map(str, stores))
         raise CompatibilityError(
             f"{places}: no episode of task '{wanted}'.", f"Tasks that were recorded: {', '.join(recorded) or 'none'}."
         )
-    return episodes
+    return found
+
+
+def episodes_of_task(stores: Sequence[Path], specification: CostSpecification, task: str = "") -> list[Trajectory]:
+    """All recorded episodes of a specification's task, without pictures; see :func:`find_episodes`."""
+    return [store.read(name, frames=False) for store, name in find_episodes(stores, specification, task)]
 
 
 def _check(settings: CostsValidateSettings) -> None:

@@ -258,7 +258,8 @@ def _noisy_costs(
 
 
 def _rng(trajectory: Trajectory, seed: int, number: int, draw: int) -> np.random.Generator:
-    return derive_rng(seed, "keypoint noise", trajectory.meta.task, trajectory.meta.episode_id, number, draw)
+    meta = trajectory.meta
+    return derive_rng(seed, "keypoint noise", meta.task, meta.episode_id, meta.operator, meta.policy_hash, number, draw)
 
 
 def _flipped(clean: np.ndarray, displaced: np.ndarray, pairs: np.ndarray) -> float | None:

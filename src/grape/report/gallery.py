@@ -115,6 +115,7 @@ class SideView:
 
     Attributes:
         role: ``"chosen"`` or ``"rejected"``.
+        name: What people read instead, e.g. ``"cheapest"``.
         score: Its score.
         video: Data URI of the video, or empty.
         poster: Data URI of its first picture, or empty.
@@ -129,6 +130,7 @@ class SideView:
     """
 
     role: str
+    name: str
     score: Score
     video: str
     poster: str
@@ -182,8 +184,10 @@ class PairView:
         return tuple(index for index in range(len(self.sides[0].rows)) if index not in self.telling_rows)
 
 
-def pair_view(number: int, candidate: Candidate, limits: VideoLimits) -> PairView:
-    """Read both episodes, encode their videos and lay everything on one time axis."""
+def pair_view(
+    number: int, candidate: Candidate, limits: VideoLimits, names: tuple[str, str] = ("chosen", "rejected")
+) -> PairView:
+    """Read both episodes, encode their videos and lay everything on one time axis; ``names`` is what people read."""
     recorded: list[Trajectory | None] = []
     missing = ""
     for episode_id in (candidate.pair.chosen, candidate.pair.rejected):
@@ -201,8 +205,10 @@ def pair_view(number: int, candidate: Candidate, limits: VideoLimits) -> PairVie
     fps = frames_per_second(n_frames)
     rows = constraint_rows(candidate.chosen, candidate.rejected, n_frames)
     sides = tuple(
-        _side(role, score, trajectory, side_rows, n_frames, fps, limits)
-        for role, score, trajectory, side_rows in zip(("chosen", "rejected"), scores, recorded, rows, strict=True)
+        _side(role, name, score, trajectory, side_rows, n_frames, fps, limits)
+        for role, name, score, trajectory, side_rows in zip(
+            ("chosen", "rejected"), names, scores, recorded, rows, strict=True
+        )
     )
     return PairView(
         number=number,
@@ -224,6 +230,7 @@ def _pictures(trajectory: Trajectory) -> Frames | None:
 
 def _side(
     role: str,
+    name: str,
     score: Score,
     trajectory: Trajectory | None,
     rows: tuple[CurveRow, ...],
@@ -244,6 +251,7 @@ def _side(
     success_state = None if trajectory is None else _first_success(trajectory)
     return SideView(
         role=role,
+        name=name,
         score=score,
         video=video,
         poster=still,

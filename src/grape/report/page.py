@@ -19,7 +19,7 @@ from grape.report.gallery import PairView
 from grape.report.headline import caveats, headline_of, measure_rows, task_rows
 from grape.report.timelines import TERM_NAMES
 
-__all__ = ["SuccessCharts", "load_jinja", "render_page"]
+__all__ = ["SuccessCharts", "load_jinja", "render_page", "render_template"]
 
 
 @dataclass(frozen=True)
@@ -70,38 +70,50 @@ def render_page(contents: RunContents, pairs: Sequence[PairView], pairs_total: i
         ("caveats", "Caveats", True),
         ("settings", "Settings", True),
     ]
+    return render_template(
+        "report.html.j2",
+        title=title or contents.title or contents.path.resolve().name,
+        facts=_facts(contents),
+        headline=headline,
+        missing=contents.missing,
+        arms=contents.arms,
+        gate=any(policy.accepted is False for arm in contents.arms for policy in arm.policies),
+        success=success,
+        tasks=tasks,
+        measures=measure_rows(contents),
+        sft_charts=sft,
+        tpo_charts=tpo,
+        data=data,
+        pairs=pairs,
+        pairs_total=pairs_total,
+        pair_tasks=sorted({view.candidate.pair.task for view in pairs}),
+        caveats=caveats(contents, headline),
+        versions=tuple(contents.versions.items()),
+        commands=contents.commands,
+        settings=contents.settings,
+        sections=[(key, label) for key, label, there in sections if there],
+    )
+
+
+def render_template(name: str, **values: Any) -> str:
+    """A page of this room as HTML: its template, filled, with the common style and script in it.
+
+    Args:
+        name: The template's file name.
+        **values: What it speaks of; every text is escaped.
+    """
     environment = _environment(load_jinja())
     templates = resources.files("grape.report") / "templates"
     script = (templates / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    return str(
-        environment.get_template("report.html.j2").render(
-            title=title or contents.title or contents.path.resolve().name,
-            facts=_facts(contents),
-            headline=headline,
-            missing=contents.missing,
-            arms=contents.arms,
-            gate=any(policy.accepted is False for arm in contents.arms for policy in arm.policies),
-            success=success,
-            tasks=tasks,
-            measures=measure_rows(contents),
-            sft_charts=sft,
-            tpo_charts=tpo,
-            data=data,
-            pairs=pairs,
-            pairs_total=pairs_total,
-            pair_tasks=sorted({view.candidate.pair.task for view in pairs}),
-            caveats=caveats(contents, headline),
-            versions=tuple(contents.versions.items()),
-            commands=contents.commands,
-            settings=contents.settings,
-            sections=[(key, label) for key, label, there in sections if there],
-            version=grape.__version__,
-            css=(templates / "report.css").read_text(encoding="utf-8"),
-            script=script,
-            script_hash=f"sha256-{digest}",
-        )
+    page = environment.get_template(name).render(
+        version=grape.__version__,
+        css=(templates / "report.css").read_text(encoding="utf-8"),
+        script=script,
+        script_hash=f"sha256-{digest}",
+        **values,
     )
+    return str(page)
 
 
 def _environment(jinja2: ModuleType) -> Any:

@@ -8,15 +8,14 @@ from grape.costs import (
     CostsCheckSettings,
     CostsListSettings,
     CostsSchemaSettings,
-    CostsShowSettings,
     CostsValidateSettings,
     run_costs_check,
     run_costs_list,
     run_costs_schema,
-    run_costs_show,
     run_costs_validate,
 )
 from grape.generation import GenerateCostsSettings, ImportCostsSettings, run_generate_costs, run_import_costs
+from grape.report import CostsPageSettings, run_costs_page
 
 
 def _show(summary: Summary, console: Console) -> None:
@@ -34,11 +33,14 @@ LIST = Verb(
 
 SHOW = Verb(
     name="costs show",
-    settings=CostsShowSettings,
-    run=run_costs_show,
+    settings=CostsPageSettings,
+    run=run_costs_page,
     show=_show,
     positionals=("target",),
-    examples=("grape costs show metaworld/drawer-open", "grape costs show my-costs.yaml"),
+    examples=(
+        "grape costs show metaworld/drawer-open",
+        "grape costs show my-costs.yaml --store runs/clean runs/sloppy --out my-costs.html",
+    ),
 )
 
 CHECK = Verb(

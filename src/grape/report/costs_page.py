@@ -1,0 +1,296 @@
+"""``grape costs show --out``: a page about a cost specification, with curves over the time of recorded episodes."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grape.core.errors import SettingsError
+from grape.core.events import SILENT, Reporter
+from grape.core.files import write_text
+from grape.core.preferences import PreferencePair, Score
+from grape.core.trajectories import Trajectory
+from grape.costs import (
+    CostSpecification,
+    CostsShowSettings,
+    ReportCard,
+    ValidationCriteria,
+    check_specification,
+    evaluate,
+    external_reward,
+    find_episodes,
+    find_specification,
+    run_costs_show,
+    specification_hash,
+    validate_specification,
+)
+from grape.costs.specification import Constraint
+from grape.report.gallery import Candidate, PairView, VideoLimits, pair_view
+from grape.report.numbers import quantity
+from grape.report.page import load_jinja, render_template
+from grape.report.videos import load_av
+from grape.store import EpisodeStore
+
+__all__ = ["CostsPageSettings", "run_costs_page"]
+
+_VIDEO_BUDGET = 9_000_000  # of all videos together
+_DRAWS = 2
+
+
+@dataclass(frozen=True)
+class CostsPageSettings:
+    """Show a cost specification: as text, or as a page with its curves under the videos of recorded episodes.
+
+    Attributes:
+        target: A YAML file, or a built-in as SUITE/TASK, e.g. metaworld/drawer-open.
+        store: Episode stores, or folders that grape collect wrote, whose episodes are priced and shown on the page.
+        out: HTML file to write; without it, the stages are printed as text.
+        task: Task whose episodes are looked at, for a specification that names none.
+        shown: Initial states of which the cheapest and the dearest episode are shown, from 0 to 24.
+        video_size: Width of a video in pixels, from 64 to 1024.
+    """
+
+    target: str = ""
+    store: tuple[Path, ...] = ()
+    out: Path | None = None
+    task: str = ""
+    shown: int = 4
+    video_size: int = 320
+
+
+@dataclass(frozen=True)
+class ConstraintRow:
+    """A constraint in the table of stages.
+
+    Attributes:
+        name: Its name.
+        how: Kind and aggregation.
+        cost: What is measured.
+        charge: Weight and threshold in words.
+        tags: Objectives.
+        description: For people.
+        solved: Mean contribution in successes, or None without any.
+        failed: The same in failures.
+    """
+
+    name: str
+    how: str
+    cost: str
+    charge: str
+    tags: str
+    description: str
+    solved: float | None
+    failed: float | None
+
+
+@dataclass(frozen=True)
+class StageBlock:
+    """A stage with its constraints; the last one is the outcome.
+
+    Attributes:
+        number: From 1; 0 for the outcome.
+        name: Its name.
+        description: For people.
+        done_when: When it ends; empty for the outcome.
+        penalty: What leaving it unfinished costs.
+        rows: Its constraints.
+    """
+
+    number: int
+    name: str
+    description: str
+    done_when: str
+    penalty: float
+    rows: tuple[ConstraintRow, ...]
+
+
+def run_costs_page(settings: CostsPageSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
+    """Print a specification, or write its page.
+
+    Returns:
+        Without ``out`` see :func:`grape.costs.run_costs_show`. Else ``text``, ``page``, ``bytes``, ``episodes``,
+        ``verdict`` of the trial (None without episodes), ``source`` and ``hash``.
+
+    Raises:
+        SettingsError: A setting is out of range, the target is unknown, or a package is missing.
+        DataError: The file is no valid specification, or speaks of what was not recorded.
+        CompatibilityError: The stores hold no episode of the specification's task.
+    """
+    if settings.out is None:
+        if settings.store:
+            raise SettingsError("--store goes with --out.", "Give the page to write, e.g. --out costs.html.")
+        return run_costs_show(CostsShowSettings(settings.target), reporter)
+    if not 0 <= settings.shown <= 24:
+        raise SettingsError(f"--shown is {settings.shown}.", "Give a number from 0 to 24.")
+    if not 64 <= settings.video_size <= 1024:
+        raise SettingsError(f"--video-size is {settings.video_size}.", "Give a width from 64 to 1024 pixels.")
+    load_jinja()
+    specification = find_specification(settings.target)
+    episodes = _episodes(settings, specification)
+    trajectories = [episode.read(frames=False) for episode in episodes.values()]
+    card: ReportCard | None = None
+    if trajectories:
+        check_specification(specification, trajectories[0].keypoints, trajectories[0].signals)
+        with reporter.progress("trying", len(episodes)) as progress:
+            criteria = ValidationCriteria(draws=_DRAWS)
+            card = validate_specification(specification, trajectories, criteria, advance=progress.advance)
+    scores = [_score(specification, name, one) for name, one in zip(episodes, trajectories, strict=True)]
+    views = _views(settings, episodes, scores, reporter)
+    title = "/".join(part for part in (specification.suite, specification.task) if part) or settings.target
+    page = render_template(
+        "costs.html.j2",
+        title=title,
+        specification=specification,
+        blocks=_blocks(specification, scores),
+        card=card,
+        marks={True: "✓", False: "✗", None: "–"},
+        pairs=views,
+        episodes=len(episodes),
+        hash=specification_hash(specification),
+    )
+    write_text(settings.out, page)
+    return {
+        "text": f"page   {settings.out}\ntrial  {card.verdict if card is not None else 'no episodes were given'}",
+        "page": str(settings.out),
+        "bytes": len(page.encode()),
+        "episodes": len(episodes),
+        "verdict": card.verdict if card is not None else None,
+        "source": specification.source,
+        "hash": specification_hash(specification),
+    }
+
+
+@dataclass(frozen=True)
+class _Episode:
+    """An episode and the store it is in; episodes of different stores may share an id."""
+
+    store: EpisodeStore
+    episode_id: str
+
+    def read(self, *, frames: bool = True, display: bool = False) -> Trajectory:
+        return self.store.read(self.episode_id, frames=frames, display=display)
+
+
+@dataclass(frozen=True)
+class _Named:
+    """Episodes by the names that the page gives them."""
+
+    episodes: Mapping[str, _Episode]
+
+    def __contains__(self, episode_id: object) -> bool:
+        return episode_id in self.episodes
+
+    def read(self, episode_id: str, *, frames: bool = True, display: bool = False) -> Trajectory:
+        return self.episodes[episode_id].read(frames=frames, display=display)
+
+
+def _episodes(settings: CostsPageSettings, specification: CostSpecification) -> dict[str, _Episode]:
+    """Episodes by folder and id, and a number where that is not unique."""
+    named: dict[str, _Episode] = {}
+    if not settings.store:
+        return named
+    for store, episode_id in find_episodes(settings.store, specification, settings.task):
+        folder = store.path.resolve()
+        name = f"{folder.parent.name if folder.name == 'store' else folder.name}/{episode_id}"
+        if name in named:
+            name = f"{name} ({len(named)})"
+        named[name] = _Episode(store, episode_id)
+    return named
+
+
+def _score(specification: CostSpecification, name: str, episode: Trajectory) -> Score:
+    stages, meta = evaluate(specification, episode), episode.meta
+    cost = sum(stage.cost for stage in stages)
+    return Score(
+        episode_id=name,
+        task=meta.task,
+        initial_state=meta.initial_state,
+        success=meta.success,
+        steps=meta.steps,
+        r_self=None,
+        r_ext=external_reward(stages),
+        cost=cost,
+        terms={},
+        gcpg=-cost,
+        stages=stages,
+    )
+
+
+def _views(
+    settings: CostsPageSettings, episodes: Mapping[str, _Episode], scores: Sequence[Score], reporter: Reporter
+) -> list[PairView]:
+    """The cheapest and the dearest episode of some initial states, those that differ most first."""
+    states: dict[tuple[str, int], list[Score]] = {}
+    for score in scores:
+        states.setdefault((score.task, score.initial_state), []).append(score)
+    ends = [
+        (min(group, key=lambda item: item.cost), max(group, key=lambda item: item.cost)) for group in states.values()
+    ]
+    ends.sort(key=lambda pair: (pair[0].cost - pair[1].cost, pair[0].episode_id))
+    chosen = ends[: settings.shown]
+    if not chosen:
+        return []
+    load_av()
+    limits = VideoLimits(settings.video_size, _VIDEO_BUDGET // (2 * len(chosen)))
+    views = []
+    with reporter.progress("videos", len(chosen)) as progress:
+        for number, (cheap, dear) in enumerate(chosen, start=1):
+            pair = PreferencePair(
+                pair_id=str(number),
+                task=cheap.task,
+                initial_state=cheap.initial_state,
+                chosen=cheap.episode_id,
+                rejected=dear.episode_id,
+                margin=dear.cost - cheap.cost,
+                mode="cheapest and dearest",
+                reason="",
+            )
+            candidate = Candidate(pair, cheap, dear, "", _Named(episodes))
+            views.append(pair_view(number, candidate, limits, names=("cheapest", "dearest")))
+            progress.advance()
+    return views
+
+
+def _blocks(specification: CostSpecification, scores: Sequence[Score]) -> list[StageBlock]:
+    blocks = [
+        StageBlock(
+            number=number,
+            name=stage.name,
+            description=stage.description,
+            done_when=str(stage.done_when),
+            penalty=stage.penalty,
+            rows=_rows(stage.constraints, number - 1, scores),
+        )
+        for number, stage in enumerate(specification.stages, start=1)
+    ]
+    outcome = specification.outcome
+    rows = _rows(outcome.constraints, len(specification.stages), scores)
+    return [*blocks, StageBlock(0, "outcome", "", "", outcome.unfinished, rows)]
+
+
+def _rows(constraints: Sequence[Constraint], stage: int, scores: Sequence[Score]) -> tuple[ConstraintRow, ...]:
+    return tuple(
+        ConstraintRow(
+            name=constraint.name,
+            how=" ".join(part for part in (constraint.kind, constraint.aggregate) if part),
+            cost=str(constraint.cost),
+            charge=_charge(constraint),
+            tags=", ".join(constraint.objectives),
+            description=constraint.description,
+            solved=_mean_contribution(scores, stage, position, success=True),
+            failed=_mean_contribution(scores, stage, position, success=False),
+        )
+        for position, constraint in enumerate(constraints, start=1)  # the first one priced is the stage's completion
+    )
+
+
+def _charge(constraint: Constraint) -> str:
+    unit = "" if constraint.unit in ("fraction", "ratio", "of limit", "signal") else f" per {constraint.unit}"
+    threshold = quantity(constraint.threshold, constraint.unit)
+    return f"{constraint.weight:g}{unit} above {threshold}, at most {constraint.dearest:.2g}"
+
+
+def _mean_contribution(scores: Sequence[Score], stage: int, position: int, *, success: bool) -> float | None:
+    found = [score.stages[stage].constraints[position].contribution for score in scores if score.success == success]
+    return statistics.fmean(found) if found else None
