@@ -5,14 +5,16 @@ import gzip
 import json
 import shutil
 import tracemalloc
+import zlib
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
 from grape.store.rlds import open_rlds
-from grape.store.rlds.features import read_features
+from grape.store.rlds.features import Tensor, read_features
 from tests.store.rlds.datasets import assert_columns, make_columns, write_dataset
 
 NAMES = {"train": [f"e{index}" for index in range(11)], "val": ["v0", "v1"]}
@@ -219,3 +221,23 @@ def test_columns_that_do_not_fit(copy):
 def test_features_survive_being_written(dataset, tmp_path):
     (tmp_path / "features.json").write_text(dataset.features.to_json())
     assert read_features(tmp_path / "features.json") == dataset.features
+
+
+@pytest.mark.parametrize("encoding", ["bytes", "zlib"])
+def test_tensors_stored_as_raw_bytes(encoding):
+    numbers = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
+    pack = zlib.compress if encoding == "zlib" else bytes
+    tensor = Tensor("float32", (3, 2), encoding)
+    np.testing.assert_array_equal(tensor.decode([pack(item.tobytes()) for item in numbers], "here"), numbers)
+    with pytest.raises(DataError, match="here"):
+        tensor.decode([pack(numbers[0].tobytes()[:-4])], "here")
+
+
+def test_a_packed_tensor_is_not_unpacked_beyond_its_size():
+    packed = zlib.compress(bytes(50_000_000), 9)
+    tracemalloc.start()
+    with pytest.raises(DataError, match="does not unpack to 8 bytes"):
+        Tensor("float32", (2,), "zlib").decode([packed], "here")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1 << 20

@@ -38,6 +38,18 @@ def test_jpeg_is_stored_as_tensorflow_does_it():
             assert image.quantization == other.quantization
 
 
+@pytest.mark.parametrize("shape", [(None, None, 3), (16, 16, 3)])
+def test_a_small_file_cannot_ask_for_gigabytes(shape):
+    blob = bytearray(encode_picture(np.zeros((16, 16, 3), np.uint8), "jpeg"))
+    start = blob.index(b"\xff\xc0")  # the frame's header: height and width from the fifth byte on
+    blob[start + 5 : start + 9] = (60_000).to_bytes(2, "big") * 2
+    with pytest.raises(DataError, match="60000 x 60000"):
+        EncodedPictures([bytes(blob)], shape)[0]
+    png = encode_picture(np.zeros((9000, 9000, 3), np.uint8), "png")
+    with pytest.raises(DataError, match="9000 x 9000"):
+        EncodedPictures([png], shape)[0]
+
+
 def test_one_and_some():
     pictures = encoded("png")
     np.testing.assert_array_equal(pictures[-1], PIXELS[2])

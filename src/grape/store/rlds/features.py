@@ -81,10 +81,20 @@ class Tensor:
 
     def _unpacked(self, value: list[bytes], where: str) -> npt.NDArray[Any]:
         try:
-            raw = b"".join(zlib.decompress(item) if self.encoding == "zlib" else item for item in value)
+            size = math.prod(self.shape) * np.dtype(self.dtype).itemsize
+            raw = b"".join(_inflate(item, size) if self.encoding == "zlib" else item for item in value)
             return np.frombuffer(raw, dtype=np.dtype(self.dtype).newbyteorder("<"))
         except (zlib.error, ValueError) as error:
             raise DataError(f"{where} cannot be unpacked: {error}.") from error
+
+
+def _inflate(packed: bytes, size: int) -> bytes:
+    """Unpack exactly so many bytes: what a few bytes unpack to beyond that could fill any memory."""
+    stream = zlib.decompressobj()
+    found = stream.decompress(packed, size + 1)
+    if len(found) != size or not stream.eof:
+        raise ValueError(f"it does not unpack to {size} bytes")
+    return found
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ lossless and every decoder agrees.
 import io
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ JPEG_QUALITY = 95
 
 _SUBSAMPLING = "420"  # colours at half the resolution, also TensorFlow's default
 
+_MOST_PIXELS = 50_000_000
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_COLOURS = {1: 0, 3: 2, 4: 6}  # grey, RGB, RGB with alpha
 _PNG_UP = 2  # the filter that keeps the difference to the row above
@@ -77,8 +78,9 @@ class EncodedPictures:
         channels = self.shape[2] or 3
         try:
             if blob[:8] == _PNG:
-                picture = _decode_png(blob, channels)
+                picture = _decode_png(blob, channels, self._check_size)
             elif channels in (1, 3):
+                self._check_size(*simplejpeg.decode_jpeg_header(blob)[:2])
                 picture = simplejpeg.decode_jpeg(
                     blob, colorspace="RGB" if channels == 3 else "GRAY", fastdct=True, fastupsample=False
                 )
@@ -89,6 +91,14 @@ class EncodedPictures:
         if any(due is not None and due != found for due, found in zip(self.shape, picture.shape, strict=True)):
             raise DataError(f"{where}: the picture is {picture.shape}, features.json promises {self.shape}.")
         return picture
+
+    def _check_size(self, height: int, width: int) -> None:
+        """Refuse what its own first bytes call too large: a few hundred bytes can ask for gigabytes."""
+        due = self.shape[:2]
+        if any(side is not None and side != found for side, found in zip(due, (height, width), strict=True)):
+            raise ValueError(f"it is {height} x {width}, features.json promises {due[0]} x {due[1]}")
+        if height * width > _MOST_PIXELS:
+            raise ValueError(f"{height} x {width} pixels are far more than a camera gives")
 
 
 def encode_picture(picture: UInt8, encoding: str) -> bytes:
@@ -117,8 +127,9 @@ def _png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))
 
 
-def _decode_png(blob: bytes, channels: int) -> UInt8:
+def _decode_png(blob: bytes, channels: int, check_size: Callable[[int, int], None]) -> UInt8:
     with Image.open(io.BytesIO(blob), formats=["PNG"]) as image:
+        check_size(image.height, image.width)
         mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(channels)
         if mode is None or image.mode.startswith("I"):
             raise ValueError(f"PNG of mode {image.mode} where {channels} channels of 8 bits are due")
