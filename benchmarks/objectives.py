@@ -1,9 +1,11 @@
 """Do the weights of objectives change pairs as they should? ``python benchmarks/objectives.py --out runs/objectives``.
 
-Records LIBERO's scripted experts without pictures (one task in which haste makes the robot bump into the cabinet), then
+Records LIBERO's scripted experts without pictures at one task (a drawer, where some bump into the cabinet), then
 scores and pairs the same rollouts again and again with the weights of the tags ``safety`` and ``efficiency`` shifted
-from one to the other, and looks at the chosen trajectories: states with a collision, and steps. Writes one JSON record
-and one drawing. About 2 s of one core an episode (112 by default); what was recorded or scored is not done again.
+from one to the other, and looks at the chosen trajectories: states with a collision, and steps. The costs are those of
+``gentle_drawer.yaml``, which charges collisions in every stage; the built-in ones, which charge them only before the
+handle is reached, are recorded beside them. Writes one JSON record and one drawing. About 2 s of an idle core an
+episode (56 by default); what was recorded or scored is not done again.
 """
 
 import argparse
@@ -26,6 +28,8 @@ from grape.store import EpisodeStore
 WEIGHTS = ((0.0, 4.0), (0.25, 4.0), (0.5, 2.0), (1.0, 1.0), (2.0, 0.5), (4.0, 0.25), (4.0, 0.0))
 """Factors of safety and efficiency."""
 
+COSTS = Path(__file__).parent / "gentle_drawer.yaml"
+
 OPERATORS = {"clean": 1, "noisy": 3, "sloppy": 3}
 
 
@@ -34,19 +38,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for recordings, scores and pairs")
     parser.add_argument("--suite", default="libero_goal")
     parser.add_argument("--task", default="open_the_middle_drawer_of_the_cabinet")
-    parser.add_argument("--initial-states", default="10-25")
+    parser.add_argument("--initial-states", default="10-17")
     parser.add_argument("--record", type=Path, default=Path("docs/results/objectives.json"))
     parser.add_argument("--drawing", type=Path, default=Path("docs/images/objectives.svg"))
     chosen = parser.parse_args()
     states = parse_numbers(chosen.initial_states, "initial states")
     store = record_all(chosen.out / "store", chosen.suite, chosen.task, states)
     facts = {name: facts_of(store.read(name, frames=False)) for name in store.ids()}
-    rows = [paired(chosen.out, store, facts, safety, efficiency) for safety, efficiency in WEIGHTS]
-    usual = next(row for row in rows if row["safety"] == row["efficiency"] == 1.0)
-    for row in rows:
-        row["pairs_changed"] = sum(pair not in usual["names"] for pair in row["names"])
-    for row in rows:
-        del row["names"]
+    rows = sweep(chosen.out / "gentle", store, facts, COSTS)
+    built_in = sweep(chosen.out / "built-in", store, facts, None)
     record = {
         "command": "python benchmarks/objectives.py --out runs/objectives",
         "commit": commit(),
@@ -58,13 +58,26 @@ def main() -> None:
         "operators": OPERATORS,
         "episodes": len(facts),
         "successes": sum(fact["success"] for fact in facts.values()),
+        "costs": f"benchmarks/{COSTS.name}",
         "rows": rows,
+        "built_in_rows": built_in,
     }
     write_json(chosen.record, record)
     chosen.drawing.parent.mkdir(parents=True, exist_ok=True)
     write_text(chosen.drawing, drawing(record))
-    for row in rows:
+    for row in [*rows, *built_in]:
         print(row, flush=True)
+
+
+def sweep(
+    out: Path, store: EpisodeStore, facts: Mapping[str, Mapping[str, Any]], costs: Path | None
+) -> list[dict[str, Any]]:
+    """What is chosen under each choice of weights, and how many pairs differ from those of equal weights."""
+    rows = [paired(out, store, facts, costs, safety, efficiency) for safety, efficiency in WEIGHTS]
+    usual = next(row["names"] for row in rows if row["safety"] == row["efficiency"] == 1.0)
+    for row in rows:
+        row["pairs_changed"] = sum(pair not in usual for pair in row.pop("names"))
+    return rows
 
 
 def record_all(path: Path, suite_name: str, task_name: str, states: Sequence[int]) -> EpisodeStore:
@@ -138,12 +151,17 @@ def facts_of(trajectory: Trajectory) -> dict[str, Any]:
 
 
 def paired(
-    out: Path, store: EpisodeStore, facts: Mapping[str, Mapping[str, Any]], safety: float, efficiency: float
+    out: Path,
+    store: EpisodeStore,
+    facts: Mapping[str, Mapping[str, Any]],
+    costs: Path | None,
+    safety: float,
+    efficiency: float,
 ) -> dict[str, Any]:
     """Pairs under one choice of weights, and what their chosen sides are like."""
     folder = out / f"safety-{safety:g}-efficiency-{efficiency:g}"
     objectives = {"safety": safety, "efficiency": efficiency}
-    run_score(ScoreSettings(store=store.path, out=folder / "scores", objectives=objectives))
+    run_score(ScoreSettings(store=store.path, out=folder / "scores", costs=costs, objectives=objectives))
     run_pair(
         PairSettings(scores=folder / "scores", out=folder / "pairs", mode="best-worst", require_mixed_outcomes=False)
     )

@@ -19,6 +19,9 @@ from tests.costs.record_libero import read
 from tests.preferences.rollouts import make_rollout, make_store
 
 
+GENTLE = Path(__file__).parents[2] / "benchmarks" / "gentle_drawer.yaml"
+
+
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_store(tmp_path_factory.mktemp("recorded") / "store").path
@@ -40,7 +43,8 @@ def drawers(drawer: list[Trajectory], tmp_path_factory: pytest.TempPathFactory) 
 
 def chosen_under(store: Path, out: Path, words: str) -> list[str]:
     """Chosen episodes of the best-worst pairs, scored by the command line with these objectives."""
-    assert main(["score", "--store", str(store), "--out", str(out / "scores"), "--objectives", words]) == 0
+    command = ["score", "--store", str(store), "--out", str(out / "scores"), "--costs", str(GENTLE)]
+    assert main([*command, "--objectives", words]) == 0
     settings = PairSettings(scores=out / "scores", out=out / "pairs", mode="best-worst", require_mixed_outcomes=False)
     run_pair(settings)
     return [pair.chosen for pair in read_pairs(out / "pairs")]
