@@ -18,7 +18,6 @@ from grape.store import EpisodeStore
 from tests.costs.record_libero import read
 from tests.preferences.rollouts import make_rollout, make_store
 
-
 GENTLE = Path(__file__).parents[2] / "benchmarks" / "gentle_drawer.yaml"
 
 
