@@ -183,7 +183,7 @@ def test_a_specification_that_fails_on_recordings_goes_back(served: Any, tmp_pat
     judged |= {"cost": {"clear_of": {"of": "object", "to": "goal", "by": "60 cm"}}, "worst": "60 cm"}
     judged["weight"] = "20 per m"
     wrong = json.dumps(changed(outcome={"subgoal": [judged]}))
-    summary, seen = served([says(wrong), says(good())], settings(tmp_path / "out", store=toy_store))
+    summary, seen = served([says(wrong), says(good())], settings(tmp_path / "out", store=(toy_store,)))
     assert (summary["accepted"], summary["rounds"]) == (True, 2)
     assert summary["report"]["verdict"] == "accept"
     first = json.loads((tmp_path / "out" / "transcript.json").read_text())["rounds"][0]
@@ -296,7 +296,7 @@ def test_a_task_without_a_suite_needs_words_names_and_a_picture(served: Any, tmp
         ({"max_money": 1.0}, "needs the prices"),
         ({"image": Path("nowhere.png")}, "does not exist"),
         ({"image": Path("nowhere.png"), "no_image": True}, "exclude each other"),
-        ({"store": Path("nowhere")}, "nowhere"),
+        ({"store": (Path("nowhere"),)}, "nowhere"),
         ({"names": Path("nowhere.yaml")}, "cannot be read"),
         ({"suite": "", "task": "", "instruction": "x"}, "which keypoints are recorded"),
     ],

@@ -37,7 +37,7 @@ def brief_of(settings: GenerateCostsSettings) -> TaskBrief:
     """
     suite = get_suite(settings.suite) if settings.suite else None
     task = None if suite is None else _task(suite, settings.task)
-    episode = None if settings.store is None else _first_episode(settings, task)
+    episode = _first_episode(settings, task) if settings.store else None
     names = _names(settings, episode)
     brief = TaskBrief(
         instruction=settings.instruction or ("" if task is None else task.instruction),
@@ -60,13 +60,14 @@ def _task(suite: Suite, name: str) -> Task:
 
 
 def _first_episode(settings: GenerateCostsSettings, task: Task | None) -> Trajectory:
-    assert settings.store is not None
-    store = EpisodeStore.open(settings.store)
-    for meta in store.metas():
-        if task is None or meta.task == task.name:
-            return store.read(meta.episode_id, frames=settings.image is None and not settings.no_image)
+    for path in settings.store:
+        store = EpisodeStore.open(path)
+        for meta in store.metas():
+            if task is None or meta.task == task.name:
+                return store.read(meta.episode_id, frames=settings.image is None and not settings.no_image)
     wanted = f" of task '{task.name}'" if task else ""
-    raise CompatibilityError(f"{settings.store} holds no episode{wanted}.", "Choose a store of that task.")
+    places = ", ".join(map(str, settings.store))
+    raise CompatibilityError(f"{places}: no episode{wanted}.", "Choose stores of that task.")
 
 
 def _names(settings: GenerateCostsSettings, episode: Trajectory | None) -> SuiteNames:

@@ -33,7 +33,8 @@ class GenerateCostsSettings:
         no_image: Ask by words alone.
         names: YAML file with "keypoints" and "signals", each a mapping of names to what they mean; keypoints called
             point_0, point_1, ... are points numbered on the picture. Needed without --suite and --store.
-        store: Episode store of the task: its names are offered, and specifications are tried on its episodes.
+        store: Episode stores, or folders that grape collect wrote: the names that the task's first episode recorded are
+            offered, and specifications are tried on all its episodes, as "grape costs validate" does.
         initial_state: Which initial state the suite draws.
         limit: Decisions after which an episode ends; 0 takes the task's, or 300.
         client: endpoint: an OpenAI-compatible server. local: a model on this machine through transformers. replay:
@@ -62,7 +63,7 @@ class GenerateCostsSettings:
     image: Path | None = None
     no_image: bool = False
     names: Path | None = None
-    store: Path | None = None
+    store: tuple[Path, ...] = ()
     initial_state: int = 0
     limit: int = 0
     client: Literal["endpoint", "local", "replay", "script"] = "endpoint"

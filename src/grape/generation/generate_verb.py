@@ -1,7 +1,7 @@
 """``grape costs generate``: from a task to an accepted specification, resumable."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def run_generate_costs(
         repairs=settings.repairs,
         sampling=Sampling(settings.max_tokens, settings.temperature, settings.seed),
         schema=specification_schema(brief.keypoints, brief.signals, strict=True),
-        trial=None if settings.store is None else trial_on(settings.store, brief.task),
+        trial=trial_on(settings.store, brief.task) if settings.store else None,
         keep=keep,
         reporter=reporter,
     )
@@ -84,12 +84,12 @@ def run_generate_costs(
     return summary
 
 
-def _identity(brief: TaskBrief, store: Path | None) -> dict[str, Any]:
+def _identity(brief: TaskBrief, stores: Sequence[Path]) -> dict[str, Any]:
     return {
         "task": content_hash(brief.as_data() | brief.header()),
         "picture": "" if brief.picture is None else brief.picture.hash,
         "prompts": prompts_hash(),
-        "episodes": "" if store is None else EpisodeStore.open(store).digest(),
+        "episodes": [EpisodeStore.open(store).digest() for store in stores],
     }
 
 

@@ -1,6 +1,6 @@
 """Trying a generated specification on recorded episodes: what :mod:`grape.costs.validation` finds, for the model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from grape.costs import CostSpecification, ValidationCriteria, episodes_of_task, validate_specification
@@ -10,7 +10,7 @@ __all__ = ["trial_on"]
 
 
 def trial_on(
-    store: Path, task: str, criteria: ValidationCriteria | None = None
+    stores: Sequence[Path], task: str, criteria: ValidationCriteria | None = None
 ) -> Callable[[CostSpecification], Trial]:
     """A judge that tries specifications on a store's episodes of a task.
 
@@ -18,13 +18,13 @@ def trial_on(
     model could mend.
 
     Args:
-        store: The episodes.
+        stores: The episodes.
         task: Which of them, for specifications that name no task.
         criteria: What is asked; None for the usual.
     """
 
     def trial(specification: CostSpecification) -> Trial:
-        episodes = episodes_of_task((store,), specification, task)
+        episodes = episodes_of_task(stores, specification, task)
         card = validate_specification(specification, episodes, criteria or ValidationCriteria())
         if card.verdict == "reject":
             return Trial(card.reasons, report=card.to_dict())
