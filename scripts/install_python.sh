@@ -76,7 +76,7 @@ if [[ -z $installed || -n ${TORCH_INDEX:-} || (-n ${TORCH:-} && ${installed%%+*}
   installed=$(torch_version)
 fi
 
-say "GRAPE with all extras, beside torch $installed (3.5 GB and a few minutes the first time)"
+say "GRAPE with all extras, beside torch $installed (4.2 GB and a few minutes the first time)"
 # Naming the installed build keeps pip from exchanging it for another one.
 constraints=$(mktemp)
 trap 'rm -f "$constraints"' EXIT

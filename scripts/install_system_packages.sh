@@ -1,11 +1,18 @@
 #!/usr/bin/env bash
-# Install what pip cannot: off-screen OpenGL for the simulators, and a browser for the report's test.
+# Install what pip cannot: off-screen OpenGL and Vulkan for the simulators, and a browser for the report's test.
 #
 # Quick and silent when everything is there. Installs with apt-get where this user may (root, or sudo); otherwise says
 # exactly what is missing and leaves with 0, because scoring, pairing and reading reports need none of it.
+#
+# SimplerEnv draws with Vulkan. Without a graphics card that is Mesa's lavapipe of release 25 or newer. Debian 12 has it
+# in its backports suite only; the source of that suite is derived from the machine's own ones, for this installation
+# alone: the machine's list of sources stays as it is, and no OpenGL library is exchanged.
 set -euo pipefail
 
 GL_PACKAGES=(libosmesa6 libegl1 libgl1-mesa-dri)
+VULKAN_DRIVER=mesa-vulkan-drivers
+VULKAN_PACKAGES=(libvulkan1 "$VULKAN_DRIVER")
+VULKAN_RELEASE=25
 
 missing=()
 add_unless_installed() {
@@ -21,6 +28,15 @@ for package in "${GL_PACKAGES[@]}"; do add_unless_installed "$package"; done
 if ! command -v chromium >/dev/null 2>&1 && ! command -v chromium-browser >/dev/null 2>&1 \
   && ! command -v google-chrome >/dev/null 2>&1; then
   add_unless_installed chromium
+fi
+has_nvidia_vulkan() { compgen -G '/usr/share/vulkan/icd.d/nvidia*.json' >/dev/null || compgen -G '/etc/vulkan/icd.d/nvidia*.json' >/dev/null; }
+has_vulkan_release() { dpkg --compare-versions "$1" ge "$VULKAN_RELEASE"; }
+if ! has_nvidia_vulkan; then
+  for package in "${VULKAN_PACKAGES[@]}"; do add_unless_installed "$package"; done
+  driver=$(dpkg-query -W -f='${Version}' "$VULKAN_DRIVER" 2>/dev/null || true)
+  if [[ -n $driver && " ${missing[*]} " != *" $VULKAN_DRIVER "* ]] && ! has_vulkan_release "$driver"; then
+    missing+=("$VULKAN_DRIVER")
+  fi
 fi
 if [ -n "${NEED_PYTHON_VENV:-}" ]; then missing+=(python3 python3-venv); fi
 [ "${#missing[@]}" -gt 0 ] || exit 0
@@ -38,7 +54,9 @@ if [ "${as_root[*]:-}" = false ] || ! command -v apt-get >/dev/null 2>&1; then
   {
     echo "install: these system packages are missing and cannot be installed as this user: ${missing[*]}"
     echo "  -> sudo apt-get install --no-install-recommends ${missing[*]}"
-    echo "     (GL libraries: without one of them no frame can be rendered; chromium: only the report's browser test needs it)"
+    echo "     (GL libraries: without one of them no frame can be rendered; chromium: only the report's browser test needs it;"
+    echo "     $VULKAN_DRIVER: only SimplerEnv, in release $VULKAN_RELEASE or newer. On Debian 12 that one is in backports: run"
+    echo "     'sudo bash scripts/install_system_packages.sh', or add the suite to your sources and name it: -t bookworm-backports)"
   } >&2
   exit 0
 fi
@@ -47,12 +65,48 @@ echo "install: system packages: ${missing[*]}"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 "${as_root[@]}" apt-get update -qq >"$log" 2>&1 || echo "install: apt-get update failed; trying with the lists at hand" >&2
+
+# Options for apt-get that add the backports suite of this release to the machine's own sources; files in folder "$1".
+backports_options() {
+  local folder=$1 codename
+  codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+  mkdir -p "$folder/sources" "$folder/lists/partial"
+  cp /etc/apt/sources.list.d/*.sources /etc/apt/sources.list.d/*.list "$folder/sources/" 2>/dev/null || true
+  cp /etc/apt/sources.list "$folder/sources/main.list" 2>/dev/null || true
+  chmod -R a+rX "$folder"  # apt reads as a user of its own
+  sed -i -E "/^Suites:/ s/(^|[[:space:]])($codename)([[:space:]]|$)/\1\2 \2-backports\3/
+    s/^(deb[[:space:]].*[[:space:]])($codename)([[:space:]].*)$/\1\2\3\n\1\2-backports\3/" "$folder"/sources/*
+  options=(-o "Dir::Etc::SourceList=/dev/null" -o "Dir::Etc::SourceParts=$folder/sources" -o "Dir::State::Lists=$folder/lists"
+    -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache=)
+  release=$codename-backports
+}
+
+# A driver of the release that is needed, from backports where the machine's own sources have an older one only.
+install_vulkan_driver() {
+  local folder candidate options release status=0
+  candidate=$(apt-cache policy "$VULKAN_DRIVER" | sed -n 's/^ *Candidate: *//p')
+  if [[ -n $candidate && $candidate != "(none)" ]] && has_vulkan_release "$candidate"; then
+    apt_install "$VULKAN_DRIVER"
+    return
+  fi
+  folder=$(mktemp -d)
+  backports_options "$folder"
+  # Sources of others may have no backports: that is no reason to give up.
+  "${as_root[@]}" apt-get "${options[@]}" update -qq >"$log" 2>&1 || true
+  apt_install "${options[@]}" "$VULKAN_DRIVER/$release" || status=$?
+  "${as_root[@]}" rm -rf "$folder"
+  return "$status"
+}
+
+apt_install() {
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >"$log" 2>&1
+}
+
 # One at a time: a release that dropped one of them (OSMesa leaves Mesa after 25.0) still gets the others.
 failed=()
 for package in "${missing[@]}"; do
-  # What apt says matters only where it fails.
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" \
-    >"$log" 2>&1 || { failed+=("$package"); tail -n 5 "$log" >&2; }
+  if [ "$package" = "$VULKAN_DRIVER" ]; then install=(install_vulkan_driver); else install=(apt_install "$package"); fi
+  "${install[@]}" || { failed+=("$package"); tail -n 5 "$log" >&2; }  # what apt says matters only where it fails
 done
 if [ "${#failed[@]}" -gt 0 ]; then
   echo "install: could not install ${failed[*]}; 'grape doctor' tells whether a frame can be rendered without." >&2

@@ -16,7 +16,7 @@ LEARNING, SIMULATION = frozenset({"policies", "training", "perception", "vlm"}),
 
 HEAVY = {
     **dict.fromkeys(("torch", "transformers", "peft", "safetensors", "tokenizers"), LEARNING),
-    **dict.fromkeys(("mujoco", "metaworld", "gymnasium"), SIMULATION),
+    **dict.fromkeys(("mujoco", "metaworld", "gymnasium", "mani_skill", "sapien"), SIMULATION),
 }
 """Packages that only some rooms may import, at any depth."""
 
@@ -68,7 +68,7 @@ for room in sys.argv[1:]:
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-heavy = {"torch", "transformers", "peft", "mujoco", "metaworld", "gymnasium", "av", "jinja2"}
+heavy = {"torch", "transformers", "peft", "mujoco", "metaworld", "gymnasium", "mani_skill", "sapien", "av", "jinja2"}
 print(" ".join(sorted(heavy & set(sys.modules))))
 """
 

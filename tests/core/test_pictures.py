@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from grape.core.pictures import centre_crop, jpeg_round_trip, lanczos3, libero_openvla_v1, rotate_180
+from grape.core.pictures import (
+    area_average,
+    centre_crop,
+    jpeg_round_trip,
+    lanczos3,
+    libero_openvla_v1,
+    rotate_180,
+    simpler_openvla_v1,
+)
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "openvla"
 SHARE = 1e-4  # of the values may differ, by one level
@@ -63,6 +71,24 @@ def test_pil_would_not_do(tensorflow, pictures):
     """Why the resize is our own: PIL's filter of the same name is another one."""
     theirs = np.asarray(Image.fromarray(pictures[0]).resize((224, 224), Image.Resampling.LANCZOS))
     assert np.abs(theirs.astype(int) - tensorflow["lanczos_0"].astype(int)).max() > 1
+
+
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (256, 256), (230, 300), (224, 224)])
+def test_areas_are_opencvs(height, width):
+    cv2 = pytest.importorskip("cv2")
+    picture = np.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    expected = cv2.resize(picture, (224, 224), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(area_average(picture, 224, 224), expected)
+    np.testing.assert_array_equal(simpler_openvla_v1(picture), expected)
+
+
+def test_areas_by_hand():
+    row = np.array([0, 90, 210], dtype=np.uint8)
+    picture = np.repeat(row[None, :, None], 3, axis=2)
+    halves = area_average(picture, 1, 2)  # a pixel and a half each
+    assert halves[0, :, 0].tolist() == [30, 170]
+    with pytest.raises(ValueError, match="only shrinks"):
+        area_average(picture, 2, 2)
 
 
 def test_half_a_turn_is_not_a_flip(noise):

@@ -29,7 +29,7 @@ def path_of(task: Task) -> Path:
     return FOLDER / f"{task.suite}-{task.index}.npz"
 
 
-def write(task: Task, episodes: list[Trajectory]) -> None:
+def write(path: Path, episodes: list[Trajectory]) -> None:
     arrays: dict[str, np.ndarray] = {}
     for number, episode in enumerate(episodes):
         meta = episode.meta
@@ -40,13 +40,13 @@ def write(task: Task, episodes: list[Trajectory]) -> None:
         values = np.stack([episode.signals[name] for name in names["signals"]], axis=1)
         arrays[f"{number}.keypoints"] = np.rint(points * _LENGTH).astype(np.int16)
         arrays[f"{number}.signals"] = np.rint(values * _SIGNAL).astype(np.int16)
-    FOLDER.mkdir(exist_ok=True)
-    np.savez_compressed(path_of(task), **arrays)
+    path.parent.mkdir(exist_ok=True)
+    np.savez_compressed(path, **arrays)
 
 
-def read(task: Task) -> list[Trajectory]:
+def read(task: Task, path: Path | None = None) -> list[Trajectory]:
     episodes = []
-    with np.load(path_of(task), allow_pickle=False) as arrays:
+    with np.load(path or path_of(task), allow_pickle=False) as arrays:
         for number in range(len(arrays.files) // 3):
             facts = json.loads(str(arrays[f"{number}.meta"]))
             points = arrays[f"{number}.keypoints"].astype(np.float32) / np.float32(_LENGTH)
@@ -99,7 +99,7 @@ def main() -> None:
                 for operator, samples in OPERATORS
                 for sample in range(samples)
             ]
-            write(task, episodes)
+            write(path_of(task), episodes)
             print(task.id, [(one.meta.operator, one.meta.success, one.steps) for one in episodes], flush=True)
 
 

@@ -19,7 +19,7 @@ def checks(monkeypatch):
 
 
 def test_all_well(checks):
-    summary = run_doctor(DoctorSettings())
+    summary = run_doctor(DoctorSettings("metaworld,simpler"))
     assert summary["ok"]
     assert {finding["name"] for finding in summary["findings"]} == set(checks)
     assert set(summary["findings"][0]) == {"name", "level", "found", "fix"}
@@ -49,6 +49,7 @@ def test_without_frame_none_is_rendered(checks):
         (DoctorSettings("toy"), set()),
         (DoctorSettings("libero"), {"libero"}),
         (DoctorSettings("libero_goal,toy,metaworld"), {"libero", "metaworld"}),
+        (DoctorSettings("simpler_widowx_physical,toy"), {"simpler"}),
     ],
 )
 def test_the_suites_extra_is_needed(monkeypatch, checks, settings, needed):

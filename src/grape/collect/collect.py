@@ -17,7 +17,7 @@ from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.envs.base import Suite
 from grape.envs.interpreter import suite_of
 from grape.envs.pool import WorkerPool
-from grape.envs.registry import cautions_of, get_suite
+from grape.envs.registry import cautions_of, check_suite, get_suite
 from grape.policies.base import Policy, PolicySpec
 from grape.policies.names import check_policy_name
 from grape.store import EpisodeStore
@@ -68,6 +68,7 @@ def run_collect(
     total = sum(len(group.episodes) for group in groups)
     began = time.perf_counter()
     if missing:
+        check_suite(suite)
         _play(missing, settings, suite, actor, store, log, reporter, total)
     append_event(
         settings.out,

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any
@@ -49,7 +49,14 @@ def _original(suite: str) -> str:
 def builtin_suites() -> tuple[str, ...]:
     """Suites that have built-in specifications."""
     folders = (entry.name for entry in _folder().iterdir() if entry.is_dir() and entry.name[0] not in "._")
-    return tuple(sorted([*folders, *_slower()]))
+    return tuple(sorted([*folders, *_slower(), *_variations()]))
+
+
+@functools.cache
+def _variations() -> Mapping[str, Mapping[str, str]]:
+    """By suite and task: which task, as ``suite/task``, it is a variation of, where that one's specification serves."""
+    table: Mapping[str, Mapping[str, str]] = yaml.safe_load((_folder() / "variations.yaml").read_text(encoding="utf-8"))
+    return table
 
 
 def builtin_names(suite: str) -> tuple[str, ...]:
@@ -59,6 +66,8 @@ def builtin_names(suite: str) -> tuple[str, ...]:
         SettingsError: The suite has none; the hint names those that do.
     """
     require_known("suite with built-in costs", suite, builtin_suites())
+    if suite in _variations():
+        return tuple(sorted(_variations()[suite]))
     entries = (_folder() / _original(suite)).iterdir()
     return tuple(sorted(entry.name.removesuffix(".yaml") for entry in entries if entry.name.endswith(".yaml")))
 
@@ -71,6 +80,10 @@ def builtin_specification(suite: str, task: str) -> CostSpecification:
         SettingsError: Suite or task is unknown; the hint names close ones.
     """
     require_known(f"task of suite '{suite}'", task, builtin_names(suite))
+    if suite in _variations():
+        pattern = _variations()[suite][task]
+        base = builtin_specification(*pattern.split("/"))
+        return replace(base, suite=suite, task=task, source=f"{suite}/{task} (built-in, as {pattern})")
     original = _original(suite)
     text = (_folder() / original / f"{task}.yaml").read_text(encoding="utf-8")
     specification = parse_specification(text, f"{original}/{task} (built-in)")

@@ -14,6 +14,7 @@ from grape.doctor.findings import Finding
 from grape.doctor.graphics import check_frame, check_libraries
 from grape.doctor.machine import check_cores, check_disk, check_gpu, check_interpreter, check_memory
 from grape.doctor.packages import check_packages
+from grape.doctor.vulkan import check_vulkan
 
 __all__ = ["DoctorSettings", "run_doctor"]
 
@@ -21,7 +22,10 @@ __all__ = ["DoctorSettings", "run_doctor"]
 _BUILT_IN_SUITES = frozenset({"toy"})
 
 # Families of suites that share an extra, and what their name stands for.
-_FAMILIES = {"libero": ("libero_spatial", "libero_object", "libero_goal", "libero_10")}
+_FAMILIES = {
+    "libero": ("libero_spatial", "libero_object", "libero_goal", "libero_10"),
+    "simpler": ("simpler_widowx",),
+}
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,8 @@ class DoctorSettings:
 
     Attributes:
         suite: The simulators you want to work with, e.g. "metaworld" or "libero_goal,libero_10"; "libero" means
-            LIBERO's four suites of ten tasks. Their packages and a frame of each one's first task are then required,
-            those of others optional.
+            LIBERO's four suites of ten tasks, "simpler" SimplerEnv's simpler_widowx. Their packages and a frame of each
+            one's first task (of each task of simpler_widowx) are then required, those of others optional.
         frame: Render one frame of the suite and look at it; --no-frame skips that (a few seconds).
         folder: Where you want to write results: its free disk space is checked.
         timeout: Seconds that a single probe (a library, a frame, torch) may take before it counts as hung, above 0.
@@ -64,6 +68,7 @@ def run_doctor(settings: DoctorSettings, reporter: Reporter = SILENT) -> Mapping
         ("interpreter", check_interpreter),
         ("packages", lambda: check_packages(needed)),
         ("graphics libraries", lambda: check_libraries(timeout)),
+        *[("Vulkan", lambda: check_vulkan(timeout)) for _ in needed & {"simpler"}],
         *[
             (f"a frame of {suite}", functools.partial(check_frame, suite, timeout))
             for suite in suites

@@ -1,4 +1,4 @@
-"""The probe that renders a frame: ``python -m grape.doctor.frame SUITE`` prints one JSON object about it.
+"""The probe that renders frames: ``python -m grape.doctor.frame SUITE`` prints one JSON object about them.
 
 Run by :mod:`grape.doctor.graphics` in a process of its own: a broken graphics driver may take the process with it.
 """
@@ -13,21 +13,32 @@ from typing import Any
 import numpy as np
 
 from grape.core.errors import GrapeError, SimulatorError
+from grape.core.tasks import Task
 from grape.envs.base import Suite
-from grape.envs.registry import cautions_of
+from grape.envs.registry import cautions_of, tasks_to_look_at
 
 __all__ = ["describe_frame", "main"]
 
 
 def describe_frame(suite: Suite) -> Mapping[str, Any]:
-    """Make the suite's first task, take a picture, act once, and say what was seen.
+    """Make the suite's first task, take a picture, act once, and say what was seen; so, too, with further tasks.
 
     Returns:
         ``task``, ``shape`` of the picture, ``mean`` and ``spread`` (standard deviation) of its values in [0, 255],
         ``create_seconds`` until the first picture, ``step_seconds`` for one decision with its picture, ``versions`` of
-        what simulates, and ``cautions``: what makes results differ from published ones.
+        what simulates, and ``cautions``: what makes results differ from published ones. ``further`` lists the same of
+        the suite's other tasks to look at, without the last two.
     """
-    task = suite.tasks[0]
+    first, *further = [_describe(suite, task) for task in tasks_to_look_at(suite)]
+    return {
+        **first,
+        "further": further,
+        "versions": dict(suite.versions()),
+        "cautions": list(cautions_of(suite)),
+    }
+
+
+def _describe(suite: Suite, task: Task) -> dict[str, Any]:
     began = time.perf_counter()
     environment = suite.make_environment(task)
     try:
@@ -44,8 +55,6 @@ def describe_frame(suite: Suite) -> Mapping[str, Any]:
         "spread": float(snapshot.image.std()),
         "create_seconds": created - began,
         "step_seconds": stepped - created,
-        "versions": dict(suite.versions()),
-        "cautions": list(cautions_of(suite)),
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from grape.doctor.findings import Finding
 from grape.doctor.subprocesses import ProbeReply, probe
+from grape.envs.simpler.installation import VULKAN_HINT
 
 __all__ = ["BACKENDS", "check_frame", "check_libraries"]
 
@@ -28,6 +29,9 @@ _TESTED_RELEASES = (
 # Decisions slower than this point at shadows, multisampling or a contended machine: the suites' own settings take a
 # fraction of it on a CPU.
 SLOW_DECISION_SECONDS = 0.5
+
+# Suites that draw with Vulkan: no other value of MUJOCO_GL helps them.
+_WITHOUT_MUJOCO = "simpler_"
 
 # Standard deviation of the picture's values in [0, 255] below which it shows nothing: black, or any one colour.
 EMPTY_SPREAD = 1.0
@@ -95,7 +99,7 @@ def _judge_choice(choice: str) -> Finding | None:
 
 
 def check_frame(suite: str, timeout: float) -> Iterator[Finding]:
-    """Render one frame of a suite in a process of its own, look whether it shows anything, and time it.
+    """Render frames of a suite in a process of its own, look whether they show anything, and time them.
 
     Args:
         suite: Registered name of the suite.
@@ -104,16 +108,18 @@ def check_frame(suite: str, timeout: float) -> Iterator[Finding]:
     name = f"frame {suite}"
     reply = _render(suite, timeout)
     if not reply.failure and not reply.data.get("failure"):
-        yield _judge_frame(name, reply.data)
+        for frame in (reply.data, *reply.data.get("further", ())):
+            yield _judge_frame(name, frame)
         for caution in reply.data.get("cautions", ()):
             yield Finding(name, "warn", str(caution), _TESTED_RELEASES)
         return
     found = f"cannot be rendered: {reply.failure or reply.data['failure']}"
-    working = _find_backend(suite, timeout) if reply.data.get("graphics", True) else ""
+    mujoco = not suite.startswith(_WITHOUT_MUJOCO)
+    working = _find_backend(suite, timeout) if mujoco and reply.data.get("graphics", True) else ""
     if working:
         yield Finding(name, "error", found, f"Another backend works: export MUJOCO_GL={working}")
     else:
-        yield Finding(name, "error", found, str(reply.data.get("hint") or _INSTALL))
+        yield Finding(name, "error", found, str(reply.data.get("hint") or (_INSTALL if mujoco else VULKAN_HINT)))
 
 
 def _render(suite: str, timeout: float, environment: Mapping[str, str] | None = None) -> ProbeReply:

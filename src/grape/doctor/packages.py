@@ -13,7 +13,7 @@ _PURPOSE = {
     "train": "the policy: sft, train, and collect and evaluate with a policy",
     "metaworld": "the simulator of suite metaworld",
     "libero": "the simulator of suite libero",
-    "simpler": "the simulator of suite simpler",
+    "simpler": "the simulator of the simpler_widowx suites (SimplerEnv)",
     "vlm": "generated cost specifications",
     "report": "pages and videos",
     "lerobot": "grape export lerobot",

@@ -16,7 +16,16 @@ from grape.core.errors import SettingsError, did_you_mean, require_known
 from grape.core.tasks import Task
 from grape.envs.base import Suite
 
-__all__ = ["cautions_of", "check_experts", "get_suite", "load_suite", "select_tasks", "suite_names"]
+__all__ = [
+    "cautions_of",
+    "check_experts",
+    "check_suite",
+    "get_suite",
+    "load_suite",
+    "select_tasks",
+    "suite_names",
+    "tasks_to_look_at",
+]
 
 _GROUP = "grape.suites"
 _BUILTIN: dict[str, tuple[str, ...]] = {
@@ -24,6 +33,10 @@ _BUILTIN: dict[str, tuple[str, ...]] = {
         f"libero_{name}{rate}": ("grape.envs.libero.suite", "LiberoSuite", f"libero_{name}{rate}")
         for name in ("spatial", "object", "goal", "10", "90")
         for rate in ("", "_2hz")
+    },
+    **{
+        f"simpler_widowx{group}": ("grape.envs.simpler.suite", "WidowXSuite", f"simpler_widowx{group}")
+        for group in ("", "_subject", "_physical", "_semantic")
     },
     "metaworld": ("grape.envs.metaworld.suite", "MetaWorldSuite"),
     "simpler_widowx-v0": ("grape.envs.simpler_original.suite", "OriginalSuite"),
@@ -75,6 +88,15 @@ def cautions_of(suite: Suite) -> tuple[str, ...]:
     return tuple(getattr(suite, "cautions", tuple)())
 
 
+def check_suite(suite: Suite) -> None:
+    """Look for what a suite's simulator needs before the first episode, where the suite offers that (method ``check``).
+
+    Raises:
+        GrapeError: Something is missing.
+    """
+    getattr(suite, "check", lambda: None)()
+
+
 def load_suite(suite: Suite) -> None:
     """Import a suite's simulator, where the suite offers that (a method ``load``); what is missing raises."""
     getattr(suite, "load", lambda: None)()
@@ -92,6 +114,14 @@ def check_experts(suite: Suite, tasks: Iterable[Task]) -> None:
     if check is not None:
         for task in tasks:
             check(task)
+
+
+def tasks_to_look_at(suite: Suite) -> tuple[Task, ...]:
+    """Tasks of which a check of the machine draws a frame: the first one.
+
+    A suite whose tasks stand in scenes of different kinds has a method ``tasks_to_look_at`` without arguments.
+    """
+    return tuple(getattr(suite, "tasks_to_look_at", lambda: suite.tasks[:1])())
 
 
 def select_tasks(suite: Suite, selection: str) -> tuple[Task, ...]:

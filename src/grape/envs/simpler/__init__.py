@@ -1,0 +1,1 @@
+"""SimplerEnv's WidowX tasks in ManiSkill 3, and variations of them."""

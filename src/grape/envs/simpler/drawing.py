@@ -1,0 +1,46 @@
+"""Whether this machine can draw: ``python -m grape.envs.simpler.drawing`` prints a JSON object about its Vulkan device.
+
+A broken driver may take the process that asks with it, so it is asked in a process of its own.
+"""
+
+import json
+import subprocess
+import sys
+
+from grape.core.errors import GrapeError, SimulatorError
+from grape.envs.simpler.installation import VULKAN_HINT, render_device
+
+__all__ = ["MODULE", "require_vulkan"]
+
+MODULE = "grape.envs.simpler.drawing"
+"""What to run: it prints ``{"device"}``, or ``{"failure", "hint"}``."""
+
+_PATIENCE = 120.0  # seconds
+
+
+def require_vulkan() -> None:
+    """Make sure that a Vulkan device draws (2 s).
+
+    Raises:
+        SimulatorError: There is none, or its driver crashes.
+    """
+    try:
+        reply = subprocess.run([sys.executable, "-m", MODULE], capture_output=True, text=True, timeout=_PATIENCE)
+        answer = json.loads(reply.stdout.splitlines()[-1])
+    except (subprocess.TimeoutExpired, IndexError, ValueError) as error:
+        raise SimulatorError("The Vulkan driver crashes or hangs when it is asked to draw.", VULKAN_HINT) from error
+    if "failure" in answer:
+        raise SimulatorError(str(answer["failure"]), str(answer["hint"]))
+
+
+def main() -> None:
+    """Print the device, or why there is none."""
+    try:
+        answer = {"device": render_device()}
+    except GrapeError as error:
+        answer = {"failure": error.message, "hint": error.hint}
+    sys.stdout.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""ManiSkill's scenes, rearranged as a task asks, without touching ManiSkill's files.
+
+ManiSkill builds each of the four tasks by a class of its own over one common class. What differs here from one to the
+other is put between the two, so that a task's rules (where things start, what success is) stay ManiSkill's while
+models, sizes and poses are ours. Three faults of ManiSkill 3.0.1 are kept out on the way: backgrounds and masks are
+shared by all environments of a process, so that another task's background shows and things show that should not; the
+eggplant's target plane is drawn; an observation is drawn at every step whether anybody looks at it or not.
+"""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial.transform import Rotation
+
+from grape.core.errors import SimulatorError
+from grape.envs.simpler.installation import ManiSkill, load_maniskill, render_device
+from grape.envs.simpler.tasks import Arrangement
+
+__all__ = ["MODEL_TABLES", "make_scene"]
+
+MODEL_TABLES = ("info_bridge_custom_v0.json", "info_bridge_custom_baked_tex_v0.json")
+"""ManiSkill's tables of models; each task reads one of them, variations need models of both."""
+
+_FLAT_TURNS = 45.0 * np.arange(8)  # degrees by which an exchanged source starts turned in the sink
+
+Float64 = npt.NDArray[np.float64]
+
+
+class _Rearrangement:
+    """What stands between a task's class and the common one; a mixin of classes that ManiSkill defines."""
+
+    arrangement: Arrangement
+    models: dict[str, Any]
+    tangled: bool
+
+    def __init__(self, obj_names: list[str], xyz_configs: Any, quat_configs: Any, **settings: Any) -> None:
+        # Class attributes in ManiSkill, filled in place.
+        self._rgb_overlay_images: dict[str, Any] = {}
+        self._objects_to_remove_from_greenscreen: list[Any] = []
+        wanted, native = self.arrangement, obj_names[0]
+        assert obj_names[1] == wanted.target
+        places, turns = (np.array(given.numpy(), dtype=np.float64) for given in (xyz_configs, quat_configs))
+        places[:, 0, :2] += wanted.shift
+        places[:, 0, 2] += _half_height(self.models[wanted.source]) * wanted.scale - _half_height(self.models[native])
+        if wanted.exchanged and wanted.hidden_target:  # the eggplant's poses in the sink are those of its own shape
+            turns = np.repeat(turns[:1], len(_FLAT_TURNS), axis=0)
+            turns[:, 0] = [_quaternion(Rotation.from_euler("z", angle, degrees=True)) for angle in _FLAT_TURNS]
+        if wanted.turn:
+            about = Rotation.from_euler("z", wanted.turn, degrees=True)
+            turns[:, 0] = [_quaternion(about * Rotation.from_quat(turn, scalar_first=True)) for turn in turns[:, 0]]
+        parent: Any = super()
+        parent.__init__(obj_names=[wanted.source, wanted.target], xyz_configs=places, quat_configs=turns, **settings)
+
+    def _load_agent(self, options: dict[str, Any]) -> None:
+        if self.tangled:  # without its list of links that may overlap, the hand's own parts hold the fingers
+            scene: Any = self
+            scene.robot_uids = type("Untangled", (scene.robot_uids,), {"disable_self_collisions": True})
+        parent: Any = super()
+        parent._load_agent(options)
+
+    def _load_scene(self, options: dict[str, Any]) -> None:
+        scene: Any = self
+        scene.model_db = self.models
+        parent: Any = super()
+        parent._load_scene(options)
+        if self.arrangement.hidden_target:  # ManiSkill's own way of hiding refuses things that can be touched
+            for component in scene.objs[self.arrangement.target]._objs[0].components:
+                if hasattr(component, "visibility"):
+                    component.visibility = 0.0
+
+    def _build_actor_helper(self, model_id: str, scale: float = 1.0, **settings: Any) -> Any:
+        parent: Any = super()
+        factor = self.arrangement.scale if model_id == self.arrangement.source else 1.0
+        return parent._build_actor_helper(model_id, scale=scale * factor, **settings)
+
+    def get_obs(self, info: Any = None, unflattened: bool = False) -> dict[str, Any]:
+        """The robot's joints only: pictures are taken when they are asked for."""
+        scene: Any = self
+        return {"agent": scene._get_obs_agent()}
+
+
+def make_scene(arrangement: Arrangement, pictures: bool) -> Any:
+    """New ManiSkill environment of an arrangement (20 s the first time in a process with pictures, then 1 s).
+
+    Args:
+        arrangement: The scene.
+        pictures: Whether it can draw; without, no graphics driver is needed.
+
+    Raises:
+        SettingsError: ManiSkill is not installed.
+        DataError: Its assets are missing.
+        SimulatorError: There is no Vulkan device that draws, or ManiSkill cannot build the scene.
+    """
+    maniskill = load_maniskill()
+    if pictures:
+        render_device()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # ManiSkill's, about its own sources
+            return _scene_class(maniskill, arrangement, pictures)(
+                obs_mode="rgb+segmentation",
+                sim_backend="physx_cpu",
+                render_backend="gpu" if pictures else "none",  # without CUDA ManiSkill takes what Vulkan offers
+            )
+    except Exception as error:  # loading runs through several packages, and each fails in its own way
+        raise SimulatorError(
+            f"ManiSkill cannot build {arrangement.environment}: {type(error).__name__}: {error}",
+            "Are its assets complete? 'grape doctor --suite simpler_widowx' looks at the whole installation.",
+        ) from error
+
+
+def _scene_class(maniskill: ManiSkill, arrangement: Arrangement, pictures: bool) -> Any:
+    task: Any = getattr(maniskill.scenes, arrangement.environment)
+    between = type("Rearranged", (_Rearrangement, maniskill.base), {})
+    facts: dict[str, Any] = {
+        "arrangement": arrangement,
+        "models": _models(maniskill.assets, arrangement),
+        "tangled": not (maniskill.assets / "robots" / "widowx" / "wx250s.srdf").is_file(),
+        "rgb_overlay_mode": "background" if pictures else "none",
+    }
+    if arrangement.exchanged:
+        kept = [arrangement.source] if arrangement.hidden_target else [arrangement.source, arrangement.target]
+        facts["objects_excluded_from_greenscreening"] = kept
+    return type(f"Rearranged{arrangement.environment}", (task, between), facts)
+
+
+def _models(assets: Path, arrangement: Arrangement) -> dict[str, Any]:
+    """ManiSkill's tables of models in one, with the source's size as it is wanted."""
+    folder = assets / "tasks" / "bridge_v2_real2sim_dataset" / "custom"
+    models: dict[str, Any] = {}
+    for name in MODEL_TABLES:
+        models |= json.loads((folder / name).read_text(encoding="utf-8"))
+    models[arrangement.source] = models[arrangement.source] | {"scales": [arrangement.scale]}
+    return models
+
+
+def _half_height(model: dict[str, Any]) -> float:
+    """Half of a model's height as it lies, metres."""
+    return float(model["bbox"]["max"][2] - model["bbox"]["min"][2]) / 2.0
+
+
+def _quaternion(rotation: Rotation) -> Float64:
+    """``(w, x, y, z)``."""
+    return np.asarray(rotation.as_quat(scalar_first=True))

@@ -1,0 +1,128 @@
+"""The suites ``simpler_widowx`` and its variations ``_subject``, ``_physical``, ``_semantic``.
+
+Importing this imports no simulator.
+"""
+
+from collections.abc import Mapping
+from importlib import metadata
+
+from grape.core.errors import SettingsError
+from grape.core.tasks import ActionSpace, Task
+from grape.envs.base import Environment, Expert
+from grape.envs.operators import OPERATORS
+from grape.envs.simpler.drawing import require_vulkan
+from grape.envs.simpler.environment import MOST_ROTATION, MOST_TRANSLATION, WidowXEnvironment
+from grape.envs.simpler.installation import asset_folder
+from grape.envs.simpler.tasks import suite_tasks
+from grape.envs.simpler.world import N_INITIAL_STATES
+
+__all__ = ["CONTROL_HZ", "WidowXSuite"]
+
+CONTROL_HZ = 5.0
+"""Decisions a second; the physics runs at 500 Hz."""
+
+_MEASURED = {"mani_skill": "3.0.1", "sapien": "3.0.3"}
+_BOUND = (MOST_TRANSLATION,) * 3 + (MOST_ROTATION,) * 3
+
+_ACTION_SPACE = ActionSpace(
+    names=("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"),
+    low=(*(-bound for bound in _BOUND), 0.0),
+    high=(*_BOUND, 1.0),
+    gripper="1 opens, 0 closes",
+    rotation="axis-angle",
+    control_hz=CONTROL_HZ,
+    notes=(
+        "translation in metres along the axes of the robot's base, which is turned by half a turn in the world",
+        "rotation in radians about the same axes",
+        "the gripper is binarised at 0.5; the simulator's -1 closes as well",
+    ),
+)
+
+
+class WidowXSuite:
+    """One of the suites; see :class:`~grape.envs.base.Suite`.
+
+    Args:
+        name: One of :data:`grape.envs.simpler.tasks.SUITES`.
+        pictures: Whether environments draw; see :class:`~grape.envs.simpler.environment.WidowXEnvironment`.
+    """
+
+    def __init__(self, name: str, pictures: bool = True) -> None:
+        self._name = name
+        self._pictures = pictures
+
+    @property
+    def name(self) -> str:
+        """Registered name."""
+        return self._name
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """All tasks by index."""
+        return suite_tasks(self._name)
+
+    @property
+    def action_space(self) -> ActionSpace:
+        """SimplerEnv's convention, with OpenVLA's gripper."""
+        return _ACTION_SPACE
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """Styles of expert."""
+        return OPERATORS
+
+    def n_initial_states(self, task: Task) -> int:
+        """How many different initial states the task has."""
+        return N_INITIAL_STATES
+
+    def versions(self) -> Mapping[str, str]:
+        """Versions of ManiSkill and SAPIEN.
+
+        Raises:
+            SettingsError: They are not installed.
+        """
+        try:
+            return {name: metadata.version(name) for name in _MEASURED}
+        except metadata.PackageNotFoundError as error:
+            raise SettingsError(
+                f"The SimplerEnv suites need package {error.name!r}.", "pip install 'grape-vla[simpler]'"
+            ) from error
+
+    def cautions(self) -> tuple[str, ...]:
+        """What makes results differ from recorded ones, in sentences."""
+        return tuple(
+            f"{name} {version} was not compared with {_MEASURED[name]}, which the recorded results were made with."
+            for name, version in self.versions().items()
+            if version != _MEASURED[name]
+        )
+
+    def check(self) -> None:
+        """Look for packages, assets and a Vulkan device.
+
+        Raises:
+            SettingsError: The packages are not installed.
+            DataError: ManiSkill's assets are missing.
+            SimulatorError: There is no Vulkan device that draws.
+        """
+        self.versions()
+        asset_folder()
+        if self._pictures:
+            require_vulkan()
+
+    def tasks_to_look_at(self) -> tuple[Task, ...]:
+        """Tasks of which a check of the machine draws a frame: all four; of a variation, its first."""
+        return self.tasks if self._name == "simpler_widowx" else self.tasks[:1]
+
+    def make_environment(self, task: Task) -> Environment:
+        """New environment; the first reset in a process takes 20 s, of each further environment 1 s."""
+        return WidowXEnvironment(task, self._pictures)
+
+    def make_expert(self, task: Task, operator: str, seed: int) -> Expert:
+        """Scripted expert for one episode.
+
+        Raises:
+            SettingsError: The operator is unknown.
+        """
+        from grape.envs.simpler.experts import make_expert
+
+        return make_expert(task, operator, seed)

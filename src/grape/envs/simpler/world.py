@@ -1,0 +1,228 @@
+"""One WidowX task in the simulator: starts episodes, advances them, and tells poses, contacts and pictures."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial.transform import Rotation
+
+from grape.core.errors import SettingsError
+from grape.core.tasks import Task
+from grape.envs.simpler.scene import make_scene
+from grape.envs.simpler.tasks import arrangement_of
+
+__all__ = ["CAMERA", "N_INITIAL_STATES", "PICTURE_SIZE", "Body", "Contacts", "Pose", "Verdict", "World"]
+
+CAMERA = "3rd_view_camera"
+"""ManiSkill's name of the camera over the robot's shoulder."""
+
+PICTURE_SIZE = (480, 640)
+"""Height and width of the camera's pictures in pixels."""
+
+N_INITIAL_STATES = 24
+"""Initial states a task: where source and target stand, times how the source lies."""
+
+_SEED = 0  # of ManiSkill's random numbers, which nothing here depends on
+_LEAST_FORCE = 0.01  # newtons from which a contact counts
+
+Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Pose:
+    """Where a body is in the world.
+
+    Attributes:
+        position: Metres, ``(3,)``.
+        rotation: ``(3, 3)``, from the body's frame to the world's.
+    """
+
+    position: Float64
+    rotation: Float64
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """A thing.
+
+    Attributes:
+        name: ManiSkill's name of its model.
+        half_extents: Half of its bounding box's edges along its own axes, metres ``(3,)``; the box's centre is the
+            body's origin.
+    """
+
+    name: str
+    half_extents: Float64
+
+
+@dataclass(frozen=True)
+class Contacts:
+    """What presses on what.
+
+    Attributes:
+        left: The left finger on the source.
+        right: The right finger on the source.
+        collision: Any part of the robot on anything but source and target.
+    """
+
+    left: bool
+    right: bool
+    collision: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What ManiSkill says of a state.
+
+    Attributes:
+        success: The task is solved.
+        grasped: Both fingers press on the source, from the right directions and hard enough.
+        consecutive_grasp: It was grasped in five successive states at any time of the episode so far.
+        on_target: The source is on the target.
+    """
+
+    success: bool
+    grasped: bool
+    consecutive_grasp: bool
+    on_target: bool
+
+
+class World:
+    """Simulator of one task for one episode at a time.
+
+    Args:
+        task: The task.
+        pictures: Whether it can draw.
+
+    Raises:
+        SettingsError: ManiSkill is not installed.
+        DataError: Its assets are missing.
+        SimulatorError: No Vulkan device draws, or the scene cannot be built.
+    """
+
+    def __init__(self, task: Task, pictures: bool) -> None:
+        self.task = task
+        self.pictures = pictures
+        arrangement = arrangement_of(task)
+        self._scene: Any = make_scene(arrangement, pictures)
+        self.source, self.target = (self._body(name) for name in (arrangement.source, arrangement.target))
+
+    def _body(self, name: str) -> Body:
+        return Body(name, _numbers(self._scene.episode_model_bbox_sizes[name]) / 2.0)
+
+    def start(self, initial_state: int) -> Verdict:
+        """Start from an initial state, everything built anew: what is left of an episode would move things by mm.
+
+        Raises:
+            SettingsError: There is no such initial state.
+        """
+        if not 0 <= initial_state < N_INITIAL_STATES:
+            raise SettingsError(
+                f"Task {self.task.id} has no initial state {initial_state}.",
+                f"Choose from 0 to {N_INITIAL_STATES - 1}.",
+            )
+        _, info = self._scene.reset(seed=_SEED, options={"episode_id": initial_state, "reconfigure": True})
+        return self._verdict(info)
+
+    def advance(self, action: npt.NDArray[np.float32]) -> Verdict:
+        """One decision (0.2 s).
+
+        Args:
+            action: ManiSkill's convention, float32 ``(7,)``.
+        """
+        self._scene._step_action(action)
+        return self._verdict(self._scene.get_info())
+
+    def _verdict(self, info: Any) -> Verdict:
+        return Verdict(
+            success=bool(info["success"][0]),
+            grasped=bool(self._scene.agent.is_grasping(self._scene.objs[self.source.name])[0]),  # ManiSkill's: ever
+            consecutive_grasp=bool(info["consecutive_grasp"][0]),
+            on_target=bool(info["src_on_target"][0]),
+        )
+
+    def close(self) -> None:
+        """Release the simulator."""
+        self._scene.close()
+
+    @property
+    def source_pose(self) -> Pose:
+        """Pose of what is to be moved."""
+        return _pose(self._scene.objs[self.source.name])
+
+    @property
+    def target_pose(self) -> Pose:
+        """Pose of what it is to be put on."""
+        return _pose(self._scene.objs[self.target.name])
+
+    @property
+    def base_pose(self) -> Pose:
+        """Pose of the robot's base, whose axes actions refer to."""
+        return _pose(self._scene.agent.robot)
+
+    @property
+    def commanded(self) -> Pose:
+        """Where the arm was last told to bring its tool; each decision moves this by its change."""
+        raw = _numbers(self._scene.agent.controller.controllers["arm"]._target_pose.raw_pose[0])
+        base, rotation = self.base_pose, Rotation.from_quat(raw[3:], scalar_first=True).as_matrix()
+        return Pose(base.position + base.rotation @ raw[:3], base.rotation @ rotation)
+
+    def link_pose(self, name: str) -> Pose:
+        """Pose of one of the robot's links."""
+        return _pose(self._scene.agent.robot.links_map[name])
+
+    @property
+    def fingers(self) -> Float64:
+        """Positions of the two finger joints, metres ``(2,)``: 0.015 closed, 0.037 open."""
+        return _numbers(self._scene.agent.robot.get_qpos()[0, -2:])
+
+    def contacts(self) -> Contacts:
+        """What presses on what after the last physics step."""
+        links = self._scene.agent.robot.links_map
+        robot = {link._objs[0].entity for link in links.values()}
+        left, right = (links[f"{side}_finger_link"]._objs[0].entity for side in ("left", "right"))
+        source, target = (self._scene.objs[body.name]._objs[0] for body in (self.source, self.target))
+        least = _LEAST_FORCE * self._scene.scene.px.timestep
+        pairs = [
+            {body.entity for body in contact.bodies}
+            for contact in self._scene.scene.px.get_contacts()
+            if np.linalg.norm(np.sum([point.impulse for point in contact.points], axis=0)) > least
+        ]
+        return Contacts(
+            left={left, source} in pairs,
+            right={right, source} in pairs,
+            collision=any(pair & robot and not pair <= robot | {source, target} for pair in pairs),
+        )
+
+    def picture(self) -> npt.NDArray[np.uint8]:
+        """The camera's view over the real background, RGB uint8 ``(480, 640, 3)``."""
+        data = self._scene._get_obs_sensor_data()
+        picture: npt.NDArray[np.uint8] = data[CAMERA]["rgb"][0].numpy().copy()
+        return picture
+
+    def camera(self) -> dict[str, Any]:
+        """Pinhole camera of the picture.
+
+        Returns:
+            ``name``; ``size``, height and width in pixels; ``intrinsic``, 3 x 3 in pixels; ``pose``, 4 x 4, from the
+            camera's frame (x right, y down, z away from it) to the world's, metres.
+        """
+        parameters = self._scene.get_sensor_params()[CAMERA]
+        to_camera = np.vstack([_numbers(parameters["extrinsic_cv"][0]), [0.0, 0.0, 0.0, 1.0]])
+        return {
+            "name": CAMERA,
+            "size": list(PICTURE_SIZE),
+            "intrinsic": _numbers(parameters["intrinsic_cv"][0]).round(6).tolist(),
+            "pose": np.linalg.inv(to_camera).round(9).tolist(),
+        }
+
+
+def _numbers(tensor: Any) -> Float64:
+    """A copy of a tensor's numbers."""
+    return np.array(tensor.numpy(), dtype=np.float64)
+
+
+def _pose(thing: Any) -> Pose:
+    raw = _numbers(thing.pose.raw_pose[0])
+    return Pose(raw[:3], Rotation.from_quat(raw[3:], scalar_first=True).as_matrix())
