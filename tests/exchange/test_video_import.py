@@ -351,7 +351,12 @@ def test_lists_that_cannot_be_used(folder, change, words):
 
 
 def test_lists_of_another_kind(folder):
-    for text, words in (("[]", "no mapping"), ("version: 2\nepisodes: [{}]", "version"), ("version: 1", "no episodes")):
+    for text, words in (
+        ("[]", "no mapping"),
+        ("version: 2\nepisodes: [{}]", "version"),
+        ("version: 1", "no episodes"),
+        ("a: &a 1\nb: *a", "aliases"),
+    ):
         (folder / "episodes.yaml").write_text(text)
         refused(folder, words)
 
@@ -368,6 +373,6 @@ def test_rates_must_agree(folder):
         writer = csv.DictWriter(handle, list(rows[0]))
         writer.writeheader()
         writer.writerows(slow)
-    entries = [ENTRY, ENTRY, ENTRY | {"log": "slow.csv"}]
+    entries = [dict(ENTRY), dict(ENTRY), ENTRY | {"log": "slow.csv"}]
     write_list(folder / "episodes.yaml", entries, robot_log=GRIPPER)
     refused(folder, "episode 3: its log has 5 states a second, the others 10")

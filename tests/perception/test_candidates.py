@@ -150,6 +150,7 @@ def test_keypoint_files_round_trip(tmp_path):
         ("version: 1\nreference: {picture: r.png, depth: r.png}\nkeypoints: [{name: a, pixel: [1, 2]}]", "16-bit"),
         ("a: !!python/object:os.system {}", "cannot be read"),
         ("a: [", "cannot be read"),
+        ("a: &a [1]\nb: [*a, *a]", "holds aliases"),
     ],
 )
 def test_files_that_cannot_be_used(tmp_path, text, words):
@@ -160,6 +161,6 @@ def test_files_that_cannot_be_used(tmp_path, text, words):
         read_keypoint_file(tmp_path)
 
 
-def test_a_missing_file_names_the_verb_that_writes_it(tmp_path):
-    with pytest.raises(DataError, match="grape keypoints"):
+def test_a_missing_file(tmp_path):
+    with pytest.raises(DataError, match="run the verb that writes it"):
         read_keypoint_file(tmp_path)

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import yaml
+
 from grape.core.errors import DataError, GrapeError
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "file_hash",
     "read_json",
     "read_jsonl",
+    "read_yaml_mapping",
     "sync_folder",
     "write_bytes",
     "write_json",
@@ -121,6 +124,37 @@ def read_jsonl(path: Path) -> list[Any]:
                 f"{path}, line {number}: not JSON ({error}).", "Run the verb that writes it again."
             ) from error
     return rows
+
+
+def read_yaml_mapping(path: Path, most_bytes: int) -> dict[str, Any]:
+    """Read a YAML file (JSON is YAML too) that holds a mapping.
+
+    Aliases are refused: a few lines of them stand for more values than any memory holds.
+
+    Args:
+        path: The file.
+        most_bytes: Larger files are refused.
+
+    Raises:
+        DataError: The file is missing, too large, no plain YAML or no mapping.
+    """
+    try:
+        if path.stat().st_size > most_bytes:
+            raise DataError(f"{path} is larger than {most_bytes} bytes.", "Is it the right file?")
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
+            raise DataError(
+                f"{path} holds aliases (*name).",
+                "Write out what they stand for; programs make them of a value that is used twice: give them copies.",
+            )
+        data = yaml.safe_load(text)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist.", "Check the path, or run the verb that writes it.") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read as YAML or JSON: {error}", "Mend or replace the file.") from error
+    if not isinstance(data, dict):
+        raise DataError(f"{path} holds no mapping.", "Mend or replace the file.")
+    return data
 
 
 def file_hash(path: Path) -> str:

@@ -16,6 +16,8 @@ _PURPOSE = {
     "simpler": "the simulator of the simpler_widowx suites (SimplerEnv)",
     "vlm": "generated cost specifications",
     "report": "pages and videos",
+    "video": "grape import video",
+    "perception": "models that find keypoints in pictures",
     "lerobot": "grape export lerobot",
     "4bit": "--load-in-4bit, on a GPU",
     "wandb": "--report-to wandb",

@@ -20,7 +20,7 @@ import yaml
 from PIL import Image, UnidentifiedImageError
 
 from grape.core.errors import DataError, did_you_mean
-from grape.core.files import file_hash, write_bytes, write_text
+from grape.core.files import file_hash, read_yaml_mapping, write_bytes, write_text
 
 __all__ = [
     "DEPTH_UNIT",
@@ -78,7 +78,7 @@ def read_keypoint_file(path: Path) -> KeypointFile:
         DataError: The file or a picture is missing, too large, or holds what it should not.
     """
     path = path / "keypoints.yaml" if path.is_dir() else path
-    data = _yaml(path)
+    data = read_yaml_mapping(path, _MOST_BYTES)
     _require_keys(data, ("version", "reference", "keypoints"), path, "the file")
     if data.get("version") != VERSION:
         raise DataError(
@@ -173,20 +173,6 @@ def _keypoint(item: Any, where: str) -> PictureKeypoint:
     if not numbers or not np.isfinite(pixel).all():
         raise DataError(f"{where}: pixel is {pixel!r}.", "Give [column, row].")
     return PictureKeypoint(name, (float(pixel[0]), float(pixel[1])))
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise DataError(f"{path} is larger than {_MOST_BYTES} bytes.", "Is it a keypoint file?")
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist.", "Give the folder that 'grape keypoints' wrote.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path} cannot be read as YAML: {error}", "See docs/perception.md.") from error
-    if not isinstance(data, dict):
-        raise DataError(f"{path} holds no mapping.", "See docs/perception.md.")
-    return data
 
 
 def _require_keys(data: Any, known: tuple[str, ...], path: Path | None, where: str) -> None:

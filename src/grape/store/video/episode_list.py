@@ -4,18 +4,17 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-import yaml
+from typing import Literal
 
 from grape.core.cameras import Camera, camera_from_dict
 from grape.core.errors import DataError, SettingsError
-from grape.core.files import file_hash
+from grape.core.files import file_hash, read_yaml_mapping
 from grape.core.settings import settings_from_dict
 
 __all__ = ["EpisodeList", "LogFormat", "VideoEpisode", "read_camera", "read_episode_list"]
 
 VERSION = 1
+MOST_BYTES = 4_000_000
 
 LENGTHS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 TIMES = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
@@ -141,7 +140,7 @@ def read_episode_list(path: Path) -> EpisodeList:
     Raises:
         DataError: The list or a file of it is missing, or says something that cannot be used; the episode is named.
     """
-    data = _yaml(path)
+    data = read_yaml_mapping(path, MOST_BYTES)
     try:
         file = settings_from_dict(_File, data)
     except SettingsError as error:
@@ -169,7 +168,7 @@ def read_camera(path: Path) -> Camera:
     Raises:
         DataError: The file is missing or holds no pinhole camera without distortion.
     """
-    data = _yaml(path)
+    data = read_yaml_mapping(path, MOST_BYTES)
     distortion = data.pop("distortion", None)
     if distortion is not None and any(float(value) != 0.0 for value in distortion):
         raise DataError(
@@ -226,18 +225,6 @@ def _episode(path: Path, where: str, given: _Defaults, cameras: dict[Path, Camer
         operator=given.operator,
         where=where,
     )
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist.", "Check the path.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path} cannot be read as YAML or JSON: {error}", "docs/perception.md shows one.") from error
-    if not isinstance(data, dict):
-        raise DataError(f"{path} holds no mapping.", "docs/perception.md shows one.")
-    return data
 
 
 def _seen_from(folder: Path, path: Path) -> str:
