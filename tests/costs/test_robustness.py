@@ -111,6 +111,16 @@ def test_laws(make_trajectory: MakeTrajectory, p: list[float], formula: Conditio
             assert (left <= right).all()
 
 
+@settings(max_examples=60, deadline=None)
+@given(p=SIGNAL, data=st.data())
+def test_until_is_its_definition(make_trajectory: MakeTrajectory, p: list[float], data: st.DataObject) -> None:
+    """The best later state for q, with p at every state before it."""
+    q = data.draw(st.lists(st.floats(-5, 5, width=32), min_size=len(p), max_size=len(p)))
+    due = [max(min([q[there], *p[state:there]]) for there in range(state, len(p))) for state in range(len(p))]
+    curve, _ = stage_violation(recording_of(make_trajectory, p, q), over("until", P, Q), 0, len(p) - 1)
+    np.testing.assert_array_equal(curve, np.maximum(0.0, -np.array(due)))
+
+
 def test_lost_states_leave_known_what_the_rest_decides(make_trajectory: MakeTrajectory) -> None:
     nan = math.nan
     recording = recording_of(make_trajectory, [nan, nan, -1, 2], [1, -1, nan, nan])

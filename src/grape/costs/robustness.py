@@ -94,8 +94,20 @@ def _over_time(formula: Condition, margins: dict[Call, Float64]) -> Float64:
     if formula.operator == "eventually":
         largest: Float64 = np.maximum.accumulate(parts[0][::-1])[::-1]
         return largest
-    hold, reach = parts
-    until = reach.copy()
-    for state in range(len(until) - 2, -1, -1):
-        until[state] = max(reach[state], min(hold[state], until[state + 1]))
-    return until
+    return _until(*parts)
+
+
+def _until(hold: Float64, reach: Float64) -> Float64:
+    """``u[t] = max(reach[t], min(hold[t], u[t + 1]))``, backwards from minus infinity after the last state.
+
+    Each state maps what follows by ``x -> max(a, min(b, x))``. Such maps compose to maps of the same form, so that
+    composing neighbours at distances 1, 2, 4, ... gives all suffixes in logarithmically many vector operations.
+    """
+    high, low, distance = reach, hold, 1
+    while distance < len(reach):
+        beyond = np.full(distance, -np.inf)
+        next_high = np.concatenate([high[distance:], beyond])
+        high = np.maximum(high, np.minimum(low, next_high))
+        low = np.minimum(low, np.concatenate([low[distance:], beyond]))
+        distance *= 2
+    return high
