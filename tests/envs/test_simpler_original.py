@@ -10,9 +10,11 @@ import pytest
 
 from grape.cli.main import main
 from grape.collect import CollectSettings, run_collect
+from grape.compat.inference_translation import TASKS
 from grape.core.errors import SettingsError, SimulatorError
 from grape.core.pictures import simpler_openvla_v1
 from grape.core.trajectories import Observation
+from grape.costs import suite_names_of
 from grape.envs.interpreter import suite_of
 from grape.envs.pool import GroupReply, WorkerPool
 from grape.envs.registry import get_suite
@@ -67,6 +69,9 @@ def play(python: Path, state: int, actions: list[list[float]]) -> list[GroupRepl
 def test_a_task_is_carried_out_over_the_wire(python: Path) -> None:
     begin = play(python, 3, [])[0].snapshots[0]
     assert begin is not None
+    names = suite_names_of(SUITE)
+    assert set(begin.keypoints) == set(names.keypoints)
+    assert set(begin.signals) == set(names.signals)
     assert begin.extra["things"]["object"] == {"model": "carrot", "half_extents": [0.0575, 0.016, 0.019]}
     assert np.allclose(np.array(begin.extra["camera"]["pose"])[:3, 3], [-0.1, 0, 1.5])
     assert begin.image.shape == (224, 224, 3)
@@ -155,6 +160,15 @@ def test_a_scene_that_cannot_be_built_is_a_failure_with_its_reason(python: Path)
         (reply,) = pool.wait()
     assert reply.failure is not None
     assert "cannot build stack-cubes: FileNotFoundError: info_bridge_custom_baked_tex_v0.json" in reply.failure
+
+
+def test_tasks_and_names_are_those_of_the_suite_in_maniskill() -> None:
+    original, successor = get_suite(SUITE), get_suite("simpler_widowx")
+    facts = [[(task.name, task.instruction, task.max_steps) for task in suite.tasks] for suite in (original, successor)]
+    assert facts[0] == facts[1]
+    assert original.action_space == successor.action_space
+    assert original.n_initial_states(original.tasks[0]) == successor.n_initial_states(successor.tasks[0])
+    assert {task.name for task in original.tasks} == {task.task for task in TASKS.values()}
 
 
 def test_without_another_interpreter_the_way_there_is_named() -> None:

@@ -14,7 +14,9 @@ from grape.cli.main import main
 from grape.collect import CheckpointStatement
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.trajectories import EpisodeMeta, Trajectory
+from grape.costs import suite_names_of
 from grape.envs.libero.tasks import LIMITS
+from grape.envs.registry import get_suite
 from grape.evaluation import EpisodeOutcome, EvaluateSettings, EvaluationResults, read_results, run_evaluate
 from grape.evaluation.outcomes import measure
 from grape.evaluation.pairing import pair_results
@@ -57,6 +59,10 @@ def test_the_public_evaluation_of_libero_is_what_it_was_published_as() -> None:
 def test_simpler_runs_to_the_last_step_on_24_states() -> None:
     settings, protocol = apply_protocol(SIMPLER)
     assert protocol is not None
+    for name in protocol.suites:
+        assert set(protocol.signals.values()) <= set(suite_names_of(name).signals)
+        suite = get_suite(name)
+        assert {suite.n_initial_states(task) for task in suite.tasks} == {24}
     assert (settings.initial_states, settings.until, settings.temperature) == ("0-23", "last-step", 0.0)
     assert protocol.seeds == 3
     assert protocol.signals == {"grasp": "grasped", "success": "success"}
