@@ -14,6 +14,7 @@ with the hand-written specification and not with this one; ``pairs_reversed``: s
 above the chosen one under this specification. Both with the verdict in view and all defaults.
 """
 
+import shutil
 from collections import defaultdict
 from pathlib import Path
 
@@ -122,6 +123,7 @@ def rank(task: Task, name: str, specification: CostSpecification, text: str, wor
     """Pairs and R_GCPG of every episode, by the verbs themselves; without a text the built-in specification is used."""
     own = f"{name.replace(' ', '-')}-{specification_hash(specification)[:12]}"
     folder = work / "ranked" / f"{task.suite}-{task.index}" / own
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier run, perhaps with other defaults
     costs_file = folder / "specification.yaml" if text else None
     if costs_file is not None:
         write_text(costs_file, text)
