@@ -101,6 +101,7 @@ def test_the_hash_ignores_wording_and_spelling_of_units() -> None:
         ("name: way", "name: at-block", "a second constraint 'at-block'"),
         ("name: way", "name: done", "'done' is reserved"),
         ("  - name: push", "  - name: push\n    name: pull", "stages[1].name: given twice"),
+        ("stages:\n", "stages:\n" + "  - {name: s, done_when: {grasped: {}}}\n" * 64, "from 1 to 64 stages are needed"),
         ("  - name: push", "  - name: !!python/name:os.system push", "line 21: tags such as"),
         ("signals: [grasped]", "signals: &a [grasped]", "line 5: anchors and aliases"),
         ("signals: [grasped]", "signals: [grasped", "not YAML"),

@@ -29,6 +29,9 @@ __all__ = ["LANGUAGE_VERSION", "RESERVED_NAMES", "load_specification", "parse_sp
 
 LANGUAGE_VERSION = "1"
 
+MAX_STAGES = 64
+"""Checks compare every stage with every other: a longer list would only keep the machine busy."""
+
 RESERVED_NAMES = ("done", "success", "outcome")
 """Names that the evaluation gives to its own entries."""
 
@@ -95,8 +98,8 @@ class _SpecificationReader(FormulaReader):
         stages = []
         for node, where in self.sequence(fields["stages"], "stages") if "stages" in fields else []:
             stages.append(self._stage(node, where, common))
-        if "stages" in fields and not stages:
-            self.problem(fields["stages"], "stages", "at least one stage is needed")
+        if "stages" in fields and not 1 <= len(stages) <= MAX_STAGES:
+            self.problem(fields["stages"], "stages", f"from 1 to {MAX_STAGES} stages are needed, found {len(stages)}")
         keypoints, sources = self._keypoints(fields)
         return CostSpecification(
             suite=self.name(fields["suite"], "suite") if "suite" in fields else "",
