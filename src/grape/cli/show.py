@@ -83,7 +83,8 @@ def _show_measures(summary: Summary, title: str, console: Console) -> None:
         return
     table = Table(title=title or None)
     for column in ("task", "", "at the end", "ever"):
-        table.add_column(column, justify="right" if column in ("at the end", "ever") else "left")
+        share = column in ("at the end", "ever")
+        table.add_column(column, justify="right" if share else "left", no_wrap=share, overflow="fold")
     for task, row in [*summary["tasks"].items(), ("all", summary)]:
         table.add_section()
         for index, name in enumerate(names):
