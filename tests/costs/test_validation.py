@@ -165,6 +165,11 @@ stages:
     assert [stage.end for stage in stages[:2]] == [8, 18]
     agreement = boundary_agreement(trajectory, stages)
     assert (agreement.events, agreement.met, agreement.distances) == (2, 1, (0, 4))
+    solved = dataclasses.replace(trajectory, meta=dataclasses.replace(trajectory.meta, success=True))
+    specification = parse_specification(text, "x")
+    told = validate_specification(specification, [solved]).checks[-1]
+    asked = validate_specification(specification, [solved], ValidationCriteria(min_agreement=0.9)).checks[-1]
+    assert (told.value, told.passed, asked.passed) == (0.5, True, False)
 
 
 @pytest.fixture

@@ -39,7 +39,8 @@ class ValidationCriteria:
         noise: Root mean square displacements of keypoints, metres, under which rankings should stay.
         max_flips: Largest share (0 to 1) of success and failure pairs that any of them turns round.
         draws: How often each episode is displaced.
-        min_agreement: Smallest share (0 to 1) of the gripper's grasps and releases at which a stage ends.
+        min_agreement: Smallest share (0 to 1) of the gripper's closings and openings at which a stage ends; 0 to tell it
+            only, where good stages end elsewhere, e.g. when the object has been lifted.
     """
 
     max_unavailable: float = 0.05
@@ -233,12 +234,16 @@ def _boundaries(tried: Sequence[_Tried], criteria: ValidationCriteria) -> TrialC
     found = [boundary_agreement(item.trajectory, item.stages) for item in tried if item.success]
     events = sum(item.events for item in found)
     if not events:
-        sentence = "No grasp or release was recorded in a success that stage boundaries could be compared with."
+        sentence = "No closing or opening of the gripper was recorded in a success to compare stage boundaries with."
         return TrialCheck("boundaries", None, None, criteria.min_agreement, sentence)
     share = sum(item.met for item in found) / events
     distances = [distance for item in found for distance in item.distances]
-    sentence = f"A stage ends at {share:.0%} of {events} grasps and releases (within a tenth of the episode)."
-    facts = {"events": events, "median_distance_steps": float(np.median(distances))}
+    median = float(np.median(distances))
+    sentence = (
+        f"A stage ends within a tenth of the episode of {share:.0%} of {events} closings and openings of the gripper"
+    )
+    sentence += f" (median distance {median:g} steps)."
+    facts = {"events": events, "median_distance_steps": median}
     return TrialCheck("boundaries", share >= criteria.min_agreement, share, criteria.min_agreement, sentence, facts)
 
 
