@@ -41,8 +41,8 @@ class CostsValidateSettings:
         noise: Root mean square displacements of keypoints, metres, under which rankings should stay.
         max_flips: Largest share (0 to 1) of success and failure pairs that any of them turns round.
         draws: How often each episode is displaced.
-        min_agreement: Smallest share (0 to 1) of the gripper's closings and openings at which a stage ends; 0 to tell it
-            only, where good stages end elsewhere, e.g. when the object has been lifted.
+        min_agreement: Smallest share (0 to 1) of the gripper's closings and openings at which a stage ends; 0 tells
+            it only, where good stages end elsewhere, e.g. when the object has been lifted.
         seed: Of the displacements.
     """
 
