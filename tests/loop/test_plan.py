@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+import grape.loop as loop_room
 from grape.core.events import SilentReporter
 from grape.core.settings import read_yaml, settings_from_dict
 from grape.loop import LoopSettings, out_of_seed, run_loop
@@ -70,3 +71,13 @@ def test_seeds_have_folders_of_their_own() -> None:
     assert out_of_seed(LoopSettings(out=default), default).out == default
     assert out_of_seed(LoopSettings(out=default, seed=7), default).out == Path("runs/demo-7")
     assert out_of_seed(LoopSettings(out=Path("mine"), seed=7), default).out == Path("mine")
+
+
+RECIPES = sorted((Path(loop_room.__file__).parent / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_recipes_pass_every_check(recipe: Path) -> None:
+    data = read_yaml(recipe) | {"dry_run": True}
+    found = run_loop(settings_from_dict(LoopSettings, data, LoopSettings(out=Path("run"))), SilentReporter())
+    assert stage(dict(found), "iteration 1: collect")["episodes"] > 0
