@@ -102,6 +102,24 @@ def test_the_hash_ignores_wording_and_spelling_of_units() -> None:
         ("name: way", "name: done", "'done' is reserved"),
         ("  - name: push", "  - name: push\n    name: pull", "stages[1].name: given twice"),
         ("stages:\n", "stages:\n" + "  - {name: s, done_when: {grasped: {}}}\n" * 64, "from 1 to 64 stages are needed"),
+        ("weight: 2 per m", "weight: 1e300 per m", "line 13, stages[0].subgoal[0].weight: '1e300 per m' is too large"),
+        ("threshold: 1 cm", "threshold: 1e7 m", "line 12, stages[0].subgoal[0].threshold: '1e7 m' is too large"),
+        ("threshold: 1 cm", "worst: 1e300 m", "line 12, stages[0].subgoal[0].worst: '1e300 m' is too large"),
+        ("weight: 2 per m", "weight: 1e8 per m", "line 10, stages[0].subgoal[0]: can cost 2.9e+07"),
+        ("  - name: push", "    unfinished: 1e7\n  - name: push", "stages[0].unfinished: '1e7' is too large"),
+        ("goal]", "goal, {name: g, mean_of: [goal], offset: {x: -1e7 m}}]", "line 4, keypoints[3].offset.x: '-1e7 m'"),
+        ("limit: 16 steps", f"limit: 1 steps\ncontrol_hz: 0.{'0' * 200}1 Hz", "is no rate"),
+        (
+            "{near: {of: gripper, to: block, within: 4 cm}}",
+            "{all: [" + "{grasped: {}}, " * 257 + "]}",
+            "line 8, stages[0].done_when: has 257 relations; a formula has at most 256",
+        ),
+        (
+            "{distance: {of: gripper, to: block}}",
+            "{any: [" + "{released: {}}, " * 257 + "]}",
+            "line 11, stages[0].subgoal[0].cost: has 257 relations",
+        ),
+        ("signals: [grasped]", f"signals: [{', '.join(f's{i}' for i in range(1025))}]", "signals: has 1025 items"),
         ("  - name: push", "  - name: !!python/name:os.system push", "line 21: tags such as"),
         ("signals: [grasped]", "signals: &a [grasped]", "line 5: anchors and aliases"),
         ("signals: [grasped]", "signals: [grasped", "not YAML"),
@@ -114,6 +132,19 @@ def test_each_mistake_is_told_with_line_and_field(old: str, new: str, says: str)
     assert says in str(caught.value)
     assert "bad.yaml" in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def _many(count: int, prefix: str) -> str:
+    written = "    - {{name: {}{}, cost: {{duration: {{}}}}, weight: 0.1, objectives: [efficiency]}}\n"
+    return "  path:\n" + "".join(written.format(prefix, number) for number in range(count))
+
+
+def test_a_stage_has_at_most_64_constraints() -> None:
+    assert len(parse_specification(MINIMAL + "every_stage:\n" + _many(62, "c"), "x").stages[0].constraints) == 64
+    with pytest.raises(DataError, match=r"line 7, stages\[0\]: has 65 constraints"):
+        parse_specification(MINIMAL + "every_stage:\n" + _many(63, "c"), "x")
+    with pytest.raises(DataError, match=r"every_stage.path\[64\]: more than 64 constraints"):
+        parse_specification(MINIMAL + "every_stage:\n" + _many(65, "c"), "x")
 
 
 def test_all_problems_are_listed_at_once() -> None:

@@ -12,7 +12,15 @@ from grape.costs.units import Clock, UnitMismatchError, parse_quantity, parse_we
 from grape.costs.vocabulary import AXES, FRAMES, RELATIONS, Parameter, Relation
 from grape.costs.yaml_nodes import Node, NodeReader
 
-__all__ = ["FormulaReader"]
+__all__ = ["LARGEST", "MAX_RELATIONS", "FormulaReader"]
+
+LARGEST = 1e6
+"""Of quantities in their canonical unit, and of what a constraint can cost: sums of costs stay finite and exact."""
+
+MAX_RELATIONS = 256
+"""Of a formula, each of which is measured at every state."""
+
+_LARGEST_WEIGHT = 1e12  # canonical time is the step: 1 per m/s2 at 1 kHz is already 1e6 per m/step2
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}", re.ASCII)  # LIBERO names its tasks by whole sentences
 _SPELLINGS = {"and": "all", "or": "any"}
@@ -68,6 +76,14 @@ class FormulaReader(NodeReader):
             self.problem(inner, place, "operators over time cannot stand in each other in 'done_when'")
         return Condition(cast(Operator, operator), operands=operands)
 
+    def bounded_formula(self, node: Node, where: str, *, ahead: bool = False) -> Condition:
+        """As :meth:`formula`, of at most :data:`MAX_RELATIONS` relations; more are noted."""
+        formula = self.formula(node, where, ahead=ahead)
+        count = len(list(formula.calls()))
+        if count > MAX_RELATIONS:
+            self.problem(node, where, f"has {count} relations; a formula has at most {MAX_RELATIONS}")
+        return formula
+
     def cost(self, node: Node, where: str) -> Call | Condition | None:
         """What a constraint measures: a relation, or the violation of a formula; None with a problem noted."""
         entries = self.entries(node, where)
@@ -75,7 +91,7 @@ class FormulaReader(NodeReader):
         if len(entries) != 1 or _SPELLINGS.get(written, written) not in COMBINATORS:
             return self.call(node, where, extra=COMBINATORS)
         before = len(self.problems)
-        formula = self.formula(node, where, ahead=True)
+        formula = self.bounded_formula(node, where, ahead=True)
         if len(self.problems) > before:
             return None
         signals = {name for call in formula.calls() if call.unit == "signal" for name in call.names("signal")}
@@ -133,17 +149,20 @@ class FormulaReader(NodeReader):
 
     def quantity(self, node: Node, where: str, unit: str, *, signed: bool = False) -> float:
         """A quantity in the canonical unit; 0 with a problem noted where it is none."""
-        return self._parsed(node, where, lambda text: parse_quantity(text, unit, self.clock, signed=signed))
+        return self._parsed(node, where, lambda text: parse_quantity(text, unit, self.clock, signed=signed), LARGEST)
 
     def weight(self, node: Node, where: str, unit: str) -> float:
         """A weight of costs in the canonical unit; 0 with a problem noted where it is none."""
-        return self._parsed(node, where, lambda text: parse_weight(text, unit, self.clock))
+        return self._parsed(node, where, lambda text: parse_weight(text, unit, self.clock), _LARGEST_WEIGHT)
 
-    def _parsed(self, node: Node, where: str, parse: Callable[[str], float]) -> float:
+    def _parsed(self, node: Node, where: str, parse: Callable[[str], float], largest: float) -> float:
         text = self.number_or_text(node, where)
         if text:
             try:
-                return parse(text)
+                value = parse(text)
+                if abs(value) <= largest:
+                    return value
+                self.problem(node, where, f"{text!r} is too large; at most {largest:g} in the canonical unit")
             except UnitMismatchError as error:
                 self.problem(node, where, f"[unit-mismatch] {error}")
             except ValueError as error:

@@ -11,7 +11,7 @@ from typing import Literal, cast
 import yaml
 
 from grape.core.errors import DataError, did_you_mean
-from grape.costs.formula_reader import FormulaReader
+from grape.costs.formula_reader import LARGEST, FormulaReader
 from grape.costs.formulas import Call, Condition
 from grape.costs.keypoints import PROVENANCES, KeypointSource, picture_keypoint
 from grape.costs.specification import (
@@ -31,6 +31,9 @@ LANGUAGE_VERSION = "1"
 
 MAX_STAGES = 64
 """Checks compare every stage with every other: a longer list would only keep the machine busy."""
+
+MAX_CONSTRAINTS = 64
+"""Of a stage or of the outcome, those of 'every_stage' included."""
 
 RESERVED_NAMES = ("done", "success", "outcome")
 """Names that the evaluation gives to its own entries."""
@@ -118,7 +121,7 @@ class _SpecificationReader(FormulaReader):
     def _control_hz(self, node: Node) -> float | None:
         text = self.number_or_text(node, "control_hz")
         match = re.fullmatch(r"(\d+\.?\d*)(?:\s*Hz)?", text, re.ASCII)
-        if match is not None and 0.0 < float(match[1]) < 1e6:
+        if match is not None and 1e-6 <= float(match[1]) < 1e6:  # far below, squares of it vanish
             return float(match[1])
         if text:
             self.problem(node, "control_hz", f"{text!r} is no rate; write e.g. '10 Hz'")
@@ -208,9 +211,12 @@ class _SpecificationReader(FormulaReader):
         constraints = self._constraints(fields, where)
         own = {constraint.name for constraint in constraints}
         constraints += tuple(constraint for constraint in common if constraint.name not in own)
+        if len(constraints) > MAX_CONSTRAINTS:
+            message = f"has {len(constraints)} constraints with those of 'every_stage'; at most {MAX_CONSTRAINTS}"
+            self.problem(node, where, message)
         done_when = Condition("all")
         if "done_when" in fields:
-            done_when = self.formula(fields["done_when"], f"{where}.done_when")
+            done_when = self.bounded_formula(fields["done_when"], f"{where}.done_when")
         return Stage(
             name=self._entry_name(fields, where),
             done_when=done_when,
@@ -247,6 +253,9 @@ class _SpecificationReader(FormulaReader):
         constraints: list[Constraint] = []
         for kind in _KINDS:
             for node, place in self.sequence(fields[kind], f"{where}.{kind}") if kind in fields else []:
+                if len(constraints) == MAX_CONSTRAINTS:
+                    self.problem(node, place, f"more than {MAX_CONSTRAINTS} constraints in the same place")
+                    return tuple(constraints)
                 constraint = self._constraint(node, place, cast(Literal["subgoal", "path"], kind))
                 if constraint.name in {other.name for other in constraints}:
                     self.problem(node, f"{place}.name", f"a second constraint {constraint.name!r} in the same place")
@@ -283,6 +292,9 @@ class _SpecificationReader(FormulaReader):
         )
         if cost is None:
             return constraint
+        if constraint.dearest > LARGEST:
+            message = f"can cost {constraint.dearest:g}, weight times (worst - threshold); at most {LARGEST:g}"
+            self.problem(node, where, message)
         return dataclasses.replace(constraint, aggregate=self._aggregate(fields, node, where, constraint))
 
     def _aggregate(self, fields: dict[str, Node], node: Node, where: str, constraint: Constraint) -> str:

@@ -15,6 +15,8 @@ __all__ = ["NodeReader", "compose"]
 
 MAX_CHARACTERS = 262_144
 MAX_DEPTH = 24
+MAX_ITEMS = 1024
+"""Of a list: names are compared with each other, so that a longer one would only keep the machine busy."""
 
 Node: TypeAlias = yaml.nodes.Node
 
@@ -107,7 +109,9 @@ class NodeReader:
         if not isinstance(node, yaml.SequenceNode):
             self.problem(node, where, f"expected a list, found {_kind(node)}")
             return []
-        return [(item, f"{where}[{number}]") for number, item in enumerate(node.value)]
+        if len(node.value) > MAX_ITEMS:
+            self.problem(node, where, f"has {len(node.value)} items; a list has at most {MAX_ITEMS}")
+        return [(item, f"{where}[{number}]") for number, item in enumerate(node.value[:MAX_ITEMS])]
 
     def text(self, node: Node, where: str) -> str:
         """A string; empty with a problem noted where it is none."""
