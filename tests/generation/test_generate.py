@@ -193,6 +193,26 @@ def test_a_specification_that_fails_on_recordings_goes_back(served: Any, tmp_pat
     assert json.dumps(first["findings"][0])[1:40] in seen.bodies[1]["messages"][3]["content"]
 
 
+def test_recordings_without_a_camera_are_a_finding_and_not_the_end(
+    served: Any, tmp_path: Path, toy_store: Path
+) -> None:
+    """Toy episodes note no camera: the model is told, and a run of the same folder with its answers gets as far."""
+    (push,) = (stage for stage in copy.deepcopy(SPECIFICATION["stages"]) if stage["name"] == "push")
+    word = {"left_of": {"of": "gripper", "to": "object", "by": "1 cm", "frame": "camera"}}
+    push["path"][0] |= {"cost": word}
+    odd = json.dumps(changed(stages=[SPECIFICATION["stages"][0], push]))
+    summary, seen = served([says(odd), says(good())], settings(tmp_path / "out", store=(toy_store,)))
+    assert (summary["accepted"], summary["rounds"]) == (True, 2)
+    first = json.loads((tmp_path / "out" / "transcript.json").read_text())["rounds"][0]
+    assert first["found_by"] == "trial"
+    assert "holds no sound camera pose" in first["findings"][0]
+    assert "no sound camera pose" in seen.bodies[1]["messages"][3]["content"]
+    (tmp_path / "out" / "done.json").unlink()
+    again, seen = served([fails(500)], settings(tmp_path / "out", store=(toy_store,)))
+    assert again["accepted"]
+    assert not seen.bodies
+
+
 def test_a_budget_stops_the_run_and_a_larger_one_lets_it_go_on(served: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(BudgetError, match="2 of 2 requests are spent"):

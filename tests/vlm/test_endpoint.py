@@ -348,6 +348,21 @@ def test_the_key_is_nowhere_but_in_the_header() -> None:
     assert KEY not in repr(vars(client.model)) + repr(client.budget.summary())
 
 
+@pytest.mark.parametrize("before", [290, 20_000 - 7])
+@pytest.mark.parametrize("status", [403, 500])
+def test_a_key_across_a_cut_does_not_leak_in_part(before: int, status: int) -> None:
+    """Texts are shortened for people; where a cut falls into the key, its first half must not stay."""
+    for text in ("." * before + KEY + "." * 400, " " * before + KEY + "." * 400):
+        with serving(raw(text.encode(), status)) as (endpoint, _):
+            client = Client(endpoint)
+            with pytest.raises(GrapeError) as caught:
+                client.model.ask(REQUEST)
+        assert KEY[:6] not in "".join([str(caught.value), *client.heard.lines])
+    with serving(says(None, refusal="." * before + KEY)) as (endpoint, _), pytest.raises(ModelError) as caught:
+        Client(endpoint).model.ask(REQUEST)
+    assert KEY[:6] not in str(caught.value)
+
+
 def through(endpoint: Endpoint, url: str, monkeypatch: pytest.MonkeyPatch) -> Client:
     """A client whose way leads through a proxy at ``endpoint``."""
     for name in ("http_proxy", "https_proxy"):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from grape.core.errors import CompatibilityError, DataError
 from grape.costs import CostSpecification, ValidationCriteria, episodes_of_task, validate_specification
 from grape.generation.judging import Trial
 
@@ -15,7 +16,8 @@ def trial_on(
     """A judge that tries specifications on a store's episodes of a task.
 
     Recordings that cannot tell (no failure, say) reject nothing: that is a warning for the user, not a finding that a
-    model could mend.
+    model could mend. Recordings that lack what the specification speaks of (a camera, say) reject it: a model can speak
+    of something else.
 
     Args:
         stores: The episodes.
@@ -25,7 +27,10 @@ def trial_on(
 
     def trial(specification: CostSpecification) -> Trial:
         episodes = episodes_of_task(stores, specification, task)
-        card = validate_specification(specification, episodes, criteria or ValidationCriteria())
+        try:
+            card = validate_specification(specification, episodes, criteria or ValidationCriteria())
+        except (CompatibilityError, DataError) as error:
+            return Trial((" ".join([error.message, error.hint]).strip(),))
         if card.verdict == "reject":
             return Trial(card.reasons, report=card.to_dict())
         undecided = tuple(f"Not tried: {reason}" for reason in card.reasons)

@@ -23,6 +23,9 @@ __all__ = ["EndpointModel", "Patience"]
 REFUSALS = frozenset({400, 415, 422, 501})
 """Statuses by which servers refuse a field of the request, and much else."""
 
+_READ = 20_000
+"""Characters of a complaint that are looked at."""
+
 _QUOTA = ("insufficient_quota", "billing_hard_limit", "credit balance")
 
 
@@ -181,7 +184,7 @@ class EndpointModel:
         if not isinstance(content, str) or not content.strip():
             if isinstance(refusal, str) and refusal:
                 raise ModelError(
-                    f"The model refuses to answer: {self.endpoint.key.cleanse(_short(refusal))}.",
+                    f"The model refuses to answer: {self._shown(refusal)}.",
                     "Change the instruction, or ask another model.",
                 )
             if choice.get("finish_reason") != "length":
@@ -197,7 +200,10 @@ class EndpointModel:
 
     def _said(self, reply: Reply) -> str:
         """What the server says about an error, short and without secrets."""
-        text = reply.body[:20_000].decode("utf-8", "replace")
+        text = reply.body.decode("utf-8", "replace")
+        if len(text) > _READ:
+            # Cut only after cleansing: half a key would not be recognised any more.
+            text = self.endpoint.key.cleanse(text)[:_READ]
         try:
             body = json.loads(text)
             found = body.get("error", body.get("message", body.get("detail", text)))
@@ -206,10 +212,14 @@ class EndpointModel:
             text = f"{text} ({code})" if isinstance(code, str) else text
         except (ValueError, AttributeError, RecursionError):
             pass
-        return self.endpoint.key.cleanse(_short(text if isinstance(text, str) else json.dumps(text))).rstrip(".")
+        return self._shown(text if isinstance(text, str) else json.dumps(text)).rstrip(".")
+
+    def _shown(self, text: str) -> str:
+        """Short text without the key; cleansed on one line first, since half a key would not be recognised."""
+        return _short(self.endpoint.key.cleanse(_line(text)))
 
     def _pause(self, problem: "_PassingError", failures: int) -> None:
-        what = self.endpoint.key.cleanse(_short(str(problem)))
+        what = self._shown(str(problem))
         if failures >= self.retries.attempts:
             raise ModelError(
                 f"The model did not answer in {failures} attempts; the last one: {what}.",
@@ -233,9 +243,13 @@ class _PassingError(Exception):
         self.after = after
 
 
-def _short(text: str) -> str:
-    """One printable line of at most 300 characters."""
-    line = "".join(character if character.isprintable() else " " for character in " ".join(text.split()))
+def _line(text: str) -> str:
+    """One printable line."""
+    return "".join(character if character.isprintable() else " " for character in " ".join(text.split()))
+
+
+def _short(line: str) -> str:
+    """A line of at most 300 characters."""
     return line if len(line) <= 300 else line[:297] + "..."
 
 
