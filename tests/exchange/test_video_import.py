@@ -117,6 +117,43 @@ def test_a_killed_import_goes_on_to_the_same_bytes(folder):
         run(folder)
 
 
+def test_tasks_whose_names_read_alike_stay_apart(folder):
+    tasks = ("open_drawer", "open drawer", "open-drawer", "開ける", "閉める")
+    write_list(folder / "episodes.yaml", [ENTRY | {"task": task} for task in tasks], robot_log=GRIPPER)
+    assert run(folder)["episodes"] == len(tasks)
+    store = EpisodeStore.open(folder.parent / "out" / "store")
+    assert sorted(store.read(name).meta.task for name in store.ids()) == sorted(tasks)
+    assert "open-drawer-0003-00" in store.ids(), "a name that needs no change keeps its id"
+
+
+@pytest.mark.parametrize("name", ["success", "gripper_opening"])
+def test_a_column_does_not_replace_a_signal_of_the_import(folder, name):
+    write_log(folder / "log.csv", [row | {name: 1.0} for row in log_rows()])
+    relist(folder, robot_log={"signals": [name]})
+    refused(folder, f"signals names '{name}'")
+
+
+def test_a_keypoint_does_not_replace_the_gripper(folder):
+    text = "version: 1\nkeypoints:\n  - {name: gripper, phrase: the gripper}\n"
+    (folder / "keypoints.yaml").write_text(text)
+    refused(folder, "called 'gripper'", keypoints=folder / "keypoints.yaml")
+
+
+def test_depth_pictures_are_read_in_the_order_of_their_numbers(folder):
+    from grape.store.video import read_episode_list, read_recording
+
+    (folder / "depth").mkdir()
+    for number in range(2 * STATES - 1):
+        Image.fromarray(np.full(SIZE, 700 + number, np.uint16)).save(folder / "depth" / f"d435-{number}.png")
+    (episode,) = read_episode_list(relist(folder, depth="depth")).episodes
+    depth = read_recording(episode, 64).depth
+    np.testing.assert_allclose(depth[:, 0, 0], 0.7 + 0.001 * np.arange(2 * STATES - 1), atol=1e-6)
+    (folder / "depth" / "d435-3.png").rename(folder / "depth" / "last.png")
+    refused(folder, "last.png has no number in its name")
+    (folder / "depth" / "last.png").rename(folder / "depth" / "d435-04.png")
+    refused(folder, "same number")
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_other_formats_of_logs_give_the_same_episode(folder, kind):
     run(folder)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from grape.core.cameras import Camera
 from grape.core.errors import DataError
+from grape.core.files import content_hash
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.perception import Finder, FollowSettings, KeypointFile, PointTracker, follow_keypoints
 from grape.store.video import (
@@ -24,10 +25,14 @@ from grape.store.video import (
 from grape.store.video.episode_list import TIMES
 from grape.store.video.timing import choose_rows, match_pictures
 
-__all__ = ["ImportedEpisode", "checked_episodes", "imported_trajectory"]
+__all__ = ["OWN_KEYPOINT", "OWN_SIGNALS", "ImportedEpisode", "checked_episodes", "imported_trajectory"]
 
 Float64 = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
+
+OWN_KEYPOINT = "gripper"
+OWN_SIGNALS = ("gripper_opening", "success")
+"""What every imported episode holds; a recording's own of these names would replace it."""
 
 _LEAST_IN_VIEW = 0.1  # of the states
 _RATES_DIFFER = 0.2  # share by which episodes' rates may differ from their median
@@ -85,7 +90,7 @@ def checked_episodes(
         DataError: A recording cannot be used; it is named.
     """
     tasks = sorted({episode.task for episode in listed.episodes})
-    names = {task: re.sub(r"[^A-Za-z0-9.=+@,-]+", "-", task).strip("-")[:120] or "unnamed" for task in tasks}
+    names = {task: _id_of_task(task) for task in tasks}
     count: Counter[tuple[str, int]] = Counter()
     found = []
     for episode in listed.episodes:
@@ -116,6 +121,9 @@ def checked_episodes(
                 success=_success(episode, log, TIMES[listed.format.time]),
             )
         )
+    ids = Counter(episode.episode_id for episode in found)
+    if twice := [name for name, number in ids.items() if number > 1]:
+        raise DataError(f"Several recordings would become episode {twice[0]}.", "Give their tasks other names.")
     return _at_one_rate(found)
 
 
@@ -144,7 +152,7 @@ def imported_trajectory(
     """
     source, log, steps = episode.source, episode.log, len(episode.rows) - 1
     recording = read_recording(source, longest)
-    keypoints = {"gripper": log.position.astype(np.float32)}
+    keypoints = {OWN_KEYPOINT: log.position.astype(np.float32)}
     facts: dict[str, Any] = {}
     if wanted is not None:
         assert recording.depth is not None, "checked before"
@@ -216,6 +224,12 @@ def imported_trajectory(
             **{name: values.astype(np.float32) for name, values in log.signals.items()},
         },
     )
+
+
+def _id_of_task(task: str) -> str:
+    """A task's name as ids have it; a hash tells apart what reduces to the same, e.g. names in other scripts."""
+    reduced = re.sub(r"[^A-Za-z0-9.=+@,-]+", "-", task).strip("-")[:110]
+    return reduced if reduced == task else f"{reduced or 'unnamed'}-{content_hash(task)[:8]}"
 
 
 def _require_depth_and_camera(episode: VideoEpisode) -> None:

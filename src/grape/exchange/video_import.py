@@ -7,11 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from grape.core.errors import SettingsError
+from grape.core.errors import DataError, SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash, write_jsonl
 from grape.core.runs import open_run
-from grape.exchange.video_episodes import ImportedEpisode, checked_episodes, imported_trajectory
+from grape.exchange.video_episodes import (
+    OWN_KEYPOINT,
+    OWN_SIGNALS,
+    ImportedEpisode,
+    checked_episodes,
+    imported_trajectory,
+)
 from grape.perception import Finder, KeypointFile, PatchTracker, PointTracker, open_finder, read_keypoint_file
 from grape.store import EpisodeStore
 from grape.store.video import EpisodeList, read_episode_list
@@ -87,6 +93,7 @@ def run_import_video(
     _check(settings)
     listed = read_episode_list(settings.episodes)
     wanted = None if settings.keypoints is None else read_keypoint_file(settings.keypoints)
+    _check_names(listed, wanted)
     inputs = {"files": content_hash(listed.digests()), "keypoints": wanted.digest if wanted else ""}
     if (settings.out / "done.json").exists():
         done = open_run(settings.out, "import", settings, inputs).done
@@ -137,6 +144,21 @@ def _check(settings: ImportVideoSettings) -> None:
         raise SettingsError(f"--longest is {settings.longest}.", "It must be at least 32 pixels.")
     if not 0 < settings.confidence <= 1:
         raise SettingsError(f"--confidence is {settings.confidence}.", "It must lie between 0 and 1.")
+
+
+def _check_names(listed: EpisodeList, wanted: KeypointFile | None) -> None:
+    """Nothing recorded may stand in the place of what the import itself says of an episode."""
+    for name in listed.format.signals:
+        if name in OWN_SIGNALS:
+            raise DataError(
+                f"robot_log: signals names {name!r}, which every imported episode already has a signal of.",
+                "Rename the column; success comes from outcome and solved_at, the opening from column gripper.",
+            )
+    if wanted is not None and any(keypoint.name == OWN_KEYPOINT for keypoint in wanted.keypoints):
+        raise DataError(
+            f"A keypoint is called {OWN_KEYPOINT!r}, which is the gripper's position by the robot's log.",
+            "Call it something else.",
+        )
 
 
 def _contract(listed: EpisodeList, episodes: Sequence[ImportedEpisode], wanted: KeypointFile | None) -> dict[str, Any]:

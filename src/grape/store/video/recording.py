@@ -1,5 +1,6 @@
 """Pictures and depth of a recording, decoded and checked."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,7 +173,7 @@ def _check_depth(episode: VideoEpisode, count: int, size: tuple[int, int]) -> No
 def _levels(path: Path) -> Iterator[npt.NDArray[Any]]:
     """Depth as recorded, ``(H, W)``, picture by picture."""
     if path.is_dir():
-        files = sorted(path.glob("*.png"))
+        files = _numbered(path)
         if not files:
             raise DataError(f"{path} holds no PNG file.", "Write one 16-bit grey PNG a picture, numbered.")
         for file in files:
@@ -195,6 +196,19 @@ def _levels(path: Path) -> Iterator[npt.NDArray[Any]]:
     else:
         for _, level in _decode(path, "gray16le"):
             yield level
+
+
+def _numbered(folder: Path) -> list[Path]:
+    """PNG files of a folder in the order of the numbers in their names, which need no leading zeros."""
+    files: dict[tuple[int, ...], Path] = {}
+    for file in sorted(folder.glob("*.png")):
+        numbers = tuple(int(digits) for digits in re.findall(r"[0-9]+", file.stem))
+        if not numbers:
+            raise DataError(f"{file} has no number in its name.", "Number the depth pictures, e.g. 0000.png.")
+        if numbers in files:
+            raise DataError(f"{file} has the same number as {files[numbers].name}.", "Number them without repeats.")
+        files[numbers] = file
+    return [files[numbers] for numbers in sorted(files)]
 
 
 def _metres(level: npt.NDArray[Any], episode: VideoEpisode) -> Float32:
