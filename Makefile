@@ -79,4 +79,4 @@ clean: ## remove caches and build products; runs/ and .venv stay
 	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## clean, and remove .venv, .venv-sim and .venv-tf too
-	@rm -rf .venv .venv-sim .venv-tf
+	@rm -rf .venv .venv-sim .venv-tf .system-packages-tried

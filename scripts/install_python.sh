@@ -10,7 +10,8 @@
 #   TORCH_INDEX  where to take torch from: the address of an index of one build (CPU, a release of CUDA), as PyTorch's
 #                page on installing names them. Default: the indexes that pip is configured with; the CPU build if
 #                one of them has it, else what they give. PyPI's default build for Linux is a CUDA build of several
-#                GB, which computes on a CPU just as well.
+#                GB, which computes on a CPU just as well; where pip's index has no other, the installation takes those
+#                GB and their time on top.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -76,7 +77,7 @@ if [[ -z $installed || -n ${TORCH_INDEX:-} || (-n ${TORCH:-} && ${installed%%+*}
   installed=$(torch_version)
 fi
 
-say "GRAPE with all extras, beside torch $installed (4.2 GB and a few minutes the first time)"
+say "GRAPE with all extras, beside torch $installed (with a CPU build 4.2 GB and a few minutes the first time)"
 # Naming the installed build keeps pip from exchanging it for another one.
 constraints=$(mktemp)
 trap 'rm -f "$constraints"' EXIT

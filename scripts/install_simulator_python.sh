@@ -2,7 +2,8 @@
 # Make .venv-sim: a second environment with an old numpy, as simulators need that cannot live beside ours (--env-python).
 #
 # The tests run workers in it, with a stand-in for the simulator: the oldest Python that is there and numpy 1.26. For the
-# original SimplerEnv see docs/simpler-original.md.
+# original SimplerEnv see docs/simpler-original.md. Only those tests need it, so that where it cannot be made (no network,
+# above all) this warns, leaves nothing behind and succeeds: everything else goes on, and the next run tries again.
 #
 # Environment:
 #   SIM_PYTHON  interpreter to use; default: the oldest of 3.9 to 3.12 that is found.
@@ -40,7 +41,18 @@ if ! python=$(find_python); then
   exit 0
 fi
 echo "install: $VENV with $("$python" --version) and numpy 1.26, for tests of workers in another interpreter"
+log=$(mktemp)
+# Also where it is killed: an environment without its stamp is of no use.
+trap 'rm -f "$log"; cmp -s "$LIST" "$STAMP" || rm -rf "$VENV"' EXIT
 rm -rf "$VENV"
-"$python" -m venv "$VENV"
-"$VENV/bin/python" -m pip --disable-pip-version-check install --quiet --quiet --requirement "$LIST"
-cp "$LIST" "$STAMP"
+# Few retries: without a network every run of make comes by here.
+if "$python" -m venv "$VENV" >"$log" 2>&1 \
+  && "$VENV/bin/python" -m pip --disable-pip-version-check --retries 1 install --quiet --requirement "$LIST" >"$log" 2>&1; then
+  cp "$LIST" "$STAMP"
+else
+  {
+    tail -n 3 "$log"
+    echo "install: $VENV could not be made; tests of workers in another interpreter will be skipped, nothing else needs it."
+    echo "  -> where pip reaches a package index: bash scripts/install_simulator_python.sh"
+  } >&2
+fi

@@ -6,13 +6,18 @@
 #
 # SimplerEnv draws with Vulkan. Without a graphics card that is Mesa's lavapipe of release 25 or newer. Debian 12 has it
 # in its backports suite only; the source of that suite is derived from the machine's own ones, for this installation
-# alone: the machine's list of sources stays as it is, and no OpenGL library is exchanged.
+# alone: the machine's list of sources stays as it is, and no OpenGL library is exchanged. Where there is a card
+# (/dev/dri/renderD*), an installed driver of any release stays as it is.
+#
+# What this machine's sources turn out not to have is remembered in .system-packages-tried and not asked for again until
+# the sources, the list of what is missing or this script change.
 set -euo pipefail
 
 GL_PACKAGES=(libosmesa6 libegl1 libgl1-mesa-dri)
 VULKAN_DRIVER=mesa-vulkan-drivers
 VULKAN_PACKAGES=(libvulkan1 "$VULKAN_DRIVER")
 VULKAN_RELEASE=25
+TRIED=$(dirname "$0")/../.system-packages-tried
 
 missing=()
 add_unless_installed() {
@@ -30,16 +35,21 @@ if ! command -v chromium >/dev/null 2>&1 && ! command -v chromium-browser >/dev/
   add_unless_installed chromium
 fi
 has_nvidia_vulkan() { compgen -G '/usr/share/vulkan/icd.d/nvidia*.json' >/dev/null || compgen -G '/etc/vulkan/icd.d/nvidia*.json' >/dev/null; }
-has_vulkan_release() { dpkg --compare-versions "$1" ge "$VULKAN_RELEASE"; }
+has_card() { compgen -G '/dev/dri/renderD*' >/dev/null; }
+driver_version() { dpkg-query -W -f='${Version}' "$VULKAN_DRIVER" 2>/dev/null || true; }
+serves() { has_card || dpkg --compare-versions "$1" ge "$VULKAN_RELEASE"; }  # is a driver of version "$1" good enough?
 if ! has_nvidia_vulkan; then
   for package in "${VULKAN_PACKAGES[@]}"; do add_unless_installed "$package"; done
-  driver=$(dpkg-query -W -f='${Version}' "$VULKAN_DRIVER" 2>/dev/null || true)
-  if [[ -n $driver && " ${missing[*]} " != *" $VULKAN_DRIVER "* ]] && ! has_vulkan_release "$driver"; then
+  driver=$(driver_version)
+  if [[ -n $driver && " ${missing[*]} " != *" $VULKAN_DRIVER "* ]] && ! serves "$driver"; then
     missing+=("$VULKAN_DRIVER")
   fi
 fi
 if [ -n "${NEED_PYTHON_VENV:-}" ]; then missing+=(python3 python3-venv); fi
 [ "${#missing[@]}" -gt 0 ] || exit 0
+key=$({ echo "${missing[*]}"; cat "$0" /etc/os-release /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null || true; } \
+  | sha256sum | cut -d' ' -f1)
+if [ "$(cat "$TRIED" 2>/dev/null)" = "$key" ]; then exit 0; fi
 
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then
@@ -64,7 +74,12 @@ fi
 echo "install: system packages: ${missing[*]}"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-"${as_root[@]}" apt-get update -qq >"$log" 2>&1 || echo "install: apt-get update failed; trying with the lists at hand" >&2
+fresh=yes
+# Error-Mode: otherwise a source that cannot be reached counts as success.
+"${as_root[@]}" apt-get -o APT::Update::Error-Mode=any update -qq >"$log" 2>&1 || {
+  fresh=
+  echo "install: apt-get update failed; trying with the lists at hand" >&2
+}
 
 # Options for apt-get that add the backports suite of this release to the machine's own sources; files in folder "$1".
 backports_options() {
@@ -84,8 +99,8 @@ backports_options() {
 # A driver of the release that is needed, from backports where the machine's own sources have an older one only.
 install_vulkan_driver() {
   local folder candidate options release status=0
-  candidate=$(apt-cache policy "$VULKAN_DRIVER" | sed -n 's/^ *Candidate: *//p')
-  if [[ -n $candidate && $candidate != "(none)" ]] && has_vulkan_release "$candidate"; then
+  candidate=$(LC_ALL=C apt-cache policy "$VULKAN_DRIVER" | sed -n 's/^ *Candidate: *//p')
+  if [[ -n $candidate && $candidate != "(none)" ]] && serves "$candidate"; then
     apt_install "$VULKAN_DRIVER"
     return
   fi
@@ -95,6 +110,7 @@ install_vulkan_driver() {
   "${as_root[@]}" apt-get "${options[@]}" update -qq >"$log" 2>&1 || true
   apt_install "${options[@]}" "$VULKAN_DRIVER/$release" || status=$?
   "${as_root[@]}" rm -rf "$folder"
+  serves "$(driver_version)" || status=1  # backports of older releases have older drivers
   return "$status"
 }
 
@@ -110,4 +126,6 @@ for package in "${missing[@]}"; do
 done
 if [ "${#failed[@]}" -gt 0 ]; then
   echo "install: could not install ${failed[*]}; 'grape doctor' tells whether a frame can be rendered without." >&2
+  # Without fresh lists the next run may have more luck.
+  if [ -n "$fresh" ]; then echo "$key" >"$TRIED"; fi
 fi

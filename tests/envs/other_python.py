@@ -13,7 +13,8 @@ OTHER_PYTHON = Path(__file__).parents[2] / ".venv-sim" / "bin" / "python"
 
 needs_other_python = pytest.mark.skipif(
     not OTHER_PYTHON.exists(),
-    reason=f"{OTHER_PYTHON} is missing; `make install` makes it where a Python 3.9 to 3.12 is",
+    reason=f"{OTHER_PYTHON} is missing; `bash scripts/install_simulator_python.sh` makes it, with a Python 3.9 to 3.12 "
+    "and a package index that pip reaches",
 )
 
 

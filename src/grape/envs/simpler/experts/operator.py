@@ -1,7 +1,5 @@
 """A plan carried out in an operator's style; see :class:`~grape.envs.base.Expert`."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import numpy.typing as npt
 
@@ -17,9 +15,6 @@ __all__ = ["SLOPPY_SHARE", "ScriptedExpert", "make_expert"]
 
 SLOPPY_SHARE = 0.4
 """These things are small: the sloppy operator aims beside by this share of the usual distance."""
-
-_HOW: Mapping[str, Carrying] = {}
-"""How a source is carried, by its model."""
 
 _INTO_BASKET = Carrying(clearance=0.1, above=0.03)
 
@@ -59,6 +54,5 @@ def make_expert(task: Task, operator: str, seed: int) -> ScriptedExpert:
     Raises:
         SettingsError: The operator is unknown.
     """
-    arrangement = arrangement_of(task)
-    usual = _INTO_BASKET if arrangement.hidden_target else Carrying()
-    return ScriptedExpert(_HOW.get(arrangement.source, usual), operator, seed)
+    how = _INTO_BASKET if arrangement_of(task).hidden_target else Carrying()
+    return ScriptedExpert(how, operator, seed)
