@@ -183,6 +183,33 @@ class Warnings(SilentReporter):
         self.seen.append(message)
 
 
+def _numbered(count: int, body: str) -> str:
+    text = "".join(
+        f"def stage1_path_constraint{number}(end_effector, keypoints):\n    return {body.format(number)}\n"
+        for number in range(1, count + 1)
+    )
+    return f"import numpy as np\ndef stage1_subgoal_constraint1(end_effector, keypoints):\n    return {MEASURE}\n{text}"
+
+
+MEASURE = "np.linalg.norm(end_effector - keypoints[0])"
+
+
+def test_moved_points_and_functions_end_at_a_limit_instead_of_a_crash() -> None:
+    moved = _numbered(80, "np.linalg.norm(end_effector - keypoints[0] - np.array([0, 0, 0.0{:03d}]))")
+    found = translate(parse_source(moved, "moved.py"), Header(), "moved.py")
+    assert len([point for point in found.document["keypoints"] if "mean_of" in point]) == 64
+    assert len(found.translated) == 65
+    assert [str(item) for item in found.left_out] == [
+        f"line {4 + 2 * number}, stage1_path_constraint{number + 1}: needs another moved point or mean; "
+        "at most 64 are declared."
+        for number in range(64, 80)
+    ]
+    many = translate(parse_source(_numbered(300, MEASURE), "many.py"), Header(), "many.py")
+    assert len(many.translated) == 256
+    assert len(many.left_out) == 45
+    assert "comes after 256 others" in many.left_out[0].why
+
+
 def test_the_verb_fills_in_what_the_task_knows(tmp_path: Path) -> None:
     file, out = tmp_path / "push.py", tmp_path / "push.yaml"
     file.write_text(

@@ -325,6 +325,14 @@ def test_the_environment_names_the_endpoint() -> None:
     assert "travels readable" in heard.lines[0]
 
 
+def test_the_estimate_counts_the_schema() -> None:
+    """It is sent with every question, and is longer than many of them."""
+    schema = {"type": "object", "description": "x" * 3000}
+    asked = Request(REQUEST.messages, schema)
+    free = Request(REQUEST.messages)
+    assert asked.estimated_prompt_tokens >= free.estimated_prompt_tokens + 1000
+
+
 def test_secrets_show_stars_and_cleanse_texts() -> None:
     secret = Secret(KEY)
     assert KEY not in f"{secret} {secret!r} {Endpoint('http://h/v1', secret)!r} {[secret]}"

@@ -15,6 +15,7 @@ __all__ = ["Header", "LeftOut", "Translation", "translate"]
 
 _FUNCTION = re.compile(r"stage_?(\d{1,3})_(subgoal|path)_constraints?_?(\d{0,3})", re.ASCII)
 MAX_STAGES = 32
+MAX_FUNCTIONS = 256
 MAX_DESCRIPTION = 160
 
 
@@ -110,6 +111,7 @@ class _Work:
     found: dict[tuple[int, str], list[tuple[str, str, Found]]] = field(default_factory=dict)
     lists: dict[str, list[int]] = field(default_factory=dict)
     stages: int = 0
+    functions: int = 0
 
     def top_level(self, node: ast.stmt) -> None:
         """Take in one statement of the file."""
@@ -150,7 +152,10 @@ class _Work:
             return
         stage, kind = int(match[1]), match[2]
         self.stages = max(self.stages, stage)
+        self.functions += 1
         try:
+            if self.functions > MAX_FUNCTIONS:
+                raise TranslationError(f"comes after {MAX_FUNCTIONS} others, and no more are read")
             value = returned_value(node, self.header.gripper, self._keypoint)
             relations = relations_of(value, self.points, self.header.tolerance)
         except TranslationError as reason:

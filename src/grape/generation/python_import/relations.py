@@ -4,6 +4,7 @@ One returned number may become several constraints, e.g. the parts of a maximum.
 not, so that they can also say when a stage is done; a bare measure gets a tolerance there.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ from grape.generation.python_import.measures import (
 from grape.generation.python_import.refusal import TranslationError
 
 __all__ = ["Found", "Points", "Tolerance", "relations_of"]
+
+MAX_DERIVED = 64
+"""Moved points and means of a file: constraints written by hand or by a model need a handful."""
 
 Offset = tuple[float, float, float]
 
@@ -84,7 +88,11 @@ class Points:
     derived: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def name(self, keypoints: tuple[str, ...], offset: Offset = (0.0, 0.0, 0.0)) -> str:
-        """Name of the mean of keypoints, moved by an offset in metres."""
+        """Name of the mean of keypoints, moved by an offset in metres.
+
+        Raises:
+            TranslationError: Too many have been named.
+        """
         self.used.update(dict.fromkeys(keypoints))
         moved = {axis: length(value) for axis, value in zip("xyz", offset, strict=True) if abs(value) > TINY}
         if len(keypoints) == 1 and not moved:
@@ -94,11 +102,10 @@ class Points:
             if other == declared:
                 return name
         stem = f"{keypoints[0]}_moved" if len(keypoints) == 1 else "middle"
-        name = next(
-            name
-            for name in (f"{stem}_{number}" for number in range(1, 1000))
-            if name not in {*self.derived, *self.used}
-        )
+        if len(self.derived) == MAX_DERIVED:
+            raise TranslationError(f"needs another moved point or mean; at most {MAX_DERIVED} are declared")
+        taken = {*self.derived, *self.used}
+        name = next(name for number in itertools.count(1) if (name := f"{stem}_{number}") not in taken)
         self.derived[name] = declared
         return name
 
