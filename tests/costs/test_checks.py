@@ -220,7 +220,7 @@ def test_undeclared_names_are_errors_and_unused_ones_warnings() -> None:
 
 
 def test_a_huge_condition_is_given_up_on_quickly() -> None:
-    pairs = [f"{{any: [{{near: {{of: a{i}, to: b, within: 1 cm}}}}, {{grasped: {{}}}}]}}" for i in range(200)]
+    pairs = [f"{{any: [{{near: {{of: a{i}, to: b, within: 1 cm}}}}, {{grasped: {{}}}}]}}" for i in range(125)]
     assert "unreachable-stage" not in codes("{all: [" + ", ".join(pairs) + "]}")
 
 
