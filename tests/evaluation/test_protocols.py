@@ -117,6 +117,18 @@ def test_statistics_are_those_of_the_suite_with_or_without_no_ops() -> None:
     assert "bridge_orig" in error.value.hint
 
 
+def test_simpler_takes_statistics_of_bridge_or_of_its_own_demonstrations() -> None:
+    for suite in ("simpler_widowx", "simpler_widowx_subject", "simpler_widowx-v0"):
+        settings, protocol = apply_protocol(replace(SIMPLER, suite=suite))
+        assert protocol is not None
+        for key in ("bridge_orig", suite, "simpler_widowx"):
+            assert fit_checkpoint(protocol, settings, [key, "libero_goal"], None).unnorm_key == key
+        # Fine-tuned here from a checkpoint that still holds BridgeData's.
+        assert fit_checkpoint(protocol, settings, ["bridge_orig", suite], None).unnorm_key == suite
+        with pytest.raises(CompatibilityError, match="no normalisation statistics of simpler_widowx"):
+            fit_checkpoint(protocol, settings, ["libero_goal"], None)
+
+
 @pytest.mark.parametrize(("says", "crop"), [(None, "yes"), (True, "yes"), (False, "no")])
 def test_pictures_are_cropped_for_policies_trained_with_crops(says: bool | None, crop: str) -> None:
     settings, protocol = apply_protocol(LIBERO)

@@ -168,6 +168,11 @@ def _notes(
             else f"{states} of {_STATES}."
         )
     )
+    if task.task == "eggplant-in-basket" and flags.obj_episode_range and flags.obj_episode_range[1] > _STATES:
+        notes.append(
+            "ManiSkill 3 has 64 initial states of the eggplant; the benchmark's 24 are the first, and the suite has no "
+            "others. Episodes from 24 on are counted as repetitions here, but would be other states there."
+        )
     if flags.max_episode_steps not in (None, task.limit):
         notes.append(
             f"--max-episode-steps {flags.max_episode_steps}: --max-steps. The benchmark's limit is {task.limit}, so "

@@ -66,7 +66,7 @@ class Protocol:
 
     def keys_of(self, suite: str) -> tuple[str, ...]:
         """Names that the normalisation statistics may have for this suite."""
-        return tuple(key.format(suite=suite) for key in self.unnorm_keys)
+        return tuple(dict.fromkeys(key.format(suite=suite) for key in self.unnorm_keys))
 
 
 _LIBERO = Protocol(
@@ -90,7 +90,8 @@ _SIMPLER = Protocol(
     suites=(
         "simpler_widowx",
         "simpler_widowx-v0",
-        # Variations of the tasks for the paper's groups of generalisation; results name the suite.
+        # Variations of the tasks for the paper's groups of generalisation: the protocol's rules on other tasks than the
+        # published four. Results name the suite.
         "simpler_widowx_subject",
         "simpler_widowx_physical",
         "simpler_widowx_semantic",
@@ -99,8 +100,13 @@ _SIMPLER = Protocol(
     until="last-step",
     seed=0,
     seeds=3,
+    # Of `grape sft` on demonstrations of the suite or of its unvaried tasks, of the first public GRAPE, of BridgeData.
+    # A policy fine-tuned from a public checkpoint still holds that one's statistics, so the particular ones come first.
+    unnorm_keys=("{suite}", "simpler_widowx", "Simpler", "bridge_orig"),
     signals={"grasp": "grasped", "success": "success"},
     rules=(
+        "The benchmark's four tasks are those of simpler_widowx (in ManiSkill 3) and simpler_widowx-v0 (the original "
+        "SimplerEnv). Variations follow the same rules on other tasks; their figures are not the benchmark's.",
         "An episode runs to its last step: success counts in the last state, and 'ever' says whether it was reached at "
         "any step. The literature knows both, and they differ widely.",
         "The point estimate is greedy. Its repetition would give the same episodes, so the 3 seeds sample from the "

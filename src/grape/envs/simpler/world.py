@@ -21,7 +21,10 @@ PICTURE_SIZE = (480, 640)
 """Height and width of the camera's pictures in pixels."""
 
 N_INITIAL_STATES = 24
-"""Initial states a task: where source and target stand, times how the source lies."""
+"""Initial states a task that the benchmark plays: where source and target stand, times how the source lies.
+
+ManiSkill 3 has as many of each task but the eggplant's, which has 64 (8 places times 8 orientations): the benchmark's
+are its first 24."""
 
 _SEED = 0  # of ManiSkill's random numbers, which nothing here depends on
 _LEAST_FORCE = 0.01  # newtons from which a contact counts
