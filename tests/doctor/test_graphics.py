@@ -184,6 +184,14 @@ def test_cautions_of_a_suite_are_warnings_of_their_own(monkeypatch):
     assert "not compared" in caution.found
 
 
+def test_a_suite_of_another_interpreter_says_how_it_is_run(capsys):
+    assert frame.main(["simpler_widowx-v0"]) == 0
+    data = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert "runs in the original SimplerEnv" in data["failure"]
+    assert "--env-python" in data["hint"]
+    assert data["graphics"] is False
+
+
 @pytest.mark.parametrize(
     ("problem", "failure", "graphics_at_fault"),
     [(SimulatorError("no GL", "install it"), "no GL", True), (OSError("driver"), "OSError: driver", True)],

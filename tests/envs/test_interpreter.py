@@ -15,7 +15,7 @@ from grape.collect import CollectSettings, run_collect
 from grape.core.errors import SettingsError, SimulatorError
 from grape.envs import interpreter
 from grape.envs.interpreter import OLDEST, probe_interpreter, suite_of
-from grape.envs.registry import get_suite
+from grape.envs.registry import check_experts, get_suite
 from tests.collect.test_collect import store_bytes
 from tests.envs.other_python import OTHER_PYTHON, needs_other_python, say, with_packages
 
@@ -127,6 +127,13 @@ def test_a_suite_elsewhere_knows_its_tasks_without_asking(monkeypatch: pytest.Mo
     assert (suite.name, suite.tasks, suite.operators) == (ours.name, ours.tasks, ours.operators)
     assert suite.action_space == ours.action_space
     assert suite.n_initial_states(suite.tasks[0]) == ours.n_initial_states(ours.tasks[0])
+
+
+def test_a_suite_elsewhere_knows_which_tasks_have_experts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interpreter, "_run", None)
+    suite = suite_of("libero_90", Path("/nowhere/python"))
+    with pytest.raises(SettingsError, match="libero_90"):
+        check_experts(suite, suite.tasks[:1])
 
 
 @pytest.mark.parametrize(

@@ -29,11 +29,12 @@ def describe_frame(suite: Suite) -> Mapping[str, Any]:
         what simulates, and ``cautions``: what makes results differ from published ones. ``further`` lists the same of
         the suite's other tasks to look at, without the last two.
     """
+    versions = dict(suite.versions())  # first: where a package is missing, this names it and says what to do
     first, *further = [_describe(suite, task) for task in tasks_to_look_at(suite)]
     return {
         **first,
         "further": further,
-        "versions": dict(suite.versions()),
+        "versions": versions,
         "cautions": list(cautions_of(suite)),
     }
 

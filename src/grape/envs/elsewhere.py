@@ -63,11 +63,12 @@ def _probe(suite_name: str) -> dict[str, Any]:
     """Versions and cautions of a suite here, or what is wrong."""
     try:
         from grape.core.errors import GrapeError
-        from grape.envs.registry import cautions_of, get_suite, load_suite
+        from grape.envs.registry import cautions_of, check_suite, get_suite, load_suite
 
         try:
             suite = _suite(get_suite, suite_name)
             versions = dict(suite.versions())
+            check_suite(suite)
             load_suite(suite)
             return {"versions": versions, "cautions": list(cautions_of(suite))}
         except GrapeError as error:

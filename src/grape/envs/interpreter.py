@@ -16,7 +16,7 @@ from pathlib import Path
 from grape.core.errors import GrapeError, SettingsError, SimulatorError
 from grape.core.tasks import ActionSpace, Task
 from grape.envs.base import Environment, Expert, Suite
-from grape.envs.registry import get_suite
+from grape.envs.registry import check_experts, get_suite
 
 __all__ = ["OLDEST", "Probe", "SuiteElsewhere", "probe_interpreter", "suite_of", "worker_command"]
 
@@ -205,6 +205,14 @@ class SuiteElsewhere:
             GrapeError: Always.
         """
         raise GrapeError(f"Environments of {task.id} run in {self._python}, not in this process.")
+
+    def check_expert(self, task: Task) -> None:
+        """Make sure that there is a scripted expert for a task.
+
+        Raises:
+            SettingsError: There is none.
+        """
+        check_experts(self._suite, [task])
 
     def make_expert(self, task: Task, operator: str, seed: int) -> Expert:
         """Experts live beside their environments.
