@@ -57,7 +57,9 @@ def hf_libero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("LIBERO_CONFIG_PATH", raising=False)
+    # Set before it is removed, so that what loading LIBERO writes into it does not outlive the test.
+    monkeypatch.setenv("LIBERO_CONFIG_PATH", "")
+    monkeypatch.delenv("LIBERO_CONFIG_PATH")
     monkeypatch.setattr(installation.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
     monkeypatch.setattr(installation, "installed_distribution", lambda: ("hf-libero", "0.1.4"))
     yield package
