@@ -76,7 +76,7 @@ def test_cloning_has_the_same_start_rollouts_and_test_states(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_killing_it_anywhere_changes_no_byte(reference: tuple[Path, dict[str, object], float], tmp_path: Path) -> None:
     expected, _, seconds = reference
     out = tmp_path / "run"
