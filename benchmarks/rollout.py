@@ -36,6 +36,7 @@ from grape.collect.collect import _contract
 from grape.collect.plan import Group, make_plan
 from grape.collect.recorder import EpisodeRecorder
 from grape.collect.rollout import PolicyActor, RolloutLog, play_groups
+from grape.core.errors import GrapeError
 from grape.core.files import read_json, write_bytes, write_json
 from grape.core.trajectories import Trajectory
 from grape.envs.base import Suite
@@ -114,8 +115,13 @@ def main() -> None:
     for name in options.suites:
         before = os.getloadavg()
         decisions = options.decisions or SUITES[name]["decisions"]
+        try:
+            figures = measure(name, options.episodes, decisions, options.workers)
+        except GrapeError as error:  # a simulator that this machine lacks is no reason to lose the others
+            print(f"{name} was not measured. {error}", file=sys.stderr)
+            continue
         result["suites"][name] = {
-            **measure(name, options.episodes, decisions, options.workers),
+            **figures,
             "commit": commit(),
             "command": f"python benchmarks/rollout.py {' '.join(sys.argv[1:])}".strip(),
             "python": platform.python_version(),
