@@ -1,11 +1,10 @@
 """Do the weights of objectives change pairs as they should? ``python benchmarks/objectives.py --out runs/objectives``.
 
 Records LIBERO's scripted experts without pictures at one task (a drawer, where some bump into the cabinet), then
-scores and pairs the same rollouts again and again with the weights of the tags ``safety`` and ``efficiency`` shifted
-from one to the other, and looks at the chosen trajectories: states with a collision, and steps. The costs are those of
-``gentle_drawer.yaml``, which charges collisions in every stage; the built-in ones, which charge them only before the
-handle is reached, are recorded beside them. Writes one JSON record and one drawing. About 2 s of an idle core an
-episode (56 by default); what was recorded or scored is not done again.
+scores and pairs the same rollouts again and again with its built-in costs: first with more and more weight on the tag
+``safety``, then on ``efficiency``, the other tags left as they are, and looks at the chosen trajectories: states with a
+collision, and steps. Writes one JSON record and one drawing. About 2 s of an idle core an episode (56 by default); what
+was recorded or scored is not done again.
 """
 
 import argparse
@@ -25,10 +24,10 @@ from grape.envs.registry import select_tasks
 from grape.preferences import PairSettings, ScoreSettings, read_pairs, run_pair, run_score
 from grape.store import EpisodeStore
 
-WEIGHTS = ((0.0, 4.0), (0.25, 4.0), (0.5, 2.0), (1.0, 1.0), (2.0, 0.5), (4.0, 0.25), (4.0, 0.0))
-"""Factors of safety and efficiency."""
+TAGS = ("safety", "efficiency")
 
-COSTS = Path(__file__).parent / "gentle_drawer.yaml"
+FACTORS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Of one tag's weights, while those of the other tags stay."""
 
 OPERATORS = {"clean": 1, "noisy": 3, "sloppy": 3}
 
@@ -45,8 +44,7 @@ def main() -> None:
     states = parse_numbers(chosen.initial_states, "initial states")
     store = record_all(chosen.out / "store", chosen.suite, chosen.task, states)
     facts = {name: facts_of(store.read(name, frames=False)) for name in store.ids()}
-    rows = sweep(chosen.out / "gentle", store, facts, COSTS)
-    built_in = sweep(chosen.out / "built-in", store, facts, None)
+    sweeps = {tag: sweep(chosen.out, store, facts, tag) for tag in TAGS}
     record = {
         "command": "python benchmarks/objectives.py --out runs/objectives",
         "commit": commit(),
@@ -58,24 +56,22 @@ def main() -> None:
         "operators": OPERATORS,
         "episodes": len(facts),
         "successes": sum(fact["success"] for fact in facts.values()),
-        "costs": f"benchmarks/{COSTS.name}",
-        "rows": rows,
-        "built_in_rows": built_in,
+        "sweeps": sweeps,
     }
     write_json(chosen.record, record)
     chosen.drawing.parent.mkdir(parents=True, exist_ok=True)
     write_text(chosen.drawing, drawing(record))
-    for row in [*rows, *built_in]:
-        print(row, flush=True)
+    for tag, rows in sweeps.items():
+        for row in rows:
+            print(tag, row, flush=True)
 
 
-def sweep(
-    out: Path, store: EpisodeStore, facts: Mapping[str, Mapping[str, Any]], costs: Path | None
-) -> list[dict[str, Any]]:
-    """What is chosen under each choice of weights, and how many pairs differ from those of equal weights."""
-    rows = [paired(out, store, facts, costs, safety, efficiency) for safety, efficiency in WEIGHTS]
-    usual = next(row["names"] for row in rows if row["safety"] == row["efficiency"] == 1.0)
-    for row in rows:
+def sweep(out: Path, store: EpisodeStore, facts: Mapping[str, Mapping[str, Any]], tag: str) -> list[dict[str, Any]]:
+    """What is chosen under each factor of a tag, and how many pairs differ from those of the factor 1."""
+    rows = [paired(out / f"{tag}-{factor:g}", store, facts, {tag: factor}) for factor in FACTORS]
+    usual = rows[FACTORS.index(1.0)]["names"]
+    for factor, row in zip(FACTORS, rows, strict=True):
+        row["factor"] = factor
         row["pairs_changed"] = sum(pair not in usual for pair in row.pop("names"))
     return rows
 
@@ -151,25 +147,14 @@ def facts_of(trajectory: Trajectory) -> dict[str, Any]:
 
 
 def paired(
-    out: Path,
-    store: EpisodeStore,
-    facts: Mapping[str, Mapping[str, Any]],
-    costs: Path | None,
-    safety: float,
-    efficiency: float,
+    out: Path, store: EpisodeStore, facts: Mapping[str, Mapping[str, Any]], objectives: Mapping[str, float]
 ) -> dict[str, Any]:
     """Pairs under one choice of weights, and what their chosen sides are like."""
-    folder = out / f"safety-{safety:g}-efficiency-{efficiency:g}"
-    objectives = {"safety": safety, "efficiency": efficiency}
-    run_score(ScoreSettings(store=store.path, out=folder / "scores", costs=costs, objectives=objectives))
-    run_pair(
-        PairSettings(scores=folder / "scores", out=folder / "pairs", mode="best-worst", require_mixed_outcomes=False)
-    )
-    pairs = read_pairs(folder / "pairs")
+    run_score(ScoreSettings(store=store.path, out=out / "scores", objectives=objectives))
+    run_pair(PairSettings(scores=out / "scores", out=out / "pairs", mode="best-worst", require_mixed_outcomes=False))
+    pairs = read_pairs(out / "pairs")
     sides = [facts[pair.chosen] for pair in pairs]
     return {
-        "safety": safety,
-        "efficiency": efficiency,
         "pairs": len(pairs),
         "chosen_collisions": float(np.mean([side["collisions"] for side in sides])),
         "chosen_steps": float(np.mean([side["steps"] for side in sides])),
@@ -179,40 +164,35 @@ def paired(
 
 
 def drawing(record: Mapping[str, Any]) -> str:
-    """Two small charts above one another: what the chosen trajectories are like, by weights."""
-    rows = record["rows"]
-    labels = [f"{row['safety']:g} : {row['efficiency']:g}" for row in rows]
+    """Two small charts above one another: what each tag is about, in chosen trajectories, by its factor."""
     charts = [
-        ("States with a collision in chosen trajectories", "chosen_collisions", "#b3261e"),
-        ("Steps of chosen trajectories", "chosen_steps", "#1a5fb4"),
+        ("safety", "States with a collision in chosen trajectories", "chosen_collisions", "#b3261e"),
+        ("efficiency", "Steps of chosen trajectories", "chosen_steps", "#1a5fb4"),
     ]
-    width, height, left, right = 640, 190, 56, 20
+    width, height, left, right = 640, 220, 56, 20
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {2 * height + 40}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {2 * height}" role="img" '
         'font-family="system-ui, sans-serif" font-size="13">',
-        f"<title>Chosen trajectories by the weights of safety and efficiency, {record['task']}</title>",
+        f"<title>Chosen trajectories by the factors of safety and efficiency, {record['task']}</title>",
         '<rect width="100%" height="100%" fill="#ffffff"/>',
     ]
-    for number, (title, key, colour) in enumerate(charts):
+    for number, (tag, title, key, colour) in enumerate(charts):
+        rows = record["sweeps"][tag]
         top = number * height
         values = [row[key] for row in rows]
-        low, high = 0.0, 1.15 * max(values)
+        ceiling = 1.15 * max(values)
         xs = [left + (width - left - right) * (index + 0.5) / len(rows) for index in range(len(rows))]
-        ys = [top + 40 + (height - 62) * (1 - (value - low) / (high - low)) for value in values]
-        base = top + height - 22
+        base = top + height - 52
+        ys = [base - (height - 92) * value / ceiling for value in values]
         parts.append(f'<text x="{left}" y="{top + 24}" font-weight="600">{title}</text>')
         parts.append(f'<line x1="{left}" y1="{base}" x2="{width - right}" y2="{base}" stroke="#888"/>')
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2.5"/>')
-        for x, y, value in zip(xs, ys, values, strict=True):
+        for x, y, value, row in zip(xs, ys, values, rows, strict=True):
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>')
             parts.append(f'<text x="{x:.1f}" y="{y - 9:.1f}" text-anchor="middle">{value:.1f}</text>')
-    bottom = 2 * height
-    for x, label in zip(xs, labels, strict=True):
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 2}" text-anchor="middle">{label}</text>')
-    parts.append(
-        f'<text x="{width / 2}" y="{bottom + 26}" text-anchor="middle">weight of safety : of efficiency</text>'
-    )
+            parts.append(f'<text x="{x:.1f}" y="{base + 18}" text-anchor="middle">{row["factor"]:g}</text>')
+        parts.append(f'<text x="{width / 2}" y="{base + 38}" text-anchor="middle">factor of {tag}</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 

@@ -79,6 +79,26 @@ def test_experts_finish_every_stage_and_each_makes_the_episode_cheaper(task: Tas
         assert all(later < earlier for earlier, later in itertools.pairwise(costs))
 
 
+@pytest.mark.parametrize("index", [0, 7])
+def test_collisions_cost_in_every_stage_at_drawers_and_knobs(index: int) -> None:
+    task = suite_tasks("libero_goal")[index]
+    specification = builtin_specification(task.suite, task.name)
+    solved = next(episode for episode in recordings(task) if episode.meta.success)
+    free = with_collision(solved, slice(0, 0))
+    for stage in evaluate(specification, free)[:-1]:
+        bumped = total(specification, with_collision(solved, slice(stage.start, stage.end + 1)))
+        assert bumped > total(specification, free), stage.name
+    half, whole = (with_collision(solved, slice(0, end)) for end in (solved.steps // 2, solved.steps))
+    assert total(specification, whole) > total(specification, half)
+
+
+def with_collision(episode: Trajectory, states: slice) -> Trajectory:
+    """The same motion, as if the robot had pressed on something in these states and in no other."""
+    pressing = np.zeros_like(episode.signals["collision"])
+    pressing[states] = 1.0
+    return dataclasses.replace(episode, signals={**episode.signals, "collision": pressing})
+
+
 @EACH_RECORDED
 def test_slower_suites_are_judged_alike(task: Task) -> None:
     """Every tenth state of the recordings, as the suites with two decisions a second would have recorded them."""

@@ -1,6 +1,9 @@
 """Weights, thresholds and objectives given by hand: they win over calibration, are stored, and move the pairs."""
 
+import dataclasses
+import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ from grape.cli.main import main
 from grape.core.errors import SettingsError
 from grape.core.files import read_json
 from grape.core.trajectories import Trajectory
-from grape.costs import builtin_specification
+from grape.costs import builtin_specification, evaluate
 from grape.envs.libero.tasks import suite_tasks
 from grape.preferences import PairSettings, ScoreSettings, read_pairs, read_scores, run_pair, run_score
 from grape.preferences.thresholds import thresholds_by_hand
@@ -18,7 +21,7 @@ from grape.store import EpisodeStore
 from tests.costs.record_libero import read
 from tests.preferences.rollouts import make_rollout, make_store
 
-GENTLE = Path(__file__).parents[2] / "benchmarks" / "gentle_drawer.yaml"
+FACTORS = (0, 1, 4)
 
 
 @pytest.fixture(scope="module")
@@ -26,44 +29,53 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_store(tmp_path_factory.mktemp("recorded") / "store").path
 
 
-@pytest.fixture(scope="module")
-def drawer() -> list[Trajectory]:
+def drawers() -> list[Trajectory]:
     """LIBERO's experts at a drawer: who pulls faster bumps into the cabinet more often."""
     return read(suite_tasks("libero_goal")[0])
 
 
-@pytest.fixture(scope="module")
-def drawers(drawer: list[Trajectory], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    store = EpisodeStore.create(tmp_path_factory.mktemp("drawers") / "store", "libero_goal", {})
-    for one in drawer:
-        store.write(one)
-    return store.path
+def drawers_bumped_while_pulling() -> list[Trajectory]:
+    """The same, as if nobody had bumped into anything before the handle was reached."""
+    episodes = drawers()
+    specification = builtin_specification("libero_goal", episodes[0].meta.task)
+    changed = []
+    for one in episodes:
+        collision = one.signals["collision"].copy()
+        collision[: evaluate(specification, one)[0].end + 1] = 0.0
+        changed.append(dataclasses.replace(one, signals={**one.signals, "collision": collision}))
+    return changed
 
 
 def chosen_under(store: Path, out: Path, words: str) -> list[str]:
-    """Chosen episodes of the best-worst pairs, scored by the command line with these objectives."""
-    command = ["score", "--store", str(store), "--out", str(out / "scores"), "--costs", str(GENTLE)]
+    """Chosen episodes of the best-worst pairs, scored by the command line with built-in costs and these objectives."""
+    command = ["score", "--store", str(store), "--out", str(out / "scores")]
     assert main([*command, "--objectives", words]) == 0
     settings = PairSettings(scores=out / "scores", out=out / "pairs", mode="best-worst", require_mixed_outcomes=False)
     run_pair(settings)
     return [pair.chosen for pair in read_pairs(out / "pairs")]
 
 
-def test_objectives_choose_the_gentler_or_the_faster_of_the_same_rollouts(
-    drawer: list[Trajectory], drawers: Path, tmp_path: Path
+def falls(values: list[float]) -> bool:
+    """Never up, and lower at the end than at the beginning."""
+    return all(after <= before for before, after in itertools.pairwise(values)) and values[-1] < values[0]
+
+
+@pytest.mark.parametrize("recorded_drawers", [drawers, drawers_bumped_while_pulling])
+def test_each_objective_alone_chooses_what_it_is_about_from_the_same_rollouts(
+    recorded_drawers: Callable[[], list[Trajectory]], tmp_path: Path
 ) -> None:
-    steps = {one.meta.episode_id: one.steps for one in drawer}
-    collisions = {one.meta.episode_id: float(np.sum(one.signals["collision"] > 0.5)) for one in drawer}
-    safe = chosen_under(drawers, tmp_path / "safe", "safety:4,efficiency:0")
-    fast = chosen_under(drawers, tmp_path / "fast", "safety:0,efficiency:4")
-    assert len(safe) == len(fast) == 2
-    assert safe != fast
-    assert sum(collisions[name] for name in safe) < sum(collisions[name] for name in fast)
-    assert sum(steps[name] for name in fast) < sum(steps[name] for name in safe)
-    assert read_json(tmp_path / "safe" / "scores" / "calibration.json")["objectives"] == {
-        "safety": 4.0,
-        "efficiency": 0.0,
-    }
+    episodes = recorded_drawers()
+    store = EpisodeStore.create(tmp_path / "store", "libero_goal", {})
+    for one in episodes:
+        store.write(one)
+    steps = {one.meta.episode_id: float(one.steps) for one in episodes}
+    collisions = {one.meta.episode_id: float(np.sum(one.signals["collision"] > 0.5)) for one in episodes}
+    for tag, measure in (("safety", collisions), ("efficiency", steps)):
+        chosen = [chosen_under(store.path, tmp_path / f"{tag}-{factor}", f"{tag}:{factor}") for factor in FACTORS]
+        assert [len(names) for names in chosen] == [2] * len(FACTORS)
+        assert falls([sum(measure[name] for name in names) for names in chosen]), tag
+        kept = read_json(tmp_path / f"{tag}-4" / "scores" / "calibration.json")
+        assert kept["objectives"] == {tag: 4.0}
 
 
 def test_thresholds_given_by_hand_win_and_are_stored(recorded: Path, tmp_path: Path) -> None:
