@@ -46,9 +46,10 @@ def environment() -> LiberoEnvironment:
 @pytest.mark.slow
 def test_physics_furniture_and_pictures_are_liberos_own(environment: LiberoEnvironment) -> None:
     """Against the loop of OpenVLA's evaluation: hard resets, its own observations, seed 0."""
-    from libero.libero.envs import OffScreenRenderEnv
-
     from grape.envs.libero.installation import load_libero, quiet
+
+    load_libero()  # before LIBERO itself, which would choose graphics for the whole process
+    from libero.libero.envs import OffScreenRenderEnv
 
     decisions = actions(6)
     ours = {}

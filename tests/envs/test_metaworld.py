@@ -1,6 +1,9 @@
 import copy
 import ctypes.util
 import itertools
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -248,6 +251,25 @@ def test_sloppy_reach_ends_eight_centimetres_away() -> None:
     last = run_expert(SUITE, task, environment_of(task), 0, "sloppy", seed=3)[-1]
     assert not last.success
     assert np.linalg.norm((last.keypoints["gripper"] - last.keypoints["goal"])[:2]) == pytest.approx(0.08, abs=0.02)
+
+
+MUJOCO_BEFORE_ITS_GRAPHICS = """
+import os
+import mujoco
+os.environ["MUJOCO_GL"] = "{backend}"  # as robosuite does at import
+from grape.envs.registry import get_suite
+suite = get_suite("metaworld")
+print(suite.make_environment(suite.tasks[0]).reset(0).image.std())
+"""
+
+
+def test_graphics_chosen_after_mujoco_was_imported_are_followed() -> None:
+    load_mujoco()
+    script = MUJOCO_BEFORE_ITS_GRAPHICS.format(backend=os.environ["MUJOCO_GL"])
+    environment = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) > 10
 
 
 def test_missing_graphics_library_names_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,9 +38,8 @@ def load_mujoco(suite: str, extra: str) -> Any:
         if not found:
             raise SimulatorError("Neither OSMesa nor EGL is installed, so nothing can be drawn.", _GRAPHICS_HINT)
         os.environ["MUJOCO_GL"] = found[0]
-        if "mujoco.gl_context" in sys.modules:  # imported before, when it saw no choice and settled on a window
-            importlib.reload(sys.modules["mujoco.gl_context"])
     try:
+        _follow_choice()
         return importlib.import_module("mujoco")
     except ModuleNotFoundError as error:
         if error.name != "mujoco":
@@ -50,6 +49,16 @@ def load_mujoco(suite: str, extra: str) -> Any:
         ) from error
     except Exception as error:  # importing loads the graphics library, and each fails in its own way
         raise graphics_error(error) from error
+
+
+def _follow_choice() -> None:
+    """Make MuJoCo look again where it was imported before the choice: seeing none, it settles on a window.
+
+    The choice may also be another package's: robosuite sets ``MUJOCO_GL=egl`` at import where it is unset.
+    """
+    context = sys.modules.get("mujoco.gl_context")
+    if context is not None and getattr(context, "_MUJOCO_GL", "") != os.environ.get("MUJOCO_GL", "").lower().strip():
+        importlib.reload(context)
 
 
 def graphics_error(error: Exception) -> SimulatorError:
