@@ -153,6 +153,22 @@ def test_the_eggplants_plane_is_not_drawn_and_no_other_background_leaks_in(envir
     sink.close()
 
 
+def test_a_decision_of_the_slower_suite_is_three_steps_of_a_third(environment: WidowXEnvironment) -> None:
+    slower = WidowXEnvironment(select_tasks(WidowXSuite("simpler_widowx_held3"), CARROT.name)[0], pictures=False)
+    first = slower.reset(5)
+    last = slower.step(np.array([0.06, 0.03, -0.03, 0, 0, 0.3, CLOSED], dtype=np.float32))
+    quick = WidowXEnvironment(CARROT, pictures=False)
+    assert_same(first, quick.reset(5))
+    for _ in range(3):
+        expected = quick.step(np.array([0.02, 0.01, -0.01, 0, 0, 0.1, CLOSED], dtype=np.float32))
+    for name, point in expected.keypoints.items():
+        np.testing.assert_allclose(last.keypoints[name], point, atol=1e-6, err_msg=name)
+    assert np.linalg.norm(last.keypoints["gripper"] - first.keypoints["gripper"]) > 0.02
+    assert last.signals["gripper_opening"] == expected.signals["gripper_opening"] < 0.5
+    slower.close()
+    quick.close()
+
+
 def test_variations_build_and_rest_on_the_table() -> None:
     for name, expected in (
         ("simpler_widowx_physical/carrot-on-plate-larger", 0.0238),
@@ -172,6 +188,18 @@ def test_unknown_initial_states_are_refused(environment: WidowXEnvironment) -> N
     for state in (-1, 24):
         with pytest.raises(SettingsError, match="no initial state"):
             environment.reset(state)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operator", ["clean", "noisy"])
+def test_the_expert_of_the_slower_suite_steers_for_it(operator: str) -> None:
+    suite = WidowXSuite("simpler_widowx_held3", pictures=False)
+    task = suite.tasks[3]
+    environment = suite.make_environment(task)
+    snapshots = run_expert(suite, task, environment, 3, operator)
+    assert snapshots[-1].success
+    assert len(snapshots) < 25
+    environment.close()
 
 
 @pytest.mark.slow

@@ -47,7 +47,22 @@ def test_an_unknown_task_is_refused_with_a_suggestion() -> None:
     with pytest.raises(SettingsError) as error:
         select_tasks(get_suite("simpler_widowx"), "carot-on-plate")
     assert "carrot-on-plate" in error.value.hint
-    assert set(SUITES) == {f"simpler_widowx{group}" for group in ("", "_subject", "_physical", "_semantic")}
+    assert set(SUITES) == {f"simpler_widowx{group}" for group in ("", "_subject", "_physical", "_semantic", "_held3")}
+
+
+def test_the_slower_suite_has_the_same_tasks_and_an_equal_part_of_each_decision_in_each_step() -> None:
+    slower = get_suite("simpler_widowx_held3")
+    assert [(task.name, task.instruction) for task in slower.tasks] == [(task.name, task.instruction) for task in BASE]
+    assert [task.max_steps for task in slower.tasks] == [20, 20, 20, 40]
+    assert slower.action_space.control_hz == pytest.approx(5 / 3)
+    assert "3 steps" in slower.action_space.notes[-1]
+    assert slower.action_space.low == get_suite("simpler_widowx").action_space.low
+    given = np.array([0.09, -2.0, 0.0, 0.6, -0.4, 1.0, 0.7], dtype=np.float32)
+    action = simulator_action(given, 3)
+    np.testing.assert_allclose(3 * action[:3], [0.09, -1.0, 0.0], atol=1e-6)
+    step = Rotation.from_euler("XYZ", action[3:6])
+    np.testing.assert_allclose((step * step * step).as_rotvec(), given[3:6], atol=1e-6)
+    assert action[6] == 1.0
 
 
 def test_actions_are_turned_into_maniskills() -> None:

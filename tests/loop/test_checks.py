@@ -39,6 +39,9 @@ def settings(out: Path, **changes: Any) -> LoopSettings:
         ({"demonstrations": {"seed": 3}}, r"--demonstrations\.seed is decided by the loop"),
         ({"policy": "nowhere"}, "no such checkpoint folder"),
         ({"iterations": 0}, "--iterations is 0"),
+        ({"evaluation_samples": 0}, "--evaluation-samples is 0"),
+        ({"evaluation_samples": 2}, "--evaluation-samples 2 at --evaluation-temperature 0"),
+        ({"evaluation_temperature": -0.1}, r"--evaluation-temperature is -0\.1"),
         ({"first_state": -1}, "--first-state is -1"),
         ({"first_test_state": -1}, "--first-test-state is -1"),
         ({"first_state": 10**9}, "does not exist"),
@@ -72,6 +75,16 @@ def test_no_initial_state_has_two_uses(
         run_loop(settings(tmp_path / "run", **changes))
     assert all(use in caught.value.message for use in uses)
     assert all(flag in caught.value.hint for flag in flags)
+
+
+def test_evaluations_sample_as_asked_and_collection_stays_its_own(tmp_path: Path) -> None:
+    greedy = Stages(settings(tmp_path))
+    sampled = Stages(settings(tmp_path, evaluation_samples=8, evaluation_temperature=0.5))
+    for stages, expected in ((greedy, (1, 0.0)), (sampled, (8, 0.5))):
+        for evaluation in (stages.validate(Path("p"), Path("v")), stages.test(Path("p"), Path("t"))):
+            assert (evaluation.samples, evaluation.temperature) == expected
+    assert greedy.collect(1, Path("p")) == sampled.collect(1, Path("p"))
+    assert greedy.sft() == sampled.sft()
 
 
 def test_states_that_only_touch_are_fine(tmp_path: Path) -> None:

@@ -44,6 +44,14 @@ def test_every_stage_has_its_cost() -> None:
         assert found[total] == sum(row.get(total, 0) for row in found["stages"]) > 0
 
 
+def test_evaluations_with_several_samples_cost_as_many_times_more() -> None:
+    once, often = plan(), plan(evaluation_samples=5, evaluation_temperature=0.7)
+    for name in ("validation of the first policy", "test of the last policy"):
+        for key in ("episodes", "decisions_at_most"):
+            assert stage(often, name)[key] == 5 * stage(once, name)[key]
+    assert stage(often, "iteration 1: collect") == stage(once, "iteration 1: collect")
+
+
 @pytest.mark.parametrize("changes", [{"compare_cloning": False}, {"train": {"method": "filtered-bc"}}])
 def test_cloning_is_not_planned_where_it_says_nothing(changes: dict[str, Any]) -> None:
     assert not [row for row in plan(**changes)["stages"] if "cloning" in row["stage"]]

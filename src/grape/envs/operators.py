@@ -33,6 +33,8 @@ class Operator:
     Args:
         style: One of :data:`OPERATORS`.
         seed: Seed of the noise and of the sloppy operator's direction.
+        noise_std: Of the noisy operator's translation, in units of the action; less than usual where a unit is a long
+            way.
 
     Attributes:
         aim_offset: Where the operator aims relative to the true target, metres, float64 ``(3,)``; constant over the
@@ -42,9 +44,10 @@ class Operator:
         SettingsError: The style is unknown.
     """
 
-    def __init__(self, style: str, seed: int) -> None:
+    def __init__(self, style: str, seed: int, noise_std: float = NOISE_STD) -> None:
         require_known("operator", style, OPERATORS)
         self._noisy = style == "noisy"
+        self._noise_std = noise_std
         self._rng = derive_rng(seed, "operator", style)
         self.aim_offset: npt.NDArray[np.float64] = np.zeros(3)
         if style == "sloppy":
@@ -65,5 +68,5 @@ class Operator:
         if not self._noisy:
             return label.copy(), label
         executed = label.copy()
-        executed[:3] += self._rng.normal(0.0, NOISE_STD, size=3).astype(np.float32)
+        executed[:3] += self._rng.normal(0.0, self._noise_std, size=3).astype(np.float32)
         return np.clip(executed, -1.0, 1.0), label

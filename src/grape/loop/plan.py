@@ -55,8 +55,9 @@ def _rows(settings: LoopSettings, stages: Stages, tasks: Sequence[Task]) -> list
     longest = max(task.max_steps for task in tasks)
 
     def evaluation(stage: str, states: range) -> Row:
-        decisions = len(states) * sum(task.max_steps for task in tasks)
-        return {"stage": stage, "episodes": len(states) * len(tasks), "decisions_at_most": decisions}
+        episodes = len(states) * settings.evaluation_samples
+        decisions = episodes * sum(task.max_steps for task in tasks)
+        return {"stage": stage, "episodes": episodes * len(tasks), "decisions_at_most": decisions}
 
     rows: list[Row] = []
     if not settings.policy:

@@ -45,6 +45,9 @@ class LoopSettings:
         first_validation_state: The first of them; suites with few initial states (LIBERO has 50) need another.
         test_states: Initial states a task on which the first and the last policy are compared at the end.
         first_test_state: The first of them.
+        evaluation_samples: Rollouts from each validation and test state; more than 1, for suites with few initial
+            states, needs a temperature above 0.
+        evaluation_temperature: Sampling temperature of these evaluations; 0 decodes greedily.
         gate: Keep the old policy if the new one is significantly worse on the validation states.
         gate_alpha: Significance level of the gate (one-sided).
         compare_cloning: Also train filtered behaviour cloning on the rollouts of iteration 1 and measure it on the
@@ -74,6 +77,8 @@ class LoopSettings:
     first_validation_state: int = EVALUATION_STATES_START + 50_000
     test_states: int = 50
     first_test_state: int = EVALUATION_STATES_START
+    evaluation_samples: int = field(default=1, metadata={"identity": "unless default"})
+    evaluation_temperature: float = field(default=0.0, metadata={"identity": "unless default"})
     gate: bool = True
     gate_alpha: float = 0.05
     compare_cloning: bool = field(default=False, metadata={"identity": False})

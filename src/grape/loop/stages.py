@@ -180,6 +180,8 @@ class Stages:
             tasks=self._loop.tasks,
             env_python=self._loop.env_python,
             initial_states=f"{states[0]}-{states[-1]}",
+            samples=self._loop.evaluation_samples,
+            temperature=self._loop.evaluation_temperature,
             **{name: getattr(self._loop.collect, name) for name in _LIKE_COLLECT},
         )
 

@@ -11,6 +11,7 @@ from grape.core.pictures import simpler_openvla_v1
 from grape.core.tasks import Task
 from grape.envs.base import Snapshot
 from grape.envs.simpler.installation import render_device
+from grape.envs.simpler.tasks import steps_per_decision
 from grape.envs.simpler.world import Body, Pose, Verdict, World
 
 __all__ = ["FINGERS", "MOST_ROTATION", "MOST_TRANSLATION", "TOOL", "WidowXEnvironment", "simulator_action"]
@@ -34,7 +35,7 @@ _BLANK = np.zeros((1, 1, 3), dtype=np.uint8)
 Float64 = npt.NDArray[np.float64]
 
 
-def simulator_action(action: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def simulator_action(action: npt.NDArray[np.float32], steps: int = 1) -> npt.NDArray[np.float32]:
     """A policy's action in ManiSkill's convention: gripper 1 opens, -1 closes, rotation as Euler angles.
 
     The gripper is binarised at one half, as in SimplerEnv's evaluation of OpenVLA. ManiSkill 3 takes the rotation as
@@ -43,10 +44,11 @@ def simulator_action(action: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]
 
     Args:
         action: float32 ``(7,)``: change of position in metres, axis-angle in radians, gripper in [0, 1]; clipped.
+        steps: Over how many of the simulator's steps it is carried out: the answer is each one's, an equal part.
     """
     wanted = np.asarray(action, dtype=np.float64)
-    shift = np.clip(wanted[:3], -MOST_TRANSLATION, MOST_TRANSLATION)
-    turn = Rotation.from_rotvec(np.clip(wanted[3:6], -MOST_ROTATION, MOST_ROTATION)).as_euler("XYZ")
+    shift = np.clip(wanted[:3], -MOST_TRANSLATION, MOST_TRANSLATION) / steps
+    turn = Rotation.from_rotvec(np.clip(wanted[3:6], -MOST_ROTATION, MOST_ROTATION) / steps).as_euler("XYZ")
     return np.concatenate([shift, turn, [1.0 if wanted[6] > 0.5 else -1.0]]).astype(np.float32)
 
 
@@ -74,6 +76,7 @@ class WidowXEnvironment:
     def __init__(self, task: Task, pictures: bool = True) -> None:
         self._task = task
         self._pictures = pictures
+        self._steps = steps_per_decision(task.suite)
         self._world: World | None = None
         self._start: _Start | None = None
 
@@ -96,12 +99,16 @@ class WidowXEnvironment:
     def step(self, action: npt.NDArray[np.float32]) -> Snapshot:
         """Apply one decision, float32 ``(7,)``; see :func:`simulator_action`.
 
+        Where a suite's decisions take several steps, only the last of them is drawn, and success at any of them counts.
+
         Raises:
             RuntimeError: ``reset`` was not called.
         """
         if self._world is None or self._start is None:
             raise RuntimeError("reset must be called before step")
-        verdict = self._world.advance(simulator_action(action))
+        wanted = simulator_action(action, self._steps)
+        verdicts = [self._world.advance(wanted) for _ in range(self._steps)]
+        verdict = dataclasses.replace(verdicts[-1], success=any(verdict.success for verdict in verdicts))
         return self._snapshot(self._world, self._start, verdict)
 
     def close(self) -> None:

@@ -1,8 +1,9 @@
-"""The suites ``simpler_widowx`` and its variations ``_subject``, ``_physical``, ``_semantic``.
+"""The suites ``simpler_widowx``, its variations ``_subject``, ``_physical``, ``_semantic``, and ``_held3``, the slower one.
 
 Importing this imports no simulator.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from importlib import metadata
 
@@ -13,7 +14,7 @@ from grape.envs.operators import OPERATORS
 from grape.envs.simpler.drawing import require_vulkan
 from grape.envs.simpler.environment import MOST_ROTATION, MOST_TRANSLATION, WidowXEnvironment
 from grape.envs.simpler.installation import asset_folder
-from grape.envs.simpler.tasks import suite_tasks
+from grape.envs.simpler.tasks import steps_per_decision, suite_tasks
 from grape.envs.simpler.world import N_INITIAL_STATES
 
 __all__ = ["CONTROL_HZ", "WidowXSuite"]
@@ -64,7 +65,11 @@ class WidowXSuite:
     @property
     def action_space(self) -> ActionSpace:
         """SimplerEnv's convention, with OpenVLA's gripper."""
-        return _ACTION_SPACE
+        held = steps_per_decision(self._name)
+        if held == 1:
+            return _ACTION_SPACE
+        notes = (*_ACTION_SPACE.notes, f"each decision is carried out over {held} steps, an equal part in each")
+        return dataclasses.replace(_ACTION_SPACE, control_hz=CONTROL_HZ / held, notes=notes)
 
     @property
     def operators(self) -> tuple[str, ...]:

@@ -3,6 +3,9 @@
 The four tasks are ManiSkill's, names of its classes included. Three further suites vary them as the groups of
 arXiv 2411.19309 do: *subject* puts another thing in the source's place, *physical* changes its size and pose,
 *semantic* says the same in other words. A variation is data; everything else is its task's.
+
+One more suite has the four tasks with slower decisions, under a name that says so; nothing else differs, and nothing
+measured with it may be called a result of the benchmark.
 """
 
 import functools
@@ -10,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from grape.core.tasks import Task
 
-__all__ = ["SUITES", "Arrangement", "arrangement_of", "base_task_of", "suite_tasks"]
+__all__ = ["SUITES", "Arrangement", "arrangement_of", "base_task_of", "steps_per_decision", "suite_tasks"]
 
 
 @dataclass(frozen=True)
@@ -136,8 +139,22 @@ _ENTRIES = {
     "simpler_widowx_semantic": _semantic(),
 }
 
-SUITES = tuple(_ENTRIES)
+_SLOWER = {"simpler_widowx_held3": ("simpler_widowx", 3)}
+"""Suites whose decisions are each carried out over several steps of 0.2 s: whose tasks, and how many steps."""
+
+SUITES = (*_ENTRIES, *_SLOWER)
 """Names of the suites."""
+
+
+def _entries(suite: str) -> tuple[_Entry, ...]:
+    base, _ = _SLOWER.get(suite, (suite, 1))
+    return _ENTRIES[base]
+
+
+def steps_per_decision(suite: str) -> int:
+    """Over how many steps of 0.2 s a decision is carried out: 1, but for the slower suite."""
+    _, steps = _SLOWER.get(suite, (suite, 1))
+    return steps
 
 
 @functools.cache
@@ -147,24 +164,26 @@ def suite_tasks(suite: str) -> tuple[Task, ...]:
     Args:
         suite: One of :data:`SUITES`.
     """
+    held = steps_per_decision(suite)
+    note = _LIMIT_NOTE if held == 1 else f"{_LIMIT_NOTE}, each decision carried out over {held} steps"
     return tuple(
         Task(
             suite,
             index,
             entry.name,
             entry.instruction,
-            _SINK_LIMIT if entry.arrangement.hidden_target else _LIMIT,
-            _LIMIT_NOTE,
+            (_SINK_LIMIT if entry.arrangement.hidden_target else _LIMIT) // held,
+            note,
         )
-        for index, entry in enumerate(_ENTRIES[suite])
+        for index, entry in enumerate(_entries(suite))
     )
 
 
 def arrangement_of(task: Task) -> Arrangement:
     """What a task asks of the scene."""
-    return _ENTRIES[task.suite][task.index].arrangement
+    return _entries(task.suite)[task.index].arrangement
 
 
 def base_task_of(task: Task) -> str:
     """Name of the task of ``simpler_widowx`` that a variation varies; of one of those, its own."""
-    return _ENTRIES[task.suite][task.index].base
+    return _entries(task.suite)[task.index].base

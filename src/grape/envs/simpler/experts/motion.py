@@ -65,17 +65,19 @@ def downward(closing: Float64, like: Float64) -> Float64:
     return np.stack([x, y, np.cross(x, y)], axis=1)
 
 
-def action_towards(aim: Aim, commanded: Pose, base: Pose) -> Float64:
-    """The step that leads towards an aim, in units of the experts' largest steps, ``(7,)``.
+def action_towards(aim: Aim, commanded: Pose, base: Pose, steps: int = 1) -> Float64:
+    """The decision that leads towards an aim, in units of the experts' largest one, ``(7,)``.
 
     Args:
         aim: The wanted pose.
         commanded: What the step is added to.
         base: The base's pose.
+        steps: Over how many steps a decision is carried out; it may lead as many times as far.
     """
-    shift = base.rotation.T @ (aim.position - commanded.position) / TRANSLATION_UNIT
+    shift = base.rotation.T @ (aim.position - commanded.position) / (steps * TRANSLATION_UNIT)
     shift /= max(1.0, float(np.abs(shift).max()) / aim.speed)
-    turn = base.rotation.T @ Rotation.from_matrix(aim.rotation @ commanded.rotation.T).as_rotvec() / ROTATION_UNIT
+    turn = base.rotation.T @ Rotation.from_matrix(aim.rotation @ commanded.rotation.T).as_rotvec()
+    turn /= steps * ROTATION_UNIT
     turn /= max(1.0, float(np.abs(turn).max()))
     return np.concatenate([shift, turn, [aim.gripper]])
 

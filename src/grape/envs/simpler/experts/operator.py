@@ -5,10 +5,10 @@ import numpy.typing as npt
 
 from grape.core.tasks import Task
 from grape.envs.base import Snapshot
-from grape.envs.operators import Operator
+from grape.envs.operators import NOISE_STD, Operator
 from grape.envs.simpler.experts.carrying import Carrying, carry
 from grape.envs.simpler.experts.motion import OPEN, ROTATION_UNIT, TRANSLATION_UNIT, Aim, Hand, Plan, action_towards
-from grape.envs.simpler.tasks import arrangement_of
+from grape.envs.simpler.tasks import arrangement_of, steps_per_decision
 from grape.envs.simpler.world import World
 
 __all__ = ["SLOPPY_SHARE", "ScriptedExpert", "make_expert"]
@@ -18,7 +18,6 @@ SLOPPY_SHARE = 0.4
 
 _INTO_BASKET = Carrying(clearance=0.1, above=0.03)
 
-_UNITS = np.array([TRANSLATION_UNIT] * 3 + [ROTATION_UNIT] * 3 + [1.0], dtype=np.float32)
 
 
 class ScriptedExpert:
@@ -26,13 +25,16 @@ class ScriptedExpert:
 
     Args:
         how: How the source is carried.
+        steps: Over how many steps a decision is carried out.
         style: One of :data:`grape.envs.operators.OPERATORS`.
         seed: Seed of the operator.
     """
 
-    def __init__(self, how: Carrying, style: str, seed: int) -> None:
+    def __init__(self, how: Carrying, steps: int, style: str, seed: int) -> None:
         self._how = how
-        self._operator = Operator(style, seed)
+        self._steps = steps
+        self._units = np.array([steps * TRANSLATION_UNIT] * 3 + [steps * ROTATION_UNIT] * 3 + [1.0], dtype=np.float32)
+        self._operator = Operator(style, seed, NOISE_STD / steps)  # the hand shakes as far, over a longer way
         self._hand: Hand | None = None
         self._plan: Plan = iter(())
 
@@ -44,8 +46,8 @@ class ScriptedExpert:
             self._plan = carry(self._hand, self._how)
         commanded = self._hand.commanded
         aim = next(self._plan, Aim(commanded.position, self._hand.rotation, OPEN))
-        executed, label = self._operator.perform(action_towards(aim, commanded, world.base_pose))
-        return executed * _UNITS, label * _UNITS
+        executed, label = self._operator.perform(action_towards(aim, commanded, world.base_pose, self._steps))
+        return executed * self._units, label * self._units
 
 
 def make_expert(task: Task, operator: str, seed: int) -> ScriptedExpert:
@@ -55,4 +57,4 @@ def make_expert(task: Task, operator: str, seed: int) -> ScriptedExpert:
         SettingsError: The operator is unknown.
     """
     how = _INTO_BASKET if arrangement_of(task).hidden_target else Carrying()
-    return ScriptedExpert(how, operator, seed)
+    return ScriptedExpert(how, steps_per_decision(task.suite), operator, seed)
