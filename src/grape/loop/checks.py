@@ -100,8 +100,8 @@ def _check_numbers(settings: LoopSettings) -> None:
         )
     if settings.evaluation_samples > 1 and settings.evaluation_temperature == 0:
         raise SettingsError(
-            f"--evaluation-samples {settings.evaluation_samples} at --evaluation-temperature 0: greedy decoding repeats "
-            "the same episode.",
+            f"--evaluation-samples {settings.evaluation_samples} at --evaluation-temperature 0: greedy decoding "
+            "repeats the same episode.",
             "Leave --evaluation-samples at 1, or sample, e.g. with --evaluation-temperature 0.7.",
         )
     if not 0 < settings.gate_alpha < 0.5:

@@ -1,4 +1,4 @@
-"""The suites ``simpler_widowx``, its variations ``_subject``, ``_physical``, ``_semantic``, and ``_held3``, the slower one.
+"""The suites ``simpler_widowx``, its variations ``_subject``, ``_physical``, ``_semantic``, and the slower ``_held3``.
 
 Importing this imports no simulator.
 """
