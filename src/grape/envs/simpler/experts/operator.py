@@ -19,7 +19,6 @@ SLOPPY_SHARE = 0.4
 _INTO_BASKET = Carrying(clearance=0.1, above=0.03)
 
 
-
 class ScriptedExpert:
     """One operator of one episode.
 
