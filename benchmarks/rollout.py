@@ -264,14 +264,17 @@ def play(
     log: RolloutLog,
     finished: Callable[[Group, list[Trajectory]], None],
 ) -> None:
-    actor = PolicyActor(policy, 0.0, log)
+    actor = PolicyActor(policy, 0.0, log, suite.action_space)
     play_groups(
         groups, pool, actor, versions=suite.versions(), display=True, log=log, until="last-step", finished=finished
     )
 
 
 def facts_of(policy: Any, group: Group, suite: Suite) -> dict[str, Any]:
-    return {"versions": suite.versions(), **PolicyActor(policy, 0.0, RolloutLog()).facts(group.task)}
+    return {
+        "versions": suite.versions(),
+        **PolicyActor(policy, 0.0, RolloutLog(), suite.action_space).facts(group.task),
+    }
 
 
 def write(watch: Stopwatch, trajectory: Trajectory, store: EpisodeStore) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from grape.collect.conventions import check_rotation
 from grape.collect.plan import Group, make_plan
 from grape.collect.rollout import Actor, ExpertActor, PolicyActor, RolloutLog, play_groups
 from grape.collect.settings import CollectSettings
@@ -64,7 +65,9 @@ def run_collect(
     store = EpisodeStore.create(settings.out / "store", suite.name, _contract(suite))
     missing = [group for group in groups if any(episode.episode_id not in store for episode in group.episodes)]
     log = RolloutLog()
-    actor: Actor = ExpertActor() if policy is None else PolicyActor(policy, settings.temperature, log)
+    actor: Actor = (
+        ExpertActor() if policy is None else PolicyActor(policy, settings.temperature, log, suite.action_space)
+    )
     total = sum(len(group.episodes) for group in groups)
     began = time.perf_counter()
     if missing:
@@ -171,18 +174,19 @@ def inputs_of(policy: Policy | None) -> dict[str, str]:
     if policy is None:
         return {"policy_hash": "", "preprocessing_hash": "", "computation": ""}
     spec = policy.spec
-    return {
+    inputs = {
         "policy_hash": spec.policy_hash,
         "preprocessing_hash": spec.preprocessing_hash,
         "computation": spec.computation,
     }
+    return inputs | {"rotation": spec.rotation} if spec.rotation else inputs
 
 
 def check_policy(spec: PolicySpec, space: ActionSpace, name: str) -> None:
     """Compare a policy's contract with an environment's.
 
     Raises:
-        CompatibilityError: Dimension or gripper convention differ.
+        CompatibilityError: Dimension or gripper convention differ, or rotations cannot be converted.
     """
     if spec.action_dim != space.dim:
         raise CompatibilityError(
@@ -194,6 +198,7 @@ def check_policy(spec: PolicySpec, space: ActionSpace, name: str) -> None:
             f"Gripper conventions differ: {name} means '{spec.gripper}', the suite means '{space.gripper}'.",
             "Use a policy trained for this suite; a wrong sign would open where it should close.",
         )
+    check_rotation(spec, space, name)
 
 
 def _contract(suite: Suite) -> dict[str, Any]:

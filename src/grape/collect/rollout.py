@@ -8,11 +8,12 @@ from typing import Protocol
 
 import numpy as np
 
+from grape.collect.conventions import in_words_of_suite
 from grape.collect.plan import Group
 from grape.collect.recorder import EpisodeRecorder
 from grape.core.errors import PolicyError, SimulatorError
 from grape.core.seeds import derive_seed
-from grape.core.tasks import Task
+from grape.core.tasks import ActionSpace, Task
 from grape.core.trajectories import Trajectory
 from grape.envs.pool import GroupReply, WorkerPool
 from grape.policies.base import Policy
@@ -62,11 +63,18 @@ class PolicyActor:
     """Decides with a policy, all lanes that are not over in one batch.
 
     Which lanes share a batch follows from the group's own history, so it is the same in every run.
+
+    Args:
+        policy: The policy.
+        temperature: Sampling temperature.
+        log: Receives the time that deciding took.
+        space: What the suite takes.
     """
 
-    def __init__(self, policy: Policy, temperature: float, log: RolloutLog) -> None:
+    def __init__(self, policy: Policy, temperature: float, log: RolloutLog, space: ActionSpace) -> None:
         self._policy = policy
         self._spec = policy.spec
+        self._space = space
         self._temperature = temperature
         self._log = log
 
@@ -98,6 +106,7 @@ class PolicyActor:
                     f"step {recorder.steps}.",
                     "Its weights are damaged or its training diverged; go back to an earlier checkpoint.",
                 )
+            action = in_words_of_suite(action, self._spec, self._space)
             recorder.decided(action, action, batch.tokens[row], batch.logps[row])
             actions[lane] = action
         pool.step(group.number, actions, active)

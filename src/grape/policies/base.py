@@ -9,7 +9,10 @@ import numpy.typing as npt
 
 from grape.core.trajectories import Observation
 
-__all__ = ["ActionBatch", "Policy", "PolicySpec"]
+__all__ = ["ROLL_PITCH_YAW", "ActionBatch", "Policy", "PolicySpec"]
+
+ROLL_PITCH_YAW = "roll-pitch-yaw"
+"""Rotations as angles about the fixed x, y and z axes, in this order."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class PolicySpec:
         preprocessing_hash: Hash of prompt template, picture road, tokenizer, action bins and normalisation.
         computation: Device, number type and attention, which decide the last bits of log-probabilities; empty if
             unknown.
+        rotation: How dimensions 3 to 5 of an un-normalised action say a rotation, e.g. :data:`ROLL_PITCH_YAW`; empty
+            for what the suite takes.
     """
 
     action_dim: int
@@ -34,6 +39,7 @@ class PolicySpec:
     policy_hash: str
     preprocessing_hash: str
     computation: str = ""
+    rotation: str = ""
 
 
 @dataclass(frozen=True, eq=False)

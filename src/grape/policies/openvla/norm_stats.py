@@ -10,8 +10,12 @@ import numpy.typing as npt
 
 from grape.core.errors import DataError, SettingsError, require_known
 from grape.core.files import read_json
+from grape.policies.base import ROLL_PITCH_YAW
 
-__all__ = ["ActionNorm", "choose_unnorm_key", "compute_norm_stats", "read_norm_stats"]
+__all__ = ["ActionNorm", "choose_unnorm_key", "compute_norm_stats", "read_norm_stats", "rotation_of"]
+
+# BridgeData's name among OpenVLA's statistics, and the first public GRAPE's name for its own of the same policies.
+_ROLL_PITCH_YAW_KEYS = ("bridge_orig", "Simpler")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +71,11 @@ class ActionNorm:
         if not (np.isfinite(low) & np.isfinite(high) & (low <= high)).all():
             raise DataError(f"Normalisation statistics {where!r}: q01 and q99 must be finite and q01 <= q99.")
         return ActionNorm(low, high, mask)
+
+
+def rotation_of(unnorm_key: str) -> str:
+    """How actions under some statistics say a rotation, as in :class:`~grape.policies.base.PolicySpec`."""
+    return ROLL_PITCH_YAW if unnorm_key in _ROLL_PITCH_YAW_KEYS else ""
 
 
 def choose_unnorm_key(norm_stats: Mapping[str, Any], wanted: str | None) -> str:

@@ -20,7 +20,7 @@ from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.decoding import decode_actions, decode_rows_alike
 from grape.policies.openvla.inputs import PolicyInputs
 from grape.policies.openvla.model import OpenVLA
-from grape.policies.openvla.norm_stats import ActionNorm, choose_unnorm_key
+from grape.policies.openvla.norm_stats import ActionNorm, choose_unnorm_key, rotation_of
 from grape.policies.openvla.precision import Precision
 from grape.policies.openvla.processor import Processor
 from grape.policies.openvla.quantised import LANGUAGE_LINEARS, is_quantised
@@ -87,6 +87,7 @@ class OpenVLAPolicy:
             policy_hash=self._frozen_hash or self._policy_hash(),
             preprocessing_hash=self.preprocessing_hash,
             computation=self.computation,
+            rotation=rotation_of(self.unnorm_key),
         )
 
     def freeze(self) -> "OpenVLAPolicy":
