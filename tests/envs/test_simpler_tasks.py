@@ -1,9 +1,13 @@
 """Tasks, variations, actions and complaints of the WidowX suites; no simulator is started."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from grape.collect import CollectSettings
+from grape.collect.plan import make_plan
 from grape.core.errors import DataError, SettingsError, SimulatorError
 from grape.envs.registry import check_suite, get_suite, select_tasks, tasks_to_look_at
 from grape.envs.simpler.drawing import require_vulkan
@@ -63,6 +67,15 @@ def test_the_slower_suite_has_the_same_tasks_and_an_equal_part_of_each_decision_
     step = Rotation.from_euler("XYZ", action[3:6])
     np.testing.assert_allclose((step * step * step).as_rotvec(), given[3:6], atol=1e-6)
     assert action[6] == 1.0
+
+
+def test_who_asks_for_more_of_the_eggplants_states_hears_why_there_are_24(tmp_path: Path) -> None:
+    for name, told in (("eggplant-in-basket", True), ("carrot-on-plate", False)):
+        wanted = CollectSettings(out=tmp_path, suite="simpler_widowx", tasks=name, initial_states="0-63")
+        with pytest.raises(SettingsError, match="state 63 of") as error:
+            make_plan(wanted, get_suite("simpler_widowx"))
+        assert "--initial-states 0-23" in error.value.hint
+        assert ("has 64 of the eggplant's task" in error.value.hint) == told
 
 
 def test_actions_are_turned_into_maniskills() -> None:

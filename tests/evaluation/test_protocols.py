@@ -119,7 +119,8 @@ def test_statistics_are_those_of_the_suite_with_or_without_no_ops() -> None:
 
 def test_simpler_takes_statistics_of_bridge_or_of_its_own_demonstrations() -> None:
     for suite in ("simpler_widowx", "simpler_widowx_subject", "simpler_widowx-v0"):
-        settings, protocol = apply_protocol(replace(SIMPLER, suite=suite))
+        name = "simpler-widowx-variations" if suite.endswith("subject") else SIMPLER.protocol
+        settings, protocol = apply_protocol(replace(SIMPLER, suite=suite, protocol=name))
         assert protocol is not None
         for key in ("bridge_orig", suite, "simpler_widowx"):
             assert fit_checkpoint(protocol, settings, [key, "libero_goal"], None).unnorm_key == key
@@ -127,6 +128,24 @@ def test_simpler_takes_statistics_of_bridge_or_of_its_own_demonstrations() -> No
         assert fit_checkpoint(protocol, settings, ["bridge_orig", suite], None).unnorm_key == suite
         with pytest.raises(CompatibilityError, match="no normalisation statistics of simpler_widowx"):
             fit_checkpoint(protocol, settings, ["libero_goal"], None)
+
+
+@pytest.mark.parametrize("group", ["subject", "physical", "semantic"])
+def test_variations_do_not_get_the_benchmarks_name(group: str) -> None:
+    varied = replace(SIMPLER, suite=f"simpler_widowx_{group}")
+    with pytest.raises(SettingsError, match="is not for suite") as error:
+        apply_protocol(varied)
+    assert "--protocol simpler-widowx-variations" in error.value.hint
+    settings, protocol = apply_protocol(replace(varied, protocol="simpler-widowx-variations"))
+    benchmark, original = apply_protocol(SIMPLER)
+    assert protocol is not None
+    assert original is not None
+    assert settings == replace(benchmark, protocol=settings.protocol, suite=varied.suite)
+    assert (protocol.fixes, protocol.seeds, protocol.signals) == (original.fixes, original.seeds, original.signals)
+    assert "not the benchmark's" in protocol.rules[0]
+    for slower in ("simpler_widowx_held3", "libero_spatial_2hz"):
+        with pytest.raises(SettingsError, match="is not for suite"):
+            apply_protocol(replace(SIMPLER, suite=slower))
 
 
 @pytest.mark.parametrize(("says", "crop"), [(None, "yes"), (True, "yes"), (False, "no")])

@@ -14,7 +14,7 @@ from grape.core.seeds import derive_seed
 from grape.core.selections import parse_numbers
 from grape.core.tasks import Task
 from grape.envs.base import Suite
-from grape.envs.registry import check_experts, select_tasks
+from grape.envs.registry import check_experts, missing_state_hint, select_tasks
 
 __all__ = ["Group", "PlannedEpisode", "make_plan"]
 
@@ -88,7 +88,7 @@ def make_plan(settings: CollectSettings, suite: Suite) -> tuple[Group, ...]:
         if max(states) >= available:
             raise SettingsError(
                 f"Initial state {max(states)} of {task.id} does not exist.",
-                f"Choose from its {available}: --initial-states 0-{available - 1}.",
+                missing_state_hint(suite, task),
             )
     if len(tasks) * len(states) * settings.samples > _MOST_EPISODES:
         raise SettingsError(

@@ -22,6 +22,7 @@ __all__ = [
     "check_suite",
     "get_suite",
     "load_suite",
+    "missing_state_hint",
     "select_tasks",
     "suite_names",
     "tasks_to_look_at",
@@ -114,6 +115,17 @@ def check_experts(suite: Suite, tasks: Iterable[Task]) -> None:
     if check is not None:
         for task in tasks:
             check(task)
+
+
+def missing_state_hint(suite: Suite, task: Task) -> str:
+    """What to do about an initial state that a task does not have.
+
+    A suite that uses fewer than its simulator has says so with a method ``about_initial_states`` that takes a task.
+    """
+    available = suite.n_initial_states(task)
+    hint = f"Choose from its {available}: --initial-states 0-{available - 1}."
+    about: str = getattr(suite, "about_initial_states", lambda _: "")(task)
+    return f"{hint} {about}" if about else hint
 
 
 def tasks_to_look_at(suite: Suite) -> tuple[Task, ...]:

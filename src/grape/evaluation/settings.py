@@ -24,8 +24,8 @@ class EvaluateSettings:
             Without it the folder is runs/evaluate/NAME-HASH: the policy's name, and eight digits that stand for the
             settings and the policy's content, so the same command finds the same folder again.
         protocol: A published protocol, which fixes initial states, decoding, seed and more: libero-openvla-v1 for the
-            libero_* suites, simpler-widowx-24x3 for simpler_widowx. What it fixes is shown by --dry-run; a flag that
-            says otherwise is refused.
+            libero_* suites, simpler-widowx-24x3 for simpler_widowx (simpler-widowx-variations has its rules for the
+            variations of these tasks). What it fixes is shown by --dry-run; a flag that says otherwise is refused.
         suite: Suite of tasks, e.g. metaworld, libero_spatial or toy; a wrong name is answered with all there are.
         tasks: Tasks by index, range or name, e.g. "0,2", "0-3" or "drawer-open"; empty means all (with --protocol: all
             of the protocol).

@@ -15,7 +15,7 @@ from grape.envs.simpler.drawing import require_vulkan
 from grape.envs.simpler.environment import MOST_ROTATION, MOST_TRANSLATION, WidowXEnvironment
 from grape.envs.simpler.installation import asset_folder
 from grape.envs.simpler.tasks import steps_per_decision, suite_tasks
-from grape.envs.simpler.world import N_INITIAL_STATES
+from grape.envs.simpler.world import N_INITIAL_STATES, about_initial_states
 
 __all__ = ["CONTROL_HZ", "WidowXSuite"]
 
@@ -79,6 +79,10 @@ class WidowXSuite:
     def n_initial_states(self, task: Task) -> int:
         """How many different initial states the task has."""
         return N_INITIAL_STATES
+
+    def about_initial_states(self, task: Task) -> str:
+        """Why a task has no more initial states, in a sentence; empty where the simulator has no more either."""
+        return about_initial_states(task)
 
     def versions(self) -> Mapping[str, str]:
         """Versions of ManiSkill and SAPIEN.
