@@ -1,5 +1,6 @@
 """A plan carried out in an operator's style; see :class:`~grape.envs.base.Expert`."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy.typing as npt
 from grape.envs.base import Snapshot
 from grape.envs.libero.experts.motion import OPEN, Hand, Plan, Pose, action_towards
 from grape.envs.libero.scene import Scene
-from grape.envs.operators import Operator
+from grape.envs.operators import NOISE_STD, Operator
 
 __all__ = ["SLOPPY_SHARE", "ScriptedExpert"]
 
@@ -31,7 +32,9 @@ class ScriptedExpert:
     def __init__(self, script: Script, style: str, seed: int, held: int = 1) -> None:
         self._script = script
         self._held = held
-        self._operator = Operator(style, seed)
+        # Noise that is held for n steps moves the hand n times as far as that of one step; drawn anew in each of
+        # them it would on average move it by the root of n.
+        self._operator = Operator(style, seed, NOISE_STD / math.sqrt(held))
         self._hand: Hand | None = None
         self._plan: Plan = iter(())
         self._last: npt.NDArray[np.float64] | None = None

@@ -1,0 +1,75 @@
+"""Keeps what a loop found: ``python benchmarks/loop_record.py runs/libero-nano --out docs/results/libero-nano.json``.
+
+Everything is read from the run's own files: each stage's summary, the gate, the evaluations on validation and test
+states with their intervals, and the paired comparisons, of filtered cloning too where the loop had it. What the run
+cannot know is given by flags: the command, the machine in plain words, and how long it took.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from measured_on import commit
+
+from grape.core.files import read_json, write_json
+
+# Of a stage's summary, what has a place in a record.
+KEEP = {
+    "collect": ("episodes", "successes", "success_rate", "mean_steps", "tasks"),
+    "sft": ("episodes", "steps", "updates", "loss", "token_accuracy", "parameters"),
+    "pair": ("pairs", "overall", "tasks", "chosen_success_rate", "rejected_success_rate"),
+    "train": ("method", "pairs", "updates", "metrics", "parity"),
+    "evaluate": ("episodes", "successes", "success_rate", "interval", "mean_steps", "tasks"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--command", required=True)
+    parser.add_argument("--machine", default="")
+    parser.add_argument("--seconds", type=float, required=True, help="wall time from the command to its end")
+    parser.add_argument("--commit", default=commit(), help="commit that the run was made with")
+    options = parser.parse_args()
+    run, loop = options.run, read_json(options.run / "loop.json")
+    record: dict[str, Any] = {
+        "command": options.command,
+        "commit": options.commit,
+        "machine": options.machine,
+        "wall_seconds": options.seconds,
+        "settings": read_json(run / "run.json")["settings"],
+        "stages": stages(run),
+        "tests": {folder.parent.name: kept(folder, "evaluate") for folder in sorted(run.glob("test/*/results.json"))},
+    }
+    record |= {name: loop[name] for name in ("suite", "tasks", "seed", "versions", "policies", "comparison")}
+    record |= {"arms": loop["arms"]} if loop.get("arms") else {}
+    write_json(options.out, record)
+
+
+def stages(run: Path) -> dict[str, Any]:
+    """Summaries of the stages that the run has, in their order."""
+    found = {
+        "demonstrations": kept(run / "demonstrations" / "done.json", "collect"),
+        "sft": kept(run / "sft" / "done.json", "sft"),
+        "validation of SFT": kept(run / "evaluate" / "sft" / "results.json", "evaluate"),
+    }
+    for folder in sorted(run.glob("iteration-*"), key=lambda path: int(path.name.rpartition("-")[2])):
+        for stage in ("collect", "pair", "train"):
+            found[f"{folder.name}: {stage}"] = kept(folder / stage / "done.json", stage)
+        found[f"{folder.name}: validation"] = kept(folder / "evaluate" / "results.json", "evaluate")
+    for stage, name in (("pair", "done.json"), ("train", "done.json"), ("evaluate", "results.json")):
+        found[f"cloning: {stage}"] = kept(run / "cloning" / stage / name, stage)
+    return {name: summary for name, summary in found.items() if summary}
+
+
+def kept(path: Path, stage: str) -> dict[str, Any]:
+    """What is to be kept of a summary; nothing where the run did not get there."""
+    if not path.exists():
+        return {}
+    summary = read_json(path)
+    return {name: summary[name] for name in KEEP[stage] if name in summary}
+
+
+if __name__ == "__main__":
+    main()
