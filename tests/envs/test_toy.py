@@ -79,6 +79,12 @@ def test_noisy_operator_labels_the_action_without_noise() -> None:
     assert np.std(shaken) == pytest.approx(NOISE_STD, rel=0.15)
 
 
+def test_noise_can_be_weaker_where_decisions_are_held() -> None:
+    operator = Operator("noisy", 3, noise_std=0.05)
+    shaken = np.array([operator.perform(np.zeros(7))[0][:3] for _ in range(500)])
+    assert np.std(shaken) == pytest.approx(0.05, rel=0.15)
+
+
 def test_sloppy_operator_keeps_its_direction_and_learns_its_own_action() -> None:
     first, again, other = Operator("sloppy", 1), Operator("sloppy", 1), Operator("sloppy", 2)
     np.testing.assert_array_equal(first.aim_offset, again.aim_offset)
