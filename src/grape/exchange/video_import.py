@@ -46,6 +46,8 @@ class ImportVideoSettings:
         tolerance: Largest distance in time of a state and its picture, seconds; 0 takes the video's own distance of
             pictures.
         longest: Pixels of the pictures' longer side; larger ones are shrunk, and the camera with them.
+        memory: GB that the pictures of one recording may take at once, with depth where keypoints are followed; a
+            longer recording is refused.
         confidence: Below this confidence (0 to 1) a keypoint counts as lost.
         detector: Grounding DINO, a folder or a name on the Hugging Face hub; for keypoints given by phrase.
         segmenter: SAM 2, likewise.
@@ -60,6 +62,7 @@ class ImportVideoSettings:
     hz: float = 0.0
     tolerance: float = 0.0
     longest: int = 640
+    memory: float = field(default=4.0, metadata={"identity": False})
     confidence: float = 0.5
     detector: str = "IDEA-Research/grounding-dino-tiny"
     segmenter: str = "facebook/sam2.1-hiera-tiny"
@@ -99,7 +102,15 @@ def run_import_video(
         done = open_run(settings.out, "import", settings, inputs).done
         if done is not None:
             return done
-    episodes = checked_episodes(listed, settings.hz, settings.tolerance, settings.check_view, wanted is not None)
+    episodes = checked_episodes(
+        listed,
+        settings.hz,
+        settings.tolerance,
+        settings.check_view,
+        wanted is not None,
+        settings.longest,
+        settings.memory,
+    )
     if wanted is not None and finder is None and any(keypoint.phrase for keypoint in wanted.keypoints):
         finder = open_finder(settings.detector, settings.segmenter, settings.device)
     for warning in _warnings(episodes):
@@ -142,6 +153,8 @@ def _check(settings: ImportVideoSettings) -> None:
             raise SettingsError(f"--{name} is {value}.", "It must be a number from 0 upwards.")
     if settings.longest < 32:
         raise SettingsError(f"--longest is {settings.longest}.", "It must be at least 32 pixels.")
+    if not settings.memory > 0:
+        raise SettingsError(f"--memory is {settings.memory}.", "It must be a number of GB above 0.")
     if not 0 < settings.confidence <= 1:
         raise SettingsError(f"--confidence is {settings.confidence}.", "It must lie between 0 and 1.")
 

@@ -95,7 +95,7 @@ def run_keypoints(
     if settings.phrases and finder is None:
         finder = open_finder(settings.detector, settings.segmenter, settings.device)
     reporter.info(f"Looking at {episode.where}")
-    recording = read_recording(episode, settings.longest)
+    recording = read_recording(episode, settings.longest, [0])
     assert recording.depth is not None, "checked before"
     assert recording.camera is not None, "checked before"
     picture, depth = recording.pictures[0], recording.depth[0]

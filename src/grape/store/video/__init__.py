@@ -1,7 +1,13 @@
 """Recordings of real robots: videos with depth, camera parameters and robot logs, listed in one YAML file."""
 
 from grape.store.video.episode_list import EpisodeList, VideoEpisode, read_episode_list
-from grape.store.video.recording import Recording, check_recording, read_recording
+from grape.store.video.recording import (
+    Recording,
+    check_recording,
+    picture_size,
+    read_recording,
+    recording_bytes,
+)
 from grape.store.video.robot_log import RobotLog, read_robot_log
 
 __all__ = [
@@ -10,7 +16,9 @@ __all__ = [
     "RobotLog",
     "VideoEpisode",
     "check_recording",
+    "picture_size",
     "read_episode_list",
     "read_recording",
     "read_robot_log",
+    "recording_bytes",
 ]

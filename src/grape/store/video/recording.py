@@ -1,7 +1,7 @@
 """Pictures and depth of a recording, decoded and checked."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from grape.core.cameras import Camera
 from grape.core.errors import DataError, SettingsError
 from grape.store.video.episode_list import VideoEpisode
 
-__all__ = ["Recording", "check_recording", "picture_size", "read_recording"]
+__all__ = ["Recording", "check_recording", "picture_size", "read_recording", "recording_bytes"]
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
 
 _NEAREST, _FARTHEST = 0.05, 20.0  # metres: what depth cameras on tables see
 _GAP = 1.75  # times the usual distance of pictures; above it one is missing
@@ -25,16 +26,14 @@ _GAP = 1.75  # times the usual distance of pictures; above it one is missing
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """A decoded recording of ``N`` pictures.
+    """``N`` decoded pictures of a recording.
 
     Attributes:
-        times: Seconds on the log's clock, ``(N,)``.
         pictures: RGB, uint8 ``(N, H, W, 3)``.
-        depth: Metres, float32 ``(N, H, W)``, 0 where nothing was measured; None if not recorded.
+        depth: Metres, float32 ``(N, H, W)``, 0 where nothing was measured; None if not recorded or not wanted.
         camera: The camera of these pictures; None if not given.
     """
 
-    times: Float64
     pictures: npt.NDArray[np.uint8]
     depth: Float32 | None
     camera: Camera | None
@@ -44,6 +43,11 @@ def picture_size(height: int, width: int, longest: int) -> tuple[int, int]:
     """Height and width after shrinking a picture so that its longer side is at most ``longest``."""
     scale = min(1.0, longest / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def recording_bytes(count: int, size: tuple[int, int], with_depth: bool) -> int:
+    """Memory that so many pictures of a size take, with depth or without."""
+    return count * size[0] * size[1] * (3 + 4 * with_depth)
 
 
 def check_recording(episode: VideoEpisode) -> tuple[Float64, tuple[int, int]]:
@@ -75,24 +79,52 @@ def check_recording(episode: VideoEpisode) -> tuple[Float64, tuple[int, int]]:
     return moments, size
 
 
-def read_recording(episode: VideoEpisode, longest: int) -> Recording:
-    """Decode a recording, its pictures shrunk so that the longer side is at most ``longest`` pixels.
+def read_recording(
+    episode: VideoEpisode, longest: int, wanted: Sequence[int] | Indices, with_depth: bool = True
+) -> Recording:
+    """Decode some pictures of a recording, shrunk so that the longer side is at most ``longest`` pixels.
+
+    Only these are held, once: :func:`recording_bytes` says how much memory that is. Decoding ends at the last of them.
+
+    Args:
+        episode: A checked recording.
+        longest: Pixels.
+        wanted: Numbers of the pictures, increasing, at least one.
+        with_depth: Whether depth is read, where it was recorded.
 
     Raises:
-        DataError: See :func:`check_recording`.
+        DataError: See :func:`check_recording`; or the recording has changed since.
     """
-    times, pictures = [], []
-    size = (0, 0)
-    for time, picture in _decode(episode.video, "rgb24"):
-        size = picture_size(picture.shape[0], picture.shape[1], longest)
-        times.append(time + episode.offset)
-        pictures.append(_shrunk(picture, size))
+    numbers = np.asarray(wanted, dtype=np.intp)
+    decoded = (picture for _, picture in _decode(episode.video, "rgb24"))
+    pictures = _held(decoded, numbers, lambda picture: _shrunk(picture, longest), episode)
     depth = None
-    if episode.depth is not None:
-        maps = (_metres(level, episode) for level in _levels(episode.depth))
-        depth = np.stack([_nearest(metres, size) for metres in maps])
-    camera = None if episode.camera is None else episode.camera.resized(*size)
-    return Recording(np.array(times), np.stack(pictures), depth, camera)
+    if with_depth and episode.depth is not None:
+        depth = _held(_levels(episode.depth), numbers, lambda level: _shrunk_depth(level, longest, episode), episode)
+    camera = None if episode.camera is None else episode.camera.resized(*pictures.shape[1:3])
+    return Recording(pictures, depth, camera)
+
+
+def _held(
+    decoded: Iterator[npt.NDArray[Any]],
+    wanted: Indices,
+    converted: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
+    episode: VideoEpisode,
+) -> npt.NDArray[Any]:
+    """The wanted ones of what is decoded, in one array that is made once."""
+    held: npt.NDArray[Any] | None = None
+    row = 0
+    for number, item in enumerate(decoded):
+        if number != wanted[row]:
+            continue
+        value = converted(item)
+        if held is None:
+            held = np.empty((len(wanted), *value.shape), dtype=value.dtype)
+        held[row] = value
+        row += 1
+        if row == len(wanted):
+            return held
+    raise DataError(f"{episode.where}: the recording has changed since it was checked.", "Run the import again.")
 
 
 def _decode(path: Path, form: str) -> Iterator[tuple[float, npt.NDArray[Any]]]:
@@ -216,10 +248,15 @@ def _metres(level: npt.NDArray[Any], episode: VideoEpisode) -> Float32:
     return np.where(np.isfinite(metres) & (metres > 0), metres, 0.0).astype(np.float32)
 
 
-def _shrunk(picture: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    if picture.shape[:2] == size:
+def _shrunk(picture: npt.NDArray[np.uint8], longest: int) -> npt.NDArray[np.uint8]:
+    height, width = picture_size(picture.shape[0], picture.shape[1], longest)
+    if picture.shape[:2] == (height, width):
         return picture
-    return np.asarray(Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.BOX))
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BOX))
+
+
+def _shrunk_depth(level: npt.NDArray[Any], longest: int, episode: VideoEpisode) -> Float32:
+    return _nearest(_metres(level, episode), picture_size(level.shape[0], level.shape[1], longest))
 
 
 def _nearest(depth: Float32, size: tuple[int, int]) -> Float32:
