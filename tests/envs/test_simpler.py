@@ -7,13 +7,17 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 from grape.core.errors import SettingsError
 from grape.core.pictures import simpler_openvla_v1
+from grape.core.tasks import Task
 from grape.envs.base import Snapshot
 from grape.envs.registry import select_tasks
 from grape.envs.simpler.environment import WidowXEnvironment
 from grape.envs.simpler.suite import WidowXSuite
+from grape.envs.simpler.tasks import arrangement_of, base_task_of
+from grape.envs.simpler.world import Body, Pose
 from tests.envs import maniskill_assets
 from tests.envs.snapshots import assert_same, run_expert
 
@@ -169,19 +173,42 @@ def test_a_decision_of_the_slower_suite_is_three_steps_of_a_third(environment: W
     quick.close()
 
 
-def test_variations_build_and_rest_on_the_table() -> None:
-    for name, expected in (
-        ("simpler_widowx_physical/carrot-on-plate-larger", 0.0238),
-        ("simpler_widowx_subject/cube-on-plate", 0.015),
-    ):
-        suite_name, task_name = name.split("/")
-        suite = WidowXSuite(suite_name, pictures=False)
-        (task,) = select_tasks(suite, task_name)
-        environment = suite.make_environment(task)
-        snapshot = environment.reset(1)
-        height = snapshot.keypoints["object"][2] - 0.8695
-        assert height == pytest.approx(expected, abs=0.003), name
-        environment.close()
+@pytest.mark.slow  # a scene a second
+def test_every_variation_is_built_as_its_name_says() -> None:
+    """All that differ from their task in more than words, after things came to rest from initial state 1."""
+    originals = {task.name: started(task) for task in WidowXSuite("simpler_widowx").tasks}
+    for task in WidowXSuite("simpler_widowx_subject").tasks:
+        source, pose, target = started(task)
+        old_source, old_pose, old_target = originals[base_task_of(task)]
+        assert source.name == arrangement_of(task).source != old_source.name, task.name
+        np.testing.assert_allclose(pose.position[:2], old_pose.position[:2], atol=0.006, err_msg=task.name)
+        # Each rests on what carried the other: their centres differ in height by no more than half a thickness.
+        assert abs(pose.position[2] - old_pose.position[2]) < max(source.half_extents.min(), 0.01), task.name
+        np.testing.assert_allclose(target.position, old_target.position, atol=1e-4, err_msg=task.name)
+    for task in WidowXSuite("simpler_widowx_physical").tasks:
+        source, pose, target = started(task)
+        old_source, old_pose, old_target = originals[base_task_of(task)]
+        _, _, change = task.name.rpartition("-")
+        scale = {"smaller": 0.8, "larger": 1.25}.get(change, 1.0)
+        assert source.name == old_source.name
+        np.testing.assert_allclose(source.half_extents / old_source.half_extents, scale, atol=1e-4, err_msg=task.name)
+        shift = pose.position - old_pose.position
+        expected = (0.02, -0.02) if change == "shifted" else (0.0, 0.0)
+        np.testing.assert_allclose(shift[:2], expected, atol=0.003, err_msg=task.name)
+        higher = 0 if abs(shift[2]) < 0.0015 else np.sign(shift[2])  # a larger thing's centre is
+        assert higher == np.sign(scale - 1.0), task.name
+        turn = Rotation.from_matrix(pose.rotation @ old_pose.rotation.T).as_rotvec(degrees=True)
+        assert turn[2] == pytest.approx(45.0 if change == "turned" else 0.0, abs=1.0), task.name
+        np.testing.assert_allclose(target.position, old_target.position, atol=1e-4, err_msg=task.name)
+
+
+def started(task: Task) -> tuple[Body, Pose, Pose]:
+    """The source, its pose and the target's, as initial state 1 begins."""
+    environment = WidowXEnvironment(task, pictures=False)
+    world = environment.reset(1).privileged["world"]
+    found = world.source, world.source_pose, world.target_pose
+    environment.close()
+    return found
 
 
 def test_unknown_initial_states_are_refused(environment: WidowXEnvironment) -> None:
