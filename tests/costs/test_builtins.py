@@ -16,12 +16,15 @@ from grape.costs import (
     evaluate,
     suite_names_of,
     unavailable_constraints,
+    validate_specification,
 )
 from grape.costs.measurement import Recording, truth
 from grape.costs.specification import CostSpecification
 from grape.envs.base import Suite
 from grape.envs.registry import get_suite
-from tests.costs.expert_recordings import record_all
+from tests.costs.expert_recordings import record, record_all
+
+METAWORLD_TASKS = [task.name for task in get_suite("metaworld").tasks]
 
 Scored = tuple[Trajectory, float]
 
@@ -122,13 +125,34 @@ def test_toy_costs_rank_what_experts_do() -> None:
     check_suite(get_suite("toy"), range(6), least_easier=0.95)
 
 
-@pytest.mark.slow
-def test_metaworld_costs_rank_what_experts_do(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Meta-World without its pictures, which take most of the time and are not looked at here."""
     pytest.importorskip("metaworld")
     from grape.envs.metaworld import camera
 
     blank = np.zeros((camera.DISPLAY_SIZE, camera.DISPLAY_SIZE, 3), dtype=np.uint8)
     monkeypatch.setattr(camera.SceneCamera, "picture", lambda self, data: blank)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METAWORLD_TASKS)
+def test_metaworld_costs_pass_validation(undrawn: None, name: str) -> None:
+    suite = get_suite("metaworld")
+    task = next(task for task in suite.tasks if task.name == name)
+    environment = suite.make_environment(task)
+    episodes = [
+        record(suite, task, environment, operator, state, sample)
+        for state in range(304, 308)  # no threshold was chosen on these
+        for operator, samples in (("clean", 1), ("noisy", 3), ("sloppy", 4))
+        for sample in range(samples)
+    ]
+    card = validate_specification(builtin_specification("metaworld", name), episodes)
+    assert card.verdict == "accept", card.reasons
+
+
+@pytest.mark.slow
+def test_metaworld_costs_rank_what_experts_do(undrawn: None) -> None:
     check_suite(get_suite("metaworld"), range(100, 102), least_easier=0.8)
 
 

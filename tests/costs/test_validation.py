@@ -115,6 +115,22 @@ def test_without_both_outcomes_nothing_is_decided(episodes: list[Trajectory]) ->
     assert validate_specification(specification, []).verdict == "undecided"
 
 
+def test_too_few_initial_states_are_no_reason_to_reject(episodes: list[Trajectory]) -> None:
+    card = validate_specification(builtin_specification("toy", "push-block"), one_state(episodes))
+    assert card.verdict == "undecided"
+    (reason,) = card.reasons
+    assert "too few to be sure" in reason
+    bad = parse_specification(HEAD.replace("4 cm", "1 mm") + FAR_IS_GOOD, "far.yaml")
+    assert passed(validate_specification(bad, one_state(episodes)))["ranks"] is False
+
+
+def one_state(episodes: list[Trajectory]) -> list[Trajectory]:
+    """The episodes of the first initial state from which some were solved and some were not."""
+    states = sorted({one.meta.initial_state for one in episodes})
+    groups = [[one for one in episodes if one.meta.initial_state == state] for state in states]
+    return next(group for group in groups if len({one.meta.success for one in group}) == 2)
+
+
 def test_trials_are_repeatable(episodes: list[Trajectory]) -> None:
     specification = builtin_specification("toy", "push-block")
     cards = [validate_specification(specification, few) for few in (episodes[:15], episodes[14::-1])]
@@ -142,6 +158,7 @@ def test_gripper_events_by_hand(make_trajectory: MakeTrajectory) -> None:
 
     assert gripper_events(opening(1, 1, 1, 1, 0.8, 0.4, 0.4, 0.4, 0.4, 0.9, 1, 1)) == (5, 9)
     assert gripper_events(opening(1, 1, 1, 0.2, 1, 1, 1, 1, 0.2, 0.2, 0.2, 0.2)) == (8,)  # flutter at 3
+    assert gripper_events(opening(1, 1, 0.2, 0.2, 0.2, 0.2, 0.7, 0.7, 0.2, 0.2, 0.2, 0.2)) == (2,)  # pried apart at 6
     assert gripper_events(opening(*[0.9] * 6, *[1.0] * 6)) == ()
     assert gripper_events(opening(*[1.0] * 6, *[np.nan] * 6)) == ()
     assert gripper_events(make_trajectory(still)) == ()

@@ -10,8 +10,8 @@ from grape.core.trajectories import Trajectory
 
 __all__ = ["BoundaryAgreement", "boundary_agreement", "gripper_events"]
 
-HELD_FOR = 2
-"""States for which the gripper must stay open or closed; shorter changes are flutter."""
+HELD_FOR = 3
+"""States for which the gripper must stay open or closed; shorter changes are flutter, or a handle prying it apart."""
 
 SMALLEST_RANGE = 0.2
 """Part of the whole opening through which the gripper must move in an episode that has events."""

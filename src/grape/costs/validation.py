@@ -196,7 +196,10 @@ def _ranks(tried: Sequence[_Tried], criteria: ValidationCriteria) -> TrialCheck:
     interval = f"95 % interval {auc.low:.1%} to {auc.high:.1%}"
     sentence = f"A success costs less than a failure in {auc.value:.1%} of cases ({interval})"
     sentence += "." if same is None else f", from the same initial state in {same:.1%} of {pairs} pairs."
-    passed = auc.value >= criteria.min_auc and auc.low > criteria.min_auc_low
+    passed: bool | None = auc.value >= criteria.min_auc
+    if passed and not auc.low > criteria.min_auc_low:
+        passed = None
+        sentence += " The recordings are too few to be sure: record more initial states."
     facts = {
         "interval": [auc.low, auc.high],
         "successes": auc.successes,
