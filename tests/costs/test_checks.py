@@ -53,6 +53,18 @@ def test_contradictions_make_a_stage_unreachable(condition: str) -> None:
     assert codes(condition, NEAR) == ["unreachable-stage"]
 
 
+def test_the_cameras_frame_is_found_where_no_camera_is_recorded() -> None:
+    word = "{left_of: {of: gripper, to: block, by: 1 cm, frame: camera}}"
+    specification = parse_specification(f"{HEAD}  - name: s0\n    done_when: {word}\n{TAIL}", "test.yaml")
+    found = {
+        camera: [one.code for one in find_problems(specification, camera=camera)] for camera in (None, True, False)
+    }
+    assert "unknown-frame" not in [*found[None], *found[True]]
+    assert found[False].count("unknown-frame") == 1
+    with pytest.raises(DataError, match=r"\[unknown-frame\]"):
+        check_specification(specification, specification.keypoints, specification.signals, camera=False)
+
+
 def test_a_keypoint_compared_with_itself_is_found() -> None:
     assert "self-comparison" in codes("{above: {of: gripper, to: gripper, by: 1 cm}}")
 

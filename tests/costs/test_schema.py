@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from grape.core.errors import DataError
-from grape.costs import CostsSchemaSettings, builtin_names, parse_specification, run_costs_schema
+from grape.costs import CostsSchemaSettings, builtin_names, parse_specification, run_costs_schema, suite_names_of
 from grape.costs.builtins import _folder
 from grape.costs.schema import specification_schema
 from grape.costs.vocabulary import RELATIONS
@@ -156,6 +156,16 @@ def objects(schema: Any) -> Iterator[dict[str, Any]]:
     elif isinstance(schema, list):
         for part in schema:
             yield from objects(part)
+
+
+def test_the_cameras_frame_is_offered_only_where_one_is_recorded() -> None:
+    for camera, offered in ((None, True), (True, True), (False, False)):
+        schema = specification_schema(["a"], ["b"], camera=camera, strict=True)
+        assert ('"camera"' in json.dumps(schema)) == offered
+        assert '"world"' in json.dumps(schema)
+    assert suite_names_of("libero_goal_2hz").camera
+    assert suite_names_of("simpler_widowx_subject").camera
+    assert not suite_names_of("metaworld").camera
 
 
 def test_the_strict_schema_keeps_to_what_structured_output_knows() -> None:

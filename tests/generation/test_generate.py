@@ -4,6 +4,7 @@ import contextlib
 import copy
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -21,7 +22,18 @@ from grape.core.events import SilentReporter
 from grape.costs import load_specification
 from grape.generation import GenerateCostsSettings, run_generate_costs
 from grape.generation.prompts import prompts_hash, system_prompt
-from grape.vlm import Retries
+from grape.vlm import (
+    AnswerFolder,
+    Budget,
+    EndpointModel,
+    Limits,
+    Message,
+    Prices,
+    Recorder,
+    Replayer,
+    Request,
+    Retries,
+)
 from tests.generation.answers import SPECIFICATION, changed, good, missing_unit, unknown_keypoint
 from tests.vlm.server import KEY, Behaviour, completion, fails, hangs, says, serving
 
@@ -34,11 +46,18 @@ def settings(out: Path, **more: Any) -> GenerateCostsSettings:
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch):
+def port() -> int:
+    """A free port: a server that comes back is the same server only at the same address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch, port: int):
     """Runs the verb against a server with a script of behaviours."""
 
     def run(script: list[Behaviour], chosen: GenerateCostsSettings, reporter: Any = None) -> tuple[Any, Any]:
-        with serving(*script) as (endpoint, seen):
+        with serving(*script, port=port) as (endpoint, seen):
             monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url.removesuffix("/chat/completions"))
             monkeypatch.setenv("OPENAI_API_KEY", KEY)
             try:
@@ -124,11 +143,11 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(answered: int, 
     assert files(tmp_path / "stopped") == files(tmp_path / "whole")
 
 
-def test_a_killed_process_has_asked_for_nothing_in_vain(served: Any, tmp_path: Path) -> None:
+def test_a_killed_process_has_asked_for_nothing_in_vain(served: Any, tmp_path: Path, port: int) -> None:
     """SIGKILL while the second question is under way; the ledger knows of it, and the first answer is kept."""
     out = tmp_path / "killed"
     command = ["costs", "generate", "--suite", "toy", "--task", "push-block", "--model", "tiny", "--out", str(out)]
-    with serving(says(missing_unit()), hangs) as (endpoint, seen):
+    with serving(says(missing_unit()), hangs, port=port) as (endpoint, seen):
         address = {"OPENAI_BASE_URL": endpoint.url.removesuffix("/chat/completions"), "OPENAI_API_KEY": KEY}
         process = subprocess.Popen([sys.executable, "-m", "grape", *command], env={**os.environ, **address})
         deadline = time.monotonic() + 120.0
@@ -204,9 +223,10 @@ def test_recordings_without_a_camera_are_a_finding_and_not_the_end(
     summary, seen = served([says(odd), says(good())], settings(tmp_path / "out", store=(toy_store,)))
     assert (summary["accepted"], summary["rounds"]) == (True, 2)
     first = json.loads((tmp_path / "out" / "transcript.json").read_text())["rounds"][0]
-    assert first["found_by"] == "trial"
-    assert "holds no sound camera pose" in first["findings"][0]
-    assert "no sound camera pose" in seen.bodies[1]["messages"][3]["content"]
+    assert first["found_by"] == "checks"
+    assert first["findings"][0].startswith("[unknown-frame] ")
+    assert "[unknown-frame]" in seen.bodies[1]["messages"][3]["content"]
+    assert '"camera"' not in json.dumps(seen.bodies[0]["response_format"])
     (tmp_path / "out" / "done.json").unlink()
     again, seen = served([fails(500)], settings(tmp_path / "out", store=(toy_store,)))
     assert again["accepted"]
@@ -245,6 +265,18 @@ def test_a_recording_replays_without_a_server(served: Any, tmp_path: Path, monke
         )
     with pytest.raises(SettingsError, match="No endpoint is known"):
         run_generate_costs(settings(tmp_path / "d"))
+
+
+def test_another_server_with_a_model_of_the_same_name_is_asked_itself(tmp_path: Path) -> None:
+    folder, request = AnswerFolder(tmp_path / "answers"), Request((Message("user", "What is it?"),))
+    for said in ("A cup.", "A bowl."):
+        with serving(says(said)) as (endpoint, seen):
+            model = Recorder(EndpointModel("tiny", endpoint, Budget(Limits(), Prices())), folder)
+            assert [model.ask(request).text, model.ask(request).text] == [said, said]
+            assert len(seen.bodies) == 1
+            assert endpoint.url not in "".join(path.read_text() for path in folder.path.iterdir())
+    with pytest.raises(DataError, match="of 2 servers that call a model 'tiny'"):
+        Replayer("tiny", folder)
 
 
 def test_prepared_answers_are_given_in_order(tmp_path: Path) -> None:

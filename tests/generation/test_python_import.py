@@ -55,6 +55,22 @@ ANGLES = (
 """Satisfied at the same states; what a violation costs is counted in degrees."""
 
 
+def test_a_further_point_takes_no_name_that_a_keypoint_has() -> None:
+    """Also where the keypoint is spoken of only later."""
+    source = """
+def stage1_subgoal_constraint1(end_effector, keypoints):
+    return np.linalg.norm(end_effector - (keypoints[0] + np.array([0, 0, 0.1]))) - 0.02
+def stage1_subgoal_constraint2(end_effector, keypoints):
+    return np.linalg.norm(end_effector - keypoints[1]) - 0.02
+"""
+    header = Header(keypoints=("cup", "cup_moved_1"))
+    document = translate(parse_source(source, "x.py"), header, "x.py").document
+    declared = [one if isinstance(one, str) else one["name"] for one in document["keypoints"]]
+    assert sorted(declared) == ["cup", "cup_moved_1", "cup_moved_2", "gripper"]
+    assert {"name": "cup_moved_2", "mean_of": ["cup"], "offset": {"z": "10 cm"}} in document["keypoints"]
+    parse_specification(document_text(document), "x.yaml")
+
+
 @pytest.fixture(scope="module")
 def recording(request: pytest.FixtureRequest) -> Recording:
     make = request.getfixturevalue("make_trajectory")

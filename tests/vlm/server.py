@@ -121,9 +121,9 @@ def drips(handler: Handler) -> None:
 
 
 @contextlib.contextmanager
-def serving(*script: Behaviour, key: str = KEY) -> Iterator[tuple[Endpoint, Seen]]:
-    """A server for the block; the last behaviour repeats."""
-    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+def serving(*script: Behaviour, key: str = KEY, port: int = 0) -> Iterator[tuple[Endpoint, Seen]]:
+    """A server for the block, at any free port if none is given; the last behaviour repeats."""
+    server: Any = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.script, server.seen, server.over = list(script), Seen(), threading.Event()
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)

@@ -24,10 +24,12 @@ class SuiteNames:
     Attributes:
         keypoints: Keypoint and what it marks.
         signals: Signal and what it says.
+        camera: Whether the camera is noted, so that its frame can be spoken of; None if unknown.
     """
 
     keypoints: dict[str, str]
     signals: dict[str, str]
+    camera: bool | None = None
 
 
 def _folder() -> Traversable:

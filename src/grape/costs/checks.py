@@ -18,18 +18,24 @@ from grape.costs.vocabulary import QUANTITIES
 __all__ = ["Finding", "check_specification", "find_problems"]
 
 
-def check_specification(specification: CostSpecification, keypoints: Collection[str], signals: Collection[str]) -> None:
+def check_specification(
+    specification: CostSpecification,
+    keypoints: Collection[str],
+    signals: Collection[str],
+    camera: bool | None = None,
+) -> None:
     """Refuse a specification that cannot be evaluated as meant on recordings with these names.
 
     Args:
         specification: What to check.
         keypoints: Names of the recorded keypoints.
         signals: Names of the recorded signals.
+        camera: Whether the recordings note their camera; None if unknown.
 
     Raises:
         DataError: There are errors; all are listed, unknown names with the closest known ones.
     """
-    errors = [finding for finding in find_problems(specification, keypoints, signals) if finding.error]
+    errors = [finding for finding in find_problems(specification, keypoints, signals, camera) if finding.error]
     if errors:
         count = len(errors)
         listing = "".join(f"\n  {finding}" for finding in errors)
@@ -41,7 +47,10 @@ def check_specification(specification: CostSpecification, keypoints: Collection[
 
 
 def find_problems(
-    specification: CostSpecification, keypoints: Collection[str] | None = None, signals: Collection[str] | None = None
+    specification: CostSpecification,
+    keypoints: Collection[str] | None = None,
+    signals: Collection[str] | None = None,
+    camera: bool | None = None,
 ) -> tuple[Finding, ...]:
     """All findings of the static checks, in the order of the file.
 
@@ -49,9 +58,11 @@ def find_problems(
         specification: What to check.
         keypoints: Recorded keypoints; None leaves out the comparison with a recording.
         signals: Recorded signals; None likewise.
+        camera: Whether the recordings note their camera; None likewise.
     """
     return (
         *_name_findings(specification, keypoints, signals),
+        *(_frame_findings(specification) if camera is False else ()),
         *_stage_findings(specification),
         *grasp_findings(specification),
         *_constraint_findings(specification),
@@ -78,6 +89,13 @@ def _name_findings(
                 yield Finding(f"unknown-{kind}", f"{kind}s", message)
             if name not in used:
                 yield Finding(f"unused-{kind}", f"{kind}s", f"{kind} {name!r} is listed but not used.", error=False)
+
+
+def _frame_findings(specification: CostSpecification) -> Iterator[Finding]:
+    """Of recordings that note no camera."""
+    for where, call in specification.calls():
+        if dict(call.arguments).get("frame") == "camera":
+            yield Finding("unknown-frame", where, "frame 'camera' is not recorded: no camera is noted. Use 'world'.")
 
 
 def _stage_findings(specification: CostSpecification) -> Iterator[Finding]:

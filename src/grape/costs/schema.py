@@ -25,16 +25,22 @@ _ANY_CLOCK = Clock(limit=1, control_hz=1.0)
 
 
 def specification_schema(
-    keypoints: Collection[str] | None = None, signals: Collection[str] | None = None, *, strict: bool = False
+    keypoints: Collection[str] | None = None,
+    signals: Collection[str] | None = None,
+    *,
+    camera: bool | None = None,
+    strict: bool = False,
 ) -> Schema:
     """JSON Schema (draft 2020-12) of a specification file.
 
     Args:
         keypoints: Recorded names; given, the schema accepts only these, without the richer form of keypoints.
         signals: Recorded names of signals; given, the schema accepts only these.
+        camera: Whether recordings note their camera; if not, its frame is left out.
         strict: For structured output: all fields required, optional ones nullable.
     """
-    writer = _Writer(strict, keypoints, signals)
+    frames = [frame for frame in FRAMES if frame != "camera"] if camera is False else FRAMES
+    writer = _Writer(strict, keypoints, signals, frames)
     schema = writer.root()
     return {"title": "cost_specification", **schema, "$defs": writer.definitions()}
 
@@ -42,8 +48,14 @@ def specification_schema(
 class _Writer:
     """Writes the parts; fields that a file may leave out come as a second mapping."""
 
-    def __init__(self, strict: bool, keypoints: Collection[str] | None, signals: Collection[str] | None) -> None:
-        self.strict = strict
+    def __init__(
+        self,
+        strict: bool,
+        keypoints: Collection[str] | None,
+        signals: Collection[str] | None,
+        frames: Collection[str],
+    ) -> None:
+        self.strict, self.frames = strict, frames
         self.closed = keypoints is not None
         self.names = {"keypoint": _one_of(keypoints), "signal": _one_of(signals)}
 
@@ -138,7 +150,7 @@ class _Writer:
         if parameter.kind == "axis":
             return _choice(AXES)
         if parameter.kind == "frame":
-            return _choice(FRAMES)
+            return _choice(self.frames)
         return _quantity(parameter.unit) if parameter.kind == "quantity" else self.names[parameter.kind]
 
     def combined(self, operand: Schema) -> Iterable[Schema]:

@@ -81,7 +81,8 @@ def run_costs_validate(settings: CostsValidateSettings, reporter: Reporter = SIL
     _check(settings)
     specification = find_specification(settings.target)
     episodes = episodes_of_task(settings.store, specification, settings.task)
-    check_specification(specification, episodes[0].keypoints, episodes[0].signals)
+    first = episodes[0]
+    check_specification(specification, first.keypoints, first.signals, "camera" in first.meta.extra)
     with reporter.progress("trying", len(episodes)) as progress:
         card = validate_specification(
             specification, episodes, settings.criteria, seed=settings.seed, advance=progress.advance

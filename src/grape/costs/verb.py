@@ -131,7 +131,7 @@ def run_costs_check(settings: CostsCheckSettings, reporter: Reporter = SILENT) -
     if names is None:
         reporter.warn("Names were not compared with any recording: give --store or --suite.")
     else:
-        check_specification(specification, names.keypoints, names.signals)
+        check_specification(specification, names.keypoints, names.signals, names.camera)
     findings = find_problems(specification)
     errors = [str(finding) for finding in findings if finding.error]
     if errors:
@@ -153,9 +153,10 @@ def run_costs_schema(settings: CostsSchemaSettings, reporter: Reporter = SILENT)
         SettingsError: The suite is unknown.
     """
     names = suite_names_of(settings.suite) if settings.suite else None
-    schema = specification_schema(
-        None if names is None else names.keypoints, None if names is None else names.signals, strict=settings.strict
-    )
+    if names is None:
+        schema = specification_schema(strict=settings.strict)
+    else:
+        schema = specification_schema(names.keypoints, names.signals, camera=names.camera, strict=settings.strict)
     return {"text": json.dumps(schema, indent=1), "schema": schema}
 
 
@@ -202,5 +203,6 @@ def _recorded_names(path: Path, task: str) -> SuiteNames:
     for meta in store.metas():
         if task in ("", meta.task):
             trajectory = store.read(meta.episode_id, frames=False)
-            return SuiteNames(dict.fromkeys(trajectory.keypoints, ""), dict.fromkeys(trajectory.signals, ""))
+            points, signals = (dict.fromkeys(names, "") for names in (trajectory.keypoints, trajectory.signals))
+            return SuiteNames(points, signals, "camera" in meta.extra)
     raise CompatibilityError(f"{path} holds no episode of task '{task}'.", "Choose a store of that task.")

@@ -44,6 +44,7 @@ def brief_of(settings: GenerateCostsSettings) -> TaskBrief:
         limit=settings.limit or (DEFAULT_LIMIT if task is None else task.max_steps),
         keypoints=names.keypoints,
         signals=names.signals,
+        camera=names.camera,
         suite="" if suite is None else suite.name,
         task="" if task is None else task.name,
         control_hz=None if suite is None else suite.action_space.control_hz,
@@ -84,6 +85,7 @@ def _names(settings: GenerateCostsSettings, episode: Trajectory | None) -> Suite
     return SuiteNames(
         {name: known.keypoints.get(name, "") for name in sorted(episode.keypoints)},
         {name: known.signals.get(name, "") for name in sorted(episode.signals)},
+        "camera" in episode.meta.extra,
     )
 
 
@@ -105,7 +107,7 @@ def _read_names(path: Path) -> SuiteNames:
         ):
             raise DataError(f"{path}: '{part}' is no mapping of names to meanings.", hint)
         tables.append({name: meaning or "" for name, meaning in table.items()})
-    return SuiteNames(*tables)
+    return SuiteNames(tables[0], tables[1])
 
 
 def _numbered(keypoints: Mapping[str, str]) -> dict[str, int]:

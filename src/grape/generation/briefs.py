@@ -47,6 +47,7 @@ class TaskBrief:
         control_hz: Decisions a second; None if unknown.
         picture: The first state; None to go by words alone.
         numbered: Keypoints that are points numbered on the picture, and their numbers.
+        camera: Whether the camera is recorded, so that its frame can be spoken of; None if unknown.
     """
 
     instruction: str
@@ -58,6 +59,7 @@ class TaskBrief:
     control_hz: float | None = None
     picture: Picture | None = None
     numbered: Mapping[str, int] = field(default_factory=dict)
+    camera: bool | None = None
 
     def __post_init__(self) -> None:
         if not plain_words(self.instruction, MAX_INSTRUCTION):

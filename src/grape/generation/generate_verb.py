@@ -74,7 +74,7 @@ def run_generate_costs(
         brief,
         repairs=settings.repairs,
         sampling=Sampling(settings.max_tokens, settings.temperature, settings.seed),
-        schema=specification_schema(brief.keypoints, brief.signals, strict=True),
+        schema=specification_schema(brief.keypoints, brief.signals, camera=brief.camera, strict=True),
         trial=trial_on(settings.store, brief.task) if settings.store else None,
         keep=keep,
         reporter=reporter,

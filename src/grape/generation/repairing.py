@@ -118,7 +118,7 @@ def generate(
         request = Request(messages, schema, sampling.max_tokens, sampling.temperature, sampling.seed + len(rounds))
         answer = model.ask(request)
         verdict = judge(answer.text, brief, answer.truncated, trial)
-        rounds.append(Round(request, request_key(request, model.name), answer, verdict))
+        rounds.append(Round(request, request_key(request, model.name, model.origin), answer, verdict))
         keep(rounds)
         if verdict.accepted:
             break

@@ -51,7 +51,7 @@ def check_against_store(
         first = next(meta for meta in metas if meta.task == task)
         trajectory = store.read(first.episode_id, frames=False)
         try:
-            check_specification(specification, trajectory.keypoints, trajectory.signals)
+            check_specification(specification, trajectory.keypoints, trajectory.signals, "camera" in first.extra)
         except DataError as error:
             problems.append(error)
     if problems:

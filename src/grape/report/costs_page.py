@@ -131,7 +131,8 @@ def run_costs_page(settings: CostsPageSettings, reporter: Reporter = SILENT) -> 
     trajectories = [episode.read(frames=False) for episode in episodes.values()]
     card: ReportCard | None = None
     if trajectories:
-        check_specification(specification, trajectories[0].keypoints, trajectories[0].signals)
+        first = trajectories[0]
+        check_specification(specification, first.keypoints, first.signals, "camera" in first.meta.extra)
         with reporter.progress("trying", len(episodes)) as progress:
             criteria = ValidationCriteria(draws=_DRAWS)
             card = validate_specification(specification, trajectories, criteria, advance=progress.advance)

@@ -1,7 +1,7 @@
 """What is asked of a vision-language model and what comes back, whoever answers.
 
-A request has a key: the hash of the model's name, all texts, the pixels of all pictures, the schema and the sampling.
-Equal keys are equal questions, so a recorded answer can stand for asking again.
+A request has a key: the hash of the model's name, of where it is served, of all texts, the pixels of all pictures, the
+schema and the sampling. Equal keys are equal questions, so a recorded answer can stand for asking again.
 """
 
 import base64
@@ -174,6 +174,10 @@ class ChatModel(Protocol):
     def name(self) -> str:
         """What it is called in records; a part of every request's key."""
 
+    @property
+    def origin(self) -> str:
+        """Whose model of this name it is, a part of the key, too: the hash of a server's address; else empty."""
+
     def ask(self, request: Request) -> Answer:
         """Answer a question.
 
@@ -184,10 +188,11 @@ class ChatModel(Protocol):
         """
 
 
-def describe_request(request: Request, model: str) -> dict[str, Any]:
+def describe_request(request: Request, model: str, origin: str = "") -> dict[str, Any]:
     """Everything that makes a request what it is, as JSON values; pictures by their hash."""
     return {
         "model": model,
+        **({"origin": origin} if origin else {}),
         "messages": [
             {
                 "role": message.role,
@@ -203,6 +208,6 @@ def describe_request(request: Request, model: str) -> dict[str, Any]:
     }
 
 
-def request_key(request: Request, model: str) -> str:
-    """SHA-256 that stands for the question, as 64 hexadecimal digits."""
-    return content_hash(describe_request(request, model))
+def request_key(request: Request, model: str, origin: str = "") -> str:
+    """SHA-256 that stands for the question to this model, as 64 hexadecimal digits."""
+    return content_hash(describe_request(request, model, origin))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 
 from grape.core.errors import SettingsError
+from grape.core.files import content_hash
 
 __all__ = ["Endpoint", "Secret", "endpoint_from_environment"]
 
@@ -58,6 +59,11 @@ class Endpoint:
 
     url: str
     key: Secret = field(default_factory=lambda: Secret(""), compare=False)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the address, which names it in records without telling it."""
+        return content_hash(self.url)
 
     @property
     def parts(self) -> SplitResult:

@@ -124,6 +124,11 @@ class EndpointModel:
         if endpoint.open_road:
             reporter.warn(f"{BASE_URL} is http to another machine: the key travels readable. Prefer https.")
 
+    @property
+    def origin(self) -> str:
+        """The hash of the endpoint's address: another server may call another model the same."""
+        return self.endpoint.hash
+
     def ask(self, request: Request) -> Answer:
         """Send the question until it is answered or given up."""
         failures = 0

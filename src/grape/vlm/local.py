@@ -34,6 +34,8 @@ class LocalModel:
         self.place, self.revision, self.device = name, revision, device
         self._loaded: tuple[Any, Any] | None = None
 
+    origin = ""
+
     @property
     def name(self) -> str:
         """The checkpoint's name and revision."""

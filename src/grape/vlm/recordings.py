@@ -45,13 +45,34 @@ class AnswerFolder:
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{file} is no recorded answer.", "Delete it: the question is then asked again.") from error
 
-    def keep(self, key: str, request: Request, model: str, answer: Answer) -> None:
+    def origin_of(self, name: str) -> str:
+        """Origin of the model of this name whose answers are here; empty where none has one.
+
+        Raises:
+            DataError: Several servers' models of this name answered, or a file holds something else.
+        """
+        origins = set()
+        for file in sorted(self.path.glob("*.json")):
+            try:
+                request = read_json(file)["request"]
+                if request["model"] == name:
+                    origins.add(str(request.get("origin", "")))
+            except (KeyError, TypeError, AttributeError) as error:
+                raise DataError(f"{file} is no recorded answer.", "Take it out of the folder.") from error
+        if len(origins) > 1:
+            raise DataError(
+                f"{self.path} holds answers of {len(origins)} servers that call a model {name!r}.",
+                "Keep those whose field 'origin' is of one server.",
+            )
+        return origins.pop() if origins else ""
+
+    def keep(self, key: str, request: Request, model: ChatModel, answer: Answer) -> None:
         """Write an answer down, whole or not at all."""
         usage = answer.usage
         write_json(
             self.path / f"{key}.json",
             {
-                "request": describe_request(request, model),
+                "request": describe_request(request, model.name, model.origin),
                 "answer": {
                     "text": answer.text,
                     "truncated": answer.truncated,
@@ -82,26 +103,34 @@ class Recorder:
         """The model's own name."""
         return self.model.name
 
+    @property
+    def origin(self) -> str:
+        """The model's own origin."""
+        return self.model.origin
+
     def ask(self, request: Request) -> Answer:
         """The recorded answer, or a new one, which is kept."""
-        key = request_key(request, self.name)
+        key = request_key(request, self.name, self.origin)
         answer = self.folder.find(key)
         if answer is None:
             answer = self.model.ask(request)
-            self.folder.keep(key, request, self.name, answer)
+            self.folder.keep(key, request, self.model, answer)
         return answer
 
 
 class Replayer:
-    """Answers from a folder and nowhere else.
+    """Answers from a folder and nowhere else, whichever server gave them.
 
     Args:
         name: Name of the model that was recorded.
         folder: Its answers.
+
+    Raises:
+        DataError: Several servers' models of this name answered, or a file is no recorded answer.
     """
 
     def __init__(self, name: str, folder: AnswerFolder) -> None:
-        self.name, self.folder = name, folder
+        self.name, self.origin, self.folder = name, folder.origin_of(name), folder
 
     def ask(self, request: Request) -> Answer:
         """The recorded answer.
@@ -109,7 +138,7 @@ class Replayer:
         Raises:
             ModelError: This question was not recorded.
         """
-        key = request_key(request, self.name)
+        key = request_key(request, self.name, self.origin)
         answer = self.folder.find(key)
         if answer is None:
             raise ModelError(
@@ -130,7 +159,7 @@ class ScriptedModel:
     """
 
     def __init__(self, name: str, answers: Sequence[str], asked: int = 0) -> None:
-        self.name, self.answers, self.asked = name, tuple(answers), asked
+        self.name, self.origin, self.answers, self.asked = name, "", tuple(answers), asked
 
     def ask(self, request: Request) -> Answer:
         """The next answer.

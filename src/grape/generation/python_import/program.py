@@ -89,7 +89,7 @@ def translate(tree: ast.Module, header: Header, source: str) -> Translation:
     Raises:
         DataError: Nothing of it could be translated; the reasons are listed.
     """
-    work = _Work(header, Translation({}), Points(header.gripper))
+    work = _Work(header, Translation({}), Points(header.gripper, frozenset(header.keypoints)))
     for node in tree.body:
         work.top_level(node)
     work.translation.document = work.document()

@@ -79,11 +79,13 @@ class Points:
 
     Attributes:
         gripper: The end effector's keypoint.
+        named: Names that keypoints have, spoken of yet or not; no further point takes one of them.
         used: Keypoints of the recording in the order of their first use.
         derived: Further points as the language declares them, by name.
     """
 
     gripper: str = "gripper"
+    named: frozenset[str] = frozenset()
     used: dict[str, None] = field(default_factory=dict)
     derived: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -104,7 +106,7 @@ class Points:
         stem = f"{keypoints[0]}_moved" if len(keypoints) == 1 else "middle"
         if len(self.derived) == MAX_DERIVED:
             raise TranslationError(f"needs another moved point or mean; at most {MAX_DERIVED} are declared")
-        taken = {*self.derived, *self.used}
+        taken = {*self.derived, *self.used, *self.named, self.gripper}
         name = next(name for number in itertools.count(1) if (name := f"{stem}_{number}") not in taken)
         self.derived[name] = declared
         return name
