@@ -111,6 +111,7 @@ def check_clean_expert(specification: CostSpecification, episode: Trajectory) ->
     """Every stage is done by its own predicate, and each one finished makes the episode cheaper."""
     stages = evaluate(specification, episode)
     assert unavailable_constraints(stages) == ()
+    assert all(np.isfinite(stage.cost) for stage in stages)
     recording = Recording(episode, specification.limit)
     for stage, described in zip(stages, specification.stages, strict=False):
         where = f"{episode.meta.episode_id}, stage {stage.name}"

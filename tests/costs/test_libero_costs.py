@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 
 import numpy as np
 import pytest
@@ -15,14 +14,12 @@ from grape.costs import (
     check_specification,
     evaluate,
     suite_names_of,
-    unavailable_constraints,
 )
 from grape.costs.checks import find_problems
-from grape.costs.measurement import Recording, truth
 from grape.envs.libero.tasks import suite_tasks
 from grape.envs.registry import get_suite
 from tests.costs.record_libero import SUITES, path_of, read
-from tests.costs.test_builtins import beginning, same_start, success_over_failure, total, without_verdict
+from tests.costs.test_builtins import check_clean_expert, same_start, success_over_failure, total, without_verdict
 
 RECORDED = [task for suite in SUITES for task in suite_tasks(suite) if path_of(task).exists()]
 EACH_SUITE = pytest.mark.parametrize("suite", SUITES)
@@ -67,16 +64,7 @@ def test_experts_finish_every_stage_and_each_makes_the_episode_cheaper(task: Tas
     solved = [episode for episode in recordings(task) if episode.meta.operator == "clean" and episode.meta.success]
     assert solved
     for episode in solved:
-        stages = evaluate(specification, episode)
-        assert unavailable_constraints(stages) == ()
-        assert all(np.isfinite(stage.cost) for stage in stages)
-        recording = Recording(episode, specification.limit)
-        for stage, described in zip(stages, specification.stages, strict=False):
-            assert stage.done, f"{episode.meta.episode_id}, stage {stage.name}"
-            assert truth(recording, described.done_when)[stage.end] == 1.0, stage.name
-        ends = sorted({0, *(stage.end for stage in stages)})
-        costs = [total(specification, beginning(episode, end)) for end in ends]
-        assert all(later < earlier for earlier, later in itertools.pairwise(costs))
+        check_clean_expert(specification, episode)
 
 
 @pytest.mark.parametrize("index", [0, 7])

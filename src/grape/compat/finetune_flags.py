@@ -4,12 +4,11 @@ Names and defaults are that script's. ``run_id_note`` and ``save_latest_checkpoi
 made from (OpenVLA's ``vla-scripts/finetune.py``); users of the one often carry flags of the other.
 """
 
-import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
-from grape.compat.flag_parser import FlagParser, meanings_of, word_to_bool
+from grape.compat.flag_parser import read_flags
 
 __all__ = ["FinetuneFlags", "parse_flags"]
 
@@ -75,22 +74,10 @@ def parse_flags(words: Sequence[str]) -> FinetuneFlags:
     Raises:
         SettingsError: A flag is unknown, has no value, or one of the wrong kind.
     """
-    parser = FlagParser(
+    return read_flags(
+        FinetuneFlags,
+        words,
         prog="python -m grape.compat.finetune",
         description="Trains as 'grape train' does, from the flags of the method's first public implementation.",
         epilog="Flags after a '--' go to 'grape train' as they are and win, for example: -- --unnorm-key libero_goal",
-        allow_abbrev=False,
     )
-    known = [item for item in fields(FinetuneFlags) if item.name != "given"]
-    meanings = meanings_of(FinetuneFlags)
-    for item in known:
-        kind = type(item.default)
-        parser.add_argument(
-            f"--{item.name}",
-            type=word_to_bool if kind is bool else kind,
-            default=argparse.SUPPRESS,
-            metavar={bool: "True|False", int: "N", float: "X"}.get(kind, "TEXT"),
-            help=f"{meanings[item.name]} Default: {item.default!s}.".replace("%", "%%"),
-        )
-    found = parser.read(words, [item.name for item in known])
-    return FinetuneFlags(**vars(found), given=frozenset(vars(found)))

@@ -1,11 +1,18 @@
 """Reading flags of other projects: mistakes are errors of ours, not the end of the process."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from grape.core.errors import SettingsError, did_you_mean
 
-__all__ = ["FlagParser", "meanings_of", "word_to_bool"]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+__all__ = ["FlagParser", "meanings_of", "read_flags", "word_to_bool"]
+
+Flags = TypeVar("Flags", bound="DataclassInstance")
 
 
 class FlagParser(argparse.ArgumentParser):
@@ -29,6 +36,37 @@ class FlagParser(argparse.ArgumentParser):
         if rest:
             raise SettingsError(f"Unknown flag {rest[0]!r}.", did_you_mean(rest[0].split("=")[0].lstrip("-"), known))
         return found
+
+
+def read_flags(kind: type[Flags], words: Sequence[str], prog: str, description: str, epilog: str) -> Flags:
+    """Read a command line into a dataclass whose fields are the flags; booleans are words, as ``--image_aug False``.
+
+    Args:
+        kind: The dataclass: defaults say of which type a flag is, ``Attributes:`` what it means, and field ``given``
+            gets the names of the flags that stood on the command line.
+        words: The command line.
+        prog: The command, for the help.
+        description: What it does.
+        epilog: What else is to be known.
+
+    Raises:
+        SettingsError: A flag is unknown, has no value, or one of the wrong kind.
+    """
+    parser = FlagParser(prog=prog, description=description, epilog=epilog, allow_abbrev=False)
+    known = [item for item in fields(kind) if item.name != "given"]
+    meanings = meanings_of(kind)
+    for item in known:
+        of: Any = type(item.default)
+        parser.add_argument(
+            f"--{item.name}",
+            type=word_to_bool if of is bool else of,
+            default=argparse.SUPPRESS,
+            metavar={bool: "True|False", int: "N", float: "X"}.get(of, "TEXT"),
+            help=f"{meanings[item.name]} Default: {item.default!s}.".replace("%", "%%"),
+        )
+    found = vars(parser.read(words, [item.name for item in known]))
+    made: Callable[..., Flags] = kind
+    return made(**found, given=frozenset(found))
 
 
 def word_to_bool(word: str) -> bool:

@@ -1,12 +1,11 @@
 """Flags of OpenVLA's LIBERO evaluation (``run_libero_eval.py``), and what they mean for ``grape evaluate``."""
 
-import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import PurePath
 
 from grape.compat.evaluate_call import EvaluateCall
-from grape.compat.flag_parser import FlagParser, meanings_of, word_to_bool
+from grape.compat.flag_parser import read_flags
 from grape.core.errors import SettingsError, require_known
 from grape.evaluation import PROTOCOLS
 
@@ -61,25 +60,13 @@ def parse_flags(words: Sequence[str]) -> LiberoFlags:
     Raises:
         SettingsError: A flag is unknown, has no value, or one of the wrong kind.
     """
-    parser = FlagParser(
+    return read_flags(
+        LiberoFlags,
+        words,
         prog="python -m grape.compat.run_libero_eval",
         description="Evaluates as 'grape evaluate' does, from the flags of OpenVLA's evaluation script for LIBERO.",
         epilog="Flags after a '--' go to 'grape evaluate' as they are and win, for example: -- --workers 4",
-        allow_abbrev=False,
     )
-    known = [item for item in fields(LiberoFlags) if item.name != "given"]
-    meanings = meanings_of(LiberoFlags)
-    for item in known:
-        kind = type(item.default)
-        parser.add_argument(
-            f"--{item.name}",
-            type=word_to_bool if kind is bool else kind,
-            default=argparse.SUPPRESS,
-            metavar={bool: "True|False", int: "N"}.get(kind, "TEXT"),
-            help=f"{meanings[item.name]} Default: {item.default!s}.".replace("%", "%%"),
-        )
-    found = vars(parser.read(words, [item.name for item in known]))
-    return LiberoFlags(**found, given=frozenset(found))
 
 
 def translate(
