@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from grape.core.errors import CompatibilityError, DataError, SettingsError
-from grape.core.events import SilentReporter
 from grape.core.trajectories import Trajectory
 from grape.costs import (
     CostsCheckSettings,
@@ -19,6 +18,7 @@ from grape.costs import (
     suite_names_of,
 )
 from grape.store import EpisodeStore
+from tests.reporters import Hearing
 
 SPECIFICATION = """\
 version: 1
@@ -32,14 +32,6 @@ stages:
     path:
       - {name: way, cost: {path_length: {of: gripper, reference: 30 cm}}, weight: 0.1, objectives: [safety, efficiency]}
 """
-
-
-class Warnings(SilentReporter):
-    def __init__(self) -> None:
-        self.seen: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.seen.append(message)
 
 
 @pytest.fixture
@@ -93,10 +85,10 @@ def test_check_lists_what_is_wrong(file: Path, store: Path) -> None:
 def test_check_compares_names_with_a_suite(file: Path) -> None:
     with pytest.raises(DataError, match="keypoint 'block' is not recorded"):
         run_costs_check(CostsCheckSettings(target=str(file), suite="metaworld"))
-    reporter = Warnings()
+    reporter = Hearing()
     summary = run_costs_check(CostsCheckSettings(target=str(file)), reporter)
     assert summary["compared"] == ""
-    assert "not compared" in reporter.seen[0]
+    assert "not compared" in reporter.warnings[0]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import pytest
 from scipy import stats
 
 from grape.core.errors import CompatibilityError, DataError, SettingsError
-from grape.core.events import SilentReporter
 from grape.evaluation import (
     CompareSettings,
     EpisodeOutcome,
@@ -25,6 +24,7 @@ from grape.evaluation import (
 )
 from grape.evaluation.statistics import mcnemar_exact
 from grape.evaluation.wording import p_text, points
+from tests.reporters import Hearing
 
 
 def results(
@@ -50,14 +50,6 @@ def split(both: int, only_a: int, only_b: int, neither: int) -> tuple[list[bool]
     a = [True] * (both + only_a) + [False] * (only_b + neither)
     b = [True] * both + [False] * only_a + [True] * only_b + [False] * neither
     return a, b
-
-
-class Collector(SilentReporter):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
 
 
 def test_better_says_by_how_much_and_how_sure() -> None:
@@ -212,7 +204,7 @@ def test_the_verb_reads_and_writes_folders(tmp_path: Path) -> None:
     a, b = split(10, 2, 12, 6)
     write_results(tmp_path / "a", results(a))
     write_results(tmp_path / "b", results(b, seed=2))
-    reporter = Collector()
+    reporter = Hearing()
     settings = CompareSettings(a=tmp_path / "a", b=tmp_path / "b" / "results.json", out=tmp_path / "c")
     summary = run_compare(settings, reporter)
     assert json.loads((tmp_path / "c" / "comparison.json").read_text()) == json.loads(json.dumps(summary))

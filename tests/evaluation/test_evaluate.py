@@ -13,24 +13,18 @@ import pytest
 import grape.collect
 from grape.collect import CollectSettings
 from grape.core.errors import CompatibilityError, DataError, SettingsError, SimulatorError
-from grape.core.events import SILENT, Reporter, SilentReporter
+from grape.core.events import SILENT, Reporter
 from grape.core.files import write_json
 from grape.core.selections import parse_numbers
 from grape.core.trajectories import EpisodeMeta, Trajectory
+from grape.envs.toy import ToySuite
 from grape.evaluation import EVALUATION_STATES_START, EvaluateSettings, read_results, run_evaluate
 from grape.evaluation.evaluate import _default_out
 from grape.policies.base import PolicySpec
 from grape.store import EpisodeStore
+from tests.reporters import Hearing
 
 TASKS = ("open", "push")
-
-
-class Reports(SilentReporter):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
 
 
 class FakeCollection:
@@ -43,7 +37,7 @@ class FakeCollection:
         self.computation = "cpu float32, sdpa"
         self.refuses = False
 
-    def open_policy(self, settings: CollectSettings) -> Any:
+    def open_policy(self, settings: CollectSettings, reporter: Any) -> Any:
         if self.refuses:
             raise CompatibilityError("Gripper conventions differ.")
         return (
@@ -227,7 +221,7 @@ def test_senseless_settings_leave_no_folder(
 def test_training_states_are_warned_of(collection: FakeCollection, policy: Path, tmp_path: Path) -> None:
     states = {"push": "3,5-6,100-149", "other": "1"}
     write_json(policy / "provenance.json", {"collected": {"toy": states, "metaworld": {"push": "2"}}})
-    reports = Reports()
+    reports = Hearing()
     settings = EvaluateSettings(policy=str(policy), out=tmp_path / "e", suite="toy", initial_states="1-6,149-151")
     summary = run_evaluate(settings, reports)
     assert summary["seen_states"] == {"push": "3,5-6,149"}
@@ -311,6 +305,19 @@ def test_a_refused_policy_leaves_no_folder(collection: FakeCollection, policy: P
     with pytest.raises(CompatibilityError, match="Gripper"):
         run_evaluate(EvaluateSettings(policy=str(policy), out=tmp_path / "e"))
     assert not (tmp_path / "e").exists()
+
+
+def test_another_release_of_the_simulator_is_another_measurement(
+    collection: FakeCollection, policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given, free = (EvaluateSettings(policy="policy", suite="toy", episodes=2, out=out) for out in (Path("e"), None))
+    first, folder = run_evaluate(given), run_evaluate(free)["results"]
+    assert run_evaluate(given) == first
+    monkeypatch.setattr(ToySuite, "versions", lambda suite: {"toy": "2"})
+    assert run_evaluate(free)["results"] != folder
+    with pytest.raises(CompatibilityError, match=r"versions.*toy"):
+        run_evaluate(given)
 
 
 def test_without_out_the_folder_follows_from_what_is_measured(

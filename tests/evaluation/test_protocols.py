@@ -1,6 +1,7 @@
 """Protocols: what they fix, refuse and leave to the checkpoint, and what their evaluations report."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 import grape.collect
 from grape.cli.main import main
-from grape.collect import CheckpointStatement
+from grape.collect import CheckpointStatement, CollectSettings
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.costs import suite_names_of
@@ -23,6 +24,7 @@ from grape.evaluation.pairing import pair_results
 from grape.evaluation.protocols import PROTOCOLS, Protocol, apply_protocol, fit_checkpoint
 from grape.evaluation.statistics import wilson_interval
 from grape.store import EpisodeStore
+from tests.reporters import Hearing
 from tests.training.recordings import write_policy
 
 LIBERO = EvaluateSettings(policy="p", protocol="libero-openvla-v1", suite="libero_spatial")
@@ -298,8 +300,24 @@ def test_a_checkpoint_says_which_statistics_it_has_and_whether_it_crops(nano: Pa
     assert grape.collect.read_statement(str(nano)) == CheckpointStatement(says.norm_keys, True)
 
 
-def test_a_published_checkpoint_says_nothing_of_crops(tmp_path: Path) -> None:
+def test_a_published_checkpoint_says_nothing_of_crops_until_it_is_trained_here(tmp_path: Path) -> None:
     golden = Path(__file__).parents[3] / "shared" / "golden" / "openvla" / "ckpt"
     if not golden.is_dir():
         pytest.skip(f"golden fixtures are not at {golden}")
     assert grape.collect.read_statement(str(golden)).center_crop is None
+    shutil.copytree(golden, tmp_path / "trained", copy_function=shutil.copyfile)
+    (tmp_path / "trained" / "provenance.json").write_text('{"collected": {"libero_spatial": {"task": "0-9"}}}')
+    assert grape.collect.read_statement(str(tmp_path / "trained")).center_crop is False
+
+
+def test_what_says_nothing_of_crops_is_pointed_out_once_pictures_matter(nano: Path, tmp_path: Path) -> None:
+    reporter = Hearing()
+    collect = CollectSettings(policy=str(nano), out=tmp_path / "said", suite="toy", workers=1, samples=1)
+    grape.collect.run_collect(collect, reporter=reporter)
+    assert reporter.warnings == []
+    config = json.loads((nano / "config.json").read_text())
+    (nano / "config.json").write_text(json.dumps(config | {"grape": config["grape"] | {"preset": ""}}))
+    grape.collect.run_collect(replace(collect, out=tmp_path / "silent"), reporter=reporter)
+    assert "--center-crop yes" in reporter.warnings[0]
+    grape.collect.run_collect(replace(collect, out=tmp_path / "told", center_crop="no"), reporter=reporter)
+    assert len(reporter.warnings) == 1

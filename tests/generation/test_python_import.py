@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from grape.core.errors import DataError, SettingsError
-from grape.core.events import SilentReporter
 from grape.costs import find_problems, parse_specification
 from grape.costs.measurement import Recording, relation_cost, truth
 from grape.generation import ImportCostsSettings, run_import_costs
@@ -17,6 +16,7 @@ from grape.generation.documents import document_text
 from grape.generation.python_import.program import Header, translate
 from grape.generation.python_import.source import parse_source, read_source
 from tests.generation import written_constraints
+from tests.reporters import Hearing
 
 FILE = Path(written_constraints.__file__)
 NAMES = ("handle", "spout", "cup")
@@ -191,14 +191,6 @@ def test_an_answer_is_read_as_it_came_and_so_is_a_folder(tmp_path: Path) -> None
         run_import_costs(ImportCostsSettings(file=tmp_path / "empty", out=tmp_path / "c.yaml"))
 
 
-class Warnings(SilentReporter):
-    def __init__(self) -> None:
-        self.seen: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.seen.append(message)
-
-
 def _numbered(count: int, body: str) -> str:
     text = "".join(
         f"def stage1_path_constraint{number}(end_effector, keypoints):\n    return {body.format(number)}\n"
@@ -236,7 +228,7 @@ def test_the_verb_fills_in_what_the_task_knows(tmp_path: Path) -> None:
         "    return np.cross(keypoints[0], keypoints[1])\n"
     )
     settings = ImportCostsSettings(file=file, out=out, suite="toy", task="push-block", keypoints="object,goal")
-    reporter = Warnings()
+    reporter = Hearing()
     summary = run_import_costs(settings, reporter)
     document = yaml.safe_load(out.read_text())
     assert (document["suite"], document["task"]) == ("toy", "push-block")
@@ -244,7 +236,7 @@ def test_the_verb_fills_in_what_the_task_knows(tmp_path: Path) -> None:
     assert document["keypoints"] == ["object", "goal"]
     assert summary["translated"] == ["stage1_subgoal_constraint1"]
     assert summary["left_out"] == [{"line": 4, "what": "stage1_path_constraint1", "why": "calls 'np.cross'"}]
-    assert "Not translated: line 4, stage1_path_constraint1: calls 'np.cross'." in reporter.seen
+    assert "Not translated: line 4, stage1_path_constraint1: calls 'np.cross'." in reporter.warnings
     assert run_import_costs(settings) == summary
     out.write_text("mine\n")
     with pytest.raises(SettingsError, match="exists and holds something else"):

@@ -4,19 +4,11 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from grape.core.errors import SettingsError
-from grape.core.events import SilentReporter
 from grape.core.files import read_json, read_jsonl
 from grape.training.trackers import TRACKERS, open_trackers
+from tests.reporters import Hearing
 
 SETTINGS = {"lr": 0.1, "data": ["store"]}
-
-
-class Listener(SilentReporter):
-    def __init__(self):
-        self.warnings = []
-
-    def warn(self, message):
-        self.warnings.append(message)
 
 
 class FakeRun:
@@ -85,7 +77,7 @@ def test_metrics_arrive_under_one_lasting_identity(name, runs, tmp_path, monkeyp
 
 def test_a_failure_in_the_middle_is_said_once_and_the_others_go_on(runs, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "sesame-open-up")
-    reporter = Listener()
+    reporter = Hearing()
     trackers = open_trackers(("wandb", "trackio"), "run", SETTINGS, tmp_path, reporter)
     runs[0].broken = True
     for step in (1, 2, 3):

@@ -10,6 +10,7 @@ from grape.collect.conventions import check_rotation
 from grape.collect.plan import Group, make_plan
 from grape.collect.rollout import Actor, ExpertActor, PolicyActor, RolloutLog, play_groups
 from grape.collect.settings import CollectSettings
+from grape.collect.statement import read_statement
 from grape.core.errors import CompatibilityError, SettingsError, SimulatorError
 from grape.core.events import SILENT, Reporter, append_event
 from grape.core.runs import open_run
@@ -53,8 +54,8 @@ def run_collect(
     if settings.dry_run:
         return _plan_of(groups, settings)
     if policy is None:
-        policy = open_policy(settings)
-    identity = {**inputs_of(policy), "versions": dict(suite.versions())}
+        policy = open_policy(settings, reporter)
+    identity = inputs_of(policy, settings)
     if policy is None:
         settings = replace(settings, temperature=0.0)
     run = open_run(settings.out, "collect", settings, identity)
@@ -133,8 +134,12 @@ def _play(
         reporter.warn(f"A worker failed and was replaced; its episodes were played again. {sentence}")
 
 
-def open_policy(settings: CollectSettings) -> Policy | None:
+def open_policy(settings: CollectSettings, reporter: Reporter = SILENT) -> Policy | None:
     """The policy that the settings name, checked against their suite; nothing is written.
+
+    Args:
+        settings: Which policy, in what precision, for which suite.
+        reporter: Is warned where nobody says whether the policy was trained with random crops.
 
     Returns:
         None for the suite's scripted experts.
@@ -166,20 +171,24 @@ def open_policy(settings: CollectSettings) -> Policy | None:
         center_crop=None if settings.center_crop == "auto" else settings.center_crop == "yes",
     )
     check_policy(policy.freeze().spec, suite.action_space, settings.policy)
+    if settings.center_crop == "auto" and read_statement(settings.policy).center_crop is None:
+        reporter.warn(
+            f"{settings.policy} does not say whether it was trained with random crops; it sees whole pictures. "
+            "Policies published for LIBERO need --center-crop yes."
+        )
     return policy
 
 
-def inputs_of(policy: Policy | None) -> dict[str, str]:
-    """What a policy brings into a run and must be the same on resumption: content, road of pictures, computation."""
-    if policy is None:
-        return {"policy_hash": "", "preprocessing_hash": "", "computation": ""}
-    spec = policy.spec
+def inputs_of(policy: Policy | None, settings: CollectSettings) -> dict[str, Any]:
+    """What must be the same on resumption: the policy's content, road of pictures and computation, the simulator."""
+    spec = policy.spec if policy is not None else None
     inputs = {
-        "policy_hash": spec.policy_hash,
-        "preprocessing_hash": spec.preprocessing_hash,
-        "computation": spec.computation,
+        "policy_hash": spec.policy_hash if spec else "",
+        "preprocessing_hash": spec.preprocessing_hash if spec else "",
+        "computation": spec.computation if spec else "",
+        "versions": dict(suite_of(settings.suite, settings.env_python).versions()),
     }
-    return inputs | {"rotation": spec.rotation} if spec.rotation else inputs
+    return inputs | {"rotation": spec.rotation} if spec and spec.rotation else inputs
 
 
 def check_policy(spec: PolicySpec, space: ActionSpace, name: str) -> None:

@@ -1,8 +1,10 @@
 """What a checkpoint says about how it wants to be used, read without its weights."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from grape.core.errors import SettingsError
+from grape.core.provenance import read_provenance
 
 __all__ = ["CheckpointStatement", "read_statement"]
 
@@ -14,7 +16,7 @@ class CheckpointStatement:
     Attributes:
         norm_keys: Names of its normalisation statistics, sorted.
         center_crop: Whether it was trained with random crops; None where it says nothing, as checkpoints of other
-            software do.
+            software do. What was trained here always says it: with ``"grape": {"center_crop": true}``, or else without.
     """
 
     norm_keys: tuple[str, ...]
@@ -40,5 +42,6 @@ def read_statement(policy: str) -> CheckpointStatement:
             f"Policies need PyTorch and transformers, and {error.name} is missing.", "pip install 'grape-vla[train]'"
         ) from error
     config = read_policy_config(policy)
-    says = config.center_crop if "grape" in config.raw else None
+    ours = "center_crop" in config.raw.get("grape", {}) or config.preset or read_provenance(Path(policy))
+    says = config.center_crop if ours else None
     return CheckpointStatement(tuple(sorted(config.norm_stats)), says)

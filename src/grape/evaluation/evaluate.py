@@ -98,8 +98,9 @@ def run_evaluate(settings: EvaluateSettings, reporter: Reporter = SILENT) -> Map
     if protocol is not None and settings.policy != "expert":
         statement = read_statement(settings.policy)
         settings = fit_checkpoint(protocol, settings, statement.norm_keys, statement.center_crop)
-    policy = open_policy(_collect_settings(settings, states, Path(), parts[""]))
-    inputs = inputs_of(policy)
+    played = _collect_settings(settings, states, Path(), parts[""])
+    policy = open_policy(played, reporter)
+    inputs = inputs_of(policy, played)
     out = settings.out or _default_out(settings, inputs)
     run = open_run(out, "evaluate", settings, inputs)
     path = str(out / RESULTS_NAME)
@@ -199,7 +200,7 @@ def _states(settings: EvaluateSettings) -> tuple[int, ...]:
     return tuple(range(settings.first_state, settings.first_state + settings.episodes))
 
 
-def _default_out(settings: EvaluateSettings, inputs: Mapping[str, str]) -> Path:
+def _default_out(settings: EvaluateSettings, inputs: Mapping[str, Any]) -> Path:
     """Folder of an evaluation that was given none: a function of what is measured."""
     name = "expert"
     if settings.policy != "expert":
