@@ -29,6 +29,9 @@ _HEAD = struct.Struct("<QI")
 _TAIL = struct.Struct("<I")
 _MASK_DELTA = 0xA282EAD8
 _CHUNK = 1 << 22
+# A message of protocol buffers, which an episode is, holds less than 2 GiB. Without a bound a small gzip file that
+# unpacks to zeros would fill the memory.
+_MOST_BYTES = 2**31 - 1
 _MEND = "The file is damaged: fetch or export it again. Nothing was read past this place."
 
 Wanted = Callable[[int], bool]
@@ -95,6 +98,8 @@ def _records(
                 raise DataError(f"{where}: no TFRecord file, or its first header is damaged.", _MEND)
             raise DataError(f"{where}: the checksum of the record's length does not fit.", _MEND)
         length = _HEAD.unpack(head)[0]
+        if length > _MOST_BYTES:
+            raise DataError(f"{where}: the record has {length:,} bytes; an episode has less than 2 GiB.", _MEND)
         end = begin + length + FRAMING_BYTES
         if size is not None and end > size:
             raise DataError(
