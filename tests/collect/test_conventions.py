@@ -104,5 +104,6 @@ def test_what_is_stored_is_what_was_executed(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_run_in_other_words_is_another_run() -> None:
-    assert "rotation" not in inputs_of(Turner(""))
-    assert inputs_of(Turner(ROLL_PITCH_YAW))["rotation"] == ROLL_PITCH_YAW
+    settings = CollectSettings(out=Path("unused"), suite="toy")
+    assert "rotation" not in inputs_of(Turner(""), settings)
+    assert inputs_of(Turner(ROLL_PITCH_YAW), settings)["rotation"] == ROLL_PITCH_YAW

@@ -92,7 +92,8 @@ def test_a_cut_is_found_in_its_record(path, size):
 @settings(max_examples=200, deadline=None)
 def test_damage_of_a_gzip_file_is_never_passed_over(path, data):
     packed = bytearray(gzip.compress(WHOLE, mtime=0))
-    if data.draw(st.booleans(), label="cut"):
+    cut = data.draw(st.booleans(), label="cut")
+    if cut:
         damaged = packed[: data.draw(st.integers(1, len(packed) - 1))]
     else:
         place = data.draw(st.integers(10, len(packed) - 1))  # the gzip header itself holds free bits
@@ -101,8 +102,11 @@ def test_damage_of_a_gzip_file_is_never_passed_over(path, data):
     path.write_bytes(damaged)
     found, error = read(path)
     assert found == PAYLOADS[: len(found)]
-    assert error is not None
-    assert re.search(r"record \d+ \(counted from 0, at byte \d+", error.message)
+    if error is None:  # a few of its bits mean nothing, as the length of a code that no symbol has
+        assert not cut
+        assert found == PAYLOADS
+    else:
+        assert re.search(r"record \d+ \(counted from 0, at byte \d+", error.message)
 
 
 def test_what_is_no_record_file(path, tmp_path):
