@@ -32,18 +32,20 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, required=True, help="wall time from the command to its end")
     parser.add_argument("--commit", default=commit(), help="commit that the run was made with")
     options = parser.parse_args()
-    run, loop = options.run, read_json(options.run / "loop.json")
+    run = options.run
+    loop = read_json(run / "loop.json") if (run / "loop.json").exists() else {}
     record: dict[str, Any] = {
         "command": options.command,
         "commit": options.commit,
+        "finished": bool(loop),
         "machine": options.machine,
         "wall_seconds": options.seconds,
         "settings": read_json(run / "run.json")["settings"],
         "stages": stages(run),
         "tests": {folder.parent.name: kept(folder, "evaluate") for folder in sorted(run.glob("test/*/results.json"))},
     }
-    record |= {name: loop[name] for name in ("suite", "tasks", "seed", "versions", "policies", "comparison")}
-    record |= {"arms": loop["arms"]} if loop.get("arms") else {}
+    names = ("suite", "tasks", "seed", "versions", "policies", "comparison", "arms")
+    record |= {name: loop[name] for name in names if loop.get(name)}
     write_json(options.out, record)
 
 
