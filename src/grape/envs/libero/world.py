@@ -21,7 +21,16 @@ from grape.envs.libero.installation import REINSTALL, load_libero, quiet
 from grape.envs.libero.tasks import base_suite
 from grape.envs.offscreen import graphics_error, load_mujoco
 
-__all__ = ["CAMERAS", "RENDER_SIZE", "WAITING_STEPS", "Episode", "SampleClock", "TaskWorld", "shared_world"]
+__all__ = [
+    "CAMERAS",
+    "RENDER_SIZE",
+    "WAITING_STEPS",
+    "Episode",
+    "SampleClock",
+    "TaskWorld",
+    "loading_error",
+    "shared_world",
+]
 
 RENDER_SIZE = 256
 """Height and width of rendered pictures in pixels."""
