@@ -12,77 +12,27 @@ import yaml
 from PIL import Image
 
 from grape.core.cameras import Camera
-from grape.core.errors import CompatibilityError, DataError, SettingsError
+from grape.core.errors import CompatibilityError
 from grape.core.events import SilentReporter
-from grape.exchange import ImportVideoSettings, run_import_video, video_episodes
+from grape.exchange import ImportVideoSettings, run_import_video
 from grape.store import EpisodeStore
+from tests.exchange.short_video import (
+    ENTRY,
+    FPS,
+    GRIPPER,
+    SIZE,
+    STATES,
+    camera,
+    log_rows,
+    pictures,
+    read,
+    refused,
+    relist,
+    run,
+)
 from tests.perception.filmed_road import ACTIONS, write_camera, write_list, write_log, write_video
 
 av = pytest.importorskip("av")
-
-STATES, FPS = 6, 20
-SIZE = (32, 48)
-
-
-def camera() -> Camera:
-    """Half a metre above the robot's frame, looking down."""
-    pose = np.diag([1.0, -1.0, -1.0, 1.0])
-    pose[:3, 3] = (0.4, 0.0, 0.8)
-    return Camera(np.array([[40.0, 0, 24], [0, 40, 16], [0, 0, 1]]), pose, SIZE)
-
-
-def log_rows():
-    rows = []
-    for state in range(STATES):
-        row = {"time": 5.0 + 0.1 * state, "x": 0.4 + 0.01 * state, "y": 0.0, "z": 0.1, "gripper": 0.04}
-        rows.append(row | dict.fromkeys(ACTIONS, 0.1 * state))
-    return rows
-
-
-def pictures(count=2 * STATES - 1):
-    shades = np.linspace(30, 220, count).astype(np.uint8)
-    return np.broadcast_to(shades[:, None, None, None], (count, *SIZE, 3)).copy()
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A sound recording of half a second; the video's clock starts at 0, the log's at 5 seconds."""
-    folder = tmp_path / "in"
-    folder.mkdir()
-    write_video(folder / "take.mp4", pictures(), FPS)
-    np.save(folder / "depth.npy", np.full((2 * STATES - 1, *SIZE), 700, np.uint16))
-    write_log(folder / "log.csv", log_rows())
-    write_camera(folder / "camera.yaml", camera())
-    relist(folder)
-    return folder
-
-
-ENTRY = {
-    "video": "take.mp4", "depth": "depth.npy", "camera": "camera.yaml", "log": "log.csv", "offset": 5.0,
-    "outcome": "success", "initial_state": 3,
-}  # fmt: skip
-GRIPPER = {"gripper": [0.0, 0.08]}
-
-
-def relist(folder, robot_log=None, **change):
-    entry = {key: value for key, value in (ENTRY | change).items() if value is not None}
-    return write_list(folder / "episodes.yaml", [entry], robot_log=GRIPPER | (robot_log or {}))
-
-
-def run(folder, **options):
-    settings = ImportVideoSettings(folder / "episodes.yaml", folder.parent / "out", **options)
-    return run_import_video(settings)
-
-
-def refused(folder, words, **options):
-    with pytest.raises((DataError, SettingsError), match=words) as caught:
-        run(folder, **options)
-    assert not (folder.parent / "out").exists(), "something was written"
-    return str(caught.value)
-
-
-def read(folder):
-    return EpisodeStore.open(folder.parent / "out" / "store").read("push-puck-0003-00")
 
 
 def test_a_sound_recording(folder):
@@ -124,43 +74,6 @@ def test_tasks_whose_names_read_alike_stay_apart(folder):
     store = EpisodeStore.open(folder.parent / "out" / "store")
     assert sorted(store.read(name).meta.task for name in store.ids()) == sorted(tasks)
     assert "open-drawer-0003-00" in store.ids(), "a name that needs no change keeps its id"
-
-
-def test_only_the_pictures_of_states_are_held_without_keypoints(folder, monkeypatch):
-    held = []
-
-    def read_recording(*given, **options):
-        recording = video_episodes_reader(*given, **options)
-        held.append((recording.pictures.shape, recording.depth))
-        return recording
-
-    video_episodes_reader = video_episodes.read_recording
-    monkeypatch.setattr(video_episodes, "read_recording", read_recording)
-    run(folder)
-    assert held == [((STATES, *SIZE, 3), None)]
-
-
-def test_every_picture_between_the_states_is_held_once_for_keypoints(folder):
-    from grape.store.video import read_episode_list, read_recording
-
-    (episode,) = read_episode_list(folder / "episodes.yaml").episodes
-    of_states = np.array([2, 4, 4, 7])
-    numbers = video_episodes.pictures_to_hold(of_states, with_keypoints=True)
-    assert numbers.tolist() == [2, 3, 4, 5, 6, 7]
-    assert video_episodes.pictures_to_hold(of_states, with_keypoints=False).tolist() == [2, 4, 7]
-    recording = read_recording(episode, 24, numbers)
-    assert recording.pictures.shape == (6, 16, 24, 3)
-    assert recording.depth.shape == (6, 16, 24)
-    np.testing.assert_allclose(recording.pictures.mean((1, 2, 3)), pictures()[2:8].mean((1, 2, 3)), atol=4)
-    with pytest.raises(DataError, match="has changed since"):
-        read_recording(episode, 24, [3, 2 * STATES])
-
-
-def test_a_recording_that_would_take_too_much_memory_is_refused(folder):
-    few = 1.5 * STATES * np.prod(SIZE) * 3 / 1e9  # less than pictures and frames
-    assert "--longest" in refused(folder, "6 pictures of 48 x 32 take", memory=float(few))
-    refused(folder, "--memory is 0", memory=0.0)
-    run(folder, memory=float(few), longest=32)
 
 
 @pytest.mark.parametrize("name", ["success", "gripper_opening"])

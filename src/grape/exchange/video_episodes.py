@@ -223,7 +223,7 @@ def imported_trajectory(
             operator=source.operator,
             extra=extra,
         ),
-        frames=recording.pictures if np.array_equal(held, episode.pictures) else recording.pictures[states],
+        frames=recording.pictures[states] if _frames_are_copied(held, episode.pictures) else recording.pictures,
         proprio=np.concatenate(parts, axis=1).astype(np.float32),
         actions=numbers,
         labels=numbers,
@@ -248,11 +248,18 @@ def pictures_to_hold(of_states: Indices, with_keypoints: bool) -> Indices:
     return np.arange(of_states[0], of_states[-1] + 1) if with_keypoints else np.unique(of_states)
 
 
+def _frames_are_copied(held: Indices, of_states: Indices) -> bool:
+    """Whether the states' frames are an array of their own: not where each picture held is that of one state."""
+    return not np.array_equal(held, of_states)
+
+
 def _check_memory(
     episode: VideoEpisode, of_states: Indices, size: tuple[int, int], with_keypoints: bool, memory: float
 ) -> None:
-    count = len(pictures_to_hold(of_states, with_keypoints))
-    needed = recording_bytes(count, size, with_keypoints) + recording_bytes(len(of_states), size, False)
+    held = pictures_to_hold(of_states, with_keypoints)
+    count, needed = len(held), recording_bytes(len(held), size, with_keypoints)
+    if _frames_are_copied(held, of_states):
+        needed += recording_bytes(len(of_states), size, False)
     if needed > memory * _GB:
         raise DataError(
             f"{episode.where}: {count} pictures of {size[1]} x {size[0]}{' with depth' if with_keypoints else ''} "
