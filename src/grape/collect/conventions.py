@@ -6,15 +6,13 @@ episode's actions, executed again, lead through the same states.
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.transform import Rotation
 
 from grape.core.errors import CompatibilityError
 from grape.core.tasks import ActionSpace
 from grape.policies.base import ROLL_PITCH_YAW, PolicySpec
+from grape.policies.rotations import AXIS_ANGLE, axis_angle_from_roll_pitch_yaw
 
 __all__ = ["check_rotation", "in_words_of_suite"]
-
-_ROTATION = slice(3, 6)
 
 
 def check_rotation(spec: PolicySpec, space: ActionSpace, name: str) -> None:
@@ -25,7 +23,7 @@ def check_rotation(spec: PolicySpec, space: ActionSpace, name: str) -> None:
     """
     if spec.rotation in ("", space.rotation) or space.rotation == "none":
         return
-    if (spec.rotation, space.rotation) != (ROLL_PITCH_YAW, "axis-angle"):
+    if (spec.rotation, space.rotation) != (ROLL_PITCH_YAW, AXIS_ANGLE):
         raise CompatibilityError(
             f"{name} gives rotations as {spec.rotation}, the suite takes {space.rotation}.",
             "Use a policy trained for this suite.",
@@ -35,16 +33,11 @@ def check_rotation(spec: PolicySpec, space: ActionSpace, name: str) -> None:
 def in_words_of_suite(action: npt.NDArray[np.float32], spec: PolicySpec, space: ActionSpace) -> npt.NDArray[np.float32]:
     """A policy's action as the suite takes it, float32 ``(D,)``.
 
-    Roll, pitch and yaw are angles about the fixed x, y and z axes, applied in this order, as BridgeData has them and as
-    SimplerEnv's script for OpenVLA reads them.
-
     Args:
         action: Un-normalised, float32 ``(D,)``.
         spec: The policy's contract.
         space: The suite's.
     """
-    if spec.rotation != ROLL_PITCH_YAW or space.rotation != "axis-angle":
+    if spec.rotation != ROLL_PITCH_YAW or space.rotation != AXIS_ANGLE:
         return action
-    changed = action.copy()
-    changed[_ROTATION] = Rotation.from_euler("xyz", action[_ROTATION].astype(np.float64)).as_rotvec()
-    return changed
+    return axis_angle_from_roll_pitch_yaw(action)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from grape.core.errors import DataError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import file_hash, write_jsonl
 from grape.core.preferences import PreferencePair
@@ -15,6 +16,7 @@ from grape.preferences.records import PAIRS_FILE, pair_to_row
 from grape.store import EpisodeStore
 from grape.store.foreign import ACTION_SPACE, ActionReader, foreign_trajectory, task_name
 from grape.store.rlds import RldsDataset, open_rlds
+from grape.store.rlds.columns import stated_rotation
 from grape.store.rlds.joining import JoinedPair, join_pairs
 from grape.store.rlds.pairs import SIDES
 from grape.store.rlds.standardise import RULES, StandardEpisode
@@ -47,7 +49,8 @@ class ImportGrapeRldsSettings:
         unnorm_key: By which statistics the policy puts actions into tokens. Empty: by those it holds under the data
             set's name, else by the data's own (both sides together, all splits), which are written to
             dataset_statistics.json for grape train --norm-stats. Name those that the policy acted by, if it made
-            these trajectories: then its tokens are found again.
+            these trajectories: then its tokens are found again, also where an export of grape's says rotations in
+            another way than the policy does.
         center_crop: As for grape train.
     """
 
@@ -82,16 +85,16 @@ def run_import_grape_rlds(
 
     Raises:
         SettingsError: The policy or its statistics are unknown.
-        DataError: A data set is missing or damaged, or the sides cannot be joined.
+        DataError: A data set is missing or damaged, the sides cannot be joined, or they say rotations differently.
         CompatibilityError: ``out`` belongs to another run.
     """
     chosen, rejected = open_rlds(settings.chosen), open_rlds(settings.rejected)
-    rule = RULES[settings.rule]
+    rule, rotation = RULES[settings.rule], _rotation(chosen, rejected)
     statistics: Mapping[str, Any] = {}
     if reader is None and settings.policy is not None:
         name = chosen.path.parent.name
         statistics = kept_statistics(settings.out, name, lambda: dataset_statistics([(chosen, rule), (rejected, rule)]))
-        reader = open_reader(settings.policy, settings.unnorm_key, settings.center_crop, statistics)
+        reader = open_reader(settings.policy, settings.unnorm_key, settings.center_crop, statistics, rotation)
     inputs = {
         "chosen": _identity(chosen),
         "rejected": _identity(rejected),
@@ -103,7 +106,8 @@ def run_import_grape_rlds(
     if statistics:
         keep_statistics(settings.out, statistics)
     joined = join_pairs(chosen, rejected, rule, split=settings.split, warn=reporter.warn)
-    store = EpisodeStore.create(settings.out / "store", SUITE, {"action_space": ACTION_SPACE, "rule": settings.rule})
+    space = {**ACTION_SPACE, **({"rotation": rotation} if rotation else {})}
+    store = EpisodeStore.create(settings.out / "store", SUITE, {"action_space": space, "rule": settings.rule})
     pairs, steps = [], dict.fromkeys(SIDES, 0)
     with reporter.progress("Importing pairs", len(joined)) as progress:
         for position, pair in enumerate(joined):
@@ -127,6 +131,17 @@ def run_import_grape_rlds(
     }
     run.finish(summary)
     return summary
+
+
+def _rotation(chosen: RldsDataset, rejected: RldsDataset) -> str:
+    first, second = stated_rotation(chosen.features), stated_rotation(rejected.features)
+    if first != second:
+        raise DataError(
+            f"The actions of {chosen.path} say rotations as {first or 'unknown'}, those of {rejected.path} as "
+            f"{second or 'unknown'}.",
+            "Take both sides from one export.",
+        )
+    return first
 
 
 def _identity(dataset: RldsDataset) -> str:

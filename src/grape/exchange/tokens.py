@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from grape.core.errors import CompatibilityError
 from grape.core.files import read_json, write_json
+from grape.policies.base import ROLL_PITCH_YAW
+from grape.policies.rotations import AXIS_ANGLE, roll_pitch_yaw_from_axis_angle
 from grape.store.rlds.standardise import gripper_from_loader
 
 if TYPE_CHECKING:
@@ -27,18 +29,21 @@ class PolicyReader:
 
     Args:
         policy: The policy; its weights are not needed.
+        rotation: How the data say that they say a rotation. An axis-angle is put into the words of a policy that
+            speaks of roll, pitch and yaw; where data say nothing (empty), they are taken to be in its words already.
 
     Raises:
         CompatibilityError: The policy decides another number of dimensions than 7.
     """
 
-    def __init__(self, policy: "OpenVLAPolicy") -> None:
+    def __init__(self, policy: "OpenVLAPolicy", rotation: str = "") -> None:
         if policy.norm.dim != _DIM:
             raise CompatibilityError(
                 f"The data's actions have {_DIM} dimensions, the policy decides {policy.norm.dim}.",
                 "Give a policy of the same robot.",
             )
         self._policy = policy
+        self._in_other_words = (rotation, policy.rotation) == (AXIS_ANGLE, ROLL_PITCH_YAW)
         self.preprocessing_hash = policy.preprocessing_hash
 
     @property
@@ -53,17 +58,23 @@ class PolicyReader:
     def action_tokens(self, actions: npt.NDArray[np.float32], /) -> npt.NDArray[np.int32]:
         """Tokens of un-normalised actions whose gripper is 1 = open, 0 = closed, int32 ``(N, 7)``.
 
-        The gripper is first put into the policy's own convention, where the policy states one.
+        Rotation and gripper are first put into the policy's own convention, as far as data and policy state theirs.
 
         Raises:
             SettingsError: The policy's convention is unknown.
         """
+        if self._in_other_words:
+            actions = roll_pitch_yaw_from_axis_angle(actions)
         gripper = self._policy.config.gripper
         return self._policy.action_tokens(gripper_from_loader(actions, gripper) if gripper else actions)
 
 
 def open_reader(
-    policy: Path, unnorm_key: str, center_crop: Literal["auto", "yes", "no"], norm_stats: Mapping[str, Any]
+    policy: Path,
+    unnorm_key: str,
+    center_crop: Literal["auto", "yes", "no"],
+    norm_stats: Mapping[str, Any],
+    rotation: str = "",
 ) -> PolicyReader:
     """Open a policy without its weights to put actions into its tokens.
 
@@ -72,6 +83,7 @@ def open_reader(
         unnorm_key: Statistics to use; empty takes those of ``norm_stats``, unless the policy holds some of that name.
         center_crop: Whether the policy crops pictures, which belongs to what episodes are compared by.
         norm_stats: The data's own statistics under its name.
+        rotation: As for :class:`PolicyReader`.
 
     Raises:
         SettingsError: There is no such policy, it holds no such statistics, or the extra ``train`` is not installed.
@@ -80,7 +92,8 @@ def open_reader(
     from grape.policies.openvla import read_policy
 
     crop = None if center_crop == "auto" else center_crop == "yes"
-    return PolicyReader(read_policy(policy, unnorm_key=unnorm_key or None, center_crop=crop, norm_stats=norm_stats))
+    opened = read_policy(policy, unnorm_key=unnorm_key or None, center_crop=crop, norm_stats=norm_stats)
+    return PolicyReader(opened, rotation)
 
 
 def kept_statistics(folder: Path, name: str, compute: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -87,8 +87,13 @@ class OpenVLAPolicy:
             policy_hash=self._frozen_hash or self._policy_hash(),
             preprocessing_hash=self.preprocessing_hash,
             computation=self.computation,
-            rotation=rotation_of(self.unnorm_key),
+            rotation=self.rotation,
         )
+
+    @property
+    def rotation(self) -> str:
+        """How its actions say a rotation, as in its contract."""
+        return rotation_of(self.unnorm_key)
 
     def freeze(self) -> "OpenVLAPolicy":
         """Declare that the weights will not change any more: no gradients, and one hash of 7 B weights, not four.

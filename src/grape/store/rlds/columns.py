@@ -4,6 +4,7 @@ A trajectory has one observation more than it has actions. RLDS steps pair each 
 so the last observation, which follows the last action, is not exported.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Literal
 
@@ -13,7 +14,15 @@ from grape.core.trajectories import Trajectory
 from grape.store.rlds.features import Column, FeatureTree, Leaf, Picture, Tensor, Text
 from grape.store.rlds.standardise import gripper_to_loader
 
-__all__ = ["EMBEDDING", "ActionSource", "PictureEncoding", "flat_features", "pair_features", "to_columns"]
+__all__ = [
+    "EMBEDDING",
+    "ActionSource",
+    "PictureEncoding",
+    "flat_features",
+    "pair_features",
+    "stated_rotation",
+    "to_columns",
+]
 
 PictureEncoding = Literal["png", "jpeg"]
 ActionSource = Literal["executed", "labels"]
@@ -40,20 +49,30 @@ _STEPS: Mapping[str, Leaf] = {
 }
 _ACTION = "Un-normalised; gripper 1 = open, 0 = closed."
 _IMAGE = "What the policy saw before the action."
+_ROTATION = re.compile(re.escape(_ACTION) + r" Rotation: ([a-z-]+)\.")
 
 
-def pair_features(frame_shape: tuple[int, int, int]) -> FeatureTree:
+def pair_features(frame_shape: tuple[int, int, int], rotation: str = "") -> FeatureTree:
     """The schema of one side of a pair set, as the first public loader expects it.
 
     Args:
         frame_shape: ``(H, W, 3)``.
+        rotation: How dimensions 3 to 5 of an action say a rotation, e.g. ``"axis-angle"``; it stands in the action's
+            description, where :func:`stated_rotation` finds it. Empty if unknown, ``"none"`` if there are none.
     """
+    stated = f" Rotation: {rotation}." if rotation not in ("", "none") else ""
     steps: dict[str, Leaf] = {
-        "action": Tensor("float32", (7,), description=_ACTION),
+        "action": Tensor("float32", (7,), description=_ACTION + stated),
         "language_embedding": Tensor("float32", (EMBEDDING,), description="Zeros; kept for readers of this schema."),
         "observation/image": Picture(frame_shape, "png", _IMAGE),
     }
     return FeatureTree({**_STEPS, **steps}, _FACTS)
+
+
+def stated_rotation(features: FeatureTree) -> str:
+    """How the actions of a pair set say a rotation; empty where it does not tell, as sets of other software do not."""
+    found = _ROTATION.fullmatch(getattr(features.steps.get("action"), "description", ""))
+    return found[1] if found else ""
 
 
 def flat_features(

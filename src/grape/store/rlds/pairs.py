@@ -109,7 +109,12 @@ def _features(store: EpisodeStore, pairs: Sequence[PreferencePair]) -> FeatureTr
             f"Actions have {first.actions.shape[1]} dimensions; the schema of pair sets has {_DIM}.",
             "Export the collection as one flat data set instead.",
         )
-    return pair_features(_picture_shape(first))
+    return pair_features(_picture_shape(first), _rotation(store))
+
+
+def _rotation(store: EpisodeStore) -> str:
+    space = store.contract.get("action_space")
+    return str(space.get("rotation", "")) if isinstance(space, Mapping) else ""
 
 
 def _picture_shape(trajectory: Trajectory) -> tuple[int, int, int]:
