@@ -1,7 +1,6 @@
 """What a checkpoint says about how it wants to be used, read without its weights."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from grape.core.errors import SettingsError
 from grape.core.provenance import read_provenance
@@ -16,7 +15,7 @@ class CheckpointStatement:
     Attributes:
         norm_keys: Names of its normalisation statistics, sorted.
         center_crop: Whether it was trained with random crops; None where it says nothing, as checkpoints of other
-            software do. What was trained here always says it: with ``"grape": {"center_crop": true}``, or else without.
+            software do. What was trained here says it in ``grape.center_crop``, or else learned from whole pictures.
     """
 
     norm_keys: tuple[str, ...]
@@ -35,6 +34,7 @@ def read_statement(policy: str) -> CheckpointStatement:
     """
     try:
         from grape.policies.openvla import read_policy_config
+        from grape.policies.openvla.hub import resolve_policy
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "grape":
             raise
@@ -42,6 +42,7 @@ def read_statement(policy: str) -> CheckpointStatement:
             f"Policies need PyTorch and transformers, and {error.name} is missing.", "pip install 'grape-vla[train]'"
         ) from error
     config = read_policy_config(policy)
-    ours = "center_crop" in config.raw.get("grape", {}) or config.preset or read_provenance(Path(policy))
-    says = config.center_crop if ours else None
+    says = config.says_center_crop
+    if says is None and (config.preset or read_provenance(resolve_policy(policy))):
+        says = config.center_crop
     return CheckpointStatement(tuple(sorted(config.norm_stats)), says)

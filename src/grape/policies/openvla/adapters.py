@@ -143,8 +143,10 @@ def write_pointer(
     extra: dict[str, Any] = {} if center_crop is None else {"center_crop": center_crop}
     if changed is not None:
         old, new = changed
-        names = ("center_crop", "unnorm_key", "gripper")
+        names = ("unnorm_key", "gripper")
         extra |= {name: getattr(new, name) for name in names if getattr(new, name) != getattr(old, name)}
+        if new.says_center_crop != old.says_center_crop:
+            extra["center_crop"] = new.center_crop
         fresh = {name: value for name, value in new.norm_stats.items() if name not in old.norm_stats}
         if fresh:
             write_json(folder / _STATISTICS, fresh)

@@ -97,6 +97,12 @@ class OpenVLAConfig:
         """Width of the language model."""
         return int(self.text["hidden_size"])
 
+    @property
+    def says_center_crop(self) -> bool | None:
+        """:attr:`center_crop` where the configuration has it in words; None where it is silent, which means no crop."""
+        said = self.raw.get("grape", {}).get("center_crop")
+        return None if said is None else bool(said)
+
     def to_json(self) -> dict[str, Any]:
         """Content for ``config.json``."""
         return dict(self.raw)
@@ -106,8 +112,8 @@ class OpenVLAConfig:
         return OpenVLAConfig.from_json({**self.raw, "norm_stats": dict(norm_stats)})
 
     def with_center_crop(self, center_crop: bool) -> "OpenVLAConfig":
-        """The same configuration with or without the crop; the very same where that changes nothing."""
-        if center_crop == self.center_crop:
+        """The same configuration, which says that there is or is no crop; the very same where it says so already."""
+        if center_crop == self.says_center_crop:
             return self
         ours = {**self.raw.get("grape", {}), "center_crop": center_crop}
         return OpenVLAConfig.from_json({**self.raw, "grape": ours})

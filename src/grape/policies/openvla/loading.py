@@ -66,7 +66,7 @@ def load_policy(
         raise SettingsError("An adapter cannot be merged into 4-bit weights.", "Leave --load-in-4bit out.")
     files = _files(folder, pointer)
     precision = choose_precision(device, dtype, attention, load_in_4bit, files.config.storage_dtype)
-    if center_crop is not None:
+    if center_crop not in (None, files.config.center_crop):
         files = files.with_config(files.config.with_center_crop(center_crop))
     files, key = _with_statistics(files, norm_stats, unnorm_key)
     policy = OpenVLAPolicy(empty_model(files.config, precision.attention), files, key)
@@ -110,7 +110,7 @@ def read_policy(
     """
     folder = resolve_policy(path)
     files = _files(folder, read_pointer(folder))
-    if center_crop is not None:
+    if center_crop not in (None, files.config.center_crop):
         files = files.with_config(files.config.with_center_crop(center_crop))
     files, key = _with_statistics(files, norm_stats, unnorm_key)
     return OpenVLAPolicy(empty_model(files.config), files, key)
