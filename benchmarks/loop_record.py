@@ -1,7 +1,7 @@
 """Keeps what a loop found: ``python benchmarks/loop_record.py runs/libero-nano --out docs/results/libero-nano.json``.
 
-Everything is read from the run's own files: each stage's summary, the gate, the evaluations on validation and test
-states with their intervals, and the paired comparisons, of filtered cloning too where the loop had it. What the run
+Everything is read from the run's own files: each stage's summary, the gate's paired comparison, the evaluations on
+validation and test states with their intervals, and the final comparison, of filtered cloning too where the loop had it. What the run
 cannot know is given by flags: the command, the machine in plain words, and how long it took.
 """
 
@@ -20,6 +20,7 @@ KEEP = {
     "pair": ("pairs", "overall", "tasks", "chosen_success_rate", "rejected_success_rate"),
     "train": ("method", "pairs", "updates", "metrics", "parity"),
     "evaluate": ("episodes", "successes", "success_rate", "interval", "mean_steps", "tasks"),
+    "compare": ("pairs", "difference", "interval", "p_value", "tasks", "headline"),
 }
 
 
@@ -40,13 +41,23 @@ def main() -> None:
         "finished": bool(loop),
         "machine": options.machine,
         "wall_seconds": options.seconds,
-        "settings": read_json(run / "run.json")["settings"],
+        "settings": settings(run),
         "stages": stages(run),
         "tests": {folder.parent.name: kept(folder, "evaluate") for folder in sorted(run.glob("test/*/results.json"))},
     }
     names = ("suite", "tasks", "seed", "versions", "policies", "comparison", "arms")
-    record |= {name: loop[name] for name in names if loop.get(name)}
+    record |= {name: loop[name] for name in names if name in loop}
     write_json(options.out, record)
+
+
+def settings(run: Path) -> dict[str, Any]:
+    """What the loop was told, without the fields of its parts that the loop itself decides."""
+    told = dict(read_json(run / "run.json")["settings"])
+    decided = ("suite", "tasks", "policy", "initial_states")
+    told["collect"] = {name: value for name, value in told["collect"].items() if name not in decided}
+    decided = tuple(name for name in decided if name != "initial_states")
+    told["demonstrations"] = {name: value for name, value in told["demonstrations"].items() if name not in decided}
+    return told
 
 
 def stages(run: Path) -> dict[str, Any]:
@@ -60,6 +71,7 @@ def stages(run: Path) -> dict[str, Any]:
         for stage in ("collect", "pair", "train"):
             found[f"{folder.name}: {stage}"] = kept(folder / stage / "done.json", stage)
         found[f"{folder.name}: validation"] = kept(folder / "evaluate" / "results.json", "evaluate")
+        found[f"{folder.name}: gate"] = kept(folder / "compare" / "comparison.json", "compare")
     for stage, name in (("pair", "done.json"), ("train", "done.json"), ("evaluate", "results.json")):
         found[f"cloning: {stage}"] = kept(run / "cloning" / stage / name, stage)
     return {name: summary for name, summary in found.items() if summary}
