@@ -93,6 +93,7 @@ def test_killing_it_anywhere_changes_no_byte(reference: tuple[Path, dict[str, ob
             kills += 1
         else:
             assert process.returncode == 0
+            seconds *= 0.8  # the machine is quicker now than it was for the reference
             if kills < KILLS:  # it got through: what was made is compared, then a new run is killed
                 assert artefacts(out) == artefacts(expected)
                 out = tmp_path / f"after-{kills}" / "run"
