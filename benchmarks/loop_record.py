@@ -1,8 +1,8 @@
 """Keeps what a loop found: ``python benchmarks/loop_record.py runs/libero-nano --out docs/results/libero-nano.json``.
 
 Everything is read from the run's own files: each stage's summary, the gate's paired comparison, the evaluations on
-validation and test states with their intervals, and the final comparison, of filtered cloning too where the loop had it. What the run
-cannot know is given by flags: the command, the machine in plain words, and how long it took.
+validation and test states with their intervals, and the final comparison, of filtered cloning too where the loop had
+it. What the run cannot know is given by flags: the command, the machine in plain words, and how long it took.
 """
 
 import argparse
@@ -53,10 +53,9 @@ def main() -> None:
 def settings(run: Path) -> dict[str, Any]:
     """What the loop was told, without the fields of its parts that the loop itself decides."""
     told = dict(read_json(run / "run.json")["settings"])
-    decided = ("suite", "tasks", "policy", "initial_states")
-    told["collect"] = {name: value for name, value in told["collect"].items() if name not in decided}
-    decided = tuple(name for name in decided if name != "initial_states")
-    told["demonstrations"] = {name: value for name, value in told["demonstrations"].items() if name not in decided}
+    decided = {"suite", "tasks", "policy"}
+    for part, names in (("collect", decided | {"initial_states"}), ("demonstrations", decided)):
+        told[part] = {name: value for name, value in told[part].items() if name not in names}
     return told
 
 
