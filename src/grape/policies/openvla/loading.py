@@ -64,10 +64,8 @@ def load_policy(
     pointer = read_pointer(folder)
     if pointer is not None and merge and load_in_4bit:
         raise SettingsError("An adapter cannot be merged into 4-bit weights.", "Leave --load-in-4bit out.")
-    files = _files(folder, pointer)
+    files = _files(folder, pointer, center_crop)
     precision = choose_precision(device, dtype, attention, load_in_4bit, files.config.storage_dtype)
-    if center_crop not in (None, files.config.center_crop):
-        files = files.with_config(files.config.with_center_crop(center_crop))
     files, key = _with_statistics(files, norm_stats, unnorm_key)
     policy = OpenVLAPolicy(empty_model(files.config, precision.attention), files, key)
     weights = folder if pointer is None else pointer.base
@@ -109,9 +107,7 @@ def read_policy(
         DataError: A file is missing or broken.
     """
     folder = resolve_policy(path)
-    files = _files(folder, read_pointer(folder))
-    if center_crop not in (None, files.config.center_crop):
-        files = files.with_config(files.config.with_center_crop(center_crop))
+    files = _files(folder, read_pointer(folder), center_crop)
     files, key = _with_statistics(files, norm_stats, unnorm_key)
     return OpenVLAPolicy(empty_model(files.config), files, key)
 
@@ -131,13 +127,15 @@ def _with_statistics(
     return files.with_config(config), key
 
 
-def _files(folder: Path, pointer: AdapterPointer | None) -> CheckpointFiles:
-    if pointer is None:
-        return read_files(folder)
-    if read_pointer(pointer.base) is not None:
+def _files(folder: Path, pointer: AdapterPointer | None, center_crop: bool | None = None) -> CheckpointFiles:
+    """A policy's files, with what an adapter changes; ``center_crop`` counts where it says otherwise than they do."""
+    if pointer is not None and read_pointer(pointer.base) is not None:
         raise DataError(f"The base of adapter {folder} is an adapter itself ({pointer.base}).", "Merge that first.")
-    files = read_files(pointer.base)
-    return files.with_config(pointer.configure(files.config))
+    files = read_files(folder if pointer is None else pointer.base)
+    config = files.config if pointer is None else pointer.configure(files.config)
+    if center_crop not in (None, config.center_crop):
+        config = config.with_center_crop(center_crop)
+    return files if config is files.config else files.with_config(config)
 
 
 def save_policy(policy: OpenVLAPolicy, path: Path, *, shard_bytes: int = SHARD_BYTES) -> None:
