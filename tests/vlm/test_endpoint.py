@@ -3,6 +3,7 @@
 import base64
 import email.utils
 import io
+import threading
 import time
 from typing import Any
 
@@ -27,6 +28,7 @@ from grape.vlm import (
     endpoint_from_environment,
 )
 from grape.vlm.retries import retry_after
+from grape.vlm.transport import TransportError, post_json
 from tests.vlm.server import KEY, Behaviour, breaks_off, completion, drips, fails, hangs, hangs_up, raw, says, serving
 
 PIXELS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
@@ -145,6 +147,13 @@ def test_a_deadline_holds_however_slowly_a_server_speaks(behaviour: Behaviour) -
         assert time.monotonic() - start < 10.0
     assert any("no complete reply within 0.4 s" in line for line in client.heard.lines)
     assert client.budget.summary()["estimated"], "what an unanswered question took is not known, and counted"
+
+
+def test_a_silent_server_is_not_taken_for_one_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever notices first, the socket or the deadline's timer (which is late here)."""
+    monkeypatch.setattr(threading.Timer, "start", lambda timer: None)
+    with serving(hangs) as (endpoint, _), pytest.raises(TransportError, match=r"no complete reply within 0\.2 s"):
+        post_json(endpoint, {}, connect_seconds=5.0, total_seconds=0.2)
 
 
 def test_a_server_that_is_not_there_is_told() -> None:

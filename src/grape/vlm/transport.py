@@ -70,7 +70,8 @@ def post_json(endpoint: Endpoint, payload: Mapping[str, Any], *, connect_seconds
                 response = connection.getresponse()
                 data = response.read(MAX_REPLY + 1)
             except (OSError, ValueError, http.client.HTTPException) as error:
-                if late.is_set():
+                # A silent server's socket may time out a moment before the deadline's own timer.
+                if late.is_set() or isinstance(error, TimeoutError):
                     raise TransportError(f"no complete reply within {total_seconds:g} s") from error
                 raise
         if late.is_set():
