@@ -9,9 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
-
 from grape.core.errors import DataError, GrapeError
+from grape.core.reading import parse_json, parse_yaml, read_file
 
 __all__ = [
     "atomic_writer",
@@ -87,73 +86,45 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     write_text(path, "".join(json.dumps(row, sort_keys=True, allow_nan=False) + "\n" for row in rows))
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, hint: str = "Run the verb that writes it again.") -> Any:
     """Read a JSON file.
 
+    Args:
+        path: The file.
+        hint: What the reader can do where the file is not readable.
+
     Raises:
-        DataError: The file is missing or no JSON.
+        DataError: The file is missing or no JSON, see :func:`grape.core.reading.parse_json`.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist.", "Check the path, or run the verb that writes it.") from error
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path} cannot be read as JSON: {error}.", "Delete it and run the verb that writes it again."
-        ) from error
+    return parse_json(read_file(path), str(path), hint=hint)
 
 
-def read_jsonl(path: Path) -> list[Any]:
+def read_jsonl(path: Path, *, hint: str = "Run the verb that writes it again.", max_bytes: int = 2**30) -> list[Any]:
     """Read a file with one JSON object a line.
 
     Raises:
         DataError: The file is missing or a line is no JSON; the line's number is named.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist.", "Check the path, or run the verb that writes it.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}.", "Run the verb that writes it again.") from error
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            raise DataError(
-                f"{path}, line {number}: not JSON ({error}).", "Run the verb that writes it again."
-            ) from error
-    return rows
+    lines = read_file(path, max_bytes=max_bytes).split(b"\n")
+    if lines[-1] == b"":
+        lines.pop()
+    return [parse_json(line, f"{path}, line {number}:", hint=hint) for number, line in enumerate(lines, start=1)]
 
 
 def read_yaml_mapping(path: Path, most_bytes: int) -> dict[str, Any]:
     """Read a YAML file (JSON is YAML too) that holds a mapping.
-
-    Aliases are refused: a few lines of them stand for more values than any memory holds.
 
     Args:
         path: The file.
         most_bytes: Larger files are refused.
 
     Raises:
-        DataError: The file is missing, too large, no plain YAML or no mapping.
+        DataError: The file is missing, too large, no plain YAML (see :func:`grape.core.reading.parse_yaml`) or no
+            mapping.
     """
-    try:
-        if path.stat().st_size > most_bytes:
-            raise DataError(f"{path} is larger than {most_bytes} bytes.", "Is it the right file?")
-        text = path.read_text(encoding="utf-8")
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
-            raise DataError(
-                f"{path} holds aliases (*name).",
-                "Write out what they stand for; programs make them of a value that is used twice: give them copies.",
-            )
-        data = yaml.safe_load(text)
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist.", "Check the path, or run the verb that writes it.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read as YAML or JSON: {error}", "Mend or replace the file.") from error
+    data = parse_yaml(read_file(path, max_bytes=most_bytes), str(path), hint="Fix or replace the file.")
     if not isinstance(data, dict):
-        raise DataError(f"{path} holds no mapping.", "Mend or replace the file.")
+        raise DataError(f"{path} holds no mapping.", "Fix or replace the file.")
     return data
 
 

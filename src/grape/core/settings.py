@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 import yaml
 
-from grape.core.errors import SettingsError, did_you_mean
+from grape.core.errors import DataError, SettingsError, did_you_mean
 from grape.core.files import write_text
+from grape.core.reading import parse_yaml, read_file
 
 __all__ = ["load_settings", "read_yaml", "save_settings", "settings_from_dict", "settings_to_dict"]
 
@@ -124,17 +125,15 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """Read a YAML file with the safe loader.
+    """Read a settings file; None where it is empty.
 
     Raises:
-        SettingsError: The file is missing or not YAML.
+        SettingsError: The file is missing or not plain YAML, see :func:`grape.core.reading.parse_yaml`.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise SettingsError(f"Settings file {path} does not exist.", "Check the path.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"{path} cannot be read as YAML: {error}") from error
+        return parse_yaml(read_file(path), str(path), hint="Fix the file, or leave it out.")
+    except DataError as error:
+        raise SettingsError(error.message, error.hint) from error
 
 
 def load_settings(kind: type[T], path: Path, base: T | None = None) -> T:
