@@ -78,6 +78,8 @@ def snapshot(folder: Path) -> dict[str, Any]:
     """Kind, size and time of change of everything below ``folder`` except its ``out``; links are not followed."""
     found: dict[str, Any] = {}
     for place, folders, files in os.walk(folder):
+        if Path(place).name == ".cache":  # what a store remembers of its files; remade at any time
+            continue
         if Path(place) == folder:
             folders.remove("out")
         for name in (*folders, *files):
