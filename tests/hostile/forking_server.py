@@ -17,8 +17,8 @@ import sys
 import traceback
 from pathlib import Path
 
-EXTRA_ADDRESS_SPACE = 6 * 2**30
-"""A request for more fails at once instead of exhausting the machine that runs the tests."""
+MOST_DATA = 3 * 2**30
+"""A request for more memory fails at once instead of exhausting the machine that runs the tests."""
 LARGEST_FILE = 2**30
 
 
@@ -53,8 +53,8 @@ def run_child(words: list[str], folder: Path) -> None:
             os.dup2(os.open(folder.parent / f"{folder.name}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
         os.environ |= {"HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp")}
-        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        resource.setrlimit(resource.RLIMIT_AS, (mapped + EXTRA_ADDRESS_SPACE,) * 2)
+        data = int(Path("/proc/self/statm").read_text().split()[5]) * os.sysconf("SC_PAGE_SIZE")
+        resource.setrlimit(resource.RLIMIT_DATA, (data + MOST_DATA,) * 2)  # files that are mapped do not count
         resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE,) * 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         from grape.cli.main import main

@@ -4,6 +4,7 @@ import pytest
 
 from tests.hostile.cases import Case, as_rows, cases_of, changed_json, changed_rows, check, contents, select
 from tests.hostile.documents import BAD_JSON, BAD_YAML
+from tests.hostile.episodes import changed_header, hostile_episodes
 from tests.hostile.hostile_files import DAMAGED, SPECIAL
 
 PAIR = "pair --scores scores --no-require-mixed-outcomes --out OUT"
@@ -68,7 +69,7 @@ CASES = [
                "export lerobot --collection rollouts --out OUT",
                "costs validate toy/push-block --store rollouts/store",
                "costs check toy/push-block --store rollouts/store"],
-              {**SPECIAL, **DAMAGED, **BAD}, each=2),
+              {**SPECIAL, **DAMAGED, **BAD, **hostile_episodes(), **changed_header(60, 9)}, each=2),
 ]  # fmt: skip
 
 
