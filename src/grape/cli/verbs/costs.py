@@ -39,6 +39,7 @@ SHOW = Verb(
     positionals=("target",),
     examples=(
         "grape costs show metaworld/drawer-open",
+        "grape costs show libero_object/pick_up_the_milk_and_place_it_in_the_basket --as-yaml > my-costs.yaml",
         "grape costs show my-costs.yaml --store runs/clean runs/sloppy --out my-costs.html",
     ),
 )
