@@ -16,10 +16,10 @@ from grape.core.events import SILENT, Reporter, append_event
 from grape.core.runs import open_run
 from grape.core.tasks import ActionSpace
 from grape.core.trajectories import EpisodeMeta, Trajectory
-from grape.envs.base import Suite
-from grape.envs.interpreter import suite_of
+from grape.envs.base import SuiteBase
+from grape.envs.external_python import suite_of
 from grape.envs.pool import WorkerPool
-from grape.envs.registry import cautions_of, check_suite, get_suite
+from grape.envs.registry import get_suite
 from grape.policies.base import Policy, PolicySpec
 from grape.policies.names import check_policy_name
 from grape.store import EpisodeStore
@@ -61,7 +61,7 @@ def run_collect(
     run = open_run(settings.out, "collect", settings, identity)
     if run.done is not None:
         return {**run.done, "store": str(settings.out / "store"), "policy": settings.policy}
-    for caution in cautions_of(suite):
+    for caution in suite.cautions():
         reporter.warn(caution)
     store = EpisodeStore.create(settings.out / "store", suite.name, _contract(suite))
     missing = [group for group in groups if any(episode.episode_id not in store for episode in group.episodes)]
@@ -72,7 +72,7 @@ def run_collect(
     total = sum(len(group.episodes) for group in groups)
     began = time.perf_counter()
     if missing:
-        check_suite(suite)
+        suite.check()
         _play(missing, settings, suite, actor, store, log, reporter, total)
     append_event(
         settings.out,
@@ -95,7 +95,7 @@ def run_collect(
 def _play(
     groups: Sequence[Group],
     settings: CollectSettings,
-    suite: Suite,
+    suite: SuiteBase,
     actor: Actor,
     store: EpisodeStore,
     log: RolloutLog,
@@ -210,7 +210,7 @@ def check_policy(spec: PolicySpec, space: ActionSpace, name: str) -> None:
     check_rotation(spec, space, name)
 
 
-def _contract(suite: Suite) -> dict[str, Any]:
+def _contract(suite: SuiteBase) -> dict[str, Any]:
     """Facts that must agree for episodes to share a store."""
     return {"action_space": asdict(suite.action_space), "versions": dict(suite.versions())}
 

@@ -13,8 +13,8 @@ from grape.core.errors import SettingsError, require_known
 from grape.core.seeds import derive_seed
 from grape.core.selections import parse_numbers
 from grape.core.tasks import Task
-from grape.envs.base import Suite
-from grape.envs.registry import check_experts, missing_state_hint, select_tasks
+from grape.envs.base import SuiteBase
+from grape.envs.registry import missing_state_hint, select_tasks
 
 __all__ = ["Group", "PlannedEpisode", "make_plan"]
 
@@ -56,7 +56,7 @@ class Group:
     episodes: tuple[PlannedEpisode, ...]
 
 
-def make_plan(settings: CollectSettings, suite: Suite) -> tuple[Group, ...]:
+def make_plan(settings: CollectSettings, suite: SuiteBase) -> tuple[Group, ...]:
     """Groups of episodes for the settings.
 
     Raises:
@@ -98,7 +98,8 @@ def make_plan(settings: CollectSettings, suite: Suite) -> tuple[Group, ...]:
         )
     expert = settings.policy == "expert"
     if expert:
-        check_experts(suite, tasks)
+        for task in tasks:
+            suite.check_expert(task)
     operators = _operators_of_states(settings.operators, suite, len(states)) if expert else ("",) * len(states)
     groups: list[Group] = []
     for task in tasks:
@@ -118,7 +119,7 @@ def make_plan(settings: CollectSettings, suite: Suite) -> tuple[Group, ...]:
     return tuple(groups)
 
 
-def _operators_of_states(text: str, suite: Suite, n_states: int) -> Sequence[str]:
+def _operators_of_states(text: str, suite: SuiteBase, n_states: int) -> Sequence[str]:
     """The operator of each initial state, from ``"clean"`` or ``"clean:40,sloppy:25"``."""
     if not suite.operators:
         raise SettingsError(f"Suite '{suite.name}' has no scripted experts.", "Give --policy with a checkpoint.")

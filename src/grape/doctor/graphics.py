@@ -17,7 +17,7 @@ BACKENDS: Mapping[str, tuple[str, ...]] = {
 }
 """Off-screen values of MUJOCO_GL, and the file names under which the loader knows their library."""
 
-_ELSEWHERE = frozenset({"glfw", "cgl", "wgl", "", "on", "1", "true", "enable", "enabled"})
+_MAIN = frozenset({"glfw", "cgl", "wgl", "", "on", "1", "true", "enable", "enabled"})
 _DISABLED = frozenset({"off", "0", "false", "disable", "disabled"})
 
 _INSTALL = "sudo apt-get install --no-install-recommends libosmesa6 libegl1 libgl1-mesa-dri"
@@ -91,7 +91,7 @@ def _judge_choice(choice: str) -> Finding | None:
         return None
     if choice in _DISABLED:
         return Finding("MUJOCO_GL", "error", f"{choice!r} switches rendering off", fix)
-    if choice not in _ELSEWHERE:
+    if choice not in _MAIN:
         return Finding("MUJOCO_GL", "error", f"{choice!r} is no backend of MuJoCo", fix)
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return Finding("MUJOCO_GL", "error", f"{choice!r} draws in a window, and there is no screen", fix)

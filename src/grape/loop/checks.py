@@ -16,7 +16,7 @@ from typing import Any
 from grape.collect.plan import make_plan
 from grape.core.errors import SettingsError
 from grape.core.tasks import Task
-from grape.envs.base import Suite
+from grape.envs.base import SuiteBase
 from grape.loop.settings import DECIDED_BY_LOOP, LoopSettings
 from grape.loop.stages import Stages
 from grape.policies.names import check_policy_name
@@ -27,7 +27,7 @@ from grape.training.settings import check_sft, check_train
 __all__ = ["check_settings"]
 
 
-def check_settings(settings: LoopSettings, suite: Suite, tasks: Sequence[Task]) -> None:
+def check_settings(settings: LoopSettings, suite: SuiteBase, tasks: Sequence[Task]) -> None:
     """Refuse what any stage of the loop would refuse, before anything is written.
 
     Raises:
@@ -108,7 +108,7 @@ def _check_numbers(settings: LoopSettings) -> None:
         raise SettingsError(f"--gate-alpha is {settings.gate_alpha}.", "Choose a number between 0 and 0.5, e.g. 0.05.")
 
 
-def _check_states(stages: Stages, suite: Suite, tasks: Sequence[Task]) -> None:
+def _check_states(stages: Stages, suite: SuiteBase, tasks: Sequence[Task]) -> None:
     """Every state exists, and no state has two uses."""
     with _flags_of("demonstrations"):
         blocks = stages.blocks()

@@ -13,13 +13,14 @@ import pytest
 from grape.cli.main import main
 from grape.collect import CollectSettings, run_collect
 from grape.core.errors import SettingsError, SimulatorError
-from grape.envs import interpreter
-from grape.envs.interpreter import OLDEST, probe_interpreter, suite_of
-from grape.envs.registry import check_experts, get_suite
+from grape.envs import external_python
+from grape.envs.base import SuiteBase
+from grape.envs.external_python import OLDEST, probe_interpreter, suite_of
+from grape.envs.registry import get_suite, missing_state_hint
 from tests.collect.test_collect import store_bytes
 from tests.envs.other_python import OTHER_PYTHON, needs_other_python, say, with_packages
 
-SOURCES = Path(interpreter.__file__).parents[1]
+SOURCES = Path(external_python.__file__).parents[1]
 # Tells a version that is new enough, and then comes to a bad end.
 DIES = '[ "$1" = -c ] && echo 3 9 || {{ echo "cannot open libfoo.so" >&2; {}; }}'
 
@@ -63,7 +64,7 @@ def test_episodes_of_the_other_interpreter_are_the_same_to_the_byte(tmp_path: Pa
 def test_nothing_heavy_or_of_other_rooms_is_imported_there(tmp_path: Path) -> None:
     code = (
         "import sys, runpy; sys.argv = ['x', 'probe', 'toy']\n"
-        f"try: runpy.run_path({str(SOURCES / 'envs' / 'elsewhere.py')!r}, run_name='__main__')\n"
+        f"try: runpy.run_path({str(SOURCES / 'envs' / 'external_main.py')!r}, run_name='__main__')\n"
         "except SystemExit: print(); print(*sorted(m for m in sys.modules if m.startswith('grape.')))\n"
         "print(*sorted({m.partition('.')[0] for m in sys.modules}))"
     )
@@ -81,12 +82,12 @@ def modules_of_workers() -> set[Path]:
     )
     environment = {"PYTHONPATH": str(SOURCES.parent)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    return {Path(name) for name in done.stdout.split()} | {SOURCES / "envs" / "elsewhere.py"}
+    return {Path(name) for name in done.stdout.split()} | {SOURCES / "envs" / "external_main.py"}
 
 
 def test_the_workers_side_is_written_for_old_interpreters() -> None:
     files = sorted(modules_of_workers())
-    assert {file.name for file in files} >= {"wire.py", "worker.py", "elsewhere.py", "registry.py", "poses.py"}
+    assert {file.name for file in files} >= {"wire.py", "worker.py", "external_main.py", "registry.py", "poses.py"}
     for file in files:
         ast.parse(file.read_text(), feature_version=OLDEST)
     # Unions in annotations need the future import there.
@@ -122,18 +123,32 @@ def assert_no_newer_calls(file: Path) -> None:
 
 
 def test_a_suite_elsewhere_knows_its_tasks_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interpreter, "_run", None)
+    monkeypatch.setattr(external_python, "_run", None)
     suite, ours = suite_of("toy", Path("/nowhere/python")), get_suite("toy")
     assert (suite.name, suite.tasks, suite.operators) == (ours.name, ours.tasks, ours.operators)
     assert suite.action_space == ours.action_space
     assert suite.n_initial_states(suite.tasks[0]) == ours.n_initial_states(ours.tasks[0])
 
 
+def test_a_suite_in_an_external_interpreter_forwards_every_hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each member of the base class is answered by the suite itself or by the other interpreter, never by a default."""
+    members = {name for name in vars(SuiteBase) if not name.startswith("_")}
+    assert members <= set(vars(external_python.ExternalPythonSuite))
+    monkeypatch.setattr(external_python, "_run", None)
+    for name in ("simpler_widowx", "libero_90", "toy"):
+        ours, theirs = get_suite(name), suite_of(name, Path("/nowhere/python"))
+        assert theirs.tasks_to_look_at() == ours.tasks_to_look_at()
+        task = ours.tasks[0]
+        assert theirs.about_initial_states(task) == ours.about_initial_states(task)
+        assert missing_state_hint(theirs, task) == missing_state_hint(ours, task)
+    assert len(suite_of("simpler_widowx", Path("/nowhere/python")).tasks_to_look_at()) == 4
+
+
 def test_a_suite_elsewhere_knows_which_tasks_have_experts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interpreter, "_run", None)
+    monkeypatch.setattr(external_python, "_run", None)
     suite = suite_of("libero_90", Path("/nowhere/python"))
     with pytest.raises(SettingsError, match="libero_90"):
-        check_experts(suite, suite.tasks[:1])
+        suite.check_expert(suite.tasks[0])
 
 
 @pytest.mark.parametrize(
@@ -164,7 +179,7 @@ def test_what_is_wrong_with_an_interpreter_is_said(
 def test_a_missing_interpreter_and_one_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError, match="cannot be run: No such file"):
         probe_interpreter(tmp_path / "nothing", "toy")
-    monkeypatch.setattr(interpreter, "_VERSION_SECONDS", 0.2)
+    monkeypatch.setattr(external_python, "_VERSION_SECONDS", 0.2)
     with pytest.raises(SimulatorError, match=r"gave no answer for 0\.2 s"):
         probe_interpreter(program(tmp_path, "exec sleep 30"), "toy")
 

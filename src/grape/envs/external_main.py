@@ -1,7 +1,7 @@
 """Run by another Python interpreter than ours: finds this package, and serves a pool or answers a probe.
 
-    python .../grape/envs/elsewhere.py serve SOCKET SUITE PARENT
-    python .../grape/envs/elsewhere.py probe SUITE
+    python .../grape/envs/external_main.py serve SOCKET SUITE PARENT
+    python .../grape/envs/external_main.py probe SUITE
 
 Only the package ``grape`` becomes importable, by its own folder: what is installed beside it (another numpy, above all)
 stays out of reach. Of ours this imports ``grape.core`` and ``grape.envs`` alone, which is why the modules on that way
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from grape.envs.base import Suite
+    from grape.envs.base import SuiteBase
 
 __all__ = ["main"]
 
@@ -63,14 +63,14 @@ def _probe(suite_name: str) -> dict[str, Any]:
     """Versions and cautions of a suite here, or what is wrong."""
     try:
         from grape.core.errors import GrapeError
-        from grape.envs.registry import cautions_of, check_suite, get_suite, load_suite
+        from grape.envs.registry import get_suite
 
         try:
             suite = _suite(get_suite, suite_name)
             versions = dict(suite.versions())
-            check_suite(suite)
-            load_suite(suite)
-            return {"versions": versions, "cautions": list(cautions_of(suite))}
+            suite.check()
+            suite.load()
+            return {"versions": versions, "cautions": list(suite.cautions())}
         except GrapeError as error:
             return {"failure": error.message, "hint": error.hint, "exit_code": error.exit_code}
     except ModuleNotFoundError as error:
@@ -80,7 +80,7 @@ def _probe(suite_name: str) -> dict[str, Any]:
         return {"failure": f"{type(error).__name__}: {error}", "hint": "", "exit_code": 1}
 
 
-def _suite(get_suite: Callable[[str], Suite], name: str) -> Suite:
+def _suite(get_suite: Callable[[str], SuiteBase], name: str) -> SuiteBase:
     """The suite, or an error that speaks of Python's age where that may be why it cannot be imported."""
     from grape.core.errors import GrapeError, SettingsError
 

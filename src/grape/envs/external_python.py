@@ -15,19 +15,19 @@ from pathlib import Path
 
 from grape.core.errors import GrapeError, SettingsError, SimulatorError
 from grape.core.tasks import ActionSpace, Task
-from grape.envs.base import Environment, Expert, Suite
-from grape.envs.registry import check_experts, get_suite
+from grape.envs.base import Environment, Expert, SuiteBase
+from grape.envs.registry import get_suite
 
-__all__ = ["OLDEST", "Probe", "SuiteElsewhere", "probe_interpreter", "suite_of", "worker_command"]
+__all__ = ["OLDEST", "ExternalPythonSuite", "Probe", "probe_interpreter", "suite_of", "worker_command"]
 
 OLDEST = (3, 9)
 """The oldest Python that the worker's side runs on."""
 
-_ELSEWHERE = Path(__file__).with_name("elsewhere.py")
+_MAIN = Path(__file__).with_name("external_main.py")
 _SINGLE_THREADED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _VERSION_SECONDS = 30.0
 _PROBE_SECONDS = 180.0  # importing a simulator from a cold disk takes long
-_LAST_WORDS = 2000  # characters of standard error that are quoted
+_QUOTED = 2000  # characters of standard error that are quoted
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def worker_command(python: Path | None, descriptor: int, suite_name: str) -> tup
     """
     tail = [str(descriptor), suite_name, str(os.getpid())]
     if python is not None:
-        return [str(python), str(_ELSEWHERE), "serve", *tail], _environment()
+        return [str(python), str(_MAIN), "serve", *tail], _environment()
     environment = dict(os.environ) | dict.fromkeys(_SINGLE_THREADED, "1")
     environment["PYTHONPATH"] = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     return [sys.executable, "-P", "-m", "grape.envs.worker", *tail], environment
@@ -85,7 +85,7 @@ def probe_interpreter(python: Path, suite_name: str) -> Probe:
             f"--env-python {python} is Python {version[0]}.{version[1]}; workers need {OLDEST[0]}.{OLDEST[1]} on.",
             "Make the simulator's environment with a newer Python.",
         )
-    done = _run([str(python), str(_ELSEWHERE), "probe", suite_name], python, _PROBE_SECONDS)
+    done = _run([str(python), str(_MAIN), "probe", suite_name], python, _PROBE_SECONDS)
     name = f"--env-python {python} (Python {version[0]}.{version[1]})"
     try:
         answer = json.loads(done.stdout.strip().splitlines()[-1])
@@ -93,7 +93,7 @@ def probe_interpreter(python: Path, suite_name: str) -> Probe:
         ended = f"was killed by signal {-done.returncode}" if done.returncode < 0 else f"left with {done.returncode}"
         raise SimulatorError(
             f"{name} {ended} while it imported the simulator of suite '{suite_name}'. {_quoted(done.stderr)}",
-            f"See for yourself: {python} {_ELSEWHERE} probe {suite_name}",
+            f"See for yourself: {python} {_MAIN} probe {suite_name}",
         ) from None
     if "missing" in answer:
         raise SettingsError(
@@ -144,21 +144,22 @@ def _run(command: Sequence[str], python: Path, seconds: float) -> "subprocess.Co
         ) from error
 
 
-def _quoted(words: str) -> str:
-    return f"Its last words: {words.strip()[-_LAST_WORDS:]}" if words.strip() else "It said nothing."
+def _quoted(text: str) -> str:
+    return f"End of its stderr: {text.strip()[-_QUOTED:]}" if text.strip() else "It printed nothing."
 
 
-class SuiteElsewhere:
-    """A suite whose simulator runs in another interpreter; see :class:`~grape.envs.base.Suite`.
+class ExternalPythonSuite(SuiteBase):
+    """A suite whose simulator runs in another interpreter.
 
-    What needs no simulator is asked of the suite here, what does (versions, cautions) over there.
+    What needs no simulator is asked of the suite in this interpreter; what looks at the installation (versions,
+    cautions, whether it can be imported) of the other one.
 
     Args:
         suite: The suite as this interpreter knows it.
         python: The other interpreter.
     """
 
-    def __init__(self, suite: Suite, python: Path) -> None:
+    def __init__(self, suite: SuiteBase, python: Path) -> None:
         self._suite = suite
         self._python = python
 
@@ -186,11 +187,27 @@ class SuiteElsewhere:
         """How many different initial states the task has."""
         return self._suite.n_initial_states(task)
 
-    def versions(self) -> Mapping[str, str]:
-        """Versions of the packages over there.
+    def about_initial_states(self, task: Task) -> str:
+        """Why a task has no more initial states."""
+        return self._suite.about_initial_states(task)
+
+    def tasks_to_look_at(self) -> tuple[Task, ...]:
+        """Tasks of which a check of the machine draws an image."""
+        return self._suite.tasks_to_look_at()
+
+    def check_expert(self, task: Task) -> None:
+        """Make sure that a scripted expert knows a task.
 
         Raises:
-            GrapeError: The other interpreter cannot run the suite, see :func:`probe_interpreter`.
+            SettingsError: There is none for it.
+        """
+        self._suite.check_expert(task)
+
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the packages in the other interpreter.
+
+        Raises:
+            GrapeError: It cannot run the suite, see :func:`probe_interpreter`.
         """
         return self._probe.versions
 
@@ -198,21 +215,29 @@ class SuiteElsewhere:
         """What makes results differ from published ones, in sentences."""
         return self._probe.cautions
 
+    def check(self) -> None:
+        """Look for what the simulator needs, in the other interpreter.
+
+        Raises:
+            GrapeError: Something is missing.
+        """
+        self._probe  # noqa: B018 (asking is the check)
+
+    def load(self) -> None:
+        """Import the simulator in the other interpreter once, to see that it can be.
+
+        Raises:
+            GrapeError: It cannot be imported.
+        """
+        self.check()
+
     def make_environment(self, task: Task) -> Environment:
-        """Environments are made by workers, over there.
+        """Environments are made by workers.
 
         Raises:
             GrapeError: Always.
         """
         raise GrapeError(f"Environments of {task.id} run in {self._python}, not in this process.")
-
-    def check_expert(self, task: Task) -> None:
-        """Make sure that there is a scripted expert for a task.
-
-        Raises:
-            SettingsError: There is none.
-        """
-        check_experts(self._suite, [task])
 
     def make_expert(self, task: Task, operator: str, seed: int) -> Expert:
         """Experts live beside their environments.
@@ -227,7 +252,7 @@ class SuiteElsewhere:
         return probe_interpreter(self._python, self.name)
 
 
-def suite_of(name: str, python: Path | None) -> Suite:
+def suite_of(name: str, python: Path | None) -> SuiteBase:
     """The suite with its simulator in this interpreter or in another one.
 
     Args:
@@ -238,4 +263,4 @@ def suite_of(name: str, python: Path | None) -> Suite:
         SettingsError: The name is unknown.
     """
     suite = get_suite(name)
-    return suite if python is None else SuiteElsewhere(suite, python)
+    return suite if python is None else ExternalPythonSuite(suite, python)
