@@ -18,7 +18,7 @@ from grape.training.settings import SftSettings, TrainSettings
 
 RECORDED = Path(__file__).parent / "release_0_1"
 COLLECT = (
-    "collect --suite toy --tasks 2 --initial-states 0-3 --operators sloppy --samples 3 --max-steps 16 --out rollouts"
+    "collect --suite toy --tasks 2 --initial-states 0-5 --operators sloppy --samples 3 --max-steps 26 --out rollouts"
 )
 EVALUATE = (
     "evaluate --policy expert --suite toy --tasks 0 --episodes 2 --operators sloppy --no-display --out evaluation"
@@ -45,8 +45,8 @@ def contents(folder):
     ("command", "folder"),
     [
         (COLLECT, "rollouts"),
-        ("score --store rollouts/store --out scores", "scores"),
-        ("pair --scores scores --out pairs", "pairs"),
+        ("score --store sampled/store --out sampled-scores", "sampled-scores"),
+        ("pair --scores sampled-scores --no-require-mixed-outcomes --out sampled-pairs", "sampled-pairs"),
         (EVALUATE, "evaluation"),
     ],
 )
@@ -88,18 +88,18 @@ def assert_close(ours, recorded):
 
 
 def test_the_same_scores_and_pairs_are_made_of_recorded_episodes(runs):
-    assert main(["score", "--store", "rollouts/store", "--out", "scores-2"]) == 0
-    assert main(["pair", "--scores", "scores", "--out", "pairs-2"]) == 0
-    for name in ("scores", "pairs"):
-        assert len(rows(runs / name)) >= 4
-        assert_close(rows(runs / f"{name}-2"), rows(runs / name))
+    assert main(["score", "--store", "sampled/store", "--out", "scores-2"]) == 0
+    assert main(["pair", "--scores", "sampled-scores", "--no-require-mixed-outcomes", "--out", "pairs-2"]) == 0
+    for name, count in (("scores", 16), ("pairs", 8)):
+        assert len(rows(runs / f"sampled-{name}")) == count
+        assert_close(rows(runs / f"{name}-2"), rows(runs / f"sampled-{name}"))
 
 
 def test_recorded_episodes_are_read_whole():
     store = EpisodeStore.open(RECORDED / "rollouts" / "store")
     metas = store.metas()
-    assert len(metas) == 12
-    assert 0 < sum(meta.success is True for meta in metas) < 12
+    assert len(metas) == 18
+    assert 0 < sum(meta.success is True for meta in metas) < 18
     for meta in metas:
         trajectory = store.read(meta.episode_id)
         assert trajectory.frames.shape[0] == meta.steps + 1
