@@ -22,6 +22,7 @@ from grape.envs.pool import WorkerPool
 from grape.envs.registry import get_suite
 from grape.policies.base import Policy, PolicySpec
 from grape.policies.names import check_policy_name
+from grape.policies.settings import opening_arguments
 from grape.store import EpisodeStore
 
 __all__ = ["check_policy", "inputs_of", "open_policy", "run_collect", "summarise"]
@@ -163,12 +164,7 @@ def open_policy(settings: CollectSettings, reporter: Reporter = SILENT) -> Polic
         ) from error
     policy = load_policy(
         settings.policy,
-        unnorm_key=settings.unnorm_key or None,
-        device=settings.device,
-        dtype=settings.dtype,
-        attention=settings.attention,
-        load_in_4bit=settings.load_in_4bit,
-        center_crop=None if settings.center_crop == "auto" else settings.center_crop == "yes",
+        **opening_arguments(settings),
     )
     check_policy(policy.freeze().spec, suite.action_space, settings.policy)
     if settings.center_crop == "auto" and read_statement(settings.policy).center_crop is None:

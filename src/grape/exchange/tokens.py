@@ -11,6 +11,7 @@ from grape.core.action_conventions import RotationConvention
 from grape.core.errors import CompatibilityError
 from grape.core.files import read_json, write_json
 from grape.policies.rotations import roll_pitch_yaw_from_axis_angle
+from grape.policies.settings import crop_of
 from grape.store.rlds.standardise import gripper_from_loader
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def open_reader(
     """
     from grape.policies.openvla import read_policy
 
-    crop = None if center_crop == "auto" else center_crop == "yes"
+    crop = crop_of(center_crop)
     opened = read_policy(policy, unnorm_key=unnorm_key or None, center_crop=crop, norm_stats=norm_stats)
     return PolicyReader(opened, rotation)
 

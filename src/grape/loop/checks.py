@@ -7,7 +7,6 @@ is then another run. So the same checks are made here, on the settings that the 
 import contextlib
 import dataclasses
 import itertools
-import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from grape.collect.plan import make_plan
 from grape.core.errors import SettingsError
+from grape.core.setting_fields import check_ranges
 from grape.core.tasks import Task
 from grape.envs.base import SuiteBase
 from grape.loop.settings import DECIDED_BY_LOOP, LoopSettings
@@ -84,28 +84,13 @@ def _check_decided(settings: LoopSettings) -> None:
 
 
 def _check_numbers(settings: LoopSettings) -> None:
-    lowest = dict.fromkeys(
-        ("iterations", "states_per_iteration", "validation_states", "test_states", "evaluation_samples"), 1
-    )
-    lowest |= dict.fromkeys(("first_state", "first_validation_state", "first_test_state"), 0)
-    for name, low in lowest.items():
-        if getattr(settings, name) < low:
-            raise SettingsError(
-                f"--{name.replace('_', '-')} is {getattr(settings, name)}.", f"It must be at least {low}."
-            )
-    if not math.isfinite(settings.evaluation_temperature) or settings.evaluation_temperature < 0:
-        raise SettingsError(
-            f"--evaluation-temperature is {settings.evaluation_temperature}.",
-            "It must be a number and not negative; 0 is greedy.",
-        )
+    check_ranges(settings)
     if settings.evaluation_samples > 1 and settings.evaluation_temperature == 0:
         raise SettingsError(
             f"--evaluation-samples {settings.evaluation_samples} at --evaluation-temperature 0: greedy decoding "
             "repeats the same episode.",
             "Leave --evaluation-samples at 1, or sample, e.g. with --evaluation-temperature 0.7.",
         )
-    if not 0 < settings.gate_alpha < 0.5:
-        raise SettingsError(f"--gate-alpha is {settings.gate_alpha}.", "Choose a number between 0 and 0.5, e.g. 0.05.")
 
 
 def _check_states(stages: Stages, suite: SuiteBase, tasks: Sequence[Task]) -> None:
