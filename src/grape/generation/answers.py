@@ -25,7 +25,7 @@ _FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 _OBJECT = re.compile(r'\{\s*["}]')
 MAX_STARTS = 2000
-"""Braces with which an object could start; a specification has a few hundred."""
+"""Braces that are tried as the start of an object."""
 
 _STAGES = re.compile(r"""["']stages["']\s*:|^[ \t]*stages:[ \t]*(?:\[.*)?\r?$""", re.MULTILINE)
 """What only a specification, or a part of one, says."""
@@ -95,12 +95,13 @@ def _objects(text: str) -> list[tuple[int, int, dict[str, Any]]]:
     """Complete JSON objects that are not part of another: where they start and end, and their values."""
     decoder = json.JSONDecoder()
     found: list[tuple[int, int, dict[str, Any]]] = []
-    starts, place = _OBJECT.finditer(text), 0
-    for tries, match in enumerate(starts):
+    place = tries = 0
+    for match in _OBJECT.finditer(text):
         start = match.start()
         if start < place:
             continue
-        if tries >= MAX_STARTS:
+        tries += 1
+        if tries > MAX_STARTS:
             raise DataError(
                 "The answer holds too many braces to be read; answer with one JSON object and nothing else."
             )
