@@ -18,9 +18,9 @@ import tyro
 from rich.console import Console
 
 from grape.cli.console import ConsoleReporter
-from grape.core.errors import SettingsError, did_you_mean, require_known
+from grape.core.errors import SettingsError, require_known
 from grape.core.events import SILENT, Reporter
-from grape.core.settings import read_yaml, settings_from_dict
+from grape.core.settings import read_marked_yaml, settings_from_dict
 
 __all__ = ["Verb", "VerbOfKinds", "run_verb"]
 
@@ -131,7 +131,7 @@ def _parse(verb: Verb, arguments: list[str], config: Path | None) -> Any:
     base = None
     for path in (verb.defaults, config):
         if path is not None:
-            base = _with_missing(verb.settings, read_yaml(path) or {}, base)
+            base = _settings_of_file(verb.settings, path, base)
     words = _spread_pairs(verb.settings, _name_positionals(verb, arguments))
     description = (inspect.getdoc(verb.settings) or "").split("Attributes:")[0].strip()
     if verb.positionals:
@@ -150,14 +150,11 @@ def _parse(verb: Verb, arguments: list[str], config: Path | None) -> Any:
     )
 
 
-def _with_missing(kind: type[Any], data: Mapping[str, Any], base: Any) -> Any:
+def _settings_of_file(kind: type[Any], path: Path, base: Any) -> Any:
     """Settings from YAML where required fields may still be absent: the command line must give those."""
-    if not isinstance(data, Mapping):
-        raise SettingsError(f"The settings file must hold a mapping of settings of {kind.__name__}.")
-    names = {item.name for item in dataclasses.fields(kind)}
-    for key in data:
-        if key not in names:
-            raise SettingsError(f"Unknown setting '{key}'.", did_you_mean(str(key), names))
+    data, marks = read_marked_yaml(path)
+    if not isinstance(data, Mapping | None):
+        raise SettingsError(f"{path} must hold a mapping of settings of {kind.__name__}.")
     if base is None:
         required = {
             item.name: tyro.MISSING
@@ -165,7 +162,7 @@ def _with_missing(kind: type[Any], data: Mapping[str, Any], base: Any) -> Any:
             if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
         }
         base = kind(**required)
-    return settings_from_dict(kind, data, base)
+    return settings_from_dict(kind, data or {}, base, marks=marks)
 
 
 def _spread_pairs(kind: type[Any], arguments: Sequence[str]) -> list[str]:
