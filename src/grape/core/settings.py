@@ -69,9 +69,7 @@ def settings_to_dict(settings: Any) -> Any:
     return settings
 
 
-def settings_from_dict(
-    kind: type[T], data: Mapping[str, Any], base: T | None = None, where: str = "", marks: Marks = _NO_MARKS
-) -> T:
+def settings_from_dict(kind: type[T], data: Any, base: T | None = None, where: str = "", marks: Marks = _NO_MARKS) -> T:
     """Build settings from a mapping.
 
     Args:
