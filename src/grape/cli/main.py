@@ -67,8 +67,8 @@ def guarded(words: Sequence[str], work: Callable[[], int], whole_process: bool) 
             return work()
     except KeyboardInterrupt as error:
         ended = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
-        hint = "What was finished is kept: run the same command again to go on."
-        return _fail(words, f"{ended.word}.", hint, ended.exit_code)
+        said = f"{ended.word}. What was finished is kept: run the same command again to go on."
+        return _fail(words, said, "", ended.exit_code)
     except GrapeError as error:
         return _fail(words, error.message, error.hint, error.exit_code, getattr(error, "shown", ""))
     except OSError as error:

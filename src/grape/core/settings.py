@@ -188,6 +188,8 @@ def _scalar(hint: Any, value: Any, where: str, marks: Marks) -> Any:
         return value
     if hint in (str, Path) and isinstance(value, bool | int | float) and where in marks.texts:
         value = marks.texts[where]
+    if hint in (str, Path) and "\0" in str(value):
+        raise SettingsError(f"Setting {marks.name(where)} holds a NUL character.", "Take it out.")
     if hint is Path and isinstance(value, str | Path):
         return Path(value)
     if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
