@@ -1,12 +1,14 @@
 """How summaries are shown to people: tables and sentences, no computation."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 __all__ = [
+    "LOOP_PATHS",
     "Summary",
     "interval",
     "percent",
@@ -20,6 +22,9 @@ __all__ = [
 ]
 
 Summary = Mapping[str, Any]
+
+LOOP_PATHS = ("policy", "evaluation", "before", "after")
+"""Paths in a loop's summary, within the loop's folder."""
 
 
 def percent(value: float) -> str:
@@ -69,7 +74,8 @@ def show_evaluation(summary: Summary, console: Console) -> None:
     _show_measures(summary, "", console)
     seeds = summary.get("seeds")
     if seeds:
-        title = f"{seeds['samples']} sampled rollouts from each initial state ({seeds['file']})"
+        file = Path(summary["results"]).with_name(seeds["file"])
+        title = f"{seeds['samples']} sampled rollouts from each initial state ({file})"
         _show_measures(seeds, title, console)
     if summary.get("until") == "last-step":
         console.print("Episodes ran to their last step; success is that of the last state.")

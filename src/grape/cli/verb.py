@@ -43,6 +43,8 @@ class Verb:
         positionals: Fields that may be given without their flag, in this order.
         defaults: YAML file of settings that replace the class's defaults.
         exit_code: Exit status from the summary.
+        paths: Names in the summary, at any depth, whose values are paths within the run's folder.
+        folder: The run's folder, from the settings.
         launched: Whether a launcher (torchrun) may run it in several processes, of which the first one speaks.
     """
 
@@ -54,6 +56,8 @@ class Verb:
     positionals: tuple[str, ...] = ()
     defaults: Path | None = None
     exit_code: Callable[[Summary], int] = lambda summary: 0
+    paths: tuple[str, ...] = ()
+    folder: Callable[[Any], Path] = lambda settings: Path(settings.out)
     launched: bool = False
 
 
@@ -94,6 +98,8 @@ def run_verb(verb: Verb | VerbOfKinds, arguments: Sequence[str]) -> int:
         # One of several processes of a launcher: the first one speaks for all.
         return verb.exit_code(verb.run(settings, SILENT))
     summary = verb.run(settings, ConsoleReporter(SafeConsole(stderr=True)))
+    if verb.paths:
+        summary = _with_paths(summary, verb.folder(settings), frozenset(verb.paths))
     if as_json:
         sys.stdout.write(json.dumps(summary, allow_nan=False) + "\n")
         sys.stdout.flush()
@@ -102,6 +108,24 @@ def run_verb(verb: Verb | VerbOfKinds, arguments: Sequence[str]) -> int:
     elif not as_json:
         SafeConsole().print_json(json.dumps(summary), ensure_ascii=True)
     return verb.exit_code(summary)
+
+
+def _with_paths(value: Any, folder: Path, names: frozenset[str]) -> Any:
+    """The summary with paths that can be used where one stands; in the run's folder they are relative to it."""
+    if isinstance(value, Mapping):
+        return {
+            name: _placed(inner, folder) if name in names else _with_paths(inner, folder, names)
+            for name, inner in value.items()
+        }
+    return [_with_paths(item, folder, names) for item in value] if isinstance(value, list) else value
+
+
+def _placed(value: Any, folder: Path) -> Any:
+    if not isinstance(value, str) or not value or not (folder / value).exists():
+        return value
+    path = folder / value
+    short = Path(os.path.normpath(path))
+    return str(short if short.resolve() == path.resolve() else path)
 
 
 def _print_kinds(verb: VerbOfKinds) -> None:
@@ -124,9 +148,9 @@ def _own_flags(arguments: Sequence[str]) -> tuple[list[str], Path | None, bool]:
         if word == "--json":
             as_json = True
         elif word == "--config" or word.startswith("--config="):
-            value = word.partition("=")[2] or (queue.pop(0) if queue else "")
-            if not value:
-                raise SettingsError("--config needs a YAML file.")
+            value = word.partition("=")[2] if "=" in word else (queue.pop(0) if queue else "")
+            if not value or value.startswith("--"):
+                raise SettingsError("--config needs a YAML file.", "For example --config settings.yaml")
             config = Path(value)
         else:
             rest.append(word)

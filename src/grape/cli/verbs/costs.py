@@ -89,7 +89,7 @@ def _show_import(summary: Summary, console: Console) -> None:
 def _show_generate(summary: Summary, console: Console) -> None:
     state = "accepted" if summary["accepted"] else "not accepted"
     lines = [f"{state} after {summary['rounds']} rounds, {summary['tokens']} tokens"]
-    lines += [f"  see OUT/{summary['specification']}"] if summary["specification"] else []
+    lines += [f"  see {summary['specification']}"] if summary["specification"] else []
     lines += [f"  to mend: {finding}" for finding in summary["findings"]]
     lines += [f"  warning: {warning}" for warning in summary["warnings"]]
     console.print("\n".join(lines), soft_wrap=True)
@@ -99,6 +99,7 @@ GENERATE = Verb(
     name="costs generate",
     settings=GenerateCostsSettings,
     run=run_generate_costs,
+    paths=("specification",),
     show=_show_generate,
     exit_code=lambda summary: 0 if summary["accepted"] else 1,
     examples=(
