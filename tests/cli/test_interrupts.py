@@ -136,6 +136,24 @@ sys.exit(grape.cli.main.main())
     assert err.startswith("error: Interrupted.")
 
 
+def test_ctrl_c_while_the_command_itself_is_imported_prints_one_line(tmp_path: Path) -> None:
+    script = tmp_path / "grape"
+    script.write_text("""
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "grape.core.errors":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+from grape.cli.main import main
+sys.exit(main())
+""")
+    done = subprocess.run([sys.executable, str(script), "doctor"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: Interrupted.\n")
+
+
 def test_signals_that_others_handle_stay_theirs() -> None:
     from grape.cli.main import guarded
 

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+from grape.cli import leave_early
+
 __all__ = ["Interrupted", "interruptible"]
 
 _WORDS = {signal.SIGINT: "Interrupted", signal.SIGTERM: "Terminated"}
@@ -72,7 +74,7 @@ def interruptible(whole_process: bool) -> Iterator[None]:
     before = {}
     for number in _WORDS:
         current = signal.getsignal(number)
-        if current in (signal.SIG_DFL, signal.default_int_handler):
+        if current in (signal.SIG_DFL, signal.default_int_handler, leave_early):
             before[number] = current
             signal.signal(number, handler)
     hook = sys.unraisablehook
