@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from grape.doctor.findings import Finding
@@ -56,12 +57,23 @@ def load_library(backend: str, timeout: float) -> ProbeReply:
     return probe(("-c", _LIBRARY_PROBE, *BACKENDS[backend]), timeout)
 
 
-def check_libraries(timeout: float) -> Iterator[Finding]:
+def check_libraries(timeout: float, needed: bool = True) -> Iterator[Finding]:
     """Which off-screen libraries load, and whether ``MUJOCO_GL`` asks for one that does.
 
     Args:
         timeout: Seconds to give each library.
+        needed: Whether frames are to be rendered; without, nothing that is found here is an error.
     """
+    for finding in _find_libraries(timeout):
+        idle = finding.level == "error" and not needed
+        yield (
+            replace(finding, level="ok", found=f"{finding.found} (no installed simulator needs it)")
+            if idle
+            else finding
+        )
+
+
+def _find_libraries(timeout: float) -> Iterator[Finding]:
     if sys.platform != "linux":
         yield Finding("gl", "ok", f"{sys.platform} brings its own OpenGL")
         return

@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
+from grape.core.reading import parse_yaml, read_file
 from grape.core.tasks import Task
 from grape.core.trajectories import Trajectory
 from grape.costs import builtin_suites, picture_keypoint, suite_names_of
 from grape.costs.builtins import SuiteNames
-from grape.costs.yaml_nodes import compose
 from grape.envs.base import SuiteBase
 from grape.envs.registry import get_suite, select_tasks
 from grape.generation.briefs import TaskBrief
@@ -90,13 +88,8 @@ def _names(settings: GenerateCostsSettings, episode: Trajectory | None) -> Suite
 
 
 def _read_names(path: Path) -> SuiteNames:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"--names {path} cannot be read: {error}.", "Check the path.") from error
     hint = 'For example "keypoints: {gripper: between the finger tips}" and "signals: {success: 1 where solved}".'
-    compose(text, str(path))  # refuses anchors, tags, depth and size
-    found = yaml.safe_load(text)
+    found = parse_yaml(read_file(path), f"--names {path}", hint=hint)
     if not isinstance(found, Mapping) or not set(found) <= {"keypoints", "signals"}:
         raise DataError(f"{path} holds something other than 'keypoints' and 'signals'.", hint)
     tables: list[dict[str, str]] = []

@@ -9,6 +9,7 @@ VERB = Verb(
     name="train",
     settings=TrainSettings,
     run=run_train,
+    launched=True,
     show=show_training,
     examples=(
         "grape train --pairs runs/pairs --policy runs/sft/policy --out runs/tpo",
