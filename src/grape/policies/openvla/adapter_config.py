@@ -286,7 +286,9 @@ class _Reader:
 
     def block_lists(self) -> tuple[str, ...]:
         value = self._data.get("layers_pattern")
-        names = self._texts("layers_pattern", [value] if isinstance(value, str) and value else value or [])
+        if value in (None, ""):
+            return ()
+        names = self._texts("layers_pattern", [value] if isinstance(value, str) else value)
         for name in names:
             self._refuse_expression("layers_pattern", name)
         return tuple(names)
