@@ -7,7 +7,6 @@ one JSON object on standard output at the end, and everything meant for people g
 import dataclasses
 import inspect
 import json
-import os
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from rich.console import Console
 from grape.cli.console import ConsoleReporter
 from grape.core.errors import SettingsError, did_you_mean, require_known
 from grape.core.events import SILENT, Reporter
+from grape.core.launcher import launched_process
 from grape.core.settings import read_yaml, settings_from_dict
 
 __all__ = ["Verb", "VerbOfKinds", "run_verb"]
@@ -40,6 +40,7 @@ class Verb:
         positionals: Fields that may be given without their flag, in this order.
         defaults: YAML file of settings that replace the class's defaults.
         exit_code: Exit status from the summary.
+        several_processes: Whether a launcher may start it in several processes; the main one prints then.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Verb:
     positionals: tuple[str, ...] = ()
     defaults: Path | None = None
     exit_code: Callable[[Summary], int] = lambda summary: 0
+    several_processes: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +87,7 @@ def run_verb(verb: Verb | VerbOfKinds, arguments: Sequence[str]) -> int:
         return run_verb(verb.kinds[arguments[0]], arguments[1:])
     rest, config, as_json = _own_flags(arguments)
     settings = _parse(verb, rest, config)
-    if os.environ.get("RANK", "0") != "0":  # one of several processes of a launcher: the first one speaks for all
+    if verb.several_processes and not launched_process().is_main:
         return verb.exit_code(verb.run(settings, SILENT))
     summary = verb.run(settings, ConsoleReporter(Console(stderr=True)))
     if as_json:

@@ -17,6 +17,7 @@ from grape.compat.rlds_pairs import provide_pairs
 from grape.compat.translation import Translation, translate
 from grape.core.errors import GrapeError
 from grape.core.events import SILENT
+from grape.core.launcher import launched_process
 
 __all__ = ["command_line", "main"]
 
@@ -43,21 +44,23 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     Args:
         arguments: The flags; those of the process by default. What follows a ``--`` goes to ``grape train`` as it is
             and wins.
-        environment: Where torchrun's ``RANK`` and ``WORLD_SIZE`` are looked up; the process's own by default.
+        environment: Where torchrun's variables are looked up; the process's own by default.
     """
-    known = os.environ if environment is None else environment
-    first = int(known.get("RANK", "0")) == 0
+    process = launched_process(environment)
+    first = process.is_main
     words = list(sys.argv[1:] if arguments is None else arguments)
     cut = words.index("--") if "--" in words else len(words)
     console = Console(stderr=True)
     try:
-        translation = translate(parse_flags(words[:cut]), int(known.get("WORLD_SIZE", "1")), words[cut + 1 :])
+        translation = translate(parse_flags(words[:cut]), process.count, words[cut + 1 :])
         if first:
             console.print("The equivalent commands:", highlight=False)
             sys.stdout.write(command_line(translation) + "\n")
             sys.stdout.flush()
             for note in translation.notes:
                 console.print(f"- {note}", markup=False, highlight=False, soft_wrap=True)
+            for warning in translation.warnings:
+                console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
         provide_pairs(translation.pairs, translation.device, ConsoleReporter(console) if first else SILENT)
     except GrapeError as error:
         if first:

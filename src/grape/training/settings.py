@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from grape.core.errors import SettingsError
-from grape.training.trackers import TrackerName
+from grape.training.trackers import TrackerName, check_trackers
 
 __all__ = ["SftSettings", "TrainSettings", "check_sft", "check_train"]
 
@@ -271,9 +271,10 @@ def check_train(settings: TrainSettings) -> None:
     """Refuse values that make no sense, before anything is read.
 
     Raises:
-        SettingsError: A number is out of range, or two settings contradict each other.
+        SettingsError: A number is out of range, a tracker's package is missing, or two settings contradict each other.
     """
     _check_bounds(settings)
+    check_trackers(settings.report_to)
     if settings.label_smoothing and settings.loss_type != "sigmoid":
         raise SettingsError(
             f"--label-smoothing has no meaning for --loss-type {settings.loss_type}.", "Leave it out, or use sigmoid."
@@ -307,9 +308,11 @@ def check_sft(settings: SftSettings) -> None:
     """Refuse values that make no sense, before anything is read.
 
     Raises:
-        SettingsError: A number is out of range, no data is given, or two settings contradict each other.
+        SettingsError: A number is out of range, no data is given, a tracker's package is missing, or two settings
+            contradict each other.
     """
     _check_bounds(settings)
+    check_trackers(settings.report_to)
     if settings.augment != "none" and (settings.augment_shift or settings.augment_brightness):
         raise SettingsError(
             f"--augment {settings.augment} moves and brightens pictures itself.",
