@@ -8,6 +8,7 @@ import yaml
 
 from grape.core.errors import SettingsError
 from grape.core.files import write_text
+from grape.core.temporary_files import sweep_beside
 
 __all__ = ["document_text", "write_new"]
 
@@ -39,4 +40,5 @@ def write_new(path: Path, text: str) -> None:
     """
     if path.exists() and (path.is_dir() or path.read_bytes() != text.encode()):
         raise SettingsError(f"--out {path} exists and holds something else.", "Choose another --out, or remove it.")
+    sweep_beside(path)
     write_text(path, text)
