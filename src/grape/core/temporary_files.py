@@ -81,11 +81,9 @@ def sweep_run_folder(folder: Path, *, alone: bool) -> None:
         folder: The folder of the run.
         alone: As for :func:`sweep_temporaries`.
     """
-    sweep_temporaries(folder, alone=alone)
-    for path, folders, _ in os.walk(folder):
+    for path, folders, _ in os.walk(folder):  # links are not followed
+        sweep_temporaries(Path(path), alone=alone)
         folders[:] = [name for name in folders if not os.path.lexists(os.path.join(path, name, _OWN_RUN))]
-        for name in folders:
-            sweep_temporaries(Path(path, name), alone=alone)
 
 
 def _remove(path: Path, match: "re.Match[str]") -> None:
