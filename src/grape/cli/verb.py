@@ -23,6 +23,7 @@ from rich.text import Text
 from grape.cli.console import ConsoleReporter, SafeConsole
 from grape.core.errors import SettingsError, require_known
 from grape.core.events import SILENT, Reporter
+from grape.core.launcher import launched_process
 from grape.core.settings import read_marked_yaml, settings_from_dict
 
 __all__ = ["UsageError", "Verb", "VerbOfKinds", "run_verb"]
@@ -45,7 +46,7 @@ class Verb:
         exit_code: Exit status from the summary.
         paths: Names in the summary, at any depth, whose values are paths within the run's folder.
         folder: The run's folder, from the settings.
-        launched: Whether a launcher (torchrun) may run it in several processes, of which the first one speaks.
+        several_processes: Whether a launcher may start it in several processes; the main one prints then.
     """
 
     name: str
@@ -58,7 +59,7 @@ class Verb:
     exit_code: Callable[[Summary], int] = lambda summary: 0
     paths: tuple[str, ...] = ()
     folder: Callable[[Any], Path] = lambda settings: Path(settings.out)
-    launched: bool = False
+    several_processes: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +95,7 @@ def run_verb(verb: Verb | VerbOfKinds, arguments: Sequence[str]) -> int:
         return run_verb(verb.kinds[arguments[0]], arguments[1:])
     rest, config, as_json = _own_flags(arguments)
     settings = _parse(verb, rest, config)
-    if verb.launched and os.environ.get("RANK", "0") != "0" and os.environ.get("WORLD_SIZE", "1") != "1":
-        # One of several processes of a launcher: the first one speaks for all.
+    if verb.several_processes and not launched_process().is_main:
         return verb.exit_code(verb.run(settings, SILENT))
     summary = verb.run(settings, ConsoleReporter(SafeConsole(stderr=True)))
     if verb.paths:

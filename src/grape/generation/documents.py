@@ -9,6 +9,7 @@ import yaml
 from grape.core.errors import SettingsError
 from grape.core.files import write_text
 from grape.core.reading import read_file
+from grape.core.temporary_files import sweep_beside
 
 __all__ = ["document_text", "write_new"]
 
@@ -40,6 +41,7 @@ def write_new(path: Path, text: str) -> None:
     """
     if path.exists() and not (path.is_file() and _holds(path, text.encode())):
         raise SettingsError(f"--out {path} exists and holds something else.", "Choose another --out, or remove it.")
+    sweep_beside(path)
     write_text(path, text)
 
 

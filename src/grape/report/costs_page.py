@@ -10,6 +10,7 @@ from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import write_text
 from grape.core.preferences import PreferencePair, Score
+from grape.core.temporary_files import sweep_beside
 from grape.core.trajectories import Trajectory
 from grape.costs import (
     CostSpecification,
@@ -152,6 +153,7 @@ def run_costs_page(settings: CostsPageSettings, reporter: Reporter = SILENT) -> 
         episodes=len(episodes),
         hash=specification_hash(specification),
     )
+    sweep_beside(settings.out)
     write_text(settings.out, page)
     return {
         "text": f"page   {settings.out}\ntrial  {card.verdict if card is not None else 'no episodes were given'}",

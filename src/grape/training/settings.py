@@ -7,7 +7,7 @@ from typing import Literal
 from grape.core.errors import SettingsError
 from grape.core.setting_fields import Range, check_ranges, setting, with_default
 from grape.policies.settings import PolicySettings, PrecisionSettings
-from grape.training.trackers import TrackerName
+from grape.training.trackers import TrackerName, check_trackers
 
 __all__ = [
     "AdapterSettings",
@@ -235,9 +235,10 @@ def check_train(settings: TrainSettings) -> None:
     """Refuse values that make no sense, before anything is read.
 
     Raises:
-        SettingsError: A number is out of range, or two settings contradict each other.
+        SettingsError: A number is out of range, a tracker's package is missing, or two settings contradict each other.
     """
     check_ranges(settings)
+    check_trackers(settings.report_to)
     if settings.label_smoothing and settings.loss_type != "sigmoid":
         raise SettingsError(
             f"--label-smoothing has no meaning for --loss-type {settings.loss_type}.", "Leave it out, or use sigmoid."
@@ -269,9 +270,11 @@ def check_sft(settings: SftSettings) -> None:
     """Refuse values that make no sense, before anything is read.
 
     Raises:
-        SettingsError: A number is out of range, no data is given, or two settings contradict each other.
+        SettingsError: A number is out of range, no data is given, a tracker's package is missing, or two settings
+            contradict each other.
     """
     check_ranges(settings)
+    check_trackers(settings.report_to)
     if settings.augment != "none" and (settings.augment_shift or settings.augment_brightness):
         raise SettingsError(
             f"--augment {settings.augment} moves and brightens pictures itself.",

@@ -9,7 +9,7 @@ VERB = Verb(
     name="sft",
     settings=SftSettings,
     run=run_sft,
-    launched=True,
     show=show_training,
     examples=("grape sft --data runs/demonstrations/store --out runs/sft",),
+    several_processes=True,
 )

@@ -9,11 +9,11 @@ VERB = Verb(
     name="train",
     settings=TrainSettings,
     run=run_train,
-    launched=True,
     show=show_training,
     examples=(
         "grape train --pairs runs/pairs --policy runs/sft/policy --out runs/tpo",
         "grape train --pairs runs/pairs --policy runs/sft/policy --out runs/tpo-lora --lora-rank 16 --lr 1e-3",
         "grape train --pairs runs/pairs --policy runs/sft/policy --out runs/filtered --method filtered-bc",
     ),
+    several_processes=True,
 )
