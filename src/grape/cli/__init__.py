@@ -13,7 +13,9 @@ def leave_early(number: int, frame: FrameType | None) -> None:
 
 
 if (
-    os.path.basename(sys.argv[0]) in ("grape", "__main__.py")  # the command itself, not a program that imports it
+    (
+        os.path.basename(sys.argv[0]) == "grape" or sys.argv[0].endswith("grape/__main__.py")
+    )  # the command itself, not a program that imports it
     and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 ):
     signal.signal(signal.SIGINT, leave_early)
