@@ -436,6 +436,11 @@ def test_retry_after_may_be_a_date() -> None:
         ({"OPENAI_BASE_URL": "file:///etc/passwd"}, "no http or https address"),
         ({"OPENAI_BASE_URL": "http://"}, "no http or https address"),
         ({"OPENAI_BASE_URL": "http://host:port/v1"}, "no http or https address"),
+        ({"OPENAI_BASE_URL": f"http://{'h' * 70}/v1"}, "no http or https address"),
+        ({"OPENAI_BASE_URL": "http://a..b/v1"}, "no http or https address"),
+        ({"OPENAI_BASE_URL": "http://host/v\udcff"}, "no http or https address"),
+        ({"OPENAI_BASE_URL": "http://host/ v1"}, "no http or https address"),
+        ({"OPENAI_BASE_URL": "http://[::1/v1"}, "no http or https address"),
         ({"OPENAI_BASE_URL": f"https://user:{KEY}@host/v1"}, "carries a password"),
         ({"OPENAI_BASE_URL": f"https://host/v1?key={KEY}"}, "carries a password or a query"),
         ({"OPENAI_BASE_URL": "https://host/v1", "OPENAI_API_KEY": f"{KEY}\r\nHost: evil"}, "characters that no key"),
@@ -525,6 +530,13 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> 
         through(endpoint, "https://model.invalid/v1/chat/completions", monkeypatch).model.ask(REQUEST)
     assert set(seen.paths) == {"CONNECT model.invalid:443"}
     assert "authorization" not in seen.headers[0], "the proxy of an encrypted way does not see the key"
+
+
+def test_a_proxy_that_is_no_address_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for proxy in ("http://proxy:port", f"http://{'p' * 70}:1"):
+        monkeypatch.setenv("http_proxy", proxy)
+        with pytest.raises(ModelError, match="address of the proxy"):
+            Client(Endpoint("http://model.invalid/v1/chat/completions")).model.ask(REQUEST)
 
 
 def test_no_proxy_stands_before_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,7 @@ def leave_early(number: int, frame: FrameType | None) -> None:
     os._exit(128 + number)
 
 
-if (
-    # The command itself, not a program that imports it.
-    (os.path.basename(sys.argv[0]) == "grape" or sys.argv[0].endswith(os.path.join("grape", "__main__.py")))
-    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-):
+# The command itself, not a program that imports it.
+_IS_COMMAND = os.path.basename(sys.argv[0]) == "grape" or sys.argv[0].endswith("grape/__main__.py")
+if _IS_COMMAND and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, leave_early)
