@@ -18,7 +18,7 @@ from grape.policies.openvla import load_policy, save_policy
 from grape.policies.openvla.adapter_config import DEFAULTS, read_adapter_config
 from grape.policies.openvla.adapters import MergedWeights, check_adapter, read_pointer
 from grape.policies.openvla.checkpoint import empty_model
-from grape.policies.openvla.exporting import find_source, write_merged
+from grape.policies.openvla.exporting import find_source, write_adapter, write_merged
 
 LANGUAGE = ["q_proj", "v_proj", "down_proj"]
 FIRST = "language_model.model.layers.0.self_attn.q_proj"
@@ -108,6 +108,20 @@ def test_a_supported_form_acts_as_peft_does_beside_and_merged(base, observations
         load_policy(tmp_path / "merged").act(observations).logps, merged.act(observations).logps
     )
     assert np.abs(load_policy(base).act(observations).logps - due).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["without some", "orthogonal", "all linear layers", "some blocks"])
+def test_an_exported_adapter_means_the_same_to_a_release_that_knows_fewer_settings(base, observations, tmp_path, name):
+    written_by_peft(base, tmp_path / "adapter", **APPLIED[name])
+    (tmp_path / "exported").mkdir()
+    facts = write_adapter(find_source(tmp_path / "adapter"), tmp_path / "exported")
+    tensors = load_file(tmp_path / "exported" / "adapter_model.safetensors")
+    assert facts["target_modules"] == len(tensors) // 2
+    data = json.loads((tmp_path / "exported" / "adapter_config.json").read_text())
+    assert "exclude_modules" not in data
+    assert data["init_lora_weights"] is True
+    due = load_policy(tmp_path / "adapter").act(observations).logps
+    np.testing.assert_array_equal(load_policy(tmp_path / "exported").act(observations).logps, due)
 
 
 @pytest.mark.filterwarnings("ignore")
