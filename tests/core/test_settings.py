@@ -35,7 +35,13 @@ class Outer:
         count=st.integers(-(10**9), 10**9),
         limit=st.none() | st.floats(allow_nan=False, allow_infinity=False),
         weights=st.dictionaries(st.text("xyz", min_size=1), st.floats(-1e6, 1e6)),
-        inner=st.builds(Inner, rate=st.floats(1e-9, 1.0), names=st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=4)).map(tuple)),
+        inner=st.builds(
+            Inner,
+            rate=st.floats(1e-9, 1.0),
+            names=st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=4)).map(
+                tuple
+            ),
+        ),
         flag=st.booleans(),
     )
 )
