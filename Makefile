@@ -25,6 +25,7 @@ install: ## system packages for off-screen rendering, .venv, GRAPE with all extr
 	@bash scripts/install_system_packages.sh
 	@bash scripts/install_python.sh
 	@bash scripts/install_simulator_python.sh
+	@ONCE=yes bash scripts/install_simpler_assets.sh
 
 demo: install ## the whole method on a real simulator: demonstrations, SFT, iterations of preferences, report
 	@$(BIN)/grape demo $(ARGS)

@@ -39,7 +39,7 @@ from grape.collect.rollout import PolicyActor, RolloutLog, play_groups
 from grape.core.errors import GrapeError
 from grape.core.files import read_json, write_bytes, write_json
 from grape.core.trajectories import Trajectory
-from grape.envs.base import Suite
+from grape.envs.base import SuiteBase
 from grape.envs.pool import WorkerPool
 from grape.envs.registry import get_suite
 from grape.policies.openvla import compute_norm_stats, create_nano
@@ -172,7 +172,7 @@ def measure(name: str, episodes: int, decisions: int, workers: int) -> dict[str,
     }
 
 
-def nano(suite: Suite) -> Any:
+def nano(suite: SuiteBase) -> Any:
     """An untrained nano policy that fits the suite."""
     space = suite.action_space
     low, high = np.array(space.low) * 0.05, np.array(space.high) * 0.05
@@ -183,7 +183,7 @@ def nano(suite: Suite) -> Any:
     return create_nano(seed=0, norm_stats=statistics, gripper=space.gripper, instructions=instructions).freeze()
 
 
-def sequential(suite: Suite, groups: Sequence[Group], policy: Any, store: EpisodeStore) -> dict[str, Any]:
+def sequential(suite: SuiteBase, groups: Sequence[Group], policy: Any, store: EpisodeStore) -> dict[str, Any]:
     """One environment, one episode after the other, the policy asked with one picture."""
     watch = Stopwatch()
     facts = SUITES[suite.name]
@@ -217,7 +217,7 @@ def sequential(suite: Suite, groups: Sequence[Group], policy: Any, store: Episod
 
 
 def batched(
-    suite: Suite, groups: Sequence[Group], policy: Any, store: EpisodeStore, workers: int, lanes: int
+    suite: SuiteBase, groups: Sequence[Group], policy: Any, store: EpisodeStore, workers: int, lanes: int
 ) -> dict[str, Any]:
     """Worker processes and one batched policy, as ``grape collect``."""
     watch, log, quiet = Stopwatch(), RolloutLog(), RolloutLog()
@@ -260,7 +260,7 @@ def play(
     groups: Sequence[Group],
     pool: WorkerPool,
     policy: Any,
-    suite: Suite,
+    suite: SuiteBase,
     log: RolloutLog,
     finished: Callable[[Group, list[Trajectory]], None],
 ) -> None:
@@ -270,7 +270,7 @@ def play(
     )
 
 
-def facts_of(policy: Any, group: Group, suite: Suite) -> dict[str, Any]:
+def facts_of(policy: Any, group: Group, suite: SuiteBase) -> dict[str, Any]:
     return {
         "versions": suite.versions(),
         **PolicyActor(policy, 0.0, RolloutLog(), suite.action_space).facts(group.task),

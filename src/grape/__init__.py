@@ -4,11 +4,16 @@ The way of the data, one verb a step: collect -> score -> pair -> train -> evalu
 See ``docs/architecture.md`` for the rooms of the package and what each may import.
 """
 
-from importlib.metadata import PackageNotFoundError, version
-
-try:
-    __version__ = version("grape-vla")
-except PackageNotFoundError:  # running from a source tree that was never installed
-    __version__ = "0.0.0+source"
-
 __all__ = ["__version__"]
+
+
+def __getattr__(name: str) -> str:
+    """``__version__``, looked up when it is asked for: importing the package takes no time."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("grape-vla")
+    except PackageNotFoundError:  # running from a source tree that was never installed
+        return "0.0.0+source"

@@ -68,7 +68,7 @@ def test_a_dry_run_touches_nothing(tmp_path: Path) -> None:
     assert not os.listdir(tmp_path)
 
 
-@pytest.mark.parametrize(("dim", "gripper"), [(6, ""), (7, "+1 opens, as nobody else")])
+@pytest.mark.parametrize(("dim", "gripper"), [(6, ""), (7, "+1 opens")])
 def test_a_policy_with_another_contract_is_refused(dim: int, gripper: str) -> None:
     spec = PolicySpec(dim, 64, gripper, "toy", "hash", "hash")
     with pytest.raises(CompatibilityError):

@@ -11,16 +11,20 @@ from scipy.spatial.transform import Rotation
 from grape.collect import CollectSettings, run_collect
 from grape.collect.collect import check_policy, inputs_of
 from grape.collect.conventions import in_words_of_suite
-from grape.core.errors import CompatibilityError
+from grape.core.action_conventions import RotationConvention
+from grape.core.errors import CompatibilityError, SettingsError
 from grape.core.tasks import ActionSpace
 from grape.core.trajectories import Observation
 from grape.envs.registry import get_suite
 from grape.envs.toy import ToySuite
-from grape.policies.base import ROLL_PITCH_YAW, ActionBatch, PolicySpec
+from grape.policies.base import ActionBatch, PolicySpec
 from grape.policies.openvla.norm_stats import rotation_of
 from grape.store import EpisodeStore
 
-BRIDGE = PolicySpec(7, 224, "1 opens, 0 closes", "bridge_orig", "hash", "road", rotation=ROLL_PITCH_YAW)
+BRIDGE = PolicySpec(
+    7, 224, "1 opens, 0 closes", "bridge_orig", "hash", "road", rotation=RotationConvention.ROLL_PITCH_YAW
+)
+ROLL_PITCH_YAW = RotationConvention.ROLL_PITCH_YAW
 WIDOWX = get_suite("simpler_widowx").action_space
 
 
@@ -67,9 +71,16 @@ def test_statistics_say_which_words_a_policy_uses() -> None:
 
 def test_words_that_nobody_can_translate_are_refused() -> None:
     check_policy(BRIDGE, WIDOWX, "policy")
-    quaternions = dataclasses.replace(WIDOWX, rotation="quaternion")
-    with pytest.raises(CompatibilityError, match="roll-pitch-yaw, the suite takes quaternion"):
-        check_policy(BRIDGE, quaternions, "policy")
+    turner = dataclasses.replace(BRIDGE, rotation=RotationConvention.AXIS_ANGLE)
+    angles = dataclasses.replace(WIDOWX, rotation="roll-pitch-yaw")
+    with pytest.raises(CompatibilityError, match="axis-angle, the suite takes roll-pitch-yaw"):
+        check_policy(turner, angles, "policy")
+    with pytest.raises(
+        SettingsError, match=r"(?s)Unknown convention of a rotation: 'quaternion'.*Known: .*'axis-angle'"
+    ):
+        dataclasses.replace(WIDOWX, rotation="quaternion")
+    with pytest.raises(SettingsError, match=r"(?s)a gripper: '1 closes'.*Known: '\+1 closes'"):
+        dataclasses.replace(WIDOWX, gripper="1 closes")
 
 
 class Turner:

@@ -1,5 +1,7 @@
 import shlex
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -28,6 +30,12 @@ PUBLISHED = shlex.split(
     " --batch_size 1 --grad_accumulation_steps 1 --learning_rate 2e-5 --image_aug False"
     " --wandb_project my-project --wandb_entity me --save_steps 1000"
 )
+
+
+@pytest.fixture(autouse=True)
+def wandb(monkeypatch):
+    """A stand-in for the package, which need not be installed."""
+    monkeypatch.setitem(sys.modules, "wandb", ModuleType("wandb"))
 
 
 def train_settings(translation) -> TrainSettings:
@@ -160,20 +168,23 @@ def test_missing_data_is_told_once_after_the_commands(capsys, tmp_path):
     assert "WANDB_PROJECT=my-project WANDB_ENTITY=me grape train \\\n    --pairs runs/pairs-" in captured.out
     assert "rlds_np_rollout does not exist" in captured.err
     assert "--save_steps had no effect" in captured.err
-    assert main(words, {"RANK": "1"}) == 2
+    assert main(words, {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}) == 2
     assert capsys.readouterr() == ("", "")
+    assert main(words, {"RANK": "1"}) == 2  # of a scheduler: there is no other process
+    assert "rlds_np_rollout does not exist" in capsys.readouterr().err
 
 
 @pytest.fixture
 def call(tmp_path, monkeypatch):
     """Words of a call that trains a tiny policy on an export of trajectories which it sampled."""
     monkeypatch.setattr(finetune.os, "environ", dict(finetune.os.environ))
+    monkeypatch.setitem(sys.modules, "wandb", None)  # not installed
     policy = write_policy(tmp_path / "policy")
     store = record(tmp_path / "store", policy, lengths=(3, 2, 4, 3))
     pairs = write_pairs(tmp_path / "pairs", store, pairs=((0, 1), (2, 3)))
     run_export_rlds(RldsExportSettings(tmp_path / "rlds", pairs=pairs))
     return [
-        *PUBLISHED[: PUBLISHED.index("--wandb_project")],
+        *PUBLISHED,
         *("--vla_path", str(policy), "--run_root_dir", str(tmp_path / "runs"), "--lora_rank", "2", "--epoch", "1"),
         *("--chosen_traj_dir", str(tmp_path / "rlds/chosen"), "--rejected_traj_dir", str(tmp_path / "rlds/rejected")),
     ]
@@ -184,8 +195,12 @@ def folders(words, further=()):
     return translation.pairs.out, train_settings(translation).out
 
 
-def test_two_rlds_folders_are_trained_on(call, capsys):
+def test_two_rlds_folders_are_trained_on_without_the_tracker_that_is_missing(call, capsys):
     assert main([*call, "--", "--dtype", "float32"], {}) == 0
+    captured = capsys.readouterr()
+    assert "warning: Nothing is sent to wandb, whose package is not installed" in captured.err
+    assert "pip install 'grape-vla[wandb]'." in captured.err
+    assert "report-to" not in captured.out
     imported, out = folders(call)
     assert read_json(out / "done.json")["pairs"] == 1  # the other one is in split val
     policy = load_policy(out / "policy")
@@ -223,3 +238,10 @@ def test_by_its_own_statistics_a_policy_finds_the_tokens_it_sampled(call, tmp_pa
         # Tokens outside the action range act like the first or last bin, and that is what comes back.
         found = policy.decode_tokens(back.read(meta.episode_id).action_tokens)
         np.testing.assert_array_equal(found, policy.decode_tokens(due.action_tokens))
+
+
+def test_a_missing_tracker_that_grape_train_is_told_of_stops_before_the_import(call, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    assert main([*call, "--", "--report-to", "trackio"], {}) == 2
+    assert "--report-to trackio needs a package" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()

@@ -35,7 +35,13 @@ class Outer:
         count=st.integers(-(10**9), 10**9),
         limit=st.none() | st.floats(allow_nan=False, allow_infinity=False),
         weights=st.dictionaries(st.text("xyz", min_size=1), st.floats(-1e6, 1e6)),
-        inner=st.builds(Inner, rate=st.floats(1e-9, 1.0), names=st.lists(st.text(max_size=4)).map(tuple)),
+        inner=st.builds(
+            Inner,
+            rate=st.floats(1e-9, 1.0),
+            names=st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=4)).map(
+                tuple
+            ),
+        ),
         flag=st.booleans(),
     )
 )
@@ -57,7 +63,14 @@ def test_yaml_round_trip_and_numbers_that_yaml_reads_as_text(tmp_path: Path) -> 
         ({"cuont": 2}, "Did you mean 'count'"),
         ({"inner": {"rat": 2}}, "inner.rat"),
         ({"mode": "c"}, "Known: a, b"),
-        ({"count": "many"}, "needs int"),
+        ({"count": "many"}, "needs a whole number"),
+        ({"count": "7"}, "needs a whole number"),
+        ({"inner": {"rate": 10**400}}, "needs a number"),
+        ({"mode": True}, "Known: a, b"),
+        ({"inner": {"names": "one"}}, "needs a list, found 'one'"),
+        ({"inner": {"names": [7]}}, "quotes"),
+        ({"out": None}, "found nothing"),
+        ({"flag": 1}, "Write true or false"),
         ({"count": True}, "whole number"),
         ({"inner": 3}, "expected a mapping"),
         ({"weights": [1]}, "needs a mapping"),
@@ -74,3 +87,79 @@ def test_missing_file_and_broken_yaml(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("a: [1")
     with pytest.raises(SettingsError, match="cannot be read as YAML"):
         load_settings(Outer, tmp_path / "bad.yaml")
+
+
+@dataclass(frozen=True)
+class Words:
+    center_crop: Literal["auto", "yes", "no"] = "auto"
+    tracker: Literal["none", "off"] = "none"
+    release: Literal["1", "2"] = "1"
+    level: Literal[1, 2] = 1
+    initial_states: str = ""
+    tasks: tuple[str, ...] = ()
+    out: Path = Path("x")
+    either: int | str = 0
+    maybe: str | None = None
+    flag: bool = False
+    inner: Inner = Inner()
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("center_crop: yes", "center_crop", "yes"),
+        ("center_crop: Yes", "center_crop", "yes"),
+        ("center_crop: on", "center_crop", "yes"),
+        ("center_crop: true", "center_crop", "yes"),
+        ("center_crop: No", "center_crop", "no"),
+        ("center_crop: 'yes'", "center_crop", "yes"),
+        ("tracker: off", "tracker", "off"),
+        ("tracker: no", "tracker", "off"),
+        ("release: 2", "release", "2"),
+        ("level: 2", "level", 2),
+        ("initial_states: 7", "initial_states", "7"),
+        ("initial-states: 7", "initial_states", "7"),
+        ("initial_states: 1e3", "initial_states", "1e3"),
+        ("initial_states: 0x10", "initial_states", "0x10"),
+        ("initial_states: 1.50", "initial_states", "1.50"),
+        ("initial_states: No", "initial_states", "No"),
+        ("initial_states: 2024-02-31", "initial_states", "2024-02-31"),
+        ("tasks: [0, yes, a-b]", "tasks", ("0", "yes", "a-b")),
+        ("out: 2026", "out", Path("2026")),
+        ("either: 7", "either", 7),
+        ("either: on", "either", "on"),
+        ("maybe: 1", "maybe", "1"),
+        ("maybe: ~", "maybe", None),
+        ("flag: on", "flag", True),
+        ("flag: 'no'", "flag", False),
+        ("inner: {names: [1, off]}", "inner", Inner(names=("1", "off"))),
+    ],
+)
+def test_a_word_is_taken_as_it_is_written(tmp_path: Path, text: str, name: str, value: object) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(text + "\n")
+    found = getattr(load_settings(Words, path), name)
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("initial-states: 1\ninitial_states: 2", "settings.yaml, line 2. is given twice"),
+        ("flag: yes\ncenter_crop: maybe", "'center_crop' .*settings.yaml, line 2. is 'maybe'|is maybe"),
+        ("center_crop: 1.50", "is 1.50"),
+        ("level: yes", "is yes"),
+        ("level: 1.0", "is 1.0"),
+        ("\n\ninner:\n  rate: fast", "'inner.rate' .*line 4. needs a number .float., found fast"),
+        ("inner: on", "'inner' .*line 1.: expected a mapping of settings, found on"),
+        ("tasks: push", "needs a list, found push"),
+        ("tasks:\n- a\n-", r"'tasks\[1\]' .*line 3. needs a text, found nothing"),
+        ("initial_states:", "needs a text, found nothing"),
+        ("flga: 1", "'flga' .*line 1"),
+    ],
+)
+def test_wrong_values_are_quoted_as_written_with_their_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(text + "\n")
+    with pytest.raises(SettingsError, match=message):
+        load_settings(Words, path)

@@ -4,12 +4,12 @@ import numpy as np
 
 from grape.core.tasks import Task
 from grape.core.trajectories import EpisodeMeta, Trajectory
-from grape.envs.base import Environment, Suite
+from grape.envs.base import Environment, SuiteBase
 
 OPERATORS = (("clean", 1), ("noisy", 2), ("sloppy", 2))
 
 
-def record_all(suite: Suite, task: Task, initial_states: range) -> list[Trajectory]:
+def record_all(suite: SuiteBase, task: Task, initial_states: range) -> list[Trajectory]:
     """One clean, two noisy and two sloppy episodes from each initial state."""
     environment = suite.make_environment(task)
     return [
@@ -21,7 +21,7 @@ def record_all(suite: Suite, task: Task, initial_states: range) -> list[Trajecto
 
 
 def record(
-    suite: Suite, task: Task, environment: Environment, operator: str, initial_state: int, sample: int
+    suite: SuiteBase, task: Task, environment: Environment, operator: str, initial_state: int, sample: int
 ) -> Trajectory:
     snapshots = [environment.reset(initial_state)]
     expert = suite.make_expert(task, operator, 1000 * sample + initial_state)

@@ -20,7 +20,7 @@ from grape.costs import (
 )
 from grape.costs.measurement import Recording, truth
 from grape.costs.specification import CostSpecification
-from grape.envs.base import Suite
+from grape.envs.base import SuiteBase
 from grape.envs.registry import get_suite
 from tests.costs.expert_recordings import record, record_all
 
@@ -77,7 +77,7 @@ def easier_success(one: Trajectory, other: Trajectory) -> bool:
     return both and all(a < b for a, b in zip(effort(one), effort(other), strict=True))
 
 
-def check_suite(suite: Suite, initial_states: range, least_easier: float) -> None:
+def check_suite(suite: SuiteBase, initial_states: range, least_easier: float) -> None:
     """Record all tasks and hold the specifications to account."""
     assert set(builtin_names(suite.name)) == {task.name for task in suite.tasks}
     ranked: list[bool] = []

@@ -1,12 +1,15 @@
 """The verb: what makes it fail, and what is refused before any check."""
 
+import importlib.metadata
 import json
 from pathlib import Path
 
 import pytest
 
 from grape.core.errors import SettingsError
-from grape.doctor import DoctorSettings, Finding, checkup, run_doctor
+from grape.doctor import DoctorSettings, Finding, assets, checkup, graphics, run_doctor
+from grape.doctor.packages import extra_requirements
+from grape.doctor.subprocesses import ProbeReply
 
 
 @pytest.fixture
@@ -24,6 +27,46 @@ def test_all_well(checks):
     assert {finding["name"] for finding in summary["findings"]} == set(checks)
     assert set(summary["findings"][0]) == {"name", "level", "found", "fix"}
     json.dumps(summary, allow_nan=False)
+
+
+@pytest.mark.parametrize("suite", ["", "toy"])
+def test_a_light_core_is_no_fault(monkeypatch, suite):
+    """Without any extra and any graphics library: what is not there is listed, and all is well."""
+    real = importlib.metadata.version
+    core = {item.name for item in extra_requirements(importlib.metadata.requires("grape-vla") or [])[""]} | {
+        "grape-vla",
+        "grape_vla",
+    }
+
+    def version(name):
+        if name not in core:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(graphics, "load_library", lambda *_: ProbeReply({"loaded": "", "why": "not found"}, ""))
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    summary = run_doctor(DoctorSettings(suite))
+    findings = {finding["name"]: finding for finding in summary["findings"]}
+    assert [finding for finding in summary["findings"] if finding["level"] == "error"] == []
+    assert summary["ok"]
+    for extra in ("train", "metaworld", "libero", "simpler"):
+        assert findings[f"extra {extra}"]["level"] == "ok"
+        assert findings[f"extra {extra}"]["found"].startswith("not installed")
+        assert findings[f"extra {extra}"]["fix"] == f"pip install 'grape-vla[{extra}]'"
+    assert "simpler assets" not in findings
+    assert run_doctor(DoctorSettings("metaworld", timeout=20.0))["ok"] is False
+
+
+@pytest.mark.parametrize(("suite", "level"), [("toy", "warn"), ("simpler", "error")])
+def test_missing_assets_come_with_their_command(monkeypatch, checks, tmp_path, suite, level):
+    monkeypatch.setattr(checkup, "check_assets", assets.check_assets)
+    monkeypatch.setattr(checkup, "is_installed", lambda extra: True)
+    monkeypatch.setenv("MS_ASSET_DIR", str(tmp_path))
+    summary = run_doctor(DoctorSettings(suite))
+    (finding,) = [finding for finding in summary["findings"] if finding["name"] == "simpler assets"]
+    assert (finding["level"], summary["ok"]) == (level, level == "warn")
+    assert "python -m mani_skill.utils.download_asset bridge_v2_real2sim -y" in finding["fix"]
 
 
 def test_a_warning_is_no_failure(checks):

@@ -9,7 +9,7 @@ from grape.core.errors import SimulatorError
 from grape.core.tasks import ActionSpace, Task
 from grape.doctor import frame, graphics
 from grape.doctor.subprocesses import ProbeReply
-from grape.envs.base import Snapshot
+from grape.envs.base import Snapshot, SuiteBase
 
 GOOD = {
     "task": "reach",
@@ -133,15 +133,19 @@ def test_missing_extra_keeps_its_own_hint(monkeypatch):
     assert frame_finding(monkeypatch, {"": missing}, "egl").fix == "pip install it"
 
 
-class OneTaskSuite:
+class OneTaskSuite(SuiteBase):
     """A suite that draws one grey level, or refuses to."""
 
+    name = "one"
     tasks = (Task("one", 0, "stand", "stand still", 1),)
     action_space = ActionSpace(("x",), (-1.0,), (1.0,), "none", "none", 10.0)
 
     def __init__(self, problem=None):
         self.problem = problem
         self.closed = False
+
+    def n_initial_states(self, task):
+        return 1
 
     def versions(self):
         return {"greys": "1.0"}

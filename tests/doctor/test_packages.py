@@ -52,7 +52,10 @@ def test_everything_there(installed):
 
 def test_absent_extra_is_an_error_only_when_needed(installed):
     del installed["mujoco"]
-    assert by_name()["extra metaworld"].level == "warn"
+    absent = by_name()["extra metaworld"]
+    assert absent.level == "ok"
+    assert absent.found.startswith("not installed (needed for the simulator")
+    assert absent.fix == "pip install 'grape-vla[metaworld]'"
     finding = by_name({"metaworld"})["extra metaworld"]
     assert finding.level == "error"
     assert finding.found.startswith("not installed")
@@ -64,6 +67,15 @@ def test_old_release_is_named(installed):
     finding = by_name()["extra train"]
     assert finding.level == "warn"
     assert "torch is 2.1.0, not >=2.5" in finding.found
+
+
+def test_an_extra_of_which_the_core_has_a_part_is_not_installed(installed):
+    """Extras share packages: one of them says nothing of the other."""
+    del installed["torch"]
+    finding = by_name()["extra train"]
+    assert (finding.level, finding.found[:13]) == ("ok", "not installed")
+    assert not packages.is_installed("train")
+    assert packages.is_installed("metaworld")
 
 
 def test_core_must_be_there(installed):

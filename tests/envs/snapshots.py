@@ -3,7 +3,7 @@
 import numpy as np
 
 from grape.core.tasks import Task
-from grape.envs.base import Environment, Snapshot, Suite
+from grape.envs.base import Environment, Snapshot, SuiteBase
 
 
 def assert_same(one: Snapshot | None, other: Snapshot | None) -> None:
@@ -21,7 +21,7 @@ def assert_same(one: Snapshot | None, other: Snapshot | None) -> None:
 
 
 def run_expert(
-    suite: Suite, task: Task, environment: Environment, initial_state: int, operator: str = "clean", seed: int = 0
+    suite: SuiteBase, task: Task, environment: Environment, initial_state: int, operator: str = "clean", seed: int = 0
 ) -> list[Snapshot]:
     expert = suite.make_expert(task, operator, seed)
     snapshots = [environment.reset(initial_state)]

@@ -16,7 +16,7 @@ from grape.envs.libero.initial_states import read_initial_states
 from grape.envs.libero.suite import LiberoSuite
 from grape.envs.libero.tasks import LIMITS, SUITES, suite_tasks
 from grape.envs.libero.world import loading_error
-from grape.envs.registry import cautions_of, get_suite, suite_names
+from grape.envs.registry import get_suite, suite_names
 
 # What hf-libero 0.1.4 does at import and on demand, reduced to what the adapter uses: a question on stdin unless a
 # settings file exists, and paths that are read from it.
@@ -178,8 +178,8 @@ def test_another_mujoco_is_a_caution(monkeypatch: pytest.MonkeyPatch) -> None:
     suite = LiberoSuite("libero_goal")
     for version, count in (("3.3.0", 0), ("3.3.2", 0), ("3.17.0", 1)):
         monkeypatch.setattr(LiberoSuite, "versions", lambda self, version=version: {"mujoco": version})
-        assert len(cautions_of(suite)) == count
-    assert cautions_of(get_suite("toy")) == ()
+        assert len(suite.cautions()) == count
+    assert get_suite("toy").cautions() == ()
 
 
 def test_what_is_closed_comes_last() -> None:

@@ -89,6 +89,13 @@ def test_plugin_suite_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert get_suite("other").name == "toy"
 
 
+def test_a_plugin_that_makes_no_suite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = metadata.EntryPoint("other", "builtins:dict", "grape.suites")
+    monkeypatch.setattr(metadata, "entry_points", lambda **selection: metadata.EntryPoints([point]).select(**selection))
+    with pytest.raises(SettingsError, match=r"(?s)makes no grape\.envs\.base\.SuiteBase.*Derive"):
+        get_suite("other")
+
+
 def test_asking_for_suites_imports_neither_simulator_nor_torch() -> None:
     code = (
         "import sys; from grape.envs.registry import get_suite; import grape.envs.pool; "

@@ -15,7 +15,7 @@ from grape.core.errors import SettingsError, SimulatorError
 from grape.core.pictures import simpler_openvla_v1
 from grape.core.trajectories import Observation
 from grape.costs import suite_names_of
-from grape.envs.interpreter import suite_of
+from grape.envs.external_python import suite_of
 from grape.envs.pool import GroupReply, WorkerPool
 from grape.envs.registry import get_suite
 from grape.envs.simpler_original.poses import axis_angle, rotation_matrix

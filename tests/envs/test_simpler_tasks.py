@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from grape.collect import CollectSettings
 from grape.collect.plan import make_plan
 from grape.core.errors import DataError, SettingsError, SimulatorError
-from grape.envs.registry import check_suite, get_suite, select_tasks, tasks_to_look_at
+from grape.envs.registry import get_suite, select_tasks
 from grape.envs.simpler.drawing import require_vulkan
 from grape.envs.simpler.environment import WidowXEnvironment, simulator_action
 from grape.envs.simpler.installation import asset_folder
@@ -26,8 +26,8 @@ def test_the_four_tasks_are_simplerenvs() -> None:
     assert {suite.n_initial_states(task) for task in BASE} == {24}
     assert suite.action_space.control_hz == 5.0
     assert suite.action_space.dim == 7
-    assert tasks_to_look_at(suite) == BASE
-    assert len(tasks_to_look_at(get_suite("simpler_widowx_subject"))) == 1
+    assert suite.tasks_to_look_at() == BASE
+    assert len(get_suite("simpler_widowx_subject").tasks_to_look_at()) == 1
 
 
 @pytest.mark.parametrize(("suite", "least"), [("subject", 3), ("physical", 8), ("semantic", 4)])
@@ -133,7 +133,7 @@ def test_missing_assets_name_maniskills_command(tmp_path, monkeypatch) -> None:
     assert "python -m mani_skill.utils.download_asset bridge_v2_real2sim" in error.value.hint
     pytest.importorskip("sapien", reason="needs the extra simpler")
     with pytest.raises(DataError):
-        check_suite(get_suite("simpler_widowx"))
+        get_suite("simpler_widowx").check()
 
 
 def test_without_a_vulkan_device_the_driver_is_named(monkeypatch) -> None:

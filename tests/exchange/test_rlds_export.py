@@ -250,6 +250,30 @@ def test_a_killed_export_leaves_nothing_under_the_name(recordings, tmp_path, rec
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
 
 
+_EXPORT_KILLED_AT_THE_END = """
+import os, shutil, signal, sys
+from pathlib import Path
+from grape.exchange import RldsExportSettings, run_export_rlds
+shutil.rmtree = lambda *where, **how: os.kill(os.getpid(), signal.SIGKILL)
+run_export_rlds(RldsExportSettings(Path(sys.argv[2]), pairs=Path(sys.argv[1])))
+"""
+
+
+def test_what_an_export_killed_after_its_end_leaves_is_cleared_by_the_next_call(recordings, tmp_path):
+    command = [sys.executable, "-c", _EXPORT_KILLED_AT_THE_END, str(recordings[1]), str(tmp_path / "out")]
+    assert subprocess.run(command, env=os.environ | {"PYTHONPATH": "src"}, check=False).returncode == -signal.SIGKILL
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.exporting", "out"]
+    before = files(tmp_path / "out")
+    export(recordings, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert files(tmp_path / "out") == before
+    foreign = tmp_path / ".out.exporting" / "mine.txt"
+    foreign.parent.mkdir()
+    foreign.write_text("x")
+    export(recordings, tmp_path / "out")
+    assert foreign.exists()
+
+
 def test_a_full_disk_is_reported_with_what_is_kept(recordings, tmp_path):
     process = start(recordings, tmp_path / "out", limit=6000)
     output, _ = process.communicate()

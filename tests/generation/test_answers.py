@@ -74,6 +74,74 @@ def test_what_is_no_specification_is_a_finding(text: str, finding: str) -> None:
     assert len(verdict.findings[0]) <= 400
 
 
+LOOSE = good().replace("4 cm", "12 cm") if "4 cm" in good() else good().replace('"within": "', '"within": "1')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<think>First: {LOOSE} - too loose.</think>\n{good()}",
+        f"<think>\n```json\n{LOOSE}\n```\n</think>\n```json\n{good()}\n```",
+        f"First: {LOOSE} too loose.\n</think>\n{good()}",
+        f"<thinking>{LOOSE}</thinking>{good()}",
+        f"<Reasoning effort='high'>{LOOSE}</Reasoning>{good()}",
+        f"<think>one</think><think>{LOOSE}</think>{good()}",
+        f"<seed:think>{LOOSE}</seed:think>{good()}",
+        f"<|begin_of_thought|>{LOOSE}<|end_of_thought|><|begin_of_solution|>{good()}<|end_of_solution|>",
+        f"<|START_THINKING|>{LOOSE}<|END_THINKING|>{good()}",
+        f"[THINK]{LOOSE}[/THINK]{good()}",
+        f"\u25c1think\u25b7{LOOSE}\u25c1/think\u25b7{good()}",
+        f'<details type="reasoning">{LOOSE}</details>{good()}',
+        f"<unused94>thought {LOOSE}<unused95>{good()}",
+        f"<|channel|>analysis<|message|>{LOOSE}<|end|><|start|>assistant<|channel|>final<|message|>{good()}<|return|>",
+        f"<|channel|>analysis<|message|>{LOOSE}<|end|><|start|>assistant"
+        f"<|channel|>final <|constrain|>json<|message|>{good()}",
+        f'A draft: {{"stages": [...]}}. The specification:\n{good()}',
+        f"{good()}\nOnce more:\n```json\n{good()}\n```",
+    ],
+)
+def test_a_draft_before_the_answer_is_not_the_answer(text: str) -> None:
+    assert good() != LOOSE
+    assert document_of(text, BRIEF) == document_of(good(), BRIEF)
+
+
+@pytest.mark.parametrize(
+    ("text", "finding"),
+    [
+        (f"<think>First: {LOOSE}", "only thinking"),
+        (f"{LOOSE}\n<think>or rather", "only thinking"),
+        (f"<think>{LOOSE}</think>", "only thinking"),
+        (f"<think>{LOOSE}</think>\n I cannot.", "no JSON object"),
+        (f"<|channel|>analysis<|message|>{LOOSE}<|end|>", "only thinking"),
+        (f"A loose one:\n```json\n{LOOSE}\n```\nBetter:\n```json\n{good()}\n```", "2 different"),
+        (f"{good()} A looser one would be {LOOSE}", "2 different"),
+        (f"```json\n{LOOSE}\n```\nBetter:\n```json\n{good()[:-30]}\n```", "behind it, one that is no complete"),
+        (
+            f"```yaml\n{yaml.safe_dump(json.loads(LOOSE))}```\n```yaml\n{yaml.safe_dump(SPECIFICATION)}```",
+            "2 different",
+        ),
+        (f'{{"stages": [], {good()[1:]}', "given twice"),
+        (f'{{"draft": {LOOSE}, "final": {good()}}}', "no list 'stages'"),
+    ],
+)
+def test_an_answer_that_leaves_open_what_is_meant_is_a_finding(text: str, finding: str) -> None:
+    with pytest.raises(DataError, match=finding):
+        document_of(text, BRIEF)
+
+
+def test_a_draft_in_a_cut_off_answer_is_not_the_answer() -> None:
+    """Thinking whose opening tag stood in the prompt and whose closing tag was cut off has no mark at all."""
+    verdict = judge(f"First: {LOOSE} is too loose, so", BRIEF, truncated=True)
+    assert "cut off" in verdict.findings[0]
+    assert judge(f"```json\n{good()}\n```\n", BRIEF, truncated=True).accepted
+
+
+def test_scanning_a_long_broken_answer_takes_no_time() -> None:
+    for text in ('{"a":' * 50_000, '{"a": [{"b": 1}, ' * 15_000, "{" * 250_000, '{"a' * 80_000):
+        with pytest.raises(DataError, match=r"no complete JSON object|too many braces"):
+            document_of(text, BRIEF)
+
+
 def test_a_cut_off_answer_is_told_to_be_shorter() -> None:
     assert "write a shorter one" in judge(good()[:300], BRIEF, truncated=True).findings[0]
 

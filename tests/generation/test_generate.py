@@ -349,7 +349,7 @@ def test_a_task_without_a_suite_needs_words_names_and_a_picture(served: Any, tmp
         ({"image": Path("nowhere.png")}, "does not exist"),
         ({"image": Path("nowhere.png"), "no_image": True}, "exclude each other"),
         ({"store": (Path("nowhere"),)}, "nowhere"),
-        ({"names": Path("nowhere.yaml")}, "cannot be read"),
+        ({"names": Path("nowhere.yaml")}, "does not exist"),
         ({"suite": "", "task": "", "instruction": "x"}, "which keypoints are recorded"),
     ],
 )
@@ -384,3 +384,31 @@ def test_exit_codes_tell_accepted_from_not(tmp_path: Path, capsys: pytest.Captur
     assert main([*words, "--out", str(tmp_path / "b")]) == 0
     assert "accepted after 2 rounds" in capsys.readouterr().out
     assert main([*words, "--temperature", "9", "--out", str(tmp_path / "c")]) == 2
+
+
+@pytest.mark.parametrize("setting", ["image", "names", "answers", "out"])
+def test_a_pipe_in_place_of_a_file_is_refused_without_waiting(setting: str, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "1.txt").write_text(good())
+    pipe = {"answers": folder / "0.txt", "out": folder / "spending.jsonl"}.get(setting, folder / "pipe")
+    os.mkfifo(pipe)
+    words = ["costs", "generate", "--suite", "toy", "--task", "push-block"]
+    words += ["--client", "script", "--answers", str(folder)] if setting != "out" else ["--model", "m"]
+    words += ["--image", str(pipe)] if setting == "image" else ["--no-image"]
+    words += ["--names", str(pipe)] if setting == "names" else []
+    words += ["--out", str(folder if setting == "out" else tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-m", "grape", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "OPENAI_API_KEY": ""},
+    )
+    if setting == "answers":  # only files are answers
+        assert done.returncode == 0, done.stderr
+    else:
+        assert done.returncode == 2
+        assert "pipe" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -84,3 +84,47 @@ def test_without_a_package_index_the_second_environment_is_left_out(checkout: Pa
     assert done.returncode == 0
     assert "bash scripts/install_simulator_python.sh" in done.stderr
     assert not (checkout / ".venv-sim").exists()
+
+
+# Stands for .venv/bin/python: the assets are missing until a download leaves "there"; $DOWNLOAD is what one does.
+ASSET_PYTHON = """
+case "$*" in
+  *asset_folder*) [ -e there ] || echo one two ;;
+  *download_asset*) echo "$3 $4" >>calls; eval "$DOWNLOAD" ;;
+esac
+"""
+
+
+@pytest.fixture
+def with_simulator(checkout: Path) -> Path:
+    (checkout / ".venv" / "bin").mkdir(parents=True)
+    program(checkout / ".venv" / "bin", "python", ASSET_PYTHON)
+    return checkout
+
+
+def test_assets_are_downloaded_where_that_works(with_simulator: Path) -> None:
+    first = run(with_simulator, "install_simpler_assets.sh", ONCE="yes", DOWNLOAD="touch there")
+    assert (first.returncode, first.stderr, calls(with_simulator)) == (0, "", ["one -y", "two -y"])
+    second = run(with_simulator, "install_simpler_assets.sh", ONCE="yes", DOWNLOAD="exit 1")
+    assert (second.returncode, second.stdout, second.stderr, calls(with_simulator)) == (0, "", "", [])
+
+
+def test_without_a_network_the_commands_are_named_once(with_simulator: Path) -> None:
+    offline = "echo no network >&2; exit 1"
+    first = run(with_simulator, "install_simpler_assets.sh", ONCE="yes", DOWNLOAD=offline)
+    assert first.returncode == 0
+    assert "no network" in first.stderr
+    for name in ("one", "two"):
+        assert f".venv/bin/python -m mani_skill.utils.download_asset {name} -y" in first.stderr
+    assert calls(with_simulator) == ["one -y"]
+    second = run(with_simulator, "install_simpler_assets.sh", ONCE="yes", DOWNLOAD="touch there")
+    assert (second.stdout, second.stderr, calls(with_simulator)) == ("", "", [])
+    by_hand = run(with_simulator, "install_simpler_assets.sh", DOWNLOAD="touch there")
+    assert (by_hand.returncode, by_hand.stderr, calls(with_simulator)) == (0, "", ["one -y", "two -y"])
+    assert not (with_simulator / ".venv" / ".simpler-assets-tried").exists()
+
+
+def test_a_download_that_hangs_is_ended(with_simulator: Path) -> None:
+    done = run(with_simulator, "install_simpler_assets.sh", DOWNLOAD="exec sleep 600", ASSET_SECONDS="1")
+    assert done.returncode == 0
+    assert "could not be downloaded" in done.stderr

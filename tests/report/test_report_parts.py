@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grape.report import page
 from grape.report.charts import Point, line_chart, nice_ticks, success_chart, thin_out
 from grape.report.gallery import Candidate, choose_pairs
 from grape.report.numbers import fixed, percent, points, quantity, short, signed
@@ -207,3 +208,9 @@ def test_numbers_are_written_for_people() -> None:
     assert quantity(3.0, "m") == "3 m"
     assert points(-0.12) == "\N{MINUS SIGN}12.0"
     assert [fixed(value) for value in (1.0, 33.333, 0.0, 100.0)] == ["1", "33.33", "0", "100"]
+
+
+def test_control_characters_in_names_are_shown_escaped() -> None:
+    template = page._environment(page.load_jinja()).from_string("<b>{{ name }}</b>\n{{ style|safe }}")
+    shown = template.render(name="x\x1b[2J\u202e<i>\r", style="<p>")
+    assert shown == "<b>x\\x1b[2J\\u202e&lt;i&gt;\\x0d</b>\n<p>"

@@ -7,7 +7,7 @@ import torch
 from grape.core.errors import TrainingError
 from grape.core.events import SILENT, SilentReporter
 from grape.core.files import read_json, read_jsonl
-from grape.training.checkpoints import CheckpointFolder, sweep
+from grape.training.checkpoints import CheckpointFolder
 from grape.training.settings import TrainSettings
 from grape.training.updates import Gradient, Looks, UpdateLoop, learning_rate
 from tests.training.standin import TinyActionModel
@@ -85,7 +85,7 @@ def test_a_checkpoint_of_another_model_is_not_loaded(tmp_path):
 
 
 def settings_for(out, **changes):
-    return replace(TrainSettings(out, out, out, lr=0.1, max_grad_norm=0.0, checkpoint_every=2), **changes)
+    return replace(TrainSettings(out, out, out=out, lr=0.1, max_grad_norm=0.0, checkpoint_every=2), **changes)
 
 
 def test_learning_rate(tmp_path):
@@ -157,11 +157,15 @@ def test_what_is_measured_decides_on_the_best(tmp_path):
     assert read_json(tmp_path / "checkpoints" / "best" / "state.json")["update"] == 4
 
 
-def test_sweeping_brings_back_what_was_moved_aside(tmp_path):
-    for name in (".best.1.ab.old", ".kept.1.ab.old", ".kept.2.cd.tmp", "kept"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text(name)
-    sweep(tmp_path)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["best", "kept"]
-    assert (tmp_path / "best" / "file").read_text() == ".best.1.ab.old"
-    assert (tmp_path / "kept" / "file").read_text() == "kept"
+def test_a_kill_between_writing_and_pruning_leaves_no_superseded_checkpoint(tmp_path, monkeypatch):
+    model, optimizer, folder = make(tmp_path)
+    for update in range(3):
+        take_steps(model, optimizer, update, update + 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(CheckpointFolder, "_prune", lambda self: None)  # killed before it
+            folder.save(update + 1)
+    (tmp_path / "best").mkdir()
+    kept = {entry.name for entry in tmp_path.iterdir()} - {"update-000001"}
+    _, _, folder = make(tmp_path)
+    assert folder.restore(SILENT) == 3
+    assert {entry.name for entry in tmp_path.iterdir()} == kept

@@ -29,11 +29,12 @@ def test_every_item_is_taken_once_and_work_is_even(weights, size):
 
 
 def test_one_gpu_cannot_be_named_for_several_processes(tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
     policy = write_policy(tmp_path / "policy")
     pairs = write_pairs(tmp_path / "pairs", record(tmp_path / "store", policy))
     with pytest.raises(SettingsError, match="one GPU for several processes"):
-        run_train(TrainSettings(pairs, policy, tmp_path / "run", device="cuda:1"))
+        run_train(TrainSettings(pairs, policy, out=tmp_path / "run", device="cuda:1"))
 
 
 @pytest.mark.slow

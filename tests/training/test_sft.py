@@ -1,5 +1,7 @@
 import math
+import sys
 from dataclasses import replace
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -213,6 +215,7 @@ def test_trackers_get_each_update_and_change_nothing(world, tmp_path, monkeypatc
         def close(self):
             heard.append("closed")
 
+    monkeypatch.setitem(sys.modules, "wandb", ModuleType("wandb"))
     monkeypatch.setattr(metrics_journal, "open_trackers", lambda names, *rest: heard.append(names) or Ear())
     run_sft(replace(world, out=tmp_path / "heard", report_to=("wandb",)))
     rows = read_jsonl(tmp_path / "heard" / "metrics.jsonl")

@@ -86,7 +86,7 @@ def test_what_steps_keep_of_an_episode_holds_no_pictures(world):
 def test_statistics_of_the_result_are_those_of_the_published_loader(tmp_path, name):
     policy = write_policy(tmp_path / "policy")
     data = (Path(f"rlds:{golden(name)}"),)
-    run_sft(SftSettings(data, tmp_path / "run", policy, max_updates=1, batch_size=2))
+    run_sft(SftSettings(data, out=tmp_path / "run", policy=policy, max_updates=1, batch_size=2))
     found = read_policy_config(tmp_path / "run" / "policy").norm_stats[name.split("/")[1]]
     due = expected("loader_expected.json")[name]["statistics"]
     assert found["num_transitions"] == due["num_transitions"]

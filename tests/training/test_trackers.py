@@ -3,6 +3,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from grape.cli.main import main
 from grape.core.errors import SettingsError
 from grape.core.files import read_json, read_jsonl
 from grape.training.trackers import TRACKERS, open_trackers
@@ -111,6 +112,26 @@ def test_a_missing_package_is_named_with_its_extra(name, tmp_path, monkeypatch):
         open_trackers((name,), "run", SETTINGS, tmp_path)
     assert f"grape-vla[{name}]" in caught.value.hint
     assert not list(tmp_path.iterdir())
+
+
+VERBS = {
+    "train": ("--pairs", "none", "--policy", "none"),
+    "sft": ("--data", "none"),
+    "loop": ("--suite", "toy", "--iterations", "1"),
+    "demo": (),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_every_verb_looks_for_its_tracker_before_any_work(verb, name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, name, None)
+    flag = "--train.report-to" if verb in ("loop", "demo") else "--report-to"
+    words = [verb, *VERBS[verb], "--out", str(tmp_path / "out"), flag, name]
+    assert main(words) == 2
+    told = capsys.readouterr().err.replace("\n", " ")
+    assert f"{flag} {name} needs a package that cannot be imported" in told
+    assert not (tmp_path / "out").exists()
 
 
 def test_unknown_names_are_suggested(tmp_path):

@@ -1,8 +1,10 @@
 """The client against a real server on this machine: what it sends, what it survives, when it gives up."""
 
 import base64
+import dataclasses
 import email.utils
 import io
+import json
 import threading
 import time
 from typing import Any
@@ -187,6 +189,131 @@ def test_what_will_not_pass_is_told_at_once(failure: Behaviour, error: type[Grap
     assert caught.value.hint
 
 
+def in_ok(**body: Any) -> Behaviour:
+    return raw(json.dumps(body).encode())
+
+
+@pytest.mark.parametrize(
+    ("failure", "error", "message"),
+    [
+        (
+            in_ok(error={"message": "No auth credentials found", "code": 401}),
+            SettingsError,
+            "key .*No auth credentials",
+        ),
+        (in_ok(error={"message": f"Invalid API key {KEY}"}), SettingsError, "refuses the key"),
+        (in_ok(object="error", message="maximum context length is 2048", code=400), SettingsError, "length is 2048"),
+        (in_ok(error={"message": "This endpoint's maximum context length is 8"}), SettingsError, "length is 8"),
+        (in_ok(error={"message": "tiny is not a valid model ID", "code": 400}), SettingsError, "not a valid model ID"),
+        (in_ok(error={"message": "Insufficient credits", "code": 402}), ModelError, "Insufficient credits"),
+        (in_ok(error={"message": "wrong", "type": "invalid_request_error"}, choices=None), SettingsError, "wrong"),
+        (
+            raw(b'[{"error": {"code": 403, "message": "denied", "status": "PERMISSION_DENIED"}}]', 403),
+            SettingsError,
+            "denied",
+        ),
+        (fails(400, "This model's maximum context length is 4096 tokens"), SettingsError, "too long for the model"),
+        (fails(400, "tiny does not exist", code="model_not_found"), SettingsError, "does not have the model"),
+        (raw(b'{"error": "model \'tiny\' not found"}', 404), SettingsError, "model 'tiny' not found"),
+        (raw(b"<html><body><h1>Not here</h1></body></html>", 404), SettingsError, "an HTML page: Not here"),
+        (fails(400, "At most 0 image(s) may be provided in one request."), SettingsError, "takes no pictures"),
+        (fails(402, "pay"), ModelError, "quota is used up"),
+        (says("", finish="content_filter"), ModelError, "content filter stopped the answer"),
+        (says("Take the kn", finish="content_filter"), ModelError, "content filter stopped the answer: 'Take the kn'"),
+        (says("", finish="length", reasoning_content="hm, then"), ModelError, "the 64 tokens .* used up: 'hm, then'"),
+        (says(None, reasoning_content='{"stages": []}'), ModelError, 'thinking: .{"stages": '),
+        (says("", reasoning="so it is"), ModelError, "took for thinking: 'so it is'"),
+        (says([{"type": "thinking", "thinking": "so"}]), ModelError, "took for thinking"),
+    ],
+)
+def test_what_a_server_says_in_whatever_shape_is_told_at_once(
+    failure: Behaviour, error: type[GrapeError], message: str
+) -> None:
+    request = dataclasses.replace(REQUEST, schema=None)  # nothing that could be asked for otherwise
+    with serving(failure) as (endpoint, seen):
+        client = Client(endpoint)
+        with pytest.raises(error, match=message) as caught:
+            client.model.ask(request)
+    assert len(seen.bodies) == 1
+    assert KEY not in str(caught.value)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (in_ok(error={"message": "Rate limit exceeded: free-models-per-day", "code": 429}), "free-models-per-day"),
+        (in_ok(error="the runner died"), "the runner died"),
+        (in_ok(message="Service busy"), "Service busy"),
+        (in_ok(detail="worker restarts"), "worker restarts"),
+        (in_ok(errors=[{"message": "no worker"}]), "no worker"),
+        (
+            in_ok(error={"message": "Provider returned error", "code": 502, "metadata": {"raw": "cold start"}}),
+            "cold start",
+        ),
+        (in_ok(choices=[{"message": {"content": ""}, "error": {"code": 502, "message": "gone"}}]), "gone"),
+        (raw(b"<!DOCTYPE html><html><style>p {}</style><p>Sign in here</p></html>"), "HTML page: Sign in here"),
+        (raw(b"upstream connect error"), "upstream connect error"),
+        (raw(b'data: {"error": {"message": "stream failed", "code": 500}}\n\n'), "stream failed"),
+        (raw(b'{"error": "llama runner process has terminated"}', 500), "llama runner process has terminated"),
+        (fails(403, "Rate limit reached for requests"), "Rate limit reached"),
+        (fails(503, "the authentication service is away"), "authentication service is away"),
+        (says("", finish="abort"), "finish_reason abort"),
+    ],
+)
+def test_what_a_server_says_is_shown_while_it_is_asked_again(failure: Behaviour, said: str) -> None:
+    with serving(failure, says("at last")) as (endpoint, seen):
+        client = Client(endpoint)
+        assert client.model.ask(REQUEST).text == "at last"
+    assert len(seen.bodies) == 2
+    assert said in client.heard.lines[0]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        lambda handler: handler.send(200, b'{"error": {"message": "slow", "code": 429}}', {"Retry-After": "7"}),
+        in_ok(error={"message": "slow", "code": 429, "metadata": {"headers": {"Retry-After": "7"}}}),
+        fails(429, "You exceeded your current quota, please check your plan and billing details", retry_after="7"),
+    ],
+    ids=["header", "in-body", "quota-a-minute"],
+)
+def test_a_server_says_when_to_ask_again_in_several_places(failure: Behaviour) -> None:
+    with serving(failure, says("at last")) as (endpoint, _):
+        client = Client(endpoint)
+        assert client.model.ask(REQUEST).text == "at last"
+    assert client.waits == [7.0]
+
+
+def test_pieces_of_a_stream_nobody_asked_for_are_joined() -> None:
+    pieces = [{"content": "It "}, {"reasoning_content": "hm"}, {"content": "is"}]
+    events: list[dict[str, Any]] = [{"model": "m", "choices": [{"delta": delta}]} for delta in pieces]
+    events.append(
+        {"choices": [{"delta": {}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 3.0, "completion_tokens": 2}}
+    )
+    for number, truncated in ((4, False), (3, True)):
+        body = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events[:number])
+        with serving(raw(body + b"data: [DONE]\n\n")) as (endpoint, _):
+            answer = Client(endpoint).model.ask(REQUEST)
+        assert (answer.text, answer.truncated, answer.model) == ("It is", truncated, "m")
+    with serving(raw(b"".join(b"data: " + json.dumps(event).encode() + b"\n" for event in events))) as (endpoint, _):
+        assert Client(endpoint).model.ask(REQUEST).usage.tokens == 5
+
+
+def test_parts_of_thinking_are_no_part_of_the_answer() -> None:
+    parts: Any = [{"type": "reasoning", "text": "a draft"}, {"type": "text", "text": "the answer"}]
+    with serving(says(parts)) as (endpoint, _):
+        assert Client(endpoint).model.ask(REQUEST).text == "the answer"
+
+
+def test_a_server_without_system_messages_gets_the_text_in_the_question() -> None:
+    refuse = unless(lambda body: body["messages"][0]["role"] == "system", "System role not supported")
+    with serving(refuse) as (endpoint, seen):
+        assert Client(endpoint).model.ask(REQUEST).text == "accepted"
+    (question,) = seen.bodies[-1]["messages"]
+    assert question["content"][0]["text"] == "Be exact.\n\nWhat is it?"
+
+
 def unless(test: Any, refusal: str, status: int = 400) -> Behaviour:
     """Refuses requests for which ``test`` is true."""
 
@@ -221,8 +348,8 @@ def test_servers_that_know_less_are_asked_in_their_way(test: Any, refusal: str, 
 
 
 def test_a_request_that_no_dialect_mends_is_told() -> None:
-    refusing = serving(fails(400, "context length exceeded"))
-    with refusing as (endpoint, seen), pytest.raises(SettingsError, match="context length exceeded"):
+    refusing = serving(fails(400, "something is wrong"))
+    with refusing as (endpoint, seen), pytest.raises(SettingsError, match="something is wrong"):
         Client(endpoint).model.ask(REQUEST)
     assert len(seen.bodies) == 3
 
@@ -309,6 +436,11 @@ def test_retry_after_may_be_a_date() -> None:
         ({"OPENAI_BASE_URL": "file:///etc/passwd"}, "no http or https address"),
         ({"OPENAI_BASE_URL": "http://"}, "no http or https address"),
         ({"OPENAI_BASE_URL": "http://host:port/v1"}, "no http or https address"),
+        ({"OPENAI_BASE_URL": f"http://{'h' * 70}/v1"}, "no http or https address"),
+        ({"OPENAI_BASE_URL": "http://a..b/v1"}, "no http or https address"),
+        ({"OPENAI_BASE_URL": "http://host/v\udcff"}, "no http or https address"),
+        ({"OPENAI_BASE_URL": "http://host/ v1"}, "no http or https address"),
+        ({"OPENAI_BASE_URL": "http://[::1/v1"}, "no http or https address"),
         ({"OPENAI_BASE_URL": f"https://user:{KEY}@host/v1"}, "carries a password"),
         ({"OPENAI_BASE_URL": f"https://host/v1?key={KEY}"}, "carries a password or a query"),
         ({"OPENAI_BASE_URL": "https://host/v1", "OPENAI_API_KEY": f"{KEY}\r\nHost: evil"}, "characters that no key"),
@@ -398,6 +530,13 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> 
         through(endpoint, "https://model.invalid/v1/chat/completions", monkeypatch).model.ask(REQUEST)
     assert set(seen.paths) == {"CONNECT model.invalid:443"}
     assert "authorization" not in seen.headers[0], "the proxy of an encrypted way does not see the key"
+
+
+def test_a_proxy_that_is_no_address_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for proxy in ("http://proxy:port", f"http://{'p' * 70}:1"):
+        monkeypatch.setenv("http_proxy", proxy)
+        with pytest.raises(ModelError, match="address of the proxy"):
+            Client(Endpoint("http://model.invalid/v1/chat/completions")).model.ask(REQUEST)
 
 
 def test_no_proxy_stands_before_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:

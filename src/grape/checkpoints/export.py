@@ -12,6 +12,7 @@ from grape.checkpoints.settings import ExportAdapterSettings, ExportMergedSettin
 from grape.core.errors import CompatibilityError, SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash, file_hash, read_json, write_text
+from grape.core.temporary_files import sweep_beside
 from grape.policies.names import check_policy_name, parse_hub_name
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ def _publish(out: Path, identity: str, fill: Callable[[Path], None]) -> None:
     if out.is_dir() and any(out.iterdir()):
         found = read_identity(out)
         if found == identity:
+            sweep_beside(out)
             return
         what = "another export" if found else "files of something else"
         raise CompatibilityError(

@@ -11,6 +11,7 @@ from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.trajectories import Observation
 from grape.policies.names import check_policy_name
+from grape.policies.settings import opening_arguments
 
 if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAPolicy
@@ -45,12 +46,7 @@ def run_predict(settings: PredictSettings, reporter: Reporter = SILENT) -> Mappi
 
     policy = load_policy(
         settings.policy,
-        unnorm_key=settings.unnorm_key or None,
-        device=settings.device,
-        dtype=settings.dtype,
-        attention=settings.attention,
-        load_in_4bit=settings.load_in_4bit,
-        center_crop=None if settings.center_crop == "auto" else settings.center_crop == "yes",
+        **opening_arguments(settings),
     )
     batch = policy.act([Observation(picture.pixels, np.zeros(0, np.float32), instruction)])
     in_range = np.isin(batch.tokens[0], policy.action_token_ids)

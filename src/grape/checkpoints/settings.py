@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+
+from grape.core.setting_fields import setting
+from grape.policies.settings import PolicySettings
 
 __all__ = ["ExportAdapterSettings", "ExportMergedSettings", "PredictSettings"]
 
 
 @dataclass(frozen=True)
-class PredictSettings:
+class PredictSettings(PolicySettings):
     """Ask a policy for one action: the first thing to try on a checkpoint.
 
     Decoding is greedy. Nothing is written; --json prints the action, its tokens and their log-probabilities.
@@ -18,25 +20,11 @@ class PredictSettings:
         image: Picture the robot sees, in any format that Pillow reads. It is resized to the network's size as
             OpenVLA's processor does; a camera's rotation or JPEG round trip is not imitated.
         instruction: What the robot shall do, e.g. "put the carrot on the plate".
-        unnorm_key: Normalisation statistics to use, for checkpoints that hold several; empty picks the only one.
-        center_crop: Crop 90 % of the picture's area from the middle, as policies trained with random crops need
-            (OpenVLA's LIBERO fine-tunes do): yes, no, or auto for what the checkpoint says (nothing means no).
-        device: Where to compute: auto takes a GPU if there is one, else cpu; or cuda, cuda:1.
-        dtype: What weights are held and computed in: auto is float32 on a CPU, elsewhere as stored. Adapters are
-            float32 always.
-        attention: Attention of the language model: sdpa, flash-attention-2 (needs flash-attn and a GPU) or eager.
-        load_in_4bit: Hold the language model in 4 bits; needs bitsandbytes and a GPU.
     """
 
-    policy: str
-    image: Path
-    instruction: str
-    unnorm_key: str = ""
-    center_crop: Literal["auto", "yes", "no"] = "auto"
-    device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    attention: Literal["sdpa", "flash-attention-2", "eager"] = "sdpa"
-    load_in_4bit: bool = False
+    policy: str = setting(common=True)
+    image: Path = setting(common=True)
+    instruction: str = setting(common=True)
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,40 @@
-"""Progress and messages for people, on standard error."""
+"""Where text for people is printed: consoles that show control characters escaped, and progress on standard error."""
 
 import contextlib
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
 from grape.core.events import Progress
+from grape.core.printable import printable
 
-__all__ = ["ConsoleReporter"]
+__all__ = ["ConsoleReporter", "SafeConsole"]
 
 # Without a terminal a line replaces the bar; one every so many seconds keeps logs of CI short.
 PLAIN_INTERVAL_SECONDS = 15.0
+
+
+class SafeConsole(Console):
+    """A console for text from anywhere.
+
+    Strings, also in tables, are printed as they are: control characters escaped, no markup, no emoji codes, no
+    highlighting. Styles are given as styles.
+
+    Args:
+        stderr: Whether to print on standard error instead of standard output.
+    """
+
+    def __init__(self, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """The text with control characters escaped."""
+        return super().render_str(printable(text), **options)
 
 
 class ConsoleReporter:
@@ -23,7 +44,7 @@ class ConsoleReporter:
         console: Where to draw; normally standard error.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: SafeConsole) -> None:
         self._console = console
 
     @contextlib.contextmanager
@@ -35,37 +56,37 @@ class ConsoleReporter:
             line.close()
             return
         columns = (
-            TextColumn("{task.description:<24}"),
+            TextColumn("{task.description:<24}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         )
         with RichProgress(*columns, console=self._console) as bars:
             yield _BarProgress(bars, title, total, done)
 
     def info(self, message: str) -> None:
         """Tell the user something."""
-        self._console.print(message, markup=False, highlight=False)
+        self._console.print(message, soft_wrap=True)
 
     def warn(self, message: str) -> None:
         """Warn the user."""
-        self._console.print(f"warning: {message}", style="yellow", markup=False, highlight=False)
+        self._console.print(f"warning: {message}", style="yellow", soft_wrap=True)
 
 
 class _BarProgress:
     def __init__(self, bars: RichProgress, title: str, total: int, done: int) -> None:
         self._bars = bars
-        self._task = bars.add_task(title, total=total, completed=done, note="")
+        self._task = bars.add_task(printable(title), total=total, completed=done, note="")
 
     def advance(self, amount: int = 1, note: str = "") -> None:
         """Move the bar."""
-        self._bars.update(self._task, advance=amount, note=note)
+        self._bars.update(self._task, advance=amount, note=printable(note))
 
 
 class _PlainProgress:
-    def __init__(self, console: Console, title: str, total: int, done: int) -> None:
+    def __init__(self, console: SafeConsole, title: str, total: int, done: int) -> None:
         self._console, self._title, self._total, self._done = console, title, total, done
         self._began = self._last = time.monotonic()
         self._note = ""
@@ -86,6 +107,4 @@ class _PlainProgress:
     def _print(self, now: float) -> None:
         self._console.print(
             f"{self._title}: {self._done}/{self._total}  {now - self._began:.0f} s  {self._note}".rstrip(),
-            markup=False,
-            highlight=False,
         )

@@ -1,20 +1,24 @@
 """Entry point: pick the verb, run it, turn errors into sentences and exit codes.
 
-Exit codes: 0 done, 1 the work failed, 2 the call can be mended by the user, 130 interrupted.
+Exit codes: 0 done, 1 the work failed, 2 the call can be mended by the user, 130 interrupted (Ctrl-C), 143 terminated.
+Nothing heavy is imported before signals are handled.
 """
 
 import errno
 import importlib
 import json
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
 
-from rich.console import Console
-
-from grape import __version__
+from grape.cli.interrupts import Interrupted, interruptible
 from grape.core.errors import GrapeError, SettingsError, did_you_mean
+from grape.core.printable import printable
 
-__all__ = ["VERBS", "main"]
+__all__ = ["VERBS", "guarded", "main"]
 
 VERBS = {
     "demo": "The whole way on Meta-World with a nano policy: demonstrations to report, in minutes on a CPU",
@@ -38,33 +42,98 @@ VERBS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line; returns the exit status.
+
+    Args:
+        arguments: The words behind ``grape``; None for those of the process, which ends afterwards.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    return guarded(words, lambda: _run(words), whole_process=arguments is None)
+
+
+def guarded(words: Sequence[str], work: Callable[[], int], whole_process: bool) -> int:
+    """Do the work of a command; whatever ends it early becomes a sentence and an exit status.
+
+    Args:
+        words: The command line, for errors as JSON (``--json``).
+        work: Returns the exit status.
+        whole_process: Whether the process ends afterwards.
+    """
+    plain = warnings.formatwarning
+    warnings.formatwarning = lambda *parts, **more: printable(plain(*parts, **more))
+    try:
+        with interruptible(whole_process):
+            _check_words(words)
+            return work()
+    except KeyboardInterrupt as error:
+        ended = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
+        said = f"{ended.word}. What was finished is kept: run the same command again to go on."
+        return _fail(words, said, "", ended.exit_code)
+    except GrapeError as error:
+        return _fail(words, error.message, error.hint, error.exit_code, getattr(error, "shown", ""))
+    except OSError as error:
+        return _fail_of_system(words, error)
+    except (MemoryError, RecursionError, OverflowError, UnicodeError) as error:
+        if os.environ.get("GRAPE_TRACEBACK"):
+            raise
+        return _fail(words, _defect(error), "GRAPE_TRACEBACK=1 in the environment shows more; please report it.", 1)
+    except Exception as error:
+        if "--json" in words:
+            _write_json(_defect(error), "")
+        raise
+    finally:
+        warnings.formatwarning = plain
+
+
+def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         _print_overview()
         return 0
     if words[0] in ("-V", "--version"):
+        from grape import __version__
+
         sys.stdout.write(f"grape {__version__}\n")
         return 0
-    try:
-        return _dispatch(words[0], words[1:])
-    except GrapeError as error:
-        if "--json" in words:
-            sys.stdout.write(json.dumps({"error": error.message, "hint": error.hint}) + "\n")
-        return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _fail("Interrupted. What was finished is kept: run the same command again to go on.", 130)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            return _fail(f"The disk is full: {error}.\n  -> Free space and run the same command again: it resumes.", 1)
-        if isinstance(error, BrokenPipeError):
-            return 1
-        what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
-        return _fail(
-            f"The system refused a file or connection: {what}.\n"
-            "  -> Check the path and its permissions. What was finished is kept: run the same command again.",
-            1,
-        )
+    return _dispatch(words[0], words[1:])
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Refuse what no file name or setting can be.
+
+    Raises:
+        SettingsError: A word is not text in this locale's encoding, or holds a NUL character.
+    """
+    for number, word in enumerate(words, 1):
+        if any("\ud800" <= character <= "\udfff" for character in word):
+            raise SettingsError(
+                f"Argument {number} ('{printable(word)}') holds bytes that are no text in UTF-8.",
+                "Rename the file or folder; its name is written into records.",
+            )
+        if "\0" in word:
+            raise SettingsError(f"Argument {number} ('{printable(word)}') holds a NUL character.", "Leave it out.")
+
+
+def _defect(error: Exception) -> str:
+    """What a failure that nobody foresaw is called, with the place in the code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = next((frame for frame in reversed(frames) if "grape" in frame.filename), None)
+    place = "" if ours is None else f" in {os.path.basename(ours.filename)}, line {ours.lineno}"
+    said = " ".join(str(error).split())
+    return f"A defect of GRAPE{place}: {type(error).__name__}{f': {said[:300]}' if said else ''}."
+
+
+def _fail_of_system(words: Sequence[str], error: OSError) -> int:
+    if error.errno == errno.ENOSPC:
+        return _fail(words, f"The disk is full: {error}.", "Free space and run the same command again: it resumes.", 1)
+    if isinstance(error, BrokenPipeError):
+        return 1
+    what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+    return _fail(
+        words,
+        f"The system refused a file or connection: {what}.",
+        "Check the path and its permissions. What was finished is kept: run the same command again.",
+        1,
+    )
 
 
 def _dispatch(name: str, arguments: list[str]) -> int:
@@ -76,23 +145,46 @@ def _dispatch(name: str, arguments: list[str]) -> int:
     return run_verb(verb, arguments)
 
 
-def _fail(message: str, code: int) -> int:
-    Console(stderr=True).print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+def _fail(words: Sequence[str], message: str, hint: str, code: int, shown: str = "") -> int:
+    """Say what went wrong, as JSON, too, where that is asked for; returns the exit status.
+
+    Args:
+        words: The command line.
+        message: What happened.
+        hint: What to do; may be empty.
+        code: The exit status.
+        shown: What people are shown instead of the message.
+    """
+    if "--json" in words:
+        _write_json(message, hint)
+    text = printable(shown.rstrip() or f"error: {message}" + (f"\n  -> {hint}" if hint else ""))
+    colored = not shown and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    sys.stderr.write(f"\x1b[31m{text}\x1b[0m\n" if colored else f"{text}\n")
     return code
 
 
+def _write_json(message: str, hint: str) -> None:
+    sys.stdout.write(json.dumps({"error": message, "hint": hint}) + "\n")
+    sys.stdout.flush()
+
+
 def _print_overview() -> None:
-    console = Console()
-    console.print(f"[bold]grape[/bold] {__version__}: align vision-language-action policies with preferences\n")
-    console.print("usage: grape VERB [options]        grape VERB --help explains a verb\n", markup=False)
+    from rich.text import Text
+
+    from grape import __version__
+    from grape.cli.console import SafeConsole
+
+    console = SafeConsole()
+    console.print(
+        Text.assemble(("grape", "bold"), f" {__version__}: align vision-language-action policies with preferences\n")
+    )
+    console.print("usage: grape VERB [options]        grape VERB --help explains a verb\n")
     width = max(map(len, VERBS)) + 2
     for name, summary in VERBS.items():
-        console.print(f"  [bold]{name:<{width}}[/bold]{summary}", highlight=False)
+        console.print(Text.assemble((f"  {name:<{width}}", "bold"), summary))
     console.print(
         "\nThe way of the data: collect -> score -> pair -> train -> evaluate -> report; loop repeats it."
         "\nStart with:  grape doctor   then   grape demo",
-        markup=False,
-        highlight=False,
     )
 
 

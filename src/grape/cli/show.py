@@ -1,12 +1,14 @@
 """How summaries are shown to people: tables and sentences, no computation."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 __all__ = [
+    "LOOP_PATHS",
     "Summary",
     "interval",
     "percent",
@@ -20,6 +22,9 @@ __all__ = [
 ]
 
 Summary = Mapping[str, Any]
+
+LOOP_PATHS = ("policy", "evaluation", "before", "after")
+"""Paths in a loop's summary, within the loop's folder."""
 
 
 def percent(value: float) -> str:
@@ -39,7 +44,7 @@ def show_fields(summary: Summary, console: Console, *names: str) -> None:
         if name in summary:
             value = summary[name]
             text = f"{value:.4g}" if isinstance(value, float) else str(value)
-            console.print(f"{name.replace('_', ' '):<{width}}  {text}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"{name.replace('_', ' '):<{width}}  {text}", soft_wrap=True)
 
 
 def show_plain_values(summary: Summary, console: Console) -> None:
@@ -69,10 +74,11 @@ def show_evaluation(summary: Summary, console: Console) -> None:
     _show_measures(summary, "", console)
     seeds = summary.get("seeds")
     if seeds:
-        title = f"{seeds['samples']} sampled rollouts from each initial state ({seeds['file']})"
+        file = Path(summary["results"]).with_name(seeds["file"])
+        title = f"{seeds['samples']} sampled rollouts from each initial state ({file})"
         _show_measures(seeds, title, console)
     if summary.get("until") == "last-step":
-        console.print("Episodes ran to their last step; success is that of the last state.", highlight=False)
+        console.print("Episodes ran to their last step; success is that of the last state.")
     show_fields(summary, console, "protocol", "results")
 
 
@@ -96,7 +102,7 @@ def _show_measures(summary: Summary, title: str, console: Console) -> None:
 
 def show_comparison(summary: Summary, console: Console) -> None:
     """The verdict in a sentence."""
-    console.print(summary["sentence"], markup=False, highlight=False, soft_wrap=True)
+    console.print(summary["sentence"], soft_wrap=True)
 
 
 def show_training(summary: Summary, console: Console) -> None:
@@ -105,7 +111,7 @@ def show_training(summary: Summary, console: Console) -> None:
     show_fields(summary, console, "method", *facts)
     metrics = summary.get("metrics") or {}
     if metrics:
-        console.print("last update:", highlight=False)
+        console.print("last update:")
         show_fields(
             {f"  {name}": value for name, value in metrics.items()}, console, *(f"  {name}" for name in metrics)
         )
@@ -124,7 +130,7 @@ def show_loop(summary: Summary, console: Console) -> None:
     test, comparison = summary["test"], summary["comparison"]
     first, last = test.get("labels", ("first policy", "last policy"))
     _show_test(comparison, f"test states {test.get('states', '')}".rstrip(), first, last, console)
-    console.print(f"A: {first}, B: {last}.", markup=False, highlight=False)
+    console.print(f"A: {first}, B: {last}.")
     show_comparison(comparison, console)
     console.print(table)
     for arm in summary.get("arms", ()):
@@ -159,5 +165,5 @@ def _show_arm(arm: Summary, console: Console) -> None:
         table.add_row(row["label"], percent(row["success_rate"]), interval(row["interval"]), str(row["episodes"]))
     console.print(table)
     own, other = (row["label"] for row in arm["test"])
-    console.print(f"A: {other}, B: {own}.", markup=False, highlight=False)
+    console.print(f"A: {other}, B: {own}.")
     show_comparison(arm["comparison"], console)

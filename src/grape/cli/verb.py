@@ -4,8 +4,10 @@ Settings come from the dataclass's defaults, then a YAML file (``--config``), th
 one JSON object on standard output at the end, and everything meant for people goes to standard error.
 """
 
+import contextlib
 import dataclasses
 import inspect
+import io
 import json
 import os
 import sys
@@ -16,13 +18,15 @@ from typing import Any
 
 import tyro
 from rich.console import Console
+from rich.text import Text
 
-from grape.cli.console import ConsoleReporter
-from grape.core.errors import SettingsError, did_you_mean, require_known
+from grape.cli.console import ConsoleReporter, SafeConsole
+from grape.core.errors import SettingsError, require_known
 from grape.core.events import SILENT, Reporter
-from grape.core.settings import read_yaml, settings_from_dict
+from grape.core.launcher import launched_process
+from grape.core.settings import read_marked_yaml, settings_from_dict
 
-__all__ = ["Verb", "VerbOfKinds", "run_verb"]
+__all__ = ["UsageError", "Verb", "VerbOfKinds", "run_verb"]
 
 Summary = Mapping[str, Any]
 
@@ -40,6 +44,9 @@ class Verb:
         positionals: Fields that may be given without their flag, in this order.
         defaults: YAML file of settings that replace the class's defaults.
         exit_code: Exit status from the summary.
+        paths: Names in the summary, at any depth, whose values are paths within the run's folder.
+        folder: The run's folder, from the settings.
+        several_processes: Whether a launcher may start it in several processes; the main one prints then.
     """
 
     name: str
@@ -50,6 +57,9 @@ class Verb:
     positionals: tuple[str, ...] = ()
     defaults: Path | None = None
     exit_code: Callable[[Summary], int] = lambda summary: 0
+    paths: tuple[str, ...] = ()
+    folder: Callable[[Any], Path] = lambda settings: Path(settings.out)
+    several_processes: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,26 +95,46 @@ def run_verb(verb: Verb | VerbOfKinds, arguments: Sequence[str]) -> int:
         return run_verb(verb.kinds[arguments[0]], arguments[1:])
     rest, config, as_json = _own_flags(arguments)
     settings = _parse(verb, rest, config)
-    if os.environ.get("RANK", "0") != "0":  # one of several processes of a launcher: the first one speaks for all
+    if verb.several_processes and not launched_process().is_main:
         return verb.exit_code(verb.run(settings, SILENT))
-    summary = verb.run(settings, ConsoleReporter(Console(stderr=True)))
+    summary = verb.run(settings, ConsoleReporter(SafeConsole(stderr=True)))
+    if verb.paths:
+        summary = _with_paths(summary, verb.folder(settings), frozenset(verb.paths))
     if as_json:
         sys.stdout.write(json.dumps(summary, allow_nan=False) + "\n")
         sys.stdout.flush()
     if not summary.get("dry_run"):
-        verb.show(summary, Console(stderr=as_json))
+        verb.show(summary, SafeConsole(stderr=as_json))
     elif not as_json:
-        Console().print_json(json.dumps(summary))
+        SafeConsole().print_json(json.dumps(summary), ensure_ascii=True)
     return verb.exit_code(summary)
 
 
+def _with_paths(value: Any, folder: Path, names: frozenset[str]) -> Any:
+    """The summary with paths that can be used where one stands; in the run's folder they are relative to it."""
+    if isinstance(value, Mapping):
+        return {
+            name: _placed(inner, folder) if name in names else _with_paths(inner, folder, names)
+            for name, inner in value.items()
+        }
+    return [_with_paths(item, folder, names) for item in value] if isinstance(value, list) else value
+
+
+def _placed(value: Any, folder: Path) -> Any:
+    if not isinstance(value, str) or not value or not (folder / value).exists():
+        return value
+    path = folder / value
+    short = Path(os.path.normpath(path))
+    return str(short if short.resolve() == path.resolve() else path)
+
+
 def _print_kinds(verb: VerbOfKinds) -> None:
-    console = Console()
-    console.print(f"usage: grape {verb.name} KIND [options]\n\n{verb.summary}\n", markup=False, highlight=False)
+    console = SafeConsole()
+    console.print(f"usage: grape {verb.name} KIND [options]\n\n{verb.summary}\n")
     width = max(map(len, verb.kinds)) + 2
     for kind in verb.kinds:
-        console.print(f"  [bold]{kind:<{width}}[/bold]{verb.summaries[kind]}", highlight=False)
-    console.print(f"\ngrape {verb.name} KIND --help explains a kind.", markup=False, highlight=False)
+        console.print(Text.assemble((f"  {kind:<{width}}", "bold"), verb.summaries[kind]))
+    console.print(f"\ngrape {verb.name} KIND --help explains a kind.")
 
 
 def _own_flags(arguments: Sequence[str]) -> tuple[list[str], Path | None, bool]:
@@ -118,9 +148,9 @@ def _own_flags(arguments: Sequence[str]) -> tuple[list[str], Path | None, bool]:
         if word == "--json":
             as_json = True
         elif word == "--config" or word.startswith("--config="):
-            value = word.partition("=")[2] or (queue.pop(0) if queue else "")
-            if not value:
-                raise SettingsError("--config needs a YAML file.")
+            value = word.partition("=")[2] if "=" in word else (queue.pop(0) if queue else "")
+            if not value or value.startswith("--"):
+                raise SettingsError("--config needs a YAML file.", "For example --config settings.yaml")
             config = Path(value)
         else:
             rest.append(word)
@@ -131,7 +161,7 @@ def _parse(verb: Verb, arguments: list[str], config: Path | None) -> Any:
     base = None
     for path in (verb.defaults, config):
         if path is not None:
-            base = _with_missing(verb.settings, read_yaml(path) or {}, base)
+            base = _settings_of_file(verb.settings, path, base)
     words = _spread_pairs(verb.settings, _name_positionals(verb, arguments))
     description = (inspect.getdoc(verb.settings) or "").split("Attributes:")[0].strip()
     if verb.positionals:
@@ -140,24 +170,43 @@ def _parse(verb: Verb, arguments: list[str], config: Path | None) -> Any:
     description += "\n\nEvery verb also takes --config FILE.yaml (settings; flags win over it) and --json."
     if verb.examples:
         description += "\n\nExamples:\n" + "\n".join(f"  {line}" for line in verb.examples)
-    return tyro.cli(
-        verb.settings,
-        prog=f"grape {verb.name}",
-        description=description,
-        args=words,
-        config=(tyro.conf.AvoidSubcommands,),
-        **({} if base is None else {"default": base}),
-    )
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                verb.settings,
+                prog=f"grape {verb.name}",
+                description=description,
+                args=words,
+                config=(tyro.conf.AvoidSubcommands,),
+                **({} if base is None else {"default": base}),
+            )
+    except SystemExit as end:
+        if end.code in (None, 0):
+            raise
+        raise UsageError(said.getvalue(), f"'grape {verb.name} --help' explains all flags.") from end
 
 
-def _with_missing(kind: type[Any], data: Mapping[str, Any], base: Any) -> Any:
+class UsageError(SettingsError):
+    """The command line cannot be understood.
+
+    Args:
+        shown: What the parser says, in a frame.
+        hint: What the reader can do.
+    """
+
+    def __init__(self, shown: str, hint: str) -> None:
+        lines = (line.strip(" \u2502\u256d\u256e\u2570\u256f\u2500") for line in shown.splitlines())
+        words = [line for line in lines if line and not line.startswith("For full helptext")]
+        super().__init__(" ".join(words[1:] if len(words) > 1 else words), hint)
+        self.shown = shown
+
+
+def _settings_of_file(kind: type[Any], path: Path, base: Any) -> Any:
     """Settings from YAML where required fields may still be absent: the command line must give those."""
-    if not isinstance(data, Mapping):
-        raise SettingsError(f"The settings file must hold a mapping of settings of {kind.__name__}.")
-    names = {item.name for item in dataclasses.fields(kind)}
-    for key in data:
-        if key not in names:
-            raise SettingsError(f"Unknown setting '{key}'.", did_you_mean(str(key), names))
+    data, marks = read_marked_yaml(path)
+    if not isinstance(data, Mapping | None):
+        raise SettingsError(f"{path} must hold a mapping of settings of {kind.__name__}.")
     if base is None:
         required = {
             item.name: tyro.MISSING
@@ -165,7 +214,7 @@ def _with_missing(kind: type[Any], data: Mapping[str, Any], base: Any) -> Any:
             if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
         }
         base = kind(**required)
-    return settings_from_dict(kind, data, base)
+    return settings_from_dict(kind, data or {}, base, marks=marks)
 
 
 def _spread_pairs(kind: type[Any], arguments: Sequence[str]) -> list[str]:

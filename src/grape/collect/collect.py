@@ -16,12 +16,13 @@ from grape.core.events import SILENT, Reporter, append_event
 from grape.core.runs import open_run
 from grape.core.tasks import ActionSpace
 from grape.core.trajectories import EpisodeMeta, Trajectory
-from grape.envs.base import Suite
-from grape.envs.interpreter import suite_of
+from grape.envs.base import SuiteBase
+from grape.envs.external_python import suite_of
 from grape.envs.pool import WorkerPool
-from grape.envs.registry import cautions_of, check_suite, get_suite
+from grape.envs.registry import get_suite
 from grape.policies.base import Policy, PolicySpec
 from grape.policies.names import check_policy_name
+from grape.policies.settings import opening_arguments
 from grape.store import EpisodeStore
 
 __all__ = ["check_policy", "inputs_of", "open_policy", "run_collect", "summarise"]
@@ -61,7 +62,7 @@ def run_collect(
     run = open_run(settings.out, "collect", settings, identity)
     if run.done is not None:
         return {**run.done, "store": str(settings.out / "store"), "policy": settings.policy}
-    for caution in cautions_of(suite):
+    for caution in suite.cautions():
         reporter.warn(caution)
     store = EpisodeStore.create(settings.out / "store", suite.name, _contract(suite))
     missing = [group for group in groups if any(episode.episode_id not in store for episode in group.episodes)]
@@ -72,7 +73,7 @@ def run_collect(
     total = sum(len(group.episodes) for group in groups)
     began = time.perf_counter()
     if missing:
-        check_suite(suite)
+        suite.check()
         _play(missing, settings, suite, actor, store, log, reporter, total)
     append_event(
         settings.out,
@@ -95,7 +96,7 @@ def run_collect(
 def _play(
     groups: Sequence[Group],
     settings: CollectSettings,
-    suite: Suite,
+    suite: SuiteBase,
     actor: Actor,
     store: EpisodeStore,
     log: RolloutLog,
@@ -163,12 +164,7 @@ def open_policy(settings: CollectSettings, reporter: Reporter = SILENT) -> Polic
         ) from error
     policy = load_policy(
         settings.policy,
-        unnorm_key=settings.unnorm_key or None,
-        device=settings.device,
-        dtype=settings.dtype,
-        attention=settings.attention,
-        load_in_4bit=settings.load_in_4bit,
-        center_crop=None if settings.center_crop == "auto" else settings.center_crop == "yes",
+        **opening_arguments(settings),
     )
     check_policy(policy.freeze().spec, suite.action_space, settings.policy)
     if settings.center_crop == "auto" and read_statement(settings.policy).center_crop is None:
@@ -210,7 +206,7 @@ def check_policy(spec: PolicySpec, space: ActionSpace, name: str) -> None:
     check_rotation(spec, space, name)
 
 
-def _contract(suite: Suite) -> dict[str, Any]:
+def _contract(suite: SuiteBase) -> dict[str, Any]:
     """Facts that must agree for episodes to share a store."""
     return {"action_space": asdict(suite.action_space), "versions": dict(suite.versions())}
 

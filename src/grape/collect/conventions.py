@@ -7,10 +7,11 @@ episode's actions, executed again, lead through the same states.
 import numpy as np
 import numpy.typing as npt
 
+from grape.core.action_conventions import RotationConvention
 from grape.core.errors import CompatibilityError
 from grape.core.tasks import ActionSpace
-from grape.policies.base import ROLL_PITCH_YAW, PolicySpec
-from grape.policies.rotations import AXIS_ANGLE, axis_angle_from_roll_pitch_yaw
+from grape.policies.base import PolicySpec
+from grape.policies.rotations import axis_angle_from_roll_pitch_yaw
 
 __all__ = ["check_rotation", "in_words_of_suite"]
 
@@ -23,7 +24,7 @@ def check_rotation(spec: PolicySpec, space: ActionSpace, name: str) -> None:
     """
     if spec.rotation in ("", space.rotation) or space.rotation == "none":
         return
-    if (spec.rotation, space.rotation) != (ROLL_PITCH_YAW, AXIS_ANGLE):
+    if (spec.rotation, space.rotation) != (RotationConvention.ROLL_PITCH_YAW, RotationConvention.AXIS_ANGLE):
         raise CompatibilityError(
             f"{name} gives rotations as {spec.rotation}, the suite takes {space.rotation}.",
             "Use a policy trained for this suite.",
@@ -38,6 +39,6 @@ def in_words_of_suite(action: npt.NDArray[np.float32], spec: PolicySpec, space: 
         spec: The policy's contract.
         space: The suite's.
     """
-    if spec.rotation != ROLL_PITCH_YAW or space.rotation != AXIS_ANGLE:
+    if spec.rotation != RotationConvention.ROLL_PITCH_YAW or space.rotation != RotationConvention.AXIS_ANGLE:
         return action
     return axis_angle_from_roll_pitch_yaw(action)

@@ -4,7 +4,6 @@ A group is the unit of work and of resumption: the same settings always give the
 policy never depends on timing, on the number of workers or on an interruption.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,9 +11,10 @@ from grape.collect.settings import CollectSettings
 from grape.core.errors import SettingsError, require_known
 from grape.core.seeds import derive_seed
 from grape.core.selections import parse_numbers
+from grape.core.setting_fields import check_ranges
 from grape.core.tasks import Task
-from grape.envs.base import Suite
-from grape.envs.registry import check_experts, missing_state_hint, select_tasks
+from grape.envs.base import SuiteBase
+from grape.envs.registry import missing_state_hint, select_tasks
 
 __all__ = ["Group", "PlannedEpisode", "make_plan"]
 
@@ -56,29 +56,13 @@ class Group:
     episodes: tuple[PlannedEpisode, ...]
 
 
-def make_plan(settings: CollectSettings, suite: Suite) -> tuple[Group, ...]:
+def make_plan(settings: CollectSettings, suite: SuiteBase) -> tuple[Group, ...]:
     """Groups of episodes for the settings.
 
     Raises:
         SettingsError: A task, operator or initial state is unknown or out of range, or a number is not positive.
     """
-    for name in ("samples", "lanes"):
-        if getattr(settings, name) < 1:
-            raise SettingsError(f"--{name} is {getattr(settings, name)}.", "It must be at least 1.")
-    if settings.max_steps < 0:
-        raise SettingsError(
-            f"--max-steps is {settings.max_steps}.", "It must not be negative; 0 means each task's own limit."
-        )
-    if settings.workers < 0:
-        raise SettingsError(f"--workers is {settings.workers}.", "It must not be negative; 0 means one a core.")
-    if not 0 < settings.timeout <= _MOST_SECONDS:
-        raise SettingsError(
-            f"--timeout is {settings.timeout:g}.", f"It must be above 0 and at most {_MOST_SECONDS:.0f} seconds."
-        )
-    if not math.isfinite(settings.temperature) or settings.temperature < 0:
-        raise SettingsError(
-            f"--temperature is {settings.temperature}.", "It must be a number and not negative; 0 is greedy."
-        )
+    check_ranges(settings)
     tasks = select_tasks(suite, settings.tasks)
     if settings.max_steps:
         tasks = tuple(replace(task, max_steps=settings.max_steps) for task in tasks)
@@ -98,7 +82,8 @@ def make_plan(settings: CollectSettings, suite: Suite) -> tuple[Group, ...]:
         )
     expert = settings.policy == "expert"
     if expert:
-        check_experts(suite, tasks)
+        for task in tasks:
+            suite.check_expert(task)
     operators = _operators_of_states(settings.operators, suite, len(states)) if expert else ("",) * len(states)
     groups: list[Group] = []
     for task in tasks:
@@ -118,7 +103,7 @@ def make_plan(settings: CollectSettings, suite: Suite) -> tuple[Group, ...]:
     return tuple(groups)
 
 
-def _operators_of_states(text: str, suite: Suite, n_states: int) -> Sequence[str]:
+def _operators_of_states(text: str, suite: SuiteBase, n_states: int) -> Sequence[str]:
     """The operator of each initial state, from ``"clean"`` or ``"clean:40,sloppy:25"``."""
     if not suite.operators:
         raise SettingsError(f"Suite '{suite.name}' has no scripted experts.", "Give --policy with a checkpoint.")

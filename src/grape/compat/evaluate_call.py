@@ -5,10 +5,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
-
+from grape.cli.console import SafeConsole
+from grape.cli.main import guarded
 from grape.collect import read_statement
 from grape.core.errors import GrapeError
+from grape.core.printable import printable
 
 __all__ = ["EvaluateCall", "command_line", "explain_and_run", "keys_of"]
 
@@ -50,17 +51,17 @@ def explain_and_run(
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     cut = words.index("--") if "--" in words else len(words)
-    console = Console(stderr=True)
-    try:
-        call = translate(words[:cut], words[cut + 1 :])
-    except GrapeError as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        return error.exit_code
-    console.print("The equivalent command:", highlight=False)
-    sys.stdout.write(command_line(call) + "\n")
-    sys.stdout.flush()
-    for note in call.notes:
-        console.print(f"- {note}", markup=False, highlight=False, soft_wrap=True)
-    from grape.cli.main import main as run_grape
 
-    return run_grape(["evaluate", *call.arguments])
+    def run() -> int:
+        call = translate(words[:cut], words[cut + 1 :])
+        console = SafeConsole(stderr=True)
+        console.print("The equivalent command:")
+        sys.stdout.write(printable(command_line(call)) + "\n")
+        sys.stdout.flush()
+        for note in call.notes:
+            console.print(f"- {note}", soft_wrap=True)
+        from grape.cli.main import main as run_grape
+
+        return run_grape(["evaluate", *call.arguments])
+
+    return guarded(words, run, whole_process=arguments is None)

@@ -9,14 +9,15 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console
-
-from grape.cli.console import ConsoleReporter
+from grape.cli.console import ConsoleReporter, SafeConsole
+from grape.cli.main import guarded
 from grape.compat.finetune_flags import parse_flags
 from grape.compat.rlds_pairs import provide_pairs
 from grape.compat.translation import Translation, translate
 from grape.core.errors import GrapeError
 from grape.core.events import SILENT
+from grape.core.launcher import launched_process
+from grape.core.printable import printable
 
 __all__ = ["command_line", "main"]
 
@@ -43,30 +44,39 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     Args:
         arguments: The flags; those of the process by default. What follows a ``--`` goes to ``grape train`` as it is
             and wins.
-        environment: Where torchrun's ``RANK`` and ``WORLD_SIZE`` are looked up; the process's own by default.
+        environment: Where torchrun's variables are looked up; the process's own by default.
     """
-    known = os.environ if environment is None else environment
-    first = int(known.get("RANK", "0")) == 0
+    process = launched_process(environment)
+    first = process.is_main
     words = list(sys.argv[1:] if arguments is None else arguments)
     cut = words.index("--") if "--" in words else len(words)
-    console = Console(stderr=True)
-    try:
-        translation = translate(parse_flags(words[:cut]), int(known.get("WORLD_SIZE", "1")), words[cut + 1 :])
+
+    def run() -> int:
+        try:
+            return translate_and_run()
+        except GrapeError as error:
+            if first:
+                raise
+            return error.exit_code
+
+    def translate_and_run() -> int:
+        translation = translate(parse_flags(words[:cut]), process.count, words[cut + 1 :])
+        console = SafeConsole(stderr=True)
         if first:
-            console.print("The equivalent commands:", highlight=False)
-            sys.stdout.write(command_line(translation) + "\n")
+            console.print("The equivalent commands:")
+            sys.stdout.write(printable(command_line(translation)) + "\n")
             sys.stdout.flush()
             for note in translation.notes:
-                console.print(f"- {note}", markup=False, highlight=False, soft_wrap=True)
+                console.print(f"- {note}", soft_wrap=True)
+            for warning in translation.warnings:
+                console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
         provide_pairs(translation.pairs, translation.device, ConsoleReporter(console) if first else SILENT)
-    except GrapeError as error:
-        if first:
-            console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        return error.exit_code
-    from grape.cli.main import main as run_grape
+        os.environ.update(translation.environment)
+        from grape.cli.main import main as run_grape
 
-    os.environ.update(translation.environment)
-    return run_grape(["train", *translation.arguments])
+        return run_grape(["train", *translation.arguments])
+
+    return guarded(words, run, whole_process=arguments is None)
 
 
 if __name__ == "__main__":

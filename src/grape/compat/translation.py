@@ -10,6 +10,7 @@ from grape.core.errors import SettingsError
 from grape.core.files import content_hash
 from grape.exchange import ImportGrapeRldsSettings
 from grape.exchange.tokens import STATISTICS_FILE
+from grape.training.trackers import check_trackers
 
 __all__ = ["Translation", "translate"]
 
@@ -29,6 +30,7 @@ class Translation:
         environment: Variables to set for it.
         device: Where it will compute.
         notes: What differs from the script, a sentence or two each.
+        warnings: What was asked for and will not be there.
     """
 
     pairs: ImportGrapeRldsSettings
@@ -36,6 +38,7 @@ class Translation:
     environment: Mapping[str, str]
     device: str = "auto"
     notes: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = field(default=())
 
     @property
     def import_arguments(self) -> tuple[str, ...]:
@@ -61,7 +64,8 @@ def translate(flags: FinetuneFlags, processes: int = 1, further: Sequence[str] =
         further: Arguments of ``grape train`` to add; later ones win.
 
     Raises:
-        SettingsError: Something is asked for that the trainer refuses to do.
+        SettingsError: Something is asked for that the trainer refuses to do, or ``further`` names a tracker whose
+            package is missing.
     """
     if flags.lora_dropout:
         raise SettingsError(
@@ -114,7 +118,9 @@ def translate(flags: FinetuneFlags, processes: int = 1, further: Sequence[str] =
     if "save_latest_checkpoint_only" in flags.given:
         values["keep-checkpoints"] = 1 if flags.save_latest_checkpoint_only else _ALL_CHECKPOINTS
     environment: dict[str, str] = {}
-    if "wandb_project" in flags.given:
+    check_trackers(given.report_to)
+    missing = _missing_tracker("wandb") if "wandb_project" in flags.given and not given.report_to else ""
+    if "wandb_project" in flags.given and not missing:
         values["report-to"] = "wandb"
         environment["WANDB_PROJECT"] = flags.wandb_project
         if "wandb_entity" in flags.given:
@@ -126,19 +132,33 @@ def translate(flags: FinetuneFlags, processes: int = 1, further: Sequence[str] =
         environment=environment,
         device=given.device,
         notes=_notes(flags, processes),
+        warnings=(missing,) if missing else (),
     )
 
 
 def _common_flags(further: Sequence[str]) -> argparse.Namespace:
-    """Those flags of ``grape train`` that the import must know, too."""
+    """Those flags of ``grape train`` that must be known before the import."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--unnorm-key", "--unnorm_key", default="")
     parser.add_argument("--center-crop", "--center_crop", default="auto")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--report-to", "--report_to", nargs="*", default=[])
     try:
         return parser.parse_known_args(list(further))[0]
     except argparse.ArgumentError as error:
         raise SettingsError(f"After the '--': {error}.", "grape train --help lists all flags.") from error
+
+
+def _missing_tracker(name: str) -> str:
+    """Why a tracker cannot be used here; empty where it can."""
+    try:
+        check_trackers([name])
+    except SettingsError as error:
+        return (
+            f"Nothing is sent to {name}, whose package is not installed; the training goes on, and metrics.jsonl holds "
+            f"its metrics. To send them: {error.hint.partition(', or')[0]}."
+        )
+    return ""
 
 
 def _run_name(flags: FinetuneFlags) -> str:

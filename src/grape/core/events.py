@@ -6,12 +6,16 @@ standard error; tests and libraries may leave the silent default.
 
 import contextlib
 import json
+import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-__all__ = ["SILENT", "Progress", "Reporter", "SilentReporter", "append_event"]
+from grape.core.errors import GrapeError
+
+__all__ = ["SILENT", "Progress", "Reporter", "SilentReporter", "append_event", "append_line"]
 
 
 class Progress(Protocol):
@@ -64,5 +68,23 @@ def append_event(folder: Path, kind: str, **fields: Any) -> None:
     costs that line only.
     """
     line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": kind, **fields}, default=str)
-    with (folder / "log.jsonl").open("a", encoding="utf-8") as handle:
-        handle.write(line + "\n")
+    append_line(folder / "log.jsonl", line)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a regular file; one torn by a kill before is ended first.
+
+    Raises:
+        GrapeError: The path cannot be written, is a link, or is no regular file; nothing waits for a FIFO's reader.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        with os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0) as handle:
+            if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
+                raise OSError("it is no regular file")
+            size = handle.seek(0, os.SEEK_END)
+            torn = size > 0 and os.pread(handle.fileno(), 1, size - 1) != b"\n"
+            handle.write((("\n" if torn else "") + line + "\n").encode("utf-8", "backslashreplace"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise GrapeError(f"{path} cannot be written: {reason}.", "Remove it, or choose another folder.") from error

@@ -4,13 +4,13 @@ import contextlib
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from grape.core.errors import DataError, GrapeError
 from grape.core.reading import parse_json, parse_yaml, read_file
+from grape.core.temporary_files import in_use, temporary_path
 
 __all__ = [
     "atomic_writer",
@@ -37,14 +37,15 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
         GrapeError: The disk is full or the folder cannot be written; nothing stands under ``path`` then
             (an older file stays as it was).
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
+        with in_use(temporary):
+            with temporary.open("wb") as handle:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
         raise GrapeError(

@@ -16,6 +16,7 @@ from grape.core.errors import CompatibilityError, DataError, GrapeError, Setting
 from grape.core.files import content_hash, read_json, write_json
 from grape.core.locks import FolderLock, lock_folder
 from grape.core.settings import read_yaml, save_settings, settings_to_dict
+from grape.core.temporary_files import sweep_run_folder
 
 __all__ = ["RunFolder", "identity_of", "load_summary", "open_run", "read_run_settings"]
 
@@ -53,6 +54,8 @@ class RunFolder:
 def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] | None = None) -> RunFolder:
     """Claim ``path`` for ``verb`` with these settings, or join it for a resumption.
 
+    What killed processes left unfinished in it is removed.
+
     Args:
         path: The output folder; made when absent.
         verb: The verb's name.
@@ -82,6 +85,7 @@ def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] |
         raise CompatibilityError(f"{path} is not empty and was not made by 'grape {verb}'.", "Choose another --out.")
     else:
         write_json(marker, wanted)
+    sweep_run_folder(path, alone=lock is not None)
     save_settings(path / "settings.yaml", settings)
     return RunFolder(path, verb, lock)
 

@@ -7,7 +7,8 @@ tuples of these, mappings of strings to these, or further settings classes.
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,9 +18,42 @@ from grape.core.errors import DataError, SettingsError, did_you_mean
 from grape.core.files import write_text
 from grape.core.reading import parse_yaml, read_file
 
-__all__ = ["load_settings", "read_yaml", "save_settings", "settings_from_dict", "settings_to_dict"]
+__all__ = [
+    "Marks",
+    "load_settings",
+    "read_marked_yaml",
+    "read_yaml",
+    "save_settings",
+    "settings_from_dict",
+    "settings_to_dict",
+]
 
 T = TypeVar("T")
+
+_YES, _NO = ("yes", "true", "on"), ("no", "false", "off")
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Where the values of a YAML document stand and how they are written.
+
+    Attributes:
+        source: The document's path.
+        lines: Line, from 1, by setting: ``"train.rate"``, ``"tasks[0]"``.
+        texts: How a value without quotes is written: ``yes`` where the value is True, ``1e3`` where it is 1000.0.
+    """
+
+    source: str = ""
+    lines: Mapping[str, int] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+    def name(self, where: str) -> str:
+        """What messages call a setting: its name and, where it is known, its place."""
+        line = self.lines.get(where)
+        return f"'{where}'" if line is None else f"'{where}' ({self.source}, line {line})"
+
+
+_NO_MARKS = Marks()
 
 
 def settings_to_dict(settings: Any) -> Any:
@@ -35,93 +69,148 @@ def settings_to_dict(settings: Any) -> Any:
     return settings
 
 
-def settings_from_dict(kind: type[T], data: Mapping[str, Any], base: T | None = None, where: str = "") -> T:
+def settings_from_dict(kind: type[T], data: Any, base: T | None = None, where: str = "", marks: Marks = _NO_MARKS) -> T:
     """Build settings from a mapping.
 
     Args:
         kind: The settings class.
-        data: Values by field name; fields that are absent keep ``base``'s value or the class's default.
+        data: Values by field name, with ``-`` or ``_``; fields that are absent keep ``base``'s value or the class's
+            default.
         base: Settings to start from.
         where: Prefix for messages, e.g. ``"train."``.
+        marks: How and where the values are written: a word is meant where ``yes`` or ``0`` stands for a text.
 
     Raises:
-        SettingsError: A key is unknown or a value has the wrong type.
+        SettingsError: A key is unknown or given twice, or a value has the wrong type.
     """
     if not isinstance(data, Mapping):
-        raise SettingsError(f"{where or kind.__name__}: expected a mapping, found {type(data).__name__}.")
+        name = marks.name(where.rstrip(".")) if where else kind.__name__
+        raise SettingsError(f"{name}: expected a mapping of settings, found {_shown(data, where.rstrip('.'), marks)}.")
     hints = typing.get_type_hints(kind)
     names = [item.name for item in dataclasses.fields(typing.cast(Any, kind)) if item.init]
     values: dict[str, Any] = {} if base is None else {name: getattr(base, name) for name in names}
+    given: dict[str, str] = {}
     for key, value in data.items():
-        if key not in names:
-            raise SettingsError(f"Unknown setting '{where}{key}'.", did_you_mean(str(key), names))
-        values[key] = _convert(hints[key], value, values.get(key), f"{where}{key}")
+        name, place = str(key).replace("-", "_"), f"{where}{key}"
+        if name not in names:
+            raise SettingsError(f"Unknown setting {marks.name(place)}.", did_you_mean(str(key), names))
+        if name in given:
+            raise SettingsError(
+                f"Setting {marks.name(place)} is given twice, as '{given[name]}' and '{key}'.", "Keep one of them."
+            )
+        given[name] = str(key)
+        values[name] = _convert(hints[name], value, values.get(name), place, marks)
     try:
         return kind(**values)
     except TypeError as error:
         raise SettingsError(f"{where or kind.__name__}: {error}.") from error
 
 
-def _convert(hint: Any, value: Any, base: Any, where: str) -> Any:
+def _convert(hint: Any, value: Any, base: Any, where: str, marks: Marks) -> Any:
     """``value`` as the type ``hint`` asks, or a SettingsError naming ``where``."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
-        return _convert(arguments[0], value, base, where)
+        return _convert(arguments[0], value, base, where, marks)
     if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        problems = []
-        for option in arguments:
-            if option is type(None):
-                continue
-            try:
-                return _convert(option, value, base, where)
-            except SettingsError as error:
-                problems.append(error)
-        raise problems[0]
+        return _convert_union(arguments, value, base, where, marks)
     if origin is typing.Literal:
-        if value not in arguments:
-            raise SettingsError(
-                f"Setting '{where}' is {value!r}.", did_you_mean(str(value), [str(option) for option in arguments])
-            )
-        return value
+        return _option(arguments, value, where, marks)
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise SettingsError(f"Setting '{where}' needs a list, found {value!r}.")
+            shown = _shown(value, where, marks)
+            raise SettingsError(f"Setting {marks.name(where)} needs a list, found {shown}.", f"Write [{shown}].")
         if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return tuple(_convert(arguments[0], item, None, f"{where}[{i}]") for i, item in enumerate(value))
+            return tuple(_convert(arguments[0], item, None, f"{where}[{i}]", marks) for i, item in enumerate(value))
         if len(arguments) != len(value):
-            raise SettingsError(f"Setting '{where}' needs {len(arguments)} values, found {len(value)}.")
+            raise SettingsError(f"Setting {marks.name(where)} needs {len(arguments)} values, found {len(value)}.")
         return tuple(
-            _convert(option, item, None, f"{where}[{i}]")
+            _convert(option, item, None, f"{where}[{i}]", marks)
             for i, (option, item) in enumerate(zip(arguments, value, strict=True))
         )
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
-            raise SettingsError(f"Setting '{where}' needs a mapping, found {value!r}.")
-        return {str(key): _convert(arguments[1], item, None, f"{where}.{key}") for key, item in value.items()}
+            raise SettingsError(
+                f"Setting {marks.name(where)} needs a mapping, found {_shown(value, where, marks)}.",
+                "Write {name: value}.",
+            )
+        return {str(key): _convert(arguments[1], item, None, f"{where}.{key}", marks) for key, item in value.items()}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return settings_from_dict(hint, value, base, f"{where}.")
-    return _scalar(hint, value, where)
+        return settings_from_dict(hint, value, base, f"{where}.", marks)
+    return _scalar(hint, value, where, marks)
 
 
-def _scalar(hint: Any, value: Any, where: str) -> Any:
+def _convert_union(arguments: tuple[Any, ...], value: Any, base: Any, where: str, marks: Marks) -> Any:
+    """``value`` as the first type that takes it as it is, or else as it is written."""
+    if value is None and type(None) in arguments:
+        return None
+    options = [option for option in arguments if option is not type(None)]
+    if type(value) in options:
+        return value
+    problems = []
+    for option in options:
+        try:
+            return _convert(option, value, base, where, marks)
+        except SettingsError as error:
+            problems.append(error)
+    raise problems[0]
+
+
+def _option(options: tuple[Any, ...], value: Any, where: str, marks: Marks) -> Any:
+    """The one of a Literal's options that ``value``, or the word that it is written as, stands for."""
+    words = [marks.texts[where]] if where in marks.texts else []
+    if isinstance(value, bool):  # YAML 1.1 reads yes, no, on and off as booleans
+        words += _YES if value else _NO
+    elif isinstance(value, int):
+        words.append(str(value))
+    for option in options:
+        if type(option) is type(value) and option == value:
+            return option
+    for word in words:
+        if word in options:
+            return word
+    raise SettingsError(
+        f"Setting {marks.name(where)} is {_shown(value, where, marks)}.",
+        did_you_mean(str(marks.texts.get(where, value)), [str(option) for option in options]),
+    )
+
+
+_KINDS: Mapping[Any, tuple[str, str]] = {
+    str: ("a text", "Put it in quotes."),
+    Path: ("a path", "Put it in quotes."),
+    int: ("a whole number (int)", ""),
+    float: ("a number (float)", ""),
+    bool: ("yes or no (bool)", "Write true or false."),
+}
+
+
+def _scalar(hint: Any, value: Any, where: str, marks: Marks) -> Any:
     if hint is Any:
         return value
+    if hint in (str, Path) and isinstance(value, bool | int | float) and where in marks.texts:
+        value = marks.texts[where]
+    if hint in (str, Path) and "\0" in str(value):
+        raise SettingsError(f"Setting {marks.name(where)} holds a NUL character.", "Take it out.")
     if hint is Path and isinstance(value, str | Path):
         return Path(value)
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if hint is float and isinstance(value, str):  # YAML 1.1 reads 3e-4 as a string
+    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
-            return float(value)
-        except ValueError:
+            return float(value)  # YAML 1.1 reads 3e-4 as a text
+        except (ValueError, OverflowError):
             pass
-    if hint is int and isinstance(value, bool):
-        raise SettingsError(f"Setting '{where}' needs a whole number, found {value!r}.")
-    if isinstance(hint, type) and isinstance(value, hint):
+    if hint is bool and isinstance(value, str) and value.lower() in (*_YES, *_NO):
+        return value.lower() in _YES
+    if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
-    raise SettingsError(f"Setting '{where}' needs {getattr(hint, '__name__', hint)}, found {value!r}.")
+    kind, advice = _KINDS.get(hint, (getattr(hint, "__name__", str(hint)), ""))
+    raise SettingsError(f"Setting {marks.name(where)} needs {kind}, found {_shown(value, where, marks)}.", advice)
+
+
+def _shown(value: Any, where: str, marks: Marks) -> str:
+    """A value as it is written, for messages."""
+    if value is None:
+        return "nothing"
+    shown = marks.texts.get(where) or repr(value)
+    return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
 def read_yaml(path: Path) -> Any:
@@ -136,10 +225,35 @@ def read_yaml(path: Path) -> Any:
         raise SettingsError(error.message, error.hint) from error
 
 
+def read_marked_yaml(path: Path) -> tuple[Any, Marks]:
+    """Read a settings file as :func:`read_yaml` does, and how and where its values are written."""
+    value = read_yaml(path)
+    node = yaml.compose(read_file(path).decode("utf-8-sig"), Loader=yaml.SafeLoader)
+    lines: dict[str, int] = {}
+    texts: dict[str, str] = {}
+    for where, scalar in _nodes(node, ""):
+        lines[where] = scalar.start_mark.line + 1
+        if isinstance(scalar, yaml.ScalarNode) and scalar.style is None:
+            texts[where] = scalar.value
+    return value, Marks(str(path), lines, texts)
+
+
+def _nodes(node: yaml.Node | None, where: str) -> Iterator[tuple[str, yaml.Node]]:
+    """All nodes by their setting's name; a document that was read before, so that its depth is bounded."""
+    if where and node is not None:
+        yield where, node
+    if isinstance(node, yaml.MappingNode):
+        for key, inner in node.value:
+            yield from _nodes(inner, f"{where}.{key.value}" if where else str(key.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, inner in enumerate(node.value):
+            yield from _nodes(inner, f"{where}[{index}]")
+
+
 def load_settings(kind: type[T], path: Path, base: T | None = None) -> T:
     """Read settings of class ``kind`` from a YAML file over ``base``."""
-    data = read_yaml(path)
-    return settings_from_dict(kind, {} if data is None else data, base)
+    data, marks = read_marked_yaml(path)
+    return settings_from_dict(kind, {} if data is None else data, base, marks=marks)
 
 
 def save_settings(path: Path, settings: Any) -> None:

@@ -1,6 +1,10 @@
 """Tasks and the contract of their actions."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
+
+from grape.core.action_conventions import GripperConvention, RotationConvention, parse_convention
 
 __all__ = ["ActionSpace", "Task"]
 
@@ -39,18 +43,25 @@ class ActionSpace:
         names: One name a dimension, e.g. ``("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")``.
         low: Lower bound a dimension.
         high: Upper bound a dimension.
-        gripper: What the last dimension means, e.g. ``"+1 closes"``.
-        rotation: ``"none"`` where rotations are ignored, else their format, e.g. ``"axis-angle"``.
+        gripper: What the last dimension means; plain text of the same characters is accepted.
+        rotation: What dimensions 3 to 5 mean; plain text, too.
         control_hz: Decisions a second.
+
+    Raises:
+        SettingsError: A convention is unknown.
     """
 
     names: tuple[str, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
-    gripper: str
-    rotation: str
+    gripper: GripperConvention
+    rotation: RotationConvention
     control_hz: float
     notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "gripper", parse_convention(GripperConvention, self.gripper))
+        object.__setattr__(self, "rotation", parse_convention(RotationConvention, self.rotation))
 
     @property
     def dim(self) -> int:

@@ -1,6 +1,7 @@
 """The specifications that come with the package, and the names that each suite records."""
 
 import functools
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -14,7 +15,7 @@ from grape.costs.parsing import parse_specification
 from grape.costs.rates import at_lower_rate
 from grape.costs.specification import CostSpecification
 
-__all__ = ["SuiteNames", "builtin_names", "builtin_specification", "builtin_suites", "suite_names_of"]
+__all__ = ["SuiteNames", "builtin_names", "builtin_specification", "builtin_suites", "builtin_text", "suite_names_of"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,10 @@ class SuiteNames:
     camera: bool | None = None
 
 
+_TEMPLATES = "templates"
+_TASKS = "tasks.yaml"
+
+
 def _folder() -> Traversable:
     return resources.files("grape.costs") / "builtin"
 
@@ -43,6 +48,40 @@ def _slower() -> Mapping[str, Mapping[str, Any]]:
     return table
 
 
+@functools.cache
+def _templated(suite: str) -> Mapping[str, tuple[str, Mapping[str, str]]]:
+    """By task, for tasks that differ from others in nouns and sizes only: the template's name and its values."""
+    path = _folder() / suite / _TASKS
+    if not path.is_file():
+        return {}
+    table = {}
+    for template, tasks in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+        shared = tasks.pop("all", {})
+        for task, values in tasks.items():
+            values = {"suite": suite, "task": task, **shared, **values}
+            table[task] = (template, {name: str(value) for name, value in values.items()})
+    return table
+
+
+def builtin_text(suite: str, task: str) -> str:
+    """The built-in specification of a task in the language itself, to make another one of it.
+
+    A task that is priced like another, or a suite with slower decisions, has that other task's text.
+
+    Raises:
+        SettingsError: Suite or task is unknown; the hint names close ones.
+    """
+    require_known(f"task of suite '{suite}'", task, builtin_names(suite))
+    if suite in _variations():
+        return builtin_text(*_variations()[suite][task].split("/"))
+    suite = _original(suite)
+    if task in _templated(suite):
+        template, values = _templated(suite)[task]
+        text = (_folder() / _TEMPLATES / f"{template}.yaml").read_text(encoding="utf-8")
+        return string.Template(text).substitute(values)
+    return (_folder() / suite / f"{task}.yaml").read_text(encoding="utf-8")
+
+
 def _original(suite: str) -> str:
     """The suite whose files a suite's specifications and names stand in."""
     return str(_slower()[suite]["suite"]) if suite in _slower() else suite
@@ -51,6 +90,7 @@ def _original(suite: str) -> str:
 def builtin_suites() -> tuple[str, ...]:
     """Suites that have built-in specifications."""
     folders = (entry.name for entry in _folder().iterdir() if entry.is_dir() and entry.name[0] not in "._")
+    folders = (name for name in folders if name != _TEMPLATES)
     return tuple(sorted([*folders, *_slower(), *_variations()]))
 
 
@@ -70,8 +110,9 @@ def builtin_names(suite: str) -> tuple[str, ...]:
     require_known("suite with built-in costs", suite, builtin_suites())
     if suite in _variations():
         return tuple(sorted(_variations()[suite]))
-    entries = (_folder() / _original(suite)).iterdir()
-    return tuple(sorted(entry.name.removesuffix(".yaml") for entry in entries if entry.name.endswith(".yaml")))
+    original = _original(suite)
+    files = (entry.name for entry in (_folder() / original).iterdir() if entry.name.endswith(".yaml"))
+    return tuple(sorted([name.removesuffix(".yaml") for name in files if name != _TASKS] + [*_templated(original)]))
 
 
 @functools.cache
@@ -87,8 +128,7 @@ def builtin_specification(suite: str, task: str) -> CostSpecification:
         base = builtin_specification(*pattern.split("/"))
         return replace(base, suite=suite, task=task, source=f"{suite}/{task} (built-in, as {pattern})")
     original = _original(suite)
-    text = (_folder() / original / f"{task}.yaml").read_text(encoding="utf-8")
-    specification = parse_specification(text, f"{original}/{task} (built-in)")
+    specification = parse_specification(builtin_text(original, task), f"{original}/{task} (built-in)")
     return specification if suite == original else at_lower_rate(specification, suite, int(_slower()[suite]["held"]))
 
 

@@ -7,7 +7,15 @@ from typing import Any
 
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.events import SILENT, Reporter
-from grape.costs.builtins import SuiteNames, builtin_names, builtin_specification, builtin_suites, suite_names_of
+from grape.core.reading import read_file
+from grape.costs.builtins import (
+    SuiteNames,
+    builtin_names,
+    builtin_specification,
+    builtin_suites,
+    builtin_text,
+    suite_names_of,
+)
 from grape.costs.checks import check_specification, find_problems
 from grape.costs.parsing import load_specification
 from grape.costs.schema import specification_schema
@@ -45,9 +53,11 @@ class CostsShowSettings:
 
     Attributes:
         target: A YAML file, or a built-in as SUITE/TASK, e.g. metaworld/drawer-open.
+        as_yaml: Print it in the language itself, to make another specification of it.
     """
 
     target: str = ""
+    as_yaml: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,7 +119,7 @@ def run_costs_show(settings: CostsShowSettings, reporter: Reporter = SILENT) -> 
     """
     specification = find_specification(settings.target)
     return {
-        "text": specification_text(specification),
+        "text": _source_text(settings.target) if settings.as_yaml else specification_text(specification),
         "specification": specification_to_dict(specification),
         **_facts(specification),
     }
@@ -172,15 +182,25 @@ def find_specification(target: str) -> CostSpecification:
             "No specification is named.",
             "Give a YAML file or a built-in, e.g. 'grape costs show metaworld/drawer-open'.",
         )
-    path = Path(target)
-    if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
-        return load_specification(path)
+    if _is_file(target):
+        return load_specification(Path(target))
     suite, slash, task = target.partition("/")
     if not slash:
         raise SettingsError(
             f"{target!r} is neither a YAML file nor SUITE/TASK.", "List the built-in ones with 'grape costs list'."
         )
     return builtin_specification(suite, task)
+
+
+def _is_file(target: str) -> bool:
+    path = Path(target)
+    return path.suffix in (".yaml", ".yml", ".json") or path.is_file()
+
+
+def _source_text(target: str) -> str:
+    """What a target that was found is written as, without the last line's end."""
+    text = read_file(Path(target)).decode() if _is_file(target) else builtin_text(*target.split("/", 1))
+    return text.removesuffix("\n")
 
 
 def _facts(specification: CostSpecification) -> dict[str, str]:

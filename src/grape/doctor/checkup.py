@@ -10,16 +10,19 @@ from typing import Any
 
 from grape.core.errors import SettingsError, require_known
 from grape.core.events import SILENT, Reporter
+from grape.doctor.assets import check_assets
 from grape.doctor.findings import Finding
 from grape.doctor.graphics import check_frame, check_libraries
 from grape.doctor.machine import check_cores, check_disk, check_gpu, check_interpreter, check_memory
-from grape.doctor.packages import check_packages
+from grape.doctor.packages import check_packages, is_installed
 from grape.doctor.vulkan import check_vulkan
 
 __all__ = ["DoctorSettings", "run_doctor"]
 
 # Suites that need no simulator from an extra.
 _BUILT_IN_SUITES = frozenset({"toy"})
+
+_USUAL = "metaworld"
 
 # Families of suites that share an extra, and what their name stands for.
 _FAMILIES = {
@@ -35,13 +38,14 @@ class DoctorSettings:
     Attributes:
         suite: The simulators you want to work with, e.g. "metaworld" or "libero_goal,libero_10"; "libero" means
             LIBERO's four suites of ten tasks, "simpler" SimplerEnv's simpler_widowx. Their packages and a frame of each
-            one's first task (of each task of simpler_widowx) are then required, those of others optional.
+            one's first task (of each task of simpler_widowx) are then required, those of others optional. Left out:
+            metaworld where it is installed, otherwise none.
         frame: Render one frame of the suite and look at it; --no-frame skips that (a few seconds).
         folder: Where you want to write results: its free disk space is checked.
         timeout: Seconds that a single probe (a library, a frame, torch) may take before it counts as hung, above 0.
     """
 
-    suite: str = "metaworld"
+    suite: str = ""
     frame: bool = True
     folder: Path = Path(".")
     timeout: float = 120.0
@@ -67,8 +71,9 @@ def run_doctor(settings: DoctorSettings, reporter: Reporter = SILENT) -> Mapping
     checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
         ("interpreter", check_interpreter),
         ("packages", lambda: check_packages(needed)),
-        ("graphics libraries", lambda: check_libraries(timeout)),
+        ("graphics libraries", lambda: check_libraries(timeout, bool(needed - {"simpler"}))),
         *[("Vulkan", lambda: check_vulkan(timeout)) for _ in needed & {"simpler"}],
+        *[("assets", lambda: check_assets("simpler" in needed)) for _ in ("simpler",) if is_installed("simpler")],
         *[
             (f"a frame of {suite}", functools.partial(check_frame, suite, timeout))
             for suite in suites
@@ -89,7 +94,7 @@ def run_doctor(settings: DoctorSettings, reporter: Reporter = SILENT) -> Mapping
         "ok": count["error"] == 0,
         "errors": count["error"],
         "warnings": count["warn"],
-        "suite": settings.suite,
+        "suite": ",".join(suites),
         "findings": [dataclasses.asdict(finding) for finding in findings],
     }
 
@@ -100,7 +105,7 @@ def _suites_of(settings: DoctorSettings) -> tuple[str, ...]:
 
     known = suite_names()
     suites: list[str] = []
-    for name in settings.suite.split(","):
+    for name in _chosen(settings.suite):
         require_known("suite", name.strip(), (*known, *_FAMILIES))
         suites += _FAMILIES.get(name.strip(), (name.strip(),))
     if not settings.folder.is_dir():
@@ -108,6 +113,13 @@ def _suites_of(settings: DoctorSettings) -> tuple[str, ...]:
     if not (math.isfinite(settings.timeout) and settings.timeout > 0):
         raise SettingsError(f"--timeout is {settings.timeout:g}, not above 0 seconds.", "Leave it out for 120 s.")
     return tuple(dict.fromkeys(suites))
+
+
+def _chosen(names: str) -> list[str]:
+    """What is looked at: what is named, or else the usual simulator if it is installed."""
+    if not names.strip():
+        return [_USUAL] if is_installed(_USUAL) else []
+    return names.split(",")
 
 
 def _extra_of(suite: str) -> str:

@@ -14,13 +14,12 @@ import numpy as np
 
 from grape.core.errors import GrapeError, SimulatorError
 from grape.core.tasks import Task
-from grape.envs.base import Suite
-from grape.envs.registry import cautions_of, tasks_to_look_at
+from grape.envs.base import SuiteBase
 
 __all__ = ["describe_frame", "main"]
 
 
-def describe_frame(suite: Suite) -> Mapping[str, Any]:
+def describe_frame(suite: SuiteBase) -> Mapping[str, Any]:
     """Make the suite's first task, take a picture, act once, and say what was seen; so, too, with further tasks.
 
     Returns:
@@ -30,16 +29,16 @@ def describe_frame(suite: Suite) -> Mapping[str, Any]:
         the suite's other tasks to look at, without the last two.
     """
     versions = dict(suite.versions())  # first: where a package is missing, this names it and says what to do
-    first, *further = [_describe(suite, task) for task in tasks_to_look_at(suite)]
+    first, *further = [_describe(suite, task) for task in suite.tasks_to_look_at()]
     return {
         **first,
         "further": further,
         "versions": versions,
-        "cautions": list(cautions_of(suite)),
+        "cautions": list(suite.cautions()),
     }
 
 
-def _describe(suite: Suite, task: Task) -> dict[str, Any]:
+def _describe(suite: SuiteBase, task: Task) -> dict[str, Any]:
     began = time.perf_counter()
     environment = suite.make_environment(task)
     try:

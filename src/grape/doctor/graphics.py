@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from grape.doctor.findings import Finding
@@ -17,7 +18,7 @@ BACKENDS: Mapping[str, tuple[str, ...]] = {
 }
 """Off-screen values of MUJOCO_GL, and the file names under which the loader knows their library."""
 
-_ELSEWHERE = frozenset({"glfw", "cgl", "wgl", "", "on", "1", "true", "enable", "enabled"})
+_MAIN = frozenset({"glfw", "cgl", "wgl", "", "on", "1", "true", "enable", "enabled"})
 _DISABLED = frozenset({"off", "0", "false", "disable", "disabled"})
 
 _INSTALL = "sudo apt-get install --no-install-recommends libosmesa6 libegl1 libgl1-mesa-dri"
@@ -56,12 +57,23 @@ def load_library(backend: str, timeout: float) -> ProbeReply:
     return probe(("-c", _LIBRARY_PROBE, *BACKENDS[backend]), timeout)
 
 
-def check_libraries(timeout: float) -> Iterator[Finding]:
+def check_libraries(timeout: float, needed: bool = True) -> Iterator[Finding]:
     """Which off-screen libraries load, and whether ``MUJOCO_GL`` asks for one that does.
 
     Args:
         timeout: Seconds to give each library.
+        needed: Whether frames are to be rendered; without, nothing that is found here is an error.
     """
+    for finding in _find_libraries(timeout):
+        idle = finding.level == "error" and not needed
+        yield (
+            replace(finding, level="ok", found=f"{finding.found} (no installed simulator needs it)")
+            if idle
+            else finding
+        )
+
+
+def _find_libraries(timeout: float) -> Iterator[Finding]:
     if sys.platform != "linux":
         yield Finding("gl", "ok", f"{sys.platform} brings its own OpenGL")
         return
@@ -91,7 +103,7 @@ def _judge_choice(choice: str) -> Finding | None:
         return None
     if choice in _DISABLED:
         return Finding("MUJOCO_GL", "error", f"{choice!r} switches rendering off", fix)
-    if choice not in _ELSEWHERE:
+    if choice not in _MAIN:
         return Finding("MUJOCO_GL", "error", f"{choice!r} is no backend of MuJoCo", fix)
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return Finding("MUJOCO_GL", "error", f"{choice!r} draws in a window, and there is no screen", fix)

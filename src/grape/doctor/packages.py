@@ -7,7 +7,7 @@ from packaging.requirements import Requirement
 
 from grape.doctor.findings import Finding, Level
 
-__all__ = ["check_packages", "extra_requirements"]
+__all__ = ["check_packages", "extra_requirements", "is_installed"]
 
 _PURPOSE = {
     "train": "the policy: sft, train, and collect and evaluate with a policy",
@@ -55,7 +55,7 @@ def check_packages(needed: frozenset[str], distribution: str = "grape-vla") -> I
 
     Args:
         needed: Extras without which the work that was asked about cannot be done; one of these that is missing is an
-            error, any other a warning.
+            error. Any other that is missing is no fault, and a warning where it is there in another release.
         distribution: The distribution whose metadata is read.
     """
     try:
@@ -72,20 +72,35 @@ def check_packages(needed: frozenset[str], distribution: str = "grape-vla") -> I
 def _compare(extra: str, requirements: tuple[Requirement, ...], needed: frozenset[str], distribution: str) -> Finding:
     name = f"extra {extra}" if extra else "core packages"
     target = f"{distribution}[{extra}]" if extra else distribution
-    present, wrong = [], []
+    present, missing, wrong = [], [], []
     for requirement in requirements:
         try:
             version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
-            wrong.append(f"{requirement.name} is missing")
+            missing.append(requirement.name)
             continue
         present.append(f"{requirement.name} {version}")
         if not requirement.specifier.contains(version, prereleases=True):
             wrong.append(f"{requirement.name} is {version}, not {requirement.specifier}")
-    if not wrong:
+    if not missing and not wrong:
         return Finding(name, "ok", ", ".join(present))
     purpose = f" (needed for {_PURPOSE[extra]})" if extra else ""
-    # A part that is there in the wrong release breaks later and unclearly; a part that was never wanted is no fault.
-    level: Level = "error" if not extra or extra in needed else "warn"
-    found = f"not installed{purpose}" if not present else f"{'; '.join(wrong)}{purpose}"
+    wrong += [f"{', '.join(missing)} missing"] if missing else []
+    level: Level = "error" if not extra or extra in needed else "ok" if missing else "warn"
+    # What lacks a package was never wanted; what is there in the wrong release breaks later and unclearly.
+    found = f"not installed{purpose}" if missing and extra else f"{'; '.join(wrong)}{purpose}"
     return Finding(name, level, found, f"pip install '{target}'")
+
+
+def is_installed(extra: str, distribution: str = "grape-vla") -> bool:
+    """Whether everything that an extra asks for is there, in whatever release."""
+    try:
+        declared = importlib.metadata.requires(distribution) or []
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    for requirement in extra_requirements(declared).get(extra, ()):
+        try:
+            importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            return False
+    return True

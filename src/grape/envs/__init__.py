@@ -1,1 +1,1 @@
-"""Simulated worlds behind two protocols, :class:`~grape.envs.base.Suite` and :class:`~grape.envs.base.Environment`."""
+"""Simulators: suites of tasks (:class:`~grape.envs.base.SuiteBase`) and their environments."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -9,9 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from grape.core.errors import SettingsError
 from grape.core.tasks import ActionSpace, Task
 
-__all__ = ["Environment", "Expert", "Snapshot", "Suite"]
+__all__ = ["Environment", "Expert", "Snapshot", "SuiteBase"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,31 +65,82 @@ class Expert(Protocol):
         """
 
 
-class Suite(Protocol):
-    """A family of tasks in one simulator. Constructing a suite imports no simulator."""
+class SuiteBase(ABC):
+    """A family of tasks in one simulator. Constructing a suite imports no simulator.
+
+    The methods from :meth:`versions` on look at what is installed; with a simulator in another Python interpreter they
+    are called there.
+    """
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """Registered name."""
 
     @property
+    @abstractmethod
     def tasks(self) -> tuple[Task, ...]:
         """All tasks by index."""
 
     @property
+    @abstractmethod
     def action_space(self) -> ActionSpace:
         """The contract of actions."""
 
     @property
     def operators(self) -> tuple[str, ...]:
-        """Styles of expert that :meth:`make_expert` knows; the first is the default."""
+        """Styles of expert that :meth:`make_expert` knows; the first is the default. By default there are none."""
+        return ()
 
+    @abstractmethod
     def n_initial_states(self, task: Task) -> int:
         """How many different initial states the task has."""
 
-    def versions(self) -> Mapping[str, str]:
-        """Versions of the packages that shape the physics and the pictures."""
+    def about_initial_states(self, task: Task) -> str:
+        """Why a task has no more initial states, in a sentence; empty where the simulator has no more either."""
+        return ""
 
+    def tasks_to_look_at(self) -> tuple[Task, ...]:
+        """Tasks of which a check of the machine draws an image: one of each kind of scene. By default the first."""
+        return self.tasks[:1]
+
+    def check_expert(self, task: Task) -> None:
+        """Make sure that a scripted expert knows a task. By default experts know all tasks.
+
+        Raises:
+            SettingsError: There is none for it.
+        """
+        return
+
+    @abstractmethod
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the packages that shape the physics and the images.
+
+        Raises:
+            SettingsError: They are not installed.
+        """
+
+    def cautions(self) -> tuple[str, ...]:
+        """What makes results differ from published ones on this machine, in sentences."""
+        return ()
+
+    def check(self) -> None:
+        """Look for what the simulator needs before the first episode.
+
+        Raises:
+            GrapeError: Something is missing.
+        """
+        self.versions()
+
+    def load(self) -> None:
+        """Import the simulator, which may take seconds.
+
+        Raises:
+            GrapeError: It cannot be imported.
+        """
+        return
+
+    @abstractmethod
     def make_environment(self, task: Task) -> Environment:
         """New environment of a task.
 
@@ -102,4 +155,8 @@ class Suite(Protocol):
             task: The task to solve.
             operator: One of :attr:`operators`.
             seed: Seed of the operator's noise.
+
+        Raises:
+            SettingsError: There is none.
         """
+        raise SettingsError(f"Suite '{self.name}' has no scripted experts.", "Give --policy with a checkpoint.")

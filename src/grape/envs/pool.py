@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from grape.core.tasks import Task
 from grape.envs.base import Snapshot
-from grape.envs.interpreter import worker_command
+from grape.envs.external_python import worker_command
 from grape.envs.wire import receive, send, snapshot_from_wire
 
 __all__ = ["GroupReply", "WorkerPool"]
@@ -95,7 +95,7 @@ class _Worker:
         size = self._stderr.seek(0, os.SEEK_END)
         self._stderr.seek(max(0, size - _LAST_WORDS))
         words = self._stderr.read().decode(errors="replace").strip()
-        return f"{ended}; its last words: {words}" if words else ended
+        return f"{ended}; end of its stderr: {words}" if words else ended
 
 
 class WorkerPool:
@@ -110,7 +110,7 @@ class WorkerPool:
         workers: Number of processes, at least 1.
         lanes: Most episodes a group may have, at least 1.
         timeout: Seconds of silence after which a worker counts as hung; a new worker has 60 s more for its start.
-        python: Another interpreter for the workers, see :mod:`grape.envs.interpreter`; None for this one.
+        python: Another interpreter for the workers, see :mod:`grape.envs.external_python`; None for this one.
 
     Raises:
         ValueError: ``workers`` or ``lanes`` is less than 1.

@@ -8,24 +8,18 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterable
 from importlib import metadata
 from typing import Any
 
 from grape.core.errors import SettingsError, did_you_mean, require_known
 from grape.core.tasks import Task
-from grape.envs.base import Suite
+from grape.envs.base import SuiteBase
 
 __all__ = [
-    "cautions_of",
-    "check_experts",
-    "check_suite",
     "get_suite",
-    "load_suite",
     "missing_state_hint",
     "select_tasks",
     "suite_names",
-    "tasks_to_look_at",
 ]
 
 _GROUP = "grape.suites"
@@ -58,7 +52,7 @@ def _plugins() -> tuple[metadata.EntryPoint, ...]:
     return tuple(points.select(group=_GROUP) if hasattr(points, "select") else points.get(_GROUP, ()))
 
 
-def get_suite(name: str) -> Suite:
+def get_suite(name: str) -> SuiteBase:
     """Suite registered under ``name``.
 
     Raises:
@@ -66,77 +60,34 @@ def get_suite(name: str) -> Suite:
     """
     if name in _BUILTIN:
         module, attribute, *arguments = _BUILTIN[name]
-        suite: Suite = getattr(importlib.import_module(module), attribute)(*arguments)
+        suite: SuiteBase = getattr(importlib.import_module(module), attribute)(*arguments)
         return suite
     require_known("suite", name, suite_names())
     (point, *_) = (point for point in _plugins() if point.name == name)
     try:
-        plugin: Suite = point.load()()
+        plugin = point.load()()
     except Exception as error:
         raise SettingsError(
             f"Suite {name!r} is registered as {point.value!r} but cannot be loaded: {type(error).__name__}: {error}.",
-            "Mend or uninstall the package that registers it.",
+            "Fix or uninstall the package that registers it.",
         ) from error
+    if not isinstance(plugin, SuiteBase):
+        raise SettingsError(
+            f"Suite {name!r} is registered as {point.value!r}, which makes no grape.envs.base.SuiteBase.",
+            "Derive its class from SuiteBase; what it does not define has defaults there.",
+        )
     return plugin
 
 
-def cautions_of(suite: Suite) -> tuple[str, ...]:
-    """What makes results of a suite differ from published ones on this machine, in sentences.
-
-    A suite that knows of such things has a method ``cautions`` without arguments, e.g. to name another release of a
-    simulator.
-    """
-    return tuple(getattr(suite, "cautions", tuple)())
-
-
-def check_suite(suite: Suite) -> None:
-    """Look for what a suite's simulator needs before the first episode, where the suite offers that (method ``check``).
-
-    Raises:
-        GrapeError: Something is missing.
-    """
-    getattr(suite, "check", lambda: None)()
-
-
-def load_suite(suite: Suite) -> None:
-    """Import a suite's simulator, where the suite offers that (a method ``load``); what is missing raises."""
-    getattr(suite, "load", lambda: None)()
-
-
-def check_experts(suite: Suite, tasks: Iterable[Task]) -> None:
-    """Make sure that a suite's scripted experts know some tasks.
-
-    A suite whose experts do not know all of its tasks has a method ``check_expert`` that takes a task.
-
-    Raises:
-        SettingsError: There is no expert for one of them.
-    """
-    check = getattr(suite, "check_expert", None)
-    if check is not None:
-        for task in tasks:
-            check(task)
-
-
-def missing_state_hint(suite: Suite, task: Task) -> str:
-    """What to do about an initial state that a task does not have.
-
-    A suite that uses fewer than its simulator has says so with a method ``about_initial_states`` that takes a task.
-    """
+def missing_state_hint(suite: SuiteBase, task: Task) -> str:
+    """What to do about an initial state that a task does not have."""
     available = suite.n_initial_states(task)
-    hint = f"Choose from its {available}: --initial-states 0-{available - 1}."
-    about: str = getattr(suite, "about_initial_states", lambda _: "")(task)
-    return f"{hint} {about}" if about else hint
+    return (
+        f"Choose from its {available}: --initial-states 0-{available - 1}. {suite.about_initial_states(task)}".rstrip()
+    )
 
 
-def tasks_to_look_at(suite: Suite) -> tuple[Task, ...]:
-    """Tasks of which a check of the machine draws a frame: the first one.
-
-    A suite whose tasks stand in scenes of different kinds has a method ``tasks_to_look_at`` without arguments.
-    """
-    return tuple(getattr(suite, "tasks_to_look_at", lambda: suite.tasks[:1])())
-
-
-def select_tasks(suite: Suite, selection: str) -> tuple[Task, ...]:
+def select_tasks(suite: SuiteBase, selection: str) -> tuple[Task, ...]:
     """Tasks named by a selection, ordered by index and without duplicates.
 
     Args:

@@ -21,10 +21,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from grape.core.action_conventions import GripperConvention, RotationConvention
 from grape.core.errors import SettingsError
 from grape.core.seeds import derive_rng
 from grape.core.tasks import ActionSpace, Task
-from grape.envs.base import Environment, Expert, Snapshot
+from grape.envs.base import Environment, Expert, Snapshot, SuiteBase
 from grape.envs.operators import OPERATORS, Operator
 
 __all__ = ["ToyEnvironment", "ToyExpert", "ToySuite"]
@@ -54,8 +55,8 @@ _ACTION_SPACE = ActionSpace(
     names=("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"),
     low=(-1.0,) * 7,
     high=(1.0,) * 7,
-    gripper="+1 closes",
-    rotation="none",
+    gripper=GripperConvention.PLUS_ONE_CLOSES,
+    rotation=RotationConvention.NONE,
     control_hz=10.0,
     notes=("dz and rotations are ignored", "translation in units of 8 cm a decision"),
 )
@@ -224,8 +225,8 @@ class ToyExpert:
         return self._operator.perform(action)
 
 
-class ToySuite:
-    """Three tasks on a flat table; see :class:`~grape.envs.base.Suite`."""
+class ToySuite(SuiteBase):
+    """Three tasks on a flat table; see :class:`~grape.envs.base.SuiteBase`."""
 
     @property
     def name(self) -> str:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from grape.core.errors import GrapeError
 from grape.core.tasks import Task
-from grape.envs.base import Environment, Expert, Snapshot, Suite
+from grape.envs.base import Environment, Expert, Snapshot, SuiteBase
 from grape.envs.registry import get_suite
 from grape.envs.wire import receive, send, snapshot_to_wire
 
@@ -45,7 +45,7 @@ class Group:
 
     def __init__(
         self,
-        suite: Suite,
+        suite: SuiteBase,
         task: Task,
         environments: Sequence[Environment],
         initial_states: Sequence[int],
@@ -116,7 +116,7 @@ def _leave_with_parent(parent: int) -> None:
 
 
 def _serve(link: socket.socket, suite_name: str) -> None:
-    suite: Suite | None = None
+    suite: SuiteBase | None = None
     environments: dict[str, list[Environment]] = {}
     group: Group | None = None
     while True:
@@ -137,7 +137,7 @@ def _serve(link: socket.socket, suite_name: str) -> None:
             send(link, {"failure": text})
 
 
-def _start(suite: Suite, environments: dict[str, list[Environment]], request: Mapping[str, Any]) -> Group:
+def _start(suite: SuiteBase, environments: dict[str, list[Environment]], request: Mapping[str, Any]) -> Group:
     task = suite.tasks[request["task"]]
     ready = environments.setdefault(task.name, [])
     states = request["initial_states"]

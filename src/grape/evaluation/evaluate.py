@@ -1,10 +1,11 @@
 """The verb ``evaluate``: a policy on fixed initial states that nothing was learned from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grape.collect.settings import RolloutSettings
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash
@@ -214,29 +215,16 @@ def _collect_settings(settings: EvaluateSettings, states: tuple[int, ...], out: 
     from grape.collect import CollectSettings
 
     assert settings.seed is not None
+    shared = {field.name: getattr(settings, field.name) for field in fields(RolloutSettings)}
+    shared |= {"samples": part.samples, "dry_run": False}
     return CollectSettings(
         out=out,
-        suite=settings.suite,
-        tasks=settings.tasks,
         policy=settings.policy,
         initial_states=format_numbers(states),
-        samples=part.samples,
         temperature=part.temperature,
         until="success" if settings.until == "auto" else settings.until,
-        max_steps=settings.max_steps,
-        operators=settings.operators,
         seed=settings.seed,
-        lanes=settings.lanes,
-        workers=settings.workers,
-        timeout=settings.timeout,
-        env_python=settings.env_python,
-        display=settings.display,
-        unnorm_key=settings.unnorm_key,
-        center_crop=settings.center_crop,
-        device=settings.device,
-        dtype=settings.dtype,
-        attention=settings.attention,
-        load_in_4bit=settings.load_in_4bit,
+        **shared,
     )
 
 

@@ -15,7 +15,7 @@ from grape.store.lerobot.video import load_av
 from grape.store.lerobot.writer import ExportEpisode, write_dataset
 from grape.store.rlds.columns import ActionSource
 from grape.store.rlds.pairs import SIDES, check_pairs
-from grape.store.rlds.publishing import published_folder
+from grape.store.rlds.publishing import clear_leftovers, published_folder
 
 __all__ = ["LOST", "LeRobotExportSettings", "run_export_lerobot"]
 
@@ -96,6 +96,7 @@ def run_export_lerobot(settings: LeRobotExportSettings, reporter: Reporter = SIL
     if (settings.out / "run.json").exists():
         done = open_run(settings.out, _VERB, settings, source.inputs).done
         if done is not None:
+            clear_leftovers(settings.out)
             return done
     load_av()
     with published_folder(settings.out) as folder:

@@ -16,7 +16,7 @@ from grape.store.rlds.collection import write_collection
 from grape.store.rlds.columns import ActionSource, PictureEncoding
 from grape.store.rlds.division import Division
 from grape.store.rlds.pairs import write_pairs
-from grape.store.rlds.publishing import published_folder
+from grape.store.rlds.publishing import clear_leftovers, published_folder
 
 __all__ = ["RldsExportSettings", "run_export_rlds"]
 
@@ -86,6 +86,7 @@ def run_export_rlds(settings: RldsExportSettings, reporter: Reporter = SILENT) -
     if (settings.out / "run.json").exists():
         done = open_run(settings.out, _VERB, settings, source.inputs).done
         if done is not None:
+            clear_leftovers(settings.out)
             return done
     with published_folder(settings.out) as folder:
         open_run(folder, _VERB, settings, source.inputs)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from grape.core.action_conventions import RotationConvention
 from grape.core.errors import CompatibilityError
 from grape.core.files import read_json, write_json
-from grape.policies.base import ROLL_PITCH_YAW
-from grape.policies.rotations import AXIS_ANGLE, roll_pitch_yaw_from_axis_angle
+from grape.policies.rotations import roll_pitch_yaw_from_axis_angle
+from grape.policies.settings import crop_of
 from grape.store.rlds.standardise import gripper_from_loader
 
 if TYPE_CHECKING:
@@ -43,7 +44,10 @@ class PolicyReader:
                 "Give a policy of the same robot.",
             )
         self._policy = policy
-        self._in_other_words = (rotation, policy.rotation) == (AXIS_ANGLE, ROLL_PITCH_YAW)
+        self._converts_rotation = (rotation, policy.rotation) == (
+            RotationConvention.AXIS_ANGLE,
+            RotationConvention.ROLL_PITCH_YAW,
+        )
         self.preprocessing_hash = policy.preprocessing_hash
 
     @property
@@ -63,7 +67,7 @@ class PolicyReader:
         Raises:
             SettingsError: The policy's convention is unknown.
         """
-        if self._in_other_words:
+        if self._converts_rotation:
             actions = roll_pitch_yaw_from_axis_angle(actions)
         gripper = self._policy.config.gripper
         return self._policy.action_tokens(gripper_from_loader(actions, gripper) if gripper else actions)
@@ -91,7 +95,7 @@ def open_reader(
     """
     from grape.policies.openvla import read_policy
 
-    crop = None if center_crop == "auto" else center_crop == "yes"
+    crop = crop_of(center_crop)
     opened = read_policy(policy, unnorm_key=unnorm_key or None, center_crop=crop, norm_stats=norm_stats)
     return PolicyReader(opened, rotation)
 

@@ -8,11 +8,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from grape.core.errors import DataError
-from grape.costs.yaml_nodes import MAX_CHARACTERS, MAX_DEPTH, compose
+from grape.core.reading import parse_json, parse_yaml
+from grape.costs.yaml_nodes import MAX_CHARACTERS, MAX_DEPTH
 from grape.generation.briefs import TaskBrief, plain_words
+from grape.generation.thinking import answer_part
 
 __all__ = ["document_of"]
 
@@ -21,20 +21,28 @@ FIELDS = ("description", "keypoints", "signals", "stages", "every_stage", "outco
 
 MAX_DESCRIPTION = 240
 
-_FENCE = re.compile(r"```[A-Za-z]*\n(.*?)(?:```|\Z)", re.DOTALL)
+_FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
+
+_OBJECT = re.compile(r'\{\s*["}]')
+MAX_STARTS = 2000
+"""Braces that are tried as the start of an object."""
+
+_STAGES = re.compile(r"""["']stages["']\s*:|^[ \t]*stages:[ \t]*(?:\[.*)?\r?$""", re.MULTILINE)
+"""What only a specification, or a part of one, says."""
 
 
-def document_of(text: str, brief: TaskBrief) -> dict[str, Any]:
+def document_of(text: str, brief: TaskBrief, truncated: bool = False) -> dict[str, Any]:
     """The specification that an answer holds.
 
     Args:
         text: The answer: JSON, or YAML, possibly between fences and with words around it.
         brief: The task that was asked about.
+        truncated: Whether the text was cut off: then a specification with more text behind it may be a draft.
 
     Raises:
         DataError: There is no such thing in it; the message says what to answer instead.
     """
-    found = _mapping(text)
+    found = _mapping(text, truncated)
     if not isinstance(found.get("stages"), list):
         raise DataError("The answer holds no list 'stages'.")
     document = brief.header()
@@ -55,38 +63,84 @@ def _declared(item: Any, brief: TaskBrief) -> Any:
     return item
 
 
-def _mapping(text: str) -> dict[str, Any]:
+def _mapping(text: str, truncated: bool) -> dict[str, Any]:
+    """The one specification in an answer.
+
+    Drafts that are not complete may stand before it. Where several complete ones differ, or one that is not complete
+    follows, which one is meant is for the model to say.
+    """
     if len(text) > MAX_CHARACTERS:
         raise DataError(f"The answer has {len(text)} characters; at most {MAX_CHARACTERS} are read.")
-    fenced = _FENCE.search(text)
-    beside: dict[str, Any] | None = None
-    for candidate in (fenced[1] if fenced else "", text[text.find("{") :] if "{" in text else "", text):
-        if not candidate.strip():
+    answer = answer_part(text)
+    if text.strip() and not answer.strip():
+        raise DataError("The answer is no JSON object, only thinking; answer with one after it.")
+    objects = _objects(answer)
+    found = sorted([item for item in objects if "stages" in item[2]] + _yaml_blocks(answer), key=lambda item: item[0])
+    if not found:
+        return objects[0][2] if objects and not _STAGES.search(answer) else _whole(answer)
+    if any(document != found[0][2] for _, _, document in found):
+        raise DataError(f"The answer holds {len(found)} different specifications; answer with one and nothing else.")
+    behind = answer[found[-1][1] :]
+    if truncated and behind.strip(" \r\n`"):
+        raise DataError("The answer is no JSON object alone.")
+    if _STAGES.search(behind):
+        raise DataError(
+            f"The answer holds one specification and, behind it, one that is no complete JSON object "
+            f"({_place(behind)}); answer with one and nothing else."
+        )
+    return found[-1][2]
+
+
+def _objects(text: str) -> list[tuple[int, int, dict[str, Any]]]:
+    """Complete JSON objects that are not part of another: where they start and end, and their values."""
+    decoder = json.JSONDecoder()
+    found: list[tuple[int, int, dict[str, Any]]] = []
+    place = tries = 0
+    for match in _OBJECT.finditer(text):
+        start = match.start()
+        if start < place:
             continue
+        tries += 1
+        if tries > MAX_STARTS:
+            raise DataError(
+                "The answer holds too many braces to be read; answer with one JSON object and nothing else."
+            )
         try:
-            found, _ = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode(candidate.strip())
-        except (ValueError, RecursionError):
-            found = None
-        if isinstance(found, dict) and "stages" in found:
-            return found
-        beside = beside or (found if isinstance(found, dict) else None)
-    try:
-        return _from_yaml(fenced[1] if fenced else text)
-    except DataError:
-        if beside is None:
-            raise
-        return beside
+            _, end = decoder.raw_decode(text, start)
+        except json.JSONDecodeError as error:
+            place = error.pos  # parts of a broken object are no objects of their own
+            continue
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits; nesting
+            raise DataError(f"The answer is no complete JSON object ({_place(text[start:])}).") from error
+        found.append((start, end, parse_json(text[start:end], "The answer")))
+        place = end
+    return found
+
+
+def _yaml_blocks(text: str) -> list[tuple[int, int, dict[str, Any]]]:
+    """Specifications in YAML between fences: where they start and end, and their values."""
+    found = []
+    for fence in _FENCE.finditer(text):
+        body = fence[1].strip()
+        if not body.startswith("{") and _STAGES.search(body):
+            found.append((fence.start(), fence.end(), _from_yaml(fence[1])))
+    return found
+
+
+def _whole(text: str) -> dict[str, Any]:
+    """An answer without a complete JSON object, as YAML."""
+    fenced = _FENCE.search(text)
+    return _from_yaml(fenced[1] if fenced else text)
 
 
 def _from_yaml(text: str) -> dict[str, Any]:
     try:
-        compose(text, "The answer")  # refuses anchors, tags, depth
-        found = yaml.safe_load(text)
-    except (DataError, yaml.YAMLError, ValueError, RecursionError) as error:
+        found = parse_yaml(text, "The answer")
+    except DataError as error:
         raise DataError(f"The answer is no complete JSON object ({_place(text)}).") from error
     if not isinstance(found, dict):
         raise DataError("The answer is no JSON object; answer with one and nothing else.")
-    return {str(key): value for key, value in found.items()}
+    return found
 
 
 def _place(text: str) -> str:
@@ -98,10 +152,6 @@ def _place(text: str) -> str:
     except ValueError as error:
         return plain_words(str(error), 120)
     return "it does not start with one"
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
 
 
 def _bounded(value: Any, depth: int) -> Any:
@@ -121,4 +171,4 @@ def _bounded(value: Any, depth: int) -> Any:
         return plain_words(value, MAX_DESCRIPTION)
     if isinstance(value, bool | int | float) or value is None:
         return value
-    return plain_words(str(value), MAX_DESCRIPTION)  # a date, say: YAML makes them out of plain words
+    return plain_words(str(value), MAX_DESCRIPTION)

@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
+from grape.core.reading import parse_yaml, read_file
 from grape.core.tasks import Task
 from grape.core.trajectories import Trajectory
 from grape.costs import builtin_suites, picture_keypoint, suite_names_of
 from grape.costs.builtins import SuiteNames
-from grape.costs.yaml_nodes import compose
-from grape.envs.base import Suite
+from grape.envs.base import SuiteBase
 from grape.envs.registry import get_suite, select_tasks
 from grape.generation.briefs import TaskBrief
 from grape.generation.generate_settings import GenerateCostsSettings
@@ -30,7 +28,7 @@ def brief_of(settings: GenerateCostsSettings) -> TaskBrief:
     """What the model will be told.
 
     Raises:
-        SettingsError: Suite, task or names are unknown, or a needed one is not given.
+        SettingsError: SuiteBase, task or names are unknown, or a needed one is not given.
         DataError: A picture or a file of names cannot be read.
         CompatibilityError: The store holds no episode of the task.
         SimulatorError: The suite's picture is asked for and its simulator is missing.
@@ -53,7 +51,7 @@ def brief_of(settings: GenerateCostsSettings) -> TaskBrief:
     return dataclasses.replace(brief, picture=None if settings.no_image else _picture(settings, suite, task, episode))
 
 
-def _task(suite: Suite, name: str) -> Task:
+def _task(suite: SuiteBase, name: str) -> Task:
     tasks = select_tasks(suite, name)
     if len(tasks) != 1:
         raise SettingsError(f"--task {name!r} names {len(tasks)} tasks.", "A specification is for one.")
@@ -90,13 +88,8 @@ def _names(settings: GenerateCostsSettings, episode: Trajectory | None) -> Suite
 
 
 def _read_names(path: Path) -> SuiteNames:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"--names {path} cannot be read: {error}.", "Check the path.") from error
     hint = 'For example "keypoints: {gripper: between the finger tips}" and "signals: {success: 1 where solved}".'
-    compose(text, str(path))  # refuses anchors, tags, depth and size
-    found = yaml.safe_load(text)
+    found = parse_yaml(read_file(path), f"--names {path}", hint=hint)
     if not isinstance(found, Mapping) or not set(found) <= {"keypoints", "signals"}:
         raise DataError(f"{path} holds something other than 'keypoints' and 'signals'.", hint)
     tables: list[dict[str, str]] = []
@@ -117,7 +110,7 @@ def _numbered(keypoints: Mapping[str, str]) -> dict[str, int]:
 
 
 def _picture(
-    settings: GenerateCostsSettings, suite: Suite | None, task: Task | None, episode: Trajectory | None
+    settings: GenerateCostsSettings, suite: SuiteBase | None, task: Task | None, episode: Trajectory | None
 ) -> Picture | None:
     if settings.image is not None:
         return Picture.read(settings.image)

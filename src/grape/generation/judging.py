@@ -72,7 +72,7 @@ def judge(
         trial: Tries a specification on recorded trajectories; None leaves that out.
     """
     try:
-        document = document_of(answer, brief)
+        document = document_of(answer, brief, truncated)
     except DataError as error:
         cut = " It was cut off at the most tokens allowed: write a shorter one." if truncated else ""
         return Verdict(_sentences([error.message + cut]), "answer")

@@ -14,6 +14,7 @@ from grape.costs import CostSpecification, specification_hash
 from grape.generation.briefs import TaskBrief
 from grape.generation.judging import Trial, Verdict, judge
 from grape.generation.prompts import prompts_hash, repair_prompt, system_prompt, task_prompt
+from grape.generation.thinking import answer_part
 from grape.vlm import Answer, ChatModel, Message, Request, request_key
 
 __all__ = ["Round", "Sampling", "generate", "provenance"]
@@ -123,7 +124,7 @@ def generate(
         if verdict.accepted:
             break
         reporter.info(f"Answer {len(rounds)}: {len(verdict.findings)} findings, e.g. {verdict.findings[0]}")
-        said = Message("assistant", answer.text[:MAX_QUOTED] or "(nothing)")
+        said = Message("assistant", answer_part(answer.text)[:MAX_QUOTED] or "(nothing)")
         messages = (*opening, said, Message("user", repair_prompt(verdict.findings)))
     return rounds
 

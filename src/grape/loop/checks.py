@@ -7,7 +7,6 @@ is then another run. So the same checks are made here, on the settings that the 
 import contextlib
 import dataclasses
 import itertools
-import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,8 +14,9 @@ from typing import Any
 
 from grape.collect.plan import make_plan
 from grape.core.errors import SettingsError
+from grape.core.setting_fields import check_ranges
 from grape.core.tasks import Task
-from grape.envs.base import Suite
+from grape.envs.base import SuiteBase
 from grape.loop.settings import DECIDED_BY_LOOP, LoopSettings
 from grape.loop.stages import Stages
 from grape.policies.names import check_policy_name
@@ -27,7 +27,7 @@ from grape.training.settings import check_sft, check_train
 __all__ = ["check_settings"]
 
 
-def check_settings(settings: LoopSettings, suite: Suite, tasks: Sequence[Task]) -> None:
+def check_settings(settings: LoopSettings, suite: SuiteBase, tasks: Sequence[Task]) -> None:
     """Refuse what any stage of the loop would refuse, before anything is written.
 
     Raises:
@@ -84,31 +84,16 @@ def _check_decided(settings: LoopSettings) -> None:
 
 
 def _check_numbers(settings: LoopSettings) -> None:
-    lowest = dict.fromkeys(
-        ("iterations", "states_per_iteration", "validation_states", "test_states", "evaluation_samples"), 1
-    )
-    lowest |= dict.fromkeys(("first_state", "first_validation_state", "first_test_state"), 0)
-    for name, low in lowest.items():
-        if getattr(settings, name) < low:
-            raise SettingsError(
-                f"--{name.replace('_', '-')} is {getattr(settings, name)}.", f"It must be at least {low}."
-            )
-    if not math.isfinite(settings.evaluation_temperature) or settings.evaluation_temperature < 0:
-        raise SettingsError(
-            f"--evaluation-temperature is {settings.evaluation_temperature}.",
-            "It must be a number and not negative; 0 is greedy.",
-        )
+    check_ranges(settings)
     if settings.evaluation_samples > 1 and settings.evaluation_temperature == 0:
         raise SettingsError(
             f"--evaluation-samples {settings.evaluation_samples} at --evaluation-temperature 0: greedy decoding "
             "repeats the same episode.",
             "Leave --evaluation-samples at 1, or sample, e.g. with --evaluation-temperature 0.7.",
         )
-    if not 0 < settings.gate_alpha < 0.5:
-        raise SettingsError(f"--gate-alpha is {settings.gate_alpha}.", "Choose a number between 0 and 0.5, e.g. 0.05.")
 
 
-def _check_states(stages: Stages, suite: Suite, tasks: Sequence[Task]) -> None:
+def _check_states(stages: Stages, suite: SuiteBase, tasks: Sequence[Task]) -> None:
     """Every state exists, and no state has two uses."""
     with _flags_of("demonstrations"):
         blocks = stages.blocks()

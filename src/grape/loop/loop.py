@@ -11,7 +11,7 @@ from grape.core.events import SILENT, Reporter, append_event
 from grape.core.files import write_json
 from grape.core.runs import open_run
 from grape.core.selections import format_numbers
-from grape.envs.interpreter import suite_of
+from grape.envs.external_python import suite_of
 from grape.envs.registry import select_tasks
 from grape.evaluation import gate_decision, pair_results, read_results, run_compare, run_evaluate
 from grape.loop.checks import check_settings

@@ -1,14 +1,17 @@
 """What ``grape loop`` and ``grape demo`` can be told."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from grape.collect.settings import CollectSettings
+from grape.core.setting_fields import Range, setting
 from grape.evaluation import EVALUATION_STATES_START
 from grape.preferences import PairSettings, ScoreSettings
 from grape.training.settings import SftSettings, TrainSettings
 
 __all__ = ["DECIDED_BY_LOOP", "LoopSettings", "out_of_seed"]
+
+_TASKS, _STATES, _EVALUATION = "Tasks and iterations", "Initial states", "Gate and evaluation"
 
 UNSET = Path("decided-by-the-loop")
 
@@ -64,33 +67,33 @@ class LoopSettings:
         dry_run: List the stages and their cost; touch nothing.
     """
 
-    out: Path = field(metadata={"identity": False})
-    title: str = field(default="GRAPE", metadata={"identity": False})
-    suite: str = "metaworld"
-    tasks: str = ""
-    env_python: Path | None = field(default=None, metadata={"identity": False})
-    policy: str = ""
-    iterations: int = field(default=3, metadata={"identity": False})
-    states_per_iteration: int = 48
-    first_state: int = 1000
-    validation_states: int = 25
-    first_validation_state: int = EVALUATION_STATES_START + 50_000
-    test_states: int = 50
-    first_test_state: int = EVALUATION_STATES_START
-    evaluation_samples: int = field(default=1, metadata={"identity": "unless default"})
-    evaluation_temperature: float = field(default=0.0, metadata={"identity": "unless default"})
-    gate: bool = True
-    gate_alpha: float = 0.05
-    compare_cloning: bool = field(default=False, metadata={"identity": False})
-    report: bool = field(default=True, metadata={"identity": False})
-    seed: int = 0
+    out: Path = setting(identity=False, common=True)
+    title: str = setting("GRAPE", identity=False)
+    suite: str = setting("metaworld", group=_TASKS, common=True)
+    tasks: str = setting("", group=_TASKS, common=True)
+    env_python: Path | None = setting(None, group=_TASKS, identity=False)
+    policy: str = setting("", group=_TASKS, common=True)
+    iterations: int = setting(3, group=_TASKS, range=Range(1), identity=False, common=True)
+    states_per_iteration: int = setting(48, group=_STATES, range=Range(1), common=True)
+    first_state: int = setting(1000, group=_STATES, range=Range(0))
+    validation_states: int = setting(25, group=_STATES, range=Range(1))
+    first_validation_state: int = setting(EVALUATION_STATES_START + 50_000, group=_STATES, range=Range(0))
+    test_states: int = setting(50, group=_STATES, range=Range(1))
+    first_test_state: int = setting(EVALUATION_STATES_START, group=_STATES, range=Range(0))
+    evaluation_samples: int = setting(1, group=_EVALUATION, range=Range(1), identity="unless default")
+    evaluation_temperature: float = setting(0.0, group=_EVALUATION, range=Range(0), identity="unless default")
+    gate: bool = setting(True, group=_EVALUATION)
+    gate_alpha: float = setting(0.05, group=_EVALUATION, range=Range(0, 0.5, open_low=True, open_high=True))
+    compare_cloning: bool = setting(False, group=_EVALUATION, identity=False)
+    report: bool = setting(True, group=_EVALUATION, identity=False)
+    seed: int = setting(0, group=_TASKS, common=True)
     demonstrations: CollectSettings = CollectSettings(out=UNSET)
     sft: SftSettings = SftSettings(data=(UNSET,), out=UNSET)
     collect: CollectSettings = CollectSettings(out=UNSET, samples=8)
     score: ScoreSettings = ScoreSettings(store=UNSET, out=UNSET)
     pair: PairSettings = PairSettings(scores=UNSET, out=UNSET)
     train: TrainSettings = TrainSettings(pairs=UNSET, policy=UNSET, out=UNSET)
-    dry_run: bool = field(default=False, metadata={"identity": False})
+    dry_run: bool = setting(False, identity=False, common=True)
 
 
 def out_of_seed(settings: LoopSettings, default: Path) -> LoopSettings:

@@ -7,12 +7,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from grape.core.action_conventions import GripperConvention, RotationConvention, parse_convention
 from grape.core.trajectories import Observation
 
-__all__ = ["ROLL_PITCH_YAW", "ActionBatch", "Policy", "PolicySpec"]
-
-ROLL_PITCH_YAW = "roll-pitch-yaw"
-"""Rotations as angles about the fixed x, y and z axes, in this order."""
+__all__ = ["ActionBatch", "Policy", "PolicySpec"]
 
 
 @dataclass(frozen=True)
@@ -22,24 +20,33 @@ class PolicySpec:
     Attributes:
         action_dim: Dimensions of an action.
         image_size: Side of the square picture the network reads; pictures of other sizes are resized by the policy.
-        gripper: What the last dimension of an un-normalised action means, e.g. ``"+1 closes"``; empty if unknown.
+        gripper: What the last dimension of an un-normalised action means; empty if unknown. Plain text of the same
+            characters is accepted.
         unnorm_key: Which normalisation statistics are in use.
         policy_hash: Hash of weights and configuration.
         preprocessing_hash: Hash of prompt template, picture road, tokenizer, action bins and normalisation.
         computation: Device, number type and attention, which decide the last bits of log-probabilities; empty if
             unknown.
-        rotation: How dimensions 3 to 5 of an un-normalised action say a rotation, e.g. :data:`ROLL_PITCH_YAW`; empty
-            for what the suite takes.
+        rotation: What dimensions 3 to 5 of an un-normalised action mean; empty for what the suite takes.
+
+    Raises:
+        SettingsError: A convention is unknown.
     """
 
     action_dim: int
     image_size: int
-    gripper: str
+    gripper: GripperConvention | str
     unnorm_key: str
     policy_hash: str
     preprocessing_hash: str
     computation: str = ""
-    rotation: str = ""
+    rotation: RotationConvention | str = ""
+
+    def __post_init__(self) -> None:
+        if self.gripper:
+            object.__setattr__(self, "gripper", parse_convention(GripperConvention, self.gripper))
+        if self.rotation:
+            object.__setattr__(self, "rotation", parse_convention(RotationConvention, self.rotation))
 
 
 @dataclass(frozen=True, eq=False)

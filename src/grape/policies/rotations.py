@@ -8,12 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
-__all__ = ["AXIS_ANGLE", "axis_angle_from_roll_pitch_yaw", "roll_pitch_yaw_from_axis_angle"]
+__all__ = ["axis_angle_from_roll_pitch_yaw", "roll_pitch_yaw_from_axis_angle"]
 
 Float32 = npt.NDArray[np.float32]
-
-AXIS_ANGLE = "axis-angle"
-"""Rotations as the axis of a turn, as long as its angle in radians."""
 
 _DIMENSIONS = slice(3, 6)
 _ORDER = "xyz"

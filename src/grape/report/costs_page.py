@@ -10,6 +10,7 @@ from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import write_text
 from grape.core.preferences import PreferencePair, Score
+from grape.core.temporary_files import sweep_beside
 from grape.core.trajectories import Trajectory
 from grape.costs import (
     CostSpecification,
@@ -46,6 +47,7 @@ class CostsPageSettings:
         target: A YAML file, or a built-in as SUITE/TASK, e.g. metaworld/drawer-open.
         store: Episode stores, or folders that grape collect wrote, whose episodes are priced and shown on the page.
         out: HTML file to write; without it, the stages are printed as text.
+        as_yaml: Print it in the language itself, to make another specification of it.
         task: Task whose episodes are looked at, for a specification that names none.
         shown: Initial states of which the cheapest and the dearest episode are shown, from 0 to 24.
         video_size: Width of a video in pixels, from 64 to 1024.
@@ -54,6 +56,7 @@ class CostsPageSettings:
     target: str = ""
     store: tuple[Path, ...] = ()
     out: Path | None = None
+    as_yaml: bool = False
     task: str = ""
     shown: int = 4
     video_size: int = 320
@@ -120,7 +123,7 @@ def run_costs_page(settings: CostsPageSettings, reporter: Reporter = SILENT) -> 
     if settings.out is None:
         if settings.store:
             raise SettingsError("--store goes with --out.", "Give the page to write, e.g. --out costs.html.")
-        return run_costs_show(CostsShowSettings(settings.target), reporter)
+        return run_costs_show(CostsShowSettings(settings.target, settings.as_yaml), reporter)
     if not 0 <= settings.shown <= 24:
         raise SettingsError(f"--shown is {settings.shown}.", "Give a number from 0 to 24.")
     if not 64 <= settings.video_size <= 1024:
@@ -150,6 +153,7 @@ def run_costs_page(settings: CostsPageSettings, reporter: Reporter = SILENT) -> 
         episodes=len(episodes),
         hash=specification_hash(specification),
     )
+    sweep_beside(settings.out)
     write_text(settings.out, page)
     return {
         "text": f"page   {settings.out}\ntrial  {card.verdict if card is not None else 'no episodes were given'}",

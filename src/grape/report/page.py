@@ -10,6 +10,7 @@ from typing import Any
 
 import grape
 from grape.core.errors import GrapeError, SettingsError
+from grape.core.printable import printable
 from grape.evaluation.wording import p_text
 from grape.report import numbers
 from grape.report.charts import Chart, Point, success_chart
@@ -124,6 +125,7 @@ def _environment(jinja2: ModuleType) -> Any:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,  # what is markup already stays
     )
     environment.filters |= {
         "percent": numbers.percent,

@@ -8,6 +8,7 @@ from typing import Any
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import write_text
+from grape.core.temporary_files import sweep_beside
 from grape.report.contents import RunContents, read_contents
 from grape.report.gallery import Candidate, VideoLimits, choose_pairs, pair_view
 from grape.report.headline import headline_of
@@ -73,6 +74,7 @@ def run_report(settings: ReportSettings, reporter: Reporter = SILENT) -> Mapping
     total = sum(len(item.pairs) for item in contents.rounds)
     page = render_page(contents, views, total, settings.title)
     target = settings.out if settings.out is not None else settings.run / "report.html"
+    sweep_beside(target)
     write_text(target, page)
     for sentence in contents.missing:
         reporter.warn(f"Not in the report: {sentence}")

@@ -11,13 +11,13 @@ Several processes may write to a store at once, each its own episodes; readers s
 
 import json
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from grape.core.errors import CompatibilityError, DataError, GrapeError
 from grape.core.files import content_hash, read_json, write_bytes, write_json
+from grape.core.temporary_files import sweep_temporaries
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.store.episode_file import encode_episode, read_episode, read_header
 from grape.store.header import FORMAT_VERSION, check_episode_id, is_episode_id
@@ -28,7 +28,6 @@ __all__ = ["EpisodeStore"]
 _FORMAT = "grape-episode-store"
 _HEADER = "store.json"
 _SUFFIX = ".parquet"
-_TORN_AFTER_S = 60.0
 
 
 class EpisodeStore:
@@ -87,7 +86,8 @@ class EpisodeStore:
                 f"{first} was {json.dumps(store.contract.get(first))}, now {json.dumps(wanted.get(first))}.",
                 "Episodes of different contracts cannot be mixed: choose another folder.",
             )
-        store._sweep()
+        for folder in (path, path / "episodes", path / ".cache"):
+            sweep_temporaries(folder)  # a writer whose file is taken away fails loudly, it loses nothing
         return store
 
     @classmethod
@@ -265,31 +265,6 @@ class EpisodeStore:
         if entries != stored:
             save_index(self._index, entries)
         return entries
-
-    def _sweep(self) -> None:
-        """Delete temporary files of dead processes.
-
-        A living process may still rename its file. Process numbers say nothing about processes of other machines that
-        share the folder, hence also the age; and a writer whose file is taken away fails loudly, it loses nothing.
-        """
-        for folder in (self.path, self.path / "episodes", self.path / ".cache"):
-            for entry in folder.glob(".*.tmp"):
-                try:
-                    process = int(entry.name.split(".")[-3])
-                    if time.time() - entry.stat().st_mtime > _TORN_AFTER_S and not _is_alive(process):
-                        entry.unlink(missing_ok=True)
-                except (OSError, ValueError, IndexError):
-                    continue
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _problem(path: Path) -> str | None:

@@ -6,7 +6,7 @@ layout; for adapters it is PEFT's layout with a pointer to the base policy, whic
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors.torch import save_file
@@ -18,13 +18,13 @@ from grape.core.seeds import derive_seed
 from grape.policies.openvla import load_policy, read_policy_config, save_policy
 from grape.policies.openvla.adapters import adapter_base, write_pointer
 from grape.policies.openvla.checkpoint import atomic_folder, empty_model
+from grape.training.settings import TrainerSettings
 
 if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAPolicy
 
 __all__ = [
     "LoraTargets",
-    "PrecisionSettings",
     "adapter_home",
     "add_adapters",
     "open_for_training",
@@ -36,34 +36,6 @@ __all__ = [
 
 
 LoraTargets = Literal["language", "language+projector", "all"]
-
-
-class PrecisionSettings(Protocol):
-    """What the settings of every trainer tell about opening the policy."""
-
-    @property
-    def policy(self) -> Path | None:
-        """Folder of the policy."""
-
-    @property
-    def unnorm_key(self) -> str:
-        """Normalisation statistics to use."""
-
-    @property
-    def lora_rank(self) -> int:
-        """Rank of adapters; 0 trains all parameters."""
-
-    @property
-    def dtype(self) -> Literal["auto", "float32", "bfloat16"]:
-        """What to compute in."""
-
-    @property
-    def attention(self) -> Literal["sdpa", "flash-attention-2", "eager"]:
-        """Attention of the language model."""
-
-    @property
-    def load_in_4bit(self) -> bool:
-        """Whether the frozen language model is held in 4 bits."""
 
 
 def open_for_training(path: Path, unnorm_key: str, **precision: Any) -> "OpenVLAPolicy":
@@ -84,7 +56,9 @@ def open_for_training(path: Path, unnorm_key: str, **precision: Any) -> "OpenVLA
 
 
 def open_with_precision(
-    settings: PrecisionSettings,
+    path: Path | None,
+    settings: TrainerSettings,
+    unnorm_key: str,
     device: str,
     center_crop: bool | None = None,
     norm_stats: Mapping[str, Any] | None = None,
@@ -96,7 +70,9 @@ def open_with_precision(
     are rounded away; a bfloat16 run then only computes in it.
 
     Args:
+        path: Folder of the policy.
         settings: What the trainer was told.
+        unnorm_key: Normalization statistics to use; empty picks the only ones.
         device: Where to compute.
         center_crop: As for :func:`~grape.policies.openvla.load_policy`.
         norm_stats: As for :func:`~grape.policies.openvla.load_policy`.
@@ -104,14 +80,14 @@ def open_with_precision(
     Returns:
         The policy, and the type to compute in where that differs from the weights' (for ``torch.autocast``).
     """
-    if settings.policy is None:
+    if path is None:
         raise SettingsError("There is no policy to start from.", "Give --policy.")
     dtype = settings.dtype
     if dtype == "auto" and device != "cpu" and not settings.lora_rank:
         dtype = "bfloat16"
     policy = open_for_training(
-        settings.policy,
-        settings.unnorm_key,
+        path,
+        unnorm_key,
         device=device,
         dtype=dtype if settings.lora_rank else "float32",
         attention=settings.attention,

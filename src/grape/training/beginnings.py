@@ -6,7 +6,6 @@ that the result is saved with.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -68,11 +67,11 @@ def open_to_continue(
         :func:`grape.training.adapters.open_with_precision`).
     """
     if settings.unnorm_key or settings.policy is None:
-        return open_with_precision(settings, device)
+        return open_with_precision(settings.policy, settings, settings.unnorm_key, device)
     held = read_policy_config(settings.policy).norm_stats
     name = data_name(settings, stores)
     key = name if name in held else next(iter(held), "")
-    return open_with_precision(replace(settings, unnorm_key=key), device)
+    return open_with_precision(settings.policy, settings, key, device)
 
 
 def fit_policy(

@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from grape.core.errors import DataError
 from grape.core.events import Reporter
 from grape.core.files import read_json, write_json
+from grape.core.temporary_files import sweep_temporaries
 from grape.policies.openvla.checkpoint import atomic_folder
 from grape.training.processes import ALONE, Processes
 from grape.training.sharding import put_whole, whole
 
-__all__ = ["CheckpointFolder", "sweep"]
+__all__ = ["CheckpointFolder"]
 
 _NAME = re.compile(r"update-(\d{6,})")
 _TENSORS = "state.safetensors"
@@ -73,8 +74,7 @@ class CheckpointFolder:
         """
         self._write(self.path / f"update-{update:06d}", update, facts or {})
         if self._processes.is_main:
-            for _, old in self._found()[: -self._keep]:
-                shutil.rmtree(old, ignore_errors=True)
+            self._prune()
 
     def save_best(self, update: int, facts: Mapping[str, Any] | None = None) -> None:
         """Save the state as the best one so far; the former best is replaced.
@@ -85,7 +85,7 @@ class CheckpointFolder:
         self._write(self.path / _BEST, update, facts or {})
 
     def restore(self, reporter: Reporter) -> int:
-        """Load the latest checkpoint that can be read.
+        """Load the latest checkpoint that can be read, and clear what a killed process left.
 
         Returns:
             The number of updates it holds; 0 where there is none, and then nothing was changed.
@@ -125,7 +125,7 @@ class CheckpointFolder:
             write_json(temporary / _FACTS, {"format": 1, "update": update, "tensors": sorted(tensors), **facts})
 
     def _restore_latest(self, reporter: Reporter) -> int:
-        sweep(self.path)
+        sweep_temporaries(self.path, alone=True)
         for update, folder in reversed(self._found()):
             try:
                 self._load(folder, update)
@@ -133,8 +133,14 @@ class CheckpointFolder:
                 reporter.warn(f"{error.message} Going back to the one before.")
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
+            self._prune()
             return update
         return 0
+
+    def _prune(self) -> None:
+        """Drop the oldest checkpoints beyond those to keep."""
+        for _, old in self._found()[: -self._keep]:
+            shutil.rmtree(old, ignore_errors=True)
 
     def _found(self) -> list[tuple[int, Path]]:
         """Checkpoints by number of updates, oldest first."""
@@ -197,21 +203,6 @@ class CheckpointFolder:
             parameter = trainable[name]
             # AdamW counts its steps on the CPU; moments live beside the parameter.
             self._optimizer.state[parameter][slot] = value if value.ndim == 0 else put_whole(parameter, value)
-
-
-def sweep(folder: Path) -> None:
-    """Clear what killed writers of a run's own folder left half-written: hidden files and folders.
-
-    A folder that was moved aside to be replaced gets its name back if its successor never came.
-    """
-    for entry in [*folder.glob(".*.tmp"), *folder.glob(".*.old")]:
-        name = folder / entry.name[1:].rsplit(".", 3)[0]
-        if entry.suffix == ".old" and not name.exists():
-            entry.rename(name)
-        elif entry.is_dir():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            entry.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from grape.core.runs import RunFolder, open_run
-from grape.training.checkpoints import sweep
 
 __all__ = ["RunClaim"]
 
@@ -25,14 +24,12 @@ class RunClaim:
         self._run: RunFolder | None = None
 
     def take(self) -> Mapping[str, Any] | None:
-        """Claim the folder and clear what a killed process left half-written; returns the summary if all is done.
+        """Claim the folder; returns the summary if all is done.
 
         Raises:
             CompatibilityError: The folder belongs to another run, or another process works there.
         """
         self._run = open_run(self._settings.out, self._verb, self._settings, self._identity)
-        if self._run.done is None:
-            sweep(self._settings.out)
         return self._run.done
 
     def finish(self, summary: Mapping[str, Any]) -> Mapping[str, Any]:

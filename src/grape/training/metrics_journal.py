@@ -8,10 +8,8 @@ import json
 import os
 import resource
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -19,21 +17,10 @@ from grape.core.events import Reporter, append_event
 from grape.core.files import write_text
 from grape.core.settings import settings_to_dict
 from grape.training.processes import ALONE, Processes
-from grape.training.trackers import TrackerName, open_trackers
+from grape.training.settings import LoggingSettings
+from grape.training.trackers import open_trackers
 
-__all__ = ["MetricsJournal", "MetricsSettings"]
-
-
-class MetricsSettings(Protocol):
-    """What the settings of every trainer tell about its metrics."""
-
-    @property
-    def out(self) -> Path:
-        """Output folder of the run."""
-
-    @property
-    def report_to(self) -> Sequence[TrackerName]:
-        """Trackers that get the metrics as well."""
+__all__ = ["MetricsJournal"]
 
 
 class MetricsJournal:
@@ -49,7 +36,7 @@ class MetricsJournal:
         rows: All rows so far, those of earlier runs first.
     """
 
-    def __init__(self, settings: MetricsSettings, done: int, reporter: Reporter, processes: Processes = ALONE) -> None:
+    def __init__(self, settings: LoggingSettings, done: int, reporter: Reporter, processes: Processes = ALONE) -> None:
         self._settings = settings
         self._reporter = reporter
         self._writes = processes.is_main

@@ -11,6 +11,7 @@ from grape.core.preferences import PreferencePair
 from grape.core.seeds import derive_rng
 from grape.policies.openvla import read_norm_stats, read_policy
 from grape.policies.openvla.quantised import quantised_names
+from grape.policies.settings import crop_of
 from grape.store import EpisodeStore
 from grape.training.cost import choose_gradient, choose_micro_batch, frames_of_epoch
 from grape.training.estimate import estimate_training
@@ -86,11 +87,10 @@ def plan_training(settings: TrainSettings, pairs: Sequence[PreferencePair], stor
     Raises:
         CompatibilityError: The episodes were recorded with another pre-processing than the policy's.
     """
-    center_crop = None if settings.center_crop == "auto" else settings.center_crop == "yes"
     policy = read_policy(
         settings.policy,
         unnorm_key=settings.unnorm_key or None,
-        center_crop=center_crop,
+        center_crop=crop_of(settings.center_crop),
         norm_stats=read_norm_stats(settings.norm_stats),
     )
     episodes = [store.meta(name) for name in episodes_of(settings.method, pairs)]

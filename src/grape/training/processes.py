@@ -7,7 +7,6 @@ order, same weights), so that only process 0 writes. Alone, nothing here touches
 
 import atexit
 import datetime
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from grape.core.errors import GrapeError, SettingsError
+from grape.core.launcher import launched_process
 
 __all__ = ["ALONE", "Processes", "join_processes"]
 
@@ -137,7 +137,7 @@ def join_processes(device: str, patience: datetime.timedelta = _PATIENCE) -> Pro
     Raises:
         SettingsError: Accelerate is missing, or the device does not fit several processes.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if launched_process().count == 1:
         return Processes(0, 1, _device(device))
     try:
         from accelerate import PartialState

@@ -21,6 +21,7 @@ from grape.core.preferences import PreferencePair
 from grape.core.provenance import write_provenance
 from grape.policies.base import PolicySpec
 from grape.policies.openvla import read_norm_stats
+from grape.policies.settings import crop_of
 from grape.preferences import read_pairs, recorded_store
 from grape.store import EpisodeStore
 from grape.training.adapters import adapter_home, add_adapters, open_with_precision, parameter_counts, save_result
@@ -144,8 +145,10 @@ def _train(
 
 
 def _open(settings: TrainSettings, device: str) -> tuple["OpenVLAPolicy", torch.dtype | None]:
-    center_crop = None if settings.center_crop == "auto" else settings.center_crop == "yes"
-    return open_with_precision(settings, device, center_crop, read_norm_stats(settings.norm_stats))
+    statistics = read_norm_stats(settings.norm_stats)
+    return open_with_precision(
+        settings.policy, settings, settings.unnorm_key, device, crop_of(settings.center_crop), statistics
+    )
 
 
 def _unsharded(policy: "OpenVLAPolicy", settings: TrainSettings, processes: Processes) -> "OpenVLAPolicy":

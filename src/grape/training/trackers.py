@@ -21,7 +21,7 @@ from grape.core.errors import SettingsError, require_known
 from grape.core.events import SILENT, Reporter, append_event
 from grape.core.files import read_json, write_json
 
-__all__ = ["TRACKERS", "TrackerName", "Trackers", "open_trackers"]
+__all__ = ["TRACKERS", "TrackerName", "Trackers", "check_trackers", "open_trackers"]
 
 TrackerName = Literal["wandb", "tensorboard", "trackio"]
 
@@ -90,6 +90,30 @@ class Trackers:
             )
 
 
+def check_trackers(names: Sequence[str]) -> None:
+    """Import the packages of trackers: a missing one is found before any work.
+
+    Args:
+        names: Which ones, of :data:`TRACKERS`.
+
+    Raises:
+        SettingsError: A name is unknown, or a package is not installed; the extra that has it is named.
+    """
+    for name in names:
+        require_known("tracker", name, TRACKERS)
+        _package(name)
+
+
+def _package(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(_OPENERS[name][0])
+    except Exception as error:  # a package that is there and broken may raise anything
+        raise SettingsError(
+            f"--report-to {name} needs a package that cannot be imported ({error}).",
+            f"pip install 'grape-vla[{name}]', or leave out --report-to {name}.",
+        ) from error
+
+
 def open_trackers(
     names: Sequence[str], run_name: str, settings: Mapping[str, Any], folder: Path, reporter: Reporter = SILENT
 ) -> Trackers:
@@ -106,8 +130,7 @@ def open_trackers(
         SettingsError: A name is unknown, a package is not installed, or a tracker refuses to start (no login, no
             network): found before any update, with what to do about it.
     """
-    for name in names:
-        require_known("tracker", name, TRACKERS)
+    check_trackers(names)
     opened: list[_Destination] = []
     try:
         for name in dict.fromkeys(names):
@@ -119,13 +142,8 @@ def open_trackers(
 
 
 def _open(name: str, run_name: str, settings: Mapping[str, Any], folder: Path) -> _Destination:
-    package, opener, advice = _OPENERS[name]
-    try:
-        module = importlib.import_module(package)
-    except ImportError as error:
-        raise SettingsError(
-            f"--report-to {name} needs a package that cannot be imported ({error}).", f"pip install 'grape-vla[{name}]'"
-        ) from error
+    _, opener, advice = _OPENERS[name]
+    module = _package(name)
     try:
         return opener(module, run_name, settings, folder)
     except Exception as error:  # whatever a tracker raises, its user can do something about it

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,55 +19,19 @@ from grape.core.errors import TrainingError
 from grape.core.events import Reporter, append_event
 from grape.core.seeds import derive_seed
 from grape.training.checkpoints import CheckpointFolder
-from grape.training.metrics_journal import MetricsJournal, MetricsSettings
+from grape.training.metrics_journal import MetricsJournal
 from grape.training.processes import ALONE, Processes
+from grape.training.settings import OptimizerSettings, TrainerSettings
 from grape.training.sharding import local_part
 
 __all__ = [
     "Gradient",
     "Looks",
     "UpdateLoop",
-    "UpdateSettings",
     "deterministic",
     "learning_rate",
     "with_policy_path",
 ]
-
-
-class UpdateSettings(MetricsSettings, Protocol):
-    """What the settings of every trainer tell about its updates."""
-
-    @property
-    def lr(self) -> float:
-        """Peak learning rate."""
-
-    @property
-    def schedule(self) -> Literal["constant", "linear", "cosine"]:
-        """Learning rate after the warm-up."""
-
-    @property
-    def warmup(self) -> float:
-        """Share of all updates that warms up."""
-
-    @property
-    def weight_decay(self) -> float:
-        """Decoupled weight decay of matrices; vectors (norms, biases) are not decayed."""
-
-    @property
-    def max_grad_norm(self) -> float:
-        """Longest gradient that is not scaled down; 0 switches clipping off."""
-
-    @property
-    def seed(self) -> int:
-        """Seed of the run."""
-
-    @property
-    def checkpoint_every(self) -> int:
-        """Updates between checkpoints; 0 saves the last state only."""
-
-    @property
-    def keep_checkpoints(self) -> int:
-        """How many of the latest checkpoints stay."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +49,7 @@ class Gradient:
     suspects: Sequence[str] = ()
 
 
-def learning_rate(settings: UpdateSettings, update: int, updates: int) -> float:
+def learning_rate(settings: OptimizerSettings, update: int, updates: int) -> float:
     """Learning rate of update ``update``, counted from 0."""
     warm = round(settings.warmup * updates)
     if update < warm:
@@ -143,7 +107,7 @@ class UpdateLoop:
 
     def __init__(
         self,
-        settings: UpdateSettings,
+        settings: TrainerSettings,
         model: nn.Module,
         updates: int,
         processes: Processes = ALONE,

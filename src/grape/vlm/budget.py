@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grape.core.errors import BudgetError, SettingsError
+from grape.core.errors import BudgetError, DataError, SettingsError
+from grape.core.events import append_line
+from grape.core.reading import parse_json, read_file
 from grape.vlm.conversation import Request, Usage
 
 __all__ = ["Budget", "Limits", "Prices"]
@@ -133,19 +135,21 @@ class Budget:
             "estimated": usage.estimated,
         }
         self.ledger.parent.mkdir(parents=True, exist_ok=True)
-        torn = self.ledger.exists() and not self.ledger.read_bytes().endswith(b"\n") and self.ledger.stat().st_size > 0
-        with self.ledger.open("a", encoding="utf-8") as file:
-            file.write(("\n" if torn else "") + json.dumps(row) + "\n")
+        append_line(self.ledger, json.dumps(row))
 
 
 def _rows(ledger: Path | None) -> list[dict[str, Any]]:
-    """Entries of a ledger; a line torn by a kill was never sent and is left out."""
+    """Entries of a ledger; a line torn by a kill was never sent and is left out.
+
+    Raises:
+        DataError: It is no regular file, or too large.
+    """
     if ledger is None or not ledger.exists():
         return []
     rows = []
-    for line in ledger.read_text(encoding="utf-8").splitlines():
+    for line in read_file(ledger).splitlines():
         try:
-            row = json.loads(line)
+            row = parse_json(line, str(ledger))
             rows.append(
                 {
                     "number": int(row["number"]),
@@ -154,6 +158,6 @@ def _rows(ledger: Path | None) -> list[dict[str, Any]]:
                     "estimated": bool(row["estimated"]),
                 }
             )
-        except (ValueError, KeyError, TypeError):
+        except (DataError, ValueError, KeyError, TypeError):
             continue
     return rows

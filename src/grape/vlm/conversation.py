@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 
 from grape.core.errors import DataError, SettingsError
 from grape.core.files import content_hash
+from grape.core.reading import open_file
 
 __all__ = ["Answer", "ChatModel", "Message", "Picture", "Request", "Usage", "describe_request", "request_key"]
 
@@ -27,6 +28,8 @@ MAX_SIDE = 1024
 """Longest side of a picture that is sent, in pixels."""
 
 MAX_PIXELS = 40_000_000
+MAX_BYTES = 256 * 2**20
+"""Of a file with a picture; as many pixels without compression take half of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,15 +61,13 @@ class Picture:
             DataError: The file is missing, no picture, or larger than 40 million pixels.
         """
         try:
-            with Image.open(path) as image:
+            with open_file(path, max_bytes=MAX_BYTES) as file, Image.open(file) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise DataError(f"{path} has {image.width} x {image.height} pixels.", "Make it smaller.")
                 upright = ImageOps.exif_transpose(
                     image
                 )  # what a camera was told about its own turn is dropped otherwise
                 return cls.of(np.asarray(upright.convert("RGB"), dtype=np.uint8))
-        except FileNotFoundError as error:
-            raise DataError(f"Picture {path} does not exist.", "Check the path.") from error
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(f"{path} cannot be read as a picture: {error}.", "Give a PNG or JPEG file.") from error
 

@@ -106,10 +106,11 @@ def endpoint_from_environment(environment: Mapping[str, str] | None = None) -> E
     base = (base or DEFAULT_BASE_URL).rstrip("/")
     try:
         parts = urlsplit(base)
-        port_is_fine = parts.port is None or parts.port > 0
-    except ValueError:
-        parts, port_is_fine = SplitResult("", "", "", "", ""), False
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_fine:
+        is_fine = (parts.port is None or parts.port > 0) and base.isascii() and base.isprintable()
+        is_fine = is_fine and " " not in base and bool((parts.hostname or "").encode("idna"))
+    except ValueError:  # also of a host's name that none can have
+        parts, is_fine = SplitResult("", "", "", "", ""), False
+    if parts.scheme not in ("http", "https") or not parts.hostname or not is_fine:
         raise SettingsError(f"{BASE_URL} is no http or https address.", "For example http://127.0.0.1:8000/v1")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise SettingsError(f"{BASE_URL} carries a password or a query.", f"Put the key into {API_KEY} instead.")

@@ -5,8 +5,6 @@ temperature, seed); what the server refuses by name is left out or said in its o
 question. Failures that may pass are asked again after a growing wait; everything else is told at once.
 """
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,18 +13,14 @@ from grape.core.events import SILENT, Reporter
 from grape.vlm.budget import Budget
 from grape.vlm.conversation import Answer, Message, Request, Usage
 from grape.vlm.credentials import API_KEY, BASE_URL, Endpoint
-from grape.vlm.retries import PASSING, Retries, retry_after
+from grape.vlm.replies import complaint_of, read_completion, told_usage
+from grape.vlm.retries import Retries
 from grape.vlm.transport import Reply, TransportError, post_json
 
 __all__ = ["EndpointModel", "Patience"]
 
 REFUSALS = frozenset({400, 415, 422, 501})
 """Statuses by which servers refuse a field of the request, and much else."""
-
-_READ = 20_000
-"""Characters of a complaint that are looked at."""
-
-_QUOTA = ("insufficient_quota", "billing_hard_limit", "credit balance")
 
 
 @dataclass(frozen=True)
@@ -50,17 +44,19 @@ class _Dialect:
         structure: How the form of the answer is asked for, from the strictest on.
         limit: Name of the field for the most tokens.
         without: Fields that are left out.
+        system: Whether there may be a message of the role ``system``.
     """
 
     structure: str = "json_schema"
     limit: str = "max_tokens"
     without: set[str] = field(default_factory=set)
+    system: bool = True
 
     def payload(self, model: str, request: Request) -> dict[str, Any]:
         """The request as this server takes it."""
         payload: dict[str, Any] = {
             "model": model,
-            "messages": [_message(message) for message in request.messages],
+            "messages": [_message(message) for message in self._messages(request)],
             self.limit: request.max_tokens,
             "temperature": request.temperature,
             "seed": request.seed,
@@ -72,9 +68,19 @@ class _Dialect:
             payload["response_format"] = {"type": "json_object"}
         return {name: value for name, value in payload.items() if name not in self.without}
 
-    def adapt(self, complaint: str, asked_for_structure: bool) -> str:
+    def _messages(self, request: Request) -> tuple[Message, ...]:
+        first, *rest = request.messages
+        if self.system or first.role != "system" or not rest or rest[0].role != "user":
+            return request.messages
+        question = Message("user", f"{first.text}\n\n{rest[0].text}", rest[0].pictures)
+        return (question, *rest[1:])
+
+    def adapt(self, complaint: str, request: Request) -> str:
         """Change what the server complains about; what was changed, or nothing where nothing is left to change."""
         text = complaint.lower()
+        if "system" in text and "role" in text and self.system:
+            self.system = False
+            return "the system message is a part of the first question"
         if self.limit == "max_tokens" and "max_completion_tokens" in text:
             self.limit = "max_completion_tokens"
             return "max_tokens is called max_completion_tokens"
@@ -82,7 +88,7 @@ class _Dialect:
             if name in text and name not in self.without:
                 self.without.add(name)
                 return f"{name} is left out"
-        if asked_for_structure and self.structure != "none":
+        if request.schema is not None and self.structure != "none":
             self.structure = "json_object" if self.structure == "json_schema" else "none"
             return f"the form of the answer is asked for by {self.structure}"
         return ""
@@ -157,67 +163,74 @@ class EndpointModel:
 
     def _judge(self, reply: Reply, request: Request) -> Answer | None:
         """The answer in a reply; None where the request was put differently and is to be sent again."""
-        if reply.status == 200:
+        complaint = complaint_of(reply)
+        if complaint is None:
             return self._answer(reply, request)
-        said = self._said(reply)
-        if reply.status in (401, 403):
+        said = f"{complaint.place}: {self._shown(complaint.text).rstrip('.')}"
+        if complaint.kind == "key":
+            raise SettingsError(f"The endpoint refuses the key ({said}).", f"Check {API_KEY} and {BASE_URL}.")
+        if complaint.kind == "account":
+            raise ModelError(f"The account's quota is used up ({said}).", "Top it up, or take another model.")
+        if complaint.kind == "passing":
+            raise _PassingError(said, complaint.after)
+        if complaint.kind == "length":
             raise SettingsError(
-                f"The endpoint refuses the key (HTTP {reply.status}): {said}.", f"Check {API_KEY} and {BASE_URL}."
+                f"The question is too long for the model ({said}).",
+                "Take a smaller --max-tokens or picture (--no-image), or a model with a longer context.",
             )
-        if reply.status == 429 and any(word in said.lower() for word in _QUOTA):
-            raise ModelError(f"The account's quota is used up (HTTP 429): {said}.", "Top it up, or take another model.")
-        if reply.status in PASSING:
-            raise _PassingError(f"HTTP {reply.status}: {said}", retry_after(reply.headers))
-        if reply.status in REFUSALS:
-            changed = self._dialect.adapt(said, request.schema is not None)
+        if complaint.kind == "pictures":
+            raise SettingsError(
+                f"The model takes no pictures ({said}).", "Give --no-image, or take a vision-language model."
+            )
+        if complaint.kind == "model":
+            raise SettingsError(f"The endpoint does not have the model ({said}).", "Check the model's name (--model).")
+        if complaint.status in REFUSALS:
+            changed = self._dialect.adapt(complaint.text, request)
             if changed:
                 self.reporter.info(f"The endpoint refuses the request as it was put; now {changed}.")
                 return None
-        hint = "Check the model's name (--model)." if reply.status == 404 else "Check --model and the endpoint."
-        raise SettingsError(f"The endpoint refuses the request (HTTP {reply.status}): {said}.", hint)
+        raise SettingsError(f"The endpoint refuses the request ({said}).", "Check --model and the endpoint.")
 
     def _answer(self, reply: Reply, request: Request) -> Answer:
         try:
-            choice = json.loads(reply.body)["choices"][0]
-            message = choice["message"]
-            content = message.get("content")
-            if isinstance(content, list):
-                content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
-            refusal = message.get("refusal")
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-            raise _PassingError("the reply is no chat completion") from error
-        if not isinstance(content, str) or not content.strip():
-            if isinstance(refusal, str) and refusal:
+            completion = read_completion(reply)
+        except ValueError as error:
+            raise _PassingError(str(error)) from error
+        if completion.finish == "content_filter":
+            raise ModelError(
+                f"The server's content filter stopped the answer{self._quoted(completion.text or completion.refusal)}.",
+                "Change the instruction or picture, or ask another model.",
+            )
+        if not completion.text.strip():
+            if completion.refusal:
                 raise ModelError(
-                    f"The model refuses to answer: {self._shown(refusal)}.",
+                    f"The model refuses to answer: {self._shown(completion.refusal)}.",
                     "Change the instruction, or ask another model.",
                 )
-            if choice.get("finish_reason") != "length":
-                raise _PassingError("the answer is empty")
-            content = ""
-        named = json.loads(reply.body).get("model")
+            if completion.reasoning and completion.finish == "length":
+                raise ModelError(
+                    f"The model thought until the {request.max_tokens} tokens of an answer were used up"
+                    f"{self._quoted(completion.reasoning)}.",
+                    "Give a larger --max-tokens, or switch thinking off or down at the server.",
+                )
+            if completion.reasoning:
+                raise ModelError(
+                    f"The answer is empty beside a text that the server took for thinking"
+                    f"{self._quoted(completion.reasoning)}.",
+                    "Switch thinking, or the server's reasoning parser, off; or ask another model.",
+                )
+            if completion.finish != "length":
+                ended = f" (finish_reason {completion.finish})" if completion.finish not in ("", "stop") else ""
+                raise _PassingError(f"the answer is empty{ended}")
         return Answer(
-            text=self.endpoint.key.cleanse(content),
+            text=self.endpoint.key.cleanse(completion.text if completion.text.strip() else ""),
             usage=_usage(reply, request),
-            truncated=choice.get("finish_reason") == "length",
-            model=self.endpoint.key.cleanse(named) if isinstance(named, str) else self.name,
+            truncated=completion.finish == "length",
+            model=self.endpoint.key.cleanse(completion.model) if completion.model else self.name,
         )
 
-    def _said(self, reply: Reply) -> str:
-        """What the server says about an error, short and without secrets."""
-        text = reply.body.decode("utf-8", "replace")
-        if len(text) > _READ:
-            # Cut only after cleansing: half a key would not be recognised any more.
-            text = self.endpoint.key.cleanse(text)[:_READ]
-        try:
-            body = json.loads(text)
-            found = body.get("error", body.get("message", body.get("detail", text)))
-            text = found.get("message", json.dumps(found)) if isinstance(found, dict) else found
-            code = found.get("code") if isinstance(found, dict) else None
-            text = f"{text} ({code})" if isinstance(code, str) else text
-        except (ValueError, AttributeError, RecursionError):
-            pass
-        return self._shown(text if isinstance(text, str) else json.dumps(text)).rstrip(".")
+    def _quoted(self, text: str) -> str:
+        return f": {self._shown(text)!r}" if text else ""
 
     def _shown(self, text: str) -> str:
         """Short text without the key; cleansed on one line first, since half a key would not be recognised."""
@@ -260,15 +273,9 @@ def _short(line: str) -> str:
 
 def _usage(reply: Reply, request: Request) -> Usage:
     """What a reply took: nothing for errors; estimated where the server does not say."""
-    if reply.status != 200:
+    if complaint_of(reply) is not None:
         return Usage()
-    told: Mapping[str, Any] = {}
-    try:
-        body = json.loads(reply.body)
-        told = body.get("usage") or {}
-        read, written = told["prompt_tokens"], told["completion_tokens"]
-        if all(type(count) is int and 0 <= count < 10**9 for count in (read, written)):
-            return Usage(read, written)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        pass
+    told = told_usage(reply)
+    if told is not None:
+        return Usage(*told)
     return Usage(request.estimated_prompt_tokens, min(request.max_tokens, len(reply.body) // 3), estimated=True)

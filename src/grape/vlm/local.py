@@ -20,6 +20,9 @@ _NO_FOREIGN_CODE = {"trust_remote_code": False}
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 
+_THINKING = re.compile(r"<\|channel\|?>|[\[<\u25c1][/|]*[a-z_:]*(?:think|thought|reason)|<unused9[45]>", re.IGNORECASE)
+"""Marks that are special tokens of some tokenizers."""
+
 
 class LocalModel:
     """A model that is loaded at its first question.
@@ -74,7 +77,7 @@ class LocalModel:
         asked = int(inputs["input_ids"].shape[1])
         written = tokens[0, asked:]
         return Answer(
-            text=str(processor.decode(written, skip_special_tokens=True)),
+            text=_text(processor, written),
             usage=Usage(asked, len(written)),
             truncated=len(written) >= request.max_tokens and int(written[-1]) not in _ends(model),
             model=self.place,
@@ -120,6 +123,12 @@ def _turn(message: Message) -> dict[str, Any]:
 
     pictures = [{"type": "image", "image": Image.fromarray(np.asarray(one.pixels))} for one in message.pictures]
     return {"role": message.role, "content": [*pictures, {"type": "text", "text": message.text}]}
+
+
+def _text(processor: Any, tokens: Any) -> str:
+    """What was written; with its special tokens where these say which part is thinking."""
+    whole = str(processor.decode(tokens, skip_special_tokens=False))
+    return whole if _THINKING.search(whole) else str(processor.decode(tokens, skip_special_tokens=True))
 
 
 def _as_model(value: Any, dtype: Any) -> Any:

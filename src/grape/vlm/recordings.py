@@ -42,7 +42,7 @@ class AnswerFolder:
                 truncated=bool(kept["truncated"]),
                 model=str(kept["model"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{file} is no recorded answer.", "Delete it: the question is then asked again.") from error
 
     def origin_of(self, name: str) -> str:

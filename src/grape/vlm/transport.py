@@ -138,14 +138,19 @@ def _connection(endpoint: Endpoint, seconds: float) -> tuple[http.client.HTTPCon
             return http.client.HTTPSConnection(host, port, timeout=seconds, context=context), parts.path, {}
         return http.client.HTTPConnection(host, port, timeout=seconds), parts.path, {}
     through = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
+    try:
+        proxy_port = through.port
+        (through.hostname or "").encode("idna")
+    except ValueError as error:
+        raise TransportError("the address of the proxy in the environment cannot be read") from error
     pass_ = {}
     if through.username:
         words = f"{unquote(through.username)}:{unquote(through.password or '')}"
         pass_["Proxy-Authorization"] = f"Basic {base64.b64encode(words.encode()).decode()}"
     if secure:
         tunnel = http.client.HTTPSConnection(
-            through.hostname or "", through.port, timeout=seconds, context=ssl.create_default_context()
+            through.hostname or "", proxy_port, timeout=seconds, context=ssl.create_default_context()
         )
         tunnel.set_tunnel(host, port, pass_)
         return tunnel, parts.path, {}
-    return http.client.HTTPConnection(through.hostname or "", through.port, timeout=seconds), endpoint.url, pass_
+    return http.client.HTTPConnection(through.hostname or "", proxy_port, timeout=seconds), endpoint.url, pass_

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from grape.core.action_conventions import GripperConvention
 from grape.core.errors import DataError, SettingsError
 from grape.store.rlds import open_rlds
 from grape.store.rlds.standardise import (
-    GRIPPERS,
     RULES,
     binarise_gripper,
     gripper_from_loader,
@@ -104,10 +104,10 @@ def test_noops_are_found_as_the_modified_libero_sets_did():
 
 @given(
     hnp.arrays(np.float32, (5, 7), elements=st.floats(-1, 1, width=32)),
-    st.sampled_from(sorted(GRIPPERS)),
+    st.sampled_from([one for one in GripperConvention if one is not GripperConvention.NONE]),
 )
 def test_gripper_conventions_go_there_and_back(actions, convention):
-    opened, closed = GRIPPERS[convention]
+    opened, closed = convention.opened, convention.closed
     actions[:, 6] = np.clip(actions[:, 6], min(opened, closed), max(opened, closed))
     there = gripper_to_loader(actions, convention)
     assert ((there[:, 6] >= 0) & (there[:, 6] <= 1)).all()

@@ -19,7 +19,7 @@ from grape.report import CostsPageSettings, run_costs_page
 
 
 def _show(summary: Summary, console: Console) -> None:
-    console.print(summary["text"], markup=False, highlight=False, soft_wrap=True)
+    console.print(summary["text"], soft_wrap=True)
 
 
 LIST = Verb(
@@ -39,6 +39,7 @@ SHOW = Verb(
     positionals=("target",),
     examples=(
         "grape costs show metaworld/drawer-open",
+        "grape costs show libero_object/pick_up_the_milk_and_place_it_in_the_basket --as-yaml > my-costs.yaml",
         "grape costs show my-costs.yaml --store runs/clean runs/sloppy --out my-costs.html",
     ),
 )
@@ -83,22 +84,23 @@ def _show_import(summary: Summary, console: Console) -> None:
     if summary["left_out"]:
         lines.append(f"  {len(summary['left_out'])} parts were not translated; see the warnings above.")
     lines.append(f"Look at it: grape costs show {summary['specification']}")
-    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    console.print("\n".join(lines), soft_wrap=True)
 
 
 def _show_generate(summary: Summary, console: Console) -> None:
     state = "accepted" if summary["accepted"] else "not accepted"
     lines = [f"{state} after {summary['rounds']} rounds, {summary['tokens']} tokens"]
-    lines += [f"  see OUT/{summary['specification']}"] if summary["specification"] else []
+    lines += [f"  see {summary['specification']}"] if summary["specification"] else []
     lines += [f"  to mend: {finding}" for finding in summary["findings"]]
     lines += [f"  warning: {warning}" for warning in summary["warnings"]]
-    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    console.print("\n".join(lines), soft_wrap=True)
 
 
 GENERATE = Verb(
     name="costs generate",
     settings=GenerateCostsSettings,
     run=run_generate_costs,
+    paths=("specification",),
     show=_show_generate,
     exit_code=lambda summary: 0 if summary["accepted"] else 1,
     examples=(

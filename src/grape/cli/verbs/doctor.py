@@ -12,10 +12,10 @@ _STYLES = {"ok": "green", "warn": "yellow", "error": "red"}
 def _show(summary: Summary, console: Console) -> None:
     for finding in summary["findings"]:
         level = finding["level"]
-        console.print(f"[{_STYLES[level]}]{level:<5}[/] ", end="", highlight=False)
-        console.print(f"{finding['name']}: {finding['found']}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{level:<5} ", end="", style=_STYLES[level])
+        console.print(f"{finding['name']}: {finding['found']}", soft_wrap=True)
         if finding.get("fix"):
-            console.print(f"      -> {finding['fix']}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"      -> {finding['fix']}", soft_wrap=True)
 
 
 VERB = Verb(

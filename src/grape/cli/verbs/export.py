@@ -38,7 +38,7 @@ def _show_rlds(summary: Summary, console: Console) -> None:
     show_fields(summary, console, "kind", "pairs", "episodes", "gripper")
     for split, facts in summary["splits"].items():
         counted = facts.get("pairs", facts.get("episodes"))
-        console.print(f"{split}: {counted} in {len(facts['shard_lengths'])} files", markup=False, highlight=False)
+        console.print(f"{split}: {counted} in {len(facts['shard_lengths'])} files")
 
 
 RLDS = Verb(
@@ -57,10 +57,10 @@ def _show_lerobot(summary: Summary, console: Console) -> None:
     show_fields(summary, console, "kind", "pairs", "episodes", "steps", "tasks", "fps")
     loss = summary["picture_loss_db"]
     told = {name: "nothing" if value is None else f"{value} dB" for name, value in loss.items()}
-    console.print(f"signal to noise of the video: {told['mean']}, worst picture {told['worst']}", highlight=False)
-    console.print("not in this format:", highlight=False)
+    console.print(f"signal to noise of the video: {told['mean']}, worst picture {told['worst']}")
+    console.print("not in this format:")
     for line in summary["lost"]:
-        console.print(f"- {line}", markup=False, highlight=False)
+        console.print(f"- {line}")
 
 
 LEROBOT = Verb(

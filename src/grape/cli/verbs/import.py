@@ -15,6 +15,7 @@ GRAPE_RLDS = Verb(
     name="import grape-rlds",
     settings=ImportGrapeRldsSettings,
     run=run_import_grape_rlds,
+    paths=("store", "pairs_folder"),
     show=show_plain_values,
     examples=(
         "grape import grape-rlds data/chosen/rlds_np_rollout data/rejected/rlds_np_rollout --out runs/imported",
@@ -27,6 +28,7 @@ GRAPE_NPY = Verb(
     name="import grape-npy",
     settings=ImportGrapeNpySettings,
     run=run_import_grape_npy,
+    paths=("store", "pairs_folder"),
     show=show_plain_values,
     examples=(
         "grape import grape-npy rollouts --out runs/imported",
@@ -39,6 +41,7 @@ VIDEO = Verb(
     name="import video",
     settings=ImportVideoSettings,
     run=run_import_video,
+    paths=("store", "pairs_folder"),
     show=show_plain_values,
     examples=(
         "grape import video recordings/episodes.yaml --out runs/real",

@@ -8,6 +8,7 @@ VERB = Verb(
     name="keypoints",
     settings=KeypointsSettings,
     run=run_keypoints,
+    paths=("picture", "keypoints"),
     show=show_plain_values,
     positionals=("episodes",),
     examples=(

@@ -8,6 +8,7 @@ VERB = Verb(
     name="score",
     settings=ScoreSettings,
     run=run_score,
+    paths=("store",),
     show=show_plain_values,
     examples=(
         "grape score --store runs/rollouts/store --out runs/scores",

@@ -11,4 +11,5 @@ VERB = Verb(
     run=run_sft,
     show=show_training,
     examples=("grape sft --data runs/demonstrations/store --out runs/sft",),
+    several_processes=True,
 )

@@ -15,4 +15,5 @@ VERB = Verb(
         "grape train --pairs runs/pairs --policy runs/sft/policy --out runs/tpo-lora --lora-rank 16 --lr 1e-3",
         "grape train --pairs runs/pairs --policy runs/sft/policy --out runs/filtered --method filtered-bc",
     ),
+    several_processes=True,
 )

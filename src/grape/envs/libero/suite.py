@@ -10,9 +10,10 @@ import dataclasses
 from collections.abc import Mapping
 from importlib import metadata
 
+from grape.core.action_conventions import GripperConvention, RotationConvention
 from grape.core.errors import SettingsError
 from grape.core.tasks import ActionSpace, Task
-from grape.envs.base import Environment, Expert
+from grape.envs.base import Environment, Expert, SuiteBase
 from grape.envs.libero.environment import LiberoEnvironment
 from grape.envs.libero.installation import installed_distribution, mujoco_caution
 from grape.envs.libero.tasks import steps_per_decision, suite_tasks
@@ -27,15 +28,15 @@ _ACTION_SPACE = ActionSpace(
     names=("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"),
     low=(-1.0,) * 6 + (0.0,),
     high=(1.0,) * 7,
-    gripper="1 opens, 0 closes",
-    rotation="axis-angle",
+    gripper=GripperConvention.ONE_OPENS,
+    rotation=RotationConvention.AXIS_ANGLE,
     control_hz=20.0,
     notes=("translation in units of 5 cm", "rotation in units of 0.5 rad", "the gripper is binarised at 0.5"),
 )
 
 
-class LiberoSuite:
-    """One suite of LIBERO; see :class:`~grape.envs.base.Suite`.
+class LiberoSuite(SuiteBase):
+    """One suite of LIBERO; see :class:`~grape.envs.base.SuiteBase`.
 
     Args:
         name: One of :data:`grape.envs.libero.tasks.SUITES`.

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from importlib import metadata
 
+from grape.core.action_conventions import GripperConvention, RotationConvention
 from grape.core.errors import SettingsError
 from grape.core.tasks import ActionSpace, Task
-from grape.envs.base import Environment, Expert
+from grape.envs.base import Environment, Expert, SuiteBase
 from grape.envs.metaworld.experts import ScriptedExpert
 from grape.envs.metaworld.tasks import TASK_MODELS, TASKS, TaskModel
 from grape.envs.metaworld.world import N_INITIAL_STATES, MetaWorldEnvironment
@@ -17,15 +18,15 @@ _ACTION_SPACE = ActionSpace(
     names=("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"),
     low=(-1.0,) * 7,
     high=(1.0,) * 7,
-    gripper="+1 closes",
-    rotation="none",
+    gripper=GripperConvention.PLUS_ONE_CLOSES,
+    rotation=RotationConvention.NONE,
     control_hz=10.0,
     notes=("translation in units of 8 cm a decision (1 cm a simulator step)", "each decision holds for 8 steps"),
 )
 
 
-class MetaWorldSuite:
-    """Nine Meta-World tasks with a Sawyer arm; see :class:`~grape.envs.base.Suite`.
+class MetaWorldSuite(SuiteBase):
+    """Nine Meta-World tasks with a Sawyer arm; see :class:`~grape.envs.base.SuiteBase`.
 
     Pictures are 64 x 64; proprioception is the gripper's x, y, z in metres and its opening in [0, 1].
     """

@@ -14,11 +14,12 @@ from typing import Any
 
 from grape.core.errors import DataError, SettingsError, SimulatorError
 
-__all__ = ["DOWNLOAD", "VULKAN_HINT", "ManiSkill", "asset_folder", "load_maniskill", "render_device"]
+__all__ = ["ASSETS", "DOWNLOAD", "VULKAN_HINT", "ManiSkill", "asset_folder", "load_maniskill", "render_device"]
 
-DOWNLOAD = " && ".join(
-    f"python -m mani_skill.utils.download_asset {name} -y" for name in ("bridge_v2_real2sim", "widowx250s")
-)
+ASSETS = ("bridge_v2_real2sim", "widowx250s")
+"""ManiSkill's names of what these tasks need."""
+
+DOWNLOAD = " && ".join(f"python -m mani_skill.utils.download_asset {name} -y" for name in ASSETS)
 """ManiSkill's own commands that download what these tasks need."""
 
 VULKAN_HINT = (

@@ -7,9 +7,10 @@ import dataclasses
 from collections.abc import Mapping
 from importlib import metadata
 
+from grape.core.action_conventions import GripperConvention, RotationConvention
 from grape.core.errors import SettingsError
 from grape.core.tasks import ActionSpace, Task
-from grape.envs.base import Environment, Expert
+from grape.envs.base import Environment, Expert, SuiteBase
 from grape.envs.operators import OPERATORS
 from grape.envs.simpler.drawing import require_vulkan
 from grape.envs.simpler.environment import MOST_ROTATION, MOST_TRANSLATION, WidowXEnvironment
@@ -29,8 +30,8 @@ _ACTION_SPACE = ActionSpace(
     names=("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"),
     low=(*(-bound for bound in _BOUND), 0.0),
     high=(*_BOUND, 1.0),
-    gripper="1 opens, 0 closes",
-    rotation="axis-angle",
+    gripper=GripperConvention.ONE_OPENS,
+    rotation=RotationConvention.AXIS_ANGLE,
     control_hz=CONTROL_HZ,
     notes=(
         "translation in metres along the axes of the robot's base, which is turned by half a turn in the world",
@@ -40,8 +41,8 @@ _ACTION_SPACE = ActionSpace(
 )
 
 
-class WidowXSuite:
-    """One of the suites; see :class:`~grape.envs.base.Suite`.
+class WidowXSuite(SuiteBase):
+    """One of the suites; see :class:`~grape.envs.base.SuiteBase`.
 
     Args:
         name: One of :data:`grape.envs.simpler.tasks.SUITES`.

@@ -12,9 +12,10 @@ import importlib
 from collections.abc import Mapping
 from importlib import metadata
 
+from grape.core.action_conventions import GripperConvention, RotationConvention
 from grape.core.errors import SettingsError
 from grape.core.tasks import ActionSpace, Task
-from grape.envs.base import Environment, Expert
+from grape.envs.base import Environment, Expert, SuiteBase
 
 __all__ = ["N_INITIAL_STATES", "ORIGINAL_NAMES", "OriginalSuite"]
 
@@ -43,8 +44,8 @@ _ACTION_SPACE = ActionSpace(
     names=("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"),
     low=(*(-bound for bound in _BOUND), 0.0),
     high=(*_BOUND, 1.0),
-    gripper="1 opens, 0 closes",
-    rotation="axis-angle",
+    gripper=GripperConvention.ONE_OPENS,
+    rotation=RotationConvention.AXIS_ANGLE,
     control_hz=5.0,
     notes=(
         "translation in metres along the axes of the robot's base, which is turned by half a turn in the world",
@@ -60,8 +61,8 @@ _HINT = (
 )
 
 
-class OriginalSuite:
-    """See :class:`~grape.envs.base.Suite`."""
+class OriginalSuite(SuiteBase):
+    """See :class:`~grape.envs.base.SuiteBase`."""
 
     @property
     def name(self) -> str:

@@ -6,7 +6,9 @@ configuration beside it. Folders that PEFT alone wrote have no such file; there 
 Statistics of data that the base has not seen stand in ``dataset_statistics.json``, as in a checkpoint.
 """
 
+import contextlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +19,9 @@ from torch import Tensor, nn
 
 from grape.core.errors import DataError, PolicyError, SettingsError
 from grape.core.files import read_json, write_json
+from grape.core.reading import open_file
 from grape.policies.names import parse_hub_name
+from grape.policies.openvla.adapter_config import CONFIG_FILE, AdapterConfig, AdapterLayer, read_adapter_config
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.hub import resolve_policy
 from grape.policies.openvla.quantised import is_quantised
@@ -36,9 +40,13 @@ __all__ = [
 ]
 
 _POINTER = "grape_adapter.json"
-_CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
 _STATISTICS = "dataset_statistics.json"
+
+_PREFIX = "base_model.model."
+_FACTORS = (".lora_A.weight", ".lora_B.weight")
+_STORED_TYPES = frozenset({"BF16", "F16", "F32", "F64"})
+_MOST_LISTED = 4
 
 
 @dataclass(frozen=True)
@@ -82,9 +90,9 @@ def read_pointer(policy: Path | str) -> AdapterPointer | None:
         DataError: The pointer to the base is missing or malformed, or leads nowhere.
     """
     folder = Path(policy)
-    if not (folder / _CONFIG).is_file():
+    if not (folder / CONFIG_FILE).is_file():
         return None
-    source, key = (_POINTER, "base") if (folder / _POINTER).is_file() else (_CONFIG, "base_model_name_or_path")
+    source, key = (_POINTER, "base") if (folder / _POINTER).is_file() else (CONFIG_FILE, "base_model_name_or_path")
     data = read_json(folder / source)
     name = data.get(key) if isinstance(data, dict) else None
     ours = data if isinstance(data, dict) and source == _POINTER else {}
@@ -96,14 +104,31 @@ def read_pointer(policy: Path | str) -> AdapterPointer | None:
             f"Write {{'base': path or name on the hub}} into {folder / _POINTER}.",
         )
     for base in (folder / name, Path(name)):
-        if base.is_dir():
+        if _is_folder(base):
             return AdapterPointer(base, name, crop, key_in_use, gripper, _statistics(folder))
     if parse_hub_name(name) is not None:
-        return AdapterPointer(resolve_policy(name), name, crop, key_in_use, gripper, _statistics(folder))
+        revision = "" if ours else _revision(folder, name, data.get("revision"))
+        return AdapterPointer(resolve_policy(name + revision), name, crop, key_in_use, gripper, _statistics(folder))
     raise DataError(
-        f"The base policy of adapter {folder} is not at {folder / name}.",
-        f"Move it there, or mend '{key}' in {folder / source}.",
+        f"The base policy of adapter {folder} is not at {str(folder / name)!r}.",
+        f"Move it there, or correct '{key}' in {folder / source}.",
     )
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name that no file can have: too long, or with a NUL byte
+        return False
+
+
+def _revision(folder: Path, name: str, revision: Any) -> str:
+    """``@revision`` as PEFT wrote it down beside the base's name; empty where it did not."""
+    if revision in (None, "") or "@" in name:
+        return ""
+    if not isinstance(revision, str) or parse_hub_name(f"{name}@{revision}") is None:
+        raise DataError(f"{folder / CONFIG_FILE}: revision {revision!r} of {name} is none.", "Save the adapter again.")
+    return f"@{revision}"
 
 
 def _statistics(folder: Path) -> Mapping[str, Any]:
@@ -170,17 +195,17 @@ def attach_adapter(policy: "OpenVLAPolicy", folder: Path, *, merge: bool = False
         DataError: A file is missing or torn, or the adapter does not fit the policy.
     """
     try:
-        from peft import PeftModel
+        from peft import LoraConfig, get_peft_model
     except ModuleNotFoundError as error:
         raise SettingsError("Adapters need PEFT.", "pip install 'grape-vla[train]'") from error
-    check_adapter(folder, policy.model)
+    layers = check_adapter(folder, policy.model)
+    config = read_adapter_config(folder)
     trainable = {name: parameter.requires_grad for name, parameter in policy.model.named_parameters()}
-    try:
-        wrapper: Any = PeftModel.from_pretrained(policy.model, str(folder), is_trainable=False)
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"The adapter in {folder} does not fit its base policy: {error}", "Check 'base' in grape_adapter.json."
-        ) from error
+    network: Any = policy.model
+    with torch.random.fork_rng(devices=[]):  # PEFT draws values, which are replaced
+        wrapper: Any = get_peft_model(network, LoraConfig(**_settings_for_peft(config, layers)))
+    _fill(policy.model, layers, folder)
+    wrapper.requires_grad_(False)
     wrapper.eval()
     if merge:
         wrapper.merge_and_unload()
@@ -191,68 +216,108 @@ def attach_adapter(policy: "OpenVLAPolicy", folder: Path, *, merge: bool = False
     return policy
 
 
-def check_adapter(folder: Path, model: nn.Module) -> None:
-    """Refuse an adapter of another kind than plain LoRA, or one that fits no layer of its base.
+def _settings_for_peft(config: AdapterConfig, layers: Mapping[str, AdapterLayer]) -> dict[str, Any]:
+    """Settings that name each layer in full, so that nothing depends on how a release of PEFT matches names."""
+    pattern = {name: rf"^{re.escape(name)}" for name in layers}
+    return {
+        "r": config.rank,
+        "lora_alpha": config.alpha,
+        "use_rslora": config.rank_stabilized,
+        "target_modules": list(layers),
+        "rank_pattern": {pattern[name]: layer.rank for name, layer in layers.items() if layer.rank != config.rank},
+        "alpha_pattern": {pattern[name]: layer.alpha for name, layer in layers.items() if layer.alpha != config.alpha},
+    }
+
+
+def _fill(model: nn.Module, layers: Mapping[str, AdapterLayer], folder: Path) -> None:
+    """Copy the weights into the layers that PEFT made.
+
+    Raises:
+        DataError: The file cannot be read, or a value is not finite.
+    """
+    with _opened(folder) as handle, torch.no_grad():
+        for name in layers:
+            module: Any = model.get_submodule(name)
+            for factor, linear in zip(_FACTORS, (module.lora_A, module.lora_B), strict=True):
+                tensor = handle.get_tensor(f"{_PREFIX}{name}{factor}")
+                if not bool(torch.isfinite(tensor).all()):
+                    raise DataError(f"{folder / _WEIGHTS}: {name}{factor} is not finite.", "Use another checkpoint.")
+                linear["default"].weight.copy_(tensor)
+
+
+def check_adapter(folder: Path, model: nn.Module) -> dict[str, AdapterLayer]:
+    """Compare an adapter's configuration and weights with its base, before PEFT sees any of them.
 
     Args:
         folder: Folder with PEFT's two files.
         model: The base's network; it may be empty (on the meta device).
 
+    Returns:
+        The layers that it adapts, by full name.
+
     Raises:
-        SettingsError: The adapter is of another kind.
-        DataError: A file is missing or torn, or names of weights match no layer.
+        SettingsError: The adapter is of another kind than plain LoRA; what is not supported is named.
+        DataError: A file is missing or broken, or the weights are not those that the configuration says.
     """
-    for name in (_CONFIG, _WEIGHTS):
+    for name in (CONFIG_FILE, _WEIGHTS):
         if not (folder / name).is_file():
             raise DataError(f"Adapter folder {folder} lacks {name}.", "Save the adapter again.")
-    _check_kind(folder)
-    _check_names(folder, model)
-
-
-def _check_kind(folder: Path) -> None:
-    config = read_json(folder / _CONFIG)
-    kind = config.get("peft_type") if isinstance(config, dict) else None
-    if kind != "LORA":
-        raise SettingsError(f"The adapter in {folder} is of type {kind!r}.", "Only LoRA adapters are supported.")
-    extras = [key for key in ("use_dora", "modules_to_save") if config.get(key)]
-    if extras or config.get("bias", "none") != "none":
-        raise SettingsError(
-            f"The adapter in {folder} is more than plain LoRA: {', '.join(extras) or 'bias'}.",
-            "Only low-rank weights are supported.",
+    layers = read_adapter_config(folder).layers(model)
+    with _opened(folder) as handle:
+        slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
+        stored = {name: (tuple(part.get_shape()), str(part.get_dtype())) for name, part in slices.items()}
+    due = {
+        f"{_PREFIX}{name}{factor}": shape
+        for name, layer in layers.items()
+        for factor, shape in zip(_FACTORS, _shapes(model.get_submodule(name), layer.rank), strict=True)
+    }
+    foreign = [name.removeprefix(_PREFIX) for name in sorted(stored.keys() - due.keys())]
+    if foreign or not stored:
+        raise DataError(
+            f"{folder / _WEIGHTS} does not fit: its configuration, on this base, has no "
+            f"{_listed(foreign) or 'layers: it is empty'}.",
+            "Check 'base' in grape_adapter.json, and that adapter_config.json belongs to these weights.",
         )
+    missing = [name.removeprefix(_PREFIX) for name in sorted(due.keys() - stored.keys())]
+    if missing:
+        raise DataError(f"{folder / _WEIGHTS} lacks weights of {_listed(missing)}.", "Save the adapter again.")
+    wrong = [
+        f"{name.removeprefix(_PREFIX)} is {kind} {shape}, not {due[name]}"
+        for name, (shape, kind) in sorted(stored.items())
+        if shape != due[name] or kind not in _STORED_TYPES
+    ]
+    if wrong:
+        raise DataError(
+            f"The adapter in {folder} does not fit its base policy and configuration: {_listed(wrong)}.",
+            "Check 'base' in grape_adapter.json, and that adapter_config.json belongs to these weights.",
+        )
+    return layers
 
 
-def _check_names(folder: Path, model: nn.Module) -> None:
-    """PEFT only warns about layers without weights and weights without layers; here both are errors."""
+def _shapes(module: nn.Module, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of a layer's two factors."""
+    if isinstance(module, nn.Conv2d):
+        return (rank, module.in_channels, *module.kernel_size), (module.out_channels, rank, 1, 1)
+    layer: Any = module
+    return (rank, layer.in_features), (layer.out_features, rank)
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+    return ", ".join(names[:_MOST_LISTED]) + more
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
+    path = folder / _WEIGHTS
+    open_file(path).close()  # a regular file
     try:
-        with safe_open(folder / _WEIGHTS, framework="pt") as handle:
-            names = list(handle.keys())
+        with safe_open(path, framework="pt") as handle:
+            yield handle
     except (SafetensorError, OSError) as error:
-        raise DataError(f"{folder / _WEIGHTS} is torn ({error}).", "Save the adapter again.") from error
-    modules = {name for name, _ in model.named_modules()}
-    halves: dict[str, set[str]] = {}
-    for name in names:
-        layer, _, half = name.removeprefix("base_model.model.").rpartition(".lora_")
-        halves.setdefault(layer, set()).add(half[:1])
-    foreign = sorted(halves.keys() - modules)
-    if foreign or not names:
-        shown = ", ".join(foreign[:4]) or "it is empty"
-        raise DataError(f"The adapter in {folder} fits no layer of its base: {shown}.", "Check 'base'.")
-    targets = read_json(folder / _CONFIG).get("target_modules")
-    due = {name for name in modules if isinstance(targets, list) and _is_target(name, targets)}
-    missing = sorted(due - halves.keys()) + sorted(name for name, found in halves.items() if found != {"A", "B"})
-    if missing:
-        more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
-        raise DataError(
-            f"{folder / _WEIGHTS} lacks weights of {', '.join(missing[:4])}{more}.", "Save the adapter again."
-        )
-
-
-def _is_target(module: str, targets: list[str]) -> bool:
-    """PEFT's rule: a target is a whole name or the end of one."""
-    return any(module == target or module.endswith(f".{target}") for target in targets)
+        raise DataError(f"{path} is torn ({error}).", "Save the adapter again.") from error
 
 
 class MergedWeights(Mapping[str, Tensor]):
@@ -275,7 +340,15 @@ class MergedWeights(Mapping[str, Tensor]):
                 "Save its adapter, or load it without --load-in-4bit.",
             )
         self._model = model
+        self._refuse_unknown_parts()
         self._keys = {name.replace(".base_layer.", "."): name for name in model.state_dict() if ".lora_" not in name}
+
+    def _refuse_unknown_parts(self) -> None:
+        """Whatever else PEFT may have put beside the weights would be lost without a word."""
+        for name in self._model.state_dict():
+            beside = ".lora_" in name and re.search(r"\.lora_[AB]\.[^.]+\.weight$", name) is None
+            if beside or ".modules_to_save." in name or ".token_adapter." in name:
+                raise PolicyError(f"The adapter cannot be merged: {name} is no part of plain LoRA.", "Keep it beside.")
 
     def __getitem__(self, name: str) -> Tensor:
         module_name, _, kind = self._keys[name].removesuffix(".weight").rpartition(".base_layer")

@@ -7,7 +7,6 @@ pre-processing files, and ``dataset_statistics.json``. Only safetensors are read
 import contextlib
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from grape.core.errors import DataError, GrapeError, SettingsError
 from grape.core.files import read_json, sync_folder, write_bytes, write_json
+from grape.core.temporary_files import in_use, sweep_beside, temporary_path
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.model import OpenVLA
 from grape.policies.openvla.quantised import quantise_layers, quantised_names
@@ -291,18 +291,18 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         GrapeError: The disk is full or the place cannot be written.
     """
-    mark = f"{os.getpid()}.{secrets.token_hex(4)}"
-    temporary = path.with_name(f".{path.name}.{mark}.tmp")
-    old = path.with_name(f".{path.name}.{mark}.old")
+    temporary = temporary_path(path)
+    old = temporary_path(path, "old")
     try:
-        _clear(path)
-        temporary.mkdir(parents=True)
-        yield temporary
-        sync_folder(temporary)
-        if path.exists():
-            path.rename(old)
-        temporary.rename(path)
-        sync_folder(path.parent)
+        sweep_beside(path, alone=True)
+        with in_use(temporary, old):
+            temporary.mkdir(parents=True)
+            yield temporary
+            sync_folder(temporary)
+            if path.exists():
+                path.rename(old)
+            temporary.rename(path)
+            sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
         raise GrapeError(
             f"Could not write {path}: {error}.", "Free space or mend the permissions, then retry."
@@ -314,12 +314,3 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
-
-
-def _clear(path: Path) -> None:
-    """Bring back the folder ``path`` if a killed process had moved it aside, and remove other remains."""
-    moved = list(path.parent.glob(f".{path.name}.*.old"))
-    if moved and not path.exists():
-        moved.pop().rename(path)
-    for stale in (*moved, *path.parent.glob(f".{path.name}.*.tmp")):
-        shutil.rmtree(stale)

@@ -4,7 +4,8 @@ The loop is our own. The published way through ``generate`` depends on how a lib
 with a current transformers it silently drops the picture.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -17,7 +18,10 @@ from grape.policies.openvla.model import OpenVLA
 
 __all__ = ["choose_tokens", "decode_actions", "decode_rows_alike"]
 
-_ROW_BLOCK = 8
+ROWS = 16
+"""Rows of one call of a small network where each row's bits must not depend on the others."""
+SMALL = 10**8
+"""Parameters below which a network is small: one thread computes it, and many rows share a call."""
 
 
 @torch.inference_mode()
@@ -79,22 +83,42 @@ def decode_rows_alike(
 ) -> tuple[Tensor, Tensor]:
     """As :func:`decode_actions`, with every bit of a row independent of the rest of the batch.
 
-    A matrix product takes another way through the processor for very few rows, and attention another way where there
-    is padding; either changes the last bits. So rows of equal prompt length go together, filled up to whole blocks by
-    repeating the last row. Which episodes share a batch depends on which worker answers first, so without this a
-    collection would not give the same bytes twice.
+    Which kernel a matrix product runs through, and so its last bits, depends on the number of rows, in steps that
+    differ from processor to processor; with several threads also on a row's place; attention takes another way where
+    there is padding. So rows of equal prompt length go together, always :data:`ROWS` a call, the last call filled up by
+    repeating a row, in one thread. A network that is not small goes through row by row, in as many threads as there
+    are. Which episodes share a batch depends on which worker answers first, so without this a collection would not
+    give the same bytes twice.
     """
+    small = sum(parameter.numel() for parameter in model.parameters()) < SMALL
+    count = ROWS if small else 1
     groups: dict[int, list[int]] = {}
     for row, ids in enumerate(inputs.prompt_ids):
         groups.setdefault(len(ids), []).append(row)
     tokens_BD = torch.empty(len(inputs), dim, dtype=torch.long)
     logps_BD = torch.empty(len(inputs), dim)
-    for rows in groups.values():
-        filled = rows + rows[-1:] * (-len(rows) % _ROW_BLOCK)
-        own_seeds = None if seeds is None else [seeds[row] for row in filled]
-        tokens, logps = decode_actions(model, inputs.select(filled), dim, temperature, own_seeds)
-        tokens_BD[rows], logps_BD[rows] = tokens[: len(rows)].cpu(), logps[: len(rows)].cpu()
+    with _threads(1 if small else torch.get_num_threads()):
+        for group in groups.values():
+            for start in range(0, len(group), count):
+                rows = group[start : start + count]
+                filled = rows + rows[-1:] * (count - len(rows))
+                own_seeds = None if seeds is None else [seeds[row] for row in filled]
+                tokens, logps = decode_actions(model, inputs.select(filled), dim, temperature, own_seeds)
+                tokens_BD[rows], logps_BD[rows] = tokens[: len(rows)].cpu(), logps[: len(rows)].cpu()
     return tokens_BD, logps_BD
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """So many threads of PyTorch for a while."""
+    before = torch.get_num_threads()
+    if before != count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if before != count:
+            torch.set_num_threads(before)
 
 
 def choose_tokens(logits_BV: Tensor, temperature: float, generators: Sequence[np.random.Generator]) -> Tensor:

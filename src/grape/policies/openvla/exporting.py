@@ -132,7 +132,7 @@ def write_adapter(source: PolicySource, folder: Path, base_name: str = "") -> di
         base_name: What others call its base; empty takes the adapter's own word, a path made absolute.
 
     Returns:
-        ``base``: the name written down; ``rank``; ``target_modules``: their number.
+        ``base``: the name written down; ``rank``; ``target_modules``: number of adapted layers.
 
     Raises:
         SettingsError: The policy is a whole checkpoint, or an adapter of another kind than LoRA.
@@ -143,21 +143,27 @@ def write_adapter(source: PolicySource, folder: Path, base_name: str = "") -> di
             f"{source.folder} is a whole checkpoint, not an adapter.",
             "Use 'grape export merged'; adapters come from a training with --lora-rank.",
         )
-    check_adapter(source.folder, empty_model(read_policy_config(source.folder)))
+    layers = check_adapter(source.folder, empty_model(read_policy_config(source.folder)))
     hub = parse_hub_name(source.base_name)
     name = base_name or (str(hub) if hub is not None else str(source.base.resolve()))
     config = read_json(source.folder / "adapter_config.json")
-    write_json(folder / "adapter_config.json", _understood_by_peft_011(config, name))
+    write_json(folder / "adapter_config.json", _understood_by_peft_011(config, name, list(layers)))
     _copy(source.folder, folder, _ADAPTER_FILES)
     if (folder / "grape_adapter.json").is_file():
         write_json(folder / "grape_adapter.json", {**read_json(folder / "grape_adapter.json"), "base": name})
-    return {"base": name, "rank": config.get("r"), "target_modules": len(config.get("target_modules") or ())}
+    return {"base": name, "rank": config.get("r"), "target_modules": len(layers)}
 
 
-def _understood_by_peft_011(config: Mapping[str, Any], base_name: str) -> dict[str, Any]:
-    """The configuration without keys that PEFT 0.11 does not know, as far as they say nothing."""
+def _understood_by_peft_011(config: Mapping[str, Any], base_name: str, layers: list[str]) -> dict[str, Any]:
+    """The configuration without keys that PEFT 0.11 does not know, as far as they say nothing.
+
+    What it says by such a key is said by the full names of the layers; how training began no longer matters.
+    """
     from peft import LoraConfig
 
+    if config.get("exclude_modules"):
+        config = {**config, "target_modules": layers, "exclude_modules": None}
+    config = {**config, "init_lora_weights": True, "eva_config": None}
     defaults = LoraConfig().to_dict()
     kept = {
         key: value

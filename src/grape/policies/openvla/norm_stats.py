@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from grape.core.action_conventions import RotationConvention
 from grape.core.errors import DataError, SettingsError, require_known
 from grape.core.files import read_json
-from grape.policies.base import ROLL_PITCH_YAW
 
 __all__ = ["ActionNorm", "choose_unnorm_key", "compute_norm_stats", "read_norm_stats", "rotation_of"]
 
@@ -75,7 +75,7 @@ class ActionNorm:
 
 def rotation_of(unnorm_key: str) -> str:
     """How actions under some statistics say a rotation, as in :class:`~grape.policies.base.PolicySpec`."""
-    return ROLL_PITCH_YAW if unnorm_key in _ROLL_PITCH_YAW_KEYS else ""
+    return RotationConvention.ROLL_PITCH_YAW if unnorm_key in _ROLL_PITCH_YAW_KEYS else ""
 
 
 def choose_unnorm_key(norm_stats: Mapping[str, Any], wanted: str | None) -> str:

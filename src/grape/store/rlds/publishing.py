@@ -16,7 +16,7 @@ from grape.core.errors import CompatibilityError, GrapeError
 from grape.core.files import sync_folder
 from grape.core.locks import FolderLock, lock_folder
 
-__all__ = ["published_folder"]
+__all__ = ["clear_leftovers", "published_folder"]
 
 _KEPT = (
     "Nothing stands under that name and the unfinished copy was deleted; episodes, scores and pairs are untouched. "
@@ -33,7 +33,7 @@ def published_folder(out: Path) -> Iterator[Path]:
         GrapeError: The disk is full or the folder cannot be written.
     """
     out = out.absolute()
-    workshop = out.with_name(f".{out.name}.exporting")
+    workshop = _workshop(out)
     with _translated(out):
         lock = _claim(workshop, out)
         try:
@@ -49,6 +49,20 @@ def published_folder(out: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(workshop, ignore_errors=True)
             del lock  # not before: another process would begin in the folder that is being deleted
+
+
+def clear_leftovers(out: Path) -> None:
+    """Remove the hidden folder of an export that was killed after ``out`` had taken its name."""
+    workshop = _workshop(out.absolute())
+    with contextlib.suppress(OSError, CompatibilityError):  # not there, or in use
+        if {entry.name for entry in workshop.iterdir()} <= {".lock", "content"}:
+            lock = lock_folder(workshop)
+            shutil.rmtree(workshop)
+            del lock
+
+
+def _workshop(out: Path) -> Path:
+    return out.with_name(f".{out.name}.exporting")
 
 
 @contextlib.contextmanager

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from grape.core.action_conventions import GripperConvention, parse_convention
 from grape.core.errors import DataError, SettingsError, did_you_mean, require_known
 from grape.store.rlds.dataset import Episode, RldsDataset
 from grape.store.rlds.features import Column
 from grape.store.rlds.pictures import EncodedPictures
 
 __all__ = [
-    "GRIPPERS",
     "RULES",
     "Rule",
     "StandardEpisode",
@@ -35,9 +35,6 @@ Float32 = npt.NDArray[np.float32]
 
 _OPEN, _CLOSED = 0.95, 0.05
 _NOOP = 1e-4
-
-GRIPPERS: Mapping[str, tuple[float, float]] = {"1 opens, 0 closes": (1.0, 0.0), "+1 closes": (-1.0, 1.0)}
-"""Known meanings of a gripper's number: its value for open, its value for closed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,9 +133,11 @@ def gripper_to_loader(actions: Float32, convention: str) -> Float32:
     Raises:
         SettingsError: The convention is unknown.
     """
-    opened, closed = _gripper(convention)
+    gripper = parse_convention(GripperConvention, convention)
     result = actions.copy()
-    result[:, -1] = np.clip((result[:, -1] - np.float32(closed)) / np.float32(opened - closed), 0, 1)
+    result[:, -1] = np.clip(
+        (result[:, -1] - np.float32(gripper.closed)) / np.float32(gripper.opened - gripper.closed), 0, 1
+    )
     return result
 
 
@@ -148,9 +147,9 @@ def gripper_from_loader(actions: Float32, convention: str) -> Float32:
     Raises:
         SettingsError: The convention is unknown.
     """
-    opened, closed = _gripper(convention)
+    gripper = parse_convention(GripperConvention, convention)
     result = actions.copy()
-    result[:, -1] = np.float32(closed) + result[:, -1] * np.float32(opened - closed)
+    result[:, -1] = np.float32(gripper.closed) + result[:, -1] * np.float32(gripper.opened - gripper.closed)
     return result
 
 
@@ -200,11 +199,6 @@ def rule_for(dataset: RldsDataset, name: str = "") -> Rule:
         f"No rule is known for the RLDS data set {dataset.path} (called {dataset.description.name!r}).",
         f"Name one. {did_you_mean(dataset.path.parent.name, RULES)} 'plain' takes actions as they are.",
     )
-
-
-def _gripper(convention: str) -> tuple[float, float]:
-    require_known("gripper convention", convention, GRIPPERS)
-    return GRIPPERS[convention]
 
 
 def _actions(episode: Episode) -> Float32:

@@ -1,0 +1,24 @@
+import unicodedata
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grape.core.printable import printable
+
+
+def test_what_a_terminal_would_execute_is_shown() -> None:
+    assert printable("a\x1b[31mb\x1b]0;title\x07") == "a\\x1b[31mb\\x1b]0;title\\x07"
+    assert printable("\x9b2J\r\x08\x7f") == "\\x9b2J\\x0d\\x08\\x7f"
+    assert printable("\u202egpj.exe\u2066 \u200b\ufeff\U000e0041\udcff") == (
+        "\\u202egpj.exe\\u2066 \\u200b\\ufeff\\U000e0041\\udcff"
+    )
+    assert printable("two\nlines\tand ünïcödé 机器人 \U0001f916") == "two\nlines\tand ünïcödé 机器人 \U0001f916"
+
+
+@given(st.text(st.characters(categories=("Cc", "Cf", "Cs", "Zl", "Zp", "Lu", "Lo"))))
+def test_nothing_active_is_left(text: str) -> None:
+    shown = printable(text)
+    assert not [c for c in shown if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") and c not in "\n\t"]
+    assert not [c for c in shown if unicodedata.bidirectional(c) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI")]
+    shown.encode()
+    assert printable(shown) == shown

@@ -1,0 +1,126 @@
+"""Folders that release 0.1 wrote are read, resumed and give the same values; see README.md beside this file."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from grape.cli.main import main
+from grape.collect.settings import CollectSettings
+from grape.core.runs import identity_of
+from grape.evaluation.settings import EvaluateSettings
+from grape.loop.settings import LoopSettings
+from grape.preferences import PairSettings, ScoreSettings
+from grape.store import EpisodeStore
+from grape.training.settings import SftSettings, TrainSettings
+
+RECORDED = Path(__file__).parent / "release_0_1"
+COLLECT = (
+    "collect --suite toy --tasks 2 --initial-states 0-5 --operators sloppy --samples 3 --max-steps 26 --out rollouts"
+)
+EVALUATE = (
+    "evaluate --policy expert --suite toy --tasks 0 --episodes 2 --operators sloppy --no-display --out evaluation"
+)
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    shutil.copytree(RECORDED, tmp_path / "runs")
+    monkeypatch.chdir(tmp_path / "runs")
+    return tmp_path / "runs"
+
+
+def contents(folder):
+    skipped = {"log.jsonl", "settings.yaml", "index.json"}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in skipped
+    }
+
+
+@pytest.mark.parametrize(
+    ("command", "folder"),
+    [
+        (COLLECT, "rollouts"),
+        ("score --store sampled/store --out sampled-scores", "sampled-scores"),
+        ("pair --scores sampled-scores --no-require-mixed-outcomes --out sampled-pairs", "sampled-pairs"),
+        (EVALUATE, "evaluation"),
+    ],
+)
+def test_a_finished_run_is_taken_as_finished(runs, command, folder):
+    before = contents(runs / folder)
+    assert main(command.split()) == 0
+    assert contents(runs / folder) == before
+
+
+def test_an_interrupted_collection_goes_on_to_the_same_episodes(runs):
+    (runs / "rollouts" / "done.json").unlink()
+    for path in sorted((runs / "rollouts" / "store" / "episodes").iterdir())[4:]:
+        path.unlink()
+    assert main(COLLECT.split()) == 0
+    ours, recorded = (EpisodeStore.open(root / "rollouts" / "store") for root in (runs, RECORDED))
+    for meta in recorded.metas():
+        one, other = ours.read(meta.episode_id), recorded.read(meta.episode_id)
+        assert one.meta == other.meta
+        for name in ("frames", "proprio", "actions", "labels"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+def rows(folder):
+    return [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
+
+
+def assert_close(ours, recorded):
+    """Equal but for the last digits of numbers, which differ between processors."""
+    if isinstance(recorded, dict):
+        assert ours.keys() == recorded.keys()
+        for name in recorded:
+            assert_close(ours[name], recorded[name])
+    elif isinstance(recorded, list):
+        assert len(ours) == len(recorded)
+        for one, other in zip(ours, recorded, strict=True):
+            assert_close(one, other)
+    else:
+        assert ours == (pytest.approx(recorded, rel=1e-9) if isinstance(recorded, float) else recorded)
+
+
+def test_the_same_scores_and_pairs_are_made_of_recorded_episodes(runs):
+    assert main(["score", "--store", "sampled/store", "--out", "scores-2"]) == 0
+    assert main(["pair", "--scores", "sampled-scores", "--no-require-mixed-outcomes", "--out", "pairs-2"]) == 0
+    for name, count in (("scores", 16), ("pairs", 8)):
+        assert len(rows(runs / f"sampled-{name}")) == count
+        assert_close(rows(runs / f"{name}-2"), rows(runs / f"sampled-{name}"))
+
+
+def test_recorded_episodes_are_read_whole():
+    store = EpisodeStore.open(RECORDED / "rollouts" / "store")
+    metas = store.metas()
+    assert len(metas) == 18
+    assert 0 < sum(meta.success is True for meta in metas) < 18
+    for meta in metas:
+        trajectory = store.read(meta.episode_id)
+        assert trajectory.frames.shape[0] == meta.steps + 1
+        assert trajectory.actions.shape[0] == meta.steps
+
+
+def test_settings_have_the_identity_that_recorded_runs_have():
+    """What decides whether a folder is resumed: names and values of the settings that results depend on."""
+    place = Path("x")
+    precise = {"dtype": "bfloat16", "center_crop": "yes", "device": "cuda", "threads": 4}
+    settings = {
+        "train": TrainSettings(place, place, out=place),
+        "train changed": TrainSettings(place, place, out=place, lr=1e-5, lora_rank=32, **precise),
+        "sft": SftSettings((place,), out=place),
+        "collect": CollectSettings(place),
+        "collect changed": CollectSettings(place, until="last-step", max_steps=3, dtype="float32", unnorm_key="a"),
+        "evaluate": EvaluateSettings("x"),
+        "evaluate changed": EvaluateSettings("x", protocol="libero-openvla-v1", samples=3, temperature=0.5),
+        "loop": LoopSettings(place),
+        "score": ScoreSettings(place, place),
+        "pair": PairSettings(place, place),
+    }
+    recorded = json.loads((RECORDED / "identities.json").read_text())
+    assert json.loads(json.dumps({name: identity_of(value) for name, value in settings.items()})) == recorded
