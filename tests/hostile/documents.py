@@ -123,7 +123,7 @@ def _renamed(document: Any, path: tuple[Any, ...]) -> Any:
 
 
 def changes(document: Any, count: int, seed: int = 0) -> Iterator[tuple[str, Any]]:
-    """``count`` documents that differ from ``document`` in one value, with what was done; every path before any twice."""
+    """``count`` documents that differ from ``document`` in one value, with what was done; no path twice before all."""
     choice = random.Random(seed)
     paths = [path for path in _paths(document) if path]
     if not paths:

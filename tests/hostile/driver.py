@@ -31,7 +31,9 @@ class Driver:
     """The process that forks a child for each command."""
 
     def __init__(self, log: Path) -> None:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "HF_", "OPENAI_"))}
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "HF_", "OPENAI_"))
+        }
         settings = {
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "OMP_NUM_THREADS": "1",

@@ -173,7 +173,9 @@ def hostile_rollouts() -> dict[str, Spoil]:
     values: dict[str, Callable[[], bytes]] = {
         "a call of os.system": lambda: _rollout([_step(prompt=_Call(__import__("os").system, "touch owned"))]),
         "a call of eval": lambda: _rollout([_step(action=_Call(eval, "open('owned', 'w')"))]),
-        "a call of a decompressor": lambda: _rollout([_step(images=_Call(zlib.decompress, zlib.compress(bytes(10**8))))]),
+        "a call of a decompressor": lambda: _rollout(
+            [_step(images=_Call(zlib.decompress, zlib.compress(bytes(10**8))))]
+        ),
         "an array of 10^12 bytes": lambda: _rollout([_step(images=_Call(np.zeros, 10**12))]),
         "one picture a thousand times": lambda: _rollout([_step(images=shared)] * 1000),
         "pictures of no size": lambda: _rollout([_step(images=np.zeros((0, 0, 3), np.uint8))] * 2),

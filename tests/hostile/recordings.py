@@ -53,7 +53,7 @@ def parquet_bombs() -> dict[str, bytes]:
     return {
         "5,000,000 rows": parquet(many, compression="zstd", use_dictionary=True),
         "texts of 20 MB, 50 times": parquet(texts, compression="zstd"),
-        "lists 60 deep": parquet(pa.table({name: nested for name in names})),
+        "lists 60 deep": parquet(pa.table(dict.fromkeys(names, nested))),
         "20,000 columns": parquet(pa.table({f"c{n}": [1.0] for n in range(20_000)})),
         "no rows": parquet(pa.table(_log(0))),
         "one row": parquet(pa.table(_log(1))),
@@ -131,7 +131,8 @@ VIDEOS: dict[str, bytes] = {
     "playlist": b"#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n",
     "list of files": b"ffconcat version 1.0\nfile /etc/passwd\nfile take.mp4\n",
     "text": b"hello",
-    "WAV": b"RIFF\xff\xff\xff\x7fWAVEfmt \x10\0\0\0\x01\0\x01\0\x44\xac\0\0\x88\x58\x01\0\x02\0\x10\0data\xff\xff\xff\x7f" + bytes(1000),
+    "WAV": b"RIFF\xff\xff\xff\x7fWAVE"
+    b"fmt \x10\0\0\0\x01\0\x01\0\x44\xac\0\0\x88\x58\x01\0\x02\0\x10\0data\xff\xff\xff\x7f" + bytes(1000),
     "AVI announcing much": b"RIFF\xff\xff\xff\x7fAVI LIST\xff\xff\xff\x7fhdrlavih" + bytes(1000),
     "Y4M of 60,000 x 60,000": b"YUV4MPEG2 W60000 H60000 F30:1 C420\nFRAME\n" + bytes(1000),
     "subtitles": b"1\n00:00:00,000 --> 99:59:59,000\n\x1b[31mx\n",

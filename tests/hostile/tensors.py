@@ -69,7 +69,7 @@ HOSTILE_SAFETENSORS: dict[str, Callable[[Path], None]] = {
     "shape of 2^62": _edit(lambda header: _first(header).update(shape=[2**62, 4])),
     "negative shape": _edit(lambda header: _first(header).update(shape=[-1])),
     "shape of 1,000 axes": _edit(lambda header: _first(header).update(shape=[1] * 1000)),
-    "other shape": _edit(lambda header: _first(header).update(shape=_first(header)["shape"][::-1] + [1])),
+    "other shape": _edit(lambda header: _first(header).update(shape=[*_first(header)["shape"][::-1], 1])),
     "no shape": _edit(lambda header: _first(header).pop("shape")),
     "offsets beyond the end": _edit(lambda header: _first(header).update(data_offsets=[0, 2**40])),
     "offsets backwards": _edit(lambda header: _first(header).update(data_offsets=[100, 0])),
@@ -120,10 +120,12 @@ HOSTILE_NPY: dict[str, bytes] = {
     "pickled call": npy("'|O'", "(1,)", b"cos\nsystem\n(S'touch owned'\ntR."),
     "pickle of 10^9 lists": npy("'|O'", "(1,)", b"\x80\x04" + b"]" * 1_000_000 + b"."),
     "pickle announcing 4 GB": npy("'|O'", "(1,)", b"\x80\x04\x8e" + struct.pack("<Q", 2**32) + b"."),
-    "pickle of an integer of 10^6 digits": npy("'|O'", "(1,)", b"\x80\x04\x8b" + struct.pack("<i", 500_000) + b"\x7f" * 500_000 + b"."),
+    "pickle of an integer of 10^6 digits": npy(
+        "'|O'", "(1,)", b"\x80\x04\x8b" + struct.pack("<i", 500_000) + b"\x7f" * 500_000 + b"."
+    ),
     "header that is code": npy_raw(b"{'descr': __import__('os').system('touch owned'), 'shape': (1,)}\n"),
     "header 10,000 deep": npy_raw(b"(" * 10_000 + b")" * 10_000 + b"\n"),
-    "header of 60,000 digits": npy_raw(b"{'descr': '<u2', 'fortran_order': False, 'shape': (" + b"9" * 60_000 + b",)}\n"),
+    "header of 60,000 digits": npy_raw(b"{'descr': '<u2', 'shape': (" + b"9" * 60_000 + b",)}\n"),
     "header of 2^32 bytes": b"\x93NUMPY\x02\x00\xff\xff\xff\xff{",
     "header that is no dictionary": npy_raw(b"[1, 2]\n"),
     "header with escapes": npy_raw(b"{'\x1b[31m': 1}\n"),

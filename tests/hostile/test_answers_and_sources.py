@@ -1,5 +1,6 @@
 """Answers of models, ledgers, files of names, images for a model, constraint functions in Python."""
 
+import dataclasses
 import json
 
 import pytest
@@ -8,14 +9,14 @@ import yaml
 from tests.generation.answers import SPECIFICATION, good
 from tests.generation.hostile_python import REFUSED
 from tests.hostile.baseline import COMMANDS, MAKERS
-from tests.hostile.cases import as_rows, cases_of, changed_json, changed_rows, check, contents
+from tests.hostile.cases import cases_of, changed_json, check, contents
 from tests.hostile.documents import BAD_JSON, BAD_YAML, ESCAPES, changes, to_json
 from tests.hostile.hostile_files import DAMAGED, SPECIAL, content
 from tests.hostile.pictures import hostile_pictures, sound
 
 FOLDER = "costs generate --suite toy --task push-block --no-image --out OUT"
 SCRIPT = f"{FOLDER} --client script --answers answers --repairs 0"
-REPLAY = f"{FOLDER} --client replay --model scripted --answers generated/answers"
+REPLAY = f"{FOLDER} --client replay --model MODEL --answers generated/answers"
 ASK = (
     "costs generate --instruction open --image image.png --names names.yaml --client script --answers answers "
     "--repairs 0 --out OUT"
@@ -35,7 +36,10 @@ def _make_answers(path):
 
 
 def _names():
-    return {"keypoints": {"gripper": "the hand", "object": "the block", "goal": "the target"}, "signals": {"success": "1"}}
+    return {
+        "keypoints": {"gripper": "the hand", "object": "the block", "goal": "the target"},
+        "signals": {"success": "1"},
+    }
 
 
 MAKERS["answers"] = _make_answers
@@ -64,17 +68,17 @@ TEXTS = {
     "backslashes": content("{" + "\\" * 1_000_001),
 }
 ANSWERS = [
-    *cases_of("answers/0.txt", ("answers",), [SCRIPT], {**SPECIAL, **contents(BAD_JSON), **contents(BAD_YAML), **TEXTS}),
-    *cases_of("answers/0.txt", ("answers",), [SCRIPT], CHANGED),
+    *cases_of("answers/0.txt", ("answers",), [SCRIPT],
+              {**SPECIAL, **contents(BAD_JSON), **contents(BAD_YAML), **CHANGED}),
+    *cases_of("answers/0.txt", ("answers",), [SCRIPT], TEXTS, sampled=False),
     *cases_of("names.yaml", ("names.yaml", "image.png", "answers"), [ASK],
               {**SPECIAL, **contents(BAD_YAML), **changed_json(20, 1)}),
 ]  # fmt: skip
-PICTURES = cases_of(
-    "image.png",
-    ("names.yaml", "image.png", "answers", "sft"),
-    [PREDICT, ASK],
-    {**SPECIAL, **DAMAGED, **hostile_pictures()},
-)
+PICTURE_PARTS = ("names.yaml", "image.png", "answers", "sft")
+PICTURES = [
+    *cases_of("image.png", PICTURE_PARTS, [PREDICT, ASK], {**SPECIAL, **DAMAGED}),
+    *cases_of("image.png", PICTURE_PARTS, [PREDICT, ASK], hostile_pictures(), each=2, sampled=False),
+]
 SOURCES = cases_of(
     "source.py",
     ("source.py",),
@@ -98,15 +102,15 @@ def test_constraint_functions(case, baseline, driver, place):
     check(case, baseline, driver, place)
 
 
-RECORDED = {**SPECIAL, **contents(BAD_JSON), **changed_json(30, 2)}
+RECORDED = cases_of(
+    "generated/answers", ("generated",), [REPLAY], {**SPECIAL, **contents(BAD_JSON), **changed_json(30, 2)}
+)
 
 
-@pytest.mark.parametrize("what", RECORDED)
-def test_a_recorded_answer(what, baseline, driver, place):
+@pytest.mark.parametrize("case", RECORDED, ids=str)
+def test_a_recorded_answer(case, baseline, driver, place):
     recorded = sorted((baseline.part("generated") / "answers").glob("*.json"))[0]
-    (case,) = cases_of(f"generated/answers/{recorded.name}", ("generated",), [REPLAY.replace("scripted", _model(recorded))], {what: RECORDED[what]})
-    check(case, baseline, driver, place)
-
-
-def _model(recorded):
-    return json.loads(recorded.read_text(encoding="utf-8"))["request"]["model"]
+    model = json.loads(recorded.read_text(encoding="utf-8"))["request"]["model"]
+    words = tuple(model if word == "MODEL" else word for word in case.commands[0])
+    file = f"{case.file}/{recorded.name}"
+    check(dataclasses.replace(case, file=file, commands=(words,)), baseline, driver, place)

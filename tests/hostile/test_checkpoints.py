@@ -289,38 +289,43 @@ ADAPTER_READERS = [
     "export merged --policy lora/policy --out OUT",
     "export adapter --policy lora/policy --out OUT",
 ]
-SAFETENSORS = {**SPECIAL, **DAMAGED, **HOSTILE_SAFETENSORS}
 
 CONFIGS = [
-    *cases_of("sft/policy/config.json", PARTS, READERS, {**SPECIAL, **BAD}, each=1),
-    *cases_of("sft/policy/config.json", PARTS, READERS, {**CONFIG, **changed_json(80, 1)}, each=2),
-    *cases_of("sft/policy/dataset_statistics.json", PARTS, READERS, {**SPECIAL, **BAD, **changed_json(30, 2)}, each=1),
-    *cases_of("sft/policy/preprocessor_config.json", PARTS, READERS, {**SPECIAL, **BAD, **changed_json(30, 3)}, each=1),
-    *cases_of("sft/policy/generation_config.json", PARTS, READERS, {**SPECIAL, **BAD}, each=1),
+    *cases_of("sft/policy/config.json", PARTS, READERS, {**SPECIAL, **BAD}),
+    *cases_of("sft/policy/config.json", PARTS, READERS, changed_json(80, 1)),
+    *cases_of("sft/policy/config.json", PARTS, READERS, CONFIG, sampled=False),
+    *cases_of("sft/policy/dataset_statistics.json", PARTS, READERS, {**SPECIAL, **BAD, **changed_json(30, 2)}),
+    *cases_of("sft/policy/preprocessor_config.json", PARTS, READERS, {**SPECIAL, **BAD, **changed_json(30, 3)}),
+    *cases_of("sft/policy/generation_config.json", PARTS, READERS, {**SPECIAL, **BAD}),
     *cases_of("sft/policy/provenance.json", PARTS, [EVALUATE, SFT, MERGE],
-              {**SPECIAL, **BAD, **changed_json(12, 4)}, each=1),
+              {**SPECIAL, **BAD, **changed_json(12, 4)}),
 ]  # fmt: skip
 TOKENIZERS = [
-    *cases_of("sft/policy/tokenizer.json", PARTS, [PREDICT, MERGE], {**SPECIAL, **BAD}, each=1),
-    *cases_of("sft/policy/tokenizer.json", PARTS, [PREDICT], {**TOKENIZER, **changed_json(80, 5)}),
+    *cases_of("sft/policy/tokenizer.json", PARTS, [PREDICT, MERGE], {**SPECIAL, **BAD}),
+    *cases_of("sft/policy/tokenizer.json", PARTS, [PREDICT], changed_json(80, 5)),
+    *cases_of("sft/policy/tokenizer.json", PARTS, [PREDICT], TOKENIZER, sampled=False),
     *cases_of("sft/policy/tokenizer_config.json", PARTS, [PREDICT, MERGE],
-              {**SPECIAL, **BAD, **changed_json(15, 6)}, each=1),
+              {**SPECIAL, **BAD, **changed_json(15, 6)}),
     *cases_of("sft/policy/special_tokens_map.json", PARTS, [PREDICT, MERGE],
-              {**SPECIAL, **BAD, **changed_json(10, 7)}, each=1),
+              {**SPECIAL, **BAD, **changed_json(10, 7)}),
 ]  # fmt: skip
 WEIGHTS = [
-    *cases_of("sft/policy/model.safetensors", PARTS, [PREDICT, MERGE, SFT], SAFETENSORS, each=1),
+    *cases_of("sft/policy/model.safetensors", PARTS, [PREDICT, MERGE, SFT], {**SPECIAL, **DAMAGED}),
+    *cases_of("sft/policy/model.safetensors", PARTS, [PREDICT, MERGE, SFT], HOSTILE_SAFETENSORS, sampled=False),
     *cases_of("sharded/model.safetensors.index.json", ("sharded", "image.png"), [SHARDED],
-              {**SPECIAL, **BAD, **INDEX}),
+              {**SPECIAL, **BAD}),
+    *cases_of("sharded/model.safetensors.index.json", ("sharded", "image.png"), [SHARDED], INDEX, sampled=False),
     *cases_of("sharded/model-00002-of-00002.safetensors", ("sharded", "image.png"), [SHARDED], SPECIAL),
 ]  # fmt: skip
 ADAPTERS = [
+    *cases_of("lora/policy/adapter_config.json", ("lora", "sft", "image.png"), ADAPTER_READERS, ADAPTER, sampled=False),
+    *cases_of("lora/policy/grape_adapter.json", ("lora", "sft", "image.png"), ADAPTER_READERS, BASE, sampled=False),
     *cases_of("lora/policy/adapter_config.json", ("lora", "sft", "image.png"), ADAPTER_READERS,
-              {**SPECIAL, **BAD, **ADAPTER, **changed_json(60, 8)}, each=1),
+              {**SPECIAL, **BAD, **changed_json(60, 8)}),
     *cases_of("lora/policy/grape_adapter.json", ("lora", "sft", "image.png"), ADAPTER_READERS,
-              {**SPECIAL, **BAD, **BASE}, each=1),
+              {**SPECIAL, **BAD}),
     *cases_of("lora/policy/adapter_model.safetensors", ("lora", "sft", "image.png"), ADAPTER_READERS,
-              SAFETENSORS, each=1),
+              {**SPECIAL, **DAMAGED, **HOSTILE_SAFETENSORS}),
 ]  # fmt: skip
 
 

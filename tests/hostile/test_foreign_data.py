@@ -30,17 +30,20 @@ MAKERS["npy"] = _make_rollouts
 ROLLOUT_READERS = ["import grape-npy npy --out OUT", "lint npy"]
 
 DATA_SETS = [
-    *cases_of(f"{FOLDER}/features.json", ("rlds",), ALL, {**SPECIAL, **BAD, **changed_json(80, 1)}, each=1),
-    *cases_of(f"{FOLDER}/dataset_info.json", ("rlds",), ALL, {**SPECIAL, **BAD, **changed_json(60, 2)}, each=1),
+    *cases_of(f"{FOLDER}/features.json", ("rlds",), ALL, {**SPECIAL, **BAD, **changed_json(80, 1)}),
+    *cases_of(f"{FOLDER}/dataset_info.json", ("rlds",), ALL, {**SPECIAL, **BAD, **changed_json(60, 2)}),
     *cases_of(f"{FOLDER}/rlds_np_rollout-train.tfrecord-00000-of-00001", ("rlds",), ALL,
-              {**SPECIAL, **DAMAGED, **HOSTILE_RECORDS}, each=2),
+              {**SPECIAL, **DAMAGED}),
+    *cases_of(f"{FOLDER}/rlds_np_rollout-train.tfrecord-00000-of-00001", ("rlds",), ALL, HOSTILE_RECORDS,
+              sampled=False),
     *cases_of("rlds/dataset_statistics.json", ("rlds", "pairs", "rollouts", "scores", "sft"),
               ["train --pairs pairs --policy sft/policy --norm-stats rlds/dataset_statistics.json --unnorm-key rlds_np_rollout "
                "--max-updates 1 --out OUT --dry-run"], {**SPECIAL, **BAD, **changed_json(20, 3)}),
 ]  # fmt: skip
-ROLLOUTS = cases_of(
-    NPY, ("npy",), ROLLOUT_READERS, {**SPECIAL, **DAMAGED, **contents(HOSTILE_NPY), **hostile_rollouts()}, each=1
-)
+ROLLOUTS = [
+    *cases_of(NPY, ("npy",), ROLLOUT_READERS, {**SPECIAL, **DAMAGED, **contents(HOSTILE_NPY)}),
+    *cases_of(NPY, ("npy",), ROLLOUT_READERS, hostile_rollouts(), sampled=False),
+]
 NAMES = {
     "escapes": f"success_episode_0{ESCAPES.replace('/', '')}.npy",
     "dots": "..npy",
@@ -65,13 +68,15 @@ def test_a_rollout(case, baseline, driver, place):
 def _rename(path, name):
     import os
 
-    os.rename(os.fsencode(path), os.path.join(os.fsencode(path.parent), name.encode() if isinstance(name, str) else name))
+    os.rename(
+        os.fsencode(path), os.path.join(os.fsencode(path.parent), name.encode() if isinstance(name, str) else name)
+    )
 
 
 @pytest.mark.parametrize(
     "case",
     cases_of(NPY, ("npy",), ROLLOUT_READERS,
-             {f"name: {what}": lambda path, name=name: _rename(path, name) for what, name in NAMES.items()}),
+             {f"name: {what}": lambda path, name=name: _rename(path, name) for what, name in NAMES.items()}, sampled=False),
     ids=str,
 )  # fmt: skip
 def test_a_name(case, baseline, driver, place):

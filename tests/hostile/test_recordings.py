@@ -22,25 +22,36 @@ KEYPOINTS = ("recording", "keypoints")
 BAD = contents(BAD_YAML)
 
 LISTS = [
-    *cases_of("recording/episodes.yaml", PARTS, BOTH, {**SPECIAL, **BAD, **changed_json(80, 1)}, each=1),
-    *cases_of("recording/episodes.yaml", PARTS, BOTH, {name: content(text) for name, text in TEXT_LISTS.items()}),
-    *cases_of("recording/camera.yaml", PARTS, BOTH, {**SPECIAL, **BAD, **changed_json(60, 2)}, each=1),
+    *cases_of("recording/episodes.yaml", PARTS, BOTH, {**SPECIAL, **BAD, **changed_json(80, 1)}),
+    *cases_of(
+        "recording/episodes.yaml",
+        PARTS,
+        BOTH,
+        {name: content(text) for name, text in TEXT_LISTS.items()},
+        sampled=False,
+    ),
+    *cases_of("recording/camera.yaml", PARTS, BOTH, {**SPECIAL, **BAD, **changed_json(60, 2)}),
     *cases_of("keypoints/keypoints.yaml", KEYPOINTS, [FOLLOW], {**SPECIAL, **BAD, **changed_json(30, 3)}),
 ]
 LOGS = [
-    *cases_of("recording/log.csv", PARTS, BOTH, {**SPECIAL, **DAMAGED, **contents(CSV_LOGS)}, each=1),
+    *cases_of("recording/log.csv", PARTS, BOTH, {**SPECIAL, **DAMAGED}),
+    *cases_of("recording/log.csv", PARTS, BOTH, contents(CSV_LOGS), sampled=False),
     *cases_of("recording/log.jsonl", PARTS, [IMPORT.format("-jsonl")],
               {**SPECIAL, **as_rows(BAD_JSON), **changed_rows(30, 4)}),
     *cases_of("recording/log.parquet", PARTS, [IMPORT.format("-parquet")],
-              {**SPECIAL, **DAMAGED, **contents(parquet_bombs())}),
+              {**SPECIAL, **DAMAGED}),
+    *cases_of("recording/log.parquet", PARTS, [IMPORT.format("-parquet")], contents(parquet_bombs()), sampled=False),
 ]  # fmt: skip
 PIXELS = [
-    *cases_of("recording/take.mp4", PARTS, BOTH, {**SPECIAL, **DAMAGED, **contents(VIDEOS)}, each=1),
-    *cases_of("recording/take.mp4", PARTS, BOTH, hostile_pictures(), each=1),
-    *cases_of("recording/depth.npy", PARTS, BOTH, {**SPECIAL, **DAMAGED, **contents(HOSTILE_NPY)}, each=1),
+    *cases_of("recording/take.mp4", PARTS, BOTH, {**SPECIAL, **DAMAGED}),
+    *cases_of("recording/take.mp4", PARTS, BOTH, contents(VIDEOS), sampled=False),
+    *cases_of("recording/take.mp4", PARTS, BOTH, hostile_pictures()),
+    *cases_of("recording/depth.npy", PARTS, BOTH, {**SPECIAL, **DAMAGED}),
+    *cases_of("recording/depth.npy", PARTS, BOTH, contents(HOSTILE_NPY), sampled=False),
     *cases_of("recording/depth/003.png", PARTS, [IMPORT.format("-folder"), PROPOSE.format("-folder")],
-              {**SPECIAL, **DAMAGED, **hostile_pictures()}, each=1),
-    *cases_of("keypoints/reference.png", KEYPOINTS, [FOLLOW], {**SPECIAL, **DAMAGED, **hostile_pictures()}),
+              {**SPECIAL, **DAMAGED, **hostile_pictures()}),
+    *cases_of("keypoints/reference.png", KEYPOINTS, [FOLLOW], {**SPECIAL, **DAMAGED}),
+    *cases_of("keypoints/reference.png", KEYPOINTS, [FOLLOW], hostile_pictures(), sampled=False),
     *cases_of("keypoints/reference-depth.png", KEYPOINTS, [FOLLOW], {**SPECIAL, **hostile_pictures()}),
 ]  # fmt: skip
 

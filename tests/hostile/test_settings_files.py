@@ -47,7 +47,7 @@ OWN = {
 """Verbs with the folder whose settings are sound for them."""
 NEEDS = {"score": ("rollouts",), "pair": ("scores",), "sft": ("demos",), "train": ("pairs", "rollouts", "sft")}
 
-SETTINGS = cases_of("rollouts/settings.yaml", ("rollouts",), VERBS, {**SPECIAL, **BAD}, each=2)
+SETTINGS = cases_of("rollouts/settings.yaml", ("rollouts",), VERBS, {**SPECIAL, **BAD})
 for number, (verb, (part, command)) in enumerate(OWN.items()):
     SETTINGS += cases_of(f"{part}/settings.yaml", (part, *NEEDS.get(verb, ())), [command], changed_json(40, number))
 
@@ -59,8 +59,8 @@ COSTS = [
     "costs show costs.yaml",
 ]
 SPECIFICATIONS = [
-    *cases_of("costs.yaml", ("costs.yaml", "demos"), COSTS, {**SPECIAL, **BAD}, each=2),
-    *cases_of("costs.yaml", ("costs.yaml", "demos"), COSTS, changed_json(150, 9), each=1),
+    *cases_of("costs.yaml", ("costs.yaml", "demos"), COSTS, {**SPECIAL, **BAD}),
+    *cases_of("costs.yaml", ("costs.yaml", "demos"), COSTS, changed_json(150, 9)),
 ]
 
 
