@@ -15,7 +15,7 @@ import yaml
 
 from grape.core.errors import DataError, SettingsError, did_you_mean
 from grape.core.files import write_text
-from grape.core.reading import parse_yaml, read_file
+from grape.core.reading import MAX_INTEGER, parse_yaml, read_file
 
 __all__ = ["load_settings", "read_yaml", "save_settings", "settings_from_dict", "settings_to_dict"]
 
@@ -106,6 +106,10 @@ def _convert(hint: Any, value: Any, base: Any, where: str) -> Any:
 
 
 def _scalar(hint: Any, value: Any, where: str) -> Any:
+    if isinstance(value, str | Path):
+        _check_text(str(value), hint, where)
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise SettingsError(f"Setting '{where}' is an integer of more than 64 bits.")
     if hint is Any:
         return value
     if hint is Path and isinstance(value, str | Path):
@@ -122,6 +126,16 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
     if isinstance(hint, type) and isinstance(value, hint):
         return value
     raise SettingsError(f"Setting '{where}' needs {getattr(hint, '__name__', hint)}, found {value!r}.")
+
+
+def _check_text(text: str, hint: Any, where: str) -> None:
+    """Refuse text that cannot be written, and paths that no file can have."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise SettingsError(f"Setting '{where}' is not valid Unicode text: {text[:40]!a}.") from error
+    if hint is Path and "\0" in text:
+        raise SettingsError(f"Setting '{where}' is no path: it holds a NUL character.")
 
 
 def read_yaml(path: Path) -> Any:

@@ -6,8 +6,9 @@ from typing import Any
 
 import yaml
 
-from grape.core.errors import SettingsError
+from grape.core.errors import DataError, SettingsError
 from grape.core.files import write_text
+from grape.core.reading import read_file
 
 __all__ = ["document_text", "write_new"]
 
@@ -37,6 +38,13 @@ def write_new(path: Path, text: str) -> None:
     Raises:
         SettingsError: Something else stands under ``path``.
     """
-    if path.exists() and (path.is_dir() or path.read_bytes() != text.encode()):
+    if path.exists() and not _holds(path, text.encode()):
         raise SettingsError(f"--out {path} exists and holds something else.", "Choose another --out, or remove it.")
     write_text(path, text)
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return read_file(path, max_bytes=len(data)) == data
+    except DataError:  # a folder, a device, something larger
+        return False

@@ -8,6 +8,7 @@ from typing import Any
 from grape.core.errors import DataError, SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash, write_json, write_text
+from grape.core.reading import read_file
 from grape.core.runs import open_run
 from grape.costs import specification_hash, specification_schema
 from grape.generation.brief_sources import brief_of
@@ -167,10 +168,7 @@ def _prepared(folder: Path) -> list[str]:
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     if not files:
         raise DataError(f"{folder} holds no answers.", "One file an answer: 1.json, 2.json, ...")
-    for path in files:
-        if path.stat().st_size > MAX_ANSWER_BYTES:
-            raise DataError(f"{path} is larger than {MAX_ANSWER_BYTES} bytes.", "An answer is far shorter.")
     try:
-        return [path.read_text(encoding="utf-8") for path in files]
+        return [read_file(path, max_bytes=MAX_ANSWER_BYTES, within=folder).decode() for path in files]
     except UnicodeDecodeError as error:
         raise DataError(f"An answer in {folder} is not UTF-8.", "Save it as UTF-8 text.") from error
