@@ -1,5 +1,7 @@
 """Data sets in RLDS and rollout files of the first implementation."""
 
+import os
+
 import pytest
 
 from tests.hostile.baseline import MAKERS
@@ -37,8 +39,9 @@ DATA_SETS = [
     *cases_of(f"{FOLDER}/rlds_np_rollout-train.tfrecord-00000-of-00001", ("rlds",), ALL, HOSTILE_RECORDS,
               sampled=False),
     *cases_of("rlds/dataset_statistics.json", ("rlds", "pairs", "rollouts", "scores", "sft"),
-              ["train --pairs pairs --policy sft/policy --norm-stats rlds/dataset_statistics.json --unnorm-key rlds_np_rollout "
-               "--max-updates 1 --out OUT --dry-run"], {**SPECIAL, **BAD, **changed_json(20, 3)}),
+              ["train --pairs pairs --policy sft/policy --norm-stats rlds/dataset_statistics.json "
+               "--unnorm-key rlds_np_rollout --max-updates 1 --out OUT --dry-run"],
+              {**SPECIAL, **BAD, **changed_json(20, 3)}),
 ]  # fmt: skip
 ROLLOUTS = [
     *cases_of(NPY, ("npy",), ROLLOUT_READERS, {**SPECIAL, **DAMAGED, **contents(HOSTILE_NPY)}),
@@ -66,18 +69,12 @@ def test_a_rollout(case, baseline, driver, place):
 
 
 def _rename(path, name):
-    import os
-
-    os.rename(
-        os.fsencode(path), os.path.join(os.fsencode(path.parent), name.encode() if isinstance(name, str) else name)
-    )
+    os.rename(os.fsencode(path), os.fsencode(path.parent) + b"/" + os.fsencode(name))
 
 
-@pytest.mark.parametrize(
-    "case",
-    cases_of(NPY, ("npy",), ROLLOUT_READERS,
-             {f"name: {what}": lambda path, name=name: _rename(path, name) for what, name in NAMES.items()}, sampled=False),
-    ids=str,
-)  # fmt: skip
+RENAMED = {f"name: {what}": lambda path, name=name: _rename(path, name) for what, name in NAMES.items()}
+
+
+@pytest.mark.parametrize("case", cases_of(NPY, ("npy",), ROLLOUT_READERS, RENAMED, each=2, sampled=False), ids=str)
 def test_a_name(case, baseline, driver, place):
     check(case, baseline, driver, place)

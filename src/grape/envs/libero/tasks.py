@@ -8,8 +8,7 @@ import functools
 import re
 from importlib import resources
 
-import yaml
-
+from grape.core.reading import parse_yaml
 from grape.core.tasks import Task
 
 __all__ = ["LIMITS", "SUITES", "base_suite", "instruction_of", "steps_per_decision", "suite_tasks"]
@@ -55,7 +54,7 @@ def suite_tasks(suite: str) -> tuple[Task, ...]:
         suite: One of :data:`SUITES`.
     """
     base, held = base_suite(suite), steps_per_decision(suite)
-    names = yaml.safe_load((resources.files(__package__) / "tasks.yaml").read_text(encoding="utf-8"))[base]
+    names = parse_yaml((resources.files(__package__) / "tasks.yaml").read_text(encoding="utf-8"), "tasks.yaml")[base]
     limit = LIMITS[base] // held
     note = "protocol libero-openvla-v1" if held == 1 else f"that of {base}, each decision held for {held} steps"
     return tuple(Task(suite, index, name, instruction_of(name), limit, note) for index, name in enumerate(names))
