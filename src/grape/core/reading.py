@@ -11,8 +11,9 @@ import os
 import re
 import stat
 from collections.abc import Hashable
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 
@@ -30,7 +31,7 @@ MAX_INTEGER = 2**63 - 1
 """Larger ones, or below its negative, are refused."""
 
 
-def open_file(path: Path, *, max_bytes: int | None = None, within: Path | None = None) -> IO[bytes]:
+def open_file(path: Path, *, max_bytes: int | None = None, within: Path | None = None) -> BufferedReader:
     """Open a regular file for reading, without ever waiting for a writer of a FIFO or reading from a device.
 
     Args:
