@@ -8,8 +8,9 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any
 
+import yaml
+
 from grape.core.errors import require_known
-from grape.core.reading import parse_yaml
 from grape.costs.parsing import parse_specification
 from grape.costs.rates import at_lower_rate
 from grape.costs.specification import CostSpecification
@@ -40,14 +41,10 @@ def _folder() -> Traversable:
     return resources.files("grape.costs") / "builtin"
 
 
-def _table(name: str) -> Any:
-    return parse_yaml((_folder() / name).read_text(encoding="utf-8"), name)
-
-
 @functools.cache
 def _slower() -> Mapping[str, Mapping[str, Any]]:
     """Suites that are others with fewer decisions a second: ``suite`` and ``held`` of each."""
-    table: Mapping[str, Mapping[str, Any]] = _table("slower.yaml")
+    table: Mapping[str, Mapping[str, Any]] = yaml.safe_load((_folder() / "slower.yaml").read_text(encoding="utf-8"))
     return table
 
 
@@ -58,7 +55,7 @@ def _templated(suite: str) -> Mapping[str, tuple[str, Mapping[str, str]]]:
     if not path.is_file():
         return {}
     table = {}
-    for template, tasks in _table(f"{suite}/{_TASKS}").items():
+    for template, tasks in yaml.safe_load(path.read_text(encoding="utf-8")).items():
         shared = tasks.pop("all", {})
         for task, values in tasks.items():
             values = {"suite": suite, "task": task, **shared, **values}
@@ -100,7 +97,7 @@ def builtin_suites() -> tuple[str, ...]:
 @functools.cache
 def _variations() -> Mapping[str, Mapping[str, str]]:
     """By suite and task: which task, as ``suite/task``, it is a variation of, where that one's specification serves."""
-    table: Mapping[str, Mapping[str, str]] = _table("variations.yaml")
+    table: Mapping[str, Mapping[str, str]] = yaml.safe_load((_folder() / "variations.yaml").read_text(encoding="utf-8"))
     return table
 
 
@@ -142,6 +139,6 @@ def suite_names_of(suite: str) -> SuiteNames:
     Raises:
         SettingsError: The suite is unknown.
     """
-    tables = _table("names.yaml")
+    tables = yaml.safe_load((_folder() / "names.yaml").read_text(encoding="utf-8"))
     require_known("suite with built-in costs", suite, [*tables, *_slower()])
     return SuiteNames(**tables[_original(suite)])

@@ -40,6 +40,7 @@ HEADER_KEY = b"grape.episode"
 _MOST_CHARACTERS = 2**24  # of the header
 _MOST_ROWS = 2**24
 _LARGEST_SIDE = 16_384  # of a picture, pixels
+_COLUMNS = {"frame", "proprio", "action", "label", "action_token", "token_logp"}  # of every episode
 _EPISODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+@,-]{0,179}")
 _ADDED_LATER = {"until": "success"}  # facts that older files lack, and what held for their episodes
 _META_TYPES: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
@@ -177,6 +178,8 @@ def header_from_json(text: str) -> Header:
                 f"Format version {value['format_version']} is newer than {FORMAT_VERSION}, the newest known here.",
                 "Update the package: pip install --upgrade grape-vla",
             )
+        if missing := _COLUMNS - value["columns"].keys():
+            raise ValueError(f"no column {', '.join(sorted(missing))}")
         display = value["display_shape"]
         return Header(
             meta=meta_from_dict(value["meta"]),

@@ -8,7 +8,8 @@ import functools
 import re
 from importlib import resources
 
-from grape.core.reading import parse_yaml
+import yaml
+
 from grape.core.tasks import Task
 
 __all__ = ["LIMITS", "SUITES", "base_suite", "instruction_of", "steps_per_decision", "suite_tasks"]
@@ -54,7 +55,7 @@ def suite_tasks(suite: str) -> tuple[Task, ...]:
         suite: One of :data:`SUITES`.
     """
     base, held = base_suite(suite), steps_per_decision(suite)
-    names = parse_yaml((resources.files(__package__) / "tasks.yaml").read_text(encoding="utf-8"), "tasks.yaml")[base]
+    names = yaml.safe_load((resources.files(__package__) / "tasks.yaml").read_text(encoding="utf-8"))[base]
     limit = LIMITS[base] // held
     note = "protocol libero-openvla-v1" if held == 1 else f"that of {base}, each decision held for {held} steps"
     return tuple(Task(suite, index, name, instruction_of(name), limit, note) for index, name in enumerate(names))
