@@ -38,7 +38,12 @@ HEADER_KEY = b"grape.episode"
 
 _EPISODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+@,-]{0,179}")
 _ADDED_LATER = {"until": "success"}  # facts that older files lack, and what held for their episodes
-_META_TYPES: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
+_META_TYPES: dict[Any, tuple[type, ...]] = {
+    int: (int,),
+    float: (int, float),
+    bool | None: (bool, type(None)),
+    str: (str,),
+}
 
 
 @dataclass(frozen=True)
