@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from grape.core.errors import DataError, GrapeError
-from grape.core.reading import parse_json, parse_yaml, read_file
+from grape.core.reading import open_file, parse_json, parse_yaml, read_file
 from grape.core.temporary_files import in_use, temporary_path
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "content_hash",
     "file_hash",
     "read_json",
+    "read_json_mapping",
     "read_jsonl",
     "read_yaml_mapping",
     "sync_folder",
@@ -87,17 +88,32 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     write_text(path, "".join(json.dumps(row, sort_keys=True, allow_nan=False) + "\n" for row in rows))
 
 
-def read_json(path: Path, *, hint: str = "Run the verb that writes it again.") -> Any:
+def read_json(path: Path, *, hint: str = "Run the verb that writes it again.", within: Path | None = None) -> Any:
     """Read a JSON file.
 
     Args:
         path: The file.
         hint: What the reader can do where the file is not readable.
+        within: The file must lie in this folder after all links are resolved.
 
     Raises:
         DataError: The file is missing or no JSON, see :func:`grape.core.reading.parse_json`.
     """
-    return parse_json(read_file(path), str(path), hint=hint)
+    return parse_json(read_file(path, within=within), str(path), hint=hint)
+
+
+def read_json_mapping(
+    path: Path, *, hint: str = "Run the verb that writes it again.", within: Path | None = None
+) -> dict[str, Any]:
+    """Read a JSON file that holds one object, as :func:`read_json` does.
+
+    Raises:
+        DataError: The file is missing, no JSON, or holds something else than an object.
+    """
+    data = read_json(path, hint=hint, within=within)
+    if not isinstance(data, dict):
+        raise DataError(f"{path} holds no JSON object.", hint)
+    return data
 
 
 def read_jsonl(
@@ -106,6 +122,7 @@ def read_jsonl(
     hint: str = "Run the verb that writes it again.",
     max_bytes: int = 2**30,
     allow_nonfinite: bool = False,
+    within: Path | None = None,
 ) -> list[Any]:
     """Read a file with one JSON object a line.
 
@@ -114,11 +131,12 @@ def read_jsonl(
         hint: What the reader can do where the file is not readable.
         max_bytes: Larger files are refused.
         allow_nonfinite: Accept NaN and Infinity.
+        within: The file must lie in this folder after all links are resolved.
 
     Raises:
         DataError: The file is missing or a line is no JSON; the line's number is named.
     """
-    lines = read_file(path, max_bytes=max_bytes).split(b"\n")
+    lines = read_file(path, max_bytes=max_bytes, within=within).split(b"\n")
     if lines[-1] == b"":
         lines.pop()
     return [
@@ -145,8 +163,8 @@ def read_yaml_mapping(path: Path, most_bytes: int) -> dict[str, Any]:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
-    with path.open("rb") as handle:
+    """SHA-256 of a regular file's bytes, as 64 hexadecimal digits."""
+    with open_file(path) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 

@@ -143,7 +143,15 @@ def recorded_store(folder: Path, verb: str = "pair") -> Path:
     store = load_summary(folder, verb).get("store")
     if not isinstance(store, str):
         raise DataError(f"{folder / 'done.json'} names no episode store.", f"Run 'grape {verb}' again.")
-    return (folder.resolve() / store).resolve()
+    try:
+        path = (folder.resolve() / store).resolve()
+        path.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL character; RuntimeError: a loop of links
+        raise DataError(
+            f"{folder / 'done.json'} names an episode store that cannot be: {store!r:.60}.",
+            f"Run 'grape {verb}' again.",
+        ) from error
+    return path
 
 
 def check_pair(settings: PairSettings) -> None:
