@@ -12,7 +12,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,18 @@ MODULES += ("grape.cli.main", "grape.cli.verb", "grape.cli.verbs.loop")
 
 
 class FileOperations:
-    """Counts the renames that make something new, in this process, and calls back at a chosen operation.
+    """Counts the renames that make something new, in this process, and kills it at a chosen operation.
 
     Args:
-        due: At which new name to call; 0 never.
-        late: How many fsyncs after it is about to appear: 0 before the rename, 1 before the folder is synced, 2 with the
-            next file written and not yet synced.
-        call: Is given the name.
+        due: At which new name; 0 never.
+        late: How many fsyncs later: 0 before the rename, 1 before the folder is synced, 2 with the next file written
+            and not yet synced.
+        told: File descriptor that gets the name first.
     """
 
-    def __init__(self, due: int, late: int, call: Callable[[str], None]) -> None:
+    def __init__(self, due: int, late: int, told: int) -> None:
         self.count = 0
-        self._due, self._late, self._call = due, late, call
+        self._due, self._late, self._told = due, late, told
         self._name = ""
         self._fsync = os.fsync
         os.fsync = self._at_fsync  # type: ignore[assignment]
@@ -44,14 +43,18 @@ class FileOperations:
             if self.count == self._due:
                 self._name = os.fspath(arguments[1])
                 if self._late == 0:
-                    self._call(self._name)
+                    self._die()
 
     def _at_fsync(self, descriptor: Any) -> None:
         if self._name:
             self._late -= 1
             if self._late == 0:
-                self._call(self._name)
+                self._die()
         self._fsync(descriptor)
+
+    def _die(self) -> None:
+        os.write(self._told, self._name.encode())
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def run(config: Path, folder: Path, due: int = 0, late: int = 0) -> tuple[int, str]:
@@ -79,16 +82,12 @@ def run(config: Path, folder: Path, due: int = 0, late: int = 0) -> tuple[int, s
 def _be_the_child(config: Path, folder: Path, due: int, late: int, told: int) -> None:
     from grape.cli.main import main
 
-    def die(name: str) -> None:
-        os.write(told, name.encode())
-        os.kill(os.getpid(), signal.SIGKILL)
-
     code = 1
     try:
         os.chdir(folder)
         with open("stdout", "w") as output:
             os.dup2(output.fileno(), 1)
-        operations = FileOperations(due, late, die)
+        operations = FileOperations(due, late, told)
         code = main(["loop", "--config", str(config), "--out", "run", "--json"])
         sys.stdout.flush()
         os.write(told, str(operations.count).encode())
