@@ -346,7 +346,7 @@ def test_a_task_without_a_suite_needs_words_names_and_a_picture(served: Any, tmp
         ({"temperature": float("nan")}, "--temperature is nan"),
         ({"timeout": 0.0}, "--timeout is 0"),
         ({"max_money": 1.0}, "needs the prices"),
-        ({"image": Path("nowhere.png")}, "does not exist"),
+        ({"image": Path("nowhere.png")}, "There is no picture"),
         ({"image": Path("nowhere.png"), "no_image": True}, "exclude each other"),
         ({"store": (Path("nowhere"),)}, "nowhere"),
         ({"names": Path("nowhere.yaml")}, "does not exist"),

@@ -100,7 +100,12 @@ def problems(ending: Ending, before: Mapping[str, Any], after: Mapping[str, Any]
         found.append(f"hung: killed after {HANG_SECONDS:.0f} s")
     elif ending.code not in (0, 1, 2):
         found.append(f"exit code {ending.code}")
-    if "Traceback (most recent call last)" in text or "panicked at" in text or "Exception ignored" in text:
+    if (
+        "Traceback (most recent call last)" in text
+        or "panicked at" in text
+        or "A defect of" in text
+        or "Exception ignored" in text
+    ):
         found.append("traceback: " + text.strip().rsplit("\n", 1)[-1][:200])
     if ending.grown > MOST_MEMORY:
         found.append(f"memory grew by {ending.grown / 1e9:.1f} GB")

@@ -17,7 +17,7 @@ from typing import Any
 
 from grape.cli.interrupts import Interrupted, interruptible
 from grape.core.errors import GrapeError, SettingsError, did_you_mean
-from grape.core.printable import printable
+from grape.core.printable import printable, shortened
 
 __all__ = ["VERBS", "guarded", "main"]
 
@@ -179,6 +179,7 @@ def _fail(words: Sequence[str], message: str, hint: str, code: int, shown: str =
     """
     if "--json" in words:
         _write_json(message, hint)
+    message, hint = shortened(message), shortened(hint)
     text = printable(shown.rstrip() or f"error: {message}" + (f"\n  -> {hint}" if hint else ""))
     colored = not shown and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     sys.stderr.write(f"\x1b[31m{text}\x1b[0m\n" if colored else f"{text}\n")

@@ -162,9 +162,9 @@ def read_yaml_mapping(path: Path, most_bytes: int) -> dict[str, Any]:
     return data
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a regular file's bytes, as 64 hexadecimal digits."""
-    with open_file(path) as handle:
+def file_hash(path: Path, max_bytes: int | None = None) -> str:
+    """SHA-256 of a regular file's bytes, as 64 hexadecimal digits; larger files than ``max_bytes`` are refused."""
+    with open_file(path, max_bytes=max_bytes) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 

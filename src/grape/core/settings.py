@@ -186,7 +186,7 @@ _KINDS: Mapping[Any, tuple[str, str]] = {
 def _scalar(hint: Any, value: Any, where: str, marks: Marks) -> Any:
     if isinstance(value, str | Path):
         _check_text(str(value), where, marks)
-    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+    if hint is not float and isinstance(value, int) and abs(value) > MAX_INTEGER:
         raise SettingsError(f"Setting {marks.name(where)} is an integer of more than 64 bits.")
     if hint is Any:
         return value

@@ -16,7 +16,7 @@ from grape.core.runs import open_run
 from grape.core.trajectories import EpisodeMeta
 from grape.store import EpisodeStore
 from grape.store.foreign import ACTION_SPACE, ActionReader, foreign_trajectory, task_name
-from grape.store.grape_npy import Flavour, Rollout, read_rollout
+from grape.store.grape_npy import MAX_FILE_BYTES, Flavour, Rollout, read_rollout
 from grape.store.rlds.standardise import gripper_to_loader
 
 __all__ = ["ImportGrapeNpySettings", "run_import_grape_npy"]
@@ -126,8 +126,8 @@ def run_import_grape_npy(
 def _hash(path: Path) -> str:
     """Hash of a file; of one that cannot be opened nothing, so that it is left out like other bad files."""
     try:
-        return file_hash(path)
-    except OSError:
+        return file_hash(path, MAX_FILE_BYTES)
+    except DataError:
         return ""
 
 

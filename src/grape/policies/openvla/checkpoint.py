@@ -5,7 +5,6 @@ pre-processing files, and ``dataset_statistics.json``. Only safetensors are read
 """
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from grape.core.errors import DataError, GrapeError, SettingsError
 from grape.core.files import read_json, sync_folder, write_bytes, write_json
+from grape.core.reading import parse_json, read_file
 from grape.core.temporary_files import in_use, sweep_beside, temporary_path
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.model import OpenVLA
@@ -32,6 +32,7 @@ __all__ = [
     "SIDE_FILES",
     "CheckpointFiles",
     "atomic_folder",
+    "check_weights_file",
     "empty_model",
     "load_weights",
     "read_files",
@@ -90,12 +91,9 @@ class CheckpointFiles:
         Raises:
             DataError: It is missing or not JSON.
         """
-        try:
-            return json.loads(self.side[name])
-        except KeyError as error:
-            raise DataError(f"The checkpoint has no {name}.", "Fetch the checkpoint again.") from error
-        except ValueError as error:
-            raise DataError(f"{name} is not JSON: {error}.", "Fetch the checkpoint again.") from error
+        if name not in self.side:
+            raise DataError(f"The checkpoint has no {name}.", "Fetch the checkpoint again.")
+        return parse_json(self.side[name], name, hint="Fetch the checkpoint again.")
 
 
 def read_files(folder: Path) -> CheckpointFiles:
@@ -120,7 +118,7 @@ def read_files(folder: Path) -> CheckpointFiles:
         if not isinstance(extra, dict):
             raise DataError(f"{folder / 'dataset_statistics.json'} holds no JSON object.", "Fetch it again.")
         config = config.with_norm_stats({**config.norm_stats, **extra})
-    side = {name: (folder / name).read_bytes() for name in SIDE_FILES if (folder / name).is_file()}
+    side = {name: read_file(folder / name) for name in SIDE_FILES if (folder / name).is_file()}
     return CheckpointFiles(config, side)
 
 
@@ -225,6 +223,16 @@ def _read_header(path: Path) -> list[tuple[str, tuple[int, ...], str]]:
     with _opened(path) as handle:
         slices = [(name, handle.get_slice(name)) for name in handle.keys()]  # noqa: SIM118 - not a mapping
         return [(name, tuple(part.get_shape()), str(part.get_dtype())) for name, part in slices]
+
+
+def check_weights_file(path: Path) -> None:
+    """Refuse a file of weights that is torn, or no safetensors file.
+
+    Raises:
+        DataError: Says so.
+    """
+    with _opened(path):
+        pass
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 
 from grape.core.errors import DataError, GrapeError, SettingsError, did_you_mean, require_known
 from grape.core.settings import settings_from_dict, settings_to_dict
+from grape.policies.openvla.ranges import check_text, check_tower
 from grape.policies.presets import TOWERS, TowerConfig
 
 __all__ = ["LLAMA_DEFAULTS", "OpenVLAConfig", "towers_to_json"]
@@ -149,7 +150,7 @@ class OpenVLAConfig:
             return _parse(data, where)
         except GrapeError:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(
                 f"{where} is not a complete OpenVLA configuration ({type(error).__name__}: {error}).",
                 "Fetch the checkpoint again.",
@@ -158,8 +159,9 @@ class OpenVLAConfig:
 
 def _parse(data: Mapping[str, Any], where: str) -> OpenVLAConfig:
     ours: Mapping[str, Any] = data.get("grape", {})
-    towers = _towers(data, ours, where)
     text = _text(data["text_config"], where)
+    check_text(text, where)
+    towers = _towers(data, ours, where)
     text_vocab = int(text["vocab_size"]) - int(data["pad_to_multiple_of"])
     bins = int(data["n_action_bins"])
     if not 2 <= bins < text_vocab:
@@ -199,6 +201,8 @@ def _center_crop(ours: Mapping[str, Any], where: str) -> bool:
 
 def _towers(data: Mapping[str, Any], ours: Mapping[str, Any], where: str) -> tuple[TowerConfig, ...]:
     if "towers" in ours:
+        if not isinstance(ours["towers"], list) or len(ours["towers"]) > 2:
+            raise DataError(f"{where}: grape.towers is no list of one or two vision towers.")
         towers = tuple(settings_from_dict(TowerConfig, entry) for entry in ours["towers"])
     else:
         names = list(data["timm_model_ids"])
@@ -209,6 +213,8 @@ def _towers(data: Mapping[str, Any], ours: Mapping[str, Any], where: str) -> tup
     fused = bool(data["use_fused_vision_backbone"])
     if len(towers) != 1 + fused:
         raise DataError(f"{where}: {len(towers)} vision towers with use_fused_vision_backbone={fused}.")
+    for tower in towers:
+        check_tower(tower, where)
     sizes = {(tower.image_size, tower.patches) for tower in towers}
     if len(sizes) != 1:
         raise DataError(f"{where}: the towers disagree on picture size or number of patches: {sorted(sizes)}.")

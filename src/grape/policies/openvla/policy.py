@@ -24,6 +24,7 @@ from grape.policies.openvla.norm_stats import ActionNorm, choose_unnorm_key, rot
 from grape.policies.openvla.precision import Precision
 from grape.policies.openvla.processor import Processor
 from grape.policies.openvla.quantised import LANGUAGE_LINEARS, is_quantised
+from grape.policies.openvla.tokenizer_file import read_tokenizer
 
 __all__ = ["OpenVLAPolicy"]
 _TOWER_LINEARS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
@@ -266,10 +267,7 @@ class OpenVLAPolicy:
 def _read_tokenizer(files: CheckpointFiles, config: OpenVLAConfig) -> Tokenizer:
     if "tokenizer.json" not in files.side:
         raise DataError("The checkpoint has no tokenizer.json.", "Fetch the checkpoint again, with all its files.")
-    try:
-        tokenizer = Tokenizer.from_str(files.side["tokenizer.json"].decode())
-    except Exception as error:  # the library raises bare Exception for a malformed file
-        raise DataError(f"tokenizer.json cannot be read: {error}.", "Fetch the checkpoint again.") from error
+    tokenizer = read_tokenizer(files.side["tokenizer.json"], int(config.text["vocab_size"]))
     if tokenizer.get_vocab_size() > int(config.text["vocab_size"]):
         raise PolicyError(
             f"The tokenizer knows {tokenizer.get_vocab_size()} ids, the network only {config.text['vocab_size']}.",

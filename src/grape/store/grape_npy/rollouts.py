@@ -24,15 +24,17 @@ import numpy.lib.format as npy_format
 import numpy.typing as npt
 
 from grape.core.errors import DataError
+from grape.core.reading import open_file
 from grape.store.grape_npy.plain_pickle import Slot, read_plain_pickle
 
-__all__ = ["FLAVOURS", "Flavour", "Rollout", "read_rollout"]
+__all__ = ["FLAVOURS", "MAX_FILE_BYTES", "Flavour", "Rollout", "read_rollout"]
 
 _NAME = re.compile(
     r"(?:(?P<outcome>success|failure)_)?episode_(?P<episode>\d+)"
     r"(?:_(?P<counted>success|fail)_num_(?P<number>\d+)_cost_(?P<cost>-?\d+(?:\.\d+)?))?"
 )
 _DIM = 7
+MAX_FILE_BYTES = 2**29
 _MOST_BYTES = 2 << 30  # pictures of one rollout, decoded; a pickle can name one picture any number of times
 
 
@@ -134,13 +136,11 @@ def _outcome(path: Path, told: str | None, counted: str | None) -> bool | None:
 
 def _elements(path: Path) -> list[Any]:
     try:
-        with path.open("rb") as handle:
+        with open_file(path, max_bytes=MAX_FILE_BYTES) as handle:
             version = npy_format.read_magic(handle)
             reader = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
             shape, _, dtype = reader(handle)
             content = handle.read()
-    except FileNotFoundError as error:
-        raise DataError("The file does not exist.", "Check the path.") from error
     except (OSError, ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
         raise DataError(f"It is no .npy file: {error}.", "Leave it out.") from error
     if not dtype.hasobject:
@@ -167,6 +167,8 @@ def _steps(
             raise DataError(
                 f"Step {index}: the picture is {picture.value.dtype} {picture.value.shape}.", "Leave it out."
             )
+        if not prompt.isascii() and prompt != prompt.encode(errors="replace").decode():
+            raise DataError(f"Step {index}: the prompt is no valid Unicode text (a lone surrogate).", "Leave it out.")
         pictures.append(picture.value)
         prompts.append(prompt)
         actions.append(_action(action, index))

@@ -5,7 +5,6 @@ folder ``rlds_np_rollout`` but call themselves ``chosen_dataset``, and the modif
 files are always found by what stands here.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from grape.core.errors import CompatibilityError, DataError
+from grape.core.reading import parse_json, read_file
 
 __all__ = ["FILE_TEMPLATE", "Description", "Shard", "Split", "find_version", "read_description", "shard_name"]
 
@@ -102,8 +102,10 @@ def read_description(folder: Path) -> Description:
         CompatibilityError: The episodes are stored in another format than TFRecord.
     """
     path = folder / "dataset_info.json"
+    if not path.exists():
+        raise DataError(f"{path} does not exist.", "Give the folder of an RLDS data set.")
+    info = parse_json(read_file(path), str(path), hint="Fetch the data set again.")
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
         file_format = info.get("fileFormat", "tfrecord") or "tfrecord"
         if file_format != "tfrecord":
             raise CompatibilityError(
@@ -113,9 +115,7 @@ def read_description(folder: Path) -> Description:
         name = str(info["name"])
         splits = [_split(folder, name, item) for item in info.get("splits", [])]
         version = str(info.get("version", folder.name))
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist.", "Give the folder of an RLDS data set.") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{path} is damaged ({type(error).__name__}: {error}).", "Fetch the data set again.") from error
     return Description(name, version, {split.name: split for split in splits})
 
@@ -138,7 +138,7 @@ def _split(folder: Path, name: str, item: Mapping[str, Any]) -> Split:
     template = item.get("filepathTemplate") or FILE_TEMPLATE
     split = str(item["name"])
     files = [shard_name(template, name, split, index, len(lengths)) for index in range(len(lengths))]
-    if any(Path(file).name != file for file in files) or min(lengths, default=0) < 0:
+    if any(Path(file).name != file or "\0" in file for file in files) or min(lengths, default=0) < 0:
         raise ValueError(f"split {split!r} names files outside its folder or negative lengths")
     shards = tuple(Shard(folder / file, length) for file, length in zip(files, lengths, strict=True))
     return Split(split, shards, int(item.get("numBytes", 0)))

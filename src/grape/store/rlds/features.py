@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grape.core.errors import DataError
+from grape.core.reading import parse_json, read_file
 from grape.store.rlds.example import Value
 from grape.store.rlds.pictures import EncodedPictures, encode_picture
 
@@ -199,14 +200,12 @@ def read_features(path: Path) -> FeatureTree:
     Raises:
         DataError: The file is missing, no JSON, of an older layout, or describes no episodes.
     """
+    if not path.exists():
+        raise DataError(f"{path} does not exist.", "An RLDS folder holds features.json and dataset_info.json.")
+    tree = parse_json(read_file(path), str(path), hint="Fetch the data set again.")
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
         leaves = dict(_leaves(tree, ""))
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{path} does not exist.", "An RLDS folder holds features.json and dataset_info.json."
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(
             f"{path} is damaged or of an unknown layout ({type(error).__name__}: {error}).",
             "Data sets written by TFDS 4.5 or newer can be read.",

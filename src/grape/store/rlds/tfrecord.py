@@ -19,6 +19,7 @@ from typing import IO
 import google_crc32c
 
 from grape.core.errors import DataError
+from grape.core.reading import open_file
 
 __all__ = ["FRAMING_BYTES", "frame_record", "masked_crc32c", "read_records"]
 
@@ -32,6 +33,8 @@ _CHUNK = 1 << 22
 # A message of protocol buffers, which an episode is, holds less than 2 GiB. Without a bound a small gzip file that
 # unpacks to zeros would fill the memory.
 _MOST_BYTES = 2**31 - 1
+_ALWAYS_UNPACKED, _MOST_UNPACKED = 2**24, 2**29  # bytes of a record in a gzip file, however small or large the file
+_MOST_RATIO = 64  # times the size of its gzip file
 _MEND = "The file is damaged: fetch or export it again. Nothing was read past this place."
 
 Wanted = Callable[[int], bool]
@@ -67,7 +70,7 @@ def read_records(path: Path, wanted: Wanted = lambda number: True) -> Iterator[t
         DataError: The file is missing, cut, altered or no TFRecord file; the record and its place are named.
     """
     try:
-        with path.open("rb") as raw:
+        with open_file(path) as raw:
             start = raw.read(_HEAD.size)
             raw.seek(0)
             if start[:2] == b"\x1f\x8b" and not _is_head(start):
@@ -75,8 +78,6 @@ def read_records(path: Path, wanted: Wanted = lambda number: True) -> Iterator[t
                     yield from _records(path, handle, wanted, seekable=False)
             else:
                 yield from _records(path, raw, wanted, seekable=True)
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist.", "Check the path, or fetch the missing file.") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
 
@@ -85,7 +86,9 @@ def _records(
     path: Path, handle: IO[bytes] | gzip.GzipFile, wanted: Wanted, *, seekable: bool
 ) -> Iterator[tuple[int, bytes | None]]:
     number, begin = 0, 0
-    size = path.stat().st_size if seekable else None
+    on_disk = path.stat().st_size
+    size = on_disk if seekable else None
+    most = _MOST_BYTES if seekable else min(_MOST_UNPACKED, max(_ALWAYS_UNPACKED, _MOST_RATIO * on_disk))
     while True:
         where = f"{path}, record {number} (counted from 0, at byte {begin}{'' if seekable else ' after gzip'})"
         head = _read(handle, _HEAD.size, where)
@@ -98,8 +101,9 @@ def _records(
                 raise DataError(f"{where}: no TFRecord file, or its first header is damaged.", _MEND)
             raise DataError(f"{where}: the checksum of the record's length does not fit.", _MEND)
         length = _HEAD.unpack(head)[0]
-        if length > _MOST_BYTES:
-            raise DataError(f"{where}: the record has {length:,} bytes; an episode has less than 2 GiB.", _MEND)
+        if length > most:
+            limit = "an episode has less than 2 GiB" if seekable else f"at most {most:,} are unpacked from this file"
+            raise DataError(f"{where}: the record has {length:,} bytes; {limit}.", _MEND)
         end = begin + length + FRAMING_BYTES
         if size is not None and end > size:
             raise DataError(

@@ -1,16 +1,18 @@
 """A robot's log: time, gripper pose and opening, perhaps actions, from CSV, Parquet or JSON lines; in SI units."""
 
 import csv
-import json
+import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from grape.core.errors import DataError, did_you_mean
+from grape.core.reading import MAX_DOCUMENT_BYTES, open_file, parse_json, read_file
 from grape.store.video.episode_list import LENGTHS, TIMES, LogFormat
 
 __all__ = ["RobotLog", "read_robot_log"]
@@ -20,6 +22,7 @@ Float64 = npt.NDArray[np.float64]
 _FARTHEST = 3.0  # metres from the robot's base: no arm on a table reaches farther
 _NEAREST = 0.01  # metres: a position that is never farther away was written in another unit
 _FASTEST = 5.0  # metres a second
+_MOST_VALUES = 5_000_000  # numbers of a log: ten columns for fourteen hours at ten rows a second
 _QUATERNION = ("qw", "qx", "qy", "qz")
 _ROTATION_VECTOR = ("rx", "ry", "rz")
 _KNOWN = ("time", "x", "y", "z", *_QUATERNION, *_ROTATION_VECTOR, "gripper")
@@ -117,18 +120,26 @@ def _columns(path: Path) -> dict[str, Float64]:
     return {name: np.array([_number(row.get(name)) for row in rows]) for name in names}
 
 
+def _text(path: Path) -> str:
+    text = read_file(path).decode("utf-8-sig")
+    _check_values(path, text.count(",") + text.count("\n"))
+    return text
+
+
+def _check_values(path: Path, count: int) -> None:
+    if count > _MOST_VALUES:
+        raise DataError(f"{path} holds {count:,} values; at most {_MOST_VALUES:,} are read.", "Cut it into episodes.")
+
+
 def _csv_rows(path: Path) -> list[dict[str, object]]:
-    with path.open(encoding="utf-8-sig", newline="") as handle:
-        return [dict(row) for row in csv.DictReader(handle, skipinitialspace=True, strict=True)]
+    text = _text(path)
+    return [dict(row) for row in csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)]
 
 
 def _json_rows(path: Path) -> list[dict[str, object]]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, line {number}: not JSON ({error}).", "Write one object a line.") from error
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        row = parse_json(line, f"{path}, line {number}:", hint="Write one object a line.", allow_nonfinite=True)
         if not isinstance(row, dict):
             raise DataError(f"{path}, line {number}: no object.", "Write one object a line.")
         rows.append(row)
@@ -139,17 +150,28 @@ def _parquet(path: Path) -> dict[str, Float64]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    open_file(path, max_bytes=MAX_DOCUMENT_BYTES).close()
     try:
-        table = pq.ParquetFile(path).read()
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {error}.", "Write it again.") from error
+        file = pq.ParquetFile(path, thrift_string_size_limit=1 << 24, thrift_container_size_limit=1 << 16)
+        rows, schema = file.metadata.num_rows, file.schema_arrow
+        names = [item.name for item in schema if _is_numeric(item.type)]
+        twice = sorted({name for name in names if schema.names.count(name) > 1})
+        if twice:
+            raise DataError(f"{path} has the column {twice[0]!r} twice.", "Write it again.")
+        _check_values(path, rows * len(schema.names))  # before anything is unpacked
+        table = file.read(columns=names, use_threads=False)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise DataError(f"{path} cannot be read as Parquet: {reason}.", "Write it again.") from error
     if not table.num_rows:
         raise DataError(f"{path} holds no rows.", "Log one row a decision.")
-    return {
-        name: np.array([_number(value) for value in table[name].to_pylist()])
-        for name, kind in zip(table.column_names, table.schema.types, strict=True)
-        if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-    }
+    return {name: np.array([_number(value) for value in table[name].to_pylist()]) for name in names}
+
+
+def _is_numeric(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
 
 
 def _number(value: object) -> float:
