@@ -65,7 +65,7 @@ def test_yaml_round_trip_and_numbers_that_yaml_reads_as_text(tmp_path: Path) -> 
         ({"mode": "c"}, "Known: a, b"),
         ({"count": "many"}, "needs a whole number"),
         ({"count": "7"}, "needs a whole number"),
-        ({"inner": {"rate": 10**400}}, "more than 64 bits"),
+        ({"inner": {"rate": 10**400}}, "needs a number"),
         ({"mode": True}, "Known: a, b"),
         ({"inner": {"names": "one"}}, "needs a list, found 'one'"),
         ({"inner": {"names": [7]}}, "quotes"),
