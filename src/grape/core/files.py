@@ -121,9 +121,17 @@ def read_jsonl(
     *,
     hint: str = "Run the verb that writes it again.",
     max_bytes: int = 2**30,
+    allow_nonfinite: bool = False,
     within: Path | None = None,
 ) -> list[Any]:
     """Read a file with one JSON object a line.
+
+    Args:
+        path: The file.
+        hint: What the reader can do where the file is not readable.
+        max_bytes: Larger files are refused.
+        allow_nonfinite: Accept NaN and Infinity.
+        within: The file must lie in this folder after all links are resolved.
 
     Raises:
         DataError: The file is missing or a line is no JSON; the line's number is named.
@@ -131,7 +139,10 @@ def read_jsonl(
     lines = read_file(path, max_bytes=max_bytes, within=within).split(b"\n")
     if lines[-1] == b"":
         lines.pop()
-    return [parse_json(line, f"{path}, line {number}:", hint=hint) for number, line in enumerate(lines, start=1)]
+    return [
+        parse_json(line, f"{path}, line {number}:", hint=hint, allow_nonfinite=allow_nonfinite)
+        for number, line in enumerate(lines, start=1)
+    ]
 
 
 def read_yaml_mapping(path: Path, most_bytes: int) -> dict[str, Any]:

@@ -117,6 +117,10 @@ def _flag(value: Any) -> bool:
     raise _WrongFieldError(f"{value!r:.60} is neither true nor false")
 
 
+def _flag_or_none(value: Any) -> bool | None:
+    return None if value is None else _flag(value)
+
+
 def _whole(value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
@@ -188,7 +192,7 @@ _SCORE: Mapping[str, Callable[[Any], Any]] = {
     "episode_id": _text,
     "task": _text,
     "initial_state": _whole,
-    "success": _flag,
+    "success": _flag_or_none,
     "steps": _whole,
     "r_self": _number_or_none,
     "r_ext": _number,

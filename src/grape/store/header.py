@@ -43,7 +43,12 @@ _LARGEST_SIDE = 16_384  # of a picture, pixels
 _COLUMNS = {"frame", "proprio", "action", "label", "action_token", "token_logp"}  # of every episode
 _EPISODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+@,-]{0,179}")
 _ADDED_LATER = {"until": "success"}  # facts that older files lack, and what held for their episodes
-_META_TYPES: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
+_META_TYPES: dict[Any, tuple[type, ...]] = {
+    int: (int,),
+    float: (int, float),
+    bool | None: (bool, type(None)),
+    str: (str,),
+}
 
 
 @dataclass(frozen=True)

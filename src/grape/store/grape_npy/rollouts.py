@@ -31,8 +31,8 @@ from grape.store.grape_npy.plain_pickle import Slot, read_plain_pickle
 __all__ = ["FLAVOURS", "MAX_FILE_BYTES", "Flavour", "Rollout", "read_rollout"]
 
 _NAME = re.compile(
-    r"(?P<outcome>success|failure)_episode_(?P<episode>\d+)"
-    r"(?:_(?:success|fail)_num_(?P<number>\d+)_cost_(?P<cost>-?\d+))?"
+    r"(?:(?P<outcome>success|failure)_)?episode_(?P<episode>\d+)"
+    r"(?:_(?P<counted>success|fail)_num_(?P<number>\d+)_cost_(?P<cost>-?\d+(?:\.\d+)?))?"
 )
 _DIM = 7
 MAX_FILE_BYTES = 2**29
@@ -74,7 +74,7 @@ class Rollout:
         success: From the file's name; None where it does not tell.
         episode: Number of the initial state, from the name; 0 where it does not tell.
         number: Number of the rollout among those of its episode and outcome.
-        cost_hint: Cost from the name, cut to an integer; None where there is none.
+        cost_hint: Cost from the name, which collectors cut to an integer; None where there is none.
     """
 
     path: Path
@@ -85,7 +85,7 @@ class Rollout:
     success: bool | None
     episode: int
     number: int
-    cost_hint: int | None
+    cost_hint: float | None
 
     @property
     def steps(self) -> int:
@@ -120,11 +120,19 @@ def read_rollout(path: Path, flavour: str = "") -> Rollout:
         prompt=prompts[0],
         pictures=pictures,
         actions=actions,
-        success=facts["outcome"] == "success" if facts else None,
+        success=_outcome(path, facts.get("outcome"), facts.get("counted")),
         episode=int(facts.get("episode") or 0),
         number=int(facts.get("number") or 0),
-        cost_hint=int(facts["cost"]) if facts.get("cost") else None,
+        cost_hint=float(facts["cost"]) if facts.get("cost") else None,
     )
+
+
+def _outcome(path: Path, told: str | None, counted: str | None) -> bool | None:
+    """Success or failure from the two places of a name that may tell it; None where neither does."""
+    outcomes = {word.startswith("success") for word in (told, counted) if word}
+    if len(outcomes) > 1:
+        raise DataError(f"{path}: the name tells both a success and a failure.", "Rename it to what happened.")
+    return outcomes.pop() if outcomes else None
 
 
 def _elements(path: Path) -> list[Any]:
@@ -195,7 +203,7 @@ def _action(value: Any, index: int) -> npt.NDArray[np.float32]:
 def _recognise(path: Path, kinds: set[str], facts: Mapping[str, Any]) -> str:
     by_content = {"image": "simplerenv", "array": "libero"}
     found = {by_content[kind] for kind in kinds}
-    if facts:
+    if facts and facts["outcome"]:
         found.add("libero" if facts["cost"] is None else "simplerenv")
     if len(found) != 1:
         told = " and ".join(sorted(found)) or "neither collector"

@@ -102,9 +102,9 @@ def columns_of(
     last = count == steps - 1
     columns: Columns = {
         ACTION: actions,
-        "next.reward": (last & trajectory.meta.success).astype(np.float32),
+        "next.reward": (last & (trajectory.meta.success is True)).astype(np.float32),
         "next.done": last,
-        "next.success": last & trajectory.meta.success,
+        "next.success": last & (trajectory.meta.success is True),
         "timestamp": (count / shape.fps).astype(np.float32),
         "frame_index": count,
         "episode_index": np.full(steps, episode, dtype=np.int64),

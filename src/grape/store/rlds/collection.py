@@ -78,7 +78,7 @@ def write_collection(
         write_json(place / "dataset_statistics.json", {name: dataset_statistics([(dataset, RULES["plain"])])})
     return {
         "episodes": len(metas),
-        "successes": sum(meta.success for meta in metas),
+        "successes": sum(meta.success is True for meta in metas),
         "splits": {split: {"episodes": len(part), "shard_lengths": lengths[split]} for split, part in parts.items()},
         "steps": sum(meta.steps for meta in metas),
     }

@@ -116,17 +116,17 @@ def to_columns(
         "discount": np.ones(steps, dtype=np.float32),
         "is_first": np.arange(steps) == 0,
         "is_last": last,
-        "is_terminal": last & meta.success,
+        "is_terminal": last & (meta.success is True),
         "language_embedding": np.zeros((steps, EMBEDDING), dtype=np.float32),
         "language_instruction": [meta.instruction] * steps,
         "observation/image": trajectory.frames[:steps],
         "observation/state": trajectory.proprio[:steps],
-        "reward": (last & meta.success).astype(np.float32),
+        "reward": (last & (meta.success is True)).astype(np.float32),
     }
     facts: dict[str, Column] = {
         "episode_metadata/file_path": [file_path],
         "episode_metadata/initial_state": np.array([meta.initial_state], dtype=np.int32),
-        "episode_metadata/success": np.array([meta.success]),
+        "episode_metadata/success": np.array([meta.success is True]),
         "episode_metadata/task": [meta.task],
     }
     return {f"steps/{path}": columns[path] for path in features.steps} | {
