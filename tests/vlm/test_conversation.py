@@ -38,7 +38,7 @@ def test_what_is_no_picture_is_refused(pixels: np.ndarray) -> None:
 
 def test_files_that_are_no_pictures_are_told(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
-    with pytest.raises(DataError, match=r"torn picture|no picture"):
+    with pytest.raises(DataError, match="is no picture"):
         Picture.read(tmp_path / "a.png")
     with pytest.raises(DataError, match="There is no picture"):
         Picture.read(tmp_path / "b.png")

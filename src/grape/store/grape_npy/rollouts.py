@@ -24,6 +24,7 @@ import numpy.lib.format as npy_format
 import numpy.typing as npt
 
 from grape.core.errors import DataError
+from grape.core.npy_files import check_npy_start
 from grape.core.reading import open_file
 from grape.store.grape_npy.plain_pickle import Slot, read_plain_pickle
 
@@ -137,6 +138,7 @@ def _outcome(path: Path, told: str | None, counted: str | None) -> bool | None:
 def _elements(path: Path) -> list[Any]:
     try:
         with open_file(path, max_bytes=MAX_FILE_BYTES) as handle:
+            check_npy_start(handle, path)
             version = npy_format.read_magic(handle)
             reader = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
             shape, _, dtype = reader(handle)

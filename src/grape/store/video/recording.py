@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.lib.format as npy_format
 import numpy.typing as npt
 from PIL import Image
 
 from grape.core.cameras import Camera
 from grape.core.errors import DataError, SettingsError
+from grape.core.npy_files import check_npy_start
 from grape.core.picture_files import open_picture
 from grape.core.reading import open_file
 from grape.store.video.episode_list import MAX_RECORDING_BYTES, VideoEpisode
@@ -221,9 +221,7 @@ def _levels(path: Path) -> Iterator[npt.NDArray[Any]]:
             yield level
     elif path.suffix == ".npy":
         with open_file(path, max_bytes=MAX_RECORDING_BYTES) as handle:
-            magic = handle.read(len(npy_format.MAGIC_PREFIX))
-        if magic != npy_format.MAGIC_PREFIX:
-            raise DataError(f"{path} is no .npy file.", "Write it with numpy.save.")
+            check_npy_start(handle, path)
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError, TypeError, SyntaxError, OverflowError, RecursionError) as error:

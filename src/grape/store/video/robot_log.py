@@ -22,6 +22,7 @@ Float64 = npt.NDArray[np.float64]
 _FARTHEST = 3.0  # metres from the robot's base: no arm on a table reaches farther
 _NEAREST = 0.01  # metres: a position that is never farther away was written in another unit
 _FASTEST = 5.0  # metres a second
+_MOST_COLUMNS = 2_000
 _MOST_VALUES = 5_000_000  # numbers of a log: ten columns for fourteen hours at ten rows a second
 _QUATERNION = ("qw", "qx", "qy", "qz")
 _ROTATION_VECTOR = ("rx", "ry", "rz")
@@ -154,6 +155,8 @@ def _parquet(path: Path) -> dict[str, Float64]:
     try:
         file = pq.ParquetFile(path, thrift_string_size_limit=1 << 24, thrift_container_size_limit=1 << 16)
         rows, schema = file.metadata.num_rows, file.schema_arrow
+        if len(schema.names) > _MOST_COLUMNS:
+            raise DataError(f"{path} has {len(schema.names):,} columns.", f"At most {_MOST_COLUMNS:,} are read.")
         names = [item.name for item in schema if _is_numeric(item.type)]
         twice = sorted({name for name in names if schema.names.count(name) > 1})
         if twice:
