@@ -85,7 +85,7 @@ def read_policy_config(path: Path | str) -> OpenVLAConfig:
         SettingsError: There is no such policy or it is of another kind.
         DataError: A file is missing or broken.
     """
-    folder = resolve_policy(path)
+    folder = resolve_policy(path, weights=False)
     return _files(folder, read_pointer(folder)).config
 
 
@@ -108,7 +108,7 @@ def read_policy(
         SettingsError: There is no such policy or it is of another kind.
         DataError: A file is missing or broken.
     """
-    folder = resolve_policy(path)
+    folder = resolve_policy(path, weights=False)
     files = _files(folder, read_pointer(folder), center_crop)
     files, key = _with_statistics(files, norm_stats, unnorm_key)
     return OpenVLAPolicy(empty_model(files.config), files, key)
