@@ -2,6 +2,7 @@
 
 import io
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 
 from tests.exchange.short_video import log_rows, write_recording
 from tests.hostile.documents import ESCAPES
+from tests.hostile.hostile_files import replace
 
 
 def write_sound(path: Path) -> None:
@@ -42,34 +44,55 @@ def _log(rows: int) -> dict[str, pa.Array]:
     return {name: pa.array(np.zeros(rows)) for name in log_rows()[0]}
 
 
-def parquet_bombs() -> dict[str, bytes]:
-    """Robot logs in Parquet that hold far more than their size says, or other things."""
-    names = list(log_rows()[0])
-    many = pa.table(_log(5_000_000))
-    texts = pa.table({"time": pa.DictionaryArray.from_arrays(pa.array(np.zeros(50, np.int32)), ["x" * 20_000_000])})
+def _nested(depth: int) -> pa.Array:
     nested = pa.array([1.0])
-    for _ in range(60):
+    for _ in range(depth):
         nested = pa.ListArray.from_arrays(pa.array([0, 1], pa.int32()), nested)
-    return {
-        "5,000,000 rows": parquet(many, compression="zstd", use_dictionary=True),
-        "texts of 20 MB, 50 times": parquet(texts, compression="zstd"),
-        "lists 60 deep": parquet(pa.table(dict.fromkeys(names, nested))),
-        "20,000 columns": parquet(pa.table({f"c{n}": [1.0] for n in range(20_000)})),
-        "no rows": parquet(pa.table(_log(0))),
-        "one row": parquet(pa.table(_log(1))),
-        "texts": parquet(pa.table({name: ["x", "y"] for name in names})),
-        "nulls": parquet(pa.table({name: pa.nulls(6) for name in names})),
-        "times": parquet(pa.table({name: pa.array([10**18] * 6, pa.timestamp("ns")) for name in names})),
-        "decimals": parquet(pa.table({name: pa.array([10**30] * 6, pa.decimal128(38)) for name in names})),
-        "bytes": parquet(pa.table({name: [b"\xff"] * 6 for name in names})),
-        "structures": parquet(pa.table({name: [{"a": 1}] * 6 for name in names})),
-        "repeated columns": parquet(pa.Table.from_arrays([pa.array([1.0, 2.0])] * 20, [*names, *names][:20])),
-        "escapes in a column's name": parquet(pa.table({ESCAPES: [1.0]})),
-        "NaN": parquet(pa.table({name: [float("nan")] * 6 for name in names})),
-        "infinite": parquet(pa.table({name: [float("inf")] * 6 for name in names})),
-        "footer of 2 GB": b"PAR1" + bytes(64) + struct.pack("<I", 2**31 - 1) + b"PAR1",
-        "footer of nothing": b"PAR1" + struct.pack("<I", 0) + b"PAR1",
-    }
+    return nested
+
+
+def _everywhere(values: object) -> pa.Table:
+    return pa.table(dict.fromkeys(log_rows()[0], values))
+
+
+def _texts() -> pa.Table:
+    return pa.table({"time": pa.DictionaryArray.from_arrays(pa.array(np.zeros(50, np.int32)), ["x" * 20_000_000])})
+
+
+_TABLES: dict[str, Callable[[], pa.Table]] = {
+    "5,000,000 rows": lambda: pa.table(_log(5_000_000)),
+    "texts of 20 MB, 50 times": _texts,
+    "lists 60 deep": lambda: _everywhere(_nested(60)),
+    "20,000 columns": lambda: pa.table({f"c{n}": [1.0] for n in range(20_000)}),
+    "no rows": lambda: pa.table(_log(0)),
+    "one row": lambda: pa.table(_log(1)),
+    "texts": lambda: _everywhere(["x", "y"]),
+    "nulls": lambda: _everywhere(pa.nulls(6)),
+    "times": lambda: _everywhere(pa.array([10**18] * 6, pa.timestamp("ns"))),
+    "decimals": lambda: _everywhere(pa.array([10**30] * 6, pa.decimal128(38))),
+    "bytes": lambda: _everywhere([b"\xff"] * 6),
+    "structures": lambda: _everywhere([{"a": 1}] * 6),
+    "repeated columns": lambda: pa.Table.from_arrays(
+        [pa.array([1.0, 2.0])] * 20, [*log_rows()[0], *log_rows()[0]][:20]
+    ),
+    "escapes in a column's name": lambda: pa.table({ESCAPES: [1.0]}),
+    "NaN": lambda: _everywhere([float("nan")] * 6),
+    "infinite": lambda: _everywhere([float("inf")] * 6),
+}
+_FOOTERS = {
+    "footer of 2 GB": b"PAR1" + bytes(64) + struct.pack("<I", 2**31 - 1) + b"PAR1",
+    "footer of nothing": b"PAR1" + struct.pack("<I", 0) + b"PAR1",
+}
+
+
+def parquet_logs() -> dict[str, Callable[[Path], None]]:
+    """Each replaces a robot log by one in Parquet that holds far more than its size says, or other things."""
+    tables = {
+        name: lambda path, make=make: replace(path, parquet(make(), compression="zstd"))
+        for name, make in _TABLES.items()
+    }  # type: ignore[misc]
+    footers = {name: lambda path, data=data: replace(path, data) for name, data in _FOOTERS.items()}  # type: ignore[misc]
+    return {**tables, **footers}
 
 
 _HEAD = ",".join(log_rows()[0])

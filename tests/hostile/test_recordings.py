@@ -7,7 +7,7 @@ from tests.hostile.cases import as_rows, cases_of, changed_json, changed_rows, c
 from tests.hostile.documents import BAD_JSON, BAD_YAML
 from tests.hostile.hostile_files import DAMAGED, SPECIAL, content
 from tests.hostile.pictures import hostile_pictures
-from tests.hostile.recordings import CSV_LOGS, TEXT_LISTS, VIDEOS, parquet_bombs, write_sound
+from tests.hostile.recordings import CSV_LOGS, TEXT_LISTS, VIDEOS, parquet_logs, write_sound
 from tests.hostile.tensors import HOSTILE_NPY
 
 MAKERS["recording"] = write_sound
@@ -40,7 +40,7 @@ LOGS = [
               {**SPECIAL, **as_rows(BAD_JSON), **changed_rows(30, 4)}),
     *cases_of("recording/log.parquet", PARTS, [IMPORT.format("-parquet")],
               {**SPECIAL, **DAMAGED}),
-    *cases_of("recording/log.parquet", PARTS, [IMPORT.format("-parquet")], contents(parquet_bombs()), sampled=False),
+    *cases_of("recording/log.parquet", PARTS, [IMPORT.format("-parquet")], parquet_logs(), sampled=False),
 ]  # fmt: skip
 PIXELS = [
     *cases_of("recording/take.mp4", PARTS, BOTH, {**SPECIAL, **DAMAGED}),
