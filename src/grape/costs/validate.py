@@ -80,7 +80,15 @@ def run_costs_validate(settings: CostsValidateSettings, reporter: Reporter = SIL
     """
     _check(settings)
     specification = find_specification(settings.target)
-    episodes = episodes_of_task(settings.store, specification, settings.task)
+    recorded = episodes_of_task(settings.store, specification, settings.task)
+    episodes = [episode for episode in recorded if episode.meta.success is not None]
+    if not episodes:
+        raise CompatibilityError(
+            f"The outcome of all {len(recorded)} episodes is unknown, and a trial compares successes with failures.",
+            "Give a store whose outcomes are known.",
+        )
+    if len(episodes) < len(recorded):
+        reporter.warn(f"{len(recorded) - len(episodes)} of {len(recorded)} episodes have no known outcome: left out.")
     first = episodes[0]
     check_specification(specification, first.keypoints, first.signals, "camera" in first.meta.extra)
     with reporter.progress("trying", len(episodes)) as progress:

@@ -23,6 +23,10 @@ __all__ = ["ImportGrapeNpySettings", "run_import_grape_npy"]
 
 SUITE = "grape-npy"
 _ODD = "Odd:"
+_OUTCOME_FOLDERS = {
+    **dict.fromkeys(("success", "successes", "successful"), True),
+    **dict.fromkeys(("failure", "failures", "fail", "failed"), False),
+}
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,7 @@ def _import(
     """Write one episode; what was done."""
     rollout = read_rollout(path, "" if settings.flavour == "auto" else settings.flavour)
     rules = _rules(settings, rollout.flavour)
+    _check_folder(path, name, rollout)
     task = task_name(rollout.prompt)
     outcome = {True: "success", False: "failure", None: "unknown"}[rollout.success]
     episode_id = f"{task}-{rollout.episode:04d}-{outcome}-{rollout.number:02d}"
@@ -179,6 +184,17 @@ def _import(
         "cost_hint": rollout.cost_hint,
         "done": _deeds(rules, rollout),
     }
+
+
+def _check_folder(path: Path, name: str, rollout: Rollout) -> None:
+    """Refuse a file whose name tells one outcome and whose folder the other."""
+    for folder in Path(name).parent.parts:
+        told = _OUTCOME_FOLDERS.get(folder.lower())
+        if None not in (told, rollout.success) and told != rollout.success:
+            raise DataError(
+                f"{path}: folder {folder!r} and the file's name tell different outcomes.",
+                "Rename one of them to what happened.",
+            )
 
 
 def _rules(settings: ImportGrapeNpySettings, flavour: Flavour) -> Flavour:

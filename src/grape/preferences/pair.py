@@ -180,6 +180,7 @@ def _no_pair(settings: PairSettings, census: StateCensus) -> NoPairsError:
         "both outcomes": census.mixed,
         "only successes": census.all_successes,
         "only failures": census.all_failures,
+        "an unknown outcome": census.unknown,
         "a single episode": census.single,
     }
     listing = ", ".join(f"{count} with {kind}" for kind, count in kinds.items() if count)
@@ -189,12 +190,16 @@ def _no_pair(settings: PairSettings, census: StateCensus) -> NoPairsError:
     advice = []
     if census.narrow and settings.margin > 0:
         advice.append("lower --margin")
-    if census.all_failures + census.all_successes and settings.require_mixed_outcomes and not census.mixed:
+    if (
+        census.all_failures + census.all_successes + census.unknown
+        and settings.require_mixed_outcomes
+        and not census.mixed
+    ):
         rank = settings.mode in ("best-worst", "top-bottom")
         advice += ["pass --no-require-mixed-outcomes to rank by costs and likelihood alone"] if rank else []
     if census.failed:
         advice.append("pass --no-chosen-must-succeed")
-    if census.all_failures >= max(1, census.all_successes):
+    if census.all_failures >= max(1, census.all_successes + census.unknown):
         advice.append("collect from a better policy or easier tasks")
     elif census.all_successes:
         advice.append("collect with a higher --temperature or from harder tasks: there is nothing to prefer")
