@@ -119,7 +119,7 @@ def _lint_dataset(dataset: RldsDataset, found: Counter[str], *, failures: bool) 
 
 def _lint_episode(episode: Episode, found: Counter[str], *, failures: bool) -> None:
     actions = episode.steps["action"]
-    if not isinstance(actions, np.ndarray) or actions.ndim != 2:
+    if not isinstance(actions, np.ndarray) or actions.ndim != 2 or not actions.shape[1]:
         raise DataError(f"{episode.where}: column 'action' is no list of numbers a step.")
     texts = episode.steps["language_instruction"]
     found["episode without instruction"] += not (isinstance(texts, list) and any(texts))

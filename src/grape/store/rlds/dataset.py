@@ -15,7 +15,7 @@ import numpy as np
 from grape.core.errors import DataError, SettingsError, did_you_mean
 from grape.store.rlds.description import Description, Shard, find_version, read_description
 from grape.store.rlds.example import Value, decode_example
-from grape.store.rlds.features import Column, FeatureTree, Leaf, read_features
+from grape.store.rlds.features import Column, FeatureTree, Leaf, Tensor, Unknown, read_features
 from grape.store.rlds.tfrecord import read_records
 
 __all__ = ["Columns", "Episode", "RldsDataset", "open_rlds"]
@@ -46,9 +46,12 @@ class Columns(Mapping[str, Column]):
         if path not in self._leaves:
             raise DataError(f"{self._where} has no column '{path}'.", did_you_mean(path, self._leaves))
         key, where = self._prefix + path, f"{self._where}, column '{path}'"
+        leaf = self._leaves[path]
+        if isinstance(leaf, Tensor) and 0 in leaf.shape and self._length is not None:
+            return np.zeros((self._length, *leaf.shape), dtype=leaf.dtype)
         if key not in self._values:
             raise DataError(f"{where} is missing from the record, though features.json lists it.")
-        column = self._leaves[path].decode(self._values[key], where)
+        column = leaf.decode(self._values[key], where)
         if self._length is not None and len(column) != self._length:
             raise DataError(f"{where} has {len(column)} items, its neighbours {self._length}.")
         return column
@@ -170,6 +173,12 @@ class RldsDataset:
             start += shard.episodes
         raise SettingsError(f"{self.path} has no episode {index} in split {split!r}, which has {start}.")
 
+    def _unfit_to_count(self, path: str) -> tuple[bool, bool, bool, str]:
+        """Order of the columns: the first one best tells how many steps there are."""
+        leaf = self.features.steps[path]
+        countless = isinstance(leaf, Unknown) or (isinstance(leaf, Tensor) and 0 in leaf.shape)
+        return countless, path != "is_first", path != "action", path
+
     def _shards(self, split: str) -> Sequence[Shard]:
         splits = self.description.splits
         if split != "all" and split not in splits:
@@ -182,7 +191,7 @@ class RldsDataset:
         except DataError as error:
             raise DataError(f"{where} is no example: {error.message}", error.hint) from error
         unchecked = Columns(self.features.steps, values, "steps/", where, None)
-        measure = min(self.features.steps, key=lambda path: (path != "is_first", path != "action", path))
+        measure = min(self.features.steps, key=self._unfit_to_count)
         length = len(unchecked[measure])
         return Episode(
             index,

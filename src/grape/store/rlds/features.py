@@ -62,6 +62,8 @@ class Tensor:
     def decode(self, value: Value, where: str) -> npt.NDArray[Any]:
         """Items ``(N, *shape)``."""
         dtype, size = np.dtype(self.dtype), math.prod(self.shape)
+        if not size:
+            raise DataError(f"{where} has items without a number, so it does not tell how many there are.")
         if self.encoding != "none" and isinstance(value, list):
             value = self._unpacked(value, where)
         if isinstance(value, list):
