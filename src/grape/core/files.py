@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from grape.core.errors import DataError, GrapeError
-from grape.core.reading import parse_json, parse_yaml, read_file
+from grape.core.reading import open_file, parse_json, parse_yaml, read_file
 from grape.core.temporary_files import in_use, temporary_path
 
 __all__ = [
@@ -130,8 +130,12 @@ def read_yaml_mapping(path: Path, most_bytes: int) -> dict[str, Any]:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
-    with path.open("rb") as handle:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits.
+
+    Raises:
+        DataError: The file is missing or no regular file.
+    """
+    with open_file(path) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 

@@ -185,7 +185,7 @@ class RldsDataset:
             raise SettingsError(f"{self.path} has no split {split!r}.", did_you_mean(split, [*splits, "all"]))
         return [shard for name, item in splits.items() if split in (name, "all") for shard in item.shards]
 
-    def _episode(self, index: int, where: str, payload: bytes) -> Episode:
+    def _episode(self, index: int, where: str, payload: bytes | bytearray) -> Episode:
         try:
             values = decode_example(payload)
         except DataError as error:
@@ -216,7 +216,7 @@ def open_rlds(path: Path | str) -> RldsDataset:
     return RldsDataset(folder, read_description(folder), read_features(folder / "features.json"))
 
 
-def _stream(places: Sequence[tuple[Shard, int]], worker: int, workers: int) -> Iterator[tuple[int, str, bytes]]:
+def _stream(places: Sequence[tuple[Shard, int]], worker: int, workers: int) -> Iterator[tuple[int, str, bytes | bytearray]]:
     """Index, place and payload of the episodes that are this worker's; ``places``: files first index of each."""
     for shard, start in places:
         mine = functools.partial(_is_mine, start=start, worker=worker, workers=workers)
@@ -240,10 +240,10 @@ def _is_mine(number: int, start: int, worker: int, workers: int) -> bool:
 
 
 def _shuffled(
-    stream: Iterator[tuple[int, str, bytes]], rng: np.random.Generator, limit: int
-) -> Iterator[tuple[int, str, bytes]]:
+    stream: Iterator[tuple[int, str, bytes | bytearray]], rng: np.random.Generator, limit: int
+) -> Iterator[tuple[int, str, bytes | bytearray]]:
     """The stream through a buffer of ``limit`` bytes (but at least one episode)."""
-    buffer: list[tuple[int, str, bytes]] = []
+    buffer: list[tuple[int, str, bytes | bytearray]] = []
     held = 0
     for item in stream:
         buffer.append(item)
@@ -256,7 +256,7 @@ def _shuffled(
         yield _draw(buffer, rng)
 
 
-def _draw(buffer: list[tuple[int, str, bytes]], rng: np.random.Generator) -> tuple[int, str, bytes]:
+def _draw(buffer: list[tuple[int, str, bytes | bytearray]], rng: np.random.Generator) -> tuple[int, str, bytes | bytearray]:
     place = int(rng.integers(len(buffer)))
     buffer[place], buffer[-1] = buffer[-1], buffer[place]
     return buffer.pop()

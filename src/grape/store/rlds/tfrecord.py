@@ -10,6 +10,7 @@ sound file; :mod:`grape.store.rlds.dataset` notices it, since ``dataset_info.jso
 """
 
 import gzip
+import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from typing import IO
 import google_crc32c
 
 from grape.core.errors import DataError
+from grape.store.opening import MIB, open_data, unpacked_limit
 
 __all__ = ["FRAMING_BYTES", "frame_record", "masked_crc32c", "read_records"]
 
@@ -29,16 +31,20 @@ _HEAD = struct.Struct("<QI")
 _TAIL = struct.Struct("<I")
 _MASK_DELTA = 0xA282EAD8
 _CHUNK = 1 << 22
-# A message of protocol buffers, which an episode is, holds less than 2 GiB. Without a bound a small gzip file that
-# unpacks to zeros would fill the memory.
+# A message of protocol buffers, which an episode is, holds less than 2 GiB.
 _MOST_BYTES = 2**31 - 1
+# A small gzip file can unpack to anything. Pictures are packed already, so that whole files shrink by far less than
+# this; one record may take the more of 64 MiB and so many times the file's size, but never more than the limit.
+_MOST_RATIO = 20
+_MOST_UNPACKED = 512 * MIB
+_MOST_FILE = 2**40
 _MEND = "The file is damaged: fetch or export it again. Nothing was read past this place."
 
 Wanted = Callable[[int], bool]
 Stream = IO[bytes] | gzip.GzipFile
 
 
-def masked_crc32c(data: bytes) -> int:
+def masked_crc32c(data: bytes | bytearray) -> int:
     """CRC-32C of ``data`` in TensorFlow's masked form, 32 bits."""
     crc = int(google_crc32c.value(data))
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
@@ -52,7 +58,7 @@ def frame_record(payload: bytes) -> bytes:
     )
 
 
-def read_records(path: Path, wanted: Wanted = lambda number: True) -> Iterator[tuple[int, bytes | None]]:
+def read_records(path: Path, wanted: Wanted = lambda number: True) -> Iterator[tuple[int, bytes | bytearray | None]]:
     """Records of a file, one after the other; memory holds one at a time.
 
     Args:
@@ -67,25 +73,23 @@ def read_records(path: Path, wanted: Wanted = lambda number: True) -> Iterator[t
         DataError: The file is missing, cut, altered or no TFRecord file; the record and its place are named.
     """
     try:
-        with path.open("rb") as raw:
+        with open_data(path, within=path.parent, max_bytes=_MOST_FILE) as raw:
             start = raw.read(_HEAD.size)
             raw.seek(0)
             if start[:2] == b"\x1f\x8b" and not _is_head(start):
                 with gzip.GzipFile(fileobj=raw) as handle:
-                    yield from _records(path, handle, wanted, seekable=False)
+                    yield from _records(path, handle, wanted, os.fstat(raw.fileno()).st_size, seekable=False)
             else:
-                yield from _records(path, raw, wanted, seekable=True)
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist.", "Check the path, or fetch the missing file.") from error
+                yield from _records(path, raw, wanted, os.fstat(raw.fileno()).st_size, seekable=True)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def _records(
-    path: Path, handle: IO[bytes] | gzip.GzipFile, wanted: Wanted, *, seekable: bool
-) -> Iterator[tuple[int, bytes | None]]:
+    path: Path, handle: IO[bytes] | gzip.GzipFile, wanted: Wanted, size: int, *, seekable: bool
+) -> Iterator[tuple[int, bytes | bytearray | None]]:
     number, begin = 0, 0
-    size = path.stat().st_size if seekable else None
+    most = _MOST_BYTES if seekable else unpacked_limit(size, _MOST_RATIO, _MOST_UNPACKED)
     while True:
         where = f"{path}, record {number} (counted from 0, at byte {begin}{'' if seekable else ' after gzip'})"
         head = _read(handle, _HEAD.size, where)
@@ -100,8 +104,13 @@ def _records(
         length = _HEAD.unpack(head)[0]
         if length > _MOST_BYTES:
             raise DataError(f"{where}: the record has {length:,} bytes; an episode has less than 2 GiB.", _MEND)
+        if length > most:
+            raise DataError(
+                f"{where}: the record would unpack to {length:,} bytes, where a file of {size:,} bytes may hold {most:,}.",
+                "If it can be trusted, unpack it first: gunzip it and keep its name.",
+            )
         end = begin + length + FRAMING_BYTES
-        if size is not None and end > size:
+        if seekable and end > size:
             raise DataError(
                 f"{where}: the file ends within the record, {end - size:,} bytes short of its {length:,}.",
                 _MEND,
@@ -120,23 +129,22 @@ def _records(
         number, begin = number + 1, end
 
 
-def _is_head(head: bytes) -> bool:
+def _is_head(head: bytes | bytearray) -> bool:
     return len(head) == _HEAD.size and _HEAD.unpack(head)[1] == masked_crc32c(head[:8])
 
 
-def _read(handle: Stream, count: int, where: str) -> bytes:
+def _read(handle: Stream, count: int, where: str) -> bytes | bytearray:
     """Up to ``count`` bytes; fewer at the end. Chunks keep a lying length from reserving memory at once."""
     try:
         data = handle.read(min(count, _CHUNK))
         if len(data) == count or not data:
             return data
-        parts, found = [data], len(data)
-        while found < count:
-            data = handle.read(min(count - found, _CHUNK))
+        found = bytearray(data)
+        while len(found) < count:
+            data = handle.read(min(count - len(found), _CHUNK))
             if not data:
                 break
-            parts.append(data)
-            found += len(data)
-        return b"".join(parts)
+            found += data
+        return found
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{where}: the gzip stream is cut or damaged: {error}.", _MEND) from error
