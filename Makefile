@@ -33,7 +33,7 @@ demo: install ## the whole method on a real simulator: demonstrations, SFT, iter
 test: install ## everything that must hold: lint and types, then all tests
 	@status=0; \
 	$(MAKE) --no-print-directory lint || status=1; \
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --timeout 900 $(ARGS) || status=$$?; \
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --timeout 3600 $(ARGS) || status=$$?; \
 	exit $$status
 
 test-tf: install ## what GRAPE exports, read by real TensorFlow Datasets in an environment of its own (.venv-tf, 1.8 GB)

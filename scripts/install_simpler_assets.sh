@@ -6,7 +6,7 @@
 #
 # Environment:
 #   MS_ASSET_DIR   where ManiSkill keeps assets; default: ~/.maniskill.
-#   ASSET_SECONDS  most seconds for each download; default: 600.
+#   ASSET_SECONDS  most seconds for each download; default: 300.
 #   ONCE           not empty: leave quietly where an earlier attempt failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -34,7 +34,7 @@ echo "install: the assets of SimplerEnv's tasks into ${MS_ASSET_DIR:-$HOME/.mani
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 for name in $names; do
-  timeout "${ASSET_SECONDS:-600}" "$PYTHON" -m mani_skill.utils.download_asset "$name" -y </dev/null >"$log" 2>&1 || break
+  timeout "${ASSET_SECONDS:-300}" "$PYTHON" -m mani_skill.utils.download_asset "$name" -y </dev/null >"$log" 2>&1 || break
 done
 if [ -z "$(missing)" ]; then
   rm -f "$TRIED"

@@ -1,6 +1,7 @@
 """What comes from outside is shown, never obeyed: control characters, markup, bytes that are no text."""
 
 import json
+import logging
 import subprocess
 import sys
 import warnings
@@ -88,12 +89,15 @@ def test_arguments_are_echoed_escaped(
 def test_errors_and_warnings_are_printed_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     def work() -> int:
         sys.stderr.write(warnings.formatwarning(EVIL, UserWarning, f"{EVIL}.py", 1))
+        logger = logging.getLogger("somebody")
+        logger.addHandler(logging.StreamHandler(sys.stderr))
+        logger.warning("reading %s", EVIL)
         raise DataError(f"{EVIL} cannot be read.", EVIL)
 
     assert guarded([], work, whole_process=False) == 2
     err = capsys.readouterr().err
     assert harmless(err)
-    assert err.count(SHOWN) >= 4
+    assert err.count(SHOWN) >= 5
 
 
 @pytest.mark.parametrize(

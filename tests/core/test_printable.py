@@ -3,7 +3,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grape.core.printable import printable
+from grape.core.printable import printable, shortened
 
 
 def test_what_a_terminal_would_execute_is_shown() -> None:
@@ -22,3 +22,12 @@ def test_nothing_active_is_left(text: str) -> None:
     assert not [c for c in shown if unicodedata.bidirectional(c) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI")]
     shown.encode()
     assert printable(shown) == shown
+
+
+def test_long_messages_keep_both_ends() -> None:
+    assert shortened("x" * 8000) == "x" * 8000
+    shown = shortened("a" * 100_000 + "z")
+    assert len(shown) < 8100
+    assert shown.startswith("aaa")
+    assert shown.endswith("z")
+    assert "92,001 characters left out" in shown

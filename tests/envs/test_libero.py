@@ -89,7 +89,7 @@ def test_physics_furniture_and_pictures_are_liberos_own(environment: LiberoEnvir
 def test_another_process_sees_the_same(environment: LiberoEnvironment) -> None:
     decisions = actions(3)
     program = "from tests.envs.test_libero import *\nprint(fingerprint(play(LiberoEnvironment(TASK), 4, actions(3))))"
-    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300)
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=1800)
     assert answer.stdout.strip() == fingerprint(play(environment, 4, decisions))
 
 

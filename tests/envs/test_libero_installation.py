@@ -191,3 +191,11 @@ def test_tasks_without_a_script_say_so() -> None:
     suite = get_suite("libero_90")
     with pytest.raises(SettingsError, match="no scripted expert"):
         suite.make_expert(suite.tasks[0], "clean", 0)
+
+
+def test_initial_states_that_announce_gigabytes_are_not_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "libero_goal").mkdir()
+    with zipfile.ZipFile(tmp_path / "libero_goal" / "push.pruned_init.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("states.npy", bytes(65 * 2**20))
+    with pytest.raises(DataError, match="announces 68,157,440 bytes"):
+        read_initial_states(tmp_path, "libero_goal", "push")

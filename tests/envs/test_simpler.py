@@ -58,7 +58,7 @@ def test_another_process_sees_the_same(environment: WidowXEnvironment) -> None:
     program = (
         "from tests.envs.test_simpler import *\nprint(fingerprint(play(WidowXEnvironment(CARROT), 4, actions(3))))"
     )
-    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=600)
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=1800)
     assert answer.stdout.split()[-1] == fingerprint(play(environment, 4, actions(3)))
 
 

@@ -47,3 +47,12 @@ def test_silence_is_a_timeout() -> None:
         far.settimeout(0.01)
         with pytest.raises(TimeoutError):
             receive(far)
+
+
+@pytest.mark.parametrize("size", [0, 7, 2**33, 2**64 - 1])
+def test_an_announced_size_that_no_message_has_ends_the_connection(size):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(size.to_bytes(8, "little") + b"HTTP/1.1 200 OK")
+        with pytest.raises(EOFError, match="does not speak this protocol"):
+            receive(ours)

@@ -205,20 +205,21 @@ def test_data_that_comes_back_altered_is_not_published(recordings, tmp_path, mon
 
 
 _EXPORT = """
-import resource, sys, time
+import resource, sys
 from pathlib import Path
 from grape.core.errors import GrapeError
 from grape.exchange import RldsExportSettings, run_export_rlds
 from grape.store.rlds import writer
-pairs, out, pause, limit = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+pairs, out, held, limit = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "held", int(sys.argv[4])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 framed = writer.frame_record
-def slowly(payload):
+def when_told(payload):
     print("record", flush=True)
-    time.sleep(pause)
+    if held:
+        sys.stdin.readline()
     return framed(payload)
-writer.frame_record = slowly
+writer.frame_record = when_told
 try:
     run_export_rlds(RldsExportSettings(out, pairs=pairs))
     print("published", flush=True)
@@ -228,14 +229,18 @@ except GrapeError as error:
 """
 
 
-def start(recordings, out, pause=0.0, limit=0):
-    command = [sys.executable, "-c", _EXPORT, str(recordings[1]), str(out), str(pause), str(limit)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": "src"})
+def start(recordings, out, held=False, limit=0):
+    """An export in a process of its own; a held one waits for a line of input before each record."""
+    command = [sys.executable, "-c", _EXPORT, str(recordings[1]), str(out), "held" if held else "", str(limit)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, env=os.environ | {"PYTHONPATH": "src"}, **pipes)
 
 
 @pytest.mark.parametrize("records", [1, 5, 8])
 def test_a_killed_export_leaves_nothing_under_the_name(recordings, tmp_path, records):
-    process = start(recordings, tmp_path / "out", pause=0.2)
+    process = start(recordings, tmp_path / "out", held=True)
+    process.stdin.write("\n" * (records - 1))
+    process.stdin.flush()
     for _ in range(records):
         assert process.stdout.readline() == "record\n"
     process.send_signal(signal.SIGKILL)
@@ -286,11 +291,11 @@ def test_a_full_disk_is_reported_with_what_is_kept(recordings, tmp_path):
 
 
 def test_of_two_exports_to_one_path_one_wins_and_the_other_says_so(recordings, tmp_path):
-    first = start(recordings, tmp_path / "out", pause=0.3)
+    first = start(recordings, tmp_path / "out", held=True)
     assert first.stdout.readline() == "record\n"
     with pytest.raises(CompatibilityError, match="Another process is exporting to"):
         export(recordings, tmp_path / "out")
-    output, _ = first.communicate()
+    output, _ = first.communicate()  # the end of its input lets it go on
     assert output.endswith("published\n")
     assert export(recordings, tmp_path / "out")["pairs"] == 4  # it is there now
 
@@ -305,7 +310,7 @@ def test_many_exports_at_once_publish_one_whole_folder(recordings, tmp_path):
     found, due = files(tmp_path / "out"), files(tmp_path / "alone")
     assert found.pop("settings.yaml") != due.pop("settings.yaml")
     assert found == due
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 600
     while (tmp_path / ".out.exporting").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "out"]

@@ -294,7 +294,7 @@ def test_depth_that_does_not_fit(folder):
     np.save(folder / "depth.npy", np.zeros((11, *SIZE), np.uint16))
     refused(folder, "measured nothing")
     (folder / "depth.npy").write_bytes(b"\x93NUMPY nothing")
-    refused(folder, "cannot be read as an array")
+    refused(folder, r"is no \.npy file")
     np.save(folder / "depth.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     refused(folder, "cannot be read as an array")
 

@@ -184,7 +184,7 @@ def test_an_answer_is_read_as_it_came_and_so_is_a_folder(tmp_path: Path) -> None
     assert document["stages"][0]["done_when"]["all"][1] == {"grasped": {}}
     assert document["stages"][1]["done_when"]["all"][1] == {"released": {}}
     (folder / "metadata.json").write_text("[" * 100_000)
-    with pytest.raises(DataError, match="is no JSON"):
+    with pytest.raises(DataError, match="cannot be read as JSON"):
         run_import_costs(ImportCostsSettings(file=folder, out=tmp_path / "c.yaml"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds 0 files"):

@@ -150,7 +150,7 @@ def test_keypoint_files_round_trip(tmp_path):
         ("version: 1\nreference: {picture: r.png, depth: r.png}\nkeypoints: [{name: a, pixel: [1, 2]}]", "16-bit"),
         ("a: !!python/object:os.system {}", "cannot be read"),
         ("a: [", "cannot be read"),
-        ("a: &a [1]\nb: [*a, *a]", "holds aliases"),
+        ("a: &a [1]\nb: [*a, *a]", "anchors"),
     ],
 )
 def test_files_that_cannot_be_used(tmp_path, text, words):

@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from grape.core.errors import DataError, GrapeError, PolicyError, SettingsError
-from grape.policies.openvla import load_policy, save_policy
+from grape.policies.openvla import load_policy, loading, save_policy
 from grape.policies.openvla.adapter_config import DEFAULTS, read_adapter_config
 from grape.policies.openvla.adapters import MergedWeights, check_adapter, read_pointer
 from grape.policies.openvla.checkpoint import empty_model
@@ -126,8 +126,9 @@ def test_an_exported_adapter_means_the_same_to_a_release_that_knows_fewer_settin
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_not_supported_is_refused_by_name(base, tmp_path, name):
+def test_what_is_not_supported_is_refused_by_name_before_weights_are_read(base, tmp_path, name, monkeypatch):
     written_by_peft(base, tmp_path, **({"target_modules": LANGUAGE} | REFUSED[name]))
+    monkeypatch.setattr(loading, "load_weights", None)
     with pytest.raises(SettingsError, match=name):
         load_policy(tmp_path)
 

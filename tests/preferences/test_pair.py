@@ -29,7 +29,8 @@ def test_pairs_and_summary(scored: Path, tmp_path: Path) -> None:
     assert len(pairs) == summary["pairs"] == 8  # two mixed states a task, two pairs from five episodes
     assert {item.initial_state for item in pairs} == {0, 1}
     assert summary["tasks"]["drawer-open"] == {
-        "mixed": 2, "all_successes": 1, "all_failures": 1, "single": 0, "used": 2, "narrow": 0, "failed": 0, "pairs": 4,
+        "mixed": 2, "all_successes": 1, "all_failures": 1, "single": 0, "unknown": 0,
+        "used": 2, "narrow": 0, "failed": 0, "pairs": 4,
     }  # fmt: skip
     assert summary["overall"]["pairs"] == 8
     assert summary["chosen_success_rate"] > summary["rejected_success_rate"]

@@ -75,7 +75,7 @@ class Browser:
             self.call("Browser.close")
         except (OSError, RuntimeError, TimeoutError):
             self._process.terminate()
-        self._process.wait(timeout=20)
+        self._process.wait(timeout=600)
         os.close(self._read)
         os.close(self._write)
 
@@ -86,7 +86,7 @@ class Browser:
         if getattr(self, "_session", ""):
             message["sessionId"] = self._session
         os.write(self._write, json.dumps(message).encode() + b"\0")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while True:
             answer = self._next(deadline)
             if answer.get("id") == self._number:
@@ -115,7 +115,7 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", media="", features=[scheme])
         self.events.clear()
         self.call("Page.navigate", url=page.as_uri())
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._next(deadline))
 

@@ -201,7 +201,7 @@ def test_peak_memory_does_not_depend_on_the_length(mode):
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
         check=False,
     )
     assert found.returncode == 0, found.stderr

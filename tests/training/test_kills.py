@@ -47,11 +47,11 @@ def test_killing_at_any_moment_changes_no_byte(tmp_path):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
         check=False,
     )
     assert found.returncode == 0, found.stderr
     results = json.loads(found.stdout)
     assert {folder: result["differing"] for folder, result in results.items()} == {folder: [] for folder in results}
     assert all(result["files"] > 8 for result in results.values())
-    assert sum(result["hits"] for result in results.values()) >= 6  # of 18 kills: the test did disturb
+    assert {result["hits"] for result in results.values()} == {6}  # three in each of two trials

@@ -59,7 +59,7 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=1800,
         check=False,
     )
     assert found.returncode == 0, found.stderr[-4000:]

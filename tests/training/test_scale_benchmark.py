@@ -12,7 +12,7 @@ SCRIPT = ROOT / "benchmarks" / "openvla_7b_shape.py"
 
 
 def run(*options):
-    return subprocess.run([sys.executable, str(SCRIPT), *options], capture_output=True, text=True, timeout=300)
+    return subprocess.run([sys.executable, str(SCRIPT), *options], capture_output=True, text=True, timeout=1800)
 
 
 def test_a_tiny_step_has_the_estimated_size(tmp_path):

@@ -220,12 +220,12 @@ def test_a_plan_counts_four_bit_weights(world, tmp_path):
 def test_cloning_leaves_failures_out(world, tmp_path):
     store = EpisodeStore.open(world.pairs.parent / "store")
     settings = replace(world, out=tmp_path / "run", method="filtered-bc", dry_run=True)
-    # toy-1 and toy-3 failed; toy-0 is cloned once although two pairs chose it.
-    mixed = write_pairs(tmp_path / "mixed", store, ((0, 1), (0, 3), (1, 3)))
+    # toy-1 and toy-5 failed; toy-0 is cloned once although two pairs chose it.
+    mixed = write_pairs(tmp_path / "mixed", store, ((0, 1), (0, 5), (1, 5)))
     plan = run_train(replace(settings, pairs=mixed))
     assert (plan["episodes"], plan["steps"]) == (1, 5)
-    failed = write_pairs(tmp_path / "failed", store, ((1, 3),))
-    with pytest.raises(DataError, match="No chosen trajectory succeeded"):
+    failed = write_pairs(tmp_path / "failed", store, ((1, 5),))
+    with pytest.raises(DataError, match="No chosen trajectory is known to have succeeded"):
         run_train(replace(settings, pairs=failed))
 
 
@@ -370,3 +370,11 @@ def test_nonsense_stops_training_and_names_the_pair(world, tmp_path, monkeypatch
     run_train(settings)
     run_train(replace(settings, out=tmp_path / "undisturbed"))
     assert snapshot(settings.out) == snapshot(tmp_path / "undisturbed")
+
+
+def test_a_pair_of_two_instructions_is_refused(world, tmp_path):
+    store = EpisodeStore.open(world.pairs.parent / "store")
+    assert store.meta("toy-0").instruction != store.meta("toy-3").instruction
+    mixed = write_pairs(tmp_path / "mixed", store, ((0, 3),))
+    with pytest.raises(DataError, match=r"(?s)two instructions: 'open the drawer' and .*Make the pairs again"):
+        run_train(replace(world, out=tmp_path / "run", pairs=mixed))

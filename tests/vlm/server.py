@@ -3,7 +3,6 @@
 import contextlib
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -103,7 +102,7 @@ def hangs_up(handler: Handler) -> None:
 
 def hangs(handler: Handler) -> None:
     server: Any = handler.server
-    server.over.wait(20)
+    server.over.wait()
 
 
 def drips(handler: Handler) -> None:
@@ -112,12 +111,9 @@ def drips(handler: Handler) -> None:
     handler.send_response(200)
     handler.send_header("Content-Length", "100000")
     handler.end_headers()
-    for _ in range(400):
-        if server.over.is_set():
-            return
+    while not server.over.wait(0.05):
         handler.wfile.write(b" ")
         handler.wfile.flush()
-        time.sleep(0.05)
 
 
 @contextlib.contextmanager

@@ -38,12 +38,12 @@ def test_what_is_no_picture_is_refused(pixels: np.ndarray) -> None:
 
 def test_files_that_are_no_pictures_are_told(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
-    with pytest.raises(DataError, match="cannot be read as a picture"):
+    with pytest.raises(DataError, match="is no picture"):
         Picture.read(tmp_path / "a.png")
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(DataError, match="There is no picture"):
         Picture.read(tmp_path / "b.png")
     Image.new("1", (9000, 9000)).save(tmp_path / "bomb.png")
-    with pytest.raises(DataError, match="9000 x 9000 pixels"):
+    with pytest.raises(DataError, match="9,000 x 9,000 pixels"):
         Picture.read(tmp_path / "bomb.png")
 
 

@@ -3,13 +3,14 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from grape.core.errors import SettingsError
 from grape.vlm import Message, Picture, Request
-from grape.vlm.local import LocalModel
+from grape.vlm.local import LocalModel, _text
 
 pytest.importorskip("torch")
 from tests.vlm.tiny_model import make_tiny_model
@@ -77,3 +78,20 @@ def test_pickled_weights_are_refused(folder: Path, tmp_path: Path) -> None:
 def test_a_model_without_a_chat_template_is_told(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="no chat template"):
         LocalModel(str(make_tiny_model(tmp_path, template=None)), device="cpu").ask(question(0))
+
+
+@pytest.mark.parametrize(
+    ("whole", "text"),
+    [
+        ("[THINK]a draft[/THINK]the answer</s>", "[THINK]a draft[/THINK]the answer</s>"),
+        ("<|channel|>analysis<|message|>a draft<|end|>", "<|channel|>analysis<|message|>a draft<|end|>"),
+        ("\u25c1think\u25b7a draft\u25c1/think\u25b7", "\u25c1think\u25b7a draft\u25c1/think\u25b7"),
+        ("the answer</s>", "the answer"),
+    ],
+)
+def test_marks_of_thinking_stay_where_they_are_special_tokens(whole: str, text: str) -> None:
+    """Without them a draft could not be told from the answer."""
+    processor = SimpleNamespace(
+        decode=lambda tokens, skip_special_tokens: "the answer" if skip_special_tokens else whole
+    )
+    assert _text(processor, None) == text

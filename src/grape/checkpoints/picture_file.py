@@ -1,14 +1,14 @@
 """Reading a picture from a file: every conversion that changes what is seen is either said or refused."""
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from grape.core.errors import DataError
+from grape.core.picture_files import open_picture
 
 __all__ = ["PictureFile", "read_picture"]
 
@@ -32,7 +32,7 @@ class PictureFile:
 
 
 def read_picture(path: Path) -> PictureFile:
-    """Read a picture of any format that Pillow knows.
+    """Read a picture of any common format.
 
     Greyscale, CMYK and YCbCr become RGB, an opaque alpha channel is dropped and the camera's orientation tag is
     obeyed, each with a note. Transparency, 16-bit and floating-point values and several frames are refused: there is
@@ -41,23 +41,7 @@ def read_picture(path: Path) -> PictureFile:
     Raises:
         DataError: There is no such file, it is no picture or a torn one, or it has no one meaning as RGB.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a torn tag warns, and then the file raises
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                image.load()
-                return _convert(image, path)
-    except FileNotFoundError as error:
-        raise DataError(f"There is no picture {path}.", "Check the path.") from error
-    except IsADirectoryError as error:
-        raise DataError(f"{path} is a folder, not a picture.", "Give the file.") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{path} has far more pixels than a camera gives.", "Scale it down first.") from error
-    except UnidentifiedImageError as error:
-        raise DataError(f"{path} is no picture in a format that Pillow reads.", "Save it as PNG or JPEG.") from error
-    except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow's plugins raise all of these
-        raise DataError(f"{path} is a torn picture: {error}.", "Save or copy it again.") from error
+    return _convert(open_picture(path), path)
 
 
 def _convert(image: Image.Image, path: Path) -> PictureFile:

@@ -11,7 +11,7 @@ from rich.progress import Progress as RichProgress
 from rich.text import Text
 
 from grape.core.events import Progress
-from grape.core.printable import printable
+from grape.core.printable import printable, shortened
 
 __all__ = ["ConsoleReporter", "SafeConsole"]
 
@@ -68,11 +68,11 @@ class ConsoleReporter:
 
     def info(self, message: str) -> None:
         """Tell the user something."""
-        self._console.print(message, soft_wrap=True)
+        self._console.print(shortened(message), soft_wrap=True)
 
     def warn(self, message: str) -> None:
         """Warn the user."""
-        self._console.print(f"warning: {message}", style="yellow", soft_wrap=True)
+        self._console.print(f"warning: {shortened(message)}", style="yellow", soft_wrap=True)
 
 
 class _BarProgress:

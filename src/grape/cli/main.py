@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 the work failed, 2 the call can be mended by the user, 130
 Nothing heavy is imported before signals are handled.
 """
 
+import contextlib
 import errno
 import importlib
 import json
@@ -11,12 +12,12 @@ import os
 import signal
 import sys
 import traceback
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from grape.cli.interrupts import Interrupted, interruptible
 from grape.core.errors import GrapeError, SettingsError, did_you_mean
-from grape.core.printable import printable
+from grape.core.printable import printable, shortened
 
 __all__ = ["VERBS", "guarded", "main"]
 
@@ -59,10 +60,8 @@ def guarded(words: Sequence[str], work: Callable[[], int], whole_process: bool) 
         work: Returns the exit status.
         whole_process: Whether the process ends afterwards.
     """
-    plain = warnings.formatwarning
-    warnings.formatwarning = lambda *parts, **more: printable(plain(*parts, **more))
     try:
-        with interruptible(whole_process):
+        with interruptible(whole_process), _escaped_messages():
             _check_words(words)
             return work()
     except KeyboardInterrupt as error:
@@ -81,8 +80,31 @@ def guarded(words: Sequence[str], work: Callable[[], int], whole_process: bool) 
         if "--json" in words:
             _write_json(_defect(error), "")
         raise
+
+
+@contextlib.contextmanager
+def _escaped_messages() -> Iterator[None]:
+    """Warnings and log records of other packages with control characters escaped; they quote names and paths, too."""
+    import logging
+    import warnings
+
+    plain_warning, plain_record = warnings.formatwarning, logging.getLogRecordFactory()
+
+    def record_of(*parts: Any, **more: Any) -> "logging.LogRecord":
+        record = plain_record(*parts, **more)
+        with contextlib.suppress(TypeError, ValueError, KeyError):  # arguments that do not fit: logging's own business
+            message = record.getMessage()
+            if message != printable(message):
+                record.msg, record.args = printable(message), ()
+        return record
+
+    warnings.formatwarning = lambda *parts, **more: printable(plain_warning(*parts, **more))
+    logging.setLogRecordFactory(record_of)
+    try:
+        yield
     finally:
-        warnings.formatwarning = plain
+        warnings.formatwarning = plain_warning
+        logging.setLogRecordFactory(plain_record)
 
 
 def _run(words: list[str]) -> int:
@@ -157,6 +179,7 @@ def _fail(words: Sequence[str], message: str, hint: str, code: int, shown: str =
     """
     if "--json" in words:
         _write_json(message, hint)
+    message, hint = shortened(message), shortened(hint)
     text = printable(shown.rstrip() or f"error: {message}" + (f"\n  -> {hint}" if hint else ""))
     colored = not shown and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     sys.stderr.write(f"\x1b[31m{text}\x1b[0m\n" if colored else f"{text}\n")

@@ -117,7 +117,7 @@ def _play(
             for trajectory in trajectories:
                 if trajectory.meta.episode_id not in store:
                     store.write(trajectory)
-                successes += trajectory.meta.success
+                successes += trajectory.meta.success is True
                 episodes += 1
             bar.advance(len(trajectories), f"{group.task.name}  success so far {successes / episodes:.0%}")
 
@@ -228,7 +228,7 @@ def summarise(metas: Sequence[EpisodeMeta]) -> dict[str, Any]:
     """Counts, success rate and mean decisions, overall and a task."""
 
     def counts(selected: Sequence[EpisodeMeta]) -> dict[str, Any]:
-        successes = sum(meta.success for meta in selected)
+        successes = sum(meta.success is True for meta in selected)
         return {
             "episodes": len(selected),
             "successes": successes,

@@ -43,6 +43,6 @@ def read_statement(policy: str) -> CheckpointStatement:
         ) from error
     config = read_policy_config(policy)
     says = config.says_center_crop
-    if says is None and (config.preset or read_provenance(resolve_policy(policy))):
+    if says is None and (config.preset or read_provenance(resolve_policy(policy, weights=False))):
         says = config.center_crop
     return CheckpointStatement(tuple(sorted(config.norm_stats)), says)

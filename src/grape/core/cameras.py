@@ -21,6 +21,7 @@ Float64 = npt.NDArray[np.float64]
 
 _NEAR = 1e-6  # metres in front of the camera below which nothing is seen
 _ROTATION_TOLERANCE = 1e-3
+_LARGEST_SIDE = 65_536  # pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +119,7 @@ def camera_from_dict(value: Any, where: str = "camera") -> Camera:
         raise DataError(f"{where} lacks {', '.join(missing)}.", "It needs size, intrinsic and pose.")
     size = value["size"]
     sides = [size, size] if isinstance(size, int) else size
-    if not isinstance(sides, list | tuple) or len(sides) != 2 or not all(isinstance(s, int) and s > 0 for s in sides):
+    if not isinstance(sides, list | tuple) or len(sides) != 2 or not all(map(_is_side, sides)):
         raise DataError(f"{where}: size is {size!r}.", "Give [height, width] in pixels.")
     intrinsic, pose = (_matrix(value[key], shape, f"{where}: {key}") for key, shape in (("intrinsic", 3), ("pose", 4)))
     if (intrinsic[2] != [0, 0, 1]).any() or intrinsic[1, 0] != 0 or 0 in (intrinsic[0, 0], intrinsic[1, 1]):
@@ -127,7 +128,8 @@ def camera_from_dict(value: Any, where: str = "camera") -> Camera:
             "It is [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels, row by row.",
         )
     turn = pose[:3, :3]
-    rigid = np.abs(turn @ turn.T - np.eye(3)).max() < _ROTATION_TOLERANCE and np.linalg.det(turn) > 0
+    with np.errstate(all="ignore"):  # entries near the largest floating-point number
+        rigid = np.abs(turn @ turn.T - np.eye(3)).max() < _ROTATION_TOLERANCE and np.linalg.det(turn) > 0
     if not rigid or (pose[3] != [0, 0, 0, 1]).any():
         raise DataError(
             f"{where}: pose is no rigid motion: {pose.tolist()}.",
@@ -137,10 +139,14 @@ def camera_from_dict(value: Any, where: str = "camera") -> Camera:
     return Camera(intrinsic, pose, (sides[0], sides[1]), str(value.get("name", "")))
 
 
+def _is_side(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST_SIDE
+
+
 def _matrix(value: Any, side: int, where: str) -> Float64:
     try:
         matrix = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{where} is no matrix of numbers.", f"Give {side} rows of {side} numbers.") from error
     if matrix.shape != (side, side) or not np.isfinite(matrix).all():
         raise DataError(f"{where} is no {side} x {side} matrix of numbers.", f"Give {side} rows of {side} numbers.")

@@ -87,6 +87,9 @@ class TrainingError(GrapeError):
     """Training had to stop, e.g. for a loss that is not finite; the last good state is kept."""
 
 
+_MOST_OPTIONS = 200
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Sentence that suggests the closest known names, or lists all of them.
 
@@ -100,7 +103,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     options = sorted(set(known))
     close = difflib.get_close_matches(name, options, n=3, cutoff=0.5)
     suggestion = f"Did you mean {' or '.join(repr(option) for option in close)}? " if close else ""
-    return f"{suggestion}Known: {', '.join(options)}."
+    listed = ", ".join(options[:_MOST_OPTIONS])
+    more = f" and {len(options) - _MOST_OPTIONS:,} more" if len(options) > _MOST_OPTIONS else ""
+    return f"{suggestion}Known: {listed}{more}."
 
 
 def require_known(kind: str, name: str, known: Iterable[str]) -> None:

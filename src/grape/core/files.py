@@ -17,6 +17,7 @@ __all__ = [
     "content_hash",
     "file_hash",
     "read_json",
+    "read_json_mapping",
     "read_jsonl",
     "read_yaml_mapping",
     "sync_folder",
@@ -87,29 +88,61 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     write_text(path, "".join(json.dumps(row, sort_keys=True, allow_nan=False) + "\n" for row in rows))
 
 
-def read_json(path: Path, *, hint: str = "Run the verb that writes it again.") -> Any:
+def read_json(path: Path, *, hint: str = "Run the verb that writes it again.", within: Path | None = None) -> Any:
     """Read a JSON file.
 
     Args:
         path: The file.
         hint: What the reader can do where the file is not readable.
+        within: The file must lie in this folder after all links are resolved.
 
     Raises:
         DataError: The file is missing or no JSON, see :func:`grape.core.reading.parse_json`.
     """
-    return parse_json(read_file(path), str(path), hint=hint)
+    return parse_json(read_file(path, within=within), str(path), hint=hint)
 
 
-def read_jsonl(path: Path, *, hint: str = "Run the verb that writes it again.", max_bytes: int = 2**30) -> list[Any]:
+def read_json_mapping(
+    path: Path, *, hint: str = "Run the verb that writes it again.", within: Path | None = None
+) -> dict[str, Any]:
+    """Read a JSON file that holds one object, as :func:`read_json` does.
+
+    Raises:
+        DataError: The file is missing, no JSON, or holds something else than an object.
+    """
+    data = read_json(path, hint=hint, within=within)
+    if not isinstance(data, dict):
+        raise DataError(f"{path} holds no JSON object.", hint)
+    return data
+
+
+def read_jsonl(
+    path: Path,
+    *,
+    hint: str = "Run the verb that writes it again.",
+    max_bytes: int = 2**30,
+    allow_nonfinite: bool = False,
+    within: Path | None = None,
+) -> list[Any]:
     """Read a file with one JSON object a line.
+
+    Args:
+        path: The file.
+        hint: What the reader can do where the file is not readable.
+        max_bytes: Larger files are refused.
+        allow_nonfinite: Accept NaN and Infinity.
+        within: The file must lie in this folder after all links are resolved.
 
     Raises:
         DataError: The file is missing or a line is no JSON; the line's number is named.
     """
-    lines = read_file(path, max_bytes=max_bytes).split(b"\n")
+    lines = read_file(path, max_bytes=max_bytes, within=within).split(b"\n")
     if lines[-1] == b"":
         lines.pop()
-    return [parse_json(line, f"{path}, line {number}:", hint=hint) for number, line in enumerate(lines, start=1)]
+    return [
+        parse_json(line, f"{path}, line {number}:", hint=hint, allow_nonfinite=allow_nonfinite)
+        for number, line in enumerate(lines, start=1)
+    ]
 
 
 def read_yaml_mapping(path: Path, most_bytes: int) -> dict[str, Any]:
@@ -129,13 +162,9 @@ def read_yaml_mapping(path: Path, most_bytes: int) -> dict[str, Any]:
     return data
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hexadecimal digits.
-
-    Raises:
-        DataError: The file is missing or no regular file.
-    """
-    with open_file(path) as handle:
+def file_hash(path: Path, max_bytes: int | None = None) -> str:
+    """SHA-256 of a regular file's bytes, as 64 hexadecimal digits; larger files than ``max_bytes`` are refused."""
+    with open_file(path, max_bytes=max_bytes) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 

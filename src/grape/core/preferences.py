@@ -64,7 +64,7 @@ class Score:
         episode_id: The trajectory.
         task: Task name within its suite.
         initial_state: Index of the initial state.
-        success: I_success.
+        success: I_success; None where the outcome is unknown.
         steps: Number of decisions T.
         r_self: Unweighted self-reward, sum of log-probabilities; None where nothing was sampled.
         r_ext: External reward ``exp(-sum_i C_i)`` in (0, 1].
@@ -77,7 +77,7 @@ class Score:
     episode_id: str
     task: str
     initial_state: int
-    success: bool
+    success: bool | None
     steps: int
     r_self: float | None
     r_ext: float

@@ -2,7 +2,7 @@
 
 import re
 
-__all__ = ["printable"]
+__all__ = ["printable", "shortened"]
 
 _ACTIVE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 without tab and newline, DEL, C1
@@ -18,6 +18,14 @@ def printable(text: str) -> str:
     would execute is thus shown.
     """
     return text if text.isprintable() else _ACTIVE.sub(_escaped, text)
+
+
+def shortened(text: str, most: int = 8000) -> str:
+    """The text; of a longer one its beginning and its end, and how much is missing between them."""
+    if len(text) <= most:
+        return text
+    head, tail = most * 3 // 4, most // 4
+    return f"{text[:head]} [... {len(text) - head - tail:,} characters left out ...] {text[-tail:]}"
 
 
 def _escaped(match: re.Match[str]) -> str:

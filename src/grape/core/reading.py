@@ -11,14 +11,15 @@ import os
 import re
 import stat
 from collections.abc import Hashable
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 
 from grape.core.errors import DataError
 
-__all__ = ["MAX_DOCUMENT_BYTES", "open_file", "parse_json", "parse_yaml", "read_file"]
+__all__ = ["MAX_DOCUMENT_BYTES", "MAX_INTEGER", "open_file", "parse_json", "parse_yaml", "read_file"]
 
 MAX_DOCUMENT_BYTES = 64 * 2**20
 """Of a JSON or YAML document; the largest genuine ones are tokenizers and indices of checkpoints, below 20 MB."""
@@ -27,9 +28,10 @@ MAX_YAML_CHARACTERS = 4 * 2**20
 MAX_DEPTH = 64
 """Of nested lists and mappings."""
 MAX_INTEGER = 2**63 - 1
+"""Larger ones, or below its negative, are refused."""
 
 
-def open_file(path: Path, *, max_bytes: int | None = None, within: Path | None = None) -> IO[bytes]:
+def open_file(path: Path, *, max_bytes: int | None = None, within: Path | None = None) -> BufferedReader:
     """Open a regular file for reading, without ever waiting for a writer of a FIFO or reading from a device.
 
     Args:
@@ -129,7 +131,7 @@ def parse_yaml(text: str | bytes, source: str, *, hint: str = "", max_characters
         parts = (getattr(error, "context", None), getattr(error, "problem", None))
         reason = ", ".join(part for part in parts if part) or str(error).partition("\n")[0]
         raise DataError(f"{source}{where}: cannot be read as YAML or JSON: {reason}.", hint) from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, OverflowError, RecursionError) as error:  # OverflowError: an escape beyond Unicode
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
         raise DataError(f"{source} cannot be read as YAML or JSON: {reason}.", hint) from error
     problem = _problem(value, allow_nonfinite=True)

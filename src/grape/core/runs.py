@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
-from grape.core.files import content_hash, read_json, write_json
+from grape.core.files import content_hash, read_json, read_json_mapping, write_json
 from grape.core.locks import FolderLock, lock_folder
 from grape.core.settings import read_yaml, save_settings, settings_to_dict
 from grape.core.temporary_files import sweep_run_folder
@@ -41,10 +41,7 @@ class RunFolder:
         marker = self.path / "done.json"
         if not marker.exists():
             return None
-        data = read_json(marker)
-        if not isinstance(data, dict):
-            raise DataError(f"{marker} is no summary of a verb.", "Delete it and run the verb again.")
-        return data
+        return read_json_mapping(marker, hint="Delete it and run the verb again.", within=self.path)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Declare the work complete; ``summary`` holds JSON values and no times of day."""
@@ -75,7 +72,7 @@ def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] |
     lock = _lock(path)
     marker = path / "run.json"
     if marker.exists():
-        found = read_json(marker)
+        found = read_json(marker, hint="Choose another --out.", within=path)
         if content_hash(found) != content_hash(wanted):
             raise CompatibilityError(
                 f"{path} holds results of another run: {_difference(found, wanted)}.",
@@ -145,7 +142,7 @@ def load_summary(path: Path, verb: str) -> Mapping[str, Any]:
             f"{path} is no output folder of 'grape {verb}'.",
             f"Run 'grape {verb}' with --out {path} first; if it ended with an error, mend the cause and run it again.",
         )
-    owner = read_json(path / "run.json").get("verb")
+    owner = read_json_mapping(path / "run.json", hint=f"Run 'grape {verb}' again.", within=path).get("verb")
     if owner != verb:
         raise DataError(f"{path} was written by 'grape {owner}', not by 'grape {verb}'.", "Check the path.")
     done = RunFolder(path, verb).done

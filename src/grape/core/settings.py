@@ -16,7 +16,7 @@ import yaml
 
 from grape.core.errors import DataError, SettingsError, did_you_mean
 from grape.core.files import write_text
-from grape.core.reading import parse_yaml, read_file
+from grape.core.reading import MAX_INTEGER, parse_yaml, read_file
 
 __all__ = [
     "Marks",
@@ -184,12 +184,14 @@ _KINDS: Mapping[Any, tuple[str, str]] = {
 
 
 def _scalar(hint: Any, value: Any, where: str, marks: Marks) -> Any:
+    if isinstance(value, str | Path):
+        _check_text(str(value), where, marks)
+    if hint is not float and isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise SettingsError(f"Setting {marks.name(where)} is an integer of more than 64 bits.")
     if hint is Any:
         return value
     if hint in (str, Path) and isinstance(value, bool | int | float) and where in marks.texts:
         value = marks.texts[where]
-    if hint in (str, Path) and "\0" in str(value):
-        raise SettingsError(f"Setting {marks.name(where)} holds a NUL character.", "Take it out.")
     if hint is Path and isinstance(value, str | Path):
         return Path(value)
     if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
@@ -211,6 +213,16 @@ def _shown(value: Any, where: str, marks: Marks) -> str:
         return "nothing"
     shown = marks.texts.get(where) or repr(value)
     return shown if len(shown) <= 80 else shown[:77] + "..."
+
+
+def _check_text(text: str, where: str, marks: Marks) -> None:
+    """Refuse text that cannot be written, and NUL characters, which no path has."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise SettingsError(f"Setting {marks.name(where)} is not valid Unicode text: {text[:40]!a}.") from error
+    if "\0" in text:
+        raise SettingsError(f"Setting {marks.name(where)} holds a NUL character.", "Take it out.")
 
 
 def read_yaml(path: Path) -> Any:

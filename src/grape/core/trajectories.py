@@ -46,7 +46,7 @@ class EpisodeMeta:
         initial_state: Index of the initial state.
         sample: Number of the rollout among those from the same initial state.
         seed: Seed of this episode's randomness (sampling, noise of experts).
-        success: I_success: whether the task was solved.
+        success: I_success: whether the task was solved; None where nobody knows, which is not failure.
         steps: Number of decisions ``T``.
         actor: ``"policy"`` or ``"expert"``.
         operator: Style of the expert, e.g. ``"clean"``; empty for a policy.
@@ -68,7 +68,7 @@ class EpisodeMeta:
     initial_state: int
     sample: int
     seed: int
-    success: bool
+    success: bool | None
     steps: int
     actor: str
     operator: str = ""
@@ -96,7 +96,7 @@ class Trajectory:
         token_logps: Log-probability of each sampled token under temperature 1, float32 ``(T, D)``; NaN for experts.
         keypoints: Named 3-D points in metres, world frame, float32 ``(T+1, 3)`` each.
         signals: Named scalars a state, float32 ``(T+1,)`` each, e.g. ``"gripper_opening"``; ``"success"`` is always
-            there, 0 or 1.
+            there, 0 or 1; NaN where the outcome is unknown.
         display: Larger pictures for people only (may be lossy), uint8 ``(T+1, H2, W2, 3)``; None if not recorded.
     """
 

@@ -22,6 +22,7 @@ from grape.costs.specification import (
 )
 from grape.costs.validate import CostsValidateSettings, episodes_of_task, find_episodes, run_costs_validate
 from grape.costs.validation import ValidationCriteria, validate_specification
+from grape.costs.variants import with_unknown_outcome
 from grape.costs.verb import (
     CostsCheckSettings,
     CostsListSettings,
@@ -75,4 +76,5 @@ __all__ = [
     "suite_names_of",
     "unavailable_constraints",
     "validate_specification",
+    "with_unknown_outcome",
 ]

@@ -8,9 +8,10 @@ constraints can cost, ``U_i >= D_i`` the penalty of an unfinished stage):
 * entered but not finished, until the last state: ``U_i <= C_i <= U_i + D_i``;
 * never entered: ``C_i = U_i + D_i``.
 
-The penalty is itself a constraint, named ``done``, with cost 0 or 1 and weight ``U_i``, so that
-``C_i = sum_j lambda_ij * max(0, C_ij - tau_ij)`` stays the whole truth. A state in which a solved episode succeeds
-ends all stages. The last entry, ``outcome``, judges the final state whatever the stages did. Everything is pure numpy.
+The penalty is itself a constraint, named ``done``, with cost 0 or 1 and weight ``U_i``, so that ``C_i = sum_j
+lambda_ij * max(0, C_ij - tau_ij)`` stays the whole truth. A state in which a solved episode succeeds ends all stages.
+Where the outcome is unknown, nothing is charged for it. The last entry, ``outcome``, judges the final state whatever
+the stages did. Everything is pure numpy.
 """
 
 import math
@@ -25,7 +26,7 @@ from grape.core.trajectories import Trajectory
 from grape.costs.formulas import Call, Condition
 from grape.costs.measurement import Recording, relation_cost, truth
 from grape.costs.robustness import stage_violation, violation
-from grape.costs.specification import Constraint, CostSpecification, Stage
+from grape.costs.specification import Constraint, CostSpecification, Outcome, Stage
 
 __all__ = ["evaluate", "external_reward", "unavailable_constraints"]
 
@@ -73,7 +74,8 @@ def evaluate(specification: CostSpecification, trajectory: Trajectory) -> tuple[
             finished, undone[-1] = True, 0.0
         scores.append(_entered(stage, recording, start, end, finished, undone))
         start = end if finished else None
-    return (*scores, _outcome(specification, recording, final, solved_at is not None))
+    solved = None if trajectory.meta.success is None else solved_at is not None
+    return (*scores, _outcome(specification, recording, final, solved))
 
 
 def external_reward(stages: Sequence[StageScore]) -> float:
@@ -144,9 +146,18 @@ def _never_entered(stage: Stage, rows: int) -> StageScore:
     return StageScore(stage.name, rows, rows - 1, False, False, _total(constraints), constraints)
 
 
-def _outcome(specification: CostSpecification, recording: Recording, final: int, solved: bool) -> StageScore:
-    outcome, failed = specification.outcome, 0.0 if solved else 1.0
-    success = ConstraintScore(
+def _outcome(specification: CostSpecification, recording: Recording, final: int, solved: bool | None) -> StageScore:
+    outcome = specification.outcome
+    constraints = tuple(_constraint(constraint, recording, final, final) for constraint in outcome.constraints)
+    if solved is not None:
+        constraints = (_verdict(outcome, solved), *constraints)
+    return StageScore("outcome", final, final, True, bool(solved), _total(constraints), constraints)
+
+
+def _verdict(outcome: Outcome, solved: bool) -> ConstraintScore:
+    """What the simulator's word costs: nothing for a success, the outcome's whole penalty for a failure."""
+    failed = 0.0 if solved else 1.0
+    return ConstraintScore(
         name="success",
         kind="subgoal",
         cost=failed,
@@ -157,8 +168,6 @@ def _outcome(specification: CostSpecification, recording: Recording, final: int,
         objectives=("completion",),
         curve=(failed,),
     )
-    constraints = (success, *(_constraint(constraint, recording, final, final) for constraint in outcome.constraints))
-    return StageScore("outcome", final, final, True, solved, _total(constraints), constraints)
 
 
 def _total(constraints: Sequence[ConstraintScore]) -> float:

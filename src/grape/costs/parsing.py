@@ -11,6 +11,7 @@ from typing import Literal, cast
 import yaml
 
 from grape.core.errors import DataError, did_you_mean
+from grape.core.reading import read_file
 from grape.costs.formula_reader import LARGEST, FormulaReader
 from grape.costs.formulas import Call, Condition
 from grape.costs.keypoints import PROVENANCES, KeypointSource, picture_keypoint
@@ -23,7 +24,7 @@ from grape.costs.specification import (
     Stage,
 )
 from grape.costs.units import DEFAULT_WORST, Clock
-from grape.costs.yaml_nodes import Node, compose
+from grape.costs.yaml_nodes import MAX_CHARACTERS, Node, compose
 
 __all__ = ["LANGUAGE_VERSION", "RESERVED_NAMES", "load_specification", "parse_specification"]
 
@@ -48,10 +49,10 @@ def load_specification(path: Path) -> CostSpecification:
         DataError: The file is missing or is no valid specification; all problems are listed with line and field.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise DataError(f"Cost specification {path} does not exist.", "Check the path.") from error
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_file(path, max_bytes=4 * MAX_CHARACTERS).decode("utf-8-sig")
+    except DataError as error:
+        raise DataError(f"Cost specification {error.message}", "Check the path.") from error
+    except UnicodeDecodeError as error:
         raise DataError(f"Cost specification {path} cannot be read: {error}.") from error
     return parse_specification(text, str(path))
 

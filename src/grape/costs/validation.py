@@ -86,7 +86,7 @@ def validate_specification(
 
     Args:
         specification: What to try.
-        trajectories: Recordings of the task; pictures are not looked at.
+        trajectories: Recordings of the task; images are not looked at, and those of unknown outcome are left out.
         criteria: What it must reach.
         seed: Of the keypoints' displacement.
         advance: Called once a trajectory.
@@ -96,10 +96,11 @@ def validate_specification(
         DataError: A trajectory lacks a keypoint or signal that the specification speaks of.
     """
     criteria = criteria or ValidationCriteria()
+    trajectories = [trajectory for trajectory in trajectories if trajectory.meta.success is not None]
     tried, noisy = [], []
     for trajectory in trajectories:
         hidden = without_verdict(trajectory)
-        tried.append(_Tried(hidden, trajectory.meta.success, evaluate(specification, hidden)))
+        tried.append(_Tried(hidden, bool(trajectory.meta.success), evaluate(specification, hidden)))
         noisy.append(_noisy_costs(specification, hidden, criteria, seed))
         advance()
     solved = [(shown, item) for shown, item in zip(trajectories, tried, strict=True) if item.success]

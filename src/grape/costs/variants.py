@@ -6,14 +6,16 @@ import numpy as np
 
 from grape.core.trajectories import Trajectory
 
-__all__ = ["beginning", "with_noise", "without_verdict"]
+__all__ = ["beginning", "with_noise", "with_unknown_outcome", "without_verdict"]
 
 
 def beginning(trajectory: Trajectory, steps: int) -> Trajectory:
     """The first ``steps`` decisions, as an episode that was not solved unless it is the whole one."""
     rows = {name: getattr(trajectory, name)[: steps + 1] for name in ("frames", "proprio")}
     rows |= {name: getattr(trajectory, name)[:steps] for name in ("actions", "labels", "action_tokens", "token_logps")}
-    solved = trajectory.meta.success and steps == trajectory.steps
+    solved = trajectory.meta.success
+    if steps < trajectory.steps and solved:
+        solved = False
     return dataclasses.replace(
         trajectory,
         meta=dataclasses.replace(trajectory.meta, steps=steps, success=solved),
@@ -26,8 +28,17 @@ def beginning(trajectory: Trajectory, steps: int) -> Trajectory:
 
 def without_verdict(trajectory: Trajectory) -> Trajectory:
     """The same motion, as if the simulator had never called it solved."""
-    signals = {**trajectory.signals, "success": np.zeros_like(trajectory.signals["success"])}
-    return dataclasses.replace(trajectory, meta=dataclasses.replace(trajectory.meta, success=False), signals=signals)
+    return _with_outcome(trajectory, False, 0.0)
+
+
+def with_unknown_outcome(trajectory: Trajectory) -> Trajectory:
+    """The same motion, of which nobody knows whether the task was solved."""
+    return _with_outcome(trajectory, None, np.nan)
+
+
+def _with_outcome(trajectory: Trajectory, success: bool | None, signal: float) -> Trajectory:
+    signals = {**trajectory.signals, "success": np.full_like(trajectory.signals["success"], signal)}
+    return dataclasses.replace(trajectory, meta=dataclasses.replace(trajectory.meta, success=success), signals=signals)
 
 
 def with_noise(trajectory: Trajectory, rms: float, rng: np.random.Generator) -> Trajectory:

@@ -41,11 +41,13 @@ def compose(text: str, source: str) -> Node:
                 raise DataError(f"{source}, line {line}: anchors and aliases are not accepted.", hint)
             if tag := getattr(event, "tag", None):
                 raise DataError(f"{source}, line {line}: tags such as {tag!r} are not accepted.", hint)
+            if any(map(_is_surrogate, getattr(event, "value", None) or "")):
+                raise DataError(f"{source}, line {line}: not valid Unicode text (a lone surrogate).", hint)
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
                 raise DataError(f"{source}, line {line}: nested deeper than {MAX_DEPTH} levels.", hint)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # OverflowError: an escape too large
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
         what = getattr(error, "problem", None) or str(error).splitlines()[0]
@@ -53,6 +55,10 @@ def compose(text: str, source: str) -> Node:
     if root is None:
         raise DataError(f"{source} is empty.", hint)
     return root
+
+
+def _is_surrogate(character: str) -> bool:
+    return "\ud800" <= character <= "\udfff"
 
 
 class NodeReader:

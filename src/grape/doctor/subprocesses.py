@@ -1,6 +1,5 @@
 """Probes: short programs in processes of their own, so that a crash or a hang there is only an answer here."""
 
-import json
 import os
 import signal
 import subprocess
@@ -8,6 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from grape.core.errors import DataError
+from grape.core.reading import parse_json
 
 __all__ = ["ProbeReply", "probe"]
 
@@ -58,8 +60,8 @@ def probe(arguments: Sequence[str], timeout: float, environment: Mapping[str, st
     for line in reversed(output.splitlines()):  # libraries may print before and after
         if line.startswith("{"):
             try:
-                return ProbeReply(data=json.loads(line))
-            except ValueError:
+                return ProbeReply(data=parse_json(line, "the answer", allow_nonfinite=True))
+            except DataError:
                 continue
     return ProbeReply(failure="the probe ended without an answer")
 

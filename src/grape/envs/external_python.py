@@ -5,7 +5,6 @@ their own and speak the same wire protocol (:mod:`grape.envs.wire`).
 """
 
 import functools
-import json
 import os
 import subprocess
 import sys
@@ -13,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from grape.core.errors import GrapeError, SettingsError, SimulatorError
+from grape.core.errors import DataError, GrapeError, SettingsError, SimulatorError
+from grape.core.reading import parse_json
 from grape.core.tasks import ActionSpace, Task
 from grape.envs.base import Environment, Expert, SuiteBase
 from grape.envs.registry import get_suite
@@ -88,8 +88,8 @@ def probe_interpreter(python: Path, suite_name: str) -> Probe:
     done = _run([str(python), str(_MAIN), "probe", suite_name], python, _PROBE_SECONDS)
     name = f"--env-python {python} (Python {version[0]}.{version[1]})"
     try:
-        answer = json.loads(done.stdout.strip().splitlines()[-1])
-    except (ValueError, IndexError):
+        answer = parse_json(done.stdout.strip().splitlines()[-1], "the answer")
+    except (DataError, IndexError):
         ended = f"was killed by signal {-done.returncode}" if done.returncode < 0 else f"left with {done.returncode}"
         raise SimulatorError(
             f"{name} {ended} while it imported the simulator of suite '{suite_name}'. {_quoted(done.stderr)}",

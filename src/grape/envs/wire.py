@@ -20,6 +20,7 @@ from grape.envs.base import Snapshot
 __all__ = ["receive", "send", "snapshot_from_wire", "snapshot_to_wire"]
 
 _LENGTH = 8
+_MAX_BYTES = 4 * 2**30  # 16 lanes with two images of 4096 x 4096 each take 1.6 GB
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
@@ -46,10 +47,13 @@ def receive(link: socket.socket) -> tuple[dict[str, Any], dict[str, npt.NDArray[
         Header and arrays; the arrays can be written to.
 
     Raises:
-        EOFError: The other side is gone.
+        EOFError: The other side is gone, or sends something else.
         TimeoutError: The socket has a timeout and it passed.
     """
-    body = _read(link, int.from_bytes(_read(link, _LENGTH), "little"))
+    size = int.from_bytes(_read(link, _LENGTH), "little")
+    if not _LENGTH <= size <= _MAX_BYTES:
+        raise EOFError(f"a message of {size:,} bytes was announced: the other side does not speak this protocol")
+    body = _read(link, size)
     start = _LENGTH + int.from_bytes(body[:_LENGTH], "little")
     head = json.loads(body[_LENGTH:start])
     arrays = {}

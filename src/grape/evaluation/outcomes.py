@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from grape.core.errors import CompatibilityError
+from grape.core.errors import CompatibilityError, DataError
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.evaluation.statistics import Interval, clustered_wilson_interval
 
@@ -60,10 +60,17 @@ class Share:
 
 
 def outcome_of(meta: EpisodeMeta, measures: Mapping[str, bool] | None = None) -> EpisodeOutcome:
-    """The outcome that an episode's facts tell, with what was measured on it."""
-    return EpisodeOutcome(
-        meta.task, meta.initial_state, meta.sample, bool(meta.success), meta.steps, dict(measures or {})
-    )
+    """The outcome that an episode's facts tell, with what was measured on it.
+
+    Raises:
+        DataError: Nobody knows whether the episode succeeded.
+    """
+    if meta.success is None:
+        raise DataError(
+            f"The outcome of episode {meta.episode_id} is unknown, so no success rate can be computed from it.",
+            "Evaluate in a simulator that tells success.",
+        )
+    return EpisodeOutcome(meta.task, meta.initial_state, meta.sample, meta.success, meta.steps, dict(measures or {}))
 
 
 def measure(trajectory: Trajectory, signals: Mapping[str, str]) -> dict[str, bool]:

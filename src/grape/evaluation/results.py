@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from grape.core.errors import DataError
-from grape.core.files import read_json, write_json
+from grape.core.files import read_json, read_json_mapping, write_json
 from grape.core.trajectories import EpisodeMeta
 from grape.evaluation.outcomes import EpisodeOutcome, Share, figures_of, outcome_of
 from grape.evaluation.statistics import Interval
@@ -240,7 +240,7 @@ def results_path(path: Path) -> Path:
         return path / RESULTS_NAME
     if not path.exists():
         raise DataError(f"{path} does not exist.", "Give the --out folder of 'grape evaluate'.")
-    if (path / "run.json").is_file() and read_json(path / "run.json").get("verb") == "evaluate":
+    if (path / "run.json").is_file() and read_json_mapping(path / "run.json", within=path).get("verb") == "evaluate":
         raise DataError(
             f"The evaluation in {path} is not complete.", "Run the same 'grape evaluate' command again: it resumes."
         )
@@ -258,7 +258,7 @@ def read_results(path: Path) -> EvaluationResults:
             follow from the episodes.
     """
     file = results_path(path)
-    data = read_json(file)
+    data = read_json(file, hint="Evaluate again.", within=None if file == path else path)
     names = [item.name for item in dataclasses.fields(EvaluationResults)]
     if isinstance(data, dict):  # what files did not say before it could differ
         data = {"measures": {}, "protocol": "", "until": "success", **data}
@@ -298,10 +298,10 @@ def _read_outcome(row: Any, where: str) -> EpisodeOutcome:
     _check_keys(row, [item.name for item in dataclasses.fields(EpisodeOutcome)], where)
     return EpisodeOutcome(
         task=_typed(row, "task", str, where),
-        initial_state=_typed(row, "initial_state", int, where),
-        sample=_typed(row, "sample", int, where),
+        initial_state=_count(row, "initial_state", where),
+        sample=_count(row, "sample", where),
         success=_typed(row, "success", bool, where),
-        steps=_typed(row, "steps", int, where),
+        steps=_count(row, "steps", where),
         measures={name: _typed(row["measures"], name, bool, where) for name in _typed(row, "measures", dict, where)},
     )
 
@@ -354,12 +354,19 @@ def _check_keys(data: Any, due: Sequence[str], where: str) -> None:
 def _typed(data: Mapping[str, Any], key: str, kind: type[T], where: object) -> T:
     value = data[key]
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise DataError(f"{where}: '{key}' is {value!r}, not {kind.__name__}.", "Evaluate again.")
+        raise DataError(f"{where}: '{key}' is {value!r:.60}, not {kind.__name__}.", "Evaluate again.")
+    return value
+
+
+def _count(data: Mapping[str, Any], key: str, where: object) -> int:
+    value = _typed(data, key, int, where)
+    if not 0 <= value < 2**31:
+        raise DataError(f"{where}: '{key}' is {value}, not a number from 0 to {2**31 - 1}.", "Evaluate again.")
     return value
 
 
 def _number(data: Mapping[str, Any], key: str, where: object) -> float:
     value = data[key]
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise DataError(f"{where}: '{key}' is {value!r}, not a number.", "Evaluate again.")
+        raise DataError(f"{where}: '{key}' is {value!r:.60}, not a number.", "Evaluate again.")
     return float(value)

@@ -16,7 +16,7 @@ from grape.core.runs import open_run
 from grape.core.trajectories import EpisodeMeta
 from grape.store import EpisodeStore
 from grape.store.foreign import ACTION_SPACE, ActionReader, foreign_trajectory, task_name
-from grape.store.grape_npy import Flavour, Rollout, read_rollout
+from grape.store.grape_npy import MAX_FILE_BYTES, Flavour, Rollout, read_rollout
 from grape.store.rlds.standardise import gripper_to_loader
 
 __all__ = ["ImportGrapeNpySettings", "run_import_grape_npy"]
@@ -34,8 +34,8 @@ class ImportGrapeNpySettings:
 
     SimplerEnv's collector stored the picture taken after each action: every action gets the picture of the step
     before, and the first action, which has none, is dropped. LIBERO's collector stored the environment's gripper (+1
-    closes): it becomes 1 = open, 0 = closed, which training assumes. The cost in a file's name was cut to an integer
-    and is kept as a hint only.
+    closes): it becomes 1 = open, 0 = closed, which training assumes. The cost in a file's name, which
+    its collector cut to an integer, is kept as a hint only.
 
     Attributes:
         folder: Folder with the files, at any depth.
@@ -64,7 +64,8 @@ def run_import_grape_npy(
         reader: A policy whose tokens for the recorded actions are kept; without one there are none.
 
     Returns:
-        Summary: numbers of ``files``, ``episodes``, ``left_out``, ``odd``, ``successes``, ``flavours``, ``store``.
+        Summary: numbers of ``files``, ``episodes``, ``left_out``, ``odd``, ``successes``, ``unknown_outcomes``,
+            ``flavours``, ``store``.
 
     Raises:
         DataError: The folder holds no file that can be read.
@@ -102,12 +103,19 @@ def run_import_grape_npy(
     odd = sum(any(text.startswith(_ODD) for text in row["done"]) for row in done)
     if odd:
         reporter.warn(f"{odd} files look odd; {settings.out / 'files.jsonl'} says what about each of them.")
+    unknown = sum(row["success"] is None for row in done)
+    if unknown:
+        reporter.warn(
+            f"The names of {unknown} files tell no outcome (success_episode_N.npy or failure_episode_N.npy would): "
+            "their success stays unknown."
+        )
     summary = {
         "files": len(rows),
         "episodes": len(done),
         "left_out": len(rows) - len(done),
         "odd": odd,
-        "successes": sum(row["success"] for row in done),
+        "successes": sum(row["success"] is True for row in done),
+        "unknown_outcomes": unknown,
         "flavours": dict(Counter(row["flavour"] for row in done)),
         "store": "store",
     }
@@ -118,8 +126,8 @@ def run_import_grape_npy(
 def _hash(path: Path) -> str:
     """Hash of a file; of one that cannot be opened nothing, so that it is left out like other bad files."""
     try:
-        return file_hash(path)
-    except OSError:
+        return file_hash(path, MAX_FILE_BYTES)
+    except DataError:
         return ""
 
 
@@ -148,10 +156,10 @@ def _import(
         initial_state=rollout.episode,
         sample=rollout.number,
         seed=0,
-        success=bool(rollout.success),
+        success=rollout.success,
         steps=0,
         actor="",
-        extra={"imported_from": name, "cost_hint": rollout.cost_hint, "success_is_a_guess": rollout.success is None},
+        extra={"imported_from": name, "cost_hint": rollout.cost_hint},
     )
     trajectory = foreign_trajectory(
         meta,
@@ -167,7 +175,7 @@ def _import(
         "flavour": rules.name,
         "recorded_steps": rollout.steps,
         "steps": trajectory.steps,
-        "success": bool(rollout.success),
+        "success": rollout.success,
         "cost_hint": rollout.cost_hint,
         "done": _deeds(rules, rollout),
     }
@@ -197,5 +205,5 @@ def _deeds(rules: Flavour, rollout: Rollout) -> list[str]:
     elif (gripper < 0).any():
         deeds.append(f"{_ODD} the gripper is negative, where 0 and 1 were due; it was cut. Check, and pass --gripper.")
     if rollout.cost_hint is not None:
-        deeds.append("Cost of the file's name kept as a hint: it was cut to an integer.")
+        deeds.append("Cost of the file's name kept as a hint: collectors cut it to an integer.")
     return deeds

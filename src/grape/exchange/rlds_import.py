@@ -163,10 +163,10 @@ def _trajectory(
         initial_state=position,
         sample=int(not chosen),
         seed=0,
-        success=chosen,
+        success=None,  # the pair says which is better, not that either succeeded
         steps=0,
         actor="",
-        extra={"imported_from": episode.where, "file_path": episode.file_path, "success_is_a_guess": True},
+        extra={"imported_from": episode.where, "file_path": episode.file_path},
     )
     return foreign_trajectory(
         meta,

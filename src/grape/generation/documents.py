@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from grape.core.errors import SettingsError
+from grape.core.errors import DataError, SettingsError
 from grape.core.files import write_text
 from grape.core.reading import read_file
 from grape.core.temporary_files import sweep_beside
@@ -39,11 +39,14 @@ def write_new(path: Path, text: str) -> None:
     Raises:
         SettingsError: Something else stands under ``path``.
     """
-    if path.exists() and not (path.is_file() and _holds(path, text.encode())):
+    if path.exists() and not _holds(path, text.encode()):
         raise SettingsError(f"--out {path} exists and holds something else.", "Choose another --out, or remove it.")
     sweep_beside(path)
     write_text(path, text)
 
 
 def _holds(path: Path, data: bytes) -> bool:
-    return path.stat().st_size == len(data) and read_file(path) == data
+    try:
+        return read_file(path, max_bytes=len(data)) == data
+    except DataError:  # a folder, a device, something larger
+        return False

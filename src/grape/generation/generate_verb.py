@@ -169,6 +169,6 @@ def _prepared(folder: Path) -> list[str]:
     if not files:
         raise DataError(f"{folder} holds no answers.", "One file an answer: 1.json, 2.json, ...")
     try:
-        return [read_file(path, max_bytes=MAX_ANSWER_BYTES).decode() for path in files]
+        return [read_file(path, max_bytes=MAX_ANSWER_BYTES, within=folder).decode() for path in files]
     except UnicodeDecodeError as error:
         raise DataError(f"An answer in {folder} is not UTF-8.", "Save it as UTF-8 text.") from error

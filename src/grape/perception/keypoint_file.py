@@ -10,6 +10,7 @@ keypoints:
 """
 
 import io
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 
 from grape.core.errors import DataError, did_you_mean
 from grape.core.files import file_hash, read_yaml_mapping, write_bytes, write_text
+from grape.core.reading import open_file, read_file
 
 __all__ = [
     "DEPTH_UNIT",
@@ -37,6 +39,8 @@ DEPTH_UNIT = 0.001
 
 _MOST_BYTES = 256_000
 _MOST_KEYPOINTS = 200
+_MOST_PICTURE_BYTES = 64 * 2**20
+_MOST_PIXELS = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -97,12 +101,11 @@ def read_keypoint_file(path: Path) -> KeypointFile:
     if reference is not None:
         _require_keys(reference, ("picture", "depth"), path, "reference")
         if "picture" in reference:
-            picture, parts = (
-                _picture(path.parent / str(reference["picture"])),
-                [*parts, *_hash(path, reference, "picture")],
-            )
+            file = _named_file(path, reference["picture"])
+            picture, parts = _picture(file), [*parts, file_hash(file)]
         if "depth" in reference:
-            depth, parts = _depth(path.parent / str(reference["depth"])), [*parts, *_hash(path, reference, "depth")]
+            file = _named_file(path, reference["depth"])
+            depth, parts = _depth(file), [*parts, file_hash(file)]
     if picture is None and any(keypoint.pixel for keypoint in keypoints):
         raise DataError(
             f"{path}: keypoints are given by pixel, but no reference picture.", "Add reference: {picture: ...}."
@@ -184,8 +187,12 @@ def _require_keys(data: Any, known: tuple[str, ...], path: Path | None, where: s
             raise DataError(f"{place} has an unknown field {key!r}.", did_you_mean(str(key), known))
 
 
-def _hash(path: Path, reference: dict[str, Any], key: str) -> list[str]:
-    return [file_hash(path.parent / str(reference[key]))]
+def _named_file(path: Path, name: Any) -> Path:
+    """The picture that the keypoint file ``path`` names; it stands in the same folder or below."""
+    if not isinstance(name, str) or not name:
+        raise DataError(f"{path}: {name!r:.60} names no picture.", "See docs/perception.md.")
+    open_file(path.parent / name, max_bytes=_MOST_PICTURE_BYTES, within=path.parent).close()
+    return path.parent / name
 
 
 def _picture(path: Path) -> npt.NDArray[np.uint8]:
@@ -200,11 +207,14 @@ def _depth(path: Path) -> npt.NDArray[np.float32]:
 
 
 def _open(path: Path) -> Image.Image:
+    data = read_file(path, max_bytes=_MOST_PICTURE_BYTES)
     try:
-        image = Image.open(path)
+        with warnings.catch_warnings():  # the size is judged here
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=["PNG", "JPEG"])
+        if image.width * image.height > _MOST_PIXELS:
+            raise DataError(f"{path} has {image.width} x {image.height} pixels.", f"At most {_MOST_PIXELS:,} are read.")
         image.load()
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist.", "Keep the pictures beside the keypoint file.") from error
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} cannot be read as a picture: {error}.", "Write it again.") from error
     return image

@@ -64,7 +64,7 @@ class RawTerms:
         r_self: Sum of log-probabilities, float64 ``(E,)``; NaN where nothing was sampled.
         steps: Number of decisions, ``(E,)``.
         cost: ``sum_i C_i``, not negative, ``(E,)``.
-        success: 0 or 1, ``(E,)``.
+        success: 0 or 1, ``(E,)``; NaN where the outcome is unknown.
         task: Number of the task, ``(E,)``.
         state: Number of the (task, initial state), unique across tasks, ``(E,)``.
     """
@@ -227,17 +227,30 @@ def calibrate(
 def weighted_terms(raw: RawTerms, calibration: Calibration) -> Float64:
     """The terms whose sum over the last axis is R_GCPG, float64 ``(E, 3)`` in the order of :data:`TERMS`.
 
-    The self term is 0 where nothing was sampled.
+    The self term is 0 where nothing was sampled. The success term is 0 for all trajectories of an initial state in
+    which any outcome is unknown: an unknown one is neither a success nor a failure, so there the others rank.
     """
     self_term = np.nan_to_num(normalise_self(raw, calibration.normalisation), nan=0.0)
-    terms = np.stack([self_term, external_term(raw.cost, calibration.beta), raw.success], axis=-1)
+    success = np.where(_outcomes_known(raw), raw.success, 0.0)
+    terms = np.stack([self_term, external_term(raw.cost, calibration.beta), success], axis=-1)
     weighted: Float64 = terms * np.asarray(calibration.weights)
     return weighted
 
 
+def _outcomes_known(raw: RawTerms) -> npt.NDArray[np.bool_]:
+    """Whether all outcomes of each trajectory's initial state are known, ``(E,)``."""
+    unknown = np.bincount(raw.state, np.isnan(raw.success))
+    known: npt.NDArray[np.bool_] = unknown[raw.state] == 0
+    return known
+
+
 def _cost_scale(raw: RawTerms) -> float:
-    """One over the mean cost, outcomes counting equally; 1 where nothing costs anything."""
-    means = [float(raw.cost[chosen].mean()) for chosen in (raw.success > 0.5, raw.success < 0.5) if chosen.any()]
+    """One over the mean cost, outcomes counting equally; 1 where nothing costs anything.
+
+    Unknown outcomes count only where no outcome is known.
+    """
+    kinds = (raw.success > 0.5, raw.success < 0.5) if np.isfinite(raw.success).any() else (np.isnan(raw.success),)
+    means = [float(raw.cost[chosen].mean()) for chosen in kinds if chosen.any()]
     mean = float(np.mean(means)) if means else 0.0
     return 1.0 / mean if mean > 1e-6 else 1.0
 

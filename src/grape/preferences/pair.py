@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,12 @@ from typing import Any
 from grape.core.errors import DataError, NoPairsError, SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import file_hash, write_jsonl
-from grape.core.preferences import PreferencePair
+from grape.core.preferences import PreferencePair, Score
 from grape.core.runs import load_summary, open_run
 from grape.preferences.pairing import Mode, StateCensus, limit_pairs, make_pairs
 from grape.preferences.records import PAIRS_FILE, SCORES_FILE, load_pairs, pair_to_row
 from grape.preferences.score import portable_path, read_scores
+from grape.store import EpisodeStore
 
 __all__ = ["PairSettings", "check_pair", "read_pairs", "recorded_store", "run_pair"]
 
@@ -78,6 +79,7 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
         require_mixed_outcomes=settings.require_mixed_outcomes,
         chosen_must_succeed=settings.chosen_must_succeed,
         seed=settings.seed,
+        instructions=_instructions(store, scores),
     )
     overall = sum(census.values(), StateCensus())
     if not groups:
@@ -93,8 +95,8 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
         "pairs": count,
         "mode": settings.mode,
         "mean_margin": sum(pair.margin for pair in pairs) / count,
-        "chosen_success_rate": sum(scores[pair.chosen].success for pair in pairs) / count,
-        "rejected_success_rate": sum(scores[pair.rejected].success for pair in pairs) / count,
+        "chosen_success_rate": _success_rate(scores[pair.chosen].success for pair in pairs),
+        "rejected_success_rate": _success_rate(scores[pair.rejected].success for pair in pairs),
         "store": portable_path(store, settings.out),
         "overall": _census(overall, pairs),
         "tasks": {task: _census(item, [pair for pair in pairs if pair.task == task]) for task, item in census.items()},
@@ -102,6 +104,24 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
     reporter.info(f"{count} pairs from {summary['overall']['used']} initial states")
     run.finish(summary)
     return summary
+
+
+def _instructions(path: Path, scores: Mapping[str, Score]) -> dict[str, str]:
+    """What each scored episode's policy was told."""
+    store = EpisodeStore.open(path)
+    missing = [name for name in scores if name not in store]
+    if missing:
+        raise DataError(
+            f"Store {path} lacks {len(missing)} episodes of the scores, the first being {missing[0]}.",
+            "Run 'grape collect' and 'grape score' again.",
+        )
+    return {name: store.meta(name).instruction for name in scores}
+
+
+def _success_rate(outcomes: Iterable[bool | None]) -> float | None:
+    """Share of successes among the known outcomes; None without any."""
+    known = [outcome for outcome in outcomes if outcome is not None]
+    return sum(known) / len(known) if known else None
 
 
 def read_pairs(folder: Path) -> tuple[PreferencePair, ...]:
@@ -123,7 +143,15 @@ def recorded_store(folder: Path, verb: str = "pair") -> Path:
     store = load_summary(folder, verb).get("store")
     if not isinstance(store, str):
         raise DataError(f"{folder / 'done.json'} names no episode store.", f"Run 'grape {verb}' again.")
-    return (folder.resolve() / store).resolve()
+    try:
+        path = (folder.resolve() / store).resolve()
+        path.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL character; RuntimeError: a loop of links
+        raise DataError(
+            f"{folder / 'done.json'} names an episode store that cannot be: {store!r:.60}.",
+            f"Run 'grape {verb}' again.",
+        ) from error
+    return path
 
 
 def check_pair(settings: PairSettings) -> None:

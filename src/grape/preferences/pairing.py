@@ -1,7 +1,7 @@
 """Which trajectories are compared: pure functions from scores to pairs.
 
-A pair's trajectories share task and initial state, always. Within one initial state the episodes stand in an order:
-by R_GCPG, equals by their ids. With ``n`` episodes, rank 1 being the best:
+A pair's trajectories share task, instruction and initial state, always. Within one initial state the episodes stand in
+an order: by R_GCPG, equals by their ids. With ``n`` episodes, rank 1 being the best:
 
 ``best-worst``
     One pair: rank 1 against rank ``n``.
@@ -34,7 +34,8 @@ Mode = Literal["best-worst", "top-bottom", "success-only", "random"]
 ROUNDING = 1e-9
 """Differences of R_GCPG below this are rounding errors of the sum of its terms: no reason to prefer anything."""
 
-State = tuple[str, int]
+State = tuple[str, int, str]
+"""Task, initial state and instruction: what trajectories must share to be compared."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class StateCensus:
         all_successes: States with at least two episodes, all successful.
         all_failures: States with at least two episodes, none successful.
         single: States with one episode.
+        unknown: States with at least two episodes, of one of which the outcome is unknown.
         used: States that gave a pair.
         narrow: Pairs left out because R_GCPG differs by less than the margin, or not at all.
         failed: Pairs left out because both sides failed and the chosen one must succeed.
@@ -56,6 +58,7 @@ class StateCensus:
     all_successes: int = 0
     all_failures: int = 0
     single: int = 0
+    unknown: int = 0
     used: int = 0
     narrow: int = 0
     failed: int = 0
@@ -65,11 +68,17 @@ class StateCensus:
         return StateCensus(**{name: value + getattr(other, name) for name, value in vars(self).items()})
 
 
-def states_of(scores: Iterable[Score]) -> dict[State, list[Score]]:
-    """Scores by (task, initial state), sorted; within a state best first, equals by id."""
+def states_of(scores: Iterable[Score], instructions: Mapping[str, str] | None = None) -> dict[State, list[Score]]:
+    """Scores by (task, initial state, instruction), sorted; within a state best first, equals by id.
+
+    Args:
+        scores: In any order.
+        instructions: By episode id, where they are known; without, the instruction counts as empty.
+    """
     states: dict[State, list[Score]] = {}
     for score in scores:
-        states.setdefault((score.task, score.initial_state), []).append(score)
+        instruction = (instructions or {}).get(score.episode_id, "")
+        states.setdefault((score.task, score.initial_state, instruction), []).append(score)
     return {
         state: sorted(members, key=lambda score: (-score.gcpg, score.episode_id))
         for state, members in sorted(states.items())
@@ -85,6 +94,7 @@ def make_pairs(
     require_mixed_outcomes: bool = True,
     chosen_must_succeed: bool = False,
     seed: int = 0,
+    instructions: Mapping[str, str] | None = None,
 ) -> tuple[list[list[PreferencePair]], dict[str, StateCensus]]:
     """Pairs of each initial state that gives any, and the census of each task.
 
@@ -93,27 +103,31 @@ def make_pairs(
         mode: See the module's text.
         m: Most pairs a state (``best-worst`` makes one).
         margin: Least difference of R_GCPG in the ranking modes, where it must also exceed :data:`ROUNDING`.
-        require_mixed_outcomes: Whether states without both a success and a failure are left out, in all modes.
+        require_mixed_outcomes: Whether states without both a success and a failure are left out, in all modes; states
+            with an unknown outcome are, too.
         chosen_must_succeed: Whether pairs are left out whose chosen side failed, in all modes.
         seed: For the random modes.
+        instructions: What each episode's policy was told, by episode id: only equal ones are compared.
     """
     found: list[list[PreferencePair]] = []
     census: dict[str, StateCensus] = {}
-    for (task, initial_state), members in states_of(scores).items():
-        successes = sum(score.success for score in members)
-        kind = _kind(len(members), successes)
+    numbers: dict[tuple[str, int], int] = {}
+    for (task, initial_state, _), members in states_of(scores, instructions).items():
+        kind = _kind([score.success for score in members])
         pairs: list[PreferencePair] = []
         narrow = failed = 0
+        first = numbers.get((task, initial_state), 0)  # of states that differ in the instruction alone
         if len(members) > 1 and (kind == "mixed" or not require_mixed_outcomes):
             for chosen, rejected in _couples(members, mode, m, seed):
-                if chosen_must_succeed and not chosen.success:
+                if chosen_must_succeed and chosen.success is not True:
                     failed += 1
                     continue
                 gap = chosen.gcpg - rejected.gcpg
                 if mode in ("best-worst", "top-bottom") and gap < max(margin, ROUNDING):
                     narrow += 1
                     continue
-                pairs.append(_pair(chosen, rejected, mode, f"{task}-s{initial_state:05d}-p{len(pairs):02d}"))
+                pairs.append(_pair(chosen, rejected, mode, f"{task}-s{initial_state:05d}-p{first + len(pairs):02d}"))
+        numbers[task, initial_state] = first + len(pairs)
         count = StateCensus(**{kind: 1}, used=int(bool(pairs)), narrow=narrow, failed=failed, pairs=len(pairs))
         census[task] = census.get(task, StateCensus()) + count
         if pairs:
@@ -145,12 +159,16 @@ def limit_pairs(
     return [pair for group in kept for pair in group]
 
 
-def _kind(episodes: int, successes: int) -> Literal["mixed", "all_successes", "all_failures", "single"]:
-    if episodes == 1:
+def _kind(
+    outcomes: Sequence[bool | None],
+) -> Literal["mixed", "all_successes", "all_failures", "single", "unknown"]:
+    if len(outcomes) == 1:
         return "single"
-    if successes == 0:
+    if None in outcomes:
+        return "unknown"
+    if not any(outcomes):
         return "all_failures"
-    return "all_successes" if successes == episodes else "mixed"
+    return "all_successes" if all(outcomes) else "mixed"
 
 
 def _couples(members: Sequence[Score], mode: Mode, m: int, seed: int) -> list[tuple[Score, Score]]:
@@ -164,7 +182,8 @@ def _couples(members: Sequence[Score], mode: Mode, m: int, seed: int) -> list[tu
     shuffled = [by_id[index] for index in rng.permutation(len(by_id))]
     if mode == "random":
         return list(zip(shuffled[::2], shuffled[1::2], strict=False))[:m]
-    won, lost = [score for score in shuffled if score.success], [score for score in shuffled if not score.success]
+    won = [score for score in shuffled if score.success]
+    lost = [score for score in shuffled if score.success is False]
     return list(zip(won, lost, strict=False))[:m]
 
 

@@ -30,10 +30,14 @@ def reason_for(chosen: Score, rejected: Score, mode: str) -> str:
 
 
 def _outcomes(chosen: Score, rejected: Score) -> str:
-    if chosen.success and not rejected.success:
+    if chosen.success and rejected.success is False:
         return f"succeeded where the other {_failure(rejected)}"
-    if rejected.success and not chosen.success:
+    if rejected.success and chosen.success is False:
         return f"{_failure(chosen)}, although the other succeeded"
+    if chosen.success is None or rejected.success is None:
+        mine, theirs = _progress(chosen), _progress(rejected)
+        which = "both are" if chosen.success is rejected.success else "one is"
+        return f"outcomes unknown ({which}), {mine} stages finished against {theirs}"
     steps = f"in {chosen.steps} steps, the other in {rejected.steps}" if chosen.steps != rejected.steps else ""
     if chosen.success:
         return f"both succeeded{', this one ' + steps if steps else ''}"

@@ -51,7 +51,7 @@ def load_scores(path: Path) -> dict[str, Score]:
         DataError: The file is missing, or a line is no score or repeats an episode; file and line are named.
     """
     scores: dict[str, Score] = {}
-    for number, row in enumerate(read_jsonl(path), start=1):
+    for number, row in enumerate(read_jsonl(path, hint=_MEND, within=path.parent), start=1):
         score = _line(path, number, row, _score)
         if score.episode_id in scores:
             raise DataError(f"{path}, line {number}: episode {score.episode_id} has a score already.", _MEND)
@@ -66,7 +66,7 @@ def load_pairs(path: Path) -> tuple[PreferencePair, ...]:
         DataError: The file is missing, or a line is no pair or repeats an id; file and line are named.
     """
     pairs: dict[str, PreferencePair] = {}
-    for number, row in enumerate(read_jsonl(path), start=1):
+    for number, row in enumerate(read_jsonl(path, hint=_MEND, within=path.parent), start=1):
         pair = _line(path, number, row, _pair)
         if pair.pair_id in pairs:
             raise DataError(f"{path}, line {number}: pair {pair.pair_id} is there already.", _MEND)
@@ -115,6 +115,10 @@ def _flag(value: Any) -> bool:
     if isinstance(value, bool):
         return value
     raise _WrongFieldError(f"{value!r:.60} is neither true nor false")
+
+
+def _flag_or_none(value: Any) -> bool | None:
+    return None if value is None else _flag(value)
 
 
 def _whole(value: Any) -> int:
@@ -188,7 +192,7 @@ _SCORE: Mapping[str, Callable[[Any], Any]] = {
     "episode_id": _text,
     "task": _text,
     "initial_state": _whole,
-    "success": _flag,
+    "success": _flag_or_none,
     "steps": _whole,
     "r_self": _number_or_none,
     "r_ext": _number,

@@ -24,6 +24,7 @@ from grape.costs import (
     external_reward,
     specification_hash,
     unavailable_constraints,
+    with_unknown_outcome,
 )
 from grape.preferences.gcpg import PUBLISHED_WEIGHTS, TERMS, Calibration, RawTerms, calibrate, weighted_terms
 from grape.preferences.records import SCORES_FILE, load_scores, score_to_row
@@ -203,10 +204,13 @@ def _price(
     reporter: Reporter,
 ) -> list[_Priced]:
     priced = []
+    unknown = {_state(meta) for meta in metas if meta.success is None}
     with reporter.progress("scoring", len(metas)) as progress:
         for meta in metas:
             trajectory = store.read(meta.episode_id, frames=False)
-            stages = evaluate(specifications[meta.task], trajectory)
+            # Known and unknown outcomes of one initial state are priced alike, or the unknown would look cheaper.
+            shown = with_unknown_outcome(trajectory) if _state(meta) in unknown else trajectory
+            stages = evaluate(specifications[meta.task], shown)
             priced.append(_Priced(meta, _self_reward(trajectory), stages))
             progress.advance(note=meta.task)
     return priced
@@ -255,7 +259,9 @@ def _raw_terms(priced: Sequence[_Priced]) -> RawTerms:
         r_self=np.array([np.nan if item.r_self is None else item.r_self for item in priced], dtype=np.float64),
         steps=np.array([item.meta.steps for item in priced], dtype=np.int64),
         cost=np.array([sum(stage.cost for stage in item.stages) for item in priced], dtype=np.float64),
-        success=np.array([item.meta.success for item in priced], dtype=np.float64),
+        success=np.array(
+            [math.nan if item.meta.success is None else item.meta.success for item in priced], dtype=np.float64
+        ),
         task=np.array([tasks[item.meta.task] for item in priced], dtype=np.int64),
         state=np.array([places[_state(item.meta)] for item in priced], dtype=np.int64),
     )
@@ -289,6 +295,12 @@ def _warnings(metas: Sequence[EpisodeMeta], priced: Sequence[_Priced]) -> list[s
         warnings.append(
             f"{unsampled} of {len(priced)} episodes were not sampled from a policy: their self term is 0, which is no "
             "middling value unless --normalisation is state-standardised or task-standardised."
+        )
+    unknown = sum(meta.success is None for meta in metas)
+    if unknown:
+        warnings.append(
+            f"The outcome of {unknown} of {len(metas)} episodes is unknown. In their initial states nothing is decided "
+            "by success: R_self and the costs without the simulator's verdict rank all episodes there."
         )
     policies = len({meta.policy_hash for meta in metas if meta.policy_hash})
     if policies > 1:

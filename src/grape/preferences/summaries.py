@@ -22,10 +22,11 @@ def summarise_scores(scores: Sequence[Score], raw: RawTerms) -> dict[str, Any]:
         raw: Their unweighted terms in the same order.
 
     Returns:
-        ``episodes``, ``successes``, ``success_rate``; ``means`` of the unweighted terms (R_self a step, R_ext, cost,
-        steps); ``correlations`` (Pearson) of R_self a step, R_ext and R_GCPG with success, ``overall`` and
-        ``within_states`` (what is left after subtracting each initial state's means), None where one of them does not
-        vary; ``states``: how many initial states had both outcomes, only successes, only failures, or one episode;
+        ``episodes``, ``successes``, ``success_rate`` of the known outcomes (None without any), ``unknown_outcomes``
+        where there are some; ``means`` of the unweighted terms (R_self a step, R_ext, cost, steps); ``correlations``
+        (Pearson) of R_self a step, R_ext and R_GCPG with success, ``overall`` and ``within_states`` (what is left
+        after subtracting each initial state's means), None where one of them does not vary; ``states``: how many
+        initial states had both outcomes, only successes, only failures, or one episode;
         ``upsets``: share of (success, failure) pairs of an initial state in which the failure ranks higher;
         ``tasks``: episodes, successes and means a task.
     """
@@ -37,16 +38,14 @@ def summarise_scores(scores: Sequence[Score], raw: RawTerms) -> dict[str, Any]:
         chosen = raw.task == number
         tasks[name] = {
             "episodes": int(chosen.sum()),
-            "successes": int(raw.success[chosen].sum()),
-            "success_rate": float(raw.success[chosen].mean()),
+            **_outcomes(raw.success[chosen]),
             "means": _means(raw, r_step, r_ext, chosen),
         }
     everything = np.ones(len(scores), dtype=bool)
     terms = {"self": r_step, "ext": r_ext, "gcpg": gcpg}
     return {
         "episodes": len(scores),
-        "successes": int(raw.success.sum()),
-        "success_rate": float(raw.success.mean()),
+        **_outcomes(raw.success),
         "means": _means(raw, r_step, r_ext, everything),
         "correlations": {
             "overall": {name: _correlation(values, raw.success) for name, values in terms.items()},
@@ -56,6 +55,12 @@ def summarise_scores(scores: Sequence[Score], raw: RawTerms) -> dict[str, Any]:
         "upsets": _upsets(gcpg, raw),
         "tasks": tasks,
     }
+
+
+def _outcomes(success: Float64) -> dict[str, Any]:
+    known = success[np.isfinite(success)]
+    counts = {"successes": int(known.sum()), "success_rate": float(known.mean()) if len(known) else None}
+    return counts | ({"unknown_outcomes": len(success) - len(known)} if len(known) < len(success) else {})
 
 
 def _means(raw: RawTerms, r_step: Float64, r_ext: Float64, chosen: npt.NDArray[np.bool_]) -> dict[str, float | None]:
@@ -69,7 +74,7 @@ def _means(raw: RawTerms, r_step: Float64, r_ext: Float64, chosen: npt.NDArray[n
 
 
 def _correlation(values: Float64, success: Float64, within: RawTerms | None = None) -> float | None:
-    known = np.isfinite(values)
+    known = np.isfinite(values) & np.isfinite(success)
     if not known.any():
         return None
     a, b = values[known], success[known]
@@ -84,13 +89,15 @@ def _correlation(values: Float64, success: Float64, within: RawTerms | None = No
 
 
 def _states(raw: RawTerms) -> dict[str, int]:
-    count, successes = np.bincount(raw.state), np.bincount(raw.state, raw.success)
-    several = count > 1
+    count, successes = np.bincount(raw.state), np.bincount(raw.state, np.nan_to_num(raw.success))
+    unknown = np.bincount(raw.state, np.isnan(raw.success)) > 0
+    several = (count > 1) & ~unknown
     return {
         "mixed": int(np.sum(several & (successes > 0) & (successes < count))),
         "all_successes": int(np.sum(several & (successes == count))),
         "all_failures": int(np.sum(several & (successes == 0))),
         "single": int(np.sum(count == 1)),
+        **({"unknown": int(np.sum((count > 1) & unknown))} if unknown.any() else {}),
     }
 
 

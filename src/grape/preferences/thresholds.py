@@ -14,6 +14,7 @@ import numpy as np
 
 from grape.core.errors import SettingsError, require_known
 from grape.core.preferences import ConstraintScore, StageScore
+from grape.costs.parsing import RESERVED_NAMES
 from grape.costs.specification import Constraint, CostSpecification
 
 __all__ = ["MIN_SUCCESSES", "Place", "calibrated_thresholds", "reprice", "thresholds_by_hand", "with_thresholds"]
@@ -120,9 +121,11 @@ def _constraints(specification: CostSpecification) -> list[tuple[Constraint, ...
 
 
 def _repriced(stage: StageScore, penalty: float, thresholds: Sequence[float]) -> StageScore:
-    completion, *others = stage.constraints
+    # An outcome that is unknown has no constraint of completion.
+    completion = [item for item in stage.constraints if item.name in RESERVED_NAMES]
+    others = stage.constraints[len(completion) :]
     constraints = (
-        dataclasses.replace(completion, weight=penalty, contribution=completion.cost * penalty),
+        *(dataclasses.replace(item, weight=penalty, contribution=item.cost * penalty) for item in completion),
         *(_with_threshold(constraint, threshold) for constraint, threshold in zip(others, thresholds, strict=True)),
     )
     return dataclasses.replace(

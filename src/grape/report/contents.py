@@ -12,6 +12,7 @@ from typing import Any
 from grape.core.errors import DataError, GrapeError, SettingsError
 from grape.core.files import read_json
 from grape.core.preferences import PreferencePair, Score
+from grape.core.reading import read_file
 from grape.core.runs import read_run_settings
 from grape.evaluation import EvaluationResults
 from grape.preferences import read_scores, recorded_store
@@ -175,7 +176,7 @@ def _loop_facts(root: Path, reader: TolerantReader) -> Mapping[str, Any]:
     if not (root / "loop.json").is_file():
         return {}
     try:
-        data = read_json(root / "loop.json")
+        data = read_json(root / "loop.json", within=root)
     except GrapeError as error:
         reader.note(error.message)
         return {}
@@ -303,8 +304,8 @@ def _settings_of(root: Path, folders: Sequence[Folder]) -> tuple[tuple[str, str]
     texts = []
     for name, path in paths:
         try:
-            text = (path / "settings.yaml").read_text(encoding="utf-8", errors="replace")
-        except OSError:
+            text = read_file(path / "settings.yaml", within=path).decode(errors="replace")
+        except GrapeError:
             continue
         texts.append(("the run" if name == "." else name, text))
     return tuple(texts)

@@ -105,7 +105,7 @@ def _recognise(root: Path, path: Path) -> Folder | None:
     marker: Mapping[str, Any] = {}
     if (path / "run.json").is_file():
         try:
-            data = read_json(path / "run.json")
+            data = read_json(path / "run.json", within=path)
             marker = data if isinstance(data, dict) else {}
         except GrapeError:
             marker = {}

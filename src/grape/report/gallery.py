@@ -54,6 +54,8 @@ class Candidate:
     @property
     def outcome(self) -> str:
         """Success or failure of both sides in words."""
+        if self.chosen.success is None or self.rejected.success is None:
+            return "outcome unknown"
         if self.chosen.success == self.rejected.success:
             return "both succeed" if self.chosen.success else "both fail"
         return "success against failure" if self.chosen.success else "failure against success"

@@ -198,9 +198,11 @@ def _data_row(item: RoundContents) -> dict[str, str]:
     row["label"] = item.round.label
     metas = _metas(item)
     if metas:
-        solved = sum(success for _, success in metas) / len(metas)
+        known = [success for _, success in metas if success is not None]
         row |= {"episodes": f"{len(metas):,}", "states": f"{len({state for state, _ in metas}):,}"}
-        row["solved"] = numbers.percent(solved)
+        row["solved"] = numbers.percent(sum(known) / len(known)) if known else "unknown"
+        if known and len(known) < len(metas):
+            row["solved"] += f" of {len(known):,} ({len(metas) - len(known):,} unknown)"
     if item.pairs:
         margin = sum(pair.margin for pair in item.pairs) / len(item.pairs)
         sums: dict[str, float] = {}
@@ -216,7 +218,7 @@ def _data_row(item: RoundContents) -> dict[str, str]:
     return row
 
 
-def _metas(item: RoundContents) -> list[tuple[tuple[str, int], bool]]:
+def _metas(item: RoundContents) -> list[tuple[tuple[str, int], bool | None]]:
     """Initial state and success of every rollout, from the store or else from the scores."""
     if item.store is not None:
         try:

@@ -53,7 +53,7 @@ class TolerantReader:
         if folder is None or not folder.product:
             return None
         try:
-            rows = read_jsonl(folder.path / "metrics.jsonl")
+            rows = read_jsonl(folder.path / "metrics.jsonl", within=folder.path, allow_nonfinite=True)
         except GrapeError as error:
             self.note(f"{folder.name}: {error.message}")
             return None

@@ -22,6 +22,7 @@ double the footer, and with it the time to open a file). Equal episodes give equ
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grape.core.errors import CompatibilityError, DataError
+from grape.core.reading import open_file
 from grape.core.trajectories import Trajectory
 from grape.store.frames import decode_display, decode_frames, encode_display, encode_frames
 from grape.store.header import (
@@ -47,6 +49,8 @@ from grape.store.header import (
 __all__ = ["encode_episode", "read_episode", "read_header"]
 
 ROWS_PER_GROUP = 64
+
+_MOST_BYTES = 4 * 2**30  # of a file
 
 _DECISIONS = {"action": np.float32, "label": np.float32, "action_token": np.int32, "token_logp": np.float32}
 
@@ -140,6 +144,9 @@ def read_episode(path: Path, *, frames: bool = True, display: bool = False) -> T
 def _opened(path: Path) -> Iterator[tuple[pq.ParquetFile, Header]]:
     """The Parquet file and its header; whatever goes wrong inside is reported with the file's name."""
     try:
+        with open_file(path, max_bytes=_MOST_BYTES, within=path.parent) as opened:
+            size = os.fstat(opened.fileno()).st_size
+        # Arrow opens the file itself: where a Python file object fails below it, the process aborts.
         with pa.OSFile(str(path)) as handle:
             # The limits keep a damaged footer from announcing terabytes.
             file = pq.ParquetFile(
@@ -149,6 +156,7 @@ def _opened(path: Path) -> Iterator[tuple[pq.ParquetFile, Header]]:
                 thrift_string_size_limit=1 << 26,
                 thrift_container_size_limit=1 << 20,
             )
+            _check_announced(file.metadata, size)
             text = (file.metadata.metadata or {}).get(HEADER_KEY)
             if text is None:
                 raise DataError("It is a Parquet file but not an episode.")
@@ -156,10 +164,6 @@ def _opened(path: Path) -> Iterator[tuple[pq.ParquetFile, Header]]:
             if header.meta.episode_id != path.name.removesuffix(".parquet"):
                 raise DataError(f"It holds episode {header.meta.episode_id}.")
             yield file, header
-    except FileNotFoundError as error:
-        raise DataError(
-            f"Episode file {path} does not exist.", "Check the store's path and the episode's id."
-        ) from error
     except CompatibilityError as error:
         raise CompatibilityError(f"Episode file {path} cannot be read. {error.message}", error.hint) from error
     except DataError as error:
@@ -167,6 +171,20 @@ def _opened(path: Path) -> Iterator[tuple[pq.ParquetFile, Header]]:
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise DataError(f"Episode file {path} is torn or damaged: {reason.rstrip('.')}.", _MEND) from error
+
+
+def _check_announced(facts: Any, size: int) -> None:
+    """Refuse a footer that announces more rows or bytes than an uncompressed file of ``size`` bytes holds.
+
+    Only what is safe to ask of a damaged footer is asked: pyarrow aborts on some damaged facts of single columns.
+
+    Raises:
+        DataError: It announces too much.
+    """
+    groups = [facts.row_group(number) for number in range(facts.num_row_groups)]
+    rows, announced = sum(group.num_rows for group in groups), sum(group.total_byte_size for group in groups)
+    if not (0 <= facts.num_rows == rows <= size and 0 <= announced <= size):
+        raise DataError(f"It announces {rows:,} rows and {announced:,} bytes; the file has {size:,}.")
 
 
 def _arrays(trajectory: Trajectory) -> dict[str, Array]:

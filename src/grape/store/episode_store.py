@@ -108,7 +108,7 @@ class EpisodeStore:
                 f"{path} is no episode store: {_HEADER} is missing.",
                 "Give the folder that 'grape collect' or 'grape import' wrote.",
             )
-        header = read_json(path / _HEADER)
+        header = read_json(path / _HEADER, hint="Restore it from a copy.", within=path)
         if not isinstance(header, dict) or header.get("format") != _FORMAT:
             raise DataError(f"{path / _HEADER} is not the header of an episode store.", "Check the path.")
         version = header.get("format_version")

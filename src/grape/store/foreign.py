@@ -20,6 +20,9 @@ ACTION_SPACE = {
 """Contract of imported actions: the published loaders' convention, in which the policies of this family speak."""
 
 
+_LONGEST_NAME = 110
+
+
 class ActionReader(Protocol):
     """A policy that says which tokens it would have used for actions that it did not sample."""
 
@@ -72,7 +75,10 @@ def foreign_trajectory(
         }
     tokens = np.full(actions.shape, -1, dtype=np.int32) if reader is None else reader.action_tokens(actions)
     success = np.zeros(steps + 1, dtype=np.float32)
-    success[-1] = float(meta.success)
+    if meta.success is None:
+        success[:] = np.nan
+    else:
+        success[-1] = meta.success
     return Trajectory(
         meta=dataclasses.replace(meta, **facts),
         frames=np.ascontiguousarray(pictures),
@@ -89,7 +95,11 @@ def foreign_trajectory(
 def task_name(instruction: str) -> str:
     """Name of a task made from its instruction, usable as part of a file name.
 
-    Instructions without any Latin letter are told apart by a hash.
+    Words of Latin letters and digits keep their spelling in lower case. Wherever more than that is lost (signs, other
+    scripts, what is longer than a name may be), a hash of the instruction keeps different ones apart.
     """
-    name = re.sub(r"[^a-z0-9]+", "-", instruction.lower()).strip("-")[:120]
-    return name or f"task-{hashlib.sha256(instruction.encode()).hexdigest()[:8]}"
+    words = " ".join(instruction.lower().split())
+    name = re.sub(r"[^a-z0-9]+", "-", words).strip("-")[:_LONGEST_NAME].strip("-")
+    if name and name == words.replace(" ", "-"):
+        return name
+    return f"{name or 'task'}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"

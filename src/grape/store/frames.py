@@ -12,6 +12,7 @@ addition. On Meta-World pictures level 3 gives 3.2 kB a frame at 64x64 (7.8 kB w
 still, but then a picture needs all the ones before it.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,6 +29,9 @@ FRAME_CODEC = "zstd-first-difference"
 
 JPEG_QUALITY = 90
 """Quality of display pictures; they are looked at, never fed to a policy."""
+
+MAX_EPISODE_BYTES = 4 * 2**30
+"""Of an episode's pictures, unpacked; 500 decisions at 640x480 are 0.5 GB."""
 
 _LEVEL = 3
 
@@ -63,7 +67,7 @@ def decode_frames(blobs: Sequence[bytes], shape: tuple[int, int, int]) -> UInt8:
     Raises:
         DataError: A blob is no such compression or has another size.
     """
-    size = int(np.prod(shape))
+    size = _bounded_size(len(blobs), shape)
     decompressor = zstandard.ZstdDecompressor()
     try:
         # The size is checked before anything is allocated: a hostile blob may announce terabytes.
@@ -75,6 +79,18 @@ def decode_frames(blobs: Sequence[bytes], shape: tuple[int, int, int]) -> UInt8:
         raise DataError(f"A picture cannot be decompressed: {error}.") from error
     rows[1:] += rows[:1]
     return rows.reshape(len(blobs), *shape)
+
+
+def _bounded_size(count: int, shape: tuple[int, int, int]) -> int:
+    """Bytes of one picture, once it is known that all of them are few enough to be unpacked.
+
+    Raises:
+        DataError: Together they have more than :data:`MAX_EPISODE_BYTES`.
+    """
+    size = math.prod(shape)
+    if count * size > MAX_EPISODE_BYTES:
+        raise DataError(f"{count} pictures of {shape[0]}x{shape[1]} pixels are more than an episode may hold.")
+    return size
 
 
 def encode_display(pictures: UInt8) -> list[bytes]:
@@ -95,6 +111,7 @@ def decode_display(blobs: Sequence[bytes], shape: tuple[int, int, int]) -> UInt8
     Raises:
         DataError: A blob is no JPEG or has another size.
     """
+    _bounded_size(len(blobs), shape)
     pictures = np.empty((len(blobs), *shape), dtype=np.uint8)
     for index, blob in enumerate(blobs):
         try:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from grape.core.errors import CompatibilityError, DataError
+from grape.core.reading import parse_json
 from grape.core.trajectories import EpisodeMeta
 
 __all__ = [
@@ -36,9 +37,18 @@ FORMAT_VERSION = 1
 HEADER_KEY = b"grape.episode"
 """Key of the header in the Parquet file's metadata."""
 
+_MOST_CHARACTERS = 2**24  # of the header
+_MOST_ROWS = 2**24
+_LARGEST_SIDE = 16_384  # of a picture, pixels
+_COLUMNS = {"frame", "proprio", "action", "label", "action_token", "token_logp"}  # of every episode
 _EPISODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+@,-]{0,179}")
 _ADDED_LATER = {"until": "success"}  # facts that older files lack, and what held for their episodes
-_META_TYPES: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
+_META_TYPES: dict[Any, tuple[type, ...]] = {
+    int: (int,),
+    float: (int, float),
+    bool | None: (bool, type(None)),
+    str: (str,),
+}
 
 
 @dataclass(frozen=True)
@@ -160,7 +170,9 @@ def header_from_json(text: str) -> Header:
         DataError: The text is no header or its checksum does not fit.
     """
     try:
-        outer = json.loads(text)
+        if len(text) > _MOST_CHARACTERS:
+            raise DataError(f"The header has {len(text):,} characters; at most {_MOST_CHARACTERS:,} are read.")
+        outer = parse_json(text, "The header")
         value, checksum = outer["header"], outer["checksum"]
         if value["format"] != FORMAT:
             raise DataError("The header is of another format.")
@@ -171,10 +183,12 @@ def header_from_json(text: str) -> Header:
                 f"Format version {value['format_version']} is newer than {FORMAT_VERSION}, the newest known here.",
                 "Update the package: pip install --upgrade grape-vla",
             )
+        if missing := _COLUMNS - value["columns"].keys():
+            raise ValueError(f"no column {', '.join(sorted(missing))}")
         display = value["display_shape"]
         return Header(
             meta=meta_from_dict(value["meta"]),
-            columns={name: Column(tuple(shape), digest) for name, (shape, digest) in value["columns"].items()},
+            columns={name: _column(name, *entry) for name, entry in value["columns"].items()},
             frame_shape=_picture_shape(value["frame_shape"]),
             display_shape=None if display is None else _picture_shape(display),
             checksum=checksum,
@@ -183,12 +197,19 @@ def header_from_json(text: str) -> Header:
         raise DataError(f"The header is damaged ({type(error).__name__}: {error}).") from error
 
 
+def _column(name: str, shape: Any, checksum: Any) -> Column:
+    sizes = isinstance(shape, list) and all(type(size) is int and 0 <= size <= _MOST_ROWS for size in shape)
+    if not sizes or len(shape) not in (1, 2) or not isinstance(checksum, str):
+        raise ValueError(f"column {name!r} is described by {shape!r:.60} and {checksum!r:.60}")
+    return Column(tuple(shape), checksum)
+
+
 def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _picture_shape(value: list[int]) -> tuple[int, int, int]:
     height, width, channels = value
-    if channels != 3 or min(height, width) < 0:
+    if channels != 3 or not all(type(side) is int and 0 <= side <= _LARGEST_SIDE for side in (height, width)):
         raise ValueError(f"{value} is no shape of an RGB picture")
     return height, width, channels

@@ -16,12 +16,14 @@ from typing import Any
 
 from grape.core.errors import DataError, GrapeError
 from grape.core.files import content_hash, write_text
+from grape.core.reading import open_file, parse_json, read_file
 from grape.core.trajectories import EpisodeMeta
 from grape.store.header import FORMAT_VERSION, meta_from_dict, meta_to_dict
 
 __all__ = ["IndexEntry", "file_fingerprint", "load_index", "save_index"]
 
 _TAIL = 16 * 1024
+_MOST_BYTES = 2**29
 
 
 @dataclass(frozen=True)
@@ -43,26 +45,24 @@ def file_fingerprint(path: Path) -> str:
     """Size of a file and digest of its last 16 KiB.
 
     Raises:
+        DataError: It is no regular file, or cannot be opened.
         OSError: The file cannot be read.
     """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        size = os.fstat(descriptor).st_size
-        tail = os.pread(descriptor, _TAIL, max(0, size - _TAIL))
-    finally:
-        os.close(descriptor)
+    with open_file(path) as handle:
+        size = os.fstat(handle.fileno()).st_size
+        tail = os.pread(handle.fileno(), _TAIL, max(0, size - _TAIL))
     return f"{size}-{hashlib.blake2b(tail, digest_size=16).hexdigest()}"
 
 
 def load_index(path: Path) -> dict[str, IndexEntry]:
     """Entries by episode id; nothing at all where the index is missing, broken or of another version."""
     try:
-        outer = json.loads(path.read_bytes())
+        outer = parse_json(read_file(path, max_bytes=_MOST_BYTES, within=path.parent), str(path))
         body = outer["episodes"]
         if outer["format_version"] != FORMAT_VERSION or outer["checksum"] != content_hash(body):
             return {}
         return {
-            name: IndexEntry(fingerprint, checksum, meta_from_dict(meta))
+            name: IndexEntry(str(fingerprint), str(checksum), meta_from_dict(meta))
             for name, (fingerprint, checksum, meta) in body.items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError):

@@ -14,7 +14,7 @@ import torch
 
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.events import Reporter
-from grape.policies.openvla import OpenVLAPolicy, compute_norm_stats, create_nano, read_policy_config
+from grape.policies.openvla import OpenVLAPolicy, compute_norm_stats, create_nano, read_policy, read_policy_config
 from grape.store import EpisodeSource, EpisodeStore
 from grape.store.rlds.demonstrations import RldsDemonstrations, is_rlds_location
 from grape.store.rlds.statistics import dataset_statistics
@@ -32,6 +32,7 @@ __all__ = [
     "new_policy",
     "open_demonstrations",
     "open_to_continue",
+    "read_to_continue",
 ]
 
 
@@ -66,12 +67,22 @@ def open_to_continue(
         The policy, and what to compute in where that is not its weights' type (see
         :func:`grape.training.adapters.open_with_precision`).
     """
+    return open_with_precision(settings.policy, settings, _statistics_to_open_with(settings, stores), device)
+
+
+def read_to_continue(settings: SftSettings, stores: Sequence[EpisodeSource]) -> OpenVLAPolicy:
+    """The checkpoint to continue without its weights, for plans."""
+    if settings.policy is None:
+        raise SettingsError("There is no policy to start from.", "Give --policy.")
+    return read_policy(settings.policy, unnorm_key=_statistics_to_open_with(settings, stores) or None)
+
+
+def _statistics_to_open_with(settings: SftSettings, stores: Sequence[EpisodeSource]) -> str:
     if settings.unnorm_key or settings.policy is None:
-        return open_with_precision(settings.policy, settings, settings.unnorm_key, device)
+        return settings.unnorm_key
     held = read_policy_config(settings.policy).norm_stats
     name = data_name(settings, stores)
-    key = name if name in held else next(iter(held), "")
-    return open_with_precision(settings.policy, settings, key, device)
+    return name if name in held else next(iter(held), "")
 
 
 def fit_policy(

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from grape.core.errors import DataError
 from grape.core.events import Reporter
-from grape.core.files import read_json, write_json
+from grape.core.files import read_json_mapping, write_json
+from grape.core.reading import open_file
 from grape.core.temporary_files import sweep_temporaries
 from grape.policies.openvla.checkpoint import atomic_folder
 from grape.training.processes import ALONE, Processes
@@ -32,6 +33,7 @@ __all__ = ["CheckpointFolder"]
 _NAME = re.compile(r"update-(\d{6,})")
 _TENSORS = "state.safetensors"
 _FACTS = "state.json"
+_AGAIN = "Delete the run's folder and train again."
 _BEST = "best"
 
 
@@ -107,8 +109,9 @@ class CheckpointFolder:
         return update
 
     def _restore_best(self) -> int:
-        facts = read_json(self.path / _BEST / _FACTS)
-        update = int(facts["update"]) if isinstance(facts, dict) and "update" in facts else -1
+        update = read_json_mapping(self.path / _BEST / _FACTS, hint=_AGAIN, within=self.path).get("update")
+        if type(update) is not int:
+            raise DataError(f"Checkpoint {self.path / _BEST} does not say after which update it was made.", _AGAIN)
         self._load(self.path / _BEST, update)
         return update
 
@@ -178,7 +181,8 @@ class CheckpointFolder:
         Raises:
             DataError: A file is missing or torn, or it is of another model.
         """
-        facts = read_json(folder / _FACTS)
+        facts = read_json_mapping(folder / _FACTS, hint=_AGAIN, within=self.path)
+        open_file(folder / _TENSORS, within=self.path).close()  # a named pipe would never end
         try:
             with safe_open(folder / _TENSORS, framework="pt") as handle:
                 tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
@@ -190,9 +194,9 @@ class CheckpointFolder:
         state = {name: value for name, value in tensors.items() if name.startswith("optimizer/")}
         weights = {name: value for name, value in tensors.items() if name not in state}
         fits = weights.keys() == due.keys() and all(value.shape == due[name].shape for name, value in weights.items())
-        if not isinstance(facts, dict) or facts.get("update") != update or facts.get("tensors") != sorted(tensors):
+        if facts.get("update") != update or facts.get("tensors") != sorted(tensors):
             raise DataError(f"Checkpoint {folder}: its two files do not belong together.")
-        if not fits or any(name.split("/", 2)[2] not in trainable for name in state):
+        if not fits or any(not _is_state(name, value, trainable) for name, value in state.items()):
             raise DataError(f"Checkpoint {folder} is of another model.")
         with torch.no_grad():
             for name, value in weights.items():
@@ -203,6 +207,12 @@ class CheckpointFolder:
             parameter = trainable[name]
             # AdamW counts its steps on the CPU; moments live beside the parameter.
             self._optimizer.state[parameter][slot] = value if value.ndim == 0 else put_whole(parameter, value)
+
+
+def _is_state(name: str, value: Tensor, trainable: Mapping[str, nn.Parameter]) -> bool:
+    """Whether ``optimizer/<slot>/<parameter>`` names state of a parameter and has its shape, or is a scalar."""
+    parameter = trainable.get(name.split("/", 2)[-1])
+    return name.count("/") >= 2 and parameter is not None and (value.ndim == 0 or value.shape == parameter.shape)
 
 
 def _sync(path: Path) -> None:

@@ -8,19 +8,24 @@ import json
 import os
 import resource
 import sys
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
 
+from grape.core.errors import DataError
 from grape.core.events import Reporter, append_event
 from grape.core.files import write_text
+from grape.core.reading import parse_json, read_file
 from grape.core.settings import settings_to_dict
 from grape.training.processes import ALONE, Processes
 from grape.training.settings import LoggingSettings
 from grape.training.trackers import open_trackers
 
 __all__ = ["MetricsJournal"]
+
+_HINT = "Delete the run's folder and train again."
 
 
 class MetricsJournal:
@@ -42,9 +47,8 @@ class MetricsJournal:
         self._writes = processes.is_main
         self._device = processes.device
         self._path = settings.out / "metrics.jsonl"
-        lines = self._path.read_text(encoding="utf-8").splitlines()[:done] if self._path.exists() else []
-        self.rows: list[dict[str, float]] = [json.loads(line) for line in lines]
-        self._kept = "".join(f"{line}\n" for line in lines)
+        self.rows: list[dict[str, float]] = _rows_of(self._path, done) if self._path.exists() else []
+        self._kept = "".join(json.dumps(row) + "\n" for row in self.rows)
 
     def __enter__(self) -> "MetricsJournal":
         if self._writes:
@@ -90,6 +94,22 @@ class MetricsJournal:
         """Make sure that what was written survives the machine."""
         if self._writes:
             os.fsync(self._file.fileno())
+
+
+def _rows_of(path: Path, count: int) -> list[dict[str, float]]:
+    """The first rows of a file of metrics.
+
+    Raises:
+        DataError: A line is no mapping of names to numbers.
+    """
+    data = read_file(path, max_bytes=2**30, within=path.parent)
+    rows = []
+    for number, line in enumerate(data.splitlines()[:count], start=1):
+        row = parse_json(line, f"{path}, line {number}:", hint=_HINT)
+        if not isinstance(row, dict) or not all(type(value) in (int, float) for value in row.values()):
+            raise DataError(f"{path}, line {number}: a row is a mapping of names to numbers.", _HINT)
+        rows.append(row)
+    return rows
 
 
 def _peak_memory_mb(device: str) -> int:

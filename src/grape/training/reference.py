@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from grape.core.errors import CompatibilityError, DataError
-from grape.core.files import read_json, write_bytes, write_json
+from grape.core.files import read_json_mapping, write_bytes, write_json
 from grape.core.seeds import derive_rng
 from grape.training.gradients import frame_logps
 from grape.training.processes import ALONE, Processes
@@ -104,7 +104,7 @@ def check_parity(
     Raises:
         CompatibilityError: The mean difference lies above the threshold.
     """
-    kept: dict[str, Any] | None = processes.main_decides(lambda: read_json(path) if path.exists() else None)
+    kept: dict[str, Any] | None = processes.main_decides(lambda: _kept(path) if path.exists() else None)
     if kept is not None:
         return kept
     rows = np.sort(derive_rng(seed, "parity").permutation(len(steps))[:count])
@@ -128,4 +128,17 @@ def check_parity(
         )
     if processes.is_main:
         write_json(path, found)
+    return found
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """The result that an earlier start of the run kept.
+
+    Raises:
+        DataError: The file holds something else.
+    """
+    hint = f"Delete {path.name}: it is computed again."
+    found = read_json_mapping(path, hint=hint, within=path.parent)
+    if found.keys() != {"steps", "mean_abs", "max_abs"} or not all(type(v) in (int, float) for v in found.values()):
+        raise DataError(f"{path} holds no comparison of log-probabilities.", hint)
     return found

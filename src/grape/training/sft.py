@@ -29,6 +29,7 @@ from grape.training.beginnings import (
     new_policy,
     open_demonstrations,
     open_to_continue,
+    read_to_continue,
 )
 from grape.training.claims import RunClaim
 from grape.training.cost import FORWARD_BACKWARD, choose_micro_batch, forward_flops
@@ -296,7 +297,7 @@ def _plan(
         training, settings.batch_size, settings.epochs, settings.max_updates, settings.seed, repeat=True
     )
     if settings.policy is not None:
-        policy, _ = open_to_continue(replace(settings, load_in_4bit=False), stores, "cpu")
+        policy = read_to_continue(settings, stores)
         if settings.lora_rank:
             add_adapters(policy, settings.lora_rank, settings.lora_alpha, settings.seed, settings.lora_targets)
     else:

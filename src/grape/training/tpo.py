@@ -336,13 +336,25 @@ def _check(
 
 
 def _usable(method: str, pairs: tuple[PreferencePair, ...], store: EpisodeStore) -> tuple[PreferencePair, ...]:
-    """All pairs; for cloning only those whose chosen side succeeded, since the better of two failures is a failure."""
+    """Pairs that a method can use: for cloning, only those whose chosen side is known to have succeeded.
+
+    Raises:
+        DataError: A pair joins episodes of two instructions, or none is left.
+    """
+    for pair in pairs:
+        chosen, rejected = store.meta(pair.chosen), store.meta(pair.rejected)
+        if chosen.instruction != rejected.instruction:
+            raise DataError(
+                f"Pair {pair.pair_id} compares episodes of two instructions: {chosen.instruction!r} and "
+                f"{rejected.instruction!r}.",
+                "Make the pairs again with 'grape pair', which joins equal instructions only.",
+            )
     if method != "filtered-bc":
         return pairs
     kept = tuple(pair for pair in pairs if store.meta(pair.chosen).success)
     if not kept:
         raise DataError(
-            "No chosen trajectory succeeded, so there is nothing to clone.",
+            "No chosen trajectory is known to have succeeded, so there is nothing to clone.",
             "Use --method tpo, which also learns from the better of two failures.",
         )
     return kept

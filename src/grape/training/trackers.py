@@ -17,9 +17,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from grape.core.errors import SettingsError, require_known
+from grape.core.errors import DataError, SettingsError, require_known
 from grape.core.events import SILENT, Reporter, append_event
-from grape.core.files import read_json, write_json
+from grape.core.files import read_json_mapping, write_json
 
 __all__ = ["TRACKERS", "TrackerName", "Trackers", "check_trackers", "open_trackers"]
 
@@ -209,7 +209,10 @@ def _identity(folder: Path) -> str:
     path = folder / _IDENTITY
     if not path.exists():
         write_json(path, {"run": secrets.token_hex(8)})
-    return str(read_json(path)["run"])
+    name = read_json_mapping(path, within=folder).get("run")
+    if not isinstance(name, str):
+        raise DataError(f"{path} names no run.", "Delete it: the next run of the verb writes it again.")
+    return name
 
 
 def _without_secrets(text: str) -> str:

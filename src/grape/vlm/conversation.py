@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from grape.core.errors import DataError, SettingsError
+from grape.core.errors import SettingsError
 from grape.core.files import content_hash
-from grape.core.reading import open_file
+from grape.core.picture_files import open_picture
 
 __all__ = ["Answer", "ChatModel", "Message", "Picture", "Request", "Usage", "describe_request", "request_key"]
 
@@ -60,16 +60,8 @@ class Picture:
         Raises:
             DataError: The file is missing, no picture, or larger than 40 million pixels.
         """
-        try:
-            with open_file(path, max_bytes=MAX_BYTES) as file, Image.open(file) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise DataError(f"{path} has {image.width} x {image.height} pixels.", "Make it smaller.")
-                upright = ImageOps.exif_transpose(
-                    image
-                )  # what a camera was told about its own turn is dropped otherwise
-                return cls.of(np.asarray(upright.convert("RGB"), dtype=np.uint8))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"{path} cannot be read as a picture: {error}.", "Give a PNG or JPEG file.") from error
+        upright = ImageOps.exif_transpose(open_picture(path))  # what a camera was told of its own turn is dropped else
+        return cls.of(np.asarray(upright.convert("RGB"), dtype=np.uint8))
 
     @property
     def hash(self) -> str:

@@ -36,7 +36,7 @@ def tfds_reads(folder: Path, split: str):
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=1800,
     )
     assert reply.returncode == 0, reply.stderr
     return json.loads(reply.stdout)

@@ -18,6 +18,8 @@ from grape.envs.libero.installation import REINSTALL
 
 __all__ = ["read_initial_states"]
 
+_MAX_UNPACKED = 64 * 2**20
+
 Float64 = npt.NDArray[np.float64]
 
 
@@ -39,6 +41,8 @@ def read_initial_states(folder: Path, suite: str, task: str) -> Float64:
         if archive.is_file():
             if not zipfile.is_zipfile(archive):  # NumPy would advise to unpickle it
                 raise zipfile.BadZipFile("it is no archive")
+            with zipfile.ZipFile(archive) as content:
+                _check_sizes(content)
             with np.load(archive, allow_pickle=False) as entries:
                 states = np.asarray(entries["states"], dtype=np.float64)
         elif pickled.is_file():
@@ -52,6 +56,13 @@ def read_initial_states(folder: Path, suite: str, task: str) -> Float64:
     return states
 
 
+def _check_sizes(archive: zipfile.ZipFile) -> None:
+    """Refuse archives that unpack to more than initial states take (50 states are below 0.1 MB)."""
+    announced = sum(entry.file_size for entry in archive.infolist())
+    if announced > _MAX_UNPACKED:
+        raise ValueError(f"it announces {announced:,} bytes, more than {_MAX_UNPACKED:,}")
+
+
 def _constants_of(path: Path) -> Float64:
     """The float64 array in a file of ``torch.save``.
 
@@ -59,6 +70,7 @@ def _constants_of(path: Path) -> Float64:
         ValueError: The instructions are not those of one float64 array.
     """
     with zipfile.ZipFile(path) as archive:
+        _check_sizes(archive)
         (member,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
         program = archive.read(member)
     payload = b""

@@ -7,7 +7,8 @@ import json
 import subprocess
 import sys
 
-from grape.core.errors import GrapeError, SimulatorError
+from grape.core.errors import DataError, GrapeError, SimulatorError
+from grape.core.reading import parse_json
 from grape.envs.simpler.installation import VULKAN_HINT, render_device
 
 __all__ = ["MODULE", "require_vulkan"]
@@ -26,8 +27,8 @@ def require_vulkan() -> None:
     """
     try:
         reply = subprocess.run([sys.executable, "-m", MODULE], capture_output=True, text=True, timeout=_PATIENCE)
-        answer = json.loads(reply.stdout.splitlines()[-1])
-    except (subprocess.TimeoutExpired, IndexError, ValueError) as error:
+        answer = parse_json(reply.stdout.splitlines()[-1], "the answer")
+    except (subprocess.TimeoutExpired, IndexError, DataError) as error:
         raise SimulatorError("The Vulkan driver crashes or hangs when it is asked to draw.", VULKAN_HINT) from error
     if "failure" in answer:
         raise SimulatorError(str(answer["failure"]), str(answer["hint"]))

@@ -7,7 +7,6 @@ shared by all environments of a process, so that another task's background shows
 eggplant's target plane is drawn; an observation is drawn at every step whether anybody looks at it or not.
 """
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
 from grape.core.errors import SimulatorError
+from grape.core.files import read_json_mapping
 from grape.envs.simpler.installation import ManiSkill, load_maniskill, render_device
 from grape.envs.simpler.tasks import Arrangement
 
@@ -133,7 +133,7 @@ def _models(assets: Path, arrangement: Arrangement) -> dict[str, Any]:
     folder = assets / "tasks" / "bridge_v2_real2sim_dataset" / "custom"
     models: dict[str, Any] = {}
     for name in MODEL_TABLES:
-        models |= json.loads((folder / name).read_text(encoding="utf-8"))
+        models |= read_json_mapping(folder / name, hint="Install ManiSkill's assets again.")
     models[arrangement.source] = models[arrangement.source] | {"scales": [arrangement.scale]}
     return models
 

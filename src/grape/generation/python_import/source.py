@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 
 from grape.core.errors import DataError
+from grape.core.reading import parse_json, read_file
 
 __all__ = ["parse_source", "read_source"]
 
@@ -43,7 +44,7 @@ def read_source(path: Path) -> str:
     parts = sorted(path.glob("stage*_constraints.txt"), key=lambda part: (len(part.name), part.name))
     if not parts or len(parts) > MAX_PARTS:
         raise DataError(f"{path} holds {len(parts)} files named stageN_subgoal_constraints.txt and the like.", _HINT)
-    texts = [_read_file(part) for part in parts]
+    texts = [_read_file(part, path) for part in parts]
     if (path / "metadata.json").exists():
         texts.append(_lists_of(path / "metadata.json"))
     return "\n".join(texts) + "\n"
@@ -51,10 +52,7 @@ def read_source(path: Path) -> str:
 
 def _lists_of(path: Path) -> str:
     """The lists that the functions' file would hold, from ReKep's metadata."""
-    try:
-        found = json.loads(_read_file(path))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is no JSON.", _HINT) from error
+    found = parse_json(_read_file(path, path.parent), str(path), hint=_HINT)
     lines = []
     for name in ("num_stages", "grasp_keypoints", "release_keypoints"):
         value = found.get(name) if isinstance(found, dict) else None
@@ -64,14 +62,8 @@ def _lists_of(path: Path) -> str:
     return "\n".join(lines)
 
 
-def _read_file(path: Path) -> str:
-    try:
-        with path.open("rb") as handle:
-            data = handle.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.", "Check the path.") from error
-    if len(data) > MAX_BYTES:
-        raise DataError(f"{path} is larger than {MAX_BYTES} bytes; constraint functions are far shorter.", _HINT)
+def _read_file(path: Path, within: Path | None = None) -> str:
+    data = read_file(path, max_bytes=MAX_BYTES, within=within)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -5,10 +5,10 @@ pre-processing files, and ``dataset_statistics.json``. Only safetensors are read
 """
 
 import contextlib
-import json
 import os
+import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from grape.core.errors import DataError, GrapeError, SettingsError
 from grape.core.files import read_json, sync_folder, write_bytes, write_json
+from grape.core.reading import parse_json, read_file
 from grape.core.temporary_files import in_use, sweep_beside, temporary_path
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.model import OpenVLA
@@ -32,6 +33,8 @@ __all__ = [
     "SIDE_FILES",
     "CheckpointFiles",
     "atomic_folder",
+    "check_parts",
+    "check_weights_file",
     "empty_model",
     "load_weights",
     "read_files",
@@ -61,11 +64,15 @@ stays as it was."""
 _CONSTANT = "rotary_emb.inv_freq"  # stored by old versions of transformers
 _STORED_TYPES = frozenset({"BF16", "F16", "F32", "F64"})
 _MOST_LISTED = 40
+_PARTS = re.compile(
+    r"(action_head|noisy_action_projector|proprio_projector|vision_backbone|diffusion_\w+)--\w+\.(pt|pth|bin)$"
+)
+_AGAIN = "Copy or download this file again."
 
 SHARD_BYTES = 5 * 10**9
 """Largest size of one file of weights, as the published checkpoints have it."""
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +97,31 @@ class CheckpointFiles:
         Raises:
             DataError: It is missing or not JSON.
         """
-        try:
-            return json.loads(self.side[name])
-        except KeyError as error:
-            raise DataError(f"The checkpoint has no {name}.", "Fetch the checkpoint again.") from error
-        except ValueError as error:
-            raise DataError(f"{name} is not JSON: {error}.", "Fetch the checkpoint again.") from error
+        if name not in self.side:
+            raise DataError(f"The checkpoint has no {name}.", _AGAIN)
+        return parse_json(self.side[name], name, hint=_AGAIN)
+
+
+def check_parts(names: Iterable[str]) -> None:
+    """Refuse a checkpoint that keeps parts of its network in files of their own.
+
+    OpenVLA-OFT (arXiv 2502.19645) saves action heads, projectors and what FiLM adds as ``NAME--STEPS_checkpoint.pt``
+    beside weights that are named like OpenVLA's: read alone, these would act without their head.
+
+    Args:
+        names: Names of the checkpoint's files.
+
+    Raises:
+        SettingsError: There are such files.
+    """
+    parts = sorted(name for name in names if _PARTS.match(name))
+    if parts:
+        kinds = sorted({name.partition("--")[0].replace("_", " ") for name in parts})
+        raise SettingsError(
+            f"This is a checkpoint of OpenVLA-OFT, not of OpenVLA: it has a separate {', '.join(kinds)} "
+            f"({', '.join(parts[:3])}).",
+            "It cannot be run as action tokens: without these files the rest of its weights does not know how to act.",
+        )
 
 
 def read_files(folder: Path) -> CheckpointFiles:
@@ -107,6 +133,7 @@ def read_files(folder: Path) -> CheckpointFiles:
     """
     if not folder.is_dir():
         raise SettingsError(f"Policy folder {folder} does not exist.", "Check the path.")
+    check_parts(entry.name for entry in folder.iterdir())
     if not (folder / "config.json").is_file():
         inside = [entry.name for entry in sorted(folder.iterdir()) if (entry / "config.json").is_file()]
         hint = f"Did you mean {folder / inside[0]}?" if inside else "A checkpoint folder holds config.json and weights."
@@ -120,7 +147,7 @@ def read_files(folder: Path) -> CheckpointFiles:
         if not isinstance(extra, dict):
             raise DataError(f"{folder / 'dataset_statistics.json'} holds no JSON object.", "Fetch it again.")
         config = config.with_norm_stats({**config.norm_stats, **extra})
-    side = {name: (folder / name).read_bytes() for name in SIDE_FILES if (folder / name).is_file()}
+    side = {name: read_file(folder / name) for name in SIDE_FILES if (folder / name).is_file()}
     return CheckpointFiles(config, side)
 
 
@@ -174,8 +201,17 @@ def _compare(folder: Path, shards: list[Path], due: Mapping[str, tuple[int, ...]
     """Names, shapes and types of all shards against the network's, from the files' headers alone."""
     found: dict[str, tuple[int, ...]] = {}
     problems: list[str] = []
+    weight_map = _weight_map(folder)
     for shard in shards:
-        for name, shape, kind in _read_header(shard):
+        header = _read_header(shard)
+        promised = {name for name, file in weight_map.items() if file == shard.name}
+        stored = {name for name, _, _ in header}
+        problems += [f"{name} is not in {shard.name}, where the index says" for name in sorted(promised - stored)]
+        problems += [
+            f"{name} is in {shard.name}, the index says {weight_map[name]}"
+            for name in sorted(stored & weight_map.keys() - promised)
+        ]
+        for name, shape, kind in header:
             if name.endswith(_CONSTANT):
                 continue
             if name in found:
@@ -191,26 +227,33 @@ def _compare(folder: Path, shards: list[Path], due: Mapping[str, tuple[int, ...]
         more = f"; and {len(problems) - _MOST_LISTED} more" if len(problems) > _MOST_LISTED else ""
         raise DataError(
             f"The weights in {folder} do not fit its config.json: {'; '.join(problems[:_MOST_LISTED])}{more}.",
-            "Weights and config.json must come from the same checkpoint; fetch it again.",
+            "Weights and config.json must come from the same checkpoint.",
         )
+
+
+def _weight_map(folder: Path) -> Mapping[str, str]:
+    """File of each tensor as the index says; empty where the weights are one file.
+
+    One file beside an index is what counts, as in transformers: merging or fine-tuning writes it and leaves the base's
+    shards lying there.
+    """
+    if (folder / _WEIGHTS).is_file() or not (folder / _INDEX).is_file():
+        return {}
+    index = read_json(folder / _INDEX, hint=_AGAIN)
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    named = list(weight_map.values()) if isinstance(weight_map, dict) else []
+    if not named or any(not isinstance(name, str) or Path(name).name != name for name in named):
+        raise DataError(f"{folder / _INDEX} names no usable shards.", _AGAIN)
+    return dict(weight_map or {})
 
 
 def _shards(folder: Path) -> list[Path]:
-    if (folder / _INDEX).is_file():
-        index = read_json(folder / _INDEX)
-        weight_map = index.get("weight_map") if isinstance(index, dict) else None
-        named = list(weight_map.values()) if isinstance(weight_map, dict) else []
-        if not named or any(not isinstance(name, str) or Path(name).name != name for name in named):
-            raise DataError(f"{folder / _INDEX} names no usable shards.", "Fetch the checkpoint again.")
-        shards = [folder / name for name in sorted(set(named))]
-    else:
-        shards = [folder / _WEIGHTS]
+    weight_map = _weight_map(folder)
+    shards = [folder / name for name in sorted(set(weight_map.values()))] or [folder / _WEIGHTS]
     missing = [shard.name for shard in shards if not shard.is_file()]
     if missing:
         pickled = " (weights in .bin or .pt files are not read: they are pickles)" if any(folder.glob("*.bin")) else ""
-        raise DataError(
-            f"{folder} lacks its weights: {', '.join(missing)} not found{pickled}.", "Fetch the checkpoint again."
-        )
+        raise DataError(f"{folder} lacks its weights: {', '.join(missing)} not found{pickled}.", _AGAIN)
     return shards
 
 
@@ -225,6 +268,16 @@ def _read_header(path: Path) -> list[tuple[str, tuple[int, ...], str]]:
     with _opened(path) as handle:
         slices = [(name, handle.get_slice(name)) for name in handle.keys()]  # noqa: SIM118 - not a mapping
         return [(name, tuple(part.get_shape()), str(part.get_dtype())) for name, part in slices]
+
+
+def check_weights_file(path: Path) -> None:
+    """Refuse a file of weights that is torn, or no safetensors file.
+
+    Raises:
+        DataError: Says so.
+    """
+    with _opened(path):
+        pass
 
 
 @contextlib.contextmanager

@@ -11,8 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from grape.core.errors import DataError, GrapeError, SettingsError, did_you_mean, require_known
+from transformers import LlamaConfig
+
+from grape.core.errors import DataError, GrapeError, SettingsError, did_you_mean
 from grape.core.settings import settings_from_dict, settings_to_dict
+from grape.policies.openvla.ranges import check_text, check_tower
 from grape.policies.presets import TOWERS, TowerConfig
 
 __all__ = ["LLAMA_DEFAULTS", "OpenVLAConfig", "towers_to_json"]
@@ -34,9 +37,26 @@ LLAMA_DEFAULTS: Mapping[str, Any] = {
 """Defaults that ``text_config`` is relative to. Pinned, so that a later transformers cannot change a checkpoint's
 meaning. Llama-2 itself has ``rms_norm_eps`` 1e-5; the published OpenVLA runs with 1e-6."""
 
+_ROPE = ("rope_parameters", "rope_scaling")
+_OLDER_DEFAULTS: Mapping[str, Any] = {
+    "mlp_bias": False,
+    "is_decoder": False,
+    "is_encoder_decoder": False,
+    "add_cross_attention": False,
+    "tie_encoder_decoder": False,
+    "cross_attention_hidden_size": None,
+    "pruned_heads": {},
+    "torchscript": False,
+    "use_bfloat16": False,
+}
+"""Settings that releases of transformers before the installed one wrote, at their defaults."""
+_STORAGE = ("bfloat16", "float32", "float16")
+
 _LLAMA_INERT = frozenset(
     {
-        "_name_or_path", "architectures", "attention_dropout", "bos_token_id", "dtype", "eos_token_id",
+        "_attn_implementation_autoset", "_attn_implementation_internal", "_name_or_path", "architectures",
+        "attention_dropout", "attn_implementation", "bos_token_id", "dtype", "eos_token_id", "id2label", "label2id",
+        "output_attentions", "output_hidden_states", "problem_type", "return_dict", "chunk_size_feed_forward",
         "initializer_range", "model_type", "pad_token_id", "pretraining_tp", "torch_dtype", "transformers_version",
         "use_cache",
     }
@@ -149,23 +169,27 @@ class OpenVLAConfig:
             return _parse(data, where)
         except GrapeError:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(
                 f"{where} is not a complete OpenVLA configuration ({type(error).__name__}: {error}).",
-                "Fetch the checkpoint again.",
+                "Copy or download this file again.",
             ) from error
 
 
 def _parse(data: Mapping[str, Any], where: str) -> OpenVLAConfig:
     ours: Mapping[str, Any] = data.get("grape", {})
-    towers = _towers(data, ours, where)
     text = _text(data["text_config"], where)
+    check_text(text, where)
+    towers = _towers(data, ours, where)
     text_vocab = int(text["vocab_size"]) - int(data["pad_to_multiple_of"])
     bins = int(data["n_action_bins"])
     if not 2 <= bins < text_vocab:
         raise DataError(f"{where}: n_action_bins is {bins} with a vocabulary of {text_vocab}.")
     storage = str(data.get("torch_dtype") or data.get("dtype") or "bfloat16")
-    require_known("torch_dtype", storage, ("bfloat16", "float32"))
+    if storage not in _STORAGE:
+        raise SettingsError(
+            f"{where}: weights of type {storage!r} are not supported.", f"Supported: {', '.join(_STORAGE)}."
+        )
     if data.get("image_resize_strategy", "resize-naive") != "resize-naive":
         raise SettingsError(
             f"{where}: image_resize_strategy {data['image_resize_strategy']!r} is not supported.",
@@ -199,6 +223,8 @@ def _center_crop(ours: Mapping[str, Any], where: str) -> bool:
 
 def _towers(data: Mapping[str, Any], ours: Mapping[str, Any], where: str) -> tuple[TowerConfig, ...]:
     if "towers" in ours:
+        if not isinstance(ours["towers"], list) or len(ours["towers"]) > 2:
+            raise DataError(f"{where}: grape.towers is no list of one or two vision towers.")
         towers = tuple(settings_from_dict(TowerConfig, entry) for entry in ours["towers"])
     else:
         names = list(data["timm_model_ids"])
@@ -209,6 +235,8 @@ def _towers(data: Mapping[str, Any], ours: Mapping[str, Any], where: str) -> tup
     fused = bool(data["use_fused_vision_backbone"])
     if len(towers) != 1 + fused:
         raise DataError(f"{where}: {len(towers)} vision towers with use_fused_vision_backbone={fused}.")
+    for tower in towers:
+        check_tower(tower, where)
     sizes = {(tower.image_size, tower.patches) for tower in towers}
     if len(sizes) != 1:
         raise DataError(f"{where}: the towers disagree on picture size or number of patches: {sorted(sizes)}.")
@@ -220,17 +248,53 @@ def _text(text: Mapping[str, Any], where: str) -> dict[str, Any]:
         raise SettingsError(
             f"{where}: the language model is {text['model_type']!r}.", "Only Llama language models are supported."
         )
-    unknown = [
+    values = {key: text.get(key, default) for key, default in LLAMA_DEFAULTS.items()}
+    rope = _rope(text, where)
+    if rope is not None and "rope_theta" not in text:
+        values["rope_theta"] = rope
+    plain = LlamaConfig().to_dict() | _OLDER_DEFAULTS
+    plain["head_dim"] = _head_dim(values)
+    unknown = sorted(
         key
         for key, value in text.items()
-        if key not in LLAMA_DEFAULTS and key not in _LLAMA_INERT and value is not None
-    ]
+        if key not in LLAMA_DEFAULTS
+        and key not in _LLAMA_INERT
+        and key not in _ROPE
+        and value is not None
+        and (key not in plain or value != plain[key])
+    )
     if unknown:
+        shown = ", ".join(f"{key} = {str(text[key])[:40]}" for key in unknown)
         raise SettingsError(
-            f"{where}: text_config has settings that are not supported: {', '.join(sorted(unknown))}.",
-            f"Supported: {', '.join(sorted(LLAMA_DEFAULTS))}.",
+            f"{where}: text_config has settings that would change the network and are not supported: {shown}.",
+            f"Supported: {', '.join(sorted(LLAMA_DEFAULTS))}; any other must have the default of Llama.",
         )
-    return {key: text.get(key, default) for key, default in LLAMA_DEFAULTS.items()}
+    return values
+
+
+def _head_dim(values: Mapping[str, Any]) -> int | None:
+    hidden, heads = values["hidden_size"], values["num_attention_heads"]
+    sound = isinstance(hidden, int) and isinstance(heads, int) and heads > 0
+    return hidden // heads if sound else None
+
+
+def _rope(text: Mapping[str, Any], where: str) -> float | None:
+    """Base of the rotary embedding where it stands in a mapping of its own, as transformers 5 writes it."""
+    base = None
+    for key in _ROPE:
+        entry = text.get(key)
+        if entry is None:
+            continue
+        kind = entry.get("rope_type", entry.get("type", "default")) if isinstance(entry, Mapping) else None
+        extra = sorted(set(entry) - {"rope_type", "type", "rope_theta"}) if isinstance(entry, Mapping) else ["?"]
+        if kind != "default" or extra:
+            raise SettingsError(
+                f"{where}: text_config.{key} is {str(entry)[:80]}.", "Only Llama's plain rotary embedding is supported."
+            )
+        base = entry.get("rope_theta", base)
+    if base is not None and text.get("rope_theta", base) != base:
+        raise DataError(f"{where}: text_config says rope_theta {text['rope_theta']} and {base}.", "Keep one of them.")
+    return base
 
 
 def towers_to_json(towers: tuple[TowerConfig, ...]) -> list[dict[str, Any]]:

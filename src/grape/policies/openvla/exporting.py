@@ -13,9 +13,10 @@ from typing import Any
 
 from grape.core.errors import DataError, SettingsError
 from grape.core.files import file_hash, read_json, write_bytes, write_json
+from grape.core.reading import MAX_DOCUMENT_BYTES
 from grape.policies.names import parse_hub_name
 from grape.policies.openvla.adapters import MergedWeights, check_adapter, read_pointer
-from grape.policies.openvla.checkpoint import FACTS_FILE, empty_model, write_files
+from grape.policies.openvla.checkpoint import FACTS_FILE, check_weights_file, empty_model, write_files
 from grape.policies.openvla.hub import resolve_policy
 from grape.policies.openvla.loading import load_policy, read_policy_config
 
@@ -66,7 +67,7 @@ def find_source(policy: Path | str) -> PolicySource:
     pointer = read_pointer(folder)
     homes = {"policy": folder} if pointer is None else {"policy": folder, "base": pointer.base}
     hashes = {
-        f"{kind}/{path.name}": file_hash(path)
+        f"{kind}/{path.name}": _hash(path)
         for kind, home in homes.items()
         for path in sorted(home.iterdir())
         if path.is_file() and path.suffix in {".json", ".safetensors", ".model", ".txt"}
@@ -74,6 +75,14 @@ def find_source(policy: Path | str) -> PolicySource:
     return PolicySource(
         folder, None if pointer is None else pointer.base, "" if pointer is None else pointer.name, hashes
     )
+
+
+def _hash(path: Path) -> str:
+    """Hash of a file of a policy; of weights only after their header was found to fit the file's size."""
+    if path.suffix != ".safetensors":
+        return file_hash(path, MAX_DOCUMENT_BYTES)
+    check_weights_file(path)
+    return file_hash(path)
 
 
 def write_merged(source: PolicySource, folder: Path, shard_bytes: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from grape.core.errors import DataError, SettingsError
-from grape.policies.openvla.adapters import AdapterPointer, MergedWeights, attach_adapter, read_pointer
+from grape.policies.openvla.adapters import AdapterPointer, MergedWeights, attach_adapter, check_adapter, read_pointer
 from grape.policies.openvla.checkpoint import (
     SHARD_BYTES,
     CheckpointFiles,
@@ -68,6 +68,8 @@ def load_policy(
     precision = choose_precision(device, dtype, attention, load_in_4bit, files.config.storage_dtype)
     files, key = _with_statistics(files, norm_stats, unnorm_key)
     policy = OpenVLAPolicy(empty_model(files.config, precision.attention), files, key)
+    if pointer is not None:
+        check_adapter(folder, policy.model)
     weights = folder if pointer is None else pointer.base
     load_weights(weights, policy.model, precision.dtype, precision.device, four_bit=precision.four_bit)
     return policy if pointer is None else attach_adapter(policy, folder, merge=merge)
@@ -83,7 +85,7 @@ def read_policy_config(path: Path | str) -> OpenVLAConfig:
         SettingsError: There is no such policy or it is of another kind.
         DataError: A file is missing or broken.
     """
-    folder = resolve_policy(path)
+    folder = resolve_policy(path, weights=False)
     return _files(folder, read_pointer(folder)).config
 
 
@@ -106,7 +108,7 @@ def read_policy(
         SettingsError: There is no such policy or it is of another kind.
         DataError: A file is missing or broken.
     """
-    folder = resolve_policy(path)
+    folder = resolve_policy(path, weights=False)
     files = _files(folder, read_pointer(folder), center_crop)
     files, key = _with_statistics(files, norm_stats, unnorm_key)
     return OpenVLAPolicy(empty_model(files.config), files, key)

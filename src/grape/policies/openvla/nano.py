@@ -20,7 +20,7 @@ from grape.policies.openvla.checkpoint import CheckpointFiles, empty_model, mate
 from grape.policies.openvla.config import OpenVLAConfig, towers_to_json
 from grape.policies.openvla.model import OpenVLA
 from grape.policies.openvla.policy import OpenVLAPolicy
-from grape.policies.openvla.processor import PROMPT_TEMPLATE
+from grape.policies.openvla.processor import PROMPT_TEMPLATE, check_instruction
 from grape.policies.presets import NANO, NanoShape
 
 __all__ = ["create_nano"]
@@ -174,6 +174,8 @@ def _tokenizer(instructions: Sequence[str], action_bins: int) -> tuple[Tokenizer
     All pieces weigh the same, so the segmentation with the fewest pieces wins; a character without a piece falls back
     to its bytes, so no two texts ever become the same ids.
     """
+    for text in instructions:
+        check_instruction(text)
     before, after = PROMPT_TEMPLATE.replace(" ", "▁").split("▁{instruction}")
     whole = [text.lower().replace(" ", "▁") for text in instructions if text.strip()]
     words = sorted(

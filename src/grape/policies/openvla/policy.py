@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from grape.core.errors import DataError, PolicyError, SettingsError
 from grape.core.files import content_hash
@@ -24,6 +25,7 @@ from grape.policies.openvla.norm_stats import ActionNorm, choose_unnorm_key, rot
 from grape.policies.openvla.precision import Precision
 from grape.policies.openvla.processor import Processor
 from grape.policies.openvla.quantised import LANGUAGE_LINEARS, is_quantised
+from grape.policies.openvla.tokenizer_file import read_tokenizer
 
 __all__ = ["OpenVLAPolicy"]
 _TOWER_LINEARS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
@@ -238,7 +240,7 @@ class OpenVLAPolicy:
         """SHA-256 over configuration and weights as they would be stored."""
         digest = hashlib.sha256(content_hash(self.config.to_json()).encode())
         digest.update(self.unnorm_key.encode())
-        dtype = torch.bfloat16 if self.config.storage_dtype == "bfloat16" else torch.float32
+        dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.config.storage_dtype, torch.float32)
         weights = self.model.state_dict() if is_quantised(self.model) else MergedWeights(self.model)
         for name in sorted(weights):
             tensor = weights[name].detach().to("cpu")
@@ -266,13 +268,37 @@ class OpenVLAPolicy:
 def _read_tokenizer(files: CheckpointFiles, config: OpenVLAConfig) -> Tokenizer:
     if "tokenizer.json" not in files.side:
         raise DataError("The checkpoint has no tokenizer.json.", "Fetch the checkpoint again, with all its files.")
-    try:
-        tokenizer = Tokenizer.from_str(files.side["tokenizer.json"].decode())
-    except Exception as error:  # the library raises bare Exception for a malformed file
-        raise DataError(f"tokenizer.json cannot be read: {error}.", "Fetch the checkpoint again.") from error
+    tokenizer = read_tokenizer(files.side["tokenizer.json"], int(config.text["vocab_size"]))
     if tokenizer.get_vocab_size() > int(config.text["vocab_size"]):
         raise PolicyError(
             f"The tokenizer knows {tokenizer.get_vocab_size()} ids, the network only {config.text['vocab_size']}.",
             "Tokenizer and weights must come from the same checkpoint.",
         )
+    _reset_post_processor(tokenizer, files)
     return tokenizer
+
+
+def _reset_post_processor(tokenizer: Tokenizer, files: CheckpointFiles) -> None:
+    """Let the begin-of-sequence token be added as ``tokenizer_config.json`` says, whatever state a trainer left.
+
+    transformers' Llama tokenizers build their post-processor anew from that file, and so ignore a stored one.
+    """
+    if "tokenizer_config.json" not in files.side:
+        return
+    said = files.side_json("tokenizer_config.json")
+    if not isinstance(said, dict) or not str(said.get("tokenizer_class", "")).startswith("Llama"):
+        return
+    before: list[tuple[str, int]] = []
+    after: list[tuple[str, int]] = []
+    for name, added, place in (("bos_token", True, before), ("eos_token", False, after)):
+        token = said.get(name)
+        text = token.get("content") if isinstance(token, dict) else token
+        if said.get(f"add_{name}", added) and isinstance(text, str):
+            number = tokenizer.token_to_id(text)
+            if number is None:
+                raise DataError(f"tokenizer_config.json names {text!r} as {name}; tokenizer.json has no such token.")
+            place.append((text, number))
+    names = [*(f"{text}:0" for text, _ in before), "$A:0", *(f"{text}:0" for text, _ in after)]
+    tokenizer.post_processor = TemplateProcessing(
+        single=" ".join(names), pair=f"{' '.join(names)} $B:1", special_tokens=[*before, *after]
+    )

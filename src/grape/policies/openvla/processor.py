@@ -14,7 +14,7 @@ from torch import Tensor
 from grape.core.errors import DataError, PolicyError, SettingsError
 from grape.core.pictures import centre_crop
 
-__all__ = ["PROMPT_TEMPLATE", "Processor"]
+__all__ = ["MAX_INSTRUCTION", "PROMPT_TEMPLATE", "Processor", "check_instruction"]
 
 PROMPT_TEMPLATE = "In: What action should the robot take to {instruction}?\nOut:"
 
@@ -24,6 +24,23 @@ alone does not produce it; the published code appends it when it is not there.""
 
 
 _CROP_AREA = 0.9
+
+
+MAX_INSTRUCTION = 4000
+"""Characters; published data has below 200."""
+
+
+def check_instruction(instruction: str) -> None:
+    """Refuse what is no instruction: a network's memory grows with the square of its length.
+
+    Raises:
+        DataError: It is longer than ``MAX_INSTRUCTION``.
+    """
+    if len(instruction) > MAX_INSTRUCTION:
+        raise DataError(
+            f"An instruction has {len(instruction):,} characters; at most {MAX_INSTRUCTION:,} are read.",
+            f"It begins with {instruction[:60]!r}: is it one?",
+        )
 
 
 class Processor:
@@ -50,7 +67,7 @@ class Processor:
             sizes = [tuple(int(side) for side in size) for size in preprocessor["input_sizes"]]
             constants = _constants(preprocessor)
             resize = [str(name) for name in preprocessor.get("interpolations", ["bicubic"] * towers)]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(
                 f"preprocessor_config.json is incomplete ({error!r}).", "Fetch the checkpoint again."
             ) from error
@@ -76,6 +93,7 @@ class Processor:
         return self._cached_ids(instruction)
 
     def _tokenise(self, instruction: str) -> tuple[int, ...]:
+        check_instruction(instruction)
         ids = list(self.tokenizer.encode(self.prompt(instruction)).ids)
         if self._appended and ids[-1:] != self._appended:
             ids += self._appended
@@ -139,4 +157,8 @@ def _constants(preprocessor: Mapping[str, Any]) -> list[tuple[npt.NDArray[np.flo
         pairs = [(entry["mean"], entry["std"]) for entry in preprocessor["tvf_normalize_params"]]
     else:
         pairs = list(zip(preprocessor["means"], preprocessor["stds"], strict=True))
-    return [(np.asarray(mean, dtype=np.float32), np.asarray(std, dtype=np.float32)) for mean, std in pairs]
+    constants = [(np.asarray(mean, dtype=np.float32), np.asarray(std, dtype=np.float32)) for mean, std in pairs]
+    for mean, std in constants:
+        if mean.shape != (3,) or std.shape != (3,) or not (np.isfinite(mean).all() and (std > 0).all()):
+            raise ValueError("mean and std must be three numbers each, std above 0")
+    return constants

@@ -24,15 +24,18 @@ import numpy.lib.format as npy_format
 import numpy.typing as npt
 
 from grape.core.errors import DataError
+from grape.core.npy_files import check_npy_start
+from grape.core.reading import open_file
 from grape.store.grape_npy.plain_pickle import Slot, read_plain_pickle
 
-__all__ = ["FLAVOURS", "Flavour", "Rollout", "read_rollout"]
+__all__ = ["FLAVOURS", "MAX_FILE_BYTES", "Flavour", "Rollout", "read_rollout"]
 
 _NAME = re.compile(
-    r"(?P<outcome>success|failure)_episode_(?P<episode>\d+)"
-    r"(?:_(?:success|fail)_num_(?P<number>\d+)_cost_(?P<cost>-?\d+))?"
+    r"(?:(?P<outcome>success|failure)_)?episode_(?P<episode>\d+)"
+    r"(?:_(?P<counted>success|fail)_num_(?P<number>\d+)_cost_(?P<cost>-?\d+(?:\.\d+)?))?"
 )
 _DIM = 7
+MAX_FILE_BYTES = 2**29
 _MOST_BYTES = 2 << 30  # pictures of one rollout, decoded; a pickle can name one picture any number of times
 
 
@@ -71,7 +74,7 @@ class Rollout:
         success: From the file's name; None where it does not tell.
         episode: Number of the initial state, from the name; 0 where it does not tell.
         number: Number of the rollout among those of its episode and outcome.
-        cost_hint: Cost from the name, cut to an integer; None where there is none.
+        cost_hint: Cost from the name, which collectors cut to an integer; None where there is none.
     """
 
     path: Path
@@ -82,7 +85,7 @@ class Rollout:
     success: bool | None
     episode: int
     number: int
-    cost_hint: int | None
+    cost_hint: float | None
 
     @property
     def steps(self) -> int:
@@ -117,22 +120,29 @@ def read_rollout(path: Path, flavour: str = "") -> Rollout:
         prompt=prompts[0],
         pictures=pictures,
         actions=actions,
-        success=facts["outcome"] == "success" if facts else None,
+        success=_outcome(path, facts.get("outcome"), facts.get("counted")),
         episode=int(facts.get("episode") or 0),
         number=int(facts.get("number") or 0),
-        cost_hint=int(facts["cost"]) if facts.get("cost") else None,
+        cost_hint=float(facts["cost"]) if facts.get("cost") else None,
     )
+
+
+def _outcome(path: Path, told: str | None, counted: str | None) -> bool | None:
+    """Success or failure from the two places of a name that may tell it; None where neither does."""
+    outcomes = {word.startswith("success") for word in (told, counted) if word}
+    if len(outcomes) > 1:
+        raise DataError(f"{path}: the name tells both a success and a failure.", "Rename it to what happened.")
+    return outcomes.pop() if outcomes else None
 
 
 def _elements(path: Path) -> list[Any]:
     try:
-        with path.open("rb") as handle:
+        with open_file(path, max_bytes=MAX_FILE_BYTES) as handle:
+            check_npy_start(handle, path)
             version = npy_format.read_magic(handle)
             reader = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
             shape, _, dtype = reader(handle)
             content = handle.read()
-    except FileNotFoundError as error:
-        raise DataError("The file does not exist.", "Check the path.") from error
     except (OSError, ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
         raise DataError(f"It is no .npy file: {error}.", "Leave it out.") from error
     if not dtype.hasobject:
@@ -159,6 +169,8 @@ def _steps(
             raise DataError(
                 f"Step {index}: the picture is {picture.value.dtype} {picture.value.shape}.", "Leave it out."
             )
+        if not prompt.isascii() and prompt != prompt.encode(errors="replace").decode():
+            raise DataError(f"Step {index}: the prompt is no valid Unicode text (a lone surrogate).", "Leave it out.")
         pictures.append(picture.value)
         prompts.append(prompt)
         actions.append(_action(action, index))
@@ -191,7 +203,7 @@ def _action(value: Any, index: int) -> npt.NDArray[np.float32]:
 def _recognise(path: Path, kinds: set[str], facts: Mapping[str, Any]) -> str:
     by_content = {"image": "simplerenv", "array": "libero"}
     found = {by_content[kind] for kind in kinds}
-    if facts:
+    if facts and facts["outcome"]:
         found.add("libero" if facts["cost"] is None else "simplerenv")
     if len(found) != 1:
         told = " and ".join(sorted(found)) or "neither collector"

@@ -23,6 +23,9 @@ __all__ = ["Columns", "Episode", "RldsDataset", "open_rlds"]
 SHUFFLE_BYTES = 256 << 20
 """Default bound of the shuffle buffer, in bytes of encoded episodes."""
 
+_Item = tuple[int, str, bytes | bytearray]
+"""Index, place and payload of an episode."""
+
 _CUT = "The file is cut, or belongs to another release of the data set: fetch it again."
 
 
@@ -216,7 +219,7 @@ def open_rlds(path: Path | str) -> RldsDataset:
     return RldsDataset(folder, read_description(folder), read_features(folder / "features.json"))
 
 
-def _stream(places: Sequence[tuple[Shard, int]], worker: int, workers: int) -> Iterator[tuple[int, str, bytes | bytearray]]:
+def _stream(places: Sequence[tuple[Shard, int]], worker: int, workers: int) -> Iterator[_Item]:
     """Index, place and payload of the episodes that are this worker's; ``places``: files first index of each."""
     for shard, start in places:
         mine = functools.partial(_is_mine, start=start, worker=worker, workers=workers)
@@ -240,10 +243,10 @@ def _is_mine(number: int, start: int, worker: int, workers: int) -> bool:
 
 
 def _shuffled(
-    stream: Iterator[tuple[int, str, bytes | bytearray]], rng: np.random.Generator, limit: int
-) -> Iterator[tuple[int, str, bytes | bytearray]]:
+    stream: Iterator[_Item], rng: np.random.Generator, limit: int
+) -> Iterator[_Item]:
     """The stream through a buffer of ``limit`` bytes (but at least one episode)."""
-    buffer: list[tuple[int, str, bytes | bytearray]] = []
+    buffer: list[_Item] = []
     held = 0
     for item in stream:
         buffer.append(item)
@@ -256,7 +259,7 @@ def _shuffled(
         yield _draw(buffer, rng)
 
 
-def _draw(buffer: list[tuple[int, str, bytes | bytearray]], rng: np.random.Generator) -> tuple[int, str, bytes | bytearray]:
+def _draw(buffer: list[_Item], rng: np.random.Generator) -> _Item:
     place = int(rng.integers(len(buffer)))
     buffer[place], buffer[-1] = buffer[-1], buffer[place]
     return buffer.pop()

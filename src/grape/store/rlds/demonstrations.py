@@ -1,7 +1,8 @@
 """An RLDS data set in the place of an episode store, so that training reads both by the same road."""
 
+import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ class RldsDemonstrations:
     """Episodes of one split, readable like those of an :class:`~grape.store.EpisodeStore`.
 
     Pictures are resized to 224 x 224 as the published loader does (TensorFlow's lanczos3), except under the rule
-    ``plain``, which leaves them as they are. Episodes without an instruction are left out, as there.
+    ``plain``, which leaves them as they are. Episodes without an instruction are left out, as there. Each step keeps
+    the instruction it has, as there: an episode whose instruction changes becomes one episode for each of its
+    instructions.
 
     Args:
         location: ``rlds:/path/name``, with a rule ``rlds+RULE:/path/name``.
@@ -109,6 +112,7 @@ class RldsDemonstrations:
         """
         meta = self.meta(episode_id)
         episode = standardise(self.dataset.episode(self.split, meta.initial_state), self.rule)
+        episode = _part(episode, *meta.extra.get("steps", (0, episode.steps)))
         pictures = np.zeros((episode.steps, 0, 0, 3), dtype=np.uint8)
         if frames:
             pictures = episode.pictures.decode()
@@ -127,28 +131,55 @@ class RldsDemonstrations:
 
     @cached_property
     def _metas(self) -> dict[str, EpisodeMeta]:
-        found = {
-            meta.episode_id: meta for meta in map(_facts, standard_episodes(self.dataset.read(self.split), self.rule))
-        }
+        episodes = standard_episodes(self.dataset.read(self.split), self.rule)
+        found = {meta.episode_id: meta for episode in episodes for meta in _facts(episode)}
         if not found:
             raise DataError(f"{self.path} has no episode with an instruction in split {self.split!r}.")
         return found
 
 
-def _facts(episode: StandardEpisode) -> EpisodeMeta:
-    """Facts of a demonstration. What is not known stands for the usual: a success, an initial state of its own."""
-    task = task_name(episode.instruction)
-    return EpisodeMeta(
-        episode_id=f"{task[:80]}-{episode.index:06d}",
-        suite="rlds",
-        task=task,
-        task_index=int.from_bytes(hashlib.sha256(task.encode()).digest()[:4], "big"),
-        instruction=episode.instruction,
-        initial_state=episode.index,
-        sample=0,
-        seed=0,
-        success=True,
-        steps=episode.steps,
-        actor="expert",
-        extra={"imported_from": episode.where, "file_path": episode.file_path},
+def _spans(instructions: Sequence[str]) -> list[tuple[int, int]]:
+    """Half-open ranges of steps that are told the same."""
+    starts = [step for step, told in enumerate(instructions) if not step or told != instructions[step - 1]]
+    return list(zip(starts, [*starts[1:], len(instructions)], strict=True))
+
+
+def _part(episode: StandardEpisode, start: int, stop: int) -> StandardEpisode:
+    steps = slice(start, stop)
+    told = episode.instructions[steps]
+    return dataclasses.replace(
+        episode,
+        instruction=told[0],
+        instructions=told,
+        pictures=episode.pictures.part(steps),
+        actions=episode.actions[steps],
     )
+
+
+def _facts(episode: StandardEpisode) -> list[EpisodeMeta]:
+    """Facts of a demonstration, or of each of its parts with an instruction of its own.
+
+    Whether a demonstration succeeded is not known: data sets do not say.
+    """
+    spans = _spans(episode.instructions)
+    found = []
+    for number, (start, stop) in enumerate(spans):
+        task = task_name(episode.instructions[start])
+        part = f"-part{number:02d}" if len(spans) > 1 else ""
+        extra: dict[str, Any] = {"imported_from": episode.where, "file_path": episode.file_path}
+        meta = EpisodeMeta(
+            episode_id=f"{task[:80]}-{episode.index:06d}{part}",
+            suite="rlds",
+            task=task,
+            task_index=int.from_bytes(hashlib.sha256(task.encode()).digest()[:4], "big"),
+            instruction=episode.instructions[start],
+            initial_state=episode.index,
+            sample=0,
+            seed=0,
+            success=None,
+            steps=stop - start,
+            actor="expert",
+            extra=extra if not part else {**extra, "steps": [start, stop]},
+        )
+        found.append(meta)
+    return found

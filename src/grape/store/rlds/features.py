@@ -82,8 +82,9 @@ class Tensor:
         if dtype.kind in "biu" and value.size and value.dtype.kind == "f":
             raise DataError(f"{where} holds floating-point numbers where {self.dtype} is due.")
         if dtype.kind in "iu" and value.size and value.dtype != dtype and dtype.itemsize < 8:
-            if int(value.min()) < np.iinfo(dtype).min or int(value.max()) > np.iinfo(dtype).max:
-                raise DataError(f"{where} holds {value.min()} to {value.max()}, which {self.dtype} cannot.")
+            least, most = int(value.min()), int(value.max())
+            if least < np.iinfo(dtype).min or most > np.iinfo(dtype).max:
+                raise DataError(f"{where} holds {least} to {most}, which {self.dtype} cannot.")
         return np.ascontiguousarray(value, dtype=dtype).reshape(-1, *self.shape)
 
     def encode(self, column: Column, where: str) -> npt.NDArray[Any]:
@@ -220,7 +221,7 @@ def read_features(path: Path) -> FeatureTree:
         with open_data(path, within=path.parent, max_bytes=_MOST_BYTES) as handle:
             tree = parse_json(handle.read(), str(path), hint="Data sets written by TFDS 4.5 or newer can be read.")
         leaves = dict(_leaves(tree, ""))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(
             f"{path} is damaged or of an unknown layout ({type(error).__name__}: {error}).",
             "Data sets written by TFDS 4.5 or newer can be read.",

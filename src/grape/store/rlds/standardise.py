@@ -6,6 +6,7 @@ treats it, so that actions and statistics equal theirs. After a rule, actions ar
 as the data set has them, and a gripper of 1 = open, 0 = closed.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -44,7 +45,8 @@ class StandardEpisode:
     Attributes:
         index: Position in its split.
         file_path: What the data set calls it, e.g. a pair's id; may be empty.
-        instruction: The task in words, as recorded (no change of case).
+        instruction: The task in words, as recorded (no change of case); the first one where steps have several.
+        instructions: What each step is told, ``T`` texts; empty ones are those before them.
         pictures: ``T`` pictures, one before each action, still encoded.
         actions: float32 ``(T, 7)``, un-normalised, gripper 1 = open and 0 = closed.
         where: File and record, for messages.
@@ -53,6 +55,7 @@ class StandardEpisode:
     index: int
     file_path: str
     instruction: str
+    instructions: tuple[str, ...]
     pictures: EncodedPictures
     actions: Float32
     where: str
@@ -167,8 +170,9 @@ def standardise(episode: Episode, rule: Rule) -> StandardEpisode:
     if not np.isfinite(actions).all():
         raise DataError(f"{episode.where}: some actions are not finite.", "Leave this episode out of the data set.")
     instruction = next((text for text in texts[kept] if text), "")
+    told = tuple(itertools.accumulate(texts[kept], lambda before, text: text or before, initial=instruction))[1:]
     part = pictures.part(kept)
-    return StandardEpisode(episode.index, episode.file_path, instruction, part, actions, episode.where)
+    return StandardEpisode(episode.index, episode.file_path, instruction, told, part, actions, episode.where)
 
 
 def standard_episodes(episodes: Iterator[Episode], rule: Rule) -> Iterator[StandardEpisode]:

@@ -36,10 +36,14 @@ def action_statistics(actions: Sequence[npt.NDArray[np.float32]]) -> dict[str, A
         raise DataError("There are no actions to compute statistics of.", "Check the split and the rule.")
     if not np.isfinite(joined).all():
         raise DataError("Some actions are not finite; no statistics can be computed.")
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, std = joined.mean(axis=0), joined.std(axis=0)
+    if not (np.isfinite(mean).all() and np.isfinite(std).all()):
+        raise DataError("Some actions are so large that no statistics can be computed.", "Check the actions.")
     return {
         "action": {
-            "mean": joined.mean(axis=0).tolist(),
-            "std": joined.std(axis=0).tolist(),
+            "mean": mean.tolist(),
+            "std": std.tolist(),
             "max": joined.max(axis=0).tolist(),
             "min": joined.min(axis=0).tolist(),
             "q01": np.quantile(joined, 0.01, axis=0).tolist(),

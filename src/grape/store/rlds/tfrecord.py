@@ -10,7 +10,6 @@ sound file; :mod:`grape.store.rlds.dataset` notices it, since ``dataset_info.jso
 """
 
 import gzip
-import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from typing import IO
 import google_crc32c
 
 from grape.core.errors import DataError
-from grape.store.opening import MIB, open_data, unpacked_limit
+from grape.store.opening import open_data
 
 __all__ = ["FRAMING_BYTES", "frame_record", "masked_crc32c", "read_records"]
 
@@ -31,13 +30,12 @@ _HEAD = struct.Struct("<QI")
 _TAIL = struct.Struct("<I")
 _MASK_DELTA = 0xA282EAD8
 _CHUNK = 1 << 22
-# A message of protocol buffers, which an episode is, holds less than 2 GiB.
+# A message of protocol buffers, which an episode is, holds less than 2 GiB. Without a bound a small gzip file that
+# unpacks to zeros would fill the memory.
 _MOST_BYTES = 2**31 - 1
-# A small gzip file can unpack to anything. Pictures are packed already, so that whole files shrink by far less than
-# this; one record may take the more of 64 MiB and so many times the file's size, but never more than the limit.
-_MOST_RATIO = 20
-_MOST_UNPACKED = 512 * MIB
+_ALWAYS_UNPACKED, _MOST_UNPACKED = 2**24, 2**29  # bytes of a record in a gzip file, however small or large the file
 _MOST_FILE = 2**40
+_MOST_RATIO = 64  # times the size of its gzip file
 _MEND = "The file is damaged: fetch or export it again. Nothing was read past this place."
 
 Wanted = Callable[[int], bool]
@@ -78,18 +76,20 @@ def read_records(path: Path, wanted: Wanted = lambda number: True) -> Iterator[t
             raw.seek(0)
             if start[:2] == b"\x1f\x8b" and not _is_head(start):
                 with gzip.GzipFile(fileobj=raw) as handle:
-                    yield from _records(path, handle, wanted, os.fstat(raw.fileno()).st_size, seekable=False)
+                    yield from _records(path, handle, wanted, seekable=False)
             else:
-                yield from _records(path, raw, wanted, os.fstat(raw.fileno()).st_size, seekable=True)
+                yield from _records(path, raw, wanted, seekable=True)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def _records(
-    path: Path, handle: IO[bytes] | gzip.GzipFile, wanted: Wanted, size: int, *, seekable: bool
+    path: Path, handle: IO[bytes] | gzip.GzipFile, wanted: Wanted, *, seekable: bool
 ) -> Iterator[tuple[int, bytes | bytearray | None]]:
     number, begin = 0, 0
-    most = _MOST_BYTES if seekable else unpacked_limit(size, _MOST_RATIO, _MOST_UNPACKED)
+    on_disk = path.stat().st_size
+    size = on_disk if seekable else None
+    most = _MOST_BYTES if seekable else min(_MOST_UNPACKED, max(_ALWAYS_UNPACKED, _MOST_RATIO * on_disk))
     while True:
         where = f"{path}, record {number} (counted from 0, at byte {begin}{'' if seekable else ' after gzip'})"
         head = _read(handle, _HEAD.size, where)
@@ -102,15 +102,11 @@ def _records(
                 raise DataError(f"{where}: no TFRecord file, or its first header is damaged.", _MEND)
             raise DataError(f"{where}: the checksum of the record's length does not fit.", _MEND)
         length = _HEAD.unpack(head)[0]
-        if length > _MOST_BYTES:
-            raise DataError(f"{where}: the record has {length:,} bytes; an episode has less than 2 GiB.", _MEND)
         if length > most:
-            raise DataError(
-                f"{where}: the record would unpack to {length:,} bytes, where a file of {size:,} bytes may hold {most:,}.",
-                "If it can be trusted, unpack it first: gunzip it and keep its name.",
-            )
+            limit = "an episode has less than 2 GiB" if seekable else f"at most {most:,} are unpacked from this file"
+            raise DataError(f"{where}: the record has {length:,} bytes; {limit}.", _MEND)
         end = begin + length + FRAMING_BYTES
-        if seekable and end > size:
+        if size is not None and end > size:
             raise DataError(
                 f"{where}: the file ends within the record, {end - size:,} bytes short of its {length:,}.",
                 _MEND,

@@ -15,6 +15,8 @@ __all__ = ["EpisodeList", "LogFormat", "VideoEpisode", "read_camera", "read_epis
 
 VERSION = 1
 MOST_BYTES = 4_000_000
+MAX_RECORDING_BYTES = 16 * 2**30
+"""Of a video or an array of depth."""
 
 LENGTHS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 TIMES = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
@@ -131,7 +133,7 @@ class EpisodeList:
             if episode.depth is not None:
                 paths |= set(episode.depth.glob("*.png")) if episode.depth.is_dir() else {episode.depth}
         folder = self.path.parent.resolve()
-        return {_seen_from(folder, path): file_hash(path) for path in sorted(paths)}
+        return {_seen_from(folder, path): file_hash(path, MAX_RECORDING_BYTES) for path in sorted(paths)}
 
 
 def read_episode_list(path: Path) -> EpisodeList:

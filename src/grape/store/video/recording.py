@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from grape.core.cameras import Camera
 from grape.core.errors import DataError, SettingsError
-from grape.store.video.episode_list import VideoEpisode
+from grape.core.npy_files import check_npy_start
+from grape.core.picture_files import open_picture
+from grape.core.reading import open_file
+from grape.store.video.episode_list import MAX_RECORDING_BYTES, VideoEpisode
 
 __all__ = ["Recording", "check_recording", "picture_size", "read_recording", "recording_bytes"]
 
@@ -136,11 +139,14 @@ def _decode(path: Path, form: str) -> Iterator[tuple[float, npt.NDArray[Any]]]:
             f"Videos need PyAV, which is not installed ({error}).", "pip install 'grape-vla[video]'"
         ) from error
     number = 0
+    open_file(path, max_bytes=MAX_RECORDING_BYTES).close()  # FFmpeg would wait for the writer of a named pipe
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise DataError(f"{path} holds no video.", "Check the path.")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise DataError(f"{path} is no video that can be decoded.", "Write it as H.264 in an MP4 file.")
             stream.codec_context.thread_count = 1
             stream.codec_context.options = {"err_detect": "explode"}  # else damage is painted over
             for frame in container.decode(stream):
@@ -209,18 +215,16 @@ def _levels(path: Path) -> Iterator[npt.NDArray[Any]]:
         if not files:
             raise DataError(f"{path} holds no PNG file.", "Write one 16-bit grey PNG a picture, numbered.")
         for file in files:
-            try:
-                with Image.open(file) as image:
-                    level = np.asarray(image)
-            except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-                raise DataError(f"{file} cannot be read as a picture: {error}.", "Write it again.") from error
+            level = np.asarray(open_picture(file, formats=("PNG",)))
             if level.ndim != 2:
                 raise DataError(f"{file} is no grey picture.", "Write depth as 16-bit grey PNG.")
             yield level
     elif path.suffix == ".npy":
+        with open_file(path, max_bytes=MAX_RECORDING_BYTES) as handle:
+            check_npy_start(handle, path)
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, TypeError, SyntaxError, OverflowError, RecursionError) as error:
             raise DataError(f"{path} cannot be read as an array: {error}.", "Write it with numpy.save.") from error
         if array.ndim != 3 or array.dtype.kind not in "uif":
             raise DataError(f"{path} is {array.dtype} {array.shape}.", "It must be numbers of shape (pictures, H, W).")
