@@ -40,7 +40,7 @@ _FLAT_FACTS: Mapping[str, Leaf] = {
     "episode_metadata/task": Text("Name of the task within its suite."),
 }
 _UNKNOWN_OUTCOMES: Mapping[str, Leaf] = {
-    "episode_metadata/success_known": Tensor("bool", description="False where nobody knows whether the task was solved."),
+    "episode_metadata/success_known": Tensor("bool", description="False where nobody knows if it was solved."),
 }
 _STEPS: Mapping[str, Leaf] = {
     "discount": Tensor("float32", description="Always 1."),

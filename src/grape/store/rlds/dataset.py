@@ -242,9 +242,7 @@ def _is_mine(number: int, start: int, worker: int, workers: int) -> bool:
     return (start + number) % workers == worker
 
 
-def _shuffled(
-    stream: Iterator[_Item], rng: np.random.Generator, limit: int
-) -> Iterator[_Item]:
+def _shuffled(stream: Iterator[_Item], rng: np.random.Generator, limit: int) -> Iterator[_Item]:
     """The stream through a buffer of ``limit`` bytes (but at least one episode)."""
     buffer: list[_Item] = []
     held = 0
