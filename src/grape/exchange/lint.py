@@ -185,7 +185,7 @@ def _lint_rollouts(folder: Path, found: Counter[str], reporter: Reporter) -> int
     with reporter.progress("Reading rollouts", len(paths)) as progress:
         for path in paths:
             try:
-                rollout = read_rollout(path)
+                rollout = read_rollout(path, within=folder)
             except DataError as error:
                 found["unreadable file"] += 1
                 reporter.warn(error.message)

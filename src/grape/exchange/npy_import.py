@@ -140,7 +140,7 @@ def _import(
     taken: set[str],
 ) -> dict[str, Any]:
     """Write one episode; what was done."""
-    rollout = read_rollout(path, "" if settings.flavour == "auto" else settings.flavour)
+    rollout = read_rollout(path, "" if settings.flavour == "auto" else settings.flavour, settings.folder)
     rules = _rules(settings, rollout.flavour)
     task = task_name(rollout.prompt)
     outcome = {True: "success", False: "failure", None: "unknown"}[rollout.success]

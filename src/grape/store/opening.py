@@ -7,7 +7,7 @@ from typing import IO
 from grape.core.errors import DataError
 from grape.core.reading import open_file
 
-__all__ = ["MIB", "home_of", "open_data", "unpacked_limit"]
+__all__ = ["MIB", "check_links", "home_of", "open_data", "unpacked_limit"]
 
 MIB = 2**20
 
@@ -38,6 +38,24 @@ def open_data(path: Path, *, within: Path, max_bytes: int) -> IO[bytes]:
             "Fetch or copy the file again.",
         )
     return handle
+
+
+def check_links(path: Path, within: Path) -> None:
+    """Refuse a path that lies in a folder by its name and elsewhere once links are resolved.
+
+    A path that names another folder itself must lie in the one that it names.
+
+    Raises:
+        DataError: A link leads out, or in a circle.
+    """
+    absolute = Path(os.path.abspath(path))
+    folder = within if absolute.is_relative_to(os.path.abspath(within)) else path.parent
+    try:
+        inside = path.resolve().is_relative_to(home_of(folder).resolve())
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(f"{str(path)!r} cannot be opened: {error}.", "Check the path.") from error
+    if not inside:
+        raise DataError(f"{path} is a link that leads out of {folder}.", "Name the file itself, if you trust it.")
 
 
 def home_of(folder: Path) -> Path:

@@ -44,7 +44,7 @@ Stream = IO[bytes] | gzip.GzipFile
 
 def masked_crc32c(data: bytes | bytearray) -> int:
     """CRC-32C of ``data`` in TensorFlow's masked form, 32 bits."""
-    crc = int(google_crc32c.value(data))
+    crc = int(google_crc32c.value(memoryview(data).toreadonly()))
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -202,7 +203,16 @@ def _levels(path: Path) -> Iterator[tuple[npt.NDArray[Any], Turn]]:
             check_npy_start(handle, path)
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError, TypeError, SyntaxError, OverflowError, RecursionError) as error:
+        except (
+            OSError,
+            ValueError,
+            EOFError,
+            TypeError,
+            SyntaxError,
+            OverflowError,
+            RecursionError,
+            TokenError,
+        ) as error:
             raise DataError(f"{path} cannot be read as an array: {error}.", "Write it with numpy.save.") from error
         if array.ndim != 3 or array.dtype.kind not in "uif":
             raise DataError(f"{path} is {array.dtype} {array.shape}.", "It must be numbers of shape (pictures, H, W).")
