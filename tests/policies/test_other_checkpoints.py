@@ -16,7 +16,6 @@ from grape.policies.openvla import hub, load_policy
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.loading import read_policy
 
-
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
 
 

@@ -44,7 +44,9 @@ Stream = IO[bytes] | gzip.GzipFile
 
 def masked_crc32c(data: bytes | bytearray) -> int:
     """CRC-32C of ``data`` in TensorFlow's masked form, 32 bits."""
-    crc = int(google_crc32c.value(memoryview(data).toreadonly()))
+    crc = 0
+    for begin in range(0, len(data), _CHUNK):  # the library takes nothing but bytes
+        crc = int(google_crc32c.extend(crc, bytes(data[begin : begin + _CHUNK])))
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
 
 
