@@ -215,7 +215,7 @@ def _wrong_row(row: list[str], names: list[str]) -> str:
     return f"{count}: {row[len(names)][:40]!r} belongs to none"
 
 
-def _json_rows(path: Path) -> list[dict[str, object]]:
+def _json_rows(path: Path) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(_text(path).splitlines(), start=1):
         row = parse_json(line, f"{path}, line {number}:", hint="Write one object a line.", allow_nonfinite=True)
