@@ -119,7 +119,7 @@ def _lint_dataset(dataset: RldsDataset, found: Counter[str], *, failures: bool) 
 
 def _lint_episode(episode: Episode, found: Counter[str], *, failures: bool) -> None:
     actions = episode.steps["action"]
-    if not isinstance(actions, np.ndarray) or actions.ndim != 2:
+    if not isinstance(actions, np.ndarray) or actions.ndim != 2 or not actions.shape[1]:
         raise DataError(f"{episode.where}: column 'action' is no list of numbers a step.")
     texts = episode.steps["language_instruction"]
     found["episode without instruction"] += not (isinstance(texts, list) and any(texts))
@@ -185,7 +185,7 @@ def _lint_rollouts(folder: Path, found: Counter[str], reporter: Reporter) -> int
     with reporter.progress("Reading rollouts", len(paths)) as progress:
         for path in paths:
             try:
-                rollout = read_rollout(path)
+                rollout = read_rollout(path, within=folder)
             except DataError as error:
                 found["unreadable file"] += 1
                 reporter.warn(error.message)

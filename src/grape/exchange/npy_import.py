@@ -144,7 +144,7 @@ def _import(
     taken: set[str],
 ) -> dict[str, Any]:
     """Write one episode; what was done."""
-    rollout = read_rollout(path, "" if settings.flavour == "auto" else settings.flavour)
+    rollout = read_rollout(path, "" if settings.flavour == "auto" else settings.flavour, settings.folder)
     rules = _rules(settings, rollout.flavour)
     _check_folder(path, name, rollout)
     task = task_name(rollout.prompt)
