@@ -26,8 +26,8 @@ alone does not produce it; the published code appends it when it is not there.""
 _CROP_AREA = 0.9
 
 
-MAX_INSTRUCTION = 4000
-"""Characters; published data has below 200."""
+MAX_INSTRUCTION = 20_000
+"""Characters; published data has below 200, and how many tokens a network reads is checked apart."""
 
 
 def check_instruction(instruction: str) -> None:
