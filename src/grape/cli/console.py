@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-from grape.core.events import SILENT, Progress
+from grape.core.events import Progress
 from grape.core.printable import printable, shortened
 
 __all__ = ["ConsoleReporter", "SafeConsole"]
@@ -42,20 +42,14 @@ class ConsoleReporter:
 
     Args:
         console: Where to draw; normally standard error.
-        quiet: Print warnings only.
     """
 
-    def __init__(self, console: SafeConsole, quiet: bool = False) -> None:
+    def __init__(self, console: SafeConsole) -> None:
         self._console = console
-        self._quiet = quiet
 
     @contextlib.contextmanager
     def progress(self, title: str, total: int, done: int = 0) -> Iterator[Progress]:
         """Bar of ``total`` units of which ``done`` were there already."""
-        if self._quiet:
-            with SILENT.progress(title, total, done) as silent:
-                yield silent
-            return
         if not self._console.is_terminal:
             line = _PlainProgress(self._console, title, total, done)
             yield line
@@ -74,8 +68,6 @@ class ConsoleReporter:
 
     def info(self, message: str) -> None:
         """Tell the user something."""
-        if self._quiet:
-            return
         self._console.print(shortened(message), soft_wrap=True)
 
     def warn(self, message: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from grape.core.setting_fields import flag_of
 
-__all__ = ["MAX_WIDTH", "SettingHelp", "describe_settings", "help_page"]
+__all__ = ["SettingHelp", "describe_settings", "help_page"]
 
 MAX_WIDTH = 100
 _FLAG_WIDTH = 30
@@ -91,7 +91,6 @@ def help_page(
     positionals: Sequence[str] = (),
     hidden: Mapping[str, Sequence[str]] | None = None,
     default: Any = None,
-    recipes: Sequence[str] = (),
     width: int = MAX_WIDTH,
 ) -> str:
     """The page of a verb.
@@ -104,7 +103,6 @@ def help_page(
         positionals: Settings that may be given without their flag.
         hidden: As for :func:`describe_settings`.
         default: As for :func:`describe_settings`.
-        recipes: Names that ``--recipe`` knows.
         width: Columns to fill.
     """
     rows = describe_settings(kind, hidden, default)
@@ -134,10 +132,7 @@ def help_page(
             stages = dict.fromkeys(group.partition(",")[0] for group in nested)
             lines += _names("Settings of each stage, as on the page of its verb", list(stages), width)
         lines += [""]
-    own = "Every verb: --config FILE.yaml (settings; flags win over it), --json, --quiet, --verbose."
-    lines += textwrap.wrap(own, width)
-    if recipes:
-        lines += textwrap.wrap(f"--recipe NAME takes settings that come with GRAPE: {', '.join(recipes)}.", width)
+    lines += ["Every verb: --config FILE.yaml (settings; flags win over it), --json, --quiet, --verbose."]
     if examples:
         lines += ["", "Examples:", *(f"  {line}" for line in examples)]
     return "\n".join(lines)
@@ -162,10 +157,8 @@ def _nested_group(name: str, group: str) -> str:
 
 def _entry(row: SettingHelp, width: int) -> list[str]:
     head = f"  {row.flag} {row.metavar}".rstrip()
-    default = "required" if row.default is None else f"default: {row.default}"
-    if not row.metavar and row.default == "yes":
-        default += f"; --no-{row.flag[2:]} switches it off"
-    body = textwrap.wrap(f"{row.text} ({default})".strip(), width - _FLAG_WIDTH, break_on_hyphens=False)
+    text = row.text + (" (required)" if row.default is None else f" (default: {row.default})")
+    body = textwrap.wrap(text.strip(), width - _FLAG_WIDTH)
     if len(head) < _FLAG_WIDTH - 1:
         return [f"{head:<{_FLAG_WIDTH}}{body[0]}", *(" " * _FLAG_WIDTH + line for line in body[1:])]
     return [head, *(" " * _FLAG_WIDTH + line for line in body)]

@@ -1,6 +1,6 @@
 """Entry point: pick the verb, run it, turn errors into sentences and exit codes.
 
-Exit codes: 0 done, 1 the work failed, 2 a usage error, 130 interrupted (Ctrl-C), 143 terminated.
+Exit codes: 0 done, 1 the work failed, 2 the call can be mended by the user, 130 interrupted (Ctrl-C), 143 terminated.
 Nothing heavy is imported before signals are handled.
 """
 
@@ -22,7 +22,6 @@ from grape.core.printable import printable, shortened
 __all__ = ["VERBS", "guarded", "main"]
 
 VERBS = {
-    "doctor": "Check this machine and say what is missing",
     "demo": "The whole way on Meta-World with a nano policy: demonstrations to report, in minutes on a CPU",
     "collect": "Roll a policy or an expert out in a simulator and record every step",
     "predict": "Ask a policy for the action to one picture and instruction",
@@ -39,7 +38,7 @@ VERBS = {
     "import": "Read data of other projects",
     "lint": "Look for known defects in data of other projects",
     "export": "Write data and checkpoints for other projects",
-    "completion": "Print a script that completes verbs and flags: bash, zsh or fish",
+    "doctor": "Check this machine and say how to mend what is missing",
 }
 
 
@@ -109,8 +108,6 @@ def _escaped_messages() -> Iterator[None]:
 
 
 def _run(words: list[str]) -> int:
-    if words[:1] == ["help"] and len(words) > 1:
-        return _dispatch(words[1], [*words[2:], "help"])
     if not words or words[0] in ("-h", "--help", "help"):
         _print_overview()
         return 0
@@ -163,10 +160,7 @@ def _fail_of_system(words: Sequence[str], error: OSError) -> int:
 
 def _dispatch(name: str, arguments: list[str]) -> int:
     if name not in VERBS:
-        known = [*VERBS, *(("--help", "--version") if name.startswith("-") else ())]
-        raise SettingsError(
-            f"Unknown {'flag' if name.startswith('-') else 'verb'} {name!r}.", did_you_mean(name, known)
-        )
+        raise SettingsError(f"Unknown verb {name!r}.", did_you_mean(name, VERBS))
     from grape.cli.verb import run_verb
 
     verb = importlib.import_module(f"grape.cli.verbs.{name}").VERB
@@ -210,12 +204,10 @@ def _print_overview() -> None:
     console.print("usage: grape VERB [options]        grape VERB --help explains a verb\n")
     width = max(map(len, VERBS)) + 2
     for name, summary in VERBS.items():
-        row = Text.assemble((f"  {name:<{width}}", "bold"), summary)
-        console.print(row, soft_wrap=not console.is_terminal)
+        console.print(Text.assemble((f"  {name:<{width}}", "bold"), summary))
     console.print(
-        "\nData flow: collect -> score -> pair -> train -> evaluate -> report; loop repeats it."
+        "\nThe way of the data: collect -> score -> pair -> train -> evaluate -> report; loop repeats it."
         "\nStart with:  grape doctor   then   grape demo",
-        soft_wrap=True,
     )
 
 

@@ -6,14 +6,13 @@ one JSON object on standard output at the end, and everything meant for people g
 
 import contextlib
 import dataclasses
+import inspect
 import io
 import json
-import logging
 import os
-import shutil
 import sys
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,12 @@ from rich.console import Console
 from rich.text import Text
 
 from grape.cli.console import ConsoleReporter, SafeConsole
-from grape.cli.help_page import MAX_WIDTH, help_page
-from grape.core.errors import SettingsError, did_you_mean, require_known
+from grape.core.errors import SettingsError, require_known
 from grape.core.events import SILENT, Reporter
 from grape.core.launcher import launched_process
-from grape.core.setting_fields import flag_of
 from grape.core.settings import read_marked_yaml, settings_from_dict
 
-__all__ = ["UsageError", "Verb", "VerbOfKinds", "print_help", "run_verb"]
+__all__ = ["UsageError", "Verb", "VerbOfKinds", "run_verb"]
 
 Summary = Mapping[str, Any]
 
@@ -50,8 +47,6 @@ class Verb:
         paths: Names in the summary, at any depth, whose values are paths within the run's folder.
         folder: The run's folder, from the settings.
         several_processes: Whether a launcher may start it in several processes; the main one prints then.
-        hidden: Fields of nested settings that are not offered, by the nested settings' name.
-        recipes: Folder of named settings files that ``--recipe NAME`` chooses from.
     """
 
     name: str
@@ -65,8 +60,6 @@ class Verb:
     paths: tuple[str, ...] = ()
     folder: Callable[[Any], Path] = lambda settings: Path(settings.out)
     several_processes: bool = False
-    hidden: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
-    recipes: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,60 +93,21 @@ def run_verb(verb: Verb | VerbOfKinds, arguments: Sequence[str]) -> int:
             raise SettingsError(f"'grape {verb.name}' needs a kind first.", f"Known: {', '.join(verb.kinds)}.")
         require_known(f"kind of '{verb.name}'", arguments[0], verb.kinds)
         return run_verb(verb.kinds[arguments[0]], arguments[1:])
-    if arguments[:1] == ["help"] or {"-h", "--help", "--help-all"} & set(arguments):
-        print_help(verb, everything="--help-all" in arguments)
-        return 0
-    own = OwnFlags.split(arguments, verb.recipes)
-    settings = _parse(verb, own)
+    rest, config, as_json = _own_flags(arguments)
+    settings = _parse(verb, rest, config)
     if verb.several_processes and not launched_process().is_main:
         return verb.exit_code(verb.run(settings, SILENT))
-    finished = _is_finished(verb, settings)
-    with log_level(own.verbose):
-        summary = verb.run(settings, ConsoleReporter(SafeConsole(stderr=True), quiet=own.quiet))
+    summary = verb.run(settings, ConsoleReporter(SafeConsole(stderr=True)))
     if verb.paths:
         summary = _with_paths(summary, verb.folder(settings), frozenset(verb.paths))
-    if own.as_json:
+    if as_json:
         sys.stdout.write(json.dumps(summary, allow_nan=False) + "\n")
         sys.stdout.flush()
-    console = SafeConsole(stderr=own.as_json)
-    if finished and not own.quiet:
-        console.print(f"{verb.folder(settings)} was complete already: nothing was done.", soft_wrap=True)
     if not summary.get("dry_run"):
-        verb.show(summary, console)
-    elif not own.as_json and not summary.get("shown"):
-        console.print_json(json.dumps(summary), ensure_ascii=True)
+        verb.show(summary, SafeConsole(stderr=as_json))
+    elif not as_json:
+        SafeConsole().print_json(json.dumps(summary), ensure_ascii=True)
     return verb.exit_code(summary)
-
-
-def print_help(verb: Verb | VerbOfKinds, *, everything: bool = False) -> None:
-    """Print a verb's help page on standard output."""
-    if isinstance(verb, VerbOfKinds):
-        _print_kinds(verb)
-        return
-    default = None if verb.defaults is None else _settings_of_file(verb.settings, verb.defaults, None)
-    width = min(MAX_WIDTH, max(60, shutil.get_terminal_size((MAX_WIDTH, 24)).columns))
-    page = help_page(
-        verb.name,
-        verb.settings,
-        everything=everything,
-        examples=verb.examples,
-        positionals=verb.positionals,
-        hidden=verb.hidden,
-        default=default,
-        recipes=[] if verb.recipes is None else recipe_names(verb.recipes),
-        width=width,
-    )
-    sys.stdout.write(page + "\n")
-
-
-def _is_finished(verb: Verb, settings: Any) -> bool:
-    """Whether the verb's folder holds a complete run already."""
-    if getattr(settings, "dry_run", False):
-        return False
-    try:
-        return (verb.folder(settings) / "done.json").is_file()
-    except (AttributeError, TypeError, OSError):  # a verb without a folder
-        return False
 
 
 def _with_paths(value: Any, folder: Path, names: frozenset[str]) -> Any:
@@ -183,122 +137,54 @@ def _print_kinds(verb: VerbOfKinds) -> None:
     console.print(f"\ngrape {verb.name} KIND --help explains a kind.")
 
 
-def recipe_names(folder: Path) -> list[str]:
-    """Names of the recipes in a folder."""
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+def _own_flags(arguments: Sequence[str]) -> tuple[list[str], Path | None, bool]:
+    """Separate ``--config FILE`` and ``--json``, which every verb has."""
+    rest: list[str] = []
+    config: Path | None = None
+    as_json = False
+    queue = list(arguments)
+    while queue:
+        word = queue.pop(0)
+        if word == "--json":
+            as_json = True
+        elif word == "--config" or word.startswith("--config="):
+            value = word.partition("=")[2] if "=" in word else (queue.pop(0) if queue else "")
+            if not value or value.startswith("--"):
+                raise SettingsError("--config needs a YAML file.", "For example --config settings.yaml")
+            config = Path(value)
+        else:
+            rest.append(word)
+    return rest, config, as_json
 
 
-@dataclasses.dataclass(frozen=True)
-class OwnFlags:
-    """Flags that every verb has, separated from its settings.
-
-    Attributes:
-        rest: The other words.
-        files: Settings files, the later ones win.
-        as_json: Whether the summary is printed as JSON.
-        quiet: Whether progress and remarks are left out.
-        verbose: Whether log records of all levels are shown.
-    """
-
-    rest: tuple[str, ...]
-    files: tuple[Path, ...]
-    as_json: bool
-    quiet: bool
-    verbose: bool
-
-    @classmethod
-    def split(cls, arguments: Sequence[str], recipes: Path | None) -> "OwnFlags":
-        """Separate ``--config``, ``--recipe``, ``--json``, ``--quiet`` and ``--verbose`` from the rest.
-
-        Raises:
-            SettingsError: A value is missing, or there is no such recipe.
-        """
-        rest: list[str] = []
-        switches = dict.fromkeys(("--json", "--quiet", "--verbose"), False)
-        values: dict[str, str] = {}
-        with_value = {"--config": "a YAML file", **({"--recipe": "a name"} if recipes else {})}
-        queue = list(arguments)
-        while queue:
-            word = queue.pop(0)
-            flag, equals, value = word.partition("=")
-            if word in switches:
-                switches[word] = True
-            elif flag in with_value:
-                value = value if equals else (queue.pop(0) if queue else "")
-                if not value or value.startswith("--"):
-                    raise SettingsError(f"{flag} needs {with_value[flag]}.", f"For example {flag} {_EXAMPLES[flag]}")
-                values[flag] = value
-            else:
-                rest.append(word)
-        files = []
-        if recipes is not None and "--recipe" in values:
-            require_known("recipe", values["--recipe"], recipe_names(recipes))
-            files.append(recipes / f"{values['--recipe']}.yaml")
-        if "--config" in values:
-            files.append(Path(values["--config"]))
-        return cls(tuple(rest), tuple(files), *switches.values())
-
-
-_EXAMPLES = {"--config": "settings.yaml", "--recipe": "metaworld-nano"}
-
-
-@contextlib.contextmanager
-def log_level(verbose: bool) -> Iterator[None]:
-    """Show log records of all levels for a while; without, those of warnings and above are shown as ever."""
-    if not verbose:
-        yield
-        return
-    logger, handler = logging.getLogger(), logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        logger.removeHandler(handler)
-
-
-def _parse(verb: Verb, own: OwnFlags) -> Any:
+def _parse(verb: Verb, arguments: list[str], config: Path | None) -> Any:
     base = None
-    for path in (verb.defaults, *own.files):
+    for path in (verb.defaults, config):
         if path is not None:
             base = _settings_of_file(verb.settings, path, base)
-    words = _spread_pairs(verb.settings, _name_positionals(verb, list(own.rest)))
+    words = _spread_pairs(verb.settings, _name_positionals(verb, arguments))
+    description = (inspect.getdoc(verb.settings) or "").split("Attributes:")[0].strip()
+    if verb.positionals:
+        usage = " ".join(name.upper() for name in verb.positionals)
+        description += f"\n\nUsage: grape {verb.name} {usage} [options]"
+    description += "\n\nEvery verb also takes --config FILE.yaml (settings; flags win over it) and --json."
+    if verb.examples:
+        description += "\n\nExamples:\n" + "\n".join(f"  {line}" for line in verb.examples)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(
                 verb.settings,
                 prog=f"grape {verb.name}",
+                description=description,
                 args=words,
-                add_help=False,
                 config=(tyro.conf.AvoidSubcommands,),
                 **({} if base is None else {"default": base}),
             )
     except SystemExit as end:
         if end.code in (None, 0):
             raise
-        _suggest_choice(verb.settings, words)
         raise UsageError(said.getvalue(), f"'grape {verb.name} --help' explains all flags.") from end
-
-
-def _suggest_choice(kind: type[Any], words: Sequence[str]) -> None:
-    """Name the nearest choice where a setting has a few words to choose from and was given another.
-
-    Raises:
-        SettingsError: There is such a setting.
-    """
-    hints = {flag_of(name): hint for name, hint in typing.get_type_hints(kind).items()}
-    for number, word in enumerate(words):
-        flag, equals, value = word.partition("=")
-        hint = hints.get(flag)
-        given = value if equals else (words[number + 1] if number + 1 < len(words) else "")
-        if typing.get_origin(hint) is typing.Literal and given and not given.startswith("--"):
-            choices = [str(choice) for choice in typing.get_args(hint)]
-            if given not in choices:
-                raise SettingsError(f"{flag} is {given!r}.", did_you_mean(given, choices))
 
 
 class UsageError(SettingsError):

@@ -44,8 +44,8 @@ class RunFolder:
         return read_json_mapping(marker, hint="Delete it and run the verb again.", within=self.path)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Declare the work complete; ``summary`` holds JSON values and no times of day, and keeps its order."""
-        write_json(self.path / "done.json", dict(summary), sort_keys=False)
+        """Declare the work complete; ``summary`` holds JSON values and no times of day."""
+        write_json(self.path / "done.json", dict(summary))
 
 
 def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] | None = None) -> RunFolder:

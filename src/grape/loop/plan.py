@@ -48,7 +48,7 @@ def plan_loop(settings: LoopSettings, tasks: Sequence[Task], reporter: Reporter)
     for name, *numbers in table:
         reporter.info("  ".join([name.ljust(widths[0]), *map(str.rjust, numbers, widths[1:])]).rstrip())
     reporter.info("Each is the most it can be; a frame is one step of an episode that the network learns from once.")
-    return {"dry_run": True, "shown": True, "stages": rows, **totals}
+    return {"dry_run": True, "stages": rows, **totals}
 
 
 def _rows(settings: LoopSettings, stages: Stages, tasks: Sequence[Task]) -> list[Row]:

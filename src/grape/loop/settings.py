@@ -9,10 +9,7 @@ from grape.evaluation import EVALUATION_STATES_START
 from grape.preferences import PairSettings, ScoreSettings
 from grape.training.settings import SftSettings, TrainSettings
 
-__all__ = ["DECIDED_BY_LOOP", "RECIPES", "LoopSettings", "out_of_seed"]
-
-RECIPES = Path(__file__).parent / "recipes"
-"""Settings of whole loops, by name."""
+__all__ = ["DECIDED_BY_LOOP", "LoopSettings", "out_of_seed"]
 
 _TASKS, _STATES, _EVALUATION = "Tasks and iterations", "Initial states", "Gate and evaluation"
 

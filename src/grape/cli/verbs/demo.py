@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import grape.loop
 from grape.cli.show import LOOP_PATHS, Summary, show_loop
 from grape.cli.verb import Verb
 from grape.core.events import Reporter
-from grape.loop import DECIDED_BY_LOOP, RECIPES, LoopSettings, out_of_seed, run_loop
+from grape.loop import LoopSettings, out_of_seed, run_loop
 
 
 def _settled(settings: LoopSettings) -> LoopSettings:
@@ -23,9 +24,7 @@ VERB = Verb(
     paths=LOOP_PATHS,
     folder=lambda settings: _settled(settings).out,
     show=show_loop,
-    hidden=DECIDED_BY_LOOP,
-    recipes=RECIPES,
-    defaults=RECIPES / "metaworld-nano.yaml",
+    defaults=Path(grape.loop.__file__).parent / "recipes" / "metaworld-nano.yaml",
     examples=(
         "grape demo                            (writes runs/demo)",
         "grape demo --seed 7                   (writes runs/demo-7)",

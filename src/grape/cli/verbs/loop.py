@@ -2,7 +2,7 @@
 
 from grape.cli.show import LOOP_PATHS, show_loop
 from grape.cli.verb import Verb
-from grape.loop import DECIDED_BY_LOOP, RECIPES, LoopSettings, run_loop
+from grape.loop import LoopSettings, run_loop
 
 VERB = Verb(
     name="loop",
@@ -10,11 +10,8 @@ VERB = Verb(
     run=run_loop,
     paths=LOOP_PATHS,
     show=show_loop,
-    hidden=DECIDED_BY_LOOP,
-    recipes=RECIPES,
     examples=(
         "grape loop --out runs/loop --tasks drawer-open,faucet-open --policy runs/sft/policy --iterations 2",
-        "grape loop --recipe libero-nano --out runs/libero-nano",
         "grape loop --config my-loop.yaml --out runs/loop --train.beta 0.05",
         "grape loop --out runs/loop --dry-run",
     ),
