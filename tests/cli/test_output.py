@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -84,8 +85,6 @@ def test_an_evaluation_in_the_folder_of_its_name_says_so_too(
     assert main(words) == 0
     assert "already complete" not in capsys.readouterr().err
     (done,) = tmp_path.rglob("evaluate/*/done.json")
-    import os
-
     os.utime(done, (1_000_000_000, 1_000_000_000))
     assert main(words) == 0
     assert "already complete" in capsys.readouterr().err
