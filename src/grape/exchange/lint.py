@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from grape.core.errors import DataError
 from grape.core.events import SILENT, Reporter
+from grape.core.setting_fields import setting
 from grape.store.grape_npy import read_rollout
 from grape.store.rlds import Episode, RldsDataset, open_rlds
 from grape.store.rlds.joining import JoinedPairs, instruction_of, join_pairs, same_instruction
@@ -32,8 +33,8 @@ class LintSettings:
         rejected: The rejected side of a pair set.
     """
 
-    data: Path
-    rejected: Path | None = field(default=None)
+    data: Path = setting(common=True)
+    rejected: Path | None = setting(None, common=True)
 
 
 @dataclass(frozen=True)

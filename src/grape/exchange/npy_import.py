@@ -3,7 +3,7 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from grape.core.errors import DataError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash, file_hash, write_jsonl
 from grape.core.runs import open_run
+from grape.core.setting_fields import setting
 from grape.core.trajectories import EpisodeMeta
 from grape.store import EpisodeStore
 from grape.store.foreign import ACTION_SPACE, ActionReader, foreign_trajectory, task_name
@@ -27,6 +28,9 @@ _OUTCOME_FOLDERS = {
     **dict.fromkeys(("success", "successes", "successful"), True),
     **dict.fromkeys(("failure", "failures", "fail", "failed"), False),
 }
+
+
+_HABITS = "Conventions of the files"
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,11 @@ class ImportGrapeNpySettings:
         gripper: Meaning of the gripper's number in the files; auto takes the collector's habit.
     """
 
-    folder: Path = field(metadata={"identity": False})
-    out: Path = field(metadata={"identity": False})
-    flavour: Literal["auto", "simplerenv", "libero"] = "auto"
-    pictures_after_action: Literal["auto", "yes", "no"] = "auto"
-    gripper: Literal["auto", "+1 closes", "1 opens, 0 closes"] = "auto"
+    folder: Path = setting(identity=False, common=True)
+    out: Path = setting(identity=False, common=True)
+    flavour: Literal["auto", "simplerenv", "libero"] = setting("auto", group=_HABITS, common=True)
+    pictures_after_action: Literal["auto", "yes", "no"] = setting("auto", group=_HABITS, common=True)
+    gripper: Literal["auto", "+1 closes", "1 opens, 0 closes"] = setting("auto", group=_HABITS, common=True)
 
 
 def run_import_grape_npy(
