@@ -22,10 +22,11 @@ from grape.costs import (
     validate_specification,
 )
 from grape.costs.boundaries import boundary_agreement, gripper_events
-from grape.costs.variants import with_noise
+from grape.costs.variants import with_noise, with_unknown_outcome
 from grape.envs.registry import get_suite
 from grape.store import EpisodeStore
 from tests.costs.expert_recordings import record_all
+from tests.reporters import Hearing
 
 MakeTrajectory = Callable[..., Trajectory]
 
@@ -238,3 +239,15 @@ def test_what_was_not_recorded_is_told_before_anything_is_scored(stores: list[Pa
     path.write_text((HEAD + HASTE).replace("gripper", "griper"))
     with pytest.raises(DataError, match="Did you mean 'gripper'"):
         run_costs_validate(CostsValidateSettings(str(path), tuple(stores)))
+
+
+def test_unknown_outcomes_are_left_out_and_told(stores: list[Path], episodes: list[Trajectory], tmp_path: Path) -> None:
+    unknown = EpisodeStore.create(tmp_path / "unknown", "toy", {})
+    for one in episodes[:3]:
+        unknown.write(with_unknown_outcome(one))
+    with pytest.raises(CompatibilityError, match="outcome of all 3 episodes is unknown"):
+        run_costs_validate(CostsValidateSettings("toy/push-block", (unknown.path,)))
+    reporter = Hearing()
+    card = run_costs_validate(CostsValidateSettings("toy/push-block", (*stores, unknown.path), draws=1), reporter)
+    assert card["episodes"] == 40
+    assert any("3 of 43 episodes have no known outcome" in text for text in reporter.warnings)

@@ -219,7 +219,7 @@ def test_episodes_that_do_not_fit(tmp_path):
 def test_the_command_line(recordings, tmp_path, capsys):
     words = ["export", "lerobot", "--collection", str(recordings[0].path), "--out", str(tmp_path / "out"), "--fps", "5"]
     assert main([*words, "--dry-run"]) == 0
-    assert '"steps": 30' in capsys.readouterr().out
+    assert "steps     30" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
     assert main(words) == 0
     assert "not in this format" in capsys.readouterr().out

@@ -117,3 +117,13 @@ def test_golden_folder(tmp_path):
     assert "no steps" in next(row["left_out"] for row in rows if row["file"] == "empty_episode.npy")
     assert not store.verify()
     assert run(golden("grape_npy"), tmp_path / "out")[0] == summary
+
+
+def test_a_folder_and_a_name_that_tell_different_outcomes_are_not_imported(tmp_path):
+    for place in ("failures/success_episode_0.npy", "success/success_episode_1.npy", "success/episode_2.npy"):
+        (tmp_path / "in" / place).parent.mkdir(parents=True, exist_ok=True)
+        write(tmp_path / "in" / place, steps("array", [-1, 1, 1]))
+    summary, store, _, warnings = run(tmp_path / "in", tmp_path / "out")
+    assert (summary["episodes"], summary["left_out"], summary["successes"], summary["unknown_outcomes"]) == (2, 1, 1, 1)
+    assert any("folder 'failures' and the file's name tell different outcomes" in text for text in warnings)
+    assert {meta.success for meta in store.metas()} == {True, None}

@@ -6,24 +6,16 @@ from typing import Any
 import pytest
 
 import grape.loop as loop_room
-from grape.core.events import SilentReporter
 from grape.core.settings import read_yaml, settings_from_dict
 from grape.loop import LoopSettings, out_of_seed, run_loop
+from grape.loop.plan import format_plan
 
 TINY = read_yaml(Path(__file__).parent / "tiny.yaml")
 
 
-class Listener(SilentReporter):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def info(self, message: str) -> None:
-        self.lines.append(message)
-
-
-def plan(reporter: SilentReporter | None = None, **changes: Any) -> dict[str, Any]:
+def plan(**changes: Any) -> dict[str, Any]:
     settings = settings_from_dict(LoopSettings, TINY | changes | {"dry_run": True}, LoopSettings(out=Path("run")))
-    return dict(run_loop(settings, reporter or SilentReporter()))
+    return dict(run_loop(settings))
 
 
 def stage(found: dict[str, Any], name: str) -> dict[str, Any]:
@@ -65,9 +57,8 @@ def test_limits_of_pairs_and_updates_lower_the_plan() -> None:
 
 
 def test_people_get_one_aligned_line_a_stage() -> None:
-    listener = Listener()
-    found = plan(listener)
-    head, *rows = listener.lines[: len(found["stages"]) + 2]
+    found = plan()
+    head, *rows = format_plan(found)[: len(found["stages"]) + 2]
     assert rows[-1].startswith("all ")
     end = head.index("episodes") + len("episodes")
     assert all(row[:end].rstrip()[-1].isdigit() for row in rows if "collect" in row or row.startswith("all "))
@@ -87,5 +78,5 @@ RECIPES = sorted((Path(loop_room.__file__).parent / "recipes").glob("*.yaml"))
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_recipes_pass_every_check(recipe: Path) -> None:
     data = read_yaml(recipe) | {"dry_run": True}
-    found = run_loop(settings_from_dict(LoopSettings, data, LoopSettings(out=Path("run"))), SilentReporter())
+    found = run_loop(settings_from_dict(LoopSettings, data, LoopSettings(out=Path("run"))))
     assert stage(dict(found), "iteration 1: collect")["episodes"] > 0

@@ -141,3 +141,17 @@ def test_an_unknown_outcome_survives_the_header():
     assert meta_from_dict(json.loads(json.dumps(meta_to_dict(unknown)))) == unknown
     with pytest.raises(DataError, match="success"):
         meta_from_dict(meta_to_dict(unknown) | {"success": "yes"})
+
+
+def test_no_pairs_says_that_outcomes_are_unknown(store_of_unknown, tmp_path, capsys):
+    recorded = EpisodeStore.open(store_of_unknown / "store")
+    store = EpisodeStore.create(tmp_path / "all" / "store", recorded.suite, recorded.contract)
+    for meta in recorded.metas():
+        store.write(with_unknown_outcome(recorded.read(meta.episode_id)))
+    assert main(["score", "--store", str(store.path), "--out", str(tmp_path / "s")]) == 0
+    capsys.readouterr()
+    assert main(["pair", "--scores", str(tmp_path / "s"), "--out", str(tmp_path / "p")]) != 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "from 4 initial states (4 with an unknown outcome)" in told
+    assert "--no-require-mixed-outcomes" in told
+    assert "failure" not in told

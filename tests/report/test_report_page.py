@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import hashlib
 import re
 import shutil
@@ -11,6 +12,7 @@ import pytest
 from grape.core.errors import DataError, SettingsError
 from grape.core.files import read_json, write_json, write_jsonl, write_text
 from grape.core.runs import open_run
+from grape.costs import with_unknown_outcome
 from grape.evaluation import EpisodeOutcome, EvaluationResults, write_results
 from grape.preferences.records import pair_to_row, score_to_row
 from grape.report import ReportSettings, run_report
@@ -265,3 +267,20 @@ def test_a_missing_package_names_the_extra(run: Path, package: str, monkeypatch:
     with pytest.raises(SettingsError, match=re.escape("pip install 'grape-vla[report]'")):
         run_report(ReportSettings(run=run, out=run / "never.html", pairs_shown=1))
     assert not (run / "never.html").exists()
+
+
+def test_unknown_outcomes_are_shown_as_unknown(tmp_path: Path) -> None:
+    rollouts = [episode("drawer-open", 1, sample, success=not sample) for sample in (0, 1)]
+    store = EpisodeStore.create(tmp_path / "collect" / "store", "metaworld", {})
+    for rollout in rollouts:
+        store.write(with_unknown_outcome(rollout))
+    scores = [dataclasses.replace(score(rollout), success=None) for rollout in rollouts]
+    for verb, rows in (("score", map(score_to_row, scores)), ("pair", [pair_to_row(pair_of(*scores))])):
+        run = open_run(tmp_path / verb, verb, {"scores": "all"})
+        write_jsonl(tmp_path / verb / f"{verb}s.jsonl", rows)
+        run.finish({"store": "../collect/store"})
+    write_json(tmp_path / "loop.json", {"title": "unknown", "suite": "metaworld", "tasks": ["drawer-open"]})
+    run_report(ReportSettings(run=tmp_path))
+    words = Page(tmp_path / "report.html").words()
+    assert words.count("outcome unknown") >= 2
+    assert "not solved" not in words

@@ -2,7 +2,7 @@
 
 import re
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from grape.store.foreign import task_name
@@ -24,6 +24,8 @@ def test_a_hash_stays_wherever_something_was_lost():
         LONG + "onto the stove",
         "put a, b",
         "put a b",
+        "pick-up it",
+        "pick up it",
         "!!",
         "??",
     ]
@@ -31,6 +33,7 @@ def test_a_hash_stays_wherever_something_was_lost():
     assert re.fullmatch(r"put-on-[0-9a-f]{8}", task_name("put 绿杯 on 黄盘"))
 
 
+@example(["a-b", "a b"])
 @given(st.lists(st.text(max_size=200), min_size=2, max_size=2, unique_by=lambda text: " ".join(text.lower().split())))
 def test_different_instructions_have_different_safe_names(texts):
     one, other = map(task_name, texts)

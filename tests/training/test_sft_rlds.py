@@ -129,3 +129,9 @@ def test_damaged_files_are_named_before_any_work(world, tmp_path, damage):
     with pytest.raises(DataError, match=r"00001-of-00002.*record"):
         run_sft(replace(world, data=(Path(f"rlds+plain:{tmp_path}/rlds/demos"),), out=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_demonstrations_of_unknown_outcome_are_no_failures(world, tmp_path):
+    with pytest.raises(DataError, match="known to have succeeded") as caught:
+        run_sft(replace(world, out=tmp_path / "run", successful_only=True))
+    assert "leave out --successful-only" in caught.value.hint

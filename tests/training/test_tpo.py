@@ -378,3 +378,16 @@ def test_a_pair_of_two_instructions_is_refused(world, tmp_path):
     mixed = write_pairs(tmp_path / "mixed", store, ((0, 3),))
     with pytest.raises(DataError, match=r"(?s)two instructions: 'open the drawer' and .*Make the pairs again"):
         run_train(replace(world, out=tmp_path / "run", pairs=mixed))
+
+
+def test_instructions_that_differ_in_case_alone_are_one(world, tmp_path, monkeypatch):
+    store = EpisodeStore.open(world.pairs.parent / "store")
+    known = EpisodeStore.meta
+
+    def shouting(self, name):
+        meta = known(self, name)
+        return replace(meta, instruction=meta.instruction.upper()) if name == "toy-1" else meta
+
+    monkeypatch.setattr(EpisodeStore, "meta", shouting)
+    pairs = write_pairs(tmp_path / "pairs", store, ((0, 1),))
+    assert run_train(replace(world, out=tmp_path / "run", pairs=pairs, dry_run=True))["pairs"] == 1

@@ -26,7 +26,8 @@ def completion_script(shell: str, words: Mapping[str, Sequence[str]]) -> str:
 
 def _bash(words: Mapping[str, Sequence[str]]) -> str:
     cases = "\n".join(
-        f"    {_quoted(beginning)}) choices={_quoted(' '.join(choices))} ;;" for beginning, choices in words.items()
+        f"    {_pattern(beginning, choices)}) choices={_quoted(' '.join(choices))} ;;"
+        for beginning, choices in sorted(words.items(), key=lambda item: -len(item[0].split()))
     )
     return f"""\
 # bash completion of grape: source <(grape completion bash)
@@ -63,6 +64,12 @@ def _fish(words: Mapping[str, Sequence[str]]) -> str:
             what = f"-l {choice[2:]}" if choice.startswith("--") else f"-a {choice}"
             lines.append(f"complete -c grape -n {_quoted(seen)} {what}")
     return "\n".join(lines) + "\n"
+
+
+def _pattern(beginning: str, choices: Sequence[str]) -> str:
+    """Flags may follow further words, e.g. a positional; verbs and kinds only their own beginning."""
+    further = bool(beginning) and all(choice.startswith("-") for choice in choices)
+    return f"{_quoted(beginning)}|{_quoted(beginning + ' ')}*" if further else _quoted(beginning)
 
 
 def _quoted(text: str) -> str:

@@ -1,6 +1,8 @@
 """Where text for people is printed: consoles that show control characters escaped, and progress on standard error."""
 
 import contextlib
+import logging
+import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +20,11 @@ __all__ = ["ConsoleReporter", "SafeConsole"]
 # Without a terminal a line replaces the bar; one every so many seconds keeps logs of CI short.
 PLAIN_INTERVAL_SECONDS = 15.0
 
+# Tables in files and pipes: wide enough for the longest names, so that no line breaks within one.
+PLAIN_WIDTH = 200
+
+_LOGGER = logging.getLogger("grape")
+
 
 class SafeConsole(Console):
     """A console for text from anywhere.
@@ -31,6 +38,8 @@ class SafeConsole(Console):
 
     def __init__(self, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+        if not self.is_terminal and not os.environ.get("COLUMNS"):
+            self.width = PLAIN_WIDTH
 
     def render_str(self, text: str, **options: Any) -> Text:
         """The text with control characters escaped."""
@@ -38,7 +47,7 @@ class SafeConsole(Console):
 
 
 class ConsoleReporter:
-    """Draws progress bars on a terminal and plain lines elsewhere.
+    """Draws progress bars on a terminal and plain lines elsewhere; messages go to the logger ``grape``, too (debug).
 
     Args:
         console: Where to draw; normally standard error.
@@ -68,10 +77,12 @@ class ConsoleReporter:
 
     def info(self, message: str) -> None:
         """Tell the user something."""
+        _LOGGER.debug("%s", message, extra={"on_console": True})
         self._console.print(shortened(message), soft_wrap=True)
 
     def warn(self, message: str) -> None:
         """Warn the user."""
+        _LOGGER.debug("warning: %s", message, extra={"on_console": True})
         self._console.print(f"warning: {shortened(message)}", style="yellow", soft_wrap=True)
 
 
@@ -107,4 +118,5 @@ class _PlainProgress:
     def _print(self, now: float) -> None:
         self._console.print(
             f"{self._title}: {self._done}/{self._total}  {now - self._began:.0f} s  {self._note}".rstrip(),
+            soft_wrap=True,
         )

@@ -13,9 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import tyro
+
 from grape.core.setting_fields import flag_of
 
-__all__ = ["SettingHelp", "describe_settings", "help_page"]
+__all__ = ["SettingHelp", "describe_settings", "help_page", "negated"]
 
 MAX_WIDTH = 100
 _FLAG_WIDTH = 30
@@ -58,7 +60,7 @@ def describe_settings(
     rows: list[SettingHelp] = []
     marked = any(field.metadata.get("common") for field in dataclasses.fields(kind))
     for field in _own_first(kind):
-        value = field.default if default is None else getattr(default, field.name)
+        value = _class_default(field) if default is None else getattr(default, field.name)
         if dataclasses.is_dataclass(hints[field.name]):
             skipped = (hidden or {}).get(field.name, ())
             nested = describe_settings(hints[field.name], default=value, prefix=f"{prefix}{field.name}.")
@@ -74,7 +76,7 @@ def describe_settings(
                 flag=f"--{prefix}{flag_of(field.name)[2:]}",
                 metavar=_metavar(hints[field.name]),
                 text=texts.get(field.name, ""),
-                default=None if value is dataclasses.MISSING else _default_text(value),
+                default=None if value in (dataclasses.MISSING, tyro.MISSING) else _default_text(value),
                 group=field.metadata.get("group") or _FIRST,
                 common=bool(field.metadata.get("common", False)) or not marked,
             )
@@ -91,6 +93,7 @@ def help_page(
     positionals: Sequence[str] = (),
     hidden: Mapping[str, Sequence[str]] | None = None,
     default: Any = None,
+    recipes: Mapping[str, str] | None = None,
     width: int = MAX_WIDTH,
 ) -> str:
     """The page of a verb.
@@ -103,13 +106,14 @@ def help_page(
         positionals: Settings that may be given without their flag.
         hidden: As for :func:`describe_settings`.
         default: As for :func:`describe_settings`.
+        recipes: What ``--recipe`` takes, and what each is.
         width: Columns to fill.
     """
     rows = describe_settings(kind, hidden, default)
-    names = [name.upper() for name in positionals]
-    required = [
-        f"{row.flag} {row.metavar}" for row in rows if row.default is None and row.flag[2:].upper() not in names
-    ]
+    leading = {flag_of(name): name.upper() for name in positionals}
+    optional = {row.flag for row in rows if row.default is not None}
+    names = [f"[{word}]" if flag in optional else word for flag, word in leading.items()]
+    required = [f"{row.flag} {row.metavar}" for row in rows if row.flag not in {*optional, *leading}]
     lines = [*textwrap.wrap(" ".join(["usage: grape", name, *names, *required, "[options]"]), width), ""]
     description = (inspect.getdoc(kind) or "").split("Attributes:")[0].strip()
     for paragraph in description.split("\n\n"):
@@ -119,7 +123,7 @@ def help_page(
         lines += [f"{group}:"]
         for row in shown:
             if row.group == group:
-                lines += _entry(row, width)
+                lines += _entry(row, width, leading.get(row.flag, ""))
         lines += [""]
     left = [row for row in rows if row not in shown]
     if left:
@@ -132,10 +136,19 @@ def help_page(
             stages = dict.fromkeys(group.partition(",")[0] for group in nested)
             lines += _names("Settings of each stage, as on the page of its verb", list(stages), width)
         lines += [""]
-    lines += ["Every verb: --config FILE.yaml (settings; flags win over it), --json, --quiet, --verbose."]
+    if recipes:
+        lines += ["Recipes (--recipe NAME; --config and flags win over them):"]
+        lines += [f"  {recipe:<{_FLAG_WIDTH - 2}}{title}" for recipe, title in recipes.items()] + [""]
+    lines += textwrap.wrap("Every verb: --config FILE.yaml (settings; flags win), --json, --quiet, --verbose.", width)
     if examples:
         lines += ["", "Examples:", *(f"  {line}" for line in examples)]
     return "\n".join(lines)
+
+
+def negated(flag: str) -> str:
+    """The flag that switches a setting off: ``--no-gate``, ``--pair.no-require-mixed-outcomes``."""
+    group, dot, name = flag[2:].rpartition(".")
+    return f"--{group}{dot}no-{name}"
 
 
 def _own_first(kind: type[Any]) -> list["dataclasses.Field[Any]"]:
@@ -155,8 +168,9 @@ def _nested_group(name: str, group: str) -> str:
     return f"--{name}.*" if group == _FIRST else f"--{name}.*, {group[0].lower()}{group[1:]}"
 
 
-def _entry(row: SettingHelp, width: int) -> list[str]:
-    head = f"  {row.flag} {row.metavar}".rstrip()
+def _entry(row: SettingHelp, width: int, positional: str = "") -> list[str]:
+    flags = f"{row.flag}, {negated(row.flag)}" if not row.metavar and row.default == "yes" else row.flag
+    head = f"  {positional and f'{positional} or '}{flags} {row.metavar}".rstrip()
     text = row.text + (" (required)" if row.default is None else f" (default: {row.default})")
     body = textwrap.wrap(text.strip(), width - _FLAG_WIDTH)
     if len(head) < _FLAG_WIDTH - 1:
@@ -194,8 +208,12 @@ def _metavar(hint: Any) -> str:
     return {bool: "", int: "INT", float: "FLOAT", Path: "PATH", str: "TEXT"}.get(hint, "VALUE")
 
 
+def _class_default(field: "dataclasses.Field[Any]") -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
 def _default_text(value: Any) -> str:
-    if value is None or value == "" or value == ():
+    if value is None or value in ("", (), {}):
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from grape.cli.flags import EVERY_VERB, GLOBAL_FLAGS
 from grape.cli.interrupts import Interrupted, interruptible
 from grape.core.errors import GrapeError, SettingsError, did_you_mean
 from grape.core.printable import printable, shortened
@@ -22,23 +23,29 @@ from grape.core.printable import printable, shortened
 __all__ = ["VERBS", "guarded", "main"]
 
 VERBS = {
-    "demo": "The whole way on Meta-World with a nano policy: demonstrations to report, in minutes on a CPU",
+    "doctor": "Check this machine and say how to repair what is missing",
+    "demo": "Everything on Meta-World with a nano policy: demonstrations to report, in minutes on a CPU",
     "collect": "Roll a policy or an expert out in a simulator and record every step",
-    "predict": "Ask a policy for the action to one picture and instruction",
     "sft": "Train a policy from demonstrations (supervised fine-tuning)",
     "score": "Score recorded trajectories: R_self, R_ext, I_success, R_GCPG",
     "pair": "Make preference pairs from scores",
-    "train": "Align a policy with preference pairs: trajectory-wise preference optimisation",
+    "train": "Align a policy with preference pairs: trajectory-wise preference optimization",
     "evaluate": "Measure a policy on fixed, held-out initial states",
     "compare": "Compare two evaluations, paired by initial state",
-    "loop": "Iterate collect, score, pair, train, evaluate; resumable, with a gate",
     "report": "Write one HTML page about a run",
+    "loop": "Iterate collect, score, pair, train, evaluate; resumable, with a gate",
     "costs": "Cost specifications: list, show, check, validate, generate and import them",
-    "keypoints": "Propose keypoints on a recording's picture and number them",
+    "predict": "Ask a policy for the action to one image and instruction",
+    "keypoints": "Propose keypoints on a recording's first image and number them",
     "import": "Read data of other projects",
     "lint": "Look for known defects in data of other projects",
     "export": "Write data and checkpoints for other projects",
-    "doctor": "Check this machine and say how to mend what is missing",
+}
+
+# What stands in a verb's place.
+_SPECIAL = {
+    "help": "The help page of a verb, or of a verb's kind: grape help VERB [KIND]",
+    "completion": "Completion of verbs and flags for a shell: grape completion bash|zsh|fish",
 }
 
 
@@ -108,15 +115,25 @@ def _escaped_messages() -> Iterator[None]:
 
 
 def _run(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help", "help"):
+    if not words or words in (["-h"], ["--help"], ["help"]):
         _print_overview()
         return 0
-    if words[0] in ("-V", "--version"):
+    first, *rest = words
+    if first in ("-V", "--version"):
         from grape import __version__
 
         sys.stdout.write(f"grape {__version__}\n")
         return 0
-    return _dispatch(words[0], words[1:])
+    if first in ("-h", "--help", "help"):
+        return _dispatch(rest[0], [*rest[1:], "--help"])
+    if first == "completion":
+        from grape.cli.pages import print_completion
+
+        if not rest:
+            raise SettingsError("'grape completion' needs a shell.", "Known: bash, zsh, fish.")
+        print_completion(rest[0], list(VERBS))
+        return 0
+    return _dispatch(first, rest)
 
 
 def _check_words(words: Sequence[str]) -> None:
@@ -159,8 +176,12 @@ def _fail_of_system(words: Sequence[str], error: OSError) -> int:
 
 
 def _dispatch(name: str, arguments: list[str]) -> int:
+    if name.partition("=")[0] in EVERY_VERB:
+        raise SettingsError(f"{name} stands before the verb.", f"Write it behind: grape VERB {name}")
+    if name.startswith("-"):
+        raise SettingsError(f"Unknown flag '{name}'.", did_you_mean(name, GLOBAL_FLAGS))
     if name not in VERBS:
-        raise SettingsError(f"Unknown verb {name!r}.", did_you_mean(name, VERBS))
+        raise SettingsError(f"Unknown verb {name!r}.", did_you_mean(name, [*VERBS, *_SPECIAL]))
     from grape.cli.verb import run_verb
 
     verb = importlib.import_module(f"grape.cli.verbs.{name}").VERB
@@ -192,23 +213,22 @@ def _write_json(message: str, hint: str) -> None:
 
 
 def _print_overview() -> None:
-    from rich.text import Text
-
     from grape import __version__
-    from grape.cli.console import SafeConsole
+    from grape.cli.pages import entries
 
-    console = SafeConsole()
-    console.print(
-        Text.assemble(("grape", "bold"), f" {__version__}: align vision-language-action policies with preferences\n")
-    )
-    console.print("usage: grape VERB [options]        grape VERB --help explains a verb\n")
-    width = max(map(len, VERBS)) + 2
-    for name, summary in VERBS.items():
-        console.print(Text.assemble((f"  {name:<{width}}", "bold"), summary))
-    console.print(
-        "\nThe way of the data: collect -> score -> pair -> train -> evaluate -> report; loop repeats it."
-        "\nStart with:  grape doctor   then   grape demo",
-    )
+    lines = [
+        f"grape {__version__}: align vision-language-action policies with preferences",
+        "",
+        "usage: grape VERB [options]        grape help VERB explains a verb",
+        "",
+        *entries(VERBS),
+        "",
+        *entries(_SPECIAL),
+        "",
+        "Data flow: collect -> score -> pair -> train -> evaluate -> report; loop repeats it.",
+        "Start with:  grape doctor   then   grape demo",
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

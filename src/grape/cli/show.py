@@ -17,6 +17,7 @@ __all__ = [
     "show_fields",
     "show_loop",
     "show_plain_values",
+    "show_plan",
     "show_tasks",
     "show_training",
 ]
@@ -51,6 +52,49 @@ def show_plain_values(summary: Summary, console: Console) -> None:
     """Every value of a summary that is there and neither a list nor a mapping."""
     plain = (name for name, value in summary.items() if value is not None and not isinstance(value, dict | list))
     show_fields(summary, console, *plain)
+
+
+def show_plan(summary: Summary, console: Console) -> None:
+    """The plan of a dry run: its values, and what they hold, one a line; rows of one kind as a table."""
+    _show_value({name: value for name, value in summary.items() if name != "dry_run"}, "", console)
+
+
+def _show_value(value: Summary, indent: str, console: Console) -> None:
+    width = max((len(str(name)) for name in value), default=0)
+    for name, inner in value.items():
+        title = f"{indent}{str(name).replace('_', ' '):<{width}}"
+        if isinstance(inner, Mapping) and inner:
+            console.print(title.rstrip() + ":", soft_wrap=True)
+            _show_value(inner, indent + "  ", console)
+        elif isinstance(inner, list) and inner and all(isinstance(row, Mapping) for row in inner):
+            console.print(title.rstrip() + ":", soft_wrap=True)
+            console.print(_table_of(inner))
+        else:
+            console.print(f"{title}  {_plain(inner)}".rstrip(), soft_wrap=True)
+
+
+def _table_of(rows: list[Summary]) -> Table:
+    table = Table()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    for name in names:
+        numbers = all(isinstance(row.get(name), int | float | None) for row in rows)
+        table.add_column(str(name).replace("_", " "), justify="right" if numbers else "left")
+    for row in rows:
+        table.add_row(*(_plain(row[name]) if name in row else "" for name in names))
+    return table
+
+
+def _plain(value: Any) -> str:
+    """A value as people read it."""
+    if value is None or value in ({}, []):
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return str(value) if abs(value) < 10_000 else f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return ", ".join(map(_plain, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def show_tasks(summary: Summary, console: Console) -> None:

@@ -1,32 +1,33 @@
 """One verb: what it is called, what it may be told, what it runs and how its result is shown.
 
-Settings come from the dataclass's defaults, then a YAML file (``--config``), then the command line; ``--json`` prints
-one JSON object on standard output at the end, and everything meant for people goes to standard error.
+Settings come from the dataclass's defaults, then a recipe (``--recipe``), then a YAML file (``--config``), then the
+command line; ``--json`` prints one JSON object on standard output at the end, and everything meant for people goes to
+standard error.
 """
 
 import contextlib
 import dataclasses
-import inspect
-import io
 import json
+import logging
 import os
 import sys
-import typing
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tyro
 from rich.console import Console
-from rich.text import Text
 
 from grape.cli.console import ConsoleReporter, SafeConsole
+from grape.cli.flags import EVERY_VERB, CommonFlags, find_recipe, split_common_flags
+from grape.cli.parsing import parse_settings, settings_of_files
+from grape.cli.show import show_plan
 from grape.core.errors import SettingsError, require_known
 from grape.core.events import SILENT, Reporter
 from grape.core.launcher import launched_process
-from grape.core.settings import read_marked_yaml, settings_from_dict
+from grape.core.settings import settings_to_dict
 
-__all__ = ["UsageError", "Verb", "VerbOfKinds", "run_verb"]
+__all__ = ["Verb", "VerbOfKinds", "run_verb"]
 
 Summary = Mapping[str, Any]
 
@@ -40,9 +41,12 @@ class Verb:
         settings: The settings class; its docstring becomes the help page.
         run: Does the work.
         show: Prints the summary for people.
+        show_plan: Prints the plan of a dry run for people.
         examples: Command lines for the help page.
         positionals: Fields that may be given without their flag, in this order.
         defaults: YAML file of settings that replace the class's defaults.
+        recipes: Folder of YAML files that ``--recipe NAME`` chooses from; a recipe takes the place of ``defaults``.
+        hidden: Fields of nested settings that help pages do not offer, by the nested settings' name.
         exit_code: Exit status from the summary.
         paths: Names in the summary, at any depth, whose values are paths within the run's folder.
         folder: The run's folder, from the settings.
@@ -53,13 +57,21 @@ class Verb:
     settings: type[Any]
     run: Callable[[Any, Reporter], Summary]
     show: Callable[[Summary, Console], None]
+    show_plan: Callable[[Summary, Console], None] = show_plan
     examples: tuple[str, ...] = ()
     positionals: tuple[str, ...] = ()
     defaults: Path | None = None
+    recipes: Path | None = None
+    hidden: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     exit_code: Callable[[Summary], int] = lambda summary: 0
     paths: tuple[str, ...] = ()
     folder: Callable[[Any], Path] = lambda settings: Path(settings.out)
     several_processes: bool = False
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Flags that it takes beside its settings."""
+        return EVERY_VERB if self.recipes is None else (*EVERY_VERB, "--recipe")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,29 +97,108 @@ def run_verb(verb: Verb | VerbOfKinds, arguments: Sequence[str]) -> int:
     Raises:
         SettingsError: A verb of kinds was given none, or an unknown one.
     """
+    from grape.cli import pages
+
     if isinstance(verb, VerbOfKinds):
-        if arguments and arguments[0] in ("-h", "--help", "help"):
-            _print_kinds(verb)
+        if arguments and arguments[0] in ("-h", "--help", "--help-all", "help"):
+            if len(arguments) > 1 and not arguments[1].startswith("-"):
+                return run_verb(verb, [arguments[1], "--help"])
+            pages.print_kinds(verb)
             return 0
         if not arguments or arguments[0].startswith("-"):
             raise SettingsError(f"'grape {verb.name}' needs a kind first.", f"Known: {', '.join(verb.kinds)}.")
         require_known(f"kind of '{verb.name}'", arguments[0], verb.kinds)
         return run_verb(verb.kinds[arguments[0]], arguments[1:])
-    rest, config, as_json = _own_flags(arguments)
-    settings = _parse(verb, rest, config)
+    words, flags = split_common_flags(arguments, recipes=verb.recipes is not None)
+    if verb.recipes is not None and flags.recipe == "help":
+        pages.print_recipes(verb)
+        return 0
+    recipe = find_recipe(verb.recipes, flags.recipe) if verb.recipes is not None and flags.recipe else verb.defaults
+    files = [path for path in (recipe, flags.config) if path is not None]
+    if flags.help:
+        pages.print_help(verb, everything=flags.help == "all", files=files)
+        return 0
+    settings = parse_settings(
+        verb.name,
+        verb.settings,
+        words,
+        positionals=verb.positionals,
+        default=settings_of_files(verb.settings, files),
+        flags=verb.flags,
+    )
+    with _debug_lines(flags.verbose):
+        return _run(verb, settings, flags)
+
+
+def _run(verb: Verb, settings: Any, flags: CommonFlags) -> int:
     if verb.several_processes and not launched_process().is_main:
         return verb.exit_code(verb.run(settings, SILENT))
-    summary = verb.run(settings, ConsoleReporter(SafeConsole(stderr=True)))
+    people = SafeConsole(stderr=True)
+    logger = logging.getLogger("grape")
+    logger.debug("settings of %s: %s", verb.name, settings_to_dict(settings))
+    began, marks = time.time_ns(), _marks(_folder(verb, settings))
+    summary = verb.run(settings, SILENT if flags.quiet else ConsoleReporter(people))
+    logger.debug("%s took %.1f s", verb.name, (time.time_ns() - began) / 1e9)
+    folder = _folder(verb, settings, summary)
+    if not flags.quiet and folder is not None and _was_complete(folder, settings, marks, began):
+        people.print(
+            f"already complete: nothing was done; what follows is the result in {folder}. "
+            "Another --out, or none of that folder, starts afresh.",
+            soft_wrap=True,
+        )
     if verb.paths:
         summary = _with_paths(summary, verb.folder(settings), frozenset(verb.paths))
-    if as_json:
+    if flags.json:
         sys.stdout.write(json.dumps(summary, allow_nan=False) + "\n")
         sys.stdout.flush()
-    if not summary.get("dry_run"):
-        verb.show(summary, SafeConsole(stderr=as_json))
-    elif not as_json:
-        SafeConsole().print_json(json.dumps(summary), ensure_ascii=True)
+    planned = bool(summary.get("dry_run"))
+    if not flags.json or not (planned or flags.quiet):
+        (verb.show_plan if planned else verb.show)(summary, SafeConsole(stderr=flags.json))
     return verb.exit_code(summary)
+
+
+@contextlib.contextmanager
+def _debug_lines(wanted: bool) -> Iterator[None]:
+    """Print GRAPE's log records on standard error, but for those that the console shows anyway."""
+    if not wanted:
+        yield
+        return
+    logger, handler = logging.getLogger("grape"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(lambda record: not getattr(record, "on_console", False))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+
+
+def _folder(verb: Verb, settings: Any, summary: Summary | None = None) -> Path | None:
+    """The run's folder; one that the verb chose itself is known from its summary only."""
+    if isinstance(getattr(settings, "out", None), Path):
+        return verb.folder(settings)
+    results = (summary or {}).get("results")
+    return Path(results).parent if isinstance(results, str) else None
+
+
+def _marks(folder: Path | None) -> tuple[int, int] | None:
+    """What tells one ``done.json`` from another that takes its place; None where there is none."""
+    with contextlib.suppress(OSError):
+        if folder is not None:
+            found = os.stat(folder / "done.json")
+            return found.st_ino, found.st_mtime_ns
+    return None
+
+
+def _was_complete(folder: Path, settings: Any, before: tuple[int, int] | None, began: int) -> bool:
+    """Whether the run was complete before the verb began: it stands as it stood, or is older where that is unknown."""
+    now = _marks(folder)
+    if now is None or getattr(settings, "dry_run", False):
+        return False
+    return now == before if settings.out is not None else now[1] < began - 10**8
 
 
 def _with_paths(value: Any, folder: Path, names: frozenset[str]) -> Any:
@@ -126,122 +217,3 @@ def _placed(value: Any, folder: Path) -> Any:
     path = folder / value
     short = Path(os.path.normpath(path))
     return str(short if short.resolve() == path.resolve() else path)
-
-
-def _print_kinds(verb: VerbOfKinds) -> None:
-    console = SafeConsole()
-    console.print(f"usage: grape {verb.name} KIND [options]\n\n{verb.summary}\n")
-    width = max(map(len, verb.kinds)) + 2
-    for kind in verb.kinds:
-        console.print(Text.assemble((f"  {kind:<{width}}", "bold"), verb.summaries[kind]))
-    console.print(f"\ngrape {verb.name} KIND --help explains a kind.")
-
-
-def _own_flags(arguments: Sequence[str]) -> tuple[list[str], Path | None, bool]:
-    """Separate ``--config FILE`` and ``--json``, which every verb has."""
-    rest: list[str] = []
-    config: Path | None = None
-    as_json = False
-    queue = list(arguments)
-    while queue:
-        word = queue.pop(0)
-        if word == "--json":
-            as_json = True
-        elif word == "--config" or word.startswith("--config="):
-            value = word.partition("=")[2] if "=" in word else (queue.pop(0) if queue else "")
-            if not value or value.startswith("--"):
-                raise SettingsError("--config needs a YAML file.", "For example --config settings.yaml")
-            config = Path(value)
-        else:
-            rest.append(word)
-    return rest, config, as_json
-
-
-def _parse(verb: Verb, arguments: list[str], config: Path | None) -> Any:
-    base = None
-    for path in (verb.defaults, config):
-        if path is not None:
-            base = _settings_of_file(verb.settings, path, base)
-    words = _spread_pairs(verb.settings, _name_positionals(verb, arguments))
-    description = (inspect.getdoc(verb.settings) or "").split("Attributes:")[0].strip()
-    if verb.positionals:
-        usage = " ".join(name.upper() for name in verb.positionals)
-        description += f"\n\nUsage: grape {verb.name} {usage} [options]"
-    description += "\n\nEvery verb also takes --config FILE.yaml (settings; flags win over it) and --json."
-    if verb.examples:
-        description += "\n\nExamples:\n" + "\n".join(f"  {line}" for line in verb.examples)
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(
-                verb.settings,
-                prog=f"grape {verb.name}",
-                description=description,
-                args=words,
-                config=(tyro.conf.AvoidSubcommands,),
-                **({} if base is None else {"default": base}),
-            )
-    except SystemExit as end:
-        if end.code in (None, 0):
-            raise
-        raise UsageError(said.getvalue(), f"'grape {verb.name} --help' explains all flags.") from end
-
-
-class UsageError(SettingsError):
-    """The command line cannot be understood.
-
-    Args:
-        shown: What the parser says, in a frame.
-        hint: What the reader can do.
-    """
-
-    def __init__(self, shown: str, hint: str) -> None:
-        lines = (line.strip(" \u2502\u256d\u256e\u2570\u256f\u2500") for line in shown.splitlines())
-        words = [line for line in lines if line and not line.startswith("For full helptext")]
-        super().__init__(" ".join(words[1:] if len(words) > 1 else words), hint)
-        self.shown = shown
-
-
-def _settings_of_file(kind: type[Any], path: Path, base: Any) -> Any:
-    """Settings from YAML where required fields may still be absent: the command line must give those."""
-    data, marks = read_marked_yaml(path)
-    if not isinstance(data, Mapping | None):
-        raise SettingsError(f"{path} must hold a mapping of settings of {kind.__name__}.")
-    if base is None:
-        required = {
-            item.name: tyro.MISSING
-            for item in dataclasses.fields(kind)
-            if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-        }
-        base = kind(**required)
-    return settings_from_dict(kind, data or {}, base, marks=marks)
-
-
-def _spread_pairs(kind: type[Any], arguments: Sequence[str]) -> list[str]:
-    """Words ``safety:4,efficiency:0`` of a setting with names and numbers as the parser takes them, one by one."""
-    hints = typing.get_type_hints(kind)
-    flags = {f"--{name.replace('_', '-')}" for name, hint in hints.items() if typing.get_origin(hint) is Mapping}
-    words: list[str] = []
-    within = False
-    for word in arguments:
-        if word.startswith("--"):
-            flag, equals, value = word.partition("=")
-            within = flag in flags
-            words += [flag] if within else [word]
-            word = value if within and equals else ""
-        elif not within or ":" not in word:
-            words.append(word)
-            continue
-        words += [part for pair in word.split(",") if pair for part in pair.rpartition(":")[::2]]
-    return words
-
-
-def _name_positionals(verb: Verb, arguments: list[str]) -> list[str]:
-    """Turn leading words without a flag into flags, in the order of ``verb.positionals``."""
-    words = list(arguments)
-    given: list[str] = []
-    for name in verb.positionals:
-        if not words or words[0].startswith("-"):
-            break
-        given += [f"--{name.replace('_', '-')}", words.pop(0)]
-    return given + words

@@ -1,11 +1,12 @@
 """How long work tells what it is doing: progress for people, events for machines.
 
 Rooms receive a :class:`Reporter` and never print. The command line hands in one that draws progress bars on
-standard error; tests and libraries may leave the silent default.
+standard error; tests and libraries may leave the silent default, or hand in a :class:`LoggingReporter`.
 """
 
 import contextlib
 import json
+import logging
 import os
 import stat
 import time
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 
 from grape.core.errors import GrapeError
 
-__all__ = ["SILENT", "Progress", "Reporter", "SilentReporter", "append_event", "append_line"]
+__all__ = ["SILENT", "LoggingReporter", "Progress", "Reporter", "SilentReporter", "append_event", "append_line"]
 
 
 class Progress(Protocol):
@@ -60,6 +61,44 @@ class SilentReporter:
 
 SILENT = SilentReporter()
 
+_LOGGER = logging.getLogger("grape")
+
+
+class _LoggedProgress:
+    def __init__(self, logger: logging.Logger, title: str, total: int, done: int) -> None:
+        self._logger, self._title, self._total, self._done = logger, title, total, done
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        """Log the count."""
+        self._done += amount
+        self._logger.debug("%s: %d/%d %s", self._title, self._done, self._total, note)
+
+
+class LoggingReporter:
+    """A reporter for programs that call verbs: messages and warnings become log records, progress debug records.
+
+    Args:
+        logger: Where they go; by default the logger ``grape``.
+    """
+
+    def __init__(self, logger: logging.Logger = _LOGGER) -> None:
+        self._logger = logger
+
+    @contextlib.contextmanager
+    def progress(self, title: str, total: int, done: int = 0) -> Iterator[Progress]:
+        """Log the beginning, every advance and, where the work was done, the end."""
+        self._logger.debug("%s: %d/%d", title, done, total)
+        yield _LoggedProgress(self._logger, title, total, done)
+        self._logger.debug("%s: done", title)
+
+    def info(self, message: str) -> None:
+        """Log the message."""
+        self._logger.info("%s", message)
+
+    def warn(self, message: str) -> None:
+        """Log the warning."""
+        self._logger.warning("%s", message)
+
 
 def append_event(folder: Path, kind: str, **fields: Any) -> None:
     """Append one event with the time of day to ``folder/log.jsonl``.
@@ -67,6 +106,7 @@ def append_event(folder: Path, kind: str, **fields: Any) -> None:
     The log is for people and tools that watch a run; nothing is ever computed from it, so a line torn by a kill
     costs that line only.
     """
+    _LOGGER.debug("%s: %s %s", folder, kind, fields)
     line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": kind, **fields}, default=str)
     append_line(folder / "log.jsonl", line)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
-from grape.core.files import content_hash, read_json, read_json_mapping, write_json
+from grape.core.files import content_hash, read_json, read_json_mapping, write_json, write_text
 from grape.core.locks import FolderLock, lock_folder
 from grape.core.settings import read_yaml, save_settings, settings_to_dict
 from grape.core.temporary_files import sweep_run_folder
@@ -44,8 +44,8 @@ class RunFolder:
         return read_json_mapping(marker, hint="Delete it and run the verb again.", within=self.path)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Declare the work complete; ``summary`` holds JSON values and no times of day."""
-        write_json(self.path / "done.json", dict(summary))
+        """Declare the work complete; ``summary`` holds JSON values and no times of day, and keeps its order."""
+        write_text(self.path / "done.json", json.dumps(dict(summary), indent=1, allow_nan=False) + "\n")
 
 
 def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] | None = None) -> RunFolder:

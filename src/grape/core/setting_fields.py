@@ -6,6 +6,7 @@ by :func:`with_default`.
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass
 from typing import Any, Literal
 
@@ -33,7 +34,7 @@ class Range:
     open_high: bool = False
 
     def __contains__(self, value: float) -> bool:
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             return False
         above = value > self.low if self.open_low else value >= self.low
         below = self.high is None or (value < self.high if self.open_high else value <= self.high)
@@ -56,6 +57,7 @@ def setting(
     identity: Identity = True,
     common: bool = False,
     kw_only: bool = False,
+    factory: Callable[[], Any] | None = None,
 ) -> Any:
     """A field of a settings class. Fields with a default are given by name only.
 
@@ -67,8 +69,11 @@ def setting(
             for settings that older runs do not have.
         common: Whether the short help page shows it.
         kw_only: Whether a required setting, too, is given by name only; a base class needs that.
+        factory: Makes the default, where it is a mapping.
     """
     metadata = {"group": group, "range": range, "identity": identity, "common": common}
+    if factory is not None:
+        return dataclasses.field(default_factory=factory, kw_only=True, metadata=metadata)
     if default is MISSING:
         return dataclasses.field(kw_only=kw_only, metadata=metadata)
     return dataclasses.field(default=default, kw_only=True, metadata=metadata)

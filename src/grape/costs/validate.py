@@ -9,6 +9,7 @@ from typing import Any
 
 from grape.core.errors import CompatibilityError, SettingsError
 from grape.core.events import SILENT, Reporter
+from grape.core.setting_fields import Range, check_ranges, setting
 from grape.core.trajectories import Trajectory
 from grape.costs.checks import check_specification
 from grape.costs.report_card import card_text
@@ -19,7 +20,8 @@ from grape.store import EpisodeStore
 
 __all__ = ["CostsValidateSettings", "episodes_of_task", "find_episodes", "run_costs_validate"]
 
-_SHARES = ("max_unavailable", "min_fall", "min_auc", "min_auc_low", "max_flips", "min_agreement")
+
+_CRITERIA = "Criteria"
 
 
 @dataclass(frozen=True)
@@ -46,19 +48,21 @@ class CostsValidateSettings:
         seed: Of the displacements.
     """
 
-    target: str = ""
-    store: tuple[Path, ...] = ()
-    task: str = ""
-    max_unavailable: float = ValidationCriteria.max_unavailable
-    min_fall: float = ValidationCriteria.min_fall
-    max_trend: float = ValidationCriteria.max_trend
-    min_auc: float = ValidationCriteria.min_auc
-    min_auc_low: float = ValidationCriteria.min_auc_low
-    noise: tuple[float, ...] = ValidationCriteria.noise
-    max_flips: float = ValidationCriteria.max_flips
-    draws: int = ValidationCriteria.draws
-    min_agreement: float = ValidationCriteria.min_agreement
-    seed: int = 0
+    target: str = setting("", common=True)
+    store: tuple[Path, ...] = setting((), common=True)
+    task: str = setting("", common=True)
+    max_unavailable: float = setting(
+        ValidationCriteria.max_unavailable, group=_CRITERIA, range=Range(0, 1), common=True
+    )
+    min_fall: float = setting(ValidationCriteria.min_fall, group=_CRITERIA, range=Range(0, 1), common=True)
+    max_trend: float = setting(ValidationCriteria.max_trend, group=_CRITERIA, range=Range(-1, 1), common=True)
+    min_auc: float = setting(ValidationCriteria.min_auc, group=_CRITERIA, range=Range(0, 1), common=True)
+    min_auc_low: float = setting(ValidationCriteria.min_auc_low, group=_CRITERIA, range=Range(0, 1))
+    noise: tuple[float, ...] = setting(ValidationCriteria.noise, group=_CRITERIA)
+    max_flips: float = setting(ValidationCriteria.max_flips, group=_CRITERIA, range=Range(0, 1), common=True)
+    draws: int = setting(ValidationCriteria.draws, group=_CRITERIA, range=Range(1))
+    min_agreement: float = setting(ValidationCriteria.min_agreement, group=_CRITERIA, range=Range(0, 1), common=True)
+    seed: int = setting(0, group=_CRITERIA)
 
     @property
     def criteria(self) -> ValidationCriteria:
@@ -80,7 +84,15 @@ def run_costs_validate(settings: CostsValidateSettings, reporter: Reporter = SIL
     """
     _check(settings)
     specification = find_specification(settings.target)
-    episodes = episodes_of_task(settings.store, specification, settings.task)
+    recorded = episodes_of_task(settings.store, specification, settings.task)
+    episodes = [episode for episode in recorded if episode.meta.success is not None]
+    if not episodes:
+        raise CompatibilityError(
+            f"The outcome of all {len(recorded)} episodes is unknown, and a trial compares successes with failures.",
+            "Give a store whose outcomes are known.",
+        )
+    if len(episodes) < len(recorded):
+        reporter.warn(f"{len(recorded) - len(episodes)} of {len(recorded)} episodes have no known outcome: left out.")
     first = episodes[0]
     check_specification(specification, first.keypoints, first.signals, "camera" in first.meta.extra)
     with reporter.progress("trying", len(episodes)) as progress:
@@ -129,13 +141,6 @@ def episodes_of_task(stores: Sequence[Path], specification: CostSpecification, t
 
 
 def _check(settings: CostsValidateSettings) -> None:
-    for name in _SHARES:
-        value = getattr(settings, name)
-        if not 0.0 <= value <= 1.0:
-            raise SettingsError(f"--{name.replace('_', '-')} is {value}.", "It must lie between 0 and 1.")
-    if not -1.0 <= settings.max_trend <= 1.0:
-        raise SettingsError(f"--max-trend is {settings.max_trend}.", "It must lie between -1 and 1.")
+    check_ranges(settings)
     if not all(math.isfinite(rms) and rms > 0.0 for rms in settings.noise):
         raise SettingsError(f"--noise is {settings.noise}.", "Give lengths in metres above 0, e.g. 0.01 0.02.")
-    if settings.draws < 1:
-        raise SettingsError(f"--draws is {settings.draws}.", "Give at least 1.")

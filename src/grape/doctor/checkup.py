@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from grape.core.errors import SettingsError, require_known
 from grape.core.events import SILENT, Reporter
+from grape.core.setting_fields import Range, check_ranges, setting
 from grape.doctor.assets import check_assets
 from grape.doctor.findings import Finding
 from grape.doctor.graphics import check_frame, check_libraries
@@ -45,10 +45,10 @@ class DoctorSettings:
         timeout: Seconds that a single probe (a library, a frame, torch) may take before it counts as hung, above 0.
     """
 
-    suite: str = ""
-    frame: bool = True
-    folder: Path = Path(".")
-    timeout: float = 120.0
+    suite: str = setting("", common=True)
+    frame: bool = setting(True, common=True)
+    folder: Path = setting(Path("."), common=True)
+    timeout: float = setting(120.0, range=Range(0, open_low=True), common=True)
 
 
 def run_doctor(settings: DoctorSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
@@ -103,6 +103,7 @@ def _suites_of(settings: DoctorSettings) -> tuple[str, ...]:
     """The suites to look at, after a check of all settings."""
     from grape.envs.registry import suite_names
 
+    check_ranges(settings)
     known = suite_names()
     suites: list[str] = []
     for name in _chosen(settings.suite):
@@ -110,8 +111,6 @@ def _suites_of(settings: DoctorSettings) -> tuple[str, ...]:
         suites += _FAMILIES.get(name.strip(), (name.strip(),))
     if not settings.folder.is_dir():
         raise SettingsError(f"--folder {settings.folder} is no folder.", "Name one that exists.")
-    if not (math.isfinite(settings.timeout) and settings.timeout > 0):
-        raise SettingsError(f"--timeout is {settings.timeout:g}, not above 0 seconds.", "Leave it out for 120 s.")
     return tuple(dict.fromkeys(suites))
 
 

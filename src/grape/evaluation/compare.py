@@ -1,17 +1,17 @@
 """The verb ``compare``: is policy B better than policy A on the same initial states?"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import file_hash, write_json
 from grape.core.runs import open_run
 from grape.core.selections import format_numbers
+from grape.core.setting_fields import Range, check_ranges, setting
 from grape.evaluation.bootstrap import FEWEST_DEVIATING, FEWEST_TASKS
 from grape.evaluation.pairing import Key, PairedOutcomes, Pairing, pair_results
 from grape.evaluation.planning import (
@@ -30,6 +30,9 @@ COMPARISON_NAME = "comparison.json"
 POWER = 0.8
 # What a policy must gain to be worth another evaluation, where neither the data nor the user name a difference.
 DEFAULT_DIFFERENCE = 0.05
+
+
+_STATISTICS = "Statistics"
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,13 @@ class CompareSettings:
         seed: Seed of the bootstrap.
     """
 
-    a: Path = field(metadata={"identity": False})
-    b: Path = field(metadata={"identity": False})
-    out: Path | None = field(default=None, metadata={"identity": False})
-    confidence: float = 0.95
-    difference: float | None = None
-    bootstrap_samples: int = 10_000
-    seed: int = 0
+    a: Path = setting(identity=False, common=True)
+    b: Path = setting(identity=False, common=True)
+    out: Path | None = setting(None, identity=False, common=True)
+    confidence: float = setting(0.95, group=_STATISTICS, range=Range(0.5, 1, open_high=True), common=True)
+    difference: float | None = setting(None, group=_STATISTICS, range=Range(0, 1, open_low=True), common=True)
+    bootstrap_samples: int = setting(10_000, group=_STATISTICS, range=Range(1000), common=True)
+    seed: int = setting(0, group=_STATISTICS, common=True)
 
 
 def run_compare(settings: CompareSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
@@ -71,7 +74,7 @@ def run_compare(settings: CompareSettings, reporter: Reporter = SILENT) -> Mappi
         CompatibilityError: The evaluations are of different suites, or ``out`` belongs to another run.
         DataError: An evaluation is missing, torn or incomplete, or the two share no initial state.
     """
-    _check(settings)
+    check_ranges(settings)
     a, b = read_results(settings.a), read_results(settings.b)
     comparison = compare_results(
         a,
@@ -154,17 +157,6 @@ def compare_results(
         "unmatched_b": _listed(pairing.unmatched_b),
         "warnings": warnings,
     }
-
-
-def _check(settings: CompareSettings) -> None:
-    if not 0.5 <= settings.confidence < 1:
-        raise SettingsError(f"--confidence is {settings.confidence}.", "Give a level from 0.5 up to 1, e.g. 0.95.")
-    if settings.difference is not None and not 0 < settings.difference <= 1:
-        raise SettingsError(f"--difference is {settings.difference}.", "Give a share, e.g. 0.05 for 5 points.")
-    if settings.bootstrap_samples < 1000:
-        raise SettingsError(
-            f"--bootstrap-samples is {settings.bootstrap_samples}.", "The ends of an interval need at least 1000."
-        )
 
 
 def _figures(pairs: PairedOutcomes, confidence: float, draws: int, seed: int) -> dict[str, Any]:

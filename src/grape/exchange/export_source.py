@@ -1,7 +1,7 @@
 """What an export takes: preference pairs, or the episodes of a collection."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,12 +75,24 @@ def open_source(kind: str, pairs: Path | None, collection: Path | None, *, only_
         found = read_pairs(pairs)
         store = EpisodeStore.open(recorded_store(pairs))
         inputs = {"pairs": file_hash(pairs / PAIRS_FILE), "episodes": _digest(store, found)}
+        _require_actions(store, [name for pair in found for name in (pair.chosen, pair.rejected)])
         return ExportSource(store, inputs, pairs=found)
     store = EpisodeStore.open(collection or Path())
     metas = tuple(meta for meta in store.metas() if meta.steps and (meta.success or not only_successes))
     if not metas:
         raise DataError(f"{store.path} has no episode to export.", "Collect more, or drop --only-successes.")
+    _require_actions(store, [meta.episode_id for meta in metas])
     return ExportSource(store, {"episodes": store.digest()}, metas=metas)
+
+
+def _require_actions(store: EpisodeStore, names: Sequence[str]) -> None:
+    """Refuse recordings without actions: the formats to export to exist for learners of actions."""
+    if names and not store.read(names[0], frames=False).actions.shape[1]:
+        raise DataError(
+            f"The episodes of {store.path} hold no actions, as recordings imported without any; there is nothing to "
+            "learn from in an export.",
+            "Import them with their actions (robot_log: actions in the episode list), or export another collection.",
+        )
 
 
 def _digest(store: EpisodeStore, pairs: tuple[PreferencePair, ...]) -> str:

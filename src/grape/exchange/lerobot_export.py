@@ -1,13 +1,14 @@
 """``grape export lerobot``: preference pairs, or a whole collection, as LeRobotDatasets v3.0."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.events import SILENT, Progress, Reporter
 from grape.core.runs import RunFolder, open_run
+from grape.core.setting_fields import Range, check_ranges, setting
 from grape.exchange.export_source import ExportSource, open_source
 from grape.store.lerobot.comparison import compare_dataset
 from grape.store.lerobot.layout import Shape
@@ -31,6 +32,9 @@ LOST = (
 """What a LeRobotDataset made here does not hold."""
 
 
+_CONTENT = "Content"
+
+
 @dataclass(frozen=True)
 class LeRobotExportSettings:
     """Write preference pairs, or a collection, as data sets in LeRobot's format v3.0 (Parquet, MP4, JSON).
@@ -51,14 +55,14 @@ class LeRobotExportSettings:
         dry_run: Only tell what would be written.
     """
 
-    out: Path = field(metadata={"identity": False})
-    pairs: Path | None = field(default=None, metadata={"identity": False})
-    collection: Path | None = field(default=None, metadata={"identity": False})
-    only_successes: bool = False
-    actions: ActionSource = "labels"
-    fps: int = 0
-    crf: int = 18
-    dry_run: bool = field(default=False, metadata={"identity": False})
+    out: Path = setting(identity=False, common=True)
+    pairs: Path | None = setting(None, identity=False, common=True)
+    collection: Path | None = setting(None, identity=False, common=True)
+    only_successes: bool = setting(False, group=_CONTENT, common=True)
+    actions: ActionSource = setting("labels", group=_CONTENT, common=True)
+    fps: int = setting(0, group=_CONTENT, range=Range(0), common=True)
+    crf: int = setting(18, group=_CONTENT, range=Range(0, _COARSEST), common=True)
+    dry_run: bool = setting(False, identity=False, common=True)
 
 
 def run_export_lerobot(settings: LeRobotExportSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
@@ -75,8 +79,7 @@ def run_export_lerobot(settings: LeRobotExportSettings, reporter: Reporter = SIL
         CompatibilityError: ``out`` is there already with something else, or episodes differ in shape.
         GrapeError: The disk is full or the folder cannot be written; nothing stands under ``out`` then.
     """
-    if not 0 <= settings.crf <= _COARSEST:
-        raise SettingsError(f"--crf is {settings.crf}.", f"It must lie between 0 and {_COARSEST}.")
+    check_ranges(settings)
     source = open_source("lerobot", settings.pairs, settings.collection, only_successes=settings.only_successes)
     if source.pairs and (settings.only_successes or settings.actions != "labels"):
         raise SettingsError("--only-successes and --actions are for collections only.", "Leave them out.")

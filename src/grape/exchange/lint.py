@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from grape.core.errors import DataError
 from grape.core.events import SILENT, Reporter
+from grape.core.setting_fields import setting
 from grape.store.grape_npy import read_rollout
 from grape.store.rlds import Episode, RldsDataset, open_rlds
 from grape.store.rlds.joining import JoinedPairs, instruction_of, join_pairs, same_instruction
@@ -32,8 +33,8 @@ class LintSettings:
         rejected: The rejected side of a pair set.
     """
 
-    data: Path
-    rejected: Path | None = field(default=None)
+    data: Path = setting(common=True)
+    rejected: Path | None = setting(None, common=True)
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _lint_dataset(dataset: RldsDataset, found: Counter[str], *, failures: bool) 
 
 def _lint_episode(episode: Episode, found: Counter[str], *, failures: bool) -> None:
     actions = episode.steps["action"]
-    if not isinstance(actions, np.ndarray) or actions.ndim != 2:
+    if not isinstance(actions, np.ndarray) or actions.ndim != 2 or not actions.shape[1]:
         raise DataError(f"{episode.where}: column 'action' is no list of numbers a step.")
     texts = episode.steps["language_instruction"]
     found["episode without instruction"] += not (isinstance(texts, list) and any(texts))
@@ -185,7 +186,7 @@ def _lint_rollouts(folder: Path, found: Counter[str], reporter: Reporter) -> int
     with reporter.progress("Reading rollouts", len(paths)) as progress:
         for path in paths:
             try:
-                rollout = read_rollout(path)
+                rollout = read_rollout(path, within=folder)
             except DataError as error:
                 found["unreadable file"] += 1
                 reporter.warn(error.message)

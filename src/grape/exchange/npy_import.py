@@ -3,7 +3,7 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from grape.core.errors import DataError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash, file_hash, write_jsonl
 from grape.core.runs import open_run
+from grape.core.setting_fields import setting
 from grape.core.trajectories import EpisodeMeta
 from grape.store import EpisodeStore
 from grape.store.foreign import ACTION_SPACE, ActionReader, foreign_trajectory, task_name
@@ -23,6 +24,13 @@ __all__ = ["ImportGrapeNpySettings", "run_import_grape_npy"]
 
 SUITE = "grape-npy"
 _ODD = "Odd:"
+_OUTCOME_FOLDERS = {
+    **dict.fromkeys(("success", "successes", "successful"), True),
+    **dict.fromkeys(("failure", "failures", "fail", "failed"), False),
+}
+
+
+_HABITS = "Conventions of the files"
 
 
 @dataclass(frozen=True)
@@ -46,11 +54,11 @@ class ImportGrapeNpySettings:
         gripper: Meaning of the gripper's number in the files; auto takes the collector's habit.
     """
 
-    folder: Path = field(metadata={"identity": False})
-    out: Path = field(metadata={"identity": False})
-    flavour: Literal["auto", "simplerenv", "libero"] = "auto"
-    pictures_after_action: Literal["auto", "yes", "no"] = "auto"
-    gripper: Literal["auto", "+1 closes", "1 opens, 0 closes"] = "auto"
+    folder: Path = setting(identity=False, common=True)
+    out: Path = setting(identity=False, common=True)
+    flavour: Literal["auto", "simplerenv", "libero"] = setting("auto", group=_HABITS, common=True)
+    pictures_after_action: Literal["auto", "yes", "no"] = setting("auto", group=_HABITS, common=True)
+    gripper: Literal["auto", "+1 closes", "1 opens, 0 closes"] = setting("auto", group=_HABITS, common=True)
 
 
 def run_import_grape_npy(
@@ -140,8 +148,9 @@ def _import(
     taken: set[str],
 ) -> dict[str, Any]:
     """Write one episode; what was done."""
-    rollout = read_rollout(path, "" if settings.flavour == "auto" else settings.flavour)
+    rollout = read_rollout(path, "" if settings.flavour == "auto" else settings.flavour, settings.folder)
     rules = _rules(settings, rollout.flavour)
+    _check_folder(path, name, rollout)
     task = task_name(rollout.prompt)
     outcome = {True: "success", False: "failure", None: "unknown"}[rollout.success]
     episode_id = f"{task}-{rollout.episode:04d}-{outcome}-{rollout.number:02d}"
@@ -179,6 +188,17 @@ def _import(
         "cost_hint": rollout.cost_hint,
         "done": _deeds(rules, rollout),
     }
+
+
+def _check_folder(path: Path, name: str, rollout: Rollout) -> None:
+    """Refuse a file whose name tells one outcome and whose folder the other."""
+    for folder in Path(name).parent.parts:
+        told = _OUTCOME_FOLDERS.get(folder.lower())
+        if None not in (told, rollout.success) and told != rollout.success:
+            raise DataError(
+                f"{path}: folder {folder!r} and the file's name tell different outcomes.",
+                "Rename one of them to what happened.",
+            )
 
 
 def _rules(settings: ImportGrapeNpySettings, flavour: Flavour) -> Flavour:

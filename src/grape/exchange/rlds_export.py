@@ -3,13 +3,14 @@
 import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.runs import RunFolder, open_run
+from grape.core.setting_fields import Range, check_ranges, setting
 from grape.exchange.export_source import ExportSource, open_source
 from grape.store import EpisodeStore
 from grape.store.rlds.collection import write_collection
@@ -22,6 +23,9 @@ __all__ = ["RldsExportSettings", "run_export_rlds"]
 
 _VERB = "export"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+_CONTENT, _SPLIT = "Content", "Splits and files"
 
 
 @dataclass(frozen=True)
@@ -51,18 +55,18 @@ class RldsExportSettings:
         dry_run: Only tell what would be written.
     """
 
-    out: Path = field(metadata={"identity": False})
-    pairs: Path | None = field(default=None, metadata={"identity": False})
-    collection: Path | None = field(default=None, metadata={"identity": False})
-    name: str = ""
-    only_successes: bool = False
-    actions: ActionSource = "labels"
-    pictures: PictureEncoding = "png"
-    val_fraction: float = 0.05
-    shards: int = 1
-    gripper: str = ""
-    seed: int = 0
-    dry_run: bool = field(default=False, metadata={"identity": False})
+    out: Path = setting(identity=False, common=True)
+    pairs: Path | None = setting(None, identity=False, common=True)
+    collection: Path | None = setting(None, identity=False, common=True)
+    name: str = setting("", group=_CONTENT, common=True)
+    only_successes: bool = setting(False, group=_CONTENT, common=True)
+    actions: ActionSource = setting("labels", group=_CONTENT, common=True)
+    pictures: PictureEncoding = setting("png", group=_CONTENT)
+    val_fraction: float = setting(0.05, group=_SPLIT, range=Range(0, 1, open_high=True), common=True)
+    shards: int = setting(1, group=_SPLIT, range=Range(1))
+    gripper: str = setting("", group=_CONTENT)
+    seed: int = setting(0, group=_SPLIT)
+    dry_run: bool = setting(False, identity=False, common=True)
 
 
 def run_export_rlds(settings: RldsExportSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
@@ -121,6 +125,7 @@ def run_export_rlds(settings: RldsExportSettings, reporter: Reporter = SILENT) -
 
 
 def _check(settings: RldsExportSettings) -> None:
+    check_ranges(settings)
     _division(settings)
     if settings.name and not _NAME.fullmatch(settings.name):
         raise SettingsError(

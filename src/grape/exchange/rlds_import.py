@@ -1,7 +1,7 @@
 """``grape import grape-rlds``: the two RLDS folders of the first implementation become a store and pairs of our own."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from grape.core.events import SILENT, Reporter
 from grape.core.files import file_hash, write_jsonl
 from grape.core.preferences import PreferencePair
 from grape.core.runs import open_run
+from grape.core.setting_fields import setting
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.exchange.tokens import keep_statistics, kept_statistics, open_reader
 from grape.preferences.records import PAIRS_FILE, pair_to_row
@@ -25,6 +26,9 @@ from grape.store.rlds.statistics import dataset_statistics
 __all__ = ["ImportGrapeRldsSettings", "run_import_grape_rlds"]
 
 SUITE = "rlds"
+
+
+_STEPS, _TOKENS = "Steps", "Action tokens"
 
 
 @dataclass(frozen=True)
@@ -54,15 +58,15 @@ class ImportGrapeRldsSettings:
         center_crop: As for grape train.
     """
 
-    chosen: Path = field(metadata={"identity": False})
-    rejected: Path = field(metadata={"identity": False})
-    out: Path = field(metadata={"identity": False})
-    split: str = "train"
-    rule: Literal["plain", "rlds_np_rollout"] = "plain"
-    pictures_after_action: bool = False
-    policy: Path | None = field(default=None, metadata={"identity": False})
-    unnorm_key: str = ""
-    center_crop: Literal["auto", "yes", "no"] = "auto"
+    chosen: Path = setting(identity=False, common=True)
+    rejected: Path = setting(identity=False, common=True)
+    out: Path = setting(identity=False, common=True)
+    split: str = setting("train", group=_STEPS, common=True)
+    rule: Literal["plain", "rlds_np_rollout"] = setting("plain", group=_STEPS, common=True)
+    pictures_after_action: bool = setting(False, group=_STEPS, common=True)
+    policy: Path | None = setting(None, group=_TOKENS, identity=False, common=True)
+    unnorm_key: str = setting("", group=_TOKENS)
+    center_crop: Literal["auto", "yes", "no"] = setting("auto", group=_TOKENS)
 
 
 def run_import_grape_rlds(

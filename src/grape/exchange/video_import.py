@@ -1,16 +1,17 @@
 """``grape import video``: recordings of real robots become an episode store that can be scored and paired."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from grape.core.errors import DataError, SettingsError
+from grape.core.errors import DataError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash, write_jsonl
 from grape.core.runs import open_run
+from grape.core.setting_fields import Range, check_ranges, setting
 from grape.exchange.video_episodes import (
     OWN_KEYPOINT,
     OWN_SIGNALS,
@@ -23,6 +24,9 @@ from grape.store import EpisodeStore
 from grape.store.video import EpisodeList, read_episode_list
 
 __all__ = ["ImportVideoSettings", "run_import_video"]
+
+
+_VIDEO, _MODELS = "Video and log", "Tracking"
 
 
 @dataclass(frozen=True)
@@ -56,18 +60,18 @@ class ImportVideoSettings:
             way round or in another unit.
     """
 
-    episodes: Path = field(metadata={"identity": False})
-    out: Path = field(metadata={"identity": False})
-    keypoints: Path | None = field(default=None, metadata={"identity": False})
-    hz: float = 0.0
-    tolerance: float = 0.0
-    longest: int = 640
-    memory: float = field(default=4.0, metadata={"identity": False})
-    confidence: float = 0.5
-    detector: str = "IDEA-Research/grounding-dino-tiny"
-    segmenter: str = "facebook/sam2.1-hiera-tiny"
-    device: str = field(default="cpu", metadata={"identity": False})
-    check_view: bool = True
+    episodes: Path = setting(identity=False, common=True)
+    out: Path = setting(identity=False, common=True)
+    keypoints: Path | None = setting(None, identity=False, common=True)
+    hz: float = setting(0.0, group=_VIDEO, range=Range(0), common=True)
+    tolerance: float = setting(0.0, group=_VIDEO, range=Range(0))
+    longest: int = setting(640, group=_VIDEO, range=Range(32))
+    memory: float = setting(4.0, group=_VIDEO, range=Range(0, open_low=True), identity=False, common=True)
+    confidence: float = setting(0.5, group=_MODELS, range=Range(0, 1, open_low=True))
+    detector: str = setting("IDEA-Research/grounding-dino-tiny", group=_MODELS)
+    segmenter: str = setting("facebook/sam2.1-hiera-tiny", group=_MODELS)
+    device: str = setting("cpu", group=_MODELS, identity=False, common=True)
+    check_view: bool = setting(True, group=_VIDEO, common=True)
 
 
 def run_import_video(
@@ -148,15 +152,7 @@ def run_import_video(
 
 
 def _check(settings: ImportVideoSettings) -> None:
-    for name, value, least in (("hz", settings.hz, 0.0), ("tolerance", settings.tolerance, 0.0)):
-        if not (np.isfinite(value) and value >= least):
-            raise SettingsError(f"--{name} is {value}.", "It must be a number from 0 upwards.")
-    if settings.longest < 32:
-        raise SettingsError(f"--longest is {settings.longest}.", "It must be at least 32 pixels.")
-    if not settings.memory > 0:
-        raise SettingsError(f"--memory is {settings.memory}.", "It must be a number of GB above 0.")
-    if not 0 < settings.confidence <= 1:
-        raise SettingsError(f"--confidence is {settings.confidence}.", "It must lie between 0 and 1.")
+    check_ranges(settings)
 
 
 def _check_names(listed: EpisodeList, wanted: KeypointFile | None) -> None:

@@ -1,13 +1,15 @@
 """Settings of ``grape costs generate``."""
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from grape.core.errors import SettingsError
+from grape.core.setting_fields import Range, check_ranges, setting
 
 __all__ = ["GenerateCostsSettings", "check_settings"]
+
+_TASK, _MODEL, _LIMITS = "Task", "Model", "Limits and prices"
 
 
 @dataclass(frozen=True)
@@ -56,32 +58,32 @@ class GenerateCostsSettings:
         revision: Revision of a local model on the hub.
     """
 
-    out: Path = field(metadata={"identity": False})
-    suite: str = ""
-    task: str = ""
-    instruction: str = ""
-    image: Path | None = None
-    no_image: bool = False
-    names: Path | None = None
-    store: tuple[Path, ...] = ()
-    initial_state: int = 0
-    limit: int = 0
-    client: Literal["endpoint", "local", "replay", "script"] = "endpoint"
-    model: str = ""
-    answers: Path | None = field(default=None, metadata={"identity": False})
-    repairs: int = field(default=3, metadata={"identity": False})
-    max_tokens: int = 4096
-    temperature: float = 0.0
-    seed: int = 0
-    timeout: float = field(default=180.0, metadata={"identity": False})
-    attempts: int = field(default=6, metadata={"identity": False})
-    max_requests: int = field(default=20, metadata={"identity": False})
-    max_total_tokens: int = field(default=0, metadata={"identity": False})
-    max_money: float = field(default=0.0, metadata={"identity": False})
-    price_reading: float = field(default=0.0, metadata={"identity": False})
-    price_writing: float = field(default=0.0, metadata={"identity": False})
-    device: str = field(default="auto", metadata={"identity": False})
-    revision: str = ""
+    out: Path = setting(identity=False, common=True)
+    suite: str = setting("", group=_TASK, common=True)
+    task: str = setting("", group=_TASK, common=True)
+    instruction: str = setting("", group=_TASK, common=True)
+    image: Path | None = setting(None, group=_TASK, common=True)
+    no_image: bool = setting(False, group=_TASK)
+    names: Path | None = setting(None, group=_TASK, common=True)
+    store: tuple[Path, ...] = setting((), group=_TASK, common=True)
+    initial_state: int = setting(0, group=_TASK, range=Range(0, 10**9))
+    limit: int = setting(0, group=_TASK, range=Range(0, 1_000_000))
+    client: Literal["endpoint", "local", "replay", "script"] = setting("endpoint", group=_MODEL, common=True)
+    model: str = setting("", group=_MODEL, common=True)
+    answers: Path | None = setting(None, group=_MODEL, identity=False)
+    repairs: int = setting(3, group=_LIMITS, range=Range(0, 20), identity=False, common=True)
+    max_tokens: int = setting(4096, group=_MODEL, range=Range(16, 1_000_000))
+    temperature: float = setting(0.0, group=_MODEL, range=Range(0, 2), common=True)
+    seed: int = setting(0, group=_MODEL, range=Range(0, 2**31 - 1))
+    timeout: float = setting(180.0, group=_MODEL, range=Range(0.1, 86_400), identity=False)
+    attempts: int = setting(6, group=_MODEL, range=Range(1, 100), identity=False)
+    max_requests: int = setting(20, group=_LIMITS, range=Range(0, 1_000_000), identity=False, common=True)
+    max_total_tokens: int = setting(0, group=_LIMITS, range=Range(0, 10**12), identity=False)
+    max_money: float = setting(0.0, group=_LIMITS, range=Range(0, 1e9), identity=False)
+    price_reading: float = setting(0.0, group=_LIMITS, range=Range(0, 1e6), identity=False)
+    price_writing: float = setting(0.0, group=_LIMITS, range=Range(0, 1e6), identity=False)
+    device: str = setting("auto", group=_MODEL, identity=False)
+    revision: str = setting("", group=_MODEL)
 
 
 def check_settings(settings: GenerateCostsSettings) -> None:
@@ -90,25 +92,7 @@ def check_settings(settings: GenerateCostsSettings) -> None:
     Raises:
         SettingsError: Names the setting.
     """
-    ranges: dict[str, tuple[float, float]] = {
-        "repairs": (0, 20),
-        "max_tokens": (16, 1_000_000),
-        "temperature": (0.0, 2.0),
-        "seed": (0, 2**31 - 1),
-        "timeout": (0.1, 86_400.0),
-        "attempts": (1, 100),
-        "max_requests": (0, 1_000_000),
-        "max_total_tokens": (0, 10**12),
-        "max_money": (0.0, 1e9),
-        "price_reading": (0.0, 1e6),
-        "price_writing": (0.0, 1e6),
-        "initial_state": (0, 10**9),
-        "limit": (0, 1_000_000),
-    }
-    for name, (low, high) in ranges.items():
-        value = getattr(settings, name)
-        if not (math.isfinite(value) and low <= value <= high):
-            raise SettingsError(f"--{name.replace('_', '-')} is {value}.", f"Give a value from {low:g} to {high:g}.")
+    check_ranges(settings)
     if settings.task and not settings.suite:
         raise SettingsError("--task needs --suite.", "Give both, or --instruction.")
     if not settings.suite and not settings.instruction:

@@ -3,12 +3,13 @@
 import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
+from grape.core.setting_fields import Range, check_ranges, setting
 from grape.core.tasks import Task
 from grape.costs import find_problems, parse_specification, specification_hash
 from grape.costs.units import Clock, parse_quantity
@@ -21,6 +22,9 @@ from grape.generation.python_import.source import parse_source, read_source
 __all__ = ["ImportCostsSettings", "run_import_costs"]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}", re.ASCII)
+
+
+_TASK, _READING = "Task", "Names and tolerances"
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,15 @@ class ImportCostsSettings:
         aligned: How close counts as reached where a function only measures an angle.
     """
 
-    file: Path = field(metadata={"identity": False})
-    out: Path = field(metadata={"identity": False})
-    suite: str = ""
-    task: str = ""
-    keypoints: str = ""
-    gripper: str = "gripper"
-    limit: int = 0
-    near: str = "3 cm"
-    aligned: str = "15 deg"
+    file: Path = setting(identity=False, common=True)
+    out: Path = setting(identity=False, common=True)
+    suite: str = setting("", group=_TASK, common=True)
+    task: str = setting("", group=_TASK, common=True)
+    keypoints: str = setting("", group=_READING, common=True)
+    gripper: str = setting("gripper", group=_READING, common=True)
+    limit: int = setting(0, group=_TASK, range=Range(0, 1_000_000), common=True)
+    near: str = setting("3 cm", group=_READING, common=True)
+    aligned: str = setting("15 deg", group=_READING, common=True)
 
 
 def run_import_costs(settings: ImportCostsSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
@@ -88,6 +92,7 @@ def run_import_costs(settings: ImportCostsSettings, reporter: Reporter = SILENT)
 
 
 def _header(settings: ImportCostsSettings) -> Header:
+    check_ranges(settings)
     names = tuple(name.strip() for name in settings.keypoints.split(",")) if settings.keypoints else ()
     for name in (*names, settings.gripper):
         if not _NAME.fullmatch(name):
@@ -103,8 +108,6 @@ def _header(settings: ImportCostsSettings) -> Header:
         raise SettingsError(f"A tolerance cannot be read: {error}.", "For example --near '3 cm'.") from error
     if tolerance.metres <= 0.0 or not 0.0 < tolerance.degrees < 180.0:
         raise SettingsError("Tolerances must be greater than zero, and angles below 180 deg.")
-    if not 0 <= settings.limit <= 1_000_000:
-        raise SettingsError(f"--limit is {settings.limit}.", "Give a number of decisions, or 0 for the task's.")
     header = Header(gripper=settings.gripper, keypoints=names, tolerance=tolerance, limit=settings.limit or 300)
     if settings.task and not settings.suite:
         raise SettingsError("--task needs --suite.")

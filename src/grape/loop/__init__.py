@@ -6,6 +6,6 @@ decides which policy goes on, ``cloning`` puts the obvious baseline beside it.
 """
 
 from grape.loop.loop import run_loop
-from grape.loop.settings import LoopSettings, out_of_seed
+from grape.loop.settings import RECIPES, LoopSettings, out_of_seed
 
-__all__ = ["LoopSettings", "out_of_seed", "run_loop"]
+__all__ = ["RECIPES", "LoopSettings", "out_of_seed", "run_loop"]

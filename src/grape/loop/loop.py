@@ -55,7 +55,7 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
     check_settings(settings, suite, tasks)
     stages = Stages(settings)
     if settings.dry_run:
-        return plan_loop(settings, tasks, reporter)
+        return plan_loop(settings, tasks)
     run = open_run(settings.out, "loop", settings)
     if run.done is not None and _covers(run.done, settings):
         return run.done

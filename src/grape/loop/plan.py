@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from grape.collect import run_collect
-from grape.core.events import Reporter
 from grape.core.tasks import Task
 from grape.loop.settings import LoopSettings
 from grape.loop.stages import Stages
 from grape.preferences import PairSettings
 from grape.training.settings import TrainSettings
 
-__all__ = ["plan_loop"]
+__all__ = ["format_plan", "plan_loop"]
 
 Row = dict[str, Any]
 
@@ -29,7 +28,7 @@ _COLUMNS = {
 }
 
 
-def plan_loop(settings: LoopSettings, tasks: Sequence[Task], reporter: Reporter) -> Mapping[str, Any]:
+def plan_loop(settings: LoopSettings, tasks: Sequence[Task]) -> Mapping[str, Any]:
     """The stages in order and their cost, without touching the disk.
 
     Returns:
@@ -40,15 +39,18 @@ def plan_loop(settings: LoopSettings, tasks: Sequence[Task], reporter: Reporter)
     """
     rows = _rows(settings, Stages(settings), tasks)
     totals = {key: sum(row.get(key, 0) for row in rows) for key in _COLUMNS}
-    table = [("", *_COLUMNS.values())]
-    table += [
-        (row["stage"], *(_number(row.get(key)) for key in _COLUMNS)) for row in [*rows, {"stage": "all", **totals}]
-    ]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for name, *numbers in table:
-        reporter.info("  ".join([name.ljust(widths[0]), *map(str.rjust, numbers, widths[1:])]).rstrip())
-    reporter.info("Each is the most it can be; a frame is one step of an episode that the network learns from once.")
     return {"dry_run": True, "stages": rows, **totals}
+
+
+def format_plan(plan: Mapping[str, Any]) -> list[str]:
+    """A plan as lines for people: one aligned line a stage, the totals, and what the numbers are."""
+    table = [("", *_COLUMNS.values())]
+    table += [(row["stage"], *(_number(row.get(key)) for key in _COLUMNS)) for row in plan["stages"]]
+    table += [("all", *(_number(plan[key]) for key in _COLUMNS))]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join([name.ljust(widths[0]), *map(str.rjust, numbers, widths[1:])]) for name, *numbers in table]
+    explained = "Each is the most it can be; a frame is one step of an episode that the network learns from once."
+    return [*(line.rstrip() for line in lines), explained]
 
 
 def _rows(settings: LoopSettings, stages: Stages, tasks: Sequence[Task]) -> list[Row]:

@@ -9,9 +9,12 @@ from grape.evaluation import EVALUATION_STATES_START
 from grape.preferences import PairSettings, ScoreSettings
 from grape.training.settings import SftSettings, TrainSettings
 
-__all__ = ["DECIDED_BY_LOOP", "LoopSettings", "out_of_seed"]
+__all__ = ["DECIDED_BY_LOOP", "RECIPES", "LoopSettings", "out_of_seed"]
 
 _TASKS, _STATES, _EVALUATION = "Tasks and iterations", "Initial states", "Gate and evaluation"
+
+RECIPES = Path(__file__).with_name("recipes")
+"""Folder of settings files that are known to work."""
 
 UNSET = Path("decided-by-the-loop")
 

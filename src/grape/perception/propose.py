@@ -1,7 +1,7 @@
 """``grape keypoints``: candidate keypoints of a recording's first picture, numbered for a model or a person."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from grape.core.errors import DataError, SettingsError, require_known
 from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash, write_json, write_text
 from grape.core.runs import open_run
+from grape.core.setting_fields import Range, check_ranges, setting
 from grape.costs import picture_keypoint
 from grape.perception.candidates import Candidate, CandidateSettings, find_candidates
 from grape.perception.keypoint_file import PictureKeypoint, write_keypoint_file, write_picture
@@ -21,6 +22,9 @@ from grape.perception.weights import open_features, open_finder
 from grape.store.video import VideoEpisode, check_recording, read_episode_list, read_recording
 
 __all__ = ["KeypointsSettings", "run_keypoints"]
+
+
+_CANDIDATES, _MODELS = "Candidates", "Models"
 
 
 @dataclass(frozen=True)
@@ -49,19 +53,19 @@ class KeypointsSettings:
         device: Where models run: cpu, cuda, ...
     """
 
-    episodes: Path = field(metadata={"identity": False})
-    out: Path = field(metadata={"identity": False})
-    task: str = ""
-    features: str = "facebook/dinov2-small"
-    phrases: tuple[str, ...] = ()
-    region: tuple[float, float, float, float, float, float] | None = None
-    clusters: int = 12
-    apart: float = 0.04
-    most: int = 20
-    longest: int = 640
-    detector: str = "IDEA-Research/grounding-dino-tiny"
-    segmenter: str = "facebook/sam2.1-hiera-tiny"
-    device: str = field(default="cpu", metadata={"identity": False})
+    episodes: Path = setting(identity=False, common=True)
+    out: Path = setting(identity=False, common=True)
+    task: str = setting("", common=True)
+    features: str = setting("facebook/dinov2-small", group=_MODELS, common=True)
+    phrases: tuple[str, ...] = setting((), group=_CANDIDATES, common=True)
+    region: tuple[float, float, float, float, float, float] | None = setting(None, group=_CANDIDATES, common=True)
+    clusters: int = setting(12, group=_CANDIDATES, range=Range(1), common=True)
+    apart: float = setting(0.04, group=_CANDIDATES, range=Range(0), common=True)
+    most: int = setting(20, group=_CANDIDATES, range=Range(1), common=True)
+    longest: int = setting(640, group=_CANDIDATES, range=Range(32))
+    detector: str = setting("IDEA-Research/grounding-dino-tiny", group=_MODELS)
+    segmenter: str = setting("facebook/sam2.1-hiera-tiny", group=_MODELS)
+    device: str = setting("cpu", group=_MODELS, identity=False, common=True)
 
 
 def run_keypoints(
@@ -136,13 +140,7 @@ def run_keypoints(
 
 
 def _check(settings: KeypointsSettings) -> None:
-    for name in ("clusters", "most"):
-        if getattr(settings, name) < 1:
-            raise SettingsError(f"--{name} is {getattr(settings, name)}.", "It must be at least 1.")
-    if settings.longest < 32:
-        raise SettingsError(f"--longest is {settings.longest}.", "It must be at least 32 pixels.")
-    if not settings.apart >= 0:
-        raise SettingsError(f"--apart is {settings.apart}.", "It must be a length from 0 upwards, in metres.")
+    check_ranges(settings)
     region = settings.region
     if region is not None and not (np.array(region[:3]) < np.array(region[3:])).all():
         raise SettingsError(f"--region is {region}.", "Give the lower corner (x y z), then the upper one, in metres.")

@@ -1,23 +1,25 @@
 """The verb ``pair``: preference pairs from scores."""
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grape.core.errors import DataError, NoPairsError, SettingsError
+from grape.core.errors import DataError, NoPairsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import file_hash, write_jsonl
 from grape.core.preferences import PreferencePair, Score
 from grape.core.runs import load_summary, open_run
+from grape.core.setting_fields import Range, check_ranges, setting
 from grape.preferences.pairing import Mode, StateCensus, limit_pairs, make_pairs
 from grape.preferences.records import PAIRS_FILE, SCORES_FILE, load_pairs, pair_to_row
 from grape.preferences.score import portable_path, read_scores
 from grape.store import EpisodeStore
 
 __all__ = ["PairSettings", "check_pair", "read_pairs", "recorded_store", "run_pair"]
+
+_CHOICE, _NUMBER = "Which pairs", "How many"
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,16 @@ class PairSettings:
         seed: Seed of what is random.
     """
 
-    scores: Path = field(metadata={"identity": False})
-    out: Path = field(metadata={"identity": False})
-    mode: Mode = "top-bottom"
-    m: int = 4
-    margin: float = 0.0
-    require_mixed_outcomes: bool = True
-    chosen_must_succeed: bool = False
-    max_pairs_per_state: int | None = None
-    max_pairs: int | None = None
-    seed: int = 0
+    scores: Path = setting(identity=False, common=True)
+    out: Path = setting(identity=False, common=True)
+    mode: Mode = setting("top-bottom", group=_CHOICE, common=True)
+    m: int = setting(4, group=_NUMBER, range=Range(1), common=True)
+    margin: float = setting(0.0, group=_CHOICE, range=Range(0), common=True)
+    require_mixed_outcomes: bool = setting(True, group=_CHOICE, common=True)
+    chosen_must_succeed: bool = setting(False, group=_CHOICE, common=True)
+    max_pairs_per_state: int | None = setting(None, group=_NUMBER, range=Range(1), common=True)
+    max_pairs: int | None = setting(None, group=_NUMBER, range=Range(1), common=True)
+    seed: int = setting(0, group=_CHOICE, common=True)
 
 
 def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
@@ -160,12 +162,7 @@ def check_pair(settings: PairSettings) -> None:
     Raises:
         SettingsError: A number is out of range.
     """
-    for name in ("m", "max_pairs_per_state", "max_pairs"):
-        value = getattr(settings, name)
-        if value is not None and value < 1:
-            raise SettingsError(f"--{name.replace('_', '-')} is {value}.", "It must be at least 1.")
-    if not (math.isfinite(settings.margin) and settings.margin >= 0):
-        raise SettingsError(f"--margin is {settings.margin}.", "It must be a number from 0 upwards.")
+    check_ranges(settings)
 
 
 def _census(census: StateCensus, pairs: list[PreferencePair]) -> dict[str, int]:
@@ -180,6 +177,7 @@ def _no_pair(settings: PairSettings, census: StateCensus) -> NoPairsError:
         "both outcomes": census.mixed,
         "only successes": census.all_successes,
         "only failures": census.all_failures,
+        "an unknown outcome": census.unknown,
         "a single episode": census.single,
     }
     listing = ", ".join(f"{count} with {kind}" for kind, count in kinds.items() if count)
@@ -189,12 +187,16 @@ def _no_pair(settings: PairSettings, census: StateCensus) -> NoPairsError:
     advice = []
     if census.narrow and settings.margin > 0:
         advice.append("lower --margin")
-    if census.all_failures + census.all_successes and settings.require_mixed_outcomes and not census.mixed:
+    if (
+        census.all_failures + census.all_successes + census.unknown
+        and settings.require_mixed_outcomes
+        and not census.mixed
+    ):
         rank = settings.mode in ("best-worst", "top-bottom")
         advice += ["pass --no-require-mixed-outcomes to rank by costs and likelihood alone"] if rank else []
     if census.failed:
         advice.append("pass --no-chosen-must-succeed")
-    if census.all_failures >= max(1, census.all_successes):
+    if census.all_failures >= max(1, census.all_successes + census.unknown):
         advice.append("collect from a better policy or easier tasks")
     elif census.all_successes:
         advice.append("collect with a higher --temperature or from harder tasks: there is nothing to prefer")

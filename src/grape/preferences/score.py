@@ -4,7 +4,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from grape.core.events import SILENT, Reporter
 from grape.core.files import write_json, write_jsonl
 from grape.core.preferences import Score, StageScore
 from grape.core.runs import load_summary, open_run
+from grape.core.setting_fields import Range, check_ranges, setting
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.costs import (
     OBJECTIVES,
@@ -36,6 +37,8 @@ from grape.store import EpisodeStore
 __all__ = ["CALIBRATION_FILE", "ScoreSettings", "check_score", "portable_path", "read_scores", "run_score"]
 
 CALIBRATION_FILE = "calibration.json"
+_REWARD, _COSTS = "Reward", "Costs"
+_Normalisation = Literal["auto", "raw", "step-mean", "state-standardised", "task-standardised"]
 
 
 @dataclass(frozen=True)
@@ -69,19 +72,19 @@ class ScoreSettings:
             factors: STAGE/CONSTRAINT, or TASK/STAGE/CONSTRAINT for one task, e.g. hook/at-handle:0.05.
     """
 
-    store: Path = field(metadata={"identity": False})
-    out: Path = field(metadata={"identity": False})
-    costs: Path | None = field(default=None, metadata={"identity": False})
-    calibrate: bool = True
-    weights: tuple[float, float, float] = PUBLISHED_WEIGHTS
-    beta: float | None = None
-    normalisation: Literal["auto", "raw", "step-mean", "state-standardised", "task-standardised"] = "auto"
-    keep_weights: bool = False
-    soft_share: float = 0.25
-    threshold_quantile: float | None = 0.25
-    objectives: Mapping[str, float] = field(default_factory=dict)
-    thresholds: Mapping[str, float] = field(default_factory=dict)
-    threshold_values: Mapping[str, float] = field(default_factory=dict)
+    store: Path = setting(identity=False, common=True)
+    out: Path = setting(identity=False, common=True)
+    costs: Path | None = setting(None, group=_COSTS, identity=False, common=True)
+    calibrate: bool = setting(True, group=_REWARD, common=True)
+    weights: tuple[float, float, float] = setting(PUBLISHED_WEIGHTS, group=_REWARD, common=True)
+    beta: float | None = setting(None, group=_REWARD, range=Range(0, open_low=True), common=True)
+    normalisation: _Normalisation = setting("auto", group=_REWARD)
+    keep_weights: bool = setting(False, group=_REWARD)
+    soft_share: float = setting(0.25, group=_REWARD, range=Range(0, open_low=True))
+    threshold_quantile: float | None = setting(0.25, group=_COSTS, range=Range(0, 1))
+    objectives: Mapping[str, float] = setting(factory=dict, group=_COSTS, common=True)
+    thresholds: Mapping[str, float] = setting(factory=dict, group=_COSTS)
+    threshold_values: Mapping[str, float] = setting(factory=dict, group=_COSTS)
 
 
 @dataclass(frozen=True)
@@ -180,16 +183,11 @@ def check_score(settings: ScoreSettings) -> None:
     Raises:
         SettingsError: A number is out of range, or a tag of objectives is unknown.
     """
+    check_ranges(settings)
     if not all(math.isfinite(weight) and weight >= 0 for weight in settings.weights) or not any(settings.weights):
         raise SettingsError(
             f"--weights are {settings.weights}.", "Give three numbers from 0 upwards, not all 0, e.g. 0.01 0.01 2."
         )
-    for name, value in (("beta", settings.beta), ("soft_share", settings.soft_share)):
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise SettingsError(f"--{name.replace('_', '-')} is {value}.", "It must be a number above 0.")
-    quantile = settings.threshold_quantile
-    if quantile is not None and not 0 <= quantile <= 1:
-        raise SettingsError(f"--threshold-quantile is {quantile}.", "It must lie between 0 and 1.")
     for flag, factors in (("objectives", settings.objectives), ("thresholds", settings.thresholds)):
         for tag, factor in factors.items():
             require_known("objective", tag, OBJECTIVES)

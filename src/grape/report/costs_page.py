@@ -10,6 +10,7 @@ from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import write_text
 from grape.core.preferences import PreferencePair, Score
+from grape.core.setting_fields import Range, check_ranges, setting
 from grape.core.temporary_files import sweep_beside
 from grape.core.trajectories import Trajectory
 from grape.costs import (
@@ -39,6 +40,9 @@ _VIDEO_BUDGET = 9_000_000  # of all videos together
 _DRAWS = 2
 
 
+_PAGE = "The page"
+
+
 @dataclass(frozen=True)
 class CostsPageSettings:
     """Show a cost specification: as text, or as a page with its curves under the videos of recorded episodes.
@@ -53,13 +57,13 @@ class CostsPageSettings:
         video_size: Width of a video in pixels, from 64 to 1024.
     """
 
-    target: str = ""
-    store: tuple[Path, ...] = ()
-    out: Path | None = None
-    as_yaml: bool = False
-    task: str = ""
-    shown: int = 4
-    video_size: int = 320
+    target: str = setting("", common=True)
+    store: tuple[Path, ...] = setting((), common=True)
+    out: Path | None = setting(None, common=True)
+    as_yaml: bool = setting(False, common=True)
+    task: str = setting("", group=_PAGE, common=True)
+    shown: int = setting(4, group=_PAGE, range=Range(0, 24), common=True)
+    video_size: int = setting(320, group=_PAGE, range=Range(64, 1024), common=True)
 
 
 @dataclass(frozen=True)
@@ -124,10 +128,7 @@ def run_costs_page(settings: CostsPageSettings, reporter: Reporter = SILENT) -> 
         if settings.store:
             raise SettingsError("--store goes with --out.", "Give the page to write, e.g. --out costs.html.")
         return run_costs_show(CostsShowSettings(settings.target, settings.as_yaml), reporter)
-    if not 0 <= settings.shown <= 24:
-        raise SettingsError(f"--shown is {settings.shown}.", "Give a number from 0 to 24.")
-    if not 64 <= settings.video_size <= 1024:
-        raise SettingsError(f"--video-size is {settings.video_size}.", "Give a width from 64 to 1024 pixels.")
+    check_ranges(settings)
     load_jinja()
     specification = find_specification(settings.target)
     episodes = _episodes(settings, specification)

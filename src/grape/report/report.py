@@ -1,13 +1,13 @@
 """The verb ``report``: one page about a run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import write_text
+from grape.core.setting_fields import Range, check_ranges, setting
 from grape.core.temporary_files import sweep_beside
 from grape.report.contents import RunContents, read_contents
 from grape.report.gallery import Candidate, VideoLimits, choose_pairs, pair_view
@@ -19,6 +19,9 @@ __all__ = ["ReportSettings", "run_report"]
 
 # All videos together, as they stand in the page: base64 makes four bytes of three.
 _VIDEO_BUDGET = 12_000_000 * 3 // 4
+
+
+_PAGE = "The page"
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,11 @@ class ReportSettings:
         video_size: Width of a video in pixels, from 64 to 1024.
     """
 
-    run: Path
-    out: Path | None = field(default=None, metadata={"identity": False})
-    pairs_shown: int = 12
-    title: str = ""
-    video_size: int = 384
+    run: Path = setting(common=True)
+    out: Path | None = setting(None, identity=False, common=True)
+    pairs_shown: int = setting(12, group=_PAGE, range=Range(0), common=True)
+    title: str = setting("", group=_PAGE, common=True)
+    video_size: int = setting(384, group=_PAGE, range=Range(64, 1024), common=True)
 
 
 def run_report(settings: ReportSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
@@ -55,10 +58,7 @@ def run_report(settings: ReportSettings, reporter: Reporter = SILENT) -> Mapping
         DataError: The folder holds nothing to show.
         GrapeError: The page cannot be written.
     """
-    if settings.pairs_shown < 0:
-        raise SettingsError(f"--pairs-shown is {settings.pairs_shown}.", "Give 0 or more.")
-    if not 64 <= settings.video_size <= 1024:
-        raise SettingsError(f"--video-size is {settings.video_size}.", "Give a width from 64 to 1024 pixels.")
+    check_ranges(settings)
     load_jinja()
     contents = read_contents(settings.run)
     candidates = _candidates(contents)

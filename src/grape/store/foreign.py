@@ -95,11 +95,11 @@ def foreign_trajectory(
 def task_name(instruction: str) -> str:
     """Name of a task made from its instruction, usable as part of a file name.
 
-    Words of Latin letters and digits keep their spelling in lower case. Wherever more than that is lost (signs, other
-    scripts, what is longer than a name may be), a hash of the instruction keeps different ones apart.
+    Words of Latin letters and digits keep their spelling in lower case. Wherever more than that is lost (signs, hyphens
+    included, other scripts, what is longer than a name may be), a hash of the instruction keeps different ones apart.
     """
     words = " ".join(instruction.lower().split())
     name = re.sub(r"[^a-z0-9]+", "-", words).strip("-")[:_LONGEST_NAME].strip("-")
-    if name and name == words.replace(" ", "-"):
+    if name and name.replace("-", " ") == words:
         return name
     return f"{name or 'task'}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"

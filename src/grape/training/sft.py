@@ -280,8 +280,11 @@ def _selected(settings: SftSettings, store: EpisodeSource) -> list[EpisodeMeta]:
     metas = store.metas()
     chosen = [meta for meta in metas if meta.success or not settings.successful_only]
     if not chosen:
-        what = "no successful episode" if metas else "no episode"
-        raise DataError(f"{store.path} holds {what}.", "Collect demonstrations with 'grape collect' first.")
+        what = "no episode that is known to have succeeded" if metas else "no episode"
+        hint = "Collect demonstrations with 'grape collect' first."
+        if any(meta.success is None for meta in metas):
+            hint = "Nobody knows whether its episodes succeeded: leave out --successful-only to learn from them."
+        raise DataError(f"{store.path} holds {what}.", hint)
     return chosen
 
 

@@ -24,6 +24,7 @@ from grape.policies.openvla import read_norm_stats
 from grape.policies.settings import crop_of
 from grape.preferences import read_pairs, recorded_store
 from grape.store import EpisodeStore
+from grape.store.rlds.joining import same_instruction
 from grape.training.adapters import adapter_home, add_adapters, open_with_precision, parameter_counts, save_result
 from grape.training.claims import RunClaim
 from grape.training.cost import choose_micro_batch
@@ -343,7 +344,7 @@ def _usable(method: str, pairs: tuple[PreferencePair, ...], store: EpisodeStore)
     """
     for pair in pairs:
         chosen, rejected = store.meta(pair.chosen), store.meta(pair.rejected)
-        if chosen.instruction != rejected.instruction:
+        if not same_instruction(chosen.instruction, rejected.instruction):
             raise DataError(
                 f"Pair {pair.pair_id} compares episodes of two instructions: {chosen.instruction!r} and "
                 f"{rejected.instruction!r}.",

@@ -241,3 +241,14 @@ def test_a_packed_tensor_is_not_unpacked_beyond_its_size():
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 1 << 20
+
+
+def test_a_description_without_shard_lengths_is_read_by_its_files(tmp_path):
+    dataset = write_dataset(tmp_path, {"train": ["a", "b", "c"]}, shards=2)
+    path = dataset.path / "dataset_info.json"
+    info = json.loads(path.read_text())
+    for told in ({"numShards": "2", "statistics": {"numExamples": "3"}}, {"numShards": "2"}, {}):
+        path.write_text(json.dumps({"name": info["name"], "splits": [{"name": "train", **told}]}))
+        assert [episode.file_path for episode in open_rlds(dataset.path).read("train")] == ["a", "b", "c"]
+    path.write_text(json.dumps({"name": info["name"]}))
+    assert open_rlds(dataset.path).length("train") == 3

@@ -6,7 +6,8 @@ from grape.core.errors import DataError
 from grape.store.rlds import open_rlds
 from grape.store.rlds.joining import join_pairs
 from grape.store.rlds.standardise import RULES
-from tests.store.rlds.datasets import write_dataset
+from grape.store.rlds.writer import RldsWriter, shard_lengths
+from tests.store.rlds.datasets import FEATURES, make_columns, write_dataset
 from tests.store.rlds.golden import golden, needs_golden
 
 RULE = RULES["plain"]
@@ -65,6 +66,20 @@ def test_instructions_must_agree(tmp_path):
 def test_case_of_instructions_does_not_matter(tmp_path):
     pairs, _ = join(tmp_path, ["a"], ["a"], instruction="Open the drawer ")
     assert len(pairs) == 1
+
+
+def test_an_instruction_that_changes_on_the_way_is_refused(tmp_path):
+    sides = [write_dataset(tmp_path / side, {"train": ["a"]}) for side in ("chosen", "rejected")]
+    columns = make_columns("a", instruction="open the drawer")
+    columns["steps/language_instruction"] = ["open the drawer", "", "close the drawer"]
+    writer = RldsWriter(tmp_path / "changing" / "1.0.0", "changing", FEATURES)
+    writer.write_split("train", [columns], shard_lengths(1, 1))
+    writer.finish()
+    changing = open_rlds(tmp_path / "changing")
+    for pair in ((changing, sides[1]), (sides[0], changing)):
+        with pytest.raises(DataError, match="changes within the episode, from 'open the drawer' to 'close"):
+            join_pairs(*pair, RULE, warn=print)
+    assert len(join_pairs(changing, sides[1], RULE, warn=print, strict=False)) == 1
 
 
 @needs_golden

@@ -131,3 +131,9 @@ def test_an_announced_terabyte_reserves_nothing(path, pack, length, message):
     head = length.to_bytes(8, "little")
     path.write_bytes(pack(head + masked_crc32c(head).to_bytes(4, "little") + b"abc"))
     assert message in read(path)[1].message
+
+
+def test_a_record_larger_than_a_chunk_comes_back(tmp_path):
+    path = tmp_path / "x.tfrecord"
+    path.write_bytes(frame_record(bytes(9 << 20)) * 2)
+    assert [payload == bytes(9 << 20) for _, payload in read_records(path)] == [True, True]

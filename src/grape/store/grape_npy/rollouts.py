@@ -17,6 +17,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from grape.core.errors import DataError
 from grape.core.npy_files import check_npy_start
 from grape.core.reading import open_file
 from grape.store.grape_npy.plain_pickle import Slot, read_plain_pickle
+from grape.store.opening import check_links
 
 __all__ = ["FLAVOURS", "MAX_FILE_BYTES", "Flavour", "Rollout", "read_rollout"]
 
@@ -93,17 +95,19 @@ class Rollout:
         return len(self.actions)
 
 
-def read_rollout(path: Path, flavour: str = "") -> Rollout:
+def read_rollout(path: Path, flavour: str = "", within: Path | None = None) -> Rollout:
     """Read one file. Nothing in it is run: see :mod:`grape.store.grape_npy.plain_pickle`.
 
     Args:
         path: A ``.npy`` file.
         flavour: Which collector wrote it; empty recognises it by name and content.
+        within: The folder that a link may not lead out of; the file's own if None.
 
     Raises:
         DataError: The file is missing, damaged, empty, holds anything but plain data, or name and content disagree.
     """
     try:
+        check_links(path, within or path.parent)
         elements = _elements(path)
         pictures, prompts, actions, kinds = _steps(elements)
         if not elements:
@@ -143,7 +147,7 @@ def _elements(path: Path) -> list[Any]:
             reader = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
             shape, _, dtype = reader(handle)
             content = handle.read()
-    except (OSError, ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+    except (OSError, ValueError, SyntaxError, TypeError, RecursionError, MemoryError, TokenError) as error:
         raise DataError(f"It is no .npy file: {error}.", "Leave it out.") from error
     if not dtype.hasobject:
         if 0 in shape:

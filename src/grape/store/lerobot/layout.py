@@ -100,11 +100,12 @@ def columns_of(
     steps = trajectory.steps
     count = np.arange(steps, dtype=np.int64)
     last = count == steps - 1
+    solved = last & (trajectory.meta.success is True)
     columns: Columns = {
         ACTION: actions,
-        "next.reward": (last & (trajectory.meta.success is True)).astype(np.float32),
+        "next.reward": solved.astype(np.float32),
         "next.done": last,
-        "next.success": last & (trajectory.meta.success is True),
+        "next.success": solved,
         "timestamp": (count / shape.fps).astype(np.float32),
         "frame_index": count,
         "episode_index": np.full(steps, episode, dtype=np.int64),

@@ -78,4 +78,8 @@ def _pandas_column(name: str, kind: str, dtype: str) -> dict[str, Any]:
 def write_episodes(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write ``meta/episodes``: a row an episode, all rows with the same columns."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), path, compression="snappy")
+    table = pa.Table.from_pylist([dict(row) for row in rows])
+    for number, name in enumerate(table.column_names):
+        if pa.types.is_null(table.schema.field(number).type):  # an outcome that is unknown in every episode
+            table = table.set_column(number, name, table.column(number).cast(pa.bool_()))
+    pq.write_table(table, path, compression="snappy")

@@ -59,7 +59,13 @@ def write_collection(
     lengths = division.lengths(parts)
     first = store.read(metas[0].episode_id)
     _, height, width, channels = first.frames.shape
-    features = flat_features((height, width, channels), first.proprio.shape[1], first.actions.shape[1], encoding)
+    features = flat_features(
+        (height, width, channels),
+        first.proprio.shape[1],
+        first.actions.shape[1],
+        encoding,
+        outcomes_known=all(meta.success is not None for meta in metas),
+    )
 
     def episodes(part: Sequence[EpisodeMeta]) -> Iterator[Mapping[str, Column]]:
         for meta in part:
@@ -87,11 +93,15 @@ def write_collection(
 def _columns(
     store: EpisodeStore, meta: EpisodeMeta, features: FeatureTree, gripper: str, actions: ActionSource
 ) -> Mapping[str, Column]:
-    columns = to_columns(
-        store.read(meta.episode_id), features, file_path=meta.episode_id, gripper=gripper, actions=actions
-    )
-    for path in ("action", "observation/image", "observation/state"):
-        found, due = getattr(columns[f"steps/{path}"], "shape", ())[1:], getattr(features.steps[path], "shape", ())
+    trajectory = store.read(meta.episode_id)
+    columns = to_columns(trajectory, features, file_path=meta.episode_id, gripper=gripper, actions=actions)
+    shapes = {
+        "action": trajectory.actions.shape[1:],
+        "observation/image": trajectory.frames.shape[1:],
+        "observation/state": trajectory.proprio.shape[1:],
+    }
+    for path, found in shapes.items():
+        due = getattr(features.steps.get(path), "shape", (0,))
         if found != due:
             raise CompatibilityError(
                 f"Episode {meta.episode_id}: '{path}' is of shape {found}, in the first episode {due}.",

@@ -39,6 +39,9 @@ _FLAT_FACTS: Mapping[str, Leaf] = {
     "episode_metadata/success": Tensor("bool", description="Whether the task was solved."),
     "episode_metadata/task": Text("Name of the task within its suite."),
 }
+_UNKNOWN_OUTCOMES: Mapping[str, Leaf] = {
+    "episode_metadata/success_known": Tensor("bool", description="False where nobody knows if it was solved."),
+}
 _STEPS: Mapping[str, Leaf] = {
     "discount": Tensor("float32", description="Always 1."),
     "is_first": Tensor("bool", description="True on the first step."),
@@ -76,22 +79,29 @@ def stated_rotation(features: FeatureTree) -> str:
 
 
 def flat_features(
-    frame_shape: tuple[int, int, int], state: int, actions: int, encoding: PictureEncoding
+    frame_shape: tuple[int, int, int],
+    state: int,
+    actions: int,
+    encoding: PictureEncoding,
+    *,
+    outcomes_known: bool = True,
 ) -> FeatureTree:
     """The schema of a collection as one flat data set: names as in the modified LIBERO sets.
 
     Args:
         frame_shape: ``(H, W, 3)``.
-        state: Numbers of robot state.
+        state: Numbers of robot state; 0 leaves the column out.
         actions: Dimensions of an action.
         encoding: How pictures are stored; JPEG loses a little.
+        outcomes_known: Whether every episode is known as a success or a failure; otherwise a column says of which ones.
     """
     steps: dict[str, Leaf] = {
         "action": Tensor("float32", (actions,), description=_ACTION),
         "observation/image": Picture(frame_shape, encoding, _IMAGE),
-        "observation/state": Tensor("float32", (state,), description="Robot state as the suite documents it."),
     }
-    return FeatureTree({**_STEPS, **steps}, _FLAT_FACTS)
+    if state:
+        steps["observation/state"] = Tensor("float32", (state,), description="Robot state as the suite documents it.")
+    return FeatureTree({**_STEPS, **steps}, _FLAT_FACTS if outcomes_known else {**_FLAT_FACTS, **_UNKNOWN_OUTCOMES})
 
 
 def to_columns(
@@ -111,22 +121,24 @@ def to_columns(
     """
     meta, steps = trajectory.meta, trajectory.steps
     last = np.arange(steps) == steps - 1
+    solved = last & (meta.success is True)
     columns: dict[str, Column] = {
         "action": gripper_to_loader(trajectory.labels if actions == "labels" else trajectory.actions, gripper),
         "discount": np.ones(steps, dtype=np.float32),
         "is_first": np.arange(steps) == 0,
         "is_last": last,
-        "is_terminal": last & (meta.success is True),
+        "is_terminal": solved,
         "language_embedding": np.zeros((steps, EMBEDDING), dtype=np.float32),
         "language_instruction": [meta.instruction] * steps,
         "observation/image": trajectory.frames[:steps],
         "observation/state": trajectory.proprio[:steps],
-        "reward": (last & (meta.success is True)).astype(np.float32),
+        "reward": solved.astype(np.float32),
     }
     facts: dict[str, Column] = {
         "episode_metadata/file_path": [file_path],
         "episode_metadata/initial_state": np.array([meta.initial_state], dtype=np.int32),
         "episode_metadata/success": np.array([meta.success is True]),
+        "episode_metadata/success_known": np.array([meta.success is not None]),
         "episode_metadata/task": [meta.task],
     }
     return {f"steps/{path}": columns[path] for path in features.steps} | {

@@ -15,13 +15,16 @@ import numpy as np
 from grape.core.errors import DataError, SettingsError, did_you_mean
 from grape.store.rlds.description import Description, Shard, find_version, read_description
 from grape.store.rlds.example import Value, decode_example
-from grape.store.rlds.features import Column, FeatureTree, Leaf, read_features
+from grape.store.rlds.features import Column, FeatureTree, Leaf, Tensor, Unknown, read_features
 from grape.store.rlds.tfrecord import read_records
 
 __all__ = ["Columns", "Episode", "RldsDataset", "open_rlds"]
 
 SHUFFLE_BYTES = 256 << 20
 """Default bound of the shuffle buffer, in bytes of encoded episodes."""
+
+_Item = tuple[int, str, bytes | bytearray]
+"""Index, place and payload of an episode."""
 
 _CUT = "The file is cut, or belongs to another release of the data set: fetch it again."
 
@@ -46,9 +49,12 @@ class Columns(Mapping[str, Column]):
         if path not in self._leaves:
             raise DataError(f"{self._where} has no column '{path}'.", did_you_mean(path, self._leaves))
         key, where = self._prefix + path, f"{self._where}, column '{path}'"
+        leaf = self._leaves[path]
+        if isinstance(leaf, Tensor) and 0 in leaf.shape and self._length is not None:
+            return np.zeros((self._length, *leaf.shape), dtype=leaf.dtype)
         if key not in self._values:
             raise DataError(f"{where} is missing from the record, though features.json lists it.")
-        column = self._leaves[path].decode(self._values[key], where)
+        column = leaf.decode(self._values[key], where)
         if self._length is not None and len(column) != self._length:
             raise DataError(f"{where} has {len(column)} items, its neighbours {self._length}.")
         return column
@@ -170,19 +176,25 @@ class RldsDataset:
             start += shard.episodes
         raise SettingsError(f"{self.path} has no episode {index} in split {split!r}, which has {start}.")
 
+    def _unfit_to_count(self, path: str) -> tuple[bool, bool, bool, str]:
+        """Order of the columns: the first one best tells how many steps there are."""
+        leaf = self.features.steps[path]
+        countless = isinstance(leaf, Unknown) or (isinstance(leaf, Tensor) and 0 in leaf.shape)
+        return countless, path != "is_first", path != "action", path
+
     def _shards(self, split: str) -> Sequence[Shard]:
         splits = self.description.splits
         if split != "all" and split not in splits:
             raise SettingsError(f"{self.path} has no split {split!r}.", did_you_mean(split, [*splits, "all"]))
         return [shard for name, item in splits.items() if split in (name, "all") for shard in item.shards]
 
-    def _episode(self, index: int, where: str, payload: bytes) -> Episode:
+    def _episode(self, index: int, where: str, payload: bytes | bytearray) -> Episode:
         try:
             values = decode_example(payload)
         except DataError as error:
             raise DataError(f"{where} is no example: {error.message}", error.hint) from error
         unchecked = Columns(self.features.steps, values, "steps/", where, None)
-        measure = min(self.features.steps, key=lambda path: (path != "is_first", path != "action", path))
+        measure = min(self.features.steps, key=self._unfit_to_count)
         length = len(unchecked[measure])
         return Episode(
             index,
@@ -207,7 +219,7 @@ def open_rlds(path: Path | str) -> RldsDataset:
     return RldsDataset(folder, read_description(folder), read_features(folder / "features.json"))
 
 
-def _stream(places: Sequence[tuple[Shard, int]], worker: int, workers: int) -> Iterator[tuple[int, str, bytes]]:
+def _stream(places: Sequence[tuple[Shard, int]], worker: int, workers: int) -> Iterator[_Item]:
     """Index, place and payload of the episodes that are this worker's; ``places``: files first index of each."""
     for shard, start in places:
         mine = functools.partial(_is_mine, start=start, worker=worker, workers=workers)
@@ -230,11 +242,9 @@ def _is_mine(number: int, start: int, worker: int, workers: int) -> bool:
     return (start + number) % workers == worker
 
 
-def _shuffled(
-    stream: Iterator[tuple[int, str, bytes]], rng: np.random.Generator, limit: int
-) -> Iterator[tuple[int, str, bytes]]:
+def _shuffled(stream: Iterator[_Item], rng: np.random.Generator, limit: int) -> Iterator[_Item]:
     """The stream through a buffer of ``limit`` bytes (but at least one episode)."""
-    buffer: list[tuple[int, str, bytes]] = []
+    buffer: list[_Item] = []
     held = 0
     for item in stream:
         buffer.append(item)
@@ -247,7 +257,7 @@ def _shuffled(
         yield _draw(buffer, rng)
 
 
-def _draw(buffer: list[tuple[int, str, bytes]], rng: np.random.Generator) -> tuple[int, str, bytes]:
+def _draw(buffer: list[_Item], rng: np.random.Generator) -> _Item:
     place = int(rng.integers(len(buffer)))
     buffer[place], buffer[-1] = buffer[-1], buffer[place]
     return buffer.pop()

@@ -12,12 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from grape.core.errors import CompatibilityError, DataError
-from grape.core.reading import parse_json, read_file
+from grape.core.reading import parse_json
+from grape.store.opening import MIB, open_data
+from grape.store.rlds.tfrecord import read_records
 
 __all__ = ["FILE_TEMPLATE", "Description", "Shard", "Split", "find_version", "read_description", "shard_name"]
 
 FILE_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 """How TFDS names files where ``dataset_info.json`` does not say otherwise."""
+
+_MOST_BYTES = 64 * MIB
+_HINT = (
+    "If it was downloaded, compare it with its source; a data set that TFDS can open is described afresh by "
+    "tfds.builder_from_directory(FOLDER).info.write_to_directory(FOLDER)."
+)
 
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 
@@ -102,21 +110,30 @@ def read_description(folder: Path) -> Description:
         CompatibilityError: The episodes are stored in another format than TFRecord.
     """
     path = folder / "dataset_info.json"
-    if not path.exists():
-        raise DataError(f"{path} does not exist.", "Give the folder of an RLDS data set.")
-    info = parse_json(read_file(path), str(path), hint="Fetch the data set again.")
+    with open_data(path, within=folder, max_bytes=_MOST_BYTES) as handle:
+        info = parse_json(handle.read(), str(path), hint=_HINT)
+    if not isinstance(info, dict):
+        raise DataError(f"{path} holds no object.", _HINT)
+    file_format = info.get("fileFormat", "tfrecord") or "tfrecord"
+    if file_format != "tfrecord":
+        raise CompatibilityError(
+            f"{path}: the episodes are stored as {file_format!r}; only 'tfrecord' can be read.",
+            "Convert the data set with tfds: download_and_prepare(file_format='tfrecord').",
+        )
     try:
-        file_format = info.get("fileFormat", "tfrecord") or "tfrecord"
-        if file_format != "tfrecord":
-            raise CompatibilityError(
-                f"{path}: the episodes are stored as {file_format!r}; only 'tfrecord' can be read.",
-                "Convert the data set with tfds: download_and_prepare(file_format='tfrecord').",
-            )
-        name = str(info["name"])
-        splits = [_split(folder, name, item) for item in info.get("splits", [])]
-        version = str(info.get("version", folder.name))
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise DataError(f"{path} is damaged ({type(error).__name__}: {error}).", "Fetch the data set again.") from error
+        name, version = str(info["name"]), str(info.get("version", folder.name))
+        items = list(info.get("splits") or []) or [{"name": split} for split in _splits_of_files(folder, name)]
+        splits = [_split(folder, name, item) for item in items]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)
+        raise DataError(f"{path} cannot be used: {reason}.", _HINT) from error
+    if not splits:
+        raise DataError(
+            f"{path} lists no 'splits', and no file beside it is called {name}-SPLIT.tfrecord-00000-of-00001 or alike.",
+            _HINT,
+        )
+    if len({split.name for split in splits}) < len(splits):
+        raise DataError(f"{path} lists a split twice.", _HINT)
     return Description(name, version, {split.name: split for split in splits})
 
 
@@ -130,15 +147,70 @@ def shard_name(template: str, name: str, split: str, index: int, count: int) -> 
         "SHARD_INDEX": f"{index:05d}",
         "NUM_SHARDS": f"{count:05d}",
     }
+    if unknown := [word for word in re.findall(r"\{(\w+)\}", template) if word not in words]:
+        raise ValueError(f"filepathTemplate has the unknown word {unknown[0]!r}")
     return re.sub(r"\{(\w+)\}", lambda match: words[match[1]], template)
 
 
 def _split(folder: Path, name: str, item: Mapping[str, Any]) -> Split:
-    lengths = [int(length) for length in item.get("shardLengths", [])]
-    template = item.get("filepathTemplate") or FILE_TEMPLATE
-    split = str(item["name"])
-    files = [shard_name(template, name, split, index, len(lengths)) for index in range(len(lengths))]
-    if any(Path(file).name != file or "\0" in file for file in files) or min(lengths, default=0) < 0:
-        raise ValueError(f"split {split!r} names files outside its folder or negative lengths")
-    shards = tuple(Shard(folder / file, length) for file, length in zip(files, lengths, strict=True))
-    return Split(split, shards, int(item.get("numBytes", 0)))
+    template, split = item.get("filepathTemplate") or FILE_TEMPLATE, str(item["name"])
+    announced = _announced(item)
+    lengths = [_whole(length, "a length") for length in item.get("shardLengths") or []]
+    count = len(lengths) or _number_of_files(folder, template, name, split, item)
+    files = [folder / _file_name(template, name, split, index, count) for index in range(count)]
+    if not lengths:  # written by TFDS before 4.0, which told the numbers of files and of all examples
+        lengths = [announced] if count == 1 and announced is not None else [_count(file) for file in files]
+    if announced is not None and sum(lengths) != announced:
+        raise ValueError(f"split {split!r} has {sum(lengths)} episodes in its files, where {announced} are announced")
+    shards = tuple(Shard(file, length) for file, length in zip(files, lengths, strict=True))
+    return Split(split, shards, _whole(item.get("numBytes") or 0, "numBytes"))
+
+
+def _whole(value: Any, what: str) -> int:
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,15}", str(value)):
+        raise ValueError(f"{what} is {str(value)[:40]!r}, which is no whole number from 0")
+    return int(value)
+
+
+def _announced(item: Mapping[str, Any]) -> int | None:
+    """Number of all episodes of a split, where it is told."""
+    statistics = item.get("statistics")
+    told = statistics.get("numExamples") if isinstance(statistics, Mapping) else None
+    return None if told is None else _whole(told, "statistics.numExamples")
+
+
+def _file_name(template: str, name: str, split: str, index: int, count: int) -> str:
+    file = shard_name(str(template), name, split, index, count)
+    if Path(file).name != file:
+        raise ValueError(f"split {split!r} names files outside its folder: {file!r}")
+    return file
+
+
+def _number_of_files(folder: Path, template: str, name: str, split: str, item: Mapping[str, Any]) -> int:
+    """How many files a split has, where its lengths are not told."""
+    told = item.get("numShards")
+    present = {entry.name for entry in folder.iterdir()}
+    if told is not None:
+        count = _whole(told, "numShards")
+        if not 0 < count <= len(present):
+            raise ValueError(f"split {split!r} has no 'shardLengths', and not the {count} files of its 'numShards'")
+        return count
+    counts = {int(match[1]) for file in present if (match := re.search(r"-of-([0-9]{5,8})", file))}
+    for count in sorted(counts):
+        if count <= len(present) and _file_name(template, name, split, 0, count) in present:
+            return count
+    raise ValueError(
+        f"split {split!r} has neither 'shardLengths' nor 'numShards', and {folder} holds no file like "
+        f"{_file_name(template, name, split, 0, 1)}"
+    )
+
+
+def _splits_of_files(folder: Path, name: str) -> list[str]:
+    """Names of splits by the files of the folder."""
+    pattern = re.compile(re.escape(name) + r"-([A-Za-z0-9_]+)\.tfrecord-[0-9]{5,8}-of-[0-9]{5,8}")
+    return sorted({match[1] for entry in folder.iterdir() if (match := pattern.fullmatch(entry.name))})
+
+
+def _count(file: Path) -> int:
+    """Number of records of a file; payloads are passed over."""
+    return sum(1 for _ in read_records(file, lambda number: False))

@@ -27,6 +27,12 @@ Value = list[bytes] | Floats | Integers
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT = 10
+# Bounds of what a record may make of its bytes: an episode of a million steps is beyond any recording.
+_MOST_FIELDS = 4_000_000
+_MOST_FEATURES = 10_000
+_MOST_ITEMS = 1_000_000
+_MOST_NUMBERS = 64 << 20
+_CHUNK = 1 << 20
 
 
 def encode_example(features: Mapping[str, Sequence[bytes] | npt.NDArray[np.generic]]) -> bytes:
@@ -45,7 +51,7 @@ def encode_example(features: Mapping[str, Sequence[bytes] | npt.NDArray[np.gener
     return b"".join((b"\x0a", _varint(len(body)), body))
 
 
-def decode_example(data: bytes) -> dict[str, Value]:
+def decode_example(data: bytes | bytearray) -> dict[str, Value]:
     """Features of an example by key.
 
     Raises:
@@ -60,6 +66,8 @@ def decode_example(data: bytes) -> dict[str, Value]:
             if inner == 1 and inner_wire == _LENGTH:
                 key, value = _decode_entry(entry)
                 features[key] = value
+                if len(features) > _MOST_FEATURES:
+                    raise DataError(f"A record has more than {_MOST_FEATURES:,} features.")
     return features
 
 
@@ -91,9 +99,7 @@ def _decode_entry(entry: memoryview) -> tuple[str, Value]:
         if wire != _LENGTH:
             continue
         if kind == 1:
-            return key, [
-                bytes(item) for field, item_wire, item in _fields(content) if (field, item_wire) == (1, _LENGTH)
-            ]
+            return key, _decode_bytes(content)
         if kind == 2:
             return key, _decode_floats(content)
         if kind == 3:
@@ -101,27 +107,54 @@ def _decode_entry(entry: memoryview) -> tuple[str, Value]:
     return key, []
 
 
+def _decode_bytes(content: memoryview) -> list[bytes]:
+    items = []
+    for field, wire, item in _fields(content):
+        if (field, wire) == (1, _LENGTH):
+            items.append(bytes(item))
+            if len(items) > _MOST_ITEMS:
+                raise DataError(f"A list has more than {_MOST_ITEMS:,} items.")
+    return items
+
+
 def _decode_floats(content: memoryview) -> Floats:
-    parts = []
+    packed = bytearray()
     for field, wire, item in _fields(content):
         if field == 1 and wire in (_LENGTH, _FIXED32):
             if len(item) % 4:
                 raise DataError(f"A list of floats has {len(item)} bytes, which is no multiple of 4.")
-            parts.append(np.frombuffer(item, dtype="<f4"))
-    return np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, dtype=np.float32)
+            packed += item
+    return np.frombuffer(packed, dtype="<f4").astype(np.float32, copy=False)
 
 
 def _decode_integers(content: memoryview) -> Integers:
-    parts = [
-        _unpack_varints(item) for field, wire, item in _fields(content) if field == 1 and wire in (_LENGTH, _VARINT)
-    ]
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+    packed = bytearray()
+    for field, wire, item in _fields(content):
+        if field == 1 and wire in (_LENGTH, _VARINT) and len(item):
+            if item[-1] >= 0x80:
+                raise DataError("The last number of a list of integers does not end.")
+            packed += item
+    if len(packed) > _MOST_NUMBERS:
+        raise DataError(f"A list of integers has {len(packed):,} bytes; at most {_MOST_NUMBERS:,} are read.")
+    numbers = np.empty(int(np.count_nonzero(np.frombuffer(packed, dtype=np.int8) >= 0)), dtype=np.int64)
+    place = begin = 0
+    while begin < len(packed):
+        end = min(begin + _CHUNK, len(packed))
+        while packed[end - 1] >= 0x80:
+            end += 1
+        part = _unpack_varints(memoryview(packed)[begin:end])
+        numbers[place : place + len(part)] = part
+        place, begin = place + len(part), end
+    return numbers
 
 
 def _fields(view: memoryview) -> Iterator[tuple[int, int, memoryview]]:
     """Field number, wire type and content of every field of a message; a varint's content are its own bytes."""
-    place, size = 0, len(view)
+    place, size, count = 0, len(view), 0
     while place < size:
+        count += 1
+        if count > _MOST_FIELDS:
+            raise DataError(f"A message has more than {_MOST_FIELDS:,} fields.")
         tag, place = _read_varint(view, place)
         field, wire = tag >> 3, tag & 7
         start = place
@@ -170,8 +203,6 @@ def _unpack_varints(packed: memoryview) -> Integers:
     if not (data & 0x80).any():
         return data.astype(np.int64)
     ends = np.flatnonzero(data < 0x80)
-    if not ends.size or ends[-1] != data.size - 1:
-        raise DataError("The last number of a list of integers does not end.")
     starts = np.concatenate([[0], ends[:-1] + 1])
     lengths = ends - starts + 1
     if lengths.max() > _MAX_VARINT:

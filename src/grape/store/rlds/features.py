@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from grape.core.errors import DataError
-from grape.core.reading import parse_json, read_file
+from grape.core.reading import parse_json
+from grape.store.opening import MIB, open_data, unpacked_limit
 from grape.store.rlds.example import Value
 from grape.store.rlds.pictures import EncodedPictures, encode_picture
 
@@ -28,6 +29,11 @@ __all__ = ["Column", "Feature", "FeatureTree", "Leaf", "Picture", "Tensor", "Tex
 
 Column = npt.NDArray[Any] | EncodedPictures | list[str]
 """What a leaf holds for ``N`` steps: numbers ``(N, ...)``, pictures, or texts."""
+
+_MOST_BYTES = 16 * MIB
+_MOST_UNPACKED = 512 * MIB
+_MOST_NUMBERS = 2**40  # of one item
+_MOST_SIDES = 16
 
 _CLASS = "tensorflow_datasets.core.features."
 _PATHS = {
@@ -63,14 +69,22 @@ class Tensor:
     def decode(self, value: Value, where: str) -> npt.NDArray[Any]:
         """Items ``(N, *shape)``."""
         dtype, size = np.dtype(self.dtype), math.prod(self.shape)
+        if not size:
+            raise DataError(f"{where} has items without a number, so it does not tell how many there are.")
         if self.encoding != "none" and isinstance(value, list):
             value = self._unpacked(value, where)
         if isinstance(value, list):
             if value:
                 raise DataError(f"{where} holds text where numbers are due.")
             value = np.zeros(0, dtype=dtype)
-        if size and value.size % size:
+        if value.size % size:
             raise DataError(f"{where} holds {value.size} numbers, which is no multiple of {size}.")
+        if dtype.kind in "biu" and value.size and value.dtype.kind == "f":
+            raise DataError(f"{where} holds floating-point numbers where {self.dtype} is due.")
+        if dtype.kind in "iu" and value.size and value.dtype != dtype and dtype.itemsize < 8:
+            least, most = int(value.min()), int(value.max())
+            if least < np.iinfo(dtype).min or most > np.iinfo(dtype).max:
+                raise DataError(f"{where} holds {least} to {most}, which {self.dtype} cannot.")
         return np.ascontiguousarray(value, dtype=dtype).reshape(-1, *self.shape)
 
     def encode(self, column: Column, where: str) -> npt.NDArray[Any]:
@@ -83,6 +97,9 @@ class Tensor:
     def _unpacked(self, value: list[bytes], where: str) -> npt.NDArray[Any]:
         try:
             size = math.prod(self.shape) * np.dtype(self.dtype).itemsize
+            packed = sum(map(len, value))
+            if self.encoding == "zlib" and size * len(value) > (most := unpacked_limit(packed, 100, _MOST_UNPACKED)):
+                raise ValueError(f"{packed:,} bytes would become {size * len(value):,}, where {most:,} are allowed")
             raw = b"".join(_inflate(item, size) if self.encoding == "zlib" else item for item in value)
             return np.frombuffer(raw, dtype=np.dtype(self.dtype).newbyteorder("<"))
         except (zlib.error, ValueError) as error:
@@ -200,10 +217,9 @@ def read_features(path: Path) -> FeatureTree:
     Raises:
         DataError: The file is missing, no JSON, of an older layout, or describes no episodes.
     """
-    if not path.exists():
-        raise DataError(f"{path} does not exist.", "An RLDS folder holds features.json and dataset_info.json.")
-    tree = parse_json(read_file(path), str(path), hint="Fetch the data set again.")
     try:
+        with open_data(path, within=path.parent, max_bytes=_MOST_BYTES) as handle:
+            tree = parse_json(handle.read(), str(path), hint="Data sets written by TFDS 4.5 or newer can be read.")
         leaves = dict(_leaves(tree, ""))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(
@@ -240,13 +256,17 @@ def _leaf(node: Mapping[str, Any]) -> Leaf:
         dtype, shape = tensor["dtype"], _shape(tensor)
         if dtype in _TEXT_TYPES and shape == ():
             return Text(description)
-        if dtype in _DTYPES and min(shape, default=0) >= 0:
-            return Tensor(dtype, shape, tensor.get("encoding", "none") or "none", description)
+        encoding = tensor.get("encoding", "none") or "none"
+        if dtype in _DTYPES and min(shape, default=0) >= 0 and encoding in ("none", "bytes", "zlib"):
+            return Tensor(dtype, shape, encoding, description)
     return Unknown(name)
 
 
 def _shape(node: Mapping[str, Any]) -> tuple[int, ...]:
-    return tuple(int(side) for side in node.get("shape", {}).get("dimensions", ()))
+    shape = tuple(int(side) for side in node.get("shape", {}).get("dimensions", ()))
+    if len(shape) > _MOST_SIDES or math.prod(max(1, abs(side)) for side in shape) > _MOST_NUMBERS:
+        raise ValueError(f"a shape of {len(shape)} sides or of too many numbers")
+    return shape
 
 
 def _branch(leaves: Mapping[str, Leaf]) -> dict[str, Any]:

@@ -119,10 +119,11 @@ def join_pairs(
             as they go, pairs of two instructions.
 
     Raises:
-        DataError: A file is damaged, or (strict) the sides cannot be joined or a pair's instructions differ.
+        DataError: A file is damaged, or (strict) the sides cannot be joined, a pair's instructions differ, or an
+            episode's instruction changes on the way.
         SettingsError: A side has no such split.
     """
-    sides = [_catalogue(side, split) for side in (chosen, rejected)]
+    sides = [_catalogue(side, split, strict=strict) for side in (chosen, rejected)]
     names = [[name for name, _ in side] for side in sides]
     common = set(names[0]) & set(names[1])
     if common - {""} and all(len(set(side)) == len(side) for side in names):
@@ -157,10 +158,12 @@ class _Reader:
         return episode
 
 
-def _catalogue(dataset: RldsDataset, split: str) -> list[tuple[str, str]]:
+def _catalogue(dataset: RldsDataset, split: str, *, strict: bool) -> list[tuple[str, str]]:
     """Name and instruction of every episode, in order."""
     entries = []
     for episode in dataset.read(split):
+        if strict:
+            _check_one_instruction(episode)
         entries.append((episode.file_path, instruction_of(episode)))
     if not entries:
         raise DataError(f"{dataset.path} has no episodes in split {split!r}.")
@@ -197,6 +200,21 @@ def instruction_of(episode: Episode) -> str:
     """The first instruction of an episode that is not empty."""
     texts = episode.steps["language_instruction"]
     return next((str(text) for text in texts if text), "") if isinstance(texts, list) else ""
+
+
+def _check_one_instruction(episode: Episode) -> None:
+    """Refuse an episode of several instructions: a side of a pair is conditioned on one from beginning to end."""
+    texts = episode.steps["language_instruction"]
+    first = instruction_of(episode)
+    told = texts if isinstance(texts, list) else []
+    changed = [text for text in told if text and not same_instruction(first, text)]
+    if changed:
+        raise DataError(
+            f"{episode.where}: the instruction changes within the episode, from {first!r} to {changed[0]!r}, and a "
+            "side of a pair has one instruction.",
+            "Split such episodes at the change, on both sides, before they are imported as pairs; 'grape sft --data "
+            "rlds:...' reads them as they are.",
+        )
 
 
 def same_instruction(first: str, second: str) -> bool:

@@ -28,6 +28,9 @@ JPEG_QUALITY = 95
 _SUBSAMPLING = "420"  # colours at half the resolution, also TensorFlow's default
 
 _MOST_PIXELS = 50_000_000
+_MOST_DECODED = 2 << 30  # all pictures of an episode; and the more of these two:
+_ALWAYS_DECODED = 256 << 20
+_MOST_RATIO = 100  # times their encoded size
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_COLOURS = {1: 0, 3: 2, 4: 6}  # grey, RGB, RGB with alpha
 _PNG_UP = 2  # the filter that keeps the difference to the row above
@@ -67,7 +70,18 @@ class EncodedPictures:
         height, width, channels = self.shape
         if not self.blobs:
             return np.zeros((0, height or 0, width or 0, channels or 3), dtype=np.uint8)
-        pictures = [self._decode(index) for index in range(len(self.blobs))]
+        packed = sum(map(len, self.blobs))
+        most = min(_MOST_DECODED, max(_ALWAYS_DECODED, _MOST_RATIO * packed))
+        pictures: list[UInt8] = []
+        for index in range(len(self.blobs)):
+            pictures.append(self._decode(index))
+            needed = pictures[-1].nbytes * len(self.blobs)
+            if needed > most:
+                raise DataError(
+                    f"{self.where}: {len(self.blobs)} pictures of together {packed:,} bytes would take {needed:,} "
+                    f"decoded, where {most:,} are allowed.",
+                    "Leave the episode out, or store its pictures smaller.",
+                )
         if len({picture.shape for picture in pictures}) > 1:
             raise DataError(f"{self.where}: the pictures of one episode are of several sizes.")
         return np.stack(pictures)

@@ -19,7 +19,7 @@ from typing import IO
 import google_crc32c
 
 from grape.core.errors import DataError
-from grape.core.reading import open_file
+from grape.store.opening import open_data
 
 __all__ = ["FRAMING_BYTES", "frame_record", "masked_crc32c", "read_records"]
 
@@ -34,6 +34,7 @@ _CHUNK = 1 << 22
 # unpacks to zeros would fill the memory.
 _MOST_BYTES = 2**31 - 1
 _ALWAYS_UNPACKED, _MOST_UNPACKED = 2**24, 2**29  # bytes of a record in a gzip file, however small or large the file
+_MOST_FILE = 2**40
 _MOST_RATIO = 64  # times the size of its gzip file
 _MEND = "The file is damaged: fetch or export it again. Nothing was read past this place."
 
@@ -41,9 +42,11 @@ Wanted = Callable[[int], bool]
 Stream = IO[bytes] | gzip.GzipFile
 
 
-def masked_crc32c(data: bytes) -> int:
+def masked_crc32c(data: bytes | bytearray) -> int:
     """CRC-32C of ``data`` in TensorFlow's masked form, 32 bits."""
-    crc = int(google_crc32c.value(data))
+    crc = 0
+    for begin in range(0, len(data), _CHUNK):  # the library takes nothing but bytes
+        crc = int(google_crc32c.extend(crc, bytes(data[begin : begin + _CHUNK])))
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
 
 
@@ -55,7 +58,7 @@ def frame_record(payload: bytes) -> bytes:
     )
 
 
-def read_records(path: Path, wanted: Wanted = lambda number: True) -> Iterator[tuple[int, bytes | None]]:
+def read_records(path: Path, wanted: Wanted = lambda number: True) -> Iterator[tuple[int, bytes | bytearray | None]]:
     """Records of a file, one after the other; memory holds one at a time.
 
     Args:
@@ -70,7 +73,7 @@ def read_records(path: Path, wanted: Wanted = lambda number: True) -> Iterator[t
         DataError: The file is missing, cut, altered or no TFRecord file; the record and its place are named.
     """
     try:
-        with open_file(path) as raw:
+        with open_data(path, within=path.parent, max_bytes=_MOST_FILE) as raw:
             start = raw.read(_HEAD.size)
             raw.seek(0)
             if start[:2] == b"\x1f\x8b" and not _is_head(start):
@@ -84,7 +87,7 @@ def read_records(path: Path, wanted: Wanted = lambda number: True) -> Iterator[t
 
 def _records(
     path: Path, handle: IO[bytes] | gzip.GzipFile, wanted: Wanted, *, seekable: bool
-) -> Iterator[tuple[int, bytes | None]]:
+) -> Iterator[tuple[int, bytes | bytearray | None]]:
     number, begin = 0, 0
     on_disk = path.stat().st_size
     size = on_disk if seekable else None
@@ -124,23 +127,22 @@ def _records(
         number, begin = number + 1, end
 
 
-def _is_head(head: bytes) -> bool:
+def _is_head(head: bytes | bytearray) -> bool:
     return len(head) == _HEAD.size and _HEAD.unpack(head)[1] == masked_crc32c(head[:8])
 
 
-def _read(handle: Stream, count: int, where: str) -> bytes:
+def _read(handle: Stream, count: int, where: str) -> bytes | bytearray:
     """Up to ``count`` bytes; fewer at the end. Chunks keep a lying length from reserving memory at once."""
     try:
         data = handle.read(min(count, _CHUNK))
         if len(data) == count or not data:
             return data
-        parts, found = [data], len(data)
-        while found < count:
-            data = handle.read(min(count - found, _CHUNK))
+        found = bytearray(data)
+        while len(found) < count:
+            data = handle.read(min(count - len(found), _CHUNK))
             if not data:
                 break
-            parts.append(data)
-            found += len(data)
-        return b"".join(parts)
+            found += data
+        return found
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{where}: the gzip stream is cut or damaged: {error}.", _MEND) from error

@@ -10,6 +10,7 @@ from grape.core.cameras import Camera, camera_from_dict
 from grape.core.errors import DataError, SettingsError
 from grape.core.files import file_hash, read_yaml_mapping
 from grape.core.settings import settings_from_dict
+from grape.store.opening import check_links
 
 __all__ = ["EpisodeList", "LogFormat", "VideoEpisode", "read_camera", "read_episode_list"]
 
@@ -206,9 +207,11 @@ def _episode(path: Path, where: str, given: _Defaults, cameras: dict[Path, Camer
     for file in (folder / given.video, folder / given.log, *([depth] if depth else [])):
         if not file.exists():
             raise DataError(f"{where}: {file} does not exist.", "Paths are seen from the list's folder.")
+        check_links(file, folder)
     camera = None
     if given.camera:
         file = folder / given.camera
+        check_links(file, folder)
         if file not in cameras:
             cameras[file] = read_camera(file)
         camera = cameras[file]

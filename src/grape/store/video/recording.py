@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from grape.core.cameras import Camera
-from grape.core.errors import DataError, SettingsError
+from grape.core.errors import DataError
 from grape.core.npy_files import check_npy_start
 from grape.core.picture_files import open_picture
 from grape.core.reading import open_file
+from grape.store.video.decoding import UPRIGHT, Turn, decoded_pictures
 from grape.store.video.episode_list import MAX_RECORDING_BYTES, VideoEpisode
 
 __all__ = ["Recording", "check_recording", "picture_size", "read_recording", "recording_bytes"]
@@ -64,7 +66,9 @@ def check_recording(episode: VideoEpisode) -> tuple[Float64, tuple[int, int]]:
             another unit.
     """
     times, size = [], (0, 0)
-    for time, picture in _decode(episode.video, "rgb24"):
+    turns: set[Turn] = set()
+    for time, picture, turn in decoded_pictures(episode.video, "rgb24"):
+        turns.add(turn)
         times.append(time + episode.offset)
         if size not in ((0, 0), picture.shape[:2]):
             raise DataError(f"{episode.where}: pictures of {episode.video} change their size.", "Write it again.")
@@ -78,7 +82,7 @@ def check_recording(episode: VideoEpisode) -> tuple[Float64, tuple[int, int]]:
             "Give the calibration of the size that was recorded.",
         )
     if episode.depth is not None:
-        _check_depth(episode, len(moments), size)
+        _check_depth(episode, len(moments), size, turns)
     return moments, size
 
 
@@ -99,11 +103,12 @@ def read_recording(
         DataError: See :func:`check_recording`; or the recording has changed since.
     """
     numbers = np.asarray(wanted, dtype=np.intp)
-    decoded = (picture for _, picture in _decode(episode.video, "rgb24"))
+    decoded = (picture for _, picture, _ in decoded_pictures(episode.video, "rgb24"))
     pictures = _held(decoded, numbers, lambda picture: _shrunk(picture, longest), episode)
     depth = None
     if with_depth and episode.depth is not None:
-        depth = _held(_levels(episode.depth), numbers, lambda level: _shrunk_depth(level, longest, episode), episode)
+        levels = (level for level, _ in _levels(episode.depth))
+        depth = _held(levels, numbers, lambda level: _shrunk_depth(level, longest, episode), episode)
     camera = None if episode.camera is None else episode.camera.resized(*pictures.shape[1:3])
     return Recording(pictures, depth, camera)
 
@@ -130,38 +135,6 @@ def _held(
     raise DataError(f"{episode.where}: the recording has changed since it was checked.", "Run the import again.")
 
 
-def _decode(path: Path, form: str) -> Iterator[tuple[float, npt.NDArray[Any]]]:
-    """Seconds and pixels of each picture of a video file."""
-    try:
-        import av
-    except ImportError as error:
-        raise SettingsError(
-            f"Videos need PyAV, which is not installed ({error}).", "pip install 'grape-vla[video]'"
-        ) from error
-    number = 0
-    open_file(path, max_bytes=MAX_RECORDING_BYTES).close()  # FFmpeg would wait for the writer of a named pipe
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise DataError(f"{path} holds no video.", "Check the path.")
-            stream = container.streams.video[0]
-            if stream.codec_context is None:
-                raise DataError(f"{path} is no video that can be decoded.", "Write it as H.264 in an MP4 file.")
-            stream.codec_context.thread_count = 1
-            stream.codec_context.options = {"err_detect": "explode"}  # else damage is painted over
-            for frame in container.decode(stream):
-                if frame.is_corrupt or frame.pts is None or frame.time_base is None:
-                    raise DataError(f"{path}: picture {number} is corrupt.", "Copy or record it again.")
-                yield float(frame.pts * frame.time_base), frame.to_ndarray(format=form)
-                number += 1
-            if stream.frames > number:  # what the container's index promises
-                raise DataError(f"{path} holds {number} of {stream.frames} pictures.", "Copy or record it again.")
-    except (OSError, ValueError, IndexError, av.FFmpegError) as error:
-        raise DataError(
-            f"{path} is corrupt or no video: {error}, after {number} pictures.", "Copy or record it again."
-        ) from error
-
-
 def _check_times(episode: VideoEpisode, times: Float64) -> None:
     if len(times) < 2:
         raise DataError(f"{episode.where}: {episode.video} holds {len(times)} pictures.", "Copy or record it again.")
@@ -179,10 +152,16 @@ def _check_times(episode: VideoEpisode, times: Float64) -> None:
         )
 
 
-def _check_depth(episode: VideoEpisode, count: int, size: tuple[int, int]) -> None:
+def _check_depth(episode: VideoEpisode, count: int, size: tuple[int, int], turns: set[Turn]) -> None:
     assert episode.depth is not None
     maps, middle = 0, []
-    for level in _levels(episode.depth):
+    for level, turn in _levels(episode.depth):
+        if {turn} != turns:
+            raise DataError(
+                f"{episode.where}: {episode.video} says that it is to be turned for looking at, {episode.depth} says "
+                "otherwise.",
+                "Write both upright, without a rotation in their files.",
+            )
         if level.shape != size:
             raise DataError(
                 f"{episode.where}: depth {maps} is {level.shape}, the video's pictures are {size} (height, width).",
@@ -208,8 +187,8 @@ def _check_depth(episode: VideoEpisode, count: int, size: tuple[int, int]) -> No
         )
 
 
-def _levels(path: Path) -> Iterator[npt.NDArray[Any]]:
-    """Depth as recorded, ``(H, W)``, picture by picture."""
+def _levels(path: Path) -> Iterator[tuple[npt.NDArray[Any], Turn]]:
+    """Depth as recorded, ``(H, W)``, picture by picture, and how it was turned to stand upright."""
     if path.is_dir():
         files = _numbered(path)
         if not files:
@@ -218,20 +197,29 @@ def _levels(path: Path) -> Iterator[npt.NDArray[Any]]:
             level = np.asarray(open_picture(file, formats=("PNG",)))
             if level.ndim != 2:
                 raise DataError(f"{file} is no grey picture.", "Write depth as 16-bit grey PNG.")
-            yield level
+            yield level, UPRIGHT
     elif path.suffix == ".npy":
         with open_file(path, max_bytes=MAX_RECORDING_BYTES) as handle:
             check_npy_start(handle, path)
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError, TypeError, SyntaxError, OverflowError, RecursionError) as error:
+        except (
+            OSError,
+            ValueError,
+            EOFError,
+            TypeError,
+            SyntaxError,
+            OverflowError,
+            RecursionError,
+            TokenError,
+        ) as error:
             raise DataError(f"{path} cannot be read as an array: {error}.", "Write it with numpy.save.") from error
         if array.ndim != 3 or array.dtype.kind not in "uif":
             raise DataError(f"{path} is {array.dtype} {array.shape}.", "It must be numbers of shape (pictures, H, W).")
-        yield from array
+        yield from ((level, UPRIGHT) for level in array)
     else:
-        for _, level in _decode(path, "gray16le"):
-            yield level
+        for _, level, turn in decoded_pictures(path, "gray16le"):
+            yield level, turn
 
 
 def _numbered(folder: Path) -> list[Path]:

@@ -3,6 +3,8 @@
 import csv
 import io
 import math
+import re
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,19 +107,30 @@ _REQUIRED = ("time", "x", "y", "z", "gripper")
 
 def _columns(path: Path) -> dict[str, Float64]:
     """Columns of a file as numbers, NaN where a field is empty or no number."""
-    readers = {".csv": _csv_rows, ".jsonl": _json_rows}
+    readers = {".jsonl": _json_rows}
     kind = path.suffix.lower()
     if kind == ".parquet":
         return _parquet(path)
+    if kind == ".csv":
+        return _csv(path)
     if kind not in readers:
         raise DataError(f"{path} is no robot log: {kind or 'no'} suffix.", "Write .csv, .jsonl or .parquet.")
     try:
         rows = readers[kind](path)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read: {error}.", "Write it again.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no UTF-8 text: {error}.", "Write it again.") from error
     if not rows:
         raise DataError(f"{path} holds no rows.", "Log one row a decision.")
     names = list(rows[0])
+    if len(names) > _MOST_COLUMNS:
+        raise DataError(f"{path} has {len(names):,} columns.", f"At most {_MOST_COLUMNS:,} are read.")
+    _check_values(path, len(names) * len(rows))
+    for number, row in enumerate(rows, start=1):
+        if odd := [name for name in names if isinstance(row.get(name), str) and _is_number(row[name])]:
+            raise DataError(
+                f"{path}, line {number}, column {odd[0]!r}: {row[odd[0]][:40]!r} is a text, not a number.",
+                "Write numbers without quotes.",
+            )
     return {name: np.array([_number(row.get(name)) for row in rows]) for name in names}
 
 
@@ -132,12 +145,77 @@ def _check_values(path: Path, count: int) -> None:
         raise DataError(f"{path} holds {count:,} values; at most {_MOST_VALUES:,} are read.", "Cut it into episodes.")
 
 
-def _csv_rows(path: Path) -> list[dict[str, object]]:
-    text = _text(path)
-    return [dict(row) for row in csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)]
+def _csv(path: Path) -> dict[str, Float64]:
+    """Columns of a CSV file; a row must have as many fields as the header."""
+    try:
+        text = _text(path)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no UTF-8 text: {error}.", "Save it as CSV in UTF-8.") from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise DataError(f"{path}, line {line}: it holds a NUL character.", "Save it as CSV in UTF-8.")
+    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
+    names: list[str] = []
+    columns: list[array[float]] = []
+    begin = 1
+    try:
+        for row in reader:
+            if not row:
+                pass  # an empty line
+            elif not names:
+                names = [name.strip() for name in row]
+                _check_header(path, begin, names)
+                columns = [array("d") for _ in names]
+            elif len(row) != len(names):
+                raise DataError(f"{path}, line {begin}: {_wrong_row(row, names)}.", _MEND_ROW)
+            else:
+                for column, name, field in zip(columns, names, row, strict=True):
+                    if "," in field and _DECIMAL_COMMA.fullmatch(field.strip()):
+                        raise DataError(
+                            f"{path}, line {begin}, column {name!r}: {field.strip()[:40]!r} has a comma in a number.",
+                            "Write a point for the decimals.",
+                        )
+                    column.append(_number(field))
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, line {begin}: {error}.", "Check the quotes there: the field or its row may not end."
+        ) from error
+    if not columns or not columns[0]:
+        raise DataError(f"{path} holds no rows.", "Log one row a decision.")
+    return {name: np.array(column) for name, column in zip(names, columns, strict=True)}
 
 
-def _json_rows(path: Path) -> list[dict[str, object]]:
+_DECIMAL_COMMA = re.compile(r"[-+]?[0-9]*,[0-9]+([eE][-+]?[0-9]+)?")
+_MEND_ROW = "Each row needs one field a column; write numbers with a point, and separate fields by commas."
+
+
+def _check_header(path: Path, line: int, names: list[str]) -> None:
+    if len(names) > _MOST_COLUMNS:
+        raise DataError(f"{path} has {len(names):,} columns.", f"At most {_MOST_COLUMNS:,} are read.")
+    if len(names) == 1 and (other := next((mark for mark in ";\t|" if mark in names[0]), "")):
+        raise DataError(
+            f"{path}, line {line}: its columns are separated by {other!r}: {names[0][:60]!r}.",
+            "Separate them by commas, and write a point for the decimals.",
+        )
+    if names.count("") > 1:
+        raise DataError(f"{path}, line {line}: {names.count('')} columns have no name.", "Name each column.")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise DataError(f"{path}, line {line}: the column {twice[0]!r} is there twice.", "Keep one of them.")
+
+
+def _wrong_row(row: list[str], names: list[str]) -> str:
+    count = f"the row has {len(row)} fields, the header {len(names)} columns"
+    if len(row) < len(names):
+        return f"{count}: {names[len(row)]!r} is missing"
+    if not any(field.strip() for field in row[len(names) :]):
+        return f"{count}: it ends with a comma too many"
+    if len(row) > len(names) and all(re.fullmatch(r"\s*[-+]?[0-9]+\s*", field) for field in row):
+        return f"{count}; are commas used for the decimals"
+    return f"{count}: {row[len(names)][:40]!r} belongs to none"
+
+
+def _json_rows(path: Path) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(_text(path).splitlines(), start=1):
         row = parse_json(line, f"{path}, line {number}:", hint="Write one object a line.", allow_nonfinite=True)
@@ -175,6 +253,10 @@ def _is_numeric(kind: Any) -> bool:
     import pyarrow as pa
 
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+
+
+def _is_number(text: str) -> bool:
+    return not math.isnan(_number(text))
 
 
 def _number(value: object) -> float:

@@ -1,0 +1,150 @@
+"""Settings of a verb from YAML files and the command line; mistakes become sentences."""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from grape.cli.flags import EVERY_VERB
+from grape.cli.help_page import SettingHelp, describe_settings, negated
+from grape.core.errors import SettingsError, did_you_mean
+from grape.core.setting_fields import flag_of
+from grape.core.settings import read_marked_yaml, settings_from_dict
+
+__all__ = ["UsageError", "parse_settings", "settings_of_files"]
+
+
+class UsageError(SettingsError):
+    """The command line cannot be understood.
+
+    Args:
+        shown: What the parser says, in a frame.
+        hint: What the reader can do.
+    """
+
+    def __init__(self, shown: str, hint: str) -> None:
+        lines = (line.strip(" \u2502\u256d\u256e\u2570\u256f\u2500") for line in shown.splitlines())
+        words = [line for line in lines if line and not line.startswith("For full helptext")]
+        super().__init__(" ".join(words[1:] if len(words) > 1 else words), hint)
+        self.shown = shown
+
+
+def settings_of_files(kind: type[Any], files: Sequence[Path]) -> Any:
+    """Settings from YAML files, later ones win; None without files. What is required may still be ``tyro.MISSING``.
+
+    Raises:
+        SettingsError: A file cannot be read or says something that is no setting.
+    """
+    base = None
+    for path in files:
+        data, marks = read_marked_yaml(path)
+        if not isinstance(data, Mapping | None):
+            raise SettingsError(f"{path} must hold a mapping of settings of {kind.__name__}.")
+        if base is None:
+            required = {
+                item.name: tyro.MISSING
+                for item in dataclasses.fields(kind)
+                if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+            }
+            base = kind(**required)
+        base = settings_from_dict(kind, data or {}, base, marks=marks)
+    return base
+
+
+def parse_settings(
+    name: str,
+    kind: type[Any],
+    arguments: Sequence[str],
+    *,
+    positionals: Sequence[str] = (),
+    default: Any = None,
+    flags: Sequence[str] = EVERY_VERB,
+) -> Any:
+    """Settings from the command line.
+
+    Args:
+        name: The verb, for messages.
+        kind: The settings class.
+        arguments: The words behind the verb, without the flags of every verb.
+        positionals: Fields that may be given without their flag, in this order.
+        default: Settings to start from; by default those of the class.
+        flags: Flags that the verb takes beside its settings, to be suggested.
+
+    Raises:
+        SettingsError: A flag is unknown, or a value is none that it takes.
+        UsageError: Anything else that cannot be understood, e.g. a required setting is missing.
+    """
+    words = _spread_pairs(kind, _name_positionals(positionals, arguments))
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                kind,
+                prog=f"grape {name}",
+                args=words,
+                config=(tyro.conf.AvoidSubcommands,),
+                **({} if default is None else {"default": default}),
+            )
+    except SystemExit as end:
+        _explain(name, kind, words, flags)
+        raise UsageError(said.getvalue(), f"'grape {name} --help' explains all flags.") from end
+
+
+def _explain(name: str, kind: type[Any], words: Sequence[str], flags: Sequence[str]) -> None:
+    """Raise the error of the first word that is no flag, or no choice of its flag, if there is one."""
+    rows = {row.flag: row for row in describe_settings(kind)}
+    known = [*rows, *flags, *(negated(flag) for flag, row in rows.items() if not row.metavar)]
+    row: SettingHelp | None = None
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if word.startswith("--"):
+            if flag.replace("_", "-") not in known:
+                close = difflib.get_close_matches(flag, known, n=3, cutoff=0.5)
+                suggestion = f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
+                raise SettingsError(f"Unknown flag '{flag}'.", f"{suggestion}'grape {name} --help-all' explains all.")
+            row = rows.get(flag.replace("_", "-"))
+            if not equals:
+                continue
+            word = value
+        choices = re.fullmatch(r"\[?\{(.*)\}( \.\.\.\])?", row.metavar) if row else None
+        if row and choices and word not in choices[1].split(","):
+            raise SettingsError(f"{row.flag} is '{word}'.", did_you_mean(word, choices[1].split(",")))
+        if row and not row.metavar.startswith("["):
+            row = None
+
+
+def _spread_pairs(kind: type[Any], arguments: Sequence[str]) -> list[str]:
+    """Words ``safety:4,efficiency:0`` of a setting with names and numbers as the parser takes them, one by one."""
+    hints = typing.get_type_hints(kind)
+    flags = {flag_of(name) for name, hint in hints.items() if typing.get_origin(hint) is Mapping}
+    words: list[str] = []
+    within = False
+    for word in arguments:
+        if word.startswith("--"):
+            flag, equals, value = word.partition("=")
+            within = flag in flags
+            words += [flag] if within else [word]
+            word = value if within and equals else ""
+        elif not within or ":" not in word:
+            words.append(word)
+            continue
+        words += [part for pair in word.split(",") if pair for part in pair.rpartition(":")[::2]]
+    return words
+
+
+def _name_positionals(positionals: Sequence[str], arguments: Sequence[str]) -> list[str]:
+    """Turn leading words without a flag into flags, in the order of the positionals."""
+    words = list(arguments)
+    given: list[str] = []
+    for name in positionals:
+        if not words or words[0].startswith("-"):
+            break
+        given += [flag_of(name), words.pop(0)]
+    return given + words
