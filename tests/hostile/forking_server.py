@@ -20,6 +20,8 @@ from pathlib import Path
 MOST_DATA = 3 * 2**30
 """A request for more memory fails at once instead of exhausting the machine that runs the tests."""
 LARGEST_FILE = 2**30
+MOST_SECONDS = 60
+"""Processor time of one child; SIGXCPU ends it."""
 
 
 def load() -> None:
@@ -57,6 +59,7 @@ def run_child(words: list[str], folder: Path) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (data + MOST_DATA,) * 2)  # files that are mapped do not count
         resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE,) * 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CPU, (MOST_SECONDS,) * 2)  # however busy the machine is
         from grape.cli.main import main
 
         code = main(words)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = Path(__file__).resolve().parent / "tiny.yaml"
+SMALLEST = Path(__file__).resolve().parent / "smallest.yaml"
 KILLS = 20
 
 
@@ -36,7 +36,7 @@ def artefacts(out: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     folder = tmp_path_factory.mktemp("loop")
-    command = [sys.executable, "-m", "tests.loop.killing", str(TINY), str(folder), str(KILLS)]
+    command = [sys.executable, "-m", "tests.loop.killing", str(SMALLEST), str(folder), str(KILLS)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
@@ -48,7 +48,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 def test_a_loop_leaves_policies_pairs_and_a_verdict(runs: Runs) -> None:
     out, summary = runs.out, runs.summary
     assert summary["policies"][0]["label"] == "SFT"
-    assert (out / str(summary["policy"]) / "config.json").exists()
+    assert (out.parent / str(summary["policy"]) / "config.json").exists()
     assert (out / "iteration-1" / "pair" / "pairs.jsonl").read_text().strip()
     assert summary["comparison"]["sentence"]
     assert json.loads((out / "loop.json").read_text())["iterations"] == 2
@@ -61,10 +61,10 @@ def test_cloning_has_the_same_start_rollouts_and_test_states(runs: Runs) -> None
     done = {name: json.loads((out / name / "done.json").read_text()) for name in ("cloning/train", "iteration-1/train")}
     assert done["cloning/train"]["method"] == "filtered-bc"
     assert done["cloning/train"]["start_policy_hash"] == done["iteration-1/train"]["start_policy_hash"]
-    own, clone = (json.loads((out / row["evaluation"] / "results.json").read_text()) for row in arm["test"])
+    own, clone = (json.loads((out.parent / row["evaluation"] / "results.json").read_text()) for row in arm["test"])
     states = [[(row["task"], row["initial_state"]) for row in found["per_episode"]] for found in (own, clone)]
     assert states[0] == states[1]
-    assert {state for _, state in states[0]} == {100_000, 100_001, 100_002, 100_003}
+    assert {state for _, state in states[0]} == {100_000, 100_001}
     assert own["policy_hash"] == done["iteration-1/train"]["policy_hash"]
     assert clone["policy_hash"] == done["cloning/train"]["policy_hash"]
     assert arm["comparison"]["pairs"] == len(states[0])

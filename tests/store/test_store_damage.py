@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -20,10 +19,11 @@ WRITER = f"""
 import sys
 sys.path.insert(0, {HERE!r})
 from pathlib import Path
+from tests.loop.killing import FileOperations
 from tests.store.episodes import make_episode
 from grape.store import EpisodeStore
 store = EpisodeStore.create(Path(sys.argv[1]), "toy", {{}})
-print("ready", flush=True)
+operations = FileOperations(due=8, late=int(sys.argv[2]), told=sys.stdout.fileno())
 for number in range(100_000):
     if f"e{{number}}" not in store:
         store.write(make_episode(f"e{{number}}", seed=number, size=(48, 48)))
@@ -33,19 +33,12 @@ for number in range(100_000):
 
 
 def test_kill_in_the_middle_of_writing_loses_only_the_open_episode(tmp_path: Path) -> None:
-    rng = random.Random(0)
     path, before = tmp_path / "s", 0
-    for _ in range(4):
-        process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        process.stdout.readline()
-        while len(list((path / "episodes").glob("[!.]*"))) < before + 3:  # however slow the machine is
-            assert process.poll() is None
-            time.sleep(0.002)
-        time.sleep(rng.uniform(0, 0.03))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+    for late in (0, 1, 2, 0):  # before a rename, before its folder is synced, with the next file half-written
+        command = [sys.executable, "-c", WRITER, str(path), str(late)]
+        killed = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert killed.stdout.startswith(str(path))
         store = EpisodeStore.open(path)
         assert all(".tmp" in problem for problem in store.verify())
         assert len(store.metas()) == len(store) >= before + 3

@@ -11,7 +11,7 @@ from pathlib import Path
 from grape.core.errors import DataError, GrapeError
 from grape.core.settings import load_settings
 from grape.training import checkpoints, run_train
-from grape.training.processes import join_processes
+from grape.training.processes import Processes, join_processes
 from grape.training.settings import TrainSettings
 from grape.training.updates import UpdateLoop
 
@@ -46,15 +46,27 @@ def run_interrupted(settings):
     run_train(settings)
 
 
-def write_slowly():
-    """The process that writes takes its time, as with a large model: the others must wait for it."""
-    honest = checkpoints.save_file
+def write_last(folder):
+    """The process that writes is the later one each time, as with a large model: the other must wait for it."""
+    decide, save = Processes.main_decides, checkpoints.save_file
+    arrivals = folder / "arrivals"
+    arrivals.touch()
+    asked = 0
 
-    def slow(*arguments):
-        time.sleep(0.3)
-        honest(*arguments)
+    def arrive(self, work):
+        nonlocal asked
+        asked += 1
+        if not self.is_main:
+            with arrivals.open("a") as file:
+                file.write(".")
+        return decide(self, work)
 
-    checkpoints.save_file = slow
+    def save_after_the_other_arrived(*arguments):
+        while arrivals.stat().st_size < asked:
+            time.sleep(0.005)
+        save(*arguments)
+
+    Processes.main_decides, checkpoints.save_file = arrive, save_after_the_other_arrived
 
 
 def check_processes(folder):
@@ -76,7 +88,7 @@ def check_processes(folder):
 def main(folder):
     settings = load_settings(TrainSettings, folder / "train.yaml")
     check_processes(folder)
-    write_slowly()
+    write_last(folder)
     for name, changes in CASES.items():
         run_train(replace(settings, out=folder / "two" / name, **changes))
     run_interrupted(replace(settings, out=folder / "two" / "sharded-again", sharding="full", checkpoint_every=2))

@@ -23,11 +23,13 @@ class Seen:
         bodies: JSON of each request.
         headers: Its headers, by lower-case name.
         paths: Its path.
+        stalls: Called when the server has begun to keep a client waiting.
     """
 
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
+    stalls: Callable[[], object] = lambda: None
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -102,6 +104,7 @@ def hangs_up(handler: Handler) -> None:
 
 def hangs(handler: Handler) -> None:
     server: Any = handler.server
+    server.seen.stalls()
     server.over.wait()
 
 
@@ -130,4 +133,4 @@ def serving(*script: Behaviour, key: str = KEY, port: int = 0) -> Iterator[tuple
         server.over.set()
         server.shutdown()
         server.server_close()
-        thread.join(5)
+        thread.join()

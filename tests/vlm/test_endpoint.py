@@ -6,6 +6,7 @@ import email.utils
 import io
 import json
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -141,10 +142,31 @@ def test_waits_grow_and_end() -> None:
 
 @pytest.mark.parametrize("behaviour", [hangs, drips], ids=["silent", "dripping"])
 def test_a_deadline_holds_however_slowly_a_server_speaks(behaviour: Behaviour) -> None:
-    with serving(behaviour, says("quick")) as (endpoint, _):
-        client = Client(endpoint, total=2.0)
+    with serving(behaviour) as (endpoint, _), pytest.raises(TransportError, match=r"no complete reply within 0\.2 s"):
+        post_json(endpoint, {}, connect_seconds=600.0, total_seconds=0.2)
+
+
+def test_a_late_server_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time is over as soon as the server keeps the client waiting."""
+    with serving(hangs, says("quick")) as (endpoint, seen):
+
+        class Timer:
+            daemon = False
+
+            def __init__(self, seconds: float, function: Callable[[], None]) -> None:
+                assert seconds == 600.0
+                self.function = function
+
+            def start(self) -> None:
+                seen.stalls = self.function
+
+            def cancel(self) -> None:
+                seen.stalls = lambda: None
+
+        monkeypatch.setattr(threading, "Timer", Timer)
+        client = Client(endpoint)
         assert client.model.ask(REQUEST).text == "quick"
-    assert any("no complete reply within 2 s" in line for line in client.heard.lines)
+    assert any("no complete reply within 600 s" in line for line in client.heard.lines)
     assert client.budget.summary()["estimated"], "what an unanswered question took is not known, and counted"
 
 
