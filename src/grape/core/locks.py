@@ -14,10 +14,12 @@ from grape.core.errors import CompatibilityError
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-__all__ = ["FolderLock", "lock_folder"]
+__all__ = ["LOCK_NAMES", "FolderLock", "lock_folder"]
 
 _NAME = ".lock"
 _SOFT_NAME = ".lock-holder"
+LOCK_NAMES = (_NAME, _SOFT_NAME)
+"""Files that locks of a folder may be."""
 _PATIENCE = 0.2  # seconds: a process that is just releasing the folder removes its file
 
 _held: "weakref.WeakValueDictionary[Path, FolderLock]" = weakref.WeakValueDictionary()
