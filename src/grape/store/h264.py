@@ -75,7 +75,8 @@ class VideoWriter:
             "preset": "medium",
             "threads": "1",
             "flags": "+bitexact",
-            "x264-params": "threads=1:lookahead-threads=1",
+            # With its macroblock tree x264 now and then writes other bytes for equal images.
+            "x264-params": "threads=1:lookahead-threads=1:mbtree=0",
         }
         self._make: Any = av.VideoFrame.from_ndarray
 
