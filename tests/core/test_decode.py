@@ -1,5 +1,7 @@
 """One strict decoder for records."""
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -50,6 +52,7 @@ def test_a_record_is_read_with_its_parts():
         ({"terms": {"self": "x"}}, "terms.self is 'x'"),
         ({"kind": "c"}, "kind is 'c': should be 'a' or 'b'"),
         ({"indx": 3}, r"(?s)field 'indx' is unknown. Did you mean 'index'"),
+        ({"parts": [{"nam": "x"}]}, r"(?s)field 'parts\[0\].nam' is unknown. Did you mean 'name'"),
         ({"terms": {"self": float("nan")}}, "file|NaN"),
     ],
 )
@@ -71,3 +74,12 @@ PARTS = st.builds(Part, st.text(st.characters(exclude_categories=["Cs"])), NUMBE
 @given(st.builds(Whole, st.integers(-(2**63), 2**63 - 1), st.none() | st.booleans(), st.lists(PARTS).map(tuple)))
 def test_what_is_written_is_read_back(value):
     assert decode(Whole, encode(value), "file") == value
+
+
+def test_pydantic_is_imported_by_who_reads_a_record_only():
+    program = (
+        "import sys, grape.cli.main, grape.preferences.records, grape.evaluation.results, grape.store.header\n"
+        "try:\n    grape.cli.main.main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "sys.exit('pydantic' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=300)

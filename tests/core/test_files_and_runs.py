@@ -150,3 +150,52 @@ def test_a_file_is_no_output_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(SettingsError, match="is a file"):
             open_run(path, "score", Settings())
+
+
+def test_a_lock_is_released_in_an_orderly_way_at_exit_and_not_by_a_forked_child(tmp_path: Path) -> None:
+    program = (
+        "import os, sys, tempfile\nfrom pathlib import Path\nscratch = tempfile.TemporaryDirectory()\n"
+        "from grape.core.locks import lock_folder\nlock = lock_folder(Path(sys.argv[1]))\n"
+        "child = os.fork()\n"
+        "if child == 0:\n    sys.exit(0)\n"  # an orderly end, with all of its exit handlers
+        "os.waitpid(child, 0)\n"
+        "assert (Path(sys.argv[1]) / '.lock').exists()\n"
+        "import subprocess\ntry_it = 'import sys, pathlib; from grape.core.locks import lock_folder;'\n"
+        "try_it += 'lock_folder(pathlib.Path(sys.argv[1]))'\n"
+        "done = subprocess.run([sys.executable, '-c', try_it, sys.argv[1]], stderr=subprocess.PIPE)\n"
+        "assert b'Another process is working' in done.stderr, done.stderr\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=300)
+    assert not list(tmp_path.iterdir())
+
+
+SOFT_HOLDER = """
+import errno, fcntl, sys, time
+from pathlib import Path
+
+def refuse(descriptor, operation):
+    raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+fcntl.flock = refuse
+from grape.core.locks import lock_folder
+lock = lock_folder(Path(sys.argv[1]))
+print("held", flush=True)
+input()
+del lock
+"""
+
+
+def test_without_locks_of_the_file_system_a_file_keeps_others_out(tmp_path: Path) -> None:
+    call = [sys.executable, "-c", SOFT_HOLDER, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(call, **pipes) as holder:  # type: ignore[call-overload]
+        try:
+            assert holder.stdout.readline() == "held\n"
+            second = subprocess.run(call, input="\n", capture_output=True, text=True, timeout=300, check=False)
+            assert "Another process is working" in second.stderr
+            assert "has no locks (Operation not supported)" in second.stderr
+        finally:
+            holder.kill()
+    third = subprocess.run(call, input="\n", capture_output=True, text=True, timeout=300, check=False)
+    assert third.stdout == "held\n", third.stderr  # what a killed process left behind is no lock
+    assert not list(tmp_path.iterdir())

@@ -138,19 +138,24 @@ def test_episodes_of_different_origin_are_not_mixed(fact: str, value: Any) -> No
 
 
 CHANGES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
-    (lambda data: data.pop("seed"), "lacks seed"),
-    (lambda data: data.update(extra=1), "holds unknown extra"),
+    (lambda data: data.pop("seed"), "field 'seed' is missing"),
+    (lambda data: data.update(extra=1), "field 'extra' is unknown"),
     (lambda data: data.update(format=99), "has format 99"),
     (lambda data: data.update(success_rate=0.9), "disagrees with itself: success_rate is 0.9"),
     (lambda data: data["tasks"]["push"].update(successes=2), "task push: successes is 2"),
-    (lambda data: data["interval"].append(1), "disagrees with itself: interval"),
-    (lambda data: data.update(interval="wide"), "disagrees with itself: interval"),
-    (lambda data: data["per_episode"][0].update(success="yes"), r"per_episode\[0\]: 'success' is 'yes', not bool"),
-    (lambda data: data["per_episode"][0].update(steps=True), "'steps' is True, not int"),
-    (lambda data: data["per_episode"].append(3), r"per_episode\[3\]: expected an object"),
+    (lambda data: data["interval"].append(1), r"interval is .* at most 2 items"),
+    (lambda data: data.update(interval="wide"), "interval is 'wide'"),
+    (
+        lambda data: data["per_episode"][0].update(success="yes"),
+        r"per_episode\[0\].success is 'yes': should be a valid boolean",
+    ),
+    (lambda data: data["per_episode"][0].update(steps=True), "steps is True: should be a valid integer"),
+    (lambda data: data["per_episode"].append(3), r"per_episode\[3\] is 3: should be an object"),
+    (lambda data: data["per_episode"][0].update(steps=2**40), r"per_episode\[0\]: 'steps' is"),
+    (lambda data: data.pop("format"), "has format None"),
     (lambda data: data["per_episode"].clear(), "name different tasks"),
-    (lambda data: data.update(temperature=None), "'temperature' is None, not a number"),
-    (lambda data: data.update(tasks=[]), "'tasks' is"),
+    (lambda data: data.update(temperature=None), "temperature is None: should be a valid number"),
+    (lambda data: data.update(tasks=[]), r"tasks is \[\]"),
     (lambda data: data["per_episode"].append(dict(data["per_episode"][0])), "occurs twice"),
 ]
 
@@ -177,5 +182,5 @@ def test_missing_results_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read as JSON"):
         read_results(tmp_path)
     (tmp_path / "results.json").write_text("[]")
-    with pytest.raises(DataError, match="expected an object"):
+    with pytest.raises(DataError, match="should be an object"):
         read_results(tmp_path)

@@ -1,7 +1,9 @@
 import sys
 from types import ModuleType, SimpleNamespace
 
+import accelerate.tracking  # noqa: F401 (before stand-ins of packages that it looks for)
 import pytest
+import torch
 
 from grape.cli.main import main
 from grape.core.errors import SettingsError
@@ -110,7 +112,8 @@ def test_a_missing_package_is_named_with_its_extra(name, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(SettingsError) as caught:
         open_trackers((name,), "run", SETTINGS, tmp_path)
-    assert f"grape-vla[{name}]" in caught.value.hint
+    extra = name in ("wandb", "tensorboard", "trackio")
+    assert (f"pip install 'grape-vla[{name}]'" if extra else f"pip install {name}") in caught.value.hint
     assert not list(tmp_path.iterdir())
 
 
@@ -150,13 +153,18 @@ def test_tensorboard_gets_scalars_and_hides_what_is_written_again(tmp_path, monk
         def add_text(self, title, text, step):
             calls.append(("text", title, text, step))
 
-        def add_scalar(self, name, value, step):
-            calls.append((name, value, step))
+        def add_scalar(self, name, value, global_step):
+            calls.append((name, value, global_step))
+
+        def flush(self):
+            pass
 
         def close(self):
             calls.append(("close",))
 
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    package = SimpleNamespace(SummaryWriter=Writer)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", package)
+    monkeypatch.setattr(torch.utils, "tensorboard", package, raising=False)
     trackers = open_trackers(("tensorboard",), "sft", SETTINGS, tmp_path)
     trackers.log({"loss": 2.0, "rewards/margins": 0.5}, 41)
     trackers.log({"loss": 1.0}, 42)
@@ -165,3 +173,81 @@ def test_tensorboard_gets_scalars_and_hides_what_is_written_again(tmp_path, monk
     assert calls[1][0] == "text"
     assert "lr: 0.1" in calls[1][2]
     assert calls[2:] == [("loss", 2.0, 41), ("rewards/margins", 0.5, 41), ("loss", 1.0, 42), ("close",)]
+
+
+def test_mlflow_goes_on_with_its_run(tmp_path, monkeypatch):
+    calls = []
+    mlflow = ModuleType("mlflow")
+    mlflow.search_experiments = lambda filter_string: [SimpleNamespace(experiment_id="7")]
+    mlflow.utils = SimpleNamespace(validation=SimpleNamespace(MAX_PARAM_VAL_LENGTH=500, MAX_PARAMS_TAGS_PER_BATCH=100))
+
+    def start_run(run_id, run_name, **rest):
+        calls.append(("start", run_id, run_name, rest["experiment_id"]))
+        return SimpleNamespace(info=SimpleNamespace(run_id="run-1"))
+
+    mlflow.start_run = start_run
+    mlflow.log_params = lambda values: calls.append(("params", values))
+    mlflow.log_metrics = lambda metrics, step: calls.append(("metrics", metrics, step))
+    mlflow.end_run = lambda: calls.append(("end",))
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    for _ in range(2):
+        trackers = open_trackers(("mlflow",), "sft", SETTINGS, tmp_path)
+        trackers.log({"loss": 2.0}, 3)
+        trackers.close()
+    assert calls[:4] == [("start", None, "sft", "7"), ("params", SETTINGS), ("metrics", {"loss": 2.0}, 3), ("end",)]
+    assert calls[4] == ("start", "run-1", "sft", "7")
+
+
+class Anything(FakeRun):
+    """Stands for whatever the other trackers open; notes what it is asked to do."""
+
+    def __init__(self, **asked):
+        super().__init__(**asked)
+        self.said = []
+
+    def __getattr__(self, name):
+        return lambda *values, **named: self.said.append((name, values, named))
+
+    def get_logger(self):
+        return self
+
+    def __setitem__(self, name, value):
+        self.said.append((name, value))
+
+
+def test_the_other_trackers_get_metrics_and_settings(tmp_path, monkeypatch):
+    opened = {}
+
+    def opener(name):
+        def open_run(**asked):
+            opened[name] = Anything(**asked)
+            return opened[name]
+
+        return open_run
+
+    for name in ("comet_ml", "swanlab", "aim", "clearml", "dvclive", "dvclive.plots"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    sys.modules["comet_ml"].__version__ = "3.49.0"
+    sys.modules["comet_ml"].start = opener("comet_ml")
+    sys.modules["swanlab"].init = opener("swanlab")
+    sys.modules["swanlab"].config = type("Config", (dict,), {"update": lambda self, values, **_: None})()
+    sys.modules["aim"].Run = opener("aim")
+    sys.modules["clearml"].Task = SimpleNamespace(current_task=lambda: None, init=opener("clearml"))
+    sys.modules["dvclive"].Live = opener("dvclive")
+    sys.modules["dvclive.plots"].Metric = SimpleNamespace(could_log=lambda value: True)
+    names = ("comet_ml", "swanlab", "aim", "clearml", "dvclive")
+    reporter = Hearing()
+    trackers = open_trackers(names, "sft", SETTINGS, tmp_path, reporter)
+    trackers.log({"loss": 2.0}, 1)
+    trackers.close()
+    assert not reporter.warnings
+    assert set(opened) == set(names)
+    assert opened["comet_ml"].asked == {"project_name": "grape"}
+    assert opened["swanlab"].rows == [(1, {"loss": 2.0})]
+    assert opened["swanlab"].asked["logdir"] == str(tmp_path / "swanlab")
+    assert opened["aim"].asked == {"repo": str(tmp_path), "experiment": "grape"}
+    assert opened["clearml"].asked == {"project_name": "grape", "task_name": "sft"}
+    assert opened["dvclive"].asked == {"dir": str(tmp_path / "dvclive"), "resume": False}
+    for name in ("comet_ml", "aim", "clearml", "dvclive"):
+        assert any("2.0" in repr(call) for call in opened[name].said), name

@@ -7,11 +7,13 @@ missing ones without a default, no text where a number is due, no NaN; the messa
 import functools
 import json
 from collections.abc import Hashable
-from typing import Any, TypeVar, cast
-
-from pydantic import TypeAdapter, ValidationError
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_type_hints
 
 from grape.core.errors import DataError, did_you_mean
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 __all__ = ["decode", "encode", "record"]
 
@@ -28,7 +30,9 @@ def record(kind: Kind) -> Kind:
 
 
 @functools.cache
-def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+def _adapter(kind: Hashable) -> "TypeAdapter[Any]":
+    from pydantic import TypeAdapter  # here, so that only who reads a record waits for it
+
     return TypeAdapter(cast(Any, kind))
 
 
@@ -47,7 +51,7 @@ def decode(kind: type[T], value: Any, where: str, hint: str = "") -> T:
     try:
         # JSON's lists are accepted for tuples in this form alone.
         result: T = _adapter(cast(Hashable, kind)).validate_json(json.dumps(value))
-    except (ValidationError, ValueError) as error:
+    except ValueError as error:  # pydantic's errors are such
         raise DataError(f"{where}: {_problems(error, kind)}.", hint) from None
     return result
 
@@ -58,6 +62,8 @@ def encode(value: Any) -> Any:
 
 
 def _problems(error: ValueError, kind: Any) -> str:
+    from pydantic import ValidationError
+
     if not isinstance(error, ValidationError):
         return str(error)
     found = error.errors(include_url=False, include_context=True)
@@ -73,8 +79,24 @@ def _problem(item: Any, kind: Any) -> str:
     if item["type"] == "missing":
         return f"field '{place}' is missing"
     if item["type"] == "unexpected_keyword_argument":
-        known = getattr(kind, "__dataclass_fields__", {})
-        suggestion = f" {did_you_mean(str(item['loc'][-1]), known)[:-1]}" if len(item["loc"]) == 1 and known else ""
-        return f"field '{place}' is unknown.{suggestion}".rstrip(".")
+        known = _known_fields(kind, item["loc"][:-1])
+        return f"field '{place}' is unknown. {did_you_mean(str(item['loc'][-1]), known)}".rstrip(".")
     said = item["msg"].replace("Input should be", "should be").replace("Value error, ", "")
     return f"{place or 'the value'} is {item['input']!r:.60}: {said}"
+
+
+def _known_fields(kind: Any, place: tuple[int | str, ...]) -> list[str]:
+    """Fields of the record at ``place`` in a ``kind``, for suggestions."""
+    found = _record_in(kind)
+    for part in place:
+        hints = get_type_hints(found) if found is not None else {}
+        if part in hints:  # not an index or a key of what was found already
+            found = _record_in(hints[str(part)])
+    return [item.name for item in fields(found)] if found is not None else []
+
+
+def _record_in(kind: Any) -> Any:
+    """The first record that a type such as ``tuple[Score, ...] | None`` is made of; None for none."""
+    if is_dataclass(kind):
+        return kind
+    return next((found for member in get_args(kind) if (found := _record_in(member)) is not None), None)

@@ -1,17 +1,26 @@
 """One process at a time in an output folder."""
 
+import atexit
 import contextlib
-import fcntl
 import os
 import threading
+import warnings
 import weakref
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from grape.core.errors import CompatibilityError
 
-__all__ = ["FolderLock", "lock_folder"]
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+__all__ = ["LOCK_NAMES", "FolderLock", "lock_folder"]
 
 _NAME = ".lock"
+_SOFT_NAME = ".lock-holder"
+LOCK_NAMES = (_NAME, _SOFT_NAME)
+"""Files that locks of a folder may be."""
+_PATIENCE = 0.2  # seconds: a process that is just releasing the folder removes its file
 
 _held: "weakref.WeakValueDictionary[Path, FolderLock]" = weakref.WeakValueDictionary()
 _guard = threading.RLock()  # re-entrant: the collector may release a lock while another is being taken
@@ -20,47 +29,49 @@ _guard = threading.RLock()  # re-entrant: the collector may release a lock while
 class FolderLock:
     """An exclusive lock on a folder, held as long as this object lives.
 
-    The kernel holds it (``flock``), so it vanishes with the process, however that ends; child processes do not
-    inherit it. Its file is removed when it is released in an orderly way.
+    The kernel holds it, so it vanishes with the process, however that ends; child processes do not inherit it. On file
+    systems without such locks a file with the holder's process id stands for it. Its file is removed when it is
+    released in an orderly way.
 
     Args:
         folder: The folder, which exists; its resolved path.
 
     Raises:
-        BlockingIOError: Another process holds it.
-        OSError: The folder cannot be written, or its file system knows no locks.
+        filelock.Timeout: Another process holds it.
+        OSError: The folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
-        path = folder / _NAME
-        while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(descriptor)
-                raise
-            if _is_at(descriptor, path):
-                break
-            os.close(descriptor)  # its holder removed this file just now: the lock is on nothing
-        self._finalizer = weakref.finalize(self, _release, descriptor, path, os.getpid())
+        from filelock import FileLock, SoftFileLock, Timeout
+
+        lock: BaseFileLock = FileLock(folder / _NAME, mode=0o644, thread_local=False, fallback_to_soft=False)
+        try:
+            lock.acquire(timeout=_PATIENCE)
+        except (Timeout, FileNotFoundError, PermissionError):
+            raise
+        except OSError as error:
+            warnings.warn(
+                f"The file system of {folder} has no locks ({error.strerror or error}): a file {_SOFT_NAME} stands for "
+                "one, which does not keep out processes of other machines for certain.",
+                stacklevel=2,
+            )
+            (folder / _NAME).unlink(missing_ok=True)
+            lock = SoftFileLock(folder / _SOFT_NAME, thread_local=False)
+            lock.acquire(timeout=_PATIENCE)
+        path = Path(lock.lock_file)
+        self._finalizer = weakref.finalize(self, _release, lock, path, path.stat(), os.getpid())
+        self._finalizer.atexit = False
+        atexit.register(self._finalizer)  # after filelock's own, so that this one comes first
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether the open file is the one that stands at ``path``."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _release(descriptor: int, path: Path, owner: int) -> None:
-    if os.getpid() == owner:  # not in a forked child, which has a copy of this object
-        with contextlib.suppress(OSError):
-            if _is_at(descriptor, path):
-                path.unlink()
+def _release(lock: "BaseFileLock", path: Path, file: os.stat_result, owner: int) -> None:
+    if os.getpid() != owner:  # a forked child, which has a copy of the object but not the lock
+        return
     with contextlib.suppress(OSError):
-        os.close(descriptor)
+        if lock.is_locked and os.path.samestat(file, path.stat()):
+            path.unlink()
+    with contextlib.suppress(OSError):
+        lock.release(force=True)
 
 
 def lock_folder(folder: Path) -> FolderLock | None:
@@ -70,18 +81,20 @@ def lock_folder(folder: Path) -> FolderLock | None:
         folder: A folder that exists and can be written.
 
     Returns:
-        The lock; keep it as long as the folder is worked in. None where the file system knows no locks.
+        The lock; keep it as long as the folder is worked in. None where the folder cannot be written or is gone.
 
     Raises:
         CompatibilityError: Another process works in the folder.
     """
+    from filelock import Timeout
+
     place = folder.resolve()
     with _guard:
         lock = _held.get(place)
         if lock is None:
             try:
                 lock = FolderLock(place)
-            except BlockingIOError as error:
+            except Timeout as error:
                 raise CompatibilityError(
                     f"Another process is working in {folder}.", "Wait until it is done, or choose another --out."
                 ) from error

@@ -17,6 +17,7 @@ from PIL import Image
 __all__ = [
     "area_average",
     "centre_crop",
+    "crop_and_resize",
     "jpeg_round_trip",
     "lanczos3",
     "libero_openvla_v1",
@@ -159,22 +160,35 @@ def centre_crop(image: Picture, area: float = 0.9) -> Picture:
         raise ValueError(f"a crop keeps a share in (0, 1] of the area, not {area}")
     pixels = image.astype(np.float32) * np.float32(1.0 / 255.0)
     side = np.sqrt(np.float32(area))
+    low = (np.float32(1.0) - side) / np.float32(2.0)
+    high = low + side
     for axis in (0, 1):
-        size = image.shape[axis]
-        low = (np.float32(1.0) - side) / np.float32(2.0)
-        high = low + side
-        last = np.float32(size - 1)
-        step = (high - low) * last / np.float32(max(size - 1, 1))
-        place = low * last + np.arange(size, dtype=np.float32) * step
-        before = np.floor(place)
-        share = (place - before).astype(np.float32).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
-        near = np.take(pixels, before.astype(np.intp), axis=axis)
-        far = np.take(pixels, np.minimum(np.ceil(place).astype(np.intp), size - 1), axis=axis)
-        pixels = near + (far - near) * share
+        intervals = image.shape[axis] - 1
+        step = (high - low) * np.float32(intervals) / np.float32(max(intervals, 1))
+        pixels = crop_and_resize(pixels, axis, low, step)
     # TensorFlow's way from [0, 1] to bytes: scale by 255.5 and cut off.
     levels = np.floor(np.clip(pixels, 0.0, 1.0) * np.float32(255.5))
     cropped: Picture = np.minimum(levels, 255).astype(np.uint8)
     return cropped
+
+
+def crop_and_resize(pixels: Float32, axis: int, low: np.float32, step: np.float32) -> Float32:
+    """Part of an image along one axis, stretched bilinearly to the old size; ``tf.image.crop_and_resize``.
+
+    Args:
+        pixels: Image of three axes, float32.
+        axis: Height or width.
+        low: Where the part begins, as a share of the axis.
+        step: Distance of two samples in pixels, which is the part's share of the axis.
+    """
+    last = np.float32(pixels.shape[axis] - 1)
+    place = np.minimum(low * last + np.arange(pixels.shape[axis], dtype=np.float32) * step, last)
+    before = np.floor(place)
+    share = (place - before).astype(np.float32)[(slice(None), *[None] * (2 - axis))]
+    near = np.take(pixels, before.astype(np.intp), axis=axis)
+    far = np.take(pixels, np.ceil(place).astype(np.intp), axis=axis)
+    resized: Float32 = near + (far - near) * share
+    return resized
 
 
 def libero_openvla_v1(image: Picture) -> Picture:

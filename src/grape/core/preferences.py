@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from grape.core.decode import record
+
 __all__ = ["ConstraintScore", "PreferencePair", "Score", "StageScore"]
 
 
+@record
 @dataclass(frozen=True)
 class ConstraintScore:
     """One constraint's part in a stage's cost.
@@ -33,6 +36,7 @@ class ConstraintScore:
     curve: tuple[float, ...] = ()
 
 
+@record
 @dataclass(frozen=True)
 class StageScore:
     """One stage's cost C_i and where the stage lay.
@@ -56,6 +60,7 @@ class StageScore:
     constraints: tuple[ConstraintScore, ...] = ()
 
 
+@record
 @dataclass(frozen=True)
 class Score:
     """What one trajectory was worth (arXiv 2411.19309, guided-cost preference generation).
@@ -87,6 +92,7 @@ class Score:
     stages: tuple[StageScore, ...] = ()
 
 
+@record
 @dataclass(frozen=True)
 class PreferencePair:
     """Two trajectories of the same task and initial state, and why one is preferred.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from grape.core.decode import record
 from grape.core.errors import DataError
 
 __all__ = ["EpisodeMeta", "Observation", "Trajectory"]
@@ -33,6 +34,7 @@ class Observation:
     instruction: str
 
 
+@record
 @dataclass(frozen=True)
 class EpisodeMeta:
     """What is known of an episode as a whole. Holds no times of day: equal runs give equal bytes.

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from grape.core.decode import record
 from grape.core.errors import CompatibilityError, DataError
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.evaluation.statistics import Interval, clustered_wilson_interval
@@ -18,6 +19,7 @@ from grape.evaluation.statistics import Interval, clustered_wilson_interval
 __all__ = ["EpisodeOutcome", "Share", "figures_of", "measure", "outcome_of"]
 
 
+@record
 @dataclass(frozen=True)
 class EpisodeOutcome:
     """How one evaluation episode ended.
@@ -44,6 +46,7 @@ class EpisodeOutcome:
         return self.task, self.initial_state, self.sample
 
 
+@record
 @dataclass(frozen=True)
 class Share:
     """In how many episodes something held.

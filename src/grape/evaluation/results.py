@@ -10,8 +10,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from grape.core.decode import decode, record
 from grape.core.errors import DataError
 from grape.core.files import read_json, read_json_mapping, write_json
 from grape.core.trajectories import EpisodeMeta
@@ -31,10 +32,11 @@ __all__ = [
 FORMAT = 1
 RESULTS_NAME = "results.json"
 
-T = TypeVar("T")
+_HINT = "Evaluate again."
 
 
-@dataclass(frozen=True)
+@record
+@dataclass(frozen=True, kw_only=True)
 class TaskResults:
     """Figures of one task.
 
@@ -54,10 +56,11 @@ class TaskResults:
     episodes: int
     successes: int
     mean_steps: float
-    measures: Mapping[str, Share]
+    measures: Mapping[str, Share] = field(default_factory=dict)
     instruction: str
 
 
+@record
 @dataclass(frozen=True)
 class EvaluationResults:
     """Figures of one policy on fixed initial states.
@@ -258,52 +261,34 @@ def read_results(path: Path) -> EvaluationResults:
             follow from the episodes.
     """
     file = results_path(path)
-    data = read_json(file, hint="Evaluate again.", within=None if file == path else path)
-    names = [item.name for item in dataclasses.fields(EvaluationResults)]
-    if isinstance(data, dict):  # what files did not say before it could differ
-        data = {"measures": {}, "protocol": "", "until": "success", **data}
-    _check_keys(data, ["format", *names], str(file))
-    if data["format"] != FORMAT:
-        raise DataError(f"{file} has format {data['format']!r}; this version reads {FORMAT}.", "Evaluate again.")
-    tasks = _typed(data, "tasks", dict, file)
-    rows = _typed(data, "per_episode", list, file)
-    outcomes = [_read_outcome(row, f"{file}, per_episode[{i}]") for i, row in enumerate(rows)]
-    instructions = {}
-    for name, task in tasks.items():
-        if isinstance(task, dict):
-            task.setdefault("measures", {})
-        _check_keys(task, [item.name for item in dataclasses.fields(TaskResults)], f"{file}, task {name}")
-        instructions[name] = _typed(task, "instruction", str, file)
-    if set(instructions) != {outcome.task for outcome in outcomes}:
-        raise DataError(f"{file}: 'tasks' and 'per_episode' name different tasks.", "Evaluate again.")
+    data = read_json(file, hint=_HINT, within=None if file == path else path)
+    number = data.pop("format", None) if isinstance(data, dict) else FORMAT
+    if number != FORMAT or isinstance(number, bool):
+        raise DataError(f"{file} has format {number!r:.60}; this version reads {FORMAT}.", _HINT)
+    stored = decode(EvaluationResults, data, str(file), _HINT)
+    if set(stored.tasks) != {outcome.task for outcome in stored.per_episode}:
+        raise DataError(f"{file}: 'tasks' and 'per_episode' name different tasks.", _HINT)
+    for place, outcome in enumerate(stored.per_episode):
+        for name in ("initial_state", "sample", "steps"):
+            value = getattr(outcome, name)
+            if not 0 <= value < 2**31:
+                raise DataError(
+                    f"{file}, per_episode[{place}]: '{name}' is {value}, not a number from 0 to {2**31 - 1}.", _HINT
+                )
     results = EvaluationResults.from_outcomes(
-        outcomes,
-        instructions,
-        suite=_typed(data, "suite", str, file),
-        policy=_typed(data, "policy", str, file),
-        policy_hash=_typed(data, "policy_hash", str, file),
-        temperature=_number(data, "temperature", file),
-        seed=_typed(data, "seed", int, file),
-        versions=_typed(data, "versions", dict, file),
-        protocol=_typed(data, "protocol", str, file),
-        until=_typed(data, "until", str, file),
+        stored.per_episode,
+        {name: task.instruction for name, task in stored.tasks.items()},
+        suite=stored.suite,
+        policy=stored.policy,
+        policy_hash=stored.policy_hash,
+        temperature=stored.temperature,
+        seed=stored.seed,
+        versions=stored.versions,
+        protocol=stored.protocol,
+        until=stored.until,
     )
-    _check_figures(data, results.to_json(), file)
+    _check_figures(stored.to_json(), results.to_json(), file)
     return results
-
-
-def _read_outcome(row: Any, where: str) -> EpisodeOutcome:
-    if isinstance(row, dict):
-        row = {"measures": {}, **row}
-    _check_keys(row, [item.name for item in dataclasses.fields(EpisodeOutcome)], where)
-    return EpisodeOutcome(
-        task=_typed(row, "task", str, where),
-        initial_state=_count(row, "initial_state", where),
-        sample=_count(row, "sample", where),
-        success=_typed(row, "success", bool, where),
-        steps=_count(row, "steps", where),
-        measures={name: _typed(row["measures"], name, bool, where) for name in _typed(row, "measures", dict, where)},
-    )
 
 
 def _check_figures(found: Mapping[str, Any], due: Mapping[str, Any], file: Path) -> None:
@@ -321,52 +306,7 @@ def _check_figures(found: Mapping[str, Any], due: Mapping[str, Any], file: Path)
 
 def _close(stored: Any, computed: Any) -> bool:
     if isinstance(computed, dict):
-        return (
-            isinstance(stored, dict)
-            and stored.keys() == computed.keys()
-            and all(_close(stored[key], computed[key]) for key in computed)
-        )
+        return stored.keys() == computed.keys() and all(_close(stored[key], computed[key]) for key in computed)
     if isinstance(computed, list):
-        return (
-            isinstance(stored, list)
-            and len(stored) == len(computed)
-            and all(_close(a, b) for a, b in zip(stored, computed, strict=True))
-        )
-    return (
-        isinstance(stored, int | float)
-        and not isinstance(stored, bool)
-        and math.isclose(stored, computed, rel_tol=1e-9, abs_tol=1e-9)
-    )
-
-
-def _check_keys(data: Any, due: Sequence[str], where: str) -> None:
-    if not isinstance(data, dict):
-        raise DataError(f"{where}: expected an object, found {type(data).__name__}.", "Evaluate again.")
-    missing, unknown = sorted(set(due) - set(data)), sorted(set(data) - set(due))
-    if missing or unknown:
-        parts = [f"lacks {', '.join(missing)}"] if missing else []
-        parts += [f"holds unknown {', '.join(unknown)}"] if unknown else []
-        raise DataError(
-            f"{where} {' and '.join(parts)}.", "This is no results file of 'grape evaluate', or of another version."
-        )
-
-
-def _typed(data: Mapping[str, Any], key: str, kind: type[T], where: object) -> T:
-    value = data[key]
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise DataError(f"{where}: '{key}' is {value!r:.60}, not {kind.__name__}.", "Evaluate again.")
-    return value
-
-
-def _count(data: Mapping[str, Any], key: str, where: object) -> int:
-    value = _typed(data, key, int, where)
-    if not 0 <= value < 2**31:
-        raise DataError(f"{where}: '{key}' is {value}, not a number from 0 to {2**31 - 1}.", "Evaluate again.")
-    return value
-
-
-def _number(data: Mapping[str, Any], key: str, where: object) -> float:
-    value = data[key]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise DataError(f"{where}: '{key}' is {value!r:.60}, not a number.", "Evaluate again.")
-    return float(value)
+        return all(_close(a, b) for a, b in zip(stored, computed, strict=True))
+    return math.isclose(stored, computed, rel_tol=1e-9, abs_tol=1e-9)

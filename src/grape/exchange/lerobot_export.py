@@ -10,9 +10,9 @@ from grape.core.events import SILENT, Progress, Reporter
 from grape.core.runs import RunFolder, open_run
 from grape.core.setting_fields import Range, check_ranges, setting
 from grape.exchange.export_source import ExportSource, open_source
+from grape.store.h264 import load_av
 from grape.store.lerobot.comparison import compare_dataset
 from grape.store.lerobot.layout import Shape
-from grape.store.lerobot.video import load_av
 from grape.store.lerobot.writer import ExportEpisode, write_dataset
 from grape.store.rlds.columns import ActionSource
 from grape.store.rlds.pairs import SIDES, check_pairs
@@ -101,7 +101,7 @@ def run_export_lerobot(settings: LeRobotExportSettings, reporter: Reporter = SIL
         if done is not None:
             clear_leftovers(settings.out)
             return done
-    load_av()
+    load_av("lerobot")
     with published_folder(settings.out) as folder:
         open_run(folder, _VERB, settings, source.inputs)
         losses = {}

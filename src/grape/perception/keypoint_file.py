@@ -20,7 +20,8 @@ import numpy.typing as npt
 import yaml
 from PIL import Image, UnidentifiedImageError
 
-from grape.core.errors import DataError, did_you_mean
+from grape.core.decode import decode, record
+from grape.core.errors import DataError
 from grape.core.files import file_hash, read_yaml_mapping, write_bytes, write_text
 from grape.core.reading import open_file, read_file
 
@@ -43,6 +44,7 @@ _MOST_PICTURE_BYTES = 64 * 2**20
 _MOST_PIXELS = 32 * 2**20
 
 
+@record
 @dataclass(frozen=True)
 class PictureKeypoint:
     """A keypoint to be found in pictures: by pixel of the reference picture, or by phrase.
@@ -56,6 +58,25 @@ class PictureKeypoint:
     name: str
     pixel: tuple[float, float] | None = None
     phrase: str = ""
+
+
+@record
+@dataclass(frozen=True)
+class _Reference:
+    """File names beside the keypoint file."""
+
+    picture: str | None = None
+    depth: str | None = None
+
+
+@record
+@dataclass(frozen=True)
+class _Fields:
+    """The keypoint file as it is written."""
+
+    version: int
+    keypoints: tuple[PictureKeypoint, ...]
+    reference: _Reference = _Reference()
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,29 +104,25 @@ def read_keypoint_file(path: Path) -> KeypointFile:
     """
     path = path / "keypoints.yaml" if path.is_dir() else path
     data = read_yaml_mapping(path, _MOST_BYTES)
-    _require_keys(data, ("version", "reference", "keypoints"), path, "the file")
     if data.get("version") != VERSION:
         raise DataError(
             f"{path}: version is {data.get('version')!r}; {VERSION} is known here.", "See docs/perception.md."
         )
-    items = data.get("keypoints")
-    if not isinstance(items, list) or not 0 < len(items) <= _MOST_KEYPOINTS:
+    fields = decode(_Fields, data, str(path), "See docs/perception.md.")
+    if not 0 < len(fields.keypoints) <= _MOST_KEYPOINTS:
         raise DataError(f"{path}: keypoints must be a list of 1 to {_MOST_KEYPOINTS}.", "See docs/perception.md.")
-    keypoints = tuple(_keypoint(item, f"{path}, keypoint {number}") for number, item in enumerate(items, start=1))
+    keypoints = tuple(_checked(item, f"{path}, keypoint {place}") for place, item in enumerate(fields.keypoints, 1))
     names = [keypoint.name for keypoint in keypoints]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"{path}: keypoint {twice[0]!r} is there twice.", "Give each a name of its own.")
     picture, depth, parts = None, None, [file_hash(path)]
-    reference = data.get("reference")
-    if reference is not None:
-        _require_keys(reference, ("picture", "depth"), path, "reference")
-        if "picture" in reference:
-            file = _named_file(path, reference["picture"])
-            picture, parts = _picture(file), [*parts, file_hash(file)]
-        if "depth" in reference:
-            file = _named_file(path, reference["depth"])
-            depth, parts = _depth(file), [*parts, file_hash(file)]
+    if fields.reference.picture is not None:
+        file = _named_file(path, fields.reference.picture)
+        picture, parts = _picture(file), [*parts, file_hash(file)]
+    if fields.reference.depth is not None:
+        file = _named_file(path, fields.reference.depth)
+        depth, parts = _depth(file), [*parts, file_hash(file)]
     if picture is None and any(keypoint.pixel for keypoint in keypoints):
         raise DataError(
             f"{path}: keypoints are given by pixel, but no reference picture.", "Add reference: {picture: ...}."
@@ -159,38 +176,21 @@ def write_picture(path: Path, picture: npt.NDArray[np.uint8] | npt.NDArray[np.ui
     write_bytes(path, file.getvalue())
 
 
-def _keypoint(item: Any, where: str) -> PictureKeypoint:
-    if not isinstance(item, dict):
-        raise DataError(f"{where} is no mapping.", "Write e.g. {name: puck, phrase: yellow puck}.")
-    _require_keys(item, ("name", "pixel", "phrase"), None, where)
-    name, pixel, phrase = item.get("name"), item.get("pixel"), item.get("phrase", "")
-    if not isinstance(name, str) or not name.isidentifier() or len(name) > 64:
+def _checked(keypoint: PictureKeypoint, where: str) -> PictureKeypoint:
+    name, phrase = keypoint.name, keypoint.phrase.strip()
+    if not name.isidentifier() or len(name) > 64:
         raise DataError(f"{where}: name is {name!r}.", "Use letters, digits and _, beginning with a letter.")
-    if not isinstance(phrase, str) or len(phrase) > 200 or (pixel is None) == (not phrase.strip()):
+    if len(keypoint.phrase) > 200 or (keypoint.pixel is None) == (not phrase):
         raise DataError(
             f"{where}: give either pixel or phrase.", "Write e.g. pixel: [81.2, 157.8] or phrase: yellow puck."
         )
-    if pixel is None:
-        return PictureKeypoint(name, None, phrase.strip())
-    numbers = isinstance(pixel, list) and len(pixel) == 2 and all(type(place) in (int, float) for place in pixel)
-    if not numbers or not np.isfinite(pixel).all():
-        raise DataError(f"{where}: pixel is {pixel!r}.", "Give [column, row].")
-    return PictureKeypoint(name, (float(pixel[0]), float(pixel[1])))
+    return PictureKeypoint(name, keypoint.pixel, phrase)
 
 
-def _require_keys(data: Any, known: tuple[str, ...], path: Path | None, where: str) -> None:
-    place = f"{path}: {where}" if path else where
-    if not isinstance(data, dict):
-        raise DataError(f"{place} is no mapping.", "See docs/perception.md.")
-    for key in data:
-        if key not in known:
-            raise DataError(f"{place} has an unknown field {key!r}.", did_you_mean(str(key), known))
-
-
-def _named_file(path: Path, name: Any) -> Path:
+def _named_file(path: Path, name: str) -> Path:
     """The picture that the keypoint file ``path`` names; it stands in the same folder or below."""
-    if not isinstance(name, str) or not name:
-        raise DataError(f"{path}: {name!r:.60} names no picture.", "See docs/perception.md.")
+    if not name:
+        raise DataError(f"{path}: {name!r} names no picture.", "See docs/perception.md.")
     open_file(path.parent / name, max_bytes=_MOST_PICTURE_BYTES, within=path.parent).close()
     return path.parent / name
 

@@ -31,8 +31,8 @@ from grape.costs.specification import Constraint
 from grape.report.gallery import Candidate, PairView, VideoLimits, pair_view
 from grape.report.numbers import quantity
 from grape.report.page import load_jinja, render_template
-from grape.report.videos import load_av
 from grape.store import EpisodeStore
+from grape.store.h264 import load_av
 
 __all__ = ["CostsPageSettings", "run_costs_page"]
 
@@ -237,7 +237,7 @@ def _views(
     chosen = ends[: settings.shown]
     if not chosen:
         return []
-    load_av()
+    load_av("report")
     limits = VideoLimits(settings.video_size, _VIDEO_BUDGET // (2 * len(chosen)))
     views = []
     with reporter.progress("videos", len(chosen)) as progress:

@@ -13,7 +13,7 @@ from grape.report.contents import RunContents, read_contents
 from grape.report.gallery import Candidate, VideoLimits, choose_pairs, pair_view
 from grape.report.headline import headline_of
 from grape.report.page import load_jinja, render_page
-from grape.report.videos import load_av
+from grape.store.h264 import load_av
 
 __all__ = ["ReportSettings", "run_report"]
 
@@ -65,7 +65,7 @@ def run_report(settings: ReportSettings, reporter: Reporter = SILENT) -> Mapping
     chosen = choose_pairs(candidates, settings.pairs_shown)
     views = []
     if chosen:
-        load_av()
+        load_av("report")
         limits = VideoLimits(settings.video_size, _VIDEO_BUDGET // (2 * len(chosen)))
         with reporter.progress("videos", 2 * len(chosen)) as progress:
             for number, candidate in enumerate(chosen, start=1):

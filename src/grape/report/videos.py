@@ -6,38 +6,19 @@ options, no time stamps in the container.
 """
 
 import base64
-import fractions
 import io
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from grape.core.errors import SettingsError
+from grape.store.h264 import VideoWriter
 
-__all__ = ["data_uri", "encode_video", "film_strip", "frames_per_second", "load_av", "poster"]
+__all__ = ["data_uri", "encode_video", "film_strip", "frames_per_second", "poster"]
 
 Frames = npt.NDArray[np.uint8]
 
 _QUALITIES = (26, 31, 36, 41)  # x264's constant rate factor; a higher one is tried where the bytes exceed the limit
-
-
-def load_av() -> ModuleType:
-    """PyAV, which brings the H.264 encoder.
-
-    Raises:
-        SettingsError: It is not installed.
-    """
-    try:
-        import av
-    except ImportError as error:
-        raise SettingsError(
-            f"The report's videos need PyAV, which is not installed ({error}).", "pip install 'grape-vla[report]'"
-        ) from error
-    module: ModuleType = av
-    return module
 
 
 def frames_per_second(n_frames: int) -> int:
@@ -75,31 +56,10 @@ def encode_video(frames: Frames, *, size: int, fps: int, n_frames: int, max_byte
 
 
 def _encode(scaled: list[Frames], width: int, height: int, fps: int, quality: int) -> bytes:
-    av = load_av()
     target = io.BytesIO()
-    with av.open(target, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        stream: Any = container.add_stream("libx264", rate=fps)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.thread_count = 1
-        stream.codec_context.time_base = fractions.Fraction(1, fps)
-        # A key frame a second and no B-frames: seeking to a step is quick and lands on it.
-        stream.codec_context.gop_size = fps
-        stream.codec_context.max_b_frames = 0
-        stream.options = {
-            "crf": str(quality),
-            "preset": "medium",
-            "threads": "1",
-            "flags": "+bitexact",
-            "x264-params": "threads=1:lookahead-threads=1",
-        }
-        for index, picture in enumerate(scaled):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts = index
-            frame.time_base = fractions.Fraction(1, fps)
-            for packet in stream.encode(frame):
-                container.mux(packet)
-        for packet in stream.encode():
-            container.mux(packet)
+    # A key frame a second: seeking to a step is quick and lands on it.
+    with VideoWriter(target, (height, width), fps, quality, key_frame_every=fps, extra="report") as video:
+        video.add(np.stack(scaled))
     return target.getvalue()
 
 

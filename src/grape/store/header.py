@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from grape.core.decode import decode, record
 from grape.core.errors import CompatibilityError, DataError
 from grape.core.reading import parse_json
 from grape.core.trajectories import EpisodeMeta
@@ -42,13 +43,6 @@ _MOST_ROWS = 2**24
 _LARGEST_SIDE = 16_384  # of a picture, pixels
 _COLUMNS = {"frame", "proprio", "action", "label", "action_token", "token_logp"}  # of every episode
 _EPISODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+@,-]{0,179}")
-_ADDED_LATER = {"until": "success"}  # facts that older files lack, and what held for their episodes
-_META_TYPES: dict[Any, tuple[type, ...]] = {
-    int: (int,),
-    float: (int, float),
-    bool | None: (bool, type(None)),
-    str: (str,),
-}
 
 
 @dataclass(frozen=True)
@@ -81,6 +75,19 @@ class Header:
     frame_shape: tuple[int, int, int]
     display_shape: tuple[int, int, int] | None
     checksum: str = ""
+
+
+@record
+@dataclass(frozen=True)
+class _Stored:
+    """The header as it stands in the file."""
+
+    format: str
+    format_version: int
+    meta: EpisodeMeta
+    columns: Mapping[str, tuple[tuple[int, ...], str]]
+    frame_shape: tuple[int, int, int]
+    display_shape: tuple[int, int, int] | None
 
 
 def digest_of(*parts: bytes | memoryview) -> str:
@@ -120,18 +127,7 @@ def meta_from_dict(data: Any) -> EpisodeMeta:
     Raises:
         DataError: A field is missing, unknown or of the wrong type.
     """
-    if not isinstance(data, dict):
-        raise DataError("The facts of the episode are no mapping.")
-    data = {**_ADDED_LATER, **data}
-    fields = dataclasses.fields(EpisodeMeta)
-    if data.keys() != {item.name for item in fields}:
-        odd = sorted(map(str, data.keys() ^ {item.name for item in fields}))
-        raise DataError(f"The facts of the episode lack or have too much: {', '.join(odd)}.")
-    for item in fields:
-        value, accepted = data[item.name], _META_TYPES.get(item.type, (dict,))
-        if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
-            raise DataError(f"The fact '{item.name}' of the episode is {value!r}, which has the wrong type.")
-    return EpisodeMeta(**data)
+    return decode(EpisodeMeta, data, "The facts of the episode")
 
 
 def header_to_json(header: Header) -> tuple[str, str]:
@@ -183,33 +179,31 @@ def header_from_json(text: str) -> Header:
                 f"Format version {value['format_version']} is newer than {FORMAT_VERSION}, the newest known here.",
                 "Update the package: pip install --upgrade grape-vla",
             )
-        if missing := _COLUMNS - value["columns"].keys():
+        stored = decode(_Stored, value, "The header")
+        if missing := _COLUMNS - stored.columns.keys():
             raise ValueError(f"no column {', '.join(sorted(missing))}")
-        display = value["display_shape"]
         return Header(
-            meta=meta_from_dict(value["meta"]),
-            columns={name: _column(name, *entry) for name, entry in value["columns"].items()},
-            frame_shape=_picture_shape(value["frame_shape"]),
-            display_shape=None if display is None else _picture_shape(display),
+            meta=stored.meta,
+            columns={name: _column(name, *entry) for name, entry in stored.columns.items()},
+            frame_shape=_picture_shape(stored.frame_shape),
+            display_shape=None if stored.display_shape is None else _picture_shape(stored.display_shape),
             checksum=checksum,
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise DataError(f"The header is damaged ({type(error).__name__}: {error}).") from error
 
 
-def _column(name: str, shape: Any, checksum: Any) -> Column:
-    sizes = isinstance(shape, list) and all(type(size) is int and 0 <= size <= _MOST_ROWS for size in shape)
-    if not sizes or len(shape) not in (1, 2) or not isinstance(checksum, str):
-        raise ValueError(f"column {name!r} is described by {shape!r:.60} and {checksum!r:.60}")
-    return Column(tuple(shape), checksum)
+def _column(name: str, shape: tuple[int, ...], checksum: str) -> Column:
+    if len(shape) not in (1, 2) or not all(0 <= size <= _MOST_ROWS for size in shape):
+        raise ValueError(f"column {name!r} has the shape {shape!r:.60}")
+    return Column(shape, checksum)
 
 
 def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _picture_shape(value: list[int]) -> tuple[int, int, int]:
-    height, width, channels = value
-    if channels != 3 or not all(type(side) is int and 0 <= side <= _LARGEST_SIDE for side in (height, width)):
-        raise ValueError(f"{value} is no shape of an RGB picture")
-    return height, width, channels
+def _picture_shape(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    if shape[2] != 3 or not all(0 <= side <= _LARGEST_SIDE for side in shape[:2]):
+        raise ValueError(f"{shape} is no shape of an RGB picture")
+    return shape

@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from grape.core.pictures import crop_and_resize
+
 __all__ = ["CROP_AREA", "augment", "openvla_recipe"]
 
 Pictures = npt.NDArray[np.uint8]
@@ -81,7 +83,8 @@ def openvla_recipe(images_BHWC: Pictures, draws_B6: npt.NDArray[np.float64]) -> 
         images_BHWC, result, draws_B6.astype(np.float32), strict=True
     ):
         pixels = np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32) * np.float32(1 / 255)
-        pixels = crop_and_stretch(pixels, top * (1 - side), left * (1 - side), side)
+        for axis, edge in ((1, top), (2, left)):
+            pixels = crop_and_resize(pixels, axis, edge * (1 - side), side)
         pixels = np.clip(pixels + _between(-_BRIGHTNESS, _BRIGHTNESS, brightness), 0, 1)
         pixels = np.clip(change_contrast(pixels, _between(*_CONTRAST, contrast)), 0, 1)
         pixels = change_colour(pixels, _between(*_SATURATION, saturation), _between(-_HUE, _HUE, hue))
@@ -92,26 +95,6 @@ def openvla_recipe(images_BHWC: Pictures, draws_B6: npt.NDArray[np.float64]) -> 
 
 def _between(low: float, high: float, share: np.float32) -> np.float32:
     return np.float32(low) + np.float32(high - low) * share
-
-
-def crop_and_stretch(pixels_CHW: Pixels, top: np.float32, left: np.float32, side: np.float32) -> Pixels:
-    """Part of a picture, stretched bilinearly to the whole one's size, as ``tf.image.crop_and_resize``.
-
-    Args:
-        pixels_CHW: Picture, float32.
-        top: Upper edge of the part as a share of the height.
-        left: Left edge of the part as a share of the width.
-        side: Height and width of the part as shares of the whole.
-    """
-    for axis, low in ((1, top), (2, left)):
-        last = np.float32(pixels_CHW.shape[axis] - 1)
-        place = np.minimum(low * last + np.arange(last + 1, dtype=np.float32) * side, last)
-        before = np.floor(place)
-        share = (place - before).reshape((-1, 1) if axis == 1 else (1, -1))
-        near = np.take(pixels_CHW, before.astype(np.intp), axis=axis)
-        far = np.take(pixels_CHW, np.ceil(place).astype(np.intp), axis=axis)
-        pixels_CHW = near + (far - near) * share
-    return pixels_CHW
 
 
 def change_contrast(pixels_CHW: Pixels, factor: np.float32) -> Pixels:

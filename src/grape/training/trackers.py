@@ -1,9 +1,10 @@
-"""Sending metrics to experiment trackers: Weights & Biases, TensorBoard, Trackio.
+"""Sending metrics to experiment trackers, through ``accelerate.tracking``.
 
 ``metrics.jsonl`` is the record; a tracker is a window onto it. So a tracker that fails in the middle of a run is
 reported once and left out from then on, and the run goes on. What a tracker needs from its user (an API key, a server,
 the name of an entity) it takes from its own environment variables or login; nothing of that passes through here, and
-keys found in the environment are blotted out of messages. A resumed run goes on in the tracker, too.
+keys found in the environment are redacted in messages. A resumed run goes on in Weights & Biases, TensorBoard, Trackio,
+MLflow and DVCLive; the others show it as a run of its own.
 """
 
 import contextlib
@@ -14,8 +15,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from grape.core.errors import DataError, SettingsError, require_known
 from grape.core.events import SILENT, Reporter, append_event
@@ -23,12 +23,23 @@ from grape.core.files import read_json_mapping, write_json
 
 __all__ = ["TRACKERS", "TrackerName", "Trackers", "check_trackers", "open_trackers"]
 
-TrackerName = Literal["wandb", "tensorboard", "trackio"]
+TrackerName = Literal["wandb", "tensorboard", "trackio", "mlflow", "comet_ml", "swanlab", "aim", "clearml", "dvclive"]
+TRACKERS: tuple[str, ...] = get_args(TrackerName)
+"""Names that ``report_to`` may hold."""
 
 PROJECT = "grape"
-"""Project that runs belong to where the environment (WANDB_PROJECT, TRACKIO_PROJECT) names no other one."""
+"""Project (or experiment) that runs belong to where the tracker's own environment variable names no other one."""
 
 _IDENTITY = ".trackers.json"
+_WITH_EXTRA = ("wandb", "tensorboard", "trackio")
+_PROJECT_VARIABLES = {
+    "wandb": "WANDB_PROJECT",
+    "trackio": "TRACKIO_PROJECT",
+    "mlflow": "MLFLOW_EXPERIMENT_NAME",
+    "comet_ml": "COMET_PROJECT_NAME",
+    "swanlab": "SWANLAB_PROJECT",
+    "clearml": "CLEARML_PROJECT",
+}
 
 
 @dataclass(frozen=True)
@@ -101,16 +112,17 @@ def check_trackers(names: Sequence[str]) -> None:
     """
     for name in names:
         require_known("tracker", name, TRACKERS)
-        _package(name)
+        _import_package(name)
 
 
-def _package(name: str) -> ModuleType:
+def _import_package(name: str) -> None:
     try:
-        return importlib.import_module(_OPENERS[name][0])
+        importlib.import_module("torch.utils.tensorboard" if name == "tensorboard" else name)
     except Exception as error:  # a package that is there and broken may raise anything
+        package = f"'grape-vla[{name}]'" if name in _WITH_EXTRA else name
         raise SettingsError(
             f"--report-to {name} needs a package that cannot be imported ({error}).",
-            f"pip install 'grape-vla[{name}]', or leave out --report-to {name}.",
+            f"pip install {package}, or leave out --report-to {name}.",
         ) from error
 
 
@@ -142,76 +154,108 @@ def open_trackers(
 
 
 def _open(name: str, run_name: str, settings: Mapping[str, Any], folder: Path) -> _Destination:
-    _, opener, advice = _OPENERS[name]
-    module = _package(name)
     try:
-        return opener(module, run_name, settings, folder)
+        if name == "tensorboard":
+            return _tensorboard(run_name, settings, folder)
+        tracker = _tracker(name, *_arguments(name, run_name, settings, folder))
+        tracker.start()
+        if name not in ("wandb", "trackio"):  # which got them as the run's configuration
+            tracker.store_init_configuration(dict(settings))
+        if name == "mlflow":
+            _remember(folder, name, tracker.tracker.info.run_id)
+        elif name == "comet_ml":
+            tracker.tracker.set_name(run_name)
     except Exception as error:  # whatever a tracker raises, its user can do something about it
         said = _without_secrets(f"{type(error).__name__}: {error}")
-        raise SettingsError(f"{name} could not be opened ({said}).", advice) from error
+        raise SettingsError(
+            f"{name} could not be opened ({said}).",
+            "Log in with the tracker's own command or environment variables (offline: e.g. WANDB_MODE=offline), "
+            f"or leave out --report-to {name}.",
+        ) from error
+    return _Destination(name, lambda metrics, step: tracker.log(metrics, step=step), tracker.finish)
 
 
-def _open_wandb(wandb: ModuleType, run_name: str, settings: Mapping[str, Any], folder: Path) -> _Destination:
-    run = wandb.init(
-        project=os.environ.get("WANDB_PROJECT", PROJECT),
-        name=run_name,
-        id=_identity(folder),
-        resume="allow",
-        dir=str(folder),
-        config=dict(settings),
-    )
-    return _Destination("wandb", lambda metrics, step: run.log(metrics, step=step), run.finish)
+def _tracker(name: str, project: str, arguments: Mapping[str, Any]) -> Any:
+    from accelerate import PartialState
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+    PartialState(cpu=True)  # accelerate's logging asks for it; what several processes joined stays as it is
+    tracker = LOGGER_TYPE_TO_CLASS[name](project, **arguments)
+    tracker.main_process_only = False  # the caller is the main process
+    return tracker
 
 
-def _open_tensorboard(
-    tensorboard: ModuleType, run_name: str, settings: Mapping[str, Any], folder: Path
-) -> _Destination:
-    writers: list[Any] = []
+def _arguments(name: str, run_name: str, settings: Mapping[str, Any], folder: Path) -> tuple[str, dict[str, Any]]:
+    """The project, and what else a tracker takes to open a run or to go on with it."""
+    project = os.environ.get(_PROJECT_VARIABLES.get(name, ""), PROJECT)
+    arguments: dict[str, Any] = {}
+    match name:
+        case "wandb":
+            arguments = {
+                "name": run_name,
+                "id": _identity(folder),
+                "resume": "allow",
+                "dir": str(folder),
+                "config": dict(settings),
+            }
+        case "trackio":  # runs of equal name are one run to Trackio
+            arguments = {
+                "name": f"{run_name}-{_identity(folder)[:6]}",
+                "resume": "allow",
+                "config": dict(settings),
+            }
+        case "mlflow":
+            arguments = {"run_name": run_name, "run_id": _records(folder).get(name)}
+        case "swanlab":
+            arguments = {"experiment_name": run_name, "logdir": str(folder / "swanlab")}
+        case "aim":
+            arguments = {"logging_dir": str(folder), "experiment": project}
+            project = run_name  # accelerate gives it to the run as its name
+        case "clearml":
+            arguments = {"project_name": project, "task_name": os.environ.get("CLEARML_TASK", run_name)}
+        case "dvclive":
+            place = folder / "dvclive"
+            arguments = {"dir": str(place), "resume": place.exists()}
+    return project, arguments
+
+
+def _tensorboard(run_name: str, settings: Mapping[str, Any], folder: Path) -> _Destination:
+    """TensorBoard's files in ``folder/tensorboard``, opened at the first metrics."""
+    opened: list[Any] = []
 
     def log(metrics: dict[str, float], step: int) -> None:
-        if not writers:
+        if not opened:
             # What a killed run wrote after its last checkpoint is written again: hide the first version.
-            writers.append(tensorboard.SummaryWriter(log_dir=str(folder / "tensorboard"), purge_step=step))
+            tracker = _tracker("tensorboard", "tensorboard", {"logging_dir": str(folder), "purge_step": step})
+            tracker.start()
+            opened.append(tracker)
             text = "".join(f"    {key}: {value}\n" for key, value in settings.items())
-            writers[0].add_text(f"settings of {run_name}", text, step)
-        for key, value in metrics.items():
-            writers[0].add_scalar(key, value, step)
+            tracker.tracker.add_text(f"settings of {run_name}", text, step)
+        opened[0].log(metrics, step=step)
 
     def close() -> None:
-        for writer in writers:
-            writer.close()
+        for tracker in opened:
+            tracker.finish()
 
     return _Destination("tensorboard", log, close)
 
 
-def _open_trackio(trackio: ModuleType, run_name: str, settings: Mapping[str, Any], folder: Path) -> _Destination:
-    run = trackio.init(
-        project=os.environ.get("TRACKIO_PROJECT", PROJECT),
-        name=f"{run_name}-{_identity(folder)[:6]}",  # runs of equal name are one run to Trackio
-        resume="allow",
-        config=dict(settings),
-    )
-    return _Destination("trackio", lambda metrics, step: run.log(metrics, step=step), trackio.finish)
+def _records(folder: Path) -> dict[str, Any]:
+    path = folder / _IDENTITY
+    return dict(read_json_mapping(path, within=folder)) if path.exists() else {}
 
 
-_OPENERS: Mapping[str, tuple[str, Callable[[ModuleType, str, Mapping[str, Any], Path], _Destination], str]] = {
-    "wandb": ("wandb", _open_wandb, "Log in with 'wandb login', or set WANDB_MODE=offline, or leave out --report-to."),
-    "tensorboard": ("torch.utils.tensorboard", _open_tensorboard, "Leave out --report-to."),
-    "trackio": ("trackio", _open_trackio, "Look into the message, or leave out --report-to."),
-}
-
-TRACKERS = tuple(_OPENERS)
-"""Names that ``report_to`` may hold."""
+def _remember(folder: Path, name: str, value: str) -> None:
+    write_json(folder / _IDENTITY, {**_records(folder), name: value})
 
 
 def _identity(folder: Path) -> str:
     """The run's name for machines, 16 hexadecimal digits: drawn once, so that a resumed run goes on in its tracker."""
-    path = folder / _IDENTITY
-    if not path.exists():
-        write_json(path, {"run": secrets.token_hex(8)})
-    name = read_json_mapping(path, within=folder).get("run")
+    if "run" not in _records(folder):
+        _remember(folder, "run", secrets.token_hex(8))
+    name = _records(folder)["run"]
     if not isinstance(name, str):
-        raise DataError(f"{path} names no run.", "Delete it: the next run of the verb writes it again.")
+        raise DataError(f"{folder / _IDENTITY} names no run.", "Delete it: the next run of the verb writes it again.")
     return name
 
 

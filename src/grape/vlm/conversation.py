@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from grape.core.decode import record
 from grape.core.errors import SettingsError
 from grape.core.files import content_hash
 from grape.core.picture_files import open_picture
@@ -123,6 +124,7 @@ class Request:
         return math.ceil(characters / 3) + math.ceil(pixels / 256) + 16 * len(self.messages)
 
 
+@record
 @dataclass(frozen=True)
 class Usage:
     """What an answer took.
@@ -143,6 +145,7 @@ class Usage:
         return self.prompt_tokens + self.completion_tokens
 
 
+@record
 @dataclass(frozen=True)
 class Answer:
     """What a model said.

@@ -4,14 +4,26 @@ A folder holds one JSON file an answer, named by the request's key. The same for
 tests and demonstrations, and as evidence of what was asked: the texts stand in it, pictures by their hash.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from grape.core.decode import decode, encode, record
 from grape.core.errors import DataError, ModelError
 from grape.core.files import read_json, write_json
 from grape.vlm.conversation import Answer, ChatModel, Request, Usage, describe_request, request_key
 
 __all__ = ["AnswerFolder", "Recorder", "Replayer", "ScriptedModel"]
+
+
+@record
+@dataclass(frozen=True)
+class _Recorded:
+    """What one file holds."""
+
+    request: Mapping[str, Any]
+    answer: Answer
 
 
 class AnswerFolder:
@@ -33,17 +45,8 @@ class AnswerFolder:
         file = self.path / f"{key}.json"
         if not file.exists():
             return None
-        stored = read_json(file)
-        try:
-            kept, usage = stored["answer"], stored["answer"]["usage"]
-            return Answer(
-                text=str(kept["text"]),
-                usage=Usage(int(usage["prompt_tokens"]), int(usage["completion_tokens"]), bool(usage["estimated"])),
-                truncated=bool(kept["truncated"]),
-                model=str(kept["model"]),
-            )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise DataError(f"{file} is no recorded answer.", "Delete it: the question is then asked again.") from error
+        hint = "Delete it: the question is then asked again."
+        return decode(_Recorded, read_json(file), f"{file} is no recorded answer", hint).answer
 
     def origin_of(self, name: str) -> str:
         """Origin of the model of this name whose answers are here; empty where none has one.
@@ -53,12 +56,10 @@ class AnswerFolder:
         """
         origins = set()
         for file in sorted(self.path.glob("*.json")):
-            try:
-                request = read_json(file)["request"]
-                if request["model"] == name:
-                    origins.add(str(request.get("origin", "")))
-            except (KeyError, TypeError, AttributeError) as error:
-                raise DataError(f"{file} is no recorded answer.", "Take it out of the folder.") from error
+            hint = "Take it out of the folder."
+            request = decode(_Recorded, read_json(file), f"{file} is no recorded answer", hint).request
+            if request.get("model") == name:
+                origins.add(str(request.get("origin", "")))
         if len(origins) > 1:
             raise DataError(
                 f"{self.path} holds answers of {len(origins)} servers that call a model {name!r}.",
@@ -68,21 +69,11 @@ class AnswerFolder:
 
     def keep(self, key: str, request: Request, model: ChatModel, answer: Answer) -> None:
         """Write an answer down, whole or not at all."""
-        usage = answer.usage
         write_json(
             self.path / f"{key}.json",
             {
                 "request": describe_request(request, model.name, model.origin),
-                "answer": {
-                    "text": answer.text,
-                    "truncated": answer.truncated,
-                    "model": answer.model,
-                    "usage": {
-                        "prompt_tokens": usage.prompt_tokens,
-                        "completion_tokens": usage.completion_tokens,
-                        "estimated": usage.estimated,
-                    },
-                },
+                "answer": encode(answer),
             },
         )
 

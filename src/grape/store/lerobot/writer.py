@@ -15,6 +15,7 @@ import numpy.typing as npt
 from grape.core.errors import CompatibilityError
 from grape.core.files import sync_folder, write_json
 from grape.core.trajectories import Trajectory
+from grape.store.h264 import VideoWriter
 from grape.store.lerobot.layout import (
     DATA_MB,
     DATA_PATH,
@@ -30,11 +31,11 @@ from grape.store.lerobot.layout import (
 )
 from grape.store.lerobot.statistics import count_values, number_statistics, picture_statistics
 from grape.store.lerobot.tables import StepTables, write_episodes, write_tasks
-from grape.store.lerobot.video import VideoWriter
 
 __all__ = ["ExportEpisode", "write_dataset"]
 
 _MEGABYTE = 1024**2
+_KEY_FRAME_EVERY = 2  # as LeRobot has it: readers reach any step quickly
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +77,11 @@ class _Files:
             self.video_number += 1
             chunk, file = chunk_and_file(self.video_number)
             path = self._folder / VIDEO_PATH.format(video_key=PICTURES, chunk_index=chunk, file_index=file)
+            path.parent.mkdir(parents=True, exist_ok=True)
             size = (self._shape.height, self._shape.width)
-            self.video = self._stack.enter_context(VideoWriter(path, size, self._shape.fps, self._crf))
+            self.video = self._stack.enter_context(
+                VideoWriter(path, size, self._shape.fps, self._crf, key_frame_every=_KEY_FRAME_EVERY, extra="lerobot")
+            )
         return self.data, self.video
 
 
@@ -91,7 +95,7 @@ def write_dataset(
         episodes: In the order of the data set.
         shape: What all of them share.
         robot: Name of the suite.
-        crf: See :class:`~grape.store.lerobot.video.VideoWriter`.
+        crf: See :class:`~grape.store.h264.VideoWriter`.
 
     Returns:
         Numbers of ``episodes``, ``frames`` and ``tasks``.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from grape.core.errors import CompatibilityError, GrapeError
 from grape.core.files import sync_folder
-from grape.core.locks import FolderLock, lock_folder
+from grape.core.locks import LOCK_NAMES, FolderLock, lock_folder
 
 __all__ = ["clear_leftovers", "published_folder"]
 
@@ -55,7 +55,7 @@ def clear_leftovers(out: Path) -> None:
     """Remove the hidden folder of an export that was killed after ``out`` had taken its name."""
     workshop = _workshop(out.absolute())
     with contextlib.suppress(OSError, CompatibilityError):  # not there, or in use
-        if {entry.name for entry in workshop.iterdir()} <= {".lock", "content"}:
+        if {entry.name for entry in workshop.iterdir()} <= {*LOCK_NAMES, "content"}:
             lock = lock_folder(workshop)
             shutil.rmtree(workshop)
             del lock

@@ -1,0 +1,111 @@
+"""The writer of H.264 videos: equal images give equal bytes.
+
+One encoder thread, fixed options, no time stamps in the container.
+"""
+
+import fractions
+import io
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from grape.core.errors import SettingsError
+
+__all__ = ["VideoWriter", "load_av"]
+
+
+def load_av(extra: str) -> ModuleType:
+    """PyAV, which brings the H.264 encoder.
+
+    Args:
+        extra: The extra of this package that installs it for the caller.
+
+    Raises:
+        SettingsError: It is not installed.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise SettingsError(
+            f"Videos need PyAV, which is not installed ({error}).", f"pip install 'grape-vla[{extra}]'"
+        ) from error
+    module: ModuleType = av
+    return module
+
+
+class VideoWriter:
+    """Writes one MP4 file with H.264 (yuv420p); image ``i`` is shown at ``i / fps`` seconds.
+
+    Args:
+        target: The file, or memory that it is written to.
+        size: Height and width, even numbers.
+        fps: Images a second.
+        crf: x264's constant rate factor: 0 loses least, 51 most.
+        key_frame_every: Images from one key frame to the next. No image refers to a later one, so seeking is quick.
+        extra: See :func:`load_av`.
+    """
+
+    def __init__(
+        self,
+        target: Path | io.BytesIO,
+        size: tuple[int, int],
+        fps: int,
+        crf: int,
+        *,
+        key_frame_every: int,
+        extra: str = "video",
+    ) -> None:
+        av = load_av(extra)
+        file = str(target) if isinstance(target, Path) else target
+        self.frames = 0
+        self.bytes = 0
+        self._closed = False
+        self._tick = fractions.Fraction(1, fps)
+        self._container: Any = av.open(file, "w", format="mp4", options={"fflags": "+bitexact"})
+        self._stream: Any = self._container.add_stream("libx264", rate=fps)
+        self._stream.height, self._stream.width, self._stream.pix_fmt = *size, "yuv420p"
+        codec = self._stream.codec_context
+        codec.thread_count, codec.time_base = 1, self._tick
+        codec.gop_size, codec.max_b_frames = key_frame_every, 0
+        self._stream.options = {
+            "crf": str(crf),
+            "preset": "medium",
+            "threads": "1",
+            "flags": "+bitexact",
+            # With its macroblock tree x264 now and then writes other bytes for equal images.
+            "x264-params": "threads=1:lookahead-threads=1:mbtree=0",
+        }
+        self._make: Any = av.VideoFrame.from_ndarray
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def add(self, images: npt.NDArray[np.uint8]) -> None:
+        """Append an episode's images, uint8 ``(T, H, W, 3)``, beginning with a key frame."""
+        for number, image in enumerate(images):
+            frame = self._make(np.ascontiguousarray(image), format="rgb24")
+            frame.pts, frame.time_base = self.frames, self._tick
+            if number == 0:
+                frame.pict_type = 1  # AV_PICTURE_TYPE_I
+            self._write(self._stream.encode(frame))
+            self.frames += 1
+
+    def close(self) -> None:
+        """Write what the encoder still holds and the index; the file is complete."""
+        if not self._closed:
+            self._closed = True
+            self._write(self._stream.encode())
+            self._container.close()
+
+    def _write(self, packets: list[Any]) -> None:
+        for packet in packets:
+            self.bytes += packet.size
+            self._container.mux(packet)
