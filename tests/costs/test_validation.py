@@ -228,7 +228,7 @@ def test_the_verb_answers_by_its_exit_code(
 def test_what_the_user_can_mend_is_told(
     stores: list[Path], change: dict[str, object], error: type[Exception], says: str
 ) -> None:
-    settings = dataclasses.replace(CostsValidateSettings("toy/push-block", tuple(stores)), **change)  # type: ignore[arg-type]
+    settings = dataclasses.replace(CostsValidateSettings(target="toy/push-block", store=tuple(stores)), **change)  # type: ignore[arg-type]
     with pytest.raises(error, match=says):
         run_costs_validate(settings)
 
@@ -237,4 +237,4 @@ def test_what_was_not_recorded_is_told_before_anything_is_scored(stores: list[Pa
     path = tmp_path / "odd.yaml"
     path.write_text((HEAD + HASTE).replace("gripper", "griper"))
     with pytest.raises(DataError, match="Did you mean 'gripper'"):
-        run_costs_validate(CostsValidateSettings(str(path), tuple(stores)))
+        run_costs_validate(CostsValidateSettings(target=str(path), store=tuple(stores)))
