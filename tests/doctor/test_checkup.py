@@ -15,7 +15,7 @@ from grape.doctor.subprocesses import ProbeReply
 @pytest.fixture
 def checks(monkeypatch):
     """Checks that find what the test puts in."""
-    found = {name: "ok" for name in dir(checkup) if name.startswith("check_")}
+    found = {name: "ok" for name in dir(checkup) if name.startswith("check_") and name != "check_ranges"}
     for name in found:
         monkeypatch.setattr(checkup, name, lambda *_, name=name: [Finding(name, found[name], "seen", "do this")])
     return found
