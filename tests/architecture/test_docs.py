@@ -7,7 +7,7 @@ import tomllib
 import pytest
 from packaging.requirements import Requirement
 
-from grape.cli.main import VERBS
+from grape.cli.main import SPECIAL, VERBS
 from tests.architecture.arrows import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -44,7 +44,7 @@ def test_commands_exist(page):
     for found in CODE.findall(page.read_text(encoding="utf-8")):
         words = (found[0] or found[1]).split()
         if words[0] == "grape" and len(words) > 1 and words[1].isalpha() and words[1].islower():
-            assert words[1] in {*VERBS, "help", "completion"}, f"`{' '.join(words)}`: no such verb"
+            assert words[1] in {*VERBS, *SPECIAL}, f"`{' '.join(words)}`: no such verb"
         if words[0] == "make" and len(words) > 1:
             assert words[1] in make_targets(), f"`{' '.join(words)}`: no such target"
 

@@ -14,9 +14,14 @@ import pytest
 NUMBERS = [(signal.SIGINT, "Interrupted"), (signal.SIGTERM, "Terminated")]
 
 
+#: Started in the background of a shell without job control, or by nohup, a process ignores SIGINT, and so do its
+#: children: these tests want it heard however they are run.
+HEAR_SIGINT = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
+
 def start(code: str, *words: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-c", code, *words],
+        [sys.executable, "-c", HEAR_SIGINT + code, *words],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -229,7 +229,7 @@ def test_the_verb_answers_by_its_exit_code(
 def test_what_the_user_can_mend_is_told(
     stores: list[Path], change: dict[str, object], error: type[Exception], says: str
 ) -> None:
-    settings = dataclasses.replace(CostsValidateSettings("toy/push-block", tuple(stores)), **change)  # type: ignore[arg-type]
+    settings = dataclasses.replace(CostsValidateSettings(target="toy/push-block", store=tuple(stores)), **change)  # type: ignore[arg-type]
     with pytest.raises(error, match=says):
         run_costs_validate(settings)
 
@@ -238,7 +238,7 @@ def test_what_was_not_recorded_is_told_before_anything_is_scored(stores: list[Pa
     path = tmp_path / "odd.yaml"
     path.write_text((HEAD + HASTE).replace("gripper", "griper"))
     with pytest.raises(DataError, match="Did you mean 'gripper'"):
-        run_costs_validate(CostsValidateSettings(str(path), tuple(stores)))
+        run_costs_validate(CostsValidateSettings(target=str(path), store=tuple(stores)))
 
 
 def test_unknown_outcomes_are_left_out_and_told(stores: list[Path], episodes: list[Trajectory], tmp_path: Path) -> None:
@@ -246,8 +246,8 @@ def test_unknown_outcomes_are_left_out_and_told(stores: list[Path], episodes: li
     for one in episodes[:3]:
         unknown.write(with_unknown_outcome(one))
     with pytest.raises(CompatibilityError, match="outcome of all 3 episodes is unknown"):
-        run_costs_validate(CostsValidateSettings("toy/push-block", (unknown.path,)))
+        run_costs_validate(CostsValidateSettings(target="toy/push-block", store=(unknown.path,)))
     reporter = Hearing()
-    card = run_costs_validate(CostsValidateSettings("toy/push-block", (*stores, unknown.path), draws=1), reporter)
+    card = run_costs_validate(CostsValidateSettings(target="toy/push-block", store=(*stores, unknown.path), draws=1), reporter)
     assert card["episodes"] == 40
     assert any("3 of 43 episodes have no known outcome" in text for text in reporter.warnings)

@@ -14,7 +14,7 @@ from tests.store.rlds.golden import golden, needs_golden
 
 
 def lint(data, rejected=None):
-    summary = run_lint(LintSettings(data, rejected))
+    summary = run_lint(LintSettings(data, rejected=rejected))
     return summary, {row["defect"]: row["count"] for row in summary["defects"]}
 
 

@@ -67,7 +67,7 @@ def stores(episodes: list[Trajectory], tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="module")
 def page(stores: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("page") / "costs.html"
-    run_costs_page(CostsPageSettings("toy/push-block", tuple(stores), target, shown=2, video_size=64))
+    run_costs_page(CostsPageSettings(target="toy/push-block", store=tuple(stores), out=target, shown=2, video_size=64))
     return target
 
 
@@ -94,7 +94,7 @@ def test_episodes_of_equal_id_are_told_apart(page: Path, stores: list[Path]) -> 
 def test_texts_of_strangers_stay_texts(stores: list[Path], tmp_path: Path) -> None:
     path = tmp_path / "odd.yaml"
     path.write_text(SPECIFICATION.replace("TEXT", json.dumps(HOSTILE)), encoding="utf-8")
-    run_costs_page(CostsPageSettings(str(path), tuple(stores), tmp_path / "page.html", shown=0))
+    run_costs_page(CostsPageSettings(target=str(path), store=tuple(stores), out=tmp_path / "page.html", shown=0))
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<script>alert" not in text
     assert text.count("&lt;script&gt;alert") == 3
@@ -121,7 +121,9 @@ def test_without_episodes_it_is_about_the_stages(tmp_path: Path, capsys: pytest.
 def test_one_episode_stands_alone(episodes: list[Trajectory], tmp_path: Path) -> None:
     store = EpisodeStore.create(tmp_path / "one", "toy", {})
     store.write(episodes[0])
-    settings = CostsPageSettings("toy/push-block", (store.path,), tmp_path / "page.html", video_size=64)
+    settings = CostsPageSettings(
+        target="toy/push-block", store=(store.path,), out=tmp_path / "page.html", video_size=64
+    )
     assert run_costs_page(settings)["verdict"] == "undecided"
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert text.count("<video") == 1
@@ -140,7 +142,7 @@ def test_one_episode_stands_alone(episodes: list[Trajectory], tmp_path: Path) ->
 def test_what_the_user_can_mend_is_told(
     stores: list[Path], tmp_path: Path, change: dict[str, object], error: type[Exception], says: str
 ) -> None:
-    settings = CostsPageSettings("toy/push-block", tuple(stores), tmp_path / "page.html")
+    settings = CostsPageSettings(target="toy/push-block", store=tuple(stores), out=tmp_path / "page.html")
     with pytest.raises(error, match=says):
         run_costs_page(dataclasses.replace(settings, **change))  # type: ignore[arg-type]
     assert not (tmp_path / "page.html").exists()

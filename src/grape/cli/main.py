@@ -20,7 +20,7 @@ from grape.cli.interrupts import Interrupted, interruptible
 from grape.core.errors import GrapeError, SettingsError, did_you_mean
 from grape.core.printable import printable, shortened
 
-__all__ = ["VERBS", "guarded", "main"]
+__all__ = ["SPECIAL", "VERBS", "guarded", "main"]
 
 VERBS = {
     "doctor": "Check this machine and say how to repair what is missing",
@@ -43,7 +43,7 @@ VERBS = {
 }
 
 # What stands in a verb's place.
-_SPECIAL = {
+SPECIAL = {
     "help": "The help page of a verb, or of a verb's kind: grape help VERB [KIND]",
     "completion": "Completion of verbs and flags for a shell: grape completion bash|zsh|fish",
 }
@@ -181,7 +181,7 @@ def _dispatch(name: str, arguments: list[str]) -> int:
     if name.startswith("-"):
         raise SettingsError(f"Unknown flag '{name}'.", did_you_mean(name, GLOBAL_FLAGS))
     if name not in VERBS:
-        raise SettingsError(f"Unknown verb {name!r}.", did_you_mean(name, [*VERBS, *_SPECIAL]))
+        raise SettingsError(f"Unknown verb {name!r}.", did_you_mean(name, [*VERBS, *SPECIAL]))
     from grape.cli.verb import run_verb
 
     verb = importlib.import_module(f"grape.cli.verbs.{name}").VERB
@@ -223,7 +223,7 @@ def _print_overview() -> None:
         "",
         *entries(VERBS),
         "",
-        *entries(_SPECIAL),
+        *entries(SPECIAL),
         "",
         "Data flow: collect -> score -> pair -> train -> evaluate -> report; loop repeats it.",
         "Start with:  grape doctor   then   grape demo",
