@@ -248,6 +248,8 @@ def test_unknown_outcomes_are_left_out_and_told(stores: list[Path], episodes: li
     with pytest.raises(CompatibilityError, match="outcome of all 3 episodes is unknown"):
         run_costs_validate(CostsValidateSettings(target="toy/push-block", store=(unknown.path,)))
     reporter = Hearing()
-    card = run_costs_validate(CostsValidateSettings(target="toy/push-block", store=(*stores, unknown.path), draws=1), reporter)
+    card = run_costs_validate(
+        CostsValidateSettings(target="toy/push-block", store=(*stores, unknown.path), draws=1), reporter
+    )
     assert card["episodes"] == 40
     assert any("3 of 43 episodes have no known outcome" in text for text in reporter.warnings)
