@@ -89,9 +89,9 @@ def test_what_is_sound_beside_it_is_still_translated(name: str, folder: Path) ->
 )
 def test_files_that_are_no_text_are_refused(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "f.py").write_bytes(data)
-    with pytest.raises(DataError, match=r"not UTF-8|larger than"):
+    with pytest.raises(DataError, match=r"not UTF-8|has 200,002 bytes"):
         read_source(tmp_path / "f.py")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="does not exist"):
         read_source(tmp_path / "missing.py")
 
 

@@ -134,7 +134,7 @@ def header_to_json(header: Header) -> tuple[str, str]:
     """Text of a header for the file, and its checksum.
 
     Raises:
-        DataError: The facts hold something that JSON does not know.
+        DataError: The facts hold something that JSON does not know, or that no reader would take again.
     """
     value = {
         "format": FORMAT,
@@ -146,7 +146,7 @@ def header_to_json(header: Header) -> tuple[str, str]:
     }
     try:
         canonical = _canonical(value)
-        if json.loads(canonical)["meta"] != value["meta"]:
+        if parse_json(canonical, f"What episode {header.meta.episode_id} holds")["meta"] != value["meta"]:
             raise ValueError("tuples and keys that are no strings do not survive")
     except (TypeError, ValueError) as error:
         raise DataError(

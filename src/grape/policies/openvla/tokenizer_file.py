@@ -2,7 +2,7 @@
 
 The library runs whatever pipeline the file describes: regular expressions that never end, replacements that multiply a
 text, padding to billions of tokens; and on contents that contradict each other it aborts. So only the parts that
-tokenizers of Llama have are accepted, within limits.
+tokenizers of Llama (and of whole words, for small networks) have are accepted, within limits.
 """
 
 import json
@@ -21,7 +21,7 @@ _HINT = "Fetch the checkpoint again, or take tokenizer.json from the checkpoint 
 _NORMALIZERS = ("Sequence", "Prepend", "Replace", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip")
 _PRE_TOKENIZERS = ("Sequence", "Metaspace", "ByteLevel", "Whitespace", "WhitespaceSplit", "Digits", "Punctuation")
 _DECODERS = ("Sequence", "Replace", "ByteFallback", "Fuse", "Strip", "ByteLevel", "Metaspace")
-_MODELS = ("BPE", "Unigram")
+_MODELS = ("BPE", "WordLevel", "Unigram")
 _MOST_STEPS = 16
 _MOST_GROWTH = 16
 """Times that normalizers may lengthen a text."""
@@ -61,7 +61,7 @@ def _check_model(model: Mapping[str, Any], vocabulary: int) -> None:
     kind = model.get("type", "BPE")
     _require(kind in _MODELS, f"its model is {str(kind)[:40]!r}, not one of {', '.join(_MODELS)}")
     pieces = model.get("vocab")
-    if kind == "BPE":
+    if kind in ("BPE", "WordLevel"):
         _require(isinstance(pieces, dict) and bool(pieces), "it has no vocabulary")
         assert isinstance(pieces, dict)
         _require(all(_is_id(number, vocabulary) for number in pieces.values()), _beyond(vocabulary))
