@@ -128,7 +128,7 @@ def test_toy_costs_rank_what_experts_do() -> None:
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Meta-World without its pictures, which take most of the time and are not looked at here."""
+    """Meta-World without its images, which take most of the time and are not looked at here."""
     pytest.importorskip("metaworld")
     from grape.envs.metaworld import camera
 

@@ -29,4 +29,4 @@ def test_no_pair_is_nothing_to_learn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_torn_file_ends_the_run_with_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="torn"):
-        iterate(DataError("scores.jsonl is torn."), monkeypatch)
+        iterate(DataError("scores.jsonl is truncated."), monkeypatch)

@@ -22,7 +22,11 @@ from tests.store.episodes import assert_equal, make_episode
 NAMES = st.text(min_size=1, max_size=6)
 TEXT = st.text(max_size=20)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(1 - 2**63, 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    st.none()
+    | st.booleans()
+    | st.integers(1 - 2**63, 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=6,
 )
@@ -158,7 +162,7 @@ def test_same_episode_gives_the_same_bytes_in_every_process(tmp_path: Path) -> N
         ({"actions": np.zeros((5, 7))}, "actions? is float64"),
         ({"signals": {"success": np.zeros(6)}}, "signal:success is float64"),
         ({"frames": np.zeros((6, 8, 8, 4), dtype=np.uint8)}, "frames are"),
-        ({"display": np.zeros((6, 0, 8, 3), dtype=np.uint8)}, "display pictures are empty"),
+        ({"display": np.zeros((6, 0, 8, 3), dtype=np.uint8)}, "display images are empty"),
     ],
 )
 def test_arrays_that_would_not_come_back_are_refused(store: EpisodeStore, change: dict, message: str) -> None:

@@ -182,7 +182,7 @@ _ALWAYS = (
     "policy that holds that name uses its own. If this very policy made the trajectories, name the statistics it acted "
     "by, so that its own tokens are trained: -- --unnorm-key NAME",
     "Every step counts, where the script dropped the first and last one. 'grape lint' finds what else may be wrong "
-    "with such data; data from SimplerEnv needs the import above with --pictures-after-action.",
+    "with such data; data from SimplerEnv needs the import above with --images-after-action.",
 )
 
 _REMARKS: Mapping[str, str] = {
@@ -199,7 +199,7 @@ _REMARKS: Mapping[str, str] = {
         "interval; running the same command again resumes."
     ),
     "image_aug": (
-        "--image_aug had no effect. It has none here either: the tokens of a trajectory are scored on the pictures "
+        "--image_aug had no effect. It has none here either: the tokens of a trajectory are scored on the images "
         "that the policy saw. Augmentation belongs to 'grape sft --augment openvla'."
     ),
     "shuffle_buffer_size": (

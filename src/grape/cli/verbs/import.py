@@ -19,7 +19,7 @@ GRAPE_RLDS = Verb(
     show=show_plain_values,
     examples=(
         "grape import grape-rlds data/chosen/rlds_np_rollout data/rejected/rlds_np_rollout --out runs/imported",
-        "grape import grape-rlds CHOSEN REJECTED --out runs/imported --pictures-after-action",
+        "grape import grape-rlds CHOSEN REJECTED --out runs/imported --images-after-action",
     ),
     positionals=("chosen", "rejected"),
 )
@@ -57,6 +57,6 @@ VERB = VerbOfKinds(
     summaries={
         "grape-rlds": "Chosen and rejected trajectories in two RLDS data sets, as the first implementation had",
         "grape-npy": "Rollout files (.npy) of the first implementation, from SimplerEnv or LIBERO",
-        "video": "Recordings of a robot: video, depth, camera, robot log; keypoints are followed in the pictures",
+        "video": "Recordings of a robot: video, depth, camera, robot log; keypoints are followed in the images",
     },
 )

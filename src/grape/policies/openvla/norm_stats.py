@@ -37,17 +37,17 @@ class ActionNorm:
         """Dimensions of an action."""
         return int(self.low.shape[0])
 
-    def normalise(self, actions_ND: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    def normalize(self, actions_ND: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Actions mapped to [-1, 1] and clipped; a dimension that never moved maps to 0. Float64 ``(N, D)``."""
         actions = np.asarray(actions_ND, dtype=np.float64)
         mapped = np.clip(2.0 * (actions - self.low) / (self.high - self.low + 1e-8) - 1.0, -1.0, 1.0)
         mapped = np.where(self.high == self.low, 0.0, mapped)
         return np.where(self.mask, mapped, actions)
 
-    def unnormalise(self, normalised_ND: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Inverse of :meth:`normalise` (without its clipping), float64 ``(N, D)``."""
-        mapped = 0.5 * (normalised_ND + 1.0) * (self.high - self.low) + self.low
-        return np.where(self.mask, mapped, normalised_ND)
+    def unnormalize(self, normalized_ND: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Inverse of :meth:`normalize` (without its clipping), float64 ``(N, D)``."""
+        mapped = 0.5 * (normalized_ND + 1.0) * (self.high - self.low) + self.low
+        return np.where(self.mask, mapped, normalized_ND)
 
     @staticmethod
     def from_stats(stats: Mapping[str, Any], where: str) -> "ActionNorm":
