@@ -1,7 +1,7 @@
 """Rollouts: many environments in worker processes, one batched policy, every step recorded.
 
 ``settings`` says what is collected, ``plan`` turns that into groups of episodes, ``recorder`` holds an episode while
-it happens, ``rollout`` plays the groups, ``collect`` is the verb; ``statement`` reads what a checkpoint says of itself.
+it happens, ``rollout`` plays the groups, ``collect`` is the verb.
 """
 
 from grape.collect.collect import inputs_of, open_policy, run_collect

@@ -9,7 +9,7 @@ Taken literally the published weights silence a term: R_ext lies in (0, 1], so 0
 term matters (without R_ext 36.8, without R_self 38.6, without I_success 34.4, with all of them 43.1). Therefore the
 calibration, which is on by default, chooses from the data:
 
-- *Normalisation.* R_self becomes a mean a step. A sum grows with the number of steps and would mostly say how long a
+- *Normalization.* R_self becomes a mean a step. A sum grows with the number of steps and would mostly say how long a
   trajectory was, which I_success and the efficiency constraints say already.
 - *beta* in ``exp(-beta sum_i C_i)``: one over the mean cost, successes and failures counting equally. Costs of a long
   specification would otherwise drive R_ext to 0 for all but a few trajectories, and a term that is 0 for all ranks
@@ -33,7 +33,7 @@ __all__ = [
     "PUBLISHED_WEIGHTS",
     "TERMS",
     "Calibration",
-    "Normalisation",
+    "Normalization",
     "RawTerms",
     "calibrate",
     "external_term",
@@ -48,7 +48,7 @@ PUBLISHED_WEIGHTS = (0.01, 0.01, 2.0)
 TERMS = ("self", "ext", "success")
 """Names of the terms in the order of their weights."""
 
-Normalisation = Literal["raw", "step-mean", "state-standardised", "task-standardised"]
+Normalization = Literal["raw", "step-mean", "state-standardised", "task-standardised"]
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -94,7 +94,7 @@ class Calibration:
     """
 
     calibrated: bool
-    normalisation: Normalisation
+    normalisation: Normalization
     beta: float
     weights: tuple[float, float, float]
     spreads: Mapping[str, float | None]
@@ -116,7 +116,7 @@ class Calibration:
         }
 
 
-def normalize_self(raw: RawTerms, normalisation: Normalisation) -> Float64:
+def normalize_self(raw: RawTerms, normalisation: Normalization) -> Float64:
     """R_self on the chosen scale, float64 ``(E,)``; NaN where nothing was sampled.
 
     ``raw``: the sum over all steps, as published. ``step-mean``: divided by the number of steps.
@@ -171,7 +171,7 @@ def calibrate(
     *,
     weights: Sequence[float] = PUBLISHED_WEIGHTS,
     beta: float | None = None,
-    normalisation: Normalisation | None = None,
+    normalisation: Normalization | None = None,
     soft_share: float = 0.25,
     from_data: bool = True,
     keep_weights: bool = False,
@@ -187,7 +187,7 @@ def calibrate(
         from_data: Whether to calibrate; False uses the published formula with the given numbers.
         keep_weights: Take the given weights as they are, whatever the data say.
     """
-    chosen: Normalisation = normalisation or ("step-mean" if from_data else "raw")
+    chosen: Normalization = normalisation or ("step-mean" if from_data else "raw")
     scale = beta if beta is not None else (_cost_scale(raw) if from_data else 1.0)
     normalised = {
         "self": normalize_self(raw, chosen),

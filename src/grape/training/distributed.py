@@ -116,7 +116,7 @@ class ProcessGroup:
         return sorted(mine)
 
     def span(self, count: int) -> tuple[int, int]:
-        """First item and item behind the last of this process's part of ``count`` items in a row."""
+        """Half-open range [start, stop) of this process among ``count`` items in a row."""
         return self.rank * count // self.size, (self.rank + 1) * count // self.size
 
 

@@ -43,7 +43,7 @@ def open_for_training(path: Path, unnorm_key: str, **precision: Any) -> "OpenVLA
 
     Args:
         path: The policy's folder.
-        unnorm_key: Normalisation statistics to use; empty picks the only ones.
+        unnorm_key: Normalization statistics to use; empty picks the only ones.
         precision: Further arguments of :func:`~grape.policies.openvla.load_policy`.
     """
     policy = load_policy(path, unnorm_key=unnorm_key or None, merge=True, **precision)

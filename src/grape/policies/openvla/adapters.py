@@ -59,7 +59,7 @@ class AdapterPointer:
         center_crop: Whether the adapter was trained with cropped images; None where the base's configuration holds.
         unnorm_key: Statistics that are in use with the adapter; empty where the base's configuration holds.
         gripper: What the last dimension of its actions means; empty where the base's configuration holds.
-        norm_stats: Normalisation statistics by data set that the base has not.
+        norm_stats: Normalization statistics by data set that the base has not.
     """
 
     base: Path

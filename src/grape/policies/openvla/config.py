@@ -76,7 +76,7 @@ class OpenVLAConfig:
             published). Action token of bin ``b`` is ``text_vocab - b``.
         pad_token_id: Id used at padded positions; never attended to.
         action_bins: Edges of the action bins (256 published).
-        norm_stats: Normalisation statistics by dataset.
+        norm_stats: Normalization statistics by dataset.
         storage_dtype: ``"float32"`` or ``"bfloat16"``: how weights are stored.
         gripper: What the last dimension of an un-normalised action means; empty if unknown.
         preset: Name of the preset the policy was made from; empty for foreign checkpoints.

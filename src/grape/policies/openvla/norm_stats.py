@@ -1,4 +1,4 @@
-"""Normalisation of actions by the 1st and 99th percentile of a dataset, in OpenVLA's layout."""
+"""Normalization of actions by the 1st and 99th percentile of a dataset, in OpenVLA's layout."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -63,13 +63,13 @@ class ActionNorm:
             mask = np.asarray(action.get("mask", np.ones_like(low)), dtype=np.bool_)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
-                f"Normalisation statistics {where!r} lack action percentiles ({error!r}).",
+                f"Normalization statistics {where!r} lack action percentiles ({error!r}).",
                 "They need action.q01 and action.q99, one number a dimension.",
             ) from error
         if low.ndim != 1 or low.shape != high.shape or low.shape != mask.shape or not low.size:
-            raise DataError(f"Normalisation statistics {where!r}: q01, q99 and mask differ in length.")
+            raise DataError(f"Normalization statistics {where!r}: q01, q99 and mask differ in length.")
         if not (np.isfinite(low) & np.isfinite(high) & (low <= high)).all():
-            raise DataError(f"Normalisation statistics {where!r}: q01 and q99 must be finite and q01 <= q99.")
+            raise DataError(f"Normalization statistics {where!r}: q01 and q99 must be finite and q01 <= q99.")
         return ActionNorm(low, high, mask)
 
 

@@ -45,7 +45,7 @@ class OpenVLAPolicy:
         config: Its configuration.
         processor: Prompt and image preprocessing.
         tokenizer: The text tokenizer.
-        norm: Normalisation of actions in use.
+        norm: Normalization of actions in use.
         adapter: PEFT's wrapper where an adapter was attached (its ``disable_adapter()`` gives the base), else None.
 
     Raises:

@@ -88,7 +88,7 @@ class JoinedPairs:
         )
 
     def statistics(self) -> dict[str, Any]:
-        """Normalisation statistics over all splits of both sides together: one entry of ``norm_stats``.
+        """Normalization statistics over all splits of both sides together: one entry of ``norm_stats``.
 
         Statistics of each side alone would give one action two different token sequences.
         """

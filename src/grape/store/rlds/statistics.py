@@ -1,4 +1,4 @@
-"""Normalisation statistics of an RLDS data set, equal to those of OpenVLA's published loader.
+"""Normalization statistics of an RLDS data set, equal to those of OpenVLA's published loader.
 
 That loader concatenates the actions of all splits after its transform and computes in float32: mean, standard
 deviation, extremes, and the 1st and 99th percentile (linear interpolation). Statistics of pairs are computed from both
