@@ -78,7 +78,7 @@ def test_what_cannot_be_read_is_left_out_and_named(tmp_path):
     (tmp_path / "in" / "again").mkdir()
     write(tmp_path / "in" / "again" / "success_episode_1.npy", steps("array", [-1, 1]))
     write(tmp_path / "in" / "bad.npy", [step(images=print)])
-    (tmp_path / "in" / "gone.npy").symlink_to(tmp_path / "nowhere.npy")
+    (tmp_path / "in" / "gone.npy").symlink_to(tmp_path / "in" / "nowhere.npy")
     (tmp_path / "in" / "folder.npy").mkdir()
     summary, _, rows, warnings = run(tmp_path / "in", tmp_path / "out")
     assert (summary["files"], summary["episodes"], summary["left_out"]) == (5, 2, 3)

@@ -294,5 +294,5 @@ def test_a_frozen_policy_hashes_once(saved, monkeypatch):
 def test_a_prompt_longer_than_the_network_reads_is_refused(nano, observations):
     with pytest.raises(PolicyError, match="tokens"):
         nano.encode([observations[0].image], ["xyz " * 900])
-    with pytest.raises(DataError, match="12,000 characters"):
-        nano.encode([observations[0].image], ["xyz " * 3000])
+    with pytest.raises(DataError, match="24,000 characters"):
+        nano.encode([observations[0].image], ["xyz " * 6000])

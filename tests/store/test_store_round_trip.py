@@ -21,6 +21,7 @@ from tests.store.episodes import assert_equal, make_episode
 
 NAMES = st.text(min_size=1, max_size=6)
 TEXT = st.text(max_size=20)
+INTEGERS = st.integers(1 - 2**63, 2**63 - 1)
 JSON = st.recursive(
     st.none()
     | st.booleans()

@@ -163,7 +163,7 @@ def test_bad_input_is_named_before_any_work(world, tmp_path):
     with pytest.raises(DataError, match="no episode"):
         run_sft(replace(world, data=(empty.path,), out=out))
     failed = demonstrate(tmp_path / "failed", episodes=1)
-    with pytest.raises(DataError, match="no successful episode"):
+    with pytest.raises(DataError, match="no episode that is known to have succeeded"):
         run_sft(replace(world, data=(failed,), out=out, successful_only=True))
     with pytest.raises(SettingsError, match="--data"):
         run_sft(replace(world, data=(), out=out))

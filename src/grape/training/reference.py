@@ -99,7 +99,7 @@ def check_parity(
         processes: All compute the same; process 0 writes.
 
     Returns:
-        ``{"steps", "mean_abs", "max_abs"}``; differences per token in nats.
+        ``{"max_abs", "mean_abs", "steps"}``; differences per token in nats.
 
     Raises:
         CompatibilityError: The mean difference lies above the threshold.
@@ -112,10 +112,10 @@ def check_parity(
         parts = [logps(part).cpu() for part in torch.split(torch.from_numpy(rows), micro_batch)]
     own_ND = torch.cat(parts).double().numpy()
     difference_ND = np.abs(own_ND - steps.logps_ND[rows])
-    found = {
-        "steps": len(rows),
-        "mean_abs": float(difference_ND.mean()),
+    found = {  # in the order in which a resumed run reads it back
         "max_abs": float(difference_ND.max()),
+        "mean_abs": float(difference_ND.mean()),
+        "steps": len(rows),
     }
     if not found["mean_abs"] <= threshold:  # also catches NaN
         worst = steps.episode_of(int(rows[difference_ND.mean(axis=1).argmax()]))
