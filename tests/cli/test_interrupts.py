@@ -143,7 +143,9 @@ sys.exit(grape.cli.main.main())
 
 def test_ctrl_c_while_the_command_itself_is_imported_prints_one_line(tmp_path: Path) -> None:
     script = tmp_path / "grape"
-    script.write_text("""
+    script.write_text(
+        HEAR_SIGINT
+        + """
 import os, signal, sys
 
 class Finder:
@@ -154,7 +156,8 @@ class Finder:
 sys.meta_path.insert(0, Finder())
 from grape.cli.main import main
 sys.exit(main())
-""")
+"""
+    )
     done = subprocess.run([sys.executable, str(script), "doctor"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: Interrupted.\n")
 
