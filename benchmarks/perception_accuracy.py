@@ -175,7 +175,7 @@ def measure_lifting(film: Film, points: int = 300) -> dict[str, float]:
 def measure_tracking(film: Film) -> dict[str, float]:
     """Errors of tracked and lifted points in the states after the first, metres."""
     chosen = start_points(film)
-    images, depth = film.stack("picture"), film.stack("depth")
+    images, depth = film.stack("image"), film.stack("depth")
     began = time.process_time()
     tracks = PatchTracker().track(images, np.array([pixel for _, pixel in chosen]), depth)
     spent = time.process_time() - began

@@ -51,19 +51,19 @@ SUITES: dict[str, dict[str, Any]] = {
     "metaworld": {
         "task": "drawer-open",
         "decisions": 40,
-        "draws": ("grape.envs.metaworld.camera", "SceneCamera", "picture"),
+        "draws": ("grape.envs.metaworld.camera", "SceneCamera", "image"),
         "road": ("grape.envs.metaworld.world", None, "box_downsample"),
     },
     "libero_object": {
         "task": "0",
         "decisions": 20,
-        "draws": ("grape.envs.libero.world", "TaskWorld", "picture"),
+        "draws": ("grape.envs.libero.world", "TaskWorld", "image"),
         "road": ("grape.envs.libero.environment", None, "libero_openvla_v1"),
     },
     "simpler_widowx": {
         "task": "0",
         "decisions": 20,
-        "draws": ("grape.envs.simpler.world", "World", "picture"),
+        "draws": ("grape.envs.simpler.world", "World", "image"),
         "road": ("grape.envs.simpler.environment", None, "simpler_openvla_v1"),
     },
 }

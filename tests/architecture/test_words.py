@@ -39,6 +39,7 @@ KEPT = {
     "normalised",
     "picture",
     "picture_cache_gb",
+    "pictures",
     "pictures_after_action",
 }
 PROSE = [(re.compile(rf"\b{pattern}\b", re.IGNORECASE), instead) for pattern, instead in SAY_INSTEAD.items()]
@@ -55,7 +56,8 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def without_code(text: str) -> str:
-    """Prose alone: no `code`, "keys" in quotes, links or ``--flags``."""
+    """Prose alone: no `code`, "keys" in quotes, links, ``--flags``, or names that a docstring's section describes."""
+    text = re.sub(r"(?m)^ {8,}\w+:", " ", text)
     return re.sub(r"```.*?```|`[^`]*`|\"\w+\"|\]\([^)]*\)|--[\w-]+|\{[^{}]*\}", " ", text, flags=re.DOTALL)
 
 

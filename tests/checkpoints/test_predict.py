@@ -13,7 +13,7 @@ from grape.core.events import SilentReporter
 
 
 @pytest.fixture
-def image(tmp_path):
+def pixels(tmp_path):
     path = tmp_path / "frame.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
     return path

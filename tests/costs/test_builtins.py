@@ -133,7 +133,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     from grape.envs.metaworld import camera
 
     blank = np.zeros((camera.DISPLAY_SIZE, camera.DISPLAY_SIZE, 3), dtype=np.uint8)
-    monkeypatch.setattr(camera.SceneCamera, "picture", lambda self, data: blank)
+    monkeypatch.setattr(camera.SceneCamera, "image", lambda self, data: blank)
 
 
 @pytest.mark.slow

@@ -108,16 +108,16 @@ def test_another_export_is_not_overwritten(recordings, tmp_path):
 
 
 @pytest.mark.parametrize("pictures", ["png", "jpeg"])
-def test_a_collection_becomes_one_flat_data_set(recordings, tmp_path, images):
+def test_a_collection_becomes_one_flat_data_set(recordings, tmp_path, pictures):
     store, _ = recordings
-    summary = export(recordings, tmp_path / "out", pairs=None, collection=store.path, images=images, name="mine")
+    summary = export(recordings, tmp_path / "out", pairs=None, collection=store.path, pictures=pictures, name="mine")
     assert (summary["episodes"], summary["successes"]) == (8, 4)
     dataset = open_rlds(tmp_path / "out" / "mine")
     for episode in dataset.read("all"):
         due = store.read(episode.file_path)
         pixels = episode.steps["observation/image"].decode()
         assert pixels.shape == due.frames[:-1].shape
-        assert images == "jpeg" or np.array_equal(pixels, due.frames[:-1])
+        assert pictures == "jpeg" or np.array_equal(pixels, due.frames[:-1])
         np.testing.assert_array_equal(episode.steps["observation/state"], due.proprio[:-1])
         np.testing.assert_allclose(episode.steps["action"], loader_actions(due.labels), atol=1e-6)
         facts = {path.removeprefix("episode_metadata/"): column[0] for path, column in episode.facts.items()}
@@ -156,7 +156,7 @@ def test_dry_run_touches_nothing(recordings, tmp_path):
         ({"val_fraction": 1.0}, "--val-fraction is 1"),
         ({"val_fraction": 0.0}, "--val-fraction is 0"),
         ({"name": "A B"}, "--name is 'A B'"),
-        ({"name": "mine", "pictures": "jpeg"}, "--name, --images: for collections only"),
+        ({"name": "mine", "pictures": "jpeg"}, "--name, --pictures: for collections only"),
         ({"gripper": "+1 close"}, "'[+]1 closes'"),
     ],
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from grape.core.events import SilentReporter
-from grape.loop import LoopSettings, cloning
+from grape.loop import LoopSettings, filtered_bc
 from grape.loop.loop import _covers
 from grape.loop.stages import Stages
 
@@ -30,9 +30,9 @@ def test_without_a_success_there_is_nothing_to_clone(monkeypatch: pytest.MonkeyP
         def warn(self, message: str) -> None:
             warnings.append(message)
 
-    monkeypatch.setattr(cloning, "run_pair", lambda *_: {"chosen_success_rate": 0.0})
+    monkeypatch.setattr(filtered_bc, "run_pair", lambda *_: {"chosen_success_rate": 0.0})
     stages = Stages(LoopSettings(out=Path("run")))
-    assert cloning.compare_cloning(stages, Path("first"), {}, Path("trained"), "tpo", Listener()) == []
+    assert filtered_bc.compare_cloning(stages, Path("first"), {}, Path("trained"), "tpo", Listener()) == []
     assert "nothing to clone" in warnings[0]
 
 

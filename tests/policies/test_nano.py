@@ -164,7 +164,7 @@ def test_inputs_slice_select_cat(nano, observations):
     assert again.prompt_ids == inputs.prompt_ids
     assert torch.equal(again.pixel_values_BCHW, inputs.pixel_values_BCHW)
     assert len(again) == 20
-    with pytest.raises(ValueError, match="pictures"):
+    with pytest.raises(ValueError, match="images"):
         PolicyInputs(inputs.pixel_values_BCHW, inputs.prompt_ids[:3])
 
 

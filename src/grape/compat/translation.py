@@ -182,7 +182,7 @@ _ALWAYS = (
     "policy that holds that name uses its own. If this very policy made the trajectories, name the statistics it acted "
     "by, so that its own tokens are trained: -- --unnorm-key NAME",
     "Every step counts, where the script dropped the first and last one. 'grape lint' finds what else may be wrong "
-    "with such data; data from SimplerEnv needs the import above with --images-after-action.",
+    "with such data; data from SimplerEnv needs the import above with --pictures-after-action.",
 )
 
 _REMARKS: Mapping[str, str] = {

@@ -57,7 +57,7 @@ def system_prompt() -> str:
 def task_prompt(task: Mapping[str, Any], has_image: bool) -> str:
     """The question about one task; everything of the task stands in a block of data."""
     image = _text("with_picture.md" if has_image else "without_picture.md")
-    return prompt("task.md", task=data_block(task), image=image)
+    return prompt("task.md", task=data_block(task), picture=image)
 
 
 def repair_prompt(findings: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 ```yaml
 version: 1
-reference: {image: reference.png, depth: reference-depth.png}   # for keypoints given by pixel
+reference: {picture: reference.png, depth: reference-depth.png}   # for keypoints given by pixel
 keypoints:
   - {name: point_0, pixel: [81.2, 157.8]}   # a point of the reference image, found again in each episode
   - {name: puck, phrase: yellow puck}       # what a detector finds by this phrase
@@ -65,7 +65,7 @@ class ImageKeypoint:
 class _Reference:
     """File names beside the keypoint file."""
 
-    image: str | None = None
+    picture: str | None = None
     depth: str | None = None
 
 
@@ -117,15 +117,15 @@ def read_keypoint_file(path: Path) -> KeypointFile:
     if twice:
         raise DataError(f"{path}: keypoint {twice[0]!r} is there twice.", "Give each a name of its own.")
     pixels, depth, parts = None, None, [file_hash(path)]
-    if fields.reference.image is not None:
-        file = _named_file(path, fields.reference.image)
+    if fields.reference.picture is not None:
+        file = _named_file(path, fields.reference.picture)
         pixels, parts = _image(file), [*parts, file_hash(file)]
     if fields.reference.depth is not None:
         file = _named_file(path, fields.reference.depth)
         depth, parts = _depth(file), [*parts, file_hash(file)]
     if pixels is None and any(keypoint.pixel for keypoint in keypoints):
         raise DataError(
-            f"{path}: keypoints are given by pixel, but no reference image.", "Add reference: {image: ...}."
+            f"{path}: keypoints are given by pixel, but no reference image.", "Add reference: {picture: ...}."
         )
     if pixels is not None and depth is not None and pixels.shape[:2] != depth.shape:
         raise DataError(f"{path}: reference image and depth differ in size.", "Give both in the same size.")

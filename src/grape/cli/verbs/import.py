@@ -19,7 +19,7 @@ GRAPE_RLDS = Verb(
     show=show_plain_values,
     examples=(
         "grape import grape-rlds data/chosen/rlds_np_rollout data/rejected/rlds_np_rollout --out runs/imported",
-        "grape import grape-rlds CHOSEN REJECTED --out runs/imported --images-after-action",
+        "grape import grape-rlds CHOSEN REJECTED --out runs/imported --pictures-after-action",
     ),
     positionals=("chosen", "rejected"),
 )
