@@ -21,7 +21,7 @@ limit: 20 steps
 keypoints:
   - gripper
   - {name: cup, object: akita_black_bowl_1, description: the bowl}
-  - {name: rim, image: 3}
+  - {name: rim, picture: 3}
   - {name: spout, track: spout}
   - {name: above-cup, mean_of: [cup, rim], offset: {z: 10 cm, x: -2 mm}}
 signals: [grasped]
@@ -99,9 +99,9 @@ STRUCTURE = [
     ("keypoints: [", "keypoint: ["),
     ("[gripper, block, goal]", "[gripper, 7, goal]"),
     ("[gripper, block, goal]", "[gripper, {name: b}, goal]"),
-    ("[gripper, block, goal]", "[gripper, {name: b, object: b, image: 3}, goal]"),
+    ("[gripper, block, goal]", "[gripper, {name: b, object: b, picture: 3}, goal]"),
     ("[gripper, block, goal]", "[gripper, {name: b, object: b, offset: {x: 1 cm}}, goal]"),
-    ("[gripper, block, goal]", "[gripper, {name: b, image: -3}, goal]"),
+    ("[gripper, block, goal]", "[gripper, {name: b, picture: -3}, goal]"),
     ("[gripper, block, goal]", "[gripper, {name: b, mean_of: []}, goal]"),
     ("[gripper, block, goal]", "[gripper, {name: b, mean_of: [gripper], offset: {x: 3}}, goal]"),
     ("[gripper, block, goal]", "[gripper, __import__('os'), goal]"),

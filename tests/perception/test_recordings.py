@@ -120,7 +120,7 @@ def test_from_recordings_to_pairs(recordings, keypoints, imported, tmp_path, cap
     words += ["--client", "script", "--answers", str(answers)]
     assert main([*words, "--out", str(costs)]) == 0
     specification = costs / "specification.yaml"
-    assert f"image: {PUCK[-1]}" in specification.read_text()  # where the point comes from is kept
+    assert f"picture: {PUCK[-1]}" in specification.read_text()  # where the point comes from is kept
     assert main(["score", "--store", str(imported), "--costs", str(specification), "--out", str(scores)]) == 0
     assert main(["pair", "--scores", str(scores), "--out", str(pairs)]) == 0
     found = read_scores(scores)

@@ -19,7 +19,7 @@ class KeypointSource:
 
     Attributes:
         name: What the specification calls it.
-        kind: ``"object"``: a simulator's object or place, recorded under the simulator's name. ``"image"``: a point
+        kind: ``"object"``: a simulator's object or place, recorded under the simulator's name. ``"picture"``: a point
             that was numbered on the image shown to a model. ``"track"``: a point that a tracker followed through the
             images, recorded under the tracker's name. ``"mean_of"``: computed from other keypoints.
         recorded: Its name in recordings; empty for ``"mean_of"``.

@@ -60,7 +60,7 @@ class Complaint:
         status: HTTP status, or the code in the body where the status is 200.
         place: Where that number stands, for messages.
         text: The server's own words.
-        kind: ``"key"``, ``"account"`` (no money), ``"length"``, ``"images"``, ``"model"`` and ``"request"`` stay
+        kind: ``"key"``, ``"account"`` (no money), ``"length"``, ``"pictures"``, ``"model"`` and ``"request"`` stay
             wrong however often one asks; ``"passing"`` may not.
         after: Seconds after which to ask again; None where the server does not say.
     """
