@@ -272,7 +272,7 @@ def test_another_policy_is_refused_unless_the_reference_is_recomputed(world, tmp
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"preprocessing_hash": "0" * 64}, "another pre-processing"),
+        ({"preprocessing_hash": "0" * 64}, "other preprocessing"),
         ({"prompt": "Do it!"}, "with the prompt 'Do it!'"),
         ({"actor": "expert"}, "played by an expert"),
     ],
@@ -295,7 +295,7 @@ def test_parity_alarm(world, tmp_path):
     settings = replace(world, pairs=write_pairs(tmp_path / "pairs", store), out=tmp_path / "run")
     with pytest.raises(CompatibilityError, match="Recorded and recomputed") as caught:
         run_train(settings)
-    assert "pre-processing of images" in caught.value.hint
+    assert "preprocessing of images" in caught.value.hint
     assert not (settings.out / "policy").exists()
     run_train(replace(settings, out=tmp_path / "loose", parity_threshold=100.0))
 

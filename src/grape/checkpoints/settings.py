@@ -32,7 +32,7 @@ class ExportMergedSettings:
     """Write a policy as a whole checkpoint that OpenVLA's, SimplerEnv's and LIBERO's own scripts load.
 
     An adapter is merged into its base. Weights are stored in the type that config.json names (bfloat16 for published
-    checkpoints), config.json stays as it was but for norm_stats, tokenizer and pre-processing files are copied.
+    checkpoints), config.json stays as it was but for norm_stats, tokenizer and preprocessing files are copied.
 
     Attributes:
         policy: Checkpoint or adapter folder, or a name on the Hugging Face hub.

@@ -87,7 +87,7 @@ def plan_training(settings: TrainSettings, pairs: Sequence[PreferencePair], stor
     """What a run would do and take; nothing is written and no weights are read.
 
     Raises:
-        CompatibilityError: The episodes were recorded with another pre-processing than the policy's.
+        CompatibilityError: The episodes were recorded with another preprocessing than the policy's.
     """
     policy = read_policy(
         settings.policy,

@@ -122,7 +122,7 @@ def check_parity(
         raise CompatibilityError(
             f"Recorded and recomputed log-probabilities differ by {found['mean_abs']:.3g} nats a token on average "
             f"(alarm at {threshold:g}), most in episode {worst}.",
-            "Likely causes: another policy collected the episodes, another pre-processing of images or prompt, "
+            "Likely causes: another policy collected the episodes, another preprocessing of images or prompt, "
             "another tokenizer, or another precision. --reference recomputed with another --out trains against the "
             "starting policy instead, if that is what you want.",
         )

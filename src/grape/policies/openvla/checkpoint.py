@@ -1,7 +1,7 @@
 """Checkpoint folders in the published layout: read strictly by name, written whole or not at all.
 
 A folder holds ``config.json``, weights as safetensors (one file, or shards with an index), tokenizer and
-pre-processing files, and ``dataset_statistics.json``. Only safetensors are read: the older formats are pickles.
+preprocessing files, and ``dataset_statistics.json``. Only safetensors are read: the older formats are pickles.
 """
 
 import contextlib

@@ -54,7 +54,7 @@ class Processor:
             random crops of that size.
 
     Raises:
-        DataError: The pre-processing configuration is incomplete.
+        DataError: The preprocessing configuration is incomplete.
         SettingsError: It asks for something other than a plain bicubic resize.
     """
 
