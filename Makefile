@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-tf lint arrows check format doctor bench-evidence bench-data bench-train bench-costs bench-rollout clean distclean
+.PHONY: help install demo test test-tf lint imports check format doctor bench-evidence bench-data bench-train bench-costs bench-rollout clean distclean
 
 BIN := .venv/bin
 JOBS ?= 2
@@ -47,10 +47,10 @@ lint: install ## ruff (rules and format) and mypy --strict
 	$(BIN)/mypy || status=1; \
 	exit $$status
 
-arrows: install ## which room may import which, file sizes and names, links in the docs
+imports: install ## which package may import which, file sizes and names, links in the docs
 	@$(BIN)/python -m pytest -q tests/architecture
 
-check: lint arrows ## the quick checks before a commit: lint and arrows
+check: lint imports ## the quick checks before a commit: lint and imports
 
 format: install ## let ruff rewrite the sources
 	@$(BIN)/ruff check --fix .

@@ -44,9 +44,9 @@ def episodes_of(task: Task, work: Path, initial_states: range) -> list[Trajector
         return sorted(episodes, key=lambda one: one.meta.episode_id)
     from grape.envs.metaworld import camera
 
-    # Pictures take most of the time and are not looked at here.
+    # Images take most of the time and are not looked at here.
     blank = np.zeros((camera.DISPLAY_SIZE, camera.DISPLAY_SIZE, 3), dtype=np.uint8)
-    camera.SceneCamera.picture = lambda self, data: blank  # type: ignore[method-assign]
+    camera.SceneCamera.image = lambda self, data: blank  # type: ignore[method-assign]
     suite, environment = get_suite("metaworld"), None
     for state in initial_states:
         for operator, samples in OPERATORS:

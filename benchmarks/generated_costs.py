@@ -5,7 +5,7 @@ own loop made from prepared answers (``benchmarks/cost_answers``). NO MODEL WAS 
 "good" in the manner of a careful model, "mediocre" in that of a hasty one, slips included, before any result
 was seen. Who wrote them saw instruction, names and meanings; the built-in ones were tuned on recordings.
 
-Episodes: scripted experts, clean, noisy and sloppy; Meta-World's are played here without pictures (two CPU-minutes,
+Episodes: scripted experts, clean, noisy and sloppy; Meta-World's are played here without images (two CPU-minutes,
 kept under --work), LIBERO's are the recordings of ``tests/costs/libero``. Everything is deterministic. Run as a
 module: ``python -m benchmarks.generated_costs``.
 """
@@ -20,8 +20,8 @@ from grape.core.files import write_json, write_text
 from grape.costs import builtin_specification, parse_specification, specification_hash, suite_names_of
 from grape.envs.registry import get_suite
 from grape.generation.briefs import TaskBrief
+from grape.generation.feedback import Sampling, generate
 from grape.generation.prompts import prompts_hash
-from grape.generation.repairing import Sampling, generate
 from grape.vlm import ScriptedModel
 
 ANSWERS = Path(__file__).parent / "cost_answers"

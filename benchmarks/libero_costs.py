@@ -4,7 +4,7 @@ For every task with a scripted expert, from each of two initial states: a clean 
 and one whose operator lets go halfway and stands still. They are kept, a file a task, so that the benchmark can be
 interrupted and goes on. ``summary.json`` then says for each task which pairs of a success and a failure from the same
 initial state are ranked rightly, also where the simulator's verdict is hidden, and whether on the clean expert's way
-every stage is finite, is reached, and makes the episode cheaper. Half a minute of one core a task; no pictures.
+every stage is finite, is reached, and makes the episode cheaper. Half a minute of one core a task; no images.
 """
 
 import argparse
@@ -66,7 +66,7 @@ class SuiteLettingGo(LiberoSuite):
     """
 
     def __init__(self, name: str, after: int) -> None:
-        super().__init__(name, pictures=False)
+        super().__init__(name, images=False)
         self._after = after
 
     def make_expert(self, task: Task, operator: str, seed: int) -> Expert:
@@ -83,7 +83,7 @@ def main() -> None:
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
     states = parse_numbers(chosen.initial_states, "initial states")
-    suites = [LiberoSuite(name, pictures=False) for name in chosen.suites.split(",")]
+    suites = [LiberoSuite(name, images=False) for name in chosen.suites.split(",")]
     summary: dict[str, Any] = {
         "commit": commit(),
         "initial_states": format_numbers(states),

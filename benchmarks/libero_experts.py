@@ -1,6 +1,6 @@
 """How often LIBERO's scripted experts succeed: ``python benchmarks/libero_experts.py --out runs/libero-experts``.
 
-Plays clean experts without pictures and writes one line an episode, so that it can be interrupted and goes on; at the
+Plays clean experts without images and writes one line an episode, so that it can be interrupted and goes on; at the
 end ``summary.json`` holds the figures of all tasks that were asked for. The experts were developed on initial states
 0-9; 10-49 tell how good they are. About 2 s of one core an episode, and 10 s for each task.
 """
@@ -29,7 +29,7 @@ def main() -> None:
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
     states = parse_numbers(chosen.initial_states, "initial states")
-    suites = [LiberoSuite(name, pictures=False) for name in chosen.suites.split(",")]
+    suites = [LiberoSuite(name, images=False) for name in chosen.suites.split(",")]
     summary = {
         "initial_states": format_numbers(states),
         "operator": chosen.operator,

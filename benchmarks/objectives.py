@@ -1,6 +1,6 @@
 """Do the weights of objectives change pairs as they should? ``python benchmarks/objectives.py --out runs/objectives``.
 
-Records LIBERO's scripted experts without pictures at one task (a drawer, where some bump into the cabinet), then
+Records LIBERO's scripted experts without images at one task (a drawer, where some bump into the cabinet), then
 scores and pairs the same rollouts again and again with its built-in costs: first with more and more weight on the tag
 ``safety``, then on ``efficiency``, the other tags left as they are, and looks at the chosen trajectories: states with a
 collision, and steps. Writes one JSON record and one drawing. About 2 s of an idle core an episode (56 by default); what
@@ -49,7 +49,7 @@ def main() -> None:
         "command": "python benchmarks/objectives.py --out runs/objectives",
         "commit": commit(),
         "processor": processor(),
-        "versions": dict(LiberoSuite(chosen.suite, pictures=False).versions()),
+        "versions": dict(LiberoSuite(chosen.suite, images=False).versions()),
         "suite": chosen.suite,
         "task": chosen.task,
         "initial_states": format_numbers(states),
@@ -78,7 +78,7 @@ def sweep(out: Path, store: EpisodeStore, facts: Mapping[str, Mapping[str, Any]]
 
 def record_all(path: Path, suite_name: str, task_name: str, states: Sequence[int]) -> EpisodeStore:
     """Every operator from every initial state; episodes that are there already are left alone."""
-    suite = LiberoSuite(suite_name, pictures=False)
+    suite = LiberoSuite(suite_name, images=False)
     (task,) = select_tasks(suite, task_name)
     store = EpisodeStore.open(path) if path.exists() else EpisodeStore.create(path, suite_name, {})
     environment: Environment | None = None
@@ -96,7 +96,7 @@ def record_all(path: Path, suite_name: str, task_name: str, states: Sequence[int
 def play(
     suite: LiberoSuite, task: Any, environment: Environment, name: str, operator: str, state: int, sample: int
 ) -> Trajectory:
-    """One episode of a scripted expert, without pictures."""
+    """One episode of a scripted expert, without images."""
     snapshots = [environment.reset(state)]
     expert = suite.make_expert(task, operator, 1000 * sample + state)
     actions = []
@@ -176,7 +176,7 @@ def drawing(record: Mapping[str, Any]) -> str:
         f"<title>Chosen trajectories by the factors of safety and efficiency, {record['task']}</title>",
         '<rect width="100%" height="100%" fill="#ffffff"/>',
     ]
-    for number, (tag, title, key, colour) in enumerate(charts):
+    for number, (tag, title, key, color) in enumerate(charts):
         rows = record["sweeps"][tag]
         top = number * height
         values = [row[key] for row in rows]
@@ -187,9 +187,9 @@ def drawing(record: Mapping[str, Any]) -> str:
         parts.append(f'<text x="{left}" y="{top + 24}" font-weight="600">{title}</text>')
         parts.append(f'<line x1="{left}" y1="{base}" x2="{width - right}" y2="{base}" stroke="#888"/>')
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2.5"/>')
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2.5"/>')
         for x, y, value, row in zip(xs, ys, values, rows, strict=True):
-            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>')
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{color}"/>')
             parts.append(f'<text x="{x:.1f}" y="{y - 9:.1f}" text-anchor="middle">{value:.1f}</text>')
             parts.append(f'<text x="{x:.1f}" y="{base + 18}" text-anchor="middle">{row["factor"]:g}</text>')
         parts.append(f'<text x="{width / 2}" y="{base + 38}" text-anchor="middle">factor of {tag}</text>')

@@ -11,21 +11,21 @@ from typing import Any
 import torch
 
 from grape.policies.openvla import OpenVLAPolicy
+from grape.training.batches import ComparisonItem, collate
+from grape.training.dataset import StepDataset
 from grape.training.gradients import GradientResult, one_pass_gradient
+from grape.training.logprobs import StepLogprobs
 from grape.training.losses import LossSettings, preference_loss
 from grape.training.reference import recorded_reference
-from grape.training.step_logps import StepLogps
-from grape.training.steps import StepTable
-from grape.training.units import Unit, make_comparisons
 
 __all__ = ["LEARNING_RATE", "PairStep", "whole_pair"]
 
 LEARNING_RATE = 2e-5
 
 
-def whole_pair(pair: StepTable) -> list[Unit]:
+def whole_pair(pair: StepDataset) -> list[ComparisonItem]:
     """The comparison of both whole trajectories."""
-    return [Unit("pair", pair.spans["chosen"], pair.spans["rejected"])]
+    return [ComparisonItem("pair", pair.spans["chosen"], pair.spans["rejected"])]
 
 
 @dataclass
@@ -41,21 +41,21 @@ class PairStep:
     """
 
     policy: OpenVLAPolicy
-    pair: StepTable
+    pair: StepDataset
     beta: float = 0.1
     micro_batch: int = 4
     keep_features: bool = False
     _optimiser: Any = field(init=False)
-    _logps: StepLogps = field(init=False)
+    _logps: StepLogprobs = field(init=False)
 
     def __post_init__(self) -> None:
         self.parameters = [p for p in self.policy.model.parameters() if p.requires_grad]
         self._optimiser = torch.optim.AdamW(self.parameters, lr=LEARNING_RATE)
-        self._logps = StepLogps(self.policy, self.pair, self.micro_batch, 4e9 if self.keep_features else 0.0)
+        self._logps = StepLogprobs(self.policy, self.pair, self.micro_batch, 4e9 if self.keep_features else 0.0)
 
-    def gradient(self, units: Sequence[Unit]) -> GradientResult:
+    def gradient(self, units: Sequence[ComparisonItem]) -> GradientResult:
         """Leave the gradient of the mean loss over the units in the parameters."""
-        rows_F, comparisons = make_comparisons(units, recorded_reference(self.pair))
+        rows_F, comparisons = collate(units, recorded_reference(self.pair))
         return one_pass_gradient(
             lambda positions_B: self._logps(rows_F[positions_B]).sum(dim=1),
             comparisons,

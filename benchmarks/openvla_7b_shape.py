@@ -29,12 +29,12 @@ from torch import Tensor
 from grape.core.errors import GrapeError, SettingsError
 from grape.core.files import write_json
 from grape.policies.openvla import OpenVLA, OpenVLAConfig, PolicyInputs
-from grape.policies.openvla.checkpoint import empty_model, materialise_buffers
-from grape.training.adapters import wrap_with_adapters
+from grape.policies.openvla.checkpoint import empty_model, materialize_buffers
 from grape.training.estimate import estimate_training
 from grape.training.gradients import Comparisons, one_pass_gradient
+from grape.training.lora import wrap_with_adapters
 from grape.training.losses import LossSettings, preference_loss
-from grape.training.rehearsal import adapted_layers
+from grape.training.meta_profile import adapted_layers
 
 OPENVLA_7B: dict[str, Any] = {
     "model_type": "openvla",
@@ -180,7 +180,7 @@ def check_memory(options: argparse.Namespace) -> None:
 def build(config: OpenVLAConfig) -> OpenVLA:
     """The network with random bfloat16 weights, each written once and in its place: there is never a second copy."""
     model = empty_model(config).to(torch.bfloat16).to_empty(device="cpu")
-    materialise_buffers(model)
+    materialize_buffers(model)
     noise = torch.randn(_NOISE, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -1,12 +1,12 @@
-"""How far keypoints from pictures are from the truth, with pictures, depth and masks of simulators.
+"""How far keypoints from images are from the truth, with images, depth and masks of simulators.
 
     python benchmarks/perception_accuracy.py --suites metaworld libero_spatial libero_goal --out accuracy.json
 
-An expert solves a task and is filmed. In the first picture points are chosen in the true mask of every object (its
+An expert solves a task and is filmed. In the first image points are chosen in the true mask of every object (its
 middle and others at random); the truth is where the body that they lie on takes them. Three ways are measured: lifting
 alone (the truth is where a ray meets the scene), following points with the tracker of patches, and finding an object's
 middle in every state by its true mask, in place of a detector and segmenter. A point counts as seen where the truth
-projects into the picture and the depth there is its own within 1.5 cm.
+projects into the image and the depth there is its own within 1.5 cm.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from grape.core.cameras import Camera
-from grape.envs.views import SceneView
+from grape.envs.ground_truth import SceneView
 from grape.perception import FollowSettings, PatchTracker, aligning_shift, lift_tracks, mask_point, seen_points
 
 SEEN_WITHIN = 0.015  # metres
@@ -36,10 +36,10 @@ class Film:
 
     Attributes:
         name: Suite and task.
-        views: Every picture with its truth.
+        views: Every image with its truth.
         states: Which of them are states, between which decisions lie.
-        hz: Pictures a second.
-        world: ``(model, data)`` of the first picture, to cast rays; None where it is not at hand.
+        hz: Images a second.
+        world: ``(model, data)`` of the first image, to cast rays; None where it is not at hand.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Film:
 
 
 def film_metaworld(task_name: str, state: int = 0, size: int = 256, every: int = 2, operator: str = "clean") -> Film:
-    """Meta-World's expert, filmed at 80 / ``every`` pictures a second."""
+    """Meta-World's expert, filmed at 80 / ``every`` images a second."""
     from grape.envs.metaworld.suite import MetaWorldSuite
 
     suite = MetaWorldSuite()
@@ -86,7 +86,7 @@ def film_metaworld(task_name: str, state: int = 0, size: int = 256, every: int =
 
 
 def film_libero(suite_name: str, index: int = 0, state: int = 0, steps: int = 400, unfilmed: int = 0) -> Film:
-    """LIBERO's expert, filmed at its 20 decisions a second; ``unfilmed`` decisions after the first picture are not."""
+    """LIBERO's expert, filmed at its 20 decisions a second; ``unfilmed`` decisions after the first image are not."""
     from grape.envs.libero.suite import LiberoSuite
 
     suite = LiberoSuite(suite_name)
@@ -95,11 +95,11 @@ def film_libero(suite_name: str, index: int = 0, state: int = 0, steps: int = 40
     snapshot = environment.reset(state)
     views, world = [environment.scene_view()], environment._world
     for step in range(steps):
-        world.pictures = False  # what is drawn for a policy is not needed here, and takes most of the time
+        world.images = False  # what is drawn for a policy is not needed here, and takes most of the time
         try:
             snapshot = environment.step(expert.act(snapshot)[0])
         finally:
-            world.pictures = True
+            world.images = True
         if step >= unfilmed:
             views.append(environment.scene_view())
         if snapshot.success:
@@ -108,7 +108,7 @@ def film_libero(suite_name: str, index: int = 0, state: int = 0, steps: int = 40
 
 
 def objects(film: Film) -> list[str]:
-    """Bodies that are neither robot nor room and large enough in the first picture."""
+    """Bodies that are neither robot nor room and large enough in the first image."""
     view = film.views[0]
     counts = np.bincount(view.bodies[view.bodies >= 0], minlength=len(view.names))
     aside = (*ROBOT, *ROOM)
@@ -120,14 +120,14 @@ def objects(film: Film) -> list[str]:
 
 
 def carried(film: Film, body: str, point: np.ndarray) -> np.ndarray:
-    """Where a body takes a point that is on it in the first picture, ``(T+1, 3)``."""
+    """Where a body takes a point that is on it in the first image, ``(T+1, 3)``."""
     first = np.linalg.inv(film.views[0].poses[body])
     local = first[:3, :3] @ point + first[:3, 3]
     return np.stack([view.poses[body][:3, :3] @ local + view.poses[body][:3, 3] for view in film.views])
 
 
 def seen(film: Film, truth: np.ndarray) -> np.ndarray:
-    """Whether a point is seen in each picture, ``(T+1,)``."""
+    """Whether a point is seen in each image, ``(T+1,)``."""
     pixels, depth = film.camera.project(truth)
     inside = film.camera.sees(pixels, margin=1.0)
     column, row = np.floor(np.where(inside[:, None], pixels, 0)).astype(int).T
@@ -136,7 +136,7 @@ def seen(film: Film, truth: np.ndarray) -> np.ndarray:
 
 
 def moved(truth: np.ndarray) -> np.ndarray:
-    """Whether a point has left its place in the first picture, ``(T+1,)``."""
+    """Whether a point has left its place in the first image, ``(T+1,)``."""
     return np.linalg.norm(truth - truth[0], axis=1) > MOVED_BY
 
 
@@ -175,9 +175,9 @@ def measure_lifting(film: Film, points: int = 300) -> dict[str, float]:
 def measure_tracking(film: Film) -> dict[str, float]:
     """Errors of tracked and lifted points in the states after the first, metres."""
     chosen = start_points(film)
-    pictures, depth = film.stack("picture"), film.stack("depth")
+    images, depth = film.stack("image"), film.stack("depth")
     began = time.process_time()
-    tracks = PatchTracker().track(pictures, np.array([pixel for _, pixel in chosen]), depth)
+    tracks = PatchTracker().track(images, np.array([pixel for _, pixel in chosen]), depth)
     spent = time.process_time() - began
     lifted = lift_tracks(tracks, depth, film.camera).points.astype(np.float64)
     errors, known, visible, moving = [], [], [], []
@@ -190,14 +190,14 @@ def measure_tracking(film: Film) -> dict[str, float]:
         moving.append(moved(truth)[later])
     return _figures(*map(np.concatenate, (errors, known, visible, moving))) | {
         "points": len(chosen),
-        "ms_per_point_and_picture": 1000 * spent / (len(chosen) * (len(pictures) - 1)),
+        "ms_per_point_and_picture": 1000 * spent / (len(chosen) * (len(images) - 1)),
     }
 
 
 def measure_finding(film: Film) -> dict[str, float]:
     """Errors of objects' middles, found anew in every state by their true masks, metres.
 
-    The truth is where the body takes the middle of the first picture.
+    The truth is where the body takes the middle of the first image.
     """
     errors, known, visible, moving = [], [], [], []
     first = film.views[0]

@@ -2,7 +2,7 @@
 
 A checkpoint in the published layout gets a random adapter (rank 8, on all layers of language model, projector and
 towers), which is exported merged and as an adapter. Both are read by the published code in an environment of its own,
-with the releases that it asks for, and here; every picture meets several instructions and statistics.
+with the releases that it asks for, and here; every image meets several instructions and statistics.
 
     python benchmarks/reference_code.py --checkpoint CKPT --images FOLDER --code prismatic/extern/hf \\
         --python OLD_ENVIRONMENT/bin/python --out docs/results/reference-code.json
@@ -31,7 +31,7 @@ from grape.core.files import write_json
 from grape.core.trajectories import Observation
 from grape.policies.openvla import OpenVLAPolicy, load_policy
 from grape.policies.presets import TOWERS
-from grape.training.adapters import add_adapters, save_result
+from grape.training.lora import add_adapters, save_result
 
 INSTRUCTIONS = (
     "put the carrot on the plate",

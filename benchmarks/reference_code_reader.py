@@ -63,8 +63,8 @@ def read(folder, adapter):
     )
     if adapter:
         model = peft.PeftModel.from_pretrained(model, adapter)
-    pictures = processing.PrismaticImageProcessor.from_pretrained(folder)
-    processor = processing.PrismaticProcessor(pictures, AutoTokenizer.from_pretrained(folder))
+    images = processing.PrismaticImageProcessor.from_pretrained(folder)
+    processor = processing.PrismaticProcessor(images, AutoTokenizer.from_pretrained(folder))
     return model.eval(), processor, {name: found[f"{name}_keys"] for name in ("missing", "unexpected")}
 
 

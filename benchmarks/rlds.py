@@ -1,7 +1,7 @@
 """Frames a second of writing and reading RLDS data sets, a core, beside TensorFlow Datasets where it is there.
 
-Both write the same pictures (episodes of 50 steps, 256 x 256) and read what TFDS wrote (without it: what GRAPE wrote).
-Reading means: records checked, episodes parsed, every picture decoded. Time is processor time, all threads together, so
+Both write the same images (episodes of 50 steps, 256 x 256) and read what TFDS wrote (without it: what GRAPE wrote).
+Reading means: records checked, episodes parsed, every image decoded. Time is processor time, all threads together, so
 that what else runs on the machine counts little; of three attempts the best is taken, on both sides.
 
     python benchmarks/rlds.py --out docs/results/rlds-benchmark.json      # 2 minutes on an idle core
@@ -19,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 from measured_on import commit, processor
-from rlds_pictures import make_pictures
+from rlds_images import make_images
 
 from grape.core.files import write_json
 from grape.store.rlds import open_rlds
-from grape.store.rlds.features import FeatureTree, Picture, Tensor, Text
-from grape.store.rlds.pictures import encode_picture
+from grape.store.rlds.features import FeatureTree, Image, Tensor, Text
+from grape.store.rlds.images import encode_image
 from grape.store.rlds.writer import RldsWriter
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,9 +52,9 @@ def main() -> None:
         "load_average": {"before": list(os.getloadavg())},
     }
     with tempfile.TemporaryDirectory() as folder:
-        pictures = [make_pictures(episode, options.steps, options.size) for episode in range(options.episodes)]
-        ours = {f"write_{kind}": write_rate(Path(folder), pictures, kind) for kind in ("jpeg", "png")}
-        ours |= {f"compress_{kind}": compression_rate(pictures, kind) for kind in ("jpeg", "png")}
+        images = [make_images(episode, options.steps, options.size) for episode in range(options.episodes)]
+        ours = {f"write_{kind}": write_rate(Path(folder), images, kind) for kind in ("jpeg", "png")}
+        ours |= {f"compress_{kind}": compression_rate(images, kind) for kind in ("jpeg", "png")}
         ours |= {f"read_{kind}": read_rate(Path(folder) / f"bench_{kind}0") for kind in ("jpeg", "png")}
         result["grape"] = ours
         if TF_PYTHON.exists():
@@ -68,43 +68,43 @@ def main() -> None:
     print(json.dumps(result, indent=1))
 
 
-def write_rate(folder: Path, pictures: list[np.ndarray], kind: str) -> float:
+def write_rate(folder: Path, images: list[np.ndarray], kind: str) -> float:
     features = FeatureTree(
         {
             "action": Tensor("float32", (7,)),
             "language_instruction": Text(),
-            "observation/image": Picture(pictures[0].shape[1:], kind),
+            "observation/image": Image(images[0].shape[1:], kind),
         },
         {},
     )
-    frames = sum(map(len, pictures))
+    frames = sum(map(len, images))
     rates = []
     for attempt in range(3):
         begin = time.process_time()
         writer = RldsWriter(folder / f"bench_{kind}{attempt}" / "1.0.0", f"bench_{kind}", features)
-        writer.write_split("train", map(columns, pictures), [len(pictures)])
+        writer.write_split("train", map(columns, images), [len(images)])
         writer.finish()
         rates.append(frames / (time.process_time() - begin))
     return max(rates)
 
 
-def compression_rate(pictures: list[np.ndarray], kind: str) -> float:
-    """Pictures alone, nothing written: what no writer can beat."""
+def compression_rate(images: list[np.ndarray], kind: str) -> float:
+    """Images alone, nothing written: what no writer can beat."""
     rates = []
     for _ in range(3):
         begin = time.process_time()
-        for episode in pictures:
-            for picture in episode:
-                encode_picture(picture, kind)
-        rates.append(sum(map(len, pictures)) / (time.process_time() - begin))
+        for episode in images:
+            for image in episode:
+                encode_image(image, kind)
+        rates.append(sum(map(len, images)) / (time.process_time() - begin))
     return max(rates)
 
 
-def columns(pictures: np.ndarray) -> dict:
+def columns(images: np.ndarray) -> dict:
     return {
-        "steps/action": np.zeros((len(pictures), 7), np.float32),
-        "steps/language_instruction": ["open the drawer"] * len(pictures),
-        "steps/observation/image": pictures,
+        "steps/action": np.zeros((len(images), 7), np.float32),
+        "steps/language_instruction": ["open the drawer"] * len(images),
+        "steps/observation/image": images,
     }
 
 
@@ -114,9 +114,9 @@ def read_rate(path: Path) -> float:
         begin, frames = time.process_time(), 0
         for episode in open_rlds(path).read():
             frames += len(episode.steps["action"])
-            pictures = episode.steps["observation/image"]
+            images = episode.steps["observation/image"]
             for index in range(episode.length):
-                pictures[index]
+                images[index]
         rates.append(frames / (time.process_time() - begin))
     return max(rates)
 

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from rlds_pictures import make_pictures
+from rlds_images import make_images
 
 folder = sys.argv[1]
 episodes, steps, size = map(int, sys.argv[2:])
@@ -40,23 +40,23 @@ class Bench(tfds.core.GeneratorBasedBuilder):
 
     def _episodes(self):
         for episode in range(episodes):
-            pictures = PICTURES[episode]
+            images = IMAGES[episode]
             yield (
                 episode,
                 {
                     "steps": [
                         {
-                            "observation": {"image": picture},
+                            "observation": {"image": pixels},
                             "action": np.zeros(7, np.float32),
                             "language_instruction": "open the drawer",
                         }
-                        for picture in pictures
+                        for pixels in images
                     ]
                 },
             )
 
 
-PICTURES = [make_pictures(episode, steps, size) for episode in range(episodes)]
+IMAGES = [make_images(episode, steps, size) for episode in range(episodes)]
 written = []
 for attempt in range(3):
     begin = time.process_time()

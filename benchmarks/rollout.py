@@ -4,7 +4,7 @@
     python benchmarks/rollout.py --suites metaworld --decisions 5              # a look
 
 Both sides play the same episodes (tasks, initial states, number of decisions) with the same untrained nano policy and
-record them. Sequential is what evaluation scripts do: one process, one environment, the policy asked with one picture.
+record them. Sequential is what evaluation scripts do: one process, one environment, the policy asked with one image.
 Ours is `grape collect`'s way: two worker processes, lanes in lock-step, one batched decision for whoever waits. Worlds
 are made and drawn once before the clock starts; how long that takes stands apart (`seconds_to_start`), since a study
 pays it once. Seconds of the sequential side are divided by what they went to; ours by what this process did and waited
@@ -46,24 +46,24 @@ from grape.policies.openvla import compute_norm_stats, create_nano
 from grape.store import EpisodeStore
 from grape.store.episode_file import encode_episode
 
-# Per suite: its task, decisions an episode, and which functions draw and which turn a picture into the policy's.
+# Per suite: its task, decisions an episode, and which functions draw and which turn an image into the policy's.
 SUITES: dict[str, dict[str, Any]] = {
     "metaworld": {
         "task": "drawer-open",
         "decisions": 40,
-        "draws": ("grape.envs.metaworld.camera", "SceneCamera", "picture"),
+        "draws": ("grape.envs.metaworld.camera", "SceneCamera", "image"),
         "road": ("grape.envs.metaworld.world", None, "box_downsample"),
     },
     "libero_object": {
         "task": "0",
         "decisions": 20,
-        "draws": ("grape.envs.libero.world", "TaskWorld", "picture"),
+        "draws": ("grape.envs.libero.world", "TaskWorld", "image"),
         "road": ("grape.envs.libero.environment", None, "libero_openvla_v1"),
     },
     "simpler_widowx": {
         "task": "0",
         "decisions": 20,
-        "draws": ("grape.envs.simpler.world", "World", "picture"),
+        "draws": ("grape.envs.simpler.world", "World", "image"),
         "road": ("grape.envs.simpler.environment", None, "simpler_openvla_v1"),
     },
 }
@@ -184,14 +184,14 @@ def nano(suite: SuiteBase) -> Any:
 
 
 def sequential(suite: SuiteBase, groups: Sequence[Group], policy: Any, store: EpisodeStore) -> dict[str, Any]:
-    """One environment, one episode after the other, the policy asked with one picture."""
+    """One environment, one episode after the other, the policy asked with one image."""
     watch = Stopwatch()
     facts = SUITES[suite.name]
     began = time.perf_counter()
     environment = suite.make_environment(groups[0].task)
     environment.reset(0)
     started, worked = time.perf_counter(), time.process_time()
-    with timed(watch, "rendering", facts["draws"]), timed(watch, "picture road", facts["road"]):
+    with timed(watch, "rendering", facts["draws"]), timed(watch, "image preprocessing", facts["road"]):
         for group in groups:
             for planned in group.episodes:
                 recorder = EpisodeRecorder(group.task, planned, True, "last-step")
@@ -205,7 +205,7 @@ def sequential(suite: SuiteBase, groups: Sequence[Group], policy: Any, store: Ep
     seconds, worked = time.perf_counter() - started, time.process_time() - worked
     environment.close()
     parts = watch.seconds
-    drawn = parts.get("rendering", 0.0) + parts.get("picture road", 0.0)
+    drawn = parts.get("rendering", 0.0) + parts.get("image preprocessing", 0.0)
     simulated = parts.pop("step") + parts.pop("reset") - drawn
     return {
         "seconds": round(seconds, 2),

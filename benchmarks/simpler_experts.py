@@ -1,6 +1,6 @@
 """How often SimplerEnv's scripted experts succeed: ``python benchmarks/simpler_experts.py --out runs/simpler-experts``.
 
-Plays clean experts of the four WidowX tasks without pictures, one line an episode, so that it can be interrupted and
+Plays clean experts of the four WidowX tasks without images, one line an episode, so that it can be interrupted and
 goes on; at the end ``summary.json`` holds the figures. The experts were developed on every third initial state (0, 3,
 ..., 21); the other 16 tell how good they are. About 2 s of one core an episode. ``--suites`` plays the
 variations, e.g. ``simpler_widowx_physical``.
@@ -32,7 +32,7 @@ def main() -> None:
     states = parse_numbers(chosen.initial_states, "initial states")
     summary = {"initial_states": format_numbers(states), "operator": chosen.operator, "versions": {}, "suites": {}}
     for name in chosen.suites.split(","):
-        suite = WidowXSuite(name, pictures=False)
+        suite = WidowXSuite(name, images=False)
         rows = [measure(suite, task, states, chosen.operator, chosen.out) for task in select_tasks(suite, chosen.tasks)]
         total = rate(sum(row["successes"] for row in rows), sum(row["episodes"] for row in rows))
         summary["suites"][name] = total | {"tasks": rows}

@@ -1,6 +1,6 @@
 """Two small networks of OpenVLA's architecture, and a preference pair to train them on; all random, all seeded.
 
-Kept from the 7 B model: pictures of 224 pixels and 256 patches, the vocabulary of 32064 ids, the ratios of MLPs and
+Kept from the 7 B model: images of 224 pixels and 256 patches, the vocabulary of 32064 ids, the ratios of MLPs and
 projector, the towers' heads of 64 and 72 channels. What shrinks is width and depth, so the vocabulary weighs more than
 it does at 7 B: a third of the parameters is its output layer at 23 M, a quarter at 71 M.
 """
@@ -14,11 +14,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from grape.core.seeds import derive_rng, derive_seed
 from grape.policies.openvla import OpenVLAPolicy, compute_norm_stats
-from grape.policies.openvla.checkpoint import CheckpointFiles, empty_model, materialise_buffers
+from grape.policies.openvla.checkpoint import CheckpointFiles, empty_model, materialize_buffers
 from grape.policies.openvla.config import OpenVLAConfig, towers_to_json
 from grape.policies.presets import TowerConfig
-from grape.training.adapters import add_adapters
-from grape.training.steps import StepTable
+from grape.training.dataset import StepDataset
+from grape.training.lora import add_adapters
 
 INSTRUCTION = "put the carrot on the plate next to the blue bowl"
 ACTION_TOKENS = 7
@@ -66,7 +66,7 @@ def make_policy(shape: str, *, seed: int = 0, adapters: bool = True) -> OpenVLAP
     config = OpenVLAConfig.from_json(_config(SHAPES[shape]))
     model = empty_model(config)
     model.to_empty(device="cpu")
-    materialise_buffers(model)
+    materialize_buffers(model)
     _draw(model, seed)
     policy = OpenVLAPolicy(model, CheckpointFiles(config, {"tokenizer.json": _tokenizer().to_str().encode(), **_SIDE}))
     if adapters:
@@ -78,8 +78,8 @@ def make_policy(shape: str, *, seed: int = 0, adapters: bool = True) -> OpenVLAP
     return policy
 
 
-def make_pair(policy: OpenVLAPolicy, steps: int, seed: int = 0) -> StepTable:
-    """Chosen and rejected trajectory of ``steps`` steps each, with random pictures and tokens.
+def make_pair(policy: OpenVLAPolicy, steps: int, seed: int = 0) -> StepDataset:
+    """Chosen and rejected trajectory of ``steps`` steps each, with random images and tokens.
 
     Rows ``[0, steps)`` are the chosen side. The recorded log-probabilities are plausible numbers, not the policy's.
     """
@@ -87,7 +87,7 @@ def make_pair(policy: OpenVLAPolicy, steps: int, seed: int = 0) -> StepTable:
     count = 2 * steps
     side = policy.config.image_size
     tokens_ND = rng.choice(policy.action_token_ids, (count, ACTION_TOKENS))
-    return StepTable(
+    return StepDataset(
         images_NHWC=cast(Any, rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)),
         instructions=(INSTRUCTION,) * count,
         tokens_ND=torch.from_numpy(tokens_ND.astype(np.int64)),

@@ -7,7 +7,7 @@ What it does, and what is kept of it here because it costs time:
 - the reference is a second model, and its passes run without graph;
 - every forward pass computes the logits of all positions, and their log-softmax over the whole vocabulary, of which the
   action tokens' entries are picked afterwards;
-- pictures and prompts are prepared again each time;
+- images and prompts are prepared again each time;
 - the graph of all 8 pairs is kept, and each window ends with its own backward pass and optimiser step.
 
 What is left out: its end-of-sequence token (so that both sides of the comparison score the same tokens), its mixing of
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from grape.policies.openvla import OpenVLAPolicy
+from grape.training.dataset import StepDataset
 from grape.training.losses import WINDOW
-from grape.training.steps import StepTable
 
 __all__ = ["log_probability", "train_pair_by_windows", "window_starts"]
 
@@ -34,7 +34,7 @@ def window_starts(steps: int) -> range:
 def train_pair_by_windows(
     policy: OpenVLAPolicy,
     reference: OpenVLAPolicy,
-    pair: StepTable,
+    pair: StepDataset,
     beta: float,
     after_backward: Callable[[int, float], None],
 ) -> None:
@@ -63,7 +63,7 @@ def train_pair_by_windows(
         after_backward(start, float(loss.detach()))
 
 
-def log_probability(policy: OpenVLAPolicy, pair: StepTable, row: int) -> Tensor:
+def log_probability(policy: OpenVLAPolicy, pair: StepDataset, row: int) -> Tensor:
     """Summed log-probability of one step's action tokens, the long way round."""
     model = policy.model
     inputs = policy.encode(pair.images_NHWC[row : row + 1], [pair.instructions[row]])

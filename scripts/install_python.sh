@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make .venv: a virtual environment with GRAPE (editable), all extras and PyTorch.
 #
-# Repeatable: returns at once when nothing that matters changed since the last complete installation, mends a broken
+# Repeatable: returns at once when nothing that matters changed since the last complete installation, fixes a broken
 # or half-made environment, and never exchanges a torch that is already there for another build of it.
 #
 # Environment:

@@ -1,7 +1,7 @@
 """GRAPE: align vision-language-action policies with preferences between whole trajectories.
 
 The way of the data, one verb a step: collect -> score -> pair -> train -> evaluate -> report.
-See ``docs/architecture.md`` for the rooms of the package and what each may import.
+See ``docs/architecture.md`` for its packages and what each may import.
 """
 
 __all__ = ["__version__"]

@@ -8,7 +8,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from grape.cli.main import SPECIAL, VERBS
-from tests.architecture.arrows import ROOT
+from tests.architecture.allowed_imports import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 LINK = re.compile(r"\]\((?!https?://|mailto:)([^)\s]+)\)")

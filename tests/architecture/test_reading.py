@@ -2,15 +2,15 @@
 
 import pytest
 
-from tests.architecture.arrows import PACKAGE, documented_arrows, imports_of, room_of
+from tests.architecture.allowed_imports import PACKAGE, documented_imports, imports_of, package_of
 
 
 def test_table_words():
-    arrows = documented_arrows(
+    imports = documented_imports(
         "| `core` | x | nothing |\n| `store` | x | core |\n"
         "| `loop` | x | everything but cli |\n| `cli` | x | everything |\n"
     )
-    assert arrows == {
+    assert imports == {
         "core": frozenset(),
         "store": {"core"},
         "loop": {"core", "store", "loop"},
@@ -32,14 +32,14 @@ def test_table_words():
 def test_every_form_of_import_is_seen(statement, target, monkeypatch, tmp_path):
     package = tmp_path / "grape"
     (package / "costs").mkdir(parents=True)
-    monkeypatch.setattr("tests.architecture.arrows.PACKAGE", package)
+    monkeypatch.setattr("tests.architecture.allowed_imports.PACKAGE", package)
     path = package / "costs" / "sample.py"
     path.write_text(statement)
     assert [found.target for found in imports_of(path)] == [target]
 
 
 def test_names_of_the_package_itself_are_no_room():
-    assert room_of("grape.__version__") == ""
-    assert room_of("numpy.store") == ""
-    assert room_of("grape.core.files") == "core"
+    assert package_of("grape.__version__") == ""
+    assert package_of("numpy.store") == ""
+    assert package_of("grape.core.files") == "core"
     assert (PACKAGE / "core").is_dir()

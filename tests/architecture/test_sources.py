@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from tests.architecture.arrows import PACKAGE, ROOT, sources
+from tests.architecture.allowed_imports import PACKAGE, ROOT, sources
 
 MAX_LINES = 400
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "misc", "common", "stuff"}

@@ -44,7 +44,7 @@ def test_windows_of_both_sides_agree(sides):
 
     step = ours.PairStep(policy, pair, BETA, micro_batch=4)
     windows = [
-        ours.Unit(f"window {start}", (start, start + 8), (STEPS + start, STEPS + start + 8))
+        ours.ComparisonItem(f"window {start}", (start, start + 8), (STEPS + start, STEPS + start + 8))
         for start in loop.window_starts(STEPS)
     ]
     result = step.gradient(windows)

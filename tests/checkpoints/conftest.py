@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from grape.policies.openvla import compute_norm_stats, create_nano, load_policy, save_policy
-from grape.training.adapters import add_adapters, save_result
+from grape.training.lora import add_adapters, save_result
 
 NAMES = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "openvla"

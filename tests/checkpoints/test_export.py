@@ -90,9 +90,9 @@ def test_shards(nano, tmp_path):
     index = json.loads((tmp_path / "out/model.safetensors.index.json").read_text())
     assert len(set(index["weight_map"].values())) >= 3
     assert load_policy(tmp_path / "out").spec == load_policy(nano).spec
-    torn = sorted((tmp_path / "out").glob("model-*.safetensors"))[1]
-    torn.write_bytes(torn.read_bytes()[:-10])
-    with pytest.raises(DataError, match=f"{torn.stem}.*torn"):
+    truncated = sorted((tmp_path / "out").glob("model-*.safetensors"))[1]
+    truncated.write_bytes(truncated.read_bytes()[:-10])
+    with pytest.raises(DataError, match=f"{truncated.stem}.*truncated"):
         load_policy(tmp_path / "out")
     with pytest.raises(SettingsError, match="--shard-gb"):
         run_export_merged(ExportMergedSettings(str(nano), tmp_path / "other", shard_gb=0))
@@ -140,7 +140,7 @@ def test_an_adapter_in_the_layout_of_peft(nano, nano_adapter, tmp_path, observat
 
 
 def test_adapters_that_do_not_fit_are_refused(nano_adapter, tmp_path):
-    for name, text in (("adapter_model.safetensors", "torn"), ("adapter_config.json", "JSON")):
+    for name, text in (("adapter_model.safetensors", "truncated"), ("adapter_config.json", "JSON")):
         broken = shutil.copytree(nano_adapter, tmp_path / name.split(".")[0])
         pointer = json.loads((broken / "grape_adapter.json").read_text())
         base = str((nano_adapter / pointer["base"]).resolve())

@@ -13,7 +13,7 @@ from grape.core.events import SilentReporter
 
 
 @pytest.fixture
-def picture(tmp_path):
+def pixels(tmp_path):
     path = tmp_path / "frame.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
     return path
@@ -34,8 +34,8 @@ def test_golden_actions(golden, capsys):
         assert reply["in_range"] == [True] * 7
 
 
-def test_the_table_for_people(nano, picture, capsys):
-    words = ["predict", "--policy", str(nano), "--image", str(picture), "--instruction", "Open the drawer"]
+def test_the_table_for_people(nano, pixels, capsys):
+    words = ["predict", "--policy", str(nano), "--image", str(pixels), "--instruction", "Open the drawer"]
     assert main(words) == 0
     captured = capsys.readouterr()
     for word in ("gripper", "token", "probability", "open the drawer?", "grape", "cpu float32"):
@@ -46,9 +46,9 @@ def test_the_table_for_people(nano, picture, capsys):
     assert "gripper" in captured.err
 
 
-def test_a_crop_changes_what_is_seen_and_is_said(nano, picture):
+def test_a_crop_changes_what_is_seen_and_is_said(nano, pixels):
     replies = {
-        crop: run_predict(PredictSettings(str(nano), picture, "open the drawer", center_crop=crop))
+        crop: run_predict(PredictSettings(str(nano), pixels, "open the drawer", center_crop=crop))
         for crop in ("auto", "no", "yes")
     }
     assert replies["auto"] == replies["no"]
@@ -57,7 +57,7 @@ def test_a_crop_changes_what_is_seen_and_is_said(nano, picture):
     assert replies["yes"]["logps"] != replies["no"]["logps"]
 
 
-def test_tokens_beyond_the_action_range_are_marked(nano, picture, monkeypatch):
+def test_tokens_beyond_the_action_range_are_marked(nano, pixels, monkeypatch):
     class Hearing(SilentReporter):
         warnings: list[str] = []  # noqa: RUF012
 
@@ -67,14 +67,14 @@ def test_tokens_beyond_the_action_range_are_marked(nano, picture, monkeypatch):
     from grape.policies.openvla import OpenVLAPolicy
 
     monkeypatch.setattr(OpenVLAPolicy, "action_token_ids", property(lambda self: np.array([-1])))
-    reply = run_predict(PredictSettings(str(nano), picture, "open the drawer"), Hearing())
+    reply = run_predict(PredictSettings(str(nano), pixels, "open the drawer"), Hearing())
     assert reply["in_range"] == [False] * 7
     assert "no action tokens" in Hearing.warnings[0]
 
 
-def test_mistakes_are_found_before_weights_are_read(nano, golden, picture, tmp_path):
+def test_mistakes_are_found_before_weights_are_read(nano, golden, pixels, tmp_path):
     def predict(**changes):
-        asked = {"policy": str(nano), "image": picture, "instruction": "open the drawer", **changes}
+        asked = {"policy": str(nano), "image": pixels, "instruction": "open the drawer", **changes}
         return run_predict(PredictSettings(**asked))
 
     with pytest.raises(SettingsError, match="no such checkpoint folder"):
@@ -85,7 +85,7 @@ def test_mistakes_are_found_before_weights_are_read(nano, golden, picture, tmp_p
         predict(instruction="  ")
     with pytest.raises(SettingsError, match="UTF-8"):
         predict(instruction="open \udcff")
-    with pytest.raises(DataError, match="no picture"):
+    with pytest.raises(DataError, match="no image"):
         predict(image=tmp_path / "frame.jpg")
     with pytest.raises(SettingsError, match="choose one"):
         predict(policy=str(golden / "ckpt"))

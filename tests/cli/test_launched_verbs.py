@@ -30,13 +30,19 @@ def _verb(several_processes: bool) -> Verb:
     return Verb("count", _Settings, run, lambda summary, console: None, several_processes=several_processes)
 
 
-ALONE = {"RANK": "1"}
+SINGLE_PROCESS = {"RANK": "1"}
 SECOND = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
 
 
 @pytest.mark.parametrize(
     ("several_processes", "environment", "prints"),
-    [(False, {}, True), (False, ALONE, True), (False, SECOND, True), (True, ALONE, True), (True, SECOND, False)],
+    [
+        (False, {}, True),
+        (False, SINGLE_PROCESS, True),
+        (False, SECOND, True),
+        (True, SINGLE_PROCESS, True),
+        (True, SECOND, False),
+    ],
 )
 def test_only_further_processes_of_a_launcher_are_silent(several_processes, environment, prints, monkeypatch, capsys):
     for name in SECOND:

@@ -19,7 +19,7 @@ from grape.preferences import read_pairs
 from grape.store import EpisodeStore
 from grape.store.rlds import open_rlds
 from grape.store.rlds.joining import join_pairs
-from grape.store.rlds.standardise import RULES
+from grape.store.rlds.standardize import RULES
 from grape.training.settings import TrainSettings, check_train
 from tests.training.recordings import record, write_pairs, write_policy
 

@@ -47,7 +47,7 @@ def test_projecting_then_lifting_gives_the_point_back_where_it_is_in_front(camer
 
 
 @given(cameras(), st.tuples(st.floats(0.1, 5.0), st.floats(0, 640), st.floats(0, 480)), st.integers(1, 4))
-def test_a_resized_camera_sees_the_same_point_at_the_same_share_of_the_picture(camera, seen, factor):
+def test_a_resized_camera_sees_the_same_point_at_the_same_share_of_the_image(camera, seen, factor):
     point = camera.lift(seen[1:], seen[0])
     resized = camera.resized(480 * factor, 640 * factor)
     pixel, depth = resized.project(point)
@@ -56,7 +56,7 @@ def test_a_resized_camera_sees_the_same_point_at_the_same_share_of_the_picture(c
 
 
 def test_a_point_by_hand():
-    """Camera at the origin that looks along the world's x axis, its picture upright: z is up."""
+    """Camera at the origin that looks along the world's x axis, its image upright: z is up."""
     pose = np.eye(4)
     pose[:3, :3] = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]]).T
     camera = Camera(np.array([[100.0, 0, 50], [0, 100, 50], [0, 0, 1]]), pose, (100, 100))

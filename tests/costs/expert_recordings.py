@@ -1,4 +1,4 @@
-"""Episodes of a suite's scripted experts, recorded in this process without pictures."""
+"""Episodes of a suite's scripted experts, recorded in this process without images."""
 
 import numpy as np
 

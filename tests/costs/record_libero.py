@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--tasks", default="", help="by index or name, as for grape collect")
     chosen = parser.parse_args()
     for name in chosen.suites.split(","):
-        suite = LiberoSuite(name, pictures=False)
+        suite = LiberoSuite(name, images=False)
         for task in select_tasks(suite, chosen.tasks):
             if task.name in UNSOLVED or path_of(task).exists():
                 continue

@@ -23,7 +23,7 @@ def path_of(task: Task) -> Path:
 
 
 def main() -> None:
-    suite = WidowXSuite("simpler_widowx", pictures=False)
+    suite = WidowXSuite("simpler_widowx", images=False)
     for task in suite.tasks:
         if path_of(task).exists():
             continue

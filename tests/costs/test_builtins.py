@@ -128,12 +128,12 @@ def test_toy_costs_rank_what_experts_do() -> None:
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Meta-World without its pictures, which take most of the time and are not looked at here."""
+    """Meta-World without its images, which take most of the time and are not looked at here."""
     pytest.importorskip("metaworld")
     from grape.envs.metaworld import camera
 
     blank = np.zeros((camera.DISPLAY_SIZE, camera.DISPLAY_SIZE, 3), dtype=np.uint8)
-    monkeypatch.setattr(camera.SceneCamera, "picture", lambda self, data: blank)
+    monkeypatch.setattr(camera.SceneCamera, "image", lambda self, data: blank)
 
 
 @pytest.mark.slow

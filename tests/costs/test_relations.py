@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from grape.core.errors import DataError
 from grape.core.trajectories import Trajectory
 from grape.costs.formulas import Call, Condition
-from grape.costs.keypoints import KeypointSource, picture_keypoint
+from grape.costs.keypoints import KeypointSource, image_keypoint
 from grape.costs.measurement import TOLERANCE, Recording, holds, relation_cost, truth
 from grape.costs.vocabulary import QUANTITIES, RELATIONS
 
@@ -48,7 +48,7 @@ GOLDEN: list[tuple[str, dict[str, Any], list[float]]] = [
     ("left_of", {**PAIR, "by": 0.01}, [0.01, 0.04, 0.04]),
     ("behind", {**PAIR, "by": 0.05}, [0.05, 0.01, 0.01]),
     ("in_front_of", {**PAIR, "by": 0.05}, [0.05, 0.09, 0.09]),
-    # The camera looks along -x and down, so that right is +y (and -y where the picture is mirrored), behind is -x.
+    # The camera looks along -x and down, so that right is +y (and -y where the image is mirrored), behind is -x.
     ("right_of", {**PAIR, "by": 0.05, "frame": "camera"}, [0.05, 0.01, 0.01]),
     ("in_front_of", {**PAIR, "by": 0.04, "frame": "camera"}, [0.04, 0.01, 0.01]),
     ("inside", {**PAIR, "x": 0.02, "y": 0.03, "z": 0.1}, [0, 0.01, 0.02]),
@@ -151,8 +151,8 @@ def test_truth_follows_kleene(make_trajectory: MakeTrajectory) -> None:
         np.testing.assert_array_equal(truth(recording, condition), [due] * 3, err_msg=str(condition))
 
 
-def test_the_camera_s_right_is_the_picture_s(make_trajectory: MakeTrajectory) -> None:
-    """A picture whose columns run against the camera's x axis shows +y on the left."""
+def test_the_camera_s_right_is_the_image_s(make_trajectory: MakeTrajectory) -> None:
+    """An image whose columns run against the camera's x axis shows +y on the left."""
     trajectory = make_trajectory({"a": A, "b": B})
     right_of = call("right_of", **PAIR, by=0.0, frame="camera")
     for focal, due in ((50, [0, 0.04, 0.04]), (-50, [0, -0.04, -0.04])):
@@ -179,7 +179,7 @@ def test_keypoints_with_provenance(make_trajectory: MakeTrajectory) -> None:
         make_trajectory({"point_3": lost, "bowl_1": C}),
         limit=16,
         sources=(
-            KeypointSource("rim", "picture", picture_keypoint(3), 3),
+            KeypointSource("rim", "picture", image_keypoint(3), 3),
             KeypointSource("bowl", "object", "bowl_1"),
             KeypointSource("middle", "mean_of", mean_of=("rim", "bowl"), offset=(0.0, 0.0, 0.1)),
         ),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from grape.core.errors import SettingsError
-from grape.core.pictures import libero_openvla_v1, rotate_180
+from grape.core.images import libero_openvla_v1, rotate_180
 from grape.envs.base import Snapshot
 from grape.envs.libero.environment import LiberoEnvironment, simulator_action
 from grape.envs.libero.suite import LiberoSuite
@@ -44,7 +44,7 @@ def environment() -> LiberoEnvironment:
 
 
 @pytest.mark.slow
-def test_physics_furniture_and_pictures_are_liberos_own(environment: LiberoEnvironment) -> None:
+def test_physics_furniture_and_images_are_liberos_own(environment: LiberoEnvironment) -> None:
     """Against the loop of OpenVLA's evaluation: hard resets, its own observations, seed 0."""
     from grape.envs.libero.installation import load_libero, quiet
 
@@ -77,9 +77,9 @@ def test_physics_furniture_and_pictures_are_liberos_own(environment: LiberoEnvir
             np.testing.assert_array_equal(theirs.env.sim.data.qpos, qpos)
             np.testing.assert_array_equal(theirs.env.sim.data.qvel, qvel)
             np.testing.assert_array_equal(theirs.env.sim.model._model.body_pos, body_pos)
-            picture = observation["agentview_image"]
-            np.testing.assert_array_equal(rotate_180(picture), last.display)
-            np.testing.assert_array_equal(libero_openvla_v1(picture), last.image)
+            image = observation["agentview_image"]
+            np.testing.assert_array_equal(rotate_180(image), last.display)
+            np.testing.assert_array_equal(libero_openvla_v1(image), last.image)
             hand = np.concatenate([observation["robot0_eef_pos"], observation["robot0_gripper_qpos"]])
             np.testing.assert_array_equal(last.proprio[[0, 1, 2, 6, 7]], hand.astype(np.float32))
         theirs.close()
@@ -133,19 +133,19 @@ def test_a_slower_suite_holds_each_decision_and_draws_once(environment: LiberoEn
     world = environment._world
     assert world is not None
     drawn = []
-    draw = world.picture
-    world.picture = lambda camera: drawn.append(camera) or draw(camera)  # type: ignore[method-assign, func-returns-value]
+    draw = world.image
+    world.image = lambda camera: drawn.append(camera) or draw(camera)  # type: ignore[method-assign, func-returns-value]
     try:
         first, last = slower.reset(3), slower.step(action)
     finally:
-        world.picture = draw  # type: ignore[method-assign]
+        world.image = draw  # type: ignore[method-assign]
     assert slower._world is world  # one simulator serves both
     assert len(drawn) == 2
     np.testing.assert_array_equal(first.image, steps[0].image)
     assert_same(last, steps[-1])
 
 
-def test_camera_finds_the_plate_in_the_picture(environment: LiberoEnvironment) -> None:
+def test_camera_finds_the_plate_in_the_image(environment: LiberoEnvironment) -> None:
     snapshot = environment.reset(0)
     camera = snapshot.extra["camera"]
     intrinsic, pose = np.array(camera["intrinsic"]), np.array(camera["pose"])
@@ -172,7 +172,7 @@ def test_gripper_opens_at_one_and_closes_at_zero(environment: LiberoEnvironment)
     assert openings[OPEN] > 0.9
 
 
-def test_actions_are_clipped_and_the_gripper_is_binarised() -> None:
+def test_actions_are_clipped_and_the_gripper_is_binarized() -> None:
     given = np.array([3.0, -3.0, 0.5, 0, 0, -2.0, 0.7], dtype=np.float32)
     np.testing.assert_allclose(simulator_action(given), [1, -1, 0.5, 0, 0, -1, -1])
     assert simulator_action(np.array([0, 0, 0, 0, 0, 0, 0.3], dtype=np.float32))[6] == 1.0
@@ -188,7 +188,7 @@ def test_unknown_initial_state_and_step_before_reset_are_refused(environment: Li
 
 @pytest.mark.slow
 def test_clean_expert_puts_the_soup_into_the_basket() -> None:
-    suite = LiberoSuite("libero_object", pictures=False)
+    suite = LiberoSuite("libero_object", images=False)
     task = suite.tasks[0]
     environment, expert = suite.make_environment(task), suite.make_expert(task, "clean", 0)
     snapshots = [environment.reset(2)]

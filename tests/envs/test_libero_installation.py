@@ -133,7 +133,7 @@ def test_missing_and_torn_initial_states_are_explained(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no initial states of libero_goal/push"):
         read_initial_states(tmp_path, "libero_goal", "push")
     (tmp_path / "libero_goal").mkdir()
-    for content in (b"PK torn", b"not even that"):
+    for content in (b"PK truncated", b"not even that"):
         (tmp_path / "libero_goal" / "push.pruned_init.npz").write_bytes(content)
         with pytest.raises(DataError, match="cannot be read: it is no archive"):
             read_initial_states(tmp_path, "libero_goal", "push")

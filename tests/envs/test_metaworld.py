@@ -191,7 +191,7 @@ def test_step_before_reset_is_refused() -> None:
         environment_of(SUITE.tasks[6]).step(np.zeros(7, dtype=np.float32))
 
 
-def test_pictures_show_what_the_instruction_speaks_of(rollout: Callable[[Task], list[Snapshot]]) -> None:
+def test_images_show_what_the_instruction_speaks_of(rollout: Callable[[Task], list[Snapshot]]) -> None:
     def pixels(snapshot: Snapshot, low: tuple[int, int, int], high: tuple[int, int, int]) -> int:
         image = snapshot.image
         return int(((image >= low) & (image <= high)).all(axis=2).sum())
@@ -226,7 +226,7 @@ def test_coarse_meshes_cost_at_most_faint_differences() -> None:
     for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
         camera._renderer.scene.flags[flag] = 0
     assert environment._episode is not None
-    true = camera.picture(environment._episode.data)
+    true = camera.image(environment._episode.data)
     camera._renderer.close()
     difference = np.abs(box_downsample(true).astype(int) - box_downsample(drawn).astype(int))
     assert difference.mean() < 0.6  # of 255
@@ -285,5 +285,5 @@ def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
         load_mujoco()
 
 
-def test_versions_name_what_shapes_physics_and_pictures() -> None:
+def test_versions_name_what_shapes_physics_and_images() -> None:
     assert set(SUITE.versions()) == {"metaworld", "mujoco"}

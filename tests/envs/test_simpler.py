@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from grape.core.errors import SettingsError
-from grape.core.pictures import simpler_openvla_v1
+from grape.core.images import simpler_openvla_v1
 from grape.core.tasks import Task
 from grape.envs.base import Snapshot
 from grape.envs.registry import select_tasks
@@ -76,8 +76,8 @@ def test_reset_leaves_no_trace_and_lanes_do_not_disturb_one_another(environment:
         assert_same(one, expected)
 
 
-def test_without_pictures_the_physics_is_the_same(environment: WidowXEnvironment) -> None:
-    blind = WidowXEnvironment(CARROT, pictures=False)
+def test_without_images_the_physics_is_the_same(environment: WidowXEnvironment) -> None:
+    blind = WidowXEnvironment(CARROT, images=False)
     for one, seen in zip(play(blind, 2, actions(2)), play(environment, 2, actions(2)), strict=True):
         assert one.image.shape == (1, 1, 3)
         assert one.display is None
@@ -106,7 +106,7 @@ def test_snapshot_tells_what_a_policy_a_cost_and_a_person_need(environment: Wido
     assert not snapshot.success
 
 
-def test_camera_finds_the_carrot_in_the_picture(environment: WidowXEnvironment) -> None:
+def test_camera_finds_the_carrot_in_the_image(environment: WidowXEnvironment) -> None:
     snapshot = environment.reset(5)
     camera = snapshot.extra["camera"]
     intrinsic, pose = np.array(camera["intrinsic"]), np.array(camera["pose"])
@@ -158,10 +158,10 @@ def test_the_eggplants_plane_is_not_drawn_and_no_other_background_leaks_in(envir
 
 
 def test_a_decision_of_the_slower_suite_is_three_steps_of_a_third(environment: WidowXEnvironment) -> None:
-    slower = WidowXEnvironment(select_tasks(WidowXSuite("simpler_widowx_held3"), CARROT.name)[0], pictures=False)
+    slower = WidowXEnvironment(select_tasks(WidowXSuite("simpler_widowx_held3"), CARROT.name)[0], images=False)
     first = slower.reset(5)
     last = slower.step(np.array([0.06, 0.03, -0.03, 0, 0, 0.3, CLOSED], dtype=np.float32))
-    quick = WidowXEnvironment(CARROT, pictures=False)
+    quick = WidowXEnvironment(CARROT, images=False)
     assert_same(first, quick.reset(5))
     for _ in range(3):
         expected = quick.step(np.array([0.02, 0.01, -0.01, 0, 0, 0.1, CLOSED], dtype=np.float32))
@@ -204,7 +204,7 @@ def test_every_variation_is_built_as_its_name_says() -> None:
 
 def started(task: Task) -> tuple[Body, Pose, Pose]:
     """The source, its pose and the target's, as initial state 1 begins."""
-    environment = WidowXEnvironment(task, pictures=False)
+    environment = WidowXEnvironment(task, images=False)
     world = environment.reset(1).privileged["world"]
     found = world.source, world.source_pose, world.target_pose
     environment.close()
@@ -220,7 +220,7 @@ def test_unknown_initial_states_are_refused(environment: WidowXEnvironment) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("operator", ["clean", "noisy"])
 def test_the_expert_of_the_slower_suite_steers_for_it(operator: str) -> None:
-    suite = WidowXSuite("simpler_widowx_held3", pictures=False)
+    suite = WidowXSuite("simpler_widowx_held3", images=False)
     task = suite.tasks[3]
     environment = suite.make_environment(task)
     snapshots = run_expert(suite, task, environment, 3, operator)
@@ -231,7 +231,7 @@ def test_the_expert_of_the_slower_suite_steers_for_it(operator: str) -> None:
 
 @pytest.mark.slow
 def test_clean_expert_puts_the_carrot_on_the_plate() -> None:
-    suite = WidowXSuite("simpler_widowx", pictures=False)
+    suite = WidowXSuite("simpler_widowx", images=False)
     environment = suite.make_environment(CARROT)
     snapshots = run_expert(suite, CARROT, environment, 3)
     assert snapshots[-1].success

@@ -12,7 +12,7 @@ from grape.cli.main import main
 from grape.collect import CollectSettings, run_collect
 from grape.compat.inference_translation import TASKS
 from grape.core.errors import SettingsError, SimulatorError
-from grape.core.pictures import simpler_openvla_v1
+from grape.core.images import simpler_openvla_v1
 from grape.core.trajectories import Observation
 from grape.costs import suite_names_of
 from grape.envs.external_python import suite_of
@@ -40,7 +40,7 @@ def python(tmp_path: Path) -> Path:
 
 
 class Carrier:
-    """Takes the source to the target by the pictures of the stand-in's keypoints: a script for a policy."""
+    """Takes the source to the target by the images of the stand-in's keypoints: a script for a policy."""
 
     def __init__(self) -> None:
         self.spec = PolicySpec(7, 224, "1 opens, 0 closes", "bridge_orig", "carrier", "road")

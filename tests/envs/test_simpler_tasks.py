@@ -10,9 +10,9 @@ from grape.collect import CollectSettings
 from grape.collect.plan import make_plan
 from grape.core.errors import DataError, SettingsError, SimulatorError
 from grape.envs.registry import get_suite, select_tasks
-from grape.envs.simpler.drawing import require_vulkan
 from grape.envs.simpler.environment import WidowXEnvironment, simulator_action
 from grape.envs.simpler.installation import asset_folder
+from grape.envs.simpler.rendering import require_vulkan
 from grape.envs.simpler.scene import _Rearrangement
 from grape.envs.simpler.tasks import SUITES, arrangement_of, base_task_of, suite_tasks
 
@@ -146,7 +146,7 @@ def test_without_a_vulkan_device_the_driver_is_named(monkeypatch) -> None:
 
 
 def test_a_driver_that_crashes_is_an_error_too(monkeypatch) -> None:
-    monkeypatch.setattr("grape.envs.simpler.drawing.MODULE", "no_such_module")
+    monkeypatch.setattr("grape.envs.simpler.rendering.MODULE", "no_such_module")
     with pytest.raises(SimulatorError, match="crashes"):
         require_vulkan()
 

@@ -3,7 +3,7 @@ import pytest
 
 from grape.core.errors import SettingsError
 from grape.core.tasks import Task
-from grape.envs.operators import NOISE_STD, Operator
+from grape.envs.expert_styles import NOISE_STD, Operator
 from grape.envs.toy import ToySuite
 from tests.envs.snapshots import assert_same, run_expert
 
@@ -44,13 +44,13 @@ def test_success_is_the_goal_within_three_centimetres(task: Task) -> None:
 
 
 def test_instruction_decides_which_square_is_the_goal() -> None:
-    for task, colour in zip(SUITE.tasks[:2], ([210, 40, 40], [40, 60, 210]), strict=True):
+    for task, color in zip(SUITE.tasks[:2], ([210, 40, 40], [40, 60, 210]), strict=True):
         snapshot = SUITE.make_environment(task).reset(0)
         column, row = ((snapshot.keypoints["goal"][:2] * (1, -1) + 0.2) / 0.4 * 64).astype(int)
-        assert snapshot.image[row, column].tolist() == colour
+        assert snapshot.image[row, column].tolist() == color
 
 
-def test_pictures_and_states_have_the_agreed_form() -> None:
+def test_images_and_states_have_the_agreed_form() -> None:
     snapshot = SUITE.make_environment(SUITE.tasks[2]).reset(0)
     assert snapshot.image.shape == (64, 64, 3)
     assert snapshot.image.dtype == np.uint8

@@ -22,8 +22,8 @@ from grape.evaluation import (
     seed_study,
     write_results,
 )
+from grape.evaluation.format import p_text, points
 from grape.evaluation.statistics import mcnemar_exact
-from grape.evaluation.wording import p_text, points
 from tests.reporters import Hearing
 
 

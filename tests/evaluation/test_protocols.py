@@ -12,7 +12,7 @@ import pytest
 
 import grape.collect
 from grape.cli.main import main
-from grape.collect import CheckpointStatement, CollectSettings
+from grape.collect import CheckpointInfo, CollectSettings
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.costs import suite_names_of
@@ -151,7 +151,7 @@ def test_variations_do_not_get_the_benchmarks_name(group: str) -> None:
 
 
 @pytest.mark.parametrize(("says", "crop"), [(None, "yes"), (True, "yes"), (False, "no")])
-def test_pictures_are_cropped_for_policies_trained_with_crops(says: bool | None, crop: str) -> None:
+def test_images_are_cropped_for_policies_trained_with_crops(says: bool | None, crop: str) -> None:
     settings, protocol = apply_protocol(LIBERO)
     assert protocol is not None
     assert fit_checkpoint(protocol, settings, ["libero_spatial"], says).center_crop == crop
@@ -292,25 +292,25 @@ def test_success_by_two_rules_is_not_compared() -> None:
 
 
 def test_a_checkpoint_says_which_statistics_it_has_and_whether_it_crops(nano: Path) -> None:
-    says = grape.collect.read_statement(str(nano))
+    says = grape.collect.read_checkpoint_info(str(nano))
     assert len(says.norm_keys) == 1
     assert says.center_crop is False
     config = json.loads((nano / "config.json").read_text())
     (nano / "config.json").write_text(json.dumps(config | {"grape": config["grape"] | {"center_crop": True}}))
-    assert grape.collect.read_statement(str(nano)) == CheckpointStatement(says.norm_keys, True)
+    assert grape.collect.read_checkpoint_info(str(nano)) == CheckpointInfo(says.norm_keys, True)
 
 
 def test_a_published_checkpoint_says_nothing_of_crops_until_it_is_trained_here(tmp_path: Path) -> None:
     golden = Path(__file__).parents[3] / "shared" / "golden" / "openvla" / "ckpt"
     if not golden.is_dir():
         pytest.skip(f"golden fixtures are not at {golden}")
-    assert grape.collect.read_statement(str(golden)).center_crop is None
+    assert grape.collect.read_checkpoint_info(str(golden)).center_crop is None
     shutil.copytree(golden, tmp_path / "trained", copy_function=shutil.copyfile)
     (tmp_path / "trained" / "provenance.json").write_text('{"collected": {"libero_spatial": {"task": "0-9"}}}')
-    assert grape.collect.read_statement(str(tmp_path / "trained")).center_crop is False
+    assert grape.collect.read_checkpoint_info(str(tmp_path / "trained")).center_crop is False
 
 
-def test_what_says_nothing_of_crops_is_pointed_out_once_pictures_matter(nano: Path, tmp_path: Path) -> None:
+def test_what_says_nothing_of_crops_is_pointed_out_once_images_matter(nano: Path, tmp_path: Path) -> None:
     reporter = Hearing()
     collect = CollectSettings(policy=str(nano), out=tmp_path / "said", suite="toy", workers=1, samples=1)
     grape.collect.run_collect(collect, reporter=reporter)

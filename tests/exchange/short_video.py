@@ -7,7 +7,7 @@ from grape.core.cameras import Camera
 from grape.core.errors import DataError, SettingsError
 from grape.exchange import ImportVideoSettings, run_import_video
 from grape.store import EpisodeStore
-from tests.perception.filmed_road import ACTIONS, write_camera, write_list, write_log, write_video
+from tests.perception.recording_fixtures import ACTIONS, write_camera, write_list, write_log, write_video
 
 STATES, FPS = 6, 20
 SIZE = (32, 48)
@@ -28,7 +28,7 @@ def log_rows():
     return rows
 
 
-def pictures(count=2 * STATES - 1):
+def images(count=2 * STATES - 1):
     shades = np.linspace(30, 220, count).astype(np.uint8)
     return np.broadcast_to(shades[:, None, None, None], (count, *SIZE, 3)).copy()
 
@@ -64,7 +64,7 @@ def read(folder):
 def write_recording(folder):
     """A sound recording of half a second; the video's clock starts at 0, the log's at 5 seconds."""
     folder.mkdir()
-    write_video(folder / "take.mp4", pictures(), FPS)
+    write_video(folder / "take.mp4", images(), FPS)
     np.save(folder / "depth.npy", np.full((2 * STATES - 1, *SIZE), 700, np.uint16))
     write_log(folder / "log.csv", log_rows())
     write_camera(folder / "camera.yaml", camera())

@@ -36,7 +36,7 @@ def files(folder):
 
 
 def load(folder):
-    """Facts and episodes: rows of the table with their data and the pictures at their timestamps."""
+    """Facts and episodes: rows of the table with their data and the images at their timestamps."""
     facts = json.loads((folder / "meta" / "info.json").read_text())
     tables = [pq.read_table(path) for path in sorted(folder.glob("data/*/*.parquet"))]
     rows = [row for table in tables for row in table.to_pylist()]
@@ -51,19 +51,19 @@ def load(folder):
         place = {"chunk_index": row[f"videos/{KEY}/chunk_index"], "file_index": row[f"videos/{KEY}/file_index"]}
         frames = videos[folder / facts["video_path"].format(video_key=KEY, **place)]
         times = np.array([time for time, _ in frames])
-        pictures = []
+        images = []
         for step in data:
             wanted = row[f"videos/{KEY}/from_timestamp"] + step["timestamp"]
             nearest = int(np.abs(times - wanted).argmin())
             assert abs(times[nearest] - wanted) < 1e-4
-            pictures.append(frames[nearest][1])
+            images.append(frames[nearest][1])
         assert row[f"videos/{KEY}/to_timestamp"] == pytest.approx(row[f"videos/{KEY}/from_timestamp"] + len(data) / 5)
-        episodes.append((row, data, pictures))
+        episodes.append((row, data, images))
     return facts, episodes
 
 
-def closest(picture, frames):
-    return int(np.argmin([np.mean((picture.astype(float) - frame) ** 2) for frame in frames]))
+def closest(image, frames):
+    return int(np.argmin([np.mean((image.astype(float) - frame) ** 2) for frame in frames]))
 
 
 @pytest.mark.parametrize("limit", [100, 0], ids=["one-file", "a-file-an-episode"])
@@ -85,7 +85,7 @@ def test_a_collection_reads_back(recordings, tmp_path, monkeypatch, limit):
     assert facts["features"]["action"]["names"][-1] == "gripper"
     assert [row["grape/episode_id"] for row, _, _ in episodes] == list(store.ids())
     index = 0
-    for number, (row, data, pictures) in enumerate(episodes):
+    for number, (row, data, images) in enumerate(episodes):
         due = store.read(row["grape/episode_id"])
         assert (row["length"], row["tasks"]) == (due.steps, [due.meta.instruction])
         assert row["grape/success"] == due.meta.success
@@ -99,7 +99,7 @@ def test_a_collection_reads_back(recordings, tmp_path, monkeypatch, limit):
         assert [step["frame_index"] for step in data] == list(range(due.steps))
         assert [step["next.done"] for step in data] == [False] * (due.steps - 1) + [True]
         assert data[-1]["next.reward"] == float(due.meta.success) == float(data[-1]["next.success"])
-        assert [closest(picture, due.frames) for picture in pictures] == list(range(due.steps))
+        assert [closest(image, due.frames) for image in images] == list(range(due.steps))
         index += due.steps
     statistics = json.loads((tmp_path / "out" / "meta" / "stats.json").read_text())
     every = np.concatenate([store.read(name).labels for name in store.ids()]).astype(np.float64)
@@ -177,11 +177,11 @@ def test_data_that_comes_back_altered_is_not_published(recordings, tmp_path, mon
         monkeypatch.setattr(writer.StepTables, "add", lying)
     elif damage == "picture":
         monkeypatch.setattr(
-            writer.VideoWriter, "add", lambda self, pictures, add=writer.VideoWriter.add: add(self, pictures[1:])
+            writer.VideoWriter, "add", lambda self, images, add=writer.VideoWriter.add: add(self, images[1:])
         )
     else:
         monkeypatch.setattr(comparison, "read_json", lambda path: json.loads(path.read_text()) | {"total_frames": 7})
-    with pytest.raises(DataError, match=r"come back|no picture of step|came back"):
+    with pytest.raises(DataError, match=r"come back|no image of step|came back"):
         export(recordings, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
@@ -207,7 +207,7 @@ def test_episodes_that_do_not_fit(tmp_path):
     store = EpisodeStore.create(tmp_path / "store", "toy", {})
     store.write(make_episode("a", size=(8, 8)))
     store.write(make_episode("b", size=(8, 10)))
-    with pytest.raises(CompatibilityError, match="Episode b has pictures"):
+    with pytest.raises(CompatibilityError, match="Episode b has images"):
         export((store, None), tmp_path / "out")
     odd = EpisodeStore.create(tmp_path / "odd", "toy", {})
     odd.write(make_episode("a", size=(8, 9)))

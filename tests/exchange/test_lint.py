@@ -23,9 +23,9 @@ def test_an_export_of_ours(tmp_path):
     run_export_rlds(RldsExportSettings(tmp_path / "out", pairs=recordings[1]))
     summary, found = lint(*(tmp_path / "out" / side / "rlds_np_rollout" for side in ("chosen", "rejected")))
     assert (summary["kind"], summary["episodes"]) == ("rlds pairs", 8)
-    # The recordings are noise: lengths differ, pictures and bins have nothing in common.
+    # The recordings are noise: lengths differ, images and bins have nothing in common.
     assert found["pair of unequal lengths"] == 3
-    assert found["pair that starts from different pictures"] == 4
+    assert found["pair that starts from different images"] == 4
     assert "failure marked as reward 1" not in found
     assert "episode without partner" not in found
     assert "gripper of the environment" not in found
@@ -98,7 +98,7 @@ def test_golden_rollouts():
         "unreadable file": 1,
         "gripper of the environment": 2,
         "episode shorter than a window": 5,
-        "picture taken after the action": 3,
+        "image taken after the action": 3,
         "cost cut to an integer": 3,
         "no cost": 2,
     }

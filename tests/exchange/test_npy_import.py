@@ -1,4 +1,4 @@
-"""``grape import grape-npy``: files become episodes, mended by declared rules."""
+"""``grape import grape-npy``: files become episodes, fixed by declared rules."""
 
 import json
 
@@ -18,8 +18,8 @@ def steps(kind, grippers):
     made = []
     for index, gripper in enumerate(grippers):
         pixels = np.full((4, 6, 3), index, np.uint8)
-        picture = Image.fromarray(pixels) if kind == "image" else pixels
-        made.append(step(images=picture, action=[index / 10, 0, 0, 0, 0, 0, gripper]))
+        image = Image.fromarray(pixels) if kind == "image" else pixels
+        made.append(step(images=image, action=[index / 10, 0, 0, 0, 0, 0, gripper]))
     return made
 
 
@@ -34,13 +34,13 @@ def run(folder, out, **options):
     return summary, EpisodeStore.open(out / "store"), rows, warnings
 
 
-def test_simplerenv_pictures_move_before_their_actions(tmp_path):
+def test_simplerenv_images_move_before_their_actions(tmp_path):
     (tmp_path / "in").mkdir()
     write(tmp_path / "in" / "success_episode_3_success_num_1_cost_5.npy", steps("image", [1, 1, 0, 0]))
     summary, store, rows, _ = run(tmp_path / "in", tmp_path / "out")
     episode = store.read("put-it-there-0003-success-01")
     assert summary["flavours"] == {"simplerenv": 1}
-    assert episode.frames[:, 0, 0, 0].tolist() == [0, 1, 2, 3]  # picture 0 follows action 0
+    assert episode.frames[:, 0, 0, 0].tolist() == [0, 1, 2, 3]  # image 0 follows action 0
     np.testing.assert_allclose(episode.actions[:, 0], [0.1, 0.2, 0.3], atol=1e-6)
     assert episode.actions[:, 6].tolist() == [1, 0, 0]
     assert (episode.meta.success, episode.meta.initial_state, episode.meta.extra["cost_hint"]) == (True, 3, 5)

@@ -16,7 +16,7 @@ from grape.preferences import read_pairs
 from grape.store import EpisodeStore
 from grape.store.rlds import comparison, open_rlds
 from grape.store.rlds.joining import join_pairs
-from grape.store.rlds.standardise import RULES, gripper_from_loader, rule_for, standard_episodes
+from grape.store.rlds.standardize import RULES, gripper_from_loader, rule_for, standard_episodes
 from tests.exchange.recordings import CONTRACT, loader_actions, make_recordings
 from tests.store.episodes import make_episode
 
@@ -189,7 +189,7 @@ def test_a_pair_of_another_state_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_pictures_of_several_sizes_are_refused(tmp_path):
+def test_images_of_several_sizes_are_refused(tmp_path):
     store = EpisodeStore.create(tmp_path / "store", "toy", CONTRACT)
     store.write(make_episode("a", size=(8, 8)))
     store.write(make_episode("b", size=(8, 9)))

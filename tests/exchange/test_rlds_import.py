@@ -57,7 +57,7 @@ def test_an_export_comes_back(tmp_path):
         run_import_grape_rlds(wanted)
 
 
-def test_pictures_taken_after_the_action_are_put_before_the_next(tmp_path):
+def test_images_taken_after_the_action_are_put_before_the_next(tmp_path):
     store, folder = make_recordings(tmp_path)
     run_export_rlds(RldsExportSettings(tmp_path / "rlds", pairs=folder))
     run_import_grape_rlds(settings(tmp_path / "rlds", tmp_path / "back", split="val", pictures_after_action=True))

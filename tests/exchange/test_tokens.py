@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from grape.collect.conventions import in_words_of_suite
 from grape.core.errors import DataError
 from grape.core.files import write_jsonl
 from grape.core.preferences import PreferencePair
@@ -14,6 +13,7 @@ from grape.core.tasks import ActionSpace
 from grape.envs.registry import get_suite
 from grape.exchange import ImportGrapeRldsSettings, RldsExportSettings, run_export_rlds, run_import_grape_rlds
 from grape.exchange.tokens import PolicyReader
+from grape.policies.action_conventions import to_env_action
 from grape.policies.base import PolicySpec
 from grape.policies.openvla import OpenVLAPolicy, create_nano, save_policy
 from grape.preferences import read_pairs
@@ -40,13 +40,13 @@ def sampled(policy: OpenVLAPolicy, count: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     values = rng.uniform(-1, 1, (count, 7))
     values[:, 6] = rng.uniform(0.01, 1, count)
-    return policy.action_tokens(np.concatenate([policy.norm.unnormalise(values)[:, :6], values[:, 6:]], axis=1))
+    return policy.action_tokens(np.concatenate([policy.norm.unnormalize(values)[:, :6], values[:, 6:]], axis=1))
 
 
 def executed(policy: OpenVLAPolicy, tokens: np.ndarray, space: ActionSpace = WIDOWX) -> np.ndarray:
     """The actions of tokens as they are executed and recorded."""
     spec = PolicySpec(7, 16, policy.config.gripper, policy.unnorm_key, "", "", rotation=policy.rotation)
-    return np.stack([in_words_of_suite(action, spec, space) for action in policy.decode_tokens(tokens)])
+    return np.stack([to_env_action(action, spec, space) for action in policy.decode_tokens(tokens)])
 
 
 def test_recorded_axis_angles_give_the_tokens_that_were_sampled():

@@ -5,21 +5,21 @@ import pytest
 
 av = pytest.importorskip("av")
 
-from grape.store.video.decoding import decoded_pictures  # noqa: E402
+from grape.store.video.decoding import decoded_images  # noqa: E402
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
-def test_pictures_are_turned_as_the_file_says(degrees, tmp_path):
-    picture = np.zeros((32, 48, 3), np.uint8)
-    picture[:16, :24] = 255
+def test_images_are_turned_as_the_file_says(degrees, tmp_path):
+    image = np.zeros((32, 48, 3), np.uint8)
+    image[:16, :24] = 255
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
         if degrees:
             stream.set_display_rotation(degrees)
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
-    ((_, found, _),) = decoded_pictures(tmp_path / "a.mp4", "rgb24")
-    due = np.rot90(picture, degrees // 90)  # counterclockwise
+    ((_, found, _),) = decoded_images(tmp_path / "a.mp4", "rgb24")
+    due = np.rot90(image, degrees // 90)  # counterclockwise
     assert found.shape == due.shape
     assert ((found > 128) == (due > 128)).mean() > 0.95

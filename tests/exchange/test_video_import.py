@@ -23,14 +23,14 @@ from tests.exchange.short_video import (
     SIZE,
     STATES,
     camera,
+    images,
     log_rows,
-    pictures,
     read,
     refused,
     relist,
     run,
 )
-from tests.perception.filmed_road import ACTIONS, write_camera, write_list, write_log, write_video
+from tests.perception.recording_fixtures import ACTIONS, write_camera, write_list, write_log, write_video
 
 av = pytest.importorskip("av")
 
@@ -45,8 +45,8 @@ def test_a_sound_recording(folder):
     np.testing.assert_allclose(episode.signals["gripper_opening"], 0.5, atol=1e-6)
     assert episode.signals["success"].tolist() == [0, 0, 0, 0, 0, 1]
     np.testing.assert_allclose(episode.actions[:, 0], 0.1 * np.arange(STATES - 1), atol=1e-6)
-    # State t goes with picture 2 t: twenty pictures and ten rows a second.
-    np.testing.assert_allclose(episode.frames.mean(axis=(1, 2, 3)), pictures()[::2].mean(axis=(1, 2, 3)), atol=4)
+    # State t goes with image 2 t: twenty images and ten rows a second.
+    np.testing.assert_allclose(episode.frames.mean(axis=(1, 2, 3)), images()[::2].mean(axis=(1, 2, 3)), atol=4)
     assert episode.proprio.shape == (STATES, 4)
     store = EpisodeStore.open(folder.parent / "out" / "store")
     assert store.contract["control_hz"] == 10.0
@@ -89,7 +89,7 @@ def test_a_keypoint_does_not_replace_the_gripper(folder):
     refused(folder, "called 'gripper'", keypoints=folder / "keypoints.yaml")
 
 
-def test_depth_pictures_are_read_in_the_order_of_their_numbers(folder):
+def test_depth_images_are_read_in_the_order_of_their_numbers(folder):
     from grape.store.video import read_episode_list, read_recording
 
     (folder / "depth").mkdir()
@@ -154,8 +154,8 @@ def test_a_faster_log_is_thinned_and_loses_its_actions(folder):
     np.testing.assert_allclose(read(folder).keypoints["gripper"][:, 0], [0.40, 0.42, 0.44, 0.45], atol=1e-6)
 
 
-def test_larger_pictures_are_shrunk_and_the_camera_with_them(folder):
-    write_video(folder / "take.mp4", np.repeat(np.repeat(pictures(), 2, axis=1), 2, axis=2), FPS)
+def test_larger_images_are_shrunk_and_the_camera_with_them(folder):
+    write_video(folder / "take.mp4", np.repeat(np.repeat(images(), 2, axis=1), 2, axis=2), FPS)
     np.save(folder / "depth.npy", np.full((2 * STATES - 1, 64, 96), 700, np.uint16))
     write_camera(folder / "camera.yaml", camera().resized(64, 96))
     run(folder, longest=48)
@@ -202,10 +202,10 @@ def test_corrupt_video(folder):
     noise = np.random.default_rng(0).integers(0, 255, (2 * STATES - 1, *SIZE, 3)).astype(np.uint8)
     write_video(folder / "take.mp4", noise, FPS)
     scramble(folder / "take.mp4")
-    refused(folder, "corrupt|of 11 pictures")
+    refused(folder, "corrupt|of 11 images")
     write_video(folder / "take.mp4", noise, FPS)
     cut(folder / "take.mp4", 0.6)
-    refused(folder, "corrupt or no video|pictures")
+    refused(folder, "corrupt or no video|images")
     (folder / "take.mp4").write_text("no video at all")
     refused(folder, "corrupt or no video")
 
@@ -214,22 +214,22 @@ def test_missing_frames(folder):
     with av.open(str(folder / "take.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=FPS)
         stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
-        for number, picture in enumerate(pictures()):
+        for number, image in enumerate(images()):
             if number in (5, 6):
                 continue
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts = number
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    text = refused(folder, "pictures are missing")
-    assert "after picture 4" in text
+    text = refused(folder, "images are missing")
+    assert "after image 4" in text
 
 
 def test_times_that_do_not_match(folder):
     relist(folder, offset=0.0)
     assert "offset" in refused(folder, "do not overlap")
     relist(folder, offset=4.8)
-    refused(folder, "has no picture")
+    refused(folder, "has no image")
     assert run(folder, tolerance=0.21)["episodes"] == 1
 
 
@@ -288,7 +288,7 @@ def test_depth_that_does_not_fit(folder):
     refused(folder, "depth is 700 m")
     relist(folder)
     np.save(folder / "depth.npy", np.full((STATES, *SIZE), 700, np.uint16))
-    refused(folder, "6 depth pictures, the video 11")
+    refused(folder, "6 depth images, the video 11")
     np.save(folder / "depth.npy", np.full((11, 16, 24), 700, np.uint16))
     refused(folder, "aligned|height, width")
     np.save(folder / "depth.npy", np.zeros((11, *SIZE), np.uint16))

@@ -10,7 +10,7 @@ from grape.costs import parse_specification
 from grape.generation.answers import document_of
 from grape.generation.briefs import TaskBrief, plain_words
 from grape.generation.documents import document_text
-from grape.generation.judging import Trial, judge
+from grape.generation.validators import Trial, judge
 from tests.generation.answers import SPECIFICATION, changed, good, missing_unit, unknown_keypoint
 
 NAMES = {"gripper": "the gripper", "object": "the block", "goal": "the target"}
@@ -171,7 +171,7 @@ def test_many_findings_are_counted() -> None:
     assert verdict.findings[-1] == "And 36 more of the kind."
 
 
-def test_points_on_the_picture_say_where_they_come_from() -> None:
+def test_points_on_the_image_say_where_they_come_from() -> None:
     names = {"gripper": "", "point_0": "on the handle", "point_12": "on the box"}
     brief = TaskBrief("push", 24, names, SIGNALS, numbered={"point_0": 0, "point_12": 12})
     text = good().replace('"object"', '"point_0"').replace('"goal"', '"point_12"')
@@ -207,11 +207,11 @@ def test_hostile_words_stay_inside_their_block(words: str, place: str) -> None:
         NAMES | ({"object": words} if place == "meaning" else {}),
         SIGNALS,
     )
-    text = task_prompt(told.as_data(), has_picture=False)
+    text = task_prompt(told.as_data(), has_image=False)
     assert text.count("<task-data>") == text.count("</task-data>") == 1
     before, _, rest = text.partition("<task-data>")
     block, _, after = rest.partition("</task-data>")
-    harmless = task_prompt(TaskBrief("push the block", 24, NAMES, SIGNALS).as_data(), has_picture=False)
+    harmless = task_prompt(TaskBrief("push the block", 24, NAMES, SIGNALS).as_data(), has_image=False)
     assert (before, after) == (harmless.partition("<task-data>")[0], harmless.partition("</task-data>")[2])
     assert block.isascii()
     assert "<" not in block

@@ -88,9 +88,9 @@ def test_a_sound_answer_is_accepted_at_once(served: Any, tmp_path: Path) -> None
     assert f"# Prompts {prompts_hash()}" in (out / "specification.yaml").read_text()
     body = seen.bodies[0]
     assert body["messages"][0]["content"] == system_prompt()
-    text, picture = body["messages"][1]["content"]
+    text, image = body["messages"][1]["content"]
     assert "<task-data>" in text["text"]
-    assert picture["image_url"]["url"].startswith("data:image/png;base64,")
+    assert image["image_url"]["url"].startswith("data:image/png;base64,")
     assert body["response_format"]["json_schema"]["schema"]["$defs"]
     again, nobody = served([fails(500)], settings(out))
     assert again == summary
@@ -315,7 +315,7 @@ def test_the_key_is_in_no_file_line_or_message(served: Any, tmp_path: Path, caps
     assert (out / "spending.jsonl").exists()
 
 
-def test_a_task_without_a_suite_needs_words_names_and_a_picture(served: Any, tmp_path: Path) -> None:
+def test_a_task_without_a_suite_needs_words_names_and_a_image(served: Any, tmp_path: Path) -> None:
     names, image = tmp_path / "names.yaml", tmp_path / "first.png"
     names.write_text(
         "keypoints: {gripper: between the tips, object: a block, goal: a mark}\nsignals: {touching: , success: }\n"
@@ -346,7 +346,7 @@ def test_a_task_without_a_suite_needs_words_names_and_a_picture(served: Any, tmp
         ({"temperature": float("nan")}, "--temperature is nan"),
         ({"timeout": 0.0}, "--timeout is 0"),
         ({"max_money": 1.0}, "needs the prices"),
-        ({"image": Path("nowhere.png")}, "There is no picture"),
+        ({"image": Path("nowhere.png")}, "There is no image"),
         ({"image": Path("nowhere.png"), "no_image": True}, "exclude each other"),
         ({"store": (Path("nowhere"),)}, "nowhere"),
         ({"names": Path("nowhere.yaml")}, "does not exist"),

@@ -12,11 +12,11 @@ pytest.importorskip("torch")
 from tests.vlm.tiny_model import make_tiny_model
 
 
-def test_a_random_model_is_asked_about_the_picture_and_not_accepted(
+def test_a_random_model_is_asked_about_the_image_and_not_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # One token a byte makes the real prompt long; its length is no matter here.
-    monkeypatch.setattr("grape.generation.repairing.system_prompt", lambda: "Write costs.")
+    monkeypatch.setattr("grape.generation.feedback.system_prompt", lambda: "Write costs.")
     folder = make_tiny_model(tmp_path / "model")
     chosen = GenerateCostsSettings(
         out=tmp_path / "out",

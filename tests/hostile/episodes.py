@@ -103,11 +103,11 @@ def hostile_episodes() -> dict[str, Callable[[Path], Any]]:
     """Each changes a sound episode file."""
     bomb = zstandard.ZstdCompressor(level=1, write_content_size=True).compress(bytes(300_000_000))
     return {
-        "pictures of 10^6 x 10^6": _edit(lambda header: header.update(frame_shape=[10**6, 10**6, 3])),
-        "pictures of no size": _edit(lambda header: header.update(frame_shape=[0, 0, 3])),
-        "pictures of a negative size": _edit(lambda header: header.update(frame_shape=[-1, -1, 3])),
-        "a picture that unpacks to 300 MB": _blobs("frame", bomb),
-        "a picture of noise": _blobs("frame", bytes(range(256))),
+        "images of 10^6 x 10^6": _edit(lambda header: header.update(frame_shape=[10**6, 10**6, 3])),
+        "images of no size": _edit(lambda header: header.update(frame_shape=[0, 0, 3])),
+        "images of a negative size": _edit(lambda header: header.update(frame_shape=[-1, -1, 3])),
+        "an image that unpacks to 300 MB": _blobs("frame", bomb),
+        "an image of noise": _blobs("frame", bytes(range(256))),
         "2^40 steps": _fact("steps", 2**40),
         "no steps": _fact("steps", 0),
         "fewer steps": _fact("steps", 1),

@@ -16,7 +16,7 @@ from grape.store.rlds.example import decode_example, encode_example
 from grape.store.rlds.tfrecord import frame_record, read_records
 from tests.hostile.documents import ESCAPES
 from tests.hostile.hostile_files import replace
-from tests.hostile.pictures import png
+from tests.hostile.images import png
 
 Spoil = Callable[[Path], None]
 
@@ -39,11 +39,11 @@ def _feature(change: Callable[[dict[str, Any]], None]) -> Spoil:
     return _each(edit)
 
 
-def _pictures(picture: bytes) -> Spoil:
+def _images(image: bytes) -> Spoil:
     def change(features: dict[str, Any]) -> None:
         for name, value in features.items():
             if "image" in name and isinstance(value, list):
-                features[name] = [picture] * len(value)
+                features[name] = [image] * len(value)
 
     return _feature(change)
 
@@ -107,10 +107,10 @@ HOSTILE_RECORDS: dict[str, Spoil] = {
     "no features": _each(lambda payload: encode_example({})),
     "a feature more": _feature(lambda features: features.update({ESCAPES: [b"x"]})),
     "a feature less": _feature(lambda features: features.pop(next(iter(features))) and None),
-    "PNG bombs": _pictures(png(100_000, 100_000, bytes(1000))),
-    "PNG of another size": _pictures(png(9, 9, bytes(28 * 9))),
-    "images of nothing": _pictures(b""),
-    "images of noise": _pictures(b"\xff\xd8\xff" + bytes(500)),
+    "PNG bombs": _images(png(100_000, 100_000, bytes(1000))),
+    "PNG of another size": _images(png(9, 9, bytes(28 * 9))),
+    "images of nothing": _images(b""),
+    "images of noise": _images(b"\xff\xd8\xff" + bytes(500)),
     "actions of NaN": _numbers(lambda values: np.full(len(values), np.nan, np.float32)),
     "actions of infinity": _numbers(lambda values: np.full(len(values), np.inf, np.float32)),
     "actions of 1e38": _numbers(lambda values: np.full(len(values), 1e38, np.float32)),
@@ -177,11 +177,11 @@ def hostile_rollouts() -> dict[str, Spoil]:
             [_step(images=_Call(zlib.decompress, zlib.compress(bytes(10**8))))]
         ),
         "an array of 10^12 bytes": lambda: _rollout([_step(images=_Call(np.zeros, 10**12))]),
-        "one picture a thousand times": lambda: _rollout([_step(images=shared)] * 1000),
-        "pictures of no size": lambda: _rollout([_step(images=np.zeros((0, 0, 3), np.uint8))] * 2),
-        "a picture of floats": lambda: _rollout([_step(images=np.zeros((16, 16, 3)))] * 2),
-        "a picture of objects": lambda: _rollout([_step(images=np.array([[[None]]]))] * 2),
-        "pictures of several sizes": lambda: _rollout([_step(), _step(images=np.zeros((8, 8, 3), np.uint8))]),
+        "one image a thousand times": lambda: _rollout([_step(images=shared)] * 1000),
+        "images of no size": lambda: _rollout([_step(images=np.zeros((0, 0, 3), np.uint8))] * 2),
+        "an image of floats": lambda: _rollout([_step(images=np.zeros((16, 16, 3)))] * 2),
+        "an image of objects": lambda: _rollout([_step(images=np.array([[[None]]]))] * 2),
+        "images of several sizes": lambda: _rollout([_step(), _step(images=np.zeros((8, 8, 3), np.uint8))]),
         "a Pillow image": lambda: _rollout([_step(images=Image.new("RGB", (8, 8)))] * 2),
         "a Pillow image of a palette": lambda: _rollout([_step(images=Image.new("P", (8, 8)))] * 2),
         "a step that holds itself": lambda: _rollout(_self_holding()),

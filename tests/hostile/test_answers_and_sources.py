@@ -12,7 +12,7 @@ from tests.hostile.baseline import COMMANDS, MAKERS
 from tests.hostile.cases import cases_of, changed_json, check, contents
 from tests.hostile.documents import BAD_JSON, BAD_YAML, ESCAPES, changes, to_json
 from tests.hostile.hostile_files import DAMAGED, SPECIAL, content
-from tests.hostile.pictures import hostile_pictures, sound
+from tests.hostile.images import hostile_images, sound
 
 FOLDER = "costs generate --suite toy --task push-block --no-image --out OUT"
 SCRIPT = f"{FOLDER} --client script --answers answers --repairs 0"
@@ -74,10 +74,10 @@ ANSWERS = [
     *cases_of("names.yaml", ("names.yaml", "image.png", "answers"), [ASK],
               {**SPECIAL, **contents(BAD_YAML), **changed_json(20, 1)}),
 ]  # fmt: skip
-PICTURE_PARTS = ("names.yaml", "image.png", "answers", "sft")
-PICTURES = [
-    *cases_of("image.png", PICTURE_PARTS, [PREDICT, ASK], {**SPECIAL, **DAMAGED}),
-    *cases_of("image.png", PICTURE_PARTS, [PREDICT, ASK], hostile_pictures(), each=2, sampled=False),
+IMAGE_PARTS = ("names.yaml", "image.png", "answers", "sft")
+IMAGES = [
+    *cases_of("image.png", IMAGE_PARTS, [PREDICT, ASK], {**SPECIAL, **DAMAGED}),
+    *cases_of("image.png", IMAGE_PARTS, [PREDICT, ASK], hostile_images(), each=2, sampled=False),
 ]
 SOURCES = cases_of(
     "source.py",
@@ -92,7 +92,7 @@ def test_an_answer(case, baseline, driver, place):
     check(case, baseline, driver, place)
 
 
-@pytest.mark.parametrize("case", PICTURES, ids=str)
+@pytest.mark.parametrize("case", IMAGES, ids=str)
 def test_an_image(case, baseline, driver, place):
     check(case, baseline, driver, place)
 

@@ -12,7 +12,7 @@ from tests.hostile.baseline import MAKERS
 from tests.hostile.cases import Spoil, cases_of, changed_json, check, contents
 from tests.hostile.documents import BAD_JSON, ESCAPES
 from tests.hostile.hostile_files import DAMAGED, SPECIAL, replace
-from tests.hostile.pictures import sound
+from tests.hostile.images import sound
 from tests.hostile.tensors import HOSTILE_SAFETENSORS, read_header, safetensors
 
 MAKERS["image.png"] = lambda path: path.write_bytes(sound()) and None

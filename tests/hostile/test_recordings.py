@@ -6,7 +6,7 @@ from tests.hostile.baseline import COMMANDS, MAKERS
 from tests.hostile.cases import as_rows, cases_of, changed_json, changed_rows, check, contents
 from tests.hostile.documents import BAD_JSON, BAD_YAML
 from tests.hostile.hostile_files import DAMAGED, SPECIAL, content
-from tests.hostile.pictures import hostile_pictures
+from tests.hostile.images import hostile_images
 from tests.hostile.recordings import CSV_LOGS, TEXT_LISTS, VIDEOS, parquet_logs, write_sound
 from tests.hostile.tensors import HOSTILE_NPY
 
@@ -45,14 +45,14 @@ LOGS = [
 PIXELS = [
     *cases_of("recording/take.mp4", PARTS, BOTH, {**SPECIAL, **DAMAGED}),
     *cases_of("recording/take.mp4", PARTS, BOTH, contents(VIDEOS), sampled=False),
-    *cases_of("recording/take.mp4", PARTS, BOTH, hostile_pictures()),
+    *cases_of("recording/take.mp4", PARTS, BOTH, hostile_images()),
     *cases_of("recording/depth.npy", PARTS, BOTH, {**SPECIAL, **DAMAGED}),
     *cases_of("recording/depth.npy", PARTS, BOTH, contents(HOSTILE_NPY), sampled=False),
     *cases_of("recording/depth/003.png", PARTS, [IMPORT.format("-folder"), PROPOSE.format("-folder")],
-              {**SPECIAL, **DAMAGED, **hostile_pictures()}),
+              {**SPECIAL, **DAMAGED, **hostile_images()}),
     *cases_of("keypoints/reference.png", KEYPOINTS, [FOLLOW], {**SPECIAL, **DAMAGED}),
-    *cases_of("keypoints/reference.png", KEYPOINTS, [FOLLOW], hostile_pictures(), sampled=False),
-    *cases_of("keypoints/reference-depth.png", KEYPOINTS, [FOLLOW], {**SPECIAL, **hostile_pictures()}),
+    *cases_of("keypoints/reference.png", KEYPOINTS, [FOLLOW], hostile_images(), sampled=False),
+    *cases_of("keypoints/reference-depth.png", KEYPOINTS, [FOLLOW], {**SPECIAL, **hostile_images()}),
 ]  # fmt: skip
 
 
@@ -67,5 +67,5 @@ def test_a_log(case, baseline, driver, place):
 
 
 @pytest.mark.parametrize("case", PIXELS, ids=str)
-def test_video_depth_and_pictures(case, baseline, driver, place):
+def test_video_depth_and_images(case, baseline, driver, place):
     check(case, baseline, driver, place)

@@ -25,7 +25,8 @@ class Runs:
 
 
 def artefacts(out: Path) -> dict[str, str]:
-    """Hash of every file a verb wrote, but for logs (they hold times of day) and hidden files (caches, torn writes)."""
+    """Hash of every file a verb wrote, but for logs (they hold times of day) and hidden files (caches, truncated
+    writes)."""
     return {
         str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(out.rglob("*"))

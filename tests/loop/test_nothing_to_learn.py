@@ -27,6 +27,6 @@ def test_no_pair_is_nothing_to_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert iterate(NoPairsError("No pair."), monkeypatch) == (None, False, "No pair.")
 
 
-def test_a_torn_file_ends_the_run_with_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match="torn"):
-        iterate(DataError("scores.jsonl is torn."), monkeypatch)
+def test_a_truncated_file_ends_the_run_with_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match="truncated"):
+        iterate(DataError("scores.jsonl is truncated."), monkeypatch)

@@ -1,4 +1,4 @@
-"""Keypoints from simulators' pictures against the truth: lifting, tracking, finding by true masks."""
+"""Keypoints from simulators' images against the truth: lifting, tracking, finding by true masks."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_metaworlds_keypoints(metaworld):
 
 @pytest.mark.slow
 def test_liberos_keypoints(libero):
-    """LIBERO's picture is mirrored: its camera's first focal length is negative, and everything must still fit."""
+    """LIBERO's image is mirrored: its camera's first focal length is negative, and everything must still fit."""
     assert libero.camera.intrinsic[0, 0] < 0
     assert_accurate(libero)
     view = libero.views[0]

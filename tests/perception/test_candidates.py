@@ -1,4 +1,4 @@
-"""Candidates, their numbers on the picture, and the files that hold them."""
+"""Candidates, their numbers on the image, and the files that hold them."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from grape.core.cameras import Camera
 from grape.core.errors import DataError
 from grape.perception import (
     CandidateSettings,
-    PictureKeypoint,
+    ImageKeypoint,
     draw_numbers,
     find_candidates,
     read_keypoint_file,
@@ -23,51 +23,51 @@ CAMERA = Camera(np.array([[60.0, 0, 30], [0, 60, 20], [0, 0, 1]]), np.eye(4), (4
 
 def scene():
     """Two coloured squares 1 m away before a grey wall at 2 m."""
-    picture = np.full((40, 60, 3), 128, np.uint8)
+    image = np.full((40, 60, 3), 128, np.uint8)
     depth = np.full((40, 60), 2.0, np.float32)
-    for place, colour in (((8, 8), (250, 20, 20)), ((20, 40), (20, 20, 250))):
-        picture[place[0] : place[0] + 9, place[1] : place[1] + 9] = colour
+    for place, color in (((8, 8), (250, 20, 20)), ((20, 40), (20, 20, 250))):
+        image[place[0] : place[0] + 9, place[1] : place[1] + 9] = color
         depth[place[0] : place[0] + 9, place[1] : place[1] + 9] = 1.0
-    return picture, depth
+    return image, depth
 
 
-def features(picture):
-    return picture.astype(np.float32) / 255
+def features(image):
+    return image.astype(np.float32) / 255
 
 
 def test_each_thing_becomes_a_candidate_numbered_from_the_top():
-    picture, depth = scene()
+    image, depth = scene()
     chosen = CandidateSettings(clusters=2, region=(-5.0, -5.0, 0.5, 5.0, 5.0, 1.5))
-    found = find_candidates(features(picture), depth, CAMERA, settings=chosen)
+    found = find_candidates(features(image), depth, CAMERA, settings=chosen)
     assert [item.number for item in found] == [0, 1]
     np.testing.assert_allclose([item.pixel for item in found], [(12.5, 12.5), (44.5, 24.5)])
     np.testing.assert_allclose(found[0].point, CAMERA.lift(found[0].pixel, 1.0))
     assert [item.size for item in found] == [81, 81]
-    assert found == find_candidates(features(picture), depth, CAMERA, settings=chosen)
+    assert found == find_candidates(features(image), depth, CAMERA, settings=chosen)
 
 
 def test_masks_are_clustered_apart_and_close_candidates_merged():
-    picture, depth = scene()
-    masks = [depth < 1.5, (picture == [20, 20, 250]).all(axis=-1)]
-    found = find_candidates(features(picture), depth, CAMERA, masks, CandidateSettings(clusters=2, apart=0.05))
+    image, depth = scene()
+    masks = [depth < 1.5, (image == [20, 20, 250]).all(axis=-1)]
+    found = find_candidates(features(image), depth, CAMERA, masks, CandidateSettings(clusters=2, apart=0.05))
     assert len(found) == len({item.pixel for item in found})
     points = np.array([item.point for item in found])
     apart = np.linalg.norm(points[:, None] - points, axis=-1) + np.eye(len(points))
     assert apart.min() >= 0.05
     many = CandidateSettings(clusters=8, apart=0.0, most=3)
-    assert len(find_candidates(features(picture), depth, CAMERA, masks, many)) == 3
+    assert len(find_candidates(features(image), depth, CAMERA, masks, many)) == 3
 
 
 def test_nothing_without_depth_or_outside_the_region():
-    picture, depth = scene()
-    assert find_candidates(features(picture), np.zeros_like(depth), CAMERA) == ()
+    image, depth = scene()
+    assert find_candidates(features(image), np.zeros_like(depth), CAMERA) == ()
     far = CandidateSettings(region=(0.0, 0.0, 10.0, 1.0, 1.0, 11.0))
-    assert find_candidates(features(picture), depth, CAMERA, settings=far) == ()
+    assert find_candidates(features(image), depth, CAMERA, settings=far) == ()
 
 
-def test_coarse_features_cover_the_picture():
-    picture, depth = scene()
-    coarse = features(picture)[::4, ::4]
+def test_coarse_features_cover_the_image():
+    image, depth = scene()
+    coarse = features(image)[::4, ::4]
     found = find_candidates(coarse, depth, CAMERA, settings=CandidateSettings(clusters=3))
     assert len(found) >= 2
 
@@ -76,11 +76,11 @@ def test_coarse_features_cover_the_picture():
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 100))
 def test_clusters_partition_the_vectors(count, clusters, seed):
     vectors = np.random.default_rng(seed).normal(size=(count, 3))
-    labels, centres = k_means(vectors, clusters)
-    assert len(centres) <= min(clusters, count)
-    assert set(labels.tolist()) == set(range(len(centres)))
-    for label, centre in enumerate(centres):
-        np.testing.assert_allclose(centre, vectors[labels == label].mean(axis=0), atol=1e-9)
+    labels, centers = k_means(vectors, clusters)
+    assert len(centers) <= min(clusters, count)
+    assert set(labels.tolist()) == set(range(len(centers)))
+    for label, center in enumerate(centers):
+        np.testing.assert_allclose(center, vectors[labels == label].mean(axis=0), atol=1e-9)
 
 
 def test_clusters_that_are_plain_to_see():
@@ -93,37 +93,37 @@ def test_clusters_that_are_plain_to_see():
 
 
 def test_numbers_are_drawn_large_and_alike_every_time():
-    picture, _ = scene()
+    image, _ = scene()
     pixels = [(12.5, 12.5), (44.5, 24.5), (45.5, 25.5), (0.0, 0.0), (60.0, 40.0)]
-    drawn = draw_numbers(picture, pixels)
+    drawn = draw_numbers(image, pixels)
     assert drawn.shape == (520, 780, 3)  # 13 times
-    np.testing.assert_array_equal(drawn, draw_numbers(picture, pixels))
-    plain = draw_numbers(picture, [])
+    np.testing.assert_array_equal(drawn, draw_numbers(image, pixels))
+    plain = draw_numbers(image, [])
     changed = (drawn != plain).any(axis=-1)
     for column, row in pixels[:3]:
         around = changed[int(row * 13) - 40 : int(row * 13) + 40, int(column * 13) - 40 : int(column * 13) + 40]
         assert around.mean() > 0.05
-    other = draw_numbers(picture, pixels, [7, 8, 9, 10, 11])
+    other = draw_numbers(image, pixels, [7, 8, 9, 10, 11])
     assert (other != drawn).any()
     large = np.zeros((600, 800, 3), np.uint8)
     assert draw_numbers(large, [(100.0, 100.0)]).shape == (600, 800, 3)
 
 
-KEYPOINTS = (PictureKeypoint("point_0", (12.5, 12.5)), PictureKeypoint("cup", None, "a cup"))
+KEYPOINTS = (ImageKeypoint("point_0", (12.5, 12.5)), ImageKeypoint("cup", None, "a cup"))
 
 
 def test_keypoint_files_round_trip(tmp_path):
-    picture, depth = scene()
+    image, depth = scene()
     depth[0, :3] = [np.nan, -1.0, 70.0]
-    write_keypoint_file(tmp_path, KEYPOINTS, picture, depth)
+    write_keypoint_file(tmp_path, KEYPOINTS, image, depth)
     found = read_keypoint_file(tmp_path)
     assert found.keypoints == KEYPOINTS
-    np.testing.assert_array_equal(found.picture, picture)
+    np.testing.assert_array_equal(found.image, image)
     np.testing.assert_allclose(found.depth[1:], depth[1:], atol=0.0005)
     assert found.depth[0, :3].tolist() == [0.0, 0.0, 0.0]
     again = read_keypoint_file(tmp_path / "keypoints.yaml")
     assert again.digest == found.digest
-    Image.fromarray(picture[::-1].copy()).save(tmp_path / "reference.png")
+    Image.fromarray(image[::-1].copy()).save(tmp_path / "reference.png")
     assert read_keypoint_file(tmp_path).digest != found.digest
 
 
@@ -139,7 +139,7 @@ def test_keypoint_files_round_trip(tmp_path):
         ("version: 1\nkeypoints: [{name: a}]", "either pixel or phrase"),
         ("version: 1\nkeypoints: [{name: a, phrase: x, pixel: [1, 2]}]", "either pixel or phrase"),
         ("version: 1\nkeypoints: [{name: a, phrase: x}, {name: a, phrase: y}]", "'a' is there twice"),
-        ("version: 1\nkeypoints: [{name: a, pixel: [1, 2]}]", "no reference picture"),
+        ("version: 1\nkeypoints: [{name: a, pixel: [1, 2]}]", "no reference image"),
         ("version: 1\nreference: {picture: r.png}\nkeypoints: [{name: a, pixel: [1, .nan]}]", r"pixel\[1\] is nan"),
         ("version: 1\nreference: {picture: no.png}\nkeypoints: [{name: a, pixel: [1, 2]}]", "no.png"),
         ("version: 1\nreference: {picture: r.png}\nkeypoints: [{name: a, pixel: [61, 2]}]", "outside"),

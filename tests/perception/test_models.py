@@ -23,7 +23,7 @@ from grape.perception.models.preparing import normalised, shorter_side
 from grape.perception.models.sam2 import Sam2
 from tests.perception.tiny_models import save_dinov2, save_grounding_dino, save_sam2
 
-PICTURE = np.random.default_rng(0).integers(0, 255, (60, 90, 3)).astype(np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 255, (60, 90, 3)).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,8 @@ def detector(weights, threshold):
     return GroundingDino(str(weights["dino"]), threshold=threshold, shortest=64, longest=96)
 
 
-def test_boxes_lie_in_the_picture_surest_first(weights):
-    found = detector(weights, 0.0).detect(PICTURE, "Black bowl")
+def test_boxes_lie_in_the_image_surest_first(weights):
+    found = detector(weights, 0.0).detect(IMAGE, "Black bowl")
     assert len(found) > 3
     scores = [detection.score for detection in found]
     assert scores == sorted(scores, reverse=True)
@@ -52,8 +52,8 @@ def test_boxes_lie_in_the_picture_surest_first(weights):
         left, top, right, bottom = detection.box
         assert 0 <= left <= right <= 90
         assert 0 <= top <= bottom <= 60
-    assert found == detector(weights, 0.0).detect(PICTURE, "  black bowl. ")  # as the model was trained to read it
-    assert detector(weights, 1.0).detect(PICTURE, "black bowl") == ()
+    assert found == detector(weights, 0.0).detect(IMAGE, "  black bowl. ")  # as the model was trained to read it
+    assert detector(weights, 1.0).detect(IMAGE, "black bowl") == ()
 
 
 def test_detection_agrees_with_transformers_own_post_processing(weights):
@@ -63,29 +63,29 @@ def test_detection_agrees_with_transformers_own_post_processing(weights):
         transformers.BertTokenizer.from_pretrained(weights["dino"]),
     )
     model = transformers.GroundingDinoForObjectDetection.from_pretrained(weights["dino"]).eval()
-    inputs = processor(images=PICTURE, text="black bowl.", return_tensors="pt")
+    inputs = processor(images=IMAGE, text="black bowl.", return_tensors="pt")
     with torch.inference_mode():
         outputs = model(**inputs)
     tokens = inputs["input_ids"][0].tolist()
     words = [position for position, token in enumerate(tokens) if token in (6, 7)]  # black, bowl
     expected = outputs.logits[0].sigmoid()[:, words].max(dim=1).values.max()
     theirs = processor.post_process_grounded_object_detection(outputs, threshold=0.0, target_sizes=[(60, 90)])[0]
-    ours = detector(weights, 0.0).detect(PICTURE, "black bowl")
+    ours = detector(weights, 0.0).detect(IMAGE, "black bowl")
     assert ours[0].score == pytest.approx(float(expected), abs=2e-3)
     distance = (theirs["boxes"] - torch.tensor(ours[0].box)).abs().max(dim=1).values.min()
     assert float(distance) < 0.5  # pixels
 
 
-def test_masks_have_the_pictures_size_and_follow_the_box(weights):
+def test_masks_have_the_images_size_and_follow_the_box(weights):
     segmenter = Sam2(str(weights["sam"]))
-    mask = segmenter.segment(PICTURE, (10.0, 10.0, 50.0, 40.0))
+    mask = segmenter.segment(IMAGE, (10.0, 10.0, 50.0, 40.0))
     assert mask.shape == (60, 90)
     assert mask.dtype == bool
-    np.testing.assert_array_equal(mask, segmenter.segment(PICTURE, (10.0, 10.0, 50.0, 40.0)))
+    np.testing.assert_array_equal(mask, segmenter.segment(IMAGE, (10.0, 10.0, 50.0, 40.0)))
 
 
 def test_segmentation_agrees_with_the_models_own_scale(weights):
-    """The mask is the model's at its own size, stretched back: a square picture of that size needs no stretching."""
+    """The mask is the model's at its own size, stretched back: a square image of that size needs no stretching."""
     square = np.random.default_rng(1).integers(0, 255, (128, 128, 3)).astype(np.uint8)
     model = transformers.Sam2Model.from_pretrained(weights["sam"]).eval()
     with torch.inference_mode():
@@ -102,11 +102,11 @@ def test_segmentation_agrees_with_the_models_own_scale(weights):
     assert agreement > 0.9
 
 
-def test_features_cover_the_picture(weights):
-    features = DinoV2(str(weights["features"]), patches=4).features(PICTURE)
+def test_features_cover_the_image(weights):
+    features = DinoV2(str(weights["features"]), patches=4).features(IMAGE)
     assert features.shape == (4, 6, 16)
     assert features.dtype == np.float32
-    changed = PICTURE.copy()
+    changed = IMAGE.copy()
     changed[:15, :15] = 0
     difference = np.abs(DinoV2(str(weights["features"]), patches=4).features(changed) - features).sum(axis=-1)
     assert np.unravel_index(difference.argmax(), difference.shape) == (0, 0)
@@ -114,15 +114,15 @@ def test_features_cover_the_picture(weights):
 
 def test_finder_joins_both(weights):
     finder = open_finder(str(weights["dino"]), str(weights["sam"]), "cpu")
-    found = finder.find(PICTURE, "black bowl")
+    found = finder.find(IMAGE, "black bowl")
     assert found is None or (found.mask.shape == (60, 90) and 0 < found.score <= 1)
 
 
-def test_colours_need_no_weights():
-    np.testing.assert_allclose(open_features("colour", "cpu").features(PICTURE)[3, 4], PICTURE[3, 4] / 255, atol=1e-6)
+def test_colors_need_no_weights():
+    np.testing.assert_allclose(open_features("colour", "cpu").features(IMAGE)[3, 4], IMAGE[3, 4] / 255, atol=1e-6)
 
 
-def test_normalising_by_hand():
+def test_normalizing_by_hand():
     grey = np.full((4, 6, 3), 128, np.uint8)
     found = normalised(grey, 8, 12)
     assert found.shape == (1, 3, 8, 12)
@@ -156,7 +156,7 @@ def test_code_of_a_folder_is_not_run(weights, tmp_path):
     config["auto_map"] = {"AutoModel": "evil.Evil", "AutoConfig": "evil.Evil"}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nclass Evil: ...\n")
-    DinoV2(str(folder), patches=2).features(PICTURE)
+    DinoV2(str(folder), patches=2).features(IMAGE)
     assert not (tmp_path / "ran").exists()
 
 

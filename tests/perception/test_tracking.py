@@ -1,4 +1,4 @@
-"""The tracker of patches on drawn pictures whose motion is known to a fraction of a pixel."""
+"""The tracker of patches on drawn images whose motion is known to a fraction of a pixel."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from grape.core.cameras import Camera
 from grape.perception import PatchTracker, Tracks, aligning_shift, lift_tracks, mask_point, seen_points
-from grape.perception.patches import colour_pyramid, own_pixels, patch_offsets, sample
+from grape.perception.patches import color_pyramid, own_pixels, patch_offsets, sample
 
 SIZE = 128
 
@@ -20,13 +20,13 @@ def texture(seed=0, size=SIZE, blur=2.0):
 
 
 def moved(image, column, row):
-    """The picture moved to the right and down, between pixels."""
+    """The image moved to the right and down, between pixels."""
     rows, columns = np.indices(image.shape[:2])
     planes = [map_coordinates(image[..., c], [rows - row, columns - column], order=3, mode="wrap") for c in range(3)]
     return np.stack(planes, axis=-1)
 
 
-def as_picture(image):
+def as_image(image):
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
@@ -37,8 +37,8 @@ def test_sampling_by_hand_and_at_the_edge():
 
 
 def test_pyramid_keeps_continuous_coordinates():
-    image = as_picture(texture())
-    pyramid = colour_pyramid(image, 3)
+    image = as_image(texture())
+    pyramid = color_pyramid(image, 3)
     assert [level.shape[:2] for level in pyramid] == [(128, 128), (64, 64), (32, 32)]
     np.testing.assert_allclose(pyramid[1][3, 5], image[6:8, 10:12].reshape(-1, 3).mean(axis=0))
 
@@ -47,25 +47,25 @@ def test_pyramid_keeps_continuous_coordinates():
 @given(st.floats(-6.0, 6.0), st.floats(-6.0, 6.0), st.integers(0, 3))
 def test_motion_between_pixels_is_found(column, row, seed):
     image = texture(seed)
-    pictures = np.stack([as_picture(image), as_picture(moved(image, column, row))])
+    images = np.stack([as_image(image), as_image(moved(image, column, row))])
     points = np.array([[40.0, 50.5], [64.2, 64.8], [80.5, 33.1]])
-    tracks = PatchTracker().track(pictures, points)
+    tracks = PatchTracker().track(images, points)
     assert (tracks.confidence[1] > 0.7).all()
     np.testing.assert_allclose(tracks.pixels[1] - points, np.tile([column, row], (3, 1)), atol=0.15)
 
 
 def test_far_motion_is_found_by_searching():
     image = texture(blur=1.2)
-    pictures = np.stack([as_picture(image), as_picture(moved(image, 27.0, -21.0))])
-    tracks = PatchTracker().track(pictures, np.array([[50.0, 70.0]]))
+    images = np.stack([as_image(image), as_image(moved(image, 27.0, -21.0))])
+    tracks = PatchTracker().track(images, np.array([[50.0, 70.0]]))
     np.testing.assert_allclose(tracks.pixels[1, 0], [77.0, 49.0], atol=0.2)
     assert tracks.confidence[1, 0] > 0.7
 
 
 def scene(steps, place, occluder=None):
     """A small textured square (16 pixels, 1 m away) before a textured wall (2 m), and perhaps a near disc (0.5 m)."""
-    wall, thing = as_picture(texture(1)), as_picture(texture(2, 16, 1.5))
-    pictures, depths = [], []
+    wall, thing = as_image(texture(1)), as_image(texture(2, 16, 1.5))
+    images, depths = [], []
     for step in range(steps):
         picture, depth = wall.copy(), np.full((SIZE, SIZE), 2.0, np.float32)
         column, row = place(step)
@@ -74,15 +74,15 @@ def scene(steps, place, occluder=None):
             rows, columns = np.indices((SIZE, SIZE))
             disc = (rows - covers[1]) ** 2 + (columns - covers[0]) ** 2 < 18**2
             picture[disc], depth[disc] = (200, 40, 40), 0.5
-        pictures.append(picture)
+        images.append(picture)
         depths.append(depth)
-    return np.stack(pictures), np.stack(depths)
+    return np.stack(images), np.stack(depths)
 
 
 def test_a_small_thing_is_followed_and_not_the_wall_behind_it():
-    pictures, depth = scene(12, lambda step: (30 + 4 * step, 50 + step))
+    images, depth = scene(12, lambda step: (30 + 4 * step, 50 + step))
     points = np.array([[38.0, 58.0], [34.5, 54.5], [100.0, 20.0]])  # middle of the thing, near its corner; the wall
-    tracks = PatchTracker().track(pictures, points, depth)
+    tracks = PatchTracker().track(images, points, depth)
     there = points + np.array([[44, 11], [44, 11], [0, 0]])
     np.testing.assert_allclose(tracks.pixels[-1], there, atol=0.3)
     assert (tracks.confidence > 0.5).all()
@@ -90,8 +90,8 @@ def test_a_small_thing_is_followed_and_not_the_wall_behind_it():
 
 def test_what_is_hidden_is_lost_and_found_again_where_it_was():
     covered = range(3, 8)
-    pictures, depth = scene(12, lambda step: (60, 60), lambda step: (68, 68) if step in covered else None)
-    tracks = PatchTracker().track(pictures, np.array([[68.0, 68.0]]), depth)
+    images, depth = scene(12, lambda step: (60, 60), lambda step: (68, 68) if step in covered else None)
+    tracks = PatchTracker().track(images, np.array([[68.0, 68.0]]), depth)
     lost = tracks.confidence[:, 0] < 0.5
     assert lost.tolist() == [step in covered for step in range(12)]
     np.testing.assert_allclose(tracks.pixels[:, 0], np.tile([68.0, 68.0], (12, 1)), atol=0.2)
@@ -103,10 +103,10 @@ def test_what_is_hidden_is_lost_and_found_again_where_it_was():
 
 
 def test_no_points_and_equal_results():
-    pictures, depth = scene(3, lambda step: (60 + step, 60))
-    assert PatchTracker().track(pictures, np.zeros((0, 2)), depth).pixels.shape == (3, 0, 2)
+    images, depth = scene(3, lambda step: (60 + step, 60))
+    assert PatchTracker().track(images, np.zeros((0, 2)), depth).pixels.shape == (3, 0, 2)
     points = np.array([[68.0, 68.0], [20.0, 20.0]])
-    one, other = PatchTracker().track(pictures, points, depth), PatchTracker().track(pictures, points, depth)
+    one, other = PatchTracker().track(images, points, depth), PatchTracker().track(images, points, depth)
     np.testing.assert_array_equal(one.pixels, other.pixels)
     np.testing.assert_array_equal(one.confidence, other.confidence)
 

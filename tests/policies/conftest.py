@@ -1,4 +1,4 @@
-"""A nano policy, pictures, and the golden fixtures made with the public reference implementation."""
+"""A nano policy, images, and the golden fixtures made with the public reference implementation."""
 
 from pathlib import Path
 

@@ -32,8 +32,8 @@ def test_soft_targets_are_a_distribution_around_the_value(row, width):
     tokenizer = ActionTokenizer(544, 32)
     target = tokenizer.soft_targets(np.asarray(row), width)
     np.testing.assert_allclose(target.sum(-1), 1.0, atol=1e-5)
-    centres = tokenizer.decode(tokenizer.token_ids)
-    peak = centres[target.argmax(-1)]
+    centers = tokenizer.decode(tokenizer.token_ids)
+    peak = centers[target.argmax(-1)]
     assert (np.abs(peak - row) <= 1 / 31 + 1e-9).all()
 
 
@@ -59,7 +59,7 @@ def test_statistics_invert(rows):
     actions = np.asarray(rows)
     inside = ((actions >= norm.low) & (actions <= norm.high)) | ~norm.mask
     wide = (norm.high - norm.low > 1e-3) | (norm.high == norm.low)
-    back = norm.unnormalise(norm.normalise(actions))
+    back = norm.unnormalize(norm.normalize(actions))
     np.testing.assert_allclose(np.where(inside & wide, back, 0), np.where(inside & wide, actions, 0), atol=1e-4)
 
 
@@ -68,10 +68,10 @@ def test_dead_dimensions_and_gripper(actions):
     assert set(stats["action"]) == {"mean", "std", "max", "min", "q01", "q99", "mask"}
     assert (stats["num_transitions"], stats["num_trajectories"]) == (64, 4)
     norm = ActionNorm.from_stats(stats, "x")
-    mapped = norm.normalise(actions)
+    mapped = norm.normalize(actions)
     assert (mapped[:, 3:6] == 0.0).all()
     np.testing.assert_array_equal(mapped[:, 6], actions[:, 6])
-    assert (norm.unnormalise(mapped)[:, 3:6] == 0.0).all()
+    assert (norm.unnormalize(mapped)[:, 3:6] == 0.0).all()
 
 
 @pytest.mark.parametrize(

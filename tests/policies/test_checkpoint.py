@@ -165,7 +165,7 @@ def test_missing_files(copy, name):
 def test_torn_weights(copy, keep):
     data = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(data[:keep])
-    with pytest.raises(DataError, match=r"model\.safetensors is torn"):
+    with pytest.raises(DataError, match=r"model\.safetensors is truncated"):
         load_policy(copy)
 
 

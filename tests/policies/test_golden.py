@@ -20,7 +20,7 @@ def policy(golden):
 
 
 @pytest.fixture(scope="module")
-def pictures(golden):
+def images(golden):
     return [np.asarray(Image.open(golden / f"images/img{i}.png").convert("RGB")) for i in range(4)]
 
 
@@ -39,15 +39,15 @@ def greedy(golden):
     return json.loads((golden / "predict_action.json").read_text())
 
 
-def test_pixels_are_exact(policy, pictures, vision):
-    pixels = policy.processor.pixels(pictures)
+def test_pixels_are_exact(policy, images, vision):
+    pixels = policy.processor.pixels(images)
     assert torch.equal(pixels[0], vision["pixel_values_0"])
     assert torch.equal(pixels[:, :, ::16, ::16], vision["pixel_values_sub"])
 
 
-def test_features_of_both_towers_and_projector(policy, pictures, vision):
+def test_features_of_both_towers_and_projector(policy, images, vision):
     backbone = policy.model.vision_backbone
-    pixels = policy.processor.pixels(pictures)
+    pixels = policy.processor.pixels(images)
     with torch.no_grad():
         torch.testing.assert_close(backbone.featurizer(pixels[:, :3]), vision["dino_features"], atol=1e-5, rtol=0)
         torch.testing.assert_close(
@@ -66,19 +66,19 @@ def test_prompt_ids_of_every_case(policy, supervised, greedy):
         assert list(policy.processor.prompt_ids(case["instruction"])) == [*case["input_ids"], 29871]
 
 
-def test_log_probabilities_of_labels(policy, pictures, supervised):
+def test_log_probabilities_of_labels(policy, images, supervised):
     for example in supervised:
         labels = torch.tensor([[*example["action_ids"], 2]])  # end of sequence was scored there too
-        inputs = policy.encode([pictures[example["image"]]], [example["instruction"]])
+        inputs = policy.encode([images[example["image"]]], [example["instruction"]])
         with torch.no_grad():
             logps = policy.model.action_logps(inputs, labels)[0]
         np.testing.assert_allclose(logps.numpy(), example["token_logps"], atol=5e-4)
 
 
-def test_log_probabilities_in_one_padded_batch(policy, pictures, supervised):
+def test_log_probabilities_in_one_padded_batch(policy, images, supervised):
     labels = torch.tensor([[*example["action_ids"], 2] for example in supervised])
     inputs = policy.encode(
-        [pictures[example["image"]] for example in supervised], [example["instruction"] for example in supervised]
+        [images[example["image"]] for example in supervised], [example["instruction"] for example in supervised]
     )
     assert len({len(ids) for ids in inputs.prompt_ids}) > 1
     with torch.no_grad():
@@ -86,12 +86,12 @@ def test_log_probabilities_in_one_padded_batch(policy, pictures, supervised):
     np.testing.assert_allclose(logps.numpy(), [example["token_logps"] for example in supervised], atol=5e-4)
 
 
-def test_logits_over_the_whole_vocabulary(golden, policy, pictures, supervised):
+def test_logits_over_the_whole_vocabulary(golden, policy, images, supervised):
     golden_logits = load_file(golden / "logits.safetensors")
     example = supervised[0]
     labels = torch.tensor([[*example["action_ids"], 2]])
     with torch.no_grad():
-        logits = policy.model.action_logits(policy.encode([pictures[0]], [example["instruction"]]), labels)[0]
+        logits = policy.model.action_logits(policy.encode([images[0]], [example["instruction"]]), labels)[0]
     # The recorded rows are the last nine positions: eight predictions and one after the end.
     torch.testing.assert_close(logits, golden_logits["logits_last9_0"][:8], atol=5e-4, rtol=0)
     torch.testing.assert_close(logits.logsumexp(-1), golden_logits["lse_0"][-9:-1], atol=5e-4, rtol=0)
@@ -103,12 +103,12 @@ def test_labels_become_the_published_tokens(supervised):
         assert bins.encode(np.asarray(example["action"])).tolist() == example["action_ids"]
 
 
-def test_greedy_actions_of_all_cases(golden, pictures, greedy):
+def test_greedy_actions_of_all_cases(golden, images, greedy):
     assert len(greedy) == 20
     for key in sorted({case["unnorm_key"] for case in greedy}):
         policy = load_policy(golden / "ckpt", unnorm_key=key)
         cases = [case for case in greedy if case["unnorm_key"] == key]
-        batch = policy.act([_observation(pictures, case) for case in cases])
+        batch = policy.act([_observation(images, case) for case in cases])
         assert batch.tokens.tolist() == [case["generated"] for case in cases]
         np.testing.assert_allclose(batch.logps, [case["token_logp"] for case in cases], atol=5e-4)
         exact = policy.decode_tokens_exactly(batch.tokens)
@@ -116,8 +116,8 @@ def test_greedy_actions_of_all_cases(golden, pictures, greedy):
         np.testing.assert_array_equal(batch.actions, exact.astype(np.float32))
 
 
-def test_greedy_tokens_in_one_left_padded_batch(policy, pictures, greedy):
-    inputs = policy.encode([pictures[case["image"]] for case in greedy], [case["instruction"] for case in greedy])
+def test_greedy_tokens_in_one_left_padded_batch(policy, images, greedy):
+    inputs = policy.encode([images[case["image"]] for case in greedy], [case["instruction"] for case in greedy])
     tokens, logps = decode_actions(policy.model, inputs, 7, 0.0, None)
     assert tokens.tolist() == [case["generated"] for case in greedy]
     np.testing.assert_allclose(logps.numpy(), [case["token_logp"] for case in greedy], atol=5e-4)
@@ -136,7 +136,7 @@ def test_every_bin_edge_in_both_precisions(golden):
     np.testing.assert_array_equal(bins.decode(wide["token_ids"]), wide["decoded"])
     np.testing.assert_array_equal(bins.decode(wide["all_ids"]), wide["all_decoded"])
     np.testing.assert_array_equal(bins.edges, wide["bins"])
-    np.testing.assert_array_equal(bins.centres, wide["bin_centers"])
+    np.testing.assert_array_equal(bins.centers, wide["bin_centers"])
     narrow = np.load(golden / "action_tokenizer_f32.npz")
     assert narrow["values"].dtype == np.float32
     np.testing.assert_array_equal(bins.encode(narrow["values"]), narrow["token_ids"])
@@ -162,5 +162,5 @@ def test_saving_keeps_layout_names_and_bits(golden, policy, tmp_path):
     assert statistics == json.loads((golden / "ckpt/dataset_statistics.json").read_text())
 
 
-def _observation(pictures, case):
-    return Observation(pictures[case["image"]], np.zeros(1, np.float32), case["instruction"])
+def _observation(images, case):
+    return Observation(images[case["image"]], np.zeros(1, np.float32), case["instruction"])

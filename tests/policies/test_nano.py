@@ -99,7 +99,7 @@ def test_padded_batch_equals_one_by_one(nano, observations, actions):
     assert torch.equal(padded, torch.cat(single))
 
 
-def test_the_picture_and_the_instruction_matter(nano, observations):
+def test_the_image_and_the_instruction_matter(nano, observations):
     one = observations[0]
     others = [
         one,
@@ -142,7 +142,7 @@ def test_gradients_reach_every_parameter(fresh_nano, observations, actions):
     assert dead == []
 
 
-def test_log_probability_is_normalised(nano, observations, actions):
+def test_log_probability_is_normalized(nano, observations, actions):
     inputs, tokens = _encode(nano, observations[:2]), _tokens(nano, actions, 2)
     with torch.no_grad():
         logits = nano.model.action_logits(inputs, tokens)
@@ -151,7 +151,7 @@ def test_log_probability_is_normalised(nano, observations, actions):
     torch.testing.assert_close(logps, logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0])
 
 
-def test_other_picture_sizes_are_resized(nano, observations):
+def test_other_image_sizes_are_resized(nano, observations):
     large = np.kron(observations[0].image, np.ones((2, 3, 1), dtype=np.uint8))
     assert large.shape == (128, 192, 3)
     batch = nano.act([Observation(large, np.zeros(1, np.float32), "open the drawer"), observations[0]])
@@ -164,7 +164,7 @@ def test_inputs_slice_select_cat(nano, observations):
     assert again.prompt_ids == inputs.prompt_ids
     assert torch.equal(again.pixel_values_BCHW, inputs.pixel_values_BCHW)
     assert len(again) == 20
-    with pytest.raises(ValueError, match="pictures"):
+    with pytest.raises(ValueError, match="images"):
         PolicyInputs(inputs.pixel_values_BCHW, inputs.prompt_ids[:3])
 
 
@@ -172,14 +172,14 @@ def test_features_computed_before_give_the_same(nano, observations):
     inputs = _encode(nano, observations)
     tokens = torch.full((len(inputs), 7), int(nano.action_token_ids[3]))
     with torch.no_grad():
-        features = nano.model.picture_features(inputs.pixel_values_BCHW)
+        features = nano.model.image_features(inputs.pixel_values_BCHW)
         ready = PolicyInputs(None, inputs.prompt_ids, features)
         expected = nano.model.action_logps(inputs, tokens)
         assert torch.equal(nano.model.action_logps(ready, tokens), expected)
         parts = PolicyInputs.cat([ready.slice(0, 8), ready.select(list(range(8, 20)))])
         assert torch.equal(nano.model.action_logps(parts, tokens), expected)
     for nothing in ({"pixel_values_BCHW": None}, {"features_BNC": features}):
-        with pytest.raises(ValueError, match="either pictures or features"):
+        with pytest.raises(ValueError, match="either images or features"):
             PolicyInputs(**{"pixel_values_BCHW": inputs.pixel_values_BCHW, "prompt_ids": inputs.prompt_ids} | nothing)
 
 

@@ -12,9 +12,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from grape.core.errors import DataError, PolicyError, SettingsError
-from grape.core.pictures import centre_crop
+from grape.core.images import center_crop
 from grape.policies.names import check_policy_name, parse_hub_name
-from grape.policies.openvla import hub, load_policy, precision, quantised, save_policy
+from grape.policies.openvla import hub, load_policy, precision, quantized, save_policy
 from grape.policies.openvla.adapters import MergedWeights
 from grape.policies.openvla.decoding import decode_actions
 from grape.policies.openvla.hub import resolve_policy
@@ -218,7 +218,7 @@ class TestFourBits:
 
     def test_only_the_blocks_of_the_language_model_are_packed(self, policy, observations):
         packed = {name for name, module in policy.model.named_modules() if isinstance(module, _Layer)}
-        assert packed == quantised.quantised_names(3)
+        assert packed == quantized.quantized_names(3)
         assert len(packed) == 3 * 7
         assert policy.model.is_loaded_in_4bit  # PEFT asks
         assert policy.computation == "cpu bfloat16 with 4-bit weights, sdpa"
@@ -243,18 +243,18 @@ class TestFourBits:
             load_policy(adapter, load_in_4bit=True, dtype="float32")
 
 
-class TestCentreCrop:
-    def test_pixels_are_those_of_the_cropped_picture(self, saved, nano, observations):
+class TestCenterCrop:
+    def test_pixels_are_those_of_the_cropped_image(self, saved, nano, observations):
         cropped = load_policy(saved, center_crop=True)
         image = observations[0].image
         ours = cropped.processor.pixels([image])
-        assert torch.equal(ours, nano.processor.pixels([centre_crop(image)]))
+        assert torch.equal(ours, nano.processor.pixels([center_crop(image)]))
         assert not torch.equal(ours, nano.processor.pixels([image]))
 
     def test_it_is_cropped_after_the_resize(self, saved, nano):
         cropped = load_policy(saved, center_crop=True)
         large = np.random.default_rng(0).integers(0, 256, (100, 90, 3), dtype=np.uint8)
-        expected = nano.processor.pixels([centre_crop(nano.processor.resize(large))])
+        expected = nano.processor.pixels([center_crop(nano.processor.resize(large))])
         assert torch.equal(cropped.processor.pixels([large]), expected)
 
     def test_it_is_part_of_the_pre_processing_and_of_the_checkpoint(self, saved, nano, tmp_path):

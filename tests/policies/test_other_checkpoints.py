@@ -122,7 +122,7 @@ def test_a_checkpoint_with_parts_in_files_of_their_own_is_refused_for_what_it_is
         load_policy(copy, unnorm_key="bridge_orig")
 
 
-def test_parts_are_recognised_on_the_hub_before_weights_are_downloaded(copy, monkeypatch):
+def test_parts_are_recognized_on_the_hub_before_weights_are_downloaded(copy, monkeypatch):
     asked = []
 
     def snapshot_download(repository, **options):

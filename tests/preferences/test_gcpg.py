@@ -10,7 +10,7 @@ from grape.preferences.gcpg import (
     RawTerms,
     calibrate,
     external_term,
-    normalise_self,
+    normalize_self,
     pooled_spread,
     weighted_terms,
 )
@@ -45,12 +45,12 @@ def test_given_weights_and_beta_by_hand() -> None:
     np.testing.assert_allclose(weighted_terms(HAND, calibration), expected, rtol=1e-12)
 
 
-def test_standardised_self_by_hand() -> None:
+def test_standardized_self_by_hand() -> None:
     raw = raw_terms([-10, -30, -20, -8, np.nan], [10, 10, 10, 4, 5], [0] * 5, [0] * 5, [0, 0, 1, 2, 2])
-    np.testing.assert_allclose(normalise_self(raw, "step-mean"), [-1, -3, -2, -2, np.nan])
-    np.testing.assert_allclose(normalise_self(raw, "state-standardised"), [1, -1, 0, 0, np.nan])
+    np.testing.assert_allclose(normalize_self(raw, "step-mean"), [-1, -3, -2, -2, np.nan])
+    np.testing.assert_allclose(normalize_self(raw, "state-standardised"), [1, -1, 0, 0, np.nan])
     spread = np.std([-1, -3, -2, -2])
-    np.testing.assert_allclose(normalise_self(raw, "task-standardised"), [1 / spread, -1 / spread, 0, 0, np.nan])
+    np.testing.assert_allclose(normalize_self(raw, "task-standardised"), [1 / spread, -1 / spread, 0, 0, np.nan])
 
 
 def test_pooled_spread_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""A whole run made from nothing in a second: drawn pictures, made-up scores, real file formats."""
+"""A whole run made from nothing in a second: drawn images, made-up scores, real file formats."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ VERSIONS = {"mujoco": "3.3.0", "metaworld": "3.1.1", "numpy": "2.4.0"}
 LIMIT = 16
 
 
-def picture(size: int, hand: tuple[float, float], opened: float, task: str) -> np.ndarray:
+def image(size: int, hand: tuple[float, float], opened: float, task: str) -> np.ndarray:
     """A table, a handle that moves by ``opened``, and a gripper at ``hand``; coordinates in [0, 1]."""
     image = Image.new("RGB", (size, size), (206, 199, 190))
     draw = ImageDraw.Draw(image)
 
-    def box(x0: float, y0: float, x1: float, y1: float, colour: tuple[int, int, int]) -> None:
-        draw.rectangle([size * x0, size * y0, size * x1, size * y1], fill=colour)
+    def box(x0: float, y0: float, x1: float, y1: float, color: tuple[int, int, int]) -> None:
+        draw.rectangle([size * x0, size * y0, size * x1, size * y1], fill=color)
 
     box(0.0, 0.55, 1.0, 1.0, (164, 128, 92))
     body = (74, 104, 140) if task == "drawer-open" else (96, 120, 96)
@@ -83,7 +83,7 @@ def episode(task: str, state: int, sample: int, *, success: bool, display: bool 
     solved[-1] = float(success)
     return Trajectory(
         meta=meta,
-        frames=np.stack([picture(64, tuple(h), o, task) for h, o in zip(hands, opened, strict=True)]),
+        frames=np.stack([image(64, tuple(h), o, task) for h, o in zip(hands, opened, strict=True)]),
         proprio=np.zeros((steps + 1, 4), np.float32),
         actions=actions,
         labels=actions.copy(),
@@ -91,7 +91,7 @@ def episode(task: str, state: int, sample: int, *, success: bool, display: bool 
         token_logps=-rng.exponential(0.3, (steps, 7)).astype(np.float32),
         keypoints={"gripper": gripper, "object": object_},
         signals={"success": solved, "opened": np.array(opened, np.float32)},
-        display=np.stack([picture(128, tuple(h), o, task) for h, o in zip(hands, opened, strict=True)])
+        display=np.stack([image(128, tuple(h), o, task) for h, o in zip(hands, opened, strict=True)])
         if display
         else None,
     )

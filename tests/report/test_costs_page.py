@@ -38,7 +38,7 @@ stages:
 """
 
 
-def with_pictures(trajectory: Trajectory) -> Trajectory:
+def with_images(trajectory: Trajectory) -> Trajectory:
     frames = np.random.default_rng(trajectory.steps).integers(0, 255, (trajectory.steps + 1, 32, 32, 3), dtype=np.uint8)
     return dataclasses.replace(trajectory, frames=frames)
 
@@ -47,7 +47,7 @@ def with_pictures(trajectory: Trajectory) -> Trajectory:
 def episodes() -> list[Trajectory]:
     suite = get_suite("toy")
     task = next(task for task in suite.tasks if task.name == "push-block")
-    return [with_pictures(one) for one in record_all(suite, task, range(4))]
+    return [with_images(one) for one in record_all(suite, task, range(4))]
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ from grape.report.gallery import Candidate, choose_pairs
 from grape.report.numbers import fixed, percent, points, quantity, short, signed
 from grape.report.timelines import constraint_rows, stage_bands, term_bars
 from grape.report.videos import encode_video, film_strip, frames_per_second
-from tests.report.synthetic_run import episode, pair_of, picture, score
+from tests.report.synthetic_run import episode, image, pair_of, score
 
 
-def pictures(count: int, size: int = 64) -> np.ndarray:
-    return np.stack([picture(size, (0.1 + 0.6 * index / count, 0.3), 0.0, "drawer-open") for index in range(count)])
+def images(count: int, size: int = 64) -> np.ndarray:
+    return np.stack([image(size, (0.1 + 0.6 * index / count, 0.3), 0.0, "drawer-open") for index in range(count)])
 
 
 def decode(data: bytes) -> tuple[np.ndarray, av.container.InputContainer]:
@@ -27,8 +27,8 @@ def decode(data: bytes) -> tuple[np.ndarray, av.container.InputContainer]:
     return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]), container
 
 
-def test_a_video_holds_every_picture_and_then_the_last_one() -> None:
-    frames = pictures(9)
+def test_a_video_holds_every_image_and_then_the_last_one() -> None:
+    frames = images(9)
     decoded, container = decode(encode_video(frames, size=128, fps=4, n_frames=12, max_bytes=10**6))
     assert decoded.shape == (12, 128, 128, 3)
     stream = container.streams.video[0]
@@ -40,8 +40,8 @@ def test_a_video_holds_every_picture_and_then_the_last_one() -> None:
     assert np.abs(small[8] - frames[0]).mean() > 1.5 * np.abs(small[8] - frames[8]).mean()
 
 
-def test_equal_pictures_give_equal_bytes_without_time_stamps() -> None:
-    first, second = (encode_video(pictures(5), size=96, fps=4, n_frames=5, max_bytes=10**6) for _ in range(2))
+def test_equal_images_give_equal_bytes_without_time_stamps() -> None:
+    first, second = (encode_video(images(5), size=96, fps=4, n_frames=5, max_bytes=10**6) for _ in range(2))
     assert first == second
     assert b"Lavf" not in first
 
@@ -53,7 +53,7 @@ def test_a_video_that_is_too_large_is_made_coarser() -> None:
     assert len(tight) < len(free) // 2
 
 
-def test_odd_and_wide_pictures_get_even_sizes() -> None:
+def test_odd_and_wide_images_get_even_sizes() -> None:
     decoded, _ = decode(encode_video(np.zeros((2, 33, 65, 3), np.uint8), size=101, fps=4, n_frames=2, max_bytes=10**6))
     assert decoded.shape[1] % 2 == 0
     assert decoded.shape[2] == 100
@@ -65,9 +65,9 @@ def test_frame_rates_are_watchable(n_frames: int) -> None:
 
 
 def test_a_film_strip_ends_where_the_episode_ends() -> None:
-    assert film_strip(pictures(6), cells=6, n_frames=12)[1] == 3
-    assert film_strip(pictures(12), cells=6, n_frames=12)[1] == 6
-    assert film_strip(pictures(1), cells=6, n_frames=200)[1] == 1
+    assert film_strip(images(6), cells=6, n_frames=12)[1] == 3
+    assert film_strip(images(12), cells=6, n_frames=12)[1] == 6
+    assert film_strip(images(1), cells=6, n_frames=200)[1] == 1
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(2, 8))
@@ -160,7 +160,7 @@ def test_stages_and_curves_lie_on_the_videos_time_axis() -> None:
     assert [row.name for row in mine] == [row.name for row in theirs]
     first_x = float(mine[0].path[1:].split()[0])
     assert first_x == pytest.approx(1000 * 0.5 / n_frames, abs=0.1)
-    # A speed has no value at the stage's first state, so its curve begins one picture later.
+    # A speed has no value at the stage's first state, so its curve begins one image later.
     assert float(mine[1].path[1:].split()[0]) == pytest.approx(1000 * 1.5 / n_frames, abs=0.1)
     assert not theirs[-1].reached
     assert theirs[-1].path == ""

@@ -46,7 +46,7 @@ def make_episode(
 
 
 def assert_equal(found: Trajectory, expected: Trajectory, *, frames: bool = True) -> None:
-    """Equality bit for bit, but for lossy display pictures."""
+    """Equality bit for bit, but for lossy display images."""
     assert found.meta == expected.meta
     names = ["proprio", "actions", "labels", "action_tokens", "token_logps", *(["frames"] if frames else [])]
     for name in names:

@@ -65,7 +65,7 @@ def test_every_field_of_a_header_is_checked(value):
         holder[key] = kept
 
 
-def test_pictures_are_bounded_before_anything_is_allocated():
+def test_images_are_bounded_before_anything_is_allocated():
     for decode in (decode_frames, decode_display):
         with pytest.raises(DataError, match="more than an episode may hold"):
             decode([b"x"] * 1000, (16_384, 16_384, 3))

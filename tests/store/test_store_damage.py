@@ -1,4 +1,4 @@
-"""Kills, full disks, torn files and flipped bits: nothing half-written, nothing wrong believed."""
+"""Kills, full disks, truncated files and flipped bits: nothing half-written, nothing wrong believed."""
 
 import os
 import random

@@ -163,7 +163,7 @@ def test_same_episode_gives_the_same_bytes_in_every_process(tmp_path: Path) -> N
         ({"actions": np.zeros((5, 7))}, "actions? is float64"),
         ({"signals": {"success": np.zeros(6)}}, "signal:success is float64"),
         ({"frames": np.zeros((6, 8, 8, 4), dtype=np.uint8)}, "frames are"),
-        ({"display": np.zeros((6, 0, 8, 3), dtype=np.uint8)}, "display pictures are empty"),
+        ({"display": np.zeros((6, 0, 8, 3), dtype=np.uint8)}, "display images are empty"),
     ],
 )
 def test_arrays_that_would_not_come_back_are_refused(store: EpisodeStore, change: dict, message: str) -> None:

@@ -5,7 +5,7 @@ import re
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from grape.store.foreign import task_name
+from grape.store.imported import task_name
 
 LONG = "put the red bowl " + "that stands next to the white plate " * 3 + "on the left side of the table "
 

@@ -10,7 +10,7 @@ VOCABULARY = 16
 
 
 class TinyActionModel(nn.Module):
-    """Pictures ``(B, 3, 4, 4)`` and teacher-forced tokens to log-probabilities, with interactions between tokens."""
+    """Images ``(B, 3, 4, 4)`` and teacher-forced tokens to log-probabilities, with interactions between tokens."""
 
     def __init__(self, width: int = 24) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class TinyActionModel(nn.Module):
 
 
 def random_update(lengths: list[tuple[int, int]], seed: int = 0) -> tuple[Tensor, Tensor, Comparisons]:
-    """Pictures, tokens and comparisons of pairs with these lengths."""
+    """Images, tokens and comparisons of pairs with these lengths."""
     generator = torch.Generator().manual_seed(seed)
     count = sum(map(sum, lengths))
     pixels = torch.randn(count, 3, 4, 4, generator=generator)

@@ -6,7 +6,7 @@ import pytest
 
 from grape.training.augmentation import augment, openvla_recipe
 
-PICTURES = np.random.default_rng(0).integers(0, 256, size=(5, 12, 10, 3), dtype=np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, size=(5, 12, 10, 3), dtype=np.uint8)
 TENSORFLOW = json.loads((Path(__file__).parent / "tensorflow_augmentation.json").read_text())["cases"]
 
 
@@ -20,14 +20,14 @@ def smooth(side=32):
 
 
 def test_nothing_to_do_changes_nothing():
-    assert augment(PICTURES, "none", 0, 0.0, rng()) is PICTURES
+    assert augment(IMAGES, "none", 0, 0.0, rng()) is IMAGES
 
 
-def test_shifted_pictures_are_shifted_copies():
-    moved = augment(PICTURES, "none", 2, 0.0, rng())
+def test_shifted_images_are_shifted_copies():
+    moved = augment(IMAGES, "none", 2, 0.0, rng())
     assert moved.dtype == np.uint8
     inner = slice(4, -4)
-    for before, after in zip(PICTURES, moved, strict=True):
+    for before, after in zip(IMAGES, moved, strict=True):
         shifts = [
             (down, right)
             for down in range(-2, 3)
@@ -35,11 +35,11 @@ def test_shifted_pictures_are_shifted_copies():
             if np.array_equal(np.roll(before, (-down, -right), (0, 1))[inner, inner], after[inner, inner])
         ]
         assert len(shifts) == 1
-    assert np.array_equal(moved, augment(PICTURES, "none", 2, 0.0, rng()))
-    assert not np.array_equal(moved, augment(PICTURES, "none", 2, 0.0, np.random.default_rng(2)))
+    assert np.array_equal(moved, augment(IMAGES, "none", 2, 0.0, rng()))
+    assert not np.array_equal(moved, augment(IMAGES, "none", 2, 0.0, np.random.default_rng(2)))
 
 
-def test_brightness_is_one_bounded_factor_a_picture():
+def test_brightness_is_one_bounded_factor_a_image():
     grey = np.full((50, 2, 2, 3), 100, dtype=np.uint8)
     changed = augment(grey, "none", 0, 0.2, rng())
     assert changed.min() >= 80
@@ -61,21 +61,21 @@ def test_the_recipe_computes_what_tensorflow_computes(case):
 _KEYS = ("before", "after")
 
 
-def test_the_recipe_depends_on_the_generator_alone_and_on_each_picture_by_itself():
-    changed = augment(PICTURES, "openvla", 0, 0.0, rng())
-    assert changed.shape == PICTURES.shape
+def test_the_recipe_depends_on_the_generator_alone_and_on_each_image_by_itself():
+    changed = augment(IMAGES, "openvla", 0, 0.0, rng())
+    assert changed.shape == IMAGES.shape
     assert changed.dtype == np.uint8
-    assert np.array_equal(changed, augment(PICTURES, "openvla", 0, 0.0, rng()))
-    assert not np.array_equal(changed, augment(PICTURES, "openvla", 0, 0.0, np.random.default_rng(2)))
+    assert np.array_equal(changed, augment(IMAGES, "openvla", 0, 0.0, rng()))
+    assert not np.array_equal(changed, augment(IMAGES, "openvla", 0, 0.0, np.random.default_rng(2)))
 
 
 def test_a_crop_in_the_middle_is_what_evaluation_cuts_out():
-    from grape.core.pictures import centre_crop
+    from grape.core.images import center_crop
 
     # Offsets in the middle, and every change of colour at its neutral point.
     neutral = [0.5, 0.5, 0.5, 0.5, 0.5, 0.5]
     middle = openvla_recipe(smooth()[None], np.array([neutral]))[0]
-    apart = np.abs(middle.astype(int) - centre_crop(smooth(), 0.9))
+    apart = np.abs(middle.astype(int) - center_crop(smooth(), 0.9))
     assert apart.max() <= 1
     assert (apart > 0).mean() < 0.01
 
@@ -92,7 +92,7 @@ def test_crops_keep_nine_tenths_of_the_area_anywhere_and_reach_the_corners():
     assert corners[2][1] == 199
 
 
-def test_colours_stay_within_the_recipe():
+def test_colors_stay_within_the_recipe():
     grey = np.full((200, 4, 4, 3), 128, dtype=np.uint8)
     levels = augment(grey, "openvla", 0, 0.0, rng())[:, 0, 0, 0].astype(float)
     assert levels.min() >= 128 - 0.2 * 255 - 2
@@ -104,6 +104,6 @@ def test_colours_stay_within_the_recipe():
 
 @pytest.mark.parametrize("asked", [("openvla", 0, 0.0), ("none", 2, 0.3)])
 def test_a_part_of_a_batch_gets_the_numbers_it_has_in_the_batch(asked):
-    whole = augment(PICTURES, *asked, rng())
-    parts = [augment(PICTURES[part], *asked, rng(), (part.start, 5)) for part in (slice(0, 2), slice(2, 5))]
+    whole = augment(IMAGES, *asked, rng())
+    parts = [augment(IMAGES[part], *asked, rng(), (part.start, 5)) for part in (slice(0, 2), slice(2, 5))]
     assert np.array_equal(np.concatenate(parts), whole)

@@ -8,8 +8,8 @@ from grape.core.errors import TrainingError
 from grape.core.events import SILENT, SilentReporter
 from grape.core.files import read_json, read_jsonl
 from grape.training.checkpoints import CheckpointFolder
+from grape.training.loop import Gradient, PeriodicEvaluation, TrainLoop, learning_rate
 from grape.training.settings import TrainSettings
-from grape.training.updates import Gradient, Looks, UpdateLoop, learning_rate
 from tests.training.standin import TinyActionModel
 
 
@@ -69,7 +69,7 @@ def test_a_torn_checkpoint_is_passed_over_with_a_warning(tmp_path):
     (tmp_path / ".update-000003.1.2.tmp").mkdir()
     model, _, folder = make(tmp_path, seed=5)
     assert folder.restore(Listening()) == 1
-    assert "is torn" in warnings[0]
+    assert "is truncated" in warnings[0]
     assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
     assert [entry.name for entry in tmp_path.iterdir()] == ["update-000001"]
 
@@ -101,16 +101,18 @@ def test_learning_rate(tmp_path):
     assert learning_rate(settings_for(tmp_path, lr=2.0), 3, 4) == 2.0
 
 
-def loop_over(tmp_path, gradient_of, updates=6, clip=0.0, loss_of=lambda update: 1.0, looks=None):
+def loop_over(tmp_path, gradient_of, updates=6, clip=0.0, loss_of=lambda update: 1.0, evaluation=None):
     model = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.ones_(model.weight)
-    loop = UpdateLoop(settings_for(tmp_path, max_grad_norm=clip), model, updates)
+    loop = TrainLoop(settings_for(tmp_path, max_grad_norm=clip), model, updates)
 
     def gradient(update):
         loop.parameters[0].grad = torch.full((1, 1), gradient_of(update))
         return Gradient({"loss": loss_of(update)}, 1)
 
-    return model, lambda: loop.run(gradient, SILENT, "test", blame=lambda update: [f"item {update}"], looks=looks)
+    return model, lambda: loop.run(
+        gradient, SILENT, "test", name_nonfinite=lambda update: [f"item {update}"], evaluation=evaluation
+    )
 
 
 def test_clipping_scales_the_gradient(tmp_path):
@@ -139,7 +141,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
 
 def test_the_best_state_stays(tmp_path):
     losses = [5.0, 3.0, 1.0, 2.0, 4.0, 4.0, 6.0]
-    _, run = loop_over(tmp_path, lambda update: 1.0, 7, loss_of=losses.__getitem__, looks=Looks(2))
+    _, run = loop_over(tmp_path, lambda update: 1.0, 7, loss_of=losses.__getitem__, evaluation=PeriodicEvaluation(2))
     run()
     rows = read_jsonl(tmp_path / "metrics.jsonl")
     assert [row.get("loss/mean") for row in rows] == [None, 4.0, None, 1.5, None, 4.0, 6.0]
@@ -151,8 +153,8 @@ def test_the_best_state_stays(tmp_path):
 
 def test_what_is_measured_decides_on_the_best(tmp_path):
     found = iter([3.0, 1.0, 2.0])
-    looks = Looks(2, lambda: {"eval/loss": next(found)})
-    _, run = loop_over(tmp_path, lambda update: 1.0, 6, loss_of=lambda update: 6.0 - update, looks=looks)
+    evaluation = PeriodicEvaluation(2, lambda: {"eval/loss": next(found)})
+    _, run = loop_over(tmp_path, lambda update: 1.0, 6, loss_of=lambda update: 6.0 - update, evaluation=evaluation)
     assert run()["eval/loss"] == 2.0
     assert read_json(tmp_path / "checkpoints" / "best" / "state.json")["update"] == 4
 

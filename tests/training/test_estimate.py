@@ -14,11 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from grape.core.errors import SettingsError
 from grape.policies.openvla import OpenVLA, OpenVLAConfig, PolicyInputs
-from grape.policies.openvla.checkpoint import materialise_buffers
-from grape.training.adapters import wrap_with_adapters
+from grape.policies.openvla.checkpoint import materialize_buffers
 from grape.training.cost import forward_flops
 from grape.training.estimate import _largest, estimate_training, largest_micro_batch
-from grape.training.rehearsal import adapted_layers, rehearse, weightless_model
+from grape.training.lora import wrap_with_adapters
+from grape.training.meta_profile import adapted_layers, profile_micro_batch, weightless_model
 from tests.policies.conftest import make_nano
 from tests.policies.test_published_size import PUBLISHED
 
@@ -44,7 +44,7 @@ def small(width: int = 64, depth: int = 2, heads: int = 4) -> OpenVLAConfig:
 def real_network(config, dtype, rank, checkpointing):
     torch.manual_seed(0)
     model = OpenVLA(config).to(dtype).eval()
-    materialise_buffers(model)
+    materialize_buffers(model)
     if rank:
         wrap_with_adapters(model, adapted_layers(model), rank, 0.0).eval()
     if checkpointing:
@@ -97,7 +97,7 @@ FLOAT, HALF = torch.float32, torch.bfloat16
 def test_kept_is_what_autograd_saves(width, depth, micro_batch, dtype, rank):
     config = small(width, depth)
     measured = kept_by_autograd(real_network(config, dtype, rank, False), micro_batch)
-    rehearsed = rehearse(weightless_model(config, dtype, rank), micro_batch, PROMPT, DIM)
+    rehearsed = profile_micro_batch(weightless_model(config, dtype, rank), micro_batch, PROMPT, DIM)
     assert rehearsed.kept_bytes == pytest.approx(measured, rel=0.01)
 
 
@@ -107,7 +107,7 @@ def test_peak_is_what_the_allocator_gives(checkpointing, rank):
     config = small(128, 6)
     measured = taken_by_allocator(real_network(config, torch.float32, rank, checkpointing), 2)
     model = weightless_model(config, torch.float32, rank, activation_checkpointing=checkpointing)
-    assert rehearse(model, 2, PROMPT, DIM).peak_bytes == pytest.approx(measured, rel=0.03)
+    assert profile_micro_batch(model, 2, PROMPT, DIM).peak_bytes == pytest.approx(measured, rel=0.03)
 
 
 def test_autocast_keeps_what_autocast_keeps():
@@ -115,7 +115,7 @@ def test_autocast_keeps_what_autocast_keeps():
     model = real_network(config, torch.float32, 0, False)
     with torch.autocast("cpu", torch.bfloat16):
         measured = kept_by_autograd(model, 2)
-    rehearsed = rehearse(weightless_model(config, torch.float32), 2, PROMPT, DIM, autocast=True)
+    rehearsed = profile_micro_batch(weightless_model(config, torch.float32), 2, PROMPT, DIM, autocast=True)
     assert rehearsed.kept_bytes == pytest.approx(measured, rel=0.01)
 
 
@@ -127,13 +127,13 @@ def test_operations_by_hand():
     attention = 2 * 2 * sequence * sequence * 64
     blocks = 2 * (2 * sequence * block + attention)
     head = 2 * DIM * 64 * 320
-    plain = rehearse(weightless_model(config, torch.float32), 1, PROMPT, DIM, features=True)
+    plain = profile_micro_batch(weightless_model(config, torch.float32), 1, PROMPT, DIM, features=True)
     projector = 2 * 256 * (88 * 352 + 352 * 64 + 64 * 64)
     assert plain.forward_flops == pytest.approx(blocks + head + projector, rel=1e-3)
-    adapted = rehearse(weightless_model(config, torch.float32, rank), 1, PROMPT, DIM, features=True)
+    adapted = profile_micro_batch(weightless_model(config, torch.float32, rank), 1, PROMPT, DIM, features=True)
     low_rank = 2 * (2 * sequence * rank * (4 * 128 + 3 * 224)) + 2 * 256 * rank * (88 + 352 + 352 + 64 + 64 + 64)
     assert adapted.forward_flops == pytest.approx(blocks + head + projector + low_rank, rel=1e-3)
-    # No gradient of the frozen weights: one product each, two for adapters, 2.5 for attention. The pictures' features
+    # No gradient of the frozen weights: one product each, two for adapters, 2.5 for attention. The images' features
     # need none, so the projector's first layer has no product.
     through = 2 * (2 * sequence * block + 2.5 * attention) + head + projector - 2 * 256 * 88 * 352 + 2 * low_rank
     assert adapted.backward_flops == pytest.approx(through, rel=1e-2)

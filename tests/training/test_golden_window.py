@@ -31,8 +31,8 @@ def window():
         for name, parameter in reference.named_parameters():
             if f"delta.{name}" in tensors:
                 parameter += tensors[f"delta.{name}"]
-    pictures = np.load(GOLDEN / "tf_image_ops.npz")
-    frames = [pictures[name] for name in expected["frames"]]
+    images = np.load(GOLDEN / "tf_image_ops.npz")
+    frames = [images[name] for name in expected["frames"]]
     offset = expected["reject_frame_offset"]
     shown = frames + [frames[(number + offset) % WINDOW] for number in range(WINDOW)]
     ids = [frame[f"ids_{side}"] for side in "cr" for frame in expected["per_frame"]]

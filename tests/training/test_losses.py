@@ -60,7 +60,7 @@ def test_loss_depends_on_log_ratios_alone(loss_type, normalised, shift, s_w, s_l
     assert float(plain) == pytest.approx(float(moved), rel=1e-9, abs=1e-9)
 
 
-def test_length_normalisation_reproduces_the_window_scale():
+def test_length_normalization_reproduces_the_window_scale():
     window, _ = preference_loss(sums(-8.0, -11.0, -10.0, -10.0), LossSettings(beta=0.3))
     # Four times as long with four times the log-ratios looks like one window.
     long, _ = preference_loss(sums(-32.0, -44.0, -40.0, -40.0, 32, 32), LossSettings(beta=0.3, length_normalised=True))

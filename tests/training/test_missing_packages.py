@@ -22,5 +22,5 @@ def test_a_missing_package_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_broken_installation_of_our_own_is_not_blamed_on_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ModuleNotFoundError, match=r"grape\.training\.units"):
-        run_without("grape.training.units", monkeypatch)
+    with pytest.raises(ModuleNotFoundError, match=r"grape\.training\.batches"):
+        run_without("grape.training.batches", monkeypatch)

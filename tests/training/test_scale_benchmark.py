@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.architecture.arrows import ROOT
+from tests.architecture.allowed_imports import ROOT
 
 SCRIPT = ROOT / "benchmarks" / "openvla_7b_shape.py"
 

@@ -18,7 +18,7 @@ from tests.training.recordings import INSTRUCTIONS, NAMES, SIDE, snapshot, write
 
 
 def demonstrate(path, episodes=6, steps=8, side=SIDE, labels=None):
-    """Store of demonstrations whose right action can be read off the picture and the instruction."""
+    """Store of demonstrations whose right action can be read off the image and the instruction."""
     store = EpisodeStore.create(path, "toy", {"action_space": {"names": list(NAMES), "gripper": "+1 closes"}})
     for index in range(episodes):
         rng = np.random.default_rng(index)
@@ -204,7 +204,7 @@ def test_the_plan_touches_nothing_and_is_what_happens(world, tmp_path):
 
 
 def test_trackers_get_each_update_and_change_nothing(world, tmp_path, monkeypatch):
-    from grape.training import metrics_journal
+    from grape.training import metrics_logger
 
     heard = []
 
@@ -216,7 +216,7 @@ def test_trackers_get_each_update_and_change_nothing(world, tmp_path, monkeypatc
             heard.append("closed")
 
     monkeypatch.setitem(sys.modules, "wandb", ModuleType("wandb"))
-    monkeypatch.setattr(metrics_journal, "open_trackers", lambda names, *rest: heard.append(names) or Ear())
+    monkeypatch.setattr(metrics_logger, "open_trackers", lambda names, *rest: heard.append(names) or Ear())
     run_sft(replace(world, out=tmp_path / "heard", report_to=("wandb",)))
     rows = read_jsonl(tmp_path / "heard" / "metrics.jsonl")
     assert heard == [("wandb",), *((row["update"], row["loss"]) for row in rows), "closed"]

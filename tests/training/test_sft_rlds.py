@@ -1,4 +1,4 @@
-"""Fine-tuning on RLDS data sets: the same verb, statistics as the published loader's, pictures read when needed."""
+"""Fine-tuning on RLDS data sets: the same verb, statistics as the published loader's, images read when needed."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from grape.exchange import RldsExportSettings, run_export_rlds
 from grape.policies.openvla import load_policy, read_policy_config
 from grape.store.rlds.demonstrations import RldsDemonstrations
 from grape.training import SftSettings, run_sft
-from grape.training.steps import load_steps
+from grape.training.dataset import load_steps
 from tests.store.rlds.golden import expected, golden, needs_golden
 from tests.training.recordings import snapshot, write_policy
 from tests.training.test_sft import demonstrate
@@ -56,7 +56,7 @@ def test_the_command_line_and_its_plan(world, tmp_path, capsys):
     assert '"updates": 2' in capsys.readouterr().out
 
 
-def test_pictures_beyond_the_memory_are_read_when_needed(world, tmp_path, monkeypatch):
+def test_images_beyond_the_memory_are_read_when_needed(world, tmp_path, monkeypatch):
     decoded = []
     read = RldsDemonstrations.read
 
@@ -74,9 +74,9 @@ def test_pictures_beyond_the_memory_are_read_when_needed(world, tmp_path, monkey
     assert snapshot(tmp_path / "few" / "policy") == snapshot(tmp_path / "all" / "policy")
 
 
-def test_what_steps_keep_of_an_episode_holds_no_pictures(world):
+def test_what_steps_keep_of_an_episode_holds_no_images(world):
     store = RldsDemonstrations(world.data[0])
-    steps = load_steps([store], [store.ids()], SILENT, picture_bytes=0)
+    steps = load_steps([store], [store.ids()], SILENT, image_bytes=0)
     assert not steps.images_NHWC._held
     assert steps.images_NHWC[np.array([0, 29])].shape == (2, 16, 16, 3)
 

@@ -16,8 +16,8 @@ from grape.core.provenance import read_provenance
 from grape.policies.openvla import load_policy
 from grape.store import EpisodeStore
 from grape.training import TrainSettings, run_train
-from grape.training.step_logps import StepLogps
-from grape.training.steps import load_steps
+from grape.training.dataset import load_steps
+from grape.training.logprobs import StepLogprobs
 from tests.training.recordings import record, snapshot, write_pairs, write_policy
 
 
@@ -142,7 +142,7 @@ def test_every_way_of_training_runs(world, tmp_path, changes):
 
 
 def test_what_saves_memory_does_not_change_the_result(world, tmp_path):
-    """Features computed anew at each call, pictures read again, activations computed again: the same bytes."""
+    """Features computed anew at each call, images read again, activations computed again: the same bytes."""
     plain = replace(world, out=tmp_path / "plain", lora_rank=2, micro_batch=4)
     frugal = replace(plain, out=tmp_path / "frugal", picture_cache_gb=1e-6, activation_checkpointing=True)
     run_train(plain)
@@ -154,7 +154,7 @@ def test_what_saves_memory_does_not_change_the_result(world, tmp_path):
         assert torch.allclose(value, other, atol=1e-5), name
 
 
-def test_pictures_beyond_the_budget_are_not_held(world, monkeypatch):
+def test_images_beyond_the_budget_are_not_held(world, monkeypatch):
     store = EpisodeStore.open(world.pairs.parent / "store")
     honest, seen = EpisodeStore.read, []
 
@@ -164,7 +164,7 @@ def test_pictures_beyond_the_budget_are_not_held(world, monkeypatch):
         return episode
 
     monkeypatch.setattr(EpisodeStore, "read", watched)
-    steps = load_steps([store], [store.ids()], SILENT, picture_bytes=0)
+    steps = load_steps([store], [store.ids()], SILENT, image_bytes=0)
     gc.collect()
     assert len(seen) == 6
     assert sum(frames() is not None for frames in seen) <= 1
@@ -272,7 +272,7 @@ def test_another_policy_is_refused_unless_the_reference_is_recomputed(world, tmp
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"preprocessing_hash": "0" * 64}, "another pre-processing"),
+        ({"preprocessing_hash": "0" * 64}, "other preprocessing"),
         ({"prompt": "Do it!"}, "with the prompt 'Do it!'"),
         ({"actor": "expert"}, "played by an expert"),
     ],
@@ -286,7 +286,7 @@ def test_foreign_recordings_are_refused_before_any_work(world, tmp_path, changes
 
 
 def test_parity_alarm(world, tmp_path):
-    """Right hashes but other pictures: the tokens' log-probabilities give it away."""
+    """Right hashes but other images: the tokens' log-probabilities give it away."""
     source = EpisodeStore.open(world.pairs.parent / "store")
     store = EpisodeStore.create(tmp_path / "store", source.suite, source.contract)
     for name in source.ids():
@@ -295,7 +295,7 @@ def test_parity_alarm(world, tmp_path):
     settings = replace(world, pairs=write_pairs(tmp_path / "pairs", store), out=tmp_path / "run")
     with pytest.raises(CompatibilityError, match="Recorded and recomputed") as caught:
         run_train(settings)
-    assert "pre-processing of pictures" in caught.value.hint
+    assert "preprocessing of images" in caught.value.hint
     assert not (settings.out / "policy").exists()
     run_train(replace(settings, out=tmp_path / "loose", parity_threshold=100.0))
 
@@ -339,7 +339,7 @@ def test_settings_out_of_range(world, changes, flag):
 @pytest.mark.parametrize("mode", ["one-pass", "two-pass"])
 def test_nonsense_stops_training_and_names_the_pair(world, tmp_path, monkeypatch, poison, mode):
     settings = replace(world, out=tmp_path / "run", gradient=mode, pairs_per_update=3)
-    honest = StepLogps.__call__
+    honest = StepLogprobs.__call__
     calls = []
 
     def poisoned(self, rows):
@@ -354,7 +354,7 @@ def test_nonsense_stops_training_and_names_the_pair(world, tmp_path, monkeypatch
         calls.append(len(rows))
         return logps
 
-    monkeypatch.setattr(StepLogps, "__call__", poisoned)
+    monkeypatch.setattr(StepLogprobs, "__call__", poisoned)
     settings = replace(settings, epochs=6)
     with pytest.raises(TrainingError, match=f"the {poison} is not finite") as caught:
         run_train(settings)
@@ -366,7 +366,7 @@ def test_nonsense_stops_training_and_names_the_pair(world, tmp_path, monkeypatch
     assert kept[-1].name == f"update-{len(rows):06d}"
     assert not (settings.out / "policy").exists()
     # With the cause gone, the same command goes on from there, to the result of an undisturbed run.
-    monkeypatch.setattr(StepLogps, "__call__", honest)
+    monkeypatch.setattr(StepLogprobs, "__call__", honest)
     run_train(settings)
     run_train(replace(settings, out=tmp_path / "undisturbed"))
     assert snapshot(settings.out) == snapshot(tmp_path / "undisturbed")

@@ -11,9 +11,9 @@ from pathlib import Path
 from grape.core.errors import DataError, GrapeError
 from grape.core.settings import load_settings
 from grape.training import checkpoints, run_train
-from grape.training.processes import Processes, join_processes
+from grape.training.distributed import ProcessGroup, join_process_group
+from grape.training.loop import TrainLoop
 from grape.training.settings import TrainSettings
-from grape.training.updates import UpdateLoop
 
 CASES = {
     "lora": {"lora_rank": 2, "gradient": "one-pass"},
@@ -29,26 +29,26 @@ class KillError(Exception):
 
 def run_interrupted(settings):
     """Stop after three updates, as a kill would, then run again."""
-    honest = UpdateLoop._update
+    honest = TrainLoop._update
 
     def dying(self, update, *rest):
         if update == 3:
             raise KillError
         return honest(self, update, *rest)
 
-    UpdateLoop._update = dying
+    TrainLoop._update = dying
     try:
         run_train(settings)
     except KillError:
         pass
     finally:
-        UpdateLoop._update = honest
+        TrainLoop._update = honest
     run_train(settings)
 
 
 def write_last(folder):
     """The process that writes is the later one each time, as with a large model: the other must wait for it."""
-    decide, save = Processes.main_decides, checkpoints.save_file
+    decide, save = ProcessGroup.run_on_main, checkpoints.save_file
     arrivals = folder / "arrivals"
     arrivals.touch()
     asked = 0
@@ -66,21 +66,21 @@ def write_last(folder):
             time.sleep(0.005)
         save(*arguments)
 
-    Processes.main_decides, checkpoints.save_file = arrive, save_after_the_other_arrived
+    ProcessGroup.run_on_main, checkpoints.save_file = arrive, save_after_the_other_arrived
 
 
 def check_processes(folder):
     """What the trainer relies on, asked of real processes."""
-    processes = join_processes("cpu")
+    processes = join_process_group("cpu")
     assert processes.size == 2
     assert processes.gather(processes.rank) == [0, 1]
-    assert processes.main_decides(lambda: f"from {processes.rank}") == "from 0"
+    assert processes.run_on_main(lambda: f"from {processes.rank}") == "from 0"
 
     def fail():
         raise DataError("No.", "Because.")
 
     try:
-        processes.main_decides(fail)
+        processes.run_on_main(fail)
     except GrapeError as error:
         (folder / f"told-{processes.rank}").write_text(error.hint)
 

@@ -17,16 +17,16 @@ from grape.core.errors import BudgetError, GrapeError, ModelError, SettingsError
 from grape.core.events import SilentReporter
 from grape.vlm import (
     Budget,
+    ChatImage,
     Endpoint,
     EndpointModel,
     Limits,
     Message,
-    Patience,
-    Picture,
     Prices,
     Request,
     Retries,
     Secret,
+    Timeouts,
     endpoint_from_environment,
 )
 from grape.vlm.retries import retry_after
@@ -35,7 +35,7 @@ from tests.vlm.server import KEY, Behaviour, breaks_off, completion, drips, fail
 
 PIXELS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 REQUEST = Request(
-    messages=(Message("system", "Be exact."), Message("user", "What is it?", (Picture.of(PIXELS),))),
+    messages=(Message("system", "Be exact."), Message("user", "What is it?", (ChatImage.of(PIXELS),))),
     schema={"type": "object"},
     max_tokens=64,
 )
@@ -64,13 +64,13 @@ class Client:
             "tiny",
             endpoint,
             self.budget,
-            Patience(**{"connect": 600.0, "total": 600.0, **patience}),
+            Timeouts(**{"connect": 600.0, "total": 600.0, **patience}),
             Retries(attempts=4, first_wait=1.0, longest_wait=30.0, sleep=self.waits.append, draw=lambda: 0.5),
             self.heard,
         )
 
 
-def test_a_question_goes_out_as_chat_completion_with_picture_and_schema() -> None:
+def test_a_question_goes_out_as_chat_completion_with_image_and_schema() -> None:
     with serving(says("It is a cup.")) as (endpoint, seen):
         client = Client(endpoint)
         answer = client.model.ask(REQUEST)
@@ -81,9 +81,9 @@ def test_a_question_goes_out_as_chat_completion_with_picture_and_schema() -> Non
     body = seen.bodies[0]
     assert (body["model"], body["max_tokens"], body["temperature"], body["seed"]) == ("tiny", 64, 0.0, 0)
     assert body["messages"][0] == {"role": "system", "content": "Be exact."}
-    text, picture = body["messages"][1]["content"]
+    text, image = body["messages"][1]["content"]
     assert text == {"type": "text", "text": "What is it?"}
-    head, _, data = picture["image_url"]["url"].partition(",")
+    head, _, data = image["image_url"]["url"].partition(",")
     assert head == "data:image/png;base64"
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), PIXELS)
     assert body["response_format"]["json_schema"]["schema"] == {"type": "object"}
@@ -235,7 +235,7 @@ def in_ok(**body: Any) -> Behaviour:
         (fails(400, "tiny does not exist", code="model_not_found"), SettingsError, "does not have the model"),
         (raw(b'{"error": "model \'tiny\' not found"}', 404), SettingsError, "model 'tiny' not found"),
         (raw(b"<html><body><h1>Not here</h1></body></html>", 404), SettingsError, "an HTML page: Not here"),
-        (fails(400, "At most 0 image(s) may be provided in one request."), SettingsError, "takes no pictures"),
+        (fails(400, "At most 0 image(s) may be provided in one request."), SettingsError, "takes no images"),
         (fails(402, "pay"), ModelError, "quota is used up"),
         (says("", finish="content_filter"), ModelError, "content filter stopped the answer"),
         (says("Take the kn", finish="content_filter"), ModelError, "content filter stopped the answer: 'Take the kn'"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from grape.core.errors import SettingsError
-from grape.vlm import Message, Picture, Request
+from grape.vlm import ChatImage, Message, Request
 from grape.vlm.local import LocalModel, _text
 
 pytest.importorskip("torch")
@@ -22,16 +22,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def question(level: int, **options: float) -> Request:
-    picture = Picture.of(np.full((40, 30, 3), level, dtype=np.uint8))
-    messages = (Message("system", "Be brief."), Message("user", "What is it?", (picture,)))
+    image = ChatImage.of(np.full((40, 30, 3), level, dtype=np.uint8))
+    messages = (Message("system", "Be brief."), Message("user", "What is it?", (image,)))
     return Request(messages, max_tokens=12, **options)
 
 
-def test_it_answers_about_the_picture(folder: Path) -> None:
+def test_it_answers_about_the_image(folder: Path) -> None:
     model = LocalModel(str(folder), device="cpu")
     dark, bright = model.ask(question(0)), model.ask(question(255))
     assert model.ask(question(0)) == dark
-    assert dark.text != bright.text, "the picture must reach the model"
+    assert dark.text != bright.text, "the image must reach the model"
     assert dark.usage.completion_tokens == 12
     assert dark.truncated
     characters = len("<system>Be brief.<user>What is it?<assistant>")

@@ -66,7 +66,7 @@ class Card:
                 "",
                 self.description,
                 "",
-                f"Normalisation statistics (`unnorm_key`): {keys}.",
+                f"Normalization statistics (`unnorm_key`): {keys}.",
                 "",
                 "## Where it comes from",
                 "",

@@ -162,7 +162,7 @@ def _facts(config: "OpenVLAConfig") -> str:
     """Sentences about what a user of other programs must know and could miss."""
     text = ""
     if config.center_crop:
-        text += "\n\n**Pictures are cropped to the middle 90 % of their area** (LIBERO's script: `--center_crop True`)."
+        text += "\n\n**Images are cropped to the middle 90 % of their area** (LIBERO's script: `--center_crop True`)."
     if config.gripper:
         text += f"\n\nThe last dimension of an action, un-normalised: {config.gripper}."
     return text

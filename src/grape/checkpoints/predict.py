@@ -1,11 +1,11 @@
-"""The verb ``predict``: one picture and one instruction in, one action out."""
+"""The verb ``predict``: one image and one instruction in, one action out."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from grape.checkpoints.picture_file import read_picture
+from grape.checkpoints.image_file import read_image
 from grape.checkpoints.settings import PredictSettings
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
@@ -23,24 +23,24 @@ _NAMES = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
 
 
 def run_predict(settings: PredictSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
-    """Decode one action greedily. The picture and the small files are checked before weights are read.
+    """Decode one action greedily. The image and the small files are checked before weights are read.
 
     Returns:
         ``action`` (un-normalised, one number a dimension), ``tokens`` (ids as decoded), ``logps`` (log-probability of
         each under temperature 1 over the whole vocabulary), ``in_range`` (whether each id is an action token; others
-        were clipped), ``normalised`` (bin centres in [-1, 1]), ``action_names``, ``logp`` (sum), ``prompt``,
-        ``instruction``, ``unnorm_key``, ``center_crop``, ``picture`` (size and conversions), ``computation`` and
+        were clipped), ``normalised`` (bin centers in [-1, 1]), ``action_names``, ``logp`` (sum), ``prompt``,
+        ``instruction``, ``unnorm_key``, ``center_crop``, ``image`` (size and conversions), ``computation`` and
         ``policy``.
 
     Raises:
         SettingsError: A setting names nothing that is there.
-        DataError: The picture or the checkpoint cannot be read.
+        DataError: The image or the checkpoint cannot be read.
         PolicyError: The network's output is not finite.
     """
     instruction = _clean(settings.instruction)
     check_policy_name(settings.policy)
-    picture = read_picture(settings.image)
-    for note in picture.notes:
+    image = read_image(settings.image)
+    for note in image.notes:
         reporter.warn(f"{settings.image}: {note}.")
     from grape.policies.openvla import load_policy
 
@@ -48,7 +48,7 @@ def run_predict(settings: PredictSettings, reporter: Reporter = SILENT) -> Mappi
         settings.policy,
         **opening_arguments(settings),
     )
-    batch = policy.act([Observation(picture.pixels, np.zeros(0, np.float32), instruction)])
+    batch = policy.act([Observation(image.pixels, np.zeros(0, np.float32), instruction)])
     in_range = np.isin(batch.tokens[0], policy.action_token_ids)
     if not in_range.all():
         reporter.warn(
@@ -69,9 +69,9 @@ def run_predict(settings: PredictSettings, reporter: Reporter = SILENT) -> Mappi
         "center_crop": policy.config.center_crop,
         "picture": {
             "file": str(settings.image),
-            "height": int(picture.pixels.shape[0]),
-            "width": int(picture.pixels.shape[1]),
-            "notes": list(picture.notes),
+            "height": int(image.pixels.shape[0]),
+            "width": int(image.pixels.shape[1]),
+            "notes": list(image.notes),
         },
         "computation": policy.computation,
         "policy": settings.policy,

@@ -17,7 +17,7 @@ class PredictSettings(PolicySettings):
 
     Attributes:
         policy: Checkpoint folder, or a name on the Hugging Face hub, e.g. openvla/openvla-7b.
-        image: Picture the robot sees, as PNG, JPEG, WebP, BMP, TIFF, GIF or PPM. It is resized to the network's size as
+        image: Image the robot sees, as PNG, JPEG, WebP, BMP, TIFF, GIF or PPM. It is resized to the network's size as
             OpenVLA's processor does; a camera's rotation or JPEG round trip is not imitated.
         instruction: What the robot shall do, e.g. "put the carrot on the plate".
     """
@@ -32,7 +32,7 @@ class ExportMergedSettings:
     """Write a policy as a whole checkpoint that OpenVLA's, SimplerEnv's and LIBERO's own scripts load.
 
     An adapter is merged into its base. Weights are stored in the type that config.json names (bfloat16 for published
-    checkpoints), config.json stays as it was but for norm_stats, tokenizer and pre-processing files are copied.
+    checkpoints), config.json stays as it was but for norm_stats, tokenizer and preprocessing files are copied.
 
     Attributes:
         policy: Checkpoint or adapter folder, or a name on the Hugging Face hub.

@@ -1,6 +1,6 @@
 """Entry point: pick the verb, run it, turn errors into sentences and exit codes.
 
-Exit codes: 0 done, 1 the work failed, 2 the call can be mended by the user, 130 interrupted (Ctrl-C), 143 terminated.
+Exit codes: 0 done, 1 the work failed, 2 the call can be fixed by the user, 130 interrupted (Ctrl-C), 143 terminated.
 Nothing heavy is imported before signals are handled.
 """
 

@@ -1,20 +1,20 @@
 """Rollouts: many environments in worker processes, one batched policy, every step recorded.
 
 ``settings`` says what is collected, ``plan`` turns that into groups of episodes, ``recorder`` holds an episode while
-it happens, ``rollout`` plays the groups, ``collect`` is the verb; ``statement`` reads what a checkpoint says of itself.
+it happens, ``rollout`` plays the groups, ``collect`` is the verb.
 """
 
 from grape.collect.collect import inputs_of, open_policy, run_collect
 from grape.collect.settings import CollectSettings
-from grape.collect.statement import CheckpointStatement, read_statement
+from grape.policies.checkpoint_info import CheckpointInfo, read_checkpoint_info
 from grape.policies.names import check_policy_name
 
 __all__ = [
-    "CheckpointStatement",
+    "CheckpointInfo",
     "CollectSettings",
     "check_policy_name",
     "inputs_of",
     "open_policy",
-    "read_statement",
+    "read_checkpoint_info",
     "run_collect",
 ]

@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from grape.collect.conventions import check_rotation
 from grape.collect.plan import Group, make_plan
 from grape.collect.rollout import Actor, ExpertActor, PolicyActor, RolloutLog, play_groups
 from grape.collect.settings import CollectSettings
-from grape.collect.statement import read_statement
 from grape.core.errors import CompatibilityError, SettingsError, SimulatorError
 from grape.core.events import SILENT, Reporter, append_event
 from grape.core.runs import open_run
@@ -20,12 +18,14 @@ from grape.envs.base import SuiteBase
 from grape.envs.external_python import suite_of
 from grape.envs.pool import WorkerPool
 from grape.envs.registry import get_suite
+from grape.policies.action_conventions import check_rotation
 from grape.policies.base import Policy, PolicySpec
+from grape.policies.checkpoint_info import read_checkpoint_info
 from grape.policies.names import check_policy_name
 from grape.policies.settings import opening_arguments
 from grape.store import EpisodeStore
 
-__all__ = ["check_policy", "inputs_of", "open_policy", "run_collect", "summarise"]
+__all__ = ["check_policy", "inputs_of", "open_policy", "run_collect", "summarize"]
 
 
 def run_collect(
@@ -87,7 +87,7 @@ def run_collect(
             "Run 'grape doctor', then the same command again: it plays only what is missing.",
         )
     wanted = {episode.episode_id for group in groups for episode in group.episodes}
-    summary = summarise([meta for meta in store.metas() if meta.episode_id in wanted])
+    summary = summarize([meta for meta in store.metas() if meta.episode_id in wanted])
     summary |= {"store": str(settings.out / "store"), "policy": settings.policy, **identity}
     run.finish(summary)
     return summary
@@ -167,16 +167,16 @@ def open_policy(settings: CollectSettings, reporter: Reporter = SILENT) -> Polic
         **opening_arguments(settings),
     )
     check_policy(policy.freeze().spec, suite.action_space, settings.policy)
-    if settings.center_crop == "auto" and read_statement(settings.policy).center_crop is None:
+    if settings.center_crop == "auto" and read_checkpoint_info(settings.policy).center_crop is None:
         reporter.warn(
-            f"{settings.policy} does not say whether it was trained with random crops; it sees whole pictures. "
+            f"{settings.policy} does not say whether it was trained with random crops; it sees whole images. "
             "Policies published for LIBERO need --center-crop yes."
         )
     return policy
 
 
 def inputs_of(policy: Policy | None, settings: CollectSettings) -> dict[str, Any]:
-    """What must be the same on resumption: the policy's content, road of pictures and computation, the simulator."""
+    """What must be the same on resumption: the policy's content, image preprocessing and computation, the simulator."""
     spec = policy.spec if policy is not None else None
     inputs = {
         "policy_hash": spec.policy_hash if spec else "",
@@ -224,7 +224,7 @@ def _plan_of(groups: Sequence[Group], settings: CollectSettings) -> dict[str, An
     }
 
 
-def summarise(metas: Sequence[EpisodeMeta]) -> dict[str, Any]:
+def summarize(metas: Sequence[EpisodeMeta]) -> dict[str, Any]:
     """Counts, success rate and mean decisions, overall and a task."""
 
     def counts(selected: Sequence[EpisodeMeta]) -> dict[str, Any]:

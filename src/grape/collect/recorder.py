@@ -22,7 +22,7 @@ class EpisodeRecorder:
     Args:
         task: The episode's task.
         planned: The episode's identity.
-        display: Whether to keep the larger pictures.
+        display: Whether to keep the larger images.
         until: ``"success"`` ends the episode at its first success, ``"last-step"`` only after its last decision.
     """
 
@@ -106,7 +106,7 @@ class EpisodeRecorder:
             for name in first.signals
         }
         signals["success"] = np.array([snapshot.success for snapshot in self._snapshots], np.float32)
-        pictures = [snapshot.display for snapshot in self._snapshots if snapshot.display is not None]
+        images = [snapshot.display for snapshot in self._snapshots if snapshot.display is not None]
         return Trajectory(
             meta=meta,
             frames=np.stack([snapshot.image for snapshot in self._snapshots]),
@@ -120,5 +120,5 @@ class EpisodeRecorder:
                 for name in first.keypoints
             },
             signals=signals,
-            display=np.stack(pictures) if self._display and len(pictures) == len(self._snapshots) else None,
+            display=np.stack(images) if self._display and len(images) == len(self._snapshots) else None,
         )

@@ -8,7 +8,6 @@ from typing import Protocol
 
 import numpy as np
 
-from grape.collect.conventions import in_words_of_suite
 from grape.collect.plan import Group
 from grape.collect.recorder import EpisodeRecorder
 from grape.core.errors import PolicyError, SimulatorError
@@ -16,6 +15,7 @@ from grape.core.seeds import derive_seed
 from grape.core.tasks import ActionSpace, Task
 from grape.core.trajectories import Trajectory
 from grape.envs.pool import GroupReply, WorkerPool
+from grape.policies.action_conventions import to_env_action
 from grape.policies.base import Policy
 
 __all__ = ["Actor", "ExpertActor", "PolicyActor", "RolloutLog", "play_groups"]
@@ -106,7 +106,7 @@ class PolicyActor:
                     f"step {recorder.steps}.",
                     "Its weights are damaged or its training diverged; go back to an earlier checkpoint.",
                 )
-            action = in_words_of_suite(action, self._spec, self._space)
+            action = to_env_action(action, self._spec, self._space)
             recorder.decided(action, action, batch.tokens[row], batch.logps[row])
             actions[lane] = action
         pool.step(group.number, actions, active)
@@ -176,7 +176,7 @@ def play_groups(
         pool: Worker processes of the groups' suite.
         actor: Who decides.
         versions: Recorded with every episode.
-        display: Whether to keep the larger pictures.
+        display: Whether to keep the larger images.
         log: Receives costs, retries and failures.
         until: When an episode ends, as for :class:`~grape.collect.recorder.EpisodeRecorder`.
         finished: Called with the trajectories of each group that came to its end, in order of completion.

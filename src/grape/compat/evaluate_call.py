@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from grape.cli.console import SafeConsole
 from grape.cli.main import guarded
-from grape.collect import read_statement
+from grape.collect import read_checkpoint_info
 from grape.core.errors import GrapeError
 from grape.core.printable import printable
 
@@ -35,7 +35,7 @@ def command_line(call: EvaluateCall) -> str:
 def keys_of(policy: str) -> Sequence[str]:
     """Names of a checkpoint's statistics; none where it cannot be read, which 'grape evaluate' then explains."""
     try:
-        return read_statement(policy).norm_keys
+        return read_checkpoint_info(policy).norm_keys
     except GrapeError:
         return ()
 

@@ -29,7 +29,7 @@ class FinetuneFlags:
         save_steps: Updates between checkpoints.
         learning_rate: Learning rate of AdamW, constant.
         grad_accumulation_steps: Steps whose gradients one update averages.
-        image_aug: Change pictures at random.
+        image_aug: Change images at random.
         shuffle_buffer_size: Frames that are shuffled together.
         epoch: How often all data is used.
         use_lora: Train adapters instead of all parameters.

@@ -25,7 +25,7 @@ class InferenceFlags:
         ckpt_path: The checkpoint, a folder or a name on the hub.
         robot: The robot and its camera.
         scene_name: The scene around the task.
-        rgb_overlay_path: Picture that is laid over the background.
+        rgb_overlay_path: Image that is laid over the background.
         control_freq: Decisions a second.
         sim_freq: Steps of the physics a second.
         max_episode_steps: Decisions after which an episode ends.

@@ -25,7 +25,7 @@ class OriginalTask:
         task: Name in the suites ``simpler_widowx`` and ``simpler_widowx-v0``.
         robot: The robot with its camera.
         scene: The scene.
-        overlay: File name of the picture laid over the background.
+        overlay: File name of the image laid over the background.
         place: Position of the robot, x and y in metres.
         limit: Decisions after which an episode ends in the benchmark.
     """

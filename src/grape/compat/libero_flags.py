@@ -24,7 +24,7 @@ class LiberoFlags:
         pretrained_checkpoint: The checkpoint, a folder or a name on the hub.
         load_in_8bit: Hold the weights in 8 bits.
         load_in_4bit: Hold the weights in 4 bits.
-        center_crop: Crop the middle of pictures, for policies trained with random crops.
+        center_crop: Crop the middle of images, for policies trained with random crops.
         task_suite_name: The suite.
         num_steps_wait: Steps without action at the start.
         num_trials_per_task: Initial states a task.

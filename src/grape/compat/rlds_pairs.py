@@ -6,7 +6,7 @@ from typing import Any
 
 from grape.core.events import SILENT, Reporter
 from grape.exchange import ImportGrapeRldsSettings, run_import_grape_rlds
-from grape.training.processes import join_processes
+from grape.training.distributed import join_process_group
 
 __all__ = ["provide_pairs"]
 
@@ -32,5 +32,5 @@ def provide_pairs(settings: ImportGrapeRldsSettings, device: str, reporter: Repo
         DataError: A data set is missing or damaged, or the sides cannot be joined.
         CompatibilityError: The folder holds pairs of other data.
     """
-    processes = join_processes(device, _PATIENCE)
-    return processes.main_decides(lambda: run_import_grape_rlds(settings, reporter if processes.is_main else SILENT))
+    processes = join_process_group(device, _PATIENCE)
+    return processes.run_on_main(lambda: run_import_grape_rlds(settings, reporter if processes.is_main else SILENT))

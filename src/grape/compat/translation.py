@@ -199,7 +199,7 @@ _REMARKS: Mapping[str, str] = {
         "interval; running the same command again resumes."
     ),
     "image_aug": (
-        "--image_aug had no effect. It has none here either: the tokens of a trajectory are scored on the pictures "
+        "--image_aug had no effect. It has none here either: the tokens of a trajectory are scored on the images "
         "that the policy saw. Augmentation belongs to 'grape sft --augment openvla'."
     ),
     "shuffle_buffer_size": (

@@ -1,9 +1,9 @@
-"""Pinhole cameras: where a point of the world falls into a picture, and where a pixel with depth lies in the world.
+"""Pinhole cameras: where a point of the world falls into an image, and where a pixel with depth lies in the world.
 
 One convention throughout. The camera's frame has x to the right, y downwards and z away from it; ``pose`` leads from
-there to the world. Pixel coordinates are continuous and begin at the picture's upper left corner: the pixel of column
-``i`` covers ``[i, i + 1)``, its centre is ``i + 0.5``. Depth is measured along the camera's z axis, not along the ray.
-A negative focal length is allowed: it stands for a mirrored picture, as LIBERO's policies see it.
+there to the world. Pixel coordinates are continuous and begin at the image's upper left corner: the pixel of column
+``i`` covers ``[i, i + 1)``, its center is ``i + 0.5``. Depth is measured along the camera's z axis, not along the ray.
+A negative focal length is allowed: it stands for a mirrored image, as LIBERO's policies see it.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ class Camera:
     Attributes:
         intrinsic: ``[[fx, s, cx], [0, fy, cy], [0, 0, 1]]`` in pixels, float64 ``(3, 3)``.
         pose: From the camera's frame to the world's, rigid, metres, float64 ``(4, 4)``.
-        size: Height and width of its pictures in pixels.
+        size: Height and width of its images in pixels.
         name: For people.
     """
 
@@ -81,14 +81,14 @@ class Camera:
         return world
 
     def sees(self, pixels: npt.ArrayLike, margin: float = 0.0) -> npt.NDArray[np.bool_]:
-        """Whether pixel coordinates ``(..., 2)`` lie in the picture, ``margin`` pixels or more from its edge."""
+        """Whether pixel coordinates ``(..., 2)`` lie in the image, ``margin`` pixels or more from its edge."""
         places = np.asarray(pixels, dtype=np.float64)
         height, width = self.size
         inside = (places >= margin) & (places <= np.array([width, height]) - margin)
         return np.asarray(inside.all(axis=-1))
 
     def resized(self, height: int, width: int) -> "Camera":
-        """The camera of the same pictures scaled to another size."""
+        """The camera of the same images scaled to another size."""
         scale = np.array([[width / self.size[1]], [height / self.size[0]], [1.0]])
         return Camera(self.intrinsic * scale, self.pose, (height, width), self.name)
 

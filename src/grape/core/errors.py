@@ -1,7 +1,7 @@
 """A small taxonomy of errors: each says what happened, where, and what to do.
 
 The command line prints ``str(error)`` without a traceback and leaves with ``error.exit_code``:
-2 where the user can mend the call, 1 where the work itself failed.
+2 where the user can fix the call, 1 where the work itself failed.
 """
 
 import difflib
@@ -58,7 +58,7 @@ class CompatibilityError(GrapeError):
 
 
 class DataError(GrapeError):
-    """A file is missing, torn, foreign, or holds what it should not."""
+    """A file is missing, truncated, foreign, or holds what it should not."""
 
     exit_code = 2
 

@@ -1,6 +1,6 @@
 """How long work tells what it is doing: progress for people, events for machines.
 
-Rooms receive a :class:`Reporter` and never print. The command line hands in one that draws progress bars on
+Packages receive a :class:`Reporter` and never print. The command line hands in one that draws progress bars on
 standard error; tests and libraries may leave the silent default, or hand in a :class:`LoggingReporter`.
 """
 
@@ -103,7 +103,7 @@ class LoggingReporter:
 def append_event(folder: Path, kind: str, **fields: Any) -> None:
     """Append one event with the time of day to ``folder/log.jsonl``.
 
-    The log is for people and tools that watch a run; nothing is ever computed from it, so a line torn by a kill
+    The log is for people and tools that watch a run; nothing is ever computed from it, so a line truncated by a kill
     costs that line only.
     """
     _LOGGER.debug("%s: %s %s", folder, kind, fields)
@@ -112,7 +112,7 @@ def append_event(folder: Path, kind: str, **fields: Any) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a line to a regular file; one torn by a kill before is ended first.
+    """Append a line to a regular file; one truncated by a kill before is ended first.
 
     Raises:
         GrapeError: The path cannot be written, is a link, or is no regular file; nothing waits for a FIFO's reader.

@@ -51,7 +51,7 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
     except OSError as error:
         raise GrapeError(
             f"Could not write {path}: {error.strerror or error}.",
-            "What was finished before is kept. Free space or mend the permissions, then run the same command again.",
+            "What was finished before is kept. Free space or fix the permissions, then run the same command again.",
         ) from error
     finally:
         with contextlib.suppress(OSError):

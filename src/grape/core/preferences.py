@@ -20,7 +20,7 @@ class ConstraintScore:
         threshold: tau_ij, same unit.
         weight: lambda_ij.
         contribution: ``weight * max(0, cost - threshold)``, unit-free after scaling.
-        unit: Unit of cost and threshold.
+        unit: ComparisonItem of cost and threshold.
         objectives: Tags such as ``"completion"``, ``"safety"``, ``"efficiency"``.
         curve: The raw cost at each state of the stage, for plots.
     """

@@ -42,7 +42,7 @@ def read_provenance(policy: Path) -> States:
     except (AttributeError, KeyError, TypeError, SettingsError) as error:
         raise DataError(
             f"{path} is not understood: {error}.",
-            "It guards against evaluating on training states; mend it, or train the policy again.",
+            "It guards against evaluating on training states; fix it, or train the policy again.",
         ) from error
 
 

@@ -140,7 +140,7 @@ def load_summary(path: Path, verb: str) -> Mapping[str, Any]:
     if not (path / "run.json").exists():
         raise DataError(
             f"{path} is no output folder of 'grape {verb}'.",
-            f"Run 'grape {verb}' with --out {path} first; if it ended with an error, mend the cause and run it again.",
+            f"Run 'grape {verb}' with --out {path} first; if it ended with an error, fix the cause and run it again.",
         )
     owner = read_json_mapping(path / "run.json", hint=f"Run 'grape {verb}' again.", within=path).get("verb")
     if owner != verb:

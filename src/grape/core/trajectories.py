@@ -24,7 +24,7 @@ class Observation:
     """What a policy sees before a decision.
 
     Attributes:
-        image: RGB picture, uint8 ``(H, W, 3)``.
+        image: RGB image, uint8 ``(H, W, 3)``.
         proprio: Robot state, float32 ``(P,)``; units as the suite documents.
         instruction: The task in words.
     """
@@ -54,7 +54,7 @@ class EpisodeMeta:
         operator: Style of the expert, e.g. ``"clean"``; empty for a policy.
         temperature: Sampling temperature; 0 for greedy decoding and for experts.
         policy_hash: Hash of the policy's weights and configuration; empty for experts.
-        preprocessing_hash: Hash of prompt, picture road, tokenizer and normalisation; empty for experts.
+        preprocessing_hash: Hash of prompt, image preprocessing, tokenizer and normalisation; empty for experts.
         prompt: The text the policy read; empty for experts.
         versions: Versions of what made the episode, e.g. ``{"mujoco": "3.3.2"}``.
         extra: Anything more a suite wants to keep; JSON values only.
@@ -89,7 +89,7 @@ class Trajectory:
 
     Attributes:
         meta: Facts of the whole episode.
-        frames: The pictures the policy saw, uint8 ``(T+1, H, W, 3)``; the last one follows the last action.
+        frames: The images the policy saw, uint8 ``(T+1, H, W, 3)``; the last one follows the last action.
         proprio: Robot state, float32 ``(T+1, P)``.
         actions: Executed actions in the environment's convention, float32 ``(T, D)``.
         labels: What an imitator should learn, float32 ``(T, D)``: the expert's action before noise was added;
@@ -99,7 +99,7 @@ class Trajectory:
         keypoints: Named 3-D points in metres, world frame, float32 ``(T+1, 3)`` each.
         signals: Named scalars a state, float32 ``(T+1,)`` each, e.g. ``"gripper_opening"``; ``"success"`` is always
             there, 0 or 1; NaN where the outcome is unknown.
-        display: Larger pictures for people only (may be lossy), uint8 ``(T+1, H2, W2, 3)``; None if not recorded.
+        display: Larger images for people only (may be lossy), uint8 ``(T+1, H2, W2, 3)``; None if not recorded.
     """
 
     meta: EpisodeMeta

@@ -9,8 +9,9 @@ from grape.costs.builtins import builtin_names, builtin_specification, builtin_s
 from grape.costs.checks import Finding, check_specification, find_problems
 from grape.costs.evaluation import evaluate, external_reward, unavailable_constraints
 from grape.costs.formulas import Call, Condition
-from grape.costs.keypoints import KeypointSource, picture_keypoint
+from grape.costs.keypoints import KeypointSource, image_keypoint
 from grape.costs.parsing import load_specification, parse_specification
+from grape.costs.perturbations import with_unknown_outcome
 from grape.costs.report_card import ReportCard, TrialCheck, card_text
 from grape.costs.schema import specification_schema
 from grape.costs.specification import (
@@ -22,7 +23,6 @@ from grape.costs.specification import (
 )
 from grape.costs.validate import CostsValidateSettings, episodes_of_task, find_episodes, run_costs_validate
 from grape.costs.validation import ValidationCriteria, validate_specification
-from grape.costs.variants import with_unknown_outcome
 from grape.costs.verb import (
     CostsCheckSettings,
     CostsListSettings,
@@ -62,9 +62,9 @@ __all__ = [
     "find_episodes",
     "find_problems",
     "find_specification",
+    "image_keypoint",
     "load_specification",
     "parse_specification",
-    "picture_keypoint",
     "run_costs_check",
     "run_costs_list",
     "run_costs_schema",

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from grape.core.errors import require_known
+from grape.costs.control_rate import at_lower_rate
 from grape.costs.parsing import parse_specification
-from grape.costs.rates import at_lower_rate
 from grape.costs.specification import CostSpecification
 
 __all__ = ["SuiteNames", "builtin_names", "builtin_specification", "builtin_suites", "builtin_text", "suite_names_of"]

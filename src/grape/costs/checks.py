@@ -42,7 +42,7 @@ def check_specification(
         raise DataError(
             f"Cost specification {specification.source or specification.task} has {count} "
             f"problem{'s' if count > 1 else ''}:{listing}",
-            "Mend the file; docs/costs.md explains each code.",
+            "Fix the file; docs/costs.md explains each code.",
         )
 
 

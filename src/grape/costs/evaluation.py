@@ -46,7 +46,7 @@ def evaluate(specification: CostSpecification, trajectory: Trajectory) -> tuple[
 
     Args:
         specification: Stages and constraints.
-        trajectory: What was recorded; pictures are not looked at.
+        trajectory: What was recorded; images are not looked at.
 
     Returns:
         One score a stage in order and a last one named ``outcome``. A stage that was never entered has

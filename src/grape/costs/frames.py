@@ -19,9 +19,9 @@ _WORLD = np.eye(2)
 def frame_axes(frame: str, meta: EpisodeMeta) -> Float64:
     """Directions "right" and "behind" of a frame as rows of unit length in the world's x and y, ``(2, 2)``.
 
-    For the camera, "right" is where things move to the right in the recorded picture (whose columns may run against the
+    For the camera, "right" is where things move to the right in the recorded image (whose columns may run against the
     camera's x axis: then the first focal length is negative), and "behind" is the way the camera looks, level with the
-    ground; for a camera that looks straight down, the way its picture's upper edge points.
+    ground; for a camera that looks straight down, the way its image's upper edge points.
 
     Args:
         frame: One of :data:`grape.costs.vocabulary.FRAMES`.
@@ -47,7 +47,7 @@ def _level_axes(camera: Mapping[str, Any]) -> Float64:
     rotation = np.asarray(camera["pose"], dtype=np.float64)[:3, :3]
     mirrored = float(np.asarray(camera["intrinsic"], dtype=np.float64)[0, 0]) < 0.0
     right = rotation[:2, 0] * (-1.0 if mirrored else 1.0)
-    away = rotation[:2, 2] - rotation[:2, 1]  # forward and picture-up point the same way once level
+    away = rotation[:2, 2] - rotation[:2, 1]  # forward and image-up point the same way once level
     axes = np.stack([right, away])
     length = np.linalg.norm(axes, axis=1, keepdims=True)
     if not np.isfinite(axes).all() or (length < 1e-6).any():

@@ -24,7 +24,7 @@ class Recording:
     """Keypoints and signals of one trajectory in float64, with measured quantities kept for reuse.
 
     Args:
-        trajectory: What was recorded; pictures are not looked at.
+        trajectory: What was recorded; images are not looked at.
         limit: The task's limit in steps, for times.
         sources: Keypoints that do not have the recording's own name.
     """

@@ -14,7 +14,7 @@ from grape.core.errors import DataError, did_you_mean
 from grape.core.reading import read_file
 from grape.costs.formula_reader import LARGEST, FormulaReader
 from grape.costs.formulas import Call, Condition
-from grape.costs.keypoints import PROVENANCES, KeypointSource, picture_keypoint
+from grape.costs.keypoints import PROVENANCES, KeypointSource, image_keypoint
 from grape.costs.specification import (
     AGGREGATIONS,
     OBJECTIVES,
@@ -185,8 +185,8 @@ class _SpecificationReader(FormulaReader):
                 fields["offset"], f"{where}.offset", "belongs to 'mean_of'; a mean of one keypoint is that one"
             )
         if kind == "picture":
-            number = self._picture_number(fields[kind], place)
-            return KeypointSource(name, kind, picture_keypoint(number), number, description=description)
+            number = self._image_number(fields[kind], place)
+            return KeypointSource(name, kind, image_keypoint(number), number, description=description)
         return KeypointSource(name, kind, self.name(fields[kind], place), description=description)
 
     def _offset(self, node: Node, where: str) -> tuple[float, float, float]:
@@ -197,12 +197,12 @@ class _SpecificationReader(FormulaReader):
         )
         return x, y, z
 
-    def _picture_number(self, node: Node, where: str) -> int:
+    def _image_number(self, node: Node, where: str) -> int:
         text = self.number_or_text(node, where)
         if re.fullmatch(r"\d{1,4}", text, re.ASCII):
             return int(text)
         if text:
-            self.problem(node, where, f"{text!r} is no number of a point on the picture; write e.g. 3")
+            self.problem(node, where, f"{text!r} is no number of a point on the image; write e.g. 3")
         return 0
 
     def _stage(self, node: Node, where: str, common: tuple[Constraint, ...]) -> Stage:

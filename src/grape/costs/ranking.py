@@ -64,8 +64,8 @@ def area_under_curve(costs: Sequence[float], success: Sequence[bool], cluster: S
     variance = _variance(order, of_success, of_failure, clusters)
     if variance > 0.0 and 0.0 < value < 1.0:
         spread = _Z95 * math.sqrt(variance) / (value * (1.0 - value))
-        centre = math.log(value / (1.0 - value))
-        low, high = (1.0 / (1.0 + math.exp(-max(-700.0, centre + sign * spread))) for sign in (-1, 1))
+        center = math.log(value / (1.0 - value))
+        low, high = (1.0 / (1.0 + math.exp(-max(-700.0, center + sign * spread))) for sign in (-1, 1))
     else:
         low, high = _newcombe(value, len(set(of_success.tolist())), len(set(of_failure.tolist())))
     return Auc(value, low, high, m, n, clusters)

@@ -23,7 +23,7 @@ class TrialCheck:
         passed: Whether it is as it should be; None where the recordings cannot tell.
         value: What was measured; None where it cannot be known.
         limit: What the value must reach (or must not exceed), as the criteria say.
-        sentence: What was found, in one sentence for people and for models that mend specifications.
+        sentence: What was found, in one sentence for people and for models that fix specifications.
         facts: More numbers; JSON values.
     """
 

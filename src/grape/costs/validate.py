@@ -136,7 +136,7 @@ def find_episodes(
 
 
 def episodes_of_task(stores: Sequence[Path], specification: CostSpecification, task: str = "") -> list[Trajectory]:
-    """All recorded episodes of a specification's task, without pictures; see :func:`find_episodes`."""
+    """All recorded episodes of a specification's task, without images; see :func:`find_episodes`."""
     return [store.read(name, frames=False) for store, name in find_episodes(stores, specification, task)]
 
 

@@ -13,17 +13,17 @@ import numpy as np
 from grape.core.preferences import StageScore
 from grape.core.seeds import derive_rng
 from grape.core.trajectories import Trajectory
-from grape.costs.boundaries import boundary_agreement
 from grape.costs.evaluation import evaluate, unavailable_constraints
+from grape.costs.perturbations import beginning, with_noise, without_verdict
 from grape.costs.ranking import area_under_curve, concordance
 from grape.costs.report_card import ReportCard, TrialCheck
 from grape.costs.specification import CostSpecification, specification_hash
-from grape.costs.variants import beginning, with_noise, without_verdict
+from grape.costs.stage_boundaries import boundary_agreement
 
 __all__ = ["ValidationCriteria", "validate_specification"]
 
 PREFIXES = 10
-"""Beginnings of an expert's episode, evenly spaced, at which its cost so far is looked at."""
+"""First parts of an expert's episode, evenly spaced, at which its cost so far is looked at."""
 
 
 @dataclass(frozen=True)

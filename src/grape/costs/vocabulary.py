@@ -21,7 +21,7 @@ FRAMES = ("world", "camera")
 """Whose left, right, front and behind is meant; heights are the world's in both.
 
 ``world``: right is +x, behind is +y (someone who looks along +y, z upwards). ``camera``: right is right in the recorded
-picture, behind is away from the camera; both level with the ground.
+image, behind is away from the camera; both level with the ground.
 """
 
 

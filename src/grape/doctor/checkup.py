@@ -33,7 +33,7 @@ _FAMILIES = {
 
 @dataclass(frozen=True)
 class DoctorSettings:
-    """Look at this machine and say how to mend what is missing.
+    """Look at this machine and say how to fix what is missing.
 
     Attributes:
         suite: The simulators you want to work with, e.g. "metaworld" or "libero_goal,libero_10"; "libero" means

@@ -17,7 +17,7 @@ class Finding:
         level: ``"ok"``; ``"warn"`` where something is slow or not available; ``"error"`` where the work that was asked
             about cannot be done.
         found: What was seen, with versions and sizes.
-        fix: The command or step that mends it; empty where nothing needs mending.
+        fix: The command or step that fixes it; empty where nothing needs fixing.
     """
 
     name: str

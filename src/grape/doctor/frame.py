@@ -20,11 +20,11 @@ __all__ = ["describe_frame", "main"]
 
 
 def describe_frame(suite: SuiteBase) -> Mapping[str, Any]:
-    """Make the suite's first task, take a picture, act once, and say what was seen; so, too, with further tasks.
+    """Make the suite's first task, take an image, act once, and say what was seen; so, too, with further tasks.
 
     Returns:
-        ``task``, ``shape`` of the picture, ``mean`` and ``spread`` (standard deviation) of its values in [0, 255],
-        ``create_seconds`` until the first picture, ``step_seconds`` for one decision with its picture, ``versions`` of
+        ``task``, ``shape`` of the image, ``mean`` and ``spread`` (standard deviation) of its values in [0, 255],
+        ``create_seconds`` until the first image, ``step_seconds`` for one decision with its image, ``versions`` of
         what simulates, and ``cautions``: what makes results differ from published ones. ``further`` lists the same of
         the suite's other tasks to look at, without the last two.
     """

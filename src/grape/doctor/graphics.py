@@ -34,7 +34,7 @@ SLOW_DECISION_SECONDS = 0.5
 # Suites that draw with Vulkan: no other value of MUJOCO_GL helps them.
 _WITHOUT_MUJOCO = "simpler_"
 
-# Standard deviation of the picture's values in [0, 255] below which it shows nothing: black, or any one colour.
+# Standard deviation of the image's values in [0, 255] below which it shows nothing: black, or any one colour.
 EMPTY_SPREAD = 1.0
 
 _LIBRARY_PROBE = """
@@ -107,7 +107,7 @@ def _judge_choice(choice: str) -> Finding | None:
         return Finding("MUJOCO_GL", "error", f"{choice!r} is no backend of MuJoCo", fix)
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return Finding("MUJOCO_GL", "error", f"{choice!r} draws in a window, and there is no screen", fix)
-    return Finding("MUJOCO_GL", "warn", f"{choice!r} draws in a window; pictures may differ from off-screen ones", fix)
+    return Finding("MUJOCO_GL", "warn", f"{choice!r} draws in a window; images may differ from off-screen ones", fix)
 
 
 def check_frame(suite: str, timeout: float) -> Iterator[Finding]:
@@ -115,7 +115,7 @@ def check_frame(suite: str, timeout: float) -> Iterator[Finding]:
 
     Args:
         suite: Registered name of the suite.
-        timeout: Seconds for creating the environment and taking two pictures.
+        timeout: Seconds for creating the environment and taking two images.
     """
     name = f"frame {suite}"
     reply = _render(suite, timeout)
@@ -144,14 +144,14 @@ def _judge_frame(name: str, data: Mapping[str, Any]) -> Finding:
     versions = ", ".join(f"{package} {version}" for package, version in data.get("versions", {}).items())
     found = (
         f"{data['task']}, {width}x{height}, brightness {data['mean']:.0f} of 255; environment made in "
-        f"{data['create_seconds']:.1f} s, {1000 * step:.0f} ms a decision with picture"
+        f"{data['create_seconds']:.1f} s, {1000 * step:.0f} ms a decision with image"
         f"{f'; {versions}' if versions else ''}"
     )
     if data["spread"] < EMPTY_SPREAD:
         return Finding(
             name,
             "error",
-            f"{found}: the picture is empty (all of one colour)",
+            f"{found}: the image is empty (all of one colour)",
             "Try the other backend: export MUJOCO_GL=osmesa (or egl); update the graphics driver.",
         )
     if step > SLOW_DECISION_SECONDS:

@@ -17,7 +17,7 @@ _PURPOSE = {
     "vlm": "generated cost specifications",
     "report": "pages and videos",
     "video": "grape import video",
-    "perception": "models that find keypoints in pictures",
+    "perception": "models that find keypoints in images",
     "lerobot": "grape export lerobot",
     "4bit": "--load-in-4bit, on a GPU",
     "wandb": "--report-to wandb",

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from grape.doctor.findings import Finding
 from grape.doctor.subprocesses import probe
-from grape.envs.simpler.drawing import MODULE
 from grape.envs.simpler.installation import VULKAN_HINT
+from grape.envs.simpler.rendering import MODULE
 
 __all__ = ["check_vulkan"]
 

@@ -21,12 +21,12 @@ class Snapshot:
     """One state of the world as the recorder and the policy see it.
 
     Attributes:
-        image: The policy's picture, RGB uint8 ``(H, W, 3)``.
+        image: The policy's image, RGB uint8 ``(H, W, 3)``.
         proprio: Robot state, float32 ``(P,)``.
         keypoints: Named points in metres, world frame, float32 ``(3,)`` each.
         signals: Named scalars, e.g. ``gripper_opening`` in [0, 1], ``grasped`` 0 or 1, ``opened`` in [0, 1].
         success: Whether the task is solved in this state.
-        display: Larger picture for people, uint8 ``(H2, W2, 3)``, or None.
+        display: Larger image for people, uint8 ``(H2, W2, 3)``, or None.
         privileged: Raw simulator state for experts; never recorded, never shown to a policy.
         extra: Facts of the whole episode, JSON values only; recorded from the reset's snapshot, e.g. the camera.
     """

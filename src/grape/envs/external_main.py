@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
         serve(rest)
         return 0
     answer = sys.stdout
-    with contextlib.redirect_stdout(sys.stderr):  # simulators greet
+    with contextlib.redirect_stdout(sys.stderr):  # simulators print banners to stdout
         found = _probe(rest[0])
     answer.write("\n" + json.dumps(found) + "\n")
     return 0

@@ -1,7 +1,7 @@
 """Another Python interpreter for the simulators: how its workers are started, and what is wrong with it before that.
 
 Some simulators need packages that cannot live beside ours, such as an old numpy. Their workers run in an interpreter of
-their own and speak the same wire protocol (:mod:`grape.envs.wire`).
+their own and speak the same wire protocol (:mod:`grape.envs.messages`).
 """
 
 import functools
@@ -35,7 +35,7 @@ class Probe:
     """What another interpreter says of a suite.
 
     Attributes:
-        versions: Versions of the packages that shape physics and pictures there.
+        versions: Versions of the packages that shape physics and images there.
         cautions: What makes results differ from published ones, in sentences.
     """
 

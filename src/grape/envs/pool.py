@@ -19,7 +19,7 @@ import numpy.typing as npt
 from grape.core.tasks import Task
 from grape.envs.base import Snapshot
 from grape.envs.external_python import worker_command
-from grape.envs.wire import receive, send, snapshot_from_wire
+from grape.envs.messages import receive, send, snapshot_from_wire
 
 __all__ = ["GroupReply", "WorkerPool"]
 
@@ -66,7 +66,7 @@ class _Worker:
                 pass_fds=[theirs.fileno()],
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # simulators greet; standard output belongs to results
+                stdout=subprocess.DEVNULL,  # simulators print banners to stdout; standard output belongs to results
                 stderr=self._stderr,
             )
 
@@ -99,7 +99,7 @@ class _Worker:
 
 
 class WorkerPool:
-    """Processes that each run one group of episodes at a time.
+    """ProcessGroup that each run one group of episodes at a time.
 
     A group is up to ``lanes`` episodes of one task that advance in lock-step in one worker. The pool never blocks but
     in :meth:`wait`. What a group yields depends on its task, initial states, experts and actions alone, not on the
@@ -263,7 +263,7 @@ class WorkerPool:
         snapshots = tuple(
             None
             if lane is None
-            else snapshot_from_wire(lane, {name: arrays[key] for key, name in _pictures_of(index, arrays)})
+            else snapshot_from_wire(lane, {name: arrays[key] for key, name in _images_of(index, arrays)})
             for index, lane in enumerate(header["lanes"])
         )
         acted = (arrays["executed"], arrays["clean"]) if "executed" in arrays else None
@@ -277,7 +277,7 @@ class WorkerPool:
         return GroupReply(worker.group_id, (), failure=f"The simulator of {worker.about} {reason}")
 
 
-def _pictures_of(lane: int, arrays: dict[str, npt.NDArray[Any]]) -> list[tuple[str, str]]:
-    """Key and name of each picture of a lane."""
+def _images_of(lane: int, arrays: dict[str, npt.NDArray[Any]]) -> list[tuple[str, str]]:
+    """Key and name of each image of a lane."""
     prefix = f"{lane}."
     return [(key, key.removeprefix(prefix)) for key in arrays if key.startswith(prefix)]

@@ -1,7 +1,7 @@
 """The suite ``toy``: a flat world in numpy for fast tests of everything that does not need physics.
 
 A gripper slides over a table of 40 x 40 cm and touches squares. It keeps the habits of the real suites (7-D action,
-keypoints, signals, pictures, privileged state), resets and steps in a fraction of a millisecond and is exact.
+keypoints, signals, images, privileged state), resets and steps in a fraction of a millisecond and is exact.
 
 For tests of pools and retries the environment variable ``GRAPE_FAULT`` makes it misbehave once or always::
 
@@ -26,7 +26,7 @@ from grape.core.errors import SettingsError
 from grape.core.seeds import derive_rng
 from grape.core.tasks import ActionSpace, Task
 from grape.envs.base import Environment, Expert, Snapshot, SuiteBase
-from grape.envs.operators import OPERATORS, Operator
+from grape.envs.expert_styles import OPERATORS, Operator
 
 __all__ = ["ToyEnvironment", "ToyExpert", "ToySuite"]
 
@@ -43,7 +43,7 @@ _DISPLAY_FACTOR = 2
 
 _RED, _BLUE = (210, 40, 40), (40, 60, 210)
 _GREEN, _GOAL = (60, 160, 60), (170, 210, 170)
-_TABLE_COLOUR, _OPEN, _CLOSED = (225, 220, 205), (20, 20, 20), (110, 110, 110)
+_TABLE_COLOR, _OPEN, _CLOSED = (225, 220, 205), (20, 20, 20), (110, 110, 110)
 
 _TASKS = (
     Task("toy", 0, "reach-red", "reach the red square", _MAX_STEPS),
@@ -168,7 +168,7 @@ class ToyEnvironment:
 
     def _draw(self) -> npt.NDArray[np.uint8]:
         image = np.empty((_IMAGE, _IMAGE, 3), dtype=np.uint8)
-        image[:] = _TABLE_COLOUR
+        image[:] = _TABLE_COLOR
         if "block" in self._squares:
             _fill(image, self._goal, _BLOCK_HALF, _GOAL)
             _fill(image, self._squares["block"], _BLOCK_HALF, _GREEN)
@@ -188,12 +188,12 @@ def _pushed(block: Float64, before: Float64, after: Float64) -> Float64:
     return block
 
 
-def _fill(image: npt.NDArray[np.uint8], centre: Float64, half: float, colour: tuple[int, int, int]) -> None:
+def _fill(image: npt.NDArray[np.uint8], center: Float64, half: float, color: tuple[int, int, int]) -> None:
     """Draw a square; x grows to the right, y upwards."""
     scale = _IMAGE / (2 * _TABLE)
-    left, right = (round((centre[0] + sign * half + _TABLE) * scale) for sign in (-1, 1))
-    top, bottom = (round((_TABLE - centre[1] + sign * half) * scale) for sign in (-1, 1))
-    image[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = colour
+    left, right = (round((center[0] + sign * half + _TABLE) * scale) for sign in (-1, 1))
+    top, bottom = (round((_TABLE - center[1] + sign * half) * scale) for sign in (-1, 1))
+    image[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = color
 
 
 class ToyExpert:
@@ -201,7 +201,7 @@ class ToyExpert:
 
     Args:
         task: The task.
-        style: One of :data:`grape.envs.operators.OPERATORS`.
+        style: One of :data:`grape.envs.expert_styles.OPERATORS`.
         seed: Seed of the operator.
     """
 

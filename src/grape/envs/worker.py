@@ -24,8 +24,8 @@ import numpy.typing as npt
 from grape.core.errors import GrapeError
 from grape.core.tasks import Task
 from grape.envs.base import Environment, Expert, Snapshot, SuiteBase
+from grape.envs.messages import receive, send, snapshot_to_wire
 from grape.envs.registry import get_suite
-from grape.envs.wire import receive, send, snapshot_to_wire
 
 __all__ = ["Group", "main"]
 
@@ -157,9 +157,9 @@ def _answer(
         if snapshot is None:
             lanes.append(None)
             continue
-        header, pictures = snapshot_to_wire(snapshot)
+        header, images = snapshot_to_wire(snapshot)
         lanes.append(header)
-        arrays |= {f"{lane}.{name}": picture for name, picture in pictures.items()}
+        arrays |= {f"{lane}.{name}": image for name, image in images.items()}
     if acted is not None:
         arrays["executed"], arrays["clean"] = acted
     send(link, {"failure": None, "lanes": lanes}, arrays)

@@ -13,8 +13,9 @@ from grape.core.runs import open_run
 from grape.core.selections import format_numbers
 from grape.core.setting_fields import Range, check_ranges, setting
 from grape.evaluation.bootstrap import FEWEST_DEVIATING, FEWEST_TASKS
+from grape.evaluation.format import comparison_sentence, need_sentence
 from grape.evaluation.pairing import Key, PairedOutcomes, Pairing, pair_results
-from grape.evaluation.planning import (
+from grape.evaluation.power import (
     detectable_difference,
     detectable_state_difference,
     paired_episodes_needed,
@@ -22,7 +23,6 @@ from grape.evaluation.planning import (
 )
 from grape.evaluation.results import EvaluationResults, read_results, results_path
 from grape.evaluation.statistics import cluster_sums, clustered_wilson_interval, holm
-from grape.evaluation.wording import comparison_sentence, need_sentence
 
 __all__ = ["COMPARISON_NAME", "CompareSettings", "compare_results", "run_compare"]
 
@@ -72,7 +72,7 @@ def run_compare(settings: CompareSettings, reporter: Reporter = SILENT) -> Mappi
     Raises:
         SettingsError: A setting is out of range.
         CompatibilityError: The evaluations are of different suites, or ``out`` belongs to another run.
-        DataError: An evaluation is missing, torn or incomplete, or the two share no initial state.
+        DataError: An evaluation is missing, truncated or incomplete, or the two share no initial state.
     """
     check_ranges(settings)
     a, b = read_results(settings.a), read_results(settings.b)

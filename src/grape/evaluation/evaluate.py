@@ -61,7 +61,7 @@ def run_evaluate(settings: EvaluateSettings, reporter: Reporter = SILENT) -> Map
         SimulatorError: Episodes failed twice; what was finished is kept.
     """
     # Collection reaches simulators and policies: only this verb pays for importing them, not those who read results.
-    from grape.collect import check_policy_name, inputs_of, open_policy, read_statement, run_collect
+    from grape.collect import check_policy_name, inputs_of, open_policy, read_checkpoint_info, run_collect
 
     settings, protocol = apply_protocol(settings)
     states = _states(settings)
@@ -97,8 +97,8 @@ def run_evaluate(settings: EvaluateSettings, reporter: Reporter = SILENT) -> Map
     if settings.dry_run:
         return _plan(settings, protocol, states, plans, seen)
     if protocol is not None and settings.policy != "expert":
-        statement = read_statement(settings.policy)
-        settings = fit_checkpoint(protocol, settings, statement.norm_keys, statement.center_crop)
+        checkpoint = read_checkpoint_info(settings.policy)
+        settings = fit_checkpoint(protocol, settings, checkpoint.norm_keys, checkpoint.center_crop)
     played = _collect_settings(settings, states, Path(), parts[""])
     policy = open_policy(played, reporter)
     inputs = inputs_of(policy, played)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from grape.core.errors import SettingsError
 from grape.evaluation.pairing import PairedOutcomes
-from grape.evaluation.planning import detectable_difference
+from grape.evaluation.power import detectable_difference
 
 __all__ = ["GateDecision", "gate_decision"]
 

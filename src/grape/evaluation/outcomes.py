@@ -80,7 +80,7 @@ def measure(trajectory: Trajectory, signals: Mapping[str, str]) -> dict[str, boo
     """Facts of one episode, in its last state and over all states that followed a decision.
 
     Args:
-        trajectory: The episode; its pictures are not looked at.
+        trajectory: The episode; its images are not looked at.
         signals: Name of the recorded signal by name of the measure; it holds where it is at least 0.5.
 
     Returns:

@@ -1,7 +1,7 @@
 """Published evaluation protocols by name: what each of them fixes, so that figures can be compared across papers.
 
 A protocol is data. :func:`apply_protocol` turns it into settings and refuses flags that say otherwise;
-:func:`fit_checkpoint` decides what depends on the policy. Picture road, action convention, waiting steps and the
+:func:`fit_checkpoint` decides what depends on the policy. Image preprocessing, action convention, waiting steps and the
 simulator's own seed belong to the suite and cannot be chosen anyway.
 """
 
@@ -80,7 +80,7 @@ _LIBERO = Protocol(
     rules=(
         "Greedy decoding; an episode ends at its first success, or at the suite's limit: 220 decisions (spatial), 280 "
         "(object), 300 (goal), 520 (10), 400 (90), after 10 waiting steps.",
-        "Pictures: 256 pixels, half a turn, JPEG round trip, lanczos3 to 224, and the middle 90 % for policies trained "
+        "Images: 256 pixels, half a turn, JPEG round trip, lanczos3 to 224, and the middle 90 % for policies trained "
         "with random crops.",
     ),
 )
@@ -182,7 +182,7 @@ def fit_checkpoint(
         protocol: The protocol.
         settings: From :func:`apply_protocol`.
         norm_keys: Names of the checkpoint's normalisation statistics.
-        crop: Whether the checkpoint says that its pictures are to be cropped; None if it says nothing.
+        crop: Whether the checkpoint says that its images are to be cropped; None if it says nothing.
 
     Raises:
         CompatibilityError: The checkpoint has no statistics of the suite.

@@ -79,7 +79,7 @@ class EvaluationResults:
         mean_steps: Mean decisions an episode, failures included.
         tasks: Figures by task name, in the order of names.
         per_episode: Every episode, ordered by task name, initial state and sample.
-        versions: Versions of what shapes physics and pictures.
+        versions: Versions of what shapes physics and images.
         measures: Shares of episodes in which further facts held, by name; empty where none was measured.
         protocol: Published protocol that was followed; empty for none.
         until: When an episode ended: ``"success"`` or ``"last-step"``, see
@@ -128,7 +128,7 @@ class EvaluationResults:
             policy_hash: Hash of the policy; empty for experts.
             temperature: Sampling temperature.
             seed: Seed of the evaluation.
-            versions: Versions of what shapes physics and pictures.
+            versions: Versions of what shapes physics and images.
             protocol: Published protocol that was followed; empty for none.
             until: When an episode ended.
 
@@ -300,7 +300,7 @@ def _check_figures(found: Mapping[str, Any], due: Mapping[str, Any], file: Path)
                 raise DataError(
                     f"{file} disagrees with itself: {where}{key} is {stored[key]!r}, its episodes give "
                     f"{computed[key]!r}.",
-                    "The file was changed by hand or torn. Delete the folder and evaluate again.",
+                    "The file was changed by hand or truncated. Delete the folder and evaluate again.",
                 )
 
 

@@ -45,9 +45,9 @@ class EvaluateSettings(RolloutSettings):
             or what --protocol says.
         operators: Style of the scripted expert, as for 'grape collect'; ignored for a policy.
         seed: Seed of sampling and of the expert's noise, 0 if not given; initial states do not depend on it.
-        unnorm_key: Normalisation statistics to use, for checkpoints that hold several; empty picks the only one, or
+        unnorm_key: Normalization statistics to use, for checkpoints that hold several; empty picks the only one, or
             what --protocol says.
-        center_crop: Crop 90 % of the picture's area from the middle before the policy sees it, as policies trained with
+        center_crop: Crop 90 % of the image's area from the middle before the policy sees it, as policies trained with
             random crops need (OpenVLA's LIBERO fine-tunes do): yes, no, or auto for what the checkpoint says (nothing
             means no; with --protocol libero-openvla-v1 a checkpoint of other software that says nothing means yes).
     """

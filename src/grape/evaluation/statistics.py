@@ -1,6 +1,6 @@
 """Intervals and tests for success rates: pure functions of counts and arrays.
 
-Nothing here knows what an episode is. Three ideas carry the room:
+Nothing here knows what an episode is. Three ideas carry this module:
 
 - A success rate gets a Wilson interval, widened when several rollouts share an initial state.
 - Two policies are compared on the same initial states. The difference is tested by flipping signs: with one rollout
@@ -64,10 +64,10 @@ def wilson_interval(successes: float, trials: float, confidence: float = 0.95) -
         return Interval(0.0, 1.0)
     rate = successes / trials
     shrink = 1 + z * z / trials
-    centre = (rate + z * z / (2 * trials)) / shrink
+    center = (rate + z * z / (2 * trials)) / shrink
     half = z * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials)) / shrink
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    high = 1.0 if successes == trials else min(1.0, centre + half)
+    low = 0.0 if successes == 0 else max(0.0, center - half)
+    high = 1.0 if successes == trials else min(1.0, center + half)
     return Interval(low, high)
 
 

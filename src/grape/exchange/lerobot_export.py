@@ -24,8 +24,8 @@ _VERB = "export"
 _COARSEST = 51
 
 LOST = (
-    "exact pictures: the video is lossy (H.264, colours at half the resolution)",
-    "the picture after the last action",
+    "exact images: the video is lossy (H.264, colours at half the resolution)",
+    "the image after the last action",
     "action tokens and their log-probabilities, and with them the policy's part in a preference",
     "keypoints and signals, and with them costs",
 )
@@ -40,7 +40,7 @@ class LeRobotExportSettings:
     """Write preference pairs, or a collection, as data sets in LeRobot's format v3.0 (Parquet, MP4, JSON).
 
     Pairs become two data sets, OUT/chosen and OUT/rejected, whose episodes correspond one to one. A collection becomes
-    OUT. The folder gets its name only after all of it was read back and compared. Pictures lose a little: for training
+    OUT. The folder gets its name only after all of it was read back and compared. Images lose a little: for training
     on log-probabilities keep the store.
 
     Attributes:
@@ -70,7 +70,7 @@ def run_export_lerobot(settings: LeRobotExportSettings, reporter: Reporter = SIL
 
     Returns:
         Summary: ``kind``, numbers of ``episodes``, ``steps`` and ``tasks`` (and of ``pairs``), ``fps``,
-        ``picture_loss_db`` (peak signal-to-noise ratio of the video: ``mean`` and ``worst`` picture, None where
+        ``image_loss_db`` (peak signal-to-noise ratio of the video: ``mean`` and ``worst`` image, None where
         nothing was lost), ``lost`` (what the format does not hold).
 
     Raises:
@@ -161,8 +161,8 @@ def _shape(source: ExportSource, part: _Part, fps: int) -> Shape:
     _, height, width, _ = first.frames.shape
     if height % 2 or width % 2:
         raise CompatibilityError(
-            f"The pictures are of {height} x {width} pixels; the video's colours need even numbers.",
-            "Use 'grape export rlds', which keeps pictures as they are.",
+            f"The images are of {height} x {width} pixels; the video's colours need even numbers.",
+            "Use 'grape export rlds', which keeps images as they are.",
         )
     dim = first.actions.shape[1]
     space = source.store.contract.get("action_space")

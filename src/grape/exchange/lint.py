@@ -14,9 +14,9 @@ from grape.core.events import SILENT, Reporter
 from grape.core.setting_fields import setting
 from grape.store.grape_npy import read_rollout
 from grape.store.rlds import Episode, RldsDataset, open_rlds
+from grape.store.rlds.images import EncodedImages
 from grape.store.rlds.joining import JoinedPairs, instruction_of, join_pairs, same_instruction
-from grape.store.rlds.pictures import EncodedPictures
-from grape.store.rlds.standardise import RULES
+from grape.store.rlds.standardize import RULES
 from grape.store.rlds.statistics import dataset_statistics
 
 __all__ = ["LintSettings", "run_lint"]
@@ -65,9 +65,9 @@ _DEFECTS = {
         _Defect("episode without partner", "Joined by order, every pair after it is wrong."),
         _Defect("pair of two instructions", "The sides are out of step, or come from different exports."),
         _Defect("pair out of order", "Joined by order, it meets a stranger."),
-        _Defect("pair that starts from different pictures", "The sides may not share an initial state."),
+        _Defect("pair that starts from different images", "The sides may not share an initial state."),
         _Defect("action bins that differ by side", "With statistics a side, equal actions become unequal tokens."),
-        _Defect("picture taken after the action", "Each action is learnt from the picture it led to."),
+        _Defect("image taken after the action", "Each action is learnt from the image it led to."),
         _Defect("cost cut to an integer", "Rankings by it have ties and lose their order."),
         _Defect("no cost", "Chosen and rejected are told apart by success alone."),
     )
@@ -169,16 +169,16 @@ def _lint_joined(pairs: JoinedPairs, found: Counter[str]) -> None:
         found["pair of unequal lengths"] += sides[0].length != sides[1].length
         found["pair of two instructions"] += not same_instruction(*map(instruction_of, sides))
         if all(side.length for side in sides):
-            first = [_first_picture(side).astype(np.int16) for side in sides]
+            first = [_first_image(side).astype(np.int16) for side in sides]
             same = first[0].shape == first[1].shape and float(np.abs(first[0] - first[1]).mean()) < 2.0
-            found["pair that starts from different pictures"] += not same
+            found["pair that starts from different images"] += not same
 
 
-def _first_picture(episode: Episode) -> npt.NDArray[np.uint8]:
-    pictures = episode.steps[RULES["plain"].picture]
-    if not isinstance(pictures, EncodedPictures):
-        raise DataError(f"{episode.where}: '{RULES['plain'].picture}' holds no pictures.")
-    return pictures[0]
+def _first_image(episode: Episode) -> npt.NDArray[np.uint8]:
+    images = episode.steps[RULES["plain"].image]
+    if not isinstance(images, EncodedImages):
+        raise DataError(f"{episode.where}: '{RULES['plain'].image}' holds no images.")
+    return images[0]
 
 
 def _lint_rollouts(folder: Path, found: Counter[str], reporter: Reporter) -> int:
@@ -191,7 +191,7 @@ def _lint_rollouts(folder: Path, found: Counter[str], reporter: Reporter) -> int
                 found["unreadable file"] += 1
                 reporter.warn(error.message)
             else:
-                found["picture taken after the action"] += rollout.flavour.pictures_after_action
+                found["image taken after the action"] += rollout.flavour.pictures_after_action
                 found["cost cut to an integer"] += rollout.cost_hint is not None
                 found["no cost"] += rollout.cost_hint is None
                 found["episode shorter than a window"] += rollout.steps < _WINDOW

@@ -16,9 +16,9 @@ from grape.core.runs import open_run
 from grape.core.setting_fields import setting
 from grape.core.trajectories import EpisodeMeta
 from grape.store import EpisodeStore
-from grape.store.foreign import ACTION_SPACE, ActionReader, foreign_trajectory, task_name
 from grape.store.grape_npy import MAX_FILE_BYTES, Flavour, Rollout, read_rollout
-from grape.store.rlds.standardise import gripper_to_loader
+from grape.store.imported import ACTION_SPACE, ActionReader, foreign_trajectory, task_name
+from grape.store.rlds.standardize import gripper_to_loader
 
 __all__ = ["ImportGrapeNpySettings", "run_import_grape_npy"]
 
@@ -35,12 +35,12 @@ _HABITS = "Conventions of the files"
 
 @dataclass(frozen=True)
 class ImportGrapeNpySettings:
-    """Read rollouts (.npy) of the first implementation into an episode store, mended by declared rules.
+    """Read rollouts (.npy) of the first implementation into an episode store, fixed by declared rules.
 
     The files are pickles; they are read by an interpreter that knows plain data only and calls nothing. A file that
     wants anything else is left out and named. What was done to each file stands in OUT/files.jsonl.
 
-    SimplerEnv's collector stored the picture taken after each action: every action gets the picture of the step
+    SimplerEnv's collector stored the image taken after each action: every action gets the image of the step
     before, and the first action, which has none, is dropped. LIBERO's collector stored the environment's gripper (+1
     closes): it becomes 1 = open, 0 = closed, which training assumes. The cost in a file's name, which
     its collector cut to an integer, is kept as a hint only.
@@ -48,8 +48,8 @@ class ImportGrapeNpySettings:
     Attributes:
         folder: Folder with the files, at any depth.
         out: Folder to write: store (the episodes) and files.jsonl.
-        flavour: Which collector wrote the files; auto recognises each by name and pictures.
-        pictures_after_action: Whether pictures were taken after the action of their step; auto takes the collector's
+        flavour: Which collector wrote the files; auto recognises each by name and images.
+        pictures_after_action: Whether images were taken after the action of their step; auto takes the collector's
             habit.
         gripper: Meaning of the gripper's number in the files; auto takes the collector's habit.
     """
@@ -172,7 +172,7 @@ def _import(
     )
     trajectory = foreign_trajectory(
         meta,
-        rollout.pictures,
+        rollout.images,
         gripper_to_loader(rollout.actions, rules.gripper),
         pictures_after_action=rules.pictures_after_action,
         reader=reader,
@@ -186,7 +186,7 @@ def _import(
         "steps": trajectory.steps,
         "success": rollout.success,
         "cost_hint": rollout.cost_hint,
-        "done": _deeds(rules, rollout),
+        "done": _changes(rules, rollout),
     }
 
 
@@ -210,20 +210,22 @@ def _rules(settings: ImportGrapeNpySettings, flavour: Flavour) -> Flavour:
     return flavour
 
 
-def _deeds(rules: Flavour, rollout: Rollout) -> list[str]:
+def _changes(rules: Flavour, rollout: Rollout) -> list[str]:
     """Sentences on what was changed and what looks odd."""
-    deeds = []
+    changes = []
     if rules.pictures_after_action:
-        deeds.append("Pictures moved by one step, so that each was taken before its action; first action dropped.")
+        changes.append("Images moved by one step, so that each was taken before its action; first action dropped.")
     else:
-        deeds.append("Last picture repeated: what followed the last action was not recorded.")
+        changes.append("Last image repeated: what followed the last action was not recorded.")
     gripper = rollout.actions[:, -1]
     if rules.gripper == "+1 closes":
-        deeds.append("Gripper turned from +1 closes to 1 = open, 0 = closed.")
+        changes.append("Gripper turned from +1 closes to 1 = open, 0 = closed.")
         if np.isin(gripper, (0, 1)).all() and (gripper == 0).any():
-            deeds.append(f"{_ODD} the gripper is only 0 and 1, where -1 and +1 were due. Check, and pass --gripper.")
+            changes.append(f"{_ODD} the gripper is only 0 and 1, where -1 and +1 were due. Check, and pass --gripper.")
     elif (gripper < 0).any():
-        deeds.append(f"{_ODD} the gripper is negative, where 0 and 1 were due; it was cut. Check, and pass --gripper.")
+        changes.append(
+            f"{_ODD} the gripper is negative, where 0 and 1 were due; it was cut. Check, and pass --gripper."
+        )
     if rollout.cost_hint is not None:
-        deeds.append("Cost of the file's name kept as a hint: collectors cut it to an integer.")
-    return deeds
+        changes.append("Cost of the file's name kept as a hint: collectors cut it to an integer.")
+    return changes

@@ -14,10 +14,10 @@ from grape.core.setting_fields import Range, check_ranges, setting
 from grape.exchange.export_source import ExportSource, open_source
 from grape.store import EpisodeStore
 from grape.store.rlds.collection import write_collection
-from grape.store.rlds.columns import ActionSource, PictureEncoding
-from grape.store.rlds.division import Division
+from grape.store.rlds.columns import ActionSource, ImageEncoding
 from grape.store.rlds.pairs import write_pairs
 from grape.store.rlds.publishing import clear_leftovers, published_folder
+from grape.store.rlds.train_val_split import Division
 
 __all__ = ["RldsExportSettings", "run_export_rlds"]
 
@@ -44,8 +44,8 @@ class RldsExportSettings:
         only_successes: Leave out a collection's failures.
         actions: Of a collection: labels are what an imitator should learn (an expert's action before noise was added),
             executed is what moved the robot. Pairs always hold what was executed.
-        pictures: Of a collection: png is lossless; jpeg (quality 95) takes a fifth of the space and of the time. Pairs
-            are always png.
+        pictures: Encoding of a collection's images: png is lossless; jpeg (quality 95) takes a fifth of the space and
+            of the time. Pairs are always png.
         val_fraction: Share of the initial states whose episodes go to split val (between 0 and 1; at least one state).
             0 makes no such split of a collection; pairs need one.
         shards: Files a split (1 or more). OpenVLA's loader reads several files in random order and so tears pairs apart
@@ -61,7 +61,7 @@ class RldsExportSettings:
     name: str = setting("", group=_CONTENT, common=True)
     only_successes: bool = setting(False, group=_CONTENT, common=True)
     actions: ActionSource = setting("labels", group=_CONTENT, common=True)
-    pictures: PictureEncoding = setting("png", group=_CONTENT)
+    pictures: ImageEncoding = setting("png", group=_CONTENT)
     val_fraction: float = setting(0.05, group=_SPLIT, range=Range(0, 1, open_high=True), common=True)
     shards: int = setting(1, group=_SPLIT, range=Range(1))
     gripper: str = setting("", group=_CONTENT)

@@ -15,12 +15,12 @@ from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.exchange.tokens import keep_statistics, kept_statistics, open_reader
 from grape.preferences.records import PAIRS_FILE, pair_to_row
 from grape.store import EpisodeStore
-from grape.store.foreign import ACTION_SPACE, ActionReader, foreign_trajectory, task_name
+from grape.store.imported import ACTION_SPACE, ActionReader, foreign_trajectory, task_name
 from grape.store.rlds import RldsDataset, open_rlds
 from grape.store.rlds.columns import stated_rotation
 from grape.store.rlds.joining import JoinedPair, join_pairs
 from grape.store.rlds.pairs import SIDES
-from grape.store.rlds.standardise import RULES, StandardEpisode
+from grape.store.rlds.standardize import RULES, StandardEpisode
 from grape.store.rlds.statistics import dataset_statistics
 
 __all__ = ["ImportGrapeRldsSettings", "run_import_grape_rlds"]
@@ -45,8 +45,8 @@ class ImportGrapeRldsSettings:
         split: Which split of both; all takes every split.
         rule: plain keeps every step. rlds_np_rollout drops the first and the last one and rounds the gripper, as the
             first implementation did.
-        pictures_after_action: The pictures were taken after the action of their step, as in data collected with
-            SimplerEnv by the first implementation. Each action then gets the picture of the step before, and the
+        pictures_after_action: The images were taken after the action of their step, as in data collected with
+            SimplerEnv by the first implementation. Each action then gets the image of the step before, and the
             first action, which has none, is dropped.
         policy: Checkpoint (a folder or a name on the hub) whose tokens are put to the actions, so that it can be
             trained on the pairs with grape train --reference recomputed. Without one there are no tokens.
@@ -174,7 +174,7 @@ def _trajectory(
     )
     return foreign_trajectory(
         meta,
-        episode.pictures.decode(),
+        episode.images.decode(),
         episode.actions,
         pictures_after_action=settings.pictures_after_action,
         reader=reader,

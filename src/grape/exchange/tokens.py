@@ -12,7 +12,7 @@ from grape.core.errors import CompatibilityError
 from grape.core.files import read_json, write_json
 from grape.policies.rotations import roll_pitch_yaw_from_axis_angle
 from grape.policies.settings import crop_of
-from grape.store.rlds.standardise import gripper_from_loader
+from grape.store.rlds.standardize import gripper_from_loader
 
 if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAPolicy
@@ -26,7 +26,7 @@ _DIM = 7
 
 
 class PolicyReader:
-    """A policy as an :class:`~grape.store.foreign.ActionReader` of actions in the published loaders' convention.
+    """A policy as an :class:`~grape.store.imported.ActionReader` of actions in the published loaders' convention.
 
     Args:
         policy: The policy; its weights are not needed.
@@ -85,7 +85,7 @@ def open_reader(
     Args:
         policy: A folder or a name on the hub.
         unnorm_key: Statistics to use; empty takes those of ``norm_stats``, unless the policy holds some of that name.
-        center_crop: Whether the policy crops pictures, which belongs to what episodes are compared by.
+        center_crop: Whether the policy crops images, which belongs to what episodes are compared by.
         norm_stats: The data's own statistics under its name.
         rotation: As for :class:`PolicyReader`.
 

@@ -19,13 +19,13 @@ from grape.store.video import (
     RobotLog,
     VideoEpisode,
     check_recording,
-    picture_size,
+    image_size,
     read_recording,
     read_robot_log,
     recording_bytes,
 )
 from grape.store.video.episode_list import TIMES
-from grape.store.video.timing import choose_rows, match_pictures
+from grape.store.video.timing import choose_rows, match_images
 
 __all__ = ["OWN_KEYPOINT", "OWN_SIGNALS", "ImportedEpisode", "checked_episodes", "imported_trajectory"]
 
@@ -52,7 +52,7 @@ class ImportedEpisode:
         source: What the list says of it.
         log: The rows that become states.
         rows: Their numbers in the whole log.
-        pictures: Number of each state's picture in the video.
+        images: Number of each state's image in the video.
         hz: States a second, the same for all episodes of a list.
         actions: Float64 ``(T, D)``; None if there are none.
         actions_left_out: Whether the log had actions, which thinning took from it.
@@ -65,16 +65,16 @@ class ImportedEpisode:
     source: VideoEpisode
     log: RobotLog
     rows: Indices
-    pictures: Indices
+    images: Indices
     hz: float
     actions: Float64 | None
     actions_left_out: bool
     success: Float64
 
     @property
-    def shared_pictures(self) -> int:
-        """States that show the same picture as the state before."""
-        return int((np.diff(self.pictures) == 0).sum())
+    def shared_images(self) -> int:
+        """States that show the same image as the state before."""
+        return int((np.diff(self.images) == 0).sum())
 
 
 def checked_episodes(
@@ -91,11 +91,11 @@ def checked_episodes(
     Args:
         listed: The list.
         hz: States a second; 0 takes every row of the logs.
-        tolerance: Largest distance in time of a state and its picture, seconds; 0 takes the video's own.
+        tolerance: Largest distance in time of a state and its image, seconds; 0 takes the video's own.
         check_view: Whether the gripper must come into view.
         with_keypoints: Whether depth and camera are needed.
-        longest: Pixels of the pictures' longer side.
-        memory: What the pictures of one recording may take, GB.
+        longest: Pixels of the images' longer side.
+        memory: What the images of one recording may take, GB.
 
     Raises:
         DataError: A recording cannot be used or is too long; it is named.
@@ -111,8 +111,8 @@ def checked_episodes(
         rows = choose_rows(whole.time, hz)
         log = _thinned(whole, rows)
         times, size = check_recording(episode)
-        pictures = match_pictures(episode, log.time, times, tolerance)
-        _check_memory(episode, pictures, picture_size(*size, longest), with_keypoints, memory)
+        images = match_images(episode, log.time, times, tolerance)
+        _check_memory(episode, images, image_size(*size, longest), with_keypoints, memory)
         if check_view and episode.camera is not None:
             _check_view(episode, log, episode.camera)
         thinned = len(rows) < len(whole)
@@ -126,7 +126,7 @@ def checked_episodes(
                 source=episode,
                 log=log,
                 rows=rows,
-                pictures=pictures,
+                images=images,
                 hz=1.0 / float(np.median(np.diff(log.time))),
                 actions=None if thinned or log.actions is None else log.actions[:-1],
                 actions_left_out=thinned and log.actions is not None,
@@ -153,33 +153,33 @@ def imported_trajectory(
     Args:
         episode: A checked recording.
         suite: The store's suite.
-        longest: Pixels of the pictures' longer side.
-        wanted: Keypoints to follow in the pictures.
+        longest: Pixels of the images' longer side.
+        wanted: Keypoints to follow in the images.
         tracker: Follows them.
         finder: Finds those given by phrase.
         confidence: Below it a keypoint counts as lost.
 
     Raises:
-        DataError: The reference picture of the keypoints has another size.
+        DataError: The reference image of the keypoints has another size.
     """
     source, log, steps = episode.source, episode.log, len(episode.rows) - 1
-    held = pictures_to_hold(episode.pictures, wanted is not None)
-    states = np.searchsorted(held, episode.pictures)
+    held = images_to_hold(episode.images, wanted is not None)
+    states = np.searchsorted(held, episode.images)
     recording = read_recording(source, longest, held, with_depth=wanted is not None)
     keypoints = {OWN_KEYPOINT: log.position.astype(np.float32)}
     facts: dict[str, Any] = {}
     if wanted is not None:
         assert recording.depth is not None, "checked before"
         assert recording.camera is not None, "checked before"
-        if wanted.picture is not None and wanted.picture.shape != recording.pictures.shape[1:]:
+        if wanted.image is not None and wanted.image.shape != recording.images.shape[1:]:
             raise DataError(
-                f"{source.where}: the reference picture of the keypoints is {wanted.picture.shape[:2]}, the video's "
-                f"pictures are {recording.pictures.shape[1:3]} (height, width).",
-                "Choose keypoints on a picture of this camera, with the same --longest.",
+                f"{source.where}: the reference image of the keypoints is {wanted.image.shape[:2]}, the video's "
+                f"images are {recording.images.shape[1:3]} (height, width).",
+                "Choose keypoints on an image of this camera, with the same --longest.",
             )
         followed = follow_keypoints(
             wanted,
-            recording.pictures,
+            recording.images,
             recording.depth,
             recording.camera,
             tracker,
@@ -191,7 +191,7 @@ def imported_trajectory(
             result = followed[keypoint.name]
             keypoints[keypoint.name] = result.points[states]
             facts[keypoint.name] = {
-                "from": f"phrase: {keypoint.phrase}" if keypoint.phrase else "pixel of the reference picture",
+                "from": f"phrase: {keypoint.phrase}" if keypoint.phrase else "pixel of the reference image",
                 "lost_states": int(np.isnan(result.points[states]).any(axis=1).sum()),
                 "lost_pictures": dict(result.losses),
                 "found_again": result.found_again,
@@ -223,7 +223,7 @@ def imported_trajectory(
             operator=source.operator,
             extra=extra,
         ),
-        frames=recording.pictures[states] if _frames_are_copied(held, episode.pictures) else recording.pictures,
+        frames=recording.images[states] if _frames_are_copied(held, episode.images) else recording.images,
         proprio=np.concatenate(parts, axis=1).astype(np.float32),
         actions=numbers,
         labels=numbers,
@@ -238,31 +238,31 @@ def imported_trajectory(
     )
 
 
-def pictures_to_hold(of_states: Indices, with_keypoints: bool) -> Indices:
-    """Numbers of the pictures that an import holds in memory.
+def images_to_hold(of_states: Indices, with_keypoints: bool) -> Indices:
+    """Numbers of the images that an import holds in memory.
 
     Args:
-        of_states: Number of each state's picture.
-        with_keypoints: Whether points are followed, which takes every picture from the first state to the last.
+        of_states: Number of each state's image.
+        with_keypoints: Whether points are followed, which takes every image from the first state to the last.
     """
     return np.arange(of_states[0], of_states[-1] + 1) if with_keypoints else np.unique(of_states)
 
 
 def _frames_are_copied(held: Indices, of_states: Indices) -> bool:
-    """Whether the states' frames are an array of their own: not where each picture held is that of one state."""
+    """Whether the states' frames are an array of their own: not where each image held is that of one state."""
     return not np.array_equal(held, of_states)
 
 
 def _check_memory(
     episode: VideoEpisode, of_states: Indices, size: tuple[int, int], with_keypoints: bool, memory: float
 ) -> None:
-    held = pictures_to_hold(of_states, with_keypoints)
+    held = images_to_hold(of_states, with_keypoints)
     count, needed = len(held), recording_bytes(len(held), size, with_keypoints)
     if _frames_are_copied(held, of_states):
         needed += recording_bytes(len(of_states), size, False)
     if needed > memory * _GB:
         raise DataError(
-            f"{episode.where}: {count} pictures of {size[1]} x {size[0]}{' with depth' if with_keypoints else ''} "
+            f"{episode.where}: {count} images of {size[1]} x {size[0]}{' with depth' if with_keypoints else ''} "
             f"take {needed / _GB:.2g} GB of memory at once, where --memory allows {memory:g}.",
             "Pass a smaller --longest, cut the recording, or allow more if the machine has it.",
         )
@@ -278,7 +278,7 @@ def _require_depth_and_camera(episode: VideoEpisode) -> None:
     missing = [name for name, value in (("camera", episode.camera), ("depth", episode.depth)) if value is None]
     if missing:
         raise DataError(
-            f"{episode.where} has no {' and no '.join(missing)}, without which keypoints of pictures cannot be lifted "
+            f"{episode.where} has no {' and no '.join(missing)}, without which keypoints of images cannot be lifted "
             "into the world.",
             "Give it, or import without --keypoints: then the gripper is the only keypoint.",
         )

@@ -34,7 +34,7 @@ class ImportVideoSettings:
     """Read recordings of a robot (video, depth, camera, robot log) into an episode store.
 
     EPISODES is a YAML file that lists the recordings and says what their numbers mean (docs/perception.md). A state is
-    a row of the log with the picture nearest in time; the gripper's position becomes keypoint 'gripper'. Keypoints of
+    a row of the log with the image nearest in time; the gripper's position becomes keypoint 'gripper'. Keypoints of
     --keypoints are followed through the video at its full rate and lifted with depth and camera; where one is lost it
     is NaN, never its last place. Everything is checked before anything is written.
 
@@ -47,10 +47,10 @@ class ImportVideoSettings:
         keypoints: Keypoint file, or the folder that grape keypoints wrote; without one the gripper is the only
             keypoint.
         hz: States a second, for logs that are faster; 0 takes every row. Actions of a thinned log are left out.
-        tolerance: Largest distance in time of a state and its picture, seconds; 0 takes the video's own distance of
-            pictures.
-        longest: Pixels of the pictures' longer side; larger ones are shrunk, and the camera with them.
-        memory: GB that the pictures of one recording may take at once, with depth where keypoints are followed; a
+        tolerance: Largest distance in time of a state and its image, seconds; 0 takes the video's own distance of
+            images.
+        longest: Pixels of the images' longer side; larger ones are shrunk, and the camera with them.
+        memory: GB that the images of one recording may take at once, with depth where keypoints are followed; a
             longer recording is refused.
         confidence: Below this confidence (0 to 1) a keypoint counts as lost.
         detector: Grounding DINO, a folder or a name on the Hugging Face hub; for keypoints given by phrase.
@@ -179,11 +179,11 @@ def _contract(listed: EpisodeList, episodes: Sequence[ImportedEpisode], wanted: 
 
 def _warnings(episodes: Sequence[ImportedEpisode]) -> list[str]:
     warnings = []
-    shared = sum(episode.shared_pictures for episode in episodes)
+    shared = sum(episode.shared_images for episode in episodes)
     states = sum(len(episode.rows) for episode in episodes)
     if shared:
         warnings.append(
-            f"{shared} of {states} states show the same picture as the state before: the logs are faster than the "
+            f"{shared} of {states} states show the same image as the state before: the logs are faster than the "
             "videos. Pass --hz for fewer states."
         )
     if any(episode.actions_left_out for episode in episodes):

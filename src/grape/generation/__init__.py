@@ -1,4 +1,4 @@
-"""Cost specifications from elsewhere: asked from a vision-language model, or read from functions that one wrote.
+"""Cost specifications from other sources: asked from a vision-language model, or read from functions that one wrote.
 
 Whatever comes in is data. It becomes a specification in the closed vocabulary of :mod:`grape.costs`, or it is refused
 with reasons; nothing of it is executed.

@@ -57,7 +57,7 @@ def document_of(text: str, brief: TaskBrief, truncated: bool = False) -> dict[st
 
 
 def _declared(item: Any, brief: TaskBrief) -> Any:
-    """A keypoint's name, or where it comes from if that is a point on the picture."""
+    """A keypoint's name, or where it comes from if that is a point on the image."""
     if isinstance(item, str) and item in brief.numbered:
         return {"name": item, "picture": brief.numbered[item]}
     return item

@@ -1,4 +1,4 @@
-"""Where a brief comes from: a suite's task, a store of episodes, or the user's own words, names and picture."""
+"""Where a brief comes from: a suite's task, a store of episodes, or the user's own words, names and image."""
 
 import dataclasses
 import re
@@ -10,14 +10,14 @@ from grape.core.errors import CompatibilityError, DataError, GrapeError, Setting
 from grape.core.reading import parse_yaml, read_file
 from grape.core.tasks import Task
 from grape.core.trajectories import Trajectory
-from grape.costs import builtin_suites, picture_keypoint, suite_names_of
+from grape.costs import builtin_suites, image_keypoint, suite_names_of
 from grape.costs.builtins import SuiteNames
 from grape.envs.base import SuiteBase
 from grape.envs.registry import get_suite, select_tasks
 from grape.generation.briefs import TaskBrief
 from grape.generation.generate_settings import GenerateCostsSettings
 from grape.store import EpisodeStore
-from grape.vlm import Picture
+from grape.vlm import ChatImage
 
 __all__ = ["brief_of"]
 
@@ -29,9 +29,9 @@ def brief_of(settings: GenerateCostsSettings) -> TaskBrief:
 
     Raises:
         SettingsError: SuiteBase, task or names are unknown, or a needed one is not given.
-        DataError: A picture or a file of names cannot be read.
+        DataError: An image or a file of names cannot be read.
         CompatibilityError: The store holds no episode of the task.
-        SimulatorError: The suite's picture is asked for and its simulator is missing.
+        SimulatorError: The suite's image is asked for and its simulator is missing.
     """
     suite = get_suite(settings.suite) if settings.suite else None
     task = None if suite is None else _task(suite, settings.task)
@@ -48,7 +48,7 @@ def brief_of(settings: GenerateCostsSettings) -> TaskBrief:
         control_hz=None if suite is None else suite.action_space.control_hz,
         numbered=_numbered(names.keypoints),
     )
-    return dataclasses.replace(brief, picture=None if settings.no_image else _picture(settings, suite, task, episode))
+    return dataclasses.replace(brief, image=None if settings.no_image else _image(settings, suite, task, episode))
 
 
 def _task(suite: SuiteBase, name: str) -> Task:
@@ -104,21 +104,21 @@ def _read_names(path: Path) -> SuiteNames:
 
 
 def _numbered(keypoints: Mapping[str, str]) -> dict[str, int]:
-    """Points that are numbered on the picture, by the names that recordings give them."""
+    """Points that are numbered on the image, by the names that recordings give them."""
     numbers = {name: int(match[1]) for name in keypoints if (match := re.fullmatch(r"\D+_(\d{1,4})", name))}
-    return {name: number for name, number in numbers.items() if name == picture_keypoint(number)}
+    return {name: number for name, number in numbers.items() if name == image_keypoint(number)}
 
 
-def _picture(
+def _image(
     settings: GenerateCostsSettings, suite: SuiteBase | None, task: Task | None, episode: Trajectory | None
-) -> Picture | None:
+) -> ChatImage | None:
     if settings.image is not None:
-        return Picture.read(settings.image)
+        return ChatImage.read(settings.image)
     if episode is not None and 0 not in episode.frames.shape:
         shown = episode.frames if episode.display is None or 0 in episode.display.shape else episode.display
-        return Picture.of(shown[0])
+        return ChatImage.of(shown[0])
     if suite is None or task is None:
-        raise SettingsError("There is no picture of the first state.", "Give --image, or --no-image to go without.")
+        raise SettingsError("There is no image of the first state.", "Give --image, or --no-image to go without.")
     try:
         environment = suite.make_environment(task)
         try:
@@ -127,4 +127,4 @@ def _picture(
             environment.close()
     except GrapeError as error:
         raise type(error)(error.message, f"{error.hint} Or give --image, or --no-image to go without.") from error
-    return Picture.of(snapshot.image if snapshot.display is None else snapshot.display)
+    return ChatImage.of(snapshot.image if snapshot.display is None else snapshot.display)

@@ -1,4 +1,4 @@
-"""What a model is told of one task: the instruction, which names exist and what they mean, and the first picture."""
+"""What a model is told of one task: the instruction, which names exist and what they mean, and the first image."""
 
 import re
 import unicodedata
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from grape.core.errors import SettingsError
-from grape.vlm import Picture
+from grape.vlm import ChatImage
 
 __all__ = ["MAX_INSTRUCTION", "TaskBrief", "plain_words"]
 
@@ -45,8 +45,8 @@ class TaskBrief:
         suite: Suite of the task; may be empty.
         task: Its name; may be empty.
         control_hz: Decisions a second; None if unknown.
-        picture: The first state; None to go by words alone.
-        numbered: Keypoints that are points numbered on the picture, and their numbers.
+        image: The first state; None to go by words alone.
+        numbered: Keypoints that are points numbered on the image, and their numbers.
         camera: Whether the camera is recorded, so that its frame can be spoken of; None if unknown.
     """
 
@@ -57,7 +57,7 @@ class TaskBrief:
     suite: str = ""
     task: str = ""
     control_hz: float | None = None
-    picture: Picture | None = None
+    image: ChatImage | None = None
     numbered: Mapping[str, int] = field(default_factory=dict)
     camera: bool | None = None
 

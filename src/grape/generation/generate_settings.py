@@ -14,9 +14,9 @@ _TASK, _MODEL, _LIMITS = "Task", "Model", "Limits and prices"
 
 @dataclass(frozen=True)
 class GenerateCostsSettings:
-    """Ask a vision-language model for a task's cost specification, check it, try it, and have it mended.
+    """Ask a vision-language model for a task's cost specification, check it, try it, and have it fixed.
 
-    The model gets the instruction, the names of the recorded keypoints and signals, and a picture of the first state.
+    The model gets the instruction, the names of the recorded keypoints and signals, and an image of the first state.
     Its answer is data in the constraint language; it is parsed, checked, and, with --store, tried on recorded episodes
     of the task. What is wrong goes back to the model, at most --repairs times. OUT then holds specification.yaml if it
     was accepted (candidate.yaml if not; the exit code is then 1), transcript.json with everything said and found,
@@ -30,11 +30,11 @@ class GenerateCostsSettings:
         suite: Suite of the task.
         task: The task's name within the suite.
         instruction: What the robot should do, for tasks without a suite; with --suite, instead of the task's own.
-        image: Picture of the first state; by default the first frame of the task's first episode in --store, else the
-            suite's own picture of --initial-state.
+        image: Image of the first state; by default the first frame of the task's first episode in --store, else the
+            suite's own image of --initial-state.
         no_image: Ask by words alone.
         names: YAML file with "keypoints" and "signals", each a mapping of names to what they mean; keypoints called
-            point_0, point_1, ... are points numbered on the picture. Needed without --suite and --store.
+            point_0, point_1, ... are points numbered on the image. Needed without --suite and --store.
         store: Episode stores, or folders that grape collect wrote: the names that the task's first episode recorded are
             offered, and specifications are tried on all its episodes, as "grape costs validate" does.
         initial_state: Which initial state the suite draws.

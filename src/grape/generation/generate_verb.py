@@ -11,12 +11,12 @@ from grape.core.files import content_hash, write_json, write_text
 from grape.core.reading import read_file
 from grape.core.runs import open_run
 from grape.costs import specification_hash, specification_schema
+from grape.generation.attempts import trial_on
 from grape.generation.brief_sources import brief_of
 from grape.generation.briefs import TaskBrief
+from grape.generation.feedback import Round, Sampling, generate, provenance
 from grape.generation.generate_settings import GenerateCostsSettings, check_settings
 from grape.generation.prompts import prompts_hash
-from grape.generation.repairing import Round, Sampling, generate, provenance
-from grape.generation.trials import trial_on
 from grape.store import EpisodeStore
 from grape.vlm import (
     AnswerFolder,
@@ -24,12 +24,12 @@ from grape.vlm import (
     ChatModel,
     EndpointModel,
     Limits,
-    Patience,
     Prices,
     Recorder,
     Replayer,
     Retries,
     ScriptedModel,
+    Timeouts,
     endpoint_from_environment,
 )
 
@@ -54,7 +54,7 @@ def run_generate_costs(
 
     Raises:
         SettingsError: A setting cannot be used, or the endpoint refuses key or request.
-        DataError: A picture, a file of names, a store or recorded answers cannot be used.
+        DataError: An image, a file of names, a store or recorded answers cannot be used.
         CompatibilityError: OUT belongs to another run.
         ModelError: The model could not be asked, or the budget is spent; the same command goes on later.
     """
@@ -88,7 +88,7 @@ def run_generate_costs(
 def _identity(brief: TaskBrief, stores: Sequence[Path]) -> dict[str, Any]:
     return {
         "task": content_hash(brief.as_data() | brief.header()),
-        "picture": "" if brief.picture is None else brief.picture.hash,
+        "picture": "" if brief.image is None else brief.image.hash,
         "prompts": prompts_hash(),
         "episodes": [EpisodeStore.open(store).digest() for store in stores],
     }
@@ -155,7 +155,7 @@ def _model(
         settings.model,
         endpoint_from_environment(),
         budget,
-        Patience(total=settings.timeout),
+        Timeouts(total=settings.timeout),
         dataclasses.replace(retries or Retries(), attempts=settings.attempts),
         reporter,
     )

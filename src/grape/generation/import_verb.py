@@ -41,7 +41,7 @@ class ImportCostsSettings:
         suite: Suite of the task; with --task it gives the limit, the control rate and the names to compare with.
         task: The task's name within the suite.
         keypoints: Names of keypoints[0], keypoints[1], ..., separated by commas; by default they are called after their
-            number on the picture (point_0, point_1, ...).
+            number on the image (point_0, point_1, ...).
         gripper: Keypoint that end_effector stands for.
         limit: Decisions after which an episode ends; 0 takes the task's, or 300.
         near: How close counts as reached where a function only measures a distance.

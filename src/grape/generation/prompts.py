@@ -54,10 +54,10 @@ def system_prompt() -> str:
     return prompt("system.md", vocabulary=vocabulary_table(), example=_text("example.json"))
 
 
-def task_prompt(task: Mapping[str, Any], has_picture: bool) -> str:
+def task_prompt(task: Mapping[str, Any], has_image: bool) -> str:
     """The question about one task; everything of the task stands in a block of data."""
-    picture = _text("with_picture.md" if has_picture else "without_picture.md")
-    return prompt("task.md", task=data_block(task), picture=picture)
+    image = _text("with_picture.md" if has_image else "without_picture.md")
+    return prompt("task.md", task=data_block(task), picture=image)
 
 
 def repair_prompt(findings: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from grape.envs.external_python import suite_of
 from grape.envs.registry import select_tasks
 from grape.evaluation import gate_decision, pair_results, read_results, run_compare, run_evaluate
 from grape.loop.checks import check_settings
-from grape.loop.cloning import compare_cloning
+from grape.loop.filtered_bc import compare_cloning
 from grape.loop.plan import plan_loop
 from grape.loop.settings import LoopSettings
 from grape.loop.stages import Stages

@@ -1,13 +1,13 @@
-"""Keypoints from pictures: proposed, numbered, found, tracked, and lifted to the world with depth and camera.
+"""Keypoints from images: proposed, numbered, found, tracked, and lifted to the world with depth and camera.
 
-Models stand behind small protocols and are loaded when they are opened; importing this room loads none. A keypoint that
-is not really seen is NaN, which costs call "unavailable"; it never keeps its last place.
+Models stand behind small protocols and are loaded when they are opened; importing this package loads none. A keypoint
+that is not really seen is NaN, which costs call "unavailable"; it never keeps its last place.
 """
 
 from grape.perception.alignment import aligning_shift, seen_points
 from grape.perception.candidates import Candidate, CandidateSettings, find_candidates
 from grape.perception.following import FollowedKeypoint, FollowSettings, follow_keypoints
-from grape.perception.keypoint_file import KeypointFile, PictureKeypoint, read_keypoint_file, write_keypoint_file
+from grape.perception.keypoint_file import ImageKeypoint, KeypointFile, read_keypoint_file, write_keypoint_file
 from grape.perception.lifting import LiftedPoints, lift_tracks, mask_point
 from grape.perception.marks import draw_numbers
 from grape.perception.propose import KeypointsSettings, run_keypoints
@@ -25,12 +25,12 @@ __all__ = [
     "FollowSettings",
     "FollowedKeypoint",
     "Found",
+    "ImageKeypoint",
     "KeypointFile",
     "KeypointsSettings",
     "LiftedPoints",
     "MaskFinder",
     "PatchTracker",
-    "PictureKeypoint",
     "PointTracker",
     "Segmenter",
     "Tracks",

@@ -1,4 +1,4 @@
-"""How far a thing moved between two pictures, from what is seen of it in both."""
+"""How far a thing moved between two images, from what is seen of it in both."""
 
 import numpy as np
 import numpy.typing as npt

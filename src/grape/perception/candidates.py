@@ -1,4 +1,4 @@
-"""Candidate keypoints of a picture: clusters of pixels that look alike and lie together.
+"""Candidate keypoints of an image: clusters of pixels that look alike and lie together.
 
 As ReKep proposes them (arXiv 2409.01652): features of every pixel, reduced to their main directions, and places in the
 world are clustered within each object's mask; a cluster's most typical pixel becomes a candidate, and candidates that
@@ -48,7 +48,7 @@ class Candidate:
     """A point that a model may choose as a keypoint.
 
     Attributes:
-        number: What is drawn beside it, from 0: from the top of the picture to the bottom, then from left to right.
+        number: What is drawn beside it, from 0: from the top of the image to the bottom, then from left to right.
         pixel: Continuous coordinates (column, row).
         point: Metres in the world's frame.
         mask: Index of the mask it was found in.
@@ -69,13 +69,13 @@ def find_candidates(
     masks: Sequence[Mask] = (),
     settings: CandidateSettings = CandidateSettings(),
 ) -> tuple[Candidate, ...]:
-    """Candidates of one picture.
+    """Candidates of one image.
 
     Args:
-        features: Of a grid of cells that covers the picture, ``(h, w, C)``.
+        features: Of a grid of cells that covers the image, ``(h, w, C)``.
         depth: Metres, ``(H, W)``; pixels without depth are left out.
         camera: The camera.
-        masks: Of the objects, ``(H, W)`` each; none stands for the whole picture.
+        masks: Of the objects, ``(H, W)`` each; none stands for the whole image.
         settings: How they are chosen.
 
     Returns:
@@ -100,10 +100,10 @@ def find_candidates(
         vectors = np.concatenate(
             [_main_directions(cells.reshape(height * width, -1)[chosen]), places / settings.place_scale], axis=1
         )
-        labels, centres = k_means(vectors, settings.clusters)
-        for label, centre in enumerate(centres):
+        labels, centers = k_means(vectors, settings.clusters)
+        for label, center in enumerate(centers):
             members = np.flatnonzero(labels == label)
-            typical = members[int(np.linalg.norm(vectors[members] - centre, axis=1).argmin())]
+            typical = members[int(np.linalg.norm(vectors[members] - center, axis=1).argmin())]
             found.append((len(members), index, pixels.reshape(-1, 2)[chosen[typical]], places[typical]))
     found.sort(key=lambda item: (-item[0], item[1], item[2][1], item[2][0]))
     kept: list[tuple[int, int, Float64, Float64]] = []
@@ -134,31 +134,31 @@ def k_means(vectors: Float64, clusters: int) -> tuple[npt.NDArray[np.intp], Floa
         Cluster of each vector ``(N,)`` and the clusters' means ``(k, D)``.
     """
     first = int(np.linalg.norm(vectors - vectors.mean(axis=0), axis=1).argmin())
-    centres = vectors[[first]]
-    distance = np.linalg.norm(vectors - centres[0], axis=1)
-    while len(centres) < clusters and float(distance.max()) > 1e-9:
-        centres = np.concatenate([centres, vectors[[int(distance.argmax())]]])
-        distance = np.minimum(distance, np.linalg.norm(vectors - centres[-1], axis=1))
+    centers = vectors[[first]]
+    distance = np.linalg.norm(vectors - centers[0], axis=1)
+    while len(centers) < clusters and float(distance.max()) > 1e-9:
+        centers = np.concatenate([centers, vectors[[int(distance.argmax())]]])
+        distance = np.minimum(distance, np.linalg.norm(vectors - centers[-1], axis=1))
     labels = np.zeros(len(vectors), dtype=np.intp)
     for number in range(_ROUNDS):
-        away = np.linalg.norm(vectors[:, None, :] - centres, axis=2)
+        away = np.linalg.norm(vectors[:, None, :] - centers, axis=2)
         nearest = away.argmin(axis=1)
         if number and (nearest == labels).all():
             break
         labels = nearest
-        for label in range(len(centres)):
+        for label in range(len(centers)):
             if (labels == label).any():
-                centres[label] = vectors[labels == label].mean(axis=0)
+                centers[label] = vectors[labels == label].mean(axis=0)
     used, labels = np.unique(labels, return_inverse=True)
-    return labels, centres[used]
+    return labels, centers[used]
 
 
 def _main_directions(features: Float32) -> Float64:
     """Features along their directions of largest variance, scaled to a standard deviation of 1 along the first."""
-    centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
-    scatter = centred.T @ centred / len(centred)
+    centerd = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
+    scatter = centerd.T @ centerd / len(centerd)
     values, directions = np.linalg.eigh(scatter)
     main = directions[:, ::-1][:, :_DIRECTIONS]
     main = main * np.where(main[np.abs(main).argmax(axis=0), np.arange(main.shape[1])] < 0, -1.0, 1.0)
     largest = float(values[-1])
-    return centred @ main / np.sqrt(largest) if largest > 1e-12 else np.zeros((len(features), main.shape[1]))
+    return centerd @ main / np.sqrt(largest) if largest > 1e-12 else np.zeros((len(features), main.shape[1]))

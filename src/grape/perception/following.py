@@ -1,4 +1,4 @@
-"""Keypoints of one episode: located in its first picture, tracked, found again, lifted; NaN wherever they are lost."""
+"""Keypoints of one episode: located in its first image, tracked, found again, lifted; NaN wherever they are lost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from grape.core.cameras import Camera
 from grape.perception.alignment import aligning_shift, seen_points
-from grape.perception.keypoint_file import KeypointFile, PictureKeypoint
+from grape.perception.keypoint_file import ImageKeypoint, KeypointFile
 from grape.perception.lifting import LOST, LiftedPoints, lift_tracks, mask_point
 from grape.perception.protocols import Finder
 from grape.perception.tracking import PointTracker, Tracks
@@ -17,7 +17,7 @@ __all__ = ["FollowSettings", "FollowedKeypoint", "follow_keypoints"]
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
-Picture = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -27,9 +27,9 @@ class FollowSettings:
 
     Attributes:
         confidence: Below this confidence of the tracker (0 to 1) a keypoint is lost.
-        band: How far its depth may change from picture to picture beyond its sideways motion, metres.
-        find_again: Ask the finder in pictures where a keypoint given by phrase is lost.
-        fit: Largest median distance at which a thing found again counts as the one seen in the first picture, metres.
+        band: How far its depth may change from image to image beyond its sideways motion, metres.
+        find_again: Ask the finder in images where a keypoint given by phrase is lost.
+        fit: Largest median distance at which a thing found again counts as the one seen in the first image, metres.
         score: Least score of a find, 0 to 1.
     """
 
@@ -47,8 +47,8 @@ class FollowedKeypoint:
     Attributes:
         points: Metres in the world's frame, float32 ``(T+1, 3)``; NaN where it is lost.
         pixels: Continuous coordinates (column, row), float32 ``(T+1, 2)``; NaN where it is lost.
-        losses: Pictures it was lost in, by reason (:data:`grape.perception.lifting.LOST`); empty if never.
-        found_again: Pictures in which it was not tracked but found.
+        losses: Images it was lost in, by reason (:data:`grape.perception.lifting.LOST`); empty if never.
+        found_again: Images in which it was not tracked but found.
     """
 
     points: Float32
@@ -59,7 +59,7 @@ class FollowedKeypoint:
 
 def follow_keypoints(
     wanted: KeypointFile,
-    pictures: Picture,
+    images: Image,
     depth: Float32,
     camera: Camera,
     tracker: PointTracker,
@@ -69,28 +69,28 @@ def follow_keypoints(
 ) -> dict[str, FollowedKeypoint]:
     """Follow all keypoints of a file through one episode.
 
-    A keypoint given by pixel is tracked from the reference picture to the first one, and on from there. One given by
-    phrase begins at the middle of what the finder finds in the first picture; where the tracker loses it, it has moved
+    A keypoint given by pixel is tracked from the reference image to the first one, and on from there. One given by
+    phrase begins at the middle of what the finder finds in the first image; where the tracker loses it, it has moved
     as what the finder finds then, if that fits what was seen at first. Nothing stands in for a lost keypoint: it is
     NaN.
 
     Args:
         wanted: Which keypoints.
-        pictures: RGB, uint8 ``(T+1, H, W, 3)``.
+        images: RGB, uint8 ``(T+1, H, W, 3)``.
         depth: Metres ``(T+1, H, W)``.
         camera: Of both.
         tracker: Follows points.
         finder: For phrases; needed where there are any.
         settings: When a keypoint counts as seen.
-        look_at: Pictures in which it is worth finding a lost keypoint again; all if None.
+        look_at: Images in which it is worth finding a lost keypoint again; all if None.
 
     Raises:
-        ValueError: There are phrases and no finder, or the reference picture has another size.
+        ValueError: There are phrases and no finder, or the reference image has another size.
     """
     masks: dict[str, Mask] = {}
-    starts, sure = _starts(wanted, pictures[0], depth[0], camera, tracker, finder, settings, masks)
-    tracks = tracker.track(pictures, starts, depth)
-    # What was not located in the first picture is not tracked either, wherever the tracker went from there.
+    starts, sure = _starts(wanted, images[0], depth[0], camera, tracker, finder, settings, masks)
+    tracks = tracker.track(images, starts, depth)
+    # What was not located in the first image is not tracked either, wherever the tracker went from there.
     tracks = Tracks(tracks.pixels, np.where(sure[None, :], tracks.confidence, 0.0))
     lifted = lift_tracks(tracks, depth, camera, confidence=settings.confidence, band=settings.band)
     followed = {}
@@ -99,7 +99,7 @@ def follow_keypoints(
         again: list[int] = []
         if keypoint.name in masks and finder is not None and settings.find_again:
             before = seen_points(masks[keypoint.name], depth[0], camera)
-            again = _find_again(keypoint, before, points, pixels, pictures, depth, camera, finder, settings, look_at)
+            again = _find_again(keypoint, before, points, pixels, images, depth, camera, finder, settings, look_at)
         pixels[np.isnan(points).any(axis=1)] = np.nan
         followed[keypoint.name] = FollowedKeypoint(points, pixels, _losses(lifted, index, again), len(again))
     return followed
@@ -107,7 +107,7 @@ def follow_keypoints(
 
 def _starts(
     wanted: KeypointFile,
-    picture: Picture,
+    image: Image,
     depth: Float32,
     camera: Camera,
     tracker: PointTracker,
@@ -115,26 +115,26 @@ def _starts(
     settings: FollowSettings,
     masks: dict[str, Mask],
 ) -> tuple[Float64, npt.NDArray[np.bool_]]:
-    """Where the keypoints are in the first picture, ``(K, 2)``, and which of them were found there, ``(K,)``.
+    """Where the keypoints are in the first image, ``(K, 2)``, and which of them were found there, ``(K,)``.
 
     What was found by phrase is put into ``masks``.
     """
     starts, sure = np.zeros((len(wanted.keypoints), 2)), np.zeros(len(wanted.keypoints), dtype=bool)
     by_pixel = [index for index, keypoint in enumerate(wanted.keypoints) if keypoint.pixel is not None]
     if by_pixel:
-        assert wanted.picture is not None, "the file's reader sees to it"
-        if wanted.picture.shape != picture.shape:
-            raise ValueError(f"the reference picture is {wanted.picture.shape[:2]}, the episode's {picture.shape[:2]}")
+        assert wanted.image is not None, "the file's reader sees to it"
+        if wanted.image.shape != image.shape:
+            raise ValueError(f"the reference image is {wanted.image.shape[:2]}, the episode's {image.shape[:2]}")
         given = np.array([wanted.keypoints[index].pixel for index in by_pixel])
         both = None if wanted.depth is None else np.stack([wanted.depth, depth])
-        located = tracker.track(np.stack([wanted.picture, picture]), given, both)
+        located = tracker.track(np.stack([wanted.image, image]), given, both)
         starts[by_pixel] = located.pixels[1]
         sure[by_pixel] = located.confidence[1] >= settings.confidence
     for index, keypoint in enumerate(wanted.keypoints):
         if keypoint.phrase:
             if finder is None:
                 raise ValueError(f"keypoint {keypoint.name} is given by phrase, and there is no finder")
-            found = finder.find(picture, keypoint.phrase)
+            found = finder.find(image, keypoint.phrase)
             if found is None or found.score < settings.score:
                 continue
             middle = mask_point(found.mask, depth, camera)
@@ -144,27 +144,27 @@ def _starts(
 
 
 def _find_again(
-    keypoint: PictureKeypoint,
+    keypoint: ImageKeypoint,
     before: Float64,
     points: Float32,
     pixels: Float32,
-    pictures: Picture,
+    images: Image,
     depth: Float32,
     camera: Camera,
     finder: Finder,
     settings: FollowSettings,
     look_at: Sequence[int] | None,
 ) -> list[int]:
-    """Fill in, in place, where the finder finds a lost keypoint; the numbers of those pictures.
+    """Fill in, in place, where the finder finds a lost keypoint; the numbers of those images.
 
     Which part of a thing is seen changes, and the middle of that part wanders over it. So what is found is laid upon
-    what was seen in the first picture, ``before``, and the keypoint moves with it.
+    what was seen in the first image, ``before``, and the keypoint moves with it.
     """
     again = []
-    for step in range(1, len(pictures)) if look_at is None else sorted(set(look_at) - {0}):
+    for step in range(1, len(images)) if look_at is None else sorted(set(look_at) - {0}):
         if np.isfinite(points[step]).all():
             continue
-        found = finder.find(pictures[step], keypoint.phrase)
+        found = finder.find(images[step], keypoint.phrase)
         if found is None or found.score < settings.score:
             continue
         after = seen_points(found.mask, depth[step], camera)

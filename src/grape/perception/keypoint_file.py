@@ -1,10 +1,10 @@
-"""Which keypoints are to be found in pictures: a YAML file, with the picture that its points were chosen on.
+"""Which keypoints are to be found in images: a YAML file, with the image that its points were chosen on.
 
 ```yaml
 version: 1
 reference: {picture: reference.png, depth: reference-depth.png}   # for keypoints given by pixel
 keypoints:
-  - {name: point_0, pixel: [81.2, 157.8]}   # a point of the reference picture, found again in each episode
+  - {name: point_0, pixel: [81.2, 157.8]}   # a point of the reference image, found again in each episode
   - {name: puck, phrase: yellow puck}       # what a detector finds by this phrase
 ```
 """
@@ -27,31 +27,31 @@ from grape.core.reading import open_file, read_file
 
 __all__ = [
     "DEPTH_UNIT",
+    "ImageKeypoint",
     "KeypointFile",
-    "PictureKeypoint",
     "read_keypoint_file",
+    "write_image",
     "write_keypoint_file",
-    "write_picture",
 ]
 
 VERSION = 1
 DEPTH_UNIT = 0.001
-"""Metres a level of the 16-bit depth picture beside the reference picture; 0 is unknown."""
+"""Metres a level of the 16-bit depth image beside the reference image; 0 is unknown."""
 
 _MOST_BYTES = 256_000
 _MOST_KEYPOINTS = 200
-_MOST_PICTURE_BYTES = 64 * 2**20
+_MOST_IMAGE_BYTES = 64 * 2**20
 _MOST_PIXELS = 32 * 2**20
 
 
 @record
 @dataclass(frozen=True)
-class PictureKeypoint:
-    """A keypoint to be found in pictures: by pixel of the reference picture, or by phrase.
+class ImageKeypoint:
+    """A keypoint to be found in images: by pixel of the reference image, or by phrase.
 
     Attributes:
         name: Its name in recordings.
-        pixel: Continuous coordinates (column, row) in the reference picture; None for a phrase.
+        pixel: Continuous coordinates (column, row) in the reference image; None for a phrase.
         phrase: What a detector is asked for; empty for a pixel.
     """
 
@@ -75,7 +75,7 @@ class _Fields:
     """The keypoint file as it is written."""
 
     version: int
-    keypoints: tuple[PictureKeypoint, ...]
+    keypoints: tuple[ImageKeypoint, ...]
     reference: _Reference = _Reference()
 
 
@@ -85,13 +85,13 @@ class KeypointFile:
 
     Attributes:
         keypoints: In the file's order, with different names.
-        picture: The reference picture, uint8 ``(H, W, 3)``; None where no keypoint is given by pixel.
+        pixels: The reference image, uint8 ``(H, W, 3)``; None where no keypoint is given by pixel.
         depth: Its depth in metres, float32 ``(H, W)``, 0 where unknown; None if not given.
-        digest: Hash of the file and its pictures.
+        digest: Hash of the file and its images.
     """
 
-    keypoints: tuple[PictureKeypoint, ...]
-    picture: npt.NDArray[np.uint8] | None
+    keypoints: tuple[ImageKeypoint, ...]
+    image: npt.NDArray[np.uint8] | None
     depth: npt.NDArray[np.float32] | None
     digest: str
 
@@ -100,7 +100,7 @@ def read_keypoint_file(path: Path) -> KeypointFile:
     """Read a keypoint file; a folder stands for ``keypoints.yaml`` in it.
 
     Raises:
-        DataError: The file or a picture is missing, too large, or holds what it should not.
+        DataError: The file or an image is missing, too large, or holds what it should not.
     """
     path = path / "keypoints.yaml" if path.is_dir() else path
     data = read_yaml_mapping(path, _MOST_BYTES)
@@ -116,43 +116,41 @@ def read_keypoint_file(path: Path) -> KeypointFile:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"{path}: keypoint {twice[0]!r} is there twice.", "Give each a name of its own.")
-    picture, depth, parts = None, None, [file_hash(path)]
+    pixels, depth, parts = None, None, [file_hash(path)]
     if fields.reference.picture is not None:
         file = _named_file(path, fields.reference.picture)
-        picture, parts = _picture(file), [*parts, file_hash(file)]
+        pixels, parts = _image(file), [*parts, file_hash(file)]
     if fields.reference.depth is not None:
         file = _named_file(path, fields.reference.depth)
         depth, parts = _depth(file), [*parts, file_hash(file)]
-    if picture is None and any(keypoint.pixel for keypoint in keypoints):
+    if pixels is None and any(keypoint.pixel for keypoint in keypoints):
         raise DataError(
-            f"{path}: keypoints are given by pixel, but no reference picture.", "Add reference: {picture: ...}."
+            f"{path}: keypoints are given by pixel, but no reference image.", "Add reference: {picture: ...}."
         )
-    if picture is not None and depth is not None and picture.shape[:2] != depth.shape:
-        raise DataError(f"{path}: reference picture and depth differ in size.", "Give both in the same size.")
+    if pixels is not None and depth is not None and pixels.shape[:2] != depth.shape:
+        raise DataError(f"{path}: reference image and depth differ in size.", "Give both in the same size.")
     for keypoint in keypoints:
-        if picture is not None and keypoint.pixel is not None:
-            inside = 0 <= keypoint.pixel[0] <= picture.shape[1] and 0 <= keypoint.pixel[1] <= picture.shape[0]
+        if pixels is not None and keypoint.pixel is not None:
+            inside = 0 <= keypoint.pixel[0] <= pixels.shape[1] and 0 <= keypoint.pixel[1] <= pixels.shape[0]
             if not inside:
-                raise DataError(f"{path}: keypoint {keypoint.name!r} lies outside the reference picture.", "Move it.")
-    return KeypointFile(keypoints, picture, depth, "-".join(parts))
+                raise DataError(f"{path}: keypoint {keypoint.name!r} lies outside the reference image.", "Move it.")
+    return KeypointFile(keypoints, pixels, depth, "-".join(parts))
 
 
 def write_keypoint_file(
-    folder: Path, keypoints: tuple[PictureKeypoint, ...], picture: npt.NDArray[np.uint8], depth: npt.NDArray[np.float32]
+    folder: Path, keypoints: tuple[ImageKeypoint, ...], pixels: npt.NDArray[np.uint8], depth: npt.NDArray[np.float32]
 ) -> None:
-    """Write ``keypoints.yaml`` with its reference picture and depth into a folder that exists.
+    """Write ``keypoints.yaml`` with its reference image and depth into a folder that exists.
 
     Args:
         folder: Where to.
         keypoints: What to write.
-        picture: uint8 ``(H, W, 3)``.
+        pixels: uint8 ``(H, W, 3)``.
         depth: Metres ``(H, W)``; what does not fit into 16 bits of :data:`DEPTH_UNIT` becomes 0, unknown.
     """
-    write_picture(folder / "reference.png", picture)
+    write_image(folder / "reference.png", pixels)
     levels = np.rint(np.nan_to_num(depth.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0) / DEPTH_UNIT)
-    write_picture(
-        folder / "reference-depth.png", np.where((levels > 0) & (levels < 65536), levels, 0).astype(np.uint16)
-    )
+    write_image(folder / "reference-depth.png", np.where((levels > 0) & (levels < 65536), levels, 0).astype(np.uint16))
     rows: list[dict[str, Any]] = []
     for keypoint in keypoints:
         row: dict[str, Any] = {"name": keypoint.name}
@@ -169,14 +167,14 @@ def write_keypoint_file(
     write_text(folder / "keypoints.yaml", yaml.safe_dump(data, sort_keys=False))
 
 
-def write_picture(path: Path, picture: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> None:
-    """Write a picture atomically as PNG: colours ``(H, W, 3)`` or 16-bit grey ``(H, W)``."""
+def write_image(path: Path, pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> None:
+    """Write an image atomically as PNG: colours ``(H, W, 3)`` or 16-bit grey ``(H, W)``."""
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "PNG")
+    Image.fromarray(pixels).save(file, "PNG")
     write_bytes(path, file.getvalue())
 
 
-def _checked(keypoint: PictureKeypoint, where: str) -> PictureKeypoint:
+def _checked(keypoint: ImageKeypoint, where: str) -> ImageKeypoint:
     name, phrase = keypoint.name, keypoint.phrase.strip()
     if not name.isidentifier() or len(name) > 64:
         raise DataError(f"{where}: name is {name!r}.", "Use letters, digits and _, beginning with a letter.")
@@ -184,30 +182,30 @@ def _checked(keypoint: PictureKeypoint, where: str) -> PictureKeypoint:
         raise DataError(
             f"{where}: give either pixel or phrase.", "Write e.g. pixel: [81.2, 157.8] or phrase: yellow puck."
         )
-    return PictureKeypoint(name, keypoint.pixel, phrase)
+    return ImageKeypoint(name, keypoint.pixel, phrase)
 
 
 def _named_file(path: Path, name: str) -> Path:
-    """The picture that the keypoint file ``path`` names; it stands in the same folder or below."""
+    """The image that the keypoint file ``path`` names; it stands in the same folder or below."""
     if not name:
-        raise DataError(f"{path}: {name!r} names no picture.", "See docs/perception.md.")
-    open_file(path.parent / name, max_bytes=_MOST_PICTURE_BYTES, within=path.parent).close()
+        raise DataError(f"{path}: {name!r} names no image.", "See docs/perception.md.")
+    open_file(path.parent / name, max_bytes=_MOST_IMAGE_BYTES, within=path.parent).close()
     return path.parent / name
 
 
-def _picture(path: Path) -> npt.NDArray[np.uint8]:
+def _image(path: Path) -> npt.NDArray[np.uint8]:
     return np.asarray(_open(path).convert("RGB"))
 
 
 def _depth(path: Path) -> npt.NDArray[np.float32]:
     levels = np.asarray(_open(path))
     if levels.ndim != 2 or levels.dtype.kind not in "iu":
-        raise DataError(f"{path} is no 16-bit picture of depth.", "Write millimetres as 16-bit grey PNG.")
+        raise DataError(f"{path} is no 16-bit image of depth.", "Write millimetres as 16-bit grey PNG.")
     return levels.astype(np.float32) * np.float32(DEPTH_UNIT)
 
 
 def _open(path: Path) -> Image.Image:
-    data = read_file(path, max_bytes=_MOST_PICTURE_BYTES)
+    data = read_file(path, max_bytes=_MOST_IMAGE_BYTES)
     try:
         with warnings.catch_warnings():  # the size is judged here
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -216,5 +214,5 @@ def _open(path: Path) -> Image.Image:
             raise DataError(f"{path} has {image.width} x {image.height} pixels.", f"At most {_MOST_PIXELS:,} are read.")
         image.load()
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as a picture: {error}.", "Write it again.") from error
+        raise DataError(f"{path} cannot be read as an image: {error}.", "Write it again.") from error
     return image

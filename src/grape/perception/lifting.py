@@ -1,4 +1,4 @@
-"""From tracks in pictures to points in the world, and NaN wherever a point is not really seen."""
+"""From tracks in images to points in the world, and NaN wherever a point is not really seen."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Float64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 LOST = ("found", "unsure", "out of view", "no depth", "hidden")
-"""What became of a point in a picture, by code: all but the first mean that its keypoint is NaN there.
+"""What became of a point in an image, by code: all but the first mean that its keypoint is NaN there.
 
 ``unsure``: the tracker's confidence is too low. ``hidden``: something nearer stands where the point should be, or the
 surface it lay on is gone.
@@ -37,7 +37,7 @@ class LiftedPoints:
     fate: npt.NDArray[np.int8]
 
     def losses(self, point: int) -> Mapping[str, int]:
-        """How many pictures a point was lost in, by reason; reasons that did not occur are left out."""
+        """How many images a point was lost in, by reason; reasons that did not occur are left out."""
         counts = np.bincount(self.fate[:, point], minlength=len(LOST))
         return {LOST[code]: int(count) for code, count in enumerate(counts) if code and count}
 
@@ -48,13 +48,13 @@ def lift_tracks(
     """Lift tracks to the world.
 
     A point's depth is the median of those of the 3 x 3 pixels around it that go on from its last depth; at the edge of
-    an object the others belong to what is behind. Depth may change from picture to picture by ``band`` and by as much
+    an object the others belong to what is behind. Depth may change from image to image by ``band`` and by as much
     as the point moved sideways. Where none goes on, the point is hidden.
 
     Args:
         tracks: Of ``K`` points.
         depth: Metres along the camera's axis, ``(T+1, H, W)``; not positive or not finite where nothing was measured.
-        camera: The camera of pictures and depth.
+        camera: The camera of images and depth.
         confidence: Below it a point counts as lost.
         band: Metres.
     """

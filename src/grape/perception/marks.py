@@ -1,4 +1,4 @@
-"""Numbered keypoints drawn on a picture, for a model or a person to choose from."""
+"""Numbered keypoints drawn on an image, for a model or a person to choose from."""
 
 from collections.abc import Sequence
 
@@ -8,19 +8,19 @@ from PIL import Image, ImageDraw, ImageFont
 
 __all__ = ["draw_numbers"]
 
-_LEAST_SIDE = 512  # pixels; smaller pictures are enlarged by a whole factor so that numbers stay legible
+_LEAST_SIDE = 512  # pixels; smaller images are enlarged by a whole factor so that numbers stay legible
 _FONT = 16
 _REACH = 9  # pixels from the dot to its number
-_COLOURS = ((255, 214, 0), (0, 229, 255), (255, 110, 199), (124, 255, 79))
+_COLORS = ((255, 214, 0), (0, 229, 255), (255, 110, 199), (124, 255, 79))
 
 
 def draw_numbers(
-    picture: npt.NDArray[np.uint8], pixels: Sequence[tuple[float, float]], numbers: Sequence[int] | None = None
+    image: npt.NDArray[np.uint8], pixels: Sequence[tuple[float, float]], numbers: Sequence[int] | None = None
 ) -> npt.NDArray[np.uint8]:
     """Draw a dot at each point and its number beside it, where it covers no other dot or number if that can be had.
 
     Args:
-        picture: RGB, uint8 ``(H, W, 3)``.
+        image: RGB, uint8 ``(H, W, 3)``.
         pixels: Continuous coordinates (column, row).
         numbers: What to write; 0, 1, 2, ... if None.
 
@@ -28,32 +28,32 @@ def draw_numbers(
         RGB, uint8 ``(n H, n W, 3)`` with the smallest whole ``n`` that makes the shorter side 512 or more. Equal
         arguments give equal bytes.
     """
-    factor = max(1, -(-_LEAST_SIDE // min(picture.shape[:2])))
-    height, width = picture.shape[0] * factor, picture.shape[1] * factor
-    image = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
-    draw = ImageDraw.Draw(image)
+    factor = max(1, -(-_LEAST_SIDE // min(image.shape[:2])))
+    height, width = image.shape[0] * factor, image.shape[1] * factor
+    canvas = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(_FONT)
     dots = [(column * factor, row * factor) for column, row in pixels]
     taken = [(x - 5.0, y - 5.0, x + 5.0, y + 5.0) for x, y in dots]
     names = [str(number) for number in (range(len(dots)) if numbers is None else numbers)]
     for index, ((x, y), name) in enumerate(zip(dots, names, strict=True)):
-        colour = _COLOURS[index % len(_COLOURS)]
+        color = _COLORS[index % len(_COLORS)]
         draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=(0, 0, 0))
-        draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour)
+        draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=color)
         box = _place(
             draw.textbbox((0, 0), name, font=font), (x, y), (width, height), taken[:index] + taken[index + 1 :]
         )
         taken.append(box)
-        draw.rectangle(box, fill=(0, 0, 0), outline=colour)
+        draw.rectangle(box, fill=(0, 0, 0), outline=color)
         draw.text(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), name, font=font, fill=(255, 255, 255), anchor="mm")
-    return np.asarray(image)
+    return np.asarray(canvas)
 
 
 _Box = tuple[float, float, float, float]
 
 
 def _place(text: _Box, dot: tuple[float, float], size: tuple[int, int], taken: Sequence[_Box]) -> _Box:
-    """The box for a number beside its dot that covers least of what is there already, inside the picture."""
+    """The box for a number beside its dot that covers least of what is there already, inside the image."""
     wide, tall = text[2] - text[0] + 8, max(text[3] - text[1], _FONT * 0.75) + 7
     boxes = []
     for right, down in ((1, -1), (1, 1), (-1, -1), (-1, 1), (1, 0), (-1, 0), (0, -1), (0, 1)):

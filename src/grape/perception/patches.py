@@ -1,4 +1,4 @@
-"""Patches of pictures around points: sampled between pixels, registered by translation, compared by colour."""
+"""Patches of images around points: sampled between pixels, registered by translation, compared by colour."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 __all__ = [
     "Patches",
-    "colour_pyramid",
+    "color_pyramid",
     "cut_patches",
     "depth_at",
     "likeness",
@@ -35,12 +35,12 @@ def patch_offsets(radius: int) -> Float64:
     return np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
 
 
-def colour_pyramid(picture: npt.NDArray[np.uint8], levels: int) -> list[Float32]:
-    """The picture and its halvings by means of 2 x 2 pixels, float32 ``(H, W, 3)`` from fine to coarse.
+def color_pyramid(pixels: npt.NDArray[np.uint8], levels: int) -> list[Float32]:
+    """The image and its halvings by means of 2 x 2 pixels, float32 ``(H, W, 3)`` from fine to coarse.
 
     Continuous coordinates halve with each level.
     """
-    pyramid = [picture.astype(np.float32)]
+    pyramid = [pixels.astype(np.float32)]
     for _ in range(levels - 1):
         image = pyramid[-1]
         if min(image.shape[:2]) < 16:
@@ -91,18 +91,18 @@ def own_pixels(depth: Float32 | None, points: Float64, offsets: Float64, band: f
     """
     if depth is None:
         return np.ones((len(points), len(offsets)), dtype=np.float32)
-    centre = depth_at(depth, points)[:, None]
+    center = depth_at(depth, points)[:, None]
     around = depth_at(depth, points[:, None, :] + offsets)
     known = np.isfinite(around) & (around > 0)
-    beyond = np.where(known, around - centre, np.inf)
+    beyond = np.where(known, around - center, np.inf)
     weights = np.where(np.abs(beyond) <= band, 1.0, np.where(beyond > 0, _BACKGROUND_WEIGHT, 0.0))
-    measured = np.isfinite(centre) & (centre > 0)
+    measured = np.isfinite(center) & (center > 0)
     return np.where(measured, weights, 1.0).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class Patches:
-    """Patches around ``K`` points of a picture at every size of it.
+    """Patches around ``K`` points of an image at every size of it.
 
     Attributes:
         colours: By level, float32 ``(K, N, 3)``.
@@ -110,20 +110,20 @@ class Patches:
         weights: How much each pixel counts by level, float32 ``(K, N)``.
     """
 
-    colours: list[Float32]
+    colors: list[Float32]
     slopes: list[Float32]
     weights: list[Float32]
 
     def of(self, members: npt.NDArray[np.intp], levels: int | None = None) -> "Patches":
         """Some of the points, at the finest levels."""
-        colours, slopes, weights = (
-            [array[members] for array in part[:levels]] for part in (self.colours, self.slopes, self.weights)
+        colors, slopes, weights = (
+            [array[members] for array in part[:levels]] for part in (self.colors, self.slopes, self.weights)
         )
-        return Patches(colours, slopes, weights)
+        return Patches(colors, slopes, weights)
 
     def replace(self, members: npt.NDArray[np.intp], other: "Patches") -> None:
         """Take the patches of some points from ``other``, which holds these only."""
-        for mine, theirs in ((self.colours, other.colours), (self.slopes, other.slopes), (self.weights, other.weights)):
+        for mine, theirs in ((self.colors, other.colors), (self.slopes, other.slopes), (self.weights, other.weights)):
             for array, new in zip(mine, theirs, strict=True):
                 array[members] = new
 
@@ -132,22 +132,22 @@ def cut_patches(
     pyramid: list[Float32], points: Float64, offsets: Float64, depth: Float32 | None, band: float
 ) -> Patches:
     """Patches around points ``(K, 2)``; see :func:`own_pixels` for the weights."""
-    colours, slopes, weights = [], [], []
+    colors, slopes, weights = [], [], []
     for level, image in enumerate(pyramid):
         places = (points * 2.0**-level)[:, None, :] + offsets
-        colours.append(sample(image, places))
+        colors.append(sample(image, places))
         along = [sample(image, places + step) - sample(image, places - step) for step in np.eye(2)]
         slopes.append((np.stack(along, axis=-1) / 2.0).astype(np.float32))
         weights.append(own_pixels(depth, points, offsets * 2.0**level, band))
-    return Patches(colours, slopes, weights)
+    return Patches(colors, slopes, weights)
 
 
 def register(patches: Patches, pyramid: list[Float32], guesses: Float64, offsets: Float64) -> Float64:
-    """Where patches are in another picture, by translation, from coarse to fine (Lucas and Kanade 1981).
+    """Where patches are in another image, by translation, from coarse to fine (Lucas and Kanade 1981).
 
     Args:
         patches: Of ``K`` points, at no more levels than ``pyramid`` has.
-        pyramid: The picture to find them in.
+        pyramid: The image to find them in.
         guesses: First guesses of their centres, ``(K, 2)``.
         offsets: Of a patch's pixels at every level, ``(N, 2)``.
 
@@ -155,7 +155,7 @@ def register(patches: Patches, pyramid: list[Float32], guesses: Float64, offsets
         Centres, ``(K, 2)``.
     """
     found = guesses.copy()
-    for level in reversed(range(len(patches.colours))):
+    for level in reversed(range(len(patches.colors))):
         scale = 2.0**-level
         slope = patches.slopes[level]
         weighted = slope * patches.weights[level][..., None, None]
@@ -164,28 +164,28 @@ def register(patches: Patches, pyramid: list[Float32], guesses: Float64, offsets
         system += (_RIDGE * np.trace(system, axis1=1, axis2=2) + 1.0)[:, None, None] * np.eye(2)
         # One matrix a point leads from differences of colour to the step: (K, 2, 3N).
         solver = np.linalg.inv(system).astype(np.float32) @ weighted.reshape(count, -1, 2).transpose(0, 2, 1)
-        centre = found * scale
+        center = found * scale
         moving = np.arange(count)
         for _ in range(_ITERATIONS):
-            difference = patches.colours[level][moving] - sample(pyramid[level], centre[moving, None, :] + offsets)
+            difference = patches.colors[level][moving] - sample(pyramid[level], center[moving, None, :] + offsets)
             step = (solver[moving] @ difference.reshape(len(moving), -1, 1))[..., 0].astype(np.float64)
             length = np.linalg.norm(step, axis=1)
-            centre[moving] += step * np.minimum(1.0, _LARGEST_STEP / np.maximum(length, 1e-9))[:, None]
+            center[moving] += step * np.minimum(1.0, _LARGEST_STEP / np.maximum(length, 1e-9))[:, None]
             moving = moving[length > _CONVERGED]
             if not len(moving):
                 break
-        found = centre / scale
+        found = center / scale
     return found
 
 
-def most_alike(image: Float32, patch: Float32, weights: Float32, centre: Float64, reach: int) -> Float64:
+def most_alike(image: Float32, patch: Float32, weights: Float32, center: Float64, reach: int) -> Float64:
     """The centre of the most alike patch around a place, by steps of two pixels; of equals, the uppermost.
 
     Args:
         image: ``(H, W, 3)``.
         patch: Square, ``(N, 3)``.
         weights: ``(N,)``.
-        centre: Where to look, ``(2,)``.
+        center: Where to look, ``(2,)``.
         reach: How far to either side, pixels.
 
     Returns:
@@ -194,7 +194,7 @@ def most_alike(image: Float32, patch: Float32, weights: Float32, centre: Float64
     side = round(len(patch) ** 0.5)
     radius = side // 2
     border = reach + radius
-    column, row = (int(np.floor(place)) for place in centre)
+    column, row = (int(np.floor(place)) for place in center)
     rows = np.clip(np.arange(row - border, row + border + 1), 0, image.shape[0] - 1)
     columns = np.clip(np.arange(column - border, column + border + 1), 0, image.shape[1] - 1)
     windows = sliding_window_view(image[np.ix_(rows, columns)], (side, side), axis=(0, 1))[::2, ::2]

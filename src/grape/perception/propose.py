@@ -1,4 +1,4 @@
-"""``grape keypoints``: candidate keypoints of a recording's first picture, numbered for a model or a person."""
+"""``grape keypoints``: candidate keypoints of a recording's first image, numbered for a model or a person."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash, write_json, write_text
 from grape.core.runs import open_run
 from grape.core.setting_fields import Range, check_ranges, setting
-from grape.costs import picture_keypoint
+from grape.costs import image_keypoint
 from grape.perception.candidates import Candidate, CandidateSettings, find_candidates
-from grape.perception.keypoint_file import PictureKeypoint, write_keypoint_file, write_picture
+from grape.perception.keypoint_file import ImageKeypoint, write_image, write_keypoint_file
 from grape.perception.marks import draw_numbers
 from grape.perception.protocols import FeatureExtractor, Finder
 from grape.perception.weights import open_features, open_finder
@@ -29,7 +29,7 @@ _CANDIDATES, _MODELS = "Candidates", "Models"
 
 @dataclass(frozen=True)
 class KeypointsSettings:
-    """Propose keypoints on the first picture of a recording, and number them.
+    """Propose keypoints on the first image of a recording, and number them.
 
     Pixels that look alike and lie together become a candidate each, as in ReKep (arXiv 2409.01652). OUT/numbered.png
     shows them with numbers and OUT/names.yaml says what they are called, for grape costs generate or for you;
@@ -42,12 +42,12 @@ class KeypointsSettings:
         task: Task to look at; the first one of the list if empty.
         features: DINOv2, a folder or a name on the Hugging Face hub; colour goes by colours alone and needs no weights.
         phrases: What to look at, e.g. 'black bowl'; each phrase is detected and its pixels are clustered apart. All of
-            the picture if empty.
+            the image if empty.
         region: Box in the frame of the robot's log that candidates must lie in, metres: lower corner, upper corner.
-        clusters: Clusters in the picture, or in each phrase's pixels.
+        clusters: Clusters in the image, or in each phrase's pixels.
         apart: Candidates closer than this are merged, metres.
         most: Largest number of candidates.
-        longest: Pixels of the picture's longer side, as for grape import video.
+        longest: Pixels of the image's longer side, as for grape import video.
         detector: Grounding DINO, a folder or a name on the hub; for phrases.
         segmenter: SAM 2, likewise.
         device: Where models run: cpu, cuda, ...
@@ -83,7 +83,7 @@ def run_keypoints(
         finder: In place of the models of the settings.
 
     Returns:
-        Summary: ``task``, ``episode`` (which recording), ``candidates`` (how many), ``picture`` and ``keypoints``
+        Summary: ``task``, ``episode`` (which recording), ``candidates`` (how many), ``image`` and ``keypoints``
         (files).
 
     Raises:
@@ -102,15 +102,15 @@ def run_keypoints(
     recording = read_recording(episode, settings.longest, [0])
     assert recording.depth is not None, "checked before"
     assert recording.camera is not None, "checked before"
-    picture, depth = recording.pictures[0], recording.depth[0]
+    image, depth = recording.images[0], recording.depth[0]
     masks = []
     for phrase in settings.phrases:
-        found = None if finder is None else finder.find(picture, phrase)
+        found = None if finder is None else finder.find(image, phrase)
         if found is None:
             raise DataError(f"{episode.where}: nothing like {phrase!r} was found.", "Say it in other words.")
         masks.append(found.mask)
     candidates = find_candidates(
-        features.features(picture),
+        features.features(image),
         depth,
         recording.camera,
         masks,
@@ -122,10 +122,10 @@ def run_keypoints(
         )
     inputs = {"files": content_hash(listed.digests()), "task": episode.task}
     run = open_run(settings.out, "keypoints", settings, inputs)
-    keypoints = tuple(PictureKeypoint(picture_keypoint(item.number), item.pixel) for item in candidates)
-    write_keypoint_file(settings.out, keypoints, picture, depth)
-    numbered = draw_numbers(picture, [item.pixel for item in candidates], [item.number for item in candidates])
-    write_picture(settings.out / "numbered.png", numbered)
+    keypoints = tuple(ImageKeypoint(image_keypoint(item.number), item.pixel) for item in candidates)
+    write_keypoint_file(settings.out, keypoints, image, depth)
+    numbered = draw_numbers(image, [item.pixel for item in candidates], [item.number for item in candidates])
+    write_image(settings.out / "numbered.png", numbered)
     write_json(settings.out / "candidates.json", [_row(item, settings.phrases) for item in candidates])
     write_text(settings.out / "names.yaml", _names(candidates))
     summary = {
@@ -162,7 +162,7 @@ def _episode(episodes: tuple[VideoEpisode, ...], task: str) -> VideoEpisode:
 def _names(candidates: tuple[Candidate, ...]) -> str:
     """What ``grape costs generate --names`` offers a model: the names that imported episodes will hold."""
     keypoints = {"gripper": "the gripper, by the robot's log"}
-    keypoints |= {picture_keypoint(item.number): f"point {item.number} on the picture" for item in candidates}
+    keypoints |= {image_keypoint(item.number): f"point {item.number} on the image" for item in candidates}
     signals = {"gripper_opening": "0 closed to 1 open", "success": "1 where the task is solved"}
     return yaml.safe_dump({"keypoints": keypoints, "signals": signals}, sort_keys=False)
 
@@ -170,7 +170,7 @@ def _names(candidates: tuple[Candidate, ...]) -> str:
 def _row(candidate: Candidate, phrases: tuple[str, ...]) -> dict[str, Any]:
     return {
         "number": candidate.number,
-        "name": picture_keypoint(candidate.number),
+        "name": image_keypoint(candidate.number),
         "pixel": [round(place, 3) for place in candidate.pixel],
         "point": [round(metres, 6) for metres in candidate.point],
         "phrase": phrases[candidate.mask] if phrases else "",

@@ -1,4 +1,4 @@
-"""What perception asks of models: each protocol is one question about one picture."""
+"""What perception asks of models: each protocol is one question about one image."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 __all__ = ["Detection", "Detector", "FeatureExtractor", "Finder", "Found", "MaskFinder", "Segmenter"]
 
-Picture = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -28,22 +28,22 @@ class Detection:
 class Detector(Protocol):
     """Finds what a phrase names."""
 
-    def detect(self, picture: Picture, phrase: str) -> tuple[Detection, ...]:
-        """Boxes of what a phrase such as ``"black bowl"`` names in an RGB picture ``(H, W, 3)``, surest first."""
+    def detect(self, image: Image, phrase: str) -> tuple[Detection, ...]:
+        """Boxes of what a phrase such as ``"black bowl"`` names in an RGB image ``(H, W, 3)``, surest first."""
 
 
 class Segmenter(Protocol):
     """Tells which pixels belong to the thing in a box."""
 
-    def segment(self, picture: Picture, box: tuple[float, float, float, float]) -> Mask:
+    def segment(self, image: Image, box: tuple[float, float, float, float]) -> Mask:
         """Mask ``(H, W)`` of the main thing in a box (left, top, right, bottom, pixels)."""
 
 
 class FeatureExtractor(Protocol):
-    """Describes every part of a picture by a vector."""
+    """Describes every part of an image by a vector."""
 
-    def features(self, picture: Picture) -> npt.NDArray[np.float32]:
-        """Vectors of a grid of cells that covers an RGB picture ``(H, W, 3)``, float32 ``(h, w, C)``."""
+    def features(self, image: Image) -> npt.NDArray[np.float32]:
+        """Vectors of a grid of cells that covers an RGB image ``(H, W, 3)``, float32 ``(h, w, C)``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ class Found:
 class Finder(Protocol):
     """Finds the pixels of what a phrase names."""
 
-    def find(self, picture: Picture, phrase: str) -> Found | None:
+    def find(self, image: Image, phrase: str) -> Found | None:
         """The surest find, or None."""
 
 
@@ -78,10 +78,10 @@ class MaskFinder:
     detector: Detector
     segmenter: Segmenter
 
-    def find(self, picture: Picture, phrase: str) -> Found | None:
+    def find(self, image: Image, phrase: str) -> Found | None:
         """See :class:`Finder`."""
-        detections = self.detector.detect(picture, phrase)
+        detections = self.detector.detect(image, phrase)
         if not detections:
             return None
-        mask = self.segmenter.segment(picture, detections[0].box)
+        mask = self.segmenter.segment(image, detections[0].box)
         return Found(mask, detections[0].score) if mask.any() else None

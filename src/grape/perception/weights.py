@@ -1,11 +1,11 @@
 """From the names in settings to open models."""
 
-from grape.perception.colours import ColourFeatures
+from grape.perception.colors import ColorFeatures
 from grape.perception.protocols import FeatureExtractor, Finder, MaskFinder
 
-__all__ = ["COLOUR", "open_features", "open_finder"]
+__all__ = ["COLOR", "open_features", "open_finder"]
 
-COLOUR = "colour"
+COLOR = "colour"
 """Name of the features that need no weights."""
 
 
@@ -23,14 +23,14 @@ def open_finder(detector: str, segmenter: str, device: str) -> Finder:
 
 
 def open_features(name: str, device: str) -> FeatureExtractor:
-    """DINOv2, or plain colours where the name is ``colour``.
+    """DINOv2, or plain colours where the name is ``color``.
 
     Raises:
         SettingsError: Packages or weights are missing, or of another kind.
         PolicyError: Weights are incomplete.
     """
-    if name == COLOUR:
-        return ColourFeatures()
+    if name == COLOR:
+        return ColorFeatures()
     from grape.perception.models.dinov2 import DinoV2
 
     return DinoV2(name, device)

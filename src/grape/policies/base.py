@@ -19,12 +19,12 @@ class PolicySpec:
 
     Attributes:
         action_dim: Dimensions of an action.
-        image_size: Side of the square picture the network reads; pictures of other sizes are resized by the policy.
+        image_size: Side of the square image the network reads; images of other sizes are resized by the policy.
         gripper: What the last dimension of an un-normalised action means; empty if unknown. Plain text of the same
             characters is accepted.
         unnorm_key: Which normalisation statistics are in use.
         policy_hash: Hash of weights and configuration.
-        preprocessing_hash: Hash of prompt template, picture road, tokenizer, action bins and normalisation.
+        preprocessing_hash: Hash of prompt template, image preprocessing, tokenizer, action bins and normalisation.
         computation: Device, number type and attention, which decide the last bits of log-probabilities; empty if
             unknown.
         rotation: What dimensions 3 to 5 of an un-normalised action mean; empty for what the suite takes.

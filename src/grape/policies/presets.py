@@ -21,7 +21,7 @@ class TowerConfig:
         heads: Attention heads; divides ``width``.
         mlp_width: Hidden channels of a block's MLP.
         patch: Side of the square of pixels that becomes one token.
-        image_size: Side of the square picture.
+        image_size: Side of the square image.
         feature_block: Index of the block whose output (without the final norm) is the feature; later blocks are kept
             for their names but never run. Published: ``depth - 2``.
         class_token: Whether a class token stands before the patches.
@@ -30,7 +30,7 @@ class TowerConfig:
         final_norm: Whether the (never read) final norm exists.
         attention_pool: Whether the (never read) attention pooling head of SigLIP exists.
         stem: ``"patch"``: one convolution of kernel and stride ``patch``. ``"conv"``: a chain of 3x3 convolutions of
-            stride 2, which sees small things better in small pictures.
+            stride 2, which sees small things better in small images.
         stem_channels: Channels after each convolution but the last; only for ``"conv"``.
     """
 
@@ -51,7 +51,7 @@ class TowerConfig:
 
     @property
     def patches(self) -> int:
-        """Number of patch tokens of a picture."""
+        """Number of patch tokens of an image."""
         return (self.image_size // self.patch) ** 2
 
     @property

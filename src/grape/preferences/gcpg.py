@@ -9,7 +9,7 @@ Taken literally the published weights silence a term: R_ext lies in (0, 1], so 0
 term matters (without R_ext 36.8, without R_self 38.6, without I_success 34.4, with all of them 43.1). Therefore the
 calibration, which is on by default, chooses from the data:
 
-- *Normalisation.* R_self becomes a mean a step. A sum grows with the number of steps and would mostly say how long a
+- *Normalization.* R_self becomes a mean a step. A sum grows with the number of steps and would mostly say how long a
   trajectory was, which I_success and the efficiency constraints say already.
 - *beta* in ``exp(-beta sum_i C_i)``: one over the mean cost, successes and failures counting equally. Costs of a long
   specification would otherwise drive R_ext to 0 for all but a few trajectories, and a term that is 0 for all ranks
@@ -33,11 +33,11 @@ __all__ = [
     "PUBLISHED_WEIGHTS",
     "TERMS",
     "Calibration",
-    "Normalisation",
+    "Normalization",
     "RawTerms",
     "calibrate",
     "external_term",
-    "normalise_self",
+    "normalize_self",
     "pooled_spread",
     "weighted_terms",
 ]
@@ -48,7 +48,7 @@ PUBLISHED_WEIGHTS = (0.01, 0.01, 2.0)
 TERMS = ("self", "ext", "success")
 """Names of the terms in the order of their weights."""
 
-Normalisation = Literal["raw", "step-mean", "state-standardised", "task-standardised"]
+Normalization = Literal["raw", "step-mean", "state-standardised", "task-standardised"]
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -94,7 +94,7 @@ class Calibration:
     """
 
     calibrated: bool
-    normalisation: Normalisation
+    normalisation: Normalization
     beta: float
     weights: tuple[float, float, float]
     spreads: Mapping[str, float | None]
@@ -116,11 +116,11 @@ class Calibration:
         }
 
 
-def normalise_self(raw: RawTerms, normalisation: Normalisation) -> Float64:
+def normalize_self(raw: RawTerms, normalisation: Normalization) -> Float64:
     """R_self on the chosen scale, float64 ``(E,)``; NaN where nothing was sampled.
 
     ``raw``: the sum over all steps, as published. ``step-mean``: divided by the number of steps.
-    ``state-standardised``, ``task-standardised``: the mean a step minus its mean within the initial state or task, over
+    ``state-standardized``, ``task-standardized``: the mean a step minus its mean within the initial state or task, over
     its standard deviation there; 0 where that is 0. Only with the last two is 0 a middling value.
     """
     if normalisation == "raw":
@@ -129,15 +129,15 @@ def normalise_self(raw: RawTerms, normalisation: Normalisation) -> Float64:
     if normalisation == "step-mean":
         return mean
     group = raw.state if normalisation == "state-standardised" else raw.task
-    centred = _centred(mean, group)
+    centerd = _centerd(mean, group)
     known = np.isfinite(mean)
     count = np.bincount(group, known)
-    variance = np.bincount(group, np.where(known, centred, 0.0) ** 2) / np.maximum(count, 1)
+    variance = np.bincount(group, np.where(known, centerd, 0.0) ** 2) / np.maximum(count, 1)
     spread = np.sqrt(variance)[group]
     scale = np.abs(np.where(known, mean, 0.0))
     varies = spread > 1e-9 * (1.0 + scale)
-    standardised = np.divide(centred, spread, out=np.zeros_like(centred), where=varies)
-    return np.where(known, standardised, np.nan)
+    standardized = np.divide(centerd, spread, out=np.zeros_like(centerd), where=varies)
+    return np.where(known, standardized, np.nan)
 
 
 def external_term(cost: Float64, beta: float) -> Float64:
@@ -162,7 +162,7 @@ def pooled_spread(values: Float64, group: Int64) -> float | None:
     freedom = float(np.sum(np.maximum(count - 1, 0)))
     if freedom == 0:
         return None
-    spread = float(np.sqrt(np.sum(_centred(values[known], group[known]) ** 2) / freedom))
+    spread = float(np.sqrt(np.sum(_centerd(values[known], group[known]) ** 2) / freedom))
     return spread if spread > 1e-9 * (1.0 + float(np.abs(values[known]).max())) else 0.0
 
 
@@ -171,7 +171,7 @@ def calibrate(
     *,
     weights: Sequence[float] = PUBLISHED_WEIGHTS,
     beta: float | None = None,
-    normalisation: Normalisation | None = None,
+    normalisation: Normalization | None = None,
     soft_share: float = 0.25,
     from_data: bool = True,
     keep_weights: bool = False,
@@ -187,10 +187,10 @@ def calibrate(
         from_data: Whether to calibrate; False uses the published formula with the given numbers.
         keep_weights: Take the given weights as they are, whatever the data say.
     """
-    chosen: Normalisation = normalisation or ("step-mean" if from_data else "raw")
+    chosen: Normalization = normalisation or ("step-mean" if from_data else "raw")
     scale = beta if beta is not None else (_cost_scale(raw) if from_data else 1.0)
     normalised = {
-        "self": normalise_self(raw, chosen),
+        "self": normalize_self(raw, chosen),
         "ext": external_term(raw.cost, scale),
         "success": raw.success,
     }
@@ -230,7 +230,7 @@ def weighted_terms(raw: RawTerms, calibration: Calibration) -> Float64:
     The self term is 0 where nothing was sampled. The success term is 0 for all trajectories of an initial state in
     which any outcome is unknown: an unknown one is neither a success nor a failure, so there the others rank.
     """
-    self_term = np.nan_to_num(normalise_self(raw, calibration.normalisation), nan=0.0)
+    self_term = np.nan_to_num(normalize_self(raw, calibration.normalisation), nan=0.0)
     success = np.where(_outcomes_known(raw), raw.success, 0.0)
     terms = np.stack([self_term, external_term(raw.cost, calibration.beta), success], axis=-1)
     weighted: Float64 = terms * np.asarray(calibration.weights)
@@ -255,10 +255,10 @@ def _cost_scale(raw: RawTerms) -> float:
     return 1.0 / mean if mean > 1e-6 else 1.0
 
 
-def _centred(values: Float64, group: Int64) -> Float64:
+def _centerd(values: Float64, group: Int64) -> Float64:
     """Values minus the mean of their group; NaNs do not count towards the mean and stay NaN."""
     known = np.isfinite(values)
     count = np.bincount(group, known)
     mean = np.bincount(group, np.where(known, values, 0.0)) / np.maximum(count, 1)
-    centred: Float64 = values - mean[group]
-    return centred
+    centerd: Float64 = values - mean[group]
+    return centerd

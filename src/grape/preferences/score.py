@@ -30,7 +30,7 @@ from grape.costs import (
 from grape.preferences.gcpg import PUBLISHED_WEIGHTS, TERMS, Calibration, RawTerms, calibrate, weighted_terms
 from grape.preferences.records import SCORES_FILE, load_scores, score_to_row
 from grape.preferences.specifications import check_against_store, choose_specifications
-from grape.preferences.summaries import summarise_scores
+from grape.preferences.summaries import summarize_scores
 from grape.preferences.thresholds import Place, calibrated_thresholds, reprice, thresholds_by_hand, with_thresholds
 from grape.store import EpisodeStore
 
@@ -38,7 +38,7 @@ __all__ = ["CALIBRATION_FILE", "ScoreSettings", "check_score", "portable_path", 
 
 CALIBRATION_FILE = "calibration.json"
 _REWARD, _COSTS = "Reward", "Costs"
-_Normalisation = Literal["auto", "raw", "step-mean", "state-standardised", "task-standardised"]
+_Normalization = Literal["auto", "raw", "step-mean", "state-standardised", "task-standardised"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class ScoreSettings:
     calibrate: bool = setting(True, group=_REWARD, common=True)
     weights: tuple[float, float, float] = setting(PUBLISHED_WEIGHTS, group=_REWARD, common=True)
     beta: float | None = setting(None, group=_REWARD, range=Range(0, open_low=True), common=True)
-    normalisation: _Normalisation = setting("auto", group=_REWARD)
+    normalisation: _Normalization = setting("auto", group=_REWARD)
     keep_weights: bool = setting(False, group=_REWARD)
     soft_share: float = setting(0.25, group=_REWARD, range=Range(0, open_low=True))
     threshold_quantile: float | None = setting(0.25, group=_COSTS, range=Range(0, 1))
@@ -102,7 +102,7 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
     Returns:
         Summary: number of episodes and successes, means of the unweighted terms, how each term goes with success, how
         many initial states can give pairs, the calibration, hashes of the specifications, warnings; see
-        :func:`grape.preferences.summaries.summarise_scores`.
+        :func:`grape.preferences.summaries.summarize_scores`.
 
     Raises:
         SettingsError: A setting is out of range, or a task has no cost specification.
@@ -149,7 +149,7 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
         "specifications": hashes,
     }
     write_json(settings.out / CALIBRATION_FILE, chosen)
-    summary = summarise_scores(scores, raw) | {
+    summary = summarize_scores(scores, raw) | {
         "store": portable_path(store.path, settings.out),
         "suite": store.suite,
         "policies": sorted({meta.policy_hash for meta in metas if meta.policy_hash}),

@@ -9,12 +9,12 @@ import numpy.typing as npt
 from grape.core.preferences import Score
 from grape.preferences.gcpg import RawTerms
 
-__all__ = ["summarise_scores"]
+__all__ = ["summarize_scores"]
 
 Float64 = npt.NDArray[np.float64]
 
 
-def summarise_scores(scores: Sequence[Score], raw: RawTerms) -> dict[str, Any]:
+def summarize_scores(scores: Sequence[Score], raw: RawTerms) -> dict[str, Any]:
     """Numbers for people, as JSON values.
 
     Args:

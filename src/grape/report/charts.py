@@ -194,7 +194,7 @@ def line_chart(
         unit: What the vertical axis counts.
         series: Label and points of each curve; points with values that are not finite are left out.
         dividers: Place and label of vertical lines.
-        x_label: Unit of the horizontal axis, put before its first label.
+        x_label: ComparisonItem of the horizontal axis, put before its first label.
         width: Width of the drawing.
         height: Height of the drawing.
         y_range: Range the vertical axis covers at least; None takes it from the points.

@@ -1,6 +1,6 @@
 """Everything a page is made of, read from a run's folder.
 
-A file that is missing or torn costs its own part of the page: it is named under "what is missing" and the rest is
+A file that is missing or truncated costs its own part of the page: it is named under "what is missing" and the rest is
 shown. Only a folder in which nothing can be recognised is an error.
 """
 
@@ -16,9 +16,9 @@ from grape.core.reading import read_file
 from grape.core.runs import read_run_settings
 from grape.evaluation import EvaluationResults
 from grape.preferences import read_scores, recorded_store
+from grape.report.best_effort import BestEffortReader
 from grape.report.curves import Training
 from grape.report.folders import Folder, Round, find_folders, group_rounds, is_demonstrations, natural, round_label
-from grape.report.tolerance import TolerantReader
 from grape.store import EpisodeStore
 
 __all__ = ["Arm", "Evaluated", "RoundContents", "RunContents", "read_contents"]
@@ -124,7 +124,7 @@ def read_contents(root: Path) -> RunContents:
     if not root.is_dir():
         raise SettingsError(f"Run folder {root} does not exist.", "Give the --out folder of 'grape loop'.")
     folders = find_folders(root)
-    reader = TolerantReader()
+    reader = BestEffortReader()
     loop = _loop_facts(root, reader)
     if not folders and not loop:
         raise DataError(
@@ -171,7 +171,7 @@ def read_contents(root: Path) -> RunContents:
     )
 
 
-def _loop_facts(root: Path, reader: TolerantReader) -> Mapping[str, Any]:
+def _loop_facts(root: Path, reader: BestEffortReader) -> Mapping[str, Any]:
     """Contents of ``loop.json``, or an empty mapping."""
     if not (root / "loop.json").is_file():
         return {}
@@ -200,7 +200,7 @@ def _run_seed(root: Path) -> Any:
     return _run_settings(root).get("seed")
 
 
-def _read_round(found: Round, root: Path, reader: TolerantReader) -> RoundContents:
+def _read_round(found: Round, root: Path, reader: BestEffortReader) -> RoundContents:
     scores = reader.scores(found.score)
     pairs = reader.pairs(found.pair)
     if pairs and not scores and found.pair is not None:
@@ -236,7 +236,7 @@ def _store_path(found: Round) -> Path | None:
 
 
 def _read_arms(
-    root: Path, folders: Sequence[Folder], loop: Mapping[str, Any], reader: TolerantReader
+    root: Path, folders: Sequence[Folder], loop: Mapping[str, Any], reader: BestEffortReader
 ) -> tuple[Arm, ...]:
     """Evaluated policies as the loop listed them, else every evaluation in the order of names, SFT first."""
     listed = _mappings(loop.get("policies"))
@@ -263,7 +263,7 @@ def _evaluation_label(folder: Folder) -> str:
     return folder.path.resolve().name if folder.name == "." else last
 
 
-def _read_policies(root: Path, listed: Sequence[Mapping[str, Any]], reader: TolerantReader) -> tuple[Evaluated, ...]:
+def _read_policies(root: Path, listed: Sequence[Mapping[str, Any]], reader: BestEffortReader) -> tuple[Evaluated, ...]:
     policies = []
     for entry in listed:
         name = str(entry.get("evaluation") or "")
@@ -282,7 +282,7 @@ def _read_policies(root: Path, listed: Sequence[Mapping[str, Any]], reader: Tole
 
 
 def _test_policies(
-    root: Path, loop: Mapping[str, Any], arms: Sequence[Arm], reader: TolerantReader
+    root: Path, loop: Mapping[str, Any], arms: Sequence[Arm], reader: BestEffortReader
 ) -> tuple[Evaluated | None, Evaluated | None]:
     """First and last policy on states of their own, as the loop names them."""
     test = loop.get("test")

@@ -86,7 +86,7 @@ def find_folders(root: Path) -> tuple[Folder, ...]:
 
 
 def _walk(root: Path, path: Path, depth: int) -> Iterator[Folder]:
-    folder = _recognise(root, path)
+    folder = _recognize(root, path)
     if folder is not None:
         yield folder
     # An evaluation keeps its own rollouts inside; they taught nobody anything.
@@ -101,7 +101,7 @@ def _walk(root: Path, path: Path, depth: int) -> Iterator[Folder]:
             yield from _walk(root, entry, depth + 1)
 
 
-def _recognise(root: Path, path: Path) -> Folder | None:
+def _recognize(root: Path, path: Path) -> Folder | None:
     marker: Mapping[str, Any] = {}
     if (path / "run.json").is_file():
         try:

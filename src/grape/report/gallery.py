@@ -100,7 +100,7 @@ def _repetition(candidate: Candidate, seen: Mapping[tuple[str, str], int]) -> fl
 
 @dataclass(frozen=True)
 class VideoLimits:
-    """How large the pictures may become.
+    """How large the images may become.
 
     Attributes:
         size: Width of a video in pixels.
@@ -120,7 +120,7 @@ class SideView:
         name: What people read instead, e.g. ``"cheapest"``.
         score: Its score.
         video: Data URI of the video, or empty.
-        poster: Data URI of its first picture, or empty.
+        poster: Data URI of its first image, or empty.
         strip: Data URI of the film strip, or empty.
         strip_width: Width of the strip, percent of the time axis.
         ended: Where the episode ends on the time axis, in percent.
@@ -156,8 +156,8 @@ class PairView:
         instruction: What the policy was told, or empty where the episodes are gone.
         sides: Chosen, then rejected.
         bars: The score's terms.
-        n_frames: Length of the time axis in pictures.
-        fps: Pictures a second.
+        n_frames: Length of the time axis in images.
+        fps: Images a second.
         missing: Why there is no video, or empty.
     """
 
@@ -224,8 +224,8 @@ def pair_view(
     )
 
 
-def _pictures(trajectory: Trajectory) -> Frames | None:
-    """The pictures for people where recorded, else those the policy saw; None where there are none."""
+def _images(trajectory: Trajectory) -> Frames | None:
+    """The images for people where recorded, else those the policy saw; None where there are none."""
     frames = trajectory.display if trajectory.display is not None else trajectory.frames
     return frames if frames.size else None
 
@@ -240,7 +240,7 @@ def _side(
     fps: int,
     limits: VideoLimits,
 ) -> SideView:
-    frames = None if trajectory is None else _pictures(trajectory)
+    frames = None if trajectory is None else _images(trajectory)
     video = still = strip = ""
     strip_width = 0.0
     if frames is not None:
@@ -248,8 +248,8 @@ def _side(
         data = encode_video(frames, size=limits.size, fps=fps, n_frames=n_frames, max_bytes=limits.max_bytes)
         video = data_uri("video/mp4", data)
         still = data_uri("image/jpeg", poster(frames[0], size=limits.size))
-        picture, cells = film_strip(frames, cells=STRIP_CELLS, n_frames=n_frames)
-        strip, strip_width = data_uri("image/jpeg", picture), 100 * cells / STRIP_CELLS
+        image, cells = film_strip(frames, cells=STRIP_CELLS, n_frames=n_frames)
+        strip, strip_width = data_uri("image/jpeg", image), 100 * cells / STRIP_CELLS
     success_state = None if trajectory is None else _first_success(trajectory)
     return SideView(
         role=role,

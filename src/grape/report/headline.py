@@ -6,7 +6,7 @@ from typing import Any
 
 from grape.core.errors import GrapeError
 from grape.evaluation import PROTOCOLS, EvaluationResults, Share, compare_results
-from grape.evaluation.wording import p_text
+from grape.evaluation.format import p_text
 from grape.report.contents import Evaluated, RunContents
 from grape.report.numbers import count_of, percent, points
 

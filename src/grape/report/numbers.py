@@ -2,7 +2,7 @@
 
 import math
 
-from grape.evaluation import wording
+from grape.evaluation import format
 
 __all__ = ["count_of", "fixed", "percent", "points", "quantity", "short", "signed"]
 
@@ -17,7 +17,7 @@ def percent(value: float) -> str:
 
 def points(difference: float) -> str:
     """A difference of shares as signed percentage points, e.g. ``+12.0``."""
-    return wording.points(difference).replace("-", MINUS)
+    return format.points(difference).replace("-", MINUS)
 
 
 def signed(value: float, digits: int = 2) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import grape
 from grape.core.errors import GrapeError, SettingsError
 from grape.core.printable import printable
-from grape.evaluation.wording import p_text
+from grape.evaluation.format import p_text
 from grape.report import numbers
 from grape.report.charts import Chart, Point, success_chart
 from grape.report.contents import Arm, RoundContents, RunContents
@@ -97,7 +97,7 @@ def render_page(contents: RunContents, pairs: Sequence[PairView], pairs_total: i
 
 
 def render_template(name: str, **values: Any) -> str:
-    """A page of this room as HTML: its template, filled, with the common style and script in it.
+    """A page of this package as HTML: its template, filled, with the common style and script in it.
 
     Args:
         name: The template's file name.

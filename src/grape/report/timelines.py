@@ -1,6 +1,6 @@
 """What stands under a pair's videos: stage bands, constraint curves and bars of the score's terms.
 
-Both sides share one time axis of ``n_frames`` pictures, the length of their videos: the picture of state ``k`` is on
+Both sides share one time axis of ``n_frames`` images, the length of their videos: the image of state ``k`` is on
 screen from ``k / n_frames`` to ``(k + 1) / n_frames``. Both sides of a constraint share one vertical scale. Positions
 are percentages, curves are paths in a box of 1000 by 100 that the page stretches.
 """
@@ -174,7 +174,7 @@ Spot = tuple[float, float]
 
 
 def _spots(stage: StageScore, curve: Sequence[float], top: float, n_frames: int) -> list[Spot]:
-    """Places of the curve's finite values; each state's value stands in the middle of its picture's time."""
+    """Places of the curve's finite values; each state's value stands in the middle of its image's time."""
     if not curve:
         return []
     span = stage.end - stage.start + 1

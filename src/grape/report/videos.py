@@ -1,7 +1,7 @@
-"""Recorded pictures as small H.264 videos and film strips, ready to stand inside a page as data URIs.
+"""Recorded images as small H.264 videos and film strips, ready to stand inside a page as data URIs.
 
-The two sides of a preference pair get videos of equal length: the shorter one holds its last picture. So both can
-loop in step in any browser, also without a script. Equal pictures give equal bytes: one encoder thread, fixed
+The two sides of a preference pair get videos of equal length: the shorter one holds its last image. So both can
+loop in step in any browser, also without a script. Equal images give equal bytes: one encoder thread, fixed
 options, no time stamps in the container.
 """
 
@@ -22,18 +22,18 @@ _QUALITIES = (26, 31, 36, 41)  # x264's constant rate factor; a higher one is tr
 
 
 def frames_per_second(n_frames: int) -> int:
-    """Frame rate at which ``n_frames`` pictures take about five seconds: between 4 and 30 a second."""
+    """Frame rate at which ``n_frames`` images take about five seconds: between 4 and 30 a second."""
     return min(30, max(4, round(n_frames / 5)))
 
 
 def encode_video(frames: Frames, *, size: int, fps: int, n_frames: int, max_bytes: int) -> bytes:
-    """MP4 with H.264 (yuv420p) of an episode's pictures.
+    """MP4 with H.264 (yuv420p) of an episode's images.
 
     Args:
-        frames: RGB pictures, uint8 ``(N, H, W, 3)``.
-        size: Width of the video in pixels; the height follows from the pictures, both rounded to even numbers.
-        fps: Pictures a second.
-        n_frames: Length of the video in pictures, at least ``N``; the last picture is held.
+        frames: RGB images, uint8 ``(N, H, W, 3)``.
+        size: Width of the video in pixels; the height follows from the images, both rounded to even numbers.
+        fps: Images a second.
+        n_frames: Length of the video in images, at least ``N``; the last image is held.
         max_bytes: Wanted upper limit. Coarser quality is tried until the video fits; the coarsest one is returned
             whether it fits or not.
 
@@ -64,12 +64,12 @@ def _encode(scaled: list[Frames], width: int, height: int, fps: int, quality: in
 
 
 def film_strip(frames: Frames, *, cells: int, n_frames: int, height: int = 96) -> tuple[bytes, int]:
-    """JPEG of evenly spaced pictures side by side, as they lie under the video's time axis.
+    """JPEG of evenly spaced images side by side, as they lie under the video's time axis.
 
     Args:
-        frames: RGB pictures, uint8 ``(N, H, W, 3)``.
-        cells: Pictures that fit the whole axis.
-        n_frames: Length of the axis in pictures, at least ``N``.
+        frames: RGB images, uint8 ``(N, H, W, 3)``.
+        cells: Images that fit the whole axis.
+        n_frames: Length of the axis in images, at least ``N``.
         height: Height of the strip in pixels.
 
     Returns:
@@ -80,13 +80,13 @@ def film_strip(frames: Frames, *, cells: int, n_frames: int, height: int = 96) -
     width = max(1, round(height * frames.shape[2] / frames.shape[1]))
     strip = Image.new("RGB", (width * len(kept), height))
     for cell, place in enumerate(kept):
-        picture = Image.fromarray(frames[place]).resize((width, height), Image.Resampling.BICUBIC)
-        strip.paste(picture, (cell * width, 0))
+        pixels = Image.fromarray(frames[place]).resize((width, height), Image.Resampling.BICUBIC)
+        strip.paste(pixels, (cell * width, 0))
     return _jpeg(strip), len(kept)
 
 
 def poster(frame: Frames, *, size: int) -> bytes:
-    """JPEG of one picture ``(H, W, 3)``, ``size`` pixels wide, shown until the video plays."""
+    """JPEG of one image ``(H, W, 3)``, ``size`` pixels wide, shown until the video plays."""
     height = max(1, round(size * frame.shape[0] / frame.shape[1]))
     return _jpeg(Image.fromarray(frame).resize((size, height), Image.Resampling.BICUBIC))
 

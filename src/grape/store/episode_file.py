@@ -5,7 +5,7 @@ A file has ``T + 1`` rows, one a state; columns of decisions are null in the las
 ========================  ==============  ==================================================================
 column                    type            content
 ========================  ==============  ==================================================================
-``frame``                 binary          the policy's picture, see :mod:`grape.store.frames`
+``frame``                 binary          the policy's image, see :mod:`grape.store.frames`
 ``display``               binary          JPEG for people; only where recorded
 ``proprio``               list<float>     robot state (P)
 ``action``, ``label``     list<float>     executed action and what an imitator learns (D); null in the last row
@@ -16,7 +16,7 @@ column                    type            content
 ========================  ==============  ==================================================================
 
 Columns of width 0 are left out. Pages are not compressed again and carry CRCs; a row group holds 64 steps: with 8,
-reading a 16-step episode without pictures takes 0.74 ms instead of 0.40 ms. The Arrow schema is not embedded (it would
+reading a 16-step episode without images takes 0.74 ms instead of 0.40 ms. The Arrow schema is not embedded (it would
 double the footer, and with it the time to open a file). Equal episodes give equal bytes with equal pyarrow versions.
 """
 
@@ -82,8 +82,8 @@ def encode_episode(trajectory: Trajectory) -> tuple[bytes, Header]:
     header = Header(
         meta=trajectory.meta,
         columns=columns,
-        frame_shape=_picture_shape(trajectory.frames),
-        display_shape=None if trajectory.display is None else _picture_shape(trajectory.display),
+        frame_shape=_image_shape(trajectory.frames),
+        display_shape=None if trajectory.display is None else _image_shape(trajectory.display),
     )
     text, checksum = header_to_json(header)
     table = pa.table(
@@ -109,7 +109,7 @@ def read_header(path: Path) -> Header:
     """Header of an episode file, without its arrays.
 
     Raises:
-        DataError: The file is missing, torn or no episode.
+        DataError: The file is missing, truncated or no episode.
         CompatibilityError: A newer version of the package wrote it.
     """
     with _opened(path) as (_, header):
@@ -121,11 +121,11 @@ def read_episode(path: Path, *, frames: bool = True, display: bool = False) -> T
 
     Args:
         path: The file.
-        frames: Whether to read and decode the policy's pictures; without, ``frames`` is ``(T+1, 0, 0, 3)``.
-        display: Whether to read the pictures for people, where there are any.
+        frames: Whether to read and decode the policy's images; without, ``frames`` is ``(T+1, 0, 0, 3)``.
+        display: Whether to read the images for people, where there are any.
 
     Raises:
-        DataError: The file is missing, torn, altered or no episode.
+        DataError: The file is missing, truncated, altered or no episode.
         CompatibilityError: A newer version of the package wrote it.
     """
     with _opened(path) as (file, header):
@@ -170,7 +170,7 @@ def _opened(path: Path) -> Iterator[tuple[pq.ParquetFile, Header]]:
         raise DataError(f"Episode file {path} is damaged or foreign. {error.message}", _MEND) from error
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise DataError(f"Episode file {path} is torn or damaged: {reason.rstrip('.')}.", _MEND) from error
+        raise DataError(f"Episode file {path} is truncated or damaged: {reason.rstrip('.')}.", _MEND) from error
 
 
 def _check_announced(facts: Any, size: int) -> None:
@@ -188,7 +188,7 @@ def _check_announced(facts: Any, size: int) -> None:
 
 
 def _arrays(trajectory: Trajectory) -> dict[str, Array]:
-    """Every column but the pictures, in the order of the file."""
+    """Every column but the images, in the order of the file."""
     return {
         "proprio": trajectory.proprio,
         "action": trajectory.actions,
@@ -274,8 +274,8 @@ def _blobs_checksum(blobs: Sequence[bytes]) -> str:
     return digest_of(np.array([len(blob) for blob in blobs], dtype="<u8").tobytes(), b"".join(blobs))
 
 
-def _picture_shape(pictures: npt.NDArray[np.uint8]) -> tuple[int, int, int]:
-    _, height, width, channels = pictures.shape
+def _image_shape(images: npt.NDArray[np.uint8]) -> tuple[int, int, int]:
+    _, height, width, channels = images.shape
     return height, width, channels
 
 
@@ -288,10 +288,10 @@ def _check_types(trajectory: Trajectory) -> None:
     ]
     if trajectory.proprio.ndim != 2:
         wrong.append(f"proprio has {trajectory.proprio.ndim} axes, not 2")
-    for name, pictures in (("frames", trajectory.frames), ("display", trajectory.display)):
-        if pictures is not None and (pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3):
-            wrong.append(f"{name} are {pictures.dtype} {pictures.shape}, not uint8 (T+1, H, W, 3)")
+    for name, images in (("frames", trajectory.frames), ("display", trajectory.display)):
+        if images is not None and (images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3):
+            wrong.append(f"{name} are {images.dtype} {images.shape}, not uint8 (T+1, H, W, 3)")
     if trajectory.display is not None and 0 in trajectory.display.shape:
-        wrong.append(f"display pictures are empty: {trajectory.display.shape}")
+        wrong.append(f"display images are empty: {trajectory.display.shape}")
     if wrong:
         raise DataError(f"Episode {trajectory.meta.episode_id} cannot be stored: {'; '.join(wrong)}.")

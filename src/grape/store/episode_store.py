@@ -36,7 +36,8 @@ class EpisodeStore:
     Attributes:
         path: The store's folder.
         suite: The suite's registered name.
-        contract: JSON facts on which all episodes of the store agree: action space, picture road, camera, versions.
+        contract: JSON facts on which all episodes of the store agree: action space, image preprocessing, camera,
+            versions.
     """
 
     def __init__(self, path: Path, suite: str, contract: Mapping[str, Any]) -> None:
@@ -196,9 +197,9 @@ class EpisodeStore:
 
         Args:
             episode_id: Which one.
-            frames: Whether to decode the pictures; without them ``frames`` is ``(T+1, 0, 0, 3)`` and reading takes
+            frames: Whether to decode the images; without them ``frames`` is ``(T+1, 0, 0, 3)`` and reading takes
                 well under a millisecond for a short episode.
-            display: Whether to decode the pictures for people; None where none were recorded.
+            display: Whether to decode the images for people; None where none were recorded.
 
         Raises:
             DataError: There is no such episode, or its file is damaged.

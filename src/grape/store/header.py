@@ -40,7 +40,7 @@ HEADER_KEY = b"grape.episode"
 
 _MOST_CHARACTERS = 2**24  # of the header
 _MOST_ROWS = 2**24
-_LARGEST_SIDE = 16_384  # of a picture, pixels
+_LARGEST_SIDE = 16_384  # of an image, pixels
 _COLUMNS = {"frame", "proprio", "action", "label", "action_token", "token_logp"}  # of every episode
 _EPISODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+@,-]{0,179}")
 
@@ -65,7 +65,7 @@ class Header:
     Attributes:
         meta: Facts of the episode.
         columns: By column name.
-        frame_shape: ``(H, W, 3)`` of the lossless pictures.
+        frame_shape: ``(H, W, 3)`` of the lossless images.
         display_shape: ``(H2, W2, 3)``, or None where nothing was recorded for people.
         checksum: Digest of all of the above: equal for equal episodes.
     """
@@ -185,8 +185,8 @@ def header_from_json(text: str) -> Header:
         return Header(
             meta=stored.meta,
             columns={name: _column(name, *entry) for name, entry in stored.columns.items()},
-            frame_shape=_picture_shape(stored.frame_shape),
-            display_shape=None if stored.display_shape is None else _picture_shape(stored.display_shape),
+            frame_shape=_image_shape(stored.frame_shape),
+            display_shape=None if stored.display_shape is None else _image_shape(stored.display_shape),
             checksum=checksum,
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -203,7 +203,7 @@ def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _picture_shape(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+def _image_shape(shape: tuple[int, int, int]) -> tuple[int, int, int]:
     if shape[2] != 3 or not all(0 <= side <= _LARGEST_SIDE for side in shape[:2]):
-        raise ValueError(f"{shape} is no shape of an RGB picture")
+        raise ValueError(f"{shape} is no shape of an RGB image")
     return shape

@@ -2,7 +2,7 @@
 
 ``index.json`` in a store's hidden folder ``.cache`` can be deleted at any time. Each entry carries a fingerprint of its
 file (its size and a digest of its last 16 KiB, where Parquet's footer and with it our header stand), so an entry whose
-file changed is read anew. The fingerprint uses no modification time: equal stores have equal indices. Processes may
+file changed is read anew. The fingerprint uses no modification time: equal stores have equal indices. ProcessGroup may
 read and replace the index at the same moment, since it takes its name by rename; the last one wins, and what it did
 not know is read from the files again.
 """

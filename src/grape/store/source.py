@@ -31,7 +31,7 @@ class EpisodeSource(Protocol):
         """Facts of all episodes."""
 
     def read(self, episode_id: str, *, frames: bool = True) -> Trajectory:
-        """One episode; without pictures ``frames`` is ``(T+1, 0, 0, 3)``."""
+        """One episode; without images ``frames`` is ``(T+1, 0, 0, 3)``."""
 
     def digest(self) -> str:
         """Hash of what the episodes are."""

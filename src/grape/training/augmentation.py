@@ -1,4 +1,4 @@
-"""Changes of pictures during supervised fine-tuning, drawn for each picture from a given generator.
+"""Changes of images during supervised fine-tuning, drawn for each image from a given generator.
 
 Two sets: OpenVLA's published recipe, and two small ones of our own (moves and brightness) for policies that train from
 nothing, where a crop would cost resolution.
@@ -9,40 +9,40 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from grape.core.pictures import crop_and_resize
+from grape.core.images import crop_and_resize
 
 __all__ = ["CROP_AREA", "augment", "openvla_recipe"]
 
-Pictures = npt.NDArray[np.uint8]
+Images = npt.NDArray[np.uint8]
 Pixels = npt.NDArray[np.float32]
 
 CROP_AREA = 0.9
-"""Share of the picture's area that OpenVLA's crops keep; evaluation cuts the same share out of the middle."""
+"""Share of the image's area that OpenVLA's crops keep; evaluation cuts the same share out of the middle."""
 
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = 0.2, (0.8, 1.2), (0.8, 1.2), 0.05
 
 
 def augment(
-    images_BHWC: Pictures,
+    images_BHWC: Images,
     recipe: Literal["none", "openvla"],
     shift: int,
     brightness: float,
     rng: np.random.Generator,
     part: tuple[int, int] | None = None,
-) -> Pictures:
-    """Change each picture at random.
+) -> Images:
+    """Change each image at random.
 
     Args:
-        images_BHWC: RGB pictures, uint8.
+        images_BHWC: RGB images, uint8.
         recipe: ``openvla``: see :func:`openvla_recipe`.
         shift: Largest move in pixels each way; pixels at the edge are repeated (as in arXiv 2004.13649).
-        brightness: Largest relative change, e.g. 0.1 for factors in [0.9, 1.1]; one factor a picture.
-        rng: Source of the numbers; equal generators give equal pictures.
-        part: Where these pictures stand in a larger batch: first one and size of the batch. The numbers are those
+        brightness: Largest relative change, e.g. 0.1 for factors in [0.9, 1.1]; one factor an image.
+        rng: Source of the numbers; equal generators give equal images.
+        part: Where these images stand in a larger batch: first one and size of the batch. The numbers are those
             that they would get there.
 
     Returns:
-        New pictures of the same shape; the input where nothing is to be done.
+        New images of the same shape; the input where nothing is to be done.
     """
     first, batch = part or (0, len(images_BHWC))
     mine = slice(first, first + len(images_BHWC))
@@ -61,21 +61,21 @@ def augment(
     return result
 
 
-def openvla_recipe(images_BHWC: Pictures, draws_B6: npt.NDArray[np.float64]) -> Pictures:
+def openvla_recipe(images_BHWC: Images, draws_B6: npt.NDArray[np.float64]) -> Images:
     """The augmentation that OpenVLA was fine-tuned with (arXiv 2406.09246 and its public training code).
 
     In this order, on pixels in [0, 1] that are clipped after every step: a crop of 90 % of the area at a random place,
     stretched bilinearly to the old size; brightness +-0.2 (added); contrast 0.8 to 1.2 about each channel's mean;
     saturation 0.8 to 1.2; hue +-0.05 turns. The operations are TensorFlow's. One fact of the published code is not
-    repeated: it drew the crop's two offsets from one number, so that all its crops lay on the picture's diagonal.
+    repeated: it drew the crop's two offsets from one number, so that all its crops lay on the image's diagonal.
 
     Args:
-        images_BHWC: RGB pictures at the network's size, uint8.
-        draws_B6: For each picture where between its bounds each value lies, in [0, 1]: the crop's upper and left edge,
+        images_BHWC: RGB images at the network's size, uint8.
+        draws_B6: For each image where between its bounds each value lies, in [0, 1]: the crop's upper and left edge,
             brightness, contrast, saturation, hue.
 
     Returns:
-        New pictures of the same shape.
+        New images of the same shape.
     """
     side = np.float32(np.sqrt(CROP_AREA))
     result = np.empty_like(images_BHWC)
@@ -87,7 +87,7 @@ def openvla_recipe(images_BHWC: Pictures, draws_B6: npt.NDArray[np.float64]) -> 
             pixels = crop_and_resize(pixels, axis, edge * (1 - side), side)
         pixels = np.clip(pixels + _between(-_BRIGHTNESS, _BRIGHTNESS, brightness), 0, 1)
         pixels = np.clip(change_contrast(pixels, _between(*_CONTRAST, contrast)), 0, 1)
-        pixels = change_colour(pixels, _between(*_SATURATION, saturation), _between(-_HUE, _HUE, hue))
+        pixels = change_color(pixels, _between(*_SATURATION, saturation), _between(-_HUE, _HUE, hue))
         # TensorFlow's way from [0, 1] to bytes: scale by 255.5 and cut off.
         changed[...] = np.clip(pixels * np.float32(255.5), 0, 255).astype(np.uint8).transpose(1, 2, 0)
     return result
@@ -103,11 +103,11 @@ def change_contrast(pixels_CHW: Pixels, factor: np.float32) -> Pixels:
     return (pixels_CHW - mean_C11) * factor + mean_C11
 
 
-def change_colour(pixels_CHW: Pixels, saturation: np.float32, hue: np.float32) -> Pixels:
+def change_color(pixels_CHW: Pixels, saturation: np.float32, hue: np.float32) -> Pixels:
     """Scale the saturation and turn the hue; ``tf.image.adjust_saturation``, then ``adjust_hue``, in one way to HSV.
 
     Args:
-        pixels_CHW: RGB picture in [0, 1], float32.
+        pixels_CHW: RGB image in [0, 1], float32.
         saturation: Factor of HSV's saturation, which ends at 1.
         hue: Part of a full turn.
     """

@@ -25,7 +25,7 @@ from grape.core.files import read_json_mapping, write_json
 from grape.core.reading import open_file
 from grape.core.temporary_files import sweep_temporaries
 from grape.policies.openvla.checkpoint import atomic_folder
-from grape.training.processes import ALONE, Processes
+from grape.training.distributed import SINGLE_PROCESS, ProcessGroup
 from grape.training.sharding import put_whole, whole
 
 __all__ = ["CheckpointFolder"]
@@ -56,7 +56,7 @@ class CheckpointFolder:
         keep: int,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        processes: Processes = ALONE,
+        processes: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self.path = path
         self._keep = keep
@@ -92,7 +92,7 @@ class CheckpointFolder:
         Returns:
             The number of updates it holds; 0 where there is none, and then nothing was changed.
         """
-        update = self._processes.main_decides(lambda: self._restore_latest(reporter))
+        update = self._processes.run_on_main(lambda: self._restore_latest(reporter))
         if update and not self._processes.is_main:
             self._load(self.path / f"update-{update:06d}", update)
         return update
@@ -101,9 +101,9 @@ class CheckpointFolder:
         """Load the best state and return its number of updates.
 
         Raises:
-            DataError: It is missing or torn.
+            DataError: It is missing or truncated.
         """
-        update = self._processes.main_decides(self._restore_best)
+        update = self._processes.run_on_main(self._restore_best)
         if not self._processes.is_main:
             self._load(self.path / _BEST, update)
         return update
@@ -117,7 +117,7 @@ class CheckpointFolder:
 
     def _write(self, target: Path, update: int, facts: Mapping[str, Any]) -> None:
         tensors = self._tensors()
-        self._processes.main_decides(lambda: self._write_folder(target, tensors, update, facts))
+        self._processes.run_on_main(lambda: self._write_folder(target, tensors, update, facts))
 
     def _write_folder(self, target: Path, tensors: Mapping[str, Tensor], update: int, facts: Mapping[str, Any]) -> None:
         if target.name != _BEST and target.exists():
@@ -179,7 +179,7 @@ class CheckpointFolder:
         """Load everything or change nothing.
 
         Raises:
-            DataError: A file is missing or torn, or it is of another model.
+            DataError: A file is missing or truncated, or it is of another model.
         """
         facts = read_json_mapping(folder / _FACTS, hint=_AGAIN, within=self.path)
         open_file(folder / _TENSORS, within=self.path).close()  # a named pipe would never end
@@ -187,7 +187,7 @@ class CheckpointFolder:
             with safe_open(folder / _TENSORS, framework="pt") as handle:
                 tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
         except (SafetensorError, OSError) as error:
-            raise DataError(f"Checkpoint {folder} is torn ({error}).") from error
+            raise DataError(f"Checkpoint {folder} is truncated ({error}).") from error
         trainable, buffers = self._trainable(), self._buffers()
         due: dict[str, Tensor] = {f"parameter/{name}": p for name, p in trainable.items()}
         due |= {f"buffer/{name}": value for name, value in buffers.items()}

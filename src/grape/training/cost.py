@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from grape.training.units import Schedule, Unit
+from grape.training.batches import BatchSampler, ComparisonItem
 
 if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAPolicy
@@ -43,14 +43,14 @@ def choose_micro_batch(asked: int, parameters: int) -> int:
 
 def forward_flops(policy: "OpenVLAPolicy", instruction: str) -> int:
     """Floating-point operations of the forward pass of one step, counted on a network of that shape without weights."""
-    from grape.training.rehearsal import rehearse, weightless_model
+    from grape.training.meta_profile import profile_micro_batch, weightless_model
 
     prompt_tokens = len(policy.processor.prompt_ids(instruction))
     model = weightless_model(policy.config, torch.float32)
-    return rehearse(model, 1, prompt_tokens, policy.norm.dim).forward_flops
+    return profile_micro_batch(model, 1, prompt_tokens, policy.norm.dim).forward_flops
 
 
-def frames_of_epoch(schedule: Schedule, units: Sequence[Unit]) -> int:
+def frames_of_epoch(schedule: BatchSampler, units: Sequence[ComparisonItem]) -> int:
     """Different steps an update needs, summed over the first epoch."""
     total = 0
     for update in range(min(schedule.per_epoch, schedule.updates)):

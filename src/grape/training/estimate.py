@@ -1,7 +1,7 @@
 """What a training will take before it starts: parameters, floating-point operations, peak memory, largest micro-batch.
 
 From the configuration alone: no weights are read and none are made. What a micro-batch takes is counted on the real
-network without memory (:mod:`grape.training.rehearsal`); what stays for the whole run is counted in parameters. Peak
+network without memory (:mod:`grape.training.meta_profile`); what stays for the whole run is counted in parameters. Peak
 memory is that of tensors: a process adds its libraries (about 0.5 GB on a CPU, the CUDA context on a GPU), and an
 allocator its fragmentation.
 """
@@ -15,7 +15,7 @@ import torch
 
 from grape.core.errors import SettingsError
 from grape.policies.openvla import OpenVLA, OpenVLAConfig
-from grape.training.rehearsal import Rehearsal, rehearse, tower_flops, weightless_model
+from grape.training.meta_profile import MemoryProfile, profile_micro_batch, tower_flops, weightless_model
 
 __all__ = ["Estimate", "Memory", "estimate_training", "largest_micro_batch"]
 
@@ -125,8 +125,8 @@ class _Plan:
     autocast: bool
     lasting: Memory
 
-    def rehearse(self, micro_batch: int) -> Rehearsal:
-        return rehearse(
+    def profile_micro_batch(self, micro_batch: int) -> MemoryProfile:
+        return profile_micro_batch(
             self.model,
             micro_batch,
             self.prompt_tokens,
@@ -135,11 +135,11 @@ class _Plan:
             autocast=self.autocast,
         )
 
-    def memory(self, rehearsal: Rehearsal) -> Memory:
-        return dataclasses.replace(self.lasting, kept=rehearsal.kept_bytes, passes=rehearsal.peak_bytes)
+    def memory(self, profile: MemoryProfile) -> Memory:
+        return dataclasses.replace(self.lasting, kept=profile.kept_bytes, passes=profile.peak_bytes)
 
     def peak(self, micro_batch: int) -> int:
-        return self.memory(self.rehearse(micro_batch)).peak
+        return self.memory(self.profile_micro_batch(micro_batch)).peak
 
 
 def estimate_training(
@@ -193,7 +193,7 @@ def estimate_training(
     )
     if micro_batch < 1 or frames < 0:
         raise SettingsError(f"A micro-batch of {micro_batch} and {frames} frames cannot be estimated.")
-    found = plan.rehearse(micro_batch)
+    found = plan.profile_micro_batch(micro_batch)
     forward, backward = found.forward_flops // micro_batch, found.backward_flops // micro_batch
     step = forward * (2 if gradient == "two-pass" else 1) + backward
     counts = {name: p.numel() for name, p in plan.model.named_parameters() if ".lora_" not in name}

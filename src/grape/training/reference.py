@@ -1,7 +1,7 @@
 """Log-probabilities under the reference policy, without a second copy of the model.
 
 The policy that collected the episodes is the reference of its iteration, so what was recorded at collection is what
-is needed; a sample is computed again before training to see that policy, prompt, pictures and tokens are the same.
+is needed; a sample is computed again before training to see that policy, prompt, images and tokens are the same.
 Otherwise the starting policy is evaluated once on all steps, before its first update.
 """
 
@@ -17,15 +17,15 @@ from safetensors.torch import save
 from grape.core.errors import CompatibilityError, DataError
 from grape.core.files import read_json_mapping, write_bytes, write_json
 from grape.core.seeds import derive_rng
+from grape.training.dataset import StepDataset
+from grape.training.distributed import SINGLE_PROCESS, ProcessGroup
 from grape.training.gradients import frame_logps
-from grape.training.processes import ALONE, Processes
-from grape.training.step_logps import StepLogps
-from grape.training.steps import StepTable
+from grape.training.logprobs import StepLogprobs
 
 __all__ = ["check_parity", "recomputed_reference", "recorded_reference"]
 
 
-def recorded_reference(steps: StepTable) -> npt.NDArray[np.float64]:
+def recorded_reference(steps: StepDataset) -> npt.NDArray[np.float64]:
     """Recorded log-probability of every step, float64 ``(N,)``.
 
     Raises:
@@ -42,7 +42,7 @@ def recorded_reference(steps: StepTable) -> npt.NDArray[np.float64]:
 
 
 def recomputed_reference(
-    logps: StepLogps, count: int, micro_batch: int, path: Path, processes: Processes = ALONE
+    logps: StepLogprobs, count: int, micro_batch: int, path: Path, processes: ProcessGroup = SINGLE_PROCESS
 ) -> npt.NDArray[np.float64]:
     """Log-probability of every step under the starting policy, float64 ``(N,)``.
 
@@ -53,7 +53,7 @@ def recomputed_reference(
         path: Safetensors file that keeps the result, so that a resumed run has the starting policy's values.
         processes: Each computes a part.
     """
-    kept = processes.main_decides(lambda: _kept_reference(path))
+    kept = processes.run_on_main(lambda: _kept_reference(path))
     if kept is not None:
         return kept
     share = -(-count // processes.size)  # the same for all: a sharded network is called equally often
@@ -72,19 +72,19 @@ def _kept_reference(path: Path) -> npt.NDArray[np.float64] | None:
         with safe_open(path, framework="np") as handle:
             kept: npt.NDArray[np.float64] = handle.get_tensor("reference_N")
     except (SafetensorError, OSError) as error:
-        raise DataError(f"{path} is torn ({error}).", "Delete the run's folder and train again.") from error
+        raise DataError(f"{path} is truncated ({error}).", "Delete the run's folder and train again.") from error
     return kept
 
 
 def check_parity(
-    logps: StepLogps,
-    steps: StepTable,
+    logps: StepLogprobs,
+    steps: StepDataset,
     count: int,
     threshold: float,
     seed: int,
     micro_batch: int,
     path: Path,
-    processes: Processes = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
 ) -> dict[str, Any]:
     """Compare recorded log-probabilities with the policy's own on a sample of steps.
 
@@ -104,7 +104,7 @@ def check_parity(
     Raises:
         CompatibilityError: The mean difference lies above the threshold.
     """
-    kept: dict[str, Any] | None = processes.main_decides(lambda: _kept(path) if path.exists() else None)
+    kept: dict[str, Any] | None = processes.run_on_main(lambda: _kept(path) if path.exists() else None)
     if kept is not None:
         return kept
     rows = np.sort(derive_rng(seed, "parity").permutation(len(steps))[:count])
@@ -122,7 +122,7 @@ def check_parity(
         raise CompatibilityError(
             f"Recorded and recomputed log-probabilities differ by {found['mean_abs']:.3g} nats a token on average "
             f"(alarm at {threshold:g}), most in episode {worst}.",
-            "Likely causes: another policy collected the episodes, another pre-processing of pictures or prompt, "
+            "Likely causes: another policy collected the episodes, another preprocessing of images or prompt, "
             "another tokenizer, or another precision. --reference recomputed with another --out trains against the "
             "starting policy instead, if that is what you want.",
         )

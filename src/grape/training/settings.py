@@ -125,7 +125,7 @@ class TrainSettings(TrainerSettings, PolicySettings):
         beta: Strength of the pull to the reference policy, per nat of log-ratio; smaller moves further.
         window: Compare windows of this many steps instead of whole trajectories, as the first public implementation
             did (8); 0 compares whole trajectories. For method tpo only.
-        stride: Steps between the beginnings of windows.
+        stride: Steps between the starts of windows.
         length_normalised: Replace beta by beta * 8 / T of each side, so that long trajectories do not saturate the
             loss; the scale is that of windows of 8 steps.
         label_smoothing: Assumed share of pairs labelled the wrong way round, in [0, 0.5); sigmoid only.
@@ -196,13 +196,13 @@ class SftSettings(TrainerSettings):
         max_updates: Stop after this many updates, repeating epochs if needed; 0 means what the epochs hold.
         batch_size: Steps an update averages.
         soft_bins: Width of the Gaussian that spreads a label over neighbouring bins, in bins; 0 means one-hot labels.
-        augment: Recipe that changes pictures at random. openvla is OpenVLA's: a crop of 90 % of the area, brightness,
-            contrast, saturation, hue; the policy is then evaluated with the crop in the middle. none leaves pictures
-            to the two settings that follow, which suit small pictures.
-        augment_shift: Pictures are moved by up to this many pixels each way, edges repeated; 0 switches it off.
-        augment_brightness: Pictures are brightened or darkened by up to this share; 0 switches it off.
+        augment: Recipe that changes images at random. openvla is OpenVLA's: a crop of 90 % of the area, brightness,
+            contrast, saturation, hue; the policy is then evaluated with the crop in the middle. none leaves images
+            to the two settings that follow, which suit small images.
+        augment_shift: Images are moved by up to this many pixels each way, edges repeated; 0 switches it off.
+        augment_brightness: Images are brightened or darkened by up to this share; 0 switches it off.
         shuffle_episodes: How many episodes' steps are shuffled together; 0 shuffles all steps. For data whose decoded
-            pictures exceed picture_cache_gb: as many as fit, or else every update reads files again.
+            images exceed picture_cache_gb: as many as fit, or else every update reads files again.
         holdout: Share of episodes kept out of training to measure the loss on, in [0, 1).
         gripper: What the last action dimension means, for a new policy; empty takes it from the store.
         norm_key: Name for the normalisation statistics of the demonstrations; empty takes the name of their suite or
@@ -277,7 +277,7 @@ def check_sft(settings: SftSettings) -> None:
     check_trackers(settings.report_to)
     if settings.augment != "none" and (settings.augment_shift or settings.augment_brightness):
         raise SettingsError(
-            f"--augment {settings.augment} moves and brightens pictures itself.",
+            f"--augment {settings.augment} moves and brightens images itself.",
             "Leave --augment-shift and --augment-brightness out, or use --augment none.",
         )
     if not settings.data:

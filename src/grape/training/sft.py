@@ -20,9 +20,12 @@ from grape.core.seeds import derive_rng
 from grape.core.trajectories import EpisodeMeta
 from grape.policies.openvla import compute_norm_stats, create_nano
 from grape.store import EpisodeSource
-from grape.training.adapters import adapter_home, add_adapters, parameter_counts, save_result
 from grape.training.augmentation import augment
-from grape.training.beginnings import (
+from grape.training.batches import BatchSampler
+from grape.training.cost import FORWARD_BACKWARD, choose_micro_batch, forward_flops
+from grape.training.dataset import StepDataset, load_steps
+from grape.training.distributed import ProcessGroup, join_process_group
+from grape.training.initial_policy import (
     check_norm_key,
     computing_type,
     fit_policy,
@@ -31,14 +34,11 @@ from grape.training.beginnings import (
     open_to_continue,
     read_to_continue,
 )
-from grape.training.claims import RunClaim
-from grape.training.cost import FORWARD_BACKWARD, choose_micro_batch, forward_flops
-from grape.training.frame_order import FrameOrder
-from grape.training.processes import Processes, join_processes
+from grape.training.loop import Gradient, TrainLoop, deterministic, with_policy_path
+from grape.training.lora import adapter_home, add_adapters, parameter_counts, save_result
+from grape.training.main_process import MainProcessRun
+from grape.training.sampler import EpisodeShuffleSampler
 from grape.training.settings import SftSettings, check_sft
-from grape.training.steps import StepTable, load_steps
-from grape.training.units import Schedule
-from grape.training.updates import Gradient, UpdateLoop, deterministic, with_policy_path
 
 if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAPolicy
@@ -65,7 +65,7 @@ def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, 
     metas = [_selected(settings, store) for store in stores]
     if settings.dry_run:
         return _plan(settings, stores, metas)
-    processes = join_processes(settings.device)
+    processes = join_process_group(settings.device)
     with deterministic(settings.threads):
         summary = _train(settings, stores, metas, processes, reporter if processes.is_main else SILENT)
     return with_policy_path(summary, settings.out)
@@ -75,7 +75,7 @@ def _train(
     asked: SftSettings,
     stores: Sequence[EpisodeSource],
     metas: Sequence[Sequence[EpisodeMeta]],
-    processes: Processes,
+    processes: ProcessGroup,
     reporter: Reporter,
 ) -> Mapping[str, Any]:
     policy, autocast = (None, None) if asked.policy is None else open_to_continue(asked, stores, processes.device)
@@ -83,8 +83,8 @@ def _train(
         "data": [store.digest() for store in stores],
         "policy_hash": policy.spec.policy_hash if policy else "",
     }
-    claim = RunClaim("sft", asked, identity)
-    done = processes.main_decides(claim.take)
+    run = MainProcessRun("sft", asked, identity)
+    done = processes.run_on_main(run.take)
     if done is not None:
         return done
     ids = [[meta.episode_id for meta in some] for some in metas]
@@ -99,7 +99,7 @@ def _train(
         policy = fit_policy(begun, asked, stores, steps, reporter)
     if asked.lora_rank and asked.policy is not None:
         start = asked.policy
-        home = processes.main_decides(lambda: adapter_home(begun, start, asked.out))
+        home = processes.run_on_main(lambda: adapter_home(begun, start, asked.out))
         add_adapters(policy, asked.lora_rank, asked.lora_alpha, asked.seed, asked.lora_targets)
     if asked.activation_checkpointing:
         policy.model.checkpoint_activations()
@@ -113,7 +113,7 @@ def _train(
         if not (settings.out / "policy").exists():
             save_result(policy, settings.out, home)
         write_provenance(settings.out / "policy", settings.policy, [meta for some in metas for meta in some])
-        return claim.finish(
+        return run.finish(
             {
                 "episodes": len(steps.spans),
                 "steps": len(steps),
@@ -130,7 +130,7 @@ def _train(
             }
         )
 
-    return processes.main_decides(finish)
+    return processes.run_on_main(finish)
 
 
 @dataclass
@@ -139,14 +139,14 @@ class _Trainer:
 
     settings: SftSettings
     policy: "OpenVLAPolicy"
-    steps: StepTable
-    processes: Processes
+    steps: StepDataset
+    processes: ProcessGroup
     autocast: torch.dtype | None
     held_rows: npt.NDArray[np.int64]
     episodes: int
-    schedule: Schedule
-    order: FrameOrder
-    loop: UpdateLoop
+    schedule: BatchSampler
+    order: EpisodeShuffleSampler
+    loop: TrainLoop
     bin_ids_K: Tensor
 
     @classmethod
@@ -154,8 +154,8 @@ class _Trainer:
         cls,
         settings: SftSettings,
         policy: "OpenVLAPolicy",
-        steps: StepTable,
-        processes: Processes,
+        steps: StepDataset,
+        processes: ProcessGroup,
         autocast: torch.dtype | None,
     ) -> "_Trainer":
         """Fill in what follows from settings and data."""
@@ -166,7 +166,7 @@ class _Trainer:
         held = min(round(settings.holdout * len(names)), len(names) - 1)
         order = derive_rng(settings.seed, "holdout").permutation(len(names))
         used, kept_out = ([steps.spans[names[i]] for i in part] for part in (order[held:], order[:held]))
-        schedule = Schedule.plan(
+        schedule = BatchSampler.plan(
             sum(stop - start for start, stop in used),
             settings.batch_size,
             settings.epochs,
@@ -183,8 +183,8 @@ class _Trainer:
             held_rows=np.array(sorted(row for span in kept_out for row in range(*span)), dtype=np.int64),
             episodes=len(used),
             schedule=schedule,
-            order=FrameOrder(used, schedule, settings.shuffle_episodes),
-            loop=UpdateLoop(settings, policy.model, schedule.updates, processes=processes),
+            order=EpisodeShuffleSampler(used, schedule, settings.shuffle_episodes),
+            loop=TrainLoop(settings, policy.model, schedule.updates, processes=processes),
             bin_ids_K=torch.from_numpy(np.array(policy.action_token_ids)),
         )
 
@@ -218,7 +218,7 @@ class _Trainer:
         for parameter in self.loop.parameters:
             parameter.grad = None
         loss = right = 0.0
-        suspects: set[str] = set()
+        nonfinite: set[str] = set()
         for start in range(0, len(rows_B), self.settings.micro_batch):
             part = slice(start, start + self.settings.micro_batch)
             loss_B, right_B = self._losses(rows_B[part], images[part], crop=self.settings.augment != "openvla")
@@ -226,17 +226,17 @@ class _Trainer:
             loss += float(loss_B.detach().double().sum())
             right += float(right_B.double().sum())
             bad = rows_B[part][~torch.isfinite(loss_B.detach()).cpu().numpy()]
-            suspects |= {f"episode {self.steps.episode_of(int(row))}" for row in bad}
+            nonfinite |= {f"episode {self.steps.episode_of(int(row))}" for row in bad}
         self.processes.add_gradients(self.loop.parameters)
         own = {"loss": loss / len(every_B), "token_accuracy": right / len(every_B)}
         metrics |= self.processes.add_metrics(own)
-        everyone = self.processes.gather(sorted(suspects))
+        everyone = self.processes.gather(sorted(nonfinite))
         return Gradient(metrics, len(every_B), sorted({name for names in everyone for name in names}))
 
     def _augmented(
         self, update: int, rows_B: npt.NDArray[np.int64], first: int, batch: int
     ) -> npt.NDArray[np.uint8] | list[npt.NDArray[np.uint8]]:
-        """Pictures of this process's rows, changed at random at the size that the network reads."""
+        """Images of this process's rows, changed at random at the size that the network reads."""
         settings = self.settings
         if not len(rows_B):
             return []
@@ -296,7 +296,7 @@ def _plan(
     count = sum(meta.steps for meta in every)
     held = min(round(settings.holdout * len(every)), len(every) - 1)
     training = round(count * (1 - held / len(every)))
-    schedule = Schedule.plan(
+    schedule = BatchSampler.plan(
         training, settings.batch_size, settings.epochs, settings.max_updates, settings.seed, repeat=True
     )
     if settings.policy is not None:

@@ -25,9 +25,10 @@ from grape.policies.settings import crop_of
 from grape.preferences import read_pairs, recorded_store
 from grape.store import EpisodeStore
 from grape.store.rlds.joining import same_instruction
-from grape.training.adapters import adapter_home, add_adapters, open_with_precision, parameter_counts, save_result
-from grape.training.claims import RunClaim
+from grape.training.batches import BatchSampler, ComparisonItem, collate
 from grape.training.cost import choose_micro_batch
+from grape.training.dataset import StepDataset, check_preprocessing, load_steps
+from grape.training.distributed import ProcessGroup, join_process_group
 from grape.training.gradients import (
     GradientResult,
     frame_logps,
@@ -35,8 +36,12 @@ from grape.training.gradients import (
     one_pass_gradient,
     two_pass_gradient,
 )
+from grape.training.logprobs import StepLogprobs
+from grape.training.loop import Gradient, PeriodicEvaluation, TrainLoop, deterministic, with_policy_path
+from grape.training.lora import adapter_home, add_adapters, open_with_precision, parameter_counts, save_result
 from grape.training.losses import Loss, LossSettings, TrajectorySums, imitation_loss, preference_loss
-from grape.training.planning import (
+from grape.training.main_process import MainProcessRun
+from grape.training.plan import (
     episodes_of,
     gradient_mode,
     plan_schedule,
@@ -44,14 +49,9 @@ from grape.training.planning import (
     schedule_facts,
     split_pairs,
 )
-from grape.training.processes import Processes, join_processes
 from grape.training.reference import check_parity, recomputed_reference, recorded_reference
 from grape.training.settings import TrainSettings, check_train
 from grape.training.sharding import is_sharded, local_part, shard_fully, whole
-from grape.training.step_logps import StepLogps
-from grape.training.steps import StepTable, check_preprocessing, load_steps
-from grape.training.units import Schedule, Unit, make_comparisons
-from grape.training.updates import Gradient, Looks, UpdateLoop, deterministic, with_policy_path
 
 if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAPolicy
@@ -83,7 +83,7 @@ def run_train(settings: TrainSettings, reporter: Reporter = SILENT) -> Mapping[s
     pairs = _usable(settings.method, pairs, store)
     if settings.dry_run:
         return plan_training(settings, pairs, store)
-    processes = join_processes(settings.device)
+    processes = join_process_group(settings.device)
     with deterministic(settings.threads):
         summary = _train(settings, pairs, store, processes, reporter if processes.is_main else SILENT)
     return with_policy_path(summary, settings.out)
@@ -93,7 +93,7 @@ def _train(
     asked: TrainSettings,
     pairs: tuple[PreferencePair, ...],
     store: EpisodeStore,
-    processes: Processes,
+    processes: ProcessGroup,
     reporter: Reporter,
 ) -> Mapping[str, Any]:
     policy, autocast = _open(asked, processes.device)
@@ -104,13 +104,13 @@ def _train(
         "pairs": file_hash(asked.pairs / "pairs.jsonl"),
         "computation": spec.computation if autocast is None else f"{spec.computation}, computing in {autocast}",
     }
-    claim = RunClaim("train", asked, identity)
-    done = processes.main_decides(claim.take)
+    run = MainProcessRun("train", asked, identity)
+    done = processes.run_on_main(run.take)
     if done is not None:
         return done
     home = None
     if settings.lora_rank:
-        home = processes.main_decides(lambda: adapter_home(policy, settings.policy, settings.out))
+        home = processes.run_on_main(lambda: adapter_home(policy, settings.policy, settings.out))
         add_adapters(policy, settings.lora_rank, settings.lora_alpha, settings.seed, settings.lora_targets)
     counts = parameter_counts(policy)
     if settings.activation_checkpointing:
@@ -129,7 +129,7 @@ def _train(
         if not (settings.out / "policy").exists():
             save_result(plain, settings.out, home)
         write_provenance(settings.out / "policy", settings.policy, map(store.meta, episodes_of(settings.method, pairs)))
-        return claim.finish(
+        return run.finish(
             {
                 **schedule_facts(settings, pairs, trainer.units, trainer.schedule),
                 **counts,
@@ -142,7 +142,7 @@ def _train(
             }
         )
 
-    return processes.main_decides(finish)
+    return processes.run_on_main(finish)
 
 
 def _open(settings: TrainSettings, device: str) -> tuple["OpenVLAPolicy", torch.dtype | None]:
@@ -152,7 +152,7 @@ def _open(settings: TrainSettings, device: str) -> tuple["OpenVLAPolicy", torch.
     )
 
 
-def _unsharded(policy: "OpenVLAPolicy", settings: TrainSettings, processes: Processes) -> "OpenVLAPolicy":
+def _unsharded(policy: "OpenVLAPolicy", settings: TrainSettings, processes: ProcessGroup) -> "OpenVLAPolicy":
     """The policy with whole parameters in the process that writes; all processes must call."""
     if not is_sharded(policy.model):
         return policy
@@ -168,16 +168,16 @@ class _Trainer:
     """Everything an update needs."""
 
     settings: TrainSettings
-    processes: Processes
+    processes: ProcessGroup
     policy: "OpenVLAPolicy"
-    steps: StepTable
-    units: tuple[Unit, ...]
-    held_units: tuple[Unit, ...]
-    schedule: Schedule
-    loop: UpdateLoop
+    steps: StepDataset
+    units: tuple[ComparisonItem, ...]
+    held_units: tuple[ComparisonItem, ...]
+    schedule: BatchSampler
+    loop: TrainLoop
     loss: Loss
     mode: str
-    logps: StepLogps
+    logps: StepLogprobs
     reference_N: npt.NDArray[np.float64]
     parity: dict[str, Any] | None = None
 
@@ -187,8 +187,8 @@ class _Trainer:
         settings: TrainSettings,
         pairs: Sequence[PreferencePair],
         policy: "OpenVLAPolicy",
-        steps: StepTable,
-        processes: Processes,
+        steps: StepDataset,
+        processes: ProcessGroup,
         autocast: torch.dtype | None,
     ) -> "_Trainer":
         """Fill in what follows from settings and data."""
@@ -202,10 +202,10 @@ class _Trainer:
             units=units,
             held_units=plan_schedule(settings, held, steps.spans)[0] if held else (),
             schedule=schedule,
-            loop=UpdateLoop(settings, policy.model, schedule.updates, processes),
+            loop=TrainLoop(settings, policy.model, schedule.updates, processes),
             loss=_loss(settings, policy.norm.dim),
             mode=gradient_mode(settings, per_side),
-            logps=StepLogps(policy, steps, settings.micro_batch, settings.feature_cache_gb * 1e9, autocast),
+            logps=StepLogprobs(policy, steps, settings.micro_batch, settings.feature_cache_gb * 1e9, autocast),
             reference_N=np.zeros(len(steps)),
         )
 
@@ -216,9 +216,9 @@ class _Trainer:
             self._gradient,
             reporter,
             f"train {self.settings.method}",
-            blame=self._blame,
+            name_nonfinite=self._name_nonfinite,
             describe=_note,
-            looks=Looks(
+            evaluation=PeriodicEvaluation(
                 self.settings.evaluate_every or self.schedule.per_epoch, self.measure if self.held_units else None
             ),
         )
@@ -249,7 +249,7 @@ class _Trainer:
     def measure(self) -> dict[str, float]:
         """Loss and metrics on the pairs held out, under names that begin with ``eval/``."""
         mine, share = self._share(self.held_units)
-        rows_F, comparisons = make_comparisons(mine, self.reference_N)
+        rows_F, comparisons = collate(mine, self.reference_N)
         batch = self.settings.micro_batch
         logp_F = frame_logps(self._frames(rows_F), len(rows_F), batch, self._rounds(len(rows_F)))
         found = self.loss(comparisons.sums(logp_F))[1]
@@ -260,17 +260,17 @@ class _Trainer:
         chosen = [self.units[item] for item in self.schedule.batch(update)]
         result, frames, mine = self._compute(chosen)
         finite_P = result.sums.chosen_P.isfinite() & result.sums.rejected_P.isfinite()
-        suspects = [unit.name for unit, finite in zip(mine, finite_P.tolist(), strict=True) if not finite]
+        nonfinite = [unit.name for unit, finite in zip(mine, finite_P.tolist(), strict=True) if not finite]
         metrics = self.processes.add_metrics(result.metrics)
         if update == 0 and self.parity is not None:
             metrics["parity/mean_abs"] = self.parity["mean_abs"]
-        everyone = self.processes.gather((frames, suspects))
+        everyone = self.processes.gather((frames, nonfinite))
         return Gradient(metrics, sum(count for count, _ in everyone), [name for _, names in everyone for name in names])
 
-    def _compute(self, units: Sequence[Unit]) -> tuple[GradientResult, int, list[Unit]]:
+    def _compute(self, units: Sequence[ComparisonItem]) -> tuple[GradientResult, int, list[ComparisonItem]]:
         """Gradient of an update, summed over the processes; metrics, frames and units are this process's part."""
         mine, share = self._share(units)
-        rows_F, comparisons = make_comparisons(mine, self.reference_N)
+        rows_F, comparisons = collate(mine, self.reference_N)
         sharded = is_sharded(self.policy.model)
         # FSDP averages gradients over processes; what is wanted is their sum.
         weight = share * self.processes.size if sharded else share
@@ -289,7 +289,7 @@ class _Trainer:
             self.processes.add_gradients(self.loop.parameters)
         return result, comparisons.frame_count if share else 0, mine
 
-    def _share(self, units: Sequence[Unit]) -> tuple[list[Unit], float]:
+    def _share(self, units: Sequence[ComparisonItem]) -> tuple[list[ComparisonItem], float]:
         """This process's units of an update, and their share of all; one that weighs nothing if there are too few."""
         mine = [units[item] for item in self.processes.share([unit.frames for unit in units])]
         return (mine, len(mine) / len(units)) if mine else ([units[0]], 0.0)
@@ -304,7 +304,7 @@ class _Trainer:
         """Log-probability of an update's frames by position; the sum over tokens is float32, the rest float64."""
         return lambda positions_B: self.logps(rows_F[positions_B]).sum(dim=1).cpu()
 
-    def _blame(self, update: int) -> list[str]:
+    def _name_nonfinite(self, update: int) -> list[str]:
         """Units of an update whose own gradient is not finite."""
         names = []
         for item in self.schedule.batch(update):

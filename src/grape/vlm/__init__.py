@@ -1,12 +1,13 @@
 """Vision-language models behind one protocol: an endpoint, a model on this machine, or recorded answers.
 
-The room knows conversations, budgets and secrets; what is asked, and what an answer means, is the business of others.
+This package knows conversations, budgets and secrets; what is asked, and what an answer means, is decided in other
+packages.
 """
 
 from grape.vlm.budget import Budget, Limits, Prices
-from grape.vlm.conversation import Answer, ChatModel, Message, Picture, Request, Usage, request_key
+from grape.vlm.conversation import Answer, ChatImage, ChatModel, Message, Request, Usage, request_key
 from grape.vlm.credentials import Endpoint, Secret, endpoint_from_environment
-from grape.vlm.endpoint import EndpointModel, Patience
+from grape.vlm.endpoint import EndpointModel, Timeouts
 from grape.vlm.recordings import AnswerFolder, Recorder, Replayer, ScriptedModel
 from grape.vlm.retries import Retries
 
@@ -14,13 +15,12 @@ __all__ = [
     "Answer",
     "AnswerFolder",
     "Budget",
+    "ChatImage",
     "ChatModel",
     "Endpoint",
     "EndpointModel",
     "Limits",
     "Message",
-    "Patience",
-    "Picture",
     "Prices",
     "Recorder",
     "Replayer",
@@ -28,6 +28,7 @@ __all__ = [
     "Retries",
     "ScriptedModel",
     "Secret",
+    "Timeouts",
     "Usage",
     "endpoint_from_environment",
     "request_key",

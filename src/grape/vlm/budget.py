@@ -139,7 +139,7 @@ class Budget:
 
 
 def _rows(ledger: Path | None) -> list[dict[str, Any]]:
-    """Entries of a ledger; a line torn by a kill was never sent and is left out.
+    """Entries of a ledger; a line truncated by a kill was never sent and is left out.
 
     Raises:
         DataError: It is no regular file, or too large.

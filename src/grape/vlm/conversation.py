@@ -1,6 +1,6 @@
 """What is asked of a vision-language model and what comes back, whoever answers.
 
-A request has a key: the hash of the model's name, of where it is served, of all texts, the pixels of all pictures, the
+A request has a key: the hash of the model's name, of where it is served, of all texts, the pixels of all images, the
 schema and the sampling. Equal keys are equal questions, so a recorded answer can stand for asking again.
 """
 
@@ -21,21 +21,21 @@ from PIL import Image, ImageOps
 from grape.core.decode import record
 from grape.core.errors import SettingsError
 from grape.core.files import content_hash
-from grape.core.picture_files import open_picture
+from grape.core.image_files import open_image
 
-__all__ = ["Answer", "ChatModel", "Message", "Picture", "Request", "Usage", "describe_request", "request_key"]
+__all__ = ["Answer", "ChatImage", "ChatModel", "Message", "Request", "Usage", "describe_request", "request_key"]
 
 MAX_SIDE = 1024
-"""Longest side of a picture that is sent, in pixels."""
+"""Longest side of an image that is sent, in pixels."""
 
 MAX_PIXELS = 40_000_000
 MAX_BYTES = 256 * 2**20
-"""Of a file with a picture; as many pixels without compression take half of it."""
+"""Of a file with an image; as many pixels without compression take half of it."""
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """An RGB picture without anything else: what a camera wrote beside the pixels (place, time, owner) is dropped.
+class ChatImage:
+    """An RGB image without anything else: what a camera wrote beside the pixels (place, time, owner) is dropped.
 
     Attributes:
         pixels: uint8 ``(H, W, 3)``, at most :data:`MAX_SIDE` on the longer side.
@@ -44,10 +44,10 @@ class Picture:
     pixels: npt.NDArray[np.uint8]
 
     @classmethod
-    def of(cls, pixels: npt.NDArray[np.uint8]) -> "Picture":
-        """A picture of pixels ``(H, W, 3)``; larger ones are made smaller."""
+    def of(cls, pixels: npt.NDArray[np.uint8]) -> "ChatImage":
+        """An image of pixels ``(H, W, 3)``; larger ones are made smaller."""
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-            raise SettingsError(f"A picture must be uint8 (H, W, 3), not {pixels.dtype} {pixels.shape}.")
+            raise SettingsError(f"An image must be uint8 (H, W, 3), not {pixels.dtype} {pixels.shape}.")
         scale = MAX_SIDE / max(pixels.shape[:2])
         if scale >= 1.0:
             return cls(np.ascontiguousarray(pixels))
@@ -55,13 +55,13 @@ class Picture:
         return cls(np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)))
 
     @classmethod
-    def read(cls, path: Path) -> "Picture":
-        """A picture from a file that PIL can read.
+    def read(cls, path: Path) -> "ChatImage":
+        """An image from a file that PIL can read.
 
         Raises:
-            DataError: The file is missing, no picture, or larger than 40 million pixels.
+            DataError: The file is missing, no image, or larger than 40 million pixels.
         """
-        upright = ImageOps.exif_transpose(open_picture(path))  # what a camera was told of its own turn is dropped else
+        upright = ImageOps.exif_transpose(open_image(path))  # what a camera was told of its own turn is dropped else
         return cls.of(np.asarray(upright.convert("RGB"), dtype=np.uint8))
 
     @property
@@ -72,7 +72,7 @@ class Picture:
         return digest.hexdigest()
 
     def data_url(self) -> str:
-        """The picture as a ``data:`` URL of a PNG file."""
+        """The image as a ``data:`` URL of a PNG file."""
         file = io.BytesIO()
         Image.fromarray(self.pixels).save(file, "PNG")
         return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
@@ -85,12 +85,12 @@ class Message:
     Attributes:
         role: Who speaks.
         text: What is said.
-        pictures: Shown after the text.
+        images: Shown after the text.
     """
 
     role: Literal["system", "user", "assistant"]
     text: str
-    pictures: tuple[Picture, ...] = ()
+    images: tuple[ChatImage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,12 @@ class Request:
     def estimated_prompt_tokens(self) -> int:
         """Tokens of the question, a cautious estimate: three characters, schema included, and 256 pixels each.
 
-        Models that show themselves a small picture in several tiles may take more for it.
+        Models that show themselves a small image in several tiles may take more for it.
         """
         characters = sum(len(message.text) for message in self.messages)
         characters += 0 if self.schema is None else len(json.dumps(self.schema))
-        pictures = (picture.pixels.shape for message in self.messages for picture in message.pictures)
-        pixels = sum(int(height) * int(width) for height, width, _ in pictures)
+        images = (image.pixels.shape for message in self.messages for image in message.images)
+        pixels = sum(int(height) * int(width) for height, width, _ in images)
         return math.ceil(characters / 3) + math.ceil(pixels / 256) + 16 * len(self.messages)
 
 
@@ -185,7 +185,7 @@ class ChatModel(Protocol):
 
 
 def describe_request(request: Request, model: str, origin: str = "") -> dict[str, Any]:
-    """Everything that makes a request what it is, as JSON values; pictures by their hash."""
+    """Everything that makes a request what it is, as JSON values; images by their hash."""
     return {
         "model": model,
         **({"origin": origin} if origin else {}),
@@ -193,7 +193,7 @@ def describe_request(request: Request, model: str, origin: str = "") -> dict[str
             {
                 "role": message.role,
                 "text": message.text,
-                "pictures": [picture.hash for picture in message.pictures],
+                "pictures": [image.hash for image in message.images],
             }
             for message in request.messages
         ],

@@ -17,14 +17,14 @@ from grape.vlm.replies import complaint_of, read_completion, told_usage
 from grape.vlm.retries import Retries
 from grape.vlm.transport import Reply, TransportError, post_json
 
-__all__ = ["EndpointModel", "Patience"]
+__all__ = ["EndpointModel", "Timeouts"]
 
 REFUSALS = frozenset({400, 415, 422, 501})
 """Statuses by which servers refuse a field of the request, and much else."""
 
 
 @dataclass(frozen=True)
-class Patience:
+class Timeouts:
     """How long to wait for a server.
 
     Attributes:
@@ -37,7 +37,7 @@ class Patience:
 
 
 @dataclass
-class _Dialect:
+class ServerCapabilities:
     """What the server was found to accept.
 
     Attributes:
@@ -72,7 +72,7 @@ class _Dialect:
         first, *rest = request.messages
         if self.system or first.role != "system" or not rest or rest[0].role != "user":
             return request.messages
-        question = Message("user", f"{first.text}\n\n{rest[0].text}", rest[0].pictures)
+        question = Message("user", f"{first.text}\n\n{rest[0].text}", rest[0].images)
         return (question, *rest[1:])
 
     def adapt(self, complaint: str, request: Request) -> str:
@@ -95,10 +95,10 @@ class _Dialect:
 
 
 def _message(message: Message) -> dict[str, Any]:
-    if not message.pictures:
+    if not message.images:
         return {"role": message.role, "content": message.text}
     parts: list[dict[str, Any]] = [{"type": "text", "text": message.text}]
-    parts += [{"type": "image_url", "image_url": {"url": picture.data_url()}} for picture in message.pictures]
+    parts += [{"type": "image_url", "image_url": {"url": image.data_url()}} for image in message.images]
     return {"role": message.role, "content": parts}
 
 
@@ -119,14 +119,14 @@ class EndpointModel:
         name: str,
         endpoint: Endpoint,
         budget: Budget,
-        patience: Patience | None = None,
+        patience: Timeouts | None = None,
         retries: Retries | None = None,
         reporter: Reporter = SILENT,
     ) -> None:
         self.name, self.endpoint, self.budget = name, endpoint, budget
-        self.patience, self.retries = patience or Patience(), retries or Retries()
+        self.patience, self.retries = patience or Timeouts(), retries or Retries()
         self.reporter = reporter
-        self._dialect = _Dialect()
+        self._dialect = ServerCapabilities()
         if endpoint.open_road:
             reporter.warn(f"{BASE_URL} is http to another machine: the key travels readable. Prefer https.")
 
@@ -176,11 +176,11 @@ class EndpointModel:
         if complaint.kind == "length":
             raise SettingsError(
                 f"The question is too long for the model ({said}).",
-                "Take a smaller --max-tokens or picture (--no-image), or a model with a longer context.",
+                "Take a smaller --max-tokens or image (--no-image), or a model with a longer context.",
             )
         if complaint.kind == "pictures":
             raise SettingsError(
-                f"The model takes no pictures ({said}).", "Give --no-image, or take a vision-language model."
+                f"The model takes no images ({said}).", "Give --no-image, or take a vision-language model."
             )
         if complaint.kind == "model":
             raise SettingsError(f"The endpoint does not have the model ({said}).", "Check the model's name (--model).")
@@ -199,7 +199,7 @@ class EndpointModel:
         if completion.finish == "content_filter":
             raise ModelError(
                 f"The server's content filter stopped the answer{self._quoted(completion.text or completion.refusal)}.",
-                "Change the instruction or picture, or ask another model.",
+                "Change the instruction or image, or ask another model.",
             )
         if not completion.text.strip():
             if completion.refusal:

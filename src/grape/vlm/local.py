@@ -70,7 +70,7 @@ class LocalModel:
             with torch.inference_mode():
                 tokens = model.generate(**inputs, max_new_tokens=request.max_tokens, **sampling)
         except (RuntimeError, ValueError, IndexError, TypeError, KeyError) as error:
-            hint = "Take a smaller model or picture, or another device." if "memory" in str(error).lower() else ""
+            hint = "Take a smaller model or image, or another device." if "memory" in str(error).lower() else ""
             raise ModelError(
                 f"{self.place} could not answer: {_first_line(error)}.", hint or "See --model for what can be used."
             ) from error
@@ -104,7 +104,7 @@ class LocalModel:
             )
             model = model.to(device).eval()
         except (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-            hint = "Give a folder or a name on the hub of a model for pictures and text, in safetensors."
+            hint = "Give a folder or a name on the hub of a model for images and text, in safetensors."
             if isinstance(error, ImportError):
                 hint = "Install the package that it names; some processors need torchvision."
             elif not _HUB_NAME.fullmatch(self.place):
@@ -121,8 +121,8 @@ class LocalModel:
 def _turn(message: Message) -> dict[str, Any]:
     from PIL import Image
 
-    pictures = [{"type": "image", "image": Image.fromarray(np.asarray(one.pixels))} for one in message.pictures]
-    return {"role": message.role, "content": [*pictures, {"type": "text", "text": message.text}]}
+    images = [{"type": "image", "image": Image.fromarray(np.asarray(one.pixels))} for one in message.images]
+    return {"role": message.role, "content": [*images, {"type": "text", "text": message.text}]}
 
 
 def _text(processor: Any, tokens: Any) -> str:
@@ -132,7 +132,7 @@ def _text(processor: Any, tokens: Any) -> str:
 
 
 def _as_model(value: Any, dtype: Any) -> Any:
-    """Pictures in the model's number type; tokens as they are."""
+    """Images in the model's number type; tokens as they are."""
     return value.to(dtype) if hasattr(value, "is_floating_point") and value.is_floating_point() else value
 
 

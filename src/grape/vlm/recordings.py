@@ -1,7 +1,7 @@
 """Answers in files: a cache that makes a question cost once, and models that only replay.
 
 A folder holds one JSON file an answer, named by the request's key. The same format serves as cache, as recording for
-tests and demonstrations, and as evidence of what was asked: the texts stand in it, pictures by their hash.
+tests and demonstrations, and as evidence of what was asked: the texts stand in it, images by their hash.
 """
 
 from collections.abc import Mapping, Sequence
@@ -134,7 +134,7 @@ class Replayer:
         if answer is None:
             raise ModelError(
                 f"{self.folder.path} holds no answer of {self.name!r} to this question ({key[:12]}).",
-                "Another prompt, picture, model name or sampling makes another question; record it once with "
+                "Another prompt, image, model name or sampling makes another question; record it once with "
                 "--client endpoint or --client local.",
             )
         return answer

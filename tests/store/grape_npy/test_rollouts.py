@@ -40,7 +40,7 @@ def test_golden_files(name):
     assert rollout.steps == due["num_steps"]
     assert rollout.prompt == due["prompt"]
     assert hashlib.sha256(rollout.actions.tobytes()).hexdigest() == due["actions_f32_sha256"]
-    assert hashlib.sha256(rollout.pictures.tobytes()).hexdigest() == due["frames_sha256"]
+    assert hashlib.sha256(rollout.images.tobytes()).hexdigest() == due["frames_sha256"]
     assert rollout.flavour.name == ("simplerenv" if due["image_type"] == "Image" else "libero")
     assert rollout.success == ("success" in name)
 
@@ -55,15 +55,15 @@ def test_golden_files(name):
         ("renamed.npy", "image", "simplerenv", (None, 0, 0, None)),
     ],
 )
-def test_names_and_pictures_tell_the_collector(tmp_path, file, kind, flavour, facts):
+def test_names_and_images_tell_the_collector(tmp_path, file, kind, flavour, facts):
     rollout = read_rollout(write(tmp_path / file, [step(kind), step(kind)]))
     assert rollout.flavour.name == flavour
     assert (rollout.success, rollout.episode, rollout.number, rollout.cost_hint) == facts
     assert rollout.actions.tolist() == [pytest.approx([0.1, 0, 0, 0, 0, 0, 1])] * 2
-    assert rollout.pictures.shape == (2, 4, 6, 3)
+    assert rollout.images.shape == (2, 4, 6, 3)
 
 
-def test_name_and_pictures_that_disagree(tmp_path):
+def test_name_and_images_that_disagree(tmp_path):
     path = write(tmp_path / "success_episode_0.npy", [step("image")])
     with pytest.raises(DataError, match="libero and simplerenv"):
         read_rollout(path)
@@ -82,7 +82,7 @@ def test_name_and_pictures_that_disagree(tmp_path):
         ([step(action=[1e300] * 7)], "not finite"),
         ([step(), {"prompt": "x"}], "Step 1 has no images, prompt and action"),
         ([step(images=np.zeros((4, 6, 3)))], "float64"),
-        ([step(images=None)], "no picture"),
+        ([step(images=None)], "no image"),
         ([step(), step(images=Image.new("RGB", (2, 2)))], "several sizes"),
         ([step(), step(prompt="something else")], "different prompts"),
     ],
@@ -103,9 +103,9 @@ def test_an_action_that_stands_twice_within_itself_is_never_walked_along(tmp_pat
         read_rollout(path)
 
 
-def test_one_picture_named_very_often_is_not_copied_beyond_bounds(tmp_path):
-    picture = np.zeros((1024, 1024, 3), np.uint8)
-    path = write(tmp_path / "success_episode_0.npy", [step(images=picture)] * 1000)
+def test_one_image_named_very_often_is_not_copied_beyond_bounds(tmp_path):
+    image = np.zeros((1024, 1024, 3), np.uint8)
+    path = write(tmp_path / "success_episode_0.npy", [step(images=image)] * 1000)
     assert path.stat().st_size < 4 << 20
     with pytest.raises(DataError, match="more than 2 GiB"):
         read_rollout(path)

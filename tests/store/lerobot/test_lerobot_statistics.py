@@ -5,19 +5,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from grape.store.lerobot.statistics import QUANTILES, count_values, number_statistics, picture_statistics
+from grape.store.lerobot.statistics import QUANTILES, count_values, image_statistics, number_statistics
 
-PICTURES = arrays(np.uint8, st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.just(3)))
+IMAGES = arrays(np.uint8, st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.just(3)))
 
 
 @settings(max_examples=60, deadline=None)
-@given(PICTURES)
-def test_counted_pictures_give_the_statistics_of_their_values(pictures):
-    found = picture_statistics(count_values(pictures), len(pictures))
-    values = pictures.reshape(-1, 3) / 255
+@given(IMAGES)
+def test_counted_images_give_the_statistics_of_their_values(images):
+    found = image_statistics(count_values(images), len(images))
+    values = images.reshape(-1, 3) / 255
     due = {"min": values.min(0), "max": values.max(0), "mean": values.mean(0), "std": values.std(0)}
     due |= {name: np.quantile(values, share, axis=0) for name, share in QUANTILES.items()}
-    assert found.pop("count") == [len(pictures)]
+    assert found.pop("count") == [len(images)]
     assert found.keys() == due.keys()
     for name, value in due.items():
         assert np.shape(found[name]) == (3, 1, 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.arrows import ROOT
+from tests.architecture.allowed_imports import ROOT
 
 FOLDER = ROOT.parent / "shared" / "golden" / "rlds"
 

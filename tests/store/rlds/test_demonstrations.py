@@ -42,7 +42,7 @@ def test_locations(tmp_path):
 
 @needs_golden
 @pytest.mark.parametrize("name", SETS)
-def test_pictures_are_those_of_the_published_loader(name):
+def test_images_are_those_of_the_published_loader(name):
     store = RldsDemonstrations(f"rlds:{golden(name)}")
     assert len(store) == SETS[name]
     due = expected("loader_expected.json")[name]

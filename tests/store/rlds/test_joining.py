@@ -5,7 +5,7 @@ import pytest
 from grape.core.errors import DataError
 from grape.store.rlds import open_rlds
 from grape.store.rlds.joining import join_pairs
-from grape.store.rlds.standardise import RULES
+from grape.store.rlds.standardize import RULES
 from grape.store.rlds.writer import RldsWriter, shard_lengths
 from tests.store.rlds.datasets import FEATURES, make_columns, write_dataset
 from tests.store.rlds.golden import golden, needs_golden
@@ -34,7 +34,7 @@ def test_by_name_whatever_the_order(tmp_path):
     assert len(pairs) == 4
     assert not warnings
     assert [pair.rejected.actions.shape for pair in pairs] == [(4, 7)] * 4
-    assert pairs[0].chosen.pictures.decode().shape == (3, 6, 8, 3)
+    assert pairs[0].chosen.images.decode().shape == (3, 6, 8, 3)
 
 
 def test_episodes_without_partner_are_told(tmp_path):

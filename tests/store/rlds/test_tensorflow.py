@@ -17,9 +17,9 @@ from grape.core.preferences import PreferencePair
 from grape.store import EpisodeStore
 from grape.store.rlds import open_rlds
 from grape.store.rlds.collection import write_collection
-from grape.store.rlds.division import Division
 from grape.store.rlds.pairs import write_pairs
-from tests.architecture.arrows import ROOT
+from grape.store.rlds.train_val_split import Division
+from tests.architecture.allowed_imports import ROOT
 from tests.store.episodes import make_episode
 
 PYTHON = ROOT / os.environ.get("TF_VENV", ".venv-tf") / "bin" / "python"

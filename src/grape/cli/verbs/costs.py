@@ -91,7 +91,7 @@ def _show_generate(summary: Summary, console: Console) -> None:
     state = "accepted" if summary["accepted"] else "not accepted"
     lines = [f"{state} after {summary['rounds']} rounds, {summary['tokens']} tokens"]
     lines += [f"  see {summary['specification']}"] if summary["specification"] else []
-    lines += [f"  to mend: {finding}" for finding in summary["findings"]]
+    lines += [f"  to fix: {finding}" for finding in summary["findings"]]
     lines += [f"  warning: {warning}" for warning in summary["warnings"]]
     console.print("\n".join(lines), soft_wrap=True)
 
@@ -140,7 +140,7 @@ VERB = VerbOfKinds(
         "check": "Mistakes in one, before anything is scored",
         "validate": "A trial of one on recorded episodes: accept or reject, with reasons",
         "schema": "The language as a JSON Schema, for editors and models",
-        "generate": "Ask a vision-language model for one, check it and have it mended",
+        "generate": "Ask a vision-language model for one, check it and have it fixed",
         "import": "Translate constraint functions in Python into one; nothing is executed",
     },
 )

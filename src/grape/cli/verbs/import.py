@@ -57,6 +57,6 @@ VERB = VerbOfKinds(
     summaries={
         "grape-rlds": "Chosen and rejected trajectories in two RLDS data sets, as the first implementation had",
         "grape-npy": "Rollout files (.npy) of the first implementation, from SimplerEnv or LIBERO",
-        "video": "Recordings of a robot: video, depth, camera, robot log; keypoints are followed in the pictures",
+        "video": "Recordings of a robot: video, depth, camera, robot log; keypoints are followed in the images",
     },
 )

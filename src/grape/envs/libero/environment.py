@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grape.core.pictures import libero_openvla_v1, rotate_180
+from grape.core.images import libero_openvla_v1, rotate_180
 from grape.core.tasks import Task
 from grape.envs.base import Snapshot
+from grape.envs.ground_truth import SceneView
 from grape.envs.libero.goals import numbered
 from grape.envs.libero.measuring import measure_view
 from grape.envs.libero.scene import Scene
 from grape.envs.libero.tasks import steps_per_decision
 from grape.envs.libero.world import CAMERAS, RENDER_SIZE, Episode, TaskWorld, shared_world
-from grape.envs.views import SceneView
 
 __all__ = ["LiberoEnvironment", "simulator_action"]
 
@@ -44,12 +44,12 @@ class LiberoEnvironment:
 
     Args:
         task: The task.
-        pictures: Whether to draw; without, pictures are blank (1 x 1) and a step takes a tenth of the time.
+        images: Whether to draw; without, images are blank (1 x 1) and a step takes a tenth of the time.
     """
 
-    def __init__(self, task: Task, pictures: bool = True) -> None:
+    def __init__(self, task: Task, images: bool = True) -> None:
         self._task = task
-        self._pictures = pictures
+        self._images = images
         self._steps_per_decision = steps_per_decision(task.suite)
         self._world: TaskWorld | None = None
         self._episode: Episode | None = None
@@ -65,7 +65,7 @@ class LiberoEnvironment:
             SimulatorError: No graphics library can be used, or LIBERO cannot load the task.
             DataError: LIBERO's files are damaged.
         """
-        self._world = world = shared_world(self._task, self._pictures)
+        self._world = world = shared_world(self._task, self._images)
         self._episode = episode = world.start(initial_state)
         data = episode.data
         self._starts = [part.object_point(data) for part in world.parts]
@@ -109,10 +109,10 @@ class LiberoEnvironment:
         if self._world is None or self._episode is None:
             raise RuntimeError("reset must be called before view")
         self._world.swap_in(self._episode)
-        return rotate_180(self._world.picture(camera))
+        return rotate_180(self._world.image(camera))
 
     def scene_view(self) -> SceneView:
-        """The state as people's picture shows it, with depth, bodies and camera; upright and mirrored as that is.
+        """The state as people's image shows it, with depth, bodies and camera; upright and mirrored as that is.
 
         Raises:
             RuntimeError: ``reset`` was not called.
@@ -126,9 +126,9 @@ class LiberoEnvironment:
         scene = Scene(world, episode)
         keypoints, signals = self._measure(world, episode, scene)
         image, display = _BLANK, None
-        picture = episode.look.picture
-        if picture is not None:
-            image, display = libero_openvla_v1(picture), rotate_180(picture)
+        pixels = episode.look.image
+        if pixels is not None:
+            image, display = libero_openvla_v1(pixels), rotate_180(pixels)
         return Snapshot(
             image=image,
             proprio=episode.look.proprio.astype(np.float32),
@@ -178,9 +178,9 @@ class LiberoEnvironment:
 
 
 def camera_of(world: TaskWorld, episode: Episode) -> dict[str, Any]:
-    """Pinhole camera of the upright picture that people and policies see, before it is resized.
+    """Pinhole camera of the upright image that people and policies see, before it is resized.
 
-    LIBERO's picture is upside down but not mirrored, so half a turn sets it upright and leaves it mirrored: columns
+    LIBERO's image is upside down but not mirrored, so half a turn sets it upright and leaves it mirrored: columns
     run against the camera's x axis, and the first focal length is negative.
 
     Returns:

@@ -90,7 +90,7 @@ def mujoco_caution(version: str) -> str:
         return ""
     return (
         f"MuJoCo {version} was not compared with LIBERO's (2.3.7): later releases let objects slide and draw other "
-        f"pictures, which changes success rates. Measured to agree: {', '.join(MEASURED_MUJOCO)}."
+        f"images, which changes success rates. Measured to agree: {', '.join(MEASURED_MUJOCO)}."
     )
 
 

@@ -1,4 +1,4 @@
-"""What can be known of an episode beyond pictures: poses, shapes and contacts. For keypoints and for experts."""
+"""What can be known of an episode beyond images: poses, shapes and contacts. For keypoints and for experts."""
 
 from typing import Any
 

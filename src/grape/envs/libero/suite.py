@@ -14,10 +14,10 @@ from grape.core.action_conventions import GripperConvention, RotationConvention
 from grape.core.errors import SettingsError
 from grape.core.tasks import ActionSpace, Task
 from grape.envs.base import Environment, Expert, SuiteBase
+from grape.envs.expert_styles import OPERATORS
 from grape.envs.libero.environment import LiberoEnvironment
 from grape.envs.libero.installation import installed_distribution, mujoco_caution
 from grape.envs.libero.tasks import steps_per_decision, suite_tasks
-from grape.envs.operators import OPERATORS
 
 __all__ = ["N_INITIAL_STATES", "LiberoSuite"]
 
@@ -40,12 +40,12 @@ class LiberoSuite(SuiteBase):
 
     Args:
         name: One of :data:`grape.envs.libero.tasks.SUITES`.
-        pictures: Whether environments draw; see :class:`~grape.envs.libero.environment.LiberoEnvironment`.
+        images: Whether environments draw; see :class:`~grape.envs.libero.environment.LiberoEnvironment`.
     """
 
-    def __init__(self, name: str, pictures: bool = True) -> None:
+    def __init__(self, name: str, images: bool = True) -> None:
         self._name = name
-        self._pictures = pictures
+        self._images = images
 
     @property
     def name(self) -> str:
@@ -96,7 +96,7 @@ class LiberoSuite(SuiteBase):
 
     def make_environment(self, task: Task) -> Environment:
         """New environment; the first reset of a task in a process takes 5 to 15 s."""
-        return LiberoEnvironment(task, self._pictures)
+        return LiberoEnvironment(task, self._images)
 
     def check_expert(self, task: Task) -> None:
         """Make sure that there is a scripted expert for a task.

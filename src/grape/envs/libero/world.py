@@ -2,7 +2,7 @@
 
 A process of this size (about 2 GB) cannot hold a simulator an episode, so it holds one a task; each
 :class:`Episode` owns only what differs between episodes and is swapped in before it is used. Physics, placement of
-furniture and pictures are LIBERO's to the bit (tests compare); its observations are not computed, and nothing is drawn
+furniture and images are LIBERO's to the bit (tests compare); its observations are not computed, and nothing is drawn
 that nobody asked for.
 """
 
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 RENDER_SIZE = 256
-"""Height and width of rendered pictures in pixels."""
+"""Height and width of rendered images in pixels."""
 
 WAITING_STEPS = 10
 """Steps with the null action before an episode begins: objects are let fall and come to rest."""
@@ -58,7 +58,7 @@ class SampleClock:
     """When robosuite looks at the world: once in 50 ms, but not at the end of a step.
 
     Which of the 25 physics steps it is follows from how often the clock was read at the reset; in OpenVLA's
-    evaluation it is the one before the last. Pictures taken at the end of the step would differ from the ones that
+    evaluation it is the one before the last. Images taken at the end of the step would differ from the ones that
     published policies are evaluated with.
 
     Attributes:
@@ -87,11 +87,11 @@ class Look:
 
     Attributes:
         proprio: Hand position in metres (3), axis-angle in radians (3), finger joints in metres (2).
-        picture: The agent's view, RGB uint8 ``(256, 256, 3)``, upside down; None where none was wanted.
+        image: The agent's view, RGB uint8 ``(256, 256, 3)``, upside down; None where none was wanted.
     """
 
     proprio: Float64
-    picture: npt.NDArray[np.uint8] | None
+    image: npt.NDArray[np.uint8] | None
 
 
 @dataclass(eq=False)
@@ -122,19 +122,19 @@ class Episode:
 _worlds: dict[tuple[str, str, bool], "TaskWorld"] = {}
 
 
-def shared_world(task: Task, pictures: bool) -> "TaskWorld":
+def shared_world(task: Task, images: bool) -> "TaskWorld":
     """The process's world of a task, made on first use (5 to 15 s); that of another task is given up for it.
 
     Args:
         task: The task.
-        pictures: Whether it can draw.
+        images: Whether it can draw.
     """
-    key = (base_suite(task.suite), task.name, pictures)
+    key = (base_suite(task.suite), task.name, images)
     if key not in _worlds:
         for world in _worlds.values():
             world.close()
         _worlds.clear()
-        _worlds[key] = TaskWorld(task, pictures)
+        _worlds[key] = TaskWorld(task, images)
     return _worlds[key]
 
 
@@ -143,7 +143,7 @@ class TaskWorld:
 
     Args:
         task: The task.
-        pictures: Whether to make a renderer; without one no graphics library is needed.
+        images: Whether to make a renderer; without one no graphics library is needed.
 
     Raises:
         SettingsError: LIBERO is not installed.
@@ -151,9 +151,9 @@ class TaskWorld:
         DataError: The task's initial states are damaged.
     """
 
-    def __init__(self, task: Task, pictures: bool) -> None:
+    def __init__(self, task: Task, images: bool) -> None:
         self.task = task
-        self.pictures = pictures
+        self.images = images
         libero = load_libero()
         self._mujoco = load_mujoco("libero", "libero")
         self.initial_states = read_initial_states(libero.initial_states, base_suite(task.suite), task.name)
@@ -192,14 +192,14 @@ class TaskWorld:
                 wrapper = control_env(
                     bddl_file_name=path,
                     use_camera_obs=False,
-                    has_offscreen_renderer=self.pictures,
+                    has_offscreen_renderer=self.images,
                     hard_reset=False,
                     ignore_done=True,
                     camera_heights=RENDER_SIZE,
                     camera_widths=RENDER_SIZE,
                 )
         except Exception as error:  # LIBERO's loading runs through several packages, and each fails in its own way
-            raise loading_error(self.task, self.pictures, error) from error
+            raise loading_error(self.task, self.images, error) from error
         return wrapper.env
 
     def close(self) -> None:
@@ -293,12 +293,12 @@ class TaskWorld:
         Args:
             episode: The episode.
             action: Simulator's convention: deltas of position and axis-angle in [-1, 1], gripper -1 opens.
-            draw: Whether the look needs a picture, where this world can draw.
+            draw: Whether the look needs an image, where this world can draw.
 
         Returns:
             Whether the task's goal holds.
         """
-        self._episode, self._draws = episode, draw and self.pictures
+        self._episode, self._draws = episode, draw and self.images
         success = self._step(action)
         self._episode = None
         episode.gripper = self._robot.gripper.current_action
@@ -338,7 +338,7 @@ class TaskWorld:
         """Stands in for robosuite's method of reading all sensors."""
         episode = self._episode
         if episode is not None and episode.clock.tick():
-            episode.look = Look(self.proprioception(), self.picture(CAMERAS[0]) if self._draws else None)
+            episode.look = Look(self.proprioception(), self.image(CAMERAS[0]) if self._draws else None)
 
     def proprioception(self) -> Float64:
         """Hand position (3), axis-angle of its orientation (3) and finger joints (2) of the episode swapped in."""
@@ -352,7 +352,7 @@ class TaskWorld:
         words = [predicate.word, predicate.subject, *([predicate.place] if predicate.place else [])]
         return bool(self.domain._eval_predicate(words))
 
-    def picture(self, camera: str) -> npt.NDArray[np.uint8]:
+    def image(self, camera: str) -> npt.NDArray[np.uint8]:
         """What LIBERO calls its observation: RGB uint8 ``(256, 256, 3)``, upside down.
 
         Args:
@@ -360,23 +360,21 @@ class TaskWorld:
         """
         # robosuite draws into whatever context another renderer of the process left current.
         self.domain.sim._render_context_offscreen.gl_ctx.make_current()
-        picture: npt.NDArray[np.uint8] = self.domain.sim.render(
-            width=RENDER_SIZE, height=RENDER_SIZE, camera_name=camera
-        )
-        return picture
+        image: npt.NDArray[np.uint8] = self.domain.sim.render(width=RENDER_SIZE, height=RENDER_SIZE, camera_name=camera)
+        return image
 
 
-def loading_error(task: Task, pictures: bool, error: Exception) -> SimulatorError:
+def loading_error(task: Task, images: bool, error: Exception) -> SimulatorError:
     """What to tell about an exception while a task is loaded.
 
     Args:
         task: The task.
-        pictures: Whether a renderer was wanted.
+        images: Whether a renderer was wanted.
         error: What came out of LIBERO, robosuite or MuJoCo.
     """
     # A damaged or missing file comes as one of these; its name may have "gl" in it, too ("glazed_rim_...").
     of_a_file = isinstance(error, ValueError | FileNotFoundError | SyntaxError)
-    if pictures and not of_a_file and "gl" in f"{type(error).__name__} {error}".lower():
+    if images and not of_a_file and "gl" in f"{type(error).__name__} {error}".lower():
         return graphics_error(error)
     return SimulatorError(
         f"LIBERO cannot load task {task.id}: {type(error).__name__}: {error}",

@@ -1,6 +1,6 @@
-"""Pictures of a Meta-World scene in about 3 ms instead of 100.
+"""Images of a Meta-World scene in about 3 ms instead of 100.
 
-The package's renderer draws a 4096 x 4096 shadow map and 4 samples a pixel whatever the picture's size. This one turns
+The package's renderer draws a 4096 x 4096 shadow map and 4 samples a pixel whatever the image's size. This one turns
 both off, looks from a free camera close enough for the puck to be seen, and smooths by drawing twice the policy's
 size and averaging 2 x 2 pixels. What is left is bound by vertices, so the robot's base, which is out of sight, is
 hidden, and its arm's meshes (30,000 triangles on 2,000 pixels) are coarsened to 4 mm, less than a pixel.
@@ -15,15 +15,15 @@ import numpy.typing as npt
 
 from grape.core.cameras import Camera
 from grape.envs import offscreen
-from grape.envs.views import SceneView, bodies_of, body_poses
+from grape.envs.ground_truth import SceneView, bodies_of, body_poses
 
 __all__ = ["DISPLAY_SIZE", "IMAGE_SIZE", "SceneCamera", "box_downsample", "load_mujoco"]
 
 IMAGE_SIZE = 64
-"""Height and width of the policy's picture in pixels."""
+"""Height and width of the policy's image in pixels."""
 
 DISPLAY_SIZE = 128
-"""Height and width of the picture for people, which is what is rendered."""
+"""Height and width of the image for people, which is what is rendered."""
 
 _LOOK_AT = (0.0, 0.74, 0.12)
 _DISTANCE = 0.92
@@ -41,7 +41,7 @@ _OUT_OF_SIGHT = (
     "right_l1",
     "right_l1_2",
 )
-_COARSE_CELL = 0.004  # metres; a pixel of the rendered picture covers 6 mm
+_COARSE_CELL = 0.004  # metres; a pixel of the rendered image covers 6 mm
 _COARSE_FACES = 2000  # only the robot's meshes have more triangles
 _HIDDEN_GROUP = 5  # MuJoCo draws groups 0 to 2
 _GOAL_GROUP = 1
@@ -75,12 +75,12 @@ class SceneCamera:
         self._options.sitegroup[:] = 0
         self._options.sitegroup[_GOAL_GROUP] = 1
 
-    def picture(self, data: Any) -> npt.NDArray[np.uint8]:
+    def image(self, data: Any) -> npt.NDArray[np.uint8]:
         """Draw a ``mujoco.MjData`` of the task, RGB uint8 ``(128, 128, 3)``."""
         renderer = self._renderers[DISPLAY_SIZE]
         renderer.update_scene(data, self._camera, self._options)
-        picture: npt.NDArray[np.uint8] = renderer.render()
-        return picture
+        image: npt.NDArray[np.uint8] = renderer.render()
+        return image
 
     def view(self, data: Any, size: int = DISPLAY_SIZE) -> SceneView:
         """The same view with depth, bodies and camera; several times as slow.
@@ -94,7 +94,7 @@ class SceneCamera:
             self._renderers[size] = _renderer(model, size)
         renderer = self._renderers[size]
         renderer.update_scene(data, self._camera, self._options)
-        picture = renderer.render().copy()
+        image = renderer.render().copy()
         renderer.enable_depth_rendering()
         try:
             depth = renderer.render().copy()
@@ -107,7 +107,7 @@ class SceneCamera:
             renderer.disable_segmentation_rendering()
         names = tuple(model.body(index).name for index in range(model.nbody))
         return SceneView(
-            picture,
+            image,
             depth,
             bodies_of(model, segmentation),
             names,
@@ -117,7 +117,7 @@ class SceneCamera:
 
 
 def _renderer(model: Any, size: int) -> Any:
-    """New renderer of square pictures without shadows and reflections."""
+    """New renderer of square images without shadows and reflections."""
     mujoco = load_mujoco()
     try:
         renderer = mujoco.Renderer(model, size, size)
@@ -142,9 +142,9 @@ def _pinhole(scene: Any, field_of_view: float, size: int) -> Camera:
     return Camera(intrinsic, pose, (size, size), "free")
 
 
-def box_downsample(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def box_downsample(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Mean of each 2 x 2 block, rounded: uint8 ``(2H, 2W, 3)`` to ``(H, W, 3)``."""
-    rows = picture[::2].astype(np.uint16) + picture[1::2]
+    rows = image[::2].astype(np.uint16) + image[1::2]
     return ((rows[:, ::2] + rows[:, 1::2] + 2) >> 2).astype(np.uint8)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from grape.envs.base import Snapshot
+from grape.envs.expert_styles import Operator
 from grape.envs.metaworld.tasks import TaskModel
-from grape.envs.operators import Operator
 
 __all__ = ["ScriptedExpert"]
 
@@ -22,7 +22,7 @@ class ScriptedExpert:
 
     Args:
         spec: The task.
-        style: One of :data:`grape.envs.operators.OPERATORS`.
+        style: One of :data:`grape.envs.expert_styles.OPERATORS`.
         seed: Seed of the operator.
     """
 

@@ -7,10 +7,10 @@ from grape.core.action_conventions import GripperConvention, RotationConvention
 from grape.core.errors import SettingsError
 from grape.core.tasks import ActionSpace, Task
 from grape.envs.base import Environment, Expert, SuiteBase
+from grape.envs.expert_styles import OPERATORS
 from grape.envs.metaworld.experts import ScriptedExpert
 from grape.envs.metaworld.tasks import TASK_MODELS, TASKS, TaskModel
 from grape.envs.metaworld.world import N_INITIAL_STATES, MetaWorldEnvironment
-from grape.envs.operators import OPERATORS
 
 __all__ = ["MetaWorldSuite"]
 
@@ -28,7 +28,7 @@ _ACTION_SPACE = ActionSpace(
 class MetaWorldSuite(SuiteBase):
     """Nine Meta-World tasks with a Sawyer arm; see :class:`~grape.envs.base.SuiteBase`.
 
-    Pictures are 64 x 64; proprioception is the gripper's x, y, z in metres and its opening in [0, 1].
+    Images are 64 x 64; proprioception is the gripper's x, y, z in metres and its opening in [0, 1].
     """
 
     @property

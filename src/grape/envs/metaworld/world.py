@@ -18,9 +18,9 @@ import numpy.typing as npt
 from grape.core.errors import SettingsError
 from grape.core.seeds import derive_rng
 from grape.envs.base import Snapshot
+from grape.envs.ground_truth import SceneView
 from grape.envs.metaworld.camera import DISPLAY_SIZE, SceneCamera, box_downsample, load_mujoco
 from grape.envs.metaworld.tasks import Anchor, TaskModel
-from grape.envs.views import SceneView
 
 __all__ = ["N_INITIAL_STATES", "SIMULATOR_STEPS", "MetaWorldEnvironment", "TaskWorld", "shared_world"]
 
@@ -143,8 +143,8 @@ class TaskWorld:
 
     def gripper(self, data: Any) -> Float64:
         """Tool centre between the finger tips, metres ``(3,)``."""
-        centre: Float64 = (data.site("rightEndEffector").xpos + data.site("leftEndEffector").xpos) / 2.0
-        return centre
+        center: Float64 = (data.site("rightEndEffector").xpos + data.site("leftEndEffector").xpos) / 2.0
+        return center
 
     def object(self, data: Any) -> Float64:
         """The point that has to get to the goal, metres ``(3,)``."""
@@ -230,7 +230,7 @@ class MetaWorldEnvironment:
         self._episode = None
 
     def scene_view(self, size: int = DISPLAY_SIZE) -> SceneView:
-        """The state as people's picture shows it, with depth, bodies and camera.
+        """The state as people's image shows it, with depth, bodies and camera.
 
         Args:
             size: Height and width in pixels.
@@ -251,7 +251,7 @@ class MetaWorldEnvironment:
         left, right = world.touches(data)
         distance = float(np.linalg.norm(thing - self._goal))
         way = float(np.linalg.norm(self._object_start - self._goal))
-        display = world.camera.picture(data)
+        display = world.camera.image(data)
         keypoints = {
             "gripper": gripper,
             "finger_left": data.site("leftEndEffector").xpos,

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
-from grape.core.pictures import simpler_openvla_v1
+from grape.core.images import simpler_openvla_v1
 from grape.core.tasks import Task
 from grape.envs.base import Snapshot
 from grape.envs.simpler.installation import render_device
@@ -69,13 +69,13 @@ class WidowXEnvironment:
 
     Args:
         task: The task.
-        pictures: Whether to draw; without, pictures are blank (1 x 1), a step takes a third of the time and no graphics
+        images: Whether to draw; without, images are blank (1 x 1), a step takes a third of the time and no graphics
             driver is needed.
     """
 
-    def __init__(self, task: Task, pictures: bool = True) -> None:
+    def __init__(self, task: Task, images: bool = True) -> None:
         self._task = task
-        self._pictures = pictures
+        self._images = images
         self._steps = steps_per_decision(task.suite)
         self._world: World | None = None
         self._start: _Start | None = None
@@ -89,7 +89,7 @@ class WidowXEnvironment:
             SimulatorError: No Vulkan device draws, or the scene cannot be built.
         """
         if self._world is None:
-            self._world = World(self._task, self._pictures)
+            self._world = World(self._task, self._images)
         world = self._world
         verdict = world.start(initial_state)
         source, target = world.source_pose.position, world.target_pose.position
@@ -119,7 +119,7 @@ class WidowXEnvironment:
 
     def _facts(self, world: World) -> dict[str, Any]:
         things = {role: _describe(body) for role, body in (("object", world.source), ("goal", world.target))}
-        if not self._pictures:
+        if not self._images:
             return {"things": things}
         return {"things": things, "camera": world.camera(), "renderer": render_device()}
 
@@ -127,8 +127,8 @@ class WidowXEnvironment:
         tool, base = world.link_pose(TOOL), world.base_pose
         keypoints = _keypoints(world, start, tool)
         image, display = _BLANK, None
-        if self._pictures:
-            display = world.picture()
+        if self._images:
+            display = world.image()
             image = simpler_openvla_v1(display)
         hand = base.rotation.T @ tool.rotation
         proprio = [*(base.rotation.T @ (tool.position - base.position)), *Rotation.from_matrix(hand).as_rotvec()]

@@ -78,17 +78,17 @@ class _Rearrangement:
         return parent._build_actor_helper(model_id, scale=scale * factor, **settings)
 
     def get_obs(self, info: Any = None, unflattened: bool = False) -> dict[str, Any]:
-        """The robot's joints only: pictures are taken when they are asked for."""
+        """The robot's joints only: images are taken when they are asked for."""
         scene: Any = self
         return {"agent": scene._get_obs_agent()}
 
 
-def make_scene(arrangement: Arrangement, pictures: bool) -> Any:
-    """New ManiSkill environment of an arrangement (20 s the first time in a process with pictures, then 1 s).
+def make_scene(arrangement: Arrangement, images: bool) -> Any:
+    """New ManiSkill environment of an arrangement (20 s the first time in a process with images, then 1 s).
 
     Args:
         arrangement: The scene.
-        pictures: Whether it can draw; without, no graphics driver is needed.
+        images: Whether it can draw; without, no graphics driver is needed.
 
     Raises:
         SettingsError: ManiSkill is not installed.
@@ -96,15 +96,15 @@ def make_scene(arrangement: Arrangement, pictures: bool) -> Any:
         SimulatorError: There is no Vulkan device that draws, or ManiSkill cannot build the scene.
     """
     maniskill = load_maniskill()
-    if pictures:
+    if images:
         render_device()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # ManiSkill's, about its own sources
-            return _scene_class(maniskill, arrangement, pictures)(
+            return _scene_class(maniskill, arrangement, images)(
                 obs_mode="rgb+segmentation",
                 sim_backend="physx_cpu",
-                render_backend="gpu" if pictures else "none",  # without CUDA ManiSkill takes what Vulkan offers
+                render_backend="gpu" if images else "none",  # without CUDA ManiSkill takes what Vulkan offers
             )
     except Exception as error:  # loading runs through several packages, and each fails in its own way
         raise SimulatorError(
@@ -113,14 +113,14 @@ def make_scene(arrangement: Arrangement, pictures: bool) -> Any:
         ) from error
 
 
-def _scene_class(maniskill: ManiSkill, arrangement: Arrangement, pictures: bool) -> Any:
+def _scene_class(maniskill: ManiSkill, arrangement: Arrangement, images: bool) -> Any:
     task: Any = getattr(maniskill.scenes, arrangement.environment)
     between = type("Rearranged", (_Rearrangement, maniskill.base), {})
     facts: dict[str, Any] = {
         "arrangement": arrangement,
         "models": _models(maniskill.assets, arrangement),
         "tangled": not (maniskill.assets / "robots" / "widowx" / "wx250s.srdf").is_file(),
-        "rgb_overlay_mode": "background" if pictures else "none",
+        "rgb_overlay_mode": "background" if images else "none",
     }
     if arrangement.exchanged:
         kept = [arrangement.source] if arrangement.hidden_target else [arrangement.source, arrangement.target]

@@ -11,10 +11,10 @@ from grape.core.action_conventions import GripperConvention, RotationConvention
 from grape.core.errors import SettingsError
 from grape.core.tasks import ActionSpace, Task
 from grape.envs.base import Environment, Expert, SuiteBase
-from grape.envs.operators import OPERATORS
-from grape.envs.simpler.drawing import require_vulkan
+from grape.envs.expert_styles import OPERATORS
 from grape.envs.simpler.environment import MOST_ROTATION, MOST_TRANSLATION, WidowXEnvironment
 from grape.envs.simpler.installation import asset_folder
+from grape.envs.simpler.rendering import require_vulkan
 from grape.envs.simpler.tasks import steps_per_decision, suite_tasks
 from grape.envs.simpler.world import N_INITIAL_STATES, about_initial_states
 
@@ -46,12 +46,12 @@ class WidowXSuite(SuiteBase):
 
     Args:
         name: One of :data:`grape.envs.simpler.tasks.SUITES`.
-        pictures: Whether environments draw; see :class:`~grape.envs.simpler.environment.WidowXEnvironment`.
+        images: Whether environments draw; see :class:`~grape.envs.simpler.environment.WidowXEnvironment`.
     """
 
-    def __init__(self, name: str, pictures: bool = True) -> None:
+    def __init__(self, name: str, images: bool = True) -> None:
         self._name = name
-        self._pictures = pictures
+        self._images = images
 
     @property
     def name(self) -> str:
@@ -116,7 +116,7 @@ class WidowXSuite(SuiteBase):
         """
         self.versions()
         asset_folder()
-        if self._pictures:
+        if self._images:
             require_vulkan()
 
     def tasks_to_look_at(self) -> tuple[Task, ...]:
@@ -125,7 +125,7 @@ class WidowXSuite(SuiteBase):
 
     def make_environment(self, task: Task) -> Environment:
         """New environment; the first reset in a process takes 20 s, of each further environment 1 s."""
-        return WidowXEnvironment(task, self._pictures)
+        return WidowXEnvironment(task, self._images)
 
     def make_expert(self, task: Task, operator: str, seed: int) -> Expert:
         """Scripted expert for one episode.

@@ -1,4 +1,4 @@
-"""One WidowX task in the simulator: starts episodes, advances them, and tells poses, contacts and pictures."""
+"""One WidowX task in the simulator: starts episodes, advances them, and tells poses, contacts and images."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +14,8 @@ from grape.envs.simpler.tasks import arrangement_of
 
 __all__ = [
     "CAMERA",
+    "IMAGE_SIZE",
     "N_INITIAL_STATES",
-    "PICTURE_SIZE",
     "Body",
     "Contacts",
     "Pose",
@@ -27,8 +27,8 @@ __all__ = [
 CAMERA = "3rd_view_camera"
 """ManiSkill's name of the camera over the robot's shoulder."""
 
-PICTURE_SIZE = (480, 640)
-"""Height and width of the camera's pictures in pixels."""
+IMAGE_SIZE = (480, 640)
+"""Height and width of the camera's images in pixels."""
 
 N_INITIAL_STATES = 24
 """Initial states a task that the benchmark plays: where source and target stand, times how the source lies.
@@ -116,7 +116,7 @@ class World:
 
     Args:
         task: The task.
-        pictures: Whether it can draw.
+        images: Whether it can draw.
 
     Raises:
         SettingsError: ManiSkill is not installed.
@@ -124,11 +124,11 @@ class World:
         SimulatorError: No Vulkan device draws, or the scene cannot be built.
     """
 
-    def __init__(self, task: Task, pictures: bool) -> None:
+    def __init__(self, task: Task, images: bool) -> None:
         self.task = task
-        self.pictures = pictures
+        self.images = images
         arrangement = arrangement_of(task)
-        self._scene: Any = make_scene(arrangement, pictures)
+        self._scene: Any = make_scene(arrangement, images)
         self.source, self.target = (self._body(name) for name in (arrangement.source, arrangement.target))
 
     def _body(self, name: str) -> Body:
@@ -218,14 +218,14 @@ class World:
             collision=any(pair & robot and not pair <= robot | {source, target} for pair in pairs),
         )
 
-    def picture(self) -> npt.NDArray[np.uint8]:
+    def image(self) -> npt.NDArray[np.uint8]:
         """The camera's view over the real background, RGB uint8 ``(480, 640, 3)``."""
         data = self._scene._get_obs_sensor_data()
-        picture: npt.NDArray[np.uint8] = data[CAMERA]["rgb"][0].numpy().copy()
-        return picture
+        image: npt.NDArray[np.uint8] = data[CAMERA]["rgb"][0].numpy().copy()
+        return image
 
     def camera(self) -> dict[str, Any]:
-        """Pinhole camera of the picture.
+        """Pinhole camera of the image.
 
         Returns:
             ``name``; ``size``, height and width in pixels; ``intrinsic``, 3 x 3 in pixels; ``pose``, 4 x 4, from the
@@ -235,7 +235,7 @@ class World:
         to_camera = np.vstack([_numbers(parameters["extrinsic_cv"][0]), [0.0, 0.0, 0.0, 1.0]])
         return {
             "name": CAMERA,
-            "size": list(PICTURE_SIZE),
+            "size": list(IMAGE_SIZE),
             "intrinsic": _numbers(parameters["intrinsic_cv"][0]).round(6).tolist(),
             "pose": np.linalg.inv(to_camera).round(9).tolist(),
         }

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grape.core.errors import SettingsError, SimulatorError
-from grape.core.pictures import simpler_openvla_v1
+from grape.core.images import simpler_openvla_v1
 from grape.core.tasks import Task
 from grape.envs.base import Snapshot
 from grape.envs.simpler_original.poses import axis_angle, rotation_matrix

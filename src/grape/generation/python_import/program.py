@@ -30,7 +30,7 @@ class Header:
         control_hz: Decisions a second; None if unknown.
         gripper: Keypoint that ``end_effector`` stands for.
         keypoints: Names of ``keypoints[0]``, ``keypoints[1]``, ...; where there are none they are called after their
-            number on the picture.
+            number on the image.
         tolerance: What counts as reached where a function only measures.
     """
 

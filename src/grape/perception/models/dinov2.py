@@ -1,4 +1,4 @@
-"""Features of every part of a picture with DINOv2 (arXiv 2304.07193)."""
+"""Features of every part of an image with DINOv2 (arXiv 2304.07193)."""
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ class DinoV2:
     Args:
         name: Folder or name on the hub, e.g. ``facebook/dinov2-small``.
         device: Where it runs.
-        patches: Cells along the picture's shorter side; each is a patch of the network (14 pixels).
+        patches: Cells along the image's shorter side; each is a patch of the network (14 pixels).
 
     Raises:
         SettingsError: Packages or weights are missing, or of another kind.
@@ -26,14 +26,14 @@ class DinoV2:
         self._model = open_model(load_transformers().Dinov2Model, name, device)
         self._device, self._patches = device, patches
 
-    def features(self, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def features(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """See :class:`grape.perception.protocols.FeatureExtractor`."""
         torch = load_torch()
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         scale = self._patches / min(height, width)
         rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
         size = int(self._model.config.patch_size)
-        pixels = normalised(picture, rows * size, columns * size, cubic=True)
+        pixels = normalised(image, rows * size, columns * size, cubic=True)
         with torch.inference_mode():
             reply = self._model(pixel_values=torch.from_numpy(pixels).to(self._device))
         cells: npt.NDArray[np.float32] = reply.last_hidden_state[0, 1:].float().cpu().numpy()  # the first is the class

@@ -23,7 +23,7 @@ class GroundingDino:
         name: Folder or name on the hub, e.g. ``IDEA-Research/grounding-dino-tiny``.
         device: Where it runs.
         threshold: Least score of a box.
-        shortest: Length of the picture's shorter side for the network, pixels.
+        shortest: Length of the image's shorter side for the network, pixels.
         longest: Largest length of the other side.
 
     Raises:
@@ -41,11 +41,11 @@ class GroundingDino:
         self._device, self._threshold = device, threshold
         self._shortest, self._longest = shortest, longest
 
-    def detect(self, picture: npt.NDArray[np.uint8], phrase: str) -> tuple[Detection, ...]:
+    def detect(self, image: npt.NDArray[np.uint8], phrase: str) -> tuple[Detection, ...]:
         """See :class:`grape.perception.protocols.Detector`; a box's score is that of its best word."""
         torch = load_torch()
-        height, width = picture.shape[:2]
-        pixels = normalised(picture, *shorter_side(height, width, self._shortest, self._longest))
+        height, width = image.shape[:2]
+        pixels = normalised(image, *shorter_side(height, width, self._shortest, self._longest))
         # Lower case and a full stop at the end: how the model was trained.
         text = self._tokenizer([phrase.lower().strip().rstrip(".") + "."], return_tensors="pt")
         with torch.inference_mode():

@@ -27,13 +27,13 @@ class Sam2:
         side = self._model.config.prompt_encoder_config.image_size
         self._height, self._width = (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
 
-    def segment(self, picture: npt.NDArray[np.uint8], box: tuple[float, float, float, float]) -> npt.NDArray[np.bool_]:
+    def segment(self, image: npt.NDArray[np.uint8], box: tuple[float, float, float, float]) -> npt.NDArray[np.bool_]:
         """See :class:`grape.perception.protocols.Segmenter`."""
         torch = load_torch()
-        height, width = picture.shape[:2]
-        # The picture is stretched to a square, and the box with it.
+        height, width = image.shape[:2]
+        # The image is stretched to a square, and the box with it.
         scale = np.array([self._width / width, self._height / height] * 2)
-        pixels = torch.from_numpy(normalised(picture, self._height, self._width)).to(self._device)
+        pixels = torch.from_numpy(normalised(image, self._height, self._width)).to(self._device)
         prompt = torch.tensor(np.asarray(box) * scale, dtype=torch.float32, device=self._device)[None, None]
         with torch.inference_mode():
             reply = self._model(pixel_values=pixels, input_boxes=prompt, multimask_output=False)

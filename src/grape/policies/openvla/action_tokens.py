@@ -27,7 +27,7 @@ class ActionTokenizer:
         self.text_vocab = text_vocab
         self.bins = bins
         self.edges = np.linspace(-1.0, 1.0, bins)
-        self.centres = (self.edges[:-1] + self.edges[1:]) / 2.0
+        self.centers = (self.edges[:-1] + self.edges[1:]) / 2.0
 
     @property
     def token_ids(self) -> npt.NDArray[np.int64]:
@@ -41,7 +41,7 @@ class ActionTokenizer:
     def decode(self, tokens: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float64]:
         """Bin centres of token ids, float64; ids outside the action range clip. Any shape."""
         number = np.clip(self.text_vocab - np.asarray(tokens, dtype=np.int64) - 1, 0, self.bins - 2)
-        return self.centres[number]
+        return self.centers[number]
 
     def soft_targets(self, normalised: FloatArray, width_bins: float) -> npt.NDArray[np.float32]:
         """Target distribution over the bins around a value.
@@ -59,7 +59,7 @@ class ActionTokenizer:
             hot = self.text_vocab - self.encode(clipped) - 1
             return np.asarray(np.arange(self.bins) == hot[..., None], dtype=np.float32)
         step = 2.0 / (self.bins - 1)
-        distance = (clipped[..., None] - self.centres) / (step * width_bins)
+        distance = (clipped[..., None] - self.centers) / (step * width_bins)
         nearest = np.square(distance).min(axis=-1, keepdims=True)  # keeps narrow widths from underflowing to 0/0
         weight = np.exp(-0.5 * (np.square(distance) - nearest))
         target = np.zeros((*clipped.shape, self.bins), dtype=np.float32)

@@ -24,7 +24,7 @@ from grape.policies.names import parse_hub_name
 from grape.policies.openvla.adapter_config import CONFIG_FILE, AdapterConfig, AdapterLayer, read_adapter_config
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.hub import resolve_policy
-from grape.policies.openvla.quantised import is_quantised
+from grape.policies.openvla.quantized import is_quantized
 
 if TYPE_CHECKING:
     from grape.policies.openvla.policy import OpenVLAPolicy
@@ -56,10 +56,10 @@ class AdapterPointer:
     Attributes:
         base: Folder of that policy.
         name: The base as it is written down: a path or a name on the hub.
-        center_crop: Whether the adapter was trained with cropped pictures; None where the base's configuration holds.
+        center_crop: Whether the adapter was trained with cropped images; None where the base's configuration holds.
         unnorm_key: Statistics that are in use with the adapter; empty where the base's configuration holds.
         gripper: What the last dimension of its actions means; empty where the base's configuration holds.
-        norm_stats: Normalisation statistics by data set that the base has not.
+        norm_stats: Normalization statistics by data set that the base has not.
     """
 
     base: Path
@@ -160,7 +160,7 @@ def write_pointer(
     Args:
         folder: The adapter's folder.
         base: The policy it belongs to. A folder is written relative to the adapter, a name on the hub as it is.
-        center_crop: Whether the adapter was trained with cropped pictures, where that differs from the base.
+        center_crop: Whether the adapter was trained with cropped images, where that differs from the base.
         place: Where the adapter's folder will stand, if it is written elsewhere first.
         changed: Configuration of the base and of the policy with the adapter; what differs is written down.
     """
@@ -192,7 +192,7 @@ def attach_adapter(policy: "OpenVLAPolicy", folder: Path, *, merge: bool = False
 
     Raises:
         SettingsError: PEFT is not installed, or the adapter is of another kind than LoRA.
-        DataError: A file is missing or torn, or the adapter does not fit the policy.
+        DataError: A file is missing or truncated, or the adapter does not fit the policy.
     """
     try:
         from peft import LoraConfig, get_peft_model
@@ -317,7 +317,7 @@ def _opened(folder: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as handle:
             yield handle
     except (SafetensorError, OSError) as error:
-        raise DataError(f"{path} is torn ({error}).", "Save the adapter again.") from error
+        raise DataError(f"{path} is truncated ({error}).", "Save the adapter again.") from error
 
 
 class MergedWeights(Mapping[str, Tensor]):
@@ -334,7 +334,7 @@ class MergedWeights(Mapping[str, Tensor]):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        if is_quantised(model):
+        if is_quantized(model):
             raise PolicyError(
                 "A policy held in 4 bits cannot be merged or saved: its weights are rounded.",
                 "Save its adapter, or load it without --load-in-4bit.",

@@ -1,7 +1,7 @@
 """Checkpoint folders in the published layout: read strictly by name, written whole or not at all.
 
 A folder holds ``config.json``, weights as safetensors (one file, or shards with an index), tokenizer and
-pre-processing files, and ``dataset_statistics.json``. Only safetensors are read: the older formats are pickles.
+preprocessing files, and ``dataset_statistics.json``. Only safetensors are read: the older formats are pickles.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from grape.core.reading import parse_json, read_file
 from grape.core.temporary_files import in_use, sweep_beside, temporary_path
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.model import OpenVLA
-from grape.policies.openvla.quantised import quantise_layers, quantised_names
+from grape.policies.openvla.quantized import quantize_layers, quantized_names
 
 __all__ = [
     "FACTS_FILE",
@@ -157,7 +157,7 @@ def empty_model(config: OpenVLAConfig, attention: str = "sdpa") -> OpenVLA:
         return OpenVLA(config, attention)
 
 
-def materialise_buffers(model: OpenVLA) -> None:
+def materialize_buffers(model: OpenVLA) -> None:
     """Give an empty model's rotary embedding, which no checkpoint stores, its values."""
     llama = model.language_model
     llama.model.rotary_emb = LlamaRotaryEmbedding(config=llama.config).to(model.device)
@@ -173,14 +173,14 @@ def load_weights(
         model: The empty network (:func:`empty_model`).
         dtype: Type of the weights afterwards.
         device: Where they shall be.
-        four_bit: Hold the linear layers of the language model's blocks in 4 bits (see ``quantised``).
+        four_bit: Hold the linear layers of the language model's blocks in 4 bits (see ``quantized``).
 
     Raises:
-        DataError: A file is missing or torn, or names, shapes or types of weights do not fit.
+        DataError: A file is missing or truncated, or names, shapes or types of weights do not fit.
     """
     shards = _shards(folder)
     _compare(folder, shards, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
-    layers = quantised_names(int(model.vla_config.text["num_hidden_layers"])) if four_bit else frozenset[str]()
+    layers = quantized_names(int(model.vla_config.text["num_hidden_layers"])) if four_bit else frozenset[str]()
     place = torch.device(device)
     for shard in shards:
         tensors: dict[str, Tensor] = {}
@@ -193,8 +193,8 @@ def load_weights(
                 tensors[name] = tensor.to(device=place, dtype=dtype)
         model.load_state_dict(tensors, strict=False, assign=True)
         if packed:
-            quantise_layers(model, packed, place, dtype)
-    materialise_buffers(model)
+            quantize_layers(model, packed, place, dtype)
+    materialize_buffers(model)
 
 
 def _compare(folder: Path, shards: list[Path], due: Mapping[str, tuple[int, ...]]) -> None:
@@ -271,7 +271,7 @@ def _read_header(path: Path) -> list[tuple[str, tuple[int, ...], str]]:
 
 
 def check_weights_file(path: Path) -> None:
-    """Refuse a file of weights that is torn, or no safetensors file.
+    """Refuse a file of weights that is truncated, or no safetensors file.
 
     Raises:
         DataError: Says so.
@@ -287,7 +287,7 @@ def _opened(path: Path) -> Iterator[Any]:
             yield handle
     except (SafetensorError, OSError) as error:
         raise DataError(
-            f"{path} is torn or no safetensors file ({error}).", "The copy is incomplete: fetch this file again."
+            f"{path} is truncated or no safetensors file ({error}).", "The copy is incomplete: fetch this file again."
         ) from error
 
 
@@ -358,7 +358,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
         raise GrapeError(
-            f"Could not write {path}: {error}.", "Free space or mend the permissions, then retry."
+            f"Could not write {path}: {error}.", "Free space or fix the permissions, then retry."
         ) from error
     finally:
         if old.exists() and not path.exists():  # the new folder could not take the name

@@ -76,11 +76,11 @@ class OpenVLAConfig:
             published). Action token of bin ``b`` is ``text_vocab - b``.
         pad_token_id: Id used at padded positions; never attended to.
         action_bins: Edges of the action bins (256 published).
-        norm_stats: Normalisation statistics by dataset.
+        norm_stats: Normalization statistics by dataset.
         storage_dtype: ``"float32"`` or ``"bfloat16"``: how weights are stored.
         gripper: What the last dimension of an un-normalised action means; empty if unknown.
         preset: Name of the preset the policy was made from; empty for foreign checkpoints.
-        center_crop: Whether pictures are cropped in the middle, as policies trained with random crops need.
+        center_crop: Whether images are cropped in the middle, as policies trained with random crops need.
         unnorm_key: Which statistics are in use unless others are asked for; empty if the file does not say.
     """
 
@@ -104,12 +104,12 @@ class OpenVLAConfig:
 
     @property
     def image_size(self) -> int:
-        """Side of the square picture."""
+        """Side of the square image."""
         return self.towers[0].image_size
 
     @property
     def patches(self) -> int:
-        """Number of picture tokens the language model reads."""
+        """Number of image tokens the language model reads."""
         return self.towers[0].patches
 
     @property
@@ -239,7 +239,7 @@ def _towers(data: Mapping[str, Any], ours: Mapping[str, Any], where: str) -> tup
         check_tower(tower, where)
     sizes = {(tower.image_size, tower.patches) for tower in towers}
     if len(sizes) != 1:
-        raise DataError(f"{where}: the towers disagree on picture size or number of patches: {sorted(sizes)}.")
+        raise DataError(f"{where}: the towers disagree on image size or number of patches: {sorted(sizes)}.")
     return towers
 
 

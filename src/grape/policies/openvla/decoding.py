@@ -1,7 +1,7 @@
 """Decoding of action tokens: a batch at a time, with a cache, exactly as many tokens as an action has dimensions.
 
 The loop is our own. The published way through ``generate`` depends on how a library passes its first, empty cache:
-with a current transformers it silently drops the picture.
+with a current transformers it silently drops the image.
 """
 
 import contextlib

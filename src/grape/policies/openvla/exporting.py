@@ -99,7 +99,7 @@ def write_merged(source: PolicySource, folder: Path, shard_bytes: int) -> dict[s
         ``parameters`` and ``dtype`` of the weights.
 
     Raises:
-        DataError: Weights are missing, torn or do not fit.
+        DataError: Weights are missing, truncated or do not fit.
     """
     config = read_policy_config(source.folder)
     policy = load_policy(
@@ -145,7 +145,7 @@ def write_adapter(source: PolicySource, folder: Path, base_name: str = "") -> di
 
     Raises:
         SettingsError: The policy is a whole checkpoint, or an adapter of another kind than LoRA.
-        DataError: The adapter's weights are torn or fit no layer of the base.
+        DataError: The adapter's weights are truncated or fit no layer of the base.
     """
     if source.base is None:
         raise SettingsError(

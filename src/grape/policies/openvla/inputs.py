@@ -1,4 +1,4 @@
-"""What the network reads: a batch of normalised pictures (or their features) and tokenised prompts."""
+"""What the network reads: a batch of normalised images (or their features) and tokenised prompts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ _Rows = TypeVar("_Rows", slice, Tensor)
 
 @dataclass(frozen=True, eq=False)
 class PolicyInputs:
-    """A batch of encoded observations: either pictures or what the vision towers make of them.
+    """A batch of encoded observations: either images or what the vision towers make of them.
 
     Attributes:
-        pixel_values_BCHW: Normalised pictures, float32; ``C`` is 3 channels a tower. None where features are given.
+        pixel_values_BCHW: Normalised images, float32; ``C`` is 3 channels a tower. None where features are given.
         prompt_ids: Token ids of each prompt, beginning with the begin-of-sequence token; lengths may differ.
-        features_BNC: Outputs of the vision towers (``OpenVLA.picture_features``), where they were computed before:
+        features_BNC: Outputs of the vision towers (``OpenVLA.image_features``), where they were computed before:
             frozen towers need not run again.
     """
 
@@ -29,11 +29,11 @@ class PolicyInputs:
     features_BNC: Tensor | None = None
 
     def __post_init__(self) -> None:
-        pictures = self.pixel_values_BCHW if self.features_BNC is None else self.features_BNC
-        if pictures is None or (self.pixel_values_BCHW is not None and self.features_BNC is not None):
-            raise ValueError("either pictures or features are needed")
-        if pictures.shape[0] != len(self.prompt_ids):
-            raise ValueError(f"{pictures.shape[0]} pictures with {len(self.prompt_ids)} prompts")
+        images = self.pixel_values_BCHW if self.features_BNC is None else self.features_BNC
+        if images is None or (self.pixel_values_BCHW is not None and self.features_BNC is not None):
+            raise ValueError("either images or features are needed")
+        if images.shape[0] != len(self.prompt_ids):
+            raise ValueError(f"{images.shape[0]} images with {len(self.prompt_ids)} prompts")
 
     def __len__(self) -> int:
         return len(self.prompt_ids)
@@ -56,7 +56,7 @@ class PolicyInputs:
 
     @staticmethod
     def cat(parts: Sequence["PolicyInputs"]) -> "PolicyInputs":
-        """One batch out of several, all with pictures or all with features."""
+        """One batch out of several, all with images or all with features."""
         pixels = [part.pixel_values_BCHW for part in parts if part.pixel_values_BCHW is not None]
         features = [part.features_BNC for part in parts if part.features_BNC is not None]
         return PolicyInputs(

@@ -50,7 +50,7 @@ def load_policy(
         merge: Merge an adapter into the weights instead of keeping it beside them.
         attention: How the language model computes attention: ``"sdpa"``, ``"flash-attention-2"`` or ``"eager"``.
         load_in_4bit: Hold the language model in 4 bits; needs bitsandbytes and a GPU.
-        center_crop: Whether to crop pictures in the middle before the network sees them, which policies trained with
+        center_crop: Whether to crop images in the middle before the network sees them, which policies trained with
             random crops need; None takes what the checkpoint says (nothing means no).
         norm_stats: Statistics of data that the checkpoint has not seen, by data set. Those that ``unnorm_key`` names
             (or the only ones here) are added and used; a checkpoint that holds that name keeps and uses its own.
@@ -58,7 +58,7 @@ def load_policy(
     Raises:
         SettingsError: There is no such policy or it is of another kind; the statistics' name is unknown or ambiguous;
             the device or a package that was asked for is not there.
-        DataError: A file is missing, torn or does not fit the others.
+        DataError: A file is missing, truncated or does not fit the others.
     """
     folder = resolve_policy(path)
     pointer = read_pointer(folder)
@@ -96,7 +96,7 @@ def read_policy(
     center_crop: bool | None = None,
     norm_stats: Mapping[str, Any] | None = None,
 ) -> OpenVLAPolicy:
-    """Open a policy without its weights: prompts, pictures and shapes are all there, but it cannot act.
+    """Open a policy without its weights: prompts, images and shapes are all there, but it cannot act.
 
     Args:
         path: As for :func:`load_policy`.

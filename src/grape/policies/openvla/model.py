@@ -1,6 +1,6 @@
-"""The network: picture towers, projector, Llama. Weights carry OpenVLA's published names.
+"""The network: image towers, projector, Llama. Weights carry OpenVLA's published names.
 
-The sequence is: begin-of-sequence token, picture tokens, rest of the prompt, action tokens. Where prompts of a batch
+The sequence is: begin-of-sequence token, image tokens, rest of the prompt, action tokens. Where prompts of a batch
 differ in length, the rest of the prompt is padded on its left; padded positions are masked out and not counted in the
 positions, so a row means the same alone and in any batch. Logits are computed at the action positions only.
 """
@@ -19,7 +19,7 @@ __all__ = ["OpenVLA", "Prefix"]
 
 
 class Prefix:
-    """A batch of embedded prompts with pictures, ready for the language model.
+    """A batch of embedded prompts with images, ready for the language model.
 
     Args:
         embeds_BSH: Embeddings, ``(B, S, hidden)``.
@@ -105,11 +105,11 @@ class OpenVLA(nn.Module):
             block.training = True  # transformers checkpoints blocks in training mode only
         self.vision_backbone.checkpoint_activations()
 
-    def picture_features(self, pixel_values_BCHW: Tensor) -> Tensor:
-        """What the vision towers make of pictures; the projector comes after.
+    def image_features(self, pixel_values_BCHW: Tensor) -> Tensor:
+        """What the vision towers make of images; the projector comes after.
 
         Args:
-            pixel_values_BCHW: Normalised pictures, float32.
+            pixel_values_BCHW: Normalised images, float32.
 
         Returns:
             ``(B, N, C)``: ``N`` patches with the concatenated channels of the towers.
@@ -118,7 +118,7 @@ class OpenVLA(nn.Module):
         return cast(Tensor, self.vision_backbone(pixels))
 
     def embed_prompts(self, inputs: PolicyInputs) -> Prefix:
-        """Embed pictures and prompts.
+        """Embed images and prompts.
 
         Args:
             inputs: ``B`` encoded observations.
@@ -127,19 +127,19 @@ class OpenVLA(nn.Module):
             ``S = 1 + patches + (longest prompt - 1)`` embeddings a row.
         """
         if inputs.features_BNC is None:
-            features_BNC = self.picture_features(cast(Tensor, inputs.pixel_values_BCHW))
+            features_BNC = self.image_features(cast(Tensor, inputs.pixel_values_BCHW))
         else:
             features_BNC = inputs.features_BNC.to(device=self.device, dtype=self.dtype)
-        picture_BNH = self.projector(features_BNC)
+        image_BNH = self.projector(features_BNC)
         longest = max(len(ids) for ids in inputs.prompt_ids)
         pad = self.vla_config.pad_token_id
         rows = [(ids[0], *(pad,) * (longest - len(ids)), *ids[1:]) for ids in inputs.prompt_ids]
         ids_BL = torch.tensor(rows, dtype=torch.long, device=self.device)
         text_BLH = self.language_model.model.embed_tokens(ids_BL)
-        embeds_BSH = torch.cat([text_BLH[:, :1], picture_BNH, text_BLH[:, 1:]], dim=1)
+        embeds_BSH = torch.cat([text_BLH[:, :1], image_BNH, text_BLH[:, 1:]], dim=1)
         if all(len(ids) == longest for ids in inputs.prompt_ids):
             return Prefix(embeds_BSH, None)
-        start = 1 + picture_BNH.shape[1]
+        start = 1 + image_BNH.shape[1]
         padding_B1 = torch.tensor([[longest - len(ids)] for ids in inputs.prompt_ids], device=self.device)
         place_1S = torch.arange(embeds_BSH.shape[1], device=self.device)[None]
         return Prefix(embeds_BSH, (place_1S < start) | (place_1S >= start + padding_B1))

@@ -16,7 +16,7 @@ from torch import nn
 
 from grape.core.errors import DataError
 from grape.core.seeds import derive_seed
-from grape.policies.openvla.checkpoint import CheckpointFiles, empty_model, materialise_buffers
+from grape.policies.openvla.checkpoint import CheckpointFiles, empty_model, materialize_buffers
 from grape.policies.openvla.config import OpenVLAConfig, towers_to_json
 from grape.policies.openvla.model import OpenVLA
 from grape.policies.openvla.policy import OpenVLAPolicy
@@ -73,8 +73,8 @@ def create_nano(
     config = OpenVLAConfig.from_json(_config(shape, text_vocab, by_dataset, gripper))
     model = empty_model(config)
     model.to_empty(device="cpu")
-    materialise_buffers(model)
-    initialise(model, seed)
+    materialize_buffers(model)
+    initialize(model, seed)
     side = {
         "tokenizer.json": tokenizer.to_str(pretty=True).encode(),
         "tokenizer_config.json": _json(
@@ -94,7 +94,7 @@ def create_nano(
     return OpenVLAPolicy(model, CheckpointFiles(config, side), next(iter(by_dataset)))
 
 
-def initialise(model: OpenVLA, seed: int) -> None:
+def initialize(model: OpenVLA, seed: int) -> None:
     """Draw all weights anew.
 
     Matrices are normal with deviation ``fan_in ** -0.5`` (twice the variance in the stem, since ReLU halves it). Those

@@ -1,4 +1,4 @@
-"""Normalisation of actions by the 1st and 99th percentile of a dataset, in OpenVLA's layout."""
+"""Normalization of actions by the 1st and 99th percentile of a dataset, in OpenVLA's layout."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,17 +37,17 @@ class ActionNorm:
         """Dimensions of an action."""
         return int(self.low.shape[0])
 
-    def normalise(self, actions_ND: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    def normalize(self, actions_ND: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Actions mapped to [-1, 1] and clipped; a dimension that never moved maps to 0. Float64 ``(N, D)``."""
         actions = np.asarray(actions_ND, dtype=np.float64)
         mapped = np.clip(2.0 * (actions - self.low) / (self.high - self.low + 1e-8) - 1.0, -1.0, 1.0)
         mapped = np.where(self.high == self.low, 0.0, mapped)
         return np.where(self.mask, mapped, actions)
 
-    def unnormalise(self, normalised_ND: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Inverse of :meth:`normalise` (without its clipping), float64 ``(N, D)``."""
-        mapped = 0.5 * (normalised_ND + 1.0) * (self.high - self.low) + self.low
-        return np.where(self.mask, mapped, normalised_ND)
+    def unnormalize(self, normalized_ND: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Inverse of :meth:`normalize` (without its clipping), float64 ``(N, D)``."""
+        mapped = 0.5 * (normalized_ND + 1.0) * (self.high - self.low) + self.low
+        return np.where(self.mask, mapped, normalized_ND)
 
     @staticmethod
     def from_stats(stats: Mapping[str, Any], where: str) -> "ActionNorm":
@@ -63,13 +63,13 @@ class ActionNorm:
             mask = np.asarray(action.get("mask", np.ones_like(low)), dtype=np.bool_)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
-                f"Normalisation statistics {where!r} lack action percentiles ({error!r}).",
+                f"Normalization statistics {where!r} lack action percentiles ({error!r}).",
                 "They need action.q01 and action.q99, one number a dimension.",
             ) from error
         if low.ndim != 1 or low.shape != high.shape or low.shape != mask.shape or not low.size:
-            raise DataError(f"Normalisation statistics {where!r}: q01, q99 and mask differ in length.")
+            raise DataError(f"Normalization statistics {where!r}: q01, q99 and mask differ in length.")
         if not (np.isfinite(low) & np.isfinite(high) & (low <= high)).all():
-            raise DataError(f"Normalisation statistics {where!r}: q01 and q99 must be finite and q01 <= q99.")
+            raise DataError(f"Normalization statistics {where!r}: q01 and q99 must be finite and q01 <= q99.")
         return ActionNorm(low, high, mask)
 
 

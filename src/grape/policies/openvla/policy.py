@@ -24,7 +24,7 @@ from grape.policies.openvla.model import OpenVLA
 from grape.policies.openvla.norm_stats import ActionNorm, choose_unnorm_key, rotation_of
 from grape.policies.openvla.precision import Precision
 from grape.policies.openvla.processor import Processor
-from grape.policies.openvla.quantised import LANGUAGE_LINEARS, is_quantised
+from grape.policies.openvla.quantized import LANGUAGE_LINEARS, is_quantized
 from grape.policies.openvla.tokenizer_file import read_tokenizer
 
 __all__ = ["OpenVLAPolicy"]
@@ -43,9 +43,9 @@ class OpenVLAPolicy:
     Attributes:
         model: The network; train it directly.
         config: Its configuration.
-        processor: Prompt and picture road.
+        processor: Prompt and image preprocessing.
         tokenizer: The text tokenizer.
-        norm: Normalisation of actions in use.
+        norm: Normalization of actions in use.
         adapter: PEFT's wrapper where an adapter was attached (its ``disable_adapter()`` gives the base), else None.
 
     Raises:
@@ -66,7 +66,7 @@ class OpenVLAPolicy:
         )
         if self.processor.image_size != config.image_size:
             raise DataError(
-                f"preprocessor_config.json makes pictures of {self.processor.image_size} pixels, the network reads "
+                f"preprocessor_config.json makes images of {self.processor.image_size} pixels, the network reads "
                 f"{config.image_size}.",
                 "Fetch the checkpoint again.",
             )
@@ -110,7 +110,7 @@ class OpenVLAPolicy:
     @property
     def computation(self) -> str:
         """Where and in what the network computes, e.g. ``"cuda bfloat16, sdpa"``."""
-        return str(Precision(self.model.device, self.model.dtype, self.model.attention, is_quantised(self.model)))
+        return str(Precision(self.model.device, self.model.dtype, self.model.attention, is_quantized(self.model)))
 
     @property
     def action_token_ids(self) -> npt.NDArray[np.int64]:
@@ -131,13 +131,13 @@ class OpenVLAPolicy:
         """Prepare observations for the network.
 
         Args:
-            images: RGB pictures, uint8 ``(B, H, W, 3)`` or a sequence of ``(H, W, 3)``; other sizes than the
+            images: RGB images, uint8 ``(B, H, W, 3)`` or a sequence of ``(H, W, 3)``; other sizes than the
                 network's are resized.
-            instructions: One a picture.
-            crop: False leaves the policy's centre crop out, for pictures that were cropped at random.
+            instructions: One an image.
+            crop: False leaves the policy's centre crop out, for images that were cropped at random.
 
         Raises:
-            PolicyError: A picture has another type or shape, or an instruction is longer than the network can read.
+            PolicyError: An image has another type or shape, or an instruction is longer than the network can read.
         """
         prompt_ids = tuple(self.processor.prompt_ids(instruction) for instruction in instructions)
         longest = max(map(len, prompt_ids), default=0)
@@ -148,7 +148,7 @@ class OpenVLAPolicy:
 
     def action_tokens(self, actions_ND: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
         """Token ids of un-normalised actions, int32 ``(N, D)``."""
-        return self._bins.encode(self.norm.normalise(actions_ND)).astype(np.int32)
+        return self._bins.encode(self.norm.normalize(actions_ND)).astype(np.int32)
 
     def decode_tokens(self, tokens_ND: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
         """Un-normalised actions of token ids, float32 ``(N, D)``; ids outside the action range clip."""
@@ -156,7 +156,7 @@ class OpenVLAPolicy:
 
     def decode_tokens_exactly(self, tokens_ND: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float64]:
         """As :meth:`decode_tokens`, in the float64 it is computed in."""
-        return self.norm.unnormalise(self.normalised(tokens_ND))
+        return self.norm.unnormalize(self.normalised(tokens_ND))
 
     def normalised(self, tokens_ND: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float64]:
         """Bin centres of token ids, in [-1, 1], float64 ``(N, D)``."""
@@ -172,7 +172,7 @@ class OpenVLAPolicy:
         Returns:
             float32 ``(N, D, n_bins)`` in the order of :attr:`action_token_ids`; sums to 1 over the last axis.
         """
-        return self._bins.soft_targets(self.norm.normalise(actions_ND), width_bins)
+        return self._bins.soft_targets(self.norm.normalize(actions_ND), width_bins)
 
     def act(
         self, observations: Sequence[Observation], *, temperature: float = 0.0, seeds: Sequence[int] | None = None
@@ -186,7 +186,7 @@ class OpenVLAPolicy:
 
         Raises:
             SettingsError: The temperature is negative or not finite, or seeds are missing.
-            PolicyError: A picture has another type or shape, or the network's output is not finite.
+            PolicyError: An image has another type or shape, or the network's output is not finite.
         """
         if not np.isfinite(temperature) or temperature < 0.0:
             raise SettingsError(f"The sampling temperature is {temperature}.", "0 is greedy; 1 samples the policy.")
@@ -241,7 +241,7 @@ class OpenVLAPolicy:
         digest = hashlib.sha256(content_hash(self.config.to_json()).encode())
         digest.update(self.unnorm_key.encode())
         dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.config.storage_dtype, torch.float32)
-        weights = self.model.state_dict() if is_quantised(self.model) else MergedWeights(self.model)
+        weights = self.model.state_dict() if is_quantized(self.model) else MergedWeights(self.model)
         for name in sorted(weights):
             tensor = weights[name].detach().to("cpu")
             stored = (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()

@@ -1,4 +1,4 @@
-"""From picture and instruction to what the network reads: the one road for collection, training and evaluation."""
+"""From image and instruction to what the network reads: one preprocessing for collection, training and evaluation."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from grape.core.errors import DataError, PolicyError, SettingsError
-from grape.core.pictures import centre_crop
+from grape.core.images import center_crop
 
 __all__ = ["MAX_INSTRUCTION", "PROMPT_TEMPLATE", "Processor", "check_instruction"]
 
@@ -44,7 +44,7 @@ def check_instruction(instruction: str) -> None:
 
 
 class Processor:
-    """Tokenises prompts, resizes and normalises pictures.
+    """Tokenises prompts, resizes and normalises images.
 
     Args:
         tokenizer: The language model's tokenizer; its post-processor adds the begin-of-sequence token.
@@ -54,7 +54,7 @@ class Processor:
             random crops of that size.
 
     Raises:
-        DataError: The pre-processing configuration is incomplete.
+        DataError: The preprocessing configuration is incomplete.
         SettingsError: It asks for something other than a plain bicubic resize.
     """
 
@@ -72,9 +72,9 @@ class Processor:
                 f"preprocessor_config.json is incomplete ({error!r}).", "Fetch the checkpoint again."
             ) from error
         if len(sizes) != towers or len(constants) != towers or len({size[1:] for size in sizes}) != 1:
-            raise DataError(f"preprocessor_config.json describes {len(sizes)} pictures of sizes {sizes}, not {towers}.")
+            raise DataError(f"preprocessor_config.json describes {len(sizes)} images of sizes {sizes}, not {towers}.")
         if preprocessor.get("tvf_do_letterbox") or set(resize) != {"bicubic"}:
-            raise SettingsError("Only the bicubic 'resize-naive' picture road of OpenVLA is supported.")
+            raise SettingsError("Only the bicubic 'resize-naive' image preprocessing of OpenVLA is supported.")
         self.image_size = sizes[0][1]
         self.mean = np.concatenate([mean for mean, _ in constants])  # (3 * towers,) float32
         self.std = np.concatenate([std for _, std in constants])
@@ -82,7 +82,7 @@ class Processor:
         self._mean_C11 = torch.from_numpy(self.mean).view(-1, 1, 1)
         self._std_C11 = torch.from_numpy(self.std).view(-1, 1, 1)
         self._appended = [_LLAMA_SPACE[1]] if tokenizer.token_to_id(_LLAMA_SPACE[0]) == _LLAMA_SPACE[1] else []
-        self._cached_ids = lru_cache(maxsize=4096)(self._tokenise)
+        self._cached_ids = lru_cache(maxsize=4096)(self._tokenize)
 
     def prompt(self, instruction: str) -> str:
         """The text the network reads for an instruction (lower case, as published)."""
@@ -92,7 +92,7 @@ class Processor:
         """Token ids of an instruction's prompt, with whatever stands before the first action token."""
         return self._cached_ids(instruction)
 
-    def _tokenise(self, instruction: str) -> tuple[int, ...]:
+    def _tokenize(self, instruction: str) -> tuple[int, ...]:
         check_instruction(instruction)
         ids = list(self.tokenizer.encode(self.prompt(instruction)).ids)
         if self._appended and ids[-1:] != self._appended:
@@ -100,22 +100,22 @@ class Processor:
         return tuple(ids)
 
     def pixels(self, images: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]], *, crop: bool = True) -> Tensor:
-        """Normalised pictures.
+        """Normalised images.
 
         Args:
-            images: RGB pictures, uint8 ``(H, W, 3)`` each (or one array with a leading batch axis).
-            crop: False leaves the centre crop out, for pictures that were cropped at random.
+            images: RGB images, uint8 ``(H, W, 3)`` each (or one array with a leading batch axis).
+            crop: False leaves the centre crop out, for images that were cropped at random.
 
         Returns:
             float32 ``(B, 3 * towers, image_size, image_size)``.
 
         Raises:
-            PolicyError: A picture has another type or shape.
+            PolicyError: An image has another type or shape.
         """
         rows = list(images)
         for image in rows:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-                raise PolicyError(f"A picture must be uint8 (H, W, 3), found {image.dtype} {image.shape}.")
+                raise PolicyError(f"An image must be uint8 (H, W, 3), found {image.dtype} {image.shape}.")
         stacked_BHWC = np.stack([self._prepare(image, crop and self.center_crop) for image in rows])
         rgb_BCHW = torch.from_numpy(stacked_BHWC).permute(0, 3, 1, 2).float().div_(255.0)
         channels_BCHW = rgb_BCHW.repeat(1, self._towers, 1, 1) if self._towers > 1 else rgb_BCHW
@@ -124,10 +124,10 @@ class Processor:
     def _prepare(self, image: npt.NDArray[np.uint8], crop: bool) -> npt.NDArray[np.uint8]:
         """Resize, then crop: the order of OpenVLA's training and of its evaluation."""
         resized = self.resize(image)
-        return centre_crop(resized, _CROP_AREA) if crop else resized
+        return center_crop(resized, _CROP_AREA) if crop else resized
 
     def resize(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """A picture at the network's size, uint8; one that has it already comes back as it is."""
+        """An image at the network's size, uint8; one that has it already comes back as it is."""
         side = self.image_size
         if image.shape[:2] == (side, side):
             return image

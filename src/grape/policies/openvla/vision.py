@@ -151,7 +151,7 @@ class VisionTower(nn.Module):
         """Patch features.
 
         Args:
-            pixels_BCHW: Normalised pictures, ``(B, 3, H, W)``.
+            pixels_BCHW: Normalised images, ``(B, 3, H, W)``.
 
         Returns:
             ``(B, patches, width)``, row by row from the top left.
@@ -195,17 +195,17 @@ class VisionBackbone(nn.Module):
             tower.checkpointing = True
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
-        """Patch features ``(B, patches, width)`` of pictures ``(B, 3 or 6, H, W)``."""
+        """Patch features ``(B, patches, width)`` of images ``(B, 3 or 6, H, W)``."""
         if not self.fused:
             return cast(Tensor, self.featurizer(pixels_BCHW))
         return torch.cat([self.featurizer(pixels_BCHW[:, :3]), self.fused_featurizer(pixels_BCHW[:, 3:])], dim=2)
 
 
 class Projector(nn.Module):
-    """From picture features to embeddings of the language model: three layers for fused towers, else two.
+    """From image features to embeddings of the language model: three layers for fused towers, else two.
 
     Args:
-        vision_width: Channels of a picture feature.
+        vision_width: Channels of an image feature.
         hidden: Width of the language model.
         fused: Whether two towers feed it.
     """

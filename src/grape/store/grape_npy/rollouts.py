@@ -7,7 +7,7 @@ them, and their files mean different things:
                 SimplerEnv                                          LIBERO
 ==============  ==================================================  ==============================================
 file name       ``success_episode_3_success_num_1_cost_5.npy``      ``success_episode_0.npy``
-picture         Pillow image, taken AFTER the action                array, taken before the action
+image         Pillow image, taken AFTER the action                array, taken before the action
 gripper         1 = open, 0 = closed                                the environment's: +1 closes, -1 opens
 cost            in the name, cut to an integer: a hint only         none
 ==============  ==================================================  ==============================================
@@ -38,7 +38,7 @@ _NAME = re.compile(
 )
 _DIM = 7
 MAX_FILE_BYTES = 2**29
-_MOST_BYTES = 2 << 30  # pictures of one rollout, decoded; a pickle can name one picture any number of times
+_MOST_BYTES = 2 << 30  # images of one rollout, decoded; a pickle can name one image any number of times
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Flavour:
 
     Attributes:
         name: ``simplerenv`` or ``libero``.
-        pictures_after_action: Whether a step's picture was taken after its action.
+        pictures_after_action: Whether a step's image was taken after its action.
         gripper: Meaning of the gripper's number.
     """
 
@@ -65,13 +65,13 @@ FLAVOURS: Mapping[str, Flavour] = {
 
 @dataclass(frozen=True, eq=False)
 class Rollout:
-    """One file as it is, nothing mended.
+    """One file as it is, nothing fixed.
 
     Attributes:
         path: The file.
         flavour: Which collector wrote it.
         prompt: The task in words.
-        pictures: uint8 ``(T, H, W, 3)``.
+        images: uint8 ``(T, H, W, 3)``.
         actions: float32 ``(T, 7)``.
         success: From the file's name; None where it does not tell.
         episode: Number of the initial state, from the name; 0 where it does not tell.
@@ -82,7 +82,7 @@ class Rollout:
     path: Path
     flavour: Flavour
     prompt: str
-    pictures: npt.NDArray[np.uint8]
+    images: npt.NDArray[np.uint8]
     actions: npt.NDArray[np.float32]
     success: bool | None
     episode: int
@@ -109,7 +109,7 @@ def read_rollout(path: Path, flavour: str = "", within: Path | None = None) -> R
     try:
         check_links(path, within or path.parent)
         elements = _elements(path)
-        pictures, prompts, actions, kinds = _steps(elements)
+        images, prompts, actions, kinds = _steps(elements)
         if not elements:
             raise DataError("It has no steps.", "Leave it out.")
     except DataError as error:
@@ -120,9 +120,9 @@ def read_rollout(path: Path, flavour: str = "", within: Path | None = None) -> R
         raise DataError(f"{path}: its steps have {len(set(prompts))} different prompts.", "Leave it out.")
     return Rollout(
         path=path,
-        flavour=FLAVOURS[flavour or _recognise(path, kinds, facts)],
+        flavour=FLAVOURS[flavour or _recognize(path, kinds, facts)],
         prompt=prompts[0],
-        pictures=pictures,
+        images=images,
         actions=actions,
         success=_outcome(path, facts.get("outcome"), facts.get("counted")),
         episode=int(facts.get("episode") or 0),
@@ -162,28 +162,26 @@ def _elements(path: Path) -> list[Any]:
 def _steps(
     elements: list[Any],
 ) -> tuple[npt.NDArray[np.uint8], list[str], npt.NDArray[np.float32], set[str]]:
-    pictures, prompts, actions, kinds = [], [], [], set()
+    images, prompts, actions, kinds = [], [], [], set()
     for index, step in enumerate(elements):
         if not isinstance(step, dict) or not {"images", "prompt", "action"} <= step.keys():
             raise DataError(f"Step {index} has no images, prompt and action.", "Leave it out.")
-        picture, prompt, action = step["images"], step["prompt"], step["action"]
-        if not isinstance(picture, Slot) or not isinstance(picture.value, np.ndarray) or not isinstance(prompt, str):
-            raise DataError(f"Step {index} has no picture or no prompt.", "Leave it out.")
-        if picture.value.dtype != np.uint8 or picture.value.ndim != 3 or picture.value.shape[2] != 3:
-            raise DataError(
-                f"Step {index}: the picture is {picture.value.dtype} {picture.value.shape}.", "Leave it out."
-            )
+        image, prompt, action = step["images"], step["prompt"], step["action"]
+        if not isinstance(image, Slot) or not isinstance(image.value, np.ndarray) or not isinstance(prompt, str):
+            raise DataError(f"Step {index} has no image or no prompt.", "Leave it out.")
+        if image.value.dtype != np.uint8 or image.value.ndim != 3 or image.value.shape[2] != 3:
+            raise DataError(f"Step {index}: the image is {image.value.dtype} {image.value.shape}.", "Leave it out.")
         if not prompt.isascii() and prompt != prompt.encode(errors="replace").decode():
             raise DataError(f"Step {index}: the prompt is no valid Unicode text (a lone surrogate).", "Leave it out.")
-        pictures.append(picture.value)
+        images.append(image.value)
         prompts.append(prompt)
         actions.append(_action(action, index))
-        kinds.add(picture.kind)
-    if len({picture.shape for picture in pictures}) > 1:
-        raise DataError("Its pictures are of several sizes.", "Leave it out.")
-    if sum(picture.nbytes for picture in pictures) > _MOST_BYTES:
-        raise DataError(f"Its pictures take more than {_MOST_BYTES >> 30} GiB.", "Leave it out.")
-    stacked = np.stack(pictures) if pictures else np.zeros((0, 0, 0, 3), dtype=np.uint8)
+        kinds.add(image.kind)
+    if len({image.shape for image in images}) > 1:
+        raise DataError("Its images are of several sizes.", "Leave it out.")
+    if sum(image.nbytes for image in images) > _MOST_BYTES:
+        raise DataError(f"Its images take more than {_MOST_BYTES >> 30} GiB.", "Leave it out.")
+    stacked = np.stack(images) if images else np.zeros((0, 0, 0, 3), dtype=np.uint8)
     return stacked, prompts, np.array(actions, dtype=np.float32).reshape(-1, _DIM), kinds
 
 
@@ -204,14 +202,12 @@ def _action(value: Any, index: int) -> npt.NDArray[np.float32]:
     return action
 
 
-def _recognise(path: Path, kinds: set[str], facts: Mapping[str, Any]) -> str:
+def _recognize(path: Path, kinds: set[str], facts: Mapping[str, Any]) -> str:
     by_content = {"image": "simplerenv", "array": "libero"}
     found = {by_content[kind] for kind in kinds}
     if facts and facts["outcome"]:
         found.add("libero" if facts["cost"] is None else "simplerenv")
     if len(found) != 1:
         told = " and ".join(sorted(found)) or "neither collector"
-        raise DataError(
-            f"{path}: name and pictures speak of {told}.", "Say which it is: --flavour simplerenv or libero."
-        )
+        raise DataError(f"{path}: name and images speak of {told}.", "Say which it is: --flavour simplerenv or libero.")
     return found.pop()

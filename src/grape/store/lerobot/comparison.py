@@ -13,31 +13,31 @@ import pyarrow.parquet as pq
 
 from grape.core.errors import DataError
 from grape.core.files import read_json
-from grape.store.lerobot.layout import EPISODES_FILE, PICTURES, Shape, columns_of
+from grape.store.lerobot.layout import EPISODES_FILE, IMAGES, Shape, columns_of
 from grape.store.lerobot.video import read_video
 from grape.store.lerobot.writer import ExportEpisode
 
-__all__ = ["PictureLoss", "compare_dataset"]
+__all__ = ["ImageLoss", "compare_dataset"]
 
-_TOLERANCE = 1e-4  # seconds; LeRobot's reader refuses pictures that are further away
+_TOLERANCE = 1e-4  # seconds; LeRobot's reader refuses images that are further away
 _MEND = "The disk or the memory of this machine may be faulty; the export was given up."
 
 
 @dataclass(frozen=True)
-class PictureLoss:
+class ImageLoss:
     """What the video lost, as the peak signal-to-noise ratio in decibels: more is better, infinite is nothing.
 
     Attributes:
-        mean: Over all pictures, of their mean squared error.
-        worst: Of the worst picture.
+        mean: Over all images, of their mean squared error.
+        worst: Of the worst image.
     """
 
     mean: float
     worst: float
 
 
-def compare_dataset(folder: Path, episodes: Iterable[ExportEpisode], shape: Shape) -> PictureLoss:
-    """Read a data set back: every number must be the same bit for bit, every picture in its place.
+def compare_dataset(folder: Path, episodes: Iterable[ExportEpisode], shape: Shape) -> ImageLoss:
+    """Read a data set back: every number must be the same bit for bit, every image in its place.
 
     Args:
         folder: The data set.
@@ -72,10 +72,10 @@ def compare_dataset(folder: Path, episodes: Iterable[ExportEpisode], shape: Shap
         if (row["length"], row["dataset_to_index"], row["tasks"]) != (steps, first, [meta.instruction]):
             raise DataError(f"{where}: its row in {EPISODES_FILE} does not fit.", _MEND)
         _compare_numbers(reader.numbers(row), due, where)
-        errors += _compare_pictures(reader.pictures(row), episode.trajectory.frames[:steps], row, shape, where)
+        errors += _compare_images(reader.images(row), episode.trajectory.frames[:steps], row, shape, where)
     if (number, number, first) != (len(rows), facts["total_episodes"], facts["total_frames"]):
         raise DataError(f"{folder}: {len(rows)} episodes came back, {number} were written.", _MEND)
-    return PictureLoss(_decibels(float(np.mean(errors))), _decibels(max(errors)))
+    return ImageLoss(_decibels(float(np.mean(errors))), _decibels(max(errors)))
 
 
 class _Reader:
@@ -95,16 +95,16 @@ class _Reader:
             self._data_path, self._table, self._table_first = path, pq.read_table(path), row["dataset_from_index"]
         return self._table.slice(row["dataset_from_index"] - self._table_first, row["length"])
 
-    def pictures(self, row: Mapping[str, Any]) -> Iterator[tuple[float, npt.NDArray[np.uint8]]]:
-        """The pictures from where the last episode's ended."""
-        path = self._path("video_path", row, f"videos/{PICTURES}")
+    def images(self, row: Mapping[str, Any]) -> Iterator[tuple[float, npt.NDArray[np.uint8]]]:
+        """The images from where the last episode's ended."""
+        path = self._path("video_path", row, f"videos/{IMAGES}")
         if path != self._video_path:
             self._video_path, self._video = path, read_video(path)
         return self._video
 
     def _path(self, template: str, row: Mapping[str, Any], kind: str) -> Path:
         place = {"chunk_index": row[f"{kind}/chunk_index"], "file_index": row[f"{kind}/file_index"]}
-        return self._folder / str(self._facts[template]).format(video_key=PICTURES, **place)
+        return self._folder / str(self._facts[template]).format(video_key=IMAGES, **place)
 
 
 def _compare_numbers(found: pa.Table, due: Mapping[str, npt.NDArray[Any]], where: str) -> None:
@@ -117,21 +117,21 @@ def _compare_numbers(found: pa.Table, due: Mapping[str, npt.NDArray[Any]], where
             raise DataError(f"{where}: column '{name}' does not come back as it was written.", _MEND)
 
 
-def _compare_pictures(
+def _compare_images(
     found: Iterator[tuple[float, npt.NDArray[np.uint8]]],
     due: npt.NDArray[np.uint8],
     row: Mapping[str, Any],
     shape: Shape,
     where: str,
 ) -> list[float]:
-    """Mean squared error of each picture."""
+    """Mean squared error of each image."""
     errors = []
-    for step, picture in enumerate(due):
+    for step, image in enumerate(due):
         seconds, back = next(found, (math.nan, None))
-        wanted = row[f"videos/{PICTURES}/from_timestamp"] + step / shape.fps
-        if back is None or back.shape != picture.shape or not abs(seconds - wanted) < _TOLERANCE:
-            raise DataError(f"{where}: its video has no picture of step {step} at {wanted:.3f} s.", _MEND)
-        errors.append(float(np.mean((back.astype(np.float32) - picture) ** 2)))
+        wanted = row[f"videos/{IMAGES}/from_timestamp"] + step / shape.fps
+        if back is None or back.shape != image.shape or not abs(seconds - wanted) < _TOLERANCE:
+            raise DataError(f"{where}: its video has no image of step {step} at {wanted:.3f} s.", _MEND)
+        errors.append(float(np.mean((back.astype(np.float32) - image) ** 2)))
     return errors
 
 

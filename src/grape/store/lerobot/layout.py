@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from grape.core.trajectories import Trajectory
 
-__all__ = ["ACTION", "EPISODES_FILE", "PICTURES", "STATE", "Columns", "Shape", "chunk_and_file", "columns_of"]
+__all__ = ["ACTION", "EPISODES_FILE", "IMAGES", "STATE", "Columns", "Shape", "chunk_and_file", "columns_of"]
 
-ACTION, STATE, PICTURES = "action", "observation.state", "observation.images.image"
+ACTION, STATE, IMAGES = "action", "observation.state", "observation.images.image"
 
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
@@ -31,8 +31,8 @@ class Shape:
     """What all episodes of a data set share.
 
     Attributes:
-        height: Of the pictures, pixels.
-        width: Of the pictures, pixels.
+        height: Of the images, pixels.
+        width: Of the images, pixels.
         state: Numbers of robot state; 0 leaves the column out.
         action_names: One name a dimension of the action.
         fps: Steps a second.
@@ -46,7 +46,7 @@ class Shape:
 
     def features(self) -> dict[str, Any]:
         """The entry ``features`` of ``meta/info.json``."""
-        picture = {
+        image = {
             "dtype": "video",
             "shape": [self.height, self.width, 3],
             "names": ["height", "width", "channels"],
@@ -66,7 +66,7 @@ class Shape:
             {STATE: _numbers("float32", self.state, [f"state_{i}" for i in range(self.state)])} if self.state else {}
         )
         return {
-            PICTURES: picture,
+            IMAGES: image,
             **state,
             ACTION: _numbers("float32", len(self.action_names), list(self.action_names)),
             "next.reward": _numbers("float32"),
@@ -87,7 +87,7 @@ def _numbers(dtype: str, count: int = 1, names: Sequence[str] | None = None) -> 
 def columns_of(
     trajectory: Trajectory, shape: Shape, *, actions: npt.NDArray[np.float32], episode: int, first: int, task: int
 ) -> Columns:
-    """The rows of an episode, pictures apart.
+    """The rows of an episode, images apart.
 
     Args:
         trajectory: The episode; its last observation, which follows the last action, is not exported.

@@ -1,4 +1,4 @@
-"""Statistics in LeRobot's form: of numbers a dimension, of pictures a colour channel.
+"""Statistics in LeRobot's form: of numbers a dimension, of images a colour channel.
 
 LeRobot estimates quantiles from histograms, and those of the whole from bounds over its episodes. Here they are exact:
 numbers are few enough to keep, and the 256 values of a channel can be counted.
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["QUANTILES", "count_values", "number_statistics", "picture_statistics"]
+__all__ = ["QUANTILES", "count_values", "image_statistics", "number_statistics"]
 
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 
@@ -30,17 +30,17 @@ def number_statistics(values: npt.NDArray[Any]) -> dict[str, Any]:
     }
 
 
-def count_values(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """How often each value occurs in each channel of pictures ``(N, H, W, 3)``: int64 ``(3, 256)``."""
-    return np.stack([np.bincount(pictures[..., channel].ravel(), minlength=256) for channel in range(3)])
+def count_values(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """How often each value occurs in each channel of images ``(N, H, W, 3)``: int64 ``(3, 256)``."""
+    return np.stack([np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(3)])
 
 
-def picture_statistics(counts: npt.NDArray[np.int64], pictures: int) -> dict[str, Any]:
-    """Statistics of pictures whose values lie in [0, 1], each of LeRobot's shape ``(3, 1, 1)``.
+def image_statistics(counts: npt.NDArray[np.int64], images: int) -> dict[str, Any]:
+    """Statistics of images whose values lie in [0, 1], each of LeRobot's shape ``(3, 1, 1)``.
 
     Args:
         counts: From :func:`count_values`, summed.
-        pictures: How many pictures.
+        images: How many images.
     """
     found: dict[str, list[float]] = {name: [] for name in ("min", "max", "mean", "std", *QUANTILES)}
     levels = np.arange(256) / 255
@@ -55,7 +55,7 @@ def picture_statistics(counts: npt.NDArray[np.int64], pictures: int) -> dict[str
         for name, share in QUANTILES.items():
             found[name].append(_quantile(ends, levels, share * (total - 1)))
     shaped: dict[str, Any] = {name: [[[value]] for value in values] for name, values in found.items()}
-    return shaped | {"count": [pictures]}
+    return shaped | {"count": [images]}
 
 
 def _quantile(ends: npt.NDArray[np.int64], levels: npt.NDArray[np.float64], place: float) -> float:

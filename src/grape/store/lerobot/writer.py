@@ -20,7 +20,7 @@ from grape.store.lerobot.layout import (
     DATA_MB,
     DATA_PATH,
     EPISODES_FILE,
-    PICTURES,
+    IMAGES,
     STATE,
     VIDEO_MB,
     VIDEO_PATH,
@@ -29,7 +29,7 @@ from grape.store.lerobot.layout import (
     columns_of,
     info,
 )
-from grape.store.lerobot.statistics import count_values, number_statistics, picture_statistics
+from grape.store.lerobot.statistics import count_values, image_statistics, number_statistics
 from grape.store.lerobot.tables import StepTables, write_episodes, write_tasks
 
 __all__ = ["ExportEpisode", "write_dataset"]
@@ -43,7 +43,7 @@ class ExportEpisode:
     """An episode to export.
 
     Attributes:
-        trajectory: With its pictures.
+        trajectory: With its images.
         actions: Executed actions or labels, float32 ``(T, D)``.
         facts: Further columns of the episode's row in ``meta/episodes``; the same names for all episodes.
     """
@@ -76,7 +76,7 @@ class _Files:
                 self.video.close()
             self.video_number += 1
             chunk, file = chunk_and_file(self.video_number)
-            path = self._folder / VIDEO_PATH.format(video_key=PICTURES, chunk_index=chunk, file_index=file)
+            path = self._folder / VIDEO_PATH.format(video_key=IMAGES, chunk_index=chunk, file_index=file)
             path.parent.mkdir(parents=True, exist_ok=True)
             size = (self._shape.height, self._shape.width)
             self.video = self._stack.enter_context(
@@ -119,17 +119,17 @@ def write_dataset(
             columns = columns_of(
                 episode.trajectory, shape, actions=episode.actions, episode=number, first=first, task=task
             )
-            pictures = episode.trajectory.frames[:steps]
+            images = episode.trajectory.frames[:steps]
             data, video = files.ready()
             begin = video.frames / shape.fps
             data.add(columns)
-            video.add(pictures)
-            own = count_values(pictures)
+            video.add(images)
+            own = count_values(images)
             counts += own
             for name, values in columns.items():
                 numbers.setdefault(name, []).append(values)
             statistics = {name: number_statistics(values) for name, values in columns.items()}
-            statistics[PICTURES] = picture_statistics(own, steps)
+            statistics[IMAGES] = image_statistics(own, steps)
             rows.append(
                 {
                     "episode_index": number,
@@ -138,9 +138,9 @@ def write_dataset(
                     **_place("data", files.data_number),
                     "dataset_from_index": first,
                     "dataset_to_index": first + steps,
-                    **_place(f"videos/{PICTURES}", files.video_number),
-                    f"videos/{PICTURES}/from_timestamp": begin,
-                    f"videos/{PICTURES}/to_timestamp": video.frames / shape.fps,
+                    **_place(f"videos/{IMAGES}", files.video_number),
+                    f"videos/{IMAGES}/from_timestamp": begin,
+                    f"videos/{IMAGES}/to_timestamp": video.frames / shape.fps,
                     **_flat(statistics),
                     "meta/episodes/chunk_index": 0,
                     "meta/episodes/file_index": 0,
@@ -152,7 +152,7 @@ def write_dataset(
     write_episodes(folder / EPISODES_FILE, rows)
     write_tasks(folder / "meta" / "tasks.parquet", list(tasks))
     overall = {name: number_statistics(np.concatenate(parts)) for name, parts in numbers.items()}
-    write_json(folder / "meta" / "stats.json", {PICTURES: picture_statistics(counts, first), **overall})
+    write_json(folder / "meta" / "stats.json", {IMAGES: image_statistics(counts, first), **overall})
     write_json(folder / "meta" / "info.json", info(shape, robot, totals))
     sync_folder(folder / "meta")
     return totals
@@ -173,7 +173,7 @@ def _check(episode: ExportEpisode, shape: Shape) -> None:
     due = ((shape.height, shape.width, 3), shape.state, len(shape.action_names))
     if found != due:
         raise CompatibilityError(
-            f"Episode {trajectory.meta.episode_id} has pictures, state and actions of {found}, the first one of {due}"
+            f"Episode {trajectory.meta.episode_id} has images, state and actions of {found}, the first one of {due}"
             f"{f' (column {STATE})' if found[1] != due[1] else ''}.",
             "One data set holds one kind of episodes: export the kinds separately.",
         )

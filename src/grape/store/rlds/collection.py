@@ -9,13 +9,13 @@ from grape.core.events import Progress
 from grape.core.files import write_json
 from grape.core.trajectories import EpisodeMeta
 from grape.store import EpisodeStore
-from grape.store.rlds.columns import ActionSource, PictureEncoding, flat_features, to_columns
+from grape.store.rlds.columns import ActionSource, ImageEncoding, flat_features, to_columns
 from grape.store.rlds.comparison import compare_split
 from grape.store.rlds.dataset import open_rlds
-from grape.store.rlds.division import Division
 from grape.store.rlds.features import Column, FeatureTree
-from grape.store.rlds.standardise import RULES
+from grape.store.rlds.standardize import RULES
 from grape.store.rlds.statistics import dataset_statistics
+from grape.store.rlds.train_val_split import Division
 from grape.store.rlds.writer import VERSION, RldsWriter
 
 __all__ = ["write_collection"]
@@ -29,7 +29,7 @@ def write_collection(
     name: str,
     gripper: str,
     actions: ActionSource,
-    encoding: PictureEncoding,
+    encoding: ImageEncoding,
     division: Division,
     progress: Progress,
 ) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def write_collection(
         name: Name of the data set.
         gripper: The suite's gripper convention.
         actions: Executed actions, or what an imitator should learn.
-        encoding: How pictures are stored.
+        encoding: How images are stored.
         division: Into splits and files.
         progress: Advanced once an episode written and once an episode compared.
 
@@ -51,7 +51,7 @@ def write_collection(
 
     Raises:
         DataError: An episode is damaged, or the data came back altered.
-        CompatibilityError: Episodes differ in the size of pictures, state or actions.
+        CompatibilityError: Episodes differ in the size of images, state or actions.
         OSError: The disk is full or the folder cannot be written.
     """
     states = [(meta.task, meta.initial_state) for meta in metas]

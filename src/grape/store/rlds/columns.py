@@ -1,6 +1,6 @@
 """A recorded trajectory as the columns of an RLDS episode.
 
-A trajectory has one observation more than it has actions. RLDS steps pair each action with the picture seen BEFORE it,
+A trajectory has one observation more than it has actions. RLDS steps pair each action with the image seen BEFORE it,
 so the last observation, which follows the last action, is not exported.
 """
 
@@ -11,20 +11,20 @@ from typing import Literal
 import numpy as np
 
 from grape.core.trajectories import Trajectory
-from grape.store.rlds.features import Column, FeatureTree, Leaf, Picture, Tensor, Text
-from grape.store.rlds.standardise import gripper_to_loader
+from grape.store.rlds.features import Column, FeatureTree, ImageFeature, Leaf, Tensor, Text
+from grape.store.rlds.standardize import gripper_to_loader
 
 __all__ = [
     "EMBEDDING",
     "ActionSource",
-    "PictureEncoding",
+    "ImageEncoding",
     "flat_features",
     "pair_features",
     "stated_rotation",
     "to_columns",
 ]
 
-PictureEncoding = Literal["png", "jpeg"]
+ImageEncoding = Literal["png", "jpeg"]
 ActionSource = Literal["executed", "labels"]
 
 EMBEDDING = 512
@@ -67,7 +67,7 @@ def pair_features(frame_shape: tuple[int, int, int], rotation: str = "") -> Feat
     steps: dict[str, Leaf] = {
         "action": Tensor("float32", (7,), description=_ACTION + stated),
         "language_embedding": Tensor("float32", (EMBEDDING,), description="Zeros; kept for readers of this schema."),
-        "observation/image": Picture(frame_shape, "png", _IMAGE),
+        "observation/image": ImageFeature(frame_shape, "png", _IMAGE),
     }
     return FeatureTree({**_STEPS, **steps}, _FACTS)
 
@@ -82,7 +82,7 @@ def flat_features(
     frame_shape: tuple[int, int, int],
     state: int,
     actions: int,
-    encoding: PictureEncoding,
+    encoding: ImageEncoding,
     *,
     outcomes_known: bool = True,
 ) -> FeatureTree:
@@ -92,12 +92,12 @@ def flat_features(
         frame_shape: ``(H, W, 3)``.
         state: Numbers of robot state; 0 leaves the column out.
         actions: Dimensions of an action.
-        encoding: How pictures are stored; JPEG loses a little.
+        encoding: How images are stored; JPEG loses a little.
         outcomes_known: Whether every episode is known as a success or a failure; otherwise a column says of which ones.
     """
     steps: dict[str, Leaf] = {
         "action": Tensor("float32", (actions,), description=_ACTION),
-        "observation/image": Picture(frame_shape, encoding, _IMAGE),
+        "observation/image": ImageFeature(frame_shape, encoding, _IMAGE),
     }
     if state:
         steps["observation/state"] = Tensor("float32", (state,), description="Robot state as the suite documents it.")
@@ -113,7 +113,7 @@ def to_columns(
         trajectory: With its frames.
         features: :func:`pair_features` or :func:`flat_features`.
         file_path: Value of ``episode_metadata/file_path``.
-        gripper: The suite's gripper convention, see :func:`grape.store.rlds.standardise.gripper_to_loader`.
+        gripper: The suite's gripper convention, see :func:`grape.store.rlds.standardize.gripper_to_loader`.
         actions: ``"executed"``: what moved the robot; ``"labels"``: what an imitator should learn.
 
     Raises:

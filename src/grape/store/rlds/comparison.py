@@ -6,8 +6,8 @@ import numpy as np
 
 from grape.core.errors import DataError
 from grape.store.rlds.dataset import RldsDataset
-from grape.store.rlds.features import Column, Picture
-from grape.store.rlds.pictures import EncodedPictures
+from grape.store.rlds.features import Column, ImageFeature
+from grape.store.rlds.images import EncodedImages
 
 __all__ = ["compare_split"]
 
@@ -18,7 +18,7 @@ def compare_split(dataset: RldsDataset, split: str, expected: Iterable[Mapping[s
     Args:
         dataset: What was written.
         split: Which part.
-        expected: Columns by full path as they were handed to the writer; pictures as pixels.
+        expected: Columns by full path as they were handed to the writer; images as pixels.
 
     Returns:
         Number of episodes.
@@ -47,15 +47,15 @@ def compare_split(dataset: RldsDataset, split: str, expected: Iterable[Mapping[s
 
 def _encoding(dataset: RldsDataset, path: str) -> str:
     leaf = dataset.features.steps.get(path.removeprefix("steps/"))
-    return leaf.encoding if isinstance(leaf, Picture) else ""
+    return leaf.encoding if isinstance(leaf, ImageFeature) else ""
 
 
 def _equal(found: Column, due: Column, encoding: str) -> bool:
-    if isinstance(found, EncodedPictures) and isinstance(due, np.ndarray):
+    if isinstance(found, EncodedImages) and isinstance(due, np.ndarray):
         if encoding == "png":
             return bool(np.array_equal(found.decode(), due))
-        leaf = Picture(due.shape[1:], encoding)
-        return list(found.blobs) == list(leaf.encode(due, "pictures"))  # lossy, but equal pictures give equal bytes
+        leaf = ImageFeature(due.shape[1:], encoding)
+        return list(found.blobs) == list(leaf.encode(due, "pictures"))  # lossy, but equal images give equal bytes
     if isinstance(found, np.ndarray) and isinstance(due, np.ndarray):
         return found.dtype == due.dtype and found.shape == due.shape and found.tobytes() == due.tobytes()
     return isinstance(found, list) and found == due

@@ -1,6 +1,6 @@
 """Reading RLDS data sets as TFDS lays them out on disk, without TensorFlow.
 
-A data set is streamed: at any time one episode is in memory (its pictures still encoded), plus the shuffle buffer
+A data set is streamed: at any time one episode is in memory (its images still encoded), plus the shuffle buffer
 where one is asked for. Several workers can read one data set, each its own share. Damage is never passed over: the
 file and the record are named.
 """
@@ -91,7 +91,7 @@ class Episode:
         return str(self.facts[path][0]) if path in self.facts else ""
 
     def check(self) -> None:
-        """Decode everything, pictures too.
+        """Decode everything, images too.
 
         Raises:
             DataError: Something cannot be decoded or does not fit.

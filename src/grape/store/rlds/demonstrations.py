@@ -11,11 +11,11 @@ import numpy as np
 
 from grape.core.errors import DataError, SettingsError
 from grape.core.files import content_hash, file_hash
-from grape.core.pictures import lanczos3
+from grape.core.images import lanczos3
 from grape.core.trajectories import EpisodeMeta, Trajectory
-from grape.store.foreign import ACTION_SPACE, foreign_trajectory, task_name
+from grape.store.imported import ACTION_SPACE, foreign_trajectory, task_name
 from grape.store.rlds.dataset import RldsDataset, open_rlds
-from grape.store.rlds.standardise import Rule, StandardEpisode, rule_for, standard_episodes, standardise
+from grape.store.rlds.standardize import Rule, StandardEpisode, rule_for, standard_episodes, standardize
 from grape.store.rlds.statistics import dataset_statistics
 
 __all__ = ["RldsDemonstrations", "is_rlds_location"]
@@ -32,7 +32,7 @@ def is_rlds_location(path: Path | str) -> bool:
 class RldsDemonstrations:
     """Episodes of one split, readable like those of an :class:`~grape.store.EpisodeStore`.
 
-    Pictures are resized to 224 x 224 as the published loader does (TensorFlow's lanczos3), except under the rule
+    Images are resized to 224 x 224 as the published loader does (TensorFlow's lanczos3), except under the rule
     ``plain``, which leaves them as they are. Episodes without an instruction are left out, as there. Each step keeps
     the instruction it has, as there: an episode whose instruction changes becomes one episode for each of its
     instructions.
@@ -82,7 +82,7 @@ class RldsDemonstrations:
         return tuple(self._metas)
 
     def metas(self) -> tuple[EpisodeMeta, ...]:
-        """Facts of all episodes. The first call reads the data set once; pictures stay encoded.
+        """Facts of all episodes. The first call reads the data set once; images stay encoded.
 
         Raises:
             DataError: A file is damaged, or the split is empty.
@@ -100,25 +100,25 @@ class RldsDemonstrations:
         return self._metas[episode_id]
 
     def read(self, episode_id: str, *, frames: bool = True, display: bool = False) -> Trajectory:
-        """One episode as a trajectory: pictures, instruction and un-normalised actions; no robot state.
+        """One episode as a trajectory: images, instruction and un-normalised actions; no robot state.
 
         Args:
             episode_id: Which one.
-            frames: Whether to decode pictures; without, ``frames`` is ``(T+1, 0, 0, 3)``.
-            display: Ignored: there are no pictures for people.
+            frames: Whether to decode images; without, ``frames`` is ``(T+1, 0, 0, 3)``.
+            display: Ignored: there are no images for people.
 
         Raises:
             DataError: There is no such episode, or the file is damaged.
         """
         meta = self.meta(episode_id)
-        episode = standardise(self.dataset.episode(self.split, meta.initial_state), self.rule)
+        episode = standardize(self.dataset.episode(self.split, meta.initial_state), self.rule)
         episode = _part(episode, *meta.extra.get("steps", (0, episode.steps)))
-        pictures = np.zeros((episode.steps, 0, 0, 3), dtype=np.uint8)
+        images = np.zeros((episode.steps, 0, 0, 3), dtype=np.uint8)
         if frames:
-            pictures = episode.pictures.decode()
-            if self.rule.name != "plain" and pictures.shape[1:3] != (_SIDE, _SIDE):
-                pictures = np.stack([lanczos3(picture, _SIDE, _SIDE) for picture in pictures])
-        return foreign_trajectory(meta, pictures, episode.actions, pictures_after_action=False, reader=None)
+            images = episode.images.decode()
+            if self.rule.name != "plain" and images.shape[1:3] != (_SIDE, _SIDE):
+                images = np.stack([lanczos3(image, _SIDE, _SIDE) for image in images])
+        return foreign_trajectory(meta, images, episode.actions, pictures_after_action=False, reader=None)
 
     def digest(self) -> str:
         """Hash of the data set's descriptions, rule and split: what a training run belongs to."""
@@ -151,7 +151,7 @@ def _part(episode: StandardEpisode, start: int, stop: int) -> StandardEpisode:
         episode,
         instruction=told[0],
         instructions=told,
-        pictures=episode.pictures.part(steps),
+        images=episode.images.part(steps),
         actions=episode.actions[steps],
     )
 

@@ -4,7 +4,7 @@ TFDS describes an episode as a tree: dictionaries of features, one of which (``s
 disk the tree is flat: ``steps/observation/image`` holds one blob a step, ``steps/action`` the numbers of all steps one
 after the other. The classes here are the leaves of that tree; :class:`FeatureTree` lists them by path.
 
-Known leaves are tensors and scalars, texts and pictures. A leaf of another class (audio, ragged sequences ...) can be
+Known leaves are tensors and scalars, texts and images. A leaf of another class (audio, ragged sequences ...) can be
 listed but not read: asking for its column is an error that names the class.
 """
 
@@ -23,12 +23,12 @@ from grape.core.errors import DataError
 from grape.core.reading import parse_json
 from grape.store.opening import MIB, open_data, unpacked_limit
 from grape.store.rlds.example import Value
-from grape.store.rlds.pictures import EncodedPictures, encode_picture
+from grape.store.rlds.images import EncodedImages, encode_image
 
-__all__ = ["Column", "Feature", "FeatureTree", "Leaf", "Picture", "Tensor", "Text", "Unknown", "read_features"]
+__all__ = ["Column", "Feature", "FeatureTree", "ImageFeature", "Leaf", "Tensor", "Text", "Unknown", "read_features"]
 
-Column = npt.NDArray[Any] | EncodedPictures | list[str]
-"""What a leaf holds for ``N`` steps: numbers ``(N, ...)``, pictures, or texts."""
+Column = npt.NDArray[Any] | EncodedImages | list[str]
+"""What a leaf holds for ``N`` steps: numbers ``(N, ...)``, images, or texts."""
 
 _MOST_BYTES = 16 * MIB
 _MOST_UNPACKED = 512 * MIB
@@ -132,14 +132,14 @@ class Text:
 
     def encode(self, column: Column, where: str) -> list[bytes]:
         """What goes into an example."""
-        if isinstance(column, np.ndarray | EncodedPictures):
+        if isinstance(column, np.ndarray | EncodedImages):
             raise DataError(f"{where} holds no texts.")
         return [text.encode() for text in column]
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture of 8 bits a channel.
+class ImageFeature:
+    """An image of 8 bits a channel.
 
     Attributes:
         shape: ``(H, W, C)``; None where a side is open.
@@ -151,19 +151,19 @@ class Picture:
     encoding: str = "png"
     description: str = ""
 
-    def decode(self, value: Value, where: str) -> EncodedPictures:
-        """One picture a step, still encoded."""
+    def decode(self, value: Value, where: str) -> EncodedImages:
+        """One image a step, still encoded."""
         if not isinstance(value, list):
-            raise DataError(f"{where} holds numbers where pictures are due.")
-        return EncodedPictures(value, self.shape, where)
+            raise DataError(f"{where} holds numbers where images are due.")
+        return EncodedImages(value, self.shape, where)
 
     def encode(self, column: Column, where: str) -> Sequence[bytes]:
         """What goes into an example: blobs as they are, or pixels ``(N, H, W, C)`` encoded."""
-        if isinstance(column, EncodedPictures):
+        if isinstance(column, EncodedImages):
             return column.blobs
         if not isinstance(column, np.ndarray) or column.dtype != np.uint8 or column.shape[1:] != self.shape:
-            raise DataError(f"{where} holds no pictures of shape {self.shape}.")
-        return [encode_picture(picture, self.encoding) for picture in column]
+            raise DataError(f"{where} holds no images of shape {self.shape}.")
+        return [encode_image(pixels, self.encoding) for pixels in column]
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class Unknown:
         raise DataError(f"{where} is of class {self.kind}, which cannot be written.")
 
 
-Leaf = Tensor | Text | Picture | Unknown
+Leaf = Tensor | Text | ImageFeature | Unknown
 Feature = Leaf | Mapping[str, Any]
 
 
@@ -250,7 +250,7 @@ def _leaf(node: Mapping[str, Any]) -> Leaf:
         image = node["image"]
         shape = tuple(None if side < 0 else side for side in _shape(image))
         if image.get("dtype", "uint8") == "uint8" and len(shape) == 3:
-            return Picture(shape, image.get("encodingFormat", ""), description)
+            return ImageFeature(shape, image.get("encodingFormat", ""), description)
     if "tensor" in node and name in ("Tensor", "Scalar"):
         tensor = node["tensor"]
         dtype, shape = tensor["dtype"], _shape(tensor)
@@ -284,7 +284,7 @@ def _to_json(leaf: Leaf) -> dict[str, Any]:
         raise DataError(f"A feature of class {leaf.kind} cannot be written.")
     if isinstance(leaf, Text):
         node: dict[str, Any] = {"pythonClassName": _PATHS["text"], "text": {}}
-    elif isinstance(leaf, Picture):
+    elif isinstance(leaf, ImageFeature):
         content = {"dtype": "uint8", "encodingFormat": leaf.encoding, "shape": _dimensions(leaf.shape)}
         node = {"pythonClassName": _PATHS["image"], "image": content}
     else:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from grape.core.errors import DataError
 from grape.store.rlds.dataset import Episode, RldsDataset
-from grape.store.rlds.standardise import Rule, StandardEpisode, standardise
+from grape.store.rlds.standardize import Rule, StandardEpisode, standardize
 from grape.store.rlds.statistics import dataset_statistics
 
 __all__ = ["JoinedPair", "JoinedPairs", "PairLink", "instruction_of", "join_pairs", "same_instruction"]
@@ -39,7 +39,7 @@ class PairLink:
 
 @dataclass(frozen=True, eq=False)
 class JoinedPair:
-    """A pair with its two standardised episodes: pictures, instruction and un-normalised actions."""
+    """A pair with its two standardised episodes: images, instruction and un-normalised actions."""
 
     pair_id: str
     chosen: StandardEpisode
@@ -88,14 +88,14 @@ class JoinedPairs:
         )
 
     def statistics(self) -> dict[str, Any]:
-        """Normalisation statistics over all splits of both sides together: one entry of ``norm_stats``.
+        """Normalization statistics over all splits of both sides together: one entry of ``norm_stats``.
 
         Statistics of each side alone would give one action two different token sequences.
         """
         return dataset_statistics([(self.chosen, self.rule), (self.rejected, self.rule)])
 
     def _pair(self, link: PairLink, chosen: Episode, rejected: Episode) -> JoinedPair:
-        return JoinedPair(link.pair_id, standardise(chosen, self.rule), standardise(rejected, self.rule))
+        return JoinedPair(link.pair_id, standardize(chosen, self.rule), standardize(rejected, self.rule))
 
 
 def join_pairs(
@@ -107,7 +107,7 @@ def join_pairs(
     warn: Callable[[str], None],
     strict: bool = True,
 ) -> JoinedPairs:
-    """Join two data sets. Reads both once (pictures stay encoded), so damage anywhere is noticed here.
+    """Join two data sets. Reads both once (images stay encoded), so damage anywhere is noticed here.
 
     Args:
         chosen: The preferred trajectories.

@@ -19,10 +19,10 @@ from grape.store import EpisodeStore
 from grape.store.rlds.columns import pair_features, to_columns
 from grape.store.rlds.comparison import compare_split
 from grape.store.rlds.dataset import open_rlds
-from grape.store.rlds.division import Division
 from grape.store.rlds.features import Column, FeatureTree
-from grape.store.rlds.standardise import RULES
+from grape.store.rlds.standardize import RULES
 from grape.store.rlds.statistics import dataset_statistics
+from grape.store.rlds.train_val_split import Division
 from grape.store.rlds.writer import VERSION, RldsWriter
 
 __all__ = ["PAIR_DATASET", "SIDES", "check_pairs", "write_pairs"]
@@ -59,7 +59,7 @@ def write_pairs(
 
     Raises:
         DataError: An episode is missing, damaged or does not belong to its pair, or the data came back altered.
-        CompatibilityError: Actions are not 7-dimensional, or pictures of several sizes.
+        CompatibilityError: Actions are not 7-dimensional, or images of several sizes.
         OSError: The disk is full or the folder cannot be written.
     """
     check_pairs(store, pairs)
@@ -109,7 +109,7 @@ def _features(store: EpisodeStore, pairs: Sequence[PreferencePair]) -> FeatureTr
             f"Actions have {first.actions.shape[1]} dimensions; the schema of pair sets has {_DIM}.",
             "Export the collection as one flat data set instead.",
         )
-    return pair_features(_picture_shape(first), _rotation(store))
+    return pair_features(_image_shape(first), _rotation(store))
 
 
 def _rotation(store: EpisodeStore) -> str:
@@ -117,16 +117,16 @@ def _rotation(store: EpisodeStore) -> str:
     return str(space.get("rotation", "")) if isinstance(space, Mapping) else ""
 
 
-def _picture_shape(trajectory: Trajectory) -> tuple[int, int, int]:
+def _image_shape(trajectory: Trajectory) -> tuple[int, int, int]:
     _, height, width, channels = trajectory.frames.shape
     return height, width, channels
 
 
 def _check_shape(trajectory: Trajectory, features: FeatureTree) -> None:
     due = features.steps["observation/image"]
-    if _picture_shape(trajectory) != getattr(due, "shape", None):
+    if _image_shape(trajectory) != getattr(due, "shape", None):
         raise CompatibilityError(
-            f"Episode {trajectory.meta.episode_id} has pictures of {_picture_shape(trajectory)[:2]} pixels, others "
+            f"Episode {trajectory.meta.episode_id} has images of {_image_shape(trajectory)[:2]} pixels, others "
             "differ; one data set holds one size.",
             "Export the sizes separately.",
         )

@@ -20,7 +20,7 @@ __all__ = ["clear_leftovers", "published_folder"]
 
 _KEPT = (
     "Nothing stands under that name and the unfinished copy was deleted; episodes, scores and pairs are untouched. "
-    "Free space or mend the permissions, then run the same command again."
+    "Free space or fix the permissions, then run the same command again."
 )
 
 

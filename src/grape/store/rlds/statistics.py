@@ -1,4 +1,4 @@
-"""Normalisation statistics of an RLDS data set, equal to those of OpenVLA's published loader.
+"""Normalization statistics of an RLDS data set, equal to those of OpenVLA's published loader.
 
 That loader concatenates the actions of all splits after its transform and computes in float32: mean, standard
 deviation, extremes, and the 1st and 99th percentile (linear interpolation). Statistics of pairs are computed from both
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from grape.core.errors import DataError
 from grape.store.rlds.dataset import RldsDataset
-from grape.store.rlds.standardise import Rule, standardise
+from grape.store.rlds.standardize import Rule, standardize
 
 __all__ = ["action_statistics", "dataset_statistics"]
 
@@ -56,7 +56,7 @@ def action_statistics(actions: Sequence[npt.NDArray[np.float32]]) -> dict[str, A
 
 
 def dataset_statistics(datasets: Iterable[tuple[RldsDataset, Rule]], split: str = "all") -> dict[str, Any]:
-    """Statistics of one or several data sets together; pictures are not decoded.
+    """Statistics of one or several data sets together; images are not decoded.
 
     Args:
         datasets: Each with the rule it is read by.
@@ -66,5 +66,5 @@ def dataset_statistics(datasets: Iterable[tuple[RldsDataset, Rule]], split: str 
         DataError: A file is damaged, or there are no actions.
     """
     return action_statistics(
-        [standardise(episode, rule).actions for dataset, rule in datasets for episode in dataset.read(split)]
+        [standardize(episode, rule).actions for dataset, rule in datasets for episode in dataset.read(split)]
     )

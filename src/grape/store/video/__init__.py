@@ -4,7 +4,7 @@ from grape.store.video.episode_list import EpisodeList, VideoEpisode, read_episo
 from grape.store.video.recording import (
     Recording,
     check_recording,
-    picture_size,
+    image_size,
     read_recording,
     recording_bytes,
 )
@@ -16,7 +16,7 @@ __all__ = [
     "RobotLog",
     "VideoEpisode",
     "check_recording",
-    "picture_size",
+    "image_size",
     "read_episode_list",
     "read_recording",
     "read_robot_log",

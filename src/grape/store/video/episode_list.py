@@ -28,9 +28,9 @@ class LogFormat:
     """What the numbers of the robot logs mean.
 
     Attributes:
-        time: Unit of time: s, ms, us or ns.
-        length: Unit of the gripper's position: m, cm or mm.
-        angle: Unit of a rotation vector: rad or deg.
+        time: ComparisonItem of time: s, ms, us or ns.
+        length: ComparisonItem of the gripper's position: m, cm or mm.
+        angle: ComparisonItem of a rotation vector: rad or deg.
         columns: Names of the log's columns by ours (time, x, y, z, qw, qx, qy, qz, rx, ry, rz, gripper), where they
             differ.
         gripper: The log's gripper numbers for closed and for open.
@@ -165,7 +165,7 @@ def read_episode_list(path: Path) -> EpisodeList:
 def read_camera(path: Path) -> Camera:
     """Camera from a YAML or JSON file.
 
-    Besides ``size``, ``intrinsic`` and ``pose`` it may say ``pixel_origin``: ``centre`` (the default), where the centre
+    Besides ``size``, ``intrinsic`` and ``pose`` it may say ``pixel_origin``: ``center`` (the default), where the centre
     of the first pixel is at 0, 0, as OpenCV calibrates, or ``corner``, where it is at 0.5, 0.5.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Pictures and depth of a recording, decoded and checked."""
+"""Images and depth of a recording, decoded and checked."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -13,45 +13,45 @@ from PIL import Image
 
 from grape.core.cameras import Camera
 from grape.core.errors import DataError
+from grape.core.image_files import open_image
 from grape.core.npy_files import check_npy_start
-from grape.core.picture_files import open_picture
 from grape.core.reading import open_file
-from grape.store.video.decoding import UPRIGHT, Turn, decoded_pictures
+from grape.store.video.decoding import UPRIGHT, Turn, decoded_images
 from grape.store.video.episode_list import MAX_RECORDING_BYTES, VideoEpisode
 
-__all__ = ["Recording", "check_recording", "picture_size", "read_recording", "recording_bytes"]
+__all__ = ["Recording", "check_recording", "image_size", "read_recording", "recording_bytes"]
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
 _NEAREST, _FARTHEST = 0.05, 20.0  # metres: what depth cameras on tables see
-_GAP = 1.75  # times the usual distance of pictures; above it one is missing
+_GAP = 1.75  # times the usual distance of images; above it one is missing
 
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """``N`` decoded pictures of a recording.
+    """``N`` decoded images of a recording.
 
     Attributes:
-        pictures: RGB, uint8 ``(N, H, W, 3)``.
+        images: RGB, uint8 ``(N, H, W, 3)``.
         depth: Metres, float32 ``(N, H, W)``, 0 where nothing was measured; None if not recorded or not wanted.
-        camera: The camera of these pictures; None if not given.
+        camera: The camera of these images; None if not given.
     """
 
-    pictures: npt.NDArray[np.uint8]
+    images: npt.NDArray[np.uint8]
     depth: Float32 | None
     camera: Camera | None
 
 
-def picture_size(height: int, width: int, longest: int) -> tuple[int, int]:
-    """Height and width after shrinking a picture so that its longer side is at most ``longest``."""
+def image_size(height: int, width: int, longest: int) -> tuple[int, int]:
+    """Height and width after shrinking an image so that its longer side is at most ``longest``."""
     scale = min(1.0, longest / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def recording_bytes(count: int, size: tuple[int, int], with_depth: bool) -> int:
-    """Memory that so many pictures of a size take, with depth or without."""
+    """Memory that so many images of a size take, with depth or without."""
     return count * size[0] * size[1] * (3 + 4 * with_depth)
 
 
@@ -59,25 +59,25 @@ def check_recording(episode: VideoEpisode) -> tuple[Float64, tuple[int, int]]:
     """Decode everything once and keep nothing.
 
     Returns:
-        Times of the pictures on the log's clock, seconds ``(N,)``, and their height and width.
+        Times of the images on the log's clock, seconds ``(N,)``, and their height and width.
 
     Raises:
-        DataError: The video is corrupt or empty, pictures are missing, depth or camera do not fit it, or depth is of
+        DataError: The video is corrupt or empty, images are missing, depth or camera do not fit it, or depth is of
             another unit.
     """
     times, size = [], (0, 0)
     turns: set[Turn] = set()
-    for time, picture, turn in decoded_pictures(episode.video, "rgb24"):
+    for time, image, turn in decoded_images(episode.video, "rgb24"):
         turns.add(turn)
         times.append(time + episode.offset)
-        if size not in ((0, 0), picture.shape[:2]):
-            raise DataError(f"{episode.where}: pictures of {episode.video} change their size.", "Write it again.")
-        size = (picture.shape[0], picture.shape[1])
+        if size not in ((0, 0), image.shape[:2]):
+            raise DataError(f"{episode.where}: images of {episode.video} change their size.", "Write it again.")
+        size = (image.shape[0], image.shape[1])
     moments = np.array(times)
     _check_times(episode, moments)
     if episode.camera is not None and episode.camera.size != size:
         raise DataError(
-            f"{episode.where}: the camera is of pictures of {episode.camera.size}, the video's are {size} "
+            f"{episode.where}: the camera is of images of {episode.camera.size}, the video's are {size} "
             "(height, width).",
             "Give the calibration of the size that was recorded.",
         )
@@ -89,28 +89,28 @@ def check_recording(episode: VideoEpisode) -> tuple[Float64, tuple[int, int]]:
 def read_recording(
     episode: VideoEpisode, longest: int, wanted: Sequence[int] | Indices, with_depth: bool = True
 ) -> Recording:
-    """Decode some pictures of a recording, shrunk so that the longer side is at most ``longest`` pixels.
+    """Decode some images of a recording, shrunk so that the longer side is at most ``longest`` pixels.
 
     Only these are held, once: :func:`recording_bytes` says how much memory that is. Decoding ends at the last of them.
 
     Args:
         episode: A checked recording.
         longest: Pixels.
-        wanted: Numbers of the pictures, increasing, at least one.
+        wanted: Numbers of the images, increasing, at least one.
         with_depth: Whether depth is read, where it was recorded.
 
     Raises:
         DataError: See :func:`check_recording`; or the recording has changed since.
     """
     numbers = np.asarray(wanted, dtype=np.intp)
-    decoded = (picture for _, picture, _ in decoded_pictures(episode.video, "rgb24"))
-    pictures = _held(decoded, numbers, lambda picture: _shrunk(picture, longest), episode)
+    decoded = (image for _, image, _ in decoded_images(episode.video, "rgb24"))
+    images = _held(decoded, numbers, lambda image: _shrunk(image, longest), episode)
     depth = None
     if with_depth and episode.depth is not None:
         levels = (level for level, _ in _levels(episode.depth))
         depth = _held(levels, numbers, lambda level: _shrunk_depth(level, longest, episode), episode)
-    camera = None if episode.camera is None else episode.camera.resized(*pictures.shape[1:3])
-    return Recording(pictures, depth, camera)
+    camera = None if episode.camera is None else episode.camera.resized(*images.shape[1:3])
+    return Recording(images, depth, camera)
 
 
 def _held(
@@ -137,7 +137,7 @@ def _held(
 
 def _check_times(episode: VideoEpisode, times: Float64) -> None:
     if len(times) < 2:
-        raise DataError(f"{episode.where}: {episode.video} holds {len(times)} pictures.", "Copy or record it again.")
+        raise DataError(f"{episode.where}: {episode.video} holds {len(times)} images.", "Copy or record it again.")
     steps = np.diff(times)
     if float(steps.min()) <= 0:
         raise DataError(f"{episode.where}: time does not increase in {episode.video}.", "Write the video again.")
@@ -146,7 +146,7 @@ def _check_times(episode: VideoEpisode, times: Float64) -> None:
     if len(gaps):
         first = int(gaps[0])
         raise DataError(
-            f"{episode.where}: pictures are missing in {episode.video}: after picture {first} at {times[first]:.3f} s "
+            f"{episode.where}: images are missing in {episode.video}: after image {first} at {times[first]:.3f} s "
             f"the next comes {steps[first]:.3f} s later, where {usual:.3f} s are usual ({len(gaps)} such gaps).",
             "Leave the episode out, or cut it before the gap.",
         )
@@ -164,7 +164,7 @@ def _check_depth(episode: VideoEpisode, count: int, size: tuple[int, int], turns
             )
         if level.shape != size:
             raise DataError(
-                f"{episode.where}: depth {maps} is {level.shape}, the video's pictures are {size} (height, width).",
+                f"{episode.where}: depth {maps} is {level.shape}, the video's images are {size} (height, width).",
                 "Depth must be aligned with the colour camera, pixel by pixel.",
             )
         metres = _metres(level, episode)
@@ -174,8 +174,8 @@ def _check_depth(episode: VideoEpisode, count: int, size: tuple[int, int], turns
         maps += 1
     if maps != count:
         raise DataError(
-            f"{episode.where}: {episode.depth} holds {maps} depth pictures, the video {count} pictures.",
-            "There must be one depth picture to each picture of the video.",
+            f"{episode.where}: {episode.depth} holds {maps} depth images, the video {count} images.",
+            "There must be one depth image to each image of the video.",
         )
     if not middle:
         raise DataError(f"{episode.where}: {episode.depth} measured nothing anywhere.", "Check the depth files.")
@@ -188,15 +188,15 @@ def _check_depth(episode: VideoEpisode, count: int, size: tuple[int, int], turns
 
 
 def _levels(path: Path) -> Iterator[tuple[npt.NDArray[Any], Turn]]:
-    """Depth as recorded, ``(H, W)``, picture by picture, and how it was turned to stand upright."""
+    """Depth as recorded, ``(H, W)``, image by image, and how it was turned to stand upright."""
     if path.is_dir():
         files = _numbered(path)
         if not files:
-            raise DataError(f"{path} holds no PNG file.", "Write one 16-bit grey PNG a picture, numbered.")
+            raise DataError(f"{path} holds no PNG file.", "Write one 16-bit grey PNG an image, numbered.")
         for file in files:
-            level = np.asarray(open_picture(file, formats=("PNG",)))
+            level = np.asarray(open_image(file, formats=("PNG",)))
             if level.ndim != 2:
-                raise DataError(f"{file} is no grey picture.", "Write depth as 16-bit grey PNG.")
+                raise DataError(f"{file} is no grey image.", "Write depth as 16-bit grey PNG.")
             yield level, UPRIGHT
     elif path.suffix == ".npy":
         with open_file(path, max_bytes=MAX_RECORDING_BYTES) as handle:
@@ -215,10 +215,10 @@ def _levels(path: Path) -> Iterator[tuple[npt.NDArray[Any], Turn]]:
         ) as error:
             raise DataError(f"{path} cannot be read as an array: {error}.", "Write it with numpy.save.") from error
         if array.ndim != 3 or array.dtype.kind not in "uif":
-            raise DataError(f"{path} is {array.dtype} {array.shape}.", "It must be numbers of shape (pictures, H, W).")
+            raise DataError(f"{path} is {array.dtype} {array.shape}.", "It must be numbers of shape (images, H, W).")
         yield from ((level, UPRIGHT) for level in array)
     else:
-        for _, level, turn in decoded_pictures(path, "gray16le"):
+        for _, level, turn in decoded_images(path, "gray16le"):
             yield level, turn
 
 
@@ -228,7 +228,7 @@ def _numbered(folder: Path) -> list[Path]:
     for file in sorted(folder.glob("*.png")):
         numbers = tuple(int(digits) for digits in re.findall(r"[0-9]+", file.stem))
         if not numbers:
-            raise DataError(f"{file} has no number in its name.", "Number the depth pictures, e.g. 0000.png.")
+            raise DataError(f"{file} has no number in its name.", "Number the depth images, e.g. 0000.png.")
         if numbers in files:
             raise DataError(f"{file} has the same number as {files[numbers].name}.", "Number them without repeats.")
         files[numbers] = file
@@ -240,15 +240,15 @@ def _metres(level: npt.NDArray[Any], episode: VideoEpisode) -> Float32:
     return np.where(np.isfinite(metres) & (metres > 0), metres, 0.0).astype(np.float32)
 
 
-def _shrunk(picture: npt.NDArray[np.uint8], longest: int) -> npt.NDArray[np.uint8]:
-    height, width = picture_size(picture.shape[0], picture.shape[1], longest)
-    if picture.shape[:2] == (height, width):
-        return picture
-    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BOX))
+def _shrunk(image: npt.NDArray[np.uint8], longest: int) -> npt.NDArray[np.uint8]:
+    height, width = image_size(image.shape[0], image.shape[1], longest)
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
 
 
 def _shrunk_depth(level: npt.NDArray[Any], longest: int, episode: VideoEpisode) -> Float32:
-    return _nearest(_metres(level, episode), picture_size(level.shape[0], level.shape[1], longest))
+    return _nearest(_metres(level, episode), image_size(level.shape[0], level.shape[1], longest))
 
 
 def _nearest(depth: Float32, size: tuple[int, int]) -> Float32:

@@ -273,7 +273,7 @@ def _numbers(path: Path, name: str, values: Float64 | None) -> Float64:
     wrong = np.flatnonzero(~np.isfinite(values))
     if len(wrong):
         raise DataError(
-            f"{path}, row {wrong[0] + 1}: {name} is no number ({len(wrong)} of {len(values)} rows).", "Mend the log."
+            f"{path}, row {wrong[0] + 1}: {name} is no number ({len(wrong)} of {len(values)} rows).", "Fix the log."
         )
     return values
 

@@ -1,4 +1,4 @@
-"""Which row of a robot's log becomes a state, and which picture it goes with."""
+"""Which row of a robot's log becomes a state, and which image it goes with."""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,7 +6,7 @@ import numpy.typing as npt
 from grape.core.errors import DataError
 from grape.store.video.episode_list import VideoEpisode
 
-__all__ = ["choose_rows", "match_pictures"]
+__all__ = ["choose_rows", "match_images"]
 
 Float64 = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
@@ -29,34 +29,34 @@ def choose_rows(time: Float64, hz: float) -> Indices:
     return np.unique([*_nearest(time, ticks), len(time) - 1]).astype(np.intp)
 
 
-def match_pictures(episode: VideoEpisode, time: Float64, pictures: Float64, tolerance: float) -> Indices:
-    """The picture nearest in time to each state.
+def match_images(episode: VideoEpisode, time: Float64, images: Float64, tolerance: float) -> Indices:
+    """The image nearest in time to each state.
 
     Args:
         episode: For messages.
         time: Of the states, seconds on the log's clock, ``(N,)``.
-        pictures: Of the pictures, on the same clock.
-        tolerance: Largest distance in seconds; 0 takes the usual distance of two pictures.
+        images: Of the images, on the same clock.
+        tolerance: Largest distance in seconds; 0 takes the usual distance of two images.
 
     Raises:
-        DataError: A state has no picture that is near enough; the first one is named.
+        DataError: A state has no image that is near enough; the first one is named.
     """
-    usual = float(np.median(np.diff(pictures)))
+    usual = float(np.median(np.diff(images)))
     most = tolerance or usual
-    matched = _nearest(pictures, time)
-    apart = np.abs(pictures[matched] - time)
+    matched = _nearest(images, time)
+    apart = np.abs(images[matched] - time)
     late = np.flatnonzero(apart > most * (1 + 1e-9))
     if not len(late):
         return matched
-    if time[-1] < pictures[0] or time[0] > pictures[-1]:
+    if time[-1] < images[0] or time[0] > images[-1]:
         raise DataError(
             f"{episode.where}: log and video do not overlap: the log runs from {time[0]:.3f} s to {time[-1]:.3f} s, "
-            f"the video from {pictures[0]:.3f} s to {pictures[-1]:.3f} s of the same clock.",
+            f"the video from {images[0]:.3f} s to {images[-1]:.3f} s of the same clock.",
             "Give offset, the seconds to add to the video's time, and check robot_log: time (s, ms, us, ns).",
         )
     first = int(late[0])
     raise DataError(
-        f"{episode.where}: the state at {time[first]:.3f} s has no picture: the nearest is {apart[first]:.3f} s away, "
+        f"{episode.where}: the state at {time[first]:.3f} s has no image: the nearest is {apart[first]:.3f} s away, "
         f"where {most:.3f} s are allowed ({len(late)} of {len(time)} states).",
         "Cut the log to the video's length, correct offset, or pass --tolerance.",
     )

@@ -88,16 +88,16 @@ class World:
         }
 
     def _observation(self):
-        picture = np.full((480, 640, 3), 40, np.uint8)
-        for point, colour in (
+        image = np.full((480, 640, 3), 40, np.uint8)
+        for point, color in (
             (self._target, (80, 160, 80)),
             (self._source, (220, 120, 30)),
             (self._tool, (10, 10, 10)),
         ):
             row, column = (int(240 + 800 * (point[0] + 0.15)), int(320 + 800 * point[1]))
-            picture[max(0, row - 12) : max(0, row + 12), max(0, column - 12) : max(0, column + 12)] = colour
+            image[max(0, row - 12) : max(0, row + 12), max(0, column - 12) : max(0, column + 12)] = color
         return {
-            "image": {"3rd_view_camera": {"rgb": picture}},
+            "image": {"3rd_view_camera": {"rgb": image}},
             "camera_param": {
                 "3rd_view_camera": {
                     "extrinsic_cv": np.array(

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from grape.envs.base import Snapshot
+from grape.envs.expert_styles import NOISE_STD, Operator
 from grape.envs.libero.experts.motion import OPEN, Hand, Plan, Pose, action_towards
 from grape.envs.libero.scene import Scene
-from grape.envs.operators import NOISE_STD, Operator
 
 __all__ = ["SLOPPY_SHARE", "ScriptedExpert"]
 
@@ -24,7 +24,7 @@ class ScriptedExpert:
 
     Args:
         script: Makes the plan for an episode.
-        style: One of :data:`grape.envs.operators.OPERATORS`.
+        style: One of :data:`grape.envs.expert_styles.OPERATORS`.
         seed: Seed of the operator.
         held: For how many steps of 50 ms each decision is held.
     """

@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from grape.core.tasks import Task
 from grape.envs.base import Snapshot
-from grape.envs.operators import NOISE_STD, Operator
+from grape.envs.expert_styles import NOISE_STD, Operator
 from grape.envs.simpler.experts.carrying import Carrying, carry
 from grape.envs.simpler.experts.motion import OPEN, ROTATION_UNIT, TRANSLATION_UNIT, Aim, Hand, Plan, action_towards
 from grape.envs.simpler.tasks import arrangement_of, steps_per_decision
@@ -25,7 +25,7 @@ class ScriptedExpert:
     Args:
         how: How the source is carried.
         steps: Over how many steps a decision is carried out.
-        style: One of :data:`grape.envs.operators.OPERATORS`.
+        style: One of :data:`grape.envs.expert_styles.OPERATORS`.
         seed: Seed of the operator.
     """
 

@@ -1,0 +1,145 @@
+"""The loop: ask, judge, hand the findings back, at most so often; everything said is kept.
+
+The conversation stays short: a repair shows the model its task, its last answer and what is wrong with it. So every
+question is determined by the task and the answers before it, and an interrupted run, whose answers are recorded, says
+the same again without asking.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from grape.core.events import SILENT, Reporter
+from grape.costs import CostSpecification, specification_hash
+from grape.generation.briefs import TaskBrief
+from grape.generation.prompts import prompts_hash, repair_prompt, system_prompt, task_prompt
+from grape.generation.thinking import answer_part
+from grape.generation.validators import Trial, Verdict, judge
+from grape.vlm import Answer, ChatModel, Message, Request, request_key
+
+__all__ = ["Round", "Sampling", "generate", "provenance"]
+
+MAX_QUOTED = 40_000
+"""Characters of an answer that a repair shows to the model again; longer ones are no specification anyway."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn.
+
+    Attributes:
+        max_tokens: Most tokens of an answer.
+        temperature: 0 for the likeliest answer.
+        seed: Of the first answer; every repair takes the next one.
+    """
+
+    max_tokens: int = 4096
+    temperature: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Round:
+    """One question, its answer and what became of it.
+
+    Attributes:
+        request: What was asked.
+        key: The request's key.
+        answer: What the model said.
+        verdict: What is wrong with it.
+    """
+
+    request: Request
+    key: str
+    answer: Answer
+    verdict: Verdict
+
+    def as_data(self) -> dict[str, Any]:
+        """The round as JSON values: texts, the images' hashes, findings and tokens."""
+        usage, verdict = self.answer.usage, self.verdict
+        return {
+            "key": self.key,
+            "prompt": [
+                {"role": one.role, "text": one.text, "pictures": [image.hash for image in one.images]}
+                for one in self.request.messages
+            ],
+            "answer": self.answer.text,
+            "model": self.answer.model,
+            "truncated": self.answer.truncated,
+            "tokens": {
+                "prompt": usage.prompt_tokens,
+                "completion": usage.completion_tokens,
+                "estimated": usage.estimated,
+            },
+            "found_by": verdict.stage,
+            "findings": list(verdict.findings),
+            "warnings": list(verdict.warnings),
+            "specification": "" if verdict.specification is None else specification_hash(verdict.specification),
+            "report": verdict.report,
+        }
+
+
+def generate(
+    model: ChatModel,
+    brief: TaskBrief,
+    *,
+    repairs: int,
+    sampling: Sampling,
+    schema: Mapping[str, Any] | None = None,
+    trial: Callable[[CostSpecification], Trial] | None = None,
+    keep: Callable[[list[Round]], None] = lambda rounds: None,
+    reporter: Reporter = SILENT,
+) -> list[Round]:
+    """Ask for a specification until one is accepted.
+
+    Args:
+        model: Who is asked.
+        brief: The task.
+        repairs: How often findings are handed back at most.
+        sampling: How answers are drawn.
+        schema: JSON Schema of the answer.
+        trial: Tries a specification on recorded trajectories.
+        keep: Called after every round with all rounds so far.
+        reporter: Told of every round.
+
+    Returns:
+        The rounds; the last one's verdict says whether its specification is accepted.
+
+    Raises:
+        ModelError: The model could not be asked; the rounds before are kept.
+    """
+    opening = (
+        Message("system", system_prompt()),
+        Message("user", task_prompt(brief.as_data(), brief.image is not None), images_of(brief)),
+    )
+    rounds: list[Round] = []
+    messages: tuple[Message, ...] = opening
+    while len(rounds) <= repairs:
+        # A seed a round: the same question twice would be answered from the record, by the same answer.
+        request = Request(messages, schema, sampling.max_tokens, sampling.temperature, sampling.seed + len(rounds))
+        answer = model.ask(request)
+        verdict = judge(answer.text, brief, answer.truncated, trial)
+        rounds.append(Round(request, request_key(request, model.name, model.origin), answer, verdict))
+        keep(rounds)
+        if verdict.accepted:
+            break
+        reporter.info(f"Answer {len(rounds)}: {len(verdict.findings)} findings, e.g. {verdict.findings[0]}")
+        said = Message("assistant", answer_part(answer.text)[:MAX_QUOTED] or "(nothing)")
+        messages = (*opening, said, Message("user", repair_prompt(verdict.findings)))
+    return rounds
+
+
+def images_of(brief: TaskBrief) -> tuple[Any, ...]:
+    """The brief's image, if it has one."""
+    return () if brief.image is None else (brief.image,)
+
+
+def provenance(rounds: list[Round], model: ChatModel) -> dict[str, Any]:
+    """Where a specification came from, as JSON values."""
+    return {
+        "model": model.name,
+        "prompts": prompts_hash(),
+        "request": rounds[-1].key,
+        "rounds": len(rounds),
+        "pictures": [image.hash for message in rounds[0].request.messages for image in message.images],
+    }

@@ -1,0 +1,80 @@
+"""Reading a run that may be incomplete or damaged: what cannot be read is remembered in words, not raised."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from grape.core.errors import GrapeError
+from grape.core.files import read_jsonl
+from grape.core.preferences import PreferencePair, Score
+from grape.evaluation import EvaluationResults, read_results
+from grape.preferences import read_pairs, read_scores
+from grape.report.curves import Training
+from grape.report.folders import Folder
+from grape.store import EpisodeStore
+
+__all__ = ["BestEffortReader"]
+
+
+class BestEffortReader:
+    """Reads what may be missing.
+
+    Attributes:
+        missing: What could not be read, one sentence each, in the order of reading.
+    """
+
+    def __init__(self) -> None:
+        self.missing: list[str] = []
+
+    def note(self, sentence: str) -> None:
+        """Remember a sentence once."""
+        if sentence not in self.missing:
+            self.missing.append(sentence)
+
+    def results(self, path: Path, name: str) -> EvaluationResults | None:
+        """Results of an evaluation; ``name`` says whose in the note."""
+        try:
+            return read_results(path)
+        except GrapeError as error:
+            self.note(f"{name}: {error.message}")
+            return None
+
+    def store(self, path: Path | None, name: str) -> EpisodeStore | None:
+        """An episode store; ``name`` says whose in the note."""
+        if path is None:
+            return None
+        try:
+            return EpisodeStore.open(path)
+        except GrapeError as error:
+            self.note(f"{name}: {error.message}")
+            return None
+
+    def training(self, folder: Folder | None, label: str) -> Training | None:
+        """Metrics of a training that has begun."""
+        if folder is None or not folder.product:
+            return None
+        try:
+            rows = read_jsonl(folder.path / "metrics.jsonl", within=folder.path, allow_nonfinite=True)
+        except GrapeError as error:
+            self.note(f"{folder.name}: {error.message}")
+            return None
+        return Training(label, [row for row in rows if isinstance(row, dict)])
+
+    def scores(self, folder: Folder | None) -> Mapping[str, Score]:
+        """Scores of a finished scoring."""
+        if folder is None or not (folder.product and folder.complete):
+            return {}
+        try:
+            return read_scores(folder.path)
+        except GrapeError as error:
+            self.note(f"{folder.name}: {error.message}")
+            return {}
+
+    def pairs(self, folder: Folder | None) -> tuple[PreferencePair, ...]:
+        """Pairs of a finished pairing."""
+        if folder is None or not (folder.product and folder.complete):
+            return ()
+        try:
+            return read_pairs(folder.path)
+        except GrapeError as error:
+            self.note(f"{folder.name}: {error.message}")
+            return ()

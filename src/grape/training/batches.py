@@ -1,0 +1,174 @@
+"""What an update compares: whole trajectories, single steps, or chosen steps alone.
+
+A *unit* is one comparison, given by the rows of its two sides in a :class:`~grape.training.dataset.StepDataset`. The
+methods differ only in how pairs become units.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from grape.core.preferences import PreferencePair
+from grape.core.seeds import derive_rng
+from grape.training.gradients import Comparisons
+
+__all__ = ["BatchSampler", "ComparisonItem", "collate", "make_items"]
+
+
+@dataclass(frozen=True)
+class ComparisonItem:
+    """One comparison.
+
+    Attributes:
+        name: For messages, e.g. ``"pair drawer-open-3-0"``.
+        chosen: Half-open range [start, stop) of rows of the chosen side.
+        rejected: The same of the rejected side; empty (equal numbers) for imitation.
+    """
+
+    name: str
+    chosen: tuple[int, int]
+    rejected: tuple[int, int] = (0, 0)
+
+    @property
+    def frames(self) -> int:
+        """Steps of both sides."""
+        return self.chosen[1] - self.chosen[0] + self.rejected[1] - self.rejected[0]
+
+
+def make_items(
+    method: Literal["tpo", "step-dpo", "filtered-bc"],
+    pairs: Sequence[PreferencePair],
+    spans: Mapping[str, tuple[int, int]],
+    window: int = 0,
+    stride: int = 1,
+) -> tuple[tuple[ComparisonItem, ...], float]:
+    """Turn pairs into units.
+
+    ``tpo`` compares whole trajectories (arXiv 2411.19309), or windows of them: what the first public implementation
+    optimised, though here only windows of one pair at equal offsets meet. ``step-dpo`` compares the steps at equal
+    index of the two sides, the paper's step-wise baseline. ``filtered-bc`` imitates every step of every chosen episode,
+    each once.
+
+    Args:
+        method: How pairs become units.
+        pairs: The pairs.
+        spans: Rows of each episode, as in a step table.
+        window: Steps of a window, for ``tpo``; 0 takes the trajectory whole. A side that is shorter is one window.
+        stride: Steps between the starts of windows.
+
+    Returns:
+        The units, and how many of them one pair stands for on average (so that updates of different methods see
+        comparable amounts of data).
+    """
+    units: list[ComparisonItem] = []
+    if method == "tpo" and window:
+        for pair in pairs:
+            windows = [_windows(spans[name], window, stride) for name in (pair.chosen, pair.rejected)]
+            both = zip(*windows, strict=False)  # the longer side's last windows meet nothing
+            units += [ComparisonItem(f"pair {pair.pair_id}, window {k}", *sides) for k, sides in enumerate(both)]
+        return tuple(units), len(units) / len(pairs)
+    if method == "tpo":
+        units = [ComparisonItem(f"pair {pair.pair_id}", spans[pair.chosen], spans[pair.rejected]) for pair in pairs]
+        return tuple(units), 1.0
+    if method == "step-dpo":
+        for pair in pairs:
+            (chosen, chosen_end), (rejected, rejected_end) = spans[pair.chosen], spans[pair.rejected]
+            units += [
+                ComparisonItem(
+                    f"pair {pair.pair_id}, step {t}", (chosen + t, chosen + t + 1), (rejected + t, rejected + t + 1)
+                )
+                for t in range(min(chosen_end - chosen, rejected_end - rejected))
+            ]
+        return tuple(units), len(units) / len(pairs)
+    episodes = sorted({pair.chosen for pair in pairs})
+    for episode in episodes:
+        start, stop = spans[episode]
+        units += [ComparisonItem(f"episode {episode}, step {t - start}", (t, t + 1)) for t in range(start, stop)]
+    return tuple(units), len(units) / len(episodes)
+
+
+def _windows(span: tuple[int, int], window: int, stride: int) -> list[tuple[int, int]]:
+    start, stop = span
+    if stop - start <= window:
+        return [span]
+    return [(first, first + window) for first in range(start, stop - window + 1, stride)]
+
+
+@dataclass(frozen=True)
+class BatchSampler:
+    """Which items each update uses: a fresh order every epoch, derived from the seed, cut into updates.
+
+    Attributes:
+        items: Number of items.
+        per_update: Items an update; the last update of an epoch may hold fewer.
+        updates: Number of all updates.
+        seed: Seed of the orders.
+    """
+
+    items: int
+    per_update: int
+    updates: int
+    seed: int
+
+    @staticmethod
+    def plan(items: int, per_update: int, epochs: int, max_updates: int, seed: int, *, repeat: bool) -> "BatchSampler":
+        """BatchSampler of whole epochs.
+
+        Args:
+            items: Number of items.
+            per_update: Items an update.
+            epochs: Whole epochs.
+            max_updates: Number of updates instead, if positive.
+            seed: Seed of the orders.
+            repeat: Whether ``max_updates`` may go beyond ``epochs``.
+        """
+        updates = epochs * -(-items // per_update)
+        if max_updates:
+            updates = max_updates if repeat else min(updates, max_updates)
+        return BatchSampler(items, per_update, updates, seed)
+
+    @property
+    def per_epoch(self) -> int:
+        """Updates an epoch."""
+        return -(-self.items // self.per_update)
+
+    def batch(self, update: int) -> npt.NDArray[np.int64]:
+        """Items of update ``update``, counted from 0: a function of seed and number alone, so resuming is exact."""
+        epoch, position = divmod(update, self.per_epoch)
+        order = derive_rng(self.seed, "order", epoch).permutation(self.items)
+        return order[position * self.per_update : (position + 1) * self.per_update]
+
+
+def collate(units: Sequence[ComparisonItem], reference_N: npt.NDArray[np.float64]) -> tuple[Tensor, Comparisons]:
+    """The frames of one update, each once, and how they add up.
+
+    Args:
+        units: The update's comparisons.
+        reference_N: Reference log-probability of every row of the table, float64.
+
+    Returns:
+        The rows of the table, int64 ``(F,)``, sorted; and the comparisons over positions in them.
+    """
+    rows_F = torch.tensor(
+        sorted({row for unit in units for side in (unit.chosen, unit.rejected) for row in range(*side)})
+    )
+
+    def positions(side: tuple[int, int]) -> Tensor:
+        return torch.searchsorted(rows_F, torch.arange(*side))
+
+    def reference(sides: Sequence[tuple[int, int]]) -> Tensor:
+        return torch.tensor([float(reference_N[start:stop].sum()) for start, stop in sides], dtype=torch.float64)
+
+    chosen, rejected = [unit.chosen for unit in units], [unit.rejected for unit in units]
+    return rows_F, Comparisons(
+        frame_count=len(rows_F),
+        chosen=[positions(side) for side in chosen],
+        rejected=[positions(side) for side in rejected],
+        chosen_reference_P=reference(chosen),
+        rejected_reference_P=reference(rejected),
+    )

@@ -1,0 +1,163 @@
+"""Training in several processes: who is who, who writes, and sums over all.
+
+Started by ``accelerate launch`` or ``torchrun``, each process takes a share of an update's pairs, and what is summed
+over processes equals what one process would have computed. Everything else is the same in all of them (same data
+order, same weights), so that only process 0 writes. Alone, nothing here touches ``torch.distributed``.
+"""
+
+import atexit
+import datetime
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from grape.core.errors import GrapeError, SettingsError
+from grape.core.launcher import launched_process
+
+__all__ = ["SINGLE_PROCESS", "ProcessGroup", "join_process_group"]
+
+T = TypeVar("T")
+
+
+class ProcessGroup:
+    """The processes of one training run.
+
+    Args:
+        rank: Number of this process.
+        size: Number of all.
+        device: Where this process computes, e.g. ``"cuda:1"``.
+    """
+
+    def __init__(self, rank: int, size: int, device: str) -> None:
+        self.rank = rank
+        self.size = size
+        self.device = device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def run_on_main(self, work: Callable[[], T]) -> T:
+        """Do something in process 0 only and tell the others its result, or the error that it ended with.
+
+        Args:
+            work: What to do; its result must survive pickling.
+
+        Raises:
+            GrapeError: What ``work`` raised, in every process.
+        """
+        if self.size == 1:
+            return work()
+        outcome: list[Any] = [None, None]
+        if self.is_main:
+            try:
+                outcome[0] = work()
+            except GrapeError as error:
+                outcome[1] = error
+            except Exception as error:  # the others wait for an answer, whatever it is
+                outcome[1] = GrapeError(f"Process 0 failed: {type(error).__name__}: {error}.")
+        dist.broadcast_object_list(outcome, src=0)
+        if outcome[1] is not None:
+            raise outcome[1]
+        result: T = outcome[0]
+        return result
+
+    def gather(self, value: T) -> list[T]:
+        """One value of every process, by rank, in every process."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
+    def add_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Replace each parameter's gradient by its sum over all processes.
+
+        A parameter without a gradient anywhere stays without one, as it would in one process.
+        """
+        if self.size == 1:
+            return
+        has = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32, device=self.device)
+        dist.all_reduce(has, op=dist.ReduceOp.MAX)
+        for parameter, anywhere in zip(parameters, has.tolist(), strict=True):
+            if anywhere:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                dist.all_reduce(parameter.grad)
+
+    def add_metrics(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Sum each metric over the processes that know it (one without pairs knows none)."""
+        total: dict[str, float] = {}
+        for found in self.gather(dict(metrics)):
+            for name, value in found.items():
+                total[name] = total.get(name, 0.0) + value
+        return total
+
+    def share(self, weights: Sequence[int]) -> list[int]:
+        """Which items this process takes, so that all have about the same to do.
+
+        Args:
+            weights: Cost of each item.
+
+        Returns:
+            Positions, ascending; together the processes take each item once.
+        """
+        loads = [0] * self.size
+        mine = []
+        for item in sorted(range(len(weights)), key=lambda i: (-weights[i], i)):
+            taker = min(range(self.size), key=lambda rank: (loads[rank], rank))
+            loads[taker] += weights[item]
+            if taker == self.rank:
+                mine.append(item)
+        return sorted(mine)
+
+    def span(self, count: int) -> tuple[int, int]:
+        """Half-open range [start, stop) of this process among ``count`` items in a row."""
+        return self.rank * count // self.size, (self.rank + 1) * count // self.size
+
+
+_PATIENCE = datetime.timedelta(hours=6)
+# PyTorch's own limit is 10 or 30 minutes: less than one process may take to write a large checkpoint.
+
+SINGLE_PROCESS = ProcessGroup(0, 1, "cpu")
+"""The only process there is."""
+
+
+def join_process_group(device: str, patience: datetime.timedelta = _PATIENCE) -> ProcessGroup:
+    """Join the processes that a launcher started, for the life of this one; or be alone.
+
+    Args:
+        device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        patience: How long processes wait for one another. Counts where they are joined for the first time.
+
+    Raises:
+        SettingsError: Accelerate is missing, or the device does not fit several processes.
+    """
+    if launched_process().count == 1:
+        return ProcessGroup(0, 1, _device(device))
+    try:
+        from accelerate import PartialState
+    except ModuleNotFoundError as error:
+        raise SettingsError("Several processes need Accelerate.", "pip install 'grape-vla[train]'") from error
+    if ":" in device:
+        raise SettingsError(f"--device {device} names one GPU for several processes.", "Use 'cuda' or 'auto'.")
+    on_cpu = _device(device) == "cpu"
+    if not dist.is_initialized():
+        atexit.register(_leave)
+    state = PartialState(cpu=on_cpu, timeout=patience)
+    return ProcessGroup(state.process_index, state.num_processes, "cpu" if on_cpu else str(state.device))
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _device(asked: str) -> str:
+    if asked != "auto":
+        return asked
+    return "cuda" if torch.cuda.is_available() else "cpu"

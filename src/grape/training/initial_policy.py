@@ -1,0 +1,198 @@
+"""The policy that supervised fine-tuning begins with: a new one, or a checkpoint fitted to the demonstrations.
+
+Fitting changes no weight. It settles which normalisation statistics are in use, what the gripper's numbers mean, and
+whether images will be cropped in the middle after a training with random crops; all of it stands in the configuration
+that the result is saved with.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from grape.core.errors import CompatibilityError, DataError, SettingsError
+from grape.core.events import Reporter
+from grape.policies.openvla import OpenVLAPolicy, compute_norm_stats, create_nano, read_policy, read_policy_config
+from grape.store import EpisodeSource, EpisodeStore
+from grape.store.rlds.demonstrations import RldsDemonstrations, is_rlds_location
+from grape.store.rlds.statistics import dataset_statistics
+from grape.training.lora import open_with_precision
+from grape.training.settings import SftSettings
+
+if TYPE_CHECKING:
+    from grape.training.dataset import StepDataset
+
+__all__ = [
+    "check_norm_key",
+    "computing_type",
+    "data_name",
+    "fit_policy",
+    "new_policy",
+    "open_demonstrations",
+    "open_to_continue",
+    "read_to_continue",
+]
+
+
+def open_demonstrations(location: Path) -> EpisodeSource:
+    """Open what ``--data`` names: an episode store, or an RLDS data set as ``rlds:/path/name``.
+
+    Raises:
+        DataError: There is nothing, or something else or damaged.
+        SettingsError: No rule is known by which to read the RLDS data set.
+    """
+    return RldsDemonstrations(location) if is_rlds_location(location) else EpisodeStore.open(location)
+
+
+def new_policy(settings: SftSettings, stores: Sequence[EpisodeSource], steps: "StepDataset") -> OpenVLAPolicy:
+    """A policy with random weights that fits the demonstrations."""
+    statistics = _statistics(stores, steps)
+    policy = create_nano(
+        seed=settings.seed,
+        norm_stats={data_name(settings, stores): statistics},
+        gripper=settings.gripper or _gripper(stores),
+        instructions=tuple(sorted(set(steps.instructions))),
+    )
+    return _cropped(policy, settings)
+
+
+def open_to_continue(
+    settings: SftSettings, stores: Sequence[EpisodeSource], device: str
+) -> tuple[OpenVLAPolicy, torch.dtype | None]:
+    """Open the checkpoint to continue, with statistics that it holds; :func:`fit_policy` comes next.
+
+    Returns:
+        The policy, and what to compute in where that is not its weights' type (see
+        :func:`grape.training.lora.open_with_precision`).
+    """
+    return open_with_precision(settings.policy, settings, _statistics_to_open_with(settings, stores), device)
+
+
+def read_to_continue(settings: SftSettings, stores: Sequence[EpisodeSource]) -> OpenVLAPolicy:
+    """The checkpoint to continue without its weights, for plans."""
+    if settings.policy is None:
+        raise SettingsError("There is no policy to start from.", "Give --policy.")
+    return read_policy(settings.policy, unnorm_key=_statistics_to_open_with(settings, stores) or None)
+
+
+def _statistics_to_open_with(settings: SftSettings, stores: Sequence[EpisodeSource]) -> str:
+    if settings.unnorm_key or settings.policy is None:
+        return settings.unnorm_key
+    held = read_policy_config(settings.policy).norm_stats
+    name = data_name(settings, stores)
+    return name if name in held else next(iter(held), "")
+
+
+def fit_policy(
+    policy: OpenVLAPolicy,
+    settings: SftSettings,
+    stores: Sequence[EpisodeSource],
+    steps: "StepDataset",
+    reporter: Reporter,
+) -> OpenVLAPolicy:
+    """The checkpoint with the statistics, gripper and crop that the demonstrations and settings ask for.
+
+    Statistics that the checkpoint holds under the data's name are kept: its weights know them. Under a new name the
+    demonstrations' own are added and put to use. None is ever replaced.
+
+    Raises:
+        DataError: The demonstrations' actions have another number of dimensions.
+        CompatibilityError: The statistics in use belong to another convention of the gripper.
+    """
+    if policy.norm.dim != steps.labels_ND.shape[1]:
+        raise DataError(
+            f"The demonstrations' actions have {steps.labels_ND.shape[1]} dimensions, the policy decides "
+            f"{policy.norm.dim}.",
+            "Use demonstrations of the same robot.",
+        )
+    config, theirs = policy.config, _gripper(stores)
+    name = settings.unnorm_key or data_name(settings, stores)
+    if name in config.norm_stats:
+        if theirs and config.gripper and theirs != config.gripper:
+            raise CompatibilityError(
+                f"In the demonstrations the last action dimension means {theirs!r}, to the policy {config.gripper!r}.",
+                "Give --norm-key a new name: then the policy takes the demonstrations' statistics and convention.",
+            )
+        if len(config.norm_stats) > 1 and config.unnorm_key != name:
+            config = config.with_facts(unnorm_key=name)
+        reporter.info(f"Actions are normalised by the checkpoint's statistics {name!r}.")
+    else:
+        config = config.with_norm_stats({**config.norm_stats, name: _statistics(stores, steps)})
+        config = config.with_facts(unnorm_key=name, gripper=theirs or config.gripper)
+        reporter.info(f"Actions are normalised by the demonstrations' own statistics, kept as {name!r}.")
+    if config is not policy.config:
+        policy = OpenVLAPolicy(policy.model, policy.files.with_config(config), name)
+    return _cropped(policy, settings)
+
+
+def computing_type(dtype: Literal["auto", "float32", "bfloat16"], device: str) -> torch.dtype | None:
+    """What a new policy, whose weights are float32, computes in where that is another type."""
+    return torch.bfloat16 if dtype == "bfloat16" or (dtype == "auto" and device != "cpu") else None
+
+
+def data_name(settings: SftSettings, stores: Sequence[EpisodeSource]) -> str:
+    """Under which name the demonstrations' statistics stand: their suite's, or that of the RLDS data set.
+
+    Raises:
+        SettingsError: The stores are of several suites or data sets, and no name was given.
+    """
+    names = sorted({store.name if isinstance(store, RldsDemonstrations) else store.suite for store in stores})
+    if not settings.norm_key and len(names) > 1:
+        raise SettingsError(
+            f"The demonstrations come from several suites: {', '.join(names)}.",
+            "Name their common statistics with --norm-key, or choose those of the checkpoint with --unnorm-key.",
+        )
+    return settings.norm_key or names[0]
+
+
+def check_norm_key(settings: SftSettings, stores: Sequence[EpisodeSource]) -> None:
+    """Refuse names of statistics that cannot be meant, and data that disagrees, before any policy is opened.
+
+    Raises:
+        SettingsError: Both kinds of names are given, or a name is needed and missing.
+        CompatibilityError: The last action dimension means one thing here and another there.
+    """
+    grippers = {gripper for store in stores if (gripper := _gripper([store]))}
+    if len(grippers) > 1:
+        meanings = " and ".join(map(repr, sorted(grippers)))
+        raise CompatibilityError(
+            f"In the demonstrations the last action dimension means several things: {meanings}.",
+            "Export the episode stores with 'grape export rlds' and train on RLDS data sets only: they agree.",
+        )
+    if settings.unnorm_key and settings.norm_key:
+        raise SettingsError(
+            "--unnorm-key chooses statistics that the checkpoint holds, --norm-key names the demonstrations' own.",
+            "Give one of them.",
+        )
+    if settings.unnorm_key and settings.policy is None:
+        raise SettingsError("--unnorm-key needs --policy: a new policy holds no statistics.", "Use --norm-key.")
+    if not settings.unnorm_key:
+        data_name(settings, stores)
+
+
+def _action_names(store: EpisodeSource, dim: int) -> tuple[str, ...]:
+    """Name of each dimension of an action; the last one is the gripper where the store does not say."""
+    space: Any = store.contract.get("action_space") or {}
+    return tuple(space.get("names") or (*(f"action_{i}" for i in range(dim - 1)), "gripper"))
+
+
+def _statistics(stores: Sequence[EpisodeSource], steps: "StepDataset") -> dict[str, Any]:
+    foreign = [store for store in stores if isinstance(store, RldsDemonstrations)]
+    if len(foreign) == len(stores):  # as the published loader has them: over all splits, in float32
+        return dataset_statistics([(store.dataset, store.rule) for store in foreign])
+    labels_ND = np.asarray(steps.labels_ND)
+    return compute_norm_stats(labels_ND, _action_names(stores[0], labels_ND.shape[1]), len(steps.spans))
+
+
+def _gripper(stores: Sequence[EpisodeSource]) -> str:
+    space: Any = stores[0].contract.get("action_space") or {}
+    return str(space.get("gripper", ""))
+
+
+def _cropped(policy: OpenVLAPolicy, settings: SftSettings) -> OpenVLAPolicy:
+    config = policy.config.with_center_crop(policy.config.center_crop or settings.augment == "openvla")
+    if config is policy.config:
+        return policy
+    return OpenVLAPolicy(policy.model, policy.files.with_config(config), policy.unnorm_key)

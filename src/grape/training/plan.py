@@ -1,0 +1,153 @@
+"""What a run of ``grape train`` will do, from its settings, its pairs and the episodes' facts alone."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from grape.core.preferences import PreferencePair
+from grape.core.seeds import derive_rng
+from grape.policies.openvla import read_norm_stats, read_policy
+from grape.policies.openvla.quantized import quantized_names
+from grape.policies.settings import crop_of
+from grape.store import EpisodeStore
+from grape.training.batches import BatchSampler, ComparisonItem, make_items
+from grape.training.cost import choose_gradient, choose_micro_batch, frames_of_epoch
+from grape.training.dataset import check_preprocessing
+from grape.training.estimate import estimate_training
+from grape.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from grape.policies.openvla import OpenVLAPolicy
+
+__all__ = ["episodes_of", "gradient_mode", "plan_schedule", "plan_training", "schedule_facts", "split_pairs"]
+
+
+def split_pairs(
+    settings: TrainSettings, pairs: Sequence[PreferencePair]
+) -> tuple[list[PreferencePair], list[PreferencePair]]:
+    """Pairs to train on and pairs to measure the loss on; pairs of one initial state stay together."""
+    states = sorted({(pair.task, pair.initial_state) for pair in pairs})
+    wanted = max(1, round(settings.holdout * len(states))) if settings.holdout else 0
+    held_count = min(wanted, len(states) - 1)
+    order = derive_rng(settings.seed, "holdout").permutation(len(states))
+    held = {states[position] for position in order[:held_count]}
+    groups: tuple[list[PreferencePair], list[PreferencePair]] = ([], [])
+    for pair in pairs:
+        groups[(pair.task, pair.initial_state) in held].append(pair)
+    return groups
+
+
+def episodes_of(method: str, pairs: Sequence[PreferencePair]) -> list[str]:
+    """Ids of the episodes that a method needs, sorted."""
+    rejected = set() if method == "filtered-bc" else {pair.rejected for pair in pairs}
+    return sorted({pair.chosen for pair in pairs} | rejected)
+
+
+def plan_schedule(
+    settings: TrainSettings, pairs: Sequence[PreferencePair], spans: Mapping[str, tuple[int, int]]
+) -> tuple[tuple[ComparisonItem, ...], BatchSampler, float]:
+    """Units, their order, and the mean number of steps of a side."""
+    units, per_pair = make_items(settings.method, pairs, spans, settings.window, settings.stride)
+    per_update = max(1, round(settings.pairs_per_update * per_pair))
+    schedule = BatchSampler.plan(
+        len(units), per_update, settings.epochs, settings.max_updates, settings.seed, repeat=False
+    )
+    per_side = sum(unit.chosen[1] - unit.chosen[0] for unit in units) / len(units)
+    return units, schedule, per_side
+
+
+def gradient_mode(settings: TrainSettings, frames_per_side: float) -> Literal["one-pass", "two-pass"]:
+    """Which way to the exact gradient.
+
+    Windows overlap, so only two passes compute each of their frames once; sharded parameters need equally many calls.
+    """
+    if settings.gradient == "auto" and (settings.window or settings.sharding == "full"):
+        return "two-pass"
+    return choose_gradient(settings.gradient, settings.lora_rank, settings.micro_batch, frames_per_side)
+
+
+def schedule_facts(
+    settings: TrainSettings, pairs: Sequence[PreferencePair], units: Sequence[ComparisonItem], schedule: BatchSampler
+) -> dict[str, Any]:
+    """Numbers of pairs, episodes, frames and updates for summaries."""
+    return {
+        "method": settings.method,
+        "pairs": len(pairs),
+        "episodes": len(episodes_of(settings.method, pairs)),
+        "frames_per_epoch": frames_of_epoch(schedule, units),
+        "units_per_update": schedule.per_update,
+        "updates": schedule.updates,
+    }
+
+
+def plan_training(settings: TrainSettings, pairs: Sequence[PreferencePair], store: EpisodeStore) -> dict[str, Any]:
+    """What a run would do and take; nothing is written and no weights are read.
+
+    Raises:
+        CompatibilityError: The episodes were recorded with another preprocessing than the policy's.
+    """
+    policy = read_policy(
+        settings.policy,
+        unnorm_key=settings.unnorm_key or None,
+        center_crop=crop_of(settings.center_crop),
+        norm_stats=read_norm_stats(settings.norm_stats),
+    )
+    episodes = [store.meta(name) for name in episodes_of(settings.method, pairs)]
+    check_preprocessing(policy, episodes, store.path)
+    size = sum(p.numel() for p in policy.model.parameters())
+    settings = replace(settings, micro_batch=choose_micro_batch(settings.micro_batch, size))
+    ends = list(itertools.accumulate(meta.steps for meta in episodes))
+    spans = {meta.episode_id: (end - meta.steps, end) for meta, end in zip(episodes, ends, strict=True)}
+    training, held = split_pairs(settings, pairs)
+    units, schedule, per_side = plan_schedule(settings, training, spans)
+    facts = schedule_facts(settings, pairs, units, schedule)
+    mode = gradient_mode(settings, per_side)
+    towers_frozen = bool(settings.lora_rank) and settings.lora_targets != "all"
+    on_gpu = settings.device.startswith("cuda") or (settings.device == "auto" and torch.cuda.is_available())
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    if settings.dtype != "auto":
+        dtype = settings.dtype
+    elif on_gpu and (policy.config.storage_dtype == "bfloat16" or not settings.lora_rank):
+        dtype = "bfloat16"
+    saved_gb = _saved_by_quantization(policy, dtype) if settings.load_in_4bit else 0.0
+    estimate = estimate_training(
+        policy.config,
+        instruction_tokens=max(len(policy.processor.prompt_ids(meta.instruction)) for meta in episodes),
+        micro_batch=settings.micro_batch,
+        frames=round(facts["frames_per_epoch"] * schedule.updates / schedule.per_epoch),
+        lora_rank=settings.lora_rank,
+        lora_targets=policy.lora_targets(settings.lora_targets) if settings.lora_rank else (),
+        dtype=dtype,
+        gradient=mode,
+        activation_checkpointing=settings.activation_checkpointing,
+        cached_features=towers_frozen and bool(settings.feature_cache_gb),
+        action_dim=policy.norm.dim,
+        memory_gb=settings.memory_gb + saved_gb if settings.memory_gb else None,
+    ).to_json()
+    estimate["memory_gb"] = settings.memory_gb or None
+    estimate["peak_memory_gb"] = round(estimate["peak_memory_gb"] - saved_gb, 3)
+    estimate["memory_parts_gb"]["weights"] = round(estimate["memory_parts_gb"]["weights"] - saved_gb, 3)
+    return {
+        "dry_run": True,
+        **facts,
+        "held_out_pairs": len(held),
+        "steps": ends[-1],
+        "gradient": mode,
+        "dtype": dtype,
+        **estimate,
+        "out": str(settings.out),
+    }
+
+
+def _saved_by_quantization(policy: "OpenVLAPolicy", dtype: str) -> float:
+    """Memory that 4-bit weights of the language model's linear layers save, GB.
+
+    They take half a byte each and a float32 scale for 64 (NF4, arXiv 2305.14314).
+    """
+    names = quantized_names(int(policy.config.text["num_hidden_layers"]))
+    weights = dict(policy.model.named_parameters())
+    count = sum(weights[f"{name}.weight"].numel() for name in names)
+    return count * ((2 if dtype == "bfloat16" else 4) - 0.5 - 4 / 64) / 1e9

@@ -1,0 +1,44 @@
+"""Filtered cloning beside a loop, without running it."""
+
+from pathlib import Path
+
+import pytest
+
+from grape.core.events import SilentReporter
+from grape.loop import LoopSettings, filtered_bc
+from grape.loop.loop import _covers
+from grape.loop.stages import Stages
+
+
+def test_it_changes_only_what_makes_it_cloning() -> None:
+    settings = LoopSettings(out=Path("run"), seed=3, compare_cloning=True)
+    stages, plain = Stages(settings), Stages(LoopSettings(out=Path("run"), seed=3))
+    pair, train = stages.cloning_pair(), stages.cloning_train(Path("policy"))
+    own_pair, own_train = plain.pair(1), plain.train(1, Path("policy"))
+    assert differences(pair, own_pair) == {"out", "require_mixed_outcomes"}
+    assert differences(train, own_train) == {"out", "pairs", "method"}
+
+
+def differences(one: object, other: object) -> set[str]:
+    return {name for name, value in vars(one).items() if value != vars(other)[name]}
+
+
+def test_without_a_success_there_is_nothing_to_clone(monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+
+    class Listener(SilentReporter):
+        def warn(self, message: str) -> None:
+            warnings.append(message)
+
+    monkeypatch.setattr(filtered_bc, "run_pair", lambda *_: {"chosen_success_rate": 0.0})
+    stages = Stages(LoopSettings(out=Path("run")))
+    assert filtered_bc.compare_cloning(stages, Path("first"), {}, Path("trained"), "tpo", Listener()) == []
+    assert "nothing to clone" in warnings[0]
+
+
+def test_a_complete_run_gets_the_comparison_when_it_is_asked_for_later() -> None:
+    done = {"iterations": 2}
+    wanted = LoopSettings(out=Path("run"), iterations=2, compare_cloning=True)
+    assert not _covers(done, wanted)
+    assert _covers(done | {"arms": []}, wanted)
+    assert _covers(done, LoopSettings(out=Path("run"), iterations=2))

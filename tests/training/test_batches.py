@@ -1,0 +1,80 @@
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grape.core.preferences import PreferencePair
+from grape.training.batches import BatchSampler, ComparisonItem, collate, make_items
+
+
+def pair(number, chosen, rejected):
+    return PreferencePair(f"p{number}", "task", number, chosen, rejected, 1.0, "best-worst", "")
+
+
+SPANS = {"a": (0, 3), "b": (3, 8), "c": (8, 10)}
+PAIRS = (pair(0, "a", "b"), pair(1, "a", "c"))
+
+
+def test_trajectories_are_compared_whole():
+    units, per_pair = make_items("tpo", PAIRS, SPANS)
+    assert units == (ComparisonItem("pair p0", (0, 3), (3, 8)), ComparisonItem("pair p1", (0, 3), (8, 10)))
+    assert per_pair == 1.0
+
+
+def test_windows_meet_at_equal_offsets_of_their_pair():
+    units, per_pair = make_items("tpo", (pair(0, "a", "b"), pair(1, "b", "c")), SPANS, window=2, stride=1)
+    assert [unit.chosen for unit in units] == [(0, 2), (1, 3), (3, 5)]
+    assert [unit.rejected for unit in units] == [(3, 5), (4, 6), (8, 10)]
+    assert per_pair == 1.5
+    assert units[1].name == "pair p0, window 1"
+    strided, _ = make_items("tpo", (pair(0, "b", "b"),), SPANS, window=2, stride=3)
+    assert [unit.chosen for unit in strided] == [(3, 5), (6, 8)]
+    whole, _ = make_items("tpo", (pair(0, "a", "b"),), SPANS, window=4)
+    assert (whole[0].chosen, whole[0].rejected) == ((0, 3), (3, 7))  # shorter than a window: one window
+
+
+def test_steps_are_compared_within_their_pair_by_index():
+    units, per_pair = make_items("step-dpo", PAIRS, SPANS)
+    assert [(unit.chosen[0], unit.rejected[0]) for unit in units] == [(0, 3), (1, 4), (2, 5), (0, 8), (1, 9)]
+    assert all(end - start == 1 for unit in units for start, end in (unit.chosen, unit.rejected))
+    assert per_pair == 2.5
+
+
+def test_cloning_uses_each_chosen_episode_once():
+    units, per_pair = make_items("filtered-bc", PAIRS, SPANS)
+    assert [unit.chosen for unit in units] == [(0, 1), (1, 2), (2, 3)]
+    assert all(unit.rejected[0] == unit.rejected[1] for unit in units)
+    assert per_pair == 3.0
+
+
+def test_comparisons_hold_each_frame_once_and_add_up():
+    reference = np.arange(10, dtype=np.float64)
+    rows, comparisons = collate(make_items("tpo", PAIRS, SPANS)[0], reference)
+    assert rows.tolist() == list(range(10))
+    sums = comparisons.sums(torch.from_numpy(10.0 * reference))
+    assert sums.chosen_P.tolist() == [30.0, 30.0]
+    assert sums.rejected_P.tolist() == [250.0, 170.0]
+    assert sums.chosen_reference_P.tolist() == [3.0, 3.0]
+    assert sums.rejected_reference_P.tolist() == [25.0, 17.0]
+    assert sums.rejected_steps_P.tolist() == [5.0, 2.0]
+
+
+@given(items=st.integers(1, 40), per_update=st.integers(1, 50), epochs=st.integers(1, 4), seed=st.integers(0, 2**31))
+def test_every_epoch_uses_every_item_once_in_a_new_order(items, per_update, epochs, seed):
+    schedule = BatchSampler.plan(items, per_update, epochs, 0, seed, repeat=False)
+    batches = [schedule.batch(update) for update in range(schedule.updates)]
+    assert all(len(batch) <= per_update for batch in batches)
+    per_epoch = [
+        np.concatenate(batches[epoch * schedule.per_epoch : (epoch + 1) * schedule.per_epoch])
+        for epoch in range(epochs)
+    ]
+    assert all(sorted(order) == list(range(items)) for order in per_epoch)
+    if items > 20 and epochs > 1:
+        assert per_epoch[0].tolist() != per_epoch[1].tolist()
+
+
+def test_the_number_of_updates_can_be_limited_and_prolonged():
+    assert BatchSampler.plan(10, 3, 2, 0, 0, repeat=False).updates == 8
+    assert BatchSampler.plan(10, 3, 2, 5, 0, repeat=False).updates == 5
+    assert BatchSampler.plan(10, 3, 2, 100, 0, repeat=False).updates == 8
+    assert BatchSampler.plan(10, 3, 2, 100, 0, repeat=True).updates == 100

@@ -1,0 +1,81 @@
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from grape.core.errors import SettingsError
+from grape.core.files import read_json, read_jsonl
+from grape.core.settings import save_settings
+from grape.training import TrainSettings, run_train
+from grape.training.distributed import ProcessGroup
+from tests.training.recordings import record, snapshot, write_pairs, write_policy
+from tests.training.two_processes import CASES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@given(weights=st.lists(st.integers(0, 400), max_size=30), size=st.integers(1, 9))
+def test_every_item_is_taken_once_and_work_is_even(weights, size):
+    shares = [ProcessGroup(rank, size, "cpu").share(weights) for rank in range(size)]
+    assert sorted(item for share in shares for item in share) == list(range(len(weights)))
+    loads = [sum(weights[item] for item in share) for share in shares]
+    assert max(loads) - min(loads) <= max(weights, default=0)
+
+
+def test_one_gpu_cannot_be_named_for_several_processes(tmp_path, monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    policy = write_policy(tmp_path / "policy")
+    pairs = write_pairs(tmp_path / "pairs", record(tmp_path / "store", policy))
+    with pytest.raises(SettingsError, match="one GPU for several processes"):
+        run_train(TrainSettings(pairs, policy, out=tmp_path / "run", device="cuda:1"))
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_the_weights_of_one(tmp_path):
+    policy = write_policy(tmp_path / "policy")
+    store = record(tmp_path / "store", policy)
+    settings = TrainSettings(
+        pairs=write_pairs(tmp_path / "pairs", store),
+        policy=policy,
+        out=tmp_path / "unused",
+        pairs_per_update=3,
+        epochs=4,
+        lr=1e-3,
+        micro_batch=4,
+        device="cpu",
+    )
+    save_settings(tmp_path / "train.yaml", settings)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    found = subprocess.run(
+        [*command, "-m", "tests.training.two_processes", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr[-4000:]
+    assert [(tmp_path / f"told-{rank}").read_text() for rank in range(2)] == ["Because.", "Because."]
+    for name, changes in CASES.items():
+        alone, together = tmp_path / "one" / name, tmp_path / "two" / name
+        run_train(replace(settings, out=alone, **changes))
+        file = "adapter_model.safetensors" if "lora_rank" in changes else "model.safetensors"
+        one, two = load_file(alone / "policy" / file), load_file(together / "policy" / file)
+        for key, value in one.items():
+            # The bias of attention's keys has no effect: its gradient is rounding noise, which AdamW blows up.
+            if not key.endswith("qkv.bias"):
+                assert float((value - two[key]).abs().max()) <= 1e-6, (name, key)
+        for a, b in zip(read_jsonl(alone / "metrics.jsonl"), read_jsonl(together / "metrics.jsonl"), strict=True):
+            assert b == pytest.approx(a, rel=1e-4, abs=1e-5)
+        assert read_json(together / "done.json")["updates"] == read_json(alone / "done.json")["updates"]
+    whole, again = snapshot(tmp_path / "two" / "sharded"), snapshot(tmp_path / "two" / "sharded-again")
+    assert whole["policy/model.safetensors"] == again["policy/model.safetensors"]
+    assert whole["metrics.jsonl"] == again["metrics.jsonl"]
