@@ -5,6 +5,7 @@ import dataclasses
 import email.utils
 import io
 import json
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +29,7 @@ from grape.vlm import (
     Secret,
     Timeouts,
     endpoint_from_environment,
+    transport,
 )
 from grape.vlm.retries import retry_after
 from grape.vlm.transport import TransportError, post_json
@@ -562,3 +564,19 @@ def test_no_proxy_stands_before_this_machine(monkeypatch: pytest.MonkeyPatch) ->
     with serving(says("direct")) as (endpoint, _):
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
         assert Client(endpoint).model.ask(REQUEST).text == "direct"
+
+
+def test_without_the_http_client_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    with pytest.raises(SettingsError, match="needs httpx2") as caught:
+        Client(Endpoint("http://127.0.0.1:9/v1/chat/completions")).model.ask(REQUEST)
+    assert "grape-vla[endpoint]" in caught.value.hint
+
+
+def test_a_reply_beyond_the_bound_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "MAX_REPLY", 1024 * 1024)
+    with (
+        serving(raw(b" " * (1024 * 1024 + 1))) as (endpoint, _),
+        pytest.raises(TransportError, match="larger than 1 MB"),
+    ):
+        post_json(endpoint, {}, connect_seconds=600.0, total_seconds=600.0)

@@ -1,28 +1,29 @@
 """One POST of JSON over HTTP with a deadline that holds.
 
-Written on the standard library's ``http.client``: the only thing that is ever sent is this one request, redirects must
-not be followed (they would carry the key elsewhere), and the deadline must cover slow servers that keep sending single
-bytes, for which timeouts of single socket operations are no limit.
+Connections, TLS and proxies are httpx2's. Redirects are not followed: they would carry the key elsewhere. Two things no
+HTTP client has are added here: a bound on the bytes of a reply, and a deadline for the whole of it, because timeouts of
+single socket operations are no limit for a server that keeps sending single bytes.
 """
 
-import base64
 import contextlib
-import http.client
 import json
 import socket
 import ssl
 import threading
-import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Any
 
+from grape.core.errors import SettingsError
 from grape.vlm.credentials import Endpoint
+
+if TYPE_CHECKING:
+    import httpx2
 
 __all__ = ["Reply", "TransportError", "post_json"]
 
 MAX_REPLY = 16 * 1024 * 1024
+_BAD_PROXY = "the address of the proxy in the environment cannot be read"
 
 
 class TransportError(Exception):
@@ -54,103 +55,110 @@ def post_json(endpoint: Endpoint, payload: Mapping[str, Any], *, connect_seconds
         total_seconds: Longest wait for the whole reply, however slowly it comes.
 
     Raises:
+        SettingsError: httpx2 is not installed.
         TransportError: No connection, a deadline passed, or the reply broke off or is too large.
     """
+    try:
+        import httpx2
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"Asking an endpoint needs {error.name}, which is not installed.", "pip install 'grape-vla[endpoint]'"
+        ) from error
     body = json.dumps(payload, allow_nan=False).encode()
-    headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "grape-vla"}
+    # A reply that is not compressed cannot unpack to more than was bounded.
+    headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
+    headers["User-Agent"] = "grape-vla"
     if endpoint.key:
         headers["Authorization"] = f"Bearer {endpoint.key.reveal()}"
-    connection, target, for_proxy = _connection(endpoint, connect_seconds)
-    headers |= for_proxy
+    deadline = _Deadline(total_seconds)
+    late = TransportError(f"no complete reply within {total_seconds:g} s")
     try:
-        connection.connect()
-        with _deadline(connection, total_seconds) as late:
-            try:
-                connection.request("POST", target, body, headers)
-                response = connection.getresponse()
-                data = response.read(MAX_REPLY + 1)
-            except (OSError, ValueError, http.client.HTTPException) as error:
-                # A silent server's socket may time out a moment before the deadline's own timer.
-                if late.is_set() or isinstance(error, TimeoutError):
-                    raise TransportError(f"no complete reply within {total_seconds:g} s") from error
-                raise
-        if late.is_set():
-            raise TransportError(f"no complete reply within {total_seconds:g} s")
-    except TimeoutError as error:
+        with _client(endpoint, connect_seconds, total_seconds) as client, deadline.kept():
+            extensions = {"trace": deadline.watch}
+            with client.stream("POST", endpoint.url, content=body, headers=headers, extensions=extensions) as response:
+                data = _bounded(response)
+    except UnicodeError as error:  # of a host's name; the endpoint's own was checked when it was read
+        raise TransportError(_BAD_PROXY) from error
+    except httpx2.ConnectTimeout as error:
         raise TransportError(f"no connection within {connect_seconds:g} s") from error
-    except ssl.SSLCertVerificationError as error:
-        raise TransportError(f"its certificate is not valid: {error.verify_message}") from error
-    except (OSError, http.client.HTTPException) as error:
+    except httpx2.HTTPError as error:
+        # A silent server's socket may time out a moment before the deadline's own timer.
+        if deadline.is_over or isinstance(error, httpx2.TimeoutException):
+            raise late from error
         raise TransportError(_reason(error)) from error
-    finally:
-        connection.close()
-    if len(data) > MAX_REPLY:
-        raise TransportError(f"the reply is larger than {MAX_REPLY // 1024 // 1024} MB")
-    expected = response.headers.get("Content-Length", "")
-    if expected.isdigit() and len(data) < int(expected):
-        raise TransportError("the reply broke off")
-    return Reply(response.status, {name.lower(): value for name, value in response.headers.items()}, data)
+    if deadline.is_over:
+        raise late
+    return Reply(response.status_code, {name.lower(): value for name, value in response.headers.items()}, data)
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, socket.gaierror):
-        return "the host's name is not known"
-    if isinstance(error, ConnectionRefusedError):
-        return "the connection was refused; is the server running?"
-    said = (error.strerror or str(error)) if isinstance(error, OSError) else ""
-    if said:
-        return said[0].lower() + said[1:]
-    return f"the reply broke off ({type(error).__name__})"
+def _client(endpoint: Endpoint, connect_seconds: float, total_seconds: float) -> "httpx2.Client":
+    """A client that uses the environment's proxy where it names one, but never on the way to this machine."""
+    import httpx2
 
-
-@contextlib.contextmanager
-def _deadline(connection: http.client.HTTPConnection, seconds: float) -> Iterator[threading.Event]:
-    """Shut the socket down when the time is over; the event says whether that happened."""
-    late = threading.Event()
-    link = connection.sock
-    link.settimeout(seconds)
-
-    def stop() -> None:
-        late.set()
-        with contextlib.suppress(OSError):
-            link.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(seconds, stop)
-    timer.daemon = True
-    timer.start()
     try:
-        yield late
-    finally:
-        timer.cancel()
-
-
-def _connection(endpoint: Endpoint, seconds: float) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
-    """A connection that is not open yet, what to ask it for, and headers for a proxy.
-
-    The environment's proxy is used where it names one, but never on the way to this machine.
-    """
-    parts = endpoint.parts
-    host, port, secure = parts.hostname or "", parts.port, parts.scheme == "https"
-    proxy = None if endpoint.local else urllib.request.getproxies().get(parts.scheme)
-    if proxy is None or urllib.request.proxy_bypass(host):
-        if secure:
-            context = ssl.create_default_context()
-            return http.client.HTTPSConnection(host, port, timeout=seconds, context=context), parts.path, {}
-        return http.client.HTTPConnection(host, port, timeout=seconds), parts.path, {}
-    through = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
-    try:
-        proxy_port = through.port
-        (through.hostname or "").encode("idna")
-    except ValueError as error:
-        raise TransportError("the address of the proxy in the environment cannot be read") from error
-    pass_ = {}
-    if through.username:
-        words = f"{unquote(through.username)}:{unquote(through.password or '')}"
-        pass_["Proxy-Authorization"] = f"Basic {base64.b64encode(words.encode()).decode()}"
-    if secure:
-        tunnel = http.client.HTTPSConnection(
-            through.hostname or "", proxy_port, timeout=seconds, context=ssl.create_default_context()
+        return httpx2.Client(
+            trust_env=not endpoint.local, timeout=httpx2.Timeout(total_seconds, connect=connect_seconds)
         )
-        tunnel.set_tunnel(host, port, pass_)
-        return tunnel, parts.path, {}
-    return http.client.HTTPConnection(through.hostname or "", proxy_port, timeout=seconds), endpoint.url, pass_
+    except (httpx2.InvalidURL, ValueError) as error:
+        raise TransportError(_BAD_PROXY) from error
+
+
+def _bounded(response: "httpx2.Response") -> bytes:
+    data = bytearray()
+    for part in response.iter_raw():
+        data += part
+        if len(data) > MAX_REPLY:
+            raise TransportError(f"the reply is larger than {MAX_REPLY // 1024 // 1024} MB")
+    return bytes(data)
+
+
+def _reason(error: BaseException) -> str:
+    """Why a connection failed, from the first operating system's error behind ``error``."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"its certificate is not valid: {cause.verify_message}"
+    if isinstance(cause, socket.gaierror):
+        return "the host's name is not known"
+    if isinstance(cause, ConnectionRefusedError):
+        return "the connection was refused; is the server running?"
+    said = str(error) if cause is None else cause.strerror or str(cause)
+    if not said or "peer closed" in said or "disconnected" in said:
+        return f"the reply broke off ({type(error).__name__})"
+    return said[0].lower() + said[1:]
+
+
+class _Deadline:
+    """Shuts a request's socket down when the time is over.
+
+    Args:
+        seconds: From the moment when the connection is made.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.is_over = False
+        self._socket: socket.socket | None = None
+        self._timer = threading.Timer(seconds, self._stop)
+        self._timer.daemon = True
+
+    def watch(self, event: str, info: Mapping[str, Any]) -> None:
+        """What httpx2 calls at each step of a request: take the socket that was opened, or wrapped in TLS."""
+        if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+            if self._socket is None:
+                self._timer.start()
+            self._socket = info["return_value"].get_extra_info("socket")
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """While the request runs."""
+        try:
+            yield
+        finally:
+            self._timer.cancel()
+
+    def _stop(self) -> None:
+        self.is_over = True
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
