@@ -14,8 +14,8 @@ import pytest
 from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
 from grape.core.events import SilentReporter
 from grape.core.files import read_json
-from grape.costs import builtin_specification, evaluate, specification_hash
-from grape.preferences import ScoreSettings, read_scores, recorded_store, run_score
+from grape.costs import builtin_specification, evaluate, specification_hash, with_unknown_outcome
+from grape.preferences import PairSettings, ScoreSettings, read_pairs, read_scores, recorded_store, run_pair, run_score
 from grape.store import EpisodeStore
 from tests.preferences.rollouts import TASKS, make_rollout, make_store
 
@@ -43,7 +43,7 @@ def test_published_mode_is_the_papers_formula(recorded: Path, tmp_path: Path) ->
     assert list(scores) == list(store.ids())
     for name, found in scores.items():
         trajectory = store.read(name)
-        stages = evaluate(builtin_specification("metaworld", trajectory.meta.task), trajectory)
+        stages = evaluate(builtin_specification("metaworld", trajectory.meta.task), with_unknown_outcome(trajectory))
         r_self = float(trajectory.token_logps.astype(np.float64).sum())
         r_ext = math.prod(math.exp(-stage.cost) for stage in stages)
         assert found.gcpg == pytest.approx(0.01 * r_self + 0.01 * r_ext + 2 * trajectory.meta.success, rel=1e-9)
@@ -70,7 +70,9 @@ def test_calibration_is_the_default_and_recorded(recorded: Path, tmp_path: Path)
     for found in read_scores(tmp_path / "out").values():
         r_self = 0.0 if found.r_self is None else found.r_self / found.steps
         assert found.terms["self"] == pytest.approx(chosen["weights"]["self"] * r_self)
-        assert found.terms["ext"] == pytest.approx(chosen["weights"]["ext"] * math.exp(-chosen["beta"] * found.cost))
+        assert found.terms["ext"] == pytest.approx(
+            chosen["weights"]["ext"] * math.exp(-chosen["beta"][found.task] * found.cost)
+        )
         assert found.gcpg == pytest.approx(sum(found.terms.values()))
         assert found.cost == pytest.approx(sum(stage.cost for stage in found.stages))
 
@@ -82,8 +84,38 @@ def test_summary_speaks_plainly(recorded: Path, tmp_path: Path) -> None:
     assert set(summary["tasks"]) == set(TASKS)
     assert summary["correlations"]["within_states"]["ext"] > 0.5
     assert 0.0 <= summary["upsets"] <= 0.2
+    assert 0.5 < summary["concordance"] <= 1.0
+    equal = summary["equal_outcomes"]
+    assert 0 < equal["disagree"] < equal["couples"]
+    assert sum(equal["decides"].values()) == pytest.approx(1.0)
     assert summary["means"]["r_self_per_step"] < 0
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+def test_the_simulators_verdict_enters_through_success_alone(recorded: Path, tmp_path: Path) -> None:
+    score(recorded, tmp_path / "plain")
+    score(recorded, tmp_path / "verdict", price_verdict=True)
+    plain, verdict = read_scores(tmp_path / "plain"), read_scores(tmp_path / "verdict")
+    for name, found in plain.items():
+        assert "success" not in [constraint.name for constraint in found.stages[-1].constraints]
+        charged = [item.contribution for item in verdict[name].stages[-1].constraints if item.name == "success"]
+        assert bool(charged[0]) is not found.success
+        assert found.terms["success"] == verdict[name].terms["success"]
+
+
+def test_the_papers_ablations_rank_differently(tmp_path: Path) -> None:
+    """Without R_self, without R_ext, without I_success (arXiv 2411.19309, Table 1)."""
+    store = make_store(tmp_path / "store", states=6, samples=8).path
+    pairs = {}
+    for name, weights in {
+        "self": (0.0, 0.01, 2.0),
+        "ext": (0.01, 0.0, 2.0),
+        "success": (0.01, 0.01, 0.0),
+    }.items():
+        score(store, tmp_path / name, weights=weights)
+        run_pair(PairSettings(scores=tmp_path / name, out=tmp_path / f"{name}-pairs", seed=0))
+        pairs[name] = frozenset((pair.chosen, pair.rejected) for pair in read_pairs(tmp_path / f"{name}-pairs"))
+    assert len(set(pairs.values())) == 3
 
 
 def test_same_store_same_bytes_wherever_it_lies(recorded: Path, tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def raw(success, state):
         success=np.array(values),
         task=np.zeros(count, int),
         state=np.array(state),
+        tasks=("toy",),
     )
 
 

@@ -11,12 +11,17 @@ calibration, which is on by default, chooses from the data:
 
 - *Normalization.* R_self becomes a mean a step. A sum grows with the number of steps and would mostly say how long a
   trajectory was, which I_success and the efficiency constraints say already.
-- *beta* in ``exp(-beta sum_i C_i)``: one over the mean cost, successes and failures counting equally. Costs of a long
-  specification would otherwise drive R_ext to 0 for all but a few trajectories, and a term that is 0 for all ranks
-  none. Where the scale lies must not depend on how often the policy succeeds, hence the equal counting.
-- *lambda_1, lambda_2.* Trajectories are only compared within an initial state, so what counts is a term's standard
-  deviation there, pooled over the states. Both soft terms get the same one, ``soft_share * lambda_3``; the proportion
-  of the given lambda_1 and lambda_2 (equal as published) is kept.
+- *beta* in ``exp(-beta sum_i C_i)``: for each task one over the mean cost, successes and failures counting equally.
+  Costs of a long specification would otherwise drive R_ext to 0 for all but a few trajectories, and a term that is 0
+  for all ranks none; one scale for all tasks would let a long specification saturate beside a short one. Where the
+  scale lies must not depend on how often the policy succeeds, hence the equal counting.
+- *lambda_1, lambda_2.* Between a success and a failure of one initial state I_success decides; what the soft terms
+  decide is the order among equal outcomes. So what counts is a term's standard deviation among the trajectories of one
+  initial state and one outcome, pooled. Both soft terms get the same one, ``soft_share * lambda_3``; the proportion of
+  the given lambda_1 and lambda_2 (equal as published) is kept. (Measured within initial states alone, R_ext's deviation
+  is mostly the distance between successes and failures; scaled by that, it decides next to nothing among equals.)
+- *Noise.* A deviation below :data:`NOISE` (a policy that is sampled at a low temperature, a cost that hardly varies) is
+  not scaled up to the size of a signal: the weight is that of a deviation of :data:`NOISE`.
 - *lambda_3* stays as given. With ``soft_share`` 1/4 success differs by four standard deviations of either soft term,
   and by two of the difference of both between two trajectories: success dominates as with the published weights, yet
   among equal outcomes, and for near misses against lucky flukes, the soft terms speak.
@@ -30,6 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "NOISE",
     "PUBLISHED_WEIGHTS",
     "TERMS",
     "Calibration",
@@ -38,12 +44,16 @@ __all__ = [
     "calibrate",
     "external_term",
     "normalize_self",
+    "outcome_groups",
     "pooled_spread",
     "weighted_terms",
 ]
 
 PUBLISHED_WEIGHTS = (0.01, 0.01, 2.0)
 """lambda_1, lambda_2, lambda_3 of arXiv 2411.19309."""
+
+NOISE: Mapping[str, float] = {"self": 0.02, "ext": 0.005}
+"""Standard deviations up to which a term's differences are noise: R_self in nats a decision, R_ext as it is."""
 
 TERMS = ("self", "ext", "success")
 """Names of the terms in the order of their weights."""
@@ -65,8 +75,9 @@ class RawTerms:
         steps: Number of decisions, ``(E,)``.
         cost: ``sum_i C_i``, not negative, ``(E,)``.
         success: 0 or 1, ``(E,)``; NaN where the outcome is unknown.
-        task: Number of the task, ``(E,)``.
+        task: Number of the task, ``(E,)``, an index into ``tasks``.
         state: Number of the (task, initial state), unique across tasks, ``(E,)``.
+        tasks: Names of the tasks.
     """
 
     r_self: Float64
@@ -75,6 +86,7 @@ class RawTerms:
     success: Float64
     task: Int64
     state: Int64
+    tasks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -84,10 +96,11 @@ class Calibration:
     Attributes:
         calibrated: Whether the numbers were chosen from data.
         normalisation: How R_self was normalised.
-        beta: Scale of costs in ``exp(-beta sum_i C_i)``.
+        beta: Scale of costs in ``exp(-beta sum_i C_i)`` of each task.
         weights: lambda_1, lambda_2, lambda_3 of the normalised terms.
-        spreads: Standard deviation of each normalised, unweighted term within initial states, pooled; None where it
-            cannot be known (no initial state with two episodes) or nothing was sampled.
+        spreads: Standard deviation of each normalised, unweighted term, pooled: of R_self and R_ext among episodes of
+            one initial state and one outcome (of one initial state where no two have both), of I_success within
+            initial states; None where no two episodes have one or nothing was sampled.
         contributions: The same of the weighted terms: ``weight * spread``.
         states: Initial states with at least two episodes.
         notes: What could not be calibrated, and what happened instead.
@@ -95,7 +108,7 @@ class Calibration:
 
     calibrated: bool
     normalisation: Normalization
-    beta: float
+    beta: Mapping[str, float]
     weights: tuple[float, float, float]
     spreads: Mapping[str, float | None]
     contributions: Mapping[str, float | None]
@@ -107,7 +120,8 @@ class Calibration:
         return {
             "calibrated": self.calibrated,
             "normalisation": self.normalisation,
-            "beta": self.beta,
+            "beta": dict(self.beta),
+            "spread_within": "initial state and outcome",
             "weights": dict(zip(TERMS, self.weights, strict=True)),
             "spreads": dict(self.spreads),
             "contributions": dict(self.contributions),
@@ -120,8 +134,8 @@ def normalize_self(raw: RawTerms, normalisation: Normalization) -> Float64:
     """R_self on the chosen scale, float64 ``(E,)``; NaN where nothing was sampled.
 
     ``raw``: the sum over all steps, as published. ``step-mean``: divided by the number of steps.
-    ``state-standardized``, ``task-standardized``: the mean a step minus its mean within the initial state or task, over
-    its standard deviation there; 0 where that is 0. Only with the last two is 0 a middling value.
+    ``state-standardised``, ``task-standardised``: the mean a step minus its mean within the initial state or task, over
+    its standard deviation there, or over :data:`NOISE` where that is larger. Only with these two is 0 a middling value.
     """
     if normalisation == "raw":
         return raw.r_self.copy()
@@ -133,16 +147,24 @@ def normalize_self(raw: RawTerms, normalisation: Normalization) -> Float64:
     known = np.isfinite(mean)
     count = np.bincount(group, known)
     variance = np.bincount(group, np.where(known, centerd, 0.0) ** 2) / np.maximum(count, 1)
-    spread = np.sqrt(variance)[group]
-    scale = np.abs(np.where(known, mean, 0.0))
-    varies = spread > 1e-9 * (1.0 + scale)
-    standardized = np.divide(centerd, spread, out=np.zeros_like(centerd), where=varies)
+    standardized = centerd / np.maximum(np.sqrt(variance), NOISE["self"])[group]
     return np.where(known, standardized, np.nan)
 
 
-def external_term(cost: Float64, beta: float) -> Float64:
-    """``exp(-beta sum_i C_i)`` in (0, 1], float64 ``(E,)``; kept above 0 where it underflows."""
-    return np.maximum(np.exp(-beta * cost), _TINY)
+def external_term(raw: RawTerms, beta: Mapping[str, float]) -> Float64:
+    """``exp(-beta sum_i C_i)`` of each episode, beta being its task's: in (0, 1] even if it underflows, ``(E,)``."""
+    scale = np.array([beta[task] for task in raw.tasks])
+    return np.maximum(np.exp(-scale[raw.task] * raw.cost), _TINY)
+
+
+def outcome_groups(raw: RawTerms) -> Int64:
+    """Number of each episode's group of equal initial state and outcome, ``(E,)``.
+
+    Within these groups I_success says nothing. All episodes of an initial state with an unknown outcome are one group.
+    """
+    outcome = np.where(_outcomes_known(raw), np.nan_to_num(raw.success), 2.0).astype(np.int64)
+    groups: Int64 = np.unique(3 * raw.state + outcome, return_inverse=True)[1].astype(np.int64)
+    return groups
 
 
 def pooled_spread(values: Float64, group: Int64) -> float | None:
@@ -181,32 +203,45 @@ def calibrate(
     Args:
         raw: The terms of all episodes.
         weights: lambda_1, lambda_2, lambda_3. Calibration keeps the third and the proportion of the first two.
-        beta: Scale of costs; None chooses it (1 without calibration).
+        beta: Scale of all costs; None chooses one for each task (1 without calibration).
         normalisation: Of R_self; None chooses ``step-mean`` (``raw`` without calibration).
-        soft_share: Contribution of a soft term as a share of lambda_3 (of the published one where lambda_3 is 0).
+        soft_share: Contribution of a soft term among equal outcomes, as a share of lambda_3 (of the published one
+            where lambda_3 is 0).
         from_data: Whether to calibrate; False uses the published formula with the given numbers.
         keep_weights: Take the given weights as they are, whatever the data say.
     """
     chosen: Normalization = normalisation or ("step-mean" if from_data else "raw")
-    scale = beta if beta is not None else (_cost_scale(raw) if from_data else 1.0)
-    normalised = {
-        "self": normalize_self(raw, chosen),
-        "ext": external_term(raw.cost, scale),
-        "success": raw.success,
+    scales = {
+        task: beta if beta is not None else (_cost_scale(raw, number) if from_data else 1.0)
+        for number, task in enumerate(raw.tasks)
     }
-    spreads = {name: pooled_spread(values, raw.state) for name, values in normalised.items()}
-    final, notes = list(weights), []
+    equals, notes = outcome_groups(raw), []
+    if not np.any(np.bincount(equals) > 1) and np.any(np.bincount(raw.state) > 1):
+        equals = raw.state
+        notes.append("No initial state has two episodes of one outcome: spreads are those within initial states.")
+    spreads = {
+        "self": pooled_spread(normalize_self(raw, chosen), equals),
+        "ext": pooled_spread(external_term(raw, scales), equals),
+        "success": pooled_spread(raw.success, raw.state),
+    }
+    final = list(weights)
     target = soft_share * (weights[2] or PUBLISHED_WEIGHTS[2])
     for position, name in enumerate(TERMS[:2]):
         if not from_data or keep_weights or weights[position] == 0:
             continue
         spread = spreads[name]
         if spread:
-            final[position] = target * weights[position] / max(weights[:2]) / spread
+            floor = _noise(name, chosen, raw)
+            final[position] = target * weights[position] / max(weights[:2]) / max(spread, floor)
+            if spread < floor:
+                notes.append(
+                    f"Term '{name}' varies by {spread:.2g} among episodes of one initial state and outcome, less than "
+                    f"{floor:.2g}: it is taken for noise and not scaled up."
+                )
         elif spread is None and name == "self" and not np.isfinite(raw.r_self).any():
             notes.append("No episode was sampled from a policy: R_self does not count.")
         else:
-            reason = "no initial state has two episodes" if spread is None else "it does not vary within initial states"
+            reason = "no initial state has two episodes" if spread is None else "it does not vary among equal outcomes"
             notes.append(f"The weight of term '{name}' stays as given: {reason}.")
     contributions = {
         name: None if spreads[name] is None else final[position] * float(spreads[name] or 0.0)
@@ -215,7 +250,7 @@ def calibrate(
     return Calibration(
         calibrated=from_data,
         normalisation=chosen,
-        beta=scale,
+        beta=scales,
         weights=(final[0], final[1], final[2]),
         spreads=spreads,
         contributions=contributions,
@@ -232,7 +267,7 @@ def weighted_terms(raw: RawTerms, calibration: Calibration) -> Float64:
     """
     self_term = np.nan_to_num(normalize_self(raw, calibration.normalisation), nan=0.0)
     success = np.where(_outcomes_known(raw), raw.success, 0.0)
-    terms = np.stack([self_term, external_term(raw.cost, calibration.beta), success], axis=-1)
+    terms = np.stack([self_term, external_term(raw, calibration.beta), success], axis=-1)
     weighted: Float64 = terms * np.asarray(calibration.weights)
     return weighted
 
@@ -244,13 +279,24 @@ def _outcomes_known(raw: RawTerms) -> npt.NDArray[np.bool_]:
     return known
 
 
-def _cost_scale(raw: RawTerms) -> float:
-    """One over the mean cost, outcomes counting equally; 1 where nothing costs anything.
+def _noise(term: str, normalisation: Normalization, raw: RawTerms) -> float:
+    """:data:`NOISE` on the scale of the normalised term."""
+    if term == "self" and normalisation == "raw":
+        return NOISE[term] * float(raw.steps.mean())
+    if term == "self" and normalisation != "step-mean":
+        return 0.5  # a signal has about 1; noise was divided by NOISE and has less
+    return NOISE[term]
+
+
+def _cost_scale(raw: RawTerms, task: int) -> float:
+    """One over the mean cost of a task, outcomes counting equally; 1 where nothing costs anything.
 
     Unknown outcomes count only where no outcome is known.
     """
-    kinds = (raw.success > 0.5, raw.success < 0.5) if np.isfinite(raw.success).any() else (np.isnan(raw.success),)
-    means = [float(raw.cost[chosen].mean()) for chosen in kinds if chosen.any()]
+    of_task = raw.task == task
+    cost, success = raw.cost[of_task], raw.success[of_task]
+    kinds = (success > 0.5, success < 0.5) if np.isfinite(success).any() else (np.isnan(success),)
+    means = [float(cost[chosen].mean()) for chosen in kinds if chosen.any()]
     mean = float(np.mean(means)) if means else 0.0
     return 1.0 / mean if mean > 1e-6 else 1.0
 

@@ -56,13 +56,15 @@ class ScoreSettings:
         calibrate: Choose weights, beta, normalisation and thresholds from data and store them in calibration.json.
         weights: lambda_1, lambda_2, lambda_3 (not negative); the default is the published one. Calibration keeps
             lambda_3 and the proportion of the other two; 0 silences a term.
-        beta: Scale of costs in exp(-beta * cost), above 0. By default calibration takes one over the mean cost,
-            successes and failures counting equally; without calibration it is 1.
+        beta: Scale of costs in exp(-beta * cost), above 0. By default calibration takes, for each task, one over the
+            mean cost, successes and failures counting equally; without calibration it is 1.
+        price_verdict: Charge failures for the simulator's verdict in R_ext, too, and let a solved episode finish all
+            stages, as release 0.1 did. R_ext then mostly repeats I_success; for comparison only.
         normalisation: How R_self is scaled: raw (sum over the steps), step-mean, or the mean a step standardised
             within its initial state or task. auto is step-mean when calibrating, else raw.
         keep_weights: Calibration only: take --weights as they are; normalisation, beta and thresholds are still chosen.
-        soft_share: Calibration only: standard deviation that R_self and R_ext each contribute within an initial state,
-            as a share of lambda_3. Above 0; with 0.25 a success outweighs four deviations of either.
+        soft_share: Calibration only: standard deviation that R_self and R_ext each contribute among episodes of one
+            initial state and outcome, as a share of lambda_3. Above 0; with 0.25 a success outweighs four of them.
         threshold_quantile: Calibration only: raise thresholds to this quantile (0 to 1) of the costs of a task's
             successful episodes, where it has at least 8; never those of constraints tagged safety. None keeps all.
         objectives: Factor (0 or more) a tag (completion, safety, efficiency) on the weights of constraints with it,
@@ -75,6 +77,7 @@ class ScoreSettings:
     store: Path = setting(identity=False, common=True)
     out: Path = setting(identity=False, common=True)
     costs: Path | None = setting(None, group=_COSTS, identity=False, common=True)
+    price_verdict: bool = setting(False, group=_COSTS, identity="unless default")
     calibrate: bool = setting(True, group=_REWARD, common=True)
     weights: tuple[float, float, float] = setting(PUBLISHED_WEIGHTS, group=_REWARD, common=True)
     beta: float | None = setting(None, group=_REWARD, range=Range(0, open_low=True), common=True)
@@ -123,7 +126,7 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
     if run.done is not None:
         return run.done
     specifications = {task: adjust_objectives(item, settings.objectives) for task, item in given.items()}
-    priced = _price(store, metas, specifications, reporter)
+    priced = _price(store, metas, specifications, settings.price_verdict, reporter)
     priced, thresholds = _with_thresholds(settings, priced, specifications, by_hand)
     raw = _raw_terms(priced)
     calibration = calibrate(
@@ -199,15 +202,18 @@ def _price(
     store: EpisodeStore,
     metas: Sequence[EpisodeMeta],
     specifications: Mapping[str, CostSpecification],
+    price_verdict: bool,
     reporter: Reporter,
 ) -> list[_Priced]:
+    """Costs of all episodes: without the simulator's verdict, which enters through I_success alone, unless asked."""
     priced = []
     unknown = {_state(meta) for meta in metas if meta.success is None}
     with reporter.progress("scoring", len(metas)) as progress:
         for meta in metas:
             trajectory = store.read(meta.episode_id, frames=False)
             # Known and unknown outcomes of one initial state are priced alike, or the unknown would look cheaper.
-            shown = with_unknown_outcome(trajectory) if _state(meta) in unknown else trajectory
+            told = price_verdict and _state(meta) not in unknown
+            shown = trajectory if told else with_unknown_outcome(trajectory)
             stages = evaluate(specifications[meta.task], shown)
             priced.append(_Priced(meta, _self_reward(trajectory), stages))
             progress.advance(note=meta.task)
@@ -262,6 +268,7 @@ def _raw_terms(priced: Sequence[_Priced]) -> RawTerms:
         ),
         task=np.array([tasks[item.meta.task] for item in priced], dtype=np.int64),
         state=np.array([places[_state(item.meta)] for item in priced], dtype=np.int64),
+        tasks=tuple(tasks),
     )
 
 

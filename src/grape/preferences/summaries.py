@@ -7,11 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from grape.core.preferences import Score
-from grape.preferences.gcpg import RawTerms
+from grape.preferences.gcpg import RawTerms, outcome_groups
 
 __all__ = ["summarize_scores"]
 
 Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
 
 
 def summarize_scores(scores: Sequence[Score], raw: RawTerms) -> dict[str, Any]:
@@ -28,6 +29,9 @@ def summarize_scores(scores: Sequence[Score], raw: RawTerms) -> dict[str, Any]:
         after subtracting each initial state's means), None where one of them does not vary; ``states``: how many
         initial states had both outcomes, only successes, only failures, or one episode;
         ``upsets``: share of (success, failure) pairs of an initial state in which the failure ranks higher;
+        ``concordance``: chance that R_ext is higher for the success of such a pair (ties count half), None without one;
+        ``equal_outcomes``: ``couples`` of episodes of one initial state and one outcome, in how many of them R_self and
+        R_ext ``disagree``, and the shares of those in which each ``decides`` the order;
         ``tasks``: episodes, successes and means a task.
     """
     gcpg = np.array([score.gcpg for score in scores])
@@ -53,6 +57,8 @@ def summarize_scores(scores: Sequence[Score], raw: RawTerms) -> dict[str, Any]:
         },
         "states": _states(raw),
         "upsets": _upsets(gcpg, raw),
+        "concordance": _concordance(r_ext, raw),
+        "equal_outcomes": _equal_outcomes(scores, raw),
         "tasks": tasks,
     }
 
@@ -101,12 +107,42 @@ def _states(raw: RawTerms) -> dict[str, int]:
     }
 
 
+def _groups(group: Int64) -> list[Int64]:
+    """Indices of the members of each group."""
+    order = np.argsort(group, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+
+
 def _upsets(gcpg: Float64, raw: RawTerms) -> float | None:
     """Share of (success, failure) pairs of one state that R_GCPG orders the other way round."""
-    order = np.argsort(raw.state, kind="stable")
-    upsets = pairs = 0
-    for members in np.split(order, np.flatnonzero(np.diff(raw.state[order])) + 1):
-        won, lost = gcpg[members[raw.success[members] > 0.5]], gcpg[members[raw.success[members] < 0.5]]
-        upsets += int(np.sum(lost[None, :] > won[:, None]))
-        pairs += len(won) * len(lost)
-    return upsets / pairs if pairs else None
+    pairs = _success_minus_failure(gcpg, raw)
+    return float(np.mean(pairs < 0)) if len(pairs) else None
+
+
+def _concordance(r_ext: Float64, raw: RawTerms) -> float | None:
+    pairs = _success_minus_failure(r_ext, raw)
+    return float(np.mean(0.5 + 0.5 * np.sign(pairs))) if len(pairs) else None
+
+
+def _success_minus_failure(values: Float64, raw: RawTerms) -> Float64:
+    """Differences of all (success, failure) pairs of one initial state."""
+    differences = [
+        np.subtract.outer(values[members[raw.success[members] > 0.5]], values[members[raw.success[members] < 0.5]])
+        for members in _groups(raw.state)
+    ]
+    return np.concatenate([np.ravel(found) for found in differences])
+
+
+def _equal_outcomes(scores: Sequence[Score], raw: RawTerms) -> dict[str, Any]:
+    terms = np.array([[score.terms["self"], score.terms["ext"]] for score in scores])
+    couples = disagree = self_decides = ext_decides = 0
+    for members in _groups(outcome_groups(raw)):
+        one, other = np.triu_indices(len(members), k=1)
+        of_self, of_ext = (terms[members[one]] - terms[members[other]]).T
+        opposed = of_self * of_ext < 0
+        couples += len(one)
+        disagree += int(opposed.sum())
+        self_decides += int(np.sum(opposed & (np.abs(of_self) > np.abs(of_ext))))
+        ext_decides += int(np.sum(opposed & (np.abs(of_ext) > np.abs(of_self))))
+    decides = {"self": self_decides / disagree, "ext": ext_decides / disagree} if disagree else None
+    return {"couples": couples, "disagree": disagree, "decides": decides}

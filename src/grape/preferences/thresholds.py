@@ -43,8 +43,9 @@ def calibrated_thresholds(
         for position, constraint in enumerate(constraints):
             if "safety" in constraint.objectives:
                 continue
-            # Position 0 of a priced stage is its completion, which has no threshold.
-            costs = [stages[number].constraints[position + 1].cost for stages in successes if stages[number].reached]
+            # A priced stage's completion, which has no threshold, comes before its constraints.
+            place = position - len(constraints)
+            costs = [stages[number].constraints[place].cost for stages in successes if stages[number].reached]
             if len(costs) >= MIN_SUCCESSES:
                 threshold = float(np.quantile(costs, quantile))
                 if threshold > constraint.threshold:
