@@ -15,7 +15,8 @@ WATCH = """
   const videos = [...document.querySelectorAll("video")];
   for (const video of videos) {
     video.scrollIntoView();
-    for (let wait = 0; wait < 100 && video.readyState < 2; wait++) await new Promise((done) => setTimeout(done, 50));
+    if (video.readyState < 2 && !video.error)
+      await new Promise((done) => ["loadeddata", "error"].forEach((name) => video.addEventListener(name, done)));
   }
   return videos.map((video) => ({
     ready: video.readyState, duration: video.duration, width: video.videoWidth,

@@ -16,15 +16,18 @@ calibration, which is on by default, chooses from the data:
   for all ranks none; one scale for all tasks would let a long specification saturate beside a short one. Where the
   scale lies must not depend on how often the policy succeeds, hence the equal counting.
 - *lambda_1, lambda_2.* Between a success and a failure of one initial state I_success decides; what the soft terms
-  decide is the order among equal outcomes. So what counts is a term's standard deviation among the trajectories of one
-  initial state and one outcome, pooled. Both soft terms get the same one, ``soft_share * lambda_3``; the proportion of
-  the given lambda_1 and lambda_2 (equal as published) is kept. (Measured within initial states alone, R_ext's deviation
-  is mostly the distance between successes and failures; scaled by that, it decides next to nothing among equals.)
-- *Noise.* A deviation below :data:`NOISE` (a policy that is sampled at a low temperature, a cost that hardly varies) is
-  not scaled up to the size of a signal: the weight is that of a deviation of :data:`NOISE`.
-- *lambda_3* stays as given. With ``soft_share`` 1/4 success differs by four standard deviations of either soft term,
-  and by two of the difference of both between two trajectories: success dominates as with the published weights, yet
-  among equal outcomes, and for near misses against lucky flukes, the soft terms speak.
+  decide is the order among equal outcomes. So what counts is by how much two trajectories of one initial state and one
+  outcome typically differ (:func:`typical_spread`). Both soft terms get the same typical difference, so that each
+  decides about half of the couples on which they disagree; the proportion of the given lambda_1 and lambda_2 (equal as
+  published) is kept. Two other scales were measured to fail: within initial states alone, R_ext's spread is mostly the
+  distance between successes and failures; and costs have heavy tails (a stage finished or not), so that with equal
+  standard deviations R_self still decides three quarters of the couples.
+- *Their size.* The larger standard deviation of the two among equal outcomes becomes ``soft_share * lambda_3``.
+- *Noise.* A spread below :data:`NOISE` (a policy that is sampled at a low temperature, a cost that hardly varies) is
+  not scaled up to the size of a signal: the weight is that of a spread of :data:`NOISE`.
+- *lambda_3* stays as given. With ``soft_share`` 1/4 success differs by at least four standard deviations of either soft
+  term: success dominates as with the published weights, yet among equal outcomes, and for near misses against lucky
+  flukes, the soft terms speak.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,14 +49,15 @@ __all__ = [
     "normalize_self",
     "outcome_groups",
     "pooled_spread",
+    "typical_spread",
     "weighted_terms",
 ]
 
 PUBLISHED_WEIGHTS = (0.01, 0.01, 2.0)
 """lambda_1, lambda_2, lambda_3 of arXiv 2411.19309."""
 
-NOISE: Mapping[str, float] = {"self": 0.02, "ext": 0.005}
-"""Standard deviations up to which a term's differences are noise: R_self in nats a decision, R_ext as it is."""
+NOISE: Mapping[str, float] = {"self": 0.02, "ext": 0.001}
+"""Spreads up to which a term's differences are noise: R_self in nats a decision, R_ext as it is."""
 
 TERMS = ("self", "ext", "success")
 """Names of the terms in the order of their weights."""
@@ -62,6 +66,9 @@ Normalization = Literal["raw", "step-mean", "state-standardised", "task-standard
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
+
+_MEDIAN_DIFFERENCE = 0.6744897501960817 * 2.0**0.5
+"""Median of the absolute difference of two normally distributed numbers of standard deviation 1."""
 
 _TINY = float(np.finfo(np.float64).tiny)
 
@@ -98,9 +105,9 @@ class Calibration:
         normalisation: How R_self was normalised.
         beta: Scale of costs in ``exp(-beta sum_i C_i)`` of each task.
         weights: lambda_1, lambda_2, lambda_3 of the normalised terms.
-        spreads: Standard deviation of each normalised, unweighted term, pooled: of R_self and R_ext among episodes of
-            one initial state and one outcome (of one initial state where no two have both), of I_success within
-            initial states; None where no two episodes have one or nothing was sampled.
+        spreads: Spread of each normalised, unweighted term: of R_self and R_ext the typical one among episodes of one
+            initial state and one outcome (of one initial state where no two have both), of I_success the standard
+            deviation within initial states; None where no two episodes have one or nothing was sampled.
         contributions: The same of the weighted terms: ``weight * spread``.
         states: Initial states with at least two episodes.
         notes: What could not be calibrated, and what happened instead.
@@ -188,6 +195,33 @@ def pooled_spread(values: Float64, group: Int64) -> float | None:
     return spread if spread > 1e-9 * (1.0 + float(np.abs(values[known]).max())) else 0.0
 
 
+def typical_spread(values: Float64, group: Int64) -> float | None:
+    """Half of the couples of one group differ by less: median of ``|x_i - x_j|``, over 0.954.
+
+    That is the standard deviation where values are normally distributed; unlike it, a few far values do not set the
+    scale for all others. Couples that do not differ, beyond rounding, do not count.
+
+    Args:
+        values: ``(E,)``; NaNs are left out.
+        group: Number of the group of each value, ``(E,)``.
+
+    Returns:
+        The spread, 0 where no couple differs; None if no group has two values.
+    """
+    deviation = pooled_spread(values, group)
+    if not deviation:
+        return deviation
+    known = np.flatnonzero(np.isfinite(values))
+    order = known[np.argsort(group[known], kind="stable")]
+    apart = []
+    for members in np.split(values[order], np.flatnonzero(np.diff(group[order])) + 1):
+        one, other = np.triu_indices(len(members), k=1)
+        apart.append(np.abs(members[one] - members[other]))
+    differences = np.concatenate(apart)
+    rounding = 1e-9 * (1.0 + float(np.abs(values[known]).max()))
+    return float(np.median(differences[differences > rounding])) / _MEDIAN_DIFFERENCE
+
+
 def calibrate(
     raw: RawTerms,
     *,
@@ -219,30 +253,16 @@ def calibrate(
     if not np.any(np.bincount(equals) > 1) and np.any(np.bincount(raw.state) > 1):
         equals = raw.state
         notes.append("No initial state has two episodes of one outcome: spreads are those within initial states.")
-    spreads = {
-        "self": pooled_spread(normalize_self(raw, chosen), equals),
-        "ext": pooled_spread(external_term(raw, scales), equals),
-        "success": pooled_spread(raw.success, raw.state),
-    }
+    soft = {"self": normalize_self(raw, chosen), "ext": external_term(raw, scales)}
+    spreads = {name: typical_spread(values, equals) for name, values in soft.items()}
+    spreads["success"] = pooled_spread(raw.success, raw.state)
     final = list(weights)
-    target = soft_share * (weights[2] or PUBLISHED_WEIGHTS[2])
-    for position, name in enumerate(TERMS[:2]):
-        if not from_data or keep_weights or weights[position] == 0:
-            continue
-        spread = spreads[name]
-        if spread:
-            floor = _noise(name, chosen, raw)
-            final[position] = target * weights[position] / max(weights[:2]) / max(spread, floor)
-            if spread < floor:
-                notes.append(
-                    f"Term '{name}' varies by {spread:.2g} among episodes of one initial state and outcome, less than "
-                    f"{floor:.2g}: it is taken for noise and not scaled up."
-                )
-        elif spread is None and name == "self" and not np.isfinite(raw.r_self).any():
-            notes.append("No episode was sampled from a policy: R_self does not count.")
-        else:
-            reason = "no initial state has two episodes" if spread is None else "it does not vary among equal outcomes"
-            notes.append(f"The weight of term '{name}' stays as given: {reason}.")
+    if from_data and not keep_weights:
+        scaled, found = _soft_weights(raw, soft, spreads, equals, weights, chosen)
+        notes += found
+        target = soft_share * (weights[2] or PUBLISHED_WEIGHTS[2])
+        for position, weight in scaled.items():
+            final[position] = target * weight
     contributions = {
         name: None if spreads[name] is None else final[position] * float(spreads[name] or 0.0)
         for position, name in enumerate(TERMS)
@@ -257,6 +277,38 @@ def calibrate(
         states=int(np.sum(np.bincount(raw.state) > 1)) if len(raw.state) else 0,
         notes=tuple(notes),
     )
+
+
+def _soft_weights(
+    raw: RawTerms,
+    soft: Mapping[str, Float64],
+    spreads: Mapping[str, float | None],
+    equals: Int64,
+    weights: Sequence[float],
+    normalisation: Normalization,
+) -> tuple[dict[int, float], list[str]]:
+    """Weights of the soft terms by position, the larger standard deviation being 1, and what cannot be weighted."""
+    scaled, deviations, notes = {}, [], []
+    for position, name in enumerate(TERMS[:2]):
+        if weights[position] == 0:
+            continue
+        spread, noise = spreads[name], _noise(name, normalisation, raw)
+        if spread:
+            share = weights[position] / max(weights[:2])
+            scaled[position] = share / max(spread, noise)
+            if spread >= noise:
+                deviations.append(scaled[position] / share * (pooled_spread(soft[name], equals) or 0.0))
+            else:
+                notes.append(
+                    f"Term '{name}' varies by {spread:.2g} among episodes of one initial state and outcome, less than "
+                    f"{noise:.2g}: it is taken for noise and not scaled up."
+                )
+        elif spread is None and name == "self" and not np.isfinite(raw.r_self).any():
+            notes.append("No episode was sampled from a policy: R_self does not count.")
+        else:
+            reason = "no initial state has two episodes" if spread is None else "it does not vary among equal outcomes"
+            notes.append(f"The weight of term '{name}' stays as given: {reason}.")
+    return {position: weight / max(deviations, default=1.0) for position, weight in scaled.items()}, notes
 
 
 def weighted_terms(raw: RawTerms, calibration: Calibration) -> Float64:

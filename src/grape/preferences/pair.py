@@ -14,7 +14,7 @@ from grape.core.runs import load_summary, open_run
 from grape.core.setting_fields import Range, check_ranges, setting
 from grape.preferences.pairing import Mode, StateCensus, limit_pairs, make_pairs
 from grape.preferences.records import PAIRS_FILE, SCORES_FILE, load_pairs, pair_to_row
-from grape.preferences.score import portable_path, read_scores
+from grape.preferences.score import portable_path, read_scores, warn_of_old_scores
 from grape.store import EpisodeStore
 
 __all__ = ["PairSettings", "check_pair", "read_pairs", "recorded_store", "run_pair"]
@@ -72,6 +72,7 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
     """
     check_pair(settings)
     scores = read_scores(settings.scores)
+    warn_of_old_scores(settings.scores, load_summary(settings.scores, "score"), reporter)
     store = recorded_store(settings.scores, "score")
     groups, census = make_pairs(
         scores.values(),

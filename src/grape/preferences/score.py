@@ -34,7 +34,15 @@ from grape.preferences.summaries import summarize_scores
 from grape.preferences.thresholds import Place, calibrated_thresholds, reprice, thresholds_by_hand, with_thresholds
 from grape.store import EpisodeStore
 
-__all__ = ["CALIBRATION_FILE", "ScoreSettings", "check_score", "portable_path", "read_scores", "run_score"]
+__all__ = [
+    "CALIBRATION_FILE",
+    "ScoreSettings",
+    "check_score",
+    "portable_path",
+    "read_scores",
+    "run_score",
+    "warn_of_old_scores",
+]
 
 CALIBRATION_FILE = "calibration.json"
 _REWARD, _COSTS = "Reward", "Costs"
@@ -124,6 +132,7 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
     hashes = {task: specification_hash(specification) for task, specification in given.items()}
     run = open_run(settings.out, "score", settings, {"episodes": store.digest(), "specifications": hashes})
     if run.done is not None:
+        warn_of_old_scores(settings.out, run.done, reporter)
         return run.done
     specifications = {task: adjust_objectives(item, settings.objectives) for task, item in given.items()}
     priced = _price(store, metas, specifications, settings.price_verdict, reporter)
@@ -171,6 +180,15 @@ def read_scores(folder: Path) -> dict[str, Score]:
     """
     load_summary(folder, "score")
     return load_scores(folder / SCORES_FILE)
+
+
+def warn_of_old_scores(folder: Path, summary: Mapping[str, Any], reporter: Reporter) -> None:
+    """Say so where scores are those of release 0.1, which ranks otherwise."""
+    if "spread_within" not in summary.get("calibration", {}):
+        reporter.warn(
+            f"The scores in {folder} were made by release 0.1: their costs repeat the simulator's verdict, and weights "
+            "were calibrated across outcomes. Score the episodes again into another folder for those of today."
+        )
 
 
 def portable_path(path: Path, folder: Path) -> str:
@@ -305,7 +323,7 @@ def _warnings(metas: Sequence[EpisodeMeta], priced: Sequence[_Priced]) -> list[s
     if unknown:
         warnings.append(
             f"The outcome of {unknown} of {len(metas)} episodes is unknown. In their initial states nothing is decided "
-            "by success: R_self and the costs without the simulator's verdict rank all episodes there."
+            "by success: R_self and the costs rank all episodes there."
         )
     policies = len({meta.policy_hash for meta in metas if meta.policy_hash})
     if policies > 1:
