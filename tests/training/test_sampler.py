@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from grape.training.batches import BatchSampler
-from grape.training.sampler import EpisodeShuffleSampler
+from grape.training.batches import BatchSampler, EpisodeShuffleSampler
 
 SPANS = [(0, 5), (5, 9), (12, 20), (20, 21), (30, 37)]
 ROWS = [row for span in SPANS for row in range(*span)]

@@ -19,10 +19,9 @@ from grape.core.errors import TrainingError
 from grape.core.events import Reporter, append_event
 from grape.core.seeds import derive_seed
 from grape.training.checkpoints import CheckpointFolder
-from grape.training.distributed import SINGLE_PROCESS, ProcessGroup
+from grape.training.distributed import SINGLE_PROCESS, ProcessGroup, local_part
 from grape.training.metrics_logger import MetricsLogger
 from grape.training.settings import OptimizerSettings, TrainerSettings
-from grape.training.sharding import local_part
 
 __all__ = [
     "Gradient",

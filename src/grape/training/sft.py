@@ -21,7 +21,7 @@ from grape.core.trajectories import EpisodeMeta
 from grape.policies.openvla import compute_norm_stats, create_nano
 from grape.store import EpisodeSource
 from grape.training.augmentation import augment
-from grape.training.batches import BatchSampler
+from grape.training.batches import BatchSampler, EpisodeShuffleSampler
 from grape.training.cost import FORWARD_BACKWARD, choose_micro_batch, forward_flops
 from grape.training.dataset import StepDataset, load_steps
 from grape.training.distributed import ProcessGroup, join_process_group
@@ -37,7 +37,6 @@ from grape.training.initial_policy import (
 from grape.training.loop import Gradient, TrainLoop, deterministic, with_policy_path
 from grape.training.lora import adapter_home, add_adapters, parameter_counts, save_result
 from grape.training.main_process import MainProcessRun
-from grape.training.sampler import EpisodeShuffleSampler
 from grape.training.settings import SftSettings, check_sft
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 Trajectory-wise preference optimisation (TPO, arXiv 2411.19309; not TRL's method of that abbreviation) compares whole
 trajectories of one initial state. The gradient is exact and its memory does not grow with the trajectory
-(:mod:`grape.training.gradients`); the reference costs no second model (:mod:`grape.training.reference`).
+(:mod:`grape.training.gradients`); the reference costs no second model (:mod:`grape.training.logprobs`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ from grape.store.rlds.joining import same_instruction
 from grape.training.batches import BatchSampler, ComparisonItem, collate
 from grape.training.cost import choose_micro_batch
 from grape.training.dataset import StepDataset, check_preprocessing, load_steps
-from grape.training.distributed import ProcessGroup, join_process_group
+from grape.training.distributed import ProcessGroup, is_sharded, join_process_group, local_part, shard_fully, whole
 from grape.training.gradients import (
     GradientResult,
     frame_logps,
@@ -36,7 +36,7 @@ from grape.training.gradients import (
     one_pass_gradient,
     two_pass_gradient,
 )
-from grape.training.logprobs import StepLogprobs
+from grape.training.logprobs import StepLogprobs, check_parity, recomputed_reference, recorded_reference
 from grape.training.loop import Gradient, PeriodicEvaluation, TrainLoop, deterministic, with_policy_path
 from grape.training.lora import adapter_home, add_adapters, open_with_precision, parameter_counts, save_result
 from grape.training.losses import Loss, LossSettings, TrajectorySums, imitation_loss, preference_loss
@@ -49,9 +49,7 @@ from grape.training.plan import (
     schedule_facts,
     split_pairs,
 )
-from grape.training.reference import check_parity, recomputed_reference, recorded_reference
 from grape.training.settings import TrainSettings, check_train
-from grape.training.sharding import is_sharded, local_part, shard_fully, whole
 
 if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAPolicy
