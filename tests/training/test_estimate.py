@@ -15,10 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from grape.core.errors import SettingsError
 from grape.policies.openvla import OpenVLA, OpenVLAConfig, PolicyInputs
 from grape.policies.openvla.checkpoint import materialize_buffers
-from grape.training.cost import forward_flops
 from grape.training.estimate import _largest, estimate_training, largest_micro_batch
 from grape.training.lora import wrap_with_adapters
-from grape.training.meta_profile import adapted_layers, profile_micro_batch, weightless_model
+from grape.training.meta_profile import adapted_layers, forward_flops, profile_micro_batch, weightless_model
 from tests.policies.conftest import make_nano
 from tests.policies.test_published_size import PUBLISHED
 
