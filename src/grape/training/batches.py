@@ -48,7 +48,7 @@ def make_items(
     window: int = 0,
     stride: int = 1,
 ) -> tuple[tuple[ComparisonItem, ...], float]:
-    """Turn pairs into units.
+    """Turn pairs into items.
 
     ``tpo`` compares whole trajectories (arXiv 2411.19309), or windows of them: what the first public implementation
     optimised, though here only windows of one pair at equal offsets meet. ``step-dpo`` compares the steps at equal
@@ -63,34 +63,28 @@ def make_items(
         stride: Steps between the starts of windows.
 
     Returns:
-        The units, and how many of them one pair stands for on average (so that updates of different methods see
+        The items, and how many of them one pair stands for on average (so that updates of different methods see
         comparable amounts of data).
     """
-    units: list[ComparisonItem] = []
-    if method == "tpo" and window:
-        for pair in pairs:
-            windows = [_windows(spans[name], window, stride) for name in (pair.chosen, pair.rejected)]
+    items: list[ComparisonItem] = []
+    if method == "filtered-bc":
+        episodes = sorted({pair.chosen for pair in pairs})
+        for episode in episodes:
+            start, stop = spans[episode]
+            items += [ComparisonItem(f"episode {episode}, step {t - start}", (t, t + 1)) for t in range(start, stop)]
+        return tuple(items), len(items) / len(episodes)
+    for pair in pairs:
+        name, chosen, rejected = f"pair {pair.pair_id}", spans[pair.chosen], spans[pair.rejected]
+        if method == "step-dpo":
+            rows = enumerate(zip(range(*chosen), range(*rejected), strict=False))
+            items += [ComparisonItem(f"{name}, step {t}", (a, a + 1), (b, b + 1)) for t, (a, b) in rows]
+        elif window:
+            windows = [_windows(side, window, stride) for side in (chosen, rejected)]
             both = zip(*windows, strict=False)  # the longer side's last windows meet nothing
-            units += [ComparisonItem(f"pair {pair.pair_id}, window {k}", *sides) for k, sides in enumerate(both)]
-        return tuple(units), len(units) / len(pairs)
-    if method == "tpo":
-        units = [ComparisonItem(f"pair {pair.pair_id}", spans[pair.chosen], spans[pair.rejected]) for pair in pairs]
-        return tuple(units), 1.0
-    if method == "step-dpo":
-        for pair in pairs:
-            (chosen, chosen_end), (rejected, rejected_end) = spans[pair.chosen], spans[pair.rejected]
-            units += [
-                ComparisonItem(
-                    f"pair {pair.pair_id}, step {t}", (chosen + t, chosen + t + 1), (rejected + t, rejected + t + 1)
-                )
-                for t in range(min(chosen_end - chosen, rejected_end - rejected))
-            ]
-        return tuple(units), len(units) / len(pairs)
-    episodes = sorted({pair.chosen for pair in pairs})
-    for episode in episodes:
-        start, stop = spans[episode]
-        units += [ComparisonItem(f"episode {episode}, step {t - start}", (t, t + 1)) for t in range(start, stop)]
-    return tuple(units), len(units) / len(episodes)
+            items += [ComparisonItem(f"{name}, window {k}", *sides) for k, sides in enumerate(both)]
+        else:
+            items.append(ComparisonItem(name, chosen, rejected))
+    return tuple(items), len(items) / len(pairs)
 
 
 def _windows(span: tuple[int, int], window: int, stride: int) -> list[tuple[int, int]]:

@@ -7,32 +7,22 @@ that the result is saved with.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.events import Reporter
-from grape.policies.openvla import OpenVLAPolicy, compute_norm_stats, create_nano, read_policy, read_policy_config
+from grape.policies.openvla import OpenVLAPolicy, compute_norm_stats, create_nano, read_policy_config
 from grape.store import EpisodeSource, EpisodeStore
 from grape.store.rlds.demonstrations import RldsDemonstrations, is_rlds_location
 from grape.store.rlds.statistics import dataset_statistics
-from grape.training.lora import open_with_precision
 from grape.training.settings import SftSettings
 
 if TYPE_CHECKING:
     from grape.training.dataset import StepDataset
 
-__all__ = [
-    "check_norm_key",
-    "computing_type",
-    "fit_policy",
-    "new_policy",
-    "open_demonstrations",
-    "open_to_continue",
-    "read_to_continue",
-]
+__all__ = ["check_norm_key", "fit_policy", "key_to_open_with", "new_policy", "open_demonstrations"]
 
 
 def open_demonstrations(location: Path) -> EpisodeSource:
@@ -57,24 +47,8 @@ def new_policy(settings: SftSettings, stores: Sequence[EpisodeSource], steps: "S
     return _cropped(policy, settings)
 
 
-def open_to_continue(
-    path: Path, settings: SftSettings, stores: Sequence[EpisodeSource], device: str
-) -> tuple[OpenVLAPolicy, torch.dtype | None]:
-    """Open the checkpoint to continue, with statistics that it holds; :func:`fit_policy` comes next.
-
-    Returns:
-        The policy, and what to compute in where that is not its weights' type (see
-        :func:`grape.training.lora.open_with_precision`).
-    """
-    return open_with_precision(path, settings, _statistics_to_open_with(path, settings, stores), device)
-
-
-def read_to_continue(path: Path, settings: SftSettings, stores: Sequence[EpisodeSource]) -> OpenVLAPolicy:
-    """The checkpoint to continue without its weights, for plans."""
-    return read_policy(path, unnorm_key=_statistics_to_open_with(path, settings, stores) or None)
-
-
-def _statistics_to_open_with(path: Path, settings: SftSettings, stores: Sequence[EpisodeSource]) -> str:
+def key_to_open_with(path: Path, settings: SftSettings, stores: Sequence[EpisodeSource]) -> str:
+    """Statistics of the checkpoint to continue with which it can be opened; :func:`fit_policy` comes next."""
     if settings.unnorm_key:
         return settings.unnorm_key
     held = read_policy_config(path).norm_stats
@@ -122,11 +96,6 @@ def fit_policy(
     if config is not policy.config:
         policy = OpenVLAPolicy(policy.model, policy.files.with_config(config), name)
     return _cropped(policy, settings)
-
-
-def computing_type(dtype: Literal["auto", "float32", "bfloat16"], device: str) -> torch.dtype | None:
-    """What a new policy, whose weights are float32, computes in where that is another type."""
-    return torch.bfloat16 if dtype == "bfloat16" or (dtype == "auto" and device != "cpu") else None
 
 
 def _data_name(settings: SftSettings, stores: Sequence[EpisodeSource]) -> str:

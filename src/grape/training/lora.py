@@ -28,7 +28,8 @@ __all__ = [
     "LoraTargets",
     "adapter_home",
     "add_adapters",
-    "open_with_precision",
+    "computing_type",
+    "open_for_training",
     "parameter_counts",
     "prepare_parameters",
     "save_result",
@@ -38,19 +39,19 @@ __all__ = [
 LoraTargets = Literal["language", "language+projector", "all"]
 
 
-def open_with_precision(
+def open_for_training(
     path: Path,
     settings: TrainerSettings,
     unnorm_key: str,
     device: str,
     center_crop: bool | None = None,
     norm_stats: Mapping[str, Any] | None = None,
-) -> tuple["OpenVLAPolicy", torch.dtype | None]:
+) -> "OpenVLAPolicy":
     """Open the policy that a run starts from in the precision that fits what is trained; an adapter is merged.
 
     Frozen weights are held in ``dtype`` (``"auto"``: as at collection, float32 on a CPU and as stored on a GPU) with
     float32 adapters beside them. Weights that train are float32, since in bfloat16 most steps of a fine-tuning's size
-    are rounded away; a bfloat16 run then only computes in it.
+    are rounded away; a bfloat16 run then only computes in it (:func:`computing_type`).
 
     Args:
         path: Folder of the policy.
@@ -59,19 +60,13 @@ def open_with_precision(
         device: Where to compute.
         center_crop: As for :func:`~grape.policies.openvla.load_policy`.
         norm_stats: As for :func:`~grape.policies.openvla.load_policy`.
-
-    Returns:
-        The policy, and the type to compute in where that differs from the weights' (for ``torch.autocast``).
     """
-    dtype = settings.dtype
-    if dtype == "auto" and device != "cpu" and not settings.lora_rank:
-        dtype = "bfloat16"
     policy = load_policy(
         path,
         unnorm_key=unnorm_key or None,
         merge=True,
         device=device,
-        dtype=dtype if settings.lora_rank else "float32",
+        dtype=settings.dtype if settings.lora_rank else "float32",
         attention=settings.attention,
         load_in_4bit=settings.load_in_4bit,
         center_crop=center_crop,
@@ -82,7 +77,13 @@ def open_with_precision(
         fresh = dict(empty_model(policy.config).named_parameters())
         for name, parameter in policy.model.named_parameters():
             parameter.requires_grad_(fresh[name].requires_grad)
-    return policy, torch.bfloat16 if dtype == "bfloat16" and not settings.lora_rank else None
+    return policy
+
+
+def computing_type(settings: TrainerSettings, device: str) -> torch.dtype | None:
+    """What a run computes in (for ``torch.autocast``) where that differs from its weights' type."""
+    lower = settings.dtype == "bfloat16" or (settings.dtype == "auto" and device != "cpu")
+    return torch.bfloat16 if lower and not settings.lora_rank else None
 
 
 def prepare_parameters(

@@ -17,7 +17,7 @@ from grape.store import EpisodeSource, EpisodeStore
 from grape.training.batches import BatchSampler, ComparisonItem, make_items
 from grape.training.dataset import check_preprocessing
 from grape.training.estimate import estimate_training
-from grape.training.initial_policy import read_to_continue
+from grape.training.initial_policy import key_to_open_with
 from grape.training.lora import add_adapters, parameter_counts
 from grape.training.meta_profile import forward_flops
 from grape.training.settings import SftSettings, TrainSettings
@@ -207,7 +207,7 @@ def plan_sft(
         training, settings.batch_size, settings.epochs, settings.max_updates, settings.seed, repeat=True
     )
     if settings.policy is not None:
-        policy = read_to_continue(settings.policy, settings, stores)
+        policy = read_policy(settings.policy, unnorm_key=key_to_open_with(settings.policy, settings, stores) or None)
         if settings.lora_rank:
             add_adapters(policy, settings.lora_rank, settings.lora_alpha, settings.seed, settings.lora_targets)
     else:

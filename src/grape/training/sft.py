@@ -24,14 +24,13 @@ from grape.training.dataset import StepDataset, load_steps
 from grape.training.distributed import ProcessGroup, join_process_group
 from grape.training.initial_policy import (
     check_norm_key,
-    computing_type,
     fit_policy,
+    key_to_open_with,
     new_policy,
     open_demonstrations,
-    open_to_continue,
 )
 from grape.training.loop import Gradient, TrainingRun, TrainLoop, deterministic
-from grape.training.lora import parameter_counts, prepare_parameters
+from grape.training.lora import computing_type, open_for_training, parameter_counts, prepare_parameters
 from grape.training.plan import choose_micro_batch, plan_sft
 from grape.training.settings import SftSettings, check_sft
 
@@ -73,9 +72,10 @@ def _train(
     processes: ProcessGroup,
     reporter: Reporter,
 ) -> Mapping[str, Any]:
-    start, autocast = None, None
+    start = None
     if asked.policy is not None:
-        start, autocast = open_to_continue(asked.policy, asked, stores, processes.device)
+        key = key_to_open_with(asked.policy, asked, stores)
+        start = open_for_training(asked.policy, asked, key, processes.device)
     identity = {
         "data": [store.digest() for store in stores],
         "policy_hash": start.spec.policy_hash if start else "",
@@ -88,13 +88,12 @@ def _train(
     if start is None:
         policy = new_policy(asked, stores, steps)
         policy.model.to(processes.device)
-        autocast = computing_type(asked.dtype, processes.device)
     else:
         policy = fit_policy(start, asked, stores, steps, reporter)
     home = prepare_parameters(policy, asked, processes, start)
     count = parameter_counts(policy)
     settings = replace(asked, micro_batch=choose_micro_batch(asked.micro_batch, count["parameters"]))
-    trainer = _Trainer(settings, policy, steps, processes, autocast)
+    trainer = _Trainer(settings, policy, steps, processes)
     last = trainer.run(reporter)
     facts = {
         "episodes": len(steps.spans),
@@ -120,7 +119,6 @@ class _Trainer:
         policy: "OpenVLAPolicy",
         steps: StepDataset,
         processes: ProcessGroup,
-        autocast: torch.dtype | None,
     ) -> None:
         if not np.isfinite(steps.labels_ND).all():
             bad = int(np.flatnonzero(~np.isfinite(steps.labels_ND).all(axis=1))[0])
@@ -134,7 +132,7 @@ class _Trainer:
         self.policy = policy
         self.steps = steps
         self.processes = processes
-        self.autocast = autocast
+        self.autocast = computing_type(settings, processes.device)
         self.held_rows = np.array(sorted(row for span in kept_out for row in range(*span)), dtype=np.int64)
         self.episodes = len(used)
         self.schedule = BatchSampler.plan(

@@ -35,7 +35,7 @@ from grape.training.gradients import (
 )
 from grape.training.logprobs import StepLogprobs, check_parity, recomputed_reference, recorded_reference
 from grape.training.loop import Gradient, PeriodicEvaluation, TrainingRun, TrainLoop, deterministic
-from grape.training.lora import open_with_precision, parameter_counts, prepare_parameters
+from grape.training.lora import computing_type, open_for_training, parameter_counts, prepare_parameters
 from grape.training.losses import Loss, LossSettings, TrajectorySums, imitation_loss, preference_loss
 from grape.training.plan import (
     choose_micro_batch,
@@ -91,7 +91,7 @@ def _train(
     processes: ProcessGroup,
     reporter: Reporter,
 ) -> Mapping[str, Any]:
-    policy, autocast = _open(asked, processes.device)
+    policy, autocast = _open(asked, processes.device), computing_type(asked, processes.device)
     spec = _check(asked, pairs, policy, store)
     settings = replace(asked, micro_batch=choose_micro_batch(asked.micro_batch, parameter_counts(policy)["parameters"]))
     identity = {
@@ -124,11 +124,9 @@ def _train(
     return run.finish(trained, home, map(store.meta, episodes), facts, start_policy_hash=spec.policy_hash)
 
 
-def _open(settings: TrainSettings, device: str) -> tuple["OpenVLAPolicy", torch.dtype | None]:
-    statistics = read_norm_stats(settings.norm_stats)
-    return open_with_precision(
-        settings.policy, settings, settings.unnorm_key, device, crop_of(settings.center_crop), statistics
-    )
+def _open(settings: TrainSettings, device: str) -> "OpenVLAPolicy":
+    crop, statistics = crop_of(settings.center_crop), read_norm_stats(settings.norm_stats)
+    return open_for_training(settings.policy, settings, settings.unnorm_key, device, crop, statistics)
 
 
 def _unsharded(policy: "OpenVLAPolicy", settings: TrainSettings, processes: ProcessGroup) -> "OpenVLAPolicy":
@@ -137,7 +135,7 @@ def _unsharded(policy: "OpenVLAPolicy", settings: TrainSettings, processes: Proc
         return policy
     weights = {name: whole(tensor).detach().cpu() for name, tensor in policy.model.state_dict().items()}
     if processes.is_main:
-        policy, _ = _open(settings, "cpu")
+        policy = _open(settings, "cpu")
         policy.model.load_state_dict(weights)
     return policy
 
