@@ -14,9 +14,8 @@ from grape.policies.openvla import OpenVLAPolicy
 from grape.training.batches import ComparisonItem, collate
 from grape.training.dataset import StepDataset
 from grape.training.gradients import GradientResult, one_pass_gradient
-from grape.training.logprobs import StepLogprobs
+from grape.training.logprobs import StepLogprobs, recorded_reference
 from grape.training.losses import LossSettings, preference_loss
-from grape.training.reference import recorded_reference
 
 __all__ = ["LEARNING_RATE", "PairStep", "whole_pair"]
 

@@ -15,10 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from grape.core.errors import SettingsError
 from grape.policies.openvla import OpenVLA, OpenVLAConfig, PolicyInputs
 from grape.policies.openvla.checkpoint import materialize_buffers
-from grape.training.cost import forward_flops
-from grape.training.estimate import _largest, estimate_training, largest_micro_batch
+from grape.training.estimate import _largest, estimate_training
 from grape.training.lora import wrap_with_adapters
-from grape.training.meta_profile import adapted_layers, profile_micro_batch, weightless_model
+from grape.training.meta_profile import adapted_layers, forward_flops, profile_micro_batch, weightless_model
 from tests.policies.conftest import make_nano
 from tests.policies.test_published_size import PUBLISHED
 
@@ -182,10 +181,9 @@ def test_largest_micro_batch_fits_and_one_more_does_not():
     config = small(64, 1)
     shape = {"instruction_tokens": PROMPT, "lora_rank": 4, "dtype": "float32"}
     one, five, six = (estimate_training(config, micro_batch=size, **shape).memory.peak for size in (1, 5, 6))
-    assert largest_micro_batch(config, memory_bytes=one - 1, **shape) == 0
-    assert largest_micro_batch(config, memory_bytes=six - 1, **shape) == 5
-    found = estimate_training(config, micro_batch=1, memory_gb=five / 1e9 + 1e-9, **shape)
-    assert found.largest_micro_batch == found.to_json()["largest_micro_batch"] == 5
+    for memory, largest in ((one - 1, 0), (five, 5), (six - 1, 5)):
+        found = estimate_training(config, micro_batch=1, memory_gb=(memory + 0.5) / 1e9, **shape)
+        assert found.largest_micro_batch == found.to_json()["largest_micro_batch"] == largest
 
 
 @given(

@@ -10,7 +10,7 @@ from grape.core.errors import SettingsError
 from grape.core.files import content_hash
 from grape.exchange import ImportGrapeRldsSettings
 from grape.exchange.tokens import STATISTICS_FILE
-from grape.training.trackers import check_trackers
+from grape.training.metrics_logger import check_trackers
 
 __all__ = ["Translation", "translate"]
 

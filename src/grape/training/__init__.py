@@ -1,7 +1,9 @@
 """Training: supervised fine-tuning, and preference optimisation over whole trajectories.
 
-``losses`` holds the formulas, ``gradients`` the exact gradient at constant memory, ``units`` turns pairs into what an
-update compares, ``tpo`` and ``sft`` are the verbs. The settings can be imported without PyTorch.
+One update of ``grape train`` reads from :mod:`grape.training.tpo` (the verb; ``_Trainer._compute`` is the update)
+through ``batches`` (its comparisons, collated) and ``logprobs`` to ``gradients`` (the exact gradient at constant
+memory) and ``losses``; ``loop`` steps the optimizer, logs, saves and resumes. ``sft`` is the other verb. The settings
+can be imported without PyTorch.
 """
 
 from collections.abc import Mapping

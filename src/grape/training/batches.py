@@ -1,7 +1,8 @@
-"""What an update compares: whole trajectories, single steps, or chosen steps alone.
+"""Items, samplers and collation: what each update compares or imitates.
 
-A *unit* is one comparison, given by the rows of its two sides in a :class:`~grape.training.dataset.StepDataset`. The
-methods differ only in how pairs become units.
+An *item* of preference training is one comparison (whole trajectories, single steps, or a chosen step alone), given by
+the rows of its two sides in a :class:`~grape.training.dataset.StepDataset`; the methods differ only in how pairs become
+items. An item of fine-tuning is one row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from grape.core.preferences import PreferencePair
 from grape.core.seeds import derive_rng
 from grape.training.gradients import Comparisons
 
-__all__ = ["BatchSampler", "ComparisonItem", "collate", "make_items"]
+__all__ = ["BatchSampler", "ComparisonItem", "EpisodeShuffleSampler", "collate", "make_items"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def make_items(
     window: int = 0,
     stride: int = 1,
 ) -> tuple[tuple[ComparisonItem, ...], float]:
-    """Turn pairs into units.
+    """Turn pairs into items.
 
     ``tpo`` compares whole trajectories (arXiv 2411.19309), or windows of them: what the first public implementation
     optimised, though here only windows of one pair at equal offsets meet. ``step-dpo`` compares the steps at equal
@@ -62,34 +63,28 @@ def make_items(
         stride: Steps between the starts of windows.
 
     Returns:
-        The units, and how many of them one pair stands for on average (so that updates of different methods see
+        The items, and how many of them one pair stands for on average (so that updates of different methods see
         comparable amounts of data).
     """
-    units: list[ComparisonItem] = []
-    if method == "tpo" and window:
-        for pair in pairs:
-            windows = [_windows(spans[name], window, stride) for name in (pair.chosen, pair.rejected)]
+    items: list[ComparisonItem] = []
+    if method == "filtered-bc":
+        episodes = sorted({pair.chosen for pair in pairs})
+        for episode in episodes:
+            start, stop = spans[episode]
+            items += [ComparisonItem(f"episode {episode}, step {t - start}", (t, t + 1)) for t in range(start, stop)]
+        return tuple(items), len(items) / len(episodes)
+    for pair in pairs:
+        name, chosen, rejected = f"pair {pair.pair_id}", spans[pair.chosen], spans[pair.rejected]
+        if method == "step-dpo":
+            rows = enumerate(zip(range(*chosen), range(*rejected), strict=False))
+            items += [ComparisonItem(f"{name}, step {t}", (a, a + 1), (b, b + 1)) for t, (a, b) in rows]
+        elif window:
+            windows = [_windows(side, window, stride) for side in (chosen, rejected)]
             both = zip(*windows, strict=False)  # the longer side's last windows meet nothing
-            units += [ComparisonItem(f"pair {pair.pair_id}, window {k}", *sides) for k, sides in enumerate(both)]
-        return tuple(units), len(units) / len(pairs)
-    if method == "tpo":
-        units = [ComparisonItem(f"pair {pair.pair_id}", spans[pair.chosen], spans[pair.rejected]) for pair in pairs]
-        return tuple(units), 1.0
-    if method == "step-dpo":
-        for pair in pairs:
-            (chosen, chosen_end), (rejected, rejected_end) = spans[pair.chosen], spans[pair.rejected]
-            units += [
-                ComparisonItem(
-                    f"pair {pair.pair_id}, step {t}", (chosen + t, chosen + t + 1), (rejected + t, rejected + t + 1)
-                )
-                for t in range(min(chosen_end - chosen, rejected_end - rejected))
-            ]
-        return tuple(units), len(units) / len(pairs)
-    episodes = sorted({pair.chosen for pair in pairs})
-    for episode in episodes:
-        start, stop = spans[episode]
-        units += [ComparisonItem(f"episode {episode}, step {t - start}", (t, t + 1)) for t in range(start, stop)]
-    return tuple(units), len(units) / len(episodes)
+            items += [ComparisonItem(f"{name}, window {k}", *sides) for k, sides in enumerate(both)]
+        else:
+            items.append(ComparisonItem(name, chosen, rejected))
+    return tuple(items), len(items) / len(pairs)
 
 
 def _windows(span: tuple[int, int], window: int, stride: int) -> list[tuple[int, int]]:
@@ -142,6 +137,40 @@ class BatchSampler:
         epoch, position = divmod(update, self.per_epoch)
         order = derive_rng(self.seed, "order", epoch).permutation(self.items)
         return order[position * self.per_update : (position + 1) * self.per_update]
+
+
+class EpisodeShuffleSampler:
+    """A fresh order of all steps every epoch, a function of seed and epoch alone, so that resuming is exact.
+
+    Args:
+        spans: Half-open range [start, stop) of rows of each episode.
+        schedule: Updates and how many steps each takes.
+        together: Episodes whose steps are shuffled together; 0 shuffles all steps. Few of them mean few episodes in
+            memory at a time.
+    """
+
+    def __init__(self, spans: Sequence[tuple[int, int]], schedule: BatchSampler, together: int = 0) -> None:
+        self._episodes = [np.arange(start, stop, dtype=np.int64) for start, stop in spans]
+        self._rows = np.sort(np.concatenate(self._episodes))
+        self._schedule = schedule
+        self._together = together
+        self._epoch: tuple[int, npt.NDArray[np.int64]] = (-1, self._rows)
+
+    def batch(self, update: int) -> npt.NDArray[np.int64]:
+        """Rows of update ``update``, counted from 0."""
+        if not self._together:
+            return self._rows[self._schedule.batch(update)]
+        epoch, position = divmod(update, self._schedule.per_epoch)
+        if self._epoch[0] != epoch:
+            self._epoch = (epoch, self._shuffled(epoch))
+        per_update = self._schedule.per_update
+        return self._epoch[1][position * per_update : (position + 1) * per_update]
+
+    def _shuffled(self, epoch: int) -> npt.NDArray[np.int64]:
+        rng = derive_rng(self._schedule.seed, "order by episodes", epoch)
+        order = rng.permutation(len(self._episodes))
+        groups = [order[start : start + self._together] for start in range(0, len(order), self._together)]
+        return np.concatenate([rng.permutation(np.concatenate([self._episodes[i] for i in group])) for group in groups])
 
 
 def collate(units: Sequence[ComparisonItem], reference_N: npt.NDArray[np.float64]) -> tuple[Tensor, Comparisons]:

@@ -25,8 +25,7 @@ from grape.core.files import read_json_mapping, write_json
 from grape.core.reading import open_file
 from grape.core.temporary_files import sweep_temporaries
 from grape.policies.openvla.checkpoint import atomic_folder
-from grape.training.distributed import SINGLE_PROCESS, ProcessGroup
-from grape.training.sharding import put_whole, whole
+from grape.training.distributed import SINGLE_PROCESS, ProcessGroup, put_whole, whole
 
 __all__ = ["CheckpointFolder"]
 

@@ -1,8 +1,12 @@
-"""Training in several processes: who is who, who writes, and sums over all.
+"""Training in several processes: ranks, sums over all, and sharded parameters.
 
 Started by ``accelerate launch`` or ``torchrun``, each process takes a share of an update's pairs, and what is summed
 over processes equals what one process would have computed. Everything else is the same in all of them (same data
 order, same weights), so that only process 0 writes. Alone, nothing here touches ``torch.distributed``.
+
+Where all parameters of a model train that one GPU cannot hold thrice, PyTorch's ``fully_shard`` (FSDP) turns them into
+distributed tensors, and each block of the network is gathered while it computes. The trainer asks three things of such
+a tensor: the part that lives here, the whole, and putting a whole back in.
 """
 
 import atexit
@@ -12,12 +16,22 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from grape.core.errors import GrapeError, SettingsError
 from grape.core.launcher import launched_process
 
-__all__ = ["SINGLE_PROCESS", "ProcessGroup", "join_process_group"]
+__all__ = [
+    "SINGLE_PROCESS",
+    "ProcessGroup",
+    "is_sharded",
+    "join_process_group",
+    "local_part",
+    "put_whole",
+    "shard_fully",
+    "whole",
+]
 
 T = TypeVar("T")
 
@@ -161,3 +175,50 @@ def _device(asked: str) -> str:
     if asked != "auto":
         return asked
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def shard_fully(model: Any, compute: torch.dtype) -> None:
+    """Spread a network's parameters over all processes, in place.
+
+    Args:
+        model: An :class:`~grape.policies.openvla.model.OpenVLA`.
+        compute: What blocks compute in; parameters and sums of gradients stay float32.
+    """
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+
+    precision = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
+    backbone = model.vision_backbone
+    towers = [backbone.featurizer, *([backbone.fused_featurizer] if backbone.fused else [])]
+    for tower in towers:
+        for number in range(tower.config.feature_block + 1):
+            fully_shard(tower.blocks[number], mp_policy=precision)
+    for block in model.language_model.model.layers:
+        fully_shard(block, mp_policy=precision)
+    fully_shard(model, mp_policy=precision)
+    register_fsdp_forward_method(model, "action_logps")
+    register_fsdp_forward_method(model, "action_logits")
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether :func:`shard_fully` was applied."""
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """What lives in this process; the tensor itself if it is not spread."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The complete tensor, gathered in every process: all processes must ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def put_whole(target: Tensor, value: Tensor) -> Tensor:
+    """A whole value laid out as ``target`` is: on its device, spread as it is spread.
+
+    Every process takes its part of the value it has; nothing is sent.
+    """
+    if isinstance(target, DTensor):
+        return distribute_tensor(value.to(target.device), target.device_mesh, target.placements, src_data_rank=None)
+    return value.to(target.device)

@@ -7,17 +7,17 @@ allocator its fragmentation.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
 from grape.core.errors import SettingsError
-from grape.policies.openvla import OpenVLA, OpenVLAConfig
+from grape.policies.openvla import OpenVLAConfig
 from grape.training.meta_profile import MemoryProfile, profile_micro_batch, tower_flops, weightless_model
 
-__all__ = ["Estimate", "Memory", "estimate_training", "largest_micro_batch"]
+__all__ = ["Estimate", "Memory", "estimate_training"]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _GB = 10**9
@@ -114,34 +114,6 @@ class Estimate:
         }
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """A network as it will train, with what its parameters take all the time."""
-
-    model: OpenVLA
-    prompt_tokens: int
-    action_dim: int
-    features: bool
-    autocast: bool
-    lasting: Memory
-
-    def profile_micro_batch(self, micro_batch: int) -> MemoryProfile:
-        return profile_micro_batch(
-            self.model,
-            micro_batch,
-            self.prompt_tokens,
-            self.action_dim,
-            features=self.features,
-            autocast=self.autocast,
-        )
-
-    def memory(self, profile: MemoryProfile) -> Memory:
-        return dataclasses.replace(self.lasting, kept=profile.kept_bytes, passes=profile.peak_bytes)
-
-    def peak(self, micro_batch: int) -> int:
-        return self.memory(self.profile_micro_batch(micro_batch)).peak
-
-
 def estimate_training(
     config: OpenVLAConfig,
     *,
@@ -180,96 +152,8 @@ def estimate_training(
     Raises:
         SettingsError: A number is out of range, features are to be cached of towers that train, or PEFT is missing.
     """
-    plan = _plan(
-        config,
-        instruction_tokens=instruction_tokens,
-        lora_rank=lora_rank,
-        lora_targets=lora_targets,
-        dtype=dtype,
-        gradient=gradient,
-        activation_checkpointing=activation_checkpointing,
-        cached_features=cached_features,
-        action_dim=action_dim,
-    )
     if micro_batch < 1 or frames < 0:
         raise SettingsError(f"A micro-batch of {micro_batch} and {frames} frames cannot be estimated.")
-    found = plan.profile_micro_batch(micro_batch)
-    forward, backward = found.forward_flops // micro_batch, found.backward_flops // micro_batch
-    step = forward * (2 if gradient == "two-pass" else 1) + backward
-    counts = {name: p.numel() for name, p in plan.model.named_parameters() if ".lora_" not in name}
-    return Estimate(
-        parameters=sum(counts.values()),
-        trainable_parameters=sum(p.numel() for p in plan.model.parameters() if p.requires_grad),
-        micro_batch=micro_batch,
-        sequence=config.patches + instruction_tokens + action_dim - 1,
-        frames=frames,
-        forward_flops=forward,
-        tower_flops=tower_flops(plan.model),
-        backward_flops=backward,
-        step_flops=step,
-        flops=frames * step,
-        memory=plan.memory(found),
-        largest_micro_batch=None if memory_gb is None else _largest(plan.peak, int(memory_gb * _GB)),
-        memory_gb=memory_gb,
-    )
-
-
-def largest_micro_batch(
-    config: OpenVLAConfig,
-    *,
-    instruction_tokens: int,
-    memory_bytes: int,
-    lora_rank: int = 0,
-    lora_targets: Sequence[str] = (),
-    dtype: Literal["float32", "bfloat16"] = "bfloat16",
-    gradient: Literal["one-pass", "two-pass", "supervised"] = "one-pass",
-    activation_checkpointing: bool = False,
-    cached_features: bool = False,
-    action_dim: int = 7,
-) -> int:
-    """Frames that can go through the network at once within a memory; 0 if not even one can.
-
-    Args:
-        config: The checkpoint's configuration.
-        instruction_tokens: As in :func:`estimate_training`, and so are all that follow but one.
-        memory_bytes: The memory.
-        lora_rank: Rank of the adapters.
-        lora_targets: Adapted layers.
-        dtype: Type of the computation.
-        gradient: How the gradient is computed.
-        activation_checkpointing: Whether blocks keep their input only.
-        cached_features: Whether the towers' outputs are computed before.
-        action_dim: Action tokens a frame.
-
-    Raises:
-        SettingsError: As :func:`estimate_training`.
-    """
-    plan = _plan(
-        config,
-        instruction_tokens=instruction_tokens,
-        lora_rank=lora_rank,
-        lora_targets=lora_targets,
-        dtype=dtype,
-        gradient=gradient,
-        activation_checkpointing=activation_checkpointing,
-        cached_features=cached_features,
-        action_dim=action_dim,
-    )
-    return _largest(plan.peak, memory_bytes)
-
-
-def _plan(
-    config: OpenVLAConfig,
-    *,
-    instruction_tokens: int,
-    lora_rank: int,
-    lora_targets: Sequence[str],
-    dtype: str,
-    gradient: str,
-    activation_checkpointing: bool,
-    cached_features: bool,
-    action_dim: int,
-) -> _Plan:
     if instruction_tokens < 1 or lora_rank < 0 or action_dim < 1:
         raise SettingsError(
             f"{instruction_tokens} prompt tokens, LoRA rank {lora_rank} and {action_dim} action tokens cannot be "
@@ -283,31 +167,51 @@ def _plan(
         lora_targets,
         activation_checkpointing=activation_checkpointing,
     )
-    towers_train = any(p.requires_grad for p in model.vision_backbone.parameters())
-    if cached_features and towers_train:
+    if cached_features and any(p.requires_grad for p in model.vision_backbone.parameters()):
         raise SettingsError(
             "Features of vision towers that train cannot be computed before.",
             "Give a LoRA rank and adapt the language model and the projector only.",
         )
-    base = sum(_size(p) for name, p in model.named_parameters() if ".lora_" not in name)
-    whole = sum(_size(p) for p in model.parameters())
-    trainable = sum(_size(p) for p in model.parameters() if p.requires_grad)
-    return _Plan(
-        model=model,
-        prompt_tokens=instruction_tokens,
-        action_dim=action_dim,
-        features=cached_features,
-        autocast=autocast,
-        lasting=Memory(
-            weights=base,
-            adapters=whole - base,
+    base = {name: p for name, p in model.named_parameters() if ".lora_" not in name}
+    weights, trainable = _size(base.values()), _size(p for p in model.parameters() if p.requires_grad)
+
+    def profile(count: int) -> MemoryProfile:
+        return profile_micro_batch(
+            model, count, instruction_tokens, action_dim, features=cached_features, autocast=autocast
+        )
+
+    def memory(profile: MemoryProfile) -> Memory:
+        return Memory(
+            weights=weights,
+            adapters=_size(model.parameters()) - weights,
             gradients=trainable,
             buffers=2 * trainable if gradient == "one-pass" else 0,
             moments=2 * trainable,
-            kept=0,
-            passes=0,
+            kept=profile.kept_bytes,
+            passes=profile.peak_bytes,
             step=trainable,
-        ),
+        )
+
+    found = profile(micro_batch)
+    forward, backward = found.forward_flops // micro_batch, found.backward_flops // micro_batch
+    step = forward * (2 if gradient == "two-pass" else 1) + backward
+    largest = None
+    if memory_gb is not None:
+        largest = _largest(lambda count: memory(profile(count)).peak, int(memory_gb * _GB))
+    return Estimate(
+        parameters=sum(p.numel() for p in base.values()),
+        trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        micro_batch=micro_batch,
+        sequence=config.patches + instruction_tokens + action_dim - 1,
+        frames=frames,
+        forward_flops=forward,
+        tower_flops=tower_flops(model),
+        backward_flops=backward,
+        step_flops=step,
+        flops=frames * step,
+        memory=memory(found),
+        largest_micro_batch=largest,
+        memory_gb=memory_gb,
     )
 
 
@@ -336,8 +240,8 @@ def _largest(peak: Callable[[int], int], memory: int) -> int:
     return fits
 
 
-def _size(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
+def _size(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _gb(size: int) -> float:

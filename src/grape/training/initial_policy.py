@@ -7,33 +7,22 @@ that the result is saved with.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.events import Reporter
-from grape.policies.openvla import OpenVLAPolicy, compute_norm_stats, create_nano, read_policy, read_policy_config
+from grape.policies.openvla import OpenVLAPolicy, compute_norm_stats, create_nano, read_policy_config
 from grape.store import EpisodeSource, EpisodeStore
 from grape.store.rlds.demonstrations import RldsDemonstrations, is_rlds_location
 from grape.store.rlds.statistics import dataset_statistics
-from grape.training.lora import open_with_precision
 from grape.training.settings import SftSettings
 
 if TYPE_CHECKING:
     from grape.training.dataset import StepDataset
 
-__all__ = [
-    "check_norm_key",
-    "computing_type",
-    "data_name",
-    "fit_policy",
-    "new_policy",
-    "open_demonstrations",
-    "open_to_continue",
-    "read_to_continue",
-]
+__all__ = ["check_norm_key", "fit_policy", "key_to_open_with", "new_policy", "open_demonstrations"]
 
 
 def open_demonstrations(location: Path) -> EpisodeSource:
@@ -51,37 +40,19 @@ def new_policy(settings: SftSettings, stores: Sequence[EpisodeSource], steps: "S
     statistics = _statistics(stores, steps)
     policy = create_nano(
         seed=settings.seed,
-        norm_stats={data_name(settings, stores): statistics},
+        norm_stats={_data_name(settings, stores): statistics},
         gripper=settings.gripper or _gripper(stores),
         instructions=tuple(sorted(set(steps.instructions))),
     )
     return _cropped(policy, settings)
 
 
-def open_to_continue(
-    settings: SftSettings, stores: Sequence[EpisodeSource], device: str
-) -> tuple[OpenVLAPolicy, torch.dtype | None]:
-    """Open the checkpoint to continue, with statistics that it holds; :func:`fit_policy` comes next.
-
-    Returns:
-        The policy, and what to compute in where that is not its weights' type (see
-        :func:`grape.training.lora.open_with_precision`).
-    """
-    return open_with_precision(settings.policy, settings, _statistics_to_open_with(settings, stores), device)
-
-
-def read_to_continue(settings: SftSettings, stores: Sequence[EpisodeSource]) -> OpenVLAPolicy:
-    """The checkpoint to continue without its weights, for plans."""
-    if settings.policy is None:
-        raise SettingsError("There is no policy to start from.", "Give --policy.")
-    return read_policy(settings.policy, unnorm_key=_statistics_to_open_with(settings, stores) or None)
-
-
-def _statistics_to_open_with(settings: SftSettings, stores: Sequence[EpisodeSource]) -> str:
-    if settings.unnorm_key or settings.policy is None:
+def key_to_open_with(path: Path, settings: SftSettings, stores: Sequence[EpisodeSource]) -> str:
+    """Statistics of the checkpoint to continue with which it can be opened; :func:`fit_policy` comes next."""
+    if settings.unnorm_key:
         return settings.unnorm_key
-    held = read_policy_config(settings.policy).norm_stats
-    name = data_name(settings, stores)
+    held = read_policy_config(path).norm_stats
+    name = _data_name(settings, stores)
     return name if name in held else next(iter(held), "")
 
 
@@ -108,7 +79,7 @@ def fit_policy(
             "Use demonstrations of the same robot.",
         )
     config, theirs = policy.config, _gripper(stores)
-    name = settings.unnorm_key or data_name(settings, stores)
+    name = settings.unnorm_key or _data_name(settings, stores)
     if name in config.norm_stats:
         if theirs and config.gripper and theirs != config.gripper:
             raise CompatibilityError(
@@ -127,12 +98,7 @@ def fit_policy(
     return _cropped(policy, settings)
 
 
-def computing_type(dtype: Literal["auto", "float32", "bfloat16"], device: str) -> torch.dtype | None:
-    """What a new policy, whose weights are float32, computes in where that is another type."""
-    return torch.bfloat16 if dtype == "bfloat16" or (dtype == "auto" and device != "cpu") else None
-
-
-def data_name(settings: SftSettings, stores: Sequence[EpisodeSource]) -> str:
+def _data_name(settings: SftSettings, stores: Sequence[EpisodeSource]) -> str:
     """Under which name the demonstrations' statistics stand: their suite's, or that of the RLDS data set.
 
     Raises:
@@ -169,7 +135,7 @@ def check_norm_key(settings: SftSettings, stores: Sequence[EpisodeSource]) -> No
     if settings.unnorm_key and settings.policy is None:
         raise SettingsError("--unnorm-key needs --policy: a new policy holds no statistics.", "Use --norm-key.")
     if not settings.unnorm_key:
-        data_name(settings, stores)
+        _data_name(settings, stores)
 
 
 def _action_names(store: EpisodeSource, dim: int) -> tuple[str, ...]:

@@ -1,24 +1,37 @@
-"""Log-probabilities of recorded steps under a policy, without running frozen vision towers twice.
+"""Log-probabilities of recorded steps: the policy's, and the reference's without a second copy of the model.
 
-Towers that nothing trains give the same features in every epoch, for the reference and for the policy. They are
+Vision towers that nothing trains give the same features in every epoch, for the reference and for the policy. They are
 computed in blocks of neighbouring rows, and always in the same blocks: the last bits of a matrix product may depend on
 what shares its batch, and a resumed run must see the same features as an uninterrupted one.
+
+The policy that collected the episodes is the reference of its iteration, so what was recorded at collection is what
+is needed; a sample is computed again before training to see that policy, prompt, images and tokens are the same.
+Otherwise the starting policy is evaluated once on all steps, before its first update.
 """
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
+from grape.core.errors import CompatibilityError, DataError
+from grape.core.files import read_json_mapping, write_bytes, write_json
+from grape.core.seeds import derive_rng
 from grape.policies.openvla.inputs import PolicyInputs
 from grape.training.dataset import StepDataset
+from grape.training.distributed import SINGLE_PROCESS, ProcessGroup
+from grape.training.gradients import frame_logps
 
 if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAPolicy
 
-__all__ = ["StepLogprobs"]
+__all__ = ["StepLogprobs", "check_parity", "recomputed_reference", "recorded_reference"]
 
 _PASSING_BLOCKS = 2
 
@@ -96,3 +109,122 @@ class StepLogprobs:
             if len(self._passing) > _PASSING_BLOCKS:
                 self._passing.popitem(last=False)
         return features
+
+
+def recorded_reference(steps: StepDataset) -> npt.NDArray[np.float64]:
+    """Recorded log-probability of every step, float64 ``(N,)``.
+
+    Raises:
+        DataError: An episode has steps whose tokens were not sampled.
+    """
+    reference_N: npt.NDArray[np.float64] = steps.logps_ND.sum(axis=1, dtype=np.float64)
+    bad = np.flatnonzero(~np.isfinite(reference_N))
+    if len(bad):
+        raise DataError(
+            f"Episode {steps.episode_of(int(bad[0]))} has no finite recorded log-probabilities.",
+            "Use --reference recomputed with another --out, or collect again.",
+        )
+    return reference_N
+
+
+def recomputed_reference(
+    logps: StepLogprobs, count: int, micro_batch: int, path: Path, processes: ProcessGroup = SINGLE_PROCESS
+) -> npt.NDArray[np.float64]:
+    """Log-probability of every step under the starting policy, float64 ``(N,)``.
+
+    Args:
+        logps: The policy before its first update; not called where ``path`` exists already.
+        count: Number of steps, N.
+        micro_batch: Steps computed at once.
+        path: Safetensors file that keeps the result, so that a resumed run has the starting policy's values.
+        processes: Each computes a part.
+    """
+    kept = processes.run_on_main(lambda: _kept_reference(path))
+    if kept is not None:
+        return kept
+    share = -(-count // processes.size)  # the same for all: a sharded network is called equally often
+    rows = (torch.arange(share) + processes.rank * share).clamp(max=count - 1)
+    part_F = frame_logps(lambda positions: logps(rows[positions]).sum(1).cpu(), share, micro_batch)
+    reference_N = torch.cat(processes.gather(part_F))[:count].contiguous()
+    if processes.is_main:
+        write_bytes(path, save({"reference_N": reference_N}))
+    return reference_N.numpy()
+
+
+def _kept_reference(path: Path) -> npt.NDArray[np.float64] | None:
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="np") as handle:
+            kept: npt.NDArray[np.float64] = handle.get_tensor("reference_N")
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path} is truncated ({error}).", "Delete the run's folder and train again.") from error
+    return kept
+
+
+def check_parity(
+    logps: StepLogprobs,
+    steps: StepDataset,
+    count: int,
+    threshold: float,
+    seed: int,
+    micro_batch: int,
+    path: Path,
+    processes: ProcessGroup = SINGLE_PROCESS,
+) -> dict[str, Any]:
+    """Compare recorded log-probabilities with the policy's own on a sample of steps.
+
+    Args:
+        logps: The policy before its first update; not called where ``path`` exists already.
+        steps: The steps.
+        count: Size of the sample.
+        threshold: Alarm level of the mean absolute difference per token, nats.
+        seed: Seed of the sample.
+        micro_batch: Steps computed at once.
+        path: JSON file that keeps the result for resumed runs.
+        processes: All compute the same; process 0 writes.
+
+    Returns:
+        ``{"max_abs", "mean_abs", "steps"}``; differences per token in nats.
+
+    Raises:
+        CompatibilityError: The mean difference lies above the threshold.
+    """
+    kept: dict[str, Any] | None = processes.run_on_main(lambda: _kept(path) if path.exists() else None)
+    if kept is not None:
+        return kept
+    rows = np.sort(derive_rng(seed, "parity").permutation(len(steps))[:count])
+    with torch.no_grad():
+        parts = [logps(part).cpu() for part in torch.split(torch.from_numpy(rows), micro_batch)]
+    own_ND = torch.cat(parts).double().numpy()
+    difference_ND = np.abs(own_ND - steps.logps_ND[rows])
+    found = {  # in the order in which a resumed run reads it back
+        "max_abs": float(difference_ND.max()),
+        "mean_abs": float(difference_ND.mean()),
+        "steps": len(rows),
+    }
+    if not found["mean_abs"] <= threshold:  # also catches NaN
+        worst = steps.episode_of(int(rows[difference_ND.mean(axis=1).argmax()]))
+        raise CompatibilityError(
+            f"Recorded and recomputed log-probabilities differ by {found['mean_abs']:.3g} nats a token on average "
+            f"(alarm at {threshold:g}), most in episode {worst}.",
+            "Likely causes: another policy collected the episodes, another preprocessing of images or prompt, "
+            "another tokenizer, or another precision. --reference recomputed with another --out trains against the "
+            "starting policy instead, if that is what you want.",
+        )
+    if processes.is_main:
+        write_json(path, found)
+    return found
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """The result that an earlier start of the run kept.
+
+    Raises:
+        DataError: The file holds something else.
+    """
+    hint = f"Delete {path.name}: it is computed again."
+    found = read_json_mapping(path, hint=hint, within=path.parent)
+    if found.keys() != {"steps", "mean_abs", "max_abs"} or not all(type(v) in (int, float) for v in found.values()):
+        raise DataError(f"{path} holds no comparison of log-probabilities.", hint)
+    return found

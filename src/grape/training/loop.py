@@ -1,5 +1,6 @@
-"""The loop around updates that all trainers share: step, schedule, log, checkpoint, resume, stop on nonsense.
+"""What all trainers share: the run's folder, and the loop around updates.
 
+The loop steps, schedules the learning rate, logs, saves checkpoints, resumes, and stops on values that are not finite.
 A trainer brings a function that leaves the gradient of update ``i`` in the parameters; everything that depends on the
 number of updates done lives here.
 """
@@ -7,30 +8,36 @@ number of updates done lives here.
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from grape.core.errors import TrainingError
 from grape.core.events import Reporter, append_event
+from grape.core.provenance import write_provenance
+from grape.core.runs import open_run
 from grape.core.seeds import derive_seed
+from grape.core.trajectories import EpisodeMeta
 from grape.training.checkpoints import CheckpointFolder
-from grape.training.distributed import SINGLE_PROCESS, ProcessGroup
+from grape.training.distributed import SINGLE_PROCESS, ProcessGroup, local_part
+from grape.training.lora import save_result
 from grape.training.metrics_logger import MetricsLogger
-from grape.training.settings import OptimizerSettings, TrainerSettings
-from grape.training.sharding import local_part
+from grape.training.settings import OptimizerSettings, SftSettings, TrainerSettings, TrainSettings
+
+if TYPE_CHECKING:
+    from grape.policies.openvla import OpenVLAPolicy
 
 __all__ = [
     "Gradient",
     "PeriodicEvaluation",
     "TrainLoop",
+    "TrainingRun",
     "deterministic",
     "learning_rate",
-    "with_policy_path",
 ]
 
 
@@ -62,11 +69,6 @@ def learning_rate(settings: OptimizerSettings, update: int, updates: int) -> flo
     return settings.lr * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def with_policy_path(summary: Mapping[str, Any], out: Path) -> dict[str, Any]:
-    """A summary with the path of the policy; ``done.json`` names it as seen from its folder, so that runs can move."""
-    return {**summary, "policy": str(out / "policy")}
-
-
 @contextlib.contextmanager
 def deterministic(threads: int) -> Iterator[None]:
     """Fixed number of threads and deterministic algorithms; the process's former choice comes back afterwards."""
@@ -81,14 +83,79 @@ def deterministic(threads: int) -> Iterator[None]:
         torch.use_deterministic_algorithms(strict, warn_only=warn)
 
 
-@dataclass(frozen=True)
-class PeriodicEvaluation:
-    """How a run evaluation at itself now and then, to keep its best state.
+class TrainingRun:
+    """A run's folder among several processes: process 0 takes, writes and completes it, the others learn what it found.
+
+    Args:
+        verb: Name of the verb.
+        settings: What it was told.
+        identity: Hashes of its inputs, which must agree on resumption.
+        processes: The processes of the run.
 
     Attributes:
-        every: Updates between two looks; the last update is always one.
+        done: The summary if all is done already.
+
+    Raises:
+        CompatibilityError: The folder belongs to another run, or another process works there.
+    """
+
+    def __init__(
+        self,
+        verb: str,
+        settings: SftSettings | TrainSettings,
+        identity: Mapping[str, Any],
+        processes: ProcessGroup,
+    ) -> None:
+        self._settings = settings
+        self._processes = processes
+
+        def take() -> Mapping[str, Any] | None:
+            self._folder = open_run(settings.out, verb, settings, identity)
+            return self._folder.done
+
+        self.done = processes.run_on_main(take)
+
+    def finish(
+        self,
+        policy: "OpenVLAPolicy",
+        home: Path | None,
+        metas: Iterable[EpisodeMeta],
+        facts: Mapping[str, Any],
+        **more: Any,
+    ) -> Mapping[str, Any]:
+        """Save the trained policy as ``out/policy`` and declare the work complete.
+
+        Args:
+            policy: The trained policy, whole in process 0.
+            home: What adapters point to (see :func:`grape.training.lora.adapter_home`).
+            metas: Facts of the episodes that the policy was trained on.
+            facts: What the summary says before the policy.
+            more: What it says after the policy.
+
+        Returns:
+            The summary.
+        """
+
+        def save() -> Mapping[str, Any]:
+            folder = self._settings.out / "policy"
+            if not folder.exists():
+                save_result(policy, self._settings.out, home)
+            write_provenance(folder, self._settings.policy, metas)
+            summary = {**facts, "policy": "policy", "policy_hash": policy.spec.policy_hash, **more}
+            self._folder.finish(summary)
+            return summary
+
+        return self._processes.run_on_main(save)
+
+
+@dataclass(frozen=True)
+class PeriodicEvaluation:
+    """Periodic evaluation of the state in training; selects the best checkpoint.
+
+    Attributes:
+        every: Updates between two evaluations; the last update always has one.
         measure: Loss on data held out and whatever belongs to it, under names that begin with ``eval/`` and among
-            them ``eval/loss``; None takes the mean loss of the updates since the last look.
+            them ``eval/loss``; None takes the mean loss of the updates since the last evaluation.
     """
 
     every: int
@@ -145,7 +212,7 @@ class TrainLoop:
             title: Title of the bar.
             name_nonfinite: Names the items of an update whose gradient is not finite; called on failure only.
             describe: Note beside the bar from an update's metrics.
-            evaluation: When and how to look for the best state; None keeps none.
+            evaluation: When and how to evaluate, to keep the best state; None keeps none.
 
         Returns:
             The last update's row of metrics.
@@ -163,14 +230,11 @@ class TrainLoop:
                 row = {"update": update + 1, **found.metrics}
                 best = evaluation is not None and self._evaluate(evaluation, update + 1, row, logger.rows)
                 logger.write(row, found.frames, time.perf_counter() - began)
-                last = update + 1 == self._updates
-                if (
-                    best
-                    or last
-                    or (self._settings.checkpoint_every and (update + 1) % self._settings.checkpoint_every == 0)
-                ):
+                every = self._settings.checkpoint_every
+                due = update + 1 == self._updates or (every and (update + 1) % every == 0)
+                if best or due:
                     logger.sync()  # the checkpoint's rows must be there whenever the checkpoint is
-                    self._save(update + 1, best=best)
+                    self._save(update + 1, best=best, due=bool(due))
                 bar.advance(1, describe(found.metrics))
         return logger.rows[-1] if logger.rows else {}
 
@@ -206,7 +270,7 @@ class TrainLoop:
     def _evaluate(
         self, evaluation: PeriodicEvaluation, done: int, row: dict[str, float], rows: Sequence[Mapping[str, float]]
     ) -> bool:
-        """Add what a look finds to the row, if it is time for one; returns whether the state is the best so far."""
+        """Evaluate, if it is time, and add the result to the row; returns whether the state is the best so far."""
         if done % evaluation.every and done != self._updates:
             return False
         if evaluation.measure is not None:
@@ -214,11 +278,10 @@ class TrainLoop:
         else:
             since = [*rows[(done - 1) // evaluation.every * evaluation.every :], row]
             row["loss/mean"] = sum(entry["loss"] for entry in since) / len(since)
-        earlier = [_score(entry) for entry in rows if _score(entry) is not None]
         score = _score(row)
-        return score is not None and all(score < other for other in earlier if other is not None)
+        return score is not None and all(score < other for entry in rows if (other := _score(entry)) is not None)
 
-    def _save(self, done: int, *, best: bool) -> None:
+    def _save(self, done: int, *, best: bool, due: bool) -> None:
         facts = {
             "seed": self._settings.seed,
             "learning_rate": learning_rate(self._settings, done, self._updates),
@@ -227,8 +290,7 @@ class TrainLoop:
         }
         if best:
             self._checkpoints.save_best(done, facts)
-        every = self._settings.checkpoint_every
-        if done == self._updates or (every and done % every == 0):
+        if due:
             self._checkpoints.save(done, facts)
 
     def _weights_are_finite(self) -> bool:
@@ -249,7 +311,7 @@ class TrainLoop:
 
 
 def _score(row: Mapping[str, float]) -> float | None:
-    """What the best state is chosen by, smaller is better; None in a row without a look."""
+    """What the best state is chosen by, smaller is better; None in a row without an evaluation."""
     return row.get("eval/loss", row.get("loss/mean"))
 
 

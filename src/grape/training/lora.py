@@ -1,4 +1,4 @@
-"""Which parameters train: all of them, or low-rank adapters (LoRA, arXiv 2106.09685) through PEFT; and saving either.
+"""A policy that trains: opened, all parameters or low-rank adapters (LoRA, arXiv 2106.09685; PEFT) chosen, and saved.
 
 The result of a run is one folder that ``--policy`` takes. For full training that is a checkpoint in the published
 layout; for adapters it is PEFT's layout with a pointer to the base policy, which is not copied.
@@ -18,7 +18,8 @@ from grape.core.seeds import derive_seed
 from grape.policies.openvla import load_policy, read_policy_config, save_policy
 from grape.policies.openvla.adapters import adapter_base, write_pointer
 from grape.policies.openvla.checkpoint import atomic_folder, empty_model
-from grape.training.settings import TrainerSettings
+from grape.training.distributed import ProcessGroup
+from grape.training.settings import SftSettings, TrainerSettings, TrainSettings
 
 if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAPolicy
@@ -27,47 +28,30 @@ __all__ = [
     "LoraTargets",
     "adapter_home",
     "add_adapters",
+    "computing_type",
     "open_for_training",
-    "open_with_precision",
     "parameter_counts",
+    "prepare_parameters",
     "save_result",
     "wrap_with_adapters",
 ]
 
-
 LoraTargets = Literal["language", "language+projector", "all"]
 
 
-def open_for_training(path: Path, unnorm_key: str, **precision: Any) -> "OpenVLAPolicy":
-    """Open a policy whose weights are about to change; an adapter is merged into its base.
-
-    Args:
-        path: The policy's folder.
-        unnorm_key: Normalization statistics to use; empty picks the only ones.
-        precision: Further arguments of :func:`~grape.policies.openvla.load_policy`.
-    """
-    policy = load_policy(path, unnorm_key=unnorm_key or None, merge=True, **precision)
-    if adapter_base(path) is not None:
-        # PEFT froze everything; the network itself freezes only what it never reads.
-        fresh = dict(empty_model(policy.config).named_parameters())
-        for name, parameter in policy.model.named_parameters():
-            parameter.requires_grad_(fresh[name].requires_grad)
-    return policy
-
-
-def open_with_precision(
-    path: Path | None,
+def open_for_training(
+    path: Path,
     settings: TrainerSettings,
     unnorm_key: str,
     device: str,
     center_crop: bool | None = None,
     norm_stats: Mapping[str, Any] | None = None,
-) -> tuple["OpenVLAPolicy", torch.dtype | None]:
-    """Open the policy that a run starts from in the precision that fits what is trained.
+) -> "OpenVLAPolicy":
+    """Open the policy that a run starts from in the precision that fits what is trained; an adapter is merged.
 
     Frozen weights are held in ``dtype`` (``"auto"``: as at collection, float32 on a CPU and as stored on a GPU) with
     float32 adapters beside them. Weights that train are float32, since in bfloat16 most steps of a fine-tuning's size
-    are rounded away; a bfloat16 run then only computes in it.
+    are rounded away; a bfloat16 run then only computes in it (:func:`computing_type`).
 
     Args:
         path: Folder of the policy.
@@ -76,26 +60,56 @@ def open_with_precision(
         device: Where to compute.
         center_crop: As for :func:`~grape.policies.openvla.load_policy`.
         norm_stats: As for :func:`~grape.policies.openvla.load_policy`.
-
-    Returns:
-        The policy, and the type to compute in where that differs from the weights' (for ``torch.autocast``).
     """
-    if path is None:
-        raise SettingsError("There is no policy to start from.", "Give --policy.")
-    dtype = settings.dtype
-    if dtype == "auto" and device != "cpu" and not settings.lora_rank:
-        dtype = "bfloat16"
-    policy = open_for_training(
+    policy = load_policy(
         path,
-        unnorm_key,
+        unnorm_key=unnorm_key or None,
+        merge=True,
         device=device,
-        dtype=dtype if settings.lora_rank else "float32",
+        dtype=settings.dtype if settings.lora_rank else "float32",
         attention=settings.attention,
         load_in_4bit=settings.load_in_4bit,
         center_crop=center_crop,
         norm_stats=norm_stats,
     )
-    return policy, torch.bfloat16 if dtype == "bfloat16" and not settings.lora_rank else None
+    if adapter_base(path) is not None:
+        # PEFT froze everything; the network itself freezes only what it never reads.
+        fresh = dict(empty_model(policy.config).named_parameters())
+        for name, parameter in policy.model.named_parameters():
+            parameter.requires_grad_(fresh[name].requires_grad)
+    return policy
+
+
+def computing_type(settings: TrainerSettings, device: str) -> torch.dtype | None:
+    """What a run computes in (for ``torch.autocast``) where that differs from its weights' type."""
+    lower = settings.dtype == "bfloat16" or (settings.dtype == "auto" and device != "cpu")
+    return torch.bfloat16 if lower and not settings.lora_rank else None
+
+
+def prepare_parameters(
+    policy: "OpenVLAPolicy",
+    settings: SftSettings | TrainSettings,
+    processes: ProcessGroup,
+    start: "OpenVLAPolicy | None" = None,
+) -> Path | None:
+    """Add adapters and switch activation checkpointing on, as the settings say.
+
+    Args:
+        policy: The policy to train, changed in place.
+        settings: What the verb was told.
+        processes: The processes of the run; process 0 writes what adapters point to.
+        start: The policy as it was opened, where its configuration was changed since.
+
+    Returns:
+        What adapters point to (see :func:`adapter_home`); None where all parameters train.
+    """
+    home, path = None, settings.policy
+    if settings.lora_rank and path is not None:
+        home = processes.run_on_main(lambda: adapter_home(start or policy, path, settings.out))
+        add_adapters(policy, settings.lora_rank, settings.lora_alpha, settings.seed, settings.lora_targets)
+    if settings.activation_checkpointing:
+        policy.model.checkpoint_activations()
+    return home
 
 
 def add_adapters(
@@ -180,20 +194,15 @@ def save_result(policy: "OpenVLAPolicy", out: Path, home: Path | None) -> None:
     """
     if home is None:
         save_policy(policy, out / "policy")
-    else:
-        _save_adapter(policy, out / "policy", home)
-
-
-def _save_adapter(policy: "OpenVLAPolicy", folder: Path, home: Path) -> None:
+        return
     from peft import get_peft_model_state_dict
 
-    tensors = {
-        name: value.detach().cpu().contiguous() for name, value in get_peft_model_state_dict(policy.adapter).items()
-    }
-    with atomic_folder(folder) as temporary:
+    state = get_peft_model_state_dict(policy.adapter)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    with atomic_folder(out / "policy") as temporary:
         save_file(tensors, temporary / "adapter_model.safetensors", metadata={"format": "pt"})
         write_json(temporary / "adapter_config.json", _plain(policy.adapter.peft_config["default"].to_dict()))
-        write_pointer(temporary, home, place=folder, changed=(read_policy_config(home), policy.config))
+        write_pointer(temporary, home, place=out / "policy", changed=(read_policy_config(home), policy.config))
 
 
 def _plain(value: Any) -> Any:

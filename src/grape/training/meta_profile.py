@@ -19,11 +19,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
 
-from grape.policies.openvla import OpenVLA, OpenVLAConfig, PolicyInputs
+from grape.policies.openvla import OpenVLA, OpenVLAConfig, OpenVLAPolicy, PolicyInputs
 from grape.policies.openvla.checkpoint import empty_model, materialize_buffers
 from grape.training.lora import wrap_with_adapters
 
-__all__ = ["Account", "MemoryProfile", "adapted_layers", "profile_micro_batch", "tower_flops", "weightless_model"]
+__all__ = [
+    "Account",
+    "MemoryProfile",
+    "adapted_layers",
+    "forward_flops",
+    "profile_micro_batch",
+    "tower_flops",
+    "weightless_model",
+]
 
 # Parts of the network whose linear layers get adapters unless others are named.
 _ADAPTED = ("language_model.model.layers.", "projector.")
@@ -118,6 +126,12 @@ def profile_micro_batch(
         kept, forward_flops = account.now, account.flops
         torch.autograd.backward(total)
     return MemoryProfile(forward_flops, account.flops - forward_flops, kept, account.peak)
+
+
+def forward_flops(policy: OpenVLAPolicy, instruction: str) -> int:
+    """Floating-point operations of the forward pass of one step, counted on a network of that shape without weights."""
+    model = weightless_model(policy.config, torch.float32)
+    return profile_micro_batch(model, 1, len(policy.processor.prompt_ids(instruction)), policy.norm.dim).forward_flops
 
 
 def tower_flops(model: OpenVLA) -> int:

@@ -1,4 +1,4 @@
-"""What a run of ``grape train`` will do, from its settings, its pairs and the episodes' facts alone."""
+"""What a run will do and take, from its settings, its pairs and the episodes' facts alone; ``--dry-run`` shows it."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -9,20 +9,35 @@ import torch
 
 from grape.core.preferences import PreferencePair
 from grape.core.seeds import derive_rng
-from grape.policies.openvla import read_norm_stats, read_policy
+from grape.core.trajectories import EpisodeMeta
+from grape.policies.openvla import compute_norm_stats, create_nano, read_norm_stats, read_policy
 from grape.policies.openvla.quantized import quantized_names
 from grape.policies.settings import crop_of
-from grape.store import EpisodeStore
+from grape.store import EpisodeSource, EpisodeStore
 from grape.training.batches import BatchSampler, ComparisonItem, make_items
-from grape.training.cost import choose_gradient, choose_micro_batch, frames_of_epoch
 from grape.training.dataset import check_preprocessing
 from grape.training.estimate import estimate_training
-from grape.training.settings import TrainSettings
+from grape.training.initial_policy import key_to_open_with
+from grape.training.lora import add_adapters, parameter_counts
+from grape.training.meta_profile import forward_flops
+from grape.training.settings import SftSettings, TrainSettings
 
 if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAPolicy
 
-__all__ = ["episodes_of", "gradient_mode", "plan_schedule", "plan_training", "schedule_facts", "split_pairs"]
+__all__ = [
+    "choose_micro_batch",
+    "episodes_of",
+    "gradient_mode",
+    "plan_schedule",
+    "plan_sft",
+    "plan_training",
+    "schedule_facts",
+    "split_pairs",
+]
+
+# A backward costs about twice a forward: one product for the inputs' gradient, one for the weights'.
+_FORWARD_BACKWARD = 3
 
 
 def split_pairs(
@@ -62,11 +77,27 @@ def plan_schedule(
 def gradient_mode(settings: TrainSettings, frames_per_side: float) -> Literal["one-pass", "two-pass"]:
     """Which way to the exact gradient.
 
-    Windows overlap, so only two passes compute each of their frames once; sharded parameters need equally many calls.
+    One pass needs two buffers of the trainable parameters' size and cannot mix sides in a micro-batch, so it pays for
+    adapters whose micro-batches a single side fills. Windows overlap, so only two passes compute each of their frames
+    once; sharded parameters need equally many calls.
     """
-    if settings.gradient == "auto" and (settings.window or settings.sharding == "full"):
+    if settings.gradient != "auto":
+        return settings.gradient
+    if settings.window or settings.sharding == "full" or not settings.lora_rank:
         return "two-pass"
-    return choose_gradient(settings.gradient, settings.lora_rank, settings.micro_batch, frames_per_side)
+    return "one-pass" if settings.micro_batch <= frames_per_side else "two-pass"
+
+
+def choose_micro_batch(asked: int, parameters: int) -> int:
+    """Frames that go through the network at once.
+
+    Activations grow with the network: 256 frames of nano need 0.4 GB, 8 frames of OpenVLA-7B 21 GB.
+
+    Args:
+        asked: The user's choice; 0 chooses by size.
+        parameters: Number of parameters of the network.
+    """
+    return asked or (256 if parameters < 10**7 else 32 if parameters < 2 * 10**8 else 8)
 
 
 def schedule_facts(
@@ -77,10 +108,21 @@ def schedule_facts(
         "method": settings.method,
         "pairs": len(pairs),
         "episodes": len(episodes_of(settings.method, pairs)),
-        "frames_per_epoch": frames_of_epoch(schedule, units),
+        "frames_per_epoch": _frames_of_epoch(schedule, units),
         "units_per_update": schedule.per_update,
         "updates": schedule.updates,
     }
+
+
+def _frames_of_epoch(schedule: BatchSampler, units: Sequence[ComparisonItem]) -> int:
+    """Different steps an update needs, summed over the first epoch."""
+    total = 0
+    for update in range(min(schedule.per_epoch, schedule.updates)):
+        rows: set[int] = set()
+        for item in schedule.batch(update):
+            rows.update(range(*units[item].chosen), range(*units[item].rejected))
+        total += len(rows)
+    return total
 
 
 def plan_training(settings: TrainSettings, pairs: Sequence[PreferencePair], store: EpisodeStore) -> dict[str, Any]:
@@ -151,3 +193,39 @@ def _saved_by_quantization(policy: "OpenVLAPolicy", dtype: str) -> float:
     weights = dict(policy.model.named_parameters())
     count = sum(weights[f"{name}.weight"].numel() for name in names)
     return count * ((2 if dtype == "bfloat16" else 4) - 0.5 - 4 / 64) / 1e9
+
+
+def plan_sft(
+    settings: SftSettings, stores: Sequence[EpisodeSource], metas: Sequence[Sequence[EpisodeMeta]]
+) -> dict[str, Any]:
+    """What a run would do, from the episodes' facts alone."""
+    every = [meta for some in metas for meta in some]
+    count = sum(meta.steps for meta in every)
+    held = min(round(settings.holdout * len(every)), len(every) - 1)
+    training = round(count * (1 - held / len(every)))
+    schedule = BatchSampler.plan(
+        training, settings.batch_size, settings.epochs, settings.max_updates, settings.seed, repeat=True
+    )
+    if settings.policy is not None:
+        policy = read_policy(settings.policy, unnorm_key=key_to_open_with(settings.policy, settings, stores) or None)
+        if settings.lora_rank:
+            add_adapters(policy, settings.lora_rank, settings.lora_alpha, settings.seed, settings.lora_targets)
+    else:
+        labels = stores[0].read(metas[0][0].episode_id, frames=False).labels
+        dim = labels.shape[1]
+        statistics = compute_norm_stats(labels, [f"action_{i}" for i in range(dim)])
+        instructions = tuple(sorted({meta.instruction for meta in every}))
+        policy = create_nano(seed=settings.seed, norm_stats=statistics, gripper="", instructions=instructions)
+    forward = forward_flops(policy, every[0].instruction)
+    frames = schedule.updates * settings.batch_size
+    return {
+        "dry_run": True,
+        "episodes": len(every),
+        "held_out_episodes": held,
+        "steps": count,
+        "updates": schedule.updates,
+        **parameter_counts(policy),
+        "tflop_forward_per_frame": forward / 1e12,
+        "tflop": _FORWARD_BACKWARD * frames * forward / 1e12,
+        "out": str(settings.out),
+    }

@@ -7,7 +7,7 @@ from typing import Literal
 from grape.core.errors import SettingsError
 from grape.core.setting_fields import Range, check_ranges, setting, with_default
 from grape.policies.settings import PolicySettings, PrecisionSettings
-from grape.training.trackers import TrackerName, check_trackers
+from grape.training.metrics_logger import TrackerName, check_trackers
 
 __all__ = [
     "AdapterSettings",

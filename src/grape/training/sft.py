@@ -5,7 +5,7 @@ label is spread over neighbouring bins (half a bin wide by default), because the
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,29 +15,23 @@ from torch import Tensor
 
 from grape.core.errors import DataError
 from grape.core.events import SILENT, Reporter
-from grape.core.provenance import write_provenance
 from grape.core.seeds import derive_rng
 from grape.core.trajectories import EpisodeMeta
-from grape.policies.openvla import compute_norm_stats, create_nano
 from grape.store import EpisodeSource
 from grape.training.augmentation import augment
-from grape.training.batches import BatchSampler
-from grape.training.cost import FORWARD_BACKWARD, choose_micro_batch, forward_flops
+from grape.training.batches import BatchSampler, EpisodeShuffleSampler
 from grape.training.dataset import StepDataset, load_steps
 from grape.training.distributed import ProcessGroup, join_process_group
 from grape.training.initial_policy import (
     check_norm_key,
-    computing_type,
     fit_policy,
+    key_to_open_with,
     new_policy,
     open_demonstrations,
-    open_to_continue,
-    read_to_continue,
 )
-from grape.training.loop import Gradient, TrainLoop, deterministic, with_policy_path
-from grape.training.lora import adapter_home, add_adapters, parameter_counts, save_result
-from grape.training.main_process import MainProcessRun
-from grape.training.sampler import EpisodeShuffleSampler
+from grape.training.loop import Gradient, TrainingRun, TrainLoop, deterministic
+from grape.training.lora import computing_type, open_for_training, parameter_counts, prepare_parameters
+from grape.training.plan import choose_micro_batch, plan_sft
 from grape.training.settings import SftSettings, check_sft
 
 if TYPE_CHECKING:
@@ -64,11 +58,11 @@ def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, 
     check_norm_key(settings, stores)
     metas = [_selected(settings, store) for store in stores]
     if settings.dry_run:
-        return _plan(settings, stores, metas)
+        return plan_sft(settings, stores, metas)
     processes = join_process_group(settings.device)
     with deterministic(settings.threads):
         summary = _train(settings, stores, metas, processes, reporter if processes.is_main else SILENT)
-    return with_policy_path(summary, settings.out)
+    return {**summary, "policy": str(settings.out / "policy")}  # done.json names it as seen from its folder
 
 
 def _train(
@@ -78,87 +72,54 @@ def _train(
     processes: ProcessGroup,
     reporter: Reporter,
 ) -> Mapping[str, Any]:
-    policy, autocast = (None, None) if asked.policy is None else open_to_continue(asked, stores, processes.device)
+    start = None
+    if asked.policy is not None:
+        key = key_to_open_with(asked.policy, asked, stores)
+        start = open_for_training(asked.policy, asked, key, processes.device)
     identity = {
         "data": [store.digest() for store in stores],
-        "policy_hash": policy.spec.policy_hash if policy else "",
+        "policy_hash": start.spec.policy_hash if start else "",
     }
-    run = MainProcessRun("sft", asked, identity)
-    done = processes.run_on_main(run.take)
-    if done is not None:
-        return done
+    run = TrainingRun("sft", asked, identity, processes)
+    if run.done is not None:
+        return run.done
     ids = [[meta.episode_id for meta in some] for some in metas]
     steps = load_steps(stores, ids, reporter, asked.picture_cache_gb * 1e9)
-    home = None
-    if policy is None:
+    if start is None:
         policy = new_policy(asked, stores, steps)
         policy.model.to(processes.device)
-        autocast = computing_type(asked.dtype, processes.device)
     else:
-        begun = policy
-        policy = fit_policy(begun, asked, stores, steps, reporter)
-    if asked.lora_rank and asked.policy is not None:
-        start = asked.policy
-        home = processes.run_on_main(lambda: adapter_home(begun, start, asked.out))
-        add_adapters(policy, asked.lora_rank, asked.lora_alpha, asked.seed, asked.lora_targets)
-    if asked.activation_checkpointing:
-        policy.model.checkpoint_activations()
+        policy = fit_policy(start, asked, stores, steps, reporter)
+    home = prepare_parameters(policy, asked, processes, start)
     count = parameter_counts(policy)
     settings = replace(asked, micro_batch=choose_micro_batch(asked.micro_batch, count["parameters"]))
-    trainer = _Trainer.prepare(settings, policy, steps, processes, autocast)
+    trainer = _Trainer(settings, policy, steps, processes)
     last = trainer.run(reporter)
-    holdout = trainer.measure(trainer.held_rows) if len(trainer.held_rows) else None
-
-    def finish() -> Mapping[str, Any]:
-        if not (settings.out / "policy").exists():
-            save_result(policy, settings.out, home)
-        write_provenance(settings.out / "policy", settings.policy, [meta for some in metas for meta in some])
-        return run.finish(
-            {
-                "episodes": len(steps.spans),
-                "steps": len(steps),
-                "held_out_episodes": len(steps.spans) - trainer.episodes,
-                "updates": trainer.schedule.updates,
-                **count,
-                "loss": last["loss"],
-                "token_accuracy": last["token_accuracy"],
-                "metrics": last,
-                "holdout": holdout,
-                "norm_key": policy.unnorm_key,
-                "policy": "policy",
-                "policy_hash": policy.spec.policy_hash,
-            }
-        )
-
-    return processes.run_on_main(finish)
+    facts = {
+        "episodes": len(steps.spans),
+        "steps": len(steps),
+        "held_out_episodes": len(steps.spans) - trainer.episodes,
+        "updates": trainer.schedule.updates,
+        **count,
+        "loss": last["loss"],
+        "token_accuracy": last["token_accuracy"],
+        "metrics": last,
+        "holdout": trainer.measure(trainer.held_rows) if len(trainer.held_rows) else None,
+        "norm_key": policy.unnorm_key,
+    }
+    return run.finish(policy, home, [meta for some in metas for meta in some], facts)
 
 
-@dataclass
 class _Trainer:
-    """Everything an update needs."""
+    """Everything an update needs, from settings and data."""
 
-    settings: SftSettings
-    policy: "OpenVLAPolicy"
-    steps: StepDataset
-    processes: ProcessGroup
-    autocast: torch.dtype | None
-    held_rows: npt.NDArray[np.int64]
-    episodes: int
-    schedule: BatchSampler
-    order: EpisodeShuffleSampler
-    loop: TrainLoop
-    bin_ids_K: Tensor
-
-    @classmethod
-    def prepare(
-        cls,
+    def __init__(
+        self,
         settings: SftSettings,
         policy: "OpenVLAPolicy",
         steps: StepDataset,
         processes: ProcessGroup,
-        autocast: torch.dtype | None,
-    ) -> "_Trainer":
-        """Fill in what follows from settings and data."""
+    ) -> None:
         if not np.isfinite(steps.labels_ND).all():
             bad = int(np.flatnonzero(~np.isfinite(steps.labels_ND).all(axis=1))[0])
             raise DataError(f"Episode {steps.episode_of(bad)} has labels that are not finite.", "Leave it out.")
@@ -166,27 +127,20 @@ class _Trainer:
         held = min(round(settings.holdout * len(names)), len(names) - 1)
         order = derive_rng(settings.seed, "holdout").permutation(len(names))
         used, kept_out = ([steps.spans[names[i]] for i in part] for part in (order[held:], order[:held]))
-        schedule = BatchSampler.plan(
-            sum(stop - start for start, stop in used),
-            settings.batch_size,
-            settings.epochs,
-            settings.max_updates,
-            settings.seed,
-            repeat=True,
+        count = sum(stop - start for start, stop in used)
+        self.settings = settings
+        self.policy = policy
+        self.steps = steps
+        self.processes = processes
+        self.autocast = computing_type(settings, processes.device)
+        self.held_rows = np.array(sorted(row for span in kept_out for row in range(*span)), dtype=np.int64)
+        self.episodes = len(used)
+        self.schedule = BatchSampler.plan(
+            count, settings.batch_size, settings.epochs, settings.max_updates, settings.seed, repeat=True
         )
-        return cls(
-            settings=settings,
-            policy=policy,
-            steps=steps,
-            processes=processes,
-            autocast=autocast,
-            held_rows=np.array(sorted(row for span in kept_out for row in range(*span)), dtype=np.int64),
-            episodes=len(used),
-            schedule=schedule,
-            order=EpisodeShuffleSampler(used, schedule, settings.shuffle_episodes),
-            loop=TrainLoop(settings, policy.model, schedule.updates, processes=processes),
-            bin_ids_K=torch.from_numpy(np.array(policy.action_token_ids)),
-        )
+        self.order = EpisodeShuffleSampler(used, self.schedule, settings.shuffle_episodes)
+        self.loop = TrainLoop(settings, policy.model, self.schedule.updates, processes)
+        self.bin_ids_K = torch.from_numpy(np.array(policy.action_token_ids))
 
     def run(self, reporter: Reporter) -> dict[str, float]:
         """Run the updates."""
@@ -286,42 +240,6 @@ def _selected(settings: SftSettings, store: EpisodeSource) -> list[EpisodeMeta]:
             hint = "Nobody knows whether its episodes succeeded: leave out --successful-only to learn from them."
         raise DataError(f"{store.path} holds {what}.", hint)
     return chosen
-
-
-def _plan(
-    settings: SftSettings, stores: Sequence[EpisodeSource], metas: Sequence[Sequence[EpisodeMeta]]
-) -> dict[str, Any]:
-    """What a run would do, from the episodes' facts alone."""
-    every = [meta for some in metas for meta in some]
-    count = sum(meta.steps for meta in every)
-    held = min(round(settings.holdout * len(every)), len(every) - 1)
-    training = round(count * (1 - held / len(every)))
-    schedule = BatchSampler.plan(
-        training, settings.batch_size, settings.epochs, settings.max_updates, settings.seed, repeat=True
-    )
-    if settings.policy is not None:
-        policy = read_to_continue(settings, stores)
-        if settings.lora_rank:
-            add_adapters(policy, settings.lora_rank, settings.lora_alpha, settings.seed, settings.lora_targets)
-    else:
-        labels = stores[0].read(metas[0][0].episode_id, frames=False).labels
-        dim = labels.shape[1]
-        statistics = compute_norm_stats(labels, [f"action_{i}" for i in range(dim)])
-        instructions = tuple(sorted({meta.instruction for meta in every}))
-        policy = create_nano(seed=settings.seed, norm_stats=statistics, gripper="", instructions=instructions)
-    forward = forward_flops(policy, every[0].instruction)
-    frames = schedule.updates * settings.batch_size
-    return {
-        "dry_run": True,
-        "episodes": len(every),
-        "held_out_episodes": held,
-        "steps": count,
-        "updates": schedule.updates,
-        **parameter_counts(policy),
-        "tflop_forward_per_frame": forward / 1e12,
-        "tflop": FORWARD_BACKWARD * frames * forward / 1e12,
-        "out": str(settings.out),
-    }
 
 
 def _note(metrics: dict[str, float]) -> str:

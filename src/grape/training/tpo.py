@@ -2,15 +2,14 @@
 
 Trajectory-wise preference optimisation (TPO, arXiv 2411.19309; not TRL's method of that abbreviation) compares whole
 trajectories of one initial state. The gradient is exact and its memory does not grow with the trajectory
-(:mod:`grape.training.gradients`); the reference costs no second model (:mod:`grape.training.reference`).
+(:mod:`grape.training.gradients`); the reference costs no second model (:mod:`grape.training.logprobs`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -18,17 +17,15 @@ from grape.core.errors import CompatibilityError, DataError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import file_hash
 from grape.core.preferences import PreferencePair
-from grape.core.provenance import write_provenance
 from grape.policies.base import PolicySpec
 from grape.policies.openvla import read_norm_stats
 from grape.policies.settings import crop_of
 from grape.preferences import read_pairs, recorded_store
 from grape.store import EpisodeStore
 from grape.store.rlds.joining import same_instruction
-from grape.training.batches import BatchSampler, ComparisonItem, collate
-from grape.training.cost import choose_micro_batch
+from grape.training.batches import ComparisonItem, collate
 from grape.training.dataset import StepDataset, check_preprocessing, load_steps
-from grape.training.distributed import ProcessGroup, join_process_group
+from grape.training.distributed import ProcessGroup, is_sharded, join_process_group, local_part, shard_fully, whole
 from grape.training.gradients import (
     GradientResult,
     frame_logps,
@@ -36,12 +33,12 @@ from grape.training.gradients import (
     one_pass_gradient,
     two_pass_gradient,
 )
-from grape.training.logprobs import StepLogprobs
-from grape.training.loop import Gradient, PeriodicEvaluation, TrainLoop, deterministic, with_policy_path
-from grape.training.lora import adapter_home, add_adapters, open_with_precision, parameter_counts, save_result
+from grape.training.logprobs import StepLogprobs, check_parity, recomputed_reference, recorded_reference
+from grape.training.loop import Gradient, PeriodicEvaluation, TrainingRun, TrainLoop, deterministic
+from grape.training.lora import computing_type, open_for_training, parameter_counts, prepare_parameters
 from grape.training.losses import Loss, LossSettings, TrajectorySums, imitation_loss, preference_loss
-from grape.training.main_process import MainProcessRun
 from grape.training.plan import (
+    choose_micro_batch,
     episodes_of,
     gradient_mode,
     plan_schedule,
@@ -49,9 +46,7 @@ from grape.training.plan import (
     schedule_facts,
     split_pairs,
 )
-from grape.training.reference import check_parity, recomputed_reference, recorded_reference
 from grape.training.settings import TrainSettings, check_train
-from grape.training.sharding import is_sharded, local_part, shard_fully, whole
 
 if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAPolicy
@@ -86,7 +81,7 @@ def run_train(settings: TrainSettings, reporter: Reporter = SILENT) -> Mapping[s
     processes = join_process_group(settings.device)
     with deterministic(settings.threads):
         summary = _train(settings, pairs, store, processes, reporter if processes.is_main else SILENT)
-    return with_policy_path(summary, settings.out)
+    return {**summary, "policy": str(settings.out / "policy")}  # done.json names it as seen from its folder
 
 
 def _train(
@@ -96,7 +91,7 @@ def _train(
     processes: ProcessGroup,
     reporter: Reporter,
 ) -> Mapping[str, Any]:
-    policy, autocast = _open(asked, processes.device)
+    policy, autocast = _open(asked, processes.device), computing_type(asked, processes.device)
     spec = _check(asked, pairs, policy, store)
     settings = replace(asked, micro_batch=choose_micro_batch(asked.micro_batch, parameter_counts(policy)["parameters"]))
     identity = {
@@ -104,52 +99,34 @@ def _train(
         "pairs": file_hash(asked.pairs / "pairs.jsonl"),
         "computation": spec.computation if autocast is None else f"{spec.computation}, computing in {autocast}",
     }
-    run = MainProcessRun("train", asked, identity)
-    done = processes.run_on_main(run.take)
-    if done is not None:
-        return done
-    home = None
-    if settings.lora_rank:
-        home = processes.run_on_main(lambda: adapter_home(policy, settings.policy, settings.out))
-        add_adapters(policy, settings.lora_rank, settings.lora_alpha, settings.seed, settings.lora_targets)
+    run = TrainingRun("train", asked, identity, processes)
+    if run.done is not None:
+        return run.done
+    home = prepare_parameters(policy, settings, processes)
     counts = parameter_counts(policy)
-    if settings.activation_checkpointing:
-        policy.model.checkpoint_activations()
     if settings.sharding == "full" and processes.size > 1:
         shard_fully(policy.model, autocast or torch.float32)
         autocast = None
-    steps = load_steps([store], [episodes_of(settings.method, pairs)], reporter, settings.picture_cache_gb * 1e9)
-    trainer = _Trainer.prepare(settings, pairs, policy, steps, processes, autocast)
+    episodes = episodes_of(settings.method, pairs)
+    steps = load_steps([store], [episodes], reporter, settings.picture_cache_gb * 1e9)
+    trainer = _Trainer(settings, pairs, policy, steps, processes, autocast)
     last = trainer.run(reporter)
     if settings.result == "best":
         trainer.loop.take_best()
-    plain = _unsharded(policy, settings, processes)
-
-    def finish() -> Mapping[str, Any]:
-        if not (settings.out / "policy").exists():
-            save_result(plain, settings.out, home)
-        write_provenance(settings.out / "policy", settings.policy, map(store.meta, episodes_of(settings.method, pairs)))
-        return run.finish(
-            {
-                **schedule_facts(settings, pairs, trainer.units, trainer.schedule),
-                **counts,
-                "gradient": trainer.mode,
-                "metrics": last,
-                "parity": trainer.parity,
-                "policy": "policy",
-                "policy_hash": plain.spec.policy_hash,
-                "start_policy_hash": spec.policy_hash,
-            }
-        )
-
-    return processes.run_on_main(finish)
+    facts = {
+        **schedule_facts(settings, pairs, trainer.units, trainer.schedule),
+        **counts,
+        "gradient": trainer.mode,
+        "metrics": last,
+        "parity": trainer.parity,
+    }
+    trained = _unsharded(policy, settings, processes)
+    return run.finish(trained, home, map(store.meta, episodes), facts, start_policy_hash=spec.policy_hash)
 
 
-def _open(settings: TrainSettings, device: str) -> tuple["OpenVLAPolicy", torch.dtype | None]:
-    statistics = read_norm_stats(settings.norm_stats)
-    return open_with_precision(
-        settings.policy, settings, settings.unnorm_key, device, crop_of(settings.center_crop), statistics
-    )
+def _open(settings: TrainSettings, device: str) -> "OpenVLAPolicy":
+    crop, statistics = crop_of(settings.center_crop), read_norm_stats(settings.norm_stats)
+    return open_for_training(settings.policy, settings, settings.unnorm_key, device, crop, statistics)
 
 
 def _unsharded(policy: "OpenVLAPolicy", settings: TrainSettings, processes: ProcessGroup) -> "OpenVLAPolicy":
@@ -158,56 +135,36 @@ def _unsharded(policy: "OpenVLAPolicy", settings: TrainSettings, processes: Proc
         return policy
     weights = {name: whole(tensor).detach().cpu() for name, tensor in policy.model.state_dict().items()}
     if processes.is_main:
-        policy, _ = _open(settings, "cpu")
+        policy = _open(settings, "cpu")
         policy.model.load_state_dict(weights)
     return policy
 
 
-@dataclass
 class _Trainer:
-    """Everything an update needs."""
+    """Everything an update needs, from settings and data."""
 
-    settings: TrainSettings
-    processes: ProcessGroup
-    policy: "OpenVLAPolicy"
-    steps: StepDataset
-    units: tuple[ComparisonItem, ...]
-    held_units: tuple[ComparisonItem, ...]
-    schedule: BatchSampler
-    loop: TrainLoop
-    loss: Loss
-    mode: str
-    logps: StepLogprobs
-    reference_N: npt.NDArray[np.float64]
-    parity: dict[str, Any] | None = None
-
-    @classmethod
-    def prepare(
-        cls,
+    def __init__(
+        self,
         settings: TrainSettings,
         pairs: Sequence[PreferencePair],
         policy: "OpenVLAPolicy",
         steps: StepDataset,
         processes: ProcessGroup,
         autocast: torch.dtype | None,
-    ) -> "_Trainer":
-        """Fill in what follows from settings and data."""
+    ) -> None:
         training, held = split_pairs(settings, pairs)
-        units, schedule, per_side = plan_schedule(settings, training, steps.spans)
-        return cls(
-            settings=settings,
-            processes=processes,
-            policy=policy,
-            steps=steps,
-            units=units,
-            held_units=plan_schedule(settings, held, steps.spans)[0] if held else (),
-            schedule=schedule,
-            loop=TrainLoop(settings, policy.model, schedule.updates, processes),
-            loss=_loss(settings, policy.norm.dim),
-            mode=gradient_mode(settings, per_side),
-            logps=StepLogprobs(policy, steps, settings.micro_batch, settings.feature_cache_gb * 1e9, autocast),
-            reference_N=np.zeros(len(steps)),
-        )
+        self.settings = settings
+        self.processes = processes
+        self.policy = policy
+        self.steps = steps
+        self.units, self.schedule, per_side = plan_schedule(settings, training, steps.spans)
+        self.held_units = plan_schedule(settings, held, steps.spans)[0] if held else ()
+        self.loop = TrainLoop(settings, policy.model, self.schedule.updates, processes)
+        self.loss = _loss(settings, policy.norm.dim)
+        self.mode = gradient_mode(settings, per_side)
+        self.logps = StepLogprobs(policy, steps, settings.micro_batch, settings.feature_cache_gb * 1e9, autocast)
+        self.reference_N = np.zeros(len(steps))
+        self.parity: dict[str, Any] | None = None
 
     def run(self, reporter: Reporter) -> dict[str, float]:
         """Settle the reference, then run the updates."""

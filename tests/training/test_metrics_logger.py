@@ -8,7 +8,7 @@ import torch
 from grape.cli.main import main
 from grape.core.errors import SettingsError
 from grape.core.files import read_json, read_jsonl
-from grape.training.trackers import TRACKERS, open_trackers
+from grape.training.metrics_logger import TRACKERS, open_trackers
 from tests.reporters import Hearing
 
 SETTINGS = {"lr": 0.1, "data": ["store"]}
