@@ -8,7 +8,7 @@ import pytest
 from tests.hostile.baseline import MAKERS
 from tests.hostile.cases import as_rows, cases_of, changed_rows, check, contents
 from tests.hostile.documents import BAD_JSON, ESCAPES
-from tests.hostile.hostile_files import DAMAGED, SPECIAL, content, remove
+from tests.hostile.hostile_files import DAMAGED, SPECIAL, remove
 
 ASK = (
     "OPENAI_BASE_URL=http://127.0.0.1:9/v1 costs generate --suite toy --task push-block --no-image --model m "

@@ -1,11 +1,18 @@
 """Opening published weights: by folder or name on the hub, of the right kind, complete, safetensors only."""
 
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from grape.core.errors import PolicyError, SettingsError
+from grape.core.errors import DataError, GrapeError, PolicyError, SettingsError
+from grape.core.reading import MAX_DOCUMENT_BYTES, open_file, parse_json, read_file
 
-__all__ = ["load_torch", "load_transformers", "open_model", "split_name"]
+__all__ = ["check_folder", "load_torch", "load_transformers", "open_model", "split_name"]
+
+_READ = (".json", ".txt", ".safetensors", ".model")
+_BLOCKS = ("layers", "depths", "blocks", "stage")
+_MOST_BLOCKS = 2_048
+_MOST_NUMBER = 250_000
 
 _EXTRA = "pip install 'grape-vla[perception]'"
 
@@ -42,6 +49,39 @@ def split_name(name: str) -> tuple[str, str | None]:
     return (repository, revision) if mark and "/" not in revision and repository else (name, None)
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a folder in whose files a library could hang or exhaust memory; nothing is said of one that is not there.
+
+    Raises:
+        DataError: A file is no regular file, or a document is too large or no JSON.
+    """
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _READ:
+            with open_file(path, max_bytes=None if path.suffix == ".safetensors" else MAX_DOCUMENT_BYTES):
+                pass
+        if path.suffix == ".json" and not isinstance(
+            parse_json(read_file(path), str(path), allow_nonfinite=True), dict
+        ):
+            raise DataError(f"{path} holds no JSON object.", "Download the model again.")
+
+
+def _check_numbers(config: Any) -> None:
+    """Refuse whole numbers that no published model of these kinds comes near; networks of them take hours to build.
+
+    Raises:
+        ValueError: Names the number.
+    """
+    for name, value in config.items():
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, dict):
+                _check_numbers(item)
+            most = _MOST_BLOCKS if any(part in name for part in _BLOCKS) else _MOST_NUMBER
+            if isinstance(item, int) and not isinstance(item, bool) and not -_MOST_NUMBER <= item <= most:
+                raise ValueError(f"its configuration has {name} {item:,}; at most {most:,} can be used")
+
+
 def open_model(kind: type[Any], name: str, device: str) -> Any:
     """A model ready to be asked, in float32.
 
@@ -55,20 +95,25 @@ def open_model(kind: type[Any], name: str, device: str) -> Any:
 
     Raises:
         SettingsError: There is no such model, it is of another kind, or the device cannot be used.
+        DataError: A file of a folder is no regular file, or too large.
         PolicyError: Its weights are incomplete.
     """
     torch = load_torch()
     load_transformers().utils.logging.disable_progress_bar()
     repository, revision = split_name(name)
+    check_folder(Path(repository))
     try:
         facts, _ = kind.config_class.get_config_dict(repository, revision=revision)
         found, wanted = facts.get("model_type"), kind.config_class.model_type
         if found != wanted:
             raise SettingsError(f"{name} holds a model of type {found!r}, not {wanted!r}.", "Check the name.")
+        _check_numbers(facts)
         model, report = kind.from_pretrained(
             repository, revision=revision, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
-    except (OSError, ValueError) as error:
+    except GrapeError:
+        raise
+    except Exception as error:  # what a configuration contradicts fails anywhere within transformers and torch
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise SettingsError(
             f"The model {name} cannot be opened: {first_line}",
