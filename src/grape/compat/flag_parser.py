@@ -94,7 +94,7 @@ def whole_number(word: str) -> int:
     """
     digits = word.strip().lstrip("+-")
     if not (digits.isascii() and digits.isdigit()) or len(digits) > _MOST_DIGITS or abs(int(word)) > MAX_INTEGER:
-        raise argparse.ArgumentTypeError(f"it must be a whole number of at most 64 bits, not {shortened(repr(word))}")
+        raise argparse.ArgumentTypeError(f"invalid int value: {shortened(repr(word))}")
     return int(word)
 
 
@@ -109,7 +109,7 @@ def finite_number(word: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"it must be a finite number, not {shortened(repr(word))}")
+        raise argparse.ArgumentTypeError(f"invalid float value: {shortened(repr(word))}")
     return number
 
 

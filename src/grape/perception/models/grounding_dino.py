@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from grape.perception.models.opening import load_torch, load_transformers, open_model, split_name
+from grape.perception.models.opening import load_torch, load_transformers, open_model, open_tokenizer
 from grape.perception.models.preparing import normalised, shorter_side
 from grape.perception.protocols import Detection
 
@@ -36,8 +36,7 @@ class GroundingDino:
     ) -> None:
         transformers = load_transformers()
         self._model = open_model(transformers.GroundingDinoForObjectDetection, name, device)
-        repository, revision = split_name(name)
-        self._tokenizer = transformers.BertTokenizer.from_pretrained(repository, revision=revision)
+        self._tokenizer = open_tokenizer(transformers.BertTokenizer, name)
         self._device, self._threshold = device, threshold
         self._shortest, self._longest = shortest, longest
 

@@ -7,9 +7,10 @@ from typing import Any
 from grape.core.errors import DataError, GrapeError, PolicyError, SettingsError
 from grape.core.reading import MAX_DOCUMENT_BYTES, open_file, parse_json, read_file
 
-__all__ = ["check_folder", "load_torch", "load_transformers", "open_model", "split_name"]
+__all__ = ["check_folder", "load_torch", "load_transformers", "open_model", "open_tokenizer", "split_name"]
 
 _READ = (".json", ".txt", ".safetensors", ".model")
+_PARSED = ("config.json", "model.safetensors.index.json")
 _BLOCKS = ("layers", "depths", "blocks", "stage")
 _MOST_BLOCKS = 2_048
 _MOST_NUMBER = 250_000
@@ -61,10 +62,25 @@ def check_folder(folder: Path) -> None:
         if path.suffix in _READ:
             with open_file(path, max_bytes=None if path.suffix == ".safetensors" else MAX_DOCUMENT_BYTES):
                 pass
-        if path.suffix == ".json" and not isinstance(
-            parse_json(read_file(path), str(path), allow_nonfinite=True), dict
-        ):
+        if path.name in _PARSED and not isinstance(parse_json(read_file(path), str(path)), dict):
             raise DataError(f"{path} holds no JSON object.", "Download the model again.")
+
+
+def open_tokenizer(kind: type[Any], name: str) -> Any:
+    """The tokenizer beside a model, after :func:`open_model` has looked at its folder.
+
+    Raises:
+        SettingsError: It cannot be used.
+    """
+    repository, revision = split_name(name)
+    try:
+        return kind.from_pretrained(repository, revision=revision)
+    except BaseException as error:
+        # The library in Rust panics on what contradicts itself, with what is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SettingsError(f"The tokenizer of {name} cannot be opened: {first_line}", "Download it again.") from error
 
 
 def _check_numbers(config: Any) -> None:
