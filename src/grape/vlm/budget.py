@@ -165,11 +165,14 @@ def _is_torn(line: bytes) -> bool:
 def _row(line: bytes, where: str) -> _Row:
     hint = "Repair or remove that line; without it, what it says was spent is not counted."
     row = parse_json(line, where, hint=hint)
-    counts = [
-        row.get(name) if isinstance(row, dict) else None for name in ("number", "prompt_tokens", "completion_tokens")
-    ]
-    estimated = row.get("estimated") if isinstance(row, dict) else None
-    if not all(type(count) is int and 0 <= count <= _MOST for count in counts) or not isinstance(estimated, bool):
+    entry = row if isinstance(row, dict) else {}
+    number, prompt, completion = (_count(entry.get(name)) for name in ("number", "prompt_tokens", "completion_tokens"))
+    estimated = entry.get("estimated")
+    if number is None or prompt is None or completion is None or not isinstance(estimated, bool):
         raise DataError(f"{where} is no entry of a spending ledger.", hint)
-    number, prompt, completion = counts
     return number, Usage(prompt, completion, estimated)
+
+
+def _count(value: object) -> int | None:
+    """The value where it can be a count."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST else None
