@@ -58,12 +58,12 @@ def _flags(command: str, lines: list[str]) -> list[Case]:
     ]
 
 
-_PATHS = ["pipe", "/dev/zero", "/proc/self/mem", "/", ".", "''", "a\0b", "x" * 5000, f"'{ESCAPES}'", "sft/policy/x/y"]
+_PATHS = ["pipe", "/dev/zero", "/proc/self/mem", "/", ".", "''", "a\0b", "x" * 1000, f"'{ESCAPES}'", "sft/policy/x/y"]
 _NUMBERS = ["nan", "inf", "-1", "0", "1e308", "10e400", DIGITS, DIGITS * 2, "x", "''", "1_0", "\u0663", "\ud800"]
 
 FLAGS = [
     *_flags(TRAIN, [f"--{flag} {path}" for flag in ("vla_path", "chosen_traj_dir") for path in _PATHS]),
-    *_flags(TRAIN, [f"--run_root_dir {path}" for path in ("pipe", "/dev/zero", "a\0b", "x" * 5000)]),
+    *_flags(TRAIN, [f"--run_root_dir {path}" for path in ("pipe", "/dev/zero", "a\0b", "x" * 1000)]),
     *_flags(TRAIN, [f"--{flag} {number}" for flag in ("batch_size", "lora_rank", "epoch") for number in _NUMBERS]),
     *_flags(TRAIN, [f"--{flag} {number}" for flag in ("learning_rate", "lora_dropout") for number in _NUMBERS]),
     *_flags(TRAIN, [f"--{flag} -{DIGITS}" for flag in ("max_steps", "save_steps", "shuffle_buffer_size")]),
@@ -86,16 +86,16 @@ FLAGS = [
     *_flags(f"RANK={DIGITS} WORLD_SIZE={DIGITS} MASTER_ADDR=x {TRAIN}", [""]),
     *_flags(f"RANK=-1 WORLD_SIZE=2 MASTER_ADDR=x {TRAIN}", [""]),
     *_flags(f"RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=99999999 {TRAIN}", [""]),
-    *_flags(f"RANK=1 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=x LOCAL_RANK=y {TRAIN}", [""]),
+    *_flags(f"RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=x LOCAL_RANK=y {TRAIN}", [""]),
     *_flags(SIMPLER_EVAL, [f"--ckpt-path {path}" for path in _PATHS]),
-    *_flags(SIMPLER_EVAL, [f"--logging-dir {path}" for path in ("pipe", "/dev/zero", "a\0b", "x" * 5000)]),
+    *_flags(SIMPLER_EVAL, [f"--logging-dir {path}" for path in ("pipe", "/dev/zero", "a\0b", "x" * 1000)]),
     *_flags(SIMPLER_EVAL, [f"--control-freq {number}" for number in _NUMBERS]),
     *_flags(SIMPLER_EVAL, [f"--action-scale {number}" for number in _NUMBERS]),
     *_flags(SIMPLER_EVAL, [f"--robot-init-x {number} {number} 1" for number in _NUMBERS]),
     *_flags(SIMPLER_EVAL, [f"--obj-episode-range 0 {number}" for number in (10**12, 2**63, *_NUMBERS)]),
     *_flags(SIMPLER_EVAL, [f"--obj-episode-range {10**12} {10**12 + 1}", "--obj-episode-range -5 -1"]),
     *_flags(SIMPLER_EVAL, [f"--max-episode-steps {number}" for number in (0, 2**70, *_NUMBERS)]),
-    *_flags(SIMPLER_EVAL, [f"--env-name {name}" for name in ("''", "-v0", f"'{ESCAPES}'", "x" * 5000, "a\0b")]),
+    *_flags(SIMPLER_EVAL, [f"--env-name {name}" for name in ("''", "-v0", f"'{ESCAPES}'", "x" * 1000, "a\0b")]),
     *_flags(
         SIMPLER_EVAL,
         [
@@ -107,10 +107,10 @@ FLAGS = [
         ],
     ),
     *_flags(LIBERO_EVAL, [f"--pretrained_checkpoint {path}" for path in _PATHS]),
-    *_flags(LIBERO_EVAL, [f"--local_log_dir {path}" for path in ("pipe", "/dev/zero", "a\0b", "x" * 5000)]),
+    *_flags(LIBERO_EVAL, [f"--local_log_dir {path}" for path in ("pipe", "/dev/zero", "a\0b", "x" * 1000)]),
     *_flags(LIBERO_EVAL, [f"--num_trials_per_task {number}" for number in _NUMBERS]),
     *_flags(LIBERO_EVAL, [f"--seed {number}" for number in (2**64, *_NUMBERS)]),
-    *_flags(LIBERO_EVAL, [f"--task_suite_name {name}" for name in ("''", f"'{ESCAPES}'", "x" * 5000, "a\0b")]),
+    *_flags(LIBERO_EVAL, [f"--task_suite_name {name}" for name in ("''", f"'{ESCAPES}'", "x" * 1000, "a\0b")]),
     *_flags(LIBERO_EVAL, [f"--run_id_note {'x' * 300}", "--center_crop \ud800", f"--load_in_4bit '{ESCAPES}'"]),
 ]  # fmt: skip
 

@@ -1,5 +1,7 @@
 """Opening published weights: by folder or name on the hub, of the right kind, complete, safetensors only."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -7,13 +9,16 @@ from typing import Any
 from grape.core.errors import DataError, GrapeError, PolicyError, SettingsError
 from grape.core.reading import MAX_DOCUMENT_BYTES, open_file, parse_json, read_file
 
-__all__ = ["check_folder", "load_torch", "load_transformers", "open_model", "open_tokenizer", "split_name"]
+__all__ = ["asking", "check_folder", "load_torch", "load_transformers", "open_model", "open_tokenizer", "split_name"]
 
 _READ = (".json", ".txt", ".safetensors", ".model")
 _PARSED = ("config.json", "model.safetensors.index.json")
 _BLOCKS = ("layers", "depths", "blocks", "stage")
 _MOST_BLOCKS = 2_048
 _MOST_NUMBER = 250_000
+_LARGEST_LENGTH = 10**31
+"""Tokenizers without a longest text say 10^30."""
+_TOKEN_FIELDS = frozenset({"content", "id", "lstrip", "normalized", "rstrip", "single_word", "special", "__type"})
 
 _EXTRA = "pip install 'grape-vla[perception]'"
 
@@ -71,16 +76,57 @@ def open_tokenizer(kind: type[Any], name: str) -> Any:
 
     Raises:
         SettingsError: It cannot be used.
+        DataError: Its settings are malformed.
     """
     repository, revision = split_name(name)
     try:
+        _check_added_tokens(Path(repository) / "tokenizer_config.json")
         return kind.from_pretrained(repository, revision=revision)
+    except GrapeError:
+        raise
     except BaseException as error:
         # The library in Rust panics on what contradicts itself, with what is no Exception.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise SettingsError(f"The tokenizer of {name} cannot be opened: {first_line}", "Download it again.") from error
+
+
+def _check_added_tokens(path: Path) -> None:
+    """Refuse tokens with fields that the library in Rust does not know: it prints their names as they are.
+
+    Raises:
+        DataError: Names one, or says that the file is malformed.
+    """
+    if not path.is_file():
+        return
+    settings = parse_json(read_file(path), str(path), allow_nonfinite=True, max_integer=_LARGEST_LENGTH)
+    tokens = [settings]
+    while tokens:
+        value = tokens.pop()
+        if isinstance(value, dict):
+            unknown = sorted(value.keys() - _TOKEN_FIELDS) if "content" in value else []
+            if unknown:
+                raise DataError(f"{path}: a token has an unknown field {unknown[0]!r}.", "Download the model again.")
+            tokens += value.values()
+        elif isinstance(value, list):
+            tokens += value
+
+
+@contextlib.contextmanager
+def asking(name: str) -> Iterator[None]:
+    """A block that asks a model; whatever transformers and torch raise there becomes a sentence.
+
+    Raises:
+        PolicyError: The model cannot compute an answer.
+    """
+    try:
+        yield
+    except (GrapeError, MemoryError):
+        raise
+    except Exception as error:  # what a configuration contradicts fails anywhere within transformers and torch
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise PolicyError(f"The model {name} cannot be computed: {first_line}", "Download the model again.") from error
 
 
 def _check_numbers(config: Any) -> None:
@@ -115,9 +161,12 @@ def open_model(kind: type[Any], name: str, device: str) -> Any:
         PolicyError: Its weights are incomplete.
     """
     torch = load_torch()
-    load_transformers().utils.logging.disable_progress_bar()
+    log = load_transformers().utils.logging
+    log.disable_progress_bar()
     repository, revision = split_name(name)
     check_folder(Path(repository))
+    verbosity = log.get_verbosity()
+    log.set_verbosity_error()  # its table of missing weights has a line for each; what is missing is said below
     try:
         facts, _ = kind.config_class.get_config_dict(repository, revision=revision)
         found, wanted = facts.get("model_type"), kind.config_class.model_type
@@ -136,6 +185,8 @@ def open_model(kind: type[Any], name: str, device: str) -> Any:
             "Give a folder with config.json and model.safetensors, or a name on the Hugging Face hub (HF_HOME says "
             "where downloads are kept).",
         ) from error
+    finally:
+        log.set_verbosity(verbosity)
     missing = sorted(report["missing_keys"])
     if missing:
         raise PolicyError(
