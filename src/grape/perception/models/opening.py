@@ -18,6 +18,7 @@ _MOST_BLOCKS = 2_048
 _MOST_NUMBER = 250_000
 _LARGEST_LENGTH = 10**31
 """Tokenizers without a longest text say 10^30."""
+_TOKEN_MARKS = frozenset({"lstrip", "normalized", "rstrip", "single_word"})
 _TOKEN_FIELDS = frozenset({"content", "id", "lstrip", "normalized", "rstrip", "single_word", "special", "__type"})
 
 _EXTRA = "pip install 'grape-vla[perception]'"
@@ -80,7 +81,8 @@ def open_tokenizer(kind: type[Any], name: str) -> Any:
     """
     repository, revision = split_name(name)
     try:
-        _check_added_tokens(Path(repository) / "tokenizer_config.json")
+        for file in ("tokenizer_config.json", "tokenizer.json"):
+            _check_added_tokens(Path(repository) / file)
         return kind.from_pretrained(repository, revision=revision)
     except GrapeError:
         raise
@@ -105,8 +107,9 @@ def _check_added_tokens(path: Path) -> None:
     while tokens:
         value = tokens.pop()
         if isinstance(value, dict):
-            unknown = sorted(value.keys() - _TOKEN_FIELDS) if "content" in value else []
-            if unknown:
+            is_token = bool(value.keys() & _TOKEN_MARKS) or ("content" in value and "pattern" not in value)
+            unknown = sorted(value.keys() - _TOKEN_FIELDS)
+            if is_token and unknown:
                 raise DataError(f"{path}: a token has an unknown field {unknown[0]!r}.", "Download the model again.")
             tokens += value.values()
         elif isinstance(value, list):
