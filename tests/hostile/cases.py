@@ -14,7 +14,7 @@ from tests.hostile.driver import Driver, problems, snapshot
 from tests.hostile.hostile_files import replace
 
 EVERY = int(os.environ.get("HOSTILE_EVERY", "20"))
-"""One in so many of the generated inputs is tried for each file; HOSTILE_EVERY=1 tries all, in a quarter of an hour."""
+"""One in so many of the generated inputs is tried for each file; HOSTILE_EVERY=1 tries all, in twenty minutes."""
 ALWAYS = ("named pipe", "link to /dev/zero", "20 GB sparse tail")
 
 Spoil = Callable[[Path], str | None]
