@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from tests.hostile.driver import Driver, problems, snapshot
 from tests.hostile.hostile_files import replace
 
 EVERY = int(os.environ.get("HOSTILE_EVERY", "20"))
-"""One in so many of the generated inputs is tried for each file; HOSTILE_EVERY=1 tries all, in a quarter of an hour."""
+"""One in so many of the generated inputs is tried for each file; HOSTILE_EVERY=1 tries all, in twenty minutes."""
 ALWAYS = ("named pipe", "link to /dev/zero", "20 GB sparse tail")
 
 Spoil = Callable[[Path], str | None]
@@ -30,7 +31,9 @@ class Case:
         what: What is hostile about it.
         parts: Parts of the baseline that are copied.
         spoil: Makes the file hostile.
-        commands: Words after ``grape``; each runs by itself, and ``OUT`` stands for a folder of its own.
+        commands: Words after ``grape``; each runs by itself, and ``OUT`` stands for a folder of its own. Variables such
+            as ``HOME=x`` may stand before them, and ``-m MODULE`` in place of a verb.
+        out: A part that is copied to the folder of the first command's ``OUT``.
     """
 
     file: str
@@ -38,6 +41,7 @@ class Case:
     parts: tuple[str, ...]
     spoil: Spoil
     commands: tuple[Words, ...]
+    out: str = ""
 
     def __str__(self) -> str:
         return f"{self.file}-{self.what}"
@@ -51,6 +55,7 @@ def cases_of(
     *,
     each: int = 1,
     sampled: bool = True,
+    out: str = "",
 ) -> list[Case]:
     """A case for each of ``spoils``, or for a sample of them.
 
@@ -61,6 +66,7 @@ def cases_of(
         spoils: What to do, by name.
         each: How many of the commands a case runs, in turn.
         sampled: Take one in ``EVERY`` of ``spoils`` (other ones for other files) and those in ``ALWAYS``.
+        out: A part that is what a command finds in its ``OUT``.
     """
     lines = [tuple(command.split()) for command in commands]
     offset = zlib.crc32(file.encode())
@@ -70,7 +76,7 @@ def cases_of(
             continue
         first = number + offset
         chosen = tuple(lines[(first + shift) % len(lines)] for shift in range(min(each, len(lines))))
-        found.append(Case(file, what, tuple(parts), spoil, chosen))
+        found.append(Case(file, what, tuple(parts), spoil, chosen, out))
     return found
 
 
@@ -131,7 +137,9 @@ def check(case: Case, baseline: Baseline, driver: Driver, place: Path) -> None:
     """Run a case's commands; fail with everything that must not have happened."""
     for part in case.parts:
         copy_part(baseline.part(part), place / "work" / part)
-    did = case.spoil(place / "work" / case.file)
+    if case.out:
+        shutil.copytree(baseline.part(case.out), place / "out" / "0")  # no links: commands append to files there
+    did = case.spoil(place / ("out/0" if case.out else "work") / case.file)
     found = []
     for number, words in enumerate(case.commands):
         before = snapshot(place)

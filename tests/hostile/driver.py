@@ -57,7 +57,7 @@ class Driver:
         return self._process.stdout.readline().strip()
 
     def run(self, words: Sequence[str], folder: Path, seconds: float | None = None) -> Ending:
-        """Run ``grape WORDS`` in ``folder/work``."""
+        """Run ``grape WORDS`` in ``folder/work``; see ``run_child`` and ``take_variables`` in the server."""
         assert self._process.stdin is not None
         request = {"words": list(words), "folder": str(folder), "seconds": seconds or HANG_SECONDS}
         self._process.stdin.write(json.dumps(request) + "\n")

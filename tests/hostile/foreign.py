@@ -146,7 +146,7 @@ def _step(**changes: Any) -> dict[str, Any]:
     return {"images": pixels, "prompt": "put it there", "action": [0.1, 0, 0, 0, 0, 0, 1.0], **changes}
 
 
-class _Call:
+class Call:
     """Pickles as a call of something."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
@@ -171,12 +171,12 @@ def hostile_rollouts() -> dict[str, Spoil]:
     """Each replaces a rollout file."""
     shared = np.zeros((2000, 2000, 3), np.uint8)
     values: dict[str, Callable[[], bytes]] = {
-        "a call of os.system": lambda: _rollout([_step(prompt=_Call(__import__("os").system, "touch owned"))]),
-        "a call of eval": lambda: _rollout([_step(action=_Call(eval, "open('owned', 'w')"))]),
+        "a call of os.system": lambda: _rollout([_step(prompt=Call(__import__("os").system, "touch owned"))]),
+        "a call of eval": lambda: _rollout([_step(action=Call(eval, "open('owned', 'w')"))]),
         "a call of a decompressor": lambda: _rollout(
-            [_step(images=_Call(zlib.decompress, zlib.compress(bytes(10**8))))]
+            [_step(images=Call(zlib.decompress, zlib.compress(bytes(10**8))))]
         ),
-        "an array of 10^12 bytes": lambda: _rollout([_step(images=_Call(np.zeros, 10**12))]),
+        "an array of 10^12 bytes": lambda: _rollout([_step(images=Call(np.zeros, 10**12))]),
         "one image a thousand times": lambda: _rollout([_step(images=shared)] * 1000),
         "images of no size": lambda: _rollout([_step(images=np.zeros((0, 0, 3), np.uint8))] * 2),
         "an image of floats": lambda: _rollout([_step(images=np.zeros((16, 16, 3)))] * 2),

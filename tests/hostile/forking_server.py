@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import pkgutil
+import re
 import resource
 import select
 import signal
@@ -22,6 +23,7 @@ MOST_DATA = 3 * 2**30
 LARGEST_FILE = 2**30
 MOST_SECONDS = 60
 """Processor time of one child; SIGXCPU ends it."""
+VARIABLE = re.compile("[A-Z_]+=")
 
 
 def load() -> None:
@@ -45,8 +47,16 @@ def load() -> None:
     del av, pyarrow, safetensors, tokenizers, torch, transformers
 
 
+def take_variables(words: list[str]) -> list[str]:
+    """Set the variables that stand before a command, as in a shell; the other words."""
+    count = next((number for number, word in enumerate(words) if not VARIABLE.match(word)), len(words))
+    os.environ |= dict(word.split("=", 1) for word in words[:count])
+    return words[count:]
+
+
 def run_child(words: list[str], folder: Path) -> None:
-    """Become the command line ``grape WORDS`` in ``folder/work``; never returns."""
+    """Become ``grape WORDS``, or ``python -m MODULE WORDS`` where these begin with ``-m``, in ``folder/work``; never
+    returns."""
     code = 1
     try:
         os.setsid()
@@ -60,9 +70,9 @@ def run_child(words: list[str], folder: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE,) * 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_CPU, (MOST_SECONDS,) * 2)  # however busy the machine is
-        from grape.cli.main import main
-
-        code = main(words)
+        words = take_variables(words)
+        name, words = (words[1], words[2:]) if words[0] == "-m" else ("grape.cli.main", words)
+        code = importlib.import_module(name).main(words)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         if isinstance(stop.code, str):

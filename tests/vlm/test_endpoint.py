@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from grape.core.errors import BudgetError, GrapeError, ModelError, SettingsError
+from grape.core.errors import BudgetError, DataError, GrapeError, ModelError, SettingsError
 from grape.core.events import SilentReporter
 from grape.vlm import (
     Budget,
@@ -433,6 +433,25 @@ def test_a_ledger_goes_on_counting_and_survives_a_torn_line(tmp_path) -> None:
     second.reserve(REQUEST)
     with pytest.raises(BudgetError, match="3 of 3 requests"):
         Budget(Limits(requests=3), Prices(), ledger).reserve(REQUEST)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"number": 7, "prompt_tokens": -1000000, "completion_tokens": 5, "estimated": false}',
+        '{"number": 7, "prompt_tokens": 1e300, "completion_tokens": 5, "estimated": false}',
+        '{"number": 7, "prompt_tokens": 10}',
+        "[7, 10, 5, false]",
+        "spent a lot",
+    ],
+)
+def test_a_ledger_that_somebody_changed_is_refused_and_nothing_is_forgotten(tmp_path, line) -> None:
+    ledger = tmp_path / "spending.jsonl"
+    Budget(Limits(), Prices(), ledger).reserve(REQUEST)
+    with ledger.open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(DataError, match="line 2"):
+        Budget(Limits(requests=3), Prices(), ledger)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,21 @@
 """Reading flags of other projects: mistakes are errors of ours, not the end of the process."""
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from grape.core.errors import SettingsError, did_you_mean
+from grape.core.printable import shortened
+from grape.core.reading import MAX_INTEGER
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["FlagParser", "meanings_of", "read_flags", "word_to_bool"]
+__all__ = ["FlagParser", "finite_number", "meanings_of", "read_flags", "whole_number", "word_to_bool"]
+
+_MOST_DIGITS = 40
 
 Flags = TypeVar("Flags", bound="DataclassInstance")
 
@@ -59,7 +64,7 @@ def read_flags(kind: type[Flags], words: Sequence[str], prog: str, description: 
         of: Any = type(item.default)
         parser.add_argument(
             f"--{item.name}",
-            type=word_to_bool if of is bool else of,
+            type={bool: word_to_bool, int: whole_number, float: finite_number}.get(of, of),
             default=argparse.SUPPRESS,
             metavar={bool: "True|False", int: "N", float: "X"}.get(of, "TEXT"),
             help=f"{meanings[item.name]} Default: {item.default!s}.".replace("%", "%%"),
@@ -79,6 +84,33 @@ def word_to_bool(word: str) -> bool:
     if word.lower() not in truth:
         raise argparse.ArgumentTypeError(f"it must be True or False, not {word!r}")
     return truth[word.lower()]
+
+
+def whole_number(word: str) -> int:
+    """An integer of at most 64 bits.
+
+    Raises:
+        ArgumentTypeError: It is none.
+    """
+    digits = word.strip().lstrip("+-")
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > _MOST_DIGITS or abs(int(word)) > MAX_INTEGER:
+        raise argparse.ArgumentTypeError(f"invalid int value: {shortened(repr(word))}")
+    return int(word)
+
+
+def finite_number(word: str) -> float:
+    """A finite floating-point number.
+
+    Raises:
+        ArgumentTypeError: It is none.
+    """
+    try:
+        number = float(word)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"invalid float value: {shortened(repr(word))}")
+    return number
 
 
 def meanings_of(flags: type) -> dict[str, str]:

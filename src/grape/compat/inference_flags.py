@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from grape.compat.flag_parser import FlagParser, meanings_of
+from grape.compat.flag_parser import FlagParser, finite_number, meanings_of, whole_number
 
 __all__ = ["InferenceFlags", "parse_flags"]
 
@@ -76,21 +76,21 @@ class InferenceFlags:
 
 
 _NUMBERS = {
-    "robot_init_x": (3, float),
-    "robot_init_y": (3, float),
-    "robot_init_rot_quat_center": (4, float),
-    "robot_init_rot_rpy_range": (9, float),
-    "obj_episode_range": (2, int),
-    "obj_init_x": (3, float),
-    "obj_init_y": (3, float),
+    "robot_init_x": (3, finite_number),
+    "robot_init_y": (3, finite_number),
+    "robot_init_rot_quat_center": (4, finite_number),
+    "robot_init_rot_rpy_range": (9, finite_number),
+    "obj_episode_range": (2, whole_number),
+    "obj_init_x": (3, finite_number),
+    "obj_init_y": (3, finite_number),
 }
 _KINDS = {
-    "control_freq": int,
-    "sim_freq": int,
-    "max_episode_steps": int,
-    "action_scale": float,
-    "tf_memory_limit": int,
-    "octo_init_rng": int,
+    "control_freq": whole_number,
+    "sim_freq": whole_number,
+    "max_episode_steps": whole_number,
+    "action_scale": finite_number,
+    "tf_memory_limit": whole_number,
+    "octo_init_rng": whole_number,
 }
 
 

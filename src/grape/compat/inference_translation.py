@@ -74,7 +74,7 @@ def translate(
     first, end = flags.obj_episode_range or (0, _STATES)
     if not 0 <= first < end:
         raise SettingsError(f"--obj-episode-range {first} {end} names no episode.", "Give e.g. 0 24.")
-    states = tuple(sorted({episode % _STATES for episode in range(first, end)}))
+    states = tuple(sorted({episode % _STATES for episode in range(first, min(end, first + _STATES))}))
     if flags.ckpt_path in (None, "None"):
         raise SettingsError("--ckpt-path is missing.", "Give a checkpoint folder, or a name on the hub.")
     words = ["--policy", str(flags.ckpt_path), "--tasks", task.task, "--initial-states", format_numbers(states)]

@@ -80,7 +80,9 @@ def read_file(path: Path, *, max_bytes: int = MAX_DOCUMENT_BYTES, within: Path |
     return data
 
 
-def parse_json(text: str | bytes, source: str, *, hint: str = "", allow_nonfinite: bool = False) -> Any:
+def parse_json(
+    text: str | bytes, source: str, *, hint: str = "", allow_nonfinite: bool = False, max_integer: int = MAX_INTEGER
+) -> Any:
     """The plain value of a JSON document.
 
     Args:
@@ -88,6 +90,7 @@ def parse_json(text: str | bytes, source: str, *, hint: str = "", allow_nonfinit
         source: What messages call it, normally its path.
         hint: What the reader can do where it is not readable.
         allow_nonfinite: Accept NaN and Infinity, which Python's writer produces and JSON does not know.
+        max_integer: Larger integers are refused.
 
     Raises:
         DataError: Not JSON, a name given twice in one object, nested deeper than ``MAX_DEPTH``, a number beyond 64
@@ -98,7 +101,7 @@ def parse_json(text: str | bytes, source: str, *, hint: str = "", allow_nonfinit
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
         raise DataError(f"{source} cannot be read as JSON: {reason}.", hint) from error
-    problem = _problem(value, allow_nonfinite)
+    problem = _problem(value, allow_nonfinite, max_integer)
     if problem:
         raise DataError(f"{source} cannot be used: {problem}.", hint)
     return value
@@ -168,7 +171,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def _problem(value: Any, allow_nonfinite: bool) -> str:
+def _problem(value: Any, allow_nonfinite: bool, max_integer: int = MAX_INTEGER) -> str:
     """What makes a parsed value unusable later; empty where nothing does."""
     level = [value]
     for _ in range(MAX_DEPTH + 1):
@@ -185,7 +188,7 @@ def _problem(value: Any, allow_nonfinite: bool) -> str:
             elif isinstance(item, float):
                 if not allow_nonfinite and not math.isfinite(item):
                     return f"{item} is not a finite number"
-            elif isinstance(item, int) and abs(item) > MAX_INTEGER:
+            elif isinstance(item, int) and abs(item) > max_integer:
                 return "it holds an integer of more than 64 bits"
         if not below:
             return ""

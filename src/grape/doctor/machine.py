@@ -4,14 +4,13 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
 
 from grape.doctor.findings import Finding
-from grape.doctor.subprocesses import probe
+from grape.doctor.subprocesses import probe, run_bounded
 
 __all__ = ["check_cores", "check_disk", "check_gpu", "check_interpreter", "check_memory"]
 
@@ -20,6 +19,8 @@ GIB = 2**30
 # Rules of thumb, not measurements: below the first number work is likely to be cut off, below the second it is tight.
 MEMORY_GIB = (1.0, 4.0)
 DISK_GIB = (1.0, 5.0)
+
+_MOST_CARDS = 64
 
 _TORCH_PROBE = """
 import json, torch
@@ -126,10 +127,10 @@ def check_gpu(timeout: float) -> Iterator[Finding]:
             "pip install --force-reinstall --no-deps torch; or: make distclean install",
         )
         return
-    build = f"CUDA {reply.data['cuda_build']}" if reply.data["cuda_build"] else "CPU"
-    yield Finding("torch", "ok", f"{reply.data['version']} ({build} build)")
-    if reply.data["devices"]:
-        yield Finding("gpu", "ok", ", ".join(reply.data["devices"]))
+    build = f"CUDA {reply.data['cuda_build']}" if reply.data.get("cuda_build") else "CPU"
+    yield Finding("torch", "ok", f"{reply.data.get('version', 'of an unknown release')} ({build} build)")
+    if reply.data.get("devices"):
+        yield Finding("gpu", "ok", ", ".join(map(str, reply.data["devices"])))
     elif cards:
         yield Finding(
             "gpu",
@@ -147,13 +148,7 @@ def _driver_cards(timeout: float) -> list[str]:
     if tool is None:
         return []
     try:
-        reply = subprocess.run(
-            [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        code, output, _ = run_bounded([tool, "--query-gpu=name,memory.total", "--format=csv,noheader"], timeout)
+    except OSError:
         return []
-    return [line.strip() for line in reply.stdout.splitlines() if line.strip()] if reply.returncode == 0 else []
+    return [line.strip() for line in output.splitlines() if line.strip()][:_MOST_CARDS] if code == 0 else []

@@ -1,17 +1,25 @@
 """Probes: short programs in processes of their own, so that a crash or a hang there is only an answer here."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BufferedReader
 from typing import Any
 
 from grape.core.errors import DataError
 from grape.core.reading import parse_json
 
-__all__ = ["ProbeReply", "probe"]
+__all__ = ["MAX_TIMEOUT", "ProbeReply", "probe", "run_bounded"]
+
+MAX_TIMEOUT = 86_400
+"""Seconds; the system cannot count much longer times."""
+_MOST_OUTPUT = 2**20
+_LAST_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -39,24 +47,11 @@ def probe(arguments: Sequence[str], timeout: float, environment: Mapping[str, st
     Returns:
         The probe's answer; never raises for what happens inside the probe.
     """
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, **(environment or {})},
-        text=True,
-        errors="replace",
-        start_new_session=True,  # so that children of the probe can be killed with it
-    )
-    try:
-        output, errors = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+    code, output, errors = run_bounded([sys.executable, *arguments], timeout, environment)
+    if code is None:
         return ProbeReply(failure=f"no answer within {timeout:g} s")
-    if process.returncode != 0:
-        return ProbeReply(failure=_ending(process.returncode, errors))
+    if code != 0:
+        return ProbeReply(failure=_ending(code, errors))
     for line in reversed(output.splitlines()):  # libraries may print before and after
         if line.startswith("{"):
             try:
@@ -64,6 +59,56 @@ def probe(arguments: Sequence[str], timeout: float, environment: Mapping[str, st
             except DataError:
                 continue
     return ProbeReply(failure="the probe ended without an answer")
+
+
+def run_bounded(
+    command: Sequence[str], timeout: float, environment: Mapping[str, str] | None = None
+) -> tuple[int | None, str, str]:
+    """Run a program; exit code (None: it did not end in time), and the last part of each output, whatever its bytes.
+
+    Args:
+        command: The program and its arguments.
+        timeout: Seconds after which it and everything it started are killed.
+        environment: Variables to set over the inherited ones.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **(environment or {})},
+        start_new_session=True,  # so that children of the program can be killed with it
+    )
+    kept = (bytearray(), bytearray())
+    readers = [
+        threading.Thread(target=_keep_end, args=(pipe, end), daemon=True)
+        for pipe, end in zip((process.stdout, process.stderr), kept, strict=True)
+    ]
+    for reader in readers:
+        reader.start()
+    try:
+        code = process.wait(timeout=min(timeout, MAX_TIMEOUT))
+    except subprocess.TimeoutExpired:
+        code = None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    for reader in readers:
+        reader.join(_LAST_SECONDS)  # a child in a session of its own may hold the pipe open
+    output, errors = (bytes(end).decode("utf-8", "replace") for end in kept)
+    return code, output, errors
+
+
+def _keep_end(pipe: BufferedReader, end: bytearray) -> None:
+    """Read all that comes, and keep the last part of it."""
+    with pipe:
+        while part := pipe.read1(65_536):
+            end += part
+            del end[:-_MOST_OUTPUT]
 
 
 def _ending(code: int, errors: str) -> str:

@@ -149,7 +149,8 @@ def join_process_group(device: str, patience: datetime.timedelta = _PATIENCE) ->
         patience: How long processes wait for one another. Counts where they are joined for the first time.
 
     Raises:
-        SettingsError: Accelerate is missing, or the device does not fit several processes.
+        SettingsError: Accelerate is missing, the device does not fit several processes, or the launcher's variables
+            are unusable.
     """
     if launched_process().count == 1:
         return ProcessGroup(0, 1, _device(device))
@@ -162,7 +163,14 @@ def join_process_group(device: str, patience: datetime.timedelta = _PATIENCE) ->
     on_cpu = _device(device) == "cpu"
     if not dist.is_initialized():
         atexit.register(_leave)
-    state = PartialState(cpu=on_cpu, timeout=patience)
+    try:
+        state = PartialState(cpu=on_cpu, timeout=patience)
+    except (ValueError, RuntimeError, OSError) as error:  # what a launcher sets and torch cannot use
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SettingsError(
+            f"The launcher's processes cannot be joined: {reason}.",
+            "Start them with torchrun or accelerate launch; or unset RANK and WORLD_SIZE to work alone.",
+        ) from error
     return ProcessGroup(state.process_index, state.num_processes, "cpu" if on_cpu else str(state.device))
 
 

@@ -17,6 +17,12 @@ from grape.vlm.conversation import Request, Usage
 
 __all__ = ["Budget", "Limits", "Prices"]
 
+_START = b'{"number": '
+_MOST = 10**15
+"""Of a question's number and tokens: exact as floating-point numbers, and so are sums of thousands."""
+
+_Row = tuple[int, Usage]
+
 
 @dataclass(frozen=True)
 class Prices:
@@ -60,6 +66,7 @@ class Budget:
 
     Raises:
         SettingsError: Money is limited and no price is known.
+        DataError: The ledger is damaged.
     """
 
     def __init__(self, limits: Limits, prices: Prices, ledger: Path | None = None) -> None:
@@ -70,8 +77,7 @@ class Budget:
             )
         self.limits, self.prices, self.ledger = limits, prices, ledger
         self._entries: dict[int, Usage] = {}
-        for row in _rows(ledger):
-            self._entries[row["number"]] = Usage(row["prompt_tokens"], row["completion_tokens"], row["estimated"])
+        self._entries.update(_rows(ledger))
 
     @property
     def requests(self) -> int:
@@ -138,26 +144,35 @@ class Budget:
         append_line(self.ledger, json.dumps(row))
 
 
-def _rows(ledger: Path | None) -> list[dict[str, Any]]:
+def _rows(ledger: Path | None) -> list[_Row]:
     """Entries of a ledger; a line truncated by a kill was never sent and is left out.
 
     Raises:
-        DataError: It is no regular file, or too large.
+        DataError: It is no regular file in its folder, too large, or holds something else than entries; whoever left
+            that out could spend more than the limits allow.
     """
-    if ledger is None or not ledger.exists():
+    if ledger is None or not (ledger.exists() or ledger.is_symlink()):
         return []
-    rows = []
-    for line in read_file(ledger).splitlines():
-        try:
-            row = parse_json(line, str(ledger))
-            rows.append(
-                {
-                    "number": int(row["number"]),
-                    "prompt_tokens": int(row["prompt_tokens"]),
-                    "completion_tokens": int(row["completion_tokens"]),
-                    "estimated": bool(row["estimated"]),
-                }
-            )
-        except (DataError, ValueError, KeyError, TypeError):
-            continue
-    return rows
+    lines = enumerate(read_file(ledger, within=ledger.parent).split(b"\n"), 1)
+    return [_row(line, f"{ledger}, line {number}") for number, line in lines if line and not _is_truncated(line)]
+
+
+def _is_truncated(line: bytes) -> bool:
+    """Whether it is the first part of an entry."""
+    return _START.startswith(line[: len(_START)]) and not line.endswith(b"}")
+
+
+def _row(line: bytes, where: str) -> _Row:
+    hint = "Repair or remove that line; without it, what it says was spent is not counted."
+    row = parse_json(line, where, hint=hint)
+    entry = row if isinstance(row, dict) else {}
+    number, prompt, completion = (_count(entry.get(name)) for name in ("number", "prompt_tokens", "completion_tokens"))
+    estimated = entry.get("estimated")
+    if number is None or prompt is None or completion is None or not isinstance(estimated, bool):
+        raise DataError(f"{where} is no entry of a spending ledger.", hint)
+    return number, Usage(prompt, completion, estimated)
+
+
+def _count(value: object) -> int | None:
+    """The value where it can be a count."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST else None

@@ -5,22 +5,43 @@ a NumPy array: a pickle within a ZIP archive. A pickle is a program; instead of 
 and the one array that belongs there is put together from the constants among them.
 """
 
+import io
 import math
+import os
 import pickletools
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from grape.core.errors import DataError
+from grape.core.npy_files import check_npy_start
+from grape.core.reading import open_file
 from grape.envs.libero.installation import REINSTALL
 
 __all__ = ["read_initial_states"]
 
+_MAX_PACKED = 16 * 2**20
 _MAX_UNPACKED = 64 * 2**20
+_MOST_INSTRUCTIONS = 10_000
+"""Of a pickle; that of one array has about forty."""
 
 Float64 = npt.NDArray[np.float64]
+
+_PROBLEMS = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What packages raise for damaged archives; encrypted and unknown ones are a RuntimeError, as is deep nesting."""
 
 
 def read_initial_states(folder: Path, suite: str, task: str) -> Float64:
@@ -38,47 +59,74 @@ def read_initial_states(folder: Path, suite: str, task: str) -> Float64:
     pickled = folder / suite / f"{task}.pruned_init"
     hint = f"Install LIBERO again: {REINSTALL}"
     try:
-        if archive.is_file():
-            if not zipfile.is_zipfile(archive):  # NumPy would advise to unpickle it
-                raise zipfile.BadZipFile("it is no archive")
-            with zipfile.ZipFile(archive) as content:
-                _check_sizes(content)
-            with np.load(archive, allow_pickle=False) as entries:
-                states = np.asarray(entries["states"], dtype=np.float64)
-        elif pickled.is_file():
-            states = _constants_of(pickled)
+        if os.path.lexists(archive):
+            states = _stored_array(_member(archive, "states.npy"))
+        elif os.path.lexists(pickled):
+            states = _constants_of(_member(pickled, "data.pkl"))
         else:
             raise DataError(f"LIBERO has no initial states of {suite}/{task} in {folder}.", hint)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"The initial states of {suite}/{task} in {folder} cannot be read: {error}.", hint) from error
-    if states.ndim != 2 or not np.isfinite(states).all():
+    except _PROBLEMS as error:
+        reason = str(error) or type(error).__name__
+        raise DataError(f"The initial states of {suite}/{task} in {folder} cannot be read: {reason}.", hint) from error
+    if states.ndim != 2 or states.size == 0 or not np.isfinite(states).all():
         raise DataError(f"The initial states of {suite}/{task} in {folder} are no finite table.", hint)
     return states
 
 
-def _check_sizes(archive: zipfile.ZipFile) -> None:
-    """Refuse archives that unpack to more than initial states take (50 states are below 0.1 MB)."""
-    announced = sum(entry.file_size for entry in archive.infolist())
-    if announced > _MAX_UNPACKED:
-        raise ValueError(f"it announces {announced:,} bytes, more than {_MAX_UNPACKED:,}")
+def _member(path: Path, name: str) -> bytes:
+    """The one file of this name in a ZIP archive, in whatever folder, unpacked to no more than the archive announces.
+
+    Raises:
+        ValueError: There is no such file, or the archive announces more than initial states take (50 states are
+            below 0.1 MB).
+    """
+    with open_file(path, max_bytes=_MAX_PACKED) as handle:
+        if not zipfile.is_zipfile(handle):
+            raise zipfile.BadZipFile("it is no archive")
+        with zipfile.ZipFile(handle) as archive:
+            entries = archive.infolist()
+            announced = sum(entry.file_size for entry in entries)
+            if announced > _MAX_UNPACKED:
+                raise ValueError(f"it announces {announced:,} bytes, more than {_MAX_UNPACKED:,}")
+            found = [entry for entry in entries if f"/{entry.filename}".endswith(f"/{name}")]
+            if len(found) != 1 or found[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError(f"it holds no {name}, or several, or packed in an unusual way")
+            with archive.open(found[0]) as entry:
+                return entry.read(found[0].file_size + 1)  # a number: without one all of a bomb is unpacked at once
 
 
-def _constants_of(path: Path) -> Float64:
-    """The float64 array in a file of ``torch.save``.
+def _stored_array(data: bytes) -> Float64:
+    """The array in a ``.npy`` file.
+
+    Raises:
+        ValueError: It is damaged, or holds something other than real numbers.
+    """
+    file = io.BytesIO(data)
+    check_npy_start(file, Path("states.npy"))
+    version = np.lib.format.read_magic(file)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, by_column, kind = header(file)
+    size = math.prod(shape)
+    if kind.kind not in "fiu" or kind.itemsize > 8 or not 0 <= size * kind.itemsize <= len(data) - file.tell():
+        raise ValueError("it holds something other than a table of numbers")
+    states = np.frombuffer(data, kind, size, file.tell()).reshape(shape, order="F" if by_column else "C")
+    return np.asarray(states, dtype=np.float64).copy()
+
+
+def _constants_of(program: bytes) -> Float64:
+    """The float64 array in a pickle of ``torch.save``.
 
     Raises:
         ValueError: The instructions are not those of one float64 array.
     """
-    with zipfile.ZipFile(path) as archive:
-        _check_sizes(archive)
-        (member,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
-        program = archive.read(member)
     payload = b""
     texts: list[str] = []
     sizes: list[int] = []
     shape: list[int] = []
     by_column = True
-    for instruction, argument, _ in pickletools.genops(program):
+    for number, (instruction, argument, _) in enumerate(pickletools.genops(program)):
+        if number >= _MOST_INSTRUCTIONS:
+            raise ValueError("it holds something other than a table of numbers")
         if isinstance(argument, bytes):
             payload = max(payload, argument, key=len)
         elif isinstance(argument, str):  # protocol 2 keeps bytes as text

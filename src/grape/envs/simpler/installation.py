@@ -64,10 +64,10 @@ def asset_folder() -> Path:
     Raises:
         DataError: What these tasks need is not there; the hint has ManiSkill's own command.
     """
-    home = os.environ.get("MS_ASSET_DIR") or str(Path.home() / ".maniskill")
+    home = os.environ.get("MS_ASSET_DIR") or os.path.expanduser("~/.maniskill")
     folder = Path(home) / "data"
     for path in _NEEDED:
-        if not (folder / path).is_file():
+        if not os.path.isfile(folder / path):  # in contrast to Path.is_file, False wherever the system refuses to look
             raise DataError(
                 f"ManiSkill's assets of the WidowX tasks are not in {folder}: {path} is missing.",
                 f"Download them: {DOWNLOAD}. Or name the folder that holds them: export MS_ASSET_DIR=...",

@@ -3,7 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from grape.perception.models.opening import load_torch, load_transformers, open_model
+from grape.core.errors import PolicyError
+from grape.perception.models.opening import asking, load_torch, load_transformers, open_model
 from grape.perception.models.preparing import normalised
 
 __all__ = ["DinoV2"]
@@ -24,7 +25,7 @@ class DinoV2:
 
     def __init__(self, name: str, device: str = "cpu", patches: int = 37) -> None:
         self._model = open_model(load_transformers().Dinov2Model, name, device)
-        self._device, self._patches = device, patches
+        self._name, self._device, self._patches = name, device, patches
 
     def features(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """See :class:`grape.perception.protocols.FeatureExtractor`."""
@@ -34,7 +35,10 @@ class DinoV2:
         rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
         size = int(self._model.config.patch_size)
         pixels = normalised(image, rows * size, columns * size, cubic=True)
-        with torch.inference_mode():
+        with asking(self._name), torch.inference_mode():
             reply = self._model(pixel_values=torch.from_numpy(pixels).to(self._device))
-        cells: npt.NDArray[np.float32] = reply.last_hidden_state[0, 1:].float().cpu().numpy()  # the first is the class
-        return cells.reshape(rows, columns, -1)
+            cells: npt.NDArray[np.float32] = reply.last_hidden_state[0, 1:].float().cpu().numpy()  # first: the class
+            features = cells.reshape(rows, columns, -1)
+        if not np.isfinite(features).all():
+            raise PolicyError(f"The model {self._name} gives features that are no numbers.", "Download it again.")
+        return features

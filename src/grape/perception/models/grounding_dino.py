@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from grape.perception.models.opening import load_torch, load_transformers, open_model, split_name
+from grape.perception.models.opening import asking, load_torch, load_transformers, open_model, open_tokenizer
 from grape.perception.models.preparing import normalised, shorter_side
 from grape.perception.protocols import Detection
 
@@ -36,13 +36,16 @@ class GroundingDino:
     ) -> None:
         transformers = load_transformers()
         self._model = open_model(transformers.GroundingDinoForObjectDetection, name, device)
-        repository, revision = split_name(name)
-        self._tokenizer = transformers.BertTokenizer.from_pretrained(repository, revision=revision)
-        self._device, self._threshold = device, threshold
+        self._tokenizer = open_tokenizer(transformers.BertTokenizer, name)
+        self._name, self._device, self._threshold = name, device, threshold
         self._shortest, self._longest = shortest, longest
 
     def detect(self, image: npt.NDArray[np.uint8], phrase: str) -> tuple[Detection, ...]:
         """See :class:`grape.perception.protocols.Detector`; a box's score is that of its best word."""
+        with asking(self._name):
+            return self._detect(image, phrase)
+
+    def _detect(self, image: npt.NDArray[np.uint8], phrase: str) -> tuple[Detection, ...]:
         torch = load_torch()
         height, width = image.shape[:2]
         pixels = normalised(image, *shorter_side(height, width, self._shortest, self._longest))

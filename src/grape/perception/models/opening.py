@@ -1,11 +1,25 @@
 """Opening published weights: by folder or name on the hub, of the right kind, complete, safetensors only."""
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from grape.core.errors import PolicyError, SettingsError
+from grape.core.errors import DataError, GrapeError, PolicyError, SettingsError
+from grape.core.reading import MAX_DOCUMENT_BYTES, open_file, parse_json, read_file
 
-__all__ = ["load_torch", "load_transformers", "open_model", "split_name"]
+__all__ = ["asking", "check_folder", "load_torch", "load_transformers", "open_model", "open_tokenizer", "split_name"]
+
+_READ = (".json", ".txt", ".safetensors", ".model")
+_PARSED = ("config.json", "model.safetensors.index.json")
+_BLOCKS = ("layers", "depths", "blocks", "stage")
+_MOST_BLOCKS = 2_048
+_MOST_NUMBER = 250_000
+_LARGEST_LENGTH = 10**31
+"""Tokenizers without a longest text say 10^30."""
+_TOKEN_MARKS = frozenset({"lstrip", "normalized", "rstrip", "single_word"})
+_TOKEN_FIELDS = frozenset({"content", "id", "lstrip", "normalized", "rstrip", "single_word", "special", "__type"})
 
 _EXTRA = "pip install 'grape-vla[perception]'"
 
@@ -42,6 +56,97 @@ def split_name(name: str) -> tuple[str, str | None]:
     return (repository, revision) if mark and "/" not in revision and repository else (name, None)
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a folder in whose files a library could hang or exhaust memory; nothing is said of one that is not there.
+
+    Raises:
+        DataError: A file is no regular file, or a document is too large or no JSON.
+    """
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _READ:
+            with open_file(path, max_bytes=None if path.suffix == ".safetensors" else MAX_DOCUMENT_BYTES):
+                pass
+        if path.name in _PARSED and not isinstance(parse_json(read_file(path), str(path)), dict):
+            raise DataError(f"{path} holds no JSON object.", "Download the model again.")
+
+
+def open_tokenizer(kind: type[Any], name: str) -> Any:
+    """The tokenizer beside a model, after :func:`open_model` has looked at its folder.
+
+    Raises:
+        SettingsError: It cannot be used.
+        DataError: Its settings are malformed.
+    """
+    repository, revision = split_name(name)
+    try:
+        for file in ("tokenizer_config.json", "tokenizer.json"):
+            _check_added_tokens(Path(repository) / file)
+        return kind.from_pretrained(repository, revision=revision)
+    except GrapeError:
+        raise
+    except BaseException as error:
+        # The library in Rust panics on what contradicts itself, with what is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SettingsError(f"The tokenizer of {name} cannot be opened: {first_line}", "Download it again.") from error
+
+
+def _check_added_tokens(path: Path) -> None:
+    """Refuse tokens with fields that the library in Rust does not know: it prints their names as they are.
+
+    Raises:
+        DataError: Names one, or says that the file is malformed.
+    """
+    if not path.is_file():
+        return
+    settings = parse_json(read_file(path), str(path), allow_nonfinite=True, max_integer=_LARGEST_LENGTH)
+    tokens = [settings]
+    while tokens:
+        value = tokens.pop()
+        if isinstance(value, dict):
+            is_token = bool(value.keys() & _TOKEN_MARKS) or ("content" in value and "pattern" not in value)
+            unknown = sorted(value.keys() - _TOKEN_FIELDS)
+            if is_token and unknown:
+                raise DataError(f"{path}: a token has an unknown field {unknown[0]!r}.", "Download the model again.")
+            tokens += value.values()
+        elif isinstance(value, list):
+            tokens += value
+
+
+@contextlib.contextmanager
+def asking(name: str) -> Iterator[None]:
+    """A block that asks a model; whatever transformers and torch raise there becomes a sentence.
+
+    Raises:
+        PolicyError: The model cannot compute an answer.
+    """
+    try:
+        yield
+    except (GrapeError, MemoryError):
+        raise
+    except Exception as error:  # what a configuration contradicts fails anywhere within transformers and torch
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise PolicyError(f"The model {name} cannot be computed: {first_line}", "Download the model again.") from error
+
+
+def _check_numbers(config: Any) -> None:
+    """Refuse whole numbers that no published model of these kinds comes near; networks of them take hours to build.
+
+    Raises:
+        ValueError: Names the number.
+    """
+    for name, value in config.items():
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, dict):
+                _check_numbers(item)
+            most = _MOST_BLOCKS if any(part in name for part in _BLOCKS) else _MOST_NUMBER
+            if isinstance(item, int) and not isinstance(item, bool) and not -_MOST_NUMBER <= item <= most:
+                raise ValueError(f"its configuration has {name} {item:,}; at most {most:,} can be used")
+
+
 def open_model(kind: type[Any], name: str, device: str) -> Any:
     """A model ready to be asked, in float32.
 
@@ -55,26 +160,36 @@ def open_model(kind: type[Any], name: str, device: str) -> Any:
 
     Raises:
         SettingsError: There is no such model, it is of another kind, or the device cannot be used.
+        DataError: A file of a folder is no regular file, or too large.
         PolicyError: Its weights are incomplete.
     """
     torch = load_torch()
-    load_transformers().utils.logging.disable_progress_bar()
+    log = load_transformers().utils.logging
+    log.disable_progress_bar()
     repository, revision = split_name(name)
+    check_folder(Path(repository))
+    verbosity = log.get_verbosity()
+    log.set_verbosity_error()  # its table of missing weights has a line for each; what is missing is said below
     try:
         facts, _ = kind.config_class.get_config_dict(repository, revision=revision)
         found, wanted = facts.get("model_type"), kind.config_class.model_type
         if found != wanted:
             raise SettingsError(f"{name} holds a model of type {found!r}, not {wanted!r}.", "Check the name.")
+        _check_numbers(facts)
         model, report = kind.from_pretrained(
             repository, revision=revision, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
-    except (OSError, ValueError) as error:
+    except GrapeError:
+        raise
+    except Exception as error:  # what a configuration contradicts fails anywhere within transformers and torch
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise SettingsError(
             f"The model {name} cannot be opened: {first_line}",
             "Give a folder with config.json and model.safetensors, or a name on the Hugging Face hub (HF_HOME says "
             "where downloads are kept).",
         ) from error
+    finally:
+        log.set_verbosity(verbosity)
     missing = sorted(report["missing_keys"])
     if missing:
         raise PolicyError(

@@ -3,10 +3,13 @@
 import numpy as np
 import numpy.typing as npt
 
-from grape.perception.models.opening import load_torch, load_transformers, open_model
+from grape.core.errors import PolicyError
+from grape.perception.models.opening import asking, load_torch, load_transformers, open_model
 from grape.perception.models.preparing import normalised
 
 __all__ = ["Sam2"]
+
+_LONGEST = 4_096  # published: 1,024
 
 
 class Sam2:
@@ -23,12 +26,21 @@ class Sam2:
 
     def __init__(self, name: str, device: str = "cpu") -> None:
         self._model = open_model(load_transformers().Sam2Model, name, device)
-        self._device = device
-        side = self._model.config.prompt_encoder_config.image_size
-        self._height, self._width = (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
+        self._name, self._device = name, device
+        with asking(name):
+            side = self._model.config.prompt_encoder_config.image_size
+            self._height, self._width = (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
+        if not all(1 <= length <= _LONGEST for length in (self._height, self._width)):
+            raise PolicyError(
+                f"The model {name} takes images of {self._height} x {self._width}.", f"At most {_LONGEST} can be used."
+            )
 
     def segment(self, image: npt.NDArray[np.uint8], box: tuple[float, float, float, float]) -> npt.NDArray[np.bool_]:
         """See :class:`grape.perception.protocols.Segmenter`."""
+        with asking(self._name):
+            return self._segment(image, box)
+
+    def _segment(self, image: npt.NDArray[np.uint8], box: tuple[float, float, float, float]) -> npt.NDArray[np.bool_]:
         torch = load_torch()
         height, width = image.shape[:2]
         # The image is stretched to a square, and the box with it.

@@ -66,7 +66,10 @@ def _check_model(model: Mapping[str, Any], vocabulary: int) -> None:
         assert isinstance(pieces, dict)
         _require(all(_is_id(number, vocabulary) for number in pieces.values()), _beyond(vocabulary))
         unknown = model.get("unk_token")
-        _require(unknown is None or unknown in pieces, "its unknown token is not in its vocabulary")
+        _require(
+            unknown is None or (isinstance(unknown, str) and unknown in pieces),
+            "its unknown token is not in its vocabulary",
+        )
     else:
         _require(isinstance(pieces, list) and bool(pieces), "it has no vocabulary")
         assert isinstance(pieces, list)
@@ -137,7 +140,8 @@ def _check_post_processor(part: Any, vocabulary: int) -> None:
         _require(isinstance(template, list) and len(template) <= _MOST_STEPS, "its post-processor is too long")
         for item in template:
             special = item.get("SpecialToken") if isinstance(item, dict) else None
-            known = special is None or (isinstance(special, dict) and special.get("id") in tokens)
+            name = special.get("id") if isinstance(special, dict) else None
+            known = special is None or (isinstance(name, str) and name in tokens)
             _require(known, "its post-processor adds a token that it does not know")
 
 
