@@ -10,6 +10,7 @@ import pytest
 import grape.training
 from grape.collect import CollectSettings
 from grape.core.errors import CompatibilityError
+from grape.core.provenance import read_validated
 from grape.evaluation import EpisodeOutcome, EvaluateSettings, EvaluationResults, write_results
 from grape.loop import LoopSettings, loop, run_loop
 from grape.preferences import PairSettings, ScoreSettings
@@ -40,7 +41,7 @@ class Stages:
         self.collected_with.append(Path(settings.policy).parts[-3] if settings.policy != "expert" else "expert")
         return {}
 
-    def _evaluate(self, settings: EvaluateSettings, *_: Any) -> dict[str, Any]:
+    def _evaluate(self, settings: EvaluateSettings, *_: Any, **__: Any) -> dict[str, Any]:
         folder = Path(settings.policy).parts
         name = "sft" if "sft" in folder else folder[-3]
         assert settings.out is not None
@@ -86,6 +87,9 @@ def test_iterations_go_on_from_what_passed(tmp_path: Path, monkeypatch: pytest.M
     assert stages.collected_with == ["expert", "run", "run", "iteration-2"]
     assert summary["policy"] == "iteration-2/train/policy"
     assert summary["test"]["labels"] == ["SFT", "iteration 2"]
+    judged = {"toy": {"reach-red": set(range(150_000, 150_025))}}
+    for folder in ("sft", "iteration-1/train", "iteration-2/train", "iteration-3/train"):
+        assert read_validated(tmp_path / "run" / folder / "policy") == judged
     assert summary["policies"][1]["verdict"].startswith("rejected: worse (-5.0 points on 20 pairs")
 
 

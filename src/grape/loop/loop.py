@@ -9,6 +9,7 @@ from grape.collect import run_collect
 from grape.core.errors import NoPairsError
 from grape.core.events import SILENT, Reporter, append_event
 from grape.core.files import read_json_mapping, write_json
+from grape.core.provenance import add_validated
 from grape.core.runs import open_run
 from grape.core.selections import format_numbers
 from grape.envs.external_python import suite_of
@@ -163,8 +164,16 @@ def _first_policy(settings: LoopSettings, stages: Stages, reporter: Reporter) ->
         run_sft(stages.sft(), reporter)
         policy, label = settings.out / "sft" / "policy", "SFT"
     evaluation = settings.out / "evaluate" / "sft"
-    run_evaluate(stages.validate(policy, evaluation), reporter)
+    run_evaluate(stages.validate(policy, evaluation), reporter, chooses=True)
+    if not settings.policy:
+        _note_validation(settings, stages, policy)
     return _Incumbent(label, policy, evaluation)
+
+
+def _note_validation(settings: LoopSettings, stages: Stages, policy: Path) -> None:
+    """Write beside the loop's own policy that these states decide whether it is kept."""
+    tasks = select_tasks(suite_of(settings.suite, settings.env_python), settings.tasks)
+    add_validated(policy, settings.suite, [task.name for task in tasks], stages.validation_states)
 
 
 def _iterate(
@@ -188,7 +197,8 @@ def _iterate(
         return None, False, error.message
     run_train(stages.train(iteration, incumbent.policy), reporter)
     candidate = _Incumbent(f"iteration {iteration}", folder / "train" / "policy", folder / "evaluate")
-    run_evaluate(stages.validate(candidate.policy, candidate.evaluation), reporter)
+    run_evaluate(stages.validate(candidate.policy, candidate.evaluation), reporter, chooses=True)
+    _note_validation(settings, stages, candidate.policy)
     run_compare(stages.compare(incumbent.evaluation, candidate.evaluation, folder / "compare"), reporter)
     return candidate, *_gate(settings, incumbent, candidate, tolerate_losses)
 
