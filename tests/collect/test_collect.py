@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import os
 import sys
@@ -10,7 +11,7 @@ import pytest
 from grape.collect import CollectSettings, open_policy, run_collect
 from grape.collect.collect import check_policy
 from grape.core.errors import CompatibilityError
-from grape.core.trajectories import Observation
+from grape.core.trajectories import Observation, Trajectory
 from grape.envs.registry import get_suite
 from grape.policies.base import ActionBatch, PolicySpec
 from grape.store import EpisodeStore
@@ -48,6 +49,72 @@ def test_bytes_do_not_depend_on_workers_or_interruptions(tmp_path: Path) -> None
         (tmp_path / "two" / "store" / "episodes" / name).unlink()
     collect(tmp_path / "two", workers=1)
     assert store_bytes(tmp_path / "two") == expected
+
+
+MIXED = {"initial_states": "0-7", "tasks": "0,1", "operators": "sloppy", "samples": 4, "mixed_episodes": 36}
+
+
+def test_more_is_played_where_outcomes_are_mixed(tmp_path: Path) -> None:
+    summary = collect(tmp_path / "run", **MIXED)
+    metas = EpisodeStore.open(tmp_path / "run" / "store").metas()
+    assert summary["episodes"] == len(metas) == 2 * 8 * 4 + 36
+    rates: dict[tuple[str, int], list[bool]] = {}
+    for meta in metas:
+        if meta.sample < 4:
+            rates.setdefault((meta.task, meta.initial_state), []).append(meta.success is True)
+    mixed = {state for state, solved in rates.items() if any(solved) and not all(solved)}
+    more = {(meta.task, meta.initial_state) for meta in metas if meta.sample >= 4}
+    assert more
+    assert more <= mixed < set(rates)
+    assert summary["mixed"] == {"episodes": 36, "states": len(more)}
+    assert max(meta.sample for meta in metas) >= 8  # in more than one further round
+
+
+def test_further_rounds_do_not_depend_on_workers_or_interruptions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected_summary = collect(tmp_path / "one", **MIXED, workers=1)
+    expected = store_bytes(tmp_path / "one")
+    collect(tmp_path / "two", **MIXED, workers=2)
+    assert store_bytes(tmp_path / "two") == expected
+    write, count = EpisodeStore.write, 0
+
+    def write_some(store: EpisodeStore, trajectory: Trajectory) -> None:
+        nonlocal count
+        count += 1
+        if count % 17 == 0:
+            raise KeyboardInterrupt
+        write(store, trajectory)
+
+    monkeypatch.setattr(EpisodeStore, "write", write_some)
+    kills = 0
+    while not (tmp_path / "three" / "done.json").exists():
+        with contextlib.suppress(KeyboardInterrupt):
+            collect(tmp_path / "three", **MIXED)
+            break
+        kills += 1
+    assert kills >= 5
+    assert store_bytes(tmp_path / "three") == expected
+    names = ("run.json", "done.json")
+    assert [(tmp_path / "three" / name).read_bytes() for name in names] == [
+        (tmp_path / "one" / name).read_bytes().replace(b"/one/", b"/three/") for name in names
+    ]
+    again = collect(tmp_path / "three", **MIXED)
+    assert {**again, "store": ""} == {**expected_summary, "store": ""}
+
+
+def test_without_further_rounds_a_run_is_what_it_was(tmp_path: Path) -> None:
+    summary = collect(tmp_path / "run", tasks="0")
+    assert "mixed" not in summary
+    assert "mixed" not in (tmp_path / "run" / "run.json").read_text()
+
+
+def test_a_dry_run_says_how_many_further_episodes_there_may_be(tmp_path: Path) -> None:
+    plain = collect(tmp_path / "run", **MIXED | {"mixed_episodes": 0}, dry_run=True)
+    plan = collect(tmp_path / "run", **MIXED, dry_run=True)
+    assert plan["episodes"] == plain["episodes"] == 64
+    assert plan["mixed_episodes_at_most"] == 36
+    assert plan["decisions_at_most"] == plain["decisions_at_most"] + 36 * max(plain["limits"].values())  # type: ignore[attr-defined, operator]
 
 
 def test_a_complete_run_is_not_played_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

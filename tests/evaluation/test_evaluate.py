@@ -15,6 +15,7 @@ from grape.collect import CollectSettings
 from grape.core.errors import CompatibilityError, DataError, SettingsError, SimulatorError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import write_json
+from grape.core.provenance import add_validated, write_provenance
 from grape.core.selections import parse_numbers
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.envs.toy import ToySuite
@@ -51,7 +52,9 @@ class FakeCollection:
     ) -> Mapping[str, Any]:
         states = parse_numbers(settings.initial_states, "initial states")
         if settings.dry_run:
-            return {"dry_run": True, "episodes": len(states) * len(TASKS) * settings.samples, "tasks": list(TASKS)}
+            limits = dict.fromkeys(TASKS, settings.max_steps or 8)
+            episodes = len(states) * len(TASKS) * settings.samples
+            return {"dry_run": True, "episodes": episodes, "tasks": list(TASKS), "limits": limits}
         self.asked.append(settings)
         store = EpisodeStore.create(settings.out / "store", "toy", {})
         for task in TASKS:
@@ -232,10 +235,42 @@ def test_training_states_are_warned_of(collection: FakeCollection, policy: Path,
     assert len(reports.warnings) == 1
 
 
+def test_validation_states_are_warned_of_unless_they_are_to_choose_again(
+    collection: FakeCollection, policy: Path, tmp_path: Path
+) -> None:
+    write_provenance(policy, None, [_episode("push", 3, 0, CollectSettings(out=tmp_path)).meta])
+    add_validated(policy, "toy", ["open", "push"], range(5, 9))
+    said, silent = Hearing(), Hearing()
+    settings = EvaluateSettings(policy=str(policy), out=tmp_path / "e", suite="toy", initial_states="3-6")
+    assert run_evaluate(settings, said)["seen_states"] == {"open": "5-6", "push": "3,5-6"}
+    assert "was trained on data from initial states of this evaluation: push 3." in said.warnings[0]
+    assert "was chosen on initial states of this evaluation" in said.warnings[1]
+    assert "open 5-6; push 5-6" in said.warnings[1]
+    again = dataclasses.replace(settings, out=tmp_path / "f")
+    assert run_evaluate(again, silent, chooses=True)["seen_states"] == {"push": "3"}
+    assert len(silent.warnings) == 1
+
+
+def test_results_say_what_limited_the_episodes_and_what_computed(
+    collection: FakeCollection, policy: Path, tmp_path: Path
+) -> None:
+    settings = EvaluateSettings(policy=str(policy), out=tmp_path / "e", suite="toy", episodes=2, max_steps=5)
+    run_evaluate(settings)
+    results = read_results(tmp_path / "e")
+    assert {task.max_steps for task in results.tasks.values()} == {5}
+    assert (results.operators, results.computation) == ("", "cpu float32, sdpa")
+    expert = dataclasses.replace(settings, policy="expert", out=tmp_path / "x", operators="sloppy", max_steps=0)
+    run_evaluate(expert)
+    assert read_results(tmp_path / "x").operators == "sloppy"
+    assert {task.max_steps for task in read_results(tmp_path / "x").tasks.values()} == {8}
+
+
 @pytest.mark.parametrize(
     "data",
     [
         [],
+        {"collected": {}, "validated": 3},
+        {"collected": {}, "validated": {"toy": {"a": "1-"}}},
         {"collected": 3},
         {"collected": {"toy": [3]}},
         {"collected": {"toy": {"a": 1.5}}},

@@ -61,9 +61,10 @@ def test_file_holds_what_the_interface_promises(tmp_path: Path) -> None:
     assert set(data) == {
         *("format", "suite", "policy", "policy_hash", "temperature", "seed", "success_rate", "interval", "episodes"),
         *("successes", "mean_steps", "tasks", "per_episode", "versions", "measures", "protocol", "until"),
+        *("operators", "computation"),
     }
     assert set(data["tasks"]["open"]) == {
-        *("success_rate", "interval", "episodes", "successes", "mean_steps", "measures", "instruction"),
+        *("success_rate", "interval", "episodes", "successes", "mean_steps", "measures", "instruction", "max_steps"),
     }
     due = {"task": "push", "initial_state": 1, "sample": 0, "success": False, "steps": 16, "measures": {}}
     assert data["per_episode"][1] == due
@@ -75,7 +76,10 @@ def test_files_from_before_protocols_are_still_read(tmp_path: Path) -> None:
     data = json.loads(file.read_text())
     for figures in (data, *data["tasks"].values(), *data["per_episode"]):
         del figures["measures"]
-    del data["protocol"], data["until"]
+    for task in data["tasks"].values():
+        del task["max_steps"]
+    for name in ("protocol", "until", "operators", "computation"):
+        del data[name]
     file.write_text(json.dumps(data))
     assert read_results(tmp_path) == some_results()
 

@@ -32,6 +32,10 @@ def settings(out: Path, **changes: Any) -> LoopSettings:
         ({"sft": {"lora_rank": 4}}, r"--sft\.lora-rank needs --sft\.policy"),
         ({"collect": {"samples": 0}}, r"--collect\.samples is 0"),
         ({"collect": {"samples": 1}}, r"--collect\.samples is 1"),
+        (
+            {"collect": {"mixed_samples": 9}},
+            r"--collect\.mixed-samples 9 has no effect without --collect\.mixed-episodes",
+        ),
         ({"collect": {"temperature": 0.0}}, r"--collect\.temperature is 0"),
         ({"demonstrations": {"operators": "clan"}}, r"--demonstrations: Unknown operator 'clan'"),
         ({"demonstrations": {"operators": "clean:3"}}, r"--demonstrations\.operators 'clean:3' shares out 3"),

@@ -52,6 +52,8 @@ def test_a_loop_leaves_policies_pairs_and_a_verdict(runs: Runs) -> None:
     assert (out.parent / str(summary["policy"]) / "config.json").exists()
     assert (out / "iteration-1" / "pair" / "pairs.jsonl").read_text().strip()
     assert summary["comparison"]["sentence"]
+    collected = [json.loads((out / f"iteration-{k}" / "collect" / "done.json").read_text()) for k in (1, 2)]
+    assert any(done["mixed"]["episodes"] for done in collected)
     assert json.loads((out / "loop.json").read_text())["iterations"] == 2
 
 

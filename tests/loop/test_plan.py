@@ -44,6 +44,15 @@ def test_evaluations_with_several_samples_cost_as_many_times_more() -> None:
     assert stage(often, "iteration 1: collect") == stage(once, "iteration 1: collect")
 
 
+def test_episodes_from_states_of_mixed_outcome_are_planned_for() -> None:
+    plain, more = plan(), plan(collect=TINY["collect"] | {"mixed_episodes": 20})
+    row, fewer = stage(more, "iteration 1: collect"), stage(plain, "iteration 1: collect")
+    assert row["episodes"] == fewer["episodes"] + 20
+    assert row["decisions_at_most"] > fewer["decisions_at_most"]
+    assert stage(more, "iteration 1: score")["episodes_to_score"] == row["episodes"]
+    assert stage(more, "demonstrations") == stage(plain, "demonstrations")
+
+
 @pytest.mark.parametrize("changes", [{"compare_cloning": False}, {"train": {"method": "filtered-bc"}}])
 def test_cloning_is_not_planned_where_it_says_nothing(changes: dict[str, Any]) -> None:
     assert not [row for row in plan(**changes)["stages"] if "cloning" in row["stage"]]

@@ -81,7 +81,7 @@ def parse_settings(
         SettingsError: A flag is unknown, or a value is none that it takes.
         UsageError: Anything else that cannot be understood, e.g. a required setting is missing.
     """
-    words = _spread_pairs(kind, _name_positionals(positionals, arguments))
+    words = _spread_pairs(kind, _without_dots(kind, _name_positionals(positionals, arguments)))
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -118,6 +118,18 @@ def _explain(name: str, kind: type[Any], words: Sequence[str], flags: Sequence[s
             raise SettingsError(f"{row.flag} is '{word}'.", did_you_mean(word, choices[1].split(",")))
         if row and not row.metavar.startswith("["):
             row = None
+
+
+def _without_dots(kind: type[Any], arguments: Sequence[str]) -> list[str]:
+    """Flags as the parser knows them: ``--gate.margin`` where the settings beside ``gate`` have ``gate_margin``."""
+    known = {row.flag for row in describe_settings(kind)}
+    words = []
+    for word in arguments:
+        flag, equals, value = word.partition("=")
+        flat = flag.replace(".", "-").replace("_", "-")
+        dotted = word.startswith("--") and "." in flag and flag.replace("_", "-") not in known and flat in known
+        words.append(f"{flat}{equals}{value}" if dotted else word)
+    return words
 
 
 def _spread_pairs(kind: type[Any], arguments: Sequence[str]) -> list[str]:

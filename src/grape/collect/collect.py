@@ -1,12 +1,13 @@
 """The verb ``collect``: from a suite and a policy (or an expert) to a store of episodes."""
 
+import contextlib
 import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from grape.collect.plan import Group, make_plan
+from grape.collect.plan import Group, make_plan, mixed_episodes_at_most, next_round
 from grape.collect.rollout import Actor, ExpertActor, PolicyActor, RolloutLog, play_groups
 from grape.collect.settings import CollectSettings
 from grape.core.errors import CompatibilityError, SettingsError, SimulatorError
@@ -42,7 +43,8 @@ def run_collect(
         policy: What :func:`open_policy` gave for these settings; opened here where absent.
 
     Returns:
-        Summary: episodes, successes, success rate, mean decisions, the same a task, and the store's path.
+        Summary: episodes, successes, success rate, mean decisions, the same a task, and the store's path; with
+        ``mixed_episodes``, under ``mixed`` how many ``episodes`` further rounds added from how many ``states``.
 
     Raises:
         SettingsError: A setting names nothing.
@@ -65,16 +67,12 @@ def run_collect(
     for caution in suite.cautions():
         reporter.warn(caution)
     store = EpisodeStore.create(settings.out / "store", suite.name, _contract(suite))
-    missing = [group for group in groups if any(episode.episode_id not in store for episode in group.episodes)]
     log = RolloutLog()
     actor: Actor = (
         ExpertActor() if policy is None else PolicyActor(policy, settings.temperature, log, suite.action_space)
     )
-    total = sum(len(group.episodes) for group in groups)
     began = time.perf_counter()
-    if missing:
-        suite.check()
-        _play(missing, settings, suite, actor, store, log, reporter, total)
+    groups = _play_rounds(groups, settings, suite, actor, store, log, reporter)
     append_event(
         settings.out,
         "collected",
@@ -86,11 +84,52 @@ def run_collect(
             f"{len(log.failures)} groups of episodes failed twice; all others are kept. First: {log.failures[0]}",
             "Run 'grape doctor', then the same command again: it plays only what is missing.",
         )
-    wanted = {episode.episode_id for group in groups for episode in group.episodes}
+    episodes = [(group.task, episode) for group in groups for episode in group.episodes]
+    wanted = {episode.episode_id for _, episode in episodes}
     summary = summarize([meta for meta in store.metas() if meta.episode_id in wanted])
+    if settings.mixed_episodes:
+        added = [(task, episode.initial_state) for task, episode in episodes if episode.sample >= settings.samples]
+        summary["mixed"] = {"episodes": len(added), "states": len(set(added))}
     summary |= {"store": str(settings.out / "store"), "policy": settings.policy, **identity}
     run.finish(summary)
     return summary
+
+
+def _play_rounds(
+    first: tuple[Group, ...],
+    settings: CollectSettings,
+    suite: SuiteBase,
+    actor: Actor,
+    store: EpisodeStore,
+    log: RolloutLog,
+    reporter: Reporter,
+) -> tuple[Group, ...]:
+    """Play what is missing of the first round, then of each that follows from the outcomes before it.
+
+    Returns:
+        The groups of all rounds; those known so far where groups failed.
+    """
+    planned, latest, number = first, first, 1
+    with contextlib.ExitStack() as stack:
+        pool: WorkerPool | None = None
+        while latest:
+            missing = [group for group in latest if any(episode.episode_id not in store for episode in group.episodes)]
+            if missing and pool is None:
+                suite.check()
+                workers = min(settings.workers or os.cpu_count() or 1, len(missing))
+                pool = stack.enter_context(
+                    WorkerPool(suite.name, workers, settings.lanes, settings.timeout, settings.env_python)
+                )
+            if missing and pool is not None:
+                name = settings.out.name if number == 1 else f"{settings.out.name}, round {number}"
+                total = sum(len(group.episodes) for group in latest)
+                _play(missing, settings, suite, actor, store, log, reporter, pool, name, total)
+            if log.failures or not settings.mixed_episodes:
+                break
+            solved = {meta.episode_id: meta.success is True for meta in store.metas()}
+            latest, number = next_round(settings, planned, solved), number + 1
+            planned += latest
+    return planned
 
 
 def _play(
@@ -101,15 +140,14 @@ def _play(
     store: EpisodeStore,
     log: RolloutLog,
     reporter: Reporter,
+    pool: WorkerPool,
+    name: str,
     total: int,
 ) -> None:
     """Play the groups and write each episode as soon as its group is over."""
-    workers = min(settings.workers or os.cpu_count() or 1, len(groups))
+    retried = len(log.retries)
     todo = sum(len(group.episodes) for group in groups)
-    with (
-        reporter.progress(settings.out.name, total, total - todo) as bar,
-        WorkerPool(suite.name, workers, settings.lanes, settings.timeout, settings.env_python) as pool,
-    ):
+    with reporter.progress(name, total, total - todo) as bar:
         successes = episodes = 0
 
         def finished(group: Group, trajectories: list[Trajectory]) -> None:
@@ -131,7 +169,7 @@ def _play(
             until=settings.until,
             finished=finished,
         )
-    for sentence in log.retries:
+    for sentence in log.retries[retried:]:
         reporter.warn(f"A worker failed and was replaced; its episodes were played again. {sentence}")
 
 
@@ -212,12 +250,15 @@ def _contract(suite: SuiteBase) -> dict[str, Any]:
 
 
 def _plan_of(groups: Sequence[Group], settings: CollectSettings) -> dict[str, Any]:
+    mixed = mixed_episodes_at_most(settings, groups)
+    decisions = sum(len(group.episodes) * group.task.max_steps for group in groups)
     return {
         "dry_run": True,
         "episodes": sum(len(group.episodes) for group in groups),
+        **({"mixed_episodes_at_most": mixed} if mixed else {}),
         "groups": len(groups),
         "tasks": sorted({group.task.name for group in groups}),
-        "decisions_at_most": sum(len(group.episodes) * group.task.max_steps for group in groups),
+        "decisions_at_most": decisions + mixed * max(group.task.max_steps for group in groups),
         "until": settings.until,
         "limits": {group.task.name: group.task.max_steps for group in groups},
         "out": str(settings.out),

@@ -1,10 +1,11 @@
 """Which episodes a collection holds, and which of them run in lock-step.
 
 A group is the unit of work and of resumption: the same settings always give the same groups, so a batch seen by the
-policy never depends on timing, on the number of workers or on an interruption.
+policy never depends on timing, on the number of workers or on an interruption. Further rounds, where they are asked
+for, follow from the outcomes of the rounds before them alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from grape.collect.settings import CollectSettings
@@ -16,7 +17,7 @@ from grape.core.tasks import Task
 from grape.envs.base import SuiteBase
 from grape.envs.registry import missing_state_hint, select_tasks
 
-__all__ = ["Group", "PlannedEpisode", "make_plan"]
+__all__ = ["Group", "PlannedEpisode", "make_plan", "mixed_episodes_at_most", "next_round"]
 
 _MOST_EPISODES = 1_000_000  # a store is a folder with a file an episode
 _MOST_SECONDS = 1e6  # sockets refuse much longer timeouts
@@ -57,7 +58,7 @@ class Group:
 
 
 def make_plan(settings: CollectSettings, suite: SuiteBase) -> tuple[Group, ...]:
-    """Groups of episodes for the settings.
+    """Groups of episodes for the settings; of the first round, where the settings ask for further ones.
 
     Raises:
         SettingsError: A task, operator or initial state is unknown or out of range, or a number is not positive.
@@ -74,33 +75,118 @@ def make_plan(settings: CollectSettings, suite: SuiteBase) -> tuple[Group, ...]:
                 f"Initial state {max(states)} of {task.id} does not exist.",
                 missing_state_hint(suite, task),
             )
-    if len(tasks) * len(states) * settings.samples > _MOST_EPISODES:
+    if len(tasks) * len(states) * settings.samples + settings.mixed_episodes > _MOST_EPISODES:
+        more = f" and --mixed-episodes {settings.mixed_episodes}" if settings.mixed_episodes else ""
         raise SettingsError(
-            f"{len(tasks)} tasks, {len(states)} initial states and --samples {settings.samples} make more than "
+            f"{len(tasks)} tasks, {len(states)} initial states and --samples {settings.samples}{more} make more than "
             f"{_MOST_EPISODES} episodes.",
             "Collect them in parts.",
         )
+    _check_mixed(settings)
     expert = settings.policy == "expert"
     if expert:
         for task in tasks:
             suite.check_expert(task)
     operators = _operators_of_states(settings.operators, suite, len(states)) if expert else ("",) * len(states)
-    groups: list[Group] = []
-    for task in tasks:
-        episodes = [
-            PlannedEpisode(
-                episode_id=f"{task.name}-i{state:06d}-k{sample:02d}",
-                initial_state=state,
-                sample=sample,
-                seed=derive_seed(settings.seed, "episode", suite.name, task.name, state, sample),
-                operator=operator,
-            )
+    episodes = {
+        task: [
+            _episode(settings, task, state, sample, operator)
             for state, operator in zip(states, operators, strict=True)
             for sample in range(settings.samples)
         ]
-        for start in range(0, len(episodes), settings.lanes):
-            groups.append(Group(len(groups), task, tuple(episodes[start : start + settings.lanes])))
-    return tuple(groups)
+        for task in tasks
+    }
+    return _grouped(episodes, settings.lanes, 0)
+
+
+def next_round(settings: CollectSettings, planned: Sequence[Group], solved: Mapping[str, bool]) -> tuple[Group, ...]:
+    """More episodes from initial states of mixed outcome, after all of ``planned`` were played.
+
+    A state is of mixed outcome while its success rate lies between 10 and 90 %, both included. Each gets ``samples``
+    more, one after the other, the most even state first, until a state has as many as the settings allow or the budget
+    is spent.
+
+    Args:
+        settings: The collection's settings.
+        planned: All groups of the rounds so far.
+        solved: Whether an episode succeeded, by its id; of every planned one.
+
+    Returns:
+        The round's groups, numbered behind ``planned``; none where nothing is left to play.
+    """
+    played: dict[tuple[Task, int], list[PlannedEpisode]] = {}
+    for group in planned:
+        for episode in group.episodes:
+            played.setdefault((group.task, episode.initial_state), []).append(episode)
+    left = settings.mixed_episodes - sum(max(0, len(some) - settings.samples) for some in played.values())
+    counts = {key: (len(some), sum(solved[episode.episode_id] for episode in some)) for key, some in played.items()}
+    mixed = [key for key, (n, k) in counts.items() if n <= 10 * k <= 9 * n]
+    even_first = sorted(mixed, key=lambda key: abs(2 * counts[key][1] / counts[key][0] - 1))
+    wanted = [
+        (key, sample)
+        for turn in range(settings.samples)
+        for key in even_first
+        if (sample := counts[key][0] + turn) < settings.most_samples
+    ]
+    chosen = set(wanted[: max(0, left)])
+    episodes: dict[Task, list[PlannedEpisode]] = {}
+    for task, state in played:
+        for sample in sorted(sample for key, sample in chosen if key == (task, state)):
+            operator = played[task, state][0].operator
+            episodes.setdefault(task, []).append(_episode(settings, task, state, sample, operator))
+    return _grouped(episodes, settings.lanes, len(planned))
+
+
+def mixed_episodes_at_most(settings: CollectSettings, first: Sequence[Group]) -> int:
+    """How many episodes all further rounds can add to the first one's."""
+    states = {(group.task, episode.initial_state) for group in first for episode in group.episodes}
+    return min(settings.mixed_episodes, len(states) * (settings.most_samples - settings.samples))
+
+
+def _check_mixed(settings: CollectSettings) -> None:
+    """Refuse settings with which no state can be of mixed outcome, or none can get more."""
+    if not settings.mixed_episodes:
+        if settings.mixed_samples:
+            raise SettingsError(
+                f"--mixed-samples {settings.mixed_samples} has no effect without --mixed-episodes.",
+                "Say how many episodes more there may be, e.g. --mixed-episodes 100.",
+            )
+        return
+    if settings.samples < 2:
+        raise SettingsError(
+            f"--mixed-episodes {settings.mixed_episodes} with --samples {settings.samples}: one rollout is no mixed "
+            "outcome.",
+            "Play 2 or more from each initial state first, e.g. --samples 8.",
+        )
+    if settings.policy != "expert" and settings.temperature == 0:
+        raise SettingsError(
+            f"--mixed-episodes {settings.mixed_episodes} at --temperature 0: all rollouts of an initial state would be "
+            "the same.",
+            "Sample, e.g. with --temperature 0.7.",
+        )
+    if settings.most_samples <= settings.samples:
+        raise SettingsError(
+            f"--mixed-samples is {settings.mixed_samples}, and --samples {settings.samples} are played anyway.",
+            "It must be above --samples.",
+        )
+
+
+def _episode(settings: CollectSettings, task: Task, state: int, sample: int, operator: str) -> PlannedEpisode:
+    return PlannedEpisode(
+        episode_id=f"{task.name}-i{state:06d}-k{sample:02d}",
+        initial_state=state,
+        sample=sample,
+        seed=derive_seed(settings.seed, "episode", task.suite, task.name, state, sample),
+        operator=operator,
+    )
+
+
+def _grouped(episodes: Mapping[Task, Sequence[PlannedEpisode]], lanes: int, number: int) -> tuple[Group, ...]:
+    """Groups of at most ``lanes`` episodes of one task, numbered from ``number`` on."""
+    parts = [
+        (task, some[start : start + lanes]) for task, some in episodes.items() for start in range(0, len(some), lanes)
+    ]
+    return tuple(Group(number + place, task, tuple(part)) for place, (task, part) in enumerate(parts))
 
 
 def _operators_of_states(text: str, suite: SuiteBase, n_states: int) -> Sequence[str]:

@@ -11,6 +11,7 @@ __all__ = ["CollectSettings", "RolloutSettings"]
 
 _EPISODES, _SIMULATOR = "Episodes", "Simulator"
 MAX_TIMEOUT = 1_000_000.0
+_MIXED_SAMPLES = 4  # as many times --samples at most from a state of mixed outcome: one state is not to take all
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ class CollectSettings(RolloutSettings):
         policy: "expert" for the suite's scripted experts, a checkpoint folder, or a name on the Hugging Face hub, e.g.
             openvla/openvla-7b. On resumption its content must be the same; where it lies may differ.
         initial_states: Initial states of every task by index, e.g. "0-47".
+        mixed_episodes: After --samples rollouts from each initial state, at most this many episodes more, all from
+            states whose success rate so far lies between 10 and 90 %: only these can give pairs of a success and a
+            failure. Rounds of --samples a state go to the most even states first.
+        mixed_samples: Rollouts from one initial state at most, where --mixed-episodes asks for more; 0 means four times
+            --samples.
         temperature: Sampling temperature of the policy; 0 decodes greedily.
         seed: Seed of all randomness in this collection.
         until: When an episode ends: at the first success, or at the last step whatever happened before.
@@ -71,6 +77,13 @@ class CollectSettings(RolloutSettings):
     out: Path = setting(identity=False, common=True)
     policy: str = setting("expert", group=_EPISODES, identity=False, common=True)  # its hash is what counts
     initial_states: str = setting("0-47", group=_EPISODES, common=True)
+    mixed_episodes: int = setting(0, group=_EPISODES, range=Range(0), identity="unless default")
+    mixed_samples: int = setting(0, group=_EPISODES, range=Range(0), identity="unless default")
     temperature: float = setting(0.7, group=_EPISODES, range=Range(0), common=True)
     seed: int = setting(0, group=_EPISODES, common=True)
     until: Literal["success", "last-step"] = setting("success", group=_EPISODES, identity="unless default")
+
+    @property
+    def most_samples(self) -> int:
+        """Rollouts from one initial state at most."""
+        return (self.mixed_samples or _MIXED_SAMPLES * self.samples) if self.mixed_episodes else self.samples

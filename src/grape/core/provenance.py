@@ -1,10 +1,11 @@
-"""Which initial states a policy has learned from, kept beside its weights as ``provenance.json``.
+"""Which initial states a policy has learned from or was chosen on, kept beside its weights as ``provenance.json``.
 
 Training writes it, a policy inherits what the policy it was trained from had seen, and an evaluation warns where it
-would measure memory. The file holds ``{"collected": {suite: {task: "0-64,1000"}}}``.
+would measure memory. The file holds ``{"collected": {suite: {task: "0-64,1000"}}}`` and, for policies that a loop
+judged on validation states, ``"validated"`` with these.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 
 from grape.core.errors import DataError, SettingsError
@@ -12,7 +13,7 @@ from grape.core.files import read_json, write_json
 from grape.core.selections import format_numbers, parse_numbers
 from grape.core.trajectories import EpisodeMeta
 
-__all__ = ["read_provenance", "write_provenance"]
+__all__ = ["add_validated", "read_provenance", "read_validated", "write_provenance"]
 
 States = Mapping[str, Mapping[str, frozenset[int]]]
 
@@ -31,19 +32,22 @@ def read_provenance(policy: Path) -> States:
     Raises:
         DataError: ``provenance.json`` is there but not understood.
     """
-    path = policy / _NAME
-    if not path.is_file():
-        return {}
-    try:
-        return {
-            suite: {task: frozenset(parse_numbers(text, "initial states")) for task, text in tasks.items()}
-            for suite, tasks in read_json(path)["collected"].items()
-        }
-    except (AttributeError, KeyError, TypeError, SettingsError) as error:
-        raise DataError(
-            f"{path} is not understood: {error}.",
-            "It guards against evaluating on training states; fix it, or train the policy again.",
-        ) from error
+    return _read(policy)["collected"]
+
+
+def read_validated(policy: Path) -> States:
+    """Initial states by suite and task on which a policy, or one it was trained from, was judged before it was kept.
+
+    Args:
+        policy: The checkpoint folder.
+
+    Returns:
+        Empty where the folder says nothing.
+
+    Raises:
+        DataError: ``provenance.json`` is there but not understood.
+    """
+    return _read(policy)["validated"]
 
 
 def write_provenance(policy: Path, parent: Path | None, metas: Iterable[EpisodeMeta]) -> None:
@@ -57,11 +61,73 @@ def write_provenance(policy: Path, parent: Path | None, metas: Iterable[EpisodeM
     Raises:
         DataError: The parent's file is there but not understood.
     """
-    inherited = {} if parent is None else read_provenance(parent)
-    seen = {suite: {task: set(states) for task, states in tasks.items()} for suite, tasks in inherited.items()}
+    inherited = _EMPTY if parent is None else _read(parent)
+    new: dict[str, dict[str, set[int]]] = {}
     for meta in metas:
-        seen.setdefault(meta.suite, {}).setdefault(meta.task, set()).add(meta.initial_state)
-    collected = {
-        suite: {task: format_numbers(tuple(states)) for task, states in tasks.items()} for suite, tasks in seen.items()
+        new.setdefault(meta.suite, {}).setdefault(meta.task, set()).add(meta.initial_state)
+    _write(policy, _union(inherited["collected"], new), inherited["validated"])
+
+
+def add_validated(policy: Path, suite: str, tasks: Iterable[str], states: Iterable[int]) -> None:
+    """Write down that a policy was judged on some initial states.
+
+    Args:
+        policy: Checkpoint folder of the policy.
+        suite: Registered name of the suite.
+        tasks: Names of the tasks.
+        states: Initial states of each of them.
+
+    Raises:
+        DataError: ``provenance.json`` is there but not understood.
+    """
+    known, judged = _read(policy), frozenset(states)
+    validated = _union(known["validated"], {suite: dict.fromkeys(tasks, judged)})
+    if validated != known["validated"]:
+        _write(policy, known["collected"], validated)
+
+
+_EMPTY: Mapping[str, States] = {"collected": {}, "validated": {}}
+
+
+def _read(policy: Path) -> Mapping[str, States]:
+    """Both parts of the file."""
+    path = policy / _NAME
+    if not path.is_file():
+        return _EMPTY
+    try:
+        data = read_json(path)
+        parts = {"collected": data["collected"], "validated": data.get("validated", {})}
+        return {
+            part: {
+                suite: {task: frozenset(parse_numbers(text, "initial states")) for task, text in tasks.items()}
+                for suite, tasks in suites.items()
+            }
+            for part, suites in parts.items()
+        }
+    except (AttributeError, KeyError, TypeError, SettingsError) as error:
+        raise DataError(
+            f"{path} is not understood: {error}.",
+            "It guards against evaluating on training states; fix it, or train the policy again.",
+        ) from error
+
+
+def _write(policy: Path, collected: States, validated: States) -> None:
+    parts = {"collected": collected} | ({"validated": validated} if validated else {})
+    data = {
+        part: {
+            suite: {task: format_numbers(tuple(states)) for task, states in tasks.items()}
+            for suite, tasks in suites.items()
+        }
+        for part, suites in parts.items()
     }
-    write_json(policy / _NAME, {"collected": collected})
+    write_json(policy / _NAME, data)
+
+
+def _union(some: States, more: Mapping[str, Mapping[str, Set[int]]]) -> States:
+    """Every state of both."""
+    joined = {suite: dict(tasks) for suite, tasks in some.items()}
+    for suite, tasks in more.items():
+        for task, states in tasks.items():
+            own = joined.setdefault(suite, {})
+            own[task] = own.get(task, frozenset()) | frozenset(states)
+    return joined

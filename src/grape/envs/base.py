@@ -100,6 +100,13 @@ class SuiteBase(ABC):
         """Why a task has no more initial states, in a sentence; empty where the simulator has no more either."""
         return ""
 
+    def base_task(self, task: Task) -> tuple[str, str]:
+        """Suite and name of the task whose initial states are this task's: the same scene under another name.
+
+        A policy that has seen an initial state of the one has seen that of the other. By default a task is its own.
+        """
+        return self.name, task.name
+
     def tasks_to_look_at(self) -> tuple[Task, ...]:
         """Tasks of which a check of the machine draws an image: one of each kind of scene. By default the first."""
         return self.tasks[:1]

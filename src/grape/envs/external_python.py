@@ -191,6 +191,10 @@ class ExternalPythonSuite(SuiteBase):
         """Why a task has no more initial states."""
         return self._suite.about_initial_states(task)
 
+    def base_task(self, task: Task) -> tuple[str, str]:
+        """Suite and name of the task whose initial states are this task's."""
+        return self._suite.base_task(task)
+
     def tasks_to_look_at(self) -> tuple[Task, ...]:
         """Tasks of which a check of the machine draws an image."""
         return self._suite.tasks_to_look_at()

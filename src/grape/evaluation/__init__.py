@@ -6,7 +6,7 @@ two of them side by side, ``gate`` and ``study`` decisions built on pairs; ``eva
 
 from grape.evaluation.compare import CompareSettings, compare_results, run_compare
 from grape.evaluation.evaluate import run_evaluate
-from grape.evaluation.gate import GateDecision, gate_decision
+from grape.evaluation.gate import GateDecision, best_on_validation, gate_decision
 from grape.evaluation.outcomes import EpisodeOutcome, Share
 from grape.evaluation.pairing import PairedOutcomes, pair_results
 from grape.evaluation.protocols import PROTOCOLS, Protocol
@@ -27,6 +27,7 @@ __all__ = [
     "SeedStudy",
     "Share",
     "TaskResults",
+    "best_on_validation",
     "compare_results",
     "gate_decision",
     "pair_results",

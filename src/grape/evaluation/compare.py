@@ -71,7 +71,7 @@ def run_compare(settings: CompareSettings, reporter: Reporter = SILENT) -> Mappi
 
     Raises:
         SettingsError: A setting is out of range.
-        CompatibilityError: The evaluations are of different suites, or ``out`` belongs to another run.
+        CompatibilityError: The evaluations are of different suites or limits, or ``out`` belongs to another run.
         DataError: An evaluation is missing, truncated or incomplete, or the two share no initial state.
     """
     check_ranges(settings)
@@ -123,7 +123,7 @@ def compare_results(
         ``unmatched_a``, ``unmatched_b``, ``warnings``.
 
     Raises:
-        CompatibilityError: The suites differ.
+        CompatibilityError: The suites differ, or limits that episodes came up against.
         DataError: No task and initial state in common.
     """
     pairing = pair_results(a, b)
@@ -253,6 +253,14 @@ def _warnings(a: EvaluationResults, b: EvaluationResults, pairing: Pairing) -> l
             warnings.append(
                 f"Warning: the protocols differ: {name} is {fact_a} for A, {fact_b} for B, so the difference is not of "
                 "the policies alone."
+            )
+    for name, fact_a, fact_b in (
+        ("operators of the expert", a.operators, b.operators),
+        ("device and number type", a.computation, b.computation),
+    ):
+        if fact_a and fact_b and fact_a != fact_b:
+            warnings.append(
+                f"Warning: the {name}: {fact_a} for A, {fact_b} for B, so the difference is not of the policies alone."
             )
     for task in pairing.pairs.tasks:
         if a.tasks[task].instruction != b.tasks[task].instruction:

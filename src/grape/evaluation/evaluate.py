@@ -9,7 +9,7 @@ from grape.collect.settings import RolloutSettings
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash
-from grape.core.provenance import read_provenance
+from grape.core.provenance import read_provenance, read_validated
 from grape.core.runs import identity_of, open_run
 from grape.core.selections import MOST_NUMBERS, format_numbers, parse_numbers
 from grape.evaluation.outcomes import measure
@@ -44,15 +44,24 @@ class _Part:
     temperature: float
 
 
-def run_evaluate(settings: EvaluateSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
+def run_evaluate(
+    settings: EvaluateSettings, reporter: Reporter = SILENT, *, chooses: bool = False
+) -> Mapping[str, Any]:
     """Roll the policy out into ``out/rollouts`` and write ``out/results.json``.
 
     The policy is opened and checked before ``out`` is claimed, also where the work is done already: a policy that was
     trained again in the same place must not get its predecessor's figures.
 
+    Args:
+        settings: What to evaluate and how.
+        reporter: Hears of progress and warnings.
+        chooses: Whether this evaluation is there to choose between policies, as on a loop's validation states: that
+            earlier choices were made on the same states is no reason for a warning then.
+
     Returns:
         Summary: ``success_rate``, ``interval``, ``episodes``, ``successes``, ``mean_steps``, ``tasks`` (the same
-        figures by task name), ``seen_states`` (evaluated states that the policy's training data came from, by task),
+        figures by task name), ``seen_states`` (evaluated states that the policy's training data came from or
+        that it was chosen on, by task),
         and ``results``, the path of results.json. With ``dry_run``, the plan.
 
     Raises:
@@ -82,13 +91,7 @@ def run_evaluate(settings: EvaluateSettings, reporter: Reporter = SILENT) -> Map
     if protocol is not None:
         due = run_collect(replace(dry[""], tasks=",".join(protocol.tasks)))["tasks"]
         left_out = tasks_left_out(protocol, tasks, due)
-    seen = _seen(settings, tasks, states)
-    if seen:
-        listed = "; ".join(f"{task} {text}" for task, text in seen.items())
-        reporter.warn(
-            f"{settings.policy} was trained on data from initial states of this evaluation: {listed}. Success there "
-            "measures memory as well; for a fair figure leave out --initial-states and --first-state."
-        )
+    seen = _seen(settings, tasks, states, reporter, chooses=chooses)
     if protocol is not None and left_out:
         reporter.warn(
             f"Protocol {protocol.name} has {len(left_out)} more tasks ({', '.join(left_out[:3])}"
@@ -110,7 +113,9 @@ def run_evaluate(settings: EvaluateSettings, reporter: Reporter = SILENT) -> Map
     summary: dict[str, Any] = {}
     for name, part in parts.items():
         run_collect(_collect_settings(settings, states, out / part.folder, part), reporter, policy=policy)
-        results = _results_of(out / part.folder / "store", settings, protocol, part)
+        results = _results_of(
+            out / part.folder / "store", settings, protocol, part, plans[name]["limits"], inputs["computation"]
+        )
         write_results(out, results, part.file)
         facts = _facts(results)
         summary |= {name: {**facts, "samples": part.samples, "file": part.file}} if name else facts
@@ -155,7 +160,14 @@ def _plan(
     return plan
 
 
-def _results_of(store: Path, settings: EvaluateSettings, protocol: Protocol | None, part: _Part) -> EvaluationResults:
+def _results_of(
+    store: Path,
+    settings: EvaluateSettings,
+    protocol: Protocol | None,
+    part: _Part,
+    limits: Mapping[str, int],
+    computation: str,
+) -> EvaluationResults:
     """Figures of recorded episodes."""
     from grape.store import EpisodeStore
 
@@ -173,6 +185,9 @@ def _results_of(store: Path, settings: EvaluateSettings, protocol: Protocol | No
         seed=settings.seed,
         protocol=settings.protocol,
         measures=measures,
+        limits=limits,
+        operators=settings.operators if settings.policy == "expert" else "",
+        computation=computation,
     )
 
 
@@ -228,10 +243,31 @@ def _collect_settings(settings: EvaluateSettings, states: tuple[int, ...], out: 
     )
 
 
-def _seen(settings: EvaluateSettings, tasks: list[str], states: tuple[int, ...]) -> dict[str, str]:
-    """Evaluated states that the policy learned from, by task."""
+def _seen(
+    settings: EvaluateSettings, tasks: list[str], states: tuple[int, ...], reporter: Reporter, *, chooses: bool
+) -> dict[str, str]:
+    """Evaluated states that the policy learned from or was chosen on, by task; they are warned of."""
+    from grape.collect import seen_states
+
     if settings.policy == "expert":
         return {}
-    collected = read_provenance(Path(settings.policy)).get(settings.suite, {})
-    seen = {task: tuple(state for state in states if state in collected.get(task, ())) for task in tasks}
-    return {task: format_numbers(found) for task, found in seen.items() if found}
+    policy = Path(settings.policy)
+    learned = seen_states(read_provenance(policy), settings.suite, tasks, states)
+    chosen = {} if chooses else seen_states(read_validated(policy), settings.suite, tasks, states)
+    advice = "for a fair figure leave out --initial-states and --first-state"
+    if learned:
+        reporter.warn(
+            f"{settings.policy} was trained on data from initial states of this evaluation: {_listed(learned)}. "
+            f"Success there measures memory as well; {advice}."
+        )
+    if chosen:
+        reporter.warn(
+            f"{settings.policy} was chosen on initial states of this evaluation, as validation states: "
+            f"{_listed(chosen)}. Success there is likely too high; {advice} or name others."
+        )
+    both = {task: {*learned.get(task, ()), *chosen.get(task, ())} for task in tasks}
+    return {task: format_numbers(tuple(found)) for task, found in both.items() if found}
+
+
+def _listed(states: Mapping[str, tuple[int, ...]]) -> str:
+    return "; ".join(f"{task} {format_numbers(found)}" for task, found in states.items())

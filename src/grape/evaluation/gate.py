@@ -1,17 +1,20 @@
-"""Whether a new policy may replace the old one.
+"""Whether a new policy may replace the old one, and which of several policies is the result.
 
-Two questions that are easily confused. "Not significantly worse" lets a candidate pass unless the data speak against
-it: with few episodes almost everything passes, and a chain of small losses can pass one by one. "Non-inferior by a
-margin" lets it pass only if the data exclude a loss larger than the margin: with few episodes almost nothing passes.
+The estimate itself decides: a candidate that does worse on the validation states does not pass, however uncertain its
+loss is, because "not significantly worse" lets almost everything pass with few episodes, and a chain of small losses
+passes one by one. A guard looks at every task: a gain on one must not pay for a certain loss on another. A margin asks
+for proof as well: that a loss larger than the margin can be excluded, which with few episodes almost nothing can.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from grape.core.errors import SettingsError
 from grape.evaluation.pairing import PairedOutcomes
 from grape.evaluation.power import detectable_difference
+from grape.evaluation.statistics import holm
 
-__all__ = ["GateDecision", "gate_decision"]
+__all__ = ["GateDecision", "best_on_validation", "gate_decision"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class GateDecision:
         p_worse: One-sided p-value against "not worse".
         low: One-sided lower confidence bound of the difference, at level ``1 - alpha``.
         detectable: Loss that this many pairs would notice 4 times in 5; None where no loss would be noticed.
+        worse_tasks: Tasks on which the new policy is significantly worse, adjusted by Holm for their number.
         reason: One sentence for people.
     """
 
@@ -32,21 +36,31 @@ class GateDecision:
     p_worse: float
     low: float
     detectable: float | None
+    worse_tasks: tuple[str, ...]
     reason: str
 
 
 def gate_decision(
-    outcomes: PairedOutcomes, *, alpha: float = 0.05, margin: float | None = None, seed: int = 0
+    outcomes: PairedOutcomes,
+    *,
+    alpha: float = 0.05,
+    margin: float | None = None,
+    seed: int = 0,
+    tolerate_losses: bool = False,
 ) -> GateDecision:
     """Decide from paired outcomes, A being the old and B the new policy.
+
+    B passes if its success rate over the pairs is not below A's and no task speaks against it: the one-sided exact
+    test of a task, adjusted by Holm for the number of tasks, must not reject "not worse" at ``alpha``.
 
     Args:
         outcomes: The pairs.
         alpha: One-sided significance level, in (0, 0.5).
-        margin: None asks that B is not significantly worse (one-sided exact test). A number in (0, 1) asks more: that
-            a loss of that much can be excluded, i.e. that the one-sided lower bound of the difference lies above
-            ``-margin``.
+        margin: A number in (0, 1) asks more: that a loss of that much can be excluded, i.e. that the one-sided lower
+            bound of the difference lies above ``-margin``.
         seed: Seed of the bootstrap for the lower bound.
+        tolerate_losses: The rule of release 0.1, which loops begun with it keep: B passes unless it is significantly
+            worse over all pairs; tasks are not looked at. A margin takes the place of that rule.
 
     Raises:
         SettingsError: A number is out of range.
@@ -60,19 +74,49 @@ def gate_decision(
     discordance = max((len(outcomes.only_a) + len(outcomes.only_b)) / len(outcomes), 1 / len(outcomes))
     # A one-sided test at alpha rejects where the two-sided one at twice the level does, on that side.
     detectable = detectable_difference(len(outcomes), discordance, alpha=2 * alpha)
-    facts = f"{100 * outcomes.difference:+.1f} points on {len(outcomes)} pairs, one-sided p = {p_worse:.3f}"
+    p_tasks = _task_p_values(outcomes)
+    worse_tasks = tuple(task for task, p in p_tasks.items() if p < alpha)
+    size = f"{100 * outcomes.difference:+.1f} points on {len(outcomes)} pairs"
+    facts = f"{size}, one-sided p = {p_worse:.3f}"
+    accepted = False
     if p_worse < alpha:
-        accepted, reason = False, f"rejected: significantly worse ({facts})"
-    elif margin is None and (p_better := outcomes.p_value("greater")) < alpha:
-        gain = f"{100 * outcomes.difference:+.1f} points on {len(outcomes)} pairs, one-sided p = {p_better:.3f}"
-        accepted, reason = True, f"accepted: significantly better ({gain})"
-    elif margin is None:
-        accepted, reason = True, f"accepted: not significantly worse ({facts})"
-    elif low > -margin:
-        accepted, reason = True, f"accepted: a loss of {100 * margin:.1f} points is excluded ({facts})"
-    else:
-        accepted = False
+        reason = f"rejected: significantly worse ({facts})"
+    elif not tolerate_losses and outcomes.difference < 0:
+        reason = f"rejected: worse ({facts})"
+    elif not tolerate_losses and worse_tasks:
+        losses = "; ".join(_task_sentence(outcomes.of_task(task), task, p_tasks[task]) for task in worse_tasks)
+        tasks = f", p adjusted for {len(p_tasks)} tasks" if len(p_tasks) > 1 else ""
+        reason = f"rejected: significantly worse on {losses}{tasks} (over all: {size})"
+    elif margin is not None and low <= -margin:
         reason = (
             f"rejected: a loss of {100 * margin:.1f} points cannot be excluded ({facts}; at worst {100 * low:+.1f})"
         )
-    return GateDecision(accepted, outcomes.difference, p_worse, low, detectable, reason)
+    elif margin is not None:
+        accepted, reason = True, f"accepted: a loss of {100 * margin:.1f} points is excluded ({facts})"
+    elif (p_better := outcomes.p_value("greater")) < alpha:
+        accepted, reason = True, f"accepted: significantly better ({size}, one-sided p = {p_better:.3f})"
+    else:
+        accepted, reason = True, f"accepted: not {'significantly ' if tolerate_losses else ''}worse ({facts})"
+    return GateDecision(accepted, outcomes.difference, p_worse, low, detectable, worse_tasks, reason)
+
+
+def best_on_validation(success_rates: Sequence[float]) -> int:
+    """Which of several policies is the result of a loop: the one with the highest success on the validation states.
+
+    Args:
+        success_rates: Of the policies in the order in which they were made, on the same states; at least one.
+
+    Returns:
+        Its place; among equals the earliest, which moved least from where the loop began.
+    """
+    return max(range(len(success_rates)), key=lambda place: (success_rates[place], -place))
+
+
+def _task_p_values(outcomes: PairedOutcomes) -> dict[str, float]:
+    """One-sided p-value against "not worse" of each task, adjusted for the number of tasks."""
+    tasks = outcomes.tasks
+    return dict(zip(tasks, holm([outcomes.of_task(task).p_value("less") for task in tasks]), strict=True))
+
+
+def _task_sentence(outcomes: PairedOutcomes, task: str, p: float) -> str:
+    return f"{task} ({100 * outcomes.difference:+.1f} points on {len(outcomes)} pairs, one-sided p = {p:.3f})"

@@ -144,7 +144,7 @@ def pair_results(a: EvaluationResults, b: EvaluationResults) -> Pairing:
     """Pair two evaluations of the same suite.
 
     Raises:
-        CompatibilityError: The suites differ, or what counts as success.
+        CompatibilityError: The suites differ, or what counts as success, or limits that episodes came up against.
         DataError: No task and initial state in common.
     """
     if a.until != b.until:
@@ -157,4 +157,45 @@ def pair_results(a: EvaluationResults, b: EvaluationResults) -> Pairing:
             f"A was evaluated on suite '{a.suite}', B on '{b.suite}': their initial states are not the same.",
             "Evaluate both policies on one suite.",
         )
-    return pair_outcomes(a.per_episode, b.per_episode)
+    pairing = pair_outcomes(a.per_episode, b.per_episode)
+    _check_limits(a, b, frozenset(pairing.pairs.keys))
+    return pairing
+
+
+def _check_limits(a: EvaluationResults, b: EvaluationResults, keys: frozenset[Key]) -> None:
+    """Refuse two evaluations whose episodes could not last equally long, where this made a difference.
+
+    Where all pairs were solved within the lower limit, the higher one gave nobody a longer try. (Nothing else limits an
+    episode: with a simulator that hangs, it is played again or the evaluation fails.)
+
+    Raises:
+        CompatibilityError: The limits of a task differ, and paired episodes came up against the lower one.
+    """
+    for task in sorted({task for task, _, _ in keys}):
+        mine, theirs = _limit(a, task), _limit(b, task)
+        known = [limit for limit in (mine, theirs) if limit]
+        if mine == theirs or not known:
+            continue
+        lower = min(known)
+        episodes = [one for one in (*a.per_episode, *b.per_episode) if one.task == task and one.key in keys]
+        # A limit that is not known shows in episodes that lasted longer than the other, not in failures.
+        stopped = sum(one.steps > lower or (len(known) == 2 and not one.success) for one in episodes)
+        if not stopped:
+            continue
+        words = [f"{limit} decisions" if limit else "a limit that is not recorded" for limit in (mine, theirs)]
+        raise CompatibilityError(
+            f"The limits of {task} differ: A's episodes end after {words[0]}, B's after {words[1]}, and {stopped} of "
+            f"{len(episodes)} paired episodes did not succeed within {lower}: success is not the same thing in the "
+            "two.",
+            "Evaluate both policies with the same --max-steps.",
+        )
+
+
+def _limit(results: EvaluationResults, task: str) -> int:
+    """Most decisions of a task's episodes; where they are not recorded, what its failures tell, or else 0."""
+    if results.tasks[task].max_steps:
+        return results.tasks[task].max_steps
+    ended = {
+        one.steps for one in results.per_episode if one.task == task and (not one.success or results.until != "success")
+    }
+    return ended.pop() if len(ended) == 1 else 0

@@ -49,6 +49,7 @@ class TaskResults:
         mean_steps: Mean decisions an episode, failures included.
         measures: Shares of episodes in which further facts held, by name, e.g. ``"grasp_ever"``.
         instruction: What the policy was told.
+        max_steps: Decisions after which an episode ended without success; 0 where older results do not say.
     """
 
     success_rate: float
@@ -58,6 +59,7 @@ class TaskResults:
     mean_steps: float
     measures: Mapping[str, Share] = field(default_factory=dict)
     instruction: str
+    max_steps: int = 0
 
 
 @record
@@ -84,6 +86,10 @@ class EvaluationResults:
         protocol: Published protocol that was followed; empty for none.
         until: When an episode ended: ``"success"`` or ``"last-step"``, see
             :class:`~grape.core.trajectories.EpisodeMeta`.
+        operators: Styles of the scripted expert, e.g. ``"clean"``; empty for a policy and where older results do not
+            say.
+        computation: Device, number type and attention of the policy, e.g. ``"cpu float32, sdpa"``; empty for experts
+            and where older results do not say.
     """
 
     suite: str
@@ -102,6 +108,8 @@ class EvaluationResults:
     measures: Mapping[str, Share] = field(default_factory=dict)
     protocol: str = ""
     until: str = "success"
+    operators: str = ""
+    computation: str = ""
 
     @classmethod
     def from_outcomes(
@@ -117,6 +125,9 @@ class EvaluationResults:
         versions: Mapping[str, str],
         protocol: str = "",
         until: str = "success",
+        limits: Mapping[str, int] | None = None,
+        operators: str = "",
+        computation: str = "",
     ) -> "EvaluationResults":
         """Compute all figures from the episodes.
 
@@ -131,6 +142,9 @@ class EvaluationResults:
             versions: Versions of what shapes physics and images.
             protocol: Published protocol that was followed; empty for none.
             until: When an episode ended.
+            limits: Most decisions of an episode, by task name, where they are known.
+            operators: Styles of the scripted expert; empty for a policy.
+            computation: Device, number type and attention of the policy; empty for experts.
 
         Raises:
             DataError: There are no episodes, one occurs twice, or not all were measured alike.
@@ -149,7 +163,8 @@ class EvaluationResults:
         tasks = {}
         for name in sorted({outcome.task for outcome in ordered}):
             members = [outcome for outcome in ordered if outcome.task == name]
-            tasks[name] = TaskResults(**figures_of(members), instruction=instructions[name])
+            limit = (limits or {}).get(name, 0)
+            tasks[name] = TaskResults(**figures_of(members), instruction=instructions[name], max_steps=limit)
         return cls(
             suite=suite,
             policy=policy,
@@ -162,6 +177,8 @@ class EvaluationResults:
             versions=dict(versions),
             protocol=protocol,
             until=until,
+            operators=operators,
+            computation=computation,
         )
 
     @classmethod
@@ -174,6 +191,9 @@ class EvaluationResults:
         seed: int,
         protocol: str = "",
         measures: Mapping[str, Mapping[str, bool]] | None = None,
+        limits: Mapping[str, int] | None = None,
+        operators: str = "",
+        computation: str = "",
     ) -> "EvaluationResults":
         """Compute all figures from the facts of recorded episodes.
 
@@ -184,6 +204,9 @@ class EvaluationResults:
             seed: Seed of the evaluation.
             protocol: Published protocol that was followed; empty for none.
             measures: Facts that were measured, by episode id; see :func:`grape.evaluation.outcomes.measure`.
+            limits: Most decisions of an episode, by task name, where they are known.
+            operators: Styles of the scripted expert; empty for a policy.
+            computation: Device, number type and attention of the policy; empty for experts.
 
         Raises:
             DataError: There are no episodes, one occurs twice, or they come from different suites, policies,
@@ -209,6 +232,9 @@ class EvaluationResults:
             versions=metas[0].versions if metas else {},
             protocol=protocol,
             until=metas[0].until if metas else "success",
+            limits=limits,
+            operators=operators,
+            computation=computation,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -286,6 +312,9 @@ def read_results(path: Path) -> EvaluationResults:
         versions=stored.versions,
         protocol=stored.protocol,
         until=stored.until,
+        limits={name: task.max_steps for name, task in stored.tasks.items()},
+        operators=stored.operators,
+        computation=stored.computation,
     )
     _check_figures(stored.to_json(), results.to_json(), file)
     return results

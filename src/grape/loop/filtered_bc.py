@@ -46,7 +46,7 @@ def compare_cloning(
         return []
     run_train(stages.cloning_train(first), reporter)
     policy = folder / "train" / "policy"
-    run_evaluate(stages.validate(policy, folder / "evaluate"), reporter)
+    run_evaluate(stages.validate(policy, folder / "evaluate"), reporter, chooses=True)
     own, clone = stages.root / "test" / "iteration-1", stages.root / "test" / "filtered-cloning"
     run_evaluate(stages.test(trained, own), reporter)
     run_evaluate(stages.test(policy, clone), reporter)

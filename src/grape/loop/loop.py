@@ -8,12 +8,20 @@ from typing import Any
 from grape.collect import run_collect
 from grape.core.errors import NoPairsError
 from grape.core.events import SILENT, Reporter, append_event
-from grape.core.files import write_json
+from grape.core.files import read_json_mapping, write_json
+from grape.core.provenance import add_validated
 from grape.core.runs import open_run
 from grape.core.selections import format_numbers
 from grape.envs.external_python import suite_of
 from grape.envs.registry import select_tasks
-from grape.evaluation import gate_decision, pair_results, read_results, run_compare, run_evaluate
+from grape.evaluation import (
+    best_on_validation,
+    gate_decision,
+    pair_results,
+    read_results,
+    run_compare,
+    run_evaluate,
+)
 from grape.loop.checks import check_settings
 from grape.loop.filtered_bc import compare_cloning
 from grape.loop.plan import plan_loop
@@ -24,6 +32,9 @@ from grape.preferences import run_pair, run_score
 __all__ = ["run_loop"]
 
 Summary = Mapping[str, Any]
+
+_GATE = {"gate": "no worse estimate, no task significantly worse"}
+"""The gate's rule as a run's inputs hold it; runs of release 0.1 hold none, and keep the rule they were begun with."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +55,9 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
     """Run every stage in order; a stage whose folder is complete costs nothing.
 
     Returns:
-        Summary: the policies with their validation success, the comparison of first and last policy on the test
-        states, filtered cloning beside them where asked for, paths of the final policy and of the report.
+        Summary: the policies with their validation success, the comparison of the first policy with the best one of
+        the validation states on the test states, filtered cloning beside them where asked for, paths of the best
+        policy and of the report.
 
     Raises:
         GrapeError: A stage failed; what was finished is kept and the same command goes on from there.
@@ -56,17 +68,26 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
     stages = Stages(settings)
     if settings.dry_run:
         return plan_loop(settings, tasks)
-    run = open_run(settings.out, "loop", settings)
+    inputs = _gate_of(settings.out)
+    if not inputs and settings.gate:
+        reporter.warn(
+            f"{settings.out} was begun by release 0.1, whose gate lets a policy pass unless it is significantly worse; "
+            "it goes on with that rule. For today's gate, which also stops a worse estimate, choose another --out."
+        )
+    run = open_run(settings.out, "loop", settings, inputs)
     if run.done is not None and _covers(run.done, settings):
         return run.done
     first = _first_policy(settings, stages, reporter)
     trained: Path | None = None  # by iteration 1
     entries: list[dict[str, Any]] = [_entry(first, settings.out, accepted=True, verdict="starting point")]
     incumbent = first
+    passed = [first]
     for iteration in range(1, settings.iterations + 1):
         reporter.info(f"iteration {iteration} of {settings.iterations}, from {incumbent.label}")
         append_event(settings.out, "iteration", number=iteration, start=incumbent.label)
-        candidate, accepted, verdict = _iterate(settings, stages, iteration, incumbent, reporter)
+        candidate, accepted, verdict = _iterate(
+            settings, stages, iteration, incumbent, reporter, tolerate_losses=not inputs
+        )
         if candidate is None:
             reporter.warn(f"Iteration {iteration}: {verdict} The loop stops here.")
             entries[-1]["stopped"] = verdict
@@ -76,8 +97,13 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
         reporter.info(
             f"{candidate.label}: success {entries[-1]['success_rate']:.2f} on the validation states; {verdict}"
         )
-        incumbent = candidate if accepted else incumbent
-    comparison = _headline(settings, stages, first, incumbent, reporter)
+        if accepted:
+            incumbent = candidate
+            passed.append(candidate)
+    best = passed[best_on_validation([read_results(policy.evaluation).success_rate for policy in passed])]
+    if best is not incumbent:
+        reporter.info(f"the result is {best.label}: the highest success on the validation states")
+    comparison = _headline(settings, stages, first, best, reporter)
     summary = {
         "title": settings.title,
         "suite": settings.suite,
@@ -85,11 +111,11 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
         "seed": settings.seed,
         "iterations": settings.iterations,
         "policies": entries,
-        "policy": _relative(incumbent.policy, settings.out),
+        "policy": _relative(best.policy, settings.out),
         "test": {
             "before": f"test/{first.slug}",
-            "after": f"test/{incumbent.slug}",
-            "labels": [first.label, incumbent.label],
+            "after": f"test/{best.slug}",
+            "labels": [first.label, best.label],
             "states": format_numbers(tuple(stages.test_states)),
         },
         "comparison": comparison,
@@ -110,6 +136,16 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
     return summary
 
 
+def _gate_of(out: Path) -> dict[str, str]:
+    """The gate's rule as the inputs of the run in ``out``, or of a new one; empty for a run of release 0.1."""
+    marker = out / "run.json"
+    if not marker.exists():
+        return _GATE
+    found = read_json_mapping(marker, hint="Choose another --out.", within=out)
+    inputs = found.get("inputs")
+    return {} if found.get("verb") == "loop" and isinstance(inputs, dict) and "gate" not in inputs else _GATE
+
+
 def _covers(done: Summary, settings: LoopSettings) -> bool:
     """Whether a complete run holds all that is asked for now."""
     return done["iterations"] >= settings.iterations and ("arms" in done or not settings.compare_cloning)
@@ -128,12 +164,26 @@ def _first_policy(settings: LoopSettings, stages: Stages, reporter: Reporter) ->
         run_sft(stages.sft(), reporter)
         policy, label = settings.out / "sft" / "policy", "SFT"
     evaluation = settings.out / "evaluate" / "sft"
-    run_evaluate(stages.validate(policy, evaluation), reporter)
+    run_evaluate(stages.validate(policy, evaluation), reporter, chooses=True)
+    if not settings.policy:
+        _note_validation(settings, stages, policy)
     return _Incumbent(label, policy, evaluation)
 
 
+def _note_validation(settings: LoopSettings, stages: Stages, policy: Path) -> None:
+    """Write beside the loop's own policy that these states decide whether it is kept."""
+    tasks = select_tasks(suite_of(settings.suite, settings.env_python), settings.tasks)
+    add_validated(policy, settings.suite, [task.name for task in tasks], stages.validation_states)
+
+
 def _iterate(
-    settings: LoopSettings, stages: Stages, iteration: int, incumbent: _Incumbent, reporter: Reporter
+    settings: LoopSettings,
+    stages: Stages,
+    iteration: int,
+    incumbent: _Incumbent,
+    reporter: Reporter,
+    *,
+    tolerate_losses: bool = False,
 ) -> tuple[_Incumbent | None, bool, str]:
     """One iteration: the candidate, whether the gate accepts it and why; None where there was nothing to learn."""
     from grape.training import run_train
@@ -147,27 +197,32 @@ def _iterate(
         return None, False, error.message
     run_train(stages.train(iteration, incumbent.policy), reporter)
     candidate = _Incumbent(f"iteration {iteration}", folder / "train" / "policy", folder / "evaluate")
-    run_evaluate(stages.validate(candidate.policy, candidate.evaluation), reporter)
+    run_evaluate(stages.validate(candidate.policy, candidate.evaluation), reporter, chooses=True)
+    _note_validation(settings, stages, candidate.policy)
     run_compare(stages.compare(incumbent.evaluation, candidate.evaluation, folder / "compare"), reporter)
-    return candidate, *_gate(settings, incumbent, candidate)
+    return candidate, *_gate(settings, incumbent, candidate, tolerate_losses)
 
 
-def _gate(settings: LoopSettings, incumbent: _Incumbent, candidate: _Incumbent) -> tuple[bool, str]:
+def _gate(
+    settings: LoopSettings, incumbent: _Incumbent, candidate: _Incumbent, tolerate_losses: bool
+) -> tuple[bool, str]:
     """Whether the candidate goes on, and why in one sentence."""
     if not settings.gate:
         return True, "accepted: the gate is off"
     pairs = pair_results(read_results(incumbent.evaluation), read_results(candidate.evaluation)).pairs
-    decision = gate_decision(pairs, alpha=settings.gate_alpha)
+    decision = gate_decision(
+        pairs, alpha=settings.gate_alpha, margin=settings.gate_margin, tolerate_losses=tolerate_losses
+    )
     return decision.accepted, decision.reason
 
 
 def _headline(
-    settings: LoopSettings, stages: Stages, first: _Incumbent, last: _Incumbent, reporter: Reporter
+    settings: LoopSettings, stages: Stages, first: _Incumbent, best: _Incumbent, reporter: Reporter
 ) -> Summary:
-    """First against last policy on states that decided nothing."""
-    before, after = settings.out / "test" / first.slug, settings.out / "test" / last.slug
+    """First policy against the best one of the validation states, on states that decided nothing."""
+    before, after = settings.out / "test" / first.slug, settings.out / "test" / best.slug
     run_evaluate(stages.test(first.policy, before), reporter)
-    run_evaluate(stages.test(last.policy, after), reporter)
+    run_evaluate(stages.test(best.policy, after), reporter)
     return run_compare(stages.compare(before, after, settings.out / "test" / f"compare-{after.name}"), reporter)
 
 

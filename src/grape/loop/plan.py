@@ -68,12 +68,12 @@ def _rows(settings: LoopSettings, stages: Stages, tasks: Sequence[Task]) -> list
         rows.append(_sft(settings, plan["decisions_at_most"]))
     rows.append(evaluation("validation of the first policy", stages.validation_states))
     states = settings.states_per_iteration * len(tasks)
-    pairs = _pairs(settings.pair, settings.collect.samples, states)
+    pairs = _pairs(settings.pair, settings.collect.most_samples, states)
     for number in range(1, settings.iterations + 1):
         # Any policy has the same plan; "expert" needs no checkpoint, which may not exist yet.
         plan = run_collect(replace(stages.collect(number, Path("expert")), operators="clean", dry_run=True))
         rows.append(_collection(f"iteration {number}: collect", plan))
-        rows.append({"stage": f"iteration {number}: score", "episodes_to_score": plan["episodes"]})
+        rows.append({"stage": f"iteration {number}: score", "episodes_to_score": _episodes(plan)})
         rows.append({"stage": f"iteration {number}: pair", "pairs_at_most": pairs})
         rows.append(_training(f"iteration {number}: train", settings.train, pairs, longest))
         rows.append(evaluation(f"iteration {number}: validation", stages.validation_states))
@@ -91,7 +91,12 @@ def _rows(settings: LoopSettings, stages: Stages, tasks: Sequence[Task]) -> list
 
 
 def _collection(stage: str, plan: Mapping[str, Any]) -> Row:
-    return {"stage": stage, "episodes": plan["episodes"], "decisions_at_most": plan["decisions_at_most"]}
+    return {"stage": stage, "episodes": _episodes(plan), "decisions_at_most": plan["decisions_at_most"]}
+
+
+def _episodes(plan: Mapping[str, Any]) -> int:
+    """Episodes of a collection, those from states of mixed outcome included."""
+    return int(plan["episodes"] + plan.get("mixed_episodes_at_most", 0))
 
 
 def _sft(settings: LoopSettings, decisions: int) -> Row:
@@ -103,7 +108,7 @@ def _sft(settings: LoopSettings, decisions: int) -> Row:
 
 
 def _pairs(settings: PairSettings, samples: int, states: int) -> int:
-    """Pairs from ``states`` initial states with ``samples`` rollouts each."""
+    """Pairs from ``states`` initial states with ``samples`` rollouts each at most."""
     each = 1 if settings.mode == "best-worst" else min(settings.m, samples // 2)
     if settings.max_pairs_per_state is not None:
         each = min(each, settings.max_pairs_per_state)

@@ -54,8 +54,11 @@ class LoopSettings:
         evaluation_samples: Rollouts from each validation and test state; more than 1, for suites with few initial
             states, needs a temperature above 0.
         evaluation_temperature: Sampling temperature of these evaluations; 0 decodes greedily.
-        gate: Keep the old policy if the new one is significantly worse on the validation states.
-        gate_alpha: Significance level of the gate (one-sided).
+        gate: Keep the old policy if the new one does worse on the validation states, or is significantly worse on one
+            of the tasks. The result of the loop is the policy with the highest success there, with or without a gate.
+        gate_alpha: Significance level of the gate (one-sided, adjusted by Holm for the number of tasks).
+        gate_margin: Also keep the old policy unless a loss of this much, e.g. 0.05 for 5 points, can be excluded at
+            that level; this needs hundreds of validation episodes. May be written --gate.margin.
         compare_cloning: Also train filtered behaviour cloning on the rollouts of iteration 1 and measure it on the
             test states beside the policy of iteration 1: the same start, the same rollouts, two ways of using them.
             Changes nothing else; without effect where train.method is filtered-bc itself.
@@ -87,6 +90,9 @@ class LoopSettings:
     evaluation_temperature: float = setting(0.0, group=_EVALUATION, range=Range(0), identity="unless default")
     gate: bool = setting(True, group=_EVALUATION)
     gate_alpha: float = setting(0.05, group=_EVALUATION, range=Range(0, 0.5, open_low=True, open_high=True))
+    gate_margin: float | None = setting(
+        None, group=_EVALUATION, range=Range(0, 1, open_low=True, open_high=True), identity="unless default"
+    )
     compare_cloning: bool = setting(False, group=_EVALUATION, identity=False)
     report: bool = setting(True, group=_EVALUATION, identity=False)
     seed: int = setting(0, group=_TASKS, common=True)

@@ -284,14 +284,16 @@ def _read_policies(root: Path, listed: Sequence[Mapping[str, Any]], reader: Best
 def _test_policies(
     root: Path, loop: Mapping[str, Any], arms: Sequence[Arm], reader: BestEffortReader
 ) -> tuple[Evaluated | None, Evaluated | None]:
-    """First and last policy on states of their own, as the loop names them."""
+    """First policy and the loop's result on states of their own, as the loop names them."""
     test = loop.get("test")
     if not isinstance(test, dict):
         return None, None
     sides = []
     policies = arms[0].policies if arms else ()
     accepted = [policy for policy in policies if policy.accepted is not False]
-    labels = (accepted[0].label, accepted[-1].label) if accepted else ("before", "after")
+    labels = [accepted[0].label, accepted[-1].label] if accepted else ["before", "after"]
+    if isinstance(named := test.get("labels"), list) and len(named) == 2:
+        labels = [str(label) for label in named]
     for key, label in zip(("before", "after"), labels, strict=True):
         name = str(test.get(key) or "")
         sides.append(Evaluated(label, name, reader.results(root / name, f"test of {label}")) if name else None)

@@ -125,7 +125,7 @@ def _sentence(before: Rate, after: Rate, comparison: Mapping[str, Any], first: E
     if first.name == last.name or "same policy" in " ".join(comparison["warnings"]):
         return (
             f"The last policy is the first one ({before.label}): no iteration was accepted, "
-            "so there is nothing to compare."
+            "or none did better on the validation states, so there is nothing to compare."
         )
     low, high = comparison["interval"]
     size = f"{points(comparison['difference'])} points (95 % interval {points(low)} to {points(high)})"

@@ -9,6 +9,10 @@ from grape.collect import CollectSettings, run_collect
 
 def _show(summary: Summary, console: Console) -> None:
     show_tasks(summary, console)
+    if "mixed" in summary:
+        mixed = summary["mixed"]
+        text = f"{mixed['episodes']} more episodes from {mixed['states']} initial states"
+        show_fields({"mixed outcome": text}, console, "mixed outcome")
     show_fields(summary, console, "store")
 
 
@@ -21,6 +25,8 @@ VERB = Verb(
         "grape collect --policy expert --tasks drawer-open --initial-states 0-64 "
         "--operators clean:40,sloppy:25 --out runs/demonstrations",
         "grape collect --policy runs/sft/policy --tasks 0,1 --initial-states 1000-1047 --samples 8 --out runs/rollouts",
+        "grape collect --policy runs/sft/policy --initial-states 1000-1047 --samples 4 --mixed-episodes 200 "
+        "--out runs/rollouts",
         "grape collect --policy runs/sft/policy --samples 8 --out runs/rollouts --dry-run",
     ),
 )

@@ -17,7 +17,7 @@ from grape.envs.base import Environment, Expert, SuiteBase
 from grape.envs.expert_styles import OPERATORS
 from grape.envs.libero.environment import LiberoEnvironment
 from grape.envs.libero.installation import installed_distribution, mujoco_caution
-from grape.envs.libero.tasks import steps_per_decision, suite_tasks
+from grape.envs.libero.tasks import base_suite, steps_per_decision, suite_tasks
 
 __all__ = ["N_INITIAL_STATES", "LiberoSuite"]
 
@@ -74,6 +74,10 @@ class LiberoSuite(SuiteBase):
     def n_initial_states(self, task: Task) -> int:
         """How many different initial states the task has."""
         return N_INITIAL_STATES
+
+    def base_task(self, task: Task) -> tuple[str, str]:
+        """LIBERO's task: slower decisions start from the same initial states."""
+        return base_suite(self._name), task.name
 
     def versions(self) -> Mapping[str, str]:
         """Versions of LIBERO's distribution, robosuite and mujoco.

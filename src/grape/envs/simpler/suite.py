@@ -15,7 +15,7 @@ from grape.envs.expert_styles import OPERATORS
 from grape.envs.simpler.environment import MOST_ROTATION, MOST_TRANSLATION, WidowXEnvironment
 from grape.envs.simpler.installation import asset_folder
 from grape.envs.simpler.rendering import require_vulkan
-from grape.envs.simpler.tasks import steps_per_decision, suite_tasks
+from grape.envs.simpler.tasks import same_scene, steps_per_decision, suite_tasks
 from grape.envs.simpler.world import N_INITIAL_STATES, about_initial_states
 
 __all__ = ["CONTROL_HZ", "WidowXSuite"]
@@ -84,6 +84,10 @@ class WidowXSuite(SuiteBase):
     def about_initial_states(self, task: Task) -> str:
         """Why a task has no more initial states, in a sentence; empty where the simulator has no more either."""
         return about_initial_states(task)
+
+    def base_task(self, task: Task) -> tuple[str, str]:
+        """ManiSkill's task where the scene is the same: slower decisions and other words change nothing in it."""
+        return same_scene(task)
 
     def versions(self) -> Mapping[str, str]:
         """Versions of ManiSkill and SAPIEN.

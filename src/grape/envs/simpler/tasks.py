@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from grape.core.tasks import Task
 
-__all__ = ["SUITES", "Arrangement", "arrangement_of", "base_task_of", "steps_per_decision", "suite_tasks"]
+__all__ = ["SUITES", "Arrangement", "arrangement_of", "base_task_of", "same_scene", "steps_per_decision", "suite_tasks"]
 
 
 @dataclass(frozen=True)
@@ -187,3 +187,9 @@ def arrangement_of(task: Task) -> Arrangement:
 def base_task_of(task: Task) -> str:
     """Name of the task of ``simpler_widowx`` that a variation varies; of one of those, its own."""
     return _entries(task.suite)[task.index].base
+
+
+def same_scene(task: Task) -> tuple[str, str]:
+    """Suite and name of the task of ``simpler_widowx`` with the very scene of a task; its own where there is none."""
+    same = next((entry.name for entry in _BASE if entry.arrangement == arrangement_of(task)), None)
+    return (task.suite, task.name) if same is None else ("simpler_widowx", same)
