@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from grape.core.errors import DataError
 from grape.core.trajectories import Trajectory
 from grape.costs.formulas import Call, Condition
-from grape.costs.keypoints import KeypointSource, image_keypoint
 from grape.costs.measurement import TOLERANCE, Recording, holds, relation_cost, truth
+from grape.costs.specification import KeypointSource, image_keypoint
 from grape.costs.vocabulary import QUANTITIES, RELATIONS
 
 MakeTrajectory = Callable[..., Trajectory]

@@ -9,7 +9,6 @@ from grape.costs.builtins import builtin_names, builtin_specification, builtin_s
 from grape.costs.checks import Finding, check_specification, find_problems
 from grape.costs.evaluation import evaluate, external_reward, unavailable_constraints
 from grape.costs.formulas import Call, Condition
-from grape.costs.keypoints import KeypointSource, image_keypoint
 from grape.costs.parsing import load_specification, parse_specification
 from grape.costs.perturbations import with_unknown_outcome
 from grape.costs.report_card import ReportCard, TrialCheck, card_text
@@ -17,7 +16,9 @@ from grape.costs.schema import specification_schema
 from grape.costs.specification import (
     OBJECTIVES,
     CostSpecification,
+    KeypointSource,
     adjust_objectives,
+    image_keypoint,
     specification_hash,
     specification_to_dict,
 )

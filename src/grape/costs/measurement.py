@@ -9,7 +9,7 @@ import numpy.typing as npt
 from grape.core.trajectories import Trajectory
 from grape.costs.formulas import Call, Condition
 from grape.costs.frames import frame_axes
-from grape.costs.keypoints import KeypointSource
+from grape.costs.specification import KeypointSource
 from grape.costs.vocabulary import QUANTITIES
 
 __all__ = ["TOLERANCE", "Recording", "holds", "relation_cost", "truth"]

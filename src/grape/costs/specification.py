@@ -12,7 +12,7 @@ from typing import Any, Literal
 from grape.core.errors import require_known
 from grape.core.files import content_hash
 from grape.costs.formulas import Call, Condition
-from grape.costs.keypoints import KeypointSource
+from grape.costs.language import AGGREGATIONS, OBJECTIVES
 from grape.costs.units import Clock
 from grape.costs.vocabulary import QUANTITIES
 
@@ -21,18 +21,14 @@ __all__ = [
     "OBJECTIVES",
     "Constraint",
     "CostSpecification",
+    "KeypointSource",
     "Outcome",
     "Stage",
     "adjust_objectives",
+    "image_keypoint",
     "specification_hash",
     "specification_to_dict",
 ]
-
-OBJECTIVES = ("completion", "safety", "efficiency")
-"""Tags a constraint may carry; preferences reach an objective by changing the tagged weights and thresholds."""
-
-AGGREGATIONS = ("mean", "max", "integral")
-"""How a path constraint's values at the states of a stage become one number."""
 
 UNFINISHED_MARGIN = 0.1
 """How much more an unfinished stage costs, at least, than the dearest finish of it (unit-free)."""
@@ -133,6 +129,36 @@ class Outcome:
 
     constraints: tuple[Constraint, ...] = ()
     unfinished: float = 1.0
+
+
+@dataclass(frozen=True)
+class KeypointSource:
+    """Where one keypoint of a specification comes from.
+
+    Attributes:
+        name: What the specification calls it.
+        kind: ``"object"``: a simulator's object or place, recorded under the simulator's name. ``"picture"``: a point
+            that was numbered on the image shown to a model. ``"track"``: a point that a tracker followed through the
+            images, recorded under the tracker's name. ``"mean_of"``: computed from other keypoints.
+        recorded: Its name in recordings; empty for ``"mean_of"``.
+        number: The number on the image, from 0; None for other kinds.
+        mean_of: Names of the specification's keypoints whose mean it is.
+        offset: Added to the mean, metres along the world's axes.
+        description: For people.
+    """
+
+    name: str
+    kind: Literal["object", "picture", "track", "mean_of"]
+    recorded: str = ""
+    number: int | None = None
+    mean_of: tuple[str, ...] = ()
+    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    description: str = ""
+
+
+def image_keypoint(number: int) -> str:
+    """Name under which recordings hold the point with this number on the image, e.g. ``"point_3"``."""
+    return f"point_{number}"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """A specification, and the vocabulary, as text that a person reads."""
 
+from grape.costs.language import Field
 from grape.costs.specification import Constraint, CostSpecification
-from grape.costs.vocabulary import QUANTITIES, RELATIONS, Parameter, Relation
+from grape.costs.vocabulary import QUANTITIES, RELATIONS, Relation
 
 __all__ = ["specification_text", "vocabulary_table"]
 
@@ -41,8 +42,8 @@ def vocabulary_table() -> str:
     return "\n".join(lines)
 
 
-def _argument(parameter: Parameter) -> str:
-    if parameter.default is None:
+def _argument(parameter: Field) -> str:
+    if parameter.required:
         return f"`{parameter.name}`"
     default = f"{parameter.default:g}" if isinstance(parameter.default, float) else parameter.default
     return f"`{parameter.name} = {default}`"

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["AXES", "FRAMES", "QUANTITIES", "RELATIONS", "Parameter", "Quantity", "Relation"]
+from grape.costs.language import Amount, Choice, Field, Kind, Name
+
+__all__ = ["AXES", "FRAMES", "QUANTITIES", "RELATIONS", "Quantity", "Relation"]
 
 AXES = ("x", "y", "z", "-x", "-y", "-z")
 """World axes that directions are measured along."""
@@ -53,25 +55,6 @@ class Quantity:
 
 
 @dataclass(frozen=True)
-class Parameter:
-    """An argument of a relation.
-
-    Attributes:
-        name: The key in the YAML mapping.
-        kind: ``"keypoint"``, ``"signal"``, ``"axis"``, ``"frame"`` or ``"quantity"``.
-        unit: Canonical unit of a quantity.
-        default: Value when absent; None makes the argument obligatory.
-        positive: Zero is refused.
-    """
-
-    name: str
-    kind: Literal["keypoint", "signal", "axis", "frame", "quantity"]
-    unit: str = ""
-    default: str | float | None = None
-    positive: bool = False
-
-
-@dataclass(frozen=True)
 class Relation:
     """A word of the language.
 
@@ -89,7 +72,7 @@ class Relation:
     name: str
     quantity: str
     meaning: str
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[Field, ...]
     upper: str | float | None = None
     lower: str | float | None = None
     arguments: Mapping[str, str] = field(default_factory=dict)
@@ -101,13 +84,20 @@ class Relation:
         return self.upper is not None or self.lower is not None
 
     @property
+    def group(self) -> Literal["bounded", "of states", "of stages"]:
+        """Where formulas may use it: bounded relations everywhere, measures as costs of states or of whole stages."""
+        if self.bounded:
+            return "bounded"
+        return "of stages" if QUANTITIES[self.quantity].per == "stage" else "of states"
+
+    @property
     def unit(self) -> str:
         """Canonical unit of its cost."""
         return QUANTITIES[self.quantity].unit
 
-    def parameter(self, name: str) -> Parameter:
-        """The parameter with this name."""
-        return next(parameter for parameter in self.parameters if parameter.name == name)
+    def kind(self, name: str) -> Kind:
+        """What the parameter with this name holds."""
+        return next(parameter.kind for parameter in self.parameters if parameter.name == name)
 
 
 QUANTITIES: dict[str, Quantity] = {
@@ -157,29 +147,29 @@ QUANTITIES: dict[str, Quantity] = {
     )
 }
 
-_OF = Parameter("of", "keypoint")
-_TO = Parameter("to", "keypoint")
-_AXIS = Parameter("axis", "axis")
-_FRAME = Parameter("frame", "frame", default="world")
+_OF = Field("of", Name("keypoint"))
+_TO = Field("to", Name("keypoint"))
+_AXIS = Field("axis", Choice("axis", AXES))
+_FRAME = Field("frame", Choice("frame", FRAMES), default="world")
 
 
-def _length(name: str, default: float | None = None, positive: bool = False) -> Parameter:
-    return Parameter(name, "quantity", "m", default, positive)
+def _length(name: str) -> Field:
+    return Field(name, Amount("m", positive=True))
 
 
-def _signal(default: str | None = None) -> Parameter:
-    return Parameter("signal", "signal", default=default)
+def _signal(default: str) -> Field:
+    return Field("signal", Name("signal"), default=default)
 
 
-def _part(name: str) -> Parameter:
-    return Parameter(name, "quantity", "fraction")
+def _part(name: str) -> Field:
+    return Field(name, Amount("fraction"))
 
 
-_WITHIN = _length("within", positive=True)
-_BY = _length("by", positive=True)
-_BY_ANY = _length("by", default=0.0)
-_ANGLE = Parameter("within", "quantity", "deg", positive=True)
-_SECOND_LINE = (Parameter("base", "keypoint"), Parameter("tip", "keypoint"))
+_WITHIN, _BY = _length("within"), _length("by")
+_BY_ANY = Field("by", Amount("m"), default=0.0)
+_ANGLE = Field("within", Amount("deg", positive=True))
+_SECOND_LINE = (Field("base", Name("keypoint")), Field("tip", Name("keypoint")))
+_READING = (Field("signal", Name("signal")), Field("value", Amount("signal")))
 _SWAPPED = {"of": "to", "to": "of"}
 
 
@@ -197,9 +187,7 @@ RELATIONS: dict[str, Relation] = {
         Relation("near", "distance", "'of' is within a distance of 'to'", (_OF, _TO, _WITHIN), upper="within"),
         Relation("near_xy", "distance_xy", "near, seen from above", (_OF, _TO, _WITHIN), upper="within"),
         Relation("near_z", "distance_z", "'of' is about as high as 'to'", (_OF, _TO, _WITHIN), upper="within"),
-        Relation(
-            "above", "height", "'of' is 'by' or more higher than 'to'", (_OF, _TO, _length("by", 0.0)), lower="by"
-        ),
+        Relation("above", "height", "'of' is 'by' or more higher than 'to'", (_OF, _TO, _BY_ANY), lower="by"),
         Relation(
             "below",
             "height",
@@ -223,7 +211,7 @@ RELATIONS: dict[str, Relation] = {
             "inside",
             "protrusion",
             "'of' is in a box around 'to' that reaches x, y and z to either side",
-            (_OF, _TO, *(_length(axis, positive=True) for axis in "xyz")),
+            (_OF, _TO, *map(_length, "xyz")),
             upper=0.0,
         ),
         Relation(
@@ -236,13 +224,7 @@ RELATIONS: dict[str, Relation] = {
         Relation("clear_of", "distance", "'of' is 'by' or more away from 'to'", (_OF, _TO, _BY), lower="by"),
         Relation("clear_of_xy", "distance_xy", "clear_of, seen from above", (_OF, _TO, _BY), lower="by"),
         Relation("displaced", "displacement", "'of' has moved 'by' or more from its start", (_OF, _BY), lower="by"),
-        Relation(
-            "undisturbed",
-            "displacement",
-            "'of' is still close to its start",
-            (_OF, _WITHIN),
-            upper="within",
-        ),
+        Relation("undisturbed", "displacement", "'of' is still close to its start", (_OF, _WITHIN), upper="within"),
         Relation("lifted", "rise", "'of' is 'by' or more higher than at its start", (_OF, _BY), lower="by"),
         Relation(
             "aligned",
@@ -270,14 +252,14 @@ RELATIONS: dict[str, Relation] = {
             "turned",
             "turn",
             "the line from 'of' to 'to' has turned 'by' or more from its direction at the start",
-            (_OF, _TO, Parameter("by", "quantity", "deg", positive=True)),
+            (_OF, _TO, Field("by", Amount("deg", positive=True))),
             lower="by",
         ),
         Relation(
             "at_rest",
             "speed",
             "'of' moved at most 'within' in the last step",
-            (_OF, Parameter("within", "quantity", "m/step", positive=True)),
+            (_OF, Field("within", Amount("m/step", positive=True))),
             upper="within",
         ),
         # What the recording's signals say.
@@ -307,18 +289,10 @@ RELATIONS: dict[str, Relation] = {
             upper="at_most",
         ),
         Relation(
-            "signal_at_least",
-            "reading",
-            "a recorded signal is at least this, in its own unit",
-            (_signal(), Parameter("value", "quantity", "signal")),
-            lower="value",
+            "signal_at_least", "reading", "a recorded signal is at least this, in its own unit", _READING, lower="value"
         ),
         Relation(
-            "signal_at_most",
-            "reading",
-            "a recorded signal is at most this, in its own unit",
-            (_signal(), Parameter("value", "quantity", "signal")),
-            upper="value",
+            "signal_at_most", "reading", "a recorded signal is at most this, in its own unit", _READING, upper="value"
         ),
         # Measures: their threshold is the bound; constraints only.
         Relation("distance", "distance", "distance of 'of' and 'to'", (_OF, _TO)),
@@ -336,7 +310,7 @@ RELATIONS: dict[str, Relation] = {
             "path_length",
             "travel",
             "length of the way of 'of' within the stage over 'reference'",
-            (_OF, _length("reference", positive=True)),
+            (_OF, _length("reference")),
         ),
         Relation("duration", "time", "time spent in the stage as a part of the task's limit", ()),
     )
