@@ -272,7 +272,7 @@ DEFINITIONS: dict[str, Formula | tuple[Kind, ...]] = {
                 _SUBGOAL,
                 _PATH,
             )
-        ),
+        )
     ),
 }
 """Constructs that others refer to, each with its alternatives."""

@@ -5,9 +5,9 @@
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from grape.core.errors import require_known
 from grape.core.files import content_hash
@@ -27,6 +27,7 @@ __all__ = [
     "adjust_objectives",
     "image_keypoint",
     "specification_hash",
+    "specification_text",
     "specification_to_dict",
 ]
 
@@ -131,6 +132,9 @@ class Outcome:
     unfinished: float = 1.0
 
 
+_Part = TypeVar("_Part", Stage, Outcome)
+
+
 @dataclass(frozen=True)
 class KeypointSource:
     """Where one keypoint of a specification comes from.
@@ -202,6 +206,14 @@ class CostSpecification:
         sources = {item.name: item for item in self.sources}
         names = (sources[name].recorded if name in sources else name for name in self.keypoints)
         return tuple(dict.fromkeys(name for name in names if name))
+
+    def with_constraints(self, change: Callable[[Constraint], Constraint]) -> "CostSpecification":
+        """A copy in which each constraint, those of the outcome included, is changed."""
+
+        def changed(part: _Part) -> _Part:
+            return dataclasses.replace(part, constraints=tuple(map(change, part.constraints)))
+
+        return dataclasses.replace(self, stages=tuple(map(changed, self.stages)), outcome=changed(self.outcome))
 
     def calls(self) -> Iterator[tuple[str, Call]]:
         """Every relation with the place where it is used, e.g. ``("stage 'reach', done_when", ...)``."""
@@ -304,12 +316,26 @@ def adjust_objectives(
             constraint, weight=weight, threshold=threshold, worst=max(constraint.worst, threshold)
         )
 
-    outcome = specification.outcome
-    return dataclasses.replace(
-        specification,
-        stages=tuple(
-            dataclasses.replace(stage, constraints=tuple(map(adjusted, stage.constraints)))
-            for stage in specification.stages
-        ),
-        outcome=dataclasses.replace(outcome, constraints=tuple(map(adjusted, outcome.constraints))),
+    return specification.with_constraints(adjusted)
+
+
+def specification_text(specification: CostSpecification) -> str:
+    """Stages, conditions and constraints, one a line, in canonical units."""
+    title = "/".join(part for part in (specification.suite, specification.task) if part) or specification.source
+    lines = [f"{title}: {specification.description}".rstrip(": "), f"limit {specification.limit} steps"]
+    for number, stage in enumerate(specification.stages, start=1):
+        lines += ["", f"{number}. {stage.name}" + (f": {stage.description}" if stage.description else "")]
+        lines.append(f"   done when {stage.done_when}; unfinished costs {stage.penalty:.3g}")
+        lines += map(_line_of, stage.constraints)
+    lines += ["", f"outcome: a failure costs {specification.outcome.unfinished:.3g}"]
+    lines += map(_line_of, specification.outcome.constraints)
+    return "\n".join(lines)
+
+
+def _line_of(constraint: Constraint) -> str:
+    how = " ".join(part for part in (constraint.kind, constraint.aggregate) if part)
+    tags = ", ".join(constraint.objectives)
+    return (
+        f"   - {constraint.name} ({how}; {tags}): {constraint.weight:g} x {constraint.cost} "
+        f"above {constraint.threshold:g} {constraint.unit}, at most {constraint.dearest:.3g}"
     )

@@ -14,7 +14,7 @@ from typing import Literal
 
 from grape.costs.language import Amount, Choice, Field, Kind, Name
 
-__all__ = ["AXES", "FRAMES", "QUANTITIES", "RELATIONS", "Quantity", "Relation"]
+__all__ = ["AXES", "FRAMES", "QUANTITIES", "RELATIONS", "Quantity", "Relation", "vocabulary_table"]
 
 AXES = ("x", "y", "z", "-x", "-y", "-z")
 """World axes that directions are measured along."""
@@ -100,40 +100,26 @@ class Relation:
         return next(parameter.kind for parameter in self.parameters if parameter.name == name)
 
 
+def _signed(name: str, meaning: str, mirrored: Literal[-1, 0] = 0) -> Quantity:
+    return Quantity(name, "m", meaning, low=-math.inf, mirrored=mirrored)
+
+
 QUANTITIES: dict[str, Quantity] = {
     quantity.name: quantity
     for quantity in (
         Quantity("distance", "m", "distance of two keypoints", mirrored=1),
         Quantity("distance_xy", "m", "horizontal distance of two keypoints", mirrored=1),
         Quantity("distance_z", "m", "absolute difference of two keypoints' heights", mirrored=1),
-        Quantity("height", "m", "height of one keypoint over another, signed", low=-math.inf, mirrored=-1),
-        Quantity(
-            "offset", "m", "how far a keypoint lies beyond another on an axis, signed", low=-math.inf, mirrored=-1
-        ),
-        Quantity(
-            "rightward",
-            "m",
-            "how far a keypoint lies to the right of another in a frame, signed",
-            low=-math.inf,
-            mirrored=-1,
-        ),
-        Quantity(
-            "backward", "m", "how far a keypoint lies behind another in a frame, signed", low=-math.inf, mirrored=-1
-        ),
-        Quantity(
-            "protrusion",
-            "m",
-            "how far a keypoint is outside of an upright box around another, negative inside",
-            low=-math.inf,
-        ),
-        Quantity(
-            "overhang",
-            "m",
-            "how far a keypoint is outside of an upright cylinder standing on another, negative inside",
-            low=-math.inf,
+        _signed("height", "height of one keypoint over another, signed", mirrored=-1),
+        _signed("offset", "how far a keypoint lies beyond another on an axis, signed", mirrored=-1),
+        _signed("rightward", "how far a keypoint lies to the right of another in a frame, signed", mirrored=-1),
+        _signed("backward", "how far a keypoint lies behind another in a frame, signed", mirrored=-1),
+        _signed("protrusion", "how far a keypoint is outside of an upright box around another, negative inside"),
+        _signed(
+            "overhang", "how far a keypoint is outside of an upright cylinder standing on another, negative inside"
         ),
         Quantity("displacement", "m", "distance of a keypoint from where it was at the episode's first state"),
-        Quantity("rise", "m", "height of a keypoint over where it was at the first state, signed", low=-math.inf),
+        _signed("rise", "height of a keypoint over where it was at the first state, signed"),
         Quantity("angle", "deg", "angle between the line from one keypoint to another and a world axis", high=180.0),
         Quantity("bend", "deg", "angle between two lines, each from one keypoint to another", high=180.0),
         Quantity("turn", "deg", "angle between a line and its direction at the episode's first state", high=180.0),
@@ -147,152 +133,151 @@ QUANTITIES: dict[str, Quantity] = {
     )
 }
 
-_OF = Field("of", Name("keypoint"))
-_TO = Field("to", Name("keypoint"))
+_OF, _TO, _BASE, _TIP = (Field(name, Name("keypoint")) for name in ("of", "to", "base", "tip"))
 _AXIS = Field("axis", Choice("axis", AXES))
 _FRAME = Field("frame", Choice("frame", FRAMES), default="world")
-
-
-def _length(name: str) -> Field:
-    return Field(name, Amount("m", positive=True))
+_WITHIN, _BY, _REFERENCE, *_BOX = (
+    Field(name, Amount("m", positive=True)) for name in ("within", "by", "reference", "x", "y", "z")
+)
+_BY_ANY = Field("by", Amount("m"), default=0.0)
+_ANGLE = Field("within", Amount("deg", positive=True))
+_AT_LEAST, _AT_MOST = (Field(name, Amount("fraction")) for name in ("at_least", "at_most"))
+_READING = (Field("signal", Name("signal")), Field("value", Amount("signal")))
+_SWAPPED = {"of": "to", "to": "of"}
 
 
 def _signal(default: str) -> Field:
     return Field("signal", Name("signal"), default=default)
 
 
-def _part(name: str) -> Field:
-    return Field(name, Amount("fraction"))
+def _upper(name: str, quantity: str, meaning: str, *parameters: Field, bound: str | float = "within") -> "Relation":
+    return Relation(name, quantity, meaning, parameters, upper=bound)
 
 
-_WITHIN, _BY = _length("within"), _length("by")
-_BY_ANY = Field("by", Amount("m"), default=0.0)
-_ANGLE = Field("within", Amount("deg", positive=True))
-_SECOND_LINE = (Field("base", Name("keypoint")), Field("tip", Name("keypoint")))
-_READING = (Field("signal", Name("signal")), Field("value", Amount("signal")))
-_SWAPPED = {"of": "to", "to": "of"}
-
-
-def _beside(name: str, quantity: str, meaning: str, swapped: bool = False) -> "Relation":
-    """A direction seen in a frame; ``swapped`` measures it from the other side."""
-    return Relation(
-        name, quantity, meaning, (_OF, _TO, _BY_ANY, _FRAME), lower="by", arguments=_SWAPPED if swapped else {}
-    )
+def _lower(
+    name: str, quantity: str, meaning: str, *parameters: Field, bound: str | float = "by", swapped: bool = False
+) -> "Relation":
+    """A lower bound on a quantity; ``swapped`` measures it from the other side."""
+    return Relation(name, quantity, meaning, parameters, lower=bound, arguments=_SWAPPED if swapped else {})
 
 
 RELATIONS: dict[str, Relation] = {
     relation.name: relation
     for relation in (
         # Where keypoints are.
-        Relation("near", "distance", "'of' is within a distance of 'to'", (_OF, _TO, _WITHIN), upper="within"),
-        Relation("near_xy", "distance_xy", "near, seen from above", (_OF, _TO, _WITHIN), upper="within"),
-        Relation("near_z", "distance_z", "'of' is about as high as 'to'", (_OF, _TO, _WITHIN), upper="within"),
-        Relation("above", "height", "'of' is 'by' or more higher than 'to'", (_OF, _TO, _BY_ANY), lower="by"),
-        Relation(
-            "below",
-            "height",
-            "'of' is 'by' or more lower than 'to'",
-            (_OF, _TO, _BY_ANY),
-            lower="by",
-            arguments=_SWAPPED,
+        _upper("near", "distance", "'of' is within a distance of 'to'", _OF, _TO, _WITHIN),
+        _upper("near_xy", "distance_xy", "near, seen from above", _OF, _TO, _WITHIN),
+        _upper("near_z", "distance_z", "'of' is about as high as 'to'", _OF, _TO, _WITHIN),
+        _lower("above", "height", "'of' is 'by' or more higher than 'to'", _OF, _TO, _BY_ANY),
+        _lower("below", "height", "'of' is 'by' or more lower than 'to'", _OF, _TO, _BY_ANY, swapped=True),
+        _lower(
+            "beyond", "offset", "'of' lies 'by' or more further along a world axis than 'to'", _OF, _TO, _AXIS, _BY_ANY
         ),
-        Relation(
-            "beyond",
-            "offset",
-            "'of' lies 'by' or more further along a world axis than 'to'",
-            (_OF, _TO, _AXIS, _BY_ANY),
-            lower="by",
+        *(
+            _lower(name, quantity, f"'of' is 'by' or more {place} 'to'", _OF, _TO, _BY_ANY, _FRAME, swapped=swapped)
+            for name, quantity, place, swapped in (
+                ("right_of", "rightward", "to the right of", False),
+                ("left_of", "rightward", "to the left of", True),
+                ("behind", "backward", "behind", False),
+                ("in_front_of", "backward", "in front of", True),
+            )
         ),
-        _beside("right_of", "rightward", "'of' is 'by' or more to the right of 'to'"),
-        _beside("left_of", "rightward", "'of' is 'by' or more to the left of 'to'", swapped=True),
-        _beside("behind", "backward", "'of' is 'by' or more behind 'to'"),
-        _beside("in_front_of", "backward", "'of' is 'by' or more in front of 'to'", swapped=True),
-        Relation(
+        _upper(
             "inside",
             "protrusion",
             "'of' is in a box around 'to' that reaches x, y and z to either side",
-            (_OF, _TO, *map(_length, "xyz")),
-            upper=0.0,
+            _OF,
+            _TO,
+            *_BOX,
+            bound=0.0,
         ),
-        Relation(
+        _upper(
             "on",
             "overhang",
             "'of' is over 'to', within a distance seen from above and at most 'by' higher",
-            (_OF, _TO, _WITHIN, _BY),
-            upper=0.0,
+            _OF,
+            _TO,
+            _WITHIN,
+            _BY,
+            bound=0.0,
         ),
-        Relation("clear_of", "distance", "'of' is 'by' or more away from 'to'", (_OF, _TO, _BY), lower="by"),
-        Relation("clear_of_xy", "distance_xy", "clear_of, seen from above", (_OF, _TO, _BY), lower="by"),
-        Relation("displaced", "displacement", "'of' has moved 'by' or more from its start", (_OF, _BY), lower="by"),
-        Relation("undisturbed", "displacement", "'of' is still close to its start", (_OF, _WITHIN), upper="within"),
-        Relation("lifted", "rise", "'of' is 'by' or more higher than at its start", (_OF, _BY), lower="by"),
-        Relation(
-            "aligned",
-            "angle",
-            "the line from 'of' to 'to' points along a world axis",
-            (_OF, _TO, _AXIS, _ANGLE),
-            upper="within",
-        ),
-        Relation(
+        _lower("clear_of", "distance", "'of' is 'by' or more away from 'to'", _OF, _TO, _BY),
+        _lower("clear_of_xy", "distance_xy", "clear_of, seen from above", _OF, _TO, _BY),
+        _lower("displaced", "displacement", "'of' has moved 'by' or more from its start", _OF, _BY),
+        _upper("undisturbed", "displacement", "'of' is still close to its start", _OF, _WITHIN),
+        _lower("lifted", "rise", "'of' is 'by' or more higher than at its start", _OF, _BY),
+        _upper("aligned", "angle", "the line from 'of' to 'to' points along a world axis", _OF, _TO, _AXIS, _ANGLE),
+        _upper(
             "parallel",
             "bend",
             "the line from 'of' to 'to' points the same way as that from 'base' to 'tip'",
-            (_OF, _TO, *_SECOND_LINE, _ANGLE),
-            upper="within",
+            _OF,
+            _TO,
+            _BASE,
+            _TIP,
+            _ANGLE,
         ),
         Relation(
             "upright",
             "angle",
             "the line from 'of', low on an object, to 'to', high on it, points upwards",
-            (_OF, _TO, _ANGLE),
+            parameters=(_OF, _TO, _ANGLE),
             upper="within",
             constants={"axis": "z"},
         ),
-        Relation(
+        _lower(
             "turned",
             "turn",
             "the line from 'of' to 'to' has turned 'by' or more from its direction at the start",
-            (_OF, _TO, Field("by", Amount("deg", positive=True))),
-            lower="by",
+            _OF,
+            _TO,
+            Field("by", Amount("deg", positive=True)),
         ),
-        Relation(
+        _upper(
             "at_rest",
             "speed",
             "'of' moved at most 'within' in the last step",
-            (_OF, Field("within", Amount("m/step", positive=True))),
-            upper="within",
+            _OF,
+            Field("within", Amount("m/step", positive=True)),
         ),
         # What the recording's signals say.
-        Relation("grasped", "flag", "the object is held", (_signal("grasped"),), lower=1.0),
-        Relation("released", "flag", "the object is not held", (_signal("grasped"),), upper=0.0),
-        Relation("touching", "flag", "a finger touches the object", (_signal("touching"),), lower=1.0),
-        Relation("succeeded", "flag", "the simulator calls the task solved", (_signal("success"),), lower=1.0),
-        Relation(
+        _lower("grasped", "flag", "the object is held", _signal("grasped"), bound=1.0),
+        _upper("released", "flag", "the object is not held", _signal("grasped"), bound=0.0),
+        _lower("touching", "flag", "a finger touches the object", _signal("touching"), bound=1.0),
+        _lower("succeeded", "flag", "the simulator calls the task solved", _signal("success"), bound=1.0),
+        _lower(
             "opened",
             "part",
             "the object has come at least this part of its way from start to goal",
-            (_part("at_least"), _signal("opened")),
-            lower="at_least",
+            _AT_LEAST,
+            _signal("opened"),
+            bound="at_least",
         ),
-        Relation(
+        _lower(
             "gripper_open",
             "part",
             "the gripper is open at least this far",
-            (_part("at_least"), _signal("gripper_opening")),
-            lower="at_least",
+            _AT_LEAST,
+            _signal("gripper_opening"),
+            bound="at_least",
         ),
-        Relation(
+        _upper(
             "gripper_closed",
             "part",
             "the gripper is open at most this far",
-            (_part("at_most"), _signal("gripper_opening")),
-            upper="at_most",
+            _AT_MOST,
+            _signal("gripper_opening"),
+            bound="at_most",
         ),
-        Relation(
-            "signal_at_least", "reading", "a recorded signal is at least this, in its own unit", _READING, lower="value"
+        _lower(
+            "signal_at_least",
+            "reading",
+            "a recorded signal is at least this, in its own unit",
+            *_READING,
+            bound="value",
         ),
-        Relation(
-            "signal_at_most", "reading", "a recorded signal is at most this, in its own unit", _READING, upper="value"
+        _upper(
+            "signal_at_most", "reading", "a recorded signal is at most this, in its own unit", *_READING, bound="value"
         ),
         # Measures: their threshold is the bound; constraints only.
         Relation("distance", "distance", "distance of 'of' and 'to'", (_OF, _TO)),
@@ -302,7 +287,7 @@ RELATIONS: dict[str, Relation] = {
             "angle_between",
             "bend",
             "angle between the line from 'of' to 'to' and that from 'base' to 'tip'",
-            (_OF, _TO, *_SECOND_LINE),
+            parameters=(_OF, _TO, _BASE, _TIP),
         ),
         Relation("speed", "speed", "speed of 'of'", (_OF,)),
         Relation("smoothness", "acceleration", "how much the velocity of 'of' changes from step to step", (_OF,)),
@@ -310,9 +295,42 @@ RELATIONS: dict[str, Relation] = {
             "path_length",
             "travel",
             "length of the way of 'of' within the stage over 'reference'",
-            (_OF, _length("reference")),
+            parameters=(_OF, _REFERENCE),
         ),
         Relation("duration", "time", "time spent in the stage as a part of the task's limit", ()),
     )
 }
 """The published table of relations, by name."""
+
+
+def vocabulary_table() -> str:
+    """The published table of relations and that of quantities, in Markdown; ``docs/costs.md`` holds them."""
+    lines = ["| relation | arguments | meaning | cost of a state | unit |", "|---|---|---|---|---|"]
+    for relation in RELATIONS.values():
+        arguments = " ".join(map(_argument, relation.parameters)) or "none"
+        lines.append(
+            f"| `{relation.name}` | {arguments} | {relation.meaning} | {_formula(relation)} | {relation.unit} |"
+        )
+    lines += ["", "| quantity | meaning | unit |", "|---|---|---|"]
+    lines += [f"| {quantity.name} | {quantity.meaning} | {quantity.unit} |" for quantity in QUANTITIES.values()]
+    return "\n".join(lines)
+
+
+def _argument(parameter: Field) -> str:
+    if parameter.required:
+        return f"`{parameter.name}`"
+    default = f"{parameter.default:g}" if isinstance(parameter.default, float) else parameter.default
+    return f"`{parameter.name} = {default}`"
+
+
+def _formula(relation: Relation) -> str:
+    measured = relation.quantity + (" of `to` over `of`" if relation.arguments else "")
+    if relation.upper is not None:
+        return f"max(0, {measured} - {_bound(relation.upper)})"
+    if relation.lower is not None:
+        return f"max(0, {_bound(relation.lower)} - {measured})"
+    return measured + (" so far" if QUANTITIES[relation.quantity].per == "stage" else "")
+
+
+def _bound(bound: str | float) -> str:
+    return f"`{bound}`" if isinstance(bound, str) else f"{bound:g}"
