@@ -8,31 +8,6 @@ tables. A new field is one entry here, a new relation one in :mod:`grape.costs.v
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-__all__ = [
-    "AGGREGATIONS",
-    "COMBINATORS",
-    "COSTS",
-    "DEFINITIONS",
-    "MAX_STAGES",
-    "NAME_PATTERN",
-    "OBJECTIVES",
-    "PROVENANCES",
-    "RESERVED_NAMES",
-    "SPECIFICATION",
-    "Amount",
-    "Choice",
-    "Combinator",
-    "Field",
-    "Fields",
-    "Formula",
-    "Items",
-    "Kind",
-    "Name",
-    "Ref",
-    "Scalar",
-    "Whole",
-]
-
 OBJECTIVES = ("completion", "safety", "efficiency")
 """Tags a constraint may carry; preferences reach an objective by changing the tagged weights and thresholds."""
 
@@ -236,6 +211,17 @@ def _constraint(cost: str, *more: Field) -> Fields:
     )
 
 
+_STAGE = Fields(
+    (
+        _ENTRY,
+        Field("done_when", Ref("condition"), "the stage ends at its first state where this holds"),
+        _DESCRIPTION,
+        _unfinished("charged when the episode ends before the stage", None),
+        _SUBGOAL,
+        _PATH,
+    )
+)
+
 _SOURCES = (
     _source(Field("object", Name("keypoint"), "the simulator's object or place, by its recorded name")),
     _source(
@@ -262,18 +248,7 @@ DEFINITIONS: dict[str, Formula | tuple[Kind, ...]] = {
     "stage_cost": Formula(relations="of stages", combined="formula", temporal="formula"),
     "subgoal": (_constraint("state_cost"),),
     "path": (_constraint("state_cost", _AGGREGATE), _constraint("stage_cost")),
-    "stage": (
-        Fields(
-            (
-                _ENTRY,
-                Field("done_when", Ref("condition"), "the stage ends at its first state where this holds"),
-                _DESCRIPTION,
-                _unfinished("charged when the episode ends before the stage", None),
-                _SUBGOAL,
-                _PATH,
-            )
-        )
-    ),
+    "stage": (_STAGE,),
 }
 """Constructs that others refer to, each with its alternatives."""
 
@@ -282,6 +257,9 @@ COSTS = ("state_cost", "stage_cost")
 
 PROVENANCES = tuple(source.fields[1].name for source in _SOURCES)
 """What a keypoint's richer form may name as its origin: exactly one of these fields."""
+
+OUTCOME = Fields((_unfinished("what a failure costs", 1.0), _SUBGOAL))
+"""How the end is judged."""
 
 SPECIFICATION = Fields(
     (
@@ -295,7 +273,7 @@ SPECIFICATION = Fields(
         Field("description", Scalar("text"), "for people", ""),
         Field("control_hz", Scalar("rate"), "decisions a second; allows seconds", None),
         Field("every_stage", Fields((_SUBGOAL, _PATH)), "what each stage gets unless it has one of that name", None),
-        Field("outcome", Fields((_unfinished("what a failure costs", 1.0), _SUBGOAL)), "judged at the end", None),
+        Field("outcome", OUTCOME, "judged at the last state, whatever the stages did", None),
     )
 )
 """The whole file."""

@@ -13,7 +13,7 @@ from grape.costs.formulas import Call, Condition
 from grape.costs.specification import KeypointSource
 from grape.costs.vocabulary import QUANTITIES
 
-__all__ = ["TOLERANCE", "Recording", "holds", "relation_cost", "truth"]
+__all__ = ["MEASURES", "TOLERANCE", "Recording", "holds", "relation_cost", "truth"]
 
 Float64 = npt.NDArray[np.float64]
 
@@ -71,7 +71,7 @@ class Recording:
         """The relation's quantity at each state ``(T+1,)``; increments for quantities that accumulate."""
         key = (call.word.quantity, call.measured)
         if key not in self._measured:
-            self._measured[key] = _MEASURES[call.word.quantity](self, dict(call.measured))
+            self._measured[key] = MEASURES[call.word.quantity](self, dict(call.measured))
         return self._measured[key]
 
 
@@ -199,7 +199,7 @@ def _flag(recording: Recording, arguments: _Arguments) -> Float64:
     return np.where(np.isnan(signal), np.nan, signal > 0.5)
 
 
-_MEASURES: dict[str, Callable[[Recording, _Arguments], Float64]] = {
+MEASURES: dict[str, Callable[[Recording, _Arguments], Float64]] = {
     "distance": lambda recording, names: _norm(_difference(recording, names)),
     "distance_xy": lambda recording, names: _norm(_difference(recording, names)[:, :2]),
     "distance_z": lambda recording, names: np.abs(_difference(recording, names)[:, 2]),
@@ -222,7 +222,9 @@ _MEASURES: dict[str, Callable[[Recording, _Arguments], Float64]] = {
     "travel": lambda recording, names: _norm(_motion(recording, names)) / float(names["reference"]),
     "time": _time,
 }
-assert _MEASURES.keys() == QUANTITIES.keys(), "every published quantity has its measure"
+"""How each quantity of the vocabulary is measured."""
+
+assert MEASURES.keys() == QUANTITIES.keys(), "every published quantity has its measure"
 
 
 def relation_cost(recording: Recording, call: Call) -> Float64:

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from grape.costs.language import Amount, Choice, Field, Kind, Name
+from grape.costs.language import DEFINITIONS, OUTCOME, SPECIFICATION, Amount, Choice, Field, Fields, Kind, Name
 
-__all__ = ["AXES", "FRAMES", "QUANTITIES", "RELATIONS", "Quantity", "Relation", "vocabulary_table"]
+__all__ = ["AXES", "FRAMES", "QUANTITIES", "RELATIONS", "Quantity", "Relation", "language_table", "vocabulary_table"]
 
 AXES = ("x", "y", "z", "-x", "-y", "-z")
 """World axes that directions are measured along."""
@@ -334,3 +334,16 @@ def _formula(relation: Relation) -> str:
 
 def _bound(bound: str | float) -> str:
     return f"`{bound}`" if isinstance(bound, str) else f"{bound:g}"
+
+
+def language_table() -> str:
+    """Every construct's fields, in Markdown; ``docs/costs.md`` holds it."""
+    lines = ["| in | field | holds |", "|---|---|---|"]
+    constructs: list[tuple[str, Kind]] = [("the file", SPECIFICATION), ("outcome", OUTCOME)]
+    constructs += [(name, part) for name, parts in DEFINITIONS.items() if isinstance(parts, tuple) for part in parts]
+    for place, construct in constructs:
+        for item in construct.fields if isinstance(construct, Fields) else ():
+            line = f"| {place} | `{item.name}`{'' if item.required else ' (optional)'} | {item.meaning} |"
+            if line not in lines:
+                lines.append(line)
+    return "\n".join(lines)
