@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from grape.costs import find_problems, parse_specification
-from grape.costs.text import vocabulary_table
+from grape.costs.vocabulary import vocabulary_table
 
 PAGE = Path(__file__).parents[2] / "docs" / "costs.md"
 

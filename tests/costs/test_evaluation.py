@@ -22,6 +22,7 @@ from grape.costs import (
     specification_hash,
     unavailable_constraints,
 )
+from grape.costs.language import Amount
 from grape.costs.specification import CostSpecification
 from grape.costs.vocabulary import QUANTITIES, RELATIONS
 
@@ -314,9 +315,9 @@ def wide_specification() -> CostSpecification:
     lines: list[str] = []
     for relation in RELATIONS.values():
         arguments = {
-            item.name: amounts[item.unit] if item.kind == "quantity" else words[item.name]
+            item.name: amounts[item.kind.unit] if isinstance(item.kind, Amount) else words[item.name]
             for item in relation.parameters
-            if item.default is None
+            if item.required
         }
         call = json.dumps({relation.name: arguments})
         costs = {"plain": (call, relation.unit)}

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from grape.core.errors import DataError
 from grape.core.trajectories import Trajectory
 from grape.costs.formulas import Call, Condition
-from grape.costs.keypoints import KeypointSource, image_keypoint
+from grape.costs.language import Amount
 from grape.costs.measurement import TOLERANCE, Recording, holds, relation_cost, truth
+from grape.costs.specification import KeypointSource, image_keypoint
 from grape.costs.vocabulary import QUANTITIES, RELATIONS
 
 MakeTrajectory = Callable[..., Trajectory]
@@ -29,7 +30,7 @@ SIGNALS = {"grasped": [0, 0, 1], "touching": [0, 1, 1], "opened": [0.0, 0.4, 1.2
 def call(name: str, **arguments: str | float) -> Call:
     relation = RELATIONS[name]
     given_all = {
-        parameter.name: arguments.get(parameter.name, parameter.default if parameter.default is not None else 0.0)
+        parameter.name: arguments.get(parameter.name, 0.0 if parameter.required else parameter.default)
         for parameter in relation.parameters
     }
     return Call(name, tuple(given_all.items()))
@@ -111,12 +112,12 @@ def test_a_relation_costs_nothing_exactly_where_it_holds(
     recording = Recording(make_trajectory(keypoints, signals), limit=16)
     relation = RELATIONS[name]
     arguments: dict[str, str | float] = {"of": "a", "to": "b", "axis": "x", "base": "b", "tip": "c"}
-    if "signal" in {parameter.name for parameter in relation.parameters if parameter.default is None}:
+    if "signal" in {parameter.name for parameter in relation.parameters if parameter.required}:
         arguments["signal"] = "s"
     arguments |= {
-        parameter.name: bound * (180 if parameter.unit == "deg" else 1)
+        parameter.name: bound * (180 if parameter.kind.unit == "deg" else 1)
         for parameter in relation.parameters
-        if parameter.kind == "quantity"
+        if isinstance(parameter.kind, Amount)
     }
     made = call(name, **arguments)
     cost, verdict = relation_cost(recording, made), holds(recording, made)

@@ -1,5 +1,6 @@
 """The exported JSON Schema: every built-in specification fits it, what the parser refuses for structure does not."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -72,6 +73,27 @@ def completed(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) ->
 def test_the_schemas_are_schemas() -> None:
     for schema in (specification_schema(), specification_schema(["a"], ["b"], strict=True)):
         jsonschema.Draft202012Validator.check_schema(schema)
+
+
+RECORDED = {
+    "plain": "b2985ef88e389c46",
+    "strict": "915b6c9f7e683c3c",
+    "names, no camera": "db1f3b36fd78ef95",
+    "names, camera, strict": "5bed70dec2c24623",
+}
+"""First digits of the SHA-256 of each schema's JSON text: models are asked with these very texts."""
+
+
+def test_the_schemas_are_those_of_release_0_1() -> None:
+    keypoints, signals = ["gripper", "object"], ["grasped"]
+    schemas = {
+        "plain": specification_schema(),
+        "strict": specification_schema(strict=True),
+        "names, no camera": specification_schema(keypoints, signals, camera=False),
+        "names, camera, strict": specification_schema(keypoints, signals, camera=True, strict=True),
+    }
+    texts = {name: json.dumps(schema).encode() for name, schema in schemas.items()}
+    assert {name: hashlib.sha256(text).hexdigest()[:16] for name, text in texts.items()} == RECORDED
 
 
 @pytest.mark.parametrize("suite", builtin_suites())

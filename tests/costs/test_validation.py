@@ -21,8 +21,7 @@ from grape.costs import (
     run_costs_validate,
     validate_specification,
 )
-from grape.costs.perturbations import with_noise, with_unknown_outcome
-from grape.costs.stage_boundaries import boundary_agreement, gripper_events
+from grape.costs.trial_measures import boundary_agreement, gripper_events, with_noise, with_unknown_outcome
 from grape.envs.registry import get_suite
 from grape.store import EpisodeStore
 from tests.costs.expert_recordings import record_all

@@ -8,13 +8,12 @@ from grape.core.trajectories import Trajectory
 from grape.costs import (
     CostsCheckSettings,
     CostsListSettings,
-    CostsShowSettings,
     builtin_names,
     builtin_specification,
     builtin_suites,
     run_costs_check,
     run_costs_list,
-    run_costs_show,
+    show_specification,
     suite_names_of,
 )
 from grape.store import EpisodeStore
@@ -58,13 +57,13 @@ def test_list_names_all_built_in_specifications() -> None:
 
 
 def test_show_prints_stages_and_constraints() -> None:
-    summary = run_costs_show(CostsShowSettings(target="metaworld/drawer-open"))
+    summary = show_specification("metaworld/drawer-open")
     assert "2. hook: Lower a finger behind the handle." in summary["text"]
     assert "at-handle (subgoal; completion): 1 x distance(of gripper, to object) above 0.08 m" in summary["text"]
     assert summary["specification"]["task"] == "drawer-open"
     assert len(summary["hash"]) == 64
     with pytest.raises(SettingsError, match="Did you mean 'drawer-open'"):
-        run_costs_show(CostsShowSettings(target="metaworld/draweropen"))
+        show_specification("metaworld/draweropen")
 
 
 def test_check_compares_names_with_a_store(file: Path, store: Path) -> None:

@@ -12,7 +12,7 @@ from grape.cli.main import main
 from grape.core.errors import DataError
 from grape.core.preferences import Score
 from grape.costs import builtin_specification, evaluate
-from grape.costs.perturbations import with_unknown_outcome
+from grape.costs.trial_measures import with_unknown_outcome
 from grape.evaluation.outcomes import outcome_of
 from grape.preferences.gcpg import RawTerms, calibrate, weighted_terms
 from grape.preferences.pairing import make_pairs

@@ -9,30 +9,33 @@ from grape.costs.builtins import builtin_names, builtin_specification, builtin_s
 from grape.costs.checks import Finding, check_specification, find_problems
 from grape.costs.evaluation import evaluate, external_reward, unavailable_constraints
 from grape.costs.formulas import Call, Condition
-from grape.costs.keypoints import KeypointSource, image_keypoint
 from grape.costs.parsing import load_specification, parse_specification
-from grape.costs.perturbations import with_unknown_outcome
 from grape.costs.report_card import ReportCard, TrialCheck, card_text
 from grape.costs.schema import specification_schema
 from grape.costs.specification import (
     OBJECTIVES,
     CostSpecification,
+    KeypointSource,
     adjust_objectives,
+    image_keypoint,
     specification_hash,
     specification_to_dict,
 )
-from grape.costs.validate import CostsValidateSettings, episodes_of_task, find_episodes, run_costs_validate
+from grape.costs.trial_measures import with_unknown_outcome
 from grape.costs.validation import ValidationCriteria, validate_specification
 from grape.costs.verb import (
     CostsCheckSettings,
     CostsListSettings,
     CostsSchemaSettings,
-    CostsShowSettings,
+    CostsValidateSettings,
+    episodes_of_task,
+    find_episodes,
     find_specification,
     run_costs_check,
     run_costs_list,
     run_costs_schema,
-    run_costs_show,
+    run_costs_validate,
+    show_specification,
 )
 
 __all__ = [
@@ -43,7 +46,6 @@ __all__ = [
     "CostsCheckSettings",
     "CostsListSettings",
     "CostsSchemaSettings",
-    "CostsShowSettings",
     "CostsValidateSettings",
     "Finding",
     "KeypointSource",
@@ -68,8 +70,8 @@ __all__ = [
     "run_costs_check",
     "run_costs_list",
     "run_costs_schema",
-    "run_costs_show",
     "run_costs_validate",
+    "show_specification",
     "specification_hash",
     "specification_schema",
     "specification_to_dict",

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from grape.core.errors import require_known
-from grape.costs.control_rate import at_lower_rate
 from grape.costs.parsing import parse_specification
-from grape.costs.specification import CostSpecification
+from grape.costs.specification import Constraint, CostSpecification
+from grape.costs.units import UNITS
 
 __all__ = ["SuiteNames", "builtin_names", "builtin_specification", "builtin_suites", "builtin_text", "suite_names_of"]
 
@@ -129,7 +129,7 @@ def builtin_specification(suite: str, task: str) -> CostSpecification:
         return replace(base, suite=suite, task=task, source=f"{suite}/{task} (built-in, as {pattern})")
     original = _original(suite)
     specification = parse_specification(builtin_text(original, task), f"{original}/{task} (built-in)")
-    return specification if suite == original else at_lower_rate(specification, suite, int(_slower()[suite]["held"]))
+    return specification if suite == original else _at_lower_rate(specification, suite, int(_slower()[suite]["held"]))
 
 
 @functools.cache
@@ -142,3 +142,28 @@ def suite_names_of(suite: str) -> SuiteNames:
     tables = yaml.safe_load((_folder() / "names.yaml").read_text(encoding="utf-8"))
     require_known("suite with built-in costs", suite, [*tables, *_slower()])
     return SuiteNames(**tables[_original(suite)])
+
+
+def _at_lower_rate(specification: CostSpecification, suite: str, held: int) -> CostSpecification:
+    """The specification of a suite whose decisions are each held for ``held`` steps of the original suite.
+
+    Speeds and accelerations are counted by the step, so they are converted. Lengths, angles, parts of the limit and
+    what a stage costs at most stay as they are.
+    """
+
+    def converted(constraint: Constraint) -> Constraint:
+        factor = float(held ** UNITS[constraint.unit].per_step)
+        return replace(
+            constraint,
+            threshold=constraint.threshold * factor,
+            worst=constraint.worst * factor,
+            weight=constraint.weight / factor,
+        )
+
+    return replace(
+        specification.with_constraints(converted),
+        suite=suite,
+        limit=specification.limit // held,
+        control_hz=None if specification.control_hz is None else specification.control_hz / held,
+        source=f"{specification.source}, each decision held for {held} steps",
+    )

@@ -6,11 +6,10 @@ implications are those of :mod:`grape.costs.logic`.
 
 import math
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
 from grape.core.errors import DataError, did_you_mean
-from grape.costs.findings import Finding
 from grape.costs.formulas import Call, Condition, as_condition
-from grape.costs.grasping import grasp_findings
 from grape.costs.logic import always, contradicts, leads
 from grape.costs.specification import Constraint, CostSpecification
 from grape.costs.vocabulary import QUANTITIES
@@ -18,11 +17,28 @@ from grape.costs.vocabulary import QUANTITIES
 __all__ = ["Finding", "check_specification", "find_problems"]
 
 
+@dataclass(frozen=True)
+class Finding:
+    """Something found by a static check.
+
+    Attributes:
+        code: Stable name of the check, e.g. ``"unknown-keypoint"``.
+        where: Place in the specification.
+        message: One sentence.
+        error: Whether the specification is unusable; otherwise a warning.
+    """
+
+    code: str
+    where: str
+    message: str
+    error: bool = True
+
+    def __str__(self) -> str:
+        return f"[{self.code}] {self.where}: {self.message}"
+
+
 def check_specification(
-    specification: CostSpecification,
-    keypoints: Collection[str],
-    signals: Collection[str],
-    camera: bool | None = None,
+    specification: CostSpecification, keypoints: Collection[str], signals: Collection[str], camera: bool | None = None
 ) -> None:
     """Refuse a specification that cannot be evaluated as meant on recordings with these names.
 
@@ -64,7 +80,7 @@ def find_problems(
         *_name_findings(specification, keypoints, signals),
         *(_frame_findings(specification) if camera is False else ()),
         *_stage_findings(specification),
-        *grasp_findings(specification),
+        *_grasp_findings(specification),
         *_constraint_findings(specification),
     )
 
@@ -186,4 +202,52 @@ def _never_binds(constraint: Constraint) -> str:
         largest = low - quantity.low
     if constraint.threshold >= largest:
         return f"{constraint.cost} costs at most {max(0.0, largest):g} {constraint.unit}"
+    return ""
+
+
+def _grasp_findings(specification: CostSpecification) -> Iterator[Finding]:
+    """Grasps and releases that contradict each other, for each signal that says whether something is held.
+
+    Relation ``released`` serves for other flags as well (a collision that is over), so a signal counts where
+    ``grasped`` is used with it or where its name says so.
+    """
+    spoken_of = [(call.relation, name) for _, call in specification.calls() for name in call.names("signal")]
+    signals = dict.fromkeys(
+        name
+        for relation, name in spoken_of
+        if relation == "grasped" or (relation == "released" and name.startswith("grasped"))
+    )
+    for signal in signals:
+        yield from _findings_of_signal(specification, signal)
+
+
+def _findings_of_signal(specification: CostSpecification, signal: str) -> Iterator[Finding]:
+    held = Condition("holds", Call("grasped", (("signal", signal),)))
+    free = Condition("holds", Call("released", (("signal", signal),)))
+    known = "free"  # nothing is held when an episode begins
+    awaited = False
+    for stage in specification.stages:
+        where = f"stage '{stage.name}'"
+        if not awaited and leads(free, stage.done_when) and not always(stage.done_when):
+            message = f"waits for a release ({stage.done_when}), but no stage before it waits for a grasp."
+            yield Finding("grasp-inconsistency", f"{where}, done_when", message)
+        after = "held" if leads(stage.done_when, held) else "free" if leads(stage.done_when, free) else "unknown"
+        for constraint in stage.constraints:
+            if reason := _impossible_path(constraint, known, after, held, free):
+                yield Finding("grasp-inconsistency", f"{where}, constraint '{constraint.name}'", reason, error=False)
+        known = after
+        awaited |= any(
+            call.relation == "grasped" and signal in call.names("signal") for call in stage.done_when.calls()
+        )
+
+
+def _impossible_path(constraint: Constraint, before: str, after: str, held: Condition, free: Condition) -> str:
+    """Why a path constraint cannot hold throughout a stage between two states of the grasp; empty if it can."""
+    wanted = as_condition(constraint.cost)
+    if constraint.kind != "path" or wanted is None or wanted.temporal:
+        return ""
+    if before == after == "held" and contradicts(wanted, held):
+        return f"{constraint.cost} cannot hold: the object is held when the stage begins and when it ends."
+    if before == "free" and contradicts(wanted, free) and after in ("held", "free"):
+        return f"{constraint.cost} cannot hold: nothing is held yet when the stage begins."
     return ""

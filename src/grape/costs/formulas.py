@@ -11,18 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from grape.costs.language import COMBINATORS, Amount, Choice, Name
 from grape.costs.units import DEFAULT_WORST
 from grape.costs.vocabulary import RELATIONS, Relation
 
-__all__ = ["COMBINATORS", "TEMPORAL", "Call", "Condition", "Operator", "as_condition"]
+__all__ = ["TEMPORAL", "Call", "Condition", "Operator", "as_condition"]
 
 Operator = Literal["holds", "not", "all", "any", "always", "eventually", "until"]
 
-TEMPORAL = ("always", "eventually", "until")
+TEMPORAL = tuple(name for name, combinator in COMBINATORS.items() if combinator.temporal)
 """Operators that speak of several states of a stage."""
-
-COMBINATORS = ("not", "all", "any", *TEMPORAL)
-"""Operators as they are written in a file; ``and`` and ``or`` are accepted for ``all`` and ``any``."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +71,15 @@ class Call:
     def names(self, kind: Literal["keypoint", "signal", "frame"]) -> Iterator[str]:
         """Names of keypoints, signals or frames it speaks of."""
         for name, value in self.arguments:
-            if self.word.parameter(name).kind == kind:
+            holds = self.word.kind(name)
+            if isinstance(holds, Name | Choice) and holds.of == kind:
                 yield str(value)
 
     def __str__(self) -> str:
+        kinds = ((name, value, self.word.kind(name)) for name, value in self.arguments)
         values = (
-            f"{name} {value:g} {self.word.parameter(name).unit}" if isinstance(value, float) else f"{name} {value}"
-            for name, value in self.arguments
+            f"{name} {value:g} {kind.unit}" if isinstance(kind, Amount) else f"{name} {value}"
+            for name, value, kind in kinds
         )
         return f"{self.relation}({', '.join(values)})"
 

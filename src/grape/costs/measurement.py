@@ -1,23 +1,27 @@
 """Quantities measured on a recording: vectorised over its ``T + 1`` states, NaN where a keypoint or signal is lost."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from grape.core.trajectories import Trajectory
+from grape.core.errors import DataError
+from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.costs.formulas import Call, Condition
-from grape.costs.frames import frame_axes
-from grape.costs.keypoints import KeypointSource
+from grape.costs.specification import KeypointSource
 from grape.costs.vocabulary import QUANTITIES
 
-__all__ = ["TOLERANCE", "Recording", "holds", "relation_cost", "truth"]
+__all__ = ["MEASURES", "TOLERANCE", "Recording", "holds", "relation_cost", "truth"]
 
 Float64 = npt.NDArray[np.float64]
 
 TOLERANCE = 1e-6
 """Costs up to this count as zero when a relation is asked whether it holds: keypoints are recorded as float32."""
+
+
+_WORLD = np.eye(2)
 
 
 class Recording:
@@ -54,7 +58,7 @@ class Recording:
 
     def level(self, axis: int, arguments: "_Arguments") -> Float64:
         """How far 'of' lies to the right of (``axis`` 0) or behind (1) 'to' in the frame, metres ``(T+1,)``."""
-        direction = frame_axes(str(arguments["frame"]), self._trajectory.meta)[axis]
+        direction = _frame_axes(str(arguments["frame"]), self._trajectory.meta)[axis]
         along: Float64 = _difference(self, arguments)[:, :2] @ direction
         return along
 
@@ -67,11 +71,51 @@ class Recording:
         """The relation's quantity at each state ``(T+1,)``; increments for quantities that accumulate."""
         key = (call.word.quantity, call.measured)
         if key not in self._measured:
-            self._measured[key] = _MEASURES[call.word.quantity](self, dict(call.measured))
+            self._measured[key] = MEASURES[call.word.quantity](self, dict(call.measured))
         return self._measured[key]
 
 
 _Arguments = dict[str, str | float]
+
+
+def _frame_axes(frame: str, meta: EpisodeMeta) -> Float64:
+    """Directions "right" and "behind" of a frame as rows of unit length in the world's x and y, ``(2, 2)``.
+
+    For the camera, "right" is where things move to the right in the recorded image (whose columns may run against the
+    camera's x axis: then the first focal length is negative), and "behind" is the way the camera looks, level with the
+    ground; for a camera that looks straight down, the way its image's upper edge points.
+
+    Args:
+        frame: One of :data:`grape.costs.vocabulary.FRAMES`.
+        meta: Facts of the episode; ``extra["camera"]`` holds ``pose``, 4 x 4, from the camera's axes (x right, y down,
+            z forward) to the world, and ``intrinsic``, 3 x 3.
+
+    Raises:
+        DataError: The camera is asked for and the episode does not hold a sound one.
+    """
+    if frame == "world":
+        return _WORLD
+    camera = meta.extra.get("camera")
+    try:
+        return _level_axes(camera if isinstance(camera, Mapping) else {})
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise DataError(
+            f"Episode {meta.episode_id} holds no sound camera pose, which the cost specification speaks of.",
+            "Use frame 'world', or record episodes with a suite that notes its camera.",
+        ) from error
+
+
+def _level_axes(camera: Mapping[str, Any]) -> Float64:
+    rotation = np.asarray(camera["pose"], dtype=np.float64)[:3, :3]
+    mirrored = float(np.asarray(camera["intrinsic"], dtype=np.float64)[0, 0]) < 0.0
+    right = rotation[:2, 0] * (-1.0 if mirrored else 1.0)
+    away = rotation[:2, 2] - rotation[:2, 1]  # forward and image-up point the same way once level
+    axes = np.stack([right, away])
+    length = np.linalg.norm(axes, axis=1, keepdims=True)
+    if not np.isfinite(axes).all() or (length < 1e-6).any():
+        raise ValueError("the camera's axes are not level with anything")
+    level: Float64 = axes / length
+    return level
 
 
 def _difference(recording: Recording, arguments: _Arguments) -> Float64:
@@ -155,7 +199,7 @@ def _flag(recording: Recording, arguments: _Arguments) -> Float64:
     return np.where(np.isnan(signal), np.nan, signal > 0.5)
 
 
-_MEASURES: dict[str, Callable[[Recording, _Arguments], Float64]] = {
+MEASURES: dict[str, Callable[[Recording, _Arguments], Float64]] = {
     "distance": lambda recording, names: _norm(_difference(recording, names)),
     "distance_xy": lambda recording, names: _norm(_difference(recording, names)[:, :2]),
     "distance_z": lambda recording, names: np.abs(_difference(recording, names)[:, 2]),
@@ -178,7 +222,9 @@ _MEASURES: dict[str, Callable[[Recording, _Arguments], Float64]] = {
     "travel": lambda recording, names: _norm(_motion(recording, names)) / float(names["reference"]),
     "time": _time,
 }
-assert _MEASURES.keys() == QUANTITIES.keys(), "every published quantity has its measure"
+"""How each quantity of the vocabulary is measured."""
+
+assert MEASURES.keys() == QUANTITIES.keys(), "every published quantity has its measure"
 
 
 def relation_cost(recording: Recording, call: Call) -> Float64:

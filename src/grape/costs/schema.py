@@ -1,27 +1,24 @@
 """The language as a JSON Schema: for editors, for other programs, and for the structured output of models.
 
-The schema knows the structure: fields, relations with their arguments, units, tags, operators. What depends on two
-places at once (declared names, the unit of a threshold, which formulas take an ``aggregate``) is left to the parser and
-the static checks, whose messages say what to do. ``strict`` gives the form that OpenAI-compatible endpoints ask of
-structured output: every field is required, an optional one may be ``null``.
+The schema knows the structure: fields, relations with their arguments, units, tags, operators, all from the tables of
+:mod:`grape.costs.language`. What depends on two places at once (declared names, the unit of a threshold, which formulas
+take an ``aggregate``) is left to the parser and the static checks, whose messages say what to do. ``strict`` gives the
+form of structured output at OpenAI-compatible endpoints: every field is required, an optional one may be ``null``.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from grape.costs.formulas import TEMPORAL
-from grape.costs.specification import AGGREGATIONS, OBJECTIVES
-from grape.costs.units import Clock, unit_names
-from grape.costs.vocabulary import AXES, FRAMES, QUANTITIES, RELATIONS, Parameter, Relation
+from grape.costs import language
+from grape.costs.units import NUMBER, RATE, Clock, unit_names
+from grape.costs.vocabulary import RELATIONS
 
 __all__ = ["specification_schema"]
 
 Schema = dict[str, Any]
 
-_NAME = {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_.-]{0,127}$"}
-_TEXT = {"type": "string"}
-_NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 _ANY_CLOCK = Clock(limit=1, control_hz=1.0)
+_UNSIGNED = NUMBER.removeprefix("[+-]?")
 
 
 def specification_schema(
@@ -39,79 +36,42 @@ def specification_schema(
         camera: Whether recordings note their camera; if not, its frame is left out.
         strict: For structured output: all fields required, optional ones nullable.
     """
-    frames = [frame for frame in FRAMES if frame != "camera"] if camera is False else FRAMES
-    writer = _Writer(strict, keypoints, signals, frames)
-    schema = writer.root()
-    return {"title": "cost_specification", **schema, "$defs": writer.definitions()}
+    writer = _Writer(strict, {"keypoint": keypoints, "signal": signals}, ("camera",) if camera is False else ())
+    definitions = {name: _any_of(*writer.definition(name)) for name in language.DEFINITIONS}
+    return {"title": "cost_specification", **writer.kind(language.SPECIFICATION), "$defs": definitions}
 
 
 class _Writer:
-    """Writes the parts; fields that a file may leave out come as a second mapping."""
+    """Writes kinds of fields; ``names`` are the recorded ones where only these are accepted."""
 
-    def __init__(
-        self,
-        strict: bool,
-        keypoints: Collection[str] | None,
-        signals: Collection[str] | None,
-        frames: Collection[str],
-    ) -> None:
-        self.strict, self.frames = strict, frames
-        self.closed = keypoints is not None
-        self.names = {"keypoint": _one_of(keypoints), "signal": _one_of(signals)}
+    def __init__(self, strict: bool, names: dict[str, Collection[str] | None], without: Collection[str]) -> None:
+        self.strict, self.names, self.without = strict, names, without
 
-    def root(self) -> Schema:
-        return self.object(
-            {
-                "version": {"type": "integer", "enum": [1]},
-                "limit": _quantity("steps"),
-                "keypoints": {"type": "array", "items": _ref("keypoint")},
-                "signals": {"type": "array", "items": self.names["signal"]},
-                "stages": {"type": "array", "items": _ref("stage"), "minItems": 1},
-            },
-            {
-                "suite": _NAME,
-                "task": _NAME,
-                "description": _TEXT,
-                "control_hz": _any_of({"type": "string", "pattern": r"^[0-9]+\.?[0-9]*( ?Hz)?$"}, {"type": "number"}),
-                "every_stage": self.object({}, self.constraint_lists()),
-                "outcome": self.object({}, {"unfinished": _quantity("ratio"), "subgoal": _list(_ref("subgoal"))}),
-            },
-        )
+    def definition(self, name: str) -> Iterator[Schema]:
+        definition = language.DEFINITIONS[name]
+        if isinstance(definition, language.Formula):
+            yield from self.formula(definition)
+        elif self.names.get(name) is not None:
+            yield self.kind(definition[0])
+        else:
+            yield from map(self.kind, definition)
 
-    def definitions(self) -> dict[str, Schema]:
-        bounded = [self.relation(relation) for relation in RELATIONS.values() if relation.bounded]
-        measures = [relation for relation in RELATIONS.values() if not relation.bounded]
-        summed = [relation for relation in measures if QUANTITIES[relation.quantity].per == "stage"]
-        state_measures = [self.relation(relation) for relation in measures if relation not in summed]
-        temporal = [self.temporal(operator, _ref("state_formula")) for operator in TEMPORAL]
-        return {
-            "keypoint": self.names["keypoint"] if self.closed else _any_of(_NAME, *self.sources()),
-            "relation": _any_of(*bounded),
-            "state_formula": _any_of(_ref("relation"), *self.combined(_ref("state_formula"))),
-            "condition": _any_of(_ref("relation"), *self.combined(_ref("condition")), *temporal),
-            "formula": _any_of(
-                _ref("relation"),
-                *self.combined(_ref("formula")),
-                *(self.temporal(operator, _ref("formula")) for operator in TEMPORAL),
-            ),
-            "state_cost": _any_of(_ref("state_formula"), *state_measures),
-            "stage_cost": _any_of(
-                *(self.relation(relation) for relation in summed),
-                *self.combined(_ref("formula")),
-                *(self.temporal(operator, _ref("formula")) for operator in TEMPORAL),
-            ),
-            "subgoal": self.constraint(_ref("state_cost"), {}),
-            "path": _any_of(
-                self.constraint(_ref("state_cost"), {"aggregate": _choice(AGGREGATIONS)}),
-                self.constraint(_ref("stage_cost"), {}),
-            ),
-            "stage": self.object(
-                {"name": _NAME, "done_when": _ref("condition")},
-                {"description": _TEXT, "unfinished": _quantity("ratio"), **self.constraint_lists()},
-            ),
-        }
+    def formula(self, formula: language.Formula) -> Iterator[Schema]:
+        if formula.also:
+            yield self.kind(language.Ref(formula.also))
+        for relation in RELATIONS.values():
+            if relation.group == formula.relations:
+                yield self.object(language.Field(relation.name, language.Fields(relation.parameters)))
+        plain, temporal = ([c for c in language.COMBINATORS.values() if c.temporal == over] for over in (False, True))
+        spelled = [] if self.strict else [(item.spelling, item) for item in plain if item.spelling]
+        for name, item in [*((item.name, item) for item in plain), *spelled] if formula.combined else ():
+            yield self.object(language.Field(name, item.written(formula.combined)))
+        for item in temporal if formula.temporal else ():
+            yield self.object(language.Field(item.name, item.written(formula.temporal)))
 
-    def object(self, required: Mapping[str, Schema], optional: Mapping[str, Schema]) -> Schema:
+    def object(self, *fields: language.Field) -> Schema:
+        required = {field.name: self.kind(field.kind) for field in fields if field.required}
+        optional = {field.name: self.kind(field.kind) for field in fields if not field.required}
         if self.strict:
             optional = {name: _any_of(value, {"type": "null"}) for name, value in optional.items()}
         return {
@@ -121,85 +81,56 @@ class _Writer:
             "additionalProperties": False,
         }
 
-    def constraint_lists(self) -> dict[str, Schema]:
-        return {kind: _list(_ref(kind)) for kind in ("subgoal", "path")}
-
-    def constraint(self, cost: Schema, more: Mapping[str, Schema]) -> Schema:
-        objectives = {"type": "array", "items": _choice(OBJECTIVES), "minItems": 1}
-        return self.object(
-            {"name": _NAME, "cost": cost, "weight": _weight(), "objectives": objectives, **more},
-            {"threshold": _any_quantity(), "worst": _any_quantity(), "description": _TEXT},
-        )
-
-    def sources(self) -> tuple[Schema, ...]:
-        name, described = {"name": _NAME}, {"description": _TEXT}
-        offset = {"offset": self.object({}, {axis: _quantity("m", signed=True) for axis in "xyz"})}
-        return (
-            self.object({**name, "object": self.names["keypoint"]}, described),
-            self.object({**name, "picture": {"type": "integer", "minimum": 0, "maximum": 9999}}, described),
-            self.object({**name, "track": _NAME}, described),
-            self.object({**name, "mean_of": {"type": "array", "items": _NAME, "minItems": 1}}, offset | described),
-        )
-
-    def relation(self, relation: Relation) -> Schema:
-        required = {item.name: self.argument(item) for item in relation.parameters if item.default is None}
-        optional = {item.name: self.argument(item) for item in relation.parameters if item.default is not None}
-        return self.object({relation.name: self.object(required, optional)}, {})
-
-    def argument(self, parameter: Parameter) -> Schema:
-        if parameter.kind == "axis":
-            return _choice(AXES)
-        if parameter.kind == "frame":
-            return _choice(self.frames)
-        return _quantity(parameter.unit) if parameter.kind == "quantity" else self.names[parameter.kind]
-
-    def combined(self, operand: Schema) -> Iterable[Schema]:
-        several = {"type": "array", "items": operand, "minItems": 1}
-        yield self.object({"not": operand}, {})
-        for operator in ("all", "any") if self.strict else ("all", "any", "and", "or"):
-            yield self.object({operator: several}, {})
-
-    def temporal(self, operator: str, operand: Schema) -> Schema:
-        inner = self.object({"hold": operand, "reach": operand}, {}) if operator == "until" else operand
-        return self.object({operator: inner}, {})
-
-
-def _ref(name: str) -> Schema:
-    return {"$ref": f"#/$defs/{name}"}
-
-
-def _list(items: Schema) -> Schema:
-    return {"type": "array", "items": items}
+    def kind(self, kind: language.Kind) -> Schema:
+        match kind:
+            case language.Ref(name):
+                return {"$ref": f"#/$defs/{name}"}
+            case language.Fields(fields):
+                return self.object(*fields)
+            case language.Items(item, needs):
+                return {"type": "array", "items": self.kind(item), **({"minItems": 1} if needs else {})}
+            case language.Name(what):
+                names = self.names.get(what)
+                return (
+                    {"type": "string", "pattern": f"^{language.NAME_PATTERN}$"}
+                    if names is None
+                    else _choice(sorted(names))
+                )
+            case language.Choice(_, words):
+                return _choice(word for word in words if word not in self.without)
+            case language.Whole(low, high):
+                return {"type": "integer", **({"enum": [1]} if low == high else {"minimum": low, "maximum": high})}
+            case language.Scalar("rate"):
+                return _any_of(_text(RATE), {"type": "number"})
+            case language.Scalar("weight"):
+                return _any_of(_text(f"{_UNSIGNED} per [^ ]+"), {"type": "number", "minimum": 0})
+            case language.Amount():
+                return _amount(kind)
+            case _:
+                return {"type": "string"}
 
 
 def _any_of(*options: Schema) -> Schema:
-    return {"anyOf": list(options)}
+    return options[0] if len(options) == 1 else {"anyOf": list(options)}
 
 
-def _one_of(names: Collection[str] | None) -> Schema:
-    return _NAME if names is None else _choice(sorted(names))
+def _text(pattern: str) -> Schema:
+    return {"type": "string", "pattern": f"^{pattern}$"}
 
 
 def _choice(words: Iterable[str]) -> Schema:
     return {"type": "string", "enum": list(words)}
 
 
-def _quantity(unit: str, *, signed: bool = False) -> Schema:
-    """A number with one of the unit's spellings; a bare number where that is one of them."""
-    words = [word for word in unit_names(unit, _ANY_CLOCK) if word]
-    number = _NUMBER if signed or unit == "signal" else _NUMBER.removeprefix("[+-]?")
+def _amount(amount: language.Amount) -> Schema:
+    """A number with one of the unit's spellings, or with any where the unit is that of a cost."""
+    if not amount.unit:
+        return _any_of(_text(f"{NUMBER} ?[^0-9 ].*"), {"type": "number"})
+    names = unit_names(amount.unit, _ANY_CLOCK)
+    signed = amount.signed or amount.unit == "signal"
     options: list[Schema] = []
-    if words:
-        options.append({"type": "string", "pattern": f"^{number} ?({'|'.join(words)})$"})
-    if "" in unit_names(unit, _ANY_CLOCK):
-        options.append({"type": "number"} if signed or unit == "signal" else {"type": "number", "minimum": 0})
-    return options[0] if len(options) == 1 else _any_of(*options)
-
-
-def _any_quantity() -> Schema:
-    return _any_of({"type": "string", "pattern": f"^{_NUMBER} ?[^0-9 ].*$"}, {"type": "number"})
-
-
-def _weight() -> Schema:
-    pattern = f"^{_NUMBER.removeprefix('[+-]?')} per [^ ]+$"
-    return _any_of({"type": "string", "pattern": pattern}, {"type": "number", "minimum": 0})
+    if words := "|".join(filter(None, names)):
+        options.append(_text(f"{NUMBER if signed else _UNSIGNED} ?({words})"))
+    if "" in names:
+        options.append({"type": "number"} if signed else {"type": "number", "minimum": 0})
+    return _any_of(*options)

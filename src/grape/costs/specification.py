@@ -5,14 +5,14 @@
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from grape.core.errors import require_known
 from grape.core.files import content_hash
 from grape.costs.formulas import Call, Condition
-from grape.costs.keypoints import KeypointSource
+from grape.costs.language import AGGREGATIONS, OBJECTIVES
 from grape.costs.units import Clock
 from grape.costs.vocabulary import QUANTITIES
 
@@ -21,18 +21,15 @@ __all__ = [
     "OBJECTIVES",
     "Constraint",
     "CostSpecification",
+    "KeypointSource",
     "Outcome",
     "Stage",
     "adjust_objectives",
+    "image_keypoint",
     "specification_hash",
+    "specification_text",
     "specification_to_dict",
 ]
-
-OBJECTIVES = ("completion", "safety", "efficiency")
-"""Tags a constraint may carry; preferences reach an objective by changing the tagged weights and thresholds."""
-
-AGGREGATIONS = ("mean", "max", "integral")
-"""How a path constraint's values at the states of a stage become one number."""
 
 UNFINISHED_MARGIN = 0.1
 """How much more an unfinished stage costs, at least, than the dearest finish of it (unit-free)."""
@@ -135,6 +132,39 @@ class Outcome:
     unfinished: float = 1.0
 
 
+_Part = TypeVar("_Part", Stage, Outcome)
+
+
+@dataclass(frozen=True)
+class KeypointSource:
+    """Where one keypoint of a specification comes from.
+
+    Attributes:
+        name: What the specification calls it.
+        kind: ``"object"``: a simulator's object or place, recorded under the simulator's name. ``"picture"``: a point
+            that was numbered on the image shown to a model. ``"track"``: a point that a tracker followed through the
+            images, recorded under the tracker's name. ``"mean_of"``: computed from other keypoints.
+        recorded: Its name in recordings; empty for ``"mean_of"``.
+        number: The number on the image, from 0; None for other kinds.
+        mean_of: Names of the specification's keypoints whose mean it is.
+        offset: Added to the mean, metres along the world's axes.
+        description: For people.
+    """
+
+    name: str
+    kind: Literal["object", "picture", "track", "mean_of"]
+    recorded: str = ""
+    number: int | None = None
+    mean_of: tuple[str, ...] = ()
+    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    description: str = ""
+
+
+def image_keypoint(number: int) -> str:
+    """Name under which recordings hold the point with this number on the image, e.g. ``"point_3"``."""
+    return f"point_{number}"
+
+
 @dataclass(frozen=True)
 class CostSpecification:
     """Stages and constraints of one task, with weights and thresholds.
@@ -176,6 +206,14 @@ class CostSpecification:
         sources = {item.name: item for item in self.sources}
         names = (sources[name].recorded if name in sources else name for name in self.keypoints)
         return tuple(dict.fromkeys(name for name in names if name))
+
+    def with_constraints(self, change: Callable[[Constraint], Constraint]) -> "CostSpecification":
+        """A copy in which each constraint, those of the outcome included, is changed."""
+
+        def changed(part: _Part) -> _Part:
+            return dataclasses.replace(part, constraints=tuple(map(change, part.constraints)))
+
+        return dataclasses.replace(self, stages=tuple(map(changed, self.stages)), outcome=changed(self.outcome))
 
     def calls(self) -> Iterator[tuple[str, Call]]:
         """Every relation with the place where it is used, e.g. ``("stage 'reach', done_when", ...)``."""
@@ -278,12 +316,26 @@ def adjust_objectives(
             constraint, weight=weight, threshold=threshold, worst=max(constraint.worst, threshold)
         )
 
-    outcome = specification.outcome
-    return dataclasses.replace(
-        specification,
-        stages=tuple(
-            dataclasses.replace(stage, constraints=tuple(map(adjusted, stage.constraints)))
-            for stage in specification.stages
-        ),
-        outcome=dataclasses.replace(outcome, constraints=tuple(map(adjusted, outcome.constraints))),
+    return specification.with_constraints(adjusted)
+
+
+def specification_text(specification: CostSpecification) -> str:
+    """Stages, conditions and constraints, one a line, in canonical units."""
+    title = "/".join(part for part in (specification.suite, specification.task) if part) or specification.source
+    lines = [f"{title}: {specification.description}".rstrip(": "), f"limit {specification.limit} steps"]
+    for number, stage in enumerate(specification.stages, start=1):
+        lines += ["", f"{number}. {stage.name}" + (f": {stage.description}" if stage.description else "")]
+        lines.append(f"   done when {stage.done_when}; unfinished costs {stage.penalty:.3g}")
+        lines += map(_line_of, stage.constraints)
+    lines += ["", f"outcome: a failure costs {specification.outcome.unfinished:.3g}"]
+    lines += map(_line_of, specification.outcome.constraints)
+    return "\n".join(lines)
+
+
+def _line_of(constraint: Constraint) -> str:
+    how = " ".join(part for part in (constraint.kind, constraint.aggregate) if part)
+    tags = ", ".join(constraint.objectives)
+    return (
+        f"   - {constraint.name} ({how}; {tags}): {constraint.weight:g} x {constraint.cost} "
+        f"above {constraint.threshold:g} {constraint.unit}, at most {constraint.dearest:.3g}"
     )

@@ -6,12 +6,16 @@ one canonical unit a dimension, and the canonical unit of time is the step (one 
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 __all__ = [
     "DEFAULT_WORST",
+    "NUMBER",
+    "RATE",
     "UNITS",
     "Clock",
+    "Unit",
     "UnitMismatchError",
     "parse_quantity",
     "parse_weight",
@@ -19,33 +23,55 @@ __all__ = [
     "unit_names",
 ]
 
-UNITS: dict[str, str] = {
-    "m": "length",
-    "deg": "angle",
-    "steps": "time",
-    "fraction": "part of a whole, 0 to 1",
-    "ratio": "number without a unit, 0 or more",
-    "of limit": "time as a part of the task's limit",
-    "signal": "the recorded signal's own unit",
-    "m/step": "speed",
-    "m/step2": "acceleration",
-}
-"""Canonical units and what they measure."""
+NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
+"""How numbers are written."""
 
-DEFAULT_WORST: dict[str, float] = {
-    "m": 0.3,
-    "deg": 180.0,
-    "fraction": 1.0,
-    "ratio": 3.0,
-    "of limit": 1.0,
-    "m/step": 0.1,
-    "m/step2": 0.1,
+RATE = r"[0-9]+\.?[0-9]*( ?Hz)?"
+"""How a number of decisions a second is written."""
+
+_QUANTITY = re.compile(rf"(?P<number>{NUMBER})\s*(?P<unit>[^\s\d].*)?", re.ASCII)
+_WEIGHT = re.compile(rf"(?P<number>{NUMBER})\s*(?:per\s+(?P<unit>\S+))?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A canonical unit.
+
+    Attributes:
+        name: Its name.
+        measures: What is measured in it.
+        spellings: What may follow a number, and what one of each is in this unit; empty text for a bare number.
+        worst: Largest raw cost that is charged where a constraint does not say ``worst``; None if it must say.
+        per_step: How often it is divided by a step, so that seconds are accepted where a step is known in seconds.
+        time: Whether it counts time, in steps or as a part of the task's limit.
+    """
+
+    name: str
+    measures: str
+    spellings: Mapping[str, float]
+    worst: float | None = None
+    per_step: int = 0
+    time: bool = False
+
+
+UNITS: dict[str, Unit] = {
+    unit.name: unit
+    for unit in (
+        Unit("m", "length", {"m": 1.0, "cm": 0.01, "mm": 0.001}, 0.3),
+        Unit("deg", "angle", {"deg": 1.0, "rad": 180.0 / math.pi}, 180.0),
+        Unit("steps", "time", {}, time=True),
+        Unit("fraction", "part of a whole, 0 to 1", {"": 1.0, "fraction": 1.0, "%": 0.01}, 1.0),
+        Unit("ratio", "number without a unit, 0 or more", {"": 1.0, "%": 0.01}, 3.0),
+        Unit("of limit", "time as a part of the task's limit", {"": 1.0, "%": 0.01}, 1.0, time=True),
+        Unit("signal", "the recorded signal's own unit", {"": 1.0}),
+        Unit("m/step", "speed", {"m/step": 1.0, "cm/step": 0.01, "mm/step": 0.001}, 0.1, per_step=1),
+        Unit("m/step2", "acceleration", {"m/step2": 1.0, "cm/step2": 0.01, "mm/step2": 0.001}, 0.1, per_step=2),
+    )
 }
+"""Canonical units by name."""
+
+DEFAULT_WORST = {name: unit.worst for name, unit in UNITS.items() if unit.worst is not None}
 """Largest raw cost that is charged where a constraint does not say ``worst``, by canonical unit."""
-
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-_QUANTITY = re.compile(rf"({_NUMBER})\s*([^\s\d].*)?", re.ASCII)
-_WEIGHT = re.compile(rf"({_NUMBER})\s*(?:per\s+(\S+))?", re.ASCII)
 
 
 class UnitMismatchError(ValueError):
@@ -65,28 +91,15 @@ class Clock:
     control_hz: float | None = None
 
 
-def _factors(unit: str, clock: Clock) -> dict[str, float]:
+def _factors(name: str, clock: Clock) -> dict[str, float]:
     """Accepted spellings and what one of each is in the canonical unit."""
-    table: dict[str, dict[str, float]] = {
-        "m": {"m": 1.0, "cm": 0.01, "mm": 0.001},
-        "deg": {"deg": 1.0, "rad": 180.0 / math.pi},
-        "steps": {"steps": 1.0, "step": 1.0},
-        "fraction": {"": 1.0, "fraction": 1.0, "%": 0.01},
-        "ratio": {"": 1.0, "%": 0.01},
-        "signal": {"": 1.0},
-        "of limit": {"": 1.0, "%": 0.01, "steps": 1.0 / clock.limit, "step": 1.0 / clock.limit},
-        "m/step": {"m/step": 1.0, "cm/step": 0.01, "mm/step": 0.001},
-        "m/step2": {"m/step2": 1.0, "cm/step2": 0.01, "mm/step2": 0.001},
-    }
-    factors = table[unit]
-    if clock.control_hz is not None:
-        hz = clock.control_hz
-        factors |= {
-            "steps": {"s": hz},
-            "of limit": {"s": hz / clock.limit},
-            "m/step": {"m/s": 1.0 / hz, "cm/s": 0.01 / hz, "mm/s": 0.001 / hz},
-            "m/step2": {"m/s2": 1.0 / hz**2, "cm/s2": 0.01 / hz**2, "mm/s2": 0.001 / hz**2},
-        }.get(unit, {})
+    unit, hz = UNITS[name], clock.control_hz
+    factors = dict(unit.spellings)
+    if unit.time:
+        whole = clock.limit if name == "of limit" else 1
+        factors |= dict.fromkeys(("steps", "step"), 1.0 / whole) | ({} if hz is None else {"s": hz / whole})
+    elif unit.per_step and hz is not None:
+        factors |= {key.replace("step", "s"): factor / hz**unit.per_step for key, factor in unit.spellings.items()}
     return factors
 
 
@@ -116,12 +129,14 @@ def parse_quantity(text: str, unit: str, clock: Clock, *, signed: bool = False) 
     match = _QUANTITY.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is no quantity; write a number and a unit ({spellings(unit, clock)})")
-    number, name = float(match[1]), " ".join((match[2] or "").split())
+    number, name = float(match["number"]), " ".join((match["unit"] or "").split())
     factors = _factors(unit, clock)
     if name not in factors:
         problem = f"unit {name!r} does not fit" if name else "the unit is missing"
         seconds = " (seconds need 'control_hz')" if clock.control_hz is None and re.search(r"(^|/)s2?$", name) else ""
-        raise UnitMismatchError(f"{text!r}: {problem} for {UNITS[unit]}; accepted: {spellings(unit, clock)}{seconds}")
+        raise UnitMismatchError(
+            f"{text!r}: {problem} for {UNITS[unit].measures}; accepted: {spellings(unit, clock)}{seconds}"
+        )
     value = number * factors[name]
     if not math.isfinite(value):
         raise ValueError(f"{text!r} is too large")
@@ -146,7 +161,7 @@ def parse_weight(text: str, unit: str, clock: Clock) -> float:
     match = _WEIGHT.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is no weight; write a number and 'per <unit>', e.g. '2 per m'")
-    number, name = float(match[1]), match[2] or ""
+    number, name = float(match["number"]), match["unit"] or ""
     factors = _factors(unit, clock)
     if name not in factors:
         problem = f"unit {name!r} does not fit" if name else "'per <unit>' is missing"

@@ -12,18 +12,27 @@ import numpy as np
 
 from grape.core.preferences import StageScore
 from grape.core.seeds import derive_rng
+from grape.core.setting_fields import Range, setting
 from grape.core.trajectories import Trajectory
 from grape.costs.evaluation import evaluate, unavailable_constraints
-from grape.costs.perturbations import beginning, with_noise, without_verdict
-from grape.costs.ranking import area_under_curve, concordance
 from grape.costs.report_card import ReportCard, TrialCheck
 from grape.costs.specification import CostSpecification, specification_hash
-from grape.costs.stage_boundaries import boundary_agreement
+from grape.costs.trial_measures import (
+    area_under_curve,
+    beginning,
+    boundary_agreement,
+    concordance,
+    with_noise,
+    without_verdict,
+)
 
-__all__ = ["ValidationCriteria", "validate_specification"]
+__all__ = ["CRITERIA", "ValidationCriteria", "validate_specification"]
 
 PREFIXES = 10
 """First parts of an expert's episode, evenly spaced, at which its cost so far is looked at."""
+
+CRITERIA = "Criteria"
+"""Their group on help pages."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class ValidationCriteria:
         max_unavailable: Largest share (0 to 1) of constraints of entered stages that could not be measured.
         min_fall: Smallest share (0 to 1) of stages that make an expert's episode cheaper when they are finished.
         max_trend: Largest mean rank correlation (-1 to 1) of time and cost so far along an expert's episode.
-        min_auc: Smallest chance (0 to 1) that a success costs less than a failure.
+        min_auc: Smallest chance (0 to 1) that a success costs less than a failure, the verdict hidden.
         min_auc_low: What the lower end of that chance's 95 % interval must exceed.
         noise: Root mean square displacements of keypoints, metres, under which rankings should stay.
         max_flips: Largest share (0 to 1) of success and failure pairs that any of them turns round.
@@ -43,15 +52,15 @@ class ValidationCriteria:
             it only, where good stages end elsewhere, e.g. when the object has been lifted.
     """
 
-    max_unavailable: float = 0.05
-    min_fall: float = 0.9
-    max_trend: float = -0.3
-    min_auc: float = 0.8
-    min_auc_low: float = 0.5
-    noise: tuple[float, ...] = (0.01, 0.02)
-    max_flips: float = 0.05
-    draws: int = 4
-    min_agreement: float = 0.5
+    max_unavailable: float = setting(0.05, group=CRITERIA, range=Range(0, 1), common=True)
+    min_fall: float = setting(0.9, group=CRITERIA, range=Range(0, 1), common=True)
+    max_trend: float = setting(-0.3, group=CRITERIA, range=Range(-1, 1), common=True)
+    min_auc: float = setting(0.8, group=CRITERIA, range=Range(0, 1), common=True)
+    min_auc_low: float = setting(0.5, group=CRITERIA, range=Range(0, 1))
+    noise: tuple[float, ...] = setting((0.01, 0.02), group=CRITERIA)
+    max_flips: float = setting(0.05, group=CRITERIA, range=Range(0, 1), common=True)
+    draws: int = setting(4, group=CRITERIA, range=Range(1))
+    min_agreement: float = setting(0.5, group=CRITERIA, range=Range(0, 1), common=True)
 
 
 @dataclass(frozen=True)

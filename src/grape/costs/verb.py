@@ -1,6 +1,8 @@
-"""``grape costs``: list, show and check cost specifications, and write the language down as a schema."""
+"""``grape costs``: list, show, check and try cost specifications, and write the language down as a schema."""
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,8 @@ from typing import Any
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.reading import read_file
+from grape.core.setting_fields import check_ranges, setting
+from grape.core.trajectories import Trajectory
 from grape.costs.builtins import (
     SuiteNames,
     builtin_names,
@@ -18,21 +22,25 @@ from grape.costs.builtins import (
 )
 from grape.costs.checks import check_specification, find_problems
 from grape.costs.parsing import load_specification
+from grape.costs.report_card import card_text
 from grape.costs.schema import specification_schema
-from grape.costs.specification import CostSpecification, specification_hash, specification_to_dict
-from grape.costs.text import specification_text
+from grape.costs.specification import CostSpecification, specification_hash, specification_text, specification_to_dict
+from grape.costs.validation import CRITERIA, ValidationCriteria, validate_specification
 from grape.store import EpisodeStore
 
 __all__ = [
     "CostsCheckSettings",
     "CostsListSettings",
     "CostsSchemaSettings",
-    "CostsShowSettings",
+    "CostsValidateSettings",
+    "episodes_of_task",
+    "find_episodes",
     "find_specification",
     "run_costs_check",
     "run_costs_list",
     "run_costs_schema",
-    "run_costs_show",
+    "run_costs_validate",
+    "show_specification",
 ]
 
 
@@ -45,19 +53,6 @@ class CostsListSettings:
     """
 
     suite: str = ""
-
-
-@dataclass(frozen=True)
-class CostsShowSettings:
-    """Print the stages and constraints of a cost specification.
-
-    Attributes:
-        target: A YAML file, or a built-in as SUITE/TASK, e.g. metaworld/drawer-open.
-        as_yaml: Print it in the language itself, to make another specification of it.
-    """
-
-    target: str = ""
-    as_yaml: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +83,26 @@ class CostsSchemaSettings:
     strict: bool = False
 
 
+@dataclass(frozen=True)
+class CostsValidateSettings(ValidationCriteria):
+    """Try a cost specification on recorded episodes of its task before it is used.
+
+    Good recordings hold experts, failures and perturbed episodes from the same initial states, e.g. 'grape collect'
+    with the operators clean, noisy and sloppy. Leaves with exit code 0 if the specification is accepted, else 1.
+
+    Attributes:
+        target: A YAML file, or a built-in as SUITE/TASK, e.g. metaworld/drawer-open.
+        store: Episode stores, or folders that grape collect wrote; episodes of other tasks are left out.
+        task: Task whose episodes are looked at, for a specification that names none.
+        seed: Of the displacements.
+    """
+
+    target: str = setting("", common=True)
+    store: tuple[Path, ...] = setting((), common=True)
+    task: str = setting("", common=True)
+    seed: int = setting(0, group=CRITERIA)
+
+
 def run_costs_list(settings: CostsListSettings, reporter: Reporter = SILENT) -> dict[str, Any]:
     """Names of the built-in specifications.
 
@@ -107,8 +122,12 @@ def run_costs_list(settings: CostsListSettings, reporter: Reporter = SILENT) -> 
     return {"text": "\n".join(lines), "specifications": table}
 
 
-def run_costs_show(settings: CostsShowSettings, reporter: Reporter = SILENT) -> dict[str, Any]:
+def show_specification(target: str, *, as_yaml: bool = False) -> dict[str, Any]:
     """One specification, as text and as JSON values.
+
+    Args:
+        target: A YAML file, or a built-in as SUITE/TASK.
+        as_yaml: Whether the text is in the language itself.
 
     Returns:
         ``text`` for people, ``specification``, ``source`` and ``hash``.
@@ -117,9 +136,9 @@ def run_costs_show(settings: CostsShowSettings, reporter: Reporter = SILENT) -> 
         SettingsError: The target is missing or unknown.
         DataError: The file is no valid specification; all problems are listed.
     """
-    specification = find_specification(settings.target)
+    specification = find_specification(target)
     return {
-        "text": _source_text(settings.target) if settings.as_yaml else specification_text(specification),
+        "text": _source_text(target) if as_yaml else specification_text(specification),
         "specification": specification_to_dict(specification),
         **_facts(specification),
     }
@@ -168,6 +187,75 @@ def run_costs_schema(settings: CostsSchemaSettings, reporter: Reporter = SILENT)
     else:
         schema = specification_schema(names.keypoints, names.signals, camera=names.camera, strict=settings.strict)
     return {"text": json.dumps(schema, indent=1), "schema": schema}
+
+
+def run_costs_validate(settings: CostsValidateSettings, reporter: Reporter = SILENT) -> dict[str, Any]:
+    """Try a specification.
+
+    Returns:
+        ``text`` for people and the card, see :meth:`grape.costs.report_card.ReportCard.to_dict`.
+
+    Raises:
+        SettingsError: The target or the stores are missing or unknown, or a limit is out of range.
+        DataError: The file is no valid specification, or speaks of what was not recorded.
+        CompatibilityError: The stores hold no episode of the specification's task.
+    """
+    check_ranges(settings)
+    if not all(math.isfinite(rms) and rms > 0.0 for rms in settings.noise):
+        raise SettingsError(f"--noise is {settings.noise}.", "Give lengths in metres above 0, e.g. 0.01 0.02.")
+    specification = find_specification(settings.target)
+    recorded = episodes_of_task(settings.store, specification, settings.task)
+    episodes = [episode for episode in recorded if episode.meta.success is not None]
+    if not episodes:
+        raise CompatibilityError(
+            f"The outcome of all {len(recorded)} episodes is unknown, and a trial compares successes with failures.",
+            "Give a store whose outcomes are known.",
+        )
+    if len(episodes) < len(recorded):
+        reporter.warn(f"{len(recorded) - len(episodes)} of {len(recorded)} episodes have no known outcome: left out.")
+    first = episodes[0]
+    check_specification(specification, first.keypoints, first.signals, "camera" in first.meta.extra)
+    with reporter.progress("trying", len(episodes)) as progress:
+        card = validate_specification(specification, episodes, settings, seed=settings.seed, advance=progress.advance)
+    return {"text": card_text(card), "stores": list(map(str, settings.store)), **card.to_dict()}
+
+
+def find_episodes(
+    stores: Sequence[Path], specification: CostSpecification, task: str = ""
+) -> list[tuple[EpisodeStore, str]]:
+    """Where the episodes of a specification's task are: store and id of each.
+
+    Args:
+        stores: Where they are.
+        specification: Whose task is looked for.
+        task: The task, where the specification names none.
+
+    Raises:
+        SettingsError: No store is named, or the task is not known.
+        CompatibilityError: The stores hold no episode of it.
+    """
+    if not stores:
+        raise SettingsError("No episodes are named.", "Give one or more stores, e.g. --store runs/rollouts/store.")
+    opened = [EpisodeStore.open(path) for path in stores]
+    recorded = sorted({meta.task for store in opened for meta in store.metas()})
+    wanted = specification.task or task or (recorded[0] if len(recorded) == 1 else "")
+    if not wanted:
+        raise SettingsError(
+            f"{specification.source} names no task, and the stores hold several.",
+            f"Give --task, one of {', '.join(recorded)}.",
+        )
+    found = [(store, meta.episode_id) for store in opened for meta in store.metas() if meta.task == wanted]
+    if not found:
+        places = ", ".join(map(str, stores))
+        raise CompatibilityError(
+            f"{places}: no episode of task '{wanted}'.", f"Tasks that were recorded: {', '.join(recorded) or 'none'}."
+        )
+    return found
+
+
+def episodes_of_task(stores: Sequence[Path], specification: CostSpecification, task: str = "") -> list[Trajectory]:
+    """All recorded episodes of a specification's task, without images; see :func:`find_episodes`."""
+    return [store.read(name, frames=False) for store, name in find_episodes(stores, specification, task)]
 
 
 def find_specification(target: str) -> CostSpecification:

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["AXES", "FRAMES", "QUANTITIES", "RELATIONS", "Parameter", "Quantity", "Relation"]
+from grape.costs.language import DEFINITIONS, OUTCOME, SPECIFICATION, Amount, Choice, Field, Fields, Kind, Name
+
+__all__ = ["AXES", "FRAMES", "QUANTITIES", "RELATIONS", "Quantity", "Relation", "language_table", "vocabulary_table"]
 
 AXES = ("x", "y", "z", "-x", "-y", "-z")
 """World axes that directions are measured along."""
@@ -53,25 +55,6 @@ class Quantity:
 
 
 @dataclass(frozen=True)
-class Parameter:
-    """An argument of a relation.
-
-    Attributes:
-        name: The key in the YAML mapping.
-        kind: ``"keypoint"``, ``"signal"``, ``"axis"``, ``"frame"`` or ``"quantity"``.
-        unit: Canonical unit of a quantity.
-        default: Value when absent; None makes the argument obligatory.
-        positive: Zero is refused.
-    """
-
-    name: str
-    kind: Literal["keypoint", "signal", "axis", "frame", "quantity"]
-    unit: str = ""
-    default: str | float | None = None
-    positive: bool = False
-
-
-@dataclass(frozen=True)
 class Relation:
     """A word of the language.
 
@@ -89,7 +72,7 @@ class Relation:
     name: str
     quantity: str
     meaning: str
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[Field, ...]
     upper: str | float | None = None
     lower: str | float | None = None
     arguments: Mapping[str, str] = field(default_factory=dict)
@@ -101,13 +84,24 @@ class Relation:
         return self.upper is not None or self.lower is not None
 
     @property
+    def group(self) -> Literal["bounded", "of states", "of stages"]:
+        """Where formulas may use it: bounded relations everywhere, measures as costs of states or of whole stages."""
+        if self.bounded:
+            return "bounded"
+        return "of stages" if QUANTITIES[self.quantity].per == "stage" else "of states"
+
+    @property
     def unit(self) -> str:
         """Canonical unit of its cost."""
         return QUANTITIES[self.quantity].unit
 
-    def parameter(self, name: str) -> Parameter:
-        """The parameter with this name."""
-        return next(parameter for parameter in self.parameters if parameter.name == name)
+    def kind(self, name: str) -> Kind:
+        """What the parameter with this name holds."""
+        return next(parameter.kind for parameter in self.parameters if parameter.name == name)
+
+
+def _signed(name: str, meaning: str, mirrored: Literal[-1, 0] = 0) -> Quantity:
+    return Quantity(name, "m", meaning, low=-math.inf, mirrored=mirrored)
 
 
 QUANTITIES: dict[str, Quantity] = {
@@ -116,34 +110,16 @@ QUANTITIES: dict[str, Quantity] = {
         Quantity("distance", "m", "distance of two keypoints", mirrored=1),
         Quantity("distance_xy", "m", "horizontal distance of two keypoints", mirrored=1),
         Quantity("distance_z", "m", "absolute difference of two keypoints' heights", mirrored=1),
-        Quantity("height", "m", "height of one keypoint over another, signed", low=-math.inf, mirrored=-1),
-        Quantity(
-            "offset", "m", "how far a keypoint lies beyond another on an axis, signed", low=-math.inf, mirrored=-1
-        ),
-        Quantity(
-            "rightward",
-            "m",
-            "how far a keypoint lies to the right of another in a frame, signed",
-            low=-math.inf,
-            mirrored=-1,
-        ),
-        Quantity(
-            "backward", "m", "how far a keypoint lies behind another in a frame, signed", low=-math.inf, mirrored=-1
-        ),
-        Quantity(
-            "protrusion",
-            "m",
-            "how far a keypoint is outside of an upright box around another, negative inside",
-            low=-math.inf,
-        ),
-        Quantity(
-            "overhang",
-            "m",
-            "how far a keypoint is outside of an upright cylinder standing on another, negative inside",
-            low=-math.inf,
+        _signed("height", "height of one keypoint over another, signed", mirrored=-1),
+        _signed("offset", "how far a keypoint lies beyond another on an axis, signed", mirrored=-1),
+        _signed("rightward", "how far a keypoint lies to the right of another in a frame, signed", mirrored=-1),
+        _signed("backward", "how far a keypoint lies behind another in a frame, signed", mirrored=-1),
+        _signed("protrusion", "how far a keypoint is outside of an upright box around another, negative inside"),
+        _signed(
+            "overhang", "how far a keypoint is outside of an upright cylinder standing on another, negative inside"
         ),
         Quantity("displacement", "m", "distance of a keypoint from where it was at the episode's first state"),
-        Quantity("rise", "m", "height of a keypoint over where it was at the first state, signed", low=-math.inf),
+        _signed("rise", "height of a keypoint over where it was at the first state, signed"),
         Quantity("angle", "deg", "angle between the line from one keypoint to another and a world axis", high=180.0),
         Quantity("bend", "deg", "angle between two lines, each from one keypoint to another", high=180.0),
         Quantity("turn", "deg", "angle between a line and its direction at the episode's first state", high=180.0),
@@ -157,168 +133,151 @@ QUANTITIES: dict[str, Quantity] = {
     )
 }
 
-_OF = Parameter("of", "keypoint")
-_TO = Parameter("to", "keypoint")
-_AXIS = Parameter("axis", "axis")
-_FRAME = Parameter("frame", "frame", default="world")
-
-
-def _length(name: str, default: float | None = None, positive: bool = False) -> Parameter:
-    return Parameter(name, "quantity", "m", default, positive)
-
-
-def _signal(default: str | None = None) -> Parameter:
-    return Parameter("signal", "signal", default=default)
-
-
-def _part(name: str) -> Parameter:
-    return Parameter(name, "quantity", "fraction")
-
-
-_WITHIN = _length("within", positive=True)
-_BY = _length("by", positive=True)
-_BY_ANY = _length("by", default=0.0)
-_ANGLE = Parameter("within", "quantity", "deg", positive=True)
-_SECOND_LINE = (Parameter("base", "keypoint"), Parameter("tip", "keypoint"))
+_OF, _TO, _BASE, _TIP = (Field(name, Name("keypoint")) for name in ("of", "to", "base", "tip"))
+_AXIS = Field("axis", Choice("axis", AXES))
+_FRAME = Field("frame", Choice("frame", FRAMES), default="world")
+_WITHIN, _BY, _REFERENCE, *_BOX = (
+    Field(name, Amount("m", positive=True)) for name in ("within", "by", "reference", "x", "y", "z")
+)
+_BY_ANY = Field("by", Amount("m"), default=0.0)
+_ANGLE = Field("within", Amount("deg", positive=True))
+_AT_LEAST, _AT_MOST = (Field(name, Amount("fraction")) for name in ("at_least", "at_most"))
+_READING = (Field("signal", Name("signal")), Field("value", Amount("signal")))
 _SWAPPED = {"of": "to", "to": "of"}
 
 
-def _beside(name: str, quantity: str, meaning: str, swapped: bool = False) -> "Relation":
-    """A direction seen in a frame; ``swapped`` measures it from the other side."""
-    return Relation(
-        name, quantity, meaning, (_OF, _TO, _BY_ANY, _FRAME), lower="by", arguments=_SWAPPED if swapped else {}
-    )
+def _signal(default: str) -> Field:
+    return Field("signal", Name("signal"), default=default)
+
+
+def _upper(name: str, quantity: str, meaning: str, *parameters: Field, bound: str | float = "within") -> "Relation":
+    return Relation(name, quantity, meaning, parameters, upper=bound)
+
+
+def _lower(
+    name: str, quantity: str, meaning: str, *parameters: Field, bound: str | float = "by", swapped: bool = False
+) -> "Relation":
+    """A lower bound on a quantity; ``swapped`` measures it from the other side."""
+    return Relation(name, quantity, meaning, parameters, lower=bound, arguments=_SWAPPED if swapped else {})
 
 
 RELATIONS: dict[str, Relation] = {
     relation.name: relation
     for relation in (
         # Where keypoints are.
-        Relation("near", "distance", "'of' is within a distance of 'to'", (_OF, _TO, _WITHIN), upper="within"),
-        Relation("near_xy", "distance_xy", "near, seen from above", (_OF, _TO, _WITHIN), upper="within"),
-        Relation("near_z", "distance_z", "'of' is about as high as 'to'", (_OF, _TO, _WITHIN), upper="within"),
-        Relation(
-            "above", "height", "'of' is 'by' or more higher than 'to'", (_OF, _TO, _length("by", 0.0)), lower="by"
+        _upper("near", "distance", "'of' is within a distance of 'to'", _OF, _TO, _WITHIN),
+        _upper("near_xy", "distance_xy", "near, seen from above", _OF, _TO, _WITHIN),
+        _upper("near_z", "distance_z", "'of' is about as high as 'to'", _OF, _TO, _WITHIN),
+        _lower("above", "height", "'of' is 'by' or more higher than 'to'", _OF, _TO, _BY_ANY),
+        _lower("below", "height", "'of' is 'by' or more lower than 'to'", _OF, _TO, _BY_ANY, swapped=True),
+        _lower(
+            "beyond", "offset", "'of' lies 'by' or more further along a world axis than 'to'", _OF, _TO, _AXIS, _BY_ANY
         ),
-        Relation(
-            "below",
-            "height",
-            "'of' is 'by' or more lower than 'to'",
-            (_OF, _TO, _BY_ANY),
-            lower="by",
-            arguments=_SWAPPED,
+        *(
+            _lower(name, quantity, f"'of' is 'by' or more {place} 'to'", _OF, _TO, _BY_ANY, _FRAME, swapped=swapped)
+            for name, quantity, place, swapped in (
+                ("right_of", "rightward", "to the right of", False),
+                ("left_of", "rightward", "to the left of", True),
+                ("behind", "backward", "behind", False),
+                ("in_front_of", "backward", "in front of", True),
+            )
         ),
-        Relation(
-            "beyond",
-            "offset",
-            "'of' lies 'by' or more further along a world axis than 'to'",
-            (_OF, _TO, _AXIS, _BY_ANY),
-            lower="by",
-        ),
-        _beside("right_of", "rightward", "'of' is 'by' or more to the right of 'to'"),
-        _beside("left_of", "rightward", "'of' is 'by' or more to the left of 'to'", swapped=True),
-        _beside("behind", "backward", "'of' is 'by' or more behind 'to'"),
-        _beside("in_front_of", "backward", "'of' is 'by' or more in front of 'to'", swapped=True),
-        Relation(
+        _upper(
             "inside",
             "protrusion",
             "'of' is in a box around 'to' that reaches x, y and z to either side",
-            (_OF, _TO, *(_length(axis, positive=True) for axis in "xyz")),
-            upper=0.0,
+            _OF,
+            _TO,
+            *_BOX,
+            bound=0.0,
         ),
-        Relation(
+        _upper(
             "on",
             "overhang",
             "'of' is over 'to', within a distance seen from above and at most 'by' higher",
-            (_OF, _TO, _WITHIN, _BY),
-            upper=0.0,
+            _OF,
+            _TO,
+            _WITHIN,
+            _BY,
+            bound=0.0,
         ),
-        Relation("clear_of", "distance", "'of' is 'by' or more away from 'to'", (_OF, _TO, _BY), lower="by"),
-        Relation("clear_of_xy", "distance_xy", "clear_of, seen from above", (_OF, _TO, _BY), lower="by"),
-        Relation("displaced", "displacement", "'of' has moved 'by' or more from its start", (_OF, _BY), lower="by"),
-        Relation(
-            "undisturbed",
-            "displacement",
-            "'of' is still close to its start",
-            (_OF, _WITHIN),
-            upper="within",
-        ),
-        Relation("lifted", "rise", "'of' is 'by' or more higher than at its start", (_OF, _BY), lower="by"),
-        Relation(
-            "aligned",
-            "angle",
-            "the line from 'of' to 'to' points along a world axis",
-            (_OF, _TO, _AXIS, _ANGLE),
-            upper="within",
-        ),
-        Relation(
+        _lower("clear_of", "distance", "'of' is 'by' or more away from 'to'", _OF, _TO, _BY),
+        _lower("clear_of_xy", "distance_xy", "clear_of, seen from above", _OF, _TO, _BY),
+        _lower("displaced", "displacement", "'of' has moved 'by' or more from its start", _OF, _BY),
+        _upper("undisturbed", "displacement", "'of' is still close to its start", _OF, _WITHIN),
+        _lower("lifted", "rise", "'of' is 'by' or more higher than at its start", _OF, _BY),
+        _upper("aligned", "angle", "the line from 'of' to 'to' points along a world axis", _OF, _TO, _AXIS, _ANGLE),
+        _upper(
             "parallel",
             "bend",
             "the line from 'of' to 'to' points the same way as that from 'base' to 'tip'",
-            (_OF, _TO, *_SECOND_LINE, _ANGLE),
-            upper="within",
+            _OF,
+            _TO,
+            _BASE,
+            _TIP,
+            _ANGLE,
         ),
         Relation(
             "upright",
             "angle",
             "the line from 'of', low on an object, to 'to', high on it, points upwards",
-            (_OF, _TO, _ANGLE),
+            parameters=(_OF, _TO, _ANGLE),
             upper="within",
             constants={"axis": "z"},
         ),
-        Relation(
+        _lower(
             "turned",
             "turn",
             "the line from 'of' to 'to' has turned 'by' or more from its direction at the start",
-            (_OF, _TO, Parameter("by", "quantity", "deg", positive=True)),
-            lower="by",
+            _OF,
+            _TO,
+            Field("by", Amount("deg", positive=True)),
         ),
-        Relation(
+        _upper(
             "at_rest",
             "speed",
             "'of' moved at most 'within' in the last step",
-            (_OF, Parameter("within", "quantity", "m/step", positive=True)),
-            upper="within",
+            _OF,
+            Field("within", Amount("m/step", positive=True)),
         ),
         # What the recording's signals say.
-        Relation("grasped", "flag", "the object is held", (_signal("grasped"),), lower=1.0),
-        Relation("released", "flag", "the object is not held", (_signal("grasped"),), upper=0.0),
-        Relation("touching", "flag", "a finger touches the object", (_signal("touching"),), lower=1.0),
-        Relation("succeeded", "flag", "the simulator calls the task solved", (_signal("success"),), lower=1.0),
-        Relation(
+        _lower("grasped", "flag", "the object is held", _signal("grasped"), bound=1.0),
+        _upper("released", "flag", "the object is not held", _signal("grasped"), bound=0.0),
+        _lower("touching", "flag", "a finger touches the object", _signal("touching"), bound=1.0),
+        _lower("succeeded", "flag", "the simulator calls the task solved", _signal("success"), bound=1.0),
+        _lower(
             "opened",
             "part",
             "the object has come at least this part of its way from start to goal",
-            (_part("at_least"), _signal("opened")),
-            lower="at_least",
+            _AT_LEAST,
+            _signal("opened"),
+            bound="at_least",
         ),
-        Relation(
+        _lower(
             "gripper_open",
             "part",
             "the gripper is open at least this far",
-            (_part("at_least"), _signal("gripper_opening")),
-            lower="at_least",
+            _AT_LEAST,
+            _signal("gripper_opening"),
+            bound="at_least",
         ),
-        Relation(
+        _upper(
             "gripper_closed",
             "part",
             "the gripper is open at most this far",
-            (_part("at_most"), _signal("gripper_opening")),
-            upper="at_most",
+            _AT_MOST,
+            _signal("gripper_opening"),
+            bound="at_most",
         ),
-        Relation(
+        _lower(
             "signal_at_least",
             "reading",
             "a recorded signal is at least this, in its own unit",
-            (_signal(), Parameter("value", "quantity", "signal")),
-            lower="value",
+            *_READING,
+            bound="value",
         ),
-        Relation(
-            "signal_at_most",
-            "reading",
-            "a recorded signal is at most this, in its own unit",
-            (_signal(), Parameter("value", "quantity", "signal")),
-            upper="value",
+        _upper(
+            "signal_at_most", "reading", "a recorded signal is at most this, in its own unit", *_READING, bound="value"
         ),
         # Measures: their threshold is the bound; constraints only.
         Relation("distance", "distance", "distance of 'of' and 'to'", (_OF, _TO)),
@@ -328,7 +287,7 @@ RELATIONS: dict[str, Relation] = {
             "angle_between",
             "bend",
             "angle between the line from 'of' to 'to' and that from 'base' to 'tip'",
-            (_OF, _TO, *_SECOND_LINE),
+            parameters=(_OF, _TO, _BASE, _TIP),
         ),
         Relation("speed", "speed", "speed of 'of'", (_OF,)),
         Relation("smoothness", "acceleration", "how much the velocity of 'of' changes from step to step", (_OF,)),
@@ -336,9 +295,55 @@ RELATIONS: dict[str, Relation] = {
             "path_length",
             "travel",
             "length of the way of 'of' within the stage over 'reference'",
-            (_OF, _length("reference", positive=True)),
+            parameters=(_OF, _REFERENCE),
         ),
         Relation("duration", "time", "time spent in the stage as a part of the task's limit", ()),
     )
 }
 """The published table of relations, by name."""
+
+
+def vocabulary_table() -> str:
+    """The published table of relations and that of quantities, in Markdown; ``docs/costs.md`` holds them."""
+    lines = ["| relation | arguments | meaning | cost of a state | unit |", "|---|---|---|---|---|"]
+    for relation in RELATIONS.values():
+        arguments = " ".join(map(_argument, relation.parameters)) or "none"
+        lines.append(
+            f"| `{relation.name}` | {arguments} | {relation.meaning} | {_formula(relation)} | {relation.unit} |"
+        )
+    lines += ["", "| quantity | meaning | unit |", "|---|---|---|"]
+    lines += [f"| {quantity.name} | {quantity.meaning} | {quantity.unit} |" for quantity in QUANTITIES.values()]
+    return "\n".join(lines)
+
+
+def _argument(parameter: Field) -> str:
+    if parameter.required:
+        return f"`{parameter.name}`"
+    default = f"{parameter.default:g}" if isinstance(parameter.default, float) else parameter.default
+    return f"`{parameter.name} = {default}`"
+
+
+def _formula(relation: Relation) -> str:
+    measured = relation.quantity + (" of `to` over `of`" if relation.arguments else "")
+    if relation.upper is not None:
+        return f"max(0, {measured} - {_bound(relation.upper)})"
+    if relation.lower is not None:
+        return f"max(0, {_bound(relation.lower)} - {measured})"
+    return measured + (" so far" if QUANTITIES[relation.quantity].per == "stage" else "")
+
+
+def _bound(bound: str | float) -> str:
+    return f"`{bound}`" if isinstance(bound, str) else f"{bound:g}"
+
+
+def language_table() -> str:
+    """Every construct's fields, in Markdown; ``docs/costs.md`` holds it."""
+    lines = ["| in | field | holds |", "|---|---|---|"]
+    constructs: list[tuple[str, Kind]] = [("the file", SPECIFICATION), ("outcome", OUTCOME)]
+    constructs += [(name, part) for name, parts in DEFINITIONS.items() if isinstance(parts, tuple) for part in parts]
+    for place, construct in constructs:
+        for item in construct.fields if isinstance(construct, Fields) else ():
+            line = f"| {place} | `{item.name}`{'' if item.required else ' (optional)'} | {item.meaning} |"
+            if line not in lines:
+                lines.append(line)
+    return "\n".join(lines)

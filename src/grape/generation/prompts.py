@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from grape.costs.text import vocabulary_table
+from grape.costs.vocabulary import vocabulary_table
 
 __all__ = ["data_block", "prompt", "prompts_hash", "repair_prompt", "system_prompt", "task_prompt"]
 

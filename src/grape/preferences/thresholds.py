@@ -14,7 +14,7 @@ import numpy as np
 
 from grape.core.errors import SettingsError, require_known
 from grape.core.preferences import ConstraintScore, StageScore
-from grape.costs.parsing import RESERVED_NAMES
+from grape.costs.language import RESERVED_NAMES
 from grape.costs.specification import Constraint, CostSpecification
 
 __all__ = ["MIN_SUCCESSES", "Place", "calibrated_thresholds", "reprice", "thresholds_by_hand", "with_thresholds"]

@@ -15,7 +15,6 @@ from grape.core.temporary_files import sweep_beside
 from grape.core.trajectories import Trajectory
 from grape.costs import (
     CostSpecification,
-    CostsShowSettings,
     ReportCard,
     ValidationCriteria,
     check_specification,
@@ -23,7 +22,7 @@ from grape.costs import (
     external_reward,
     find_episodes,
     find_specification,
-    run_costs_show,
+    show_specification,
     specification_hash,
     validate_specification,
 )
@@ -116,7 +115,7 @@ def run_costs_page(settings: CostsPageSettings, reporter: Reporter = SILENT) -> 
     """Print a specification, or write its page.
 
     Returns:
-        Without ``out`` see :func:`grape.costs.run_costs_show`. Else ``text``, ``page``, ``bytes``, ``episodes``,
+        Without ``out`` see :func:`grape.costs.show_specification`. Else ``text``, ``page``, ``bytes``, ``episodes``,
         ``verdict`` of the trial (None without episodes), ``source`` and ``hash``.
 
     Raises:
@@ -127,7 +126,7 @@ def run_costs_page(settings: CostsPageSettings, reporter: Reporter = SILENT) -> 
     if settings.out is None:
         if settings.store:
             raise SettingsError("--store goes with --out.", "Give the page to write, e.g. --out costs.html.")
-        return run_costs_show(CostsShowSettings(settings.target, settings.as_yaml), reporter)
+        return show_specification(settings.target, as_yaml=settings.as_yaml)
     check_ranges(settings)
     load_jinja()
     specification = find_specification(settings.target)

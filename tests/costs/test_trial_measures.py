@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grape.costs.ranking import area_under_curve, concordance
+from grape.costs.trial_measures import area_under_curve, concordance
 
 
 def test_by_hand() -> None:
