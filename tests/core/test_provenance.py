@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from grape.core.provenance import read_provenance, write_provenance
+from grape.core.runs import read_provenance, write_provenance
 from grape.core.trajectories import EpisodeMeta
 
 

@@ -10,9 +10,8 @@ from scipy.spatial.transform import Rotation
 
 from grape.collect import CollectSettings, run_collect
 from grape.collect.collect import check_policy, inputs_of
-from grape.core.action_conventions import RotationConvention
 from grape.core.errors import CompatibilityError, SettingsError
-from grape.core.tasks import ActionSpace
+from grape.core.tasks import ActionSpace, RotationConvention
 from grape.core.trajectories import Observation
 from grape.envs.registry import get_suite
 from grape.envs.toy import ToySuite

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from grape.core.errors import CompatibilityError, DataError, SettingsError, TrainingError
 from grape.core.files import read_json, read_jsonl
-from grape.core.provenance import read_provenance
+from grape.core.runs import read_provenance
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.policies.openvla import load_policy
 from grape.store import EpisodeStore

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from grape.core.errors import CompatibilityError, DataError, SettingsError, TrainingError
 from grape.core.events import SILENT
 from grape.core.files import read_json, read_jsonl, write_json
-from grape.core.provenance import read_provenance
+from grape.core.runs import read_provenance
 from grape.policies.openvla import load_policy
 from grape.store import EpisodeStore
 from grape.training import TrainSettings, run_train

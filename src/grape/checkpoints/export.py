@@ -11,8 +11,7 @@ from grape.checkpoints.card import CARD, Card, read_identity
 from grape.checkpoints.settings import ExportAdapterSettings, ExportMergedSettings
 from grape.core.errors import CompatibilityError, SettingsError
 from grape.core.events import SILENT, Reporter
-from grape.core.files import content_hash, file_hash, read_json, write_text
-from grape.core.temporary_files import sweep_beside
+from grape.core.files import content_hash, file_hash, read_json, sweep_beside, write_text
 from grape.policies.names import check_policy_name, parse_hub_name
 
 if TYPE_CHECKING:

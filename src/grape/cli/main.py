@@ -17,8 +17,7 @@ from typing import Any
 
 from grape.cli.flags import EVERY_VERB, GLOBAL_FLAGS
 from grape.cli.interrupts import Interrupted, interruptible
-from grape.core.errors import GrapeError, SettingsError, did_you_mean
-from grape.core.printable import printable, shortened
+from grape.core.errors import GrapeError, SettingsError, did_you_mean, printable, shortened
 
 __all__ = ["SPECIAL", "VERBS", "guarded", "main"]
 

@@ -15,8 +15,7 @@ import tyro
 from grape.cli.flags import EVERY_VERB
 from grape.cli.help_page import SettingHelp, describe_settings, negated
 from grape.core.errors import SettingsError, did_you_mean
-from grape.core.setting_fields import flag_of
-from grape.core.settings import read_marked_yaml, settings_from_dict
+from grape.core.settings import flag_of, read_marked_yaml, settings_from_dict
 
 __all__ = ["UsageError", "parse_settings", "settings_of_files"]
 

@@ -24,7 +24,7 @@ from grape.cli.parsing import parse_settings, settings_of_files
 from grape.cli.show import show_plan
 from grape.core.errors import SettingsError, require_known
 from grape.core.events import SILENT, Reporter
-from grape.core.launcher import launched_process
+from grape.core.runs import launched_process
 from grape.core.settings import settings_to_dict
 
 __all__ = ["Verb", "VerbOfKinds", "run_verb"]

@@ -11,7 +11,7 @@ from grape.collect.settings import CollectSettings
 from grape.core.errors import SettingsError, require_known
 from grape.core.seeds import derive_seed
 from grape.core.selections import parse_numbers
-from grape.core.setting_fields import check_ranges
+from grape.core.settings import check_ranges
 from grape.core.tasks import Task
 from grape.envs.base import SuiteBase
 from grape.envs.registry import missing_state_hint, select_tasks

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from grape.core.setting_fields import Range, setting, with_default
+from grape.core.settings import Range, setting, with_default
 from grape.policies.settings import PolicySettings, PrecisionSettings
 
 __all__ = ["CollectSettings", "RolloutSettings"]

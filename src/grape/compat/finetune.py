@@ -14,10 +14,9 @@ from grape.cli.main import guarded
 from grape.compat.finetune_flags import parse_flags
 from grape.compat.rlds_pairs import provide_pairs
 from grape.compat.translation import Translation, translate
-from grape.core.errors import GrapeError
+from grape.core.errors import GrapeError, printable
 from grape.core.events import SILENT
-from grape.core.launcher import launched_process
-from grape.core.printable import printable
+from grape.core.runs import launched_process
 
 __all__ = ["command_line", "main"]
 

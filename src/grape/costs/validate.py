@@ -9,7 +9,7 @@ from typing import Any
 
 from grape.core.errors import CompatibilityError, SettingsError
 from grape.core.events import SILENT, Reporter
-from grape.core.setting_fields import Range, check_ranges, setting
+from grape.core.settings import Range, check_ranges, setting
 from grape.core.trajectories import Trajectory
 from grape.costs.checks import check_specification
 from grape.costs.report_card import card_text

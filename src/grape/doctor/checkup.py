@@ -9,7 +9,7 @@ from typing import Any
 
 from grape.core.errors import SettingsError, require_known
 from grape.core.events import SILENT, Reporter
-from grape.core.setting_fields import Range, check_ranges, setting
+from grape.core.settings import Range, check_ranges, setting
 from grape.doctor.assets import check_assets
 from grape.doctor.findings import Finding
 from grape.doctor.graphics import check_frame, check_libraries

@@ -9,8 +9,7 @@ from grape.collect.settings import RolloutSettings
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash
-from grape.core.provenance import read_provenance
-from grape.core.runs import identity_of, open_run
+from grape.core.runs import identity_of, open_run, read_provenance
 from grape.core.selections import MOST_NUMBERS, format_numbers, parse_numbers
 from grape.evaluation.outcomes import measure
 from grape.evaluation.protocols import Protocol, apply_protocol, fit_checkpoint, tasks_left_out

@@ -8,7 +8,7 @@ from typing import Any
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.events import SILENT, Progress, Reporter
 from grape.core.runs import RunFolder, open_run
-from grape.core.setting_fields import Range, check_ranges, setting
+from grape.core.settings import Range, check_ranges, setting
 from grape.exchange.export_source import ExportSource, open_source
 from grape.store.h264 import load_av
 from grape.store.lerobot.comparison import compare_dataset

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from grape.core.errors import DataError
 from grape.core.events import SILENT, Reporter
-from grape.core.setting_fields import setting
+from grape.core.settings import setting
 from grape.store.grape_npy import read_rollout
 from grape.store.rlds import Episode, RldsDataset, open_rlds
 from grape.store.rlds.images import EncodedImages

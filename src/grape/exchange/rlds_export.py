@@ -10,7 +10,7 @@ from typing import Any
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.runs import RunFolder, open_run
-from grape.core.setting_fields import Range, check_ranges, setting
+from grape.core.settings import Range, check_ranges, setting
 from grape.exchange.export_source import ExportSource, open_source
 from grape.store import EpisodeStore
 from grape.store.rlds.collection import write_collection

@@ -14,7 +14,7 @@ from typing import Any
 
 from grape.collect.plan import make_plan
 from grape.core.errors import SettingsError
-from grape.core.setting_fields import check_ranges
+from grape.core.settings import check_ranges
 from grape.core.tasks import Task
 from grape.envs.base import SuiteBase
 from grape.loop.settings import DECIDED_BY_LOOP, LoopSettings

@@ -7,9 +7,8 @@ episode's actions, executed again, lead through the same states.
 import numpy as np
 import numpy.typing as npt
 
-from grape.core.action_conventions import RotationConvention
 from grape.core.errors import CompatibilityError
-from grape.core.tasks import ActionSpace
+from grape.core.tasks import ActionSpace, RotationConvention
 from grape.policies.base import PolicySpec
 from grape.policies.rotations import axis_angle_from_roll_pitch_yaw
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from grape.core.action_conventions import GripperConvention, RotationConvention, parse_convention
+from grape.core.tasks import GripperConvention, RotationConvention, parse_convention
 from grape.core.trajectories import Observation
 
 __all__ = ["ActionBatch", "Policy", "PolicySpec"]

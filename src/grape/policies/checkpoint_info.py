@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from grape.core.errors import SettingsError
-from grape.core.provenance import read_provenance
+from grape.core.runs import read_provenance
 
 __all__ = ["CheckpointInfo", "read_checkpoint_info"]
 

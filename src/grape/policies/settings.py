@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from grape.core.setting_fields import setting
+from grape.core.settings import setting
 
 __all__ = ["PolicySettings", "PrecisionSettings", "crop_of", "opening_arguments"]
 

@@ -11,7 +11,7 @@ from grape.core.events import SILENT, Reporter
 from grape.core.files import file_hash, write_jsonl
 from grape.core.preferences import PreferencePair, Score
 from grape.core.runs import load_summary, open_run
-from grape.core.setting_fields import Range, check_ranges, setting
+from grape.core.settings import Range, check_ranges, setting
 from grape.preferences.pairing import Mode, StateCensus, limit_pairs, make_pairs
 from grape.preferences.records import PAIRS_FILE, SCORES_FILE, load_pairs, pair_to_row
 from grape.preferences.score import portable_path, read_scores

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from grape.core.decode import decode, encode
 from grape.core.errors import DataError
 from grape.core.files import read_jsonl
 from grape.core.preferences import PreferencePair, Score
+from grape.core.reading import decode, encode
 
 __all__ = ["PAIRS_FILE", "SCORES_FILE", "load_pairs", "load_scores", "pair_to_row", "score_to_row"]
 

@@ -15,7 +15,7 @@ from grape.core.events import SILENT, Reporter
 from grape.core.files import write_json, write_jsonl
 from grape.core.preferences import Score, StageScore
 from grape.core.runs import load_summary, open_run
-from grape.core.setting_fields import Range, check_ranges, setting
+from grape.core.settings import Range, check_ranges, setting
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.costs import (
     OBJECTIVES,

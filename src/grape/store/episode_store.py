@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from grape.core.errors import CompatibilityError, DataError, GrapeError
-from grape.core.files import content_hash, read_json, write_bytes, write_json
-from grape.core.temporary_files import sweep_temporaries
+from grape.core.files import content_hash, read_json, sweep_temporaries, write_bytes, write_json
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.store.episode_file import encode_episode, read_episode, read_header
 from grape.store.header import FORMAT_VERSION, check_episode_id, is_episode_id

@@ -21,9 +21,8 @@ from torch import Tensor, nn
 
 from grape.core.errors import DataError
 from grape.core.events import Reporter
-from grape.core.files import read_json_mapping, write_json
+from grape.core.files import read_json_mapping, sweep_temporaries, write_json
 from grape.core.reading import open_file
-from grape.core.temporary_files import sweep_temporaries
 from grape.policies.openvla.checkpoint import atomic_folder
 from grape.training.distributed import SINGLE_PROCESS, ProcessGroup
 from grape.training.sharding import put_whole, whole

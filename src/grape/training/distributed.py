@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from grape.core.errors import GrapeError, SettingsError
-from grape.core.launcher import launched_process
+from grape.core.runs import launched_process
 
 __all__ = ["SINGLE_PROCESS", "ProcessGroup", "join_process_group"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from grape.core.errors import SettingsError
-from grape.core.setting_fields import Range, check_ranges, setting, with_default
+from grape.core.settings import Range, check_ranges, setting, with_default
 from grape.policies.settings import PolicySettings, PrecisionSettings
 from grape.training.trackers import TrackerName, check_trackers
 

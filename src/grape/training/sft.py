@@ -15,7 +15,7 @@ from torch import Tensor
 
 from grape.core.errors import DataError
 from grape.core.events import SILENT, Reporter
-from grape.core.provenance import write_provenance
+from grape.core.runs import write_provenance
 from grape.core.seeds import derive_rng
 from grape.core.trajectories import EpisodeMeta
 from grape.policies.openvla import compute_norm_stats, create_nano

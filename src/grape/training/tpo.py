@@ -18,7 +18,7 @@ from grape.core.errors import CompatibilityError, DataError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import file_hash
 from grape.core.preferences import PreferencePair
-from grape.core.provenance import write_provenance
+from grape.core.runs import write_provenance
 from grape.policies.base import PolicySpec
 from grape.policies.openvla import read_norm_stats
 from grape.policies.settings import crop_of

@@ -12,9 +12,8 @@ import importlib
 from collections.abc import Mapping
 from importlib import metadata
 
-from grape.core.action_conventions import GripperConvention, RotationConvention
 from grape.core.errors import SettingsError
-from grape.core.tasks import ActionSpace, Task
+from grape.core.tasks import ActionSpace, GripperConvention, RotationConvention, Task
 from grape.envs.base import Environment, Expert, SuiteBase
 
 __all__ = ["N_INITIAL_STATES", "ORIGINAL_NAMES", "OriginalSuite"]

@@ -20,9 +20,8 @@ from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from grape.core.errors import DataError, GrapeError, SettingsError
-from grape.core.files import read_json, sync_folder, write_bytes, write_json
+from grape.core.files import in_use, read_json, sweep_beside, sync_folder, temporary_path, write_bytes, write_json
 from grape.core.reading import parse_json, read_file
-from grape.core.temporary_files import in_use, sweep_beside, temporary_path
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.model import OpenVLA
 from grape.policies.openvla.quantized import quantize_layers, quantized_names

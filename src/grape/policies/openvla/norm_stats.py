@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grape.core.action_conventions import RotationConvention
 from grape.core.errors import DataError, SettingsError, require_known
 from grape.core.files import read_json
+from grape.core.tasks import RotationConvention
 
 __all__ = ["ActionNorm", "choose_unnorm_key", "compute_norm_stats", "read_norm_stats", "rotation_of"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from grape.core.errors import CompatibilityError, GrapeError
 from grape.core.files import sync_folder
-from grape.core.locks import LOCK_NAMES, FolderLock, lock_folder
+from grape.core.runs import LOCK_NAMES, FolderLock, lock_folder
 
 __all__ = ["clear_leftovers", "published_folder"]
 
