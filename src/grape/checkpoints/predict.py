@@ -10,8 +10,7 @@ from grape.checkpoints.settings import PredictSettings
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.trajectories import Observation
-from grape.policies.names import check_policy_name
-from grape.policies.settings import opening_arguments
+from grape.policies.opening import check_policy_name, opening_arguments
 
 if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAPolicy

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grape.core.settings import setting
-from grape.policies.settings import PolicySettings
+from grape.policies.opening import PolicySettings
 
 __all__ = ["ExportAdapterSettings", "ExportMergedSettings", "PredictSettings"]
 

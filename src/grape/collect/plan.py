@@ -6,6 +6,7 @@ policy never depends on timing, on the number of workers or on an interruption.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from grape.collect.settings import CollectSettings
 from grape.core.errors import SettingsError, require_known
@@ -16,7 +17,7 @@ from grape.core.tasks import Task
 from grape.envs.base import SuiteBase
 from grape.envs.registry import missing_state_hint, select_tasks
 
-__all__ = ["Group", "PlannedEpisode", "make_plan"]
+__all__ = ["Group", "PlannedEpisode", "describe_plan", "make_plan"]
 
 _MOST_EPISODES = 1_000_000  # a store is a folder with a file an episode
 _MOST_SECONDS = 1e6  # sockets refuse much longer timeouts
@@ -121,3 +122,14 @@ def _operators_of_states(text: str, suite: SuiteBase, n_states: int) -> Sequence
             "Make the two agree, e.g. --initial-states 0-64 --operators clean:40,sloppy:25.",
         )
     return [name for name, count in shares for _ in range(count)]
+
+
+def describe_plan(groups: Sequence[Group]) -> dict[str, Any]:
+    """Counts of a plan, for a dry run."""
+    return {
+        "episodes": sum(len(group.episodes) for group in groups),
+        "groups": len(groups),
+        "tasks": sorted({group.task.name for group in groups}),
+        "decisions_at_most": sum(len(group.episodes) * group.task.max_steps for group in groups),
+        "limits": {group.task.name: group.task.max_steps for group in groups},
+    }

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from grape.core.settings import Range, setting, with_default
-from grape.policies.settings import PolicySettings, PrecisionSettings
+from grape.policies.opening import PolicySettings, PrecisionSettings
 
 __all__ = ["CollectSettings", "RolloutSettings"]
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from grape.core.errors import SettingsError
 
-__all__ = ["ActionSpace", "GripperConvention", "RotationConvention", "Task", "parse_convention"]
+__all__ = ["ActionSpace", "GripperConvention", "RotationConvention", "Task", "parse_convention", "same_instruction"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,11 @@ class ActionSpace:
     def dim(self) -> int:
         """Number of dimensions."""
         return len(self.names)
+
+
+def same_instruction(first: str, second: str) -> bool:
+    """Whether two texts ask for the same, whatever their case."""
+    return first.strip().lower() == second.strip().lower()
 
 
 class GripperConvention(str, Enum):  # noqa: UP042 (StrEnum is not in Python 3.9)

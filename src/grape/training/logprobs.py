@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from grape.policies.openvla.inputs import PolicyInputs
+from grape.policies.openvla.model import PolicyInputs
 from grape.training.dataset import StepDataset
 
 if TYPE_CHECKING:

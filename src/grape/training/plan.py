@@ -9,9 +9,9 @@ import torch
 
 from grape.core.preferences import PreferencePair
 from grape.core.seeds import derive_rng
+from grape.policies.opening import crop_of
 from grape.policies.openvla import read_norm_stats, read_policy
-from grape.policies.openvla.quantized import quantized_names
-from grape.policies.settings import crop_of
+from grape.policies.openvla.precision import quantized_names
 from grape.store import EpisodeStore
 from grape.training.batches import BatchSampler, ComparisonItem, make_items
 from grape.training.cost import choose_gradient, choose_micro_batch, frames_of_epoch

@@ -6,7 +6,7 @@ from typing import Literal
 
 from grape.core.errors import SettingsError
 from grape.core.settings import Range, check_ranges, setting, with_default
-from grape.policies.settings import PolicySettings, PrecisionSettings
+from grape.policies.opening import PolicySettings, PrecisionSettings
 from grape.training.trackers import TrackerName, check_trackers
 
 __all__ = [

@@ -1,6 +1,6 @@
 """Writing a LeRobotDataset v3.0, one episode after the other; at any time one episode is in memory.
 
-The folder should not carry its final name while it grows: see :mod:`grape.store.rlds.publishing`.
+The folder should not carry its final name while it grows: see :mod:`grape.core.atomic_folders`.
 """
 
 import contextlib

@@ -2,7 +2,7 @@
 
 One data set is a version folder: TFRecord files, ``features.json`` and, last of all, ``dataset_info.json``. Equal
 episodes give equal bytes. The folder should not carry its final name while it grows: see
-:mod:`grape.store.rlds.publishing`.
+:mod:`grape.core.atomic_folders`.
 """
 
 import os
