@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from grape.checkpoints.image_file import read_image
 from grape.checkpoints.settings import PredictSettings
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
+from grape.core.image_files import read_image
 from grape.core.trajectories import Observation
 from grape.policies.opening import check_policy_name, opening_arguments
 

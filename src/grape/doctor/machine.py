@@ -10,8 +10,7 @@ from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
 
-from grape.doctor.findings import Finding
-from grape.doctor.subprocesses import probe
+from grape.doctor.findings import Finding, probe
 
 __all__ = ["check_cores", "check_disk", "check_gpu", "check_interpreter", "check_memory"]
 

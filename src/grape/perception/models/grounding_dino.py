@@ -3,8 +3,14 @@
 import numpy as np
 import numpy.typing as npt
 
-from grape.perception.models.opening import load_torch, load_transformers, open_model, split_name
-from grape.perception.models.preparing import normalised, shorter_side
+from grape.perception.models.opening import (
+    load_torch,
+    load_transformers,
+    normalised,
+    open_model,
+    shorter_side,
+    split_name,
+)
 from grape.perception.protocols import Detection
 
 __all__ = ["GroundingDino"]

@@ -25,10 +25,9 @@ import numpy.lib.format as npy_format
 import numpy.typing as npt
 
 from grape.core.errors import DataError
-from grape.core.npy_files import check_npy_start
 from grape.core.reading import open_file
 from grape.store.grape_npy.plain_pickle import Slot, read_plain_pickle
-from grape.store.opening import check_links
+from grape.store.opening import check_links, check_npy_start
 
 __all__ = ["FLAVOURS", "MAX_FILE_BYTES", "Flavour", "Rollout", "read_rollout"]
 

@@ -29,8 +29,14 @@ from grape.store.lerobot.layout import (
     columns_of,
     info,
 )
-from grape.store.lerobot.statistics import count_values, image_statistics, number_statistics
-from grape.store.lerobot.tables import StepTables, write_episodes, write_tasks
+from grape.store.lerobot.tables import (
+    StepTables,
+    count_values,
+    image_statistics,
+    number_statistics,
+    write_episodes,
+    write_tasks,
+)
 
 __all__ = ["ExportEpisode", "write_dataset"]
 

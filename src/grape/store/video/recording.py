@@ -14,8 +14,8 @@ from PIL import Image
 from grape.core.cameras import Camera
 from grape.core.errors import DataError
 from grape.core.image_files import open_image
-from grape.core.npy_files import check_npy_start
 from grape.core.reading import open_file
+from grape.store.opening import check_npy_start
 from grape.store.video.decoding import UPRIGHT, Turn, decoded_images
 from grape.store.video.episode_list import MAX_RECORDING_BYTES, VideoEpisode
 
