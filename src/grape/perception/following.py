@@ -65,7 +65,6 @@ def aligning_shift(before: Float64, after: Float64) -> tuple[Float64, float]:
 
 
 Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
 Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 

@@ -54,12 +54,10 @@ class WidowXSuite(SuiteBase):
 
     @property
     def name(self) -> str:
-        """Registered name."""
         return self._name
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """All tasks by index."""
         return suite_tasks(self._name)
 
     @property
@@ -73,11 +71,9 @@ class WidowXSuite(SuiteBase):
 
     @property
     def operators(self) -> tuple[str, ...]:
-        """Styles of expert."""
         return OPERATORS
 
     def n_initial_states(self, task: Task) -> int:
-        """How many different initial states the task has."""
         return N_INITIAL_STATES
 
     def about_initial_states(self, task: Task) -> str:
@@ -85,11 +81,6 @@ class WidowXSuite(SuiteBase):
         return about_initial_states(task)
 
     def versions(self) -> Mapping[str, str]:
-        """Versions of ManiSkill and SAPIEN.
-
-        Raises:
-            SettingsError: They are not installed.
-        """
         try:
             return {name: metadata.version(name) for name in _MEASURED}
         except metadata.PackageNotFoundError as error:
@@ -119,7 +110,6 @@ class WidowXSuite(SuiteBase):
             require_vulkan()
 
     def tasks_to_look_at(self) -> tuple[Task, ...]:
-        """Tasks of which a check of the machine draws a frame: all four; of a variation, its first."""
         return self.tasks if self._name == "simpler_widowx" else self.tasks[:1]
 
     def make_environment(self, task: Task) -> Environment:
@@ -127,11 +117,6 @@ class WidowXSuite(SuiteBase):
         return WidowXEnvironment(task, self._images)
 
     def make_expert(self, task: Task, operator: str, seed: int) -> Expert:
-        """Scripted expert for one episode.
-
-        Raises:
-            SettingsError: The operator is unknown.
-        """
         from grape.envs.simpler.experts import make_expert
 
         return make_expert(task, operator, seed)

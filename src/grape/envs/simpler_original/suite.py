@@ -65,12 +65,10 @@ class OriginalSuite(SuiteBase):
 
     @property
     def name(self) -> str:
-        """Registered name."""
         return _NAME
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """All tasks by index."""
         return _TASKS
 
     @property
@@ -84,15 +82,9 @@ class OriginalSuite(SuiteBase):
         return ()
 
     def n_initial_states(self, task: Task) -> int:
-        """How many different initial states the task has."""
         return N_INITIAL_STATES
 
     def versions(self) -> Mapping[str, str]:
-        """Versions of SimplerEnv, its simulator and numpy.
-
-        Raises:
-            SettingsError: They are not installed, or numpy is too new for them.
-        """
         found = {}
         for name, distribution in _PACKAGES.items():
             try:
@@ -110,11 +102,6 @@ class OriginalSuite(SuiteBase):
         return found
 
     def load(self) -> None:
-        """Import SimplerEnv, which takes seconds.
-
-        Raises:
-            SettingsError: A package is missing.
-        """
         try:
             importlib.import_module("simpler_env")
         except ModuleNotFoundError as error:
