@@ -26,6 +26,7 @@ __all__ = [
     "Range",
     "check_ranges",
     "flag_of",
+    "load_settings",
     "read_marked_yaml",
     "read_yaml",
     "save_settings",
@@ -267,6 +268,12 @@ def _nodes(node: yaml.Node | None, where: str) -> Iterator[tuple[str, yaml.Node]
     elif isinstance(node, yaml.SequenceNode):
         for index, inner in enumerate(node.value):
             yield from _nodes(inner, f"{where}[{index}]")
+
+
+def load_settings(kind: type[T], path: Path, base: T | None = None) -> T:
+    """Read settings of class ``kind`` from a YAML file over ``base``."""
+    data, marks = read_marked_yaml(path)
+    return settings_from_dict(kind, {} if data is None else data, base, marks=marks)
 
 
 def save_settings(path: Path, settings: Any) -> None:

@@ -25,7 +25,6 @@ class Task:
         name: Name within the suite, e.g. ``"drawer-open"``.
         instruction: What the policy is told, e.g. ``"open the drawer"``.
         max_steps: Decisions after which an episode ends without success.
-        horizon_note: Free remark, e.g. where the limit comes from.
     """
 
     suite: str
@@ -33,7 +32,6 @@ class Task:
     name: str
     instruction: str
     max_steps: int
-    horizon_note: str = ""
 
     @property
     def id(self) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from grape.core.tasks import Task
 
-__all__ = ["SUITES", "Arrangement", "arrangement_of", "steps_per_decision", "suite_tasks"]
+__all__ = ["SUITES", "Arrangement", "arrangement_of", "base_task_of", "steps_per_decision", "suite_tasks"]
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,7 @@ _STACK = Arrangement("StackGreenCubeOnYellowCubeBakedTexInScene", _GREEN, _YELLO
 _ON_CLOTH = Arrangement("PutSpoonOnTableClothInScene", _SPOON, _CLOTH)
 _IN_BASKET = Arrangement("PutEggplantInBasketScene", _EGGPLANT, _SINK_PLANE, hidden_target=True)
 
-_LIMIT, _SINK_LIMIT = 60, 120
-_LIMIT_NOTE = "ManiSkill's limit"
+_LIMIT, _SINK_LIMIT = 60, 120  # ManiSkill's
 
 
 @dataclass(frozen=True)
@@ -60,13 +59,18 @@ class _Entry:
     name: str
     instruction: str
     arrangement: Arrangement
+    base: str
+
+
+def _base(name: str, instruction: str, arrangement: Arrangement) -> _Entry:
+    return _Entry(name, instruction, arrangement, name)
 
 
 _BASE = (
-    _Entry("carrot-on-plate", "put carrot on plate", _ON_PLATE),
-    _Entry("stack-cubes", "stack the green block on the yellow block", _STACK),
-    _Entry("spoon-on-cloth", "put the spoon on the towel", _ON_CLOTH),
-    _Entry("eggplant-in-basket", "put eggplant into yellow basket", _IN_BASKET),
+    _base("carrot-on-plate", "put carrot on plate", _ON_PLATE),
+    _base("stack-cubes", "stack the green block on the yellow block", _STACK),
+    _base("spoon-on-cloth", "put the spoon on the towel", _ON_CLOTH),
+    _base("eggplant-in-basket", "put eggplant into yellow basket", _IN_BASKET),
 )
 
 
@@ -83,7 +87,7 @@ def _subject() -> tuple[_Entry, ...]:
         (basket, "cube-in-basket", "put the green block into yellow basket", _GREEN),
     )
     return tuple(
-        _Entry(name, instruction, replace(base.arrangement, source=source, exchanged=True))
+        _Entry(name, instruction, replace(base.arrangement, source=source, exchanged=True), base.name)
         for base, name, instruction, source in wanted
     )
 
@@ -160,7 +164,6 @@ def suite_tasks(suite: str) -> tuple[Task, ...]:
         suite: One of :data:`SUITES`.
     """
     held = steps_per_decision(suite)
-    note = _LIMIT_NOTE if held == 1 else f"{_LIMIT_NOTE}, each decision carried out over {held} steps"
     return tuple(
         Task(
             suite,
@@ -168,7 +171,6 @@ def suite_tasks(suite: str) -> tuple[Task, ...]:
             entry.name,
             entry.instruction,
             (_SINK_LIMIT if entry.arrangement.hidden_target else _LIMIT) // held,
-            note,
         )
         for index, entry in enumerate(_entries(suite))
     )
@@ -177,3 +179,8 @@ def suite_tasks(suite: str) -> tuple[Task, ...]:
 def arrangement_of(task: Task) -> Arrangement:
     """What a task asks of the scene."""
     return _entries(task.suite)[task.index].arrangement
+
+
+def base_task_of(task: Task) -> str:
+    """Name of the task of ``simpler_widowx`` that a variation varies; of one of those, its own."""
+    return _entries(task.suite)[task.index].base

@@ -31,12 +31,11 @@ ORIGINAL_NAMES = {
 
 _NAME = "simpler_widowx-v0"
 _LIMIT, _SINK_LIMIT = 60, 120
-_NOTE = "SimplerEnv's limit"
 _TASKS = (
-    Task(_NAME, 0, "carrot-on-plate", "put carrot on plate", _LIMIT, _NOTE),
-    Task(_NAME, 1, "stack-cubes", "stack the green block on the yellow block", _LIMIT, _NOTE),
-    Task(_NAME, 2, "spoon-on-cloth", "put the spoon on the towel", _LIMIT, _NOTE),
-    Task(_NAME, 3, "eggplant-in-basket", "put eggplant into yellow basket", _SINK_LIMIT, _NOTE),
+    Task(_NAME, 0, "carrot-on-plate", "put carrot on plate", _LIMIT),
+    Task(_NAME, 1, "stack-cubes", "stack the green block on the yellow block", _LIMIT),
+    Task(_NAME, 2, "spoon-on-cloth", "put the spoon on the towel", _LIMIT),
+    Task(_NAME, 3, "eggplant-in-basket", "put eggplant into yellow basket", _SINK_LIMIT),
 )
 _BOUND = (1.0,) * 3 + (1.5707963267948966,) * 3
 _ACTION_SPACE = ActionSpace(

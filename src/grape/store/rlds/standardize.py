@@ -26,6 +26,7 @@ __all__ = [
     "binarize_gripper",
     "gripper_from_loader",
     "gripper_to_loader",
+    "noop_mask",
     "rule_for",
     "standard_episodes",
     "standardize",
@@ -34,6 +35,7 @@ __all__ = [
 Float32 = npt.NDArray[np.float32]
 
 _OPEN, _CLOSED = 0.95, 0.05
+_NOOP = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +102,28 @@ def binarize_gripper(gripper: Float32) -> Float32:
             value = np.float32(0)
         result[step] = value
     return result
+
+
+def noop_mask(actions: Float32) -> npt.NDArray[np.bool_]:
+    """Which actions do something, as the modified LIBERO sets were filtered.
+
+    A no-op moves by less than 1e-4 (norm of all but the gripper) and leaves the gripper as the last kept action had it;
+    before the first kept action, the gripper does not count.
+
+    Args:
+        actions: Raw actions, float32 ``(T, D)``, gripper last.
+
+    Returns:
+        Bool ``(T,)``, true for steps to keep.
+    """
+    keep = np.ones(len(actions), dtype=np.bool_)
+    last: np.float32 | None = None
+    for step, action in enumerate(actions):
+        still = float(np.linalg.norm(action[:-1])) < _NOOP
+        keep[step] = not (still and (last is None or action[-1] == last))
+        if keep[step]:
+            last = action[-1]
+    return keep
 
 
 def gripper_to_loader(actions: Float32, convention: str) -> Float32:
