@@ -17,7 +17,7 @@ from grape.store import EpisodeStore
 from grape.store.rlds.collection import write_collection
 from grape.store.rlds.columns import ActionSource, ImageEncoding
 from grape.store.rlds.pairs import write_pairs
-from grape.store.rlds.train_val_split import Division
+from grape.store.rlds.writer import Division
 
 __all__ = ["RldsExportSettings", "run_export_rlds"]
 
