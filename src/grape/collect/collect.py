@@ -47,7 +47,7 @@ def run_collect(
     suite = suite_of(settings.suite, settings.env_python)
     groups = make_plan(settings, suite)
     if settings.dry_run:
-        return {"dry_run": True, **describe_plan(groups), "until": settings.until, "out": str(settings.out)}
+        return {"dry_run": True, **describe_plan(groups, settings.until), "out": str(settings.out)}
     if policy is None:
         policy = open_policy(settings, reporter)
     if policy is None:

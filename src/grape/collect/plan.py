@@ -124,12 +124,13 @@ def _operators_of_states(text: str, suite: SuiteBase, n_states: int) -> Sequence
     return [name for name, count in shares for _ in range(count)]
 
 
-def describe_plan(groups: Sequence[Group]) -> dict[str, Any]:
-    """Counts of a plan, for a dry run."""
+def describe_plan(groups: Sequence[Group], until: str) -> dict[str, Any]:
+    """Counts of a plan and when its episodes end, for a dry run."""
     return {
         "episodes": sum(len(group.episodes) for group in groups),
         "groups": len(groups),
         "tasks": sorted({group.task.name for group in groups}),
         "decisions_at_most": sum(len(group.episodes) * group.task.max_steps for group in groups),
+        "until": until,
         "limits": {group.task.name: group.task.max_steps for group in groups},
     }
