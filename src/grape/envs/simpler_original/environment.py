@@ -223,9 +223,6 @@ def _rest(source: _Thing, target: _Thing) -> Float64:
     return np.asarray(target.position + np.array([0.0, 0.0, height]))
 
 
-Float64 = npt.NDArray[np.float64]
-
-
 def rotation_matrix(quaternion: npt.ArrayLike) -> Float64:
     """Rotation of a unit quaternion ``(w, x, y, z)``, float64 ``(3, 3)``."""
     w, x, y, z = np.asarray(quaternion, dtype=np.float64) / np.linalg.norm(quaternion)
