@@ -60,7 +60,7 @@ doctor: install ## look at this machine: interpreter, packages, graphics, a rend
 	@$(BIN)/grape doctor $(ARGS)
 
 bench-evidence: install ## repeat the recorded study of all baselines and seeds (hours; resumable)
-	@$(BIN)/python benchmarks/evidence.py $(ARGS)
+	@$(BIN)/python -m benchmarks.evidence $(ARGS)
 
 bench-data: install ## frames a second of writing and reading RLDS, beside TFDS where `make test-tf` ran
 	@$(BIN)/python benchmarks/rlds.py $(ARGS)

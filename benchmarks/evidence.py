@@ -15,7 +15,7 @@ How many pairs and updates that came to is in the result.
 The success rates are greedy, on test states that neither training nor the gate ever saw. Resumable: every arm is a
 `grape loop` in a folder of its own; the first collection of a seed is the same for all arms and is shared.
 
-    python benchmarks/evidence.py --work runs/evidence --out docs/results/metaworld-nano.json
+    python -m benchmarks.evidence --work runs/evidence --out docs/results/metaworld-nano.json
 """
 
 import argparse
@@ -30,10 +30,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.seed_study import seed_study
 from grape.core.files import read_json, write_json
 from grape.core.runs import open_run
 from grape.core.settings import read_yaml, save_settings, settings_from_dict
-from grape.evaluation import EvaluationResults, pair_results, read_results, seed_study
+from grape.evaluation import EvaluationResults, pair_results, read_results
 from grape.loop import LoopSettings
 
 RECIPE = Path("src/grape/loop/recipes/metaworld-nano.yaml")

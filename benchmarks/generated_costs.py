@@ -20,8 +20,7 @@ from grape.core.files import write_json, write_text
 from grape.costs import builtin_specification, parse_specification, specification_hash, suite_names_of
 from grape.envs.registry import get_suite
 from grape.generation.briefs import TaskBrief
-from grape.generation.feedback import Sampling, generate
-from grape.generation.prompts import prompts_hash
+from grape.generation.feedback import Sampling, generate, prompts_hash
 from grape.vlm import ScriptedModel
 
 ANSWERS = Path(__file__).parent / "cost_answers"

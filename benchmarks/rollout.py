@@ -32,7 +32,6 @@ import numpy as np
 from measured_on import commit, processor
 
 from grape.collect import CollectSettings
-from grape.collect.collect import _contract
 from grape.collect.plan import Group, make_plan
 from grape.collect.recorder import EpisodeRecorder
 from grape.collect.rollout import PolicyActor, RolloutLog, play_groups
@@ -151,7 +150,7 @@ def measure(name: str, episodes: int, decisions: int, workers: int) -> dict[str,
     groups = make_plan(settings, suite)
     policy = nano(suite)
     with tempfile.TemporaryDirectory() as folder:
-        stores = [EpisodeStore.create(Path(folder) / side, name, _contract(suite)) for side in ("one", "many")]
+        stores = [EpisodeStore.create(Path(folder) / side, name, {}) for side in ("one", "many")]
         ours = batched(suite, groups, policy, stores[1], workers, lanes)
         alone = sequential(suite, groups, policy, stores[0])
         same = all(equal(stores[0].read(one), stores[1].read(one)) for one in stores[0].ids())

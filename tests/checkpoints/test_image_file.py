@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from grape.checkpoints.image_file import read_image
 from grape.core.errors import DataError
+from grape.core.image_files import read_image
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from grape.cli.main import main
-from grape.core.setting_fields import Range
+from grape.core.settings import Range
 
 
 @pytest.mark.parametrize(

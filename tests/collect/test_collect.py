@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from grape.collect import CollectSettings, open_policy, run_collect
-from grape.collect.collect import check_policy
 from grape.core.errors import CompatibilityError
 from grape.core.trajectories import Observation, Trajectory
 from grape.envs.registry import get_suite
-from grape.policies.base import ActionBatch, PolicySpec
+from grape.policies.base import ActionBatch, PolicySpec, check_policy
 from grape.store import EpisodeStore
 
 

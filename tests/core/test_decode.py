@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grape.core.decode import decode, encode, record
 from grape.core.errors import DataError
+from grape.core.reading import decode, encode, record
 
 
 @record

@@ -155,12 +155,12 @@ def test_a_file_is_no_output_folder(tmp_path: Path) -> None:
 def test_a_lock_is_released_in_an_orderly_way_at_exit_and_not_by_a_forked_child(tmp_path: Path) -> None:
     program = (
         "import os, sys, tempfile\nfrom pathlib import Path\nscratch = tempfile.TemporaryDirectory()\n"
-        "from grape.core.locks import lock_folder\nlock = lock_folder(Path(sys.argv[1]))\n"
+        "from grape.core.runs import lock_folder\nlock = lock_folder(Path(sys.argv[1]))\n"
         "child = os.fork()\n"
         "if child == 0:\n    sys.exit(0)\n"  # an orderly end, with all of its exit handlers
         "os.waitpid(child, 0)\n"
         "assert (Path(sys.argv[1]) / '.lock').exists()\n"
-        "import subprocess\ntry_it = 'import sys, pathlib; from grape.core.locks import lock_folder;'\n"
+        "import subprocess\ntry_it = 'import sys, pathlib; from grape.core.runs import lock_folder;'\n"
         "try_it += 'lock_folder(pathlib.Path(sys.argv[1]))'\n"
         "done = subprocess.run([sys.executable, '-c', try_it, sys.argv[1]], stderr=subprocess.PIPE)\n"
         "assert b'Another process is working' in done.stderr, done.stderr\n"
@@ -177,7 +177,7 @@ def refuse(descriptor, operation):
     raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
 fcntl.flock = refuse
-from grape.core.locks import lock_folder
+from grape.core.runs import lock_folder
 lock = lock_folder(Path(sys.argv[1]))
 print("held", flush=True)
 input()

@@ -1,6 +1,6 @@
 import pytest
 
-from grape.core.launcher import LaunchedProcess, launched_process
+from grape.core.runs import LaunchedProcess, launched_process
 
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "LOCAL_RANK": "1"}
 

@@ -3,7 +3,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grape.core.printable import printable, shortened
+from grape.core.errors import printable, shortened
 
 
 def test_what_a_terminal_would_execute_is_shown() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from grape.core.errors import SettingsError
 from grape.core.runs import identity_of
-from grape.core.setting_fields import Range, check_ranges, setting, with_default
+from grape.core.settings import Range, check_ranges, setting, with_default
 from grape.evaluation.settings import EvaluateSettings
 from grape.training.settings import SftSettings, TrainSettings
 

@@ -9,9 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from grape.core.files import atomic_writer, write_json
+from grape.core.files import (
+    atomic_writer,
+    sweep_beside,
+    sweep_run_folder,
+    sweep_temporaries,
+    temporary_path,
+    write_json,
+)
 from grape.core.runs import open_run
-from grape.core.temporary_files import sweep_beside, sweep_run_folder, sweep_temporaries, temporary_path
 
 KILLED = """
 import os, signal, sys

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from grape.core.errors import SettingsError
-from grape.doctor import DoctorSettings, Finding, assets, checkup, graphics, run_doctor
+from grape.doctor import DoctorSettings, Finding, checkup, graphics, run_doctor
+from grape.doctor.checkup import check_assets
+from grape.doctor.findings import ProbeReply
 from grape.doctor.packages import extra_requirements
-from grape.doctor.subprocesses import ProbeReply
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_a_light_core_is_no_fault(monkeypatch, suite):
 
 @pytest.mark.parametrize(("suite", "level"), [("toy", "warn"), ("simpler", "error")])
 def test_missing_assets_come_with_their_command(monkeypatch, checks, tmp_path, suite, level):
-    monkeypatch.setattr(checkup, "check_assets", assets.check_assets)
+    monkeypatch.setattr(checkup, "check_assets", check_assets)
     monkeypatch.setattr(checkup, "is_installed", lambda extra: True)
     monkeypatch.setenv("MS_ASSET_DIR", str(tmp_path))
     summary = run_doctor(DoctorSettings(suite=suite))

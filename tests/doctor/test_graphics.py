@@ -8,7 +8,7 @@ import pytest
 from grape.core.errors import SimulatorError
 from grape.core.tasks import ActionSpace, Task
 from grape.doctor import frame, graphics
-from grape.doctor.subprocesses import ProbeReply
+from grape.doctor.findings import ProbeReply
 from grape.envs.base import Snapshot, SuiteBase
 
 GOOD = {

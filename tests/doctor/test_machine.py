@@ -7,7 +7,7 @@ import platform
 import pytest
 
 from grape.doctor import machine
-from grape.doctor.subprocesses import ProbeReply
+from grape.doctor.findings import ProbeReply
 
 MEMINFO = "MemTotal:       16777216 kB\nMemFree:  1 kB\nMemAvailable:    {} kB\n"
 

@@ -2,7 +2,7 @@
 
 import time
 
-from grape.doctor.subprocesses import probe
+from grape.doctor.findings import probe
 
 
 def test_answer_is_the_last_json_line():

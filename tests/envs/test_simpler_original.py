@@ -18,7 +18,7 @@ from grape.costs import suite_names_of
 from grape.envs.external_python import suite_of
 from grape.envs.pool import GroupReply, WorkerPool
 from grape.envs.registry import get_suite
-from grape.envs.simpler_original.poses import axis_angle, rotation_matrix
+from grape.envs.simpler_original.environment import axis_angle, rotation_matrix
 from grape.policies.base import ActionBatch, PolicySpec
 from grape.store import EpisodeStore
 from tests.collect.test_collect import store_bytes

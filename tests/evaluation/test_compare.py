@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from benchmarks.seed_study import seed_study
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.evaluation import (
     CompareSettings,
@@ -19,7 +20,6 @@ from grape.evaluation import (
     gate_decision,
     pair_results,
     run_compare,
-    seed_study,
     write_results,
 )
 from grape.evaluation.format import p_text, points

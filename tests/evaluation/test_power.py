@@ -10,15 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.power_tables import interval_table, planning_table, unpaired_episodes_needed
 from grape.evaluation.power import (
     detectable_difference,
     detectable_state_difference,
-    interval_table,
     mcnemar_power,
     paired_episodes_needed,
     paired_states_needed,
-    planning_table,
-    unpaired_episodes_needed,
 )
 from grape.evaluation.statistics import mcnemar_exact
 

@@ -6,7 +6,7 @@ import pytest
 from grape.core.errors import CompatibilityError, DataError
 from grape.exchange import ImportGrapeRldsSettings, RldsExportSettings, run_export_rlds, run_import_grape_rlds
 from grape.preferences import read_pairs
-from grape.preferences.pair import recorded_store
+from grape.preferences.records import recorded_store
 from grape.store import EpisodeStore
 from tests.exchange.recordings import loader_actions, make_recordings
 from tests.store.rlds.datasets import write_dataset

@@ -199,7 +199,7 @@ HOSTILE_TEXTS = [
 @pytest.mark.parametrize("words", HOSTILE_TEXTS, ids=range(len(HOSTILE_TEXTS)))
 @pytest.mark.parametrize("place", ["instruction", "meaning"])
 def test_hostile_words_stay_inside_their_block(words: str, place: str) -> None:
-    from grape.generation.prompts import task_prompt
+    from grape.generation.feedback import task_prompt
 
     told = TaskBrief(
         words if place == "instruction" else "push the block",

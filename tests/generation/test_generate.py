@@ -21,7 +21,7 @@ from grape.core.errors import BudgetError, CompatibilityError, DataError, ModelE
 from grape.core.events import SilentReporter
 from grape.costs import load_specification
 from grape.generation import GenerateCostsSettings, run_generate_costs
-from grape.generation.prompts import prompts_hash, system_prompt
+from grape.generation.feedback import prompts_hash, system_prompt
 from grape.vlm import (
     AnswerFolder,
     Budget,

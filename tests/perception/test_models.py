@@ -18,8 +18,7 @@ from safetensors.torch import load_file, save_file
 from grape.perception import open_features, open_finder
 from grape.perception.models.dinov2 import DinoV2
 from grape.perception.models.grounding_dino import GroundingDino
-from grape.perception.models.opening import split_name
-from grape.perception.models.preparing import normalised, shorter_side
+from grape.perception.models.opening import normalised, shorter_side, split_name
 from grape.perception.models.sam2 import Sam2
 from tests.perception.tiny_models import save_dinov2, save_grounding_dino, save_sam2
 

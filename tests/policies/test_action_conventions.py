@@ -9,16 +9,14 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from grape.collect import CollectSettings, run_collect
-from grape.collect.collect import check_policy, inputs_of
-from grape.core.action_conventions import RotationConvention
+from grape.collect.opening import inputs_of
 from grape.core.errors import CompatibilityError, SettingsError
-from grape.core.tasks import ActionSpace
+from grape.core.tasks import ActionSpace, RotationConvention
 from grape.core.trajectories import Observation
 from grape.envs.registry import get_suite
 from grape.envs.toy import ToySuite
-from grape.policies.action_conventions import to_env_action
-from grape.policies.base import ActionBatch, PolicySpec
-from grape.policies.openvla.norm_stats import rotation_of
+from grape.policies.base import ActionBatch, PolicySpec, check_policy, to_env_action
+from grape.policies.openvla.action_tokens import rotation_of
 from grape.store import EpisodeStore
 
 BRIDGE = PolicySpec(

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from grape.core.errors import DataError, SettingsError
 from grape.policies.openvla import ActionTokenizer, compute_norm_stats
-from grape.policies.openvla.norm_stats import ActionNorm, choose_unnorm_key
+from grape.policies.openvla.action_tokens import ActionNorm, choose_unnorm_key
 
 NAMES = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
 values = st.floats(-1.0, 1.0)

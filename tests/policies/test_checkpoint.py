@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from grape.core.atomic_folders import atomic_folder
 from grape.core.errors import DataError, GrapeError, SettingsError
 from grape.policies.openvla import checkpoint, load_policy, save_policy
 from grape.policies.openvla.config import OpenVLAConfig
@@ -229,7 +230,7 @@ def test_published_defaults_of_the_language_model(nano):
 
 
 def _write(folder, text):
-    with checkpoint.atomic_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         (temporary / "file").write_text(text)
 
 
@@ -253,7 +254,7 @@ def test_an_old_folder_comes_back_after_a_kill_between_the_renames(tmp_path):
     _write(tmp_path / "policy", "old")
     (tmp_path / "policy").rename(tmp_path / ".policy.1.abcd.old")  # where a killed process would have left it
     (tmp_path / ".policy.1.abcd.tmp").mkdir()
-    with pytest.raises(RuntimeError), checkpoint.atomic_folder(tmp_path / "policy"):
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "policy"):
         raise RuntimeError
     assert (tmp_path / "policy" / "file").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["policy"]

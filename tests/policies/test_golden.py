@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from grape.core.trajectories import Observation
 from grape.policies.openvla import ActionTokenizer, load_policy, save_policy
+from grape.policies.openvla.action_tokens import ActionNorm
 from grape.policies.openvla.decoding import decode_actions
-from grape.policies.openvla.norm_stats import ActionNorm
 
 
 @pytest.fixture(scope="module")

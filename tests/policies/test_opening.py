@@ -13,11 +13,10 @@ from peft import LoraConfig, get_peft_model
 
 from grape.core.errors import DataError, PolicyError, SettingsError
 from grape.core.images import center_crop
-from grape.policies.names import check_policy_name, parse_hub_name
-from grape.policies.openvla import hub, load_policy, precision, quantized, save_policy
+from grape.policies.opening import check_policy_name, parse_hub_name, resolve_policy
+from grape.policies.openvla import load_policy, precision, save_policy
 from grape.policies.openvla.adapters import MergedWeights
 from grape.policies.openvla.decoding import decode_actions
-from grape.policies.openvla.hub import resolve_policy
 from grape.policies.openvla.precision import choose_precision
 
 
@@ -94,7 +93,7 @@ class TestHub:
 
         monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
         with pytest.raises(SettingsError, match=text):
-            hub.resolve_policy("openvla/openvla-7b")
+            resolve_policy("openvla/openvla-7b")
 
     def test_an_adapter_may_point_to_the_hub(self, adapter, saved, monkeypatch):
         monkeypatch.setattr("huggingface_hub.snapshot_download", lambda repository, **_options: str(saved))
@@ -218,7 +217,7 @@ class TestFourBits:
 
     def test_only_the_blocks_of_the_language_model_are_packed(self, policy, observations):
         packed = {name for name, module in policy.model.named_modules() if isinstance(module, _Layer)}
-        assert packed == quantized.quantized_names(3)
+        assert packed == precision.quantized_names(3)
         assert len(packed) == 3 * 7
         assert policy.model.is_loaded_in_4bit  # PEFT asks
         assert policy.computation == "cpu bfloat16 with 4-bit weights, sdpa"

@@ -12,7 +12,8 @@ from transformers import LlamaConfig
 
 from grape.core.errors import DataError, SettingsError
 from grape.core.trajectories import Observation
-from grape.policies.openvla import hub, load_policy
+from grape.policies.opening import resolve_policy
+from grape.policies.openvla import load_policy
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.loading import read_policy
 
@@ -162,10 +163,10 @@ def test_a_cached_snapshot_without_files_that_nothing_needs_is_used(copy, monkey
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args, **options: str(copy / args[1]))
     monkeypatch.setattr("huggingface_hub.list_repo_files", incomplete)
     (copy / "generation_config.json").unlink(missing_ok=True)
-    assert hub.resolve_policy("somebody/policy") == copy
+    assert resolve_policy("somebody/policy") == copy
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args, **options: None)
     with pytest.raises(SettingsError, match="not in the cache"):
-        hub.resolve_policy("somebody/policy")
+        resolve_policy("somebody/policy")
 
 
 @pytest.mark.parametrize("whole", [True, False])

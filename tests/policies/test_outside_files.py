@@ -7,9 +7,8 @@ import pytest
 
 from grape.core.errors import DataError
 from grape.policies.openvla.config import LLAMA_DEFAULTS
-from grape.policies.openvla.ranges import check_text, check_tower
-from grape.policies.openvla.tokenizer_file import read_tokenizer
-from grape.policies.presets import TOWERS, TowerConfig
+from grape.policies.openvla.processor import read_tokenizer
+from grape.policies.presets import TOWERS, TowerConfig, check_text, check_tower
 
 TOWER: dict[str, Any] = {
     "width": 96, "depth": 2, "heads": 4, "mlp_width": 288, "patch": 16, "image_size": 64, "feature_block": 1,

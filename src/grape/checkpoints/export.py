@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from grape import __version__
 from grape.checkpoints.card import CARD, Card, read_identity
 from grape.checkpoints.settings import ExportAdapterSettings, ExportMergedSettings
+from grape.core.atomic_folders import atomic_folder
 from grape.core.errors import CompatibilityError, SettingsError
 from grape.core.events import SILENT, Reporter
-from grape.core.files import content_hash, file_hash, read_json, write_text
-from grape.core.temporary_files import sweep_beside
-from grape.policies.names import check_policy_name, parse_hub_name
+from grape.core.files import content_hash, file_hash, read_json, sweep_beside, write_text
+from grape.policies.opening import check_policy_name, parse_hub_name
 
 if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAConfig
@@ -127,8 +127,6 @@ def run_export_adapter(settings: ExportAdapterSettings, reporter: Reporter = SIL
 
 def _publish(out: Path, identity: str, fill: Callable[[Path], None]) -> None:
     """Let ``fill`` write a folder that takes the name ``out`` when it is complete; done work is not done again."""
-    from grape.policies.openvla.checkpoint import atomic_folder
-
     if out.is_file():
         raise SettingsError(f"--out {out} is a file.", "Choose another --out.")
     if out.is_dir() and any(out.iterdir()):

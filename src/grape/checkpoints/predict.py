@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from grape.checkpoints.image_file import read_image
 from grape.checkpoints.settings import PredictSettings
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
+from grape.core.image_files import read_image
 from grape.core.trajectories import Observation
-from grape.policies.names import check_policy_name
-from grape.policies.settings import opening_arguments
+from grape.policies.opening import check_policy_name, opening_arguments
 
 if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAPolicy

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from grape.core.setting_fields import setting
-from grape.policies.settings import PolicySettings
+from grape.core.settings import setting
+from grape.policies.opening import PolicySettings
 
 __all__ = ["ExportAdapterSettings", "ExportMergedSettings", "PredictSettings"]
 

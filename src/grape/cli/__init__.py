@@ -7,7 +7,7 @@ from types import FrameType
 
 
 def leave_early(number: int, frame: FrameType | None) -> None:
-    """Answer Ctrl-C while the command is still being imported; :mod:`grape.cli.interrupts` takes over from here."""
+    """Answer Ctrl-C while the command is still being imported; :mod:`grape.cli.main` takes over from here."""
     os.write(2, b"error: Interrupted.\n")
     os._exit(128 + number)
 

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
+from grape.core.errors import printable, shortened
 from grape.core.events import Progress
-from grape.core.printable import printable, shortened
 
 __all__ = ["ConsoleReporter", "SafeConsole"]
 

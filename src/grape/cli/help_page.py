@@ -15,7 +15,7 @@ from typing import Any
 
 import tyro
 
-from grape.core.setting_fields import flag_of
+from grape.core.settings import flag_of
 
 __all__ = ["SettingHelp", "describe_settings", "help_page", "negated"]
 

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from grape.cli.completion import completion_script
-from grape.cli.flags import GLOBAL_FLAGS, recipe_files
 from grape.cli.help_page import describe_settings, help_page
-from grape.cli.parsing import settings_of_files
+from grape.cli.parsing import GLOBAL_FLAGS, recipe_files, settings_of_files
 from grape.cli.verb import Verb, VerbOfKinds
 from grape.core.settings import read_yaml
 

@@ -1,4 +1,7 @@
-"""Settings of a verb from YAML files and the command line; mistakes become sentences."""
+"""The words behind a verb: flags that every verb has, and settings from YAML files and flags of its own.
+
+Mistakes become sentences.
+"""
 
 import contextlib
 import dataclasses
@@ -7,18 +10,116 @@ import io
 import re
 import typing
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
-
-from grape.cli.flags import EVERY_VERB
 from grape.cli.help_page import SettingHelp, describe_settings, negated
-from grape.core.errors import SettingsError, did_you_mean
-from grape.core.setting_fields import flag_of
-from grape.core.settings import read_marked_yaml, settings_from_dict
+from grape.core.errors import SettingsError, did_you_mean, require_known
+from grape.core.settings import flag_of, read_marked_yaml, settings_from_dict
 
-__all__ = ["UsageError", "parse_settings", "settings_of_files"]
+__all__ = [
+    "EVERY_VERB",
+    "GLOBAL_FLAGS",
+    "CommonFlags",
+    "UsageError",
+    "find_recipe",
+    "parse_settings",
+    "recipe_files",
+    "settings_of_files",
+    "split_common_flags",
+]
+
+
+GLOBAL_FLAGS = ("--help", "--version")
+"""Flags that stand alone, without a verb."""
+
+EVERY_VERB = ("--config", "--json", "--quiet", "--verbose", "--help", "--help-all")
+
+_HELP = {"-h": "short", "--help": "short", "--help-all": "all"}
+
+
+@dataclass(frozen=True)
+class CommonFlags:
+    """What the flags of every verb say.
+
+    Attributes:
+        config: YAML file of settings.
+        recipe: Name of a recipe, or empty.
+        json: Whether the summary is printed as JSON.
+        quiet: Whether only errors and the final result are printed.
+        verbose: Whether debug log lines are printed.
+        help: ``"short"``, ``"all"``, or empty where no help page is asked for.
+    """
+
+    config: Path | None = None
+    recipe: str = ""
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    help: str = ""
+
+
+def split_common_flags(arguments: Sequence[str], recipes: bool = False) -> tuple[list[str], CommonFlags]:
+    """Separate the flags of every verb from those of the verb's settings.
+
+    Args:
+        arguments: The words behind the verb.
+        recipes: Whether the verb knows ``--recipe NAME``.
+
+    Raises:
+        SettingsError: A flag lacks its value, or ``--quiet`` and ``--verbose`` are both given.
+    """
+    rest: list[str] = []
+    switches: set[str] = set()
+    values = {"--config": "", "--recipe": ""}
+    explained = "short" if list(arguments) == ["help"] else ""
+    queue = [] if explained else list(arguments)
+    while queue:
+        word = queue.pop(0)
+        flag, equals, value = word.partition("=")
+        if word in ("--json", "--quiet", "--verbose"):
+            switches.add(word)
+        elif word in _HELP:
+            explained = "all" if "all" in (explained, _HELP[word]) else "short"
+        elif flag == "--config" or (flag == "--recipe" and recipes):
+            values[flag] = value if equals else (queue.pop(0) if queue else "")
+            if not values[flag] or values[flag].startswith("--"):
+                raise SettingsError(*_WITHOUT_VALUE[flag])
+        else:
+            rest.append(word)
+    if {"--quiet", "--verbose"} <= switches:
+        raise SettingsError("--quiet and --verbose exclude each other.", "Leave one of them out.")
+    return rest, CommonFlags(
+        config=Path(values["--config"]) if values["--config"] else None,
+        recipe=values["--recipe"],
+        json="--json" in switches,
+        quiet="--quiet" in switches,
+        verbose="--verbose" in switches,
+        help=explained,
+    )
+
+
+_WITHOUT_VALUE = {
+    "--config": ("--config needs a YAML file.", "For example --config settings.yaml"),
+    "--recipe": ("--recipe needs a name.", "--recipe help lists all recipes."),
+}
+
+
+def recipe_files(folder: Path) -> Mapping[str, Path]:
+    """The recipes of a folder by name."""
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_recipe(folder: Path, name: str) -> Path:
+    """The file of a recipe.
+
+    Raises:
+        SettingsError: There is none of that name.
+    """
+    files = recipe_files(folder)
+    require_known("recipe", name, files)
+    return files[name]
 
 
 class UsageError(SettingsError):
@@ -42,6 +143,8 @@ def settings_of_files(kind: type[Any], files: Sequence[Path]) -> Any:
     Raises:
         SettingsError: A file cannot be read or says something that is no setting.
     """
+    import tyro  # here, as below: pages of the command line need it as little as they need to wait for it
+
     base = None
     for path in files:
         data, marks = read_marked_yaml(path)
@@ -81,6 +184,8 @@ def parse_settings(
         SettingsError: A flag is unknown, or a value is none that it takes.
         UsageError: Anything else that cannot be understood, e.g. a required setting is missing.
     """
+    import tyro
+
     words = _spread_pairs(kind, _without_dots(kind, _name_positionals(positionals, arguments)))
     said = io.StringIO()
     try:

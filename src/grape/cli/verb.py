@@ -19,12 +19,18 @@ from typing import Any
 from rich.console import Console
 
 from grape.cli.console import ConsoleReporter, SafeConsole
-from grape.cli.flags import EVERY_VERB, CommonFlags, find_recipe, split_common_flags
-from grape.cli.parsing import parse_settings, settings_of_files
+from grape.cli.parsing import (
+    EVERY_VERB,
+    CommonFlags,
+    find_recipe,
+    parse_settings,
+    settings_of_files,
+    split_common_flags,
+)
 from grape.cli.show import show_plan
 from grape.core.errors import SettingsError, require_known
 from grape.core.events import SILENT, Reporter
-from grape.core.launcher import launched_process
+from grape.core.runs import launched_process
 from grape.core.settings import settings_to_dict
 
 __all__ = ["Verb", "VerbOfKinds", "run_verb"]

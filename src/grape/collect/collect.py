@@ -7,26 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from grape.collect.plan import Group, make_plan, mixed_episodes_at_most, next_round
+from grape.collect.opening import inputs_of, open_policy
+from grape.collect.plan import Group, describe_plan, make_plan, next_round
 from grape.collect.rollout import Actor, ExpertActor, PolicyActor, RolloutLog, play_groups
 from grape.collect.settings import CollectSettings
-from grape.core.errors import CompatibilityError, SettingsError, SimulatorError
+from grape.core.errors import SimulatorError
 from grape.core.events import SILENT, Reporter, append_event
 from grape.core.runs import open_run
-from grape.core.tasks import ActionSpace
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.envs.base import SuiteBase
 from grape.envs.external_python import suite_of
 from grape.envs.pool import WorkerPool
-from grape.envs.registry import get_suite
-from grape.policies.action_conventions import check_rotation
-from grape.policies.base import Policy, PolicySpec
-from grape.policies.checkpoint_info import read_checkpoint_info
-from grape.policies.names import check_policy_name
-from grape.policies.settings import opening_arguments
+from grape.policies.base import Policy
 from grape.store import EpisodeStore
 
-__all__ = ["check_policy", "inputs_of", "open_policy", "run_collect", "summarize"]
+__all__ = ["run_collect", "summarize"]
 
 
 def run_collect(
@@ -40,7 +35,7 @@ def run_collect(
     Args:
         settings: What to collect.
         reporter: Hears of the progress.
-        policy: What :func:`open_policy` gave for these settings; opened here where absent.
+        policy: What :func:`~grape.collect.open_policy` gave for these settings; opened here where absent.
 
     Returns:
         Summary: episodes, successes, success rate, mean decisions, the same a task, and the store's path; with
@@ -55,42 +50,39 @@ def run_collect(
     suite = suite_of(settings.suite, settings.env_python)
     groups = make_plan(settings, suite)
     if settings.dry_run:
-        return _plan_of(groups, settings)
+        return {"dry_run": True, **describe_plan(groups, settings), "out": str(settings.out)}
     if policy is None:
         policy = open_policy(settings, reporter)
-    identity = inputs_of(policy, settings)
     if policy is None:
         settings = replace(settings, temperature=0.0)
-    run = open_run(settings.out, "collect", settings, identity)
+    inputs = inputs_of(policy, settings)
+    place = {"store": str(settings.out / "store"), "policy": settings.policy}
+    run = open_run(settings.out, "collect", settings, inputs)
     if run.done is not None:
-        return {**run.done, "store": str(settings.out / "store"), "policy": settings.policy}
+        return {**run.done, **place}
     for caution in suite.cautions():
         reporter.warn(caution)
-    store = EpisodeStore.create(settings.out / "store", suite.name, _contract(suite))
+    contract = {"action_space": asdict(suite.action_space), "versions": dict(suite.versions())}
+    store = EpisodeStore.create(settings.out / "store", suite.name, contract)
     log = RolloutLog()
     actor: Actor = (
         ExpertActor() if policy is None else PolicyActor(policy, settings.temperature, log, suite.action_space)
     )
     began = time.perf_counter()
     groups = _play_rounds(groups, settings, suite, actor, store, log, reporter)
-    append_event(
-        settings.out,
-        "collected",
-        seconds=round(time.perf_counter() - began, 2),
-        **asdict(log),
-    )
+    append_event(settings.out, "collected", seconds=round(time.perf_counter() - began, 2), **asdict(log))
     if log.failures:
         raise SimulatorError(
             f"{len(log.failures)} groups of episodes failed twice; all others are kept. First: {log.failures[0]}",
             "Run 'grape doctor', then the same command again: it plays only what is missing.",
         )
     episodes = [(group.task, episode) for group in groups for episode in group.episodes]
-    wanted = {episode.episode_id for _, episode in episodes}
-    summary = summarize([meta for meta in store.metas() if meta.episode_id in wanted])
+    planned = {episode.episode_id for _, episode in episodes}
+    summary = summarize([meta for meta in store.metas() if meta.episode_id in planned])
     if settings.mixed_episodes:
         added = [(task, episode.initial_state) for task, episode in episodes if episode.sample >= settings.samples]
         summary["mixed"] = {"episodes": len(added), "states": len(set(added))}
-    summary |= {"store": str(settings.out / "store"), "policy": settings.policy, **identity}
+    summary |= place | inputs
     run.finish(summary)
     return summary
 
@@ -171,98 +163,6 @@ def _play(
         )
     for sentence in log.retries[retried:]:
         reporter.warn(f"A worker failed and was replaced; its episodes were played again. {sentence}")
-
-
-def open_policy(settings: CollectSettings, reporter: Reporter = SILENT) -> Policy | None:
-    """The policy that the settings name, checked against their suite; nothing is written.
-
-    Args:
-        settings: Which policy, in what precision, for which suite.
-        reporter: Is warned where nobody says whether the policy was trained with random crops.
-
-    Returns:
-        None for the suite's scripted experts.
-
-    Raises:
-        SettingsError: The folder is no checkpoint, the suite is unknown, or PyTorch is missing.
-        DataError: The checkpoint is damaged.
-        CompatibilityError: The policy does not fit the suite.
-    """
-    if settings.policy == "expert":
-        return None
-    suite = get_suite(settings.suite)
-    check_policy_name(settings.policy)
-    try:
-        from grape.policies.openvla import load_policy
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "grape":
-            raise
-        raise SettingsError(
-            f"Policies need PyTorch and transformers, and {error.name} is missing.", "pip install 'grape-vla[train]'"
-        ) from error
-    policy = load_policy(
-        settings.policy,
-        **opening_arguments(settings),
-    )
-    check_policy(policy.freeze().spec, suite.action_space, settings.policy)
-    if settings.center_crop == "auto" and read_checkpoint_info(settings.policy).center_crop is None:
-        reporter.warn(
-            f"{settings.policy} does not say whether it was trained with random crops; it sees whole images. "
-            "Policies published for LIBERO need --center-crop yes."
-        )
-    return policy
-
-
-def inputs_of(policy: Policy | None, settings: CollectSettings) -> dict[str, Any]:
-    """What must be the same on resumption: the policy's content, image preprocessing and computation, the simulator."""
-    spec = policy.spec if policy is not None else None
-    inputs = {
-        "policy_hash": spec.policy_hash if spec else "",
-        "preprocessing_hash": spec.preprocessing_hash if spec else "",
-        "computation": spec.computation if spec else "",
-        "versions": dict(suite_of(settings.suite, settings.env_python).versions()),
-    }
-    return inputs | {"rotation": spec.rotation} if spec and spec.rotation else inputs
-
-
-def check_policy(spec: PolicySpec, space: ActionSpace, name: str) -> None:
-    """Compare a policy's contract with an environment's.
-
-    Raises:
-        CompatibilityError: Dimension or gripper convention differ, or rotations cannot be converted.
-    """
-    if spec.action_dim != space.dim:
-        raise CompatibilityError(
-            f"{name} decides {spec.action_dim} dimensions, the suite takes {space.dim} ({', '.join(space.names)}).",
-            "Use a policy trained for this suite.",
-        )
-    if spec.gripper and spec.gripper != space.gripper:
-        raise CompatibilityError(
-            f"Gripper conventions differ: {name} means '{spec.gripper}', the suite means '{space.gripper}'.",
-            "Use a policy trained for this suite; a wrong sign would open where it should close.",
-        )
-    check_rotation(spec, space, name)
-
-
-def _contract(suite: SuiteBase) -> dict[str, Any]:
-    """Facts that must agree for episodes to share a store."""
-    return {"action_space": asdict(suite.action_space), "versions": dict(suite.versions())}
-
-
-def _plan_of(groups: Sequence[Group], settings: CollectSettings) -> dict[str, Any]:
-    mixed = mixed_episodes_at_most(settings, groups)
-    decisions = sum(len(group.episodes) * group.task.max_steps for group in groups)
-    return {
-        "dry_run": True,
-        "episodes": sum(len(group.episodes) for group in groups),
-        **({"mixed_episodes_at_most": mixed} if mixed else {}),
-        "groups": len(groups),
-        "tasks": sorted({group.task.name for group in groups}),
-        "decisions_at_most": decisions + mixed * max(group.task.max_steps for group in groups),
-        "until": settings.until,
-        "limits": {group.task.name: group.task.max_steps for group in groups},
-        "out": str(settings.out),
-    }
 
 
 def summarize(metas: Sequence[EpisodeMeta]) -> dict[str, Any]:

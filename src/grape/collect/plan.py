@@ -7,17 +7,18 @@ for, follow from the outcomes of the rounds before them alone.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from grape.collect.settings import CollectSettings
 from grape.core.errors import SettingsError, require_known
 from grape.core.seeds import derive_seed
 from grape.core.selections import parse_numbers
-from grape.core.setting_fields import check_ranges
+from grape.core.settings import check_ranges
 from grape.core.tasks import Task
 from grape.envs.base import SuiteBase
 from grape.envs.registry import missing_state_hint, select_tasks
 
-__all__ = ["Group", "PlannedEpisode", "make_plan", "mixed_episodes_at_most", "next_round"]
+__all__ = ["Group", "PlannedEpisode", "describe_plan", "make_plan", "mixed_episodes_at_most", "next_round"]
 
 _MOST_EPISODES = 1_000_000  # a store is a folder with a file an episode
 _MOST_SECONDS = 1e6  # sockets refuse much longer timeouts
@@ -207,3 +208,18 @@ def _operators_of_states(text: str, suite: SuiteBase, n_states: int) -> Sequence
             "Make the two agree, e.g. --initial-states 0-64 --operators clean:40,sloppy:25.",
         )
     return [name for name, count in shares for _ in range(count)]
+
+
+def describe_plan(groups: Sequence[Group], settings: CollectSettings) -> dict[str, Any]:
+    """Counts of a plan and when its episodes end, for a dry run."""
+    mixed = mixed_episodes_at_most(settings, groups)
+    decisions = sum(len(group.episodes) * group.task.max_steps for group in groups)
+    return {
+        "episodes": sum(len(group.episodes) for group in groups),
+        **({"mixed_episodes_at_most": mixed} if mixed else {}),
+        "groups": len(groups),
+        "tasks": sorted({group.task.name for group in groups}),
+        "decisions_at_most": decisions + mixed * max(group.task.max_steps for group in groups),
+        "until": settings.until,
+        "limits": {group.task.name: group.task.max_steps for group in groups},
+    }

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from grape.core.setting_fields import Range, setting, with_default
-from grape.policies.settings import PolicySettings, PrecisionSettings
+from grape.core.settings import Range, setting, with_default
+from grape.policies.opening import PolicySettings, PrecisionSettings
 
 __all__ = ["CollectSettings", "RolloutSettings"]
 

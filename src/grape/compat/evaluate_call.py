@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from grape.cli.console import SafeConsole
 from grape.cli.main import guarded
 from grape.collect import read_checkpoint_info
-from grape.core.errors import GrapeError
-from grape.core.printable import printable
+from grape.core.errors import GrapeError, printable
 
 __all__ = ["EvaluateCall", "command_line", "explain_and_run", "keys_of"]
 

@@ -4,22 +4,49 @@ Prints the equivalent commands and what becomes of each flag, then runs them: ``
 RLDS folders into the form that ``grape train`` reads. Works under ``torchrun``, too, where process 0 alone speaks.
 """
 
+import datetime
 import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from grape.cli.console import ConsoleReporter, SafeConsole
 from grape.cli.main import guarded
 from grape.compat.finetune_flags import parse_flags
-from grape.compat.rlds_pairs import provide_pairs
 from grape.compat.translation import Translation, translate
-from grape.core.errors import GrapeError
-from grape.core.events import SILENT
-from grape.core.launcher import launched_process
-from grape.core.printable import printable
+from grape.core.errors import GrapeError, printable
+from grape.core.events import SILENT, Reporter
+from grape.core.runs import launched_process
+from grape.exchange import ImportGrapeRldsSettings, run_import_grape_rlds
+from grape.training.distributed import join_process_group
 
-__all__ = ["command_line", "main"]
+__all__ = ["command_line", "main", "provide_pairs"]
+
+_PATIENCE = datetime.timedelta(days=1)
+
+
+def provide_pairs(settings: ImportGrapeRldsSettings, device: str, reporter: Reporter = SILENT) -> Mapping[str, Any]:
+    """Make sure that ``settings.out`` holds the preference pairs of two RLDS data sets, with a policy's tokens.
+
+    An import that is complete is not repeated; one that was killed is finished. Of several processes the first one
+    works, the others wait.
+
+    Args:
+        settings: What to import; names the policy.
+        device: Where the training will compute, as for ``grape train``.
+        reporter: Progress and warnings.
+
+    Returns:
+        The import's summary.
+
+    Raises:
+        SettingsError: There is no such policy.
+        DataError: A data set is missing or damaged, or the sides cannot be joined.
+        CompatibilityError: The folder holds pairs of other data.
+    """
+    processes = join_process_group(device, _PATIENCE)
+    return processes.run_on_main(lambda: run_import_grape_rlds(settings, reporter if processes.is_main else SILENT))
 
 
 def command_line(translation: Translation) -> str:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from grape.core.errors import SettingsError, did_you_mean
-from grape.core.printable import shortened
+from grape.core.errors import SettingsError, did_you_mean, shortened
 from grape.core.reading import MAX_INTEGER
 
 if TYPE_CHECKING:

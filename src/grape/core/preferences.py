@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from grape.core.decode import record
+from grape.core.reading import record
 
 __all__ = ["ConstraintScore", "PreferencePair", "Score", "StageScore"]
 

@@ -3,23 +3,42 @@
 Nothing that a file contains may hang, exhaust memory, run code or end in a traceback. So every file from outside is
 opened by :func:`read_file` or :func:`open_file`, and every JSON or YAML document is parsed by :func:`parse_json` or
 :func:`parse_yaml`, which give the same plain values: mappings with text keys, lists, text, numbers, booleans, None.
+
+A dataclass that files hold is marked by :func:`record`. :func:`decode` accepts exactly its fields: no unknown ones, no
+missing ones without a default, no text where a number is due, no NaN; the message names the field and what is wrong.
 """
 
+import functools
 import json
 import math
 import os
 import re
 import stat
 from collections.abc import Hashable
+from dataclasses import fields, is_dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_type_hints
 
 import yaml
 
-from grape.core.errors import DataError
+from grape.core.errors import DataError, did_you_mean
 
-__all__ = ["MAX_DOCUMENT_BYTES", "MAX_INTEGER", "open_file", "parse_json", "parse_yaml", "read_file"]
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+
+__all__ = [
+    "MAX_DOCUMENT_BYTES",
+    "MAX_INTEGER",
+    "decode",
+    "encode",
+    "open_file",
+    "parse_json",
+    "parse_yaml",
+    "read_file",
+    "record",
+]
 
 MAX_DOCUMENT_BYTES = 64 * 2**20
 """Of a JSON or YAML document; the largest genuine ones are tokenizers and indices of checkpoints, below 20 MB."""
@@ -278,3 +297,88 @@ _PlainLoader.add_constructor(_TAG + "int", _PlainLoader.construct_integer)
 _PlainLoader.add_constructor(_TAG + "float", _PlainLoader.construct_number)
 _PlainLoader.add_constructor(_TAG + "ambiguous", _PlainLoader.construct_ambiguous)
 _PlainLoader.add_constructor(_TAG + "map", _PlainLoader.construct_mapping)
+
+
+T = TypeVar("T")
+Kind = TypeVar("Kind", bound=type[Any])
+
+_MAX_PROBLEMS = 5
+
+
+def record(kind: Kind) -> Kind:
+    """Mark a dataclass as one that files hold."""
+    kind.__pydantic_config__ = {"strict": True, "extra": "forbid", "allow_inf_nan": False}
+    return kind
+
+
+@functools.cache
+def _adapter(kind: Hashable) -> "TypeAdapter[Any]":
+    from pydantic import TypeAdapter  # here, so that only who reads a record waits for it
+
+    return TypeAdapter(cast(Any, kind))
+
+
+def decode(kind: type[T], value: Any, where: str, hint: str = "") -> T:
+    """An object of class ``kind`` from its JSON value.
+
+    Args:
+        kind: A dataclass marked by :func:`record`, or any type that is made of such classes.
+        value: What was read, see :func:`grape.core.reading.parse_json`.
+        where: What messages call it, e.g. the file and the line.
+        hint: What the reader can do.
+
+    Raises:
+        DataError: The value is no ``kind``; up to five fields are named with what is wrong.
+    """
+    try:
+        # JSON's lists are accepted for tuples in this form alone.
+        result: T = _adapter(cast(Hashable, kind)).validate_json(json.dumps(value))
+    except ValueError as error:  # pydantic's errors are such
+        raise DataError(f"{where}: {_field_problems(error, kind)}.", hint) from None
+    return result
+
+
+def encode(value: Any) -> Any:
+    """The JSON value of a record, which :func:`decode` takes."""
+    return _adapter(cast(Hashable, type(value))).dump_python(value, mode="json")
+
+
+def _field_problems(error: ValueError, kind: Any) -> str:
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return str(error)
+    found = error.errors(include_url=False, include_context=True)
+    texts = [_field_problem(item, kind) for item in found[:_MAX_PROBLEMS]]
+    more = f"; and {len(found) - _MAX_PROBLEMS} more problems" if len(found) > _MAX_PROBLEMS else ""
+    return "; ".join(texts) + more
+
+
+def _field_problem(item: Any, kind: Any) -> str:
+    place = ""
+    for part in item["loc"]:
+        place += f"[{part}]" if isinstance(part, int) else f"{'.' if place else ''}{part}"
+    if item["type"] == "missing":
+        return f"field '{place}' is missing"
+    if item["type"] == "unexpected_keyword_argument":
+        known = _known_fields(kind, item["loc"][:-1])
+        return f"field '{place}' is unknown. {did_you_mean(str(item['loc'][-1]), known)}".rstrip(".")
+    said = item["msg"].replace("Input should be", "should be").replace("Value error, ", "")
+    return f"{place or 'the value'} is {item['input']!r:.60}: {said}"
+
+
+def _known_fields(kind: Any, place: tuple[int | str, ...]) -> list[str]:
+    """Fields of the record at ``place`` in a ``kind``, for suggestions."""
+    found = _record_in(kind)
+    for part in place:
+        hints = get_type_hints(found) if found is not None else {}
+        if part in hints:  # not an index or a key of what was found already
+            found = _record_in(hints[str(part)])
+    return [item.name for item in fields(found)] if found is not None else []
+
+
+def _record_in(kind: Any) -> Any:
+    """The first record that a type such as ``tuple[Score, ...] | None`` is made of; None for none."""
+    if is_dataclass(kind):
+        return kind
+    return next((found for member in get_args(kind) if (found := _record_in(member)) is not None), None)

@@ -1,24 +1,44 @@
-"""The folder a verb writes: its settings, whether it is complete, and its log.
+"""The folder a verb writes: its settings, lock, summary and log.
 
 A verb's output folder holds ``settings.yaml`` (what was asked), the verb's own files, ``log.jsonl`` (events with
 times) and, last of all, ``done.json`` (a summary; its presence says that the work is complete). Starting the same
 verb with the same settings in the same folder resumes; with other settings it is refused. One process at a time works
-in a folder.
+in a folder; of a launcher's processes (``torchrun``, ``accelerate launch``) the main one writes.
 """
 
+import atexit
+import contextlib
 import dataclasses
 import json
+import os
+import threading
+import warnings
+import weakref
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
-from grape.core.files import content_hash, read_json, read_json_mapping, write_json, write_text
-from grape.core.locks import FolderLock, lock_folder
+from grape.core.files import content_hash, read_json, read_json_mapping, sweep_run_folder, write_json, write_text
 from grape.core.settings import read_yaml, save_settings, settings_to_dict
-from grape.core.temporary_files import sweep_run_folder
 
-__all__ = ["RunFolder", "identity_of", "load_summary", "open_run", "read_run_settings"]
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+
+__all__ = [
+    "LOCK_NAMES",
+    "FolderLock",
+    "LaunchedProcess",
+    "RunFolder",
+    "identity_of",
+    "launched_process",
+    "load_summary",
+    "lock_folder",
+    "open_run",
+    "read_run_settings",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +53,7 @@ class RunFolder:
 
     path: Path
     verb: str
-    lock: FolderLock | None = dataclasses.field(default=None, repr=False, compare=False)
+    lock: "FolderLock | None" = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
     def done(self) -> Mapping[str, Any] | None:
@@ -87,7 +107,7 @@ def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] |
     return RunFolder(path, verb, lock)
 
 
-def _lock(path: Path) -> FolderLock | None:
+def _lock(path: Path) -> "FolderLock | None":
     """Make the folder and lock it."""
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -154,3 +174,128 @@ def load_summary(path: Path, verb: str) -> Mapping[str, Any]:
 def read_run_settings(path: Path) -> Any:
     """The settings a folder was made with, as plain values."""
     return read_yaml(path / "settings.yaml")
+
+
+_LOCK_NAME = ".lock"
+_SOFT_LOCK_NAME = ".lock-holder"
+LOCK_NAMES = (_LOCK_NAME, _SOFT_LOCK_NAME)
+"""Files that locks of a folder may be."""
+_PATIENCE = 0.2  # seconds: a process that is just releasing the folder removes its file
+
+_held: "weakref.WeakValueDictionary[Path, FolderLock]" = weakref.WeakValueDictionary()
+_guard = threading.RLock()  # re-entrant: the collector may release a lock while another is being taken
+
+
+class FolderLock:
+    """An exclusive lock on a folder, held as long as this object lives.
+
+    The kernel holds it, so it vanishes with the process, however that ends; child processes do not inherit it. On file
+    systems without such locks a file with the holder's process id stands for it. Its file is removed when it is
+    released in an orderly way.
+
+    Args:
+        folder: The folder, which exists; its resolved path.
+
+    Raises:
+        filelock.Timeout: Another process holds it.
+        OSError: The folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from filelock import FileLock, SoftFileLock, Timeout
+
+        lock: BaseFileLock = FileLock(folder / _LOCK_NAME, mode=0o644, thread_local=False, fallback_to_soft=False)
+        try:
+            lock.acquire(timeout=_PATIENCE)
+        except (Timeout, FileNotFoundError, PermissionError):
+            raise
+        except OSError as error:
+            warnings.warn(
+                f"The file system of {folder} has no locks ({error.strerror or error}): a file {_SOFT_LOCK_NAME} "
+                "stands for one, which does not keep out processes of other machines for certain.",
+                stacklevel=2,
+            )
+            (folder / _LOCK_NAME).unlink(missing_ok=True)
+            lock = SoftFileLock(folder / _SOFT_LOCK_NAME, thread_local=False)
+            lock.acquire(timeout=_PATIENCE)
+        path = Path(lock.lock_file)
+        self._finalizer = weakref.finalize(self, _release, lock, path, path.stat(), os.getpid())
+        self._finalizer.atexit = False
+        atexit.register(self._finalizer)  # after filelock's own, so that this one comes first
+
+
+def _release(lock: "BaseFileLock", path: Path, file: os.stat_result, owner: int) -> None:
+    if os.getpid() != owner:  # a forked child, which has a copy of the object but not the lock
+        return
+    with contextlib.suppress(OSError):
+        if lock.is_locked and os.path.samestat(file, path.stat()):
+            path.unlink()
+    with contextlib.suppress(OSError):
+        lock.release(force=True)
+
+
+def lock_folder(folder: Path) -> FolderLock | None:
+    """Lock ``folder`` against other processes; within one process the same lock is shared.
+
+    Args:
+        folder: A folder that exists and can be written.
+
+    Returns:
+        The lock; keep it as long as the folder is worked in. None where the folder cannot be written or is gone.
+
+    Raises:
+        CompatibilityError: Another process works in the folder.
+    """
+    from filelock import Timeout
+
+    place = folder.resolve()
+    with _guard:
+        lock = _held.get(place)
+        if lock is None:
+            try:
+                lock = FolderLock(place)
+            except Timeout as error:
+                raise CompatibilityError(
+                    f"Another process is working in {folder}.", "Wait until it is done, or choose another --out."
+                ) from error
+            except OSError:
+                return None
+            _held[place] = lock
+        return lock
+
+
+@dataclass(frozen=True)
+class LaunchedProcess:
+    """One of several processes that do one work together.
+
+    Attributes:
+        rank: Number of this process.
+        count: Number of all; 1 where there is no launcher.
+    """
+
+    rank: int
+    count: int
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+
+_ALONE = LaunchedProcess(0, 1)
+
+
+def launched_process(environment: Mapping[str, str] | None = None) -> LaunchedProcess:
+    """This process among those of a launcher; alone where the environment does not say all that a launcher does.
+
+    Variables of such names also come from schedulers and containers that have started one process only.
+
+    Args:
+        environment: Where to look; the process's own by default.
+    """
+    known = os.environ if environment is None else environment
+    try:
+        found = LaunchedProcess(int(known["RANK"]), int(known["WORLD_SIZE"]))
+    except (KeyError, ValueError):
+        return _ALONE
+    return found if 0 <= found.rank < found.count and found.count > 1 and known.get("MASTER_ADDR") else _ALONE

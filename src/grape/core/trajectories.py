@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grape.core.decode import record
 from grape.core.errors import DataError
+from grape.core.reading import record
 
 __all__ = ["EpisodeMeta", "Observation", "Trajectory"]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from grape.core.preferences import StageScore
 from grape.core.seeds import derive_rng
-from grape.core.setting_fields import Range, setting
+from grape.core.settings import Range, setting
 from grape.core.trajectories import Trajectory
 from grape.costs.evaluation import evaluate, unavailable_constraints
 from grape.costs.report_card import ReportCard, TrialCheck

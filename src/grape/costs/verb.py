@@ -10,7 +10,7 @@ from typing import Any
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.reading import read_file
-from grape.core.setting_fields import check_ranges, setting
+from grape.core.settings import check_ranges, setting
 from grape.core.trajectories import Trajectory
 from grape.costs.builtins import (
     SuiteNames,

@@ -2,22 +2,34 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grape.core.errors import SettingsError, require_known
+from grape.core.errors import DataError, SettingsError, require_known
 from grape.core.events import SILENT, Reporter
-from grape.core.setting_fields import Range, check_ranges, setting
-from grape.doctor.assets import check_assets
+from grape.core.settings import Range, check_ranges, setting
 from grape.doctor.findings import Finding
-from grape.doctor.graphics import check_frame, check_libraries
+from grape.doctor.graphics import check_frame, check_libraries, check_vulkan
 from grape.doctor.machine import check_cores, check_disk, check_gpu, check_interpreter, check_memory
 from grape.doctor.packages import check_packages, is_installed
-from grape.doctor.vulkan import check_vulkan
+from grape.envs.simpler.installation import asset_folder
 
-__all__ = ["DoctorSettings", "run_doctor"]
+__all__ = ["DoctorSettings", "check_assets", "run_doctor"]
+
+
+def check_assets(needed: bool) -> Iterator[Finding]:
+    """Where the assets are, or the command that downloads them.
+
+    Args:
+        needed: Whether SimplerEnv was asked about, so that it is an error if they are missing.
+    """
+    try:
+        yield Finding("simpler assets", "ok", str(asset_folder()))
+    except DataError as error:
+        yield Finding("simpler assets", "error" if needed else "warn", error.message, error.hint)
+
 
 # Suites that need no simulator from an extra.
 _BUILT_IN_SUITES = frozenset({"toy"})

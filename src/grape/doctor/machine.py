@@ -9,8 +9,7 @@ from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
 
-from grape.doctor.findings import Finding
-from grape.doctor.subprocesses import probe, run_bounded
+from grape.doctor.findings import Finding, probe, run_bounded
 
 __all__ = ["check_cores", "check_disk", "check_gpu", "check_interpreter", "check_memory"]
 

@@ -165,30 +165,24 @@ class ExternalPythonSuite(SuiteBase):
 
     @property
     def name(self) -> str:
-        """Registered name."""
         return self._suite.name
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """All tasks by index."""
         return self._suite.tasks
 
     @property
     def action_space(self) -> ActionSpace:
-        """The contract of actions."""
         return self._suite.action_space
 
     @property
     def operators(self) -> tuple[str, ...]:
-        """Styles of expert."""
         return self._suite.operators
 
     def n_initial_states(self, task: Task) -> int:
-        """How many different initial states the task has."""
         return self._suite.n_initial_states(task)
 
     def about_initial_states(self, task: Task) -> str:
-        """Why a task has no more initial states."""
         return self._suite.about_initial_states(task)
 
     def base_task(self, task: Task) -> tuple[str, str]:
@@ -196,43 +190,21 @@ class ExternalPythonSuite(SuiteBase):
         return self._suite.base_task(task)
 
     def tasks_to_look_at(self) -> tuple[Task, ...]:
-        """Tasks of which a check of the machine draws an image."""
         return self._suite.tasks_to_look_at()
 
     def check_expert(self, task: Task) -> None:
-        """Make sure that a scripted expert knows a task.
-
-        Raises:
-            SettingsError: There is none for it.
-        """
         self._suite.check_expert(task)
 
     def versions(self) -> Mapping[str, str]:
-        """Versions of the packages in the other interpreter.
-
-        Raises:
-            GrapeError: It cannot run the suite, see :func:`probe_interpreter`.
-        """
         return self._probe.versions
 
     def cautions(self) -> tuple[str, ...]:
-        """What makes results differ from published ones, in sentences."""
         return self._probe.cautions
 
     def check(self) -> None:
-        """Look for what the simulator needs, in the other interpreter.
-
-        Raises:
-            GrapeError: Something is missing.
-        """
         self._probe  # noqa: B018 (asking is the check)
 
     def load(self) -> None:
-        """Import the simulator in the other interpreter once, to see that it can be.
-
-        Raises:
-            GrapeError: It cannot be imported.
-        """
         self.check()
 
     def make_environment(self, task: Task) -> Environment:

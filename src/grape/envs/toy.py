@@ -21,10 +21,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from grape.core.action_conventions import GripperConvention, RotationConvention
 from grape.core.errors import SettingsError
 from grape.core.seeds import derive_rng
-from grape.core.tasks import ActionSpace, Task
+from grape.core.tasks import ActionSpace, GripperConvention, RotationConvention, Task
 from grape.envs.base import Environment, Expert, Snapshot, SuiteBase
 from grape.envs.expert_styles import OPERATORS, Operator
 
@@ -230,26 +229,21 @@ class ToySuite(SuiteBase):
 
     @property
     def name(self) -> str:
-        """Registered name."""
         return "toy"
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """All tasks by index."""
         return _TASKS
 
     @property
     def action_space(self) -> ActionSpace:
-        """The contract of actions."""
         return _ACTION_SPACE
 
     @property
     def operators(self) -> tuple[str, ...]:
-        """Styles of expert."""
         return OPERATORS
 
     def n_initial_states(self, task: Task) -> int:
-        """How many different initial states the task has."""
         return _N_INITIAL_STATES
 
     def versions(self) -> Mapping[str, str]:
@@ -257,15 +251,9 @@ class ToySuite(SuiteBase):
         return {"toy": "1"}
 
     def make_environment(self, task: Task) -> Environment:
-        """New environment of a task."""
         return ToyEnvironment(task)
 
     def make_expert(self, task: Task, operator: str, seed: int) -> Expert:
-        """Scripted expert for one episode.
-
-        Raises:
-            SettingsError: The operator is unknown.
-        """
         return ToyExpert(task, operator, seed)
 
 

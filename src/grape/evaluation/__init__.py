@@ -1,7 +1,7 @@
 """Evaluation: protocols on fixed initial states, statistics, and honest comparison of policies.
 
-``statistics``, ``bootstrap`` and ``planning`` are pure functions; ``results`` is what an evaluation found, ``pairing``
-two of them side by side, ``gate`` and ``study`` decisions built on pairs; ``evaluate`` and ``compare`` are the verbs.
+``statistics``, ``bootstrap`` and ``power`` are pure functions; ``results`` is what an evaluation found, ``pairing``
+two of them side by side, ``gate`` a decision built on pairs; ``evaluate`` and ``compare`` are the verbs.
 """
 
 from grape.evaluation.compare import CompareSettings, compare_results, run_compare
@@ -12,7 +12,6 @@ from grape.evaluation.pairing import PairedOutcomes, pair_results
 from grape.evaluation.protocols import PROTOCOLS, Protocol
 from grape.evaluation.results import EvaluationResults, TaskResults, read_results, write_results
 from grape.evaluation.settings import EVALUATION_STATES_START, EvaluateSettings
-from grape.evaluation.study import SeedStudy, seed_study
 
 __all__ = [
     "EVALUATION_STATES_START",
@@ -24,7 +23,6 @@ __all__ = [
     "GateDecision",
     "PairedOutcomes",
     "Protocol",
-    "SeedStudy",
     "Share",
     "TaskResults",
     "best_on_validation",
@@ -34,6 +32,5 @@ __all__ = [
     "read_results",
     "run_compare",
     "run_evaluate",
-    "seed_study",
     "write_results",
 ]

@@ -11,7 +11,7 @@ from grape.core.events import SILENT, Reporter
 from grape.core.files import file_hash, write_json
 from grape.core.runs import open_run
 from grape.core.selections import format_numbers
-from grape.core.setting_fields import Range, check_ranges, setting
+from grape.core.settings import Range, check_ranges, setting
 from grape.evaluation.bootstrap import FEWEST_DEVIATING, FEWEST_TASKS
 from grape.evaluation.format import comparison_sentence, need_sentence
 from grape.evaluation.pairing import Key, PairedOutcomes, Pairing, pair_results

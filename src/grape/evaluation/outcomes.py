@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from grape.core.decode import record
 from grape.core.errors import CompatibilityError, DataError
+from grape.core.reading import record
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.evaluation.statistics import Interval, clustered_wilson_interval
 

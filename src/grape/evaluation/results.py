@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from grape.core.decode import decode, record
 from grape.core.errors import DataError
 from grape.core.files import read_json, read_json_mapping, write_json
+from grape.core.reading import decode, record
 from grape.core.trajectories import EpisodeMeta
 from grape.evaluation.outcomes import EpisodeOutcome, Share, figures_of, outcome_of
 from grape.evaluation.statistics import Interval

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from grape.collect.settings import RolloutSettings
-from grape.core.setting_fields import Range, setting, with_default
+from grape.core.settings import Range, setting, with_default
 
 __all__ = ["EVALUATION_STATES_START", "EvaluateSettings", "with_defaults"]
 

@@ -10,8 +10,7 @@ from grape.core.files import content_hash, file_hash
 from grape.core.preferences import PreferencePair
 from grape.core.trajectories import EpisodeMeta
 from grape.preferences import read_pairs
-from grape.preferences.pair import recorded_store
-from grape.preferences.records import PAIRS_FILE
+from grape.preferences.records import PAIRS_FILE, recorded_store
 from grape.store import EpisodeStore
 
 __all__ = ["ExportSource", "open_source"]

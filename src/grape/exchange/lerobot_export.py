@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grape.core.atomic_folders import clear_leftovers, published_folder
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.events import SILENT, Progress, Reporter
 from grape.core.runs import RunFolder, open_run
-from grape.core.setting_fields import Range, check_ranges, setting
+from grape.core.settings import Range, check_ranges, setting
 from grape.exchange.export_source import ExportSource, open_source
 from grape.store.h264 import load_av
 from grape.store.lerobot.comparison import compare_dataset
@@ -16,7 +17,6 @@ from grape.store.lerobot.layout import Shape
 from grape.store.lerobot.writer import ExportEpisode, write_dataset
 from grape.store.rlds.columns import ActionSource
 from grape.store.rlds.pairs import SIDES, check_pairs
-from grape.store.rlds.publishing import clear_leftovers, published_folder
 
 __all__ = ["LOST", "LeRobotExportSettings", "run_export_lerobot"]
 

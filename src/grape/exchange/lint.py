@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from grape.core.errors import DataError
 from grape.core.events import SILENT, Reporter
-from grape.core.setting_fields import setting
+from grape.core.settings import setting
+from grape.core.tasks import same_instruction
 from grape.store.grape_npy import read_rollout
 from grape.store.rlds import Episode, RldsDataset, open_rlds
 from grape.store.rlds.images import EncodedImages
-from grape.store.rlds.joining import JoinedPairs, instruction_of, join_pairs, same_instruction
+from grape.store.rlds.joining import JoinedPairs, instruction_of, join_pairs
 from grape.store.rlds.standardize import RULES
 from grape.store.rlds.statistics import dataset_statistics
 

@@ -13,7 +13,7 @@ from grape.core.errors import DataError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash, file_hash, write_jsonl
 from grape.core.runs import open_run
-from grape.core.setting_fields import setting
+from grape.core.settings import setting
 from grape.core.trajectories import EpisodeMeta
 from grape.store import EpisodeStore
 from grape.store.grape_npy import MAX_FILE_BYTES, Flavour, Rollout, read_rollout

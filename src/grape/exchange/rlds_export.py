@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grape.core.atomic_folders import clear_leftovers, published_folder
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.runs import RunFolder, open_run
-from grape.core.setting_fields import Range, check_ranges, setting
+from grape.core.settings import Range, check_ranges, setting
 from grape.exchange.export_source import ExportSource, open_source
 from grape.store import EpisodeStore
 from grape.store.rlds.collection import write_collection
 from grape.store.rlds.columns import ActionSource, ImageEncoding
 from grape.store.rlds.pairs import write_pairs
-from grape.store.rlds.publishing import clear_leftovers, published_folder
-from grape.store.rlds.train_val_split import Division
+from grape.store.rlds.writer import Division
 
 __all__ = ["RldsExportSettings", "run_export_rlds"]
 

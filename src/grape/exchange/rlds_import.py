@@ -10,7 +10,7 @@ from grape.core.events import SILENT, Reporter
 from grape.core.files import file_hash, write_jsonl
 from grape.core.preferences import PreferencePair
 from grape.core.runs import open_run
-from grape.core.setting_fields import setting
+from grape.core.settings import setting
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.exchange.tokens import keep_statistics, kept_statistics, open_reader
 from grape.preferences.records import PAIRS_FILE, pair_to_row

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from grape.core.action_conventions import RotationConvention
 from grape.core.errors import CompatibilityError
 from grape.core.files import read_json, write_json
-from grape.policies.rotations import roll_pitch_yaw_from_axis_angle
-from grape.policies.settings import crop_of
+from grape.core.tasks import RotationConvention
+from grape.policies.base import roll_pitch_yaw_from_axis_angle
+from grape.policies.opening import crop_of
 from grape.store.rlds.standardize import gripper_from_loader
 
 if TYPE_CHECKING:

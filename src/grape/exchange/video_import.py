@@ -11,7 +11,7 @@ from grape.core.errors import DataError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash, write_jsonl
 from grape.core.runs import open_run
-from grape.core.setting_fields import Range, check_ranges, setting
+from grape.core.settings import Range, check_ranges, setting
 from grape.exchange.video_episodes import (
     OWN_KEYPOINT,
     OWN_SIGNALS,

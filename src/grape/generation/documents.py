@@ -7,9 +7,8 @@ from typing import Any
 import yaml
 
 from grape.core.errors import DataError, SettingsError
-from grape.core.files import write_text
+from grape.core.files import sweep_beside, write_text
 from grape.core.reading import read_file
-from grape.core.temporary_files import sweep_beside
 
 __all__ = ["document_text", "write_new"]
 

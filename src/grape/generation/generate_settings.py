@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from grape.core.errors import SettingsError
-from grape.core.setting_fields import Range, check_ranges, setting
+from grape.core.settings import Range, check_ranges, setting
 
 __all__ = ["GenerateCostsSettings", "check_settings"]
 

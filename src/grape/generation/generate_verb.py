@@ -11,12 +11,10 @@ from grape.core.files import content_hash, write_json, write_text
 from grape.core.reading import read_file
 from grape.core.runs import open_run
 from grape.costs import specification_hash, specification_schema
-from grape.generation.attempts import trial_on
-from grape.generation.brief_sources import brief_of
-from grape.generation.briefs import TaskBrief
-from grape.generation.feedback import Round, Sampling, generate, provenance
+from grape.generation.briefs import TaskBrief, brief_of
+from grape.generation.feedback import Round, Sampling, generate, prompts_hash, provenance
 from grape.generation.generate_settings import GenerateCostsSettings, check_settings
-from grape.generation.prompts import prompts_hash
+from grape.generation.validators import trial_on
 from grape.store import EpisodeStore
 from grape.vlm import (
     AnswerFolder,

@@ -9,7 +9,7 @@ from typing import Any
 
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
-from grape.core.setting_fields import Range, check_ranges, setting
+from grape.core.settings import Range, check_ranges, setting
 from grape.core.tasks import Task
 from grape.costs import find_problems, parse_specification, specification_hash
 from grape.costs.units import Clock, parse_quantity

@@ -5,15 +5,24 @@ A later judge looks only at what the earlier ones let through; its findings are 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from grape.core.errors import DataError
-from grape.costs import CostSpecification, find_problems, parse_specification
+from grape.core.errors import CompatibilityError, DataError
+from grape.costs import (
+    CostSpecification,
+    ValidationCriteria,
+    episodes_of_task,
+    find_problems,
+    parse_specification,
+    validate_specification,
+)
 from grape.generation.answers import document_of
 from grape.generation.briefs import TaskBrief, plain_words
 from grape.generation.documents import document_text
 
-__all__ = ["Trial", "Verdict", "judge"]
+__all__ = ["Trial", "Verdict", "judge", "trial_on"]
+
 
 MAX_FINDINGS = 24
 MAX_FINDING = 400
@@ -106,3 +115,32 @@ def _sentences(findings: Sequence[str]) -> tuple[str, ...]:
     lines = list(dict.fromkeys(plain_words(finding, MAX_FINDING) for finding in findings))
     more = len(lines) - MAX_FINDINGS
     return (*lines[:MAX_FINDINGS], *([f"And {more} more of the kind."] if more > 0 else []))
+
+
+def trial_on(
+    stores: Sequence[Path], task: str, criteria: ValidationCriteria | None = None
+) -> Callable[[CostSpecification], Trial]:
+    """A judge that tries specifications on a store's episodes of a task.
+
+    Recordings that cannot tell (no failure, say) reject nothing: that is a warning for the user, not a finding that a
+    model could fix. Recordings that lack what the specification speaks of (a camera, say) reject it: a model can speak
+    of something else.
+
+    Args:
+        stores: The episodes.
+        task: Which of them, for specifications that name no task.
+        criteria: What is asked; None for the usual.
+    """
+
+    def trial(specification: CostSpecification) -> Trial:
+        episodes = episodes_of_task(stores, specification, task)
+        try:
+            card = validate_specification(specification, episodes, criteria or ValidationCriteria())
+        except (CompatibilityError, DataError) as error:
+            return Trial((" ".join([error.message, error.hint]).strip(),))
+        if card.verdict == "reject":
+            return Trial(card.reasons, report=card.to_dict())
+        undecided = tuple(f"Not tried: {reason}" for reason in card.reasons)
+        return Trial((), undecided, card.to_dict())
+
+    return trial

@@ -14,12 +14,12 @@ from typing import Any
 
 from grape.collect.plan import make_plan
 from grape.core.errors import SettingsError
-from grape.core.setting_fields import check_ranges
+from grape.core.settings import check_ranges
 from grape.core.tasks import Task
 from grape.envs.base import SuiteBase
 from grape.loop.settings import DECIDED_BY_LOOP, LoopSettings
 from grape.loop.stages import Stages
-from grape.policies.names import check_policy_name
+from grape.policies.opening import check_policy_name
 from grape.preferences import check_pair, check_score
 from grape.preferences.specifications import choose_specifications
 from grape.training.settings import check_sft, check_train

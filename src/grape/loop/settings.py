@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from grape.collect.settings import CollectSettings
-from grape.core.setting_fields import Range, setting
+from grape.core.settings import Range, setting
 from grape.evaluation import EVALUATION_STATES_START
 from grape.preferences import PairSettings, ScoreSettings
 from grape.training.settings import SftSettings, TrainSettings

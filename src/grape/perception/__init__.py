@@ -4,9 +4,8 @@ Models stand behind small protocols and are loaded when they are opened; importi
 that is not really seen is NaN, which costs call "unavailable"; it never keeps its last place.
 """
 
-from grape.perception.alignment import aligning_shift, seen_points
 from grape.perception.candidates import Candidate, CandidateSettings, find_candidates
-from grape.perception.following import FollowedKeypoint, FollowSettings, follow_keypoints
+from grape.perception.following import FollowedKeypoint, FollowSettings, aligning_shift, follow_keypoints, seen_points
 from grape.perception.keypoint_file import ImageKeypoint, KeypointFile, read_keypoint_file, write_keypoint_file
 from grape.perception.lifting import LiftedPoints, lift_tracks, mask_point
 from grape.perception.marks import draw_numbers

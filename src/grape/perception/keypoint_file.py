@@ -20,10 +20,9 @@ import numpy.typing as npt
 import yaml
 from PIL import Image, UnidentifiedImageError
 
-from grape.core.decode import decode, record
 from grape.core.errors import DataError
 from grape.core.files import file_hash, read_yaml_mapping, write_bytes, write_text
-from grape.core.reading import open_file, read_file
+from grape.core.reading import decode, open_file, read_file, record
 
 __all__ = [
     "DEPTH_UNIT",

@@ -12,7 +12,7 @@ from grape.core.errors import DataError, SettingsError, require_known
 from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash, write_json, write_text
 from grape.core.runs import open_run
-from grape.core.setting_fields import Range, check_ranges, setting
+from grape.core.settings import Range, check_ranges, setting
 from grape.costs import image_keypoint
 from grape.perception.candidates import Candidate, CandidateSettings, find_candidates
 from grape.perception.keypoint_file import ImageKeypoint, write_image, write_keypoint_file

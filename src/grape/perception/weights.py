@@ -1,9 +1,20 @@
 """From the names in settings to open models."""
 
-from grape.perception.colors import ColorFeatures
+import numpy as np
+import numpy.typing as npt
+
 from grape.perception.protocols import FeatureExtractor, Finder, MaskFinder
 
-__all__ = ["COLOR", "open_features", "open_finder"]
+__all__ = ["COLOR", "ColorFeatures", "open_features", "open_finder"]
+
+
+class ColorFeatures:
+    """Extractor whose vectors are a pixel's colours, scaled to [0, 1]."""
+
+    def features(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """See :class:`grape.perception.protocols.FeatureExtractor`; one cell a pixel."""
+        return image.astype(np.float32) / np.float32(255.0)
+
 
 COLOR = "colour"
 """Name of the features that need no weights."""

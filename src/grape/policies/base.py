@@ -1,4 +1,10 @@
-"""What collection and evaluation need of a policy. numpy only: torch stays inside the implementations."""
+"""What collection and evaluation need of a policy, and where its actions meet a suite's.
+
+numpy and scipy only: torch stays inside the implementations. A rotation is converted to the suite's convention once,
+before an action is executed and recorded, so that collection, evaluation and the stored episodes agree: an episode's
+actions, executed again, lead through the same states. Roll, pitch and yaw are angles about the fixed x, y and z axes,
+applied in this order, as BridgeData has them and as SimplerEnv's script for OpenVLA reads them.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,10 +13,25 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from grape.core.action_conventions import GripperConvention, RotationConvention, parse_convention
+from grape.core.errors import CompatibilityError
+from grape.core.tasks import ActionSpace, GripperConvention, RotationConvention, parse_convention
 from grape.core.trajectories import Observation
 
-__all__ = ["ActionBatch", "Policy", "PolicySpec"]
+__all__ = [
+    "ActionBatch",
+    "Policy",
+    "PolicySpec",
+    "axis_angle_from_roll_pitch_yaw",
+    "check_policy",
+    "roll_pitch_yaw_from_axis_angle",
+    "to_env_action",
+]
+
+
+Float32 = npt.NDArray[np.float32]
+
+_DIMENSIONS = slice(3, 6)
+_ORDER = "xyz"
 
 
 @dataclass(frozen=True)
@@ -84,3 +105,69 @@ class Policy(Protocol):
             temperature: 0 decodes greedily; otherwise each token is sampled from ``softmax(logits / temperature)``.
             seeds: One seed a row, needed when sampling; a row's random numbers depend on its seed alone.
         """
+
+
+def check_policy(spec: PolicySpec, space: ActionSpace, name: str) -> None:
+    """Compare a policy's contract with an environment's.
+
+    Raises:
+        CompatibilityError: Dimension or gripper convention differ, or rotations cannot be converted.
+    """
+    if spec.action_dim != space.dim:
+        raise CompatibilityError(
+            f"{name} decides {spec.action_dim} dimensions, the suite takes {space.dim} ({', '.join(space.names)}).",
+            "Use a policy trained for this suite.",
+        )
+    if spec.gripper and spec.gripper != space.gripper:
+        raise CompatibilityError(
+            f"Gripper conventions differ: {name} means '{spec.gripper}', the suite means '{space.gripper}'.",
+            "Use a policy trained for this suite; a wrong sign would open where it should close.",
+        )
+    if spec.rotation in ("", space.rotation) or space.rotation == RotationConvention.NONE:
+        return
+    if (spec.rotation, space.rotation) != (RotationConvention.ROLL_PITCH_YAW, RotationConvention.AXIS_ANGLE):
+        raise CompatibilityError(
+            f"{name} gives rotations as {spec.rotation}, the suite takes {space.rotation}.",
+            "Use a policy trained for this suite.",
+        )
+
+
+def to_env_action(action: npt.NDArray[np.float32], spec: PolicySpec, space: ActionSpace) -> npt.NDArray[np.float32]:
+    """A policy's action as the suite takes it, float32 ``(D,)``.
+
+    Args:
+        action: Un-normalised, float32 ``(D,)``.
+        spec: The policy's contract.
+        space: The suite's.
+    """
+    if spec.rotation != RotationConvention.ROLL_PITCH_YAW or space.rotation != RotationConvention.AXIS_ANGLE:
+        return action
+    return axis_angle_from_roll_pitch_yaw(action)
+
+
+def axis_angle_from_roll_pitch_yaw(actions: Float32) -> Float32:
+    """Actions whose dimensions 3 to 5 are an axis-angle, of some whose are roll, pitch and yaw; float32 ``(..., D)``.
+
+    Args:
+        actions: ``(D,)`` or ``(N, D)``, radians.
+    """
+    from scipy.spatial.transform import Rotation
+
+    changed = actions.copy()
+    changed[..., _DIMENSIONS] = Rotation.from_euler(_ORDER, actions[..., _DIMENSIONS].astype(np.float64)).as_rotvec()
+    return changed
+
+
+def roll_pitch_yaw_from_axis_angle(actions: Float32) -> Float32:
+    """Inverse of :func:`axis_angle_from_roll_pitch_yaw`, for pitch within a quarter turn, the others within a half.
+
+    Other angles come back as other angles of the same rotation.
+
+    Args:
+        actions: ``(D,)`` or ``(N, D)``, radians.
+    """
+    from scipy.spatial.transform import Rotation
+
+    changed = actions.copy()
+    changed[..., _DIMENSIONS] = Rotation.from_rotvec(actions[..., _DIMENSIONS].astype(np.float64)).as_euler(_ORDER)
+    return changed

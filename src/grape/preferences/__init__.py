@@ -5,9 +5,10 @@
 """
 
 from grape.preferences.gcpg import PUBLISHED_WEIGHTS, Calibration, RawTerms, calibrate, weighted_terms
-from grape.preferences.pair import PairSettings, check_pair, read_pairs, recorded_store, run_pair
+from grape.preferences.pair import PairSettings, check_pair, run_pair
 from grape.preferences.pairing import make_pairs
-from grape.preferences.score import ScoreSettings, check_score, read_scores, run_score
+from grape.preferences.records import read_pairs, read_scores, recorded_store
+from grape.preferences.score import ScoreSettings, check_score, run_score
 
 __all__ = [
     "PUBLISHED_WEIGHTS",

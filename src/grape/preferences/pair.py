@@ -11,13 +11,13 @@ from grape.core.events import SILENT, Reporter
 from grape.core.files import file_hash, write_jsonl
 from grape.core.preferences import PreferencePair, Score
 from grape.core.runs import load_summary, open_run
-from grape.core.setting_fields import Range, check_ranges, setting
+from grape.core.settings import Range, check_ranges, setting
 from grape.preferences.pairing import Mode, StateCensus, limit_pairs, make_pairs
-from grape.preferences.records import PAIRS_FILE, SCORES_FILE, load_pairs, pair_to_row
-from grape.preferences.score import portable_path, read_scores, warn_of_old_scores
+from grape.preferences.records import PAIRS_FILE, SCORES_FILE, pair_to_row, read_scores, recorded_store
+from grape.preferences.score import portable_path, warn_of_old_scores
 from grape.store import EpisodeStore
 
-__all__ = ["PairSettings", "check_pair", "read_pairs", "recorded_store", "run_pair"]
+__all__ = ["PairSettings", "check_pair", "run_pair"]
 
 _CHOICE, _NUMBER = "Which pairs", "How many"
 
@@ -125,36 +125,6 @@ def _success_rate(outcomes: Iterable[bool | None]) -> float | None:
     """Share of successes among the known outcomes; None without any."""
     known = [outcome for outcome in outcomes if outcome is not None]
     return sum(known) / len(known) if known else None
-
-
-def read_pairs(folder: Path) -> tuple[PreferencePair, ...]:
-    """Pairs from a folder of ``grape pair``.
-
-    Raises:
-        DataError: The folder is missing, incomplete or foreign, or a line is wrong; file and line are named.
-    """
-    load_summary(folder, "pair")
-    return load_pairs(folder / PAIRS_FILE)
-
-
-def recorded_store(folder: Path, verb: str = "pair") -> Path:
-    """The episode store that a folder of ``grape pair`` (or ``score``) was made from.
-
-    Raises:
-        DataError: The folder is missing, incomplete or foreign.
-    """
-    store = load_summary(folder, verb).get("store")
-    if not isinstance(store, str):
-        raise DataError(f"{folder / 'done.json'} names no episode store.", f"Run 'grape {verb}' again.")
-    try:
-        path = (folder.resolve() / store).resolve()
-        path.exists()
-    except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL character; RuntimeError: a loop of links
-        raise DataError(
-            f"{folder / 'done.json'} names an episode store that cannot be: {store!r:.60}.",
-            f"Run 'grape {verb}' again.",
-        ) from error
-    return path
 
 
 def check_pair(settings: PairSettings) -> None:

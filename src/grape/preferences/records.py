@@ -1,14 +1,25 @@
-"""Scores and pairs as lines of JSON, read back strictly: a wrong line is named, nothing is guessed."""
+"""Folders and lines of scores and pairs, read back strictly: a wrong line is named, nothing is guessed."""
 
 from pathlib import Path
 from typing import Any
 
-from grape.core.decode import decode, encode
 from grape.core.errors import DataError
 from grape.core.files import read_jsonl
 from grape.core.preferences import PreferencePair, Score
+from grape.core.reading import decode, encode
+from grape.core.runs import load_summary
 
-__all__ = ["PAIRS_FILE", "SCORES_FILE", "load_pairs", "load_scores", "pair_to_row", "score_to_row"]
+__all__ = [
+    "PAIRS_FILE",
+    "SCORES_FILE",
+    "load_pairs",
+    "load_scores",
+    "pair_to_row",
+    "read_pairs",
+    "read_scores",
+    "recorded_store",
+    "score_to_row",
+]
 
 SCORES_FILE = "scores.jsonl"
 PAIRS_FILE = "pairs.jsonl"
@@ -61,3 +72,43 @@ def load_pairs(path: Path) -> tuple[PreferencePair, ...]:
             raise DataError(f"{path}, line {number}: episode {pair.chosen} is paired with itself.", _MEND)
         pairs[pair.pair_id] = pair
     return tuple(pairs.values())
+
+
+def read_pairs(folder: Path) -> tuple[PreferencePair, ...]:
+    """Pairs from a folder of ``grape pair``.
+
+    Raises:
+        DataError: The folder is missing, incomplete or foreign, or a line is wrong; file and line are named.
+    """
+    load_summary(folder, "pair")
+    return load_pairs(folder / PAIRS_FILE)
+
+
+def recorded_store(folder: Path, verb: str = "pair") -> Path:
+    """The episode store that a folder of ``grape pair`` (or ``score``) was made from.
+
+    Raises:
+        DataError: The folder is missing, incomplete or foreign.
+    """
+    store = load_summary(folder, verb).get("store")
+    if not isinstance(store, str):
+        raise DataError(f"{folder / 'done.json'} names no episode store.", f"Run 'grape {verb}' again.")
+    try:
+        path = (folder.resolve() / store).resolve()
+        path.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL character; RuntimeError: a loop of links
+        raise DataError(
+            f"{folder / 'done.json'} names an episode store that cannot be: {store!r:.60}.",
+            f"Run 'grape {verb}' again.",
+        ) from error
+    return path
+
+
+def read_scores(folder: Path) -> dict[str, Score]:
+    """Scores by episode id from a folder of ``grape score``.
+
+    Raises:
+        DataError: The folder is missing, incomplete or foreign, or a line is wrong; file and line are named.
+    """
+    load_summary(folder, "score")
+    return load_scores(folder / SCORES_FILE)

@@ -14,8 +14,8 @@ from grape.core.errors import DataError, SettingsError, require_known
 from grape.core.events import SILENT, Reporter
 from grape.core.files import write_json, write_jsonl
 from grape.core.preferences import Score, StageScore
-from grape.core.runs import load_summary, open_run
-from grape.core.setting_fields import Range, check_ranges, setting
+from grape.core.runs import open_run
+from grape.core.settings import Range, check_ranges, setting
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.costs import (
     OBJECTIVES,
@@ -28,21 +28,13 @@ from grape.costs import (
     with_unknown_outcome,
 )
 from grape.preferences.gcpg import PUBLISHED_WEIGHTS, TERMS, Calibration, RawTerms, calibrate, weighted_terms
-from grape.preferences.records import SCORES_FILE, load_scores, score_to_row
+from grape.preferences.records import SCORES_FILE, score_to_row
 from grape.preferences.specifications import check_against_store, choose_specifications
 from grape.preferences.summaries import summarize_scores
 from grape.preferences.thresholds import Place, calibrated_thresholds, reprice, thresholds_by_hand, with_thresholds
 from grape.store import EpisodeStore
 
-__all__ = [
-    "CALIBRATION_FILE",
-    "ScoreSettings",
-    "check_score",
-    "portable_path",
-    "read_scores",
-    "run_score",
-    "warn_of_old_scores",
-]
+__all__ = ["CALIBRATION_FILE", "ScoreSettings", "check_score", "portable_path", "run_score", "warn_of_old_scores"]
 
 CALIBRATION_FILE = "calibration.json"
 _REWARD, _COSTS = "Reward", "Costs"
@@ -170,16 +162,6 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
     }
     run.finish(summary)
     return summary
-
-
-def read_scores(folder: Path) -> dict[str, Score]:
-    """Scores by episode id from a folder of ``grape score``.
-
-    Raises:
-        DataError: The folder is missing, incomplete or foreign, or a line is wrong; file and line are named.
-    """
-    load_summary(folder, "score")
-    return load_scores(folder / SCORES_FILE)
 
 
 def warn_of_old_scores(folder: Path, summary: Mapping[str, Any], reporter: Reporter) -> None:

@@ -8,10 +8,9 @@ from typing import Any
 
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
-from grape.core.files import write_text
+from grape.core.files import sweep_beside, write_text
 from grape.core.preferences import PreferencePair, Score
-from grape.core.setting_fields import Range, check_ranges, setting
-from grape.core.temporary_files import sweep_beside
+from grape.core.settings import Range, check_ranges, setting
 from grape.core.trajectories import Trajectory
 from grape.costs import (
     CostSpecification,

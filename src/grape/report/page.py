@@ -9,8 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import grape
-from grape.core.errors import GrapeError, SettingsError
-from grape.core.printable import printable
+from grape.core.errors import GrapeError, SettingsError, printable
 from grape.evaluation.format import p_text
 from grape.report import numbers
 from grape.report.charts import Chart, Point, success_chart

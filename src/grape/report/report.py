@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from grape.core.events import SILENT, Reporter
-from grape.core.files import write_text
-from grape.core.setting_fields import Range, check_ranges, setting
-from grape.core.temporary_files import sweep_beside
+from grape.core.files import sweep_beside, write_text
+from grape.core.settings import Range, check_ranges, setting
 from grape.report.contents import RunContents, read_contents
 from grape.report.gallery import Candidate, VideoLimits, choose_pairs, pair_view
 from grape.report.headline import headline_of

@@ -9,21 +9,22 @@ Layout::
 Several processes may write to a store at once, each its own episodes; readers see whole episodes only.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from grape.core.errors import CompatibilityError, DataError, GrapeError
-from grape.core.files import content_hash, read_json, write_bytes, write_json
-from grape.core.temporary_files import sweep_temporaries
+from grape.core.files import content_hash, read_json, sweep_temporaries, write_bytes, write_json, write_text
+from grape.core.reading import open_file, parse_json, read_file
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.store.episode_file import encode_episode, read_episode, read_header
-from grape.store.header import FORMAT_VERSION, check_episode_id, is_episode_id
-from grape.store.index import IndexEntry, file_fingerprint, load_index, save_index
+from grape.store.header import FORMAT_VERSION, check_episode_id, is_episode_id, meta_from_dict, meta_to_dict
 
-__all__ = ["EpisodeStore"]
+__all__ = ["EpisodeSource", "EpisodeStore", "IndexEntry", "file_fingerprint", "load_index", "save_index"]
 
 _FORMAT = "grape-episode-store"
 _HEADER = "store.json"
@@ -242,7 +243,7 @@ class EpisodeStore:
     def _index(self) -> Path:
         return self.path / ".cache" / "index.json"
 
-    def _entry(self, episode_id: str) -> IndexEntry:
+    def _entry(self, episode_id: str) -> "IndexEntry":
         """Entry of one file: from memory if the file is still the same, else from its header."""
         path = self._file(episode_id)
         try:
@@ -256,7 +257,7 @@ class EpisodeStore:
             self._entries[episode_id] = known
         return known
 
-    def _all_entries(self) -> dict[str, IndexEntry]:
+    def _all_entries(self) -> "dict[str, IndexEntry]":
         """Entries of all files by sorted id; the index on disk is brought up to date."""
         ids = self.ids()
         stored = load_index(self._index)
@@ -275,3 +276,90 @@ def _problem(path: Path) -> str | None:
     except GrapeError as error:
         return error.message
     return None
+
+
+_TAIL = 16 * 1024
+_MOST_BYTES = 2**29
+
+
+@dataclass(frozen=True)
+class IndexEntry:
+    """What is known of one file without opening it as Parquet.
+
+    Attributes:
+        fingerprint: Of the file when it was read, see :func:`file_fingerprint`.
+        checksum: The header's checksum, which covers the checksums of all columns.
+        meta: Facts of the episode.
+    """
+
+    fingerprint: str
+    checksum: str
+    meta: EpisodeMeta
+
+
+def file_fingerprint(path: Path) -> str:
+    """Size of a file and digest of its last 16 KiB.
+
+    Raises:
+        DataError: It is no regular file, or cannot be opened.
+        OSError: The file cannot be read.
+    """
+    with open_file(path) as handle:
+        size = os.fstat(handle.fileno()).st_size
+        tail = os.pread(handle.fileno(), _TAIL, max(0, size - _TAIL))
+    return f"{size}-{hashlib.blake2b(tail, digest_size=16).hexdigest()}"
+
+
+def load_index(path: Path) -> dict[str, IndexEntry]:
+    """Entries by episode id; nothing at all where the index is missing, broken or of another version."""
+    try:
+        outer = parse_json(read_file(path, max_bytes=_MOST_BYTES, within=path.parent), str(path))
+        body = outer["episodes"]
+        if outer["format_version"] != FORMAT_VERSION or outer["checksum"] != content_hash(body):
+            return {}
+        return {
+            name: IndexEntry(str(fingerprint), str(checksum), meta_from_dict(meta))
+            for name, (fingerprint, checksum, meta) in body.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError):
+        return {}
+
+
+def save_index(path: Path, entries: dict[str, IndexEntry]) -> None:
+    """Replace the index; where that is impossible (disk full, read-only store) the old one stays."""
+    body: dict[str, Any] = {
+        name: [entry.fingerprint, entry.checksum, meta_to_dict(entry.meta)] for name, entry in sorted(entries.items())
+    }
+    value = {"checksum": content_hash(body), "episodes": body, "format_version": FORMAT_VERSION}
+    try:
+        write_text(path, json.dumps(value, sort_keys=True, separators=(",", ":")))
+    except GrapeError:
+        return  # nothing is lost: the next reader opens the files themselves
+
+
+class EpisodeSource(Protocol):
+    """Episodes to read: an :class:`~grape.store.EpisodeStore`, or an RLDS data set in its place."""
+
+    @property
+    def path(self) -> Path:
+        """Where they lie, for messages."""
+
+    @property
+    def suite(self) -> str:
+        """Registered name of the suite."""
+
+    @property
+    def contract(self) -> Mapping[str, Any]:
+        """JSON facts on which all episodes agree, e.g. the action space."""
+
+    def meta(self, episode_id: str) -> EpisodeMeta:
+        """Facts of one episode."""
+
+    def metas(self) -> tuple[EpisodeMeta, ...]:
+        """Facts of all episodes."""
+
+    def read(self, episode_id: str, *, frames: bool = True) -> Trajectory:
+        """One episode; without images ``frames`` is ``(T+1, 0, 0, 3)``."""
+
+    def digest(self) -> str:
+        """Hash of what the episodes are."""

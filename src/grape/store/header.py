@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from grape.core.decode import decode, record
 from grape.core.errors import CompatibilityError, DataError
-from grape.core.reading import parse_json
+from grape.core.reading import decode, parse_json, record
 from grape.core.trajectories import EpisodeMeta
 
 __all__ = [

@@ -7,7 +7,6 @@ data, learning rate, seed of the random numbers), which are functions of the run
 safely.
 """
 
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -16,15 +15,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from grape.core.atomic_folders import atomic_folder
 from grape.core.errors import DataError
 from grape.core.events import Reporter
-from grape.core.files import read_json_mapping, write_json
+from grape.core.files import read_json_mapping, sweep_temporaries, write_json
 from grape.core.reading import open_file
-from grape.core.temporary_files import sweep_temporaries
-from grape.policies.openvla.checkpoint import atomic_folder
+from grape.policies.openvla.checkpoint import save_tensors
 from grape.training.distributed import SINGLE_PROCESS, ProcessGroup, put_whole, whole
 
 __all__ = ["CheckpointFolder"]
@@ -122,8 +120,7 @@ class CheckpointFolder:
         if target.name != _BEST and target.exists():
             return
         with atomic_folder(target) as temporary:
-            save_file(tensors, temporary / _TENSORS)
-            _sync(temporary / _TENSORS)
+            save_tensors(tensors, temporary / _TENSORS, metadata=None)
             write_json(temporary / _FACTS, {"format": 1, "update": update, "tensors": sorted(tensors), **facts})
 
     def _restore_latest(self, reporter: Reporter) -> int:
@@ -212,8 +209,3 @@ def _is_state(name: str, value: Tensor, trainable: Mapping[str, nn.Parameter]) -
     """Whether ``optimizer/<slot>/<parameter>`` names state of a parameter and has its shape, or is a scalar."""
     parameter = trainable.get(name.split("/", 2)[-1])
     return name.count("/") >= 2 and parameter is not None and (value.ndim == 0 or value.shape == parameter.shape)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as handle:
-        os.fsync(handle.fileno())

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from grape.core.errors import GrapeError, SettingsError
-from grape.core.launcher import launched_process
+from grape.core.runs import launched_process
 
 __all__ = [
     "SINGLE_PROCESS",

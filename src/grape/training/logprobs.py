@@ -23,7 +23,7 @@ from torch import Tensor
 from grape.core.errors import CompatibilityError, DataError
 from grape.core.files import read_json_mapping, write_bytes, write_json
 from grape.core.seeds import derive_rng
-from grape.policies.openvla.inputs import PolicyInputs
+from grape.policies.openvla.model import PolicyInputs
 from grape.training.dataset import StepDataset
 from grape.training.distributed import SINGLE_PROCESS, ProcessGroup
 from grape.training.gradients import frame_logps

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
+from grape.core.atomic_folders import atomic_folder
 from grape.core.errors import SettingsError
 from grape.core.files import write_json
 from grape.core.seeds import derive_seed
 from grape.policies.openvla import load_policy, read_policy_config, save_policy
 from grape.policies.openvla.adapters import adapter_base, write_pointer
-from grape.policies.openvla.checkpoint import atomic_folder, empty_model
+from grape.policies.openvla.checkpoint import empty_model, save_tensors
 from grape.training.distributed import ProcessGroup
 from grape.training.settings import SftSettings, TrainerSettings, TrainSettings
 
@@ -200,7 +200,7 @@ def save_result(policy: "OpenVLAPolicy", out: Path, home: Path | None) -> None:
     state = get_peft_model_state_dict(policy.adapter)
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     with atomic_folder(out / "policy") as temporary:
-        save_file(tensors, temporary / "adapter_model.safetensors", metadata={"format": "pt"})
+        save_tensors(tensors, temporary / "adapter_model.safetensors")
         write_json(temporary / "adapter_config.json", _plain(policy.adapter.peft_config["default"].to_dict()))
         write_pointer(temporary, home, place=out / "policy", changed=(read_policy_config(home), policy.config))
 

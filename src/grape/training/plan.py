@@ -10,9 +10,9 @@ import torch
 from grape.core.preferences import PreferencePair
 from grape.core.seeds import derive_rng
 from grape.core.trajectories import EpisodeMeta
+from grape.policies.opening import crop_of
 from grape.policies.openvla import compute_norm_stats, create_nano, read_norm_stats, read_policy
-from grape.policies.openvla.quantized import quantized_names
-from grape.policies.settings import crop_of
+from grape.policies.openvla.precision import quantized_names
 from grape.store import EpisodeSource, EpisodeStore
 from grape.training.batches import BatchSampler, ComparisonItem, make_items
 from grape.training.dataset import check_preprocessing

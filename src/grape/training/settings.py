@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from grape.core.errors import SettingsError
-from grape.core.setting_fields import Range, check_ranges, setting, with_default
-from grape.policies.settings import PolicySettings, PrecisionSettings
+from grape.core.settings import Range, check_ranges, setting, with_default
+from grape.policies.opening import PolicySettings, PrecisionSettings
 from grape.training.metrics_logger import TrackerName, check_trackers
 
 __all__ = [

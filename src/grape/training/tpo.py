@@ -17,12 +17,12 @@ from grape.core.errors import CompatibilityError, DataError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import file_hash
 from grape.core.preferences import PreferencePair
+from grape.core.tasks import same_instruction
 from grape.policies.base import PolicySpec
+from grape.policies.opening import crop_of
 from grape.policies.openvla import read_norm_stats
-from grape.policies.settings import crop_of
 from grape.preferences import read_pairs, recorded_store
 from grape.store import EpisodeStore
-from grape.store.rlds.joining import same_instruction
 from grape.training.batches import ComparisonItem, collate
 from grape.training.dataset import StepDataset, check_preprocessing, load_steps
 from grape.training.distributed import ProcessGroup, is_sharded, join_process_group, local_part, shard_fully, whole

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from grape.core.decode import record
 from grape.core.errors import SettingsError
 from grape.core.files import content_hash
 from grape.core.image_files import open_image
+from grape.core.reading import record
 
 __all__ = ["Answer", "ChatImage", "ChatModel", "Message", "Request", "Usage", "describe_request", "request_key"]
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grape.core.decode import decode, encode, record
 from grape.core.errors import DataError, ModelError
 from grape.core.files import read_json, write_json
+from grape.core.reading import decode, encode, record
 from grape.vlm.conversation import Answer, ChatModel, Request, Usage, describe_request, request_key
 
 __all__ = ["AnswerFolder", "Recorder", "Replayer", "ScriptedModel"]

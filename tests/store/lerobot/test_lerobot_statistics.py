@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from grape.store.lerobot.statistics import QUANTILES, count_values, image_statistics, number_statistics
+from grape.store.lerobot.tables import QUANTILES, count_values, image_statistics, number_statistics
 
 IMAGES = arrays(np.uint8, st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.just(3)))
 

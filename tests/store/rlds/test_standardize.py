@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from grape.core.action_conventions import GripperConvention
 from grape.core.errors import DataError, SettingsError
+from grape.core.tasks import GripperConvention
 from grape.store.rlds import open_rlds
 from grape.store.rlds.standardize import (
     RULES,

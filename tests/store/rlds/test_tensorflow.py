@@ -18,7 +18,7 @@ from grape.store import EpisodeStore
 from grape.store.rlds import open_rlds
 from grape.store.rlds.collection import write_collection
 from grape.store.rlds.pairs import write_pairs
-from grape.store.rlds.train_val_split import Division
+from grape.store.rlds.writer import Division
 from tests.architecture.allowed_imports import ROOT
 from tests.store.episodes import make_episode
 

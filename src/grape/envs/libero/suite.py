@@ -10,9 +10,8 @@ import dataclasses
 from collections.abc import Mapping
 from importlib import metadata
 
-from grape.core.action_conventions import GripperConvention, RotationConvention
 from grape.core.errors import SettingsError
-from grape.core.tasks import ActionSpace, Task
+from grape.core.tasks import ActionSpace, GripperConvention, RotationConvention, Task
 from grape.envs.base import Environment, Expert, SuiteBase
 from grape.envs.expert_styles import OPERATORS
 from grape.envs.libero.environment import LiberoEnvironment
@@ -49,12 +48,10 @@ class LiberoSuite(SuiteBase):
 
     @property
     def name(self) -> str:
-        """Registered name."""
         return self._name
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """All tasks by index."""
         return suite_tasks(self._name)
 
     @property
@@ -68,11 +65,9 @@ class LiberoSuite(SuiteBase):
 
     @property
     def operators(self) -> tuple[str, ...]:
-        """Styles of expert."""
         return OPERATORS
 
     def n_initial_states(self, task: Task) -> int:
-        """How many different initial states the task has."""
         return N_INITIAL_STATES
 
     def base_task(self, task: Task) -> tuple[str, str]:
@@ -80,11 +75,6 @@ class LiberoSuite(SuiteBase):
         return base_suite(self._name), task.name
 
     def versions(self) -> Mapping[str, str]:
-        """Versions of LIBERO's distribution, robosuite and mujoco.
-
-        Raises:
-            SettingsError: They are not installed.
-        """
         distribution, version = installed_distribution()
         try:
             return {distribution: version} | {name: metadata.version(name) for name in ("robosuite", "mujoco")}
@@ -94,7 +84,6 @@ class LiberoSuite(SuiteBase):
             ) from error
 
     def cautions(self) -> tuple[str, ...]:
-        """What makes results differ from published ones, in sentences."""
         caution = mujoco_caution(self.versions()["mujoco"])
         return (caution,) if caution else ()
 
@@ -103,21 +92,11 @@ class LiberoSuite(SuiteBase):
         return LiberoEnvironment(task, self._images)
 
     def check_expert(self, task: Task) -> None:
-        """Make sure that there is a scripted expert for a task.
-
-        Raises:
-            SettingsError: There is none.
-        """
         from grape.envs.libero.experts.scripts import check_script
 
         check_script(task)
 
     def make_expert(self, task: Task, operator: str, seed: int) -> Expert:
-        """Scripted expert for one episode.
-
-        Raises:
-            SettingsError: The operator is unknown, or there is no script for the task.
-        """
         from grape.envs.libero.experts import make_expert
 
         return make_expert(task, operator, seed)

@@ -56,6 +56,5 @@ def suite_tasks(suite: str) -> tuple[Task, ...]:
     """
     base, held = base_suite(suite), steps_per_decision(suite)
     names = yaml.safe_load((resources.files(__package__) / "tasks.yaml").read_text(encoding="utf-8"))[base]
-    limit = LIMITS[base] // held
-    note = "protocol libero-openvla-v1" if held == 1 else f"that of {base}, each decision held for {held} steps"
-    return tuple(Task(suite, index, name, instruction_of(name), limit, note) for index, name in enumerate(names))
+    limit = LIMITS[base] // held  # as in protocol libero-openvla-v1
+    return tuple(Task(suite, index, name, instruction_of(name), limit) for index, name in enumerate(names))

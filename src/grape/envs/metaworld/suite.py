@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from importlib import metadata
 
-from grape.core.action_conventions import GripperConvention, RotationConvention
 from grape.core.errors import SettingsError
-from grape.core.tasks import ActionSpace, Task
+from grape.core.tasks import ActionSpace, GripperConvention, RotationConvention, Task
 from grape.envs.base import Environment, Expert, SuiteBase
 from grape.envs.expert_styles import OPERATORS
 from grape.envs.metaworld.experts import ScriptedExpert
@@ -33,12 +32,10 @@ class MetaWorldSuite(SuiteBase):
 
     @property
     def name(self) -> str:
-        """Registered name."""
         return "metaworld"
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """All tasks by index."""
         return TASKS
 
     @property
@@ -48,19 +45,12 @@ class MetaWorldSuite(SuiteBase):
 
     @property
     def operators(self) -> tuple[str, ...]:
-        """Styles of expert."""
         return OPERATORS
 
     def n_initial_states(self, task: Task) -> int:
-        """How many different initial states the task has."""
         return N_INITIAL_STATES
 
     def versions(self) -> Mapping[str, str]:
-        """Versions of metaworld and mujoco.
-
-        Raises:
-            SettingsError: They are not installed.
-        """
         try:
             return {package: metadata.version(package) for package in ("metaworld", "mujoco")}
         except metadata.PackageNotFoundError as error:
@@ -78,11 +68,6 @@ class MetaWorldSuite(SuiteBase):
         return MetaWorldEnvironment(self._model(task))
 
     def make_expert(self, task: Task, operator: str, seed: int) -> Expert:
-        """Scripted expert for one episode.
-
-        Raises:
-            SettingsError: The operator is unknown.
-        """
         return ScriptedExpert(self._model(task), operator, seed)
 
     def _model(self, task: Task) -> TaskModel:

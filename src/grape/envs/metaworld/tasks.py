@@ -73,7 +73,7 @@ class TaskModel:
 
 
 def _task(index: int, name: str, instruction: str, max_steps: int = 16) -> Task:
-    return Task("metaworld", index, name, instruction, max_steps, "one decision = 8 simulator steps = 0.1 s")
+    return Task("metaworld", index, name, instruction, max_steps)  # one decision = 8 simulator steps = 0.1 s
 
 
 TASK_MODELS = (

@@ -7,9 +7,8 @@ import dataclasses
 from collections.abc import Mapping
 from importlib import metadata
 
-from grape.core.action_conventions import GripperConvention, RotationConvention
 from grape.core.errors import SettingsError
-from grape.core.tasks import ActionSpace, Task
+from grape.core.tasks import ActionSpace, GripperConvention, RotationConvention, Task
 from grape.envs.base import Environment, Expert, SuiteBase
 from grape.envs.expert_styles import OPERATORS
 from grape.envs.simpler.environment import MOST_ROTATION, MOST_TRANSLATION, WidowXEnvironment
@@ -55,12 +54,10 @@ class WidowXSuite(SuiteBase):
 
     @property
     def name(self) -> str:
-        """Registered name."""
         return self._name
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """All tasks by index."""
         return suite_tasks(self._name)
 
     @property
@@ -74,11 +71,9 @@ class WidowXSuite(SuiteBase):
 
     @property
     def operators(self) -> tuple[str, ...]:
-        """Styles of expert."""
         return OPERATORS
 
     def n_initial_states(self, task: Task) -> int:
-        """How many different initial states the task has."""
         return N_INITIAL_STATES
 
     def about_initial_states(self, task: Task) -> str:
@@ -90,11 +85,6 @@ class WidowXSuite(SuiteBase):
         return same_scene(task)
 
     def versions(self) -> Mapping[str, str]:
-        """Versions of ManiSkill and SAPIEN.
-
-        Raises:
-            SettingsError: They are not installed.
-        """
         try:
             return {name: metadata.version(name) for name in _MEASURED}
         except metadata.PackageNotFoundError as error:
@@ -124,7 +114,6 @@ class WidowXSuite(SuiteBase):
             require_vulkan()
 
     def tasks_to_look_at(self) -> tuple[Task, ...]:
-        """Tasks of which a check of the machine draws a frame: all four; of a variation, its first."""
         return self.tasks if self._name == "simpler_widowx" else self.tasks[:1]
 
     def make_environment(self, task: Task) -> Environment:
@@ -132,11 +121,6 @@ class WidowXSuite(SuiteBase):
         return WidowXEnvironment(task, self._images)
 
     def make_expert(self, task: Task, operator: str, seed: int) -> Expert:
-        """Scripted expert for one episode.
-
-        Raises:
-            SettingsError: The operator is unknown.
-        """
         from grape.envs.simpler.experts import make_expert
 
         return make_expert(task, operator, seed)

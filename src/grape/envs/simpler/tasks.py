@@ -51,8 +51,7 @@ _STACK = Arrangement("StackGreenCubeOnYellowCubeBakedTexInScene", _GREEN, _YELLO
 _ON_CLOTH = Arrangement("PutSpoonOnTableClothInScene", _SPOON, _CLOTH)
 _IN_BASKET = Arrangement("PutEggplantInBasketScene", _EGGPLANT, _SINK_PLANE, hidden_target=True)
 
-_LIMIT, _SINK_LIMIT = 60, 120
-_LIMIT_NOTE = "ManiSkill's limit"
+_LIMIT, _SINK_LIMIT = 60, 120  # ManiSkill's
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,6 @@ def suite_tasks(suite: str) -> tuple[Task, ...]:
         suite: One of :data:`SUITES`.
     """
     held = steps_per_decision(suite)
-    note = _LIMIT_NOTE if held == 1 else f"{_LIMIT_NOTE}, each decision carried out over {held} steps"
     return tuple(
         Task(
             suite,
@@ -173,7 +171,6 @@ def suite_tasks(suite: str) -> tuple[Task, ...]:
             entry.name,
             entry.instruction,
             (_SINK_LIMIT if entry.arrangement.hidden_target else _LIMIT) // held,
-            note,
         )
         for index, entry in enumerate(_entries(suite))
     )

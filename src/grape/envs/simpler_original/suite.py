@@ -12,9 +12,8 @@ import importlib
 from collections.abc import Mapping
 from importlib import metadata
 
-from grape.core.action_conventions import GripperConvention, RotationConvention
 from grape.core.errors import SettingsError
-from grape.core.tasks import ActionSpace, Task
+from grape.core.tasks import ActionSpace, GripperConvention, RotationConvention, Task
 from grape.envs.base import Environment, Expert, SuiteBase
 
 __all__ = ["N_INITIAL_STATES", "ORIGINAL_NAMES", "OriginalSuite"]
@@ -32,12 +31,11 @@ ORIGINAL_NAMES = {
 
 _NAME = "simpler_widowx-v0"
 _LIMIT, _SINK_LIMIT = 60, 120
-_NOTE = "SimplerEnv's limit"
 _TASKS = (
-    Task(_NAME, 0, "carrot-on-plate", "put carrot on plate", _LIMIT, _NOTE),
-    Task(_NAME, 1, "stack-cubes", "stack the green block on the yellow block", _LIMIT, _NOTE),
-    Task(_NAME, 2, "spoon-on-cloth", "put the spoon on the towel", _LIMIT, _NOTE),
-    Task(_NAME, 3, "eggplant-in-basket", "put eggplant into yellow basket", _SINK_LIMIT, _NOTE),
+    Task(_NAME, 0, "carrot-on-plate", "put carrot on plate", _LIMIT),
+    Task(_NAME, 1, "stack-cubes", "stack the green block on the yellow block", _LIMIT),
+    Task(_NAME, 2, "spoon-on-cloth", "put the spoon on the towel", _LIMIT),
+    Task(_NAME, 3, "eggplant-in-basket", "put eggplant into yellow basket", _SINK_LIMIT),
 )
 _BOUND = (1.0,) * 3 + (1.5707963267948966,) * 3
 _ACTION_SPACE = ActionSpace(
@@ -66,12 +64,10 @@ class OriginalSuite(SuiteBase):
 
     @property
     def name(self) -> str:
-        """Registered name."""
         return _NAME
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """All tasks by index."""
         return _TASKS
 
     @property
@@ -85,15 +81,9 @@ class OriginalSuite(SuiteBase):
         return ()
 
     def n_initial_states(self, task: Task) -> int:
-        """How many different initial states the task has."""
         return N_INITIAL_STATES
 
     def versions(self) -> Mapping[str, str]:
-        """Versions of SimplerEnv, its simulator and numpy.
-
-        Raises:
-            SettingsError: They are not installed, or numpy is too new for them.
-        """
         found = {}
         for name, distribution in _PACKAGES.items():
             try:
@@ -111,11 +101,6 @@ class OriginalSuite(SuiteBase):
         return found
 
     def load(self) -> None:
-        """Import SimplerEnv, which takes seconds.
-
-        Raises:
-            SettingsError: A package is missing.
-        """
         try:
             importlib.import_module("simpler_env")
         except ModuleNotFoundError as error:

@@ -24,12 +24,12 @@ from grape.generation.python_import.measures import (
     Product,
     Scalar,
     Squared,
+    TranslationError,
     Value,
     Vector,
     number,
     opposite,
 )
-from grape.generation.python_import.refusal import TranslationError
 
 __all__ = [
     "absolute",

@@ -9,8 +9,16 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from grape.generation.python_import import algebra
-from grape.generation.python_import.measures import AXES, Coordinate, Grasp, Scalar, Value, Vector, number
-from grape.generation.python_import.refusal import TranslationError
+from grape.generation.python_import.measures import (
+    AXES,
+    Coordinate,
+    Grasp,
+    Scalar,
+    TranslationError,
+    Value,
+    Vector,
+    number,
+)
 
 __all__ = ["NamesOfPoints", "returned_value"]
 

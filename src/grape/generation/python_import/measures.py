@@ -1,10 +1,9 @@
 """What can be measured of keypoints, as the language knows it: the atoms of imported expressions."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
-
-from grape.generation.python_import.refusal import finite
 
 __all__ = [
     "AXES",
@@ -24,11 +23,31 @@ __all__ = [
     "Product",
     "Scalar",
     "Squared",
+    "TranslationError",
     "Value",
     "Vector",
+    "finite",
     "number",
     "opposite",
 ]
+
+LARGEST = 1e6
+
+
+class TranslationError(Exception):
+    """A part of a function has no counterpart in the language; the message is the reason, without a full stop."""
+
+
+def finite(value: float) -> float:
+    """The value itself.
+
+    Raises:
+        TranslationError: It is beyond any length or angle.
+    """
+    if not math.isfinite(value) or abs(value) > LARGEST:
+        raise TranslationError("holds a number beyond any length or angle")
+    return value
+
 
 AXES = ("x", "y", "z")
 TINY = 1e-9

@@ -8,7 +8,7 @@ from typing import Any
 
 from grape.core.errors import DataError
 from grape.generation.python_import.expressions import returned_value
-from grape.generation.python_import.refusal import TranslationError
+from grape.generation.python_import.measures import TranslationError
 from grape.generation.python_import.relations import Found, Points, Tolerance, length, relations_of
 
 __all__ = ["Header", "LeftOut", "Translation", "translate"]

@@ -26,10 +26,10 @@ from grape.generation.python_import.measures import (
     Measure,
     Positive,
     Scalar,
+    TranslationError,
     Vector,
     opposite,
 )
-from grape.generation.python_import.refusal import TranslationError
 
 __all__ = ["Found", "Points", "Tolerance", "relations_of"]
 

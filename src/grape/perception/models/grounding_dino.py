@@ -3,8 +3,15 @@
 import numpy as np
 import numpy.typing as npt
 
-from grape.perception.models.opening import asking, load_torch, load_transformers, open_model, open_tokenizer
-from grape.perception.models.preparing import normalised, shorter_side
+from grape.perception.models.opening import (
+    asking,
+    load_torch,
+    load_transformers,
+    normalised,
+    open_model,
+    open_tokenizer,
+    shorter_side,
+)
 from grape.perception.protocols import Detection
 
 __all__ = ["GroundingDino"]

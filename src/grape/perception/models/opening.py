@@ -1,4 +1,8 @@
-"""Opening published weights: by folder or name on the hub, of the right kind, complete, safetensors only."""
+"""Opening published weights, and images as networks read them.
+
+Weights are given by folder or name on the hub: of the right kind, complete, safetensors only. Images are resized,
+scaled to [0, 1] and normalised as on ImageNet.
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,10 +10,24 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
 from grape.core.errors import DataError, GrapeError, PolicyError, SettingsError
 from grape.core.reading import MAX_DOCUMENT_BYTES, open_file, parse_json, read_file
 
-__all__ = ["asking", "check_folder", "load_torch", "load_transformers", "open_model", "open_tokenizer", "split_name"]
+__all__ = [
+    "asking",
+    "check_folder",
+    "load_torch",
+    "load_transformers",
+    "normalised",
+    "open_model",
+    "open_tokenizer",
+    "shorter_side",
+    "split_name",
+]
 
 _READ = (".json", ".txt", ".safetensors", ".model")
 _PARSED = ("config.json", "model.safetensors.index.json")
@@ -20,6 +38,35 @@ _LARGEST_LENGTH = 10**31
 """Tokenizers without a longest text say 10^30."""
 _TOKEN_MARKS = frozenset({"lstrip", "normalized", "rstrip", "single_word"})
 _TOKEN_FIELDS = frozenset({"content", "id", "lstrip", "normalized", "rstrip", "single_word", "special", "__type"})
+
+_MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
+_STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
+
+
+def normalised(
+    image: npt.NDArray[np.uint8], height: int, width: int, *, cubic: bool = False
+) -> npt.NDArray[np.float32]:
+    """The image stretched to a size and normalised.
+
+    Args:
+        image: RGB, uint8 ``(H, W, 3)``.
+        height: Pixels.
+        width: Pixels.
+        cubic: Bicubic instead of bilinear resizing; both with antialiasing.
+
+    Returns:
+        float32 ``(1, 3, height, width)``.
+    """
+    kernel = Image.Resampling.BICUBIC if cubic else Image.Resampling.BILINEAR
+    resized = np.asarray(Image.fromarray(image).resize((width, height), kernel), dtype=np.float32) / np.float32(255.0)
+    return np.ascontiguousarray(((resized - _MEAN) / _STD).transpose(2, 0, 1))[None]
+
+
+def shorter_side(height: int, width: int, shortest: int, longest: int) -> tuple[int, int]:
+    """Height and width of an image whose shorter side becomes ``shortest`` unless the other passes ``longest``."""
+    scale = min(shortest / min(height, width), longest / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
 
 _EXTRA = "pip install 'grape-vla[perception]'"
 

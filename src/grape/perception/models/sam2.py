@@ -4,8 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grape.core.errors import PolicyError
-from grape.perception.models.opening import asking, load_torch, load_transformers, open_model
-from grape.perception.models.preparing import normalised
+from grape.perception.models.opening import asking, load_torch, load_transformers, normalised, open_model
 
 __all__ = ["Sam2"]
 

@@ -5,12 +5,19 @@ With ``n`` bins there are ``n`` edges ``linspace(-1, 1, n)`` and, as published, 
 action range clip on decoding.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ActionTokenizer"]
+from grape.core.errors import DataError, SettingsError, require_known
+from grape.core.files import read_json
+from grape.core.tasks import RotationConvention
+
+__all__ = ["ActionNorm", "ActionTokenizer", "choose_unnorm_key", "compute_norm_stats", "read_norm_stats", "rotation_of"]
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -65,3 +72,146 @@ class ActionTokenizer:
         target = np.zeros((*clipped.shape, self.bins), dtype=np.float32)
         target[..., :-1] = weight / weight.sum(axis=-1, keepdims=True)
         return target
+
+
+# BridgeData's name among OpenVLA's statistics, and the first public GRAPE's name for its own of the same policies.
+_ROLL_PITCH_YAW_KEYS = ("bridge_orig", "Simpler")
+
+
+@dataclass(frozen=True, eq=False)
+class ActionNorm:
+    """Maps actions to [-1, 1] and back, a dimension at a time.
+
+    Attributes:
+        low: 1st percentile, float64 ``(D,)``.
+        high: 99th percentile, float64 ``(D,)``.
+        mask: Which dimensions are mapped; the others (the gripper, usually) pass unchanged. Bool ``(D,)``.
+    """
+
+    low: npt.NDArray[np.float64]
+    high: npt.NDArray[np.float64]
+    mask: npt.NDArray[np.bool_]
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of an action."""
+        return int(self.low.shape[0])
+
+    def normalize(self, actions_ND: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Actions mapped to [-1, 1] and clipped; a dimension that never moved maps to 0. Float64 ``(N, D)``."""
+        actions = np.asarray(actions_ND, dtype=np.float64)
+        mapped = np.clip(2.0 * (actions - self.low) / (self.high - self.low + 1e-8) - 1.0, -1.0, 1.0)
+        mapped = np.where(self.high == self.low, 0.0, mapped)
+        return np.where(self.mask, mapped, actions)
+
+    def unnormalize(self, normalized_ND: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Inverse of :meth:`normalize` (without its clipping), float64 ``(N, D)``."""
+        mapped = 0.5 * (normalized_ND + 1.0) * (self.high - self.low) + self.low
+        return np.where(self.mask, mapped, normalized_ND)
+
+    @staticmethod
+    def from_stats(stats: Mapping[str, Any], where: str) -> "ActionNorm":
+        """Read one dataset's statistics; an absent mask means that all dimensions are mapped.
+
+        Raises:
+            DataError: Percentiles are missing, of unequal length, not finite or in the wrong order.
+        """
+        try:
+            action = stats["action"]
+            low = np.asarray(action["q01"], dtype=np.float64)
+            high = np.asarray(action["q99"], dtype=np.float64)
+            mask = np.asarray(action.get("mask", np.ones_like(low)), dtype=np.bool_)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"Normalization statistics {where!r} lack action percentiles ({error!r}).",
+                "They need action.q01 and action.q99, one number a dimension.",
+            ) from error
+        if low.ndim != 1 or low.shape != high.shape or low.shape != mask.shape or not low.size:
+            raise DataError(f"Normalization statistics {where!r}: q01, q99 and mask differ in length.")
+        if not (np.isfinite(low) & np.isfinite(high) & (low <= high)).all():
+            raise DataError(f"Normalization statistics {where!r}: q01 and q99 must be finite and q01 <= q99.")
+        return ActionNorm(low, high, mask)
+
+
+def rotation_of(unnorm_key: str) -> str:
+    """How actions under some statistics say a rotation, as in :class:`~grape.policies.base.PolicySpec`."""
+    return RotationConvention.ROLL_PITCH_YAW if unnorm_key in _ROLL_PITCH_YAW_KEYS else ""
+
+
+def choose_unnorm_key(norm_stats: Mapping[str, Any], wanted: str | None) -> str:
+    """The statistics to use.
+
+    Args:
+        norm_stats: Statistics by dataset.
+        wanted: The user's choice; None picks the only ones there are.
+
+    Raises:
+        SettingsError: The name is unknown, or there are several and none was chosen.
+        DataError: There are none.
+    """
+    if not norm_stats:
+        raise DataError("The checkpoint has no normalisation statistics.", "Add norm_stats to its config.json.")
+    if wanted is None:
+        if len(norm_stats) > 1:
+            raise SettingsError(
+                f"The checkpoint has normalisation statistics of {len(norm_stats)} datasets; choose one (unnorm_key).",
+                f"Known: {', '.join(sorted(norm_stats))}.",
+            )
+        return str(next(iter(norm_stats)))
+    require_known("unnorm_key", wanted, norm_stats)
+    return wanted
+
+
+def compute_norm_stats(
+    actions_ND: npt.NDArray[Any], names: Sequence[str], trajectories: int | None = None
+) -> dict[str, Any]:
+    """Statistics of one dataset's actions under the published key names.
+
+    Args:
+        actions_ND: All actions, ``(N, D)``, un-normalised.
+        names: Name of each dimension; one called ``gripper`` is left as it is (``mask`` false).
+        trajectories: Number of episodes, if known.
+
+    Returns:
+        ``{"action": {"mean", "std", "max", "min", "q01", "q99", "mask"}, "num_transitions": N, ...}``: one entry of
+        ``norm_stats``.
+
+    Raises:
+        DataError: There are no actions, some are not finite, or the number of names is wrong.
+    """
+    actions = np.asarray(actions_ND, dtype=np.float64)
+    if actions.ndim != 2 or actions.shape[0] == 0 or actions.shape[1] != len(names):
+        raise DataError(f"Statistics need actions (N >= 1, {len(names)}), found {actions.shape}.")
+    if not np.isfinite(actions).all():
+        raise DataError("Some actions are not finite; no statistics can be computed.")
+    result: dict[str, Any] = {
+        "action": {
+            "mean": actions.mean(axis=0).tolist(),
+            "std": actions.std(axis=0).tolist(),
+            "max": actions.max(axis=0).tolist(),
+            "min": actions.min(axis=0).tolist(),
+            "q01": np.quantile(actions, 0.01, axis=0).tolist(),
+            "q99": np.quantile(actions, 0.99, axis=0).tolist(),
+            "mask": [name != "gripper" for name in names],
+        },
+        "num_transitions": int(actions.shape[0]),
+    }
+    if trajectories is not None:
+        result["num_trajectories"] = trajectories
+    return result
+
+
+def read_norm_stats(path: Path | None) -> Mapping[str, Any] | None:
+    """Statistics by data set from a ``dataset_statistics.json``; None where there is no file to read.
+
+    Raises:
+        DataError: The file is missing or no JSON, or an entry lacks what normalisation needs.
+    """
+    if path is None:
+        return None
+    data = read_json(path)
+    if not isinstance(data, dict) or not data:
+        raise DataError(f"{path} holds no statistics by data set.", "Give a dataset_statistics.json.")
+    for name, stats in data.items():
+        ActionNorm.from_stats(stats, f"{path}, {name}")
+    return data

@@ -20,11 +20,10 @@ from torch import Tensor, nn
 from grape.core.errors import DataError, PolicyError, SettingsError
 from grape.core.files import read_json, write_json
 from grape.core.reading import open_file
-from grape.policies.names import parse_hub_name
+from grape.policies.opening import parse_hub_name, resolve_policy
 from grape.policies.openvla.adapter_config import CONFIG_FILE, AdapterConfig, AdapterLayer, read_adapter_config
 from grape.policies.openvla.config import OpenVLAConfig
-from grape.policies.openvla.hub import resolve_policy
-from grape.policies.openvla.quantized import is_quantized
+from grape.policies.openvla.precision import is_quantized
 
 if TYPE_CHECKING:
     from grape.policies.openvla.policy import OpenVLAPolicy

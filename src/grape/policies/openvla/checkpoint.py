@@ -19,28 +19,28 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from grape.core.errors import DataError, GrapeError, SettingsError
-from grape.core.files import read_json, sync_folder, write_bytes, write_json
+from grape.core.errors import DataError, SettingsError
+from grape.core.files import read_json, write_bytes, write_json
 from grape.core.reading import parse_json, read_file
-from grape.core.temporary_files import in_use, sweep_beside, temporary_path
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.model import OpenVLA
-from grape.policies.openvla.quantized import quantize_layers, quantized_names
+from grape.policies.openvla.precision import quantize_layers, quantized_names
 
 __all__ = [
     "FACTS_FILE",
     "SHARD_BYTES",
     "SIDE_FILES",
     "CheckpointFiles",
-    "atomic_folder",
     "check_parts",
     "check_weights_file",
     "empty_model",
     "load_weights",
     "read_files",
+    "save_tensors",
     "write_files",
 ]
 
+_PYTORCH = {"format": "pt"}
 SIDE_FILES = (
     "preprocessor_config.json",
     "tokenizer.json",
@@ -294,7 +294,7 @@ def _opened(path: Path) -> Iterator[Any]:
 def write_files(
     folder: Path, files: CheckpointFiles, weights: Mapping[str, Tensor], shard_bytes: int = SHARD_BYTES
 ) -> None:
-    """Write a checkpoint's files into an existing folder; see :func:`atomic_folder`.
+    """Write a checkpoint's files into an existing folder; see :func:`grape.core.atomic_folders.atomic_folder`.
 
     Args:
         folder: Where.
@@ -324,46 +324,22 @@ def _write_weights(folder: Path, weights: Mapping[str, Tensor], dtype: torch.dty
     for number, names in enumerate(shards, start=1):
         file = _WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         tensors = {name: weights[name].detach().to(device="cpu", dtype=dtype).contiguous() for name in names}
-        save_file(tensors, folder / file, metadata={"format": "pt"})
+        save_tensors(tensors, folder / file)
         shutil.copymode(folder / "config.json", folder / file)  # safetensors lets nobody else read its files
-        with (folder / file).open("rb") as handle:
-            os.fsync(handle.fileno())
         weight_map |= dict.fromkeys(names, file)
     if len(shards) > 1:
         write_json(folder / _INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
 
 
-@contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Folder that appears under ``path`` whole or not at all; an older one is replaced.
-
-    At every moment the older folder or the new one is on the disk. What a killed process left of an earlier attempt
-    is cleared first (the older folder takes its name back if that process had just moved it aside), so one process at
-    a time may write a path.
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = _PYTORCH) -> None:
+    """Write a safetensors file durably.
 
     Raises:
-        GrapeError: The disk is full or the place cannot be written.
+        OSError: The disk is full or the place cannot be written.
     """
-    temporary = temporary_path(path)
-    old = temporary_path(path, "old")
     try:
-        sweep_beside(path, alone=True)
-        with in_use(temporary, old):
-            temporary.mkdir(parents=True)
-            yield temporary
-            sync_folder(temporary)
-            if path.exists():
-                path.rename(old)
-            temporary.rename(path)
-            sync_folder(path.parent)
-    except (OSError, SafetensorError) as error:
-        raise GrapeError(
-            f"Could not write {path}: {error}.", "Free space or fix the permissions, then retry."
-        ) from error
-    finally:
-        if old.exists() and not path.exists():  # the new folder could not take the name
-            with contextlib.suppress(OSError):
-                old.rename(path)
-        shutil.rmtree(temporary, ignore_errors=True)
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
+        save_file(dict(tensors), path, metadata=metadata)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+    with path.open("rb") as handle:
+        os.fsync(handle.fileno())

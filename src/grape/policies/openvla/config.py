@@ -15,8 +15,7 @@ from transformers import LlamaConfig
 
 from grape.core.errors import DataError, GrapeError, SettingsError, did_you_mean
 from grape.core.settings import settings_from_dict, settings_to_dict
-from grape.policies.openvla.ranges import check_text, check_tower
-from grape.policies.presets import TOWERS, TowerConfig
+from grape.policies.presets import TOWERS, TowerConfig, check_text, check_tower
 
 __all__ = ["LLAMA_DEFAULTS", "OpenVLAConfig", "towers_to_json"]
 

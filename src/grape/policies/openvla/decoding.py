@@ -13,8 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from grape.core.errors import PolicyError
-from grape.policies.openvla.inputs import PolicyInputs
-from grape.policies.openvla.model import OpenVLA
+from grape.policies.openvla.model import OpenVLA, PolicyInputs
 
 __all__ = ["choose_tokens", "decode_actions", "decode_rows_alike"]
 

@@ -14,10 +14,9 @@ from typing import Any
 from grape.core.errors import DataError, SettingsError
 from grape.core.files import file_hash, read_json, write_bytes, write_json
 from grape.core.reading import MAX_DOCUMENT_BYTES
-from grape.policies.names import parse_hub_name
+from grape.policies.opening import parse_hub_name, resolve_policy
 from grape.policies.openvla.adapters import MergedWeights, check_adapter, read_pointer
 from grape.policies.openvla.checkpoint import FACTS_FILE, check_weights_file, empty_model, write_files
-from grape.policies.openvla.hub import resolve_policy
 from grape.policies.openvla.loading import load_policy, read_policy_config
 
 __all__ = ["PolicySource", "find_source", "write_adapter", "write_merged"]

@@ -4,20 +4,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from grape.core.atomic_folders import atomic_folder
 from grape.core.errors import DataError, SettingsError
+from grape.policies.opening import resolve_policy
+from grape.policies.openvla.action_tokens import choose_unnorm_key
 from grape.policies.openvla.adapters import AdapterPointer, MergedWeights, attach_adapter, check_adapter, read_pointer
 from grape.policies.openvla.checkpoint import (
     SHARD_BYTES,
     CheckpointFiles,
-    atomic_folder,
     empty_model,
     load_weights,
     read_files,
     write_files,
 )
 from grape.policies.openvla.config import OpenVLAConfig
-from grape.policies.openvla.hub import resolve_policy
-from grape.policies.openvla.norm_stats import choose_unnorm_key
 from grape.policies.openvla.policy import OpenVLAPolicy
 from grape.policies.openvla.precision import Attention, DType, choose_precision
 
@@ -41,7 +41,7 @@ def load_policy(
     Everything that can be wrong with the call or the small files is found before weights are read.
 
     Args:
-        path: A folder, or a name on the hub, e.g. ``"openvla/openvla-7b"`` (see :mod:`~grape.policies.openvla.hub`).
+        path: A folder, or a name on the hub, e.g. ``"openvla/openvla-7b"`` (see :mod:`~grape.policies.opening`).
         unnorm_key: Which normalisation statistics to use; None takes those that the policy says are in use, or the
             only ones there are.
         device: Where to compute: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``: a GPU if there is one.

@@ -14,18 +14,14 @@ from grape.core.errors import DataError, PolicyError, SettingsError
 from grape.core.files import content_hash
 from grape.core.trajectories import Observation
 from grape.policies.base import ActionBatch, PolicySpec
-from grape.policies.openvla.action_tokens import ActionTokenizer
+from grape.policies.openvla.action_tokens import ActionNorm, ActionTokenizer, choose_unnorm_key, rotation_of
 from grape.policies.openvla.adapters import MergedWeights
 from grape.policies.openvla.checkpoint import CheckpointFiles
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.decoding import decode_actions, decode_rows_alike
-from grape.policies.openvla.inputs import PolicyInputs
-from grape.policies.openvla.model import OpenVLA
-from grape.policies.openvla.norm_stats import ActionNorm, choose_unnorm_key, rotation_of
-from grape.policies.openvla.precision import Precision
-from grape.policies.openvla.processor import Processor
-from grape.policies.openvla.quantized import LANGUAGE_LINEARS, is_quantized
-from grape.policies.openvla.tokenizer_file import read_tokenizer
+from grape.policies.openvla.model import OpenVLA, PolicyInputs
+from grape.policies.openvla.precision import LANGUAGE_LINEARS, Precision, is_quantized
+from grape.policies.openvla.processor import Processor, read_tokenizer
 
 __all__ = ["OpenVLAPolicy"]
 _TOWER_LINEARS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")

@@ -1,14 +1,25 @@
 """Where a policy computes and in what: device, number type, attention, 4-bit weights; checked before all else."""
 
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch import Tensor, nn
 
 from grape.core.errors import SettingsError, require_known
 
-__all__ = ["Attention", "DType", "Precision", "choose_precision"]
+__all__ = [
+    "LANGUAGE_LINEARS",
+    "Attention",
+    "DType",
+    "Precision",
+    "choose_precision",
+    "is_quantized",
+    "quantize_layers",
+    "quantized_names",
+]
 
 DType = Literal["auto", "float32", "bfloat16"]
 Attention = Literal["sdpa", "flash-attention-2", "eager"]
@@ -102,3 +113,50 @@ def _need(place: torch.device, package: str, what: str, fix: str) -> None:
         )
     if importlib.util.find_spec(package) is None:
         raise SettingsError(f"{what} need{'s' if what.endswith('n') else ''} the package {package}.", fix)
+
+
+LANGUAGE_LINEARS = (
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+)
+"""Linear layers of one block of the language model."""
+
+
+def quantized_names(layers: int) -> frozenset[str]:
+    """Names of the linear layers that hold 4-bit weights, for a language model of so many blocks."""
+    return frozenset(
+        f"language_model.model.layers.{layer}.{name}" for layer in range(layers) for name in LANGUAGE_LINEARS
+    )
+
+
+def quantize_layers(model: nn.Module, weights: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> None:
+    """Put 4-bit layers in the place of linear ones, in place.
+
+    Args:
+        model: The network; the layers named may still be empty.
+        weights: Weight of each layer by the layer's name, ``(out, in)``, on the CPU.
+        device: Where the layers shall be; the weights are quantised there.
+        dtype: Type the layers compute in.
+    """
+    import bitsandbytes as bnb
+
+    for name, weight in weights.items():
+        parent, _, child = name.rpartition(".")
+        layer: Any = bnb.nn.Linear4bit(
+            weight.shape[1], weight.shape[0], bias=False, compute_dtype=dtype, quant_type="nf4", device="meta"
+        )
+        layer.weight = bnb.nn.Params4bit(
+            weight.to(dtype), requires_grad=False, quant_type="nf4", compress_statistics=True, module=layer
+        )
+        setattr(model.get_submodule(parent), child, layer.to(device))
+    model.is_loaded_in_4bit = True  # type: ignore[assignment]  # PEFT asks for it
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Whether some weights are held in 4 bits."""
+    return bool(getattr(model, "is_loaded_in_4bit", False))

@@ -13,11 +13,29 @@ import pyarrow.parquet as pq
 
 from grape.core.errors import DataError
 from grape.core.files import read_json
+from grape.store.h264 import load_av
 from grape.store.lerobot.layout import EPISODES_FILE, IMAGES, Shape, columns_of
-from grape.store.lerobot.video import read_video
 from grape.store.lerobot.writer import ExportEpisode
 
-__all__ = ["ImageLoss", "compare_dataset"]
+__all__ = ["ImageLoss", "compare_dataset", "read_video"]
+
+
+def read_video(path: Path) -> Iterator[tuple[float, npt.NDArray[np.uint8]]]:
+    """Seconds and pixels, uint8 ``(H, W, 3)``, of each image of a file.
+
+    Raises:
+        DataError: The file cannot be read as a video.
+    """
+    av = load_av("lerobot")
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            stream.codec_context.thread_count = 1
+            for frame in container.decode(stream):
+                yield float(frame.pts * frame.time_base), frame.to_ndarray(format="rgb24")
+    except (OSError, ValueError, IndexError, av.FFmpegError) as error:
+        raise DataError(f"{path} cannot be read as a video: {error}.", "Export again.") from error
+
 
 _TOLERANCE = 1e-4  # seconds; LeRobot's reader refuses images that are further away
 _MEND = "The disk or the memory of this machine may be faulty; the export was given up."

@@ -1,6 +1,6 @@
 """Writing a LeRobotDataset v3.0, one episode after the other; at any time one episode is in memory.
 
-The folder should not carry its final name while it grows: see :mod:`grape.store.rlds.publishing`.
+The folder should not carry its final name while it grows: see :mod:`grape.core.atomic_folders`.
 """
 
 import contextlib
@@ -29,8 +29,14 @@ from grape.store.lerobot.layout import (
     columns_of,
     info,
 )
-from grape.store.lerobot.statistics import count_values, image_statistics, number_statistics
-from grape.store.lerobot.tables import StepTables, write_episodes, write_tasks
+from grape.store.lerobot.tables import (
+    StepTables,
+    count_values,
+    image_statistics,
+    number_statistics,
+    write_episodes,
+    write_tasks,
+)
 
 __all__ = ["ExportEpisode", "write_dataset"]
 

@@ -11,11 +11,12 @@ from itertools import islice
 from typing import Any, Literal
 
 from grape.core.errors import DataError
+from grape.core.tasks import same_instruction
 from grape.store.rlds.dataset import Episode, RldsDataset
 from grape.store.rlds.standardize import Rule, StandardEpisode, standardize
 from grape.store.rlds.statistics import dataset_statistics
 
-__all__ = ["JoinedPair", "JoinedPairs", "PairLink", "instruction_of", "join_pairs", "same_instruction"]
+__all__ = ["JoinedPair", "JoinedPairs", "PairLink", "instruction_of", "join_pairs"]
 
 _SHOWN = 5
 
@@ -215,11 +216,6 @@ def _check_one_instruction(episode: Episode) -> None:
             "Split such episodes at the change, on both sides, before they are imported as pairs; 'grape sft --data "
             "rlds:...' reads them as they are.",
         )
-
-
-def same_instruction(first: str, second: str) -> bool:
-    """Whether two texts ask for the same, whatever their case."""
-    return first.strip().lower() == second.strip().lower()
 
 
 def _check_instructions(link: PairLink, rejected: str, joined_by: str) -> None:

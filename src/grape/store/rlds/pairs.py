@@ -22,8 +22,7 @@ from grape.store.rlds.dataset import open_rlds
 from grape.store.rlds.features import Column, FeatureTree
 from grape.store.rlds.standardize import RULES
 from grape.store.rlds.statistics import dataset_statistics
-from grape.store.rlds.train_val_split import Division
-from grape.store.rlds.writer import VERSION, RldsWriter
+from grape.store.rlds.writer import VERSION, Division, RldsWriter
 
 __all__ = ["PAIR_DATASET", "SIDES", "check_pairs", "write_pairs"]
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from grape.core.action_conventions import GripperConvention, parse_convention
 from grape.core.errors import DataError, SettingsError, did_you_mean, require_known
+from grape.core.tasks import GripperConvention, parse_convention
 from grape.store.rlds.dataset import Episode, RldsDataset
 from grape.store.rlds.features import Column
 from grape.store.rlds.images import EncodedImages

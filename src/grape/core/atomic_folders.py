@@ -1,8 +1,9 @@
-"""A folder that takes its name only when it is whole.
+"""Folders that take their name only when they are whole: one that replaces an older folder, one that refuses to.
 
-An export grows in a hidden folder beside its destination and is renamed at the end. Whatever happens before (an
-error, a full disk, ``kill -9``), nothing stands under the final name. A killed export leaves the hidden folder behind;
-the next one to the same destination sweeps it away. One process at a time exports to a destination.
+:func:`atomic_folder` is for results that a run writes again, :func:`published_folder` for exports. An export grows in a
+hidden folder beside its destination and is renamed at the end. Whatever happens before (an error, a full disk,
+``kill -9``), nothing stands under the final name. A killed export leaves the hidden folder behind; the next one to the
+same destination sweeps it away. One process at a time exports to a destination.
 """
 
 import contextlib
@@ -13,15 +14,51 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from grape.core.errors import CompatibilityError, GrapeError
-from grape.core.files import sync_folder
-from grape.core.locks import LOCK_NAMES, FolderLock, lock_folder
+from grape.core.files import in_use, sweep_beside, sync_folder, temporary_path
+from grape.core.runs import LOCK_NAMES, FolderLock, lock_folder
 
-__all__ = ["clear_leftovers", "published_folder"]
+__all__ = ["atomic_folder", "clear_leftovers", "published_folder"]
 
 _KEPT = (
     "Nothing stands under that name and the unfinished copy was deleted; episodes, scores and pairs are untouched. "
     "Free space or fix the permissions, then run the same command again."
 )
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Folder that appears under ``path`` whole or not at all; an older one is replaced.
+
+    At every moment the older folder or the new one is on the disk. What a killed process left of an earlier attempt
+    is cleared first (the older folder takes its name back if that process had just moved it aside), so one process at
+    a time may write a path.
+
+    Raises:
+        GrapeError: The disk is full or the place cannot be written.
+    """
+    temporary = temporary_path(path)
+    old = temporary_path(path, "old")
+    try:
+        sweep_beside(path, alone=True)
+        with in_use(temporary, old):
+            temporary.mkdir(parents=True)
+            yield temporary
+            sync_folder(temporary)
+            if path.exists():
+                path.rename(old)
+            temporary.rename(path)
+            sync_folder(path.parent)
+    except OSError as error:
+        raise GrapeError(
+            f"Could not write {path}: {error}.", "Free space or fix the permissions, then retry."
+        ) from error
+    finally:
+        if old.exists() and not path.exists():  # the new folder could not take the name
+            with contextlib.suppress(OSError):
+                old.rename(path)
+        shutil.rmtree(temporary, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,276 @@
+"""Which policy is meant and how it is opened: settings, names, the Hugging Face hub, what a checkpoint says of itself.
+
+No PyTorch here. A download takes weights as safetensors, JSON and tokenizer files, and the three Python files that
+published checkpoints carry for other programs: those travel along into exports and are never run here. What was
+downloaded once is found again without a network.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from grape.core.errors import SettingsError
+from grape.core.provenance import read_provenance
+from grape.core.settings import setting
+
+__all__ = [
+    "CheckpointInfo",
+    "HubName",
+    "PolicySettings",
+    "PrecisionSettings",
+    "check_policy_name",
+    "crop_of",
+    "opening_arguments",
+    "parse_hub_name",
+    "read_checkpoint_info",
+    "resolve_policy",
+]
+
+_GROUP = "Policy and hardware"
+
+
+@dataclass(frozen=True)
+class PrecisionSettings:
+    """Where and how precisely a network computes.
+
+    Attributes:
+        device: Where to compute: auto takes a GPU if there is one, else cpu; or cuda, cuda:1.
+        dtype: What weights are held and computed in: auto is float32 on a CPU, elsewhere as stored. Adapters are
+            float32 always.
+        attention: Attention of the language model: sdpa, flash-attention-2 (needs flash-attn and a GPU) or eager.
+        load_in_4bit: Hold the language model in 4 bits; needs bitsandbytes and a GPU.
+    """
+
+    device: str = setting("auto", group=_GROUP, identity=False, common=True)
+    dtype: Literal["auto", "float32", "bfloat16"] = setting("auto", group=_GROUP)
+    attention: Literal["sdpa", "flash-attention-2", "eager"] = setting("sdpa", group=_GROUP)
+    load_in_4bit: bool = setting(False, group=_GROUP)
+
+
+@dataclass(frozen=True)
+class PolicySettings(PrecisionSettings):
+    """How a checkpoint is opened.
+
+    Attributes:
+        unnorm_key: Normalization statistics to use, for checkpoints that hold several; empty picks the only one.
+        center_crop: Crop 90 % of the image's area from the middle before the policy sees it, as policies trained with
+            random crops need (OpenVLA's LIBERO fine-tunes do): yes, no, or auto for what the checkpoint says (nothing
+            means no).
+    """
+
+    unnorm_key: str = setting("", group=_GROUP, common=True)
+    center_crop: Literal["auto", "yes", "no"] = setting("auto", group=_GROUP, common=True)
+
+
+def crop_of(center_crop: str) -> bool | None:
+    """Whether images are cropped, as loaders of policies take it; None for what the checkpoint says."""
+    return None if center_crop == "auto" else center_crop == "yes"
+
+
+def opening_arguments(settings: PolicySettings) -> dict[str, Any]:
+    """Keyword arguments of :func:`~grape.policies.openvla.load_policy`."""
+    return {
+        "unnorm_key": settings.unnorm_key or None,
+        "device": settings.device,
+        "dtype": settings.dtype,
+        "attention": settings.attention,
+        "load_in_4bit": settings.load_in_4bit,
+        "center_crop": crop_of(settings.center_crop),
+    }
+
+
+_NAME_PATTERN = re.compile(
+    r"^(?:(?P<forced>hf):/{1,2})?"
+    r"(?P<repository>[A-Za-z0-9](?:[\w.-]*\w)?/[A-Za-z0-9](?:[\w.-]*\w)?)"
+    r"(?:@(?P<revision>[\w./-]+))?$",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True)
+class HubName:
+    """A checkpoint on the hub.
+
+    Attributes:
+        repository: ``organisation/name``.
+        revision: Branch, tag or commit; None for the newest.
+    """
+
+    repository: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        return self.repository if self.revision is None else f"{self.repository}@{self.revision}"
+
+
+def parse_hub_name(policy: Path | str) -> HubName | None:
+    """The hub's name behind what a user wrote, or None where only a folder can be meant.
+
+    ``organisation/name`` and ``organisation/name@revision`` are names, unless there is a folder ``organisation`` here:
+    then it is a path, mistyped perhaps, and ``hf://organisation/name`` says otherwise.
+
+    Args:
+        policy: What the user wrote.
+    """
+    match = _NAME_PATTERN.match(str(policy))
+    if match is None or ".." in match["repository"]:
+        return None
+    if not match["forced"] and (Path(policy).exists() or Path(policy).parent.exists()):
+        return None
+    return HubName(match["repository"], match["revision"])
+
+
+def check_policy_name(policy: Path | str, flag: str = "--policy") -> None:
+    """Refuse what is neither a folder nor could be a name on the hub; nothing is opened.
+
+    Args:
+        policy: What the user wrote.
+        flag: How it was given, for the message.
+
+    Raises:
+        SettingsError: There is no such folder.
+    """
+    path = Path(policy)
+    if path.is_dir() or parse_hub_name(policy) is not None:
+        return
+    if path.exists():
+        raise SettingsError(f"{flag} {policy} is a file.", "Give the checkpoint's folder.")
+    hint = "Give a folder made by 'grape sft' or 'grape train' (its policy/ folder), or a published checkpoint's."
+    named = _NAME_PATTERN.match(str(policy))
+    if named is not None:
+        hint += f" For the hub, write hf://{named['repository']}: there is a folder {path.parent} here."
+    raise SettingsError(f"{flag} {policy}: no such checkpoint folder.", hint)
+
+
+def resolve_policy(policy: Path | str, *, weights: bool = True) -> Path:
+    """The folder of a policy.
+
+    Args:
+        weights: Whether weights are needed; without, only configuration and side files are fetched.
+        policy: A folder, or a name on the hub: ``organisation/name`` or ``organisation/name@revision``. A folder of
+            that name wins; ``hf://`` before it means the hub in any case.
+
+    Returns:
+        The folder; for a name, the snapshot in the cache of ``huggingface_hub`` (``HF_HOME`` says where).
+
+    Raises:
+        SettingsError: There is no such folder, or the hub does not give it: offline and not in the cache, unknown,
+            or access is refused.
+    """
+    from grape.policies.openvla.checkpoint import SIDE_FILES, check_parts
+
+    check_policy_name(policy, "Policy")
+    name = parse_hub_name(policy)
+    if name is None:
+        return Path(policy)
+    # The small files first: a checkpoint of another kind is refused before gigabytes are on their way.
+    folder = _snapshot(name, ["*.json", *SIDE_FILES])
+    if not weights:
+        return folder
+    check_parts(_file_names(name, folder))
+    return _snapshot(name, ["*.safetensors", "*.json", *SIDE_FILES])
+
+
+def _file_names(name: HubName, folder: Path) -> list[str]:
+    """Names of all files of a checkpoint on the hub; where it cannot be asked, of those in the cache."""
+    from huggingface_hub import list_repo_files
+    from huggingface_hub.errors import HfHubHTTPError
+
+    unreachable = HfHubHTTPError.__bases__  # what the library's HTTP client raises, too
+    try:
+        return [PurePosixPath(path).name for path in list_repo_files(name.repository, revision=name.revision)]
+    except unreachable:
+        return [entry.name for entry in folder.iterdir()]
+
+
+def _cached(name: HubName) -> Path | None:
+    """Folder of the cached snapshot, complete or not, if it holds a configuration at least."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name.repository, "config.json", revision=name.revision)
+    found = found or try_to_load_from_cache(name.repository, "adapter_config.json", revision=name.revision)
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _snapshot(name: HubName, patterns: list[str]) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import (
+            EntryNotFoundError,
+            GatedRepoError,
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"{name} is no folder here, and names on the hub need huggingface_hub.", "pip install 'grape-vla[train]'"
+        ) from error
+    try:
+        return Path(
+            snapshot_download(
+                name.repository,
+                revision=name.revision,
+                allow_patterns=patterns,
+                ignore_patterns=["*/*"],
+            )
+        )
+    except GatedRepoError as error:
+        hint = "Accept its conditions on its page, then run 'hf auth login' (the token stays with huggingface_hub)."
+        raise SettingsError(f"The hub does not give {name}: access must be granted first.", hint) from error
+    except RevisionNotFoundError as error:
+        raise SettingsError(f"{name.repository} has no revision {name.revision!r}.", "Check the name.") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise SettingsError(
+            f"{name} is neither a folder here nor a checkpoint on the hub.",
+            "Check the spelling; a private one needs 'hf auth login' first.",
+        ) from error
+    except LocalEntryNotFoundError as error:
+        # The library wants all files of the snapshot; what the policy needs is checked where it is read.
+        if (folder := _cached(name)) is not None:
+            return folder
+        raise SettingsError(
+            f"{name} is no folder here, is not in the cache, and the hub cannot be reached.",
+            f"Run 'hf download {name.repository}' where there is a network, copy the folder here, and give its path.",
+        ) from error
+    except (EntryNotFoundError, HfHubHTTPError, OSError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SettingsError(
+            f"{name} could not be downloaded: {first_line}.", "Run the same command again: it goes on where it stopped."
+        ) from error
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """Facts from a checkpoint's configuration.
+
+    Attributes:
+        norm_keys: Names of its normalisation statistics, sorted.
+        center_crop: Whether it was trained with random crops; None where it says nothing, as checkpoints of other
+            software do. What was trained here says it in ``grape.center_crop``, or else learned from whole images.
+    """
+
+    norm_keys: tuple[str, ...]
+    center_crop: bool | None
+
+
+def read_checkpoint_info(policy: str) -> CheckpointInfo:
+    """Read the configuration of a policy.
+
+    Args:
+        policy: A checkpoint folder or a name on the hub.
+
+    Raises:
+        SettingsError: There is no such policy, or PyTorch is missing.
+        DataError: The configuration is damaged.
+    """
+    from grape.policies.openvla import read_policy_config
+
+    config = read_policy_config(policy)
+    says = config.says_center_crop
+    if says is None and (config.preset or read_provenance(resolve_policy(policy, weights=False))):
+        says = config.center_crop
+    return CheckpointInfo(tuple(sorted(config.norm_stats)), says)
