@@ -63,6 +63,6 @@ def imports_of(path: Path) -> Iterator[Import]:
 
 
 def package_of(module: str) -> str:
-    """Room that a module of ours belongs to; empty for others' modules and for names of the package itself."""
+    """Package that a module of ours belongs to; empty for others' modules and for names of the package itself."""
     parts = module.split(".")
     return parts[1] if parts[0] == "grape" and len(parts) > 1 and parts[1] in packages_on_disk() else ""

@@ -19,6 +19,11 @@ SAY_INSTEAD = {
     r"rehears(al|e|es|ed)": "memory profile",
     r"metrics journal": "metrics logger",
     r"arrows? between": "allowed imports",
+    r"roads?": "preprocessing, path",
+    r"workshops?": "temporary folder, atomic folder",
+    r"strangers?": "from outside",
+    r"over there": "in that interpreter",
+    r"pre-processing": "preprocessing",
     r"behind the last": "half-open range [start, stop)",
 }
 AMERICAN = {

@@ -70,12 +70,12 @@ def published_folder(out: Path) -> Iterator[Path]:
         GrapeError: The disk is full or the folder cannot be written.
     """
     out = out.absolute()
-    workshop = _workshop(out)
+    partial = _partial_folder(out)
     with _translated(out):
-        lock = _claim(workshop, out)
+        lock = _lock_partial(partial, out)
         try:
             _refuse_existing(out)
-            content = workshop / "content"
+            content = partial / "content"
             if content.exists():
                 shutil.rmtree(content)  # what a killed export left
             content.mkdir()
@@ -84,21 +84,21 @@ def published_folder(out: Path) -> Iterator[Path]:
                 sync_folder(Path(folder))
             _take_name(content, out)
         finally:
-            shutil.rmtree(workshop, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
             del lock  # not before: another process would begin in the folder that is being deleted
 
 
 def clear_leftovers(out: Path) -> None:
     """Remove the hidden folder of an export that was killed after ``out`` had taken its name."""
-    workshop = _workshop(out.absolute())
+    partial = _partial_folder(out.absolute())
     with contextlib.suppress(OSError, CompatibilityError):  # not there, or in use
-        if {entry.name for entry in workshop.iterdir()} <= {*LOCK_NAMES, "content"}:
-            lock = lock_folder(workshop)
-            shutil.rmtree(workshop)
+        if {entry.name for entry in partial.iterdir()} <= {*LOCK_NAMES, "content"}:
+            lock = lock_folder(partial)
+            shutil.rmtree(partial)
             del lock
 
 
-def _workshop(out: Path) -> Path:
+def _partial_folder(out: Path) -> Path:
     return out.with_name(f".{out.name}.exporting")
 
 
@@ -116,17 +116,17 @@ def _translated(out: Path) -> Iterator[None]:
         raise
 
 
-def _claim(workshop: Path, out: Path) -> FolderLock | None:
+def _lock_partial(partial: Path, out: Path) -> FolderLock | None:
     """Make the hidden folder and keep other processes out of it."""
     while True:
-        workshop.mkdir(parents=True, exist_ok=True)
+        partial.mkdir(parents=True, exist_ok=True)
         try:
-            lock = lock_folder(workshop)
+            lock = lock_folder(partial)
         except CompatibilityError as error:
             raise CompatibilityError(
                 f"Another process is exporting to {out}.", "Wait until it is done, or choose another --out."
             ) from error
-        if lock is not None or workshop.exists():
+        if lock is not None or partial.exists():
             return lock
         # The process that worked here ended just now and took the folder with it.
 

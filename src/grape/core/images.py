@@ -192,7 +192,7 @@ def crop_and_resize(pixels: Float32, axis: int, low: np.float32, step: np.float3
 
 
 def libero_openvla_v1(image: PixelArray) -> PixelArray:
-    """The road of protocol ``libero-openvla-v1``: half a turn, JPEG round trip, lanczos3 to 224 pixels.
+    """Image preprocessing of protocol ``libero-openvla-v1``: half a turn, JPEG round trip, lanczos3 to 224 pixels.
 
     The centre crop that follows there belongs to policies trained with crops, see :func:`center_crop`.
 
@@ -206,7 +206,7 @@ def libero_openvla_v1(image: PixelArray) -> PixelArray:
 
 
 def simpler_openvla_v1(image: PixelArray) -> PixelArray:
-    """The road of SimplerEnv's public evaluation of OpenVLA: the camera's image, shrunk to 224 x 224 by areas.
+    """Preprocessing of SimplerEnv's public evaluation of OpenVLA: the camera's image, shrunk to 224 x 224 by area.
 
     It is not cropped to a square first, so things come out narrower than they are. OpenVLA's own training resizes with
     lanczos3; the public evaluation, whose figures are compared, does not.

@@ -1,6 +1,6 @@
 """YAML read as marked nodes, so that every complaint names its line and field; nothing is ever constructed from tags.
 
-Specifications may come from strangers and from models. Anchors and aliases (which can blow a small file up), tags,
+Specifications may come from other people and from models. Anchors and aliases (which can blow a small file up), tags,
 several documents, repeated keys and deep nesting are refused.
 """
 

@@ -65,7 +65,7 @@ _DEFECTS = {
         _Defect("pair joined by order alone", "The sides share no file_path: a missing episode would shift all pairs."),
         _Defect("episode without partner", "Joined by order, every pair after it is wrong."),
         _Defect("pair of two instructions", "The sides are out of step, or come from different exports."),
-        _Defect("pair out of order", "Joined by order, it meets a stranger."),
+        _Defect("pair out of order", "Joined by order, it is paired with another episode's partner."),
         _Defect("pair that starts from different images", "The sides may not share an initial state."),
         _Defect("action bins that differ by side", "With statistics a side, equal actions become unequal tokens."),
         _Defect("image taken after the action", "Each action is learnt from the image it led to."),

@@ -17,7 +17,7 @@ from grape.store import EpisodeStore
 from grape.store.rlds.collection import write_collection
 from grape.store.rlds.columns import ActionSource, ImageEncoding
 from grape.store.rlds.pairs import write_pairs
-from grape.store.rlds.writer import Division
+from grape.store.rlds.writer import TrainValSplit
 
 __all__ = ["RldsExportSettings", "run_export_rlds"]
 
@@ -146,8 +146,8 @@ def _check(settings: RldsExportSettings) -> None:
             raise SettingsError(f"{flags}: for collections only; the schema of pair sets is fixed.", "Leave it out.")
 
 
-def _division(settings: RldsExportSettings) -> Division:
-    return Division(settings.val_fraction, settings.shards, settings.seed)
+def _division(settings: RldsExportSettings) -> TrainValSplit:
+    return TrainValSplit(settings.val_fraction, settings.shards, settings.seed)
 
 
 def _gripper(settings: RldsExportSettings, store: EpisodeStore) -> str:

@@ -18,7 +18,7 @@ from grape.store import EpisodeStore
 from grape.store.rlds import open_rlds
 from grape.store.rlds.collection import write_collection
 from grape.store.rlds.pairs import write_pairs
-from grape.store.rlds.writer import Division
+from grape.store.rlds.writer import TrainValSplit
 from tests.architecture.allowed_imports import ROOT
 from tests.store.episodes import make_episode
 
@@ -96,7 +96,7 @@ def test_pairs(store, tmp_path, progress, shards):
         PreferencePair(f"pair-{state}", "drawer-open", state, f"s{state:02d}-0", f"s{state:02d}-1", 1.0, "x", "y")
         for state in range(12)
     ]
-    division = Division(0.2, shards)
+    division = TrainValSplit(0.2, shards)
     write_pairs(tmp_path, store, pairs, gripper="+1 closes", division=division, progress=progress)
     places = [tmp_path / side / "rlds_np_rollout" / "1.0.0" for side in ("chosen", "rejected")]
     for split, count in (("train", 10), ("val", 2)):
@@ -123,7 +123,7 @@ def test_a_flat_collection(store, tmp_path, progress, encoding):
         gripper="+1 closes",
         actions="labels",
         encoding=encoding,
-        division=Division(0.2, 2),
+        division=TrainValSplit(0.2, 2),
         progress=progress,
     )
     for split in ("train", "val"):

@@ -252,7 +252,7 @@ def _unique(constraints: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _description(node: ast.FunctionDef) -> str:
-    """The function's remark as one short line of plain characters: it comes from a stranger."""
+    """The function's remark as one short line of plain characters: the file comes from outside."""
     text = " ".join((ast.get_docstring(node) or "").split())
     plain = "".join(character for character in text if character.isprintable())
     return plain if len(plain) <= MAX_DESCRIPTION else plain[: MAX_DESCRIPTION - 3] + "..."

@@ -1,4 +1,4 @@
-"""From bytes of a stranger's Python file to a syntax tree, without harm.
+"""Parses a Python file from outside into a syntax tree; nothing of it is executed.
 
 The parser of CPython recurses in C, so a small hostile text can exhaust its stack. The text is therefore measured with
 the tokenizer first (which is plain Python): size, line length, tokens a statement, nesting. Only what passes is parsed,

@@ -15,7 +15,7 @@ from grape.store.rlds.dataset import open_rlds
 from grape.store.rlds.features import Column, FeatureTree
 from grape.store.rlds.standardize import RULES
 from grape.store.rlds.statistics import dataset_statistics
-from grape.store.rlds.writer import VERSION, Division, RldsWriter
+from grape.store.rlds.writer import VERSION, RldsWriter, TrainValSplit
 
 __all__ = ["write_collection"]
 
@@ -29,7 +29,7 @@ def write_collection(
     gripper: str,
     actions: ActionSource,
     encoding: ImageEncoding,
-    division: Division,
+    division: TrainValSplit,
     progress: Progress,
 ) -> dict[str, Any]:
     """Write episodes as ``folder/NAME/1.0.0`` with statistics beside them, read them back and compare.

@@ -1,4 +1,4 @@
-"""An RLDS data set in the place of an episode store, so that training reads both by the same road."""
+"""An RLDS data set in the place of an episode store, so that training reads both alike."""
 
 import dataclasses
 import hashlib

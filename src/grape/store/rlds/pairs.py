@@ -22,7 +22,7 @@ from grape.store.rlds.dataset import open_rlds
 from grape.store.rlds.features import Column, FeatureTree
 from grape.store.rlds.standardize import RULES
 from grape.store.rlds.statistics import dataset_statistics
-from grape.store.rlds.writer import VERSION, Division, RldsWriter
+from grape.store.rlds.writer import VERSION, RldsWriter, TrainValSplit
 
 __all__ = ["PAIR_DATASET", "SIDES", "check_pairs", "write_pairs"]
 
@@ -40,7 +40,7 @@ def write_pairs(
     pairs: Sequence[PreferencePair],
     *,
     gripper: str,
-    division: Division,
+    division: TrainValSplit,
     progress: Progress,
 ) -> dict[str, Any]:
     """Write both sides of all pairs below ``folder``, read them back and compare.

@@ -20,7 +20,7 @@ from grape.store.rlds.example import encode_example
 from grape.store.rlds.features import Column, FeatureTree
 from grape.store.rlds.tfrecord import frame_record
 
-__all__ = ["VERSION", "Division", "RldsWriter", "shard_lengths"]
+__all__ = ["VERSION", "RldsWriter", "TrainValSplit", "shard_lengths"]
 
 VERSION = "1.0.0"
 """Version folder of the data sets written here."""
@@ -120,7 +120,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Division:
+class TrainValSplit:
     """How episodes are dealt to splits and files.
 
     Attributes:

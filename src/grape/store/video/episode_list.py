@@ -178,9 +178,9 @@ def read_camera(path: Path) -> Camera:
             f"{path}: the camera has lens distortion, which is not undone here.",
             "Rectify the video (and depth) first, give the rectified intrinsic, and leave out distortion.",
         )
-    origin = data.pop("pixel_origin", "centre")
-    if origin not in ("centre", "corner"):
-        raise DataError(f"{path}: pixel_origin is {origin!r}.", "Write centre (as OpenCV) or corner.")
+    origin = data.pop("pixel_origin", "center")
+    if origin not in ("center", "centre", "corner"):
+        raise DataError(f"{path}: pixel_origin is {origin!r}.", "Write center (as OpenCV) or corner.")
     camera = camera_from_dict(data, str(path))
     if origin == "corner":
         return camera
