@@ -196,6 +196,7 @@ class SftSettings(TrainerSettings):
         max_updates: Stop after this many updates, repeating epochs if needed; 0 means what the epochs hold.
         batch_size: Steps an update averages.
         soft_bins: Width of the Gaussian that spreads a label over neighbouring bins, in bins; 0 means one-hot labels.
+            Not given: 0.5 for a new policy, one-hot for a checkpoint, whose tokens are those it was trained with.
         augment: Recipe that changes images at random. openvla is OpenVLA's: a crop of 90 % of the area, brightness,
             contrast, saturation, hue; the policy is then evaluated with the crop in the middle. none leaves images
             to the two settings that follow, which suit small images.
@@ -220,7 +221,7 @@ class SftSettings(TrainerSettings):
     schedule: Literal["constant", "linear", "cosine"] = with_default(OptimizerSettings, "schedule", "cosine")
     warmup: float = with_default(OptimizerSettings, "warmup", 0.05)
     weight_decay: float = with_default(OptimizerSettings, "weight_decay", 0.01)
-    soft_bins: float = setting(0.5, group=_LOSS, range=_COUNT)
+    soft_bins: float | None = setting(None, group=_LOSS, range=_COUNT, default_identity=0.5)
     augment: Literal["none", "openvla"] = setting("none", group=_DATA, common=True)
     augment_shift: int = setting(0, group=_DATA, range=_COUNT)
     augment_brightness: float = setting(0.0, group=_DATA, range=_SHARE)
