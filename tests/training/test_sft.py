@@ -259,5 +259,5 @@ def test_a_folder_of_release_0_1_goes_on_with_its_spread_labels(world, tmp_path)
     summary = run_sft(explicit)
     (tmp_path / "run" / "done.json").unlink()
     assert run_sft(replace(explicit, soft_bins=None)) == summary
-    with pytest.raises(CompatibilityError, match="soft_bins was 0.5, now 0"):
+    with pytest.raises(CompatibilityError, match=r"soft_bins was 0\.5, now 0"):
         run_sft(replace(explicit, soft_bins=0.0))

@@ -96,7 +96,7 @@ def _train(
         policy.model.to(processes.device)
     else:
         policy = fit_policy(start, asked, stores, steps, reporter)
-    home = prepare_parameters(policy, asked, processes, start)
+    home = prepare_parameters(policy, asked)
     count = parameter_counts(policy)
     settings = replace(asked, micro_batch=choose_micro_batch(asked.micro_batch, count["parameters"]))
     trainer = _Trainer(settings, policy, steps, processes)

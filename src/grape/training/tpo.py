@@ -102,7 +102,7 @@ def _train(
     run = TrainingRun("train", asked, identity, processes)
     if run.done is not None:
         return run.done
-    home = prepare_parameters(policy, settings, processes)
+    home = prepare_parameters(policy, settings)
     counts = parameter_counts(policy)
     if settings.sharding == "full" and processes.size > 1:
         shard_fully(policy.model, autocast or torch.float32)
