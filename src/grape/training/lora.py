@@ -111,7 +111,7 @@ def check_start(path: Path, settings: TrainerSettings, device: str) -> None:
     layers = frozenset(adapter.layers(policy.model))
     kinds: tuple[LoraTargets, ...] = ("language", "language+projector", "all")
     named = next((kind for kind in kinds if frozenset(policy.lora_targets(kind)) == layers), settings.lora_targets)
-    asked = [("rank", rank, adapter.rank), ("targets", settings.lora_targets, named)]
+    asked: list[tuple[str, Any, Any]] = [("rank", rank, adapter.rank), ("targets", settings.lora_targets, named)]
     if settings.lora_alpha:
         asked.append(("alpha", settings.lora_alpha, adapter.alpha))
     for name, wanted, found in asked:
