@@ -14,12 +14,13 @@ from grape.core.errors import CompatibilityError, DataError, SettingsError, Trai
 from grape.core.events import SILENT
 from grape.core.files import read_json, read_jsonl, write_json
 from grape.core.provenance import read_provenance
-from grape.policies.openvla import load_policy
+from grape.policies.openvla import compute_norm_stats, create_nano, load_policy, save_policy
 from grape.store import EpisodeStore
 from grape.training import TrainSettings, run_train
 from grape.training.dataset import load_steps
-from grape.training.logprobs import StepLogprobs
-from tests.training.recordings import record, snapshot, write_pairs, write_policy
+from grape.training.logprobs import StepLogprobs, check_parity, parity_alarm
+from grape.training.lora import add_adapters, save_result
+from tests.training.recordings import INSTRUCTIONS, NAMES, record, snapshot, write_pairs, write_policy
 
 
 @pytest.fixture(scope="module")
@@ -332,6 +333,33 @@ def test_parity_alarm(world, tmp_path):
     assert "preprocessing of images" in caught.value.hint
     assert not (settings.out / "policy").exists()
     run_train(replace(settings, out=tmp_path / "loose", parity_threshold=100.0))
+
+
+def test_the_parity_alarm_sees_a_merge_that_rounds(tmp_path):
+    """The collector's adapter beside bfloat16 weights against the same adapter merged into them."""
+    actions = np.random.default_rng(7).uniform(-1, 1, size=(200, len(NAMES)))
+    statistics = compute_norm_stats(actions, NAMES)
+    nano = create_nano(seed=0, norm_stats=statistics, gripper="+1 closes", instructions=INSTRUCTIONS)
+    save_policy(nano, tmp_path / "base")
+    policy = load_policy(tmp_path / "base")
+    add_adapters(policy, 16, 0.0, 0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in policy.model.named_parameters():
+            if "lora_B" in name:  # as after five updates at lr 2e-5
+                parameter.copy_(1e-4 * torch.randn(parameter.shape, generator=generator).sign())
+    save_result(policy, tmp_path / "start", tmp_path / "base")
+    adapter = tmp_path / "start" / "policy"
+    store = record(tmp_path / "store", adapter, dtype="bfloat16")
+    steps = load_steps([store], [store.ids()], SILENT)
+    alarm = parity_alarm(None, torch.device("cpu"))
+    assert alarm < parity_alarm(None, torch.device("cuda")) == 0.05
+    assert parity_alarm(0.3, torch.device("cpu")) == 0.3
+    kept = StepLogprobs(load_policy(adapter, dtype="bfloat16"), steps, 8)
+    assert check_parity(kept, steps, 34, alarm, 0, 8, tmp_path / "kept.json")["mean_abs"] < alarm / 10
+    merged = StepLogprobs(load_policy(adapter, dtype="bfloat16", merge=True), steps, 8)
+    with pytest.raises(CompatibilityError, match=r"differ by 0\.0"):
+        check_parity(merged, steps, 34, alarm, 0, 8, tmp_path / "merged.json")
 
 
 def test_no_pairs_and_missing_store(world, tmp_path):
