@@ -51,6 +51,13 @@ def test_identity_leaves_out_what_changes_nothing():
     assert identity_of(Faster("box", count=3)) == {"rate": 0.9, "thing": "box", "count": 3}
 
 
+def test_a_default_may_stand_in_the_identity_as_older_runs_hold_it():
+    def identity(**changes):
+        return identity_of(SftSettings((), out="x", **changes))["soft_bins"]
+
+    assert [identity(), identity(soft_bins=0.5), identity(soft_bins=0.0)] == [0.5, 0.5, 0.0]
+
+
 @pytest.mark.parametrize(
     ("accepted", "text"),
     [

@@ -9,6 +9,9 @@ from grape.core.errors import SettingsError
 from grape.core.settings import read_yaml, settings_from_dict
 from grape.loop import LoopSettings, run_loop
 from grape.loop.stages import Stages
+from grape.policies.openvla import load_policy
+from grape.training.lora import add_adapters, save_result
+from tests.training.recordings import write_policy
 
 TINY = read_yaml(Path(__file__).parent / "tiny.yaml")
 
@@ -54,6 +57,54 @@ def settings(out: Path, **changes: Any) -> LoopSettings:
 def test_a_mistake_is_named_and_nothing_is_written(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=message):
         run_loop(settings(tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train": {"lora_rank": 4}, "collect": {"load_in_4bit": True}}, r"--train\.load-in-4bit and --collect\.load"),
+        (
+            {"train": {"lora_rank": 4, "dtype": "bfloat16"}, "collect": {"dtype": "float32"}},
+            r"--train\.dtype is bfloat",
+        ),
+        ({"sft": {"lora_rank": 4}, "train": {"lora_rank": 0}}, r"--sft\.lora-rank is 4 and --train\.lora-rank is 0"),
+        ({"sft": {"lora_rank": 4}, "train": {"lora_rank": 8}}, r"--sft\.lora-rank is 4 and --train\.lora-rank is 8"),
+        (
+            {"sft": {"lora_rank": 4, "lora_targets": "all"}, "train": {"lora_rank": 4}},
+            r"--sft\.lora-targets is all and --train\.lora-targets is language\+projector",
+        ),
+        (
+            {"sft": {"lora_rank": 4, "load_in_4bit": True}, "train": {"lora_rank": 4}},
+            r"--sft\.load-in-4bit and --collect\.load-in-4bit differ",
+        ),
+    ],
+)
+def test_adapters_whose_stages_would_not_share_one_set_of_weights(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    if "sft" in changes:
+        changes["sft"]["policy"] = str(write_policy(tmp_path / "policy"))
+    with pytest.raises(SettingsError, match=message):
+        run_loop(settings(tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("rank", "dtype", "message"),
+    [
+        (3, "float32", r"is an adapter with rank 2, and --train\.lora-rank is 3"),
+        (0, "bfloat16", r"--train\.lora-rank 0 would merge it into weights that are rounded"),
+    ],
+)
+def test_a_loop_from_an_adapter_trains_that_adapter(rank: int, dtype: str, message: str, tmp_path: Path) -> None:
+    start = write_policy(tmp_path / "base")
+    policy = load_policy(start)
+    add_adapters(policy, 2, 0.0, 0)
+    save_result(policy, tmp_path / "start", start)
+    train = {"lora_rank": rank, "dtype": dtype}
+    with pytest.raises(SettingsError, match=message):
+        run_loop(settings(tmp_path / "run", policy=str(tmp_path / "start" / "policy"), train=train))
     assert not (tmp_path / "run").exists()
 
 

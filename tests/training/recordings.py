@@ -46,9 +46,9 @@ def write_policy(path: Path, seed: int = 0) -> Path:
     return path
 
 
-def record(path: Path, policy_path: Path, lengths=(5, 9, 3, 7, 6, 4), **changes) -> EpisodeStore:
+def record(path: Path, policy_path: Path, lengths=(5, 9, 3, 7, 6, 4), dtype="auto", **changes) -> EpisodeStore:
     """Store with one sampled episode a length; ``changes`` overwrite fields of the episodes' facts."""
-    policy = load_policy(policy_path)
+    policy = load_policy(policy_path, dtype=dtype)
     spec = policy.spec
     store = EpisodeStore.create(path, "toy", {"action_space": {"names": list(NAMES), "gripper": "+1 closes"}})
     for index, length in enumerate(lengths):

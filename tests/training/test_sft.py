@@ -11,7 +11,7 @@ from grape.core.errors import CompatibilityError, DataError, SettingsError, Trai
 from grape.core.files import read_json, read_jsonl
 from grape.core.provenance import read_provenance
 from grape.core.trajectories import EpisodeMeta, Trajectory
-from grape.policies.openvla import load_policy
+from grape.policies.openvla import OpenVLAPolicy, load_policy
 from grape.store import EpisodeStore
 from grape.training import SftSettings, run_sft
 from tests.training.recordings import INSTRUCTIONS, NAMES, SIDE, snapshot, write_policy
@@ -227,3 +227,37 @@ def test_few_episodes_in_memory_give_the_same_policy(world, tmp_path):
     run_sft(replace(settings, out=tmp_path / "all"))
     run_sft(replace(settings, out=tmp_path / "few", picture_cache_gb=1e-6))
     assert snapshot(tmp_path / "few" / "policy") == snapshot(tmp_path / "all" / "policy")
+
+
+def test_a_checkpoint_learns_the_published_tokens_and_an_explicit_width_wins(world, tmp_path, monkeypatch):
+    seen = []
+    honest = OpenVLAPolicy.bin_targets
+
+    def watched(self, actions, width):
+        seen.append((width, honest(self, actions, width)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(OpenVLAPolicy, "bin_targets", watched)
+    store = demonstrate(tmp_path / "store", labels=lambda right: np.full_like(right, 9.0))  # beyond q99: +1
+    settings = replace(world, data=(store,), max_updates=1)
+    run_sft(replace(settings, out=tmp_path / "one-hot"))
+    width, targets = seen[-1]
+    assert width == 0.0
+    assert (targets[..., -1] == 1.0).all()  # np.digitize(+1) is the last bin
+    policy = load_policy(world.policy)
+    assert policy.action_token_ids[-1] == policy.config.text_vocab - policy.config.action_bins
+    run_sft(replace(settings, out=tmp_path / "soft", soft_bins=0.5))
+    assert seen[-1][0] == 0.5
+    assert "soft_bins: 0.5" in (tmp_path / "soft" / "settings.yaml").read_text()
+    side = demonstrate(tmp_path / "larger", episodes=2, steps=2, side=64)
+    run_sft(replace(settings, data=(side,), policy=None, unnorm_key="", out=tmp_path / "new"))
+    assert seen[-1][0] == 0.5
+
+
+def test_a_folder_of_release_0_1_goes_on_with_its_spread_labels(world, tmp_path):
+    explicit = replace(world, out=tmp_path / "run", soft_bins=0.5)
+    summary = run_sft(explicit)
+    (tmp_path / "run" / "done.json").unlink()
+    assert run_sft(replace(explicit, soft_bins=None)) == summary
+    with pytest.raises(CompatibilityError, match=r"soft_bins was 0\.5, now 0"):
+        run_sft(replace(explicit, soft_bins=0.0))

@@ -1,5 +1,6 @@
 import gc
 import math
+import os
 import shutil
 import weakref
 from dataclasses import replace
@@ -13,12 +14,13 @@ from grape.core.errors import CompatibilityError, DataError, SettingsError, Trai
 from grape.core.events import SILENT
 from grape.core.files import read_json, read_jsonl, write_json
 from grape.core.provenance import read_provenance
-from grape.policies.openvla import load_policy
+from grape.policies.openvla import compute_norm_stats, create_nano, load_policy, save_policy
 from grape.store import EpisodeStore
 from grape.training import TrainSettings, run_train
 from grape.training.dataset import load_steps
-from grape.training.logprobs import StepLogprobs
-from tests.training.recordings import record, snapshot, write_pairs, write_policy
+from grape.training.logprobs import StepLogprobs, check_parity, parity_alarm
+from grape.training.lora import add_adapters, save_result
+from tests.training.recordings import INSTRUCTIONS, NAMES, record, snapshot, write_pairs, write_policy
 
 
 @pytest.fixture(scope="module")
@@ -248,12 +250,45 @@ def test_lora_leaves_the_base_alone_and_can_be_stacked(world, tmp_path):
     # The next iteration: the adapted policy collects and is trained again.
     store = record(tmp_path / "store", tmp_path / "one" / "policy")
     pairs = write_pairs(tmp_path / "pairs", store)
-    settings = replace(world, pairs=pairs, policy=tmp_path / "one" / "policy", out=tmp_path / "two", lora_rank=3)
+    settings = replace(world, pairs=pairs, policy=tmp_path / "one" / "policy", out=tmp_path / "two", lora_rank=2)
     second = run_train(settings)
     assert load_policy(tmp_path / "two" / "policy").spec.policy_hash == second["policy_hash"]
-    assert read_json(tmp_path / "two" / "policy" / "grape_adapter.json") == {"base": "../base"}
+    assert read_json(tmp_path / "two" / "policy" / "grape_adapter.json") == {
+        "base": os.path.relpath(world.policy, tmp_path / "two" / "policy")
+    }
+    assert not (tmp_path / "two" / "base").exists()
     full = run_train(replace(settings, out=tmp_path / "three", lora_rank=0))
     assert load_policy(tmp_path / "three" / "policy").spec.policy_hash == full["policy_hash"]
+
+
+def test_the_next_iteration_trains_the_same_adapter_and_loses_no_change_in_bfloat16(world, tmp_path):
+    """At lr 2e-5 nearly every change of a weight is below bfloat16's rounding: a merge would lose it."""
+    plain = replace(world, lora_rank=2, lr=2e-5, dtype="bfloat16", max_updates=1)
+    start = write_pairs(tmp_path / "pairs-1", record(tmp_path / "store-1", world.policy, dtype="bfloat16"))
+    one = replace(plain, pairs=start, out=tmp_path / "one")
+    hash_one = run_train(one)["policy_hash"]
+    adapter = one.out / "policy"
+    collected = load_policy(adapter, dtype="bfloat16")
+    assert collected.spec.policy_hash == hash_one
+    with collected.adapter.disable_adapter():
+        assert collected.spec.policy_hash == load_policy(world.policy, dtype="bfloat16").spec.policy_hash != hash_one
+    assert load_policy(adapter, dtype="bfloat16", merge=True).spec.policy_hash != hash_one
+    pairs = write_pairs(tmp_path / "pairs-2", record(tmp_path / "store-2", adapter, dtype="bfloat16"))
+    two = replace(plain, pairs=pairs, policy=adapter, out=tmp_path / "two", lr=0.0)
+    assert run_train(two)["start_policy_hash"] == hash_one
+    before, after = (load_file(run.out / "policy" / "adapter_model.safetensors") for run in (one, two))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert any(float(before[name].abs().max()) > 0 for name in before if "lora_B" in name)
+    run_train(replace(two, out=tmp_path / "three", lr=2e-5))
+    further = load_file(tmp_path / "three" / "policy" / "adapter_model.safetensors")
+    moved = [(further[name] - before[name]).abs().max() for name in before]
+    assert 0 < max(moved) < 5e-5
+    for changes, flag in (({"lora_rank": 3}, "rank"), ({"lora_targets": "all"}, "targets"), ({"lora_rank": 0}, "rank")):
+        with pytest.raises(SettingsError, match=f"is an adapter.*--lora-{flag}") as caught:
+            run_train(replace(two, out=tmp_path / "refused", **changes))
+        assert "to train the adapter on" in caught.value.hint
+    assert not (tmp_path / "refused").exists()
 
 
 def test_another_policy_is_refused_unless_the_reference_is_recomputed(world, tmp_path):
@@ -298,6 +333,33 @@ def test_parity_alarm(world, tmp_path):
     assert "preprocessing of images" in caught.value.hint
     assert not (settings.out / "policy").exists()
     run_train(replace(settings, out=tmp_path / "loose", parity_threshold=100.0))
+
+
+def test_the_parity_alarm_sees_a_merge_that_rounds(tmp_path):
+    """The collector's adapter beside bfloat16 weights against the same adapter merged into them."""
+    actions = np.random.default_rng(7).uniform(-1, 1, size=(200, len(NAMES)))
+    statistics = compute_norm_stats(actions, NAMES)
+    nano = create_nano(seed=0, norm_stats=statistics, gripper="+1 closes", instructions=INSTRUCTIONS)
+    save_policy(nano, tmp_path / "base")
+    policy = load_policy(tmp_path / "base")
+    add_adapters(policy, 16, 0.0, 0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in policy.model.named_parameters():
+            if "lora_B" in name:  # as after five updates at lr 2e-5
+                parameter.copy_(1e-4 * torch.randn(parameter.shape, generator=generator).sign())
+    save_result(policy, tmp_path / "start", tmp_path / "base")
+    adapter = tmp_path / "start" / "policy"
+    store = record(tmp_path / "store", adapter, dtype="bfloat16")
+    steps = load_steps([store], [store.ids()], SILENT)
+    alarm = parity_alarm(None, torch.device("cpu"))
+    assert alarm < parity_alarm(None, torch.device("cuda")) == 0.05
+    assert parity_alarm(0.3, torch.device("cpu")) == 0.3
+    kept = StepLogprobs(load_policy(adapter, dtype="bfloat16"), steps, 8)
+    assert check_parity(kept, steps, 34, alarm, 0, 8, tmp_path / "kept.json")["mean_abs"] < alarm / 10
+    merged = StepLogprobs(load_policy(adapter, dtype="bfloat16", merge=True), steps, 8)
+    with pytest.raises(CompatibilityError, match=r"differ by 0\.0"):
+        check_parity(merged, steps, 34, alarm, 0, 8, tmp_path / "merged.json")
 
 
 def test_no_pairs_and_missing_store(world, tmp_path):

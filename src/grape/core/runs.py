@@ -126,11 +126,11 @@ def identity_of(settings: Any) -> Any:
     """The plain values of those settings that a result depends on.
 
     A field whose metadata holds ``{"identity": "unless default"}`` counts only where it was set: folders that were made
-    before the field existed can still be resumed.
+    before the field existed can still be resumed. ``"default_identity"`` in its metadata stands for a value of None.
     """
     if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
         return {
-            item.name: identity_of(getattr(settings, item.name))
+            item.name: identity_of(_identity_value(item, getattr(settings, item.name)))
             for item in dataclasses.fields(settings)
             if _counts(item, getattr(settings, item.name))
         }
@@ -140,6 +140,10 @@ def identity_of(settings: Any) -> Any:
 def _counts(item: "dataclasses.Field[Any]", value: Any) -> bool:
     rule = item.metadata.get("identity", True)
     return bool(value != item.default) if rule == "unless default" else bool(rule)
+
+
+def _identity_value(item: "dataclasses.Field[Any]", value: Any) -> Any:
+    return item.metadata.get("default_identity") if value is None else value
 
 
 def _difference(found: Any, wanted: Any, where: str = "") -> str:

@@ -325,6 +325,7 @@ def setting(
     common: bool = False,
     kw_only: bool = False,
     factory: Callable[[], Any] | None = None,
+    default_identity: Any = None,
 ) -> Any:
     """A field of a settings class. Fields with a default are given by name only.
 
@@ -337,8 +338,15 @@ def setting(
         common: Whether the short help page shows it.
         kw_only: Whether a required setting, too, is given by name only; a base class needs that.
         factory: Makes the default, where it is a mapping.
+        default_identity: What stands for a default of None in a run's identity, where older runs hold a value.
     """
-    metadata = {"group": group, "range": range, "identity": identity, "common": common}
+    metadata = {
+        "group": group,
+        "range": range,
+        "identity": identity,
+        "common": common,
+        "default_identity": default_identity,
+    }
     if factory is not None:
         return dataclasses.field(default_factory=factory, kw_only=True, metadata=metadata)
     if default is MISSING:

@@ -22,7 +22,7 @@ from grape.loop.stages import Stages
 from grape.policies.opening import check_policy_name
 from grape.preferences import check_pair, check_score
 from grape.preferences.specifications import choose_specifications
-from grape.training.settings import check_sft, check_train
+from grape.training.settings import TrainerSettings, check_sft, check_train
 
 __all__ = ["check_settings"]
 
@@ -70,6 +70,52 @@ def check_settings(settings: LoopSettings, suite: SuiteBase, tasks: Sequence[Tas
         check_pair(stages.pair(1))
     with _flags_of("train"):
         check_train(stages.train(1, policy))
+    _check_adapters(settings)
+
+
+def _check_adapters(settings: LoopSettings) -> None:
+    """Refuse loops with adapters whose stages would not share one set of weights.
+
+    Raises:
+        SettingsError: A stage would merge or cannot go on with the adapter of the stage before it, or a network would
+            be held in another precision where it trains than where it collects.
+    """
+    collect, train, sft = settings.collect, settings.train, settings.sft
+    made = not settings.policy and bool(sft.lora_rank)
+    trainers: dict[str, TrainerSettings] = {"train": train} if train.lora_rank else {}
+    if made:
+        names = ("lora_rank", "lora_targets", "lora_alpha")
+        for name in names if train.lora_rank else names[:1]:
+            one, other = getattr(sft, name), getattr(train, name)
+            if one != other and not (name == "lora_alpha" and other == 0):
+                flag = name.replace("_", "-")
+                raise SettingsError(
+                    f"--sft.{flag} is {one} and --train.{flag} is {other}, but training goes on with the adapter of "
+                    "fine-tuning.",
+                    f"Give both the same, or fine-tune with 'grape sft', merge with 'grape export merged', and give "
+                    f"the result as --policy with --train.{flag} {other}.",
+                )
+        trainers["sft"] = sft
+    for group, trainer in trainers.items():
+        if trainer.load_in_4bit != collect.load_in_4bit:
+            raise SettingsError(
+                f"--{group}.load-in-4bit and --collect.load-in-4bit differ: what collects would be another network "
+                "than what trains.",
+                "Give both, or neither.",
+            )
+        if "auto" not in (trainer.dtype, collect.dtype) and trainer.dtype != collect.dtype:
+            raise SettingsError(
+                f"--{group}.dtype is {trainer.dtype} and --collect.dtype is {collect.dtype}: what collects would be "
+                "another network than what trains.",
+                "Give both the same.",
+            )
+    start = Path(settings.policy) if settings.policy else sft.policy
+    if start is not None and start.is_dir() and (start / "adapter_config.json").is_file():
+        from grape.training.lora import check_start
+
+        group = "train" if settings.policy else "sft"
+        with _flags_of(group):
+            check_start(start, train if settings.policy else sft, train.device if settings.policy else sft.device)
 
 
 def _check_decided(settings: LoopSettings) -> None:

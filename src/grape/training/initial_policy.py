@@ -14,6 +14,7 @@ import numpy as np
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.events import Reporter
 from grape.policies.openvla import OpenVLAPolicy, compute_norm_stats, create_nano, read_policy_config
+from grape.policies.openvla.config import OpenVLAConfig
 from grape.store import EpisodeSource, EpisodeStore
 from grape.store.rlds.demonstrations import RldsDemonstrations, is_rlds_location
 from grape.store.rlds.statistics import dataset_statistics
@@ -94,7 +95,7 @@ def fit_policy(
         config = config.with_facts(unnorm_key=name, gripper=theirs or config.gripper)
         reporter.info(f"Actions are normalised by the demonstrations' own statistics, kept as {name!r}.")
     if config is not policy.config:
-        policy = OpenVLAPolicy(policy.model, policy.files.with_config(config), name)
+        policy = _with_config(policy, config, name)
     return _cropped(policy, settings)
 
 
@@ -161,4 +162,11 @@ def _cropped(policy: OpenVLAPolicy, settings: SftSettings) -> OpenVLAPolicy:
     config = policy.config.with_center_crop(policy.config.center_crop or settings.augment == "openvla")
     if config is policy.config:
         return policy
-    return OpenVLAPolicy(policy.model, policy.files.with_config(config), policy.unnorm_key)
+    return _with_config(policy, config, policy.unnorm_key)
+
+
+def _with_config(policy: OpenVLAPolicy, config: OpenVLAConfig, unnorm_key: str) -> OpenVLAPolicy:
+    """The same network, with an adapter beside it where it has one."""
+    fitted = OpenVLAPolicy(policy.model, policy.files.with_config(config), unnorm_key)
+    fitted.adapter = policy.adapter
+    return fitted

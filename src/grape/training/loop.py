@@ -127,7 +127,7 @@ class TrainingRun:
 
         Args:
             policy: The trained policy, whole in process 0.
-            home: What adapters point to (see :func:`grape.training.lora.adapter_home`).
+            home: What adapters point to (see :func:`grape.training.lora.prepare_parameters`).
             metas: Facts of the episodes that the policy was trained on.
             facts: What the summary says before the policy.
             more: What it says after the policy.

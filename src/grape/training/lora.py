@@ -15,10 +15,11 @@ from grape.core.atomic_folders import atomic_folder
 from grape.core.errors import SettingsError
 from grape.core.files import write_json
 from grape.core.seeds import derive_seed
-from grape.policies.openvla import load_policy, read_policy_config, save_policy
+from grape.policies.opening import resolve_policy
+from grape.policies.openvla import load_policy, read_policy, read_policy_config, save_policy
+from grape.policies.openvla.adapter_config import read_adapter_config
 from grape.policies.openvla.adapters import adapter_base, write_pointer
-from grape.policies.openvla.checkpoint import empty_model, save_tensors
-from grape.training.distributed import ProcessGroup
+from grape.policies.openvla.checkpoint import save_tensors
 from grape.training.settings import SftSettings, TrainerSettings, TrainSettings
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LoraTargets",
-    "adapter_home",
     "add_adapters",
+    "check_start",
     "computing_type",
     "open_for_training",
     "parameter_counts",
@@ -47,7 +48,10 @@ def open_for_training(
     center_crop: bool | None = None,
     norm_stats: Mapping[str, Any] | None = None,
 ) -> "OpenVLAPolicy":
-    """Open the policy that a run starts from in the precision that fits what is trained; an adapter is merged.
+    """Open the policy that a run starts from in the precision that fits what is trained.
+
+    A run with adapters that starts from an adapter trains that one on: merging it would round its changes away where
+    weights are held or stored in less than float32. Only a run of all parameters, in float32 throughout, merges it.
 
     Frozen weights are held in ``dtype`` (``"auto"``: as at collection, float32 on a CPU and as stored on a GPU) with
     float32 adapters beside them. Weights that train are float32, since in bfloat16 most steps of a fine-tuning's size
@@ -60,11 +64,15 @@ def open_for_training(
         device: Where to compute.
         center_crop: As for :func:`~grape.policies.openvla.load_policy`.
         norm_stats: As for :func:`~grape.policies.openvla.load_policy`.
+
+    Raises:
+        SettingsError: The policy is an adapter that these settings cannot train on (see :func:`check_start`).
     """
+    check_start(path, settings, device)
     policy = load_policy(
         path,
         unnorm_key=unnorm_key or None,
-        merge=True,
+        merge=not settings.lora_rank,
         device=device,
         dtype=settings.dtype if settings.lora_rank else "float32",
         attention=settings.attention,
@@ -72,12 +80,46 @@ def open_for_training(
         center_crop=center_crop,
         norm_stats=norm_stats,
     )
-    if adapter_base(path) is not None:
-        # PEFT froze everything; the network itself freezes only what it never reads.
-        fresh = dict(empty_model(policy.config).named_parameters())
-        for name, parameter in policy.model.named_parameters():
-            parameter.requires_grad_(fresh[name].requires_grad)
     return policy
+
+
+def check_start(path: Path, settings: TrainerSettings, device: str) -> None:
+    """Refuse a start from an adapter that would have to be merged with loss, or that is not the adapter asked for.
+
+    Args:
+        path: Folder of the policy.
+        settings: What the trainer was told.
+        device: Where to compute.
+
+    Raises:
+        SettingsError: Says what the adapter is and which settings train it on.
+    """
+    base = adapter_base(path)
+    if base is None:
+        return
+    adapter = read_adapter_config(resolve_policy(path))
+    rank, merged = settings.lora_rank, "or merge it with 'grape export merged' and collect with the result."
+    if not rank:
+        config = read_policy_config(path)
+        if config.storage_dtype == "float32" and computing_type(settings, device) is None:
+            return
+        raise SettingsError(
+            f"{path} is an adapter, and --lora-rank 0 would merge it into weights that are rounded to bfloat16.",
+            f"Give --lora-rank {adapter.rank} to train the adapter on, {merged}",
+        )
+    policy = read_policy(path, unnorm_key=next(iter(read_policy_config(path).norm_stats), None))
+    layers = frozenset(adapter.layers(policy.model))
+    kinds: tuple[LoraTargets, ...] = ("language", "language+projector", "all")
+    named = next((kind for kind in kinds if frozenset(policy.lora_targets(kind)) == layers), settings.lora_targets)
+    asked: list[tuple[str, Any, Any]] = [("rank", rank, adapter.rank), ("targets", settings.lora_targets, named)]
+    if settings.lora_alpha:
+        asked.append(("alpha", settings.lora_alpha, adapter.alpha))
+    for name, wanted, found in asked:
+        if wanted != found:
+            raise SettingsError(
+                f"{path} is an adapter with {name} {found}, and --lora-{name} is {wanted}.",
+                f"Give --lora-{name} {found} to train the adapter on, {merged}",
+            )
 
 
 def computing_type(settings: TrainerSettings, device: str) -> torch.dtype | None:
@@ -89,24 +131,24 @@ def computing_type(settings: TrainerSettings, device: str) -> torch.dtype | None
 def prepare_parameters(
     policy: "OpenVLAPolicy",
     settings: SftSettings | TrainSettings,
-    processes: ProcessGroup,
-    start: "OpenVLAPolicy | None" = None,
 ) -> Path | None:
-    """Add adapters and switch activation checkpointing on, as the settings say.
+    """Add adapters, or make those of the start trainable, and switch activation checkpointing on, as the settings say.
 
     Args:
         policy: The policy to train, changed in place.
         settings: What the verb was told.
-        processes: The processes of the run; process 0 writes what adapters point to.
-        start: The policy as it was opened, where its configuration was changed since.
 
     Returns:
-        What adapters point to (see :func:`adapter_home`); None where all parameters train.
+        What adapters point to: the start, or where that is an adapter, its base; None where all parameters train.
     """
     home, path = None, settings.policy
     if settings.lora_rank and path is not None:
-        home = processes.run_on_main(lambda: adapter_home(start or policy, path, settings.out))
-        add_adapters(policy, settings.lora_rank, settings.lora_alpha, settings.seed, settings.lora_targets)
+        home = adapter_base(path) or path
+        if policy.adapter is None:
+            add_adapters(policy, settings.lora_rank, settings.lora_alpha, settings.seed, settings.lora_targets)
+        else:
+            for name, parameter in policy.model.named_parameters():
+                parameter.requires_grad_(".lora_" in name)
     if settings.activation_checkpointing:
         policy.model.checkpoint_activations()
     return home
@@ -172,25 +214,13 @@ def parameter_counts(policy: "OpenVLAPolicy") -> dict[str, int]:
     }
 
 
-def adapter_home(policy: "OpenVLAPolicy", start: Path, out: Path) -> Path:
-    """The folder that adapters trained from ``start`` point to; call before :func:`add_adapters`.
-
-    That is ``start`` itself, or, where ``start`` is an adapter already, a merged copy of it in ``out/base``.
-    """
-    if adapter_base(start) is None:
-        return start
-    if not (out / "base").exists():
-        save_policy(policy, out / "base")
-    return out / "base"
-
-
 def save_result(policy: "OpenVLAPolicy", out: Path, home: Path | None) -> None:
     """Save a trained policy as ``out/policy``, which appears when complete.
 
     Args:
         policy: The trained policy.
         out: Output folder of the run.
-        home: What adapters point to (see :func:`adapter_home`); None where all parameters were trained.
+        home: What adapters point to (see :func:`prepare_parameters`); None where all parameters were trained.
     """
     if home is None:
         save_policy(policy, out / "policy")

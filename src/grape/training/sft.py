@@ -1,7 +1,8 @@
 """The verb ``sft``: supervised fine-tuning, next-action-token cross-entropy over demonstrations.
 
-What is learnt is each step's *label*: the expert's clean action, also where noise was added to what was executed. A
-label is spread over neighbouring bins (half a bin wide by default), because the next bin is nearly as right.
+What is learnt is each step's *label*: the expert's clean action, also where noise was added to what was executed. For
+a new policy a label is spread over neighbouring bins (half a bin wide by default), because the next bin is nearly as
+right. A checkpoint learns the one token that its own action tokenizer gives, which for +1 is the last bin's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from grape.core.errors import DataError
 from grape.core.events import SILENT, Reporter
+from grape.core.files import read_json_mapping
 from grape.core.seeds import derive_rng
 from grape.core.trajectories import EpisodeMeta
 from grape.store import EpisodeSource
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
 
 __all__ = ["run_sft"]
 
+_NEW_POLICY_WIDTH = 0.5
+"""Standard deviation of a label of a new policy, in bins."""
+
 
 def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
     """Train a policy on demonstrations; the result is ``out/policy``.
@@ -54,6 +59,7 @@ def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, 
         TrainingError: A loss, gradient or weight is not finite.
     """
     check_sft(settings)
+    settings = replace(settings, soft_bins=_label_width(settings, reporter))
     stores = [open_demonstrations(path) for path in settings.data]
     check_norm_key(settings, stores)
     metas = [_selected(settings, store) for store in stores]
@@ -90,7 +96,7 @@ def _train(
         policy.model.to(processes.device)
     else:
         policy = fit_policy(start, asked, stores, steps, reporter)
-    home = prepare_parameters(policy, asked, processes, start)
+    home = prepare_parameters(policy, asked)
     count = parameter_counts(policy)
     settings = replace(asked, micro_batch=choose_micro_batch(asked.micro_batch, count["parameters"]))
     trainer = _Trainer(settings, policy, steps, processes)
@@ -140,6 +146,7 @@ class _Trainer:
         )
         self.order = EpisodeShuffleSampler(used, self.schedule, settings.shuffle_episodes)
         self.loop = TrainLoop(settings, policy.model, self.schedule.updates, processes)
+        self.label_width = settings.soft_bins or 0.0
         self.bin_ids_K = torch.from_numpy(np.array(policy.action_token_ids))
 
     def run(self, reporter: Reporter) -> dict[str, float]:
@@ -214,7 +221,7 @@ class _Trainer:
         inputs = policy.encode(images, [self.steps.instructions[row] for row in rows_B], crop=crop)
         # Each label spread over the K action bins; what the network reads before the next token is what it should
         # have said: the likeliest bin.
-        targets_BDK = torch.from_numpy(policy.bin_targets(self.steps.labels_ND[rows_B], self.settings.soft_bins))
+        targets_BDK = torch.from_numpy(policy.bin_targets(self.steps.labels_ND[rows_B], self.label_width))
         tokens_BD = self.bin_ids_K[targets_BDK.argmax(dim=-1)].to(device)
         with torch.autocast(device.type, dtype=self.autocast, enabled=self.autocast is not None):
             logits_BDV = policy.model.action_logits(inputs, tokens_BD).float()
@@ -223,6 +230,20 @@ class _Trainer:
         loss_B = -(targets_BDK.to(device) * logp_BDK).sum(dim=-1).mean(dim=-1)
         right_B = (logits_BDV.detach().argmax(dim=-1) == tokens_BD).float().mean(dim=-1)
         return loss_B, right_B
+
+
+def _label_width(settings: SftSettings, reporter: Reporter) -> float:
+    """Width of a label in bins where none was asked for; an older folder goes on with the width it began with."""
+    if settings.soft_bins is not None or settings.policy is None:
+        return _NEW_POLICY_WIDTH if settings.soft_bins is None else settings.soft_bins
+    marker = settings.out / "run.json"
+    if marker.exists():
+        began = read_json_mapping(marker, hint="Choose another --out.", within=settings.out).get("settings")
+        width = began.get("soft_bins") if isinstance(began, dict) else None
+        if width == _NEW_POLICY_WIDTH:  # the default of release 0.1 for checkpoints, too
+            reporter.info(f"{settings.out} goes on with labels spread over {width} bins, as it began.")
+            return _NEW_POLICY_WIDTH
+    return 0.0
 
 
 def _selected(settings: SftSettings, store: EpisodeSource) -> list[EpisodeMeta]:

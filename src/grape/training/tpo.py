@@ -33,7 +33,7 @@ from grape.training.gradients import (
     one_pass_gradient,
     two_pass_gradient,
 )
-from grape.training.logprobs import StepLogprobs, check_parity, recomputed_reference, recorded_reference
+from grape.training.logprobs import StepLogprobs, check_parity, parity_alarm, recomputed_reference, recorded_reference
 from grape.training.loop import Gradient, PeriodicEvaluation, TrainingRun, TrainLoop, deterministic
 from grape.training.lora import computing_type, open_for_training, parameter_counts, prepare_parameters
 from grape.training.losses import Loss, LossSettings, TrajectorySums, imitation_loss, preference_loss
@@ -102,7 +102,7 @@ def _train(
     run = TrainingRun("train", asked, identity, processes)
     if run.done is not None:
         return run.done
-    home = prepare_parameters(policy, settings, processes)
+    home = prepare_parameters(policy, settings)
     counts = parameter_counts(policy)
     if settings.sharding == "full" and processes.size > 1:
         shard_fully(policy.model, autocast or torch.float32)
@@ -196,7 +196,7 @@ class _Trainer:
             self.logps,
             self.steps,
             settings.parity_steps,
-            settings.parity_threshold,
+            parity_alarm(settings.parity_threshold, self.policy.model.device),
             settings.seed,
             settings.micro_batch,
             settings.out / "parity.json",

@@ -35,6 +35,7 @@ __all__ = [
     "attach_adapter",
     "check_adapter",
     "read_pointer",
+    "scales_of",
     "write_pointer",
 ]
 
@@ -317,6 +318,18 @@ def _opened(folder: Path) -> Iterator[Any]:
             yield handle
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path} is truncated ({error}).", "Save the adapter again.") from error
+
+
+def scales_of(model: nn.Module) -> list[float]:
+    """Scale of each LoRA layer in a network that is switched on and not merged; empty without adapters."""
+    layers: list[Any] = [module for module in model.modules() if hasattr(module, "get_delta_weight")]
+    return [
+        float(layer.scaling[name])
+        for layer in layers
+        if not layer.merged and not layer.disable_adapters
+        for name in layer.active_adapters
+        if name in layer.lora_A
+    ]
 
 
 class MergedWeights(Mapping[str, Tensor]):

@@ -15,7 +15,7 @@ from grape.core.files import content_hash
 from grape.core.trajectories import Observation
 from grape.policies.base import ActionBatch, PolicySpec
 from grape.policies.openvla.action_tokens import ActionNorm, ActionTokenizer, choose_unnorm_key, rotation_of
-from grape.policies.openvla.adapters import MergedWeights
+from grape.policies.openvla.adapters import MergedWeights, scales_of
 from grape.policies.openvla.checkpoint import CheckpointFiles
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.decoding import decode_actions, decode_rows_alike
@@ -232,15 +232,27 @@ class OpenVLAPolicy:
             ]
         return names
 
+    def _adapter_acts(self) -> bool:
+        """Whether an adapter stands beside the weights and is switched on."""
+        return self.adapter is not None and bool(scales_of(self.model))
+
     def _policy_hash(self) -> str:
-        """SHA-256 over configuration and weights as they would be stored."""
+        """SHA-256 over configuration and weights as they would be stored, adapters apart where a merge would round."""
         digest = hashlib.sha256(content_hash(self.config.to_json()).encode())
         digest.update(self.unnorm_key.encode())
         dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.config.storage_dtype, torch.float32)
-        weights = self.model.state_dict() if is_quantized(self.model) else MergedWeights(self.model)
+        apart = is_quantized(self.model)
+        if self._adapter_acts() and (dtype != torch.float32 or self.model.dtype != torch.float32):
+            apart = True  # a merge rounds most of a fine-tuning's changes away: policies that differ would look alike
+            digest.update(str(sorted(set(scales_of(self.model)))).encode())
+        weights = self.model.state_dict() if apart else MergedWeights(self.model)
         for name in sorted(weights):
             tensor = weights[name].detach().to("cpu")
-            stored = (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
+            if ".lora_" in name and not self._adapter_acts():
+                continue
+            rounded = tensor.is_floating_point() and ".lora_" not in name
+            stored = (tensor.to(dtype) if rounded else tensor).contiguous()
+            name = name.replace(".base_layer.", ".")
             digest.update(f"{name}:{tuple(stored.shape)}".encode())
             digest.update(stored.view(torch.uint8).numpy().data)
         return digest.hexdigest()
