@@ -97,3 +97,11 @@ def test_repeated_and_senseless_entries_are_refused(tmp_path: Path) -> None:
     write_jsonl(path, [{**row, "rejected": row["chosen"]}])
     with pytest.raises(DataError, match="line 1: episode a is paired with itself"):
         load_pairs(path)
+
+
+def test_scores_of_other_terms_are_refused(tmp_path: Path) -> None:
+    rows = [score_to_row(make_score(name)) for name in ("a", "b")]
+    rows[1]["terms"]["other"] = rows[1]["terms"].pop("self")
+    write_jsonl(tmp_path / "scores.jsonl", rows)
+    with pytest.raises(DataError, match=r"line 2: the score has the terms .*other"):
+        load_scores(tmp_path / "scores.jsonl")

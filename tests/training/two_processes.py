@@ -48,7 +48,7 @@ def run_interrupted(settings):
 
 def write_last(folder):
     """The process that writes is the later one each time, as with a large model: the other must wait for it."""
-    decide, save = ProcessGroup.run_on_main, checkpoints.save_file
+    decide, save = ProcessGroup.run_on_main, checkpoints.save_tensors
     arrivals = folder / "arrivals"
     arrivals.touch()
     asked = 0
@@ -61,12 +61,12 @@ def write_last(folder):
                 file.write(".")
         return decide(self, work)
 
-    def save_after_the_other_arrived(*arguments):
+    def save_after_the_other_arrived(*arguments, **options):
         while arrivals.stat().st_size < asked:
             time.sleep(0.005)
-        save(*arguments)
+        save(*arguments, **options)
 
-    ProcessGroup.run_on_main, checkpoints.save_file = arrive, save_after_the_other_arrived
+    ProcessGroup.run_on_main, checkpoints.save_tensors = arrive, save_after_the_other_arrived
 
 
 def check_processes(folder):

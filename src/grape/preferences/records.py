@@ -46,13 +46,21 @@ def load_scores(path: Path) -> dict[str, Score]:
     """Scores of a file by episode id, in the file's order.
 
     Raises:
-        DataError: The file is missing, or a line is no score or repeats an episode; file and line are named.
+        DataError: The file is missing, or a line is no score, repeats an episode or has other terms; file and line are
+            named.
     """
     scores: dict[str, Score] = {}
     for number, row in enumerate(read_jsonl(path, hint=_MEND, within=path.parent), start=1):
         score = decode(Score, row, f"{path}, line {number}", _MEND)
         if score.episode_id in scores:
             raise DataError(f"{path}, line {number}: episode {score.episode_id} has a score already.", _MEND)
+        first = next(iter(scores.values()), score)
+        if score.terms.keys() != first.terms.keys():
+            raise DataError(
+                f"{path}, line {number}: the score has the terms {', '.join(score.terms)}, the first one of the file "
+                f"{', '.join(first.terms)}.",
+                _MEND,
+            )
         scores[score.episode_id] = score
     return scores
 
