@@ -94,7 +94,7 @@ def test_adapters_whose_stages_would_not_share_one_set_of_weights(
     ("rank", "dtype", "message"),
     [
         (3, "float32", r"is an adapter with rank 2, and --train\.lora-rank is 3"),
-        (0, "bfloat16", r"--train\.lora-rank 0 would merge it into weights that are rounded"),
+        (0, "bfloat16", r"--train\.lora-rank 0 would merge it into weights stored or computed in fewer"),
     ],
 )
 def test_a_loop_from_an_adapter_trains_that_adapter(rank: int, dtype: str, message: str, tmp_path: Path) -> None:

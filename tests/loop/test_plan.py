@@ -38,7 +38,7 @@ def test_every_stage_has_its_cost() -> None:
 
 def test_evaluations_with_several_samples_cost_as_many_times_more() -> None:
     once, often = plan(), plan(evaluation_samples=5, evaluation_temperature=0.7)
-    for name in ("validation of the first policy", "test of the last policy"):
+    for name in ("validation of the first policy", "test of the result"):
         for key in ("episodes", "decisions_at_most"):
             assert stage(often, name)[key] == 5 * stage(once, name)[key]
     assert stage(often, "iteration 1: collect") == stage(once, "iteration 1: collect")

@@ -18,6 +18,7 @@ from grape.preferences.gcpg import RawTerms, calibrate, weighted_terms
 from grape.preferences.pairing import make_pairs
 from grape.preferences.reasons import reason_for
 from grape.store import EpisodeStore
+from tests.preferences.rollouts import make_rollout
 from tests.recorded.test_release_0_1 import RECORDED
 
 OUTCOMES = st.sampled_from([True, False, None])
@@ -156,3 +157,16 @@ def test_no_pairs_says_that_outcomes_are_unknown(store_of_unknown, tmp_path, cap
     assert "from 4 initial states (4 with an unknown outcome)" in told
     assert "--no-require-mixed-outcomes" in told
     assert "failure" not in told
+
+
+def test_a_stage_of_which_only_the_verdict_could_tell_is_not_charged_once_entered():
+    """Otherwise every success would pay the penalty of an unfinished last stage."""
+    specification = builtin_specification("metaworld", "drawer-open")
+    entered = []
+    for success in (True, False):
+        shown = with_unknown_outcome(make_rollout("drawer-open", 0, 0, success))
+        last = evaluate(specification, shown)[-2]
+        assert last.name == specification.stages[-1].name
+        assert (last.constraints[0].name, last.constraints[0].cost) == ("done", 0.0 if last.reached else 1.0)
+        entered.append(last.reached)
+    assert entered[0]

@@ -228,7 +228,7 @@ def test_no_accepted_iteration_is_said_plainly(tmp_path: Path) -> None:
     facts["test"]["after"] = facts["test"]["before"]
     write_json(run / "loop.json", facts)
     run_report(ReportSettings(run=run, pairs_shown=0))
-    assert "The last policy is the first one (SFT): no iteration was accepted" in Page(run / "report.html").words()
+    assert "The result is the first policy (SFT): no iteration was accepted" in Page(run / "report.html").words()
 
 
 def test_further_arms_stand_beside_the_runs_own(tmp_path: Path) -> None:

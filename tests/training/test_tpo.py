@@ -285,10 +285,15 @@ def test_the_next_iteration_trains_the_same_adapter_and_loses_no_change_in_bfloa
     moved = [(further[name] - before[name]).abs().max() for name in before]
     assert 0 < max(moved) < 5e-5
     for changes, flag in (({"lora_rank": 3}, "rank"), ({"lora_targets": "all"}, "targets"), ({"lora_rank": 0}, "rank")):
-        with pytest.raises(SettingsError, match=f"is an adapter.*--lora-{flag}") as caught:
-            run_train(replace(two, out=tmp_path / "refused", **changes))
-        assert "to train the adapter on" in caught.value.hint
+        for dry_run in (False, True):
+            with pytest.raises(SettingsError, match=f"is an adapter.*--lora-{flag}") as caught:
+                run_train(replace(two, out=tmp_path / "refused", dry_run=dry_run, **changes))
+            assert "to train the adapter on" in caught.value.hint
     assert not (tmp_path / "refused").exists()
+    (tmp_path / "old" / "base").mkdir(parents=True)
+    shutil.copyfile(two.out / "run.json", tmp_path / "old" / "run.json")
+    with pytest.raises(CompatibilityError, match=r"begun by release 0\.1, which merged the adapter"):
+        run_train(replace(two, out=tmp_path / "old"))
 
 
 def test_another_policy_is_refused_unless_the_reference_is_recomputed(world, tmp_path):

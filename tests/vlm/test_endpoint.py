@@ -579,6 +579,21 @@ def test_a_proxy_that_is_no_address_is_told(monkeypatch: pytest.MonkeyPatch) -> 
             Client(Endpoint("http://model.invalid/v1/chat/completions")).model.ask(REQUEST)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("all_proxy", "socks5://127.0.0.1:9", "the proxy in the environment needs a further package"),
+        ("SSL_CERT_FILE", "/nowhere.pem", "the certificates that the environment names cannot be read"),
+    ],
+)
+def test_an_environment_that_cannot_be_used_is_told(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(TransportError, match=message):
+        post_json(Endpoint("https://model.invalid/v1"), {}, connect_seconds=600.0, total_seconds=600.0)
+
+
 def test_no_proxy_stands_before_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(says("direct")) as (endpoint, _):
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")

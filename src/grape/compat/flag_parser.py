@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -91,8 +92,8 @@ def whole_number(word: str) -> int:
     Raises:
         ArgumentTypeError: It is none.
     """
-    digits = word.strip().lstrip("+-")
-    if not (digits.isascii() and digits.isdigit()) or len(digits) > _MOST_DIGITS or abs(int(word)) > MAX_INTEGER:
+    found = re.fullmatch(rf"[+-]?[0-9]{{1,{_MOST_DIGITS}}}", word.strip())
+    if found is None or abs(int(found[0])) > MAX_INTEGER:
         raise argparse.ArgumentTypeError(f"invalid int value: {shortened(repr(word))}")
     return int(word)
 

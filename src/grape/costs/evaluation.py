@@ -10,8 +10,9 @@ constraints can cost, ``U_i >= D_i`` the penalty of an unfinished stage):
 
 The penalty is itself a constraint, named ``done``, with cost 0 or 1 and weight ``U_i``, so that ``C_i = sum_j
 lambda_ij * max(0, C_ij - tau_ij)`` stays the whole truth. A state in which a solved episode succeeds ends all stages.
-Where the outcome is unknown, nothing is charged for it. The last entry, ``outcome``, judges the final state whatever
-the stages did. Everything is pure numpy.
+Where the outcome is unknown, nothing is charged for it, nor for a stage of which only the simulator's verdict could
+tell that it is done. The last entry, ``outcome``, judges the final state whatever the stages did. Everything is pure
+numpy.
 """
 
 import math
@@ -66,13 +67,15 @@ def evaluate(specification: CostSpecification, trajectory: Trajectory) -> tuple[
         if start is None:
             scores.append(_never_entered(stage, recording.rows))
             continue
-        done = truth(recording, stage.done_when, start)[start : final + 1] == 1.0
+        told = truth(recording, stage.done_when, start)[start : final + 1]
+        done = told == 1.0
         finished = bool(done.any())
         end = start + int(done.argmax()) if finished else final
         undone = 1.0 - done[: end - start + 1]
         if not finished and solved_at is not None:
             finished, undone[-1] = True, 0.0
-        scores.append(_entered(stage, recording, start, end, finished, undone))
+        charged = not finished and not (trajectory.meta.success is None and bool(np.isnan(told).all()))
+        scores.append(_entered(stage, recording, start, end, finished, undone, charged=charged))
         start = end if finished else None
     solved = None if trajectory.meta.success is None else solved_at is not None
     return (*scores, _outcome(specification, recording, final, solved))
@@ -123,17 +126,19 @@ def _solved_at(trajectory: Trajectory) -> int | None:
     return int(succeeded.argmax()) if succeeded.any() else trajectory.steps
 
 
-def _entered(stage: Stage, recording: Recording, start: int, end: int, finished: bool, undone: Float64) -> StageScore:
+def _entered(
+    stage: Stage, recording: Recording, start: int, end: int, finished: bool, undone: Float64, *, charged: bool
+) -> StageScore:
     done = ConstraintScore(
         name="done",
         kind="subgoal",
-        cost=0.0 if finished else 1.0,
+        cost=1.0 if charged else 0.0,
         threshold=0.0,
         weight=stage.penalty,
-        contribution=0.0 if finished else stage.penalty,
+        contribution=stage.penalty if charged else 0.0,
         unit="fraction",
         objectives=("completion",),
-        curve=tuple(undone.tolist()),
+        curve=tuple((undone if charged or finished else np.zeros_like(undone)).tolist()),
     )
     constraints = (done, *(_constraint(constraint, recording, start, end) for constraint in stage.constraints))
     return StageScore(stage.name, start, end, True, finished, _total(constraints), constraints)

@@ -111,7 +111,7 @@ class _SpecificationReader(FieldReader):
         return round(steps)
 
     def _names(self, fields: MappingReader, field: str) -> list[Any]:
-        """language.Items of a list that have names; a name that stands twice is noted."""
+        """Items of a list that have names; a name that stands twice is noted."""
         self.listed, values = [], []
         for kind, node, where in fields.items(field):
             values.append(self.read(kind, node, where))

@@ -60,7 +60,7 @@ def gate_decision(
             bound of the difference lies above ``-margin``.
         seed: Seed of the bootstrap for the lower bound.
         tolerate_losses: The rule of release 0.1, which loops begun with it keep: B passes unless it is significantly
-            worse over all pairs; tasks are not looked at. A margin takes the place of that rule.
+            worse over all pairs; tasks are not looked at.
 
     Raises:
         SettingsError: A number is out of range.

@@ -78,7 +78,7 @@ def _rows(settings: LoopSettings, stages: Stages, tasks: Sequence[Task]) -> list
         rows.append(_training(f"iteration {number}: train", settings.train, pairs, longest))
         rows.append(evaluation(f"iteration {number}: validation", stages.validation_states))
     rows.append(evaluation("test of the first policy", stages.test_states))
-    rows.append(evaluation("test of the last policy", stages.test_states))
+    rows.append(evaluation("test of the result", stages.test_states))
     if settings.compare_cloning and settings.train.method != "filtered-bc":
         cloning = stages.cloning_train(Path(settings.policy or settings.out))
         rows.append({"stage": "cloning: pair", "pairs_at_most": pairs})

@@ -44,12 +44,12 @@ class LoopSettings:
         tasks: Tasks by index, range or name; empty means all.
         env_python: Another Python interpreter for the simulator processes, as for grape collect.
         policy: Checkpoint folder to start from; empty means demonstrations and supervised fine-tuning come first.
-        iterations: How many times to go round.
+        iterations: How many times to collect, score, pair, train and evaluate.
         states_per_iteration: Initial states a task from which each iteration collects.
         first_state: Initial states below this one are left to the demonstrations.
         validation_states: Initial states a task on which the gate compares; they lie apart from all others.
         first_validation_state: The first of them; suites with few initial states (LIBERO has 50) need another.
-        test_states: Initial states a task on which the first and the last policy are compared at the end.
+        test_states: Initial states a task on which the first policy and the result are compared at the end.
         first_test_state: The first of them.
         evaluation_samples: Rollouts from each validation and test state; more than 1, for suites with few initial
             states, needs a temperature above 0.

@@ -155,10 +155,10 @@ def k_means(vectors: Float64, clusters: int) -> tuple[npt.NDArray[np.intp], Floa
 
 def _main_directions(features: Float32) -> Float64:
     """Features along their directions of largest variance, scaled to a standard deviation of 1 along the first."""
-    centerd = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
-    scatter = centerd.T @ centerd / len(centerd)
+    centered = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
+    scatter = centered.T @ centered / len(centered)
     values, directions = np.linalg.eigh(scatter)
     main = directions[:, ::-1][:, :_DIRECTIONS]
     main = main * np.where(main[np.abs(main).argmax(axis=0), np.arange(main.shape[1])] < 0, -1.0, 1.0)
     largest = float(values[-1])
-    return centerd @ main / np.sqrt(largest) if largest > 1e-12 else np.zeros((len(features), main.shape[1]))
+    return centered @ main / np.sqrt(largest) if largest > 1e-12 else np.zeros((len(features), main.shape[1]))

@@ -150,11 +150,11 @@ def normalize_self(raw: RawTerms, normalisation: Normalization) -> Float64:
     if normalisation == "step-mean":
         return mean
     group = raw.state if normalisation == "state-standardised" else raw.task
-    centerd = _centerd(mean, group)
+    centered = _centered(mean, group)
     known = np.isfinite(mean)
     count = np.bincount(group, known)
-    variance = np.bincount(group, np.where(known, centerd, 0.0) ** 2) / np.maximum(count, 1)
-    standardized = centerd / np.maximum(np.sqrt(variance), NOISE["self"])[group]
+    variance = np.bincount(group, np.where(known, centered, 0.0) ** 2) / np.maximum(count, 1)
+    standardized = centered / np.maximum(np.sqrt(variance), NOISE["self"])[group]
     return np.where(known, standardized, np.nan)
 
 
@@ -191,7 +191,7 @@ def pooled_spread(values: Float64, group: Int64) -> float | None:
     freedom = float(np.sum(np.maximum(count - 1, 0)))
     if freedom == 0:
         return None
-    spread = float(np.sqrt(np.sum(_centerd(values[known], group[known]) ** 2) / freedom))
+    spread = float(np.sqrt(np.sum(_centered(values[known], group[known]) ** 2) / freedom))
     return spread if spread > 1e-9 * (1.0 + float(np.abs(values[known]).max())) else 0.0
 
 
@@ -353,10 +353,10 @@ def _cost_scale(raw: RawTerms, task: int) -> float:
     return 1.0 / mean if mean > 1e-6 else 1.0
 
 
-def _centerd(values: Float64, group: Int64) -> Float64:
+def _centered(values: Float64, group: Int64) -> Float64:
     """Values minus the mean of their group; NaNs do not count towards the mean and stay NaN."""
     known = np.isfinite(values)
     count = np.bincount(group, known)
     mean = np.bincount(group, np.where(known, values, 0.0)) / np.maximum(count, 1)
-    centerd: Float64 = values - mean[group]
-    return centerd
+    centered: Float64 = values - mean[group]
+    return centered

@@ -24,7 +24,7 @@ __all__ = [
 SCORES_FILE = "scores.jsonl"
 PAIRS_FILE = "pairs.jsonl"
 
-_MEND = "Do not edit the file; delete its folder and run the verb that writes it again."
+_FIX = "Do not edit the file; delete its folder and run the verb that writes it again."
 
 
 def score_to_row(score: Score) -> dict[str, Any]:
@@ -50,16 +50,16 @@ def load_scores(path: Path) -> dict[str, Score]:
             named.
     """
     scores: dict[str, Score] = {}
-    for number, row in enumerate(read_jsonl(path, hint=_MEND, within=path.parent), start=1):
-        score = decode(Score, row, f"{path}, line {number}", _MEND)
+    for number, row in enumerate(read_jsonl(path, hint=_FIX, within=path.parent), start=1):
+        score = decode(Score, row, f"{path}, line {number}", _FIX)
         if score.episode_id in scores:
-            raise DataError(f"{path}, line {number}: episode {score.episode_id} has a score already.", _MEND)
+            raise DataError(f"{path}, line {number}: episode {score.episode_id} has a score already.", _FIX)
         first = next(iter(scores.values()), score)
         if score.terms.keys() != first.terms.keys():
             raise DataError(
                 f"{path}, line {number}: the score has the terms {', '.join(score.terms)}, the first one of the file "
                 f"{', '.join(first.terms)}.",
-                _MEND,
+                _FIX,
             )
         scores[score.episode_id] = score
     return scores
@@ -72,12 +72,12 @@ def load_pairs(path: Path) -> tuple[PreferencePair, ...]:
         DataError: The file is missing, or a line is no pair or repeats an id; file and line are named.
     """
     pairs: dict[str, PreferencePair] = {}
-    for number, row in enumerate(read_jsonl(path, hint=_MEND, within=path.parent), start=1):
-        pair = decode(PreferencePair, row, f"{path}, line {number}", _MEND)
+    for number, row in enumerate(read_jsonl(path, hint=_FIX, within=path.parent), start=1):
+        pair = decode(PreferencePair, row, f"{path}, line {number}", _FIX)
         if pair.pair_id in pairs:
-            raise DataError(f"{path}, line {number}: pair {pair.pair_id} is there already.", _MEND)
+            raise DataError(f"{path}, line {number}: pair {pair.pair_id} is there already.", _FIX)
         if pair.chosen == pair.rejected:
-            raise DataError(f"{path}, line {number}: episode {pair.chosen} is paired with itself.", _MEND)
+            raise DataError(f"{path}, line {number}: episode {pair.chosen} is paired with itself.", _FIX)
         pairs[pair.pair_id] = pair
     return tuple(pairs.values())
 

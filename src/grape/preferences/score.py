@@ -317,8 +317,8 @@ def _warnings(metas: Sequence[EpisodeMeta], priced: Sequence[_Priced]) -> list[s
     if lost:
         worst, count = min(lost.items(), key=lambda entry: (-entry[1], entry[0]))
         warnings.append(
-            f"{sum(lost.values())} constraints could not be measured because a keypoint was lost, and are charged "
-            f"their worst; most often {worst} ({count} episodes)."
+            f"{sum(lost.values())} constraints could not be measured (a keypoint was lost, or they ask for the "
+            f"simulator's verdict), and are charged their worst; most often {worst} ({count} episodes)."
         )
     return warnings
 

@@ -42,7 +42,7 @@ class Headline:
 
     Attributes:
         before: The first policy, or None where only one was evaluated.
-        after: The last policy.
+        after: The result: the best policy on the validation states.
         verdict: ``"better"``, ``"worse"``, ``"not distinguishable"``, or empty without a comparison.
         sentence: The verdict in words.
         comparison: Result of ``grape compare`` for the two, or an empty mapping.
@@ -124,7 +124,7 @@ def headline_of(contents: RunContents) -> Headline | None:
 def _sentence(before: Rate, after: Rate, comparison: Mapping[str, Any], first: Evaluated, last: Evaluated) -> str:
     if first.name == last.name or "same policy" in " ".join(comparison["warnings"]):
         return (
-            f"The last policy is the first one ({before.label}): no iteration was accepted, "
+            f"The result is the first policy ({before.label}): no iteration was accepted, "
             "or none did better on the validation states, so there is nothing to compare."
         )
     low, high = comparison["interval"]

@@ -60,7 +60,7 @@ _TYPES = {
     "display": pa.binary(),
     "action_token": pa.list_(pa.field("element", pa.int32())),
 }
-_MEND = "Move the file away and run 'grape collect' again: it records the missing episode anew."
+_FIX = "Move the file away and run 'grape collect' again: it records the missing episode anew."
 
 Array = npt.NDArray[Any]
 
@@ -167,10 +167,10 @@ def _opened(path: Path) -> Iterator[tuple[pq.ParquetFile, Header]]:
     except CompatibilityError as error:
         raise CompatibilityError(f"Episode file {path} cannot be read. {error.message}", error.hint) from error
     except DataError as error:
-        raise DataError(f"Episode file {path} is damaged or foreign. {error.message}", _MEND) from error
+        raise DataError(f"Episode file {path} is damaged or foreign. {error.message}", _FIX) from error
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise DataError(f"Episode file {path} is truncated or damaged: {reason.rstrip('.')}.", _MEND) from error
+        raise DataError(f"Episode file {path} is truncated or damaged: {reason.rstrip('.')}.", _FIX) from error
 
 
 def _check_announced(facts: Any, size: int) -> None:

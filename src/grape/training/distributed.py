@@ -25,6 +25,7 @@ from grape.core.runs import launched_process
 __all__ = [
     "SINGLE_PROCESS",
     "ProcessGroup",
+    "device_of",
     "is_sharded",
     "join_process_group",
     "local_part",
@@ -153,14 +154,14 @@ def join_process_group(device: str, patience: datetime.timedelta = _PATIENCE) ->
             are unusable.
     """
     if launched_process().count == 1:
-        return ProcessGroup(0, 1, _device(device))
+        return ProcessGroup(0, 1, device_of(device))
     try:
         from accelerate import PartialState
     except ModuleNotFoundError as error:
         raise SettingsError("Several processes need Accelerate.", "pip install 'grape-vla[train]'") from error
     if ":" in device:
         raise SettingsError(f"--device {device} names one GPU for several processes.", "Use 'cuda' or 'auto'.")
-    on_cpu = _device(device) == "cpu"
+    on_cpu = device_of(device) == "cpu"
     if not dist.is_initialized():
         atexit.register(_leave)
     try:
@@ -179,7 +180,8 @@ def _leave() -> None:
         dist.destroy_process_group()
 
 
-def _device(asked: str) -> str:
+def device_of(asked: str) -> str:
+    """Where a run computes: what was asked for, or with ``"auto"`` the GPU if there is one."""
     if asked != "auto":
         return asked
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from grape.core.atomic_folders import atomic_folder
-from grape.core.errors import SettingsError
+from grape.core.errors import CompatibilityError, SettingsError
 from grape.core.files import write_json
 from grape.core.seeds import derive_seed
 from grape.policies.opening import resolve_policy
@@ -68,7 +68,8 @@ def open_for_training(
     Raises:
         SettingsError: The policy is an adapter that these settings cannot train on (see :func:`check_start`).
     """
-    check_start(path, settings, device)
+    if not (settings.out / "done.json").exists():  # a finished run is told, however it was begun
+        check_start(path, settings, device)
     policy = load_policy(
         path,
         unnorm_key=unnorm_key or None,
@@ -104,7 +105,8 @@ def check_start(path: Path, settings: TrainerSettings, device: str) -> None:
         if config.storage_dtype == "float32" and computing_type(settings, device) is None:
             return
         raise SettingsError(
-            f"{path} is an adapter, and --lora-rank 0 would merge it into weights that are rounded to bfloat16.",
+            f"{path} is an adapter, and --lora-rank 0 would merge it into weights stored or computed in fewer than 32 "
+            "bits.",
             f"Give --lora-rank {adapter.rank} to train the adapter on, {merged}",
         )
     policy = read_policy(path, unnorm_key=next(iter(read_policy_config(path).norm_stats), None))
@@ -140,9 +142,17 @@ def prepare_parameters(
 
     Returns:
         What adapters point to: the start, or where that is an adapter, its base; None where all parameters train.
+
+    Raises:
+        CompatibilityError: Release 0.1 began the run from an adapter, which it merged.
     """
     home, path = None, settings.policy
     if settings.lora_rank and path is not None:
+        if adapter_base(path) is not None and (settings.out / "base").exists():
+            raise CompatibilityError(
+                f"{settings.out} was begun by release 0.1, which merged the adapter {path} and trained another one.",
+                "Choose another --out: today the same adapter is trained on.",
+            )
         home = adapter_base(path) or path
         if policy.adapter is None:
             add_adapters(policy, settings.lora_rank, settings.lora_alpha, settings.seed, settings.lora_targets)

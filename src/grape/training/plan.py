@@ -16,9 +16,10 @@ from grape.policies.openvla.precision import quantized_names
 from grape.store import EpisodeSource, EpisodeStore
 from grape.training.batches import BatchSampler, ComparisonItem, make_items
 from grape.training.dataset import check_preprocessing
+from grape.training.distributed import device_of
 from grape.training.estimate import estimate_training
 from grape.training.initial_policy import key_to_open_with
-from grape.training.lora import add_adapters, parameter_counts
+from grape.training.lora import add_adapters, check_start, parameter_counts
 from grape.training.meta_profile import forward_flops
 from grape.training.settings import SftSettings, TrainSettings
 
@@ -130,7 +131,9 @@ def plan_training(settings: TrainSettings, pairs: Sequence[PreferencePair], stor
 
     Raises:
         CompatibilityError: The episodes were recorded with another preprocessing than the policy's.
+        SettingsError: The policy is an adapter that these settings cannot train on.
     """
+    check_start(settings.policy, settings, device_of(settings.device))
     policy = read_policy(
         settings.policy,
         unnorm_key=settings.unnorm_key or None,
@@ -207,6 +210,7 @@ def plan_sft(
         training, settings.batch_size, settings.epochs, settings.max_updates, settings.seed, repeat=True
     )
     if settings.policy is not None:
+        check_start(settings.policy, settings, device_of(settings.device))
         policy = read_policy(settings.policy, unnorm_key=key_to_open_with(settings.policy, settings, stores) or None)
         if settings.lora_rank:
             add_adapters(policy, settings.lora_rank, settings.lora_alpha, settings.seed, settings.lora_targets)

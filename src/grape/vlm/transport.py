@@ -101,6 +101,12 @@ def _client(endpoint: Endpoint, connect_seconds: float, total_seconds: float) ->
         )
     except (httpx2.InvalidURL, ValueError) as error:
         raise TransportError(_BAD_PROXY) from error
+    except ImportError as error:  # of a SOCKS proxy
+        raise TransportError(f"the proxy in the environment needs a further package ({error})") from error
+    except OSError as error:  # SSL_CERT_FILE
+        raise TransportError(
+            f"the certificates that the environment names cannot be read ({error.strerror})"
+        ) from error
 
 
 def _bounded(response: "httpx2.Response") -> bytes:

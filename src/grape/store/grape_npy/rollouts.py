@@ -7,7 +7,7 @@ them, and their files mean different things:
                 SimplerEnv                                          LIBERO
 ==============  ==================================================  ==============================================
 file name       ``success_episode_3_success_num_1_cost_5.npy``      ``success_episode_0.npy``
-image         Pillow image, taken AFTER the action                array, taken before the action
+image           Pillow image, taken AFTER the action                array, taken before the action
 gripper         1 = open, 0 = closed                                the environment's: +1 closes, -1 opens
 cost            in the name, cut to an integer: a hint only         none
 ==============  ==================================================  ==============================================

@@ -38,7 +38,7 @@ def read_video(path: Path) -> Iterator[tuple[float, npt.NDArray[np.uint8]]]:
 
 
 _TOLERANCE = 1e-4  # seconds; LeRobot's reader refuses images that are further away
-_MEND = "The disk or the memory of this machine may be faulty; the export was given up."
+_FIX = "The disk or the memory of this machine may be faulty; the export was given up."
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def compare_dataset(folder: Path, episodes: Iterable[ExportEpisode], shape: Shap
         where = f"{folder}, episode {number - 1}"
         steps, meta = episode.trajectory.steps, episode.trajectory.meta
         if number > len(rows):
-            raise DataError(f"{where} did not come back.", _MEND)
+            raise DataError(f"{where} did not come back.", _FIX)
         row = rows[number - 1]
         due = columns_of(
             episode.trajectory,
@@ -88,11 +88,11 @@ def compare_dataset(folder: Path, episodes: Iterable[ExportEpisode], shape: Shap
         )
         first += steps
         if (row["length"], row["dataset_to_index"], row["tasks"]) != (steps, first, [meta.instruction]):
-            raise DataError(f"{where}: its row in {EPISODES_FILE} does not fit.", _MEND)
+            raise DataError(f"{where}: its row in {EPISODES_FILE} does not fit.", _FIX)
         _compare_numbers(reader.numbers(row), due, where)
         errors += _compare_images(reader.images(row), episode.trajectory.frames[:steps], row, shape, where)
     if (number, number, first) != (len(rows), facts["total_episodes"], facts["total_frames"]):
-        raise DataError(f"{folder}: {len(rows)} episodes came back, {number} were written.", _MEND)
+        raise DataError(f"{folder}: {len(rows)} episodes came back, {number} were written.", _FIX)
     return ImageLoss(_decibels(float(np.mean(errors))), _decibels(max(errors)))
 
 
@@ -127,12 +127,12 @@ class _Reader:
 
 def _compare_numbers(found: pa.Table, due: Mapping[str, npt.NDArray[Any]], where: str) -> None:
     if set(found.column_names) != set(due):
-        raise DataError(f"{where}: columns {sorted(set(found.column_names) ^ set(due))} are missing or unknown.", _MEND)
+        raise DataError(f"{where}: columns {sorted(set(found.column_names) ^ set(due))} are missing or unknown.", _FIX)
     for name, values in due.items():
         column = found.column(name).combine_chunks()
         back = (column.flatten() if values.ndim == 2 else column).to_numpy(zero_copy_only=False)
         if back.dtype != values.dtype or back.tobytes() != np.ascontiguousarray(values).tobytes():
-            raise DataError(f"{where}: column '{name}' does not come back as it was written.", _MEND)
+            raise DataError(f"{where}: column '{name}' does not come back as it was written.", _FIX)
 
 
 def _compare_images(
@@ -148,7 +148,7 @@ def _compare_images(
         seconds, back = next(found, (math.nan, None))
         wanted = row[f"videos/{IMAGES}/from_timestamp"] + step / shape.fps
         if back is None or back.shape != image.shape or not abs(seconds - wanted) < _TOLERANCE:
-            raise DataError(f"{where}: its video has no image of step {step} at {wanted:.3f} s.", _MEND)
+            raise DataError(f"{where}: its video has no image of step {step} at {wanted:.3f} s.", _FIX)
         errors.append(float(np.mean((back.astype(np.float32) - image) ** 2)))
     return errors
 

@@ -36,7 +36,7 @@ _MOST_BYTES = 2**31 - 1
 _ALWAYS_UNPACKED, _MOST_UNPACKED = 2**24, 2**29  # bytes of a record in a gzip file, however small or large the file
 _MOST_FILE = 2**40
 _MOST_RATIO = 64  # times the size of its gzip file
-_MEND = "The file is damaged: fetch or export it again. Nothing was read past this place."
+_FIX = "The file is damaged: fetch or export it again. Nothing was read past this place."
 
 Wanted = Callable[[int], bool]
 Stream = IO[bytes] | gzip.GzipFile
@@ -98,28 +98,28 @@ def _records(
         if not head:
             return
         if len(head) < _HEAD.size:
-            raise DataError(f"{where}: the file ends within the record's header.", _MEND)
+            raise DataError(f"{where}: the file ends within the record's header.", _FIX)
         if not _is_head(head):
             if number == 0:
-                raise DataError(f"{where}: no TFRecord file, or its first header is damaged.", _MEND)
-            raise DataError(f"{where}: the checksum of the record's length does not fit.", _MEND)
+                raise DataError(f"{where}: no TFRecord file, or its first header is damaged.", _FIX)
+            raise DataError(f"{where}: the checksum of the record's length does not fit.", _FIX)
         length = _HEAD.unpack(head)[0]
         if length > most:
             limit = "an episode has less than 2 GiB" if seekable else f"at most {most:,} are unpacked from this file"
-            raise DataError(f"{where}: the record has {length:,} bytes; {limit}.", _MEND)
+            raise DataError(f"{where}: the record has {length:,} bytes; {limit}.", _FIX)
         end = begin + length + FRAMING_BYTES
         if size is not None and end > size:
             raise DataError(
                 f"{where}: the file ends within the record, {end - size:,} bytes short of its {length:,}.",
-                _MEND,
+                _FIX,
             )
         if wanted(number) or not seekable:
             payload = _read(handle, length, where)
             tail = _read(handle, _TAIL.size, where)
             if len(payload) < length or len(tail) < _TAIL.size:
-                raise DataError(f"{where}: the file ends within the record.", _MEND)
+                raise DataError(f"{where}: the file ends within the record.", _FIX)
             if _TAIL.unpack(tail)[0] != masked_crc32c(payload):
-                raise DataError(f"{where}: the checksum of the record's {length:,} bytes does not fit.", _MEND)
+                raise DataError(f"{where}: the checksum of the record's {length:,} bytes does not fit.", _FIX)
             yield number, payload if wanted(number) else None
         else:
             handle.seek(end)
@@ -145,4 +145,4 @@ def _read(handle: Stream, count: int, where: str) -> bytes | bytearray:
             found += data
         return found
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{where}: the gzip stream is cut or damaged: {error}.", _MEND) from error
+        raise DataError(f"{where}: the gzip stream is cut or damaged: {error}.", _FIX) from error

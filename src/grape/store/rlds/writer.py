@@ -144,7 +144,7 @@ class TrainValSplit:
 
         Args:
             items: What is divided.
-            groups: Of each item, what stays together: task and initial state. A lone group is truncated apart.
+            groups: Of each item, what stays together: task and initial state. A lone group is split between both.
 
         Raises:
             DataError: There are too few items for two parts.
