@@ -21,7 +21,7 @@ from grape.costs.specification import (
     specification_hash,
     specification_to_dict,
 )
-from grape.costs.trial_measures import with_unknown_outcome
+from grape.costs.trial_measures import concordance, with_unknown_outcome
 from grape.costs.validation import ValidationCriteria, validate_specification
 from grape.costs.verb import (
     CostsCheckSettings,
@@ -58,6 +58,7 @@ __all__ = [
     "builtin_suites",
     "card_text",
     "check_specification",
+    "concordance",
     "episodes_of_task",
     "evaluate",
     "external_reward",

@@ -103,9 +103,12 @@ def concordance(
     """Share of success and failure pairs of one initial state in which the success costs less, and their number."""
     cost, solved = np.asarray(costs, dtype=np.float64), np.asarray(success, dtype=bool)
     codes = np.unique([repr(item) for item in cluster], return_inverse=True)[1]
-    same = codes[solved][:, None] == codes[~solved][None, :]
-    count = int(same.sum())
-    return (float(_order(cost[solved], cost[~solved])[same].mean()) if count else None), count
+    order = np.argsort(codes, kind="stable")
+    total, count = 0.0, 0
+    for members in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
+        ordered = _order(cost[members[solved[members]]], cost[members[~solved[members]]])
+        total, count = total + float(ordered.sum()), count + ordered.size
+    return (total / count if count else None), count
 
 
 def _order(successes: Floats, failures: Floats) -> Floats:

@@ -45,6 +45,7 @@ __all__ = [
     "Normalization",
     "RawTerms",
     "calibrate",
+    "couples",
     "external_term",
     "normalize_self",
     "outcome_groups",
@@ -174,6 +175,21 @@ def outcome_groups(raw: RawTerms) -> Int64:
     return groups
 
 
+def couples(group: Int64) -> tuple[Int64, Int64]:
+    """Indices of both members of every couple of one group; each couple once.
+
+    Args:
+        group: Number of the group of each member, ``(E,)``.
+    """
+    order = np.argsort(group, kind="stable")
+    pairs = [
+        members[np.stack(np.triu_indices(len(members), k=1))]
+        for members in np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+    ]
+    one, other = np.concatenate(pairs, axis=1)
+    return one, other
+
+
 def pooled_spread(values: Float64, group: Int64) -> float | None:
     """Standard deviation within groups, pooled: ``sqrt(sum (x - mean of its group)^2 / sum (n_group - 1))``.
 
@@ -211,13 +227,9 @@ def typical_spread(values: Float64, group: Int64) -> float | None:
     deviation = pooled_spread(values, group)
     if not deviation:
         return deviation
-    known = np.flatnonzero(np.isfinite(values))
-    order = known[np.argsort(group[known], kind="stable")]
-    apart = []
-    for members in np.split(values[order], np.flatnonzero(np.diff(group[order])) + 1):
-        one, other = np.triu_indices(len(members), k=1)
-        apart.append(np.abs(members[one] - members[other]))
-    differences = np.concatenate(apart)
+    known = np.isfinite(values)
+    one, other = couples(group[known])
+    differences = np.abs(values[known][one] - values[known][other])
     rounding = 1e-9 * (1.0 + float(np.abs(values[known]).max()))
     return float(np.median(differences[differences > rounding])) / _MEDIAN_DIFFERENCE
 

@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from grape.core.preferences import Score
-from grape.preferences.gcpg import RawTerms, outcome_groups
+from grape.costs import concordance
+from grape.preferences.gcpg import RawTerms, couples, outcome_groups
 
 __all__ = ["summarize_scores"]
 
 Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 
 def summarize_scores(scores: Sequence[Score], raw: RawTerms) -> dict[str, Any]:
@@ -107,42 +107,27 @@ def _states(raw: RawTerms) -> dict[str, int]:
     }
 
 
-def _groups(group: Int64) -> list[Int64]:
-    """Indices of the members of each group."""
-    order = np.argsort(group, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
-
-
 def _upsets(gcpg: Float64, raw: RawTerms) -> float | None:
     """Share of (success, failure) pairs of one state that R_GCPG orders the other way round."""
-    pairs = _success_minus_failure(gcpg, raw)
-    return float(np.mean(pairs < 0)) if len(pairs) else None
+    one, other = couples(raw.state)
+    lead = (raw.success[one] - raw.success[other]) * (gcpg[one] - gcpg[other])
+    differs = np.abs(raw.success[one] - raw.success[other]) == 1.0
+    return float(np.mean(lead[differs] < 0)) if differs.any() else None
 
 
 def _concordance(r_ext: Float64, raw: RawTerms) -> float | None:
-    pairs = _success_minus_failure(r_ext, raw)
-    return float(np.mean(0.5 + 0.5 * np.sign(pairs))) if len(pairs) else None
-
-
-def _success_minus_failure(values: Float64, raw: RawTerms) -> Float64:
-    """Differences of all (success, failure) pairs of one initial state."""
-    differences = [
-        np.subtract.outer(values[members[raw.success[members] > 0.5]], values[members[raw.success[members] < 0.5]])
-        for members in _groups(raw.state)
-    ]
-    return np.concatenate([np.ravel(found) for found in differences])
+    known = np.isfinite(raw.success)
+    return concordance((-r_ext[known]).tolist(), (raw.success[known] > 0.5).tolist(), raw.state[known].tolist())[0]
 
 
 def _equal_outcomes(scores: Sequence[Score], raw: RawTerms) -> dict[str, Any]:
     terms = np.array([[score.terms["self"], score.terms["ext"]] for score in scores])
-    couples = disagree = self_decides = ext_decides = 0
-    for members in _groups(outcome_groups(raw)):
-        one, other = np.triu_indices(len(members), k=1)
-        of_self, of_ext = (terms[members[one]] - terms[members[other]]).T
-        opposed = of_self * of_ext < 0
-        couples += len(one)
-        disagree += int(opposed.sum())
-        self_decides += int(np.sum(opposed & (np.abs(of_self) > np.abs(of_ext))))
-        ext_decides += int(np.sum(opposed & (np.abs(of_ext) > np.abs(of_self))))
-    decides = {"self": self_decides / disagree, "ext": ext_decides / disagree} if disagree else None
-    return {"couples": couples, "disagree": disagree, "decides": decides}
+    one, other = couples(outcome_groups(raw))
+    of_self, of_ext = (terms[one] - terms[other]).T
+    opposed = of_self * of_ext < 0
+    disagree = int(opposed.sum())
+    decides = None
+    if disagree:
+        lead = np.abs(of_self[opposed]) - np.abs(of_ext[opposed])
+        decides = {"self": float(np.mean(lead > 0)), "ext": float(np.mean(lead < 0))}
+    return {"couples": len(one), "disagree": disagree, "decides": decides}
