@@ -4,7 +4,7 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from grape.collect.opening import inputs_of, open_policy
@@ -69,7 +69,7 @@ def run_collect(
         ExpertActor() if policy is None else PolicyActor(policy, settings.temperature, log, suite.action_space)
     )
     began = time.perf_counter()
-    groups = _play_rounds(groups, settings, suite, actor, store, log, reporter)
+    groups = _Collection(settings, suite, actor, store, log, reporter).play(groups)
     append_event(settings.out, "collected", seconds=round(time.perf_counter() - began, 2), **asdict(log))
     if log.failures:
         raise SimulatorError(
@@ -87,82 +87,74 @@ def run_collect(
     return summary
 
 
-def _play_rounds(
-    first: tuple[Group, ...],
-    settings: CollectSettings,
-    suite: SuiteBase,
-    actor: Actor,
-    store: EpisodeStore,
-    log: RolloutLog,
-    reporter: Reporter,
-) -> tuple[Group, ...]:
-    """Play what is missing of the first round, then of each that follows from the outcomes before it.
+@dataclass(frozen=True)
+class _Collection:
+    """What playing episodes needs."""
 
-    Returns:
-        The groups of all rounds; those known so far where groups failed.
-    """
-    planned, latest, number = first, first, 1
-    with contextlib.ExitStack() as stack:
-        pool: WorkerPool | None = None
-        while latest:
-            missing = [group for group in latest if any(episode.episode_id not in store for episode in group.episodes)]
-            if missing and pool is None:
-                suite.check()
-                workers = min(settings.workers or os.cpu_count() or 1, len(missing))
-                pool = stack.enter_context(
-                    WorkerPool(suite.name, workers, settings.lanes, settings.timeout, settings.env_python)
-                )
-            if missing and pool is not None:
-                name = settings.out.name if number == 1 else f"{settings.out.name}, round {number}"
-                total = sum(len(group.episodes) for group in latest)
-                _play(missing, settings, suite, actor, store, log, reporter, pool, name, total)
-            if log.failures or not settings.mixed_episodes:
-                break
-            solved = {meta.episode_id: meta.success is True for meta in store.metas()}
-            latest, number = next_round(settings, planned, solved), number + 1
-            planned += latest
-    return planned
+    settings: CollectSettings
+    suite: SuiteBase
+    actor: Actor
+    store: EpisodeStore
+    log: RolloutLog
+    reporter: Reporter
 
+    def play(self, first: tuple[Group, ...]) -> tuple[Group, ...]:
+        """Play what is missing of the first round, then of each that follows from the outcomes before it.
 
-def _play(
-    groups: Sequence[Group],
-    settings: CollectSettings,
-    suite: SuiteBase,
-    actor: Actor,
-    store: EpisodeStore,
-    log: RolloutLog,
-    reporter: Reporter,
-    pool: WorkerPool,
-    name: str,
-    total: int,
-) -> None:
-    """Play the groups and write each episode as soon as its group is over."""
-    retried = len(log.retries)
-    todo = sum(len(group.episodes) for group in groups)
-    with reporter.progress(name, total, total - todo) as bar:
-        successes = episodes = 0
+        Returns:
+            The groups of all rounds; those known so far where groups failed.
+        """
+        settings, planned, latest, number = self.settings, first, first, 1
+        with contextlib.ExitStack() as stack:
+            pool: WorkerPool | None = None
+            while latest:
+                missing = [
+                    group for group in latest if any(episode.episode_id not in self.store for episode in group.episodes)
+                ]
+                if missing and pool is None:
+                    self.suite.check()
+                    workers = min(settings.workers or os.cpu_count() or 1, len(missing))
+                    pool = stack.enter_context(
+                        WorkerPool(self.suite.name, workers, settings.lanes, settings.timeout, settings.env_python)
+                    )
+                if missing and pool is not None:
+                    name = settings.out.name if number == 1 else f"{settings.out.name}, round {number}"
+                    self._play_groups(missing, pool, name, sum(len(group.episodes) for group in latest))
+                if self.log.failures or not settings.mixed_episodes:
+                    break
+                solved = {meta.episode_id: meta.success is True for meta in self.store.metas()}
+                latest, number = next_round(settings, planned, solved), number + 1
+                planned += latest
+        return planned
 
-        def finished(group: Group, trajectories: list[Trajectory]) -> None:
-            nonlocal successes, episodes
-            for trajectory in trajectories:
-                if trajectory.meta.episode_id not in store:
-                    store.write(trajectory)
-                successes += trajectory.meta.success is True
-                episodes += 1
-            bar.advance(len(trajectories), f"{group.task.name}  success so far {successes / episodes:.0%}")
+    def _play_groups(self, groups: Sequence[Group], pool: WorkerPool, name: str, total: int) -> None:
+        """Play the groups and write each episode as soon as its group is over."""
+        retried = len(self.log.retries)
+        todo = sum(len(group.episodes) for group in groups)
+        with self.reporter.progress(name, total, total - todo) as bar:
+            successes = episodes = 0
 
-        play_groups(
-            groups,
-            pool,
-            actor,
-            versions=suite.versions(),
-            display=settings.display,
-            log=log,
-            until=settings.until,
-            finished=finished,
-        )
-    for sentence in log.retries[retried:]:
-        reporter.warn(f"A worker failed and was replaced; its episodes were played again. {sentence}")
+            def finished(group: Group, trajectories: list[Trajectory]) -> None:
+                nonlocal successes, episodes
+                for trajectory in trajectories:
+                    if trajectory.meta.episode_id not in self.store:
+                        self.store.write(trajectory)
+                    successes += trajectory.meta.success is True
+                    episodes += 1
+                bar.advance(len(trajectories), f"{group.task.name}  success so far {successes / episodes:.0%}")
+
+            play_groups(
+                groups,
+                pool,
+                self.actor,
+                versions=self.suite.versions(),
+                display=self.settings.display,
+                log=self.log,
+                until=self.settings.until,
+                finished=finished,
+            )
+        for sentence in self.log.retries[retried:]:
+            self.reporter.warn(f"A worker failed and was replaced; its episodes were played again. {sentence}")
 
 
 def summarize(metas: Sequence[EpisodeMeta]) -> dict[str, Any]:
