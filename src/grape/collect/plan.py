@@ -129,12 +129,13 @@ def next_round(settings: CollectSettings, planned: Sequence[Group], solved: Mapp
         for key in even_first
         if (sample := counts[key][0] + turn) < settings.most_samples
     ]
-    chosen = set(wanted[: max(0, left)])
+    more: dict[tuple[Task, int], list[int]] = {}
+    for key, sample in wanted[: max(0, left)]:
+        more.setdefault(key, []).append(sample)
     episodes: dict[Task, list[PlannedEpisode]] = {}
-    for task, state in played:
-        for sample in sorted(sample for key, sample in chosen if key == (task, state)):
-            operator = played[task, state][0].operator
-            episodes.setdefault(task, []).append(_episode(settings, task, state, sample, operator))
+    for (task, state), some in played.items():
+        for sample in more.get((task, state), ()):
+            episodes.setdefault(task, []).append(_episode(settings, task, state, sample, some[0].operator))
     return _grouped(episodes, settings.lanes, len(planned))
 
 

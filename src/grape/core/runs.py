@@ -33,12 +33,15 @@ __all__ = [
     "LaunchedProcess",
     "RunFolder",
     "identity_of",
+    "is_complete",
     "launched_process",
     "load_summary",
     "lock_folder",
     "open_run",
     "read_run_settings",
 ]
+
+_DONE = "done.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,14 +61,14 @@ class RunFolder:
     @property
     def done(self) -> Mapping[str, Any] | None:
         """The summary written by :meth:`finish`, or None while the work is not complete."""
-        marker = self.path / "done.json"
+        marker = self.path / _DONE
         if not marker.exists():
             return None
         return read_json_mapping(marker, hint="Delete it and run the verb again.", within=self.path)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Declare the work complete; ``summary`` holds JSON values and no times of day, and keeps its order."""
-        write_text(self.path / "done.json", json.dumps(dict(summary), indent=1, allow_nan=False) + "\n")
+        write_text(self.path / _DONE, json.dumps(dict(summary), indent=1, allow_nan=False) + "\n")
 
 
 def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] | None = None) -> RunFolder:
@@ -153,6 +156,11 @@ def _difference(found: Any, wanted: Any, where: str = "") -> str:
             if found.get(key) != wanted.get(key):
                 return _difference(found.get(key), wanted.get(key), f"{where}.{key}" if where else str(key))
     return f"{where} was {json.dumps(found)}, now {json.dumps(wanted)}"
+
+
+def is_complete(path: Path) -> bool:
+    """Whether the work of the verb that writes to ``path`` is complete."""
+    return (path / _DONE).exists()
 
 
 def load_summary(path: Path, verb: str) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from grape.core.errors import DataError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash, write_jsonl
-from grape.core.runs import open_run
+from grape.core.runs import is_complete, open_run
 from grape.core.settings import Range, check_ranges, setting
 from grape.exchange.video_episodes import (
     OWN_KEYPOINT,
@@ -102,7 +102,7 @@ def run_import_video(
     wanted = None if settings.keypoints is None else read_keypoint_file(settings.keypoints)
     _check_names(listed, wanted)
     inputs = {"files": content_hash(listed.digests()), "keypoints": wanted.digest if wanted else ""}
-    if (settings.out / "done.json").exists():
+    if is_complete(settings.out):
         done = open_run(settings.out, "import", settings, inputs).done
         if done is not None:
             return done

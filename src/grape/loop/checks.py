@@ -14,6 +14,7 @@ from typing import Any
 
 from grape.collect.plan import make_plan
 from grape.core.errors import SettingsError
+from grape.core.runs import is_complete
 from grape.core.settings import check_ranges
 from grape.core.tasks import Task
 from grape.envs.base import SuiteBase
@@ -70,7 +71,7 @@ def check_settings(settings: LoopSettings, suite: SuiteBase, tasks: Sequence[Tas
         check_pair(stages.pair(1))
     with _flags_of("train"):
         check_train(stages.train(1, policy))
-    if not (settings.out / "done.json").exists():  # a finished loop is told, however it was begun
+    if not is_complete(settings.out):  # a finished loop is told, however it was begun
         _check_adapters(settings)
 
 

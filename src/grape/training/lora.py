@@ -14,6 +14,7 @@ from torch import nn
 from grape.core.atomic_folders import atomic_folder
 from grape.core.errors import CompatibilityError, SettingsError
 from grape.core.files import write_json
+from grape.core.runs import is_complete
 from grape.core.seeds import derive_seed
 from grape.policies.opening import resolve_policy
 from grape.policies.openvla import load_policy, read_policy, read_policy_config, save_policy
@@ -68,7 +69,7 @@ def open_for_training(
     Raises:
         SettingsError: The policy is an adapter that these settings cannot train on (see :func:`check_start`).
     """
-    if not (settings.out / "done.json").exists():  # a finished run is told, however it was begun
+    if not is_complete(settings.out):  # a finished run is told, however it was begun
         check_start(path, settings, device)
     policy = load_policy(
         path,
