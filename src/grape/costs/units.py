@@ -20,6 +20,7 @@ __all__ = [
     "parse_quantity",
     "parse_weight",
     "spellings",
+    "step_factor",
     "unit_names",
 ]
 
@@ -89,6 +90,15 @@ class Clock:
 
     limit: int
     control_hz: float | None = None
+
+
+def step_factor(unit: str, held: int) -> float:
+    """What numbers in a canonical unit are multiplied by where a step lasts ``held`` of the former ones.
+
+    A speed of 1 m/step becomes ``held`` m/step, 10 steps become ``10 / held``; lengths, angles and parts of the limit
+    stay as they are.
+    """
+    return 1.0 / held if unit == "steps" else float(held ** UNITS[unit].per_step)
 
 
 def _factors(name: str, clock: Clock) -> dict[str, float]:

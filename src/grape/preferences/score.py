@@ -12,9 +12,9 @@ import numpy as np
 
 from grape.core.errors import DataError, SettingsError, require_known
 from grape.core.events import SILENT, Reporter
-from grape.core.files import write_json, write_jsonl
+from grape.core.files import read_json_mapping, write_json, write_jsonl
 from grape.core.preferences import Score, StageScore
-from grape.core.runs import open_run
+from grape.core.runs import is_complete, open_run, read_run_settings
 from grape.core.settings import Range, check_ranges, setting
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.costs import (
@@ -122,6 +122,8 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
     check_against_store(store, metas, given)
     by_hand = thresholds_by_hand(given, settings.threshold_values)
     hashes = {task: specification_hash(specification) for task, specification in given.items()}
+    if settings.costs is None:
+        hashes = _hashes_of_finished_run(settings.out) or hashes
     run = open_run(settings.out, "score", settings, {"episodes": store.digest(), "specifications": hashes})
     if run.done is not None:
         warn_of_old_scores(settings.out, run.done, reporter)
@@ -164,12 +166,24 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
     return summary
 
 
+def _hashes_of_finished_run(folder: Path) -> dict[str, str]:
+    """Hashes of the built-in specifications that a complete run used: those of an earlier release may be others."""
+    if not (folder / "run.json").exists() or not is_complete(folder):
+        return {}
+    recorded = read_run_settings(folder)
+    if not isinstance(recorded, dict) or recorded.get("costs"):
+        return {}
+    inputs = read_json_mapping(folder / "run.json", within=folder).get("inputs")
+    return dict(inputs.get("specifications", {})) if isinstance(inputs, dict) else {}
+
+
 def warn_of_old_scores(folder: Path, summary: Mapping[str, Any], reporter: Reporter) -> None:
     """Say so where scores are those of release 0.1, which ranks otherwise."""
     if "spread_within" not in summary.get("calibration", {}):
         reporter.warn(
-            f"The scores in {folder} were made by release 0.1: their costs repeat the simulator's verdict, and weights "
-            "were calibrated across outcomes. Score the episodes again into another folder for those of today."
+            f"The scores in {folder} were made by release 0.1: their costs repeat the simulator's verdict, charge safety "
+            "for stages that were never entered and fix the order of interchangeable stages, and weights were calibrated "
+            "across outcomes. Score the episodes again into another folder for those of today."
         )
 
 

@@ -108,12 +108,18 @@ def reprice(stages: Sequence[StageScore], specification: CostSpecification) -> t
     """Stage scores under the thresholds of ``specification``, from the raw costs already measured.
 
     Equals evaluating the trajectory again with ``specification``, provided that it differs from the one evaluated in
-    thresholds only.
+    thresholds only; where stages may change places, they keep the order that was taken.
     """
-    penalties = [*(stage.penalty for stage in specification.stages), specification.outcome.unfinished]
+    # A stage that was never entered is charged all that it can cost for not being done.
+    penalties = [
+        stage.penalty + (0.0 if score.reached else stage.dearest)
+        for stage, score in zip(specification.stages, stages, strict=False)
+    ]
     return tuple(
         _repriced(stage, penalty, [constraint.threshold for constraint in constraints])
-        for stage, penalty, constraints in zip(stages, penalties, _constraints(specification), strict=True)
+        for stage, penalty, constraints in zip(
+            stages, [*penalties, specification.outcome.unfinished], _constraints(specification), strict=True
+        )
     )
 
 
