@@ -68,7 +68,7 @@ class ScoreSettings:
         threshold_quantile: Calibration only: raise thresholds to this quantile (0 to 1) of the costs of a task's
             successful episodes, where it has at least 8; never those of constraints tagged safety. None keeps all.
         objectives: Factor (0 or more) a tag (completion, safety, efficiency) on the weights of constraints with it,
-            e.g. safety:4,efficiency:0.
+            e.g. safety:4,efficiency:0. What a stage costs for not being finished or entered stays as it is.
         thresholds: Factor (0 or more) a tag on the thresholds of constraints with it, e.g. efficiency:2.
         threshold_values: Thresholds by hand, in the cost's canonical unit, that win over specification, calibration and
             factors: STAGE/CONSTRAINT, or TASK/STAGE/CONSTRAINT for one task, e.g. hook/at-handle:0.05.
@@ -181,9 +181,9 @@ def warn_of_old_scores(folder: Path, summary: Mapping[str, Any], reporter: Repor
     """Say so where scores are those of release 0.1, which ranks otherwise."""
     if "spread_within" not in summary.get("calibration", {}):
         reporter.warn(
-            f"The scores in {folder} were made by release 0.1: their costs repeat the simulator's verdict, charge safety "
-            "for stages that were never entered and fix the order of interchangeable stages, and weights were calibrated "
-            "across outcomes. Score the episodes again into another folder for those of today."
+            f"The scores in {folder} were made by release 0.1: their costs repeat the simulator's verdict, charge "
+            "safety for stages that were never entered and fix the order of interchangeable stages, and weights were "
+            "calibrated across outcomes. Score the episodes again into another folder for those of today."
         )
 
 
