@@ -181,18 +181,18 @@ def _constraint_findings(specification: CostSpecification) -> Iterator[Finding]:
 def _subgoal_findings(specification: CostSpecification) -> Iterator[Finding]:
     for stage in specification.stages:
         for constraint in stage.constraints:
-            wanted = as_condition(constraint.cost)
-            if constraint.kind == "path" or wanted is None or contradicts(wanted) or contradicts(stage.done_when):
+            condition = as_condition(constraint.cost)
+            if constraint.kind == "path" or condition is None or contradicts(condition) or contradicts(stage.done_when):
                 continue
-            if contradicts(stage.done_when, wanted):
+            if contradicts(stage.done_when, condition):
                 where = f"stage '{stage.name}', constraint '{constraint.name}'"
                 message = f"{constraint.cost} cannot hold where the stage is done ({stage.done_when})."
                 yield Finding("subgoal-contradicts-end", where, message)
 
 
 def _never_holds(cost: Call | Condition) -> bool:
-    wanted = as_condition(cost)
-    return wanted is not None and contradicts(wanted)
+    condition = as_condition(cost)
+    return condition is not None and contradicts(condition)
 
 
 def _never_binds(constraint: Constraint) -> str:
@@ -221,10 +221,10 @@ def _grasp_findings(specification: CostSpecification, stages: Sequence[Stage]) -
     Relation ``released`` serves for other flags as well (a collision that is over), so a signal counts where
     ``grasped`` is used with it or where its name says so.
     """
-    spoken_of = [(call.relation, name) for _, call in specification.calls() for name in call.names("signal")]
+    flags = [(call.relation, name) for _, call in specification.calls() for name in call.names("signal")]
     signals = dict.fromkeys(
         name
-        for relation, name in spoken_of
+        for relation, name in flags
         if relation == "grasped" or (relation == "released" and name.startswith("grasped"))
     )
     for signal in signals:
@@ -253,11 +253,11 @@ def _findings_of_signal(stages: Sequence[Stage], signal: str) -> Iterator[Findin
 
 def _impossible_path(constraint: Constraint, before: str, after: str, held: Condition, free: Condition) -> str:
     """Why a path constraint cannot hold throughout a stage between two states of the grasp; empty if it can."""
-    wanted = as_condition(constraint.cost)
-    if constraint.kind != "path" or wanted is None or wanted.temporal:
+    condition = as_condition(constraint.cost)
+    if constraint.kind != "path" or condition is None or condition.temporal:
         return ""
-    if before == after == "held" and contradicts(wanted, held):
+    if before == after == "held" and contradicts(condition, held):
         return f"{constraint.cost} cannot hold: the object is held when the stage begins and when it ends."
-    if before == "free" and contradicts(wanted, free) and after in ("held", "free"):
+    if before == "free" and contradicts(condition, free) and after in ("held", "free"):
         return f"{constraint.cost} cannot hold: nothing is held yet when the stage begins."
     return ""

@@ -68,10 +68,10 @@ def evaluate(specification: CostSpecification, trajectory: Trajectory) -> tuple[
     _require_fit(specification, trajectory)
     pricing = _Pricing(specification, trajectory)
     orders = specification.orders()
-    taken = min(map(pricing.stages, orders), key=_total_of_stages)
+    cheapest = min(map(pricing.stages, orders), key=_total_of_stages)
     if len(orders) == 1:
-        taken = [dataclasses.replace(stage, position=None) for stage in taken]
-    return (*taken, pricing.outcome())
+        cheapest = [dataclasses.replace(stage, position=None) for stage in cheapest]
+    return (*cheapest, pricing.outcome())
 
 
 def external_reward(stages: Sequence[StageScore]) -> float:
@@ -154,8 +154,8 @@ class _Pricing:
 
     def _priced(self, stage: Stage, start: int, *, to_the_end: bool) -> StageScore:
         """Score of a stage that was entered; ``to_the_end``: what holds at its end must hold from there on."""
-        told = truth(self._recording, stage.done_when, start)[start : self._final + 1]
-        held = _held(told == 1.0, stage.held_states)
+        holds = truth(self._recording, stage.done_when, start)[start : self._final + 1]
+        held = _held(holds == 1.0, stage.held_states)
         ends = np.flatnonzero(held)
         if to_the_end:
             ends = ends[ends > np.flatnonzero(np.concatenate([[True], ~held]))[-1] - 1]
@@ -164,7 +164,7 @@ class _Pricing:
         undone = 1.0 - held[: end - start + 1]
         if not finished and self._solved_at is not None:
             finished, undone[-1] = True, 0.0
-        charged = not finished and not (self._success is None and bool(np.isnan(told).all()))
+        charged = not finished and not (self._success is None and bool(np.isnan(holds).all()))
         return _entered(stage, self._recording, start, end, finished, undone, charged=charged)
 
 
@@ -246,8 +246,8 @@ def _constraint(constraint: Constraint, recording: Recording, start: int, end: i
         return _priced(constraint, float(values[end]), values[start : end + 1])
     if constraint.over_stage:
         increments = values[start + 1 : end + 1]
-        travelled = np.concatenate([[0.0], np.cumsum(_bridged(increments))])
-        return _priced(constraint, _mean(increments) * len(increments), travelled)
+        traveled = np.concatenate([[0.0], np.cumsum(_bridged(increments))])
+        return _priced(constraint, _mean(increments) * len(increments), traveled)
     cost = _aggregate(constraint.aggregate, values[first : end + 1], (end - start) / recording.limit)
     return _priced(constraint, cost, values[start : end + 1])
 

@@ -179,7 +179,7 @@ class Formula:
 
 
 _NAME = Field("name", Name(), "what the specification calls it")
-_ENTRY = Field("name", Name(reserved=RESERVED_NAMES), "unique among its neighbours")
+_ENTRY = Field("name", Name(reserved=RESERVED_NAMES), "unique among its neighbors")
 _DESCRIPTION = Field("description", Scalar("text"), "for people", "")
 _SUBGOAL = Field("subgoal", Items(Ref("subgoal")), "constraints at the last state", ())
 _PATH = Field("path", Items(Ref("path")), "constraints over the stage", ())

@@ -151,11 +151,11 @@ class _SpecificationReader(FieldReader):
         if not isinstance(node, yaml.MappingNode):
             return self.name(language.Name(), node, where)
         fields = self.fields("keypoint", node, where)
-        name, given = fields("name"), [origin for origin in language.PROVENANCES if origin in fields]
-        if len(given) != 1:
+        name, origins = fields("name"), [origin for origin in language.PROVENANCES if origin in fields]
+        if len(origins) != 1:
             fields.problem("", f"exactly one of {', '.join(language.PROVENANCES)} says where the keypoint comes from")
             return KeypointSource(name, "object", name)
-        kind = cast(Literal["object", "picture", "track", "mean_of"], given[0])
+        kind = cast(Literal["object", "picture", "track", "mean_of"], origins[0])
         description, value = fields("description"), fields(kind)
         if kind == "mean_of":
             for part in value:

@@ -163,7 +163,7 @@ class KeypointSource:
         recorded: Its name in recordings; empty for ``"mean_of"``.
         number: The number on the image, from 0; None for other kinds.
         mean_of: Names of the specification's keypoints whose mean it is.
-        offset: Added to the mean, metres along the world's axes.
+        offset: Added to the mean, meters along the world's axes.
         description: For people.
     """
 

@@ -158,7 +158,7 @@ def parse_quantity(text: str, unit: str, clock: Clock, *, signed: bool = False) 
 
 
 def parse_weight(text: str, unit: str, clock: Clock) -> float:
-    """Weight that makes a cost in ``unit`` unit-free, e.g. ``"0.02 per cm"`` is 2 for a cost in metres.
+    """Weight that makes a cost in ``unit`` unit-free, e.g. ``"0.02 per cm"`` is 2 for a cost in meters.
 
     Args:
         text: A number and ``per <unit>``; a bare number where the cost has no dimension.

@@ -60,7 +60,7 @@ class ScoreSettings:
             mean cost, successes and failures counting equally; without calibration it is 1.
         price_verdict: Charge failures for the simulator's verdict in R_ext, too, and let a solved episode finish all
             stages, as release 0.1 did. R_ext then mostly repeats I_success; for comparison only.
-        normalisation: How R_self is scaled: raw (sum over the steps), step-mean, or the mean a step standardised
+        normalisation: How R_self is scaled: raw (sum over the steps), step-mean, or the mean a step standardized
             within its initial state or task. auto is step-mean when calibrating, else raw.
         keep_weights: Calibration only: take --weights as they are; normalisation, beta and thresholds are still chosen.
         soft_share: Calibration only: standard deviation that R_self and R_ext each contribute among episodes of one
@@ -118,17 +118,17 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
     if not metas:
         raise DataError(f"Episode store {store.path} holds no episodes.", "Run 'grape collect' first.")
     tasks = tuple(sorted({meta.task for meta in metas}))
-    given = choose_specifications(store.suite, tasks, settings.costs)
-    check_against_store(store, metas, given)
-    by_hand = thresholds_by_hand(given, settings.threshold_values)
-    hashes = {task: specification_hash(specification) for task, specification in given.items()}
+    unadjusted = choose_specifications(store.suite, tasks, settings.costs)
+    check_against_store(store, metas, unadjusted)
+    by_hand = thresholds_by_hand(unadjusted, settings.threshold_values)
+    hashes = {task: specification_hash(specification) for task, specification in unadjusted.items()}
     if settings.costs is None:
         hashes = _hashes_of_finished_run(settings.out) or hashes
     run = open_run(settings.out, "score", settings, {"episodes": store.digest(), "specifications": hashes})
     if run.done is not None:
         warn_of_old_scores(settings.out, run.done, reporter)
         return run.done
-    specifications = {task: adjust_objectives(item, settings.objectives) for task, item in given.items()}
+    specifications = {task: adjust_objectives(item, settings.objectives) for task, item in unadjusted.items()}
     priced = _price(store, metas, specifications, settings.price_verdict, reporter)
     priced, thresholds = _with_thresholds(settings, priced, specifications, by_hand)
     raw = _raw_terms(priced)
@@ -226,8 +226,8 @@ def _price(
         for meta in metas:
             trajectory = store.read(meta.episode_id, frames=False)
             # Known and unknown outcomes of one initial state are priced alike, or the unknown would look cheaper.
-            told = price_verdict and _state(meta) not in unknown
-            shown = trajectory if told else with_unknown_outcome(trajectory)
+            with_verdict = price_verdict and _state(meta) not in unknown
+            shown = trajectory if with_verdict else with_unknown_outcome(trajectory)
             stages = evaluate(specifications[meta.task], shown)
             priced.append(_Priced(meta, _self_reward(trajectory), stages))
             progress.advance(note=meta.task)
@@ -257,17 +257,17 @@ def _with_thresholds(
     quantile = settings.threshold_quantile if settings.calibrate else None
     final, changed = {}, {}
     for task, specification in specifications.items():
-        found = {}
+        calibrated = {}
         if quantile is not None:
             successes = [item.stages for item in priced if item.meta.task == task and item.meta.success]
-            found = calibrated_thresholds(specification, successes, quantile)
-        found = {place: value for place, value in found.items() if place not in by_hand[task]}
-        adjusted = adjust_objectives(with_thresholds(specification, found), thresholds=settings.thresholds)
+            calibrated = calibrated_thresholds(specification, successes, quantile)
+        calibrated = {place: value for place, value in calibrated.items() if place not in by_hand[task]}
+        adjusted = adjust_objectives(with_thresholds(specification, calibrated), thresholds=settings.thresholds)
         final[task] = with_thresholds(adjusted, by_hand[task])
         names = [*(stage.name for stage in specification.stages), "outcome"]
-        changed[task] = {f"{names[number]}/{name}": value for (number, name), value in found.items()}
+        changed[task] = {f"{names[number]}/{name}": value for (number, name), value in calibrated.items()}
     repriced = [replace(item, stages=reprice(item.stages, final[item.meta.task])) for item in priced]
-    return repriced, {task: found for task, found in changed.items() if found}
+    return repriced, {task: calibrated for task, calibrated in changed.items() if calibrated}
 
 
 def _raw_terms(priced: Sequence[_Priced]) -> RawTerms:
