@@ -95,7 +95,7 @@ class Score:
 @record
 @dataclass(frozen=True)
 class PreferencePair:
-    """Two trajectories of the same task and initial state, and why one is preferred.
+    """Two trajectories of the same task and initial state, or parts of them, and why one is preferred.
 
     Attributes:
         pair_id: Unique within a pair file.
@@ -103,10 +103,15 @@ class PreferencePair:
         initial_state: Index of the shared initial state.
         chosen: Episode id of the preferred trajectory.
         rejected: Episode id of the other.
-        margin: R_GCPG of chosen minus that of rejected.
+        margin: R_GCPG of chosen minus that of rejected; of a stage-wise pair the stage's cost of rejected minus that of
+            chosen.
         mode: How the pair was made, e.g. ``"best-worst"``.
         reason: One sentence for people.
-        terms: Differences of the score's terms, chosen minus rejected.
+        terms: What the margin is made of: differences of the score's terms, chosen minus rejected, or ``"stage"``.
+        weight: What the pair counts in the mean over pairs, above 0.
+        chosen_steps: Half-open range ``[start, stop)`` of the decisions of the chosen side that are compared; None is
+            the whole episode.
+        rejected_steps: The same of the rejected side.
     """
 
     pair_id: str
@@ -118,3 +123,6 @@ class PreferencePair:
     mode: str
     reason: str
     terms: Mapping[str, float] = field(default_factory=dict)
+    weight: float = 1.0
+    chosen_steps: tuple[int, int] | None = None
+    rejected_steps: tuple[int, int] | None = None

@@ -37,9 +37,10 @@ def score_to_row(score: Score) -> dict[str, Any]:
 
 
 def pair_to_row(pair: PreferencePair) -> dict[str, Any]:
-    """JSON value of a pair."""
+    """JSON value of a pair; what release 0.1 did not know stands there only where it says something."""
     row: dict[str, Any] = encode(pair)
-    return row
+    plain = {"weight": 1.0, "chosen_steps": None, "rejected_steps": None}
+    return {name: value for name, value in row.items() if name not in plain or value != plain[name]}
 
 
 def load_scores(path: Path) -> dict[str, Score]:
