@@ -3,11 +3,12 @@
 A difference below this is no reason to prefer anything: a couple that differs by no more makes no pair.
 
 *R_self.* The same network on the same input gives other last digits in another batch, on another processor or with
-another kernel. Compared again (``parity/mean_abs`` of training) a token's log-probability differs by up to a hundredth
-of a nat in float32, hence that of a decision of seven tokens by about :data:`LOGP_NOISE` = 0.02 nats. Decisions err
-independently, so the sum over ``T`` of them is uncertain by ``LOGP_NOISE * sqrt(T)`` and the mean a decision by
-``LOGP_NOISE / sqrt(T)``; variances of the two sides of a couple add up. (:data:`grape.preferences.gcpg.NOISE` is
-something else: the least *spread* of a whole store that calibration scales up to a signal.)
+another kernel. Compared again (``parity/mean_abs`` of training) a token's log-probability differs by some thousandths
+of a nat in float32, hence that of a decision of seven tokens by about 0.01; :data:`LOGP_NOISE` is twice that. Decisions
+err independently, so the sum over ``T`` of them is uncertain by ``LOGP_NOISE * sqrt(T)``, the mean a decision by
+``LOGP_NOISE / sqrt(T)``, and the squares of both sides of a couple add up. In bfloat16 errors are several times larger:
+there ``--margin`` says what counts. (:data:`grape.preferences.gcpg.NOISE` is something else: the least *spread* of a
+whole store that calibration scales up to a signal.)
 
 *Costs.* Built-in specifications charge 1 to 5 a meter, so that :data:`COST_NOISE` = 0.001 stands for 0.2 to 1 mm: less
 than what tracked keypoints, contacts in a simulator and the moment at which a stage is seen to end reproduce. Of
@@ -31,7 +32,7 @@ from grape.core.preferences import Score
 __all__ = ["COST_NOISE", "LOGP_NOISE", "ROUNDING", "ScoreNoise"]
 
 LOGP_NOISE = 0.02
-"""Standard deviation of the log-probability of one decision between equal computations, nats."""
+"""Two standard deviations of a decision's log-probability between equal computations, nats."""
 
 COST_NOISE = 0.001
 """Difference of a cost C_i, or of their sum, below the resolution of what costs are measured from."""

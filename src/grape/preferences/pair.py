@@ -231,7 +231,7 @@ def _no_pair(settings: PairSettings, census: StateCensus) -> NoPairsError:
     listing = ", ".join(f"{count} with {kind}" for kind, count in kinds.items() if count)
     total = sum(kinds.values())
     narrow = f" {census.narrow} pairs lie within the margin {settings.margin:g} or noise." if census.narrow else ""
-    failed = f" {census.failed} pairs are of two failures." if census.failed else ""
+    failed = f" {census.failed} pairs have a chosen side that did not succeed." if census.failed else ""
     seen = census.narrow or census.failed or (settings.require_mixed_outcomes and not census.mixed)
     apart = " No two episodes of one state took decisions in one stage." if settings.stage_wise and not seen else ""
     advice = []

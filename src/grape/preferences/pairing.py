@@ -63,7 +63,7 @@ class StateCensus:
         unknown: States with at least two episodes, of one of which the outcome is unknown.
         used: States that gave a pair.
         narrow: Pairs left out because R_GCPG, or the stage's cost, differs by less than the margin or by noise only.
-        failed: Pairs left out because both sides failed and the chosen one must succeed.
+        failed: Pairs left out because the chosen side must succeed and is not known to have.
         pairs: Pairs made.
     """
 

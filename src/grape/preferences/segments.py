@@ -60,32 +60,30 @@ def kept_by_length(chosen_steps: int, rejected_steps: int) -> int:
 def kept_by_stage(chosen: Score, rejected: Score) -> int:
     """Decisions from the first one on that the rejected side keeps until the sides' progress through stages differs.
 
-    The sides part in the first stage that one of them finished and the other did not (a solved episode finished all;
-    with sub-goals in either order the first one as scored). There the rejected side keeps
+    The sides part in a stage that one of them finished and the other did not (a solved episode finished all). There the
+    rejected side keeps
 
     * where the chosen side finished it: as many decisions in that stage as the chosen side took to finish it, counted
       from where each side entered it, so that being slower in earlier stages cuts nothing off;
     * where the rejected side finished it: its decisions until then.
 
     What is cut off is what the rejected side did while the chosen one was in later stages already, or in stages that
-    the chosen one never saw. Nothing is cut where no stage parts them. At least one decision is kept.
+    the chosen one never saw. The earliest cut counts where several stages part the sides (sub-goals in either order),
+    and nothing is cut where none does. At least one decision is kept.
     """
-    stages = {stage.name: stage for stage in rejected.stages}
+    stages, stop = {stage.name: stage for stage in rejected.stages}, rejected.steps
     for stage in chosen.stages:
         other = stages.get(stage.name)
-        if other is None or stage.name == "outcome" or not (stage.reached or other.reached):
+        if other is None or not other.reached or stage.name == "outcome":
             continue
         chosen_finished, rejected_finished = stage.done or bool(chosen.success), other.done or bool(rejected.success)
-        if chosen_finished == rejected_finished:
-            continue
-        start, stop = decisions_of(other)
-        if not other.reached:
-            return rejected.steps
-        if chosen_finished:
+        start, end = decisions_of(other)
+        if chosen_finished and not rejected_finished:
             first, last = decisions_of(stage)
-            stop = min(stop, start + last - first)
-        return _bounded(stop, rejected.steps)
-    return rejected.steps
+            stop = min(stop, end, start + last - first)
+        elif rejected_finished and not chosen_finished:
+            stop = min(stop, end)
+    return _bounded(stop, rejected.steps)
 
 
 def kept_by_distance(chosen: Trajectory, rejected: Trajectory, threshold: float) -> int:
