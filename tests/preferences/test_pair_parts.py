@@ -122,8 +122,8 @@ def test_a_store_without_keypoints_says_which_cuts_are_left(tmp_path: Path) -> N
     specification = (
         "version: 1\nsuite: metaworld\ntask: drawer-open\nlimit: 16 steps\ncontrol_hz: 10 Hz\nkeypoints: []\n"
         "signals: [opened]\nstages:\n  - name: open\n    done_when: {opened: {at_least: 0.5}}\n"
-        "    subgoal:\n      - name: half\n        cost: {opened: {at_least: 0.5}}\n        worst: 0.5\n        weight: 1\n"
-        "        objectives: [completion]\n"
+        "    subgoal:\n      - name: half\n        cost: {opened: {at_least: 0.5}}\n        worst: 0.5\n"
+        "        weight: 1\n        objectives: [completion]\n"
     )
     (tmp_path / "costs.yaml").write_text(specification)
     store = EpisodeStore.create(tmp_path / "store", "metaworld", {})

@@ -59,7 +59,7 @@ def test_training_prefers_the_chosen_side(world, tmp_path):
     assert rows[-1]["rewards/margins"] > 1.0
     assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
     assert summary["parity"]["mean_abs"] < 1e-4
-    assert read_provenance(settings.out / "policy") == {"toy": {"task": frozenset({0, 1, 2})}}
+    assert read_provenance(settings.out / "policy").collected == {"toy": {"task": frozenset({0, 1, 2})}}
     trained = load_policy(settings.out / "policy")
     assert trained.spec.policy_hash == summary["policy_hash"] != summary["start_policy_hash"]
     assert trained.spec.preprocessing_hash == load_policy(world.policy).spec.preprocessing_hash
