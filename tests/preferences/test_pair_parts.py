@@ -149,9 +149,7 @@ def test_no_stage_in_which_two_episodes_took_decisions_says_so(tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    "change", [{"weight": 0.0}, {"weight": -1.0}, {"rejected_steps": [3, 3]}, {"chosen_steps": [-1, 3]}]
-)
+@pytest.mark.parametrize("change", [{"weight": -1.0}, {"rejected_steps": [3, 3]}, {"chosen_steps": [-1, 3]}])
 def test_a_pair_that_compares_nothing_is_refused(scored: Path, tmp_path: Path, change: dict) -> None:
     pair(scored, tmp_path / "out", cut="length", weight="margin")
     path = tmp_path / "out" / "pairs.jsonl"

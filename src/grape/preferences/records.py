@@ -39,10 +39,12 @@ def score_to_row(score: Score) -> dict[str, Any]:
 
 
 def pair_to_row(pair: PreferencePair) -> dict[str, Any]:
-    """JSON value of a pair; what release 0.1 did not know stands there only where it says something."""
+    """JSON value of a pair; the fields that release 0.1 did not have are left out where they say nothing."""
     row: dict[str, Any] = encode(pair)
-    plain = {"weight": 1.0, "chosen_steps": None, "rejected_steps": None}
-    return {name: value for name, value in row.items() if name not in plain or value != plain[name]}
+    for name, default in (("weight", 1.0), ("chosen_steps", None), ("rejected_steps", None)):
+        if row[name] == default:
+            del row[name]
+    return row
 
 
 def load_scores(path: Path) -> dict[str, Score]:
@@ -83,8 +85,8 @@ def load_pairs(path: Path) -> tuple[PreferencePair, ...]:
         if pair.chosen == pair.rejected:
             raise DataError(f"{path}, line {number}: episode {pair.chosen} is paired with itself.", _FIX)
         ranges = [steps for steps in (pair.chosen_steps, pair.rejected_steps) if steps is not None]
-        if pair.weight <= 0 or not all(0 <= start < stop for start, stop in ranges):
-            raise DataError(f"{path}, line {number}: a weight or a range of decisions is empty or negative.", _FIX)
+        if pair.weight < 0 or not all(0 <= start < stop for start, stop in ranges):
+            raise DataError(f"{path}, line {number}: its weight is negative, or it compares no decisions.", _FIX)
         pairs[pair.pair_id] = pair
     return tuple(pairs.values())
 
