@@ -135,6 +135,7 @@ def test_a_failure_by_hand(specification: CostSpecification, make_trajectory: Ma
     assert parts(push)["done"] == (1.0, pytest.approx(dearest + 0.1))
     assert push.cost == pytest.approx(dearest + 0.1 + 0.4 + 0.1 * 2 / 10)
     assert leave.cost == pytest.approx(2.0)
+    assert parts(leave) == {"done": (1.0, pytest.approx(2.0))}
     assert parts(outcome) == {"success": (1.0, 1.5), "block-at-goal": (0.5, 0.5)}
 
 
@@ -264,6 +265,37 @@ def test_objectives_move_costs_in_the_intended_direction(specification: CostSpec
     assert specification_hash(adjust_objectives(specification)) == specification_hash(specification)
     with pytest.raises(SettingsError, match="Did you mean 'safety'"):
         adjust_objectives(specification, {"saftey": 2.0})
+
+
+def test_objectives_weigh_what_happened(specification: CostSpecification, make_trajectory: MakeTrajectory) -> None:
+    """Whatever the factors, being unfinished or never entered costs what the specification says, tagged completion."""
+    keypoints = {"gripper": on_x(*[0.0] * 4), "block": on_x(0.5, 0.5, 0.7, 0.5), "goal": on_x(*[1.0] * 4)}
+    episode = make_trajectory(keypoints, {"touching": [0] * 4})
+    plain = evaluate(specification, episode)
+    assert [stage.reached for stage in plain] == [True, False, False, True]
+    for stage, described in zip(plain[1:3], specification.stages[1:], strict=True):
+        done, *measured = stage.constraints
+        assert (done.cost, done.weight, done.objectives) == (
+            1.0,
+            described.penalty + described.dearest,
+            ("completion",),
+        )
+        assert [(item.cost, item.contribution, item.curve) for item in measured] == [(0.0, 0.0, ())] * len(measured)
+    for weights in ({"safety": 4.0}, {"safety": 0.0, "efficiency": 7.0}, {"completion": 3.0}):
+        stages = evaluate(adjust_objectives(specification, weights), episode)
+        for stage, before in zip(stages, plain, strict=True):
+            for item, was in zip(stage.constraints, before.constraints, strict=True):
+                factor = 1.0 if item.name in ("done", "success") else weights.get(item.objectives[0], 1.0)
+                assert item.contribution == pytest.approx(factor * was.contribution), (stage.name, item.name)
+    assert parts(plain[0])["calm"] == (pytest.approx(0.11), pytest.approx(0.22))  # something unsafe did happen
+
+
+def test_factors_multiply_and_thresholds_by_factor_move_penalties(specification: CostSpecification) -> None:
+    twice = adjust_objectives(adjust_objectives(specification, {"safety": 2.0}), {"safety": 3.0})
+    assert twice == adjust_objectives(specification, {"safety": 6.0})
+    assert [stage.penalty for stage in twice.stages] == [stage.penalty for stage in specification.stages]
+    lenient = adjust_objectives(specification, thresholds={"efficiency": 2.0})
+    assert lenient.stages[0].penalty < specification.stages[0].penalty
 
 
 ANY_FLOAT = st.floats(width=32, allow_nan=True, allow_infinity=True)

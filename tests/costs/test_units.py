@@ -1,9 +1,13 @@
 import math
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grape.costs import builtin_specification, parse_specification
+from grape.costs.builtins import at_lower_rate
+from grape.costs.specification import CostSpecification
 from grape.costs.units import UNITS, Clock, parse_quantity, parse_weight, spellings
 
 CLOCK = Clock(limit=16, control_hz=10.0)
@@ -97,3 +101,72 @@ def test_every_spelling_means_the_same_cost(value: float, unit: str, data: st.Da
         return
     weight = parse_weight(f"3 per {name}" if name else "3", unit, CLOCK)
     assert math.isclose(weight * quantity, 3 * value, rel_tol=1e-9, abs_tol=1e-12)
+
+
+BOUNDED = """\
+version: 1
+limit: {limit} steps
+control_hz: {hz} Hz
+keypoints: [gripper, block]
+signals: [grasped]
+stages:
+  - name: stop
+    done_when:
+      any:
+        - {{at_rest: {{of: block, within: {speed}}}}}
+        - all:
+            - {{not: {{at_rest: {{of: gripper, within: {fast}}}}}}}
+            - {{near: {{of: gripper, to: block, within: 3 cm}}}}
+    for: {held_for} steps
+    path:
+      - name: calm
+        cost: {{at_rest: {{of: gripper, within: {fast}}}}}
+        aggregate: max
+        threshold: {tau}
+        worst: {worst}
+        weight: {weight} per m/step
+        objectives: [safety]
+      - {{name: calm-always, cost: {{always: {{at_rest: {{of: gripper, within: {fast}}}}}}}, worst: {worst},
+         weight: {weight} per m/step, objectives: [safety]}}
+"""
+BY_SECOND = {"speed": "4 cm/s", "fast": "1 m/s", "tau": "20 cm/s", "worst": "2 m/s"}
+
+
+def test_bounds_within_conditions_are_converted_like_thresholds() -> None:
+    """A specification at 20 Hz, made slower by a factor of 10, is the one whose bounds were written by the second."""
+    fast = parse_specification(BOUNDED.format(limit=200, hz=20, weight=10, held_for=30, **BY_SECOND), "fast.yaml")
+    slow = parse_specification(BOUNDED.format(limit=20, hz=2, weight=1, held_for=3, **BY_SECOND), "slow.yaml")
+    converted = at_lower_rate(fast, "", 10)
+    assert list(map(str, numbers(converted))) == list(map(str, numbers(slow)))
+    call = converted.stages[0].done_when.operands[0].call
+    assert call is not None
+    assert call.bounds[1] == pytest.approx(0.02)  # 2 mm a step of 50 ms are 2 cm a step of 500 ms
+    by_step = BOUNDED.format(
+        limit=200,
+        hz=20,
+        weight=10,
+        held_for=30,
+        speed="2 mm/step",
+        fast="5 cm/step",
+        tau="1 cm/step",
+        worst="10 cm/step",
+    )
+    assert list(map(str, numbers(parse_specification(by_step, "step.yaml")))) == list(map(str, numbers(fast)))
+
+
+def numbers(specification: CostSpecification) -> Iterator[object]:
+    """Everything that depends on how long a step is; texts of formulas round their numbers."""
+    yield specification.limit
+    yield specification.control_hz
+    for stage in specification.stages:
+        yield stage.end_text
+        for constraint in stage.constraints:
+            yield constraint.cost
+            yield from (f"{value:g}" for value in (constraint.threshold, constraint.worst, constraint.weight))
+
+
+def test_lengths_and_the_built_in_costs_of_slower_suites_keep_their_other_bounds() -> None:
+    task = "put_the_bowl_on_the_plate"
+    one, other = (builtin_specification(suite, task) for suite in ("libero_goal", "libero_goal_2hz"))
+    assert [stage.done_when for stage in one.stages] == [stage.done_when for stage in other.stages]
+    assert [stage.penalty for stage in one.stages] == pytest.approx([stage.penalty for stage in other.stages])

@@ -78,6 +78,36 @@ def test_each_objective_alone_chooses_what_it_is_about_from_the_same_rollouts(
         assert kept["objectives"] == {tag: 4.0}
 
 
+def test_safety_is_charged_for_what_happened_and_leaves_penalties_as_they_are(tmp_path: Path) -> None:
+    """A failure that never came near the drawer is no riskier than the specification says; thresholds are its own."""
+    store = EpisodeStore.create(tmp_path / "store", "libero_goal", {})
+    for one in drawers():
+        store.write(one)
+    scores = {}
+    for factor in FACTORS:
+        out = tmp_path / f"safety-{factor}"
+        run_score(ScoreSettings(store=store.path, out=out, calibrate=False, objectives={"safety": float(factor)}))
+        scores[factor] = read_scores(out)
+    never = [
+        (name, number)
+        for name, score in scores[1].items()
+        for number, stage in enumerate(score.stages)
+        if not stage.reached
+    ]
+    assert never
+    for name, number in never:
+        stages = [scores[factor][name].stages[number] for factor in FACTORS]
+        assert stages[0] == dataclasses.replace(stages[1], constraints=stages[0].constraints)
+        assert len({stage.cost for stage in stages}) == 1
+        assert {item.name for item in stages[1].constraints if item.contribution} == {"done"}
+    for name, score in scores[1].items():
+        unsafe = sum(
+            item.contribution for stage in score.stages for item in stage.constraints if "safety" in item.objectives
+        )
+        for factor in FACTORS:
+            assert scores[factor][name].cost == pytest.approx(score.cost + (factor - 1) * unsafe)
+
+
 def test_thresholds_given_by_hand_win_and_are_stored(recorded: Path, tmp_path: Path) -> None:
     values = {"hook/at-handle": 0.5, "faucet-open/outcome/object-at-goal": 0.03, "outcome/object-at-goal": 0.02}
     plain = run_score(ScoreSettings(store=recorded, out=tmp_path / "plain"))

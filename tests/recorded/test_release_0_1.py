@@ -95,6 +95,9 @@ def test_the_same_costs_and_pairs_are_made_of_recorded_episodes(runs, capsys):
     assert len(recorded) == 16
     for row in (*ours, *recorded):
         del row["terms"], row["gcpg"]  # weights are calibrated otherwise today
+        for stage in row["stages"]:
+            if not stage["reached"]:
+                del stage["constraints"]  # today the whole charge of a stage never entered is its completion's
     assert_close(ours, recorded)
     assert len(rows(runs / "sampled-pairs")) == 8
     assert_close(rows(runs / "pairs-2"), rows(runs / "sampled-pairs"))

@@ -20,7 +20,7 @@ class ConstraintScore:
         threshold: tau_ij, same unit.
         weight: lambda_ij.
         contribution: ``weight * max(0, cost - threshold)``, unit-free after scaling.
-        unit: ComparisonItem of cost and threshold.
+        unit: Unit of cost and threshold.
         objectives: Tags such as ``"completion"``, ``"safety"``, ``"efficiency"``.
         curve: The raw cost at each state of the stage, for plots.
     """
@@ -49,6 +49,8 @@ class StageScore:
         done: Whether its ``done_when`` held.
         cost: C_i, finite and not negative.
         constraints: The parts of the cost.
+        position: Place of the stage, from 0, in the order in which the stages were done; None where the specification
+            allows one order only.
     """
 
     name: str
@@ -58,6 +60,7 @@ class StageScore:
     done: bool
     cost: float
     constraints: tuple[ConstraintScore, ...] = ()
+    position: int | None = None
 
 
 @record

@@ -13,9 +13,17 @@ import yaml
 from grape.core.errors import require_known
 from grape.costs.parsing import parse_specification
 from grape.costs.specification import Constraint, CostSpecification
-from grape.costs.units import UNITS
+from grape.costs.units import step_factor
 
-__all__ = ["SuiteNames", "builtin_names", "builtin_specification", "builtin_suites", "builtin_text", "suite_names_of"]
+__all__ = [
+    "SuiteNames",
+    "at_lower_rate",
+    "builtin_names",
+    "builtin_specification",
+    "builtin_suites",
+    "builtin_text",
+    "suite_names_of",
+]
 
 
 @dataclass(frozen=True)
@@ -129,7 +137,7 @@ def builtin_specification(suite: str, task: str) -> CostSpecification:
         return replace(base, suite=suite, task=task, source=f"{suite}/{task} (built-in, as {pattern})")
     original = _original(suite)
     specification = parse_specification(builtin_text(original, task), f"{original}/{task} (built-in)")
-    return specification if suite == original else _at_lower_rate(specification, suite, int(_slower()[suite]["held"]))
+    return specification if suite == original else at_lower_rate(specification, suite, int(_slower()[suite]["held"]))
 
 
 @functools.cache
@@ -144,24 +152,36 @@ def suite_names_of(suite: str) -> SuiteNames:
     return SuiteNames(**tables[_original(suite)])
 
 
-def _at_lower_rate(specification: CostSpecification, suite: str, held: int) -> CostSpecification:
-    """The specification of a suite whose decisions are each held for ``held`` steps of the original suite.
+def at_lower_rate(specification: CostSpecification, suite: str, held: int) -> CostSpecification:
+    """The specification for a suite whose decisions are each held for ``held`` steps of the original suite.
 
-    Speeds and accelerations are counted by the step, so they are converted. Lengths, angles, parts of the limit and
-    what a stage costs at most stay as they are.
+    Speeds and accelerations are counted by the step, so they are converted, also where they bound a relation within a
+    formula, and so is for how many steps a condition must hold. Lengths, angles, parts of the limit and what a stage
+    costs at most stay as they are.
     """
 
     def converted(constraint: Constraint) -> Constraint:
-        factor = float(held ** UNITS[constraint.unit].per_step)
+        factor = step_factor(constraint.unit, held)
         return replace(
             constraint,
+            cost=constraint.cost.at_lower_rate(held),
             threshold=constraint.threshold * factor,
             worst=constraint.worst * factor,
             weight=constraint.weight / factor,
         )
 
+    slower = specification.with_constraints(converted)
+    stages = (
+        replace(
+            stage,
+            done_when=stage.done_when.at_lower_rate(held),
+            held_for=stage.held_for * step_factor("steps", held),
+        )
+        for stage in slower.stages
+    )
     return replace(
-        specification.with_constraints(converted),
+        slower,
+        stages=tuple(stages),
         suite=suite,
         limit=specification.limit // held,
         control_hz=None if specification.control_hz is None else specification.control_hz / held,

@@ -5,13 +5,13 @@ implications are those of :mod:`grape.costs.logic`.
 """
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from grape.core.errors import DataError, did_you_mean
 from grape.costs.formulas import Call, Condition, as_condition
 from grape.costs.logic import always, contradicts, leads
-from grape.costs.specification import Constraint, CostSpecification
+from grape.costs.specification import Constraint, CostSpecification, Stage
 from grape.costs.vocabulary import QUANTITIES
 
 __all__ = ["Finding", "check_specification", "find_problems"]
@@ -76,11 +76,13 @@ def find_problems(
         signals: Recorded signals; None likewise.
         camera: Whether the recordings note their camera; None likewise.
     """
+    orders = [[specification.stages[position] for position in order] for order in specification.orders()]
     return (
         *_name_findings(specification, keypoints, signals),
         *(_frame_findings(specification) if camera is False else ()),
-        *_stage_findings(specification),
-        *_grasp_findings(specification),
+        *_persistence_findings(specification),
+        *dict.fromkeys(finding for stages in orders for finding in _stage_findings(stages)),
+        *dict.fromkeys(finding for stages in orders for finding in _grasp_findings(specification, stages)),
         *_constraint_findings(specification),
     )
 
@@ -114,9 +116,17 @@ def _frame_findings(specification: CostSpecification) -> Iterator[Finding]:
             yield Finding("unknown-frame", where, "frame 'camera' is not recorded: no camera is noted. Use 'world'.")
 
 
-def _stage_findings(specification: CostSpecification) -> Iterator[Finding]:
+def _persistence_findings(specification: CostSpecification) -> Iterator[Finding]:
+    for stage in specification.stages:
+        if stage.held_states > specification.limit + 1:
+            most = specification.limit + 1
+            message = f"asks for {stage.held_states} states in a row; an episode has at most {most}."
+            yield Finding("unreachable-stage", f"stage '{stage.name}', for", message)
+
+
+def _stage_findings(stages: Sequence[Stage]) -> Iterator[Finding]:
+    """Findings on stages that are done in this order."""
     seen: set[str] = set()
-    stages = specification.stages
     succeeded = Condition("holds", Call("succeeded", (("signal", "success"),)))
     for number, stage in enumerate(stages):
         where = f"stage '{stage.name}'"
@@ -171,18 +181,18 @@ def _constraint_findings(specification: CostSpecification) -> Iterator[Finding]:
 def _subgoal_findings(specification: CostSpecification) -> Iterator[Finding]:
     for stage in specification.stages:
         for constraint in stage.constraints:
-            wanted = as_condition(constraint.cost)
-            if constraint.kind == "path" or wanted is None or contradicts(wanted) or contradicts(stage.done_when):
+            condition = as_condition(constraint.cost)
+            if constraint.kind == "path" or condition is None or contradicts(condition) or contradicts(stage.done_when):
                 continue
-            if contradicts(stage.done_when, wanted):
+            if contradicts(stage.done_when, condition):
                 where = f"stage '{stage.name}', constraint '{constraint.name}'"
                 message = f"{constraint.cost} cannot hold where the stage is done ({stage.done_when})."
                 yield Finding("subgoal-contradicts-end", where, message)
 
 
 def _never_holds(cost: Call | Condition) -> bool:
-    wanted = as_condition(cost)
-    return wanted is not None and contradicts(wanted)
+    condition = as_condition(cost)
+    return condition is not None and contradicts(condition)
 
 
 def _never_binds(constraint: Constraint) -> str:
@@ -205,28 +215,28 @@ def _never_binds(constraint: Constraint) -> str:
     return ""
 
 
-def _grasp_findings(specification: CostSpecification) -> Iterator[Finding]:
-    """Grasps and releases that contradict each other, for each signal that says whether something is held.
+def _grasp_findings(specification: CostSpecification, stages: Sequence[Stage]) -> Iterator[Finding]:
+    """Grasps and releases that contradict each other in this order, by the signal that says whether something is held.
 
     Relation ``released`` serves for other flags as well (a collision that is over), so a signal counts where
     ``grasped`` is used with it or where its name says so.
     """
-    spoken_of = [(call.relation, name) for _, call in specification.calls() for name in call.names("signal")]
+    flags = [(call.relation, name) for _, call in specification.calls() for name in call.names("signal")]
     signals = dict.fromkeys(
         name
-        for relation, name in spoken_of
+        for relation, name in flags
         if relation == "grasped" or (relation == "released" and name.startswith("grasped"))
     )
     for signal in signals:
-        yield from _findings_of_signal(specification, signal)
+        yield from _findings_of_signal(stages, signal)
 
 
-def _findings_of_signal(specification: CostSpecification, signal: str) -> Iterator[Finding]:
+def _findings_of_signal(stages: Sequence[Stage], signal: str) -> Iterator[Finding]:
     held = Condition("holds", Call("grasped", (("signal", signal),)))
     free = Condition("holds", Call("released", (("signal", signal),)))
     known = "free"  # nothing is held when an episode begins
     awaited = False
-    for stage in specification.stages:
+    for stage in stages:
         where = f"stage '{stage.name}'"
         if not awaited and leads(free, stage.done_when) and not always(stage.done_when):
             message = f"waits for a release ({stage.done_when}), but no stage before it waits for a grasp."
@@ -243,11 +253,11 @@ def _findings_of_signal(specification: CostSpecification, signal: str) -> Iterat
 
 def _impossible_path(constraint: Constraint, before: str, after: str, held: Condition, free: Condition) -> str:
     """Why a path constraint cannot hold throughout a stage between two states of the grasp; empty if it can."""
-    wanted = as_condition(constraint.cost)
-    if constraint.kind != "path" or wanted is None or wanted.temporal:
+    condition = as_condition(constraint.cost)
+    if constraint.kind != "path" or condition is None or condition.temporal:
         return ""
-    if before == after == "held" and contradicts(wanted, held):
+    if before == after == "held" and contradicts(condition, held):
         return f"{constraint.cost} cannot hold: the object is held when the stage begins and when it ends."
-    if before == "free" and contradicts(wanted, free) and after in ("held", "free"):
+    if before == "free" and contradicts(condition, free) and after in ("held", "free"):
         return f"{constraint.cost} cannot hold: nothing is held yet when the stage begins."
     return ""

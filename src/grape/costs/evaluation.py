@@ -1,20 +1,27 @@
 """What a recorded trajectory costs under a specification: stages found, constraints evaluated, R_ext.
 
-A stage starts at the state where the one before it ended and ends at its first state where ``done_when`` holds. From
-these boundaries follow three cases, ordered so that progress never costs more (``D_i`` is the most that the stage's
-constraints can cost, ``U_i >= D_i`` the penalty of an unfinished stage):
+A stage starts at the state where the one before it ended and ends at its first state where ``done_when`` holds, or has
+held for the number of states in a row that the stage asks for. From these boundaries follow three cases, ordered so
+that progress never costs more (``D_i`` is the most that the stage's constraints can cost, ``U_i >= D_i`` the penalty of
+an unfinished stage):
 
 * finished: ``0 <= C_i <= D_i``;
 * entered but not finished, until the last state: ``U_i <= C_i <= U_i + D_i``;
-* never entered: ``C_i = U_i + D_i``.
+* never entered: ``C_i = U_i + D_i``, all of it charged for not being done, since nothing happened that its constraints
+  could measure.
 
-The penalty is itself a constraint, named ``done``, with cost 0 or 1 and weight ``U_i``, so that ``C_i = sum_j
-lambda_ij * max(0, C_ij - tau_ij)`` stays the whole truth. A state in which a solved episode succeeds ends all stages.
-Where the outcome is unknown, nothing is charged for it, nor for a stage of which only the simulator's verdict could
-tell that it is done. The last entry, ``outcome``, judges the final state whatever the stages did. Everything is pure
-numpy.
+The penalty is itself a constraint, named ``done``, with cost 0 or 1 and weight ``U_i`` (``U_i + D_i`` for a stage that
+was never entered), so that ``C_i = sum_j lambda_ij * max(0, C_ij - tau_ij)`` stays the whole truth. A state in which a
+solved episode succeeds ends all stages. Where the outcome is unknown, nothing is charged for it, nor for a stage of
+which only the simulator's verdict could tell that it is done. The last entry, ``outcome``, judges the final state
+whatever the stages did.
+
+Where groups of stages may change places, all orders are evaluated and the cheapest counts. An episode that was recorded
+to its last step (``meta.until``) has to be done at the end: what counts is the last onset of success, and the last
+stage ends where its ``done_when`` begins to hold for good. Everything is pure numpy.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -50,35 +57,21 @@ def evaluate(specification: CostSpecification, trajectory: Trajectory) -> tuple[
         trajectory: What was recorded; images are not looked at.
 
     Returns:
-        One score a stage in order and a last one named ``outcome``. A stage that was never entered has
-        ``end = start - 1``. All numbers are finite.
+        One score a stage, in the order of the specification, and a last one named ``outcome``; where stages may change
+        places, :attr:`~grape.core.preferences.StageScore.position` names the order that was taken. A stage that was
+        never entered has ``end = start - 1``. All numbers are finite.
 
     Raises:
         CompatibilityError: The specification was written for another task.
         DataError: The recording lacks a keypoint or signal that the specification speaks of.
     """
     _require_fit(specification, trajectory)
-    recording = Recording(trajectory, specification.limit, specification.sources)
-    solved_at = _solved_at(trajectory)
-    final = recording.rows - 1 if solved_at is None else solved_at
-    scores: list[StageScore] = []
-    start: int | None = 0
-    for stage in specification.stages:
-        if start is None:
-            scores.append(_never_entered(stage, recording.rows))
-            continue
-        told = truth(recording, stage.done_when, start)[start : final + 1]
-        done = told == 1.0
-        finished = bool(done.any())
-        end = start + int(done.argmax()) if finished else final
-        undone = 1.0 - done[: end - start + 1]
-        if not finished and solved_at is not None:
-            finished, undone[-1] = True, 0.0
-        charged = not finished and not (trajectory.meta.success is None and bool(np.isnan(told).all()))
-        scores.append(_entered(stage, recording, start, end, finished, undone, charged=charged))
-        start = end if finished else None
-    solved = None if trajectory.meta.success is None else solved_at is not None
-    return (*scores, _outcome(specification, recording, final, solved))
+    pricing = _Pricing(specification, trajectory)
+    orders = specification.orders()
+    cheapest = min(map(pricing.stages, orders), key=_total_of_stages)
+    if len(orders) == 1:
+        cheapest = [dataclasses.replace(stage, position=None) for stage in cheapest]
+    return (*cheapest, pricing.outcome())
 
 
 def external_reward(stages: Sequence[StageScore]) -> float:
@@ -118,45 +111,103 @@ def _require_fit(specification: CostSpecification, trajectory: Trajectory) -> No
             )
 
 
+class _Pricing:
+    """Prices one recording's stages, in any of the orders that the specification allows."""
+
+    def __init__(self, specification: CostSpecification, trajectory: Trajectory) -> None:
+        self._specification = specification
+        self._recording = Recording(trajectory, specification.limit, specification.sources)
+        self._success = trajectory.meta.success
+        self._to_the_end = trajectory.meta.until == "last-step"
+        self._solved_at = _solved_at(trajectory)
+        self._final = self._recording.rows - 1 if self._solved_at is None else self._solved_at
+        self._entered: dict[tuple[int, int, bool], StageScore] = {}
+
+    def stages(self, order: Sequence[int]) -> list[StageScore]:
+        """Scores of the stages when done in this order, as the specification lists them."""
+        scores: dict[int, StageScore] = {}
+        start: int | None = 0
+        for place, number in enumerate(order):
+            stage = self._specification.stages[number]
+            if start is None:
+                score = _never_entered(stage, self._recording.rows)
+            else:
+                key = (number, start, self._to_the_end and place == len(order) - 1)
+                if key not in self._entered:
+                    self._entered[key] = self._priced(stage, start, to_the_end=key[2])
+                score = self._entered[key]
+                start = score.end if score.done else None
+            scores[number] = dataclasses.replace(score, position=place)
+        return [scores[number] for number in range(len(order))]
+
+    def outcome(self) -> StageScore:
+        """Score of the final state: the recording's last one, or the first of success that ended it."""
+        final = self._recording.rows - 1 if self._to_the_end else self._final
+        solved = None if self._success is None else self._solved_at is not None
+        outcome = self._specification.outcome
+        constraints = tuple(
+            _constraint(constraint, self._recording, final, final) for constraint in outcome.constraints
+        )
+        if solved is not None:
+            constraints = (_verdict(outcome, solved), *constraints)
+        return StageScore("outcome", final, final, True, bool(solved), _total(constraints), constraints)
+
+    def _priced(self, stage: Stage, start: int, *, to_the_end: bool) -> StageScore:
+        """Score of a stage that was entered; ``to_the_end``: what holds at its end must hold from there on."""
+        holds = truth(self._recording, stage.done_when, start)[start : self._final + 1]
+        held = _held(holds == 1.0, stage.held_states)
+        ends = np.flatnonzero(held)
+        if to_the_end:
+            ends = ends[ends > np.flatnonzero(np.concatenate([[True], ~held]))[-1] - 1]
+        finished = len(ends) > 0
+        end = start + int(ends[0]) if finished else self._final
+        undone = 1.0 - held[: end - start + 1]
+        if not finished and self._solved_at is not None:
+            finished, undone[-1] = True, 0.0
+        charged = not finished and not (self._success is None and bool(np.isnan(holds).all()))
+        return _entered(stage, self._recording, start, end, finished, undone, charged=charged)
+
+
+def _held(holds: npt.NDArray[np.bool_], states: int) -> npt.NDArray[np.bool_]:
+    """Where something has held at this many states in a row, that one included, ``(n,)``."""
+    at = np.arange(len(holds))
+    broken = np.maximum.accumulate(np.where(holds, -1, at))
+    return at - broken >= states
+
+
 def _solved_at(trajectory: Trajectory) -> int | None:
-    """First state of success of a solved episode, else None."""
+    """State at which a solved episode succeeds, else None.
+
+    The first state of success; in an episode that was recorded to its last step, the first after which success stays.
+    """
     if not trajectory.meta.success:
         return None
     succeeded = np.asarray(trajectory.signals["success"]) > 0.5
+    if trajectory.meta.until == "last-step":
+        return min(int(np.flatnonzero(np.concatenate([[True], ~succeeded]))[-1]), trajectory.steps)
     return int(succeeded.argmax()) if succeeded.any() else trajectory.steps
 
 
 def _entered(
     stage: Stage, recording: Recording, start: int, end: int, finished: bool, undone: Float64, *, charged: bool
 ) -> StageScore:
-    done = ConstraintScore(
-        name="done",
-        kind="subgoal",
-        cost=1.0 if charged else 0.0,
-        threshold=0.0,
-        weight=stage.penalty,
-        contribution=stage.penalty if charged else 0.0,
-        unit="fraction",
-        objectives=("completion",),
-        curve=tuple((undone if charged or finished else np.zeros_like(undone)).tolist()),
-    )
+    curve = undone if charged or finished else np.zeros_like(undone)
+    done = _completion(stage.penalty, charged=charged, curve=tuple(curve.tolist()))
     constraints = (done, *(_constraint(constraint, recording, start, end) for constraint in stage.constraints))
     return StageScore(stage.name, start, end, True, finished, _total(constraints), constraints)
 
 
 def _never_entered(stage: Stage, rows: int) -> StageScore:
-    penalty = stage.penalty
-    done = ConstraintScore("done", "subgoal", 1.0, 0.0, penalty, penalty, "fraction", ("completion",))
-    constraints = (done, *(_score(constraint, constraint.worst, ()) for constraint in stage.constraints))
+    """All that the stage can cost is charged for its not being done; its constraints had nothing to measure."""
+    done = _completion(stage.penalty + stage.dearest, charged=True)
+    constraints = (done, *(_score(constraint, 0.0, ()) for constraint in stage.constraints))
     return StageScore(stage.name, rows, rows - 1, False, False, _total(constraints), constraints)
 
 
-def _outcome(specification: CostSpecification, recording: Recording, final: int, solved: bool | None) -> StageScore:
-    outcome = specification.outcome
-    constraints = tuple(_constraint(constraint, recording, final, final) for constraint in outcome.constraints)
-    if solved is not None:
-        constraints = (_verdict(outcome, solved), *constraints)
-    return StageScore("outcome", final, final, True, bool(solved), _total(constraints), constraints)
+def _completion(penalty: float, *, charged: bool, curve: tuple[float, ...] = ()) -> ConstraintScore:
+    """The constraint ``done`` of a stage."""
+    cost = 1.0 if charged else 0.0
+    return ConstraintScore("done", "subgoal", cost, 0.0, penalty, cost * penalty, "fraction", ("completion",), curve)
 
 
 def _verdict(outcome: Outcome, solved: bool) -> ConstraintScore:
@@ -179,6 +230,10 @@ def _total(constraints: Sequence[ConstraintScore]) -> float:
     return sum(constraint.contribution for constraint in constraints)
 
 
+def _total_of_stages(stages: Sequence[StageScore]) -> float:
+    return sum(stage.cost for stage in stages)
+
+
 def _constraint(constraint: Constraint, recording: Recording, start: int, end: int) -> ConstraintScore:
     """Score of a constraint over the states ``start..end`` of an entered stage."""
     first = start + constraint.of_steps
@@ -191,8 +246,8 @@ def _constraint(constraint: Constraint, recording: Recording, start: int, end: i
         return _priced(constraint, float(values[end]), values[start : end + 1])
     if constraint.over_stage:
         increments = values[start + 1 : end + 1]
-        travelled = np.concatenate([[0.0], np.cumsum(_bridged(increments))])
-        return _priced(constraint, _mean(increments) * len(increments), travelled)
+        traveled = np.concatenate([[0.0], np.cumsum(_bridged(increments))])
+        return _priced(constraint, _mean(increments) * len(increments), traveled)
     cost = _aggregate(constraint.aggregate, values[first : end + 1], (end - start) / recording.limit)
     return _priced(constraint, cost, values[start : end + 1])
 
@@ -215,14 +270,14 @@ def _priced(constraint: Constraint, cost: float, curve: Float64) -> ConstraintSc
 
 
 def _score(constraint: Constraint, cost: float, curve: tuple[float, ...]) -> ConstraintScore:
-    cost = min(cost, constraint.worst)
+    cost, weight = min(cost, constraint.worst), constraint.weight * constraint.factor
     return ConstraintScore(
         name=constraint.name,
         kind=constraint.kind,
         cost=cost,
         threshold=constraint.threshold,
-        weight=constraint.weight,
-        contribution=constraint.weight * max(0.0, cost - constraint.threshold),
+        weight=weight,
+        contribution=weight * max(0.0, cost - constraint.threshold),
         unit=constraint.unit,
         objectives=constraint.objectives,
         curve=curve,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from grape.costs.language import COMBINATORS, Amount, Choice, Name
-from grape.costs.units import DEFAULT_WORST
+from grape.costs.units import DEFAULT_WORST, step_factor
 from grape.costs.vocabulary import RELATIONS, Relation
 
 __all__ = ["TEMPORAL", "Call", "Condition", "Operator", "as_condition"]
@@ -75,6 +75,15 @@ class Call:
             if isinstance(holds, Name | Choice) and holds.of == kind:
                 yield str(value)
 
+    def at_lower_rate(self, held: int) -> "Call":
+        """The same bound where a step lasts ``held`` of the former ones: speeds by the step are converted."""
+
+        def converted(name: str, value: str | float) -> str | float:
+            kind = self.word.kind(name)
+            return float(value) * step_factor(kind.unit, held) if isinstance(kind, Amount) else value
+
+        return Call(self.relation, tuple((name, converted(name, value)) for name, value in self.arguments))
+
     def __str__(self) -> str:
         kinds = ((name, value, self.word.kind(name)) for name, value in self.arguments)
         values = (
@@ -124,6 +133,11 @@ class Condition:
             yield self.call
         for operand in self.operands:
             yield from operand.calls()
+
+    def at_lower_rate(self, held: int) -> "Condition":
+        """The same formula with the bounds of its relations converted, see :meth:`Call.at_lower_rate`."""
+        call = None if self.call is None else self.call.at_lower_rate(held)
+        return Condition(self.operator, call, tuple(operand.at_lower_rate(held) for operand in self.operands))
 
     def __str__(self) -> str:
         if self.call is not None:

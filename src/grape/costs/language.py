@@ -17,6 +17,9 @@ AGGREGATIONS = ("mean", "max", "integral")
 RESERVED_NAMES = ("done", "success", "outcome")
 """Names that the evaluation gives to its own entries."""
 
+MAX_GROUPS = 4
+"""Of stages that may be done in any order: each of the 24 orders is evaluated."""
+
 MAX_STAGES = 64
 """Checks compare every stage with every other: a longer list would only keep the machine busy."""
 
@@ -176,7 +179,7 @@ class Formula:
 
 
 _NAME = Field("name", Name(), "what the specification calls it")
-_ENTRY = Field("name", Name(reserved=RESERVED_NAMES), "unique among its neighbours")
+_ENTRY = Field("name", Name(reserved=RESERVED_NAMES), "unique among its neighbors")
 _DESCRIPTION = Field("description", Scalar("text"), "for people", "")
 _SUBGOAL = Field("subgoal", Items(Ref("subgoal")), "constraints at the last state", ())
 _PATH = Field("path", Items(Ref("path")), "constraints over the stage", ())
@@ -216,6 +219,7 @@ _STAGE = Fields(
         _ENTRY,
         Field("done_when", Ref("condition"), "the stage ends at its first state where this holds"),
         _DESCRIPTION,
+        Field("for", Amount("steps", positive=True), "how many states in a row 'done_when' must have held", 1.0),
         _unfinished("charged when the episode ends before the stage", None),
         _SUBGOAL,
         _PATH,
@@ -272,6 +276,12 @@ SPECIFICATION = Fields(
         Field("task", Name(), "recordings of other tasks are refused", ""),
         Field("description", Scalar("text"), "for people", ""),
         Field("control_hz", Scalar("rate"), "decisions a second; allows seconds", None),
+        Field(
+            "any_order",
+            Items(Items(Name(), "needs at least one stage")),
+            "groups of stages that may change places; the cheapest order counts",
+            (),
+        ),
         Field("every_stage", Fields((_SUBGOAL, _PATH)), "what each stage gets unless it has one of that name", None),
         Field("outcome", OUTCOME, "judged at the last state, whatever the stages did", None),
     )

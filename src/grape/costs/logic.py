@@ -16,7 +16,7 @@ from grape.costs.vocabulary import QUANTITIES
 __all__ = ["always", "contradicts", "leads"]
 
 MAX_CLAUSES = 512
-"""Conditions with a larger normal form are not analysed."""
+"""Conditions with a larger normal form are not analyzed."""
 
 _Key: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
 

@@ -1,4 +1,4 @@
-"""Quantities measured on a recording: vectorised over its ``T + 1`` states, NaN where a keypoint or signal is lost."""
+"""Quantities measured on a recording: vectorized over its ``T + 1`` states, NaN where a keypoint or signal is lost."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +42,7 @@ class Recording:
         self._measured: dict[tuple[str, tuple[tuple[str, str | float], ...]], Float64] = {}
 
     def point(self, name: str | float) -> Float64:
-        """Keypoint ``(T+1, 3)`` in metres; a state with any coordinate that is not finite is NaN as a whole."""
+        """Keypoint ``(T+1, 3)`` in meters; a state with any coordinate that is not finite is NaN as a whole."""
         name = str(name)
         if name not in self._points:
             source = self._sources.get(name)
@@ -57,7 +57,7 @@ class Recording:
         return self._points[name]
 
     def level(self, axis: int, arguments: "_Arguments") -> Float64:
-        """How far 'of' lies to the right of (``axis`` 0) or behind (1) 'to' in the frame, metres ``(T+1,)``."""
+        """How far 'of' lies to the right of (``axis`` 0) or behind (1) 'to' in the frame, meters ``(T+1,)``."""
         direction = _frame_axes(str(arguments["frame"]), self._trajectory.meta)[axis]
         along: Float64 = _difference(self, arguments)[:, :2] @ direction
         return along

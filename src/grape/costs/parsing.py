@@ -88,6 +88,7 @@ class _SpecificationReader(FieldReader):
         stages = fields("stages")
         if len(stages) > language.MAX_STAGES:
             fields.problem("stages", f"from 1 to {language.MAX_STAGES} stages are needed, found {len(stages)}")
+        any_order = self._any_order(fields, [stage.name for stage in stages])
         keypoints = self._names(fields, "keypoints")
         outcome = fields("outcome")
         return CostSpecification(
@@ -98,6 +99,7 @@ class _SpecificationReader(FieldReader):
             stages=stages,
             outcome=Outcome(self._constraints(outcome), outcome("unfinished")) if outcome else Outcome(),
             sources=tuple(item for item in keypoints if isinstance(item, KeypointSource)),
+            any_order=any_order,
             source=source,
             **{name: fields(name) for name in ("suite", "task", "description")},
         )
@@ -109,6 +111,30 @@ class _SpecificationReader(FieldReader):
                 fields.problem("limit", "must be a whole number of steps, at least 1")
             return 1
         return round(steps)
+
+    def _any_order(self, fields: MappingReader, stages: list[str]) -> tuple[tuple[str, ...], ...]:
+        """Groups of stages that may change places: two or more, which follow one another in the list of stages."""
+        before = len(self.problems)
+        groups: list[tuple[str, ...]] = []
+        for kind, node, where in fields.items("any_order"):
+            groups.append(self.read(kind, node, where))
+            for name in groups[-1]:
+                if name and name not in stages:
+                    self.problem(node, where, f"unknown stage {name!r}. {did_you_mean(name, stages)[:-1]}")
+        if len(self.problems) > before or not groups:
+            return ()
+        free = [name for group in groups for name in group]
+        first = stages.index(free[0])
+        if not 2 <= len(groups) <= language.MAX_GROUPS:
+            fields.problem("any_order", f"from 2 to {language.MAX_GROUPS} groups are needed, found {len(groups)}")
+        elif stages[first : first + len(free)] != free:
+            message = (
+                "its stages must follow one another as in 'stages', each once, e.g. [[reach-1, grasp-1], [reach-2]]"
+            )
+            fields.problem("any_order", message)
+        elif any(stages.count(name) > 1 for name in free):
+            fields.problem("any_order", "names a stage that stands twice in 'stages'; give each a name of its own")
+        return tuple(groups)
 
     def _names(self, fields: MappingReader, field: str) -> list[Any]:
         """Items of a list that have names; a name that stands twice is noted."""
@@ -125,11 +151,11 @@ class _SpecificationReader(FieldReader):
         if not isinstance(node, yaml.MappingNode):
             return self.name(language.Name(), node, where)
         fields = self.fields("keypoint", node, where)
-        name, given = fields("name"), [origin for origin in language.PROVENANCES if origin in fields]
-        if len(given) != 1:
+        name, origins = fields("name"), [origin for origin in language.PROVENANCES if origin in fields]
+        if len(origins) != 1:
             fields.problem("", f"exactly one of {', '.join(language.PROVENANCES)} says where the keypoint comes from")
             return KeypointSource(name, "object", name)
-        kind = cast(Literal["object", "picture", "track", "mean_of"], given[0])
+        kind = cast(Literal["object", "picture", "track", "mean_of"], origins[0])
         description, value = fields("description"), fields(kind)
         if kind == "mean_of":
             for part in value:
@@ -157,6 +183,7 @@ class _SpecificationReader(FieldReader):
         return Stage(
             done_when=self.bounded(done_when, fields.nodes.get("done_when", node), fields.place("done_when")),
             constraints=constraints,
+            held_for=fields("for"),
             **{name: fields(name) for name in ("name", "unfinished", "description")},
         )
 

@@ -27,8 +27,8 @@ def margin(recording: Recording, call: Call, scale: float = 1.0) -> Float64:
     """Robustness of a bounded relation at each state ``(T+1,)``, in its unit over ``scale``; NaN where it is lost."""
     value, (low, high) = recording.quantity(call), call.bounds
     if QUANTITIES[call.word.quantity].whole:
-        wanted = 1.0 if low > 0.0 else 0.0
-        return np.where(np.isnan(value), np.nan, np.where(value == wanted, 1.0, -1.0)) / scale
+        held_value = 1.0 if low > 0.0 else 0.0
+        return np.where(np.isnan(value), np.nan, np.where(value == held_value, 1.0, -1.0)) / scale
     return (high - value if np.isfinite(high) else value - low) / scale
 
 
@@ -101,7 +101,7 @@ def _until(hold: Float64, reach: Float64) -> Float64:
     """``u[t] = max(reach[t], min(hold[t], u[t + 1]))``, backwards from minus infinity after the last state.
 
     Each state maps what follows by ``x -> max(a, min(b, x))``. Such maps compose to maps of the same form, so that
-    composing neighbours at distances 1, 2, 4, ... gives all suffixes in logarithmically many vector operations.
+    composing neighbors at distances 1, 2, 4, ... gives all suffixes in logarithmically many vector operations.
     """
     high, low, distance = reach, hold, 1
     while distance < len(reach):

@@ -5,6 +5,8 @@
 """
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -50,6 +52,7 @@ class Constraint:
         worst: Largest C_ij that is charged; what a stage that was never entered is charged.
         objectives: Some of :data:`OBJECTIVES`.
         description: For people.
+        factor: What :func:`adjust_objectives` multiplies the weight of measured costs by; penalties leave it out.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Constraint:
     worst: float
     objectives: tuple[str, ...]
     description: str = ""
+    factor: float = 1.0
 
     @property
     def unit(self) -> str:
@@ -81,7 +85,7 @@ class Constraint:
 
     @property
     def dearest(self) -> float:
-        """Largest contribution to the stage's cost, unit-free."""
+        """Largest contribution to the stage's cost as the specification was written, unit-free."""
         return self.weight * max(0.0, self.worst - self.threshold)
 
 
@@ -91,11 +95,12 @@ class Stage:
 
     Attributes:
         name: Unique within the specification.
-        done_when: The stage ends at its first state where this holds.
+        done_when: The stage ends at its first state where this holds, see :attr:`held_states`.
         constraints: Its costs.
         unfinished: Charged when the stage ends without ``done_when``; None derives it and a value below
             :attr:`dearest` is raised to it, see :attr:`penalty`.
         description: For people.
+        held_for: Steps for which ``done_when`` must have held: field ``for``.
     """
 
     name: str
@@ -103,10 +108,21 @@ class Stage:
     constraints: tuple[Constraint, ...]
     unfinished: float | None = None
     description: str = ""
+    held_for: float = 1.0
+
+    @property
+    def held_states(self) -> int:
+        """Successive states of the stage at which ``done_when`` must hold; the stage ends at the last of them."""
+        return max(1, math.ceil(self.held_for - 1e-6))
+
+    @property
+    def end_text(self) -> str:
+        """``done_when`` with the states for which it must hold, for people."""
+        return str(self.done_when) + (f" for {self.held_states} states" if self.held_states > 1 else "")
 
     @property
     def dearest(self) -> float:
-        """Largest cost of the stage when it was finished."""
+        """Largest cost of the stage when it was finished, as the specification was written."""
         return sum(constraint.dearest for constraint in self.constraints)
 
     @property
@@ -114,7 +130,7 @@ class Stage:
         """Charged when the stage was not finished, unit-free.
 
         Never less than any finish of the stage can cost: of two recordings that agree up to this stage, the one
-        that finished it is the cheaper one.
+        that finished it is the cheaper one. Factors of objectives do not change it: they weigh what happened.
         """
         return self.dearest + UNFINISHED_MARGIN if self.unfinished is None else max(self.unfinished, self.dearest)
 
@@ -147,7 +163,7 @@ class KeypointSource:
         recorded: Its name in recordings; empty for ``"mean_of"``.
         number: The number on the image, from 0; None for other kinds.
         mean_of: Names of the specification's keypoints whose mean it is.
-        offset: Added to the mean, metres along the world's axes.
+        offset: Added to the mean, meters along the world's axes.
         description: For people.
     """
 
@@ -177,6 +193,8 @@ class CostSpecification:
         keypoints: Keypoints it may speak of, by the names it uses.
         signals: Signals it may speak of.
         stages: In order.
+        any_order: Names of the stages of each group that may change places with the others; together they are
+            neighbors in ``stages``. Empty where the order is fixed.
         outcome: How the end is judged.
         description: For people.
         sources: Where keypoints come from, for those that say so; the others have the recording's own names.
@@ -193,6 +211,7 @@ class CostSpecification:
     outcome: Outcome = Outcome()
     description: str = ""
     sources: tuple[KeypointSource, ...] = ()
+    any_order: tuple[tuple[str, ...], ...] = ()
     source: str = dataclasses.field(default="", compare=False)
 
     @property
@@ -206,6 +225,17 @@ class CostSpecification:
         sources = {item.name: item for item in self.sources}
         names = (sources[name].recorded if name in sources else name for name in self.keypoints)
         return tuple(dict.fromkeys(name for name in names if name))
+
+    def orders(self) -> tuple[tuple[int, ...], ...]:
+        """Orders in which the stages may be done, as positions in :attr:`stages`; the listed one comes first."""
+        positions = {stage.name: position for position, stage in enumerate(self.stages)}
+        groups = [tuple(positions[name] for name in group) for group in self.any_order]
+        free = [position for group in groups for position in group]
+        listed = range(len(self.stages))
+        before, after = (listed[: free[0]], listed[free[-1] + 1 :]) if free else (listed, range(0))
+        return tuple(
+            (*before, *itertools.chain.from_iterable(order), *after) for order in itertools.permutations(groups)
+        )
 
     def with_constraints(self, change: Callable[[Constraint], Constraint]) -> "CostSpecification":
         """A copy in which each constraint, those of the outcome included, is changed."""
@@ -242,7 +272,7 @@ def specification_to_dict(specification: CostSpecification) -> dict[str, Any]:
             "worst": constraint.worst,
             "unit": constraint.unit,
             "objectives": list(constraint.objectives),
-        }
+        } | ({} if constraint.factor == 1.0 else {"factor": constraint.factor})
 
     def formula_value(formula: Call | Condition) -> dict[str, Any]:
         if isinstance(formula, Call):
@@ -268,6 +298,7 @@ def specification_to_dict(specification: CostSpecification) -> dict[str, Any]:
                 "done_when": formula_value(stage.done_when),
                 "constraints": [constraint_value(constraint) for constraint in stage.constraints],
                 "unfinished": stage.penalty,
+                **({} if stage.held_states == 1 else {"for": stage.held_states}),
             }
             for stage in specification.stages
         ],
@@ -276,6 +307,8 @@ def specification_to_dict(specification: CostSpecification) -> dict[str, Any]:
             "unfinished": specification.outcome.unfinished,
         },
     }
+    if specification.any_order:
+        value["any_order"] = [list(group) for group in specification.any_order]
     if specification.sources:
         value["sources"] = [
             source_value(source) for source in sorted(specification.sources, key=lambda item: item.name)
@@ -295,6 +328,9 @@ def adjust_objectives(
 ) -> CostSpecification:
     """The specification with the tagged constraints' weights and thresholds multiplied.
 
+    Weights of costs that are measured on recorded states change. What an unfinished stage, or one that was never
+    entered, is charged for that stays as it is, so that objectives weigh what happened.
+
     Args:
         specification: Where to start.
         weights: Factor a tag, e.g. ``{"safety": 4.0}``; a constraint with several tags gets their product.
@@ -308,12 +344,12 @@ def adjust_objectives(
         require_known("objective", tag, OBJECTIVES)
 
     def adjusted(constraint: Constraint) -> Constraint:
-        weight, threshold = constraint.weight, constraint.threshold
+        factor, threshold = constraint.factor, constraint.threshold
         for tag in constraint.objectives:
-            weight *= weights.get(tag, 1.0)
+            factor *= weights.get(tag, 1.0)
             threshold *= thresholds.get(tag, 1.0)
         return dataclasses.replace(
-            constraint, weight=weight, threshold=threshold, worst=max(constraint.worst, threshold)
+            constraint, factor=factor, threshold=threshold, worst=max(constraint.worst, threshold)
         )
 
     return specification.with_constraints(adjusted)
@@ -325,8 +361,11 @@ def specification_text(specification: CostSpecification) -> str:
     lines = [f"{title}: {specification.description}".rstrip(": "), f"limit {specification.limit} steps"]
     for number, stage in enumerate(specification.stages, start=1):
         lines += ["", f"{number}. {stage.name}" + (f": {stage.description}" if stage.description else "")]
-        lines.append(f"   done when {stage.done_when}; unfinished costs {stage.penalty:.3g}")
+        lines.append(f"   done when {stage.end_text}; unfinished costs {stage.penalty:.3g}")
         lines += map(_line_of, stage.constraints)
+    if specification.any_order:
+        groups = "; ".join(", ".join(group) for group in specification.any_order)
+        lines += ["", f"in any order, the cheapest counts: {groups}"]
     lines += ["", f"outcome: a failure costs {specification.outcome.unfinished:.3g}"]
     lines += map(_line_of, specification.outcome.constraints)
     return "\n".join(lines)
@@ -336,6 +375,6 @@ def _line_of(constraint: Constraint) -> str:
     how = " ".join(part for part in (constraint.kind, constraint.aggregate) if part)
     tags = ", ".join(constraint.objectives)
     return (
-        f"   - {constraint.name} ({how}; {tags}): {constraint.weight:g} x {constraint.cost} "
+        f"   - {constraint.name} ({how}; {tags}): {constraint.weight * constraint.factor:g} x {constraint.cost} "
         f"above {constraint.threshold:g} {constraint.unit}, at most {constraint.dearest:.3g}"
     )

@@ -242,7 +242,7 @@ def with_noise(trajectory: Trajectory, rms: float, rng: np.random.Generator) -> 
 
     Args:
         trajectory: What was recorded.
-        rms: Root mean square of a keypoint's displacement, metres.
+        rms: Root mean square of a keypoint's displacement, meters.
         rng: Where the noise comes from.
     """
     each = rms / np.sqrt(6.0)  # two independent offsets of three coordinates

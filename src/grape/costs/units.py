@@ -20,6 +20,7 @@ __all__ = [
     "parse_quantity",
     "parse_weight",
     "spellings",
+    "step_factor",
     "unit_names",
 ]
 
@@ -91,6 +92,15 @@ class Clock:
     control_hz: float | None = None
 
 
+def step_factor(unit: str, held: int) -> float:
+    """What numbers in a canonical unit are multiplied by where a step lasts ``held`` of the former ones.
+
+    A speed of 1 m/step becomes ``held`` m/step, 10 steps become ``10 / held``; lengths, angles and parts of the limit
+    stay as they are.
+    """
+    return 1.0 / held if unit == "steps" else float(held ** UNITS[unit].per_step)
+
+
 def _factors(name: str, clock: Clock) -> dict[str, float]:
     """Accepted spellings and what one of each is in the canonical unit."""
     unit, hz = UNITS[name], clock.control_hz
@@ -148,7 +158,7 @@ def parse_quantity(text: str, unit: str, clock: Clock, *, signed: bool = False) 
 
 
 def parse_weight(text: str, unit: str, clock: Clock) -> float:
-    """Weight that makes a cost in ``unit`` unit-free, e.g. ``"0.02 per cm"`` is 2 for a cost in metres.
+    """Weight that makes a cost in ``unit`` unit-free, e.g. ``"0.02 per cm"`` is 2 for a cost in meters.
 
     Args:
         text: A number and ``per <unit>``; a bare number where the cost has no dimension.

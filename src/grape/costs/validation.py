@@ -45,7 +45,7 @@ class ValidationCriteria:
         max_trend: Largest mean rank correlation (-1 to 1) of time and cost so far along an expert's episode.
         min_auc: Smallest chance (0 to 1) that a success costs less than a failure, the verdict hidden.
         min_auc_low: What the lower end of that chance's 95 % interval must exceed.
-        noise: Root mean square displacements of keypoints, metres, under which rankings should stay.
+        noise: Root mean square displacements of keypoints, meters, under which rankings should stay.
         max_flips: Largest share (0 to 1) of success and failure pairs that any of them turns round.
         draws: How often each episode is displaced.
         min_agreement: Smallest share (0 to 1) of the gripper's closings and openings at which a stage ends; 0 tells
@@ -183,15 +183,16 @@ def _trend(
     specification: CostSpecification, experts: Sequence[tuple[Trajectory, _Tried]], criteria: ValidationCriteria
 ) -> TrialCheck:
     """Along an expert's way the cost so far tends to fall."""
-    found = []
+    correlations = []
     for _, item in experts:
         steps = item.trajectory.steps
         at = sorted(set(np.linspace(0, steps, PREFIXES).round().astype(int).tolist()))
         if len(at) > 1:
-            found.append(_kendall([_total(evaluate(specification, beginning(item.trajectory, step))) for step in at]))
-    if not found:
+            costs = [_total(evaluate(specification, beginning(item.trajectory, step))) for step in at]
+            correlations.append(_kendall(costs))
+    if not correlations:
         return TrialCheck("trend", None, None, criteria.max_trend, "No success was recorded to follow its costs.")
-    tau = float(np.mean(found))
+    tau = float(np.mean(correlations))
     sentence = f"Rank correlation of time and cost so far along an expert's episode: {tau:+.2f}."
     return TrialCheck("trend", tau <= criteria.max_trend, tau, criteria.max_trend, sentence)
 
@@ -244,13 +245,13 @@ def _stable(tried: Sequence[_Tried], noisy: Sequence[np.ndarray], criteria: Vali
 
 
 def _boundaries(tried: Sequence[_Tried], criteria: ValidationCriteria) -> TrialCheck:
-    found = [boundary_agreement(item.trajectory, item.stages) for item in tried if item.success]
-    events = sum(item.events for item in found)
+    agreements = [boundary_agreement(item.trajectory, item.stages) for item in tried if item.success]
+    events = sum(item.events for item in agreements)
     if not events:
         sentence = "No closing or opening of the gripper was recorded in a success to compare stage boundaries with."
         return TrialCheck("boundaries", None, None, criteria.min_agreement, sentence)
-    share = sum(item.met for item in found) / events
-    distances = [distance for item in found for distance in item.distances]
+    share = sum(item.met for item in agreements) / events
+    distances = [distance for item in agreements for distance in item.distances]
     median = float(np.median(distances))
     sentence = (
         f"A stage ends within a tenth of the episode of {share:.0%} of {events} closings and openings of the gripper"

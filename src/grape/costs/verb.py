@@ -202,7 +202,7 @@ def run_costs_validate(settings: CostsValidateSettings, reporter: Reporter = SIL
     """
     check_ranges(settings)
     if not all(math.isfinite(rms) and rms > 0.0 for rms in settings.noise):
-        raise SettingsError(f"--noise is {settings.noise}.", "Give lengths in metres above 0, e.g. 0.01 0.02.")
+        raise SettingsError(f"--noise is {settings.noise}.", "Give lengths in meters above 0, e.g. 0.01 0.02.")
     specification = find_specification(settings.target)
     recorded = episodes_of_task(settings.store, specification, settings.task)
     episodes = [episode for episode in recorded if episode.meta.success is not None]
@@ -238,19 +238,19 @@ def find_episodes(
         raise SettingsError("No episodes are named.", "Give one or more stores, e.g. --store runs/rollouts/store.")
     opened = [EpisodeStore.open(path) for path in stores]
     recorded = sorted({meta.task for store in opened for meta in store.metas()})
-    wanted = specification.task or task or (recorded[0] if len(recorded) == 1 else "")
-    if not wanted:
+    task_name = specification.task or task or (recorded[0] if len(recorded) == 1 else "")
+    if not task_name:
         raise SettingsError(
             f"{specification.source} names no task, and the stores hold several.",
             f"Give --task, one of {', '.join(recorded)}.",
         )
-    found = [(store, meta.episode_id) for store in opened for meta in store.metas() if meta.task == wanted]
-    if not found:
+    episodes = [(store, meta.episode_id) for store in opened for meta in store.metas() if meta.task == task_name]
+    if not episodes:
         places = ", ".join(map(str, stores))
         raise CompatibilityError(
-            f"{places}: no episode of task '{wanted}'.", f"Tasks that were recorded: {', '.join(recorded) or 'none'}."
+            f"{places}: no episode of task '{task_name}'.", f"Tasks that were recorded: {', '.join(recorded) or 'none'}."
         )
-    return found
+    return episodes
 
 
 def episodes_of_task(stores: Sequence[Path], specification: CostSpecification, task: str = "") -> list[Trajectory]:

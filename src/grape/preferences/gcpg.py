@@ -103,10 +103,10 @@ class Calibration:
 
     Attributes:
         calibrated: Whether the numbers were chosen from data.
-        normalisation: How R_self was normalised.
+        normalisation: How R_self was normalized.
         beta: Scale of costs in ``exp(-beta sum_i C_i)`` of each task.
-        weights: lambda_1, lambda_2, lambda_3 of the normalised terms.
-        spreads: Spread of each normalised, unweighted term: of R_self and R_ext the typical one among episodes of one
+        weights: lambda_1, lambda_2, lambda_3 of the normalized terms.
+        spreads: Spread of each normalized, unweighted term: of R_self and R_ext the typical one among episodes of one
             initial state and one outcome (of one initial state where no two have both), of I_success the standard
             deviation within initial states; None where no two episodes have one or nothing was sampled.
         contributions: The same of the weighted terms: ``weight * spread``.
@@ -344,7 +344,7 @@ def _outcomes_known(raw: RawTerms) -> npt.NDArray[np.bool_]:
 
 
 def _noise(term: str, normalisation: Normalization, raw: RawTerms) -> float:
-    """:data:`NOISE` on the scale of the normalised term."""
+    """:data:`NOISE` on the scale of the normalized term."""
     if term == "self" and normalisation == "raw":
         return NOISE[term] * float(raw.steps.mean())
     if term == "self" and normalisation != "step-mean":

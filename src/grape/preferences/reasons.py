@@ -68,7 +68,8 @@ def _outcomes(chosen: Score, rejected: Score) -> str:
 
 def _failure(score: Score) -> str:
     """How far a failed trajectory came."""
-    open_stages = [stage for stage in _stages(score) if not stage.done]
+    in_order = sorted(_stages(score), key=lambda stage: stage.position or 0)  # as listed where no order was taken
+    open_stages = [stage for stage in in_order if not stage.done]
     if not open_stages:
         return "went through every stage without solving the task"
     return f"never finished stage '{open_stages[0].name}'"

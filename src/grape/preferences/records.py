@@ -33,6 +33,8 @@ def score_to_row(score: Score) -> dict[str, Any]:
     """JSON value of a score. Curves, which are for plots only, keep five digits."""
     row: dict[str, Any] = encode(score)
     for stage in row["stages"]:
+        if stage["position"] is None:
+            del stage["position"]
         for constraint in stage["constraints"]:
             constraint["curve"] = [float(f"{value:.5g}") for value in constraint["curve"]]
     return row

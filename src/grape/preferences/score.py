@@ -12,9 +12,9 @@ import numpy as np
 
 from grape.core.errors import DataError, SettingsError, require_known
 from grape.core.events import SILENT, Reporter
-from grape.core.files import write_json, write_jsonl
+from grape.core.files import read_json_mapping, write_json, write_jsonl
 from grape.core.preferences import Score, StageScore
-from grape.core.runs import open_run
+from grape.core.runs import is_complete, open_run, read_run_settings
 from grape.core.settings import Range, check_ranges, setting
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.costs import (
@@ -60,7 +60,7 @@ class ScoreSettings:
             mean cost, successes and failures counting equally; without calibration it is 1.
         price_verdict: Charge failures for the simulator's verdict in R_ext, too, and let a solved episode finish all
             stages, as release 0.1 did. R_ext then mostly repeats I_success; for comparison only.
-        normalisation: How R_self is scaled: raw (sum over the steps), step-mean, or the mean a step standardised
+        normalisation: How R_self is scaled: raw (sum over the steps), step-mean, or the mean a step standardized
             within its initial state or task. auto is step-mean when calibrating, else raw.
         keep_weights: Calibration only: take --weights as they are; normalisation, beta and thresholds are still chosen.
         soft_share: Calibration only: standard deviation that R_self and R_ext each contribute among episodes of one
@@ -68,7 +68,7 @@ class ScoreSettings:
         threshold_quantile: Calibration only: raise thresholds to this quantile (0 to 1) of the costs of a task's
             successful episodes, where it has at least 8; never those of constraints tagged safety. None keeps all.
         objectives: Factor (0 or more) a tag (completion, safety, efficiency) on the weights of constraints with it,
-            e.g. safety:4,efficiency:0.
+            e.g. safety:4,efficiency:0. What a stage costs for not being finished or entered stays as it is.
         thresholds: Factor (0 or more) a tag on the thresholds of constraints with it, e.g. efficiency:2.
         threshold_values: Thresholds by hand, in the cost's canonical unit, that win over specification, calibration and
             factors: STAGE/CONSTRAINT, or TASK/STAGE/CONSTRAINT for one task, e.g. hook/at-handle:0.05.
@@ -118,15 +118,17 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
     if not metas:
         raise DataError(f"Episode store {store.path} holds no episodes.", "Run 'grape collect' first.")
     tasks = tuple(sorted({meta.task for meta in metas}))
-    given = choose_specifications(store.suite, tasks, settings.costs)
-    check_against_store(store, metas, given)
-    by_hand = thresholds_by_hand(given, settings.threshold_values)
-    hashes = {task: specification_hash(specification) for task, specification in given.items()}
+    unadjusted = choose_specifications(store.suite, tasks, settings.costs)
+    check_against_store(store, metas, unadjusted)
+    by_hand = thresholds_by_hand(unadjusted, settings.threshold_values)
+    hashes = {task: specification_hash(specification) for task, specification in unadjusted.items()}
+    if settings.costs is None:
+        hashes = _hashes_of_finished_run(settings.out) or hashes
     run = open_run(settings.out, "score", settings, {"episodes": store.digest(), "specifications": hashes})
     if run.done is not None:
         warn_of_old_scores(settings.out, run.done, reporter)
         return run.done
-    specifications = {task: adjust_objectives(item, settings.objectives) for task, item in given.items()}
+    specifications = {task: adjust_objectives(item, settings.objectives) for task, item in unadjusted.items()}
     priced = _price(store, metas, specifications, settings.price_verdict, reporter)
     priced, thresholds = _with_thresholds(settings, priced, specifications, by_hand)
     raw = _raw_terms(priced)
@@ -164,12 +166,24 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
     return summary
 
 
+def _hashes_of_finished_run(folder: Path) -> dict[str, str]:
+    """Hashes of the built-in specifications that a complete run used: those of an earlier release may be others."""
+    if not (folder / "run.json").exists() or not is_complete(folder):
+        return {}
+    recorded = read_run_settings(folder)
+    if not isinstance(recorded, dict) or recorded.get("costs"):
+        return {}
+    inputs = read_json_mapping(folder / "run.json", within=folder).get("inputs")
+    return dict(inputs.get("specifications", {})) if isinstance(inputs, dict) else {}
+
+
 def warn_of_old_scores(folder: Path, summary: Mapping[str, Any], reporter: Reporter) -> None:
     """Say so where scores are those of release 0.1, which ranks otherwise."""
     if "spread_within" not in summary.get("calibration", {}):
         reporter.warn(
-            f"The scores in {folder} were made by release 0.1: their costs repeat the simulator's verdict, and weights "
-            "were calibrated across outcomes. Score the episodes again into another folder for those of today."
+            f"The scores in {folder} were made by release 0.1: their costs repeat the simulator's verdict, charge "
+            "safety for stages that were never entered and fix the order of interchangeable stages, and weights were "
+            "calibrated across outcomes. Score the episodes again into another folder for those of today."
         )
 
 
@@ -212,8 +226,8 @@ def _price(
         for meta in metas:
             trajectory = store.read(meta.episode_id, frames=False)
             # Known and unknown outcomes of one initial state are priced alike, or the unknown would look cheaper.
-            told = price_verdict and _state(meta) not in unknown
-            shown = trajectory if told else with_unknown_outcome(trajectory)
+            with_verdict = price_verdict and _state(meta) not in unknown
+            shown = trajectory if with_verdict else with_unknown_outcome(trajectory)
             stages = evaluate(specifications[meta.task], shown)
             priced.append(_Priced(meta, _self_reward(trajectory), stages))
             progress.advance(note=meta.task)
@@ -243,17 +257,17 @@ def _with_thresholds(
     quantile = settings.threshold_quantile if settings.calibrate else None
     final, changed = {}, {}
     for task, specification in specifications.items():
-        found = {}
+        calibrated = {}
         if quantile is not None:
             successes = [item.stages for item in priced if item.meta.task == task and item.meta.success]
-            found = calibrated_thresholds(specification, successes, quantile)
-        found = {place: value for place, value in found.items() if place not in by_hand[task]}
-        adjusted = adjust_objectives(with_thresholds(specification, found), thresholds=settings.thresholds)
+            calibrated = calibrated_thresholds(specification, successes, quantile)
+        calibrated = {place: value for place, value in calibrated.items() if place not in by_hand[task]}
+        adjusted = adjust_objectives(with_thresholds(specification, calibrated), thresholds=settings.thresholds)
         final[task] = with_thresholds(adjusted, by_hand[task])
         names = [*(stage.name for stage in specification.stages), "outcome"]
-        changed[task] = {f"{names[number]}/{name}": value for (number, name), value in found.items()}
+        changed[task] = {f"{names[number]}/{name}": value for (number, name), value in calibrated.items()}
     repriced = [replace(item, stages=reprice(item.stages, final[item.meta.task])) for item in priced]
-    return repriced, {task: found for task, found in changed.items() if found}
+    return repriced, {task: calibrated for task, calibrated in changed.items() if calibrated}
 
 
 def _raw_terms(priced: Sequence[_Priced]) -> RawTerms:

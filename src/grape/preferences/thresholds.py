@@ -1,4 +1,4 @@
-"""Thresholds from data: what counts as "as good as it gets" in a task, learnt from its successes.
+"""Thresholds from data: what counts as "as good as it gets" in a task, learned from its successes.
 
 ``C_i = sum_j lambda_ij max(0, C_ij - tau_ij)``: where no trajectory comes below tau_ij, the constraint adds the same to
 all of them and R_ext saturates. So a threshold is raised to a low quantile of what successful trajectories reach. It
@@ -38,7 +38,7 @@ def calibrated_thresholds(
     """
     if len(successes) < MIN_SUCCESSES:
         return {}
-    found = {}
+    thresholds = {}
     for number, constraints in enumerate(_constraints(specification)):
         for position, constraint in enumerate(constraints):
             if "safety" in constraint.objectives:
@@ -49,8 +49,8 @@ def calibrated_thresholds(
             if len(costs) >= MIN_SUCCESSES:
                 threshold = float(np.quantile(costs, quantile))
                 if threshold > constraint.threshold:
-                    found[number, constraint.name] = threshold
-    return found
+                    thresholds[number, constraint.name] = threshold
+    return thresholds
 
 
 def thresholds_by_hand(
@@ -65,7 +65,7 @@ def thresholds_by_hand(
     Raises:
         SettingsError: No task has such a constraint, or a value is negative or not finite.
     """
-    found: dict[str, dict[Place, float]] = {task: {} for task in specifications}
+    thresholds: dict[str, dict[Place, float]] = {task: {} for task in specifications}
     names: dict[str, list[tuple[str, Place]]] = {}
     for task, specification in specifications.items():
         stages = [*(stage.name for stage in specification.stages), "outcome"]
@@ -79,8 +79,8 @@ def thresholds_by_hand(
         if not (math.isfinite(value) and value >= 0):
             raise SettingsError(f"--threshold-values {name} is {value}.", "A threshold is a number from 0 upwards.")
         for task, place in names[name]:
-            found[task][place] = value
-    return found
+            thresholds[task][place] = value
+    return thresholds
 
 
 def with_thresholds(specification: CostSpecification, thresholds: Mapping[Place, float]) -> CostSpecification:
@@ -108,12 +108,18 @@ def reprice(stages: Sequence[StageScore], specification: CostSpecification) -> t
     """Stage scores under the thresholds of ``specification``, from the raw costs already measured.
 
     Equals evaluating the trajectory again with ``specification``, provided that it differs from the one evaluated in
-    thresholds only.
+    thresholds only; where stages may change places, they keep the order that was taken.
     """
-    penalties = [*(stage.penalty for stage in specification.stages), specification.outcome.unfinished]
+    # A stage that was never entered is charged all that it can cost for not being done.
+    penalties = [
+        stage.penalty + (0.0 if score.reached else stage.dearest)
+        for stage, score in zip(specification.stages, stages, strict=False)
+    ]
     return tuple(
         _repriced(stage, penalty, [constraint.threshold for constraint in constraints])
-        for stage, penalty, constraints in zip(stages, penalties, _constraints(specification), strict=True)
+        for stage, penalty, constraints in zip(
+            stages, [*penalties, specification.outcome.unfinished], _constraints(specification), strict=True
+        )
     )
 
 

@@ -262,7 +262,7 @@ def _blocks(specification: CostSpecification, scores: Sequence[Score]) -> list[S
             number=number,
             name=stage.name,
             description=stage.description,
-            done_when=str(stage.done_when),
+            done_when=stage.end_text,
             penalty=stage.penalty,
             rows=_rows(stage.constraints, number - 1, scores),
         )
