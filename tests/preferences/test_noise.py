@@ -61,13 +61,13 @@ def test_errors_of_measurement_neither_make_a_pair_of_equals_nor_turn_one_round(
     exact, noise = scored(levels, [3.0 - level for level in levels], normalization)
     measured, _ = scored(likelihoods, costs, normalization)
     level_of = {score.episode_id: level for score, level in zip(exact, levels, strict=True)}
-    found = {}
+    results = {}
     for name, scores in (("exact", exact), ("measured", measured)):
         groups, census = make_pairs(scores, mode=mode, m=9, require_mixed_outcomes=False, noise=noise)
         pairs = [pair for group in groups for pair in group]
         assert all(level_of[pair.chosen] > level_of[pair.rejected] for pair in pairs)
-        found[name] = ([(level_of[pair.chosen], level_of[pair.rejected]) for pair in pairs], census["t"].narrow)
-    assert found["exact"] == found["measured"]
+        results[name] = ([(level_of[pair.chosen], level_of[pair.rejected]) for pair in pairs], census["t"].narrow)
+    assert results["exact"] == results["measured"]
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)

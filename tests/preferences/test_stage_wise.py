@@ -34,8 +34,8 @@ def populations(draw: st.DrawFn) -> list[Score]:
     st.booleans(),
 )
 def test_invariants(scores, mode, m, margin, mixed, succeed) -> None:
-    wishes = {"margin": margin, "require_mixed_outcomes": mixed, "chosen_must_succeed": succeed, "stage_wise": True}
-    groups, census = make_pairs(scores, mode=mode, m=m, seed=3, **wishes)
+    options = {"margin": margin, "require_mixed_outcomes": mixed, "chosen_must_succeed": succeed, "stage_wise": True}
+    groups, census = make_pairs(scores, mode=mode, m=m, seed=3, **options)
     pairs = [pair for group in groups for pair in group]
     by_id = {score.episode_id: {stage.name: stage for stage in score.stages} for score in scores}
     outcomes = [score.success for score in scores]
@@ -62,7 +62,7 @@ def test_invariants(scores, mode, m, margin, mixed, succeed) -> None:
     if mode != "random":
         assert [pair.margin for pair in pairs] == sorted((pair.margin for pair in pairs), reverse=True)
     shuffled = random.Random(1).sample(scores, len(scores))
-    assert make_pairs(shuffled, mode=mode, m=m, seed=3, **wishes) == (groups, census)
+    assert make_pairs(shuffled, mode=mode, m=m, seed=3, **options) == (groups, census)
 
 
 def test_only_episodes_that_entered_a_stage_are_compared_there_and_its_cost_ranks() -> None:

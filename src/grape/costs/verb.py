@@ -248,7 +248,8 @@ def find_episodes(
     if not episodes:
         places = ", ".join(map(str, stores))
         raise CompatibilityError(
-            f"{places}: no episode of task '{task_name}'.", f"Tasks that were recorded: {', '.join(recorded) or 'none'}."
+            f"{places}: no episode of task '{task_name}'.",
+            f"Tasks that were recorded: {', '.join(recorded) or 'none'}.",
         )
     return episodes
 
