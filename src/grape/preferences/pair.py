@@ -13,7 +13,6 @@ from grape.core.files import file_hash, write_jsonl
 from grape.core.preferences import PreferencePair, Score
 from grape.core.runs import is_complete, load_summary, open_run
 from grape.core.settings import Range, check_ranges, setting
-from grape.core.trajectories import Trajectory
 from grape.preferences.noise import ScoreNoise
 from grape.preferences.pairing import RANKING, Mode, StateCensus, limit_pairs, make_pairs
 from grape.preferences.records import PAIRS_FILE, SCORES_FILE, load_scores, pair_to_row, store_of_summary
@@ -118,7 +117,12 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
     if run.done is not None:
         return run.done
     limited = limit_pairs(groups, per_state=settings.max_pairs_per_state, total=settings.max_pairs, seed=settings.seed)
-    pairs = _weighted(settings, _cut(settings, limited, scores, store))
+    read = functools.partial(store.read, frames=False)
+    cut = [
+        cut_pair(pair, settings.cut, (scores[pair.chosen], scores[pair.rejected]), read, settings.cut_distance)
+        for pair in limited
+    ]
+    pairs = _weighted(settings, cut)
     write_jsonl(settings.out / PAIRS_FILE, map(pair_to_row, pairs))
     count = len(pairs)
     summary: dict[str, Any] = {
@@ -137,19 +141,6 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
     reporter.info(f"{count} pairs from {summary['overall']['used']} initial states{narrow}")
     run.finish(summary)
     return summary
-
-
-def _cut(
-    settings: PairSettings, pairs: Sequence[PreferencePair], scores: Mapping[str, Score], store: EpisodeStore
-) -> list[PreferencePair]:
-    @functools.lru_cache(maxsize=2 * settings.m)  # the pairs of one initial state stand together
-    def read(episode_id: str) -> Trajectory:
-        return store.read(episode_id, frames=False)
-
-    return [
-        cut_pair(pair, settings.cut, (scores[pair.chosen], scores[pair.rejected]), read, settings.cut_distance)
-        for pair in pairs
-    ]
 
 
 def _weighted(settings: PairSettings, pairs: list[PreferencePair]) -> list[PreferencePair]:
