@@ -2,8 +2,8 @@
 
 RUN is a folder that ``grape demo`` or ``grape loop`` finished one iteration of: the benchmark takes its first policy,
 and the rollouts and scores of its first iteration. It pairs them best against worst, whole, with every ``--cut`` and
-stage-wise, and trains each set for a few updates from the same policy with the published loss (no anchor, which would
-hide displacement), the whole pairs with length normalization as well. All pairs are in every update, so each row of
+stage-wise, and trains each set for a few updates from the same policy with the published loss; whole pairs with length
+normalization as well, and two sets with the anchor, which works against displacement. All pairs are in every update, so each row of
 metrics speaks of all pairs, before that update:
 
 * ``saturation``: mean of sigmoid(-d), the share of its full strength at which the loss still pulls; 0.5 at the start;
@@ -43,6 +43,9 @@ ARMS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "cut by distance": ({"cut": "distance"}, {}),
     "cut by length": ({"cut": "length"}, {}),
     "stage-wise": ({"stage_wise": True}, {}),
+    "stage-wise, cut by length": ({"stage_wise": True, "cut": "length"}, {}),
+    "whole, anchored": ({}, {"anchor": 1.0}),
+    "cut by stage, anchored": ({"cut": "stage"}, {"anchor": 1.0}),
 }
 """How pairs are made, and how they are trained on, beyond what all arms share."""
 
