@@ -27,6 +27,7 @@ from grape.preferences import read_pairs, recorded_store
 from grape.store import EpisodeStore
 from grape.training.batches import ComparisonItem, collate
 from grape.training.dataset import StepDataset, check_preprocessing, load_steps
+from grape.training.displacement import displacement_alarm
 from grape.training.distributed import ProcessGroup, is_sharded, join_process_group, local_part, shard_fully, whole
 from grape.training.gradients import (
     GradientResult,
@@ -60,8 +61,8 @@ def run_train(settings: TrainSettings, reporter: Reporter = SILENT) -> Mapping[s
     """Align a policy with preference pairs; the result is ``out/policy``.
 
     Returns:
-        Summary: pairs, updates, frames, the last update's metrics, parity of the reference, hashes and paths. With
-        ``dry_run``: the plan.
+        Summary: pairs, updates, frames, the last update's metrics, ``alarm`` (a warning of likelihood displacement, or
+        empty), parity of the reference, hashes and paths. With ``dry_run``: the plan.
 
     Raises:
         SettingsError: A setting is out of range or names nothing.
@@ -129,6 +130,7 @@ def _train(
         **counts,
         "gradient": trainer.mode,
         "metrics": last,
+        "alarm": trainer.loop.alarm,
         "parity": trainer.parity,
     }
     trained = _unsharded(policy, settings, processes)
@@ -189,6 +191,7 @@ class _Trainer:
             f"train {self.settings.method}",
             name_nonfinite=self._name_nonfinite,
             describe=_note,
+            alarm=displacement_alarm,
             evaluation=PeriodicEvaluation(
                 self.settings.evaluate_every or self.schedule.per_epoch, self.measure if self.held_items else None
             ),
