@@ -3,8 +3,8 @@
 RUN is a folder that ``grape demo`` or ``grape loop`` finished one iteration of: the benchmark takes its first policy,
 and the rollouts and scores of its first iteration. It pairs them best against worst, whole, with every ``--cut`` and
 stage-wise, and trains each set for a few updates from the same policy with the published loss; whole pairs with length
-normalization as well, and two sets with the anchor, which works against displacement. All pairs are in every update, so each row of
-metrics speaks of all pairs, before that update:
+normalization as well, and two sets with the anchor, which works against displacement. All pairs are in every update,
+so each row of metrics speaks of all pairs, before that update:
 
 * ``saturation``: mean of sigmoid(-d), the share of its full strength at which the loss still pulls; 0.5 at the start;
 * ``margin``: mean of d, beta times the difference of the sides' log-ratios;
