@@ -15,6 +15,7 @@ from grape.core.errors import CompatibilityError, DataError, GrapeError, Setting
 from grape.core.events import SilentReporter
 from grape.core.files import read_json
 from grape.costs import builtin_specification, evaluate, specification_hash, with_unknown_outcome
+from grape.costs.builtins import builtin_text
 from grape.preferences import PairSettings, ScoreSettings, read_pairs, read_scores, recorded_store, run_pair, run_score
 from grape.store import EpisodeStore
 from tests.preferences.rollouts import TASKS, make_rollout, make_store
@@ -116,6 +117,32 @@ def test_the_papers_ablations_rank_differently(tmp_path: Path) -> None:
         run_pair(PairSettings(scores=tmp_path / name, out=tmp_path / f"{name}-pairs", seed=0))
         pairs[name] = frozenset((pair.chosen, pair.rejected) for pair in read_pairs(tmp_path / f"{name}-pairs"))
     assert len(set(pairs.values())) == 3
+
+
+def test_a_finished_run_with_built_in_costs_of_an_earlier_release_is_taken_as_finished(
+    recorded: Path, tmp_path: Path
+) -> None:
+    out, listener = tmp_path / "out", Listener()
+    summary = score(recorded, out)
+    run = read_json(out / "run.json")
+    run["inputs"]["specifications"] = dict.fromkeys(TASKS, "0" * 64)
+    (out / "run.json").write_text(json.dumps(run))
+    done = read_json(out / "done.json")
+    del done["calibration"]["spread_within"]
+    (out / "done.json").write_text(json.dumps(done))
+    before = (out / "scores.jsonl").read_bytes()
+    assert run_score(ScoreSettings(store=recorded, out=out), listener) == done
+    assert (out / "scores.jsonl").read_bytes() == before
+    assert [warning.split(":")[0] for warning in listener.warnings] == [f"The scores in {out} were made by release 0.1"]
+    assert "charge safety for stages that were never entered" in listener.warnings[0]
+    # Costs of one's own, and runs that were not finished, are held to what they were.
+    (tmp_path / "costs.yaml").write_text(builtin_text("metaworld", TASKS[0]))
+    with pytest.raises(CompatibilityError, match=r"inputs\.specifications"):
+        score(recorded, out, costs=tmp_path / "costs.yaml")
+    (out / "done.json").unlink()
+    with pytest.raises(CompatibilityError, match=r"inputs\.specifications"):
+        score(recorded, out)
+    assert summary["episodes"] == 40
 
 
 def test_same_store_same_bytes_wherever_it_lies(recorded: Path, tmp_path: Path) -> None:

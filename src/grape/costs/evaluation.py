@@ -161,7 +161,7 @@ class _Pricing:
             ends = ends[ends > np.flatnonzero(np.concatenate([[True], ~held]))[-1] - 1]
         finished = len(ends) > 0
         end = start + int(ends[0]) if finished else self._final
-        undone = 1.0 - held[: end - start + 1]
+        undone: Float64 = np.where(held[: end - start + 1], 0.0, 1.0)
         if not finished and self._solved_at is not None:
             finished, undone[-1] = True, 0.0
         charged = not finished and not (self._success is None and bool(np.isnan(holds).all()))
