@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from grape.training.losses import LossSettings, imitation_loss, preference_loss
 from tests.training.standin import TOKENS, TinyActionModel, random_update
 
 LENGTHS = [(5, 9), (12, 3), (1, 16), (7, 7)]
-MODES = {"one-pass": one_pass_gradient, "two-pass": two_pass_gradient}
+MODES = {"one-pass": one_pass_gradient, "two-pass": partial(two_pass_gradient, apart=True)}
 LOSSES = {
     "sigmoid": LossSettings(beta=0.02),
     "smoothed": LossSettings(beta=0.02, label_smoothing=0.1),
@@ -230,30 +231,34 @@ def test_each_term_is_reduced_before_its_norm_is_taken(mode):
     assert together.term_norms == pytest.approx({name: 2 * norm for name, norm in alone.term_norms.items()})
 
 
-def test_without_terms_apart_every_frame_has_one_backward_and_the_sum_is_the_same():
+def test_without_terms_apart_the_sum_is_the_same():
     model, logps, comparisons = make()
     loss = lambda sums: preference_loss(sums, LOSSES["relative anchor"])  # noqa: E731
     _, _, expected = full_graph(model, logps, comparisons, loss)
-    result = two_pass_gradient(logps, comparisons, loss, 16, list(model.parameters()), apart=False)
+    result = two_pass_gradient(logps, comparisons, loss, 16, list(model.parameters()))
     assert relative(gradients(model), expected) <= 1e-5
     assert result.term_norms == {}
 
 
-def test_the_anchor_goes_back_through_micro_batches_of_chosen_sides_only():
+@pytest.mark.parametrize("micro_batch", [7, 60])
+def test_the_anchor_costs_one_more_backward_over_the_sides_it_weighs_and_no_forward(micro_batch):
     model, logps, comparisons = make()
-    backwards = []
+    comparisons = replace(comparisons, anchored_P=torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=torch.float64))
+    anchored = LENGTHS[0][0] + LENGTHS[3][0]
+    forwards, backwards = [], []
 
     def counting(index):
         logps_B = logps(index)
+        forwards.append(len(index))
         if logps_B.requires_grad:
             logps_B.register_hook(lambda gradient: backwards.append(len(gradient)))
         return logps_B
 
     loss = lambda sums: preference_loss(sums, LOSSES["relative anchor"])  # noqa: E731
-    two_pass_gradient(counting, comparisons, loss, 5, list(model.parameters()))
-    chosen = sum(length for length, _ in LENGTHS)
-    assert chosen % 5 == 0
-    assert sum(backwards) == comparisons.frame_count + chosen
+    two_pass_gradient(counting, comparisons, loss, micro_batch, list(model.parameters()), apart=True)
+    frames = comparisons.frame_count
+    assert sum(backwards) == frames + anchored
+    assert sum(forwards) == (frames if micro_batch >= frames else 2 * frames - micro_batch)
 
 
 def test_frame_logps_are_those_of_one_batch():
@@ -271,7 +276,8 @@ def count_frames(mode, micro_batch):
         return logps(index)
 
     loss = lambda sums: preference_loss(sums, LOSSES["sigmoid"])  # noqa: E731
-    MODES[mode](counting, comparisons, loss, micro_batch, list(model.parameters()))
+    gradient = {"one-pass": one_pass_gradient, "two-pass": two_pass_gradient}[mode]
+    gradient(counting, comparisons, loss, micro_batch, list(model.parameters()))
     return seen, comparisons.frame_count
 
 

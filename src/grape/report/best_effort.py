@@ -6,7 +6,7 @@ from pathlib import Path
 from grape.core.errors import GrapeError
 from grape.core.files import read_jsonl
 from grape.core.preferences import PreferencePair, Score
-from grape.core.runs import load_summary
+from grape.core.runs import RunFolder
 from grape.evaluation import EvaluationResults, read_results
 from grape.preferences import read_pairs, read_scores
 from grape.report.curves import Training
@@ -55,7 +55,7 @@ class BestEffortReader:
             return None
         try:
             rows = read_jsonl(folder.path / "metrics.jsonl", within=folder.path, allow_nonfinite=True)
-            summary = load_summary(folder.path, folder.verb) if folder.complete else {}
+            summary = RunFolder(folder.path, folder.verb).done or {}
         except GrapeError as error:
             self.note(f"{folder.name}: {error.message}")
             return None

@@ -266,8 +266,9 @@ class _Trainer:
             result = one_pass_gradient(*common, reduce=reduce)
         else:
             rounds = self._rounds(comparisons.frame_count)
-            # Reduced in every backward pass, so a pass for each term would send everything once more.
-            result = two_pass_gradient(*common, rounds, apart=not sharded, reduce=reduce)
+            # FSDP reduces in every backward pass: one for each term would send everything once more.
+            apart = self.settings.is_anchored and not sharded
+            result = two_pass_gradient(*common, rounds, apart=apart, reduce=reduce)
         return result, comparisons.frame_count if share else 0, items
 
     def _share(self, batch: Sequence[ComparisonItem]) -> tuple[list[ComparisonItem], float]:
