@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-tf lint imports check format doctor bench-evidence bench-data bench-train bench-costs bench-rollout clean distclean
+.PHONY: help install demo test test-tf lint imports check format doctor bench-evidence bench-data bench-train bench-costs bench-rollout bench-saturation clean distclean
 
 BIN := .venv/bin
 JOBS ?= 2
@@ -74,6 +74,9 @@ bench-costs: install ## hand-written against generated cost specifications on re
 
 bench-rollout: install ## decisions a second of rollouts, one environment against workers with a batched policy (minutes)
 	@$(BIN)/python benchmarks/rollout.py $(ARGS)
+
+bench-saturation: install ## margins and displacement with whole, cut and stage-wise pairs, on a finished run (ARGS="--run runs/demo")
+	@$(BIN)/python benchmarks/saturation.py $(ARGS)
 
 clean: ## remove caches and build products; runs/ and .venv stay
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -189,6 +189,16 @@ def test_a_pair_of_another_state_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("part", [{"rejected_steps": [0, 2]}, {"weight": 2.0}])
+def test_pairs_that_are_cut_or_weighted_are_refused(tmp_path, part):
+    store, folder = make_recordings(tmp_path, states=2)
+    first, *others = (folder / "pairs.jsonl").read_text().splitlines()
+    (folder / "pairs.jsonl").write_text("\n".join([json.dumps(json.loads(first) | part), *others]) + "\n")
+    with pytest.raises(CompatibilityError, match="stage-wise, cut or weighted"):
+        export((store, folder), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_images_of_several_sizes_are_refused(tmp_path):
     store = EpisodeStore.create(tmp_path / "store", "toy", CONTRACT)
     store.write(make_episode("a", size=(8, 8)))

@@ -10,7 +10,7 @@ import pytest
 import grape.training
 from grape.collect import CollectSettings
 from grape.core.errors import CompatibilityError
-from grape.core.provenance import read_validated
+from grape.core.provenance import read_provenance
 from grape.evaluation import EpisodeOutcome, EvaluateSettings, EvaluationResults, write_results
 from grape.loop import LoopSettings, loop, run_loop
 from grape.preferences import PairSettings, ScoreSettings
@@ -89,7 +89,7 @@ def test_iterations_go_on_from_what_passed(tmp_path: Path, monkeypatch: pytest.M
     assert summary["test"]["labels"] == ["SFT", "iteration 2"]
     judged = {"toy": {"reach-red": set(range(150_000, 150_025))}}
     for folder in ("sft", "iteration-1/train", "iteration-2/train", "iteration-3/train"):
-        assert read_validated(tmp_path / "run" / folder / "policy") == judged
+        assert read_provenance(tmp_path / "run" / folder / "policy").validated == judged
     assert summary["policies"][1]["verdict"].startswith("rejected: worse (-5.0 points on 20 pairs")
 
 

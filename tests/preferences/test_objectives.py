@@ -118,12 +118,12 @@ def test_thresholds_given_by_hand_win_and_are_stored(recorded: Path, tmp_path: P
     chosen = read_json(tmp_path / "out" / "calibration.json")
     assert chosen == summary["calibration"]
     assert chosen["threshold_values"] == values
-    assert not any("object-at-goal" in place for found in chosen["thresholds"].values() for place in found)
-    for found in read_scores(tmp_path / "out").values():
-        by_name = {part.name: part.threshold for part in found.stages[-1].constraints}
-        assert by_name["object-at-goal"] == (0.03 if found.task == "faucet-open" else 0.02)
-        if found.task == "drawer-open":
-            assert {part.name: part.threshold for part in found.stages[1].constraints}["at-handle"] == 0.5
+    assert not any("object-at-goal" in place for places in chosen["thresholds"].values() for place in places)
+    for episode_score in read_scores(tmp_path / "out").values():
+        by_name = {part.name: part.threshold for part in episode_score.stages[-1].constraints}
+        assert by_name["object-at-goal"] == (0.03 if episode_score.task == "faucet-open" else 0.02)
+        if episode_score.task == "drawer-open":
+            assert {part.name: part.threshold for part in episode_score.stages[1].constraints}["at-handle"] == 0.5
 
 
 def test_weights_given_by_hand_win_and_are_stored(recorded: Path, tmp_path: Path) -> None:

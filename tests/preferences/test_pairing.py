@@ -38,8 +38,8 @@ def score_sets(draw: st.DrawFn) -> list[Score]:
 )
 def test_invariants(scores, mode, m, mixed, seed, margin, succeed) -> None:
     by_id = {score.episode_id: score for score in scores}
-    wishes = {"margin": margin, "require_mixed_outcomes": mixed, "chosen_must_succeed": succeed}
-    groups, census = make_pairs(scores, mode=mode, m=m, seed=seed, **wishes)
+    options = {"margin": margin, "require_mixed_outcomes": mixed, "chosen_must_succeed": succeed}
+    groups, census = make_pairs(scores, mode=mode, m=m, seed=seed, **options)
     pairs = [pair for group in groups for pair in group]
     assert len({pair.pair_id for pair in pairs}) == len(pairs)
     assert sum(item.pairs for item in census.values()) == len(pairs)
@@ -63,7 +63,7 @@ def test_invariants(scores, mode, m, mixed, seed, margin, succeed) -> None:
             assert (chosen.success, rejected.success) == (True, False)
     shuffled = list(scores)
     random.Random(seed).shuffle(shuffled)
-    again = make_pairs(shuffled, mode=mode, m=m, seed=seed, **wishes)
+    again = make_pairs(shuffled, mode=mode, m=m, seed=seed, **options)
     assert again == (groups, census)
 
 
@@ -118,9 +118,9 @@ def test_census_names_every_kind_of_state() -> None:
         make_score(f"e{n}", state=ord(kind), success=won, terms=(0, 0, 2.0 * won)) for n, (kind, won) in enumerate(rows)
     ]
     _, census = make_pairs(scores, mode="best-worst", require_mixed_outcomes=False)
-    found = census["t"]
-    assert (found.mixed, found.all_successes, found.all_failures, found.single) == (1, 1, 1, 1)
-    assert (found.used, found.pairs, found.narrow) == (1, 1, 2)
+    counts = census["t"]
+    assert (counts.mixed, counts.all_successes, counts.all_failures, counts.single) == (1, 1, 1, 1)
+    assert (counts.used, counts.pairs, counts.narrow) == (1, 1, 2)
 
 
 def test_pairs_of_two_failures_can_be_left_out() -> None:

@@ -42,15 +42,15 @@ def test_published_mode_is_the_papers_formula(recorded: Path, tmp_path: Path) ->
     summary = score(recorded, tmp_path / "out", calibrate=False)
     scores, store = read_scores(tmp_path / "out"), EpisodeStore.open(recorded)
     assert list(scores) == list(store.ids())
-    for name, found in scores.items():
+    for name, episode_score in scores.items():
         trajectory = store.read(name)
         stages = evaluate(builtin_specification("metaworld", trajectory.meta.task), with_unknown_outcome(trajectory))
         r_self = float(trajectory.token_logps.astype(np.float64).sum())
         r_ext = math.prod(math.exp(-stage.cost) for stage in stages)
-        assert found.gcpg == pytest.approx(0.01 * r_self + 0.01 * r_ext + 2 * trajectory.meta.success, rel=1e-9)
-        assert (found.r_self, found.r_ext) == (pytest.approx(r_self), pytest.approx(r_ext))
-        assert found.terms["success"] == 2.0 * trajectory.meta.success
-        assert [stage.cost for stage in found.stages] == [stage.cost for stage in stages]
+        assert episode_score.gcpg == pytest.approx(0.01 * r_self + 0.01 * r_ext + 2 * trajectory.meta.success, rel=1e-9)
+        assert (episode_score.r_self, episode_score.r_ext) == (pytest.approx(r_self), pytest.approx(r_ext))
+        assert episode_score.terms["success"] == 2.0 * trajectory.meta.success
+        assert [stage.cost for stage in episode_score.stages] == [stage.cost for stage in stages]
     assert summary["calibration"]["weights"] == {"self": 0.01, "ext": 0.01, "success": 2.0}
     assert summary["calibration"]["thresholds"] == {}
 
@@ -68,14 +68,14 @@ def test_calibration_is_the_default_and_recorded(recorded: Path, tmp_path: Path)
         task: specification_hash(builtin_specification("metaworld", task)) for task in TASKS
     }
     assert any(place.endswith("/time") for place in chosen["thresholds"]["drawer-open"])
-    for found in read_scores(tmp_path / "out").values():
-        r_self = 0.0 if found.r_self is None else found.r_self / found.steps
-        assert found.terms["self"] == pytest.approx(chosen["weights"]["self"] * r_self)
-        assert found.terms["ext"] == pytest.approx(
-            chosen["weights"]["ext"] * math.exp(-chosen["beta"][found.task] * found.cost)
+    for episode_score in read_scores(tmp_path / "out").values():
+        r_self = 0.0 if episode_score.r_self is None else episode_score.r_self / episode_score.steps
+        assert episode_score.terms["self"] == pytest.approx(chosen["weights"]["self"] * r_self)
+        assert episode_score.terms["ext"] == pytest.approx(
+            chosen["weights"]["ext"] * math.exp(-chosen["beta"][episode_score.task] * episode_score.cost)
         )
-        assert found.gcpg == pytest.approx(sum(found.terms.values()))
-        assert found.cost == pytest.approx(sum(stage.cost for stage in found.stages))
+        assert episode_score.gcpg == pytest.approx(sum(episode_score.terms.values()))
+        assert episode_score.cost == pytest.approx(sum(stage.cost for stage in episode_score.stages))
 
 
 def test_summary_speaks_plainly(recorded: Path, tmp_path: Path) -> None:
@@ -97,11 +97,11 @@ def test_the_simulators_verdict_enters_through_success_alone(recorded: Path, tmp
     score(recorded, tmp_path / "plain")
     score(recorded, tmp_path / "verdict", price_verdict=True)
     plain, verdict = read_scores(tmp_path / "plain"), read_scores(tmp_path / "verdict")
-    for name, found in plain.items():
-        assert "success" not in [constraint.name for constraint in found.stages[-1].constraints]
+    for name, episode_score in plain.items():
+        assert "success" not in [constraint.name for constraint in episode_score.stages[-1].constraints]
         charged = [item.contribution for item in verdict[name].stages[-1].constraints if item.name == "success"]
-        assert bool(charged[0]) is not found.success
-        assert found.terms["success"] == verdict[name].terms["success"]
+        assert bool(charged[0]) is not episode_score.success
+        assert episode_score.terms["success"] == verdict[name].terms["success"]
 
 
 def test_the_papers_ablations_rank_differently(tmp_path: Path) -> None:

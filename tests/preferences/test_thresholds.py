@@ -11,9 +11,9 @@ from tests.preferences.rollouts import TASKS, make_rollout
 def test_repricing_equals_evaluating_again(task: str) -> None:
     specification = builtin_specification("metaworld", task)
     successes = [evaluate(specification, make_rollout(task, 0, n, steps=8 + n % 5)) for n in range(12)]
-    found = calibrated_thresholds(specification, successes, 0.25)
-    assert found
-    raised = with_thresholds(specification, found)
+    thresholds = calibrated_thresholds(specification, successes, 0.25)
+    assert thresholds
+    raised = with_thresholds(specification, thresholds)
     final = adjust_objectives(raised, thresholds={"safety": 0.5})
     for success in (True, False):
         for sample in range(6):
@@ -27,15 +27,15 @@ def test_repricing_equals_evaluating_again(task: str) -> None:
 def test_thresholds_are_raised_only_and_never_those_of_safety() -> None:
     specification = builtin_specification("metaworld", "drawer-open")
     successes = [evaluate(specification, make_rollout(sample=n, steps=8 + n % 5)) for n in range(12)]
-    found = calibrated_thresholds(specification, successes, 0.5)
+    thresholds = calibrated_thresholds(specification, successes, 0.5)
     groups = [*(stage.constraints for stage in specification.stages), specification.outcome.constraints]
     given = {(number, item.name): item for number, group in enumerate(groups) for item in group}
-    assert any(name == "time" for _, name in found)
-    for place, threshold in found.items():
+    assert any(name == "time" for _, name in thresholds)
+    for place, threshold in thresholds.items():
         assert threshold > given[place].threshold
         assert threshold <= given[place].worst
         assert "safety" not in given[place].objectives
-    raised = with_thresholds(specification, found)
+    raised = with_thresholds(specification, thresholds)
     free = sum(reprice(stages, raised)[0].constraints[3].contribution == 0 for stages in successes)
     assert free >= 6, "half of the successes pay nothing for the time of the first stage"
 

@@ -14,7 +14,7 @@ from grape.core.files import read_json, write_json, write_jsonl, write_text
 from grape.core.runs import open_run
 from grape.costs import with_unknown_outcome
 from grape.evaluation import EpisodeOutcome, EvaluationResults, write_results
-from grape.preferences.records import pair_to_row, score_to_row
+from grape.preferences.records import load_pairs, pair_to_row, score_to_row
 from grape.report import ReportSettings, run_report
 from grape.store import EpisodeStore
 from tests.report.synthetic_run import episode, pair_of, score, write_evaluation, write_iteration, write_run
@@ -216,6 +216,17 @@ def test_used_evaluation_states_are_found_out(tmp_path: Path) -> None:
     assert "6 of the 50 evaluated initial states were also used" in _caveats(run)
 
 
+def test_what_a_training_warned_of_is_a_caveat(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", iterations=2)
+    for number, alarm in ((1, "Update 7: chosen trajectories fell."), (2, "")):
+        folder = run / f"iteration-{number}" / "train"
+        write_json(folder / "run.json", {"verb": "train"})
+        write_json(folder / "done.json", {"alarm": alarm})
+    words = _caveats(run)
+    assert "Training of iteration 1: Update 7: chosen trajectories fell." in words
+    assert "Training of iteration 2" not in words
+
+
 def _caveats(run: Path) -> str:
     run_report(ReportSettings(run=run, pairs_shown=0))
     return Page(run / "report.html").words()
@@ -284,3 +295,29 @@ def test_unknown_outcomes_are_shown_as_unknown(tmp_path: Path) -> None:
     words = Page(tmp_path / "report.html").words()
     assert words.count("outcome unknown") >= 2
     assert "not solved" not in words
+
+
+def test_what_a_pair_compares_of_an_episode_and_its_weight_are_shown(tmp_path: Path) -> None:
+    write_iteration(tmp_path, 1, states=1, tasks=["drawer-open"])
+    path = tmp_path / "pair" / "pairs.jsonl"
+    (whole,) = load_pairs(path)
+    assert "compared" not in page_of(tmp_path).words()
+    cut = dataclasses.replace(whole, rejected_steps=(0, 8), weight=1.25)
+    write_jsonl(path, [pair_to_row(cut)])
+    parsed = page_of(tmp_path)
+    assert "decisions 1–8 of 16 compared" in parsed.words()
+    assert "weight 1.25" in parsed.words()
+    hidden = [attributes["style"] for _, attributes in parsed.tags if attributes.get("class") == "uncompared"]
+    assert hidden == [f"left:{100 * 8 / 17:.2f}%;width:{100 * 9 / 17:.2f}%"]
+    staged = dataclasses.replace(whole, chosen_steps=(2, 5), rejected_steps=(3, 16), margin=0.7, terms={"stage": 0.7})
+    write_jsonl(path, [pair_to_row(staged)])
+    words = page_of(tmp_path).words()
+    assert "s cost +0.7" in words
+    assert "stage cost +0.7" in words
+    assert "The scores of the whole episodes" in words
+    assert "Why: the score taken apart" not in words
+
+
+def page_of(run: Path) -> Page:
+    run_report(ReportSettings(run=run))
+    return Page(run / "report.html")

@@ -81,7 +81,7 @@ def test_it_learns_the_labels_and_not_the_executed_actions(world, tmp_path):
     assert rows[-1]["loss"] < 0.3 < rows[0]["loss"]
     assert summary["steps"] == 48
     assert summary["updates"] == 180
-    assert read_provenance(settings.out / "policy") == {"toy": {"task": frozenset(range(6))}}
+    assert read_provenance(settings.out / "policy").collected == {"toy": {"task": frozenset(range(6))}}
     policy = load_policy(settings.out / "policy")
     assert policy.spec.policy_hash == summary["policy_hash"]
     episode = EpisodeStore.open(world.data[0]).read("demo-1")

@@ -46,7 +46,7 @@ def weights(folder):
 
 
 def test_training_prefers_the_chosen_side(world, tmp_path):
-    settings = replace(world, out=tmp_path / "run", epochs=30, lr=1e-2, nll_weight=0.0, checkpoint_every=0)
+    settings = replace(world, out=tmp_path / "run", epochs=30, lr=1e-2, anchor=0.0, checkpoint_every=0)
     summary = run_train(settings)
     rows = read_jsonl(settings.out / "metrics.jsonl")
     assert [row["update"] for row in rows] == list(range(1, 61))
@@ -59,7 +59,7 @@ def test_training_prefers_the_chosen_side(world, tmp_path):
     assert rows[-1]["rewards/margins"] > 1.0
     assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
     assert summary["parity"]["mean_abs"] < 1e-4
-    assert read_provenance(settings.out / "policy") == {"toy": {"task": frozenset({0, 1, 2})}}
+    assert read_provenance(settings.out / "policy").collected == {"toy": {"task": frozenset({0, 1, 2})}}
     trained = load_policy(settings.out / "policy")
     assert trained.spec.policy_hash == summary["policy_hash"] != summary["start_policy_hash"]
     assert trained.spec.preprocessing_hash == load_policy(world.policy).spec.preprocessing_hash
@@ -174,7 +174,7 @@ def test_images_beyond_the_budget_are_not_held(world, monkeypatch):
 
 
 def test_pairs_held_out_are_measured_and_never_trained_on(world, tmp_path):
-    settings = replace(world, out=tmp_path / "run", holdout=0.4, epochs=3, nll_weight=0.0)
+    settings = replace(world, out=tmp_path / "run", holdout=0.4, epochs=3, anchor=0.0)
     summary = run_train(settings)
     rows = read_jsonl(settings.out / "metrics.jsonl")
     looked = [row for row in rows if "eval/loss" in row]

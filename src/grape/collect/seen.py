@@ -16,7 +16,7 @@ def seen_states(
     """States of some tasks that are among known ones, whichever suite these were recorded under.
 
     Args:
-        known: Initial states by suite and task, as :func:`grape.core.provenance.read_provenance` gives them. Suites and
+        known: Initial states by suite and task, as :class:`grape.core.provenance.Provenance` has them. Suites and
             tasks that are not installed here are compared by their names.
         suite: Registered name of the suite that is looked at.
         tasks: Names of its tasks.

@@ -77,7 +77,7 @@ class Score:
         r_self: Unweighted self-reward, sum of log-probabilities; None where nothing was sampled.
         r_ext: External reward ``exp(-sum_i C_i)`` in (0, 1].
         cost: ``sum_i C_i``.
-        terms: Normalised, weighted terms whose sum is ``gcpg``: ``{"self": ..., "ext": ..., "success": ...}``.
+        terms: Normalized, weighted terms whose sum is ``gcpg``: ``{"self": ..., "ext": ..., "success": ...}``.
         gcpg: R_GCPG.
         stages: Detail a stage.
     """
@@ -98,7 +98,7 @@ class Score:
 @record
 @dataclass(frozen=True)
 class PreferencePair:
-    """Two trajectories of the same task and initial state, and why one is preferred.
+    """Two trajectories of the same task and initial state, or parts of them, and why one is preferred.
 
     Attributes:
         pair_id: Unique within a pair file.
@@ -106,10 +106,14 @@ class PreferencePair:
         initial_state: Index of the shared initial state.
         chosen: Episode id of the preferred trajectory.
         rejected: Episode id of the other.
-        margin: R_GCPG of chosen minus that of rejected.
+        margin: R_GCPG of chosen minus that of rejected; of a stage-wise pair the stage's cost of rejected minus that of
+            chosen.
         mode: How the pair was made, e.g. ``"best-worst"``.
         reason: One sentence for people.
-        terms: Differences of the score's terms, chosen minus rejected.
+        terms: What the margin is made of: differences of the score's terms, chosen minus rejected, or ``"stage"``.
+        weight: How much the pair counts in training, relative to the others of its file.
+        chosen_steps: Half-open range [start, stop) of the chosen side's decisions that are compared; None for all.
+        rejected_steps: The same of the rejected side.
     """
 
     pair_id: str
@@ -121,3 +125,6 @@ class PreferencePair:
     mode: str
     reason: str
     terms: Mapping[str, float] = field(default_factory=dict)
+    weight: float = 1.0
+    chosen_steps: tuple[int, int] | None = None
+    rejected_steps: tuple[int, int] | None = None

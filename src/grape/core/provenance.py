@@ -6,6 +6,7 @@ judged on validation states, ``"validated"`` with these.
 """
 
 from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from grape.core.errors import DataError, SettingsError
@@ -13,41 +14,46 @@ from grape.core.files import read_json, write_json
 from grape.core.selections import format_numbers, parse_numbers
 from grape.core.trajectories import EpisodeMeta
 
-__all__ = ["add_validated", "read_provenance", "read_validated", "write_provenance"]
+__all__ = ["Provenance", "add_validated", "read_provenance", "write_provenance"]
 
 States = Mapping[str, Mapping[str, frozenset[int]]]
 
 _NAME = "provenance.json"
 
 
-def read_provenance(policy: Path) -> States:
-    """Initial states by suite and task that a policy's training data came from.
+@dataclass(frozen=True)
+class Provenance:
+    """Initial states that a policy, or one that it was trained from, has met, by suite and task.
+
+    Attributes:
+        collected: Those that its training data came from.
+        validated: Those on which it was judged before it was kept.
+    """
+
+    collected: States = field(default_factory=dict)
+    validated: States = field(default_factory=dict)
+
+
+def read_provenance(policy: Path) -> Provenance:
+    """What a checkpoint's folder says of the states that its policy met; nothing where there is no such file.
 
     Args:
         policy: The checkpoint folder.
 
-    Returns:
-        Empty where the folder says nothing.
-
     Raises:
         DataError: ``provenance.json`` is there but not understood.
     """
-    return _read(policy)["collected"]
-
-
-def read_validated(policy: Path) -> States:
-    """Initial states by suite and task on which a policy, or one it was trained from, was judged before it was kept.
-
-    Args:
-        policy: The checkpoint folder.
-
-    Returns:
-        Empty where the folder says nothing.
-
-    Raises:
-        DataError: ``provenance.json`` is there but not understood.
-    """
-    return _read(policy)["validated"]
+    path = policy / _NAME
+    if not path.is_file():
+        return Provenance()
+    try:
+        data = read_json(path)
+        return Provenance(_states(data["collected"]), _states(data.get("validated", {})))
+    except (AttributeError, KeyError, TypeError, SettingsError) as error:
+        raise DataError(
+            f"{path} is not understood: {error}.",
+            "It guards against evaluating on training states; fix it, or train the policy again.",
+        ) from error
 
 
 def write_provenance(policy: Path, parent: Path | None, metas: Iterable[EpisodeMeta]) -> None:
@@ -61,11 +67,11 @@ def write_provenance(policy: Path, parent: Path | None, metas: Iterable[EpisodeM
     Raises:
         DataError: The parent's file is there but not understood.
     """
-    inherited = _EMPTY if parent is None else _read(parent)
+    inherited = Provenance() if parent is None else read_provenance(parent)
     new: dict[str, dict[str, set[int]]] = {}
     for meta in metas:
         new.setdefault(meta.suite, {}).setdefault(meta.task, set()).add(meta.initial_state)
-    _write(policy, _union(inherited["collected"], new), inherited["validated"])
+    _write(policy, Provenance(_union(inherited.collected, new), inherited.validated))
 
 
 def add_validated(policy: Path, suite: str, tasks: Iterable[str], states: Iterable[int]) -> None:
@@ -80,39 +86,23 @@ def add_validated(policy: Path, suite: str, tasks: Iterable[str], states: Iterab
     Raises:
         DataError: ``provenance.json`` is there but not understood.
     """
-    known, judged = _read(policy), frozenset(states)
-    validated = _union(known["validated"], {suite: dict.fromkeys(tasks, judged)})
-    if validated != known["validated"]:
-        _write(policy, known["collected"], validated)
+    known, judged = read_provenance(policy), frozenset(states)
+    validated = _union(known.validated, {suite: dict.fromkeys(tasks, judged)})
+    if validated != known.validated:
+        _write(policy, Provenance(known.collected, validated))
 
 
-_EMPTY: Mapping[str, States] = {"collected": {}, "validated": {}}
+def _states(suites: Mapping[str, Mapping[str, str]]) -> States:
+    return {
+        suite: {task: frozenset(parse_numbers(text, "initial states")) for task, text in tasks.items()}
+        for suite, tasks in suites.items()
+    }
 
 
-def _read(policy: Path) -> Mapping[str, States]:
-    """Both parts of the file."""
-    path = policy / _NAME
-    if not path.is_file():
-        return _EMPTY
-    try:
-        data = read_json(path)
-        parts = {"collected": data["collected"], "validated": data.get("validated", {})}
-        return {
-            part: {
-                suite: {task: frozenset(parse_numbers(text, "initial states")) for task, text in tasks.items()}
-                for suite, tasks in suites.items()
-            }
-            for part, suites in parts.items()
-        }
-    except (AttributeError, KeyError, TypeError, SettingsError) as error:
-        raise DataError(
-            f"{path} is not understood: {error}.",
-            "It guards against evaluating on training states; fix it, or train the policy again.",
-        ) from error
-
-
-def _write(policy: Path, collected: States, validated: States) -> None:
-    parts = {"collected": collected} | ({"validated": validated} if validated else {})
+def _write(policy: Path, provenance: Provenance) -> None:
+    parts = {"collected": provenance.collected}
+    if provenance.validated:
+        parts["validated"] = provenance.validated
     data = {
         part: {
             suite: {task: format_numbers(tuple(states)) for task, states in tasks.items()}

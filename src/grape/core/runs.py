@@ -39,6 +39,7 @@ __all__ = [
     "lock_folder",
     "open_run",
     "read_run_settings",
+    "recorded_inputs",
 ]
 
 _DONE = "done.json"
@@ -97,9 +98,11 @@ def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] |
     if marker.exists():
         found = read_json(marker, hint="Choose another --out.", within=path)
         if content_hash(found) != content_hash(wanted):
+            flags = _flags_to_resume(found, wanted)
+            resume = f" To go on with it, give {flags}." if flags else ""
             raise CompatibilityError(
                 f"{path} holds results of another run: {_difference(found, wanted)}.",
-                "Choose another --out, or delete that folder to start afresh.",
+                f"Choose another --out, or delete that folder to start afresh.{resume}",
             )
     elif path.exists() and any(entry.name not in {"log.jsonl"} for entry in path.iterdir() if entry.name[0] != "."):
         raise CompatibilityError(f"{path} is not empty and was not made by 'grape {verb}'.", "Choose another --out.")
@@ -158,6 +161,28 @@ def _difference(found: Any, wanted: Any, where: str = "") -> str:
     return f"{where} was {json.dumps(found)}, now {json.dumps(wanted)}"
 
 
+def _flags_to_resume(found: Any, wanted: Any) -> str:
+    """The flags that make the settings those that a folder was begun with; empty where more than settings differ."""
+    if not isinstance(found, dict) or any(found.get(key) != wanted[key] for key in ("verb", "inputs")):
+        return ""
+    flags: list[str] = []
+
+    def compare(old: Any, new: Any, prefix: str) -> None:
+        for name in sorted({*old, *new}):
+            one, other = old.get(name), new.get(name)
+            flag = f"{prefix}{name.replace('_', '-')}"
+            if isinstance(one, dict) and isinstance(other, dict):
+                compare(one, other, f"{flag}.")
+            elif one != other and isinstance(one, bool):
+                head, _, last = flag.rpartition(".")
+                flags.append(f"--{flag}" if one else f"--{head}{'.' if head else ''}no-{last}")
+            elif one != other and isinstance(one, int | float | str):
+                flags.append(f"--{flag} {one}")
+
+    compare(found.get("settings", {}), wanted["settings"], "")
+    return " ".join(flags) if len(flags) <= 5 else ""
+
+
 def is_complete(path: Path) -> bool:
     """Whether the work of the verb that writes to ``path`` is complete."""
     return (path / _DONE).exists()
@@ -181,6 +206,16 @@ def load_summary(path: Path, verb: str) -> Mapping[str, Any]:
     if done is None:
         raise DataError(f"{path} is not complete.", f"Run the same 'grape {verb}' command again: it resumes.")
     return done
+
+
+def recorded_inputs(path: Path, verb: str) -> Mapping[str, Any] | None:
+    """The ``identity`` that a verb's folder was begun with, see :func:`open_run`; None where no run of it is there."""
+    marker = path / "run.json"
+    if not marker.exists():
+        return None
+    recorded = read_json_mapping(marker, hint="Choose another --out.", within=path)
+    inputs = recorded.get("inputs")
+    return inputs if recorded.get("verb") == verb and isinstance(inputs, dict) else None
 
 
 def read_run_settings(path: Path) -> Any:

@@ -9,7 +9,7 @@ from grape.collect.settings import RolloutSettings
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash
-from grape.core.provenance import read_provenance, read_validated
+from grape.core.provenance import read_provenance
 from grape.core.runs import identity_of, open_run
 from grape.core.selections import MOST_NUMBERS, format_numbers, parse_numbers
 from grape.evaluation.outcomes import measure
@@ -251,9 +251,9 @@ def _seen(
 
     if settings.policy == "expert":
         return {}
-    policy = Path(settings.policy)
-    learned = seen_states(read_provenance(policy), settings.suite, tasks, states)
-    chosen = {} if chooses else seen_states(read_validated(policy), settings.suite, tasks, states)
+    provenance = read_provenance(Path(settings.policy))
+    learned = seen_states(provenance.collected, settings.suite, tasks, states)
+    chosen = {} if chooses else seen_states(provenance.validated, settings.suite, tasks, states)
     advice = "for a fair figure leave out --initial-states and --first-state"
     if learned:
         reporter.warn(

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from grape.core.errors import DataError, SettingsError
+from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.files import content_hash, file_hash
 from grape.core.preferences import PreferencePair
 from grape.core.trajectories import EpisodeMeta
@@ -67,12 +67,14 @@ def open_source(kind: str, pairs: Path | None, collection: Path | None, *, only_
     Raises:
         SettingsError: Both or neither are given.
         DataError: Pairs or episodes are missing or damaged.
+        CompatibilityError: Pairs compare parts of episodes or are weighted.
     """
     if (pairs is None) == (collection is None):
         raise SettingsError("Give either --pairs or --collection.", f"grape export {kind} --pairs runs/pairs --out OUT")
     if pairs is not None:
         found = read_pairs(pairs)
         store = EpisodeStore.open(recorded_store(pairs))
+        _require_whole(pairs, found)
         inputs = {"pairs": file_hash(pairs / PAIRS_FILE), "episodes": _digest(store, found)}
         _require_actions(store, [name for pair in found for name in (pair.chosen, pair.rejected)])
         return ExportSource(store, inputs, pairs=found)
@@ -82,6 +84,15 @@ def open_source(kind: str, pairs: Path | None, collection: Path | None, *, only_
         raise DataError(f"{store.path} has no episode to export.", "Collect more, or drop --only-successes.")
     _require_actions(store, [meta.episode_id for meta in metas])
     return ExportSource(store, {"episodes": store.digest()}, metas=metas)
+
+
+def _require_whole(folder: Path, pairs: Sequence[PreferencePair]) -> None:
+    """Refuse what no format holds: a reader would take whole episodes and equal weights."""
+    if any(pair.chosen_steps or pair.rejected_steps or pair.weight != 1.0 for pair in pairs):
+        raise CompatibilityError(
+            f"The pairs of {folder} are stage-wise, cut or weighted, which the formats of others cannot hold.",
+            "Make the pairs to export with 'grape pair' without --stage-wise, --cut and --weight.",
+        )
 
 
 def _require_actions(store: EpisodeStore, names: Sequence[str]) -> None:

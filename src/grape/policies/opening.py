@@ -271,6 +271,6 @@ def read_checkpoint_info(policy: str) -> CheckpointInfo:
 
     config = read_policy_config(policy)
     says = config.says_center_crop
-    if says is None and (config.preset or read_provenance(resolve_policy(policy, weights=False))):
+    if says is None and (config.preset or read_provenance(resolve_policy(policy, weights=False)).collected):
         says = config.center_crop
     return CheckpointInfo(tuple(sorted(config.norm_stats)), says)

@@ -270,8 +270,8 @@ def calibrate(
     spreads["success"] = pooled_spread(raw.success, raw.state)
     final = list(weights)
     if from_data and not keep_weights:
-        scaled, found = _soft_weights(raw, soft, spreads, equals, weights, chosen)
-        notes += found
+        scaled, remarks = _soft_weights(raw, soft, spreads, equals, weights, chosen)
+        notes += remarks
         target = soft_share * (weights[2] or PUBLISHED_WEIGHTS[2])
         for position, weight in scaled.items():
             final[position] = target * weight

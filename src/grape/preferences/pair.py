@@ -1,25 +1,29 @@
 """The verb ``pair``: preference pairs from scores."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from grape.core.errors import DataError, NoPairsError
+from grape.core.errors import DataError, NoPairsError, SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import file_hash, write_jsonl
 from grape.core.preferences import PreferencePair, Score
-from grape.core.runs import load_summary, open_run
+from grape.core.runs import is_complete, load_summary, open_run
 from grape.core.settings import Range, check_ranges, setting
-from grape.preferences.pairing import Mode, StateCensus, limit_pairs, make_pairs
-from grape.preferences.records import PAIRS_FILE, SCORES_FILE, pair_to_row, read_scores, recorded_store
+from grape.preferences.noise import ScoreNoise
+from grape.preferences.pairing import RANKING, Mode, StateCensus, limit_pairs, make_pairs
+from grape.preferences.records import PAIRS_FILE, SCORES_FILE, load_scores, pair_to_row, store_of_summary
 from grape.preferences.score import portable_path, warn_of_old_scores
+from grape.preferences.segments import Cut, cut_pair
+from grape.preferences.weights import margin_weights
 from grape.store import EpisodeStore
 
 __all__ = ["PairSettings", "check_pair", "run_pair"]
 
-_CHOICE, _NUMBER = "Which pairs", "How many"
+_CHOICE, _NUMBER, _PARTS = "Which pairs", "How many", "What of them counts"
 
 
 @dataclass(frozen=True)
@@ -33,27 +37,43 @@ class PairSettings:
             best against worst, second best against second worst, up to m pairs. success-only: a random success
             against a random failure, up to m pairs, ignoring the other terms. random: two random episodes in random
             order, up to m pairs, ignoring score and outcome (for controlled comparison).
-        m: Most pairs an initial state (1 or more; best-worst makes one).
-        margin: Least difference of R_GCPG (0 or more) in the ranking modes; pairs without any are left out anyway.
+        stage_wise: Compare segments instead of whole episodes: the decisions of one stage in two episodes that both
+            entered it, ranked by what that stage cost them (not for success-only). The other settings hold for each
+            stage: which outcomes count, and that the chosen side's episode must have succeeded.
+        m: Most pairs an initial state, or a stage of it (1 or more; best-worst makes one).
+        margin: Least difference (0 or more) in the ranking modes: of R_GCPG, or stage-wise of the stage's cost. Pairs
+            that differ by no more than measurement noise are left out anyway.
         require_mixed_outcomes: Use only initial states with both a success and a failure. Otherwise the soft terms
             rank states of one outcome, too.
-        chosen_must_succeed: Leave out pairs whose chosen side failed. Where training imitates the chosen side as well
-            (--nll-weight of grape train), the better of two failures would be imitated, too.
+        chosen_must_succeed: Leave out pairs whose chosen side failed. Training never imitates such a side, it only
+            prefers it to the other one.
         max_pairs_per_state: Keep at most so many pairs an initial state, the widest margins first in the ranking
             modes (1 or more); None keeps all.
         max_pairs: Keep at most so many pairs, spread evenly over the initial states (1 or more); None keeps all.
+        cut: Which decisions of the rejected side count, from its first on; the chosen side stays whole. stage: as many
+            as until the sides' progress through the stages differs. distance: until its keypoints are further than
+            --cut-distance from all states of the chosen side. length: no more than the chosen side has. Stage-wise
+            pairs can be cut by length only.
+        cut_distance: Largest distance of a keypoint, in meters, at which states count as near, above 0; for --cut
+            distance.
+        weight: none: all pairs count equally. margin: pairs weigh in proportion to their margins, between 1/4 and 4
+            and 1 on average; for the ranking modes.
         seed: Seed of what is random.
     """
 
     scores: Path = setting(identity=False, common=True)
     out: Path = setting(identity=False, common=True)
     mode: Mode = setting("top-bottom", group=_CHOICE, common=True)
+    stage_wise: bool = setting(False, group=_CHOICE, identity="unless default", common=True)
     m: int = setting(4, group=_NUMBER, range=Range(1), common=True)
     margin: float = setting(0.0, group=_CHOICE, range=Range(0), common=True)
-    require_mixed_outcomes: bool = setting(True, group=_CHOICE, common=True)
+    require_mixed_outcomes: bool = setting(False, group=_CHOICE, common=True)
     chosen_must_succeed: bool = setting(False, group=_CHOICE, common=True)
     max_pairs_per_state: int | None = setting(None, group=_NUMBER, range=Range(1), common=True)
     max_pairs: int | None = setting(None, group=_NUMBER, range=Range(1), common=True)
+    cut: Cut = setting("none", group=_PARTS, identity="unless default", common=True)
+    cut_distance: float = setting(0.05, group=_PARTS, range=Range(0, open_low=True), identity="unless default")
+    weight: Literal["none", "margin"] = setting("none", group=_PARTS, identity="unless default", common=True)
     seed: int = setting(0, group=_CHOICE, common=True)
 
 
@@ -62,18 +82,21 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
 
     Returns:
         Summary: ``pairs``, ``mean_margin``, ``store`` (as seen from ``out``), ``tasks`` with the census of each,
-        and the same ``overall``; ``chosen_success_rate`` and ``rejected_success_rate``.
+        and the same ``overall``; ``chosen_success_rate`` and ``rejected_success_rate``; where pairs are cut, ``cut``
+        with how many ``pairs`` were shortened and the ``rejected_decisions`` before and after (``..._kept``).
 
     Raises:
-        SettingsError: A setting is out of range.
+        SettingsError: A setting is out of range, or two contradict each other.
         DataError: The scores are missing or damaged.
         NoPairsError: No pair can be made from them; then nothing is written.
         CompatibilityError: ``out`` belongs to another run.
     """
     check_pair(settings)
-    scores = read_scores(settings.scores)
-    warn_of_old_scores(settings.scores, load_summary(settings.scores, "score"), reporter)
-    store = recorded_store(settings.scores, "score")
+    scored = load_summary(settings.scores, "score")
+    scores = load_scores(settings.scores / SCORES_FILE)
+    warn_of_old_scores(settings.scores, scored, reporter)
+    store = EpisodeStore.open(store_of_summary(scored, settings.scores, "score"))
+    tasks = {score.task for score in scores.values()}
     groups, census = make_pairs(
         scores.values(),
         mode=settings.mode,
@@ -81,17 +104,25 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
         margin=settings.margin,
         require_mixed_outcomes=settings.require_mixed_outcomes,
         chosen_must_succeed=settings.chosen_must_succeed,
+        stage_wise=settings.stage_wise,
         seed=settings.seed,
         instructions=_instructions(store, scores),
+        noise=ScoreNoise.of_summary(scored, tasks, str(settings.scores / "done.json")),
     )
     overall = sum(census.values(), StateCensus())
-    if not groups:
+    if not groups and not is_complete(settings.out):
         raise _no_pair(settings, overall)
     # Claimed only now: a folder that could not be filled is free for another try with other settings.
     run = open_run(settings.out, "pair", settings, {"scores": file_hash(settings.scores / SCORES_FILE)})
     if run.done is not None:
         return run.done
-    pairs = limit_pairs(groups, per_state=settings.max_pairs_per_state, total=settings.max_pairs, seed=settings.seed)
+    limited = limit_pairs(groups, per_state=settings.max_pairs_per_state, total=settings.max_pairs, seed=settings.seed)
+    read = functools.partial(store.read, frames=False)
+    cut = [
+        cut_pair(pair, settings.cut, (scores[pair.chosen], scores[pair.rejected]), read, settings.cut_distance)
+        for pair in limited
+    ]
+    pairs = _weighted(settings, cut)
     write_jsonl(settings.out / PAIRS_FILE, map(pair_to_row, pairs))
     count = len(pairs)
     summary: dict[str, Any] = {
@@ -100,22 +131,44 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
         "mean_margin": sum(pair.margin for pair in pairs) / count,
         "chosen_success_rate": _success_rate(scores[pair.chosen].success for pair in pairs),
         "rejected_success_rate": _success_rate(scores[pair.rejected].success for pair in pairs),
-        "store": portable_path(store, settings.out),
+        "store": portable_path(store.path, settings.out),
         "overall": _census(overall, pairs),
         "tasks": {task: _census(item, [pair for pair in pairs if pair.task == task]) for task, item in census.items()},
     }
-    reporter.info(f"{count} pairs from {summary['overall']['used']} initial states")
+    if settings.cut != "none":
+        summary["cut"] = _lengths(limited, pairs, scores)
+    narrow = f"; {overall.narrow} couples differ by noise or less than the margin" if overall.narrow else ""
+    reporter.info(f"{count} pairs from {summary['overall']['used']} initial states{narrow}")
     run.finish(summary)
     return summary
 
 
-def _instructions(path: Path, scores: Mapping[str, Score]) -> dict[str, str]:
+def _weighted(settings: PairSettings, pairs: list[PreferencePair]) -> list[PreferencePair]:
+    if settings.weight == "none":
+        return pairs
+    weights = margin_weights([pair.margin for pair in pairs])
+    return [dataclasses.replace(pair, weight=weight) for pair, weight in zip(pairs, weights, strict=True)]
+
+
+def _lengths(
+    whole: Sequence[PreferencePair], cut: Sequence[PreferencePair], scores: Mapping[str, Score]
+) -> dict[str, int]:
+    """How many pairs were cut, and the decisions of all rejected sides before and after."""
+
+    def decisions(pairs: Sequence[PreferencePair]) -> int:
+        ranges = [pair.rejected_steps or (0, scores[pair.rejected].steps) for pair in pairs]
+        return sum(stop - start for start, stop in ranges)
+
+    shortened = sum(pair != other for pair, other in zip(whole, cut, strict=True))
+    return {"pairs": shortened, "rejected_decisions": decisions(whole), "rejected_decisions_kept": decisions(cut)}
+
+
+def _instructions(store: EpisodeStore, scores: Mapping[str, Score]) -> dict[str, str]:
     """What each scored episode's policy was told."""
-    store = EpisodeStore.open(path)
     missing = [name for name in scores if name not in store]
     if missing:
         raise DataError(
-            f"Store {path} lacks {len(missing)} episodes of the scores, the first being {missing[0]}.",
+            f"Store {store.path} lacks {len(missing)} episodes of the scores, the first being {missing[0]}.",
             "Run 'grape collect' and 'grape score' again.",
         )
     return {name: store.meta(name).instruction for name in scores}
@@ -131,9 +184,24 @@ def check_pair(settings: PairSettings) -> None:
     """Refuse values that make no sense, before anything is read.
 
     Raises:
-        SettingsError: A number is out of range.
+        SettingsError: A number is out of range, or two settings contradict each other.
     """
     check_ranges(settings)
+    if settings.stage_wise and settings.mode == "success-only":
+        raise SettingsError(
+            "--stage-wise ranks by what a stage cost, --mode success-only ignores costs.",
+            "Choose --mode top-bottom, best-worst or, as a control, random.",
+        )
+    if settings.stage_wise and settings.cut not in ("none", "length"):
+        raise SettingsError(
+            f"--stage-wise compares segments of one stage, which --cut {settings.cut} cannot cut.",
+            "Choose --cut length or none, or leave --stage-wise out.",
+        )
+    if settings.weight == "margin" and settings.mode not in RANKING:
+        raise SettingsError(
+            f"--weight margin needs margins that say which side is better; --mode {settings.mode} ignores them.",
+            f"Choose --mode {' or '.join(RANKING)}, or leave --weight out.",
+        )
 
 
 def _census(census: StateCensus, pairs: list[PreferencePair]) -> dict[str, int]:
@@ -153,8 +221,10 @@ def _no_pair(settings: PairSettings, census: StateCensus) -> NoPairsError:
     }
     listing = ", ".join(f"{count} with {kind}" for kind, count in kinds.items() if count)
     total = sum(kinds.values())
-    narrow = f" {census.narrow} pairs lie within the margin {settings.margin:g}." if census.narrow else ""
-    failed = f" {census.failed} pairs are of two failures." if census.failed else ""
+    narrow = f" {census.narrow} pairs lie within the margin {settings.margin:g} or noise." if census.narrow else ""
+    failed = f" {census.failed} pairs have a chosen side that did not succeed." if census.failed else ""
+    seen = census.narrow or census.failed or (settings.require_mixed_outcomes and not census.mixed)
+    apart = " No two episodes of one state took decisions in one stage." if settings.stage_wise and not seen else ""
     advice = []
     if census.narrow and settings.margin > 0:
         advice.append("lower --margin")
@@ -174,6 +244,6 @@ def _no_pair(settings: PairSettings, census: StateCensus) -> NoPairsError:
     advice.append("collect more --samples of each initial state")
     sentence = ", or ".join(advice)
     return NoPairsError(
-        f"No preference pair can be made from {total} initial states ({listing}).{narrow}{failed}",
+        f"No preference pair can be made from {total} initial states ({listing}).{narrow}{failed}{apart}",
         f"{sentence[0].upper()}{sentence[1:]}.",
     )

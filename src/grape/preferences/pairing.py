@@ -16,23 +16,36 @@ an order: by R_GCPG, equals by their ids. With ``n`` episodes, rank 1 being the 
     neither on the score nor on the outcome. The null hypothesis of a controlled comparison: training on it shows what
     the mere exposure to these trajectories does.
 
-Randomness is a function of the seed, the task and the initial state alone, never of the order of the scores.
+Stage-wise (arXiv 2512.05107, STARE-VLA), segments are compared instead of whole episodes: in every stage, those of the
+episodes of one initial state that took decisions in it, ranked by what the stage cost them. ``best-worst``,
+``top-bottom`` and ``random`` then apply to each stage of each initial state, margins are differences of the stage's
+cost, and pairs of one initial state stand in the order of their margins (drawn ones stage by stage). ``success-only``
+knows no stages.
+
+Couples that differ by noise only (:mod:`grape.preferences.noise`) make no pair in the ranking modes.
+
+Randomness is a function of the seed, the task and the initial state (and stage) alone, never of the order of the
+scores.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
-from grape.core.preferences import PreferencePair, Score
+from grape.core.preferences import PreferencePair, Score, StageScore
 from grape.core.seeds import derive_rng
-from grape.preferences.reasons import reason_for
+from grape.preferences.noise import COST_NOISE, ScoreNoise
+from grape.preferences.reasons import reason_for, stage_reason
+from grape.preferences.segments import decisions_of, stage_members
 
-__all__ = ["Mode", "StateCensus", "limit_pairs", "make_pairs", "states_of"]
+__all__ = ["RANKING", "Mode", "StateCensus", "limit_pairs", "make_pairs", "states_of"]
 
 Mode = Literal["best-worst", "top-bottom", "success-only", "random"]
 
-ROUNDING = 1e-9
-"""Differences of R_GCPG below this are rounding errors of the sum of its terms: no reason to prefer anything."""
+RANKING: tuple[Mode, ...] = ("best-worst", "top-bottom")
+"""Modes in which the score decides who is chosen."""
+
+T = TypeVar("T")
 
 State = tuple[str, int, str]
 """Task, initial state and instruction: what trajectories must share to be compared."""
@@ -49,8 +62,8 @@ class StateCensus:
         single: States with one episode.
         unknown: States with at least two episodes, of one of which the outcome is unknown.
         used: States that gave a pair.
-        narrow: Pairs left out because R_GCPG differs by less than the margin, or not at all.
-        failed: Pairs left out because both sides failed and the chosen one must succeed.
+        narrow: Pairs left out because R_GCPG, or the stage's cost, differs by less than the margin or by noise only.
+        failed: Pairs left out because the chosen side must succeed and is not known to have.
         pairs: Pairs made.
     """
 
@@ -93,46 +106,53 @@ def make_pairs(
     margin: float = 0.0,
     require_mixed_outcomes: bool = True,
     chosen_must_succeed: bool = False,
+    stage_wise: bool = False,
     seed: int = 0,
     instructions: Mapping[str, str] | None = None,
+    noise: ScoreNoise | None = None,
 ) -> tuple[list[list[PreferencePair]], dict[str, StateCensus]]:
     """Pairs of each initial state that gives any, and the census of each task.
 
     Args:
         scores: In any order.
         mode: See the module's text.
-        m: Most pairs a state (``best-worst`` makes one).
-        margin: Least difference of R_GCPG in the ranking modes, where it must also exceed :data:`ROUNDING`.
+        m: Most pairs a state, or a stage of a state (``best-worst`` makes one).
+        margin: Least difference of R_GCPG, or of the stage's cost, in the ranking modes, where it must also exceed the
+            noise.
         require_mixed_outcomes: Whether states without both a success and a failure are left out, in all modes; states
             with an unknown outcome are, too.
-        chosen_must_succeed: Whether pairs are left out whose chosen side failed, in all modes.
+        chosen_must_succeed: Whether pairs are left out whose chosen side is not known to have succeeded, in all modes.
+        stage_wise: Compare segments of stages instead of whole episodes.
         seed: For the random modes.
         instructions: What each episode's policy was told, by episode id: only equal ones are compared.
+        noise: Of the scores; None is rounding alone.
     """
-    found: list[list[PreferencePair]] = []
+    groups: list[list[PreferencePair]] = []
     census: dict[str, StateCensus] = {}
-    numbers: dict[tuple[str, int], int] = {}
+    numbers: dict[str, int] = {}
     for (task, initial_state, _), members in states_of(scores, instructions).items():
         kind = _kind([score.success for score in members])
         pairs: list[PreferencePair] = []
         narrow = failed = 0
-        first = numbers.get((task, initial_state), 0)  # of states that differ in the instruction alone
-        if len(members) > 1 and (kind == "mixed" or not require_mixed_outcomes):
-            for chosen, rejected in _couples(members, mode, m, seed):
-                if chosen_must_succeed and chosen.success is not True:
-                    failed += 1
-                    continue
-                gap = chosen.gcpg - rejected.gcpg
-                if mode in ("best-worst", "top-bottom") and gap < max(margin, ROUNDING):
-                    narrow += 1
-                    continue
-                pairs.append(_pair(chosen, rejected, mode, f"{task}-s{initial_state:05d}-p{first + len(pairs):02d}"))
-        numbers[task, initial_state] = first + len(pairs)
+        eligible = len(members) > 1 and (kind == "mixed" or not require_mixed_outcomes)
+        couples = _stage_couples if stage_wise else _episode_couples
+        for couple in couples(members, mode, m, seed, noise or ScoreNoise()) if eligible else ():
+            if chosen_must_succeed and couple.chosen.success is not True:
+                failed += 1
+            elif mode in RANKING and couple.margin < max(margin, couple.noise):
+                narrow += 1
+            else:
+                # Counted over states that differ in the instruction alone.
+                place = "-".join([task, f"s{initial_state:05d}", *([couple.stages[0].name] if couple.stages else [])])
+                pairs.append(_pair(couple, mode, f"{place}-p{numbers.setdefault(place, 0):02d}"))
+                numbers[place] += 1
+        if stage_wise and mode in RANKING:
+            pairs.sort(key=lambda pair: -pair.margin)
         count = StateCensus(**{kind: 1}, used=int(bool(pairs)), narrow=narrow, failed=failed, pairs=len(pairs))
         census[task] = census.get(task, StateCensus()) + count
         if pairs:
-            found.append(pairs)
-    return found, census
+            groups.append(pairs)
+    return groups, census
 
 
 def limit_pairs(
@@ -171,32 +191,84 @@ def _kind(
     return "all_successes" if all(outcomes) else "mixed"
 
 
-def _couples(members: Sequence[Score], mode: Mode, m: int, seed: int) -> list[tuple[Score, Score]]:
-    """(chosen, rejected) of one state whose members stand best first."""
+@dataclass(frozen=True)
+class _Couple:
+    """Two episodes, or segments of one stage of them, that could become a pair.
+
+    Attributes:
+        chosen: Score of the preferred one.
+        rejected: Score of the other.
+        margin: By how much the chosen one is better, negative where it is not.
+        noise: Margins below this say nothing.
+        stages: The stage on both sides; empty for whole episodes.
+    """
+
+    chosen: Score
+    rejected: Score
+    margin: float
+    noise: float
+    stages: tuple[StageScore, ...] = ()
+
+
+def _episode_couples(members: Sequence[Score], mode: Mode, m: int, seed: int, noise: ScoreNoise) -> list[_Couple]:
+    """Couples of one state whose members stand best first."""
+    return [
+        _Couple(chosen, rejected, chosen.gcpg - rejected.gcpg, noise.between(chosen, rejected))
+        for chosen, rejected in _choose(members, members, mode, m, seed)
+    ]
+
+
+def _stage_couples(members: Sequence[Score], mode: Mode, m: int, seed: int, noise: ScoreNoise) -> list[_Couple]:
+    """Couples of every stage of one state; what costs are measured with does not depend on the calibration."""
+    couples = []
+    for name, entered in stage_members(members).items():
+        if len(entered) > 1:
+            for (chosen, best), (rejected, worst) in _choose(entered, [e[0] for e in entered], mode, m, seed, name):
+                couples.append(_Couple(chosen, rejected, worst.cost - best.cost, COST_NOISE, (best, worst)))
+    return couples
+
+
+def _choose(
+    ranked: Sequence[T], scores: Sequence[Score], mode: Mode, m: int, seed: int, *stage: str
+) -> list[tuple[T, T]]:
+    """(chosen, rejected) among what stands best first; ``scores`` are the episodes in the same order."""
     if mode == "best-worst":
-        return [(members[0], members[-1])]
+        return [(ranked[0], ranked[-1])]
     if mode == "top-bottom":
-        return [(members[rank], members[-1 - rank]) for rank in range(min(m, len(members) // 2))]
-    rng = derive_rng(seed, "pair", members[0].task, members[0].initial_state)
-    by_id = sorted(members, key=lambda score: score.episode_id)
+        return [(ranked[rank], ranked[-1 - rank]) for rank in range(min(m, len(ranked) // 2))]
+    rng = derive_rng(seed, "pair", scores[0].task, scores[0].initial_state, *stage)
+    by_id = sorted(range(len(ranked)), key=lambda index: scores[index].episode_id)
     shuffled = [by_id[index] for index in rng.permutation(len(by_id))]
     if mode == "random":
-        return list(zip(shuffled[::2], shuffled[1::2], strict=False))[:m]
-    won = [score for score in shuffled if score.success]
-    lost = [score for score in shuffled if score.success is False]
-    return list(zip(won, lost, strict=False))[:m]
+        drawn = list(zip(shuffled[::2], shuffled[1::2], strict=False))
+    else:
+        successes = [index for index in shuffled if scores[index].success]
+        failures = [index for index in shuffled if scores[index].success is False]
+        drawn = list(zip(successes, failures, strict=False))
+    return [(ranked[chosen], ranked[rejected]) for chosen, rejected in drawn[:m]]
 
 
-def _pair(chosen: Score, rejected: Score, mode: Mode, pair_id: str) -> PreferencePair:
-    terms: Mapping[str, float] = {name: value - rejected.terms[name] for name, value in chosen.terms.items()}
-    return PreferencePair(
+def _pair(couple: _Couple, mode: Mode, pair_id: str) -> PreferencePair:
+    chosen, rejected = couple.chosen, couple.rejected
+    whole = PreferencePair(
         pair_id=pair_id,
         task=chosen.task,
         initial_state=chosen.initial_state,
         chosen=chosen.episode_id,
         rejected=rejected.episode_id,
-        margin=chosen.gcpg - rejected.gcpg,
+        margin=couple.margin,
         mode=mode,
-        reason=reason_for(chosen, rejected, mode),
-        terms=terms,
+        reason="",
+    )
+    if not couple.stages:
+        terms = {name: value - rejected.terms[name] for name, value in chosen.terms.items()}
+        return replace(whole, reason=reason_for(chosen, rejected, mode), terms=terms)
+    best, worst = couple.stages
+    return replace(
+        whole,
+        mode=f"stage-wise {mode}",
+        reason=stage_reason(best, worst, mode),
+        terms={"stage": couple.margin},
+        chosen_steps=decisions_of(best),
+        rejected_steps=decisions_of(worst),
     )

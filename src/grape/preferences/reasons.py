@@ -2,7 +2,7 @@
 
 from grape.core.preferences import Score, StageScore
 
-__all__ = ["reason_for"]
+__all__ = ["reason_for", "stage_reason"]
 
 _DRAWN = {
     "random": "Drawn at random, whatever the scores: ",
@@ -29,20 +29,39 @@ def reason_for(chosen: Score, rejected: Score, mode: str) -> str:
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
+def stage_reason(chosen: StageScore, rejected: StageScore, mode: str) -> str:
+    """One sentence about one stage of two episodes: both costs, and the constraint that differs most.
+
+    Example:
+        ``In stage 'pull' the chosen side cost 0.120, the other 0.930, mostly by 'keep-handle' (0.02 m against 0.3 m),
+        and did not finish it.``
+    """
+    start = f"{_DRAWN[mode]}in" if mode in _DRAWN else "In"
+    unfinished = {(False, True): ", and did not finish it", (True, True): "; neither finished it"}
+    ending = unfinished.get((_charged_unfinished(chosen), _charged_unfinished(rejected)), "")
+    return (
+        f"{start} stage '{chosen.name}' the chosen side cost {chosen.cost:.3f}, the other {rejected.cost:.3f}"
+        f"{_constraint_clause(chosen, rejected)}{ending}."
+    )
+
+
+def _charged_unfinished(stage: StageScore) -> bool:
+    """Whether a stage is known not to have been finished; of one that only the simulator's verdict ends, it is not."""
+    return any(item.name == "done" and item.cost > 0 for item in stage.constraints)
+
+
 def _outcomes(chosen: Score, rejected: Score) -> str:
     if chosen.success and rejected.success is False:
         return f"succeeded where the other {_failure(rejected)}"
     if rejected.success and chosen.success is False:
         return f"{_failure(chosen)}, although the other succeeded"
     if chosen.success is None or rejected.success is None:
-        mine, theirs = _progress(chosen), _progress(rejected)
         which = "both are" if chosen.success is rejected.success else "one is"
-        return f"outcomes unknown ({which}), {mine} stages finished against {theirs}"
+        return f"outcomes unknown ({which}), {_progress(chosen)} stages finished against {_progress(rejected)}"
     steps = f"in {chosen.steps} steps, the other in {rejected.steps}" if chosen.steps != rejected.steps else ""
     if chosen.success:
         return f"both succeeded{', this one ' + steps if steps else ''}"
-    mine, theirs = _progress(chosen), _progress(rejected)
-    if mine != theirs:
+    if _progress(chosen) != _progress(rejected):
         return f"both failed, but this one {_failure(chosen)} and the other {_failure(rejected)}"
     return f"both failed: they {_failure(chosen)}"
 
@@ -61,27 +80,27 @@ def _progress(score: Score) -> int:
 
 
 def _stage_clause(chosen: Score, rejected: Score) -> list[str]:
-    """The stage in whose cost they differ most in the chosen one's favour, and its most telling constraint.
+    """The stage in whose cost they differ most in the chosen one's favor, and its most telling constraint.
 
     Stages that both entered come first: a stage that was never entered costs a fixed amount, which tells nothing.
     """
     others = {stage.name: stage for stage in rejected.stages}
     rows = [(stage, others[stage.name]) for stage in chosen.stages if stage.name in others]
-    cheaper = [(mine, theirs) for mine, theirs in rows if mine.cost < theirs.cost]
+    cheaper = [(stage, other) for stage, other in rows if stage.cost < other.cost]
     if not cheaper:
         return ["no stage was cheaper"] if rows else []
-    entered = [(mine, theirs) for mine, theirs in cheaper if theirs.reached and mine.name != "outcome"]
-    mine, theirs = max(entered or cheaper, key=lambda row: row[1].cost - row[0].cost)
-    where = "the outcome" if mine.name == "outcome" else f"stage '{mine.name}'"
-    return [f"{where} cost {mine.cost:.2f} against {theirs.cost:.2f}{_constraint_clause(mine, theirs)}"]
+    entered = [(stage, other) for stage, other in cheaper if other.reached and stage.name != "outcome"]
+    stage, other = max(entered or cheaper, key=lambda row: row[1].cost - row[0].cost)
+    where = "the outcome" if stage.name == "outcome" else f"stage '{stage.name}'"
+    return [f"{where} cost {stage.cost:.2f} against {other.cost:.2f}{_constraint_clause(stage, other)}"]
 
 
-def _constraint_clause(mine: StageScore, theirs: StageScore) -> str:
+def _constraint_clause(chosen: StageScore, rejected: StageScore) -> str:
     """The measured constraint (completion, a yes or no, is told by the outcomes) that differs most."""
-    others = {item.name: item for item in theirs.constraints}
+    others = {item.name: item for item in rejected.constraints}
     rows = [
         (others[item.name].contribution - item.contribution, item, others[item.name])
-        for item in mine.constraints
+        for item in chosen.constraints
         if item.name in others and item.name not in ("done", "success")
     ]
     gap, item, other = max(rows, key=lambda row: row[0], default=(0.0, None, None))
@@ -98,8 +117,9 @@ def _deciding_clause(chosen: Score, rejected: Score, decisive: str, share: str) 
         return [f"lower costs decided it (R_ext {chosen.r_ext:.2g} against {rejected.r_ext:.2g}, {share})"]
     if chosen.r_self is None or rejected.r_self is None:
         return [f"self-reward decided it ({share})"]
-    mine, theirs = chosen.r_self / max(chosen.steps, 1), rejected.r_self / max(rejected.steps, 1)
-    return [f"the policy's own likelihood decided it ({mine:.3g} against {theirs:.3g} nats a step, {share})"]
+    likelihoods = [score.r_self / max(score.steps, 1) for score in (chosen, rejected) if score.r_self is not None]
+    shown = " against ".join(f"{likelihood:.3g}" for likelihood in likelihoods)
+    return [f"the policy's own likelihood decided it ({shown} nats a step, {share})"]
 
 
 def _stages(score: Score) -> list[StageScore]:

@@ -1,5 +1,6 @@
 """Folders and lines of scores and pairs, read back strictly: a wrong line is named, nothing is guessed."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ __all__ = [
     "read_scores",
     "recorded_store",
     "score_to_row",
+    "store_of_summary",
 ]
 
 SCORES_FILE = "scores.jsonl"
@@ -39,8 +41,11 @@ def score_to_row(score: Score) -> dict[str, Any]:
 
 
 def pair_to_row(pair: PreferencePair) -> dict[str, Any]:
-    """JSON value of a pair."""
+    """JSON value of a pair; the fields that release 0.1 did not have are left out where they say nothing."""
     row: dict[str, Any] = encode(pair)
+    for name, default in (("weight", 1.0), ("chosen_steps", None), ("rejected_steps", None)):
+        if row[name] == default:
+            del row[name]
     return row
 
 
@@ -71,7 +76,8 @@ def load_pairs(path: Path) -> tuple[PreferencePair, ...]:
     """Pairs of a file.
 
     Raises:
-        DataError: The file is missing, or a line is no pair or repeats an id; file and line are named.
+        DataError: The file is missing, or a line is no pair, repeats an id or compares nothing; file and line are
+            named.
     """
     pairs: dict[str, PreferencePair] = {}
     for number, row in enumerate(read_jsonl(path, hint=_FIX, within=path.parent), start=1):
@@ -80,6 +86,9 @@ def load_pairs(path: Path) -> tuple[PreferencePair, ...]:
             raise DataError(f"{path}, line {number}: pair {pair.pair_id} is there already.", _FIX)
         if pair.chosen == pair.rejected:
             raise DataError(f"{path}, line {number}: episode {pair.chosen} is paired with itself.", _FIX)
+        ranges = [steps for steps in (pair.chosen_steps, pair.rejected_steps) if steps is not None]
+        if pair.weight < 0 or not all(0 <= start < stop for start, stop in ranges):
+            raise DataError(f"{path}, line {number}: its weight is negative, or it compares no decisions.", _FIX)
         pairs[pair.pair_id] = pair
     return tuple(pairs.values())
 
@@ -100,7 +109,16 @@ def recorded_store(folder: Path, verb: str = "pair") -> Path:
     Raises:
         DataError: The folder is missing, incomplete or foreign.
     """
-    store = load_summary(folder, verb).get("store")
+    return store_of_summary(load_summary(folder, verb), folder, verb)
+
+
+def store_of_summary(summary: Mapping[str, Any], folder: Path, verb: str) -> Path:
+    """The episode store that the summary of ``verb`` in ``folder`` names.
+
+    Raises:
+        DataError: It names none.
+    """
+    store = summary.get("store")
     if not isinstance(store, str):
         raise DataError(f"{folder / 'done.json'} names no episode store.", f"Run 'grape {verb}' again.")
     try:

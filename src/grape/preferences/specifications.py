@@ -74,19 +74,19 @@ def _load(suite: str, tasks: Sequence[str], costs: Path) -> dict[str, CostSpecif
     files = sorted(path for path in costs.iterdir() if path.suffix in (".yaml", ".yml"))
     if not files:
         raise SettingsError(f"--costs {costs} holds no YAML file.", "Give a YAML file or a folder of them.")
-    found: dict[str, CostSpecification] = {}
+    by_task: dict[str, CostSpecification] = {}
     for path in files:
         specification = _of_suite(suite, load_specification(path))
         task = specification.task or path.stem
-        if task in found:
-            raise DataError(f"{path} and {found[task].source} are both for task '{task}'.", "Keep one of them.")
-        found[task] = specification
-    if not found.keys() & set(tasks):
+        if task in by_task:
+            raise DataError(f"{path} and {by_task[task].source} are both for task '{task}'.", "Keep one of them.")
+        by_task[task] = specification
+    if not by_task.keys() & set(tasks):
         raise CompatibilityError(
-            f"No specification in {costs} is for a task of the store; they are for {', '.join(sorted(found))}.",
+            f"No specification in {costs} is for a task of the store; they are for {', '.join(sorted(by_task))}.",
             f"The store's tasks: {', '.join(tasks)}.",
         )
-    return found
+    return by_task
 
 
 def _of_suite(suite: str, specification: CostSpecification) -> CostSpecification:

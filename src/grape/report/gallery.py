@@ -126,6 +126,8 @@ class SideView:
         ended: Where the episode ends on the time axis, in percent.
         success_at: Where success is first seen, in percent, or None.
         success_step: Decisions until success, or None.
+        compared: Which decisions the pair compares, for people; empty for all.
+        uncompared: The others as intervals of the time axis: left edge and width in percent.
         logp_per_step: Mean log-probability of a decision in nats, or None.
         bands: Stages on the time axis.
         rows: Constraints under the time axis.
@@ -141,6 +143,8 @@ class SideView:
     ended: float
     success_at: float | None
     success_step: int | None
+    compared: str
+    uncompared: tuple[tuple[float, float], ...]
     logp_per_step: float | None
     bands: tuple[Band, ...]
     rows: tuple[CurveRow, ...]
@@ -173,9 +177,9 @@ class PairView:
     @property
     def telling_rows(self) -> tuple[int, ...]:
         """The few constraints whose costs differ most, measured ones before yes-or-no ones; in the order of stages."""
-        mine, theirs = (side.rows for side in self.sides)
-        gaps = [abs(one.contribution - other.contribution) for one, other in zip(mine, theirs, strict=True)]
-        known = [one.yes_or_no and other.yes_or_no for one, other in zip(mine, theirs, strict=True)]
+        rows = list(zip(*(side.rows for side in self.sides), strict=True))
+        gaps = [abs(one.contribution - other.contribution) for one, other in rows]
+        known = [one.yes_or_no and other.yes_or_no for one, other in rows]
         differing = (index for index, gap in enumerate(gaps) if gap > 0)
         ranked = sorted(differing, key=lambda index: (known[index], -gaps[index], index))
         return tuple(sorted(ranked[:ROWS_SHOWN]))
@@ -203,13 +207,14 @@ def pair_view(
                 missing = f"No video: {error.message}"
         recorded.append(trajectory)
     scores = (candidate.chosen, candidate.rejected)
+    steps = (candidate.pair.chosen_steps, candidate.pair.rejected_steps)
     n_frames = max(score.steps + 1 for score in scores)
     fps = frames_per_second(n_frames)
     rows = constraint_rows(candidate.chosen, candidate.rejected, n_frames)
     sides = tuple(
-        _side(role, name, score, trajectory, side_rows, n_frames, fps, limits)
-        for role, name, score, trajectory, side_rows in zip(
-            ("chosen", "rejected"), names, scores, recorded, rows, strict=True
+        _side(role, name, score, compared, trajectory, side_rows, n_frames, fps, limits)
+        for role, name, score, compared, trajectory, side_rows in zip(
+            ("chosen", "rejected"), names, scores, steps, recorded, rows, strict=True
         )
     )
     return PairView(
@@ -234,6 +239,7 @@ def _side(
     role: str,
     name: str,
     score: Score,
+    compared: tuple[int, int] | None,
     trajectory: Trajectory | None,
     rows: tuple[CurveRow, ...],
     n_frames: int,
@@ -262,10 +268,20 @@ def _side(
         ended=100 * min(n_frames, score.steps + 1) / n_frames,
         success_at=None if success_state is None else 100 * success_state / n_frames,
         success_step=success_state,
+        compared=f"decisions {compared[0] + 1}–{compared[1]} of {score.steps} compared" if compared else "",
+        uncompared=_uncompared(compared, score.steps, n_frames),
         logp_per_step=score.r_self / score.steps if score.r_self is not None and score.steps else None,
         bands=stage_bands(score, n_frames),
         rows=rows,
     )
+
+
+def _uncompared(compared: tuple[int, int] | None, steps: int, n_frames: int) -> tuple[tuple[float, float], ...]:
+    """Where the time axis shows decisions that the pair does not compare; a decision is at the image it was made on."""
+    if compared is None:
+        return ()
+    spans = ((0, compared[0]), (compared[1], min(steps + 1, n_frames)))
+    return tuple((100 * start / n_frames, 100 * (stop - start) / n_frames) for start, stop in spans if start < stop)
 
 
 def _first_success(trajectory: Trajectory) -> int | None:

@@ -21,6 +21,7 @@ TERM_NAMES = {
     "self": ("self-reward", "how likely the policy found its own actions"),
     "ext": ("external reward", "how well the stages' constraints held"),
     "success": ("success", "whether the task was solved"),
+    "stage": ("stage cost", "by how much less the stage cost"),
 }
 
 

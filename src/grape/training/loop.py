@@ -9,7 +9,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from grape.core.seeds import derive_seed
 from grape.core.trajectories import EpisodeMeta
 from grape.training.checkpoints import CheckpointFolder
 from grape.training.distributed import SINGLE_PROCESS, ProcessGroup, local_part
+from grape.training.gradients import norm_of
 from grape.training.lora import save_result
 from grape.training.metrics_logger import MetricsLogger
 from grape.training.settings import OptimizerSettings, SftSettings, TrainerSettings, TrainSettings
@@ -49,11 +50,13 @@ class Gradient:
         metrics: Metrics of the update.
         frames: Steps that went through the network.
         nonfinite: Names of the items whose loss is not finite; empty if all are.
+        term_norms: L2 norm of each term's gradient before clipping; empty for a loss of one term.
     """
 
     metrics: dict[str, float]
     frames: int
     nonfinite: Sequence[str] = ()
+    term_norms: Mapping[str, float] = field(default_factory=dict)
 
 
 def learning_rate(settings: OptimizerSettings, update: int, updates: int) -> float:
@@ -84,7 +87,7 @@ def deterministic(threads: int) -> Iterator[None]:
 
 
 class TrainingRun:
-    """A run's folder among several processes: process 0 takes, writes and completes it, the others learn what it found.
+    """A run's folder among several processes: process 0 takes, writes and completes it, the others learn its answer.
 
     Args:
         verb: Name of the verb.
@@ -118,7 +121,7 @@ class TrainingRun:
     def finish(
         self,
         policy: "OpenVLAPolicy",
-        home: Path | None,
+        base: Path | None,
         metas: Iterable[EpisodeMeta],
         facts: Mapping[str, Any],
         **more: Any,
@@ -127,7 +130,7 @@ class TrainingRun:
 
         Args:
             policy: The trained policy, whole in process 0.
-            home: What adapters point to (see :func:`grape.training.lora.prepare_parameters`).
+            base: What adapters point to (see :func:`grape.training.lora.prepare_parameters`).
             metas: Facts of the episodes that the policy was trained on.
             facts: What the summary says before the policy.
             more: What it says after the policy.
@@ -139,7 +142,7 @@ class TrainingRun:
         def save() -> Mapping[str, Any]:
             folder = self._settings.out / "policy"
             if not folder.exists():
-                save_result(policy, self._settings.out, home)
+                save_result(policy, self._settings.out, base)
             write_provenance(folder, self._settings.policy, metas)
             summary = {**facts, "policy": "policy", "policy_hash": policy.spec.policy_hash, **more}
             self._folder.finish(summary)
@@ -170,6 +173,10 @@ class TrainLoop:
         model: The network; its parameters that require a gradient are trained.
         updates: Number of all updates.
         processes: The processes of the run; process 0 writes.
+
+    Attributes:
+        parameters: What is trained.
+        alarm: The first warning that the metrics gave reason to, once the loop has run; empty without one.
     """
 
     def __init__(
@@ -183,6 +190,7 @@ class TrainLoop:
         self._updates = updates
         self._processes = processes
         self._out = settings.out
+        self.alarm = ""
         self.parameters: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(
             [
@@ -203,6 +211,7 @@ class TrainLoop:
         name_nonfinite: Callable[[int], Sequence[str]] = lambda update: (),
         describe: Callable[[dict[str, float]], str] = lambda metrics: "",
         evaluation: PeriodicEvaluation | None = None,
+        alarm: Callable[[Sequence[Mapping[str, float]]], str] = lambda rows: "",
     ) -> dict[str, float]:
         """Run all updates that are not done yet.
 
@@ -213,6 +222,7 @@ class TrainLoop:
             name_nonfinite: Names the items of an update whose gradient is not finite; called on failure only.
             describe: Note beside the bar from an update's metrics.
             evaluation: When and how to evaluate, to keep the best state; None keeps none.
+            alarm: What to warn of from the rows of metrics so far, empty for nothing; the first one is told and kept.
 
         Returns:
             The last update's row of metrics.
@@ -223,19 +233,27 @@ class TrainLoop:
         """
         done = self._checkpoints.restore(reporter)
         logger = MetricsLogger(self._settings, done, reporter, self._processes)
+        self.alarm = next(filter(None, (alarm(logger.rows[:count]) for count in range(1, done + 1))), "")
+        clipped = sum(map(self._clips, (row["grad_norm"] for row in logger.rows)))
         with logger, reporter.progress(title, self._updates, done) as bar:
             for update in range(done, self._updates):
                 began = time.perf_counter()
-                found = self._update(update, gradient, name_nonfinite)
-                row = {"update": update + 1, **found.metrics}
+                result = self._update(update, gradient, name_nonfinite)
+                clipped += self._clips(result.metrics["grad_norm"])
+                row = {"update": update + 1, **result.metrics, "clipped": clipped / (update + 1)}
                 best = evaluation is not None and self._evaluate(evaluation, update + 1, row, logger.rows)
-                logger.write(row, found.frames, time.perf_counter() - began)
+                logger.write(row, result.frames, time.perf_counter() - began)
                 every = self._settings.checkpoint_every
                 due = update + 1 == self._updates or (every and (update + 1) % every == 0)
                 if best or due:
                     logger.sync()  # the checkpoint's rows must be there whenever the checkpoint is
                     self._save(update + 1, best=best, due=bool(due))
-                bar.advance(1, describe(found.metrics))
+                if not self.alarm and (message := alarm(logger.rows)):
+                    self.alarm = message
+                    reporter.warn(message)
+                    if self._processes.is_main:
+                        append_event(self._out, "alarm", message=message)
+                bar.advance(1, describe(result.metrics))
         return logger.rows[-1] if logger.rows else {}
 
     def take_best(self) -> int:
@@ -247,14 +265,14 @@ class TrainLoop:
     ) -> Gradient:
         # Everything random is derived already; this also pins what a library might draw behind our back.
         torch.manual_seed(derive_seed(self._settings.seed, "update", update))
-        found = gradient(update)
-        finite = all(math.isfinite(value) for value in found.metrics.values())
-        if found.nonfinite or not finite:
-            self._stop(update, "loss is", found.nonfinite)
+        result = gradient(update)
+        finite = all(math.isfinite(value) for value in result.metrics.values())
+        if result.nonfinite or not finite:
+            self._stop(update, "loss is", result.nonfinite)
         norm = float(_norm(self.parameters, self._processes))
         if not math.isfinite(norm):
             self._stop(update, "gradient is", name_nonfinite(update))
-        if self._settings.max_grad_norm and norm > self._settings.max_grad_norm:
+        if self._clips(norm):
             for parameter in self.parameters:
                 if parameter.grad is not None:
                     parameter.grad.mul_(self._settings.max_grad_norm / norm)
@@ -264,8 +282,12 @@ class TrainLoop:
         self._optimizer.step()
         if not self._weights_are_finite():
             self._stop(update, "weights are", ())
-        metrics = {**found.metrics, "grad_norm": norm, "lr": rate, "frames": found.frames}
-        return Gradient(metrics, found.frames)
+        terms = {f"grad_norm/{name}": value for name, value in result.term_norms.items()}
+        metrics = {**result.metrics, "grad_norm": norm, **terms, "lr": rate, "frames": result.frames}
+        return Gradient(metrics, result.frames)
+
+    def _clips(self, norm: float) -> bool:
+        return bool(self._settings.max_grad_norm) and norm > self._settings.max_grad_norm
 
     def _evaluate(
         self, evaluation: PeriodicEvaluation, done: int, row: dict[str, float], rows: Sequence[Mapping[str, float]]
@@ -318,8 +340,7 @@ def _score(row: Mapping[str, float]) -> float | None:
 def _norm(parameters: Sequence[nn.Parameter], processes: ProcessGroup) -> float:
     """Length of the whole gradient."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    squares = [local_part(gradient).double().square().sum() for gradient in gradients]
-    total = float(torch.stack(squares).sum()) if squares else 0.0
+    norm = norm_of(gradients)
     if any(local_part(gradient) is not gradient for gradient in gradients):
-        total = sum(processes.gather(total))
-    return math.sqrt(total)
+        norm = math.hypot(*processes.gather(norm))
+    return norm
