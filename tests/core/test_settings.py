@@ -138,8 +138,8 @@ class Words:
 def test_a_word_is_taken_as_it_is_written(tmp_path: Path, text: str, name: str, value: object) -> None:
     path = tmp_path / "settings.yaml"
     path.write_text(text + "\n")
-    found = getattr(load_settings(Words, path), name)
-    assert (found, type(found)) == (value, type(value))
+    loaded = getattr(load_settings(Words, path), name)
+    assert (loaded, type(loaded)) == (value, type(value))
 
 
 @pytest.mark.parametrize(

@@ -147,12 +147,12 @@ def test_environments_of_a_task_do_not_disturb_one_another(task: Task) -> None:
     alone = environment_of(task)
     expected = [alone.reset(5), *(alone.step(action) for action in actions)]
     one, other = environment_of(task), environment_of(task)
-    found = [one.reset(5)]
+    snapshots = [one.reset(5)]
     other.reset(6)
     for action in actions:
-        found.append(one.step(action))
+        snapshots.append(one.step(action))
         other.step(-action)
-    for left, right in zip(found, expected, strict=True):
+    for left, right in zip(snapshots, expected, strict=True):
         assert_same(left, right)
 
 

@@ -123,10 +123,10 @@ def test_camera_finds_the_carrot_in_the_image(environment: WidowXEnvironment) ->
 
 def test_gripper_opens_at_one_and_closes_at_zero(environment: WidowXEnvironment) -> None:
     environment.reset(0)
-    for wanted in (CLOSED, OPEN):
+    for gripper in (CLOSED, OPEN):
         for _ in range(3):
-            snapshot = environment.step(np.array([0, 0, 0, 0, 0, 0, wanted], dtype=np.float32))
-        assert snapshot.signals["gripper_opening"] == pytest.approx(wanted, abs=0.05)
+            snapshot = environment.step(np.array([0, 0, 0, 0, 0, 0, gripper], dtype=np.float32))
+        assert snapshot.signals["gripper_opening"] == pytest.approx(gripper, abs=0.05)
 
 
 def test_translation_is_in_metres_along_the_axes_of_the_base(environment: WidowXEnvironment) -> None:
@@ -206,9 +206,9 @@ def started(task: Task) -> tuple[Body, Pose, Pose]:
     """The source, its pose and the target's, as initial state 1 begins."""
     environment = WidowXEnvironment(task, images=False)
     world = environment.reset(1).privileged["world"]
-    found = world.source, world.source_pose, world.target_pose
+    poses = world.source, world.source_pose, world.target_pose
     environment.close()
-    return found
+    return poses
 
 
 def test_unknown_initial_states_are_refused(environment: WidowXEnvironment) -> None:

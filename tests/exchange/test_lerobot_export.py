@@ -53,9 +53,9 @@ def load(folder):
         times = np.array([time for time, _ in frames])
         images = []
         for step in data:
-            wanted = row[f"videos/{KEY}/from_timestamp"] + step["timestamp"]
-            nearest = int(np.abs(times - wanted).argmin())
-            assert abs(times[nearest] - wanted) < 1e-4
+            expected_time = row[f"videos/{KEY}/from_timestamp"] + step["timestamp"]
+            nearest = int(np.abs(times - expected_time).argmin())
+            assert abs(times[nearest] - expected_time) < 1e-4
             images.append(frames[nearest][1])
         assert row[f"videos/{KEY}/to_timestamp"] == pytest.approx(row[f"videos/{KEY}/from_timestamp"] + len(data) / 5)
         episodes.append((row, data, images))

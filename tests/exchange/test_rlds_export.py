@@ -66,8 +66,8 @@ def test_pairs_come_back_through_the_published_rule(recordings, tmp_path):
     sides = [open_rlds(tmp_path / "out" / side / "rlds_np_rollout") for side in SIDES]
     assert {rule_for(side).name for side in sides} == {"rlds_np_rollout"}
     pairs = join_pairs(*sides, RULES["rlds_np_rollout"], warn=pytest.fail)
-    found = json.loads((tmp_path / "out" / "dataset_statistics.json").read_text())
-    assert found == {"rlds_np_rollout": pairs.statistics()}
+    written = json.loads((tmp_path / "out" / "dataset_statistics.json").read_text())
+    assert written == {"rlds_np_rollout": pairs.statistics()}
     assert len(pairs) == 3  # one state of four is in val
 
 
@@ -198,7 +198,7 @@ def test_images_of_several_sizes_are_refused(tmp_path):
 
 
 def test_data_that_comes_back_altered_is_not_published(recordings, tmp_path, monkeypatch):
-    monkeypatch.setattr(comparison, "_equal", lambda found, due, encoding: False)
+    monkeypatch.setattr(comparison, "_equal", lambda column, due, encoding: False)
     with pytest.raises(DataError, match="does not come back as it was written"):
         export(recordings, tmp_path / "out")
     assert not list(tmp_path.iterdir())
@@ -307,9 +307,9 @@ def test_many_exports_at_once_publish_one_whole_folder(recordings, tmp_path):
     for output, process in zip(outputs, processes, strict=True):
         assert process.returncode == 0 or "CompatibilityError" in output
     export(recordings, tmp_path / "alone")
-    found, due = files(tmp_path / "out"), files(tmp_path / "alone")
-    assert found.pop("settings.yaml") != due.pop("settings.yaml")
-    assert found == due
+    published, due = files(tmp_path / "out"), files(tmp_path / "alone")
+    assert published.pop("settings.yaml") != due.pop("settings.yaml")
+    assert published == due
     deadline = time.monotonic() + 600
     while (tmp_path / ".out.exporting").exists() and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -107,8 +107,8 @@ def test_findings_go_back_until_the_answer_is_sound(served: Any, tmp_path: Path)
     assert rounds[0]["answer"] == "I would rather talk."
     assert rounds[0]["tokens"] == {"prompt": 100, "completion": 20, "estimated": False}
     for before, body in zip(rounds, seen.bodies[1:], strict=False):
-        _, _, said, repair = body["messages"]
-        assert said == {"role": "assistant", "content": before["answer"]}
+        _, _, quoted, repair = body["messages"]
+        assert quoted == {"role": "assistant", "content": before["answer"]}
         block = repair["content"].partition("<findings>")[2].partition("</findings>")[0]
         assert json.loads(block) == before["findings"]
         assert len(body["messages"]) == 4, "a repair shows the task, the last answer and its findings only"
@@ -269,10 +269,10 @@ def test_a_recording_replays_without_a_server(served: Any, tmp_path: Path, monke
 
 def test_another_server_with_a_model_of_the_same_name_is_asked_itself(tmp_path: Path) -> None:
     folder, request = AnswerFolder(tmp_path / "answers"), Request((Message("user", "What is it?"),))
-    for said in ("A cup.", "A bowl."):
-        with serving(says(said)) as (endpoint, seen):
+    for answer in ("A cup.", "A bowl."):
+        with serving(says(answer)) as (endpoint, seen):
             model = Recorder(EndpointModel("tiny", endpoint, Budget(Limits(), Prices())), folder)
-            assert [model.ask(request).text, model.ask(request).text] == [said, said]
+            assert [model.ask(request).text, model.ask(request).text] == [answer, answer]
             assert len(seen.bodies) == 1
             assert endpoint.url not in "".join(path.read_text() for path in folder.path.iterdir())
     with pytest.raises(DataError, match="of 2 servers that call a model 'tiny'"):

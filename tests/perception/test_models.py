@@ -43,15 +43,15 @@ def detector(weights, threshold):
 
 
 def test_boxes_lie_in_the_image_surest_first(weights):
-    found = detector(weights, 0.0).detect(IMAGE, "Black bowl")
-    assert len(found) > 3
-    scores = [detection.score for detection in found]
+    detections = detector(weights, 0.0).detect(IMAGE, "Black bowl")
+    assert len(detections) > 3
+    scores = [detection.score for detection in detections]
     assert scores == sorted(scores, reverse=True)
-    for detection in found:
+    for detection in detections:
         left, top, right, bottom = detection.box
         assert 0 <= left <= right <= 90
         assert 0 <= top <= bottom <= 60
-    assert found == detector(weights, 0.0).detect(IMAGE, "  black bowl. ")  # as the model was trained to read it
+    assert detections == detector(weights, 0.0).detect(IMAGE, "  black bowl. ")  # as the model was trained to read it
     assert detector(weights, 1.0).detect(IMAGE, "black bowl") == ()
 
 
@@ -113,8 +113,8 @@ def test_features_cover_the_image(weights):
 
 def test_finder_joins_both(weights):
     finder = open_finder(str(weights["dino"]), str(weights["sam"]), "cpu")
-    found = finder.find(IMAGE, "black bowl")
-    assert found is None or (found.mask.shape == (60, 90) and 0 < found.score <= 1)
+    detection = finder.find(IMAGE, "black bowl")
+    assert detection is None or (detection.mask.shape == (60, 90) and 0 < detection.score <= 1)
 
 
 def test_colors_need_no_weights():
@@ -123,10 +123,10 @@ def test_colors_need_no_weights():
 
 def test_normalizing_by_hand():
     grey = np.full((4, 6, 3), 128, np.uint8)
-    found = normalised(grey, 8, 12)
-    assert found.shape == (1, 3, 8, 12)
+    tensor = normalised(grey, 8, 12)
+    assert tensor.shape == (1, 3, 8, 12)
     np.testing.assert_allclose(
-        found[0, :, 0, 0], (128 / 255 - np.array([0.485, 0.456, 0.406])) / [0.229, 0.224, 0.225], rtol=1e-5
+        tensor[0, :, 0, 0], (128 / 255 - np.array([0.485, 0.456, 0.406])) / [0.229, 0.224, 0.225], rtol=1e-5
     )
     assert shorter_side(480, 640, 800, 1333) == (800, 1067)
     assert shorter_side(400, 1600, 800, 1333) == (333, 1333)

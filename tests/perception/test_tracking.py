@@ -136,18 +136,18 @@ def test_each_way_of_losing_a_point_is_told_apart_and_none_leaves_a_number():
     flat[2] = 0.0  # nothing measured
     flat[3] = 0.5  # something nearer
     pixels = [[8.5, 8.5], [8.5, 8.5], [8.5, 8.5], [8.5, 8.5], [20.0, 8.5]]
-    found = lift(pixels, flat, [1, 0.4, 1, 1, 1])
-    assert found.losses(0) == {"unsure": 1, "no depth": 1, "hidden": 1, "out of view": 1}
-    assert np.isfinite(found.points[0, 0]).all()
-    assert np.isnan(found.points[1:, 0]).all()
+    lifted = lift(pixels, flat, [1, 0.4, 1, 1, 1])
+    assert lifted.losses(0) == {"unsure": 1, "no depth": 1, "hidden": 1, "out of view": 1}
+    assert np.isfinite(lifted.points[0, 0]).all()
+    assert np.isnan(lifted.points[1:, 0]).all()
 
 
 def test_at_an_edge_the_points_own_depth_is_taken():
     depth = np.full((2, 16, 16), 2.0)
     depth[:, :, :9] = 1.0
     depth[1, :, 8] = 2.0  # the edge came a pixel nearer
-    found = lift([[8.5, 8.5], [8.2, 8.5]], depth)
-    np.testing.assert_allclose(found.points[:, 0, 2], [1.0, 1.0])
+    lifted = lift([[8.5, 8.5], [8.2, 8.5]], depth)
+    np.testing.assert_allclose(lifted.points[:, 0, 2], [1.0, 1.0])
 
 
 def test_depth_may_follow_real_motion_but_not_jump():

@@ -205,13 +205,13 @@ def test_what_is_put_beside_the_weights_by_other_means_is_never_merged_away(fres
 def test_the_revision_that_peft_notes_is_that_of_the_base(tmp_path, monkeypatch):
     from grape.policies.openvla import adapters
 
-    asked = []
-    monkeypatch.setattr(adapters, "resolve_policy", lambda name: asked.append(name) or tmp_path)
+    names = []
+    monkeypatch.setattr(adapters, "resolve_policy", lambda name: names.append(name) or tmp_path)
     LoraConfig(target_modules=LANGUAGE, base_model_name_or_path="openvla/openvla-7b", revision="v1").save_pretrained(
         str(tmp_path)
     )
     read_pointer(tmp_path)
-    assert asked == ["openvla/openvla-7b@v1"]
+    assert names == ["openvla/openvla-7b@v1"]
 
 
 SLOW = "(a+)+$"

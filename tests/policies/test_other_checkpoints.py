@@ -124,10 +124,10 @@ def test_a_checkpoint_with_parts_in_files_of_their_own_is_refused_for_what_it_is
 
 
 def test_parts_are_recognized_on_the_hub_before_weights_are_downloaded(copy, monkeypatch):
-    asked = []
+    patterns = []
 
     def snapshot_download(repository, **options):
-        asked.append(options["allow_patterns"])
+        patterns.append(options["allow_patterns"])
         return str(copy)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
@@ -136,21 +136,21 @@ def test_parts_are_recognized_on_the_hub_before_weights_are_downloaded(copy, mon
     )
     with pytest.raises(SettingsError, match="OpenVLA-OFT"):
         load_policy("somebody/policy", unnorm_key="bridge_orig")
-    assert len(asked) == 1
-    assert not [pattern for pattern in asked[0] if "safetensors" in pattern]
+    assert len(patterns) == 1
+    assert not [pattern for pattern in patterns[0] if "safetensors" in pattern]
 
 
 def test_configuration_alone_is_fetched_where_nothing_more_is_needed(copy, monkeypatch):
-    asked = []
+    patterns = []
 
     def snapshot_download(repository, **options):
-        asked.extend(options["allow_patterns"])
+        patterns.extend(options["allow_patterns"])
         return str(copy)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     (copy / "model.safetensors").unlink()
     assert read_policy("somebody/policy", unnorm_key="bridge_orig").unnorm_key == "bridge_orig"
-    assert not [pattern for pattern in asked if "safetensors" in pattern]
+    assert not [pattern for pattern in patterns if "safetensors" in pattern]
 
 
 def test_a_cached_snapshot_without_files_that_nothing_needs_is_used(copy, monkeypatch, tmp_path):

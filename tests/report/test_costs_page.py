@@ -155,8 +155,8 @@ CHROMIUM = find_chromium()
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("no chromium on this machine ('make install' brings it)")
-    with Browser(CHROMIUM, tmp_path_factory.mktemp("profile")) as found:
-        yield found
+    with Browser(CHROMIUM, tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])

@@ -261,7 +261,7 @@ def test_what_a_server_says_in_whatever_shape_is_told_at_once(
 
 
 @pytest.mark.parametrize(
-    ("failure", "said"),
+    ("failure", "shown"),
     [
         (in_ok(error={"message": "Rate limit exceeded: free-models-per-day", "code": 429}), "free-models-per-day"),
         (in_ok(error="the runner died"), "the runner died"),
@@ -282,12 +282,12 @@ def test_what_a_server_says_in_whatever_shape_is_told_at_once(
         (says("", finish="abort"), "finish_reason abort"),
     ],
 )
-def test_what_a_server_says_is_shown_while_it_is_asked_again(failure: Behaviour, said: str) -> None:
+def test_what_a_server_says_is_shown_while_it_is_asked_again(failure: Behaviour, shown: str) -> None:
     with serving(failure, says("at last")) as (endpoint, seen):
         client = Client(endpoint)
         assert client.model.ask(REQUEST).text == "at last"
     assert len(seen.bodies) == 2
-    assert said in client.heard.lines[0]
+    assert shown in client.heard.lines[0]
 
 
 @pytest.mark.parametrize(
@@ -393,21 +393,21 @@ def test_answers_in_parts_are_joined_and_usage_is_estimated_where_it_is_missing(
 
 
 @pytest.mark.parametrize(
-    ("limits", "prices", "asked", "what"),
+    ("limits", "prices", "n_requests", "what"),
     [
         (Limits(requests=2), Prices(), 2, "requests"),
         (Limits(tokens=200), Prices(), 1, "tokens"),
         (Limits(money=0.003), Prices(reading=10.0, writing=30.0), 1, "money"),
     ],
 )
-def test_a_budget_is_never_exceeded(limits: Limits, prices: Prices, asked: int, what: str) -> None:
+def test_a_budget_is_never_exceeded(limits: Limits, prices: Prices, n_requests: int, what: str) -> None:
     with serving(says("ok")) as (endpoint, seen):
         client = Client(endpoint, limits, prices)
-        for _ in range(asked):
+        for _ in range(n_requests):
             client.model.ask(REQUEST)
         with pytest.raises(BudgetError, match=f"{what} are spent"):
             client.model.ask(REQUEST)
-    assert len(seen.bodies) == asked
+    assert len(seen.bodies) == n_requests
 
 
 def test_money_is_counted_by_the_prices() -> None:
@@ -509,9 +509,9 @@ def test_the_environment_names_the_endpoint() -> None:
 def test_the_estimate_counts_the_schema() -> None:
     """It is sent with every question, and is longer than many of them."""
     schema = {"type": "object", "description": "x" * 3000}
-    asked = Request(REQUEST.messages, schema)
+    question = Request(REQUEST.messages, schema)
     free = Request(REQUEST.messages)
-    assert asked.estimated_prompt_tokens >= free.estimated_prompt_tokens + 1000
+    assert question.estimated_prompt_tokens >= free.estimated_prompt_tokens + 1000
 
 
 def test_secrets_show_stars_and_cleanse_texts() -> None:

@@ -130,11 +130,11 @@ def _publish(out: Path, identity: str, fill: Callable[[Path], None]) -> None:
     if out.is_file():
         raise SettingsError(f"--out {out} is a file.", "Choose another --out.")
     if out.is_dir() and any(out.iterdir()):
-        found = read_identity(out)
-        if found == identity:
+        existing_identity = read_identity(out)
+        if existing_identity == identity:
             sweep_beside(out)
             return
-        what = "another export" if found else "files of something else"
+        what = "another export" if existing_identity else "files of something else"
         raise CompatibilityError(
             f"{out} holds {what}; nothing was written.", "Choose another --out, or delete that folder first."
         )

@@ -125,13 +125,13 @@ def help_page(
             if row.group == group:
                 lines += _entry(row, width, leading.get(row.flag, ""))
         lines += [""]
-    left = [row for row in rows if row not in shown]
-    if left:
+    other_rows = [row for row in rows if row not in shown]
+    if other_rows:
         lines += [f"{_LAST} (grape {name} --help-all explains them):"]
-        nested = [group for group in _groups(left) if group.startswith("--")]
-        for group in _groups(left):
+        nested = [group for group in _groups(other_rows) if group.startswith("--")]
+        for group in _groups(other_rows):
             if group not in nested:
-                lines += _names(group, [row.flag for row in left if row.group == group], width)
+                lines += _names(group, [row.flag for row in other_rows if row.group == group], width)
         if nested:
             stages = dict.fromkeys(group.partition(",")[0] for group in nested)
             lines += _names("Settings of each stage, as on the page of its verb", list(stages), width)

@@ -76,8 +76,8 @@ def guarded(words: Sequence[str], work: Callable[[], int], whole_process: bool) 
             return work()
     except KeyboardInterrupt as error:
         ended = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
-        said = f"{ended.word}. What was finished is kept: run the same command again to go on."
-        return _fail(words, said, "", ended.exit_code)
+        message = f"{ended.word}. What was finished is kept: run the same command again to go on."
+        return _fail(words, message, "", ended.exit_code)
     except GrapeError as error:
         return _fail(words, error.message, error.hint, error.exit_code, getattr(error, "shown", ""))
     except OSError as error:
@@ -158,10 +158,10 @@ def _check_words(words: Sequence[str]) -> None:
 def _defect(error: Exception) -> str:
     """What a failure that nobody foresaw is called, with the place in the code."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = next((frame for frame in reversed(frames) if "grape" in frame.filename), None)
-    place = "" if ours is None else f" in {os.path.basename(ours.filename)}, line {ours.lineno}"
-    said = " ".join(str(error).split())
-    return f"A defect of GRAPE{place}: {type(error).__name__}{f': {said[:300]}' if said else ''}."
+    grape_frame = next((frame for frame in reversed(frames) if "grape" in frame.filename), None)
+    place = "" if grape_frame is None else f" in {os.path.basename(grape_frame.filename)}, line {grape_frame.lineno}"
+    message = " ".join(str(error).split())
+    return f"A defect of GRAPE{place}: {type(error).__name__}{f': {message[:300]}' if message else ''}."
 
 
 def _fail_of_system(words: Sequence[str], error: OSError) -> int:

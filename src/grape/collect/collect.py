@@ -68,9 +68,9 @@ def run_collect(
     actor: Actor = (
         ExpertActor() if policy is None else PolicyActor(policy, settings.temperature, log, suite.action_space)
     )
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     groups = _Collection(settings, suite, actor, store, log, reporter).play(groups)
-    append_event(settings.out, "collected", seconds=round(time.perf_counter() - began, 2), **asdict(log))
+    append_event(settings.out, "collected", seconds=round(time.perf_counter() - start_time, 2), **asdict(log))
     if log.failures:
         raise SimulatorError(
             f"{len(log.failures)} groups of episodes failed twice; all others are kept. First: {log.failures[0]}",

@@ -89,13 +89,13 @@ class PolicyActor:
         """
         active = [not recorder.over for recorder in recorders]
         lanes = np.flatnonzero(active)
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         batch = self._policy.act(
             [recorders[lane].observation for lane in lanes],
             temperature=self._temperature,
             seeds=[derive_seed(recorders[lane].planned.seed, "step", recorders[lane].steps) for lane in lanes],
         )
-        self._log.policy_seconds += time.perf_counter() - began
+        self._log.policy_seconds += time.perf_counter() - start_time
         actions = np.zeros((len(recorders), batch.actions.shape[1]), np.float32)
         for row, lane in enumerate(lanes):
             recorder, action = recorders[lane], batch.actions[row]
@@ -213,9 +213,9 @@ def play_groups(
                 [EpisodeRecorder(group.task, episode, display, until) for episode in group.episodes],
             )
             actor.start(pool, group)
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         replies = pool.wait()
-        log.waiting_seconds += time.perf_counter() - began
+        log.waiting_seconds += time.perf_counter() - start_time
         for reply in replies:
             group, recorders = playing[reply.group_id]
             if reply.failure is not None:

@@ -31,10 +31,10 @@ def seen_states(
         for task, indices in some.items():
             by_base.setdefault(bases.get(task, (name, task)), set()).update(indices)
     bases = _base_tasks(suite)
-    found = {task: by_base.get(bases.get(task, (suite, task)), set()) for task in tasks}
+    states_of_tasks = {task: by_base.get(bases.get(task, (suite, task)), set()) for task in tasks}
     return {
         task: tuple(state for state in states if state in indices)
-        for task, indices in found.items()
+        for task, indices in states_of_tasks.items()
         if not indices.isdisjoint(states)
     }
 
@@ -42,8 +42,8 @@ def seen_states(
 def _base_tasks(suite: str) -> dict[str, tuple[str, str]]:
     """The base task of each task of a suite by name; empty where the suite is not known here."""
     try:
-        found: SuiteBase = get_suite(suite)
+        described_suite: SuiteBase = get_suite(suite)
     except SettingsError:
         return {}
-    tasks: Sequence[Task] = found.tasks
-    return {task.name: found.base_task(task) for task in tasks}
+    tasks: Sequence[Task] = described_suite.tasks
+    return {task.name: described_suite.base_task(task) for task in tasks}

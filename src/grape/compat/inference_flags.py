@@ -120,6 +120,6 @@ def parse_flags(words: Sequence[str]) -> InferenceFlags:
         count, kind = _NUMBERS.get(name, (None, _KINDS.get(name, str)))
         others = [f"{flag}-range"] if name.startswith(("robot_init_x", "robot_init_y", "obj_init")) else []
         parser.add_argument(flag, *others, nargs=count, type=kind, required=name == "env_name", metavar="X", **facts)
-    found: dict[str, Any] = vars(parser.read(words, [name.replace("_", "-") for name in names]))
-    found |= {name: tuple(value) for name, value in found.items() if isinstance(value, list)}
-    return InferenceFlags(**found)
+    values: dict[str, Any] = vars(parser.read(words, [name.replace("_", "-") for name in names]))
+    values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return InferenceFlags(**values)

@@ -106,9 +106,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     options = sorted(set(known))
     close = difflib.get_close_matches(name, options, n=3, cutoff=0.5)
     suggestion = f"Did you mean {' or '.join(repr(option) for option in close)}? " if close else ""
-    listed = ", ".join(options[:_MOST_OPTIONS])
+    names_listed = ", ".join(options[:_MOST_OPTIONS])
     more = f" and {len(options) - _MOST_OPTIONS:,} more" if len(options) > _MOST_OPTIONS else ""
-    return f"{suggestion}Known: {listed}{more}."
+    return f"{suggestion}Known: {names_listed}{more}."
 
 
 def require_known(kind: str, name: str, known: Iterable[str]) -> None:

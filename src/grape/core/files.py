@@ -231,8 +231,8 @@ def sweep_temporaries(folder: Path, *, alone: bool = False, name: str | None = N
         name: Only those of this destination.
     """
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        found = [(Path(entry.path), _PATTERN.fullmatch(entry.name)) for entry in entries if entry.name[0] == "."]
-        for path, match in found:
+        matches = [(Path(entry.path), _PATTERN.fullmatch(entry.name)) for entry in entries if entry.name[0] == "."]
+        for path, match in matches:
             if match is not None and name in (None, match["name"]) and _is_dead(path, match, alone):
                 _remove(path, match)
 

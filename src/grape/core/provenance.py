@@ -80,10 +80,10 @@ def add_validated(policy: Path, suite: str, tasks: Iterable[str], states: Iterab
     Raises:
         DataError: ``provenance.json`` is there but not understood.
     """
-    known, judged = _read(policy), frozenset(states)
-    validated = _union(known["validated"], {suite: dict.fromkeys(tasks, judged)})
-    if validated != known["validated"]:
-        _write(policy, known["collected"], validated)
+    recorded, judged = _read(policy), frozenset(states)
+    validated = _union(recorded["validated"], {suite: dict.fromkeys(tasks, judged)})
+    if validated != recorded["validated"]:
+        _write(policy, recorded["collected"], validated)
 
 
 _EMPTY: Mapping[str, States] = {"collected": {}, "validated": {}}

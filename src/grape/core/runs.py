@@ -91,20 +91,20 @@ def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] |
         CompatibilityError: The folder belongs to another verb or to other settings, or another process works there.
         GrapeError: The folder cannot be made.
     """
-    wanted = {"verb": verb, "settings": identity_of(settings), "inputs": dict(identity or {})}
+    expected = {"verb": verb, "settings": identity_of(settings), "inputs": dict(identity or {})}
     lock = _lock(path)
     marker = path / "run.json"
     if marker.exists():
-        found = read_json(marker, hint="Choose another --out.", within=path)
-        if content_hash(found) != content_hash(wanted):
+        recorded = read_json(marker, hint="Choose another --out.", within=path)
+        if content_hash(recorded) != content_hash(expected):
             raise CompatibilityError(
-                f"{path} holds results of another run: {_difference(found, wanted)}.",
+                f"{path} holds results of another run: {_difference(recorded, expected)}.",
                 "Choose another --out, or delete that folder to start afresh.",
             )
     elif path.exists() and any(entry.name not in {"log.jsonl"} for entry in path.iterdir() if entry.name[0] != "."):
         raise CompatibilityError(f"{path} is not empty and was not made by 'grape {verb}'.", "Choose another --out.")
     else:
-        write_json(marker, wanted)
+        write_json(marker, expected)
     sweep_run_folder(path, alone=lock is not None)
     save_settings(path / "settings.yaml", settings)
     return RunFolder(path, verb, lock)
@@ -149,13 +149,13 @@ def _identity_value(item: "dataclasses.Field[Any]", value: Any) -> Any:
     return item.metadata.get("default_identity") if value is None else value
 
 
-def _difference(found: Any, wanted: Any, where: str = "") -> str:
+def _difference(recorded: Any, expected: Any, where: str = "") -> str:
     """The first place where two JSON values differ, in words."""
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        for key in sorted({*found, *wanted}):
-            if found.get(key) != wanted.get(key):
-                return _difference(found.get(key), wanted.get(key), f"{where}.{key}" if where else str(key))
-    return f"{where} was {json.dumps(found)}, now {json.dumps(wanted)}"
+    if isinstance(recorded, dict) and isinstance(expected, dict):
+        for key in sorted({*recorded, *expected}):
+            if recorded.get(key) != expected.get(key):
+                return _difference(recorded.get(key), expected.get(key), f"{where}.{key}" if where else str(key))
+    return f"{where} was {json.dumps(recorded)}, now {json.dumps(expected)}"
 
 
 def is_complete(path: Path) -> bool:
@@ -305,9 +305,13 @@ def launched_process(environment: Mapping[str, str] | None = None) -> LaunchedPr
     Args:
         environment: Where to look; the process's own by default.
     """
-    known = os.environ if environment is None else environment
+    variables = os.environ if environment is None else environment
     try:
-        found = LaunchedProcess(int(known["RANK"]), int(known["WORLD_SIZE"]))
+        launched = LaunchedProcess(int(variables["RANK"]), int(variables["WORLD_SIZE"]))
     except (KeyError, ValueError):
         return _ALONE
-    return found if 0 <= found.rank < found.count and found.count > 1 and known.get("MASTER_ADDR") else _ALONE
+    return (
+        launched
+        if 0 <= launched.rank < launched.count and launched.count > 1 and variables.get("MASTER_ADDR")
+        else _ALONE
+    )

@@ -97,16 +97,16 @@ def settings_from_dict(kind: type[T], data: Any, base: T | None = None, where: s
     hints = typing.get_type_hints(kind)
     names = [item.name for item in dataclasses.fields(typing.cast(Any, kind)) if item.init]
     values: dict[str, Any] = {} if base is None else {name: getattr(base, name) for name in names}
-    given: dict[str, str] = {}
+    spellings: dict[str, str] = {}
     for key, value in data.items():
         name, place = str(key).replace("-", "_"), f"{where}{key}"
         if name not in names:
             raise SettingsError(f"Unknown setting {marks.name(place)}.", did_you_mean(str(key), names))
-        if name in given:
+        if name in spellings:
             raise SettingsError(
-                f"Setting {marks.name(place)} is given twice, as '{given[name]}' and '{key}'.", "Keep one of them."
+                f"Setting {marks.name(place)} is given twice, as '{spellings[name]}' and '{key}'.", "Keep one of them."
             )
-        given[name] = str(key)
+        spellings[name] = str(key)
         values[name] = _convert(hints[name], value, values.get(name), place, marks)
     try:
         return kind(**values)

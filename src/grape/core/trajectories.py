@@ -126,7 +126,11 @@ class Trajectory:
         expected |= {f"signal {name}": (value.shape, (steps + 1,)) for name, value in self.signals.items()}
         if self.display is not None:
             expected["display"] = (self.display.shape[:1], (steps + 1,))
-        wrong = [f"{name} is {found}, not {due}" for name, (found, due) in expected.items() if found != due]
+        wrong = [
+            f"{name} is {shape}, not {expected_shape}"
+            for name, (shape, expected_shape) in expected.items()
+            if shape != expected_shape
+        ]
         if self.meta.steps != steps:
             wrong.append(f"meta.steps is {self.meta.steps}, not {steps}")
         if "success" not in self.signals:

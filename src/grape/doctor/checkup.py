@@ -116,10 +116,10 @@ def _suites_of(settings: DoctorSettings) -> tuple[str, ...]:
     from grape.envs.registry import suite_names
 
     check_ranges(settings)
-    known = suite_names()
+    names = suite_names()
     suites: list[str] = []
     for name in _chosen(settings.suite):
-        require_known("suite", name.strip(), (*known, *_FAMILIES))
+        require_known("suite", name.strip(), (*names, *_FAMILIES))
         suites += _FAMILIES.get(name.strip(), (name.strip(),))
     if not settings.folder.is_dir():
         raise SettingsError(f"--folder {settings.folder} is no folder.", "Name one that exists.")

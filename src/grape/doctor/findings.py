@@ -102,10 +102,10 @@ def run_bounded(
         env={**os.environ, **(environment or {})},
         start_new_session=True,  # so that children of the program can be killed with it
     )
-    kept = (bytearray(), bytearray())
+    output_ends = (bytearray(), bytearray())
     readers = [
         threading.Thread(target=_keep_end, args=(pipe, end), daemon=True)
-        for pipe, end in zip((process.stdout, process.stderr), kept, strict=True)
+        for pipe, end in zip((process.stdout, process.stderr), output_ends, strict=True)
     ]
     for reader in readers:
         reader.start()
@@ -119,7 +119,7 @@ def run_bounded(
         process.wait()
     for reader in readers:
         reader.join(_LAST_SECONDS)  # a child in a session of its own may hold the pipe open
-    output, errors = (bytes(end).decode("utf-8", "replace") for end in kept)
+    output, errors = (bytes(end).decode("utf-8", "replace") for end in output_ends)
     return code, output, errors
 
 

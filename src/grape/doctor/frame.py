@@ -39,7 +39,7 @@ def describe_frame(suite: SuiteBase) -> Mapping[str, Any]:
 
 
 def _describe(suite: SuiteBase, task: Task) -> dict[str, Any]:
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     environment = suite.make_environment(task)
     try:
         environment.reset(0)
@@ -53,7 +53,7 @@ def _describe(suite: SuiteBase, task: Task) -> dict[str, Any]:
         "shape": list(snapshot.image.shape),
         "mean": float(snapshot.image.mean()),
         "spread": float(snapshot.image.std()),
-        "create_seconds": created - began,
+        "create_seconds": created - start_time,
         "step_seconds": stepped - created,
     }
 

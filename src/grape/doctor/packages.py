@@ -89,8 +89,8 @@ def _compare(extra: str, requirements: tuple[Requirement, ...], needed: frozense
     wrong += [f"{', '.join(missing)} missing"] if missing else []
     level: Level = "error" if not extra or extra in needed else "ok" if missing else "warn"
     # What lacks a package was never wanted; what is there in the wrong release breaks later and unclearly.
-    found = f"not installed{purpose}" if missing and extra else f"{'; '.join(wrong)}{purpose}"
-    return Finding(name, level, found, f"pip install '{target}'")
+    description = f"not installed{purpose}" if missing and extra else f"{'; '.join(wrong)}{purpose}"
+    return Finding(name, level, description, f"pip install '{target}'")
 
 
 def is_installed(extra: str, distribution: str = "grape-vla") -> bool:

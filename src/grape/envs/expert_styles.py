@@ -54,17 +54,19 @@ class Operator:
             angle = self._rng.uniform(0.0, 2.0 * math.pi)
             self.aim_offset = SLOPPY_OFFSET * np.array([math.cos(angle), math.sin(angle), 0.0])
 
-    def perform(self, wanted: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    def perform(
+        self, scripted_action: npt.NDArray[np.floating]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Turn what the script wants into what is executed and what is to be learnt.
 
         Args:
-            wanted: The script's action ``(D,)``, translation first; may exceed [-1, 1].
+            scripted_action: The script's action ``(D,)``, translation first; may exceed [-1, 1].
 
         Returns:
             Executed action and label, float32 ``(D,)`` within [-1, 1]. They differ only for the noisy operator, whose
             label is the action without noise: noise moves the state, the label says how to recover from there.
         """
-        label = np.clip(wanted, -1.0, 1.0).astype(np.float32)
+        label = np.clip(scripted_action, -1.0, 1.0).astype(np.float32)
         if not self._noisy:
             return label.copy(), label
         executed = label.copy()

@@ -39,8 +39,8 @@ def main(arguments: list[str]) -> int:
         return 0
     answer = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):  # simulators print banners to stdout
-        found = _probe(rest[0])
-    answer.write("\n" + json.dumps(found) + "\n")
+        reply = _probe(rest[0])
+    answer.write("\n" + json.dumps(reply) + "\n")
     return 0
 
 

@@ -61,8 +61,8 @@ def worker_command(python: Path | None, descriptor: int, suite_name: str) -> tup
 
 def _environment() -> dict[str, str]:
     """Of another interpreter: without what points ours to its packages."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    return kept | dict.fromkeys(_SINGLE_THREADED, "1") | {"PYTHONDONTWRITEBYTECODE": "1"}
+    inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    return inherited | dict.fromkeys(_SINGLE_THREADED, "1") | {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
 @functools.cache

@@ -39,16 +39,16 @@ class SceneView:
 
     def mask(self, *names: str) -> npt.NDArray[np.bool_]:
         """Pixels that show any of some bodies, ``(H, W)``."""
-        wanted = [index for index, name in enumerate(self.names) if name in names]
-        return np.isin(self.bodies, wanted)
+        indices = [index for index, name in enumerate(self.names) if name in names]
+        return np.isin(self.bodies, indices)
 
 
 def bodies_of(model: Any, segmentation: npt.NDArray[Any]) -> Int32:
     """Body of each pixel, int32 ``(H, W)``, from MuJoCo's pairs of object and kind of object ``(H, W, 2)``."""
     thing, kind = segmentation[..., 0], segmentation[..., 1]
     bodies = np.asarray(model.geom_bodyid)[np.clip(thing, 0, model.ngeom - 1)]
-    found: Int32 = np.where((kind == _GEOM) & (thing >= 0), bodies, -1).astype(np.int32)
-    return found
+    visible_bodies: Int32 = np.where((kind == _GEOM) & (thing >= 0), bodies, -1).astype(np.int32)
+    return visible_bodies
 
 
 def body_poses(model: Any, data: Any) -> dict[str, Float64]:

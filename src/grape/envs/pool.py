@@ -221,15 +221,15 @@ class WorkerPool:
         Raises:
             RuntimeError: No answer is due.
         """
-        due = [worker for worker in self._workers if worker.deadline is not None]
-        if not due:
+        pending = [worker for worker in self._workers if worker.deadline is not None]
+        if not pending:
             raise RuntimeError("no answer is due: start or step a group first")
         replies: list[GroupReply] = []
         while not replies:
-            patience = min(worker.deadline for worker in due if worker.deadline is not None) - time.monotonic()
-            readable = wait_readable([worker.link for worker in due], max(0.0, patience))
+            patience = min(worker.deadline for worker in pending if worker.deadline is not None) - time.monotonic()
+            readable = wait_readable([worker.link for worker in pending], max(0.0, patience))
             now = time.monotonic()
-            for worker in due:
+            for worker in pending:
                 if worker.link in readable:
                     replies.append(self._read(worker))
                 elif worker.deadline is not None and worker.deadline <= now:

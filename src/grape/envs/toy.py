@@ -120,10 +120,10 @@ class ToyEnvironment:
             raise RuntimeError("reset must be called before step")
         self._decision += 1
         self._fault.strike(self._initial_state, self._decision)
-        held = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
+        clipped = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
         before = self._gripper
-        self._gripper = np.clip(before + _STEP * held[:2], -_TABLE, _TABLE)
-        self._opening = float(held[6] <= 0)
+        self._gripper = np.clip(before + _STEP * clipped[:2], -_TABLE, _TABLE)
+        self._opening = float(clipped[6] <= 0)
         if "block" in self._squares:
             self._squares["block"] = _pushed(self._squares["block"], before, self._gripper)
         return self._snapshot()

@@ -272,9 +272,9 @@ def _warnings(a: EvaluationResults, b: EvaluationResults, pairing: Pairing) -> l
         warnings.append("Warning: A and B are the same policy (equal weights and configuration).")
     for name, unmatched in (("A", pairing.unmatched_a), ("B", pairing.unmatched_b)):
         if unmatched:
-            listed = "; ".join(f"{task} {states}" for task, states in _listed(unmatched).items())
+            states_text = "; ".join(f"{task} {states}" for task, states in _listed(unmatched).items())
             count = f"{len(unmatched)} episode{'' if len(unmatched) == 1 else 's'}"
-            warnings.append(f"Warning: {count} of {name} had no partner and were left out: {listed}.")
+            warnings.append(f"Warning: {count} of {name} had no partner and were left out: {states_text}.")
     return warnings
 
 

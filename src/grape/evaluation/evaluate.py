@@ -89,16 +89,16 @@ def run_evaluate(
     tasks = plans[""]["tasks"]
     left_out: tuple[str, ...] = ()
     if protocol is not None:
-        due = run_collect(replace(dry[""], tasks=",".join(protocol.tasks)))["tasks"]
-        left_out = tasks_left_out(protocol, tasks, due)
-    seen = _seen(settings, tasks, states, reporter, chooses=chooses)
+        protocol_tasks = run_collect(replace(dry[""], tasks=",".join(protocol.tasks)))["tasks"]
+        left_out = tasks_left_out(protocol, tasks, protocol_tasks)
+    seen_states = _seen(settings, tasks, states, reporter, chooses=chooses)
     if protocol is not None and left_out:
         reporter.warn(
             f"Protocol {protocol.name} has {len(left_out)} more tasks ({', '.join(left_out[:3])}"
             f"{', …' if len(left_out) > 3 else ''}): its figure is that of all of them."
         )
     if settings.dry_run:
-        return _plan(settings, protocol, states, plans, seen)
+        return _plan(settings, protocol, states, plans, seen_states)
     if protocol is not None and settings.policy != "expert":
         checkpoint = read_checkpoint_info(settings.policy)
         settings = fit_checkpoint(protocol, settings, checkpoint.norm_keys, checkpoint.center_crop)
@@ -119,7 +119,7 @@ def run_evaluate(
         write_results(out, results, part.file)
         facts = _facts(results)
         summary |= {name: {**facts, "samples": part.samples, "file": part.file}} if name else facts
-    summary["seen_states"] = seen
+    summary["seen_states"] = seen_states
     summary["computation"] = inputs["computation"]
     run.finish(summary)
     return {**summary, "results": path}
@@ -138,10 +138,10 @@ def _plan(
     protocol: Protocol | None,
     states: tuple[int, ...],
     plans: Mapping[str, Mapping[str, Any]],
-    seen: Mapping[str, str],
+    seen_states: Mapping[str, str],
 ) -> dict[str, Any]:
     """What a dry run prints."""
-    plan = {**plans[""], "initial_states": format_numbers(states), "seen_states": dict(seen)}
+    plan = {**plans[""], "initial_states": format_numbers(states), "seen_states": dict(seen_states)}
     plan["out"] = str(settings.out or _DEFAULT_HOME)
     if protocol is None:
         return plan
@@ -266,8 +266,8 @@ def _seen(
             f"{_listed(chosen)}. Success there is likely too high; {advice} or name others."
         )
     both = {task: {*learned.get(task, ()), *chosen.get(task, ())} for task in tasks}
-    return {task: format_numbers(tuple(found)) for task, found in both.items() if found}
+    return {task: format_numbers(tuple(indices)) for task, indices in both.items() if indices}
 
 
 def _listed(states: Mapping[str, tuple[int, ...]]) -> str:
-    return "; ".join(f"{task} {format_numbers(found)}" for task, found in states.items())
+    return "; ".join(f"{task} {format_numbers(indices)}" for task, indices in states.items())

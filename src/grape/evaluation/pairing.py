@@ -172,17 +172,17 @@ def _check_limits(a: EvaluationResults, b: EvaluationResults, keys: frozenset[Ke
         CompatibilityError: The limits of a task differ, and paired episodes came up against the lower one.
     """
     for task in sorted({task for task, _, _ in keys}):
-        mine, theirs = _limit(a, task), _limit(b, task)
-        known = [limit for limit in (mine, theirs) if limit]
-        if mine == theirs or not known:
+        limit_a, limit_b = _limit(a, task), _limit(b, task)
+        known_limits = [limit for limit in (limit_a, limit_b) if limit]
+        if limit_a == limit_b or not known_limits:
             continue
-        lower = min(known)
+        lower = min(known_limits)
         episodes = [one for one in (*a.per_episode, *b.per_episode) if one.task == task and one.key in keys]
         # A limit that is not known shows in episodes that lasted longer than the other, not in failures.
-        stopped = sum(one.steps > lower or (len(known) == 2 and not one.success) for one in episodes)
+        stopped = sum(one.steps > lower or (len(known_limits) == 2 and not one.success) for one in episodes)
         if not stopped:
             continue
-        words = [f"{limit} decisions" if limit else "a limit that is not recorded" for limit in (mine, theirs)]
+        words = [f"{limit} decisions" if limit else "a limit that is not recorded" for limit in (limit_a, limit_b)]
         raise CompatibilityError(
             f"The limits of {task} differ: A's episodes end after {words[0]}, B's after {words[1]}, and {stopped} of "
             f"{len(episodes)} paired episodes did not succeed within {lower}: success is not the same thing in the "

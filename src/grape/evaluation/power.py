@@ -128,15 +128,15 @@ def detectable_difference(pairs: int, discordance: float, power: float = 0.8, al
         The difference in (0, 1], to a tenth of a point; None where even the largest would not be found.
     """
 
-    def found(difference: float) -> bool:
+    def is_detected(difference: float) -> bool:
         return mcnemar_power(pairs, difference, max(discordance, difference), alpha) >= power
 
-    if not found(1.0):
+    if not is_detected(1.0):
         return None
     low, high = 0.0, 1.0
     while high - low > 0.0005:
         middle = (low + high) / 2
-        low, high = (low, middle) if found(middle) else (middle, high)
+        low, high = (low, middle) if is_detected(middle) else (middle, high)
     return high
 
 

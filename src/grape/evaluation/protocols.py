@@ -139,11 +139,11 @@ def apply_protocol(settings: EvaluateSettings) -> tuple[EvaluateSettings, Protoc
         raise SettingsError(f"Protocol {protocol.name} is not for suite '{settings.suite}'.", hint)
     defaults = {item.name: item.default for item in fields(EvaluateSettings)}
     for name, value in protocol.fixes.items():
-        given = getattr(settings, name)
-        if name == "initial_states" and given:
-            given = format_numbers(parse_numbers(given, "initial states"))
-        if given not in (defaults[name], value):
-            raise _contradiction(protocol, name, given, str(value))
+        user_value = getattr(settings, name)
+        if name == "initial_states" and user_value:
+            user_value = format_numbers(parse_numbers(user_value, "initial states"))
+        if user_value not in (defaults[name], value):
+            raise _contradiction(protocol, name, user_value, str(value))
     keys = protocol.keys_of(settings.suite)
     if settings.unnorm_key and keys and settings.unnorm_key not in keys:
         raise _contradiction(protocol, "unnorm_key", settings.unnorm_key, " or ".join(keys))
@@ -211,9 +211,9 @@ def fit_checkpoint(
     return settings
 
 
-def _contradiction(protocol: Protocol, name: str, given: object, fixed: str) -> SettingsError:
+def _contradiction(protocol: Protocol, name: str, value: object, fixed: str) -> SettingsError:
     flag = f"--{name.replace('_', '-')}"
     return SettingsError(
-        f"{flag} {given} contradicts --protocol {protocol.name}, which fixes {fixed}.",
+        f"{flag} {value} contradicts --protocol {protocol.name}, which fixes {fixed}.",
         f"Leave {flag} out; or leave --protocol out, and every setting is free.",
     )

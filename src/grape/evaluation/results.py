@@ -320,9 +320,11 @@ def read_results(path: Path) -> EvaluationResults:
     return results
 
 
-def _check_figures(found: Mapping[str, Any], due: Mapping[str, Any], file: Path) -> None:
+def _check_figures(stated: Mapping[str, Any], recomputed: Mapping[str, Any], file: Path) -> None:
     """Compare the figures in the file with those computed from its episodes."""
-    pairs = [("", found, due)] + [(f"task {name}: ", found["tasks"][name], due["tasks"][name]) for name in due["tasks"]]
+    pairs = [("", stated, recomputed)] + [
+        (f"task {name}: ", stated["tasks"][name], recomputed["tasks"][name]) for name in recomputed["tasks"]
+    ]
     for where, stored, computed in pairs:
         for key in ("episodes", "successes", "success_rate", "mean_steps", "interval", "measures"):
             if not _close(stored[key], computed[key]):

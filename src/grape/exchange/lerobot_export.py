@@ -175,14 +175,14 @@ def _shape(source: ExportSource, part: _Part, fps: int) -> Shape:
 def _frames_per_second(settings: LeRobotExportSettings, source: ExportSource) -> int:
     space = source.store.contract.get("action_space")
     recorded = space.get("control_hz") if isinstance(space, Mapping) else None
-    found = settings.fps or recorded
-    if not isinstance(found, int | float) or found < 1 or found != int(found):
+    fps = settings.fps or recorded
+    if not isinstance(fps, int | float) or fps < 1 or fps != int(fps):
         what = "does not say" if recorded is None else f"says {recorded} for"
         raise SettingsError(
             f"{source.store.path} {what} how many steps a second takes; LeRobot needs a whole number from 1.",
             "Give --fps, e.g. --fps 10.",
         )
-    return int(found)
+    return int(fps)
 
 
 def _finite(decibels: float) -> float | None:

@@ -193,8 +193,8 @@ def _import(
 def _check_folder(path: Path, name: str, rollout: Rollout) -> None:
     """Refuse a file whose name tells one outcome and whose folder the other."""
     for folder in Path(name).parent.parts:
-        told = _OUTCOME_FOLDERS.get(folder.lower())
-        if None not in (told, rollout.success) and told != rollout.success:
+        folder_outcome = _OUTCOME_FOLDERS.get(folder.lower())
+        if None not in (folder_outcome, rollout.success) and folder_outcome != rollout.success:
             raise DataError(
                 f"{path}: folder {folder!r} and the file's name tell different outcomes.",
                 "Rename one of them to what happened.",

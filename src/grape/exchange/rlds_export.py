@@ -153,10 +153,10 @@ def _division(settings: RldsExportSettings) -> TrainValSplit:
 def _gripper(settings: RldsExportSettings, store: EpisodeStore) -> str:
     """The convention to translate from."""
     space = store.contract.get("action_space")
-    found = settings.gripper or (space.get("gripper") if isinstance(space, Mapping) else "")
-    if not isinstance(found, str) or not found:
+    convention = settings.gripper or (space.get("gripper") if isinstance(space, Mapping) else "")
+    if not isinstance(convention, str) or not convention:
         raise SettingsError(f"{store.path} does not say what its gripper means.", "Pass --gripper '+1 closes'.")
-    return found
+    return convention
 
 
 def _plan(settings: RldsExportSettings, source: ExportSource, gripper: str) -> Mapping[str, Any]:

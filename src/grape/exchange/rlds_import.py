@@ -121,9 +121,9 @@ def run_import_grape_rlds(
                 steps[side] += trajectory.steps
             pairs.append(_pair(pair, position, {side: item.meta for side, item in written.items()}))
             progress.advance()
-    made = open_run(settings.out / "pairs", "pair", {"imported": "grape-rlds", **inputs})
+    pair_run = open_run(settings.out / "pairs", "pair", {"imported": "grape-rlds", **inputs})
     write_jsonl(settings.out / "pairs" / PAIRS_FILE, map(pair_to_row, pairs))
-    made.finish({"pairs": len(pairs), "mode": "imported", "store": "../store"})
+    pair_run.finish({"pairs": len(pairs), "mode": "imported", "store": "../store"})
     summary = {
         "pairs": len(pairs),
         "joined_by": joined.joined_by,

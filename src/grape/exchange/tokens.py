@@ -111,9 +111,9 @@ def kept_statistics(folder: Path, name: str, compute: Callable[[], Mapping[str, 
         compute: Reads all actions.
     """
     path = folder / STATISTICS_FILE
-    if path.exists() and name in (found := read_json(path)):
-        kept: Mapping[str, Any] = found
-        return kept
+    if path.exists() and name in (recorded := read_json(path)):
+        statistics: Mapping[str, Any] = recorded
+        return statistics
     return {name: compute()}
 
 

@@ -153,37 +153,37 @@ def _first_episode(settings: GenerateCostsSettings, task: Task | None) -> Trajec
         for meta in store.metas():
             if task is None or meta.task == task.name:
                 return store.read(meta.episode_id, frames=settings.image is None and not settings.no_image)
-    wanted = f" of task '{task.name}'" if task else ""
+    of_task = f" of task '{task.name}'" if task else ""
     places = ", ".join(map(str, settings.store))
-    raise CompatibilityError(f"{places}: no episode{wanted}.", "Choose stores of that task.")
+    raise CompatibilityError(f"{places}: no episode{of_task}.", "Choose stores of that task.")
 
 
 def _names(settings: GenerateCostsSettings, episode: Trajectory | None) -> SuiteNames:
     """Names on offer: what is recorded, with what is known of their meaning."""
-    known = SuiteNames({}, {})
+    suite_described = SuiteNames({}, {})
     if settings.suite in builtin_suites():
-        known = suite_names_of(settings.suite)
+        suite_described = suite_names_of(settings.suite)
     if settings.names is not None:
-        known = _read_names(settings.names)
+        suite_described = _read_names(settings.names)
     if episode is None:
-        if not known.keypoints:
+        if not suite_described.keypoints:
             raise SettingsError("Nothing says which keypoints are recorded.", "Give --names or --store.")
-        return known
+        return suite_described
     return SuiteNames(
-        {name: known.keypoints.get(name, "") for name in sorted(episode.keypoints)},
-        {name: known.signals.get(name, "") for name in sorted(episode.signals)},
+        {name: suite_described.keypoints.get(name, "") for name in sorted(episode.keypoints)},
+        {name: suite_described.signals.get(name, "") for name in sorted(episode.signals)},
         "camera" in episode.meta.extra,
     )
 
 
 def _read_names(path: Path) -> SuiteNames:
     hint = 'For example "keypoints: {gripper: between the finger tips}" and "signals: {success: 1 where solved}".'
-    found = parse_yaml(read_file(path), f"--names {path}", hint=hint)
-    if not isinstance(found, Mapping) or not set(found) <= {"keypoints", "signals"}:
+    document = parse_yaml(read_file(path), f"--names {path}", hint=hint)
+    if not isinstance(document, Mapping) or not set(document) <= {"keypoints", "signals"}:
         raise DataError(f"{path} holds something other than 'keypoints' and 'signals'.", hint)
     tables: list[dict[str, str]] = []
     for part in ("keypoints", "signals"):
-        table: Any = found.get(part) or {}
+        table: Any = document.get(part) or {}
         if not isinstance(table, Mapping) or not all(
             isinstance(name, str) and isinstance(meaning, str | None) for name, meaning in table.items()
         ):

@@ -189,8 +189,8 @@ def generate(
         if verdict.accepted:
             break
         reporter.info(f"Answer {len(rounds)}: {len(verdict.findings)} findings, e.g. {verdict.findings[0]}")
-        said = Message("assistant", answer_part(answer.text)[:MAX_QUOTED] or "(nothing)")
-        messages = (*opening, said, Message("user", repair_prompt(verdict.findings)))
+        quoted_answer = Message("assistant", answer_part(answer.text)[:MAX_QUOTED] or "(nothing)")
+        messages = (*opening, quoted_answer, Message("user", repair_prompt(verdict.findings)))
     return rounds
 
 

@@ -129,7 +129,7 @@ def _summary(out: Path, rounds: list[Round], model: ChatModel) -> dict[str, Any]
 
 
 def _model(
-    settings: GenerateCostsSettings, given: AnswerFolder, reporter: Reporter, retries: Retries | None
+    settings: GenerateCostsSettings, answer_folder: AnswerFolder, reporter: Reporter, retries: Retries | None
 ) -> ChatModel:
     if settings.client == "local":
         from grape.vlm.local import LocalModel
@@ -142,8 +142,8 @@ def _model(
         return Replayer(settings.model, AnswerFolder(settings.answers))
     if settings.client == "script":
         assert settings.answers is not None
-        asked = len(list(given.path.glob("*.json"))) if given.path.is_dir() else 0
-        return ScriptedModel(settings.model or "script", _prepared(settings.answers), asked)
+        n_answered = len(list(answer_folder.path.glob("*.json"))) if answer_folder.path.is_dir() else 0
+        return ScriptedModel(settings.model or "script", _prepared(settings.answers), n_answered)
     budget = Budget(
         Limits(settings.max_requests, settings.max_total_tokens, settings.max_money),
         Prices(settings.price_reading, settings.price_writing),

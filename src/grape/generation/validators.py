@@ -92,9 +92,9 @@ def judge(
         # The first line only counts the problems; the lines of our YAML mean nothing to the model.
         lines = [line.strip() for line in error.message.splitlines()]
         return Verdict(_sentences([_without_line(line) for line in lines[1:] or lines]), "language", text=text)
-    found = find_problems(specification, brief.keypoints, brief.signals, brief.camera)
-    warnings = _sentences([str(finding) for finding in found if not finding.error])
-    errors = [str(finding) for finding in found if finding.error]
+    findings = find_problems(specification, brief.keypoints, brief.signals, brief.camera)
+    warnings = _sentences([str(finding) for finding in findings if not finding.error])
+    errors = [str(finding) for finding in findings if finding.error]
     if errors:
         return Verdict(_sentences(errors), "checks", warnings, text, specification)
     if trial is None:

@@ -71,13 +71,16 @@ def lift_tracks(
         start = np.where(np.isnan(last_depth), near[:, len(around) // 2], last_depth)
         sideways = np.linalg.norm(pixels - last_pixel, axis=1) * start / focal
         goes_on = np.abs(near - start[:, None]) <= (band + sideways)[:, None]
-        found = _median(np.where(goes_on, near, np.nan))
-        sure, seen = tracks.confidence[step] >= confidence, camera.sees(pixels)
+        near_depth = _median(np.where(goes_on, near, np.nan))
+        sure, in_view = tracks.confidence[step] >= confidence, camera.sees(pixels)
         unmeasured = np.isnan(near).all(axis=1) | np.isnan(start)
-        fate[step] = np.select([~sure, ~seen, unmeasured, np.isnan(found)], [1, 2, 3, 4], 0)
-        kept = fate[step] == 0
-        points[step, kept] = camera.lift(pixels[kept], found[kept])
-        last_depth, last_pixel = np.where(kept, found, last_depth), np.where(kept[:, None], pixels, last_pixel)
+        fate[step] = np.select([~sure, ~in_view, unmeasured, np.isnan(near_depth)], [1, 2, 3, 4], 0)
+        is_found = fate[step] == 0
+        points[step, is_found] = camera.lift(pixels[is_found], near_depth[is_found])
+        last_depth, last_pixel = (
+            np.where(is_found, near_depth, last_depth),
+            np.where(is_found[:, None], pixels, last_pixel),
+        )
     return LiftedPoints(points.astype(np.float32), fate)
 
 
@@ -113,9 +116,9 @@ _ENOUGH_PIXELS = 9
 
 def _median(values: Float64) -> Float64:
     """Median of each row's numbers, NaN where there is none."""
-    known = ~np.isnan(values)
+    is_known = ~np.isnan(values)
     result = np.full(len(values), np.nan)
-    some = known.any(axis=1)
+    some = is_known.any(axis=1)
     result[some] = np.nanmedian(values[some], axis=1)
     return result
 

@@ -93,8 +93,8 @@ def own_pixels(depth: Float32 | None, points: Float64, offsets: Float64, band: f
         return np.ones((len(points), len(offsets)), dtype=np.float32)
     center = depth_at(depth, points)[:, None]
     around = depth_at(depth, points[:, None, :] + offsets)
-    known = np.isfinite(around) & (around > 0)
-    beyond = np.where(known, around - center, np.inf)
+    is_measured = np.isfinite(around) & (around > 0)
+    beyond = np.where(is_measured, around - center, np.inf)
     weights = np.where(np.abs(beyond) <= band, 1.0, np.where(beyond > 0, _BACKGROUND_WEIGHT, 0.0))
     measured = np.isfinite(center) & (center > 0)
     return np.where(measured, weights, 1.0).astype(np.float32)
@@ -123,8 +123,12 @@ class Patches:
 
     def replace(self, members: npt.NDArray[np.intp], other: "Patches") -> None:
         """Take the patches of some points from ``other``, which holds these only."""
-        for mine, theirs in ((self.colors, other.colors), (self.slopes, other.slopes), (self.weights, other.weights)):
-            for array, new in zip(mine, theirs, strict=True):
+        for own_arrays, other_arrays in (
+            (self.colors, other.colors),
+            (self.slopes, other.slopes),
+            (self.weights, other.weights),
+        ):
+            for array, new in zip(own_arrays, other_arrays, strict=True):
                 array[members] = new
 
 
@@ -154,7 +158,7 @@ def register(patches: Patches, pyramid: list[Float32], guesses: Float64, offsets
     Returns:
         Centres, ``(K, 2)``.
     """
-    found = guesses.copy()
+    positions = guesses.copy()
     for level in reversed(range(len(patches.colors))):
         scale = 2.0**-level
         slope = patches.slopes[level]
@@ -164,7 +168,7 @@ def register(patches: Patches, pyramid: list[Float32], guesses: Float64, offsets
         system += (_RIDGE * np.trace(system, axis1=1, axis2=2) + 1.0)[:, None, None] * np.eye(2)
         # One matrix a point leads from differences of colour to the step: (K, 2, 3N).
         solver = np.linalg.inv(system).astype(np.float32) @ weighted.reshape(count, -1, 2).transpose(0, 2, 1)
-        center = found * scale
+        center = positions * scale
         moving = np.arange(count)
         for _ in range(_ITERATIONS):
             difference = patches.colors[level][moving] - sample(pyramid[level], center[moving, None, :] + offsets)
@@ -174,8 +178,8 @@ def register(patches: Patches, pyramid: list[Float32], guesses: Float64, offsets
             moving = moving[length > _CONVERGED]
             if not len(moving):
                 break
-        found = center / scale
-    return found
+        positions = center / scale
+    return positions
 
 
 def most_alike(image: Float32, patch: Float32, weights: Float32, center: Float64, reach: int) -> Float64:

@@ -92,8 +92,8 @@ def run_keypoints(
         CompatibilityError: ``out`` belongs to another run.
     """
     _check(settings)
-    listed = read_episode_list(settings.episodes)
-    episode = _episode(listed.episodes, settings.task)
+    episode_list = read_episode_list(settings.episodes)
+    episode = _episode(episode_list.episodes, settings.task)
     check_recording(episode)
     features = features or open_features(settings.features, settings.device)
     if settings.phrases and finder is None:
@@ -105,10 +105,10 @@ def run_keypoints(
     image, depth = recording.images[0], recording.depth[0]
     masks = []
     for phrase in settings.phrases:
-        found = None if finder is None else finder.find(image, phrase)
-        if found is None:
+        detection = None if finder is None else finder.find(image, phrase)
+        if detection is None:
             raise DataError(f"{episode.where}: nothing like {phrase!r} was found.", "Say it in other words.")
-        masks.append(found.mask)
+        masks.append(detection.mask)
     candidates = find_candidates(
         features.features(image),
         depth,
@@ -120,7 +120,7 @@ def run_keypoints(
         raise DataError(
             f"{episode.where}: no pixel with depth lies in the region.", "Widen --region, or look at the depth."
         )
-    inputs = {"files": content_hash(listed.digests()), "task": episode.task}
+    inputs = {"files": content_hash(episode_list.digests()), "task": episode.task}
     run = open_run(settings.out, "keypoints", settings, inputs)
     keypoints = tuple(ImageKeypoint(image_keypoint(item.number), item.pixel) for item in candidates)
     write_keypoint_file(settings.out, keypoints, image, depth)
@@ -130,7 +130,7 @@ def run_keypoints(
     write_text(settings.out / "names.yaml", _names(candidates))
     summary = {
         "task": episode.task,
-        "episode": listed.episodes.index(episode),
+        "episode": episode_list.episodes.index(episode),
         "candidates": len(candidates),
         "picture": "numbered.png",
         "keypoints": "keypoints.yaml",

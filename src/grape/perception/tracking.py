@@ -117,25 +117,25 @@ class _State:
         """Find all points in the next image; their confidence ``(K,)``."""
         pyramid = color_pyramid(image, self.settings.levels)
         everyone = np.arange(len(self.places))
-        found, confidence = self._find(pyramid, everyone, self.places, depth)
+        places, confidence = self._find(pyramid, everyone, self.places, depth)
         swift = np.flatnonzero((confidence < self.settings.sure) & (np.abs(self.motion).max(axis=1) > 0.5))
-        self._improve(found, confidence, swift, pyramid, self.places[swift] + self.motion[swift], depth)
+        self._improve(places, confidence, swift, pyramid, self.places[swift] + self.motion[swift], depth)
         unsure = np.flatnonzero((confidence < self.settings.keep) & self.followed)
-        self._improve(found, confidence, unsure, pyramid, self._search(pyramid, unsure), depth)
+        self._improve(places, confidence, unsure, pyramid, self._search(pyramid, unsure), depth)
         confidence[(confidence < self.settings.sure) & ~self.followed] = 0.0
-        kept = confidence >= self.settings.keep
-        self.motion = np.where(kept[:, None] & self.followed[:, None], found - self.places, 0.0)
-        self.places[kept] = found[kept]
-        members = np.flatnonzero(kept)
+        is_confident = confidence >= self.settings.keep
+        self.motion = np.where(is_confident[:, None] & self.followed[:, None], places - self.places, 0.0)
+        self.places[is_confident] = places[is_confident]
+        members = np.flatnonzero(is_confident)
         self.good.replace(members, self._cut(pyramid, self.places[members], depth))
         if depth is not None:
             self.depth[members] = depth_at(depth, self.places[members])
-        self.followed, self.pyramid = kept, pyramid
+        self.followed, self.pyramid = is_confident, pyramid
         return confidence
 
     def _improve(
         self,
-        found: Float64,
+        positions: Float64,
         confidence: Float64,
         members: npt.NDArray[np.intp],
         pyramid: list[Float32],
@@ -146,7 +146,7 @@ class _State:
         if len(members):
             places, surer = self._find(pyramid, members, guesses, depth)
             better = surer > confidence[members]
-            found[members[better]], confidence[members[better]] = places[better], surer[better]
+            positions[members[better]], confidence[members[better]] = places[better], surer[better]
 
     def _find(
         self, pyramid: list[Float32], members: npt.NDArray[np.intp], guesses: Float64, depth: Float32 | None
@@ -155,8 +155,8 @@ class _State:
         patches = self.good.of(members)
         places = register(patches, pyramid, guesses, self.offsets)
         places, like_first = self._anchored(pyramid, members, places)
-        seen = sample(pyramid[0], places[:, None, :] + self.offsets)
-        like_last = likeness(patches.colors[0], seen, patches.weights[0], self.settings.color_scale)
+        sampled_colors = sample(pyramid[0], places[:, None, :] + self.offsets)
+        like_last = likeness(patches.colors[0], sampled_colors, patches.weights[0], self.settings.color_scale)
         confidence = np.minimum(like_last, _CHANGE * like_first)
         confidence /= np.maximum(1.0, self._astray(pyramid, members, places))
         height, width = pyramid[0].shape[:2]

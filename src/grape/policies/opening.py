@@ -188,9 +188,9 @@ def _cached(name: HubName) -> Path | None:
     """Folder of the cached snapshot, complete or not, if it holds a configuration at least."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(name.repository, "config.json", revision=name.revision)
-    found = found or try_to_load_from_cache(name.repository, "adapter_config.json", revision=name.revision)
-    return Path(found).parent if isinstance(found, str) else None
+    cached_file = try_to_load_from_cache(name.repository, "config.json", revision=name.revision)
+    cached_file = cached_file or try_to_load_from_cache(name.repository, "adapter_config.json", revision=name.revision)
+    return Path(cached_file).parent if isinstance(cached_file, str) else None
 
 
 def _snapshot(name: HubName, patterns: list[str]) -> Path:

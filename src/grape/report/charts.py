@@ -112,12 +112,12 @@ class Chart:
     dividers: tuple[Tick, ...] = ()
 
 
-def nice_ticks(low: float, high: float, wanted: int = 5) -> tuple[float, ...]:
-    """Round numbers that cover ``low`` to ``high`` in about ``wanted`` steps of 1, 2 or 5 times a power of ten."""
+def nice_ticks(low: float, high: float, n_steps: int = 5) -> tuple[float, ...]:
+    """Round numbers that cover ``low`` to ``high`` in about ``n_steps`` steps of 1, 2 or 5 times a power of ten."""
     if not high > low:
         padding = abs(low) * 0.1 or 1.0
         low, high = low - padding, high + padding
-    raw = (high - low) / max(1, wanted)
+    raw = (high - low) / max(1, n_steps)
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= raw * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
@@ -315,8 +315,8 @@ def success_chart(
             )
             for (x, y), point in zip(places, points, strict=True)
         )
-        kept = [spot for spot, point in zip(places, points, strict=True) if not point.hollow]
-        lines.append(Line(label, index, _path(kept), "", _aside(places, points), marks))
+        accepted_points = [spot for spot, point in zip(places, points, strict=True) if not point.hollow]
+        lines.append(Line(label, index, _path(accepted_points), "", _aside(places, points), marks))
     return Chart(
         key=key,
         title="Success rate by iteration",

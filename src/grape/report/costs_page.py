@@ -296,5 +296,7 @@ def _charge(constraint: Constraint) -> str:
 
 
 def _mean_contribution(scores: Sequence[Score], stage: int, position: int, *, success: bool) -> float | None:
-    found = [score.stages[stage].constraints[position].contribution for score in scores if score.success == success]
-    return statistics.fmean(found) if found else None
+    contributions = [
+        score.stages[stage].constraints[position].contribution for score in scores if score.success == success
+    ]
+    return statistics.fmean(contributions) if contributions else None

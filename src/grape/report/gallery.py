@@ -69,12 +69,12 @@ class Candidate:
 def choose_pairs(candidates: Sequence[Candidate], count: int) -> tuple[Candidate, ...]:
     """At most ``count`` candidates of great variety; the same candidates always give the same choice."""
     waiting = sorted(candidates, key=lambda item: (-item.pair.margin, item.origin, item.pair.pair_id))
-    seen: Counter[tuple[str, str]] = Counter()
+    feature_counts: Counter[tuple[str, str]] = Counter()
     chosen: list[Candidate] = []
     while waiting and len(chosen) < count:
-        best = min(range(len(waiting)), key=lambda index: (_repetition(waiting[index], seen), index))
+        best = min(range(len(waiting)), key=lambda index: (_repetition(waiting[index], feature_counts), index))
         candidate = waiting.pop(best)
-        seen.update(_features(candidate))
+        feature_counts.update(_features(candidate))
         chosen.append(candidate)
     return tuple(chosen)
 
@@ -94,8 +94,8 @@ def _features(candidate: Candidate) -> list[tuple[str, str]]:
     ]
 
 
-def _repetition(candidate: Candidate, seen: Mapping[tuple[str, str], int]) -> float:
-    return sum(_WEIGHTS[feature[0]] * seen.get(feature, 0) for feature in _features(candidate))
+def _repetition(candidate: Candidate, feature_counts: Mapping[tuple[str, str], int]) -> float:
+    return sum(_WEIGHTS[feature[0]] * feature_counts.get(feature, 0) for feature in _features(candidate))
 
 
 @dataclass(frozen=True)
@@ -173,11 +173,13 @@ class PairView:
     @property
     def telling_rows(self) -> tuple[int, ...]:
         """The few constraints whose costs differ most, measured ones before yes-or-no ones; in the order of stages."""
-        mine, theirs = (side.rows for side in self.sides)
-        gaps = [abs(one.contribution - other.contribution) for one, other in zip(mine, theirs, strict=True)]
-        known = [one.yes_or_no and other.yes_or_no for one, other in zip(mine, theirs, strict=True)]
+        chosen_rows, rejected_rows = (side.rows for side in self.sides)
+        gaps = [
+            abs(one.contribution - other.contribution) for one, other in zip(chosen_rows, rejected_rows, strict=True)
+        ]
+        yes_or_no = [one.yes_or_no and other.yes_or_no for one, other in zip(chosen_rows, rejected_rows, strict=True)]
         differing = (index for index, gap in enumerate(gaps) if gap > 0)
-        ranked = sorted(differing, key=lambda index: (known[index], -gaps[index], index))
+        ranked = sorted(differing, key=lambda index: (yes_or_no[index], -gaps[index], index))
         return tuple(sorted(ranked[:ROWS_SHOWN]))
 
     @property

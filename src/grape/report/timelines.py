@@ -151,19 +151,19 @@ def _top(one: ConstraintScore, other: ConstraintScore) -> float:
 def _row(stage: StageScore, constraint: ConstraintScore, top: float, n_frames: int) -> CurveRow:
     threshold_y = BOX_HEIGHT * (1 - constraint.threshold / top) if 0 <= constraint.threshold <= top else None
     spots = _spots(stage, constraint.curve, top, n_frames) if stage.reached else []
-    held, subgoal = constraint.contribution <= 1e-9, constraint.kind == "subgoal"
+    satisfied, subgoal = constraint.contribution <= 1e-9, constraint.kind == "subgoal"
     return CurveRow(
         stage=stage.name,
         name=constraint.name,
         kind=constraint.kind,
         path=_path(spots, n_frames),
         threshold_y=threshold_y,
-        excess="" if held or subgoal or threshold_y is None else _excess(spots, threshold_y),
+        excess="" if satisfied or subgoal or threshold_y is None else _excess(spots, threshold_y),
         judged=f"M{spots[-1][0]:.1f} {spots[-1][1]:.1f}h0" if subgoal and spots else "",
         top=quantity(top / 1.08, constraint.unit),
         value=quantity(constraint.cost, constraint.unit),
         contribution=constraint.contribution,
-        held=held,
+        held=satisfied,
         reached=stage.reached,
         objectives=tuple(constraint.objectives),
         yes_or_no=set(constraint.curve) | {constraint.cost} <= {0.0, 1.0},

@@ -166,30 +166,32 @@ class EndpointModel:
         complaint = complaint_of(reply)
         if complaint is None:
             return self._answer(reply, request)
-        said = f"{complaint.place}: {self._shown(complaint.text).rstrip('.')}"
+        message = f"{complaint.place}: {self._shown(complaint.text).rstrip('.')}"
         if complaint.kind == "key":
-            raise SettingsError(f"The endpoint refuses the key ({said}).", f"Check {API_KEY} and {BASE_URL}.")
+            raise SettingsError(f"The endpoint refuses the key ({message}).", f"Check {API_KEY} and {BASE_URL}.")
         if complaint.kind == "account":
-            raise ModelError(f"The account's quota is used up ({said}).", "Top it up, or take another model.")
+            raise ModelError(f"The account's quota is used up ({message}).", "Top it up, or take another model.")
         if complaint.kind == "passing":
-            raise _PassingError(said, complaint.after)
+            raise _PassingError(message, complaint.after)
         if complaint.kind == "length":
             raise SettingsError(
-                f"The question is too long for the model ({said}).",
+                f"The question is too long for the model ({message}).",
                 "Take a smaller --max-tokens or image (--no-image), or a model with a longer context.",
             )
         if complaint.kind == "pictures":
             raise SettingsError(
-                f"The model takes no images ({said}).", "Give --no-image, or take a vision-language model."
+                f"The model takes no images ({message}).", "Give --no-image, or take a vision-language model."
             )
         if complaint.kind == "model":
-            raise SettingsError(f"The endpoint does not have the model ({said}).", "Check the model's name (--model).")
+            raise SettingsError(
+                f"The endpoint does not have the model ({message}).", "Check the model's name (--model)."
+            )
         if complaint.status in REFUSALS:
             changed = self._dialect.adapt(complaint.text, request)
             if changed:
                 self.reporter.info(f"The endpoint refuses the request as it was put; now {changed}.")
                 return None
-        raise SettingsError(f"The endpoint refuses the request ({said}).", "Check --model and the endpoint.")
+        raise SettingsError(f"The endpoint refuses the request ({message}).", "Check --model and the endpoint.")
 
     def _answer(self, reply: Reply, request: Request) -> Answer:
         try:
@@ -275,7 +277,7 @@ def _usage(reply: Reply, request: Request) -> Usage:
     """What a reply took: nothing for errors; estimated where the server does not say."""
     if complaint_of(reply) is not None:
         return Usage()
-    told = told_usage(reply)
-    if told is not None:
-        return Usage(*told)
+    token_counts = told_usage(reply)
+    if token_counts is not None:
+        return Usage(*token_counts)
     return Usage(request.estimated_prompt_tokens, min(request.max_tokens, len(reply.body) // 3), estimated=True)

@@ -74,11 +74,11 @@ class LocalModel:
             raise ModelError(
                 f"{self.place} could not answer: {_first_line(error)}.", hint or "See --model for what can be used."
             ) from error
-        asked = int(inputs["input_ids"].shape[1])
-        written = tokens[0, asked:]
+        prompt_length = int(inputs["input_ids"].shape[1])
+        written = tokens[0, prompt_length:]
         return Answer(
             text=_text(processor, written),
-            usage=Usage(asked, len(written)),
+            usage=Usage(prompt_length, len(written)),
             truncated=len(written) >= request.max_tokens and int(written[-1]) not in _ends(model),
             model=self.place,
         )

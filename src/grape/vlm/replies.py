@@ -96,10 +96,10 @@ def complaint_of(reply: Reply) -> Complaint | None:
     body = _body(reply)
     if body is None:
         body = next((event for event in _events(reply.body) if event.get("error")), None)
-    found = _error_in(body, reply.status)
-    if reply.status == 200 and found is None:
+    error = _error_in(body, reply.status)
+    if reply.status == 200 and error is None:
         return None
-    text, code = (_page_text(reply), None) if found is None else _told(found)
+    text, code = (_page_text(reply), None) if error is None else _told(error)
     words = f"{text} {code or ''}".lower()
     status = reply.status
     if status == 200 and code is not None and re.fullmatch(r"[45]\d\d", code):
@@ -108,7 +108,7 @@ def complaint_of(reply: Reply) -> Complaint | None:
         status = 400
     place = f"HTTP {reply.status}" + ("" if code in (None, str(reply.status)) else f", code {code}")
     after = retry_after(reply.headers)
-    headers = found.get("metadata") if isinstance(found, dict) else None
+    headers = error.get("metadata") if isinstance(error, dict) else None
     headers = headers.get("headers") if isinstance(headers, dict) else None
     if after is None and isinstance(headers, dict):
         after = retry_after({str(name).lower(): str(value) for name, value in headers.items()})
@@ -145,10 +145,10 @@ def _error_in(body: Any, status: int) -> Any:
     choice = _first_choice(body)
     for place in (body, choice):
         for name in ("error", "errors"):
-            found = place.get(name)
-            found = found[0] if isinstance(found, list) and found else found
-            if isinstance(found, dict | str) and found:
-                return found
+            error = place.get(name)
+            error = error[0] if isinstance(error, list) and error else error
+            if isinstance(error, dict | str) and error:
+                return error
     if status == 200 and (choice or body.get("object") not in ("error", None)):
         return None
     for name in ("detail", "message", "msg", "title"):
@@ -157,17 +157,17 @@ def _error_in(body: Any, status: int) -> Any:
     return body if status != 200 and body else None
 
 
-def _told(found: Any) -> tuple[str, str | None]:
+def _told(error: Any) -> tuple[str, str | None]:
     """An error's words and its code."""
-    if isinstance(found, str):
-        return found, None
-    text = next((found[name] for name in ("message", "msg", "detail", "description") if found.get(name)), found)
+    if isinstance(error, str):
+        return error, None
+    text = next((error[name] for name in ("message", "msg", "detail", "description") if error.get(name)), error)
     text = text if isinstance(text, str) else str(text)
-    metadata = found.get("metadata")
+    metadata = error.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, dict) else None
     if isinstance(raw, str) and raw and raw not in text:
         text = f"{text}: {raw}"
-    code = next((found[name] for name in ("code", "status", "type") if isinstance(found.get(name), str | int)), None)
+    code = next((error[name] for name in ("code", "status", "type") if isinstance(error.get(name), str | int)), None)
     return text, None if code is None or code == "" else str(code)
 
 

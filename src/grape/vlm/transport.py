@@ -129,10 +129,10 @@ def _reason(error: BaseException) -> str:
         return "the host's name is not known"
     if isinstance(cause, ConnectionRefusedError):
         return "the connection was refused; is the server running?"
-    said = str(error) if cause is None else cause.strerror or str(cause)
-    if not said or "peer closed" in said or "disconnected" in said:
+    text = str(error) if cause is None else cause.strerror or str(cause)
+    if not text or "peer closed" in text or "disconnected" in text:
         return f"the reply broke off ({type(error).__name__})"
-    return said[0].lower() + said[1:]
+    return text[0].lower() + text[1:]
 
 
 class _Deadline:

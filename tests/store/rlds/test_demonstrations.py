@@ -49,8 +49,8 @@ def test_images_are_those_of_the_published_loader(name):
     assert store.norm_stats()["num_transitions"] == due["statistics"]["num_transitions"]
     group, base = name.split("/")
     for index in (0, 1):
-        found, facts = store.read(store.ids()[index]), due["episodes"][index]
-        assert found.steps == facts["num_steps"]
-        assert found.frames[:-1].mean() == pytest.approx(facts["frames_mean"], abs=1e-3)
+        trajectory, facts = store.read(store.ids()[index]), due["episodes"][index]
+        assert trajectory.steps == facts["num_steps"]
+        assert trajectory.frames[:-1].mean() == pytest.approx(facts["frames_mean"], abs=1e-3)
         frame = np.asarray(Image.open(FOLDER / "loader_frames" / f"{base}_{group}_{index}.png")).astype(int)
-        assert np.abs(frame - found.frames[0]).max() <= 1  # TensorFlow's lanczos3, rounded
+        assert np.abs(frame - trajectory.frames[0]).max() <= 1  # TensorFlow's lanczos3, rounded

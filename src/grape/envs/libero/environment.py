@@ -74,8 +74,8 @@ def simulator_action(action: npt.NDArray[np.float32]) -> Float64:
     Args:
         action: float32 ``(7,)``: deltas of position and axis-angle in [-1, 1], gripper in [0, 1]; clipped.
     """
-    wanted = np.asarray(action, dtype=np.float64)
-    return np.concatenate([np.clip(wanted[:6], -1.0, 1.0), [-np.sign(2.0 * wanted[6] - 1.0)]])
+    policy_action = np.asarray(action, dtype=np.float64)
+    return np.concatenate([np.clip(policy_action[:6], -1.0, 1.0), [-np.sign(2.0 * policy_action[6] - 1.0)]])
 
 
 class LiberoEnvironment:
@@ -131,8 +131,8 @@ class LiberoEnvironment:
             raise RuntimeError("reset must be called before step")
         self._world.swap_in(self._episode)
         success = False
-        for left in reversed(range(self._steps_per_decision)):
-            success |= self._world.advance(self._episode, simulator_action(action), draw=left == 0)
+        for remaining in reversed(range(self._steps_per_decision)):
+            success |= self._world.advance(self._episode, simulator_action(action), draw=remaining == 0)
         return self._snapshot(self._world, self._episode, success)
 
     def close(self) -> None:
@@ -187,7 +187,7 @@ class LiberoEnvironment:
         keypoints = {"gripper": scene.gripper, "finger_left": left, "finger_right": right}
         signals = {"gripper_opening": float(np.clip(scene.finger_width / _FINGER_TRAVEL, 0.0, 1.0))}
         pressing = scene.pressing_pairs()
-        wanted = np.zeros(world.model.ngeom, dtype=bool)
+        task_geoms = np.zeros(world.model.ngeom, dtype=bool)
         for index, part in enumerate(world.parts):
             thing, goal = part.object_point(data), part.goal_point(world.model, data)
             keypoints[numbered("object", index)] = thing
@@ -203,11 +203,11 @@ class LiberoEnvironment:
             signals[numbered("object_to_goal", index)] = distance
             signals[numbered("opened", index)] = self._progress(index, part, data, distance)
             signals[numbered("done", index)] = float(world.holds(part))
-            wanted |= part.geoms | part.place_geoms
+            task_geoms |= part.geoms | part.place_geoms
             if part.joint is not None and not part.moves_joint:
                 keypoints[numbered("handle", index)] = part.joint.point(data)
                 signals[numbered("door", index)] = part.joint.openness(data)
-        signals["collision"] = float(scene.touch(pressing, world.robot_geoms, ~(wanted | world.robot_geoms)))
+        signals["collision"] = float(scene.touch(pressing, world.robot_geoms, ~(task_geoms | world.robot_geoms)))
         return keypoints, signals
 
     def _progress(self, index: int, part: Any, data: Any, distance: float) -> float:

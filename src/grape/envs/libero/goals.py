@@ -128,8 +128,8 @@ class Part:
         if self.place_site is not None:
             return np.array(data.site_xpos[self.place_site])
         assert self.joint is not None
-        wanted = self.joint.opened if self.predicate.word in ("open", "turnon") else self.joint.closed
-        return self.joint.point_at(model, data, wanted)
+        goal_position = self.joint.opened if self.predicate.word in ("open", "turnon") else self.joint.closed
+        return self.joint.point_at(model, data, goal_position)
 
 
 def numbered(name: str, part: int) -> str:

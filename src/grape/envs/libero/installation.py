@@ -136,10 +136,10 @@ def load_libero() -> Libero:
 
 def _package_folder() -> Path:
     """Folder of ``libero.libero``, found without running it."""
-    found = importlib.util.find_spec("libero")
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec("libero")
+    if spec is None or not spec.submodule_search_locations:
         raise SettingsError("The LIBERO suites need the package 'libero', which cannot be found.", _HINT)
-    return Path(next(iter(found.submodule_search_locations))) / "libero"
+    return Path(next(iter(spec.submodule_search_locations))) / "libero"
 
 
 def _prepare_settings(distribution: str, package: Path) -> None:
@@ -171,7 +171,7 @@ def _private_folder() -> Path:
     """A folder in the system's temporary directory that belongs to this user alone."""
     folder = Path(tempfile.gettempdir()) / f"grape-libero-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+    status = folder.lstat()
+    if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077:
         return folder
     return Path(tempfile.mkdtemp(prefix="grape-libero-"))

@@ -57,11 +57,11 @@ class LiberoSuite(SuiteBase):
     @property
     def action_space(self) -> ActionSpace:
         """OpenVLA's convention: the gripper's 1 opens."""
-        held = steps_per_decision(self._name)
-        if held == 1:
+        n_steps = steps_per_decision(self._name)
+        if n_steps == 1:
             return _ACTION_SPACE
-        notes = (*_ACTION_SPACE.notes, f"each decision holds for {held} steps")
-        return dataclasses.replace(_ACTION_SPACE, control_hz=_ACTION_SPACE.control_hz / held, notes=notes)
+        notes = (*_ACTION_SPACE.notes, f"each decision holds for {n_steps} steps")
+        return dataclasses.replace(_ACTION_SPACE, control_hz=_ACTION_SPACE.control_hz / n_steps, notes=notes)
 
     @property
     def operators(self) -> tuple[str, ...]:

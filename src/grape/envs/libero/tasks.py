@@ -54,7 +54,7 @@ def suite_tasks(suite: str) -> tuple[Task, ...]:
     Args:
         suite: One of :data:`SUITES`.
     """
-    base, held = base_suite(suite), steps_per_decision(suite)
+    base, n_steps = base_suite(suite), steps_per_decision(suite)
     names = yaml.safe_load((resources.files(__package__) / "tasks.yaml").read_text(encoding="utf-8"))[base]
-    limit = LIMITS[base] // held  # as in protocol libero-openvla-v1
+    limit = LIMITS[base] // n_steps  # as in protocol libero-openvla-v1
     return tuple(Task(suite, index, name, instruction_of(name), limit) for index, name in enumerate(names))

@@ -254,12 +254,12 @@ class TaskWorld:
         """
         outside = np.random.get_state()
         try:
-            known = self._random_states
-            for state in range(min(initial_state, len(known) - 1), initial_state + 1):
-                np.random.set_state(known[state])
+            random_states = self._random_states
+            for state in range(min(initial_state, len(random_states) - 1), initial_state + 1):
+                np.random.set_state(random_states[state])
                 self._reset_once()
-                if state + 1 == len(known):
-                    known.append(np.random.get_state())
+                if state + 1 == len(random_states):
+                    random_states.append(np.random.get_state())
         finally:
             np.random.set_state(outside)
 

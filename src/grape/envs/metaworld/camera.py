@@ -185,8 +185,8 @@ def _coarsen(model: Any, mesh: int) -> None:
     keep = np.zeros(count, dtype=bool)
     keep[unique] = True
     keep &= (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
-    kept = slice(start, start + int(keep.sum()))
-    model.mesh_face[kept] = faces[keep]
-    model.mesh_facenormal[kept] = model.mesh_facenormal[every][keep]
-    model.mesh_facetexcoord[kept] = model.mesh_facetexcoord[every][keep]
-    model.mesh_facenum[mesh] = kept.stop - kept.start
+    kept_faces = slice(start, start + int(keep.sum()))
+    model.mesh_face[kept_faces] = faces[keep]
+    model.mesh_facenormal[kept_faces] = model.mesh_facenormal[every][keep]
+    model.mesh_facetexcoord[kept_faces] = model.mesh_facetexcoord[every][keep]
+    model.mesh_facenum[mesh] = kept_faces.stop - kept_faces.start

@@ -151,14 +151,14 @@ class TaskWorld:
         anchor: Anchor | None = self.spec.anchor
         if anchor is None:
             return self.gripper(data)
-        found: Float64 = getattr(data, anchor.kind)(anchor.name).xpos + np.array(anchor.offset)
-        return found
+        position: Float64 = getattr(data, anchor.kind)(anchor.name).xpos + np.array(anchor.offset)
+        return position
 
     def solved(self, data: Any) -> bool:
         """Meta-World's criterion of success for the episode swapped in."""
         spec = self.spec
-        seen = self.gripper(data) if spec.anchor is None else self.env._get_pos_objects()
-        error = (seen + np.array(spec.success_offset) - self.env._target_pos) * np.array(spec.success_axes)
+        measured_position = self.gripper(data) if spec.anchor is None else self.env._get_pos_objects()
+        error = (measured_position + np.array(spec.success_offset) - self.env._target_pos) * np.array(spec.success_axes)
         return bool(np.linalg.norm(error) <= spec.success_radius)
 
     def touches(self, data: Any) -> tuple[bool, bool]:
@@ -216,12 +216,12 @@ class MetaWorldEnvironment:
         """
         if self._episode is None:
             raise RuntimeError("reset must be called before step")
-        held = np.clip(np.asarray(action, dtype=np.float32)[[0, 1, 2, 6]], -1.0, 1.0)
+        clipped = np.clip(np.asarray(action, dtype=np.float32)[[0, 1, 2, 6]], -1.0, 1.0)
         data = self._episode.data
         self._world.swap_in(self._episode)
         success = False
         for _ in range(SIMULATOR_STEPS):
-            self._world.advance(data, held)
+            self._world.advance(data, clipped)
             success |= self._world.solved(data)
         return self._snapshot(data, success)
 

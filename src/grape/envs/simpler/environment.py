@@ -46,10 +46,10 @@ def simulator_action(action: npt.NDArray[np.float32], steps: int = 1) -> npt.NDA
         action: float32 ``(7,)``: change of position in metres, axis-angle in radians, gripper in [0, 1]; clipped.
         steps: Over how many of the simulator's steps it is carried out: the answer is each one's, an equal part.
     """
-    wanted = np.asarray(action, dtype=np.float64)
-    shift = np.clip(wanted[:3], -MOST_TRANSLATION, MOST_TRANSLATION) / steps
-    turn = Rotation.from_rotvec(np.clip(wanted[3:6], -MOST_ROTATION, MOST_ROTATION) / steps).as_euler("XYZ")
-    return np.concatenate([shift, turn, [1.0 if wanted[6] > 0.5 else -1.0]]).astype(np.float32)
+    policy_action = np.asarray(action, dtype=np.float64)
+    shift = np.clip(policy_action[:3], -MOST_TRANSLATION, MOST_TRANSLATION) / steps
+    turn = Rotation.from_rotvec(np.clip(policy_action[3:6], -MOST_ROTATION, MOST_ROTATION) / steps).as_euler("XYZ")
+    return np.concatenate([shift, turn, [1.0 if policy_action[6] > 0.5 else -1.0]]).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -106,8 +106,8 @@ class WidowXEnvironment:
         """
         if self._world is None or self._start is None:
             raise RuntimeError("reset must be called before step")
-        wanted = simulator_action(action, self._steps)
-        verdicts = [self._world.advance(wanted) for _ in range(self._steps)]
+        substep_action = simulator_action(action, self._steps)
+        verdicts = [self._world.advance(substep_action) for _ in range(self._steps)]
         verdict = dataclasses.replace(verdicts[-1], success=any(verdict.success for verdict in verdicts))
         return self._snapshot(self._world, self._start, verdict)
 

@@ -64,8 +64,8 @@ def asset_folder() -> Path:
     Raises:
         DataError: What these tasks need is not there; the hint has ManiSkill's own command.
     """
-    home = os.environ.get("MS_ASSET_DIR") or os.path.expanduser("~/.maniskill")
-    folder = Path(home) / "data"
+    asset_root = os.environ.get("MS_ASSET_DIR") or os.path.expanduser("~/.maniskill")
+    folder = Path(asset_root) / "data"
     for path in _NEEDED:
         if not os.path.isfile(folder / path):  # in contrast to Path.is_file, False wherever the system refuses to look
             raise DataError(

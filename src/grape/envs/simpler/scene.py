@@ -41,19 +41,27 @@ class _Rearrangement:
         # Class attributes in ManiSkill, filled in place.
         self._rgb_overlay_images: dict[str, Any] = {}
         self._objects_to_remove_from_greenscreen: list[Any] = []
-        wanted, native = self.arrangement, obj_names[0]
-        assert obj_names[1] == wanted.target
-        places, turns = (np.array(given.numpy(), dtype=np.float64) for given in (xyz_configs, quat_configs))
-        places[:, 0, :2] += wanted.shift
-        places[:, 0, 2] += _half_height(self.models[wanted.source]) * wanted.scale - _half_height(self.models[native])
-        if wanted.exchanged and wanted.hidden_target:  # the eggplant's poses in the sink are those of its own shape
+        arrangement, native = self.arrangement, obj_names[0]
+        assert obj_names[1] == arrangement.target
+        places, turns = (
+            np.array(configurations.numpy(), dtype=np.float64) for configurations in (xyz_configs, quat_configs)
+        )
+        places[:, 0, :2] += arrangement.shift
+        places[:, 0, 2] += _half_height(self.models[arrangement.source]) * arrangement.scale - _half_height(
+            self.models[native]
+        )
+        if (
+            arrangement.exchanged and arrangement.hidden_target
+        ):  # the eggplant's poses in the sink are those of its own shape
             turns = np.repeat(turns[:1], len(_FLAT_TURNS), axis=0)
             turns[:, 0] = [_quaternion(Rotation.from_euler("z", angle, degrees=True)) for angle in _FLAT_TURNS]
-        if wanted.turn:
-            about = Rotation.from_euler("z", wanted.turn, degrees=True)
+        if arrangement.turn:
+            about = Rotation.from_euler("z", arrangement.turn, degrees=True)
             turns[:, 0] = [_quaternion(about * Rotation.from_quat(turn, scalar_first=True)) for turn in turns[:, 0]]
         parent: Any = super()
-        parent.__init__(obj_names=[wanted.source, wanted.target], xyz_configs=places, quat_configs=turns, **settings)
+        parent.__init__(
+            obj_names=[arrangement.source, arrangement.target], xyz_configs=places, quat_configs=turns, **settings
+        )
 
     def _load_agent(self, options: dict[str, Any]) -> None:
         if self.tangled:  # without its list of links that may overlap, the hand's own parts hold the fingers
@@ -123,8 +131,8 @@ def _scene_class(maniskill: ManiSkill, arrangement: Arrangement, images: bool) -
         "rgb_overlay_mode": "background" if images else "none",
     }
     if arrangement.exchanged:
-        kept = [arrangement.source] if arrangement.hidden_target else [arrangement.source, arrangement.target]
-        facts["objects_excluded_from_greenscreening"] = kept
+        excluded = [arrangement.source] if arrangement.hidden_target else [arrangement.source, arrangement.target]
+        facts["objects_excluded_from_greenscreening"] = excluded
     return type(f"Rearranged{arrangement.environment}", (task, between), facts)
 
 

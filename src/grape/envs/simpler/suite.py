@@ -63,11 +63,11 @@ class WidowXSuite(SuiteBase):
     @property
     def action_space(self) -> ActionSpace:
         """SimplerEnv's convention, with OpenVLA's gripper."""
-        held = steps_per_decision(self._name)
-        if held == 1:
+        n_steps = steps_per_decision(self._name)
+        if n_steps == 1:
             return _ACTION_SPACE
-        notes = (*_ACTION_SPACE.notes, f"each decision is carried out over {held} steps, an equal part in each")
-        return dataclasses.replace(_ACTION_SPACE, control_hz=CONTROL_HZ / held, notes=notes)
+        notes = (*_ACTION_SPACE.notes, f"each decision is carried out over {n_steps} steps, an equal part in each")
+        return dataclasses.replace(_ACTION_SPACE, control_hz=CONTROL_HZ / n_steps, notes=notes)
 
     @property
     def operators(self) -> tuple[str, ...]:

@@ -77,7 +77,7 @@ _BASE = (
 def _subject() -> tuple[_Entry, ...]:
     """Other sources, targets as in the four tasks."""
     plate, cloth, basket = _BASE[0], _BASE[2], _BASE[3]
-    wanted = (
+    variations = (
         (plate, "spoon-on-plate", "put spoon on plate", _SPOON),
         (plate, "eggplant-on-plate", "put eggplant on plate", _EGGPLANT),
         (plate, "cube-on-plate", "put the green block on plate", _GREEN),
@@ -88,7 +88,7 @@ def _subject() -> tuple[_Entry, ...]:
     )
     return tuple(
         _Entry(name, instruction, replace(base.arrangement, source=source, exchanged=True), base.name)
-        for base, name, instruction, source in wanted
+        for base, name, instruction, source in variations
     )
 
 
@@ -163,14 +163,14 @@ def suite_tasks(suite: str) -> tuple[Task, ...]:
     Args:
         suite: One of :data:`SUITES`.
     """
-    held = steps_per_decision(suite)
+    n_steps = steps_per_decision(suite)
     return tuple(
         Task(
             suite,
             index,
             entry.name,
             entry.instruction,
-            (_SINK_LIMIT if entry.arrangement.hidden_target else _LIMIT) // held,
+            (_SINK_LIMIT if entry.arrangement.hidden_target else _LIMIT) // n_steps,
         )
         for index, entry in enumerate(_entries(suite))
     )

@@ -34,10 +34,10 @@ def simulator_action(action: npt.NDArray[np.float32]) -> Float64:
     Args:
         action: float32 ``(7,)``, gripper in [0, 1]; clipped.
     """
-    wanted = np.asarray(action, dtype=np.float64)
-    shift = np.clip(wanted[:3], -_MOST_TRANSLATION, _MOST_TRANSLATION)
-    turn = np.clip(wanted[3:6], -_MOST_ROTATION, _MOST_ROTATION)
-    return np.concatenate([shift, turn, [1.0 if wanted[6] > 0.5 else -1.0]])
+    policy_action = np.asarray(action, dtype=np.float64)
+    shift = np.clip(policy_action[:3], -_MOST_TRANSLATION, _MOST_TRANSLATION)
+    turn = np.clip(policy_action[3:6], -_MOST_ROTATION, _MOST_ROTATION)
+    return np.concatenate([shift, turn, [1.0 if policy_action[6] > 0.5 else -1.0]])
 
 
 @dataclass(frozen=True, eq=False)

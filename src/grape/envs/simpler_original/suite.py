@@ -84,21 +84,21 @@ class OriginalSuite(SuiteBase):
         return N_INITIAL_STATES
 
     def versions(self) -> Mapping[str, str]:
-        found = {}
+        versions = {}
         for name, distribution in _PACKAGES.items():
             try:
-                found[name] = metadata.version(distribution)
+                versions[name] = metadata.version(distribution)
             except metadata.PackageNotFoundError as error:
                 raise SettingsError(
                     f"Suite '{_NAME}' runs in the original SimplerEnv, and package {name!r} is not installed.", _HINT
                 ) from error
-        found["numpy"] = metadata.version("numpy")
-        if int(found["numpy"].partition(".")[0]) >= 2:
+        versions["numpy"] = metadata.version("numpy")
+        if int(versions["numpy"].partition(".")[0]) >= 2:
             raise SettingsError(
-                f"The original SimplerEnv gives wrong poses and black images with numpy {found['numpy']}.",
+                f"The original SimplerEnv gives wrong poses and black images with numpy {versions['numpy']}.",
                 "In its environment: python -m pip install 'numpy<2'",
             )
-        return found
+        return versions
 
     def load(self) -> None:
         try:

@@ -225,8 +225,8 @@ class Scalar:
     def scaled(self, factor: float) -> "Scalar":
         """The number times a constant."""
         terms = {measure: finite(value * factor) for measure, value in self.terms.items()}
-        kept = {measure: value for measure, value in terms.items() if abs(value) > TINY}
-        return Scalar(kept, finite(self.constant * factor))
+        nonzero_terms = {measure: value for measure, value in terms.items() if abs(value) > TINY}
+        return Scalar(nonzero_terms, finite(self.constant * factor))
 
     @property
     def known(self) -> bool:

@@ -200,7 +200,7 @@ class _Work:
 
     def _stage(self, number: int) -> dict[str, Any] | None:
         subgoals, paths = self.found.get((number, "subgoal"), []), self.found.get((number, "path"), [])
-        holds = [dict(found.holds) for _, _, found in subgoals]
+        holds = [dict(subgoal.holds) for _, _, subgoal in subgoals]
         for name, word in (("grasp_keypoints", "grasped"), ("release_keypoints", "released")):
             indices = self.lists.get(name, [])
             if number <= len(indices) and indices[number - 1] >= 0 and {word: {}} not in holds:
@@ -219,21 +219,21 @@ class _Work:
         return stage
 
 
-def _constraint(name: str, description: str, found: Found, path: bool) -> dict[str, Any]:
-    factor = min(max(found.factor, 0.1), 10.0)
+def _constraint(name: str, description: str, relation: Found, path: bool) -> dict[str, Any]:
+    factor = min(max(relation.factor, 0.1), 10.0)
     constraint: dict[str, Any] = {"name": name}
     if description:
         constraint["description"] = description
-    constraint["cost"] = dict(found.cost)
+    constraint["cost"] = dict(relation.cost)
     if path:
         constraint["aggregate"] = "mean"
-    if found.unit == "m":
-        worst = max(0.25, 2.0 * found.threshold)
+    if relation.unit == "m":
+        worst = max(0.25, 2.0 * relation.threshold)
         constraint |= {"weight": f"{factor:g} per m", "worst": length(worst)}
-        constraint |= {"threshold": length(found.threshold)} if found.threshold else {}
-    elif found.unit == "deg":
+        constraint |= {"threshold": length(relation.threshold)} if relation.threshold else {}
+    elif relation.unit == "deg":
         constraint |= {"weight": "0.005 per deg", "worst": "60 deg"}
-        constraint |= {"threshold": f"{found.threshold:g} deg"} if found.threshold else {}
+        constraint |= {"threshold": f"{relation.threshold:g} deg"} if relation.threshold else {}
     else:
         constraint["weight"] = 0.2
     constraint["objectives"] = ["completion", "safety"] if path else ["completion"]
@@ -242,12 +242,12 @@ def _constraint(name: str, description: str, found: Found, path: bool) -> dict[s
 
 def _unique(constraints: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same with every name once; two functions may carry one number."""
-    seen: set[str] = set()
+    names: set[str] = set()
     for constraint in constraints:
         name, number = constraint["name"], 2
-        while constraint["name"] in seen:
+        while constraint["name"] in names:
             constraint["name"], number = f"{name}.{number}", number + 1
-        seen.add(constraint["name"])
+        names.add(constraint["name"])
     return constraints
 
 

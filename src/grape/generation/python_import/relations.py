@@ -215,10 +215,10 @@ def _one_sided(value: Scalar, points: Points) -> Found:
     if len(axes) != 1:
         raise TranslationError("adds coordinates of different axes")
     axis = axes.pop()
-    found = line_of(Vector((value,), axis))
-    if found is None:
+    component = line_of(Vector((value,), axis))
+    if component is None:
         raise TranslationError("compares a coordinate with a place in the room; the language compares keypoints")
-    line, scale, (offset,) = found
+    line, scale, (offset,) = component
     beyond = -offset if scale > 0 else offset  # how far 'of' must be beyond 'to' in the direction asked for
     forward = scale < 0
     moved: Offset = (0.0, 0.0, 0.0)

@@ -74,13 +74,13 @@ class GroundingDino:
         corners = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)
         corners = np.clip(corners, 0.0, 1.0) * np.array([width, height, width, height])
         order = np.argsort(-scores, kind="stable")
-        kept: list[int] = []
+        selected: list[int] = []
         for index in order[scores[order] >= self._threshold]:
-            if all(_overlap(corners[index], corners[other]) < _SAME for other in kept):
-                kept.append(int(index))
+            if all(_overlap(corners[index], corners[other]) < _SAME for other in selected):
+                selected.append(int(index))
         return tuple(
             Detection((float(box[0]), float(box[1]), float(box[2]), float(box[3])), float(score))
-            for box, score in zip(corners[kept], scores[kept], strict=True)
+            for box, score in zip(corners[selected], scores[selected], strict=True)
         )
 
 

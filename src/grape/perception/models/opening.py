@@ -219,9 +219,11 @@ def open_model(kind: type[Any], name: str, device: str) -> Any:
     log.set_verbosity_error()  # its table of missing weights has a line for each; what is missing is said below
     try:
         facts, _ = kind.config_class.get_config_dict(repository, revision=revision)
-        found, wanted = facts.get("model_type"), kind.config_class.model_type
-        if found != wanted:
-            raise SettingsError(f"{name} holds a model of type {found!r}, not {wanted!r}.", "Check the name.")
+        model_type, expected_type = facts.get("model_type"), kind.config_class.model_type
+        if model_type != expected_type:
+            raise SettingsError(
+                f"{name} holds a model of type {model_type!r}, not {expected_type!r}.", "Check the name."
+            )
         _check_numbers(facts)
         model, report = kind.from_pretrained(
             repository, revision=revision, use_safetensors=True, dtype=torch.float32, output_loading_info=True

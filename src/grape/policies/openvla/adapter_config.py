@@ -117,17 +117,17 @@ class AdapterConfig:
             SettingsError: A layer of another kind than linear or convolution would be adapted, or one has several
                 ranks or scales.
         """
-        found = {}
+        layers = {}
         for name, module in model.named_modules():
             if self._is_target(name, module):
                 if not _can_be_adapted(module):
                     kind = type(module).__name__
                     raise SettingsError(f"target_modules names {name}, which is no linear layer ({kind}).", _SUPPORTED)
-                found[name] = AdapterLayer(
+                layers[name] = AdapterLayer(
                     rank=_by_name("rank_pattern", self.ranks, name, self.rank),
                     alpha=_by_name("alpha_pattern", self.alphas, name, self.alpha),
                 )
-        return found
+        return layers
 
     def _is_target(self, name: str, module: nn.Module) -> bool:
         if not name or _names(self.excluded, name):
@@ -169,13 +169,13 @@ def _by_name(key: str, table: Mapping[str, T], name: str, default: T) -> T:
 
     PEFT saves the keys sorted, so where several fit, the file does not say which one was the first in training.
     """
-    found = {pattern: value for pattern, value in table.items() if re.match(rf"(.*\.)?({pattern})$", name)}
-    if len(set(found.values())) > 1:
+    matches = {pattern: value for pattern, value in table.items() if re.match(rf"(.*\.)?({pattern})$", name)}
+    if len(set(matches.values())) > 1:
         raise SettingsError(
-            f"{key} gives several values for {name}: {_short(found)}. Which one it was trained with is not recorded.",
+            f"{key} gives several values for {name}: {_short(matches)}. Which one it was trained with is not recorded.",
             f"Write one key for each layer into {key}.",
         )
-    return next(iter(found.values()), default)
+    return next(iter(matches.values()), default)
 
 
 def read_adapter_config(folder: Path) -> AdapterConfig:
@@ -254,8 +254,8 @@ class _Reader:
         self._path = path
         self._data = data
 
-    def _wrong(self, key: str, value: Any, due: str) -> DataError:
-        return DataError(f"{self._path}: {key} must be {due}, not {_short(value)}.", "Save the adapter again.")
+    def _wrong(self, key: str, value: Any, expected: str) -> DataError:
+        return DataError(f"{self._path}: {key} must be {expected}, not {_short(value)}.", "Save the adapter again.")
 
     def rank(self, key: str, value: Any) -> int:
         if type(value) is not int or not 1 <= value <= _LARGEST_RANK:

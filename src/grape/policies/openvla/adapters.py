@@ -95,8 +95,8 @@ def read_pointer(policy: Path | str) -> AdapterPointer | None:
     source, key = (_POINTER, "base") if (folder / _POINTER).is_file() else (CONFIG_FILE, "base_model_name_or_path")
     data = read_json(folder / source)
     name = data.get(key) if isinstance(data, dict) else None
-    ours = data if isinstance(data, dict) and source == _POINTER else {}
-    crop, key_in_use, gripper = ours.get("center_crop"), ours.get("unnorm_key", ""), ours.get("gripper", "")
+    pointer = data if isinstance(data, dict) and source == _POINTER else {}
+    crop, key_in_use, gripper = pointer.get("center_crop"), pointer.get("unnorm_key", ""), pointer.get("gripper", "")
     sound = isinstance(crop, bool | None) and isinstance(key_in_use, str) and isinstance(gripper, str)
     if not isinstance(name, str) or not name or not sound:
         raise DataError(
@@ -107,7 +107,7 @@ def read_pointer(policy: Path | str) -> AdapterPointer | None:
         if _is_folder(base):
             return AdapterPointer(base, name, crop, key_in_use, gripper, _statistics(folder))
     if parse_hub_name(name) is not None:
-        revision = "" if ours else _revision(folder, name, data.get("revision"))
+        revision = "" if pointer else _revision(folder, name, data.get("revision"))
         return AdapterPointer(resolve_policy(name + revision), name, crop, key_in_use, gripper, _statistics(folder))
     raise DataError(
         f"The base policy of adapter {folder} is not at {str(folder / name)!r}.",
@@ -266,25 +266,25 @@ def check_adapter(folder: Path, model: nn.Module) -> dict[str, AdapterLayer]:
     with _opened(folder) as handle:
         slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
         stored = {name: (tuple(part.get_shape()), str(part.get_dtype())) for name, part in slices.items()}
-    due = {
+    expected_shapes = {
         f"{_PREFIX}{name}{factor}": shape
         for name, layer in layers.items()
         for factor, shape in zip(_FACTORS, _shapes(model.get_submodule(name), layer.rank), strict=True)
     }
-    foreign = [name.removeprefix(_PREFIX) for name in sorted(stored.keys() - due.keys())]
+    foreign = [name.removeprefix(_PREFIX) for name in sorted(stored.keys() - expected_shapes.keys())]
     if foreign or not stored:
         raise DataError(
             f"{folder / _WEIGHTS} does not fit: its configuration, on this base, has no "
             f"{_listed(foreign) or 'layers: it is empty'}.",
             "Check 'base' in grape_adapter.json, and that adapter_config.json belongs to these weights.",
         )
-    missing = [name.removeprefix(_PREFIX) for name in sorted(due.keys() - stored.keys())]
+    missing = [name.removeprefix(_PREFIX) for name in sorted(expected_shapes.keys() - stored.keys())]
     if missing:
         raise DataError(f"{folder / _WEIGHTS} lacks weights of {_listed(missing)}.", "Save the adapter again.")
     wrong = [
-        f"{name.removeprefix(_PREFIX)} is {kind} {shape}, not {due[name]}"
+        f"{name.removeprefix(_PREFIX)} is {kind} {shape}, not {expected_shapes[name]}"
         for name, (shape, kind) in sorted(stored.items())
-        if shape != due[name] or kind not in _STORED_TYPES
+        if shape != expected_shapes[name] or kind not in _STORED_TYPES
     ]
     if wrong:
         raise DataError(

@@ -115,13 +115,13 @@ def read_policy(
 
 
 def _with_statistics(
-    files: CheckpointFiles, norm_stats: Mapping[str, Any] | None, wanted: str | None
+    files: CheckpointFiles, norm_stats: Mapping[str, Any] | None, unnorm_key: str | None
 ) -> tuple[CheckpointFiles, str | None]:
     """The files with the statistics that are wanted, and the name to use."""
     if not norm_stats:
-        return files, wanted
+        return files, unnorm_key
     config = files.config
-    key = choose_unnorm_key({**norm_stats, **config.norm_stats} if wanted else norm_stats, wanted)
+    key = choose_unnorm_key({**norm_stats, **config.norm_stats} if unnorm_key else norm_stats, unnorm_key)
     if key not in config.norm_stats:
         config = config.with_norm_stats({**config.norm_stats, key: norm_stats[key]})
     if len(config.norm_stats) > 1:

@@ -131,9 +131,9 @@ def read_rollout(path: Path, flavour: str = "", within: Path | None = None) -> R
     )
 
 
-def _outcome(path: Path, told: str | None, counted: str | None) -> bool | None:
+def _outcome(path: Path, stated: str | None, counted: str | None) -> bool | None:
     """Success or failure from the two places of a name that may tell it; None where neither does."""
-    outcomes = {word.startswith("success") for word in (told, counted) if word}
+    outcomes = {word.startswith("success") for word in (stated, counted) if word}
     if len(outcomes) > 1:
         raise DataError(f"{path}: the name tells both a success and a failure.", "Rename it to what happened.")
     return outcomes.pop() if outcomes else None
@@ -153,10 +153,10 @@ def _elements(path: Path) -> list[Any]:
         if 0 in shape:
             return []
         raise DataError(f"It holds an array of {dtype}, not steps of a rollout.", "Leave it out.")
-    found = read_plain_pickle(content)
-    if not isinstance(found, Slot) or not isinstance(found.value, list):
+    document = read_plain_pickle(content)
+    if not isinstance(document, Slot) or not isinstance(document.value, list):
         raise DataError("It holds no array of steps.", "Leave it out.")
-    return found.value
+    return document.value
 
 
 def _steps(
@@ -204,10 +204,12 @@ def _action(value: Any, index: int) -> npt.NDArray[np.float32]:
 
 def _recognize(path: Path, kinds: set[str], facts: Mapping[str, Any]) -> str:
     by_content = {"image": "simplerenv", "array": "libero"}
-    found = {by_content[kind] for kind in kinds}
+    flavors = {by_content[kind] for kind in kinds}
     if facts and facts["outcome"]:
-        found.add("libero" if facts["cost"] is None else "simplerenv")
-    if len(found) != 1:
-        told = " and ".join(sorted(found)) or "neither collector"
-        raise DataError(f"{path}: name and images speak of {told}.", "Say which it is: --flavour simplerenv or libero.")
-    return found.pop()
+        flavors.add("libero" if facts["cost"] is None else "simplerenv")
+    if len(flavors) != 1:
+        names_listed = " and ".join(sorted(flavors)) or "neither collector"
+        raise DataError(
+            f"{path}: name and images speak of {names_listed}.", "Say which it is: --flavour simplerenv or libero."
+        )
+    return flavors.pop()

@@ -125,18 +125,18 @@ class _Reader:
         return self._folder / str(self._facts[template]).format(video_key=IMAGES, **place)
 
 
-def _compare_numbers(found: pa.Table, due: Mapping[str, npt.NDArray[Any]], where: str) -> None:
-    if set(found.column_names) != set(due):
-        raise DataError(f"{where}: columns {sorted(set(found.column_names) ^ set(due))} are missing or unknown.", _FIX)
+def _compare_numbers(table: pa.Table, due: Mapping[str, npt.NDArray[Any]], where: str) -> None:
+    if set(table.column_names) != set(due):
+        raise DataError(f"{where}: columns {sorted(set(table.column_names) ^ set(due))} are missing or unknown.", _FIX)
     for name, values in due.items():
-        column = found.column(name).combine_chunks()
+        column = table.column(name).combine_chunks()
         back = (column.flatten() if values.ndim == 2 else column).to_numpy(zero_copy_only=False)
         if back.dtype != values.dtype or back.tobytes() != np.ascontiguousarray(values).tobytes():
             raise DataError(f"{where}: column '{name}' does not come back as it was written.", _FIX)
 
 
 def _compare_images(
-    found: Iterator[tuple[float, npt.NDArray[np.uint8]]],
+    decoded: Iterator[tuple[float, npt.NDArray[np.uint8]]],
     due: npt.NDArray[np.uint8],
     row: Mapping[str, Any],
     shape: Shape,
@@ -145,10 +145,10 @@ def _compare_images(
     """Mean squared error of each image."""
     errors = []
     for step, image in enumerate(due):
-        seconds, back = next(found, (math.nan, None))
-        wanted = row[f"videos/{IMAGES}/from_timestamp"] + step / shape.fps
-        if back is None or back.shape != image.shape or not abs(seconds - wanted) < _TOLERANCE:
-            raise DataError(f"{where}: its video has no image of step {step} at {wanted:.3f} s.", _FIX)
+        seconds, back = next(decoded, (math.nan, None))
+        expected_seconds = row[f"videos/{IMAGES}/from_timestamp"] + step / shape.fps
+        if back is None or back.shape != image.shape or not abs(seconds - expected_seconds) < _TOLERANCE:
+            raise DataError(f"{where}: its video has no image of step {step} at {expected_seconds:.3f} s.", _FIX)
         errors.append(float(np.mean((back.astype(np.float32) - image) ** 2)))
     return errors
 

@@ -99,11 +99,11 @@ def _columns(
         "observation/image": trajectory.frames.shape[1:],
         "observation/state": trajectory.proprio.shape[1:],
     }
-    for path, found in shapes.items():
+    for path, shape in shapes.items():
         due = getattr(features.steps.get(path), "shape", (0,))
-        if found != due:
+        if shape != due:
             raise CompatibilityError(
-                f"Episode {meta.episode_id}: '{path}' is of shape {found}, in the first episode {due}.",
+                f"Episode {meta.episode_id}: '{path}' is of shape {shape}, in the first episode {due}.",
                 "One data set holds one shape: export the kinds separately.",
             )
     return columns

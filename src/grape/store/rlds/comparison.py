@@ -27,9 +27,9 @@ def compare_split(dataset: RldsDataset, split: str, expected: Iterable[Mapping[s
         DataError: Something differs, is missing or cannot be read; the record and the column are named.
     """
     count = 0
-    found = dataset.read(split)
+    episodes_read = dataset.read(split)
     for due in expected:
-        episode = next(found, None)
+        episode = next(episodes_read, None)
         if episode is None:
             raise DataError(f"{dataset.path}, split '{split}': only {count} episodes came back.")
         both = {f"steps/{path}": episode.steps[path] for path in episode.steps} | dict(episode.facts)
@@ -40,7 +40,7 @@ def compare_split(dataset: RldsDataset, split: str, expected: Iterable[Mapping[s
                     "The disk or the memory of this machine may be faulty; the export was given up.",
                 )
         count += 1
-    if next(found, None) is not None:
+    if next(episodes_read, None) is not None:
         raise DataError(f"{dataset.path}, split '{split}': more than {count} episodes came back.")
     return count
 
@@ -50,12 +50,12 @@ def _encoding(dataset: RldsDataset, path: str) -> str:
     return leaf.encoding if isinstance(leaf, ImageFeature) else ""
 
 
-def _equal(found: Column, due: Column, encoding: str) -> bool:
-    if isinstance(found, EncodedImages) and isinstance(due, np.ndarray):
+def _equal(column: Column, due: Column, encoding: str) -> bool:
+    if isinstance(column, EncodedImages) and isinstance(due, np.ndarray):
         if encoding == "png":
-            return bool(np.array_equal(found.decode(), due))
+            return bool(np.array_equal(column.decode(), due))
         leaf = ImageFeature(due.shape[1:], encoding)
-        return list(found.blobs) == list(leaf.encode(due, "pictures"))  # lossy, but equal images give equal bytes
-    if isinstance(found, np.ndarray) and isinstance(due, np.ndarray):
-        return found.dtype == due.dtype and found.shape == due.shape and found.tobytes() == due.tobytes()
-    return isinstance(found, list) and found == due
+        return list(column.blobs) == list(leaf.encode(due, "pictures"))  # lossy, but equal images give equal bytes
+    if isinstance(column, np.ndarray) and isinstance(due, np.ndarray):
+        return column.dtype == due.dtype and column.shape == due.shape and column.tobytes() == due.tobytes()
+    return isinstance(column, list) and column == due

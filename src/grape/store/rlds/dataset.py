@@ -169,9 +169,9 @@ class RldsDataset:
         for shard in self._shards(split):
             if start <= index < start + shard.episodes:
                 number = index - start
-                for found, payload in read_records(shard.path, number.__eq__):
+                for record_number, payload in read_records(shard.path, number.__eq__):
                     if payload is not None:
-                        return self._episode(index, f"{shard.path}, record {found}", payload)
+                        return self._episode(index, f"{shard.path}, record {record_number}", payload)
                 raise DataError(f"{shard.path} has no record {number}, though dataset_info.json tells of it.", _CUT)
             start += shard.episodes
         raise SettingsError(f"{self.path} has no episode {index} in split {split!r}, which has {start}.")
@@ -222,16 +222,16 @@ def open_rlds(path: Path | str) -> RldsDataset:
 def _stream(places: Sequence[tuple[Shard, int]], worker: int, workers: int) -> Iterator[_Item]:
     """Index, place and payload of the episodes that are this worker's; ``places``: files first index of each."""
     for shard, start in places:
-        mine = functools.partial(_is_mine, start=start, worker=worker, workers=workers)
-        found = 0
-        for number, payload in read_records(shard.path, mine):
-            found = number + 1
-            if found > shard.episodes:
+        selects = functools.partial(_is_mine, start=start, worker=worker, workers=workers)
+        count = 0
+        for number, payload in read_records(shard.path, selects):
+            count = number + 1
+            if count > shard.episodes:
                 break
             if payload is not None:
                 yield start + number, f"{shard.path}, record {number}", payload
-        if found != shard.episodes:
-            amount = f"only {found}" if found < shard.episodes else f"more than {shard.episodes}"
+        if count != shard.episodes:
+            amount = f"only {count}" if count < shard.episodes else f"more than {shard.episodes}"
             raise DataError(
                 f"{shard.path} holds {amount} of the {shard.episodes} records that dataset_info.json tells of.",
                 _CUT,

@@ -132,25 +132,27 @@ class RldsDemonstrations:
     @cached_property
     def _metas(self) -> dict[str, EpisodeMeta]:
         episodes = standard_episodes(self.dataset.read(self.split), self.rule)
-        found = {meta.episode_id: meta for episode in episodes for meta in _facts(episode)}
-        if not found:
+        metas = {meta.episode_id: meta for episode in episodes for meta in _facts(episode)}
+        if not metas:
             raise DataError(f"{self.path} has no episode with an instruction in split {self.split!r}.")
-        return found
+        return metas
 
 
 def _spans(instructions: Sequence[str]) -> list[tuple[int, int]]:
     """Half-open ranges of steps that are told the same."""
-    starts = [step for step, told in enumerate(instructions) if not step or told != instructions[step - 1]]
+    starts = [
+        step for step, instruction in enumerate(instructions) if not step or instruction != instructions[step - 1]
+    ]
     return list(zip(starts, [*starts[1:], len(instructions)], strict=True))
 
 
 def _part(episode: StandardEpisode, start: int, stop: int) -> StandardEpisode:
     steps = slice(start, stop)
-    told = episode.instructions[steps]
+    instructions = episode.instructions[steps]
     return dataclasses.replace(
         episode,
-        instruction=told[0],
-        instructions=told,
+        instruction=instructions[0],
+        instructions=instructions,
         images=episode.images.part(steps),
         actions=episode.actions[steps],
     )
@@ -162,7 +164,7 @@ def _facts(episode: StandardEpisode) -> list[EpisodeMeta]:
     Whether a demonstration succeeded is not known: data sets do not say.
     """
     spans = _spans(episode.instructions)
-    found = []
+    metas = []
     for number, (start, stop) in enumerate(spans):
         task = task_name(episode.instructions[start])
         part = f"-part{number:02d}" if len(spans) > 1 else ""
@@ -181,5 +183,5 @@ def _facts(episode: StandardEpisode) -> list[EpisodeMeta]:
             actor="expert",
             extra=extra if not part else {**extra, "steps": [start, stop]},
         )
-        found.append(meta)
-    return found
+        metas.append(meta)
+    return metas

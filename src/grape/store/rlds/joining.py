@@ -207,8 +207,8 @@ def _check_one_instruction(episode: Episode) -> None:
     """Refuse an episode of several instructions: a side of a pair is conditioned on one from beginning to end."""
     texts = episode.steps["language_instruction"]
     first = instruction_of(episode)
-    told = texts if isinstance(texts, list) else []
-    changed = [text for text in told if text and not same_instruction(first, text)]
+    instructions = texts if isinstance(texts, list) else []
+    changed = [text for text in instructions if text and not same_instruction(first, text)]
     if changed:
         raise DataError(
             f"{episode.where}: the instruction changes within the episode, from {first!r} to {changed[0]!r}, and a "

@@ -162,17 +162,19 @@ def standardize(episode: Episode, rule: Rule) -> StandardEpisode:
     Raises:
         DataError: A column that the rule needs is not there or damaged, or an action is not finite.
     """
-    kept, actions = rule.steps(episode)
+    kept_steps, actions = rule.steps(episode)
     images = episode.steps[rule.image]
     texts = episode.steps["language_instruction"]
     if not isinstance(images, EncodedImages) or not isinstance(texts, list):
         raise DataError(f"{episode.where}: '{rule.image}' holds no images, or the instruction is no text.")
     if not np.isfinite(actions).all():
         raise DataError(f"{episode.where}: some actions are not finite.", "Leave this episode out of the data set.")
-    instruction = next((text for text in texts[kept] if text), "")
-    told = tuple(itertools.accumulate(texts[kept], lambda before, text: text or before, initial=instruction))[1:]
-    part = images.part(kept)
-    return StandardEpisode(episode.index, episode.file_path, instruction, told, part, actions, episode.where)
+    instruction = next((text for text in texts[kept_steps] if text), "")
+    instructions = tuple(
+        itertools.accumulate(texts[kept_steps], lambda before, text: text or before, initial=instruction)
+    )[1:]
+    part = images.part(kept_steps)
+    return StandardEpisode(episode.index, episode.file_path, instruction, instructions, part, actions, episode.where)
 
 
 def standard_episodes(episodes: Iterator[Episode], rule: Rule) -> Iterator[StandardEpisode]:

@@ -104,14 +104,14 @@ def _bring(hand: Hand, part: Part, thing: Callable[[], Float64], goal: Callable[
 
     def on_the_way() -> Float64:
         """Towards the goal, as high as what lies below and ahead asks for."""
-        wanted = goal() + grip()
-        ahead = wanted[:2] - hand.position[:2]
+        target = goal() + grip()
+        ahead = target[:2] - hand.position[:2]
         distance = float(np.linalg.norm(ahead))
         ahead *= min(1.0, _LOOK_AHEAD / max(distance, 1e-6))
         height = _highest(others, thing()[:2], thing()[:2] + ahead) + below + how.clearance
         if hand.position[2] < height - _TOO_LOW:
             return np.array([*hand.position[:2], height])
-        return np.array([*wanted[:2], height])
+        return np.array([*target[:2], height])
 
     yield from hand.move(
         on_the_way, CLOSED, most=100, until=lambda: bool(np.linalg.norm((goal() - thing())[:2]) < 0.012)

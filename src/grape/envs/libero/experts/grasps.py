@@ -54,7 +54,7 @@ def pinches(outline: Float64, depth: float) -> list[Grasp]:
     """
     top, bottom = float(outline[:, 2].max()), float(outline[:, 2].min())
     height = max(top - depth, bottom + 0.01)
-    found: list[tuple[float, Grasp]] = []
+    grasps: list[tuple[float, Grasp]] = []
     for angle in _ANGLES:
         closing = np.array([np.cos(angle), np.sin(angle)])
         across = np.array([-closing[1], closing[0]])
@@ -66,9 +66,9 @@ def pinches(outline: Float64, depth: float) -> list[Grasp]:
                 continue
             middle = (along.max() + along.min()) / 2 * closing + ((beside.max() + beside.min()) / 2 + shift) * across
             price = _PRICE_OF_WIDTH * width + _PRICE_OF_SHIFT * abs(shift)
-            found.append((width, Grasp(np.array([*middle, height]), closing, price)))
-    fitting = [grasp for width, grasp in found if width <= _OPENING]
-    return fitting or [min(found, key=lambda one: one[0])[1]]
+            grasps.append((width, Grasp(np.array([*middle, height]), closing, price)))
+    fitting = [grasp for width, grasp in grasps if width <= _OPENING]
+    return fitting or [min(grasps, key=lambda one: one[0])[1]]
 
 
 def rims(outline: Float64, depth: float, angles: Sequence[float] | None = None) -> list[Grasp]:
@@ -82,14 +82,14 @@ def rims(outline: Float64, depth: float, angles: Sequence[float] | None = None) 
     middle = (outline.max(axis=0) + outline.min(axis=0)) / 2
     top = float(outline[:, 2].max())
     upper = outline[outline[:, 2] > top - 0.02, :2] - middle[:2]
-    found = []
+    grasps = []
     for angle in _RIM_ANGLES if angles is None else angles:
         closing = np.array([np.cos(angle), np.sin(angle)])
         radius = float((upper @ closing).max())
         for inset in _INSETS:
             point = np.array([*(middle[:2] + (radius - inset) * closing), top - depth])
-            found.append(Grasp(point, closing, _PRICE_OF_SHIFT * inset))
-    return found
+            grasps.append(Grasp(point, closing, _PRICE_OF_SHIFT * inset))
+    return grasps
 
 
 def best(grasps: Sequence[Grasp], hand: Float64, others: Float64, nth: int = 0) -> Grasp:

@@ -105,11 +105,11 @@ def _bring(hand: Hand, how: Carrying) -> Plan:
 
     def over() -> Float64:
         """High enough first, then across."""
-        wanted = place(how.clearance)
+        goal_point = place(how.clearance)
         here = hand.tool.position
-        if here[2] < wanted[2] - 0.02 and np.linalg.norm((wanted - here)[:2]) > 0.03:
-            return np.array([*(here[:2] + 0.2 * (wanted - here)[:2]), wanted[2]])
-        return wanted
+        if here[2] < goal_point[2] - 0.02 and np.linalg.norm((goal_point - here)[:2]) > 0.03:
+            return np.array([*(here[:2] + 0.2 * (goal_point - here)[:2]), goal_point[2]])
+        return goal_point
 
     yield from hand.move(over, CLOSED, within=0.012, most=25)
     yield from hand.move(lambda: place(how.above), CLOSED, within=0.006, most=8, speed=0.6)
