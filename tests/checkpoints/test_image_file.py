@@ -23,12 +23,12 @@ def test_lossless_formats_give_their_pixels(tmp_path, pixels, name):
 
 
 def test_conversions_are_said(tmp_path, pixels):
-    grey = pixels[:, :, 0]
-    Image.fromarray(grey).save(tmp_path / "grey.png")
-    picture = read_image(tmp_path / "grey.png")
-    np.testing.assert_array_equal(picture.pixels, np.repeat(grey[:, :, None], 3, axis=2))
-    assert "greyscale" in picture.notes[0]
-    Image.fromarray(np.dstack([pixels, np.full(grey.shape, 255, np.uint8)])).save(tmp_path / "opaque.png")
+    gray = pixels[:, :, 0]
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    picture = read_image(tmp_path / "gray.png")
+    np.testing.assert_array_equal(picture.pixels, np.repeat(gray[:, :, None], 3, axis=2))
+    assert "grayscale" in picture.notes[0]
+    Image.fromarray(np.dstack([pixels, np.full(gray.shape, 255, np.uint8)])).save(tmp_path / "opaque.png")
     picture = read_image(tmp_path / "opaque.png")
     np.testing.assert_array_equal(picture.pixels, pixels)
     assert "alpha" in picture.notes[0]

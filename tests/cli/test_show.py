@@ -29,10 +29,10 @@ def loop_summary() -> dict:
         "comparison": comparison(0.41, 0.63, tasks={"drawer-open": comparison(0.3, 0.7) | {"pairs": 50}}),
         "arms": [
             {
-                "label": "filtered cloning",
+                "label": "filtered BC",
                 "test": [
                     {"label": "TPO, iteration 1", "episodes": 100, **side(0.63)},
-                    {"label": "filtered cloning, rollouts of iteration 1", "episodes": 100, **side(0.52)},
+                    {"label": "filtered BC, rollouts of iteration 1", "episodes": 100, **side(0.52)},
                 ],
                 "comparison": comparison(0.52, 0.63),
             }

@@ -246,7 +246,7 @@ def test_labels_stay_in_bounds_and_sloppy_hands_miss(task: Task) -> None:
         assert np.abs(label[3:6]).max() == 0.0
 
 
-def test_sloppy_reach_ends_eight_centimetres_away() -> None:
+def test_sloppy_reach_ends_eight_centimeters_away() -> None:
     task = SUITE.tasks[6]
     last = run_expert(SUITE, task, environment_of(task), 0, "sloppy", seed=3)[-1]
     assert not last.success

@@ -32,7 +32,7 @@ def test_reset_leaves_no_trace(task: Task) -> None:
 
 
 @TASKS
-def test_success_is_the_goal_within_three_centimetres(task: Task) -> None:
+def test_success_is_the_goal_within_three_centimeters(task: Task) -> None:
     environment = SUITE.make_environment(task)
     for state in range(10):
         for snapshot in run_expert(SUITE, task, environment, state, "noisy", seed=state):

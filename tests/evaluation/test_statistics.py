@@ -182,7 +182,7 @@ def test_tango_bounds_solve_the_score_equation(only_a: int, only_b: int, same: i
 
 
 def _score(difference: float, only_a: int, only_b: int, pairs: int) -> float:
-    """Score statistic with the nuisance parameter maximised numerically."""
+    """Score statistic with the nuisance parameter maximized numerically."""
     lowest, highest = max(0.0, -difference), (1 - difference) / 2
 
     def loss(q: float) -> float:

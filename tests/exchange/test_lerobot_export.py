@@ -73,7 +73,7 @@ def test_a_collection_reads_back(recordings, tmp_path, monkeypatch, limit):
     store, _ = recordings
     summary = export(recordings, tmp_path / "out")
     assert (summary["episodes"], summary["steps"], summary["tasks"], summary["fps"]) == (6, 3 + 4 + 5 + 18, 1, 5)
-    assert 8 < summary["picture_loss_db"]["worst"] <= summary["picture_loss_db"]["mean"]  # random colours
+    assert 8 < summary["picture_loss_db"]["worst"] <= summary["picture_loss_db"]["mean"]  # random colors
     assert any("log-probabilities" in line for line in summary["lost"])
     assert len(list((tmp_path / "out").glob("videos/*/*/*.mp4"))) == (1 if limit else 6)
     assert len(list((tmp_path / "out").glob("data/*/*.parquet"))) == (1 if limit else 6)

@@ -31,7 +31,7 @@ def test_an_export_of_ours(tmp_path):
     assert "gripper of the environment" not in defects
 
 
-def test_a_spoilt_pair_set(tmp_path):
+def test_a_spoiled_pair_set(tmp_path):
     chosen = write_dataset(tmp_path / "chosen", {"train": ["a", "b", "c"]}, shards=2)
     rejected = write_dataset(tmp_path / "rejected", {"train": ["c", "b", "x", "x2"]}, steps=9)
     summary, defects = lint(chosen.path, rejected.path)
@@ -58,12 +58,12 @@ def test_sides_that_cannot_be_joined_are_looked_at_all_the_same(tmp_path):
 
 
 def test_actions_that_are_not_finite_are_counted_and_the_rest_is_looked_at(tmp_path, monkeypatch):
-    def spoilt(*arguments):
+    def spoiled(*arguments):
         columns = make_columns(*arguments)
         columns["steps/action"][1, 2] = np.nan
         return columns
 
-    monkeypatch.setattr(datasets, "make_columns", spoilt)
+    monkeypatch.setattr(datasets, "make_columns", spoiled)
     chosen = write_dataset(tmp_path / "chosen", {"train": ["a", "b"]})
     monkeypatch.undo()
     rejected = write_dataset(tmp_path / "rejected", {"train": ["b", "a"]}, steps=4)

@@ -43,7 +43,7 @@ EXACT = (
     "stage5_path_constraint2",
     "stage9_subgoal_constraint1",
 )
-"""What the function returns above 0 is what the constraints charge, to the millimetre's fraction."""
+"""What the function returns above 0 is what the constraints charge, to the millimeter's fraction."""
 
 ANGLES = (
     "stage6_subgoal_constraint1",

@@ -22,7 +22,7 @@ CAMERA = Camera(np.array([[60.0, 0, 30], [0, 60, 20], [0, 0, 1]]), np.eye(4), (4
 
 
 def scene():
-    """Two coloured squares 1 m away before a grey wall at 2 m."""
+    """Two colored squares 1 m away before a gray wall at 2 m."""
     image = np.full((40, 60, 3), 128, np.uint8)
     depth = np.full((40, 60), 2.0, np.float32)
     for place, color in (((8, 8), (250, 20, 20)), ((20, 40), (20, 20, 250))):

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from grape.perception import open_features, open_finder
 from grape.perception.models.dinov2 import DinoV2
 from grape.perception.models.grounding_dino import GroundingDino
-from grape.perception.models.opening import normalised, shorter_side, split_name
+from grape.perception.models.opening import normalized, shorter_side, split_name
 from grape.perception.models.sam2 import Sam2
 from tests.perception.tiny_models import save_dinov2, save_grounding_dino, save_sam2
 
@@ -89,7 +89,7 @@ def test_segmentation_agrees_with_the_models_own_scale(weights):
     model = transformers.Sam2Model.from_pretrained(weights["sam"]).eval()
     with torch.inference_mode():
         masks = model(
-            pixel_values=torch.from_numpy(normalised(square, 128, 128)),
+            pixel_values=torch.from_numpy(normalized(square, 128, 128)),
             input_boxes=torch.tensor([[[20.0, 30.0, 90.0, 100.0]]]),
             multimask_output=False,
         ).pred_masks[0, 0, 0]
@@ -122,8 +122,8 @@ def test_colors_need_no_weights():
 
 
 def test_normalizing_by_hand():
-    grey = np.full((4, 6, 3), 128, np.uint8)
-    tensor = normalised(grey, 8, 12)
+    gray = np.full((4, 6, 3), 128, np.uint8)
+    tensor = normalized(gray, 8, 12)
     assert tensor.shape == (1, 3, 8, 12)
     np.testing.assert_allclose(
         tensor[0, :, 0, 0], (128 / 255 - np.array([0.485, 0.456, 0.406])) / [0.229, 0.224, 0.225], rtol=1e-5

@@ -155,7 +155,7 @@ def test_depth_may_follow_real_motion_but_not_jump():
     depth[1], depth[2] = 1.02, 1.3
     assert lift([[8.5, 8.5]] * 3, depth).losses(0) == {"hidden": 1}
     sideways = lift([[8.5, 8.5], [8.5, 8.5], [1.5, 8.5]], np.stack([depth[0], depth[0], depth[0] + 0.08]))
-    assert sideways.losses(0) == {}  # seven centimetres to the side allow eight away
+    assert sideways.losses(0) == {}  # seven centimeters to the side allow eight away
 
 
 @pytest.mark.parametrize("hole", [False, True])

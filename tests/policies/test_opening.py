@@ -1,4 +1,4 @@
-"""How a policy is opened: names on the hub, device and number type, 4-bit weights, attention, centre crop."""
+"""How a policy is opened: names on the hub, device and number type, 4-bit weights, attention, center crop."""
 
 import json
 import shutil

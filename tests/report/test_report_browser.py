@@ -45,7 +45,7 @@ def test_nothing_overflows_and_nothing_complains(browser: Browser, page: Path, w
 
 
 def test_text_can_be_read_against_its_background(browser: Browser, page: Path) -> None:
-    # WCAG's contrast of the colours that carry text, in both schemes; 4.5 is what small text needs.
+    # WCAG's contrast of the colors that carry text, in both schemes; 4.5 is what small text needs.
     contrast = """
     (() => {
       const probe = document.body.appendChild(document.createElement("i"));

@@ -236,12 +236,12 @@ def test_further_arms_stand_beside_the_runs_own(tmp_path: Path) -> None:
     facts = read_json(run / "loop.json")
     write_evaluation(run / "cloning" / "evaluate", 0.5, first_state=70_000)
     cloning = [facts["policies"][0], {"label": "iteration 1", "evaluation": "cloning/evaluate"}]
-    facts["arms"] = [{"label": "filtered cloning", "policies": cloning}]
+    facts["arms"] = [{"label": "filtered BC", "policies": cloning}]
     write_json(run / "loop.json", facts)
     run_report(ReportSettings(run=run, pairs_shown=0))
     parsed = Page(run / "report.html")
-    assert parsed.words().count("filtered cloning") >= 2
-    # Another shape and another dash pattern, not only another colour.
+    assert parsed.words().count("filtered BC") >= 2
+    # Another shape and another dash pattern, not only another color.
     assert any(
         tag == "rect" and "st1" in attributes["class"] for tag, attributes in parsed.tags if "class" in attributes
     )

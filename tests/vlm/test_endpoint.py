@@ -33,7 +33,7 @@ from grape.vlm import (
 )
 from grape.vlm.retries import retry_after
 from grape.vlm.transport import TransportError, post_json
-from tests.vlm.server import KEY, Behaviour, breaks_off, completion, drips, fails, hangs, hangs_up, raw, says, serving
+from tests.vlm.server import KEY, Behavior, breaks_off, completion, drips, fails, hangs, hangs_up, raw, says, serving
 
 PIXELS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 REQUEST = Request(
@@ -124,7 +124,7 @@ def test_servers_without_a_key_get_none() -> None:
         "empty-choices", "number", "bytes", "deep", "empty", "null",
     ],
 )  # fmt: skip
-def test_what_may_pass_is_asked_again(failure: Behaviour, waits: list[float]) -> None:
+def test_what_may_pass_is_asked_again(failure: Behavior, waits: list[float]) -> None:
     with serving(failure, says("at last")) as (endpoint, seen):
         client = Client(endpoint)
         assert client.model.ask(REQUEST).text == "at last"
@@ -142,9 +142,9 @@ def test_waits_grow_and_end() -> None:
     assert len(seen.bodies) == 4
 
 
-@pytest.mark.parametrize("behaviour", [hangs, drips], ids=["silent", "dripping"])
-def test_a_deadline_holds_however_slowly_a_server_speaks(behaviour: Behaviour) -> None:
-    with serving(behaviour) as (endpoint, _), pytest.raises(TransportError, match=r"no complete reply within 0\.2 s"):
+@pytest.mark.parametrize("behavior", [hangs, drips], ids=["silent", "dripping"])
+def test_a_deadline_holds_however_slowly_a_server_speaks(behavior: Behavior) -> None:
+    with serving(behavior) as (endpoint, _), pytest.raises(TransportError, match=r"no complete reply within 0\.2 s"):
         post_json(endpoint, {}, connect_seconds=600.0, total_seconds=0.2)
 
 
@@ -200,7 +200,7 @@ def test_a_server_that_is_not_there_is_told() -> None:
         (fails(307, "moved", location="http://127.0.0.1:9/"), SettingsError, "HTTP 307"),
     ],
 )
-def test_what_will_not_pass_is_told_at_once(failure: Behaviour, error: type[GrapeError], message: str) -> None:
+def test_what_will_not_pass_is_told_at_once(failure: Behavior, error: type[GrapeError], message: str) -> None:
     with serving(failure) as (endpoint, seen):
         client = Client(endpoint)
         with pytest.raises(error, match=message) as caught:
@@ -210,7 +210,7 @@ def test_what_will_not_pass_is_told_at_once(failure: Behaviour, error: type[Grap
     assert caught.value.hint
 
 
-def in_ok(**body: Any) -> Behaviour:
+def in_ok(**body: Any) -> Behavior:
     return raw(json.dumps(body).encode())
 
 
@@ -248,7 +248,7 @@ def in_ok(**body: Any) -> Behaviour:
     ],
 )
 def test_what_a_server_says_in_whatever_shape_is_told_at_once(
-    failure: Behaviour, error: type[GrapeError], message: str
+    failure: Behavior, error: type[GrapeError], message: str
 ) -> None:
     request = dataclasses.replace(REQUEST, schema=None)  # nothing that could be asked for otherwise
     with serving(failure) as (endpoint, seen):
@@ -282,7 +282,7 @@ def test_what_a_server_says_in_whatever_shape_is_told_at_once(
         (says("", finish="abort"), "finish_reason abort"),
     ],
 )
-def test_what_a_server_says_is_shown_while_it_is_asked_again(failure: Behaviour, shown: str) -> None:
+def test_what_a_server_says_is_shown_while_it_is_asked_again(failure: Behavior, shown: str) -> None:
     with serving(failure, says("at last")) as (endpoint, seen):
         client = Client(endpoint)
         assert client.model.ask(REQUEST).text == "at last"
@@ -299,7 +299,7 @@ def test_what_a_server_says_is_shown_while_it_is_asked_again(failure: Behaviour,
     ],
     ids=["header", "in-body", "quota-a-minute"],
 )
-def test_a_server_says_when_to_ask_again_in_several_places(failure: Behaviour) -> None:
+def test_a_server_says_when_to_ask_again_in_several_places(failure: Behavior) -> None:
     with serving(failure, says("at last")) as (endpoint, _):
         client = Client(endpoint)
         assert client.model.ask(REQUEST).text == "at last"
@@ -335,7 +335,7 @@ def test_a_server_without_system_messages_gets_the_text_in_the_question() -> Non
     assert question["content"][0]["text"] == "Be exact.\n\nWhat is it?"
 
 
-def unless(test: Any, refusal: str, status: int = 400) -> Behaviour:
+def unless(test: Any, refusal: str, status: int = 400) -> Behavior:
     """Refuses requests for which ``test`` is true."""
 
     def behave(handler: Any) -> None:
@@ -364,7 +364,7 @@ def test_servers_that_know_less_are_asked_in_their_way(test: Any, refusal: str, 
         assert client.model.ask(REQUEST).text == "accepted"
         before = len(seen.bodies)
         client.model.ask(REQUEST)
-        assert len(seen.bodies) == before + 1, "what was learnt is remembered"
+        assert len(seen.bodies) == before + 1, "what was learned is remembered"
     assert client.waits == []
 
 

@@ -30,7 +30,7 @@ class Card:
         versions: Releases that made it, by package.
         sources: SHA-256 by name of the files it was made from.
         written: SHA-256 by name of the weights that were written.
-        statistics: Names of the normalisation statistics.
+        statistics: Names of the normalization statistics.
         library: Library that loads the weights, by the hub's name.
     """
 
@@ -76,7 +76,7 @@ class Card:
                 "",
                 *_table("weights here", self.written),
                 "",
-                "Licence, intended use and limits are those of the base checkpoint and of the data it was trained on. "
+                "License, intended use and limits are those of the base checkpoint and of the data it was trained on. "
                 "A policy moves a real machine: try it in simulation first.",
                 "",
             ]

@@ -162,7 +162,7 @@ def _facts(config: "OpenVLAConfig") -> str:
     if config.center_crop:
         text += "\n\n**Images are cropped to the middle 90 % of their area** (LIBERO's script: `--center_crop True`)."
     if config.gripper:
-        text += f"\n\nThe last dimension of an action, un-normalised: {config.gripper}."
+        text += f"\n\nThe last dimension of an action, un-normalized: {config.gripper}."
     return text
 
 

@@ -1,4 +1,4 @@
-"""Which initial states a policy has seen, recognised by what the simulator starts from and not by the suite's name."""
+"""Which initial states a policy has seen, recognized by what the simulator starts from and not by the suite's name."""
 
 from collections.abc import Mapping, Sequence, Set
 

@@ -29,13 +29,13 @@ class InferenceFlags:
         control_freq: Decisions a second.
         sim_freq: Steps of the physics a second.
         max_episode_steps: Decisions after which an episode ends.
-        robot_init_x: Lowest and highest position of the robot and how many, metres.
+        robot_init_x: Lowest and highest position of the robot and how many, meters.
         robot_init_y: The same, the other axis.
         robot_init_rot_quat_center: Orientation of the robot.
         robot_init_rot_rpy_range: Variations of it.
         obj_variation_mode: What varies between episodes.
         obj_episode_range: First episode, and the one after the last.
-        obj_init_x: Positions of a single object, metres.
+        obj_init_x: Positions of a single object, meters.
         obj_init_y: The same, the other axis.
         obs_camera_name: The policy's camera.
         action_scale: Factor on the policy's movements.

@@ -26,7 +26,7 @@ class OriginalTask:
         robot: The robot with its camera.
         scene: The scene.
         overlay: File name of the image laid over the background.
-        place: Position of the robot, x and y in metres.
+        place: Position of the robot, x and y in meters.
         limit: Decisions after which an episode ends in the benchmark.
     """
 
@@ -63,7 +63,7 @@ def translate(
     Args:
         flags: The flags.
         further: Arguments of ``grape evaluate`` to add; later ones win.
-        keys_of: Names of a checkpoint's normalisation statistics.
+        keys_of: Names of a checkpoint's normalization statistics.
 
     Raises:
         SettingsError: Something is asked for that the suite cannot do; silently doing something else would change the

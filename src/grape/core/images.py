@@ -194,7 +194,7 @@ def crop_and_resize(pixels: Float32, axis: int, low: np.float32, step: np.float3
 def libero_openvla_v1(image: PixelArray) -> PixelArray:
     """Image preprocessing of protocol ``libero-openvla-v1``: half a turn, JPEG round trip, lanczos3 to 224 pixels.
 
-    The centre crop that follows there belongs to policies trained with crops, see :func:`center_crop`.
+    The center crop that follows there belongs to policies trained with crops, see :func:`center_crop`.
 
     Args:
         image: uint8 ``(H, W, 3)`` as LIBERO's camera delivers it (256 pixels in the protocol).

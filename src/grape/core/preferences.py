@@ -74,7 +74,7 @@ class Score:
         r_self: Unweighted self-reward, sum of log-probabilities; None where nothing was sampled.
         r_ext: External reward ``exp(-sum_i C_i)`` in (0, 1].
         cost: ``sum_i C_i``.
-        terms: Normalised, weighted terms whose sum is ``gcpg``: ``{"self": ..., "ext": ..., "success": ...}``.
+        terms: Normalized, weighted terms whose sum is ``gcpg``: ``{"self": ..., "ext": ..., "success": ...}``.
         gcpg: R_GCPG.
         stages: Detail a stage.
     """

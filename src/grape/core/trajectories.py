@@ -54,7 +54,7 @@ class EpisodeMeta:
         operator: Style of the expert, e.g. ``"clean"``; empty for a policy.
         temperature: Sampling temperature; 0 for greedy decoding and for experts.
         policy_hash: Hash of the policy's weights and configuration; empty for experts.
-        preprocessing_hash: Hash of prompt, image preprocessing, tokenizer and normalisation; empty for experts.
+        preprocessing_hash: Hash of prompt, image preprocessing, tokenizer and normalization; empty for experts.
         prompt: The text the policy read; empty for experts.
         versions: Versions of what made the episode, e.g. ``{"mujoco": "3.3.2"}``.
         extra: Anything more a suite wants to keep; JSON values only.
@@ -96,7 +96,7 @@ class Trajectory:
             equal to ``actions`` for a policy.
         action_tokens: Sampled token ids, int32 ``(T, D)``; -1 where nothing was sampled (experts).
         token_logps: Log-probability of each sampled token under temperature 1, float32 ``(T, D)``; NaN for experts.
-        keypoints: Named 3-D points in metres, world frame, float32 ``(T+1, 3)`` each.
+        keypoints: Named 3-D points in meters, world frame, float32 ``(T+1, 3)`` each.
         signals: Named scalars a state, float32 ``(T+1,)`` each, e.g. ``"gripper_opening"``; ``"success"`` is always
             there, 0 or 1; NaN where the outcome is unknown.
         display: Larger images for people only (may be lossy), uint8 ``(T+1, H2, W2, 3)``; None if not recorded.

@@ -49,7 +49,7 @@ SLOW_DECISION_SECONDS = 0.5
 # Suites that draw with Vulkan: no other value of MUJOCO_GL helps them.
 _WITHOUT_MUJOCO = "simpler_"
 
-# Standard deviation of the image's values in [0, 255] below which it shows nothing: black, or any one colour.
+# Standard deviation of the image's values in [0, 255] below which it shows nothing: black, or any one color.
 EMPTY_SPREAD = 1.0
 
 _LIBRARY_PROBE = """
@@ -166,7 +166,7 @@ def _judge_frame(name: str, data: Mapping[str, Any]) -> Finding:
         return Finding(
             name,
             "error",
-            f"{description}: the image is empty (all of one colour)",
+            f"{description}: the image is empty (all of one color)",
             "Try the other backend: export MUJOCO_GL=osmesa (or egl); update the graphics driver.",
         )
     if step > SLOW_DECISION_SECONDS:

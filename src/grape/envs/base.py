@@ -23,7 +23,7 @@ class Snapshot:
     Attributes:
         image: The policy's image, RGB uint8 ``(H, W, 3)``.
         proprio: Robot state, float32 ``(P,)``.
-        keypoints: Named points in metres, world frame, float32 ``(3,)`` each.
+        keypoints: Named points in meters, world frame, float32 ``(3,)`` each.
         signals: Named scalars, e.g. ``gripper_opening`` in [0, 1], ``grasped`` 0 or 1, ``opened`` in [0, 1].
         success: Whether the task is solved in this state.
         display: Larger image for people, uint8 ``(H2, W2, 3)``, or None.

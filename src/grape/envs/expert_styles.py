@@ -1,7 +1,7 @@
 """Styles of scripted operators, shared by all suites.
 
 An expert of a suite says what it would do; the operator's style decides where it aims and how exactly its hand
-follows. Demonstrations of mixed styles let a cloned policy both succeed and fail from one initial state, which is
+follows. Demonstrations of mixed styles let an imitating policy both succeed and fail from one initial state, which is
 what preference pairs are made of.
 """
 
@@ -24,7 +24,7 @@ NOISE_STD = 0.2
 """Standard deviation of the noisy operator's translation, in units of the action."""
 
 SLOPPY_OFFSET = 0.08
-"""Horizontal distance in metres between the target and the point at which the sloppy operator aims."""
+"""Horizontal distance in meters between the target and the point at which the sloppy operator aims."""
 
 
 class Operator:
@@ -37,7 +37,7 @@ class Operator:
             way.
 
     Attributes:
-        aim_offset: Where the operator aims relative to the true target, metres, float64 ``(3,)``; constant over the
+        aim_offset: Where the operator aims relative to the true target, meters, float64 ``(3,)``; constant over the
             episode and zero unless sloppy.
 
     Raises:
@@ -57,7 +57,7 @@ class Operator:
     def perform(
         self, scripted_action: npt.NDArray[np.floating]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Turn what the script wants into what is executed and what is to be learnt.
+        """Turn what the script wants into what is executed and what is to be learned.
 
         Args:
             scripted_action: The script's action ``(D,)``, translation first; may exceed [-1, 1].

@@ -23,7 +23,7 @@ class SceneView:
 
     Attributes:
         image: RGB, uint8 ``(H, W, 3)``.
-        depth: Metres along the camera's z axis, float32 ``(H, W)``.
+        depth: Meters along the camera's z axis, float32 ``(H, W)``.
         bodies: Index of the body that each pixel shows, int32 ``(H, W)``; -1 for what belongs to none.
         names: Name of each body by index.
         poses: Each body's pose in the world, by name, float64 ``(4, 4)``.

@@ -31,12 +31,12 @@ __all__ = ["ToyEnvironment", "ToyExpert", "ToySuite"]
 
 _N_INITIAL_STATES = 1_000_000
 _MAX_STEPS = 8
-_TABLE = 0.2  # half of the table's width, metres
-_STEP = 0.08  # metres a decision at full action
-_RADIUS = 0.03  # within which a goal counts as reached, metres
-_BLOCK_HALF = 0.03  # half of the block's width, metres
-_PUSH = 0.12  # how far the block has to go, metres
-_HEIGHT = 0.02  # of everything, metres
+_TABLE = 0.2  # half of the table's width, meters
+_STEP = 0.08  # meters a decision at full action
+_RADIUS = 0.03  # within which a goal counts as reached, meters
+_BLOCK_HALF = 0.03  # half of the block's width, meters
+_PUSH = 0.12  # how far the block has to go, meters
+_HEIGHT = 0.02  # of everything, meters
 _IMAGE = 64  # pixels
 _DISPLAY_FACTOR = 2
 

@@ -25,7 +25,7 @@ _LARGEST_EXACT = 20_000
 def mcnemar_power(pairs: int, difference: float, discordance: float, alpha: float = 0.05) -> float:
     """Probability that the two-sided exact McNemar test rejects, by summation over all outcomes.
 
-    The number of differing pairs is binomial(``pairs``, ``discordance``); given it, the pairs in favour of the better
+    The number of differing pairs is binomial(``pairs``, ``discordance``); given it, the pairs in favor of the better
     policy are binomial with ``(discordance + difference) / (2 discordance)`` (Duffy 1984, Biometrics 40:1005).
 
     Args:

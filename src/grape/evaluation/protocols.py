@@ -29,7 +29,7 @@ class Protocol:
         seed: Seed of the run.
         seeds: Rollouts from each initial state that a policy also plays by sampling from its own distribution, beside
             the greedy rollout that the point estimate rests on. 0 for none.
-        unnorm_keys: Names that the normalisation statistics may have, the preferred one first; ``{suite}`` stands for
+        unnorm_keys: Names that the normalization statistics may have, the preferred one first; ``{suite}`` stands for
             the suite's name. Empty leaves the choice to checkpoint and user.
         crops_by_default: Whether a checkpoint that does not say whether it was trained with random crops is taken for
             one that was.
@@ -65,7 +65,7 @@ class Protocol:
         }
 
     def keys_of(self, suite: str) -> tuple[str, ...]:
-        """Names that the normalisation statistics may have for this suite."""
+        """Names that the normalization statistics may have for this suite."""
         return tuple(dict.fromkeys(key.format(suite=suite) for key in self.unnorm_keys))
 
 
@@ -181,7 +181,7 @@ def fit_checkpoint(
     Args:
         protocol: The protocol.
         settings: From :func:`apply_protocol`.
-        norm_keys: Names of the checkpoint's normalisation statistics.
+        norm_keys: Names of the checkpoint's normalization statistics.
         crop: Whether the checkpoint says that its images are to be cropped; None if it says nothing.
 
     Raises:
@@ -191,7 +191,7 @@ def fit_checkpoint(
     keys = [key for key in protocol.keys_of(settings.suite) if key in norm_keys]
     if protocol.unnorm_keys and not keys:
         raise CompatibilityError(
-            f"{settings.policy} has no normalisation statistics of {settings.suite}, which protocol {protocol.name} "
+            f"{settings.policy} has no normalization statistics of {settings.suite}, which protocol {protocol.name} "
             f"takes ({' or '.join(protocol.keys_of(settings.suite))}).",
             f"It has: {', '.join(sorted(norm_keys)) or 'none'}. Choose the suite that it was trained for, or leave "
             "--protocol out.",

@@ -24,7 +24,7 @@ _VERB = "export"
 _COARSEST = 51
 
 LOST = (
-    "exact images: the video is lossy (H.264, colours at half the resolution)",
+    "exact images: the video is lossy (H.264, colors at half the resolution)",
     "the image after the last action",
     "action tokens and their log-probabilities, and with them the policy's part in a preference",
     "keypoints and signals, and with them costs",
@@ -161,7 +161,7 @@ def _shape(source: ExportSource, part: _Part, fps: int) -> Shape:
     _, height, width, _ = first.frames.shape
     if height % 2 or width % 2:
         raise CompatibilityError(
-            f"The images are of {height} x {width} pixels; the video's colours need even numbers.",
+            f"The images are of {height} x {width} pixels; the video's colors need even numbers.",
             "Use 'grape export rlds', which keeps images as they are.",
         )
     dim = first.actions.shape[1]

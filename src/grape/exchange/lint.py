@@ -68,7 +68,7 @@ _DEFECTS = {
         _Defect("pair out of order", "Joined by order, it is paired with another episode's partner."),
         _Defect("pair that starts from different images", "The sides may not share an initial state."),
         _Defect("action bins that differ by side", "With statistics a side, equal actions become unequal tokens."),
-        _Defect("image taken after the action", "Each action is learnt from the image it led to."),
+        _Defect("image taken after the action", "Each action is learned from the image it led to."),
         _Defect("cost cut to an integer", "Rankings by it have ties and lose their order."),
         _Defect("no cost", "Chosen and rejected are told apart by success alone."),
     )
@@ -192,13 +192,13 @@ def _lint_rollouts(folder: Path, remarks: Counter[str], reporter: Reporter) -> i
                 remarks["unreadable file"] += 1
                 reporter.warn(error.message)
             else:
-                remarks["image taken after the action"] += rollout.flavour.pictures_after_action
+                remarks["image taken after the action"] += rollout.flavor.pictures_after_action
                 remarks["cost cut to an integer"] += rollout.cost_hint is not None
                 remarks["no cost"] += rollout.cost_hint is None
                 remarks["episode shorter than a window"] += rollout.steps < _WINDOW
                 _lint_actions(rollout.actions, remarks)
                 # The environment's sign is the collector's habit, whatever values a short file happens to hold.
                 outside = bool(((rollout.actions[:, -1] < 0) | (rollout.actions[:, -1] > 1)).any())
-                remarks["gripper of the environment"] += rollout.flavour.gripper == "+1 closes" and not outside
+                remarks["gripper of the environment"] += rollout.flavor.gripper == "+1 closes" and not outside
             progress.advance()
     return len(paths)

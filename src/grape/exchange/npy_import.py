@@ -16,7 +16,7 @@ from grape.core.runs import open_run
 from grape.core.settings import setting
 from grape.core.trajectories import EpisodeMeta
 from grape.store import EpisodeStore
-from grape.store.grape_npy import MAX_FILE_BYTES, Flavour, Rollout, read_rollout
+from grape.store.grape_npy import MAX_FILE_BYTES, Flavor, Rollout, read_rollout
 from grape.store.imported import ACTION_SPACE, ActionReader, foreign_trajectory, task_name
 from grape.store.rlds.standardize import gripper_to_loader
 
@@ -48,7 +48,7 @@ class ImportGrapeNpySettings:
     Attributes:
         folder: Folder with the files, at any depth.
         out: Folder to write: store (the episodes) and files.jsonl.
-        flavour: Which collector wrote the files; auto recognises each by name and images.
+        flavour: Which collector wrote the files; auto recognizes each by name and images.
         pictures_after_action: Whether images were taken after the action of their step; auto takes the collector's
             habit.
         gripper: Meaning of the gripper's number in the files; auto takes the collector's habit.
@@ -149,7 +149,7 @@ def _import(
 ) -> dict[str, Any]:
     """Write one episode; what was done."""
     rollout = read_rollout(path, "" if settings.flavour == "auto" else settings.flavour, settings.folder)
-    rules = _rules(settings, rollout.flavour)
+    rules = _rules(settings, rollout.flavor)
     _check_folder(path, name, rollout)
     task = task_name(rollout.prompt)
     outcome = {True: "success", False: "failure", None: "unknown"}[rollout.success]
@@ -201,16 +201,16 @@ def _check_folder(path: Path, name: str, rollout: Rollout) -> None:
             )
 
 
-def _rules(settings: ImportGrapeNpySettings, flavour: Flavour) -> Flavour:
+def _rules(settings: ImportGrapeNpySettings, flavor: Flavor) -> Flavor:
     """What the file's collector did, or what the user says instead."""
     if settings.pictures_after_action != "auto":
-        flavour = dataclasses.replace(flavour, pictures_after_action=settings.pictures_after_action == "yes")
+        flavor = dataclasses.replace(flavor, pictures_after_action=settings.pictures_after_action == "yes")
     if settings.gripper != "auto":
-        flavour = dataclasses.replace(flavour, gripper=settings.gripper)
-    return flavour
+        flavor = dataclasses.replace(flavor, gripper=settings.gripper)
+    return flavor
 
 
-def _changes(rules: Flavour, rollout: Rollout) -> list[str]:
+def _changes(rules: Flavor, rollout: Rollout) -> list[str]:
     """Sentences on what was changed and what looks odd."""
     changes = []
     if rules.pictures_after_action:

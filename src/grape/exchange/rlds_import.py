@@ -76,7 +76,7 @@ def run_import_grape_rlds(
 
     RLDS holds no action tokens. With a policy, the tokens are those by which it would say the recorded actions, so that
     it can be trained on these pairs with a recomputed reference. Without one there are none, and the pairs serve for
-    looking, exporting and cloning.
+    viewing, exporting and filtered behavior cloning (filtered BC).
 
     Args:
         settings: What to import.

@@ -60,7 +60,7 @@ class PolicyReader:
         return self._policy.prompt(instruction)
 
     def action_tokens(self, actions: npt.NDArray[np.float32], /) -> npt.NDArray[np.int32]:
-        """Tokens of un-normalised actions whose gripper is 1 = open, 0 = closed, int32 ``(N, 7)``.
+        """Tokens of un-normalized actions whose gripper is 1 = open, 0 = closed, int32 ``(N, 7)``.
 
         Rotation and gripper are first put into the policy's own convention, as far as data and policy state theirs.
 

@@ -303,7 +303,7 @@ def _check_view(episode: VideoEpisode, log: RobotLog, camera: Camera) -> None:
             f"{episode.where}: the gripper is in the camera's view in {100 * share_in_view:.0f} % of the states; "
             "camera and robot log do not fit.",
             "pose leads from the camera (x right, y down, z away from it) to the frame of the log's positions, in "
-            "metres; invert it if it is the other way round. If the gripper really is out of view, pass "
+            "meters; invert it if it is the other way round. If the gripper really is out of view, pass "
             "--no-check-view.",
         )
 

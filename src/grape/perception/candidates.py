@@ -30,9 +30,9 @@ class CandidateSettings:
 
     Attributes:
         clusters: Clusters in each mask, before merging.
-        place_scale: Distance in the world, metres, that weighs as much as one standard deviation of the features.
-        apart: Candidates closer than this are merged, metres.
-        region: Lower and upper corner of the box in the world that candidates must lie in, metres; None for anywhere.
+        place_scale: Distance in the world, meters, that weighs as much as one standard deviation of the features.
+        apart: Candidates closer than this are merged, meters.
+        region: Lower and upper corner of the box in the world that candidates must lie in, meters; None for anywhere.
         most: Largest number of candidates; those of the largest clusters are kept.
     """
 
@@ -50,7 +50,7 @@ class Candidate:
     Attributes:
         number: What is drawn beside it, from 0: from the top of the image to the bottom, then from left to right.
         pixel: Continuous coordinates (column, row).
-        point: Metres in the world's frame.
+        point: Meters in the world's frame.
         mask: Index of the mask it was found in.
         size: Pixels in its cluster.
     """
@@ -73,7 +73,7 @@ def find_candidates(
 
     Args:
         features: Of a grid of cells that covers the image, ``(h, w, C)``.
-        depth: Metres, ``(H, W)``; pixels without depth are left out.
+        depth: Meters, ``(H, W)``; pixels without depth are left out.
         camera: The camera.
         masks: Of the objects, ``(H, W)`` each; none stands for the whole image.
         settings: How they are chosen.

@@ -19,16 +19,16 @@ Float64 = npt.NDArray[np.float64]
 
 _MOST_POINTS = 600
 _ROUNDS = 50
-_SETTLED = 1e-5  # metres
+_SETTLED = 1e-5  # meters
 _OUTLIER = 3.0  # times the median distance
 
 
 def seen_points(mask: npt.NDArray[np.bool_], depth: npt.NDArray[np.float32], camera: Camera) -> Float64:
-    """What a mask shows, as points in the world, metres ``(n, 3)``; of many every n-th.
+    """What a mask shows, as points in the world, meters ``(n, 3)``; of many every n-th.
 
     Args:
         mask: ``(H, W)``.
-        depth: Metres, ``(H, W)``; pixels without depth are left out.
+        depth: Meters, ``(H, W)``; pixels without depth are left out.
         camera: Of both.
     """
     rows, columns = np.nonzero(mask & np.isfinite(depth) & (depth > 0))
@@ -44,12 +44,12 @@ def aligning_shift(before: Float64, after: Float64) -> tuple[Float64, float]:
     way round, and the mean over those that found one close by decides.
 
     Args:
-        before: Metres, ``(n, 3)``, at least one.
-        after: Metres, ``(m, 3)``, at least one.
+        before: Meters, ``(n, 3)``, at least one.
+        after: Meters, ``(m, 3)``, at least one.
 
     Returns:
-        The shift from ``before`` to ``after``, metres ``(3,)``, and the median distance that is left between them,
-        metres: large where the thing turned or another one was found.
+        The shift from ``before`` to ``after``, meters ``(3,)``, and the median distance that is left between them,
+        meters: large where the thing turned or another one was found.
     """
     tree = cKDTree(before)
     shift: Float64 = np.median(after, axis=0) - np.median(before, axis=0)
@@ -77,9 +77,9 @@ class FollowSettings:
 
     Attributes:
         confidence: Below this confidence of the tracker (0 to 1) a keypoint is lost.
-        band: How far its depth may change from image to image beyond its sideways motion, metres.
+        band: How far its depth may change from image to image beyond its sideways motion, meters.
         find_again: Ask the finder in images where a keypoint given by phrase is lost.
-        fit: Largest median distance at which a thing found again counts as the one seen in the first image, metres.
+        fit: Largest median distance at which a thing found again counts as the one seen in the first image, meters.
         score: Least score of a find, 0 to 1.
     """
 
@@ -95,7 +95,7 @@ class FollowedKeypoint:
     """One keypoint through an episode.
 
     Attributes:
-        points: Metres in the world's frame, float32 ``(T+1, 3)``; NaN where it is lost.
+        points: Meters in the world's frame, float32 ``(T+1, 3)``; NaN where it is lost.
         pixels: Continuous coordinates (column, row), float32 ``(T+1, 2)``; NaN where it is lost.
         losses: Images it was lost in, by reason (:data:`grape.perception.lifting.LOST`); empty if never.
         found_again: Images in which it was not tracked but found.
@@ -127,7 +127,7 @@ def follow_keypoints(
     Args:
         keypoint_file: Which keypoints.
         images: RGB, uint8 ``(T+1, H, W, 3)``.
-        depth: Metres ``(T+1, H, W)``.
+        depth: Meters ``(T+1, H, W)``.
         camera: Of both.
         tracker: Follows points.
         finder: For phrases; needed where there are any.

@@ -29,7 +29,7 @@ class LiftedPoints:
     """Tracked points in the world.
 
     Attributes:
-        points: Metres in the world's frame, float32 ``(T+1, K, 3)``; NaN where the point is lost.
+        points: Meters in the world's frame, float32 ``(T+1, K, 3)``; NaN where the point is lost.
         fate: Code of :data:`LOST` for each, int8 ``(T+1, K)``.
     """
 
@@ -53,10 +53,10 @@ def lift_tracks(
 
     Args:
         tracks: Of ``K`` points.
-        depth: Metres along the camera's axis, ``(T+1, H, W)``; not positive or not finite where nothing was measured.
+        depth: Meters along the camera's axis, ``(T+1, H, W)``; not positive or not finite where nothing was measured.
         camera: The camera of images and depth.
         confidence: Below it a point counts as lost.
-        band: Metres.
+        band: Meters.
     """
     count = tracks.pixels.shape[1]
     points = np.full((len(depth), count, 3), np.nan)
@@ -92,7 +92,7 @@ def mask_point(mask: Mask, depth: Float32, camera: Camera) -> Float64 | None:
 
     Args:
         mask: ``(H, W)``.
-        depth: Metres, ``(H, W)``.
+        depth: Meters, ``(H, W)``.
         camera: Of both.
 
     Returns:

@@ -40,12 +40,12 @@ class KeypointsSettings:
         episodes: Episode list of grape import video.
         out: Folder to write: keypoints.yaml, reference.png, reference-depth.png, numbered.png, candidates.json.
         task: Task to look at; the first one of the list if empty.
-        features: DINOv2, a folder or a name on the Hugging Face hub; colour goes by colours alone and needs no weights.
+        features: DINOv2, a folder or a name on the Hugging Face hub; color goes by colors alone and needs no weights.
         phrases: What to look at, e.g. 'black bowl'; each phrase is detected and its pixels are clustered apart. All of
             the image if empty.
-        region: Box in the frame of the robot's log that candidates must lie in, metres: lower corner, upper corner.
+        region: Box in the frame of the robot's log that candidates must lie in, meters: lower corner, upper corner.
         clusters: Clusters in the image, or in each phrase's pixels.
-        apart: Candidates closer than this are merged, metres.
+        apart: Candidates closer than this are merged, meters.
         most: Largest number of candidates.
         longest: Pixels of the image's longer side, as for grape import video.
         detector: Grounding DINO, a folder or a name on the hub; for phrases.
@@ -143,7 +143,7 @@ def _check(settings: KeypointsSettings) -> None:
     check_ranges(settings)
     region = settings.region
     if region is not None and not (np.array(region[:3]) < np.array(region[3:])).all():
-        raise SettingsError(f"--region is {region}.", "Give the lower corner (x y z), then the upper one, in metres.")
+        raise SettingsError(f"--region is {region}.", "Give the lower corner (x y z), then the upper one, in meters.")
 
 
 def _episode(episodes: tuple[VideoEpisode, ...], task: str) -> VideoEpisode:
@@ -172,7 +172,7 @@ def _row(candidate: Candidate, phrases: tuple[str, ...]) -> dict[str, Any]:
         "number": candidate.number,
         "name": image_keypoint(candidate.number),
         "pixel": [round(place, 3) for place in candidate.pixel],
-        "point": [round(metres, 6) for metres in candidate.point],
+        "point": [round(meters, 6) for meters in candidate.point],
         "phrase": phrases[candidate.mask] if phrases else "",
         "pixels": candidate.size,
     }

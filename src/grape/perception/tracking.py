@@ -58,20 +58,20 @@ class PointTracker(Protocol):
         Args:
             images: RGB, uint8 ``(T+1, H, W, 3)``.
             points: Continuous coordinates (column, row) in the first image, ``(K, 2)``.
-            depth: Metres ``(T+1, H, W)``, not positive or not finite where nothing was measured; None if there is none.
+            depth: Meters ``(T+1, H, W)``, not positive or not finite where nothing was measured; None if there is none.
         """
 
 
 @dataclass(frozen=True)
 class PatchTracker:
-    """Tracker of patches by colour and depth.
+    """Tracker of patches by color and depth.
 
     Attributes:
         radius: Half the side of a patch, pixels.
         levels: Sizes of the image, each half of the one before; a coarse one covers fast motion.
         search: How far around its last place a patch is sought where following failed, pixels.
-        band: Pixels of a patch count in full if their depth differs from the point's by less, metres.
-        color_scale: Mean difference of colours, in levels of 255, at which likeness falls to 1/e.
+        band: Pixels of a patch count in full if their depth differs from the point's by less, meters.
+        color_scale: Mean difference of colors, in levels of 255, at which likeness falls to 1/e.
         keep: Confidence from which a patch replaces the last one; below it the point counts as lost.
         sure: Confidence below which the point is also looked for where its motion would have taken it.
     """

@@ -9,7 +9,7 @@ __all__ = ["COLOR", "ColorFeatures", "open_features", "open_finder"]
 
 
 class ColorFeatures:
-    """Extractor whose vectors are a pixel's colours, scaled to [0, 1]."""
+    """Extractor whose vectors are a pixel's colors, scaled to [0, 1]."""
 
     def features(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """See :class:`grape.perception.protocols.FeatureExtractor`; one cell a pixel."""
@@ -34,7 +34,7 @@ def open_finder(detector: str, segmenter: str, device: str) -> Finder:
 
 
 def open_features(name: str, device: str) -> FeatureExtractor:
-    """DINOv2, or plain colours where the name is ``color``.
+    """DINOv2, or plain colors where the name is ``color``.
 
     Raises:
         SettingsError: Packages or weights are missing, or of another kind.

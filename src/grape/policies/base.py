@@ -41,14 +41,14 @@ class PolicySpec:
     Attributes:
         action_dim: Dimensions of an action.
         image_size: Side of the square image the network reads; images of other sizes are resized by the policy.
-        gripper: What the last dimension of an un-normalised action means; empty if unknown. Plain text of the same
+        gripper: What the last dimension of an un-normalized action means; empty if unknown. Plain text of the same
             characters is accepted.
-        unnorm_key: Which normalisation statistics are in use.
+        unnorm_key: Which normalization statistics are in use.
         policy_hash: Hash of weights and configuration.
-        preprocessing_hash: Hash of prompt template, image preprocessing, tokenizer, action bins and normalisation.
+        preprocessing_hash: Hash of prompt template, image preprocessing, tokenizer, action bins and normalization.
         computation: Device, number type and attention, which decide the last bits of log-probabilities; empty if
             unknown.
-        rotation: What dimensions 3 to 5 of an un-normalised action mean; empty for what the suite takes.
+        rotation: What dimensions 3 to 5 of an un-normalized action mean; empty for what the suite takes.
 
     Raises:
         SettingsError: A convention is unknown.
@@ -75,7 +75,7 @@ class ActionBatch:
     """Decisions for a batch of observations.
 
     Attributes:
-        actions: Un-normalised actions, float32 ``(B, D)``.
+        actions: Un-normalized actions, float32 ``(B, D)``.
         tokens: Token ids as sampled (before any clipping), int32 ``(B, D)``.
         logps: Log-probability of each token under temperature 1 over the whole vocabulary, float32 ``(B, D)``.
     """
@@ -136,7 +136,7 @@ def to_env_action(action: npt.NDArray[np.float32], spec: PolicySpec, space: Acti
     """A policy's action as the suite takes it, float32 ``(D,)``.
 
     Args:
-        action: Un-normalised, float32 ``(D,)``.
+        action: Un-normalized, float32 ``(D,)``.
         spec: The policy's contract.
         space: The suite's.
     """

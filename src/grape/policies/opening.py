@@ -93,7 +93,7 @@ class HubName:
     """A checkpoint on the hub.
 
     Attributes:
-        repository: ``organisation/name``.
+        repository: ``organization/name``.
         revision: Branch, tag or commit; None for the newest.
     """
 
@@ -107,8 +107,8 @@ class HubName:
 def parse_hub_name(policy: Path | str) -> HubName | None:
     """The hub's name behind what a user wrote, or None where only a folder can be meant.
 
-    ``organisation/name`` and ``organisation/name@revision`` are names, unless there is a folder ``organisation`` here:
-    then it is a path, mistyped perhaps, and ``hf://organisation/name`` says otherwise.
+    ``organization/name`` and ``organization/name@revision`` are names, unless there is a folder ``organization`` here:
+    then it is a path, mistyped perhaps, and ``hf://organization/name`` says otherwise.
 
     Args:
         policy: What the user wrote.
@@ -148,7 +148,7 @@ def resolve_policy(policy: Path | str, *, weights: bool = True) -> Path:
 
     Args:
         weights: Whether weights are needed; without, only configuration and side files are fetched.
-        policy: A folder, or a name on the hub: ``organisation/name`` or ``organisation/name@revision``. A folder of
+        policy: A folder, or a name on the hub: ``organization/name`` or ``organization/name@revision``. A folder of
             that name wins; ``hf://`` before it means the hub in any case.
 
     Returns:
@@ -248,7 +248,7 @@ class CheckpointInfo:
     """Facts from a checkpoint's configuration.
 
     Attributes:
-        norm_keys: Names of its normalisation statistics, sorted.
+        norm_keys: Names of its normalization statistics, sorted.
         center_crop: Whether it was trained with random crops; None where it says nothing, as checkpoints of other
             software do. What was trained here says it in ``grape.center_crop``, or else learned from whole images.
     """

@@ -29,7 +29,7 @@ class TowerConfig:
             for their names but never run. Published: ``depth - 2``.
         class_token: Whether a class token stands before the patches.
         registers: Number of register tokens after the class token.
-        layer_scale: Whether each residual branch has a learnt scale.
+        layer_scale: Whether each residual branch has a learned scale.
         final_norm: Whether the (never read) final norm exists.
         attention_pool: Whether the (never read) attention pooling head of SigLIP exists.
         stem: ``"patch"``: one convolution of kernel and stride ``patch``. ``"conv"``: a chain of 3x3 convolutions of
@@ -112,7 +112,7 @@ class NanoShape:
         heads: Its attention heads.
         mlp: Hidden channels of its MLP.
         action_bins: Bins a dimension of the action. 32 rather than the published 256: a policy of this size that is
-            cloned from a few demonstrations spreads its probability over neighbouring bins.
+            trained on a few demonstrations spreads its probability over neighboring bins.
     """
 
     tower: TowerConfig = field(

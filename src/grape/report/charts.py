@@ -36,7 +36,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Tick:
-    """A labelled place on an axis."""
+    """A labeled place on an axis."""
 
     position: float
     label: str
@@ -60,7 +60,7 @@ class Line:
 
     Attributes:
         label: Name for the legend.
-        style: 0, 1, 2 ...: picks colour, dash pattern and shape of the marks together.
+        style: 0, 1, 2 ...: picks color, dash pattern and shape of the marks together.
         path: SVG path of the line.
         faint: SVG path of the unsmoothed values, or empty.
         aside: SVG path from the line to points beside it, or empty.
@@ -93,7 +93,7 @@ class Chart:
         x_ticks: Labels of the horizontal axis.
         y_ticks: Labels of the vertical axis.
         lines: The series.
-        dividers: Labelled vertical lines, e.g. where an iteration begins.
+        dividers: Labeled vertical lines, e.g. where an iteration begins.
     """
 
     key: str
@@ -125,7 +125,7 @@ def nice_ticks(low: float, high: float, n_steps: int = 5) -> tuple[float, ...]:
 
 
 def thin_out(points: Sequence[Point], limit: int = 240) -> tuple[Point, ...]:
-    """At most ``limit`` points: means of neighbours, so that a long curve stays small on the page."""
+    """At most ``limit`` points: means of neighbors, so that a long curve stays small on the page."""
     if len(points) <= limit:
         return tuple(points)
     edges = [round(index * len(points) / limit) for index in range(limit + 1)]
@@ -137,7 +137,7 @@ def thin_out(points: Sequence[Point], limit: int = 240) -> tuple[Point, ...]:
 
 
 def _smooth(points: Sequence[Point], width: int) -> list[Point]:
-    """Centred running mean over ``2 * width + 1`` points, narrower at the ends."""
+    """Centered running mean over ``2 * width + 1`` points, narrower at the ends."""
     result = []
     for index, point in enumerate(points):
         reach = min(width, index, len(points) - 1 - index)

@@ -1,7 +1,7 @@
 """Everything a page is made of, read from a run's folder.
 
 A file that is missing or truncated costs its own part of the page: it is named under "what is missing" and the rest is
-shown. Only a folder in which nothing can be recognised is an error.
+shown. Only a folder in which nothing can be recognized is an error.
 """
 
 from collections.abc import Mapping, Sequence
@@ -119,7 +119,7 @@ def read_contents(root: Path) -> RunContents:
 
     Raises:
         SettingsError: The folder does not exist.
-        DataError: Nothing in it can be recognised.
+        DataError: Nothing in it can be recognized.
     """
     if not root.is_dir():
         raise SettingsError(f"Run folder {root} does not exist.", "Give the --out folder of 'grape loop'.")

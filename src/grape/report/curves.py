@@ -34,7 +34,7 @@ class _Plot:
     styles: tuple[int, ...] = ()
 
 
-# Styles 4 and 1 are the colours of chosen and rejected everywhere on the page.
+# Styles 4 and 1 are the colors of chosen and rejected everywhere on the page.
 _PREFERENCE_PLOTS = (
     _Plot(
         "margins",

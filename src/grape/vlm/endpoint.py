@@ -235,7 +235,7 @@ class EndpointModel:
         return f": {self._shown(text)!r}" if text else ""
 
     def _shown(self, text: str) -> str:
-        """Short text without the key; cleansed on one line first, since half a key would not be recognised."""
+        """Short text without the key; cleansed on one line first, since half a key would not be recognized."""
         return _short(self.endpoint.key.cleanse(_line(text)))
 
     def _pause(self, problem: "_PassingError", failures: int) -> None:

@@ -174,7 +174,7 @@ def _told(error: Any) -> tuple[str, str | None]:
 def _page_text(reply: Reply) -> str:
     """The words of a reply that is no JSON; of an HTML page without its tags."""
     text = reply.body.decode("utf-8", "replace")
-    if len(text) > _READ:  # cut between words: half a key would not be recognised as one
+    if len(text) > _READ:  # cut between words: half a key would not be recognized as one
         words = text[:_READ].rsplit(None, 1)
         text = words[0] if len(words) == 2 else "(one long word)"
     if not re.search(r"<(?:!doctype|html|head|body)\b", text[:2000], re.IGNORECASE):

@@ -86,7 +86,7 @@ HOSTILE = {
     "array of texts": np.array(["a", "b"]),
     "array of dates": np.array(["2024-01-01"], dtype="datetime64[D]"),
     "array subclass": np.zeros(2).view(np.recarray),
-    "grey image": Image.new("L", (2, 2)),
+    "gray image": Image.new("L", (2, 2)),
 }
 RAW = {
     "persistent id": frame(text("x"), b"Q"),

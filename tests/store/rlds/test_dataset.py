@@ -207,7 +207,7 @@ def test_columns_that_do_not_fit(copy):
     episode = next(open_rlds(copy).read())
     for path, words in {
         "action": "no multiple of 6",
-        "reward": "has 1 items, its neighbours 3",
+        "reward": "has 1 items, its neighbors 3",
         "absent": "missing from the record",
         "discount": "class Audio",
         "rewards": "no column 'rewards'",

@@ -24,7 +24,7 @@ def _show(summary: Summary, console: Console) -> None:
     facts = {
         "prompt": summary["prompt"].replace("\n", "\\n"),
         "statistics": summary["unnorm_key"],
-        "centre crop": "yes" if summary["center_crop"] else "no",
+        "center crop": "yes" if summary["center_crop"] else "no",
         "log-probability": f"{summary['logp']:.4f}",
         "computed on": summary["computation"],
     }

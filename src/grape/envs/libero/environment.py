@@ -61,7 +61,7 @@ def measure_view(world: TaskWorld, episode: Episode, camera: dict[str, Any]) -> 
 
 
 _BLANK = np.zeros((1, 1, 3), dtype=np.uint8)
-_FINGER_TRAVEL = 0.08  # metres between the fingers when they are open
+_FINGER_TRAVEL = 0.08  # meters between the fingers when they are open
 
 Float64 = npt.NDArray[np.float64]
 
@@ -81,8 +81,8 @@ def simulator_action(action: npt.NDArray[np.float32]) -> Float64:
 class LiberoEnvironment:
     """One episode at a time of one task; see :class:`~grape.envs.base.Environment`.
 
-    Proprioception is the hand's position in metres (3), its orientation as axis-angle in radians (3) and the two
-    finger joints in metres, as OpenVLA-OFT reads it.
+    Proprioception is the hand's position in meters (3), its orientation as axis-angle in radians (3) and the two
+    finger joints in meters, as OpenVLA-OFT reads it.
 
     Args:
         task: The task.
@@ -227,7 +227,7 @@ def camera_of(world: TaskWorld, episode: Episode) -> dict[str, Any]:
 
     Returns:
         ``name``; ``size`` in pixels; ``intrinsic``, 3 x 3 in pixels; ``pose``, 4 x 4, from the camera's frame (x right,
-        y down, z away from it) to the world's, metres.
+        y down, z away from it) to the world's, meters.
     """
     camera = world.model.camera(CAMERAS[0])
     half = RENDER_SIZE / 2.0

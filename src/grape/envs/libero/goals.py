@@ -24,7 +24,7 @@ HANDLES: Mapping[str, tuple[float, float, float]] = {
     "button": (0.00115, -0.02496, 0.02505),
     "microjoint": (0.2375, -0.054, 0.0),
 }
-"""Where a hand takes hold, in the frame of the joint's body, metres, by the end of the joint's name."""
+"""Where a hand takes hold, in the frame of the joint's body, meters, by the end of the joint's name."""
 
 _LAST = ("close", "turnoff")
 
@@ -52,7 +52,7 @@ class Joint:
         index: The joint in the model.
         address: Its place in the positions.
         body: The body that it moves.
-        handle: Where a hand takes hold, in the body's frame, metres ``(3,)``.
+        handle: Where a hand takes hold, in the body's frame, meters ``(3,)``.
         opened: Position from which it counts as open or on.
         closed: Position up to which it counts as closed or off.
     """
@@ -65,7 +65,7 @@ class Joint:
     closed: float
 
     def position(self, data: Any) -> float:
-        """Radians or metres."""
+        """Radians or meters."""
         return float(data.qpos[self.address])
 
     def openness(self, data: Any) -> float:
@@ -73,11 +73,11 @@ class Joint:
         return float(np.clip((self.position(data) - self.closed) / (self.opened - self.closed), 0.0, 1.0))
 
     def point(self, data: Any) -> Float64:
-        """The handle, metres ``(3,)``."""
+        """The handle, meters ``(3,)``."""
         return np.asarray(data.xpos[self.body] + data.xmat[self.body].reshape(3, 3) @ np.array(self.handle))
 
     def point_at(self, model: Any, data: Any, position: float) -> Float64:
-        """Where the handle is when the joint is in another position, metres ``(3,)``."""
+        """Where the handle is when the joint is in another position, meters ``(3,)``."""
         by = position - self.position(data)
         axis: Float64 = data.xaxis[self.index]
         if model.jnt_type[self.index] == 2:  # mjJNT_SLIDE
@@ -115,14 +115,14 @@ class Part:
         return self.body is None
 
     def object_point(self, data: Any) -> Float64:
-        """The point that has to get to the goal, metres ``(3,)``."""
+        """The point that has to get to the goal, meters ``(3,)``."""
         if self.body is not None:
             return np.array(data.xpos[self.body])
         assert self.joint is not None
         return self.joint.point(data)
 
     def goal_point(self, model: Any, data: Any) -> Float64:
-        """Where that point has to be, metres ``(3,)``."""
+        """Where that point has to be, meters ``(3,)``."""
         if self.place_body is not None:
             return np.array(data.xpos[self.place_body])
         if self.place_site is not None:

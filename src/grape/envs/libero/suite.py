@@ -30,6 +30,7 @@ _ACTION_SPACE = ActionSpace(
     gripper=GripperConvention.ONE_OPENS,
     rotation=RotationConvention.AXIS_ANGLE,
     control_hz=20.0,
+    # Compared with the contract of recorded stores: the wording stays.
     notes=("translation in units of 5 cm", "rotation in units of 0.5 rad", "the gripper is binarised at 0.5"),
 )
 

@@ -86,7 +86,7 @@ class Look:
     """What robosuite's observation holds.
 
     Attributes:
-        proprio: Hand position in metres (3), axis-angle in radians (3), finger joints in metres (2).
+        proprio: Hand position in meters (3), axis-angle in radians (3), finger joints in meters (2).
         image: The agent's view, RGB uint8 ``(256, 256, 3)``, upside down; None where none was wanted.
     """
 
@@ -104,7 +104,7 @@ class Episode:
         gripper: Position that the gripper is driven to; it moves a little every step.
         body_pos: Positions of bodies in the model, ``(nbody, 3)``: LIBERO places furniture through them.
         body_quat: Their orientations, ``(nbody, 4)``.
-        site_rgba: Colours of sites, ``(nsite, 4)``: a burner glows.
+        site_rgba: Colors of sites, ``(nsite, 4)``: a burner glows.
         clock: When observations are taken.
         look: The last observation.
     """
@@ -248,7 +248,7 @@ class TaskWorld:
     def _reset(self, initial_state: int) -> None:
         """LIBERO's reset with the furniture where OpenVLA's evaluation finds it.
 
-        Furniture is placed at random within a centimetre and is no part of an initial state. That evaluation seeds
+        Furniture is placed at random within a centimeter and is no part of an initial state. That evaluation seeds
         the random numbers once and then resets before each initial state in turn, so the resets before are made up
         for here, once a task and process.
         """

@@ -41,7 +41,7 @@ _OUT_OF_SIGHT = (
     "right_l1",
     "right_l1_2",
 )
-_COARSE_CELL = 0.004  # metres; a pixel of the rendered image covers 6 mm
+_COARSE_CELL = 0.004  # meters; a pixel of the rendered image covers 6 mm
 _COARSE_FACES = 2000  # only the robot's meshes have more triangles
 _HIDDEN_GROUP = 5  # MuJoCo draws groups 0 to 2
 _GOAL_GROUP = 1

@@ -30,7 +30,7 @@ N_INITIAL_STATES = 1_000_000
 SIMULATOR_STEPS = 8
 """Meta-World steps a decision; each is 12.5 ms, so that decisions come at 10 Hz."""
 
-_MINIMUM_TASK_DISTANCE = 0.15  # metres between object and goal in the plane; Meta-World redraws below it
+_MINIMUM_TASK_DISTANCE = 0.15  # meters between object and goal in the plane; Meta-World redraws below it
 
 Float64 = npt.NDArray[np.float64]
 
@@ -43,7 +43,7 @@ class Episode:
         data: The ``mujoco.MjData``.
         body_pos: Positions of bodies in the model, ``(nbody, 3)``: Meta-World places furniture through them.
         site_pos: Positions of sites in the model, ``(nsite, 3)``.
-        target: Meta-World's target, metres ``(3,)``.
+        target: Meta-World's target, meters ``(3,)``.
     """
 
     data: Any
@@ -142,12 +142,12 @@ class TaskWorld:
         self._mujoco.mj_forward(self.model, data)
 
     def gripper(self, data: Any) -> Float64:
-        """Tool centre between the finger tips, metres ``(3,)``."""
+        """Tool center between the finger tips, meters ``(3,)``."""
         center: Float64 = (data.site("rightEndEffector").xpos + data.site("leftEndEffector").xpos) / 2.0
         return center
 
     def object(self, data: Any) -> Float64:
-        """The point that has to get to the goal, metres ``(3,)``."""
+        """The point that has to get to the goal, meters ``(3,)``."""
         anchor: Anchor | None = self.spec.anchor
         if anchor is None:
             return self.gripper(data)

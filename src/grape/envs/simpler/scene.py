@@ -147,7 +147,7 @@ def _models(assets: Path, arrangement: Arrangement) -> dict[str, Any]:
 
 
 def _half_height(model: dict[str, Any]) -> float:
-    """Half of a model's height as it lies, metres."""
+    """Half of a model's height as it lies, meters."""
     return float(model["bbox"]["max"][2] - model["bbox"]["min"][2]) / 2.0
 
 

@@ -32,7 +32,7 @@ _ACTION_SPACE = ActionSpace(
     gripper=GripperConvention.ONE_OPENS,
     rotation=RotationConvention.AXIS_ANGLE,
     control_hz=CONTROL_HZ,
-    notes=(
+    notes=(  # compared with the contract of recorded stores: the wording stays
         "translation in metres along the axes of the robot's base, which is turned by half a turn in the world",
         "rotation in radians about the same axes",
         "the gripper is binarised at 0.5; the simulator's -1 closes as well",

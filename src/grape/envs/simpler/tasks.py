@@ -26,7 +26,7 @@ class Arrangement:
         target: Model that it is to be put on.
         scale: Size of the source relative to ManiSkill's.
         turn: Angle about the vertical by which the source starts turned, degrees.
-        shift: Horizontal displacement of the source's start, metres.
+        shift: Horizontal displacement of the source's start, meters.
         exchanged: Whether the source is not the one of ManiSkill's task: it then starts lying flat.
         hidden_target: Whether the target is a stand-in that must not be seen.
     """

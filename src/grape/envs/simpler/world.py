@@ -47,7 +47,7 @@ class Pose:
     """Where a body is in the world.
 
     Attributes:
-        position: Metres, ``(3,)``.
+        position: Meters, ``(3,)``.
         rotation: ``(3, 3)``, from the body's frame to the world's.
     """
 
@@ -61,7 +61,7 @@ class Body:
 
     Attributes:
         name: ManiSkill's name of its model.
-        half_extents: Half of its bounding box's edges along its own axes, metres ``(3,)``; the box's centre is the
+        half_extents: Half of its bounding box's edges along its own axes, meters ``(3,)``; the box's center is the
             body's origin.
     """
 
@@ -197,7 +197,7 @@ class World:
 
     @property
     def fingers(self) -> Float64:
-        """Positions of the two finger joints, metres ``(2,)``: 0.015 closed, 0.037 open."""
+        """Positions of the two finger joints, meters ``(2,)``: 0.015 closed, 0.037 open."""
         return _numbers(self._scene.agent.robot.get_qpos()[0, -2:])
 
     def contacts(self) -> Contacts:
@@ -229,7 +229,7 @@ class World:
 
         Returns:
             ``name``; ``size``, height and width in pixels; ``intrinsic``, 3 x 3 in pixels; ``pose``, 4 x 4, from the
-            camera's frame (x right, y down, z away from it) to the world's, metres.
+            camera's frame (x right, y down, z away from it) to the world's, meters.
         """
         parameters = self._scene.get_sensor_params()[CAMERA]
         to_camera = np.vstack([_numbers(parameters["extrinsic_cv"][0]), [0.0, 0.0, 0.0, 1.0]])

@@ -1,6 +1,6 @@
 """Operations on what is measured: each returns a value of the same few kinds, or says why it cannot.
 
-Nothing is evaluated on data. ``np.dot(a - b, z) / np.linalg.norm(a - b)``, for example, is recognised as the cosine of
+Nothing is evaluated on data. ``np.dot(a - b, z) / np.linalg.norm(a - b)``, for example, is recognized as the cosine of
 the angle between the line from b to a and the world's z axis.
 """
 

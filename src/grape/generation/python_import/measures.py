@@ -70,7 +70,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Coordinate:
-    """One world coordinate of a keypoint in metres."""
+    """One world coordinate of a keypoint in meters."""
 
     keypoint: str
     axis: str
@@ -78,7 +78,7 @@ class Coordinate:
 
 @dataclass(frozen=True)
 class Distance:
-    """Length of a line in metres, within the axes named, after its start was moved.
+    """Length of a line in meters, within the axes named, after its start was moved.
 
     Attributes:
         line: From where to where.

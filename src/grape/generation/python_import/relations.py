@@ -44,17 +44,17 @@ class Tolerance:
     """What counts as reached where a function only measures.
 
     Attributes:
-        metres: For distances.
+        meters: For distances.
         degrees: For angles.
     """
 
-    metres: float = 0.03
+    meters: float = 0.03
     degrees: float = 15.0
 
 
 @dataclass(frozen=True)
 class Found:
-    """A relation that was recognised.
+    """A relation that was recognized.
 
     Attributes:
         cost: What the constraint measures, as the language writes it.
@@ -90,7 +90,7 @@ class Points:
     derived: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def name(self, keypoints: tuple[str, ...], offset: Offset = (0.0, 0.0, 0.0)) -> str:
-        """Name of the mean of keypoints, moved by an offset in metres.
+        """Name of the mean of keypoints, moved by an offset in meters.
 
         Raises:
             TranslationError: Too many have been named.
@@ -112,9 +112,9 @@ class Points:
         return name
 
 
-def length(metres: float) -> str:
+def length(meters: float) -> str:
     """A length as the language writes it."""
-    return f"{round(metres * 100, 4):g} cm"
+    return f"{round(meters * 100, 4):g} cm"
 
 
 def degrees(value: float) -> str:
@@ -201,12 +201,12 @@ def _distance(measure: Distance, coefficient: float, constant: float, points: Po
     if bound > TINY:
         word = {f"near{suffix}": {**pair, "within": length(bound)}}
         return Found(word, word, "m", coefficient)
-    near = {f"near{suffix}": {**pair, "within": length(tolerance.metres)}}
-    return Found({f"distance{suffix}": pair}, near, "m", coefficient, tolerance.metres, (_tolerated(tolerance),))
+    near = {f"near{suffix}": {**pair, "within": length(tolerance.meters)}}
+    return Found({f"distance{suffix}": pair}, near, "m", coefficient, tolerance.meters, (_tolerated(tolerance),))
 
 
 def _tolerated(tolerance: Tolerance) -> str:
-    return f"a bare measure counts as reached within {length(tolerance.metres)} or {degrees(tolerance.degrees)}"
+    return f"a bare measure counts as reached within {length(tolerance.meters)} or {degrees(tolerance.degrees)}"
 
 
 def _one_sided(value: Scalar, points: Points) -> Found:
@@ -249,7 +249,7 @@ def _absolute(
     if not all(isinstance(measure, Coordinate) for measure in measures):
         raise TranslationError("takes the absolute value of something other than a difference of coordinates")
     notes = () if bound > TINY else (_tolerated(tolerance),)
-    half = Scalar(constant=bound if bound > TINY else tolerance.metres)
+    half = Scalar(constant=bound if bound > TINY else tolerance.meters)
     for side in (inner - half, -inner - half):
         one = _one_sided(side, points)
         yield Found(one.cost, one.holds, one.unit, coefficient * one.factor, notes=notes)

@@ -7,7 +7,7 @@ from grape.perception.models.opening import (
     asking,
     load_torch,
     load_transformers,
-    normalised,
+    normalized,
     open_model,
     open_tokenizer,
     shorter_side,
@@ -55,7 +55,7 @@ class GroundingDino:
     def _detect(self, image: npt.NDArray[np.uint8], phrase: str) -> tuple[Detection, ...]:
         torch = load_torch()
         height, width = image.shape[:2]
-        pixels = normalised(image, *shorter_side(height, width, self._shortest, self._longest))
+        pixels = normalized(image, *shorter_side(height, width, self._shortest, self._longest))
         # Lower case and a full stop at the end: how the model was trained.
         text = self._tokenizer([phrase.lower().strip().rstrip(".") + "."], return_tensors="pt")
         with torch.inference_mode():

@@ -1,7 +1,7 @@
 """Opening published weights, and images as networks read them.
 
 Weights are given by folder or name on the hub: of the right kind, complete, safetensors only. Images are resized,
-scaled to [0, 1] and normalised as on ImageNet.
+scaled to [0, 1] and normalized as on ImageNet.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ __all__ = [
     "check_folder",
     "load_torch",
     "load_transformers",
-    "normalised",
+    "normalized",
     "open_model",
     "open_tokenizer",
     "shorter_side",
@@ -43,10 +43,10 @@ _MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 _STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 
 
-def normalised(
+def normalized(
     image: npt.NDArray[np.uint8], height: int, width: int, *, cubic: bool = False
 ) -> npt.NDArray[np.float32]:
-    """The image stretched to a size and normalised.
+    """The image stretched to a size and normalized.
 
     Args:
         image: RGB, uint8 ``(H, W, 3)``.
@@ -98,7 +98,7 @@ def load_transformers() -> Any:
 
 
 def split_name(name: str) -> tuple[str, str | None]:
-    """``organisation/name@revision`` as name and revision; a folder's path has no revision."""
+    """``organization/name@revision`` as name and revision; a folder's path has no revision."""
     repository, mark, revision = name.rpartition("@")
     return (repository, revision) if mark and "/" not in revision and repository else (name, None)
 
@@ -202,7 +202,7 @@ def open_model(kind: type[Any], name: str, device: str) -> Any:
 
     Args:
         kind: The model's class in transformers.
-        name: Folder, or ``organisation/name`` or ``organisation/name@revision`` on the hub.
+        name: Folder, or ``organization/name`` or ``organization/name@revision`` on the hub.
         device: ``cpu``, ``cuda``, ...
 
     Raises:

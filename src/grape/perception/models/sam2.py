@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grape.core.errors import PolicyError
-from grape.perception.models.opening import asking, load_torch, load_transformers, normalised, open_model
+from grape.perception.models.opening import asking, load_torch, load_transformers, normalized, open_model
 
 __all__ = ["Sam2"]
 
@@ -44,7 +44,7 @@ class Sam2:
         height, width = image.shape[:2]
         # The image is stretched to a square, and the box with it.
         scale = np.array([self._width / width, self._height / height] * 2)
-        pixels = torch.from_numpy(normalised(image, self._height, self._width)).to(self._device)
+        pixels = torch.from_numpy(normalized(image, self._height, self._width)).to(self._device)
         prompt = torch.tensor(np.asarray(box) * scale, dtype=torch.float32, device=self._device)[None, None]
         with torch.inference_mode():
             reply = self._model(pixel_values=pixels, input_boxes=prompt, multimask_output=False)

@@ -77,7 +77,7 @@ class OpenVLAConfig:
         action_bins: Edges of the action bins (256 published).
         norm_stats: Normalization statistics by dataset.
         storage_dtype: ``"float32"`` or ``"bfloat16"``: how weights are stored.
-        gripper: What the last dimension of an un-normalised action means; empty if unknown.
+        gripper: What the last dimension of an un-normalized action means; empty if unknown.
         preset: Name of the preset the policy was made from; empty for foreign checkpoints.
         center_crop: Whether images are cropped in the middle, as policies trained with random crops need.
         unnorm_key: Which statistics are in use unless others are asked for; empty if the file does not say.
@@ -127,7 +127,7 @@ class OpenVLAConfig:
         return dict(self.raw)
 
     def with_norm_stats(self, norm_stats: Mapping[str, Any]) -> "OpenVLAConfig":
-        """The same configuration with other normalisation statistics."""
+        """The same configuration with other normalization statistics."""
         return OpenVLAConfig.from_json({**self.raw, "norm_stats": dict(norm_stats)})
 
     def with_center_crop(self, center_crop: bool) -> "OpenVLAConfig":

@@ -42,7 +42,7 @@ def load_policy(
 
     Args:
         path: A folder, or a name on the hub, e.g. ``"openvla/openvla-7b"`` (see :mod:`~grape.policies.opening`).
-        unnorm_key: Which normalisation statistics to use; None takes those that the policy says are in use, or the
+        unnorm_key: Which normalization statistics to use; None takes those that the policy says are in use, or the
             only ones there are.
         device: Where to compute: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``: a GPU if there is one.
         dtype: What frozen weights are held and computed in. ``"auto"``: float32 on the CPU, else as stored. Adapters

@@ -140,7 +140,7 @@ def quantize_layers(model: nn.Module, weights: Mapping[str, Tensor], device: tor
     Args:
         model: The network; the layers named may still be empty.
         weights: Weight of each layer by the layer's name, ``(out, in)``, on the CPU.
-        device: Where the layers shall be; the weights are quantised there.
+        device: Where the layers shall be; the weights are quantized there.
         dtype: Type the layers compute in.
     """
     import bitsandbytes as bnb

@@ -47,7 +47,7 @@ def check_instruction(instruction: str) -> None:
 
 
 class Processor:
-    """Tokenises prompts, resizes and normalises images.
+    """Tokenizes prompts, resizes and normalizes images.
 
     Args:
         tokenizer: The language model's tokenizer; its post-processor adds the begin-of-sequence token.
@@ -103,11 +103,11 @@ class Processor:
         return tuple(ids)
 
     def pixels(self, images: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]], *, crop: bool = True) -> Tensor:
-        """Normalised images.
+        """Normalized images.
 
         Args:
             images: RGB images, uint8 ``(H, W, 3)`` each (or one array with a leading batch axis).
-            crop: False leaves the centre crop out, for images that were cropped at random.
+            crop: False leaves the center crop out, for images that were cropped at random.
 
         Returns:
             float32 ``(B, 3 * towers, image_size, image_size)``.

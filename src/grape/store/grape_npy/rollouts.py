@@ -30,7 +30,7 @@ from grape.core.reading import open_file
 from grape.store.grape_npy.plain_pickle import Slot, read_plain_pickle
 from grape.store.opening import check_links
 
-__all__ = ["FLAVOURS", "MAX_FILE_BYTES", "Flavour", "Rollout", "read_rollout"]
+__all__ = ["FLAVORS", "MAX_FILE_BYTES", "Flavor", "Rollout", "read_rollout"]
 
 _NAME = re.compile(
     r"(?:(?P<outcome>success|failure)_)?episode_(?P<episode>\d+)"
@@ -42,7 +42,7 @@ _MOST_BYTES = 2 << 30  # images of one rollout, decoded; a pickle can name one i
 
 
 @dataclass(frozen=True)
-class Flavour:
+class Flavor:
     """What the files of one collector mean.
 
     Attributes:
@@ -56,9 +56,9 @@ class Flavour:
     gripper: str
 
 
-FLAVOURS: Mapping[str, Flavour] = {
-    "simplerenv": Flavour("simplerenv", True, "1 opens, 0 closes"),
-    "libero": Flavour("libero", False, "+1 closes"),
+FLAVORS: Mapping[str, Flavor] = {
+    "simplerenv": Flavor("simplerenv", True, "1 opens, 0 closes"),
+    "libero": Flavor("libero", False, "+1 closes"),
 }
 """Known collectors."""
 
@@ -69,7 +69,7 @@ class Rollout:
 
     Attributes:
         path: The file.
-        flavour: Which collector wrote it.
+        flavor: Which collector wrote it.
         prompt: The task in words.
         images: uint8 ``(T, H, W, 3)``.
         actions: float32 ``(T, 7)``.
@@ -80,7 +80,7 @@ class Rollout:
     """
 
     path: Path
-    flavour: Flavour
+    flavor: Flavor
     prompt: str
     images: npt.NDArray[np.uint8]
     actions: npt.NDArray[np.float32]
@@ -95,12 +95,12 @@ class Rollout:
         return len(self.actions)
 
 
-def read_rollout(path: Path, flavour: str = "", within: Path | None = None) -> Rollout:
+def read_rollout(path: Path, flavor: str = "", within: Path | None = None) -> Rollout:
     """Read one file. Nothing in it is run: see :mod:`grape.store.grape_npy.plain_pickle`.
 
     Args:
         path: A ``.npy`` file.
-        flavour: Which collector wrote it; empty recognises it by name and content.
+        flavor: Which collector wrote it; empty recognizes it by name and content.
         within: The folder that a link may not lead out of; the file's own if None.
 
     Raises:
@@ -120,7 +120,7 @@ def read_rollout(path: Path, flavour: str = "", within: Path | None = None) -> R
         raise DataError(f"{path}: its steps have {len(set(prompts))} different prompts.", "Leave it out.")
     return Rollout(
         path=path,
-        flavour=FLAVOURS[flavour or _recognize(path, kinds, facts)],
+        flavor=FLAVORS[flavor or _recognize(path, kinds, facts)],
         prompt=prompts[0],
         images=images,
         actions=actions,

@@ -56,7 +56,7 @@ class Columns(Mapping[str, Column]):
             raise DataError(f"{where} is missing from the record, though features.json lists it.")
         column = leaf.decode(self._values[key], where)
         if self._length is not None and len(column) != self._length:
-            raise DataError(f"{where} has {len(column)} items, its neighbours {self._length}.")
+            raise DataError(f"{where} has {len(column)} items, its neighbors {self._length}.")
         return column
 
     def __iter__(self) -> Iterator[str]:

@@ -100,7 +100,7 @@ class RldsDemonstrations:
         return self._metas[episode_id]
 
     def read(self, episode_id: str, *, frames: bool = True, display: bool = False) -> Trajectory:
-        """One episode as a trajectory: images, instruction and un-normalised actions; no robot state.
+        """One episode as a trajectory: images, instruction and un-normalized actions; no robot state.
 
         Args:
             episode_id: Which one.

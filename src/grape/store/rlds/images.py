@@ -25,14 +25,14 @@ UInt8 = npt.NDArray[np.uint8]
 JPEG_QUALITY = 95
 """Quality that TensorFlow's encoder takes by default; public RLDS sets were written with it."""
 
-_SUBSAMPLING = "420"  # colours at half the resolution, also TensorFlow's default
+_SUBSAMPLING = "420"  # colors at half the resolution, also TensorFlow's default
 
 _MOST_PIXELS = 50_000_000
 _MOST_DECODED = 2 << 30  # all images of an episode; and the more of these two:
 _ALWAYS_DECODED = 256 << 20
 _MOST_RATIO = 100  # times their encoded size
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_COLORS = {1: 0, 3: 2, 4: 6}  # grey, RGB, RGB with alpha
+_PNG_COLORS = {1: 0, 3: 2, 4: 6}  # gray, RGB, RGB with alpha
 _PNG_UP = 2  # the filter that keeps the difference to the row above
 
 
@@ -65,7 +65,7 @@ class EncodedImages:
         """All images, uint8 ``(N, H, W, C)``.
 
         Raises:
-            DataError: A blob is no image, or of another size than promised or than its neighbours.
+            DataError: A blob is no image, or of another size than promised or than its neighbors.
         """
         height, width, channels = self.shape
         if not self.blobs:

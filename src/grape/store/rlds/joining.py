@@ -40,7 +40,7 @@ class PairLink:
 
 @dataclass(frozen=True, eq=False)
 class JoinedPair:
-    """A pair with its two standardised episodes: images, instruction and un-normalised actions."""
+    """A pair with its two standardized episodes: images, instruction and un-normalized actions."""
 
     pair_id: str
     chosen: StandardEpisode
@@ -124,7 +124,7 @@ def join_pairs(
             episode's instruction changes on the way.
         SettingsError: A side has no such split.
     """
-    sides = [_catalogue(side, split, strict=strict) for side in (chosen, rejected)]
+    sides = [_catalog(side, split, strict=strict) for side in (chosen, rejected)]
     names = [[name for name, _ in side] for side in sides]
     common = set(names[0]) & set(names[1])
     if common - {""} and all(len(set(side)) == len(side) for side in names):
@@ -145,7 +145,7 @@ def join_pairs(
 
 
 class _Reader:
-    """Episodes by index; neighbours in the order of the file come from one pass."""
+    """Episodes by index; neighbors in the order of the file come from one pass."""
 
     def __init__(self, dataset: RldsDataset, split: str) -> None:
         self._dataset, self._split = dataset, split
@@ -159,7 +159,7 @@ class _Reader:
         return episode
 
 
-def _catalogue(dataset: RldsDataset, split: str, *, strict: bool) -> list[tuple[str, str]]:
+def _catalog(dataset: RldsDataset, split: str, *, strict: bool) -> list[tuple[str, str]]:
     """Name and instruction of every episode, in order."""
     entries = []
     for episode in dataset.read(split):

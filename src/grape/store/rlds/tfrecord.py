@@ -2,7 +2,7 @@
 
 A record is ``length`` (uint64, little endian), masked CRC-32C of those 8 bytes (uint32), the payload, and its masked
 CRC-32C (uint32). The mask is TensorFlow's: rotate right by 15 bits and add a constant. A file may be compressed as a
-whole with gzip, which is recognised by its first bytes.
+whole with gzip, which is recognized by its first bytes.
 
 Nothing is skipped: a file that is cut, or of which one bit flipped, raises :class:`DataError` with the file, the
 record's number (counted from 0) and the byte at which the record begins. A cut exactly between two records leaves a

@@ -13,7 +13,7 @@ Float64 = npt.NDArray[np.float64]
 
 _TRIES = 3
 _CLOSING_STEPS = 8
-_APPROACH = 0.09  # metres in front of a handle from which the hand comes to it
+_APPROACH = 0.09  # meters in front of a handle from which the hand comes to it
 _KNOB_TURN = 1.1  # radians, twice what switches a stove on
 _STEP_OF_TURN = 0.12  # radians
 

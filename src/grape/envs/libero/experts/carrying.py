@@ -15,11 +15,11 @@ __all__ = ["Carrying", "carry"]
 Float64 = npt.NDArray[np.float64]
 
 _TRIES = 4
-_TRIAL_LIFT = 0.06  # metres after which it is seen whether the thing comes along
-_LOST = 0.05  # metres that a thing may slip in the hand before it counts as lost
-_LOOK_AHEAD = 0.12  # metres of the way ahead over which things are carried clear
-_BREADTH = 0.11  # metres on both sides of it
-_TOO_LOW = 0.025  # metres below the height asked for at which a thing is first lifted
+_TRIAL_LIFT = 0.06  # meters after which it is seen whether the thing comes along
+_LOST = 0.05  # meters that a thing may slip in the hand before it counts as lost
+_LOOK_AHEAD = 0.12  # meters of the way ahead over which things are carried clear
+_BREADTH = 0.11  # meters on both sides of it
+_TOO_LOW = 0.025  # meters below the height asked for at which a thing is first lifted
 _CLOSING_STEPS = 10  # the fingers take that long from open to closed
 _OPENING_STEPS = 5
 
@@ -32,12 +32,12 @@ class Carrying:
     """How a thing is carried.
 
     Attributes:
-        depth: How far below its top it is taken, metres.
+        depth: How far below its top it is taken, meters.
         rim_angles: Where on the rim, radians from the x axis, at the first try; empty for anywhere.
-        hover: How far above the grasp the hand comes to, metres.
-        clearance: How far above what is on the way the thing is carried, metres.
-        above_goal: Height of the thing's origin over the goal where it is let go, metres.
-        shift: Added to the goal, metres.
+        hover: How far above the grasp the hand comes to, meters.
+        clearance: How far above what is on the way the thing is carried, meters.
+        above_goal: Height of the thing's origin over the goal where it is let go, meters.
+        shift: Added to the goal, meters.
         slow: Share of the full speed near things.
     """
 
@@ -129,7 +129,7 @@ def _bring(hand: Hand, part: Part, thing: Callable[[], Float64], goal: Callable[
 
 
 def _highest(others: Float64, here: Float64, there: Float64) -> float:
-    """Height of the highest point near the way from one place to another, metres."""
+    """Height of the highest point near the way from one place to another, meters."""
     way = there - here
     share = np.clip((others[:, :2] - here) @ way / max(float(way @ way), 1e-9), 0.0, 1.0)
     near = np.linalg.norm(others[:, :2] - here - share[:, None] * way, axis=1) < _BREADTH

@@ -10,21 +10,21 @@ __all__ = ["Grasp", "best", "pinches", "rims"]
 
 Float64 = npt.NDArray[np.float64]
 
-_OPENING = 0.072  # metres between the open fingers, less a margin
+_OPENING = 0.072  # meters between the open fingers, less a margin
 _ANGLES = np.radians(np.arange(0, 180, 10))
-_SHIFTS = (0.0, 0.015, -0.015, 0.03, -0.03)  # metres along a thing's longer side
-_INSETS = (0.0, 0.01, 0.02)  # metres from a rim towards the middle: closing fingers pull it towards them
+_SHIFTS = (0.0, 0.015, -0.015, 0.03, -0.03)  # meters along a thing's longer side
+_INSETS = (0.0, 0.01, 0.02)  # meters from a rim towards the middle: closing fingers pull it towards them
 _RIM_ANGLES = np.radians(np.arange(-180, 180, 15))
 
-# The hand seen from its fingers' end: half lengths along and across the fingers' motion, lowest point, metres.
+# The hand seen from its fingers' end: half lengths along and across the fingers' motion, lowest point, meters.
 _FINGERS = (0.075, 0.02, -0.012)
 _PALM = (0.115, 0.042, 0.022)
 
 _PRICE_OF_TURNING = 0.3  # a radian
-_PRICE_OF_WIDTH = 5.0  # a metre
-_PRICE_OF_SHIFT = 10.0  # a metre
+_PRICE_OF_WIDTH = 5.0  # a meter
+_PRICE_OF_SHIFT = 10.0  # a meter
 _PRICE_OF_BLOCKING = 2.0
-_PRICE_OF_INTRUSION = 50.0  # a metre
+_PRICE_OF_INTRUSION = 50.0  # a meter
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Grasp:
     """A grasp from above.
 
     Attributes:
-        point: Where the point between the finger tips goes, metres ``(3,)``, at the time of planning.
+        point: Where the point between the finger tips goes, meters ``(3,)``, at the time of planning.
         closing: Horizontal direction in which the fingers move, ``(2,)``.
         price: What speaks against it besides turning and what is in the way.
     """
@@ -46,8 +46,8 @@ def pinches(outline: Float64, depth: float) -> list[Grasp]:
     """Ways to take a thing between the fingers.
 
     Args:
-        outline: Points of the thing, metres ``(n, 3)``.
-        depth: How far below its top, metres; not deeper than 1 cm over its bottom.
+        outline: Points of the thing, meters ``(n, 3)``.
+        depth: How far below its top, meters; not deeper than 1 cm over its bottom.
 
     Returns:
         At least one: the narrowest, where all are too wide.
@@ -75,8 +75,8 @@ def rims(outline: Float64, depth: float, angles: Sequence[float] | None = None) 
     """Ways to take a bowl, mug or plate by its rim, one finger inside.
 
     Args:
-        outline: Points of the thing, metres ``(n, 3)``.
-        depth: How far below its top, metres.
+        outline: Points of the thing, meters ``(n, 3)``.
+        depth: How far below its top, meters.
         angles: Where on the rim, radians from the x axis; None for all around.
     """
     middle = (outline.max(axis=0) + outline.min(axis=0)) / 2
@@ -98,7 +98,7 @@ def best(grasps: Sequence[Grasp], hand: Float64, others: Float64, nth: int = 0) 
     Args:
         grasps: What there is to choose from.
         hand: How the hand is turned now, ``(3, 3)``.
-        others: Points of everything else, metres ``(n, 3)``.
+        others: Points of everything else, meters ``(n, 3)``.
         nth: Take the next best but so many instead.
     """
 

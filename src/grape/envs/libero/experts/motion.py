@@ -20,7 +20,7 @@ Float64 = npt.NDArray[np.float64]
 OPEN, CLOSED = 1.0, 0.0
 """The gripper in the policy's convention."""
 
-_POSITION_UNIT = 0.05  # metres of an action of 1
+_POSITION_UNIT = 0.05  # meters of an action of 1
 _ROTATION_UNIT = 0.5  # radians of an action of 1
 _POSITION_GAIN = 1.8  # the arm covers a third of what an action asks for within its step
 _ROTATION_GAIN = 1.0
@@ -39,7 +39,7 @@ class Pose:
     """Where the hand should be.
 
     Attributes:
-        position: Of the point between the finger tips, metres ``(3,)``.
+        position: Of the point between the finger tips, meters ``(3,)``.
         rotation: Of the hand, ``(3, 3)``.
         gripper: :data:`OPEN` or :data:`CLOSED`.
         speed: Largest share of the full action that may be used, in (0, 1].
@@ -88,9 +88,9 @@ def action_towards(pose: Pose, position: Float64, rotation: Float64, motion: Flo
 
     Args:
         pose: The wanted pose.
-        position: Where the hand is, metres ``(3,)``.
+        position: Where the hand is, meters ``(3,)``.
         rotation: How it is turned, ``(3, 3)``.
-        motion: How far it came in the last decision, metres ``(3,)``.
+        motion: How far it came in the last decision, meters ``(3,)``.
         held: For how many steps the action will be held.
     """
     if held == 1:
@@ -119,7 +119,7 @@ class Hand:
 
     Args:
         scene: The episode.
-        aim_offset: Where the operator aims relative to the true target, metres ``(3,)``.
+        aim_offset: Where the operator aims relative to the true target, meters ``(3,)``.
         held: For how many steps of 50 ms each decision is held. Plans count in steps.
     """
 
@@ -132,7 +132,7 @@ class Hand:
 
     @property
     def position(self) -> Float64:
-        """Where it believes to be, metres ``(3,)``."""
+        """Where it believes to be, meters ``(3,)``."""
         return self.scene.gripper - self.aim_offset
 
     def move(
@@ -150,10 +150,10 @@ class Hand:
         """Go to a place that may move.
 
         Args:
-            target: The place, metres ``(3,)``, asked for anew each step.
+            target: The place, meters ``(3,)``, asked for anew each step.
             gripper: :data:`OPEN` or :data:`CLOSED`.
             rotation: New orientation; None keeps the last one.
-            within: Distance that counts as there, metres.
+            within: Distance that counts as there, meters.
             turned_within: Angle that counts as turned, radians.
             most: Steps after which it is given up.
             speed: Share of the full speed.
@@ -175,7 +175,7 @@ class Hand:
             yield Pose(place, self.rotation, gripper)
 
     def straight_up(self, by: float, gripper: float, *, most: int = 30, speed: float = 1.0) -> Plan:
-        """Rise by a distance in metres."""
+        """Rise by a distance in meters."""
         place = self.position + np.array([0.0, 0.0, by])
         yield from self.move(lambda: place, gripper, most=most, speed=speed)
 

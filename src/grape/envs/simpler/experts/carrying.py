@@ -15,7 +15,7 @@ Float64 = npt.NDArray[np.float64]
 _TRIES = 4
 _CLOSING_STEPS = 2  # decisions from open to closed around a thing
 _OPENING_STEPS = 2
-_TRIAL_LIFT = 0.05  # metres after which it is seen whether the thing comes along
+_TRIAL_LIFT = 0.05  # meters after which it is seen whether the thing comes along
 _ROUND = 1.2  # ratio of lengths below which a thing is taken as square
 _UP = np.array([0.0, 0.0, 1.0])
 
@@ -25,12 +25,12 @@ class Carrying:
     """How a thing is carried.
 
     Attributes:
-        depth: Height of the tool over the thing's centre when it is taken, metres.
-        along: Where along the thing's longest axis it is taken, metres from the centre.
-        lowest: Height of the tool over the thing's support below which it does not go, metres.
-        hover: How far above the grasp the hand comes to, metres.
-        clearance: How far above its place the thing is carried, metres.
-        above: How far above its place the thing is let go, metres.
+        depth: Height of the tool over the thing's center when it is taken, meters.
+        along: Where along the thing's longest axis it is taken, meters from the center.
+        lowest: Height of the tool over the thing's support below which it does not go, meters.
+        hover: How far above the grasp the hand comes to, meters.
+        clearance: How far above its place the thing is carried, meters.
+        above: How far above its place the thing is let go, meters.
     """
 
     depth: float = 0.0
@@ -121,7 +121,7 @@ def _turned_little(hand: Hand, closing: Float64) -> Float64:
 
 
 def _half_height(world: World) -> float:
-    """Half of the source's height as it is turned now, metres."""
+    """Half of the source's height as it is turned now, meters."""
     return float(np.abs(world.source_pose.rotation[2]) @ world.source.half_extents)
 
 

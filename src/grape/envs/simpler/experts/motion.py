@@ -22,7 +22,7 @@ OPEN, CLOSED = 1.0, 0.0
 """The gripper in the policy's convention."""
 
 TRANSLATION_UNIT = 0.04
-"""Furthest that the experts move along an axis in a step, metres: as fast as people did in BridgeData."""
+"""Furthest that the experts move along an axis in a step, meters: as fast as people did in BridgeData."""
 
 ROTATION_UNIT = 0.35
 """Furthest that they turn about an axis in a step, radians."""
@@ -33,7 +33,7 @@ class Aim:
     """Where the hand should be.
 
     Attributes:
-        position: Of the tool, metres ``(3,)``.
+        position: Of the tool, meters ``(3,)``.
         rotation: Of the tool, ``(3, 3)``.
         gripper: :data:`OPEN` or :data:`CLOSED`.
         speed: Largest share of the full step that may be used, in (0, 1].
@@ -87,7 +87,7 @@ class Hand:
 
     Args:
         world: The episode's world.
-        aim_offset: Where the operator aims relative to the true target, metres ``(3,)``.
+        aim_offset: Where the operator aims relative to the true target, meters ``(3,)``.
     """
 
     def __init__(self, world: World, aim_offset: Float64) -> None:
@@ -123,10 +123,10 @@ class Hand:
         """Go to a place that may move.
 
         Args:
-            target: The place, metres ``(3,)``, asked for anew each step.
+            target: The place, meters ``(3,)``, asked for anew each step.
             gripper: :data:`OPEN` or :data:`CLOSED`.
             rotation: New orientation; None keeps the last one.
-            within: Distance that counts as there, metres.
+            within: Distance that counts as there, meters.
             turned_within: Angle that counts as turned, radians.
             most: Steps after which it is given up.
             speed: Share of the full speed.
@@ -149,6 +149,6 @@ class Hand:
             yield Aim(place, self.rotation, gripper)
 
     def straight_up(self, by: float, gripper: float, *, most: int = 8, speed: float = 1.0) -> Plan:
-        """Rise by a distance in metres."""
+        """Rise by a distance in meters."""
         place = self.tool.position + np.array([0.0, 0.0, by])
         yield from self.move(lambda: place, gripper, most=most, speed=speed, within=0.015)
