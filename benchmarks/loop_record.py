@@ -53,8 +53,8 @@ def main() -> None:
 def settings(run: Path) -> dict[str, Any]:
     """What the loop was told, without the fields of its parts that the loop itself decides."""
     told = dict(read_json(run / "run.json")["settings"])
-    decided = {"suite", "tasks", "policy"}
-    for part, names in (("collect", decided | {"initial_states"}), ("demonstrations", decided)):
+    record_decision = {"suite", "tasks", "policy"}
+    for part, names in (("collect", record_decision | {"initial_states"}), ("demonstrations", record_decision)):
         told[part] = {name: value for name, value in told[part].items() if name not in names}
     return told
 

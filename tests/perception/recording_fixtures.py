@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from grape.core.cameras import Camera
-from grape.perception import Found
+from grape.perception import FinderResult
 
 INSTRUCTION = "push the puck to the target"
 ACTIONS = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "grip")
@@ -111,8 +111,8 @@ class TrueMasks:
         self._bodies = bodies
         self.asked = 0
 
-    def find(self, image: np.ndarray, phrase: str) -> Found | None:
+    def find(self, image: np.ndarray, phrase: str) -> FinderResult | None:
         self.asked += 1
         away = [np.abs(view.image[::4, ::4].astype(int) - image[::4, ::4]).sum() for view in self._views]
         mask = self._views[int(np.argmin(away))].mask(self._bodies[phrase])
-        return Found(mask, 1.0) if mask.any() else None
+        return FinderResult(mask, 1.0) if mask.any() else None

@@ -498,9 +498,9 @@ def test_the_environment_names_the_endpoint() -> None:
     assert hosted.url == "https://api.openai.com/v1/chat/completions"
     assert hosted.key.reveal() == KEY
     own = endpoint_from_environment({"OPENAI_BASE_URL": "http://[::1]:8000/v1/"})
-    assert (own.url, own.local, own.open_road) == ("http://[::1]:8000/v1/chat/completions", True, False)
+    assert (own.url, own.local, own.is_unencrypted) == ("http://[::1]:8000/v1/chat/completions", True, False)
     lan = endpoint_from_environment({"OPENAI_BASE_URL": "http://10.0.0.7:8000/v1", "OPENAI_API_KEY": KEY})
-    assert (lan.local, lan.open_road) == (False, True)
+    assert (lan.local, lan.is_unencrypted) == (False, True)
     heard = Heard()
     EndpointModel("tiny", lan, Budget(Limits(), Prices()), reporter=heard)
     assert "travels readable" in heard.lines[0]

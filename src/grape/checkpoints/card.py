@@ -89,7 +89,7 @@ def _table(title: str, hashes: Mapping[str, str]) -> list[str]:
 
 
 def read_identity(folder: Path) -> str:
-    """The identity that a folder's card states; empty if it holds no export of ours."""
+    """The identity recorded in a folder's model card; empty if the folder holds no export of GRAPE."""
     try:
         _, header, _ = (folder / CARD).read_text(encoding="utf-8").split("---\n", 2)
         data = yaml.safe_load(header)

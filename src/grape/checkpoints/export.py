@@ -126,7 +126,7 @@ def run_export_adapter(settings: ExportAdapterSettings, reporter: Reporter = SIL
 
 
 def _publish(out: Path, identity: str, fill: Callable[[Path], None]) -> None:
-    """Let ``fill`` write a folder that takes the name ``out`` when it is complete; done work is not done again."""
+    """Let ``fill`` write a temporary folder, renamed to ``out`` when complete; a finished export is not repeated."""
     if out.is_file():
         raise SettingsError(f"--out {out} is a file.", "Choose another --out.")
     if out.is_dir() and any(out.iterdir()):
@@ -157,7 +157,7 @@ def _weights(folder: Path) -> dict[str, str]:
 
 
 def _facts(config: "OpenVLAConfig") -> str:
-    """Sentences about what a user of other programs must know and could miss."""
+    """Sentences for the model card on what users of other programs have to know."""
     text = ""
     if config.center_crop:
         text += "\n\n**Images are cropped to the middle 90 % of their area** (LIBERO's script: `--center_crop True`)."

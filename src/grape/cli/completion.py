@@ -1,4 +1,4 @@
-"""Completion of verbs and flags for bash, zsh and fish, written out from the settings classes."""
+"""Completion of verbs and flags for bash, zsh and fish, generated from the settings classes."""
 
 from collections.abc import Mapping, Sequence
 

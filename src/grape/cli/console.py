@@ -1,4 +1,4 @@
-"""Where text for people is printed: consoles that show control characters escaped, and progress on standard error."""
+"""Consoles that escape control characters, and a reporter that shows progress on standard error."""
 
 import contextlib
 import logging
@@ -27,7 +27,7 @@ _LOGGER = logging.getLogger("grape")
 
 
 class SafeConsole(Console):
-    """A console for text from anywhere.
+    """A rich console that prints untrusted text safely.
 
     Strings, also in tables, are printed as they are: control characters escaped, no markup, no emoji codes, no
     highlighting. Styles are given as styles.

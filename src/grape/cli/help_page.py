@@ -183,7 +183,7 @@ def _names(group: str, flags: Sequence[str], width: int) -> list[str]:
 
 
 def _texts(kind: type[Any]) -> dict[str, str]:
-    """What each setting does, from the docstrings of the class and its bases; the class itself has the last word."""
+    """What each setting does, from the docstrings of the class and its bases; the class itself takes precedence."""
     texts: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         if "__doc__" in vars(base) and dataclasses.is_dataclass(base):

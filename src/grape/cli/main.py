@@ -1,4 +1,4 @@
-"""Entry point: pick the verb, run it, turn errors into sentences and exit codes.
+"""Entry point: select the verb, run it, turn errors into messages and exit codes.
 
 Exit codes: 0 done, 1 the work failed, 2 the call can be fixed by the user, 130 interrupted (Ctrl-C), 143 terminated.
 Nothing heavy is imported before signals are handled.
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def guarded(words: Sequence[str], work: Callable[[], int], whole_process: bool) -> int:
-    """Do the work of a command; whatever ends it early becomes a sentence and an exit status.
+    """Run a command; an exception that ends it becomes a message and an exit status.
 
     Args:
         words: The command line, for errors as JSON (``--json``).
@@ -140,7 +140,7 @@ def _run(words: list[str]) -> int:
 
 
 def _check_words(words: Sequence[str]) -> None:
-    """Refuse what no file name or setting can be.
+    """Refuse arguments that cannot be a file name or a setting, such as those with NUL characters.
 
     Raises:
         SettingsError: A word is not text in this locale's encoding, or holds a NUL character.
@@ -156,7 +156,7 @@ def _check_words(words: Sequence[str]) -> None:
 
 
 def _defect(error: Exception) -> str:
-    """What a failure that nobody foresaw is called, with the place in the code."""
+    """Message of an unexpected exception, with file and line."""
     frames = traceback.extract_tb(error.__traceback__)
     grape_frame = next((frame for frame in reversed(frames) if "grape" in frame.filename), None)
     place = "" if grape_frame is None else f" in {os.path.basename(grape_frame.filename)}, line {grape_frame.lineno}"
@@ -194,7 +194,7 @@ def _dispatch(name: str, arguments: list[str]) -> int:
 
 
 def _fail(words: Sequence[str], message: str, hint: str, code: int, shown: str = "") -> int:
-    """Say what went wrong, as JSON, too, where that is asked for; returns the exit status.
+    """Print an error, with ``--json`` as JSON, too; returns the exit status.
 
     Args:
         words: The command line.
@@ -244,7 +244,7 @@ _WORDS = {signal.SIGINT: "Interrupted", signal.SIGTERM: "Terminated"}
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asks the process to end.
+    """Raised when SIGINT or SIGTERM asks the process to end.
 
     Args:
         number: The signal.
@@ -315,7 +315,7 @@ def interruptible(whole_process: bool) -> Iterator[None]:
 
 
 def _lost(raised: "sys.UnraisableHookArgs", handler: _Handler) -> bool:
-    """Whether an interruption fell into a place that drops exceptions (a destructor); the next signal then counts."""
+    """Whether the exception was raised where Python drops exceptions (a destructor); the next signal then counts."""
     if isinstance(raised.exc_value, Interrupted):
         handler.count = 0
         return True

@@ -1,4 +1,4 @@
-"""The words behind a verb: flags that every verb has, and settings from YAML files and flags of its own.
+"""Parsing of a verb's arguments: flags common to all verbs, and settings from YAML files and flags.
 
 Mistakes become sentences.
 """
@@ -41,7 +41,7 @@ _HELP = {"-h": "short", "--help": "short", "--help-all": "all"}
 
 @dataclass(frozen=True)
 class CommonFlags:
-    """What the flags of every verb say.
+    """Values of the flags that every verb has.
 
     Attributes:
         config: YAML file of settings.

@@ -1,4 +1,4 @@
-"""One verb: what it is called, what it may be told, what it runs and how its result is shown.
+"""Definition of a verb: its name, settings, function and how its result is printed.
 
 Settings come from the dataclass's defaults, then a recipe (``--recipe``), then a YAML file (``--config``), then the
 command line; ``--json`` prints one JSON object on standard output at the end, and everything meant for people goes to
@@ -183,7 +183,7 @@ def _debug_lines(enabled: bool) -> Iterator[None]:
 
 
 def _folder(verb: Verb, settings: Any, summary: Summary | None = None) -> Path | None:
-    """The run's folder; one that the verb chose itself is known from its summary only."""
+    """The run's folder; a default chosen by the verb is known from its summary only."""
     if isinstance(getattr(settings, "out", None), Path):
         return verb.folder(settings)
     results = (summary or {}).get("results")
@@ -191,7 +191,7 @@ def _folder(verb: Verb, settings: Any, summary: Summary | None = None) -> Path |
 
 
 def _marks(folder: Path | None) -> tuple[int, int] | None:
-    """What tells one ``done.json`` from another that takes its place; None where there is none."""
+    """Inode and modification time of ``done.json``, to notice its replacement; None where there is none."""
     with contextlib.suppress(OSError):
         if folder is not None:
             status = os.stat(folder / "done.json")
@@ -200,7 +200,7 @@ def _marks(folder: Path | None) -> tuple[int, int] | None:
 
 
 def _was_complete(folder: Path, settings: Any, before: tuple[int, int] | None, began: int) -> bool:
-    """Whether the run was complete before the verb began: it stands as it stood, or is older where that is unknown."""
+    """Whether the run was complete before the verb began: ``done.json`` is unchanged, or older than the start."""
     now = _marks(folder)
     if now is None or getattr(settings, "dry_run", False):
         return False

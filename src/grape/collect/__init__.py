@@ -1,4 +1,4 @@
-"""Rollouts: many environments in worker processes, one batched policy, every step recorded.
+"""Rollouts: many environments in worker processes, one batched policy, every decision recorded.
 
 ``settings`` says what is collected, ``plan`` turns that into groups of episodes, ``opening`` opens the policy,
 ``recorder`` holds an episode while it happens, ``rollout`` plays the groups, ``collect`` is the verb, ``seen``

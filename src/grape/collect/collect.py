@@ -89,7 +89,7 @@ def run_collect(
 
 @dataclass(frozen=True)
 class _Collection:
-    """What playing episodes needs."""
+    """Everything that playing episodes needs."""
 
     settings: CollectSettings
     suite: SuiteBase
@@ -99,7 +99,7 @@ class _Collection:
     reporter: Reporter
 
     def play(self, first: tuple[Group, ...]) -> tuple[Group, ...]:
-        """Play what is missing of the first round, then of each that follows from the outcomes before it.
+        """Play the missing episodes of the first round, then of each round that its outcomes ask for.
 
         Returns:
             The groups of all rounds; those known so far where groups failed.

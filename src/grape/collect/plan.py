@@ -1,4 +1,4 @@
-"""Which episodes a collection holds, and which of them run in lock-step.
+"""The plan of a collection: its episodes, and which of them run in lock-step.
 
 A group is the unit of work and of resumption: the same settings always give the same groups, so a batch seen by the
 policy never depends on timing, on the number of workers or on an interruption. Further rounds, where they are asked
@@ -26,7 +26,7 @@ _MOST_SECONDS = 1e6  # sockets refuse much longer timeouts
 
 @dataclass(frozen=True)
 class PlannedEpisode:
-    """One episode to come.
+    """One episode to be played.
 
     Attributes:
         episode_id: Name within the store.

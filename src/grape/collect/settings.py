@@ -16,7 +16,7 @@ _MIXED_SAMPLES = 4  # as many times --samples at most from a state of mixed outc
 
 @dataclass(frozen=True)
 class RolloutSettings(PolicySettings):
-    """How episodes are played. What crop, device and number type come to is part of a run's inputs.
+    """How episodes are played. The resolved crop, device and number type are part of a run's inputs.
 
     Attributes:
         suite: Suite of tasks, e.g. metaworld, libero_spatial or toy; a wrong name is answered with all there are.
@@ -57,7 +57,7 @@ class RolloutSettings(PolicySettings):
 
 @dataclass(frozen=True)
 class CollectSettings(RolloutSettings):
-    """Roll a policy or a scripted expert out in a simulator and record every step.
+    """Roll a policy or a scripted expert out in a simulator and record every decision.
 
     Attributes:
         out: Folder to write; running again with the same settings resumes.

@@ -1,4 +1,4 @@
-"""Reading flags of other projects: mistakes are errors of ours, not the end of the process."""
+"""Parsing of other projects' flags: mistakes raise GRAPE's errors instead of leaving the process."""
 
 import argparse
 import math

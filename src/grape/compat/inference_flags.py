@@ -16,7 +16,7 @@ __all__ = ["InferenceFlags", "parse_flags"]
 
 @dataclass(frozen=True)
 class InferenceFlags:
-    """What was asked for; None where a flag was not given.
+    """Values of the flags; None where a flag was not given.
 
     Attributes:
         env_name: The task's class in the simulator.

@@ -17,7 +17,7 @@ _STATES = 50
 
 @dataclass(frozen=True)
 class LiberoFlags:
-    """What was asked for, with the published defaults.
+    """Values of the flags, with the published defaults.
 
     Attributes:
         model_family: Kind of policy.

@@ -1,4 +1,4 @@
-"""Writing files and folders so that a reader never sees half of one, hashing them, and clearing what killed runs left.
+"""Atomic writes of files and folders, hashes, and removal of what killed runs left.
 
 What is not finished stands beside its destination as ``.NAME.PID.MARK.tmp``; a folder that is being replaced stands
 aside as ``.NAME.PID.MARK.old``. The mark begins with a hash of the machine, since a process number says nothing about

@@ -25,7 +25,7 @@ _WITH_ALPHA = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
 
 @dataclass(frozen=True, eq=False)
 class ImageFile:
-    """An image as the policy gets it.
+    """An image file as the policy reads it.
 
     Attributes:
         pixels: RGB, uint8 ``(H, W, 3)``.

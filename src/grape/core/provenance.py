@@ -1,4 +1,4 @@
-"""Which initial states a policy has learned from or was chosen on, kept beside its weights as ``provenance.json``.
+"""Initial states that a policy was trained or selected on, kept beside its weights as ``provenance.json``.
 
 Training writes it, a policy inherits what the policy it was trained from had seen, and an evaluation warns where it
 would measure memory. The file holds ``{"collected": {suite: {task: "0-64,1000"}}}`` and, for policies that a loop
@@ -36,7 +36,7 @@ def read_provenance(policy: Path) -> States:
 
 
 def read_validated(policy: Path) -> States:
-    """Initial states by suite and task on which a policy, or one it was trained from, was judged before it was kept.
+    """Initial states by suite and task on which a policy, or one it was trained from, was selected.
 
     Args:
         policy: The checkpoint folder.
@@ -69,7 +69,7 @@ def write_provenance(policy: Path, parent: Path | None, metas: Iterable[EpisodeM
 
 
 def add_validated(policy: Path, suite: str, tasks: Iterable[str], states: Iterable[int]) -> None:
-    """Write down that a policy was judged on some initial states.
+    """Record that a policy was selected on some initial states.
 
     Args:
         policy: Checkpoint folder of the policy.

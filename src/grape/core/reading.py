@@ -219,7 +219,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _check_events(text: str) -> None:
-    """Refuse what could blow up, before anything is composed.
+    """Refuse YAML events whose composition could exhaust memory.
 
     Raises:
         yaml.YAMLError: Anchors, aliases, tags or deep nesting, marked.
@@ -306,7 +306,7 @@ _MAX_PROBLEMS = 5
 
 
 def record(kind: Kind) -> Kind:
-    """Mark a dataclass as one that files hold."""
+    """Mark a dataclass as a record of files."""
     kind.__pydantic_config__ = {"strict": True, "extra": "forbid", "allow_inf_nan": False}
     return kind
 

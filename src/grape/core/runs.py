@@ -72,7 +72,7 @@ class RunFolder:
 
 
 def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] | None = None) -> RunFolder:
-    """Claim ``path`` for ``verb`` with these settings, or join it for a resumption.
+    """Open the run folder ``path`` of ``verb`` with these settings, new or for resumption.
 
     What killed processes left unfinished in it is removed.
 
@@ -278,7 +278,7 @@ def lock_folder(folder: Path) -> FolderLock | None:
 
 @dataclass(frozen=True)
 class LaunchedProcess:
-    """One of several processes that do one work together.
+    """One process of a process group started by a launcher.
 
     Attributes:
         rank: Number of this process.
@@ -298,7 +298,7 @@ _ALONE = LaunchedProcess(0, 1)
 
 
 def launched_process(environment: Mapping[str, str] | None = None) -> LaunchedProcess:
-    """This process among those of a launcher; alone where the environment does not say all that a launcher does.
+    """Rank and world size of this process; a single process where the environment lacks what a launcher sets.
 
     Variables of such names also come from schedulers and containers that have started one process only.
 

@@ -21,7 +21,7 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """What a policy sees before a decision.
+    """A policy's input for one decision.
 
     Attributes:
         image: RGB image, uint8 ``(H, W, 3)``.
@@ -37,7 +37,7 @@ class Observation:
 @record
 @dataclass(frozen=True)
 class EpisodeMeta:
-    """What is known of an episode as a whole. Holds no times of day: equal runs give equal bytes.
+    """Metadata of an episode. Holds no times of day: equal runs give equal bytes.
 
     Attributes:
         episode_id: Unique within a store and usable as a file name.

@@ -1,4 +1,4 @@
-"""The doctor: looks at a machine and says what is there, what is missing, and which command fixes it.
+"""Checks of the machine: what is installed, what is missing, and which command fixes it.
 
 Each check gives findings (:class:`~grape.doctor.findings.Finding`). Whatever could crash or hang, such as loading a
 graphics library, rendering a frame or asking torch for a GPU, happens in a process of its own with a time limit, so

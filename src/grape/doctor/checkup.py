@@ -1,4 +1,4 @@
-"""The verb ``doctor``: all checks in order, and one answer."""
+"""The verb ``doctor``: runs all checks in order and summarizes them."""
 
 import dataclasses
 import functools
@@ -127,7 +127,7 @@ def _suites_of(settings: DoctorSettings) -> tuple[str, ...]:
 
 
 def _chosen(names: str) -> list[str]:
-    """What is looked at: what is named, or else the usual simulator if it is installed."""
+    """The suites to check: those named, or else the default one if its simulator is installed."""
     if not names.strip():
         return [_USUAL] if is_installed(_USUAL) else []
     return names.split(",")

@@ -20,7 +20,7 @@ __all__ = ["describe_frame", "main"]
 
 
 def describe_frame(suite: SuiteBase) -> Mapping[str, Any]:
-    """Make the suite's first task, take an image, act once, and say what was seen; so, too, with further tasks.
+    """Create the suite's first task, render, act once, and describe the image; the same for further tasks.
 
     Returns:
         ``task``, ``shape`` of the image, ``mean`` and ``spread`` (standard deviation) of its values in [0, 255],

@@ -14,7 +14,7 @@ __all__ = ["BACKENDS", "check_frame", "check_libraries", "check_vulkan"]
 
 
 def check_vulkan(timeout: float) -> Iterator[Finding]:
-    """Which Vulkan device the simulator draws with; a driver may take the process that asks with it.
+    """Which Vulkan device the simulator renders with; in a separate process, since a driver may crash it.
 
     Args:
         timeout: Seconds that the question may take.
@@ -68,7 +68,7 @@ print(json.dumps({"loaded": loaded, "why": "; ".join(why)}))
 
 
 def load_library(backend: str, timeout: float) -> ProbeReply:
-    """Ask a process of its own whether a backend's library loads; ``data`` holds ``loaded`` and ``why`` not."""
+    """Try in a separate process whether a backend's library loads; ``data`` holds ``loaded`` and ``why`` not."""
     return probe(("-c", _LIBRARY_PROBE, *BACKENDS[backend]), timeout)
 
 
@@ -126,7 +126,7 @@ def _judge_choice(choice: str) -> Finding | None:
 
 
 def check_frame(suite: str, timeout: float) -> Iterator[Finding]:
-    """Render frames of a suite in a process of its own, look whether they show anything, and time them.
+    """Render images of a suite in a separate process, check that they are not empty, and time them.
 
     Args:
         suite: Registered name of the suite.

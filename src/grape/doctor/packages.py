@@ -94,7 +94,7 @@ def _compare(extra: str, requirements: tuple[Requirement, ...], needed: frozense
 
 
 def is_installed(extra: str, distribution: str = "grape-vla") -> bool:
-    """Whether everything that an extra asks for is there, in whatever release."""
+    """Whether all requirements of an extra are installed, in any release."""
     try:
         declared = importlib.metadata.requires(distribution) or []
     except importlib.metadata.PackageNotFoundError:

@@ -1,8 +1,7 @@
 """Styles of scripted operators, shared by all suites.
 
-An expert of a suite says what it would do; the operator's style decides where it aims and how exactly its hand
-follows. Demonstrations of mixed styles let an imitating policy both succeed and fail from one initial state, which is
-what preference pairs are made of.
+An expert of a suite computes actions; the operator's style decides where it aims and how much noise is added. A policy
+trained on demonstrations of mixed styles both succeeds and fails from one initial state, which preference pairs need.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ class Operator:
     def perform(
         self, scripted_action: npt.NDArray[np.floating]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Turn what the script wants into what is executed and what is to be learned.
+        """Turn the script's action into the executed action and the label for imitation.
 
         Args:
             scripted_action: The script's action ``(D,)``, translation first; may exceed [-1, 1].

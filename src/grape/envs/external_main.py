@@ -1,4 +1,4 @@
-"""Run by another Python interpreter than ours: finds this package, and serves a pool or answers a probe.
+"""Entry point in an external Python interpreter: finds this package, and serves a pool or answers a probe.
 
     python .../grape/envs/external_main.py serve SOCKET SUITE PARENT
     python .../grape/envs/external_main.py probe SUITE
@@ -29,7 +29,7 @@ _OURS = (3, 11)
 
 
 def main(arguments: list[str]) -> int:
-    """Serve until the parent is gone, or print one JSON object about a suite; returns the exit status."""
+    """Serve until the parent process ends, or print one JSON object about a suite; returns the exit status."""
     _make_importable()
     kind, rest = arguments[0], arguments[1:]
     if kind == "serve":

@@ -1,4 +1,4 @@
-"""Another Python interpreter for the simulators: how its workers are started, and what is wrong with it before that.
+"""External Python interpreters for simulators: how workers are started, and checks before the first rollout.
 
 Some simulators need packages that cannot live beside ours, such as an old numpy. Their workers run in an interpreter of
 their own and speak the same wire protocol (:mod:`grape.envs.messages`).
@@ -32,7 +32,7 @@ _QUOTED = 2000  # characters of standard error that are quoted
 
 @dataclass(frozen=True)
 class Probe:
-    """What another interpreter says of a suite.
+    """Reply of an external interpreter about a suite.
 
     Attributes:
         versions: Versions of the packages that shape physics and images there.
@@ -60,14 +60,14 @@ def worker_command(python: Path | None, descriptor: int, suite_name: str) -> tup
 
 
 def _environment() -> dict[str, str]:
-    """Of another interpreter: without what points ours to its packages."""
+    """Environment variables for an external interpreter: without those that point to this one's packages."""
     inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     return inherited | dict.fromkeys(_SINGLE_THREADED, "1") | {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
 @functools.cache
 def probe_interpreter(python: Path, suite_name: str) -> Probe:
-    """Import a suite's simulator in another interpreter, so that what is wrong is known before the first rollout.
+    """Import a suite's simulator in an external interpreter, to find problems before the first rollout.
 
     What it said is remembered, since a loop asks at every stage; what went wrong is not.
 
@@ -149,7 +149,7 @@ def _quoted(text: str) -> str:
 
 
 class ExternalPythonSuite(SuiteBase):
-    """A suite whose simulator runs in another interpreter.
+    """A suite whose simulator runs in an external interpreter.
 
     What needs no simulator is asked of the suite in this interpreter; what looks at the installation (versions,
     cautions, whether it can be imported) of the other one.
@@ -229,7 +229,7 @@ class ExternalPythonSuite(SuiteBase):
 
 
 def suite_of(name: str, python: Path | None) -> SuiteBase:
-    """The suite with its simulator in this interpreter or in another one.
+    """The suite, with its simulator in this interpreter or in an external one.
 
     Args:
         name: Registered name.

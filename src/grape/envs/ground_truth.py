@@ -1,4 +1,4 @@
-"""What a simulator can show beyond images: depth and whose every pixel is. To test perception, never recorded."""
+"""Ground truth of a rendered view: depth and the body of each pixel. For tests of perception, never recorded."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _GEOM = 5  # mjOBJ_GEOM
 
 @dataclass(frozen=True, eq=False)
 class SceneView:
-    """One state seen by one camera, with the truth about it.
+    """One state rendered by one camera, with ground truth.
 
     Attributes:
         image: RGB, uint8 ``(H, W, 3)``.

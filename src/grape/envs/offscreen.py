@@ -1,4 +1,4 @@
-"""MuJoCo without a screen: which graphics library draws, and what to say where none does."""
+"""Off-screen rendering of MuJoCo: choice of the graphics library, and messages where none works."""
 
 import ctypes.util
 import importlib

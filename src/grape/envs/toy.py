@@ -92,7 +92,7 @@ class ToyEnvironment:
                 f"Choose from 0 to {_N_INITIAL_STATES - 1}.",
             )
         self._initial_state, self._decision = initial_state, 0
-        self._fault.strike(initial_state, 0)
+        self._fault.trigger(initial_state, 0)
         rng = derive_rng("toy", self._task.name, initial_state)
         self._opening = 1.0
         if self._task.name == "push-block":
@@ -119,7 +119,7 @@ class ToyEnvironment:
         if self._decision < 0:
             raise RuntimeError("reset must be called before step")
         self._decision += 1
-        self._fault.strike(self._initial_state, self._decision)
+        self._fault.trigger(self._initial_state, self._decision)
         clipped = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
         before = self._gripper
         self._gripper = np.clip(before + _STEP * clipped[:2], -_TABLE, _TABLE)
@@ -272,8 +272,8 @@ class _Fault:
             return cls()
         return cls(kind, int(state), int(decision), Path(marker[0]) if marker and marker[0] else None)
 
-    def strike(self, initial_state: int, decision: int) -> None:
-        """Misbehave if now is the time."""
+    def trigger(self, initial_state: int, decision: int) -> None:
+        """Crash, hang or raise at the configured moment."""
         if (initial_state, decision) != self._when:
             return
         if self._marker is not None:

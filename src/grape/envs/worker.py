@@ -93,7 +93,7 @@ class Group:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Serve requests until the parent is gone.
+    """Serve requests until the parent process ends.
 
     Args:
         arguments: File descriptor of a connected socket, name of the suite, process id of the parent.
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _leave_with_parent(parent: int) -> None:
-    """End this process when its parent has ended, also while a simulator hangs and no request is read."""
+    """End this process when its parent ends, even while a simulator hangs."""
     while os.getppid() == parent:
         time.sleep(_PARENT_CHECK_SECONDS)
     os._exit(1)

@@ -1,4 +1,4 @@
-"""Evaluation: protocols on fixed initial states, statistics, and honest comparison of policies.
+"""Evaluation: protocols on fixed initial states, statistics, and comparison of policies.
 
 ``statistics``, ``bootstrap`` and ``power`` are pure functions; ``results`` is what an evaluation found, ``pairing``
 two of them side by side, ``gate`` a decision built on pairs; ``evaluate`` and ``compare`` are the verbs.

@@ -1,4 +1,4 @@
-"""Interval of the difference between two policies, by resampling what really varied."""
+"""Confidence interval of the difference between two policies by clustered bootstrap."""
 
 import math
 from collections.abc import Hashable, Sequence

@@ -1,4 +1,4 @@
-"""The verb ``evaluate``: a policy on fixed initial states that nothing was learned from."""
+"""The verb ``evaluate``: a policy on fixed initial states held out from training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -91,7 +91,7 @@ def run_evaluate(
     if protocol is not None:
         protocol_tasks = run_collect(replace(dry[""], tasks=",".join(protocol.tasks)))["tasks"]
         left_out = tasks_left_out(protocol, tasks, protocol_tasks)
-    seen_states = _seen(settings, tasks, states, reporter, chooses=chooses)
+    seen_states = _seen_states(settings, tasks, states, reporter, chooses=chooses)
     if protocol is not None and left_out:
         reporter.warn(
             f"Protocol {protocol.name} has {len(left_out)} more tasks ({', '.join(left_out[:3])}"
@@ -217,7 +217,7 @@ def _states(settings: EvaluateSettings) -> tuple[int, ...]:
 
 
 def _default_out(settings: EvaluateSettings, inputs: Mapping[str, Any]) -> Path:
-    """Folder of an evaluation that was given none: a function of what is measured."""
+    """Default output folder, derived from what is measured."""
     name = "expert"
     if settings.policy != "expert":
         folder = Path(settings.policy).resolve()
@@ -243,7 +243,7 @@ def _collect_settings(settings: EvaluateSettings, states: tuple[int, ...], out: 
     )
 
 
-def _seen(
+def _seen_states(
     settings: EvaluateSettings, tasks: list[str], states: tuple[int, ...], reporter: Reporter, *, chooses: bool
 ) -> dict[str, str]:
     """Evaluated states that the policy learned from or was chosen on, by task; they are warned of."""

@@ -1,4 +1,4 @@
-"""How single episodes ended, and how many of several ended so.
+"""Outcomes of episodes, and shares of episodes with an outcome.
 
 Beside success an evaluation can measure yes-or-no facts of an episode, each twice: whether it held in the last state
 (``success_end``) and whether it ever held (``success_ever``). Only episodes that run on after their first success can
@@ -49,7 +49,7 @@ class EpisodeOutcome:
 @record
 @dataclass(frozen=True)
 class Share:
-    """In how many episodes something held.
+    """Share of episodes in which a condition held.
 
     Attributes:
         rate: Share of the episodes, in [0, 1].

@@ -109,7 +109,7 @@ class PairedOutcomes:
 
 @dataclass(frozen=True)
 class Pairing:
-    """Pairs, and what had no partner.
+    """Paired episodes, and those without a partner.
 
     Attributes:
         pairs: Episodes that both evaluations hold.
@@ -163,7 +163,7 @@ def pair_results(a: EvaluationResults, b: EvaluationResults) -> Pairing:
 
 
 def _check_limits(a: EvaluationResults, b: EvaluationResults, keys: frozenset[Key]) -> None:
-    """Refuse two evaluations whose episodes could not last equally long, where this made a difference.
+    """Refuse two evaluations with different limits of decisions, where the limit affected an outcome.
 
     Where all pairs were solved within the lower limit, the higher one gave nobody a longer try. (Nothing else limits an
     episode: with a simulator that hangs, it is played again or the evaluation fails.)

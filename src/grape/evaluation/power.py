@@ -1,4 +1,4 @@
-"""How many episodes a comparison needs, and what a comparison of a given size can see.
+"""Power analysis of comparisons: pairs needed, and the difference that a given number of pairs can detect.
 
 Pairing pays: two policies evaluated on the same initial states differ on few of them, and only those carry noise.
 The functions speak of *pairs*: one episode of each policy from the same initial state.

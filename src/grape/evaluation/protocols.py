@@ -1,4 +1,4 @@
-"""Published evaluation protocols by name: what each of them fixes, so that figures can be compared across papers.
+"""Published evaluation protocols by name: the settings that each fixes, so that results can be compared across papers.
 
 A protocol is data. :func:`apply_protocol` turns it into settings and refuses flags that say otherwise;
 :func:`fit_checkpoint` decides what depends on the policy. Image preprocessing, action convention, waiting steps and the
@@ -18,7 +18,7 @@ __all__ = ["PROTOCOLS", "Protocol", "apply_protocol", "fit_checkpoint", "tasks_l
 
 @dataclass(frozen=True)
 class Protocol:
-    """What an evaluation under a name has to be like.
+    """Settings that a named protocol fixes.
 
     Attributes:
         name: What ``--protocol`` takes.

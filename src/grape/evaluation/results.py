@@ -1,4 +1,4 @@
-"""What an evaluation found, and the file it is kept in.
+"""Results of an evaluation, and the file that holds them.
 
 ``results.json`` holds every episode's outcome and the figures computed from them. The episodes are the truth: the
 reader computes the figures anew and refuses a file that disagrees with itself.

@@ -1,4 +1,4 @@
-"""What ``grape evaluate`` can be told."""
+"""Settings of ``grape evaluate``."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,7 +65,7 @@ class EvaluateSettings(RolloutSettings):
 
 
 def with_defaults(settings: EvaluateSettings) -> EvaluateSettings:
-    """The settings with a value wherever none was given, so that what is recorded says what was done."""
+    """The settings with defaults resolved, as they are recorded."""
     return replace(
         settings,
         episodes=50 if settings.episodes is None else settings.episodes,

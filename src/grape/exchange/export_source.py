@@ -1,4 +1,4 @@
-"""What an export takes: preference pairs, or the episodes of a collection."""
+"""Sources of exports: preference pairs, or the episodes of a collection."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -85,7 +85,7 @@ def open_source(kind: str, pairs: Path | None, collection: Path | None, *, only_
 
 
 def _require_actions(store: EpisodeStore, names: Sequence[str]) -> None:
-    """Refuse recordings without actions: the formats to export to exist for learners of actions."""
+    """Refuse recordings without actions, which the export formats require."""
     if names and not store.read(names[0], frames=False).actions.shape[1]:
         raise DataError(
             f"The episodes of {store.path} hold no actions, as recordings imported without any; there is nothing to "

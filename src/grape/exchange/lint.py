@@ -1,4 +1,4 @@
-"""``grape lint``: known defects of foreign pair sets and rollouts, found and counted; nothing is changed."""
+"""``grape lint``: count known defects of foreign pair sets and rollouts; nothing is changed."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ class LintSettings:
 
 @dataclass(frozen=True)
 class _Defect:
-    """A defect: when it counts, and what it does."""
+    """A known defect: its name and its consequence."""
 
     name: str
     meaning: str
@@ -145,7 +145,7 @@ def _lint_pairs(chosen: RldsDataset, rejected: RldsDataset, remarks: Counter[str
             remarks["split on one side only"] += 1
             remarks["episode without partner"] += sum(counts)
             continue
-        pairs = join_pairs(chosen, rejected, RULES["plain"], split=split, warn=_told_as_counts, strict=False)
+        pairs = join_pairs(chosen, rejected, RULES["plain"], split=split, warn=_ignore_counted, strict=False)
         remarks["pair joined by order alone"] += len(pairs) * (pairs.joined_by == "order")
         remarks["episode without partner"] += sum(counts) - 2 * len(pairs)
         remarks["pair out of order"] += sum(link.chosen != link.rejected for link in pairs.links)
@@ -161,7 +161,7 @@ def _lint_pairs(chosen: RldsDataset, rejected: RldsDataset, remarks: Counter[str
     )
 
 
-def _told_as_counts(message: str) -> None:
+def _ignore_counted(message: str) -> None:
     """Episodes without partner and the way of joining are counted, so the warnings would only repeat them."""
 
 

@@ -132,7 +132,7 @@ def run_import_grape_npy(
 
 
 def _hash(path: Path) -> str:
-    """Hash of a file; of one that cannot be opened nothing, so that it is left out like other bad files."""
+    """Hash of a file; empty if it cannot be opened, so that it is skipped like other bad files."""
     try:
         return file_hash(path, MAX_FILE_BYTES)
     except DataError:
@@ -191,7 +191,7 @@ def _import(
 
 
 def _check_folder(path: Path, name: str, rollout: Rollout) -> None:
-    """Refuse a file whose name tells one outcome and whose folder the other."""
+    """Refuse a file whose name states one outcome and whose folder the other."""
     for folder in Path(name).parent.parts:
         folder_outcome = _OUTCOME_FOLDERS.get(folder.lower())
         if None not in (folder_outcome, rollout.success) and folder_outcome != rollout.success:
@@ -202,7 +202,7 @@ def _check_folder(path: Path, name: str, rollout: Rollout) -> None:
 
 
 def _rules(settings: ImportGrapeNpySettings, flavor: Flavor) -> Flavor:
-    """What the file's collector did, or what the user says instead."""
+    """Conventions of the file's collector, with the user's overrides."""
     if settings.pictures_after_action != "auto":
         flavor = dataclasses.replace(flavor, pictures_after_action=settings.pictures_after_action == "yes")
     if settings.gripper != "auto":

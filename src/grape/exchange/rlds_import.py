@@ -1,4 +1,4 @@
-"""``grape import grape-rlds``: the two RLDS folders of the first implementation become a store and pairs of our own."""
+"""``grape import grape-rlds``: the two RLDS folders of the first implementation become a store and preference pairs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

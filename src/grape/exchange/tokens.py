@@ -1,4 +1,4 @@
-"""Tokens for actions that a policy did not sample: by which of its words it would have said them."""
+"""Action tokens for actions that a policy did not sample: its own encoding of them."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -80,7 +80,7 @@ def open_reader(
     norm_stats: Mapping[str, Any],
     rotation: str = "",
 ) -> PolicyReader:
-    """Open a policy without its weights to put actions into its tokens.
+    """Open a policy without its weights, to encode actions as tokens.
 
     Args:
         policy: A folder or a name on the hub.
@@ -118,5 +118,5 @@ def kept_statistics(folder: Path, name: str, compute: Callable[[], Mapping[str, 
 
 
 def keep_statistics(folder: Path, statistics: Mapping[str, Any]) -> None:
-    """Write what :func:`kept_statistics` finds again."""
+    """Write the statistics for :func:`kept_statistics`."""
     write_json(folder / STATISTICS_FILE, dict(statistics))

@@ -1,4 +1,4 @@
-"""One recording of a robot: checked against its log and camera, then made into a trajectory."""
+"""Import of one robot recording: checks against its log and camera, and conversion to a trajectory."""
 
 import dataclasses
 import re
@@ -326,7 +326,7 @@ def _success(episode: VideoEpisode, log: RobotLog, second: float) -> Float64:
 
 
 def _at_one_rate(episodes: list[ImportedEpisode]) -> tuple[ImportedEpisode, ...]:
-    """The episodes with one rate: what constraints call a step must mean the same in all."""
+    """The episodes with one rate: a decision in a constraint must last equally long in all."""
     usual = float(np.median([episode.hz for episode in episodes]))
     for episode in episodes:
         if abs(episode.hz - usual) > _RATES_DIFFER * usual:

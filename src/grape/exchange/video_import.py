@@ -158,7 +158,7 @@ def _check(settings: ImportVideoSettings) -> None:
 
 
 def _check_names(episode_list: EpisodeList, keypoint_file: KeypointFile | None) -> None:
-    """Nothing recorded may stand in the place of what the import itself says of an episode."""
+    """Refuse recorded names that the import itself uses."""
     for name in episode_list.format.signals:
         if name in OWN_SIGNALS:
             raise DataError(

@@ -1,4 +1,4 @@
-"""From what a model wrote to a specification's document: found, bounded, and put under our own header.
+"""Extraction of a specification from a model's answer: located, bounded, and given the task's header.
 
 Whatever the text tries, it can become data of the language or a finding, nothing else.
 """
@@ -198,7 +198,7 @@ def _from_yaml(text: str) -> dict[str, Any]:
 
 
 def _place(text: str) -> str:
-    """Where its JSON stops making sense."""
+    """Line and column at which its JSON becomes invalid."""
     try:
         json.loads(text[text.find("{") :] if "{" in text else text)
     except RecursionError:

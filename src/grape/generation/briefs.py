@@ -1,4 +1,4 @@
-"""What a model is told of one task: the instruction, which names exist and what they mean, and the first image.
+"""Description of a task for a model: the instruction, existing names and their meanings, and the first image.
 
 It comes from a suite's task, a store of episodes, or the user's own words, names and image.
 """
@@ -49,7 +49,7 @@ def plain_words(text: str, most: int) -> str:
 
 @dataclass(frozen=True)
 class TaskBrief:
-    """A task as a model gets to know it.
+    """A task as described to a model.
 
     Attributes:
         instruction: What the robot should do.
@@ -91,7 +91,7 @@ class TaskBrief:
                 )
 
     def as_data(self) -> dict[str, Any]:
-        """What the model is told, as JSON values of visible words."""
+        """The description as JSON values of visible characters."""
         data: dict[str, Any] = {"instruction": plain_words(self.instruction, MAX_INSTRUCTION)}
         data["limit"] = f"{self.limit} steps"
         data |= {"control_hz": f"{self.control_hz:g} Hz"} if self.control_hz else {}
@@ -102,7 +102,7 @@ class TaskBrief:
         return data
 
     def header(self) -> dict[str, Any]:
-        """The part of the specification that the model has no say in."""
+        """The part of the specification that the model does not write."""
         head: dict[str, Any] = {"version": 1}
         head |= {"suite": self.suite} if self.suite else {}
         head |= {"task": self.task} if self.task else {}
@@ -114,7 +114,7 @@ DEFAULT_LIMIT = 300
 
 
 def brief_of(settings: GenerateCostsSettings) -> TaskBrief:
-    """What the model will be told.
+    """Build the description of a task.
 
     Raises:
         SettingsError: SuiteBase, task or names are unknown, or a needed one is not given.

@@ -87,7 +87,7 @@ class GenerateCostsSettings:
 
 
 def check_settings(settings: GenerateCostsSettings) -> None:
-    """Refuse what cannot be meant, before anything is read or asked.
+    """Refuse contradictory settings, before anything is read or requested.
 
     Raises:
         SettingsError: Names the setting.

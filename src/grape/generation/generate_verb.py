@@ -101,7 +101,7 @@ def _transcript(rounds: list[Round], model: ChatModel, brief: TaskBrief) -> dict
 
 
 def _summary(out: Path, rounds: list[Round], model: ChatModel) -> dict[str, Any]:
-    """Write the specification, or the last candidate, and say how it went."""
+    """Write the specification, or the last candidate, and return the summary."""
     last = rounds[-1].verdict
     origin = provenance(rounds, model)
     name = "specification.yaml" if last.accepted else "candidate.yaml"

@@ -1,4 +1,4 @@
-"""Keypoints of one episode: located in its first image, tracked, found again, lifted; NaN wherever they are lost."""
+"""Keypoints of one episode: located in its first image, tracked, detected again, lifted; NaN where they are lost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ def seen_points(mask: npt.NDArray[np.bool_], depth: npt.NDArray[np.float32], cam
 
 
 def aligning_shift(before: Float64, after: Float64) -> tuple[Float64, float]:
-    """The translation that lays the points seen now upon those seen before (iterative closest points).
+    """The translation that aligns points with earlier ones (iterative closest points).
 
     What is seen now may be a part of what was seen before: every point now looks for its nearest before, not the other
     way round, and the mean over those that found one close by decides.

@@ -1,4 +1,4 @@
-"""Which keypoints are to be found in images: a YAML file, with the image that its points were chosen on.
+"""The keypoint file: a YAML file of keypoints to follow in images, with the image they were chosen on.
 
 ```yaml
 version: 1

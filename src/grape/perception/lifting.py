@@ -1,4 +1,4 @@
-"""From tracks in images to points in the world, and NaN wherever a point is not really seen."""
+"""Lifting of tracks to points in the world; NaN where a point is not visible."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

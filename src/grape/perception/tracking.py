@@ -100,7 +100,7 @@ class PatchTracker:
 
 
 class _State:
-    """What the tracker remembers of ``K`` points: their first patches and the last good ones."""
+    """State of the tracker for ``K`` points: their first patches and the last good ones."""
 
     def __init__(self, settings: PatchTracker, image: Images, places: Float64, depth: Float32 | None) -> None:
         self.settings = settings
@@ -158,7 +158,7 @@ class _State:
         sampled_colors = sample(pyramid[0], places[:, None, :] + self.offsets)
         like_last = likeness(patches.colors[0], sampled_colors, patches.weights[0], self.settings.color_scale)
         confidence = np.minimum(like_last, _CHANGE * like_first)
-        confidence /= np.maximum(1.0, self._astray(pyramid, members, places))
+        confidence /= np.maximum(1.0, self._forward_backward_error(pyramid, members, places))
         height, width = pyramid[0].shape[:2]
         confidence[~((places >= 0) & (places <= [width, height])).all(axis=1)] = 0.0
         if depth is not None:
@@ -183,8 +183,10 @@ class _State:
         better = (closer > alike) & (np.linalg.norm(again - places, axis=1) <= _CORRECTION)
         return np.where(better[:, None], again, places), np.where(better, closer, alike)
 
-    def _astray(self, pyramid: list[Float32], members: npt.NDArray[np.intp], places: Float64) -> Float64:
-        """How many pixels the way back from the new places ends from where it began, ``(K,)``.
+    def _forward_backward_error(
+        self, pyramid: list[Float32], members: npt.NDArray[np.intp], places: Float64
+    ) -> Float64:
+        """Forward-backward error in pixels, ``(K,)``: how far tracking back from the new places ends from the old.
 
         Zero for points that were lost in the image before: the way would lead there.
         """

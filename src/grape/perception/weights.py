@@ -1,4 +1,4 @@
-"""From the names in settings to open models."""
+"""Opening of the models that settings name."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""What collection and evaluation need of a policy, and where its actions meet a suite's.
+"""The policy protocol, and the conversion of a policy's actions to a suite's.
 
 numpy and scipy only: torch stays inside the implementations. A rotation is converted to the suite's convention once,
 before an action is executed and recorded, so that collection, evaluation and the stored episodes agree: an episode's
@@ -36,7 +36,7 @@ _ORDER = "xyz"
 
 @dataclass(frozen=True)
 class PolicySpec:
-    """Contract of a policy, compared with an environment's before the first step.
+    """Contract of a policy, compared with an environment's before the first decision.
 
     Attributes:
         action_dim: Dimensions of an action.
@@ -98,7 +98,7 @@ class Policy(Protocol):
     def act(
         self, observations: Sequence[Observation], *, temperature: float = 0.0, seeds: Sequence[int] | None = None
     ) -> ActionBatch:
-        """Decide for each observation.
+        """Compute a decision for each observation.
 
         Args:
             observations: ``B`` observations; instructions may differ.
@@ -133,7 +133,7 @@ def check_policy(spec: PolicySpec, space: ActionSpace, name: str) -> None:
 
 
 def to_env_action(action: npt.NDArray[np.float32], spec: PolicySpec, space: ActionSpace) -> npt.NDArray[np.float32]:
-    """A policy's action as the suite takes it, float32 ``(D,)``.
+    """Convert a policy's action to the suite's convention, float32 ``(D,)``.
 
     Args:
         action: Un-normalized, float32 ``(D,)``.

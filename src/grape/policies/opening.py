@@ -1,4 +1,4 @@
-"""Which policy is meant and how it is opened: settings, names, the Hugging Face hub, what a checkpoint says of itself.
+"""Opening of policies: settings, names, the Hugging Face hub, and facts from a checkpoint's configuration.
 
 No PyTorch here. A download takes weights as safetensors, JSON and tokenizer files, and the three Python files that
 published checkpoints carry for other programs: those travel along into exports and are never run here. What was
@@ -105,7 +105,7 @@ class HubName:
 
 
 def parse_hub_name(policy: Path | str) -> HubName | None:
-    """The hub's name behind what a user wrote, or None where only a folder can be meant.
+    """The hub name that the user wrote, or None where it can only be a folder.
 
     ``organization/name`` and ``organization/name@revision`` are names, unless there is a folder ``organization`` here:
     then it is a path, mistyped perhaps, and ``hf://organization/name`` says otherwise.

@@ -1,4 +1,4 @@
-"""Everything a page is made of, read from a run's folder.
+"""Content of a report, read from a run's folder.
 
 A file that is missing or truncated costs its own part of the page: it is named under "what is missing" and the rest is
 shown. Only a folder in which nothing can be recognized is an error.
@@ -26,7 +26,7 @@ __all__ = ["Arm", "Evaluated", "RoundContents", "RunContents", "read_contents"]
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A policy and how it did.
+    """A policy and its evaluation.
 
     Attributes:
         label: The policy's name for people.
@@ -45,7 +45,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Arm:
-    """Policies that followed from each other by one method."""
+    """Successive policies of one method."""
 
     label: str
     policies: tuple[Evaluated, ...]
@@ -53,7 +53,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class RoundContents:
-    """What one iteration left behind.
+    """Results of one iteration.
 
     Attributes:
         round: Its folders.
@@ -316,7 +316,7 @@ def _settings_of(root: Path, folders: Sequence[Folder]) -> tuple[tuple[str, str]
 
 
 def _not_begun(root: Path, rounds: Sequence[RoundContents], loop: Mapping[str, Any]) -> list[str]:
-    """What a loop, or a set of folders, would still write."""
+    """Sentences on what a loop, or a set of folders, has not written yet."""
     settings = _run_settings(root)
     iterations = settings.get("iterations")
     missing = []

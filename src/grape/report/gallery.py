@@ -1,4 +1,4 @@
-"""Which preference pairs the page shows, and everything it shows of each.
+"""Selection of the preference pairs that the page shows, and their content.
 
 The choice is for variety, not for looks: pairs are taken one after another so that tasks, outcomes, deciding terms,
 iterations and episodes repeat as little as possible. Among equals the larger margin goes first.

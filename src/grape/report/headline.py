@@ -1,4 +1,4 @@
-"""What the run amounts to: success before and after, with intervals, a verdict and what weakens it."""
+"""Summary of a run: success before and after, with intervals, a verdict and caveats."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -185,7 +185,7 @@ def measure_rows(contents: RunContents) -> tuple[tuple[str, Mapping[str, Share]]
 
 
 def caveats(contents: RunContents, headline: Headline | None) -> tuple[str, ...]:
-    """What a reader must know before believing the figures; computed from the run, not boilerplate."""
+    """Caveats on the figures, computed from the run."""
     texts: list[str] = []
     first, last = _ends(contents)
     if headline is not None and last is not None and last.results is not None:

@@ -1,4 +1,4 @@
-"""How the page writes numbers."""
+"""Formatting of numbers on the page."""
 
 import math
 

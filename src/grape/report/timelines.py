@@ -1,4 +1,4 @@
-"""What stands under a pair's videos: stage bands, constraint curves and bars of the score's terms.
+"""Drawings under a pair's videos: stage bands, constraint curves and bars of the score's terms.
 
 Both sides share one time axis of ``n_frames`` images, the length of their videos: the image of state ``k`` is on
 screen from ``k / n_frames`` to ``(k + 1) / n_frames``. Both sides of a constraint share one vertical scale. Positions

@@ -1,4 +1,4 @@
-"""Vision-language models behind one protocol: an endpoint, a model on this machine, or recorded answers.
+"""Vision-language models behind one protocol: an endpoint, a local model, or recorded answers.
 
 This package knows conversations, budgets and secrets; what is asked, and what an answer means, is decided in other
 packages.

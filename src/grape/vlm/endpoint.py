@@ -1,4 +1,4 @@
-"""Any server that speaks OpenAI's chat completions: hosted models, vLLM, Ollama and others.
+"""Client of OpenAI-compatible chat-completion servers: hosted models, vLLM, Ollama and others.
 
 Servers differ in what they accept. A question starts with everything (a JSON Schema for the answer, ``max_tokens``,
 temperature, seed); what the server refuses by name is left out or said in its older way, and remembered for the next
@@ -13,7 +13,7 @@ from grape.core.events import SILENT, Reporter
 from grape.vlm.budget import Budget
 from grape.vlm.conversation import Answer, Message, Request, Usage
 from grape.vlm.credentials import API_KEY, BASE_URL, Endpoint
-from grape.vlm.replies import complaint_of, read_completion, told_usage
+from grape.vlm.replies import complaint_of, read_completion, stated_usage
 from grape.vlm.retries import Retries
 from grape.vlm.transport import Reply, TransportError, post_json
 
@@ -38,7 +38,7 @@ class Timeouts:
 
 @dataclass
 class ServerCapabilities:
-    """What the server was found to accept.
+    """Optional request fields that the server accepts.
 
     Attributes:
         structure: How the form of the answer is asked for, from the strictest on.
@@ -76,7 +76,7 @@ class ServerCapabilities:
         return (question, *rest[1:])
 
     def adapt(self, complaint: str, request: Request) -> str:
-        """Change what the server complains about; what was changed, or nothing where nothing is left to change."""
+        """Drop or change the request field that the server rejects; what was changed, or empty if nothing is left."""
         text = complaint.lower()
         if "system" in text and "role" in text and self.system:
             self.system = False
@@ -127,7 +127,7 @@ class EndpointModel:
         self.patience, self.retries = patience or Timeouts(), retries or Retries()
         self.reporter = reporter
         self._dialect = ServerCapabilities()
-        if endpoint.open_road:
+        if endpoint.is_unencrypted:
             reporter.warn(f"{BASE_URL} is http to another machine: the key travels readable. Prefer https.")
 
     @property
@@ -136,7 +136,7 @@ class EndpointModel:
         return self.endpoint.hash
 
     def ask(self, request: Request) -> Answer:
-        """Send the question until it is answered or given up."""
+        """Send the request, with retries."""
         failures = 0
         while True:
             try:
@@ -256,7 +256,7 @@ class EndpointModel:
 
 
 class _PassingError(Exception):
-    """Something that may be gone at the next attempt; ``after`` says when, if the server did."""
+    """A failure that a retry may resolve; ``after`` says when, if the server did."""
 
     def __init__(self, what: str, after: float | None = None) -> None:
         super().__init__(what)
@@ -277,7 +277,7 @@ def _usage(reply: Reply, request: Request) -> Usage:
     """What a reply took: nothing for errors; estimated where the server does not say."""
     if complaint_of(reply) is not None:
         return Usage()
-    token_counts = told_usage(reply)
+    token_counts = stated_usage(reply)
     if token_counts is not None:
         return Usage(*token_counts)
     return Usage(request.estimated_prompt_tokens, min(request.max_tokens, len(reply.body) // 3), estimated=True)

@@ -1,4 +1,4 @@
-"""Answers in files: a cache that makes a question cost once, and models that only replay.
+"""Recorded answers: a cache of requests, and models that only replay.
 
 A folder holds one JSON file an answer, named by the request's key. The same format serves as cache, as recording for
 tests and demonstrations, and as evidence of what was asked: the texts stand in it, images by their hash.
@@ -68,7 +68,7 @@ class AnswerFolder:
         return origins.pop() if origins else ""
 
     def keep(self, key: str, request: Request, model: ChatModel, answer: Answer) -> None:
-        """Write an answer down, whole or not at all."""
+        """Write an answer atomically."""
         write_json(
             self.path / f"{key}.json",
             {
@@ -110,7 +110,7 @@ class Recorder:
 
 
 class Replayer:
-    """Answers from a folder and nowhere else, whichever server gave them.
+    """Answers from a folder only, whichever server gave them.
 
     Args:
         name: Name of the model that was recorded.

@@ -1,4 +1,4 @@
-"""What a server's reply says: a completion, or a complaint, which some servers send with HTTP 200.
+"""Parsing of a server's reply: a completion or an error, which some servers send with HTTP 200.
 
 Replies come from outside: everything in them may be missing or of another type. Texts are as the server sent them; who
 shows one makes it short and takes secrets out.
@@ -15,7 +15,7 @@ from grape.core.reading import parse_json
 from grape.vlm.retries import PASSING, retry_after
 from grape.vlm.transport import Reply
 
-__all__ = ["Complaint", "Completion", "complaint_of", "read_completion", "told_usage"]
+__all__ = ["Complaint", "Completion", "complaint_of", "read_completion", "stated_usage"]
 
 Kind = Literal["key", "account", "length", "pictures", "model", "passing", "request"]
 
@@ -54,7 +54,7 @@ _OF_STATUS: Mapping[int, Kind] = {401: "key", 402: "account", 403: "key", 404: "
 
 @dataclass(frozen=True)
 class Complaint:
-    """What a server finds wrong.
+    """An error reported by a server.
 
     Attributes:
         status: HTTP status, or the code in the body where the status is 200.
@@ -99,7 +99,7 @@ def complaint_of(reply: Reply) -> Complaint | None:
     error = _error_in(body, reply.status)
     if reply.status == 200 and error is None:
         return None
-    text, code = (_page_text(reply), None) if error is None else _told(error)
+    text, code = (_page_text(reply), None) if error is None else _text_and_code(error)
     words = f"{text} {code or ''}".lower()
     status = reply.status
     if status == 200 and code is not None and re.fullmatch(r"[45]\d\d", code):
@@ -157,8 +157,8 @@ def _error_in(body: Any, status: int) -> Any:
     return body if status != 200 and body else None
 
 
-def _told(error: Any) -> tuple[str, str | None]:
-    """An error's words and its code."""
+def _text_and_code(error: Any) -> tuple[str, str | None]:
+    """Text and code of an error."""
     if isinstance(error, str):
         return error, None
     text = next((error[name] for name in ("message", "msg", "detail", "description") if error.get(name)), error)
@@ -270,7 +270,7 @@ def _string(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def told_usage(reply: Reply) -> tuple[int, int] | None:
+def stated_usage(reply: Reply) -> tuple[int, int] | None:
     """Tokens read and written, where the server tells them."""
     body = _body(reply)
     events = [body] if body is not None else list(_events(reply.body))

@@ -1,4 +1,4 @@
-"""One POST of JSON over HTTP with a deadline that holds.
+"""A JSON POST over HTTP with a total deadline.
 
 Connections, TLS and proxies are httpx2's. Redirects are not followed: they would carry the key elsewhere. Two things no
 HTTP client has are added here: a bound on the bytes of a reply, and a deadline for the whole of it, because timeouts of
@@ -32,7 +32,7 @@ class TransportError(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """What a server said.
+    """A server's reply.
 
     Attributes:
         status: HTTP status.

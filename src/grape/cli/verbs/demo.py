@@ -1,4 +1,4 @@
-"""``grape demo``: a loop with a recipe that is known to work on a laptop."""
+"""``grape demo``: a loop with a recipe that runs on a laptop."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""``grape export``: a kind of data or checkpoint, each with settings of its own."""
+"""``grape export``: kinds of data and checkpoints, each with its own settings."""
 
 from rich.console import Console
 

@@ -21,7 +21,7 @@ __all__ = ["LiberoEnvironment", "measure_view", "simulator_action"]
 
 
 def measure_view(world: TaskWorld, episode: Episode, camera: dict[str, Any]) -> SceneView:
-    """What people's image shows, with the truth about it.
+    """The display image of a state, with ground truth.
 
     Args:
         world: The task's world, the episode swapped in.
@@ -136,7 +136,7 @@ class LiberoEnvironment:
         return self._snapshot(self._world, self._episode, success)
 
     def close(self) -> None:
-        """Let go of the episode; the task's world stays for other environments of this process."""
+        """Release the episode; the task's world stays for other environments of this process."""
         self._world = self._episode = None
 
     def view(self, camera: str = CAMERAS[1]) -> npt.NDArray[np.uint8]:

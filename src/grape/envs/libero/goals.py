@@ -1,4 +1,4 @@
-"""What a LIBERO task wants, as measured points: one *part* a predicate of the goal.
+"""Goals of LIBERO tasks as measured points: one *part* for each predicate of the goal.
 
 A part is about an object that has to get somewhere (``on``, ``in``) or a joint that has to be turned or pulled
 (``open``, ``close``, ``turnon``, ``turnoff``). Its keypoint ``object`` is the body's origin or the joint's handle, its

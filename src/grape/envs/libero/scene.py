@@ -1,4 +1,4 @@
-"""What can be known of an episode beyond images: poses, shapes and contacts. For keypoints and for experts."""
+"""Poses, shapes and contacts of an episode's state, for keypoints and experts."""
 
 from typing import Any
 

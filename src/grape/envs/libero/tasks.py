@@ -33,7 +33,7 @@ _SCENE = re.compile(r"^[A-Z_]+SCENE\d+_")
 
 
 def instruction_of(name: str) -> str:
-    """What the policy is told: LIBERO reads it off the file's name, after the scene's."""
+    """The instruction: as in LIBERO, the task file's name without the scene's."""
     return _SCENE.sub("", name).replace("_", " ")
 
 

@@ -55,7 +55,7 @@ Float64 = npt.NDArray[np.float64]
 
 @dataclass
 class SampleClock:
-    """When robosuite looks at the world: once in 50 ms, but not at the end of a step.
+    """When robosuite samples the observation: every 50 ms, but not at the end of an environment step.
 
     Which of the 25 physics steps it is follows from how often the clock was read at the reset; in OpenVLA's
     evaluation it is the one before the last. Images taken at the end of the step would differ from the ones that
@@ -70,7 +70,7 @@ class SampleClock:
     sampled: bool = False
 
     def tick(self, force: bool = False) -> bool:
-        """Let a physics step pass; whether to look now. With robosuite's own arithmetic, roundings included."""
+        """Advance by a physics step; whether to sample now. With robosuite's own arithmetic, rounding included."""
         self.elapsed += _PHYSICS_STEP
         look = force or (not self.sampled and self.elapsed <= _PERIOD)
         self.sampled |= look
@@ -82,8 +82,8 @@ class SampleClock:
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """What robosuite's observation holds.
+class SensorReadings:
+    """Content of robosuite's observation.
 
     Attributes:
         proprio: Hand position in meters (3), axis-angle in radians (3), finger joints in meters (2).
@@ -116,7 +116,7 @@ class Episode:
     body_quat: Float64
     site_rgba: npt.NDArray[np.float32]
     clock: SampleClock
-    look: Look
+    look: SensorReadings
 
 
 _worlds: dict[tuple[str, str, bool], "TaskWorld"] = {}
@@ -232,7 +232,7 @@ class TaskWorld:
             body_quat=self.model.body_quat.copy(),
             site_rgba=self.model.site_rgba.copy(),
             clock=SampleClock(),
-            look=Look(np.zeros(8), None),
+            look=SensorReadings(np.zeros(8), None),
         )
         for _ in range(2):  # robosuite looks at the end of a reset, LIBERO when the state is set
             episode.clock.tick(force=True)
@@ -278,7 +278,7 @@ class TaskWorld:
         raise SimulatorError(f"LIBERO found no room for the objects of {self.task.id}.")
 
     def swap_in(self, episode: Episode) -> None:
-        """Make an episode the one that :attr:`domain` and :attr:`model` are about."""
+        """Load an episode's state into the simulator that all episodes share."""
         if self.domain is None:
             raise RuntimeError("the world of this episode was given up for another task: reset first")
         self.domain.sim.data._data = episode.data
@@ -338,7 +338,7 @@ class TaskWorld:
         """Stands in for robosuite's method of reading all sensors."""
         episode = self._episode
         if episode is not None and episode.clock.tick():
-            episode.look = Look(self.proprioception(), self.image(CAMERAS[0]) if self._draws else None)
+            episode.look = SensorReadings(self.proprioception(), self.image(CAMERAS[0]) if self._draws else None)
 
     def proprioception(self) -> Float64:
         """Hand position (3), axis-angle of its orientation (3) and finger joints (2) of the episode swapped in."""

@@ -1,4 +1,4 @@
-"""The nine tasks: what each is called, where its object and goal are, and when it is solved.
+"""The nine tasks: names, objects, goals and success criteria.
 
 Success is Meta-World's own criterion, restated here as one formula so that a decision need not compute rewards; a
 test compares it with the package's ``info["success"]``. Keypoints are chosen so that ``object`` can physically reach
@@ -34,7 +34,7 @@ class Anchor:
 
 @dataclass(frozen=True)
 class TaskModel:
-    """What the adapter knows of one Meta-World task.
+    """Names and constants of one Meta-World task.
 
     Attributes:
         task: The task as the rest of the project sees it.

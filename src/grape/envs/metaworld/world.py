@@ -124,7 +124,7 @@ class TaskWorld:
         )
 
     def swap_in(self, episode: Episode) -> None:
-        """Make an episode the one that :attr:`env` and :attr:`model` are about."""
+        """Load an episode's state into the simulator that all episodes share."""
         self.env.data, self.env._target_pos = episode.data, episode.target
         self.model.body_pos[:], self.model.site_pos[:] = episode.body_pos, episode.site_pos
 
@@ -226,7 +226,7 @@ class MetaWorldEnvironment:
         return self._snapshot(data, success)
 
     def close(self) -> None:
-        """Let go of the episode; the task's world stays for other environments of this process."""
+        """Release the episode; the task's world stays for other environments of this process."""
         self._episode = None
 
     def scene_view(self, size: int = DISPLAY_SIZE) -> SceneView:

@@ -1,4 +1,4 @@
-"""Whether this machine can render: prints a JSON object about its Vulkan device.
+"""Check of rendering: prints a JSON object about this machine's Vulkan device.
 
     python -m grape.envs.simpler.rendering
 

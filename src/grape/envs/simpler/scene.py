@@ -1,4 +1,4 @@
-"""ManiSkill's scenes, rearranged as a task asks, without touching ManiSkill's files.
+"""ManiSkill's scenes with the objects that a task asks for, without changes to ManiSkill's files.
 
 ManiSkill builds each of the four tasks by a class of its own over one common class. What differs here from one to the
 other is put between the two, so that a task's rules (where things start, what success is) stay ManiSkill's while
@@ -137,7 +137,7 @@ def _scene_class(maniskill: ManiSkill, arrangement: Arrangement, images: bool) -
 
 
 def _models(assets: Path, arrangement: Arrangement) -> dict[str, Any]:
-    """ManiSkill's tables of models in one, with the source's size as it is wanted."""
+    """ManiSkill's tables of models in one, with the source scaled as the task asks."""
     folder = assets / "tasks" / "bridge_v2_real2sim_dataset" / "custom"
     models: dict[str, Any] = {}
     for name in MODEL_TABLES:

@@ -77,7 +77,7 @@ class WidowXSuite(SuiteBase):
         return N_INITIAL_STATES
 
     def about_initial_states(self, task: Task) -> str:
-        """Why a task has no more initial states, in a sentence; empty where the simulator has no more either."""
+        """Why a task has fewer initial states than the simulator, in a sentence; empty where it does not."""
         return about_initial_states(task)
 
     def base_task(self, task: Task) -> tuple[str, str]:

@@ -108,7 +108,7 @@ def _physical() -> tuple[_Entry, ...]:
 
 
 def _semantic() -> tuple[_Entry, ...]:
-    """Other words."""
+    """Other instructions."""
     words = {
         "carrot-on-plate": (
             "place the orange carrot onto the round dish",

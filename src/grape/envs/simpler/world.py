@@ -1,4 +1,4 @@
-"""One WidowX task in the simulator: starts episodes, advances them, and tells poses, contacts and images."""
+"""One WidowX task in the simulator: starts episodes, advances them, and reads poses, contacts and images."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +57,7 @@ class Pose:
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """A thing.
+    """An object of the scene.
 
     Attributes:
         name: ManiSkill's name of its model.
@@ -71,7 +71,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Contacts:
-    """What presses on what.
+    """Contacts between fingers, source and target.
 
     Attributes:
         left: The left finger on the source.
@@ -86,7 +86,7 @@ class Contacts:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What ManiSkill says of a state.
+    """ManiSkill's evaluation of a state.
 
     Attributes:
         success: The task is solved.
@@ -102,7 +102,7 @@ class Verdict:
 
 
 def about_initial_states(task: Task) -> str:
-    """Why a task has no more initial states, in a sentence; empty where ManiSkill has no more either."""
+    """Why a task has fewer initial states than ManiSkill, in a sentence; empty where it does not."""
     if not arrangement_of(task).hidden_target:
         return ""
     return (
@@ -135,7 +135,7 @@ class World:
         return Body(name, _numbers(self._scene.episode_model_bbox_sizes[name]) / 2.0)
 
     def start(self, initial_state: int) -> Verdict:
-        """Start from an initial state, everything built anew: what is left of an episode would move things by mm.
+        """Start from an initial state with a newly built scene: what an episode leaves would shift objects by mm.
 
         Raises:
             SettingsError: There is no such initial state.

@@ -42,7 +42,7 @@ def simulator_action(action: npt.NDArray[np.float32]) -> Float64:
 
 @dataclass(frozen=True, eq=False)
 class _Thing:
-    """A thing's center in the world, its axes and half of its edges along them, meters."""
+    """An object's center in the world, its axes and half extents along them, meters."""
 
     position: Float64
     rotation: Float64
@@ -72,7 +72,7 @@ class OriginalEnvironment:
         self._start: tuple[Float64, float] | None = None  # where the source was, and how far its goal
 
     def reset(self, initial_state: int) -> Snapshot:
-        """Start from one of the 24 initial states, with a scene made anew: what is left of an episode moves things.
+        """Start from one of the 24 initial states, in a newly built scene, since an earlier one shifts objects.
 
         Raises:
             SettingsError: There is no such initial state.

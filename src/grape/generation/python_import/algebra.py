@@ -1,4 +1,4 @@
-"""Operations on what is measured: each returns a value of the same few kinds, or says why it cannot.
+"""Operations on measured values: each returns a value of the same kinds or raises a TranslationError.
 
 Nothing is evaluated on data. ``np.dot(a - b, z) / np.linalg.norm(a - b)``, for example, is recognized as the cosine of
 the angle between the line from b to a and the world's z axis.

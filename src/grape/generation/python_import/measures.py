@@ -1,4 +1,4 @@
-"""What can be measured of keypoints, as the language knows it: the atoms of imported expressions."""
+"""Measures of keypoints that the cost language has: the atoms of imported expressions."""
 
 import math
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ LARGEST = 1e6
 
 
 class TranslationError(Exception):
-    """A part of a function has no counterpart in the language; the message is the reason, without a full stop."""
+    """Raised where a part of a function has no counterpart in the language; the message is the reason."""
 
 
 def finite(value: float) -> float:

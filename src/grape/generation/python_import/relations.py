@@ -1,4 +1,4 @@
-"""From what a function returns to relations of the language: a cost is satisfied where it is 0 or less.
+"""Conversion of a returned value to relations of the language: a cost is satisfied where it is 0 or less.
 
 One returned number may become several constraints, e.g. the parts of a maximum. Bounds become relations that hold or
 not, so that they can also say when a stage is done; a bare measure gets a tolerance there.
@@ -31,7 +31,7 @@ from grape.generation.python_import.measures import (
     opposite,
 )
 
-__all__ = ["Found", "Points", "Tolerance", "relations_of"]
+__all__ = ["Points", "RecognizedRelation", "Tolerance", "relations_of"]
 
 MAX_DERIVED = 64
 """Moved points and means of a file: constraints written by hand or by a model need a handful."""
@@ -41,7 +41,7 @@ Offset = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What counts as reached where a function only measures.
+    """Thresholds for functions that return a bare measure.
 
     Attributes:
         meters: For distances.
@@ -53,7 +53,7 @@ class Tolerance:
 
 
 @dataclass(frozen=True)
-class Found:
+class RecognizedRelation:
     """A relation that was recognized.
 
     Attributes:
@@ -122,7 +122,7 @@ def degrees(value: float) -> str:
     return f"{round(value, 3):g} deg"
 
 
-def relations_of(value: Scalar, points: Points, tolerance: Tolerance) -> list[Found]:
+def relations_of(value: Scalar, points: Points, tolerance: Tolerance) -> list[RecognizedRelation]:
     """Relations behind a returned number.
 
     Args:
@@ -136,7 +136,7 @@ def relations_of(value: Scalar, points: Points, tolerance: Tolerance) -> list[Fo
     return list(_relations(value, points, tolerance))
 
 
-def _relations(value: Scalar, points: Points, tolerance: Tolerance) -> Iterator[Found]:
+def _relations(value: Scalar, points: Points, tolerance: Tolerance) -> Iterator[RecognizedRelation]:
     if value.known:
         raise TranslationError(f"is constant ({value.constant:g}) and asks for nothing")
     terms = list(value.terms.items())
@@ -170,7 +170,9 @@ def _relations(value: Scalar, points: Points, tolerance: Tolerance) -> Iterator[
             yield from _absolute(inner, coefficient, value.constant, points, tolerance)
         case Grasp():
             word: dict[str, Any] = {"grasped": {}} if coefficient > 0 else {"released": {}}
-            yield Found(word, word, "", 1.0, notes=("which object is held is not asked; the recording's signal says",))
+            yield RecognizedRelation(
+                word, word, "", 1.0, notes=("which object is held is not asked; the recording's signal says",)
+            )
         case _:
             raise TranslationError("returns a square or a product instead of a distance or an angle")
 
@@ -185,7 +187,9 @@ def _bound(coefficient: float, constant: float, what: str) -> float:
     return max(0.0, bound)
 
 
-def _distance(measure: Distance, coefficient: float, constant: float, points: Points, tolerance: Tolerance) -> Found:
+def _distance(
+    measure: Distance, coefficient: float, constant: float, points: Points, tolerance: Tolerance
+) -> RecognizedRelation:
     suffix = {"xyz": "", "xy": "_xy"}.get(measure.axes)
     if suffix is None:
         raise TranslationError(f"measures a distance in the {measure.axes} plane only")
@@ -197,19 +201,21 @@ def _distance(measure: Distance, coefficient: float, constant: float, points: Po
     pair = {"of": points.name(line.end), "to": points.name(line.start, moved)}
     if coefficient < 0:
         word = {f"clear_of{suffix}": {**pair, "by": length(bound)}}
-        return Found(word, word, "m", -coefficient)
+        return RecognizedRelation(word, word, "m", -coefficient)
     if bound > TINY:
         word = {f"near{suffix}": {**pair, "within": length(bound)}}
-        return Found(word, word, "m", coefficient)
+        return RecognizedRelation(word, word, "m", coefficient)
     near = {f"near{suffix}": {**pair, "within": length(tolerance.meters)}}
-    return Found({f"distance{suffix}": pair}, near, "m", coefficient, tolerance.meters, (_tolerated(tolerance),))
+    return RecognizedRelation(
+        {f"distance{suffix}": pair}, near, "m", coefficient, tolerance.meters, (_tolerated(tolerance),)
+    )
 
 
 def _tolerated(tolerance: Tolerance) -> str:
     return f"a bare measure counts as reached within {length(tolerance.meters)} or {degrees(tolerance.degrees)}"
 
 
-def _one_sided(value: Scalar, points: Points) -> Found:
+def _one_sided(value: Scalar, points: Points) -> RecognizedRelation:
     """``end - start - offset`` along one axis, at most or at least 0."""
     axes = {measure.axis for measure in value.terms if isinstance(measure, Coordinate)}
     if len(axes) != 1:
@@ -230,12 +236,12 @@ def _one_sided(value: Scalar, points: Points) -> Found:
         word: dict[str, Any] = {"above" if forward else "below": {**pair, "by": length(beyond)}}
     else:
         word = {"beyond": {**pair, "axis": axis if forward else opposite(axis), "by": length(beyond)}}
-    return Found(word, word, "m", abs(scale))
+    return RecognizedRelation(word, word, "m", abs(scale))
 
 
 def _absolute(
     inner: Scalar, coefficient: float, constant: float, points: Points, tolerance: Tolerance
-) -> Iterator[Found]:
+) -> Iterator[RecognizedRelation]:
     bound = _bound(coefficient, constant, "an absolute value")
     if coefficient < 0:
         raise TranslationError("asks for a difference to be large on either side")
@@ -252,10 +258,12 @@ def _absolute(
     half = Scalar(constant=bound if bound > TINY else tolerance.meters)
     for side in (inner - half, -inner - half):
         one = _one_sided(side, points)
-        yield Found(one.cost, one.holds, one.unit, coefficient * one.factor, notes=notes)
+        yield RecognizedRelation(one.cost, one.holds, one.unit, coefficient * one.factor, notes=notes)
 
 
-def _angle(measure: Measure, coefficient: float, constant: float, points: Points, tolerance: Tolerance) -> Found:
+def _angle(
+    measure: Measure, coefficient: float, constant: float, points: Points, tolerance: Tolerance
+) -> RecognizedRelation:
     """A bound on an angle, given for the angle in radians or for its cosine."""
     notes: tuple[str, ...] = ()
     if isinstance(measure, Cosine | CosineOfBend):
@@ -275,9 +283,11 @@ def _angle(measure: Measure, coefficient: float, constant: float, points: Points
     names, words = _lines(measure, away, points)
     if bound > 0.01:
         word = {words[0]: {**names, "within": degrees(bound)}}
-        return Found(word, word, "deg", factor, notes=notes)
+        return RecognizedRelation(word, word, "deg", factor, notes=notes)
     holds = {words[0]: {**names, "within": degrees(tolerance.degrees)}}
-    return Found({words[1]: names}, holds, "deg", factor, tolerance.degrees, (*notes, _tolerated(tolerance)))
+    return RecognizedRelation(
+        {words[1]: names}, holds, "deg", factor, tolerance.degrees, (*notes, _tolerated(tolerance))
+    )
 
 
 def _lines(measure: Measure, away: bool, points: Points) -> tuple[dict[str, str], tuple[str, str]]:

@@ -4,9 +4,9 @@ import numpy as np
 import numpy.typing as npt
 
 from grape.perception.models.opening import (
-    asking,
     load_torch,
     load_transformers,
+    model_errors,
     normalized,
     open_model,
     open_tokenizer,
@@ -49,7 +49,7 @@ class GroundingDino:
 
     def detect(self, image: npt.NDArray[np.uint8], phrase: str) -> tuple[Detection, ...]:
         """See :class:`grape.perception.protocols.Detector`; a box's score is that of its best word."""
-        with asking(self._name):
+        with model_errors(self._name):
             return self._detect(image, phrase)
 
     def _detect(self, image: npt.NDArray[np.uint8], phrase: str) -> tuple[Detection, ...]:

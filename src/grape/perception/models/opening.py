@@ -18,10 +18,10 @@ from grape.core.errors import DataError, GrapeError, PolicyError, SettingsError
 from grape.core.reading import MAX_DOCUMENT_BYTES, open_file, parse_json, read_file
 
 __all__ = [
-    "asking",
     "check_folder",
     "load_torch",
     "load_transformers",
+    "model_errors",
     "normalized",
     "open_model",
     "open_tokenizer",
@@ -104,7 +104,7 @@ def split_name(name: str) -> tuple[str, str | None]:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder in whose files a library could hang or exhaust memory; nothing is said of one that is not there.
+    """Refuse a folder in whose files a library could hang or exhaust memory; a missing folder is accepted.
 
     Raises:
         DataError: A file is no regular file, or a document is too large or no JSON.
@@ -164,8 +164,8 @@ def _check_added_tokens(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def asking(name: str) -> Iterator[None]:
-    """A block that asks a model; whatever transformers and torch raise there becomes a sentence.
+def model_errors(name: str) -> Iterator[None]:
+    """Context in which exceptions of transformers and torch become a ModelError.
 
     Raises:
         PolicyError: The model cannot compute an answer.
@@ -195,7 +195,7 @@ def _check_numbers(config: Any) -> None:
 
 
 def open_model(kind: type[Any], name: str, device: str) -> Any:
-    """A model ready to be asked, in float32.
+    """Open a model for inference in float32.
 
     The class is named by us and not by the folder, so nothing of the folder's code can run; weights that are no
     safetensors (pickles) are not read.

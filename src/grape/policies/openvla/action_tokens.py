@@ -23,7 +23,7 @@ FloatArray = npt.NDArray[np.floating[Any]]
 
 
 class ActionTokenizer:
-    """Between normalized actions and token ids (OpenVLA, arXiv 2406.09246, section 3.2).
+    """Conversion between normalized actions and token ids (OpenVLA, arXiv 2406.09246, section 3.2).
 
     Args:
         text_vocab: Number of ids that counting starts from; 32000 published.
@@ -134,7 +134,7 @@ class ActionNorm:
 
 
 def rotation_of(unnorm_key: str) -> str:
-    """How actions under some statistics say a rotation, as in :class:`~grape.policies.base.PolicySpec`."""
+    """Rotation convention of actions under some statistics, as in :class:`~grape.policies.base.PolicySpec`."""
     return RotationConvention.ROLL_PITCH_YAW if unnorm_key in _ROLL_PITCH_YAW_KEYS else ""
 
 

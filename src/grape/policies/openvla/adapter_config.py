@@ -1,4 +1,4 @@
-"""PEFT's ``adapter_config.json`` for LoRA: read by an allow-list, so that nothing in it is applied by halves.
+"""PEFT's ``adapter_config.json`` for LoRA: read by an allow-list, so that no unknown field is ignored.
 
 A setting that changes what an adapter computes is either understood here or refused by its name; every other one must
 have the value that PEFT gives it by default. Regular expressions are never run: names of layers are matched as PEFT

@@ -51,7 +51,7 @@ _MOST_LISTED = 4
 
 @dataclass(frozen=True)
 class AdapterPointer:
-    """Which policy an adapter belongs to.
+    """The base policy of an adapter.
 
     Attributes:
         base: Folder of that policy.
@@ -356,7 +356,7 @@ class MergedWeights(Mapping[str, Tensor]):
         self._keys = {name.replace(".base_layer.", "."): name for name in model.state_dict() if ".lora_" not in name}
 
     def _refuse_unknown_parts(self) -> None:
-        """Whatever else PEFT may have put beside the weights would be lost without a word."""
+        """Refuse other parts that PEFT may have added, since merging would lose them silently."""
         for name in self._model.state_dict():
             beside = ".lora_" in name and re.search(r"\.lora_[AB]\.[^.]+\.weight$", name) is None
             if beside or ".modules_to_save." in name or ".token_adapter." in name:

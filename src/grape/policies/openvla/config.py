@@ -1,4 +1,4 @@
-"""OpenVLA's ``config.json``: read without executing anything, and written back as it was found.
+"""OpenVLA's ``config.json``: read without executing code, and written back unchanged.
 
 The published file describes the language model by its differences from ``LlamaConfig``'s defaults of transformers 4.40,
 and its towers by name only. What the project adds stands under one key of its own, ``grape``::
@@ -65,7 +65,7 @@ _LLAMA_INERT = frozenset(
 
 @dataclass(frozen=True)
 class OpenVLAConfig:
-    """What a checkpoint's ``config.json`` says, checked.
+    """Validated content of a checkpoint's ``config.json``.
 
     Attributes:
         raw: The file's content; :meth:`to_json` returns it unchanged.

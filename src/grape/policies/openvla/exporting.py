@@ -36,7 +36,7 @@ _OF_PEFT_011 = frozenset(
 
 @dataclass(frozen=True)
 class PolicySource:
-    """Where a policy's files lie.
+    """Files of a policy.
 
     Attributes:
         folder: Folder of the checkpoint or adapter.
@@ -163,7 +163,7 @@ def write_adapter(source: PolicySource, folder: Path, base_name: str = "") -> di
 
 
 def _understood_by_peft_011(config: Mapping[str, Any], base_name: str, layers: list[str]) -> dict[str, Any]:
-    """The configuration without keys that PEFT 0.11 does not know, as far as they say nothing.
+    """The configuration without keys that PEFT 0.11 does not know, where they hold defaults.
 
     What it says by such a key is said by the full names of the layers; how training began no longer matters.
     """

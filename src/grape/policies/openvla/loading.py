@@ -117,7 +117,7 @@ def read_policy(
 def _with_statistics(
     files: CheckpointFiles, norm_stats: Mapping[str, Any] | None, unnorm_key: str | None
 ) -> tuple[CheckpointFiles, str | None]:
-    """The files with the statistics that are wanted, and the name to use."""
+    """The files with the given statistics, and the key in use."""
     if not norm_stats:
         return files, unnorm_key
     config = files.config

@@ -1,4 +1,4 @@
-"""Where a policy computes and in what: device, number type, attention, 4-bit weights; checked before all else."""
+"""Device, number type, attention and 4-bit weights of a policy, checked before any weights are read."""
 
 import importlib.util
 from collections.abc import Mapping

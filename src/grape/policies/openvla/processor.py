@@ -1,4 +1,4 @@
-"""From image and instruction to what the network reads: one preprocessing for collection, training and evaluation."""
+"""Preprocessing of images and instructions, shared by collection, training and evaluation."""
 
 import json
 import math

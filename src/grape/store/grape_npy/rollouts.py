@@ -43,7 +43,7 @@ _MOST_BYTES = 2 << 30  # images of one rollout, decoded; a pickle can name one i
 
 @dataclass(frozen=True)
 class Flavor:
-    """What the files of one collector mean.
+    """Conventions of one collector's files.
 
     Attributes:
         name: ``simplerenv`` or ``libero``.

@@ -1,4 +1,4 @@
-"""Whether a LeRobotDataset on disk is what was to be written, found by its own descriptions as a reader finds it."""
+"""Comparison of a written LeRobotDataset with its source, read by its own metadata as a reader does."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -43,7 +43,7 @@ _FIX = "The disk or the memory of this machine may be faulty; the export was giv
 
 @dataclass(frozen=True)
 class ImageLoss:
-    """What the video lost, as the peak signal-to-noise ratio in decibels: more is better, infinite is nothing.
+    """Loss of the video as peak signal-to-noise ratio in decibels: higher is better, infinity is lossless.
 
     Attributes:
         mean: Over all images, of their mean squared error.

@@ -1,4 +1,4 @@
-"""Whether what stands on disk is what was to be written, bit for bit."""
+"""Bit-for-bit comparison of a written data set with its source."""
 
 from collections.abc import Iterable, Mapping
 

@@ -177,7 +177,7 @@ class RldsDataset:
         raise SettingsError(f"{self.path} has no episode {index} in split {split!r}, which has {start}.")
 
     def _unfit_to_count(self, path: str) -> tuple[bool, bool, bool, str]:
-        """Order of the columns: the first one best tells how many steps there are."""
+        """Sort key of columns by how well they tell the number of steps."""
         leaf = self.features.steps[path]
         countless = isinstance(leaf, Unknown) or (isinstance(leaf, Tensor) and 0 in leaf.shape)
         return countless, path != "is_first", path != "action", path

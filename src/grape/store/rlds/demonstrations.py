@@ -1,4 +1,4 @@
-"""An RLDS data set in the place of an episode store, so that training reads both alike."""
+"""An RLDS data set with the interface of an episode store, for training."""
 
 import dataclasses
 import hashlib
@@ -121,7 +121,7 @@ class RldsDemonstrations:
         return foreign_trajectory(meta, images, episode.actions, pictures_after_action=False, reader=None)
 
     def digest(self) -> str:
-        """Hash of the data set's descriptions, rule and split: what a training run belongs to."""
+        """Hash of the data set's descriptions, rule and split, which identifies the data of a training run."""
         files = [file_hash(self.path / name) for name in ("dataset_info.json", "features.json")]
         return content_hash([*files, self.rule.name, self.split])
 
@@ -139,7 +139,7 @@ class RldsDemonstrations:
 
 
 def _spans(instructions: Sequence[str]) -> list[tuple[int, int]]:
-    """Half-open ranges of steps that are told the same."""
+    """Half-open ranges of steps with the same instruction."""
     starts = [
         step for step, instruction in enumerate(instructions) if not step or instruction != instructions[step - 1]
     ]

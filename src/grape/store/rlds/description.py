@@ -173,7 +173,7 @@ def _whole(value: Any, what: str) -> int:
 
 
 def _announced(item: Mapping[str, Any]) -> int | None:
-    """Number of all episodes of a split, where it is told."""
+    """Number of all episodes of a split, where it is stated."""
     statistics = item.get("statistics")
     stated_count = statistics.get("numExamples") if isinstance(statistics, Mapping) else None
     return None if stated_count is None else _whole(stated_count, "statistics.numExamples")
@@ -187,7 +187,7 @@ def _file_name(template: str, name: str, split: str, index: int, count: int) -> 
 
 
 def _number_of_files(folder: Path, template: str, name: str, split: str, item: Mapping[str, Any]) -> int:
-    """How many files a split has, where its lengths are not told."""
+    """Number of files of a split, where its lengths are not stated."""
     stated_count = item.get("numShards")
     present = {entry.name for entry in folder.iterdir()}
     if stated_count is not None:

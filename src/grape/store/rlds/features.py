@@ -1,4 +1,4 @@
-"""``features.json``: which columns an RLDS data set has, and the way between columns and ``tf.train.Example``.
+"""``features.json``: the columns of an RLDS data set, and their conversion to and from ``tf.train.Example``.
 
 TFDS describes an episode as a tree: dictionaries of features, one of which (``steps``) is a data set of its own. On
 disk the tree is flat: ``steps/observation/image`` holds one blob a step, ``steps/action`` the numbers of all steps one
@@ -107,7 +107,7 @@ class Tensor:
 
 
 def _inflate(packed: bytes, size: int) -> bytes:
-    """Unpack exactly so many bytes: what a few bytes unpack to beyond that could fill any memory."""
+    """Unpack exactly ``size`` bytes, so that a small input cannot fill the memory."""
     stream = zlib.decompressobj()
     unpacked = stream.decompress(packed, size + 1)
     if len(unpacked) != size or not stream.eof:

@@ -107,7 +107,7 @@ class EncodedImages:
         return picture
 
     def _check_size(self, height: int, width: int) -> None:
-        """Refuse what its own first bytes call too large: a few hundred bytes can ask for gigabytes."""
+        """Refuse an image whose header announces too many pixels."""
         due = self.shape[:2]
         if any(side is not None and side != found for side, found in zip(due, (height, width), strict=True)):
             raise ValueError(f"it is {height} x {width}, features.json promises {due[0]} x {due[1]}")

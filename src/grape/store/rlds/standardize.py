@@ -1,4 +1,4 @@
-"""From a data set's own columns to what a policy learns from, by small named rules.
+"""Named rules that convert a data set's columns to the standard form that policies are trained on.
 
 RLDS sets agree on a layout, not on meaning: which image, whose actions, what the gripper's number says. Each rule
 states this for one family of data sets, as OpenVLA's published loader (and the first GRAPE loader derived from it)
@@ -40,7 +40,7 @@ _NOOP = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class StandardEpisode:
-    """An episode as a learner wants it.
+    """An episode in the standard form.
 
     Attributes:
         index: Position in its split.

@@ -1,4 +1,4 @@
-"""Plans that pull, push or turn what hangs on a joint: drawers, doors, knobs."""
+"""Plans that pull, push or turn articulated objects: drawers, doors, knobs."""
 
 import numpy as np
 import numpy.typing as npt

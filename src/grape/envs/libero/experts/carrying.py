@@ -1,4 +1,4 @@
-"""Plans that take a thing and put it somewhere."""
+"""Plans that pick an object and place it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ _BY_THE_RIM = ("akita_black_bowl", "plate", "porcelain_mug", "white_yellow_mug",
 
 @dataclass(frozen=True)
 class Carrying:
-    """How a thing is carried.
+    """How an object is carried.
 
     Attributes:
         depth: How far below its top it is taken, meters.
@@ -102,7 +102,7 @@ def _bring(hand: Hand, part: Part, thing: Callable[[], Float64], goal: Callable[
         now = hand.position - thing()
         return now if np.linalg.norm(now - first_grip) < _LOST else first_grip
 
-    def on_the_way() -> Float64:
+    def waypoint() -> Float64:
         """Towards the goal, as high as what lies below and ahead asks for."""
         target = goal() + grip()
         ahead = target[:2] - hand.position[:2]
@@ -113,9 +113,7 @@ def _bring(hand: Hand, part: Part, thing: Callable[[], Float64], goal: Callable[
             return np.array([*hand.position[:2], height])
         return np.array([*target[:2], height])
 
-    yield from hand.move(
-        on_the_way, CLOSED, most=100, until=lambda: bool(np.linalg.norm((goal() - thing())[:2]) < 0.012)
-    )
+    yield from hand.move(waypoint, CLOSED, most=100, until=lambda: bool(np.linalg.norm((goal() - thing())[:2]) < 0.012))
 
     def down_to(height: float, within: float, speed: float) -> Plan:
         def place() -> Float64:

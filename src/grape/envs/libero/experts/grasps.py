@@ -1,4 +1,4 @@
-"""Where to take hold of things, from the shape of what can be touched of them and of what stands beside them."""
+"""Grasp candidates, from the collision shapes of an object and of its surroundings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Grasp:
 
 
 def pinches(outline: Float64, depth: float) -> list[Grasp]:
-    """Ways to take a thing between the fingers.
+    """Grasps of an object between the fingers.
 
     Args:
         outline: Points of the thing, meters ``(n, 3)``.
@@ -72,7 +72,7 @@ def pinches(outline: Float64, depth: float) -> list[Grasp]:
 
 
 def rims(outline: Float64, depth: float, angles: Sequence[float] | None = None) -> list[Grasp]:
-    """Ways to take a bowl, mug or plate by its rim, one finger inside.
+    """Grasps of a bowl, mug or plate by its rim, one finger inside.
 
     Args:
         outline: Points of the thing, meters ``(n, 3)``.
@@ -93,7 +93,7 @@ def rims(outline: Float64, depth: float, angles: Sequence[float] | None = None) 
 
 
 def best(grasps: Sequence[Grasp], hand: Float64, others: Float64, nth: int = 0) -> Grasp:
-    """The grasp that needs little turning and has room.
+    """The grasp with the lowest cost of turning and obstruction.
 
     Args:
         grasps: What there is to choose from.
@@ -112,7 +112,7 @@ def best(grasps: Sequence[Grasp], hand: Float64, others: Float64, nth: int = 0) 
 
 
 def _intrusion(grasp: Grasp, others: Float64, length: float, width: float, lowest: float) -> float:
-    """How much something stands in the way of a part of the hand."""
+    """How far other objects reach into a part of the hand's volume."""
     near = others[others[:, 2] > grasp.point[2] + lowest, :2] - grasp.point[:2]
     if not len(near):
         return 0.0

@@ -1,4 +1,4 @@
-"""The hand's motion: from a wanted pose to an action, and from a plan to a sequence of wanted poses.
+"""The hand's motion: from a target pose to an action, and from a plan to a sequence of target poses.
 
 A *plan* is a generator of :class:`Pose`: it yields where the hand should be, is asked again after the step, and looks
 at the scene as it is then. So a plan reads like what a person would say: move there, close, lift.
@@ -87,7 +87,7 @@ def action_towards(pose: Pose, position: Float64, rotation: Float64, motion: Flo
     """The action that moves the hand towards a pose, ``(7,)``; may exceed [-1, 1] where ``speed`` is 1.
 
     Args:
-        pose: The wanted pose.
+        pose: The target pose.
         position: Where the hand is, meters ``(3,)``.
         rotation: How it is turned, ``(3, 3)``.
         motion: How far it came in the last decision, meters ``(3,)``.
@@ -115,7 +115,7 @@ def _rotation_vector(rotation: Float64) -> Float64:
 
 
 class Hand:
-    """A hand that believes to be where it is, less where its operator aims beside.
+    """The hand as a plan sees it: its true pose minus the operator's aiming offset.
 
     Args:
         scene: The episode.
@@ -128,11 +128,11 @@ class Hand:
         self.aim_offset = aim_offset
         self.held = held
         self.rotation = downward(_FIRST_CLOSING_AXIS)
-        self._home = self.position
+        self._first_position = self.position
 
     @property
     def position(self) -> Float64:
-        """Where it believes to be, meters ``(3,)``."""
+        """Believed position, meters ``(3,)``."""
         return self.scene.gripper - self.aim_offset
 
     def move(
@@ -147,7 +147,7 @@ class Hand:
         speed: float = 1.0,
         until: Callable[[], bool] | None = None,
     ) -> Plan:
-        """Go to a place that may move.
+        """Move to a position that may change.
 
         Args:
             target: The place, meters ``(3,)``, asked for anew each step.
@@ -179,7 +179,7 @@ class Hand:
         place = self.position + np.array([0.0, 0.0, by])
         yield from self.move(lambda: place, gripper, most=most, speed=speed)
 
-    def home(self) -> Plan:
-        """Go back to where the episode began, pointing down: from there the arm reaches everything."""
+    def return_home(self) -> Plan:
+        """Return to the episode's first position, pointing down: from there the arm reaches everything."""
         rotation = downward(_FIRST_CLOSING_AXIS)
-        yield from self.move(lambda: self._home, OPEN, rotation=rotation, within=0.06, turned_within=0.25, most=60)
+        yield from self.move(lambda: self._first_position, OPEN, rotation=rotation, within=0.06, turned_within=0.25, most=60)

@@ -22,7 +22,7 @@ _UP = np.array([0.0, 0.0, 1.0])
 
 @dataclass(frozen=True)
 class Carrying:
-    """How a thing is carried.
+    """How an object is carried.
 
     Attributes:
         depth: Height of the tool over the thing's center when it is taken, meters.
@@ -59,7 +59,7 @@ def carry(hand: Hand, how: Carrying) -> Plan:
             yield from _bring(hand, how)
         yield from hand.hold(OPEN, _OPENING_STEPS)
         yield from hand.straight_up(how.hover, OPEN, most=5)
-        if _lies_there(world):
+        if _is_on_target(world):
             return
 
 
@@ -95,7 +95,7 @@ def _bring(hand: Hand, how: Carrying) -> Plan:
     first = hand.tool.position - world.source_pose.position
 
     def place(height: float) -> Float64:
-        """Where the hand has to be for the thing to be so far above its place."""
+        """Position of the hand that holds the object at a height above its goal."""
         grip = hand.tool.position - world.source_pose.position
         if np.linalg.norm(grip - first) > 0.03:  # it was lost: go on as if not
             grip = first
@@ -104,7 +104,7 @@ def _bring(hand: Hand, how: Carrying) -> Plan:
         return np.asarray(target + grip + (rest + height) * _UP)
 
     def over() -> Float64:
-        """High enough first, then across."""
+        """Waypoint: first up, then across."""
         goal_point = place(how.clearance)
         here = hand.tool.position
         if here[2] < goal_point[2] - 0.02 and np.linalg.norm((goal_point - here)[:2]) > 0.03:
@@ -125,7 +125,7 @@ def _half_height(world: World) -> float:
     return float(np.abs(world.source_pose.rotation[2]) @ world.source.half_extents)
 
 
-def _lies_there(world: World) -> bool:
+def _is_on_target(world: World) -> bool:
     offset = world.source_pose.position - world.target_pose.position
     reach = float(np.linalg.norm(world.target.half_extents[:2]))
     return bool(np.linalg.norm(offset[:2]) < 0.8 * reach and -0.01 < offset[2] < 0.08)

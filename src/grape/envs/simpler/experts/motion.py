@@ -1,4 +1,4 @@
-"""The hand's motion: from a wanted pose to an action, and from a plan to a sequence of wanted poses.
+"""The hand's motion: from a target pose to an action, and from a plan to a sequence of target poses.
 
 A *plan* is a generator of :class:`Aim`: it yields where the hand should be, is asked again after the step, and looks
 at the world as it is then.
@@ -69,7 +69,7 @@ def action_towards(aim: Aim, commanded: Pose, base: Pose, steps: int = 1) -> Flo
     """The decision that leads towards an aim, in units of the experts' largest one, ``(7,)``.
 
     Args:
-        aim: The wanted pose.
+        aim: The target pose.
         commanded: What the step is added to.
         base: The base's pose.
         steps: Over how many steps a decision is carried out; it may lead as many times as far.
@@ -83,7 +83,7 @@ def action_towards(aim: Aim, commanded: Pose, base: Pose, steps: int = 1) -> Flo
 
 
 class Hand:
-    """A hand that believes to be where it is, less where its operator aims beside.
+    """The hand as a plan sees it: its true pose minus the operator's aiming offset.
 
     Args:
         world: The episode's world.
@@ -97,12 +97,12 @@ class Hand:
 
     @property
     def tool(self) -> Pose:
-        """Where it believes its tool to be."""
+        """Believed pose of the tool."""
         return self._believed(self.world.link_pose(TOOL))
 
     @property
     def commanded(self) -> Pose:
-        """Where it believes to have been told to be: what a step is added to. The arm itself is still on its way."""
+        """Believed commanded pose, to which the next change is added; the arm itself may lag behind it."""
         return self._believed(self.world.commanded)
 
     def _believed(self, true: Pose) -> Pose:
@@ -120,7 +120,7 @@ class Hand:
         speed: float = 1.0,
         until: Callable[[], bool] | None = None,
     ) -> Plan:
-        """Go to a place that may move.
+        """Move to a position that may change.
 
         Args:
             target: The place, meters ``(3,)``, asked for anew each step.
