@@ -1,8 +1,8 @@
 """Keeps what a loop found: ``python benchmarks/loop_record.py runs/libero-nano --out docs/results/libero-nano.json``.
 
 Everything is read from the run's own files: each stage's summary, the gate's paired comparison, the evaluations on
-validation and test states with their intervals, and the final comparison, of filtered cloning too where the loop had
-it. What the run cannot know is given by flags: the command, the machine in plain words, and how long it took.
+validation and test states with their intervals, and the final comparison, of filtered behavior cloning too where the
+loop had it. What the run cannot know is given by flags: the command, the machine in plain words, and how long it took.
 """
 
 import argparse

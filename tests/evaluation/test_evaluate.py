@@ -32,7 +32,7 @@ class FakeCollection:
     """Stands in for simulator and policy: even states succeed."""
 
     def __init__(self) -> None:
-        self.asked: list[CollectSettings] = []
+        self.collected: list[CollectSettings] = []
         self.breaks = False
         self.policy_hash = "f00d"
         self.computation = "cpu float32, sdpa"
@@ -55,7 +55,7 @@ class FakeCollection:
             limits = dict.fromkeys(TASKS, settings.max_steps or 8)
             episodes = len(states) * len(TASKS) * settings.samples
             return {"dry_run": True, "episodes": episodes, "tasks": list(TASKS), "limits": limits}
-        self.asked.append(settings)
+        self.collected.append(settings)
         store = EpisodeStore.create(settings.out / "store", "toy", {})
         for task in TASKS:
             for state in states:
@@ -132,7 +132,7 @@ def test_summary_and_results_agree(collection: FakeCollection, policy: Path, tmp
 
 def test_defaults_are_greedy_on_reserved_states(collection: FakeCollection, policy: Path, tmp_path: Path) -> None:
     run_evaluate(EvaluateSettings(policy=str(policy), out=tmp_path / "e"))
-    collected = collection.asked[0]
+    collected = collection.collected[0]
     assert (collected.temperature, collected.samples, collected.initial_states) == (0.0, 1, "100000-100049")
     assert collected.out == tmp_path / "e" / "rollouts"
 
@@ -153,7 +153,7 @@ def test_collection_is_asked_for_what_the_user_asked_for(
         workers=1,
     )
     summary = run_evaluate(settings)
-    collected = dataclasses.asdict(collection.asked[0])
+    collected = dataclasses.asdict(collection.collected[0])
     for name in ("suite", "tasks", "samples", "temperature", "seed", "lanes", "workers", "timeout", "unnorm_key"):
         assert collected[name] == getattr(settings, name)
     assert collected["initial_states"] == "10-20"
@@ -188,7 +188,7 @@ def test_a_complete_evaluation_is_not_repeated(collection: FakeCollection, polic
     settings = EvaluateSettings(policy=str(policy), out=tmp_path / "e", episodes=2)
     first = run_evaluate(settings)
     assert run_evaluate(dataclasses.replace(settings, workers=7)) == first
-    assert len(collection.asked) == 1
+    assert len(collection.collected) == 1
     with pytest.raises(CompatibilityError, match=r"settings\.seed was 0, now 1"):
         run_evaluate(dataclasses.replace(settings, seed=1))
 
@@ -307,7 +307,7 @@ def test_the_same_policy_may_lie_elsewhere(collection: FakeCollection, policy: P
     moved = policy.rename(tmp_path / "moved")
     again = run_evaluate(dataclasses.replace(settings, policy=str(moved)))
     assert again == {**first, "policy": str(moved)}
-    assert len(collection.asked) == 1
+    assert len(collection.collected) == 1
 
 
 def test_how_a_policy_is_opened_reaches_collection(collection: FakeCollection, policy: Path, tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ def test_how_a_policy_is_opened_reaches_collection(collection: FakeCollection, p
     summary = run_evaluate(evaluate_settings)
     assert summary["computation"] == "cpu float32, sdpa"
     for name in ("center_crop", "device", "dtype", "attention", "load_in_4bit", "unnorm_key"):
-        assert getattr(collection.asked[0], name) == getattr(evaluate_settings, name), name
+        assert getattr(collection.collected[0], name) == getattr(evaluate_settings, name), name
 
 
 def test_a_name_on_the_hub_is_a_policy(collection: FakeCollection, tmp_path: Path, monkeypatch: Any) -> None:

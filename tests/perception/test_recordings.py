@@ -164,4 +164,4 @@ def test_a_phrase_finds_the_puck_again_where_tracking_lost_it(films, recordings,
     facts = episode.meta.extra["keypoints"]["puck"]
     assert facts["from"] == "phrase: yellow puck"
     assert facts["found_again"] == len(puck) - 3  # states 0 to 2 lie in the first eleven images
-    assert finder.asked == 1 + facts["found_again"]
+    assert finder.n_calls == 1 + facts["found_again"]

@@ -47,7 +47,7 @@ class SafeConsole(Console):
 
 
 class ConsoleReporter:
-    """Draws progress bars on a terminal and plain lines elsewhere; messages go to the logger ``grape``, too (debug).
+    """Draws progress bars on a terminal and plain lines otherwise; messages go to the logger ``grape``, too (debug).
 
     Args:
         console: Where to draw; normally standard error.

@@ -94,7 +94,7 @@ def check_disk(folder: Path) -> Iterator[Finding]:
             "disk", "error", f"{description}, but it cannot be written", "Work in a folder of your own, or use --out."
         )
     else:
-        yield _measured("disk", free, DISK_GIB, description, "Free space, or write elsewhere with --out.")
+        yield _measured("disk", free, DISK_GIB, description, "Free space, or write to another disk with --out.")
 
 
 def _measured(name: str, amount: float, bounds: tuple[float, float], description: str, fix: str) -> Finding:

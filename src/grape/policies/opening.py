@@ -36,7 +36,7 @@ class PrecisionSettings:
 
     Attributes:
         device: Where to compute: auto takes a GPU if there is one, else cpu; or cuda, cuda:1.
-        dtype: What weights are held and computed in: auto is float32 on a CPU, elsewhere as stored. Adapters are
+        dtype: What weights are held and computed in: auto is float32 on a CPU, else as stored. Adapters are
             float32 always.
         attention: Attention of the language model: sdpa, flash-attention-2 (needs flash-attn and a GPU) or eager.
         load_in_4bit: Hold the language model in 4 bits; needs bitsandbytes and a GPU.

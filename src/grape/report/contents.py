@@ -204,10 +204,10 @@ def _read_round(runs_of_round: Round, root: Path, reader: BestEffortReader) -> R
     scores = reader.scores(runs_of_round.score)
     pairs = reader.pairs(runs_of_round.pair)
     if pairs and not scores and runs_of_round.pair is not None:
-        elsewhere = runs_of_round.pair.settings.get("scores")
-        if isinstance(elsewhere, str) and Path(elsewhere).is_dir():
+        scores_folder = runs_of_round.pair.settings.get("scores")
+        if isinstance(scores_folder, str) and Path(scores_folder).is_dir():
             try:
-                scores = read_scores(Path(elsewhere))
+                scores = read_scores(Path(scores_folder))
             except GrapeError as error:
                 reader.note(f"{runs_of_round.pair.name}: {error.message}")
     lost = sum(1 for pair in pairs if pair.chosen not in scores or pair.rejected not in scores)

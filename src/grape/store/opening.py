@@ -41,7 +41,7 @@ def open_data(path: Path, *, within: Path, max_bytes: int) -> IO[bytes]:
 
 
 def check_links(path: Path, within: Path) -> None:
-    """Refuse a path that lies in a folder by its name and elsewhere once links are resolved.
+    """Refuse a path whose links lead out of the folder that its name lies in.
 
     A path that names another folder itself must lie in the one that it names.
 

@@ -149,8 +149,8 @@ class ScriptedModel:
         asked: How many of them were given before.
     """
 
-    def __init__(self, name: str, answers: Sequence[str], asked: int = 0) -> None:
-        self.name, self.origin, self.answers, self.asked = name, "", tuple(answers), asked
+    def __init__(self, name: str, answers: Sequence[str], n_answered: int = 0) -> None:
+        self.name, self.origin, self.answers, self.n_answered = name, "", tuple(answers), n_answered
 
     def ask(self, request: Request) -> Answer:
         """The next answer.
@@ -158,8 +158,8 @@ class ScriptedModel:
         Raises:
             ModelError: All were given.
         """
-        if self.asked >= len(self.answers):
-            raise ModelError(f"{self.name!r} has no answer to question {self.asked + 1}.", "Write one more.")
-        text = self.answers[self.asked]
-        self.asked += 1
+        if self.n_answered >= len(self.answers):
+            raise ModelError(f"{self.name!r} has no answer to question {self.n_answered + 1}.", "Write one more.")
+        text = self.answers[self.n_answered]
+        self.n_answered += 1
         return Answer(text, Usage(request.estimated_prompt_tokens, len(text) // 3, estimated=True), model=self.name)

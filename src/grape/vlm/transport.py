@@ -1,8 +1,8 @@
 """A JSON POST over HTTP with a total deadline.
 
-Connections, TLS and proxies are httpx2's. Redirects are not followed: they would carry the key elsewhere. Two things no
-HTTP client has are added here: a bound on the bytes of a reply, and a deadline for the whole of it, because timeouts of
-single socket operations are no limit for a server that keeps sending single bytes.
+Connections, TLS and proxies are httpx2's. Redirects are not followed: they would send the key to another host. Two
+things no HTTP client has are added here: a bound on the bytes of a reply, and a deadline for the whole of it, because
+timeouts of single socket operations are no limit for a server that keeps sending single bytes.
 """
 
 import contextlib

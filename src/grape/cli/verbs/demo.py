@@ -32,6 +32,6 @@ VERB = Verb(
     examples=(
         "grape demo                            (writes runs/demo)",
         "grape demo --seed 7                   (writes runs/demo-7)",
-        "grape demo --seed 7 --out elsewhere",
+        "grape demo --seed 7 --out runs/another",
     ),
 )

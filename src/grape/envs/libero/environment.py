@@ -69,7 +69,7 @@ Float64 = npt.NDArray[np.float64]
 def simulator_action(action: npt.NDArray[np.float32]) -> Float64:
     """A policy's action, gripper 1 = open and 0 = closed, in the simulator's convention, gripper -1 = open.
 
-    As in OpenVLA's evaluation the gripper is binarised at one half and its sign turned; exactly one half keeps still.
+    As in OpenVLA's evaluation the gripper is binarized at one half and its sign turned; exactly one half keeps still.
 
     Args:
         action: float32 ``(7,)``: deltas of position and axis-angle in [-1, 1], gripper in [0, 1]; clipped.

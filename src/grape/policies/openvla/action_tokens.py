@@ -138,12 +138,12 @@ def rotation_of(unnorm_key: str) -> str:
     return RotationConvention.ROLL_PITCH_YAW if unnorm_key in _ROLL_PITCH_YAW_KEYS else ""
 
 
-def choose_unnorm_key(norm_stats: Mapping[str, Any], wanted: str | None) -> str:
+def choose_unnorm_key(norm_stats: Mapping[str, Any], unnorm_key: str | None) -> str:
     """The statistics to use.
 
     Args:
         norm_stats: Statistics by dataset.
-        wanted: The user's choice; None picks the only ones there are.
+        unnorm_key: The user's choice; None picks the only ones there are.
 
     Raises:
         SettingsError: The name is unknown, or there are several and none was chosen.
@@ -151,15 +151,15 @@ def choose_unnorm_key(norm_stats: Mapping[str, Any], wanted: str | None) -> str:
     """
     if not norm_stats:
         raise DataError("The checkpoint has no normalization statistics.", "Add norm_stats to its config.json.")
-    if wanted is None:
+    if unnorm_key is None:
         if len(norm_stats) > 1:
             raise SettingsError(
                 f"The checkpoint has normalization statistics of {len(norm_stats)} datasets; choose one (unnorm_key).",
                 f"Known: {', '.join(sorted(norm_stats))}.",
             )
         return str(next(iter(norm_stats)))
-    require_known("unnorm_key", wanted, norm_stats)
-    return wanted
+    require_known("unnorm_key", unnorm_key, norm_stats)
+    return unnorm_key
 
 
 def compute_norm_stats(

@@ -59,13 +59,13 @@ DEFAULTS: Mapping[str, tuple[Any, ...]] = {
 _NO_EFFECT = frozenset(
     {
         "auto_mapping",  # PEFT's class for the base
-        "base_model_name_or_path",  # read elsewhere, see read_pointer
+        "base_model_name_or_path",  # see read_pointer
         "eva_config",  # how the first values of adapters were found
         "fan_in_fan_out",  # for layers of another class than these networks have
         "inference_mode",
         "lora_dropout",  # in training only
         "peft_version",
-        "revision",  # read elsewhere, with the base's name
+        "revision",  # see read_pointer, with the base's name
         "task_type",
     }
 )

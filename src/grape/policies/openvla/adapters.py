@@ -161,7 +161,7 @@ def write_pointer(
         folder: The adapter's folder.
         base: The policy it belongs to. A folder is written relative to the adapter, a name on the hub as it is.
         center_crop: Whether the adapter was trained with cropped images, where that differs from the base.
-        place: Where the adapter's folder will stand, if it is written elsewhere first.
+        place: The adapter folder's final path, if it is written to a temporary folder first.
         changed: Configuration of the base and of the policy with the adapter; what differs is written down.
     """
     path = os.path.relpath(base, place or folder) if parse_hub_name(base) is None else str(base)

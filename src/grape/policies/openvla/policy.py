@@ -293,15 +293,17 @@ def _reset_post_processor(tokenizer: Tokenizer, files: CheckpointFiles) -> None:
     """
     if "tokenizer_config.json" not in files.side:
         return
-    said = files.side_json("tokenizer_config.json")
-    if not isinstance(said, dict) or not str(said.get("tokenizer_class", "")).startswith("Llama"):
+    tokenizer_config = files.side_json("tokenizer_config.json")
+    if not isinstance(tokenizer_config, dict) or not str(tokenizer_config.get("tokenizer_class", "")).startswith(
+        "Llama"
+    ):
         return
     before: list[tuple[str, int]] = []
     after: list[tuple[str, int]] = []
     for name, added, place in (("bos_token", True, before), ("eos_token", False, after)):
-        token = said.get(name)
+        token = tokenizer_config.get(name)
         text = token.get("content") if isinstance(token, dict) else token
-        if said.get(f"add_{name}", added) and isinstance(text, str):
+        if tokenizer_config.get(f"add_{name}", added) and isinstance(text, str):
             number = tokenizer.token_to_id(text)
             if number is None:
                 raise DataError(f"tokenizer_config.json names {text!r} as {name}; tokenizer.json has no such token.")

@@ -56,7 +56,7 @@ def choose_precision(
 
     Args:
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``...
-        dtype: ``"auto"``: float32 on the CPU, elsewhere as stored (bfloat16 for published checkpoints).
+        dtype: ``"auto"``: float32 on the CPU, on other devices as stored (bfloat16 for published checkpoints).
         attention: ``"sdpa"`` runs everywhere.
         load_in_4bit: Hold the language model in 4 bits.
         storage_dtype: How the checkpoint stores its weights: ``"float32"`` or ``"bfloat16"``.

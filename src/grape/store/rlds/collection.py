@@ -1,4 +1,4 @@
-"""A whole collection as one flat RLDS data set, for supervised fine-tuning elsewhere."""
+"""A whole collection as one flat RLDS data set, for supervised fine-tuning in other software."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

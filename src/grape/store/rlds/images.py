@@ -48,7 +48,7 @@ class EncodedImages:
 
     blobs: Sequence[bytes]
     shape: tuple[int | None, ...]
-    where: str = "picture"
+    where: str = "image"
 
     def __len__(self) -> int:
         return len(self.blobs)
@@ -102,14 +102,14 @@ class EncodedImages:
                 raise ValueError(f"no JPEG of {channels} channels is known")
         except (ValueError, OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise DataError(f"{where}: the image cannot be decoded: {str(error).rstrip('.')}.") from error
-        if any(due is not None and due != found for due, found in zip(self.shape, picture.shape, strict=True)):
+        if any(due is not None and due != size for due, size in zip(self.shape, picture.shape, strict=True)):
             raise DataError(f"{where}: the image is {picture.shape}, features.json promises {self.shape}.")
         return picture
 
     def _check_size(self, height: int, width: int) -> None:
         """Refuse an image whose header announces too many pixels."""
         due = self.shape[:2]
-        if any(side is not None and side != found for side, found in zip(due, (height, width), strict=True)):
+        if any(side is not None and side != size for side, size in zip(due, (height, width), strict=True)):
             raise ValueError(f"it is {height} x {width}, features.json promises {due[0]} x {due[1]}")
         if height * width > _MOST_PIXELS:
             raise ValueError(f"{height} x {width} pixels are far more than a camera gives")

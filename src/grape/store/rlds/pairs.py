@@ -132,7 +132,7 @@ def _check_shape(trajectory: Trajectory, features: FeatureTree) -> None:
 
 
 def check_pairs(store: EpisodeStore, pairs: Sequence[PreferencePair]) -> None:
-    """Refuse pairs whose sides are not there, are empty, or began elsewhere.
+    """Refuse pairs whose sides are not there, are empty, or began from different states.
 
     Raises:
         DataError: There is such a pair.

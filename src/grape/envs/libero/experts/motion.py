@@ -182,4 +182,6 @@ class Hand:
     def return_home(self) -> Plan:
         """Return to the episode's first position, pointing down: from there the arm reaches everything."""
         rotation = downward(_FIRST_CLOSING_AXIS)
-        yield from self.move(lambda: self._first_position, OPEN, rotation=rotation, within=0.06, turned_within=0.25, most=60)
+        yield from self.move(
+            lambda: self._first_position, OPEN, rotation=rotation, within=0.06, turned_within=0.25, most=60
+        )
