@@ -111,7 +111,7 @@ def test_verbose_adds_log_lines(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     [
         (["--verison"], ["Did you mean '--version'"]),
         (["--hlep"], ["Did you mean '--help'"]),
-        (["--json", "collect"], ["stands before the verb"]),
+        (["--json", "collect"], ["comes before the verb"]),
         (["hlep"], ["Did you mean 'help'"]),
         (["completoin"], ["Did you mean 'completion'"]),
         (["collect", "--out", "x", "--cofnig", "y"], ["Unknown flag '--cofnig'", "'--config'"]),

@@ -117,8 +117,9 @@ def test_finder_joins_both(weights):
     assert detection is None or (detection.mask.shape == (60, 90) and 0 < detection.score <= 1)
 
 
-def test_colors_need_no_weights():
-    np.testing.assert_allclose(open_features("colour", "cpu").features(IMAGE)[3, 4], IMAGE[3, 4] / 255, atol=1e-6)
+@pytest.mark.parametrize("name", ["color", "colour"])
+def test_colors_need_no_weights(name):
+    np.testing.assert_allclose(open_features(name, "cpu").features(IMAGE)[3, 4], IMAGE[3, 4] / 255, atol=1e-6)
 
 
 def test_normalizing_by_hand():

@@ -67,14 +67,14 @@ def scene(steps, place, occluder=None):
     wall, thing = as_image(texture(1)), as_image(texture(2, 16, 1.5))
     images, depths = [], []
     for step in range(steps):
-        picture, depth = wall.copy(), np.full((SIZE, SIZE), 2.0, np.float32)
+        image, depth = wall.copy(), np.full((SIZE, SIZE), 2.0, np.float32)
         column, row = place(step)
-        picture[row : row + 16, column : column + 16], depth[row : row + 16, column : column + 16] = thing, 1.0
+        image[row : row + 16, column : column + 16], depth[row : row + 16, column : column + 16] = thing, 1.0
         if occluder is not None and (covers := occluder(step)) is not None:
             rows, columns = np.indices((SIZE, SIZE))
             disc = (rows - covers[1]) ** 2 + (columns - covers[0]) ** 2 < 18**2
-            picture[disc], depth[disc] = (200, 40, 40), 0.5
-        images.append(picture)
+            image[disc], depth[disc] = (200, 40, 40), 0.5
+        images.append(image)
         depths.append(depth)
     return np.stack(images), np.stack(depths)
 

@@ -503,7 +503,7 @@ def test_the_environment_names_the_endpoint() -> None:
     assert (lan.local, lan.is_unencrypted) == (False, True)
     heard = Heard()
     EndpointModel("tiny", lan, Budget(Limits(), Prices()), reporter=heard)
-    assert "travels readable" in heard.lines[0]
+    assert "sent unencrypted" in heard.lines[0]
 
 
 def test_the_estimate_counts_the_schema() -> None:

@@ -28,7 +28,7 @@ __all__ = ["SPECIAL", "VERBS", "Interrupted", "guarded", "interruptible", "main"
 VERBS = {
     "doctor": "Check this machine and say how to repair what is missing",
     "demo": "Everything on Meta-World with a nano policy: demonstrations to report, in minutes on a CPU",
-    "collect": "Roll a policy or an expert out in a simulator and record every step",
+    "collect": "Roll a policy or an expert out in a simulator and record every decision",
     "sft": "Train a policy from demonstrations (supervised fine-tuning)",
     "score": "Score recorded trajectories: R_self, R_ext, I_success, R_GCPG",
     "pair": "Make preference pairs from scores",
@@ -182,7 +182,7 @@ def _dispatch(name: str, arguments: list[str]) -> int:
     from grape.cli.parsing import EVERY_VERB, GLOBAL_FLAGS
 
     if name.partition("=")[0] in EVERY_VERB:
-        raise SettingsError(f"{name} stands before the verb.", f"Write it behind: grape VERB {name}")
+        raise SettingsError(f"{name} comes before the verb.", f"Write it after the verb: grape VERB {name}")
     if name.startswith("-"):
         raise SettingsError(f"Unknown flag '{name}'.", did_you_mean(name, GLOBAL_FLAGS))
     if name not in VERBS:

@@ -66,7 +66,8 @@ class EpisodeRecorder:
         """
         if not all(np.isfinite(point).all() for point in snapshot.keypoints.values()):
             raise SimulatorError(
-                f"{self.planned.episode_id}: the simulator gave a keypoint that is not finite after step {self.steps}."
+                f"{self.planned.episode_id}: the simulator gave a keypoint that is not finite after decision "
+                f"{self.steps}."
             )
         self._snapshots.append(snapshot)
 

@@ -102,7 +102,7 @@ class PolicyActor:
             if not np.isfinite(action).all():
                 raise PolicyError(
                     f"The policy gave an action that is not finite in {recorder.planned.episode_id}, "
-                    f"step {recorder.steps}.",
+                    f"decision {recorder.steps}.",
                     "Its weights are damaged or its training diverged; go back to an earlier checkpoint.",
                 )
             action = to_env_action(action, self._spec, self._space)

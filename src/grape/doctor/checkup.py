@@ -49,10 +49,10 @@ class DoctorSettings:
 
     Attributes:
         suite: The simulators you want to work with, e.g. "metaworld" or "libero_goal,libero_10"; "libero" means
-            LIBERO's four suites of ten tasks, "simpler" SimplerEnv's simpler_widowx. Their packages and a frame of each
-            one's first task (of each task of simpler_widowx) are then required, those of others optional. Left out:
-            metaworld where it is installed, otherwise none.
-        frame: Render one frame of the suite and look at it; --no-frame skips that (a few seconds).
+            LIBERO's four suites of ten tasks, "simpler" SimplerEnv's simpler_widowx. Their packages and an image of
+            each one's first task (of each task of simpler_widowx) are then required, those of others optional.
+            Left out: metaworld where it is installed, otherwise none.
+        frame: Render one image of the suite and check that it is not empty; --no-frame skips that (a few seconds).
         folder: Where you want to write results: its free disk space is checked.
         timeout: Seconds that a single probe (a library, a frame, torch) may take before it counts as hung, above 0.
     """

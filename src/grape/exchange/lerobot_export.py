@@ -50,9 +50,9 @@ class LeRobotExportSettings:
         only_successes: Leave out a collection's failures.
         actions: Of a collection: labels are what an imitator should learn (an expert's action before noise was added),
             executed is what moved the robot. Pairs always hold what was executed.
-        fps: Steps a second; 0 takes what the store says.
+        fps: Decisions a second; 0 takes what the store says.
         crf: Loss of the video: x264's constant rate factor, 0 (least) to 51.
-        dry_run: Only tell what would be written.
+        dry_run: Print what would be written, and write nothing.
     """
 
     out: Path = setting(identity=False, common=True)
@@ -157,7 +157,7 @@ def _episodes(
 def _shape(source: ExportSource, part: _Part, fps: int) -> Shape:
     first = source.store.read(part[0][0])
     if not first.steps:
-        raise DataError(f"Episode {first.meta.episode_id} has no steps.", "Leave it out.")
+        raise DataError(f"Episode {first.meta.episode_id} has no decisions.", "Leave it out.")
     _, height, width, _ = first.frames.shape
     if height % 2 or width % 2:
         raise CompatibilityError(
@@ -179,7 +179,7 @@ def _frames_per_second(settings: LeRobotExportSettings, source: ExportSource) ->
     if not isinstance(fps, int | float) or fps < 1 or fps != int(fps):
         what = "does not say" if recorded is None else f"says {recorded} for"
         raise SettingsError(
-            f"{source.store.path} {what} how many steps a second takes; LeRobot needs a whole number from 1.",
+            f"{source.store.path} {what} the number of decisions a second; LeRobot needs a whole number from 1.",
             "Give --fps, e.g. --fps 10.",
         )
     return int(fps)

@@ -38,9 +38,9 @@ class ImportGrapeNpySettings:
     """Read rollouts (.npy) of the first implementation into an episode store, fixed by declared rules.
 
     The files are pickles; they are read by an interpreter that knows plain data only and calls nothing. A file that
-    wants anything else is left out and named. What was done to each file stands in OUT/files.jsonl.
+    wants anything else is left out and named. OUT/files.jsonl lists what was done to each file.
 
-    SimplerEnv's collector stored the image taken after each action: every action gets the image of the step
+    SimplerEnv's collector stored the image taken after each action: every action gets the image of the decision
     before, and the first action, which has none, is dropped. LIBERO's collector stored the environment's gripper (+1
     closes): it becomes 1 = open, 0 = closed, which training assumes. The cost in a file's name, which
     its collector cut to an integer, is kept as a hint only.
@@ -49,9 +49,9 @@ class ImportGrapeNpySettings:
         folder: Folder with the files, at any depth.
         out: Folder to write: store (the episodes) and files.jsonl.
         flavour: Which collector wrote the files; auto recognizes each by name and images.
-        pictures_after_action: Whether images were taken after the action of their step; auto takes the collector's
-            habit.
-        gripper: Meaning of the gripper's number in the files; auto takes the collector's habit.
+        pictures_after_action: Whether images were taken after the action of their step; auto takes the
+            collector's convention.
+        gripper: Meaning of the gripper's number in the files; auto takes the collector's convention.
     """
 
     folder: Path = setting(identity=False, common=True)
@@ -214,7 +214,7 @@ def _changes(rules: Flavor, rollout: Rollout) -> list[str]:
     """Sentences on what was changed and what looks odd."""
     changes = []
     if rules.pictures_after_action:
-        changes.append("Images moved by one step, so that each was taken before its action; first action dropped.")
+        changes.append("Images moved by one decision, so that each was taken before its action; first action dropped.")
     else:
         changes.append("Last image repeated: what followed the last action was not recorded.")
     gripper = rollout.actions[:, -1]

@@ -48,11 +48,11 @@ class RldsExportSettings:
             of the time. Pairs are always png.
         val_fraction: Share of the initial states whose episodes go to split val (between 0 and 1; at least one state).
             0 makes no such split of a collection; pairs need one.
-        shards: Files a split (1 or more). OpenVLA's loader reads several files in random order and so tears pairs apart
-            that are joined by position: leave pairs at 1 for it.
+        shards: Files a split (1 or more). OpenVLA's loader reads several files in random order, which breaks the
+            correspondence of pairs by position: leave pairs at 1 for it.
         gripper: Meaning of the gripper's number in the episodes; empty takes what the store says.
         seed: Seed of the choice of initial states for val.
-        dry_run: Only tell what would be written.
+        dry_run: Print what would be written, and write nothing.
     """
 
     out: Path = setting(identity=False, common=True)
@@ -119,7 +119,9 @@ def run_export_rlds(settings: RldsExportSettings, reporter: Reporter = SILENT) -
         summary = {"kind": f"rlds {source.kind}", "gripper": gripper, **facts}
         RunFolder(folder, _VERB).finish(summary)
     if source.pairs and settings.shards > 1:
-        reporter.warn("OpenVLA's loader reads several files in random order: it would tear these pairs apart.")
+        reporter.warn(
+            "OpenVLA's loader reads several files in random order, which breaks the correspondence of the pairs."
+        )
     reporter.info(f"Written, read back and compared: {settings.out}")
     return summary
 

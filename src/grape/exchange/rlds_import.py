@@ -43,18 +43,18 @@ class ImportGrapeRldsSettings:
         rejected: That of the others.
         out: Folder to write: store (the episodes) and pairs (as from grape pair).
         split: Which split of both; all takes every split.
-        rule: plain keeps every step. rlds_np_rollout drops the first and the last one and rounds the gripper, as the
-            first implementation did.
-        pictures_after_action: The images were taken after the action of their step, as in data collected with
-            SimplerEnv by the first implementation. Each action then gets the image of the step before, and the
+        rule: plain keeps every decision. rlds_np_rollout drops the first and the last one and rounds the gripper, as
+            the first implementation did.
+        pictures_after_action: The images were taken after their action, as in data collected with
+            SimplerEnv by the first implementation. Each action then gets the image of the decision before, and the
             first action, which has none, is dropped.
-        policy: Checkpoint (a folder or a name on the hub) whose tokens are put to the actions, so that it can be
+        policy: Checkpoint (a folder or a name on the hub) that encodes the actions as tokens, so that it can be
             trained on the pairs with grape train --reference recomputed. Without one there are no tokens.
-        unnorm_key: By which statistics the policy puts actions into tokens. Empty: by those it holds under the data
-            set's name, else by the data's own (both sides together, all splits), which are written to
+        unnorm_key: Statistics by which the policy encodes actions as tokens. Empty: those it holds under the data
+            set's name, else the data's own (both sides together, all splits), which are written to
             dataset_statistics.json for grape train --norm-stats. Name those that the policy acted by, if it made
-            these trajectories: then its tokens are found again, also where an export of grape's says rotations in
-            another way than the policy does.
+            these trajectories: then its sampled tokens are recovered, also where an export of GRAPE has another
+            rotation convention than the policy.
         center_crop: As for grape train.
     """
 

@@ -81,7 +81,7 @@ class TaskBrief:
         if len(self.instruction) > MAX_INSTRUCTION:
             raise SettingsError(f"The instruction has more than {MAX_INSTRUCTION} characters.", "Make it shorter.")
         if not self.keypoints:
-            raise SettingsError("No keypoint is known, so there is nothing to speak of.", "Give --names or --store.")
+            raise SettingsError("No keypoint is known, so no cost can be written.", "Give --names or --store.")
         if len(self.keypoints) + len(self.signals) > MAX_NAMES:
             raise SettingsError(f"More than {MAX_NAMES} keypoints and signals.", "Name those that the task needs.")
         for name in (*self.keypoints, *self.signals):

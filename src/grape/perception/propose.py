@@ -33,14 +33,14 @@ class KeypointsSettings:
 
     Pixels that look alike and lie together become a candidate each, as in ReKep (arXiv 2409.01652). OUT/numbered.png
     shows them with numbers and OUT/names.yaml says what they are called, for grape costs generate or for you;
-    OUT/keypoints.yaml is what grape import video follows. Delete from it what no constraint speaks of: every keypoint
+    OUT/keypoints.yaml is what grape import video follows. Delete from it what no constraint uses: every keypoint
     takes time.
 
     Attributes:
         episodes: Episode list of grape import video.
         out: Folder to write: keypoints.yaml, reference.png, reference-depth.png, numbered.png, candidates.json.
         task: Task to look at; the first one of the list if empty.
-        features: DINOv2, a folder or a name on the Hugging Face hub; color goes by colors alone and needs no weights.
+        features: DINOv2, a folder or a name on the Hugging Face hub; "color" uses colors alone and needs no weights.
         phrases: What to look at, e.g. 'black bowl'; each phrase is detected and its pixels are clustered apart. All of
             the image if empty.
         region: Box in the frame of the robot's log that candidates must lie in, meters: lower corner, upper corner.
@@ -107,7 +107,7 @@ def run_keypoints(
     for phrase in settings.phrases:
         detection = None if finder is None else finder.find(image, phrase)
         if detection is None:
-            raise DataError(f"{episode.where}: nothing like {phrase!r} was found.", "Say it in other words.")
+            raise DataError(f"{episode.where}: nothing like {phrase!r} was found.", "Try another phrase.")
         masks.append(detection.mask)
     candidates = find_candidates(
         features.features(image),

@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from grape.perception.protocols import FeatureExtractor, Finder, MaskFinder
 
-__all__ = ["COLOR", "ColorFeatures", "open_features", "open_finder"]
+__all__ = ["COLOR_NAMES", "ColorFeatures", "open_features", "open_finder"]
 
 
 class ColorFeatures:
@@ -16,8 +16,8 @@ class ColorFeatures:
         return image.astype(np.float32) / np.float32(255.0)
 
 
-COLOR = "colour"
-"""Name of the features that need no weights."""
+COLOR_NAMES = ("color", "colour")
+"""Names of the features that need no weights; the second is that of release 0.1."""
 
 
 def open_finder(detector: str, segmenter: str, device: str) -> Finder:
@@ -40,7 +40,7 @@ def open_features(name: str, device: str) -> FeatureExtractor:
         SettingsError: Packages or weights are missing, or of another kind.
         PolicyError: Weights are incomplete.
     """
-    if name == COLOR:
+    if name in COLOR_NAMES:
         return ColorFeatures()
     from grape.perception.models.dinov2 import DinoV2
 

@@ -47,11 +47,11 @@ class CostsPageSettings:
 
     Attributes:
         target: A YAML file, or a built-in as SUITE/TASK, e.g. metaworld/drawer-open.
-        store: Episode stores, or folders that grape collect wrote, whose episodes are priced and shown on the page.
+        store: Episode stores, or folders that grape collect wrote, whose episodes are scored and shown on the page.
         out: HTML file to write; without it, the stages are printed as text.
         as_yaml: Print it in the language itself, to make another specification of it.
         task: Task whose episodes are looked at, for a specification that names none.
-        shown: Initial states of which the cheapest and the dearest episode are shown, from 0 to 24.
+        shown: Initial states whose episodes with the lowest and the highest cost are shown, from 0 to 24.
         video_size: Width of a video in pixels, from 64 to 1024.
     """
 
@@ -224,7 +224,7 @@ def _score(specification: CostSpecification, name: str, episode: Trajectory) -> 
 def _views(
     settings: CostsPageSettings, episodes: Mapping[str, _Episode], scores: Sequence[Score], reporter: Reporter
 ) -> list[PairView]:
-    """The cheapest and the dearest episode of some initial states, those that differ most first."""
+    """Episodes with the lowest and the highest cost of some initial states, largest differences first."""
     states: dict[tuple[str, int], list[Score]] = {}
     for score in scores:
         states.setdefault((score.task, score.initial_state), []).append(score)

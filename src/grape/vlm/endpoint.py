@@ -128,7 +128,7 @@ class EndpointModel:
         self.reporter = reporter
         self._dialect = ServerCapabilities()
         if endpoint.is_unencrypted:
-            reporter.warn(f"{BASE_URL} is http to another machine: the key travels readable. Prefer https.")
+            reporter.warn(f"{BASE_URL} is http to another machine: the key is sent unencrypted. Prefer https.")
 
     @property
     def origin(self) -> str:
@@ -189,7 +189,7 @@ class EndpointModel:
         if complaint.status in REFUSALS:
             changed = self._dialect.adapt(complaint.text, request)
             if changed:
-                self.reporter.info(f"The endpoint refuses the request as it was put; now {changed}.")
+                self.reporter.info(f"The endpoint rejects the request; retrying: {changed}.")
                 return None
         raise SettingsError(f"The endpoint refuses the request ({message}).", "Check --model and the endpoint.")
 

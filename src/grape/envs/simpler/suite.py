@@ -81,7 +81,7 @@ class WidowXSuite(SuiteBase):
         return about_initial_states(task)
 
     def base_task(self, task: Task) -> tuple[str, str]:
-        """ManiSkill's task where the scene is the same: slower decisions and other words change nothing in it."""
+        """ManiSkill's task where the scene is the same: slower decisions and other instructions do not change it."""
         return same_scene(task)
 
     def versions(self) -> Mapping[str, str]:

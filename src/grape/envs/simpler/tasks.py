@@ -2,7 +2,7 @@
 
 The four tasks are ManiSkill's, names of its classes included. Three further suites vary them as the groups of
 arXiv 2411.19309 do: *subject* puts another thing in the source's place, *physical* changes its size and pose,
-*semantic* says the same in other words. A variation is data; everything else is its task's.
+*semantic* gives the same tasks other instructions. A variation is data; everything else is its task's.
 
 One more suite has the four tasks with slower decisions, under a name that says so; nothing else differs, and nothing
 measured with it may be called a result of the benchmark.

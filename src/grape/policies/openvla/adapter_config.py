@@ -233,7 +233,7 @@ def _refuse_unsupported(folder: Path, data: Mapping[str, Any]) -> None:
             used.append(f"{_short(key)[1:-1]} {_short(value)}")
     if used:
         raise SettingsError(
-            f"The adapter in {folder} is more than plain LoRA and is not applied by halves; not supported: "
+            f"The adapter in {folder} is more than plain LoRA and cannot be applied in part; not supported: "
             f"{', '.join(used[:4])}{f' and {len(used) - 4} more' if len(used) > 4 else ''}.",
             f"{_SUPPORTED} Merge the adapter where it was made, and give the merged checkpoint.",
         )

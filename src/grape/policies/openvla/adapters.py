@@ -360,7 +360,9 @@ class MergedWeights(Mapping[str, Tensor]):
         for name in self._model.state_dict():
             beside = ".lora_" in name and re.search(r"\.lora_[AB]\.[^.]+\.weight$", name) is None
             if beside or ".modules_to_save." in name or ".token_adapter." in name:
-                raise PolicyError(f"The adapter cannot be merged: {name} is no part of plain LoRA.", "Keep it beside.")
+                raise PolicyError(
+                    f"The adapter cannot be merged: {name} is no part of plain LoRA.", "Load it without merging."
+                )
 
     def __getitem__(self, name: str) -> Tensor:
         module_name, _, kind = self._keys[name].removesuffix(".weight").rpartition(".base_layer")

@@ -172,7 +172,7 @@ class RldsDataset:
                 for record_number, payload in read_records(shard.path, number.__eq__):
                     if payload is not None:
                         return self._episode(index, f"{shard.path}, record {record_number}", payload)
-                raise DataError(f"{shard.path} has no record {number}, though dataset_info.json tells of it.", _CUT)
+                raise DataError(f"{shard.path} has no record {number}, though dataset_info.json lists it.", _CUT)
             start += shard.episodes
         raise SettingsError(f"{self.path} has no episode {index} in split {split!r}, which has {start}.")
 

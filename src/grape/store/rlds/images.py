@@ -82,7 +82,7 @@ class EncodedImages:
                     f"decoded, where {most:,} are allowed.",
                     "Leave the episode out, or store its images smaller.",
                 )
-        if len({picture.shape for picture in images}) > 1:
+        if len({image.shape for image in images}) > 1:
             raise DataError(f"{self.where}: the images of one episode are of several sizes.")
         return np.stack(images)
 
@@ -92,19 +92,19 @@ class EncodedImages:
         channels = self.shape[2] or 3
         try:
             if blob[:8] == _PNG:
-                picture = _decode_png(blob, channels, self._check_size)
+                decoded = _decode_png(blob, channels, self._check_size)
             elif channels in (1, 3):
                 self._check_size(*simplejpeg.decode_jpeg_header(blob)[:2])
-                picture = simplejpeg.decode_jpeg(
+                decoded = simplejpeg.decode_jpeg(
                     blob, colorspace="RGB" if channels == 3 else "GRAY", fastdct=True, fastupsample=False
                 )
             else:
                 raise ValueError(f"no JPEG of {channels} channels is known")
         except (ValueError, OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise DataError(f"{where}: the image cannot be decoded: {str(error).rstrip('.')}.") from error
-        if any(due is not None and due != size for due, size in zip(self.shape, picture.shape, strict=True)):
-            raise DataError(f"{where}: the image is {picture.shape}, features.json promises {self.shape}.")
-        return picture
+        if any(due is not None and due != size for due, size in zip(self.shape, decoded.shape, strict=True)):
+            raise DataError(f"{where}: the image is {decoded.shape}, features.json promises {self.shape}.")
+        return decoded
 
     def _check_size(self, height: int, width: int) -> None:
         """Refuse an image whose header announces too many pixels."""
@@ -115,7 +115,7 @@ class EncodedImages:
             raise ValueError(f"{height} x {width} pixels are far more than a camera gives")
 
 
-def encode_image(picture: UInt8, encoding: str) -> bytes:
+def encode_image(image: UInt8, encoding: str) -> bytes:
     """An image, uint8 ``(H, W, 3)``, as ``"png"`` or ``"jpeg"`` bytes; equal images give equal bytes.
 
     PNG also of 1 or 4 channels. Its rows are stored as differences to the row above, and only runs of equal bytes are
@@ -123,10 +123,10 @@ def encode_image(picture: UInt8, encoding: str) -> bytes:
     for files of about the same size.
     """
     if encoding == "jpeg":
-        pixels = np.ascontiguousarray(picture)
+        pixels = np.ascontiguousarray(image)
         return bytes(simplejpeg.encode_jpeg(pixels, JPEG_QUALITY, colorspace="RGB", colorsubsampling=_SUBSAMPLING))
-    height, width, channels = picture.shape
-    rows = picture.reshape(height, width * channels)
+    height, width, channels = image.shape
+    rows = image.reshape(height, width * channels)
     filtered = np.empty((height, 1 + width * channels), dtype=np.uint8)
     filtered[:, 0] = _PNG_UP
     filtered[0, 1:] = rows[0]

@@ -147,4 +147,4 @@ def check_pairs(store: EpisodeStore, pairs: Sequence[PreferencePair]) -> None:
                     "The pairs were made from another store: run 'grape pair' again.",
                 )
             if not meta.steps:
-                raise DataError(f"Pair {pair.pair_id}: its {side} episode {meta.episode_id} has no steps.")
+                raise DataError(f"Pair {pair.pair_id}: its {side} episode {meta.episode_id} has no decisions.")
