@@ -181,8 +181,8 @@ def _notes(
             "success rates are not comparable with its published ones."
         )
     notes.append(
-        "Success is that of the last decision, as in SimplerEnv's script; whether it was ever reached is also reported. "
-        "The first public GRAPE stopped after three successful decisions in a row."
+        "Success is that of the last decision, as in SimplerEnv's script; whether it was ever reached is also "
+        "reported. The first public GRAPE stopped after three successful decisions in a row."
     )
     notes.append(
         "Decoding is greedy; the first public GRAPE sampled at temperature 1, which swings from run to run: "

@@ -41,8 +41,8 @@ class EvaluateSettings(RolloutSettings):
         temperature: Sampling temperature of the policy; 0 decodes greedily, which is the protocol of published
             results.
         until: When an episode ends: at the first success, or after the last decision whatever happened before; then
-            success is that of the last state, and the results also say whether it was ever reached. Auto is the first success,
-            or what --protocol says.
+            success is that of the last state, and the results also say whether it was ever reached. Auto is the first
+            success, or what --protocol says.
         operators: Style of the scripted expert, as for 'grape collect'; ignored for a policy.
         seed: Seed of sampling and of the expert's noise, 0 if not given; initial states do not depend on it.
         unnorm_key: Normalization statistics to use, for checkpoints that hold several; empty picks the only one, or
