@@ -230,7 +230,7 @@ def _method_sentence(pairs: PairedOutcomes, figures: Mapping[str, Any], verdict:
         text = f"The interval is a {method}: the {tasks} tasks differ no more than their initial states explain."
     else:
         count = "one task is" if tasks == 1 else f"{tasks} tasks are"
-        text = f"The interval is a {method}, because {count} too few to resample: it speaks of these tasks only."
+        text = f"The interval is a {method}, because {count} too few to resample: it is about these tasks only."
     if verdict != "not distinguishable" and not excludes_zero:
         text += " It includes 0 although the test is clear"
         varies = "the difference varies from task to task, so expect it on these tasks, not on others"

@@ -74,7 +74,7 @@ class EvaluationResults:
         temperature: Sampling temperature; 0 for greedy decoding and for experts.
         seed: Seed of the evaluation.
         success_rate: Successes over episodes of all tasks, in [0, 1].
-        interval: 95 % Wilson interval of the success rate (see :class:`TaskResults`); it speaks of fresh initial
+        interval: 95 % Wilson interval of the success rate (see :class:`TaskResults`); it is about fresh initial
             states of these tasks, not of other tasks.
         episodes: Number of episodes.
         successes: Number of solved ones.

@@ -51,7 +51,7 @@ _DEFECTS = {
     for defect in (
         _Defect("unreadable file", "The file is damaged or holds more than data; imports leave it out."),
         _Defect("no split val", "Public loaders silently take train[:95%] and train[95%:] instead."),
-        _Defect("several files a split", "OpenVLA's loader reads files in random order, which tears pairs apart."),
+        _Defect("several files a split", "OpenVLA's loader reads files in random order, which breaks pairs."),
         _Defect("name differs from the folder", "Files cannot be found by the folder's name."),
         _Defect("episode without instruction", "Published loaders leave it out."),
         _Defect("episode without or with a repeated file_path", "Pairs cannot be joined by name, only by order."),

@@ -158,7 +158,7 @@ def generate(
     """Ask for a specification until one is accepted.
 
     Args:
-        model: Who is asked.
+        model: The model to ask.
         brief: The task.
         repairs: How often findings are handed back at most.
         sampling: How answers are drawn.

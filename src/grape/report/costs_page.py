@@ -119,7 +119,7 @@ def run_costs_page(settings: CostsPageSettings, reporter: Reporter = SILENT) -> 
 
     Raises:
         SettingsError: A setting is out of range, the target is unknown, or a package is missing.
-        DataError: The file is no valid specification, or speaks of what was not recorded.
+        DataError: The file is no valid specification, or uses what was not recorded.
         CompatibilityError: The stores hold no episode of the specification's task.
     """
     if settings.out is None:

@@ -100,7 +100,7 @@ def render_template(name: str, **values: Any) -> str:
 
     Args:
         name: The template's file name.
-        **values: What it speaks of; every text is escaped.
+        **values: Values of the template; every text is escaped.
     """
     environment = _environment(load_jinja())
     templates = resources.files("grape.report") / "templates"

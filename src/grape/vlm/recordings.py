@@ -82,7 +82,7 @@ class Recorder:
     """A model whose answers are kept: a question that was answered is not asked again.
 
     Args:
-        model: Who is asked.
+        model: The model to ask.
         folder: Where answers are.
     """
 
