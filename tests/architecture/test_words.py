@@ -48,7 +48,7 @@ AMERICAN = {
     "generalis": "generaliz",
     "grey": "gray",
     "initialis": "initializ",
-    "labell": "label",
+    "labell(?!edby)": "label",
     "licence": "license",
     "maximis": "maximiz",
     "metre": "meter",
@@ -115,7 +115,11 @@ PROSE, PROSE_TOO, BRITISH = compiled(SAY_INSTEAD, r"\b"), compiled(SAY_INSTEAD_T
 ANY_BRITISH = re.compile("|".join(AMERICAN), re.IGNORECASE)
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 TESTS = sorted(path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "src").rglob("*.j2")),
+]
 
 
 def is_checked(path: Path) -> bool:

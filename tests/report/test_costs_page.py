@@ -85,10 +85,10 @@ def test_episodes_of_equal_id_are_told_apart(page: Path, stores: list[Path]) -> 
     text = page.read_text(encoding="utf-8")
     assert "clean/e0" in text
     assert "sloppy/e0" in text
-    dearest = re.findall(r"dearest ([\d.]+) \(sloppy/(e\d+)\)", text)
-    assert dearest
+    highest = re.findall(r"highest cost ([\d.]+) \(sloppy/(e\d+)\)", text)
+    assert highest
     store = EpisodeStore.open(stores[1])
-    assert not any(store.read(name).meta.success for _, name in dearest)
+    assert not any(store.read(name).meta.success for _, name in highest)
 
 
 def test_texts_of_strangers_stay_texts(stores: list[Path], tmp_path: Path) -> None:

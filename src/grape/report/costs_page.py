@@ -247,11 +247,11 @@ def _views(
                 chosen=cheap.episode_id,
                 rejected=dear.episode_id,
                 margin=dear.cost - cheap.cost,
-                mode="cheapest and dearest",
+                mode="lowest and highest cost",
                 reason="",
             )
             candidate = Candidate(pair, cheap, dear, "", _Named(episodes))
-            views.append(pair_view(number, candidate, limits, names=("cheapest", "dearest")))
+            views.append(pair_view(number, candidate, limits, names=("lowest cost", "highest cost")))
             progress.advance()
     return views
 

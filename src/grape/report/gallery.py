@@ -117,7 +117,7 @@ class SideView:
 
     Attributes:
         role: ``"chosen"`` or ``"rejected"``.
-        name: What people read instead, e.g. ``"cheapest"``.
+        name: What people read instead, e.g. ``"lowest cost"``.
         score: Its score.
         video: Data URI of the video, or empty.
         poster: Data URI of its first image, or empty.
