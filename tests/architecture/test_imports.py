@@ -46,7 +46,7 @@ def test_table_has_no_circle():
 
 
 @pytest.mark.parametrize("package", sorted(ALLOWED_IMPORTS))
-def test_imports_follow_the_arrows(package):
+def test_imports_follow_the_table(package):
     allowed = ALLOWED_IMPORTS[package] | {package}
     wrong = [
         str(imported)
@@ -58,7 +58,7 @@ def test_imports_follow_the_arrows(package):
 
 
 @pytest.mark.parametrize("package", sorted(ALLOWED_IMPORTS))
-def test_heavy_packages_stay_in_their_rooms(package):
+def test_heavy_packages_stay_in_their_packages(package):
     wrong = [
         str(imported)
         for path in sources(package)

@@ -225,6 +225,22 @@ def test_source_uses_the_vocabulary() -> None:
     assert not reports, "\n".join(reports)
 
 
+def test_tests_use_the_vocabulary() -> None:
+    """Their docstrings, comments, and the words that their own names are made of; other strings are data."""
+    reports = []
+    for path in filter(is_checked, TESTS):
+        source = path.read_text(encoding="utf-8")
+        tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+        prose = [(token.start[0], token.string) for token in tokens if token.type == tokenize.COMMENT]
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                prose.append((node.lineno, node.name.replace("_", " ")))
+            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
+                prose.append((getattr(node, "lineno", 1), ast.get_docstring(node) or ""))
+        reports += [f"{path.relative_to(ROOT)}:{line}: {problem}" for line, text in prose for problem in problems(text)]
+    assert not reports, "\n".join(reports)
+
+
 def test_pages_use_the_vocabulary() -> None:
     reports = [
         f"{page.relative_to(ROOT)}: {problem}"

@@ -67,7 +67,7 @@ def test_what_has_no_one_meaning_is_refused(tmp_path, pixels):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.tiff", "a.webp", "a.gif"])
-def test_torn_images_are_refused(tmp_path, name):
+def test_truncated_images_are_refused(tmp_path, name):
     image_file = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
     Image.fromarray(image_file).save(tmp_path / name)
     data = (tmp_path / name).read_bytes()

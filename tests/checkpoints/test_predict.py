@@ -1,4 +1,4 @@
-"""The verb predict: the golden actions through the command line's own road, and every mistake a first user makes."""
+"""The verb predict: the golden actions through the command line, and every mistake a first user makes."""
 
 import json
 

@@ -42,7 +42,7 @@ def loop_summary() -> dict:
     }
 
 
-def test_a_loop_ends_with_the_test_table_cloning_and_the_report() -> None:
+def test_a_loop_ends_with_the_test_table_filtered_bc_and_the_report() -> None:
     text = shown(show_loop, loop_summary())
     assert "test states 100000-100049" in text
     assert text.index("test states") < text.index("validation states")

@@ -46,7 +46,7 @@ def test_a_folder_that_cannot_be_written_is_told_without_traceback(tmp_path: Pat
         write_json(blocker / "below.json", {})
 
 
-def test_torn_lines_are_named(tmp_path: Path) -> None:
+def test_truncated_lines_are_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     write_jsonl(path, [{"a": 1}, {"b": 2}])
     path.write_text(path.read_text()[:-4])

@@ -59,7 +59,7 @@ def test_physics_furniture_and_images_are_liberos_own(environment: LiberoEnviron
         assert episode is not None
         assert world is not None
         ours[state] = (episode.data.qpos.copy(), episode.data.qvel.copy(), episode.body_pos.copy(), snapshots[-1])
-    assert not np.array_equal(ours[0][2], ours[1][2])  # the furniture does stand elsewhere
+    assert not np.array_equal(ours[0][2], ours[1][2])  # the furniture does stand in another place
     path = load_libero().task_files / TASK.suite / f"{TASK.name}.bddl"
     with quiet():
         theirs = OffScreenRenderEnv(

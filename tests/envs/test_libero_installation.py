@@ -129,7 +129,7 @@ def test_other_pickles_are_refused(tmp_path: Path, content: object) -> None:
         read_initial_states(states_in_a_pickle(tmp_path, content), "libero_goal", "push")
 
 
-def test_missing_and_torn_initial_states_are_explained(tmp_path: Path) -> None:
+def test_missing_and_truncated_initial_states_are_explained(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no initial states of libero_goal/push"):
         read_initial_states(tmp_path, "libero_goal", "push")
     (tmp_path / "libero_goal").mkdir()

@@ -301,7 +301,7 @@ def test_a_policy_trained_again_does_not_get_the_old_figures(
         run_evaluate(settings)
 
 
-def test_the_same_policy_may_lie_elsewhere(collection: FakeCollection, policy: Path, tmp_path: Path) -> None:
+def test_the_same_policy_may_lie_in_another_folder(collection: FakeCollection, policy: Path, tmp_path: Path) -> None:
     settings = EvaluateSettings(policy=str(policy), out=tmp_path / "e", episodes=2)
     first = run_evaluate(settings)
     moved = policy.rename(tmp_path / "moved")

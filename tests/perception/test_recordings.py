@@ -1,4 +1,4 @@
-"""The whole road without simulator or policy: recordings, keypoints from images, specification, scores, pairs."""
+"""The whole data flow without simulator or policy: recordings, keypoints from images, specification, scores, pairs."""
 
 import json
 import shutil

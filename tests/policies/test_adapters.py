@@ -108,7 +108,7 @@ def test_adapters_that_are_refused(adapter_home, tmp_path, files, error, text):
         load_policy(_broken(adapter_home, tmp_path, **files))
 
 
-def test_foreign_torn_and_missing_adapter_weights(adapter_home, tmp_path):
+def test_foreign_truncated_and_missing_adapter_weights(adapter_home, tmp_path):
     folder = _broken(adapter_home, tmp_path)
     path = folder / "adapter_model.safetensors"
     tensors = load_file(path)

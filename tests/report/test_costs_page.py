@@ -91,7 +91,7 @@ def test_episodes_of_equal_id_are_told_apart(page: Path, stores: list[Path]) -> 
     assert not any(store.read(name).meta.success for _, name in highest)
 
 
-def test_texts_of_strangers_stay_texts(stores: list[Path], tmp_path: Path) -> None:
+def test_texts_of_others_stay_texts(stores: list[Path], tmp_path: Path) -> None:
     path = tmp_path / "odd.yaml"
     path.write_text(SPECIFICATION.replace("TEXT", json.dumps(HOSTILE)), encoding="utf-8")
     run_costs_page(CostsPageSettings(target=str(path), store=tuple(stores), out=tmp_path / "page.html", shown=0))
@@ -139,7 +139,7 @@ def test_one_episode_stands_alone(episodes: list[Trajectory], tmp_path: Path) ->
         ({"target": "toy/reach-red"}, CompatibilityError, "no episode of task 'reach-red'"),
     ],
 )
-def test_what_the_user_can_mend_is_told(
+def test_what_the_user_can_fix_is_reported(
     stores: list[Path], tmp_path: Path, change: dict[str, object], error: type[Exception], says: str
 ) -> None:
     settings = CostsPageSettings(target="toy/push-block", store=tuple(stores), out=tmp_path / "page.html")

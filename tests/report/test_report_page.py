@@ -188,7 +188,7 @@ def test_lost_episodes_cost_the_videos_only(tmp_path: Path) -> None:
     assert "no longer in the run's folder" in parsed.words()
 
 
-def test_torn_files_are_named_and_the_rest_is_shown(tmp_path: Path) -> None:
+def test_truncated_files_are_named_and_the_rest_is_shown(tmp_path: Path) -> None:
     run = write_run(tmp_path / "torn", iterations=1)
     (run / "iteration-1" / "train" / "metrics.jsonl").write_text('{"update": 1, "loss": 0.5}\n{"upd', encoding="utf-8")
     (run / "evaluate" / "sft" / "results.json").write_text("{", encoding="utf-8")

@@ -75,7 +75,7 @@ def test_a_full_disk_leaves_nothing_half_written(store: EpisodeStore, limit: int
     assert store.verify() == []
 
 
-def test_torn_files_are_named_and_replaced(store: EpisodeStore) -> None:
+def test_truncated_files_are_named_and_replaced(store: EpisodeStore) -> None:
     trajectory = make_episode(steps=12)
     store.write(trajectory)
     path = store.path / "episodes" / "drawer-open-0000-00.parquet"

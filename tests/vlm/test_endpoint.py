@@ -368,7 +368,7 @@ def test_servers_that_know_less_are_asked_in_their_way(test: Any, refusal: str, 
     assert client.waits == []
 
 
-def test_a_request_that_no_dialect_mends_is_told() -> None:
+def test_a_request_that_no_change_repairs_is_reported() -> None:
     refusing = serving(fails(400, "something is wrong"))
     with refusing as (endpoint, seen), pytest.raises(SettingsError, match="something is wrong"):
         Client(endpoint).model.ask(REQUEST)
@@ -419,7 +419,7 @@ def test_money_is_counted_by_the_prices() -> None:
         Budget(Limits(money=1.0), Prices())
 
 
-def test_a_ledger_goes_on_counting_and_survives_a_torn_line(tmp_path) -> None:
+def test_a_ledger_goes_on_counting_and_survives_a_truncated_line(tmp_path) -> None:
     ledger = tmp_path / "spending.jsonl"
     first = Budget(Limits(requests=3), Prices(), ledger)
     number = first.reserve(REQUEST)
