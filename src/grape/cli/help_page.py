@@ -118,14 +118,14 @@ def help_page(
     description = (inspect.getdoc(kind) or "").split("Attributes:")[0].strip()
     for paragraph in description.split("\n\n"):
         lines += [*textwrap.wrap(" ".join(paragraph.split()), width), ""]
-    shown = [row for row in rows if everything or row.common]
-    for group in _groups(shown):
+    visible_rows = [row for row in rows if everything or row.common]
+    for group in _groups(visible_rows):
         lines += [f"{group}:"]
-        for row in shown:
+        for row in visible_rows:
             if row.group == group:
                 lines += _entry(row, width, leading.get(row.flag, ""))
         lines += [""]
-    other_rows = [row for row in rows if row not in shown]
+    other_rows = [row for row in rows if row not in visible_rows]
     if other_rows:
         lines += [f"{_LAST} (grape {name} --help-all explains them):"]
         nested = [group for group in _groups(other_rows) if group.startswith("--")]

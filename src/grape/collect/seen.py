@@ -11,12 +11,12 @@ __all__ = ["seen_states"]
 
 
 def seen_states(
-    known: Mapping[str, Mapping[str, Set[int]]], suite: str, tasks: Sequence[str], states: Sequence[int]
+    states_by_suite: Mapping[str, Mapping[str, Set[int]]], suite: str, tasks: Sequence[str], states: Sequence[int]
 ) -> dict[str, tuple[int, ...]]:
     """States of some tasks that are among known ones, whichever suite these were recorded under.
 
     Args:
-        known: Initial states by suite and task, as :func:`grape.core.provenance.read_provenance` gives them. Suites and
+        states_by_suite: Initial states by suite and task, as :func:`grape.core.provenance.read_provenance` gives them. Suites and
             tasks that are not installed here are compared by their names.
         suite: Registered name of the suite that is looked at.
         tasks: Names of its tasks.
@@ -26,7 +26,7 @@ def seen_states(
         The states that are known, by task; tasks without any are left out.
     """
     by_base: dict[tuple[str, str], set[int]] = {}
-    for name, some in known.items():
+    for name, some in states_by_suite.items():
         bases = _base_tasks(name)
         for task, indices in some.items():
             by_base.setdefault(bases.get(task, (name, task)), set()).update(indices)

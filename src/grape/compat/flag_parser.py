@@ -58,9 +58,9 @@ def read_flags(kind: type[Flags], words: Sequence[str], prog: str, description: 
         SettingsError: A flag is unknown, has no value, or one of the wrong kind.
     """
     parser = FlagParser(prog=prog, description=description, epilog=epilog, allow_abbrev=False)
-    known = [item for item in fields(kind) if item.name != "given"]
+    flag_fields = [item for item in fields(kind) if item.name != "given"]
     meanings = meanings_of(kind)
-    for item in known:
+    for item in flag_fields:
         of: Any = type(item.default)
         parser.add_argument(
             f"--{item.name}",
@@ -69,7 +69,7 @@ def read_flags(kind: type[Flags], words: Sequence[str], prog: str, description: 
             metavar={bool: "True|False", int: "N", float: "X"}.get(of, "TEXT"),
             help=f"{meanings[item.name]} Default: {item.default!s}.".replace("%", "%%"),
         )
-    values = vars(parser.read(words, [item.name for item in known]))
+    values = vars(parser.read(words, [item.name for item in flag_fields]))
     make_flags: Callable[..., Flags] = kind
     return make_flags(**values, given=frozenset(values))
 

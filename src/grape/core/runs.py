@@ -177,10 +177,10 @@ def load_summary(path: Path, verb: str) -> Mapping[str, Any]:
     owner = read_json_mapping(path / "run.json", hint=f"Run 'grape {verb}' again.", within=path).get("verb")
     if owner != verb:
         raise DataError(f"{path} was written by 'grape {owner}', not by 'grape {verb}'.", "Check the path.")
-    done = RunFolder(path, verb).done
-    if done is None:
+    summary = RunFolder(path, verb).done
+    if summary is None:
         raise DataError(f"{path} is not complete.", f"Run the same 'grape {verb}' command again: it resumes.")
-    return done
+    return summary
 
 
 def read_run_settings(path: Path) -> Any:

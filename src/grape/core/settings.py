@@ -125,8 +125,10 @@ def _convert(hint: Any, value: Any, base: Any, where: str, marks: Marks) -> Any:
         return _option(arguments, value, where, marks)
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            shown = _shown(value, where, marks)
-            raise SettingsError(f"Setting {marks.name(where)} needs a list, found {shown}.", f"Write [{shown}].")
+            value_text = _shown(value, where, marks)
+            raise SettingsError(
+                f"Setting {marks.name(where)} needs a list, found {value_text}.", f"Write [{value_text}]."
+            )
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             return tuple(_convert(arguments[0], item, None, f"{where}[{i}]", marks) for i, item in enumerate(value))
         if len(arguments) != len(value):
@@ -219,8 +221,8 @@ def _shown(value: Any, where: str, marks: Marks) -> str:
     """A value as it is written, for messages."""
     if value is None:
         return "nothing"
-    shown = marks.texts.get(where) or repr(value)
-    return shown if len(shown) <= 80 else shown[:77] + "..."
+    value_text = marks.texts.get(where) or repr(value)
+    return value_text if len(value_text) <= 80 else value_text[:77] + "..."
 
 
 def _check_text(text: str, where: str, marks: Marks) -> None:

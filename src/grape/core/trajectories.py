@@ -126,17 +126,17 @@ class Trajectory:
         expected |= {f"signal {name}": (value.shape, (steps + 1,)) for name, value in self.signals.items()}
         if self.display is not None:
             expected["display"] = (self.display.shape[:1], (steps + 1,))
-        wrong = [
+        problems = [
             f"{name} is {shape}, not {expected_shape}"
             for name, (shape, expected_shape) in expected.items()
             if shape != expected_shape
         ]
         if self.meta.steps != steps:
-            wrong.append(f"meta.steps is {self.meta.steps}, not {steps}")
+            problems.append(f"meta.steps is {self.meta.steps}, not {steps}")
         if "success" not in self.signals:
-            wrong.append("signal 'success' is missing")
-        if wrong:
-            raise DataError(f"Episode {self.meta.episode_id} is inconsistent: {'; '.join(wrong)}.")
+            problems.append("signal 'success' is missing")
+        if problems:
+            raise DataError(f"Episode {self.meta.episode_id} is inconsistent: {'; '.join(problems)}.")
 
     @property
     def steps(self) -> int:

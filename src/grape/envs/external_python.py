@@ -85,14 +85,18 @@ def probe_interpreter(python: Path, suite_name: str) -> Probe:
             f"--env-python {python} is Python {version[0]}.{version[1]}; workers need {OLDEST[0]}.{OLDEST[1]} on.",
             "Make the simulator's environment with a newer Python.",
         )
-    done = _run([str(python), str(_MAIN), "probe", suite_name], python, _PROBE_SECONDS)
+    finished = _run([str(python), str(_MAIN), "probe", suite_name], python, _PROBE_SECONDS)
     name = f"--env-python {python} (Python {version[0]}.{version[1]})"
     try:
-        answer = parse_json(done.stdout.strip().splitlines()[-1], "the answer")
+        answer = parse_json(finished.stdout.strip().splitlines()[-1], "the answer")
     except (DataError, IndexError):
-        ended = f"was killed by signal {-done.returncode}" if done.returncode < 0 else f"left with {done.returncode}"
+        ended = (
+            f"was killed by signal {-finished.returncode}"
+            if finished.returncode < 0
+            else f"left with {finished.returncode}"
+        )
         raise SimulatorError(
-            f"{name} {ended} while it imported the simulator of suite '{suite_name}'. {_quoted(done.stderr)}",
+            f"{name} {ended} while it imported the simulator of suite '{suite_name}'. {_quoted(finished.stderr)}",
             f"See for yourself: {python} {_MAIN} probe {suite_name}",
         ) from None
     if "missing" in answer:
@@ -102,20 +106,20 @@ def probe_interpreter(python: Path, suite_name: str) -> Probe:
         )
     if "failure" in answer:
         kind = SettingsError if answer["exit_code"] == 2 else SimulatorError
-        words = "" if answer["exit_code"] == 2 else f" {_quoted(done.stderr)}"
+        words = "" if answer["exit_code"] == 2 else f" {_quoted(finished.stderr)}"
         raise kind(f"{name}: {answer['failure']}{words}", answer["hint"])
     return Probe(answer["versions"], tuple(answer["cautions"]))
 
 
 def _version(python: Path) -> tuple[int, int]:
-    done = _run(
+    finished = _run(
         [str(python), "-c", "import sys; print(sys.version_info[0], sys.version_info[1])"], python, _VERSION_SECONDS
     )
     try:
-        major, minor = map(int, done.stdout.split())
+        major, minor = map(int, finished.stdout.split())
     except ValueError:
         raise SettingsError(
-            f"--env-python {python} is no Python interpreter that works. {_quoted(done.stderr)}",
+            f"--env-python {python} is no Python interpreter that works. {_quoted(finished.stderr)}",
             "Give the path of an interpreter, e.g. /opt/simpler/bin/python.",
         ) from None
     return major, minor

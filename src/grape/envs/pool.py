@@ -58,12 +58,12 @@ class _Worker:
         self.patience = 0.0  # seconds between the last request and its deadline
         self.has_answered = False
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill
-        self.link, theirs = socket.socketpair()
-        command, environment = worker_command(python, theirs.fileno(), suite_name)
-        with theirs:
+        self.link, worker_end = socket.socketpair()
+        command, environment = worker_command(python, worker_end.fileno(), suite_name)
+        with worker_end:
             self._process = subprocess.Popen(
                 command,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[worker_end.fileno()],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # simulators print banners to stdout; standard output belongs to results

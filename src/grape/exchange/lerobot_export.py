@@ -97,10 +97,10 @@ def run_export_lerobot(settings: LeRobotExportSettings, reporter: Reporter = SIL
     if settings.dry_run:
         return {"dry_run": True, **plan, "out": str(settings.out)}
     if (settings.out / "run.json").exists():
-        done = open_run(settings.out, _VERB, settings, source.inputs).done
-        if done is not None:
+        finished_summary = open_run(settings.out, _VERB, settings, source.inputs).done
+        if finished_summary is not None:
             clear_leftovers(settings.out)
-            return done
+            return finished_summary
     load_av("lerobot")
     with published_folder(settings.out) as folder:
         open_run(folder, _VERB, settings, source.inputs)

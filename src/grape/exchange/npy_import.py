@@ -91,12 +91,12 @@ def run_import_grape_npy(
         return run.done
     store = EpisodeStore.create(settings.out / "store", SUITE, {"action_space": ACTION_SPACE})
     rows: list[dict[str, Any]] = []
-    taken: set[str] = set()
+    used_ids: set[str] = set()
     with reporter.progress("Importing rollouts", len(paths)) as progress:
         for path in paths:
             name = str(path.relative_to(settings.folder))
             try:
-                rows.append({"file": name} | _import(path, name, settings, store, reader, taken))
+                rows.append({"file": name} | _import(path, name, settings, store, reader, used_ids))
             except DataError as error:
                 rows.append({"file": name, "left_out": error.message})
                 reporter.warn(f"Left out: {error.message}")
@@ -145,7 +145,7 @@ def _import(
     settings: ImportGrapeNpySettings,
     store: EpisodeStore,
     reader: ActionReader | None,
-    taken: set[str],
+    used_ids: set[str],
 ) -> dict[str, Any]:
     """Write one episode; what was done."""
     rollout = read_rollout(path, "" if settings.flavour == "auto" else settings.flavour, settings.folder)
@@ -154,7 +154,7 @@ def _import(
     task = task_name(rollout.prompt)
     outcome = {True: "success", False: "failure", None: "unknown"}[rollout.success]
     episode_id = f"{task}-{rollout.episode:04d}-{outcome}-{rollout.number:02d}"
-    if episode_id in taken:
+    if episode_id in used_ids:
         raise DataError(f"{path}: another file holds episode {episode_id} already.", "Import the folders separately.")
     meta = EpisodeMeta(
         episode_id=episode_id,
@@ -178,7 +178,7 @@ def _import(
         reader=reader,
     )
     store.write(trajectory)
-    taken.add(episode_id)
+    used_ids.add(episode_id)
     return {
         "episode_id": episode_id,
         "flavour": rules.name,

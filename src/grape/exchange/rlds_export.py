@@ -88,10 +88,10 @@ def run_export_rlds(settings: RldsExportSettings, reporter: Reporter = SILENT) -
     if settings.dry_run:
         return _plan(settings, source, gripper)
     if (settings.out / "run.json").exists():
-        done = open_run(settings.out, _VERB, settings, source.inputs).done
-        if done is not None:
+        finished_summary = open_run(settings.out, _VERB, settings, source.inputs).done
+        if finished_summary is not None:
             clear_leftovers(settings.out)
-            return done
+            return finished_summary
     with published_folder(settings.out) as folder:
         open_run(folder, _VERB, settings, source.inputs)
         with reporter.progress(f"Exporting {source.kind}", source.work) as progress:

@@ -103,9 +103,9 @@ def run_import_video(
     _check_names(episode_list, keypoint_file)
     inputs = {"files": content_hash(episode_list.digests()), "keypoints": keypoint_file.digest if keypoint_file else ""}
     if is_complete(settings.out):
-        done = open_run(settings.out, "import", settings, inputs).done
-        if done is not None:
-            return done
+        finished_summary = open_run(settings.out, "import", settings, inputs).done
+        if finished_summary is not None:
+            return finished_summary
     episodes = checked_episodes(
         episode_list,
         settings.hz,

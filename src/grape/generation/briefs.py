@@ -204,8 +204,8 @@ def _image(
     if settings.image is not None:
         return ChatImage.read(settings.image)
     if episode is not None and 0 not in episode.frames.shape:
-        shown = episode.frames if episode.display is None or 0 in episode.display.shape else episode.display
-        return ChatImage.of(shown[0])
+        images = episode.frames if episode.display is None or 0 in episode.display.shape else episode.display
+        return ChatImage.of(images[0])
     if suite is None or task is None:
         raise SettingsError("There is no image of the first state.", "Give --image, or --no-image to go without.")
     try:

@@ -59,9 +59,9 @@ def run_generate_costs(
     check_settings(settings)
     brief = brief_of(settings)
     run = open_run(settings.out, "costs generate", settings, _identity(brief, settings.store))
-    done = run.done
-    if done is not None and (done["accepted"] or done["rounds"] > settings.repairs):
-        return done
+    finished_summary = run.done
+    if finished_summary is not None and (finished_summary["accepted"] or finished_summary["rounds"] > settings.repairs):
+        return finished_summary
     answers = AnswerFolder(settings.out / "answers")
     model = Recorder(_model(settings, answers, reporter, retries), answers)
 

@@ -125,8 +125,8 @@ def _median(values: Float64) -> Float64:
 
 def _shifted(mask: Mask, by: int, axis: int) -> Mask:
     """The mask moved by a pixel; what comes in from outside is True."""
-    moved = np.roll(mask, by, axis=axis)
+    shifted = np.roll(mask, by, axis=axis)
     edge: list[slice | int] = [slice(None), slice(None)]
     edge[axis] = 0 if by > 0 else -1
-    moved[tuple(edge)] = True
-    return moved
+    shifted[tuple(edge)] = True
+    return shifted

@@ -270,7 +270,7 @@ def read_checkpoint_info(policy: str) -> CheckpointInfo:
     from grape.policies.openvla import read_policy_config
 
     config = read_policy_config(policy)
-    says = config.says_center_crop
-    if says is None and (config.preset or read_provenance(resolve_policy(policy, weights=False))):
-        says = config.center_crop
-    return CheckpointInfo(tuple(sorted(config.norm_stats)), says)
+    center_crop = config.says_center_crop
+    if center_crop is None and (config.preset or read_provenance(resolve_policy(policy, weights=False))):
+        center_crop = config.center_crop
+    return CheckpointInfo(tuple(sorted(config.norm_stats)), center_crop)

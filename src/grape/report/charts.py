@@ -227,14 +227,14 @@ def line_chart(
             continue
         pieces = _pieces(points, [x for x, _ in dividers])
         raw = [thin_out(piece, max(2, 240 // len(pieces))) for piece in pieces]
-        shown = [_smooth(piece, len(piece) // 24) for piece in raw]
+        smoothed = [_smooth(piece, len(piece) // 24) for piece in raw]
         rough = max(len(piece) for piece in raw) > 24
-        marks = tuple(Mark(*place(p), None, None, p.hollow, p.note) for piece in shown for p in piece)
+        marks = tuple(Mark(*place(p), None, None, p.hollow, p.note) for piece in smoothed for p in piece)
         lines.append(
             Line(
                 label=label,
                 style=styles[index] if styles else index,
-                path=" ".join(_path([place(point) for point in piece]) for piece in shown),
+                path=" ".join(_path([place(point) for point in piece]) for piece in smoothed),
                 faint=" ".join(_path([place(point) for point in piece]) for piece in raw) if rough else "",
                 aside="",
                 marks=marks if len(marks) <= 12 else (),

@@ -210,10 +210,11 @@ def _read_round(runs_of_round: Round, root: Path, reader: BestEffortReader) -> R
                 scores = read_scores(Path(scores_folder))
             except GrapeError as error:
                 reader.note(f"{runs_of_round.pair.name}: {error.message}")
-    lost = sum(1 for pair in pairs if pair.chosen not in scores or pair.rejected not in scores)
-    if lost:
+    n_without_scores = sum(1 for pair in pairs if pair.chosen not in scores or pair.rejected not in scores)
+    if n_without_scores:
         reader.note(
-            f"{runs_of_round.label}: {lost} of {len(pairs)} pairs have no scores in this folder and cannot be shown."
+            f"{runs_of_round.label}: {n_without_scores} of {len(pairs)} pairs have no scores in this folder "
+            "and cannot be shown."
         )
     return RoundContents(
         round=runs_of_round,

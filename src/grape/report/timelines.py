@@ -131,10 +131,10 @@ def constraint_rows(chosen: Score, rejected: Score, n_frames: int) -> tuple[tupl
         other = others.get(stage.name)
         if other is None:
             continue
-        theirs = {constraint.name: constraint for constraint in other.constraints}
+        other_constraints = {constraint.name: constraint for constraint in other.constraints}
         for constraint in stage.constraints:
-            if constraint.name in theirs:
-                counterpart = theirs[constraint.name]
+            if constraint.name in other_constraints:
+                counterpart = other_constraints[constraint.name]
                 top = _top(constraint, counterpart)
                 left_rows.append(_row(stage, constraint, top, n_frames))
                 right_rows.append(_row(other, counterpart, top, n_frames))

@@ -83,8 +83,8 @@ class Joint:
         if model.jnt_type[self.index] == 2:  # mjJNT_SLIDE
             return np.asarray(self.point(data) + by * axis)
         arm = self.point(data) - data.xanchor[self.index]
-        turned = arm * np.cos(by) + np.cross(axis, arm) * np.sin(by) + axis * (axis @ arm) * (1.0 - np.cos(by))
-        return np.asarray(data.xanchor[self.index] + turned)
+        rotated_arm = arm * np.cos(by) + np.cross(axis, arm) * np.sin(by) + axis * (axis @ arm) * (1.0 - np.cos(by))
+        return np.asarray(data.xanchor[self.index] + rotated_arm)
 
 
 @dataclass(frozen=True, eq=False)

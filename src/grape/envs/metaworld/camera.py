@@ -160,8 +160,8 @@ def _drawable(model: Any, show_goal: bool) -> Any:
             model.geom_rgba[index] = _PUCK_RGBA
             model.geom_matid[index] = -1
     for index in range(model.nsite):
-        shown = show_goal and model.site(index).name == "goal"
-        model.site_group[index] = _GOAL_GROUP if shown else _HIDDEN_GROUP
+        is_visible = show_goal and model.site(index).name == "goal"
+        model.site_group[index] = _GOAL_GROUP if is_visible else _HIDDEN_GROUP
     for mesh in range(model.nmesh):
         if model.mesh_facenum[mesh] > _COARSE_FACES:
             _coarsen(model, mesh)

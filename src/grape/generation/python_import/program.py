@@ -191,8 +191,8 @@ class _Work:
         derived = {name: declared for name, declared in self.points.derived.items() if name in used_names}
         used_names |= {part for declared in derived.values() for part in declared["mean_of"]}
         named = [self._declared(name) for name in self.points.used if name in used_names]
-        moved = [{"name": name} | declared for name, declared in derived.items()]
-        return head | {"keypoints": [*named, *moved], "signals": signals, "stages": stages}
+        derived_points = [{"name": name} | declared for name, declared in derived.items()]
+        return head | {"keypoints": [*named, *derived_points], "signals": signals, "stages": stages}
 
     def _declared(self, name: str) -> Any:
         number = re.fullmatch(r"point_(\d+)", name)

@@ -96,18 +96,18 @@ class Points:
             TranslationError: Too many have been named.
         """
         self.used.update(dict.fromkeys(keypoints))
-        moved = {axis: length(value) for axis, value in zip("xyz", offset, strict=True) if abs(value) > TINY}
-        if len(keypoints) == 1 and not moved:
+        offsets = {axis: length(value) for axis, value in zip("xyz", offset, strict=True) if abs(value) > TINY}
+        if len(keypoints) == 1 and not offsets:
             return keypoints[0]
-        declared: dict[str, Any] = {"mean_of": list(keypoints)} | ({"offset": moved} if moved else {})
+        declared: dict[str, Any] = {"mean_of": list(keypoints)} | ({"offset": offsets} if offsets else {})
         for name, other in self.derived.items():
             if other == declared:
                 return name
         stem = f"{keypoints[0]}_moved" if len(keypoints) == 1 else "middle"
         if len(self.derived) == MAX_DERIVED:
             raise TranslationError(f"needs another moved point or mean; at most {MAX_DERIVED} are declared")
-        taken = {*self.derived, *self.used, *self.named, self.gripper}
-        name = next(name for number in itertools.count(1) if (name := f"{stem}_{number}") not in taken)
+        used_names = {*self.derived, *self.used, *self.named, self.gripper}
+        name = next(name for number in itertools.count(1) if (name := f"{stem}_{number}") not in used_names)
         self.derived[name] = declared
         return name
 
@@ -155,9 +155,9 @@ def _relations(value: Scalar, points: Points, tolerance: Tolerance) -> Iterator[
             if coefficient < 0:
                 raise TranslationError("asks for a maximum to be large")
             for part in parts:
-                moved = part.scaled(coefficient) + Scalar(constant=value.constant)
-                if not moved.known:
-                    yield from _relations(moved, points, tolerance)
+                difference = part.scaled(coefficient) + Scalar(constant=value.constant)
+                if not difference.known:
+                    yield from _relations(difference, points, tolerance)
         case Positive(inner=inner):
             if coefficient < 0 or value.constant > TINY:
                 raise TranslationError("asks for a cost below 0, which never holds, or for a large one")
@@ -195,10 +195,10 @@ def _distance(
         raise TranslationError(f"measures a distance in the {measure.axes} plane only")
     bound = _bound(coefficient, constant, "a distance")
     offset = tuple(dict(zip(measure.axes, measure.offset, strict=True)).get(axis, 0.0) for axis in "xyz")
-    line, moved = measure.line, (offset[0], offset[1], offset[2])
-    if points.gripper in line.start and not any(moved):  # "of" is what moves, for the reader's sake
+    line, displacement = measure.line, (offset[0], offset[1], offset[2])
+    if points.gripper in line.start and not any(displacement):  # "of" is what moves, for the reader's sake
         line = Line(line.end, line.start)
-    pair = {"of": points.name(line.end), "to": points.name(line.start, moved)}
+    pair = {"of": points.name(line.end), "to": points.name(line.start, displacement)}
     if coefficient < 0:
         word = {f"clear_of{suffix}": {**pair, "by": length(bound)}}
         return RecognizedRelation(word, word, "m", -coefficient)
@@ -227,11 +227,11 @@ def _one_sided(value: Scalar, points: Points) -> RecognizedRelation:
     line, scale, (offset,) = component
     beyond = -offset if scale > 0 else offset  # how far 'of' must be beyond 'to' in the direction asked for
     forward = scale < 0
-    moved: Offset = (0.0, 0.0, 0.0)
+    displacement: Offset = (0.0, 0.0, 0.0)
     if beyond < -TINY:  # bounds of the language are not negative: the point that is compared with moves instead
-        moved = (offset * (axis == "x"), offset * (axis == "y"), offset * (axis == "z"))
+        displacement = (offset * (axis == "x"), offset * (axis == "y"), offset * (axis == "z"))
         beyond = 0.0
-    pair: dict[str, Any] = {"of": points.name(line.end), "to": points.name(line.start, moved)}
+    pair: dict[str, Any] = {"of": points.name(line.end), "to": points.name(line.start, displacement)}
     if axis == "z":
         word: dict[str, Any] = {"above" if forward else "below": {**pair, "by": length(beyond)}}
     else:

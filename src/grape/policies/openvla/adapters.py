@@ -281,14 +281,14 @@ def check_adapter(folder: Path, model: nn.Module) -> dict[str, AdapterLayer]:
     missing = [name.removeprefix(_PREFIX) for name in sorted(expected_shapes.keys() - stored.keys())]
     if missing:
         raise DataError(f"{folder / _WEIGHTS} lacks weights of {_listed(missing)}.", "Save the adapter again.")
-    wrong = [
+    mismatches = [
         f"{name.removeprefix(_PREFIX)} is {kind} {shape}, not {expected_shapes[name]}"
         for name, (shape, kind) in sorted(stored.items())
         if shape != expected_shapes[name] or kind not in _STORED_TYPES
     ]
-    if wrong:
+    if mismatches:
         raise DataError(
-            f"The adapter in {folder} does not fit its base policy and configuration: {_listed(wrong)}.",
+            f"The adapter in {folder} does not fit its base policy and configuration: {_listed(mismatches)}.",
             "Check 'base' in grape_adapter.json, and that adapter_config.json belongs to these weights.",
         )
     return layers

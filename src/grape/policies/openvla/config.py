@@ -263,9 +263,9 @@ def _text(text: Mapping[str, Any], where: str) -> dict[str, Any]:
         and (key not in plain or value != plain[key])
     )
     if unknown:
-        shown = ", ".join(f"{key} = {str(text[key])[:40]}" for key in unknown)
+        settings_text = ", ".join(f"{key} = {str(text[key])[:40]}" for key in unknown)
         raise SettingsError(
-            f"{where}: text_config has settings that would change the network and are not supported: {shown}.",
+            f"{where}: text_config has settings that would change the network and are not supported: {settings_text}.",
             f"Supported: {', '.join(sorted(LLAMA_DEFAULTS))}; any other must have the default of Llama.",
         )
     return values

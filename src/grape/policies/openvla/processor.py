@@ -291,8 +291,8 @@ def _check_post_processor(part: Any, vocabulary: int) -> None:
         for item in template:
             special = item.get("SpecialToken") if isinstance(item, dict) else None
             name = special.get("id") if isinstance(special, dict) else None
-            known = special is None or (isinstance(name, str) and name in tokens)
-            _require(known, "its post-processor adds a token that it does not know")
+            is_known = special is None or (isinstance(name, str) and name in tokens)
+            _require(is_known, "its post-processor adds a token that it does not know")
 
 
 def _is_id(number: Any, vocabulary: int) -> bool:

@@ -78,7 +78,7 @@ def compare_dataset(folder: Path, episodes: Iterable[ExportEpisode], shape: Shap
         if number > len(rows):
             raise DataError(f"{where} did not come back.", _FIX)
         row = rows[number - 1]
-        due = columns_of(
+        expected_columns = columns_of(
             episode.trajectory,
             shape,
             actions=episode.actions,
@@ -89,7 +89,7 @@ def compare_dataset(folder: Path, episodes: Iterable[ExportEpisode], shape: Shap
         first += steps
         if (row["length"], row["dataset_to_index"], row["tasks"]) != (steps, first, [meta.instruction]):
             raise DataError(f"{where}: its row in {EPISODES_FILE} does not fit.", _FIX)
-        _compare_numbers(reader.numbers(row), due, where)
+        _compare_numbers(reader.numbers(row), expected_columns, where)
         errors += _compare_images(reader.images(row), episode.trajectory.frames[:steps], row, shape, where)
     if (number, number, first) != (len(rows), facts["total_episodes"], facts["total_frames"]):
         raise DataError(f"{folder}: {len(rows)} episodes came back, {number} were written.", _FIX)
@@ -125,10 +125,12 @@ class _Reader:
         return self._folder / str(self._facts[template]).format(video_key=IMAGES, **place)
 
 
-def _compare_numbers(table: pa.Table, due: Mapping[str, npt.NDArray[Any]], where: str) -> None:
-    if set(table.column_names) != set(due):
-        raise DataError(f"{where}: columns {sorted(set(table.column_names) ^ set(due))} are missing or unknown.", _FIX)
-    for name, values in due.items():
+def _compare_numbers(table: pa.Table, expected: Mapping[str, npt.NDArray[Any]], where: str) -> None:
+    if set(table.column_names) != set(expected):
+        raise DataError(
+            f"{where}: columns {sorted(set(table.column_names) ^ set(expected))} are missing or unknown.", _FIX
+        )
+    for name, values in expected.items():
         column = table.column(name).combine_chunks()
         back = (column.flatten() if values.ndim == 2 else column).to_numpy(zero_copy_only=False)
         if back.dtype != values.dtype or back.tobytes() != np.ascontiguousarray(values).tobytes():
@@ -137,14 +139,14 @@ def _compare_numbers(table: pa.Table, due: Mapping[str, npt.NDArray[Any]], where
 
 def _compare_images(
     decoded: Iterator[tuple[float, npt.NDArray[np.uint8]]],
-    due: npt.NDArray[np.uint8],
+    expected: npt.NDArray[np.uint8],
     row: Mapping[str, Any],
     shape: Shape,
     where: str,
 ) -> list[float]:
     """Mean squared error of each image."""
     errors = []
-    for step, image in enumerate(due):
+    for step, image in enumerate(expected):
         seconds, back = next(decoded, (math.nan, None))
         expected_seconds = row[f"videos/{IMAGES}/from_timestamp"] + step / shape.fps
         if back is None or back.shape != image.shape or not abs(seconds - expected_seconds) < _TOLERANCE:

@@ -178,10 +178,10 @@ def _flat(statistics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def _check(episode: ExportEpisode, shape: Shape) -> None:
     trajectory = episode.trajectory
     shapes = (trajectory.frames.shape[1:], trajectory.proprio.shape[1], episode.actions.shape[1])
-    due = ((shape.height, shape.width, 3), shape.state, len(shape.action_names))
-    if shapes != due:
+    expected = ((shape.height, shape.width, 3), shape.state, len(shape.action_names))
+    if shapes != expected:
         raise CompatibilityError(
-            f"Episode {trajectory.meta.episode_id} has images, state and actions of {shapes}, the first one of {due}"
-            f"{f' (column {STATE})' if shapes[1] != due[1] else ''}.",
+            f"Episode {trajectory.meta.episode_id} has images, state and actions of {shapes}, the first one of "
+            f"{expected}{f' (column {STATE})' if shapes[1] != expected[1] else ''}.",
             "One data set holds one kind of episodes: export the kinds separately.",
         )

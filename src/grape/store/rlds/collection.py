@@ -100,10 +100,10 @@ def _columns(
         "observation/state": trajectory.proprio.shape[1:],
     }
     for path, shape in shapes.items():
-        due = getattr(features.steps.get(path), "shape", (0,))
-        if shape != due:
+        expected = getattr(features.steps.get(path), "shape", (0,))
+        if shape != expected:
             raise CompatibilityError(
-                f"Episode {meta.episode_id}: '{path}' is of shape {shape}, in the first episode {due}.",
+                f"Episode {meta.episode_id}: '{path}' is of shape {shape}, in the first episode {expected}.",
                 "One data set holds one shape: export the kinds separately.",
             )
     return columns

@@ -28,13 +28,17 @@ def compare_split(dataset: RldsDataset, split: str, expected: Iterable[Mapping[s
     """
     count = 0
     episodes_read = dataset.read(split)
-    for due in expected:
+    for expected_columns in expected:
         episode = next(episodes_read, None)
         if episode is None:
             raise DataError(f"{dataset.path}, split '{split}': only {count} episodes came back.")
         both = {f"steps/{path}": episode.steps[path] for path in episode.steps} | dict(episode.facts)
-        for path in sorted({*both, *due}):
-            if path not in both or path not in due or not _equal(both[path], due[path], _encoding(dataset, path)):
+        for path in sorted({*both, *expected_columns}):
+            if (
+                path not in both
+                or path not in expected_columns
+                or not _equal(both[path], expected_columns[path], _encoding(dataset, path))
+            ):
                 raise DataError(
                     f"{episode.where}: column '{path}' does not come back as it was written.",
                     "The disk or the memory of this machine may be faulty; the export was given up.",
@@ -50,12 +54,14 @@ def _encoding(dataset: RldsDataset, path: str) -> str:
     return leaf.encoding if isinstance(leaf, ImageFeature) else ""
 
 
-def _equal(column: Column, due: Column, encoding: str) -> bool:
-    if isinstance(column, EncodedImages) and isinstance(due, np.ndarray):
+def _equal(column: Column, expected: Column, encoding: str) -> bool:
+    if isinstance(column, EncodedImages) and isinstance(expected, np.ndarray):
         if encoding == "png":
-            return bool(np.array_equal(column.decode(), due))
-        leaf = ImageFeature(due.shape[1:], encoding)
-        return list(column.blobs) == list(leaf.encode(due, "pictures"))  # lossy, but equal images give equal bytes
-    if isinstance(column, np.ndarray) and isinstance(due, np.ndarray):
-        return column.dtype == due.dtype and column.shape == due.shape and column.tobytes() == due.tobytes()
-    return isinstance(column, list) and column == due
+            return bool(np.array_equal(column.decode(), expected))
+        leaf = ImageFeature(expected.shape[1:], encoding)
+        return list(column.blobs) == list(leaf.encode(expected, "pictures"))  # lossy, but equal images give equal bytes
+    if isinstance(column, np.ndarray) and isinstance(expected, np.ndarray):
+        return (
+            column.dtype == expected.dtype and column.shape == expected.shape and column.tobytes() == expected.tobytes()
+        )
+    return isinstance(column, list) and column == expected

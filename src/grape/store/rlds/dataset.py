@@ -245,13 +245,13 @@ def _is_mine(number: int, start: int, worker: int, workers: int) -> bool:
 def _shuffled(stream: Iterator[_Item], rng: np.random.Generator, limit: int) -> Iterator[_Item]:
     """The stream through a buffer of ``limit`` bytes (but at least one episode)."""
     buffer: list[_Item] = []
-    held = 0
+    buffered_bytes = 0
     for item in stream:
         buffer.append(item)
-        held += len(item[2])
-        while held > limit and len(buffer) > 1:
+        buffered_bytes += len(item[2])
+        while buffered_bytes > limit and len(buffer) > 1:
             drawn = _draw(buffer, rng)
-            held -= len(drawn[2])
+            buffered_bytes -= len(drawn[2])
             yield drawn
     while buffer:
         yield _draw(buffer, rng)

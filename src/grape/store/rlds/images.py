@@ -102,15 +102,17 @@ class EncodedImages:
                 raise ValueError(f"no JPEG of {channels} channels is known")
         except (ValueError, OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise DataError(f"{where}: the image cannot be decoded: {str(error).rstrip('.')}.") from error
-        if any(due is not None and due != size for due, size in zip(self.shape, decoded.shape, strict=True)):
+        if any(
+            expected is not None and expected != size for expected, size in zip(self.shape, decoded.shape, strict=True)
+        ):
             raise DataError(f"{where}: the image is {decoded.shape}, features.json promises {self.shape}.")
         return decoded
 
     def _check_size(self, height: int, width: int) -> None:
         """Refuse an image whose header announces too many pixels."""
-        due = self.shape[:2]
-        if any(side is not None and side != size for side, size in zip(due, (height, width), strict=True)):
-            raise ValueError(f"it is {height} x {width}, features.json promises {due[0]} x {due[1]}")
+        expected = self.shape[:2]
+        if any(side is not None and side != size for side, size in zip(expected, (height, width), strict=True)):
+            raise ValueError(f"it is {height} x {width}, features.json promises {expected[0]} x {expected[1]}")
         if height * width > _MOST_PIXELS:
             raise ValueError(f"{height} x {width} pixels are far more than a camera gives")
 

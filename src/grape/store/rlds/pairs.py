@@ -122,8 +122,8 @@ def _image_shape(trajectory: Trajectory) -> tuple[int, int, int]:
 
 
 def _check_shape(trajectory: Trajectory, features: FeatureTree) -> None:
-    due = features.steps["observation/image"]
-    if _image_shape(trajectory) != getattr(due, "shape", None):
+    feature = features.steps["observation/image"]
+    if _image_shape(trajectory) != getattr(feature, "shape", None):
         raise CompatibilityError(
             f"Episode {trajectory.meta.episode_id} has images of {_image_shape(trajectory)[:2]} pixels, others "
             "differ; one data set holds one size.",

@@ -72,8 +72,8 @@ def carry(hand: Hand, part: Part, how: Carrying) -> Plan:
         grasp = _choose(hand, part, how, attempt)
         yield from _take(hand, grasp, thing, how)
         yield from hand.straight_up(_TRIAL_LIFT, CLOSED, most=12)
-        taken = thing()[2] > lying + _TRIAL_LIFT / 5
-        if taken or attempt == tries - 1:
+        lifted = thing()[2] > lying + _TRIAL_LIFT / 5
+        if lifted or attempt == tries - 1:
             yield from _bring(hand, part, thing, goal, how)
         else:
             yield from hand.hold(OPEN, _OPENING_STEPS)
