@@ -240,10 +240,10 @@ def test_by_its_own_statistics_a_policy_finds_the_tokens_it_sampled(call, tmp_pa
     pairs = {pair.pair_id: pair for pair in read_pairs(tmp_path / "pairs")}
     for meta in back.metas():
         pair = pairs[str(meta.extra["file_path"])]
-        due = source.read(pair.chosen if meta.episode_id.endswith("-chosen") else pair.rejected)
+        expected = source.read(pair.chosen if meta.episode_id.endswith("-chosen") else pair.rejected)
         # Tokens outside the action range act like the first or last bin, and that is what comes back.
         decoded = policy.decode_tokens(back.read(meta.episode_id).action_tokens)
-        np.testing.assert_array_equal(decoded, policy.decode_tokens(due.action_tokens))
+        np.testing.assert_array_equal(decoded, policy.decode_tokens(expected.action_tokens))
 
 
 def test_a_missing_tracker_that_grape_train_is_told_of_stops_before_the_import(call, tmp_path, monkeypatch, capsys):

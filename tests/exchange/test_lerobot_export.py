@@ -86,21 +86,21 @@ def test_a_collection_reads_back(recordings, tmp_path, monkeypatch, limit):
     assert [row["grape/episode_id"] for row, _, _ in episodes] == list(store.ids())
     index = 0
     for number, (row, data, images) in enumerate(episodes):
-        due = store.read(row["grape/episode_id"])
-        assert (row["length"], row["tasks"]) == (due.steps, [due.meta.instruction])
-        assert row["grape/success"] == due.meta.success
-        np.testing.assert_array_equal(np.array([step["action"] for step in data], np.float32), due.labels)
+        expected = store.read(row["grape/episode_id"])
+        assert (row["length"], row["tasks"]) == (expected.steps, [expected.meta.instruction])
+        assert row["grape/success"] == expected.meta.success
+        np.testing.assert_array_equal(np.array([step["action"] for step in data], np.float32), expected.labels)
         np.testing.assert_array_equal(
-            np.array([step["observation.state"] for step in data], np.float32), due.proprio[:-1]
+            np.array([step["observation.state"] for step in data], np.float32), expected.proprio[:-1]
         )
-        assert [step["timestamp"] for step in data] == [float(np.float32(step / 5)) for step in range(due.steps)]
-        assert [step["index"] for step in data] == list(range(index, index + due.steps))
+        assert [step["timestamp"] for step in data] == [float(np.float32(step / 5)) for step in range(expected.steps)]
+        assert [step["index"] for step in data] == list(range(index, index + expected.steps))
         assert {(step["episode_index"], step["task_index"]) for step in data} == {(number, 0)}
-        assert [step["frame_index"] for step in data] == list(range(due.steps))
-        assert [step["next.done"] for step in data] == [False] * (due.steps - 1) + [True]
-        assert data[-1]["next.reward"] == float(due.meta.success) == float(data[-1]["next.success"])
-        assert [closest(image, due.frames) for image in images] == list(range(due.steps))
-        index += due.steps
+        assert [step["frame_index"] for step in data] == list(range(expected.steps))
+        assert [step["next.done"] for step in data] == [False] * (expected.steps - 1) + [True]
+        assert data[-1]["next.reward"] == float(expected.meta.success) == float(data[-1]["next.success"])
+        assert [closest(image, expected.frames) for image in images] == list(range(expected.steps))
+        index += expected.steps
     statistics = json.loads((tmp_path / "out" / "meta" / "stats.json").read_text())
     every = np.concatenate([store.read(name).labels for name in store.ids()]).astype(np.float64)
     np.testing.assert_allclose(statistics["action"]["q99"], np.quantile(every, 0.99, axis=0))
@@ -123,8 +123,8 @@ def test_both_sides_of_pairs_correspond(recordings, tmp_path):
         _, episodes = load(tmp_path / "out" / side)
         assert [row["grape/pair_id"] for row, _, _ in episodes] == [pair.pair_id for pair in pairs]
         assert [row["grape/episode_id"] for row, _, _ in episodes] == [getattr(pair, side) for pair in pairs]
-        due = recordings[0].read(getattr(pairs[0], side)).actions
-        np.testing.assert_array_equal(np.array([step["action"] for step in episodes[0][1]], np.float32), due)
+        expected = recordings[0].read(getattr(pairs[0], side)).actions
+        np.testing.assert_array_equal(np.array([step["action"] for step in episodes[0][1]], np.float32), expected)
 
 
 def test_equal_exports_have_equal_bytes_and_none_is_overwritten(recordings, tmp_path):

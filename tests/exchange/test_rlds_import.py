@@ -45,9 +45,9 @@ def test_an_export_comes_back(tmp_path):
     assert not back.verify()
     for pair in pairs:
         for side in ("chosen", "rejected"):
-            imported, due = back.read(getattr(pair, side)), store.read(getattr(before[pair.pair_id], side))
-            np.testing.assert_array_equal(imported.frames[:-1], due.frames[:-1])
-            np.testing.assert_allclose(imported.actions, loader_actions(due.actions), atol=1e-6)
+            imported, expected = back.read(getattr(pair, side)), store.read(getattr(before[pair.pair_id], side))
+            np.testing.assert_array_equal(imported.frames[:-1], expected.frames[:-1])
+            np.testing.assert_allclose(imported.actions, loader_actions(expected.actions), atol=1e-6)
             np.testing.assert_array_equal(imported.action_tokens, Reader().action_tokens(imported.actions))
             assert (imported.meta.prompt, imported.meta.preprocessing_hash) == ("In: öffne the drawer?", "abc")
             assert (imported.meta.actor, imported.meta.initial_state) == ("policy", pair.initial_state)
@@ -64,10 +64,10 @@ def test_images_taken_after_the_action_are_put_before_the_next(tmp_path):
     back = EpisodeStore.open(tmp_path / "back" / "store")
     meta = back.metas()[0]
     source = {pair.pair_id: pair for pair in read_pairs(folder)}[meta.extra["file_path"]]
-    imported, due = back.read(meta.episode_id), store.read(source.chosen)
-    assert imported.steps == due.steps - 1
-    np.testing.assert_array_equal(imported.frames, due.frames[:-1])
-    np.testing.assert_allclose(imported.actions, loader_actions(due.actions)[1:], atol=1e-6)
+    imported, expected = back.read(meta.episode_id), store.read(source.chosen)
+    assert imported.steps == expected.steps - 1
+    np.testing.assert_array_equal(imported.frames, expected.frames[:-1])
+    np.testing.assert_allclose(imported.actions, loader_actions(expected.actions)[1:], atol=1e-6)
     assert (imported.meta.actor, imported.action_tokens.max()) == ("expert", -1)
 
 

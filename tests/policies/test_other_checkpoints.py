@@ -86,8 +86,8 @@ def test_an_index_that_disagrees_with_its_shards_is_refused(copy, change):
 @pytest.mark.parametrize("state", ["padding", "truncation", "no post-processor", "another post-processor"])
 def test_what_a_trainer_left_in_the_tokenizer_changes_no_prompt(copy, state):
     policy = read_policy(copy, unnorm_key="bridge_orig")
-    due = policy.processor.prompt_ids("put the carrot on the plate")
-    assert due[0] == 1
+    expected = policy.processor.prompt_ids("put the carrot on the plate")
+    assert expected[0] == 1
     path = copy / "tokenizer.json"
     if state in ("padding", "truncation"):
         tokenizer = Tokenizer.from_file(str(path))
@@ -100,13 +100,13 @@ def test_what_a_trainer_left_in_the_tokenizer_changes_no_prompt(copy, state):
         data = json.loads(path.read_text())
         data["post_processor"] = None if state == "no post-processor" else BYTE_LEVEL
         path.write_text(json.dumps(data))
-    assert read_policy(copy, unnorm_key="bridge_orig").processor.prompt_ids("put the carrot on the plate") == due
+    assert read_policy(copy, unnorm_key="bridge_orig").processor.prompt_ids("put the carrot on the plate") == expected
 
 
 def test_a_tokenizer_that_adds_no_begin_token_says_so_in_its_configuration(copy):
-    due = read_policy(copy, unnorm_key="bridge_orig").processor.prompt_ids("go")
+    expected = read_policy(copy, unnorm_key="bridge_orig").processor.prompt_ids("go")
     change_json(copy / "tokenizer_config.json", add_bos_token=False)
-    assert read_policy(copy, unnorm_key="bridge_orig").processor.prompt_ids("go") == due[1:]
+    assert read_policy(copy, unnorm_key="bridge_orig").processor.prompt_ids("go") == expected[1:]
 
 
 @pytest.mark.parametrize(

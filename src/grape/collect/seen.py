@@ -16,8 +16,8 @@ def seen_states(
     """States of some tasks that are among known ones, whichever suite these were recorded under.
 
     Args:
-        states_by_suite: Initial states by suite and task, as :func:`grape.core.provenance.read_provenance` gives them. Suites and
-            tasks that are not installed here are compared by their names.
+        states_by_suite: Initial states by suite and task, as :func:`grape.core.provenance.read_provenance` gives them.
+            Suites and tasks that are not installed here are compared by their names.
         suite: Registered name of the suite that is looked at.
         tasks: Names of its tasks.
         states: Indices of initial states.

@@ -15,11 +15,11 @@ IMAGES = arrays(np.uint8, st.tuples(st.integers(1, 3), st.integers(1, 4), st.int
 def test_counted_images_give_the_statistics_of_their_values(images):
     figures = image_statistics(count_values(images), len(images))
     values = images.reshape(-1, 3) / 255
-    due = {"min": values.min(0), "max": values.max(0), "mean": values.mean(0), "std": values.std(0)}
-    due |= {name: np.quantile(values, share, axis=0) for name, share in QUANTILES.items()}
+    expected = {"min": values.min(0), "max": values.max(0), "mean": values.mean(0), "std": values.std(0)}
+    expected |= {name: np.quantile(values, share, axis=0) for name, share in QUANTILES.items()}
     assert figures.pop("count") == [len(images)]
-    assert figures.keys() == due.keys()
-    for name, value in due.items():
+    assert figures.keys() == expected.keys()
+    for name, value in expected.items():
         assert np.shape(figures[name]) == (3, 1, 1)
         np.testing.assert_allclose(np.ravel(figures[name]), value, atol=1e-9, err_msg=name)
 

@@ -18,9 +18,9 @@ def test_a_plain_set(tmp_path):
     assert store.ids() == ("open-the-drawer-000000", "open-the-drawer-000001")
     assert [meta.steps for meta in store.metas()] == [3, 3]
     trajectory = store.read(store.ids()[1])
-    due = make_columns("b", seed=1)
-    np.testing.assert_array_equal(trajectory.frames[:-1], due["steps/observation/image"])
-    np.testing.assert_array_equal(trajectory.labels, due["steps/action"])
+    expected = make_columns("b", seed=1)
+    np.testing.assert_array_equal(trajectory.frames[:-1], expected["steps/observation/image"])
+    np.testing.assert_array_equal(trajectory.labels, expected["steps/action"])
     assert trajectory.meta == store.meta(store.ids()[1])
     assert store.read(store.ids()[0], frames=False).frames.shape == (4, 0, 0, 3)
     assert store.digest() == RldsDemonstrations(f"rlds+plain:{tmp_path}/mine").digest()
