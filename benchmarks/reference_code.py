@@ -1,4 +1,4 @@
-"""Do exports work in other software? OpenVLA's published code opens what `grape export` wrote, and decodes the same actions.
+"""Do exports work in other software? OpenVLA's published code opens what `grape export` wrote, with equal actions.
 
 A checkpoint in the published layout gets a random adapter (rank 8, on all layers of language model, projector and
 towers), which is exported merged and as an adapter. Both are read by the published code in an environment of its own,
