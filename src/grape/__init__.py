@@ -1,6 +1,6 @@
 """GRAPE: align vision-language-action policies with preferences between whole trajectories.
 
-The way of the data, one verb a step: collect -> score -> pair -> train -> evaluate -> report.
+The data flow, one verb a stage: collect -> score -> pair -> train -> evaluate -> report.
 See ``docs/architecture.md`` for its packages and what each may import.
 """
 

@@ -1,7 +1,7 @@
 """The model card of an export: what it is, what it was made from, how it is loaded.
 
-Its header also says which export a folder holds, so that the same command finds its work done and no folder of
-somebody else is ever replaced.
+Its header also says which export a folder holds, so that a repeated command recognizes finished work and no
+other folder is ever replaced.
 """
 
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,8 @@
 Exit codes: 0 done, 1 the work failed, 2 the call can be fixed by the user, 130 interrupted (Ctrl-C), 143 terminated.
 Nothing heavy is imported before signals are handled.
 
-The first signal (Ctrl-C or SIGTERM) raises an exception, so that workers end and temporary files go. A second one
-during that is answered by a line; a third one ends the process at once.
+The first signal (Ctrl-C or SIGTERM) raises an exception, so that workers end and temporary files are removed. A
+second one prints a line; a third one ends the process at once.
 """
 
 import contextlib

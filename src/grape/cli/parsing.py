@@ -1,6 +1,6 @@
 """Parsing of a verb's arguments: flags common to all verbs, and settings from YAML files and flags.
 
-Mistakes become sentences.
+Mistakes raise errors with a hint.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Flags of SimplerEnv's evaluation script (``simpler_env/main_inference.py``), which the first public GRAPE uses, too.
 
 Names are that script's, and so are the short forms that its users write: ``--robot-init-x`` for
-``--robot-init-x-range``. Its defaults describe another robot, so a flag that was not given means what our task has.
+``--robot-init-x-range``. Its defaults describe another robot, so a flag that was not given takes the suite's value.
 """
 
 import argparse

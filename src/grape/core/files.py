@@ -1,7 +1,7 @@
 """Atomic writes of files and folders, hashes, and removal of what killed runs left.
 
-What is not finished stands beside its destination as ``.NAME.PID.MARK.tmp``; a folder that is being replaced stands
-aside as ``.NAME.PID.MARK.old``. The mark begins with a hash of the machine, since a process number says nothing about
+An unfinished file is named ``.NAME.PID.MARK.tmp`` beside its destination; a folder that is being replaced is
+named ``.NAME.PID.MARK.old``. The mark begins with a hash of the machine, since a process number says nothing about
 processes of other machines (or containers) that share the folder.
 """
 

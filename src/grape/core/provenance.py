@@ -1,7 +1,7 @@
 """Initial states that a policy was trained or selected on, kept beside its weights as ``provenance.json``.
 
-Training writes it, a policy inherits what the policy it was trained from had seen, and an evaluation warns where it
-would measure memory. The file holds ``{"collected": {suite: {task: "0-64,1000"}}}`` and, for policies that a loop
+Training writes it, a policy inherits what the policy it was trained from had seen, and an evaluation warns of
+them. The file holds ``{"collected": {suite: {task: "0-64,1000"}}}`` and, for policies that a loop
 judged on validation states, ``"validated"`` with these.
 """
 

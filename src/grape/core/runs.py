@@ -1,6 +1,6 @@
 """The folder a verb writes: its settings, lock, summary and log.
 
-A verb's output folder holds ``settings.yaml`` (what was asked), the verb's own files, ``log.jsonl`` (events with
+A verb's output folder holds ``settings.yaml`` (the settings), the verb's own files, ``log.jsonl`` (events with
 times) and, last of all, ``done.json`` (a summary; its presence says that the work is complete). Starting the same
 verb with the same settings in the same folder resumes; with other settings it is refused. One process at a time works
 in a folder; of a launcher's processes (``torchrun``, ``accelerate launch``) the main one writes.

@@ -1,9 +1,9 @@
 """Settings: frozen dataclasses, written to and read from plain mappings and YAML, strictly.
 
 A settings class is a frozen dataclass whose fields are ``bool, int, float, str, Path``, ``Literal``, ``X | None``,
-tuples of these, mappings of strings to these, or further settings classes. A field (:func:`setting`) tells its accepted
-range, its group on the help page and whether results depend on it. A setting that several verbs share is declared once,
-in a base class; a verb with another default takes the field over by :func:`with_default`.
+tuples of these, mappings of strings to these, or further settings classes. A field (:func:`setting`) states its
+accepted range, its group on the help page and whether results depend on it. A setting that several verbs share is
+declared once, in a base class; a verb with another default takes the field over by :func:`with_default`.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """What happened in one rollout: observations, actions, log-probabilities, keypoints.
 
-A trajectory of ``T`` steps (decisions) has ``T + 1`` observations: one before each action and one after the
+A trajectory of ``T`` decisions has ``T + 1`` observations: one before each action and one after the
 last. Everything that describes a state has ``T + 1`` rows; everything that describes a decision has ``T``.
 """
 

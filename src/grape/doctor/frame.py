@@ -1,6 +1,6 @@
 """The probe that renders frames: ``python -m grape.doctor.frame SUITE`` prints one JSON object about them.
 
-Run by :mod:`grape.doctor.graphics` in a process of its own: a broken graphics driver may take the process with it.
+Run by :mod:`grape.doctor.graphics` in a separate process, which a broken graphics driver may crash.
 """
 
 import json

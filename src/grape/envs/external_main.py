@@ -4,7 +4,7 @@
     python .../grape/envs/external_main.py probe SUITE
 
 Only the package ``grape`` becomes importable, by its own folder: what is installed beside it (another numpy, above all)
-stays out of reach. Of ours this imports ``grape.core`` and ``grape.envs`` alone, which is why the modules on that way
+stays out of reach. Of GRAPE this imports ``grape.core`` and ``grape.envs`` alone, which is why the modules on that way
 keep to Python 3.9 and numpy 1.26; the tests hold them to it.
 """
 

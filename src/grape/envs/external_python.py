@@ -1,7 +1,7 @@
 """External Python interpreters for simulators: how workers are started, and checks before the first rollout.
 
-Some simulators need packages that cannot live beside ours, such as an old numpy. Their workers run in an interpreter of
-their own and speak the same wire protocol (:mod:`grape.envs.messages`).
+Some simulators need packages that cannot be installed beside GRAPE's, such as an old numpy. Their workers run in an
+external interpreter and use the same wire protocol (:mod:`grape.envs.messages`).
 """
 
 import functools

@@ -1,7 +1,7 @@
 """The suite ``toy``: a flat world in numpy for fast tests of everything that does not need physics.
 
-A gripper slides over a table of 40 x 40 cm and touches squares. It keeps the habits of the real suites (7-D action,
-keypoints, signals, images, privileged state), resets and steps in a fraction of a millisecond and is exact.
+A gripper slides over a table of 40 x 40 cm and touches squares. It follows the conventions of the real suites (7-D
+action, keypoints, signals, images, privileged state), resets and steps in a fraction of a millisecond and is exact.
 
 For tests of pools and retries the environment variable ``GRAPE_FAULT`` makes it misbehave once or always::
 

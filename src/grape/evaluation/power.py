@@ -1,7 +1,7 @@
 """Power analysis of comparisons: pairs needed, and the difference that a given number of pairs can detect.
 
 Pairing pays: two policies evaluated on the same initial states differ on few of them, and only those carry noise.
-The functions speak of *pairs*: one episode of each policy from the same initial state.
+A *pair* is one episode of each policy from the same initial state.
 """
 
 import math

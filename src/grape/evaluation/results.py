@@ -1,7 +1,7 @@
 """Results of an evaluation, and the file that holds them.
 
-``results.json`` holds every episode's outcome and the figures computed from them. The episodes are the truth: the
-reader computes the figures anew and refuses a file that disagrees with itself.
+``results.json`` holds every episode's outcome and the figures computed from them. The reader
+recomputes the figures from the episodes and refuses a file whose figures differ.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """Extraction of a specification from a model's answer: located, bounded, and given the task's header.
 
-Whatever the text tries, it can become data of the language or a finding, nothing else.
+Any text becomes either data of the constraint language or a finding.
 """
 
 import json

@@ -1,8 +1,8 @@
 """The generation loop: ask, validate, return the findings to the model, up to a limit; all messages are kept.
 
-The conversation stays short: a repair shows the model its task, its last answer and what is wrong with it. So every
-question is determined by the task and the answers before it, and an interrupted run, whose answers are recorded, says
-the same again without asking.
+The conversation stays short: a repair shows the model its task, its last answer and the findings on it. So every
+request is determined by the task and the answers before it, and an interrupted run repeats its requests from recorded
+answers.
 """
 
 import functools

@@ -1,7 +1,8 @@
 """Shapes of vision towers and of the nano policy: plain data, no torch.
 
-The published ``config.json`` names its towers (``timm_model_ids``) without giving their sizes, so the sizes live here.
-A checkpoint may also carry them itself under ``grape.towers`` (the nano preset does); that wins over this table.
+The published ``config.json`` names its towers (``timm_model_ids``) without giving their sizes, so the sizes are listed
+here. A checkpoint may also carry them itself under ``grape.towers`` (the nano preset does); that takes precedence over
+this table.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Run folders of verbs inside a run, finished or not.
 
 A run is recognized by what its folders hold, not by how the loop names them, so a page can also be made of a single
-collection, of scores and pairs somebody made by hand, or of a loop that stopped half way.
+collection, of scores and pairs written by hand, or of a loop that stopped half way.
 """
 
 import re

@@ -1,6 +1,6 @@
 """Selection of the preference pairs that the page shows, and their content.
 
-The choice is for variety, not for looks: pairs are taken one after another so that tasks, outcomes, deciding terms,
+The choice is for variety: pairs are taken one after another so that tasks, outcomes, deciding terms,
 iterations and episodes repeat as little as possible. Among equals the larger margin goes first.
 """
 

@@ -1,7 +1,7 @@
 """Address and key of an endpoint, read from the environment only and never shown.
 
 The key never becomes part of a settings object, a file, a log line or an error: it lives in a :class:`Secret`, whose
-text is stars, and whatever a server says is cleansed of it before it goes anywhere.
+``str`` is stars, and it is removed from every text of a server.
 """
 
 import ipaddress

@@ -1,8 +1,8 @@
 """Client of OpenAI-compatible chat-completion servers: hosted models, vLLM, Ollama and others.
 
 Servers differ in what they accept. A question starts with everything (a JSON Schema for the answer, ``max_tokens``,
-temperature, seed); what the server refuses by name is left out or said in its older way, and remembered for the next
-question. Failures that may pass are asked again after a growing wait; everything else is told at once.
+temperature, seed); what the server rejects by name is left out or sent in its older form, also in later requests.
+Temporary failures are retried after a growing wait; everything else is an error at once.
 """
 
 from dataclasses import dataclass, field

@@ -1,7 +1,7 @@
 """Parsing of a server's reply: a completion or an error, which some servers send with HTTP 200.
 
-Replies come from outside: everything in them may be missing or of another type. Texts are as the server sent them; who
-shows one makes it short and takes secrets out.
+Replies come from outside: everything in them may be missing or of another type. Texts are as the server sent them;
+callers shorten them and remove secrets before they show them.
 """
 
 import html

@@ -1,6 +1,6 @@
 """Goals of LIBERO tasks as measured points: one *part* for each predicate of the goal.
 
-A part is about an object that has to get somewhere (``on``, ``in``) or a joint that has to be turned or pulled
+A part is about an object that has to be placed (``on``, ``in``) or a joint that has to be turned or pulled
 (``open``, ``close``, ``turnon``, ``turnoff``). Its keypoint ``object`` is the body's origin or the joint's handle, its
 keypoint ``goal`` where that point has to be. Parts are numbered in the order in which they are done: as in the task's
 file, but what is to be closed comes last. Names of the first part have no number: ``object``, ``object_2``, ...

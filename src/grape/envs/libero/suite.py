@@ -1,7 +1,7 @@
 """The suites ``libero_spatial``, ``libero_object``, ``libero_goal``, ``libero_10`` and ``libero_90``.
 
-Each is there once more with slower decisions, under a name that ends in the rate; nothing else differs, and nothing
-measured with the one may be called a result of the other.
+Each has a variant with slower decisions, whose name ends in the rate; nothing else differs, and results of the two
+are not comparable.
 
 Importing this imports no simulator.
 """

@@ -1,7 +1,7 @@
 """The five LIBERO suites: names of the tasks, instructions, limits (Liu et al. 2023, arXiv 2306.03310).
 
 Names and their order are LIBERO's, so that ``libero_spatial/3`` is the same task here and in published results. They
-are listed here, not asked of the package, because constructing a suite must not import a simulator.
+are listed here, not read from the package, because constructing a suite must not import a simulator.
 """
 
 import functools

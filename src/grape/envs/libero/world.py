@@ -2,8 +2,8 @@
 
 A process of this size (about 2 GB) cannot hold a simulator an episode, so it holds one a task; each
 :class:`Episode` owns only what differs between episodes and is swapped in before it is used. Physics, placement of
-furniture and images are LIBERO's to the bit (tests compare); its observations are not computed, and nothing is drawn
-that nobody asked for.
+furniture and images are LIBERO's to the bit (tests compare); its observations are not computed, and images are
+rendered only when needed.
 """
 
 import functools

@@ -1,7 +1,7 @@
 """Import of ManiSkill: without prompts on stdin, after a check of its assets and of a Vulkan device.
 
 ManiSkill reads where its assets are when it is imported, asks on stdin whether to download what is missing, and says
-"failed to find a rendering device" where there is no driver. All of that is looked at here first.
+"failed to find a rendering device" where there is no driver. All of that is checked here first.
 """
 
 import functools

@@ -2,7 +2,7 @@
 
     python -m grape.envs.simpler.rendering
 
-A broken driver may take the process that asks with it, so it is asked in a process of its own.
+A broken driver may crash the process that queries it, hence a separate process.
 """
 
 import json

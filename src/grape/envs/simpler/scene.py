@@ -3,8 +3,8 @@
 ManiSkill builds each of the four tasks by a class of its own over one common class. What differs here from one to the
 other is put between the two, so that a task's rules (where things start, what success is) stay ManiSkill's while
 models, sizes and poses are ours. Three faults of ManiSkill 3.0.1 are kept out on the way: backgrounds and masks are
-shared by all environments of a process, so that another task's background shows and things show that should not; the
-eggplant's target plane is drawn; an observation is drawn at every step whether anybody looks at it or not.
+shared by all environments of a process, so that another task's background and hidden objects show; the
+eggplant's target plane is drawn; an observation is rendered at every environment step, needed or not.
 """
 
 import warnings

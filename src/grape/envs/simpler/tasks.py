@@ -1,11 +1,11 @@
 """Tasks of the ``simpler_widowx`` suites and what each of them asks of the scene (Li et al. 2024, arXiv 2405.05941).
 
 The four tasks are ManiSkill's, names of its classes included. Three further suites vary them as the groups of
-arXiv 2411.19309 do: *subject* puts another thing in the source's place, *physical* changes its size and pose,
+arXiv 2411.19309 do: *subject* replaces the source by another object, *physical* changes its size and pose,
 *semantic* gives the same tasks other instructions. A variation is data; everything else is its task's.
 
-One more suite has the four tasks with slower decisions, under a name that says so; nothing else differs, and nothing
-measured with it may be called a result of the benchmark.
+One more suite has the four tasks with slower decisions, under a name that says so; nothing else differs, and its
+results are not those of the benchmark.
 """
 
 import functools

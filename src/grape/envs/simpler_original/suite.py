@@ -1,7 +1,7 @@
 """The suite ``simpler_widowx-v0``: the four WidowX tasks of the original SimplerEnv (Li et al. 2024, arXiv 2405.05941).
 
-SimplerEnv stands on SAPIEN 2 and a numpy before 2: with numpy 2 poses are wrong and images black, without an error.
-So its workers run in an interpreter of their own, and the modules of this folder keep to Python 3.9 and numpy 1.26.
+SimplerEnv depends on SAPIEN 2 and a numpy before 2: with numpy 2 poses are wrong and images black, without an error.
+So its workers run in an external interpreter, and the modules of this folder keep to Python 3.9 and numpy 1.26.
 Names, instructions and limits of the tasks, keypoints and signals are those of ``simpler_widowx``, the same tasks in
 ManiSkill 3, so that costs and protocols serve both. Importing this imports no simulator.
 """

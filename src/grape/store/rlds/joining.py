@@ -1,6 +1,6 @@
 """Two RLDS data sets, chosen and rejected, joined into pairs.
 
-The safe way is by ``episode_metadata/file_path``, which carries the same name on both sides. Where names do not tell
+The safe way is by ``episode_metadata/file_path``, which carries the same name on both sides. Where names are of no use
 (absent, repeated, or different on the two sides), only the order is left: one missing episode would then shift all
 pairs after it, so equal numbers of episodes and equal instructions are required, and a warning says what was assumed.
 """

@@ -2,7 +2,7 @@
 
 The first public loader pairs by position, so both sides are written in one go: the same keys in the same order, the
 same splits, shards of equal lengths. The pair's id stands in ``episode_metadata/file_path`` on both sides, so that
-nobody has to rely on positions (see :mod:`grape.store.rlds.joining`). Both sides are read back and compared before
+readers need not rely on positions (see :mod:`grape.store.rlds.joining`). Both sides are read back and compared before
 they are published.
 """
 

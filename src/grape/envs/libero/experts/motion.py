@@ -1,7 +1,7 @@
 """The hand's motion: from a target pose to an action, and from a plan to a sequence of target poses.
 
-A *plan* is a generator of :class:`Pose`: it yields where the hand should be, is asked again after the step, and looks
-at the scene as it is then. So a plan reads like what a person would say: move there, close, lift.
+A *plan* is a generator of :class:`Pose`: it yields the next target pose, is resumed after each
+decision, and reads the scene as it is then.
 """
 
 import math

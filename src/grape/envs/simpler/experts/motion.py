@@ -1,7 +1,7 @@
 """The hand's motion: from a target pose to an action, and from a plan to a sequence of target poses.
 
-A *plan* is a generator of :class:`Aim`: it yields where the hand should be, is asked again after the step, and looks
-at the world as it is then.
+A *plan* is a generator of :class:`Aim`: it yields the next target pose, is resumed after each decision,
+and reads the scene as it is then.
 """
 
 from collections.abc import Callable, Iterator
