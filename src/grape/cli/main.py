@@ -45,7 +45,7 @@ VERBS = {
     "export": "Write data and checkpoints for other projects",
 }
 
-# What stands in a verb's place.
+# Words accepted in place of a verb.
 SPECIAL = {
     "help": "The help page of a verb, or of a verb's kind: grape help VERB [KIND]",
     "completion": "Completion of verbs and flags for a shell: grape completion bash|zsh|fish",

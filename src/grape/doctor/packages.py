@@ -88,7 +88,7 @@ def _compare(extra: str, requirements: tuple[Requirement, ...], needed: frozense
     purpose = f" (needed for {_PURPOSE[extra]})" if extra else ""
     mismatches += [f"{', '.join(missing)} missing"] if missing else []
     level: Level = "error" if not extra or extra in needed else "ok" if missing else "warn"
-    # What lacks a package was never wanted; what is there in the wrong release breaks later and unclearly.
+    # An extra without packages was not installed on purpose; one with wrong releases fails later and unclearly.
     description = f"not installed{purpose}" if missing and extra else f"{'; '.join(mismatches)}{purpose}"
     return Finding(name, level, description, f"pip install '{target}'")
 

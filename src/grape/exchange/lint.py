@@ -197,7 +197,7 @@ def _lint_rollouts(folder: Path, remarks: Counter[str], reporter: Reporter) -> i
                 remarks["no cost"] += rollout.cost_hint is None
                 remarks["episode shorter than a window"] += rollout.steps < _WINDOW
                 _lint_actions(rollout.actions, remarks)
-                # The environment's sign is the collector's habit, whatever values a short file happens to hold.
+                # The environment's sign is the collector's convention, whatever values a short file happens to hold.
                 outside = bool(((rollout.actions[:, -1] < 0) | (rollout.actions[:, -1] > 1)).any())
                 remarks["gripper of the environment"] += rollout.flavor.gripper == "+1 closes" and not outside
             progress.advance()

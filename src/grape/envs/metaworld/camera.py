@@ -123,7 +123,7 @@ def _renderer(model: Any, size: int) -> Any:
         renderer = mujoco.Renderer(model, size, size)
     except Exception as error:  # each backend raises its own kind
         raise offscreen.graphics_error(error) from error
-    atexit.register(renderer.close)  # later the graphics library is gone and complains
+    atexit.register(renderer.close)  # later the graphics library is unloaded and reports errors
     for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
         renderer.scene.flags[flag] = 0
     return renderer

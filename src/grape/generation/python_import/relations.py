@@ -196,7 +196,7 @@ def _distance(
     bound = _bound(coefficient, constant, "a distance")
     offset = tuple(dict(zip(measure.axes, measure.offset, strict=True)).get(axis, 0.0) for axis in "xyz")
     line, displacement = measure.line, (offset[0], offset[1], offset[2])
-    if points.gripper in line.start and not any(displacement):  # "of" is what moves, for the reader's sake
+    if points.gripper in line.start and not any(displacement):  # "of" is the moving point, which reads better
         line = Line(line.end, line.start)
     pair = {"of": points.name(line.end), "to": points.name(line.start, displacement)}
     if coefficient < 0:

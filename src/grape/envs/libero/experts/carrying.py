@@ -15,15 +15,15 @@ __all__ = ["Carrying", "carry"]
 Float64 = npt.NDArray[np.float64]
 
 _TRIES = 4
-_TRIAL_LIFT = 0.06  # meters after which it is seen whether the thing comes along
-_LOST = 0.05  # meters that a thing may slip in the hand before it counts as lost
+_TRIAL_LIFT = 0.06  # meters of lift after which the grasp is checked
+_LOST = 0.05  # meters that an object may slip in the hand before it counts as lost
 _LOOK_AHEAD = 0.12  # meters of the way ahead over which things are carried clear
 _BREADTH = 0.11  # meters on both sides of it
 _TOO_LOW = 0.025  # meters below the height asked for at which a thing is first lifted
 _CLOSING_STEPS = 10  # the fingers take that long from open to closed
 _OPENING_STEPS = 5
 
-# Things that are wider than the fingers open are taken by the rim.
+# Objects wider than the open fingers are grasped by the rim.
 _BY_THE_RIM = ("akita_black_bowl", "plate", "porcelain_mug", "white_yellow_mug", "red_coffee_mug", "ramekin")
 
 
@@ -66,7 +66,7 @@ def carry(hand: Hand, part: Part, how: Carrying) -> Plan:
     def goal() -> Float64:
         return np.asarray(scene.goal_point(part) + np.array(how.shift) + hand.aim_offset)
 
-    tries = 1 if hand.aim_offset.any() else _TRIES  # who aims beside does not see the slip either
+    tries = 1 if hand.aim_offset.any() else _TRIES  # the aiming offset hides the slip, too
     for attempt in range(tries):
         lying = float(thing()[2])
         grasp = _choose(hand, part, how, attempt)

@@ -15,7 +15,7 @@ Float64 = npt.NDArray[np.float64]
 _TRIES = 4
 _CLOSING_STEPS = 2  # decisions from open to closed around a thing
 _OPENING_STEPS = 2
-_TRIAL_LIFT = 0.05  # meters after which it is seen whether the thing comes along
+_TRIAL_LIFT = 0.05  # meters of lift after which the grasp is checked
 _ROUND = 1.2  # ratio of lengths below which a thing is taken as square
 _UP = np.array([0.0, 0.0, 1.0])
 
@@ -49,7 +49,7 @@ def carry(hand: Hand, how: Carrying) -> Plan:
         how: How it is carried.
     """
     world = hand.world
-    tries = 1 if hand.aim_offset.any() else _TRIES  # who aims beside does not see the slip either
+    tries = 1 if hand.aim_offset.any() else _TRIES  # the aiming offset hides the slip, too
     for attempt in range(tries):
         lying = float(world.source_pose.position[2])
         yield from _take(hand, how)
