@@ -119,7 +119,7 @@ def test_foreign_truncated_and_missing_adapter_weights(adapter_home, tmp_path):
     with pytest.raises(DataError, match="does not fit"):
         load_policy(folder)
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(DataError, match="torn"):
+    with pytest.raises(DataError, match="truncated"):
         load_policy(folder)
     path.unlink()
     with pytest.raises(DataError, match="lacks"):
