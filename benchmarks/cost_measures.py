@@ -58,7 +58,7 @@ def compare(
     pairs, _ = ranked["by hand"]
     half = max(1, int(np.median([episode.steps for episode in episodes if episode.meta.success])) // 2)
     early = [beginning(episode, min(half, episode.steps)) for episode in hidden]
-    found = {}
+    measures_by_name = {}
     for name, specification in specifications.items():
         own, gcpg = ranked[name]
         wins = {state: state_wins(motion[name], solved, members) for state, members in states.items()}
@@ -82,8 +82,8 @@ def compare(
                 "pairs_changed": 1.0 - len(pairs & own) / len(pairs) if pairs else None,
                 "pairs_reversed": float(np.mean([gcpg[bad] > gcpg[good] for good, bad in pairs])) if pairs else None,
             }
-        found[name] = measures
-    return found
+        measures_by_name[name] = measures
+    return measures_by_name
 
 
 def easier(episodes: list[Trajectory], cost: np.ndarray) -> float | None:

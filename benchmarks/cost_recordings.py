@@ -54,6 +54,6 @@ def episodes_of(task: Task, work: Path, initial_states: range) -> list[Trajector
                 if f"{task.name}-{state}-{operator}-{sample}" not in there:
                     environment = environment or suite.make_environment(task)
                     store.write(record(suite, task, environment, operator, state, sample))
-    wanted = set(initial_states)
-    ids = sorted(meta.episode_id for meta in store.metas() if meta.initial_state in wanted)
+    states = set(initial_states)
+    ids = sorted(meta.episode_id for meta in store.metas() if meta.initial_state in states)
     return [store.read(episode_id, frames=False) for episode_id in ids]

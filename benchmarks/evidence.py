@@ -1,10 +1,11 @@
-"""Does trajectory-wise preference optimisation help? Five seeds, five ways of using the same rollouts.
+"""Does trajectory-wise preference optimization help? Five seeds, five ways of using the same rollouts.
 
 For each seed, demonstrations and supervised fine-tuning give one starting policy. From it every arm runs the same loop
 (same initial states, same number of rollouts, same gate) and uses the rollouts in its own way:
 
-    tpo            the recipe of `grape demo`: pairs ranked by GCPG, trajectory-wise preference optimisation
-    filtered_bc    cloning of the successes among the best four of every initial state, also where all succeeded
+    tpo            the recipe of `grape demo`: pairs ranked by GCPG, trajectory-wise preference optimization
+    filtered_bc    filtered behavior cloning (filtered BC): the successes among the best four of every initial
+                   state, also where all succeeded
     random_pairs   the same training as tpo on random pairs
     success_pairs  the same training on random success-against-failure pairs (no R_self, no R_ext); there are fewer,
                    since a state gives no more of them than it has successes or failures

@@ -1,4 +1,4 @@
-"""How much of the machine's matrix-product rate a step of preference optimisation reaches.
+"""How much of the machine's matrix-product rate a step of preference optimization reaches.
 
 The step's products are recorded while it runs: shape, strides and number of each kind. Each kind is then repeated
 alone, on operands of the same shapes and strides, for its rate in GFLOP/s of processor time; step and products take
@@ -134,7 +134,7 @@ def measure(shape: str, steps: int, micro_batch: int, repetitions: int, seconds:
 
     Args:
         shape: Name of the network.
-        steps: Steps of each trajectory; one step of optimisation takes both.
+        steps: Steps of each trajectory; one step of optimization takes both.
         micro_batch: Frames at once.
         repetitions: How often step and products take turns.
         seconds: Processor time for each kind of product in each turn.

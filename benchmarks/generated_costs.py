@@ -99,8 +99,8 @@ def tables(rows) -> str:
     lines += ["", "| task | mediocre: rounds | what was found on the way |", "|---|---|---|"]
     for row in rows:
         loop = row["loop"]["mediocre"]
-        found = "; ".join(f"`{finding[:90]}`" for finding in loop["findings"]) or "nothing"
-        lines.append(f"| {row['task']} | {loop['rounds']} | {found} |")
+        findings = "; ".join(f"`{finding[:90]}`" for finding in loop["findings"]) or "nothing"
+        lines.append(f"| {row['task']} | {loop['rounds']} | {findings} |")
     return "\n".join(lines) + "\n"
 
 

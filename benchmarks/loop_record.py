@@ -1,8 +1,8 @@
 """Keeps what a loop found: ``python benchmarks/loop_record.py runs/libero-nano --out docs/results/libero-nano.json``.
 
 Everything is read from the run's own files: each stage's summary, the gate's paired comparison, the evaluations on
-validation and test states with their intervals, and the final comparison, of filtered cloning too where the loop had
-it. What the run cannot know is given by flags: the command, the machine in plain words, and how long it took.
+validation and test states with their intervals, and the final comparison, of filtered behavior cloning too where the
+loop had it. What the run cannot know is given by flags: the command, the machine in plain words, and how long it took.
 """
 
 import argparse
@@ -51,29 +51,29 @@ def main() -> None:
 
 
 def settings(run: Path) -> dict[str, Any]:
-    """What the loop was told, without the fields of its parts that the loop itself decides."""
-    told = dict(read_json(run / "run.json")["settings"])
-    decided = {"suite", "tasks", "policy"}
-    for part, names in (("collect", decided | {"initial_states"}), ("demonstrations", decided)):
-        told[part] = {name: value for name, value in told[part].items() if name not in names}
-    return told
+    """The loop's settings, without the fields of its parts that the loop itself decides."""
+    loop_settings = dict(read_json(run / "run.json")["settings"])
+    record_decision = {"suite", "tasks", "policy"}
+    for part, names in (("collect", record_decision | {"initial_states"}), ("demonstrations", record_decision)):
+        loop_settings[part] = {name: value for name, value in loop_settings[part].items() if name not in names}
+    return loop_settings
 
 
 def stages(run: Path) -> dict[str, Any]:
     """Summaries of the stages that the run has, in their order."""
-    found = {
+    summaries = {
         "demonstrations": kept(run / "demonstrations" / "done.json", "collect"),
         "sft": kept(run / "sft" / "done.json", "sft"),
         "validation of SFT": kept(run / "evaluate" / "sft" / "results.json", "evaluate"),
     }
     for folder in sorted(run.glob("iteration-*"), key=lambda path: int(path.name.rpartition("-")[2])):
         for stage in ("collect", "pair", "train"):
-            found[f"{folder.name}: {stage}"] = kept(folder / stage / "done.json", stage)
-        found[f"{folder.name}: validation"] = kept(folder / "evaluate" / "results.json", "evaluate")
-        found[f"{folder.name}: gate"] = kept(folder / "compare" / "comparison.json", "compare")
+            summaries[f"{folder.name}: {stage}"] = kept(folder / stage / "done.json", stage)
+        summaries[f"{folder.name}: validation"] = kept(folder / "evaluate" / "results.json", "evaluate")
+        summaries[f"{folder.name}: gate"] = kept(folder / "compare" / "comparison.json", "compare")
     for stage, name in (("pair", "done.json"), ("train", "done.json"), ("evaluate", "results.json")):
-        found[f"cloning: {stage}"] = kept(run / "cloning" / stage / name, stage)
-    return {name: summary for name, summary in found.items() if summary}
+        summaries[f"cloning: {stage}"] = kept(run / "cloning" / stage / name, stage)
+    return {name: summary for name, summary in summaries.items() if summary}
 
 
 def kept(path: Path, stage: str) -> dict[str, Any]:

@@ -9,10 +9,10 @@ HERE = Path(__file__).resolve().parent
 
 def commit() -> str:
     """Commit of the sources, with a mark if files of the package or the benchmarks differ from it."""
-    asked = ["git", "-C", str(HERE), "describe", "--always", "--abbrev=40", "--exclude", "*"]
+    command = ["git", "-C", str(HERE), "describe", "--always", "--abbrev=40", "--exclude", "*"]
     changed = ["git", "-C", str(HERE.parent), "status", "--porcelain", "--", "src", "benchmarks"]
     try:
-        name = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+        name = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
         dirty = subprocess.run(changed, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -153,14 +153,14 @@ def measure(side: str, shape: str, steps: int, micro_batch: int) -> dict[str, An
 
 
 def naive(policy: Any, reference: Any, pair: Any) -> list[float]:
-    """The loop over one pair, with its optimiser; returns the windows' losses."""
+    """The loop over one pair, with its optimizer; returns the windows' losses."""
     parameters = [p for p in policy.model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE)
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE)
     losses: list[float] = []
 
     def after_backward(start: int, loss: float) -> None:
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         losses.append(loss)
 
     train_pair_by_windows(policy, reference, pair, BETA, after_backward)

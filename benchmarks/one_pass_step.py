@@ -1,4 +1,4 @@
-"""One step of preference optimisation over one pair as `grape train --lora-rank 32` takes it, for measurement.
+"""One step of preference optimization over one pair as `grape train --lora-rank 32` takes it, for measurement.
 
 The parts are the trainer's own: log-probabilities of recorded steps, comparisons, the exact one-pass gradient, AdamW.
 Left out are reading episodes, the learning rate's schedule, metrics files and checkpoints.
@@ -44,12 +44,12 @@ class PairStep:
     beta: float = 0.1
     micro_batch: int = 4
     keep_features: bool = False
-    _optimiser: Any = field(init=False)
+    _optimizer: Any = field(init=False)
     _logps: StepLogprobs = field(init=False)
 
     def __post_init__(self) -> None:
         self.parameters = [p for p in self.policy.model.parameters() if p.requires_grad]
-        self._optimiser = torch.optim.AdamW(self.parameters, lr=LEARNING_RATE)
+        self._optimizer = torch.optim.AdamW(self.parameters, lr=LEARNING_RATE)
         self._logps = StepLogprobs(self.policy, self.pair, self.micro_batch, 4e9 if self.keep_features else 0.0)
 
     def gradient(self, units: Sequence[ComparisonItem]) -> GradientResult:
@@ -66,5 +66,5 @@ class PairStep:
     def take(self) -> float:
         """One step on the whole pair; returns the loss before it."""
         loss = self.gradient(whole_pair(self.pair)).loss
-        self._optimiser.step()
+        self._optimizer.step()
         return loss

@@ -1,4 +1,4 @@
-"""One step of preference optimisation at OpenVLA-7B's real shape, with random weights, on this machine's CPU.
+"""One step of preference optimization at OpenVLA-7B's real shape, with random weights, on this machine's CPU.
 
 Everything but the weights is what `grape train` uses: the network, PEFT's adapters of rank 32 on the language model and
 the projector, the exact one-pass gradient over two whole trajectories, AdamW. It shows that 7 B fit where the estimate
@@ -116,12 +116,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
     model = _timed(seconds, "build", lambda: build(config))
     parameters = _timed(seconds, "adapters", lambda: adapt(model))
-    optimiser = torch.optim.AdamW(parameters, lr=2e-5)
-    start_moments(optimiser, parameters)
+    optimizer = torch.optim.AdamW(parameters, lr=2e-5)
+    start_moments(optimizer, parameters)
     before = [parameter.detach().clone() for parameter in parameters[:2]]
     products = WideProducts(max(parameter.numel() for parameter in model.parameters()))
     loss, norm = _timed(seconds, "forward_backward", lambda: gradient(model, parameters, products, options))
-    _timed(seconds, "step", optimiser.step)
+    _timed(seconds, "step", optimizer.step)
     moved = any(not torch.equal(old, new) for old, new in zip(before, parameters[:2], strict=True))
     if not (math.isfinite(loss) and math.isfinite(norm) and norm > 0 and moved):
         raise GrapeError(f"The step is not sound: loss {loss}, gradient norm {norm}, weights moved: {moved}.")
@@ -201,17 +201,17 @@ def adapt(model: OpenVLA) -> list[Tensor]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def start_moments(optimiser: torch.optim.Optimizer, parameters: list[Tensor]) -> None:
-    """Let the optimiser's moments exist, as they do in all updates but the first, without moving anything."""
-    rates = [group["lr"] for group in optimiser.param_groups]
+def start_moments(optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> None:
+    """Let the optimizer's moments exist, as they do in all updates but the first, without moving anything."""
+    rates = [group["lr"] for group in optimizer.param_groups]
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = 0.0
-    optimiser.step()
-    for group, rate in zip(optimiser.param_groups, rates, strict=True):
+    optimizer.step()
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
-    optimiser.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
 
 
 def gradient(

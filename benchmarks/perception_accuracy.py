@@ -22,8 +22,8 @@ from grape.core.cameras import Camera
 from grape.envs.ground_truth import SceneView
 from grape.perception import FollowSettings, PatchTracker, aligning_shift, lift_tracks, mask_point, seen_points
 
-SEEN_WITHIN = 0.015  # metres
-MOVED_BY = 0.02  # metres
+SEEN_WITHIN = 0.015  # meters
+MOVED_BY = 0.02  # meters
 LEAST_PIXELS = 40
 OTHER_POINTS = 4  # of each object, at random
 ROBOT = ("robot0", "gripper0", "mount0", "right_", "hand", "rightclaw", "leftclaw", "rightpad", "leftpad", "pedestal")
@@ -153,7 +153,7 @@ def start_points(film: Film) -> list[tuple[str, np.ndarray]]:
 
 
 def measure_lifting(film: Film, points: int = 300) -> dict[str, float]:
-    """Distance of lifted pixels from where a ray through them meets the scene, metres."""
+    """Distance of lifted pixels from where a ray through them meets the scene, meters."""
     import mujoco
 
     model, data = film.world
@@ -173,7 +173,7 @@ def measure_lifting(film: Film, points: int = 300) -> dict[str, float]:
 
 
 def measure_tracking(film: Film) -> dict[str, float]:
-    """Errors of tracked and lifted points in the states after the first, metres."""
+    """Errors of tracked and lifted points in the states after the first, meters."""
     chosen = start_points(film)
     images, depth = film.stack("image"), film.stack("depth")
     began = time.process_time()
@@ -195,7 +195,7 @@ def measure_tracking(film: Film) -> dict[str, float]:
 
 
 def measure_finding(film: Film) -> dict[str, float]:
-    """Errors of objects' middles, found anew in every state by their true masks, metres.
+    """Errors of objects' middles, found anew in every state by their true masks, meters.
 
     The truth is where the body takes the middle of the first image.
     """

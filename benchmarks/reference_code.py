@@ -1,4 +1,4 @@
-"""Do exports work elsewhere? OpenVLA's published code opens what `grape export` wrote, and decodes the same actions.
+"""Do exports work in other software? OpenVLA's published code opens what `grape export` wrote, with equal actions.
 
 A checkpoint in the published layout gets a random adapter (rank 8, on all layers of language model, projector and
 towers), which is exported merged and as an adapter. Both are read by the published code in an environment of its own,
@@ -126,7 +126,7 @@ def ask_reference(options: argparse.Namespace, run: Path, base: str, cases: list
 def answers(folder: Path, cases: list[tuple[Path, str, str]]) -> list[dict[str, Any]]:
     """What our implementation decodes, one by one."""
     policies: dict[str, OpenVLAPolicy] = {}
-    found = []
+    decoded = []
     for image, instruction, key in cases:
         if key not in policies:
             policies[key] = load_policy(folder, unnorm_key=key)
@@ -134,8 +134,10 @@ def answers(folder: Path, cases: list[tuple[Path, str, str]]) -> list[dict[str, 
         pixels = np.asarray(Image.open(image).convert("RGB"))
         batch = policy.act([Observation(pixels, np.zeros(0, np.float32), instruction)])
         action = policy.decode_tokens_exactly(batch.tokens)[0]
-        found.append({"tokens": batch.tokens[0].tolist(), "action": action.tolist(), "logps": batch.logps[0].tolist()})
-    return found
+        decoded.append(
+            {"tokens": batch.tokens[0].tolist(), "action": action.tolist(), "logps": batch.logps[0].tolist()}
+        )
+    return decoded
 
 
 def compare(theirs: Any, ours: list[dict[str, Any]]) -> dict[str, Any]:

@@ -58,14 +58,14 @@ def read(folder, adapter):
     sys.path.insert(0, str(code.parent))
     modelling = importlib.import_module(f"{code.name}.modeling_prismatic")
     processing = importlib.import_module(f"{code.name}.processing_prismatic")
-    model, found = modelling.OpenVLAForActionPrediction.from_pretrained(
+    model, loading_report = modelling.OpenVLAForActionPrediction.from_pretrained(
         folder, torch_dtype=torch.float32, output_loading_info=True
     )
     if adapter:
         model = peft.PeftModel.from_pretrained(model, adapter)
     images = processing.PrismaticImageProcessor.from_pretrained(folder)
     processor = processing.PrismaticProcessor(images, AutoTokenizer.from_pretrained(folder))
-    return model.eval(), processor, {name: found[f"{name}_keys"] for name in ("missing", "unexpected")}
+    return model.eval(), processor, {name: loading_report[f"{name}_keys"] for name in ("missing", "unexpected")}
 
 
 def decode(model, processor, case):

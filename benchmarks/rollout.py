@@ -194,12 +194,12 @@ def sequential(suite: SuiteBase, groups: Sequence[Group], policy: Any, store: Ep
         for group in groups:
             for planned in group.episodes:
                 recorder = EpisodeRecorder(group.task, planned, True, "last-step")
-                recorder.saw(watch.call("reset", environment.reset, planned.initial_state))
+                recorder.record_state(watch.call("reset", environment.reset, planned.initial_state))
                 while not recorder.over:
                     batch = watch.call("policy", policy.act, [recorder.observation])
                     action = batch.actions[0]
-                    recorder.decided(action, action, batch.tokens[0], batch.logps[0])
-                    recorder.saw(watch.call("step", environment.step, action))
+                    recorder.record_decision(action, action, batch.tokens[0], batch.logps[0])
+                    recorder.record_state(watch.call("step", environment.step, action))
                 write(watch, recorder.trajectory(**facts_of(policy, group, suite)), store)
     seconds, worked = time.perf_counter() - started, time.process_time() - worked
     environment.close()

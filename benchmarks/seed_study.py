@@ -1,6 +1,6 @@
 """One comparison repeated over several training seeds.
 
-A training run is a lottery of its own. 5 seeds of 100 episodes are not 500 independent episodes: what generalises to
+A training run is a lottery of its own. 5 seeds of 100 episodes are not 500 independent episodes: what generalizes to
 the next run is judged over the 5 differences, what holds for these 5 pairs of policies over the episodes.
 """
 

@@ -8,7 +8,7 @@ What it does, and what is kept of it here because it costs time:
 - every forward pass computes the logits of all positions, and their log-softmax over the whole vocabulary, of which the
   action tokens' entries are picked afterwards;
 - images and prompts are prepared again each time;
-- the graph of all 8 pairs is kept, and each window ends with its own backward pass and optimiser step.
+- the graph of all 8 pairs is kept, and each window ends with its own backward pass and optimizer step.
 
 What is left out: its end-of-sequence token (so that both sides of the comparison score the same tokens), its mixing of
 different tasks' windows after the first pair of unequal length, and the steps that it drops.

@@ -1,6 +1,6 @@
 """GRAPE: align vision-language-action policies with preferences between whole trajectories.
 
-The way of the data, one verb a step: collect -> score -> pair -> train -> evaluate -> report.
+The data flow, one verb a stage: collect -> score -> pair -> train -> evaluate -> report.
 See ``docs/architecture.md`` for its packages and what each may import.
 """
 
@@ -8,7 +8,7 @@ __all__ = ["__version__"]
 
 
 def __getattr__(name: str) -> str:
-    """``__version__``, looked up when it is asked for: importing the package takes no time."""
+    """``__version__``, read from the installed distribution on first access, so that importing the package is fast."""
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib.metadata import PackageNotFoundError, version

@@ -41,8 +41,8 @@ def make_targets():
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_exist(page):
-    for found in CODE.findall(page.read_text(encoding="utf-8")):
-        words = (found[0] or found[1]).split()
+    for match in CODE.findall(page.read_text(encoding="utf-8")):
+        words = (match[0] or match[1]).split()
         if words[0] == "grape" and len(words) > 1 and words[1].isalpha() and words[1].islower():
             assert words[1] in {*VERBS, *SPECIAL}, f"`{' '.join(words)}`: no such verb"
         if words[0] == "make" and len(words) > 1:
@@ -67,12 +67,12 @@ def test_scripts_are_executable_shell(script):
 def test_recorded_releases_are_allowed_by_the_project():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     groups = [project["dependencies"], *project["optional-dependencies"].values()]
-    asked = {}
+    requirements = {}
     for requirement in (Requirement(text) for group in groups for text in group):
-        asked.setdefault(requirement.name.lower(), []).append(requirement)
+        requirements.setdefault(requirement.name.lower(), []).append(requirement)
     recorded = (ROOT / "requirements" / "recorded.txt").read_text(encoding="utf-8")
     pins = dict(re.findall(r"^([\w-]+)==([\w.]+)", recorded, re.MULTILINE))
     assert {"torch", "mujoco", "numpy"} <= set(pins)
     for name, version in pins.items():
-        for requirement in asked.get(name, []):
+        for requirement in requirements.get(name, []):
             assert requirement.specifier.contains(version), f"{name} {version} against {requirement}"

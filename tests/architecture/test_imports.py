@@ -46,24 +46,24 @@ def test_table_has_no_circle():
 
 
 @pytest.mark.parametrize("package", sorted(ALLOWED_IMPORTS))
-def test_imports_follow_the_arrows(package):
+def test_imports_follow_the_table(package):
     allowed = ALLOWED_IMPORTS[package] | {package}
     wrong = [
-        str(found)
+        str(imported)
         for path in sources(package)
-        for found in imports_of(path)
-        if package_of(found.target) and package_of(found.target) not in allowed
+        for imported in imports_of(path)
+        if package_of(imported.target) and package_of(imported.target) not in allowed
     ]
     assert not wrong, f"{package} may import {sorted(ALLOWED_IMPORTS[package])} only:\n" + "\n".join(wrong)
 
 
 @pytest.mark.parametrize("package", sorted(ALLOWED_IMPORTS))
-def test_heavy_packages_stay_in_their_rooms(package):
+def test_heavy_packages_stay_in_their_packages(package):
     wrong = [
-        str(found)
+        str(imported)
         for path in sources(package)
-        for found in imports_of(path)
-        if package not in HEAVY.get(found.target.split(".")[0], {package})
+        for imported in imports_of(path)
+        if package not in HEAVY.get(imported.target.split(".")[0], {package})
     ]
     assert not wrong, "\n".join(wrong)
 

@@ -35,7 +35,7 @@ def test_every_form_of_import_is_seen(statement, target, monkeypatch, tmp_path):
     monkeypatch.setattr("tests.architecture.allowed_imports.PACKAGE", package)
     path = package / "costs" / "sample.py"
     path.write_text(statement)
-    assert [found.target for found in imports_of(path)] == [target]
+    assert [imported.target for imported in imports_of(path)] == [target]
 
 
 def test_names_of_the_package_itself_are_no_room():

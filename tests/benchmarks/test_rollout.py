@@ -18,11 +18,11 @@ def rollout(monkeypatch):
 
 
 def test_both_sides_record_the_same_episodes_and_their_seconds_add_up(rollout):
-    found = rollout.measure("toy", episodes=4, decisions=3, workers=2)
-    assert found["same"]
-    assert (found["decisions"], found["lanes"]) == (12, 2)
-    for side in (found["sequential"], found["ours"]):
+    measured = rollout.measure("toy", episodes=4, decisions=3, workers=2)
+    assert measured["same"]
+    assert (measured["decisions"], measured["lanes"]) == (12, 2)
+    for side in (measured["sequential"], measured["ours"]):
         assert sum(side["shares"].values()) == pytest.approx(1.0, abs=0.01)
         assert 0 <= side["shares"]["rest"] < 1
         assert side["decisions_per_s"] == pytest.approx(12 / side["seconds"], rel=0.2)
-    assert found["sequential"]["shares"]["rendering"] > 0
+    assert measured["sequential"]["shares"]["rendering"] > 0

@@ -16,22 +16,22 @@ def pixels():
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tiff", "a.ppm"])
 def test_lossless_formats_give_their_pixels(tmp_path, pixels, name):
     Image.fromarray(pixels).save(tmp_path / name)
-    picture = read_image(tmp_path / name)
-    np.testing.assert_array_equal(picture.pixels, pixels)
-    assert picture.pixels.dtype == np.uint8
-    assert picture.notes == ()
+    image_file = read_image(tmp_path / name)
+    np.testing.assert_array_equal(image_file.pixels, pixels)
+    assert image_file.pixels.dtype == np.uint8
+    assert image_file.notes == ()
 
 
 def test_conversions_are_said(tmp_path, pixels):
-    grey = pixels[:, :, 0]
-    Image.fromarray(grey).save(tmp_path / "grey.png")
-    picture = read_image(tmp_path / "grey.png")
-    np.testing.assert_array_equal(picture.pixels, np.repeat(grey[:, :, None], 3, axis=2))
-    assert "greyscale" in picture.notes[0]
-    Image.fromarray(np.dstack([pixels, np.full(grey.shape, 255, np.uint8)])).save(tmp_path / "opaque.png")
-    picture = read_image(tmp_path / "opaque.png")
-    np.testing.assert_array_equal(picture.pixels, pixels)
-    assert "alpha" in picture.notes[0]
+    gray = pixels[:, :, 0]
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    image_file = read_image(tmp_path / "gray.png")
+    np.testing.assert_array_equal(image_file.pixels, np.repeat(gray[:, :, None], 3, axis=2))
+    assert "grayscale" in image_file.notes[0]
+    Image.fromarray(np.dstack([pixels, np.full(gray.shape, 255, np.uint8)])).save(tmp_path / "opaque.png")
+    image_file = read_image(tmp_path / "opaque.png")
+    np.testing.assert_array_equal(image_file.pixels, pixels)
+    assert "alpha" in image_file.notes[0]
     Image.fromarray(pixels).convert("CMYK").save(tmp_path / "print.tiff")
     assert "CMYK" in read_image(tmp_path / "print.tiff").notes[0]
     Image.fromarray(pixels).quantize(8).save(tmp_path / "palette.png")
@@ -43,9 +43,9 @@ def test_the_orientation_tag_is_obeyed(tmp_path, pixels):
     exif = image.getexif()
     exif[0x0112] = 3  # upside down
     image.save(tmp_path / "turned.png", exif=exif)
-    picture = read_image(tmp_path / "turned.png")
-    np.testing.assert_array_equal(picture.pixels, pixels[::-1, ::-1])
-    assert "turned" in picture.notes[0]
+    image_file = read_image(tmp_path / "turned.png")
+    np.testing.assert_array_equal(image_file.pixels, pixels[::-1, ::-1])
+    assert "turned" in image_file.notes[0]
 
 
 def test_what_has_no_one_meaning_is_refused(tmp_path, pixels):
@@ -67,9 +67,9 @@ def test_what_has_no_one_meaning_is_refused(tmp_path, pixels):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.tiff", "a.webp", "a.gif"])
-def test_torn_images_are_refused(tmp_path, name):
-    picture = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
-    Image.fromarray(picture).save(tmp_path / name)
+def test_truncated_images_are_refused(tmp_path, name):
+    image_file = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    Image.fromarray(image_file).save(tmp_path / name)
     data = (tmp_path / name).read_bytes()
     for keep in (0, 3, 20, len(data) // 2, len(data) * 9 // 10):
         (tmp_path / name).write_bytes(data[:keep])

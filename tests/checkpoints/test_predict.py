@@ -1,4 +1,4 @@
-"""The verb predict: the golden actions through the command line's own road, and every mistake a first user makes."""
+"""The verb predict: the golden actions through the command line, and every mistake a first user makes."""
 
 import json
 
@@ -74,8 +74,8 @@ def test_tokens_beyond_the_action_range_are_marked(nano, pixels, monkeypatch):
 
 def test_mistakes_are_found_before_weights_are_read(nano, golden, pixels, tmp_path):
     def predict(**changes):
-        asked = {"policy": str(nano), "image": pixels, "instruction": "open the drawer", **changes}
-        return run_predict(PredictSettings(**asked))
+        fields = {"policy": str(nano), "image": pixels, "instruction": "open the drawer", **changes}
+        return run_predict(PredictSettings(**fields))
 
     with pytest.raises(SettingsError, match="no such checkpoint folder"):
         predict(policy=str(tmp_path / "nowhere"))

@@ -168,13 +168,13 @@ def test_signals_that_others_handle_stay_theirs() -> None:
 
     before, interrupt = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
 
-    def mine(number: int, frame: object) -> None:
+    def own_handler(number: int, frame: object) -> None:
         """Somebody else's."""
 
-    signal.signal(signal.SIGTERM, mine)
+    signal.signal(signal.SIGTERM, own_handler)
     try:
-        assert guarded([], lambda: int(signal.getsignal(signal.SIGTERM) is mine), whole_process=False) == 1
-        assert signal.getsignal(signal.SIGTERM) is mine
+        assert guarded([], lambda: int(signal.getsignal(signal.SIGTERM) is own_handler), whole_process=False) == 1
+        assert signal.getsignal(signal.SIGTERM) is own_handler
     finally:
         signal.signal(signal.SIGTERM, before)
     assert signal.getsignal(signal.SIGINT) is interrupt is not leave_early

@@ -111,7 +111,7 @@ def test_verbose_adds_log_lines(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     [
         (["--verison"], ["Did you mean '--version'"]),
         (["--hlep"], ["Did you mean '--help'"]),
-        (["--json", "collect"], ["stands before the verb"]),
+        (["--json", "collect"], ["comes before the verb"]),
         (["hlep"], ["Did you mean 'help'"]),
         (["completoin"], ["Did you mean 'completion'"]),
         (["collect", "--out", "x", "--cofnig", "y"], ["Unknown flag '--cofnig'", "'--config'"]),
@@ -144,10 +144,10 @@ def test_programs_get_messages_through_logging(caplog: pytest.LogCaptureFixture)
         reporter.info("100 % done")
         reporter.warn("careful")
         progress.advance(2, "well")
-    said = [(record.levelno, record.getMessage()) for record in caplog.records]
-    assert (logging.INFO, "100 % done") in said
-    assert (logging.WARNING, "careful") in said
-    assert (logging.DEBUG, "Work: 2/2 well") in said
+    messages = [(record.levelno, record.getMessage()) for record in caplog.records]
+    assert (logging.INFO, "100 % done") in messages
+    assert (logging.WARNING, "careful") in messages
+    assert (logging.DEBUG, "Work: 2/2 well") in messages
     assert {record.name for record in caplog.records} == {"grape"}
 
 

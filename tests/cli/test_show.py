@@ -29,10 +29,10 @@ def loop_summary() -> dict:
         "comparison": comparison(0.41, 0.63, tasks={"drawer-open": comparison(0.3, 0.7) | {"pairs": 50}}),
         "arms": [
             {
-                "label": "filtered cloning",
+                "label": "filtered BC",
                 "test": [
                     {"label": "TPO, iteration 1", "episodes": 100, **side(0.63)},
-                    {"label": "filtered cloning, rollouts of iteration 1", "episodes": 100, **side(0.52)},
+                    {"label": "filtered BC, rollouts of iteration 1", "episodes": 100, **side(0.52)},
                 ],
                 "comparison": comparison(0.52, 0.63),
             }
@@ -42,7 +42,7 @@ def loop_summary() -> dict:
     }
 
 
-def test_a_loop_ends_with_the_test_table_cloning_and_the_report() -> None:
+def test_a_loop_ends_with_the_test_table_filtered_bc_and_the_report() -> None:
     text = shown(show_loop, loop_summary())
     assert "test states 100000-100049" in text
     assert text.index("test states") < text.index("validation states")

@@ -60,8 +60,8 @@ def test_a_loop_names_its_policies(tmp_path: Path) -> None:
         "policies": [{"policy": "runs/sft/policy"}, {"policy": "iteration-1/policy"}],
     }
     shown = _with_paths(summary, tmp_path / "loop", frozenset(LOOP_PATHS))
-    mine = str(tmp_path / "loop" / "iteration-1" / "policy")
-    assert shown == {"policy": mine, "policies": [{"policy": "runs/sft/policy"}, {"policy": mine}]}
+    policy = str(tmp_path / "loop" / "iteration-1" / "policy")
+    assert shown == {"policy": policy, "policies": [{"policy": "runs/sft/policy"}, {"policy": policy}]}
 
 
 def test_a_way_up_through_a_link_is_left_as_it_is(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Initial states are recognised by the scene that the simulator makes, under whatever name a suite offers it."""
+"""Initial states are recognized by the scene that the simulator makes, under whatever name a suite offers it."""
 
 from pathlib import Path
 

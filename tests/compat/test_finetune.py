@@ -155,9 +155,15 @@ def test_mistakes_are_sentences(words, message, capsys):
 def test_the_printed_command_is_one_for_a_shell(capsys, tmp_path):
     words = [*PUBLISHED, "--vla_path", "my models/it's", "--wandb_project", "a b"]
     translation = translate(parse_flags(words))
-    told = command_line(translation).replace("\\\n", " ").splitlines()
-    assert shlex.split(told[0]) == ["grape", "import", "grape-rlds", *translation.import_arguments]
-    assert shlex.split(told[1]) == ["WANDB_PROJECT=a b", "WANDB_ENTITY=me", "grape", "train", *translation.arguments]
+    commands = command_line(translation).replace("\\\n", " ").splitlines()
+    assert shlex.split(commands[0]) == ["grape", "import", "grape-rlds", *translation.import_arguments]
+    assert shlex.split(commands[1]) == [
+        "WANDB_PROJECT=a b",
+        "WANDB_ENTITY=me",
+        "grape",
+        "train",
+        *translation.arguments,
+    ]
 
 
 def test_missing_data_is_told_once_after_the_commands(capsys, tmp_path):
@@ -235,10 +241,10 @@ def test_by_its_own_statistics_a_policy_finds_the_tokens_it_sampled(call, tmp_pa
     pairs = {pair.pair_id: pair for pair in read_pairs(tmp_path / "pairs")}
     for meta in back.metas():
         pair = pairs[str(meta.extra["file_path"])]
-        due = source.read(pair.chosen if meta.episode_id.endswith("-chosen") else pair.rejected)
+        expected = source.read(pair.chosen if meta.episode_id.endswith("-chosen") else pair.rejected)
         # Tokens outside the action range act like the first or last bin, and that is what comes back.
-        found = policy.decode_tokens(back.read(meta.episode_id).action_tokens)
-        np.testing.assert_array_equal(found, policy.decode_tokens(due.action_tokens))
+        decoded = policy.decode_tokens(back.read(meta.episode_id).action_tokens)
+        np.testing.assert_array_equal(decoded, policy.decode_tokens(expected.action_tokens))
 
 
 def test_a_missing_tracker_that_grape_train_is_told_of_stops_before_the_import(call, tmp_path, monkeypatch, capsys):

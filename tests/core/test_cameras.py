@@ -60,7 +60,7 @@ def test_a_point_by_hand():
     pose = np.eye(4)
     pose[:3, :3] = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]]).T
     camera = Camera(np.array([[100.0, 0, 50], [0, 100, 50], [0, 0, 1]]), pose, (100, 100))
-    pixel, depth = camera.project([2.0, 0.5, 0.25])  # two metres away, half a metre to the left, a quarter up
+    pixel, depth = camera.project([2.0, 0.5, 0.25])  # two meters away, half a meter to the left, a quarter up
     np.testing.assert_allclose(pixel, [25.0, 37.5])
     assert depth == pytest.approx(2.0)
     mirrored = Camera(np.array([[-100.0, 0, 50], [0, 100, 50], [0, 0, 1]]), pose, (100, 100))

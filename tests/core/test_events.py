@@ -12,9 +12,9 @@ def test_events_are_lines_of_json_whatever_they_hold(tmp_path: Path) -> None:
     append_event(tmp_path, "start", name="x\x1b[2J\udcff", path=tmp_path)
     (tmp_path / "log.jsonl").open("a").write('{"time": "truncated')
     append_event(tmp_path, "end")
-    first, torn, last = (tmp_path / "log.jsonl").read_text().splitlines()
+    first, truncated, last = (tmp_path / "log.jsonl").read_text().splitlines()
     assert json.loads(first)["name"] == "x\x1b[2J\udcff"
-    assert torn == '{"time": "truncated'
+    assert truncated == '{"time": "truncated'
     assert json.loads(last)["event"] == "end"
 
 

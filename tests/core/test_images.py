@@ -61,7 +61,7 @@ def test_crops(tensorflow, i):
 
 
 @pytest.mark.parametrize("i", range(4))
-def test_the_whole_road_of_libero(tensorflow, images, i):
+def test_the_whole_preprocessing_of_libero(tensorflow, images, i):
     road = libero_openvla_v1(images[i])
     _assert_close(road, tensorflow[f"libero_{i}"])
     _assert_close(center_crop(road), tensorflow[f"libero_crop_{i}"])

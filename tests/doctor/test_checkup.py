@@ -16,10 +16,10 @@ from grape.doctor.packages import extra_requirements
 @pytest.fixture
 def checks(monkeypatch):
     """Checks that find what the test puts in."""
-    found = {name: "ok" for name in dir(checkup) if name.startswith("check_") and name != "check_ranges"}
-    for name in found:
-        monkeypatch.setattr(checkup, name, lambda *_, name=name: [Finding(name, found[name], "seen", "do this")])
-    return found
+    levels = {name: "ok" for name in dir(checkup) if name.startswith("check_") and name != "check_ranges"}
+    for name in levels:
+        monkeypatch.setattr(checkup, name, lambda *_, name=name: [Finding(name, levels[name], "seen", "do this")])
+    return levels
 
 
 def test_all_well(checks):
@@ -97,10 +97,10 @@ def test_without_frame_none_is_rendered(checks):
     ],
 )
 def test_the_suites_extra_is_needed(monkeypatch, checks, settings, needed):
-    asked = []
-    monkeypatch.setattr(checkup, "check_packages", lambda names: asked.append(names) or [])
+    extras = []
+    monkeypatch.setattr(checkup, "check_packages", lambda names: extras.append(names) or [])
     run_doctor(settings)
-    assert asked == [frozenset(needed)]
+    assert extras == [frozenset(needed)]
 
 
 @pytest.mark.parametrize(

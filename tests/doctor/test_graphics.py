@@ -134,7 +134,7 @@ def test_missing_extra_keeps_its_own_hint(monkeypatch):
 
 
 class OneTaskSuite(SuiteBase):
-    """A suite that draws one grey level, or refuses to."""
+    """A suite that draws one gray level, or refuses to."""
 
     name = "one"
     tasks = (Task("one", 0, "stand", "stand still", 1),)
@@ -151,7 +151,7 @@ class OneTaskSuite(SuiteBase):
         return {"greys": "1.0"}
 
     def cautions(self):
-        return ("greys 1.0 draws too dark.",)
+        return ("grays 1.0 draws too dark.",)
 
     def make_environment(self, task):
         return self
@@ -176,7 +176,7 @@ def test_description_of_a_frame():
     assert suite.closed
     assert data["step_seconds"] >= 0
     assert data["versions"] == {"greys": "1.0"}
-    assert data["cautions"] == ["greys 1.0 draws too dark."]
+    assert data["cautions"] == ["grays 1.0 draws too dark."]
 
 
 def test_cautions_of_a_suite_are_warnings_of_their_own(monkeypatch):

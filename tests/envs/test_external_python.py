@@ -123,7 +123,7 @@ def assert_no_newer_calls(file: Path) -> None:
             assert not unions, f"{file}:{node.lineno}"
 
 
-def test_a_suite_elsewhere_knows_its_tasks_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_suite_in_another_interpreter_knows_its_tasks_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(external_python, "_run", None)
     suite, ours = suite_of("toy", Path("/nowhere/python")), get_suite("toy")
     assert (suite.name, suite.tasks, suite.operators) == (ours.name, ours.tasks, ours.operators)
@@ -145,7 +145,7 @@ def test_a_suite_in_an_external_interpreter_forwards_every_hook(monkeypatch: pyt
     assert len(suite_of("simpler_widowx", Path("/nowhere/python")).tasks_to_look_at()) == 4
 
 
-def test_a_suite_elsewhere_knows_which_tasks_have_experts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_suite_in_another_interpreter_knows_which_tasks_have_experts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(external_python, "_run", None)
     suite = suite_of("libero_90", Path("/nowhere/python"))
     with pytest.raises(SettingsError, match="libero_90"):

@@ -59,7 +59,7 @@ def test_physics_furniture_and_images_are_liberos_own(environment: LiberoEnviron
         assert episode is not None
         assert world is not None
         ours[state] = (episode.data.qpos.copy(), episode.data.qvel.copy(), episode.body_pos.copy(), snapshots[-1])
-    assert not np.array_equal(ours[0][2], ours[1][2])  # the furniture does stand elsewhere
+    assert not np.array_equal(ours[0][2], ours[1][2])  # the furniture does stand in another place
     path = load_libero().task_files / TASK.suite / f"{TASK.name}.bddl"
     with quiet():
         theirs = OffScreenRenderEnv(
@@ -163,11 +163,11 @@ def test_camera_finds_the_plate_in_the_image(environment: LiberoEnvironment) -> 
 
 def test_gripper_opens_at_one_and_closes_at_zero(environment: LiberoEnvironment) -> None:
     openings = {}
-    for wanted in (OPEN, CLOSED):
+    for gripper in (OPEN, CLOSED):
         environment.reset(0)
         for _ in range(8):
-            snapshot = environment.step(np.array([0, 0, 0, 0, 0, 0, wanted], dtype=np.float32))
-        openings[wanted] = snapshot.signals["gripper_opening"]
+            snapshot = environment.step(np.array([0, 0, 0, 0, 0, 0, gripper], dtype=np.float32))
+        openings[gripper] = snapshot.signals["gripper_opening"]
     assert openings[CLOSED] < 0.3
     assert openings[OPEN] > 0.9
 

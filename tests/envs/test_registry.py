@@ -66,7 +66,7 @@ def test_selection_that_does_not_fit_is_refused(selection: str) -> None:
         names(selection)
 
 
-def test_misspelt_task_suggests_the_close_one() -> None:
+def test_misspelled_task_suggests_the_close_one() -> None:
     with pytest.raises(SettingsError, match="Did you mean 'drawer-open'"):
         names("draweropen")
 

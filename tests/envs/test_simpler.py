@@ -123,13 +123,13 @@ def test_camera_finds_the_carrot_in_the_image(environment: WidowXEnvironment) ->
 
 def test_gripper_opens_at_one_and_closes_at_zero(environment: WidowXEnvironment) -> None:
     environment.reset(0)
-    for wanted in (CLOSED, OPEN):
+    for gripper in (CLOSED, OPEN):
         for _ in range(3):
-            snapshot = environment.step(np.array([0, 0, 0, 0, 0, 0, wanted], dtype=np.float32))
-        assert snapshot.signals["gripper_opening"] == pytest.approx(wanted, abs=0.05)
+            snapshot = environment.step(np.array([0, 0, 0, 0, 0, 0, gripper], dtype=np.float32))
+        assert snapshot.signals["gripper_opening"] == pytest.approx(gripper, abs=0.05)
 
 
-def test_translation_is_in_metres_along_the_axes_of_the_base(environment: WidowXEnvironment) -> None:
+def test_translation_is_in_meters_along_the_axes_of_the_base(environment: WidowXEnvironment) -> None:
     before = environment.reset(0)
     for _ in range(3):
         environment.step(np.array([0.02, 0, 0, 0, 0, 0, 1], dtype=np.float32))
@@ -182,7 +182,7 @@ def test_every_variation_is_built_as_its_name_says() -> None:
         old_source, old_pose, old_target = originals[base_task_of(task)]
         assert source.name == arrangement_of(task).source != old_source.name, task.name
         np.testing.assert_allclose(pose.position[:2], old_pose.position[:2], atol=0.006, err_msg=task.name)
-        # Each rests on what carried the other: their centres differ in height by no more than half a thickness.
+        # Each rests on what carried the other: their centers differ in height by no more than half a thickness.
         assert abs(pose.position[2] - old_pose.position[2]) < max(source.half_extents.min(), 0.01), task.name
         np.testing.assert_allclose(target.position, old_target.position, atol=1e-4, err_msg=task.name)
     for task in WidowXSuite("simpler_widowx_physical").tasks:
@@ -195,7 +195,7 @@ def test_every_variation_is_built_as_its_name_says() -> None:
         shift = pose.position - old_pose.position
         expected = (0.02, -0.02) if change == "shifted" else (0.0, 0.0)
         np.testing.assert_allclose(shift[:2], expected, atol=0.003, err_msg=task.name)
-        higher = 0 if abs(shift[2]) < 0.0015 else np.sign(shift[2])  # a larger thing's centre is
+        higher = 0 if abs(shift[2]) < 0.0015 else np.sign(shift[2])  # a larger thing's center is
         assert higher == np.sign(scale - 1.0), task.name
         turn = Rotation.from_matrix(pose.rotation @ old_pose.rotation.T).as_rotvec(degrees=True)
         assert turn[2] == pytest.approx(45.0 if change == "turned" else 0.0, abs=1.0), task.name
@@ -206,9 +206,9 @@ def started(task: Task) -> tuple[Body, Pose, Pose]:
     """The source, its pose and the target's, as initial state 1 begins."""
     environment = WidowXEnvironment(task, images=False)
     world = environment.reset(1).privileged["world"]
-    found = world.source, world.source_pose, world.target_pose
+    poses = world.source, world.source_pose, world.target_pose
     environment.close()
-    return found
+    return poses
 
 
 def test_unknown_initial_states_are_refused(environment: WidowXEnvironment) -> None:

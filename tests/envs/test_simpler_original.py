@@ -97,7 +97,9 @@ def test_a_task_is_carried_out_over_the_wire(python: Path) -> None:
 
 
 @needs_other_python
-def test_collection_records_the_versions_over_there_and_repeats_to_the_byte(python: Path, tmp_path: Path) -> None:
+def test_collection_records_the_other_interpreters_versions_and_repeats_to_the_byte(
+    python: Path, tmp_path: Path
+) -> None:
     def collect(name: str, lanes: int) -> dict[str, str]:
         settings = CollectSettings(
             tmp_path / name,

@@ -70,12 +70,12 @@ def test_the_slower_suite_has_the_same_tasks_and_an_equal_part_of_each_decision_
 
 
 def test_who_asks_for_more_of_the_eggplants_states_hears_why_there_are_24(tmp_path: Path) -> None:
-    for name, told in (("eggplant-in-basket", True), ("carrot-on-plate", False)):
-        wanted = CollectSettings(out=tmp_path, suite="simpler_widowx", tasks=name, initial_states="0-63")
+    for name, is_explained in (("eggplant-in-basket", True), ("carrot-on-plate", False)):
+        collect_settings = CollectSettings(out=tmp_path, suite="simpler_widowx", tasks=name, initial_states="0-63")
         with pytest.raises(SettingsError, match="state 63 of") as error:
-            make_plan(wanted, get_suite("simpler_widowx"))
+            make_plan(collect_settings, get_suite("simpler_widowx"))
         assert "--initial-states 0-23" in error.value.hint
-        assert ("has 64 of the eggplant's task" in error.value.hint) == told
+        assert ("has 64 of the eggplant's task" in error.value.hint) == is_explained
 
 
 def test_actions_are_turned_into_maniskills() -> None:
@@ -100,15 +100,15 @@ def test_sources_start_on_the_table_whatever_their_size() -> None:
             self.given = given
 
     def started(task: str, suite: str) -> tuple[np.ndarray, np.ndarray]:
-        (found,) = select_tasks(get_suite(suite), task)
+        (selected,) = select_tasks(get_suite(suite), task)
         models = {
             name: {"bbox": {"min": [-0.05, -0.02, -half], "max": [0.05, 0.02, half]}}
             for name, half in (("bridge_carrot_generated_modified", 0.02), ("baked_green_cube_3cm", 0.015))
         }
-        scene = type("Scene", (_Rearrangement, Common), {"arrangement": arrangement_of(found), "models": models})
+        scene = type("Scene", (_Rearrangement, Common), {"arrangement": arrangement_of(selected), "models": models})
         xyz = Tensor([[[0.1, 0.2, 0.9], [0.3, 0.4, 0.87]]])
         quat = Tensor([[[1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]])
-        target = arrangement_of(found).target
+        target = arrangement_of(selected).target
         given = scene(["bridge_carrot_generated_modified", target], xyz, quat).given
         return given["xyz_configs"], given["quat_configs"]
 

@@ -32,7 +32,7 @@ def test_reset_leaves_no_trace(task: Task) -> None:
 
 
 @TASKS
-def test_success_is_the_goal_within_three_centimetres(task: Task) -> None:
+def test_success_is_the_goal_within_three_centimeters(task: Task) -> None:
     environment = SUITE.make_environment(task)
     for state in range(10):
         for snapshot in run_expert(SUITE, task, environment, state, "noisy", seed=state):
@@ -69,10 +69,10 @@ def test_initial_states_differ_and_end() -> None:
 
 
 def test_noisy_operator_labels_the_action_without_noise() -> None:
-    operator, wanted = Operator("noisy", 7), np.array([0.3, -3.0, 0.0, 0, 0, 0, 1.0])
-    pairs = [operator.perform(wanted) for _ in range(500)]
+    operator, scripted_action = Operator("noisy", 7), np.array([0.3, -3.0, 0.0, 0, 0, 0, 1.0])
+    pairs = [operator.perform(scripted_action) for _ in range(500)]
     for executed, label in pairs:
-        np.testing.assert_allclose(label, np.clip(wanted, -1, 1), rtol=1e-6)
+        np.testing.assert_allclose(label, np.clip(scripted_action, -1, 1), rtol=1e-6)
         assert np.abs(executed).max() <= 1.0
         np.testing.assert_array_equal(executed[3:], label[3:])
     shaken = np.array([executed[0] - label[0] for executed, label in pairs])

@@ -20,12 +20,12 @@ def test_bootstrap_equals_exact_enumeration_of_task_resamples() -> None:
     tasks, states = _labels(5, 8)
     rng = np.random.default_rng(1)
     differences = np.concatenate([rng.choice([-1, 0, 1], size=8, p=[0.4 - p, 0.4, 0.2 + p]) for p in np.arange(5) / 10])
-    found = paired_difference_interval(differences, tasks, states, draws=200_000, seed=0)
-    assert found.method == "bootstrap over tasks"
+    interval = paired_difference_interval(differences, tasks, states, draws=200_000, seed=0)
+    assert interval.method == "bootstrap over tasks"
     means = differences.reshape(5, 8).mean(1)
     every = np.array([means[list(choice)].mean() for choice in itertools.product(range(5), repeat=5)])
     tail = stats.norm.cdf(-math.sqrt(5 / 4) * stats.t.ppf(0.975, 4))
-    assert (found.low, found.high) == pytest.approx(np.quantile(every, (tail, 1 - tail)), abs=0.02)
+    assert (interval.low, interval.high) == pytest.approx(np.quantile(every, (tail, 1 - tail)), abs=0.02)
 
 
 def test_what_is_resampled_follows_from_what_varied() -> None:
@@ -46,17 +46,17 @@ def test_what_is_resampled_follows_from_what_varied() -> None:
 def test_few_differing_states_get_the_score_interval() -> None:
     differences = [1] * (FEWEST_DEVIATING - 1) + [0] * 41
     tasks, states = _labels(1, 50)
-    found = paired_difference_interval(differences, tasks, states)
-    assert found.method.startswith("score interval")
-    assert (found.low, found.high) == tango_interval(0, FEWEST_DEVIATING - 1, 50)
+    interval = paired_difference_interval(differences, tasks, states)
+    assert interval.method.startswith("score interval")
+    assert (interval.low, interval.high) == tango_interval(0, FEWEST_DEVIATING - 1, 50)
 
 
 def test_total_victory_is_not_certainty() -> None:
     """B wins all of 20 pairs: resampling would give +100 to +100."""
     tasks, states = _labels(1, 20)
-    found = paired_difference_interval([1] * 20, tasks, states)
-    assert (found.low, found.high) == tango_interval(0, 20, 20)
-    assert found.low == pytest.approx((20 - 1.96**2) / (20 + 1.96**2), abs=1e-4)
+    interval = paired_difference_interval([1] * 20, tasks, states)
+    assert (interval.low, interval.high) == tango_interval(0, 20, 20)
+    assert interval.low == pytest.approx((20 - 1.96**2) / (20 + 1.96**2), abs=1e-4)
 
 
 def test_several_rollouts_of_a_state_are_one_unit() -> None:
@@ -104,10 +104,10 @@ def test_interval_covers_the_true_difference(
         shared = rng.random((2, tasks * states)) < 0.5
         a = np.where(shared[0], luck[0], luck[1]) < rate_a
         b = np.where(shared[1], luck[0], luck[2]) < rate_b
-        found = paired_difference_interval(
+        interval = paired_difference_interval(
             b.astype(int) - a.astype(int), task_labels, state_labels, draws=600, seed=repetition
         )
-        covered += found.low <= rate_b - rate_a <= found.high
+        covered += interval.low <= rate_b - rate_a <= interval.high
     assert lowest < covered / 400 < 0.985
 
 
@@ -121,8 +121,10 @@ def test_interval_over_tasks_covers_the_mean_of_all_tasks(tasks: int, lowest: fl
         gains = rng.normal(0.1, 0.15, tasks)
         outcomes = rng.random((2, tasks, 20))
         differences = (outcomes[0] < (0.5 + gains)[:, None]).astype(int) - (outcomes[1] < 0.5).astype(int)
-        found = paired_difference_interval(differences.ravel(), task_labels, state_labels, draws=600, seed=repetition)
-        covered += found.low <= 0.1 <= found.high
+        interval = paired_difference_interval(
+            differences.ravel(), task_labels, state_labels, draws=600, seed=repetition
+        )
+        covered += interval.low <= 0.1 <= interval.high
         resampled = differences.mean(1)[rng.integers(0, tasks, (600, tasks))].mean(1)
         low, high = np.quantile(resampled, (0.025, 0.975))
         plain += low <= 0.1 <= high

@@ -54,20 +54,20 @@ def split(both: int, only_a: int, only_b: int, neither: int) -> tuple[list[bool]
 
 def test_better_says_by_how_much_and_how_sure() -> None:
     a, b = split(80, 12, 36, 72)
-    found = compare_results(results(a), results(b))
-    assert found["verdict"] == "better"
-    assert found["difference"] == pytest.approx(0.12)
-    assert found["p_value"] == mcnemar_exact(12, 36)
-    low, high = found["interval"]
+    comparison = compare_results(results(a), results(b))
+    assert comparison["verdict"] == "better"
+    assert comparison["difference"] == pytest.approx(0.12)
+    assert comparison["p_value"] == mcnemar_exact(12, 36)
+    low, high = comparison["interval"]
     assert 0.04 < low < 0.12 < high < 0.20
-    assert found["headline"] == (
+    assert comparison["headline"] == (
         f"B is better than A by +12.0 points (95 % interval {points(low)} to {points(high)}; p < 0.001, "
         "exact McNemar on 200 paired episodes)."
     )
-    assert "one task is too few to resample" in found["sentence"]
-    assert (found["only_a"], found["only_b"], found["pairs"], found["states"]) == (12, 36, 200, 200)
-    assert found["a"]["success_rate"] == 0.46
-    assert found["b"]["success_rate"] == 0.58
+    assert "one task is too few to resample" in comparison["sentence"]
+    assert (comparison["only_a"], comparison["only_b"], comparison["pairs"], comparison["states"]) == (12, 36, 200, 200)
+    assert comparison["a"]["success_rate"] == 0.46
+    assert comparison["b"]["success_rate"] == 0.58
 
 
 def test_worse_is_the_mirror_of_better() -> None:
@@ -82,50 +82,50 @@ def test_worse_is_the_mirror_of_better() -> None:
 
 def test_undecided_says_how_many_episodes_it_would_take() -> None:
     a, b = split(50, 10, 14, 26)
-    found = compare_results(results(a), results(b))
-    assert found["verdict"] == "not distinguishable"
-    assert found["needed"]["origin"] == "observed"
-    assert 1000 < found["needed"]["number"] < 1500
-    assert 0.1 < found["needed"]["detectable"] < 0.2
-    assert found["headline"].startswith("B is not distinguishable from A: the difference is +4.0 points (95 % ")
-    assert f"about {found['needed']['number']} paired episodes are needed" in found["sentence"]
-    assert "those at hand show differences from" in found["sentence"]
+    comparison = compare_results(results(a), results(b))
+    assert comparison["verdict"] == "not distinguishable"
+    assert comparison["needed"]["origin"] == "observed"
+    assert 1000 < comparison["needed"]["number"] < 1500
+    assert 0.1 < comparison["needed"]["detectable"] < 0.2
+    assert comparison["headline"].startswith("B is not distinguishable from A: the difference is +4.0 points (95 % ")
+    assert f"about {comparison['needed']['number']} paired episodes are needed" in comparison["sentence"]
+    assert "those at hand show differences from" in comparison["sentence"]
 
 
 def test_a_stated_difference_is_planned_for() -> None:
     a, b = split(50, 10, 14, 26)
-    found = compare_results(results(a), results(b), difference=0.10)
-    assert found["needed"]["number"] < 300
-    assert "To find a difference of 10.0 points with 80 % power" in found["sentence"]
+    comparison = compare_results(results(a), results(b), difference=0.10)
+    assert comparison["needed"]["number"] < 300
+    assert "To find a difference of 10.0 points with 80 % power" in comparison["sentence"]
 
 
 def test_equal_outcomes_are_not_called_certain() -> None:
-    found = compare_results(results([True] * 30), results([True] * 30))
-    assert found["verdict"] == "not distinguishable"
-    assert found["p_value"] == 1.0
-    assert found["interval"][0] < -0.1 < 0.1 < found["interval"][1]
-    assert found["needed"]["origin"] == "default"
-    assert "the difference is +0.0 points" in found["sentence"]
-    assert "score interval" in found["sentence"]
+    comparison = compare_results(results([True] * 30), results([True] * 30))
+    assert comparison["verdict"] == "not distinguishable"
+    assert comparison["p_value"] == 1.0
+    assert comparison["interval"][0] < -0.1 < 0.1 < comparison["interval"][1]
+    assert comparison["needed"]["origin"] == "default"
+    assert "the difference is +0.0 points" in comparison["sentence"]
+    assert "score interval" in comparison["sentence"]
 
 
 def test_a_single_pair_is_compared_without_trouble() -> None:
-    found = compare_results(results([True]), results([False]))
-    assert found["verdict"] == "not distinguishable"
-    assert "exact McNemar on 1 paired episode)" in found["sentence"]
-    assert "so few as these could not show any difference" in found["sentence"]
+    comparison = compare_results(results([True]), results([False]))
+    assert comparison["verdict"] == "not distinguishable"
+    assert "exact McNemar on 1 paired episode)" in comparison["sentence"]
+    assert "so few as these could not show any difference" in comparison["sentence"]
 
 
 def test_tasks_are_compared_one_by_one_with_adjusted_p_values() -> None:
     rng = np.random.default_rng(0)
     names = [f"task-{i}" for i in range(6)]
     a, b = rng.random(120) < 0.4, rng.random(120) < 0.8
-    found = compare_results(results(a.tolist(), names), results(b.tolist(), names))
-    assert found["interval_method"] == "bootstrap over tasks"
-    assert "(6 of them)" in found["sentence"]
-    assert list(found["tasks"]) == names
+    comparison = compare_results(results(a.tolist(), names), results(b.tolist(), names))
+    assert comparison["interval_method"] == "bootstrap over tasks"
+    assert "(6 of them)" in comparison["sentence"]
+    assert list(comparison["tasks"]) == names
     for i, name in enumerate(names):
-        task, rows = found["tasks"][name], slice(20 * i, 20 * i + 20)
+        task, rows = comparison["tasks"][name], slice(20 * i, 20 * i + 20)
         only_a, only_b = int((a & ~b)[rows].sum()), int((b & ~a)[rows].sum())
         assert task["p_value"] == mcnemar_exact(only_a, only_b)
         assert task["p_value"] <= task["p_holm"] <= min(1.0, 6 * task["p_value"])
@@ -136,10 +136,10 @@ def test_tasks_that_disagree_are_pointed_out() -> None:
     names = [f"task-{i}" for i in range(6)]
     a = [False] * 20 + ([True] * 10 + [False] * 10) * 5
     b = [True] * 20 + ([True] * 9 + [False] * 11) * 5
-    found = compare_results(results(a, names), results(b, names))
-    assert found["verdict"] == "better"
-    assert found["interval"][0] < 0 < found["interval"][1]
-    assert "includes 0 although the test is clear: the difference varies from task to task" in found["sentence"]
+    comparison = compare_results(results(a, names), results(b, names))
+    assert comparison["verdict"] == "better"
+    assert comparison["interval"][0] < 0 < comparison["interval"][1]
+    assert "includes 0 although the test is clear: the difference varies from task to task" in comparison["sentence"]
 
 
 def test_several_rollouts_of_a_state_count_as_one_unit() -> None:
@@ -158,17 +158,17 @@ def test_several_rollouts_of_a_state_count_as_one_unit() -> None:
 
 def test_changed_states_are_listed() -> None:
     a, b = split(2, 2, 1, 1)
-    found = compare_results(results(a), results(b))
-    assert found["changed"] == {"only_a": {"push": "102-103"}, "only_b": {"push": "104"}}
+    comparison = compare_results(results(a), results(b))
+    assert comparison["changed"] == {"only_a": {"push": "102-103"}, "only_b": {"push": "104"}}
 
 
 def test_unmatched_states_are_left_out_and_reported() -> None:
     a, b = results([True] * 6), results([True, False] * 3, first=102)
-    found = compare_results(a, b)
-    assert found["pairs"] == 4
-    assert found["unmatched_a"] == {"push": "100-101"}
-    assert found["unmatched_b"] == {"push": "106-107"}
-    assert "2 episodes of A had no partner and were left out: push 100-101." in found["sentence"]
+    comparison = compare_results(a, b)
+    assert comparison["pairs"] == 4
+    assert comparison["unmatched_a"] == {"push": "100-101"}
+    assert comparison["unmatched_b"] == {"push": "106-107"}
+    assert "2 episodes of A had no partner and were left out: push 100-101." in comparison["sentence"]
 
 
 def test_nothing_in_common_is_an_error() -> None:
@@ -190,9 +190,9 @@ def test_different_suites_are_refused() -> None:
     ],
 )
 def test_different_protocols_are_warned_of(facts: dict[str, Any], message: str) -> None:
-    found = compare_results(results([True, False]), results([True, False], **facts))
-    assert message in found["sentence"]
-    assert len(found["warnings"]) == 1
+    comparison = compare_results(results([True, False]), results([True, False], **facts))
+    assert message in comparison["sentence"]
+    assert len(comparison["warnings"]) == 1
 
 
 def limited(steps: Sequence[tuple[bool, int]], limit: int = 0, **facts: Any) -> EvaluationResults:
@@ -245,13 +245,13 @@ def test_limits_that_nobody_reached_are_no_hindrance() -> None:
     ],
 )
 def test_operators_devices_and_number_types_are_warned_of(a: dict[str, Any], b: dict[str, Any], message: str) -> None:
-    found = compare_results(results([True, False], **a), results([True, False], **b))
-    assert [message in warning for warning in found["warnings"]] == ([True] if message else [])
+    comparison = compare_results(results([True, False], **a), results([True, False], **b))
+    assert [message in warning for warning in comparison["warnings"]] == ([True] if message else [])
 
 
 def test_the_same_policy_twice_is_noticed() -> None:
-    found = compare_results(results([True], policy_hash="x"), results([True], policy_hash="x"))
-    assert "A and B are the same policy" in found["sentence"]
+    comparison = compare_results(results([True], policy_hash="x"), results([True], policy_hash="x"))
+    assert "A and B are the same policy" in comparison["sentence"]
 
 
 def test_the_verb_reads_and_writes_folders(tmp_path: Path) -> None:

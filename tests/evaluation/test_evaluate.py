@@ -32,7 +32,7 @@ class FakeCollection:
     """Stands in for simulator and policy: even states succeed."""
 
     def __init__(self) -> None:
-        self.asked: list[CollectSettings] = []
+        self.collected: list[CollectSettings] = []
         self.breaks = False
         self.policy_hash = "f00d"
         self.computation = "cpu float32, sdpa"
@@ -55,7 +55,7 @@ class FakeCollection:
             limits = dict.fromkeys(TASKS, settings.max_steps or 8)
             episodes = len(states) * len(TASKS) * settings.samples
             return {"dry_run": True, "episodes": episodes, "tasks": list(TASKS), "limits": limits}
-        self.asked.append(settings)
+        self.collected.append(settings)
         store = EpisodeStore.create(settings.out / "store", "toy", {})
         for task in TASKS:
             for state in states:
@@ -132,9 +132,9 @@ def test_summary_and_results_agree(collection: FakeCollection, policy: Path, tmp
 
 def test_defaults_are_greedy_on_reserved_states(collection: FakeCollection, policy: Path, tmp_path: Path) -> None:
     run_evaluate(EvaluateSettings(policy=str(policy), out=tmp_path / "e"))
-    asked = collection.asked[0]
-    assert (asked.temperature, asked.samples, asked.initial_states) == (0.0, 1, "100000-100049")
-    assert asked.out == tmp_path / "e" / "rollouts"
+    collected = collection.collected[0]
+    assert (collected.temperature, collected.samples, collected.initial_states) == (0.0, 1, "100000-100049")
+    assert collected.out == tmp_path / "e" / "rollouts"
 
 
 def test_collection_is_asked_for_what_the_user_asked_for(
@@ -153,10 +153,10 @@ def test_collection_is_asked_for_what_the_user_asked_for(
         workers=1,
     )
     summary = run_evaluate(settings)
-    asked = dataclasses.asdict(collection.asked[0])
+    collected = dataclasses.asdict(collection.collected[0])
     for name in ("suite", "tasks", "samples", "temperature", "seed", "lanes", "workers", "timeout", "unnorm_key"):
-        assert asked[name] == getattr(settings, name)
-    assert asked["initial_states"] == "10-20"
+        assert collected[name] == getattr(settings, name)
+    assert collected["initial_states"] == "10-20"
     assert summary["episodes"] == 44
     assert read_results(tmp_path / "e").temperature == 0.7
 
@@ -188,7 +188,7 @@ def test_a_complete_evaluation_is_not_repeated(collection: FakeCollection, polic
     settings = EvaluateSettings(policy=str(policy), out=tmp_path / "e", episodes=2)
     first = run_evaluate(settings)
     assert run_evaluate(dataclasses.replace(settings, workers=7)) == first
-    assert len(collection.asked) == 1
+    assert len(collection.collected) == 1
     with pytest.raises(CompatibilityError, match=r"settings\.seed was 0, now 1"):
         run_evaluate(dataclasses.replace(settings, seed=1))
 
@@ -240,12 +240,12 @@ def test_validation_states_are_warned_of_unless_they_are_to_choose_again(
 ) -> None:
     write_provenance(policy, None, [_episode("push", 3, 0, CollectSettings(out=tmp_path)).meta])
     add_validated(policy, "toy", ["open", "push"], range(5, 9))
-    said, silent = Hearing(), Hearing()
+    warned, silent = Hearing(), Hearing()
     settings = EvaluateSettings(policy=str(policy), out=tmp_path / "e", suite="toy", initial_states="3-6")
-    assert run_evaluate(settings, said)["seen_states"] == {"open": "5-6", "push": "3,5-6"}
-    assert "was trained on data from initial states of this evaluation: push 3." in said.warnings[0]
-    assert "was chosen on initial states of this evaluation" in said.warnings[1]
-    assert "open 5-6; push 5-6" in said.warnings[1]
+    assert run_evaluate(settings, warned)["seen_states"] == {"open": "5-6", "push": "3,5-6"}
+    assert "was trained on data from initial states of this evaluation: push 3." in warned.warnings[0]
+    assert "was chosen on initial states of this evaluation" in warned.warnings[1]
+    assert "open 5-6; push 5-6" in warned.warnings[1]
     again = dataclasses.replace(settings, out=tmp_path / "f")
     assert run_evaluate(again, silent, chooses=True)["seen_states"] == {"push": "3"}
     assert len(silent.warnings) == 1
@@ -301,17 +301,17 @@ def test_a_policy_trained_again_does_not_get_the_old_figures(
         run_evaluate(settings)
 
 
-def test_the_same_policy_may_lie_elsewhere(collection: FakeCollection, policy: Path, tmp_path: Path) -> None:
+def test_the_same_policy_may_lie_in_another_folder(collection: FakeCollection, policy: Path, tmp_path: Path) -> None:
     settings = EvaluateSettings(policy=str(policy), out=tmp_path / "e", episodes=2)
     first = run_evaluate(settings)
     moved = policy.rename(tmp_path / "moved")
     again = run_evaluate(dataclasses.replace(settings, policy=str(moved)))
     assert again == {**first, "policy": str(moved)}
-    assert len(collection.asked) == 1
+    assert len(collection.collected) == 1
 
 
 def test_how_a_policy_is_opened_reaches_collection(collection: FakeCollection, policy: Path, tmp_path: Path) -> None:
-    asked = EvaluateSettings(
+    evaluate_settings = EvaluateSettings(
         policy=str(policy),
         out=tmp_path / "e",
         center_crop="yes",
@@ -321,10 +321,10 @@ def test_how_a_policy_is_opened_reaches_collection(collection: FakeCollection, p
         load_in_4bit=True,
         unnorm_key="bridge_orig",
     )
-    summary = run_evaluate(asked)
+    summary = run_evaluate(evaluate_settings)
     assert summary["computation"] == "cpu float32, sdpa"
     for name in ("center_crop", "device", "dtype", "attention", "load_in_4bit", "unnorm_key"):
-        assert getattr(collection.asked[0], name) == getattr(asked, name), name
+        assert getattr(collection.collected[0], name) == getattr(evaluate_settings, name), name
 
 
 def test_a_name_on_the_hub_is_a_policy(collection: FakeCollection, tmp_path: Path, monkeypatch: Any) -> None:

@@ -48,8 +48,8 @@ def test_equal_policies_pass_so_that_failures_alone_can_teach() -> None:
 
 def test_a_gain_on_one_task_does_not_pay_for_the_loss_of_another() -> None:
     """.88 -> .20 on the drawer beside .20 -> .80 on the faucet and .40 -> .60 on the door: better in the mean."""
-    found = pairs(door=(10, 0, 5, 10), drawer=(5, 17, 0, 3), faucet=(5, 0, 15, 5))
-    decision = gate_decision(found)
+    paired_outcomes = pairs(door=(10, 0, 5, 10), drawer=(5, 17, 0, 3), faucet=(5, 0, 15, 5))
+    decision = gate_decision(paired_outcomes)
     assert decision.difference > 0
     assert not decision.accepted
     assert decision.worse_tasks == ("drawer",)
@@ -57,7 +57,7 @@ def test_a_gain_on_one_task_does_not_pay_for_the_loss_of_another() -> None:
     assert p == 3 * 2**-17
     assert "significantly worse on drawer (-68.0 points on 25 pairs, one-sided p = 0.000)" in decision.reason
     assert "adjusted for 3 tasks (over all: +4.0 points on 75 pairs)" in decision.reason
-    assert gate_decision(found, tolerate_losses=True).accepted
+    assert gate_decision(paired_outcomes, tolerate_losses=True).accepted
 
 
 def test_many_tasks_do_not_stop_a_policy_by_chance() -> None:

@@ -37,9 +37,9 @@ def _brute_power(pairs: int, difference: float, discordance: float, alpha: float
 @given(st.integers(1, 24), st.floats(0, 1), st.floats(0.05, 1), st.sampled_from([0.01, 0.05, 0.2]))
 def test_power_equals_brute_force(pairs: int, share: float, discordance: float, alpha: float) -> None:
     difference = share * discordance
-    found = mcnemar_power(pairs, difference, discordance, alpha)
-    assert found == pytest.approx(_brute_power(pairs, difference, discordance, alpha), abs=1e-9)
-    assert found == mcnemar_power(pairs, -difference, discordance, alpha)
+    power = mcnemar_power(pairs, difference, discordance, alpha)
+    assert power == pytest.approx(_brute_power(pairs, difference, discordance, alpha), abs=1e-9)
+    assert power == mcnemar_power(pairs, -difference, discordance, alpha)
 
 
 def test_power_of_large_samples_joins_the_approximation() -> None:
@@ -51,8 +51,8 @@ def test_needed_pairs_have_the_power_they_promise() -> None:
     pairs = paired_episodes_needed(0.15, 0.3)
     rng = np.random.default_rng(0)
     outcomes = rng.multinomial(pairs, (0.075, 0.225, 0.7), size=3000)
-    found = np.mean([mcnemar_exact(int(a), int(b)) < 0.05 for a, b, _ in outcomes])
-    assert found == pytest.approx(0.8, abs=0.03)
+    power = np.mean([mcnemar_exact(int(a), int(b)) < 0.05 for a, b, _ in outcomes])
+    assert power == pytest.approx(0.8, abs=0.03)
     assert mcnemar_power(pairs, 0.15, 0.3) >= 0.8
     assert mcnemar_power(int(0.9 * pairs), 0.15, 0.3) < 0.8
 
@@ -78,10 +78,10 @@ def test_states_with_several_rollouts() -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.integers(10, 400), st.floats(0.05, 0.6))
 def test_detectable_difference_is_the_inverse_of_power(pairs: int, discordance: float) -> None:
-    found = detectable_difference(pairs, discordance)
-    assert found is not None
-    assert mcnemar_power(pairs, found, max(discordance, found)) >= 0.8
-    smaller = found - 0.002
+    difference = detectable_difference(pairs, discordance)
+    assert difference is not None
+    assert mcnemar_power(pairs, difference, max(discordance, difference)) >= 0.8
+    smaller = difference - 0.002
     assert mcnemar_power(pairs, smaller, max(discordance, smaller)) < 0.81
 
 

@@ -114,7 +114,7 @@ def test_statistics_are_those_of_the_suite_with_or_without_no_ops() -> None:
     both = fit_checkpoint(protocol, settings, ["libero_spatial_no_noops", "libero_spatial"], None)
     assert both.unnorm_key == "libero_spatial"
     assert fit_checkpoint(protocol, settings, ["libero_spatial_no_noops"], None).unnorm_key == "libero_spatial_no_noops"
-    with pytest.raises(CompatibilityError, match="no normalisation statistics of libero_spatial") as error:
+    with pytest.raises(CompatibilityError, match="no normalization statistics of libero_spatial") as error:
         fit_checkpoint(protocol, settings, ["bridge_orig"], None)
     assert "bridge_orig" in error.value.hint
 
@@ -128,7 +128,7 @@ def test_simpler_takes_statistics_of_bridge_or_of_its_own_demonstrations() -> No
             assert fit_checkpoint(protocol, settings, [key, "libero_goal"], None).unnorm_key == key
         # Fine-tuned here from a checkpoint that still holds BridgeData's.
         assert fit_checkpoint(protocol, settings, ["bridge_orig", suite], None).unnorm_key == suite
-        with pytest.raises(CompatibilityError, match="no normalisation statistics of simpler_widowx"):
+        with pytest.raises(CompatibilityError, match="no normalization statistics of simpler_widowx"):
             fit_checkpoint(protocol, settings, ["libero_goal"], None)
 
 

@@ -66,8 +66,8 @@ def test_file_holds_what_the_interface_promises(tmp_path: Path) -> None:
     assert set(data["tasks"]["open"]) == {
         *("success_rate", "interval", "episodes", "successes", "mean_steps", "measures", "instruction", "max_steps"),
     }
-    due = {"task": "push", "initial_state": 1, "sample": 0, "success": False, "steps": 16, "measures": {}}
-    assert data["per_episode"][1] == due
+    expected = {"task": "push", "initial_state": 1, "sample": 0, "success": False, "steps": 16, "measures": {}}
+    assert data["per_episode"][1] == expected
     assert read_results(tmp_path) == read_results(tmp_path / "results.json") == some_results()
 
 

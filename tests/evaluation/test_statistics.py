@@ -84,10 +84,10 @@ def test_copies_of_an_episode_add_nothing(outcomes: list[bool], copies: int) -> 
 @given(st.lists(st.integers(0, 4), min_size=2, max_size=40))
 def test_clustered_wilson_lies_between_states_and_episodes(successes: list[int]) -> None:
     total, states = sum(successes), len(successes)
-    found = clustered_wilson_interval(successes, [4] * states)
+    interval = clustered_wilson_interval(successes, [4] * states)
     widest, narrowest = wilson_interval(total / 4, states), wilson_interval(total, 4 * states)
-    assert widest.low - 1e-9 <= found.low <= narrowest.low + 1e-9
-    assert narrowest.high - 1e-9 <= found.high <= widest.high + 1e-9
+    assert widest.low - 1e-9 <= interval.low <= narrowest.low + 1e-9
+    assert narrowest.high - 1e-9 <= interval.high <= widest.high + 1e-9
 
 
 def test_mcnemar_equals_published_value() -> None:
@@ -182,7 +182,7 @@ def test_tango_bounds_solve_the_score_equation(only_a: int, only_b: int, same: i
 
 
 def _score(difference: float, only_a: int, only_b: int, pairs: int) -> float:
-    """Score statistic with the nuisance parameter maximised numerically."""
+    """Score statistic with the nuisance parameter maximized numerically."""
     lowest, highest = max(0.0, -difference), (1 - difference) / 2
 
     def loss(q: float) -> float:

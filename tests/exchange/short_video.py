@@ -14,7 +14,7 @@ SIZE = (32, 48)
 
 
 def camera() -> Camera:
-    """Half a metre above the robot's frame, looking down."""
+    """Half a meter above the robot's frame, looking down."""
     pose = np.diag([1.0, -1.0, -1.0, 1.0])
     pose[:3, 3] = (0.4, 0.0, 0.8)
     return Camera(np.array([[40.0, 0, 24], [0, 40, 16], [0, 0, 1]]), pose, SIZE)

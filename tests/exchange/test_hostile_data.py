@@ -21,14 +21,14 @@ HEADER = "time,x,y,z,gripper"
 ROWS = "".join(f"\n{5 + 0.1 * row:.1f},{0.4 + 0.01 * row:.2f},0,0.1,0.04" for row in range(6))
 
 
-def told(words, capsys):
+def run_refused(words, capsys):
     """Exit status of a command, which must be 0, 1 or 2 with a sentence and no traceback."""
     status = main([str(word) for word in words])
-    said = capsys.readouterr().err
-    assert status in (0, 1, 2), said
-    assert "Traceback" not in said, said
-    assert "defect of grape" not in said.lower(), said
-    return status, said
+    errors = capsys.readouterr().err
+    assert status in (0, 1, 2), errors
+    assert "Traceback" not in errors, errors
+    assert "defect of grape" not in errors.lower(), errors
+    return status, errors
 
 
 def npy(description: str, content: bytes, version: int = 1) -> bytes:
@@ -99,8 +99,8 @@ ARRAYS = {
 def test_a_hostile_rollout_is_left_out(name, tmp_path, capsys):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / NAME).write_bytes(ARRAYS[name])
-    assert told(["lint", tmp_path / "in"], capsys)[0] == 0
-    assert told(["import", "grape-npy", tmp_path / "in", "--out", tmp_path / "out"], capsys)[0] in (1, 2)
+    assert run_refused(["lint", tmp_path / "in"], capsys)[0] == 0
+    assert run_refused(["import", "grape-npy", tmp_path / "in", "--out", tmp_path / "out"], capsys)[0] in (1, 2)
 
 
 def place_odd_file(path: Path, kind: str) -> None:
@@ -130,26 +130,26 @@ ODD = ("pipe", "device", "circle", "way out", "nowhere", "folder", "holes")
 def test_a_rollout_that_is_no_plain_file_is_left_out(kind, tmp_path, capsys):
     (tmp_path / "in").mkdir()
     place_odd_file(tmp_path / "in" / NAME, kind)
-    told(["lint", tmp_path / "in"], capsys)
-    assert told(["import", "grape-npy", tmp_path / "in", "--out", tmp_path / "out"], capsys)[0] in (1, 2)
+    run_refused(["lint", tmp_path / "in"], capsys)
+    assert run_refused(["import", "grape-npy", tmp_path / "in", "--out", tmp_path / "out"], capsys)[0] in (1, 2)
 
 
 @pytest.mark.parametrize("kind", ODD)
 @pytest.mark.parametrize("file", ["dataset_info.json", "features.json", "set-train.tfrecord-00000-of-00001"])
 def test_a_data_set_with_a_file_that_is_no_plain_one_is_refused(kind, file, tmp_path, capsys):
     place_odd_file(write_dataset(tmp_path, {"train": ["a"]}, name="set").path / file, kind)
-    status, said = told(["lint", tmp_path / "set"], capsys)
+    status, errors = run_refused(["lint", tmp_path / "set"], capsys)
     assert status in (1, 2)
-    assert "secret" not in said
+    assert "secret" not in errors
 
 
 @pytest.mark.parametrize("kind", ODD)
 @pytest.mark.parametrize("file", ["take.mp4", "depth.npy", "camera.yaml", "log.csv"])
 def test_a_recording_with_a_file_that_is_no_plain_one_is_refused(kind, file, folder, capsys):
     place_odd_file(folder / file, kind)
-    status, said = told(["import", "video", folder / "episodes.yaml", "--out", folder.parent / "out"], capsys)
+    status, errors = run_refused(["import", "video", folder / "episodes.yaml", "--out", folder.parent / "out"], capsys)
     assert status in (1, 2)
-    assert "secret" not in said
+    assert "secret" not in errors
 
 
 def split(*content: str) -> bytes:
@@ -187,7 +187,7 @@ def test_a_hostile_description_is_refused(name, tmp_path, capsys):
     path = write_dataset(tmp_path, {"train": ["a"]}, name="set").path
     (path / "dataset_info.json").write_bytes(INFOS[name])
     for words in (["lint", tmp_path / "set"], ["sft", "--data", f"rlds+plain:{path}", "--out", tmp_path / "sft"]):
-        assert told(words, capsys)[0] in (1, 2)
+        assert run_refused(words, capsys)[0] in (1, 2)
 
 
 def varint(value: int) -> bytes:
@@ -231,9 +231,9 @@ def test_a_hostile_record_is_refused(name, tmp_path, capsys):
     path = write_dataset(tmp_path, {"train": ["a"]}, name="set").path
     (path / "set-train.tfrecord-00000-of-00001").write_bytes(frame_record(RECORDS[name]))
     for words in (["lint", tmp_path / "set"], ["sft", "--data", f"rlds+plain:{path}", "--out", tmp_path / "sft"]):
-        status, said = told(words, capsys)
+        status, errors = run_refused(words, capsys)
         assert status in (1, 2)
-        assert "record 0" in said
+        assert "record 0" in errors
 
 
 def announced(length: int) -> bytes:
@@ -246,7 +246,7 @@ def announced(length: int) -> bytes:
 def test_a_record_that_announces_more_than_there_is_is_refused(pack, length, tmp_path, capsys):
     path = write_dataset(tmp_path, {"train": ["a"]}, name="set").path
     (path / "set-train.tfrecord-00000-of-00001").write_bytes(pack(announced(length)))
-    assert told(["lint", tmp_path / "set"], capsys)[0] in (1, 2)
+    assert run_refused(["lint", tmp_path / "set"], capsys)[0] in (1, 2)
 
 
 def test_a_small_gzip_file_is_not_unpacked_to_gigabytes(tmp_path, capsys):
@@ -256,9 +256,9 @@ def test_a_small_gzip_file_is_not_unpacked_to_gigabytes(tmp_path, capsys):
         handle.write(announced(1_900_000_000))
         handle.write(bytes(2**24))
     (path / "set-train.tfrecord-00000-of-00001").write_bytes(packed.getvalue())
-    status, said = told(["lint", tmp_path / "set"], capsys)
+    status, errors = run_refused(["lint", tmp_path / "set"], capsys)
     assert status in (1, 2)
-    assert "1,900,000,000" in said
+    assert "1,900,000,000" in errors
 
 
 LOGS = {
@@ -287,16 +287,16 @@ LOGS = {
 def test_a_hostile_table_names_file_and_place(name, folder, capsys):
     text, words = LOGS[name]
     (folder / "log.csv").write_text(text)
-    status, said = told(["import", "video", folder / "episodes.yaml", "--out", folder.parent / "out"], capsys)
+    status, errors = run_refused(["import", "video", folder / "episodes.yaml", "--out", folder.parent / "out"], capsys)
     assert status in (1, 2)
-    assert "log.csv" in said
-    assert words in said, said
+    assert "log.csv" in errors
+    assert words in errors, errors
 
 
 def test_a_byte_order_mark_and_empty_lines_are_no_fault(folder, capsys):
     text = (folder / "log.csv").read_text()
     (folder / "log.csv").write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\n\n")
-    assert told(["import", "video", folder / "episodes.yaml", "--out", folder.parent / "out"], capsys)[0] == 0
+    assert run_refused(["import", "video", folder / "episodes.yaml", "--out", folder.parent / "out"], capsys)[0] == 0
 
 
 LINE = {"time": 5.0, "x": 0.4, "y": 0, "z": 0.1, "gripper": 0.04}
@@ -319,6 +319,6 @@ def test_a_hostile_log_of_objects_is_refused(name, folder, capsys):
     (folder / "log.jsonl").write_text(f"{LINES[name]}\n" if LINES[name] else "")
     listed = (folder / "episodes.yaml").read_text().replace("log.csv", "log.jsonl")
     (folder / "episodes.yaml").write_text(listed)
-    status, said = told(["import", "video", folder / "episodes.yaml", "--out", folder.parent / "out"], capsys)
+    status, errors = run_refused(["import", "video", folder / "episodes.yaml", "--out", folder.parent / "out"], capsys)
     assert status in (1, 2)
-    assert "log.jsonl" in said
+    assert "log.jsonl" in errors

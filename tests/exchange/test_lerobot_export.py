@@ -53,9 +53,9 @@ def load(folder):
         times = np.array([time for time, _ in frames])
         images = []
         for step in data:
-            wanted = row[f"videos/{KEY}/from_timestamp"] + step["timestamp"]
-            nearest = int(np.abs(times - wanted).argmin())
-            assert abs(times[nearest] - wanted) < 1e-4
+            expected_time = row[f"videos/{KEY}/from_timestamp"] + step["timestamp"]
+            nearest = int(np.abs(times - expected_time).argmin())
+            assert abs(times[nearest] - expected_time) < 1e-4
             images.append(frames[nearest][1])
         assert row[f"videos/{KEY}/to_timestamp"] == pytest.approx(row[f"videos/{KEY}/from_timestamp"] + len(data) / 5)
         episodes.append((row, data, images))
@@ -73,7 +73,7 @@ def test_a_collection_reads_back(recordings, tmp_path, monkeypatch, limit):
     store, _ = recordings
     summary = export(recordings, tmp_path / "out")
     assert (summary["episodes"], summary["steps"], summary["tasks"], summary["fps"]) == (6, 3 + 4 + 5 + 18, 1, 5)
-    assert 8 < summary["picture_loss_db"]["worst"] <= summary["picture_loss_db"]["mean"]  # random colours
+    assert 8 < summary["picture_loss_db"]["worst"] <= summary["picture_loss_db"]["mean"]  # random colors
     assert any("log-probabilities" in line for line in summary["lost"])
     assert len(list((tmp_path / "out").glob("videos/*/*/*.mp4"))) == (1 if limit else 6)
     assert len(list((tmp_path / "out").glob("data/*/*.parquet"))) == (1 if limit else 6)
@@ -86,21 +86,21 @@ def test_a_collection_reads_back(recordings, tmp_path, monkeypatch, limit):
     assert [row["grape/episode_id"] for row, _, _ in episodes] == list(store.ids())
     index = 0
     for number, (row, data, images) in enumerate(episodes):
-        due = store.read(row["grape/episode_id"])
-        assert (row["length"], row["tasks"]) == (due.steps, [due.meta.instruction])
-        assert row["grape/success"] == due.meta.success
-        np.testing.assert_array_equal(np.array([step["action"] for step in data], np.float32), due.labels)
+        expected = store.read(row["grape/episode_id"])
+        assert (row["length"], row["tasks"]) == (expected.steps, [expected.meta.instruction])
+        assert row["grape/success"] == expected.meta.success
+        np.testing.assert_array_equal(np.array([step["action"] for step in data], np.float32), expected.labels)
         np.testing.assert_array_equal(
-            np.array([step["observation.state"] for step in data], np.float32), due.proprio[:-1]
+            np.array([step["observation.state"] for step in data], np.float32), expected.proprio[:-1]
         )
-        assert [step["timestamp"] for step in data] == [float(np.float32(step / 5)) for step in range(due.steps)]
-        assert [step["index"] for step in data] == list(range(index, index + due.steps))
+        assert [step["timestamp"] for step in data] == [float(np.float32(step / 5)) for step in range(expected.steps)]
+        assert [step["index"] for step in data] == list(range(index, index + expected.steps))
         assert {(step["episode_index"], step["task_index"]) for step in data} == {(number, 0)}
-        assert [step["frame_index"] for step in data] == list(range(due.steps))
-        assert [step["next.done"] for step in data] == [False] * (due.steps - 1) + [True]
-        assert data[-1]["next.reward"] == float(due.meta.success) == float(data[-1]["next.success"])
-        assert [closest(image, due.frames) for image in images] == list(range(due.steps))
-        index += due.steps
+        assert [step["frame_index"] for step in data] == list(range(expected.steps))
+        assert [step["next.done"] for step in data] == [False] * (expected.steps - 1) + [True]
+        assert data[-1]["next.reward"] == float(expected.meta.success) == float(data[-1]["next.success"])
+        assert [closest(image, expected.frames) for image in images] == list(range(expected.steps))
+        index += expected.steps
     statistics = json.loads((tmp_path / "out" / "meta" / "stats.json").read_text())
     every = np.concatenate([store.read(name).labels for name in store.ids()]).astype(np.float64)
     np.testing.assert_allclose(statistics["action"]["q99"], np.quantile(every, 0.99, axis=0))
@@ -123,8 +123,8 @@ def test_both_sides_of_pairs_correspond(recordings, tmp_path):
         _, episodes = load(tmp_path / "out" / side)
         assert [row["grape/pair_id"] for row, _, _ in episodes] == [pair.pair_id for pair in pairs]
         assert [row["grape/episode_id"] for row, _, _ in episodes] == [getattr(pair, side) for pair in pairs]
-        due = recordings[0].read(getattr(pairs[0], side)).actions
-        np.testing.assert_array_equal(np.array([step["action"] for step in episodes[0][1]], np.float32), due)
+        expected = recordings[0].read(getattr(pairs[0], side)).actions
+        np.testing.assert_array_equal(np.array([step["action"] for step in episodes[0][1]], np.float32), expected)
 
 
 def test_equal_exports_have_equal_bytes_and_none_is_overwritten(recordings, tmp_path):
@@ -191,7 +191,7 @@ def test_data_that_comes_back_altered_is_not_published(recordings, tmp_path, mon
     [
         ({"collection": None}, "either --pairs or --collection"),
         ({"crf": 52}, "--crf is 52"),
-        ({"fps": 0}, "does not say how many steps a second"),
+        ({"fps": 0}, "does not say the number of decisions a second"),
         ({"fps": -1}, "--fps is -1"),
     ],
 )

@@ -21,80 +21,80 @@ def lint(data, rejected=None):
 def test_an_export_of_ours(tmp_path):
     recordings = make_recordings(tmp_path)
     run_export_rlds(RldsExportSettings(tmp_path / "out", pairs=recordings[1]))
-    summary, found = lint(*(tmp_path / "out" / side / "rlds_np_rollout" for side in ("chosen", "rejected")))
+    summary, defects = lint(*(tmp_path / "out" / side / "rlds_np_rollout" for side in ("chosen", "rejected")))
     assert (summary["kind"], summary["episodes"]) == ("rlds pairs", 8)
     # The recordings are noise: lengths differ, images and bins have nothing in common.
-    assert found["pair of unequal lengths"] == 3
-    assert found["pair that starts from different images"] == 4
-    assert "failure marked as reward 1" not in found
-    assert "episode without partner" not in found
-    assert "gripper of the environment" not in found
+    assert defects["pair of unequal lengths"] == 3
+    assert defects["pair that starts from different images"] == 4
+    assert "failure marked as reward 1" not in defects
+    assert "episode without partner" not in defects
+    assert "gripper of the environment" not in defects
 
 
-def test_a_spoilt_pair_set(tmp_path):
+def test_a_spoiled_pair_set(tmp_path):
     chosen = write_dataset(tmp_path / "chosen", {"train": ["a", "b", "c"]}, shards=2)
     rejected = write_dataset(tmp_path / "rejected", {"train": ["c", "b", "x", "x2"]}, steps=9)
-    summary, found = lint(chosen.path, rejected.path)
+    summary, defects = lint(chosen.path, rejected.path)
     assert summary["episodes"] == 7
-    assert found["no split val"] == 2
-    assert found["several files a split"] == 1
-    assert found["failure marked as reward 1"] == 4
-    assert found["episode without partner"] == 3
-    assert found["pair out of order"] == 1
-    assert found["pair of unequal lengths"] == 2
-    assert found["episode shorter than a window"] == 3
-    assert found["gripper of the environment"] > 0
-    assert found["gripper between open and closed"] > 0
+    assert defects["no split val"] == 2
+    assert defects["several files a split"] == 1
+    assert defects["failure marked as reward 1"] == 4
+    assert defects["episode without partner"] == 3
+    assert defects["pair out of order"] == 1
+    assert defects["pair of unequal lengths"] == 2
+    assert defects["episode shorter than a window"] == 3
+    assert defects["gripper of the environment"] > 0
+    assert defects["gripper between open and closed"] > 0
 
 
 def test_sides_that_cannot_be_joined_are_looked_at_all_the_same(tmp_path):
     chosen = write_dataset(tmp_path / "chosen", {"train": ["a", "b", "c"], "val": ["v", "w"]})
     rejected = write_dataset(tmp_path / "rejected", {"train": ["x", "y"]}, instruction="something else")
-    _, found = lint(chosen.path, rejected.path)
-    assert found["pair joined by order alone"] == 2
-    assert found["pair of two instructions"] == 2
-    assert found["split on one side only"] == 1
-    assert found["episode without partner"] == 3
+    _, defects = lint(chosen.path, rejected.path)
+    assert defects["pair joined by order alone"] == 2
+    assert defects["pair of two instructions"] == 2
+    assert defects["split on one side only"] == 1
+    assert defects["episode without partner"] == 3
 
 
 def test_actions_that_are_not_finite_are_counted_and_the_rest_is_looked_at(tmp_path, monkeypatch):
-    def spoilt(*arguments):
+    def spoiled(*arguments):
         columns = make_columns(*arguments)
         columns["steps/action"][1, 2] = np.nan
         return columns
 
-    monkeypatch.setattr(datasets, "make_columns", spoilt)
+    monkeypatch.setattr(datasets, "make_columns", spoiled)
     chosen = write_dataset(tmp_path / "chosen", {"train": ["a", "b"]})
     monkeypatch.undo()
     rejected = write_dataset(tmp_path / "rejected", {"train": ["b", "a"]}, steps=4)
-    _, found = lint(chosen.path, rejected.path)
-    assert found["action that is not finite"] == 2
-    assert found["pair of unequal lengths"] == found["pair out of order"] == 2
+    _, defects = lint(chosen.path, rejected.path)
+    assert defects["action that is not finite"] == 2
+    assert defects["pair of unequal lengths"] == defects["pair out of order"] == 2
 
 
 def test_names_that_do_not_tell(tmp_path):
     dataset = write_dataset(tmp_path, {"train": ["", "a", "a"], "val": ["b"]}, name="some_set")
     shutil.move(dataset.path.parent, tmp_path / "renamed")
-    _, found = lint(tmp_path / "renamed")
-    assert found["episode without or with a repeated file_path"] == 3
-    assert found["name differs from the folder"] == 1
+    _, defects = lint(tmp_path / "renamed")
+    assert defects["episode without or with a repeated file_path"] == 3
+    assert defects["name differs from the folder"] == 1
 
 
 @needs_golden
 def test_golden_pairs():
-    summary, found = lint(*(golden(f"grape_pair/{side}/rlds_np_rollout") for side in ("chosen", "rejected")))
+    summary, defects = lint(*(golden(f"grape_pair/{side}/rlds_np_rollout") for side in ("chosen", "rejected")))
     assert summary["episodes"] == 14
-    assert found["pair of unequal lengths"] == 6
-    assert found["failure marked as reward 1"] == 7
-    assert found["action bins that differ by side"] == 6
-    assert found["name differs from the folder"] == 2
+    assert defects["pair of unequal lengths"] == 6
+    assert defects["failure marked as reward 1"] == 7
+    assert defects["action bins that differ by side"] == 6
+    assert defects["name differs from the folder"] == 2
 
 
 @needs_golden
 def test_golden_rollouts():
-    summary, found = lint(golden("grape_npy"))
+    summary, defects = lint(golden("grape_npy"))
     assert (summary["kind"], summary["episodes"]) == ("grape-npy", 6)
-    assert found == {
+    assert defects == {
         "unreadable file": 1,
         "gripper of the environment": 2,
         "episode shorter than a window": 5,

@@ -44,7 +44,7 @@ def test_simplerenv_images_move_before_their_actions(tmp_path):
     np.testing.assert_allclose(episode.actions[:, 0], [0.1, 0.2, 0.3], atol=1e-6)
     assert episode.actions[:, 6].tolist() == [1, 0, 0]
     assert (episode.meta.success, episode.meta.initial_state, episode.meta.extra["cost_hint"]) == (True, 3, 5)
-    assert any("moved by one step" in text for text in rows[0]["done"])
+    assert any("moved by one decision" in text for text in rows[0]["done"])
     assert not store.verify()
 
 

@@ -48,15 +48,15 @@ def test_both_sides_correspond(recordings, tmp_path):
         dataset = open_rlds(tmp_path / "out" / side / "rlds_np_rollout" / "1.0.0")
         order[side] = {split: [episode.file_path for episode in dataset.read(split)] for split in ("train", "val")}
         for episode in dataset.read("all"):
-            due = store.read(getattr(by_id[episode.file_path], side))
-            assert episode.length == due.steps
-            np.testing.assert_array_equal(episode.steps["observation/image"].decode(), due.frames[:-1])
-            np.testing.assert_allclose(episode.steps["action"], loader_actions(due.actions), atol=1e-6)
+            expected = store.read(getattr(by_id[episode.file_path], side))
+            assert episode.length == expected.steps
+            np.testing.assert_array_equal(episode.steps["observation/image"].decode(), expected.frames[:-1])
+            np.testing.assert_allclose(episode.steps["action"], loader_actions(expected.actions), atol=1e-6)
             assert set(episode.steps["language_instruction"]) == {"öffne the drawer"}
-            assert episode.steps["reward"].tolist() == [0] * (due.steps - 1) + [float(due.meta.success)]
-            assert episode.steps["is_terminal"].tolist() == [False] * (due.steps - 1) + [due.meta.success]
-            assert episode.steps["is_last"].tolist() == [False] * (due.steps - 1) + [True]
-            assert episode.steps["is_first"].tolist() == [True] + [False] * (due.steps - 1)
+            assert episode.steps["reward"].tolist() == [0] * (expected.steps - 1) + [float(expected.meta.success)]
+            assert episode.steps["is_terminal"].tolist() == [False] * (expected.steps - 1) + [expected.meta.success]
+            assert episode.steps["is_last"].tolist() == [False] * (expected.steps - 1) + [True]
+            assert episode.steps["is_first"].tolist() == [True] + [False] * (expected.steps - 1)
     assert order["chosen"] == order["rejected"]
     assert sorted(order["chosen"]["train"] + order["chosen"]["val"]) == sorted(by_id)
 
@@ -66,8 +66,8 @@ def test_pairs_come_back_through_the_published_rule(recordings, tmp_path):
     sides = [open_rlds(tmp_path / "out" / side / "rlds_np_rollout") for side in SIDES]
     assert {rule_for(side).name for side in sides} == {"rlds_np_rollout"}
     pairs = join_pairs(*sides, RULES["rlds_np_rollout"], warn=pytest.fail)
-    found = json.loads((tmp_path / "out" / "dataset_statistics.json").read_text())
-    assert found == {"rlds_np_rollout": pairs.statistics()}
+    written = json.loads((tmp_path / "out" / "dataset_statistics.json").read_text())
+    assert written == {"rlds_np_rollout": pairs.statistics()}
     assert len(pairs) == 3  # one state of four is in val
 
 
@@ -114,21 +114,21 @@ def test_a_collection_becomes_one_flat_data_set(recordings, tmp_path, pictures):
     assert (summary["episodes"], summary["successes"]) == (8, 4)
     dataset = open_rlds(tmp_path / "out" / "mine")
     for episode in dataset.read("all"):
-        due = store.read(episode.file_path)
+        expected = store.read(episode.file_path)
         pixels = episode.steps["observation/image"].decode()
-        assert pixels.shape == due.frames[:-1].shape
-        assert pictures == "jpeg" or np.array_equal(pixels, due.frames[:-1])
-        np.testing.assert_array_equal(episode.steps["observation/state"], due.proprio[:-1])
-        np.testing.assert_allclose(episode.steps["action"], loader_actions(due.labels), atol=1e-6)
+        assert pixels.shape == expected.frames[:-1].shape
+        assert pictures == "jpeg" or np.array_equal(pixels, expected.frames[:-1])
+        np.testing.assert_array_equal(episode.steps["observation/state"], expected.proprio[:-1])
+        np.testing.assert_allclose(episode.steps["action"], loader_actions(expected.labels), atol=1e-6)
         facts = {path.removeprefix("episode_metadata/"): column[0] for path, column in episode.facts.items()}
-        assert facts["success"] == due.meta.success
-        assert (facts["task"], facts["initial_state"]) == (due.meta.task, due.meta.initial_state)
+        assert facts["success"] == expected.meta.success
+        assert (facts["task"], facts["initial_state"]) == (expected.meta.task, expected.meta.initial_state)
     assert set(json.loads((dataset.path / "dataset_statistics.json").read_text())) == {"mine"}
     standard = next(standard_episodes(dataset.read("train"), RULES["plain"]))
     back = gripper_from_loader(standard.actions, "+1 closes")
-    due = store.read(standard.file_path).labels.copy()
-    due[:, 6] = np.clip(due[:, 6], -1, 1)
-    np.testing.assert_allclose(back, due, atol=1e-6)
+    expected = store.read(standard.file_path).labels.copy()
+    expected[:, 6] = np.clip(expected[:, 6], -1, 1)
+    np.testing.assert_allclose(back, expected, atol=1e-6)
 
 
 def test_successes_only_and_no_val(recordings, tmp_path):
@@ -208,7 +208,7 @@ def test_images_of_several_sizes_are_refused(tmp_path):
 
 
 def test_data_that_comes_back_altered_is_not_published(recordings, tmp_path, monkeypatch):
-    monkeypatch.setattr(comparison, "_equal", lambda found, due, encoding: False)
+    monkeypatch.setattr(comparison, "_equal", lambda column, due, encoding: False)
     with pytest.raises(DataError, match="does not come back as it was written"):
         export(recordings, tmp_path / "out")
     assert not list(tmp_path.iterdir())
@@ -317,9 +317,9 @@ def test_many_exports_at_once_publish_one_whole_folder(recordings, tmp_path):
     for output, process in zip(outputs, processes, strict=True):
         assert process.returncode == 0 or "CompatibilityError" in output
     export(recordings, tmp_path / "alone")
-    found, due = files(tmp_path / "out"), files(tmp_path / "alone")
-    assert found.pop("settings.yaml") != due.pop("settings.yaml")
-    assert found == due
+    published, expected = files(tmp_path / "out"), files(tmp_path / "alone")
+    assert published.pop("settings.yaml") != expected.pop("settings.yaml")
+    assert published == expected
     deadline = time.monotonic() + 600
     while (tmp_path / ".out.exporting").exists() and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -31,8 +31,8 @@ def settings(folder, out, **options):
 def test_an_export_comes_back(tmp_path):
     store, folder = make_recordings(tmp_path)
     run_export_rlds(RldsExportSettings(tmp_path / "rlds", pairs=folder))
-    wanted = settings(tmp_path / "rlds", tmp_path / "back", split="all")
-    summary = run_import_grape_rlds(wanted, reader=Reader())
+    import_settings = settings(tmp_path / "rlds", tmp_path / "back", split="all")
+    summary = run_import_grape_rlds(import_settings, reader=Reader())
     assert (summary["pairs"], summary["joined_by"], summary["steps"]) == (
         4,
         "file_path",
@@ -45,16 +45,16 @@ def test_an_export_comes_back(tmp_path):
     assert not back.verify()
     for pair in pairs:
         for side in ("chosen", "rejected"):
-            found, due = back.read(getattr(pair, side)), store.read(getattr(before[pair.pair_id], side))
-            np.testing.assert_array_equal(found.frames[:-1], due.frames[:-1])
-            np.testing.assert_allclose(found.actions, loader_actions(due.actions), atol=1e-6)
-            np.testing.assert_array_equal(found.action_tokens, Reader().action_tokens(found.actions))
-            assert (found.meta.prompt, found.meta.preprocessing_hash) == ("In: öffne the drawer?", "abc")
-            assert (found.meta.actor, found.meta.initial_state) == ("policy", pair.initial_state)
-            assert np.isnan(found.token_logps).all()
-    assert run_import_grape_rlds(wanted, reader=Reader()) == summary
+            imported, expected = back.read(getattr(pair, side)), store.read(getattr(before[pair.pair_id], side))
+            np.testing.assert_array_equal(imported.frames[:-1], expected.frames[:-1])
+            np.testing.assert_allclose(imported.actions, loader_actions(expected.actions), atol=1e-6)
+            np.testing.assert_array_equal(imported.action_tokens, Reader().action_tokens(imported.actions))
+            assert (imported.meta.prompt, imported.meta.preprocessing_hash) == ("In: öffne the drawer?", "abc")
+            assert (imported.meta.actor, imported.meta.initial_state) == ("policy", pair.initial_state)
+            assert np.isnan(imported.token_logps).all()
+    assert run_import_grape_rlds(import_settings, reader=Reader()) == summary
     with pytest.raises(CompatibilityError):
-        run_import_grape_rlds(wanted)
+        run_import_grape_rlds(import_settings)
 
 
 def test_images_taken_after_the_action_are_put_before_the_next(tmp_path):
@@ -64,11 +64,11 @@ def test_images_taken_after_the_action_are_put_before_the_next(tmp_path):
     back = EpisodeStore.open(tmp_path / "back" / "store")
     meta = back.metas()[0]
     source = {pair.pair_id: pair for pair in read_pairs(folder)}[meta.extra["file_path"]]
-    found, due = back.read(meta.episode_id), store.read(source.chosen)
-    assert found.steps == due.steps - 1
-    np.testing.assert_array_equal(found.frames, due.frames[:-1])
-    np.testing.assert_allclose(found.actions, loader_actions(due.actions)[1:], atol=1e-6)
-    assert (found.meta.actor, found.action_tokens.max()) == ("expert", -1)
+    imported, expected = back.read(meta.episode_id), store.read(source.chosen)
+    assert imported.steps == expected.steps - 1
+    np.testing.assert_array_equal(imported.frames, expected.frames[:-1])
+    np.testing.assert_allclose(imported.actions, loader_actions(expected.actions)[1:], atol=1e-6)
+    assert (imported.meta.actor, imported.action_tokens.max()) == ("expert", -1)
 
 
 @needs_golden

@@ -19,7 +19,7 @@ def test_images_are_turned_as_the_file_says(degrees, tmp_path):
             stream.set_display_rotation(degrees)
         container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
-    ((_, found, _),) = decoded_images(tmp_path / "a.mp4", "rgb24")
-    due = np.rot90(image, degrees // 90)  # counterclockwise
-    assert found.shape == due.shape
-    assert ((found > 128) == (due > 128)).mean() > 0.95
+    ((_, decoded, _),) = decoded_images(tmp_path / "a.mp4", "rgb24")
+    expected = np.rot90(image, degrees // 90)  # counterclockwise
+    assert decoded.shape == expected.shape
+    assert ((decoded > 128) == (expected > 128)).mean() > 0.95

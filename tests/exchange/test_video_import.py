@@ -114,9 +114,9 @@ def test_other_formats_of_logs_give_the_same_episode(folder, kind):
         pq.write_table(pa.Table.from_pylist(log_rows()), folder / "log.parquet")
     relist(folder, log=f"log.{kind}")
     run_import_video(ImportVideoSettings(folder / "episodes.yaml", folder.parent / "again"))
-    found = EpisodeStore.open(folder.parent / "again" / "store").read("push-puck-0003-00")
-    np.testing.assert_array_equal(found.keypoints["gripper"], expected.keypoints["gripper"])
-    np.testing.assert_array_equal(found.actions, expected.actions)
+    imported = EpisodeStore.open(folder.parent / "again" / "store").read("push-puck-0003-00")
+    np.testing.assert_array_equal(imported.keypoints["gripper"], expected.keypoints["gripper"])
+    np.testing.assert_array_equal(imported.actions, expected.actions)
 
 
 def test_units_columns_rotations_and_time_of_success(folder):
@@ -316,8 +316,8 @@ def test_cameras_that_do_not_fit(folder):
 def test_opencvs_pixel_origin_is_half_a_pixel_away(folder):
     (folder / "camera.yaml").write_text(json.dumps(camera().to_dict()))
     run(folder)
-    found = np.array(read(folder).meta.extra["camera"]["intrinsic"])
-    np.testing.assert_allclose(found[:2, 2], camera().intrinsic[:2, 2] + 0.5)
+    intrinsic = np.array(read(folder).meta.extra["camera"]["intrinsic"])
+    np.testing.assert_allclose(intrinsic[:2, 2], camera().intrinsic[:2, 2] + 0.5)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A hundred Python files that a stranger might hand over: hostile, odd or broken. Names say what each tries."""
+"""A hundred Python files from outside: hostile, odd or broken. Names say what each tries."""
 
 CANARY = "open('canary', 'w').write('ran')"
 

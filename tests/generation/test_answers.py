@@ -201,13 +201,13 @@ HOSTILE_TEXTS = [
 def test_hostile_words_stay_inside_their_block(words: str, place: str) -> None:
     from grape.generation.feedback import task_prompt
 
-    told = TaskBrief(
+    brief = TaskBrief(
         words if place == "instruction" else "push the block",
         24,
         NAMES | ({"object": words} if place == "meaning" else {}),
         SIGNALS,
     )
-    text = task_prompt(told.as_data(), has_image=False)
+    text = task_prompt(brief.as_data(), has_image=False)
     assert text.count("<task-data>") == text.count("</task-data>") == 1
     before, _, rest = text.partition("<task-data>")
     block, _, after = rest.partition("</task-data>")
@@ -216,9 +216,9 @@ def test_hostile_words_stay_inside_their_block(words: str, place: str) -> None:
     assert block.isascii()
     assert "<" not in block
     data = json.loads(block)
-    said = data["instruction"] if place == "instruction" else data["keypoints"]["object"]
-    assert said == plain_words(words, 200)
-    assert said.isprintable()
+    shown = data["instruction"] if place == "instruction" else data["keypoints"]["object"]
+    assert shown == plain_words(words, 200)
+    assert shown.isprintable()
 
 
 HOSTILE_NAMES = [

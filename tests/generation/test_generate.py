@@ -35,7 +35,7 @@ from grape.vlm import (
     Retries,
 )
 from tests.generation.answers import SPECIFICATION, changed, good, missing_unit, unknown_keypoint
-from tests.vlm.server import KEY, Behaviour, completion, fails, hangs, says, serving
+from tests.vlm.server import KEY, Behavior, completion, fails, hangs, says, serving
 
 QUICK = Retries(sleep=lambda seconds: None)
 
@@ -54,9 +54,9 @@ def port() -> int:
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch, port: int):
-    """Runs the verb against a server with a script of behaviours."""
+    """Runs the verb against a server with a script of behaviors."""
 
-    def run(script: list[Behaviour], chosen: GenerateCostsSettings, reporter: Any = None) -> tuple[Any, Any]:
+    def run(script: list[Behavior], chosen: GenerateCostsSettings, reporter: Any = None) -> tuple[Any, Any]:
         with serving(*script, port=port) as (endpoint, seen):
             monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url.removesuffix("/chat/completions"))
             monkeypatch.setenv("OPENAI_API_KEY", KEY)
@@ -107,8 +107,8 @@ def test_findings_go_back_until_the_answer_is_sound(served: Any, tmp_path: Path)
     assert rounds[0]["answer"] == "I would rather talk."
     assert rounds[0]["tokens"] == {"prompt": 100, "completion": 20, "estimated": False}
     for before, body in zip(rounds, seen.bodies[1:], strict=False):
-        _, _, said, repair = body["messages"]
-        assert said == {"role": "assistant", "content": before["answer"]}
+        _, _, quoted, repair = body["messages"]
+        assert quoted == {"role": "assistant", "content": before["answer"]}
         block = repair["content"].partition("<findings>")[2].partition("</findings>")[0]
         assert json.loads(block) == before["findings"]
         assert len(body["messages"]) == 4, "a repair shows the task, the last answer and its findings only"
@@ -132,7 +132,7 @@ def test_repairs_end_and_the_candidate_is_kept(served: Any, tmp_path: Path) -> N
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(answered: int, served: Any, tmp_path: Path) -> None:
     script = [says(missing_unit()), says(unknown_keypoint()), says(good())]
     served(script, settings(tmp_path / "whole"))
-    stop: list[Behaviour] = [*script[:answered], fails(401, "revoked")]
+    stop: list[Behavior] = [*script[:answered], fails(401, "revoked")]
     with pytest.raises(SettingsError, match="refuses the key"):
         served(stop, settings(tmp_path / "stopped"))
     assert not (tmp_path / "stopped" / "done.json").exists()
@@ -269,10 +269,10 @@ def test_a_recording_replays_without_a_server(served: Any, tmp_path: Path, monke
 
 def test_another_server_with_a_model_of_the_same_name_is_asked_itself(tmp_path: Path) -> None:
     folder, request = AnswerFolder(tmp_path / "answers"), Request((Message("user", "What is it?"),))
-    for said in ("A cup.", "A bowl."):
-        with serving(says(said)) as (endpoint, seen):
+    for answer in ("A cup.", "A bowl."):
+        with serving(says(answer)) as (endpoint, seen):
             model = Recorder(EndpointModel("tiny", endpoint, Budget(Limits(), Prices())), folder)
-            assert [model.ask(request).text, model.ask(request).text] == [said, said]
+            assert [model.ask(request).text, model.ask(request).text] == [answer, answer]
             assert len(seen.bodies) == 1
             assert endpoint.url not in "".join(path.read_text() for path in folder.path.iterdir())
     with pytest.raises(DataError, match="of 2 servers that call a model 'tiny'"):
@@ -300,7 +300,7 @@ def test_the_key_is_in_no_file_line_or_message(served: Any, tmp_path: Path, caps
 
     echo = completion(f"The key is {KEY}. {good()}")
     out = tmp_path / "out"
-    script: list[Behaviour] = [fails(500, f"key {KEY}"), lambda handler: handler.send(200, echo)]
+    script: list[Behavior] = [fails(500, f"key {KEY}"), lambda handler: handler.send(200, echo)]
     served(script, settings(out), Heard())
     with pytest.raises(SettingsError) as caught:
         served([fails(401, f"bad key {KEY}")], settings(tmp_path / "other"), Heard())

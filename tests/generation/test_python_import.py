@@ -43,7 +43,7 @@ EXACT = (
     "stage5_path_constraint2",
     "stage9_subgoal_constraint1",
 )
-"""What the function returns above 0 is what the constraints charge, to the millimetre's fraction."""
+"""What the function returns above 0 is what the constraints charge, to the millimeter's fraction."""
 
 ANGLES = (
     "stage6_subgoal_constraint1",
@@ -87,9 +87,9 @@ def returned(name: str) -> np.ndarray:
 
 def constraints_of(name: str) -> list:
     number, kind = int(name[5]), name.split("_")[1]
-    wanted = f"{kind}-{name[-1]}"
+    stem = f"{kind}-{name[-1]}"
     stage = SPECIFICATION.stages[number - 1]
-    return [one for one in stage.constraints if one.name == wanted or one.name.startswith(f"{wanted}-")]
+    return [one for one in stage.constraints if one.name == stem or one.name.startswith(f"{stem}-")]
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -174,12 +174,12 @@ def test_an_answer_is_read_as_it_came_and_so_is_a_folder(tmp_path: Path) -> None
     answer = tmp_path / "answer.txt"
     code = "".join(parts.values()) + "".join(f"{name} = {value}\n" for name, value in lists.items())
     answer.write_text(f"There are two stages.\n\n```python\n# Stage 1\n{code}```\nGood luck!\n")
-    found = [
+    summaries = [
         run_import_costs(ImportCostsSettings(file=file, out=tmp_path / f"{file.stem}.yaml"))
         for file in (folder, answer)
     ]
-    assert found[0]["hash"] == found[1]["hash"]
-    assert found[0]["left_out"] == found[1]["left_out"] == []
+    assert summaries[0]["hash"] == summaries[1]["hash"]
+    assert summaries[0]["left_out"] == summaries[1]["left_out"] == []
     document = yaml.safe_load((tmp_path / "task.yaml").read_text())
     assert document["stages"][0]["done_when"]["all"][1] == {"grasped": {}}
     assert document["stages"][1]["done_when"]["all"][1] == {"released": {}}
@@ -204,10 +204,10 @@ MEASURE = "np.linalg.norm(end_effector - keypoints[0])"
 
 def test_moved_points_and_functions_end_at_a_limit_instead_of_a_crash() -> None:
     moved = _numbered(80, "np.linalg.norm(end_effector - keypoints[0] - np.array([0, 0, 0.0{:03d}]))")
-    found = translate(parse_source(moved, "moved.py"), Header(), "moved.py")
-    assert len([point for point in found.document["keypoints"] if "mean_of" in point]) == 64
-    assert len(found.translated) == 65
-    assert [str(item) for item in found.left_out] == [
+    translation = translate(parse_source(moved, "moved.py"), Header(), "moved.py")
+    assert len([point for point in translation.document["keypoints"] if "mean_of" in point]) == 64
+    assert len(translation.translated) == 65
+    assert [str(item) for item in translation.left_out] == [
         f"line {4 + 2 * number}, stage1_path_constraint{number + 1}: needs another moved point or mean; "
         "at most 64 are declared."
         for number in range(64, 80)

@@ -1,4 +1,4 @@
-"""Constraint functions in the manner of published prompts, with keypoints in metres; the tests run and import them.
+"""Constraint functions in the manner of published prompts, with keypoints in meters; the tests run and import them.
 
 The importer reads this file's text; the tests call the functions themselves and compare the numbers.
 """

@@ -70,14 +70,14 @@ def cases_of(
     """
     lines = [tuple(command.split()) for command in commands]
     offset = zlib.crc32(file.encode())
-    found = []
+    cases = []
     for number, (what, spoil) in enumerate(spoils.items()):
         if sampled and what not in ALWAYS and (number + offset) % EVERY:
             continue
         first = number + offset
         chosen = tuple(lines[(first + shift) % len(lines)] for shift in range(min(each, len(lines))))
-        found.append(Case(file, what, tuple(parts), spoil, chosen, out))
-    return found
+        cases.append(Case(file, what, tuple(parts), spoil, chosen, out))
+    return cases
 
 
 def contents(documents: Mapping[str, bytes]) -> dict[str, Spoil]:
@@ -140,11 +140,11 @@ def check(case: Case, baseline: Baseline, driver: Driver, place: Path) -> None:
     if case.out:
         shutil.copytree(baseline.part(case.out), place / "out" / "0")  # no links: commands append to files there
     did = case.spoil(place / ("out/0" if case.out else "work") / case.file)
-    found = []
+    failures = []
     for number, words in enumerate(case.commands):
         before = snapshot(place)
         line = [word.replace("OUT", f"../out/{number}") for word in words]
         ending = driver.run(line, place)
         for problem in problems(ending, before, snapshot(place)):
-            found.append(f"grape {' '.join(line)}: {problem}")
-    assert not found, "\n".join([f"{case.file}: {case.what}{f' ({did})' if did else ''}", *found])
+            failures.append(f"grape {' '.join(line)}: {problem}")
+    assert not failures, "\n".join([f"{case.file}: {case.what}{f' ({did})' if did else ''}", *failures])

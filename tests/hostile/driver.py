@@ -78,7 +78,7 @@ class Driver:
 
 def snapshot(folder: Path) -> dict[str, Any]:
     """Kind, size and time of change of everything below ``folder`` except its ``out``; links are not followed."""
-    found: dict[str, Any] = {}
+    states: dict[str, Any] = {}
     for place, folders, files in os.walk(folder):
         if Path(place).name == ".cache":  # what a store remembers of its files; remade at any time
             continue
@@ -88,36 +88,36 @@ def snapshot(folder: Path) -> dict[str, Any]:
             path = Path(place, name)
             state = path.lstat()
             changed = 0 if name in folders else state.st_mtime_ns
-            found[str(path.relative_to(folder))] = (state.st_mode, 0 if name in folders else state.st_size, changed)
-    return found
+            states[str(path.relative_to(folder))] = (state.st_mode, 0 if name in folders else state.st_size, changed)
+    return states
 
 
 def problems(ending: Ending, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """What must not happen and did, each in a line; empty where all is well."""
     text = ending.stdout + ending.stderr
-    found = []
+    texts = []
     if ending.code is None:
-        found.append(f"hung: killed after {HANG_SECONDS:.0f} s")
+        texts.append(f"hung: killed after {HANG_SECONDS:.0f} s")
     elif ending.code not in (0, 1, 2):
-        found.append(f"exit code {ending.code}")
+        texts.append(f"exit code {ending.code}")
     if (
         "Traceback (most recent call last)" in text
         or "panicked at" in text
         or "A defect of" in text
         or "Exception ignored" in text
     ):
-        found.append("traceback: " + text.strip().rsplit("\n", 1)[-1][:200])
+        texts.append("traceback: " + text.strip().rsplit("\n", 1)[-1][:200])
     if ending.grown > MOST_MEMORY:
-        found.append(f"memory grew by {ending.grown / 1e9:.1f} GB")
+        texts.append(f"memory grew by {ending.grown / 1e9:.1f} GB")
     if ending.code and not ending.stderr.strip():
-        found.append("no message")
+        texts.append("no message")
     control = CONTROL_CHARACTER.search(text)
     if control:
         start = max(control.start() - 30, 0)
-        found.append(f"control characters reach the terminal: {text[start : control.end() + 10]!r}")
+        texts.append(f"control characters reach the terminal: {text[start : control.end() + 10]!r}")
     if len(text) > 20_000:
-        found.append(f"a message of {len(text):,} characters")
+        texts.append(f"a message of {len(text):,} characters")
     touched = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
     if touched:
-        found.append(f"written outside of --out: {', '.join(touched[:5])}")
-    return found
+        texts.append(f"written outside of --out: {', '.join(touched[:5])}")
+    return texts

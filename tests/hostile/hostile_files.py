@@ -72,7 +72,7 @@ def _loop(path: Path) -> None:
 
 
 def _link_out(path: Path) -> None:
-    """The sound file lies elsewhere, and a link leads there."""
+    """The sound file lies in another folder, and a link leads to it."""
     elsewhere = path.parent.parent / f"elsewhere-{path.name}"
     path.rename(elsewhere)
     path.symlink_to(elsewhere)

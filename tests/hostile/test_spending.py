@@ -67,7 +67,7 @@ CASES = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _asked(driver):
+def _with_spending(driver):
     def make(path: Path) -> None:
         ending = driver.run(ASK.replace("OUT", path.name).split(), path.parents[1])
         assert ending.code == 1, ending

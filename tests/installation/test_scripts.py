@@ -51,9 +51,9 @@ def run(checkout: Path, script: str, **settings: str) -> subprocess.CompletedPro
 
 def calls(checkout: Path) -> list[str]:
     log = checkout / "calls"
-    found = log.read_text().splitlines() if log.exists() else []
+    lines = log.read_text().splitlines() if log.exists() else []
     log.unlink(missing_ok=True)
-    return found
+    return lines
 
 
 def test_what_the_sources_do_not_have_is_asked_for_once(checkout: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from grape.core.cameras import Camera
-from grape.perception import Found
+from grape.perception import FinderResult
 
 INSTRUCTION = "push the puck to the target"
 ACTIONS = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "grip")
@@ -109,10 +109,10 @@ class TrueMasks:
     def __init__(self, films: list[dict[str, Any]], bodies: Mapping[str, str]) -> None:
         self._views = [view for film in films for view in film["views"]]
         self._bodies = bodies
-        self.asked = 0
+        self.n_calls = 0
 
-    def find(self, image: np.ndarray, phrase: str) -> Found | None:
-        self.asked += 1
+    def find(self, image: np.ndarray, phrase: str) -> FinderResult | None:
+        self.n_calls += 1
         away = [np.abs(view.image[::4, ::4].astype(int) - image[::4, ::4]).sum() for view in self._views]
         mask = self._views[int(np.argmin(away))].mask(self._bodies[phrase])
-        return Found(mask, 1.0) if mask.any() else None
+        return FinderResult(mask, 1.0) if mask.any() else None

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-TWO_CENTIMETRES = 0.02
+TWO_CENTIMETERS = 0.02
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,8 @@ def assert_accurate(film):
 
     assert objects(film)
     for figures in (measure_tracking(film), measure_finding(film)):
-        assert figures["median"] <= TWO_CENTIMETRES
-        assert figures["moving_median"] <= TWO_CENTIMETRES
+        assert figures["median"] <= TWO_CENTIMETERS
+        assert figures["moving_median"] <= TWO_CENTIMETERS
         assert figures["over_5_cm"] < 0.1
         assert figures["moving_over_5_cm"] < 0.1
         assert figures["known_where_seen"] > 0.7

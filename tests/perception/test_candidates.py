@@ -22,7 +22,7 @@ CAMERA = Camera(np.array([[60.0, 0, 30], [0, 60, 20], [0, 0, 1]]), np.eye(4), (4
 
 
 def scene():
-    """Two coloured squares 1 m away before a grey wall at 2 m."""
+    """Two colored squares 1 m away before a gray wall at 2 m."""
     image = np.full((40, 60, 3), 128, np.uint8)
     depth = np.full((40, 60), 2.0, np.float32)
     for place, color in (((8, 8), (250, 20, 20)), ((20, 40), (20, 20, 250))):
@@ -38,20 +38,20 @@ def features(image):
 def test_each_thing_becomes_a_candidate_numbered_from_the_top():
     image, depth = scene()
     chosen = CandidateSettings(clusters=2, region=(-5.0, -5.0, 0.5, 5.0, 5.0, 1.5))
-    found = find_candidates(features(image), depth, CAMERA, settings=chosen)
-    assert [item.number for item in found] == [0, 1]
-    np.testing.assert_allclose([item.pixel for item in found], [(12.5, 12.5), (44.5, 24.5)])
-    np.testing.assert_allclose(found[0].point, CAMERA.lift(found[0].pixel, 1.0))
-    assert [item.size for item in found] == [81, 81]
-    assert found == find_candidates(features(image), depth, CAMERA, settings=chosen)
+    candidates = find_candidates(features(image), depth, CAMERA, settings=chosen)
+    assert [item.number for item in candidates] == [0, 1]
+    np.testing.assert_allclose([item.pixel for item in candidates], [(12.5, 12.5), (44.5, 24.5)])
+    np.testing.assert_allclose(candidates[0].point, CAMERA.lift(candidates[0].pixel, 1.0))
+    assert [item.size for item in candidates] == [81, 81]
+    assert candidates == find_candidates(features(image), depth, CAMERA, settings=chosen)
 
 
 def test_masks_are_clustered_apart_and_close_candidates_merged():
     image, depth = scene()
     masks = [depth < 1.5, (image == [20, 20, 250]).all(axis=-1)]
-    found = find_candidates(features(image), depth, CAMERA, masks, CandidateSettings(clusters=2, apart=0.05))
-    assert len(found) == len({item.pixel for item in found})
-    points = np.array([item.point for item in found])
+    candidates = find_candidates(features(image), depth, CAMERA, masks, CandidateSettings(clusters=2, apart=0.05))
+    assert len(candidates) == len({item.pixel for item in candidates})
+    points = np.array([item.point for item in candidates])
     apart = np.linalg.norm(points[:, None] - points, axis=-1) + np.eye(len(points))
     assert apart.min() >= 0.05
     many = CandidateSettings(clusters=8, apart=0.0, most=3)
@@ -68,8 +68,8 @@ def test_nothing_without_depth_or_outside_the_region():
 def test_coarse_features_cover_the_image():
     image, depth = scene()
     coarse = features(image)[::4, ::4]
-    found = find_candidates(coarse, depth, CAMERA, settings=CandidateSettings(clusters=3))
-    assert len(found) >= 2
+    candidates = find_candidates(coarse, depth, CAMERA, settings=CandidateSettings(clusters=3))
+    assert len(candidates) >= 2
 
 
 @settings(deadline=None, max_examples=40)
@@ -116,15 +116,15 @@ def test_keypoint_files_round_trip(tmp_path):
     image, depth = scene()
     depth[0, :3] = [np.nan, -1.0, 70.0]
     write_keypoint_file(tmp_path, KEYPOINTS, image, depth)
-    found = read_keypoint_file(tmp_path)
-    assert found.keypoints == KEYPOINTS
-    np.testing.assert_array_equal(found.image, image)
-    np.testing.assert_allclose(found.depth[1:], depth[1:], atol=0.0005)
-    assert found.depth[0, :3].tolist() == [0.0, 0.0, 0.0]
+    keypoint_file = read_keypoint_file(tmp_path)
+    assert keypoint_file.keypoints == KEYPOINTS
+    np.testing.assert_array_equal(keypoint_file.image, image)
+    np.testing.assert_allclose(keypoint_file.depth[1:], depth[1:], atol=0.0005)
+    assert keypoint_file.depth[0, :3].tolist() == [0.0, 0.0, 0.0]
     again = read_keypoint_file(tmp_path / "keypoints.yaml")
-    assert again.digest == found.digest
+    assert again.digest == keypoint_file.digest
     Image.fromarray(image[::-1].copy()).save(tmp_path / "reference.png")
-    assert read_keypoint_file(tmp_path).digest != found.digest
+    assert read_keypoint_file(tmp_path).digest != keypoint_file.digest
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from grape.perception import open_features, open_finder
 from grape.perception.models.dinov2 import DinoV2
 from grape.perception.models.grounding_dino import GroundingDino
-from grape.perception.models.opening import normalised, shorter_side, split_name
+from grape.perception.models.opening import normalized, shorter_side, split_name
 from grape.perception.models.sam2 import Sam2
 from tests.perception.tiny_models import save_dinov2, save_grounding_dino, save_sam2
 
@@ -43,15 +43,15 @@ def detector(weights, threshold):
 
 
 def test_boxes_lie_in_the_image_surest_first(weights):
-    found = detector(weights, 0.0).detect(IMAGE, "Black bowl")
-    assert len(found) > 3
-    scores = [detection.score for detection in found]
+    detections = detector(weights, 0.0).detect(IMAGE, "Black bowl")
+    assert len(detections) > 3
+    scores = [detection.score for detection in detections]
     assert scores == sorted(scores, reverse=True)
-    for detection in found:
+    for detection in detections:
         left, top, right, bottom = detection.box
         assert 0 <= left <= right <= 90
         assert 0 <= top <= bottom <= 60
-    assert found == detector(weights, 0.0).detect(IMAGE, "  black bowl. ")  # as the model was trained to read it
+    assert detections == detector(weights, 0.0).detect(IMAGE, "  black bowl. ")  # as the model was trained to read it
     assert detector(weights, 1.0).detect(IMAGE, "black bowl") == ()
 
 
@@ -89,7 +89,7 @@ def test_segmentation_agrees_with_the_models_own_scale(weights):
     model = transformers.Sam2Model.from_pretrained(weights["sam"]).eval()
     with torch.inference_mode():
         masks = model(
-            pixel_values=torch.from_numpy(normalised(square, 128, 128)),
+            pixel_values=torch.from_numpy(normalized(square, 128, 128)),
             input_boxes=torch.tensor([[[20.0, 30.0, 90.0, 100.0]]]),
             multimask_output=False,
         ).pred_masks[0, 0, 0]
@@ -113,20 +113,21 @@ def test_features_cover_the_image(weights):
 
 def test_finder_joins_both(weights):
     finder = open_finder(str(weights["dino"]), str(weights["sam"]), "cpu")
-    found = finder.find(IMAGE, "black bowl")
-    assert found is None or (found.mask.shape == (60, 90) and 0 < found.score <= 1)
+    detection = finder.find(IMAGE, "black bowl")
+    assert detection is None or (detection.mask.shape == (60, 90) and 0 < detection.score <= 1)
 
 
-def test_colors_need_no_weights():
-    np.testing.assert_allclose(open_features("colour", "cpu").features(IMAGE)[3, 4], IMAGE[3, 4] / 255, atol=1e-6)
+@pytest.mark.parametrize("name", ["color", "colour"])
+def test_colors_need_no_weights(name):
+    np.testing.assert_allclose(open_features(name, "cpu").features(IMAGE)[3, 4], IMAGE[3, 4] / 255, atol=1e-6)
 
 
 def test_normalizing_by_hand():
-    grey = np.full((4, 6, 3), 128, np.uint8)
-    found = normalised(grey, 8, 12)
-    assert found.shape == (1, 3, 8, 12)
+    gray = np.full((4, 6, 3), 128, np.uint8)
+    tensor = normalized(gray, 8, 12)
+    assert tensor.shape == (1, 3, 8, 12)
     np.testing.assert_allclose(
-        found[0, :, 0, 0], (128 / 255 - np.array([0.485, 0.456, 0.406])) / [0.229, 0.224, 0.225], rtol=1e-5
+        tensor[0, :, 0, 0], (128 / 255 - np.array([0.485, 0.456, 0.406])) / [0.229, 0.224, 0.225], rtol=1e-5
     )
     assert shorter_side(480, 640, 800, 1333) == (800, 1067)
     assert shorter_side(400, 1600, 800, 1333) == (333, 1333)

@@ -1,4 +1,4 @@
-"""The whole road without simulator or policy: recordings, keypoints from images, specification, scores, pairs."""
+"""The whole data flow without simulator or policy: recordings, keypoints from images, specification, scores, pairs."""
 
 import json
 import shutil
@@ -123,10 +123,10 @@ def test_from_recordings_to_pairs(recordings, keypoints, imported, tmp_path, cap
     assert f"picture: {PUCK[-1]}" in specification.read_text()  # where the point comes from is kept
     assert main(["score", "--store", str(imported), "--costs", str(specification), "--out", str(scores)]) == 0
     assert main(["pair", "--scores", str(scores), "--out", str(pairs)]) == 0
-    found = read_scores(scores)
-    assert all(score.r_self is None for score in found.values())
-    assert [found[name].stages[0].done for name in sorted(found)] == [True, False, True]
-    best, far, near = (found[name] for name in sorted(found))
+    scores_by_id = read_scores(scores)
+    assert all(score.r_self is None for score in scores_by_id.values())
+    assert [scores_by_id[name].stages[0].done for name in sorted(scores_by_id)] == [True, False, True]
+    best, far, near = (scores_by_id[name] for name in sorted(scores_by_id))
     assert best.gcpg > near.gcpg > far.gcpg  # costs of keypoints from images tell the two failures apart
     assert not unavailable_constraints(near.stages)
     made = read_pairs(pairs)
@@ -164,4 +164,4 @@ def test_a_phrase_finds_the_puck_again_where_tracking_lost_it(films, recordings,
     facts = episode.meta.extra["keypoints"]["puck"]
     assert facts["from"] == "phrase: yellow puck"
     assert facts["found_again"] == len(puck) - 3  # states 0 to 2 lie in the first eleven images
-    assert finder.asked == 1 + facts["found_again"]
+    assert finder.n_calls == 1 + facts["found_again"]

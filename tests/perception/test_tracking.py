@@ -67,14 +67,14 @@ def scene(steps, place, occluder=None):
     wall, thing = as_image(texture(1)), as_image(texture(2, 16, 1.5))
     images, depths = [], []
     for step in range(steps):
-        picture, depth = wall.copy(), np.full((SIZE, SIZE), 2.0, np.float32)
+        image, depth = wall.copy(), np.full((SIZE, SIZE), 2.0, np.float32)
         column, row = place(step)
-        picture[row : row + 16, column : column + 16], depth[row : row + 16, column : column + 16] = thing, 1.0
+        image[row : row + 16, column : column + 16], depth[row : row + 16, column : column + 16] = thing, 1.0
         if occluder is not None and (covers := occluder(step)) is not None:
             rows, columns = np.indices((SIZE, SIZE))
             disc = (rows - covers[1]) ** 2 + (columns - covers[0]) ** 2 < 18**2
-            picture[disc], depth[disc] = (200, 40, 40), 0.5
-        images.append(picture)
+            image[disc], depth[disc] = (200, 40, 40), 0.5
+        images.append(image)
         depths.append(depth)
     return np.stack(images), np.stack(depths)
 
@@ -136,18 +136,18 @@ def test_each_way_of_losing_a_point_is_told_apart_and_none_leaves_a_number():
     flat[2] = 0.0  # nothing measured
     flat[3] = 0.5  # something nearer
     pixels = [[8.5, 8.5], [8.5, 8.5], [8.5, 8.5], [8.5, 8.5], [20.0, 8.5]]
-    found = lift(pixels, flat, [1, 0.4, 1, 1, 1])
-    assert found.losses(0) == {"unsure": 1, "no depth": 1, "hidden": 1, "out of view": 1}
-    assert np.isfinite(found.points[0, 0]).all()
-    assert np.isnan(found.points[1:, 0]).all()
+    lifted = lift(pixels, flat, [1, 0.4, 1, 1, 1])
+    assert lifted.losses(0) == {"unsure": 1, "no depth": 1, "hidden": 1, "out of view": 1}
+    assert np.isfinite(lifted.points[0, 0]).all()
+    assert np.isnan(lifted.points[1:, 0]).all()
 
 
 def test_at_an_edge_the_points_own_depth_is_taken():
     depth = np.full((2, 16, 16), 2.0)
     depth[:, :, :9] = 1.0
     depth[1, :, 8] = 2.0  # the edge came a pixel nearer
-    found = lift([[8.5, 8.5], [8.2, 8.5]], depth)
-    np.testing.assert_allclose(found.points[:, 0, 2], [1.0, 1.0])
+    lifted = lift([[8.5, 8.5], [8.2, 8.5]], depth)
+    np.testing.assert_allclose(lifted.points[:, 0, 2], [1.0, 1.0])
 
 
 def test_depth_may_follow_real_motion_but_not_jump():
@@ -155,7 +155,7 @@ def test_depth_may_follow_real_motion_but_not_jump():
     depth[1], depth[2] = 1.02, 1.3
     assert lift([[8.5, 8.5]] * 3, depth).losses(0) == {"hidden": 1}
     sideways = lift([[8.5, 8.5], [8.5, 8.5], [1.5, 8.5]], np.stack([depth[0], depth[0], depth[0] + 0.08]))
-    assert sideways.losses(0) == {}  # seven centimetres to the side allow eight away
+    assert sideways.losses(0) == {}  # seven centimeters to the side allow eight away
 
 
 @pytest.mark.parametrize("hole", [False, True])

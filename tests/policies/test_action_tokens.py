@@ -47,7 +47,7 @@ def test_targets_without_width_are_the_tokens(row):
 
 def test_half_a_bin_of_width_spreads_symmetrically():
     tokenizer = ActionTokenizer(544, 32)
-    target = tokenizer.soft_targets(np.asarray([0.0]), 0.5)[0]  # centre of the middle one of 31 intervals
+    target = tokenizer.soft_targets(np.asarray([0.0]), 0.5)[0]  # center of the middle one of 31 intervals
     assert target.argmax() == 15
     np.testing.assert_allclose(target[14], target[16], rtol=1e-5)
     np.testing.assert_allclose(target[14] / target[15], np.exp(-2.0), rtol=1e-4)

@@ -98,16 +98,16 @@ def point_to(base, folder):
 
 @pytest.mark.parametrize("settings", APPLIED.values(), ids=APPLIED)
 def test_a_supported_form_acts_as_peft_does_beside_and_merged(base, observations, tmp_path, settings):
-    due = written_by_peft(base, tmp_path / "adapter", **settings).act(observations).logps
-    np.testing.assert_array_equal(load_policy(tmp_path / "adapter").act(observations).logps, due)
+    expected = written_by_peft(base, tmp_path / "adapter", **settings).act(observations).logps
+    np.testing.assert_array_equal(load_policy(tmp_path / "adapter").act(observations).logps, expected)
     merged = load_policy(tmp_path / "adapter", merge=True)
-    np.testing.assert_allclose(merged.act(observations).logps, due, atol=1e-4)
+    np.testing.assert_allclose(merged.act(observations).logps, expected, atol=1e-4)
     (tmp_path / "merged").mkdir()
     write_merged(find_source(tmp_path / "adapter"), tmp_path / "merged", 10**9)
     np.testing.assert_array_equal(
         load_policy(tmp_path / "merged").act(observations).logps, merged.act(observations).logps
     )
-    assert np.abs(load_policy(base).act(observations).logps - due).max() > 1e-3
+    assert np.abs(load_policy(base).act(observations).logps - expected).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ["without some", "orthogonal", "all linear layers", "some blocks"])
@@ -120,8 +120,8 @@ def test_an_exported_adapter_means_the_same_to_a_release_that_knows_fewer_settin
     data = json.loads((tmp_path / "exported" / "adapter_config.json").read_text())
     assert "exclude_modules" not in data
     assert data["init_lora_weights"] is True
-    due = load_policy(tmp_path / "adapter").act(observations).logps
-    np.testing.assert_array_equal(load_policy(tmp_path / "exported").act(observations).logps, due)
+    expected = load_policy(tmp_path / "adapter").act(observations).logps
+    np.testing.assert_array_equal(load_policy(tmp_path / "exported").act(observations).logps, expected)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -205,13 +205,13 @@ def test_what_is_put_beside_the_weights_by_other_means_is_never_merged_away(fres
 def test_the_revision_that_peft_notes_is_that_of_the_base(tmp_path, monkeypatch):
     from grape.policies.openvla import adapters
 
-    asked = []
-    monkeypatch.setattr(adapters, "resolve_policy", lambda name: asked.append(name) or tmp_path)
+    names = []
+    monkeypatch.setattr(adapters, "resolve_policy", lambda name: names.append(name) or tmp_path)
     LoraConfig(target_modules=LANGUAGE, base_model_name_or_path="openvla/openvla-7b", revision="v1").save_pretrained(
         str(tmp_path)
     )
     read_pointer(tmp_path)
-    assert asked == ["openvla/openvla-7b@v1"]
+    assert names == ["openvla/openvla-7b@v1"]
 
 
 SLOW = "(a+)+$"

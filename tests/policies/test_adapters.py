@@ -14,7 +14,7 @@ from grape.policies.openvla import load_policy, save_policy
 
 
 @pytest.fixture(scope="module")
-def home(nano, tmp_path_factory):
+def adapter_home(nano, tmp_path_factory):
     """A base policy and a trained adapter beside it."""
     folder = tmp_path_factory.mktemp("adapters")
     save_policy(nano, folder / "base")
@@ -31,19 +31,19 @@ def home(nano, tmp_path_factory):
     return folder
 
 
-def test_every_named_layer_is_wrapped(nano, home):
+def test_every_named_layer_is_wrapped(nano, adapter_home):
     targets = nano.lora_targets()
     modules = dict(nano.model.named_modules())
     assert all(isinstance(modules[name], torch.nn.Linear) for name in targets)
     assert len(targets) == 3 * 7 + 2
-    saved = load_file(home / "adapter/adapter_model.safetensors")
+    saved = load_file(adapter_home / "adapter/adapter_model.safetensors")
     assert len(saved) == 2 * len(targets)
 
 
-def test_attached_equals_merged_equals_saved(home, observations, tmp_path):
-    attached = load_policy(home / "adapter")
-    merged = load_policy(home / "adapter", merge=True)
-    base = load_policy(home / "base")
+def test_attached_equals_merged_equals_saved(adapter_home, observations, tmp_path):
+    attached = load_policy(adapter_home / "adapter")
+    merged = load_policy(adapter_home / "adapter", merge=True)
+    base = load_policy(adapter_home / "base")
     assert attached.adapter is not None
     assert merged.adapter is None
     one, two, plain = (policy.act(observations).logps for policy in (attached, merged, base))
@@ -57,11 +57,11 @@ def test_attached_equals_merged_equals_saved(home, observations, tmp_path):
     np.testing.assert_array_equal(attached.act(observations).logps, one)  # saving changed nothing
 
 
-def test_missing_halves_and_layers_are_named(home, tmp_path):
+def test_missing_halves_and_layers_are_named(adapter_home, tmp_path):
     for count in (1, 20):
         folder = tmp_path / str(count)
-        shutil.copytree(home / "adapter", folder)
-        (folder / "grape_adapter.json").write_text(json.dumps({"base": str(home / "base")}))
+        shutil.copytree(adapter_home / "adapter", folder)
+        (folder / "grape_adapter.json").write_text(json.dumps({"base": str(adapter_home / "base")}))
         tensors = load_file(folder / "adapter_model.safetensors")
         kept = dict(sorted(tensors.items())[count:])
         save_file(kept, folder / "adapter_model.safetensors")
@@ -69,24 +69,24 @@ def test_missing_halves_and_layers_are_named(home, tmp_path):
             load_policy(folder)
 
 
-def test_switched_off_is_the_base(home, observations):
-    attached, base = load_policy(home / "adapter"), load_policy(home / "base")
+def test_switched_off_is_the_base(adapter_home, observations):
+    attached, base = load_policy(adapter_home / "adapter"), load_policy(adapter_home / "base")
     with attached.adapter.disable_adapter():
         np.testing.assert_array_equal(attached.act(observations).logps, base.act(observations).logps)
         assert attached.spec.policy_hash == base.spec.policy_hash
 
 
-def test_a_merged_policy_can_be_trained_on(home):
-    merged = load_policy(home / "adapter", merge=True)
+def test_a_merged_policy_can_be_trained_on(adapter_home):
+    merged = load_policy(adapter_home / "adapter", merge=True)
     assert all(parameter.requires_grad for parameter in merged.model.parameters())
 
 
-def _broken(home, tmp_path, **files):
+def _broken(adapter_home, tmp_path, **files):
     folder = tmp_path / "broken"
     folder.mkdir()
-    for path in (home / "adapter").iterdir():
+    for path in (adapter_home / "adapter").iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
-    (folder / "grape_adapter.json").write_text(json.dumps({"base": str(home / "base")}))
+    (folder / "grape_adapter.json").write_text(json.dumps({"base": str(adapter_home / "base")}))
     for name, content in files.items():
         path = folder / {"pointer": "grape_adapter.json", "config": "adapter_config.json"}[name]
         path.write_text(content if isinstance(content, str) else json.dumps(content))
@@ -103,13 +103,13 @@ def _broken(home, tmp_path, **files):
         ({"config": "{"}, DataError, "JSON"),
     ],
 )
-def test_adapters_that_are_refused(home, tmp_path, files, error, text):
+def test_adapters_that_are_refused(adapter_home, tmp_path, files, error, text):
     with pytest.raises(error, match=text):
-        load_policy(_broken(home, tmp_path, **files))
+        load_policy(_broken(adapter_home, tmp_path, **files))
 
 
-def test_foreign_torn_and_missing_adapter_weights(home, tmp_path):
-    folder = _broken(home, tmp_path)
+def test_foreign_truncated_and_missing_adapter_weights(adapter_home, tmp_path):
+    folder = _broken(adapter_home, tmp_path)
     path = folder / "adapter_model.safetensors"
     tensors = load_file(path)
     save_file({name.replace("layers.0", "layers.9"): tensor for name, tensor in tensors.items()}, path)
@@ -119,7 +119,7 @@ def test_foreign_torn_and_missing_adapter_weights(home, tmp_path):
     with pytest.raises(DataError, match="does not fit"):
         load_policy(folder)
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(DataError, match="torn"):
+    with pytest.raises(DataError, match="truncated"):
         load_policy(folder)
     path.unlink()
     with pytest.raises(DataError, match="lacks"):

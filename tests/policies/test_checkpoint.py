@@ -163,7 +163,7 @@ def test_missing_files(copy, name):
 
 
 @pytest.mark.parametrize("keep", [0, 5, 1000, -1])
-def test_torn_weights(copy, keep):
+def test_truncated_weights(copy, keep):
     data = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(data[:keep])
     with pytest.raises(DataError, match=r"model\.safetensors is truncated"):

@@ -131,9 +131,9 @@ def test_samples_follow_the_softmax(temperature):
     generators = [np.random.default_rng(seed) for seed in range(count)]
     tokens = choose_tokens(logits.expand(count, size), temperature, generators)
     expected = (logits.double() / temperature).softmax(-1).numpy()
-    found = np.bincount(tokens.numpy(), minlength=size) / count
+    frequencies = np.bincount(tokens.numpy(), minlength=size) / count
     # 4 standard deviations of each frequency; the seeds are fixed, so this cannot flicker
-    assert (np.abs(found - expected) <= 4 * np.sqrt(expected * (1 - expected) / count)).all()
+    assert (np.abs(frequencies - expected) <= 4 * np.sqrt(expected * (1 - expected) / count)).all()
 
 
 def test_gradients_reach_every_parameter(fresh_nano, observations, actions):
@@ -197,8 +197,8 @@ def test_checkpointed_activations_give_the_same_gradient(nano, observations):
     kept: list[int] = []
     expected = gradients(nano.model)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
-        found = gradients(frugal)
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+        recomputed = gradients(frugal)
+    assert all(torch.equal(recomputed[name], expected[name]) for name in expected)
     inside = kept.copy()
     kept.clear()
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):

@@ -1,4 +1,4 @@
-"""How a policy is opened: names on the hub, device and number type, 4-bit weights, attention, centre crop."""
+"""How a policy is opened: names on the hub, device and number type, 4-bit weights, attention, center crop."""
 
 import json
 import shutil
@@ -62,18 +62,18 @@ class TestNames:
 
 class TestHub:
     def test_only_harmless_files_are_fetched(self, saved, monkeypatch):
-        asked = {}
+        request = {}
 
         def snapshot_download(repository, **options):
-            asked.update(options, repository=repository)
+            request.update(options, repository=repository)
             return str(saved)
 
         monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
         assert load_policy("openvla/openvla-7b@v1").unnorm_key == "metaworld"
-        assert (asked["repository"], asked["revision"]) == ("openvla/openvla-7b", "v1")
-        assert asked["ignore_patterns"] == ["*/*"]
-        assert not [pattern for pattern in asked["allow_patterns"] if pattern.endswith((".bin", ".pt", "*"))]
-        assert [name for name in asked["allow_patterns"] if name.endswith(".py")] == [
+        assert (request["repository"], request["revision"]) == ("openvla/openvla-7b", "v1")
+        assert request["ignore_patterns"] == ["*/*"]
+        assert not [pattern for pattern in request["allow_patterns"] if pattern.endswith((".bin", ".pt", "*"))]
+        assert [name for name in request["allow_patterns"] if name.endswith(".py")] == [
             f"{kind}_prismatic.py" for kind in ("configuration", "modeling", "processing")
         ]  # carried into exports, never run
 

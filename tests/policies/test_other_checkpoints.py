@@ -86,8 +86,8 @@ def test_an_index_that_disagrees_with_its_shards_is_refused(copy, change):
 @pytest.mark.parametrize("state", ["padding", "truncation", "no post-processor", "another post-processor"])
 def test_what_a_trainer_left_in_the_tokenizer_changes_no_prompt(copy, state):
     policy = read_policy(copy, unnorm_key="bridge_orig")
-    due = policy.processor.prompt_ids("put the carrot on the plate")
-    assert due[0] == 1
+    expected = policy.processor.prompt_ids("put the carrot on the plate")
+    assert expected[0] == 1
     path = copy / "tokenizer.json"
     if state in ("padding", "truncation"):
         tokenizer = Tokenizer.from_file(str(path))
@@ -100,13 +100,13 @@ def test_what_a_trainer_left_in_the_tokenizer_changes_no_prompt(copy, state):
         data = json.loads(path.read_text())
         data["post_processor"] = None if state == "no post-processor" else BYTE_LEVEL
         path.write_text(json.dumps(data))
-    assert read_policy(copy, unnorm_key="bridge_orig").processor.prompt_ids("put the carrot on the plate") == due
+    assert read_policy(copy, unnorm_key="bridge_orig").processor.prompt_ids("put the carrot on the plate") == expected
 
 
 def test_a_tokenizer_that_adds_no_begin_token_says_so_in_its_configuration(copy):
-    due = read_policy(copy, unnorm_key="bridge_orig").processor.prompt_ids("go")
+    expected = read_policy(copy, unnorm_key="bridge_orig").processor.prompt_ids("go")
     change_json(copy / "tokenizer_config.json", add_bos_token=False)
-    assert read_policy(copy, unnorm_key="bridge_orig").processor.prompt_ids("go") == due[1:]
+    assert read_policy(copy, unnorm_key="bridge_orig").processor.prompt_ids("go") == expected[1:]
 
 
 @pytest.mark.parametrize(
@@ -124,10 +124,10 @@ def test_a_checkpoint_with_parts_in_files_of_their_own_is_refused_for_what_it_is
 
 
 def test_parts_are_recognized_on_the_hub_before_weights_are_downloaded(copy, monkeypatch):
-    asked = []
+    patterns = []
 
     def snapshot_download(repository, **options):
-        asked.append(options["allow_patterns"])
+        patterns.append(options["allow_patterns"])
         return str(copy)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
@@ -136,21 +136,21 @@ def test_parts_are_recognized_on_the_hub_before_weights_are_downloaded(copy, mon
     )
     with pytest.raises(SettingsError, match="OpenVLA-OFT"):
         load_policy("somebody/policy", unnorm_key="bridge_orig")
-    assert len(asked) == 1
-    assert not [pattern for pattern in asked[0] if "safetensors" in pattern]
+    assert len(patterns) == 1
+    assert not [pattern for pattern in patterns[0] if "safetensors" in pattern]
 
 
 def test_configuration_alone_is_fetched_where_nothing_more_is_needed(copy, monkeypatch):
-    asked = []
+    patterns = []
 
     def snapshot_download(repository, **options):
-        asked.extend(options["allow_patterns"])
+        patterns.extend(options["allow_patterns"])
         return str(copy)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     (copy / "model.safetensors").unlink()
     assert read_policy("somebody/policy", unnorm_key="bridge_orig").unnorm_key == "bridge_orig"
-    assert not [pattern for pattern in asked if "safetensors" in pattern]
+    assert not [pattern for pattern in patterns if "safetensors" in pattern]
 
 
 def test_a_cached_snapshot_without_files_that_nothing_needs_is_used(copy, monkeypatch, tmp_path):

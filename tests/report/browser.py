@@ -134,16 +134,16 @@ class Browser:
 
     def complaints(self) -> list[str]:
         """Everything the page wrote to the console as an error or warning, and exceptions that nobody caught."""
-        found = []
+        texts = []
         for event in self.events:
             params = event.get("params", {})
             if event.get("method") == "Runtime.exceptionThrown":
-                found.append(str(params["exceptionDetails"]))
+                texts.append(str(params["exceptionDetails"]))
             elif event.get("method") == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning", "assert"):
-                found.append(str(params["args"]))
+                texts.append(str(params["args"]))
             elif event.get("method") == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
-                found.append(params["entry"]["text"])
-        return found
+                texts.append(params["entry"]["text"])
+        return texts
 
     def requests(self) -> list[str]:
         """Addresses that the page asked for."""

@@ -220,11 +220,11 @@ def write_iteration(
             ]
             for rollout in rollouts:
                 store.write(rollout)
-            ranked = sorted((score(rollout) for rollout in rollouts), key=lambda found: -found.gcpg)
+            ranked = sorted((score(rollout) for rollout in rollouts), key=lambda item: -item.gcpg)
             scores += ranked
             pairs.append(pair_of(ranked[0], ranked[1]))
     for verb, name, rows in (
-        ("score", "scores.jsonl", [score_to_row(found) for found in scores]),
+        ("score", "scores.jsonl", [score_to_row(item) for item in scores]),
         ("pair", "pairs.jsonl", [pair_to_row(pair) for pair in pairs]),
     ):
         run = open_run(folder / verb, verb, {"scores": "score"})

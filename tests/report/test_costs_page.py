@@ -85,13 +85,13 @@ def test_episodes_of_equal_id_are_told_apart(page: Path, stores: list[Path]) -> 
     text = page.read_text(encoding="utf-8")
     assert "clean/e0" in text
     assert "sloppy/e0" in text
-    dearest = re.findall(r"dearest ([\d.]+) \(sloppy/(e\d+)\)", text)
-    assert dearest
+    highest = re.findall(r"highest cost ([\d.]+) \(sloppy/(e\d+)\)", text)
+    assert highest
     store = EpisodeStore.open(stores[1])
-    assert not any(store.read(name).meta.success for _, name in dearest)
+    assert not any(store.read(name).meta.success for _, name in highest)
 
 
-def test_texts_of_strangers_stay_texts(stores: list[Path], tmp_path: Path) -> None:
+def test_texts_of_others_stay_texts(stores: list[Path], tmp_path: Path) -> None:
     path = tmp_path / "odd.yaml"
     path.write_text(SPECIFICATION.replace("TEXT", json.dumps(HOSTILE)), encoding="utf-8")
     run_costs_page(CostsPageSettings(target=str(path), store=tuple(stores), out=tmp_path / "page.html", shown=0))
@@ -139,7 +139,7 @@ def test_one_episode_stands_alone(episodes: list[Trajectory], tmp_path: Path) ->
         ({"target": "toy/reach-red"}, CompatibilityError, "no episode of task 'reach-red'"),
     ],
 )
-def test_what_the_user_can_mend_is_told(
+def test_what_the_user_can_fix_is_reported(
     stores: list[Path], tmp_path: Path, change: dict[str, object], error: type[Exception], says: str
 ) -> None:
     settings = CostsPageSettings(target="toy/push-block", store=tuple(stores), out=tmp_path / "page.html")
@@ -155,8 +155,8 @@ CHROMIUM = find_chromium()
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("no chromium on this machine ('make install' brings it)")
-    with Browser(CHROMIUM, tmp_path_factory.mktemp("profile")) as found:
-        yield found
+    with Browser(CHROMIUM, tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])

@@ -31,8 +31,8 @@ WATCH = """
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     assert CHROMIUM is not None
-    with Browser(CHROMIUM, tmp_path_factory.mktemp("profile")) as found:
-        yield found
+    with Browser(CHROMIUM, tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1440, False), (1440, True), (390, False), (390, True)])
@@ -45,7 +45,7 @@ def test_nothing_overflows_and_nothing_complains(browser: Browser, page: Path, w
 
 
 def test_text_can_be_read_against_its_background(browser: Browser, page: Path) -> None:
-    # WCAG's contrast of the colours that carry text, in both schemes; 4.5 is what small text needs.
+    # WCAG's contrast of the colors that carry text, in both schemes; 4.5 is what small text needs.
     contrast = """
     (() => {
       const probe = document.body.appendChild(document.createElement("i"));
@@ -85,7 +85,7 @@ def test_every_video_decodes(browser: Browser, page: Path) -> None:
 def test_both_sides_play_in_step_and_the_playhead_follows(browser: Browser, page: Path) -> None:
     browser.open(page, width=1440)
     browser.evaluate(WATCH)
-    found = browser.evaluate(
+    playback = browser.evaluate(
         """(async () => {
           const pair = document.querySelector(".pair");
           const videos = [...pair.querySelectorAll("video")];
@@ -103,12 +103,12 @@ def test_both_sides_play_in_step_and_the_playhead_follows(browser: Browser, page
             shown: pair.querySelector("output").textContent};
         })()"""
     )
-    assert found["playing"] == [True, True]
-    assert abs(found["at"][0] - found["at"][1]) < 0.3
-    assert abs(found["at"][0] - found["head"]) < 0.3
-    assert found["paused"] == [True, True]
-    assert found["sought"] == [5, 5]
-    assert found["shown"].startswith("5 / ")
+    assert playback["playing"] == [True, True]
+    assert abs(playback["at"][0] - playback["at"][1]) < 0.3
+    assert abs(playback["at"][0] - playback["head"]) < 0.3
+    assert playback["paused"] == [True, True]
+    assert playback["sought"] == [5, 5]
+    assert playback["shown"].startswith("5 / ")
 
 
 def test_pairs_can_be_filtered_by_task(browser: Browser, page: Path) -> None:

@@ -188,7 +188,7 @@ def test_lost_episodes_cost_the_videos_only(tmp_path: Path) -> None:
     assert "no longer in the run's folder" in parsed.words()
 
 
-def test_torn_files_are_named_and_the_rest_is_shown(tmp_path: Path) -> None:
+def test_truncated_files_are_named_and_the_rest_is_shown(tmp_path: Path) -> None:
     run = write_run(tmp_path / "torn", iterations=1)
     (run / "iteration-1" / "train" / "metrics.jsonl").write_text('{"update": 1, "loss": 0.5}\n{"upd', encoding="utf-8")
     (run / "evaluate" / "sft" / "results.json").write_text("{", encoding="utf-8")
@@ -247,12 +247,12 @@ def test_further_arms_stand_beside_the_runs_own(tmp_path: Path) -> None:
     facts = read_json(run / "loop.json")
     write_evaluation(run / "cloning" / "evaluate", 0.5, first_state=70_000)
     cloning = [facts["policies"][0], {"label": "iteration 1", "evaluation": "cloning/evaluate"}]
-    facts["arms"] = [{"label": "filtered cloning", "policies": cloning}]
+    facts["arms"] = [{"label": "filtered BC", "policies": cloning}]
     write_json(run / "loop.json", facts)
     run_report(ReportSettings(run=run, pairs_shown=0))
     parsed = Page(run / "report.html")
-    assert parsed.words().count("filtered cloning") >= 2
-    # Another shape and another dash pattern, not only another colour.
+    assert parsed.words().count("filtered BC") >= 2
+    # Another shape and another dash pattern, not only another color.
     assert any(
         tag == "rect" and "st1" in attributes["class"] for tag, attributes in parsed.tags if "class" in attributes
     )

@@ -71,12 +71,13 @@ def test_a_film_strip_ends_where_the_episode_ends() -> None:
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(2, 8))
-def test_ticks_cover_the_range_in_even_steps(low: float, extent: float, wanted: int) -> None:
+def test_ticks_cover_the_range_in_even_steps(low: float, extent: float, n_steps: int) -> None:
     high = low + extent
-    ticks = nice_ticks(low, high, wanted)
-    assert ticks[0] <= low + 1e-6 * extent
-    assert ticks[-1] >= high - 1e-6 * extent
-    assert 2 <= len(ticks) <= 2 * wanted + 3
+    ticks = nice_ticks(low, high, n_steps)
+    rounding = 1e-6 * extent + 2 * math.ulp(max(abs(low), abs(high)))  # a narrow range far from 0 has few numbers
+    assert ticks[0] <= low + rounding
+    assert ticks[-1] >= high - rounding
+    assert 2 <= len(ticks) <= 2 * n_steps + 3
     assert list(ticks) == sorted(set(ticks))
 
 
@@ -156,21 +157,21 @@ def test_stages_and_curves_lie_on_the_videos_time_axis() -> None:
     assert bands[1].left == pytest.approx(bands[0].left + bands[0].width)
     assert bands[-1].left + bands[-1].width == pytest.approx(100 * (good.steps + 1) / n_frames)
     assert [band.name for band in stage_bands(bad, n_frames)] == ["reach", "pull"]
-    mine, theirs = constraint_rows(good, bad, n_frames)
-    assert [row.name for row in mine] == [row.name for row in theirs]
-    first_x = float(mine[0].path[1:].split()[0])
+    good_rows, bad_rows = constraint_rows(good, bad, n_frames)
+    assert [row.name for row in good_rows] == [row.name for row in bad_rows]
+    first_x = float(good_rows[0].path[1:].split()[0])
     assert first_x == pytest.approx(1000 * 0.5 / n_frames, abs=0.1)
     # A speed has no value at the stage's first state, so its curve begins one image later.
-    assert float(mine[1].path[1:].split()[0]) == pytest.approx(1000 * 1.5 / n_frames, abs=0.1)
-    assert not theirs[-1].reached
-    assert theirs[-1].path == ""
+    assert float(good_rows[1].path[1:].split()[0]) == pytest.approx(1000 * 1.5 / n_frames, abs=0.1)
+    assert not bad_rows[-1].reached
+    assert bad_rows[-1].path == ""
 
 
 def test_only_path_constraints_over_their_threshold_are_filled() -> None:
     good = score(episode("drawer-open", 1, 0, success=True, display=False))
     bad = score(episode("drawer-open", 1, 1, success=False, display=False))
-    mine, theirs = constraint_rows(good, bad, bad.steps + 1)
-    rows = {(side, row.name): row for side, found in (("good", mine), ("bad", theirs)) for row in found}
+    good_rows, bad_rows = constraint_rows(good, bad, bad.steps + 1)
+    rows = {(side, row.name): row for side, side_rows in (("good", good_rows), ("bad", bad_rows)) for row in side_rows}
     assert rows["bad", "hand stays at handle"].excess
     assert not rows["good", "hand stays at handle"].excess
     assert not rows["bad", "gripper near handle"].excess

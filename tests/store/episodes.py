@@ -45,16 +45,16 @@ def make_episode(
     )
 
 
-def assert_equal(found: Trajectory, expected: Trajectory, *, frames: bool = True) -> None:
+def assert_equal(actual: Trajectory, expected: Trajectory, *, frames: bool = True) -> None:
     """Equality bit for bit, but for lossy display images."""
-    assert found.meta == expected.meta
+    assert actual.meta == expected.meta
     names = ["proprio", "actions", "labels", "action_tokens", "token_logps", *(["frames"] if frames else [])]
     for name in names:
-        a, b = getattr(found, name), getattr(expected, name)
+        a, b = getattr(actual, name), getattr(expected, name)
         assert a.dtype == b.dtype
         assert a.shape == b.shape
         assert a.tobytes() == np.ascontiguousarray(b).tobytes(), name
     for kind in ("keypoints", "signals"):
-        a, b = getattr(found, kind), getattr(expected, kind)
+        a, b = getattr(actual, kind), getattr(expected, kind)
         assert a.keys() == b.keys()
         assert all(a[name].tobytes() == b[name].tobytes() for name in a)

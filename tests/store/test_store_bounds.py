@@ -1,4 +1,4 @@
-"""Episode files that would hang, lead elsewhere or announce more than they hold."""
+"""Episode files that would hang, are links out of the store, or announce more than they hold."""
 
 import json
 import os

@@ -75,7 +75,7 @@ def test_a_full_disk_leaves_nothing_half_written(store: EpisodeStore, limit: int
     assert store.verify() == []
 
 
-def test_torn_files_are_named_and_replaced(store: EpisodeStore) -> None:
+def test_truncated_files_are_named_and_replaced(store: EpisodeStore) -> None:
     trajectory = make_episode(steps=12)
     store.write(trajectory)
     path = store.path / "episodes" / "drawer-open-0000-00.parquet"
@@ -106,11 +106,11 @@ def test_flipped_bits_are_noticed_or_harmless(store: EpisodeStore) -> None:
         damaged[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
         path.write_bytes(damaged)
         try:
-            found = store.read("drawer-open-0000-00", display=True)
+            read_back = store.read("drawer-open-0000-00", display=True)
         except DataError as error:
             noticed += str(path) in str(error)
         else:  # a bit that carries nothing, e.g. the name of the writing program
-            assert_equal(found, trajectory)
+            assert_equal(read_back, trajectory)
     assert noticed > 0.9 * trials
 
 

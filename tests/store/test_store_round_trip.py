@@ -121,9 +121,9 @@ def test_display_is_optional_and_close(store: EpisodeStore) -> None:
     trajectory = dataclasses.replace(make_episode(), display=smooth)
     store.write(trajectory)
     store.write(make_episode("without"))
-    found = store.read(trajectory.meta.episode_id, display=True).display
-    assert found is not None
-    assert np.abs(found.astype(int) - smooth).max() <= 8
+    display = store.read(trajectory.meta.episode_id, display=True).display
+    assert display is not None
+    assert np.abs(display.astype(int) - smooth).max() <= 8
     assert store.read(trajectory.meta.episode_id).display is None
     assert store.read("without", display=True).display is None
 
@@ -147,13 +147,13 @@ def test_same_episode_gives_the_same_bytes_in_every_process(tmp_path: Path) -> N
         "print(hashlib.sha256(encode_episode(make_episode(display=True))[0]).hexdigest())"
     )
     here = str(Path(__file__).parents[2])
-    found = {
+    hashes = {
         subprocess.run(
             [sys.executable, "-c", code, here], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
         ).stdout
         for seed in ("1", "2", "3")
     }
-    assert len(found) == 1
+    assert len(hashes) == 1
     assert encode_episode(make_episode())[0] == encode_episode(make_episode())[0]
 
 

@@ -12,7 +12,7 @@ from grape.vlm import Endpoint, Secret
 
 KEY = "sk-test-4f1d9c77aa20b3e6"
 
-Behaviour = Callable[["Handler"], None]
+Behavior = Callable[["Handler"], None]
 
 
 @dataclass
@@ -42,9 +42,9 @@ class Handler(BaseHTTPRequestHandler):
         server.seen.bodies.append(self.body)
         server.seen.headers.append({name.lower(): value for name, value in self.headers.items()})
         server.seen.paths.append(self.path)
-        behaviour = server.script.pop(0) if len(server.script) > 1 else server.script[0]
+        behavior = server.script.pop(0) if len(server.script) > 1 else server.script[0]
         with contextlib.suppress(OSError):
-            behaviour(self)
+            behavior(self)
 
     def do_CONNECT(self) -> None:
         server: Any = self.server
@@ -77,18 +77,18 @@ def completion(text: str | None, finish: str = "stop", usage: tuple[int, int] | 
     return json.dumps(body).encode()
 
 
-def says(text: str | None, **options: Any) -> Behaviour:
+def says(text: str | None, **options: Any) -> Behavior:
     return lambda handler: handler.send(200, completion(text, **options))
 
 
-def fails(status: int, message: str = "no", code: str = "", **headers: str) -> Behaviour:
+def fails(status: int, message: str = "no", code: str = "", **headers: str) -> Behavior:
     body = json.dumps({"error": {"message": message, "code": code or None}}).encode()
     return lambda handler: handler.send(
         status, body, {name.replace("_", "-"): value for name, value in headers.items()}
     )
 
 
-def raw(data: bytes, status: int = 200, length: int | None = None) -> Behaviour:
+def raw(data: bytes, status: int = 200, length: int | None = None) -> Behavior:
     return lambda handler: handler.send(status, data, length=length)
 
 
@@ -120,8 +120,8 @@ def drips(handler: Handler) -> None:
 
 
 @contextlib.contextmanager
-def serving(*script: Behaviour, key: str = KEY, port: int = 0) -> Iterator[tuple[Endpoint, Seen]]:
-    """A server for the block, at any free port if none is given; the last behaviour repeats."""
+def serving(*script: Behavior, key: str = KEY, port: int = 0) -> Iterator[tuple[Endpoint, Seen]]:
+    """A server for the block, at any free port if none is given; the last behavior repeats."""
     server: Any = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.script, server.seen, server.over = list(script), Seen(), threading.Event()
     server.daemon_threads = True

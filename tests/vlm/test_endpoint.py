@@ -33,7 +33,7 @@ from grape.vlm import (
 )
 from grape.vlm.retries import retry_after
 from grape.vlm.transport import TransportError, post_json
-from tests.vlm.server import KEY, Behaviour, breaks_off, completion, drips, fails, hangs, hangs_up, raw, says, serving
+from tests.vlm.server import KEY, Behavior, breaks_off, completion, drips, fails, hangs, hangs_up, raw, says, serving
 
 PIXELS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 REQUEST = Request(
@@ -124,7 +124,7 @@ def test_servers_without_a_key_get_none() -> None:
         "empty-choices", "number", "bytes", "deep", "empty", "null",
     ],
 )  # fmt: skip
-def test_what_may_pass_is_asked_again(failure: Behaviour, waits: list[float]) -> None:
+def test_what_may_pass_is_asked_again(failure: Behavior, waits: list[float]) -> None:
     with serving(failure, says("at last")) as (endpoint, seen):
         client = Client(endpoint)
         assert client.model.ask(REQUEST).text == "at last"
@@ -142,9 +142,9 @@ def test_waits_grow_and_end() -> None:
     assert len(seen.bodies) == 4
 
 
-@pytest.mark.parametrize("behaviour", [hangs, drips], ids=["silent", "dripping"])
-def test_a_deadline_holds_however_slowly_a_server_speaks(behaviour: Behaviour) -> None:
-    with serving(behaviour) as (endpoint, _), pytest.raises(TransportError, match=r"no complete reply within 0\.2 s"):
+@pytest.mark.parametrize("behavior", [hangs, drips], ids=["silent", "dripping"])
+def test_a_deadline_holds_however_slowly_a_server_speaks(behavior: Behavior) -> None:
+    with serving(behavior) as (endpoint, _), pytest.raises(TransportError, match=r"no complete reply within 0\.2 s"):
         post_json(endpoint, {}, connect_seconds=600.0, total_seconds=0.2)
 
 
@@ -200,7 +200,7 @@ def test_a_server_that_is_not_there_is_told() -> None:
         (fails(307, "moved", location="http://127.0.0.1:9/"), SettingsError, "HTTP 307"),
     ],
 )
-def test_what_will_not_pass_is_told_at_once(failure: Behaviour, error: type[GrapeError], message: str) -> None:
+def test_what_will_not_pass_is_told_at_once(failure: Behavior, error: type[GrapeError], message: str) -> None:
     with serving(failure) as (endpoint, seen):
         client = Client(endpoint)
         with pytest.raises(error, match=message) as caught:
@@ -210,7 +210,7 @@ def test_what_will_not_pass_is_told_at_once(failure: Behaviour, error: type[Grap
     assert caught.value.hint
 
 
-def in_ok(**body: Any) -> Behaviour:
+def in_ok(**body: Any) -> Behavior:
     return raw(json.dumps(body).encode())
 
 
@@ -248,7 +248,7 @@ def in_ok(**body: Any) -> Behaviour:
     ],
 )
 def test_what_a_server_says_in_whatever_shape_is_told_at_once(
-    failure: Behaviour, error: type[GrapeError], message: str
+    failure: Behavior, error: type[GrapeError], message: str
 ) -> None:
     request = dataclasses.replace(REQUEST, schema=None)  # nothing that could be asked for otherwise
     with serving(failure) as (endpoint, seen):
@@ -261,7 +261,7 @@ def test_what_a_server_says_in_whatever_shape_is_told_at_once(
 
 
 @pytest.mark.parametrize(
-    ("failure", "said"),
+    ("failure", "shown"),
     [
         (in_ok(error={"message": "Rate limit exceeded: free-models-per-day", "code": 429}), "free-models-per-day"),
         (in_ok(error="the runner died"), "the runner died"),
@@ -282,12 +282,12 @@ def test_what_a_server_says_in_whatever_shape_is_told_at_once(
         (says("", finish="abort"), "finish_reason abort"),
     ],
 )
-def test_what_a_server_says_is_shown_while_it_is_asked_again(failure: Behaviour, said: str) -> None:
+def test_what_a_server_says_is_shown_while_it_is_asked_again(failure: Behavior, shown: str) -> None:
     with serving(failure, says("at last")) as (endpoint, seen):
         client = Client(endpoint)
         assert client.model.ask(REQUEST).text == "at last"
     assert len(seen.bodies) == 2
-    assert said in client.heard.lines[0]
+    assert shown in client.heard.lines[0]
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_what_a_server_says_is_shown_while_it_is_asked_again(failure: Behaviour,
     ],
     ids=["header", "in-body", "quota-a-minute"],
 )
-def test_a_server_says_when_to_ask_again_in_several_places(failure: Behaviour) -> None:
+def test_a_server_says_when_to_ask_again_in_several_places(failure: Behavior) -> None:
     with serving(failure, says("at last")) as (endpoint, _):
         client = Client(endpoint)
         assert client.model.ask(REQUEST).text == "at last"
@@ -335,7 +335,7 @@ def test_a_server_without_system_messages_gets_the_text_in_the_question() -> Non
     assert question["content"][0]["text"] == "Be exact.\n\nWhat is it?"
 
 
-def unless(test: Any, refusal: str, status: int = 400) -> Behaviour:
+def unless(test: Any, refusal: str, status: int = 400) -> Behavior:
     """Refuses requests for which ``test`` is true."""
 
     def behave(handler: Any) -> None:
@@ -364,11 +364,11 @@ def test_servers_that_know_less_are_asked_in_their_way(test: Any, refusal: str, 
         assert client.model.ask(REQUEST).text == "accepted"
         before = len(seen.bodies)
         client.model.ask(REQUEST)
-        assert len(seen.bodies) == before + 1, "what was learnt is remembered"
+        assert len(seen.bodies) == before + 1, "what was learned is remembered"
     assert client.waits == []
 
 
-def test_a_request_that_no_dialect_mends_is_told() -> None:
+def test_a_request_that_no_change_repairs_is_reported() -> None:
     refusing = serving(fails(400, "something is wrong"))
     with refusing as (endpoint, seen), pytest.raises(SettingsError, match="something is wrong"):
         Client(endpoint).model.ask(REQUEST)
@@ -393,21 +393,21 @@ def test_answers_in_parts_are_joined_and_usage_is_estimated_where_it_is_missing(
 
 
 @pytest.mark.parametrize(
-    ("limits", "prices", "asked", "what"),
+    ("limits", "prices", "n_requests", "what"),
     [
         (Limits(requests=2), Prices(), 2, "requests"),
         (Limits(tokens=200), Prices(), 1, "tokens"),
         (Limits(money=0.003), Prices(reading=10.0, writing=30.0), 1, "money"),
     ],
 )
-def test_a_budget_is_never_exceeded(limits: Limits, prices: Prices, asked: int, what: str) -> None:
+def test_a_budget_is_never_exceeded(limits: Limits, prices: Prices, n_requests: int, what: str) -> None:
     with serving(says("ok")) as (endpoint, seen):
         client = Client(endpoint, limits, prices)
-        for _ in range(asked):
+        for _ in range(n_requests):
             client.model.ask(REQUEST)
         with pytest.raises(BudgetError, match=f"{what} are spent"):
             client.model.ask(REQUEST)
-    assert len(seen.bodies) == asked
+    assert len(seen.bodies) == n_requests
 
 
 def test_money_is_counted_by_the_prices() -> None:
@@ -419,7 +419,7 @@ def test_money_is_counted_by_the_prices() -> None:
         Budget(Limits(money=1.0), Prices())
 
 
-def test_a_ledger_goes_on_counting_and_survives_a_torn_line(tmp_path) -> None:
+def test_a_ledger_goes_on_counting_and_survives_a_truncated_line(tmp_path) -> None:
     ledger = tmp_path / "spending.jsonl"
     first = Budget(Limits(requests=3), Prices(), ledger)
     number = first.reserve(REQUEST)
@@ -498,20 +498,20 @@ def test_the_environment_names_the_endpoint() -> None:
     assert hosted.url == "https://api.openai.com/v1/chat/completions"
     assert hosted.key.reveal() == KEY
     own = endpoint_from_environment({"OPENAI_BASE_URL": "http://[::1]:8000/v1/"})
-    assert (own.url, own.local, own.open_road) == ("http://[::1]:8000/v1/chat/completions", True, False)
+    assert (own.url, own.local, own.is_unencrypted) == ("http://[::1]:8000/v1/chat/completions", True, False)
     lan = endpoint_from_environment({"OPENAI_BASE_URL": "http://10.0.0.7:8000/v1", "OPENAI_API_KEY": KEY})
-    assert (lan.local, lan.open_road) == (False, True)
+    assert (lan.local, lan.is_unencrypted) == (False, True)
     heard = Heard()
     EndpointModel("tiny", lan, Budget(Limits(), Prices()), reporter=heard)
-    assert "travels readable" in heard.lines[0]
+    assert "sent unencrypted" in heard.lines[0]
 
 
 def test_the_estimate_counts_the_schema() -> None:
     """It is sent with every question, and is longer than many of them."""
     schema = {"type": "object", "description": "x" * 3000}
-    asked = Request(REQUEST.messages, schema)
+    question = Request(REQUEST.messages, schema)
     free = Request(REQUEST.messages)
-    assert asked.estimated_prompt_tokens >= free.estimated_prompt_tokens + 1000
+    assert question.estimated_prompt_tokens >= free.estimated_prompt_tokens + 1000
 
 
 def test_secrets_show_stars_and_cleanse_texts() -> None:

@@ -1,4 +1,4 @@
-"""A model on this machine, tiny and random: the road from a conversation to text, and what is refused."""
+"""A local model, tiny and random: from a conversation to text, and what is refused."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What one does with a single checkpoint: ask it for an action, and write it for other programs.
+"""Verbs for a single checkpoint: ``predict`` and ``export``.
 
 ``predict`` and ``export`` open no simulator and no episode store. Settings stand apart, so that ``--help`` needs no
 torch; the work on weights is done in ``grape.policies``.

@@ -1,7 +1,7 @@
 """The model card of an export: what it is, what it was made from, how it is loaded.
 
-Its header also says which export a folder holds, so that the same command finds its work done and no folder of
-somebody else is ever replaced.
+Its header also says which export a folder holds, so that a repeated command recognizes finished work and no
+other folder is ever replaced.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ class Card:
         versions: Releases that made it, by package.
         sources: SHA-256 by name of the files it was made from.
         written: SHA-256 by name of the weights that were written.
-        statistics: Names of the normalisation statistics.
+        statistics: Names of the normalization statistics.
         library: Library that loads the weights, by the hub's name.
     """
 
@@ -76,7 +76,7 @@ class Card:
                 "",
                 *_table("weights here", self.written),
                 "",
-                "Licence, intended use and limits are those of the base checkpoint and of the data it was trained on. "
+                "License, intended use and limits are those of the base checkpoint and of the data it was trained on. "
                 "A policy moves a real machine: try it in simulation first.",
                 "",
             ]
@@ -89,7 +89,7 @@ def _table(title: str, hashes: Mapping[str, str]) -> list[str]:
 
 
 def read_identity(folder: Path) -> str:
-    """The identity that a folder's card states; empty if it holds no export of ours."""
+    """The identity recorded in a folder's model card; empty if the folder holds no export of GRAPE."""
     try:
         _, header, _ = (folder / CARD).read_text(encoding="utf-8").split("---\n", 2)
         data = yaml.safe_load(header)

@@ -126,15 +126,15 @@ def run_export_adapter(settings: ExportAdapterSettings, reporter: Reporter = SIL
 
 
 def _publish(out: Path, identity: str, fill: Callable[[Path], None]) -> None:
-    """Let ``fill`` write a folder that takes the name ``out`` when it is complete; done work is not done again."""
+    """Let ``fill`` write a temporary folder, renamed to ``out`` when complete; a finished export is not repeated."""
     if out.is_file():
         raise SettingsError(f"--out {out} is a file.", "Choose another --out.")
     if out.is_dir() and any(out.iterdir()):
-        found = read_identity(out)
-        if found == identity:
+        existing_identity = read_identity(out)
+        if existing_identity == identity:
             sweep_beside(out)
             return
-        what = "another export" if found else "files of something else"
+        what = "another export" if existing_identity else "files of something else"
         raise CompatibilityError(
             f"{out} holds {what}; nothing was written.", "Choose another --out, or delete that folder first."
         )
@@ -157,12 +157,12 @@ def _weights(folder: Path) -> dict[str, str]:
 
 
 def _facts(config: "OpenVLAConfig") -> str:
-    """Sentences about what a user of other programs must know and could miss."""
+    """Sentences for the model card on what users of other programs have to know."""
     text = ""
     if config.center_crop:
         text += "\n\n**Images are cropped to the middle 90 % of their area** (LIBERO's script: `--center_crop True`)."
     if config.gripper:
-        text += f"\n\nThe last dimension of an action, un-normalised: {config.gripper}."
+        text += f"\n\nThe last dimension of an action, un-normalized: {config.gripper}."
     return text
 
 

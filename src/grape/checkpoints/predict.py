@@ -25,7 +25,7 @@ def run_predict(settings: PredictSettings, reporter: Reporter = SILENT) -> Mappi
     """Decode one action greedily. The image and the small files are checked before weights are read.
 
     Returns:
-        ``action`` (un-normalised, one number a dimension), ``tokens`` (ids as decoded), ``logps`` (log-probability of
+        ``action`` (un-normalized, one number a dimension), ``tokens`` (ids as decoded), ``logps`` (log-probability of
         each under temperature 1 over the whole vocabulary), ``in_range`` (whether each id is an action token; others
         were clipped), ``normalised`` (bin centers in [-1, 1]), ``action_names``, ``logp`` (sum), ``prompt``,
         ``instruction``, ``unnorm_key``, ``center_crop``, ``image`` (size and conversions), ``computation`` and
@@ -59,7 +59,7 @@ def run_predict(settings: PredictSettings, reporter: Reporter = SILENT) -> Mappi
         "tokens": batch.tokens[0].tolist(),
         "logps": [float(value) for value in batch.logps[0]],
         "in_range": in_range.tolist(),
-        "normalised": policy.normalised(batch.tokens)[0].tolist(),
+        "normalised": policy.normalized(batch.tokens)[0].tolist(),
         "action_names": _action_names(policy),
         "logp": float(batch.logps[0].sum(dtype=np.float64)),
         "prompt": policy.prompt(instruction),

@@ -1,4 +1,4 @@
-"""What ``grape predict`` and ``grape export`` of checkpoints can be told. No torch here: ``--help`` needs none."""
+"""Settings of ``grape predict`` and ``grape export`` of checkpoints. Torch is not imported, so ``--help`` is fast."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Completion of verbs and flags for bash, zsh and fish, written out from the settings classes."""
+"""Completion of verbs and flags for bash, zsh and fish, generated from the settings classes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -59,10 +59,10 @@ def _fish(words: Mapping[str, Sequence[str]]) -> str:
     lines = ["# fish completion of grape: grape completion fish | source"]
     for beginning, choices in words.items():
         parts = beginning.split()
-        seen = " ; and ".join(f"__fish_seen_subcommand_from {part}" for part in parts) or "__fish_use_subcommand"
+        conditions = " ; and ".join(f"__fish_seen_subcommand_from {part}" for part in parts) or "__fish_use_subcommand"
         for choice in choices:
             what = f"-l {choice[2:]}" if choice.startswith("--") else f"-a {choice}"
-            lines.append(f"complete -c grape -n {_quoted(seen)} {what}")
+            lines.append(f"complete -c grape -n {_quoted(conditions)} {what}")
     return "\n".join(lines) + "\n"
 
 

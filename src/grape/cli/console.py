@@ -1,4 +1,4 @@
-"""Where text for people is printed: consoles that show control characters escaped, and progress on standard error."""
+"""Consoles that escape control characters, and a reporter that shows progress on standard error."""
 
 import contextlib
 import logging
@@ -27,7 +27,7 @@ _LOGGER = logging.getLogger("grape")
 
 
 class SafeConsole(Console):
-    """A console for text from anywhere.
+    """A rich console that prints untrusted text safely.
 
     Strings, also in tables, are printed as they are: control characters escaped, no markup, no emoji codes, no
     highlighting. Styles are given as styles.
@@ -47,7 +47,7 @@ class SafeConsole(Console):
 
 
 class ConsoleReporter:
-    """Draws progress bars on a terminal and plain lines elsewhere; messages go to the logger ``grape``, too (debug).
+    """Draws progress bars on a terminal and plain lines otherwise; messages go to the logger ``grape``, too (debug).
 
     Args:
         console: Where to draw; normally standard error.

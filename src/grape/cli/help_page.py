@@ -118,20 +118,20 @@ def help_page(
     description = (inspect.getdoc(kind) or "").split("Attributes:")[0].strip()
     for paragraph in description.split("\n\n"):
         lines += [*textwrap.wrap(" ".join(paragraph.split()), width), ""]
-    shown = [row for row in rows if everything or row.common]
-    for group in _groups(shown):
+    visible_rows = [row for row in rows if everything or row.common]
+    for group in _groups(visible_rows):
         lines += [f"{group}:"]
-        for row in shown:
+        for row in visible_rows:
             if row.group == group:
                 lines += _entry(row, width, leading.get(row.flag, ""))
         lines += [""]
-    left = [row for row in rows if row not in shown]
-    if left:
+    other_rows = [row for row in rows if row not in visible_rows]
+    if other_rows:
         lines += [f"{_LAST} (grape {name} --help-all explains them):"]
-        nested = [group for group in _groups(left) if group.startswith("--")]
-        for group in _groups(left):
+        nested = [group for group in _groups(other_rows) if group.startswith("--")]
+        for group in _groups(other_rows):
             if group not in nested:
-                lines += _names(group, [row.flag for row in left if row.group == group], width)
+                lines += _names(group, [row.flag for row in other_rows if row.group == group], width)
         if nested:
             stages = dict.fromkeys(group.partition(",")[0] for group in nested)
             lines += _names("Settings of each stage, as on the page of its verb", list(stages), width)
@@ -183,7 +183,7 @@ def _names(group: str, flags: Sequence[str], width: int) -> list[str]:
 
 
 def _texts(kind: type[Any]) -> dict[str, str]:
-    """What each setting does, from the docstrings of the class and its bases; the class itself has the last word."""
+    """What each setting does, from the docstrings of the class and its bases; the class itself takes precedence."""
     texts: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         if "__doc__" in vars(base) and dataclasses.is_dataclass(base):

@@ -1,10 +1,10 @@
-"""Entry point: pick the verb, run it, turn errors into sentences and exit codes.
+"""Entry point: select the verb, run it, turn errors into messages and exit codes.
 
 Exit codes: 0 done, 1 the work failed, 2 the call can be fixed by the user, 130 interrupted (Ctrl-C), 143 terminated.
 Nothing heavy is imported before signals are handled.
 
-The first signal (Ctrl-C or SIGTERM) raises an exception, so that workers end and temporary files go. A second one
-during that is answered by a line; a third one ends the process at once.
+The first signal (Ctrl-C or SIGTERM) raises an exception, so that workers end and temporary files are removed. A
+second one prints a line; a third one ends the process at once.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ __all__ = ["SPECIAL", "VERBS", "Interrupted", "guarded", "interruptible", "main"
 VERBS = {
     "doctor": "Check this machine and say how to repair what is missing",
     "demo": "Everything on Meta-World with a nano policy: demonstrations to report, in minutes on a CPU",
-    "collect": "Roll a policy or an expert out in a simulator and record every step",
+    "collect": "Roll a policy or an expert out in a simulator and record every decision",
     "sft": "Train a policy from demonstrations (supervised fine-tuning)",
     "score": "Score recorded trajectories: R_self, R_ext, I_success, R_GCPG",
     "pair": "Make preference pairs from scores",
@@ -45,7 +45,7 @@ VERBS = {
     "export": "Write data and checkpoints for other projects",
 }
 
-# What stands in a verb's place.
+# Words accepted in place of a verb.
 SPECIAL = {
     "help": "The help page of a verb, or of a verb's kind: grape help VERB [KIND]",
     "completion": "Completion of verbs and flags for a shell: grape completion bash|zsh|fish",
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def guarded(words: Sequence[str], work: Callable[[], int], whole_process: bool) -> int:
-    """Do the work of a command; whatever ends it early becomes a sentence and an exit status.
+    """Run a command; an exception that ends it becomes a message and an exit status.
 
     Args:
         words: The command line, for errors as JSON (``--json``).
@@ -76,8 +76,8 @@ def guarded(words: Sequence[str], work: Callable[[], int], whole_process: bool) 
             return work()
     except KeyboardInterrupt as error:
         ended = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
-        said = f"{ended.word}. What was finished is kept: run the same command again to go on."
-        return _fail(words, said, "", ended.exit_code)
+        message = f"{ended.word}. What was finished is kept: run the same command again to go on."
+        return _fail(words, message, "", ended.exit_code)
     except GrapeError as error:
         return _fail(words, error.message, error.hint, error.exit_code, getattr(error, "shown", ""))
     except OSError as error:
@@ -140,7 +140,7 @@ def _run(words: list[str]) -> int:
 
 
 def _check_words(words: Sequence[str]) -> None:
-    """Refuse what no file name or setting can be.
+    """Refuse arguments that cannot be a file name or a setting, such as those with NUL characters.
 
     Raises:
         SettingsError: A word is not text in this locale's encoding, or holds a NUL character.
@@ -156,12 +156,12 @@ def _check_words(words: Sequence[str]) -> None:
 
 
 def _defect(error: Exception) -> str:
-    """What a failure that nobody foresaw is called, with the place in the code."""
+    """Message of an unexpected exception, with file and line."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = next((frame for frame in reversed(frames) if "grape" in frame.filename), None)
-    place = "" if ours is None else f" in {os.path.basename(ours.filename)}, line {ours.lineno}"
-    said = " ".join(str(error).split())
-    return f"A defect of GRAPE{place}: {type(error).__name__}{f': {said[:300]}' if said else ''}."
+    grape_frame = next((frame for frame in reversed(frames) if "grape" in frame.filename), None)
+    place = "" if grape_frame is None else f" in {os.path.basename(grape_frame.filename)}, line {grape_frame.lineno}"
+    message = " ".join(str(error).split())
+    return f"A defect of GRAPE{place}: {type(error).__name__}{f': {message[:300]}' if message else ''}."
 
 
 def _fail_of_system(words: Sequence[str], error: OSError) -> int:
@@ -182,7 +182,7 @@ def _dispatch(name: str, arguments: list[str]) -> int:
     from grape.cli.parsing import EVERY_VERB, GLOBAL_FLAGS
 
     if name.partition("=")[0] in EVERY_VERB:
-        raise SettingsError(f"{name} stands before the verb.", f"Write it behind: grape VERB {name}")
+        raise SettingsError(f"{name} comes before the verb.", f"Write it after the verb: grape VERB {name}")
     if name.startswith("-"):
         raise SettingsError(f"Unknown flag '{name}'.", did_you_mean(name, GLOBAL_FLAGS))
     if name not in VERBS:
@@ -194,7 +194,7 @@ def _dispatch(name: str, arguments: list[str]) -> int:
 
 
 def _fail(words: Sequence[str], message: str, hint: str, code: int, shown: str = "") -> int:
-    """Say what went wrong, as JSON, too, where that is asked for; returns the exit status.
+    """Print an error, with ``--json`` as JSON, too; returns the exit status.
 
     Args:
         words: The command line.
@@ -244,7 +244,7 @@ _WORDS = {signal.SIGINT: "Interrupted", signal.SIGTERM: "Terminated"}
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asks the process to end.
+    """Raised when SIGINT or SIGTERM asks the process to end.
 
     Args:
         number: The signal.
@@ -315,7 +315,7 @@ def interruptible(whole_process: bool) -> Iterator[None]:
 
 
 def _lost(raised: "sys.UnraisableHookArgs", handler: _Handler) -> bool:
-    """Whether an interruption fell into a place that drops exceptions (a destructor); the next signal then counts."""
+    """Whether the exception was raised where Python drops exceptions (a destructor); the next signal then counts."""
     if isinstance(raised.exc_value, Interrupted):
         handler.count = 0
         return True

@@ -1,4 +1,4 @@
-"""What can be read about verbs: help pages, lists of kinds and recipes, and the words for completion."""
+"""Printed pages about verbs: help, lists of kinds and recipes, completion scripts."""
 
 import importlib
 import shutil

@@ -1,6 +1,6 @@
-"""The words behind a verb: flags that every verb has, and settings from YAML files and flags of its own.
+"""Parsing of a verb's arguments: flags common to all verbs, and settings from YAML files and flags.
 
-Mistakes become sentences.
+Mistakes raise errors with a hint.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ _HELP = {"-h": "short", "--help": "short", "--help-all": "all"}
 
 @dataclass(frozen=True)
 class CommonFlags:
-    """What the flags of every verb say.
+    """Values of the flags that every verb has.
 
     Attributes:
         config: YAML file of settings.
@@ -187,9 +187,9 @@ def parse_settings(
     import tyro
 
     words = _spread_pairs(kind, _without_dots(kind, _name_positionals(positionals, arguments)))
-    said = io.StringIO()
+    parser_output = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(parser_output):
             return tyro.cli(
                 kind,
                 prog=f"grape {name}",
@@ -199,19 +199,19 @@ def parse_settings(
             )
     except SystemExit as end:
         _explain(name, kind, words, flags)
-        raise UsageError(said.getvalue(), f"'grape {name} --help' explains all flags.") from end
+        raise UsageError(parser_output.getvalue(), f"'grape {name} --help' explains all flags.") from end
 
 
 def _explain(name: str, kind: type[Any], words: Sequence[str], flags: Sequence[str]) -> None:
     """Raise the error of the first word that is no flag, or no choice of its flag, if there is one."""
     rows = {row.flag: row for row in describe_settings(kind)}
-    known = [*rows, *flags, *(negated(flag) for flag, row in rows.items() if not row.metavar)]
+    known_flags = [*rows, *flags, *(negated(flag) for flag, row in rows.items() if not row.metavar)]
     row: SettingHelp | None = None
     for word in words:
         flag, equals, value = word.partition("=")
         if word.startswith("--"):
-            if flag.replace("_", "-") not in known:
-                close = difflib.get_close_matches(flag, known, n=3, cutoff=0.5)
+            if flag.replace("_", "-") not in known_flags:
+                close = difflib.get_close_matches(flag, known_flags, n=3, cutoff=0.5)
                 suggestion = f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
                 raise SettingsError(f"Unknown flag '{flag}'.", f"{suggestion}'grape {name} --help-all' explains all.")
             row = rows.get(flag.replace("_", "-"))
@@ -227,12 +227,14 @@ def _explain(name: str, kind: type[Any], words: Sequence[str], flags: Sequence[s
 
 def _without_dots(kind: type[Any], arguments: Sequence[str]) -> list[str]:
     """Flags as the parser knows them: ``--gate.margin`` where the settings beside ``gate`` have ``gate_margin``."""
-    known = {row.flag for row in describe_settings(kind)}
+    known_flags = {row.flag for row in describe_settings(kind)}
     words = []
     for word in arguments:
         flag, equals, value = word.partition("=")
         flat = flag.replace(".", "-").replace("_", "-")
-        dotted = word.startswith("--") and "." in flag and flag.replace("_", "-") not in known and flat in known
+        dotted = (
+            word.startswith("--") and "." in flag and flag.replace("_", "-") not in known_flags and flat in known_flags
+        )
         words.append(f"{flat}{equals}{value}" if dotted else word)
     return words
 
@@ -259,9 +261,9 @@ def _spread_pairs(kind: type[Any], arguments: Sequence[str]) -> list[str]:
 def _name_positionals(positionals: Sequence[str], arguments: Sequence[str]) -> list[str]:
     """Turn leading words without a flag into flags, in the order of the positionals."""
     words = list(arguments)
-    given: list[str] = []
+    flag_words: list[str] = []
     for name in positionals:
         if not words or words[0].startswith("-"):
             break
-        given += [flag_of(name), words.pop(0)]
-    return given + words
+        flag_words += [flag_of(name), words.pop(0)]
+    return flag_words + words

@@ -1,4 +1,4 @@
-"""How summaries are shown to people: tables and sentences, no computation."""
+"""Printing of summaries as tables and sentences; no computation."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +39,7 @@ def interval(bounds: tuple[float, float] | list[float]) -> str:
 
 
 def show_fields(summary: Summary, console: Console, *names: str) -> None:
-    """One line a named value that is there."""
+    """Print a line for each named value that is present."""
     width = max((len(name) for name in names), default=0)
     for name in names:
         if name in summary:
@@ -49,7 +49,7 @@ def show_fields(summary: Summary, console: Console, *names: str) -> None:
 
 
 def show_plain_values(summary: Summary, console: Console) -> None:
-    """Every value of a summary that is there and neither a list nor a mapping."""
+    """Print every value of a summary that is neither None, a list nor a mapping."""
     plain = (name for name, value in summary.items() if value is not None and not isinstance(value, dict | list))
     show_fields(summary, console, *plain)
 
@@ -85,7 +85,7 @@ def _table_of(rows: list[Summary]) -> Table:
 
 
 def _plain(value: Any) -> str:
-    """A value as people read it."""
+    """Text of a value."""
     if value is None or value in ({}, []):
         return "none"
     if isinstance(value, bool):
@@ -201,7 +201,7 @@ def _show_test(comparison: Summary, title: str, first: str, last: str, console: 
 
 
 def _show_arm(arm: Summary, console: Console) -> None:
-    """Another way of using the same rollouts, beside the loop's own."""
+    """Print the results of another method on the same rollouts."""
     table = Table(title=f"the same start and rollouts, with {arm['label']} (test states)")
     for column in ("policy", "success", "95 % interval", "episodes"):
         table.add_column(column, justify="left" if column == "policy" else "right")

@@ -1,4 +1,4 @@
-"""One verb: what it is called, what it may be told, what it runs and how its result is shown.
+"""Definition of a verb: its name, settings, function and how its result is printed.
 
 Settings come from the dataclass's defaults, then a recipe (``--recipe``), then a YAML file (``--config``), then the
 command line; ``--json`` prints one JSON object on standard output at the end, and everything meant for people goes to
@@ -142,11 +142,11 @@ def _run(verb: Verb, settings: Any, flags: CommonFlags) -> int:
     people = SafeConsole(stderr=True)
     logger = logging.getLogger("grape")
     logger.debug("settings of %s: %s", verb.name, settings_to_dict(settings))
-    began, marks = time.time_ns(), _marks(_folder(verb, settings))
+    start_time, marks = time.time_ns(), _marks(_folder(verb, settings))
     summary = verb.run(settings, SILENT if flags.quiet else ConsoleReporter(people))
-    logger.debug("%s took %.1f s", verb.name, (time.time_ns() - began) / 1e9)
+    logger.debug("%s took %.1f s", verb.name, (time.time_ns() - start_time) / 1e9)
     folder = _folder(verb, settings, summary)
-    if not flags.quiet and folder is not None and _was_complete(folder, settings, marks, began):
+    if not flags.quiet and folder is not None and _was_complete(folder, settings, marks, start_time):
         people.print(
             f"already complete: nothing was done; what follows is the result in {folder}. "
             "Another --out, or none of that folder, starts afresh.",
@@ -164,9 +164,9 @@ def _run(verb: Verb, settings: Any, flags: CommonFlags) -> int:
 
 
 @contextlib.contextmanager
-def _debug_lines(wanted: bool) -> Iterator[None]:
+def _debug_lines(enabled: bool) -> Iterator[None]:
     """Print GRAPE's log records on standard error, but for those that the console shows anyway."""
-    if not wanted:
+    if not enabled:
         yield
         return
     logger, handler = logging.getLogger("grape"), logging.StreamHandler(sys.stderr)
@@ -183,7 +183,7 @@ def _debug_lines(wanted: bool) -> Iterator[None]:
 
 
 def _folder(verb: Verb, settings: Any, summary: Summary | None = None) -> Path | None:
-    """The run's folder; one that the verb chose itself is known from its summary only."""
+    """The run's folder; a default chosen by the verb is known from its summary only."""
     if isinstance(getattr(settings, "out", None), Path):
         return verb.folder(settings)
     results = (summary or {}).get("results")
@@ -191,16 +191,16 @@ def _folder(verb: Verb, settings: Any, summary: Summary | None = None) -> Path |
 
 
 def _marks(folder: Path | None) -> tuple[int, int] | None:
-    """What tells one ``done.json`` from another that takes its place; None where there is none."""
+    """Inode and modification time of ``done.json``, to notice its replacement; None where there is none."""
     with contextlib.suppress(OSError):
         if folder is not None:
-            found = os.stat(folder / "done.json")
-            return found.st_ino, found.st_mtime_ns
+            status = os.stat(folder / "done.json")
+            return status.st_ino, status.st_mtime_ns
     return None
 
 
 def _was_complete(folder: Path, settings: Any, before: tuple[int, int] | None, began: int) -> bool:
-    """Whether the run was complete before the verb began: it stands as it stood, or is older where that is unknown."""
+    """Whether the run was complete before the verb began: ``done.json`` is unchanged, or older than the start."""
     now = _marks(folder)
     if now is None or getattr(settings, "dry_run", False):
         return False

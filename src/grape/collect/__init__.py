@@ -1,8 +1,8 @@
-"""Rollouts: many environments in worker processes, one batched policy, every step recorded.
+"""Rollouts: many environments in worker processes, one batched policy, every decision recorded.
 
 ``settings`` says what is collected, ``plan`` turns that into groups of episodes, ``opening`` opens the policy,
 ``recorder`` holds an episode while it happens, ``rollout`` plays the groups, ``collect`` is the verb, ``seen``
-recognises initial states that a policy has seen.
+recognizes initial states that a policy has seen.
 """
 
 from grape.collect.collect import run_collect

@@ -68,9 +68,9 @@ def run_collect(
     actor: Actor = (
         ExpertActor() if policy is None else PolicyActor(policy, settings.temperature, log, suite.action_space)
     )
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     groups = _Collection(settings, suite, actor, store, log, reporter).play(groups)
-    append_event(settings.out, "collected", seconds=round(time.perf_counter() - began, 2), **asdict(log))
+    append_event(settings.out, "collected", seconds=round(time.perf_counter() - start_time, 2), **asdict(log))
     if log.failures:
         raise SimulatorError(
             f"{len(log.failures)} groups of episodes failed twice; all others are kept. First: {log.failures[0]}",
@@ -89,7 +89,7 @@ def run_collect(
 
 @dataclass(frozen=True)
 class _Collection:
-    """What playing episodes needs."""
+    """Everything that playing episodes needs."""
 
     settings: CollectSettings
     suite: SuiteBase
@@ -99,7 +99,7 @@ class _Collection:
     reporter: Reporter
 
     def play(self, first: tuple[Group, ...]) -> tuple[Group, ...]:
-        """Play what is missing of the first round, then of each that follows from the outcomes before it.
+        """Play the missing episodes of the first round, then of each round that its outcomes ask for.
 
         Returns:
             The groups of all rounds; those known so far where groups failed.

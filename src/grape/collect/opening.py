@@ -1,4 +1,4 @@
-"""The policy that a collection plays: opened, compared with the suite, and what identifies it on resumption."""
+"""Opening the policy of a collection, checking it against the suite, and identifying it on resumption."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ __all__ = ["inputs_of", "open_policy"]
 
 
 def open_policy(settings: CollectSettings, reporter: Reporter = SILENT) -> Policy | None:
-    """The policy that the settings name, checked against their suite; nothing is written.
+    """Open the policy that the settings name and check it against the suite; nothing is written.
 
     Args:
         settings: Which policy, in what precision, for which suite.
@@ -44,7 +44,7 @@ def open_policy(settings: CollectSettings, reporter: Reporter = SILENT) -> Polic
 
 
 def inputs_of(policy: Policy | None, settings: CollectSettings) -> dict[str, Any]:
-    """What must be the same on resumption: the policy's content, image preprocessing and computation, the simulator."""
+    """Inputs that must be equal on resumption: the policy, its image preprocessing and precision, the simulator."""
     spec = policy.spec if policy is not None else None
     inputs = {
         "policy_hash": spec.policy_hash if spec else "",

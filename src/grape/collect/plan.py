@@ -1,4 +1,4 @@
-"""Which episodes a collection holds, and which of them run in lock-step.
+"""The plan of a collection: its episodes, and which of them run in lock-step.
 
 A group is the unit of work and of resumption: the same settings always give the same groups, so a batch seen by the
 policy never depends on timing, on the number of workers or on an interruption. Further rounds, where they are asked
@@ -26,7 +26,7 @@ _MOST_SECONDS = 1e6  # sockets refuse much longer timeouts
 
 @dataclass(frozen=True)
 class PlannedEpisode:
-    """One episode to come.
+    """One episode to be played.
 
     Attributes:
         episode_id: Name within the store.
@@ -119,18 +119,18 @@ def next_round(settings: CollectSettings, planned: Sequence[Group], solved: Mapp
     for group in planned:
         for episode in group.episodes:
             played.setdefault((group.task, episode.initial_state), []).append(episode)
-    left = settings.mixed_episodes - sum(max(0, len(some) - settings.samples) for some in played.values())
+    remaining_budget = settings.mixed_episodes - sum(max(0, len(some) - settings.samples) for some in played.values())
     counts = {key: (len(some), sum(solved[episode.episode_id] for episode in some)) for key, some in played.items()}
     mixed = [key for key, (n, k) in counts.items() if n <= 10 * k <= 9 * n]
     even_first = sorted(mixed, key=lambda key: abs(2 * counts[key][1] / counts[key][0] - 1))
-    wanted = [
+    candidates = [
         (key, sample)
         for turn in range(settings.samples)
         for key in even_first
         if (sample := counts[key][0] + turn) < settings.most_samples
     ]
     more: dict[tuple[Task, int], list[int]] = {}
-    for key, sample in wanted[: max(0, left)]:
+    for key, sample in candidates[: max(0, remaining_budget)]:
         more.setdefault(key, []).append(sample)
     episodes: dict[Task, list[PlannedEpisode]] = {}
     for (task, state), some in played.items():

@@ -1,4 +1,4 @@
-"""Holds one episode while it happens and turns it into a trajectory when it ends."""
+"""Recorder that collects one episode and turns it into a trajectory."""
 
 from collections.abc import Mapping
 
@@ -54,11 +54,11 @@ class EpisodeRecorder:
 
     @property
     def observation(self) -> Observation:
-        """What the policy sees now."""
+        """The policy's current observation."""
         latest = self._snapshots[-1]
         return Observation(latest.image, latest.proprio, self.task.instruction)
 
-    def saw(self, snapshot: Snapshot) -> None:
+    def record_state(self, snapshot: Snapshot) -> None:
         """Record the state that followed the last decision (or the reset).
 
         Raises:
@@ -66,11 +66,12 @@ class EpisodeRecorder:
         """
         if not all(np.isfinite(point).all() for point in snapshot.keypoints.values()):
             raise SimulatorError(
-                f"{self.planned.episode_id}: the simulator gave a keypoint that is not finite after step {self.steps}."
+                f"{self.planned.episode_id}: the simulator gave a keypoint that is not finite after decision "
+                f"{self.steps}."
             )
         self._snapshots.append(snapshot)
 
-    def decided(self, action: Float32, label: Float32, tokens: npt.NDArray[np.int32], logps: Float32) -> None:
+    def record_decision(self, action: Float32, label: Float32, tokens: npt.NDArray[np.int32], logps: Float32) -> None:
         """Record a decision, ``(D,)`` each."""
         self._actions.append(action)
         self._labels.append(label)

@@ -1,4 +1,4 @@
-"""Plays groups of episodes: workers simulate while one batched policy decides for whoever waits."""
+"""Rollouts of groups of episodes: workers simulate while one batched policy decides for the waiting groups."""
 
 import time
 from collections import deque
@@ -25,7 +25,7 @@ TRIES = 2
 
 @dataclass
 class RolloutLog:
-    """What a rollout cost, for the run's log.
+    """Time and counts of a rollout, for the run's log.
 
     Attributes:
         decisions: Decisions recorded.
@@ -43,7 +43,7 @@ class RolloutLog:
 
 
 class Actor(Protocol):
-    """Who decides: a policy in this process or experts inside the workers."""
+    """Source of decisions: a policy in this process or experts inside the workers."""
 
     def start(self, pool: WorkerPool, group: Group) -> None:
         """Send the group to an idle worker."""
@@ -51,8 +51,8 @@ class Actor(Protocol):
     def decide(self, pool: WorkerPool, group: Group, recorders: list[EpisodeRecorder]) -> None:
         """Send the next decision of every lane that is not over."""
 
-    def heard(self, reply: GroupReply, recorders: list[EpisodeRecorder]) -> None:
-        """Learn what was executed, before the states that followed are recorded."""
+    def take_executed(self, reply: GroupReply, recorders: list[EpisodeRecorder]) -> None:
+        """Take the executed actions of a reply, before the states that followed are recorded."""
 
     def facts(self, task: Task) -> Mapping[str, str | float]:
         """Fields of the episode's metadata that describe the actor."""
@@ -89,29 +89,29 @@ class PolicyActor:
         """
         active = [not recorder.over for recorder in recorders]
         lanes = np.flatnonzero(active)
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         batch = self._policy.act(
             [recorders[lane].observation for lane in lanes],
             temperature=self._temperature,
             seeds=[derive_seed(recorders[lane].planned.seed, "step", recorders[lane].steps) for lane in lanes],
         )
-        self._log.policy_seconds += time.perf_counter() - began
+        self._log.policy_seconds += time.perf_counter() - start_time
         actions = np.zeros((len(recorders), batch.actions.shape[1]), np.float32)
         for row, lane in enumerate(lanes):
             recorder, action = recorders[lane], batch.actions[row]
             if not np.isfinite(action).all():
                 raise PolicyError(
                     f"The policy gave an action that is not finite in {recorder.planned.episode_id}, "
-                    f"step {recorder.steps}.",
+                    f"decision {recorder.steps}.",
                     "Its weights are damaged or its training diverged; go back to an earlier checkpoint.",
                 )
             action = to_env_action(action, self._spec, self._space)
-            recorder.decided(action, action, batch.tokens[row], batch.logps[row])
+            recorder.record_decision(action, action, batch.tokens[row], batch.logps[row])
             actions[lane] = action
         pool.step(group.number, actions, active)
 
-    def heard(self, reply: GroupReply, recorders: list[EpisodeRecorder]) -> None:
-        """Nothing to learn: the decisions were made here."""
+    def take_executed(self, reply: GroupReply, recorders: list[EpisodeRecorder]) -> None:
+        """Do nothing: the decisions were made in this process."""
 
     def facts(self, task: Task) -> Mapping[str, str | float]:
         """Hashes, prompt and temperature."""
@@ -125,7 +125,7 @@ class PolicyActor:
 
 
 class ExpertActor:
-    """Lets the scripted experts act, which live beside the simulators because they need privileged state."""
+    """Lets scripted experts act; they run in the workers because they need privileged state."""
 
     def start(self, pool: WorkerPool, group: Group) -> None:
         """Send the group and its operators to an idle worker."""
@@ -140,7 +140,7 @@ class ExpertActor:
         """Let the lanes that are not over go on."""
         pool.step(group.number, None, [not recorder.over for recorder in recorders])
 
-    def heard(self, reply: GroupReply, recorders: list[EpisodeRecorder]) -> None:
+    def take_executed(self, reply: GroupReply, recorders: list[EpisodeRecorder]) -> None:
         """Record what the experts did and what they would have done without noise."""
         if reply.expert_actions is None:
             return
@@ -148,12 +148,12 @@ class ExpertActor:
         for lane, recorder in enumerate(recorders):
             if reply.snapshots[lane] is not None:
                 dim = executed.shape[1]
-                recorder.decided(
+                recorder.record_decision(
                     executed[lane], clean[lane], np.full(dim, -1, np.int32), np.full(dim, np.nan, np.float32)
                 )
 
     def facts(self, task: Task) -> Mapping[str, str | float]:
-        """An expert samples nothing and reads nothing."""
+        """No temperature and no prompt: an expert samples nothing."""
         return {"actor": "expert"}
 
 
@@ -213,20 +213,20 @@ def play_groups(
                 [EpisodeRecorder(group.task, episode, display, until) for episode in group.episodes],
             )
             actor.start(pool, group)
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         replies = pool.wait()
-        log.waiting_seconds += time.perf_counter() - began
+        log.waiting_seconds += time.perf_counter() - start_time
         for reply in replies:
             group, recorders = playing[reply.group_id]
             if reply.failure is not None:
                 failed(group, reply.failure)
                 continue
             has_answered = True
-            actor.heard(reply, recorders)
+            actor.take_executed(reply, recorders)
             try:
                 for recorder, snapshot in zip(recorders, reply.snapshots, strict=True):
                     if snapshot is not None:
-                        recorder.saw(snapshot)
+                        recorder.record_state(snapshot)
             except SimulatorError as error:
                 pool.finish(group.number)
                 failed(group, str(error))

@@ -16,10 +16,10 @@ _MIXED_SAMPLES = 4  # as many times --samples at most from a state of mixed outc
 
 @dataclass(frozen=True)
 class RolloutSettings(PolicySettings):
-    """How episodes are played. What crop, device and number type come to is part of a run's inputs.
+    """How episodes are played. The resolved crop, device and number type are part of a run's inputs.
 
     Attributes:
-        suite: Suite of tasks, e.g. metaworld, libero_spatial or toy; a wrong name is answered with all there are.
+        suite: Suite of tasks, e.g. metaworld, libero_spatial or toy; an unknown name is answered with a list of all.
         tasks: Tasks by index, range or name, e.g. "0,2", "0-3" or "drawer-open"; empty means all.
         samples: Rollouts from each initial state.
         operators: Styles of expert, e.g. "clean", or a mix with a share of the initial states each, e.g.
@@ -30,7 +30,7 @@ class RolloutSettings(PolicySettings):
         workers: Simulator processes; changes the speed only. 0 means one a core.
         timeout: Seconds of silence after which a worker counts as hung and is replaced; above 0, at most 1000000.
         env_python: Another Python interpreter for the simulator processes, e.g. /opt/simpler/bin/python: for suites
-            whose packages cannot live beside ours (simpler_widowx-v0). Its packages' versions are recorded.
+            whose packages cannot be installed beside GRAPE's (simpler_widowx-v0). Its packages' versions are recorded.
         display: Also record the larger image for people, where the suite offers one (lossy).
         dry_run: Print the plan and touch nothing.
         device: Where the policy computes: auto takes a GPU if there is one, else cpu; or cuda, cuda:1.
@@ -57,12 +57,12 @@ class RolloutSettings(PolicySettings):
 
 @dataclass(frozen=True)
 class CollectSettings(RolloutSettings):
-    """Roll a policy or a scripted expert out in a simulator and record every step.
+    """Roll a policy or a scripted expert out in a simulator and record every decision.
 
     Attributes:
         out: Folder to write; running again with the same settings resumes.
         policy: "expert" for the suite's scripted experts, a checkpoint folder, or a name on the Hugging Face hub, e.g.
-            openvla/openvla-7b. On resumption its content must be the same; where it lies may differ.
+            openvla/openvla-7b. On resumption its content must be the same; its path may differ.
         initial_states: Initial states of every task by index, e.g. "0-47".
         mixed_episodes: After --samples rollouts from each initial state, at most this many episodes more, all from
             states whose success rate so far lies between 10 and 90 %: only these can give pairs of a success and a
@@ -71,7 +71,7 @@ class CollectSettings(RolloutSettings):
             --samples.
         temperature: Sampling temperature of the policy; 0 decodes greedily.
         seed: Seed of all randomness in this collection.
-        until: When an episode ends: at the first success, or at the last step whatever happened before.
+        until: When an episode ends: at the first success, or after the last decision whatever happened before.
     """
 
     out: Path = setting(identity=False, common=True)

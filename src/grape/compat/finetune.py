@@ -1,7 +1,7 @@
 """``python -m grape.compat.finetune``: the first public implementation's training command, on this trainer.
 
 Prints the equivalent commands and what becomes of each flag, then runs them: ``grape import grape-rlds`` brings the two
-RLDS folders into the form that ``grape train`` reads. Works under ``torchrun``, too, where process 0 alone speaks.
+RLDS folders into the form that ``grape train`` reads. Works under ``torchrun``, too, where only rank 0 prints.
 """
 
 import datetime

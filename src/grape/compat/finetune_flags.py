@@ -15,7 +15,7 @@ __all__ = ["FinetuneFlags", "parse_flags"]
 
 @dataclass(frozen=True)
 class FinetuneFlags:
-    """What was asked for, with the published defaults.
+    """Values of the flags, with the published defaults.
 
     Attributes:
         vla_path: Checkpoint to train, a folder or a name on the hub.

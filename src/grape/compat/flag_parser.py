@@ -1,4 +1,4 @@
-"""Reading flags of other projects: mistakes are errors of ours, not the end of the process."""
+"""Parsing of other projects' flags: mistakes raise GRAPE's errors instead of leaving the process."""
 
 import argparse
 import math
@@ -37,10 +37,10 @@ class FlagParser(argparse.ArgumentParser):
         Raises:
             SettingsError: A flag is unknown, has no value, or one of the wrong kind.
         """
-        found, rest = self.parse_known_args(list(words))
+        flags, rest = self.parse_known_args(list(words))
         if rest:
             raise SettingsError(f"Unknown flag {rest[0]!r}.", did_you_mean(rest[0].split("=")[0].lstrip("-"), known))
-        return found
+        return flags
 
 
 def read_flags(kind: type[Flags], words: Sequence[str], prog: str, description: str, epilog: str) -> Flags:
@@ -58,9 +58,9 @@ def read_flags(kind: type[Flags], words: Sequence[str], prog: str, description: 
         SettingsError: A flag is unknown, has no value, or one of the wrong kind.
     """
     parser = FlagParser(prog=prog, description=description, epilog=epilog, allow_abbrev=False)
-    known = [item for item in fields(kind) if item.name != "given"]
+    flag_fields = [item for item in fields(kind) if item.name != "given"]
     meanings = meanings_of(kind)
-    for item in known:
+    for item in flag_fields:
         of: Any = type(item.default)
         parser.add_argument(
             f"--{item.name}",
@@ -69,9 +69,9 @@ def read_flags(kind: type[Flags], words: Sequence[str], prog: str, description: 
             metavar={bool: "True|False", int: "N", float: "X"}.get(of, "TEXT"),
             help=f"{meanings[item.name]} Default: {item.default!s}.".replace("%", "%%"),
         )
-    found = vars(parser.read(words, [item.name for item in known]))
-    made: Callable[..., Flags] = kind
-    return made(**found, given=frozenset(found))
+    values = vars(parser.read(words, [item.name for item in flag_fields]))
+    make_flags: Callable[..., Flags] = kind
+    return make_flags(**values, given=frozenset(values))
 
 
 def word_to_bool(word: str) -> bool:
@@ -92,8 +92,8 @@ def whole_number(word: str) -> int:
     Raises:
         ArgumentTypeError: It is none.
     """
-    found = re.fullmatch(rf"[+-]?[0-9]{{1,{_MOST_DIGITS}}}", word.strip())
-    if found is None or abs(int(found[0])) > MAX_INTEGER:
+    match = re.fullmatch(rf"[+-]?[0-9]{{1,{_MOST_DIGITS}}}", word.strip())
+    if match is None or abs(int(match[0])) > MAX_INTEGER:
         raise argparse.ArgumentTypeError(f"invalid int value: {shortened(repr(word))}")
     return int(word)
 

@@ -1,7 +1,7 @@
 """Flags of SimplerEnv's evaluation script (``simpler_env/main_inference.py``), which the first public GRAPE uses, too.
 
 Names are that script's, and so are the short forms that its users write: ``--robot-init-x`` for
-``--robot-init-x-range``. Its defaults describe another robot, so a flag that was not given means what our task has.
+``--robot-init-x-range``. Its defaults describe another robot, so a flag that was not given takes the suite's value.
 """
 
 import argparse
@@ -16,7 +16,7 @@ __all__ = ["InferenceFlags", "parse_flags"]
 
 @dataclass(frozen=True)
 class InferenceFlags:
-    """What was asked for; None where a flag was not given.
+    """Values of the flags; None where a flag was not given.
 
     Attributes:
         env_name: The task's class in the simulator.
@@ -29,13 +29,13 @@ class InferenceFlags:
         control_freq: Decisions a second.
         sim_freq: Steps of the physics a second.
         max_episode_steps: Decisions after which an episode ends.
-        robot_init_x: Lowest and highest position of the robot and how many, metres.
+        robot_init_x: Lowest and highest position of the robot and how many, meters.
         robot_init_y: The same, the other axis.
         robot_init_rot_quat_center: Orientation of the robot.
         robot_init_rot_rpy_range: Variations of it.
         obj_variation_mode: What varies between episodes.
         obj_episode_range: First episode, and the one after the last.
-        obj_init_x: Positions of a single object, metres.
+        obj_init_x: Positions of a single object, meters.
         obj_init_y: The same, the other axis.
         obs_camera_name: The policy's camera.
         action_scale: Factor on the policy's movements.
@@ -120,6 +120,6 @@ def parse_flags(words: Sequence[str]) -> InferenceFlags:
         count, kind = _NUMBERS.get(name, (None, _KINDS.get(name, str)))
         others = [f"{flag}-range"] if name.startswith(("robot_init_x", "robot_init_y", "obj_init")) else []
         parser.add_argument(flag, *others, nargs=count, type=kind, required=name == "env_name", metavar="X", **facts)
-    found: dict[str, Any] = vars(parser.read(words, [name.replace("_", "-") for name in names]))
-    found |= {name: tuple(value) for name, value in found.items() if isinstance(value, list)}
-    return InferenceFlags(**found)
+    values: dict[str, Any] = vars(parser.read(words, [name.replace("_", "-") for name in names]))
+    values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return InferenceFlags(**values)

@@ -26,7 +26,7 @@ class OriginalTask:
         robot: The robot with its camera.
         scene: The scene.
         overlay: File name of the image laid over the background.
-        place: Position of the robot, x and y in metres.
+        place: Position of the robot, x and y in meters.
         limit: Decisions after which an episode ends in the benchmark.
     """
 
@@ -63,7 +63,7 @@ def translate(
     Args:
         flags: The flags.
         further: Arguments of ``grape evaluate`` to add; later ones win.
-        keys_of: Names of a checkpoint's normalisation statistics.
+        keys_of: Names of a checkpoint's normalization statistics.
 
     Raises:
         SettingsError: Something is asked for that the suite cannot do; silently doing something else would change the
@@ -95,8 +95,8 @@ def translate(
 def _task(flags: InferenceFlags) -> OriginalTask:
     name, _, version = flags.env_name.rpartition("-v")
     if name not in TASKS or version not in ("0", "1"):
-        known = [f"{known}-v0" for known in TASKS]
-        raise SettingsError(f"Unknown environment {flags.env_name!r}.", did_you_mean(flags.env_name, known))
+        names = [f"{names}-v0" for names in TASKS]
+        raise SettingsError(f"Unknown environment {flags.env_name!r}.", did_you_mean(flags.env_name, names))
     return TASKS[name]
 
 
@@ -104,7 +104,7 @@ def _refuse_other_setups(flags: InferenceFlags, task: OriginalTask) -> None:
     """Compare with the one setup that the task has."""
     overlay = None if flags.rgb_overlay_path is None else PurePath(flags.rgb_overlay_path).name
     x, y = task.place
-    due: dict[str, tuple[object, object]] = {
+    fixed_values: dict[str, tuple[object, object]] = {
         "policy-model": (flags.policy_model, "openvla"),
         "policy-setup": (flags.policy_setup, "widowx_bridge"),
         "robot": (flags.robot, task.robot),
@@ -124,13 +124,15 @@ def _refuse_other_setups(flags: InferenceFlags, task: OriginalTask) -> None:
         "enable-raytracing": (flags.enable_raytracing, None),
         "additional-env-build-kwargs": (flags.additional_env_build_kwargs, None),
     }
-    for flag, (given, wanted) in due.items():
-        if given is not None and not _same(given, wanted):
-            said = " ".join(map(str, given)) if isinstance(given, tuple) else str(given)
-            only = " ".join(map(str, wanted)) if isinstance(wanted, tuple) else wanted
+    for flag, (value, expected) in fixed_values.items():
+        if value is not None and not _same(value, expected):
+            value_text = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            only = " ".join(map(str, expected)) if isinstance(expected, tuple) else expected
             raise SettingsError(
-                f"--{flag} {said} cannot be used with {flags.env_name}: "
-                + ("there is nothing like it here." if wanted is None else f"the suite has {only}, as the benchmark."),
+                f"--{flag} {value_text} cannot be used with {flags.env_name}: "
+                + (
+                    "there is nothing like it here." if expected is None else f"the suite has {only}, as the benchmark."
+                ),
                 f"Leave --{flag} out. The script as it was: SimplerEnv itself.",
             )
 
@@ -139,10 +141,10 @@ def _among(flag: str, words: Sequence[str]) -> bool:
     return any(word.split("=")[0].replace("_", "-") == f"--{flag}" for word in words)
 
 
-def _same(given: object, wanted: object) -> bool:
-    if isinstance(given, tuple) and isinstance(wanted, tuple):
-        return len(given) == len(wanted) and all(map(math.isclose, given, wanted))
-    return given == wanted
+def _same(value: object, expected: object) -> bool:
+    if isinstance(value, tuple) and isinstance(expected, tuple):
+        return len(value) == len(expected) and all(map(math.isclose, value, expected))
+    return value == expected
 
 
 _MEANINGS = {
@@ -179,8 +181,8 @@ def _notes(
             "success rates are not comparable with its published ones."
         )
     notes.append(
-        "Success is that of the last step, as in SimplerEnv's script; whether it was ever reached stands beside it. "
-        "The first public GRAPE stopped after three successful steps in a row."
+        "Success is that of the last decision, as in SimplerEnv's script; whether it was ever reached is also "
+        "reported. The first public GRAPE stopped after three successful decisions in a row."
     )
     notes.append(
         "Decoding is greedy; the first public GRAPE sampled at temperature 1, which swings from run to run: "

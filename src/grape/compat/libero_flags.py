@@ -17,7 +17,7 @@ _STATES = 50
 
 @dataclass(frozen=True)
 class LiberoFlags:
-    """What was asked for, with the published defaults.
+    """Values of the flags, with the published defaults.
 
     Attributes:
         model_family: Kind of policy.
@@ -79,7 +79,7 @@ def translate(
     Args:
         flags: The flags.
         further: Arguments of ``grape evaluate`` to add; later ones win.
-        keys_of: Names of a checkpoint's normalisation statistics.
+        keys_of: Names of a checkpoint's normalization statistics.
 
     Raises:
         SettingsError: Something is asked for that cannot be done, or a value makes no sense.

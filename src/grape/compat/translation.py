@@ -76,15 +76,15 @@ def translate(flags: FinetuneFlags, processes: int = 1, further: Sequence[str] =
     if flags.use_quantization and not flags.use_lora:
         raise SettingsError("--use_quantization needs adapters.", "Leave --use_lora out, or say --use_lora True.")
     chosen, rejected = (folder / flags.dataset_name for folder in (flags.chosen_traj_dir, flags.rejected_traj_dir))
-    given = _common_flags(further)
-    identity = [str(chosen), str(rejected), flags.vla_path, given.unnorm_key, given.center_crop]
+    common = _common_flags(further)
+    identity = [str(chosen), str(rejected), flags.vla_path, common.unnorm_key, common.center_crop]
     pairs = ImportGrapeRldsSettings(
         chosen,
         rejected,
         flags.run_root_dir / f"pairs-{content_hash(identity)[:8]}",
         policy=Path(flags.vla_path),
-        unnorm_key=given.unnorm_key,
-        center_crop=given.center_crop,
+        unnorm_key=common.unnorm_key,
+        center_crop=common.center_crop,
     )
     values: dict[str, str | int | float] = {
         "pairs": str(pairs.out / "pairs"),
@@ -118,8 +118,8 @@ def translate(flags: FinetuneFlags, processes: int = 1, further: Sequence[str] =
     if "save_latest_checkpoint_only" in flags.given:
         values["keep-checkpoints"] = 1 if flags.save_latest_checkpoint_only else _ALL_CHECKPOINTS
     environment: dict[str, str] = {}
-    check_trackers(given.report_to)
-    missing = _missing_tracker("wandb") if "wandb_project" in flags.given and not given.report_to else ""
+    check_trackers(common.report_to)
+    missing = _missing_tracker("wandb") if "wandb_project" in flags.given and not common.report_to else ""
     if "wandb_project" in flags.given and not missing:
         values["report-to"] = "wandb"
         environment["WANDB_PROJECT"] = flags.wandb_project
@@ -130,7 +130,7 @@ def translate(flags: FinetuneFlags, processes: int = 1, further: Sequence[str] =
         pairs=pairs,
         arguments=(*words, *switches, *further),
         environment=environment,
-        device=given.device,
+        device=common.device,
         notes=_notes(flags, processes),
         warnings=(missing,) if missing else (),
     )

@@ -1,4 +1,4 @@
-"""The nouns of the project: tasks, trajectories, scores, pairs, errors, seeds.
+"""Shared types and utilities: tasks, trajectories, scores, pairs, errors, seeds, settings, files, run folders.
 
-Nothing here knows a simulator, a model or a file format of episodes; only numpy and PyYAML are imported.
+Independent of simulators, models and file formats of episodes; only numpy and PyYAML are imported.
 """

@@ -1,4 +1,4 @@
-"""Folders that take their name only when they are whole: one that replaces an older folder, one that refuses to.
+"""Atomic folders: temporary folders renamed on completion, with or without replacing an older folder.
 
 :func:`atomic_folder` is for results that a run writes again, :func:`published_folder` for exports. An export grows in a
 hidden folder beside its destination and is renamed at the end. Whatever happens before (an error, a full disk,
@@ -104,7 +104,7 @@ def _partial_folder(out: Path) -> Path:
 
 @contextlib.contextmanager
 def _translated(out: Path) -> Iterator[None]:
-    """Say what became of the export where the system refuses a file."""
+    """Turn an OSError of the block into a DataError that says what became of the export."""
     try:
         yield
     except OSError as error:

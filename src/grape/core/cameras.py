@@ -19,7 +19,7 @@ __all__ = ["Camera", "camera_from_dict"]
 
 Float64 = npt.NDArray[np.float64]
 
-_NEAR = 1e-6  # metres in front of the camera below which nothing is seen
+_NEAR = 1e-6  # meters in front of the camera below which nothing is seen
 _ROTATION_TOLERANCE = 1e-3
 _LARGEST_SIDE = 65_536  # pixels
 
@@ -30,7 +30,7 @@ class Camera:
 
     Attributes:
         intrinsic: ``[[fx, s, cx], [0, fy, cy], [0, 0, 1]]`` in pixels, float64 ``(3, 3)``.
-        pose: From the camera's frame to the world's, rigid, metres, float64 ``(4, 4)``.
+        pose: From the camera's frame to the world's, rigid, meters, float64 ``(4, 4)``.
         size: Height and width of its images in pixels.
         name: For people.
     """
@@ -42,17 +42,17 @@ class Camera:
 
     @property
     def position(self) -> Float64:
-        """Where the camera stands, metres ``(3,)``."""
+        """Where the camera stands, meters ``(3,)``."""
         return self.pose[:3, 3]
 
     def project(self, points: npt.ArrayLike) -> tuple[Float64, Float64]:
         """Where points of the world fall.
 
         Args:
-            points: Metres, ``(..., 3)``; NaN stays NaN.
+            points: Meters, ``(..., 3)``; NaN stays NaN.
 
         Returns:
-            Pixel coordinates (column, row) ``(..., 2)`` and depths in metres ``(...)``. Points that are not in front
+            Pixel coordinates (column, row) ``(..., 2)`` and depths in meters ``(...)``. Points that are not in front
             of the camera have NaN coordinates.
         """
         world = np.asarray(points, dtype=np.float64)
@@ -67,10 +67,10 @@ class Camera:
 
         Args:
             pixels: Coordinates (column, row), ``(..., 2)``.
-            depth: Metres along the camera's z axis, ``(...)``; what is not positive gives NaN.
+            depth: Meters along the camera's z axis, ``(...)``; what is not positive gives NaN.
 
         Returns:
-            Metres in the world's frame, ``(..., 3)``.
+            Meters in the world's frame, ``(..., 3)``.
         """
         places = np.asarray(pixels, dtype=np.float64)
         distance = np.asarray(depth, dtype=np.float64)
@@ -134,7 +134,7 @@ def camera_from_dict(value: Any, where: str = "camera") -> Camera:
         raise DataError(
             f"{where}: pose is no rigid motion: {pose.tolist()}.",
             "It leads from the camera's frame (x right, y down, z away) to the robot's or world's: a rotation, a "
-            "translation in metres and the last row 0 0 0 1.",
+            "translation in meters and the last row 0 0 0 1.",
         )
     return Camera(intrinsic, pose, (sides[0], sides[1]), str(value.get("name", "")))
 

@@ -1,4 +1,4 @@
-"""A small taxonomy of errors: each says what happened, where, and what to do.
+"""The project's exceptions: each message says what happened, where, and what to do.
 
 The command line prints ``str(error)`` without a traceback and leaves with ``error.exit_code``:
 2 where the user can fix the call, 1 where the work itself failed.
@@ -83,7 +83,7 @@ class ModelError(GrapeError):
 
 
 class BudgetError(ModelError):
-    """Asking a vision-language model once more could cost more than was allowed; what was answered is kept."""
+    """Another request to a vision-language model could exceed the budget; answers so far are kept."""
 
 
 class TrainingError(GrapeError):
@@ -106,9 +106,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     options = sorted(set(known))
     close = difflib.get_close_matches(name, options, n=3, cutoff=0.5)
     suggestion = f"Did you mean {' or '.join(repr(option) for option in close)}? " if close else ""
-    listed = ", ".join(options[:_MOST_OPTIONS])
+    names_listed = ", ".join(options[:_MOST_OPTIONS])
     more = f" and {len(options) - _MOST_OPTIONS:,} more" if len(options) > _MOST_OPTIONS else ""
-    return f"{suggestion}Known: {listed}{more}."
+    return f"{suggestion}Known: {names_listed}{more}."
 
 
 def require_known(kind: str, name: str, known: Iterable[str]) -> None:

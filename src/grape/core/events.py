@@ -1,4 +1,4 @@
-"""How long work tells what it is doing: progress for people, events for machines.
+"""Progress, messages and warnings of long-running work, and events in ``log.jsonl``.
 
 Packages receive a :class:`Reporter` and never print. The command line hands in one that draws progress bars on
 standard error; tests and libraries may leave the silent default, or hand in a :class:`LoggingReporter`.
@@ -27,7 +27,7 @@ class Progress(Protocol):
 
 
 class Reporter(Protocol):
-    """Where a verb sends what it wants known."""
+    """Receiver of a verb's progress, messages and warnings."""
 
     def progress(self, title: str, total: int, done: int = 0) -> contextlib.AbstractContextManager[Progress]:
         """Bar of ``total`` units of which ``done`` were there already."""

@@ -1,7 +1,7 @@
-"""Writing files and folders so that a reader never sees half of one, hashing them, and clearing what killed runs left.
+"""Atomic writes of files and folders, hashes, and removal of what killed runs left.
 
-What is not finished stands beside its destination as ``.NAME.PID.MARK.tmp``; a folder that is being replaced stands
-aside as ``.NAME.PID.MARK.old``. The mark begins with a hash of the machine, since a process number says nothing about
+An unfinished file is named ``.NAME.PID.MARK.tmp`` beside its destination; a folder that is being replaced is
+named ``.NAME.PID.MARK.old``. The mark begins with a hash of the machine, since a process number says nothing about
 processes of other machines (or containers) that share the folder.
 """
 
@@ -231,8 +231,8 @@ def sweep_temporaries(folder: Path, *, alone: bool = False, name: str | None = N
         name: Only those of this destination.
     """
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        found = [(Path(entry.path), _PATTERN.fullmatch(entry.name)) for entry in entries if entry.name[0] == "."]
-        for path, match in found:
+        matches = [(Path(entry.path), _PATTERN.fullmatch(entry.name)) for entry in entries if entry.name[0] == "."]
+        for path, match in matches:
             if match is not None and name in (None, match["name"]) and _is_dead(path, match, alone):
                 _remove(path, match)
 

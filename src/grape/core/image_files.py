@@ -19,13 +19,13 @@ __all__ = ["FORMATS", "MAX_IMAGE_BYTES", "MAX_PIXELS", "ImageFile", "open_image"
 
 _ORIENTATION = 0x0112  # the tag of EXIF
 _SILENT = frozenset({"RGB", "P"})
-_SAID = {"1": "black and white", "L": "greyscale", "CMYK": "CMYK", "YCbCr": "YCbCr"}
+_SAID = {"1": "black and white", "L": "grayscale", "CMYK": "CMYK", "YCbCr": "YCbCr"}
 _WITH_ALPHA = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFile:
-    """An image as the policy gets it.
+    """An image file as the policy reads it.
 
     Attributes:
         pixels: RGB, uint8 ``(H, W, 3)``.
@@ -39,7 +39,7 @@ class ImageFile:
 def read_image(path: Path) -> ImageFile:
     """Read an image of any common format.
 
-    Greyscale, CMYK and YCbCr become RGB, an opaque alpha channel is dropped and the camera's orientation tag is
+    Grayscale, CMYK and YCbCr become RGB, an opaque alpha channel is dropped and the camera's orientation tag is
     obeyed, each with a note. Transparency, 16-bit and floating-point values and several frames are refused: there is
     more than one way to make an RGB image of them.
 
@@ -61,14 +61,14 @@ def _convert(image: Image.Image, path: Path) -> ImageFile:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema() != (255, 255):
             raise DataError(
-                f"{path} is transparent in places; what colour is behind them?", "Flatten it onto a background first."
+                f"{path} is transparent in places; what color is behind them?", "Flatten it onto a background first."
             )
         notes.append("an opaque alpha channel was dropped")
     elif mode in _SAID:
         notes.append(f"{_SAID[mode]} was converted to RGB")
     elif mode not in _SILENT:
         raise DataError(
-            f"{path} holds values of kind {mode} (16-bit, floating-point or another colour space), not 8-bit RGB.",
+            f"{path} holds values of kind {mode} (16-bit, floating-point or another color space), not 8-bit RGB.",
             "Convert it to 8-bit RGB as it was for the policy's training images.",
         )
     return ImageFile(np.asarray(image.convert("RGB"), dtype=np.uint8), tuple(notes))

@@ -80,15 +80,15 @@ def _gather(values: Float32, first: npt.NDArray[np.intp], weights: Float32) -> F
 
 
 @lru_cache(maxsize=32)
-def _lanczos_spans(size: int, wanted: int) -> tuple[npt.NDArray[np.intp], Float32]:
-    """First old pixel of each new one, ``(wanted,)``, and the weights from there on, float32 ``(wanted, taps)``.
+def _lanczos_spans(size: int, new_size: int) -> tuple[npt.NDArray[np.intp], Float32]:
+    """First old pixel of each new one, ``(new_size,)``, and the weights from there on, float32 ``(new_size, taps)``.
 
     In float32 throughout, with the rounding of TensorFlow's ``ComputeSpansCore``.
     """
     one, half = np.float32(1.0), np.float32(0.5)
-    step = one / np.float32(np.float32(wanted) / np.float32(size))
+    step = one / np.float32(np.float32(new_size) / np.float32(size))
     stretch = max(step, one)  # shrinking widens the kernel: antialiasing
-    center = (np.arange(wanted, dtype=np.float32) + half) * step
+    center = (np.arange(new_size, dtype=np.float32) + half) * step
     reach = _LANCZOS_RADIUS * stretch
     first = np.clip(np.ceil(center - reach - half), 0, size - 1).astype(np.intp)
     last = np.clip(np.floor(center + reach - half), 0, size - 1).astype(np.intp)
@@ -130,10 +130,10 @@ def area_average(image: PixelArray, height: int, width: int) -> PixelArray:
 
 
 @lru_cache(maxsize=32)
-def _area_spans(size: int, wanted: int) -> tuple[npt.NDArray[np.intp], Float32]:
-    """First old pixel of each new one, ``(wanted,)``, and the shares from there on, float32 ``(wanted, taps)``."""
-    scale = size / wanted
-    begin = np.arange(wanted) * scale
+def _area_spans(size: int, new_size: int) -> tuple[npt.NDArray[np.intp], Float32]:
+    """First old pixel of each new one, ``(new_size,)``, and the shares from there on, float32 ``(new_size, taps)``."""
+    scale = size / new_size
+    begin = np.arange(new_size) * scale
     end = np.minimum(begin + scale, size)
     first = np.floor(begin + 1e-3).astype(np.intp)  # OpenCV passes over slivers of less than a thousandth
     last = np.ceil(end - 1e-3).astype(np.intp)
@@ -194,7 +194,7 @@ def crop_and_resize(pixels: Float32, axis: int, low: np.float32, step: np.float3
 def libero_openvla_v1(image: PixelArray) -> PixelArray:
     """Image preprocessing of protocol ``libero-openvla-v1``: half a turn, JPEG round trip, lanczos3 to 224 pixels.
 
-    The centre crop that follows there belongs to policies trained with crops, see :func:`center_crop`.
+    The center crop that follows there belongs to policies trained with crops, see :func:`center_crop`.
 
     Args:
         image: uint8 ``(H, W, 3)`` as LIBERO's camera delivers it (256 pixels in the protocol).

@@ -66,7 +66,7 @@ class StageScore:
 @record
 @dataclass(frozen=True)
 class Score:
-    """What one trajectory was worth (arXiv 2411.19309, guided-cost preference generation).
+    """Score of one trajectory (arXiv 2411.19309, guided-cost preference generation).
 
     Attributes:
         episode_id: The trajectory.

@@ -1,7 +1,7 @@
-"""Which initial states a policy has learned from or was chosen on, kept beside its weights as ``provenance.json``.
+"""Initial states that a policy was trained or selected on, kept beside its weights as ``provenance.json``.
 
-Training writes it, a policy inherits what the policy it was trained from had seen, and an evaluation warns where it
-would measure memory. The file holds ``{"collected": {suite: {task: "0-64,1000"}}}`` and, for policies that a loop
+Training writes it, a policy inherits what the policy it was trained from had seen, and an evaluation warns of
+them. The file holds ``{"collected": {suite: {task: "0-64,1000"}}}`` and, for policies that a loop
 judged on validation states, ``"validated"`` with these.
 """
 
@@ -75,7 +75,7 @@ def write_provenance(policy: Path, parent: Path | None, metas: Iterable[EpisodeM
 
 
 def add_validated(policy: Path, suite: str, tasks: Iterable[str], states: Iterable[int]) -> None:
-    """Write down that a policy was judged on some initial states.
+    """Record that a policy was selected on some initial states.
 
     Args:
         policy: Checkpoint folder of the policy.

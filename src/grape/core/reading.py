@@ -184,8 +184,8 @@ def _file_kind(mode: int) -> str:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) < len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        names_before: set[str] = set()
+        twice = next(name for name, _ in pairs if name in names_before or names_before.add(name))  # type: ignore[func-returns-value]
         raise ValueError(f"{twice!r} is given twice in one object")
     return table
 
@@ -219,7 +219,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _check_events(text: str) -> None:
-    """Refuse what could blow up, before anything is composed.
+    """Refuse YAML events whose composition could exhaust memory.
 
     Raises:
         yaml.YAMLError: Anchors, aliases, tags or deep nesting, marked.
@@ -306,7 +306,7 @@ _MAX_PROBLEMS = 5
 
 
 def record(kind: Kind) -> Kind:
-    """Mark a dataclass as one that files hold."""
+    """Mark a dataclass as a record of files."""
     kind.__pydantic_config__ = {"strict": True, "extra": "forbid", "allow_inf_nan": False}
     return kind
 
@@ -348,9 +348,9 @@ def _field_problems(error: ValueError, kind: Any) -> str:
 
     if not isinstance(error, ValidationError):
         return str(error)
-    found = error.errors(include_url=False, include_context=True)
-    texts = [_field_problem(item, kind) for item in found[:_MAX_PROBLEMS]]
-    more = f"; and {len(found) - _MAX_PROBLEMS} more problems" if len(found) > _MAX_PROBLEMS else ""
+    problems = error.errors(include_url=False, include_context=True)
+    texts = [_field_problem(item, kind) for item in problems[:_MAX_PROBLEMS]]
+    more = f"; and {len(problems) - _MAX_PROBLEMS} more problems" if len(problems) > _MAX_PROBLEMS else ""
     return "; ".join(texts) + more
 
 
@@ -361,24 +361,24 @@ def _field_problem(item: Any, kind: Any) -> str:
     if item["type"] == "missing":
         return f"field '{place}' is missing"
     if item["type"] == "unexpected_keyword_argument":
-        known = _known_fields(kind, item["loc"][:-1])
-        return f"field '{place}' is unknown. {did_you_mean(str(item['loc'][-1]), known)}".rstrip(".")
-    said = item["msg"].replace("Input should be", "should be").replace("Value error, ", "")
-    return f"{place or 'the value'} is {item['input']!r:.60}: {said}"
+        known_fields = _known_fields(kind, item["loc"][:-1])
+        return f"field '{place}' is unknown. {did_you_mean(str(item['loc'][-1]), known_fields)}".rstrip(".")
+    message = item["msg"].replace("Input should be", "should be").replace("Value error, ", "")
+    return f"{place or 'the value'} is {item['input']!r:.60}: {message}"
 
 
 def _known_fields(kind: Any, place: tuple[int | str, ...]) -> list[str]:
     """Fields of the record at ``place`` in a ``kind``, for suggestions."""
-    found = _record_in(kind)
+    record = _record_in(kind)
     for part in place:
-        hints = get_type_hints(found) if found is not None else {}
+        hints = get_type_hints(record) if record is not None else {}
         if part in hints:  # not an index or a key of what was found already
-            found = _record_in(hints[str(part)])
-    return [item.name for item in fields(found)] if found is not None else []
+            record = _record_in(hints[str(part)])
+    return [item.name for item in fields(record)] if record is not None else []
 
 
 def _record_in(kind: Any) -> Any:
     """The first record that a type such as ``tuple[Score, ...] | None`` is made of; None for none."""
     if is_dataclass(kind):
         return kind
-    return next((found for member in get_args(kind) if (found := _record_in(member)) is not None), None)
+    return next((record for member in get_args(kind) if (record := _record_in(member)) is not None), None)

@@ -1,6 +1,6 @@
 """The folder a verb writes: its settings, lock, summary and log.
 
-A verb's output folder holds ``settings.yaml`` (what was asked), the verb's own files, ``log.jsonl`` (events with
+A verb's output folder holds ``settings.yaml`` (the settings), the verb's own files, ``log.jsonl`` (events with
 times) and, last of all, ``done.json`` (a summary; its presence says that the work is complete). Starting the same
 verb with the same settings in the same folder resumes; with other settings it is refused. One process at a time works
 in a folder; of a launcher's processes (``torchrun``, ``accelerate launch``) the main one writes.
@@ -73,7 +73,7 @@ class RunFolder:
 
 
 def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] | None = None) -> RunFolder:
-    """Claim ``path`` for ``verb`` with these settings, or join it for a resumption.
+    """Open the run folder ``path`` of ``verb`` with these settings, new or for resumption.
 
     What killed processes left unfinished in it is removed.
 
@@ -92,22 +92,22 @@ def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] |
         CompatibilityError: The folder belongs to another verb or to other settings, or another process works there.
         GrapeError: The folder cannot be made.
     """
-    wanted = {"verb": verb, "settings": identity_of(settings), "inputs": dict(identity or {})}
+    expected = {"verb": verb, "settings": identity_of(settings), "inputs": dict(identity or {})}
     lock = _lock(path)
     marker = path / "run.json"
     if marker.exists():
-        found = read_json(marker, hint="Choose another --out.", within=path)
-        if content_hash(found) != content_hash(wanted):
-            flags = _flags_to_resume(found, wanted)
+        recorded = read_json(marker, hint="Choose another --out.", within=path)
+        if content_hash(recorded) != content_hash(expected):
+            flags = _flags_to_resume(recorded, expected)
             resume = f" To go on with it, give {flags}." if flags else ""
             raise CompatibilityError(
-                f"{path} holds results of another run: {_difference(found, wanted)}.",
+                f"{path} holds results of another run: {_difference(recorded, expected)}.",
                 f"Choose another --out, or delete that folder to start afresh.{resume}",
             )
     elif path.exists() and any(entry.name not in {"log.jsonl"} for entry in path.iterdir() if entry.name[0] != "."):
         raise CompatibilityError(f"{path} is not empty and was not made by 'grape {verb}'.", "Choose another --out.")
     else:
-        write_json(marker, wanted)
+        write_json(marker, expected)
     sweep_run_folder(path, alone=lock is not None)
     save_settings(path / "settings.yaml", settings)
     return RunFolder(path, verb, lock)
@@ -152,18 +152,18 @@ def _identity_value(item: "dataclasses.Field[Any]", value: Any) -> Any:
     return item.metadata.get("default_identity") if value is None else value
 
 
-def _difference(found: Any, wanted: Any, where: str = "") -> str:
+def _difference(recorded: Any, expected: Any, where: str = "") -> str:
     """The first place where two JSON values differ, in words."""
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        for key in sorted({*found, *wanted}):
-            if found.get(key) != wanted.get(key):
-                return _difference(found.get(key), wanted.get(key), f"{where}.{key}" if where else str(key))
-    return f"{where} was {json.dumps(found)}, now {json.dumps(wanted)}"
+    if isinstance(recorded, dict) and isinstance(expected, dict):
+        for key in sorted({*recorded, *expected}):
+            if recorded.get(key) != expected.get(key):
+                return _difference(recorded.get(key), expected.get(key), f"{where}.{key}" if where else str(key))
+    return f"{where} was {json.dumps(recorded)}, now {json.dumps(expected)}"
 
 
-def _flags_to_resume(found: Any, wanted: Any) -> str:
+def _flags_to_resume(recorded: Any, expected: Any) -> str:
     """The flags that make the settings those that a folder was begun with; empty where more than settings differ."""
-    if not isinstance(found, dict) or any(found.get(key) != wanted[key] for key in ("verb", "inputs")):
+    if not isinstance(recorded, dict) or any(recorded.get(key) != expected[key] for key in ("verb", "inputs")):
         return ""
     flags: list[str] = []
 
@@ -179,7 +179,7 @@ def _flags_to_resume(found: Any, wanted: Any) -> str:
             elif one != other and isinstance(one, int | float | str):
                 flags.append(f"--{flag} {one}")
 
-    compare(found.get("settings", {}), wanted["settings"], "")
+    compare(recorded.get("settings", {}), expected["settings"], "")
     return " ".join(flags) if len(flags) <= 5 else ""
 
 
@@ -202,10 +202,10 @@ def load_summary(path: Path, verb: str) -> Mapping[str, Any]:
     owner = read_json_mapping(path / "run.json", hint=f"Run 'grape {verb}' again.", within=path).get("verb")
     if owner != verb:
         raise DataError(f"{path} was written by 'grape {owner}', not by 'grape {verb}'.", "Check the path.")
-    done = RunFolder(path, verb).done
-    if done is None:
+    summary = RunFolder(path, verb).done
+    if summary is None:
         raise DataError(f"{path} is not complete.", f"Run the same 'grape {verb}' command again: it resumes.")
-    return done
+    return summary
 
 
 def recorded_inputs(path: Path, verb: str) -> Mapping[str, Any] | None:
@@ -313,7 +313,7 @@ def lock_folder(folder: Path) -> FolderLock | None:
 
 @dataclass(frozen=True)
 class LaunchedProcess:
-    """One of several processes that do one work together.
+    """One process of a process group started by a launcher.
 
     Attributes:
         rank: Number of this process.
@@ -333,16 +333,20 @@ _ALONE = LaunchedProcess(0, 1)
 
 
 def launched_process(environment: Mapping[str, str] | None = None) -> LaunchedProcess:
-    """This process among those of a launcher; alone where the environment does not say all that a launcher does.
+    """Rank and world size of this process; a single process where the environment lacks what a launcher sets.
 
     Variables of such names also come from schedulers and containers that have started one process only.
 
     Args:
         environment: Where to look; the process's own by default.
     """
-    known = os.environ if environment is None else environment
+    variables = os.environ if environment is None else environment
     try:
-        found = LaunchedProcess(int(known["RANK"]), int(known["WORLD_SIZE"]))
+        launched = LaunchedProcess(int(variables["RANK"]), int(variables["WORLD_SIZE"]))
     except (KeyError, ValueError):
         return _ALONE
-    return found if 0 <= found.rank < found.count and found.count > 1 and known.get("MASTER_ADDR") else _ALONE
+    return (
+        launched
+        if 0 <= launched.rank < launched.count and launched.count > 1 and variables.get("MASTER_ADDR")
+        else _ALONE
+    )

@@ -1,4 +1,4 @@
-"""Numbers chosen in words: ``"10,11-20"``."""
+"""Parsing and formatting of number selections: ``"10,11-20"``."""
 
 from grape.core.errors import SettingsError
 

@@ -1,9 +1,9 @@
 """Settings: frozen dataclasses, written to and read from plain mappings and YAML, strictly.
 
 A settings class is a frozen dataclass whose fields are ``bool, int, float, str, Path``, ``Literal``, ``X | None``,
-tuples of these, mappings of strings to these, or further settings classes. A field (:func:`setting`) tells its accepted
-range, its group on the help page and whether results depend on it. A setting that several verbs share is declared once,
-in a base class; a verb with another default takes the field over by :func:`with_default`.
+tuples of these, mappings of strings to these, or further settings classes. A field (:func:`setting`) states its
+accepted range, its group on the help page and whether results depend on it. A setting that several verbs share is
+declared once, in a base class; a verb with another default takes the field over by :func:`with_default`.
 """
 
 import dataclasses
@@ -97,16 +97,16 @@ def settings_from_dict(kind: type[T], data: Any, base: T | None = None, where: s
     hints = typing.get_type_hints(kind)
     names = [item.name for item in dataclasses.fields(typing.cast(Any, kind)) if item.init]
     values: dict[str, Any] = {} if base is None else {name: getattr(base, name) for name in names}
-    given: dict[str, str] = {}
+    spellings: dict[str, str] = {}
     for key, value in data.items():
         name, place = str(key).replace("-", "_"), f"{where}{key}"
         if name not in names:
             raise SettingsError(f"Unknown setting {marks.name(place)}.", did_you_mean(str(key), names))
-        if name in given:
+        if name in spellings:
             raise SettingsError(
-                f"Setting {marks.name(place)} is given twice, as '{given[name]}' and '{key}'.", "Keep one of them."
+                f"Setting {marks.name(place)} is given twice, as '{spellings[name]}' and '{key}'.", "Keep one of them."
             )
-        given[name] = str(key)
+        spellings[name] = str(key)
         values[name] = _convert(hints[name], value, values.get(name), place, marks)
     try:
         return kind(**values)
@@ -125,8 +125,10 @@ def _convert(hint: Any, value: Any, base: Any, where: str, marks: Marks) -> Any:
         return _option(arguments, value, where, marks)
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            shown = _shown(value, where, marks)
-            raise SettingsError(f"Setting {marks.name(where)} needs a list, found {shown}.", f"Write [{shown}].")
+            value_text = _shown(value, where, marks)
+            raise SettingsError(
+                f"Setting {marks.name(where)} needs a list, found {value_text}.", f"Write [{value_text}]."
+            )
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             return tuple(_convert(arguments[0], item, None, f"{where}[{i}]", marks) for i, item in enumerate(value))
         if len(arguments) != len(value):
@@ -219,8 +221,8 @@ def _shown(value: Any, where: str, marks: Marks) -> str:
     """A value as it is written, for messages."""
     if value is None:
         return "nothing"
-    shown = marks.texts.get(where) or repr(value)
-    return shown if len(shown) <= 80 else shown[:77] + "..."
+    value_text = marks.texts.get(where) or repr(value)
+    return value_text if len(value_text) <= 80 else value_text[:77] + "..."
 
 
 def _check_text(text: str, where: str, marks: Marks) -> None:

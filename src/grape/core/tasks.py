@@ -41,7 +41,7 @@ class Task:
 
 @dataclass(frozen=True)
 class ActionSpace:
-    """Contract of an environment's actions, compared with the policy's before the first step.
+    """Contract of an environment's actions, compared with the policy's before the first decision.
 
     Attributes:
         names: One name a dimension, e.g. ``("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")``.
@@ -74,7 +74,7 @@ class ActionSpace:
 
 
 def same_instruction(first: str, second: str) -> bool:
-    """Whether two texts ask for the same, whatever their case."""
+    """Whether two instructions are equal, ignoring case."""
     return first.strip().lower() == second.strip().lower()
 
 
@@ -127,7 +127,7 @@ _OPENED_AND_CLOSED = {
 
 
 class RotationConvention(str, Enum):  # noqa: UP042 (StrEnum is not in Python 3.9)
-    """How dimensions 3 to 5 of an action tell a rotation, in radians."""
+    """How dimensions 3 to 5 of an action encode a rotation, in radians."""
 
     NONE = "none"
     """They are ignored."""

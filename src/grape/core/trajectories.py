@@ -1,6 +1,6 @@
 """What happened in one rollout: observations, actions, log-probabilities, keypoints.
 
-A trajectory of ``T`` steps (decisions) has ``T + 1`` observations: one before each action and one after the
+A trajectory of ``T`` decisions has ``T + 1`` observations: one before each action and one after the
 last. Everything that describes a state has ``T + 1`` rows; everything that describes a decision has ``T``.
 """
 
@@ -21,7 +21,7 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """What a policy sees before a decision.
+    """A policy's input for one decision.
 
     Attributes:
         image: RGB image, uint8 ``(H, W, 3)``.
@@ -37,7 +37,7 @@ class Observation:
 @record
 @dataclass(frozen=True)
 class EpisodeMeta:
-    """What is known of an episode as a whole. Holds no times of day: equal runs give equal bytes.
+    """Metadata of an episode. Holds no times of day: equal runs give equal bytes.
 
     Attributes:
         episode_id: Unique within a store and usable as a file name.
@@ -54,7 +54,7 @@ class EpisodeMeta:
         operator: Style of the expert, e.g. ``"clean"``; empty for a policy.
         temperature: Sampling temperature; 0 for greedy decoding and for experts.
         policy_hash: Hash of the policy's weights and configuration; empty for experts.
-        preprocessing_hash: Hash of prompt, image preprocessing, tokenizer and normalisation; empty for experts.
+        preprocessing_hash: Hash of prompt, image preprocessing, tokenizer and normalization; empty for experts.
         prompt: The text the policy read; empty for experts.
         versions: Versions of what made the episode, e.g. ``{"mujoco": "3.3.2"}``.
         extra: Anything more a suite wants to keep; JSON values only.
@@ -96,7 +96,7 @@ class Trajectory:
             equal to ``actions`` for a policy.
         action_tokens: Sampled token ids, int32 ``(T, D)``; -1 where nothing was sampled (experts).
         token_logps: Log-probability of each sampled token under temperature 1, float32 ``(T, D)``; NaN for experts.
-        keypoints: Named 3-D points in metres, world frame, float32 ``(T+1, 3)`` each.
+        keypoints: Named 3-D points in meters, world frame, float32 ``(T+1, 3)`` each.
         signals: Named scalars a state, float32 ``(T+1,)`` each, e.g. ``"gripper_opening"``; ``"success"`` is always
             there, 0 or 1; NaN where the outcome is unknown.
         display: Larger images for people only (may be lossy), uint8 ``(T+1, H2, W2, 3)``; None if not recorded.
@@ -126,13 +126,17 @@ class Trajectory:
         expected |= {f"signal {name}": (value.shape, (steps + 1,)) for name, value in self.signals.items()}
         if self.display is not None:
             expected["display"] = (self.display.shape[:1], (steps + 1,))
-        wrong = [f"{name} is {found}, not {due}" for name, (found, due) in expected.items() if found != due]
+        problems = [
+            f"{name} is {shape}, not {expected_shape}"
+            for name, (shape, expected_shape) in expected.items()
+            if shape != expected_shape
+        ]
         if self.meta.steps != steps:
-            wrong.append(f"meta.steps is {self.meta.steps}, not {steps}")
+            problems.append(f"meta.steps is {self.meta.steps}, not {steps}")
         if "success" not in self.signals:
-            wrong.append("signal 'success' is missing")
-        if wrong:
-            raise DataError(f"Episode {self.meta.episode_id} is inconsistent: {'; '.join(wrong)}.")
+            problems.append("signal 'success' is missing")
+        if problems:
+            raise DataError(f"Episode {self.meta.episode_id} is inconsistent: {'; '.join(problems)}.")
 
     @property
     def steps(self) -> int:

@@ -1,8 +1,8 @@
-"""The doctor: looks at a machine and says what is there, what is missing, and which command fixes it.
+"""Checks of the machine: what is installed, what is missing, and which command fixes it.
 
 Each check gives findings (:class:`~grape.doctor.findings.Finding`). Whatever could crash or hang, such as loading a
-graphics library, rendering a frame or asking torch for a GPU, happens in a process of its own with a time limit, so
-that a broken driver becomes a finding instead of the doctor's end. Nothing is written.
+graphics library, rendering a frame or asking torch for a GPU, runs in a separate process with a time limit, so
+that a broken driver becomes a finding. Nothing is written.
 """
 
 from grape.doctor.checkup import DoctorSettings, run_doctor

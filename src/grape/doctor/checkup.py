@@ -1,4 +1,4 @@
-"""The verb ``doctor``: all checks in order, and one answer."""
+"""The verb ``doctor``: runs all checks in order and summarizes them."""
 
 import dataclasses
 import functools
@@ -49,10 +49,10 @@ class DoctorSettings:
 
     Attributes:
         suite: The simulators you want to work with, e.g. "metaworld" or "libero_goal,libero_10"; "libero" means
-            LIBERO's four suites of ten tasks, "simpler" SimplerEnv's simpler_widowx. Their packages and a frame of each
-            one's first task (of each task of simpler_widowx) are then required, those of others optional. Left out:
-            metaworld where it is installed, otherwise none.
-        frame: Render one frame of the suite and look at it; --no-frame skips that (a few seconds).
+            LIBERO's four suites of ten tasks, "simpler" SimplerEnv's simpler_widowx. Their packages and an image of
+            each one's first task (of each task of simpler_widowx) are then required, those of others optional.
+            Left out: metaworld where it is installed, otherwise none.
+        frame: Render one image of the suite and check that it is not empty; --no-frame skips that (a few seconds).
         folder: Where you want to write results: its free disk space is checked.
         timeout: Seconds that a single probe (a library, a frame, torch) may take before it counts as hung, above 0.
     """
@@ -116,10 +116,10 @@ def _suites_of(settings: DoctorSettings) -> tuple[str, ...]:
     from grape.envs.registry import suite_names
 
     check_ranges(settings)
-    known = suite_names()
+    names = suite_names()
     suites: list[str] = []
     for name in _chosen(settings.suite):
-        require_known("suite", name.strip(), (*known, *_FAMILIES))
+        require_known("suite", name.strip(), (*names, *_FAMILIES))
         suites += _FAMILIES.get(name.strip(), (name.strip(),))
     if not settings.folder.is_dir():
         raise SettingsError(f"--folder {settings.folder} is no folder.", "Name one that exists.")
@@ -127,7 +127,7 @@ def _suites_of(settings: DoctorSettings) -> tuple[str, ...]:
 
 
 def _chosen(names: str) -> list[str]:
-    """What is looked at: what is named, or else the usual simulator if it is installed."""
+    """The suites to check: those named, or else the default one if its simulator is installed."""
     if not names.strip():
         return [_USUAL] if is_installed(_USUAL) else []
     return names.split(",")

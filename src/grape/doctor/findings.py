@@ -1,4 +1,4 @@
-"""What a check gives, and probes: programs in processes of their own, whose crash is only an answer here."""
+"""Results of checks, and probes: programs in separate processes, so that a crash becomes a result."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ _LAST_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """Result of one check.
 
     Attributes:
         name: What was looked at, e.g. ``"python"`` or ``"extra train"``.
@@ -102,10 +102,10 @@ def run_bounded(
         env={**os.environ, **(environment or {})},
         start_new_session=True,  # so that children of the program can be killed with it
     )
-    kept = (bytearray(), bytearray())
+    output_ends = (bytearray(), bytearray())
     readers = [
         threading.Thread(target=_keep_end, args=(pipe, end), daemon=True)
-        for pipe, end in zip((process.stdout, process.stderr), kept, strict=True)
+        for pipe, end in zip((process.stdout, process.stderr), output_ends, strict=True)
     ]
     for reader in readers:
         reader.start()
@@ -119,12 +119,12 @@ def run_bounded(
         process.wait()
     for reader in readers:
         reader.join(_LAST_SECONDS)  # a child in a session of its own may hold the pipe open
-    output, errors = (bytes(end).decode("utf-8", "replace") for end in kept)
+    output, errors = (bytes(end).decode("utf-8", "replace") for end in output_ends)
     return code, output, errors
 
 
 def _keep_end(pipe: BufferedReader, end: bytearray) -> None:
-    """Read all that comes, and keep the last part of it."""
+    """Read a pipe to its end, keeping the last part."""
     with pipe:
         while part := pipe.read1(65_536):
             end += part
@@ -132,7 +132,7 @@ def _keep_end(pipe: BufferedReader, end: bytearray) -> None:
 
 
 def _ending(code: int, errors: str) -> str:
-    """A process's end in words: the signal's name or the exit code, and the last line it complained with."""
+    """How a process ended: the signal's name or the exit code, and the last line of its standard error."""
     if code < 0:
         try:
             ending = f"crashed with {signal.Signals(-code).name}"

@@ -1,6 +1,6 @@
 """The probe that renders frames: ``python -m grape.doctor.frame SUITE`` prints one JSON object about them.
 
-Run by :mod:`grape.doctor.graphics` in a process of its own: a broken graphics driver may take the process with it.
+Run by :mod:`grape.doctor.graphics` in a separate process, which a broken graphics driver may crash.
 """
 
 import json
@@ -20,7 +20,7 @@ __all__ = ["describe_frame", "main"]
 
 
 def describe_frame(suite: SuiteBase) -> Mapping[str, Any]:
-    """Make the suite's first task, take an image, act once, and say what was seen; so, too, with further tasks.
+    """Create the suite's first task, render, act once, and describe the image; the same for further tasks.
 
     Returns:
         ``task``, ``shape`` of the image, ``mean`` and ``spread`` (standard deviation) of its values in [0, 255],
@@ -39,7 +39,7 @@ def describe_frame(suite: SuiteBase) -> Mapping[str, Any]:
 
 
 def _describe(suite: SuiteBase, task: Task) -> dict[str, Any]:
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     environment = suite.make_environment(task)
     try:
         environment.reset(0)
@@ -53,7 +53,7 @@ def _describe(suite: SuiteBase, task: Task) -> dict[str, Any]:
         "shape": list(snapshot.image.shape),
         "mean": float(snapshot.image.mean()),
         "spread": float(snapshot.image.std()),
-        "create_seconds": created - began,
+        "create_seconds": created - start_time,
         "step_seconds": stepped - created,
     }
 

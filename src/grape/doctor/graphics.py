@@ -14,7 +14,7 @@ __all__ = ["BACKENDS", "check_frame", "check_libraries", "check_vulkan"]
 
 
 def check_vulkan(timeout: float) -> Iterator[Finding]:
-    """Which Vulkan device the simulator draws with; a driver may take the process that asks with it.
+    """Which Vulkan device the simulator renders with; in a separate process, since a driver may crash it.
 
     Args:
         timeout: Seconds that the question may take.
@@ -49,7 +49,7 @@ SLOW_DECISION_SECONDS = 0.5
 # Suites that draw with Vulkan: no other value of MUJOCO_GL helps them.
 _WITHOUT_MUJOCO = "simpler_"
 
-# Standard deviation of the image's values in [0, 255] below which it shows nothing: black, or any one colour.
+# Standard deviation of the image's values in [0, 255] below which it shows nothing: black, or any one color.
 EMPTY_SPREAD = 1.0
 
 _LIBRARY_PROBE = """
@@ -68,7 +68,7 @@ print(json.dumps({"loaded": loaded, "why": "; ".join(why)}))
 
 
 def load_library(backend: str, timeout: float) -> ProbeReply:
-    """Ask a process of its own whether a backend's library loads; ``data`` holds ``loaded`` and ``why`` not."""
+    """Try in a separate process whether a backend's library loads; ``data`` holds ``loaded`` and ``why`` not."""
     return probe(("-c", _LIBRARY_PROBE, *BACKENDS[backend]), timeout)
 
 
@@ -95,13 +95,13 @@ def _find_libraries(timeout: float) -> Iterator[Finding]:
     replies = {backend: load_library(backend, timeout) for backend in BACKENDS}
     loaded = {backend: str(reply.data.get("loaded", "")) for backend, reply in replies.items()}
     for backend, reply in replies.items():
-        wanted = os.environ.get("MUJOCO_GL", "").lower() == backend
+        selected = os.environ.get("MUJOCO_GL", "").lower() == backend
         if loaded[backend]:
-            yield Finding(f"gl {backend}", "ok", f"{loaded[backend]} loads{' (MUJOCO_GL)' if wanted else ''}")
+            yield Finding(f"gl {backend}", "ok", f"{loaded[backend]} loads{' (MUJOCO_GL)' if selected else ''}")
             continue
         why = reply.failure or str(reply.data.get("why", ""))
         others = [other for other in BACKENDS if loaded[other]]
-        if wanted or not others:
+        if selected or not others:
             fix = _INSTALL + (f"; or use what is there: export MUJOCO_GL={others[0]}" if others else "")
             yield Finding(f"gl {backend}", "error", f"does not load: {why}", fix)
         else:
@@ -126,7 +126,7 @@ def _judge_choice(choice: str) -> Finding | None:
 
 
 def check_frame(suite: str, timeout: float) -> Iterator[Finding]:
-    """Render frames of a suite in a process of its own, look whether they show anything, and time them.
+    """Render images of a suite in a separate process, check that they are not empty, and time them.
 
     Args:
         suite: Registered name of the suite.
@@ -140,13 +140,13 @@ def check_frame(suite: str, timeout: float) -> Iterator[Finding]:
         for caution in reply.data.get("cautions", ()):
             yield Finding(name, "warn", str(caution), _TESTED_RELEASES)
         return
-    found = f"cannot be rendered: {reply.failure or reply.data['failure']}"
+    problem = f"cannot be rendered: {reply.failure or reply.data['failure']}"
     mujoco = not suite.startswith(_WITHOUT_MUJOCO)
     working = _find_backend(suite, timeout) if mujoco and reply.data.get("graphics", True) else ""
     if working:
-        yield Finding(name, "error", found, f"Another backend works: export MUJOCO_GL={working}")
+        yield Finding(name, "error", problem, f"Another backend works: export MUJOCO_GL={working}")
     else:
-        yield Finding(name, "error", found, str(reply.data.get("hint") or (_INSTALL if mujoco else VULKAN_HINT)))
+        yield Finding(name, "error", problem, str(reply.data.get("hint") or (_INSTALL if mujoco else VULKAN_HINT)))
 
 
 def _render(suite: str, timeout: float, environment: Mapping[str, str] | None = None) -> ProbeReply:
@@ -157,7 +157,7 @@ def _judge_frame(name: str, data: Mapping[str, Any]) -> Finding:
     height, width, _ = data["shape"]
     step = data["step_seconds"]
     versions = ", ".join(f"{package} {version}" for package, version in data.get("versions", {}).items())
-    found = (
+    description = (
         f"{data['task']}, {width}x{height}, brightness {data['mean']:.0f} of 255; environment made in "
         f"{data['create_seconds']:.1f} s, {1000 * step:.0f} ms a decision with image"
         f"{f'; {versions}' if versions else ''}"
@@ -166,14 +166,14 @@ def _judge_frame(name: str, data: Mapping[str, Any]) -> Finding:
         return Finding(
             name,
             "error",
-            f"{found}: the image is empty (all of one colour)",
+            f"{description}: the image is empty (all of one color)",
             "Try the other backend: export MUJOCO_GL=osmesa (or egl); update the graphics driver.",
         )
     if step > SLOW_DECISION_SECONDS:
         return Finding(
-            name, "warn", f"{found}: slow", "Look for other programs on this machine's cores, then ask again."
+            name, "warn", f"{description}: slow", "Look for other programs on this machine's cores, then ask again."
         )
-    return Finding(name, "ok", found)
+    return Finding(name, "ok", description)
 
 
 def _find_backend(suite: str, timeout: float) -> str:

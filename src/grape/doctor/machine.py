@@ -31,18 +31,18 @@ print(json.dumps({"version": torch.__version__, "cuda_build": torch.version.cuda
 
 def check_interpreter(distribution: str = "grape-vla") -> Iterator[Finding]:
     """Whether this Python lies in the range that the distribution declares."""
-    found = f"{platform.python_implementation()} {platform.python_version()} on {platform.platform(terse=True)}"
+    interpreter = f"{platform.python_implementation()} {platform.python_version()} on {platform.platform(terse=True)}"
     try:
         declared = importlib.metadata.metadata(distribution)["Requires-Python"]
     except importlib.metadata.PackageNotFoundError:
         declared = ""  # the check of the packages says that GRAPE is not installed
     if platform.python_version() in SpecifierSet(declared, prereleases=True):
-        yield Finding("python", "ok", found)
+        yield Finding("python", "ok", interpreter)
     else:
         yield Finding(
             "python",
             "error",
-            f"{found}; GRAPE needs Python {declared}",
+            f"{interpreter}; GRAPE needs Python {declared}",
             "Make the environment with another interpreter: make distclean install PYTHON=python3.11",
         )
 
@@ -73,36 +73,36 @@ def check_memory(
     except (OSError, KeyError, ValueError, IndexError):
         yield Finding("memory", "ok", "not known on this system")
         return
-    found = f"{available:.1f} GiB available of {total:.1f} GiB"
+    description = f"{available:.1f} GiB available of {total:.1f} GiB"
     try:
         ceiling = int(limit.read_text()) / GIB
     except (OSError, ValueError):
         ceiling = total
     if ceiling < total:
-        found += f", limited to {ceiling:.1f} GiB for this container"
+        description += f", limited to {ceiling:.1f} GiB for this container"
     yield _measured(
-        "memory", min(available, ceiling), MEMORY_GIB, found, "Close other programs, or use fewer --workers."
+        "memory", min(available, ceiling), MEMORY_GIB, description, "Close other programs, or use fewer --workers."
     )
 
 
 def check_disk(folder: Path) -> Iterator[Finding]:
     """How much disk is free where ``folder`` lies, and whether one may write there."""
     free = shutil.disk_usage(folder).free / GIB
-    found = f"{free:.1f} GiB free at {folder.resolve()}"
+    description = f"{free:.1f} GiB free at {folder.resolve()}"
     if not os.access(folder, os.W_OK):
         yield Finding(
-            "disk", "error", f"{found}, but it cannot be written", "Work in a folder of your own, or use --out."
+            "disk", "error", f"{description}, but it cannot be written", "Work in a folder of your own, or use --out."
         )
     else:
-        yield _measured("disk", free, DISK_GIB, found, "Free space, or write elsewhere with --out.")
+        yield _measured("disk", free, DISK_GIB, description, "Free space, or write to another disk with --out.")
 
 
-def _measured(name: str, amount: float, bounds: tuple[float, float], found: str, fix: str) -> Finding:
+def _measured(name: str, amount: float, bounds: tuple[float, float], description: str, fix: str) -> Finding:
     if amount < bounds[0]:
-        return Finding(name, "error", found, fix)
+        return Finding(name, "error", description, fix)
     if amount < bounds[1]:
-        return Finding(name, "warn", found, fix)
-    return Finding(name, "ok", found)
+        return Finding(name, "warn", description, fix)
+    return Finding(name, "ok", description)
 
 
 def check_gpu(timeout: float) -> Iterator[Finding]:

@@ -73,7 +73,7 @@ def check_packages(needed: frozenset[str], distribution: str = "grape-vla") -> I
 def _compare(extra: str, requirements: tuple[Requirement, ...], needed: frozenset[str], distribution: str) -> Finding:
     name = f"extra {extra}" if extra else "core packages"
     target = f"{distribution}[{extra}]" if extra else distribution
-    present, missing, wrong = [], [], []
+    present, missing, mismatches = [], [], []
     for requirement in requirements:
         try:
             version = importlib.metadata.version(requirement.name)
@@ -82,19 +82,19 @@ def _compare(extra: str, requirements: tuple[Requirement, ...], needed: frozense
             continue
         present.append(f"{requirement.name} {version}")
         if not requirement.specifier.contains(version, prereleases=True):
-            wrong.append(f"{requirement.name} is {version}, not {requirement.specifier}")
-    if not missing and not wrong:
+            mismatches.append(f"{requirement.name} is {version}, not {requirement.specifier}")
+    if not missing and not mismatches:
         return Finding(name, "ok", ", ".join(present))
     purpose = f" (needed for {_PURPOSE[extra]})" if extra else ""
-    wrong += [f"{', '.join(missing)} missing"] if missing else []
+    mismatches += [f"{', '.join(missing)} missing"] if missing else []
     level: Level = "error" if not extra or extra in needed else "ok" if missing else "warn"
-    # What lacks a package was never wanted; what is there in the wrong release breaks later and unclearly.
-    found = f"not installed{purpose}" if missing and extra else f"{'; '.join(wrong)}{purpose}"
-    return Finding(name, level, found, f"pip install '{target}'")
+    # An extra without packages was not installed on purpose; one with wrong releases fails later and unclearly.
+    description = f"not installed{purpose}" if missing and extra else f"{'; '.join(mismatches)}{purpose}"
+    return Finding(name, level, description, f"pip install '{target}'")
 
 
 def is_installed(extra: str, distribution: str = "grape-vla") -> bool:
-    """Whether everything that an extra asks for is there, in whatever release."""
+    """Whether all requirements of an extra are installed, in any release."""
     try:
         declared = importlib.metadata.requires(distribution) or []
     except importlib.metadata.PackageNotFoundError:

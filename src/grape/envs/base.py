@@ -1,4 +1,4 @@
-"""What every simulator offers: suites of tasks, environments with chosen initial states, scripted experts."""
+"""Interfaces of simulators: suites of tasks, environments with indexed initial states, scripted experts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["Environment", "Expert", "Snapshot", "SuiteBase"]
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """One state of the world as the recorder and the policy see it.
+    """One state of the world, as recorded and as given to the policy.
 
     Attributes:
         image: The policy's image, RGB uint8 ``(H, W, 3)``.
         proprio: Robot state, float32 ``(P,)``.
-        keypoints: Named points in metres, world frame, float32 ``(3,)`` each.
+        keypoints: Named points in meters, world frame, float32 ``(3,)`` each.
         signals: Named scalars, e.g. ``gripper_opening`` in [0, 1], ``grasped`` 0 or 1, ``opened`` in [0, 1].
         success: Whether the task is solved in this state.
         display: Larger image for people, uint8 ``(H2, W2, 3)``, or None.
@@ -45,7 +45,7 @@ class Environment(Protocol):
     """One world of one task. ``reset`` and ``step`` change it; equal calls give equal snapshots."""
 
     def reset(self, initial_state: int) -> Snapshot:
-        """Start from the initial state with this index; whatever happened before leaves no trace."""
+        """Start from the initial state with this index, independently of earlier episodes."""
 
     def step(self, action: npt.NDArray[np.float32]) -> Snapshot:
         """Apply one decision, float32 ``(D,)`` in the suite's action convention, clipped to its bounds."""
@@ -58,7 +58,7 @@ class Expert(Protocol):
     """A scripted operator with privileged knowledge; one object an episode."""
 
     def act(self, snapshot: Snapshot) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Decide.
+        """Choose the action of the next decision.
 
         Returns:
             The action to execute (with the operator's noise) and the clean action to learn, float32 ``(D,)`` each.
@@ -97,7 +97,7 @@ class SuiteBase(ABC):
         """How many different initial states the task has."""
 
     def about_initial_states(self, task: Task) -> str:
-        """Why a task has no more initial states, in a sentence; empty where the simulator has no more either."""
+        """Why a task has fewer initial states than the simulator offers, in a sentence; empty where it does not."""
         return ""
 
     def base_task(self, task: Task) -> tuple[str, str]:
@@ -108,7 +108,7 @@ class SuiteBase(ABC):
         return self.name, task.name
 
     def tasks_to_look_at(self) -> tuple[Task, ...]:
-        """Tasks of which a check of the machine draws an image: one of each kind of scene. By default the first."""
+        """Tasks that ``grape doctor`` renders: one of each kind of scene. By default the first."""
         return self.tasks[:1]
 
     def check_expert(self, task: Task) -> None:
@@ -128,11 +128,11 @@ class SuiteBase(ABC):
         """
 
     def cautions(self) -> tuple[str, ...]:
-        """What makes results differ from published ones on this machine, in sentences."""
+        """Sentences on what makes results on this machine differ from published ones."""
         return ()
 
     def check(self) -> None:
-        """Look for what the simulator needs before the first episode.
+        """Check for what the simulator needs before the first episode.
 
         Raises:
             GrapeError: Something is missing.

@@ -1,8 +1,7 @@
 """Styles of scripted operators, shared by all suites.
 
-An expert of a suite says what it would do; the operator's style decides where it aims and how exactly its hand
-follows. Demonstrations of mixed styles let a cloned policy both succeed and fail from one initial state, which is
-what preference pairs are made of.
+An expert of a suite computes actions; the operator's style decides where it aims and how much noise is added. A policy
+trained on demonstrations of mixed styles both succeeds and fails from one initial state, which preference pairs need.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ NOISE_STD = 0.2
 """Standard deviation of the noisy operator's translation, in units of the action."""
 
 SLOPPY_OFFSET = 0.08
-"""Horizontal distance in metres between the target and the point at which the sloppy operator aims."""
+"""Horizontal distance in meters between the target and the point at which the sloppy operator aims."""
 
 
 class Operator:
@@ -37,7 +36,7 @@ class Operator:
             way.
 
     Attributes:
-        aim_offset: Where the operator aims relative to the true target, metres, float64 ``(3,)``; constant over the
+        aim_offset: Where the operator aims relative to the true target, meters, float64 ``(3,)``; constant over the
             episode and zero unless sloppy.
 
     Raises:
@@ -54,17 +53,19 @@ class Operator:
             angle = self._rng.uniform(0.0, 2.0 * math.pi)
             self.aim_offset = SLOPPY_OFFSET * np.array([math.cos(angle), math.sin(angle), 0.0])
 
-    def perform(self, wanted: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Turn what the script wants into what is executed and what is to be learnt.
+    def perform(
+        self, scripted_action: npt.NDArray[np.floating]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Turn the script's action into the executed action and the label for imitation.
 
         Args:
-            wanted: The script's action ``(D,)``, translation first; may exceed [-1, 1].
+            scripted_action: The script's action ``(D,)``, translation first; may exceed [-1, 1].
 
         Returns:
             Executed action and label, float32 ``(D,)`` within [-1, 1]. They differ only for the noisy operator, whose
             label is the action without noise: noise moves the state, the label says how to recover from there.
         """
-        label = np.clip(wanted, -1.0, 1.0).astype(np.float32)
+        label = np.clip(scripted_action, -1.0, 1.0).astype(np.float32)
         if not self._noisy:
             return label.copy(), label
         executed = label.copy()

@@ -1,10 +1,10 @@
-"""Run by another Python interpreter than ours: finds this package, and serves a pool or answers a probe.
+"""Entry point in an external Python interpreter: finds this package, and serves a pool or answers a probe.
 
     python .../grape/envs/external_main.py serve SOCKET SUITE PARENT
     python .../grape/envs/external_main.py probe SUITE
 
 Only the package ``grape`` becomes importable, by its own folder: what is installed beside it (another numpy, above all)
-stays out of reach. Of ours this imports ``grape.core`` and ``grape.envs`` alone, which is why the modules on that way
+stays out of reach. Of GRAPE this imports ``grape.core`` and ``grape.envs`` alone, which is why the modules on that way
 keep to Python 3.9 and numpy 1.26; the tests hold them to it.
 """
 
@@ -29,7 +29,7 @@ _OURS = (3, 11)
 
 
 def main(arguments: list[str]) -> int:
-    """Serve until the parent is gone, or print one JSON object about a suite; returns the exit status."""
+    """Serve until the parent process ends, or print one JSON object about a suite; returns the exit status."""
     _make_importable()
     kind, rest = arguments[0], arguments[1:]
     if kind == "serve":
@@ -39,8 +39,8 @@ def main(arguments: list[str]) -> int:
         return 0
     answer = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):  # simulators print banners to stdout
-        found = _probe(rest[0])
-    answer.write("\n" + json.dumps(found) + "\n")
+        reply = _probe(rest[0])
+    answer.write("\n" + json.dumps(reply) + "\n")
     return 0
 
 

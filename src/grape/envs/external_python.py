@@ -1,7 +1,7 @@
-"""Another Python interpreter for the simulators: how its workers are started, and what is wrong with it before that.
+"""External Python interpreters for simulators: how workers are started, and checks before the first rollout.
 
-Some simulators need packages that cannot live beside ours, such as an old numpy. Their workers run in an interpreter of
-their own and speak the same wire protocol (:mod:`grape.envs.messages`).
+Some simulators need packages that cannot be installed beside GRAPE's, such as an old numpy. Their workers run in an
+external interpreter and use the same wire protocol (:mod:`grape.envs.messages`).
 """
 
 import functools
@@ -32,7 +32,7 @@ _QUOTED = 2000  # characters of standard error that are quoted
 
 @dataclass(frozen=True)
 class Probe:
-    """What another interpreter says of a suite.
+    """Reply of an external interpreter about a suite.
 
     Attributes:
         versions: Versions of the packages that shape physics and images there.
@@ -60,14 +60,14 @@ def worker_command(python: Path | None, descriptor: int, suite_name: str) -> tup
 
 
 def _environment() -> dict[str, str]:
-    """Of another interpreter: without what points ours to its packages."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    return kept | dict.fromkeys(_SINGLE_THREADED, "1") | {"PYTHONDONTWRITEBYTECODE": "1"}
+    """Environment variables for an external interpreter: without those that point to this one's packages."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    return inherited | dict.fromkeys(_SINGLE_THREADED, "1") | {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
 @functools.cache
 def probe_interpreter(python: Path, suite_name: str) -> Probe:
-    """Import a suite's simulator in another interpreter, so that what is wrong is known before the first rollout.
+    """Import a suite's simulator in an external interpreter, to find problems before the first rollout.
 
     What it said is remembered, since a loop asks at every stage; what went wrong is not.
 
@@ -85,14 +85,18 @@ def probe_interpreter(python: Path, suite_name: str) -> Probe:
             f"--env-python {python} is Python {version[0]}.{version[1]}; workers need {OLDEST[0]}.{OLDEST[1]} on.",
             "Make the simulator's environment with a newer Python.",
         )
-    done = _run([str(python), str(_MAIN), "probe", suite_name], python, _PROBE_SECONDS)
+    finished = _run([str(python), str(_MAIN), "probe", suite_name], python, _PROBE_SECONDS)
     name = f"--env-python {python} (Python {version[0]}.{version[1]})"
     try:
-        answer = parse_json(done.stdout.strip().splitlines()[-1], "the answer")
+        answer = parse_json(finished.stdout.strip().splitlines()[-1], "the answer")
     except (DataError, IndexError):
-        ended = f"was killed by signal {-done.returncode}" if done.returncode < 0 else f"left with {done.returncode}"
+        ended = (
+            f"was killed by signal {-finished.returncode}"
+            if finished.returncode < 0
+            else f"left with {finished.returncode}"
+        )
         raise SimulatorError(
-            f"{name} {ended} while it imported the simulator of suite '{suite_name}'. {_quoted(done.stderr)}",
+            f"{name} {ended} while it imported the simulator of suite '{suite_name}'. {_quoted(finished.stderr)}",
             f"See for yourself: {python} {_MAIN} probe {suite_name}",
         ) from None
     if "missing" in answer:
@@ -102,20 +106,20 @@ def probe_interpreter(python: Path, suite_name: str) -> Probe:
         )
     if "failure" in answer:
         kind = SettingsError if answer["exit_code"] == 2 else SimulatorError
-        words = "" if answer["exit_code"] == 2 else f" {_quoted(done.stderr)}"
+        words = "" if answer["exit_code"] == 2 else f" {_quoted(finished.stderr)}"
         raise kind(f"{name}: {answer['failure']}{words}", answer["hint"])
     return Probe(answer["versions"], tuple(answer["cautions"]))
 
 
 def _version(python: Path) -> tuple[int, int]:
-    done = _run(
+    finished = _run(
         [str(python), "-c", "import sys; print(sys.version_info[0], sys.version_info[1])"], python, _VERSION_SECONDS
     )
     try:
-        major, minor = map(int, done.stdout.split())
+        major, minor = map(int, finished.stdout.split())
     except ValueError:
         raise SettingsError(
-            f"--env-python {python} is no Python interpreter that works. {_quoted(done.stderr)}",
+            f"--env-python {python} is no Python interpreter that works. {_quoted(finished.stderr)}",
             "Give the path of an interpreter, e.g. /opt/simpler/bin/python.",
         ) from None
     return major, minor
@@ -149,7 +153,7 @@ def _quoted(text: str) -> str:
 
 
 class ExternalPythonSuite(SuiteBase):
-    """A suite whose simulator runs in another interpreter.
+    """A suite whose simulator runs in an external interpreter.
 
     What needs no simulator is asked of the suite in this interpreter; what looks at the installation (versions,
     cautions, whether it can be imported) of the other one.
@@ -229,7 +233,7 @@ class ExternalPythonSuite(SuiteBase):
 
 
 def suite_of(name: str, python: Path | None) -> SuiteBase:
-    """The suite with its simulator in this interpreter or in another one.
+    """The suite, with its simulator in this interpreter or in an external one.
 
     Args:
         name: Registered name.

@@ -1,4 +1,4 @@
-"""What a simulator can show beyond images: depth and whose every pixel is. To test perception, never recorded."""
+"""Ground truth of a rendered view: depth and the body of each pixel. For tests of perception, never recorded."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ _GEOM = 5  # mjOBJ_GEOM
 
 @dataclass(frozen=True, eq=False)
 class SceneView:
-    """One state seen by one camera, with the truth about it.
+    """One state rendered by one camera, with ground truth.
 
     Attributes:
         image: RGB, uint8 ``(H, W, 3)``.
-        depth: Metres along the camera's z axis, float32 ``(H, W)``.
+        depth: Meters along the camera's z axis, float32 ``(H, W)``.
         bodies: Index of the body that each pixel shows, int32 ``(H, W)``; -1 for what belongs to none.
         names: Name of each body by index.
         poses: Each body's pose in the world, by name, float64 ``(4, 4)``.
@@ -39,16 +39,16 @@ class SceneView:
 
     def mask(self, *names: str) -> npt.NDArray[np.bool_]:
         """Pixels that show any of some bodies, ``(H, W)``."""
-        wanted = [index for index, name in enumerate(self.names) if name in names]
-        return np.isin(self.bodies, wanted)
+        indices = [index for index, name in enumerate(self.names) if name in names]
+        return np.isin(self.bodies, indices)
 
 
 def bodies_of(model: Any, segmentation: npt.NDArray[Any]) -> Int32:
     """Body of each pixel, int32 ``(H, W)``, from MuJoCo's pairs of object and kind of object ``(H, W, 2)``."""
     thing, kind = segmentation[..., 0], segmentation[..., 1]
     bodies = np.asarray(model.geom_bodyid)[np.clip(thing, 0, model.ngeom - 1)]
-    found: Int32 = np.where((kind == _GEOM) & (thing >= 0), bodies, -1).astype(np.int32)
-    return found
+    visible_bodies: Int32 = np.where((kind == _GEOM) & (thing >= 0), bodies, -1).astype(np.int32)
+    return visible_bodies
 
 
 def body_poses(model: Any, data: Any) -> dict[str, Float64]:

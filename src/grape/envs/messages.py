@@ -47,7 +47,7 @@ def receive(link: socket.socket) -> tuple[dict[str, Any], dict[str, npt.NDArray[
         Header and arrays; the arrays can be written to.
 
     Raises:
-        EOFError: The other side is gone, or sends something else.
+        EOFError: The connection is closed, or the other side sends something else.
         TimeoutError: The socket has a timeout and it passed.
     """
     size = int.from_bytes(_read(link, _LENGTH), "little")
@@ -71,9 +71,9 @@ def _read(link: socket.socket, size: int) -> bytearray:
         try:
             count = link.recv_into(view)
         except ConnectionError as error:
-            raise EOFError("the other side is gone") from error
+            raise EOFError("the connection is closed") from error
         if count == 0:
-            raise EOFError("the other side is gone")
+            raise EOFError("the connection is closed")
         view = view[count:]
     return data
 

@@ -1,4 +1,4 @@
-"""MuJoCo without a screen: which graphics library draws, and what to say where none does."""
+"""Off-screen rendering of MuJoCo: choice of the graphics library, and messages where none works."""
 
 import ctypes.util
 import importlib
@@ -34,10 +34,10 @@ def load_mujoco(suite: str, extra: str) -> Any:
         SimulatorError: No graphics library can be used.
     """
     if sys.platform.startswith("linux") and not os.environ.get("MUJOCO_GL"):
-        found = [backend for backend, library in _BACKENDS if ctypes.util.find_library(library)]
-        if not found:
+        backends = [backend for backend, library in _BACKENDS if ctypes.util.find_library(library)]
+        if not backends:
             raise SimulatorError("Neither OSMesa nor EGL is installed, so nothing can be drawn.", _GRAPHICS_HINT)
-        os.environ["MUJOCO_GL"] = found[0]
+        os.environ["MUJOCO_GL"] = backends[0]
     try:
         _follow_choice()
         return importlib.import_module("mujoco")

@@ -1,4 +1,4 @@
-"""Worker processes that step many environments at once, and that may crash or hang without taking the run along."""
+"""Worker processes that step many environments at once; a crash or hang of one does not end the run."""
 
 import contextlib
 import os
@@ -58,12 +58,12 @@ class _Worker:
         self.patience = 0.0  # seconds between the last request and its deadline
         self.has_answered = False
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill
-        self.link, theirs = socket.socketpair()
-        command, environment = worker_command(python, theirs.fileno(), suite_name)
-        with theirs:
+        self.link, worker_end = socket.socketpair()
+        command, environment = worker_command(python, worker_end.fileno(), suite_name)
+        with worker_end:
             self._process = subprocess.Popen(
                 command,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[worker_end.fileno()],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # simulators print banners to stdout; standard output belongs to results
@@ -84,7 +84,7 @@ class _Worker:
         self.link.close()
         self._stderr.close()
 
-    def last_words(self) -> str:
+    def exit_report(self) -> str:
         """How the process ended and the end of what it wrote to standard error; call before :meth:`kill`."""
         try:
             code = self._process.wait(timeout=5.0)
@@ -99,7 +99,7 @@ class _Worker:
 
 
 class WorkerPool:
-    """ProcessGroup that each run one group of episodes at a time.
+    """Worker processes that each run one group of episodes at a time.
 
     A group is up to ``lanes`` episodes of one task that advance in lock-step in one worker. The pool never blocks but
     in :meth:`wait`. What a group yields depends on its task, initial states, experts and actions alone, not on the
@@ -221,15 +221,15 @@ class WorkerPool:
         Raises:
             RuntimeError: No answer is due.
         """
-        due = [worker for worker in self._workers if worker.deadline is not None]
-        if not due:
+        pending = [worker for worker in self._workers if worker.deadline is not None]
+        if not pending:
             raise RuntimeError("no answer is due: start or step a group first")
         replies: list[GroupReply] = []
         while not replies:
-            patience = min(worker.deadline for worker in due if worker.deadline is not None) - time.monotonic()
-            readable = wait_readable([worker.link for worker in due], max(0.0, patience))
+            patience = min(worker.deadline for worker in pending if worker.deadline is not None) - time.monotonic()
+            readable = wait_readable([worker.link for worker in pending], max(0.0, patience))
             now = time.monotonic()
-            for worker in due:
+            for worker in pending:
                 if worker.link in readable:
                     replies.append(self._read(worker))
                 elif worker.deadline is not None and worker.deadline <= now:
@@ -237,7 +237,7 @@ class WorkerPool:
         return replies
 
     def close(self) -> None:
-        """End all workers at once; they hold nothing that would have to be saved."""
+        """End all workers at once; they hold no unsaved data."""
         for worker in self._workers:
             worker.kill()
         self._workers.clear()
@@ -252,7 +252,7 @@ class WorkerPool:
         try:
             header, arrays = receive(worker.link)
         except EOFError:
-            return self._give_up(worker, worker.last_words())
+            return self._give_up(worker, worker.exit_report())
         except TimeoutError:
             return self._give_up(worker, f"stopped in the middle of an answer for {worker.patience:g} s")
         if header["failure"] is not None:
@@ -270,7 +270,7 @@ class WorkerPool:
         return GroupReply(worker.group_id, snapshots, expert_actions=acted)
 
     def _give_up(self, worker: _Worker, reason: str) -> GroupReply:
-        """Replace a worker, and tell what became of its group."""
+        """Replace a worker, and report its group as failed."""
         assert worker.group_id is not None
         worker.kill()
         self._workers[self._workers.index(worker)] = _Worker(self._suite_name, self._python)

@@ -1,7 +1,7 @@
 """The suite ``toy``: a flat world in numpy for fast tests of everything that does not need physics.
 
-A gripper slides over a table of 40 x 40 cm and touches squares. It keeps the habits of the real suites (7-D action,
-keypoints, signals, images, privileged state), resets and steps in a fraction of a millisecond and is exact.
+A gripper slides over a table of 40 x 40 cm and touches squares. It follows the conventions of the real suites (7-D
+action, keypoints, signals, images, privileged state), resets and steps in a fraction of a millisecond and is exact.
 
 For tests of pools and retries the environment variable ``GRAPE_FAULT`` makes it misbehave once or always::
 
@@ -31,12 +31,12 @@ __all__ = ["ToyEnvironment", "ToyExpert", "ToySuite"]
 
 _N_INITIAL_STATES = 1_000_000
 _MAX_STEPS = 8
-_TABLE = 0.2  # half of the table's width, metres
-_STEP = 0.08  # metres a decision at full action
-_RADIUS = 0.03  # within which a goal counts as reached, metres
-_BLOCK_HALF = 0.03  # half of the block's width, metres
-_PUSH = 0.12  # how far the block has to go, metres
-_HEIGHT = 0.02  # of everything, metres
+_TABLE = 0.2  # half of the table's width, meters
+_STEP = 0.08  # meters a decision at full action
+_RADIUS = 0.03  # within which a goal counts as reached, meters
+_BLOCK_HALF = 0.03  # half of the block's width, meters
+_PUSH = 0.12  # how far the block has to go, meters
+_HEIGHT = 0.02  # of everything, meters
 _IMAGE = 64  # pixels
 _DISPLAY_FACTOR = 2
 
@@ -92,7 +92,7 @@ class ToyEnvironment:
                 f"Choose from 0 to {_N_INITIAL_STATES - 1}.",
             )
         self._initial_state, self._decision = initial_state, 0
-        self._fault.strike(initial_state, 0)
+        self._fault.trigger(initial_state, 0)
         rng = derive_rng("toy", self._task.name, initial_state)
         self._opening = 1.0
         if self._task.name == "push-block":
@@ -119,11 +119,11 @@ class ToyEnvironment:
         if self._decision < 0:
             raise RuntimeError("reset must be called before step")
         self._decision += 1
-        self._fault.strike(self._initial_state, self._decision)
-        held = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
+        self._fault.trigger(self._initial_state, self._decision)
+        clipped = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
         before = self._gripper
-        self._gripper = np.clip(before + _STEP * held[:2], -_TABLE, _TABLE)
-        self._opening = float(held[6] <= 0)
+        self._gripper = np.clip(before + _STEP * clipped[:2], -_TABLE, _TABLE)
+        self._opening = float(clipped[6] <= 0)
         if "block" in self._squares:
             self._squares["block"] = _pushed(self._squares["block"], before, self._gripper)
         return self._snapshot()
@@ -272,8 +272,8 @@ class _Fault:
             return cls()
         return cls(kind, int(state), int(decision), Path(marker[0]) if marker and marker[0] else None)
 
-    def strike(self, initial_state: int, decision: int) -> None:
-        """Misbehave if now is the time."""
+    def trigger(self, initial_state: int, decision: int) -> None:
+        """Crash, hang or raise at the configured moment."""
         if (initial_state, decision) != self._when:
             return
         if self._marker is not None:

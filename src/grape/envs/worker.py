@@ -93,23 +93,23 @@ class Group:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Serve requests until the parent is gone.
+    """Serve requests until the parent process ends.
 
     Args:
         arguments: File descriptor of a connected socket, name of the suite, process id of the parent.
     """
     descriptor, suite_name, parent = int(arguments[0]), arguments[1], int(arguments[2])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business; its end is ours
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent; this process ends with it
     threading.Thread(target=_leave_with_parent, args=(parent,), daemon=True).start()
     with socket.socket(fileno=descriptor) as link:
         try:
             _serve(link, suite_name)
         except (EOFError, ConnectionError):
-            return  # the pool was closed, or its process is gone
+            return  # the pool was closed, or its process ended
 
 
 def _leave_with_parent(parent: int) -> None:
-    """End this process when its parent has ended, also while a simulator hangs and no request is read."""
+    """End this process when its parent ends, even while a simulator hangs."""
     while os.getppid() == parent:
         time.sleep(_PARENT_CHECK_SECONDS)
     os._exit(1)

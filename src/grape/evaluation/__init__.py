@@ -1,7 +1,7 @@
-"""Evaluation: protocols on fixed initial states, statistics, and honest comparison of policies.
+"""Evaluation: protocols on fixed initial states, statistics, and comparison of policies.
 
-``statistics``, ``bootstrap`` and ``power`` are pure functions; ``results`` is what an evaluation found, ``pairing``
-two of them side by side, ``gate`` a decision built on pairs; ``evaluate`` and ``compare`` are the verbs.
+``statistics``, ``bootstrap`` and ``power`` are pure functions; ``results`` holds an evaluation's results, ``pairing``
+pairs two evaluations, ``gate`` accepts or rejects a policy; ``evaluate`` and ``compare`` are the verbs.
 """
 
 from grape.evaluation.compare import CompareSettings, compare_results, run_compare

@@ -1,4 +1,4 @@
-"""Interval of the difference between two policies, by resampling what really varied."""
+"""Confidence interval of the difference between two policies by clustered bootstrap."""
 
 import math
 from collections.abc import Hashable, Sequence
@@ -56,7 +56,7 @@ def paired_difference_interval(
     - at least :data:`FEWEST_TASKS` tasks: whole tasks with all their episodes (clustered by task), so the interval
       also covers how tasks differ from each other. A handful of tasks can agree by luck, so the next way is taken
       where it gives the wider interval;
-    - fewer tasks: initial states with all their rollouts, within each task (stratified). The interval then speaks of
+    - fewer tasks: initial states with all their rollouts, within each task (stratified). The interval is then about
       fresh initial states of *these* tasks. Where a task has only one state, states are resampled across tasks;
     - fewer than :data:`FEWEST_DEVIATING` initial states that deviate from the commonest outcome (mostly: the policies
       differ on so few): no resampling but :func:`tango_interval`, because a bootstrap of three differing pairs is far

@@ -230,7 +230,7 @@ def _method_sentence(pairs: PairedOutcomes, figures: Mapping[str, Any], verdict:
         text = f"The interval is a {method}: the {tasks} tasks differ no more than their initial states explain."
     else:
         count = "one task is" if tasks == 1 else f"{tasks} tasks are"
-        text = f"The interval is a {method}, because {count} too few to resample: it speaks of these tasks only."
+        text = f"The interval is a {method}, because {count} too few to resample: it is about these tasks only."
     if verdict != "not distinguishable" and not excludes_zero:
         text += " It includes 0 although the test is clear"
         varies = "the difference varies from task to task, so expect it on these tasks, not on others"
@@ -272,9 +272,9 @@ def _warnings(a: EvaluationResults, b: EvaluationResults, pairing: Pairing) -> l
         warnings.append("Warning: A and B are the same policy (equal weights and configuration).")
     for name, unmatched in (("A", pairing.unmatched_a), ("B", pairing.unmatched_b)):
         if unmatched:
-            listed = "; ".join(f"{task} {states}" for task, states in _listed(unmatched).items())
+            states_text = "; ".join(f"{task} {states}" for task, states in _listed(unmatched).items())
             count = f"{len(unmatched)} episode{'' if len(unmatched) == 1 else 's'}"
-            warnings.append(f"Warning: {count} of {name} had no partner and were left out: {listed}.")
+            warnings.append(f"Warning: {count} of {name} had no partner and were left out: {states_text}.")
     return warnings
 
 

@@ -1,4 +1,4 @@
-"""The verb ``evaluate``: a policy on fixed initial states that nothing was learned from."""
+"""The verb ``evaluate``: a policy on fixed initial states held out from training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -89,16 +89,16 @@ def run_evaluate(
     tasks = plans[""]["tasks"]
     left_out: tuple[str, ...] = ()
     if protocol is not None:
-        due = run_collect(replace(dry[""], tasks=",".join(protocol.tasks)))["tasks"]
-        left_out = tasks_left_out(protocol, tasks, due)
-    seen = _seen(settings, tasks, states, reporter, chooses=chooses)
+        protocol_tasks = run_collect(replace(dry[""], tasks=",".join(protocol.tasks)))["tasks"]
+        left_out = tasks_left_out(protocol, tasks, protocol_tasks)
+    seen_states = _seen_states(settings, tasks, states, reporter, chooses=chooses)
     if protocol is not None and left_out:
         reporter.warn(
             f"Protocol {protocol.name} has {len(left_out)} more tasks ({', '.join(left_out[:3])}"
             f"{', …' if len(left_out) > 3 else ''}): its figure is that of all of them."
         )
     if settings.dry_run:
-        return _plan(settings, protocol, states, plans, seen)
+        return _plan(settings, protocol, states, plans, seen_states)
     if protocol is not None and settings.policy != "expert":
         checkpoint = read_checkpoint_info(settings.policy)
         settings = fit_checkpoint(protocol, settings, checkpoint.norm_keys, checkpoint.center_crop)
@@ -119,7 +119,7 @@ def run_evaluate(
         write_results(out, results, part.file)
         facts = _facts(results)
         summary |= {name: {**facts, "samples": part.samples, "file": part.file}} if name else facts
-    summary["seen_states"] = seen
+    summary["seen_states"] = seen_states
     summary["computation"] = inputs["computation"]
     run.finish(summary)
     return {**summary, "results": path}
@@ -138,10 +138,10 @@ def _plan(
     protocol: Protocol | None,
     states: tuple[int, ...],
     plans: Mapping[str, Mapping[str, Any]],
-    seen: Mapping[str, str],
+    seen_states: Mapping[str, str],
 ) -> dict[str, Any]:
     """What a dry run prints."""
-    plan = {**plans[""], "initial_states": format_numbers(states), "seen_states": dict(seen)}
+    plan = {**plans[""], "initial_states": format_numbers(states), "seen_states": dict(seen_states)}
     plan["out"] = str(settings.out or _DEFAULT_HOME)
     if protocol is None:
         return plan
@@ -217,7 +217,7 @@ def _states(settings: EvaluateSettings) -> tuple[int, ...]:
 
 
 def _default_out(settings: EvaluateSettings, inputs: Mapping[str, Any]) -> Path:
-    """Folder of an evaluation that was given none: a function of what is measured."""
+    """Default output folder, derived from what is measured."""
     name = "expert"
     if settings.policy != "expert":
         folder = Path(settings.policy).resolve()
@@ -243,7 +243,7 @@ def _collect_settings(settings: EvaluateSettings, states: tuple[int, ...], out: 
     )
 
 
-def _seen(
+def _seen_states(
     settings: EvaluateSettings, tasks: list[str], states: tuple[int, ...], reporter: Reporter, *, chooses: bool
 ) -> dict[str, str]:
     """Evaluated states that the policy learned from or was chosen on, by task; they are warned of."""
@@ -266,8 +266,8 @@ def _seen(
             f"{_listed(chosen)}. Success there is likely too high; {advice} or name others."
         )
     both = {task: {*learned.get(task, ()), *chosen.get(task, ())} for task in tasks}
-    return {task: format_numbers(tuple(found)) for task, found in both.items() if found}
+    return {task: format_numbers(tuple(indices)) for task, indices in both.items() if indices}
 
 
 def _listed(states: Mapping[str, tuple[int, ...]]) -> str:
-    return "; ".join(f"{task} {format_numbers(found)}" for task, found in states.items())
+    return "; ".join(f"{task} {format_numbers(indices)}" for task, indices in states.items())

@@ -1,4 +1,4 @@
-"""How single episodes ended, and how many of several ended so.
+"""Outcomes of episodes, and shares of episodes with an outcome.
 
 Beside success an evaluation can measure yes-or-no facts of an episode, each twice: whether it held in the last state
 (``success_end``) and whether it ever held (``success_ever``). Only episodes that run on after their first success can
@@ -49,7 +49,7 @@ class EpisodeOutcome:
 @record
 @dataclass(frozen=True)
 class Share:
-    """In how many episodes something held.
+    """Share of episodes in which a condition held.
 
     Attributes:
         rate: Share of the episodes, in [0, 1].
@@ -89,7 +89,7 @@ def measure(trajectory: Trajectory, signals: Mapping[str, str]) -> dict[str, boo
     Raises:
         CompatibilityError: A signal was not recorded.
     """
-    found: dict[str, bool] = {}
+    outcomes: dict[str, bool] = {}
     for name, signal in signals.items():
         if signal not in trajectory.signals:
             raise CompatibilityError(
@@ -97,8 +97,8 @@ def measure(trajectory: Trajectory, signals: Mapping[str, str]) -> dict[str, boo
                 f"Recorded: {', '.join(sorted(trajectory.signals))}. Choose another --protocol or suite.",
             )
         holds = np.asarray(trajectory.signals[signal])[1:] >= 0.5
-        found |= {f"{name}_end": bool(holds[-1]), f"{name}_ever": bool(holds.any())}
-    return found
+        outcomes |= {f"{name}_end": bool(holds[-1]), f"{name}_ever": bool(holds.any())}
+    return outcomes
 
 
 def figures_of(outcomes: Sequence[EpisodeOutcome]) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def figures_of(outcomes: Sequence[EpisodeOutcome]) -> dict[str, Any]:
 
 def _share(outcomes: Sequence[EpisodeOutcome], holds: Sequence[bool]) -> Share:
     states: dict[tuple[str, int], list[bool]] = {}
-    for outcome, held in zip(outcomes, holds, strict=True):
-        states.setdefault((outcome.task, outcome.initial_state), []).append(held)
+    for outcome, satisfied in zip(outcomes, holds, strict=True):
+        states.setdefault((outcome.task, outcome.initial_state), []).append(satisfied)
     interval = clustered_wilson_interval([sum(s) for s in states.values()], [len(s) for s in states.values()])
     return Share(sum(holds) / len(holds), interval, sum(holds))

@@ -109,7 +109,7 @@ class PairedOutcomes:
 
 @dataclass(frozen=True)
 class Pairing:
-    """Pairs, and what had no partner.
+    """Paired episodes, and those without a partner.
 
     Attributes:
         pairs: Episodes that both evaluations hold.
@@ -163,7 +163,7 @@ def pair_results(a: EvaluationResults, b: EvaluationResults) -> Pairing:
 
 
 def _check_limits(a: EvaluationResults, b: EvaluationResults, keys: frozenset[Key]) -> None:
-    """Refuse two evaluations whose episodes could not last equally long, where this made a difference.
+    """Refuse two evaluations with different limits of decisions, where the limit affected an outcome.
 
     Where all pairs were solved within the lower limit, the higher one gave nobody a longer try. (Nothing else limits an
     episode: with a simulator that hangs, it is played again or the evaluation fails.)
@@ -172,17 +172,17 @@ def _check_limits(a: EvaluationResults, b: EvaluationResults, keys: frozenset[Ke
         CompatibilityError: The limits of a task differ, and paired episodes came up against the lower one.
     """
     for task in sorted({task for task, _, _ in keys}):
-        mine, theirs = _limit(a, task), _limit(b, task)
-        known = [limit for limit in (mine, theirs) if limit]
-        if mine == theirs or not known:
+        limit_a, limit_b = _limit(a, task), _limit(b, task)
+        known_limits = [limit for limit in (limit_a, limit_b) if limit]
+        if limit_a == limit_b or not known_limits:
             continue
-        lower = min(known)
+        lower = min(known_limits)
         episodes = [one for one in (*a.per_episode, *b.per_episode) if one.task == task and one.key in keys]
         # A limit that is not known shows in episodes that lasted longer than the other, not in failures.
-        stopped = sum(one.steps > lower or (len(known) == 2 and not one.success) for one in episodes)
+        stopped = sum(one.steps > lower or (len(known_limits) == 2 and not one.success) for one in episodes)
         if not stopped:
             continue
-        words = [f"{limit} decisions" if limit else "a limit that is not recorded" for limit in (mine, theirs)]
+        words = [f"{limit} decisions" if limit else "a limit that is not recorded" for limit in (limit_a, limit_b)]
         raise CompatibilityError(
             f"The limits of {task} differ: A's episodes end after {words[0]}, B's after {words[1]}, and {stopped} of "
             f"{len(episodes)} paired episodes did not succeed within {lower}: success is not the same thing in the "

@@ -1,7 +1,7 @@
-"""How many episodes a comparison needs, and what a comparison of a given size can see.
+"""Power analysis of comparisons: pairs needed, and the difference that a given number of pairs can detect.
 
 Pairing pays: two policies evaluated on the same initial states differ on few of them, and only those carry noise.
-The functions speak of *pairs*: one episode of each policy from the same initial state.
+A *pair* is one episode of each policy from the same initial state.
 """
 
 import math
@@ -25,7 +25,7 @@ _LARGEST_EXACT = 20_000
 def mcnemar_power(pairs: int, difference: float, discordance: float, alpha: float = 0.05) -> float:
     """Probability that the two-sided exact McNemar test rejects, by summation over all outcomes.
 
-    The number of differing pairs is binomial(``pairs``, ``discordance``); given it, the pairs in favour of the better
+    The number of differing pairs is binomial(``pairs``, ``discordance``); given it, the pairs in favor of the better
     policy are binomial with ``(discordance + difference) / (2 discordance)`` (Duffy 1984, Biometrics 40:1005).
 
     Args:
@@ -128,15 +128,15 @@ def detectable_difference(pairs: int, discordance: float, power: float = 0.8, al
         The difference in (0, 1], to a tenth of a point; None where even the largest would not be found.
     """
 
-    def found(difference: float) -> bool:
+    def is_detected(difference: float) -> bool:
         return mcnemar_power(pairs, difference, max(discordance, difference), alpha) >= power
 
-    if not found(1.0):
+    if not is_detected(1.0):
         return None
     low, high = 0.0, 1.0
     while high - low > 0.0005:
         middle = (low + high) / 2
-        low, high = (low, middle) if found(middle) else (middle, high)
+        low, high = (low, middle) if is_detected(middle) else (middle, high)
     return high
 
 

@@ -1,4 +1,4 @@
-"""Published evaluation protocols by name: what each of them fixes, so that figures can be compared across papers.
+"""Published evaluation protocols by name: the settings that each fixes, so that results can be compared across papers.
 
 A protocol is data. :func:`apply_protocol` turns it into settings and refuses flags that say otherwise;
 :func:`fit_checkpoint` decides what depends on the policy. Image preprocessing, action convention, waiting steps and the
@@ -18,7 +18,7 @@ __all__ = ["PROTOCOLS", "Protocol", "apply_protocol", "fit_checkpoint", "tasks_l
 
 @dataclass(frozen=True)
 class Protocol:
-    """What an evaluation under a name has to be like.
+    """Settings that a named protocol fixes.
 
     Attributes:
         name: What ``--protocol`` takes.
@@ -29,7 +29,7 @@ class Protocol:
         seed: Seed of the run.
         seeds: Rollouts from each initial state that a policy also plays by sampling from its own distribution, beside
             the greedy rollout that the point estimate rests on. 0 for none.
-        unnorm_keys: Names that the normalisation statistics may have, the preferred one first; ``{suite}`` stands for
+        unnorm_keys: Names that the normalization statistics may have, the preferred one first; ``{suite}`` stands for
             the suite's name. Empty leaves the choice to checkpoint and user.
         crops_by_default: Whether a checkpoint that does not say whether it was trained with random crops is taken for
             one that was.
@@ -65,7 +65,7 @@ class Protocol:
         }
 
     def keys_of(self, suite: str) -> tuple[str, ...]:
-        """Names that the normalisation statistics may have for this suite."""
+        """Names that the normalization statistics may have for this suite."""
         return tuple(dict.fromkeys(key.format(suite=suite) for key in self.unnorm_keys))
 
 
@@ -139,11 +139,11 @@ def apply_protocol(settings: EvaluateSettings) -> tuple[EvaluateSettings, Protoc
         raise SettingsError(f"Protocol {protocol.name} is not for suite '{settings.suite}'.", hint)
     defaults = {item.name: item.default for item in fields(EvaluateSettings)}
     for name, value in protocol.fixes.items():
-        given = getattr(settings, name)
-        if name == "initial_states" and given:
-            given = format_numbers(parse_numbers(given, "initial states"))
-        if given not in (defaults[name], value):
-            raise _contradiction(protocol, name, given, str(value))
+        user_value = getattr(settings, name)
+        if name == "initial_states" and user_value:
+            user_value = format_numbers(parse_numbers(user_value, "initial states"))
+        if user_value not in (defaults[name], value):
+            raise _contradiction(protocol, name, user_value, str(value))
     keys = protocol.keys_of(settings.suite)
     if settings.unnorm_key and keys and settings.unnorm_key not in keys:
         raise _contradiction(protocol, "unnorm_key", settings.unnorm_key, " or ".join(keys))
@@ -181,7 +181,7 @@ def fit_checkpoint(
     Args:
         protocol: The protocol.
         settings: From :func:`apply_protocol`.
-        norm_keys: Names of the checkpoint's normalisation statistics.
+        norm_keys: Names of the checkpoint's normalization statistics.
         crop: Whether the checkpoint says that its images are to be cropped; None if it says nothing.
 
     Raises:
@@ -191,7 +191,7 @@ def fit_checkpoint(
     keys = [key for key in protocol.keys_of(settings.suite) if key in norm_keys]
     if protocol.unnorm_keys and not keys:
         raise CompatibilityError(
-            f"{settings.policy} has no normalisation statistics of {settings.suite}, which protocol {protocol.name} "
+            f"{settings.policy} has no normalization statistics of {settings.suite}, which protocol {protocol.name} "
             f"takes ({' or '.join(protocol.keys_of(settings.suite))}).",
             f"It has: {', '.join(sorted(norm_keys)) or 'none'}. Choose the suite that it was trained for, or leave "
             "--protocol out.",
@@ -211,9 +211,9 @@ def fit_checkpoint(
     return settings
 
 
-def _contradiction(protocol: Protocol, name: str, given: object, fixed: str) -> SettingsError:
+def _contradiction(protocol: Protocol, name: str, value: object, fixed: str) -> SettingsError:
     flag = f"--{name.replace('_', '-')}"
     return SettingsError(
-        f"{flag} {given} contradicts --protocol {protocol.name}, which fixes {fixed}.",
+        f"{flag} {value} contradicts --protocol {protocol.name}, which fixes {fixed}.",
         f"Leave {flag} out; or leave --protocol out, and every setting is free.",
     )

@@ -1,7 +1,7 @@
-"""What an evaluation found, and the file it is kept in.
+"""Results of an evaluation, and the file that holds them.
 
-``results.json`` holds every episode's outcome and the figures computed from them. The episodes are the truth: the
-reader computes the figures anew and refuses a file that disagrees with itself.
+``results.json`` holds every episode's outcome and the figures computed from them. The reader
+recomputes the figures from the episodes and refuses a file whose figures differ.
 """
 
 import dataclasses
@@ -74,7 +74,7 @@ class EvaluationResults:
         temperature: Sampling temperature; 0 for greedy decoding and for experts.
         seed: Seed of the evaluation.
         success_rate: Successes over episodes of all tasks, in [0, 1].
-        interval: 95 % Wilson interval of the success rate (see :class:`TaskResults`); it speaks of fresh initial
+        interval: 95 % Wilson interval of the success rate (see :class:`TaskResults`); it is about fresh initial
             states of these tasks, not of other tasks.
         episodes: Number of episodes.
         successes: Number of solved ones.
@@ -320,9 +320,11 @@ def read_results(path: Path) -> EvaluationResults:
     return results
 
 
-def _check_figures(found: Mapping[str, Any], due: Mapping[str, Any], file: Path) -> None:
+def _check_figures(stated: Mapping[str, Any], recomputed: Mapping[str, Any], file: Path) -> None:
     """Compare the figures in the file with those computed from its episodes."""
-    pairs = [("", found, due)] + [(f"task {name}: ", found["tasks"][name], due["tasks"][name]) for name in due["tasks"]]
+    pairs = [("", stated, recomputed)] + [
+        (f"task {name}: ", stated["tasks"][name], recomputed["tasks"][name]) for name in recomputed["tasks"]
+    ]
     for where, stored, computed in pairs:
         for key in ("episodes", "successes", "success_rate", "mean_steps", "interval", "measures"):
             if not _close(stored[key], computed[key]):

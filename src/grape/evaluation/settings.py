@@ -1,4 +1,4 @@
-"""What ``grape evaluate`` can be told."""
+"""Settings of ``grape evaluate``."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ class EvaluateSettings(RolloutSettings):
 
     Attributes:
         policy: "expert" for the suite's scripted experts, a checkpoint folder, or a name on the Hugging Face hub, e.g.
-            openvla/openvla-7b. On resumption its content must be the same; where it lies may differ.
+            openvla/openvla-7b. On resumption its content must be the same; its path may differ.
         out: Folder to write: results.json and the recorded episodes; running again with the same settings resumes.
             Without it the folder is runs/evaluate/NAME-HASH: the policy's name, and eight digits that stand for the
             settings and the policy's content, so the same command finds the same folder again.
@@ -40,9 +40,9 @@ class EvaluateSettings(RolloutSettings):
         samples: Rollouts from each initial state; more than 1 needs a temperature above 0.
         temperature: Sampling temperature of the policy; 0 decodes greedily, which is the protocol of published
             results.
-        until: When an episode ends: at the first success, or at the last step whatever happened before; then success
-            is that of the last state, and the results also say whether it was ever reached. Auto is the first success,
-            or what --protocol says.
+        until: When an episode ends: at the first success, or after the last decision whatever happened before; then
+            success is that of the last state, and the results also say whether it was ever reached. Auto is the first
+            success, or what --protocol says.
         operators: Style of the scripted expert, as for 'grape collect'; ignored for a policy.
         seed: Seed of sampling and of the expert's noise, 0 if not given; initial states do not depend on it.
         unnorm_key: Normalization statistics to use, for checkpoints that hold several; empty picks the only one, or
@@ -65,7 +65,7 @@ class EvaluateSettings(RolloutSettings):
 
 
 def with_defaults(settings: EvaluateSettings) -> EvaluateSettings:
-    """The settings with a value wherever none was given, so that what is recorded says what was done."""
+    """The settings with defaults resolved, as they are recorded."""
     return replace(
         settings,
         episodes=50 if settings.episodes is None else settings.episodes,

@@ -1,6 +1,6 @@
 """Intervals and tests for success rates: pure functions of counts and arrays.
 
-Nothing here knows what an episode is. Three ideas carry this module:
+Independent of episodes and files. Three ideas:
 
 - A success rate gets a Wilson interval, widened when several rollouts share an initial state.
 - Two policies are compared on the same initial states. The difference is tested by flipping signs: with one rollout

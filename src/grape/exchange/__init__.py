@@ -1,4 +1,4 @@
-"""Data in and out: recorded episodes and pairs in the formats of others."""
+"""Import and export: recorded episodes and pairs in the formats of other projects."""
 
 from grape.exchange.lerobot_export import LeRobotExportSettings, run_export_lerobot
 from grape.exchange.lint import LintSettings, run_lint

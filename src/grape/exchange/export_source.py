@@ -1,4 +1,4 @@
-"""What an export takes: preference pairs, or the episodes of a collection."""
+"""Sources of exports: preference pairs, or the episodes of a collection."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -72,12 +72,12 @@ def open_source(kind: str, pairs: Path | None, collection: Path | None, *, only_
     if (pairs is None) == (collection is None):
         raise SettingsError("Give either --pairs or --collection.", f"grape export {kind} --pairs runs/pairs --out OUT")
     if pairs is not None:
-        found = read_pairs(pairs)
+        preference_pairs = read_pairs(pairs)
         store = EpisodeStore.open(recorded_store(pairs))
-        _require_whole(pairs, found)
-        inputs = {"pairs": file_hash(pairs / PAIRS_FILE), "episodes": _digest(store, found)}
-        _require_actions(store, [name for pair in found for name in (pair.chosen, pair.rejected)])
-        return ExportSource(store, inputs, pairs=found)
+        _require_whole(pairs, preference_pairs)
+        inputs = {"pairs": file_hash(pairs / PAIRS_FILE), "episodes": _digest(store, preference_pairs)}
+        _require_actions(store, [name for pair in preference_pairs for name in (pair.chosen, pair.rejected)])
+        return ExportSource(store, inputs, pairs=preference_pairs)
     store = EpisodeStore.open(collection or Path())
     metas = tuple(meta for meta in store.metas() if meta.steps and (meta.success or not only_successes))
     if not metas:
@@ -96,7 +96,7 @@ def _require_whole(folder: Path, pairs: Sequence[PreferencePair]) -> None:
 
 
 def _require_actions(store: EpisodeStore, names: Sequence[str]) -> None:
-    """Refuse recordings without actions: the formats to export to exist for learners of actions."""
+    """Refuse recordings without actions, which the export formats require."""
     if names and not store.read(names[0], frames=False).actions.shape[1]:
         raise DataError(
             f"The episodes of {store.path} hold no actions, as recordings imported without any; there is nothing to "
@@ -106,8 +106,8 @@ def _require_actions(store: EpisodeStore, names: Sequence[str]) -> None:
 
 
 def _digest(store: EpisodeStore, pairs: tuple[PreferencePair, ...]) -> str:
-    known = set(store.ids())
-    missing = [name for pair in pairs for name in (pair.chosen, pair.rejected) if name not in known]
+    stored_ids = set(store.ids())
+    missing = [name for pair in pairs for name in (pair.chosen, pair.rejected) if name not in stored_ids]
     if missing:
         raise DataError(
             f"Store {store.path} lacks {len(missing)} episodes of the pairs, the first being {missing[0]}.",

@@ -24,7 +24,7 @@ _VERB = "export"
 _COARSEST = 51
 
 LOST = (
-    "exact images: the video is lossy (H.264, colours at half the resolution)",
+    "exact images: the video is lossy (H.264, colors at half the resolution)",
     "the image after the last action",
     "action tokens and their log-probabilities, and with them the policy's part in a preference",
     "keypoints and signals, and with them costs",
@@ -50,9 +50,9 @@ class LeRobotExportSettings:
         only_successes: Leave out a collection's failures.
         actions: Of a collection: labels are what an imitator should learn (an expert's action before noise was added),
             executed is what moved the robot. Pairs always hold what was executed.
-        fps: Steps a second; 0 takes what the store says.
+        fps: Decisions a second; 0 takes what the store says.
         crf: Loss of the video: x264's constant rate factor, 0 (least) to 51.
-        dry_run: Only tell what would be written.
+        dry_run: Print what would be written, and write nothing.
     """
 
     out: Path = setting(identity=False, common=True)
@@ -97,10 +97,10 @@ def run_export_lerobot(settings: LeRobotExportSettings, reporter: Reporter = SIL
     if settings.dry_run:
         return {"dry_run": True, **plan, "out": str(settings.out)}
     if (settings.out / "run.json").exists():
-        done = open_run(settings.out, _VERB, settings, source.inputs).done
-        if done is not None:
+        finished_summary = open_run(settings.out, _VERB, settings, source.inputs).done
+        if finished_summary is not None:
             clear_leftovers(settings.out)
-            return done
+            return finished_summary
     load_av("lerobot")
     with published_folder(settings.out) as folder:
         open_run(folder, _VERB, settings, source.inputs)
@@ -157,11 +157,11 @@ def _episodes(
 def _shape(source: ExportSource, part: _Part, fps: int) -> Shape:
     first = source.store.read(part[0][0])
     if not first.steps:
-        raise DataError(f"Episode {first.meta.episode_id} has no steps.", "Leave it out.")
+        raise DataError(f"Episode {first.meta.episode_id} has no decisions.", "Leave it out.")
     _, height, width, _ = first.frames.shape
     if height % 2 or width % 2:
         raise CompatibilityError(
-            f"The images are of {height} x {width} pixels; the video's colours need even numbers.",
+            f"The images are of {height} x {width} pixels; the video's colors need even numbers.",
             "Use 'grape export rlds', which keeps images as they are.",
         )
     dim = first.actions.shape[1]
@@ -175,14 +175,14 @@ def _shape(source: ExportSource, part: _Part, fps: int) -> Shape:
 def _frames_per_second(settings: LeRobotExportSettings, source: ExportSource) -> int:
     space = source.store.contract.get("action_space")
     recorded = space.get("control_hz") if isinstance(space, Mapping) else None
-    found = settings.fps or recorded
-    if not isinstance(found, int | float) or found < 1 or found != int(found):
+    fps = settings.fps or recorded
+    if not isinstance(fps, int | float) or fps < 1 or fps != int(fps):
         what = "does not say" if recorded is None else f"says {recorded} for"
         raise SettingsError(
-            f"{source.store.path} {what} how many steps a second takes; LeRobot needs a whole number from 1.",
+            f"{source.store.path} {what} the number of decisions a second; LeRobot needs a whole number from 1.",
             "Give --fps, e.g. --fps 10.",
         )
-    return int(found)
+    return int(fps)
 
 
 def _finite(decibels: float) -> float | None:

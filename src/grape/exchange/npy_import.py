@@ -16,7 +16,7 @@ from grape.core.runs import open_run
 from grape.core.settings import setting
 from grape.core.trajectories import EpisodeMeta
 from grape.store import EpisodeStore
-from grape.store.grape_npy import MAX_FILE_BYTES, Flavour, Rollout, read_rollout
+from grape.store.grape_npy import MAX_FILE_BYTES, Flavor, Rollout, read_rollout
 from grape.store.imported import ACTION_SPACE, ActionReader, foreign_trajectory, task_name
 from grape.store.rlds.standardize import gripper_to_loader
 
@@ -38,9 +38,9 @@ class ImportGrapeNpySettings:
     """Read rollouts (.npy) of the first implementation into an episode store, fixed by declared rules.
 
     The files are pickles; they are read by an interpreter that knows plain data only and calls nothing. A file that
-    wants anything else is left out and named. What was done to each file stands in OUT/files.jsonl.
+    wants anything else is left out and named. OUT/files.jsonl lists what was done to each file.
 
-    SimplerEnv's collector stored the image taken after each action: every action gets the image of the step
+    SimplerEnv's collector stored the image taken after each action: every action gets the image of the decision
     before, and the first action, which has none, is dropped. LIBERO's collector stored the environment's gripper (+1
     closes): it becomes 1 = open, 0 = closed, which training assumes. The cost in a file's name, which
     its collector cut to an integer, is kept as a hint only.
@@ -48,10 +48,10 @@ class ImportGrapeNpySettings:
     Attributes:
         folder: Folder with the files, at any depth.
         out: Folder to write: store (the episodes) and files.jsonl.
-        flavour: Which collector wrote the files; auto recognises each by name and images.
-        pictures_after_action: Whether images were taken after the action of their step; auto takes the collector's
-            habit.
-        gripper: Meaning of the gripper's number in the files; auto takes the collector's habit.
+        flavour: Which collector wrote the files; auto recognizes each by name and images.
+        pictures_after_action: Whether images were taken after the action of their step; auto takes the
+            collector's convention.
+        gripper: Meaning of the gripper's number in the files; auto takes the collector's convention.
     """
 
     folder: Path = setting(identity=False, common=True)
@@ -91,12 +91,12 @@ def run_import_grape_npy(
         return run.done
     store = EpisodeStore.create(settings.out / "store", SUITE, {"action_space": ACTION_SPACE})
     rows: list[dict[str, Any]] = []
-    taken: set[str] = set()
+    used_ids: set[str] = set()
     with reporter.progress("Importing rollouts", len(paths)) as progress:
         for path in paths:
             name = str(path.relative_to(settings.folder))
             try:
-                rows.append({"file": name} | _import(path, name, settings, store, reader, taken))
+                rows.append({"file": name} | _import(path, name, settings, store, reader, used_ids))
             except DataError as error:
                 rows.append({"file": name, "left_out": error.message})
                 reporter.warn(f"Left out: {error.message}")
@@ -132,7 +132,7 @@ def run_import_grape_npy(
 
 
 def _hash(path: Path) -> str:
-    """Hash of a file; of one that cannot be opened nothing, so that it is left out like other bad files."""
+    """Hash of a file; empty if it cannot be opened, so that it is skipped like other bad files."""
     try:
         return file_hash(path, MAX_FILE_BYTES)
     except DataError:
@@ -145,16 +145,16 @@ def _import(
     settings: ImportGrapeNpySettings,
     store: EpisodeStore,
     reader: ActionReader | None,
-    taken: set[str],
+    used_ids: set[str],
 ) -> dict[str, Any]:
     """Write one episode; what was done."""
     rollout = read_rollout(path, "" if settings.flavour == "auto" else settings.flavour, settings.folder)
-    rules = _rules(settings, rollout.flavour)
+    rules = _rules(settings, rollout.flavor)
     _check_folder(path, name, rollout)
     task = task_name(rollout.prompt)
     outcome = {True: "success", False: "failure", None: "unknown"}[rollout.success]
     episode_id = f"{task}-{rollout.episode:04d}-{outcome}-{rollout.number:02d}"
-    if episode_id in taken:
+    if episode_id in used_ids:
         raise DataError(f"{path}: another file holds episode {episode_id} already.", "Import the folders separately.")
     meta = EpisodeMeta(
         episode_id=episode_id,
@@ -178,7 +178,7 @@ def _import(
         reader=reader,
     )
     store.write(trajectory)
-    taken.add(episode_id)
+    used_ids.add(episode_id)
     return {
         "episode_id": episode_id,
         "flavour": rules.name,
@@ -191,30 +191,30 @@ def _import(
 
 
 def _check_folder(path: Path, name: str, rollout: Rollout) -> None:
-    """Refuse a file whose name tells one outcome and whose folder the other."""
+    """Refuse a file whose name states one outcome and whose folder the other."""
     for folder in Path(name).parent.parts:
-        told = _OUTCOME_FOLDERS.get(folder.lower())
-        if None not in (told, rollout.success) and told != rollout.success:
+        folder_outcome = _OUTCOME_FOLDERS.get(folder.lower())
+        if None not in (folder_outcome, rollout.success) and folder_outcome != rollout.success:
             raise DataError(
                 f"{path}: folder {folder!r} and the file's name tell different outcomes.",
                 "Rename one of them to what happened.",
             )
 
 
-def _rules(settings: ImportGrapeNpySettings, flavour: Flavour) -> Flavour:
-    """What the file's collector did, or what the user says instead."""
+def _rules(settings: ImportGrapeNpySettings, flavor: Flavor) -> Flavor:
+    """Conventions of the file's collector, with the user's overrides."""
     if settings.pictures_after_action != "auto":
-        flavour = dataclasses.replace(flavour, pictures_after_action=settings.pictures_after_action == "yes")
+        flavor = dataclasses.replace(flavor, pictures_after_action=settings.pictures_after_action == "yes")
     if settings.gripper != "auto":
-        flavour = dataclasses.replace(flavour, gripper=settings.gripper)
-    return flavour
+        flavor = dataclasses.replace(flavor, gripper=settings.gripper)
+    return flavor
 
 
-def _changes(rules: Flavour, rollout: Rollout) -> list[str]:
+def _changes(rules: Flavor, rollout: Rollout) -> list[str]:
     """Sentences on what was changed and what looks odd."""
     changes = []
     if rules.pictures_after_action:
-        changes.append("Images moved by one step, so that each was taken before its action; first action dropped.")
+        changes.append("Images moved by one decision, so that each was taken before its action; first action dropped.")
     else:
         changes.append("Last image repeated: what followed the last action was not recorded.")
     gripper = rollout.actions[:, -1]

@@ -48,11 +48,11 @@ class RldsExportSettings:
             of the time. Pairs are always png.
         val_fraction: Share of the initial states whose episodes go to split val (between 0 and 1; at least one state).
             0 makes no such split of a collection; pairs need one.
-        shards: Files a split (1 or more). OpenVLA's loader reads several files in random order and so tears pairs apart
-            that are joined by position: leave pairs at 1 for it.
+        shards: Files a split (1 or more). OpenVLA's loader reads several files in random order, which breaks the
+            correspondence of pairs by position: leave pairs at 1 for it.
         gripper: Meaning of the gripper's number in the episodes; empty takes what the store says.
         seed: Seed of the choice of initial states for val.
-        dry_run: Only tell what would be written.
+        dry_run: Print what would be written, and write nothing.
     """
 
     out: Path = setting(identity=False, common=True)
@@ -88,10 +88,10 @@ def run_export_rlds(settings: RldsExportSettings, reporter: Reporter = SILENT) -
     if settings.dry_run:
         return _plan(settings, source, gripper)
     if (settings.out / "run.json").exists():
-        done = open_run(settings.out, _VERB, settings, source.inputs).done
-        if done is not None:
+        finished_summary = open_run(settings.out, _VERB, settings, source.inputs).done
+        if finished_summary is not None:
             clear_leftovers(settings.out)
-            return done
+            return finished_summary
     with published_folder(settings.out) as folder:
         open_run(folder, _VERB, settings, source.inputs)
         with reporter.progress(f"Exporting {source.kind}", source.work) as progress:
@@ -119,7 +119,9 @@ def run_export_rlds(settings: RldsExportSettings, reporter: Reporter = SILENT) -
         summary = {"kind": f"rlds {source.kind}", "gripper": gripper, **facts}
         RunFolder(folder, _VERB).finish(summary)
     if source.pairs and settings.shards > 1:
-        reporter.warn("OpenVLA's loader reads several files in random order: it would tear these pairs apart.")
+        reporter.warn(
+            "OpenVLA's loader reads several files in random order, which breaks the correspondence of the pairs."
+        )
     reporter.info(f"Written, read back and compared: {settings.out}")
     return summary
 
@@ -153,10 +155,10 @@ def _division(settings: RldsExportSettings) -> TrainValSplit:
 def _gripper(settings: RldsExportSettings, store: EpisodeStore) -> str:
     """The convention to translate from."""
     space = store.contract.get("action_space")
-    found = settings.gripper or (space.get("gripper") if isinstance(space, Mapping) else "")
-    if not isinstance(found, str) or not found:
+    convention = settings.gripper or (space.get("gripper") if isinstance(space, Mapping) else "")
+    if not isinstance(convention, str) or not convention:
         raise SettingsError(f"{store.path} does not say what its gripper means.", "Pass --gripper '+1 closes'.")
-    return found
+    return convention
 
 
 def _plan(settings: RldsExportSettings, source: ExportSource, gripper: str) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""``grape import grape-rlds``: the two RLDS folders of the first implementation become a store and pairs of our own."""
+"""``grape import grape-rlds``: the two RLDS folders of the first implementation become a store and preference pairs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,18 +43,18 @@ class ImportGrapeRldsSettings:
         rejected: That of the others.
         out: Folder to write: store (the episodes) and pairs (as from grape pair).
         split: Which split of both; all takes every split.
-        rule: plain keeps every step. rlds_np_rollout drops the first and the last one and rounds the gripper, as the
-            first implementation did.
-        pictures_after_action: The images were taken after the action of their step, as in data collected with
-            SimplerEnv by the first implementation. Each action then gets the image of the step before, and the
+        rule: plain keeps every decision. rlds_np_rollout drops the first and the last one and rounds the gripper, as
+            the first implementation did.
+        pictures_after_action: The images were taken after their action, as in data collected with
+            SimplerEnv by the first implementation. Each action then gets the image of the decision before, and the
             first action, which has none, is dropped.
-        policy: Checkpoint (a folder or a name on the hub) whose tokens are put to the actions, so that it can be
+        policy: Checkpoint (a folder or a name on the hub) that encodes the actions as tokens, so that it can be
             trained on the pairs with grape train --reference recomputed. Without one there are no tokens.
-        unnorm_key: By which statistics the policy puts actions into tokens. Empty: by those it holds under the data
-            set's name, else by the data's own (both sides together, all splits), which are written to
+        unnorm_key: Statistics by which the policy encodes actions as tokens. Empty: those it holds under the data
+            set's name, else the data's own (both sides together, all splits), which are written to
             dataset_statistics.json for grape train --norm-stats. Name those that the policy acted by, if it made
-            these trajectories: then its tokens are found again, also where an export of grape's says rotations in
-            another way than the policy does.
+            these trajectories: then its sampled tokens are recovered, also where an export of GRAPE has another
+            rotation convention than the policy.
         center_crop: As for grape train.
     """
 
@@ -76,7 +76,7 @@ def run_import_grape_rlds(
 
     RLDS holds no action tokens. With a policy, the tokens are those by which it would say the recorded actions, so that
     it can be trained on these pairs with a recomputed reference. Without one there are none, and the pairs serve for
-    looking, exporting and cloning.
+    viewing, exporting and filtered behavior cloning (filtered BC).
 
     Args:
         settings: What to import.
@@ -121,9 +121,9 @@ def run_import_grape_rlds(
                 steps[side] += trajectory.steps
             pairs.append(_pair(pair, position, {side: item.meta for side, item in written.items()}))
             progress.advance()
-    made = open_run(settings.out / "pairs", "pair", {"imported": "grape-rlds", **inputs})
+    pair_run = open_run(settings.out / "pairs", "pair", {"imported": "grape-rlds", **inputs})
     write_jsonl(settings.out / "pairs" / PAIRS_FILE, map(pair_to_row, pairs))
-    made.finish({"pairs": len(pairs), "mode": "imported", "store": "../store"})
+    pair_run.finish({"pairs": len(pairs), "mode": "imported", "store": "../store"})
     summary = {
         "pairs": len(pairs),
         "joined_by": joined.joined_by,

@@ -1,4 +1,4 @@
-"""Tokens for actions that a policy did not sample: by which of its words it would have said them."""
+"""Action tokens for actions that a policy did not sample: its own encoding of them."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -60,7 +60,7 @@ class PolicyReader:
         return self._policy.prompt(instruction)
 
     def action_tokens(self, actions: npt.NDArray[np.float32], /) -> npt.NDArray[np.int32]:
-        """Tokens of un-normalised actions whose gripper is 1 = open, 0 = closed, int32 ``(N, 7)``.
+        """Tokens of un-normalized actions whose gripper is 1 = open, 0 = closed, int32 ``(N, 7)``.
 
         Rotation and gripper are first put into the policy's own convention, as far as data and policy state theirs.
 
@@ -80,7 +80,7 @@ def open_reader(
     norm_stats: Mapping[str, Any],
     rotation: str = "",
 ) -> PolicyReader:
-    """Open a policy without its weights to put actions into its tokens.
+    """Open a policy without its weights, to encode actions as tokens.
 
     Args:
         policy: A folder or a name on the hub.
@@ -111,12 +111,12 @@ def kept_statistics(folder: Path, name: str, compute: Callable[[], Mapping[str, 
         compute: Reads all actions.
     """
     path = folder / STATISTICS_FILE
-    if path.exists() and name in (found := read_json(path)):
-        kept: Mapping[str, Any] = found
-        return kept
+    if path.exists() and name in (recorded := read_json(path)):
+        statistics: Mapping[str, Any] = recorded
+        return statistics
     return {name: compute()}
 
 
 def keep_statistics(folder: Path, statistics: Mapping[str, Any]) -> None:
-    """Write what :func:`kept_statistics` finds again."""
+    """Write the statistics for :func:`kept_statistics`."""
     write_json(folder / STATISTICS_FILE, dict(statistics))

@@ -1,4 +1,4 @@
-"""One recording of a robot: checked against its log and camera, then made into a trajectory."""
+"""Import of one robot recording: checks against its log and camera, and conversion to a trajectory."""
 
 import dataclasses
 import re
@@ -78,7 +78,7 @@ class ImportedEpisode:
 
 
 def checked_episodes(
-    listed: EpisodeList,
+    episode_list: EpisodeList,
     hz: float,
     tolerance: float,
     check_view: bool,
@@ -89,7 +89,7 @@ def checked_episodes(
     """All recordings of a list, each of them decoded once and compared with its log and camera.
 
     Args:
-        listed: The list.
+        episode_list: The list.
         hz: States a second; 0 takes every row of the logs.
         tolerance: Largest distance in time of a state and its image, seconds; 0 takes the video's own.
         check_view: Whether the gripper must come into view.
@@ -100,14 +100,14 @@ def checked_episodes(
     Raises:
         DataError: A recording cannot be used or is too long; it is named.
     """
-    tasks = sorted({episode.task for episode in listed.episodes})
+    tasks = sorted({episode.task for episode in episode_list.episodes})
     names = {task: _id_of_task(task) for task in tasks}
     count: Counter[tuple[str, int]] = Counter()
-    found = []
-    for episode in listed.episodes:
+    checked = []
+    for episode in episode_list.episodes:
         if with_keypoints:
             _require_depth_and_camera(episode)
-        whole = read_robot_log(episode.log, listed.format)
+        whole = read_robot_log(episode.log, episode_list.format)
         rows = choose_rows(whole.time, hz)
         log = _thinned(whole, rows)
         times, size = check_recording(episode)
@@ -118,7 +118,7 @@ def checked_episodes(
         thinned = len(rows) < len(whole)
         sample = count[episode.task, episode.initial_state]
         count[episode.task, episode.initial_state] += 1
-        found.append(
+        checked.append(
             ImportedEpisode(
                 episode_id=f"{names[episode.task]}-{episode.initial_state:04d}-{sample:02d}",
                 task_index=tasks.index(episode.task),
@@ -130,20 +130,20 @@ def checked_episodes(
                 hz=1.0 / float(np.median(np.diff(log.time))),
                 actions=None if thinned or log.actions is None else log.actions[:-1],
                 actions_left_out=thinned and log.actions is not None,
-                success=_success(episode, log, TIMES[listed.format.time]),
+                success=_success(episode, log, TIMES[episode_list.format.time]),
             )
         )
-    ids = Counter(episode.episode_id for episode in found)
+    ids = Counter(episode.episode_id for episode in checked)
     if twice := [name for name, number in ids.items() if number > 1]:
         raise DataError(f"Several recordings would become episode {twice[0]}.", "Give their tasks other names.")
-    return _at_one_rate(found)
+    return _at_one_rate(checked)
 
 
 def imported_trajectory(
     episode: ImportedEpisode,
     suite: str,
     longest: int,
-    wanted: KeypointFile | None,
+    keypoint_file: KeypointFile | None,
     tracker: PointTracker,
     finder: Finder | None,
     confidence: float,
@@ -154,7 +154,7 @@ def imported_trajectory(
         episode: A checked recording.
         suite: The store's suite.
         longest: Pixels of the images' longer side.
-        wanted: Keypoints to follow in the images.
+        keypoint_file: Keypoints to follow in the images.
         tracker: Follows them.
         finder: Finds those given by phrase.
         confidence: Below it a keypoint counts as lost.
@@ -163,22 +163,22 @@ def imported_trajectory(
         DataError: The reference image of the keypoints has another size.
     """
     source, log, steps = episode.source, episode.log, len(episode.rows) - 1
-    held = images_to_hold(episode.images, wanted is not None)
-    states = np.searchsorted(held, episode.images)
-    recording = read_recording(source, longest, held, with_depth=wanted is not None)
+    image_indices = images_to_hold(episode.images, keypoint_file is not None)
+    states = np.searchsorted(image_indices, episode.images)
+    recording = read_recording(source, longest, image_indices, with_depth=keypoint_file is not None)
     keypoints = {OWN_KEYPOINT: log.position.astype(np.float32)}
     facts: dict[str, Any] = {}
-    if wanted is not None:
+    if keypoint_file is not None:
         assert recording.depth is not None, "checked before"
         assert recording.camera is not None, "checked before"
-        if wanted.image is not None and wanted.image.shape != recording.images.shape[1:]:
+        if keypoint_file.image is not None and keypoint_file.image.shape != recording.images.shape[1:]:
             raise DataError(
-                f"{source.where}: the reference image of the keypoints is {wanted.image.shape[:2]}, the video's "
+                f"{source.where}: the reference image of the keypoints is {keypoint_file.image.shape[:2]}, the video's "
                 f"images are {recording.images.shape[1:3]} (height, width).",
                 "Choose keypoints on an image of this camera, with the same --longest.",
             )
         followed = follow_keypoints(
-            wanted,
+            keypoint_file,
             recording.images,
             recording.depth,
             recording.camera,
@@ -187,7 +187,7 @@ def imported_trajectory(
             FollowSettings(confidence=confidence),
             look_at=states.tolist(),
         )
-        for keypoint in wanted.keypoints:
+        for keypoint in keypoint_file.keypoints:
             result = followed[keypoint.name]
             keypoints[keypoint.name] = result.points[states]
             facts[keypoint.name] = {
@@ -223,7 +223,7 @@ def imported_trajectory(
             operator=source.operator,
             extra=extra,
         ),
-        frames=recording.images[states] if _frames_are_copied(held, episode.images) else recording.images,
+        frames=recording.images[states] if _frames_are_copied(image_indices, episode.images) else recording.images,
         proprio=np.concatenate(parts, axis=1).astype(np.float32),
         actions=numbers,
         labels=numbers,
@@ -256,9 +256,9 @@ def _frames_are_copied(held: Indices, of_states: Indices) -> bool:
 def _check_memory(
     episode: VideoEpisode, of_states: Indices, size: tuple[int, int], with_keypoints: bool, memory: float
 ) -> None:
-    held = images_to_hold(of_states, with_keypoints)
-    count, needed = len(held), recording_bytes(len(held), size, with_keypoints)
-    if _frames_are_copied(held, of_states):
+    image_indices = images_to_hold(of_states, with_keypoints)
+    count, needed = len(image_indices), recording_bytes(len(image_indices), size, with_keypoints)
+    if _frames_are_copied(image_indices, of_states):
         needed += recording_bytes(len(of_states), size, False)
     if needed > memory * _GB:
         raise DataError(
@@ -297,13 +297,13 @@ def _thinned(log: RobotLog, rows: Indices) -> RobotLog:
 
 def _check_view(episode: VideoEpisode, log: RobotLog, camera: Camera) -> None:
     pixels, _ = camera.project(log.position)
-    seen = float(camera.sees(pixels).mean())
-    if seen < _LEAST_IN_VIEW:
+    share_in_view = float(camera.sees(pixels).mean())
+    if share_in_view < _LEAST_IN_VIEW:
         raise DataError(
-            f"{episode.where}: the gripper is in the camera's view in {100 * seen:.0f} % of the states; camera and "
-            "robot log do not fit.",
+            f"{episode.where}: the gripper is in the camera's view in {100 * share_in_view:.0f} % of the states; "
+            "camera and robot log do not fit.",
             "pose leads from the camera (x right, y down, z away from it) to the frame of the log's positions, in "
-            "metres; invert it if it is the other way round. If the gripper really is out of view, pass "
+            "meters; invert it if it is the other way round. If the gripper really is out of view, pass "
             "--no-check-view.",
         )
 
@@ -326,7 +326,7 @@ def _success(episode: VideoEpisode, log: RobotLog, second: float) -> Float64:
 
 
 def _at_one_rate(episodes: list[ImportedEpisode]) -> tuple[ImportedEpisode, ...]:
-    """The episodes with one rate: what constraints call a step must mean the same in all."""
+    """The episodes with one rate: a decision in a constraint must last equally long in all."""
     usual = float(np.median([episode.hz for episode in episodes]))
     for episode in episodes:
         if abs(episode.hz - usual) > _RATES_DIFFER * usual:

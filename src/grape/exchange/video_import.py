@@ -98,38 +98,40 @@ def run_import_video(
         CompatibilityError: ``out`` belongs to another run.
     """
     _check(settings)
-    listed = read_episode_list(settings.episodes)
-    wanted = None if settings.keypoints is None else read_keypoint_file(settings.keypoints)
-    _check_names(listed, wanted)
-    inputs = {"files": content_hash(listed.digests()), "keypoints": wanted.digest if wanted else ""}
+    episode_list = read_episode_list(settings.episodes)
+    keypoint_file = None if settings.keypoints is None else read_keypoint_file(settings.keypoints)
+    _check_names(episode_list, keypoint_file)
+    inputs = {"files": content_hash(episode_list.digests()), "keypoints": keypoint_file.digest if keypoint_file else ""}
     if is_complete(settings.out):
-        done = open_run(settings.out, "import", settings, inputs).done
-        if done is not None:
-            return done
+        finished_summary = open_run(settings.out, "import", settings, inputs).done
+        if finished_summary is not None:
+            return finished_summary
     episodes = checked_episodes(
-        listed,
+        episode_list,
         settings.hz,
         settings.tolerance,
         settings.check_view,
-        wanted is not None,
+        keypoint_file is not None,
         settings.longest,
         settings.memory,
     )
-    if wanted is not None and finder is None and any(keypoint.phrase for keypoint in wanted.keypoints):
+    if keypoint_file is not None and finder is None and any(keypoint.phrase for keypoint in keypoint_file.keypoints):
         finder = open_finder(settings.detector, settings.segmenter, settings.device)
     for warning in _warnings(episodes):
         reporter.warn(warning)
     run = open_run(settings.out, "import", settings, inputs)
-    store = EpisodeStore.create(settings.out / "store", listed.suite, _contract(listed, episodes, wanted))
+    store = EpisodeStore.create(
+        settings.out / "store", episode_list.suite, _contract(episode_list, episodes, keypoint_file)
+    )
     with reporter.progress("Importing videos", len(episodes)) as progress:
         for episode in episodes:
             if episode.episode_id not in store:
                 store.write(
                     imported_trajectory(
                         episode,
-                        listed.suite,
+                        episode_list.suite,
                         settings.longest,
-                        wanted,
+                        keypoint_file,
                         tracker or PatchTracker(keep=settings.confidence),
                         finder,
                         settings.confidence,
@@ -155,25 +157,30 @@ def _check(settings: ImportVideoSettings) -> None:
     check_ranges(settings)
 
 
-def _check_names(listed: EpisodeList, wanted: KeypointFile | None) -> None:
-    """Nothing recorded may stand in the place of what the import itself says of an episode."""
-    for name in listed.format.signals:
+def _check_names(episode_list: EpisodeList, keypoint_file: KeypointFile | None) -> None:
+    """Refuse recorded names that the import itself uses."""
+    for name in episode_list.format.signals:
         if name in OWN_SIGNALS:
             raise DataError(
                 f"robot_log: signals names {name!r}, which every imported episode already has a signal of.",
                 "Rename the column; success comes from outcome and solved_at, the opening from column gripper.",
             )
-    if wanted is not None and any(keypoint.name == OWN_KEYPOINT for keypoint in wanted.keypoints):
+    if keypoint_file is not None and any(keypoint.name == OWN_KEYPOINT for keypoint in keypoint_file.keypoints):
         raise DataError(
             f"A keypoint is called {OWN_KEYPOINT!r}, which is the gripper's position by the robot's log.",
             "Call it something else.",
         )
 
 
-def _contract(listed: EpisodeList, episodes: Sequence[ImportedEpisode], wanted: KeypointFile | None) -> dict[str, Any]:
-    contract: dict[str, Any] = {"control_hz": episodes[0].hz, "keypoints": wanted.digest if wanted else ""}
+def _contract(
+    episode_list: EpisodeList, episodes: Sequence[ImportedEpisode], keypoint_file: KeypointFile | None
+) -> dict[str, Any]:
+    contract: dict[str, Any] = {
+        "control_hz": episodes[0].hz,
+        "keypoints": keypoint_file.digest if keypoint_file else "",
+    }
     if episodes[0].actions is not None:
-        contract["action_space"] = {"names": list(listed.format.actions)}
+        contract["action_space"] = {"names": list(episode_list.format.actions)}
     return contract
 
 
@@ -196,13 +203,15 @@ def _warnings(episodes: Sequence[ImportedEpisode]) -> list[str]:
 def _row(store: EpisodeStore, episode: ImportedEpisode) -> dict[str, Any]:
     trajectory = store.read(episode.episode_id, frames=False)
     meta = trajectory.meta
-    known = {name: float(np.isfinite(point).all(axis=1).mean()) for name, point in sorted(trajectory.keypoints.items())}
+    known_shares = {
+        name: float(np.isfinite(point).all(axis=1).mean()) for name, point in sorted(trajectory.keypoints.items())
+    }
     return {
         "episode_id": meta.episode_id,
         "video": meta.extra["video"],
         "success": meta.success,
         "steps": meta.steps,
-        "known": known,
+        "known": known_shares,
         "keypoints": meta.extra["keypoints"],
     }
 

@@ -1,6 +1,6 @@
-"""From what a model wrote to a specification's document: found, bounded, and put under our own header.
+"""Extraction of a specification from a model's answer: located, bounded, and given the task's header.
 
-Whatever the text tries, it can become data of the language or a finding, nothing else.
+Any text becomes either data of the constraint language or a finding.
 """
 
 import json
@@ -92,13 +92,13 @@ def document_of(text: str, brief: TaskBrief, truncated: bool = False) -> dict[st
     Raises:
         DataError: There is no such thing in it; the message says what to answer instead.
     """
-    found = _mapping(text, truncated)
-    if not isinstance(found.get("stages"), list):
+    mapping = _mapping(text, truncated)
+    if not isinstance(mapping.get("stages"), list):
         raise DataError("The answer holds no list 'stages'.")
     document = brief.header()
     for name in FIELDS:
-        if found.get(name) is not None:
-            document[name] = _bounded(found[name], 0)
+        if mapping.get(name) is not None:
+            document[name] = _bounded(mapping[name], 0)
     for name in ("keypoints", "signals"):
         document.setdefault(name, [])
     if isinstance(document["keypoints"], list):
@@ -125,12 +125,16 @@ def _mapping(text: str, truncated: bool) -> dict[str, Any]:
     if text.strip() and not answer.strip():
         raise DataError("The answer is no JSON object, only thinking; answer with one after it.")
     objects = _objects(answer)
-    found = sorted([item for item in objects if "stages" in item[2]] + _yaml_blocks(answer), key=lambda item: item[0])
-    if not found:
+    documents = sorted(
+        [item for item in objects if "stages" in item[2]] + _yaml_blocks(answer), key=lambda item: item[0]
+    )
+    if not documents:
         return objects[0][2] if objects and not _STAGES.search(answer) else _whole(answer)
-    if any(document != found[0][2] for _, _, document in found):
-        raise DataError(f"The answer holds {len(found)} different specifications; answer with one and nothing else.")
-    behind = answer[found[-1][1] :]
+    if any(document != documents[0][2] for _, _, document in documents):
+        raise DataError(
+            f"The answer holds {len(documents)} different specifications; answer with one and nothing else."
+        )
+    behind = answer[documents[-1][1] :]
     if truncated and behind.strip(" \r\n`"):
         raise DataError("The answer is no JSON object alone.")
     if _STAGES.search(behind):
@@ -138,13 +142,13 @@ def _mapping(text: str, truncated: bool) -> dict[str, Any]:
             f"The answer holds one specification and, behind it, one that is no complete JSON object "
             f"({_place(behind)}); answer with one and nothing else."
         )
-    return found[-1][2]
+    return documents[-1][2]
 
 
 def _objects(text: str) -> list[tuple[int, int, dict[str, Any]]]:
     """Complete JSON objects that are not part of another: where they start and end, and their values."""
     decoder = json.JSONDecoder()
-    found: list[tuple[int, int, dict[str, Any]]] = []
+    documents: list[tuple[int, int, dict[str, Any]]] = []
     place = tries = 0
     for match in _OBJECT.finditer(text):
         start = match.start()
@@ -162,19 +166,19 @@ def _objects(text: str) -> list[tuple[int, int, dict[str, Any]]]:
             continue
         except (ValueError, RecursionError) as error:  # a number of thousands of digits; nesting
             raise DataError(f"The answer is no complete JSON object ({_place(text[start:])}).") from error
-        found.append((start, end, parse_json(text[start:end], "The answer")))
+        documents.append((start, end, parse_json(text[start:end], "The answer")))
         place = end
-    return found
+    return documents
 
 
 def _yaml_blocks(text: str) -> list[tuple[int, int, dict[str, Any]]]:
     """Specifications in YAML between fences: where they start and end, and their values."""
-    found = []
+    documents = []
     for fence in _FENCE.finditer(text):
         body = fence[1].strip()
         if not body.startswith("{") and _STAGES.search(body):
-            found.append((fence.start(), fence.end(), _from_yaml(fence[1])))
-    return found
+            documents.append((fence.start(), fence.end(), _from_yaml(fence[1])))
+    return documents
 
 
 def _whole(text: str) -> dict[str, Any]:
@@ -185,16 +189,16 @@ def _whole(text: str) -> dict[str, Any]:
 
 def _from_yaml(text: str) -> dict[str, Any]:
     try:
-        found = parse_yaml(text, "The answer")
+        document = parse_yaml(text, "The answer")
     except DataError as error:
         raise DataError(f"The answer is no complete JSON object ({_place(text)}).") from error
-    if not isinstance(found, dict):
+    if not isinstance(document, dict):
         raise DataError("The answer is no JSON object; answer with one and nothing else.")
-    return found
+    return document
 
 
 def _place(text: str) -> str:
-    """Where its JSON stops making sense."""
+    """Line and column at which its JSON becomes invalid."""
     try:
         json.loads(text[text.find("{") :] if "{" in text else text)
     except RecursionError:

@@ -1,4 +1,4 @@
-"""What a model is told of one task: the instruction, which names exist and what they mean, and the first image.
+"""Description of a task for a model: the instruction, existing names and their meanings, and the first image.
 
 It comes from a suite's task, a store of episodes, or the user's own words, names and image.
 """
@@ -49,7 +49,7 @@ def plain_words(text: str, most: int) -> str:
 
 @dataclass(frozen=True)
 class TaskBrief:
-    """A task as a model gets to know it.
+    """A task as described to a model.
 
     Attributes:
         instruction: What the robot should do.
@@ -81,7 +81,7 @@ class TaskBrief:
         if len(self.instruction) > MAX_INSTRUCTION:
             raise SettingsError(f"The instruction has more than {MAX_INSTRUCTION} characters.", "Make it shorter.")
         if not self.keypoints:
-            raise SettingsError("No keypoint is known, so there is nothing to speak of.", "Give --names or --store.")
+            raise SettingsError("No keypoint is known, so no cost can be written.", "Give --names or --store.")
         if len(self.keypoints) + len(self.signals) > MAX_NAMES:
             raise SettingsError(f"More than {MAX_NAMES} keypoints and signals.", "Name those that the task needs.")
         for name in (*self.keypoints, *self.signals):
@@ -91,7 +91,7 @@ class TaskBrief:
                 )
 
     def as_data(self) -> dict[str, Any]:
-        """What the model is told, as JSON values of visible words."""
+        """The description as JSON values of visible characters."""
         data: dict[str, Any] = {"instruction": plain_words(self.instruction, MAX_INSTRUCTION)}
         data["limit"] = f"{self.limit} steps"
         data |= {"control_hz": f"{self.control_hz:g} Hz"} if self.control_hz else {}
@@ -102,7 +102,7 @@ class TaskBrief:
         return data
 
     def header(self) -> dict[str, Any]:
-        """The part of the specification that the model has no say in."""
+        """The part of the specification that the model does not write."""
         head: dict[str, Any] = {"version": 1}
         head |= {"suite": self.suite} if self.suite else {}
         head |= {"task": self.task} if self.task else {}
@@ -114,7 +114,7 @@ DEFAULT_LIMIT = 300
 
 
 def brief_of(settings: GenerateCostsSettings) -> TaskBrief:
-    """What the model will be told.
+    """Build the description of a task.
 
     Raises:
         SettingsError: SuiteBase, task or names are unknown, or a needed one is not given.
@@ -153,37 +153,37 @@ def _first_episode(settings: GenerateCostsSettings, task: Task | None) -> Trajec
         for meta in store.metas():
             if task is None or meta.task == task.name:
                 return store.read(meta.episode_id, frames=settings.image is None and not settings.no_image)
-    wanted = f" of task '{task.name}'" if task else ""
+    of_task = f" of task '{task.name}'" if task else ""
     places = ", ".join(map(str, settings.store))
-    raise CompatibilityError(f"{places}: no episode{wanted}.", "Choose stores of that task.")
+    raise CompatibilityError(f"{places}: no episode{of_task}.", "Choose stores of that task.")
 
 
 def _names(settings: GenerateCostsSettings, episode: Trajectory | None) -> SuiteNames:
     """Names on offer: what is recorded, with what is known of their meaning."""
-    known = SuiteNames({}, {})
+    suite_described = SuiteNames({}, {})
     if settings.suite in builtin_suites():
-        known = suite_names_of(settings.suite)
+        suite_described = suite_names_of(settings.suite)
     if settings.names is not None:
-        known = _read_names(settings.names)
+        suite_described = _read_names(settings.names)
     if episode is None:
-        if not known.keypoints:
+        if not suite_described.keypoints:
             raise SettingsError("Nothing says which keypoints are recorded.", "Give --names or --store.")
-        return known
+        return suite_described
     return SuiteNames(
-        {name: known.keypoints.get(name, "") for name in sorted(episode.keypoints)},
-        {name: known.signals.get(name, "") for name in sorted(episode.signals)},
+        {name: suite_described.keypoints.get(name, "") for name in sorted(episode.keypoints)},
+        {name: suite_described.signals.get(name, "") for name in sorted(episode.signals)},
         "camera" in episode.meta.extra,
     )
 
 
 def _read_names(path: Path) -> SuiteNames:
     hint = 'For example "keypoints: {gripper: between the finger tips}" and "signals: {success: 1 where solved}".'
-    found = parse_yaml(read_file(path), f"--names {path}", hint=hint)
-    if not isinstance(found, Mapping) or not set(found) <= {"keypoints", "signals"}:
+    document = parse_yaml(read_file(path), f"--names {path}", hint=hint)
+    if not isinstance(document, Mapping) or not set(document) <= {"keypoints", "signals"}:
         raise DataError(f"{path} holds something other than 'keypoints' and 'signals'.", hint)
     tables: list[dict[str, str]] = []
     for part in ("keypoints", "signals"):
-        table: Any = found.get(part) or {}
+        table: Any = document.get(part) or {}
         if not isinstance(table, Mapping) or not all(
             isinstance(name, str) and isinstance(meaning, str | None) for name, meaning in table.items()
         ):
@@ -204,8 +204,8 @@ def _image(
     if settings.image is not None:
         return ChatImage.read(settings.image)
     if episode is not None and 0 not in episode.frames.shape:
-        shown = episode.frames if episode.display is None or 0 in episode.display.shape else episode.display
-        return ChatImage.of(shown[0])
+        images = episode.frames if episode.display is None or 0 in episode.display.shape else episode.display
+        return ChatImage.of(images[0])
     if suite is None or task is None:
         raise SettingsError("There is no image of the first state.", "Give --image, or --no-image to go without.")
     try:

@@ -1,4 +1,4 @@
-"""Specifications as files: plain YAML without anchors, under a remark that says where it came from."""
+"""Specifications as files: plain YAML without anchors, under a comment that states their origin."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,8 +1,8 @@
-"""The loop: ask, judge, hand the findings back, at most so often; everything said is kept.
+"""The generation loop: ask, validate, return the findings to the model, up to a limit; all messages are kept.
 
-The conversation stays short: a repair shows the model its task, its last answer and what is wrong with it. So every
-question is determined by the task and the answers before it, and an interrupted run, whose answers are recorded, says
-the same again without asking.
+The conversation stays short: a repair shows the model its task, its last answer and the findings on it. So every
+request is determined by the task and the answers before it, and an interrupted run repeats its requests from recorded
+answers.
 """
 
 import functools
@@ -45,7 +45,7 @@ def _text(name: str) -> str:
 
 
 def prompt(name: str, **values: str) -> str:
-    """A prompt with its places filled; what is filled in is not looked at again.
+    """A prompt with its places filled; inserted text is not expanded again.
 
     Args:
         name: File in the folder ``prompts``.
@@ -63,13 +63,13 @@ def prompts_hash() -> str:
 
 
 def data_block(value: Any) -> str:
-    """Untrusted words as JSON that cannot leave its place: plain ASCII, and no angle bracket to close a mark with."""
+    """Untrusted text as JSON that cannot close its block: plain ASCII without angle brackets."""
     text = json.dumps(value, indent=1, ensure_ascii=True)
     return text.replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def system_prompt() -> str:
-    """What the model is told before any task."""
+    """The system prompt."""
     return prompt("system.md", vocabulary=vocabulary_table(), example=_text("example.json"))
 
 
@@ -105,7 +105,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Round:
-    """One question, its answer and what became of it.
+    """One question, its answer and the findings on it.
 
     Attributes:
         request: What was asked.
@@ -158,7 +158,7 @@ def generate(
     """Ask for a specification until one is accepted.
 
     Args:
-        model: Who is asked.
+        model: The model to ask.
         brief: The task.
         repairs: How often findings are handed back at most.
         sampling: How answers are drawn.
@@ -189,8 +189,8 @@ def generate(
         if verdict.accepted:
             break
         reporter.info(f"Answer {len(rounds)}: {len(verdict.findings)} findings, e.g. {verdict.findings[0]}")
-        said = Message("assistant", answer_part(answer.text)[:MAX_QUOTED] or "(nothing)")
-        messages = (*opening, said, Message("user", repair_prompt(verdict.findings)))
+        quoted_answer = Message("assistant", answer_part(answer.text)[:MAX_QUOTED] or "(nothing)")
+        messages = (*opening, quoted_answer, Message("user", repair_prompt(verdict.findings)))
     return rounds
 
 

@@ -30,9 +30,9 @@ class GenerateCostsSettings:
         suite: Suite of the task.
         task: The task's name within the suite.
         instruction: What the robot should do, for tasks without a suite; with --suite, instead of the task's own.
-        image: Image of the first state; by default the first frame of the task's first episode in --store, else the
+        image: Image of the first state; by default the first image of the task's first episode in --store, else the
             suite's own image of --initial-state.
-        no_image: Ask by words alone.
+        no_image: Ask without an image.
         names: YAML file with "keypoints" and "signals", each a mapping of names to what they mean; keypoints called
             point_0, point_1, ... are points numbered on the image. Needed without --suite and --store.
         store: Episode stores, or folders that grape collect wrote: the names that the task's first episode recorded are
@@ -43,12 +43,12 @@ class GenerateCostsSettings:
             answers recorded under --answers. script: answers in the files of --answers, in the order of their names.
         model: The model's name at the endpoint or of the recording, or a folder or hub name for local.
         answers: Folder of recorded or prepared answers, for replay and script.
-        repairs: How often findings are handed back at most.
+        repairs: Largest number of times that findings are returned to the model.
         max_tokens: Most tokens of one answer.
         temperature: Sampling temperature; 0 for the likeliest answer.
         seed: Seed of the sampling, where the model takes one.
         timeout: Seconds for one answer.
-        attempts: How often a question is sent when the endpoint fails in a way that may pass.
+        attempts: Attempts for one request when the endpoint fails temporarily.
         max_requests: Most questions, failed attempts included; 0 for no limit.
         max_total_tokens: Most tokens read and written; 0 for no limit.
         max_money: Most money; 0 for no limit.
@@ -87,7 +87,7 @@ class GenerateCostsSettings:
 
 
 def check_settings(settings: GenerateCostsSettings) -> None:
-    """Refuse what cannot be meant, before anything is read or asked.
+    """Refuse contradictory settings, before anything is read or requested.
 
     Raises:
         SettingsError: Names the setting.

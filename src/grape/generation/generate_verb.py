@@ -59,9 +59,9 @@ def run_generate_costs(
     check_settings(settings)
     brief = brief_of(settings)
     run = open_run(settings.out, "costs generate", settings, _identity(brief, settings.store))
-    done = run.done
-    if done is not None and (done["accepted"] or done["rounds"] > settings.repairs):
-        return done
+    finished_summary = run.done
+    if finished_summary is not None and (finished_summary["accepted"] or finished_summary["rounds"] > settings.repairs):
+        return finished_summary
     answers = AnswerFolder(settings.out / "answers")
     model = Recorder(_model(settings, answers, reporter, retries), answers)
 
@@ -101,7 +101,7 @@ def _transcript(rounds: list[Round], model: ChatModel, brief: TaskBrief) -> dict
 
 
 def _summary(out: Path, rounds: list[Round], model: ChatModel) -> dict[str, Any]:
-    """Write the specification, or the last candidate, and say how it went."""
+    """Write the specification, or the last candidate, and return the summary."""
     last = rounds[-1].verdict
     origin = provenance(rounds, model)
     name = "specification.yaml" if last.accepted else "candidate.yaml"
@@ -129,7 +129,7 @@ def _summary(out: Path, rounds: list[Round], model: ChatModel) -> dict[str, Any]
 
 
 def _model(
-    settings: GenerateCostsSettings, given: AnswerFolder, reporter: Reporter, retries: Retries | None
+    settings: GenerateCostsSettings, answer_folder: AnswerFolder, reporter: Reporter, retries: Retries | None
 ) -> ChatModel:
     if settings.client == "local":
         from grape.vlm.local import LocalModel
@@ -142,8 +142,8 @@ def _model(
         return Replayer(settings.model, AnswerFolder(settings.answers))
     if settings.client == "script":
         assert settings.answers is not None
-        asked = len(list(given.path.glob("*.json"))) if given.path.is_dir() else 0
-        return ScriptedModel(settings.model or "script", _prepared(settings.answers), asked)
+        n_answered = len(list(answer_folder.path.glob("*.json"))) if answer_folder.path.is_dir() else 0
+        return ScriptedModel(settings.model or "script", _prepared(settings.answers), n_answered)
     budget = Budget(
         Limits(settings.max_requests, settings.max_total_tokens, settings.max_money),
         Prices(settings.price_reading, settings.price_writing),

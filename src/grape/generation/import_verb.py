@@ -101,12 +101,12 @@ def _header(settings: ImportCostsSettings) -> Header:
             )
     try:
         tolerance = Tolerance(
-            metres=parse_quantity(settings.near, "m", Clock(1)),
+            meters=parse_quantity(settings.near, "m", Clock(1)),
             degrees=parse_quantity(settings.aligned, "deg", Clock(1)),
         )
     except ValueError as error:
         raise SettingsError(f"A tolerance cannot be read: {error}.", "For example --near '3 cm'.") from error
-    if tolerance.metres <= 0.0 or not 0.0 < tolerance.degrees < 180.0:
+    if tolerance.meters <= 0.0 or not 0.0 < tolerance.degrees < 180.0:
         raise SettingsError("Tolerances must be greater than zero, and angles below 180 deg.")
     header = Header(gripper=settings.gripper, keypoints=names, tolerance=tolerance, limit=settings.limit or 300)
     if settings.task and not settings.suite:

@@ -1,4 +1,4 @@
-"""What is wrong with a generated specification: parse errors, static findings, failed validation, in that order.
+"""Validation of a generated specification: parse errors, static findings, trial on episodes, in that order.
 
 A later judge looks only at what the earlier ones let through; its findings are sentences that a model can act on.
 """
@@ -30,7 +30,7 @@ MAX_FINDING = 400
 
 @dataclass(frozen=True)
 class Trial:
-    """What trying a specification on recorded trajectories showed.
+    """Findings of a specification's trial on recorded trajectories.
 
     Attributes:
         reasons: Why it is rejected; empty where it is accepted.
@@ -45,7 +45,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of an answer.
+    """Result of validating an answer.
 
     Attributes:
         findings: What must be fixed, sentences; empty where the specification is accepted.
@@ -72,7 +72,7 @@ class Verdict:
 def judge(
     answer: str, brief: TaskBrief, truncated: bool = False, trial: Callable[[CostSpecification], Trial] | None = None
 ) -> Verdict:
-    """Look at an answer.
+    """Validate an answer.
 
     Args:
         answer: What the model wrote.
@@ -92,9 +92,9 @@ def judge(
         # The first line only counts the problems; the lines of our YAML mean nothing to the model.
         lines = [line.strip() for line in error.message.splitlines()]
         return Verdict(_sentences([_without_line(line) for line in lines[1:] or lines]), "language", text=text)
-    found = find_problems(specification, brief.keypoints, brief.signals, brief.camera)
-    warnings = _sentences([str(finding) for finding in found if not finding.error])
-    errors = [str(finding) for finding in found if finding.error]
+    findings = find_problems(specification, brief.keypoints, brief.signals, brief.camera)
+    warnings = _sentences([str(finding) for finding in findings if not finding.error])
+    errors = [str(finding) for finding in findings if finding.error]
     if errors:
         return Verdict(_sentences(errors), "checks", warnings, text, specification)
     if trial is None:

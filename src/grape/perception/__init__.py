@@ -10,7 +10,15 @@ from grape.perception.keypoint_file import ImageKeypoint, KeypointFile, read_key
 from grape.perception.lifting import LiftedPoints, lift_tracks, mask_point
 from grape.perception.marks import draw_numbers
 from grape.perception.propose import KeypointsSettings, run_keypoints
-from grape.perception.protocols import Detection, Detector, FeatureExtractor, Finder, Found, MaskFinder, Segmenter
+from grape.perception.protocols import (
+    Detection,
+    Detector,
+    FeatureExtractor,
+    Finder,
+    FinderResult,
+    MaskFinder,
+    Segmenter,
+)
 from grape.perception.tracking import PatchTracker, PointTracker, Tracks
 from grape.perception.weights import open_features, open_finder
 
@@ -21,9 +29,9 @@ __all__ = [
     "Detector",
     "FeatureExtractor",
     "Finder",
+    "FinderResult",
     "FollowSettings",
     "FollowedKeypoint",
-    "Found",
     "ImageKeypoint",
     "KeypointFile",
     "KeypointsSettings",

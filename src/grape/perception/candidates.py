@@ -30,9 +30,9 @@ class CandidateSettings:
 
     Attributes:
         clusters: Clusters in each mask, before merging.
-        place_scale: Distance in the world, metres, that weighs as much as one standard deviation of the features.
-        apart: Candidates closer than this are merged, metres.
-        region: Lower and upper corner of the box in the world that candidates must lie in, metres; None for anywhere.
+        place_scale: Distance in the world, meters, that weighs as much as one standard deviation of the features.
+        apart: Candidates closer than this are merged, meters.
+        region: Lower and upper corner of the box in the world that candidates must lie in, meters; None for anywhere.
         most: Largest number of candidates; those of the largest clusters are kept.
     """
 
@@ -50,7 +50,7 @@ class Candidate:
     Attributes:
         number: What is drawn beside it, from 0: from the top of the image to the bottom, then from left to right.
         pixel: Continuous coordinates (column, row).
-        point: Metres in the world's frame.
+        point: Meters in the world's frame.
         mask: Index of the mask it was found in.
         size: Pixels in its cluster.
     """
@@ -73,7 +73,7 @@ def find_candidates(
 
     Args:
         features: Of a grid of cells that covers the image, ``(h, w, C)``.
-        depth: Metres, ``(H, W)``; pixels without depth are left out.
+        depth: Meters, ``(H, W)``; pixels without depth are left out.
         camera: The camera.
         masks: Of the objects, ``(H, W)`` each; none stands for the whole image.
         settings: How they are chosen.
@@ -90,7 +90,7 @@ def find_candidates(
         low, high = np.array(settings.region[:3]), np.array(settings.region[3:])
         usable &= ((points >= low) & (points <= high)).all(axis=-1)
     cells = features[rows * features.shape[0] // height, columns * features.shape[1] // width]
-    found: list[tuple[int, int, Float64, Float64]] = []
+    typical_points: list[tuple[int, int, Float64, Float64]] = []
     for index, mask in enumerate(masks or [np.ones((height, width), dtype=bool)]):
         chosen = np.flatnonzero(mask & usable)
         chosen = chosen[:: -(-len(chosen) // _MOST_PIXELS) or 1]
@@ -104,13 +104,15 @@ def find_candidates(
         for label, center in enumerate(centers):
             members = np.flatnonzero(labels == label)
             typical = members[int(np.linalg.norm(vectors[members] - center, axis=1).argmin())]
-            found.append((len(members), index, pixels.reshape(-1, 2)[chosen[typical]], places[typical]))
-    found.sort(key=lambda item: (-item[0], item[1], item[2][1], item[2][0]))
-    kept: list[tuple[int, int, Float64, Float64]] = []
-    for item in found:
-        if len(kept) < settings.most and all(np.linalg.norm(item[3] - other[3]) >= settings.apart for other in kept):
-            kept.append(item)
-    kept.sort(key=lambda item: (item[2][1], item[2][0]))
+            typical_points.append((len(members), index, pixels.reshape(-1, 2)[chosen[typical]], places[typical]))
+    typical_points.sort(key=lambda item: (-item[0], item[1], item[2][1], item[2][0]))
+    distinct: list[tuple[int, int, Float64, Float64]] = []
+    for item in typical_points:
+        if len(distinct) < settings.most and all(
+            np.linalg.norm(item[3] - other[3]) >= settings.apart for other in distinct
+        ):
+            distinct.append(item)
+    distinct.sort(key=lambda item: (item[2][1], item[2][0]))
     return tuple(
         Candidate(
             number,
@@ -119,7 +121,7 @@ def find_candidates(
             mask,
             size,
         )
-        for number, (size, mask, pixel, point) in enumerate(kept)
+        for number, (size, mask, pixel, point) in enumerate(distinct)
     )
 
 

@@ -1,4 +1,4 @@
-"""Keypoints of one episode: located in its first image, tracked, found again, lifted; NaN wherever they are lost."""
+"""Keypoints of one episode: located in its first image, tracked, detected again, lifted; NaN where they are lost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,16 +19,16 @@ Float64 = npt.NDArray[np.float64]
 
 _MOST_POINTS = 600
 _ROUNDS = 50
-_SETTLED = 1e-5  # metres
+_SETTLED = 1e-5  # meters
 _OUTLIER = 3.0  # times the median distance
 
 
 def seen_points(mask: npt.NDArray[np.bool_], depth: npt.NDArray[np.float32], camera: Camera) -> Float64:
-    """What a mask shows, as points in the world, metres ``(n, 3)``; of many every n-th.
+    """What a mask shows, as points in the world, meters ``(n, 3)``; of many every n-th.
 
     Args:
         mask: ``(H, W)``.
-        depth: Metres, ``(H, W)``; pixels without depth are left out.
+        depth: Meters, ``(H, W)``; pixels without depth are left out.
         camera: Of both.
     """
     rows, columns = np.nonzero(mask & np.isfinite(depth) & (depth > 0))
@@ -38,30 +38,32 @@ def seen_points(mask: npt.NDArray[np.bool_], depth: npt.NDArray[np.float32], cam
 
 
 def aligning_shift(before: Float64, after: Float64) -> tuple[Float64, float]:
-    """The translation that lays the points seen now upon those seen before (iterative closest points).
+    """The translation that aligns points with earlier ones (iterative closest points).
 
     What is seen now may be a part of what was seen before: every point now looks for its nearest before, not the other
     way round, and the mean over those that found one close by decides.
 
     Args:
-        before: Metres, ``(n, 3)``, at least one.
-        after: Metres, ``(m, 3)``, at least one.
+        before: Meters, ``(n, 3)``, at least one.
+        after: Meters, ``(m, 3)``, at least one.
 
     Returns:
-        The shift from ``before`` to ``after``, metres ``(3,)``, and the median distance that is left between them,
-        metres: large where the thing turned or another one was found.
+        The shift from ``before`` to ``after``, meters ``(3,)``, and the median distance that is left between them,
+        meters: large where the thing turned or another one was found.
     """
     tree = cKDTree(before)
     shift: Float64 = np.median(after, axis=0) - np.median(before, axis=0)
-    left = np.zeros(len(after))
+    distances = np.zeros(len(after))
     for _ in range(_ROUNDS):
-        left, nearest = tree.query(after - shift)
-        close = left <= _OUTLIER * max(float(np.median(left)), _SETTLED)  # masks take in some of what is behind
+        distances, nearest = tree.query(after - shift)
+        close = distances <= _OUTLIER * max(
+            float(np.median(distances)), _SETTLED
+        )  # masks take in some of what is behind
         step = (after - shift - before[nearest])[close].mean(axis=0)
         shift = shift + step
         if float(np.linalg.norm(step)) < _SETTLED:
             break
-    return shift, float(np.median(left))
+    return shift, float(np.median(distances))
 
 
 Float32 = npt.NDArray[np.float32]
@@ -75,9 +77,9 @@ class FollowSettings:
 
     Attributes:
         confidence: Below this confidence of the tracker (0 to 1) a keypoint is lost.
-        band: How far its depth may change from image to image beyond its sideways motion, metres.
+        band: How far its depth may change from image to image beyond its sideways motion, meters.
         find_again: Ask the finder in images where a keypoint given by phrase is lost.
-        fit: Largest median distance at which a thing found again counts as the one seen in the first image, metres.
+        fit: Largest median distance at which a thing found again counts as the one seen in the first image, meters.
         score: Least score of a find, 0 to 1.
     """
 
@@ -93,7 +95,7 @@ class FollowedKeypoint:
     """One keypoint through an episode.
 
     Attributes:
-        points: Metres in the world's frame, float32 ``(T+1, 3)``; NaN where it is lost.
+        points: Meters in the world's frame, float32 ``(T+1, 3)``; NaN where it is lost.
         pixels: Continuous coordinates (column, row), float32 ``(T+1, 2)``; NaN where it is lost.
         losses: Images it was lost in, by reason (:data:`grape.perception.lifting.LOST`); empty if never.
         found_again: Images in which it was not tracked but found.
@@ -106,7 +108,7 @@ class FollowedKeypoint:
 
 
 def follow_keypoints(
-    wanted: KeypointFile,
+    keypoint_file: KeypointFile,
     images: Image,
     depth: Float32,
     camera: Camera,
@@ -123,9 +125,9 @@ def follow_keypoints(
     NaN.
 
     Args:
-        wanted: Which keypoints.
+        keypoint_file: Which keypoints.
         images: RGB, uint8 ``(T+1, H, W, 3)``.
-        depth: Metres ``(T+1, H, W)``.
+        depth: Meters ``(T+1, H, W)``.
         camera: Of both.
         tracker: Follows points.
         finder: For phrases; needed where there are any.
@@ -136,13 +138,13 @@ def follow_keypoints(
         ValueError: There are phrases and no finder, or the reference image has another size.
     """
     masks: dict[str, Mask] = {}
-    starts, sure = _starts(wanted, images[0], depth[0], camera, tracker, finder, settings, masks)
+    starts, sure = _starts(keypoint_file, images[0], depth[0], camera, tracker, finder, settings, masks)
     tracks = tracker.track(images, starts, depth)
     # What was not located in the first image is not tracked either, wherever the tracker went from there.
     tracks = Tracks(tracks.pixels, np.where(sure[None, :], tracks.confidence, 0.0))
     lifted = lift_tracks(tracks, depth, camera, confidence=settings.confidence, band=settings.band)
     followed = {}
-    for index, keypoint in enumerate(wanted.keypoints):
+    for index, keypoint in enumerate(keypoint_file.keypoints):
         points, pixels = lifted.points[:, index].copy(), tracks.pixels[:, index].astype(np.float32)
         again: list[int] = []
         if keypoint.name in masks and finder is not None and settings.find_again:
@@ -154,7 +156,7 @@ def follow_keypoints(
 
 
 def _starts(
-    wanted: KeypointFile,
+    keypoint_file: KeypointFile,
     image: Image,
     depth: Float32,
     camera: Camera,
@@ -167,27 +169,27 @@ def _starts(
 
     What was found by phrase is put into ``masks``.
     """
-    starts, sure = np.zeros((len(wanted.keypoints), 2)), np.zeros(len(wanted.keypoints), dtype=bool)
-    by_pixel = [index for index, keypoint in enumerate(wanted.keypoints) if keypoint.pixel is not None]
+    starts, sure = np.zeros((len(keypoint_file.keypoints), 2)), np.zeros(len(keypoint_file.keypoints), dtype=bool)
+    by_pixel = [index for index, keypoint in enumerate(keypoint_file.keypoints) if keypoint.pixel is not None]
     if by_pixel:
-        assert wanted.image is not None, "the file's reader sees to it"
-        if wanted.image.shape != image.shape:
-            raise ValueError(f"the reference image is {wanted.image.shape[:2]}, the episode's {image.shape[:2]}")
-        given = np.array([wanted.keypoints[index].pixel for index in by_pixel])
-        both = None if wanted.depth is None else np.stack([wanted.depth, depth])
-        located = tracker.track(np.stack([wanted.image, image]), given, both)
+        assert keypoint_file.image is not None, "the file's reader sees to it"
+        if keypoint_file.image.shape != image.shape:
+            raise ValueError(f"the reference image is {keypoint_file.image.shape[:2]}, the episode's {image.shape[:2]}")
+        known_pixels = np.array([keypoint_file.keypoints[index].pixel for index in by_pixel])
+        both = None if keypoint_file.depth is None else np.stack([keypoint_file.depth, depth])
+        located = tracker.track(np.stack([keypoint_file.image, image]), known_pixels, both)
         starts[by_pixel] = located.pixels[1]
         sure[by_pixel] = located.confidence[1] >= settings.confidence
-    for index, keypoint in enumerate(wanted.keypoints):
+    for index, keypoint in enumerate(keypoint_file.keypoints):
         if keypoint.phrase:
             if finder is None:
                 raise ValueError(f"keypoint {keypoint.name} is given by phrase, and there is no finder")
-            found = finder.find(image, keypoint.phrase)
-            if found is None or found.score < settings.score:
+            detection = finder.find(image, keypoint.phrase)
+            if detection is None or detection.score < settings.score:
                 continue
-            middle = mask_point(found.mask, depth, camera)
+            middle = mask_point(detection.mask, depth, camera)
             if middle is not None:
-                starts[index], sure[index], masks[keypoint.name] = middle, True, found.mask
+                starts[index], sure[index], masks[keypoint.name] = middle, True, detection.mask
     return starts, sure
 
 
@@ -212,14 +214,14 @@ def _find_again(
     for step in range(1, len(images)) if look_at is None else sorted(set(look_at) - {0}):
         if np.isfinite(points[step]).all():
             continue
-        found = finder.find(images[step], keypoint.phrase)
-        if found is None or found.score < settings.score:
+        detection = finder.find(images[step], keypoint.phrase)
+        if detection is None or detection.score < settings.score:
             continue
-        after = seen_points(found.mask, depth[step], camera)
+        after = seen_points(detection.mask, depth[step], camera)
         if not len(after):
             continue
-        shift, left = aligning_shift(before, after)
-        if left <= settings.fit:
+        shift, distance = aligning_shift(before, after)
+        if distance <= settings.fit:
             points[step] = points[0] + shift
             pixels[step], _ = camera.project(points[step])
             again.append(step)

@@ -1,4 +1,4 @@
-"""Which keypoints are to be found in images: a YAML file, with the image that its points were chosen on.
+"""The keypoint file: a YAML file of keypoints to follow in images, with the image they were chosen on.
 
 ```yaml
 version: 1
@@ -35,7 +35,7 @@ __all__ = [
 
 VERSION = 1
 DEPTH_UNIT = 0.001
-"""Metres a level of the 16-bit depth image beside the reference image; 0 is unknown."""
+"""Meters a level of the 16-bit depth image beside the reference image; 0 is unknown."""
 
 _MOST_BYTES = 256_000
 _MOST_KEYPOINTS = 200
@@ -85,7 +85,7 @@ class KeypointFile:
     Attributes:
         keypoints: In the file's order, with different names.
         pixels: The reference image, uint8 ``(H, W, 3)``; None where no keypoint is given by pixel.
-        depth: Its depth in metres, float32 ``(H, W)``, 0 where unknown; None if not given.
+        depth: Its depth in meters, float32 ``(H, W)``, 0 where unknown; None if not given.
         digest: Hash of the file and its images.
     """
 
@@ -145,7 +145,7 @@ def write_keypoint_file(
         folder: Where to.
         keypoints: What to write.
         pixels: uint8 ``(H, W, 3)``.
-        depth: Metres ``(H, W)``; what does not fit into 16 bits of :data:`DEPTH_UNIT` becomes 0, unknown.
+        depth: Meters ``(H, W)``; what does not fit into 16 bits of :data:`DEPTH_UNIT` becomes 0, unknown.
     """
     write_image(folder / "reference.png", pixels)
     levels = np.rint(np.nan_to_num(depth.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0) / DEPTH_UNIT)
@@ -167,7 +167,7 @@ def write_keypoint_file(
 
 
 def write_image(path: Path, pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> None:
-    """Write an image atomically as PNG: colours ``(H, W, 3)`` or 16-bit grey ``(H, W)``."""
+    """Write an image atomically as PNG: colors ``(H, W, 3)`` or 16-bit gray ``(H, W)``."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     write_bytes(path, file.getvalue())
@@ -199,7 +199,7 @@ def _image(path: Path) -> npt.NDArray[np.uint8]:
 def _depth(path: Path) -> npt.NDArray[np.float32]:
     levels = np.asarray(_open(path))
     if levels.ndim != 2 or levels.dtype.kind not in "iu":
-        raise DataError(f"{path} is no 16-bit image of depth.", "Write millimetres as 16-bit grey PNG.")
+        raise DataError(f"{path} is no 16-bit image of depth.", "Write millimeters as 16-bit gray PNG.")
     return levels.astype(np.float32) * np.float32(DEPTH_UNIT)
 
 

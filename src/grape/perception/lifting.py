@@ -1,4 +1,4 @@
-"""From tracks in images to points in the world, and NaN wherever a point is not really seen."""
+"""Lifting of tracks to points in the world; NaN where a point is not visible."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class LiftedPoints:
     """Tracked points in the world.
 
     Attributes:
-        points: Metres in the world's frame, float32 ``(T+1, K, 3)``; NaN where the point is lost.
+        points: Meters in the world's frame, float32 ``(T+1, K, 3)``; NaN where the point is lost.
         fate: Code of :data:`LOST` for each, int8 ``(T+1, K)``.
     """
 
@@ -53,10 +53,10 @@ def lift_tracks(
 
     Args:
         tracks: Of ``K`` points.
-        depth: Metres along the camera's axis, ``(T+1, H, W)``; not positive or not finite where nothing was measured.
+        depth: Meters along the camera's axis, ``(T+1, H, W)``; not positive or not finite where nothing was measured.
         camera: The camera of images and depth.
         confidence: Below it a point counts as lost.
-        band: Metres.
+        band: Meters.
     """
     count = tracks.pixels.shape[1]
     points = np.full((len(depth), count, 3), np.nan)
@@ -71,13 +71,16 @@ def lift_tracks(
         start = np.where(np.isnan(last_depth), near[:, len(around) // 2], last_depth)
         sideways = np.linalg.norm(pixels - last_pixel, axis=1) * start / focal
         goes_on = np.abs(near - start[:, None]) <= (band + sideways)[:, None]
-        found = _median(np.where(goes_on, near, np.nan))
-        sure, seen = tracks.confidence[step] >= confidence, camera.sees(pixels)
+        near_depth = _median(np.where(goes_on, near, np.nan))
+        sure, in_view = tracks.confidence[step] >= confidence, camera.sees(pixels)
         unmeasured = np.isnan(near).all(axis=1) | np.isnan(start)
-        fate[step] = np.select([~sure, ~seen, unmeasured, np.isnan(found)], [1, 2, 3, 4], 0)
-        kept = fate[step] == 0
-        points[step, kept] = camera.lift(pixels[kept], found[kept])
-        last_depth, last_pixel = np.where(kept, found, last_depth), np.where(kept[:, None], pixels, last_pixel)
+        fate[step] = np.select([~sure, ~in_view, unmeasured, np.isnan(near_depth)], [1, 2, 3, 4], 0)
+        is_found = fate[step] == 0
+        points[step, is_found] = camera.lift(pixels[is_found], near_depth[is_found])
+        last_depth, last_pixel = (
+            np.where(is_found, near_depth, last_depth),
+            np.where(is_found[:, None], pixels, last_pixel),
+        )
     return LiftedPoints(points.astype(np.float32), fate)
 
 
@@ -89,7 +92,7 @@ def mask_point(mask: Mask, depth: Float32, camera: Camera) -> Float64 | None:
 
     Args:
         mask: ``(H, W)``.
-        depth: Metres, ``(H, W)``.
+        depth: Meters, ``(H, W)``.
         camera: Of both.
 
     Returns:
@@ -113,17 +116,17 @@ _ENOUGH_PIXELS = 9
 
 def _median(values: Float64) -> Float64:
     """Median of each row's numbers, NaN where there is none."""
-    known = ~np.isnan(values)
+    is_known = ~np.isnan(values)
     result = np.full(len(values), np.nan)
-    some = known.any(axis=1)
+    some = is_known.any(axis=1)
     result[some] = np.nanmedian(values[some], axis=1)
     return result
 
 
 def _shifted(mask: Mask, by: int, axis: int) -> Mask:
     """The mask moved by a pixel; what comes in from outside is True."""
-    moved = np.roll(mask, by, axis=axis)
+    shifted = np.roll(mask, by, axis=axis)
     edge: list[slice | int] = [slice(None), slice(None)]
     edge[axis] = 0 if by > 0 else -1
-    moved[tuple(edge)] = True
-    return moved
+    shifted[tuple(edge)] = True
+    return shifted

@@ -34,16 +34,16 @@ def draw_numbers(
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(_FONT)
     dots = [(column * factor, row * factor) for column, row in pixels]
-    taken = [(x - 5.0, y - 5.0, x + 5.0, y + 5.0) for x, y in dots]
+    occupied = [(x - 5.0, y - 5.0, x + 5.0, y + 5.0) for x, y in dots]
     names = [str(number) for number in (range(len(dots)) if numbers is None else numbers)]
     for index, ((x, y), name) in enumerate(zip(dots, names, strict=True)):
         color = _COLORS[index % len(_COLORS)]
         draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=(0, 0, 0))
         draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=color)
         box = _place(
-            draw.textbbox((0, 0), name, font=font), (x, y), (width, height), taken[:index] + taken[index + 1 :]
+            draw.textbbox((0, 0), name, font=font), (x, y), (width, height), occupied[:index] + occupied[index + 1 :]
         )
-        taken.append(box)
+        occupied.append(box)
         draw.rectangle(box, fill=(0, 0, 0), outline=color)
         draw.text(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), name, font=font, fill=(255, 255, 255), anchor="mm")
     return np.asarray(canvas)
@@ -52,7 +52,7 @@ def draw_numbers(
 _Box = tuple[float, float, float, float]
 
 
-def _place(text: _Box, dot: tuple[float, float], size: tuple[int, int], taken: Sequence[_Box]) -> _Box:
+def _place(text: _Box, dot: tuple[float, float], size: tuple[int, int], occupied: Sequence[_Box]) -> _Box:
     """The box for a number beside its dot that covers least of what is there already, inside the image."""
     wide, tall = text[2] - text[0] + 8, max(text[3] - text[1], _FONT * 0.75) + 7
     boxes = []
@@ -62,7 +62,7 @@ def _place(text: _Box, dot: tuple[float, float], size: tuple[int, int], taken: S
             top = dot[1] + down * (reach + tall / 2) - tall / 2
             left, top = min(max(left, 0.0), size[0] - wide - 1), min(max(top, 0.0), size[1] - tall - 1)
             boxes.append((round(left), round(top), round(left + wide), round(top + tall)))
-    return min(boxes, key=lambda box: sum(_overlap(box, other) for other in taken))  # the first of equally good ones
+    return min(boxes, key=lambda box: sum(_overlap(box, other) for other in occupied))  # the first of equally good ones
 
 
 def _overlap(one: _Box, other: _Box) -> float:

@@ -1,4 +1,4 @@
-"""Patches of images around points: sampled between pixels, registered by translation, compared by colour."""
+"""Patches of images around points: sampled between pixels, registered by translation, compared by color."""
 
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ _BACKGROUND_WEIGHT = 0.1
 
 
 def patch_offsets(radius: int) -> Float64:
-    """Offsets (column, row) of a patch's pixels from its centre, ``(N, 2)`` with ``N = (2 radius + 1)^2``."""
+    """Offsets (column, row) of a patch's pixels from its center, ``(N, 2)`` with ``N = (2 radius + 1)^2``."""
     steps = np.arange(-radius, radius + 1, dtype=np.float64)
     return np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
 
@@ -80,21 +80,21 @@ def own_pixels(depth: Float32 | None, points: Float64, offsets: Float64, band: f
     """How much each pixel of a patch counts.
 
     Args:
-        depth: Metres ``(H, W)``; None where all pixels count alike.
-        points: Centres, ``(K, 2)``.
+        depth: Meters ``(H, W)``; None where all pixels count alike.
+        points: Centers, ``(K, 2)``.
         offsets: ``(N, 2)`` in pixels of ``depth``.
-        band: Metres.
+        band: Meters.
 
     Returns:
-        float32 ``(K, N)``: 1 for pixels about as far away as the centre, 0 for nearer ones, a little for those behind,
-        which show where the object ends; 1 throughout where the centre's depth is unknown.
+        float32 ``(K, N)``: 1 for pixels about as far away as the center, 0 for nearer ones, a little for those behind,
+        which show where the object ends; 1 throughout where the center's depth is unknown.
     """
     if depth is None:
         return np.ones((len(points), len(offsets)), dtype=np.float32)
     center = depth_at(depth, points)[:, None]
     around = depth_at(depth, points[:, None, :] + offsets)
-    known = np.isfinite(around) & (around > 0)
-    beyond = np.where(known, around - center, np.inf)
+    is_measured = np.isfinite(around) & (around > 0)
+    beyond = np.where(is_measured, around - center, np.inf)
     weights = np.where(np.abs(beyond) <= band, 1.0, np.where(beyond > 0, _BACKGROUND_WEIGHT, 0.0))
     measured = np.isfinite(center) & (center > 0)
     return np.where(measured, weights, 1.0).astype(np.float32)
@@ -105,8 +105,8 @@ class Patches:
     """Patches around ``K`` points of an image at every size of it.
 
     Attributes:
-        colours: By level, float32 ``(K, N, 3)``.
-        slopes: Derivatives of the colours along columns and rows by level, float32 ``(K, N, 3, 2)``.
+        colors: By level, float32 ``(K, N, 3)``.
+        slopes: Derivatives of the colors along columns and rows by level, float32 ``(K, N, 3, 2)``.
         weights: How much each pixel counts by level, float32 ``(K, N)``.
     """
 
@@ -123,8 +123,12 @@ class Patches:
 
     def replace(self, members: npt.NDArray[np.intp], other: "Patches") -> None:
         """Take the patches of some points from ``other``, which holds these only."""
-        for mine, theirs in ((self.colors, other.colors), (self.slopes, other.slopes), (self.weights, other.weights)):
-            for array, new in zip(mine, theirs, strict=True):
+        for own_arrays, other_arrays in (
+            (self.colors, other.colors),
+            (self.slopes, other.slopes),
+            (self.weights, other.weights),
+        ):
+            for array, new in zip(own_arrays, other_arrays, strict=True):
                 array[members] = new
 
 
@@ -148,13 +152,13 @@ def register(patches: Patches, pyramid: list[Float32], guesses: Float64, offsets
     Args:
         patches: Of ``K`` points, at no more levels than ``pyramid`` has.
         pyramid: The image to find them in.
-        guesses: First guesses of their centres, ``(K, 2)``.
+        guesses: First guesses of their centers, ``(K, 2)``.
         offsets: Of a patch's pixels at every level, ``(N, 2)``.
 
     Returns:
-        Centres, ``(K, 2)``.
+        Centers, ``(K, 2)``.
     """
-    found = guesses.copy()
+    positions = guesses.copy()
     for level in reversed(range(len(patches.colors))):
         scale = 2.0**-level
         slope = patches.slopes[level]
@@ -162,9 +166,9 @@ def register(patches: Patches, pyramid: list[Float32], guesses: Float64, offsets
         count = len(slope)
         system = (weighted.reshape(count, -1, 2).transpose(0, 2, 1) @ slope.reshape(count, -1, 2)).astype(np.float64)
         system += (_RIDGE * np.trace(system, axis1=1, axis2=2) + 1.0)[:, None, None] * np.eye(2)
-        # One matrix a point leads from differences of colour to the step: (K, 2, 3N).
+        # One matrix a point leads from differences of color to the step: (K, 2, 3N).
         solver = np.linalg.inv(system).astype(np.float32) @ weighted.reshape(count, -1, 2).transpose(0, 2, 1)
-        center = found * scale
+        center = positions * scale
         moving = np.arange(count)
         for _ in range(_ITERATIONS):
             difference = patches.colors[level][moving] - sample(pyramid[level], center[moving, None, :] + offsets)
@@ -174,12 +178,12 @@ def register(patches: Patches, pyramid: list[Float32], guesses: Float64, offsets
             moving = moving[length > _CONVERGED]
             if not len(moving):
                 break
-        found = center / scale
-    return found
+        positions = center / scale
+    return positions
 
 
 def most_alike(image: Float32, patch: Float32, weights: Float32, center: Float64, reach: int) -> Float64:
-    """The centre of the most alike patch around a place, by steps of two pixels; of equals, the uppermost.
+    """The center of the most alike patch around a place, by steps of two pixels; of equals, the uppermost.
 
     Args:
         image: ``(H, W, 3)``.
@@ -205,7 +209,7 @@ def most_alike(image: Float32, patch: Float32, weights: Float32, center: Float64
 
 
 def likeness(one: Float32, other: Float32, weights: Float32, scale: float) -> Float64:
-    """How alike patches are: 1 for equal ones, 1/e where colours differ by ``scale`` levels in the mean.
+    """How alike patches are: 1 for equal ones, 1/e where colors differ by ``scale`` levels in the mean.
 
     Args:
         one: ``(K, N, 3)``.

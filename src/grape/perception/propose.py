@@ -33,19 +33,19 @@ class KeypointsSettings:
 
     Pixels that look alike and lie together become a candidate each, as in ReKep (arXiv 2409.01652). OUT/numbered.png
     shows them with numbers and OUT/names.yaml says what they are called, for grape costs generate or for you;
-    OUT/keypoints.yaml is what grape import video follows. Delete from it what no constraint speaks of: every keypoint
+    OUT/keypoints.yaml is what grape import video follows. Delete from it what no constraint uses: every keypoint
     takes time.
 
     Attributes:
         episodes: Episode list of grape import video.
         out: Folder to write: keypoints.yaml, reference.png, reference-depth.png, numbered.png, candidates.json.
         task: Task to look at; the first one of the list if empty.
-        features: DINOv2, a folder or a name on the Hugging Face hub; colour goes by colours alone and needs no weights.
+        features: DINOv2, a folder or a name on the Hugging Face hub; "color" uses colors alone and needs no weights.
         phrases: What to look at, e.g. 'black bowl'; each phrase is detected and its pixels are clustered apart. All of
             the image if empty.
-        region: Box in the frame of the robot's log that candidates must lie in, metres: lower corner, upper corner.
+        region: Box in the frame of the robot's log that candidates must lie in, meters: lower corner, upper corner.
         clusters: Clusters in the image, or in each phrase's pixels.
-        apart: Candidates closer than this are merged, metres.
+        apart: Candidates closer than this are merged, meters.
         most: Largest number of candidates.
         longest: Pixels of the image's longer side, as for grape import video.
         detector: Grounding DINO, a folder or a name on the hub; for phrases.
@@ -92,8 +92,8 @@ def run_keypoints(
         CompatibilityError: ``out`` belongs to another run.
     """
     _check(settings)
-    listed = read_episode_list(settings.episodes)
-    episode = _episode(listed.episodes, settings.task)
+    episode_list = read_episode_list(settings.episodes)
+    episode = _episode(episode_list.episodes, settings.task)
     check_recording(episode)
     features = features or open_features(settings.features, settings.device)
     if settings.phrases and finder is None:
@@ -105,10 +105,10 @@ def run_keypoints(
     image, depth = recording.images[0], recording.depth[0]
     masks = []
     for phrase in settings.phrases:
-        found = None if finder is None else finder.find(image, phrase)
-        if found is None:
-            raise DataError(f"{episode.where}: nothing like {phrase!r} was found.", "Say it in other words.")
-        masks.append(found.mask)
+        detection = None if finder is None else finder.find(image, phrase)
+        if detection is None:
+            raise DataError(f"{episode.where}: nothing like {phrase!r} was found.", "Try another phrase.")
+        masks.append(detection.mask)
     candidates = find_candidates(
         features.features(image),
         depth,
@@ -120,7 +120,7 @@ def run_keypoints(
         raise DataError(
             f"{episode.where}: no pixel with depth lies in the region.", "Widen --region, or look at the depth."
         )
-    inputs = {"files": content_hash(listed.digests()), "task": episode.task}
+    inputs = {"files": content_hash(episode_list.digests()), "task": episode.task}
     run = open_run(settings.out, "keypoints", settings, inputs)
     keypoints = tuple(ImageKeypoint(image_keypoint(item.number), item.pixel) for item in candidates)
     write_keypoint_file(settings.out, keypoints, image, depth)
@@ -130,7 +130,7 @@ def run_keypoints(
     write_text(settings.out / "names.yaml", _names(candidates))
     summary = {
         "task": episode.task,
-        "episode": listed.episodes.index(episode),
+        "episode": episode_list.episodes.index(episode),
         "candidates": len(candidates),
         "picture": "numbered.png",
         "keypoints": "keypoints.yaml",
@@ -143,7 +143,7 @@ def _check(settings: KeypointsSettings) -> None:
     check_ranges(settings)
     region = settings.region
     if region is not None and not (np.array(region[:3]) < np.array(region[3:])).all():
-        raise SettingsError(f"--region is {region}.", "Give the lower corner (x y z), then the upper one, in metres.")
+        raise SettingsError(f"--region is {region}.", "Give the lower corner (x y z), then the upper one, in meters.")
 
 
 def _episode(episodes: tuple[VideoEpisode, ...], task: str) -> VideoEpisode:
@@ -172,7 +172,7 @@ def _row(candidate: Candidate, phrases: tuple[str, ...]) -> dict[str, Any]:
         "number": candidate.number,
         "name": image_keypoint(candidate.number),
         "pixel": [round(place, 3) for place in candidate.pixel],
-        "point": [round(metres, 6) for metres in candidate.point],
+        "point": [round(meters, 6) for meters in candidate.point],
         "phrase": phrases[candidate.mask] if phrases else "",
         "pixels": candidate.size,
     }

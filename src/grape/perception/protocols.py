@@ -1,4 +1,4 @@
-"""What perception asks of models: each protocol is one question about one image."""
+"""Protocols of perception models: detector, segmenter, feature extractor, finder."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Detection", "Detector", "FeatureExtractor", "Finder", "Found", "MaskFinder", "Segmenter"]
+__all__ = ["Detection", "Detector", "FeatureExtractor", "Finder", "FinderResult", "MaskFinder", "Segmenter"]
 
 Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -14,7 +14,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Detection:
-    """One find of a detector.
+    """One detection.
 
     Attributes:
         box: Left, top, right, bottom in pixels.
@@ -47,8 +47,8 @@ class FeatureExtractor(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """What a finder found.
+class FinderResult:
+    """Result of a finder.
 
     Attributes:
         mask: ``(H, W)``.
@@ -62,8 +62,8 @@ class Found:
 class Finder(Protocol):
     """Finds the pixels of what a phrase names."""
 
-    def find(self, image: Image, phrase: str) -> Found | None:
-        """The surest find, or None."""
+    def find(self, image: Image, phrase: str) -> FinderResult | None:
+        """The detection with the highest score, or None."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ class MaskFinder:
     detector: Detector
     segmenter: Segmenter
 
-    def find(self, image: Image, phrase: str) -> Found | None:
+    def find(self, image: Image, phrase: str) -> FinderResult | None:
         """See :class:`Finder`."""
         detections = self.detector.detect(image, phrase)
         if not detections:
             return None
         mask = self.segmenter.segment(image, detections[0].box)
-        return Found(mask, detections[0].score) if mask.any() else None
+        return FinderResult(mask, detections[0].score) if mask.any() else None

@@ -58,20 +58,20 @@ class PointTracker(Protocol):
         Args:
             images: RGB, uint8 ``(T+1, H, W, 3)``.
             points: Continuous coordinates (column, row) in the first image, ``(K, 2)``.
-            depth: Metres ``(T+1, H, W)``, not positive or not finite where nothing was measured; None if there is none.
+            depth: Meters ``(T+1, H, W)``, not positive or not finite where nothing was measured; None if there is none.
         """
 
 
 @dataclass(frozen=True)
 class PatchTracker:
-    """Tracker of patches by colour and depth.
+    """Tracker of patches by color and depth.
 
     Attributes:
         radius: Half the side of a patch, pixels.
         levels: Sizes of the image, each half of the one before; a coarse one covers fast motion.
         search: How far around its last place a patch is sought where following failed, pixels.
-        band: Pixels of a patch count in full if their depth differs from the point's by less, metres.
-        color_scale: Mean difference of colours, in levels of 255, at which likeness falls to 1/e.
+        band: Pixels of a patch count in full if their depth differs from the point's by less, meters.
+        color_scale: Mean difference of colors, in levels of 255, at which likeness falls to 1/e.
         keep: Confidence from which a patch replaces the last one; below it the point counts as lost.
         sure: Confidence below which the point is also looked for where its motion would have taken it.
     """
@@ -100,7 +100,7 @@ class PatchTracker:
 
 
 class _State:
-    """What the tracker remembers of ``K`` points: their first patches and the last good ones."""
+    """State of the tracker for ``K`` points: their first patches and the last good ones."""
 
     def __init__(self, settings: PatchTracker, image: Images, places: Float64, depth: Float32 | None) -> None:
         self.settings = settings
@@ -117,25 +117,25 @@ class _State:
         """Find all points in the next image; their confidence ``(K,)``."""
         pyramid = color_pyramid(image, self.settings.levels)
         everyone = np.arange(len(self.places))
-        found, confidence = self._find(pyramid, everyone, self.places, depth)
+        places, confidence = self._find(pyramid, everyone, self.places, depth)
         swift = np.flatnonzero((confidence < self.settings.sure) & (np.abs(self.motion).max(axis=1) > 0.5))
-        self._improve(found, confidence, swift, pyramid, self.places[swift] + self.motion[swift], depth)
+        self._improve(places, confidence, swift, pyramid, self.places[swift] + self.motion[swift], depth)
         unsure = np.flatnonzero((confidence < self.settings.keep) & self.followed)
-        self._improve(found, confidence, unsure, pyramid, self._search(pyramid, unsure), depth)
+        self._improve(places, confidence, unsure, pyramid, self._search(pyramid, unsure), depth)
         confidence[(confidence < self.settings.sure) & ~self.followed] = 0.0
-        kept = confidence >= self.settings.keep
-        self.motion = np.where(kept[:, None] & self.followed[:, None], found - self.places, 0.0)
-        self.places[kept] = found[kept]
-        members = np.flatnonzero(kept)
+        is_confident = confidence >= self.settings.keep
+        self.motion = np.where(is_confident[:, None] & self.followed[:, None], places - self.places, 0.0)
+        self.places[is_confident] = places[is_confident]
+        members = np.flatnonzero(is_confident)
         self.good.replace(members, self._cut(pyramid, self.places[members], depth))
         if depth is not None:
             self.depth[members] = depth_at(depth, self.places[members])
-        self.followed, self.pyramid = kept, pyramid
+        self.followed, self.pyramid = is_confident, pyramid
         return confidence
 
     def _improve(
         self,
-        found: Float64,
+        positions: Float64,
         confidence: Float64,
         members: npt.NDArray[np.intp],
         pyramid: list[Float32],
@@ -146,7 +146,7 @@ class _State:
         if len(members):
             places, surer = self._find(pyramid, members, guesses, depth)
             better = surer > confidence[members]
-            found[members[better]], confidence[members[better]] = places[better], surer[better]
+            positions[members[better]], confidence[members[better]] = places[better], surer[better]
 
     def _find(
         self, pyramid: list[Float32], members: npt.NDArray[np.intp], guesses: Float64, depth: Float32 | None
@@ -155,10 +155,10 @@ class _State:
         patches = self.good.of(members)
         places = register(patches, pyramid, guesses, self.offsets)
         places, like_first = self._anchored(pyramid, members, places)
-        seen = sample(pyramid[0], places[:, None, :] + self.offsets)
-        like_last = likeness(patches.colors[0], seen, patches.weights[0], self.settings.color_scale)
+        sampled_colors = sample(pyramid[0], places[:, None, :] + self.offsets)
+        like_last = likeness(patches.colors[0], sampled_colors, patches.weights[0], self.settings.color_scale)
         confidence = np.minimum(like_last, _CHANGE * like_first)
-        confidence /= np.maximum(1.0, self._astray(pyramid, members, places))
+        confidence /= np.maximum(1.0, self._forward_backward_error(pyramid, members, places))
         height, width = pyramid[0].shape[:2]
         confidence[~((places >= 0) & (places <= [width, height])).all(axis=1)] = 0.0
         if depth is not None:
@@ -183,8 +183,10 @@ class _State:
         better = (closer > alike) & (np.linalg.norm(again - places, axis=1) <= _CORRECTION)
         return np.where(better[:, None], again, places), np.where(better, closer, alike)
 
-    def _astray(self, pyramid: list[Float32], members: npt.NDArray[np.intp], places: Float64) -> Float64:
-        """How many pixels the way back from the new places ends from where it began, ``(K,)``.
+    def _forward_backward_error(
+        self, pyramid: list[Float32], members: npt.NDArray[np.intp], places: Float64
+    ) -> Float64:
+        """Forward-backward error in pixels, ``(K,)``: how far tracking back from the new places ends from the old.
 
         Zero for points that were lost in the image before: the way would lead there.
         """

@@ -1,4 +1,4 @@
-"""What collection and evaluation need of a policy, and where its actions meet a suite's.
+"""The policy protocol, and the conversion of a policy's actions to a suite's.
 
 numpy and scipy only: torch stays inside the implementations. A rotation is converted to the suite's convention once,
 before an action is executed and recorded, so that collection, evaluation and the stored episodes agree: an episode's
@@ -36,19 +36,19 @@ _ORDER = "xyz"
 
 @dataclass(frozen=True)
 class PolicySpec:
-    """Contract of a policy, compared with an environment's before the first step.
+    """Contract of a policy, compared with an environment's before the first decision.
 
     Attributes:
         action_dim: Dimensions of an action.
         image_size: Side of the square image the network reads; images of other sizes are resized by the policy.
-        gripper: What the last dimension of an un-normalised action means; empty if unknown. Plain text of the same
+        gripper: What the last dimension of an un-normalized action means; empty if unknown. Plain text of the same
             characters is accepted.
-        unnorm_key: Which normalisation statistics are in use.
+        unnorm_key: Which normalization statistics are in use.
         policy_hash: Hash of weights and configuration.
-        preprocessing_hash: Hash of prompt template, image preprocessing, tokenizer, action bins and normalisation.
+        preprocessing_hash: Hash of prompt template, image preprocessing, tokenizer, action bins and normalization.
         computation: Device, number type and attention, which decide the last bits of log-probabilities; empty if
             unknown.
-        rotation: What dimensions 3 to 5 of an un-normalised action mean; empty for what the suite takes.
+        rotation: What dimensions 3 to 5 of an un-normalized action mean; empty for what the suite takes.
 
     Raises:
         SettingsError: A convention is unknown.
@@ -75,7 +75,7 @@ class ActionBatch:
     """Decisions for a batch of observations.
 
     Attributes:
-        actions: Un-normalised actions, float32 ``(B, D)``.
+        actions: Un-normalized actions, float32 ``(B, D)``.
         tokens: Token ids as sampled (before any clipping), int32 ``(B, D)``.
         logps: Log-probability of each token under temperature 1 over the whole vocabulary, float32 ``(B, D)``.
     """
@@ -98,7 +98,7 @@ class Policy(Protocol):
     def act(
         self, observations: Sequence[Observation], *, temperature: float = 0.0, seeds: Sequence[int] | None = None
     ) -> ActionBatch:
-        """Decide for each observation.
+        """Compute a decision for each observation.
 
         Args:
             observations: ``B`` observations; instructions may differ.
@@ -133,10 +133,10 @@ def check_policy(spec: PolicySpec, space: ActionSpace, name: str) -> None:
 
 
 def to_env_action(action: npt.NDArray[np.float32], spec: PolicySpec, space: ActionSpace) -> npt.NDArray[np.float32]:
-    """A policy's action as the suite takes it, float32 ``(D,)``.
+    """Convert a policy's action to the suite's convention, float32 ``(D,)``.
 
     Args:
-        action: Un-normalised, float32 ``(D,)``.
+        action: Un-normalized, float32 ``(D,)``.
         spec: The policy's contract.
         space: The suite's.
     """

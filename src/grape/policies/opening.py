@@ -1,4 +1,4 @@
-"""Which policy is meant and how it is opened: settings, names, the Hugging Face hub, what a checkpoint says of itself.
+"""Opening of policies: settings, names, the Hugging Face hub, and facts from a checkpoint's configuration.
 
 No PyTorch here. A download takes weights as safetensors, JSON and tokenizer files, and the three Python files that
 published checkpoints carry for other programs: those travel along into exports and are never run here. What was
@@ -36,7 +36,7 @@ class PrecisionSettings:
 
     Attributes:
         device: Where to compute: auto takes a GPU if there is one, else cpu; or cuda, cuda:1.
-        dtype: What weights are held and computed in: auto is float32 on a CPU, elsewhere as stored. Adapters are
+        dtype: What weights are held and computed in: auto is float32 on a CPU, else as stored. Adapters are
             float32 always.
         attention: Attention of the language model: sdpa, flash-attention-2 (needs flash-attn and a GPU) or eager.
         load_in_4bit: Hold the language model in 4 bits; needs bitsandbytes and a GPU.
@@ -93,7 +93,7 @@ class HubName:
     """A checkpoint on the hub.
 
     Attributes:
-        repository: ``organisation/name``.
+        repository: ``organization/name``.
         revision: Branch, tag or commit; None for the newest.
     """
 
@@ -105,10 +105,10 @@ class HubName:
 
 
 def parse_hub_name(policy: Path | str) -> HubName | None:
-    """The hub's name behind what a user wrote, or None where only a folder can be meant.
+    """The hub name that the user wrote, or None where it can only be a folder.
 
-    ``organisation/name`` and ``organisation/name@revision`` are names, unless there is a folder ``organisation`` here:
-    then it is a path, mistyped perhaps, and ``hf://organisation/name`` says otherwise.
+    ``organization/name`` and ``organization/name@revision`` are names, unless there is a folder ``organization`` here:
+    then it is a path, mistyped perhaps, and ``hf://organization/name`` says otherwise.
 
     Args:
         policy: What the user wrote.
@@ -148,7 +148,7 @@ def resolve_policy(policy: Path | str, *, weights: bool = True) -> Path:
 
     Args:
         weights: Whether weights are needed; without, only configuration and side files are fetched.
-        policy: A folder, or a name on the hub: ``organisation/name`` or ``organisation/name@revision``. A folder of
+        policy: A folder, or a name on the hub: ``organization/name`` or ``organization/name@revision``. A folder of
             that name wins; ``hf://`` before it means the hub in any case.
 
     Returns:
@@ -188,9 +188,9 @@ def _cached(name: HubName) -> Path | None:
     """Folder of the cached snapshot, complete or not, if it holds a configuration at least."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(name.repository, "config.json", revision=name.revision)
-    found = found or try_to_load_from_cache(name.repository, "adapter_config.json", revision=name.revision)
-    return Path(found).parent if isinstance(found, str) else None
+    cached_file = try_to_load_from_cache(name.repository, "config.json", revision=name.revision)
+    cached_file = cached_file or try_to_load_from_cache(name.repository, "adapter_config.json", revision=name.revision)
+    return Path(cached_file).parent if isinstance(cached_file, str) else None
 
 
 def _snapshot(name: HubName, patterns: list[str]) -> Path:
@@ -248,7 +248,7 @@ class CheckpointInfo:
     """Facts from a checkpoint's configuration.
 
     Attributes:
-        norm_keys: Names of its normalisation statistics, sorted.
+        norm_keys: Names of its normalization statistics, sorted.
         center_crop: Whether it was trained with random crops; None where it says nothing, as checkpoints of other
             software do. What was trained here says it in ``grape.center_crop``, or else learned from whole images.
     """
@@ -270,7 +270,7 @@ def read_checkpoint_info(policy: str) -> CheckpointInfo:
     from grape.policies.openvla import read_policy_config
 
     config = read_policy_config(policy)
-    says = config.says_center_crop
-    if says is None and (config.preset or read_provenance(resolve_policy(policy, weights=False)).collected):
-        says = config.center_crop
-    return CheckpointInfo(tuple(sorted(config.norm_stats)), says)
+    center_crop = config.says_center_crop
+    if center_crop is None and (config.preset or read_provenance(resolve_policy(policy, weights=False)).collected):
+        center_crop = config.center_crop
+    return CheckpointInfo(tuple(sorted(config.norm_stats)), center_crop)

@@ -1,7 +1,8 @@
 """Shapes of vision towers and of the nano policy: plain data, no torch.
 
-The published ``config.json`` names its towers (``timm_model_ids``) without giving their sizes, so the sizes live here.
-A checkpoint may also carry them itself under ``grape.towers`` (the nano preset does); that wins over this table.
+The published ``config.json`` names its towers (``timm_model_ids``) without giving their sizes, so the sizes are listed
+here. A checkpoint may also carry them itself under ``grape.towers`` (the nano preset does); that takes precedence over
+this table.
 """
 
 import math
@@ -29,7 +30,7 @@ class TowerConfig:
             for their names but never run. Published: ``depth - 2``.
         class_token: Whether a class token stands before the patches.
         registers: Number of register tokens after the class token.
-        layer_scale: Whether each residual branch has a learnt scale.
+        layer_scale: Whether each residual branch has a learned scale.
         final_norm: Whether the (never read) final norm exists.
         attention_pool: Whether the (never read) attention pooling head of SigLIP exists.
         stem: ``"patch"``: one convolution of kernel and stride ``patch``. ``"conv"``: a chain of 3x3 convolutions of
@@ -112,7 +113,7 @@ class NanoShape:
         heads: Its attention heads.
         mlp: Hidden channels of its MLP.
         action_bins: Bins a dimension of the action. 32 rather than the published 256: a policy of this size that is
-            cloned from a few demonstrations spreads its probability over neighbouring bins.
+            trained on a few demonstrations spreads its probability over neighboring bins.
     """
 
     tower: TowerConfig = field(

@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page about a run, which a person reads.
+"""The report: one self-contained HTML page about a run.
 
 ``folders`` finds what verbs left in a run, ``contents`` reads it; ``headline``, ``charts``, ``curves``, ``gallery``,
 ``timelines`` and ``videos`` turn it into what the page shows, without markup; ``page`` fills the templates, which

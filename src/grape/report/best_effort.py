@@ -1,4 +1,4 @@
-"""Reading a run that may be incomplete or damaged: what cannot be read is remembered in words, not raised."""
+"""Reading of a run that may be incomplete or damaged: problems become notes on the page instead of errors."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ __all__ = ["BestEffortReader"]
 
 
 class BestEffortReader:
-    """Reads what may be missing.
+    """Reader of runs whose files may be missing or damaged.
 
     Attributes:
         missing: What could not be read, one sentence each, in the order of reading.
@@ -27,7 +27,7 @@ class BestEffortReader:
         self.missing: list[str] = []
 
     def note(self, sentence: str) -> None:
-        """Remember a sentence once."""
+        """Add a note once."""
         if sentence not in self.missing:
             self.missing.append(sentence)
 

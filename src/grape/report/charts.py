@@ -36,7 +36,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Tick:
-    """A labelled place on an axis."""
+    """A labeled place on an axis."""
 
     position: float
     label: str
@@ -60,7 +60,7 @@ class Line:
 
     Attributes:
         label: Name for the legend.
-        style: 0, 1, 2 ...: picks colour, dash pattern and shape of the marks together.
+        style: 0, 1, 2 ...: picks color, dash pattern and shape of the marks together.
         path: SVG path of the line.
         faint: SVG path of the unsmoothed values, or empty.
         aside: SVG path from the line to points beside it, or empty.
@@ -93,7 +93,7 @@ class Chart:
         x_ticks: Labels of the horizontal axis.
         y_ticks: Labels of the vertical axis.
         lines: The series.
-        dividers: Labelled vertical lines, e.g. where an iteration begins.
+        dividers: Labeled vertical lines, e.g. where an iteration begins.
     """
 
     key: str
@@ -112,12 +112,12 @@ class Chart:
     dividers: tuple[Tick, ...] = ()
 
 
-def nice_ticks(low: float, high: float, wanted: int = 5) -> tuple[float, ...]:
-    """Round numbers that cover ``low`` to ``high`` in about ``wanted`` steps of 1, 2 or 5 times a power of ten."""
+def nice_ticks(low: float, high: float, n_steps: int = 5) -> tuple[float, ...]:
+    """Round numbers that cover ``low`` to ``high`` in about ``n_steps`` steps of 1, 2 or 5 times a power of ten."""
     if not high > low:
         padding = abs(low) * 0.1 or 1.0
         low, high = low - padding, high + padding
-    raw = (high - low) / max(1, wanted)
+    raw = (high - low) / max(1, n_steps)
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= raw * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
@@ -125,7 +125,7 @@ def nice_ticks(low: float, high: float, wanted: int = 5) -> tuple[float, ...]:
 
 
 def thin_out(points: Sequence[Point], limit: int = 240) -> tuple[Point, ...]:
-    """At most ``limit`` points: means of neighbours, so that a long curve stays small on the page."""
+    """At most ``limit`` points: means of neighbors, so that a long curve stays small on the page."""
     if len(points) <= limit:
         return tuple(points)
     edges = [round(index * len(points) / limit) for index in range(limit + 1)]
@@ -137,7 +137,7 @@ def thin_out(points: Sequence[Point], limit: int = 240) -> tuple[Point, ...]:
 
 
 def _smooth(points: Sequence[Point], width: int) -> list[Point]:
-    """Centred running mean over ``2 * width + 1`` points, narrower at the ends."""
+    """Centered running mean over ``2 * width + 1`` points, narrower at the ends."""
     result = []
     for index, point in enumerate(points):
         reach = min(width, index, len(points) - 1 - index)
@@ -227,14 +227,14 @@ def line_chart(
             continue
         pieces = _pieces(points, [x for x, _ in dividers])
         raw = [thin_out(piece, max(2, 240 // len(pieces))) for piece in pieces]
-        shown = [_smooth(piece, len(piece) // 24) for piece in raw]
+        smoothed = [_smooth(piece, len(piece) // 24) for piece in raw]
         rough = max(len(piece) for piece in raw) > 24
-        marks = tuple(Mark(*place(p), None, None, p.hollow, p.note) for piece in shown for p in piece)
+        marks = tuple(Mark(*place(p), None, None, p.hollow, p.note) for piece in smoothed for p in piece)
         lines.append(
             Line(
                 label=label,
                 style=styles[index] if styles else index,
-                path=" ".join(_path([place(point) for point in piece]) for piece in shown),
+                path=" ".join(_path([place(point) for point in piece]) for piece in smoothed),
                 faint=" ".join(_path([place(point) for point in piece]) for piece in raw) if rough else "",
                 aside="",
                 marks=marks if len(marks) <= 12 else (),
@@ -315,8 +315,8 @@ def success_chart(
             )
             for (x, y), point in zip(places, points, strict=True)
         )
-        kept = [spot for spot, point in zip(places, points, strict=True) if not point.hollow]
-        lines.append(Line(label, index, _path(kept), "", _aside(places, points), marks))
+        accepted_points = [spot for spot, point in zip(places, points, strict=True) if not point.hollow]
+        lines.append(Line(label, index, _path(accepted_points), "", _aside(places, points), marks))
     return Chart(
         key=key,
         title="Success rate by iteration",

@@ -1,7 +1,7 @@
-"""Everything a page is made of, read from a run's folder.
+"""Content of a report, read from a run's folder.
 
 A file that is missing or truncated costs its own part of the page: it is named under "what is missing" and the rest is
-shown. Only a folder in which nothing can be recognised is an error.
+shown. Only a folder in which nothing can be recognized is an error.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ __all__ = ["Arm", "Evaluated", "RoundContents", "RunContents", "read_contents"]
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A policy and how it did.
+    """A policy and its evaluation.
 
     Attributes:
         label: The policy's name for people.
@@ -45,7 +45,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Arm:
-    """Policies that followed from each other by one method."""
+    """Successive policies of one method."""
 
     label: str
     policies: tuple[Evaluated, ...]
@@ -53,7 +53,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class RoundContents:
-    """What one iteration left behind.
+    """Results of one iteration.
 
     Attributes:
         round: Its folders.
@@ -119,7 +119,7 @@ def read_contents(root: Path) -> RunContents:
 
     Raises:
         SettingsError: The folder does not exist.
-        DataError: Nothing in it can be recognised.
+        DataError: Nothing in it can be recognized.
     """
     if not root.is_dir():
         raise SettingsError(f"Run folder {root} does not exist.", "Give the --out folder of 'grape loop'.")
@@ -134,7 +134,7 @@ def read_contents(root: Path) -> RunContents:
     settings = _settings_of(root, folders)
     beside = {str(arm.get("folder")) for arm in _mappings(loop.get("arms"))}
     own = tuple(folder for folder in folders if folder.name.partition("/")[0] not in beside)
-    rounds = tuple(_read_round(found, root, reader) for found in group_rounds(own))
+    rounds = tuple(_read_round(group, root, reader) for group in group_rounds(own))
     arms = _read_arms(root, folders, loop, reader)
     before, after = _test_policies(root, loop, arms, reader)
     paired = {item.round.collect.path for item in rounds if item.round.collect is not None}
@@ -200,33 +200,36 @@ def _run_seed(root: Path) -> Any:
     return _run_settings(root).get("seed")
 
 
-def _read_round(found: Round, root: Path, reader: BestEffortReader) -> RoundContents:
-    scores = reader.scores(found.score)
-    pairs = reader.pairs(found.pair)
-    if pairs and not scores and found.pair is not None:
-        elsewhere = found.pair.settings.get("scores")
-        if isinstance(elsewhere, str) and Path(elsewhere).is_dir():
+def _read_round(runs_of_round: Round, root: Path, reader: BestEffortReader) -> RoundContents:
+    scores = reader.scores(runs_of_round.score)
+    pairs = reader.pairs(runs_of_round.pair)
+    if pairs and not scores and runs_of_round.pair is not None:
+        scores_folder = runs_of_round.pair.settings.get("scores")
+        if isinstance(scores_folder, str) and Path(scores_folder).is_dir():
             try:
-                scores = read_scores(Path(elsewhere))
+                scores = read_scores(Path(scores_folder))
             except GrapeError as error:
-                reader.note(f"{found.pair.name}: {error.message}")
-    lost = sum(1 for pair in pairs if pair.chosen not in scores or pair.rejected not in scores)
-    if lost:
-        reader.note(f"{found.label}: {lost} of {len(pairs)} pairs have no scores in this folder and cannot be shown.")
+                reader.note(f"{runs_of_round.pair.name}: {error.message}")
+    n_without_scores = sum(1 for pair in pairs if pair.chosen not in scores or pair.rejected not in scores)
+    if n_without_scores:
+        reader.note(
+            f"{runs_of_round.label}: {n_without_scores} of {len(pairs)} pairs have no scores in this folder "
+            "and cannot be shown."
+        )
     return RoundContents(
-        round=found,
-        store=reader.store(_store_path(found), found.label),
+        round=runs_of_round,
+        store=reader.store(_store_path(runs_of_round), runs_of_round.label),
         scores=scores,
         pairs=pairs,
-        training=reader.training(found.train, found.label),
+        training=reader.training(runs_of_round.train, runs_of_round.label),
     )
 
 
-def _store_path(found: Round) -> Path | None:
+def _store_path(runs_of_round: Round) -> Path | None:
     """Where the round's episodes are: beside the scores, or where scoring or pairing recorded that it read them."""
-    if found.collect is not None and found.collect.product:
-        return found.collect.path / "store"
-    for folder, verb in ((found.score, "score"), (found.pair, "pair")):
+    if runs_of_round.collect is not None and runs_of_round.collect.product:
+        return runs_of_round.collect.path / "store"
+    for folder, verb in ((runs_of_round.score, "score"), (runs_of_round.pair, "pair")):
         if folder is not None and folder.product:
             try:
                 return recorded_store(folder.path, verb)
@@ -239,9 +242,9 @@ def _read_arms(
     root: Path, folders: Sequence[Folder], loop: Mapping[str, Any], reader: BestEffortReader
 ) -> tuple[Arm, ...]:
     """Evaluated policies as the loop listed them, else every evaluation in the order of names, SFT first."""
-    listed = _mappings(loop.get("policies"))
-    if listed:
-        arms = [Arm("", _read_policies(root, listed, reader))]
+    entries = _mappings(loop.get("policies"))
+    if entries:
+        arms = [Arm("", _read_policies(root, entries, reader))]
         arms += [
             Arm(str(arm.get("label") or "another arm"), _read_policies(root, _mappings(arm.get("policies")), reader))
             for arm in _mappings(loop.get("arms"))
@@ -263,9 +266,9 @@ def _evaluation_label(folder: Folder) -> str:
     return folder.path.resolve().name if folder.name == "." else last
 
 
-def _read_policies(root: Path, listed: Sequence[Mapping[str, Any]], reader: BestEffortReader) -> tuple[Evaluated, ...]:
+def _read_policies(root: Path, entries: Sequence[Mapping[str, Any]], reader: BestEffortReader) -> tuple[Evaluated, ...]:
     policies = []
-    for entry in listed:
+    for entry in entries:
         name = str(entry.get("evaluation") or "")
         label = str(entry.get("label") or name)
         accepted = entry.get("accepted")
@@ -314,38 +317,40 @@ def _settings_of(root: Path, folders: Sequence[Folder]) -> tuple[tuple[str, str]
 
 
 def _not_begun(root: Path, rounds: Sequence[RoundContents], loop: Mapping[str, Any]) -> list[str]:
-    """What a loop, or a set of folders, would still write."""
+    """Sentences on what a loop, or a set of folders, has not written yet."""
     settings = _run_settings(root)
-    wanted = settings.get("iterations")
+    iterations = settings.get("iterations")
     missing = []
-    if isinstance(wanted, int) and not loop:
+    if isinstance(iterations, int) and not loop:
         present = {item.round.name for item in rounds}
-        for number in range(1, wanted + 1):
+        for number in range(1, iterations + 1):
             if f"iteration-{number}" not in present:
-                missing.append(f"Iteration {number} of {wanted} has not begun.")
+                missing.append(f"Iteration {number} of {iterations} has not begun.")
         missing.append("The final comparison on test states has not been made: the loop did not finish.")
     for item in rounds:
-        found = item.round
+        runs_of_round = item.round
         parts = (
-            ("rollouts", found.collect),
-            ("scores", found.score),
-            ("pairs", found.pair),
-            ("training", found.train),
-            ("evaluation", found.evaluate),
+            ("rollouts", runs_of_round.collect),
+            ("scores", runs_of_round.score),
+            ("pairs", runs_of_round.pair),
+            ("training", runs_of_round.train),
+            ("evaluation", runs_of_round.evaluate),
         )
         absent = [label for label, folder in parts if folder is None]
         if absent:
-            missing.append(f"{found.label[:1].upper()}{found.label[1:]} has no {' and no '.join(absent)} yet.")
+            missing.append(
+                f"{runs_of_round.label[:1].upper()}{runs_of_round.label[1:]} has no {' and no '.join(absent)} yet."
+            )
     return missing
 
 
 def _tasks(
     loop: Mapping[str, Any], results: Sequence[EvaluationResults], stores: Sequence[EpisodeStore]
 ) -> tuple[str, ...]:
-    listed = loop.get("tasks")
-    if isinstance(listed, list) and listed:
-        return tuple(str(task) for task in listed)
-    names = {name for found in results for name in found.tasks}
+    task_names = loop.get("tasks")
+    if isinstance(task_names, list) and task_names:
+        return tuple(str(task) for task in task_names)
+    names = {name for evaluation in results for name in evaluation.tasks}
     return tuple(sorted(names or {meta.task for store in stores for meta in store.metas()}))
 
 
@@ -353,8 +358,8 @@ def _versions(
     loop: Mapping[str, Any], results: Sequence[EvaluationResults], stores: Sequence[EpisodeStore]
 ) -> Mapping[str, str]:
     versions: dict[str, str] = {}
-    for found in results[:1]:
-        versions.update({str(key): str(value) for key, value in found.versions.items()})
+    for evaluation in results[:1]:
+        versions.update({str(key): str(value) for key, value in evaluation.versions.items()})
     for store in stores[:1]:
         for meta in store.metas()[:1]:
             versions.update({str(key): str(value) for key, value in meta.versions.items()})

@@ -47,11 +47,11 @@ class CostsPageSettings:
 
     Attributes:
         target: A YAML file, or a built-in as SUITE/TASK, e.g. metaworld/drawer-open.
-        store: Episode stores, or folders that grape collect wrote, whose episodes are priced and shown on the page.
+        store: Episode stores, or folders that grape collect wrote, whose episodes are scored and shown on the page.
         out: HTML file to write; without it, the stages are printed as text.
         as_yaml: Print it in the language itself, to make another specification of it.
         task: Task whose episodes are looked at, for a specification that names none.
-        shown: Initial states of which the cheapest and the dearest episode are shown, from 0 to 24.
+        shown: Initial states whose episodes with the lowest and the highest cost are shown, from 0 to 24.
         video_size: Width of a video in pixels, from 64 to 1024.
     """
 
@@ -119,7 +119,7 @@ def run_costs_page(settings: CostsPageSettings, reporter: Reporter = SILENT) -> 
 
     Raises:
         SettingsError: A setting is out of range, the target is unknown, or a package is missing.
-        DataError: The file is no valid specification, or speaks of what was not recorded.
+        DataError: The file is no valid specification, or uses what was not recorded.
         CompatibilityError: The stores hold no episode of the specification's task.
     """
     if settings.out is None:
@@ -224,7 +224,7 @@ def _score(specification: CostSpecification, name: str, episode: Trajectory) -> 
 def _views(
     settings: CostsPageSettings, episodes: Mapping[str, _Episode], scores: Sequence[Score], reporter: Reporter
 ) -> list[PairView]:
-    """The cheapest and the dearest episode of some initial states, those that differ most first."""
+    """Episodes with the lowest and the highest cost of some initial states, largest differences first."""
     states: dict[tuple[str, int], list[Score]] = {}
     for score in scores:
         states.setdefault((score.task, score.initial_state), []).append(score)
@@ -247,11 +247,11 @@ def _views(
                 chosen=cheap.episode_id,
                 rejected=dear.episode_id,
                 margin=dear.cost - cheap.cost,
-                mode="cheapest and dearest",
+                mode="lowest and highest cost",
                 reason="",
             )
             candidate = Candidate(pair, cheap, dear, "", _Named(episodes))
-            views.append(pair_view(number, candidate, limits, names=("cheapest", "dearest")))
+            views.append(pair_view(number, candidate, limits, names=("lowest cost", "highest cost")))
             progress.advance()
     return views
 
@@ -296,5 +296,7 @@ def _charge(constraint: Constraint) -> str:
 
 
 def _mean_contribution(scores: Sequence[Score], stage: int, position: int, *, success: bool) -> float | None:
-    found = [score.stages[stage].constraints[position].contribution for score in scores if score.success == success]
-    return statistics.fmean(found) if found else None
+    contributions = [
+        score.stages[stage].constraints[position].contribution for score in scores if score.success == success
+    ]
+    return statistics.fmean(contributions) if contributions else None

@@ -36,7 +36,7 @@ class _Plot:
     styles: tuple[int, ...] = ()
 
 
-# Styles 4 and 1 are the colours of chosen and rejected everywhere on the page.
+# Styles 4 and 1 are the colors of chosen and rejected everywhere on the page.
 _PREFERENCE_PLOTS = (
     _Plot(
         "margins",
@@ -124,13 +124,13 @@ def _chart(key: str, plot: _Plot, trainings: Sequence[Training]) -> Chart | None
         offset += last
     if not any(curves):
         return None
-    shown = [(label, curve) for (_, label), curve in zip(plot.series, curves, strict=True)]
+    labeled_curves = [(label, curve) for (_, label), curve in zip(plot.series, curves, strict=True)]
     return line_chart(
         key,
         plot.title,
-        f"{plot.text} {_in_words(shown)}",
+        f"{plot.text} {_in_words(labeled_curves)}",
         plot.unit,
-        shown,
+        labeled_curves,
         dividers=dividers if len(dividers) > 1 else (),
         x_label="update",
         y_range=plot.y_range,

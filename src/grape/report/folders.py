@@ -1,7 +1,7 @@
-"""Which folders of verbs lie inside a run, finished or not.
+"""Run folders of verbs inside a run, finished or not.
 
-A run is recognised by what its folders hold, not by how the loop names them, so a page can also be made of a single
-collection, of scores and pairs somebody made by hand, or of a loop that stopped half way.
+A run is recognized by what its folders hold, not by how the loop names them, so a page can also be made of a single
+collection, of scores and pairs written by hand, or of a loop that stopped half way.
 """
 
 import re
@@ -89,7 +89,7 @@ def _walk(root: Path, path: Path, depth: int) -> Iterator[Folder]:
     folder = _recognize(root, path)
     if folder is not None:
         yield folder
-    # An evaluation keeps its own rollouts inside; they taught nobody anything.
+    # An evaluation keeps its own rollouts inside; no policy was trained on them.
     if depth == _DEPTH or (folder is not None and folder.verb == "evaluate"):
         return
     try:
@@ -157,7 +157,7 @@ def group_rounds(folders: tuple[Folder, ...]) -> tuple[Round, ...]:
     rounds = []
     for parent in sorted(groups, key=natural):
         members = groups[parent]
-        # Episodes of experts are demonstrations, unless somebody scored and paired them.
+        # Episodes of experts are demonstrations, unless they were scored and paired.
         collect = members.get("collect")
         if collect is not None and is_demonstrations(collect) and not {"score", "pair"} & set(members):
             del members["collect"]

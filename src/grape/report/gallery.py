@@ -1,6 +1,6 @@
-"""Which preference pairs the page shows, and everything it shows of each.
+"""Selection of the preference pairs that the page shows, and their content.
 
-The choice is for variety, not for looks: pairs are taken one after another so that tasks, outcomes, deciding terms,
+The choice is for variety: pairs are taken one after another so that tasks, outcomes, deciding terms,
 iterations and episodes repeat as little as possible. Among equals the larger margin goes first.
 """
 
@@ -69,12 +69,12 @@ class Candidate:
 def choose_pairs(candidates: Sequence[Candidate], count: int) -> tuple[Candidate, ...]:
     """At most ``count`` candidates of great variety; the same candidates always give the same choice."""
     waiting = sorted(candidates, key=lambda item: (-item.pair.margin, item.origin, item.pair.pair_id))
-    seen: Counter[tuple[str, str]] = Counter()
+    feature_counts: Counter[tuple[str, str]] = Counter()
     chosen: list[Candidate] = []
     while waiting and len(chosen) < count:
-        best = min(range(len(waiting)), key=lambda index: (_repetition(waiting[index], seen), index))
+        best = min(range(len(waiting)), key=lambda index: (_repetition(waiting[index], feature_counts), index))
         candidate = waiting.pop(best)
-        seen.update(_features(candidate))
+        feature_counts.update(_features(candidate))
         chosen.append(candidate)
     return tuple(chosen)
 
@@ -94,8 +94,8 @@ def _features(candidate: Candidate) -> list[tuple[str, str]]:
     ]
 
 
-def _repetition(candidate: Candidate, seen: Mapping[tuple[str, str], int]) -> float:
-    return sum(_WEIGHTS[feature[0]] * seen.get(feature, 0) for feature in _features(candidate))
+def _repetition(candidate: Candidate, feature_counts: Mapping[tuple[str, str], int]) -> float:
+    return sum(_WEIGHTS[feature[0]] * feature_counts.get(feature, 0) for feature in _features(candidate))
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class SideView:
 
     Attributes:
         role: ``"chosen"`` or ``"rejected"``.
-        name: What people read instead, e.g. ``"cheapest"``.
+        name: What people read instead, e.g. ``"lowest cost"``.
         score: Its score.
         video: Data URI of the video, or empty.
         poster: Data URI of its first image, or empty.
@@ -179,9 +179,9 @@ class PairView:
         """The few constraints whose costs differ most, measured ones before yes-or-no ones; in the order of stages."""
         rows = list(zip(*(side.rows for side in self.sides), strict=True))
         gaps = [abs(one.contribution - other.contribution) for one, other in rows]
-        known = [one.yes_or_no and other.yes_or_no for one, other in rows]
+        yes_or_no = [one.yes_or_no and other.yes_or_no for one, other in rows]
         differing = (index for index, gap in enumerate(gaps) if gap > 0)
-        ranked = sorted(differing, key=lambda index: (known[index], -gaps[index], index))
+        ranked = sorted(differing, key=lambda index: (yes_or_no[index], -gaps[index], index))
         return tuple(sorted(ranked[:ROWS_SHOWN]))
 
     @property

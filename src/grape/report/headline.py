@@ -1,4 +1,4 @@
-"""What the run amounts to: success before and after, with intervals, a verdict and what weakens it."""
+"""Summary of a run: success before and after, with intervals, a verdict and caveats."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -93,10 +93,10 @@ def _ends(contents: RunContents) -> tuple[Evaluated | None, Evaluated | None]:
     policies = [p for p in (contents.arms[0].policies if contents.arms else ()) if p.results is not None]
     if not policies:
         return None, None
-    kept = [policy for policy in policies[1:] if policy.accepted is not False]
-    if not kept:
+    accepted = [policy for policy in policies[1:] if policy.accepted is not False]
+    if not accepted:
         return None, policies[0]
-    return policies[0], kept[-1]
+    return policies[0], accepted[-1]
 
 
 def headline_of(contents: RunContents) -> Headline | None:
@@ -185,42 +185,42 @@ def measure_rows(contents: RunContents) -> tuple[tuple[str, Mapping[str, Share]]
 
 
 def caveats(contents: RunContents, headline: Headline | None) -> tuple[str, ...]:
-    """What a reader must know before believing the figures; computed from the run, not boilerplate."""
-    found: list[str] = []
+    """Caveats on the figures, computed from the run."""
+    texts: list[str] = []
     first, last = _ends(contents)
     if headline is not None and last is not None and last.results is not None:
-        found.append(_interval_caveat(headline))
+        texts.append(_interval_caveat(headline))
         if last.results.protocol in PROTOCOLS:
-            found += [f"Protocol {last.results.protocol}: {rule}" for rule in PROTOCOLS[last.results.protocol].rules]
+            texts += [f"Protocol {last.results.protocol}: {rule}" for rule in PROTOCOLS[last.results.protocol].rules]
         needed = headline.comparison.get("needed")
         if headline.verdict == "not distinguishable" and needed:
-            found.append(
+            texts.append(
                 f"To find a difference of {100 * needed['difference']:.1f} points with "
                 f"{100 * needed['power']:.0f} % power, about {needed['number']} {needed['unit']} would be needed."
             )
-        found.append(_overlap_caveat(contents, [item.results for item in (first, last) if item and item.results]))
+        texts.append(_overlap_caveat(contents, [item.results for item in (first, last) if item and item.results]))
         if contents.after is None or last.name != contents.after.name:
-            found.append(
+            texts.append(
                 "Before and after were measured on the states that also chose the policy, because no separate test "
                 "was made: the figure of the chosen one is likely too high."
             )
     if contents.arms and any(policy.accepted is not None for policy in contents.arms[0].policies):
-        found.append(
+        texts.append(
             "The figures by iteration come from the gate's validation states. The gate chose on them, so only a test "
             "on other states measures the final policy."
         )
     trainings = [item.training for item in contents.rounds if item.training is not None]
-    found += [f"Training of {item.label}: {item.alarm}" for item in trainings if item.alarm]
+    texts += [f"Training of {item.label}: {item.alarm}" for item in trainings if item.alarm]
     if contents.seed is not None:
-        found.append(
+        texts.append(
             f"This is one run with one seed ({contents.seed}). Another seed gives other demonstrations, rollouts and "
             "weights, and can give a different difference; these intervals cover initial states, not training runs."
         )
-    found.extend(str(warning) for warning in headline.comparison.get("warnings", ())) if headline else None
-    found.append(
+    texts.extend(str(warning) for warning in headline.comparison.get("warnings", ())) if headline else None
+    texts.append(
         "Everything was measured in simulation. Costs follow written specifications: they see only what these name."
     )
-    return tuple(sentence for sentence in found if sentence)
+    return tuple(sentence for sentence in texts if sentence)
 
 
 def _interval_caveat(headline: Headline) -> str:
@@ -236,7 +236,7 @@ def _interval_caveat(headline: Headline) -> str:
 
 def _overlap_caveat(contents: RunContents, results: Sequence[EvaluationResults]) -> str:
     """Whether any evaluated initial state was also collected from; checked, not assumed."""
-    tested = {(outcome.task, outcome.initial_state) for found in results for outcome in found.per_episode}
+    tested = {(outcome.task, outcome.initial_state) for evaluation in results for outcome in evaluation.per_episode}
     stores = [item.store for item in contents.rounds if item.store is not None]
     stores += [contents.demonstrations] if contents.demonstrations is not None else []
     if not stores or not tested:

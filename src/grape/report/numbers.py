@@ -1,4 +1,4 @@
-"""How the page writes numbers."""
+"""Formatting of numbers on the page."""
 
 import math
 
@@ -39,7 +39,7 @@ def short(value: float | None, digits: int = 3) -> str:
 
 
 def quantity(value: float, unit: str) -> str:
-    """A cost with its unit: lengths below a metre in centimetres, shares and ratios bare."""
+    """A cost with its unit: lengths below a meter in centimeters, shares and ratios bare."""
     if unit.startswith("m") and (unit == "m" or unit[1] in "/²") and abs(value) < 1:
         value, unit = 100 * value, f"c{unit}"
     bare = unit in ("", "1", "fraction", "ratio", "signal")

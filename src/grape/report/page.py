@@ -100,7 +100,7 @@ def render_template(name: str, **values: Any) -> str:
 
     Args:
         name: The template's file name.
-        **values: What it speaks of; every text is escaped.
+        **values: Values of the template; every text is escaped.
     """
     environment = _environment(load_jinja())
     templates = resources.files("grape.report") / "templates"
@@ -181,9 +181,9 @@ def _facts(contents: RunContents) -> list[str]:
     rollouts = sum(len(item.store) for item in contents.rounds if item.store is not None)
     if rollouts:
         facts.append(numbers.count_of(rollouts, "rollout"))
-    made = sum(len(item.pairs) for item in contents.rounds)
-    if made:
-        facts.append(numbers.count_of(made, "pair"))
+    n_pairs = sum(len(item.pairs) for item in contents.rounds)
+    if n_pairs:
+        facts.append(numbers.count_of(n_pairs, "pair"))
     if contents.demonstrations is not None:
         facts.append(numbers.count_of(len(contents.demonstrations), "demonstration"))
     if contents.seed is not None:
@@ -197,11 +197,11 @@ def _data_row(item: RoundContents) -> dict[str, str]:
     row["label"] = item.round.label
     metas = _metas(item)
     if metas:
-        known = [success for _, success in metas if success is not None]
+        known_outcomes = [success for _, success in metas if success is not None]
         row |= {"episodes": f"{len(metas):,}", "states": f"{len({state for state, _ in metas}):,}"}
-        row["solved"] = numbers.percent(sum(known) / len(known)) if known else "unknown"
-        if known and len(known) < len(metas):
-            row["solved"] += f" of {len(known):,} ({len(metas) - len(known):,} unknown)"
+        row["solved"] = numbers.percent(sum(known_outcomes) / len(known_outcomes)) if known_outcomes else "unknown"
+        if known_outcomes and len(known_outcomes) < len(metas):
+            row["solved"] += f" of {len(known_outcomes):,} ({len(metas) - len(known_outcomes):,} unknown)"
     if item.pairs:
         margin = sum(pair.margin for pair in item.pairs) / len(item.pairs)
         sums: dict[str, float] = {}

@@ -27,7 +27,7 @@ _PAGE = "The page"
 class ReportSettings:
     """Write one self-contained HTML page about a run: results, curves, and preference pairs as videos.
 
-    The page loads nothing from anywhere. A run that stopped half way, or a folder that holds only some of the verbs'
+    The page loads nothing from the network. A run that stopped half way, or a folder that holds only some of the verbs'
     output, gives a page of what is there and a list of what is missing. Equal inputs give equal bytes.
 
     Attributes:

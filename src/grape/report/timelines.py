@@ -1,4 +1,4 @@
-"""What stands under a pair's videos: stage bands, constraint curves and bars of the score's terms.
+"""Drawings under a pair's videos: stage bands, constraint curves and bars of the score's terms.
 
 Both sides share one time axis of ``n_frames`` images, the length of their videos: the image of state ``k`` is on
 screen from ``k / n_frames`` to ``(k + 1) / n_frames``. Both sides of a constraint share one vertical scale. Positions
@@ -132,10 +132,10 @@ def constraint_rows(chosen: Score, rejected: Score, n_frames: int) -> tuple[tupl
         other = others.get(stage.name)
         if other is None:
             continue
-        theirs = {constraint.name: constraint for constraint in other.constraints}
+        other_constraints = {constraint.name: constraint for constraint in other.constraints}
         for constraint in stage.constraints:
-            if constraint.name in theirs:
-                counterpart = theirs[constraint.name]
+            if constraint.name in other_constraints:
+                counterpart = other_constraints[constraint.name]
                 top = _top(constraint, counterpart)
                 left_rows.append(_row(stage, constraint, top, n_frames))
                 right_rows.append(_row(other, counterpart, top, n_frames))
@@ -152,19 +152,19 @@ def _top(one: ConstraintScore, other: ConstraintScore) -> float:
 def _row(stage: StageScore, constraint: ConstraintScore, top: float, n_frames: int) -> CurveRow:
     threshold_y = BOX_HEIGHT * (1 - constraint.threshold / top) if 0 <= constraint.threshold <= top else None
     spots = _spots(stage, constraint.curve, top, n_frames) if stage.reached else []
-    held, subgoal = constraint.contribution <= 1e-9, constraint.kind == "subgoal"
+    satisfied, subgoal = constraint.contribution <= 1e-9, constraint.kind == "subgoal"
     return CurveRow(
         stage=stage.name,
         name=constraint.name,
         kind=constraint.kind,
         path=_path(spots, n_frames),
         threshold_y=threshold_y,
-        excess="" if held or subgoal or threshold_y is None else _excess(spots, threshold_y),
+        excess="" if satisfied or subgoal or threshold_y is None else _excess(spots, threshold_y),
         judged=f"M{spots[-1][0]:.1f} {spots[-1][1]:.1f}h0" if subgoal and spots else "",
         top=quantity(top / 1.08, constraint.unit),
         value=quantity(constraint.cost, constraint.unit),
         contribution=constraint.contribution,
-        held=held,
+        held=satisfied,
         reached=stage.reached,
         objectives=tuple(constraint.objectives),
         yes_or_no=set(constraint.curve) | {constraint.cost} <= {0.0, 1.0},

@@ -76,13 +76,13 @@ def film_strip(frames: Frames, *, cells: int, n_frames: int, height: int = 96) -
         The JPEG's bytes and the number of cells in it: those whose middle lies before the episode's end, at least one.
     """
     places = [int((cell + 0.5) * n_frames / cells) for cell in range(cells)]
-    kept = [place for place in places if place < len(frames)] or [0]
+    indices = [place for place in places if place < len(frames)] or [0]
     width = max(1, round(height * frames.shape[2] / frames.shape[1]))
-    strip = Image.new("RGB", (width * len(kept), height))
-    for cell, place in enumerate(kept):
+    strip = Image.new("RGB", (width * len(indices), height))
+    for cell, place in enumerate(indices):
         pixels = Image.fromarray(frames[place]).resize((width, height), Image.Resampling.BICUBIC)
         strip.paste(pixels, (cell * width, 0))
-    return _jpeg(strip), len(kept)
+    return _jpeg(strip), len(indices)
 
 
 def poster(frame: Frames, *, size: int) -> bytes:

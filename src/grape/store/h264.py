@@ -94,7 +94,7 @@ class VideoWriter:
             frame = self._make(np.ascontiguousarray(image), format="rgb24")
             frame.pts, frame.time_base = self.frames, self._tick
             if number == 0:
-                frame.pict_type = 1  # AV_IMAGE_TYPE_I
+                frame.pict_type = 1  # `AV_PICTURE_TYPE_I` of FFmpeg
             self._write(self._stream.encode(frame))
             self.frames += 1
 

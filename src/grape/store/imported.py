@@ -28,13 +28,13 @@ class ActionReader(Protocol):
 
     @property
     def preprocessing_hash(self) -> str:
-        """Hash of prompt, image preprocessing, tokenizer and normalisation."""
+        """Hash of prompt, image preprocessing, tokenizer and normalization."""
 
     def prompt(self, instruction: str) -> str:
         """The text it reads for an instruction."""
 
     def action_tokens(self, actions: npt.NDArray[np.float32], /) -> npt.NDArray[np.int32]:
-        """Tokens of un-normalised actions, int32 ``(N, D)``."""
+        """Tokens of un-normalized actions, int32 ``(N, D)``."""
 
 
 def foreign_trajectory(

@@ -7,7 +7,7 @@ from typing import IO
 from grape.core.errors import DataError
 from grape.core.reading import open_file
 
-__all__ = ["MIB", "check_links", "home_of", "open_data", "unpacked_limit"]
+__all__ = ["MIB", "allowed_root", "check_links", "open_data", "unpacked_limit"]
 
 MIB = 2**20
 
@@ -22,13 +22,13 @@ def open_data(path: Path, *, within: Path, max_bytes: int) -> IO[bytes]:
 
     Args:
         path: The file.
-        within: The folder that links may not lead out of; see :func:`home_of`.
+        within: The folder that links may not lead out of; see :func:`allowed_root`.
         max_bytes: Larger files are refused.
 
     Raises:
         DataError: As :func:`grape.core.reading.open_file`; also where a large file is mostly holes.
     """
-    handle = open_file(path, max_bytes=max_bytes, within=home_of(within))
+    handle = open_file(path, max_bytes=max_bytes, within=allowed_root(within))
     state = os.fstat(handle.fileno())
     if state.st_size > _ALWAYS and state.st_size > _HOLES * 512 * state.st_blocks:
         handle.close()
@@ -41,7 +41,7 @@ def open_data(path: Path, *, within: Path, max_bytes: int) -> IO[bytes]:
 
 
 def check_links(path: Path, within: Path) -> None:
-    """Refuse a path that lies in a folder by its name and elsewhere once links are resolved.
+    """Refuse a path whose links lead out of the folder that its name lies in.
 
     A path that names another folder itself must lie in the one that it names.
 
@@ -51,14 +51,14 @@ def check_links(path: Path, within: Path) -> None:
     absolute = Path(os.path.abspath(path))
     folder = within if absolute.is_relative_to(os.path.abspath(within)) else path.parent
     try:
-        inside = path.resolve().is_relative_to(home_of(folder).resolve())
+        inside = path.resolve().is_relative_to(allowed_root(folder).resolve())
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(f"{str(path)!r} cannot be opened: {error}.", "Check the path.") from error
     if not inside:
         raise DataError(f"{path} is a link that leads out of {folder}.", "Name the file itself, if you trust it.")
 
 
-def home_of(folder: Path) -> Path:
+def allowed_root(folder: Path) -> Path:
     """The folder that files of ``folder`` may lie in after links are resolved.
 
     That is the folder itself. In the cache of the Hugging Face hub, whose snapshots consist of links into the folder

@@ -1,6 +1,6 @@
-"""Vision-language models behind one protocol: an endpoint, a model on this machine, or recorded answers.
+"""Vision-language models behind one protocol: an endpoint, a local model, or recorded answers.
 
-This package knows conversations, budgets and secrets; what is asked, and what an answer means, is decided in other
+This package handles conversations, budgets and secrets; the content of requests and answers is that of other
 packages.
 """
 

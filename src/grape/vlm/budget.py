@@ -1,8 +1,7 @@
-"""What may be spent on asking, and what was spent: requests, tokens, money.
+"""Budget of requests, tokens and money, and what was spent.
 
-Every question is entered in a ledger before it is sent, with the most it can cost, and again when the answer tells
-what it did cost. So neither a kill nor a reply that never came makes spending disappear, and a run that goes on later
-goes on counting.
+Every question is entered in a ledger before it is sent, with the most it can cost, and again with the actual cost
+of the answer. So a kill or a lost reply does not hide spending, and a resumed run continues the count.
 """
 
 import json
@@ -57,7 +56,7 @@ class Limits:
 
 
 class Budget:
-    """Counts and refuses.
+    """Counter of spending that refuses requests beyond its limits.
 
     Args:
         limits: Most that may be spent.

@@ -1,4 +1,4 @@
-"""What is asked of a vision-language model and what comes back, whoever answers.
+"""Requests to vision-language models and their answers, independent of the backend.
 
 A request has a key: the hash of the model's name, of where it is served, of all texts, the pixels of all images, the
 schema and the sampling. Equal keys are equal questions, so a recorded answer can stand for asking again.
@@ -164,11 +164,11 @@ class Answer:
 
 
 class ChatModel(Protocol):
-    """A vision-language model: an endpoint, one on this machine, or recorded answers."""
+    """A vision-language model: an endpoint, a local model, or recorded answers."""
 
     @property
     def name(self) -> str:
-        """What it is called in records; a part of every request's key."""
+        """Name in records; a part of every request's key."""
 
     @property
     def origin(self) -> str:
@@ -185,7 +185,7 @@ class ChatModel(Protocol):
 
 
 def describe_request(request: Request, model: str, origin: str = "") -> dict[str, Any]:
-    """Everything that makes a request what it is, as JSON values; images by their hash."""
+    """The request's content as JSON values, for its key; images by their hash."""
     return {
         "model": model,
         **({"origin": origin} if origin else {}),

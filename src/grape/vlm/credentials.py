@@ -1,7 +1,7 @@
-"""The address of an endpoint and its key: from the environment only, shown to nobody.
+"""Address and key of an endpoint, read from the environment only and never shown.
 
 The key never becomes part of a settings object, a file, a log line or an error: it lives in a :class:`Secret`, whose
-text is stars, and whatever a server says is cleansed of it before it goes anywhere.
+``str`` is stars, and it is removed from every text of a server.
 """
 
 import ipaddress
@@ -80,8 +80,8 @@ class Endpoint:
             return host == "localhost"
 
     @property
-    def open_road(self) -> bool:
-        """Whether a key would travel readable for others."""
+    def is_unencrypted(self) -> bool:
+        """Whether the connection is unencrypted, so that others could read a key."""
         return bool(self.key) and self.parts.scheme == "http" and not self.local
 
 

@@ -1,8 +1,8 @@
-"""Any server that speaks OpenAI's chat completions: hosted models, vLLM, Ollama and others.
+"""Client of OpenAI-compatible chat-completion servers: hosted models, vLLM, Ollama and others.
 
 Servers differ in what they accept. A question starts with everything (a JSON Schema for the answer, ``max_tokens``,
-temperature, seed); what the server refuses by name is left out or said in its older way, and remembered for the next
-question. Failures that may pass are asked again after a growing wait; everything else is told at once.
+temperature, seed); what the server rejects by name is left out or sent in its older form, also in later requests.
+Temporary failures are retried after a growing wait; everything else is an error at once.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from grape.core.events import SILENT, Reporter
 from grape.vlm.budget import Budget
 from grape.vlm.conversation import Answer, Message, Request, Usage
 from grape.vlm.credentials import API_KEY, BASE_URL, Endpoint
-from grape.vlm.replies import complaint_of, read_completion, told_usage
+from grape.vlm.replies import complaint_of, read_completion, stated_usage
 from grape.vlm.retries import Retries
 from grape.vlm.transport import Reply, TransportError, post_json
 
@@ -38,7 +38,7 @@ class Timeouts:
 
 @dataclass
 class ServerCapabilities:
-    """What the server was found to accept.
+    """Optional request fields that the server accepts.
 
     Attributes:
         structure: How the form of the answer is asked for, from the strictest on.
@@ -76,7 +76,7 @@ class ServerCapabilities:
         return (question, *rest[1:])
 
     def adapt(self, complaint: str, request: Request) -> str:
-        """Change what the server complains about; what was changed, or nothing where nothing is left to change."""
+        """Drop or change the request field that the server rejects; what was changed, or empty if nothing is left."""
         text = complaint.lower()
         if "system" in text and "role" in text and self.system:
             self.system = False
@@ -127,8 +127,8 @@ class EndpointModel:
         self.patience, self.retries = patience or Timeouts(), retries or Retries()
         self.reporter = reporter
         self._dialect = ServerCapabilities()
-        if endpoint.open_road:
-            reporter.warn(f"{BASE_URL} is http to another machine: the key travels readable. Prefer https.")
+        if endpoint.is_unencrypted:
+            reporter.warn(f"{BASE_URL} is http to another machine: the key is sent unencrypted. Prefer https.")
 
     @property
     def origin(self) -> str:
@@ -136,7 +136,7 @@ class EndpointModel:
         return self.endpoint.hash
 
     def ask(self, request: Request) -> Answer:
-        """Send the question until it is answered or given up."""
+        """Send the request, with retries."""
         failures = 0
         while True:
             try:
@@ -166,30 +166,32 @@ class EndpointModel:
         complaint = complaint_of(reply)
         if complaint is None:
             return self._answer(reply, request)
-        said = f"{complaint.place}: {self._shown(complaint.text).rstrip('.')}"
+        message = f"{complaint.place}: {self._shown(complaint.text).rstrip('.')}"
         if complaint.kind == "key":
-            raise SettingsError(f"The endpoint refuses the key ({said}).", f"Check {API_KEY} and {BASE_URL}.")
+            raise SettingsError(f"The endpoint refuses the key ({message}).", f"Check {API_KEY} and {BASE_URL}.")
         if complaint.kind == "account":
-            raise ModelError(f"The account's quota is used up ({said}).", "Top it up, or take another model.")
+            raise ModelError(f"The account's quota is used up ({message}).", "Top it up, or take another model.")
         if complaint.kind == "passing":
-            raise _PassingError(said, complaint.after)
+            raise _PassingError(message, complaint.after)
         if complaint.kind == "length":
             raise SettingsError(
-                f"The question is too long for the model ({said}).",
+                f"The question is too long for the model ({message}).",
                 "Take a smaller --max-tokens or image (--no-image), or a model with a longer context.",
             )
         if complaint.kind == "pictures":
             raise SettingsError(
-                f"The model takes no images ({said}).", "Give --no-image, or take a vision-language model."
+                f"The model takes no images ({message}).", "Give --no-image, or take a vision-language model."
             )
         if complaint.kind == "model":
-            raise SettingsError(f"The endpoint does not have the model ({said}).", "Check the model's name (--model).")
+            raise SettingsError(
+                f"The endpoint does not have the model ({message}).", "Check the model's name (--model)."
+            )
         if complaint.status in REFUSALS:
             changed = self._dialect.adapt(complaint.text, request)
             if changed:
-                self.reporter.info(f"The endpoint refuses the request as it was put; now {changed}.")
+                self.reporter.info(f"The endpoint rejects the request; retrying: {changed}.")
                 return None
-        raise SettingsError(f"The endpoint refuses the request ({said}).", "Check --model and the endpoint.")
+        raise SettingsError(f"The endpoint refuses the request ({message}).", "Check --model and the endpoint.")
 
     def _answer(self, reply: Reply, request: Request) -> Answer:
         try:
@@ -233,7 +235,7 @@ class EndpointModel:
         return f": {self._shown(text)!r}" if text else ""
 
     def _shown(self, text: str) -> str:
-        """Short text without the key; cleansed on one line first, since half a key would not be recognised."""
+        """Short text without the key; cleansed on one line first, since half a key would not be recognized."""
         return _short(self.endpoint.key.cleanse(_line(text)))
 
     def _pause(self, problem: "_PassingError", failures: int) -> None:
@@ -254,7 +256,7 @@ class EndpointModel:
 
 
 class _PassingError(Exception):
-    """Something that may be gone at the next attempt; ``after`` says when, if the server did."""
+    """A failure that a retry may resolve; ``after`` says when, if the server did."""
 
     def __init__(self, what: str, after: float | None = None) -> None:
         super().__init__(what)
@@ -275,7 +277,7 @@ def _usage(reply: Reply, request: Request) -> Usage:
     """What a reply took: nothing for errors; estimated where the server does not say."""
     if complaint_of(reply) is not None:
         return Usage()
-    told = told_usage(reply)
-    if told is not None:
-        return Usage(*told)
+    token_counts = stated_usage(reply)
+    if token_counts is not None:
+        return Usage(*token_counts)
     return Usage(request.estimated_prompt_tokens, min(request.max_tokens, len(reply.body) // 3), estimated=True)

@@ -28,7 +28,7 @@ class LocalModel:
     """A model that is loaded at its first question.
 
     Args:
-        name: Folder, or ``organisation/name`` on the hub.
+        name: Folder, or ``organization/name`` on the hub.
         revision: Branch, tag or commit on the hub; empty for the newest.
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"`` ...
     """
@@ -74,11 +74,11 @@ class LocalModel:
             raise ModelError(
                 f"{self.place} could not answer: {_first_line(error)}.", hint or "See --model for what can be used."
             ) from error
-        asked = int(inputs["input_ids"].shape[1])
-        written = tokens[0, asked:]
+        prompt_length = int(inputs["input_ids"].shape[1])
+        written = tokens[0, prompt_length:]
         return Answer(
             text=_text(processor, written),
-            usage=Usage(asked, len(written)),
+            usage=Usage(prompt_length, len(written)),
             truncated=len(written) >= request.max_tokens and int(written[-1]) not in _ends(model),
             model=self.place,
         )
@@ -108,7 +108,7 @@ class LocalModel:
             if isinstance(error, ImportError):
                 hint = "Install the package that it names; some processors need torchvision."
             elif not _HUB_NAME.fullmatch(self.place):
-                hint += " A name on the hub looks like organisation/name."
+                hint += " A name on the hub looks like organization/name."
             raise SettingsError(f"{self.place} cannot be used as a model: {_first_line(error)}.", hint) from error
         if not getattr(processor, "chat_template", None):
             raise SettingsError(

@@ -1,4 +1,4 @@
-"""Answers in files: a cache that makes a question cost once, and models that only replay.
+"""Recorded answers: a cache of requests, and models that only replay.
 
 A folder holds one JSON file an answer, named by the request's key. The same format serves as cache, as recording for
 tests and demonstrations, and as evidence of what was asked: the texts stand in it, images by their hash.
@@ -68,7 +68,7 @@ class AnswerFolder:
         return origins.pop() if origins else ""
 
     def keep(self, key: str, request: Request, model: ChatModel, answer: Answer) -> None:
-        """Write an answer down, whole or not at all."""
+        """Write an answer atomically."""
         write_json(
             self.path / f"{key}.json",
             {
@@ -82,7 +82,7 @@ class Recorder:
     """A model whose answers are kept: a question that was answered is not asked again.
 
     Args:
-        model: Who is asked.
+        model: The model to ask.
         folder: Where answers are.
     """
 
@@ -110,7 +110,7 @@ class Recorder:
 
 
 class Replayer:
-    """Answers from a folder and nowhere else, whichever server gave them.
+    """Answers from a folder only, whichever server gave them.
 
     Args:
         name: Name of the model that was recorded.
@@ -149,8 +149,8 @@ class ScriptedModel:
         asked: How many of them were given before.
     """
 
-    def __init__(self, name: str, answers: Sequence[str], asked: int = 0) -> None:
-        self.name, self.origin, self.answers, self.asked = name, "", tuple(answers), asked
+    def __init__(self, name: str, answers: Sequence[str], n_answered: int = 0) -> None:
+        self.name, self.origin, self.answers, self.n_answered = name, "", tuple(answers), n_answered
 
     def ask(self, request: Request) -> Answer:
         """The next answer.
@@ -158,8 +158,8 @@ class ScriptedModel:
         Raises:
             ModelError: All were given.
         """
-        if self.asked >= len(self.answers):
-            raise ModelError(f"{self.name!r} has no answer to question {self.asked + 1}.", "Write one more.")
-        text = self.answers[self.asked]
-        self.asked += 1
+        if self.n_answered >= len(self.answers):
+            raise ModelError(f"{self.name!r} has no answer to question {self.n_answered + 1}.", "Write one more.")
+        text = self.answers[self.n_answered]
+        self.n_answered += 1
         return Answer(text, Usage(request.estimated_prompt_tokens, len(text) // 3, estimated=True), model=self.name)

@@ -1,7 +1,7 @@
-"""What a server's reply says: a completion, or a complaint, which some servers send with HTTP 200.
+"""Parsing of a server's reply: a completion or an error, which some servers send with HTTP 200.
 
-Replies come from outside: everything in them may be missing or of another type. Texts are as the server sent them; who
-shows one makes it short and takes secrets out.
+Replies come from outside: everything in them may be missing or of another type. Texts are as the server sent them;
+callers shorten them and remove secrets before they show them.
 """
 
 import html
@@ -15,7 +15,7 @@ from grape.core.reading import parse_json
 from grape.vlm.retries import PASSING, retry_after
 from grape.vlm.transport import Reply
 
-__all__ = ["Complaint", "Completion", "complaint_of", "read_completion", "told_usage"]
+__all__ = ["Complaint", "Completion", "complaint_of", "read_completion", "stated_usage"]
 
 Kind = Literal["key", "account", "length", "pictures", "model", "passing", "request"]
 
@@ -54,7 +54,7 @@ _OF_STATUS: Mapping[int, Kind] = {401: "key", 402: "account", 403: "key", 404: "
 
 @dataclass(frozen=True)
 class Complaint:
-    """What a server finds wrong.
+    """An error reported by a server.
 
     Attributes:
         status: HTTP status, or the code in the body where the status is 200.
@@ -96,10 +96,10 @@ def complaint_of(reply: Reply) -> Complaint | None:
     body = _body(reply)
     if body is None:
         body = next((event for event in _events(reply.body) if event.get("error")), None)
-    found = _error_in(body, reply.status)
-    if reply.status == 200 and found is None:
+    error = _error_in(body, reply.status)
+    if reply.status == 200 and error is None:
         return None
-    text, code = (_page_text(reply), None) if found is None else _told(found)
+    text, code = (_page_text(reply), None) if error is None else _text_and_code(error)
     words = f"{text} {code or ''}".lower()
     status = reply.status
     if status == 200 and code is not None and re.fullmatch(r"[45]\d\d", code):
@@ -108,7 +108,7 @@ def complaint_of(reply: Reply) -> Complaint | None:
         status = 400
     place = f"HTTP {reply.status}" + ("" if code in (None, str(reply.status)) else f", code {code}")
     after = retry_after(reply.headers)
-    headers = found.get("metadata") if isinstance(found, dict) else None
+    headers = error.get("metadata") if isinstance(error, dict) else None
     headers = headers.get("headers") if isinstance(headers, dict) else None
     if after is None and isinstance(headers, dict):
         after = retry_after({str(name).lower(): str(value) for name, value in headers.items()})
@@ -145,10 +145,10 @@ def _error_in(body: Any, status: int) -> Any:
     choice = _first_choice(body)
     for place in (body, choice):
         for name in ("error", "errors"):
-            found = place.get(name)
-            found = found[0] if isinstance(found, list) and found else found
-            if isinstance(found, dict | str) and found:
-                return found
+            error = place.get(name)
+            error = error[0] if isinstance(error, list) and error else error
+            if isinstance(error, dict | str) and error:
+                return error
     if status == 200 and (choice or body.get("object") not in ("error", None)):
         return None
     for name in ("detail", "message", "msg", "title"):
@@ -157,24 +157,24 @@ def _error_in(body: Any, status: int) -> Any:
     return body if status != 200 and body else None
 
 
-def _told(found: Any) -> tuple[str, str | None]:
-    """An error's words and its code."""
-    if isinstance(found, str):
-        return found, None
-    text = next((found[name] for name in ("message", "msg", "detail", "description") if found.get(name)), found)
+def _text_and_code(error: Any) -> tuple[str, str | None]:
+    """Text and code of an error."""
+    if isinstance(error, str):
+        return error, None
+    text = next((error[name] for name in ("message", "msg", "detail", "description") if error.get(name)), error)
     text = text if isinstance(text, str) else str(text)
-    metadata = found.get("metadata")
+    metadata = error.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, dict) else None
     if isinstance(raw, str) and raw and raw not in text:
         text = f"{text}: {raw}"
-    code = next((found[name] for name in ("code", "status", "type") if isinstance(found.get(name), str | int)), None)
+    code = next((error[name] for name in ("code", "status", "type") if isinstance(error.get(name), str | int)), None)
     return text, None if code is None or code == "" else str(code)
 
 
 def _page_text(reply: Reply) -> str:
     """The words of a reply that is no JSON; of an HTML page without its tags."""
     text = reply.body.decode("utf-8", "replace")
-    if len(text) > _READ:  # cut between words: half a key would not be recognised as one
+    if len(text) > _READ:  # cut between words: half a key would not be recognized as one
         words = text[:_READ].rsplit(None, 1)
         text = words[0] if len(words) == 2 else "(one long word)"
     if not re.search(r"<(?:!doctype|html|head|body)\b", text[:2000], re.IGNORECASE):
@@ -270,7 +270,7 @@ def _string(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def told_usage(reply: Reply) -> tuple[int, int] | None:
+def stated_usage(reply: Reply) -> tuple[int, int] | None:
     """Tokens read and written, where the server tells them."""
     body = _body(reply)
     events = [body] if body is not None else list(_events(reply.body))

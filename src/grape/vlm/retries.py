@@ -1,4 +1,4 @@
-"""How long to wait before asking again: exponential backoff with jitter, or what the server says."""
+"""Retry delays: exponential backoff with jitter, or what the server asks for."""
 
 import email.utils
 import math
@@ -15,7 +15,7 @@ PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529}
 
 @dataclass(frozen=True)
 class Retries:
-    """When to ask again.
+    """Retry policy.
 
     Attributes:
         attempts: How often a question is sent at most.

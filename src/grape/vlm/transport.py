@@ -1,8 +1,8 @@
-"""One POST of JSON over HTTP with a deadline that holds.
+"""A JSON POST over HTTP with a total deadline.
 
-Connections, TLS and proxies are httpx2's. Redirects are not followed: they would carry the key elsewhere. Two things no
-HTTP client has are added here: a bound on the bytes of a reply, and a deadline for the whole of it, because timeouts of
-single socket operations are no limit for a server that keeps sending single bytes.
+Connections, TLS and proxies are httpx2's. Redirects are not followed: they would send the key to another host. Two
+things no HTTP client has are added here: a bound on the bytes of a reply, and a deadline for the whole of it, because
+timeouts of single socket operations are no limit for a server that keeps sending single bytes.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ class TransportError(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """What a server said.
+    """A server's reply.
 
     Attributes:
         status: HTTP status.
@@ -129,10 +129,10 @@ def _reason(error: BaseException) -> str:
         return "the host's name is not known"
     if isinstance(cause, ConnectionRefusedError):
         return "the connection was refused; is the server running?"
-    said = str(error) if cause is None else cause.strerror or str(cause)
-    if not said or "peer closed" in said or "disconnected" in said:
+    text = str(error) if cause is None else cause.strerror or str(cause)
+    if not text or "peer closed" in text or "disconnected" in text:
         return f"the reply broke off ({type(error).__name__})"
-    return said[0].lower() + said[1:]
+    return text[0].lower() + text[1:]
 
 
 class _Deadline:

@@ -86,7 +86,7 @@ HOSTILE = {
     "array of texts": np.array(["a", "b"]),
     "array of dates": np.array(["2024-01-01"], dtype="datetime64[D]"),
     "array subclass": np.zeros(2).view(np.recarray),
-    "grey image": Image.new("L", (2, 2)),
+    "gray image": Image.new("L", (2, 2)),
 }
 RAW = {
     "persistent id": frame(text("x"), b"Q"),
@@ -180,8 +180,8 @@ def test_what_stands_twice_within_itself_is_never_walked_along(use):
 
 def test_half_a_million_references_take_no_more_memory_than_the_file():
     levels = b"".join(b"h" + bytes([index]) + b"h" + bytes([index]) + b"\x86\x94" for index in range(60))
-    found = read_plain_pickle(frame(text("ha"), b"\x94", levels))  # 2 ** 60 texts if they were copied
-    assert isinstance(found, tuple)
+    document = read_plain_pickle(frame(text("ha"), b"\x94", levels))  # 2 ** 60 texts if they were copied
+    assert isinstance(document, tuple)
 
 
 plain = st.recursive(
@@ -211,10 +211,10 @@ def test_plain_values_come_back(value, protocol):
 def test_arrays_come_back(dtype, protocol):
     value = np.arange(12).reshape(3, 4).astype(dtype)
     for array_ in (value, value.T, value[:0]):
-        found = read_plain_pickle(pickle.dumps(array_, protocol))
-        assert isinstance(found, Slot)
-        assert found.value.dtype == array_.dtype
-        np.testing.assert_array_equal(found.value, array_)
+        array_read = read_plain_pickle(pickle.dumps(array_, protocol))
+        assert isinstance(array_read, Slot)
+        assert array_read.value.dtype == array_.dtype
+        np.testing.assert_array_equal(array_read.value, array_)
 
 
 def test_numbers_images_and_objects_come_back():

@@ -41,12 +41,12 @@ def test_golden_files(name):
     assert rollout.prompt == due["prompt"]
     assert hashlib.sha256(rollout.actions.tobytes()).hexdigest() == due["actions_f32_sha256"]
     assert hashlib.sha256(rollout.images.tobytes()).hexdigest() == due["frames_sha256"]
-    assert rollout.flavour.name == ("simplerenv" if due["image_type"] == "Image" else "libero")
+    assert rollout.flavor.name == ("simplerenv" if due["image_type"] == "Image" else "libero")
     assert rollout.success == ("success" in name)
 
 
 @pytest.mark.parametrize(
-    ("file", "kind", "flavour", "facts"),
+    ("file", "kind", "flavor", "facts"),
     [
         ("success_episode_3_success_num_1_cost_5.npy", "image", "simplerenv", (True, 3, 1, 5)),
         ("failure_episode_12_fail_num_2_cost_-3.npy", "image", "simplerenv", (False, 12, 2, -3)),
@@ -55,9 +55,9 @@ def test_golden_files(name):
         ("renamed.npy", "image", "simplerenv", (None, 0, 0, None)),
     ],
 )
-def test_names_and_images_tell_the_collector(tmp_path, file, kind, flavour, facts):
+def test_names_and_images_tell_the_collector(tmp_path, file, kind, flavor, facts):
     rollout = read_rollout(write(tmp_path / file, [step(kind), step(kind)]))
-    assert rollout.flavour.name == flavour
+    assert rollout.flavor.name == flavor
     assert (rollout.success, rollout.episode, rollout.number, rollout.cost_hint) == facts
     assert rollout.actions.tolist() == [pytest.approx([0.1, 0, 0, 0, 0, 0, 1])] * 2
     assert rollout.images.shape == (2, 4, 6, 3)
@@ -67,7 +67,7 @@ def test_name_and_images_that_disagree(tmp_path):
     path = write(tmp_path / "success_episode_0.npy", [step("image")])
     with pytest.raises(DataError, match="libero and simplerenv"):
         read_rollout(path)
-    assert read_rollout(path, "libero").flavour.name == "libero"
+    assert read_rollout(path, "libero").flavor.name == "libero"
 
 
 @pytest.mark.parametrize(

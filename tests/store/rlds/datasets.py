@@ -51,12 +51,12 @@ def write_dataset(
 
 
 def assert_columns(episode, due: Mapping[str, Column]) -> None:
-    found = {f"steps/{path}": column for path, column in episode.steps.items()} | dict(episode.facts.items())
-    assert found.keys() == due.keys()
+    columns = {f"steps/{path}": column for path, column in episode.steps.items()} | dict(episode.facts.items())
+    assert columns.keys() == due.keys()
     for path, column in due.items():
         if isinstance(column, list):
-            assert found[path] == column, path
+            assert columns[path] == column, path
         else:
-            value = found[path] if isinstance(found[path], np.ndarray) else found[path].decode()
+            value = columns[path] if isinstance(columns[path], np.ndarray) else columns[path].decode()
             assert (value.dtype, value.shape) == (column.dtype, column.shape), path
             assert value.tobytes() == column.tobytes(), path

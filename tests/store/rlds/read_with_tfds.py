@@ -67,12 +67,12 @@ def names_as_loaders_read(builder, split, shuffle_files):
 folder, split = Path(sys.argv[1]), sys.argv[2]
 builder = tfds.builder_from_directory(folder)
 by_name = tfds.builder(folder.parent.name, data_dir=folder.parent.parent)  # as the public loaders open it
-found = list(episodes(builder, split))
+split_episodes = list(episodes(builder, split))
 json.dump(
     {
         "versions": {"tensorflow": tf.__version__, "tensorflow_datasets": tfds.__version__},
         "splits": {name: info.shard_lengths for name, info in by_name.info.splits.items()},
-        "episodes": found,
+        "episodes": split_episodes,
         "orders": {
             "grape": [names_as_loaders_read(by_name, split, shuffle_files=False) for _ in range(3)],
             "openvla": [names_as_loaders_read(by_name, split, shuffle_files=True) for _ in range(3)],

@@ -207,7 +207,7 @@ def test_columns_that_do_not_fit(copy):
     episode = next(open_rlds(copy).read())
     for path, words in {
         "action": "no multiple of 6",
-        "reward": "has 1 items, its neighbours 3",
+        "reward": "has 1 items, its neighbors 3",
         "absent": "missing from the record",
         "discount": "class Audio",
         "rewards": "no column 'rewards'",
@@ -247,8 +247,8 @@ def test_a_description_without_shard_lengths_is_read_by_its_files(tmp_path):
     dataset = write_dataset(tmp_path, {"train": ["a", "b", "c"]}, shards=2)
     path = dataset.path / "dataset_info.json"
     info = json.loads(path.read_text())
-    for told in ({"numShards": "2", "statistics": {"numExamples": "3"}}, {"numShards": "2"}, {}):
-        path.write_text(json.dumps({"name": info["name"], "splits": [{"name": "train", **told}]}))
+    for described in ({"numShards": "2", "statistics": {"numExamples": "3"}}, {"numShards": "2"}, {}):
+        path.write_text(json.dumps({"name": info["name"], "splits": [{"name": "train", **described}]}))
         assert [episode.file_path for episode in open_rlds(dataset.path).read("train")] == ["a", "b", "c"]
     path.write_text(json.dumps({"name": info["name"]}))
     assert open_rlds(dataset.path).length("train") == 3

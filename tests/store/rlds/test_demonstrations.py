@@ -18,9 +18,9 @@ def test_a_plain_set(tmp_path):
     assert store.ids() == ("open-the-drawer-000000", "open-the-drawer-000001")
     assert [meta.steps for meta in store.metas()] == [3, 3]
     trajectory = store.read(store.ids()[1])
-    due = make_columns("b", seed=1)
-    np.testing.assert_array_equal(trajectory.frames[:-1], due["steps/observation/image"])
-    np.testing.assert_array_equal(trajectory.labels, due["steps/action"])
+    expected = make_columns("b", seed=1)
+    np.testing.assert_array_equal(trajectory.frames[:-1], expected["steps/observation/image"])
+    np.testing.assert_array_equal(trajectory.labels, expected["steps/action"])
     assert trajectory.meta == store.meta(store.ids()[1])
     assert store.read(store.ids()[0], frames=False).frames.shape == (4, 0, 0, 3)
     assert store.digest() == RldsDemonstrations(f"rlds+plain:{tmp_path}/mine").digest()
@@ -49,8 +49,8 @@ def test_images_are_those_of_the_published_loader(name):
     assert store.norm_stats()["num_transitions"] == due["statistics"]["num_transitions"]
     group, base = name.split("/")
     for index in (0, 1):
-        found, facts = store.read(store.ids()[index]), due["episodes"][index]
-        assert found.steps == facts["num_steps"]
-        assert found.frames[:-1].mean() == pytest.approx(facts["frames_mean"], abs=1e-3)
+        trajectory, facts = store.read(store.ids()[index]), due["episodes"][index]
+        assert trajectory.steps == facts["num_steps"]
+        assert trajectory.frames[:-1].mean() == pytest.approx(facts["frames_mean"], abs=1e-3)
         frame = np.asarray(Image.open(FOLDER / "loader_frames" / f"{base}_{group}_{index}.png")).astype(int)
-        assert np.abs(frame - found.frames[0]).max() <= 1  # TensorFlow's lanczos3, rounded
+        assert np.abs(frame - trajectory.frames[0]).max() <= 1  # TensorFlow's lanczos3, rounded

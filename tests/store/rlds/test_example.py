@@ -31,20 +31,20 @@ def test_bytes_are_those_of_protocol_buffers():
 @given(st.dictionaries(st.text(max_size=20), values, max_size=6))
 @settings(deadline=None)
 def test_there_and_back(features):
-    found = decode_example(encode_example(features))
-    assert found.keys() == features.keys()
+    decoded = decode_example(encode_example(features))
+    assert decoded.keys() == features.keys()
     for key, value in features.items():
         if isinstance(value, list):
-            assert found[key] == value
+            assert decoded[key] == value
         else:
-            assert found[key].dtype == value.dtype
-            assert found[key].tobytes() == value.tobytes()
+            assert decoded[key].dtype == value.dtype
+            assert decoded[key].tobytes() == value.tobytes()
 
 
 def test_flags_and_other_numbers_become_integers_and_floats():
-    found = decode_example(encode_example({"flag": np.array([True, False]), "wide": np.array([[1.5], [2.5]])}))
-    assert found["flag"].tolist() == [1, 0]
-    assert found["wide"].tolist() == [1.5, 2.5]
+    decoded = decode_example(encode_example({"flag": np.array([True, False]), "wide": np.array([[1.5], [2.5]])}))
+    assert decoded["flag"].tolist() == [1, 0]
+    assert decoded["wide"].tolist() == [1.5, 2.5]
 
 
 def message(feature: bytes) -> bytes:

@@ -44,7 +44,7 @@ def test_every_column_is_what_tensorflow_read(name, split):
         assert set(episode.steps) == set(facts["features"])
         for path, column in facts["features"].items():
             check_column(episode.steps[path], column, f"{episode.where}: {path}")
-        found = {path.removeprefix("episode_metadata/"): column[0] for path, column in episode.facts.items()}
-        assert {key: value.item() if isinstance(value, np.generic) else value for key, value in found.items()} == facts[
-            "metadata"
-        ]
+        columns = {path.removeprefix("episode_metadata/"): column[0] for path, column in episode.facts.items()}
+        assert {
+            key: value.item() if isinstance(value, np.generic) else value for key, value in columns.items()
+        } == facts["metadata"]

@@ -31,7 +31,7 @@ def test_jpeg_is_stored_as_tensorflow_does_it():
     blob = encode_image(np.zeros((32, 32, 3), np.uint8), "jpeg")
     with Image.open(io.BytesIO(blob)) as image:
         sampling = [(across, down) for _, across, down, _ in image.layer]
-        assert sampling == [(2, 2), (1, 1), (1, 1)]  # brightness twice as fine as colours: 4:2:0
+        assert sampling == [(2, 2), (1, 1), (1, 1)]  # brightness twice as fine as colors: 4:2:0
         reference = io.BytesIO()
         Image.new("RGB", (32, 32)).save(reference, "JPEG", quality=95, subsampling="4:2:0")
         with Image.open(reference) as other:
@@ -77,9 +77,9 @@ def test_what_is_no_such_image_is_named(kind):
         mixed.decode()
 
 
-def test_grey_images():
-    grey = EncodedImages([encode_image(PIXELS[0], "png")], (10, 12, 1)).decode()
-    assert grey.shape == (1, 10, 12, 1)
+def test_gray_images():
+    gray = EncodedImages([encode_image(PIXELS[0], "png")], (10, 12, 1)).decode()
+    assert gray.shape == (1, 10, 12, 1)
     assert EncodedImages([encode_image(PIXELS[0], "jpeg")], (10, 12, 1))[0].shape == (10, 12, 1)
 
 

@@ -41,27 +41,27 @@ def normalize(actions, stats):
 @needs_golden
 @pytest.mark.parametrize("name", ALL)
 def test_statistics_are_those_of_the_published_loader(name):
-    due = LOADER[name]["statistics"]
-    found = dataset_statistics([read(name)])
-    assert found["num_transitions"] == due["num_transitions"]
-    assert found["num_trajectories"] == due["num_trajectories"]
-    assert found["action"]["mask"] == due["action"]["mask"]
+    expected = LOADER[name]["statistics"]
+    statistics = dataset_statistics([read(name)])
+    assert statistics["num_transitions"] == expected["num_transitions"]
+    assert statistics["num_trajectories"] == expected["num_trajectories"]
+    assert statistics["action"]["mask"] == expected["action"]["mask"]
     for key in ("mean", "std", "min", "max", "q01", "q99"):
-        np.testing.assert_allclose(found["action"][key], due["action"][key], rtol=0, atol=1e-6, err_msg=key)
+        np.testing.assert_allclose(statistics["action"][key], expected["action"][key], rtol=0, atol=1e-6, err_msg=key)
 
 
 @needs_golden
 @pytest.mark.parametrize("name", ALL)
 def test_episodes_are_those_of_the_published_loader(name):
     dataset, rule = read(name)
-    due = LOADER[name]
+    expected = LOADER[name]
     episodes = list(standard_episodes(dataset.read("train"), rule))
-    assert len(episodes) == len(due["episodes"])
-    for episode, facts in zip(episodes, due["episodes"], strict=True):
+    assert len(episodes) == len(expected["episodes"])
+    for episode, facts in zip(episodes, expected["episodes"], strict=True):
         assert episode.steps == facts["num_steps"] == len(episode.images)
         assert episode.instruction == facts["instruction"]
-        found = normalize(episode.actions, due["statistics"]["action"])
-        np.testing.assert_allclose(found, facts["actions"], rtol=0, atol=2e-6)
+        normalized = normalize(episode.actions, expected["statistics"]["action"])
+        np.testing.assert_allclose(normalized, facts["actions"], rtol=0, atol=2e-6)
         if list(episode.images.shape) == facts["frame_shape"]:  # others were resized by TensorFlow
             assert hashlib.sha256(episode.images.decode().tobytes()).hexdigest() == facts["frames_sha256"]
 

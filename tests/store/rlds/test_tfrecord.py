@@ -22,14 +22,14 @@ def path(tmp_path_factory):
 
 def read(path):
     """Records up to the first error, and that error."""
-    found = []
+    payloads = []
     try:
         for number, payload in read_records(path):
-            assert number == len(found)
-            found.append(payload)
+            assert number == len(payloads)
+            payloads.append(payload)
     except DataError as error:
-        return found, error
-    return found, None
+        return payloads, error
+    return payloads, None
 
 
 def record_at(place):
@@ -67,9 +67,9 @@ def test_a_flipped_bit_is_found_in_its_record(path, place, bit):
     data = bytearray(WHOLE)
     data[place] ^= 1 << bit
     path.write_bytes(data)
-    found, error = read(path)
+    payloads, error = read(path)
     record = record_at(place)
-    assert found == PAYLOADS[:record]
+    assert payloads == PAYLOADS[:record]
     assert f"{path}, record {record} (counted from 0, at byte {STARTS[record]})" in error.message
     assert error.hint
 
@@ -78,9 +78,9 @@ def test_a_flipped_bit_is_found_in_its_record(path, place, bit):
 @settings(max_examples=300, deadline=None)
 def test_a_cut_is_found_in_its_record(path, size):
     path.write_bytes(WHOLE[:size])
-    found, error = read(path)
+    payloads, error = read(path)
     record = record_at(size)
-    assert found == PAYLOADS[:record]
+    assert payloads == PAYLOADS[:record]
     if size in STARTS:  # a whole file: the data set knows how many records there must be
         assert error is None
     else:
@@ -99,10 +99,10 @@ def test_damage_of_a_gzip_file_is_never_passed_over(path, data):
         packed[place] ^= 1 << data.draw(st.integers(0, 7))
         damaged = packed
     path.write_bytes(damaged)
-    found, error = read(path)
-    assert found == PAYLOADS[: len(found)]
+    payloads, error = read(path)
+    assert payloads == PAYLOADS[: len(payloads)]
     if error is None:  # a few of its bits mean nothing, as the length of a code that no symbol has
-        assert found == PAYLOADS
+        assert payloads == PAYLOADS
         assert gzip.decompress(damaged) == WHOLE
     else:
         assert re.search(r"record \d+ \(counted from 0, at byte \d+", error.message)

@@ -1,4 +1,4 @@
-"""``grape costs``: what can be asked of cost specifications, each with settings of its own."""
+"""``grape costs``: kinds of work on cost specifications, each with its own settings."""
 
 from rich.console import Console
 

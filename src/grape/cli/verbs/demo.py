@@ -1,4 +1,4 @@
-"""``grape demo``: a loop with a recipe that is known to work on a laptop."""
+"""``grape demo``: a loop with a recipe that runs on a laptop."""
 
 from pathlib import Path
 
@@ -32,6 +32,6 @@ VERB = Verb(
     examples=(
         "grape demo                            (writes runs/demo)",
         "grape demo --seed 7                   (writes runs/demo-7)",
-        "grape demo --seed 7 --out elsewhere",
+        "grape demo --seed 7 --out runs/another",
     ),
 )

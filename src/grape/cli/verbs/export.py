@@ -1,4 +1,4 @@
-"""``grape export``: a kind of data or checkpoint, each with settings of its own."""
+"""``grape export``: kinds of data and checkpoints, each with its own settings."""
 
 from rich.console import Console
 
@@ -56,8 +56,8 @@ RLDS = Verb(
 def _show_lerobot(summary: Summary, console: Console) -> None:
     show_fields(summary, console, "kind", "pairs", "episodes", "steps", "tasks", "fps")
     loss = summary["picture_loss_db"]
-    told = {name: "nothing" if value is None else f"{value} dB" for name, value in loss.items()}
-    console.print(f"signal to noise of the video: {told['mean']}, worst image {told['worst']}")
+    texts = {name: "nothing" if value is None else f"{value} dB" for name, value in loss.items()}
+    console.print(f"signal to noise of the video: {texts['mean']}, worst image {texts['worst']}")
     console.print("not in this format:")
     for line in summary["lost"]:
         console.print(f"- {line}")

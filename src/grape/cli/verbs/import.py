@@ -1,4 +1,4 @@
-"""``grape import``: a kind of foreign data, each with settings of its own."""
+"""``grape import``: kinds of foreign data, each with its own settings."""
 
 from grape.cli.show import show_plain_values
 from grape.cli.verb import Verb, VerbOfKinds

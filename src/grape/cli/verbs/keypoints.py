@@ -13,7 +13,7 @@ VERB = Verb(
     positionals=("episodes",),
     examples=(
         "grape keypoints recordings/episodes.yaml --phrases 'black bowl' plate --out runs/keypoints",
-        "grape keypoints recordings/episodes.yaml --features colour --region -0.3 0.4 0.01 0.3 0.9 0.3 "
+        "grape keypoints recordings/episodes.yaml --features color --region -0.3 0.4 0.01 0.3 0.9 0.3 "
         "--out runs/keypoints",
     ),
 )

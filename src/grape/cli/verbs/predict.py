@@ -15,16 +15,16 @@ def _show(summary: Summary, console: Console) -> None:
     table.add_column("dimension")
     for column in ("action", "normalised", "token", "probability"):
         table.add_column(column, justify="right")
-    for name, value, inner, token, logp, known in zip(
+    for name, value, inner, token, logp, in_range in zip(
         *(summary[key] for key in ("action_names", "action", "normalised", "tokens", "logps", "in_range")), strict=True
     ):
-        mark = "" if known else " (clipped)"
+        mark = "" if in_range else " (clipped)"
         table.add_row(name, f"{value:+.5f}", f"{inner:+.3f}", f"{token}{mark}", f"{100 * math.exp(logp):.1f} %")
     console.print(table)
     facts = {
         "prompt": summary["prompt"].replace("\n", "\\n"),
         "statistics": summary["unnorm_key"],
-        "centre crop": "yes" if summary["center_crop"] else "no",
+        "center crop": "yes" if summary["center_crop"] else "no",
         "log-probability": f"{summary['logp']:.4f}",
         "computed on": summary["computation"],
     }

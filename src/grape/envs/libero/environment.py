@@ -21,7 +21,7 @@ __all__ = ["LiberoEnvironment", "measure_view", "simulator_action"]
 
 
 def measure_view(world: TaskWorld, episode: Episode, camera: dict[str, Any]) -> SceneView:
-    """What people's image shows, with the truth about it.
+    """The display image of a state, with ground truth.
 
     Args:
         world: The task's world, the episode swapped in.
@@ -61,7 +61,7 @@ def measure_view(world: TaskWorld, episode: Episode, camera: dict[str, Any]) -> 
 
 
 _BLANK = np.zeros((1, 1, 3), dtype=np.uint8)
-_FINGER_TRAVEL = 0.08  # metres between the fingers when they are open
+_FINGER_TRAVEL = 0.08  # meters between the fingers when they are open
 
 Float64 = npt.NDArray[np.float64]
 
@@ -69,20 +69,20 @@ Float64 = npt.NDArray[np.float64]
 def simulator_action(action: npt.NDArray[np.float32]) -> Float64:
     """A policy's action, gripper 1 = open and 0 = closed, in the simulator's convention, gripper -1 = open.
 
-    As in OpenVLA's evaluation the gripper is binarised at one half and its sign turned; exactly one half keeps still.
+    As in OpenVLA's evaluation the gripper is binarized at one half and its sign turned; exactly one half keeps still.
 
     Args:
         action: float32 ``(7,)``: deltas of position and axis-angle in [-1, 1], gripper in [0, 1]; clipped.
     """
-    wanted = np.asarray(action, dtype=np.float64)
-    return np.concatenate([np.clip(wanted[:6], -1.0, 1.0), [-np.sign(2.0 * wanted[6] - 1.0)]])
+    policy_action = np.asarray(action, dtype=np.float64)
+    return np.concatenate([np.clip(policy_action[:6], -1.0, 1.0), [-np.sign(2.0 * policy_action[6] - 1.0)]])
 
 
 class LiberoEnvironment:
     """One episode at a time of one task; see :class:`~grape.envs.base.Environment`.
 
-    Proprioception is the hand's position in metres (3), its orientation as axis-angle in radians (3) and the two
-    finger joints in metres, as OpenVLA-OFT reads it.
+    Proprioception is the hand's position in meters (3), its orientation as axis-angle in radians (3) and the two
+    finger joints in meters, as OpenVLA-OFT reads it.
 
     Args:
         task: The task.
@@ -131,12 +131,12 @@ class LiberoEnvironment:
             raise RuntimeError("reset must be called before step")
         self._world.swap_in(self._episode)
         success = False
-        for left in reversed(range(self._steps_per_decision)):
-            success |= self._world.advance(self._episode, simulator_action(action), draw=left == 0)
+        for remaining in reversed(range(self._steps_per_decision)):
+            success |= self._world.advance(self._episode, simulator_action(action), draw=remaining == 0)
         return self._snapshot(self._world, self._episode, success)
 
     def close(self) -> None:
-        """Let go of the episode; the task's world stays for other environments of this process."""
+        """Release the episode; the task's world stays for other environments of this process."""
         self._world = self._episode = None
 
     def view(self, camera: str = CAMERAS[1]) -> npt.NDArray[np.uint8]:
@@ -187,7 +187,7 @@ class LiberoEnvironment:
         keypoints = {"gripper": scene.gripper, "finger_left": left, "finger_right": right}
         signals = {"gripper_opening": float(np.clip(scene.finger_width / _FINGER_TRAVEL, 0.0, 1.0))}
         pressing = scene.pressing_pairs()
-        wanted = np.zeros(world.model.ngeom, dtype=bool)
+        task_geoms = np.zeros(world.model.ngeom, dtype=bool)
         for index, part in enumerate(world.parts):
             thing, goal = part.object_point(data), part.goal_point(world.model, data)
             keypoints[numbered("object", index)] = thing
@@ -203,11 +203,11 @@ class LiberoEnvironment:
             signals[numbered("object_to_goal", index)] = distance
             signals[numbered("opened", index)] = self._progress(index, part, data, distance)
             signals[numbered("done", index)] = float(world.holds(part))
-            wanted |= part.geoms | part.place_geoms
+            task_geoms |= part.geoms | part.place_geoms
             if part.joint is not None and not part.moves_joint:
                 keypoints[numbered("handle", index)] = part.joint.point(data)
                 signals[numbered("door", index)] = part.joint.openness(data)
-        signals["collision"] = float(scene.touch(pressing, world.robot_geoms, ~(wanted | world.robot_geoms)))
+        signals["collision"] = float(scene.touch(pressing, world.robot_geoms, ~(task_geoms | world.robot_geoms)))
         return keypoints, signals
 
     def _progress(self, index: int, part: Any, data: Any, distance: float) -> float:
@@ -227,7 +227,7 @@ def camera_of(world: TaskWorld, episode: Episode) -> dict[str, Any]:
 
     Returns:
         ``name``; ``size`` in pixels; ``intrinsic``, 3 x 3 in pixels; ``pose``, 4 x 4, from the camera's frame (x right,
-        y down, z away from it) to the world's, metres.
+        y down, z away from it) to the world's, meters.
     """
     camera = world.model.camera(CAMERAS[0])
     half = RENDER_SIZE / 2.0

@@ -1,6 +1,6 @@
-"""What a LIBERO task wants, as measured points: one *part* a predicate of the goal.
+"""Goals of LIBERO tasks as measured points: one *part* for each predicate of the goal.
 
-A part is about an object that has to get somewhere (``on``, ``in``) or a joint that has to be turned or pulled
+A part is about an object that has to be placed (``on``, ``in``) or a joint that has to be turned or pulled
 (``open``, ``close``, ``turnon``, ``turnoff``). Its keypoint ``object`` is the body's origin or the joint's handle, its
 keypoint ``goal`` where that point has to be. Parts are numbered in the order in which they are done: as in the task's
 file, but what is to be closed comes last. Names of the first part have no number: ``object``, ``object_2``, ...
@@ -24,7 +24,7 @@ HANDLES: Mapping[str, tuple[float, float, float]] = {
     "button": (0.00115, -0.02496, 0.02505),
     "microjoint": (0.2375, -0.054, 0.0),
 }
-"""Where a hand takes hold, in the frame of the joint's body, metres, by the end of the joint's name."""
+"""Where a hand takes hold, in the frame of the joint's body, meters, by the end of the joint's name."""
 
 _LAST = ("close", "turnoff")
 
@@ -52,7 +52,7 @@ class Joint:
         index: The joint in the model.
         address: Its place in the positions.
         body: The body that it moves.
-        handle: Where a hand takes hold, in the body's frame, metres ``(3,)``.
+        handle: Where a hand takes hold, in the body's frame, meters ``(3,)``.
         opened: Position from which it counts as open or on.
         closed: Position up to which it counts as closed or off.
     """
@@ -65,7 +65,7 @@ class Joint:
     closed: float
 
     def position(self, data: Any) -> float:
-        """Radians or metres."""
+        """Radians or meters."""
         return float(data.qpos[self.address])
 
     def openness(self, data: Any) -> float:
@@ -73,18 +73,18 @@ class Joint:
         return float(np.clip((self.position(data) - self.closed) / (self.opened - self.closed), 0.0, 1.0))
 
     def point(self, data: Any) -> Float64:
-        """The handle, metres ``(3,)``."""
+        """The handle, meters ``(3,)``."""
         return np.asarray(data.xpos[self.body] + data.xmat[self.body].reshape(3, 3) @ np.array(self.handle))
 
     def point_at(self, model: Any, data: Any, position: float) -> Float64:
-        """Where the handle is when the joint is in another position, metres ``(3,)``."""
+        """Where the handle is when the joint is in another position, meters ``(3,)``."""
         by = position - self.position(data)
         axis: Float64 = data.xaxis[self.index]
         if model.jnt_type[self.index] == 2:  # mjJNT_SLIDE
             return np.asarray(self.point(data) + by * axis)
         arm = self.point(data) - data.xanchor[self.index]
-        turned = arm * np.cos(by) + np.cross(axis, arm) * np.sin(by) + axis * (axis @ arm) * (1.0 - np.cos(by))
-        return np.asarray(data.xanchor[self.index] + turned)
+        rotated_arm = arm * np.cos(by) + np.cross(axis, arm) * np.sin(by) + axis * (axis @ arm) * (1.0 - np.cos(by))
+        return np.asarray(data.xanchor[self.index] + rotated_arm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,21 +115,21 @@ class Part:
         return self.body is None
 
     def object_point(self, data: Any) -> Float64:
-        """The point that has to get to the goal, metres ``(3,)``."""
+        """The point that has to get to the goal, meters ``(3,)``."""
         if self.body is not None:
             return np.array(data.xpos[self.body])
         assert self.joint is not None
         return self.joint.point(data)
 
     def goal_point(self, model: Any, data: Any) -> Float64:
-        """Where that point has to be, metres ``(3,)``."""
+        """Where that point has to be, meters ``(3,)``."""
         if self.place_body is not None:
             return np.array(data.xpos[self.place_body])
         if self.place_site is not None:
             return np.array(data.site_xpos[self.place_site])
         assert self.joint is not None
-        wanted = self.joint.opened if self.predicate.word in ("open", "turnon") else self.joint.closed
-        return self.joint.point_at(model, data, wanted)
+        goal_position = self.joint.opened if self.predicate.word in ("open", "turnon") else self.joint.closed
+        return self.joint.point_at(model, data, goal_position)
 
 
 def numbered(name: str, part: int) -> str:

@@ -88,11 +88,11 @@ def _member(path: Path, name: str) -> bytes:
             announced = sum(entry.file_size for entry in entries)
             if announced > _MAX_UNPACKED:
                 raise ValueError(f"it announces {announced:,} bytes, more than {_MAX_UNPACKED:,}")
-            found = [entry for entry in entries if f"/{entry.filename}".endswith(f"/{name}")]
-            if len(found) != 1 or found[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            members = [entry for entry in entries if f"/{entry.filename}".endswith(f"/{name}")]
+            if len(members) != 1 or members[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ValueError(f"it holds no {name}, or several, or packed in an unusual way")
-            with archive.open(found[0]) as entry:
-                return entry.read(found[0].file_size + 1)  # a number: without one all of a bomb is unpacked at once
+            with archive.open(members[0]) as entry:
+                return entry.read(members[0].file_size + 1)  # a number: without one all of a bomb is unpacked at once
 
 
 def _stored_array(data: bytes) -> Float64:

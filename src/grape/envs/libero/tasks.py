@@ -1,7 +1,7 @@
 """The five LIBERO suites: names of the tasks, instructions, limits (Liu et al. 2023, arXiv 2306.03310).
 
 Names and their order are LIBERO's, so that ``libero_spatial/3`` is the same task here and in published results. They
-are listed here, not asked of the package, because constructing a suite must not import a simulator.
+are listed here, not read from the package, because constructing a suite must not import a simulator.
 """
 
 import functools
@@ -33,7 +33,7 @@ _SCENE = re.compile(r"^[A-Z_]+SCENE\d+_")
 
 
 def instruction_of(name: str) -> str:
-    """What the policy is told: LIBERO reads it off the file's name, after the scene's."""
+    """The instruction: as in LIBERO, the task file's name without the scene's."""
     return _SCENE.sub("", name).replace("_", " ")
 
 
@@ -54,7 +54,7 @@ def suite_tasks(suite: str) -> tuple[Task, ...]:
     Args:
         suite: One of :data:`SUITES`.
     """
-    base, held = base_suite(suite), steps_per_decision(suite)
+    base, n_steps = base_suite(suite), steps_per_decision(suite)
     names = yaml.safe_load((resources.files(__package__) / "tasks.yaml").read_text(encoding="utf-8"))[base]
-    limit = LIMITS[base] // held  # as in protocol libero-openvla-v1
+    limit = LIMITS[base] // n_steps  # as in protocol libero-openvla-v1
     return tuple(Task(suite, index, name, instruction_of(name), limit) for index, name in enumerate(names))

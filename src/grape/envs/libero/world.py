@@ -2,8 +2,8 @@
 
 A process of this size (about 2 GB) cannot hold a simulator an episode, so it holds one a task; each
 :class:`Episode` owns only what differs between episodes and is swapped in before it is used. Physics, placement of
-furniture and images are LIBERO's to the bit (tests compare); its observations are not computed, and nothing is drawn
-that nobody asked for.
+furniture and images are LIBERO's to the bit (tests compare); its observations are not computed, and images are
+rendered only when needed.
 """
 
 import functools
@@ -55,7 +55,7 @@ Float64 = npt.NDArray[np.float64]
 
 @dataclass
 class SampleClock:
-    """When robosuite looks at the world: once in 50 ms, but not at the end of a step.
+    """When robosuite samples the observation: every 50 ms, but not at the end of an environment step.
 
     Which of the 25 physics steps it is follows from how often the clock was read at the reset; in OpenVLA's
     evaluation it is the one before the last. Images taken at the end of the step would differ from the ones that
@@ -70,7 +70,7 @@ class SampleClock:
     sampled: bool = False
 
     def tick(self, force: bool = False) -> bool:
-        """Let a physics step pass; whether to look now. With robosuite's own arithmetic, roundings included."""
+        """Advance by a physics step; whether to sample now. With robosuite's own arithmetic, rounding included."""
         self.elapsed += _PHYSICS_STEP
         look = force or (not self.sampled and self.elapsed <= _PERIOD)
         self.sampled |= look
@@ -82,11 +82,11 @@ class SampleClock:
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """What robosuite's observation holds.
+class SensorReadings:
+    """Content of robosuite's observation.
 
     Attributes:
-        proprio: Hand position in metres (3), axis-angle in radians (3), finger joints in metres (2).
+        proprio: Hand position in meters (3), axis-angle in radians (3), finger joints in meters (2).
         image: The agent's view, RGB uint8 ``(256, 256, 3)``, upside down; None where none was wanted.
     """
 
@@ -104,7 +104,7 @@ class Episode:
         gripper: Position that the gripper is driven to; it moves a little every step.
         body_pos: Positions of bodies in the model, ``(nbody, 3)``: LIBERO places furniture through them.
         body_quat: Their orientations, ``(nbody, 4)``.
-        site_rgba: Colours of sites, ``(nsite, 4)``: a burner glows.
+        site_rgba: Colors of sites, ``(nsite, 4)``: a burner glows.
         clock: When observations are taken.
         look: The last observation.
     """
@@ -116,7 +116,7 @@ class Episode:
     body_quat: Float64
     site_rgba: npt.NDArray[np.float32]
     clock: SampleClock
-    look: Look
+    look: SensorReadings
 
 
 _worlds: dict[tuple[str, str, bool], "TaskWorld"] = {}
@@ -232,7 +232,7 @@ class TaskWorld:
             body_quat=self.model.body_quat.copy(),
             site_rgba=self.model.site_rgba.copy(),
             clock=SampleClock(),
-            look=Look(np.zeros(8), None),
+            look=SensorReadings(np.zeros(8), None),
         )
         for _ in range(2):  # robosuite looks at the end of a reset, LIBERO when the state is set
             episode.clock.tick(force=True)
@@ -248,18 +248,18 @@ class TaskWorld:
     def _reset(self, initial_state: int) -> None:
         """LIBERO's reset with the furniture where OpenVLA's evaluation finds it.
 
-        Furniture is placed at random within a centimetre and is no part of an initial state. That evaluation seeds
+        Furniture is placed at random within a centimeter and is no part of an initial state. That evaluation seeds
         the random numbers once and then resets before each initial state in turn, so the resets before are made up
         for here, once a task and process.
         """
         outside = np.random.get_state()
         try:
-            known = self._random_states
-            for state in range(min(initial_state, len(known) - 1), initial_state + 1):
-                np.random.set_state(known[state])
+            random_states = self._random_states
+            for state in range(min(initial_state, len(random_states) - 1), initial_state + 1):
+                np.random.set_state(random_states[state])
                 self._reset_once()
-                if state + 1 == len(known):
-                    known.append(np.random.get_state())
+                if state + 1 == len(random_states):
+                    random_states.append(np.random.get_state())
         finally:
             np.random.set_state(outside)
 
@@ -278,7 +278,7 @@ class TaskWorld:
         raise SimulatorError(f"LIBERO found no room for the objects of {self.task.id}.")
 
     def swap_in(self, episode: Episode) -> None:
-        """Make an episode the one that :attr:`domain` and :attr:`model` are about."""
+        """Load an episode's state into the simulator that all episodes share."""
         if self.domain is None:
             raise RuntimeError("the world of this episode was given up for another task: reset first")
         self.domain.sim.data._data = episode.data
@@ -338,7 +338,7 @@ class TaskWorld:
         """Stands in for robosuite's method of reading all sensors."""
         episode = self._episode
         if episode is not None and episode.clock.tick():
-            episode.look = Look(self.proprioception(), self.image(CAMERAS[0]) if self._draws else None)
+            episode.look = SensorReadings(self.proprioception(), self.image(CAMERAS[0]) if self._draws else None)
 
     def proprioception(self) -> Float64:
         """Hand position (3), axis-angle of its orientation (3) and finger joints (2) of the episode swapped in."""

@@ -41,7 +41,7 @@ _OUT_OF_SIGHT = (
     "right_l1",
     "right_l1_2",
 )
-_COARSE_CELL = 0.004  # metres; a pixel of the rendered image covers 6 mm
+_COARSE_CELL = 0.004  # meters; a pixel of the rendered image covers 6 mm
 _COARSE_FACES = 2000  # only the robot's meshes have more triangles
 _HIDDEN_GROUP = 5  # MuJoCo draws groups 0 to 2
 _GOAL_GROUP = 1
@@ -123,7 +123,7 @@ def _renderer(model: Any, size: int) -> Any:
         renderer = mujoco.Renderer(model, size, size)
     except Exception as error:  # each backend raises its own kind
         raise offscreen.graphics_error(error) from error
-    atexit.register(renderer.close)  # later the graphics library is gone and complains
+    atexit.register(renderer.close)  # later the graphics library is unloaded and reports errors
     for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
         renderer.scene.flags[flag] = 0
     return renderer
@@ -160,8 +160,8 @@ def _drawable(model: Any, show_goal: bool) -> Any:
             model.geom_rgba[index] = _PUCK_RGBA
             model.geom_matid[index] = -1
     for index in range(model.nsite):
-        shown = show_goal and model.site(index).name == "goal"
-        model.site_group[index] = _GOAL_GROUP if shown else _HIDDEN_GROUP
+        is_visible = show_goal and model.site(index).name == "goal"
+        model.site_group[index] = _GOAL_GROUP if is_visible else _HIDDEN_GROUP
     for mesh in range(model.nmesh):
         if model.mesh_facenum[mesh] > _COARSE_FACES:
             _coarsen(model, mesh)
@@ -185,8 +185,8 @@ def _coarsen(model: Any, mesh: int) -> None:
     keep = np.zeros(count, dtype=bool)
     keep[unique] = True
     keep &= (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
-    kept = slice(start, start + int(keep.sum()))
-    model.mesh_face[kept] = faces[keep]
-    model.mesh_facenormal[kept] = model.mesh_facenormal[every][keep]
-    model.mesh_facetexcoord[kept] = model.mesh_facetexcoord[every][keep]
-    model.mesh_facenum[mesh] = kept.stop - kept.start
+    kept_faces = slice(start, start + int(keep.sum()))
+    model.mesh_face[kept_faces] = faces[keep]
+    model.mesh_facenormal[kept_faces] = model.mesh_facenormal[every][keep]
+    model.mesh_facetexcoord[kept_faces] = model.mesh_facetexcoord[every][keep]
+    model.mesh_facenum[mesh] = kept_faces.stop - kept_faces.start

@@ -37,8 +37,8 @@ class ScriptedExpert:
         observation[:3] -= self._operator.aim_offset
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # scripts warn whenever an action exceeds [-1, 1], which is clipped here
-            wanted = self._script.get_action(observation)
+            scripted_action = self._script.get_action(observation)
         action = np.zeros(7)
-        action[:3] = self._gain * wanted[:3]
-        action[6] = wanted[3]
+        action[:3] = self._gain * scripted_action[:3]
+        action[6] = scripted_action[3]
         return self._operator.perform(action)

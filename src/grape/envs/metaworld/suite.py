@@ -27,7 +27,7 @@ _ACTION_SPACE = ActionSpace(
 class MetaWorldSuite(SuiteBase):
     """Nine Meta-World tasks with a Sawyer arm; see :class:`~grape.envs.base.SuiteBase`.
 
-    Images are 64 x 64; proprioception is the gripper's x, y, z in metres and its opening in [0, 1].
+    Images are 64 x 64; proprioception is the gripper's x, y, z in meters and its opening in [0, 1].
     """
 
     @property

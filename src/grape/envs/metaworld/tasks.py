@@ -1,4 +1,4 @@
-"""The nine tasks: what each is called, where its object and goal are, and when it is solved.
+"""The nine tasks: names, objects, goals and success criteria.
 
 Success is Meta-World's own criterion, restated here as one formula so that a decision need not compute rewards; a
 test compares it with the package's ``info["success"]``. Keypoints are chosen so that ``object`` can physically reach
@@ -24,7 +24,7 @@ class Anchor:
     Attributes:
         kind: What ``name`` names in the MuJoCo model.
         name: Name in the model.
-        offset: Added in the world frame, metres.
+        offset: Added in the world frame, meters.
     """
 
     kind: Literal["body", "geom", "site"]
@@ -34,7 +34,7 @@ class Anchor:
 
 @dataclass(frozen=True)
 class TaskModel:
-    """What the adapter knows of one Meta-World task.
+    """Names and constants of one Meta-World task.
 
     Attributes:
         task: The task as the rest of the project sees it.
@@ -48,8 +48,8 @@ class TaskModel:
         articulated: Whether the object is a handle (then keypoint ``handle`` exists).
         goal_axes: Axes along which the goal keypoint is Meta-World's target; on the others it is the object's start.
         travel: Where the object's end stop and not the target limits the motion: displacement of the goal keypoint
-            from the object's start, metres; overrides ``goal_axes``.
-        success_radius: Success is ``|(seen + success_offset - target) * success_axes| <= success_radius``, metres,
+            from the object's start, meters; overrides ``goal_axes``.
+        success_radius: Success is ``|(seen + success_offset - target) * success_axes| <= success_radius``, meters,
             with ``seen`` Meta-World's observed object position (or the gripper, where ``anchor`` is None).
         success_axes: See ``success_radius``.
         success_offset: See ``success_radius``.

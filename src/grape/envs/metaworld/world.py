@@ -30,7 +30,7 @@ N_INITIAL_STATES = 1_000_000
 SIMULATOR_STEPS = 8
 """Meta-World steps a decision; each is 12.5 ms, so that decisions come at 10 Hz."""
 
-_MINIMUM_TASK_DISTANCE = 0.15  # metres between object and goal in the plane; Meta-World redraws below it
+_MINIMUM_TASK_DISTANCE = 0.15  # meters between object and goal in the plane; Meta-World redraws below it
 
 Float64 = npt.NDArray[np.float64]
 
@@ -43,7 +43,7 @@ class Episode:
         data: The ``mujoco.MjData``.
         body_pos: Positions of bodies in the model, ``(nbody, 3)``: Meta-World places furniture through them.
         site_pos: Positions of sites in the model, ``(nsite, 3)``.
-        target: Meta-World's target, metres ``(3,)``.
+        target: Meta-World's target, meters ``(3,)``.
     """
 
     data: Any
@@ -124,7 +124,7 @@ class TaskWorld:
         )
 
     def swap_in(self, episode: Episode) -> None:
-        """Make an episode the one that :attr:`env` and :attr:`model` are about."""
+        """Load an episode's state into the simulator that all episodes share."""
         self.env.data, self.env._target_pos = episode.data, episode.target
         self.model.body_pos[:], self.model.site_pos[:] = episode.body_pos, episode.site_pos
 
@@ -142,23 +142,23 @@ class TaskWorld:
         self._mujoco.mj_forward(self.model, data)
 
     def gripper(self, data: Any) -> Float64:
-        """Tool centre between the finger tips, metres ``(3,)``."""
+        """Tool center between the finger tips, meters ``(3,)``."""
         center: Float64 = (data.site("rightEndEffector").xpos + data.site("leftEndEffector").xpos) / 2.0
         return center
 
     def object(self, data: Any) -> Float64:
-        """The point that has to get to the goal, metres ``(3,)``."""
+        """The point that has to get to the goal, meters ``(3,)``."""
         anchor: Anchor | None = self.spec.anchor
         if anchor is None:
             return self.gripper(data)
-        found: Float64 = getattr(data, anchor.kind)(anchor.name).xpos + np.array(anchor.offset)
-        return found
+        position: Float64 = getattr(data, anchor.kind)(anchor.name).xpos + np.array(anchor.offset)
+        return position
 
     def solved(self, data: Any) -> bool:
         """Meta-World's criterion of success for the episode swapped in."""
         spec = self.spec
-        seen = self.gripper(data) if spec.anchor is None else self.env._get_pos_objects()
-        error = (seen + np.array(spec.success_offset) - self.env._target_pos) * np.array(spec.success_axes)
+        measured_position = self.gripper(data) if spec.anchor is None else self.env._get_pos_objects()
+        error = (measured_position + np.array(spec.success_offset) - self.env._target_pos) * np.array(spec.success_axes)
         return bool(np.linalg.norm(error) <= spec.success_radius)
 
     def touches(self, data: Any) -> tuple[bool, bool]:
@@ -216,17 +216,17 @@ class MetaWorldEnvironment:
         """
         if self._episode is None:
             raise RuntimeError("reset must be called before step")
-        held = np.clip(np.asarray(action, dtype=np.float32)[[0, 1, 2, 6]], -1.0, 1.0)
+        clipped = np.clip(np.asarray(action, dtype=np.float32)[[0, 1, 2, 6]], -1.0, 1.0)
         data = self._episode.data
         self._world.swap_in(self._episode)
         success = False
         for _ in range(SIMULATOR_STEPS):
-            self._world.advance(data, held)
+            self._world.advance(data, clipped)
             success |= self._world.solved(data)
         return self._snapshot(data, success)
 
     def close(self) -> None:
-        """Let go of the episode; the task's world stays for other environments of this process."""
+        """Release the episode; the task's world stays for other environments of this process."""
         self._episode = None
 
     def scene_view(self, size: int = DISPLAY_SIZE) -> SceneView:

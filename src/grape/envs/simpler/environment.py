@@ -17,7 +17,7 @@ from grape.envs.simpler.world import Body, Pose, Verdict, World
 __all__ = ["FINGERS", "MOST_ROTATION", "MOST_TRANSLATION", "TOOL", "WidowXEnvironment", "simulator_action"]
 
 MOST_TRANSLATION = 1.0
-"""Largest change of position along an axis that a decision may ask for, metres; ManiSkill's bound, far out of reach."""
+"""Largest change of position along an axis that a decision may ask for, meters; ManiSkill's bound, far out of reach."""
 
 MOST_ROTATION = np.pi / 2
 """Largest component of the axis-angle that a decision may ask for, radians; ManiSkill's bound."""
@@ -28,8 +28,8 @@ TOOL = "ee_gripper_link"
 FINGERS = ("left_finger_link", "right_finger_link")
 """The links of the fingers."""
 
-_CLOSED, _OPEN = 0.015, 0.037  # metres of a finger joint
-_MOVED = 0.03  # metres after which a thing counts as moved, as in SimplerEnv
+_CLOSED, _OPEN = 0.015, 0.037  # meters of a finger joint
+_MOVED = 0.03  # meters after which a thing counts as moved, as in SimplerEnv
 _BLANK = np.zeros((1, 1, 3), dtype=np.uint8)
 
 Float64 = npt.NDArray[np.float64]
@@ -38,18 +38,18 @@ Float64 = npt.NDArray[np.float64]
 def simulator_action(action: npt.NDArray[np.float32], steps: int = 1) -> npt.NDArray[np.float32]:
     """A policy's action in ManiSkill's convention: gripper 1 opens, -1 closes, rotation as Euler angles.
 
-    The gripper is binarised at one half, as in SimplerEnv's evaluation of OpenVLA. ManiSkill 3 takes the rotation as
+    The gripper is binarized at one half, as in SimplerEnv's evaluation of OpenVLA. ManiSkill 3 takes the rotation as
     angles about the robot's x axis, then the turned y, then the turned z axis; SimplerEnv, and so this suite, as an
     axis-angle. Small rotations have almost equal numbers in both; here the rotation is exactly the one asked for.
 
     Args:
-        action: float32 ``(7,)``: change of position in metres, axis-angle in radians, gripper in [0, 1]; clipped.
+        action: float32 ``(7,)``: change of position in meters, axis-angle in radians, gripper in [0, 1]; clipped.
         steps: Over how many of the simulator's steps it is carried out: the answer is each one's, an equal part.
     """
-    wanted = np.asarray(action, dtype=np.float64)
-    shift = np.clip(wanted[:3], -MOST_TRANSLATION, MOST_TRANSLATION) / steps
-    turn = Rotation.from_rotvec(np.clip(wanted[3:6], -MOST_ROTATION, MOST_ROTATION) / steps).as_euler("XYZ")
-    return np.concatenate([shift, turn, [1.0 if wanted[6] > 0.5 else -1.0]]).astype(np.float32)
+    policy_action = np.asarray(action, dtype=np.float64)
+    shift = np.clip(policy_action[:3], -MOST_TRANSLATION, MOST_TRANSLATION) / steps
+    turn = Rotation.from_rotvec(np.clip(policy_action[3:6], -MOST_ROTATION, MOST_ROTATION) / steps).as_euler("XYZ")
+    return np.concatenate([shift, turn, [1.0 if policy_action[6] > 0.5 else -1.0]]).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,8 +64,8 @@ class _Start:
 class WidowXEnvironment:
     """One episode at a time of one task; see :class:`~grape.envs.base.Environment`.
 
-    Proprioception is the tool's position in metres (3) and orientation as axis-angle in radians (3), both relative to
-    the robot's base, and the two finger joints in metres (2).
+    Proprioception is the tool's position in meters (3) and orientation as axis-angle in radians (3), both relative to
+    the robot's base, and the two finger joints in meters (2).
 
     Args:
         task: The task.
@@ -106,8 +106,8 @@ class WidowXEnvironment:
         """
         if self._world is None or self._start is None:
             raise RuntimeError("reset must be called before step")
-        wanted = simulator_action(action, self._steps)
-        verdicts = [self._world.advance(wanted) for _ in range(self._steps)]
+        substep_action = simulator_action(action, self._steps)
+        verdicts = [self._world.advance(substep_action) for _ in range(self._steps)]
         verdict = dataclasses.replace(verdicts[-1], success=any(verdict.success for verdict in verdicts))
         return self._snapshot(self._world, self._start, verdict)
 
@@ -144,7 +144,7 @@ class WidowXEnvironment:
 
 
 def _rest(world: World, target: Pose) -> Float64:
-    """Where the source's centre is when it lies on the middle of the target, metres ``(3,)``."""
+    """Where the source's center is when it lies on the middle of the target, meters ``(3,)``."""
     height = world.source.half_extents[2] + world.target.half_extents[2]
     return np.asarray(target.position + np.array([0.0, 0.0, height]))
 
@@ -154,7 +154,7 @@ def _describe(body: Body) -> dict[str, Any]:
 
 
 def _ends(body: Body, pose: Pose) -> tuple[Float64, Float64]:
-    """The two ends of a thing's longest axis, metres ``(3,)`` each."""
+    """The two ends of a thing's longest axis, meters ``(3,)`` each."""
     longest = int(np.argmax(body.half_extents))
     reach = body.half_extents[longest] * pose.rotation[:, longest]
     return pose.position - reach, pose.position + reach

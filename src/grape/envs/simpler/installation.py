@@ -1,7 +1,7 @@
-"""ManiSkill's import: without questions on stdin, with its assets found and a Vulkan device that draws.
+"""Import of ManiSkill: without prompts on stdin, after a check of its assets and of a Vulkan device.
 
 ManiSkill reads where its assets are when it is imported, asks on stdin whether to download what is missing, and says
-"failed to find a rendering device" where there is no driver. All of that is looked at here first.
+"failed to find a rendering device" where there is no driver. All of that is checked here first.
 """
 
 import functools
@@ -64,8 +64,8 @@ def asset_folder() -> Path:
     Raises:
         DataError: What these tasks need is not there; the hint has ManiSkill's own command.
     """
-    home = os.environ.get("MS_ASSET_DIR") or os.path.expanduser("~/.maniskill")
-    folder = Path(home) / "data"
+    asset_root = os.environ.get("MS_ASSET_DIR") or os.path.expanduser("~/.maniskill")
+    folder = Path(asset_root) / "data"
     for path in _NEEDED:
         if not os.path.isfile(folder / path):  # in contrast to Path.is_file, False wherever the system refuses to look
             raise DataError(

@@ -1,8 +1,8 @@
-"""Whether this machine can render: prints a JSON object about its Vulkan device.
+"""Check of rendering: prints a JSON object about this machine's Vulkan device.
 
     python -m grape.envs.simpler.rendering
 
-A broken driver may take the process that asks with it, so it is asked in a process of its own.
+A broken driver may crash the process that queries it, hence a separate process.
 """
 
 import json

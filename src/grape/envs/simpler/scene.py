@@ -1,10 +1,10 @@
-"""ManiSkill's scenes, rearranged as a task asks, without touching ManiSkill's files.
+"""ManiSkill's scenes with the objects that a task asks for, without changes to ManiSkill's files.
 
 ManiSkill builds each of the four tasks by a class of its own over one common class. What differs here from one to the
 other is put between the two, so that a task's rules (where things start, what success is) stay ManiSkill's while
 models, sizes and poses are ours. Three faults of ManiSkill 3.0.1 are kept out on the way: backgrounds and masks are
-shared by all environments of a process, so that another task's background shows and things show that should not; the
-eggplant's target plane is drawn; an observation is drawn at every step whether anybody looks at it or not.
+shared by all environments of a process, so that another task's background and hidden objects show; the
+eggplant's target plane is drawn; an observation is rendered at every environment step, needed or not.
 """
 
 import warnings
@@ -41,19 +41,27 @@ class _Rearrangement:
         # Class attributes in ManiSkill, filled in place.
         self._rgb_overlay_images: dict[str, Any] = {}
         self._objects_to_remove_from_greenscreen: list[Any] = []
-        wanted, native = self.arrangement, obj_names[0]
-        assert obj_names[1] == wanted.target
-        places, turns = (np.array(given.numpy(), dtype=np.float64) for given in (xyz_configs, quat_configs))
-        places[:, 0, :2] += wanted.shift
-        places[:, 0, 2] += _half_height(self.models[wanted.source]) * wanted.scale - _half_height(self.models[native])
-        if wanted.exchanged and wanted.hidden_target:  # the eggplant's poses in the sink are those of its own shape
+        arrangement, native = self.arrangement, obj_names[0]
+        assert obj_names[1] == arrangement.target
+        places, turns = (
+            np.array(configurations.numpy(), dtype=np.float64) for configurations in (xyz_configs, quat_configs)
+        )
+        places[:, 0, :2] += arrangement.shift
+        places[:, 0, 2] += _half_height(self.models[arrangement.source]) * arrangement.scale - _half_height(
+            self.models[native]
+        )
+        if (
+            arrangement.exchanged and arrangement.hidden_target
+        ):  # the eggplant's poses in the sink are those of its own shape
             turns = np.repeat(turns[:1], len(_FLAT_TURNS), axis=0)
             turns[:, 0] = [_quaternion(Rotation.from_euler("z", angle, degrees=True)) for angle in _FLAT_TURNS]
-        if wanted.turn:
-            about = Rotation.from_euler("z", wanted.turn, degrees=True)
+        if arrangement.turn:
+            about = Rotation.from_euler("z", arrangement.turn, degrees=True)
             turns[:, 0] = [_quaternion(about * Rotation.from_quat(turn, scalar_first=True)) for turn in turns[:, 0]]
         parent: Any = super()
-        parent.__init__(obj_names=[wanted.source, wanted.target], xyz_configs=places, quat_configs=turns, **settings)
+        parent.__init__(
+            obj_names=[arrangement.source, arrangement.target], xyz_configs=places, quat_configs=turns, **settings
+        )
 
     def _load_agent(self, options: dict[str, Any]) -> None:
         if self.tangled:  # without its list of links that may overlap, the hand's own parts hold the fingers
@@ -123,13 +131,13 @@ def _scene_class(maniskill: ManiSkill, arrangement: Arrangement, images: bool) -
         "rgb_overlay_mode": "background" if images else "none",
     }
     if arrangement.exchanged:
-        kept = [arrangement.source] if arrangement.hidden_target else [arrangement.source, arrangement.target]
-        facts["objects_excluded_from_greenscreening"] = kept
+        excluded = [arrangement.source] if arrangement.hidden_target else [arrangement.source, arrangement.target]
+        facts["objects_excluded_from_greenscreening"] = excluded
     return type(f"Rearranged{arrangement.environment}", (task, between), facts)
 
 
 def _models(assets: Path, arrangement: Arrangement) -> dict[str, Any]:
-    """ManiSkill's tables of models in one, with the source's size as it is wanted."""
+    """ManiSkill's tables of models in one, with the source scaled as the task asks."""
     folder = assets / "tasks" / "bridge_v2_real2sim_dataset" / "custom"
     models: dict[str, Any] = {}
     for name in MODEL_TABLES:
@@ -139,7 +147,7 @@ def _models(assets: Path, arrangement: Arrangement) -> dict[str, Any]:
 
 
 def _half_height(model: dict[str, Any]) -> float:
-    """Half of a model's height as it lies, metres."""
+    """Half of a model's height as it lies, meters."""
     return float(model["bbox"]["max"][2] - model["bbox"]["min"][2]) / 2.0
 
 

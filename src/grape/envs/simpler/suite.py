@@ -32,7 +32,7 @@ _ACTION_SPACE = ActionSpace(
     gripper=GripperConvention.ONE_OPENS,
     rotation=RotationConvention.AXIS_ANGLE,
     control_hz=CONTROL_HZ,
-    notes=(
+    notes=(  # compared with the contract of recorded stores: the wording stays
         "translation in metres along the axes of the robot's base, which is turned by half a turn in the world",
         "rotation in radians about the same axes",
         "the gripper is binarised at 0.5; the simulator's -1 closes as well",
@@ -63,11 +63,11 @@ class WidowXSuite(SuiteBase):
     @property
     def action_space(self) -> ActionSpace:
         """SimplerEnv's convention, with OpenVLA's gripper."""
-        held = steps_per_decision(self._name)
-        if held == 1:
+        n_steps = steps_per_decision(self._name)
+        if n_steps == 1:
             return _ACTION_SPACE
-        notes = (*_ACTION_SPACE.notes, f"each decision is carried out over {held} steps, an equal part in each")
-        return dataclasses.replace(_ACTION_SPACE, control_hz=CONTROL_HZ / held, notes=notes)
+        notes = (*_ACTION_SPACE.notes, f"each decision is carried out over {n_steps} steps, an equal part in each")
+        return dataclasses.replace(_ACTION_SPACE, control_hz=CONTROL_HZ / n_steps, notes=notes)
 
     @property
     def operators(self) -> tuple[str, ...]:
@@ -77,11 +77,11 @@ class WidowXSuite(SuiteBase):
         return N_INITIAL_STATES
 
     def about_initial_states(self, task: Task) -> str:
-        """Why a task has no more initial states, in a sentence; empty where the simulator has no more either."""
+        """Why a task has fewer initial states than the simulator, in a sentence; empty where it does not."""
         return about_initial_states(task)
 
     def base_task(self, task: Task) -> tuple[str, str]:
-        """ManiSkill's task where the scene is the same: slower decisions and other words change nothing in it."""
+        """ManiSkill's task where the scene is the same: slower decisions and other instructions do not change it."""
         return same_scene(task)
 
     def versions(self) -> Mapping[str, str]:

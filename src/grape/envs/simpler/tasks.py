@@ -1,11 +1,11 @@
 """Tasks of the ``simpler_widowx`` suites and what each of them asks of the scene (Li et al. 2024, arXiv 2405.05941).
 
 The four tasks are ManiSkill's, names of its classes included. Three further suites vary them as the groups of
-arXiv 2411.19309 do: *subject* puts another thing in the source's place, *physical* changes its size and pose,
-*semantic* says the same in other words. A variation is data; everything else is its task's.
+arXiv 2411.19309 do: *subject* replaces the source by another object, *physical* changes its size and pose,
+*semantic* gives the same tasks other instructions. A variation is data; everything else is its task's.
 
-One more suite has the four tasks with slower decisions, under a name that says so; nothing else differs, and nothing
-measured with it may be called a result of the benchmark.
+One more suite has the four tasks with slower decisions, under a name that says so; nothing else differs, and its
+results are not those of the benchmark.
 """
 
 import functools
@@ -26,7 +26,7 @@ class Arrangement:
         target: Model that it is to be put on.
         scale: Size of the source relative to ManiSkill's.
         turn: Angle about the vertical by which the source starts turned, degrees.
-        shift: Horizontal displacement of the source's start, metres.
+        shift: Horizontal displacement of the source's start, meters.
         exchanged: Whether the source is not the one of ManiSkill's task: it then starts lying flat.
         hidden_target: Whether the target is a stand-in that must not be seen.
     """
@@ -77,7 +77,7 @@ _BASE = (
 def _subject() -> tuple[_Entry, ...]:
     """Other sources, targets as in the four tasks."""
     plate, cloth, basket = _BASE[0], _BASE[2], _BASE[3]
-    wanted = (
+    variations = (
         (plate, "spoon-on-plate", "put spoon on plate", _SPOON),
         (plate, "eggplant-on-plate", "put eggplant on plate", _EGGPLANT),
         (plate, "cube-on-plate", "put the green block on plate", _GREEN),
@@ -88,7 +88,7 @@ def _subject() -> tuple[_Entry, ...]:
     )
     return tuple(
         _Entry(name, instruction, replace(base.arrangement, source=source, exchanged=True), base.name)
-        for base, name, instruction, source in wanted
+        for base, name, instruction, source in variations
     )
 
 
@@ -108,7 +108,7 @@ def _physical() -> tuple[_Entry, ...]:
 
 
 def _semantic() -> tuple[_Entry, ...]:
-    """Other words."""
+    """Other instructions."""
     words = {
         "carrot-on-plate": (
             "place the orange carrot onto the round dish",
@@ -163,14 +163,14 @@ def suite_tasks(suite: str) -> tuple[Task, ...]:
     Args:
         suite: One of :data:`SUITES`.
     """
-    held = steps_per_decision(suite)
+    n_steps = steps_per_decision(suite)
     return tuple(
         Task(
             suite,
             index,
             entry.name,
             entry.instruction,
-            (_SINK_LIMIT if entry.arrangement.hidden_target else _LIMIT) // held,
+            (_SINK_LIMIT if entry.arrangement.hidden_target else _LIMIT) // n_steps,
         )
         for index, entry in enumerate(_entries(suite))
     )

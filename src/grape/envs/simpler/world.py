@@ -1,4 +1,4 @@
-"""One WidowX task in the simulator: starts episodes, advances them, and tells poses, contacts and images."""
+"""One WidowX task in the simulator: starts episodes, advances them, and reads poses, contacts and images."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +47,7 @@ class Pose:
     """Where a body is in the world.
 
     Attributes:
-        position: Metres, ``(3,)``.
+        position: Meters, ``(3,)``.
         rotation: ``(3, 3)``, from the body's frame to the world's.
     """
 
@@ -57,11 +57,11 @@ class Pose:
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """A thing.
+    """An object of the scene.
 
     Attributes:
         name: ManiSkill's name of its model.
-        half_extents: Half of its bounding box's edges along its own axes, metres ``(3,)``; the box's centre is the
+        half_extents: Half of its bounding box's edges along its own axes, meters ``(3,)``; the box's center is the
             body's origin.
     """
 
@@ -71,7 +71,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Contacts:
-    """What presses on what.
+    """Contacts between fingers, source and target.
 
     Attributes:
         left: The left finger on the source.
@@ -86,7 +86,7 @@ class Contacts:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What ManiSkill says of a state.
+    """ManiSkill's evaluation of a state.
 
     Attributes:
         success: The task is solved.
@@ -102,7 +102,7 @@ class Verdict:
 
 
 def about_initial_states(task: Task) -> str:
-    """Why a task has no more initial states, in a sentence; empty where ManiSkill has no more either."""
+    """Why a task has fewer initial states than ManiSkill, in a sentence; empty where it does not."""
     if not arrangement_of(task).hidden_target:
         return ""
     return (
@@ -135,7 +135,7 @@ class World:
         return Body(name, _numbers(self._scene.episode_model_bbox_sizes[name]) / 2.0)
 
     def start(self, initial_state: int) -> Verdict:
-        """Start from an initial state, everything built anew: what is left of an episode would move things by mm.
+        """Start from an initial state with a newly built scene: what an episode leaves would shift objects by mm.
 
         Raises:
             SettingsError: There is no such initial state.
@@ -197,7 +197,7 @@ class World:
 
     @property
     def fingers(self) -> Float64:
-        """Positions of the two finger joints, metres ``(2,)``: 0.015 closed, 0.037 open."""
+        """Positions of the two finger joints, meters ``(2,)``: 0.015 closed, 0.037 open."""
         return _numbers(self._scene.agent.robot.get_qpos()[0, -2:])
 
     def contacts(self) -> Contacts:
@@ -229,7 +229,7 @@ class World:
 
         Returns:
             ``name``; ``size``, height and width in pixels; ``intrinsic``, 3 x 3 in pixels; ``pose``, 4 x 4, from the
-            camera's frame (x right, y down, z away from it) to the world's, metres.
+            camera's frame (x right, y down, z away from it) to the world's, meters.
         """
         parameters = self._scene.get_sensor_params()[CAMERA]
         to_camera = np.vstack([_numbers(parameters["extrinsic_cv"][0]), [0.0, 0.0, 0.0, 1.0]])

@@ -20,7 +20,7 @@ __all__ = ["OriginalEnvironment", "axis_angle", "rotation_matrix", "simulator_ac
 _CAMERA = "3rd_view_camera"
 _TOOL = "ee_gripper_link"
 _FINGERS = ("left_finger_link", "right_finger_link")
-_CLOSED, _OPEN = 0.015, 0.037  # metres of a finger joint
+_CLOSED, _OPEN = 0.015, 0.037  # meters of a finger joint
 _SEED = 0  # of SimplerEnv's random numbers, which nothing here depends on
 _LEAST_IMPULSE = 1e-5  # newton seconds from which a contact counts: 0.01 N over a step of the physics
 _MOST_TRANSLATION, _MOST_ROTATION = 1.0, np.pi / 2
@@ -29,20 +29,20 @@ Float64 = npt.NDArray[np.float64]
 
 
 def simulator_action(action: npt.NDArray[np.float32]) -> Float64:
-    """A policy's action as SimplerEnv takes it: metres, axis-angle, gripper 1 to open and -1 to close, ``(7,)``.
+    """A policy's action as SimplerEnv takes it: meters, axis-angle, gripper 1 to open and -1 to close, ``(7,)``.
 
     Args:
         action: float32 ``(7,)``, gripper in [0, 1]; clipped.
     """
-    wanted = np.asarray(action, dtype=np.float64)
-    shift = np.clip(wanted[:3], -_MOST_TRANSLATION, _MOST_TRANSLATION)
-    turn = np.clip(wanted[3:6], -_MOST_ROTATION, _MOST_ROTATION)
-    return np.concatenate([shift, turn, [1.0 if wanted[6] > 0.5 else -1.0]])
+    policy_action = np.asarray(action, dtype=np.float64)
+    shift = np.clip(policy_action[:3], -_MOST_TRANSLATION, _MOST_TRANSLATION)
+    turn = np.clip(policy_action[3:6], -_MOST_ROTATION, _MOST_ROTATION)
+    return np.concatenate([shift, turn, [1.0 if policy_action[6] > 0.5 else -1.0]])
 
 
 @dataclass(frozen=True, eq=False)
 class _Thing:
-    """A thing's centre in the world, its axes and half of its edges along them, metres."""
+    """An object's center in the world, its axes and half extents along them, meters."""
 
     position: Float64
     rotation: Float64
@@ -59,8 +59,8 @@ class _Thing:
 class OriginalEnvironment:
     """One episode at a time of one task.
 
-    Proprioception is the tool's position in metres (3) and orientation as axis-angle in radians (3), both relative to
-    the robot's base, and the two finger joints in metres (2).
+    Proprioception is the tool's position in meters (3) and orientation as axis-angle in radians (3), both relative to
+    the robot's base, and the two finger joints in meters (2).
 
     Args:
         task: A task of the suite.
@@ -72,7 +72,7 @@ class OriginalEnvironment:
         self._start: tuple[Float64, float] | None = None  # where the source was, and how far its goal
 
     def reset(self, initial_state: int) -> Snapshot:
-        """Start from one of the 24 initial states, with a scene made anew: what is left of an episode moves things.
+        """Start from one of the 24 initial states, in a newly built scene, since an earlier one shifts objects.
 
         Raises:
             SettingsError: There is no such initial state.
@@ -218,7 +218,7 @@ class OriginalEnvironment:
 
 
 def _rest(source: _Thing, target: _Thing) -> Float64:
-    """Where the source's centre is when it lies on the middle of the target, metres ``(3,)``."""
+    """Where the source's center is when it lies on the middle of the target, meters ``(3,)``."""
     height = source.half_extents[2] + target.half_extents[2]
     return np.asarray(target.position + np.array([0.0, 0.0, height]))
 

@@ -1,7 +1,7 @@
 """The suite ``simpler_widowx-v0``: the four WidowX tasks of the original SimplerEnv (Li et al. 2024, arXiv 2405.05941).
 
-SimplerEnv stands on SAPIEN 2 and a numpy before 2: with numpy 2 poses are wrong and images black, without an error.
-So its workers run in an interpreter of their own, and the modules of this folder keep to Python 3.9 and numpy 1.26.
+SimplerEnv depends on SAPIEN 2 and a numpy before 2: with numpy 2 poses are wrong and images black, without an error.
+So its workers run in an external interpreter, and the modules of this folder keep to Python 3.9 and numpy 1.26.
 Names, instructions and limits of the tasks, keypoints and signals are those of ``simpler_widowx``, the same tasks in
 ManiSkill 3, so that costs and protocols serve both. Importing this imports no simulator.
 """
@@ -45,7 +45,7 @@ _ACTION_SPACE = ActionSpace(
     gripper=GripperConvention.ONE_OPENS,
     rotation=RotationConvention.AXIS_ANGLE,
     control_hz=5.0,
-    notes=(
+    notes=(  # compared with the contract of recorded stores: the wording stays
         "translation in metres along the axes of the robot's base, which is turned by half a turn in the world",
         "rotation in radians about the same axes",
         "the gripper is binarised at 0.5; the simulator's -1 closes as well",
@@ -84,21 +84,21 @@ class OriginalSuite(SuiteBase):
         return N_INITIAL_STATES
 
     def versions(self) -> Mapping[str, str]:
-        found = {}
+        versions = {}
         for name, distribution in _PACKAGES.items():
             try:
-                found[name] = metadata.version(distribution)
+                versions[name] = metadata.version(distribution)
             except metadata.PackageNotFoundError as error:
                 raise SettingsError(
                     f"Suite '{_NAME}' runs in the original SimplerEnv, and package {name!r} is not installed.", _HINT
                 ) from error
-        found["numpy"] = metadata.version("numpy")
-        if int(found["numpy"].partition(".")[0]) >= 2:
+        versions["numpy"] = metadata.version("numpy")
+        if int(versions["numpy"].partition(".")[0]) >= 2:
             raise SettingsError(
-                f"The original SimplerEnv gives wrong poses and black images with numpy {found['numpy']}.",
+                f"The original SimplerEnv gives wrong poses and black images with numpy {versions['numpy']}.",
                 "In its environment: python -m pip install 'numpy<2'",
             )
-        return found
+        return versions
 
     def load(self) -> None:
         try:

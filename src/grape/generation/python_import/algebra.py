@@ -1,6 +1,6 @@
-"""Operations on what is measured: each returns a value of the same few kinds, or says why it cannot.
+"""Operations on measured values: each returns a value of the same kinds or raises a TranslationError.
 
-Nothing is evaluated on data. ``np.dot(a - b, z) / np.linalg.norm(a - b)``, for example, is recognised as the cosine of
+Nothing is evaluated on data. ``np.dot(a - b, z) / np.linalg.norm(a - b)``, for example, is recognized as the cosine of
 the angle between the line from b to a and the world's z axis.
 """
 
@@ -126,10 +126,10 @@ def _by_length(above: Value, line: Line, coefficient: float) -> Value:
 
 def _cosine(part: Scalar, axis: str, line: Line) -> Scalar:
     """A coordinate of the line over its length."""
-    found = line_of(Vector((part,), axis))
-    if found is None or found[0] != line or any(found[2]):
+    component = line_of(Vector((part,), axis))
+    if component is None or component[0] != line or any(component[2]):
         raise TranslationError("divides by a length that is not the vector's own")
-    return Scalar({Cosine(line, axis): found[1]})
+    return Scalar({Cosine(line, axis): component[1]})
 
 
 def line_of(vector: Vector) -> tuple[Line, float, tuple[float, ...]] | None:
@@ -137,7 +137,7 @@ def line_of(vector: Vector) -> tuple[Line, float, tuple[float, ...]] | None:
 
     One spelling serves both directions, so that lines compare equal.
     """
-    found: set[tuple[Line, float]] = set()
+    candidates: set[tuple[Line, float]] = set()
     offset = []
     for part, axis in zip(vector.parts, vector.axes, strict=True):
         ends: dict[float, list[str]] = {}
@@ -154,11 +154,11 @@ def line_of(vector: Vector) -> tuple[Line, float, tuple[float, ...]] | None:
         names = tuple(sorted(start)), tuple(sorted(end))
         forward = names[0] < names[1]
         scale = factor if forward else -factor
-        found.add((Line(*(names if forward else names[::-1])), round(scale, 9)))
+        candidates.add((Line(*(names if forward else names[::-1])), round(scale, 9)))
         offset.append(-part.constant / scale + 0.0)
-    if len(found) != 1:
+    if len(candidates) != 1:
         return None
-    line, scale = found.pop()
+    line, scale = candidates.pop()
     return line, scale, tuple(offset)
 
 
@@ -172,10 +172,10 @@ def length(vector: Vector) -> Scalar:
     if len(used) == 1:
         return absolute(used[0][0])
     axes = "".join(axis for _, axis in used)
-    found = line_of(Vector(tuple(part for part, _ in used), axes))
-    if found is None:
+    component = line_of(Vector(tuple(part for part, _ in used), axes))
+    if component is None:
         raise TranslationError("measures something other than the way between two points")
-    line, scale, offset = found
+    line, scale, offset = component
     return Scalar({Distance(line, axes, offset): abs(scale)})
 
 

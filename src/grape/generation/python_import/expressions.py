@@ -1,7 +1,7 @@
-"""A function's body, read symbolically: statement by statement, each expression turned into what it measures.
+"""Symbolic evaluation of a function's body: each expression becomes what it measures.
 
 Only straight-line arithmetic is understood: assignments to names, a ``return``, and the calls listed here. Everything
-else raises :class:`TranslationError`. Names are looked up in tables of ours, never in the interpreter.
+else raises :class:`TranslationError`. Names are looked up in fixed tables, never in the interpreter.
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""What can be measured of keypoints, as the language knows it: the atoms of imported expressions."""
+"""Measures of keypoints that the cost language has: the atoms of imported expressions."""
 
 import math
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ LARGEST = 1e6
 
 
 class TranslationError(Exception):
-    """A part of a function has no counterpart in the language; the message is the reason, without a full stop."""
+    """Raised where a part of a function has no counterpart in the language; the message is the reason."""
 
 
 def finite(value: float) -> float:
@@ -70,7 +70,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Coordinate:
-    """One world coordinate of a keypoint in metres."""
+    """One world coordinate of a keypoint in meters."""
 
     keypoint: str
     axis: str
@@ -78,7 +78,7 @@ class Coordinate:
 
 @dataclass(frozen=True)
 class Distance:
-    """Length of a line in metres, within the axes named, after its start was moved.
+    """Length of a line in meters, within the axes named, after its start was moved.
 
     Attributes:
         line: From where to where.
@@ -225,8 +225,8 @@ class Scalar:
     def scaled(self, factor: float) -> "Scalar":
         """The number times a constant."""
         terms = {measure: finite(value * factor) for measure, value in self.terms.items()}
-        kept = {measure: value for measure, value in terms.items() if abs(value) > TINY}
-        return Scalar(kept, finite(self.constant * factor))
+        nonzero_terms = {measure: value for measure, value in terms.items() if abs(value) > TINY}
+        return Scalar(nonzero_terms, finite(self.constant * factor))
 
     @property
     def known(self) -> bool:

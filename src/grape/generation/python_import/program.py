@@ -1,4 +1,4 @@
-"""From a file of constraint functions to a specification's document, with an account of what was left out."""
+"""Translation of a file of constraint functions to a specification, with a list of what was left out."""
 
 import ast
 import re
@@ -9,7 +9,7 @@ from typing import Any
 from grape.core.errors import DataError
 from grape.generation.python_import.expressions import returned_value
 from grape.generation.python_import.measures import TranslationError
-from grape.generation.python_import.relations import Found, Points, Tolerance, length, relations_of
+from grape.generation.python_import.relations import Points, RecognizedRelation, Tolerance, length, relations_of
 
 __all__ = ["Header", "LeftOut", "Translation", "translate"]
 
@@ -21,7 +21,7 @@ MAX_DESCRIPTION = 160
 
 @dataclass(frozen=True)
 class Header:
-    """What the file does not say of itself.
+    """Fields of the specification that the file does not state.
 
     Attributes:
         suite: Suite of the task; may be empty.
@@ -63,7 +63,7 @@ class LeftOut:
 
 @dataclass
 class Translation:
-    """What became of a file.
+    """Result of translating a file.
 
     Attributes:
         document: The specification, as its YAML says it.
@@ -108,7 +108,7 @@ class _Work:
     header: Header
     translation: Translation
     points: Points
-    found: dict[tuple[int, str], list[tuple[str, str, Found]]] = field(default_factory=dict)
+    recognized: dict[tuple[int, str], list[tuple[str, str, RecognizedRelation]]] = field(default_factory=dict)
     lists: dict[str, list[int]] = field(default_factory=dict)
     stages: int = 0
     functions: int = 0
@@ -163,7 +163,7 @@ class _Work:
             return
         self.translation.translated.append(node.name)
         described = _description(node)
-        entries = self.found.setdefault((stage, kind), [])
+        entries = self.recognized.setdefault((stage, kind), [])
         for number, relation in enumerate(relations, start=1):
             suffix = "" if len(relations) == 1 else f"-{number}"
             entries.append((f"{kind}-{match[3] or len(entries) + 1}{suffix}", described, relation))
@@ -187,20 +187,20 @@ class _Work:
         head |= {"task": self.header.task} if self.header.task else {}
         head["limit"] = f"{self.header.limit} steps"
         head |= {"control_hz": f"{self.header.control_hz:g} Hz"} if self.header.control_hz else {}
-        spoken_of = set(_points_in(stages))
-        derived = {name: declared for name, declared in self.points.derived.items() if name in spoken_of}
-        spoken_of |= {part for declared in derived.values() for part in declared["mean_of"]}
-        named = [self._declared(name) for name in self.points.used if name in spoken_of]
-        moved = [{"name": name} | declared for name, declared in derived.items()]
-        return head | {"keypoints": [*named, *moved], "signals": signals, "stages": stages}
+        used_names = set(_points_in(stages))
+        derived = {name: declared for name, declared in self.points.derived.items() if name in used_names}
+        used_names |= {part for declared in derived.values() for part in declared["mean_of"]}
+        named = [self._declared(name) for name in self.points.used if name in used_names]
+        derived_points = [{"name": name} | declared for name, declared in derived.items()]
+        return head | {"keypoints": [*named, *derived_points], "signals": signals, "stages": stages}
 
     def _declared(self, name: str) -> Any:
         number = re.fullmatch(r"point_(\d+)", name)
         return {"name": name, "picture": int(number[1])} if number and not self.header.keypoints else name
 
     def _stage(self, number: int) -> dict[str, Any] | None:
-        subgoals, paths = self.found.get((number, "subgoal"), []), self.found.get((number, "path"), [])
-        holds = [dict(found.holds) for _, _, found in subgoals]
+        subgoals, paths = self.recognized.get((number, "subgoal"), []), self.recognized.get((number, "path"), [])
+        holds = [dict(subgoal.holds) for _, _, subgoal in subgoals]
         for name, word in (("grasp_keypoints", "grasped"), ("release_keypoints", "released")):
             indices = self.lists.get(name, [])
             if number <= len(indices) and indices[number - 1] >= 0 and {word: {}} not in holds:
@@ -219,21 +219,21 @@ class _Work:
         return stage
 
 
-def _constraint(name: str, description: str, found: Found, path: bool) -> dict[str, Any]:
-    factor = min(max(found.factor, 0.1), 10.0)
+def _constraint(name: str, description: str, relation: RecognizedRelation, path: bool) -> dict[str, Any]:
+    factor = min(max(relation.factor, 0.1), 10.0)
     constraint: dict[str, Any] = {"name": name}
     if description:
         constraint["description"] = description
-    constraint["cost"] = dict(found.cost)
+    constraint["cost"] = dict(relation.cost)
     if path:
         constraint["aggregate"] = "mean"
-    if found.unit == "m":
-        worst = max(0.25, 2.0 * found.threshold)
+    if relation.unit == "m":
+        worst = max(0.25, 2.0 * relation.threshold)
         constraint |= {"weight": f"{factor:g} per m", "worst": length(worst)}
-        constraint |= {"threshold": length(found.threshold)} if found.threshold else {}
-    elif found.unit == "deg":
+        constraint |= {"threshold": length(relation.threshold)} if relation.threshold else {}
+    elif relation.unit == "deg":
         constraint |= {"weight": "0.005 per deg", "worst": "60 deg"}
-        constraint |= {"threshold": f"{found.threshold:g} deg"} if found.threshold else {}
+        constraint |= {"threshold": f"{relation.threshold:g} deg"} if relation.threshold else {}
     else:
         constraint["weight"] = 0.2
     constraint["objectives"] = ["completion", "safety"] if path else ["completion"]
@@ -242,12 +242,12 @@ def _constraint(name: str, description: str, found: Found, path: bool) -> dict[s
 
 def _unique(constraints: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same with every name once; two functions may carry one number."""
-    seen: set[str] = set()
+    names: set[str] = set()
     for constraint in constraints:
         name, number = constraint["name"], 2
-        while constraint["name"] in seen:
+        while constraint["name"] in names:
             constraint["name"], number = f"{name}.{number}", number + 1
-        seen.add(constraint["name"])
+        names.add(constraint["name"])
     return constraints
 
 

@@ -1,4 +1,4 @@
-"""From what a function returns to relations of the language: a cost is satisfied where it is 0 or less.
+"""Conversion of a returned value to relations of the language: a cost is satisfied where it is 0 or less.
 
 One returned number may become several constraints, e.g. the parts of a maximum. Bounds become relations that hold or
 not, so that they can also say when a stage is done; a bare measure gets a tolerance there.
@@ -31,7 +31,7 @@ from grape.generation.python_import.measures import (
     opposite,
 )
 
-__all__ = ["Found", "Points", "Tolerance", "relations_of"]
+__all__ = ["Points", "RecognizedRelation", "Tolerance", "relations_of"]
 
 MAX_DERIVED = 64
 """Moved points and means of a file: constraints written by hand or by a model need a handful."""
@@ -41,20 +41,20 @@ Offset = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What counts as reached where a function only measures.
+    """Thresholds for functions that return a bare measure.
 
     Attributes:
-        metres: For distances.
+        meters: For distances.
         degrees: For angles.
     """
 
-    metres: float = 0.03
+    meters: float = 0.03
     degrees: float = 15.0
 
 
 @dataclass(frozen=True)
-class Found:
-    """A relation that was recognised.
+class RecognizedRelation:
+    """A relation that was recognized.
 
     Attributes:
         cost: What the constraint measures, as the language writes it.
@@ -90,31 +90,31 @@ class Points:
     derived: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def name(self, keypoints: tuple[str, ...], offset: Offset = (0.0, 0.0, 0.0)) -> str:
-        """Name of the mean of keypoints, moved by an offset in metres.
+        """Name of the mean of keypoints, moved by an offset in meters.
 
         Raises:
             TranslationError: Too many have been named.
         """
         self.used.update(dict.fromkeys(keypoints))
-        moved = {axis: length(value) for axis, value in zip("xyz", offset, strict=True) if abs(value) > TINY}
-        if len(keypoints) == 1 and not moved:
+        offsets = {axis: length(value) for axis, value in zip("xyz", offset, strict=True) if abs(value) > TINY}
+        if len(keypoints) == 1 and not offsets:
             return keypoints[0]
-        declared: dict[str, Any] = {"mean_of": list(keypoints)} | ({"offset": moved} if moved else {})
+        declared: dict[str, Any] = {"mean_of": list(keypoints)} | ({"offset": offsets} if offsets else {})
         for name, other in self.derived.items():
             if other == declared:
                 return name
         stem = f"{keypoints[0]}_moved" if len(keypoints) == 1 else "middle"
         if len(self.derived) == MAX_DERIVED:
             raise TranslationError(f"needs another moved point or mean; at most {MAX_DERIVED} are declared")
-        taken = {*self.derived, *self.used, *self.named, self.gripper}
-        name = next(name for number in itertools.count(1) if (name := f"{stem}_{number}") not in taken)
+        used_names = {*self.derived, *self.used, *self.named, self.gripper}
+        name = next(name for number in itertools.count(1) if (name := f"{stem}_{number}") not in used_names)
         self.derived[name] = declared
         return name
 
 
-def length(metres: float) -> str:
+def length(meters: float) -> str:
     """A length as the language writes it."""
-    return f"{round(metres * 100, 4):g} cm"
+    return f"{round(meters * 100, 4):g} cm"
 
 
 def degrees(value: float) -> str:
@@ -122,7 +122,7 @@ def degrees(value: float) -> str:
     return f"{round(value, 3):g} deg"
 
 
-def relations_of(value: Scalar, points: Points, tolerance: Tolerance) -> list[Found]:
+def relations_of(value: Scalar, points: Points, tolerance: Tolerance) -> list[RecognizedRelation]:
     """Relations behind a returned number.
 
     Args:
@@ -136,7 +136,7 @@ def relations_of(value: Scalar, points: Points, tolerance: Tolerance) -> list[Fo
     return list(_relations(value, points, tolerance))
 
 
-def _relations(value: Scalar, points: Points, tolerance: Tolerance) -> Iterator[Found]:
+def _relations(value: Scalar, points: Points, tolerance: Tolerance) -> Iterator[RecognizedRelation]:
     if value.known:
         raise TranslationError(f"is constant ({value.constant:g}) and asks for nothing")
     terms = list(value.terms.items())
@@ -155,9 +155,9 @@ def _relations(value: Scalar, points: Points, tolerance: Tolerance) -> Iterator[
             if coefficient < 0:
                 raise TranslationError("asks for a maximum to be large")
             for part in parts:
-                moved = part.scaled(coefficient) + Scalar(constant=value.constant)
-                if not moved.known:
-                    yield from _relations(moved, points, tolerance)
+                difference = part.scaled(coefficient) + Scalar(constant=value.constant)
+                if not difference.known:
+                    yield from _relations(difference, points, tolerance)
         case Positive(inner=inner):
             if coefficient < 0 or value.constant > TINY:
                 raise TranslationError("asks for a cost below 0, which never holds, or for a large one")
@@ -170,7 +170,9 @@ def _relations(value: Scalar, points: Points, tolerance: Tolerance) -> Iterator[
             yield from _absolute(inner, coefficient, value.constant, points, tolerance)
         case Grasp():
             word: dict[str, Any] = {"grasped": {}} if coefficient > 0 else {"released": {}}
-            yield Found(word, word, "", 1.0, notes=("which object is held is not asked; the recording's signal says",))
+            yield RecognizedRelation(
+                word, word, "", 1.0, notes=("which object is held is not asked; the recording's signal says",)
+            )
         case _:
             raise TranslationError("returns a square or a product instead of a distance or an angle")
 
@@ -185,57 +187,61 @@ def _bound(coefficient: float, constant: float, what: str) -> float:
     return max(0.0, bound)
 
 
-def _distance(measure: Distance, coefficient: float, constant: float, points: Points, tolerance: Tolerance) -> Found:
+def _distance(
+    measure: Distance, coefficient: float, constant: float, points: Points, tolerance: Tolerance
+) -> RecognizedRelation:
     suffix = {"xyz": "", "xy": "_xy"}.get(measure.axes)
     if suffix is None:
         raise TranslationError(f"measures a distance in the {measure.axes} plane only")
     bound = _bound(coefficient, constant, "a distance")
     offset = tuple(dict(zip(measure.axes, measure.offset, strict=True)).get(axis, 0.0) for axis in "xyz")
-    line, moved = measure.line, (offset[0], offset[1], offset[2])
-    if points.gripper in line.start and not any(moved):  # "of" is what moves, for the reader's sake
+    line, displacement = measure.line, (offset[0], offset[1], offset[2])
+    if points.gripper in line.start and not any(displacement):  # "of" is the moving point, which reads better
         line = Line(line.end, line.start)
-    pair = {"of": points.name(line.end), "to": points.name(line.start, moved)}
+    pair = {"of": points.name(line.end), "to": points.name(line.start, displacement)}
     if coefficient < 0:
         word = {f"clear_of{suffix}": {**pair, "by": length(bound)}}
-        return Found(word, word, "m", -coefficient)
+        return RecognizedRelation(word, word, "m", -coefficient)
     if bound > TINY:
         word = {f"near{suffix}": {**pair, "within": length(bound)}}
-        return Found(word, word, "m", coefficient)
-    near = {f"near{suffix}": {**pair, "within": length(tolerance.metres)}}
-    return Found({f"distance{suffix}": pair}, near, "m", coefficient, tolerance.metres, (_tolerated(tolerance),))
+        return RecognizedRelation(word, word, "m", coefficient)
+    near = {f"near{suffix}": {**pair, "within": length(tolerance.meters)}}
+    return RecognizedRelation(
+        {f"distance{suffix}": pair}, near, "m", coefficient, tolerance.meters, (_tolerated(tolerance),)
+    )
 
 
 def _tolerated(tolerance: Tolerance) -> str:
-    return f"a bare measure counts as reached within {length(tolerance.metres)} or {degrees(tolerance.degrees)}"
+    return f"a bare measure counts as reached within {length(tolerance.meters)} or {degrees(tolerance.degrees)}"
 
 
-def _one_sided(value: Scalar, points: Points) -> Found:
+def _one_sided(value: Scalar, points: Points) -> RecognizedRelation:
     """``end - start - offset`` along one axis, at most or at least 0."""
     axes = {measure.axis for measure in value.terms if isinstance(measure, Coordinate)}
     if len(axes) != 1:
         raise TranslationError("adds coordinates of different axes")
     axis = axes.pop()
-    found = line_of(Vector((value,), axis))
-    if found is None:
+    component = line_of(Vector((value,), axis))
+    if component is None:
         raise TranslationError("compares a coordinate with a place in the room; the language compares keypoints")
-    line, scale, (offset,) = found
+    line, scale, (offset,) = component
     beyond = -offset if scale > 0 else offset  # how far 'of' must be beyond 'to' in the direction asked for
     forward = scale < 0
-    moved: Offset = (0.0, 0.0, 0.0)
+    displacement: Offset = (0.0, 0.0, 0.0)
     if beyond < -TINY:  # bounds of the language are not negative: the point that is compared with moves instead
-        moved = (offset * (axis == "x"), offset * (axis == "y"), offset * (axis == "z"))
+        displacement = (offset * (axis == "x"), offset * (axis == "y"), offset * (axis == "z"))
         beyond = 0.0
-    pair: dict[str, Any] = {"of": points.name(line.end), "to": points.name(line.start, moved)}
+    pair: dict[str, Any] = {"of": points.name(line.end), "to": points.name(line.start, displacement)}
     if axis == "z":
         word: dict[str, Any] = {"above" if forward else "below": {**pair, "by": length(beyond)}}
     else:
         word = {"beyond": {**pair, "axis": axis if forward else opposite(axis), "by": length(beyond)}}
-    return Found(word, word, "m", abs(scale))
+    return RecognizedRelation(word, word, "m", abs(scale))
 
 
 def _absolute(
     inner: Scalar, coefficient: float, constant: float, points: Points, tolerance: Tolerance
-) -> Iterator[Found]:
+) -> Iterator[RecognizedRelation]:
     bound = _bound(coefficient, constant, "an absolute value")
     if coefficient < 0:
         raise TranslationError("asks for a difference to be large on either side")
@@ -249,13 +255,15 @@ def _absolute(
     if not all(isinstance(measure, Coordinate) for measure in measures):
         raise TranslationError("takes the absolute value of something other than a difference of coordinates")
     notes = () if bound > TINY else (_tolerated(tolerance),)
-    half = Scalar(constant=bound if bound > TINY else tolerance.metres)
+    half = Scalar(constant=bound if bound > TINY else tolerance.meters)
     for side in (inner - half, -inner - half):
         one = _one_sided(side, points)
-        yield Found(one.cost, one.holds, one.unit, coefficient * one.factor, notes=notes)
+        yield RecognizedRelation(one.cost, one.holds, one.unit, coefficient * one.factor, notes=notes)
 
 
-def _angle(measure: Measure, coefficient: float, constant: float, points: Points, tolerance: Tolerance) -> Found:
+def _angle(
+    measure: Measure, coefficient: float, constant: float, points: Points, tolerance: Tolerance
+) -> RecognizedRelation:
     """A bound on an angle, given for the angle in radians or for its cosine."""
     notes: tuple[str, ...] = ()
     if isinstance(measure, Cosine | CosineOfBend):
@@ -275,9 +283,11 @@ def _angle(measure: Measure, coefficient: float, constant: float, points: Points
     names, words = _lines(measure, away, points)
     if bound > 0.01:
         word = {words[0]: {**names, "within": degrees(bound)}}
-        return Found(word, word, "deg", factor, notes=notes)
+        return RecognizedRelation(word, word, "deg", factor, notes=notes)
     holds = {words[0]: {**names, "within": degrees(tolerance.degrees)}}
-    return Found({words[1]: names}, holds, "deg", factor, tolerance.degrees, (*notes, _tolerated(tolerance)))
+    return RecognizedRelation(
+        {words[1]: names}, holds, "deg", factor, tolerance.degrees, (*notes, _tolerated(tolerance))
+    )
 
 
 def _lines(measure: Measure, away: bool, points: Points) -> tuple[dict[str, str], tuple[str, str]]:

@@ -52,10 +52,10 @@ def read_source(path: Path) -> str:
 
 def _lists_of(path: Path) -> str:
     """The lists that the functions' file would hold, from ReKep's metadata."""
-    found = parse_json(_read_file(path, path.parent), str(path), hint=_HINT)
+    document = parse_json(_read_file(path, path.parent), str(path), hint=_HINT)
     lines = []
     for name in ("num_stages", "grasp_keypoints", "release_keypoints"):
-        value = found.get(name) if isinstance(found, dict) else None
+        value = document.get(name) if isinstance(document, dict) else None
         numbers = value if isinstance(value, list) else [value]
         if all(type(item) is int for item in numbers):
             lines.append(f"{name} = {json.dumps(value)}")
@@ -102,12 +102,12 @@ def _inside_fences(text: str) -> str:
     first = next((number for number, line in enumerate(lines) if line.startswith(("```", "def "))), None)
     if first is None or not lines[first].startswith("```"):
         return text
-    inside, kept = False, []
+    inside, code_lines = False, []
     for line in lines:
         fence = line.startswith("```")
         inside = inside != fence
-        kept.append(line if inside and not fence else "")
-    return "\n".join(kept)
+        code_lines.append(line if inside and not fence else "")
+    return "\n".join(code_lines)
 
 
 def _refusal(source: str, line: int, what: str) -> DataError:

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grape.core.errors import PolicyError
-from grape.perception.models.opening import asking, load_torch, load_transformers, normalised, open_model
+from grape.perception.models.opening import load_torch, load_transformers, model_errors, normalized, open_model
 
 __all__ = ["DinoV2"]
 
@@ -33,8 +33,8 @@ class DinoV2:
         scale = self._patches / min(height, width)
         rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
         size = int(self._model.config.patch_size)
-        pixels = normalised(image, rows * size, columns * size, cubic=True)
-        with asking(self._name), torch.inference_mode():
+        pixels = normalized(image, rows * size, columns * size, cubic=True)
+        with model_errors(self._name), torch.inference_mode():
             reply = self._model(pixel_values=torch.from_numpy(pixels).to(self._device))
             cells: npt.NDArray[np.float32] = reply.last_hidden_state[0, 1:].float().cpu().numpy()  # first: the class
             features = cells.reshape(rows, columns, -1)

@@ -4,10 +4,10 @@ import numpy as np
 import numpy.typing as npt
 
 from grape.perception.models.opening import (
-    asking,
     load_torch,
     load_transformers,
-    normalised,
+    model_errors,
+    normalized,
     open_model,
     open_tokenizer,
     shorter_side,
@@ -49,13 +49,13 @@ class GroundingDino:
 
     def detect(self, image: npt.NDArray[np.uint8], phrase: str) -> tuple[Detection, ...]:
         """See :class:`grape.perception.protocols.Detector`; a box's score is that of its best word."""
-        with asking(self._name):
+        with model_errors(self._name):
             return self._detect(image, phrase)
 
     def _detect(self, image: npt.NDArray[np.uint8], phrase: str) -> tuple[Detection, ...]:
         torch = load_torch()
         height, width = image.shape[:2]
-        pixels = normalised(image, *shorter_side(height, width, self._shortest, self._longest))
+        pixels = normalized(image, *shorter_side(height, width, self._shortest, self._longest))
         # Lower case and a full stop at the end: how the model was trained.
         text = self._tokenizer([phrase.lower().strip().rstrip(".") + "."], return_tensors="pt")
         with torch.inference_mode():
@@ -74,13 +74,13 @@ class GroundingDino:
         corners = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)
         corners = np.clip(corners, 0.0, 1.0) * np.array([width, height, width, height])
         order = np.argsort(-scores, kind="stable")
-        kept: list[int] = []
+        selected: list[int] = []
         for index in order[scores[order] >= self._threshold]:
-            if all(_overlap(corners[index], corners[other]) < _SAME for other in kept):
-                kept.append(int(index))
+            if all(_overlap(corners[index], corners[other]) < _SAME for other in selected):
+                selected.append(int(index))
         return tuple(
             Detection((float(box[0]), float(box[1]), float(box[2]), float(box[3])), float(score))
-            for box, score in zip(corners[kept], scores[kept], strict=True)
+            for box, score in zip(corners[selected], scores[selected], strict=True)
         )
 
 

@@ -1,7 +1,7 @@
 """Opening published weights, and images as networks read them.
 
 Weights are given by folder or name on the hub: of the right kind, complete, safetensors only. Images are resized,
-scaled to [0, 1] and normalised as on ImageNet.
+scaled to [0, 1] and normalized as on ImageNet.
 """
 
 import contextlib
@@ -18,11 +18,11 @@ from grape.core.errors import DataError, GrapeError, PolicyError, SettingsError
 from grape.core.reading import MAX_DOCUMENT_BYTES, open_file, parse_json, read_file
 
 __all__ = [
-    "asking",
     "check_folder",
     "load_torch",
     "load_transformers",
-    "normalised",
+    "model_errors",
+    "normalized",
     "open_model",
     "open_tokenizer",
     "shorter_side",
@@ -43,10 +43,10 @@ _MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 _STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 
 
-def normalised(
+def normalized(
     image: npt.NDArray[np.uint8], height: int, width: int, *, cubic: bool = False
 ) -> npt.NDArray[np.float32]:
-    """The image stretched to a size and normalised.
+    """The image stretched to a size and normalized.
 
     Args:
         image: RGB, uint8 ``(H, W, 3)``.
@@ -98,13 +98,13 @@ def load_transformers() -> Any:
 
 
 def split_name(name: str) -> tuple[str, str | None]:
-    """``organisation/name@revision`` as name and revision; a folder's path has no revision."""
+    """``organization/name@revision`` as name and revision; a folder's path has no revision."""
     repository, mark, revision = name.rpartition("@")
     return (repository, revision) if mark and "/" not in revision and repository else (name, None)
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder in whose files a library could hang or exhaust memory; nothing is said of one that is not there.
+    """Refuse a folder in whose files a library could hang or exhaust memory; a missing folder is accepted.
 
     Raises:
         DataError: A file is no regular file, or a document is too large or no JSON.
@@ -164,8 +164,8 @@ def _check_added_tokens(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def asking(name: str) -> Iterator[None]:
-    """A block that asks a model; whatever transformers and torch raise there becomes a sentence.
+def model_errors(name: str) -> Iterator[None]:
+    """Context in which exceptions of transformers and torch become a ModelError.
 
     Raises:
         PolicyError: The model cannot compute an answer.
@@ -195,14 +195,14 @@ def _check_numbers(config: Any) -> None:
 
 
 def open_model(kind: type[Any], name: str, device: str) -> Any:
-    """A model ready to be asked, in float32.
+    """Open a model for inference in float32.
 
     The class is named by us and not by the folder, so nothing of the folder's code can run; weights that are no
     safetensors (pickles) are not read.
 
     Args:
         kind: The model's class in transformers.
-        name: Folder, or ``organisation/name`` or ``organisation/name@revision`` on the hub.
+        name: Folder, or ``organization/name`` or ``organization/name@revision`` on the hub.
         device: ``cpu``, ``cuda``, ...
 
     Raises:
@@ -219,9 +219,11 @@ def open_model(kind: type[Any], name: str, device: str) -> Any:
     log.set_verbosity_error()  # its table of missing weights has a line for each; what is missing is said below
     try:
         facts, _ = kind.config_class.get_config_dict(repository, revision=revision)
-        found, wanted = facts.get("model_type"), kind.config_class.model_type
-        if found != wanted:
-            raise SettingsError(f"{name} holds a model of type {found!r}, not {wanted!r}.", "Check the name.")
+        model_type, expected_type = facts.get("model_type"), kind.config_class.model_type
+        if model_type != expected_type:
+            raise SettingsError(
+                f"{name} holds a model of type {model_type!r}, not {expected_type!r}.", "Check the name."
+            )
         _check_numbers(facts)
         model, report = kind.from_pretrained(
             repository, revision=revision, use_safetensors=True, dtype=torch.float32, output_loading_info=True

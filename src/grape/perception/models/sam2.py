@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grape.core.errors import PolicyError
-from grape.perception.models.opening import asking, load_torch, load_transformers, normalised, open_model
+from grape.perception.models.opening import load_torch, load_transformers, model_errors, normalized, open_model
 
 __all__ = ["Sam2"]
 
@@ -26,7 +26,7 @@ class Sam2:
     def __init__(self, name: str, device: str = "cpu") -> None:
         self._model = open_model(load_transformers().Sam2Model, name, device)
         self._name, self._device = name, device
-        with asking(name):
+        with model_errors(name):
             side = self._model.config.prompt_encoder_config.image_size
             self._height, self._width = (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
         if not all(1 <= length <= _LONGEST for length in (self._height, self._width)):
@@ -36,7 +36,7 @@ class Sam2:
 
     def segment(self, image: npt.NDArray[np.uint8], box: tuple[float, float, float, float]) -> npt.NDArray[np.bool_]:
         """See :class:`grape.perception.protocols.Segmenter`."""
-        with asking(self._name):
+        with model_errors(self._name):
             return self._segment(image, box)
 
     def _segment(self, image: npt.NDArray[np.uint8], box: tuple[float, float, float, float]) -> npt.NDArray[np.bool_]:
@@ -44,7 +44,7 @@ class Sam2:
         height, width = image.shape[:2]
         # The image is stretched to a square, and the box with it.
         scale = np.array([self._width / width, self._height / height] * 2)
-        pixels = torch.from_numpy(normalised(image, self._height, self._width)).to(self._device)
+        pixels = torch.from_numpy(normalized(image, self._height, self._width)).to(self._device)
         prompt = torch.tensor(np.asarray(box) * scale, dtype=torch.float32, device=self._device)[None, None]
         with torch.inference_mode():
             reply = self._model(pixel_values=pixels, input_boxes=prompt, multimask_output=False)

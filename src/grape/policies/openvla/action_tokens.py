@@ -23,7 +23,7 @@ FloatArray = npt.NDArray[np.floating[Any]]
 
 
 class ActionTokenizer:
-    """Between normalised actions and token ids (OpenVLA, arXiv 2406.09246, section 3.2).
+    """Conversion between normalized actions and token ids (OpenVLA, arXiv 2406.09246, section 3.2).
 
     Args:
         text_vocab: Number of ids that counting starts from; 32000 published.
@@ -41,27 +41,27 @@ class ActionTokenizer:
         """Id of bin 1, 2, ... ``bins``, int64 ``(bins,)``."""
         return self.text_vocab - np.arange(1, self.bins + 1)
 
-    def encode(self, normalised: FloatArray) -> npt.NDArray[np.int64]:
-        """Token ids of normalised values; values beyond [-1, 1] are clipped. Any shape."""
-        return self.text_vocab - np.digitize(np.clip(normalised, -1.0, 1.0), self.edges)
+    def encode(self, normalized: FloatArray) -> npt.NDArray[np.int64]:
+        """Token ids of normalized values; values beyond [-1, 1] are clipped. Any shape."""
+        return self.text_vocab - np.digitize(np.clip(normalized, -1.0, 1.0), self.edges)
 
     def decode(self, tokens: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float64]:
-        """Bin centres of token ids, float64; ids outside the action range clip. Any shape."""
+        """Bin centers of token ids, float64; ids outside the action range clip. Any shape."""
         number = np.clip(self.text_vocab - np.asarray(tokens, dtype=np.int64) - 1, 0, self.bins - 2)
         return self.centers[number]
 
-    def soft_targets(self, normalised: FloatArray, width_bins: float) -> npt.NDArray[np.float32]:
+    def soft_targets(self, normalized: FloatArray, width_bins: float) -> npt.NDArray[np.float32]:
         """Target distribution over the bins around a value.
 
         Args:
-            normalised: Values, any shape ``(...)``; clipped to [-1, 1].
+            normalized: Values, any shape ``(...)``; clipped to [-1, 1].
             width_bins: Standard deviation of the Gaussian in widths of a bin; 0 puts all mass on the token of
-                :meth:`encode`. Bin ``bins`` gets no mass otherwise, because it decodes like its neighbour.
+                :meth:`encode`. Bin ``bins`` gets no mass otherwise, because it decodes like its neighbor.
 
         Returns:
             float32 ``(..., bins)``, each row summing to 1, in the order of :attr:`token_ids`.
         """
-        clipped = np.clip(np.asarray(normalised, dtype=np.float64), -1.0, 1.0)
+        clipped = np.clip(np.asarray(normalized, dtype=np.float64), -1.0, 1.0)
         if width_bins <= 0.0:
             hot = self.text_vocab - self.encode(clipped) - 1
             return np.asarray(np.arange(self.bins) == hot[..., None], dtype=np.float32)
@@ -134,32 +134,32 @@ class ActionNorm:
 
 
 def rotation_of(unnorm_key: str) -> str:
-    """How actions under some statistics say a rotation, as in :class:`~grape.policies.base.PolicySpec`."""
+    """Rotation convention of actions under some statistics, as in :class:`~grape.policies.base.PolicySpec`."""
     return RotationConvention.ROLL_PITCH_YAW if unnorm_key in _ROLL_PITCH_YAW_KEYS else ""
 
 
-def choose_unnorm_key(norm_stats: Mapping[str, Any], wanted: str | None) -> str:
+def choose_unnorm_key(norm_stats: Mapping[str, Any], unnorm_key: str | None) -> str:
     """The statistics to use.
 
     Args:
         norm_stats: Statistics by dataset.
-        wanted: The user's choice; None picks the only ones there are.
+        unnorm_key: The user's choice; None picks the only ones there are.
 
     Raises:
         SettingsError: The name is unknown, or there are several and none was chosen.
         DataError: There are none.
     """
     if not norm_stats:
-        raise DataError("The checkpoint has no normalisation statistics.", "Add norm_stats to its config.json.")
-    if wanted is None:
+        raise DataError("The checkpoint has no normalization statistics.", "Add norm_stats to its config.json.")
+    if unnorm_key is None:
         if len(norm_stats) > 1:
             raise SettingsError(
-                f"The checkpoint has normalisation statistics of {len(norm_stats)} datasets; choose one (unnorm_key).",
+                f"The checkpoint has normalization statistics of {len(norm_stats)} datasets; choose one (unnorm_key).",
                 f"Known: {', '.join(sorted(norm_stats))}.",
             )
         return str(next(iter(norm_stats)))
-    require_known("unnorm_key", wanted, norm_stats)
-    return wanted
+    require_known("unnorm_key", unnorm_key, norm_stats)
+    return unnorm_key
 
 
 def compute_norm_stats(
@@ -168,7 +168,7 @@ def compute_norm_stats(
     """Statistics of one dataset's actions under the published key names.
 
     Args:
-        actions_ND: All actions, ``(N, D)``, un-normalised.
+        actions_ND: All actions, ``(N, D)``, un-normalized.
         names: Name of each dimension; one called ``gripper`` is left as it is (``mask`` false).
         trajectories: Number of episodes, if known.
 
@@ -205,7 +205,7 @@ def read_norm_stats(path: Path | None) -> Mapping[str, Any] | None:
     """Statistics by data set from a ``dataset_statistics.json``; None where there is no file to read.
 
     Raises:
-        DataError: The file is missing or no JSON, or an entry lacks what normalisation needs.
+        DataError: The file is missing or no JSON, or an entry lacks what normalization needs.
     """
     if path is None:
         return None

@@ -1,4 +1,4 @@
-"""PEFT's ``adapter_config.json`` for LoRA: read by an allow-list, so that nothing in it is applied by halves.
+"""PEFT's ``adapter_config.json`` for LoRA: read by an allow-list, so that no unknown field is ignored.
 
 A setting that changes what an adapter computes is either understood here or refused by its name; every other one must
 have the value that PEFT gives it by default. Regular expressions are never run: names of layers are matched as PEFT
@@ -59,13 +59,13 @@ DEFAULTS: Mapping[str, tuple[Any, ...]] = {
 _NO_EFFECT = frozenset(
     {
         "auto_mapping",  # PEFT's class for the base
-        "base_model_name_or_path",  # read elsewhere, see read_pointer
+        "base_model_name_or_path",  # see read_pointer
         "eva_config",  # how the first values of adapters were found
         "fan_in_fan_out",  # for layers of another class than these networks have
         "inference_mode",
         "lora_dropout",  # in training only
         "peft_version",
-        "revision",  # read elsewhere, with the base's name
+        "revision",  # see read_pointer, with the base's name
         "task_type",
     }
 )
@@ -117,17 +117,17 @@ class AdapterConfig:
             SettingsError: A layer of another kind than linear or convolution would be adapted, or one has several
                 ranks or scales.
         """
-        found = {}
+        layers = {}
         for name, module in model.named_modules():
             if self._is_target(name, module):
                 if not _can_be_adapted(module):
                     kind = type(module).__name__
                     raise SettingsError(f"target_modules names {name}, which is no linear layer ({kind}).", _SUPPORTED)
-                found[name] = AdapterLayer(
+                layers[name] = AdapterLayer(
                     rank=_by_name("rank_pattern", self.ranks, name, self.rank),
                     alpha=_by_name("alpha_pattern", self.alphas, name, self.alpha),
                 )
-        return found
+        return layers
 
     def _is_target(self, name: str, module: nn.Module) -> bool:
         if not name or _names(self.excluded, name):
@@ -169,13 +169,13 @@ def _by_name(key: str, table: Mapping[str, T], name: str, default: T) -> T:
 
     PEFT saves the keys sorted, so where several fit, the file does not say which one was the first in training.
     """
-    found = {pattern: value for pattern, value in table.items() if re.match(rf"(.*\.)?({pattern})$", name)}
-    if len(set(found.values())) > 1:
+    matches = {pattern: value for pattern, value in table.items() if re.match(rf"(.*\.)?({pattern})$", name)}
+    if len(set(matches.values())) > 1:
         raise SettingsError(
-            f"{key} gives several values for {name}: {_short(found)}. Which one it was trained with is not recorded.",
+            f"{key} gives several values for {name}: {_short(matches)}. Which one it was trained with is not recorded.",
             f"Write one key for each layer into {key}.",
         )
-    return next(iter(found.values()), default)
+    return next(iter(matches.values()), default)
 
 
 def read_adapter_config(folder: Path) -> AdapterConfig:
@@ -233,7 +233,7 @@ def _refuse_unsupported(folder: Path, data: Mapping[str, Any]) -> None:
             used.append(f"{_short(key)[1:-1]} {_short(value)}")
     if used:
         raise SettingsError(
-            f"The adapter in {folder} is more than plain LoRA and is not applied by halves; not supported: "
+            f"The adapter in {folder} is more than plain LoRA and cannot be applied in part; not supported: "
             f"{', '.join(used[:4])}{f' and {len(used) - 4} more' if len(used) > 4 else ''}.",
             f"{_SUPPORTED} Merge the adapter where it was made, and give the merged checkpoint.",
         )
@@ -254,8 +254,8 @@ class _Reader:
         self._path = path
         self._data = data
 
-    def _wrong(self, key: str, value: Any, due: str) -> DataError:
-        return DataError(f"{self._path}: {key} must be {due}, not {_short(value)}.", "Save the adapter again.")
+    def _wrong(self, key: str, value: Any, expected: str) -> DataError:
+        return DataError(f"{self._path}: {key} must be {expected}, not {_short(value)}.", "Save the adapter again.")
 
     def rank(self, key: str, value: Any) -> int:
         if type(value) is not int or not 1 <= value <= _LARGEST_RANK:

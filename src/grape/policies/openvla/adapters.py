@@ -51,7 +51,7 @@ _MOST_LISTED = 4
 
 @dataclass(frozen=True)
 class AdapterPointer:
-    """Which policy an adapter belongs to.
+    """The base policy of an adapter.
 
     Attributes:
         base: Folder of that policy.
@@ -95,8 +95,8 @@ def read_pointer(policy: Path | str) -> AdapterPointer | None:
     source, key = (_POINTER, "base") if (folder / _POINTER).is_file() else (CONFIG_FILE, "base_model_name_or_path")
     data = read_json(folder / source)
     name = data.get(key) if isinstance(data, dict) else None
-    ours = data if isinstance(data, dict) and source == _POINTER else {}
-    crop, key_in_use, gripper = ours.get("center_crop"), ours.get("unnorm_key", ""), ours.get("gripper", "")
+    pointer = data if isinstance(data, dict) and source == _POINTER else {}
+    crop, key_in_use, gripper = pointer.get("center_crop"), pointer.get("unnorm_key", ""), pointer.get("gripper", "")
     sound = isinstance(crop, bool | None) and isinstance(key_in_use, str) and isinstance(gripper, str)
     if not isinstance(name, str) or not name or not sound:
         raise DataError(
@@ -107,7 +107,7 @@ def read_pointer(policy: Path | str) -> AdapterPointer | None:
         if _is_folder(base):
             return AdapterPointer(base, name, crop, key_in_use, gripper, _statistics(folder))
     if parse_hub_name(name) is not None:
-        revision = "" if ours else _revision(folder, name, data.get("revision"))
+        revision = "" if pointer else _revision(folder, name, data.get("revision"))
         return AdapterPointer(resolve_policy(name + revision), name, crop, key_in_use, gripper, _statistics(folder))
     raise DataError(
         f"The base policy of adapter {folder} is not at {str(folder / name)!r}.",
@@ -161,7 +161,7 @@ def write_pointer(
         folder: The adapter's folder.
         base: The policy it belongs to. A folder is written relative to the adapter, a name on the hub as it is.
         center_crop: Whether the adapter was trained with cropped images, where that differs from the base.
-        place: Where the adapter's folder will stand, if it is written elsewhere first.
+        place: The adapter folder's final path, if it is written to a temporary folder first.
         changed: Configuration of the base and of the policy with the adapter; what differs is written down.
     """
     path = os.path.relpath(base, place or folder) if parse_hub_name(base) is None else str(base)
@@ -266,29 +266,29 @@ def check_adapter(folder: Path, model: nn.Module) -> dict[str, AdapterLayer]:
     with _opened(folder) as handle:
         slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
         stored = {name: (tuple(part.get_shape()), str(part.get_dtype())) for name, part in slices.items()}
-    due = {
+    expected_shapes = {
         f"{_PREFIX}{name}{factor}": shape
         for name, layer in layers.items()
         for factor, shape in zip(_FACTORS, _shapes(model.get_submodule(name), layer.rank), strict=True)
     }
-    foreign = [name.removeprefix(_PREFIX) for name in sorted(stored.keys() - due.keys())]
+    foreign = [name.removeprefix(_PREFIX) for name in sorted(stored.keys() - expected_shapes.keys())]
     if foreign or not stored:
         raise DataError(
             f"{folder / _WEIGHTS} does not fit: its configuration, on this base, has no "
             f"{_listed(foreign) or 'layers: it is empty'}.",
             "Check 'base' in grape_adapter.json, and that adapter_config.json belongs to these weights.",
         )
-    missing = [name.removeprefix(_PREFIX) for name in sorted(due.keys() - stored.keys())]
+    missing = [name.removeprefix(_PREFIX) for name in sorted(expected_shapes.keys() - stored.keys())]
     if missing:
         raise DataError(f"{folder / _WEIGHTS} lacks weights of {_listed(missing)}.", "Save the adapter again.")
-    wrong = [
-        f"{name.removeprefix(_PREFIX)} is {kind} {shape}, not {due[name]}"
+    mismatches = [
+        f"{name.removeprefix(_PREFIX)} is {kind} {shape}, not {expected_shapes[name]}"
         for name, (shape, kind) in sorted(stored.items())
-        if shape != due[name] or kind not in _STORED_TYPES
+        if shape != expected_shapes[name] or kind not in _STORED_TYPES
     ]
-    if wrong:
+    if mismatches:
         raise DataError(
-            f"The adapter in {folder} does not fit its base policy and configuration: {_listed(wrong)}.",
+            f"The adapter in {folder} does not fit its base policy and configuration: {_listed(mismatches)}.",
             "Check 'base' in grape_adapter.json, and that adapter_config.json belongs to these weights.",
         )
     return layers
@@ -356,11 +356,13 @@ class MergedWeights(Mapping[str, Tensor]):
         self._keys = {name.replace(".base_layer.", "."): name for name in model.state_dict() if ".lora_" not in name}
 
     def _refuse_unknown_parts(self) -> None:
-        """Whatever else PEFT may have put beside the weights would be lost without a word."""
+        """Refuse other parts that PEFT may have added, since merging would lose them silently."""
         for name in self._model.state_dict():
             beside = ".lora_" in name and re.search(r"\.lora_[AB]\.[^.]+\.weight$", name) is None
             if beside or ".modules_to_save." in name or ".token_adapter." in name:
-                raise PolicyError(f"The adapter cannot be merged: {name} is no part of plain LoRA.", "Keep it beside.")
+                raise PolicyError(
+                    f"The adapter cannot be merged: {name} is no part of plain LoRA.", "Load it without merging."
+                )
 
     def __getitem__(self, name: str) -> Tensor:
         module_name, _, kind = self._keys[name].removesuffix(".weight").rpartition(".base_layer")

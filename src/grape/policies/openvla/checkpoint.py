@@ -197,9 +197,9 @@ def load_weights(
     materialize_buffers(model)
 
 
-def _compare(folder: Path, shards: list[Path], due: Mapping[str, tuple[int, ...]]) -> None:
+def _compare(folder: Path, shards: list[Path], expected_shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Names, shapes and types of all shards against the network's, from the files' headers alone."""
-    found: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     problems: list[str] = []
     weight_map = _weight_map(folder)
     for shard in shards:
@@ -214,15 +214,15 @@ def _compare(folder: Path, shards: list[Path], due: Mapping[str, tuple[int, ...]
         for name, shape, kind in header:
             if name.endswith(_CONSTANT):
                 continue
-            if name in found:
+            if name in shapes:
                 problems.append(f"{name} is stored twice")
-            elif name in due and shape != due[name]:
-                problems.append(f"{name} is {shape}, not {due[name]}")
+            elif name in expected_shapes and shape != expected_shapes[name]:
+                problems.append(f"{name} is {shape}, not {expected_shapes[name]}")
             elif kind not in _STORED_TYPES:
                 problems.append(f"{name} is stored as {kind}, not as floating-point numbers")
-            found[name] = shape
-    problems += [f"missing {name}" for name in sorted(due.keys() - found.keys())]
-    problems += [f"unexpected {name}" for name in sorted(found.keys() - due.keys())]
+            shapes[name] = shape
+    problems += [f"missing {name}" for name in sorted(expected_shapes.keys() - shapes.keys())]
+    problems += [f"unexpected {name}" for name in sorted(shapes.keys() - expected_shapes.keys())]
     if problems:
         more = f"; and {len(problems) - _MOST_LISTED} more" if len(problems) > _MOST_LISTED else ""
         raise DataError(

@@ -1,4 +1,4 @@
-"""OpenVLA's ``config.json``: read without executing anything, and written back as it was found.
+"""OpenVLA's ``config.json``: read without executing code, and written back unchanged.
 
 The published file describes the language model by its differences from ``LlamaConfig``'s defaults of transformers 4.40,
 and its towers by name only. What the project adds stands under one key of its own, ``grape``::
@@ -65,7 +65,7 @@ _LLAMA_INERT = frozenset(
 
 @dataclass(frozen=True)
 class OpenVLAConfig:
-    """What a checkpoint's ``config.json`` says, checked.
+    """Validated content of a checkpoint's ``config.json``.
 
     Attributes:
         raw: The file's content; :meth:`to_json` returns it unchanged.
@@ -77,7 +77,7 @@ class OpenVLAConfig:
         action_bins: Edges of the action bins (256 published).
         norm_stats: Normalization statistics by dataset.
         storage_dtype: ``"float32"`` or ``"bfloat16"``: how weights are stored.
-        gripper: What the last dimension of an un-normalised action means; empty if unknown.
+        gripper: What the last dimension of an un-normalized action means; empty if unknown.
         preset: Name of the preset the policy was made from; empty for foreign checkpoints.
         center_crop: Whether images are cropped in the middle, as policies trained with random crops need.
         unnorm_key: Which statistics are in use unless others are asked for; empty if the file does not say.
@@ -119,23 +119,23 @@ class OpenVLAConfig:
     @property
     def says_center_crop(self) -> bool | None:
         """:attr:`center_crop` where the configuration has it in words; None where it is silent, which means no crop."""
-        said = self.raw.get("grape", {}).get("center_crop")
-        return None if said is None else bool(said)
+        center_crop = self.raw.get("grape", {}).get("center_crop")
+        return None if center_crop is None else bool(center_crop)
 
     def to_json(self) -> dict[str, Any]:
         """Content for ``config.json``."""
         return dict(self.raw)
 
     def with_norm_stats(self, norm_stats: Mapping[str, Any]) -> "OpenVLAConfig":
-        """The same configuration with other normalisation statistics."""
+        """The same configuration with other normalization statistics."""
         return OpenVLAConfig.from_json({**self.raw, "norm_stats": dict(norm_stats)})
 
     def with_center_crop(self, center_crop: bool) -> "OpenVLAConfig":
         """The same configuration, which says that there is or is no crop; the very same where it says so already."""
         if center_crop == self.says_center_crop:
             return self
-        ours = {**self.raw.get("grape", {}), "center_crop": center_crop}
-        return OpenVLAConfig.from_json({**self.raw, "grape": ours})
+        grape_fields = {**self.raw.get("grape", {}), "center_crop": center_crop}
+        return OpenVLAConfig.from_json({**self.raw, "grape": grape_fields})
 
     def with_facts(self, **facts: str) -> "OpenVLAConfig":
         """The same configuration with another ``gripper`` or ``unnorm_key``; the very same where nothing changes."""
@@ -176,10 +176,10 @@ class OpenVLAConfig:
 
 
 def _parse(data: Mapping[str, Any], where: str) -> OpenVLAConfig:
-    ours: Mapping[str, Any] = data.get("grape", {})
+    grape_fields: Mapping[str, Any] = data.get("grape", {})
     text = _text(data["text_config"], where)
     check_text(text, where)
-    towers = _towers(data, ours, where)
+    towers = _towers(data, grape_fields, where)
     text_vocab = int(text["vocab_size"]) - int(data["pad_to_multiple_of"])
     bins = int(data["n_action_bins"])
     if not 2 <= bins < text_vocab:
@@ -206,25 +206,25 @@ def _parse(data: Mapping[str, Any], where: str) -> OpenVLAConfig:
         action_bins=bins,
         norm_stats=dict(data.get("norm_stats") or {}),
         storage_dtype=storage,
-        gripper=str(ours.get("gripper", "")),
-        preset=str(ours.get("preset", "")),
-        center_crop=_center_crop(ours, where),
-        unnorm_key=str(ours.get("unnorm_key", "")),
+        gripper=str(grape_fields.get("gripper", "")),
+        preset=str(grape_fields.get("preset", "")),
+        center_crop=_center_crop(grape_fields, where),
+        unnorm_key=str(grape_fields.get("unnorm_key", "")),
     )
 
 
-def _center_crop(ours: Mapping[str, Any], where: str) -> bool:
-    value = ours.get("center_crop", False)
+def _center_crop(grape_fields: Mapping[str, Any], where: str) -> bool:
+    value = grape_fields.get("center_crop", False)
     if not isinstance(value, bool):
         raise DataError(f"{where}: grape.center_crop is {value!r}.", "It must be true or false.")
     return value
 
 
-def _towers(data: Mapping[str, Any], ours: Mapping[str, Any], where: str) -> tuple[TowerConfig, ...]:
-    if "towers" in ours:
-        if not isinstance(ours["towers"], list) or len(ours["towers"]) > 2:
+def _towers(data: Mapping[str, Any], grape_fields: Mapping[str, Any], where: str) -> tuple[TowerConfig, ...]:
+    if "towers" in grape_fields:
+        if not isinstance(grape_fields["towers"], list) or len(grape_fields["towers"]) > 2:
             raise DataError(f"{where}: grape.towers is no list of one or two vision towers.")
-        towers = tuple(settings_from_dict(TowerConfig, entry) for entry in ours["towers"])
+        towers = tuple(settings_from_dict(TowerConfig, entry) for entry in grape_fields["towers"])
     else:
         names = list(data["timm_model_ids"])
         unknown = [name for name in names if name not in TOWERS]
@@ -263,9 +263,9 @@ def _text(text: Mapping[str, Any], where: str) -> dict[str, Any]:
         and (key not in plain or value != plain[key])
     )
     if unknown:
-        shown = ", ".join(f"{key} = {str(text[key])[:40]}" for key in unknown)
+        settings_text = ", ".join(f"{key} = {str(text[key])[:40]}" for key in unknown)
         raise SettingsError(
-            f"{where}: text_config has settings that would change the network and are not supported: {shown}.",
+            f"{where}: text_config has settings that would change the network and are not supported: {settings_text}.",
             f"Supported: {', '.join(sorted(LLAMA_DEFAULTS))}; any other must have the default of Llama.",
         )
     return values

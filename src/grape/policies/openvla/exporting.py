@@ -36,7 +36,7 @@ _OF_PEFT_011 = frozenset(
 
 @dataclass(frozen=True)
 class PolicySource:
-    """Where a policy's files lie.
+    """Files of a policy.
 
     Attributes:
         folder: Folder of the checkpoint or adapter.
@@ -67,8 +67,8 @@ def find_source(policy: Path | str) -> PolicySource:
     homes = {"policy": folder} if pointer is None else {"policy": folder, "base": pointer.base}
     hashes = {
         f"{kind}/{path.name}": _hash(path)
-        for kind, home in homes.items()
-        for path in sorted(home.iterdir())
+        for kind, candidate_folder in homes.items()
+        for path in sorted(candidate_folder.iterdir())
         if path.is_file() and path.suffix in {".json", ".safetensors", ".model", ".txt"}
     }
     return PolicySource(
@@ -116,11 +116,11 @@ def write_merged(source: PolicySource, folder: Path, shard_bytes: int) -> dict[s
 def _restore_published_texts(origin: Path, folder: Path, norm_stats: dict[str, Any]) -> None:
     """Bring back ``config.json`` as it was published; keep the project's own facts beside it."""
     published = read_json(origin / "config.json")
-    ours = read_json(folder / "config.json").get("grape")
+    grape_fields = read_json(folder / "config.json").get("grape")
     if "grape" in published:
-        published["grape"] = ours
-    elif ours:
-        write_json(folder / FACTS_FILE, ours)
+        published["grape"] = grape_fields
+    elif grape_fields:
+        write_json(folder / FACTS_FILE, grape_fields)
     if published == {**read_json(origin / "config.json"), "norm_stats": norm_stats}:
         write_bytes(folder / "config.json", (origin / "config.json").read_bytes())
     else:
@@ -163,7 +163,7 @@ def write_adapter(source: PolicySource, folder: Path, base_name: str = "") -> di
 
 
 def _understood_by_peft_011(config: Mapping[str, Any], base_name: str, layers: list[str]) -> dict[str, Any]:
-    """The configuration without keys that PEFT 0.11 does not know, as far as they say nothing.
+    """The configuration without keys that PEFT 0.11 does not know, where they hold defaults.
 
     What it says by such a key is said by the full names of the layers; how training began no longer matters.
     """
@@ -173,12 +173,12 @@ def _understood_by_peft_011(config: Mapping[str, Any], base_name: str, layers: l
         config = {**config, "target_modules": layers, "exclude_modules": None}
     config = {**config, "init_lora_weights": True, "eva_config": None}
     defaults = LoraConfig().to_dict()
-    kept = {
+    supported = {
         key: value
         for key, value in config.items()
         if key in _OF_PEFT_011 or (key != "peft_version" and value and value != defaults.get(key))
     }
-    return {**kept, "base_model_name_or_path": base_name, "inference_mode": True}
+    return {**supported, "base_model_name_or_path": base_name, "inference_mode": True}
 
 
 def _copy(origin: Path, folder: Path, names: tuple[str, ...]) -> None:

@@ -42,7 +42,7 @@ def load_policy(
 
     Args:
         path: A folder, or a name on the hub, e.g. ``"openvla/openvla-7b"`` (see :mod:`~grape.policies.opening`).
-        unnorm_key: Which normalisation statistics to use; None takes those that the policy says are in use, or the
+        unnorm_key: Which normalization statistics to use; None takes those that the policy says are in use, or the
             only ones there are.
         device: Where to compute: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``: a GPU if there is one.
         dtype: What frozen weights are held and computed in. ``"auto"``: float32 on the CPU, else as stored. Adapters
@@ -115,13 +115,13 @@ def read_policy(
 
 
 def _with_statistics(
-    files: CheckpointFiles, norm_stats: Mapping[str, Any] | None, wanted: str | None
+    files: CheckpointFiles, norm_stats: Mapping[str, Any] | None, unnorm_key: str | None
 ) -> tuple[CheckpointFiles, str | None]:
-    """The files with the statistics that are wanted, and the name to use."""
+    """The files with the given statistics, and the key in use."""
     if not norm_stats:
-        return files, wanted
+        return files, unnorm_key
     config = files.config
-    key = choose_unnorm_key({**norm_stats, **config.norm_stats} if wanted else norm_stats, wanted)
+    key = choose_unnorm_key({**norm_stats, **config.norm_stats} if unnorm_key else norm_stats, unnorm_key)
     if key not in config.norm_stats:
         config = config.with_norm_stats({**config.norm_stats, key: norm_stats[key]})
     if len(config.norm_stats) > 1:

@@ -27,7 +27,7 @@ class PolicyInputs:
     """A batch of encoded observations: either images or what the vision towers make of them.
 
     Attributes:
-        pixel_values_BCHW: Normalised images, float32; ``C`` is 3 channels a tower. None where features are given.
+        pixel_values_BCHW: Normalized images, float32; ``C`` is 3 channels a tower. None where features are given.
         prompt_ids: Token ids of each prompt, beginning with the begin-of-sequence token; lengths may differ.
         features_BNC: Outputs of the vision towers (``OpenVLA.image_features``), where they were computed before:
             frozen towers need not run again.
@@ -166,7 +166,7 @@ class OpenVLA(nn.Module):
         """What the vision towers make of images; the projector comes after.
 
         Args:
-            pixel_values_BCHW: Normalised images, float32.
+            pixel_values_BCHW: Normalized images, float32.
 
         Returns:
             ``(B, N, C)``: ``N`` patches with the concatenated channels of the towers.

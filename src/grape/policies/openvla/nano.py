@@ -2,7 +2,7 @@
 
 What differs from 7 B is size alone: one small tower with a convolution stem, a narrow Llama, 32 action bins, and a
 tokenizer made here. Its vocabulary holds the prompt template, the instructions it is made for and common instruction
-words as single tokens, so that a prompt is four to eight tokens long. Anything else is spelt in letters and bytes.
+words as single tokens, so that a prompt is four to eight tokens long. Anything else is spelled in letters and bytes.
 """
 
 import json
@@ -67,7 +67,7 @@ def create_nano(
         DataError: The statistics are not usable.
     """
     if not norm_stats:
-        raise DataError("A policy needs normalisation statistics of its actions.", "Use compute_norm_stats.")
+        raise DataError("A policy needs normalization statistics of its actions.", "Use compute_norm_stats.")
     by_dataset = {_DEFAULT_KEY: dict(norm_stats)} if "action" in norm_stats else dict(norm_stats)
     tokenizer, text_vocab = _tokenizer(instructions, shape.action_bins)
     config = OpenVLAConfig.from_json(_config(shape, text_vocab, by_dataset, gripper))
@@ -99,7 +99,7 @@ def initialize(model: OpenVLA, seed: int) -> None:
 
     Matrices are normal with deviation ``fan_in ** -0.5`` (twice the variance in the stem, since ReLU halves it). Those
     that end a residual branch get a tenth of it, so that every block starts near the identity: on a task of finding one
-    of two coloured squares, the loss after 350 updates was 1.05 with this and 1.46 without. Positions of patches get
+    of two colored squares, the loss after 350 updates was 1.05 with this and 1.46 without. Positions of patches get
     0.3, in the range of what the stem gives, embeddings of tokens 0.02; norms are ones and biases zeros.
 
     Args:

@@ -1,4 +1,4 @@
-"""The policy that collection, training and evaluation use: network, processor, action tokens, normalisation."""
+"""The policy that collection, training and evaluation use: network, processor, action tokens, normalization."""
 
 import hashlib
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class OpenVLAPolicy:
     Args:
         model: The network with its weights.
         files: Configuration and side files it is saved with.
-        unnorm_key: Which normalisation statistics to use; None takes those that the configuration says are in use, or
+        unnorm_key: Which normalization statistics to use; None takes those that the configuration says are in use, or
             the only ones there are.
 
     Attributes:
@@ -130,7 +130,7 @@ class OpenVLAPolicy:
             images: RGB images, uint8 ``(B, H, W, 3)`` or a sequence of ``(H, W, 3)``; other sizes than the
                 network's are resized.
             instructions: One an image.
-            crop: False leaves the policy's centre crop out, for images that were cropped at random.
+            crop: False leaves the policy's center crop out, for images that were cropped at random.
 
         Raises:
             PolicyError: An image has another type or shape, or an instruction is longer than the network can read.
@@ -143,26 +143,26 @@ class OpenVLAPolicy:
         return PolicyInputs(self.processor.pixels(images, crop=crop), prompt_ids)
 
     def action_tokens(self, actions_ND: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-        """Token ids of un-normalised actions, int32 ``(N, D)``."""
+        """Token ids of un-normalized actions, int32 ``(N, D)``."""
         return self._bins.encode(self.norm.normalize(actions_ND)).astype(np.int32)
 
     def decode_tokens(self, tokens_ND: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
-        """Un-normalised actions of token ids, float32 ``(N, D)``; ids outside the action range clip."""
+        """Un-normalized actions of token ids, float32 ``(N, D)``; ids outside the action range clip."""
         return self.decode_tokens_exactly(tokens_ND).astype(np.float32)
 
     def decode_tokens_exactly(self, tokens_ND: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float64]:
         """As :meth:`decode_tokens`, in the float64 it is computed in."""
-        return self.norm.unnormalize(self.normalised(tokens_ND))
+        return self.norm.unnormalize(self.normalized(tokens_ND))
 
-    def normalised(self, tokens_ND: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float64]:
-        """Bin centres of token ids, in [-1, 1], float64 ``(N, D)``."""
+    def normalized(self, tokens_ND: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float64]:
+        """Bin centers of token ids, in [-1, 1], float64 ``(N, D)``."""
         return self._bins.decode(tokens_ND)
 
     def bin_targets(self, actions_ND: npt.NDArray[Any], width_bins: float) -> npt.NDArray[np.float32]:
         """Soft targets over the action bins.
 
         Args:
-            actions_ND: Un-normalised actions ``(N, D)``.
+            actions_ND: Un-normalized actions ``(N, D)``.
             width_bins: Standard deviation of the Gaussian around the value, in bins; 0 gives one-hot targets.
 
         Returns:
@@ -293,15 +293,17 @@ def _reset_post_processor(tokenizer: Tokenizer, files: CheckpointFiles) -> None:
     """
     if "tokenizer_config.json" not in files.side:
         return
-    said = files.side_json("tokenizer_config.json")
-    if not isinstance(said, dict) or not str(said.get("tokenizer_class", "")).startswith("Llama"):
+    tokenizer_config = files.side_json("tokenizer_config.json")
+    if not isinstance(tokenizer_config, dict) or not str(tokenizer_config.get("tokenizer_class", "")).startswith(
+        "Llama"
+    ):
         return
     before: list[tuple[str, int]] = []
     after: list[tuple[str, int]] = []
     for name, added, place in (("bos_token", True, before), ("eos_token", False, after)):
-        token = said.get(name)
+        token = tokenizer_config.get(name)
         text = token.get("content") if isinstance(token, dict) else token
-        if said.get(f"add_{name}", added) and isinstance(text, str):
+        if tokenizer_config.get(f"add_{name}", added) and isinstance(text, str):
             number = tokenizer.token_to_id(text)
             if number is None:
                 raise DataError(f"tokenizer_config.json names {text!r} as {name}; tokenizer.json has no such token.")

@@ -1,4 +1,4 @@
-"""Where a policy computes and in what: device, number type, attention, 4-bit weights; checked before all else."""
+"""Device, number type, attention and 4-bit weights of a policy, checked before any weights are read."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -56,7 +56,7 @@ def choose_precision(
 
     Args:
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``...
-        dtype: ``"auto"``: float32 on the CPU, elsewhere as stored (bfloat16 for published checkpoints).
+        dtype: ``"auto"``: float32 on the CPU, on other devices as stored (bfloat16 for published checkpoints).
         attention: ``"sdpa"`` runs everywhere.
         load_in_4bit: Hold the language model in 4 bits.
         storage_dtype: How the checkpoint stores its weights: ``"float32"`` or ``"bfloat16"``.
@@ -140,7 +140,7 @@ def quantize_layers(model: nn.Module, weights: Mapping[str, Tensor], device: tor
     Args:
         model: The network; the layers named may still be empty.
         weights: Weight of each layer by the layer's name, ``(out, in)``, on the CPU.
-        device: Where the layers shall be; the weights are quantised there.
+        device: Where the layers shall be; the weights are quantized there.
         dtype: Type the layers compute in.
     """
     import bitsandbytes as bnb

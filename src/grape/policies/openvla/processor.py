@@ -1,4 +1,4 @@
-"""From image and instruction to what the network reads: one preprocessing for collection, training and evaluation."""
+"""Preprocessing of images and instructions, shared by collection, training and evaluation."""
 
 import json
 import math
@@ -47,7 +47,7 @@ def check_instruction(instruction: str) -> None:
 
 
 class Processor:
-    """Tokenises prompts, resizes and normalises images.
+    """Tokenizes prompts, resizes and normalizes images.
 
     Args:
         tokenizer: The language model's tokenizer; its post-processor adds the begin-of-sequence token.
@@ -103,11 +103,11 @@ class Processor:
         return tuple(ids)
 
     def pixels(self, images: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]], *, crop: bool = True) -> Tensor:
-        """Normalised images.
+        """Normalized images.
 
         Args:
             images: RGB images, uint8 ``(H, W, 3)`` each (or one array with a leading batch axis).
-            crop: False leaves the centre crop out, for images that were cropped at random.
+            crop: False leaves the center crop out, for images that were cropped at random.
 
         Returns:
             float32 ``(B, 3 * towers, image_size, image_size)``.
@@ -291,8 +291,8 @@ def _check_post_processor(part: Any, vocabulary: int) -> None:
         for item in template:
             special = item.get("SpecialToken") if isinstance(item, dict) else None
             name = special.get("id") if isinstance(special, dict) else None
-            known = special is None or (isinstance(name, str) and name in tokens)
-            _require(known, "its post-processor adds a token that it does not know")
+            is_known = special is None or (isinstance(name, str) and name in tokens)
+            _require(is_known, "its post-processor adds a token that it does not know")
 
 
 def _is_id(number: Any, vocabulary: int) -> bool:

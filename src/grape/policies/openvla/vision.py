@@ -151,7 +151,7 @@ class VisionTower(nn.Module):
         """Patch features.
 
         Args:
-            pixels_BCHW: Normalised images, ``(B, 3, H, W)``.
+            pixels_BCHW: Normalized images, ``(B, 3, H, W)``.
 
         Returns:
             ``(B, patches, width)``, row by row from the top left.

@@ -1,5 +1,5 @@
 """Rollout files of the first public implementation, read without running what they contain."""
 
-from grape.store.grape_npy.rollouts import FLAVOURS, MAX_FILE_BYTES, Flavour, Rollout, read_rollout
+from grape.store.grape_npy.rollouts import FLAVORS, MAX_FILE_BYTES, Flavor, Rollout, read_rollout
 
-__all__ = ["FLAVOURS", "MAX_FILE_BYTES", "Flavour", "Rollout", "read_rollout"]
+__all__ = ["FLAVORS", "MAX_FILE_BYTES", "Flavor", "Rollout", "read_rollout"]

@@ -173,7 +173,7 @@ class _Machine:
             raise ValueError("something is filled twice")
 
 
-_REFUSED = "Nothing was run. Rollouts hold images, texts and numbers only; do not open this file elsewhere."
+_REFUSED = "Nothing was run. Rollouts hold images, texts and numbers only; do not open this file with other programs."
 
 _PUSHED = frozenset(
     {"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"}

@@ -30,7 +30,7 @@ from grape.core.reading import open_file
 from grape.store.grape_npy.plain_pickle import Slot, read_plain_pickle
 from grape.store.opening import check_links
 
-__all__ = ["FLAVOURS", "MAX_FILE_BYTES", "Flavour", "Rollout", "read_rollout"]
+__all__ = ["FLAVORS", "MAX_FILE_BYTES", "Flavor", "Rollout", "read_rollout"]
 
 _NAME = re.compile(
     r"(?:(?P<outcome>success|failure)_)?episode_(?P<episode>\d+)"
@@ -42,8 +42,8 @@ _MOST_BYTES = 2 << 30  # images of one rollout, decoded; a pickle can name one i
 
 
 @dataclass(frozen=True)
-class Flavour:
-    """What the files of one collector mean.
+class Flavor:
+    """Conventions of one collector's files.
 
     Attributes:
         name: ``simplerenv`` or ``libero``.
@@ -56,9 +56,9 @@ class Flavour:
     gripper: str
 
 
-FLAVOURS: Mapping[str, Flavour] = {
-    "simplerenv": Flavour("simplerenv", True, "1 opens, 0 closes"),
-    "libero": Flavour("libero", False, "+1 closes"),
+FLAVORS: Mapping[str, Flavor] = {
+    "simplerenv": Flavor("simplerenv", True, "1 opens, 0 closes"),
+    "libero": Flavor("libero", False, "+1 closes"),
 }
 """Known collectors."""
 
@@ -69,7 +69,7 @@ class Rollout:
 
     Attributes:
         path: The file.
-        flavour: Which collector wrote it.
+        flavor: Which collector wrote it.
         prompt: The task in words.
         images: uint8 ``(T, H, W, 3)``.
         actions: float32 ``(T, 7)``.
@@ -80,7 +80,7 @@ class Rollout:
     """
 
     path: Path
-    flavour: Flavour
+    flavor: Flavor
     prompt: str
     images: npt.NDArray[np.uint8]
     actions: npt.NDArray[np.float32]
@@ -95,12 +95,12 @@ class Rollout:
         return len(self.actions)
 
 
-def read_rollout(path: Path, flavour: str = "", within: Path | None = None) -> Rollout:
+def read_rollout(path: Path, flavor: str = "", within: Path | None = None) -> Rollout:
     """Read one file. Nothing in it is run: see :mod:`grape.store.grape_npy.plain_pickle`.
 
     Args:
         path: A ``.npy`` file.
-        flavour: Which collector wrote it; empty recognises it by name and content.
+        flavor: Which collector wrote it; empty recognizes it by name and content.
         within: The folder that a link may not lead out of; the file's own if None.
 
     Raises:
@@ -120,7 +120,7 @@ def read_rollout(path: Path, flavour: str = "", within: Path | None = None) -> R
         raise DataError(f"{path}: its steps have {len(set(prompts))} different prompts.", "Leave it out.")
     return Rollout(
         path=path,
-        flavour=FLAVOURS[flavour or _recognize(path, kinds, facts)],
+        flavor=FLAVORS[flavor or _recognize(path, kinds, facts)],
         prompt=prompts[0],
         images=images,
         actions=actions,
@@ -131,9 +131,9 @@ def read_rollout(path: Path, flavour: str = "", within: Path | None = None) -> R
     )
 
 
-def _outcome(path: Path, told: str | None, counted: str | None) -> bool | None:
+def _outcome(path: Path, stated: str | None, counted: str | None) -> bool | None:
     """Success or failure from the two places of a name that may tell it; None where neither does."""
-    outcomes = {word.startswith("success") for word in (told, counted) if word}
+    outcomes = {word.startswith("success") for word in (stated, counted) if word}
     if len(outcomes) > 1:
         raise DataError(f"{path}: the name tells both a success and a failure.", "Rename it to what happened.")
     return outcomes.pop() if outcomes else None
@@ -153,10 +153,10 @@ def _elements(path: Path) -> list[Any]:
         if 0 in shape:
             return []
         raise DataError(f"It holds an array of {dtype}, not steps of a rollout.", "Leave it out.")
-    found = read_plain_pickle(content)
-    if not isinstance(found, Slot) or not isinstance(found.value, list):
+    document = read_plain_pickle(content)
+    if not isinstance(document, Slot) or not isinstance(document.value, list):
         raise DataError("It holds no array of steps.", "Leave it out.")
-    return found.value
+    return document.value
 
 
 def _steps(
@@ -204,10 +204,12 @@ def _action(value: Any, index: int) -> npt.NDArray[np.float32]:
 
 def _recognize(path: Path, kinds: set[str], facts: Mapping[str, Any]) -> str:
     by_content = {"image": "simplerenv", "array": "libero"}
-    found = {by_content[kind] for kind in kinds}
+    flavors = {by_content[kind] for kind in kinds}
     if facts and facts["outcome"]:
-        found.add("libero" if facts["cost"] is None else "simplerenv")
-    if len(found) != 1:
-        told = " and ".join(sorted(found)) or "neither collector"
-        raise DataError(f"{path}: name and images speak of {told}.", "Say which it is: --flavour simplerenv or libero.")
-    return found.pop()
+        flavors.add("libero" if facts["cost"] is None else "simplerenv")
+    if len(flavors) != 1:
+        names_listed = " and ".join(sorted(flavors)) or "neither collector"
+        raise DataError(
+            f"{path}: name and images speak of {names_listed}.", "Say which it is: --flavour simplerenv or libero."
+        )
+    return flavors.pop()

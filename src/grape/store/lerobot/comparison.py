@@ -1,4 +1,4 @@
-"""Whether a LeRobotDataset on disk is what was to be written, found by its own descriptions as a reader finds it."""
+"""Comparison of a written LeRobotDataset with its source, read by its own metadata as a reader does."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -43,7 +43,7 @@ _FIX = "The disk or the memory of this machine may be faulty; the export was giv
 
 @dataclass(frozen=True)
 class ImageLoss:
-    """What the video lost, as the peak signal-to-noise ratio in decibels: more is better, infinite is nothing.
+    """Loss of the video as peak signal-to-noise ratio in decibels: higher is better, infinity is lossless.
 
     Attributes:
         mean: Over all images, of their mean squared error.
@@ -78,7 +78,7 @@ def compare_dataset(folder: Path, episodes: Iterable[ExportEpisode], shape: Shap
         if number > len(rows):
             raise DataError(f"{where} did not come back.", _FIX)
         row = rows[number - 1]
-        due = columns_of(
+        expected_columns = columns_of(
             episode.trajectory,
             shape,
             actions=episode.actions,
@@ -89,7 +89,7 @@ def compare_dataset(folder: Path, episodes: Iterable[ExportEpisode], shape: Shap
         first += steps
         if (row["length"], row["dataset_to_index"], row["tasks"]) != (steps, first, [meta.instruction]):
             raise DataError(f"{where}: its row in {EPISODES_FILE} does not fit.", _FIX)
-        _compare_numbers(reader.numbers(row), due, where)
+        _compare_numbers(reader.numbers(row), expected_columns, where)
         errors += _compare_images(reader.images(row), episode.trajectory.frames[:steps], row, shape, where)
     if (number, number, first) != (len(rows), facts["total_episodes"], facts["total_frames"]):
         raise DataError(f"{folder}: {len(rows)} episodes came back, {number} were written.", _FIX)
@@ -125,30 +125,32 @@ class _Reader:
         return self._folder / str(self._facts[template]).format(video_key=IMAGES, **place)
 
 
-def _compare_numbers(found: pa.Table, due: Mapping[str, npt.NDArray[Any]], where: str) -> None:
-    if set(found.column_names) != set(due):
-        raise DataError(f"{where}: columns {sorted(set(found.column_names) ^ set(due))} are missing or unknown.", _FIX)
-    for name, values in due.items():
-        column = found.column(name).combine_chunks()
+def _compare_numbers(table: pa.Table, expected: Mapping[str, npt.NDArray[Any]], where: str) -> None:
+    if set(table.column_names) != set(expected):
+        raise DataError(
+            f"{where}: columns {sorted(set(table.column_names) ^ set(expected))} are missing or unknown.", _FIX
+        )
+    for name, values in expected.items():
+        column = table.column(name).combine_chunks()
         back = (column.flatten() if values.ndim == 2 else column).to_numpy(zero_copy_only=False)
         if back.dtype != values.dtype or back.tobytes() != np.ascontiguousarray(values).tobytes():
             raise DataError(f"{where}: column '{name}' does not come back as it was written.", _FIX)
 
 
 def _compare_images(
-    found: Iterator[tuple[float, npt.NDArray[np.uint8]]],
-    due: npt.NDArray[np.uint8],
+    decoded: Iterator[tuple[float, npt.NDArray[np.uint8]]],
+    expected: npt.NDArray[np.uint8],
     row: Mapping[str, Any],
     shape: Shape,
     where: str,
 ) -> list[float]:
     """Mean squared error of each image."""
     errors = []
-    for step, image in enumerate(due):
-        seconds, back = next(found, (math.nan, None))
-        wanted = row[f"videos/{IMAGES}/from_timestamp"] + step / shape.fps
-        if back is None or back.shape != image.shape or not abs(seconds - wanted) < _TOLERANCE:
-            raise DataError(f"{where}: its video has no image of step {step} at {wanted:.3f} s.", _FIX)
+    for step, image in enumerate(expected):
+        seconds, back = next(decoded, (math.nan, None))
+        expected_seconds = row[f"videos/{IMAGES}/from_timestamp"] + step / shape.fps
+        if back is None or back.shape != image.shape or not abs(seconds - expected_seconds) < _TOLERANCE:
+            raise DataError(f"{where}: its video has no image of step {step} at {expected_seconds:.3f} s.", _FIX)
         errors.append(float(np.mean((back.astype(np.float32) - image) ** 2)))
     return errors
 

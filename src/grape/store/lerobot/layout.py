@@ -28,7 +28,7 @@ Columns = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class Shape:
-    """What all episodes of a data set share.
+    """Shapes and rates that all episodes of a data set share.
 
     Attributes:
         height: Of the images, pixels.

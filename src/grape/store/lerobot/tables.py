@@ -54,19 +54,19 @@ def image_statistics(counts: npt.NDArray[np.int64], images: int) -> dict[str, An
         counts: From :func:`count_values`, summed.
         images: How many images.
     """
-    found: dict[str, list[float]] = {name: [] for name in ("min", "max", "mean", "std", *QUANTILES)}
+    figures: dict[str, list[float]] = {name: [] for name in ("min", "max", "mean", "std", *QUANTILES)}
     levels = np.arange(256) / 255
     for row in counts:
-        total, seen = row.sum(), np.flatnonzero(row)
+        total, present_levels = row.sum(), np.flatnonzero(row)
         mean = float((row * levels).sum() / total)
-        found["min"].append(float(levels[seen[0]]))
-        found["max"].append(float(levels[seen[-1]]))
-        found["mean"].append(mean)
-        found["std"].append(float(np.sqrt((row * (levels - mean) ** 2).sum() / total)))
+        figures["min"].append(float(levels[present_levels[0]]))
+        figures["max"].append(float(levels[present_levels[-1]]))
+        figures["mean"].append(mean)
+        figures["std"].append(float(np.sqrt((row * (levels - mean) ** 2).sum() / total)))
         ends = np.cumsum(row)
         for name, share in QUANTILES.items():
-            found[name].append(_quantile(ends, levels, share * (total - 1)))
-    shaped: dict[str, Any] = {name: [[[value]] for value in values] for name, values in found.items()}
+            figures[name].append(_quantile(ends, levels, share * (total - 1)))
+    shaped: dict[str, Any] = {name: [[[value]] for value in values] for name, values in figures.items()}
     return shaped | {"count": [images]}
 
 

@@ -170,16 +170,18 @@ def _place(kind: str, number: int) -> dict[str, int]:
 
 
 def _flat(statistics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    return {f"stats/{column}/{name}": value for column, found in statistics.items() for name, value in found.items()}
+    return {
+        f"stats/{column}/{name}": value for column, figures in statistics.items() for name, value in figures.items()
+    }
 
 
 def _check(episode: ExportEpisode, shape: Shape) -> None:
     trajectory = episode.trajectory
-    found = (trajectory.frames.shape[1:], trajectory.proprio.shape[1], episode.actions.shape[1])
-    due = ((shape.height, shape.width, 3), shape.state, len(shape.action_names))
-    if found != due:
+    shapes = (trajectory.frames.shape[1:], trajectory.proprio.shape[1], episode.actions.shape[1])
+    expected = ((shape.height, shape.width, 3), shape.state, len(shape.action_names))
+    if shapes != expected:
         raise CompatibilityError(
-            f"Episode {trajectory.meta.episode_id} has images, state and actions of {found}, the first one of {due}"
-            f"{f' (column {STATE})' if found[1] != due[1] else ''}.",
+            f"Episode {trajectory.meta.episode_id} has images, state and actions of {shapes}, the first one of "
+            f"{expected}{f' (column {STATE})' if shapes[1] != expected[1] else ''}.",
             "One data set holds one kind of episodes: export the kinds separately.",
         )

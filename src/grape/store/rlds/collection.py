@@ -1,4 +1,4 @@
-"""A whole collection as one flat RLDS data set, for supervised fine-tuning elsewhere."""
+"""A whole collection as one flat RLDS data set, for supervised fine-tuning in other software."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -99,11 +99,11 @@ def _columns(
         "observation/image": trajectory.frames.shape[1:],
         "observation/state": trajectory.proprio.shape[1:],
     }
-    for path, found in shapes.items():
-        due = getattr(features.steps.get(path), "shape", (0,))
-        if found != due:
+    for path, shape in shapes.items():
+        expected = getattr(features.steps.get(path), "shape", (0,))
+        if shape != expected:
             raise CompatibilityError(
-                f"Episode {meta.episode_id}: '{path}' is of shape {found}, in the first episode {due}.",
+                f"Episode {meta.episode_id}: '{path}' is of shape {shape}, in the first episode {expected}.",
                 "One data set holds one shape: export the kinds separately.",
             )
     return columns

@@ -73,9 +73,9 @@ def pair_features(frame_shape: tuple[int, int, int], rotation: str = "") -> Feat
 
 
 def stated_rotation(features: FeatureTree) -> str:
-    """How the actions of a pair set say a rotation; empty where it does not tell, as sets of other software do not."""
-    found = _ROTATION.fullmatch(getattr(features.steps.get("action"), "description", ""))
-    return found[1] if found else ""
+    """Rotation convention stated by a pair set; empty where none is stated, as in sets of other software."""
+    match = _ROTATION.fullmatch(getattr(features.steps.get("action"), "description", ""))
+    return match[1] if match else ""
 
 
 def flat_features(

@@ -1,4 +1,4 @@
-"""Whether what stands on disk is what was to be written, bit for bit."""
+"""Bit-for-bit comparison of a written data set with its source."""
 
 from collections.abc import Iterable, Mapping
 
@@ -27,20 +27,24 @@ def compare_split(dataset: RldsDataset, split: str, expected: Iterable[Mapping[s
         DataError: Something differs, is missing or cannot be read; the record and the column are named.
     """
     count = 0
-    found = dataset.read(split)
-    for due in expected:
-        episode = next(found, None)
+    episodes_read = dataset.read(split)
+    for expected_columns in expected:
+        episode = next(episodes_read, None)
         if episode is None:
             raise DataError(f"{dataset.path}, split '{split}': only {count} episodes came back.")
         both = {f"steps/{path}": episode.steps[path] for path in episode.steps} | dict(episode.facts)
-        for path in sorted({*both, *due}):
-            if path not in both or path not in due or not _equal(both[path], due[path], _encoding(dataset, path)):
+        for path in sorted({*both, *expected_columns}):
+            if (
+                path not in both
+                or path not in expected_columns
+                or not _equal(both[path], expected_columns[path], _encoding(dataset, path))
+            ):
                 raise DataError(
                     f"{episode.where}: column '{path}' does not come back as it was written.",
                     "The disk or the memory of this machine may be faulty; the export was given up.",
                 )
         count += 1
-    if next(found, None) is not None:
+    if next(episodes_read, None) is not None:
         raise DataError(f"{dataset.path}, split '{split}': more than {count} episodes came back.")
     return count
 
@@ -50,12 +54,14 @@ def _encoding(dataset: RldsDataset, path: str) -> str:
     return leaf.encoding if isinstance(leaf, ImageFeature) else ""
 
 
-def _equal(found: Column, due: Column, encoding: str) -> bool:
-    if isinstance(found, EncodedImages) and isinstance(due, np.ndarray):
+def _equal(column: Column, expected: Column, encoding: str) -> bool:
+    if isinstance(column, EncodedImages) and isinstance(expected, np.ndarray):
         if encoding == "png":
-            return bool(np.array_equal(found.decode(), due))
-        leaf = ImageFeature(due.shape[1:], encoding)
-        return list(found.blobs) == list(leaf.encode(due, "pictures"))  # lossy, but equal images give equal bytes
-    if isinstance(found, np.ndarray) and isinstance(due, np.ndarray):
-        return found.dtype == due.dtype and found.shape == due.shape and found.tobytes() == due.tobytes()
-    return isinstance(found, list) and found == due
+            return bool(np.array_equal(column.decode(), expected))
+        leaf = ImageFeature(expected.shape[1:], encoding)
+        return list(column.blobs) == list(leaf.encode(expected, "pictures"))  # lossy, but equal images give equal bytes
+    if isinstance(column, np.ndarray) and isinstance(expected, np.ndarray):
+        return (
+            column.dtype == expected.dtype and column.shape == expected.shape and column.tobytes() == expected.tobytes()
+        )
+    return isinstance(column, list) and column == expected

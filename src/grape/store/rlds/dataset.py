@@ -56,7 +56,7 @@ class Columns(Mapping[str, Column]):
             raise DataError(f"{where} is missing from the record, though features.json lists it.")
         column = leaf.decode(self._values[key], where)
         if self._length is not None and len(column) != self._length:
-            raise DataError(f"{where} has {len(column)} items, its neighbours {self._length}.")
+            raise DataError(f"{where} has {len(column)} items, its neighbors {self._length}.")
         return column
 
     def __iter__(self) -> Iterator[str]:
@@ -169,15 +169,15 @@ class RldsDataset:
         for shard in self._shards(split):
             if start <= index < start + shard.episodes:
                 number = index - start
-                for found, payload in read_records(shard.path, number.__eq__):
+                for record_number, payload in read_records(shard.path, number.__eq__):
                     if payload is not None:
-                        return self._episode(index, f"{shard.path}, record {found}", payload)
-                raise DataError(f"{shard.path} has no record {number}, though dataset_info.json tells of it.", _CUT)
+                        return self._episode(index, f"{shard.path}, record {record_number}", payload)
+                raise DataError(f"{shard.path} has no record {number}, though dataset_info.json lists it.", _CUT)
             start += shard.episodes
         raise SettingsError(f"{self.path} has no episode {index} in split {split!r}, which has {start}.")
 
     def _unfit_to_count(self, path: str) -> tuple[bool, bool, bool, str]:
-        """Order of the columns: the first one best tells how many steps there are."""
+        """Sort key of columns by how well they tell the number of steps."""
         leaf = self.features.steps[path]
         countless = isinstance(leaf, Unknown) or (isinstance(leaf, Tensor) and 0 in leaf.shape)
         return countless, path != "is_first", path != "action", path
@@ -222,16 +222,16 @@ def open_rlds(path: Path | str) -> RldsDataset:
 def _stream(places: Sequence[tuple[Shard, int]], worker: int, workers: int) -> Iterator[_Item]:
     """Index, place and payload of the episodes that are this worker's; ``places``: files first index of each."""
     for shard, start in places:
-        mine = functools.partial(_is_mine, start=start, worker=worker, workers=workers)
-        found = 0
-        for number, payload in read_records(shard.path, mine):
-            found = number + 1
-            if found > shard.episodes:
+        selects = functools.partial(_is_mine, start=start, worker=worker, workers=workers)
+        count = 0
+        for number, payload in read_records(shard.path, selects):
+            count = number + 1
+            if count > shard.episodes:
                 break
             if payload is not None:
                 yield start + number, f"{shard.path}, record {number}", payload
-        if found != shard.episodes:
-            amount = f"only {found}" if found < shard.episodes else f"more than {shard.episodes}"
+        if count != shard.episodes:
+            amount = f"only {count}" if count < shard.episodes else f"more than {shard.episodes}"
             raise DataError(
                 f"{shard.path} holds {amount} of the {shard.episodes} records that dataset_info.json tells of.",
                 _CUT,
@@ -245,13 +245,13 @@ def _is_mine(number: int, start: int, worker: int, workers: int) -> bool:
 def _shuffled(stream: Iterator[_Item], rng: np.random.Generator, limit: int) -> Iterator[_Item]:
     """The stream through a buffer of ``limit`` bytes (but at least one episode)."""
     buffer: list[_Item] = []
-    held = 0
+    buffered_bytes = 0
     for item in stream:
         buffer.append(item)
-        held += len(item[2])
-        while held > limit and len(buffer) > 1:
+        buffered_bytes += len(item[2])
+        while buffered_bytes > limit and len(buffer) > 1:
             drawn = _draw(buffer, rng)
-            held -= len(drawn[2])
+            buffered_bytes -= len(drawn[2])
             yield drawn
     while buffer:
         yield _draw(buffer, rng)

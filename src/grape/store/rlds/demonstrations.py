@@ -1,4 +1,4 @@
-"""An RLDS data set in the place of an episode store, so that training reads both alike."""
+"""An RLDS data set with the interface of an episode store, for training."""
 
 import dataclasses
 import hashlib
@@ -100,7 +100,7 @@ class RldsDemonstrations:
         return self._metas[episode_id]
 
     def read(self, episode_id: str, *, frames: bool = True, display: bool = False) -> Trajectory:
-        """One episode as a trajectory: images, instruction and un-normalised actions; no robot state.
+        """One episode as a trajectory: images, instruction and un-normalized actions; no robot state.
 
         Args:
             episode_id: Which one.
@@ -121,7 +121,7 @@ class RldsDemonstrations:
         return foreign_trajectory(meta, images, episode.actions, pictures_after_action=False, reader=None)
 
     def digest(self) -> str:
-        """Hash of the data set's descriptions, rule and split: what a training run belongs to."""
+        """Hash of the data set's descriptions, rule and split, which identifies the data of a training run."""
         files = [file_hash(self.path / name) for name in ("dataset_info.json", "features.json")]
         return content_hash([*files, self.rule.name, self.split])
 
@@ -132,25 +132,27 @@ class RldsDemonstrations:
     @cached_property
     def _metas(self) -> dict[str, EpisodeMeta]:
         episodes = standard_episodes(self.dataset.read(self.split), self.rule)
-        found = {meta.episode_id: meta for episode in episodes for meta in _facts(episode)}
-        if not found:
+        metas = {meta.episode_id: meta for episode in episodes for meta in _facts(episode)}
+        if not metas:
             raise DataError(f"{self.path} has no episode with an instruction in split {self.split!r}.")
-        return found
+        return metas
 
 
 def _spans(instructions: Sequence[str]) -> list[tuple[int, int]]:
-    """Half-open ranges of steps that are told the same."""
-    starts = [step for step, told in enumerate(instructions) if not step or told != instructions[step - 1]]
+    """Half-open ranges of steps with the same instruction."""
+    starts = [
+        step for step, instruction in enumerate(instructions) if not step or instruction != instructions[step - 1]
+    ]
     return list(zip(starts, [*starts[1:], len(instructions)], strict=True))
 
 
 def _part(episode: StandardEpisode, start: int, stop: int) -> StandardEpisode:
     steps = slice(start, stop)
-    told = episode.instructions[steps]
+    instructions = episode.instructions[steps]
     return dataclasses.replace(
         episode,
-        instruction=told[0],
-        instructions=told,
+        instruction=instructions[0],
+        instructions=instructions,
         images=episode.images.part(steps),
         actions=episode.actions[steps],
     )
@@ -162,7 +164,7 @@ def _facts(episode: StandardEpisode) -> list[EpisodeMeta]:
     Whether a demonstration succeeded is not known: data sets do not say.
     """
     spans = _spans(episode.instructions)
-    found = []
+    metas = []
     for number, (start, stop) in enumerate(spans):
         task = task_name(episode.instructions[start])
         part = f"-part{number:02d}" if len(spans) > 1 else ""
@@ -181,5 +183,5 @@ def _facts(episode: StandardEpisode) -> list[EpisodeMeta]:
             actor="expert",
             extra=extra if not part else {**extra, "steps": [start, stop]},
         )
-        found.append(meta)
-    return found
+        metas.append(meta)
+    return metas

@@ -88,13 +88,13 @@ def find_version(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise DataError(f"RLDS folder {path} does not exist.", "Check the path.")
-    found = {}
+    folders = {}
     for entry in path.iterdir():
         match = _VERSION.fullmatch(entry.name)
         if match and (entry / "dataset_info.json").exists():
-            found[tuple(map(int, match.groups()))] = entry
-    if found:
-        return found[max(found)]
+            folders[tuple(map(int, match.groups()))] = entry
+    if folders:
+        return folders[max(folders)]
     below = sorted({info.parent.parent for info in path.glob("*/*/dataset_info.json")})
     raise DataError(
         f"{path} is no RLDS data set: neither it nor a version folder in it holds dataset_info.json.",
@@ -173,10 +173,10 @@ def _whole(value: Any, what: str) -> int:
 
 
 def _announced(item: Mapping[str, Any]) -> int | None:
-    """Number of all episodes of a split, where it is told."""
+    """Number of all episodes of a split, where it is stated."""
     statistics = item.get("statistics")
-    told = statistics.get("numExamples") if isinstance(statistics, Mapping) else None
-    return None if told is None else _whole(told, "statistics.numExamples")
+    stated_count = statistics.get("numExamples") if isinstance(statistics, Mapping) else None
+    return None if stated_count is None else _whole(stated_count, "statistics.numExamples")
 
 
 def _file_name(template: str, name: str, split: str, index: int, count: int) -> str:
@@ -187,11 +187,11 @@ def _file_name(template: str, name: str, split: str, index: int, count: int) -> 
 
 
 def _number_of_files(folder: Path, template: str, name: str, split: str, item: Mapping[str, Any]) -> int:
-    """How many files a split has, where its lengths are not told."""
-    told = item.get("numShards")
+    """Number of files of a split, where its lengths are not stated."""
+    stated_count = item.get("numShards")
     present = {entry.name for entry in folder.iterdir()}
-    if told is not None:
-        count = _whole(told, "numShards")
+    if stated_count is not None:
+        count = _whole(stated_count, "numShards")
         if not 0 < count <= len(present):
             raise ValueError(f"split {split!r} has no 'shardLengths', and not the {count} files of its 'numShards'")
         return count

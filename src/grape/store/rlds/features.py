@@ -1,4 +1,4 @@
-"""``features.json``: which columns an RLDS data set has, and the way between columns and ``tf.train.Example``.
+"""``features.json``: the columns of an RLDS data set, and their conversion to and from ``tf.train.Example``.
 
 TFDS describes an episode as a tree: dictionaries of features, one of which (``steps``) is a data set of its own. On
 disk the tree is flat: ``steps/observation/image`` holds one blob a step, ``steps/action`` the numbers of all steps one
@@ -90,8 +90,8 @@ class Tensor:
     def encode(self, column: Column, where: str) -> npt.NDArray[Any]:
         """What goes into an example, checked against type and shape."""
         if not isinstance(column, np.ndarray) or column.dtype != self.dtype or column.shape[1:] != self.shape:
-            found = f"{column.dtype} {column.shape}" if isinstance(column, np.ndarray) else type(column).__name__
-            raise DataError(f"{where} is {found}; {self.dtype} (N, *{self.shape}) is due.")
+            description = f"{column.dtype} {column.shape}" if isinstance(column, np.ndarray) else type(column).__name__
+            raise DataError(f"{where} is {description}; {self.dtype} (N, *{self.shape}) is due.")
         return column
 
     def _unpacked(self, value: list[bytes], where: str) -> npt.NDArray[Any]:
@@ -107,12 +107,12 @@ class Tensor:
 
 
 def _inflate(packed: bytes, size: int) -> bytes:
-    """Unpack exactly so many bytes: what a few bytes unpack to beyond that could fill any memory."""
+    """Unpack exactly ``size`` bytes, so that a small input cannot fill the memory."""
     stream = zlib.decompressobj()
-    found = stream.decompress(packed, size + 1)
-    if len(found) != size or not stream.eof:
+    unpacked = stream.decompress(packed, size + 1)
+    if len(unpacked) != size or not stream.eof:
         raise ValueError(f"it does not unpack to {size} bytes")
-    return found
+    return unpacked
 
 
 @dataclass(frozen=True)

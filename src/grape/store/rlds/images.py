@@ -25,14 +25,14 @@ UInt8 = npt.NDArray[np.uint8]
 JPEG_QUALITY = 95
 """Quality that TensorFlow's encoder takes by default; public RLDS sets were written with it."""
 
-_SUBSAMPLING = "420"  # colours at half the resolution, also TensorFlow's default
+_SUBSAMPLING = "420"  # colors at half the resolution, also TensorFlow's default
 
 _MOST_PIXELS = 50_000_000
 _MOST_DECODED = 2 << 30  # all images of an episode; and the more of these two:
 _ALWAYS_DECODED = 256 << 20
 _MOST_RATIO = 100  # times their encoded size
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_COLORS = {1: 0, 3: 2, 4: 6}  # grey, RGB, RGB with alpha
+_PNG_COLORS = {1: 0, 3: 2, 4: 6}  # gray, RGB, RGB with alpha
 _PNG_UP = 2  # the filter that keeps the difference to the row above
 
 
@@ -48,7 +48,7 @@ class EncodedImages:
 
     blobs: Sequence[bytes]
     shape: tuple[int | None, ...]
-    where: str = "picture"
+    where: str = "image"
 
     def __len__(self) -> int:
         return len(self.blobs)
@@ -65,7 +65,7 @@ class EncodedImages:
         """All images, uint8 ``(N, H, W, C)``.
 
         Raises:
-            DataError: A blob is no image, or of another size than promised or than its neighbours.
+            DataError: A blob is no image, or of another size than promised or than its neighbors.
         """
         height, width, channels = self.shape
         if not self.blobs:
@@ -82,7 +82,7 @@ class EncodedImages:
                     f"decoded, where {most:,} are allowed.",
                     "Leave the episode out, or store its images smaller.",
                 )
-        if len({picture.shape for picture in images}) > 1:
+        if len({image.shape for image in images}) > 1:
             raise DataError(f"{self.where}: the images of one episode are of several sizes.")
         return np.stack(images)
 
@@ -92,30 +92,32 @@ class EncodedImages:
         channels = self.shape[2] or 3
         try:
             if blob[:8] == _PNG:
-                picture = _decode_png(blob, channels, self._check_size)
+                decoded = _decode_png(blob, channels, self._check_size)
             elif channels in (1, 3):
                 self._check_size(*simplejpeg.decode_jpeg_header(blob)[:2])
-                picture = simplejpeg.decode_jpeg(
+                decoded = simplejpeg.decode_jpeg(
                     blob, colorspace="RGB" if channels == 3 else "GRAY", fastdct=True, fastupsample=False
                 )
             else:
                 raise ValueError(f"no JPEG of {channels} channels is known")
         except (ValueError, OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise DataError(f"{where}: the image cannot be decoded: {str(error).rstrip('.')}.") from error
-        if any(due is not None and due != found for due, found in zip(self.shape, picture.shape, strict=True)):
-            raise DataError(f"{where}: the image is {picture.shape}, features.json promises {self.shape}.")
-        return picture
+        if any(
+            expected is not None and expected != size for expected, size in zip(self.shape, decoded.shape, strict=True)
+        ):
+            raise DataError(f"{where}: the image is {decoded.shape}, features.json promises {self.shape}.")
+        return decoded
 
     def _check_size(self, height: int, width: int) -> None:
-        """Refuse what its own first bytes call too large: a few hundred bytes can ask for gigabytes."""
-        due = self.shape[:2]
-        if any(side is not None and side != found for side, found in zip(due, (height, width), strict=True)):
-            raise ValueError(f"it is {height} x {width}, features.json promises {due[0]} x {due[1]}")
+        """Refuse an image whose header announces too many pixels."""
+        expected = self.shape[:2]
+        if any(side is not None and side != size for side, size in zip(expected, (height, width), strict=True)):
+            raise ValueError(f"it is {height} x {width}, features.json promises {expected[0]} x {expected[1]}")
         if height * width > _MOST_PIXELS:
             raise ValueError(f"{height} x {width} pixels are far more than a camera gives")
 
 
-def encode_image(picture: UInt8, encoding: str) -> bytes:
+def encode_image(image: UInt8, encoding: str) -> bytes:
     """An image, uint8 ``(H, W, 3)``, as ``"png"`` or ``"jpeg"`` bytes; equal images give equal bytes.
 
     PNG also of 1 or 4 channels. Its rows are stored as differences to the row above, and only runs of equal bytes are
@@ -123,10 +125,10 @@ def encode_image(picture: UInt8, encoding: str) -> bytes:
     for files of about the same size.
     """
     if encoding == "jpeg":
-        pixels = np.ascontiguousarray(picture)
+        pixels = np.ascontiguousarray(image)
         return bytes(simplejpeg.encode_jpeg(pixels, JPEG_QUALITY, colorspace="RGB", colorsubsampling=_SUBSAMPLING))
-    height, width, channels = picture.shape
-    rows = picture.reshape(height, width * channels)
+    height, width, channels = image.shape
+    rows = image.reshape(height, width * channels)
     filtered = np.empty((height, 1 + width * channels), dtype=np.uint8)
     filtered[:, 0] = _PNG_UP
     filtered[0, 1:] = rows[0]

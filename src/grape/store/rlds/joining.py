@@ -1,6 +1,6 @@
 """Two RLDS data sets, chosen and rejected, joined into pairs.
 
-The safe way is by ``episode_metadata/file_path``, which carries the same name on both sides. Where names do not tell
+The safe way is by ``episode_metadata/file_path``, which carries the same name on both sides. Where names are of no use
 (absent, repeated, or different on the two sides), only the order is left: one missing episode would then shift all
 pairs after it, so equal numbers of episodes and equal instructions are required, and a warning says what was assumed.
 """
@@ -40,7 +40,7 @@ class PairLink:
 
 @dataclass(frozen=True, eq=False)
 class JoinedPair:
-    """A pair with its two standardised episodes: images, instruction and un-normalised actions."""
+    """A pair with its two standardized episodes: images, instruction and un-normalized actions."""
 
     pair_id: str
     chosen: StandardEpisode
@@ -124,7 +124,7 @@ def join_pairs(
             episode's instruction changes on the way.
         SettingsError: A side has no such split.
     """
-    sides = [_catalogue(side, split, strict=strict) for side in (chosen, rejected)]
+    sides = [_catalog(side, split, strict=strict) for side in (chosen, rejected)]
     names = [[name for name, _ in side] for side in sides]
     common = set(names[0]) & set(names[1])
     if common - {""} and all(len(set(side)) == len(side) for side in names):
@@ -145,7 +145,7 @@ def join_pairs(
 
 
 class _Reader:
-    """Episodes by index; neighbours in the order of the file come from one pass."""
+    """Episodes by index; neighbors in the order of the file come from one pass."""
 
     def __init__(self, dataset: RldsDataset, split: str) -> None:
         self._dataset, self._split = dataset, split
@@ -159,7 +159,7 @@ class _Reader:
         return episode
 
 
-def _catalogue(dataset: RldsDataset, split: str, *, strict: bool) -> list[tuple[str, str]]:
+def _catalog(dataset: RldsDataset, split: str, *, strict: bool) -> list[tuple[str, str]]:
     """Name and instruction of every episode, in order."""
     entries = []
     for episode in dataset.read(split):
@@ -207,8 +207,8 @@ def _check_one_instruction(episode: Episode) -> None:
     """Refuse an episode of several instructions: a side of a pair is conditioned on one from beginning to end."""
     texts = episode.steps["language_instruction"]
     first = instruction_of(episode)
-    told = texts if isinstance(texts, list) else []
-    changed = [text for text in told if text and not same_instruction(first, text)]
+    instructions = texts if isinstance(texts, list) else []
+    changed = [text for text in instructions if text and not same_instruction(first, text)]
     if changed:
         raise DataError(
             f"{episode.where}: the instruction changes within the episode, from {first!r} to {changed[0]!r}, and a "

@@ -2,7 +2,7 @@
 
 The first public loader pairs by position, so both sides are written in one go: the same keys in the same order, the
 same splits, shards of equal lengths. The pair's id stands in ``episode_metadata/file_path`` on both sides, so that
-nobody has to rely on positions (see :mod:`grape.store.rlds.joining`). Both sides are read back and compared before
+readers need not rely on positions (see :mod:`grape.store.rlds.joining`). Both sides are read back and compared before
 they are published.
 """
 
@@ -122,8 +122,8 @@ def _image_shape(trajectory: Trajectory) -> tuple[int, int, int]:
 
 
 def _check_shape(trajectory: Trajectory, features: FeatureTree) -> None:
-    due = features.steps["observation/image"]
-    if _image_shape(trajectory) != getattr(due, "shape", None):
+    feature = features.steps["observation/image"]
+    if _image_shape(trajectory) != getattr(feature, "shape", None):
         raise CompatibilityError(
             f"Episode {trajectory.meta.episode_id} has images of {_image_shape(trajectory)[:2]} pixels, others "
             "differ; one data set holds one size.",
@@ -132,7 +132,7 @@ def _check_shape(trajectory: Trajectory, features: FeatureTree) -> None:
 
 
 def check_pairs(store: EpisodeStore, pairs: Sequence[PreferencePair]) -> None:
-    """Refuse pairs whose sides are not there, are empty, or began elsewhere.
+    """Refuse pairs whose sides are not there, are empty, or began from different states.
 
     Raises:
         DataError: There is such a pair.
@@ -147,4 +147,4 @@ def check_pairs(store: EpisodeStore, pairs: Sequence[PreferencePair]) -> None:
                     "The pairs were made from another store: run 'grape pair' again.",
                 )
             if not meta.steps:
-                raise DataError(f"Pair {pair.pair_id}: its {side} episode {meta.episode_id} has no steps.")
+                raise DataError(f"Pair {pair.pair_id}: its {side} episode {meta.episode_id} has no decisions.")

@@ -1,4 +1,4 @@
-"""From a data set's own columns to what a policy learns from, by small named rules.
+"""Named rules that convert a data set's columns to the standard form that policies are trained on.
 
 RLDS sets agree on a layout, not on meaning: which image, whose actions, what the gripper's number says. Each rule
 states this for one family of data sets, as OpenVLA's published loader (and the first GRAPE loader derived from it)
@@ -40,7 +40,7 @@ _NOOP = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class StandardEpisode:
-    """An episode as a learner wants it.
+    """An episode in the standard form.
 
     Attributes:
         index: Position in its split.
@@ -48,7 +48,7 @@ class StandardEpisode:
         instruction: The task in words, as recorded (no change of case); the first one where steps have several.
         instructions: What each step is told, ``T`` texts; empty ones are those before them.
         images: ``T`` images, one before each action, still encoded.
-        actions: float32 ``(T, 7)``, un-normalised, gripper 1 = open and 0 = closed.
+        actions: float32 ``(T, 7)``, un-normalized, gripper 1 = open and 0 = closed.
         where: File and record, for messages.
     """
 
@@ -130,7 +130,7 @@ def gripper_to_loader(actions: Float32, convention: str) -> Float32:
     """Actions of a suite in the published loaders' convention (1 = open, 0 = closed).
 
     Args:
-        actions: Un-normalised actions, gripper last, float32 ``(T, D)``.
+        actions: Un-normalized actions, gripper last, float32 ``(T, D)``.
         convention: What the suite says of its gripper, e.g. ``"+1 closes"`` (which implies -1 opens).
 
     Raises:
@@ -162,17 +162,19 @@ def standardize(episode: Episode, rule: Rule) -> StandardEpisode:
     Raises:
         DataError: A column that the rule needs is not there or damaged, or an action is not finite.
     """
-    kept, actions = rule.steps(episode)
+    kept_steps, actions = rule.steps(episode)
     images = episode.steps[rule.image]
     texts = episode.steps["language_instruction"]
     if not isinstance(images, EncodedImages) or not isinstance(texts, list):
         raise DataError(f"{episode.where}: '{rule.image}' holds no images, or the instruction is no text.")
     if not np.isfinite(actions).all():
         raise DataError(f"{episode.where}: some actions are not finite.", "Leave this episode out of the data set.")
-    instruction = next((text for text in texts[kept] if text), "")
-    told = tuple(itertools.accumulate(texts[kept], lambda before, text: text or before, initial=instruction))[1:]
-    part = images.part(kept)
-    return StandardEpisode(episode.index, episode.file_path, instruction, told, part, actions, episode.where)
+    instruction = next((text for text in texts[kept_steps] if text), "")
+    instructions = tuple(
+        itertools.accumulate(texts[kept_steps], lambda before, text: text or before, initial=instruction)
+    )[1:]
+    part = images.part(kept_steps)
+    return StandardEpisode(episode.index, episode.file_path, instruction, instructions, part, actions, episode.where)
 
 
 def standard_episodes(episodes: Iterator[Episode], rule: Rule) -> Iterator[StandardEpisode]:
@@ -188,10 +190,10 @@ def rule_for(dataset: RldsDataset, name: str = "") -> Rule:
 
     Args:
         dataset: The data set.
-        name: The user's choice; empty recognises the data set by its folder's name, then by its own.
+        name: The user's choice; empty recognizes the data set by its folder's name, then by its own.
 
     Raises:
-        SettingsError: The name is unknown, or none was given and the data set is not recognised.
+        SettingsError: The name is unknown, or none was given and the data set is not recognized.
     """
     if name:
         require_known("RLDS rule", name, RULES)
@@ -223,7 +225,7 @@ def _plain(episode: Episode) -> Steps:
 
 
 def _bridge_orig(episode: Episode) -> Steps:
-    """Drop the first step (all zero), binarise the gripper; motion is the way to the next recorded pose."""
+    """Drop the first step (all zero), binarize the gripper; motion is the way to the next recorded pose."""
     gripper = binarize_gripper(_actions(episode)[1:, 6])
     poses = _numbers(episode.steps["observation/state"], episode.where)[1:, :6]
     return slice(1, max(1, episode.length - 1)), np.concatenate([poses[1:] - poses[:-1], gripper[:-1, None]], axis=1)
@@ -237,7 +239,7 @@ def _libero(episode: Episode) -> Steps:
 
 
 def _grape_pair(episode: Episode) -> Steps:
-    """Drop the first and the last step, binarise the gripper."""
+    """Drop the first and the last step, binarize the gripper."""
     actions = _actions(episode)[1:]
     actions[:, 6] = binarize_gripper(actions[:, 6])
     return slice(1, max(1, episode.length - 1)), actions[:-1]
@@ -250,8 +252,8 @@ RULES: Mapping[str, Rule] = {
             "bridge_orig",
             "observation/image_0",
             _bridge_orig,
-            "first camera; first step dropped; motion relabelled as the way to the next pose, so the last step goes, "
-            "too; gripper binarised",
+            "first camera; first step dropped; motion relabeled as the way to the next pose, so the last step goes, "
+            "too; gripper binarized",
         ),
         Rule(
             "libero",
@@ -264,7 +266,7 @@ RULES: Mapping[str, Rule] = {
             "rlds_np_rollout",
             "observation/image",
             _grape_pair,
-            "as the first GRAPE loader: first and last step dropped, gripper binarised",
+            "as the first GRAPE loader: first and last step dropped, gripper binarized",
         ),
         Rule("plain", "observation/image", _plain, "everything as it is on disk"),
     )

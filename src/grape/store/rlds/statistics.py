@@ -22,11 +22,11 @@ def action_statistics(actions: Sequence[npt.NDArray[np.float32]]) -> dict[str, A
     """Statistics of the actions of several episodes.
 
     Args:
-        actions: float32 ``(T, D)`` an episode, un-normalised, gripper last.
+        actions: float32 ``(T, D)`` an episode, un-normalized, gripper last.
 
     Returns:
         One entry of OpenVLA's ``norm_stats``: ``action`` with ``mean``, ``std``, ``max``, ``min``, ``q01``, ``q99`` and
-        ``mask`` (false for the gripper, which is not normalised), ``num_transitions``, ``num_trajectories``.
+        ``mask`` (false for the gripper, which is not normalized), ``num_transitions``, ``num_trajectories``.
 
     Raises:
         DataError: There is no action, or one is not finite.

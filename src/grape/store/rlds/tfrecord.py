@@ -2,7 +2,7 @@
 
 A record is ``length`` (uint64, little endian), masked CRC-32C of those 8 bytes (uint32), the payload, and its masked
 CRC-32C (uint32). The mask is TensorFlow's: rotate right by 15 bits and add a constant. A file may be compressed as a
-whole with gzip, which is recognised by its first bytes.
+whole with gzip, which is recognized by its first bytes.
 
 Nothing is skipped: a file that is cut, or of which one bit flipped, raises :class:`DataError` with the file, the
 record's number (counted from 0) and the byte at which the record begins. A cut exactly between two records leaves a
@@ -58,12 +58,12 @@ def frame_record(payload: bytes) -> bytes:
     )
 
 
-def read_records(path: Path, wanted: Wanted = lambda number: True) -> Iterator[tuple[int, bytes | bytearray | None]]:
+def read_records(path: Path, selects: Wanted = lambda number: True) -> Iterator[tuple[int, bytes | bytearray | None]]:
     """Records of a file, one after the other; memory holds one at a time.
 
     Args:
         path: A TFRecord file, plain or compressed with gzip.
-        wanted: Whether the record of this number is of interest. Payloads of others are passed over (their headers
+        selects: Whether the record of this number is of interest. Payloads of others are passed over (their headers
             are still checked) and given as None, so that several workers can share a file.
 
     Yields:
@@ -78,15 +78,15 @@ def read_records(path: Path, wanted: Wanted = lambda number: True) -> Iterator[t
             raw.seek(0)
             if start[:2] == b"\x1f\x8b" and not _is_head(start):
                 with gzip.GzipFile(fileobj=raw) as handle:
-                    yield from _records(path, handle, wanted, seekable=False)
+                    yield from _records(path, handle, selects, seekable=False)
             else:
-                yield from _records(path, raw, wanted, seekable=True)
+                yield from _records(path, raw, selects, seekable=True)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def _records(
-    path: Path, handle: IO[bytes] | gzip.GzipFile, wanted: Wanted, *, seekable: bool
+    path: Path, handle: IO[bytes] | gzip.GzipFile, selects: Wanted, *, seekable: bool
 ) -> Iterator[tuple[int, bytes | bytearray | None]]:
     number, begin = 0, 0
     on_disk = path.stat().st_size
@@ -113,14 +113,14 @@ def _records(
                 f"{where}: the file ends within the record, {end - size:,} bytes short of its {length:,}.",
                 _FIX,
             )
-        if wanted(number) or not seekable:
+        if selects(number) or not seekable:
             payload = _read(handle, length, where)
             tail = _read(handle, _TAIL.size, where)
             if len(payload) < length or len(tail) < _TAIL.size:
                 raise DataError(f"{where}: the file ends within the record.", _FIX)
             if _TAIL.unpack(tail)[0] != masked_crc32c(payload):
                 raise DataError(f"{where}: the checksum of the record's {length:,} bytes does not fit.", _FIX)
-            yield number, payload if wanted(number) else None
+            yield number, payload if selects(number) else None
         else:
             handle.seek(end)
             yield number, None
@@ -137,12 +137,12 @@ def _read(handle: Stream, count: int, where: str) -> bytes | bytearray:
         data = handle.read(min(count, _CHUNK))
         if len(data) == count or not data:
             return data
-        found = bytearray(data)
-        while len(found) < count:
-            data = handle.read(min(count - len(found), _CHUNK))
+        buffer = bytearray(data)
+        while len(buffer) < count:
+            data = handle.read(min(count - len(buffer), _CHUNK))
             if not data:
                 break
-            found += data
-        return found
+            buffer += data
+        return buffer
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{where}: the gzip stream is cut or damaged: {error}.", _FIX) from error

@@ -151,17 +151,17 @@ class TrainValSplit:
         """
         if not self.val_fraction:
             return {"train": list(items)}
-        known = list(dict.fromkeys(groups))
-        if len(known) < 2:
+        distinct_groups = list(dict.fromkeys(groups))
+        if len(distinct_groups) < 2:
             groups = range(len(items))
-            known = list(groups)
-        if len(known) < 2:
+            distinct_groups = list(groups)
+        if len(distinct_groups) < 2:
             raise DataError(
                 "One episode or pair cannot be divided into the splits train and val.", "Collect from more states."
             )
-        count = min(len(known) - 1, max(1, round(self.val_fraction * len(known))))
-        chosen = np.random.default_rng(self.seed).permutation(len(known))[:count]
-        held_out = {known[index] for index in chosen}
+        count = min(len(distinct_groups) - 1, max(1, round(self.val_fraction * len(distinct_groups))))
+        chosen = np.random.default_rng(self.seed).permutation(len(distinct_groups))[:count]
+        held_out = {distinct_groups[index] for index in chosen}
         return {
             "train": [item for item, group in zip(items, groups, strict=True) if group not in held_out],
             "val": [item for item, group in zip(items, groups, strict=True) if group in held_out],

@@ -1,4 +1,4 @@
-"""Plans that pull, push or turn what hangs on a joint: drawers, doors, knobs."""
+"""Plans that pull, push or turn articulated objects: drawers, doors, knobs."""
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ Float64 = npt.NDArray[np.float64]
 
 _TRIES = 3
 _CLOSING_STEPS = 8
-_APPROACH = 0.09  # metres in front of a handle from which the hand comes to it
+_APPROACH = 0.09  # meters in front of a handle from which the hand comes to it
 _KNOB_TURN = 1.1  # radians, twice what switches a stove on
 _STEP_OF_TURN = 0.12  # radians
 

@@ -1,4 +1,4 @@
-"""Plans that take a thing and put it somewhere."""
+"""Plans that pick an object and place it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,29 +15,29 @@ __all__ = ["Carrying", "carry"]
 Float64 = npt.NDArray[np.float64]
 
 _TRIES = 4
-_TRIAL_LIFT = 0.06  # metres after which it is seen whether the thing comes along
-_LOST = 0.05  # metres that a thing may slip in the hand before it counts as lost
-_LOOK_AHEAD = 0.12  # metres of the way ahead over which things are carried clear
-_BREADTH = 0.11  # metres on both sides of it
-_TOO_LOW = 0.025  # metres below the height asked for at which a thing is first lifted
+_TRIAL_LIFT = 0.06  # meters of lift after which the grasp is checked
+_LOST = 0.05  # meters that an object may slip in the hand before it counts as lost
+_LOOK_AHEAD = 0.12  # meters of the way ahead over which things are carried clear
+_BREADTH = 0.11  # meters on both sides of it
+_TOO_LOW = 0.025  # meters below the height asked for at which a thing is first lifted
 _CLOSING_STEPS = 10  # the fingers take that long from open to closed
 _OPENING_STEPS = 5
 
-# Things that are wider than the fingers open are taken by the rim.
+# Objects wider than the open fingers are grasped by the rim.
 _BY_THE_RIM = ("akita_black_bowl", "plate", "porcelain_mug", "white_yellow_mug", "red_coffee_mug", "ramekin")
 
 
 @dataclass(frozen=True)
 class Carrying:
-    """How a thing is carried.
+    """How an object is carried.
 
     Attributes:
-        depth: How far below its top it is taken, metres.
+        depth: How far below its top it is taken, meters.
         rim_angles: Where on the rim, radians from the x axis, at the first try; empty for anywhere.
-        hover: How far above the grasp the hand comes to, metres.
-        clearance: How far above what is on the way the thing is carried, metres.
-        above_goal: Height of the thing's origin over the goal where it is let go, metres.
-        shift: Added to the goal, metres.
+        hover: How far above the grasp the hand comes to, meters.
+        clearance: How far above what is on the way the thing is carried, meters.
+        above_goal: Height of the thing's origin over the goal where it is let go, meters.
+        shift: Added to the goal, meters.
         slow: Share of the full speed near things.
     """
 
@@ -66,14 +66,14 @@ def carry(hand: Hand, part: Part, how: Carrying) -> Plan:
     def goal() -> Float64:
         return np.asarray(scene.goal_point(part) + np.array(how.shift) + hand.aim_offset)
 
-    tries = 1 if hand.aim_offset.any() else _TRIES  # who aims beside does not see the slip either
+    tries = 1 if hand.aim_offset.any() else _TRIES  # the aiming offset hides the slip, too
     for attempt in range(tries):
         lying = float(thing()[2])
         grasp = _choose(hand, part, how, attempt)
         yield from _take(hand, grasp, thing, how)
         yield from hand.straight_up(_TRIAL_LIFT, CLOSED, most=12)
-        taken = thing()[2] > lying + _TRIAL_LIFT / 5
-        if taken or attempt == tries - 1:
+        lifted = thing()[2] > lying + _TRIAL_LIFT / 5
+        if lifted or attempt == tries - 1:
             yield from _bring(hand, part, thing, goal, how)
         else:
             yield from hand.hold(OPEN, _OPENING_STEPS)
@@ -102,20 +102,18 @@ def _bring(hand: Hand, part: Part, thing: Callable[[], Float64], goal: Callable[
         now = hand.position - thing()
         return now if np.linalg.norm(now - first_grip) < _LOST else first_grip
 
-    def on_the_way() -> Float64:
+    def waypoint() -> Float64:
         """Towards the goal, as high as what lies below and ahead asks for."""
-        wanted = goal() + grip()
-        ahead = wanted[:2] - hand.position[:2]
+        target = goal() + grip()
+        ahead = target[:2] - hand.position[:2]
         distance = float(np.linalg.norm(ahead))
         ahead *= min(1.0, _LOOK_AHEAD / max(distance, 1e-6))
         height = _highest(others, thing()[:2], thing()[:2] + ahead) + below + how.clearance
         if hand.position[2] < height - _TOO_LOW:
             return np.array([*hand.position[:2], height])
-        return np.array([*wanted[:2], height])
+        return np.array([*target[:2], height])
 
-    yield from hand.move(
-        on_the_way, CLOSED, most=100, until=lambda: bool(np.linalg.norm((goal() - thing())[:2]) < 0.012)
-    )
+    yield from hand.move(waypoint, CLOSED, most=100, until=lambda: bool(np.linalg.norm((goal() - thing())[:2]) < 0.012))
 
     def down_to(height: float, within: float, speed: float) -> Plan:
         def place() -> Float64:
@@ -129,7 +127,7 @@ def _bring(hand: Hand, part: Part, thing: Callable[[], Float64], goal: Callable[
 
 
 def _highest(others: Float64, here: Float64, there: Float64) -> float:
-    """Height of the highest point near the way from one place to another, metres."""
+    """Height of the highest point near the way from one place to another, meters."""
     way = there - here
     share = np.clip((others[:, :2] - here) @ way / max(float(way @ way), 1e-9), 0.0, 1.0)
     near = np.linalg.norm(others[:, :2] - here - share[:, None] * way, axis=1) < _BREADTH

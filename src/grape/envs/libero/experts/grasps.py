@@ -1,4 +1,4 @@
-"""Where to take hold of things, from the shape of what can be touched of them and of what stands beside them."""
+"""Grasp candidates, from the collision shapes of an object and of its surroundings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,21 +10,21 @@ __all__ = ["Grasp", "best", "pinches", "rims"]
 
 Float64 = npt.NDArray[np.float64]
 
-_OPENING = 0.072  # metres between the open fingers, less a margin
+_OPENING = 0.072  # meters between the open fingers, less a margin
 _ANGLES = np.radians(np.arange(0, 180, 10))
-_SHIFTS = (0.0, 0.015, -0.015, 0.03, -0.03)  # metres along a thing's longer side
-_INSETS = (0.0, 0.01, 0.02)  # metres from a rim towards the middle: closing fingers pull it towards them
+_SHIFTS = (0.0, 0.015, -0.015, 0.03, -0.03)  # meters along a thing's longer side
+_INSETS = (0.0, 0.01, 0.02)  # meters from a rim towards the middle: closing fingers pull it towards them
 _RIM_ANGLES = np.radians(np.arange(-180, 180, 15))
 
-# The hand seen from its fingers' end: half lengths along and across the fingers' motion, lowest point, metres.
+# The hand seen from its fingers' end: half lengths along and across the fingers' motion, lowest point, meters.
 _FINGERS = (0.075, 0.02, -0.012)
 _PALM = (0.115, 0.042, 0.022)
 
 _PRICE_OF_TURNING = 0.3  # a radian
-_PRICE_OF_WIDTH = 5.0  # a metre
-_PRICE_OF_SHIFT = 10.0  # a metre
+_PRICE_OF_WIDTH = 5.0  # a meter
+_PRICE_OF_SHIFT = 10.0  # a meter
 _PRICE_OF_BLOCKING = 2.0
-_PRICE_OF_INTRUSION = 50.0  # a metre
+_PRICE_OF_INTRUSION = 50.0  # a meter
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Grasp:
     """A grasp from above.
 
     Attributes:
-        point: Where the point between the finger tips goes, metres ``(3,)``, at the time of planning.
+        point: Where the point between the finger tips goes, meters ``(3,)``, at the time of planning.
         closing: Horizontal direction in which the fingers move, ``(2,)``.
         price: What speaks against it besides turning and what is in the way.
     """
@@ -43,18 +43,18 @@ class Grasp:
 
 
 def pinches(outline: Float64, depth: float) -> list[Grasp]:
-    """Ways to take a thing between the fingers.
+    """Grasps of an object between the fingers.
 
     Args:
-        outline: Points of the thing, metres ``(n, 3)``.
-        depth: How far below its top, metres; not deeper than 1 cm over its bottom.
+        outline: Points of the thing, meters ``(n, 3)``.
+        depth: How far below its top, meters; not deeper than 1 cm over its bottom.
 
     Returns:
         At least one: the narrowest, where all are too wide.
     """
     top, bottom = float(outline[:, 2].max()), float(outline[:, 2].min())
     height = max(top - depth, bottom + 0.01)
-    found: list[tuple[float, Grasp]] = []
+    grasps: list[tuple[float, Grasp]] = []
     for angle in _ANGLES:
         closing = np.array([np.cos(angle), np.sin(angle)])
         across = np.array([-closing[1], closing[0]])
@@ -66,39 +66,39 @@ def pinches(outline: Float64, depth: float) -> list[Grasp]:
                 continue
             middle = (along.max() + along.min()) / 2 * closing + ((beside.max() + beside.min()) / 2 + shift) * across
             price = _PRICE_OF_WIDTH * width + _PRICE_OF_SHIFT * abs(shift)
-            found.append((width, Grasp(np.array([*middle, height]), closing, price)))
-    fitting = [grasp for width, grasp in found if width <= _OPENING]
-    return fitting or [min(found, key=lambda one: one[0])[1]]
+            grasps.append((width, Grasp(np.array([*middle, height]), closing, price)))
+    fitting = [grasp for width, grasp in grasps if width <= _OPENING]
+    return fitting or [min(grasps, key=lambda one: one[0])[1]]
 
 
 def rims(outline: Float64, depth: float, angles: Sequence[float] | None = None) -> list[Grasp]:
-    """Ways to take a bowl, mug or plate by its rim, one finger inside.
+    """Grasps of a bowl, mug or plate by its rim, one finger inside.
 
     Args:
-        outline: Points of the thing, metres ``(n, 3)``.
-        depth: How far below its top, metres.
+        outline: Points of the thing, meters ``(n, 3)``.
+        depth: How far below its top, meters.
         angles: Where on the rim, radians from the x axis; None for all around.
     """
     middle = (outline.max(axis=0) + outline.min(axis=0)) / 2
     top = float(outline[:, 2].max())
     upper = outline[outline[:, 2] > top - 0.02, :2] - middle[:2]
-    found = []
+    grasps = []
     for angle in _RIM_ANGLES if angles is None else angles:
         closing = np.array([np.cos(angle), np.sin(angle)])
         radius = float((upper @ closing).max())
         for inset in _INSETS:
             point = np.array([*(middle[:2] + (radius - inset) * closing), top - depth])
-            found.append(Grasp(point, closing, _PRICE_OF_SHIFT * inset))
-    return found
+            grasps.append(Grasp(point, closing, _PRICE_OF_SHIFT * inset))
+    return grasps
 
 
 def best(grasps: Sequence[Grasp], hand: Float64, others: Float64, nth: int = 0) -> Grasp:
-    """The grasp that needs little turning and has room.
+    """The grasp with the lowest cost of turning and obstruction.
 
     Args:
         grasps: What there is to choose from.
         hand: How the hand is turned now, ``(3, 3)``.
-        others: Points of everything else, metres ``(n, 3)``.
+        others: Points of everything else, meters ``(n, 3)``.
         nth: Take the next best but so many instead.
     """
 
@@ -112,7 +112,7 @@ def best(grasps: Sequence[Grasp], hand: Float64, others: Float64, nth: int = 0) 
 
 
 def _intrusion(grasp: Grasp, others: Float64, length: float, width: float, lowest: float) -> float:
-    """How much something stands in the way of a part of the hand."""
+    """How far other objects reach into a part of the hand's volume."""
     near = others[others[:, 2] > grasp.point[2] + lowest, :2] - grasp.point[:2]
     if not len(near):
         return 0.0

@@ -1,7 +1,7 @@
-"""The hand's motion: from a wanted pose to an action, and from a plan to a sequence of wanted poses.
+"""The hand's motion: from a target pose to an action, and from a plan to a sequence of target poses.
 
-A *plan* is a generator of :class:`Pose`: it yields where the hand should be, is asked again after the step, and looks
-at the scene as it is then. So a plan reads like what a person would say: move there, close, lift.
+A *plan* is a generator of :class:`Pose`: it yields the next target pose, is resumed after each
+decision, and reads the scene as it is then.
 """
 
 import math
@@ -20,7 +20,7 @@ Float64 = npt.NDArray[np.float64]
 OPEN, CLOSED = 1.0, 0.0
 """The gripper in the policy's convention."""
 
-_POSITION_UNIT = 0.05  # metres of an action of 1
+_POSITION_UNIT = 0.05  # meters of an action of 1
 _ROTATION_UNIT = 0.5  # radians of an action of 1
 _POSITION_GAIN = 1.8  # the arm covers a third of what an action asks for within its step
 _ROTATION_GAIN = 1.0
@@ -39,7 +39,7 @@ class Pose:
     """Where the hand should be.
 
     Attributes:
-        position: Of the point between the finger tips, metres ``(3,)``.
+        position: Of the point between the finger tips, meters ``(3,)``.
         rotation: Of the hand, ``(3, 3)``.
         gripper: :data:`OPEN` or :data:`CLOSED`.
         speed: Largest share of the full action that may be used, in (0, 1].
@@ -87,10 +87,10 @@ def action_towards(pose: Pose, position: Float64, rotation: Float64, motion: Flo
     """The action that moves the hand towards a pose, ``(7,)``; may exceed [-1, 1] where ``speed`` is 1.
 
     Args:
-        pose: The wanted pose.
-        position: Where the hand is, metres ``(3,)``.
+        pose: The target pose.
+        position: Where the hand is, meters ``(3,)``.
         rotation: How it is turned, ``(3, 3)``.
-        motion: How far it came in the last decision, metres ``(3,)``.
+        motion: How far it came in the last decision, meters ``(3,)``.
         held: For how many steps the action will be held.
     """
     if held == 1:
@@ -115,11 +115,11 @@ def _rotation_vector(rotation: Float64) -> Float64:
 
 
 class Hand:
-    """A hand that believes to be where it is, less where its operator aims beside.
+    """The hand as a plan sees it: its true pose minus the operator's aiming offset.
 
     Args:
         scene: The episode.
-        aim_offset: Where the operator aims relative to the true target, metres ``(3,)``.
+        aim_offset: Where the operator aims relative to the true target, meters ``(3,)``.
         held: For how many steps of 50 ms each decision is held. Plans count in steps.
     """
 
@@ -128,11 +128,11 @@ class Hand:
         self.aim_offset = aim_offset
         self.held = held
         self.rotation = downward(_FIRST_CLOSING_AXIS)
-        self._home = self.position
+        self._first_position = self.position
 
     @property
     def position(self) -> Float64:
-        """Where it believes to be, metres ``(3,)``."""
+        """Believed position, meters ``(3,)``."""
         return self.scene.gripper - self.aim_offset
 
     def move(
@@ -147,13 +147,13 @@ class Hand:
         speed: float = 1.0,
         until: Callable[[], bool] | None = None,
     ) -> Plan:
-        """Go to a place that may move.
+        """Move to a position that may change.
 
         Args:
-            target: The place, metres ``(3,)``, asked for anew each step.
+            target: The place, meters ``(3,)``, asked for anew each step.
             gripper: :data:`OPEN` or :data:`CLOSED`.
             rotation: New orientation; None keeps the last one.
-            within: Distance that counts as there, metres.
+            within: Distance that counts as there, meters.
             turned_within: Angle that counts as turned, radians.
             most: Steps after which it is given up.
             speed: Share of the full speed.
@@ -175,11 +175,13 @@ class Hand:
             yield Pose(place, self.rotation, gripper)
 
     def straight_up(self, by: float, gripper: float, *, most: int = 30, speed: float = 1.0) -> Plan:
-        """Rise by a distance in metres."""
+        """Rise by a distance in meters."""
         place = self.position + np.array([0.0, 0.0, by])
         yield from self.move(lambda: place, gripper, most=most, speed=speed)
 
-    def home(self) -> Plan:
-        """Go back to where the episode began, pointing down: from there the arm reaches everything."""
+    def return_home(self) -> Plan:
+        """Return to the episode's first position, pointing down: from there the arm reaches everything."""
         rotation = downward(_FIRST_CLOSING_AXIS)
-        yield from self.move(lambda: self._home, OPEN, rotation=rotation, within=0.06, turned_within=0.25, most=60)
+        yield from self.move(
+            lambda: self._first_position, OPEN, rotation=rotation, within=0.06, turned_within=0.25, most=60
+        )

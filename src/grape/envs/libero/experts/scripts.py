@@ -104,13 +104,13 @@ def _solve(hand: Hand) -> Plan:
     """Do the parts of the goal one after another."""
     for number, part in enumerate(hand.scene.parts):
         if number:
-            yield from hand.home()
+            yield from hand.return_home()
         if part.moves_joint:
             yield from _PLANS[part.predicate.word](hand, part)
             continue
         if part.predicate.word == "in" and part.joint is not None and hand.scene.openness(part) < 1.0:
             yield from pull_open(hand, part)
-            yield from hand.home()
+            yield from hand.return_home()
         yield from carry(hand, part, _how(part))
 
 

@@ -15,22 +15,22 @@ Float64 = npt.NDArray[np.float64]
 _TRIES = 4
 _CLOSING_STEPS = 2  # decisions from open to closed around a thing
 _OPENING_STEPS = 2
-_TRIAL_LIFT = 0.05  # metres after which it is seen whether the thing comes along
+_TRIAL_LIFT = 0.05  # meters of lift after which the grasp is checked
 _ROUND = 1.2  # ratio of lengths below which a thing is taken as square
 _UP = np.array([0.0, 0.0, 1.0])
 
 
 @dataclass(frozen=True)
 class Carrying:
-    """How a thing is carried.
+    """How an object is carried.
 
     Attributes:
-        depth: Height of the tool over the thing's centre when it is taken, metres.
-        along: Where along the thing's longest axis it is taken, metres from the centre.
-        lowest: Height of the tool over the thing's support below which it does not go, metres.
-        hover: How far above the grasp the hand comes to, metres.
-        clearance: How far above its place the thing is carried, metres.
-        above: How far above its place the thing is let go, metres.
+        depth: Height of the tool over the thing's center when it is taken, meters.
+        along: Where along the thing's longest axis it is taken, meters from the center.
+        lowest: Height of the tool over the thing's support below which it does not go, meters.
+        hover: How far above the grasp the hand comes to, meters.
+        clearance: How far above its place the thing is carried, meters.
+        above: How far above its place the thing is let go, meters.
     """
 
     depth: float = 0.0
@@ -49,7 +49,7 @@ def carry(hand: Hand, how: Carrying) -> Plan:
         how: How it is carried.
     """
     world = hand.world
-    tries = 1 if hand.aim_offset.any() else _TRIES  # who aims beside does not see the slip either
+    tries = 1 if hand.aim_offset.any() else _TRIES  # the aiming offset hides the slip, too
     for attempt in range(tries):
         lying = float(world.source_pose.position[2])
         yield from _take(hand, how)
@@ -59,7 +59,7 @@ def carry(hand: Hand, how: Carrying) -> Plan:
             yield from _bring(hand, how)
         yield from hand.hold(OPEN, _OPENING_STEPS)
         yield from hand.straight_up(how.hover, OPEN, most=5)
-        if _lies_there(world):
+        if _is_on_target(world):
             return
 
 
@@ -95,7 +95,7 @@ def _bring(hand: Hand, how: Carrying) -> Plan:
     first = hand.tool.position - world.source_pose.position
 
     def place(height: float) -> Float64:
-        """Where the hand has to be for the thing to be so far above its place."""
+        """Position of the hand that holds the object at a height above its goal."""
         grip = hand.tool.position - world.source_pose.position
         if np.linalg.norm(grip - first) > 0.03:  # it was lost: go on as if not
             grip = first
@@ -104,12 +104,12 @@ def _bring(hand: Hand, how: Carrying) -> Plan:
         return np.asarray(target + grip + (rest + height) * _UP)
 
     def over() -> Float64:
-        """High enough first, then across."""
-        wanted = place(how.clearance)
+        """Waypoint: first up, then across."""
+        goal_point = place(how.clearance)
         here = hand.tool.position
-        if here[2] < wanted[2] - 0.02 and np.linalg.norm((wanted - here)[:2]) > 0.03:
-            return np.array([*(here[:2] + 0.2 * (wanted - here)[:2]), wanted[2]])
-        return wanted
+        if here[2] < goal_point[2] - 0.02 and np.linalg.norm((goal_point - here)[:2]) > 0.03:
+            return np.array([*(here[:2] + 0.2 * (goal_point - here)[:2]), goal_point[2]])
+        return goal_point
 
     yield from hand.move(over, CLOSED, within=0.012, most=25)
     yield from hand.move(lambda: place(how.above), CLOSED, within=0.006, most=8, speed=0.6)
@@ -121,11 +121,11 @@ def _turned_little(hand: Hand, closing: Float64) -> Float64:
 
 
 def _half_height(world: World) -> float:
-    """Half of the source's height as it is turned now, metres."""
+    """Half of the source's height as it is turned now, meters."""
     return float(np.abs(world.source_pose.rotation[2]) @ world.source.half_extents)
 
 
-def _lies_there(world: World) -> bool:
+def _is_on_target(world: World) -> bool:
     offset = world.source_pose.position - world.target_pose.position
     reach = float(np.linalg.norm(world.target.half_extents[:2]))
     return bool(np.linalg.norm(offset[:2]) < 0.8 * reach and -0.01 < offset[2] < 0.08)

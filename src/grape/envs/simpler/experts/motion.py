@@ -1,7 +1,7 @@
-"""The hand's motion: from a wanted pose to an action, and from a plan to a sequence of wanted poses.
+"""The hand's motion: from a target pose to an action, and from a plan to a sequence of target poses.
 
-A *plan* is a generator of :class:`Aim`: it yields where the hand should be, is asked again after the step, and looks
-at the world as it is then.
+A *plan* is a generator of :class:`Aim`: it yields the next target pose, is resumed after each decision,
+and reads the scene as it is then.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ OPEN, CLOSED = 1.0, 0.0
 """The gripper in the policy's convention."""
 
 TRANSLATION_UNIT = 0.04
-"""Furthest that the experts move along an axis in a step, metres: as fast as people did in BridgeData."""
+"""Furthest that the experts move along an axis in a step, meters: as fast as people did in BridgeData."""
 
 ROTATION_UNIT = 0.35
 """Furthest that they turn about an axis in a step, radians."""
@@ -33,7 +33,7 @@ class Aim:
     """Where the hand should be.
 
     Attributes:
-        position: Of the tool, metres ``(3,)``.
+        position: Of the tool, meters ``(3,)``.
         rotation: Of the tool, ``(3, 3)``.
         gripper: :data:`OPEN` or :data:`CLOSED`.
         speed: Largest share of the full step that may be used, in (0, 1].
@@ -69,7 +69,7 @@ def action_towards(aim: Aim, commanded: Pose, base: Pose, steps: int = 1) -> Flo
     """The decision that leads towards an aim, in units of the experts' largest one, ``(7,)``.
 
     Args:
-        aim: The wanted pose.
+        aim: The target pose.
         commanded: What the step is added to.
         base: The base's pose.
         steps: Over how many steps a decision is carried out; it may lead as many times as far.
@@ -83,11 +83,11 @@ def action_towards(aim: Aim, commanded: Pose, base: Pose, steps: int = 1) -> Flo
 
 
 class Hand:
-    """A hand that believes to be where it is, less where its operator aims beside.
+    """The hand as a plan sees it: its true pose minus the operator's aiming offset.
 
     Args:
         world: The episode's world.
-        aim_offset: Where the operator aims relative to the true target, metres ``(3,)``.
+        aim_offset: Where the operator aims relative to the true target, meters ``(3,)``.
     """
 
     def __init__(self, world: World, aim_offset: Float64) -> None:
@@ -97,12 +97,12 @@ class Hand:
 
     @property
     def tool(self) -> Pose:
-        """Where it believes its tool to be."""
+        """Believed pose of the tool."""
         return self._believed(self.world.link_pose(TOOL))
 
     @property
     def commanded(self) -> Pose:
-        """Where it believes to have been told to be: what a step is added to. The arm itself is still on its way."""
+        """Believed commanded pose, to which the next change is added; the arm itself may lag behind it."""
         return self._believed(self.world.commanded)
 
     def _believed(self, true: Pose) -> Pose:
@@ -120,13 +120,13 @@ class Hand:
         speed: float = 1.0,
         until: Callable[[], bool] | None = None,
     ) -> Plan:
-        """Go to a place that may move.
+        """Move to a position that may change.
 
         Args:
-            target: The place, metres ``(3,)``, asked for anew each step.
+            target: The place, meters ``(3,)``, asked for anew each step.
             gripper: :data:`OPEN` or :data:`CLOSED`.
             rotation: New orientation; None keeps the last one.
-            within: Distance that counts as there, metres.
+            within: Distance that counts as there, meters.
             turned_within: Angle that counts as turned, radians.
             most: Steps after which it is given up.
             speed: Share of the full speed.
@@ -149,6 +149,6 @@ class Hand:
             yield Aim(place, self.rotation, gripper)
 
     def straight_up(self, by: float, gripper: float, *, most: int = 8, speed: float = 1.0) -> Plan:
-        """Rise by a distance in metres."""
+        """Rise by a distance in meters."""
         place = self.tool.position + np.array([0.0, 0.0, by])
         yield from self.move(lambda: place, gripper, most=most, speed=speed, within=0.015)

@@ -1,4 +1,4 @@
-"""A plan carried out in an operator's style; see :class:`~grape.envs.base.Expert`."""
+"""A scripted expert: a plan executed in an operator's style; see :class:`~grape.envs.base.Expert`."""
 
 import numpy as np
 import numpy.typing as npt

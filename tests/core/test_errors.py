@@ -1,9 +1,22 @@
+"""Suggestions of names, and text of others made safe to print."""
+
+import json
 import unicodedata
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grape.core.errors import printable, shortened
+from grape.core.errors import (
+    did_you_mean,
+    printable,
+    shortened,
+)
+from grape.core.files import content_hash
+
+
+def test_suggestions_come_closest_first() -> None:
+    assert did_you_mean("drawer-opne", ["drawer-open", "reach"]).startswith("Did you mean 'drawer-open'?")
+    assert content_hash({"b": 1, "a": 2}) == content_hash(json.loads('{"a": 2, "b": 1}'))
 
 
 def test_what_a_terminal_would_execute_is_shown() -> None:

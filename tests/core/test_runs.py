@@ -1,4 +1,5 @@
-import json
+"""Run folders, their locks, and the process group of a launcher."""
+
 import os
 import signal
 import subprocess
@@ -7,50 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError, did_you_mean
-from grape.core.files import atomic_writer, content_hash, read_json, read_jsonl, write_json, write_jsonl
-from grape.core.runs import load_summary, open_run
-from grape.core.seeds import derive_rng, derive_seed
-from grape.core.selections import format_numbers, parse_numbers
+from grape.core.errors import CompatibilityError, DataError, SettingsError
+from grape.core.runs import LaunchedProcess, launched_process, load_summary, open_run
 
 
 @dataclass(frozen=True)
 class Settings:
     rate: float = 1.0
     workers: int = field(default=1, metadata={"identity": False})
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
-    target = tmp_path / "file.json"
-    write_json(target, {"a": 1})
-
-    def write_half() -> None:
-        with atomic_writer(target) as handle:
-            handle.write(b"half")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        write_half()
-    assert read_json(target) == {"a": 1}
-    assert [path.name for path in tmp_path.iterdir()] == ["file.json"]
-
-
-def test_a_folder_that_cannot_be_written_is_told_without_traceback(tmp_path: Path) -> None:
-    blocker = tmp_path / "file"
-    blocker.write_text("")
-    with pytest.raises(GrapeError, match="Could not write"):
-        write_json(blocker / "below.json", {})
-
-
-def test_torn_lines_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    write_jsonl(path, [{"a": 1}, {"b": 2}])
-    path.write_text(path.read_text()[:-4])
-    with pytest.raises(DataError, match="line 2"):
-        read_jsonl(path)
 
 
 def test_a_run_folder_resumes_with_equal_settings_only(tmp_path: Path) -> None:
@@ -76,34 +42,6 @@ def test_an_unfinished_run_has_no_summary(tmp_path: Path) -> None:
     open_run(tmp_path / "run", "score", Settings())
     with pytest.raises(DataError, match="not complete"):
         load_summary(tmp_path / "run", "score")
-
-
-def test_seeds_depend_on_every_part_and_on_its_type() -> None:
-    assert derive_seed(1, "a") == derive_seed(1, "a")
-    assert (
-        len({derive_seed(1, "a"), derive_seed("1", "a"), derive_seed(1, "b"), derive_seed(1), derive_seed("1a")}) == 5
-    )
-    assert 0 <= derive_seed("x") < 2**63
-    assert derive_rng(3).random() == derive_rng(3).random()
-
-
-@given(st.lists(st.integers(0, 300), min_size=1))
-def test_numbers_in_words_round_trip(numbers: list[int]) -> None:
-    assert parse_numbers(format_numbers(tuple(numbers)), "states") == tuple(sorted(set(numbers)))
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "a", "1-", "5-3", "1,,2", "-1", "0-99999999999", "0-9999999,10000000", "9" * 5000, "1-" + "9" * 5000],
-)
-def test_bad_numbers_are_refused(text: str) -> None:
-    with pytest.raises(GrapeError):
-        parse_numbers(text, "states")
-
-
-def test_suggestions_come_closest_first() -> None:
-    assert did_you_mean("drawer-opne", ["drawer-open", "reach"]).startswith("Did you mean 'drawer-open'?")
-    assert content_hash({"b": 1, "a": 2}) == content_hash(json.loads('{"a": 2, "b": 1}'))
 
 
 HOLDER = """
@@ -199,3 +137,33 @@ def test_without_locks_of_the_file_system_a_file_keeps_others_out(tmp_path: Path
     third = subprocess.run(call, input="\n", capture_output=True, text=True, timeout=300, check=False)
     assert third.stdout == "held\n", third.stderr  # what a killed process left behind is no lock
     assert not list(tmp_path.iterdir())
+
+
+TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "LOCAL_RANK": "1"}
+
+
+def test_a_process_of_a_launcher_knows_its_number():
+    assert launched_process(TORCHRUN) == LaunchedProcess(1, 2)
+    assert not launched_process(TORCHRUN).is_main
+    assert launched_process(TORCHRUN | {"RANK": "0"}).is_main
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"RANK": "1"},
+        {"RANK": "3", "MASTER_ADDR": "node1"},
+        {"WORLD_SIZE": "8"},
+        {"RANK": "1", "WORLD_SIZE": "2"},
+        TORCHRUN | {"WORLD_SIZE": "1", "RANK": "0"},
+        TORCHRUN | {"RANK": "2"},
+        TORCHRUN | {"RANK": "-1"},
+        TORCHRUN | {"RANK": "first"},
+        TORCHRUN | {"WORLD_SIZE": ""},
+        TORCHRUN | {"MASTER_ADDR": ""},
+    ],
+)
+def test_variables_that_no_launcher_left_mean_alone(environment):
+    assert launched_process(environment) == LaunchedProcess(0, 1)
+    assert launched_process(environment).is_main

@@ -1,4 +1,4 @@
-"""What killed processes leave is removed by the next run; what is alive, foreign or of another machine is not."""
+"""Atomic writes, and the removal of what killed processes leave; what is alive or foreign stays."""
 
 import os
 import signal
@@ -9,15 +9,50 @@ from pathlib import Path
 
 import pytest
 
+from grape.core.errors import DataError, GrapeError
 from grape.core.files import (
     atomic_writer,
+    read_json,
+    read_jsonl,
     sweep_beside,
     sweep_run_folder,
     sweep_temporaries,
     temporary_path,
     write_json,
+    write_jsonl,
 )
 from grape.core.runs import open_run
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+    target = tmp_path / "file.json"
+    write_json(target, {"a": 1})
+
+    def write_half() -> None:
+        with atomic_writer(target) as handle:
+            handle.write(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
+    assert read_json(target) == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["file.json"]
+
+
+def test_a_folder_that_cannot_be_written_is_told_without_traceback(tmp_path: Path) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    with pytest.raises(GrapeError, match="Could not write"):
+        write_json(blocker / "below.json", {})
+
+
+def test_truncated_lines_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    write_jsonl(path, [{"a": 1}, {"b": 2}])
+    path.write_text(path.read_text()[:-4])
+    with pytest.raises(DataError, match="line 2"):
+        read_jsonl(path)
+
 
 KILLED = """
 import os, signal, sys
