@@ -11,7 +11,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from grape.policies.openvla import compute_norm_stats
+from grape.policies.openvla_oft.conventions import Conventions, Layout
 from grape.policies.openvla_oft.loading import OFTChoices, load_oft_policy
+from grape.policies.openvla_oft.nano import NANO_CONVENTIONS, create_nano_oft
+from grape.policies.openvla_oft.policy import OFTPolicy
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 TOKENIZER = (
@@ -74,3 +78,41 @@ def golden(tmp_path_factory) -> Golden:
     if not (GOLDEN / "openvla_oft").is_dir():
         pytest.skip(f"golden fixtures are not at {GOLDEN}")
     return Golden(tmp_path_factory.mktemp("golden"))
+
+
+NAMES = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
+INSTRUCTIONS = ("open the drawer", "turn on the faucet")
+
+
+def nano_statistics(action_dim: int = 7, proprio_dim: int = 4) -> dict:
+    rng = np.random.default_rng(7)
+    names = NAMES if action_dim == 7 else tuple(map(str, range(action_dim)))
+    stats = compute_norm_stats(rng.uniform(-1, 1, (64, action_dim)), names)
+    state = compute_norm_stats(rng.uniform(-2, 2, (64, proprio_dim)), tuple(map(str, range(proprio_dim))))
+    return {**stats, "proprio": state["action"]}
+
+
+def make_nano(seed: int = 0, conventions: Conventions = NANO_CONVENTIONS, **layout) -> OFTPolicy:
+    given = {"chunk": 3, "action_dim": 7, **layout}
+    return create_nano_oft(
+        seed=seed,
+        norm_stats={"toy": nano_statistics(given["action_dim"], given.get("proprio_dim") or 4)},
+        gripper="+1 closes",
+        layout=Layout(**given),
+        instructions=INSTRUCTIONS,
+        conventions=conventions,
+    )
+
+
+@pytest.fixture(scope="session")
+def nano() -> OFTPolicy:
+    """Two cameras and the robot's state; shared by tests that do not change it."""
+    return make_nano(cameras=("agentview", "wrist"), proprio_dim=4)
+
+
+def nano_inputs(policy: OFTPolicy, instructions, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    cameras, count = len(policy.layout.cameras), len(instructions)
+    images = rng.integers(0, 256, (count, cameras, 64, 64, 3), dtype=np.uint8)
+    state = rng.uniform(-2, 2, (count, policy.layout.proprio_dim)) if policy.layout.proprio_dim else None
+    return policy.encode(list(images), instructions, state)

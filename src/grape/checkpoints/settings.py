@@ -8,23 +8,38 @@ from grape.policies.opening import PolicySettings
 
 __all__ = ["ExportAdapterSettings", "ExportMergedSettings", "PredictSettings"]
 
+_CHUNKS = "Policies that decide in chunks (OpenVLA-OFT)"
+
 
 @dataclass(frozen=True)
 class PredictSettings(PolicySettings):
-    """Ask a policy for one action: the first thing to try on a checkpoint.
+    """Ask a policy for one decision: the first thing to try on a checkpoint.
 
-    Decoding is greedy. Nothing is written; --json prints the action, its tokens and their log-probabilities.
+    Decoding is greedy. Nothing is written; --json prints the action (of OpenVLA-OFT: the chunk of actions), its tokens
+    and their log-probabilities.
 
     Attributes:
         policy: Checkpoint folder, or a name on the Hugging Face hub, e.g. openvla/openvla-7b.
         image: Image the robot sees, as PNG, JPEG, WebP, BMP, TIFF, GIF or PPM. It is resized to the network's size as
             OpenVLA's processor does; a camera's rotation or JPEG round trip is not imitated.
         instruction: What the robot shall do, e.g. "put the carrot on the plate".
+        preset: How OpenVLA-OFT is run: openvla-oft, simplevla-rl or rlinf. It says, too, that the checkpoint is
+            OpenVLA-OFT's, where its files do not. Empty takes what the checkpoint says of itself.
+        wrist: Images of further cameras, in the checkpoint's order.
+        proprio: State of the robot, un-normalized, for policies that read it.
+        chunk: Actions a decision, where the checkpoint does not say: 25 for 14 dimensions, else 8.
+        convention: Single conventions that differ from the preset's, e.g. attention=causal, stop-row=removed,
+            temperature=1.
     """
 
     policy: str = setting(common=True)
     image: Path = setting(common=True)
     instruction: str = setting(common=True)
+    preset: str = setting("", common=True, group=_CHUNKS)
+    wrist: tuple[Path, ...] = setting((), common=True, group=_CHUNKS)
+    proprio: tuple[float, ...] = setting((), common=True, group=_CHUNKS)
+    chunk: int | None = setting(None, group=_CHUNKS)
+    convention: tuple[str, ...] = setting((), group=_CHUNKS)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ class CheckpointKind:
         reason: What says so; empty where nothing says that it is more than plain OpenVLA.
         action_head: Name of the file of the action head; empty for none.
         proprio_projector: Name of the file of the projector of the robot's state; empty for none.
+        stated: Whether its configuration says with which conventions it is run.
     """
 
     name: Literal["openvla", "openvla-oft"]
@@ -44,6 +45,7 @@ class CheckpointKind:
     reason: str = ""
     action_head: str = ""
     proprio_projector: str = ""
+    stated: bool = False
 
 
 def find_parts(names: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
@@ -99,4 +101,4 @@ def recognize_checkpoint(config: Any, names: Iterable[str], where: str = "This c
     if not (head or projector or stated):
         return CheckpointKind("openvla")
     reason = f"it has {head or projector}" if head or projector else "its configuration says so (grape.oft)"
-    return CheckpointKind("openvla-oft", "l1" if head else "tokens", reason, head, projector)
+    return CheckpointKind("openvla-oft", "l1" if head else "tokens", reason, head, projector, stated)

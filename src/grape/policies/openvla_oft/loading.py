@@ -48,6 +48,7 @@ class OFTChoices:
         unnorm_key: Normalization statistics to use; ``NAME`` also finds ``NAME_no_noops``. None takes those that the
             checkpoint says are in use, or the only ones there are.
         center_crop: Whether to crop images; None takes what the conventions say.
+        proprio_dim: Numbers of the robot's state that it will be given, to be compared; None compares nothing.
     """
 
     preset: str = ""
@@ -56,6 +57,7 @@ class OFTChoices:
     cameras: int | None = None
     unnorm_key: str | None = None
     center_crop: bool | None = None
+    proprio_dim: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +147,7 @@ def _open(folder: Path, kind: CheckpointKind, choices: OFTChoices) -> _Opened:
     layout = stated_layout or Layout.of_platform(ActionNorm.from_stats(config.norm_stats[key], key).dim)
     layout = dataclasses.replace(
         layout,
-        chunk=_agree("chunk", "actions", choices.chunk, layout.chunk, stated_layout is not None),
+        chunk=_chunk(choices.chunk, layout, stated_layout is not None),
         cameras=_cameras(choices.cameras, layout, stated_layout is not None),
         proprio_dim=0 if projector is None else projector.proprio_dim,
     )
@@ -154,6 +156,12 @@ def _open(folder: Path, kind: CheckpointKind, choices: OFTChoices) -> _Opened:
             f"{folder} states that it reads {stated_layout.proprio_dim} numbers of the robot's state, its projector "
             f"reads {layout.proprio_dim}.",
             "Copy or download the checkpoint again, with all its files.",
+        )
+    if choices.proprio_dim not in (None, layout.proprio_dim):
+        raise CompatibilityError(
+            f"The policy reads {layout.proprio_dim or 'no'} numbers of the robot's state, "
+            f"{choices.proprio_dim or 'none'} are given.",
+            "One with a file proprio_projector--*.pt reads the state that its statistics describe, others read none.",
         )
     if head is not None and head.action_dim != layout.action_dim:
         raise CompatibilityError(
@@ -197,22 +205,27 @@ def _choose_key(config: OpenVLAConfig, unnorm_key: str | None) -> str:
     return choose_unnorm_key(config.norm_stats, key)
 
 
-def _agree(name: str, noun: str, given: int | None, known: int, stated: bool) -> int:
+def _chunk(given: int | None, layout: Layout, stated: bool) -> int:
     if given is None:
-        return known
-    if stated and given != known:
-        raise SettingsError(
-            f"--{name} is {given}; the checkpoint states {known} {noun}.",
-            f"Leave --{name} out: the network was trained for {known}.",
+        return layout.chunk
+    if stated and given != layout.chunk:
+        raise CompatibilityError(
+            f"A chunk of {given} actions is asked for; the checkpoint decides {layout.chunk} at once.",
+            "Its network was trained for that number: leave --chunk out.",
         )
     return given
 
 
 def _cameras(given: int | None, layout: Layout, stated: bool) -> tuple[str, ...]:
-    count = _agree("cameras", "cameras", given, len(layout.cameras), stated)
-    if count == len(layout.cameras):
+    if given is None or given == len(layout.cameras):
         return layout.cameras
-    return (*_CAMERAS[:count], *(f"wrist{number}" for number in range(2, count)))
+    if stated:
+        raise CompatibilityError(
+            f"Images of {given} cameras are given; the checkpoint reads {len(layout.cameras)} "
+            f"({', '.join(layout.cameras)}).",
+            "Give one image a camera of the checkpoint.",
+        )
+    return (*_CAMERAS[:given], *(f"wrist{number}" for number in range(2, given)))
 
 
 def _check_length(config: OpenVLAConfig, conventions: Conventions, layout: Layout) -> None:
