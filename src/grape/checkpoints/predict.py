@@ -42,6 +42,10 @@ def run_predict(settings: PredictSettings, reporter: Reporter = SILENT) -> Mappi
     """
     instruction = _clean(settings.instruction)
     check_policy_name(settings.policy)
+    if not np.isfinite(settings.proprio).all():
+        raise SettingsError(
+            "--proprio holds a number that is not finite.", "Give the robot's state as it was recorded."
+        )
     images = [read_image(path) for path in (settings.image, *settings.wrist)]
     for path, image in zip((settings.image, *settings.wrist), images, strict=True):
         for note in image.notes:

@@ -234,8 +234,8 @@ def _check_length(config: OpenVLAConfig, conventions: Conventions, layout: Layou
     beside = len(layout.cameras) * config.patches + layout.tokens + 2 + (conventions.stop_row == "kept")
     if beside >= longest:
         raise SettingsError(
-            f"{len(layout.cameras)} images and {layout.chunk} actions of {layout.action_dim} dimensions take {beside} "
-            f"positions; the network has {longest}.",
+            f"Images of {len(layout.cameras)} cameras and {layout.chunk} actions of {layout.action_dim} dimensions "
+            f"take {beside} positions; the network has {longest}.",
             "Use a shorter --chunk or fewer cameras.",
         )
 
