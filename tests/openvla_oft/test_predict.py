@@ -64,7 +64,7 @@ def test_l1_head_with_wrist_and_robot_state(golden, capsys):
         assert code == 0
         np.testing.assert_allclose(reply["actions"], case["actions"], atol=1e-4)
         assert [reply[name] for name in ("tokens", "logps", "logp", "in_range", "support")] == [None] * 5
-        assert [row["file"] for row in reply["pictures"]] == [image(case["image"]), image(case["wrist_image"])]
+        assert [row["file"] for row in reply["images"]] == [image(case["image"]), image(case["wrist_image"])]
     assert main(["predict", *words, "--proprio", *map(str, case["proprio"])]) == 0
     assert "L1 regression head" in capsys.readouterr().out
 

@@ -28,9 +28,9 @@ def run_predict(settings: PredictSettings, reporter: Reporter = SILENT) -> Mappi
         ``action`` (un-normalised, one number a dimension), ``tokens`` (ids as decoded), ``logps`` (log-probability of
         each under temperature 1 over the whole vocabulary), ``in_range`` (whether each id is an action token; others
         were clipped), ``normalised`` (bin centers in [-1, 1]), ``action_names``, ``logp`` (sum), ``prompt``,
-        ``instruction``, ``unnorm_key``, ``center_crop``, ``picture`` (size and conversions), ``computation`` and
+        ``instruction``, ``unnorm_key``, ``center_crop``, "picture" (size and conversions), ``computation`` and
         ``policy``. For OpenVLA-OFT ``actions`` instead of ``action``, and all of these by action and dimension
-        (``K`` lists of ``D``); ``pictures``, one a camera; ``kind``, ``head``, ``preset``, ``conventions``, ``layout``;
+        (``K`` lists of ``D``); ``images``, one a camera; ``kind``, ``head``, ``preset``, ``conventions``, ``layout``;
         ``support`` and ``temperature`` of the log-probabilities. With an L1 head there are no tokens: ``tokens``,
         ``logps``, ``in_range`` and ``logp`` are null.
 
@@ -126,7 +126,7 @@ def _predict_chunk(
         "instruction": instruction,
         "unnorm_key": policy.unnorm_key,
         "center_crop": policy.conventions.center_crop,
-        "pictures": [
+        "images": [
             _describe(path, image) for path, image in zip((settings.image, *settings.wrist), images, strict=True)
         ],
         "kind": "openvla-oft",

@@ -1,4 +1,4 @@
-"""The network of OpenVLA-OFT: OpenVLA's, with placeholders where the actions come out, all in one forward pass.
+"""The network of OpenVLA-OFT: OpenVLA's, with rows of zeros where the actions come out, all in one forward pass.
 
 The sequence is: begin-of-sequence token, patches of each camera, the robot's state if it is read, rest of the prompt,
 ``K * D`` rows of zeros, the stop token's row. Nothing but rotary position tells the rows of zeros apart. Action token
