@@ -196,6 +196,7 @@ def test_observations_with_one_image_are_acted_on():
         for text in ("go", "open the drawer")
     ]
     assert policy.act(observations).actions.shape == (2, 3, 7)
+    assert policy.act([]).tokens.shape == (0, 3, 7)
     assert policy.spec.action_dim == 7
     assert policy.freeze().spec.preprocessing_hash == policy.preprocessing_hash
 

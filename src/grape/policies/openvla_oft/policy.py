@@ -231,6 +231,10 @@ class OFTPolicy:
             SettingsError: As for :meth:`decide`.
             PolicyError: As for :meth:`decide`.
         """
+        if not observations:
+            shape = (0, self.layout.chunk, self.layout.action_dim)
+            none = np.zeros(shape, np.float32)
+            return self._batch(none.astype(np.int32), none) if self.has_logps else self._regressed(none)
         proprio = np.stack([observation.proprio for observation in observations]) if self.layout.proprio_dim else None
         inputs = self.encode(
             [[observation.image] for observation in observations],
@@ -264,21 +268,19 @@ class OFTPolicy:
         self.model.eval()  # an adapter may hold dropout
         try:
             if not self.has_logps:
-                regressed = regress_chunks(self.model, inputs).numpy()
-                return ChunkBatch(self.norm.unnormalize(regressed), regressed, None, None, "", 0.0)
+                return self._regressed(regress_chunks(self.model, inputs).numpy())
             tokens_BKD, logps_BKD = decode_chunks(self.model, inputs, temperature, seeds)
         finally:
             self.model.train(training)
-        tokens = tokens_BKD.numpy().astype(np.int32)
+        return self._batch(tokens_BKD.numpy().astype(np.int32), logps_BKD.numpy())
+
+    def _batch(self, tokens: npt.NDArray[np.int32], logps: npt.NDArray[np.float32]) -> ChunkBatch:
         normalized = self.normalized(tokens)
-        return ChunkBatch(
-            self.norm.unnormalize(normalized),
-            normalized,
-            tokens,
-            logps_BKD.numpy(),
-            self.conventions.support,
-            self.conventions.temperature,
-        )
+        actions = self.norm.unnormalize(normalized)
+        return ChunkBatch(actions, normalized, tokens, logps, self.conventions.support, self.conventions.temperature)
+
+    def _regressed(self, normalized: npt.NDArray[np.float32]) -> ChunkBatch:
+        return ChunkBatch(self.norm.unnormalize(normalized), normalized, None, None, "", 0.0)
 
     def decision_logps(self, inputs: PolicyInputs, tokens_BKD: Tensor, executed_B: Tensor) -> Tensor:
         """Log-probability of each decision's executed actions, ``(B,)`` with graph; see the network's method."""
