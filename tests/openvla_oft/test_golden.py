@@ -65,6 +65,34 @@ def test_pixels_prompts_and_what_the_language_model_reads(golden):
     close(fed["inputs_embeds"][0], golden.tensors("reference")["inputs_embeds_1"], **HIDDEN)
 
 
+def test_ids_of_the_training_and_generation_batches(golden):
+    policy, tokens = golden.policy(), golden.tensors("reference")["given_tokens"]
+    instructions = golden.json("cases")["instructions"]
+    trained, generated = golden.json("supervised")["batch4"], golden.json("simplevla")["generation_batch_picture_0"]
+    for row, instruction in enumerate(instructions):
+        ids = list(policy.processor.prompt_ids(instruction))
+        whole = [*ids, *tokens[row].tolist(), 2]
+        assert trained["input_ids"][row][: len(whole)] == whole
+        assert sum(trained["attention_mask"][row]) == len(whole)
+        assert trained["labels"][row][len(ids) : len(whole)] == whole[len(ids) :]
+        valid = zip(generated["input_ids"][row], generated["attention_mask"][row], strict=True)
+        assert [number for number, counts in valid if counts] == ids
+
+
+def test_parts_hold_what_was_recorded(golden):
+    recorded = golden.tensors("heads/heads")
+    head = golden.policy("", HEAD).model.action_head
+    assert {name for name in recorded if name.startswith("action_head")} == {
+        f"action_head.{name}" for name in head.state_dict()
+    }
+    for name, weight in head.state_dict().items():
+        assert torch.equal(weight, recorded[f"action_head.{name}"].float())
+    for key, size in ((LIBERO, 8), (TWIN, 14)):
+        projector = golden.policy("openvla-oft", PROJECTOR[key], key=key).model.proprio_projector
+        for name, weight in projector.state_dict().items():
+            assert torch.equal(weight, recorded[f"proprio_projector_{size}.{name}"].float())
+
+
 @pytest.mark.parametrize("start", [0, 4, 8, 12])
 def test_reference_cases_alone_and_padded(golden, start):
     policy, recorded = golden.policy(), golden.tensors("reference")

@@ -53,7 +53,7 @@ def run_predict(settings: PredictSettings, reporter: Reporter = SILENT) -> Mappi
     kind = read_checkpoint_kind(settings.policy)
     if settings.preset or kind.name == "openvla-oft":
         return _predict_chunk(settings, kind, images, instruction, reporter)
-    _refuse_chunk_settings(settings)
+    settings.refuse_chunks("wrist", "proprio")
     from grape.policies.openvla import load_policy
 
     policy = load_policy(settings.policy, **opening_arguments(settings))
@@ -137,19 +137,6 @@ def _predict_chunk(
         "computation": policy.computation,
         "policy": settings.policy,
     }
-
-
-def _refuse_chunk_settings(settings: PredictSettings) -> None:
-    """Settings that plain OpenVLA has no use for would be passed over in silence."""
-    given = [
-        f"--{name}" for name in ("wrist", "proprio", "chunk", "convention") if getattr(settings, name) not in ((), None)
-    ]
-    if given:
-        raise SettingsError(
-            f"{settings.policy} is taken for plain OpenVLA, which reads one image and gives one action; "
-            f"{', '.join(given)} cannot be used.",
-            "If it is a checkpoint of OpenVLA-OFT, say how it is run: --preset openvla-oft, simplevla-rl or rlinf.",
-        )
 
 
 def _in_range(tokens: npt.NDArray[np.int32], known: npt.NDArray[np.int64], reporter: Reporter) -> Any:
