@@ -221,6 +221,8 @@ def test_what_a_checkpoint_states_must_fit_its_files(tmp_path):
 def test_an_adapter_alone_counts_as_plain(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     assert read_checkpoint_kind(tmp_path) == CheckpointKind("openvla")
+    with pytest.raises(SettingsError, match="is an adapter"):
+        load_oft_policy(tmp_path, OFTChoices("rlinf"))
 
 
 def test_the_l1_head_reads_the_rows_of_an_action_together():

@@ -86,8 +86,8 @@ class ExportMergedSettings(ChunkSettings):
         unnorm_key: Statistics in use, for checkpoints of OpenVLA-OFT that hold several.
     """
 
-    policy: str
-    out: Path
+    policy: str = setting()
+    out: Path = setting()
     shard_gb: float = setting(5.0)
     cameras: int | None = setting(None, group=_CHUNKS)
     unnorm_key: str = setting("", group=_CHUNKS)

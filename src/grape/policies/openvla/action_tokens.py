@@ -106,10 +106,10 @@ class ActionNorm:
         mapped = np.where(self.high == self.low, 0.0, mapped)
         return np.where(self.mask, mapped, actions)
 
-    def unnormalize(self, normalized_ND: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def unnormalize(self, normalized_ND: FloatArray) -> npt.NDArray[np.float64]:
         """Inverse of :meth:`normalize` (without its clipping), float64 ``(N, D)``."""
         mapped = 0.5 * (normalized_ND + 1.0) * (self.high - self.low + self.epsilon) + self.low
-        return np.where(self.mask, mapped, normalized_ND)
+        return np.asarray(np.where(self.mask, mapped, normalized_ND), dtype=np.float64)
 
     @staticmethod
     def from_stats(

@@ -13,6 +13,7 @@ from grape.core.files import write_json
 from grape.policies.kinds import FACTS_FILE, CheckpointKind
 from grape.policies.opening import read_checkpoint_kind, resolve_policy
 from grape.policies.openvla.action_tokens import ActionNorm, choose_unnorm_key
+from grape.policies.openvla.adapter_config import CONFIG_FILE
 from grape.policies.openvla.adapters import MergedWeights
 from grape.policies.openvla.checkpoint import SHARD_BYTES, CheckpointFiles, load_weights, read_files, write_files
 from grape.policies.openvla.config import OpenVLAConfig
@@ -104,13 +105,14 @@ def load_oft_policy(
     opened = _open(resolve_policy(path, parts=True), kind, choices)
     precision = choose_precision(device, dtype, attention, load_in_4bit, opened.files.config.storage_dtype)
     model = empty_oft_model(opened.files.config, opened.conventions, opened.layout, precision.attention)
-    OFTPolicy(model, opened.files, opened.unnorm_key)  # finds what is wrong with side files, without weights
+    policy = OFTPolicy(model, opened.files, opened.unnorm_key)
     load_weights(opened.folder, model, precision.dtype, precision.device, four_bit=precision.four_bit)
     if opened.proprio_projector is not None:
         model.proprio_projector = opened.proprio_projector.to(device=precision.device, dtype=precision.dtype)
     if opened.action_head is not None:
         model.action_head = opened.action_head.to(device=precision.device, dtype=precision.dtype)
-    return OFTPolicy(model, opened.files, opened.unnorm_key)
+    model.eval()
+    return policy
 
 
 def read_oft_policy(folder: Path, choices: OFTChoices = OFTChoices()) -> OFTPolicy:
@@ -132,6 +134,11 @@ def read_oft_policy(folder: Path, choices: OFTChoices = OFTChoices()) -> OFTPoli
 
 
 def _open(folder: Path, kind: CheckpointKind, choices: OFTChoices) -> _Opened:
+    if (folder / CONFIG_FILE).is_file() and not (folder / "config.json").is_file():
+        raise SettingsError(
+            f"{folder} is an adapter; adapters on OpenVLA-OFT are not opened yet.",
+            "Merge it into its base with the software that made it, and give the merged folder.",
+        )
     files = read_files(folder, chunks=True)
     config = files.config
     stated_conventions, stated_layout = _read_stated(config, str(folder))
