@@ -58,7 +58,7 @@ def test_conventions_are_read_back_as_they_were_written(conventions):
 
 
 def test_a_layout_is_read_back_as_it_was_written():
-    layout = Layout(chunk=5, action_dim=7, cameras=("agentview", "wrist"), proprio_dim=8, bounds="min-max")
+    layout = Layout(chunk=5, action_dim=7, cameras=("agentview", "wrist"), proprio_dim=8, bounds="min-max", head="l1")
     assert layout_from_json(layout.to_json(), "here") == layout
 
 

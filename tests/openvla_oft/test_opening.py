@@ -218,6 +218,14 @@ def test_what_a_checkpoint_states_must_fit_its_files(tmp_path):
         load_oft_policy(tmp_path / "policy")
 
 
+def test_a_lost_action_head_does_not_turn_a_policy_into_one_with_tokens(golden, tmp_path):
+    save_oft_policy(golden.policy("", *HEADS), tmp_path / "policy")
+    (tmp_path / "policy/action_head--0_checkpoint.pt").unlink()
+    for choices in (OFTChoices(), OFTChoices("simplevla-rl")):
+        with pytest.raises(CompatibilityError, match=r"an L1 regression head.*its files give action tokens"):
+            load_oft_policy(tmp_path / "policy", choices)
+
+
 def test_an_adapter_alone_counts_as_plain(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     assert read_checkpoint_kind(tmp_path) == CheckpointKind("openvla")

@@ -130,7 +130,7 @@ def _predict_chunk(
             _describe(path, image) for path, image in zip((settings.image, *settings.wrist), images, strict=True)
         ],
         "kind": "openvla-oft",
-        "head": kind.head,
+        "head": policy.layout.head,
         "preset": settings.preset or None,
         "conventions": policy.conventions.to_json(),
         "layout": policy.layout.to_json(),

@@ -92,6 +92,7 @@ class Layout:
         cameras: Names of the cameras, in the order in which their patches are read.
         proprio_dim: Dimensions of the robot's state behind the patches; 0 for none.
         bounds: Statistics that map to -1 and 1, of actions and of the robot's state.
+        head: Where actions come from: the language model's ``"tokens"``, or an ``"l1"`` regression head.
     """
 
     chunk: int = setting(range=Range(1, MOST_ACTIONS), kw_only=True)
@@ -99,6 +100,7 @@ class Layout:
     cameras: tuple[str, ...] = ("agentview",)
     proprio_dim: int = setting(0, range=Range(0, MOST_ACTIONS))
     bounds: Bounds = "q01-q99"
+    head: Literal["tokens", "l1"] = "tokens"
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -33,6 +33,7 @@ from grape.policies.openvla_oft.policy import OFTPolicy, action_norm, proprio_no
 __all__ = ["OFTChoices", "load_oft_policy", "read_oft_policy", "save_oft_policy", "state_oft"]
 
 _STATED = "oft"
+_HEADS = {"tokens": "action tokens", "l1": "an L1 regression head (action_head--*.pt)"}
 _CAMERAS = ("agentview", "wrist")
 
 
@@ -157,7 +158,14 @@ def _open(folder: Path, kind: CheckpointKind, choices: OFTChoices) -> _Opened:
         chunk=_chunk(choices.chunk, layout, stated_layout is not None),
         cameras=_cameras(choices.cameras, layout, stated_layout is not None),
         proprio_dim=0 if projector is None else projector.proprio_dim,
+        head=kind.head,
     )
+    if stated_layout is not None and layout.head != stated_layout.head:
+        raise CompatibilityError(
+            f"{folder} states that its actions come from {_HEADS[stated_layout.head]}, its files give "
+            f"{_HEADS[layout.head]}.",
+            "Copy or download the checkpoint again, with all its files.",
+        )
     if stated_layout is not None and layout.proprio_dim != stated_layout.proprio_dim:
         raise CompatibilityError(
             f"{folder} states that it reads {stated_layout.proprio_dim} numbers of the robot's state, its projector "

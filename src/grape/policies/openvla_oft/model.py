@@ -115,7 +115,7 @@ class OpenVLAOFT(OpenVLA):
         Raises:
             PolicyError: The policy has a regression head: its language model was not trained to give tokens.
         """
-        if self.action_head is not None:
+        if self.layout.head != "tokens":
             raise PolicyError(
                 "This policy has an L1 regression head and no action tokens: its lm_head was never trained to act.",
                 "It has no log-probabilities; preferences need a checkpoint with action tokens.",

@@ -98,7 +98,7 @@ class OFTPolicy:
     @property
     def has_logps(self) -> bool:
         """Whether decisions have tokens and log-probabilities: not with an L1 head."""
-        return self.model.action_head is None
+        return self.layout.head == "tokens"
 
     @property
     def module(self) -> OpenVLAOFT:
@@ -141,7 +141,6 @@ class OFTPolicy:
                 "text_vocab": self.config.text_vocab,
                 "conventions": self.conventions.to_json(),
                 "layout": self.layout.to_json(),
-                "head": "tokens" if self.has_logps else "l1",
                 "norms": {
                     name: {"low": norm.low.tolist(), "high": norm.high.tolist(), "mask": norm.mask.tolist()}
                     for name, norm in norms.items()
