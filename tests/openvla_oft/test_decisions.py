@@ -52,7 +52,8 @@ def test_probabilities_over_the_support_sum_to_one(support, temperature):
     policy = make_nano(conventions=dataclasses.replace(NANO_CONVENTIONS, support=support, temperature=temperature))
     inputs = nano_inputs(policy, ["go"])
     ids = torch.tensor(policy.model.support)
-    logps = policy.model.token_logps(inputs.select([0] * len(ids)), ids[:, None, None].expand(-1, 3, 7))
+    rows = inputs.select([0] * len(ids))
+    logps = policy.model.token_logps(rows, ids[:, None, None].expand(-1, 3, 7))
     torch.testing.assert_close(logps.exp().sum(0), torch.ones(3, 7))
     if support == "window":
         assert ids.tolist() == sorted(policy.action_token_ids)
@@ -131,6 +132,10 @@ def test_executed_tokens_of_another_support_are_refused(nano):
     tokens = torch.zeros(1, 3, 7, dtype=torch.long)
     with pytest.raises(PolicyError, match="another support"):
         nano.decision_logps(inputs, tokens, torch.tensor([1]))
+    with pytest.raises(PolicyError, match=r"Tokens \(1, 2, 7\).*3 actions of 7 dimensions"):
+        nano.decision_logps(inputs, tokens[:, :2], torch.tensor([1]))
+    with pytest.raises(PolicyError, match=r"Tokens \(1, 3\)"):
+        nano.model.token_logps(inputs, tokens[..., 0])
     with pytest.raises(PolicyError, match="0 to 3"):
         nano.decision_logps(inputs, tokens, torch.tensor([4]))
 

@@ -120,8 +120,8 @@ class OpenVLAOFT(OpenVLA):
                 "This policy has an L1 regression head and no action tokens: its lm_head was never trained to act.",
                 "It has no log-probabilities; preferences need a checkpoint with action tokens.",
             )
-        logits_BTV = self.language_model.lm_head(self.hidden_rows(inputs)).float()
-        logits_BTV = logits_BTV[..., self.support.start : self.support.stop]
+        logits_BTV = self.language_model.lm_head(self.hidden_rows(inputs))
+        logits_BTV = logits_BTV[..., self.support.start : self.support.stop].float()
         return cast(Tensor, logits_BTV / self.conventions.temperature)
 
     def token_logps(self, inputs: PolicyInputs, tokens_BKD: Tensor) -> Tensor:
@@ -133,7 +133,11 @@ class OpenVLAOFT(OpenVLA):
 
         Returns:
             float32 ``(B, K, D)``, with gradient; minus infinity for ids outside the support.
+
+        Raises:
+            PolicyError: The tokens are of another chunk or another action than the policy's.
         """
+        self._check_tokens(inputs, tokens_BKD)
         return logps_of(self.chunk_logits(inputs), tokens_BKD, self.support)
 
     def decision_logps(self, inputs: PolicyInputs, tokens_BKD: Tensor, executed_B: Tensor) -> Tensor:
@@ -149,8 +153,10 @@ class OpenVLAOFT(OpenVLA):
             float32 ``(B,)``, with gradient: sums over executed tokens.
 
         Raises:
-            PolicyError: An executed token lies outside the support: it was not sampled under these conventions.
+            PolicyError: An executed token lies outside the support: it was not sampled under these conventions. Or the
+                tokens are of another chunk or another action than the policy's.
         """
+        self._check_tokens(inputs, tokens_BKD)
         executed_B = executed_B.to(device=self.device)
         if bool(((executed_B < 0) | (executed_B > self.layout.chunk)).any()):
             raise PolicyError(f"Executed actions must be 0 to {self.layout.chunk}, found {executed_B.tolist()}.")
@@ -163,6 +169,15 @@ class OpenVLAOFT(OpenVLA):
                 "They were sampled over another support: use the conventions they were collected under.",
             )
         return torch.where(played_BK1, logps_BKD, 0.0).sum(dim=(1, 2))
+
+    def _check_tokens(self, inputs: PolicyInputs, tokens_BKD: Tensor) -> None:
+        due = (len(inputs), self.layout.chunk, self.layout.action_dim)
+        if tuple(tokens_BKD.shape) != due:
+            raise PolicyError(
+                f"Tokens {tuple(tokens_BKD.shape)} are given, not {due}: the policy decides {due[1]} actions of {due[2]} "
+                "dimensions.",
+                "They were collected with another policy.",
+            )
 
 
 def logps_of(logits_BTV: Tensor, tokens_BKD: Tensor, support: range) -> Tensor:
