@@ -174,8 +174,8 @@ class OpenVLAOFT(OpenVLA):
         due = (len(inputs), self.layout.chunk, self.layout.action_dim)
         if tuple(tokens_BKD.shape) != due:
             raise PolicyError(
-                f"Tokens {tuple(tokens_BKD.shape)} are given, not {due}: the policy decides {due[1]} actions of {due[2]} "
-                "dimensions.",
+                f"Tokens {tuple(tokens_BKD.shape)} are given, not {due}: the policy decides {due[1]} actions of "
+                f"{due[2]} dimensions.",
                 "They were collected with another policy.",
             )
 
