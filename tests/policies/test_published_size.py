@@ -5,6 +5,8 @@ import sys
 
 from grape.policies.openvla import OpenVLAConfig
 from grape.policies.openvla.checkpoint import empty_model
+from grape.policies.openvla_oft.conventions import PRESETS, Layout
+from grape.policies.openvla_oft.model import empty_oft_model
 
 PUBLISHED = {
     "model_type": "openvla",
@@ -34,6 +36,14 @@ def test_seven_billion_parameters_to_the_last_one():
     unread = {name.rsplit(".", 2)[0] for name, parameter in model.named_parameters() if not parameter.requires_grad}
     assert "vision_backbone.featurizer.blocks.23.attn" in unread
     assert not any(name.startswith(("projector", "language_model")) for name in unread)
+
+
+def test_chunks_change_no_weight_of_the_network():
+    config = OpenVLAConfig.from_json(PUBLISHED)
+    model = empty_oft_model(config, PRESETS["openvla-oft"], Layout.of_platform(7))
+    plain = {name: tensor.shape for name, tensor in empty_model(config).state_dict().items()}
+    assert {name: tensor.shape for name, tensor in model.state_dict().items()} == plain
+    assert (model.window, len(model.support)) == (range(31744, 32000), 32064)
 
 
 def test_a_machine_without_torch_is_told_what_to_install():

@@ -1,5 +1,6 @@
 """The verb ``export`` for checkpoints: a whole one with the adapter merged, or the adapter in PEFT's layout."""
 
+import dataclasses
 import importlib.metadata
 import shlex
 from collections.abc import Callable, Mapping
@@ -13,7 +14,8 @@ from grape.core.atomic_folders import atomic_folder
 from grape.core.errors import CompatibilityError, SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash, file_hash, read_json, sweep_beside, write_text
-from grape.policies.opening import check_policy_name, parse_hub_name
+from grape.core.settings import flag_of
+from grape.policies.opening import check_policy_name, parse_hub_name, read_checkpoint_kind, resolve_policy
 
 if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAConfig
@@ -27,6 +29,10 @@ _MERGED = """A vision-language-action policy of OpenVLA's architecture in OpenVL
 OpenVLA's, SimplerEnv's and LIBERO's own scripts load it as they load `openvla/openvla-7b`, and so does
 `grape evaluate --policy FOLDER`. `config.json` is the base's but for `norm_stats`; the same statistics stand in
 `dataset_statistics.json`.{facts}"""
+
+_CHUNKS = """A vision-language-action policy of OpenVLA-OFT's architecture in its published layout: OpenVLA-OFT's own
+code loads it, and so does `grape predict --policy FOLDER`. `config.json` says nothing of how it is run; `grape.json`
+beside it does: {conventions}.{facts}"""
 
 _ADAPTER = """A LoRA adapter (rank {rank}, {layers} layers) for the policy `{base}`, in PEFT's layout:
 `PeftModel.from_pretrained(base, FOLDER)` puts it onto the base, and so does `grape evaluate --policy FOLDER`.
@@ -49,12 +55,15 @@ def run_export_merged(settings: ExportMergedSettings, reporter: Reporter = SILEN
     if not settings.shard_gb >= _SMALLEST_SHARD_GB:
         raise SettingsError(f"--shard-gb is {settings.shard_gb}.", f"It must be at least {_SMALLEST_SHARD_GB}.")
     check_policy_name(settings.policy)
+    shard_bytes = int(min(settings.shard_gb, 1e9) * _GIGABYTE)
+    if settings.preset or read_checkpoint_kind(settings.policy).name == "openvla-oft":
+        return _export_chunks(settings, shard_bytes, reporter)
+    settings.refuse_chunks("cameras", "unnorm_key")
     from grape.policies.openvla import read_policy_config
     from grape.policies.openvla.exporting import find_source, write_merged
 
     source = find_source(settings.policy)
     config = read_policy_config(source.folder)
-    shard_bytes = int(min(settings.shard_gb, 1e9) * _GIGABYTE)
     identity = content_hash({"kind": "merged", "sources": dict(source.hashes), "shard_bytes": shard_bytes})
     merged = source.base is not None
     name = source.base_name if merged else settings.policy
@@ -80,6 +89,50 @@ def run_export_merged(settings: ExportMergedSettings, reporter: Reporter = SILEN
 
     _publish(settings.out, identity, fill)
     return {**_summary("merged", settings.policy, settings.out), "adapter_merged": merged}
+
+
+def _export_chunks(settings: ExportMergedSettings, shard_bytes: int, reporter: Reporter) -> Mapping[str, Any]:
+    from grape.policies.openvla.exporting import find_source
+    from grape.policies.openvla_oft.exporting import write_oft_merged
+    from grape.policies.openvla_oft.loading import OFTChoices, read_oft_policy
+
+    choices = OFTChoices(
+        settings.preset,
+        settings.convention,
+        chunk=settings.chunk,
+        cameras=settings.cameras,
+        unnorm_key=settings.unnorm_key or None,
+    )
+    policy = read_oft_policy(resolve_policy(settings.policy, parts=True), choices)  # mistakes come before hashing
+    source = find_source(settings.policy, chunks=True)
+    facts = {"kind": "merged", "sources": dict(source.hashes), "shard_bytes": shard_bytes}
+    identity = content_hash({**facts, "oft": dataclasses.asdict(choices)})
+
+    def fill(folder: Path) -> None:
+        reporter.info(f"Reading {settings.policy} and writing {settings.out}.")
+        write_oft_merged(source, folder, choices, shard_bytes)
+        conventions = ", ".join(f"{name} {value}" for name, value in policy.conventions.to_json().items())
+        words = ["grape", "export", "merged", "--policy", settings.policy, "--out", str(settings.out)]
+        for name in ("preset", "unnorm_key", "chunk", "cameras"):
+            value = getattr(settings, name)
+            words += [flag_of(name), str(value)] if value else []
+        words += ["--convention", *settings.convention] if settings.convention else []
+        card = Card(
+            title=_title(settings.policy),
+            identity=identity,
+            base_model=_hub(settings.policy),
+            description=_CHUNKS.format(conventions=conventions, facts=_facts(policy.config)),
+            command=shlex.join(words),
+            versions=_versions("torch", "transformers", "safetensors"),
+            sources=source.hashes,
+            written=_weights(folder),
+            statistics=list(policy.config.norm_stats),
+            library="transformers",
+        )
+        write_text(folder / CARD, card.markdown())
+
+    _publish(settings.out, identity, fill)
+    return {**_summary("merged", settings.policy, settings.out), "adapter_merged": False}
 
 
 def run_export_adapter(settings: ExportAdapterSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:

@@ -3,46 +3,94 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from grape.core.settings import setting
+from grape.core.errors import SettingsError
+from grape.core.settings import flag_of, setting
 from grape.policies.opening import PolicySettings
 
 __all__ = ["ExportAdapterSettings", "ExportMergedSettings", "PredictSettings"]
 
+_CHUNKS = "Policies that decide in chunks (OpenVLA-OFT)"
+
 
 @dataclass(frozen=True)
-class PredictSettings(PolicySettings):
-    """Ask a policy for one action: the first thing to try on a checkpoint.
+class ChunkSettings:
+    """How a checkpoint of OpenVLA-OFT is meant, as far as it does not say so itself.
 
-    Decoding is greedy. Nothing is written; --json prints the action, its tokens and their log-probabilities.
+    Attributes:
+        preset: How OpenVLA-OFT is run: openvla-oft, simplevla-rl or rlinf. It says, too, that the checkpoint is
+            OpenVLA-OFT's, where its files do not. Empty takes what the checkpoint says of itself.
+        chunk: Actions a decision, where the checkpoint does not say: 25 for 14 dimensions, else 8.
+        convention: Single conventions that differ from the preset's, e.g. attention=causal, stop-row=removed,
+            temperature=1.
+    """
+
+    preset: str = setting("", common=True, group=_CHUNKS)
+    chunk: int | None = setting(None, group=_CHUNKS)
+    convention: tuple[str, ...] = setting((), group=_CHUNKS)
+
+    def refuse_chunks(self, *further: str) -> None:
+        """Refuse settings that plain OpenVLA has no use for; they would be passed over in silence.
+
+        Args:
+            further: Names of settings of the verb's own that are refused, too.
+
+        Raises:
+            SettingsError: Some of them are given.
+        """
+        names = [*further, "chunk", "convention"]
+        given = [flag_of(name) for name in names if getattr(self, name) not in ((), None, "")]
+        if given:
+            raise SettingsError(
+                "The policy is taken for plain OpenVLA, which reads one image and gives one action; "
+                f"{', '.join(given)} cannot be used.",
+                "If it is a checkpoint of OpenVLA-OFT, say how it is run: --preset openvla-oft, simplevla-rl or rlinf.",
+            )
+
+
+@dataclass(frozen=True)
+class PredictSettings(ChunkSettings, PolicySettings):
+    """Ask a policy for one decision: the first thing to try on a checkpoint.
+
+    Decoding is greedy. Nothing is written; --json prints the action (of OpenVLA-OFT: the chunk of actions), its tokens
+    and their log-probabilities.
 
     Attributes:
         policy: Checkpoint folder, or a name on the Hugging Face hub, e.g. openvla/openvla-7b.
         image: Image the robot sees, as PNG, JPEG, WebP, BMP, TIFF, GIF or PPM. It is resized to the network's size as
             OpenVLA's processor does; a camera's rotation or JPEG round trip is not imitated.
         instruction: What the robot shall do, e.g. "put the carrot on the plate".
+        wrist: Images of further cameras, in the checkpoint's order.
+        proprio: State of the robot, un-normalized, for policies that read it.
     """
 
     policy: str = setting(common=True)
     image: Path = setting(common=True)
     instruction: str = setting(common=True)
+    wrist: tuple[Path, ...] = setting((), common=True, group=_CHUNKS)
+    proprio: tuple[float, ...] = setting((), common=True, group=_CHUNKS)
 
 
 @dataclass(frozen=True)
-class ExportMergedSettings:
+class ExportMergedSettings(ChunkSettings):
     """Write a policy as a whole checkpoint that OpenVLA's, SimplerEnv's and LIBERO's own scripts load.
 
     An adapter is merged into its base. Weights are stored in the type that config.json names (bfloat16 for published
-    checkpoints), config.json stays as it was but for norm_stats, tokenizer and preprocessing files are copied.
+    checkpoints), config.json stays as it was but for norm_stats, tokenizer and preprocessing files are copied. Of
+    OpenVLA-OFT the separate parts are copied, too, and grape.json states how it is run.
 
     Attributes:
         policy: Checkpoint or adapter folder, or a name on the Hugging Face hub.
         out: Folder to write; it appears when it is complete. What another program put there is never replaced.
         shard_gb: Size from which on the weights are divided into several files, GB (1e9 bytes).
+        cameras: Number of cameras of OpenVLA-OFT, where the checkpoint does not say; by default 1.
+        unnorm_key: Statistics in use, for checkpoints of OpenVLA-OFT that hold several.
     """
 
-    policy: str
-    out: Path
-    shard_gb: float = 5.0
+    policy: str = setting()
+    out: Path = setting()
+    shard_gb: float = setting(5.0)
+    cameras: int | None = setting(None, group=_CHUNKS)
+    unnorm_key: str = setting("", group=_CHUNKS)
 
 
 @dataclass(frozen=True)

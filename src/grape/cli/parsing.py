@@ -5,6 +5,7 @@ Mistakes raise errors with a hint.
 
 import contextlib
 import dataclasses
+import decimal
 import difflib
 import io
 import re
@@ -187,6 +188,7 @@ def parse_settings(
     import tyro
 
     words = _spread_pairs(kind, _without_dots(kind, _name_positionals(positionals, arguments)))
+    words = _spread_numbers(kind, words)
     parser_output = io.StringIO()
     try:
         with contextlib.redirect_stderr(parser_output):
@@ -256,6 +258,36 @@ def _spread_pairs(kind: type[Any], arguments: Sequence[str]) -> list[str]:
             continue
         words += [part for pair in word.split(",") if pair for part in pair.rpartition(":")[::2]]
     return words
+
+
+def _spread_numbers(kind: type[Any], arguments: Sequence[str]) -> list[str]:
+    """Numbers of a setting with several of them one by one and without an exponent, as the parser takes them.
+
+    They may be separated by commas, within brackets; the parser takes ``-1e-05`` for a flag.
+    """
+    hints = typing.get_type_hints(kind)
+    flags = {flag_of(name) for name, hint in hints.items() if hint == tuple[float, ...]}
+    words: list[str] = []
+    within = False
+    for word in arguments:
+        flag, equals, value = word.partition("=")
+        if word.startswith("--"):
+            within = flag in flags
+            words.append(flag if within and equals else word)
+            word = value if within and equals else ""
+        elif not within:
+            words.append(word)
+            continue
+        words += [_plain_number(number) for number in re.split(r"[,\s\[\]]+", word) if number]
+    return words
+
+
+def _plain_number(text: str) -> str:
+    try:
+        number = decimal.Decimal(text)
+    except decimal.InvalidOperation:
+        return text
+    return format(number, "f") if number.is_finite() and abs(number.adjusted()) < 400 else text
 
 
 def _name_positionals(positionals: Sequence[str], arguments: Sequence[str]) -> list[str]:

@@ -11,8 +11,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from grape.core.errors import SettingsError
+from grape.core.files import read_json
 from grape.core.provenance import read_provenance
 from grape.core.settings import setting
+from grape.policies.kinds import FACTS_FILE, PART_PATTERNS, CheckpointKind, recognize_checkpoint
 
 __all__ = [
     "CheckpointInfo",
@@ -24,6 +26,7 @@ __all__ = [
     "opening_arguments",
     "parse_hub_name",
     "read_checkpoint_info",
+    "read_checkpoint_kind",
     "resolve_policy",
 ]
 
@@ -143,11 +146,13 @@ def check_policy_name(policy: Path | str, flag: str = "--policy") -> None:
     raise SettingsError(f"{flag} {policy}: no such checkpoint folder.", hint)
 
 
-def resolve_policy(policy: Path | str, *, weights: bool = True) -> Path:
+def resolve_policy(policy: Path | str, *, weights: bool = True, parts: bool = False) -> Path:
     """The folder of a policy.
 
     Args:
         weights: Whether weights are needed; without, only configuration and side files are fetched.
+        parts: Whether parts of the network in files of their own are fetched, too, as OpenVLA-OFT has them; else a
+            checkpoint with such parts is refused.
         policy: A folder, or a name on the hub: ``organization/name`` or ``organization/name@revision``. A folder of
             that name wins; ``hf://`` before it means the hub in any case.
 
@@ -168,8 +173,32 @@ def resolve_policy(policy: Path | str, *, weights: bool = True) -> Path:
     folder = _snapshot(name, ["*.json", *SIDE_FILES])
     if not weights:
         return folder
-    check_parts(_file_names(name, folder))
-    return _snapshot(name, ["*.safetensors", "*.json", *SIDE_FILES])
+    if not parts:
+        check_parts(_file_names(name, folder))
+    return _snapshot(name, ["*.safetensors", "*.json", *SIDE_FILES, *(PART_PATTERNS if parts else ())])
+
+
+def read_checkpoint_kind(policy: Path | str) -> CheckpointKind:
+    """What a checkpoint is, from its configuration and the names of its files; no weights are read or downloaded.
+
+    An adapter alone counts as what its own files say: plain OpenVLA.
+
+    Args:
+        policy: As for :func:`resolve_policy`.
+
+    Raises:
+        SettingsError: There is no such policy, or it is of a kind that is not run.
+        DataError: The configuration is damaged.
+    """
+    folder = resolve_policy(policy, weights=False)
+    if not (folder / "config.json").is_file():
+        return CheckpointKind("openvla")  # an adapter, or no policy: the loader says so
+    config = read_json(folder / "config.json")
+    if (folder / FACTS_FILE).is_file() and isinstance(config, dict) and "grape" not in config:
+        config["grape"] = read_json(folder / FACTS_FILE)
+    name = parse_hub_name(policy)
+    names = _file_names(name, folder) if name is not None else [entry.name for entry in folder.iterdir()]
+    return recognize_checkpoint(config, names, str(policy))
 
 
 def _file_names(name: HubName, folder: Path) -> list[str]:

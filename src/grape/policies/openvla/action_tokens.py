@@ -86,11 +86,13 @@ class ActionNorm:
         low: 1st percentile, float64 ``(D,)``.
         high: 99th percentile, float64 ``(D,)``.
         mask: Which dimensions are mapped; the others (the gripper, usually) pass unchanged. Bool ``(D,)``.
+        epsilon: What :meth:`unnormalize` adds to the range: 0 in OpenVLA, 1e-8 in OpenVLA-OFT.
     """
 
     low: npt.NDArray[np.float64]
     high: npt.NDArray[np.float64]
     mask: npt.NDArray[np.bool_]
+    epsilon: float = 0.0
 
     @property
     def dim(self) -> int:
@@ -104,33 +106,50 @@ class ActionNorm:
         mapped = np.where(self.high == self.low, 0.0, mapped)
         return np.where(self.mask, mapped, actions)
 
-    def unnormalize(self, normalized_ND: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def unnormalize(self, normalized_ND: FloatArray) -> npt.NDArray[np.float64]:
         """Inverse of :meth:`normalize` (without its clipping), float64 ``(N, D)``."""
-        mapped = 0.5 * (normalized_ND + 1.0) * (self.high - self.low) + self.low
-        return np.where(self.mask, mapped, normalized_ND)
+        mapped = 0.5 * (normalized_ND + 1.0) * (self.high - self.low + self.epsilon) + self.low
+        return np.asarray(np.where(self.mask, mapped, normalized_ND), dtype=np.float64)
 
     @staticmethod
-    def from_stats(stats: Mapping[str, Any], where: str) -> "ActionNorm":
+    def from_stats(
+        stats: Mapping[str, Any],
+        where: str,
+        *,
+        part: str = "action",
+        bounds: tuple[str, str] = ("q01", "q99"),
+        epsilon: float = 0.0,
+    ) -> "ActionNorm":
         """Read one dataset's statistics; an absent mask means that all dimensions are mapped.
+
+        Args:
+            stats: One entry of ``norm_stats``.
+            where: Its name, for messages.
+            part: Which statistics of it: ``"action"`` or ``"proprio"``.
+            bounds: Names of those that map to -1 and 1.
+            epsilon: As the attribute.
 
         Raises:
             DataError: Percentiles are missing, of unequal length, not finite or in the wrong order.
         """
+        lower, upper = bounds
         try:
-            action = stats["action"]
-            low = np.asarray(action["q01"], dtype=np.float64)
-            high = np.asarray(action["q99"], dtype=np.float64)
-            mask = np.asarray(action.get("mask", np.ones_like(low)), dtype=np.bool_)
+            values = stats[part]
+            low = np.asarray(values[lower], dtype=np.float64)
+            high = np.asarray(values[upper], dtype=np.float64)
+            mask = np.asarray(values.get("mask", np.ones_like(low)), dtype=np.bool_)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
-                f"Normalization statistics {where!r} lack action percentiles ({error!r}).",
-                "They need action.q01 and action.q99, one number a dimension.",
+                f"Normalization statistics {where!r} lack {part} percentiles ({error!r}).",
+                f"They need {part}.{lower} and {part}.{upper}, one number a dimension.",
             ) from error
         if low.ndim != 1 or low.shape != high.shape or low.shape != mask.shape or not low.size:
-            raise DataError(f"Normalization statistics {where!r}: q01, q99 and mask differ in length.")
+            raise DataError(f"Normalization statistics {where!r}: {lower}, {upper} and mask differ in length.")
         if not (np.isfinite(low) & np.isfinite(high) & (low <= high)).all():
-            raise DataError(f"Normalization statistics {where!r}: q01 and q99 must be finite and q01 <= q99.")
-        return ActionNorm(low, high, mask)
+            raise DataError(
+                f"Normalization statistics {where!r}: {lower} and {upper} must be finite and {lower} <= {upper}."
+            )
+        return ActionNorm(low, high, mask, epsilon)
 
 
 def rotation_of(unnorm_key: str) -> str:

@@ -9,7 +9,7 @@ Statistics of data that the base has not seen stand in ``dataset_statistics.json
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -340,12 +340,13 @@ class MergedWeights(Mapping[str, Tensor]):
 
     Args:
         model: The network, with or without LoRA layers inside.
+        without: Submodules of the network whose weights are left out.
 
     Raises:
         PolicyError: Weights are held in 4 bits: what was rounded away cannot be written back.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, without: Collection[str] = ()) -> None:
         if is_quantized(model):
             raise PolicyError(
                 "A policy held in 4 bits cannot be merged or saved: its weights are rounded.",
@@ -353,7 +354,11 @@ class MergedWeights(Mapping[str, Tensor]):
             )
         self._model = model
         self._refuse_unknown_parts()
-        self._keys = {name.replace(".base_layer.", "."): name for name in model.state_dict() if ".lora_" not in name}
+        self._keys = {
+            name.replace(".base_layer.", "."): name
+            for name in model.state_dict()
+            if ".lora_" not in name and name.partition(".")[0] not in without
+        }
 
     def _refuse_unknown_parts(self) -> None:
         """Refuse other parts that PEFT may have added, since merging would lose them silently."""

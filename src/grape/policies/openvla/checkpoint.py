@@ -6,7 +6,6 @@ preprocessing files, and ``dataset_statistics.json``. Only safetensors are read:
 
 import contextlib
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from grape.core.errors import DataError, SettingsError
 from grape.core.files import read_json, write_bytes, write_json
 from grape.core.reading import parse_json, read_file
+from grape.policies.kinds import FACTS_FILE, find_parts, recognize_checkpoint
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.model import OpenVLA
 from grape.policies.openvla.precision import quantize_layers, quantized_names
@@ -57,16 +57,9 @@ SIDE_FILES = (
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
-FACTS_FILE = "grape.json"
-"""What stands under ``grape`` in a configuration of the project's own, for checkpoints whose published configuration
-stays as it was."""
-
 _CONSTANT = "rotary_emb.inv_freq"  # stored by old versions of transformers
 _STORED_TYPES = frozenset({"BF16", "F16", "F32", "F64"})
 _MOST_LISTED = 40
-_PARTS = re.compile(
-    r"(action_head|noisy_action_projector|proprio_projector|vision_backbone|diffusion_\w+)--\w+\.(pt|pth|bin)$"
-)
 _AGAIN = "Copy or download this file again."
 
 SHARD_BYTES = 5 * 10**9
@@ -114,26 +107,33 @@ def check_parts(names: Iterable[str]) -> None:
     Raises:
         SettingsError: There are such files.
     """
-    parts = sorted(name for name in names if _PARTS.match(name))
+    parts = find_parts(names)
     if parts:
-        kinds = sorted({name.partition("--")[0].replace("_", " ") for name in parts})
+        kinds = ", ".join(part.replace("_", " ") for part in sorted(parts))
+        files = sorted(name for files in parts.values() for name in files)
         raise SettingsError(
-            f"This is a checkpoint of OpenVLA-OFT, not of OpenVLA: it has a separate {', '.join(kinds)} "
-            f"({', '.join(parts[:3])}).",
-            "It cannot be run as action tokens: without these files the rest of its weights does not know how to act.",
+            f"This is a checkpoint of OpenVLA-OFT, not of OpenVLA: it has a separate {kinds} ({', '.join(files[:3])}).",
+            "Without these files the rest of its weights does not know how to act. 'grape predict --preset NAME' opens "
+            "checkpoints of OpenVLA-OFT.",
         )
 
 
-def read_files(folder: Path) -> CheckpointFiles:
+def read_files(folder: Path, *, chunks: bool = False) -> CheckpointFiles:
     """Read everything but the weights.
 
+    Args:
+        folder: The checkpoint's folder.
+        chunks: Whether a policy that decides in chunks is meant (OpenVLA-OFT), with parts in files of their own.
+
     Raises:
-        SettingsError: The folder is no checkpoint, or one of another model.
+        SettingsError: The folder is no checkpoint, or one of another kind.
         DataError: A file is broken.
     """
     if not folder.is_dir():
         raise SettingsError(f"Policy folder {folder} does not exist.", "Check the path.")
-    check_parts(entry.name for entry in folder.iterdir())
+    names = [entry.name for entry in folder.iterdir()]
+    if not chunks:
+        check_parts(names)
     if not (folder / "config.json").is_file():
         inside = [entry.name for entry in sorted(folder.iterdir()) if (entry / "config.json").is_file()]
         hint = f"Did you mean {folder / inside[0]}?" if inside else "A checkpoint folder holds config.json and weights."
@@ -141,6 +141,13 @@ def read_files(folder: Path) -> CheckpointFiles:
     data = read_json(folder / "config.json")
     if (folder / FACTS_FILE).is_file() and isinstance(data, dict) and "grape" not in data:
         data["grape"] = read_json(folder / FACTS_FILE)
+    if not chunks and isinstance(data, dict) and data.get("model_type") == "openvla":
+        kind = recognize_checkpoint(data, names, str(folder))
+        if kind.name != "openvla":
+            raise SettingsError(
+                f"{folder} is a checkpoint of OpenVLA-OFT, not of OpenVLA: {kind.reason}.",
+                "It decides in chunks: 'grape predict' and 'grape export merged' open it, other verbs do not yet.",
+            )
     config = OpenVLAConfig.from_json(data, str(folder / "config.json"))
     if (folder / "dataset_statistics.json").is_file():
         extra = read_json(folder / "dataset_statistics.json")

@@ -15,7 +15,7 @@ from transformers import DynamicCache
 from grape.core.errors import PolicyError
 from grape.policies.openvla.model import OpenVLA, PolicyInputs
 
-__all__ = ["choose_tokens", "decode_actions", "decode_rows_alike"]
+__all__ = ["choose_tokens", "decode_actions", "decode_rows_alike", "equal_calls"]
 
 ROWS = 16
 """Rows of one call of a small network where each row's bits must not depend on the others."""
@@ -89,22 +89,31 @@ def decode_rows_alike(
     are. Which episodes share a batch depends on which worker answers first, so without this a collection would not
     give the same bytes twice.
     """
+    tokens_BD = torch.empty(len(inputs), dim, dtype=torch.long)
+    logps_BD = torch.empty(len(inputs), dim)
+    with equal_calls(model, inputs) as calls:
+        for rows, filled in calls:
+            own_seeds = None if seeds is None else [seeds[row] for row in filled]
+            tokens, logps = decode_actions(model, inputs.select(filled), dim, temperature, own_seeds)
+            tokens_BD[rows], logps_BD[rows] = tokens[: len(rows)].cpu(), logps[: len(rows)].cpu()
+    return tokens_BD, logps_BD
+
+
+@contextlib.contextmanager
+def equal_calls(model: OpenVLA, inputs: PolicyInputs) -> Iterator[list[tuple[list[int], list[int]]]]:
+    """Rows divided into calls of one shape, and the number of threads to make them in; see :func:`decode_rows_alike`.
+
+    Yields:
+        For each call its rows, and the same filled up to the number of rows that every call has.
+    """
     small = sum(parameter.numel() for parameter in model.parameters()) < SMALL
     count = ROWS if small else 1
     groups: dict[int, list[int]] = {}
     for row, ids in enumerate(inputs.prompt_ids):
         groups.setdefault(len(ids), []).append(row)
-    tokens_BD = torch.empty(len(inputs), dim, dtype=torch.long)
-    logps_BD = torch.empty(len(inputs), dim)
+    calls = [group[start : start + count] for group in groups.values() for start in range(0, len(group), count)]
     with _threads(1 if small else torch.get_num_threads()):
-        for group in groups.values():
-            for start in range(0, len(group), count):
-                rows = group[start : start + count]
-                filled = rows + rows[-1:] * (count - len(rows))
-                own_seeds = None if seeds is None else [seeds[row] for row in filled]
-                tokens, logps = decode_actions(model, inputs.select(filled), dim, temperature, own_seeds)
-                tokens_BD[rows], logps_BD[rows] = tokens[: len(rows)].cpu(), logps[: len(rows)].cpu()
-    return tokens_BD, logps_BD
+        yield [(rows, rows + rows[-1:] * (count - len(rows))) for rows in calls]
 
 
 @contextlib.contextmanager

@@ -19,10 +19,18 @@ from grape.policies.openvla.adapters import MergedWeights, check_adapter, read_p
 from grape.policies.openvla.checkpoint import FACTS_FILE, check_weights_file, empty_model, write_files
 from grape.policies.openvla.loading import load_policy, read_policy_config
 
-__all__ = ["PolicySource", "find_source", "write_adapter", "write_merged"]
+__all__ = [
+    "PROVENANCE",
+    "PolicySource",
+    "copy_files",
+    "find_source",
+    "restore_published_texts",
+    "write_adapter",
+    "write_merged",
+]
 
-_PROVENANCE = "provenance.json"
-_ADAPTER_FILES = ("adapter_model.safetensors", "grape_adapter.json", "dataset_statistics.json", _PROVENANCE)
+PROVENANCE = "provenance.json"
+_ADAPTER_FILES = ("adapter_model.safetensors", "grape_adapter.json", "dataset_statistics.json", PROVENANCE)
 _OF_PEFT_011 = frozenset(
     {
         "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "fan_in_fan_out", "inference_mode",
@@ -51,25 +59,27 @@ class PolicySource:
     hashes: Mapping[str, str]
 
 
-def find_source(policy: Path | str) -> PolicySource:
+def find_source(policy: Path | str, *, chunks: bool = False) -> PolicySource:
     """Locate a policy and hash its files; no weights are loaded.
 
     Args:
         policy: A folder or a name on the hub.
+        chunks: Whether a policy that decides in chunks is meant, with parts in files of their own.
 
     Raises:
         SettingsError: There is no such policy, or it is of another kind.
         DataError: A small file is missing or broken.
     """
-    folder = resolve_policy(policy)
-    read_policy_config(folder)
+    folder = resolve_policy(policy, parts=chunks)
+    if not chunks:
+        read_policy_config(folder)
     pointer = read_pointer(folder)
     homes = {"policy": folder} if pointer is None else {"policy": folder, "base": pointer.base}
     hashes = {
         f"{kind}/{path.name}": _hash(path)
         for kind, candidate_folder in homes.items()
         for path in sorted(candidate_folder.iterdir())
-        if path.is_file() and path.suffix in {".json", ".safetensors", ".model", ".txt"}
+        if path.is_file() and path.suffix in {".json", ".safetensors", ".model", ".txt", *([".pt"] if chunks else [])}
     }
     return PolicySource(
         folder, None if pointer is None else pointer.base, "" if pointer is None else pointer.name, hashes
@@ -78,9 +88,10 @@ def find_source(policy: Path | str) -> PolicySource:
 
 def _hash(path: Path) -> str:
     """Hash of a file of a policy; of weights only after their header was found to fit the file's size."""
-    if path.suffix != ".safetensors":
+    if path.suffix not in {".safetensors", ".pt"}:
         return file_hash(path, MAX_DOCUMENT_BYTES)
-    check_weights_file(path)
+    if path.suffix == ".safetensors":
+        check_weights_file(path)
     return file_hash(path)
 
 
@@ -108,13 +119,19 @@ def write_merged(source: PolicySource, folder: Path, shard_bytes: int) -> dict[s
     )
     weights = MergedWeights(policy.model)
     write_files(folder, policy.files, weights, shard_bytes)
-    _restore_published_texts(source.base or source.folder, folder, dict(config.norm_stats))
-    _copy(source.folder, folder, (_PROVENANCE,))
+    restore_published_texts(source.base or source.folder, folder, dict(config.norm_stats))
+    copy_files(source.folder, folder, (PROVENANCE,))
     return {"parameters": sum(weights[name].numel() for name in weights), "dtype": config.storage_dtype}
 
 
-def _restore_published_texts(origin: Path, folder: Path, norm_stats: dict[str, Any]) -> None:
-    """Bring back ``config.json`` as it was published; keep the project's own facts beside it."""
+def restore_published_texts(origin: Path, folder: Path, norm_stats: dict[str, Any]) -> None:
+    """Bring back ``config.json`` as it was published; keep the project's own facts beside it.
+
+    Args:
+        origin: Folder of the published checkpoint.
+        folder: Folder that is being written.
+        norm_stats: Normalization statistics that it has now.
+    """
     published = read_json(origin / "config.json")
     grape_fields = read_json(folder / "config.json").get("grape")
     if "grape" in published:
@@ -156,7 +173,7 @@ def write_adapter(source: PolicySource, folder: Path, base_name: str = "") -> di
     name = base_name or (str(hub) if hub is not None else str(source.base.resolve()))
     config = read_json(source.folder / "adapter_config.json")
     write_json(folder / "adapter_config.json", _understood_by_peft_011(config, name, list(layers)))
-    _copy(source.folder, folder, _ADAPTER_FILES)
+    copy_files(source.folder, folder, _ADAPTER_FILES)
     if (folder / "grape_adapter.json").is_file():
         write_json(folder / "grape_adapter.json", {**read_json(folder / "grape_adapter.json"), "base": name})
     return {"base": name, "rank": config.get("r"), "target_modules": len(layers)}
@@ -181,7 +198,8 @@ def _understood_by_peft_011(config: Mapping[str, Any], base_name: str, layers: l
     return {**supported, "base_model_name_or_path": base_name, "inference_mode": True}
 
 
-def _copy(origin: Path, folder: Path, names: tuple[str, ...]) -> None:
+def copy_files(origin: Path, folder: Path, names: tuple[str, ...]) -> None:
+    """Copy those of the named files that there are."""
     for name in names:
         if (origin / name).is_file():
             try:

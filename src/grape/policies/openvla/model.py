@@ -27,15 +27,18 @@ class PolicyInputs:
     """A batch of encoded observations: either images or what the vision towers make of them.
 
     Attributes:
-        pixel_values_BCHW: Normalized images, float32; ``C`` is 3 channels a tower. None where features are given.
+        pixel_values_BCHW: Normalized images, float32; ``C`` is 3 channels a tower, of one camera after the other where
+            there are several. None where features are given.
         prompt_ids: Token ids of each prompt, beginning with the begin-of-sequence token; lengths may differ.
         features_BNC: Outputs of the vision towers (``OpenVLA.image_features``), where they were computed before:
             frozen towers need not run again.
+        proprio_BP: Normalized robot state, float32, for policies that read it; else None.
     """
 
     pixel_values_BCHW: Tensor | None
     prompt_ids: tuple[tuple[int, ...], ...]
     features_BNC: Tensor | None = None
+    proprio_BP: Tensor | None = None
 
     def __post_init__(self) -> None:
         images = self.pixel_values_BCHW if self.features_BNC is None else self.features_BNC
@@ -43,6 +46,8 @@ class PolicyInputs:
             raise ValueError("either images or features are needed")
         if images.shape[0] != len(self.prompt_ids):
             raise ValueError(f"{images.shape[0]} images with {len(self.prompt_ids)} prompts")
+        if self.proprio_BP is not None and self.proprio_BP.shape[0] != len(self.prompt_ids):
+            raise ValueError(f"{self.proprio_BP.shape[0]} robot states with {len(self.prompt_ids)} prompts")
 
     def __len__(self) -> int:
         return len(self.prompt_ids)
@@ -61,6 +66,7 @@ class PolicyInputs:
             None if self.pixel_values_BCHW is None else self.pixel_values_BCHW[index],
             prompt_ids,
             None if self.features_BNC is None else self.features_BNC[index],
+            None if self.proprio_BP is None else self.proprio_BP[index],
         )
 
     @staticmethod
@@ -68,10 +74,12 @@ class PolicyInputs:
         """One batch out of several, all with images or all with features."""
         pixels = [part.pixel_values_BCHW for part in parts if part.pixel_values_BCHW is not None]
         features = [part.features_BNC for part in parts if part.features_BNC is not None]
+        proprio = [part.proprio_BP for part in parts if part.proprio_BP is not None]
         return PolicyInputs(
             torch.cat(pixels) if pixels else None,
             tuple(ids for part in parts for ids in part.prompt_ids),
             torch.cat(features) if features else None,
+            torch.cat(proprio) if proprio else None,
         )
 
 
@@ -100,22 +108,25 @@ class Prefix:
             return None
         return (self.valid_BS.long().cumsum(dim=1) - 1).clamp_min_(0)
 
-    def mask(self, attention: str = "sdpa", first: int = 0) -> Tensor | None:
+    def mask(self, attention: str = "sdpa", first: int = 0, *, causal: bool = True) -> Tensor | None:
         """Which position may look at which, in the form that an implementation of attention reads.
 
         Args:
             attention: ``"sdpa"``, ``"eager"`` or ``"flash_attention_2"``.
             first: First position that looks; the ones before it are in the cache.
+            causal: False lets every position look at every other that is not padding; not for flash attention.
 
         Returns:
             None for plain causal. Else for sdpa bool ``(B, 1, S - first, S)``; for eager the same as numbers to add;
             for flash attention the positions that are not padding, ``(B, S)``.
         """
-        if self.valid_BS is None or attention == "flash_attention_2":
+        if causal and (self.valid_BS is None or attention == "flash_attention_2"):
             return self.valid_BS
-        length = self.valid_BS.shape[1]
-        causal_SS = torch.ones(length, length, dtype=torch.bool, device=self.valid_BS.device).tril()
-        allowed_B1QS = (causal_SS & self.valid_BS[:, None, None, :])[:, :, first:]
+        batch, length = self.embeds_BSH.shape[:2]
+        seen_SS = torch.ones(length, length, dtype=torch.bool, device=self.embeds_BSH.device)
+        allowed_B1QS = (seen_SS.tril() if causal else seen_SS).expand(batch, 1, -1, -1)[:, :, first:]
+        if self.valid_BS is not None:
+            allowed_B1QS = allowed_B1QS & self.valid_BS[:, None, None, :]
         if attention == "sdpa":
             return allowed_B1QS
         forbidden = torch.finfo(self.embeds_BSH.dtype).min
@@ -166,28 +177,33 @@ class OpenVLA(nn.Module):
         """What the vision towers make of images; the projector comes after.
 
         Args:
-            pixel_values_BCHW: Normalized images, float32.
+            pixel_values_BCHW: Normalized images, float32; several cameras one after the other along the channels.
 
         Returns:
-            ``(B, N, C)``: ``N`` patches with the concatenated channels of the towers.
+            ``(B, N, C)``: ``N`` patches, of one camera after the other, with the concatenated channels of the towers.
         """
         pixels = pixel_values_BCHW.to(device=self.device, dtype=self.dtype)
-        return cast(Tensor, self.vision_backbone(pixels))
+        channels = 3 * len(self.vla_config.towers)
+        features_MNC = self.vision_backbone(pixels.reshape(-1, channels, *pixels.shape[2:]))
+        return cast(Tensor, features_MNC.reshape(len(pixels), -1, features_MNC.shape[2]))
 
-    def embed_prompts(self, inputs: PolicyInputs) -> Prefix:
+    def embed_prompts(self, inputs: PolicyInputs, proprio_BRH: Tensor | None = None) -> Prefix:
         """Embed images and prompts.
 
         Args:
             inputs: ``B`` encoded observations.
+            proprio_BRH: Embedded robot state that stands behind the patches, ``(B, R, hidden)``.
 
         Returns:
-            ``S = 1 + patches + (longest prompt - 1)`` embeddings a row.
+            ``S = 1 + patches + R + (longest prompt - 1)`` embeddings a row.
         """
         if inputs.features_BNC is None:
             features_BNC = self.image_features(cast(Tensor, inputs.pixel_values_BCHW))
         else:
             features_BNC = inputs.features_BNC.to(device=self.device, dtype=self.dtype)
         image_BNH = self.projector(features_BNC)
+        if proprio_BRH is not None:
+            image_BNH = torch.cat([image_BNH, proprio_BRH], dim=1)
         longest = max(len(ids) for ids in inputs.prompt_ids)
         pad = self.vla_config.pad_token_id
         rows = [(ids[0], *(pad,) * (longest - len(ids)), *ids[1:]) for ids in inputs.prompt_ids]

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,8 @@ class Processor:
         towers: Number of vision towers.
         center_crop: Whether to crop 90 % of the area from the middle, after the resize: for policies trained with
             random crops of that size.
+        prompt_tail: What stands behind the prompt: Llama's empty token ``"appended"`` unless it is last already, a
+            space ``"written"`` that must become that token, or ``"none"``.
 
     Raises:
         DataError: The preprocessing configuration is incomplete.
@@ -62,10 +64,16 @@ class Processor:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, preprocessor: Mapping[str, Any], towers: int, center_crop: bool = False
+        self,
+        tokenizer: Tokenizer,
+        preprocessor: Mapping[str, Any],
+        towers: int,
+        center_crop: bool = False,
+        prompt_tail: Literal["appended", "written", "none"] = "appended",
     ) -> None:
         self.tokenizer = tokenizer
         self.center_crop = center_crop
+        self.prompt_tail = prompt_tail
         try:
             sizes = [tuple(int(side) for side in size) for size in preprocessor["input_sizes"]]
             constants = _constants(preprocessor)
@@ -84,12 +92,13 @@ class Processor:
         self._towers = towers
         self._mean_C11 = torch.from_numpy(self.mean).view(-1, 1, 1)
         self._std_C11 = torch.from_numpy(self.std).view(-1, 1, 1)
-        self._appended = [_LLAMA_SPACE[1]] if tokenizer.token_to_id(_LLAMA_SPACE[0]) == _LLAMA_SPACE[1] else []
+        self._empty_token = [_LLAMA_SPACE[1]] if tokenizer.token_to_id(_LLAMA_SPACE[0]) == _LLAMA_SPACE[1] else []
+        self._appended = self._empty_token if prompt_tail == "appended" else []
         self._cached_ids = lru_cache(maxsize=4096)(self._tokenize)
 
     def prompt(self, instruction: str) -> str:
         """The text the network reads for an instruction (lower case, as published)."""
-        return PROMPT_TEMPLATE.format(instruction=instruction.lower())
+        return PROMPT_TEMPLATE.format(instruction=instruction.lower()) + " " * (self.prompt_tail == "written")
 
     def prompt_ids(self, instruction: str) -> tuple[int, ...]:
         """Token ids of an instruction's prompt, with whatever stands before the first action token."""
@@ -100,6 +109,11 @@ class Processor:
         ids = list(self.tokenizer.encode(self.prompt(instruction)).ids)
         if self._appended and ids[-1:] != self._appended:
             ids += self._appended
+        if self.prompt_tail == "written" and self._empty_token and ids[-1:] != self._empty_token:
+            raise PolicyError(
+                f"The space behind the prompt became token {ids[-1]}, not {self._empty_token[0]}.",
+                "This tokenizer is not the one that the conventions (prompt tail 'written') were made for.",
+            )
         return tuple(ids)
 
     def pixels(self, images: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]], *, crop: bool = True) -> Tensor:
@@ -139,8 +153,10 @@ class Processor:
     def facts(self) -> dict[str, Any]:
         """JSON description of everything here but the tokenizer's vocabulary, for hashing."""
         crop = {"center_crop": _CROP_AREA} if self.center_crop else {}
+        tail = {"prompt_tail": self.prompt_tail} if self.prompt_tail != "appended" else {}
         return {
             **crop,
+            **tail,
             "prompt": PROMPT_TEMPLATE.format(instruction="{lower(instruction)}"),
             "appended": self._appended,
             "resize": "pil-bicubic",

@@ -1,0 +1,286 @@
+"""Opening and saving OpenVLA-OFT policies."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from grape.core.atomic_folders import atomic_folder
+from grape.core.errors import CompatibilityError, SettingsError
+from grape.core.files import write_json
+from grape.policies.kinds import FACTS_FILE, CheckpointKind
+from grape.policies.opening import read_checkpoint_kind, resolve_policy
+from grape.policies.openvla.action_tokens import ActionNorm, choose_unnorm_key
+from grape.policies.openvla.adapter_config import CONFIG_FILE
+from grape.policies.openvla.adapters import MergedWeights
+from grape.policies.openvla.checkpoint import SHARD_BYTES, CheckpointFiles, load_weights, read_files, write_files
+from grape.policies.openvla.config import OpenVLAConfig
+from grape.policies.openvla.precision import Attention, DType, choose_precision
+from grape.policies.openvla_oft.conventions import (
+    Conventions,
+    Layout,
+    choose_conventions,
+    conventions_from_json,
+    layout_from_json,
+    override_conventions,
+)
+from grape.policies.openvla_oft.model import PARTS, empty_oft_model
+from grape.policies.openvla_oft.parts import L1ActionHead, ProprioProjector, load_l1_head, load_proprio_projector
+from grape.policies.openvla_oft.policy import OFTPolicy, action_norm, proprio_norm
+
+__all__ = ["OFTChoices", "load_oft_policy", "read_oft_policy", "save_oft_policy", "state_oft"]
+
+_STATED = "oft"
+_HEADS = {"tokens": "action tokens", "l1": "an L1 regression head (action_head--*.pt)"}
+_CAMERAS = ("agentview", "wrist")
+
+
+@dataclass(frozen=True)
+class OFTChoices:
+    """How a checkpoint of OpenVLA-OFT is meant, as far as it does not say so itself.
+
+    Attributes:
+        preset: Conventions to run it with (:data:`~grape.policies.openvla_oft.conventions.PRESETS`); empty takes what
+            the checkpoint states, and for an L1 head, which one stack has, those of ``openvla-oft``.
+        changes: Single conventions to change, ``NAME=VALUE`` each.
+        chunk: Actions a decision; None takes what the checkpoint states, or the reference's constant for its robot.
+        cameras: Number of cameras; None takes what the checkpoint states, or one.
+        unnorm_key: Normalization statistics to use; ``NAME`` also finds ``NAME_no_noops``. None takes those that the
+            checkpoint says are in use, or the only ones there are.
+        center_crop: Whether to crop images; None takes what the conventions say.
+        proprio_dim: Numbers of the robot's state that it will be given, to be compared; None compares nothing.
+    """
+
+    preset: str = ""
+    changes: tuple[str, ...] = ()
+    chunk: int | None = None
+    cameras: int | None = None
+    unnorm_key: str | None = None
+    center_crop: bool | None = None
+    proprio_dim: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    """What is known of a policy before its weights are read."""
+
+    folder: Path
+    files: CheckpointFiles
+    unnorm_key: str
+    conventions: Conventions
+    layout: Layout
+    proprio_projector: ProprioProjector | None
+    action_head: L1ActionHead | None
+
+
+def load_oft_policy(
+    path: Path | str,
+    choices: OFTChoices = OFTChoices(),
+    *,
+    device: str = "cpu",
+    dtype: DType = "auto",
+    attention: Attention = "sdpa",
+    load_in_4bit: bool = False,
+) -> OFTPolicy:
+    """Open an OpenVLA-OFT policy, with action tokens or an L1 regression head.
+
+    Everything that can be wrong with the call or the small files is found before weights are read.
+
+    Args:
+        path: A folder, or a name on the hub.
+        choices: What the checkpoint does not say.
+        device: As for :func:`grape.policies.openvla.load_policy`.
+        dtype: As there.
+        attention: As there.
+        load_in_4bit: As there.
+
+    Raises:
+        SettingsError: There is no such policy or it is of another kind; a name is unknown; the chunk or the cameras are
+            not the checkpoint's.
+        CompatibilityError: Statistics are of another dimension than the network.
+        DataError: A file is missing, truncated or does not fit the others.
+    """
+    kind = read_checkpoint_kind(path)
+    opened = _open(resolve_policy(path, parts=True), kind, choices)
+    precision = choose_precision(device, dtype, attention, load_in_4bit, opened.files.config.storage_dtype)
+    model = empty_oft_model(opened.files.config, opened.conventions, opened.layout, precision.attention)
+    policy = OFTPolicy(model, opened.files, opened.unnorm_key)
+    load_weights(opened.folder, model, precision.dtype, precision.device, four_bit=precision.four_bit)
+    if opened.proprio_projector is not None:
+        model.proprio_projector = opened.proprio_projector.to(device=precision.device, dtype=precision.dtype)
+    if opened.action_head is not None:
+        model.action_head = opened.action_head.to(device=precision.device, dtype=precision.dtype)
+    model.eval()
+    return policy
+
+
+def read_oft_policy(folder: Path, choices: OFTChoices = OFTChoices()) -> OFTPolicy:
+    """Open a policy without its weights: prompts, images, layout and conventions are there, but it cannot act.
+
+    Args:
+        folder: The checkpoint's folder: which parts it has is seen in the parts.
+        choices: As for :func:`load_oft_policy`.
+
+    Raises:
+        SettingsError: As there.
+        CompatibilityError: As there.
+        DataError: As there.
+    """
+    opened = _open(folder, read_checkpoint_kind(folder), choices)
+    model = empty_oft_model(opened.files.config, opened.conventions, opened.layout)
+    model.proprio_projector, model.action_head = opened.proprio_projector, opened.action_head
+    return OFTPolicy(model, opened.files, opened.unnorm_key)
+
+
+def _open(folder: Path, kind: CheckpointKind, choices: OFTChoices) -> _Opened:
+    if (folder / CONFIG_FILE).is_file() and not (folder / "config.json").is_file():
+        raise SettingsError(
+            f"{folder} is an adapter; adapters on OpenVLA-OFT are not opened yet.",
+            "Merge it into its base with the software that made it, and give the merged folder.",
+        )
+    files = read_files(folder, chunks=True)
+    config = files.config
+    stated_conventions, stated_layout = _read_stated(config, str(folder))
+    only_stack = "openvla-oft" if kind.head == "l1" and stated_conventions is None else ""
+    conventions = choose_conventions(choices.preset or only_stack, stated_conventions)
+    conventions = override_conventions(conventions, choices.changes)
+    if choices.center_crop is not None:
+        conventions = dataclasses.replace(conventions, center_crop=choices.center_crop)
+    key = _choose_key(config, choices.unnorm_key)
+    part, head_file = kind.proprio_projector, kind.action_head
+    projector = load_proprio_projector(folder / part, config.hidden) if part else None
+    head = load_l1_head(folder / head_file, config.hidden) if head_file else None
+    layout = stated_layout or Layout.of_platform(ActionNorm.from_stats(config.norm_stats[key], key).dim)
+    layout = dataclasses.replace(
+        layout,
+        chunk=_chunk(choices.chunk, layout, stated_layout is not None),
+        cameras=_cameras(choices.cameras, layout, stated_layout is not None),
+        proprio_dim=0 if projector is None else projector.proprio_dim,
+        head=kind.head,
+    )
+    if stated_layout is not None and layout.head != stated_layout.head:
+        raise CompatibilityError(
+            f"{folder} states that its actions come from {_HEADS[stated_layout.head]}, its files give "
+            f"{_HEADS[layout.head]}.",
+            "Copy or download the checkpoint again, with all its files.",
+        )
+    if stated_layout is not None and layout.proprio_dim != stated_layout.proprio_dim:
+        raise CompatibilityError(
+            f"{folder} states that it reads {stated_layout.proprio_dim} numbers of the robot's state, its projector "
+            f"reads {layout.proprio_dim}.",
+            "Copy or download the checkpoint again, with all its files.",
+        )
+    if choices.proprio_dim not in (None, layout.proprio_dim):
+        raise CompatibilityError(
+            f"The policy reads {layout.proprio_dim or 'no'} numbers of the robot's state, "
+            f"{choices.proprio_dim or 'none'} are given.",
+            "One with a file proprio_projector--*.pt reads the state that its statistics describe, others read none.",
+        )
+    if head is not None and head.action_dim != layout.action_dim:
+        raise CompatibilityError(
+            f"Statistics {key!r} are of actions of {layout.action_dim} dimensions, the action head decides "
+            f"{head.action_dim}.",
+            "Choose another --unnorm-key.",
+        )
+    action_norm(config.norm_stats[key], key, layout)
+    proprio_norm(config.norm_stats[key], key, layout)
+    _check_length(config, conventions, layout)
+    files = files.with_config(state_oft(config, conventions, layout, key))
+    return _Opened(folder, files, key, conventions, layout, projector, head)
+
+
+def _read_stated(config: OpenVLAConfig, where: str) -> tuple[Conventions | None, Layout | None]:
+    stated = config.raw.get("grape", {}).get(_STATED)
+    if stated is None:
+        return None, None
+    parts = stated if isinstance(stated, Mapping) else {}
+    return (
+        conventions_from_json(parts.get("conventions"), f"{where}: grape.{_STATED}.conventions"),
+        layout_from_json(parts.get("layout"), f"{where}: grape.{_STATED}.layout"),
+    )
+
+
+def state_oft(config: OpenVLAConfig, conventions: Conventions, layout: Layout, unnorm_key: str) -> OpenVLAConfig:
+    """A configuration that states conventions, layout and, where there are several, the statistics in use."""
+    ours = {
+        **config.raw.get("grape", {}),
+        _STATED: {"conventions": conventions.to_json(), "layout": layout.to_json()},
+    }
+    if len(config.norm_stats) > 1:
+        ours["unnorm_key"] = unnorm_key
+    return OpenVLAConfig.from_json({**config.raw, "grape": ours})
+
+
+def _choose_key(config: OpenVLAConfig, unnorm_key: str | None) -> str:
+    key = unnorm_key or config.unnorm_key or None
+    if key is not None and key not in config.norm_stats and f"{key}_no_noops" in config.norm_stats:
+        return f"{key}_no_noops"
+    return choose_unnorm_key(config.norm_stats, key)
+
+
+def _chunk(given: int | None, layout: Layout, stated: bool) -> int:
+    if given is None:
+        return layout.chunk
+    if stated and given != layout.chunk:
+        raise CompatibilityError(
+            f"A chunk of {given} actions is asked for; the checkpoint decides {layout.chunk} at once.",
+            "Its network was trained for that number: leave --chunk out.",
+        )
+    return given
+
+
+def _cameras(given: int | None, layout: Layout, stated: bool) -> tuple[str, ...]:
+    if given is None or given == len(layout.cameras):
+        return layout.cameras
+    if stated:
+        raise CompatibilityError(
+            f"Images of {given} cameras are given; the checkpoint reads {len(layout.cameras)} "
+            f"({', '.join(layout.cameras)}).",
+            "Give one image a camera of the checkpoint.",
+        )
+    return (*_CAMERAS[:given], *(f"wrist{number}" for number in range(2, given)))
+
+
+def _check_length(config: OpenVLAConfig, conventions: Conventions, layout: Layout) -> None:
+    """Refuse what leaves no room for a prompt."""
+    longest = int(config.text["max_position_embeddings"])
+    beside = len(layout.cameras) * config.patches + layout.tokens + 2 + (conventions.stop_row == "kept")
+    if beside >= longest:
+        raise SettingsError(
+            f"Images of {len(layout.cameras)} cameras and {layout.chunk} actions of {layout.action_dim} dimensions "
+            f"take {beside} positions; the network has {longest}.",
+            "Use a shorter --chunk or fewer cameras.",
+        )
+
+
+def save_oft_policy(policy: OFTPolicy, path: Path, *, shard_bytes: int = SHARD_BYTES) -> None:
+    """Save a policy as a checkpoint folder in the published layout; it appears when complete.
+
+    ``config.json`` stays as published; conventions and layout are stated in ``grape.json`` beside it (a nano policy's
+    configuration, which holds its towers, states them itself).
+
+    Args:
+        policy: The policy.
+        path: The folder; an older one is replaced.
+        shard_bytes: Size from which on the weights are divided into several files.
+
+    Raises:
+        PolicyError: The policy's weights are held in 4 bits.
+        GrapeError: The disk is full or not writable.
+    """
+    config = policy.config
+    ours = dict(config.raw["grape"])
+    if "towers" not in ours:
+        config = OpenVLAConfig.from_json({name: value for name, value in config.raw.items() if name != "grape"})
+    weights = MergedWeights(policy.model, without=PARTS)
+    with atomic_folder(path) as temporary:
+        write_files(temporary, policy.files.with_config(config), weights, shard_bytes)
+        if config is not policy.config:
+            write_json(temporary / FACTS_FILE, ours)
+        for name in PARTS:
+            part = getattr(policy.model, name)
+            if part is not None:
+                state = {key: value.detach().cpu() for key, value in part.state_dict().items()}
+                torch.save(state, temporary / f"{name}--0_checkpoint.pt")

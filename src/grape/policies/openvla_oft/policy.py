@@ -1,0 +1,342 @@
+"""An OpenVLA-OFT checkpoint as a policy: network, preprocessing, action tokens, normalization."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from grape.core.errors import CompatibilityError, DataError, PolicyError, SettingsError
+from grape.core.files import content_hash
+from grape.core.trajectories import Observation
+from grape.policies.base import PolicySpec
+from grape.policies.openvla.action_tokens import ActionNorm, ActionTokenizer
+from grape.policies.openvla.checkpoint import CheckpointFiles
+from grape.policies.openvla.model import PolicyInputs
+from grape.policies.openvla.policy import OpenVLAPolicy
+from grape.policies.openvla.processor import Processor
+from grape.policies.openvla_oft.conventions import Conventions, Layout
+from grape.policies.openvla_oft.decoding import decode_chunks, regress_chunks
+from grape.policies.openvla_oft.model import OpenVLAOFT
+
+__all__ = ["ChunkBatch", "OFTPolicy", "action_norm", "proprio_norm"]
+
+Image = npt.NDArray[np.uint8]
+
+_EPSILON = 1e-8
+_BOUNDS = {"q01-q99": ("q01", "q99"), "min-max": ("min", "max")}
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkBatch:
+    """Decisions for a batch of observations.
+
+    Attributes:
+        actions: Un-normalized actions, float64 ``(B, K, D)``.
+        normalized: The same before un-normalization: bin centers float64, or what an L1 head gives, float32.
+        tokens: Token ids as chosen (before any clipping), int32 ``(B, K, D)``; None for an L1 head.
+        logps: Log-probability of each token under ``support`` and ``temperature``, float32 ``(B, K, D)``, or None.
+        support: ``"vocabulary"`` or ``"window"``: what the softmax of ``logps`` ran over; empty without tokens.
+        temperature: Temperature of ``logps``; 0 without tokens.
+    """
+
+    actions: npt.NDArray[np.float64]
+    normalized: npt.NDArray[np.floating[Any]]
+    tokens: npt.NDArray[np.int32] | None
+    logps: npt.NDArray[np.float32] | None
+    support: str
+    temperature: float
+
+
+class OFTPolicy:
+    """A policy that decides on a chunk of ``K`` actions at once.
+
+    Args:
+        model: The network with its weights.
+        files: Configuration and side files it is saved with.
+        unnorm_key: Which normalization statistics to use; None as for :class:`~grape.policies.openvla.OpenVLAPolicy`.
+
+    Attributes:
+        model: The network; train it directly.
+        conventions: How it is run.
+        layout: Chunk, cameras, robot state.
+        processor: Prompt and image preprocessing.
+        norm: Normalization of actions.
+        norm_proprio: Normalization of the robot's state; None where it is not read.
+
+    Raises:
+        SettingsError: The statistics' name is unknown or ambiguous.
+        CompatibilityError: Statistics are of another dimension than the network's inputs or outputs.
+        DataError: A side file is missing or broken.
+    """
+
+    def __init__(self, model: OpenVLAOFT, files: CheckpointFiles, unnorm_key: str | None = None) -> None:
+        self._checkpoint = OpenVLAPolicy(model, files, unnorm_key)
+        self.model = model
+        self.files = files
+        self.config = files.config
+        self.conventions: Conventions = model.conventions
+        self.layout: Layout = model.layout
+        self.unnorm_key = self._checkpoint.unnorm_key
+        self.processor = Processor(
+            self._checkpoint.tokenizer,
+            files.side_json("preprocessor_config.json"),
+            len(self.config.towers),
+            self.conventions.center_crop,
+            self.conventions.prompt_tail,
+        )
+        stats = self.config.norm_stats[self.unnorm_key]
+        self.norm = action_norm(stats, self.unnorm_key, self.layout)
+        self.norm_proprio = proprio_norm(stats, self.unnorm_key, self.layout)
+        self._bins = ActionTokenizer(self.config.text_vocab, self.config.action_bins)
+
+    @property
+    def has_logps(self) -> bool:
+        """Whether decisions have tokens and log-probabilities: not with an L1 head."""
+        return self.layout.head == "tokens"
+
+    @property
+    def module(self) -> OpenVLAOFT:
+        """What training changes."""
+        return self.model
+
+    @property
+    def spec(self) -> PolicySpec:
+        """The policy's contract. Hashes all weights at each access, unless it is frozen."""
+        return dataclasses.replace(self._checkpoint.spec, preprocessing_hash=self.preprocessing_hash)
+
+    @property
+    def computation(self) -> str:
+        """Where and in what the network computes, e.g. ``"cuda bfloat16, sdpa"``."""
+        return self._checkpoint.computation
+
+    @property
+    def action_token_ids(self) -> npt.NDArray[np.int64]:
+        """Token id of each bin from the lowest value to the highest, int64 ``(n_bins,)``."""
+        return self._bins.token_ids
+
+    def freeze(self) -> "OFTPolicy":
+        """Declare that the weights will not change any more; returns the same policy."""
+        self._checkpoint.freeze()
+        return self
+
+    def prompt(self, instruction: str) -> str:
+        """The text the network reads for an instruction."""
+        return self.processor.prompt(instruction)
+
+    @property
+    def preprocessing_hash(self) -> str:
+        """SHA-256 of all between observation and network and between tokens and action, every convention included."""
+        norms = {"action": self.norm} | ({} if self.norm_proprio is None else {"proprio": self.norm_proprio})
+        return content_hash(
+            {
+                "processor": self.processor.facts(),
+                "tokenizer": hashlib.sha256(self.files.side["tokenizer.json"]).hexdigest(),
+                "bins": self.config.action_bins,
+                "text_vocab": self.config.text_vocab,
+                "conventions": self.conventions.to_json(),
+                "layout": self.layout.to_json(),
+                "norms": {
+                    name: {"low": norm.low.tolist(), "high": norm.high.tolist(), "mask": norm.mask.tolist()}
+                    for name, norm in norms.items()
+                },
+            }
+        )
+
+    def encode(
+        self,
+        images: Sequence[Sequence[Image]],
+        instructions: Sequence[str],
+        proprio: npt.NDArray[Any] | None = None,
+        *,
+        crop: bool = True,
+    ) -> PolicyInputs:
+        """Prepare observations for the network.
+
+        Args:
+            images: For each observation the RGB images of the layout's cameras in their order, uint8 ``(H, W, 3)``.
+            instructions: One an observation.
+            proprio: Un-normalized robot states ``(B, P)``, given exactly where the policy reads them.
+            crop: False leaves the policy's center crop out, for images that were cropped at random.
+
+        Raises:
+            CompatibilityError: The number of cameras or the dimension of the state is another than the policy's.
+            PolicyError: An image has another type or shape, or an instruction is longer than the network can read.
+        """
+        cameras = self.layout.cameras
+        for row in images:
+            if len(row) != len(cameras):
+                raise CompatibilityError(
+                    f"The policy reads {len(cameras)} image{'s' * (len(cameras) > 1)} ({', '.join(cameras)}), "
+                    f"found {len(row)}.",
+                    "Give one image a camera of the checkpoint.",
+                )
+        prompt_ids = tuple(self.processor.prompt_ids(instruction) for instruction in instructions)
+        longest = max(map(len, prompt_ids), default=0)
+        room = int(self.config.text["max_position_embeddings"]) - _rows_beside_prompt(self.model)
+        if longest > room:
+            raise PolicyError(f"An instruction gives a prompt of {longest} tokens.", f"The network reads {room}.")
+        pixels_MCHW = self.processor.pixels([image for row in images for image in row], crop=crop)
+        pixels_BCHW = pixels_MCHW.reshape(len(images), -1, *pixels_MCHW.shape[2:])
+        return PolicyInputs(pixels_BCHW, prompt_ids, proprio_BP=self._normalized_proprio(proprio, len(images)))
+
+    def _normalized_proprio(self, proprio: npt.NDArray[Any] | None, rows: int) -> Tensor | None:
+        if self.norm_proprio is None:
+            if proprio is not None:
+                raise CompatibilityError(
+                    "This policy does not read the robot's state.", "Leave the state out, or check the checkpoint."
+                )
+            return None
+        due = (rows, self.norm_proprio.dim)
+        if proprio is None or np.shape(proprio) != due:
+            given = "none" if proprio is None else f"{np.shape(proprio)[-1]} numbers"
+            raise CompatibilityError(
+                f"This policy reads the robot's state, {due[1]} numbers; found {given}.",
+                f"They are the state that {self.unnorm_key!r} has statistics of.",
+            )
+        if not np.isfinite(proprio).all():
+            raise PolicyError("The robot's state is not finite.", "Check the source of the observations.")
+        return torch.from_numpy(normalize_proprio(proprio, self.norm_proprio).astype(np.float32))
+
+    def action_tokens(self, actions: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+        """Token ids of un-normalized actions, int32, of the same shape ``(..., D)``."""
+        return self._bins.encode(self.norm.normalize(actions)).astype(np.int32)
+
+    def normalized(self, tokens: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float64]:
+        """Bin centers of token ids, in [-1, 1], float64; ids outside the action range clip."""
+        return self._bins.decode(tokens)
+
+    def decode_tokens(self, tokens: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float64]:
+        """Un-normalized actions of token ids ``(..., D)``, float64; ids outside the action range clip."""
+        return self.norm.unnormalize(self.normalized(tokens))
+
+    def act(
+        self, observations: Sequence[Observation], *, temperature: float = 0.0, seeds: Sequence[int] | None = None
+    ) -> ChunkBatch:
+        """Decide for each observation.
+
+        Args:
+            observations: ``B`` observations with one image each; instructions may differ.
+            temperature: As for :meth:`decide`.
+            seeds: As for :meth:`decide`.
+
+        Raises:
+            CompatibilityError: The policy reads several cameras, or states of another dimension.
+            SettingsError: As for :meth:`decide`.
+            PolicyError: As for :meth:`decide`.
+        """
+        if not observations:
+            shape = (0, self.layout.chunk, self.layout.action_dim)
+            none = np.zeros(shape, np.float32)
+            return self._batch(none.astype(np.int32), none) if self.has_logps else self._regressed(none)
+        proprio = np.stack([observation.proprio for observation in observations]) if self.layout.proprio_dim else None
+        inputs = self.encode(
+            [[observation.image] for observation in observations],
+            [observation.instruction for observation in observations],
+            proprio,
+        )
+        return self.decide(inputs, temperature=temperature, seeds=seeds)
+
+    def decide(
+        self, inputs: PolicyInputs, *, temperature: float = 0.0, seeds: Sequence[int] | None = None
+    ) -> ChunkBatch:
+        """Decide for encoded observations. On a CPU a row's result is the same, bit by bit, in any batch.
+
+        Args:
+            inputs: ``B`` encoded observations.
+            temperature: 0 takes the likeliest token of the support; otherwise each token is sampled at this
+                temperature. A policy with an L1 head cannot sample.
+            seeds: One seed a row, needed when sampling; a row's random numbers depend on its seed alone.
+
+        Raises:
+            SettingsError: The temperature is negative or not finite, seeds are missing, or the policy cannot sample.
+            PolicyError: The network's output is not finite.
+        """
+        if not np.isfinite(temperature) or temperature < 0.0:
+            raise SettingsError(f"The sampling temperature is {temperature}.", "0 is greedy; 1 samples the policy.")
+        if temperature > 0.0 and not self.has_logps:
+            raise SettingsError("A policy with an L1 regression head cannot sample.", "Use temperature 0.")
+        if temperature > 0.0 and (seeds is None or len(seeds) != len(inputs)):
+            raise SettingsError("Sampling needs one seed for each observation.")
+        training = self.model.training
+        self.model.eval()  # an adapter may hold dropout
+        try:
+            if not self.has_logps:
+                return self._regressed(regress_chunks(self.model, inputs).numpy())
+            tokens_BKD, logps_BKD = decode_chunks(self.model, inputs, temperature, seeds)
+        finally:
+            self.model.train(training)
+        return self._batch(tokens_BKD.numpy().astype(np.int32), logps_BKD.numpy())
+
+    def _batch(self, tokens: npt.NDArray[np.int32], logps: npt.NDArray[np.float32]) -> ChunkBatch:
+        normalized = self.normalized(tokens)
+        actions = self.norm.unnormalize(normalized)
+        return ChunkBatch(actions, normalized, tokens, logps, self.conventions.support, self.conventions.temperature)
+
+    def _regressed(self, normalized: npt.NDArray[np.float32]) -> ChunkBatch:
+        return ChunkBatch(self.norm.unnormalize(normalized), normalized, None, None, "", 0.0)
+
+    def decision_logps(self, inputs: PolicyInputs, tokens_BKD: Tensor, executed_B: Tensor) -> Tensor:
+        """Log-probability of each decision's executed actions, ``(B,)`` with graph; see the network's method."""
+        return self.model.decision_logps(inputs, tokens_BKD, executed_B)
+
+
+def action_norm(stats: Any, name: str, layout: Layout) -> ActionNorm:
+    """Normalization of actions as OpenVLA-OFT has it.
+
+    Raises:
+        CompatibilityError: The statistics are of another dimension than the network's actions.
+        DataError: They are damaged.
+    """
+    norm = ActionNorm.from_stats(stats, name, bounds=_BOUNDS[layout.bounds], epsilon=_EPSILON)
+    if norm.dim != layout.action_dim:
+        raise CompatibilityError(
+            f"Statistics {name!r} are of actions of {norm.dim} dimensions, the policy decides {layout.action_dim}.",
+            "Choose another --unnorm-key.",
+        )
+    return norm
+
+
+def proprio_norm(stats: Any, name: str, layout: Layout) -> ActionNorm | None:
+    """Normalization of the robot's state; None where it is not read.
+
+    Raises:
+        CompatibilityError: The statistics are of another dimension than the network's projector.
+        DataError: They are missing or damaged.
+    """
+    if not layout.proprio_dim:
+        return None
+    if "proprio" not in stats:
+        raise DataError(
+            f"Statistics {name!r} have none of the robot's state, which this policy reads.",
+            "Add the dataset_statistics.json of its training data to the checkpoint.",
+        )
+    norm = ActionNorm.from_stats(stats, name, part="proprio", bounds=_BOUNDS[layout.bounds], epsilon=_EPSILON)
+    if norm.dim != layout.proprio_dim:
+        raise CompatibilityError(
+            f"Statistics {name!r} are of robot states of {norm.dim} dimensions, the policy's projector reads "
+            f"{layout.proprio_dim}.",
+            "Choose another --unnorm-key.",
+        )
+    return norm
+
+
+def normalize_proprio(proprio: npt.NDArray[Any], norm: ActionNorm) -> npt.NDArray[np.float64]:
+    """Robot states mapped to [-1, 1] as the reference evaluates.
+
+    Unlike actions in training, a dimension that never moved becomes -1 or 1, and those not mapped are clipped, too.
+    """
+    states = np.asarray(proprio, dtype=np.float64)
+    mapped = 2.0 * (states - norm.low) / (norm.high - norm.low + norm.epsilon) - 1.0
+    return np.clip(np.where(norm.mask, mapped, states), -1.0, 1.0)
+
+
+def _rows_beside_prompt(model: OpenVLAOFT) -> int:
+    """Positions that are not the prompt's."""
+    rows = len(model.layout.cameras) * model.vla_config.patches + bool(model.layout.proprio_dim)
+    return rows + model.layout.tokens + (model.conventions.stop_row == "kept")
