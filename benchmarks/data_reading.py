@@ -4,8 +4,8 @@
     python benchmarks/data_reading.py --before /tmp/earlier.json --out docs/results/data-reading.json
 
 The first form prints what the sources at hand do; the second keeps it beside the record of an earlier commit, made by
-the same script. A store of 96 episodes of 60 steps at 64x64 pixels (71 MB decoded) is trained on with memory for a sixth
-of it. Counts do not depend on what else the machine does; times do.
+the same script. A store of 96 episodes of 60 steps at 64x64 pixels (71 MB decoded) is trained on with memory for a
+sixth of it. Counts do not depend on what else the machine does; times do.
 """
 
 import argparse

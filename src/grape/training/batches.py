@@ -6,7 +6,7 @@ items. An item of fine-tuning is one row.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -109,6 +109,7 @@ class BatchSampler:
     per_update: int
     updates: int
     seed: int
+    _orders: dict[int, npt.NDArray[np.int64]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @staticmethod
     def plan(items: int, per_update: int, epochs: int, max_updates: int, seed: int, *, repeat: bool) -> "BatchSampler":
@@ -135,8 +136,10 @@ class BatchSampler:
     def batch(self, update: int) -> npt.NDArray[np.int64]:
         """Items of update ``update``, counted from 0: a function of seed and number alone, so resuming is exact."""
         epoch, position = divmod(update, self.per_epoch)
-        order = derive_rng(self.seed, "order", epoch).permutation(self.items)
-        return order[position * self.per_update : (position + 1) * self.per_update]
+        if epoch not in self._orders:
+            self._orders.clear()  # one epoch's order at a time
+            self._orders[epoch] = derive_rng(self.seed, "order", epoch).permutation(self.items)
+        return self._orders[epoch][position * self.per_update : (position + 1) * self.per_update].copy()
 
 
 class EpisodeShuffleSampler:

@@ -108,7 +108,8 @@ def _train(
         shard_fully(policy.model, autocast or torch.float32)
         autocast = None
     episodes = episodes_of(settings.method, pairs)
-    steps = load_steps([store], [episodes], reporter, settings.picture_cache_gb * 1e9)
+    scattered = settings.method != "tpo" or settings.window > 0  # single steps or windows in random order
+    steps = load_steps([store], [episodes], reporter, settings.picture_cache_gb * 1e9, scattered=scattered)
     trainer = _Trainer(settings, pairs, policy, steps, processes, autocast)
     last = trainer.run(reporter)
     if settings.result == "best":
