@@ -21,15 +21,19 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from grape.core.errors import GrapeError, SettingsError
 from grape.core.runs import launched_process
+from grape.training.shards import check_storage
 
 __all__ = [
     "SINGLE_PROCESS",
     "ProcessGroup",
+    "ReducedOnce",
+    "copy_whole",
     "device_of",
     "is_sharded",
     "join_process_group",
     "local_part",
     "put_whole",
+    "reshard",
     "shard_fully",
     "whole",
 ]
@@ -196,6 +200,7 @@ def shard_fully(model: Any, compute: torch.dtype) -> None:
     """
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
+    check_storage()
     precision = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
     backbone = model.vision_backbone
     towers = [backbone.featurizer, *([backbone.fused_featurizer] if backbone.fused else [])]
@@ -212,6 +217,68 @@ def shard_fully(model: Any, compute: torch.dtype) -> None:
 def is_sharded(model: nn.Module) -> bool:
     """Whether :func:`shard_fully` was applied."""
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+def reshard(model: nn.Module) -> None:
+    """Let every parameter of a sharded network be the one that the optimizer knows.
+
+    After a pass without gradient the root's parameters are still whole ones, which stand in for the distributed ones.
+    """
+    if is_sharded(model):
+        from torch.distributed.fsdp import FSDPModule
+
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+
+def copy_whole(source: nn.Module, target: nn.Module | None) -> None:
+    """Copy a sharded network's state into one that is not, tensor by tensor; all processes must call.
+
+    Args:
+        source: The sharded network.
+        target: A network of the same shape in the process that needs it; None in the others.
+    """
+    into = {} if target is None else target.state_dict()
+    for name, tensor in source.state_dict().items():
+        gathered = whole(tensor.detach())
+        if target is not None:
+            into[name].copy_(gathered)
+
+
+class ReducedOnce:
+    """Log-probabilities of a sharded network whose gradients are summed over the processes once an update.
+
+    Without it every backward pass ends with a reduction. In between, each process adds its gradient up whole, in
+    float32.
+
+    Args:
+        logps: Log-probabilities of some frames. Each call with gradients enabled is followed by its backward pass.
+        model: The network.
+        passes: Number of backward passes of the update, the same in every process.
+    """
+
+    def __init__(self, logps: Callable[[Tensor], Tensor], model: Any, passes: int) -> None:
+        self._logps = logps
+        self._model = model
+        self._passes = passes
+        self._begun = 0
+
+    def __call__(self, frames_B: Tensor) -> Tensor:
+        """As ``logps``."""
+        if torch.is_grad_enabled():
+            self._begun += 1
+            self._model.set_requires_gradient_sync(self._begun == self._passes)
+        return self._logps(frames_B)
+
+    def check(self) -> None:
+        """Refuse a gradient that was never reduced.
+
+        Raises:
+            RuntimeError: The number of backward passes was another one.
+        """
+        if self._begun != self._passes:
+            raise RuntimeError(f"An update took {self._begun} backward passes where {self._passes} were announced.")
 
 
 def local_part(tensor: Tensor) -> Tensor:

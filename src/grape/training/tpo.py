@@ -25,7 +25,15 @@ from grape.preferences import read_pairs, recorded_store
 from grape.store import EpisodeStore
 from grape.training.batches import ComparisonItem, collate
 from grape.training.dataset import StepDataset, check_preprocessing, load_steps
-from grape.training.distributed import ProcessGroup, is_sharded, join_process_group, local_part, shard_fully, whole
+from grape.training.distributed import (
+    ProcessGroup,
+    ReducedOnce,
+    copy_whole,
+    is_sharded,
+    join_process_group,
+    local_part,
+    shard_fully,
+)
 from grape.training.gradients import (
     GradientResult,
     frame_logps,
@@ -134,11 +142,9 @@ def _unsharded(policy: "OpenVLAPolicy", settings: TrainSettings, processes: Proc
     """The policy with whole parameters in the process that writes; all processes must call."""
     if not is_sharded(policy.model):
         return policy
-    weights = {name: whole(tensor).detach().cpu() for name, tensor in policy.model.state_dict().items()}
-    if processes.is_main:
-        policy = _open(settings, "cpu")
-        policy.model.load_state_dict(weights)
-    return policy
+    merged = _open(settings, "cpu") if processes.is_main else None
+    copy_whole(policy.model, merged.model if merged is not None else None)
+    return merged or policy
 
 
 class _Trainer:
@@ -237,13 +243,18 @@ class _Trainer:
             value, metrics = self.loss(sums)
             return value * weight, {name: share * number for name, number in metrics.items()}
 
-        frames, batch = self._frames(rows_F), self.settings.micro_batch
+        frames: Callable[[Tensor], Tensor] = self._frames(rows_F)
+        batch = self.settings.micro_batch
         if self.mode == "one-pass":
             result = one_pass_gradient(frames, comparisons, loss, batch, self.loop.parameters)
         else:
             rounds = self._rounds(comparisons.frame_count)
+            if sharded:
+                frames = ReducedOnce(frames, self.policy.model, rounds)
             result = two_pass_gradient(frames, comparisons, loss, batch, self.loop.parameters, rounds)
-        if not sharded:
+        if isinstance(frames, ReducedOnce):
+            frames.check()
+        else:
             self.processes.add_gradients(self.loop.parameters)
         return result, comparisons.frame_count if share else 0, mine
 
