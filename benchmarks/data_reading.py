@@ -80,6 +80,7 @@ def main() -> None:
                 name: fine_tune(Path(folder), name, counter, changes)
                 for name, changes in (("default", {}), ("all steps shuffled", {"shuffle_episodes": 0}))
             },
+            "long_episodes": long_episodes(Path(folder) / "long"),
             "feature_cache": features(store, policy, counter),
             "sampling": sampling(),
         }
@@ -89,15 +90,15 @@ def main() -> None:
     print(json.dumps(result, indent=1))
 
 
-def make_store(path: Path) -> EpisodeStore:
+def make_store(path: Path, episodes: int = EPISODES, steps: int = STEPS, side: int = SIDE) -> EpisodeStore:
     """Episodes whose images share most pixels with the first one, as a fixed camera's do."""
     store = EpisodeStore.create(path, "toy", {"action_space": {"names": list(NAMES), "gripper": "+1 closes"}})
-    for index in range(EPISODES):
+    for index in range(episodes):
         rng = np.random.default_rng(index)
-        frames = np.repeat(rng.integers(0, 256, (1, SIDE, SIDE, 3), dtype=np.uint8), STEPS + 1, axis=0)
-        for step in range(STEPS + 1):
+        frames = np.repeat(rng.integers(0, 256, (1, side, side, 3), dtype=np.uint8), steps + 1, axis=0)
+        for step in range(steps + 1):
             frames[step, step % 48 : step % 48 + 16, 20:36] = rng.integers(0, 256, 3)
-        actions = rng.uniform(-1, 1, (STEPS, len(NAMES))).astype(np.float32)
+        actions = rng.uniform(-1, 1, (steps, len(NAMES))).astype(np.float32)
         meta = EpisodeMeta(
             episode_id=f"demo-{index:03d}",
             suite="toy",
@@ -108,13 +109,13 @@ def make_store(path: Path) -> EpisodeStore:
             sample=0,
             seed=index,
             success=True,
-            steps=STEPS,
+            steps=steps,
             actor="expert",
         )
-        signals = {"success": np.zeros(STEPS + 1, np.float32)}
+        signals = {"success": np.zeros(steps + 1, np.float32)}
         nothing = np.full(actions.shape, np.nan, np.float32)
         tokens = np.full(actions.shape, -1, np.int32)
-        proprio = np.zeros((STEPS + 1, 8), np.float32)
+        proprio = np.zeros((steps + 1, 8), np.float32)
         store.write(Trajectory(meta, frames, proprio, actions, actions, tokens, nothing, {}, signals))
     return store
 
@@ -165,6 +166,17 @@ def fine_tune(folder: Path, name: str, counter: Counter, changes: dict[str, Any]
         "permutations": counter.counts["permutations"],
         "seconds_an_update": round((ended - started) / UPDATES, 3),
     }
+
+
+def long_episodes(path: Path) -> dict[str, Any]:
+    """What a start reads of episodes of 300 steps at 224x224 pixels: seconds an episode."""
+    store = make_store(path, episodes=10, steps=300, side=224)
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        load_steps([store], [store.ids()], SILENT)
+        times.append((time.perf_counter() - began) / 10)
+    return {"milliseconds_an_episode": round(1e3 * min(times), 2)}
 
 
 def features(store: EpisodeStore, policy: OpenVLAPolicy, counter: Counter) -> dict[str, Any]:
