@@ -37,7 +37,7 @@ from grape.training.loop import TrainLoop
 
 EPISODES, STEPS, SIDE = 96, 60, 64
 CACHE_GB = EPISODES / 6 * STEPS * SIDE * SIDE * 3 / 1e9
-UPDATES = 12
+UPDATES = 90  # an epoch
 NAMES = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
 VOCABULARY, BINS = 32_064, 256
 
