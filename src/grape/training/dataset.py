@@ -35,7 +35,7 @@ class StepDataset:
         instructions: What the policy was told at each step, ``N`` strings.
         tokens_ND: Sampled action tokens, int64; -1 where nothing was sampled.
         logps_ND: Recorded log-probability of each token, float32; NaN where nothing was sampled.
-        labels_ND: What an imitator should learn, un-normalised, float32.
+        labels_ND: What an imitator should learn, un-normalized, float32.
         spans: Half-open range [start, stop) of rows, by episode id.
     """
 
@@ -110,7 +110,7 @@ def check_preprocessing(policy: "OpenVLAPolicy", metas: Sequence[EpisodeMeta], w
 
     Raises:
         CompatibilityError: Nothing was sampled in an episode, or tokenizer, prompt, image preprocessing or
-            normalisation differ: then the recorded tokens do not mean the same.
+            normalization differ: then the recorded tokens do not mean the same.
     """
     expected = policy.preprocessing_hash
     for meta in metas:
@@ -122,7 +122,7 @@ def check_preprocessing(policy: "OpenVLAPolicy", metas: Sequence[EpisodeMeta], w
         if meta.preprocessing_hash != expected:
             raise CompatibilityError(
                 f"Episode {meta.episode_id} of {where} was recorded with other preprocessing (prompt, images, "
-                f"tokenizer, action bins or normalisation): {meta.preprocessing_hash[:12]}, the policy's is "
+                f"tokenizer, action bins or normalization): {meta.preprocessing_hash[:12]}, the policy's is "
                 f"{expected[:12]}.",
                 "Train the policy that collected these episodes, or collect again with this one. For imported pairs "
                 "give the import's --norm-stats and --unnorm-key.",

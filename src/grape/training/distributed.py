@@ -89,9 +89,9 @@ class ProcessGroup:
         """One value of every process, by rank, in every process."""
         if self.size == 1:
             return [value]
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value)
-        return found
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
     def add_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Replace each parameter's gradient by its sum over all processes.
@@ -111,8 +111,8 @@ class ProcessGroup:
     def add_metrics(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Sum each metric over the processes that know it (one without pairs knows none)."""
         total: dict[str, float] = {}
-        for found in self.gather(dict(metrics)):
-            for name, value in found.items():
+        for part in self.gather(dict(metrics)):
+            for name, value in part.items():
                 total[name] = total.get(name, 0.0) + value
         return total
 
@@ -126,13 +126,13 @@ class ProcessGroup:
             Positions, ascending; together the processes take each item once.
         """
         loads = [0] * self.size
-        mine = []
+        items = []
         for item in sorted(range(len(weights)), key=lambda i: (-weights[i], i)):
             taker = min(range(self.size), key=lambda rank: (loads[rank], rank))
             loads[taker] += weights[item]
             if taker == self.rank:
-                mine.append(item)
-        return sorted(mine)
+                items.append(item)
+        return sorted(items)
 
     def span(self, count: int) -> tuple[int, int]:
         """Half-open range [start, stop) of this process among ``count`` items in a row."""
@@ -184,10 +184,10 @@ def _leave() -> None:
         dist.destroy_process_group()
 
 
-def device_of(asked: str) -> str:
-    """Where a run computes: what was asked for, or with ``"auto"`` the GPU if there is one."""
-    if asked != "auto":
-        return asked
+def device_of(device: str) -> str:
+    """Where a run computes: the device named, or with ``"auto"`` the GPU if there is one."""
+    if device != "auto":
+        return device
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -210,23 +210,23 @@ def check_parity(
         parts = [logps(part).cpu() for part in torch.split(torch.from_numpy(rows), micro_batch)]
     own_ND = torch.cat(parts).double().numpy()
     difference_ND = np.abs(own_ND - steps.logps_ND[rows])
-    found = {  # in the order in which a resumed run reads it back
+    comparison = {  # in the order in which a resumed run reads it back
         "max_abs": float(difference_ND.max()),
         "mean_abs": float(difference_ND.mean()),
         "steps": len(rows),
     }
-    if not found["mean_abs"] <= threshold:  # also catches NaN
+    if not comparison["mean_abs"] <= threshold:  # also catches NaN
         worst = steps.episode_of(int(rows[difference_ND.mean(axis=1).argmax()]))
         raise CompatibilityError(
-            f"Recorded and recomputed log-probabilities differ by {found['mean_abs']:.3g} nats a token on average "
+            f"Recorded and recomputed log-probabilities differ by {comparison['mean_abs']:.3g} nats a token on average "
             f"(alarm at {threshold:g}), most in episode {worst}.",
             "Likely causes: another policy collected the episodes, another preprocessing of images or prompt, "
             "another tokenizer, or another precision. --reference recomputed with another --out trains against the "
             "starting policy instead, if that is what you want.",
         )
     if processes.is_main:
-        write_json(path, found)
-    return found
+        write_json(path, comparison)
+    return comparison
 
 
 def _kept(path: Path) -> dict[str, Any]:
@@ -236,7 +236,9 @@ def _kept(path: Path) -> dict[str, Any]:
         DataError: The file holds something else.
     """
     hint = f"Delete {path.name}: it is computed again."
-    found = read_json_mapping(path, hint=hint, within=path.parent)
-    if found.keys() != {"steps", "mean_abs", "max_abs"} or not all(type(v) in (int, float) for v in found.values()):
+    comparison = read_json_mapping(path, hint=hint, within=path.parent)
+    if comparison.keys() != {"steps", "mean_abs", "max_abs"} or not all(
+        type(v) in (int, float) for v in comparison.values()
+    ):
         raise DataError(f"{path} holds no comparison of log-probabilities.", hint)
-    return found
+    return comparison

@@ -1,7 +1,7 @@
 """The verb ``sft``: supervised fine-tuning, next-action-token cross-entropy over demonstrations.
 
-What is learnt is each step's *label*: the expert's clean action, also where noise was added to what was executed. For
-a new policy a label is spread over neighbouring bins (half a bin wide by default), because the next bin is nearly as
+What is learned is each step's *label*: the expert's clean action, also where noise was added to what was executed. For
+a new policy a label is spread over neighboring bins (half a bin wide by default), because the next bin is nearly as
 right. A checkpoint learns the one token that its own action tokenizer gives, which for +1 is the last bin's.
 """
 
@@ -75,34 +75,34 @@ def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, 
 
 
 def _train(
-    asked: SftSettings,
+    requested: SftSettings,
     stores: Sequence[EpisodeSource],
     metas: Sequence[Sequence[EpisodeMeta]],
     processes: ProcessGroup,
     reporter: Reporter,
 ) -> Mapping[str, Any]:
     start = None
-    if asked.policy is not None:
-        key = key_to_open_with(asked.policy, asked, stores)
-        start = open_for_training(asked.policy, asked, key, processes.device)
+    if requested.policy is not None:
+        key = key_to_open_with(requested.policy, requested, stores)
+        start = open_for_training(requested.policy, requested, key, processes.device)
     identity = {
         "data": [store.digest() for store in stores],
         "policy_hash": start.spec.policy_hash if start else "",
     }
-    run = TrainingRun("sft", asked, identity, processes)
+    run = TrainingRun("sft", requested, identity, processes)
     if run.done is not None:
         return run.done
     ids = [[meta.episode_id for meta in some] for some in metas]
-    cache_bytes = asked.picture_cache_gb * 1e9
-    steps = load_steps(stores, ids, reporter, cache_bytes, scattered=not asked.shuffle_episodes)
+    cache_bytes = requested.picture_cache_gb * 1e9
+    steps = load_steps(stores, ids, reporter, cache_bytes, scattered=not requested.shuffle_episodes)
     if start is None:
-        policy = new_policy(asked, stores, steps)
+        policy = new_policy(requested, stores, steps)
         policy.model.to(processes.device)
     else:
-        policy = fit_policy(start, asked, stores, steps, reporter)
-    home = prepare_parameters(policy, asked)
+        policy = fit_policy(start, requested, stores, steps, reporter)
+    base = prepare_parameters(policy, requested)
     count = parameter_counts(policy)
-    settings = replace(asked, micro_batch=choose_micro_batch(asked.micro_batch, count["parameters"]))
+    settings = replace(requested, micro_batch=choose_micro_batch(requested.micro_batch, count["parameters"]))
     trainer = _Trainer(settings, policy, steps, processes)
     last = trainer.run(reporter)
     facts = {
@@ -117,7 +117,7 @@ def _train(
         "holdout": trainer.measure(trainer.held_rows) if len(trainer.held_rows) else None,
         "norm_key": policy.unnorm_key,
     }
-    return run.finish(policy, home, [meta for some in metas for meta in some], facts)
+    return run.finish(policy, base, [meta for some in metas for meta in some], facts)
 
 
 class _Trainer:
@@ -237,7 +237,7 @@ class _Trainer:
 
 
 def _label_width(settings: SftSettings, reporter: Reporter) -> float:
-    """Width of a label in bins where none was asked for; an older folder goes on with the width it began with."""
+    """Width of a label in bins where none was given; an older folder goes on with the width it began with."""
     if settings.soft_bins is not None or settings.policy is None:
         return _NEW_POLICY_WIDTH if settings.soft_bins is None else settings.soft_bins
     if _recorded_setting(settings, "soft_bins") == _NEW_POLICY_WIDTH:  # release 0.1's default for checkpoints, too
@@ -252,7 +252,7 @@ def _shuffled_together(
     metas: Sequence[Sequence[EpisodeMeta]],
     reporter: Reporter,
 ) -> int:
-    """How many episodes' steps are shuffled together where it was not asked for; a folder goes on as it began."""
+    """How many episodes' steps are shuffled together where it was not given; a folder goes on as it began."""
     if settings.shuffle_episodes is not None:
         return settings.shuffle_episodes
     recorded = _recorded_setting(settings, "shuffle_episodes")
