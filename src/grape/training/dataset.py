@@ -94,9 +94,10 @@ def load_steps(
             f"The episodes' images are of the shapes {sorted(shapes)}, their actions of {sorted(widths)} numbers.",
             "Train on one kind of data.",
         )
+    (shape,) = shapes
     starts = np.cumsum([0, *(len(part.labels) for part in parts)]).tolist()
     return StepDataset(
-        images_NHWC=ImageCache(list(names.values()), starts, *shapes, image_bytes, scattered=scattered),
+        images_NHWC=ImageCache(list(names.values()), starts, shape, image_bytes, scattered=scattered),
         instructions=tuple(instructions),
         tokens_ND=torch.from_numpy(np.concatenate([part.tokens for part in parts]).astype(np.int64)),
         logps_ND=np.concatenate([part.logps for part in parts]),

@@ -64,20 +64,19 @@ class ImageCache:
         return images
 
     def _read(self, episode: int, decisions: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
-        images = self._held.get(episode)
-        if images is not None:
-            self._held.move_to_end(episode)
-            return images[decisions]
+        """Images before some decisions of an episode, from memory where it is there."""
         store, name = self._episodes[episode]
         size = int(self._starts[episode + 1] - self._starts[episode]) * int(np.prod(self._shape))
-        if self._scattered and self._bytes + size > self._budget:
-            return self._checked(name, store.images(name, decisions.tolist()))
-        images = self._checked(name, store.read(name).frames[:-1])
-        self._held[episode] = images
-        self._bytes += size
-        while self._bytes > self._budget and len(self._held) > 1:
-            self._bytes -= self._held.popitem(last=False)[1].nbytes
-        return images[decisions]
+        if episode not in self._held:
+            if self._scattered and self._bytes + size > self._budget:
+                return self._checked(name, store.images(name, decisions.tolist()))
+            self._held[episode] = self._checked(name, store.read(name).frames[:-1])
+            self._bytes += size
+            while self._bytes > self._budget and len(self._held) > 1:
+                self._bytes -= self._held.popitem(last=False)[1].nbytes
+        self._held.move_to_end(episode)
+        images: npt.NDArray[np.uint8] = self._held[episode][decisions]
+        return images
 
     def _checked(self, name: str, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         if images.shape[1:] != self._shape:

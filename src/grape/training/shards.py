@@ -41,9 +41,9 @@ def write_shards(tensors: Mapping[str, Tensor], folder: Path) -> None:
     Raises:
         GrapeError: A process could not write; raised in all of them.
     """
-    from torch.distributed.checkpoint import save
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     try:
         save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
@@ -83,9 +83,9 @@ def read_shards(tensors: Mapping[str, Tensor], folder: Path) -> None:
     Raises:
         DataError: A file is missing or truncated.
     """
-    from torch.distributed.checkpoint import load
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     try:
         with warnings.catch_warnings():

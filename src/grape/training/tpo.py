@@ -28,6 +28,7 @@ from grape.preferences import read_pairs, recorded_store
 from grape.store import EpisodeStore
 from grape.training.batches import ComparisonItem, collate
 from grape.training.dataset import StepDataset, check_preprocessing, load_steps
+from grape.training.displacement import displacement_alarm
 from grape.training.distributed import (
     ProcessGroup,
     ReducedOnce,
@@ -69,8 +70,8 @@ def run_train(settings: TrainSettings, reporter: Reporter = SILENT) -> Mapping[s
     """Align a policy with preference pairs; the result is ``out/policy``.
 
     Returns:
-        Summary: pairs, updates, frames, the last update's metrics, parity of the reference, hashes and paths. With
-        ``dry_run``: the plan.
+        Summary: pairs, updates, frames, the last update's metrics, ``alarm`` (a warning of likelihood displacement, or
+        empty), parity of the reference, hashes and paths. With ``dry_run``: the plan.
 
     Raises:
         SettingsError: A setting is out of range or names nothing.
@@ -139,6 +140,7 @@ def _train(
         **counts,
         "gradient": trainer.mode,
         "metrics": last,
+        "alarm": trainer.loop.alarm,
         "parity": trainer.parity,
     }
     trained = _unsharded(policy, settings, processes)
@@ -197,6 +199,7 @@ class _Trainer:
             f"train {self.settings.method}",
             name_nonfinite=self._name_nonfinite,
             describe=_note,
+            alarm=displacement_alarm,
             evaluation=PeriodicEvaluation(
                 self.settings.evaluate_every or self.schedule.per_epoch, self.measure if self.held_items else None
             ),
@@ -273,7 +276,8 @@ class _Trainer:
             result = one_pass_gradient(*common, reduce=reduce)
         else:
             # Between its backward passes FSDP holds one gradient: of all terms together.
-            result = two_pass_gradient(*common, rounds, apart=not sharded, reduce=reduce)
+            apart = self.settings.is_anchored and not sharded
+            result = two_pass_gradient(*common, rounds, apart=apart, reduce=reduce)
         return result, comparisons.frame_count if share else 0, items
 
     def _share(self, batch: Sequence[ComparisonItem]) -> tuple[list[ComparisonItem], float]:
