@@ -170,9 +170,9 @@ class RldsDataset:
         for shard in self._shards(split):
             if start <= index < start + shard.episodes:
                 number = index - start
-                payload = self._payload_at(shard.path, number)
-                if payload is not None:
-                    return self._episode(index, f"{shard.path}, record {number}", payload)
+                record = self._payload_at(shard.path, number)
+                if record is not None:
+                    return self._episode(index, f"{shard.path}, record {number}", record)
                 for found, payload in read_records(shard.path, number.__eq__):
                     if payload is not None:
                         return self._episode(index, f"{shard.path}, record {found}", payload)
