@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-tf lint imports check format doctor bench-evidence bench-data bench-train bench-costs bench-rollout bench-saturation clean distclean
+.PHONY: help install demo test test-tf lint imports check format doctor bench-evidence bench-data bench-train bench-reading bench-costs bench-rollout bench-saturation clean distclean
 
 BIN := .venv/bin
 JOBS ?= 2
@@ -68,6 +68,11 @@ bench-data: install ## frames a second of writing and reading RLDS, beside TFDS 
 bench-train: install ## training beside the first public loop (45 min), then one step at the 7 B shape (22 GiB, 40 min)
 	@$(BIN)/python benchmarks/train_benchmark.py $(ARGS)
 	@$(BIN)/python benchmarks/openvla_7b_shape.py --out docs/results/openvla-7b-shape.json
+
+bench-reading: install ## what training reads and computes beyond its memory, and what sharded runs send (minutes)
+	@$(BIN)/python benchmarks/data_reading.py --out data-reading.json
+	@OMP_NUM_THREADS=1 $(BIN)/python -m torch.distributed.run --standalone --nproc-per-node 2 benchmarks/sharded_state.py \
+		--out sharded-state.json
 
 bench-costs: install ## hand-written against generated cost specifications on recorded episodes (minutes; no model is asked)
 	@$(BIN)/python -m benchmarks.generated_costs $(ARGS)

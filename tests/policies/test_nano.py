@@ -1,14 +1,17 @@
 """The nano preset: what it computes, alone and in batches, and how it decides."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from grape.core.errors import PolicyError, SettingsError
 from grape.core.trajectories import Observation
-from grape.policies.openvla import PolicyInputs
+from grape.policies.openvla import PolicyInputs, decoding
 from grape.policies.openvla.decoding import choose_tokens, decode_actions
 from tests.policies.conftest import INSTRUCTIONS, make_nano
 
@@ -128,12 +131,46 @@ def test_seeds_decide_the_sample(nano, observations):
 def test_samples_follow_the_softmax(temperature):
     count, size = 20_000, 12
     logits = torch.from_numpy(np.random.default_rng(1).normal(0.0, 1.5, size).astype(np.float32))
-    generators = [np.random.default_rng(seed) for seed in range(count)]
-    tokens = choose_tokens(logits.expand(count, size), temperature, generators)
-    expected = (logits.double() / temperature).softmax(-1).numpy()
-    frequencies = np.bincount(tokens.numpy(), minlength=size) / count
-    # 4 standard deviations of each frequency; the seeds are fixed, so this cannot flicker
-    assert (np.abs(frequencies - expected) <= 4 * np.sqrt(expected * (1 - expected) / count)).all()
+    for ids in (torch.arange(size), torch.tensor([7, 3, 8])):
+        tokens = choose_tokens(logits.expand(count, size), temperature, torch.arange(count), 2, ids)
+        expected = np.zeros(size)
+        expected[ids] = (logits[ids].double() / temperature).softmax(-1).numpy()
+        frequency = np.bincount(tokens.numpy(), minlength=size) / count
+        # 4 standard deviations of each frequency; the seeds are fixed, so this cannot flicker
+        assert (np.abs(frequency - expected) <= 4 * np.sqrt(expected * (1 - expected) / count)).all()
+
+
+def split_mix(state):
+    """SplitMix64's output function, as published, on Python's integers."""
+    state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
+    return state ^ (state >> 31)
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=4), st.integers(0, 6), st.integers(1, 20))
+def test_noise_is_a_function_of_seed_place_and_column(seeds, place, count):
+    signed = [seed - 2**64 if seed >= 2**63 else seed for seed in seeds]
+    noise = decoding._gumbel_noise(torch.tensor(signed), place, count)
+    assert torch.isfinite(noise).all()
+    for row, seed in enumerate(seeds):
+        for column in range(count):
+            bits = split_mix((split_mix(seed) + (column + 1 + (place << 32)) * 0x9E3779B97F4A7C15) % 2**64) >> 12
+            assert float(noise[row, column]) == pytest.approx(-math.log(-math.log((bits + 0.5) / 2**52)), rel=1e-12)
+
+
+def test_noise_of_neighboring_seeds_places_and_columns_is_independent():
+    noise = torch.stack([decoding._gumbel_noise(torch.arange(256), place, 64) for place in range(7)])
+    assert abs(float(noise.mean()) - 0.5772) < 0.02
+    assert abs(float(noise.var()) - math.pi**2 / 6) < 0.06
+    normal = ((noise - noise.mean()) / noise.std()).reshape(7, 256, 64)
+    for other in (normal.roll(1, 0), normal.roll(1, 1), normal.roll(1, 2)):
+        assert abs(float((normal * other).mean())) < 5 / math.sqrt(normal.numel())
+
+
+def test_only_action_bins_are_sampled(nano, observations):
+    hot = nano.act(observations, temperature=1e6, seeds=range(len(observations))).tokens  # all but uniform
+    assert np.isin(hot, nano.action_token_ids).all()
+    assert len(np.unique(hot)) > 25  # of 32 bins, in 140 tokens
 
 
 def test_gradients_reach_every_parameter(fresh_nano, observations, actions):

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from grape.core.errors import DataError
 from grape.core.preferences import PreferencePair
+from grape.core.seeds import derive_rng
+from grape.training import batches
 from grape.training.batches import BatchSampler, ComparisonItem, EpisodeShuffleSampler, collate, make_items
 
 
@@ -179,3 +181,17 @@ def test_few_episodes_at_a_time():
 def test_all_together_is_the_schedules_own_order():
     schedule, batches = orders(0)
     assert all(np.array_equal(np.array(ROWS)[schedule.batch(k)], batch) for k, batch in enumerate(batches))
+
+
+def test_one_permutation_an_epoch(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(batches, "derive_rng", lambda *seeds: drawn.append(seeds) or derive_rng(*seeds))
+    schedule = BatchSampler.plan(20, 3, 4, 0, 5, repeat=False)
+    every = [schedule.batch(update) for update in range(schedule.updates)]
+    assert drawn == [(5, "order", epoch) for epoch in range(4)]
+    for update in (0, 9, 27, 3):  # as each update computed it before
+        epoch, position = divmod(update, 7)
+        order = derive_rng(5, "order", epoch).permutation(20)
+        assert np.array_equal(every[update], order[position * 3 : (position + 1) * 3])
+        assert np.array_equal(schedule.batch(update), every[update])
+    assert schedule == BatchSampler.plan(20, 3, 4, 0, 5, repeat=False)

@@ -8,12 +8,14 @@ import pytest
 from safetensors.torch import load_file
 
 from grape.core.errors import CompatibilityError, DataError, SettingsError, TrainingError
+from grape.core.events import SilentReporter
 from grape.core.files import read_json, read_jsonl
 from grape.core.provenance import read_provenance
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.policies.openvla import OpenVLAPolicy, load_policy
 from grape.store import EpisodeStore
 from grape.training import SftSettings, run_sft
+from grape.training.loop import TrainLoop
 from tests.training.recordings import INSTRUCTIONS, NAMES, SIDE, snapshot, write_policy
 
 
@@ -261,3 +263,53 @@ def test_a_folder_of_release_0_1_goes_on_with_its_spread_labels(world, tmp_path)
     assert run_sft(replace(explicit, soft_bins=None)) == summary
     with pytest.raises(CompatibilityError, match=r"soft_bins was 0\.5, now 0"):
         run_sft(replace(explicit, soft_bins=0.0))
+
+
+class Heard(SilentReporter):
+    """Keeps what a user is told."""
+
+    def __init__(self):
+        self.lines = []
+
+    def info(self, message):
+        self.lines.append(message)
+
+
+def cache_for(episodes, steps=8):
+    return {"picture_cache_gb": episodes * steps * SIDE * SIDE * 3 / 1e9}
+
+
+def test_data_beyond_the_memory_is_shuffled_within_as_many_episodes_as_fit(world, tmp_path):
+    heard = Heard()
+    assert run_sft(replace(world, out=tmp_path / "dry", dry_run=True), heard)["shuffle_episodes"] == 0
+    assert not heard.lines
+    grouped = replace(world, out=tmp_path / "grouped", **cache_for(2.5))
+    assert run_sft(replace(grouped, dry_run=True), heard)["shuffle_episodes"] == 2
+    assert "groups of 2 episodes" in heard.lines[0]
+    run_sft(grouped)
+    run_sft(replace(world, out=tmp_path / "asked", shuffle_episodes=2))
+    assert snapshot(tmp_path / "grouped") == snapshot(tmp_path / "asked")
+    # The folder goes on as it began, with whatever memory.
+    summary = read_json(tmp_path / "grouped" / "done.json")
+    (tmp_path / "grouped" / "done.json").unlink()
+    assert run_sft(replace(grouped, picture_cache_gb=4.0))["policy_hash"] == summary["policy_hash"]
+    with pytest.raises(CompatibilityError, match="shuffle_episodes was 2, now 0"):
+        run_sft(replace(grouped, shuffle_episodes=0))
+
+
+def test_a_folder_of_release_0_1_goes_on_shuffling_all_steps(world, tmp_path):
+    old = replace(world, out=tmp_path / "run", shuffle_episodes=0)  # what 0.1 wrote where nothing was asked for
+    run_sft(replace(old, out=tmp_path / "whole"))
+    with pytest.MonkeyPatch.context() as patch:
+        honest = TrainLoop._update
+
+        def dying(self, update, *rest):
+            if update == 5:
+                raise KeyboardInterrupt
+            return honest(self, update, *rest)
+
+        patch.setattr(TrainLoop, "_update", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run_sft(old)
+    run_sft(replace(old, shuffle_episodes=None, **cache_for(2.5)))
+    assert snapshot(old.out) == snapshot(tmp_path / "whole")

@@ -8,13 +8,11 @@ import pytest
 
 from grape.cli.main import main
 from grape.core.errors import CompatibilityError, DataError, SettingsError
-from grape.core.events import SILENT
 from grape.core.files import read_json
 from grape.exchange import RldsExportSettings, run_export_rlds
 from grape.policies.openvla import load_policy, read_policy_config
 from grape.store.rlds.demonstrations import RldsDemonstrations
 from grape.training import SftSettings, run_sft
-from grape.training.dataset import load_steps
 from tests.store.rlds.golden import expected, golden, needs_golden
 from tests.training.recordings import snapshot, write_policy
 from tests.training.test_sft import demonstrate
@@ -57,28 +55,31 @@ def test_the_command_line_and_its_plan(world, tmp_path, capsys):
 
 
 def test_images_beyond_the_memory_are_read_when_needed(world, tmp_path, monkeypatch):
-    decoded = []
-    read = RldsDemonstrations.read
-
-    def counting(self, name, *, frames=True, display=False):
-        decoded.append(frames)
-        return read(self, name, frames=frames, display=display)
-
-    monkeypatch.setattr(RldsDemonstrations, "read", counting)
-    settings = replace(world, shuffle_episodes=1)
-    run_sft(replace(settings, out=tmp_path / "all"))
-    assert decoded == [True] * 5
-    decoded.clear()
-    run_sft(replace(settings, out=tmp_path / "few", picture_cache_gb=1e-6))
-    assert decoded[:5] == [True, False, False, False, False]
+    whole, single = [], []
+    read, images = RldsDemonstrations.read, RldsDemonstrations.images
+    monkeypatch.setattr(RldsDemonstrations, "read", lambda self, name: whole.append(name) or read(self, name))
+    monkeypatch.setattr(
+        RldsDemonstrations, "images", lambda self, name, rows: single.extend(rows) or images(self, name, rows)
+    )
+    run_sft(replace(world, out=tmp_path / "all", shuffle_episodes=1))
+    assert (len(whole), len(single)) == (5, 0)
+    run_sft(replace(world, out=tmp_path / "few", shuffle_episodes=1, picture_cache_gb=1e-6))
+    assert (len(whole) - 5, len(single)) == (10, 0)  # two epochs
     assert snapshot(tmp_path / "few" / "policy") == snapshot(tmp_path / "all" / "policy")
+    run_sft(replace(world, out=tmp_path / "scattered", shuffle_episodes=0))
+    whole.clear()
+    run_sft(replace(world, out=tmp_path / "scattered-few", shuffle_episodes=0, picture_cache_gb=1e-6))
+    assert (len(whole), len(single)) == (0, 2 * 30)
+    assert snapshot(tmp_path / "scattered-few" / "policy") == snapshot(tmp_path / "scattered" / "policy")
 
 
-def test_what_steps_keep_of_an_episode_holds_no_images(world):
+def test_single_images_are_those_of_the_whole_episode(world):
     store = RldsDemonstrations(world.data[0])
-    steps = load_steps([store], [store.ids()], SILENT, image_bytes=0)
-    assert not steps.images_NHWC._held
-    assert steps.images_NHWC[np.array([0, 29])].shape == (2, 16, 16, 3)
+    for name in store.ids():
+        decisions, whole = store.decisions(name), store.read(name)
+        assert decisions.image_shape == whole.frames.shape[1:]
+        np.testing.assert_array_equal(decisions.labels, whole.labels)
+        np.testing.assert_array_equal(store.images(name, [4, 0, 4]), whole.frames[[4, 0, 4]])
 
 
 @needs_golden

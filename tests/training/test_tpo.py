@@ -1,8 +1,6 @@
-import gc
 import math
 import os
 import shutil
-import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +17,7 @@ from grape.store import EpisodeStore
 from grape.training import TrainSettings, run_train
 from grape.training.dataset import load_steps
 from grape.training.logprobs import StepLogprobs, check_parity, parity_alarm
+from grape.training.loop import TrainLoop
 from grape.training.lora import add_adapters, save_result
 from tests.training.recordings import INSTRUCTIONS, NAMES, record, snapshot, write_pairs, write_policy
 
@@ -145,32 +144,63 @@ def test_every_way_of_training_runs(world, tmp_path, changes):
 
 def test_what_saves_memory_does_not_change_the_result(world, tmp_path):
     """Features computed anew at each call, images read again, activations computed again: the same bytes."""
-    plain = replace(world, out=tmp_path / "plain", lora_rank=2, micro_batch=4)
-    frugal = replace(plain, out=tmp_path / "frugal", picture_cache_gb=1e-6, activation_checkpointing=True)
-    run_train(plain)
-    run_train(frugal)
-    assert snapshot(plain.out) == snapshot(frugal.out)
+    for method in ("tpo", "step-dpo"):
+        plain = replace(world, out=tmp_path / method, method=method, lora_rank=2, micro_batch=4)
+        frugal = replace(plain, out=tmp_path / f"{method}-frugal", picture_cache_gb=1e-6, activation_checkpointing=True)
+        run_train(plain)
+        run_train(frugal)
+        assert snapshot(plain.out) == snapshot(frugal.out)
+    plain = replace(plain, out=tmp_path / "tpo", method="tpo")
     run_train(replace(plain, out=tmp_path / "uncached", feature_cache_gb=0.0))
     for name, value in load_file(plain.out / "policy" / "adapter_model.safetensors").items():
         other = load_file(tmp_path / "uncached" / "policy" / "adapter_model.safetensors")[name]
         assert torch.allclose(value, other, atol=1e-5), name
 
 
-def test_images_beyond_the_budget_are_not_held(world, monkeypatch):
+def test_of_features_beyond_the_memory_only_the_rows_used_are_computed(world, monkeypatch):
     store = EpisodeStore.open(world.pairs.parent / "store")
-    honest, seen = EpisodeStore.read, []
+    steps = load_steps([store], [store.ids()], SILENT)
+    policy = load_policy(world.policy)
+    policy.model.requires_grad_(False)
+    computed = []
+    honest = type(policy.model).image_features
+    monkeypatch.setattr(
+        type(policy.model), "image_features", lambda self, pixels: computed.append(len(pixels)) or honest(self, pixels)
+    )
+    size = honest(policy.model, policy.processor.pixels(steps.images_NHWC[np.arange(1)])).nbytes
+    logps = StepLogprobs(policy, steps, 4, 10 * size)
+    expected = StepLogprobs(policy, steps, 4)(torch.arange(34))
+    orders = torch.split(torch.from_numpy(np.random.default_rng(0).permutation(34)), 4)
+    for first, chunks in ((True, orders), (False, orders)):
+        computed.clear()
+        for rows in chunks:
+            torch.testing.assert_close(logps(rows), expected[rows], atol=1e-5, rtol=0)
+        # One row to learn its size, two blocks of four that are kept, 26 other rows in each epoch.
+        assert sum(computed) == (1 + 8 + 26 if first else 26)
+    # What a call gives does not depend on the calls before it.
+    fresh = StepLogprobs(policy, steps, 4, 10 * size)
+    assert torch.equal(fresh(orders[-2]), logps(orders[-2]))
 
-    def watched(self, name, **options):
-        episode = honest(self, name, **options)
-        seen.append(weakref.ref(episode.frames))
-        return episode
 
-    monkeypatch.setattr(EpisodeStore, "read", watched)
-    steps = load_steps([store], [store.ids()], SILENT, image_bytes=0)
-    gc.collect()
-    assert len(seen) == 6
-    assert sum(frames() is not None for frames in seen) <= 1
-    assert np.array_equal(steps.images_NHWC[np.arange(5)], honest(store, "toy-0").frames[:-1])
+@pytest.mark.parametrize("method", ["tpo", "step-dpo"])
+def test_a_run_whose_features_do_not_fit_resumes_to_the_same_bytes(world, tmp_path, monkeypatch, method):
+    settings = replace(
+        world, method=method, lora_rank=2, micro_batch=4, feature_cache_gb=3e-6, checkpoint_every=1, epochs=4
+    )
+    run_train(replace(settings, out=tmp_path / "whole"))
+    honest = TrainLoop._update
+
+    def dying(self, update, *rest):
+        if update == 3:
+            raise KeyboardInterrupt
+        return honest(self, update, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainLoop, "_update", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run_train(replace(settings, out=tmp_path / "run"))
+    run_train(replace(settings, out=tmp_path / "run"))
+    assert snapshot(tmp_path / "run") == snapshot(tmp_path / "whole")
 
 
 def test_pairs_held_out_are_measured_and_never_trained_on(world, tmp_path):
@@ -407,18 +437,17 @@ def test_settings_out_of_range(world, changes, flag):
 def test_nonsense_stops_training_and_names_the_pair(world, tmp_path, monkeypatch, poison, mode):
     settings = replace(world, out=tmp_path / "run", gradient=mode, pairs_per_update=3)
     honest = StepLogprobs.__call__
-    calls = []
+    third = settings.out / "checkpoints" / "update-000003"  # between two updates, not between two passes of one
 
     def poisoned(self, rows):
         logps = honest(self, rows)
         start, stop = self.steps.spans["toy-3"]
         hit = (rows >= start) & (rows < stop)
-        if len(calls) > 24:  # after the first updates and their checkpoints
+        if third.exists():
             if poison == "loss":
                 logps = torch.where(hit[:, None], torch.nan, logps)
             elif logps.requires_grad:
                 logps.register_hook(lambda gradient: torch.where(hit[:, None], torch.inf, gradient))
-        calls.append(len(rows))
         return logps
 
     monkeypatch.setattr(StepLogprobs, "__call__", poisoned)

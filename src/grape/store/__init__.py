@@ -4,6 +4,7 @@ One immutable Parquet file an episode, so that workers never share a file and a 
 way. Everything else in a store (the index of facts) is a cache that is rebuilt when it is stale or broken.
 """
 
-from grape.store.episode_store import EpisodeSource, EpisodeStore
+from grape.store.episode_store import EpisodeStore
+from grape.store.source import Decisions, EpisodeSource
 
-__all__ = ["EpisodeSource", "EpisodeStore"]
+__all__ = ["Decisions", "EpisodeSource", "EpisodeStore"]

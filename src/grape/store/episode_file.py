@@ -45,8 +45,9 @@ from grape.store.header import (
     header_from_json,
     header_to_json,
 )
+from grape.store.source import Decisions
 
-__all__ = ["encode_episode", "read_episode", "read_header"]
+__all__ = ["encode_episode", "read_decisions", "read_episode", "read_header", "read_images"]
 
 ROWS_PER_GROUP = 64
 
@@ -138,6 +139,53 @@ def read_episode(path: Path, *, frames: bool = True, display: bool = False) -> T
             if name not in skipped
         }
         return _trajectory(header, values)
+
+
+def read_decisions(path: Path) -> Decisions:
+    """The decisions of an episode file, checked against their checksums; images and states are not read.
+
+    Raises:
+        DataError: The file is missing, truncated, altered or no episode.
+        CompatibilityError: A newer version of the package wrote it.
+    """
+    names = ("action_token", "token_logp", "label")
+    with _opened(path) as (file, header):
+        stored = [name for name in names if _is_stored(header.columns[name].shape)]
+        table = file.read(columns=stored, use_threads=False)
+        tokens, logps, labels = (
+            _from_arrow(name, table.column(name) if name in stored else None, header.columns[name], table.num_rows)
+            for name in names
+        )
+        return Decisions(tokens, logps, labels, header.frame_shape)
+
+
+def read_images(path: Path, decisions: Sequence[int]) -> npt.NDArray[np.uint8]:
+    """Images before some decisions, uint8 ``(B, H, W, 3)``; of the others at most the first one is decoded.
+
+    What is read is checked page by page, not against the checksum of the column, which covers all images.
+
+    Args:
+        path: The file.
+        decisions: Positions in the episode, each in [0, T); any order.
+
+    Raises:
+        DataError: The file is missing, truncated, no episode, or altered where it was read.
+        CompatibilityError: A newer version of the package wrote it.
+    """
+    with _opened(path) as (file, header):
+        needed = sorted({0, *decisions})  # images are stored as differences to the first one
+        stops = np.cumsum([file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)])
+        if needed[-1] >= stops[-1]:
+            raise DataError(f"It holds {stops[-1]} images.")
+        blobs: dict[int, bytes] = {}
+        for number in np.unique(np.searchsorted(stops, needed, side="right")).tolist():
+            column = file.read_row_group(number, columns=["frame"], use_threads=False).column("frame")
+            first = int(stops[number]) - len(column)
+            blobs |= {row: column[row - first].as_py() for row in needed if first <= row < stops[number]}
+        if None in blobs.values():
+            raise DataError("Column 'frame' has empty rows.")
+        images = decode_frames([blobs[row] for row in needed], header.frame_shape)
+        return images[np.searchsorted(needed, decisions)]
 
 
 @contextlib.contextmanager

@@ -12,19 +12,23 @@ Several processes may write to a store at once, each its own episodes; readers s
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from grape.core.errors import CompatibilityError, DataError, GrapeError
 from grape.core.files import content_hash, read_json, sweep_temporaries, write_bytes, write_json, write_text
 from grape.core.reading import open_file, parse_json, read_file
 from grape.core.trajectories import EpisodeMeta, Trajectory
-from grape.store.episode_file import encode_episode, read_episode, read_header
+from grape.store.episode_file import encode_episode, read_decisions, read_episode, read_header, read_images
 from grape.store.header import FORMAT_VERSION, check_episode_id, is_episode_id, meta_from_dict, meta_to_dict
+from grape.store.source import Decisions
 
-__all__ = ["EpisodeSource", "EpisodeStore", "IndexEntry", "file_fingerprint", "load_index", "save_index"]
+__all__ = ["EpisodeStore", "IndexEntry", "file_fingerprint", "load_index", "save_index"]
 
 _FORMAT = "grape-episode-store"
 _HEADER = "store.json"
@@ -209,6 +213,26 @@ class EpisodeStore:
         self._require(episode_id)
         return read_episode(self._file(episode_id), frames=frames, display=display)
 
+    def decisions(self, episode_id: str) -> Decisions:
+        """The decisions of an episode, checked against their checksums; no image is read.
+
+        Raises:
+            DataError: There is no such episode, or its file is damaged.
+            CompatibilityError: A newer version of the package wrote it.
+        """
+        self._require(episode_id)
+        return read_decisions(self._file(episode_id))
+
+    def images(self, episode_id: str, decisions: Sequence[int]) -> npt.NDArray[np.uint8]:
+        """Images before some decisions of an episode, in that order, uint8 ``(B, H, W, 3)``; no other is decoded.
+
+        Raises:
+            DataError: There is no such episode, or its file is damaged where it was read.
+            CompatibilityError: A newer version of the package wrote it.
+        """
+        self._require(episode_id)
+        return read_images(self._file(episode_id), decisions)
+
     def verify(self) -> list[str]:
         """Read everything and list what is wrong, one sentence a problem; an empty list is good news."""
         problems = []
@@ -335,31 +359,3 @@ def save_index(path: Path, entries: dict[str, IndexEntry]) -> None:
         write_text(path, json.dumps(value, sort_keys=True, separators=(",", ":")))
     except GrapeError:
         return  # nothing is lost: the next reader opens the files themselves
-
-
-class EpisodeSource(Protocol):
-    """Episodes to read: an :class:`~grape.store.EpisodeStore`, or an RLDS data set in its place."""
-
-    @property
-    def path(self) -> Path:
-        """Where they lie, for messages."""
-
-    @property
-    def suite(self) -> str:
-        """Registered name of the suite."""
-
-    @property
-    def contract(self) -> Mapping[str, Any]:
-        """JSON facts on which all episodes agree, e.g. the action space."""
-
-    def meta(self, episode_id: str) -> EpisodeMeta:
-        """Facts of one episode."""
-
-    def metas(self) -> tuple[EpisodeMeta, ...]:
-        """Facts of all episodes."""
-
-    def read(self, episode_id: str, *, frames: bool = True) -> Trajectory:
-        """One episode; without images ``frames`` is ``(T+1, 0, 0, 3)``."""
-
-    def digest(self) -> str:
-        """Hash of what the episodes are."""

@@ -7,7 +7,7 @@ items. An item of fine-tuning is one row.
 
 import functools
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -154,6 +154,7 @@ class BatchSampler:
     updates: int
     seed: int
     even: bool = False
+    _orders: dict[int, npt.NDArray[np.int64]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @staticmethod
     def plan(
@@ -200,8 +201,10 @@ class BatchSampler:
     def batch(self, update: int) -> npt.NDArray[np.int64]:
         """Items of update ``update``, counted from 0: a function of seed and number alone, so resuming is exact."""
         epoch, position = divmod(update, self.per_epoch)
-        order = derive_rng(self.seed, "order", epoch).permutation(self.items)
-        return order[slice(*self._bounds(position))]
+        if epoch not in self._orders:
+            self._orders.clear()  # one epoch's order at a time
+            self._orders[epoch] = derive_rng(self.seed, "order", epoch).permutation(self.items)
+        return self._orders[epoch][slice(*self._bounds(position))].copy()
 
     def _bounds(self, position: int) -> tuple[int, int]:
         """Half-open range of the epoch's order that an update takes."""

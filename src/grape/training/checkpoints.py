@@ -1,15 +1,19 @@
 """State of a training run on disk: enough to go on as if nothing had happened.
 
-``checkpoints/update-000050/`` holds ``state.safetensors`` (trainable parameters, buffers, the optimiser's moments, all
+``checkpoints/update-000050/`` holds ``state.safetensors`` (trainable parameters, buffers, the optimizer's moments, all
 flat tensors) and ``state.json``: the number of updates done and names, and what follows from them (position in the
 data, learning rate, seed of the random numbers), which are functions of the run's seed and the number of the update.
+Where parameters are sharded, ``shards/`` stands in the place of ``state.safetensors``: one file a process, so that no
+process ever holds the whole state; a run with another number of processes can go on from it.
 ``checkpoints/best/`` is the same of the best state so far. No pickle: a checkpoint of unknown origin can be read
 safely.
 """
 
+import contextlib
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +22,19 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from grape.core.atomic_folders import atomic_folder
-from grape.core.errors import DataError
+from grape.core.errors import DataError, GrapeError
 from grape.core.events import Reporter
-from grape.core.files import read_json_mapping, sweep_temporaries, write_json
+from grape.core.files import read_json_mapping, sweep_temporaries, sync_folder, write_json
 from grape.core.reading import open_file
 from grape.policies.openvla.checkpoint import save_tensors
-from grape.training.distributed import SINGLE_PROCESS, ProcessGroup, put_whole, whole
+from grape.training.distributed import SINGLE_PROCESS, ProcessGroup, is_sharded, put_whole, reshard
+from grape.training.shards import read_shards, shapes_of_shards, write_shards
 
 __all__ = ["CheckpointFolder"]
 
 _NAME = re.compile(r"update-(\d{6,})")
 _TENSORS = "state.safetensors"
+_SHARDS = "shards"
 _FACTS = "state.json"
 _AGAIN = "Delete the run's folder and train again."
 _BEST = "best"
@@ -37,13 +43,13 @@ _BEST = "best"
 class CheckpointFolder:
     """The checkpoints of one run.
 
-    With several processes all of them call every method; process 0 writes.
+    With several processes all of them call every method; process 0 writes, and each its part of a sharded network.
 
     Args:
-        path: Folder of the checkpoints.
+        path: Folder of the checkpoints, which all processes see.
         keep: How many of the latest stay, besides the best.
         model: The network.
-        optimizer: Its optimiser; the state of each trainable parameter is saved under the parameter's name.
+        optimizer: Its optimizer; the state of each trainable parameter is saved under the parameter's name.
         processes: The processes of the run.
     """
 
@@ -89,10 +95,16 @@ class CheckpointFolder:
         Returns:
             The number of updates it holds; 0 where there is none, and then nothing was changed.
         """
-        update = self._processes.run_on_main(lambda: self._restore_latest(reporter))
-        if update and not self._processes.is_main:
-            self._load(self.path / f"update-{update:06d}", update)
-        return update
+        processes = self._processes
+        processes.run_on_main(lambda: sweep_temporaries(self.path, alone=True))
+        for update, folder in reversed(processes.run_on_main(self._saved)):
+            problem = self._load_together(folder, update)
+            if problem is None:
+                processes.run_on_main(self._prune)
+                return update
+            reporter.warn(f"{problem} Going back to the one before.")
+            processes.run_on_main(partial(shutil.rmtree, folder, ignore_errors=True))
+        return 0
 
     def restore_best(self) -> int:
         """Load the best state and return its number of updates.
@@ -100,48 +112,66 @@ class CheckpointFolder:
         Raises:
             DataError: It is missing or truncated.
         """
-        update = self._processes.run_on_main(self._restore_best)
-        if not self._processes.is_main:
-            self._load(self.path / _BEST, update)
+        update = self._processes.run_on_main(self._best_update)
+        problem = self._load_together(self.path / _BEST, update)
+        if problem is not None:
+            raise DataError(problem, _AGAIN)
         return update
 
-    def _restore_best(self) -> int:
+    def _best_update(self) -> int:
         update = read_json_mapping(self.path / _BEST / _FACTS, hint=_AGAIN, within=self.path).get("update")
         if type(update) is not int:
             raise DataError(f"Checkpoint {self.path / _BEST} does not say after which update it was made.", _AGAIN)
-        self._load(self.path / _BEST, update)
         return update
 
     def _write(self, target: Path, update: int, facts: Mapping[str, Any]) -> None:
-        tensors = self._tensors()
-        self._processes.run_on_main(lambda: self._write_folder(target, tensors, update, facts))
-
-    def _write_folder(self, target: Path, tensors: Mapping[str, Tensor], update: int, facts: Mapping[str, Any]) -> None:
-        if target.name != _BEST and target.exists():
+        if self._processes.run_on_main(lambda: target.name != _BEST and target.exists()):
             return
-        with atomic_folder(target) as temporary:
-            save_tensors(tensors, temporary / _TENSORS, metadata=None)
-            write_json(temporary / _FACTS, {"format": 1, "update": update, "tensors": sorted(tensors), **facts})
+        facts = {"format": 1, "update": update, **facts}
+        tensors = self._tensors()
+        if is_sharded(self._model):
+            self._write_shards(target, tensors, facts)
+            return
 
-    def _restore_latest(self, reporter: Reporter) -> int:
-        sweep_temporaries(self.path, alone=True)
-        for update, folder in reversed(self._found()):
-            try:
-                self._load(folder, update)
-            except DataError as error:
-                reporter.warn(f"{error.message} Going back to the one before.")
-                shutil.rmtree(folder, ignore_errors=True)
-                continue
-            self._prune()
-            return update
-        return 0
+        def write() -> None:
+            with atomic_folder(target) as temporary:
+                whole = {name: value.cpu().contiguous() for name, value in tensors.items()}
+                save_tensors(whole, temporary / _TENSORS, metadata=None)
+                write_json(temporary / _FACTS, {**facts, "tensors": sorted(tensors)})
+
+        self._processes.run_on_main(write)
+
+    def _write_shards(self, target: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Each process writes its part into one folder, which takes its name when all have."""
+        processes = self._processes
+        with contextlib.ExitStack() as stack:  # process 0's; the others' stay empty
+
+            def begin() -> Path:
+                temporary = stack.enter_context(atomic_folder(target))
+                (temporary / _SHARDS).mkdir()
+                return temporary
+
+            def complete() -> None:
+                names = sorted(path.name for path in (temporary / _SHARDS).iterdir())
+                if len(names) != processes.size:
+                    raise GrapeError(
+                        f"{len(names)} of {processes.size} parts of checkpoint {target} arrived.",
+                        "--out must lie on a file system that all processes share.",
+                    )
+                sync_folder(temporary / _SHARDS)
+                write_json(temporary / _FACTS, {**facts, "tensors": sorted(tensors), "shards": names})
+                stack.close()
+
+            temporary = processes.run_on_main(begin)
+            write_shards(tensors, temporary / _SHARDS)
+            processes.run_on_main(complete)
 
     def _prune(self) -> None:
         """Drop the oldest checkpoints beyond those to keep."""
-        for _, old in self._found()[: -self._keep]:
+        for _, old in self._saved()[: -self._keep]:
             shutil.rmtree(old, ignore_errors=True)
 
-    def _found(self) -> list[tuple[int, Path]]:
+    def _saved(self) -> list[tuple[int, Path]]:
         """Checkpoints by number of updates, oldest first."""
         if not self.path.is_dir():
             return []
@@ -149,6 +179,7 @@ class CheckpointFolder:
         return sorted((int(match[1]), entry) for match, entry in matches if match)
 
     def _trainable(self) -> dict[str, nn.Parameter]:
+        reshard(self._model)
         return {name: p for name, p in self._model.named_parameters() if p.requires_grad}
 
     def _buffers(self) -> dict[str, Tensor]:
@@ -157,55 +188,90 @@ class CheckpointFolder:
         return {name: buffer for name, buffer in self._model.named_buffers() if name in known}
 
     def _tensors(self) -> dict[str, Tensor]:
-        """Everything to save, in the process that writes; the others help to gather and keep nothing."""
+        """Everything to save, as this process holds it."""
         trainable = self._trainable()
-        named: list[tuple[str, Tensor]] = [(f"parameter/{name}", parameter) for name, parameter in trainable.items()]
-        named += [(f"buffer/{name}", value) for name, value in self._buffers().items()]
+        tensors: dict[str, Tensor] = {f"parameter/{name}": parameter for name, parameter in trainable.items()}
+        tensors |= {f"buffer/{name}": value for name, value in self._buffers().items()}
         for name, parameter in trainable.items():
             slots = self._optimizer.state.get(parameter, {})
-            named += [(f"optimizer/{slot}/{name}", torch.as_tensor(value)) for slot, value in slots.items()]
-        tensors = {}
-        for name, value in named:
-            gathered = whole(value.detach())
-            if self._processes.is_main:
-                tensors[name] = gathered.cpu().contiguous()
-        return tensors
+            tensors |= {f"optimizer/{slot}/{name}": torch.as_tensor(value) for slot, value in slots.items()}
+        return {name: value.detach() for name, value in tensors.items()}
 
-    def _load(self, folder: Path, update: int) -> None:
-        """Load everything or change nothing.
+    def _load_together(self, folder: Path, update: int) -> str | None:
+        """Load everything in all processes, or change nothing and return what is wrong."""
+        put: Callable[[], None] | None = None
+        problem = None
+        try:
+            put = self._read(folder, update)
+        except DataError as error:
+            problem = error.message
+        problems = [one for one in self._processes.gather(problem) if one is not None]
+        if not problems and put is not None:
+            put()
+        return problems[0] if problems else None
+
+    def _read(self, folder: Path, update: int) -> Callable[[], None]:
+        """Check a checkpoint and read it as far as needed; calling the result puts it into network and optimizer.
 
         Raises:
             DataError: A file is missing or truncated, or it is of another model.
         """
         facts = read_json_mapping(folder / _FACTS, hint=_AGAIN, within=self.path)
-        open_file(folder / _TENSORS, within=self.path).close()  # a named pipe would never end
-        try:
-            with safe_open(folder / _TENSORS, framework="pt") as handle:
-                tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
-        except (SafetensorError, OSError) as error:
-            raise DataError(f"Checkpoint {folder} is truncated ({error}).") from error
-        trainable, buffers = self._trainable(), self._buffers()
-        due: dict[str, Tensor] = {f"parameter/{name}": p for name, p in trainable.items()}
-        due |= {f"buffer/{name}": value for name, value in buffers.items()}
-        state = {name: value for name, value in tensors.items() if name.startswith("optimizer/")}
-        weights = {name: value for name, value in tensors.items() if name not in state}
-        fits = weights.keys() == due.keys() and all(value.shape == due[name].shape for name, value in weights.items())
-        if facts.get("update") != update or facts.get("tensors") != sorted(tensors):
-            raise DataError(f"Checkpoint {folder}: its two files do not belong together.")
-        if not fits or any(not _is_state(name, value, trainable) for name, value in state.items()):
+        sharded = "shards" in facts
+        if sharded and facts["shards"] != sorted(path.name for path in (folder / _SHARDS).glob("*")):
+            raise DataError(f"Checkpoint {folder}: some of its files are missing.")
+        shapes = shapes_of_shards(folder / _SHARDS) if sharded else self._shapes(folder / _TENSORS)
+        if facts.get("update") != update or facts.get("tensors") != sorted(shapes):
+            raise DataError(f"Checkpoint {folder}: its files do not belong together.")
+        trainable = self._trainable()
+        due = {f"parameter/{name}": parameter.detach() for name, parameter in trainable.items()}
+        due |= {f"buffer/{name}": value for name, value in self._buffers().items()}
+        state = {name for name in shapes if name.startswith("optimizer/")}
+        fits = shapes.keys() - state == due.keys() and all(shapes[name][0] == tuple(due[name].shape) for name in due)
+        if not fits or any(not _is_state(name, shapes[name][0], trainable) for name in state):
             raise DataError(f"Checkpoint {folder} is of another model.")
-        with torch.no_grad():
-            for name, value in weights.items():
-                due[name].copy_(put_whole(due[name], value))
+        if not sharded:
+            return partial(self._put_whole, folder / _TENSORS, due, sorted(state))
+        tensors = {name: torch.empty_like(value) for name, value in due.items()}
+        for name in state:
+            shape, dtype = shapes[name]
+            parameter = trainable[name.split("/", 2)[2]].detach()
+            tensors[name] = torch.empty_like(parameter, dtype=dtype) if shape else torch.empty((), dtype=dtype)
+        read_shards(tensors, folder / _SHARDS)
+        return partial(self._put, due, tensors)
+
+    def _shapes(self, path: Path) -> dict[str, tuple[tuple[int, ...], None]]:
+        open_file(path, within=self.path).close()  # a named pipe would never end
+        try:
+            with safe_open(path, framework="pt") as handle:
+                return {name: (tuple(handle.get_slice(name).get_shape()), None) for name in handle.keys()}  # noqa: SIM118 - not a mapping
+        except (SafetensorError, OSError) as error:
+            raise DataError(f"Checkpoint {path.parent} is truncated ({error}).") from error
+
+    def _put_whole(self, path: Path, due: Mapping[str, Tensor], state: Sequence[str]) -> None:
+        """Take over a file of whole tensors, one at a time: a process of a sharded network keeps its part only."""
+        trainable = self._trainable()
+        with safe_open(path, framework="pt") as handle:
+            for name, target in due.items():
+                target.copy_(put_whole(target, handle.get_tensor(name)))
+            tensors = {}
+            for name in state:
+                value = handle.get_tensor(name)
+                # AdamW counts its steps on the CPU; moments live beside the parameter.
+                tensors[name] = value if value.ndim == 0 else put_whole(trainable[name.split("/", 2)[2]], value)
+        self._put({}, tensors)
+
+    def _put(self, due: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+        for name, target in due.items():
+            target.copy_(tensors[name])
+        trainable = self._trainable()
         self._optimizer.state.clear()
-        for key, value in state.items():
+        for key in sorted(tensors.keys() - due.keys()):
             _, slot, name = key.split("/", 2)
-            parameter = trainable[name]
-            # AdamW counts its steps on the CPU; moments live beside the parameter.
-            self._optimizer.state[parameter][slot] = value if value.ndim == 0 else put_whole(parameter, value)
+            self._optimizer.state[trainable[name]][slot] = tensors[key]
 
 
-def _is_state(name: str, value: Tensor, trainable: Mapping[str, nn.Parameter]) -> bool:
+def _is_state(name: str, shape: tuple[int, ...], trainable: Mapping[str, nn.Parameter]) -> bool:
     """Whether ``optimizer/<slot>/<parameter>`` names state of a parameter and has its shape, or is a scalar."""
     parameter = trainable.get(name.split("/", 2)[-1])
-    return name.count("/") >= 2 and parameter is not None and (value.ndim == 0 or value.shape == parameter.shape)
+    return name.count("/") >= 2 and parameter is not None and shape in ((), tuple(parameter.shape))

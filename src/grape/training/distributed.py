@@ -21,15 +21,19 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from grape.core.errors import GrapeError, SettingsError
 from grape.core.runs import launched_process
+from grape.training.shards import check_storage
 
 __all__ = [
     "SINGLE_PROCESS",
     "ProcessGroup",
+    "ReducedOnce",
+    "copy_whole",
     "device_of",
     "is_sharded",
     "join_process_group",
     "local_part",
     "put_whole",
+    "reshard",
     "shard_fully",
     "whole",
 ]
@@ -85,9 +89,9 @@ class ProcessGroup:
         """One value of every process, by rank, in every process."""
         if self.size == 1:
             return [value]
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value)
-        return found
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
     def add_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Replace each parameter's gradient by its sum over all processes.
@@ -107,8 +111,8 @@ class ProcessGroup:
     def add_metrics(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Sum each metric over the processes that know it (one without pairs knows none)."""
         total: dict[str, float] = {}
-        for found in self.gather(dict(metrics)):
-            for name, value in found.items():
+        for part in self.gather(dict(metrics)):
+            for name, value in part.items():
                 total[name] = total.get(name, 0.0) + value
         return total
 
@@ -122,13 +126,13 @@ class ProcessGroup:
             Positions, ascending; together the processes take each item once.
         """
         loads = [0] * self.size
-        mine = []
+        items = []
         for item in sorted(range(len(weights)), key=lambda i: (-weights[i], i)):
             taker = min(range(self.size), key=lambda rank: (loads[rank], rank))
             loads[taker] += weights[item]
             if taker == self.rank:
-                mine.append(item)
-        return sorted(mine)
+                items.append(item)
+        return sorted(items)
 
     def span(self, count: int) -> tuple[int, int]:
         """Half-open range [start, stop) of this process among ``count`` items in a row."""
@@ -180,10 +184,10 @@ def _leave() -> None:
         dist.destroy_process_group()
 
 
-def device_of(asked: str) -> str:
-    """Where a run computes: what was asked for, or with ``"auto"`` the GPU if there is one."""
-    if asked != "auto":
-        return asked
+def device_of(device: str) -> str:
+    """Where a run computes: the device named, or with ``"auto"`` the GPU if there is one."""
+    if device != "auto":
+        return device
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -196,6 +200,7 @@ def shard_fully(model: Any, compute: torch.dtype) -> None:
     """
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
+    check_storage()
     precision = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
     backbone = model.vision_backbone
     towers = [backbone.featurizer, *([backbone.fused_featurizer] if backbone.fused else [])]
@@ -212,6 +217,68 @@ def shard_fully(model: Any, compute: torch.dtype) -> None:
 def is_sharded(model: nn.Module) -> bool:
     """Whether :func:`shard_fully` was applied."""
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+def reshard(model: nn.Module) -> None:
+    """Let every parameter of a sharded network be the one that the optimizer knows.
+
+    After a pass without gradient the root's parameters are still whole ones, which stand in for the distributed ones.
+    """
+    if is_sharded(model):
+        from torch.distributed.fsdp import FSDPModule
+
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+
+def copy_whole(source: nn.Module, target: nn.Module | None) -> None:
+    """Copy a sharded network's state into one that is not, tensor by tensor; all processes must call.
+
+    Args:
+        source: The sharded network.
+        target: A network of the same shape in the process that needs it; None in the others.
+    """
+    into = {} if target is None else target.state_dict()
+    for name, tensor in source.state_dict().items():
+        gathered = whole(tensor.detach())
+        if target is not None:
+            into[name].copy_(gathered)
+
+
+class ReducedOnce:
+    """Log-probabilities of a sharded network whose gradients are summed over the processes once an update.
+
+    Without it every backward pass ends with a reduction. In between, each process adds its gradient up whole, in
+    float32.
+
+    Args:
+        logps: Log-probabilities of some frames. Each call with gradients enabled is followed by its backward pass.
+        model: The network.
+        passes: Number of backward passes of the update, the same in every process.
+    """
+
+    def __init__(self, logps: Callable[[Tensor], Tensor], model: Any, passes: int) -> None:
+        self._logps = logps
+        self._model = model
+        self._passes = passes
+        self._begun = 0
+
+    def __call__(self, frames_B: Tensor) -> Tensor:
+        """As ``logps``."""
+        if torch.is_grad_enabled():
+            self._begun += 1
+            self._model.set_requires_gradient_sync(self._begun == self._passes)
+        return self._logps(frames_B)
+
+    def check(self) -> None:
+        """Refuse a gradient that was never reduced.
+
+        Raises:
+            RuntimeError: The number of backward passes was another one.
+        """
+        if self._begun != self._passes:
+            raise RuntimeError(f"An update took {self._begun} backward passes where {self._passes} were announced.")
 
 
 def local_part(tensor: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The policy that supervised fine-tuning begins with: a new one, or a checkpoint fitted to the demonstrations.
 
-Fitting changes no weight. It settles which normalisation statistics are in use, what the gripper's numbers mean, and
+Fitting changes no weight. It settles which normalization statistics are in use, what the gripper's numbers mean, and
 whether images will be cropped in the middle after a training with random crops; all of it stands in the configuration
 that the result is saved with.
 """
@@ -79,21 +79,21 @@ def fit_policy(
             f"{policy.norm.dim}.",
             "Use demonstrations of the same robot.",
         )
-    config, theirs = policy.config, _gripper(stores)
+    config, gripper = policy.config, _gripper(stores)
     name = settings.unnorm_key or _data_name(settings, stores)
     if name in config.norm_stats:
-        if theirs and config.gripper and theirs != config.gripper:
+        if gripper and config.gripper and gripper != config.gripper:
             raise CompatibilityError(
-                f"In the demonstrations the last action dimension means {theirs!r}, to the policy {config.gripper!r}.",
+                f"In the demonstrations the last action dimension means {gripper!r}, to the policy {config.gripper!r}.",
                 "Give --norm-key a new name: then the policy takes the demonstrations' statistics and convention.",
             )
         if len(config.norm_stats) > 1 and config.unnorm_key != name:
             config = config.with_facts(unnorm_key=name)
-        reporter.info(f"Actions are normalised by the checkpoint's statistics {name!r}.")
+        reporter.info(f"Actions are normalized by the checkpoint's statistics {name!r}.")
     else:
         config = config.with_norm_stats({**config.norm_stats, name: _statistics(stores, steps)})
-        config = config.with_facts(unnorm_key=name, gripper=theirs or config.gripper)
-        reporter.info(f"Actions are normalised by the demonstrations' own statistics, kept as {name!r}.")
+        config = config.with_facts(unnorm_key=name, gripper=gripper or config.gripper)
+        reporter.info(f"Actions are normalized by the demonstrations' own statistics, kept as {name!r}.")
     if config is not policy.config:
         policy = _with_config(policy, config, name)
     return _cropped(policy, settings)

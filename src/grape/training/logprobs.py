@@ -1,15 +1,16 @@
 """Log-probabilities of recorded steps: the policy's, and the reference's without a second copy of the model.
 
-Vision towers that nothing trains give the same features in every epoch, for the reference and for the policy. They are
-computed in blocks of neighbouring rows, and always in the same blocks: the last bits of a matrix product may depend on
-what shares its batch, and a resumed run must see the same features as an uninterrupted one.
+Vision towers that nothing trains give the same features in every epoch, for the reference and for the policy. The last
+bits of a matrix product may depend on what shares its batch, and a resumed run must see the same features as an
+uninterrupted one. So which rows' features are kept does not depend on the order of the calls: the first ones, as many
+as the memory holds, computed in fixed blocks of neighboring rows. Those of other rows are computed for each call.
 
 The policy that collected the episodes is the reference of its iteration, so what was recorded at collection is what
 is needed; a sample is computed again before training to see that policy, prompt, images and tokens are the same.
 Otherwise the starting policy is evaluated once on all steps, before its first update.
 """
 
-from collections import OrderedDict
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAPolicy
 
 __all__ = ["StepLogprobs", "check_parity", "parity_alarm", "recomputed_reference", "recorded_reference"]
-
-_PASSING_BLOCKS = 2
 
 
 class StepLogprobs:
@@ -62,8 +61,6 @@ class StepLogprobs:
         self._autocast = autocast
         self.towers_frozen = not any(p.requires_grad for p in policy.model.vision_backbone.parameters())
         self._kept: dict[int, Tensor] = {}
-        self._passing: OrderedDict[int, Tensor] = OrderedDict()
-        self._bytes = 0
 
     def __call__(self, rows_B: Tensor) -> Tensor:
         """Log-probability of each token, float32 ``(B, D)``, with graph.
@@ -82,33 +79,33 @@ class StepLogprobs:
         if not (self.towers_frozen and self._budget):
             return self._policy.encode(self.steps.images_NHWC[rows], instructions)
         prompt_ids = tuple(self._policy.processor.prompt_ids(instruction) for instruction in instructions)
-        blocks, inverse = np.unique(rows // self._block, return_inverse=True)
-        features = [self._features(int(block)) for block in blocks]
-        picked = [
-            features[place][row - block * self._block]
-            for place, row, block in zip(inverse, rows, blocks[inverse], strict=True)
-        ]
-        return PolicyInputs(None, prompt_ids, torch.stack(picked))
+        features: dict[int, Tensor] = {}
+        for block in np.unique(rows[rows < self._rows_to_keep] // self._block).tolist():
+            first = block * self._block
+            features |= dict(enumerate(self._kept_block(block), first))
+        others = np.unique(rows[rows >= self._rows_to_keep])
+        if len(others):
+            features |= dict(zip(others.tolist(), self._features(others), strict=True))
+        return PolicyInputs(None, prompt_ids, torch.stack([features[row] for row in rows.tolist()]))
 
-    def _features(self, block: int) -> Tensor:
-        """Features of a whole block, ``(rows, N, C)``; kept while there is room, else for a moment."""
-        found = self._kept.get(block)
-        if found is None:
-            found = self._passing.get(block)
-        if found is not None:
-            return found
-        rows = np.arange(block * self._block, min((block + 1) * self._block, len(self.steps)))
-        with torch.no_grad():
-            pixels = self._policy.processor.pixels(self.steps.images_NHWC[rows])
-            features = self._policy.model.image_features(pixels).cpu()
-        if self._bytes + features.nbytes <= self._budget:
-            self._kept[block] = features
-            self._bytes += features.nbytes
-        else:
-            self._passing[block] = features
-            if len(self._passing) > _PASSING_BLOCKS:
-                self._passing.popitem(last=False)
-        return features
+    @cached_property
+    def _rows_to_keep(self) -> int:
+        """Rows whose features fit into the memory, in whole blocks; the first ones are kept."""
+        rows = int(self._budget // self._features(np.zeros(1, dtype=np.int64)).nbytes)
+        return len(self.steps) if rows >= len(self.steps) else rows // self._block * self._block
+
+    def _kept_block(self, block: int) -> Tensor:
+        """Features of a whole block, ``(rows, N, C)``."""
+        if block not in self._kept:
+            rows = np.arange(block * self._block, min((block + 1) * self._block, len(self.steps)))
+            self._kept[block] = self._features(rows)
+        return self._kept[block]
+
+    @torch.no_grad()
+    def _features(self, rows_B: npt.NDArray[np.int64]) -> Tensor:
+        """Features of some rows, computed now, ``(B, N, C)``."""
+        pixels = self._policy.processor.pixels(self.steps.images_NHWC[rows_B])
+        return self._policy.model.image_features(pixels).cpu()
 
 
 def recorded_reference(steps: StepDataset) -> npt.NDArray[np.float64]:
@@ -213,23 +210,23 @@ def check_parity(
         parts = [logps(part).cpu() for part in torch.split(torch.from_numpy(rows), micro_batch)]
     own_ND = torch.cat(parts).double().numpy()
     difference_ND = np.abs(own_ND - steps.logps_ND[rows])
-    found = {  # in the order in which a resumed run reads it back
+    comparison = {  # in the order in which a resumed run reads it back
         "max_abs": float(difference_ND.max()),
         "mean_abs": float(difference_ND.mean()),
         "steps": len(rows),
     }
-    if not found["mean_abs"] <= threshold:  # also catches NaN
+    if not comparison["mean_abs"] <= threshold:  # also catches NaN
         worst = steps.episode_of(int(rows[difference_ND.mean(axis=1).argmax()]))
         raise CompatibilityError(
-            f"Recorded and recomputed log-probabilities differ by {found['mean_abs']:.3g} nats a token on average "
+            f"Recorded and recomputed log-probabilities differ by {comparison['mean_abs']:.3g} nats a token on average "
             f"(alarm at {threshold:g}), most in episode {worst}.",
             "Likely causes: another policy collected the episodes, another preprocessing of images or prompt, "
             "another tokenizer, or another precision. --reference recomputed with another --out trains against the "
             "starting policy instead, if that is what you want.",
         )
     if processes.is_main:
-        write_json(path, found)
-    return found
+        write_json(path, comparison)
+    return comparison
 
 
 def _kept(path: Path) -> dict[str, Any]:
@@ -239,7 +236,9 @@ def _kept(path: Path) -> dict[str, Any]:
         DataError: The file holds something else.
     """
     hint = f"Delete {path.name}: it is computed again."
-    found = read_json_mapping(path, hint=hint, within=path.parent)
-    if found.keys() != {"steps", "mean_abs", "max_abs"} or not all(type(v) in (int, float) for v in found.values()):
+    comparison = read_json_mapping(path, hint=hint, within=path.parent)
+    if comparison.keys() != {"steps", "mean_abs", "max_abs"} or not all(
+        type(v) in (int, float) for v in comparison.values()
+    ):
         raise DataError(f"{path} holds no comparison of log-probabilities.", hint)
-    return found
+    return comparison

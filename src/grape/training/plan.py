@@ -233,6 +233,7 @@ def plan_sft(
         "episodes": len(every),
         "held_out_episodes": held,
         "steps": count,
+        "shuffle_episodes": settings.shuffle_episodes,
         "updates": schedule.updates,
         **parameter_counts(policy),
         "tflop_forward_per_frame": forward / 1e12,

@@ -215,8 +215,9 @@ class SftSettings(TrainerSettings):
             to the two settings that follow, which suit small images.
         augment_shift: Images are moved by up to this many pixels each way, edges repeated; 0 switches it off.
         augment_brightness: Images are brightened or darkened by up to this share; 0 switches it off.
-        shuffle_episodes: How many episodes' steps are shuffled together; 0 shuffles all steps. For data whose decoded
-            images exceed picture_cache_gb: as many as fit, or else every update reads files again.
+        shuffle_episodes: How many episodes' steps are shuffled together; 0 shuffles all steps. Not given: 0 where the
+            decoded images fit into picture_cache_gb, otherwise as many episodes as do, so that each is decoded once an
+            epoch.
         holdout: Share of episodes kept out of training to measure the loss on, in [0, 1).
         gripper: What the last action dimension means, for a new policy; empty takes it from the store.
         norm_key: Name for the normalization statistics of the demonstrations; empty takes the name of their suite or
@@ -238,7 +239,7 @@ class SftSettings(TrainerSettings):
     augment: Literal["none", "openvla"] = setting("none", group=_DATA, common=True)
     augment_shift: int = setting(0, group=_DATA, range=_COUNT)
     augment_brightness: float = setting(0.0, group=_DATA, range=_SHARE)
-    shuffle_episodes: int = setting(0, group=_DATA, range=_COUNT)
+    shuffle_episodes: int | None = setting(None, group=_DATA, range=_COUNT, default_identity=0)
     gripper: str = setting("", group=_DATA)
     checkpoint_every: int = with_default(LoggingSettings, "checkpoint_every", 200)
     norm_key: str = setting("", group=_DATA)

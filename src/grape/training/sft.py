@@ -1,10 +1,11 @@
 """The verb ``sft``: supervised fine-tuning, next-action-token cross-entropy over demonstrations.
 
-What is learnt is each step's *label*: the expert's clean action, also where noise was added to what was executed. For
-a new policy a label is spread over neighbouring bins (half a bin wide by default), because the next bin is nearly as
+What is learned is each step's *label*: the expert's clean action, also where noise was added to what was executed. For
+a new policy a label is spread over neighboring bins (half a bin wide by default), because the next bin is nearly as
 right. A checkpoint learns the one token that its own action tokenizer gives, which for +1 is the last bin's.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from grape.training.augmentation import augment
 from grape.training.batches import BatchSampler, EpisodeShuffleSampler
 from grape.training.dataset import StepDataset, load_steps
 from grape.training.distributed import ProcessGroup, join_process_group
+from grape.training.image_cache import episodes_that_fit
 from grape.training.initial_policy import (
     check_norm_key,
     fit_policy,
@@ -63,6 +65,7 @@ def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, 
     stores = [open_demonstrations(path) for path in settings.data]
     check_norm_key(settings, stores)
     metas = [_selected(settings, store) for store in stores]
+    settings = replace(settings, shuffle_episodes=_shuffled_together(settings, stores, metas, reporter))
     if settings.dry_run:
         return plan_sft(settings, stores, metas)
     processes = join_process_group(settings.device)
@@ -72,33 +75,34 @@ def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, 
 
 
 def _train(
-    asked: SftSettings,
+    requested: SftSettings,
     stores: Sequence[EpisodeSource],
     metas: Sequence[Sequence[EpisodeMeta]],
     processes: ProcessGroup,
     reporter: Reporter,
 ) -> Mapping[str, Any]:
     start = None
-    if asked.policy is not None:
-        key = key_to_open_with(asked.policy, asked, stores)
-        start = open_for_training(asked.policy, asked, key, processes.device)
+    if requested.policy is not None:
+        key = key_to_open_with(requested.policy, requested, stores)
+        start = open_for_training(requested.policy, requested, key, processes.device)
     identity = {
         "data": [store.digest() for store in stores],
         "policy_hash": start.spec.policy_hash if start else "",
     }
-    run = TrainingRun("sft", asked, identity, processes)
+    run = TrainingRun("sft", requested, identity, processes)
     if run.done is not None:
         return run.done
     ids = [[meta.episode_id for meta in some] for some in metas]
-    steps = load_steps(stores, ids, reporter, asked.picture_cache_gb * 1e9)
+    cache_bytes = requested.picture_cache_gb * 1e9
+    steps = load_steps(stores, ids, reporter, cache_bytes, scattered=not requested.shuffle_episodes)
     if start is None:
-        policy = new_policy(asked, stores, steps)
+        policy = new_policy(requested, stores, steps)
         policy.model.to(processes.device)
     else:
-        policy = fit_policy(start, asked, stores, steps, reporter)
-    home = prepare_parameters(policy, asked)
+        policy = fit_policy(start, requested, stores, steps, reporter)
+    base = prepare_parameters(policy, requested)
     count = parameter_counts(policy)
-    settings = replace(asked, micro_batch=choose_micro_batch(asked.micro_batch, count["parameters"]))
+    settings = replace(requested, micro_batch=choose_micro_batch(requested.micro_batch, count["parameters"]))
     trainer = _Trainer(settings, policy, steps, processes)
     last = trainer.run(reporter)
     facts = {
@@ -113,7 +117,7 @@ def _train(
         "holdout": trainer.measure(trainer.held_rows) if len(trainer.held_rows) else None,
         "norm_key": policy.unnorm_key,
     }
-    return run.finish(policy, home, [meta for some in metas for meta in some], facts)
+    return run.finish(policy, base, [meta for some in metas for meta in some], facts)
 
 
 class _Trainer:
@@ -144,7 +148,7 @@ class _Trainer:
         self.schedule = BatchSampler.plan(
             count, settings.batch_size, settings.epochs, settings.max_updates, settings.seed, repeat=True
         )
-        self.order = EpisodeShuffleSampler(used, self.schedule, settings.shuffle_episodes)
+        self.order = EpisodeShuffleSampler(used, self.schedule, settings.shuffle_episodes or 0)
         self.loop = TrainLoop(settings, policy.model, self.schedule.updates, processes)
         self.label_width = settings.soft_bins or 0.0
         self.bin_ids_K = torch.from_numpy(np.array(policy.action_token_ids))
@@ -233,17 +237,46 @@ class _Trainer:
 
 
 def _label_width(settings: SftSettings, reporter: Reporter) -> float:
-    """Width of a label in bins where none was asked for; an older folder goes on with the width it began with."""
+    """Width of a label in bins where none was given; an older folder goes on with the width it began with."""
     if settings.soft_bins is not None or settings.policy is None:
         return _NEW_POLICY_WIDTH if settings.soft_bins is None else settings.soft_bins
-    marker = settings.out / "run.json"
-    if marker.exists():
-        began = read_json_mapping(marker, hint="Choose another --out.", within=settings.out).get("settings")
-        width = began.get("soft_bins") if isinstance(began, dict) else None
-        if width == _NEW_POLICY_WIDTH:  # the default of release 0.1 for checkpoints, too
-            reporter.info(f"{settings.out} goes on with labels spread over {width} bins, as it began.")
-            return _NEW_POLICY_WIDTH
+    if _recorded_setting(settings, "soft_bins") == _NEW_POLICY_WIDTH:  # release 0.1's default for checkpoints, too
+        reporter.info(f"{settings.out} goes on with labels spread over {_NEW_POLICY_WIDTH} bins, as it began.")
+        return _NEW_POLICY_WIDTH
     return 0.0
+
+
+def _shuffled_together(
+    settings: SftSettings,
+    stores: Sequence[EpisodeSource],
+    metas: Sequence[Sequence[EpisodeMeta]],
+    reporter: Reporter,
+) -> int:
+    """How many episodes' steps are shuffled together where it was not given; a folder goes on as it began."""
+    if settings.shuffle_episodes is not None:
+        return settings.shuffle_episodes
+    recorded = _recorded_setting(settings, "shuffle_episodes")
+    if type(recorded) is int:
+        return recorded
+    shape = stores[0].decisions(metas[0][0].episode_id).image_shape
+    lengths = [meta.steps for some in metas for meta in some]
+    together = episodes_that_fit(lengths, shape, settings.picture_cache_gb * 1e9)
+    if together:
+        size = sum(lengths) * math.prod(shape) / 1e9
+        reporter.info(
+            f"Decoded, the images take {size:.3g} GB, more than --picture-cache-gb {settings.picture_cache_gb:g}: "
+            f"steps are shuffled within groups of {together} episodes."
+        )
+    return together
+
+
+def _recorded_setting(settings: SftSettings, name: str) -> Any:
+    """What the run in the output folder was begun with; None where there is none."""
+    marker = settings.out / "run.json"
+    if not marker.exists():
+        return None
+    recorded = read_json_mapping(marker, hint="Choose another --out.", within=settings.out).get("settings")
+    return recorded.get(name) if isinstance(recorded, dict) else None
 
 
 def _selected(settings: SftSettings, store: EpisodeSource) -> list[EpisodeMeta]:

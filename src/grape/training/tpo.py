@@ -7,6 +7,7 @@ trajectories of one initial state. The gradient is exact and its memory does not
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,15 @@ from grape.store import EpisodeStore
 from grape.training.batches import ComparisonItem, collate
 from grape.training.dataset import StepDataset, check_preprocessing, load_steps
 from grape.training.displacement import displacement_alarm
-from grape.training.distributed import ProcessGroup, is_sharded, join_process_group, local_part, shard_fully, whole
+from grape.training.distributed import (
+    ProcessGroup,
+    ReducedOnce,
+    copy_whole,
+    is_sharded,
+    join_process_group,
+    local_part,
+    shard_fully,
+)
 from grape.training.gradients import (
     GradientResult,
     frame_logps,
@@ -119,7 +128,8 @@ def _train(
         shard_fully(policy.model, autocast or torch.float32)
         autocast = None
     episodes = episodes_of(settings.method, pairs)
-    steps = load_steps([store], [episodes], reporter, settings.picture_cache_gb * 1e9)
+    scattered = settings.method != "tpo" or settings.window > 0  # single steps or windows in random order
+    steps = load_steps([store], [episodes], reporter, settings.picture_cache_gb * 1e9, scattered=scattered)
     anchored = [name for name in episodes if not batches or store.meta(name).success is True]
     trainer = _Trainer(settings, pairs, policy, steps, processes, autocast, frozenset(anchored), even=bool(batches))
     last = trainer.run(reporter)
@@ -146,11 +156,9 @@ def _unsharded(policy: "OpenVLAPolicy", settings: TrainSettings, processes: Proc
     """The policy with whole parameters in the process that writes; all processes must call."""
     if not is_sharded(policy.model):
         return policy
-    weights = {name: whole(tensor).detach().cpu() for name, tensor in policy.model.state_dict().items()}
-    if processes.is_main:
-        policy = _open(settings, "cpu")
-        policy.model.load_state_dict(weights)
-    return policy
+    merged = _open(settings, "cpu") if processes.is_main else None
+    copy_whole(policy.model, merged.model if merged is not None else None)
+    return merged or policy
 
 
 class _Trainer:
@@ -257,16 +265,17 @@ class _Trainer:
             weighted = {name: term * weight for name, term in terms.items()}
             return weighted, {name: share * number for name, number in metrics.items()}
 
-        def reduce() -> None:
-            if not sharded:  # FSDP has done it in the backward pass
-                self.processes.add_gradients(self.loop.parameters)
-
-        common = (self._frames(rows_F), comparisons, loss, self.settings.micro_batch, self.loop.parameters)
+        frames: Callable[[Tensor], Tensor] = self._frames(rows_F)
+        rounds = self._rounds(comparisons.frame_count)
+        reduce: Callable[[], None] = partial(self.processes.add_gradients, self.loop.parameters)
+        if sharded:  # FSDP itself adds up over the processes, in the last backward pass
+            frames = once = ReducedOnce(frames, self.policy.model, rounds)
+            reduce = once.check
+        common = (frames, comparisons, loss, self.settings.micro_batch, self.loop.parameters)
         if self.mode == "one-pass":
             result = one_pass_gradient(*common, reduce=reduce)
         else:
-            rounds = self._rounds(comparisons.frame_count)
-            # FSDP reduces in every backward pass: one for each term would send everything once more.
+            # Between its backward passes FSDP holds one gradient: of all terms together.
             apart = self.settings.is_anchored and not sharded
             result = two_pass_gradient(*common, rounds, apart=apart, reduce=reduce)
         return result, comparisons.frame_count if share else 0, items

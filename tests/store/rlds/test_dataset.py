@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
-from grape.store.rlds import open_rlds
+from grape.store.rlds import open_rlds, tfrecord
 from grape.store.rlds.features import Tensor, read_features
 from tests.store.rlds.datasets import assert_columns, make_columns, write_dataset
 
@@ -97,6 +97,15 @@ def test_one_episode_by_its_index(dataset):
     assert dataset.episode("all", 12).file_path == "v1"
     with pytest.raises(SettingsError, match="no episode 11"):
         dataset.episode("train", 11)
+
+
+def test_single_episodes_in_any_order_are_found_without_passing_over_others(dataset, monkeypatch):
+    fresh, heads = open_rlds(dataset.path), []
+    honest = tfrecord._is_head
+    monkeypatch.setattr(tfrecord, "_is_head", lambda head: heads.append(head) or honest(head))
+    for index in [*reversed(range(11)), *range(11)]:
+        assert fresh.episode("train", index).file_path == f"e{index}"
+    assert len(heads) == 3 * 11  # to learn where each begins, and once for each that was read
 
 
 def test_files_compressed_with_gzip(copy):

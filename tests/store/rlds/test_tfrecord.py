@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grape.core.errors import DataError
-from grape.store.rlds.tfrecord import FRAMING_BYTES, frame_record, masked_crc32c, read_records
+from grape.store.rlds.tfrecord import (
+    FRAMING_BYTES,
+    frame_record,
+    masked_crc32c,
+    read_record_at,
+    read_records,
+    record_starts,
+)
 
 PAYLOADS = [b"first", b"", b"a" * 300, bytes(range(256))]
 WHOLE = b"".join(map(frame_record, PAYLOADS))
@@ -54,6 +61,25 @@ def test_records_of_others_are_passed_over(path, pack):
     assert [payload for _, payload in read_records(path, lambda number: number % 2 == 1)] == [
         None, PAYLOADS[1], None, PAYLOADS[3],
     ]  # fmt: skip
+
+
+def test_a_record_is_read_where_it_begins(path):
+    path.write_bytes(WHOLE)
+    assert record_starts(path) == STARTS[:-1]
+    assert [read_record_at(path, start) for start in STARTS[:-1]] == PAYLOADS
+    assert [read_record_at(path, start) for start in (1, STARTS[-1], len(WHOLE) + 9)] == [None] * 3
+    path.write_bytes(gzip.compress(WHOLE))
+    assert record_starts(path) is None
+
+
+@given(st.integers(0, len(WHOLE) - 1), st.integers(0, 7))
+def test_a_flipped_bit_spoils_its_own_record_only(path, place, bit):
+    content = bytearray(WHOLE)
+    content[place] ^= 1 << bit
+    path.write_bytes(content)
+    for number, start in enumerate(STARTS[:-1]):
+        assert read_record_at(path, start) == (None if number == record_at(place) else PAYLOADS[number])
+    assert record_starts(path) in (None, STARTS[:-1])
 
 
 def test_an_empty_file_has_no_records(path):

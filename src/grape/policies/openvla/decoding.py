@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from transformers import DynamicCache
@@ -15,7 +16,7 @@ from transformers import DynamicCache
 from grape.core.errors import PolicyError
 from grape.policies.openvla.model import OpenVLA, PolicyInputs
 
-__all__ = ["choose_tokens", "decode_actions", "decode_rows_alike", "equal_calls"]
+__all__ = ["choose_tokens", "decode_actions", "decode_rows_alike", "equal_calls", "seed_tensor"]
 
 ROWS = 16
 """Rows of one call of a small network where each row's bits must not depend on the others."""
@@ -25,7 +26,12 @@ SMALL = 10**8
 
 @torch.inference_mode()
 def decode_actions(
-    model: OpenVLA, inputs: PolicyInputs, dim: int, temperature: float, seeds: Sequence[int] | None
+    model: OpenVLA,
+    inputs: PolicyInputs,
+    dim: int,
+    temperature: float,
+    seeds: Sequence[int] | None,
+    action_ids: npt.NDArray[np.int64] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Choose ``dim`` tokens for each row.
 
@@ -38,6 +44,7 @@ def decode_actions(
         dim: Number of tokens ``D``.
         temperature: 0 is greedy over the whole vocabulary.
         seeds: One a row; needed when ``temperature > 0``.
+        action_ids: The ids that are sampled from, int64 ``(K,)``; None is the whole vocabulary.
 
     Returns:
         Token ids, int64 ``(B, D)``, and their log-probabilities under temperature 1 over the whole vocabulary,
@@ -46,14 +53,15 @@ def decode_actions(
     Raises:
         PolicyError: The logits are not finite.
     """
-    generators = [np.random.default_rng(seed) for seed in seeds or ()] if temperature > 0.0 else []
+    seeds_B = seed_tensor(seeds, model.device)
+    ids_K = None if action_ids is None else torch.from_numpy(action_ids).to(model.device)
     llama = model.language_model
     prefix = model.embed_prompts(inputs)
     cache = DynamicCache(config=llama.config)
     step_embeds, first = prefix.embeds_BSH, 0
     tokens: list[Tensor] = []
     logps: list[Tensor] = []
-    for _ in range(dim):
+    for place in range(dim):
         positions = prefix.positions()
         hidden_BSH = llama.model(
             inputs_embeds=step_embeds,
@@ -63,7 +71,7 @@ def decode_actions(
             use_cache=True,
         ).last_hidden_state
         logits_BV = llama.lm_head(hidden_BSH[:, -1]).float()
-        chosen_B = choose_tokens(logits_BV, temperature, generators)
+        chosen_B = choose_tokens(logits_BV, temperature, seeds_B, place, ids_K)
         logp_B = logits_BV.gather(-1, chosen_B[:, None])[:, 0] - logits_BV.logsumexp(-1)
         if not bool(torch.isfinite(logp_B).all()):
             raise PolicyError(
@@ -78,7 +86,12 @@ def decode_actions(
 
 
 def decode_rows_alike(
-    model: OpenVLA, inputs: PolicyInputs, dim: int, temperature: float, seeds: Sequence[int] | None
+    model: OpenVLA,
+    inputs: PolicyInputs,
+    dim: int,
+    temperature: float,
+    seeds: Sequence[int] | None,
+    action_ids: npt.NDArray[np.int64] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """As :func:`decode_actions`, with every bit of a row independent of the rest of the batch.
 
@@ -94,7 +107,7 @@ def decode_rows_alike(
     with equal_calls(model, inputs) as calls:
         for rows, filled in calls:
             own_seeds = None if seeds is None else [seeds[row] for row in filled]
-            tokens, logps = decode_actions(model, inputs.select(filled), dim, temperature, own_seeds)
+            tokens, logps = decode_actions(model, inputs.select(filled), dim, temperature, own_seeds, action_ids)
             tokens_BD[rows], logps_BD[rows] = tokens[: len(rows)].cpu(), logps[: len(rows)].cpu()
     return tokens_BD, logps_BD
 
@@ -129,19 +142,58 @@ def _threads(count: int) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def choose_tokens(logits_BV: Tensor, temperature: float, generators: Sequence[np.random.Generator]) -> Tensor:
+def choose_tokens(
+    logits_BV: Tensor, temperature: float, seeds_B: Tensor, place: int, ids_K: Tensor | None = None
+) -> Tensor:
     """One token a row: the largest logit at temperature 0, else a sample of ``softmax(logits / temperature)``.
 
     Args:
         logits_BV: Over the whole vocabulary, ``(B, V)``.
         temperature: Not negative.
-        generators: One a row, read only when sampling; each moves on by ``V`` numbers.
+        seeds_B: Seed of each row, int64; read only when sampling.
+        place: Which token of the action it is, from 0: each has noise of its own.
+        ids_K: The ids that are sampled from, int64; None is the whole vocabulary.
 
     Returns:
         Token ids, int64 ``(B,)``.
     """
     if temperature <= 0.0:
         return logits_BV.argmax(dim=-1)
-    noise_BV = np.stack([generator.gumbel(size=logits_BV.shape[1]) for generator in generators])
-    scores_BV = logits_BV.double() / temperature + torch.from_numpy(noise_BV).to(logits_BV.device)
-    return scores_BV.argmax(dim=-1)
+    logits_BK = logits_BV if ids_K is None else logits_BV[:, ids_K]
+    noise_BK = _gumbel_noise(seeds_B, place, logits_BK.shape[1])
+    chosen_B = (logits_BK.double() / temperature + noise_BK).argmax(dim=-1)
+    return chosen_B if ids_K is None else ids_K[chosen_B]
+
+
+def seed_tensor(seeds: Sequence[int] | None, device: torch.device) -> Tensor:
+    """Seeds as int64 of the same low 64 bits, ``(B,)``; empty without seeds."""
+    return torch.tensor([_signed(seed) for seed in seeds or ()], dtype=torch.int64, device=device)
+
+
+def _gumbel_noise(seeds_B: Tensor, place: int, count: int) -> Tensor:
+    """Standard Gumbel numbers, float64 ``(B, count)``, made where the seeds lie.
+
+    Each is a function of its row's seed, the place and its column: SplitMix64 (Steele, Lea, Flood: "Fast splittable
+    pseudorandom number generators", 2014) of a counter. Integers are exact, so all devices begin with the same bits.
+    """
+    counter_K = torch.arange(1, count + 1, device=seeds_B.device) + (place << 32)
+    bits_BK = _mix(_mix(seeds_B)[:, None] + counter_K * _signed(0x9E3779B97F4A7C15))
+    uniform_BK = (_shift(bits_BK, 12).double() + 0.5) * 2.0**-52  # in (0, 1): 52 bits and a half are exact
+    return -torch.log(-torch.log(uniform_BK))
+
+
+def _mix(state: Tensor) -> Tensor:
+    """SplitMix64's output function, on 64 bits kept as int64; products wrap around."""
+    state = (state ^ _shift(state, 30)) * _signed(0xBF58476D1CE4E5B9)
+    state = (state ^ _shift(state, 27)) * _signed(0x94D049BB133111EB)
+    return state ^ _shift(state, 31)
+
+
+def _shift(state: Tensor, bits: int) -> Tensor:
+    """Shift to the right that fills with zeros."""
+    return (state >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(number: int) -> int:
+    """The int64 of the same low 64 bits."""
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)

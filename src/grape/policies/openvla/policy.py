@@ -177,7 +177,8 @@ class OpenVLAPolicy:
 
         Args:
             observations: ``B`` observations; instructions may differ.
-            temperature: 0 decodes greedily; otherwise each token is sampled from ``softmax(logits / temperature)``.
+            temperature: 0 decodes greedily over the whole vocabulary; otherwise each token is sampled from
+                ``softmax(logits / temperature)`` over the action bins.
             seeds: One seed a row, needed when sampling; a row's random numbers depend on its seed alone.
 
         Raises:
@@ -199,7 +200,7 @@ class OpenVLAPolicy:
                 [observation.instruction for observation in observations],
             )
             decode = decode_rows_alike if self.model.device.type == "cpu" else decode_actions
-            tokens_BD, logps_BD = decode(self.model, inputs, self.norm.dim, temperature, seeds)
+            tokens_BD, logps_BD = decode(self.model, inputs, self.norm.dim, temperature, seeds, self.action_token_ids)
         finally:
             self.model.train(training)
         tokens = tokens_BD.cpu().numpy().astype(np.int32)

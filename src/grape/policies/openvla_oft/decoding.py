@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from grape.core.errors import PolicyError
-from grape.policies.openvla.decoding import choose_tokens, equal_calls
+from grape.policies.openvla.decoding import choose_tokens, equal_calls, seed_tensor
 from grape.policies.openvla.model import PolicyInputs
 from grape.policies.openvla_oft.model import OpenVLAOFT, logps_of
 
@@ -38,13 +37,13 @@ def decode_chunks(
     logps_BKD = torch.empty(tokens_BKD.shape)
     with equal_calls(model, inputs) as calls:
         for rows, filled in calls if model.device.type == "cpu" else [(_all(inputs), _all(inputs))]:
-            generators = [np.random.default_rng(seeds[row]) for row in filled] if seeds and temperature > 0 else []
+            seeds_B = seed_tensor([seeds[row] for row in filled] if seeds else None, model.device)
             logits_BTV = model.chunk_logits(inputs.select(filled))
             columns_BT = torch.stack(
                 [
                     # The logits are divided by the model's temperature already.
-                    choose_tokens(logits_BV, temperature / model.conventions.temperature, generators)
-                    for logits_BV in logits_BTV.unbind(dim=1)
+                    choose_tokens(logits_BV, temperature / model.conventions.temperature, seeds_B, place)
+                    for place, logits_BV in enumerate(logits_BTV.unbind(dim=1))
                 ],
                 dim=1,
             )

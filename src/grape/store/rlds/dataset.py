@@ -7,7 +7,7 @@ file and the record are named.
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from grape.core.errors import DataError, SettingsError, did_you_mean
 from grape.store.rlds.description import Description, Shard, find_version, read_description
 from grape.store.rlds.example import Value, decode_example
 from grape.store.rlds.features import Column, FeatureTree, Leaf, Tensor, Unknown, read_features
-from grape.store.rlds.tfrecord import read_records
+from grape.store.rlds.tfrecord import read_record_at, read_records, record_starts
 
 __all__ = ["Columns", "Episode", "RldsDataset", "open_rlds"]
 
@@ -115,6 +115,7 @@ class RldsDataset:
     path: Path
     description: Description
     features: FeatureTree
+    _starts: dict[Path, list[int] | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def length(self, split: str) -> int:
         """Number of episodes of a split (see :meth:`read`), from ``dataset_info.json``."""
@@ -159,7 +160,7 @@ class RldsDataset:
             yield self._episode(index, where, payload)
 
     def episode(self, split: str, index: int) -> Episode:
-        """One episode of a split by its index; passes over the records before it in its file.
+        """One episode of a split by its index. Where the records of its file begin is looked up once a file.
 
         Raises:
             SettingsError: There is no such split or index.
@@ -169,12 +170,25 @@ class RldsDataset:
         for shard in self._shards(split):
             if start <= index < start + shard.episodes:
                 number = index - start
+                record = self._payload_at(shard.path, number)
+                if record is not None:
+                    return self._episode(index, f"{shard.path}, record {number}", record)
                 for record_number, payload in read_records(shard.path, number.__eq__):
                     if payload is not None:
                         return self._episode(index, f"{shard.path}, record {record_number}", payload)
                 raise DataError(f"{shard.path} has no record {number}, though dataset_info.json lists it.", _CUT)
             start += shard.episodes
         raise SettingsError(f"{self.path} has no episode {index} in split {split!r}, which has {start}.")
+
+    def _payload_at(self, path: Path, number: int) -> bytes | None:
+        """A record of a plain file; None where it must be sought, or what is wrong must be told."""
+        try:
+            if path not in self._starts:
+                self._starts[path] = record_starts(path)
+            starts = self._starts[path] or []
+            return read_record_at(path, starts[number]) if number < len(starts) else None
+        except OSError:
+            return None
 
     def _unfit_to_count(self, path: str) -> tuple[bool, bool, bool, str]:
         """Sort key of columns by how well they tell the number of steps."""

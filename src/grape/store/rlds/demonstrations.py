@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from grape.core.errors import DataError, SettingsError
 from grape.core.files import content_hash, file_hash
@@ -17,6 +18,7 @@ from grape.store.imported import ACTION_SPACE, foreign_trajectory, task_name
 from grape.store.rlds.dataset import RldsDataset, open_rlds
 from grape.store.rlds.standardize import Rule, StandardEpisode, rule_for, standard_episodes, standardize
 from grape.store.rlds.statistics import dataset_statistics
+from grape.store.source import Decisions
 
 __all__ = ["RldsDemonstrations", "is_rlds_location"]
 
@@ -110,15 +112,52 @@ class RldsDemonstrations:
         Raises:
             DataError: There is no such episode, or the file is damaged.
         """
+        return self._trajectory(episode_id, self._standard(episode_id), frames=frames)
+
+    def decisions(self, episode_id: str) -> Decisions:
+        """The decisions of an episode: labels only, since nothing was sampled. No image is decoded.
+
+        Where ``features.json`` leaves the images' size open, the first image of the episode is.
+
+        Raises:
+            DataError: There is no such episode, or the file is damaged.
+        """
+        episode = self._standard(episode_id)
+        part = self._trajectory(episode_id, episode, frames=False)
+        height, width, channels = episode.images.shape
+        if self.rule.name != "plain":
+            height = width = _SIDE
+        if height is None or width is None or channels is None:
+            height, width, channels = episode.images[0].shape
+        return Decisions(part.action_tokens, part.token_logps, part.labels, (height, width, channels))
+
+    def images(self, episode_id: str, decisions: Sequence[int]) -> npt.NDArray[np.uint8]:
+        """Images before some decisions of an episode, in that order, uint8 ``(B, H, W, 3)``; no other is decoded.
+
+        Raises:
+            DataError: There is no such episode, or the file is damaged.
+        """
+        encoded = self._standard(episode_id).images
+        images = [encoded[decision] for decision in decisions]
+        if len({image.shape for image in images}) > 1:
+            raise DataError(f"{encoded.where}: the images of one episode are of several sizes.")
+        return self._resized(np.stack(images))
+
+    def _standard(self, episode_id: str) -> StandardEpisode:
         meta = self.meta(episode_id)
         episode = standardize(self.dataset.episode(self.split, meta.initial_state), self.rule)
-        episode = _part(episode, *meta.extra.get("steps", (0, episode.steps)))
-        images = np.zeros((episode.steps, 0, 0, 3), dtype=np.uint8)
-        if frames:
-            images = episode.images.decode()
-            if self.rule.name != "plain" and images.shape[1:3] != (_SIDE, _SIDE):
-                images = np.stack([lanczos3(image, _SIDE, _SIDE) for image in images])
+        return _part(episode, *meta.extra.get("steps", (0, episode.steps)))
+
+    def _trajectory(self, episode_id: str, episode: StandardEpisode, *, frames: bool) -> Trajectory:
+        images = self._resized(episode.images.decode()) if frames else np.zeros((episode.steps, 0, 0, 3), np.uint8)
+        meta = self.meta(episode_id)
         return foreign_trajectory(meta, images, episode.actions, pictures_after_action=False, reader=None)
+
+    def _resized(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Images at the size that the rule asks for, ``(N, H, W, 3)``."""
+        if self.rule.name == "plain" or images.shape[1:3] == (_SIDE, _SIDE):
+            return images
+        return np.stack([lanczos3(image, _SIDE, _SIDE) for image in images])
 
     def digest(self) -> str:
         """Hash of the data set's descriptions, rule and split, which identifies the data of a training run."""

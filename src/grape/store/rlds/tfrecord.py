@@ -21,7 +21,7 @@ import google_crc32c
 from grape.core.errors import DataError
 from grape.store.opening import open_data
 
-__all__ = ["FRAMING_BYTES", "frame_record", "masked_crc32c", "read_records"]
+__all__ = ["FRAMING_BYTES", "frame_record", "masked_crc32c", "read_record_at", "read_records", "record_starts"]
 
 FRAMING_BYTES = 16
 """Bytes that a record takes beyond its payload."""
@@ -83,6 +83,40 @@ def read_records(path: Path, selects: Wanted = lambda number: True) -> Iterator[
                 yield from _records(path, raw, selects, seekable=True)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def record_starts(path: Path) -> list[int] | None:
+    """Byte at which each record begins, from the records' headers alone.
+
+    None where the file is compressed, or damaged in a way that :func:`read_records` tells.
+    """
+    starts: list[int] = []
+    with open_data(path, within=path.parent, max_bytes=_MOST_FILE) as handle:
+        begin, size = 0, path.stat().st_size
+        while begin < size:
+            handle.seek(begin)
+            head = handle.read(_HEAD.size)
+            if not _is_head(head):
+                return None
+            starts.append(begin)
+            begin += _HEAD.unpack(head)[0] + FRAMING_BYTES
+    return starts
+
+
+def read_record_at(path: Path, start: int) -> bytes | None:
+    """Payload of the record that begins at a byte; None where none does or its checksum does not fit.
+
+    :func:`read_records` tells what is wrong.
+    """
+    with open_data(path, within=path.parent, max_bytes=_MOST_FILE) as handle:
+        handle.seek(start)
+        head = handle.read(_HEAD.size)
+        length = _HEAD.unpack(head)[0] if _is_head(head) else _MOST_BYTES
+        if length >= _MOST_BYTES or start + length + FRAMING_BYTES > path.stat().st_size:
+            return None
+        payload, tail = handle.read(length), handle.read(_TAIL.size)
+    fits = len(tail) == _TAIL.size and _TAIL.unpack(tail)[0] == masked_crc32c(payload)
+    return payload if fits else None
 
 
 def _records(

@@ -1,0 +1,64 @@
+"""What training reads of recorded episodes, wherever they come from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from grape.core.trajectories import EpisodeMeta, Trajectory
+
+__all__ = ["Decisions", "EpisodeSource"]
+
+
+@dataclass(frozen=True, eq=False)
+class Decisions:
+    """The decisions of an episode, without its images and states.
+
+    Attributes:
+        tokens: Sampled action tokens, int32 ``(T, D)``; -1 where nothing was sampled.
+        logps: Log-probability of each token, float32 ``(T, D)``; NaN where nothing was sampled.
+        labels: What an imitator should learn, un-normalized, float32 ``(T, D)``.
+        image_shape: ``(H, W, 3)`` of the image before each decision.
+    """
+
+    tokens: npt.NDArray[np.int32]
+    logps: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.float32]
+    image_shape: tuple[int, int, int]
+
+
+class EpisodeSource(Protocol):
+    """Episodes to read: an :class:`~grape.store.EpisodeStore`, or an RLDS data set in its place."""
+
+    @property
+    def path(self) -> Path:
+        """Where they lie, for messages."""
+
+    @property
+    def suite(self) -> str:
+        """Registered name of the suite."""
+
+    @property
+    def contract(self) -> Mapping[str, Any]:
+        """JSON facts on which all episodes agree, e.g. the action space."""
+
+    def meta(self, episode_id: str) -> EpisodeMeta:
+        """Facts of one episode."""
+
+    def metas(self) -> tuple[EpisodeMeta, ...]:
+        """Facts of all episodes."""
+
+    def read(self, episode_id: str, *, frames: bool = True) -> Trajectory:
+        """One episode; without images ``frames`` is ``(T+1, 0, 0, 3)``."""
+
+    def decisions(self, episode_id: str) -> Decisions:
+        """The decisions of one episode; no image is decoded."""
+
+    def images(self, episode_id: str, decisions: Sequence[int]) -> npt.NDArray[np.uint8]:
+        """Images before some decisions of one episode, in that order, uint8 ``(B, H, W, 3)``; no other is decoded."""
+
+    def digest(self) -> str:
+        """Hash of what the episodes are."""
