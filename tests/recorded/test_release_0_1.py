@@ -116,8 +116,8 @@ def test_settings_have_the_identity_that_recorded_runs_have():
     place = Path("x")
     precise = {"dtype": "bfloat16", "center_crop": "yes", "device": "cuda", "threads": 4}
     settings = {
-        "train": TrainSettings(place, place, out=place),
-        "train changed": TrainSettings(place, place, out=place, lr=1e-5, lora_rank=32, **precise),
+        "train": TrainSettings(pairs=place, policy=place, out=place),
+        "train changed": TrainSettings(pairs=place, policy=place, out=place, lr=1e-5, lora_rank=32, **precise),
         "sft": SftSettings((place,), out=place),
         "collect": CollectSettings(place),
         "collect changed": CollectSettings(place, until="last-step", max_steps=3, dtype="float32", unnorm_key="a"),

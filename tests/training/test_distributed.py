@@ -36,7 +36,7 @@ def test_one_gpu_cannot_be_named_for_several_processes(tmp_path, monkeypatch):
     policy = write_policy(tmp_path / "policy")
     pairs = write_pairs(tmp_path / "pairs", record(tmp_path / "store", policy))
     with pytest.raises(SettingsError, match="one GPU for several processes"):
-        run_train(TrainSettings(pairs, policy, out=tmp_path / "run", device="cuda:1"))
+        run_train(TrainSettings(pairs=pairs, policy=policy, out=tmp_path / "run", device="cuda:1"))
 
 
 @pytest.mark.slow

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Literal
 
 from grape.core.errors import SettingsError
-from grape.core.settings import Range, check_ranges, setting, with_default
+from grape.core.settings import Range, check_ranges, flag_of, setting, with_default
 from grape.policies.opening import PolicySettings, PrecisionSettings
 from grape.training.metrics_logger import TrackerName, check_trackers
 
 __all__ = [
+    "METHOD_SETTINGS",
+    "UNPAIRED",
     "AdapterSettings",
     "LoggingSettings",
     "OptimizerSettings",
@@ -23,6 +25,21 @@ __all__ = [
 _DATA, _LOSS, _OPTIMIZER = "Data", "Loss", "Optimizer"
 _ADAPTERS, _LOGGING, _MEMORY = "Adapters", "Checkpoints and logging", "Memory and processes"
 _COUNT, _POSITIVE, _SHARE = Range(0), Range(1), Range(0, 1)
+
+PAIRED, UNPAIRED = ("tpo", "step-dpo", "filtered-bc"), ("kto", "rloo")
+"""Methods that learn from pairs, and those that learn from single episodes."""
+
+
+METHOD_SETTINGS = (
+    ("window", 0, ("tpo",)),
+    ("loss_type", "sigmoid", PAIRED),
+    ("label_smoothing", 0.0, PAIRED),
+    ("length_normalised", False, (*PAIRED, "kto")),
+    ("reward", "auto", UNPAIRED),
+    ("desirable_weight", 1.0, ("kto",)),
+    ("clip_range", 0.2, ("rloo",)),
+)
+"""Settings that have a meaning for some methods only: their names, their defaults and the methods."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +133,21 @@ class TrainSettings(TrainerSettings, PolicySettings):
     """Align a policy with preference pairs by trajectory-wise preference optimisation (arXiv 2411.19309).
 
     Attributes:
-        pairs: Folder made by grape pair.
-        policy: Checkpoint folder of the policy that collected the pairs' episodes; training starts from it.
+        pairs: Folder made by grape pair; for all methods but kto and rloo.
+        scores: Folder made by grape score, in place of --pairs; for kto and rloo, which need no pairs.
+        replay: More folders of that kind, of episodes that earlier policies collected: they train as well, each against
+            the recorded log-probabilities of the policy that collected it.
+        policy: Checkpoint folder of the policy that collected the episodes; training starts from it.
         method: tpo compares whole trajectories; step-dpo compares single steps of the two sides by their index (the
             paper's step-wise baseline); filtered-bc only imitates chosen sides that succeeded
-            (cloning baseline).
+            (cloning baseline). kto takes single episodes, desirable or not (arXiv 2402.01306); rloo weighs every
+            episode of an initial state by its reward minus the mean of the others (arXiv 2402.14740).
+        reward: For kto and rloo: gcpg is R_GCPG, by which failures differ, too; success is the outcome alone. auto is
+            success for kto and gcpg for rloo. With gcpg, kto calls desirable what lies above the mean of the others.
+        desirable_weight: For kto: total weight of the desirable episodes, that of the undesirable ones being 1,
+            however many there are of each.
+        clip_range: For rloo: an episode stops to count once its probability a token (geometric mean) has changed by
+            this share in the direction it pulls, in (0, 1).
         loss_type: sigmoid (the published loss), hinge (SLiC) or ipo.
         beta: Strength of the pull to the reference policy, per nat of log-ratio; smaller moves further.
         window: Compare windows of this many steps instead of whole trajectories, as the first public implementation
@@ -158,9 +185,16 @@ class TrainSettings(TrainerSettings, PolicySettings):
             yes, no, or auto for what the checkpoint says (nothing means no).
     """
 
-    pairs: Path = setting(group=_DATA, identity=False, common=True)
-    policy: Path = setting(group=_DATA, identity=False, common=True)
-    method: Literal["tpo", "step-dpo", "filtered-bc"] = setting("tpo", group=_LOSS, common=True)
+    policy: Path = setting(group=_DATA, identity=False, common=True, kw_only=True)
+    pairs: Path | None = setting(None, group=_DATA, identity=False, common=True)
+    scores: Path | None = setting(None, group=_DATA, identity=False, common=True)
+    replay: tuple[Path, ...] = setting((), group=_DATA, identity=False)
+    method: Literal["tpo", "step-dpo", "filtered-bc", "kto", "rloo"] = setting("tpo", group=_LOSS, common=True)
+    reward: Literal["auto", "gcpg", "success"] = setting("auto", group=_LOSS, identity="unless default")
+    desirable_weight: float = setting(1.0, group=_LOSS, range=Range(0, open_low=True), identity="unless default")
+    clip_range: float = setting(
+        0.2, group=_LOSS, range=Range(0, 1, open_low=True, open_high=True), identity="unless default"
+    )
     loss_type: Literal["sigmoid", "hinge", "ipo"] = setting("sigmoid", group=_LOSS)
     beta: float = setting(0.1, group=_LOSS, range=_COUNT, common=True)
     window: int = setting(0, group=_LOSS, range=_COUNT)
@@ -181,6 +215,17 @@ class TrainSettings(TrainerSettings, PolicySettings):
     feature_cache_gb: float = setting(4.0, group=_MEMORY, range=_COUNT, identity=False)
     norm_stats: Path | None = setting(None, group=_DATA, identity=False)
     memory_gb: float = setting(0.0, group=_MEMORY, range=_COUNT, identity=False)
+
+    @property
+    def unpaired(self) -> bool:
+        """Whether the method learns from single episodes."""
+        return self.method in UNPAIRED
+
+    @property
+    def data(self) -> tuple[Path, ...]:
+        """Folders of pairs, or of scores where the method is unpaired: the policy's own first, then those replayed."""
+        own = self.scores if self.unpaired else self.pairs
+        return (*(() if own is None else (own,)), *self.replay)
 
 
 @dataclass(frozen=True)
@@ -245,10 +290,10 @@ def check_train(settings: TrainSettings) -> None:
         raise SettingsError(
             f"--label-smoothing has no meaning for --loss-type {settings.loss_type}.", "Leave it out, or use sigmoid."
         )
-    if settings.beta == 0 and settings.method != "filtered-bc":
+    _check_data(settings)
+    _check_method(settings)
+    if settings.beta == 0 and settings.method not in ("filtered-bc", "rloo"):
         raise SettingsError("--beta is 0: the preference loss would be constant.", "Give a positive value, e.g. 0.1.")
-    if settings.window and settings.method != "tpo":
-        raise SettingsError(f"--window has no meaning for --method {settings.method}.", "Leave it out.")
     if settings.load_in_4bit and not settings.lora_rank:
         raise SettingsError("A model held in 4 bits cannot be trained as a whole.", "Give --lora-rank, e.g. 32.")
     if settings.attention == "flash-attention-2" and not settings.lora_rank:
@@ -265,6 +310,51 @@ def check_train(settings: TrainSettings) -> None:
         raise SettingsError(
             "--sharding full is for training all parameters; adapters are small enough for every process.",
             "Leave out --lora-rank or --sharding.",
+        )
+
+
+def _check_data(settings: TrainSettings) -> None:
+    """Refuse data that the method does not take, or takes twice.
+
+    Raises:
+        SettingsError: One of the two kinds of folders is missing or one too many, or folders contradict other settings.
+    """
+    needed, other = ("scores", "pairs") if settings.unpaired else ("pairs", "scores")
+    if getattr(settings, other) is not None:
+        raise SettingsError(
+            f"--{other} is not for --method {settings.method}.",
+            f"Give --{needed} instead, or choose --method {' or '.join(PAIRED if settings.unpaired else UNPAIRED)}.",
+        )
+    if getattr(settings, needed) is None:
+        raise SettingsError(
+            f"--{needed} is missing: --method {settings.method} learns from "
+            f"{'scored episodes' if settings.unpaired else 'pairs'}.",
+            f"Give the folder that 'grape {'score' if settings.unpaired else 'pair'}' wrote.",
+        )
+    twice = {str(folder) for folder in settings.data if settings.data.count(folder) > 1}
+    if twice:
+        raise SettingsError(f"{min(twice)} is named twice in --{needed} and --replay.", "Name each folder once.")
+    if settings.replay and settings.reference == "recomputed" and settings.method != "filtered-bc":
+        raise SettingsError(
+            "--replay takes recorded log-probabilities of earlier policies as references, --reference recomputed those "
+            "of the starting policy.",
+            "Leave one of them out.",
+        )
+
+
+def _check_method(settings: TrainSettings) -> None:
+    """Refuse settings without a meaning for the method.
+
+    Raises:
+        SettingsError: A setting of another method was changed, or the way to the gradient does not fit.
+    """
+    for name, default, methods in METHOD_SETTINGS:
+        if getattr(settings, name) != default and settings.method not in methods:
+            raise SettingsError(f"{flag_of(name)} has no meaning for --method {settings.method}.", "Leave it out.")
+    if settings.method == "kto" and settings.gradient == "one-pass":
+        raise SettingsError(
+            "--method kto needs the two-pass gradient: its reference point depends on all episodes of an update.",
+            "Leave --gradient out.",
         )
 
 

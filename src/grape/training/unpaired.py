@@ -6,7 +6,8 @@ settled before training: its advantage, or for KTO ``lambda_D`` where it is desi
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -14,14 +15,19 @@ from torch import Tensor
 
 from grape.core.preferences import Score
 from grape.preferences.pairing import ROUNDING
+from grape.training.losses import WINDOW, LossTerms, TrajectorySums
 
 __all__ = [
     "Reward",
-    "clipped_loss",
+    "WeightedEpisode",
+    "clipped_values",
+    "finish_metrics",
+    "group_loss",
     "kto_loss",
+    "kto_values",
     "kto_weights",
     "leave_one_out",
-    "reference_point",
+    "mean_log_ratio",
     "sequence_ratio",
     "weigh_episodes",
 ]
@@ -29,24 +35,25 @@ __all__ = [
 Reward = Literal["gcpg", "success"]
 
 
-def reference_point(log_ratio_P: Tensor) -> float:
-    """KTO's reference point z0 in nats: the mean log-ratio of the update's own episodes, 0 at least, without graph.
+@dataclass(frozen=True)
+class WeightedEpisode:
+    """An episode that a loss sees alone.
 
-    The paper (arXiv 2402.01306) and TRL estimate ``KL(policy || reference)`` from mismatched pairs, the
-    output of one prompt under the prompt of another, and cut the mean log-ratio off at 0. An action sequence under the
-    images of another episode is nothing that a policy could do, so here the update's own episodes stand for them.
-    These were sampled from the reference, under which the mean log-ratio is ``-KL(reference || policy)`` in
-    expectation. So z0 is above 0 only where the policy raises most of what was recorded: then it keeps the desirable
-    episodes from saturating first. Otherwise it is 0, and an episode's gain is measured against the reference policy.
-
-    Args:
-        log_ratio_P: ``S - R`` of each episode of the update.
+    Attributes:
+        episode: The episode.
+        task: Task name within its suite.
+        initial_state: Index of the initial state.
+        weight: Advantage; or ``lambda_D`` of a desirable episode, ``-lambda_U`` of an undesirable one. Not 0.
     """
-    return max(0.0, float(log_ratio_P.detach().mean()))
+
+    episode: str
+    task: str
+    initial_state: int
+    weight: float
 
 
-def kto_loss(log_ratio_P: Tensor, weights_P: Tensor, beta: float, z0: float) -> Tensor:
-    """``lambda_y (1 - sigmoid(+-beta (log_ratio - z0)))``: KTO (arXiv 2402.01306).
+def kto_values(log_ratio_P: Tensor, weights_P: Tensor, beta: float, z0: float) -> Tensor:
+    """``lambda_y (1 - sigmoid(+-beta (log_ratio - z0)))``: KTO (arXiv 2402.01306), ``(P,)``.
 
     Args:
         log_ratio_P: ``S - R`` of each episode, ``(P,)``.
@@ -58,7 +65,7 @@ def kto_loss(log_ratio_P: Tensor, weights_P: Tensor, beta: float, z0: float) -> 
 
 
 def sequence_ratio(log_ratio_P: Tensor, tokens_P: Tensor) -> Tensor:
-    """``exp((S - R) / tokens)``: the length-normalized importance ratio of GSPO (arXiv 2507.18071).
+    """``exp((S - R) / tokens)``: the length-normalized importance ratio of GSPO (arXiv 2507.18071), ``(P,)``.
 
     The ratio of whole trajectories, ``exp(S - R)``, leaves every clipping range after a few updates, since hundreds of
     tokens add up; ratios of single tokens are no function of ``S``.
@@ -66,16 +73,120 @@ def sequence_ratio(log_ratio_P: Tensor, tokens_P: Tensor) -> Tensor:
     return torch.exp(log_ratio_P / tokens_P)
 
 
-def clipped_loss(ratio_P: Tensor, advantages_P: Tensor, clip_range: float) -> Tensor:
-    """``-min(ratio A, clip(ratio, 1 - eps, 1 + eps) A)`` (PPO's clipped objective, arXiv 1707.06347, equation 7).
+def clipped_values(ratio_P: Tensor, advantages_P: Tensor, clip_range: float) -> Tensor:
+    """``-min(ratio A, clip(ratio, 1 - eps, 1 + eps) A)`` (PPO, arXiv 1707.06347, equation 7), ``(P,)``.
 
     Args:
         ratio_P: Importance ratio of each episode.
         advantages_P: Advantage of each episode.
-        clip_range: eps. An episode stops to pull once the policy has gone this far with it in the right direction.
+        clip_range: eps. An episode stops pulling once the policy has gone this far with it in the right direction.
     """
     clipped_P = ratio_P.clamp(1 - clip_range, 1 + clip_range)
     return -torch.minimum(ratio_P * advantages_P, clipped_P * advantages_P)
+
+
+def mean_log_ratio(sums: TrajectorySums, *, length_normalized: bool = False) -> float:
+    """Mean log-ratio of the episodes, nats, without graph: what KTO's reference point z0 is made of.
+
+    z0 is the mean over the whole update, 0 at least. The paper (arXiv 2402.01306) and TRL estimate
+    ``KL(policy || reference)`` from mismatched pairs, the output of one prompt under the prompt of another, and cut the
+    mean log-ratio off at 0. An action sequence under the images of another episode is nothing that a policy could do,
+    so here the update's own episodes stand for them. These were sampled from the reference, under which the mean
+    log-ratio is ``-KL(reference || policy)`` in expectation. So z0 is above 0 only where the policy raises most of what
+    was recorded: then it keeps the desirable episodes from saturating first. Otherwise it is 0, and an episode's gain
+    is measured against the reference policy.
+    """
+    return float(_log_ratio(sums, length_normalized).detach().mean())
+
+
+def kto_loss(
+    sums: TrajectorySums, beta: float, z0: float, tokens_per_step: int, *, length_normalized: bool = False
+) -> tuple[LossTerms, dict[str, float]]:
+    """Mean of :func:`kto_values` over episodes; desirable ones stand on the chosen side, the others on the rejected.
+
+    Args:
+        sums: Sums of single episodes.
+        beta: Inverse temperature of the implicit reward.
+        z0: The reference point, see :func:`mean_log_ratio`.
+        tokens_per_step: Action tokens a decision.
+        length_normalized: Scale each log-ratio by ``8 / T``, as for pairs.
+
+    Returns:
+        The one term, and metrics for :func:`finish_metrics`: ``kl`` is z0, as TRL calls it.
+    """
+    ratio_P = _log_ratio(sums, length_normalized)
+    loss = kto_values(ratio_P, _signed_weights(sums), beta, z0).mean()
+    metrics = {"loss": float(loss.detach()), "kl": z0}
+    return {"preference": loss}, metrics | _side_metrics(sums, beta * ratio_P, tokens_per_step)
+
+
+def group_loss(sums: TrajectorySums, clip_range: float, tokens_per_step: int) -> tuple[LossTerms, dict[str, float]]:
+    """Mean of :func:`clipped_values` over episodes; a positive advantage is a weight on the chosen side.
+
+    Args:
+        sums: Sums of single episodes; the reference is the policy that collected them.
+        clip_range: eps.
+        tokens_per_step: Action tokens a decision.
+
+    Returns:
+        The one term, and metrics for :func:`finish_metrics`: the mean ratio, the share of episodes that clipping
+        silences, and as rewards the log-ratios per token.
+    """
+    log_ratio_P = _log_ratio(sums, length_normalized=False)
+    tokens_P = (sums.chosen_steps_P + sums.rejected_steps_P) * tokens_per_step
+    ratio_P, advantages_P = sequence_ratio(log_ratio_P, tokens_P), _signed_weights(sums)
+    loss = clipped_values(ratio_P, advantages_P, clip_range).mean()
+    silent_P = advantages_P.sign() * (ratio_P - 1) > clip_range
+    metrics = {
+        "loss": float(loss.detach()),
+        "ratio": float(ratio_P.detach().mean()),
+        "clipped": float(silent_P.double().mean()),
+    }
+    return {"preference": loss}, metrics | _side_metrics(sums, log_ratio_P / tokens_P, tokens_per_step)
+
+
+def finish_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics of an update from means over all its episodes: those of one side become means over that side.
+
+    A side without episodes in the update has none.
+    """
+    found = {name: value for name, value in metrics.items() if not name.endswith(("/chosen", "/rejected"))}
+    share = found["chosen_share"]
+    for side, part in (("chosen", share), ("rejected", 1 - share)):
+        if part > ROUNDING:
+            names = [name for name in metrics if name.endswith(f"/{side}")]
+            found |= {name: metrics[name] / part for name in names}
+    if "displacement/chosen" in found:
+        found["displacement"] = found.pop("displacement/chosen")
+    if "rewards/chosen" in found and "rewards/rejected" in found:
+        found["rewards/margins"] = found["rewards/chosen"] - found["rewards/rejected"]
+    return found
+
+
+def _log_ratio(sums: TrajectorySums, length_normalized: bool) -> Tensor:
+    """``S - R`` of each episode, whichever side it stands on."""
+    ratio_P = sums.chosen_P - sums.chosen_reference_P + sums.rejected_P - sums.rejected_reference_P
+    return ratio_P * WINDOW / (sums.chosen_steps_P + sums.rejected_steps_P) if length_normalized else ratio_P
+
+
+def _signed_weights(sums: TrajectorySums) -> Tensor:
+    return torch.where(sums.chosen_steps_P > 0, sums.weight_P, -sums.weight_P)
+
+
+@torch.no_grad()
+def _side_metrics(sums: TrajectorySums, reward_P: Tensor, tokens_per_step: int) -> dict[str, float]:
+    """Means over all episodes in which those of the other side count as 0."""
+    chosen_P = (sums.chosen_steps_P > 0).double()
+    moved_P = (sums.chosen_P - sums.chosen_reference_P) / (sums.chosen_steps_P.clamp(min=1) * tokens_per_step)
+    metrics = {
+        "chosen_share": chosen_P,
+        "rewards/chosen": reward_P * chosen_P,
+        "rewards/rejected": reward_P * (1 - chosen_P),
+        "logps/chosen": sums.chosen_P,
+        "logps/rejected": sums.rejected_P,
+        "displacement/chosen": moved_P,
+    }
+    return {name: float(value.mean()) for name, value in metrics.items()}
 
 
 def leave_one_out(rewards: Sequence[float]) -> list[float]:
@@ -106,8 +217,8 @@ def kto_weights(desirable: Sequence[bool], desirable_weight: float = 1.0) -> lis
 
 def weigh_episodes(
     method: Literal["kto", "rloo"], states: Sequence[Sequence[Score]], reward: Reward, desirable_weight: float = 1.0
-) -> list[tuple[Score, float]]:
-    """The episodes that take part, and their signed weights.
+) -> list[WeightedEpisode]:
+    """The episodes that take part, with their signed weights.
 
     With ``rloo`` a weight is the advantage, divided by one number for all states so that the root of the mean square
     is 1: states where much is at stake keep a louder voice than those where little is, and the learning rate means the
@@ -122,8 +233,8 @@ def weigh_episodes(
         desirable_weight: For KTO, see :func:`kto_weights`.
 
     Returns:
-        Scores with their weights, none of which is 0; empty where no state has two episodes of different reward, or,
-        for KTO, where there is one kind of episode only.
+        The episodes, state by state; none where no state has two episodes of different reward, or, for KTO, where
+        there is one kind of episode only.
     """
     advantages: list[tuple[Score, float]] = []
     for members in states:
@@ -138,6 +249,11 @@ def weigh_episodes(
     if not any(kinds) or all(kinds):
         return []
     if method == "kto":
-        return [(score, weight) for (score, _), weight in zip(apart, kto_weights(kinds, desirable_weight), strict=True)]
-    scale = math.sqrt(math.fsum(value * value for _, value in apart) / len(apart))
-    return [(score, value / scale) for score, value in apart]
+        weights = kto_weights(kinds, desirable_weight)
+    else:
+        scale = math.sqrt(math.fsum(value * value for _, value in apart) / len(apart))
+        weights = [value / scale for _, value in apart]
+    return [
+        WeightedEpisode(score.episode_id, score.task, score.initial_state, weight)
+        for (score, _), weight in zip(apart, weights, strict=True)
+    ]
