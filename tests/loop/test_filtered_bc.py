@@ -1,5 +1,6 @@
 """Filtered cloning beside a loop, without running it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,15 @@ import pytest
 from grape.core.events import SilentReporter
 from grape.loop import LoopSettings, filtered_bc
 from grape.loop.loop import _covers
+from grape.loop.settings import UNSET
 from grape.loop.stages import Stages
+from grape.preferences import PairSettings
 
 
 def test_it_changes_only_what_makes_it_cloning() -> None:
-    settings = LoopSettings(out=Path("run"), seed=3, compare_cloning=True)
-    stages, plain = Stages(settings), Stages(LoopSettings(out=Path("run"), seed=3))
+    mixed = PairSettings(scores=UNSET, out=UNSET, require_mixed_outcomes=True)
+    settings = LoopSettings(out=Path("run"), seed=3, pair=mixed, compare_cloning=True)
+    stages, plain = Stages(settings), Stages(replace(settings, compare_cloning=False))
     pair, train = stages.cloning_pair(), stages.cloning_train(Path("policy"))
     own_pair, own_train = plain.pair(1), plain.train(1, Path("policy"))
     assert differences(pair, own_pair) == {"out", "require_mixed_outcomes"}

@@ -24,7 +24,7 @@ def pair(scores: Path, out: Path, **settings) -> dict:
 
 
 def test_pairs_and_summary(scored: Path, tmp_path: Path) -> None:
-    summary = pair(scored / "scores", tmp_path / "out")
+    summary = pair(scored / "scores", tmp_path / "out", require_mixed_outcomes=True)
     pairs, scores = read_pairs(tmp_path / "out"), read_scores(scored / "scores")
     assert len(pairs) == summary["pairs"] == 8  # two mixed states a task, two pairs from five episodes
     assert {item.initial_state for item in pairs} == {0, 1}
@@ -38,8 +38,8 @@ def test_pairs_and_summary(scored: Path, tmp_path: Path) -> None:
     assert recorded_store(tmp_path / "out") == (scored / "store").resolve()
 
 
-def test_states_of_one_outcome_count_when_asked(scored: Path, tmp_path: Path) -> None:
-    pair(scored / "scores", tmp_path / "out", require_mixed_outcomes=False, mode="best-worst")
+def test_states_of_one_outcome_count(scored: Path, tmp_path: Path) -> None:
+    pair(scored / "scores", tmp_path / "out", mode="best-worst")
     pairs, scores = read_pairs(tmp_path / "out"), read_scores(scored / "scores")
     assert len(pairs) == 8
     failures = next(item for item in pairs if not scores[item.chosen].success)
@@ -75,8 +75,8 @@ def test_resuming_and_refusing(scored: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("outcomes", "settings", "message", "hint"),
     [
-        ([True] * 3, {}, "2 with only successes", "harder tasks"),
-        ([False] * 3, {}, "2 with only failures", "--no-require-mixed-outcomes"),
+        ([True] * 3, {"require_mixed_outcomes": True}, "2 with only successes", "harder tasks"),
+        ([False] * 3, {"require_mixed_outcomes": True}, "2 with only failures", "--no-require-mixed-outcomes"),
         ([False] * 3, {"mode": "success-only"}, "2 with only failures", "better policy"),
         ([True], {}, "2 with a single episode", "more --samples"),
         ([True, False], {"margin": 99.0}, "2 with both outcomes.*2 pairs lie within the margin 99", "Lower --margin"),

@@ -152,7 +152,9 @@ def test_no_pairs_says_that_outcomes_are_unknown(store_of_unknown, tmp_path, cap
         store.write(with_unknown_outcome(recorded.read(meta.episode_id)))
     assert main(["score", "--store", str(store.path), "--out", str(tmp_path / "s")]) == 0
     capsys.readouterr()
-    assert main(["pair", "--scores", str(tmp_path / "s"), "--out", str(tmp_path / "p")]) != 0
+    assert (
+        main(["pair", "--scores", str(tmp_path / "s"), "--require-mixed-outcomes", "--out", str(tmp_path / "p")]) != 0
+    )
     told = " ".join(capsys.readouterr().err.split())
     assert "from 4 initial states (4 with an unknown outcome)" in told
     assert "--no-require-mixed-outcomes" in told

@@ -11,7 +11,7 @@ from grape.cli.main import main
 from grape.collect.settings import CollectSettings
 from grape.core.runs import identity_of
 from grape.evaluation.settings import EvaluateSettings
-from grape.loop.settings import LoopSettings
+from grape.loop.settings import UNSET, LoopSettings
 from grape.preferences import PairSettings, ScoreSettings
 from grape.store import EpisodeStore
 from grape.training.settings import SftSettings, TrainSettings
@@ -114,18 +114,26 @@ def test_recorded_episodes_are_read_whole():
 def test_settings_have_the_identity_that_recorded_runs_have():
     """What decides whether a folder is resumed: names and values of the settings that results depend on."""
     place = Path("x")
+    # The defaults of release 0.1 where they were others.
+    anchor, mixed = {"nll_weight": 10.0}, {"require_mixed_outcomes": True}
     precise = {"dtype": "bfloat16", "center_crop": "yes", "device": "cuda", "threads": 4}
     settings = {
-        "train": TrainSettings(pairs=place, policy=place, out=place),
-        "train changed": TrainSettings(pairs=place, policy=place, out=place, lr=1e-5, lora_rank=32, **precise),
+        "train": TrainSettings(pairs=place, policy=place, out=place, **anchor),
+        "train changed": TrainSettings(
+            pairs=place, policy=place, out=place, lr=1e-5, lora_rank=32, **precise, **anchor
+        ),
         "sft": SftSettings((place,), out=place),
         "collect": CollectSettings(place),
         "collect changed": CollectSettings(place, until="last-step", max_steps=3, dtype="float32", unnorm_key="a"),
         "evaluate": EvaluateSettings("x"),
         "evaluate changed": EvaluateSettings("x", protocol="libero-openvla-v1", samples=3, temperature=0.5),
-        "loop": LoopSettings(place),
+        "loop": LoopSettings(
+            place,
+            pair=PairSettings(UNSET, UNSET, **mixed),
+            train=TrainSettings(pairs=UNSET, policy=UNSET, out=UNSET, **anchor),
+        ),
         "score": ScoreSettings(place, place),
-        "pair": PairSettings(place, place),
+        "pair": PairSettings(place, place, **mixed),
     }
     recorded = json.loads((RECORDED / "identities.json").read_text())
     assert json.loads(json.dumps({name: identity_of(value) for name, value in settings.items()})) == recorded

@@ -76,6 +76,8 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path):
             if not key.endswith("qkv.bias"):
                 assert float((value - two[key]).abs().max()) <= 1e-6, (name, key)
         for a, b in zip(read_jsonl(alone / "metrics.jsonl"), read_jsonl(together / "metrics.jsonl"), strict=True):
+            if name == "sharded":  # which has no norms of the terms
+                a = {key: value for key, value in a.items() if not key.startswith("grad_norm/")}
             assert b == pytest.approx(a, rel=1e-4, abs=1e-5)
         assert read_json(together / "done.json")["updates"] == read_json(alone / "done.json")["updates"]
     whole, again = snapshot(tmp_path / "two" / "sharded"), snapshot(tmp_path / "two" / "sharded-again")

@@ -46,7 +46,7 @@ def weights(folder):
 
 
 def test_training_prefers_the_chosen_side(world, tmp_path):
-    settings = replace(world, out=tmp_path / "run", epochs=30, lr=1e-2, nll_weight=0.0, checkpoint_every=0)
+    settings = replace(world, out=tmp_path / "run", epochs=30, lr=1e-2, anchor=0.0, checkpoint_every=0)
     summary = run_train(settings)
     rows = read_jsonl(settings.out / "metrics.jsonl")
     assert [row["update"] for row in rows] == list(range(1, 61))
@@ -174,7 +174,7 @@ def test_images_beyond_the_budget_are_not_held(world, monkeypatch):
 
 
 def test_pairs_held_out_are_measured_and_never_trained_on(world, tmp_path):
-    settings = replace(world, out=tmp_path / "run", holdout=0.4, epochs=3, nll_weight=0.0)
+    settings = replace(world, out=tmp_path / "run", holdout=0.4, epochs=3, anchor=0.0)
     summary = run_train(settings)
     rows = read_jsonl(settings.out / "metrics.jsonl")
     looked = [row for row in rows if "eval/loss" in row]

@@ -107,6 +107,9 @@ class PreferencePair:
         mode: How the pair was made, e.g. ``"best-worst"``.
         reason: One sentence for people.
         terms: Differences of the score's terms, chosen minus rejected.
+        weight: How much the pair counts in training, relative to the others of its file.
+        chosen_steps: Half-open range [start, stop) of the chosen side's decisions that are compared; None for all.
+        rejected_steps: The same of the rejected side.
     """
 
     pair_id: str
@@ -118,3 +121,6 @@ class PreferencePair:
     mode: str
     reason: str
     terms: Mapping[str, float] = field(default_factory=dict)
+    weight: float = 1.0
+    chosen_steps: tuple[int, int] | None = None
+    rejected_steps: tuple[int, int] | None = None

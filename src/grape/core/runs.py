@@ -39,6 +39,7 @@ __all__ = [
     "lock_folder",
     "open_run",
     "read_run_settings",
+    "recorded_inputs",
 ]
 
 _DONE = "done.json"
@@ -181,6 +182,16 @@ def load_summary(path: Path, verb: str) -> Mapping[str, Any]:
     if done is None:
         raise DataError(f"{path} is not complete.", f"Run the same 'grape {verb}' command again: it resumes.")
     return done
+
+
+def recorded_inputs(path: Path, verb: str) -> Mapping[str, Any] | None:
+    """The ``identity`` that a verb's folder was begun with, see :func:`open_run`; None where no run of it is there."""
+    marker = path / "run.json"
+    if not marker.exists():
+        return None
+    recorded = read_json_mapping(marker, hint="Choose another --out.", within=path)
+    inputs = recorded.get("inputs")
+    return inputs if recorded.get("verb") == verb and isinstance(inputs, dict) else None
 
 
 def read_run_settings(path: Path) -> Any:

@@ -8,9 +8,9 @@ from typing import Any
 from grape.collect import run_collect
 from grape.core.errors import NoPairsError
 from grape.core.events import SILENT, Reporter, append_event
-from grape.core.files import read_json_mapping, write_json
+from grape.core.files import write_json
 from grape.core.provenance import add_validated
-from grape.core.runs import open_run
+from grape.core.runs import open_run, recorded_inputs
 from grape.core.selections import format_numbers
 from grape.envs.external_python import suite_of
 from grape.envs.registry import select_tasks
@@ -140,12 +140,8 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
 
 def _gate_of(out: Path) -> dict[str, str]:
     """The gate's rule as the inputs of the run in ``out``, or of a new one; empty for a run of release 0.1."""
-    marker = out / "run.json"
-    if not marker.exists():
-        return _GATE
-    found = read_json_mapping(marker, hint="Choose another --out.", within=out)
-    inputs = found.get("inputs")
-    return {} if found.get("verb") == "loop" and isinstance(inputs, dict) and "gate" not in inputs else _GATE
+    inputs = recorded_inputs(out, "loop")
+    return {} if inputs is not None and "gate" not in inputs else _GATE
 
 
 def _covers(done: Summary, settings: LoopSettings) -> bool:

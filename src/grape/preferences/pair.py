@@ -37,8 +37,8 @@ class PairSettings:
         margin: Least difference of R_GCPG (0 or more) in the ranking modes; pairs without any are left out anyway.
         require_mixed_outcomes: Use only initial states with both a success and a failure. Otherwise the soft terms
             rank states of one outcome, too.
-        chosen_must_succeed: Leave out pairs whose chosen side failed. Where training imitates the chosen side as well
-            (--nll-weight of grape train), the better of two failures would be imitated, too.
+        chosen_must_succeed: Leave out pairs whose chosen side failed. Training never imitates such a side, it only
+            prefers it to the other one.
         max_pairs_per_state: Keep at most so many pairs an initial state, the widest margins first in the ranking
             modes (1 or more); None keeps all.
         max_pairs: Keep at most so many pairs, spread evenly over the initial states (1 or more); None keeps all.
@@ -50,7 +50,7 @@ class PairSettings:
     mode: Mode = setting("top-bottom", group=_CHOICE, common=True)
     m: int = setting(4, group=_NUMBER, range=Range(1), common=True)
     margin: float = setting(0.0, group=_CHOICE, range=Range(0), common=True)
-    require_mixed_outcomes: bool = setting(True, group=_CHOICE, common=True)
+    require_mixed_outcomes: bool = setting(False, group=_CHOICE, common=True)
     chosen_must_succeed: bool = setting(False, group=_CHOICE, common=True)
     max_pairs_per_state: int | None = setting(None, group=_NUMBER, range=Range(1), common=True)
     max_pairs: int | None = setting(None, group=_NUMBER, range=Range(1), common=True)

@@ -37,8 +37,11 @@ def score_to_row(score: Score) -> dict[str, Any]:
 
 
 def pair_to_row(pair: PreferencePair) -> dict[str, Any]:
-    """JSON value of a pair."""
+    """JSON value of a pair; the fields that release 0.1 did not have are left out where they say nothing."""
     row: dict[str, Any] = encode(pair)
+    for name, default in (("weight", 1.0), ("chosen_steps", None), ("rejected_steps", None)):
+        if row[name] == default:
+            del row[name]
     return row
 
 

@@ -5,8 +5,8 @@ the rows of its two sides in a :class:`~grape.training.dataset.StepDataset`; the
 items. An item of fine-tuning is one row.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from grape.core.errors import DataError
 from grape.core.preferences import PreferencePair
 from grape.core.seeds import derive_rng
 from grape.training.gradients import Comparisons
@@ -28,12 +29,16 @@ class ComparisonItem:
     Attributes:
         name: For messages, e.g. ``"pair drawer-open-3-0"``.
         chosen: Half-open range [start, stop) of rows of the chosen side.
-        rejected: The same of the rejected side; empty (equal numbers) for imitation.
+        rejected: The same of the rejected side; empty (equal numbers) for losses over single episodes.
+        weight: Weight in the mean over comparisons, 1 on average over those of a run.
+        anchored: Whether the anchor may imitate the chosen side.
     """
 
     name: str
     chosen: tuple[int, int]
     rejected: tuple[int, int] = (0, 0)
+    weight: float = 1.0
+    anchored: bool = True
 
     @property
     def frames(self) -> int:
@@ -47,24 +52,30 @@ def make_items(
     spans: Mapping[str, tuple[int, int]],
     window: int = 0,
     stride: int = 1,
+    succeeded: Container[str] | None = None,
 ) -> tuple[tuple[ComparisonItem, ...], float]:
     """Turn pairs into items.
 
     ``tpo`` compares whole trajectories (arXiv 2411.19309), or windows of them: what the first public implementation
     optimised, though here only windows of one pair at equal offsets meet. ``step-dpo`` compares the steps at equal
-    index of the two sides, the paper's step-wise baseline. ``filtered-bc`` imitates every step of every chosen episode,
-    each once.
+    index of the two sides, the paper's step-wise baseline. Both take of a side the range of decisions that its pair
+    names, and weigh a comparison as its pair, scaled to 1 on average. ``filtered-bc`` imitates every step of every
+    chosen episode, each once.
 
     Args:
-        method: How pairs become units.
+        method: How pairs become items.
         pairs: The pairs.
         spans: Rows of each episode, as in a step table.
         window: Steps of a window, for ``tpo``; 0 takes the trajectory whole. A side that is shorter is one window.
         stride: Steps between the starts of windows.
+        succeeded: Episodes known to have succeeded: only these are anchored. None anchors all.
 
     Returns:
         The items, and how many of them one pair stands for on average (so that updates of different methods see
         comparable amounts of data).
+
+    Raises:
+        DataError: A pair names decisions that its episode does not have, or the weights are not usable.
     """
     items: list[ComparisonItem] = []
     if method == "filtered-bc":
@@ -74,17 +85,46 @@ def make_items(
             items += [ComparisonItem(f"episode {episode}, step {t - start}", (t, t + 1)) for t in range(start, stop)]
         return tuple(items), len(items) / len(episodes)
     for pair in pairs:
-        name, chosen, rejected = f"pair {pair.pair_id}", spans[pair.chosen], spans[pair.rejected]
+        name = f"pair {pair.pair_id}"
+        chosen = _rows(pair.pair_id, pair.chosen, spans, pair.chosen_steps)
+        rejected = _rows(pair.pair_id, pair.rejected, spans, pair.rejected_steps)
+        common = {"weight": pair.weight, "anchored": succeeded is None or pair.chosen in succeeded}
         if method == "step-dpo":
             rows = enumerate(zip(range(*chosen), range(*rejected), strict=False))
-            items += [ComparisonItem(f"{name}, step {t}", (a, a + 1), (b, b + 1)) for t, (a, b) in rows]
+            items += [ComparisonItem(f"{name}, step {t}", (a, a + 1), (b, b + 1), **common) for t, (a, b) in rows]
         elif window:
             windows = [_windows(side, window, stride) for side in (chosen, rejected)]
             both = zip(*windows, strict=False)  # the longer side's last windows meet nothing
-            items += [ComparisonItem(f"{name}, window {k}", *sides) for k, sides in enumerate(both)]
+            items += [ComparisonItem(f"{name}, window {k}", *sides, **common) for k, sides in enumerate(both)]
         else:
-            items.append(ComparisonItem(name, chosen, rejected))
-    return tuple(items), len(items) / len(pairs)
+            items.append(ComparisonItem(name, chosen, rejected, **common))
+    return _with_mean_weight_1(items), len(items) / len(pairs)
+
+
+def _rows(
+    pair_id: str, episode: str, spans: Mapping[str, tuple[int, int]], steps: tuple[int, int] | None
+) -> tuple[int, int]:
+    """Rows of the decisions of an episode that a pair compares."""
+    start, stop = spans[episode]
+    if steps is None:
+        return start, stop
+    if not 0 <= steps[0] < steps[1] <= stop - start:
+        raise DataError(
+            f"Pair {pair_id} compares the decisions [{steps[0]}, {steps[1]}) of episode {episode}, which has "
+            f"{stop - start}.",
+            "Make the pairs again with 'grape pair'.",
+        )
+    return start + steps[0], start + steps[1]
+
+
+def _with_mean_weight_1(items: Sequence[ComparisonItem]) -> tuple[ComparisonItem, ...]:
+    """The items with weights that are 1 on average, so that weighting does not change how far an update moves."""
+    mean = sum(item.weight for item in items) / len(items)
+    if not mean > 0 or any(item.weight < 0 for item in items):
+        raise DataError(
+            "The pairs' weights must be at least 0, and one of them above.", "Make the pairs again with 'grape pair'."
+        )
+    return tuple(replace(item, weight=item.weight / mean) for item in items)
 
 
 def _windows(span: tuple[int, int], window: int, stride: int) -> list[tuple[int, int]]:
@@ -100,18 +140,30 @@ class BatchSampler:
 
     Attributes:
         items: Number of items.
-        per_update: Items an update; the last update of an epoch may hold fewer.
+        per_update: Most items an update.
         updates: Number of all updates.
         seed: Seed of the orders.
+        even: Whether the updates of an epoch differ by one item at most, so that no item weighs more for standing in
+            a small one; otherwise all but the last hold ``per_update``.
     """
 
     items: int
     per_update: int
     updates: int
     seed: int
+    even: bool = False
 
     @staticmethod
-    def plan(items: int, per_update: int, epochs: int, max_updates: int, seed: int, *, repeat: bool) -> "BatchSampler":
+    def plan(
+        items: int,
+        per_update: int,
+        epochs: int,
+        max_updates: int,
+        seed: int,
+        *,
+        repeat: bool,
+        even: bool = False,
+    ) -> "BatchSampler":
         """BatchSampler of whole epochs.
 
         Args:
@@ -121,22 +173,39 @@ class BatchSampler:
             max_updates: Number of updates instead, if positive.
             seed: Seed of the orders.
             repeat: Whether ``max_updates`` may go beyond ``epochs``.
+            even: Whether the updates of an epoch are of equal size.
         """
         updates = epochs * -(-items // per_update)
         if max_updates:
             updates = max_updates if repeat else min(updates, max_updates)
-        return BatchSampler(items, per_update, updates, seed)
+        return BatchSampler(items, per_update, updates, seed, even)
 
     @property
     def per_epoch(self) -> int:
         """Updates an epoch."""
         return -(-self.items // self.per_update)
 
+    def weight(self, update: int) -> float:
+        """What the mean over an update's items is multiplied by, so that every item of an epoch weighs the same.
+
+        It is 1 on average. Without ``even`` it is 1 throughout: the last items of an epoch weigh more.
+        """
+        if not self.even:
+            return 1.0
+        start, stop = self._bounds(update % self.per_epoch)
+        return (stop - start) * self.per_epoch / self.items
+
     def batch(self, update: int) -> npt.NDArray[np.int64]:
         """Items of update ``update``, counted from 0: a function of seed and number alone, so resuming is exact."""
         epoch, position = divmod(update, self.per_epoch)
         order = derive_rng(self.seed, "order", epoch).permutation(self.items)
-        return order[position * self.per_update : (position + 1) * self.per_update]
+        return order[slice(*self._bounds(position))]
+
+    def _bounds(self, position: int) -> tuple[int, int]:
+        """Half-open range of the epoch's order that an update takes."""
+        if self.even:
+            return position * self.items // self.per_epoch, (position + 1) * self.items // self.per_epoch
+        return position * self.per_update, (position + 1) * self.per_update
 
 
 class EpisodeShuffleSampler:
@@ -173,18 +242,18 @@ class EpisodeShuffleSampler:
         return np.concatenate([rng.permutation(np.concatenate([self._episodes[i] for i in group])) for group in groups])
 
 
-def collate(units: Sequence[ComparisonItem], reference_N: npt.NDArray[np.float64]) -> tuple[Tensor, Comparisons]:
+def collate(items: Sequence[ComparisonItem], reference_N: npt.NDArray[np.float64]) -> tuple[Tensor, Comparisons]:
     """The frames of one update, each once, and how they add up.
 
     Args:
-        units: The update's comparisons.
+        items: The update's comparisons.
         reference_N: Reference log-probability of every row of the table, float64.
 
     Returns:
         The rows of the table, int64 ``(F,)``, sorted; and the comparisons over positions in them.
     """
     rows_F = torch.tensor(
-        sorted({row for unit in units for side in (unit.chosen, unit.rejected) for row in range(*side)})
+        sorted({row for item in items for side in (item.chosen, item.rejected) for row in range(*side)})
     )
 
     def positions(side: tuple[int, int]) -> Tensor:
@@ -193,11 +262,13 @@ def collate(units: Sequence[ComparisonItem], reference_N: npt.NDArray[np.float64
     def reference(sides: Sequence[tuple[int, int]]) -> Tensor:
         return torch.tensor([float(reference_N[start:stop].sum()) for start, stop in sides], dtype=torch.float64)
 
-    chosen, rejected = [unit.chosen for unit in units], [unit.rejected for unit in units]
+    chosen, rejected = [item.chosen for item in items], [item.rejected for item in items]
     return rows_F, Comparisons(
         frame_count=len(rows_F),
         chosen=[positions(side) for side in chosen],
         rejected=[positions(side) for side in rejected],
         chosen_reference_P=reference(chosen),
         rejected_reference_P=reference(rejected),
+        weight_P=torch.tensor([item.weight for item in items], dtype=torch.float64),
+        anchored_P=torch.tensor([item.anchored for item in items], dtype=torch.float64),
     )

@@ -8,18 +8,23 @@ The scalars ``dL/dS`` need all sums first, and there are two ways around that:
   are added to the update's gradient once both sums are known. Every frame is computed once: the way for adapters on
   large models.
 - *two passes*: the sums come from a pass without graph, then each frame is weighted in a second pass. No buffers, and
-  frames of several pairs share a micro-batch: the way for full fine-tuning and for small models. The last micro-batch
-  of the first pass keeps its graph, so an update that fits in one micro-batch is computed once only.
+  frames of several pairs share a micro-batch: the way for full fine-tuning and for small models. The largest
+  micro-batch keeps its graph from the first pass to the second, so an update that fits in one is computed once only.
 
 Both equal autograd over the full graph, given that the network is deterministic (no dropout).
+
+The terms of a loss (see :data:`grape.training.losses.LossTerms`) have a gradient each, whose norms are returned; their
+sum is the update's gradient. A further term takes one more buffer of the trainable parameters' size and, in two passes,
+one more backward over the micro-batches that it weighs.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from grape.training.distributed import local_part
 from grape.training.losses import Loss, TrajectorySums, coefficients
 
 __all__ = [
@@ -28,6 +33,7 @@ __all__ = [
     "LogpFunction",
     "frame_logps",
     "micro_batches",
+    "norm_of",
     "one_pass_gradient",
     "two_pass_gradient",
 ]
@@ -40,7 +46,7 @@ LogpFunction = Callable[[Tensor], Tensor]
 class Comparisons:
     """How the ``F`` frames of one update add up to the two sides of its ``P`` comparisons.
 
-    A frame may stand in several sides. A side may be empty on the rejected part (imitation).
+    A frame may stand in several sides. The rejected side may be empty (losses over single episodes).
 
     Attributes:
         frame_count: F.
@@ -48,6 +54,8 @@ class Comparisons:
         rejected: Positions of the frames of each rejected side.
         chosen_reference_P: Reference log-probability of each chosen side, float64.
         rejected_reference_P: The same of each rejected side.
+        weight_P: Weight of each comparison in the mean, float64; None weighs all alike, by 1.
+        anchored_P: 1 where the anchor may imitate the chosen side, else 0, float64; None allows it everywhere.
     """
 
     frame_count: int
@@ -55,12 +63,15 @@ class Comparisons:
     rejected: Sequence[Tensor]
     chosen_reference_P: Tensor
     rejected_reference_P: Tensor
+    weight_P: Tensor | None = None
+    anchored_P: Tensor | None = None
 
     def sums(self, logp_F: Tensor) -> TrajectorySums:
         """Add frames up to sides; differentiable in ``logp_F``, float64 ``(F,)``."""
         return self._assemble(_add_up(logp_F, self.chosen), _add_up(logp_F, self.rejected))
 
     def _assemble(self, chosen_P: Tensor, rejected_P: Tensor) -> TrajectorySums:
+        ones_P = torch.ones(len(self.chosen), dtype=torch.float64)
         return TrajectorySums(
             chosen_P,
             rejected_P,
@@ -68,22 +79,32 @@ class Comparisons:
             self.rejected_reference_P,
             torch.tensor([len(side) for side in self.chosen], dtype=torch.float64),
             torch.tensor([len(side) for side in self.rejected], dtype=torch.float64),
+            ones_P if self.weight_P is None else self.weight_P,
+            ones_P if self.anchored_P is None else self.anchored_P,
         )
+
+    def _order(self) -> Tensor:
+        """All frames, those of chosen sides first: a term that weighs these alone then skips whole micro-batches."""
+        is_chosen_F = torch.zeros(self.frame_count, dtype=torch.bool)
+        is_chosen_F[torch.cat(list(self.chosen))] = True
+        return torch.argsort(is_chosen_F, descending=True, stable=True)
 
 
 @dataclass(frozen=True, eq=False)
 class GradientResult:
-    """What a gradient computation found; the gradient itself is in the parameters' ``grad``.
+    """What a gradient computation returns; the gradient itself is in the parameters' ``grad``.
 
     Attributes:
         loss: Value of the loss before the update.
         metrics: The loss's metrics.
         sums: Sums of all comparisons, without graph.
+        term_norms: L2 norm of each term's gradient; empty for a loss of one term, whose norm is the gradient's own.
     """
 
     loss: float
     metrics: dict[str, float]
     sums: TrajectorySums
+    term_norms: dict[str, float] = field(default_factory=dict)
 
 
 def two_pass_gradient(
@@ -93,6 +114,9 @@ def two_pass_gradient(
     micro_batch: int,
     parameters: Sequence[Tensor],
     rounds: int = 0,
+    *,
+    apart: bool = True,
+    reduce: Callable[[], None] = lambda: None,
 ) -> GradientResult:
     """Sums first, weighted backward second; replaces ``grad`` of ``parameters``.
 
@@ -104,38 +128,53 @@ def two_pass_gradient(
         parameters: The trainable parameters.
         rounds: Micro-batches to go through at least; the surplus weighs nothing. Sharded parameters need it: every
             process must call the network equally often.
+        apart: Whether to compute each term's gradient for its norm, or their sum only, in one backward.
+        reduce: Replaces ``grad`` of the parameters by its sum over processes; called for every term.
     """
     _clear(parameters)
-    chunks = _chunks(comparisons.frame_count, micro_batch)
+    chunks = list(torch.split(comparisons._order(), micro_batch))
     surplus = [chunks[0]] * (rounds - len(chunks))
     for chunk in surplus:
         with torch.no_grad():
             logps(chunk)
     logp_F = torch.empty(comparisons.frame_count, dtype=torch.float64)
-    for chunk in chunks[:-1]:
+    for chunk in chunks[1:]:
         with torch.no_grad():
             logp_F[chunk] = logps(chunk).double()
-    kept_B = logps(chunks[-1]).double()
-    logp_F[chunks[-1]] = kept_B.detach()
+    kept_B = logps(chunks[0]).double()  # none is larger than the first
+    logp_F[chunks[0]] = kept_B.detach()
     logp_F.requires_grad_()
-    value, metrics = loss(comparisons.sums(logp_F))
-    (weight_F,) = torch.autograd.grad(value, logp_F)
-    torch.autograd.backward(kept_B, weight_F[chunks[-1]])
+    terms, metrics = loss(comparisons.sums(logp_F))
+    value = torch.stack(list(terms.values())).sum()
+    weights = {
+        name: torch.autograd.grad(term, logp_F, retain_graph=True)[0]
+        for name, term in (terms if apart else {"loss": value}).items()
+    }
+    gradients: dict[str, list[Tensor | None]] = {name: [None] * len(parameters) for name in weights}
+    _backward(kept_B, {name: weight_F[chunks[0]] for name, weight_F in weights.items()}, parameters, gradients)
     del kept_B
-    for chunk in chunks[:-1]:
-        torch.autograd.backward(logps(chunk).double(), weight_F[chunk])
+    for chunk in chunks[1:]:
+        weight_B = {name: weight_F[chunk] for name, weight_F in weights.items()}
+        _backward(logps(chunk).double(), weight_B, parameters, gradients)
     for chunk in surplus:
         torch.autograd.backward(logps(chunk).double(), torch.zeros(len(chunk), dtype=torch.float64))
-    return GradientResult(float(value.detach()), metrics, comparisons.sums(logp_F.detach()))
+    norms = _add_terms(gradients, parameters, reduce)
+    return GradientResult(float(value.detach()), metrics, comparisons.sums(logp_F.detach()), norms)
 
 
 def one_pass_gradient(
-    logps: LogpFunction, comparisons: Comparisons, loss: Loss, micro_batch: int, parameters: Sequence[Tensor]
+    logps: LogpFunction,
+    comparisons: Comparisons,
+    loss: Loss,
+    micro_batch: int,
+    parameters: Sequence[Tensor],
+    *,
+    reduce: Callable[[], None] = lambda: None,
 ) -> GradientResult:
-    """Every frame once, two buffers; replaces ``grad`` of ``parameters``.
+    """Every frame once, two buffers and one more for each further term; replaces ``grad`` of ``parameters``.
 
-    The loss must be a mean over comparisons, as all losses of :mod:`grape.training.losses` are: then a pair's
-    scalars depend on that pair alone, and its buffers can be emptied before the next one.
+    The loss must be a mean over comparisons: then a pair's scalars depend on that pair alone, and its buffers can be
+    emptied before the next one.
 
     Args:
         logps: Log-probability of frames under the policy.
@@ -143,29 +182,33 @@ def one_pass_gradient(
         loss: Loss over sums.
         micro_batch: Frames computed at once; never of two sides.
         parameters: The trainable parameters.
+        reduce: Replaces ``grad`` of the parameters by its sum over processes; called for every term.
     """
     pairs = len(comparisons.chosen)
-    total: list[Tensor | None] = [None] * len(parameters)
+    totals: dict[str, list[Tensor | None]] = {}
     sums_w, sums_l = torch.zeros(pairs, dtype=torch.float64), torch.zeros(pairs, dtype=torch.float64)
     results = []
     for index in range(pairs):
         sums_w[index], gradient_w = _side(logps, comparisons.chosen[index], micro_batch, parameters)
         sums_l[index], gradient_l = _side(logps, comparisons.rejected[index], micro_batch, parameters)
         pair = comparisons._assemble(sums_w, sums_l).pair(index)
-        value, metrics, d_w_P, d_l_P = coefficients(loss, pair)
-        _accumulate(total, gradient_w, float(d_w_P) / pairs)
-        _accumulate(total, gradient_l, float(d_l_P) / pairs)
+        value, metrics, derivatives = coefficients(loss, pair)
+        # The first term comes last and takes the memory of the side's gradient.
+        for position, (name, (d_w_P, d_l_P)) in reversed(list(enumerate(derivatives.items()))):
+            total = totals.setdefault(name, [None] * len(parameters))
+            _accumulate(total, gradient_w, float(d_w_P) / pairs, reuse=position == 0)
+            _accumulate(total, gradient_l, float(d_l_P) / pairs, reuse=position == 0)
         results.append((value, metrics))
-    for parameter, gradient in zip(parameters, total, strict=True):
-        parameter.grad = gradient
-    metrics = {name: sum(found[name] for _, found in results) / pairs for name in results[0][1]}
-    return GradientResult(sum(value for value, _ in results) / pairs, metrics, comparisons._assemble(sums_w, sums_l))
+    norms = _add_terms({name: totals[name] for name in reversed(totals)}, parameters, reduce)
+    metrics = {name: sum(each[name] for _, each in results) / pairs for name in results[0][1]}
+    loss_value = sum(value for value, _ in results) / pairs
+    return GradientResult(loss_value, metrics, comparisons._assemble(sums_w, sums_l), norms)
 
 
 @torch.no_grad()
 def frame_logps(logps: LogpFunction, frame_count: int, micro_batch: int, rounds: int = 0) -> Tensor:
     """Log-probability of every frame without graph, float64 ``(F,)``; ``rounds`` as in :func:`two_pass_gradient`."""
-    chunks = _chunks(frame_count, micro_batch)
+    chunks = torch.split(torch.arange(frame_count), micro_batch)
     for _ in range(rounds - len(chunks)):
         logps(chunks[0])
     return torch.cat([logps(chunk).double() for chunk in chunks])
@@ -186,16 +229,68 @@ def _side(
     return total, gradients
 
 
-def _accumulate(total: list[Tensor | None], gradients: Sequence[Tensor | None], weight: float) -> None:
-    """``total += weight * gradients``, reusing the memory of the gradients."""
+def _accumulate(total: list[Tensor | None], gradients: Sequence[Tensor | None], weight: float, *, reuse: bool) -> None:
+    """``total += weight * gradients``; may take the memory of the gradients, which are then spent."""
+    if not reuse and weight == 0:  # a term without effect on this side
+        return
     for position, gradient in enumerate(gradients):
         if gradient is None:
             continue
         held = total[position]
-        if held is None:
-            total[position] = gradient.mul_(weight)
-        else:
+        if held is not None:
             held.add_(gradient, alpha=weight)
+        else:
+            total[position] = gradient.mul_(weight) if reuse else gradient * weight
+
+
+def _backward(
+    logp_B: Tensor,
+    weights: Mapping[str, Tensor],
+    parameters: Sequence[Tensor],
+    gradients: dict[str, list[Tensor | None]],
+) -> None:
+    """Add each term's gradient over one micro-batch; where there is one term only, it stays in ``grad``."""
+    if len(weights) == 1:
+        torch.autograd.backward(logp_B, next(iter(weights.values())))
+        return
+    # The first term always goes through, so that a parameter that is used has a gradient, if only zeros.
+    active = [name for place, (name, weight_B) in enumerate(weights.items()) if place == 0 or bool(weight_B.any())]
+    for name in active:
+        _put(parameters, gradients[name])
+        torch.autograd.backward(logp_B, weights[name], retain_graph=name != active[-1])
+        gradients[name] = [parameter.grad for parameter in parameters]
+    _clear(parameters)
+
+
+def _add_terms(
+    gradients: Mapping[str, list[Tensor | None]], parameters: Sequence[Tensor], reduce: Callable[[], None]
+) -> dict[str, float]:
+    """Reduce each term's gradient, leave their sum in ``grad``, and return the terms' norms.
+
+    A single term may lie in ``grad`` already.
+    """
+    names = list(gradients)
+    if len(names) == 1:
+        if any(gradient is not None for gradient in gradients[names[0]]):
+            _put(parameters, gradients[names[0]])
+        reduce()
+        return {}
+    norms: dict[str, float] = {}
+    total: list[Tensor | None] = [None] * len(parameters)
+    for name in names:
+        _put(parameters, gradients[name])
+        reduce()
+        reduced = [parameter.grad for parameter in parameters]
+        norms[name] = norm_of(reduced)
+        _accumulate(total, reduced, 1.0, reuse=True)
+    _put(parameters, total)
+    return norms
+
+
+def norm_of(gradients: Iterable[Tensor | None]) -> float:
+    """L2 norm of a gradient, or of the part of it that lives in this process."""
+    squares = [local_part(gradient).double().square().sum() for gradient in gradients if gradient is not None]
+    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
 
 
 def _add_up(logp_F: Tensor, sides: Sequence[Tensor]) -> Tensor:
@@ -209,10 +304,11 @@ def micro_batches(count: int, micro_batch: int) -> int:
     return -(-count // micro_batch)
 
 
-def _chunks(count: int, micro_batch: int) -> list[Tensor]:
-    return list(torch.split(torch.arange(count), micro_batch))
-
-
 def _clear(parameters: Sequence[Tensor]) -> None:
     for parameter in parameters:
         parameter.grad = None
+
+
+def _put(parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient

@@ -9,7 +9,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from grape.core.seeds import derive_seed
 from grape.core.trajectories import EpisodeMeta
 from grape.training.checkpoints import CheckpointFolder
 from grape.training.distributed import SINGLE_PROCESS, ProcessGroup, local_part
+from grape.training.gradients import norm_of
 from grape.training.lora import save_result
 from grape.training.metrics_logger import MetricsLogger
 from grape.training.settings import OptimizerSettings, SftSettings, TrainerSettings, TrainSettings
@@ -49,11 +50,13 @@ class Gradient:
         metrics: Metrics of the update.
         frames: Steps that went through the network.
         nonfinite: Names of the items whose loss is not finite; empty if all are.
+        term_norms: L2 norm of each term's gradient before clipping; empty for a loss of one term.
     """
 
     metrics: dict[str, float]
     frames: int
     nonfinite: Sequence[str] = ()
+    term_norms: Mapping[str, float] = field(default_factory=dict)
 
 
 def learning_rate(settings: OptimizerSettings, update: int, updates: int) -> float:
@@ -84,7 +87,7 @@ def deterministic(threads: int) -> Iterator[None]:
 
 
 class TrainingRun:
-    """A run's folder among several processes: process 0 takes, writes and completes it, the others learn what it found.
+    """A run's folder among several processes: process 0 takes, writes and completes it, the others learn its answer.
 
     Args:
         verb: Name of the verb.
@@ -118,7 +121,7 @@ class TrainingRun:
     def finish(
         self,
         policy: "OpenVLAPolicy",
-        home: Path | None,
+        base: Path | None,
         metas: Iterable[EpisodeMeta],
         facts: Mapping[str, Any],
         **more: Any,
@@ -127,7 +130,7 @@ class TrainingRun:
 
         Args:
             policy: The trained policy, whole in process 0.
-            home: What adapters point to (see :func:`grape.training.lora.prepare_parameters`).
+            base: What adapters point to (see :func:`grape.training.lora.prepare_parameters`).
             metas: Facts of the episodes that the policy was trained on.
             facts: What the summary says before the policy.
             more: What it says after the policy.
@@ -139,7 +142,7 @@ class TrainingRun:
         def save() -> Mapping[str, Any]:
             folder = self._settings.out / "policy"
             if not folder.exists():
-                save_result(policy, self._settings.out, home)
+                save_result(policy, self._settings.out, base)
             write_provenance(folder, self._settings.policy, metas)
             summary = {**facts, "policy": "policy", "policy_hash": policy.spec.policy_hash, **more}
             self._folder.finish(summary)
@@ -226,16 +229,16 @@ class TrainLoop:
         with logger, reporter.progress(title, self._updates, done) as bar:
             for update in range(done, self._updates):
                 began = time.perf_counter()
-                found = self._update(update, gradient, name_nonfinite)
-                row = {"update": update + 1, **found.metrics}
+                result = self._update(update, gradient, name_nonfinite)
+                row = {"update": update + 1, **result.metrics}
                 best = evaluation is not None and self._evaluate(evaluation, update + 1, row, logger.rows)
-                logger.write(row, found.frames, time.perf_counter() - began)
+                logger.write(row, result.frames, time.perf_counter() - began)
                 every = self._settings.checkpoint_every
                 due = update + 1 == self._updates or (every and (update + 1) % every == 0)
                 if best or due:
                     logger.sync()  # the checkpoint's rows must be there whenever the checkpoint is
                     self._save(update + 1, best=best, due=bool(due))
-                bar.advance(1, describe(found.metrics))
+                bar.advance(1, describe(result.metrics))
         return logger.rows[-1] if logger.rows else {}
 
     def take_best(self) -> int:
@@ -247,10 +250,10 @@ class TrainLoop:
     ) -> Gradient:
         # Everything random is derived already; this also pins what a library might draw behind our back.
         torch.manual_seed(derive_seed(self._settings.seed, "update", update))
-        found = gradient(update)
-        finite = all(math.isfinite(value) for value in found.metrics.values())
-        if found.nonfinite or not finite:
-            self._stop(update, "loss is", found.nonfinite)
+        result = gradient(update)
+        finite = all(math.isfinite(value) for value in result.metrics.values())
+        if result.nonfinite or not finite:
+            self._stop(update, "loss is", result.nonfinite)
         norm = float(_norm(self.parameters, self._processes))
         if not math.isfinite(norm):
             self._stop(update, "gradient is", name_nonfinite(update))
@@ -264,8 +267,9 @@ class TrainLoop:
         self._optimizer.step()
         if not self._weights_are_finite():
             self._stop(update, "weights are", ())
-        metrics = {**found.metrics, "grad_norm": norm, "lr": rate, "frames": found.frames}
-        return Gradient(metrics, found.frames)
+        terms = {f"grad_norm/{name}": value for name, value in result.term_norms.items()}
+        metrics = {**result.metrics, "grad_norm": norm, **terms, "lr": rate, "frames": result.frames}
+        return Gradient(metrics, result.frames)
 
     def _evaluate(
         self, evaluation: PeriodicEvaluation, done: int, row: dict[str, float], rows: Sequence[Mapping[str, float]]
@@ -318,8 +322,7 @@ def _score(row: Mapping[str, float]) -> float | None:
 def _norm(parameters: Sequence[nn.Parameter], processes: ProcessGroup) -> float:
     """Length of the whole gradient."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    squares = [local_part(gradient).double().square().sum() for gradient in gradients]
-    total = float(torch.stack(squares).sum()) if squares else 0.0
+    norm = norm_of(gradients)
     if any(local_part(gradient) is not gradient for gradient in gradients):
-        total = sum(processes.gather(total))
-    return math.sqrt(total)
+        norm = math.hypot(*processes.gather(norm))
+    return norm

@@ -1,7 +1,7 @@
 """What a run will do and take, from its settings, its pairs and the episodes' facts alone; ``--dry-run`` shows it."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,8 +46,8 @@ def split_pairs(
 ) -> tuple[list[PreferencePair], list[PreferencePair]]:
     """Pairs to train on and pairs to measure the loss on; pairs of one initial state stay together."""
     states = sorted({(pair.task, pair.initial_state) for pair in pairs})
-    wanted = max(1, round(settings.holdout * len(states))) if settings.holdout else 0
-    held_count = min(wanted, len(states) - 1)
+    share = max(1, round(settings.holdout * len(states))) if settings.holdout else 0
+    held_count = min(share, len(states) - 1)
     order = derive_rng(settings.seed, "holdout").permutation(len(states))
     held = {states[position] for position in order[:held_count]}
     groups: tuple[list[PreferencePair], list[PreferencePair]] = ([], [])
@@ -63,16 +63,21 @@ def episodes_of(method: str, pairs: Sequence[PreferencePair]) -> list[str]:
 
 
 def plan_schedule(
-    settings: TrainSettings, pairs: Sequence[PreferencePair], spans: Mapping[str, tuple[int, int]]
+    settings: TrainSettings,
+    pairs: Sequence[PreferencePair],
+    spans: Mapping[str, tuple[int, int]],
+    succeeded: Container[str] | None = None,
+    *,
+    even: bool = True,
 ) -> tuple[tuple[ComparisonItem, ...], BatchSampler, float]:
-    """Units, their order, and the mean number of steps of a side."""
-    units, per_pair = make_items(settings.method, pairs, spans, settings.window, settings.stride)
+    """Items, their order, and the mean number of steps of a side; see :func:`~grape.training.batches.make_items`."""
+    items, per_pair = make_items(settings.method, pairs, spans, settings.window, settings.stride, succeeded)
     per_update = max(1, round(settings.pairs_per_update * per_pair))
     schedule = BatchSampler.plan(
-        len(units), per_update, settings.epochs, settings.max_updates, settings.seed, repeat=False
+        len(items), per_update, settings.epochs, settings.max_updates, settings.seed, repeat=False, even=even
     )
-    per_side = sum(unit.chosen[1] - unit.chosen[0] for unit in units) / len(units)
-    return units, schedule, per_side
+    per_side = sum(item.chosen[1] - item.chosen[0] for item in items) / len(items)
+    return items, schedule, per_side
 
 
 def gradient_mode(settings: TrainSettings, frames_per_side: float) -> Literal["one-pass", "two-pass"]:
@@ -89,39 +94,39 @@ def gradient_mode(settings: TrainSettings, frames_per_side: float) -> Literal["o
     return "one-pass" if settings.micro_batch <= frames_per_side else "two-pass"
 
 
-def choose_micro_batch(asked: int, parameters: int) -> int:
+def choose_micro_batch(chosen: int, parameters: int) -> int:
     """Frames that go through the network at once.
 
     Activations grow with the network: 256 frames of nano need 0.4 GB, 8 frames of OpenVLA-7B 21 GB.
 
     Args:
-        asked: The user's choice; 0 chooses by size.
+        chosen: The user's choice; 0 chooses by size.
         parameters: Number of parameters of the network.
     """
-    return asked or (256 if parameters < 10**7 else 32 if parameters < 2 * 10**8 else 8)
+    return chosen or (256 if parameters < 10**7 else 32 if parameters < 2 * 10**8 else 8)
 
 
 def schedule_facts(
-    settings: TrainSettings, pairs: Sequence[PreferencePair], units: Sequence[ComparisonItem], schedule: BatchSampler
+    settings: TrainSettings, pairs: Sequence[PreferencePair], items: Sequence[ComparisonItem], schedule: BatchSampler
 ) -> dict[str, Any]:
     """Numbers of pairs, episodes, frames and updates for summaries."""
     return {
         "method": settings.method,
         "pairs": len(pairs),
         "episodes": len(episodes_of(settings.method, pairs)),
-        "frames_per_epoch": _frames_of_epoch(schedule, units),
+        "frames_per_epoch": _frames_of_epoch(schedule, items),
         "units_per_update": schedule.per_update,
         "updates": schedule.updates,
     }
 
 
-def _frames_of_epoch(schedule: BatchSampler, units: Sequence[ComparisonItem]) -> int:
+def _frames_of_epoch(schedule: BatchSampler, items: Sequence[ComparisonItem]) -> int:
     """Different steps an update needs, summed over the first epoch."""
     total = 0
     for update in range(min(schedule.per_epoch, schedule.updates)):
         rows: set[int] = set()
-        for item in schedule.batch(update):
-            rows.update(range(*units[item].chosen), range(*units[item].rejected))
+        for number in schedule.batch(update):
+            rows.update(range(*items[number].chosen), range(*items[number].rejected))
         total += len(rows)
     return total
 
@@ -147,8 +152,8 @@ def plan_training(settings: TrainSettings, pairs: Sequence[PreferencePair], stor
     ends = list(itertools.accumulate(meta.steps for meta in episodes))
     spans = {meta.episode_id: (end - meta.steps, end) for meta, end in zip(episodes, ends, strict=True)}
     training, held = split_pairs(settings, pairs)
-    units, schedule, per_side = plan_schedule(settings, training, spans)
-    facts = schedule_facts(settings, pairs, units, schedule)
+    items, schedule, per_side = plan_schedule(settings, training, spans)
+    facts = schedule_facts(settings, pairs, items, schedule)
     mode = gradient_mode(settings, per_side)
     towers_frozen = bool(settings.lora_rank) and settings.lora_targets != "all"
     on_gpu = settings.device.startswith("cuda") or (settings.device == "auto" and torch.cuda.is_available())

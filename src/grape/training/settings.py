@@ -130,7 +130,7 @@ class TrainerSettings(OptimizerSettings, AdapterSettings, LoggingSettings, Preci
 
 @dataclass(frozen=True)
 class TrainSettings(TrainerSettings, PolicySettings):
-    """Align a policy with preference pairs by trajectory-wise preference optimisation (arXiv 2411.19309).
+    """Align a policy with preference pairs by trajectory-wise preference optimization (arXiv 2411.19309).
 
     Attributes:
         pairs: Folder made by grape pair; for all methods but kto and rloo.
@@ -139,15 +139,15 @@ class TrainSettings(TrainerSettings, PolicySettings):
             the recorded log-probabilities of the policy that collected it.
         policy: Checkpoint folder of the policy that collected the episodes; training starts from it.
         method: tpo compares whole trajectories; step-dpo compares single steps of the two sides by their index (the
-            paper's step-wise baseline); filtered-bc only imitates chosen sides that succeeded
-            (cloning baseline). kto takes single episodes, desirable or not (arXiv 2402.01306); rloo weighs every
+            paper's step-wise baseline); filtered-bc only imitates chosen sides that succeeded (filtered behavior
+            cloning, a baseline). kto takes single episodes, desirable or not (arXiv 2402.01306); rloo weighs every
             episode of an initial state by its reward minus the mean of the others (arXiv 2402.14740).
         reward: For kto and rloo: gcpg is R_GCPG, by which failures differ, too; success is the outcome alone. auto is
             success for kto and gcpg for rloo. With gcpg, kto calls desirable what lies above the mean of the others.
         desirable_weight: For kto: total weight of the desirable episodes, that of the undesirable ones being 1,
             however many there are of each.
-        clip_range: For rloo: an episode stops to count once its probability a token (geometric mean) has changed by
-            this share in the direction it pulls, in (0, 1).
+        clip_range: For rloo: an episode falls silent once its tokens have become this much likelier or less likely
+            (share, geometric mean) in the direction it pulls, in (0, 1).
         loss_type: sigmoid (the published loss), hinge (SLiC) or ipo.
         beta: Strength of the pull to the reference policy, per nat of log-ratio; smaller moves further.
         window: Compare windows of this many steps instead of whole trajectories, as the first public implementation
@@ -156,8 +156,13 @@ class TrainSettings(TrainerSettings, PolicySettings):
         length_normalised: Replace beta by beta * 8 / T of each side, so that long trajectories do not saturate the
             loss; the scale is that of windows of 8 steps.
         label_smoothing: Assumed share of pairs labelled the wrong way round, in [0, 0.5); sigmoid only.
-        nll_weight: Weight of the anchor: the chosen side's negative log-likelihood, mean per token. 0 is the published
+        anchor: Strength of the anchor, which imitates chosen sides that succeeded: at the start it pulls so many times
+            as hard on the chosen side as the preference does, whatever beta and the length are. 0 is the published
             loss, which lowers the likelihood of both sides on small models.
+        nll_weight: Weight of the anchor in the form of release 0.1, instead of --anchor: the chosen side's negative
+            log-likelihood, mean per token.
+        chosen_floor: Penalty for chosen sides that become less likely than under the reference (DPOP's lambda, arXiv
+            2402.13228), against both sides' likelihood falling; 0 switches it off.
         epochs: How often every pair is used.
         pairs_per_update: Pairs whose loss one update averages. step-dpo and filtered-bc use as many steps as these
             pairs hold on average.
@@ -174,7 +179,7 @@ class TrainSettings(TrainerSettings, PolicySettings):
             loss of the updates since the last look); the state with the lowest is kept as checkpoints/best. 0 means
             once an epoch.
         result: Which state becomes policy/: the last one or the best.
-        sharding: none holds all parameters in every process; full spreads parameters, gradients and optimiser state
+        sharding: none holds all parameters in every process; full spreads parameters, gradients and optimizer state
             over the processes (FSDP), for training all parameters of a large model.
         feature_cache_gb: Memory for features of frozen vision towers, GB; 0 computes them anew in every epoch.
         norm_stats: JSON file of statistics by data set (dataset_statistics.json), for pairs whose actions were put
@@ -201,7 +206,9 @@ class TrainSettings(TrainerSettings, PolicySettings):
     stride: int = setting(1, group=_LOSS, range=_POSITIVE)
     length_normalised: bool = setting(False, group=_LOSS)
     label_smoothing: float = setting(0.0, group=_LOSS, range=Range(0, 0.5))
-    nll_weight: float = setting(10.0, group=_LOSS, range=_COUNT, common=True)
+    anchor: float = setting(1.0, group=_LOSS, range=_COUNT, common=True, identity="unless default")
+    nll_weight: float | None = setting(None, group=_LOSS, range=_COUNT)
+    chosen_floor: float = setting(0.0, group=_LOSS, range=_COUNT, common=True, identity="unless default")
     lr: float = with_default(OptimizerSettings, "lr", 3e-4)
     epochs: int = with_default(OptimizerSettings, "epochs", 2)
     pairs_per_update: int = setting(8, group=_OPTIMIZER, range=_POSITIVE, common=True)
@@ -252,7 +259,7 @@ class SftSettings(TrainerSettings):
             images exceed picture_cache_gb: as many as fit, or else every update reads files again.
         holdout: Share of episodes kept out of training to measure the loss on, in [0, 1).
         gripper: What the last action dimension means, for a new policy; empty takes it from the store.
-        norm_key: Name for the normalisation statistics of the demonstrations; empty takes the name of their suite or
+        norm_key: Name for the normalization statistics of the demonstrations; empty takes the name of their suite or
             RLDS data set. A checkpoint that holds statistics of that name keeps and uses them; otherwise the
             demonstrations' own are computed, added and used from then on.
         unnorm_key: Use these statistics of the checkpoint instead, whatever the demonstrations are called.
@@ -294,6 +301,11 @@ def check_train(settings: TrainSettings) -> None:
     _check_method(settings)
     if settings.beta == 0 and settings.method not in ("filtered-bc", "rloo"):
         raise SettingsError("--beta is 0: the preference loss would be constant.", "Give a positive value, e.g. 0.1.")
+    if settings.nll_weight is not None and settings.anchor != 1:
+        raise SettingsError(
+            "--anchor and --nll-weight are two forms of the same term.",
+            "Give --anchor; --nll-weight is for going on with runs of release 0.1.",
+        )
     if settings.load_in_4bit and not settings.lora_rank:
         raise SettingsError("A model held in 4 bits cannot be trained as a whole.", "Give --lora-rank, e.g. 32.")
     if settings.attention == "flash-attention-2" and not settings.lora_rank:

@@ -1,12 +1,13 @@
-"""The verb ``train``: trajectory-wise preference optimisation and its baselines.
+"""The verb ``train``: trajectory-wise preference optimization and its baselines.
 
-Trajectory-wise preference optimisation (TPO, arXiv 2411.19309; not TRL's method of that abbreviation) compares whole
+Trajectory-wise preference optimization (TPO, arXiv 2411.19309; not TRL's method of that abbreviation) compares whole
 trajectories of one initial state. The gradient is exact and its memory does not grow with the trajectory
 (:mod:`grape.training.gradients`); the reference costs no second model (:mod:`grape.training.logprobs`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from grape.core.errors import CompatibilityError, DataError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import file_hash
 from grape.core.preferences import PreferencePair
+from grape.core.runs import recorded_inputs
 from grape.core.tasks import same_instruction
 from grape.policies.base import PolicySpec
 from grape.policies.opening import crop_of
@@ -36,7 +38,7 @@ from grape.training.gradients import (
 from grape.training.logprobs import StepLogprobs, check_parity, parity_alarm, recomputed_reference, recorded_reference
 from grape.training.loop import Gradient, PeriodicEvaluation, TrainingRun, TrainLoop, deterministic
 from grape.training.lora import computing_type, open_for_training, parameter_counts, prepare_parameters
-from grape.training.losses import Loss, LossSettings, TrajectorySums, imitation_loss, preference_loss
+from grape.training.losses import Loss, LossSettings, LossTerms, TrajectorySums, imitation_loss, preference_loss
 from grape.training.plan import (
     choose_micro_batch,
     episodes_of,
@@ -85,43 +87,52 @@ def run_train(settings: TrainSettings, reporter: Reporter = SILENT) -> Mapping[s
 
 
 def _train(
-    asked: TrainSettings,
+    requested: TrainSettings,
     pairs: tuple[PreferencePair, ...],
     store: EpisodeStore,
     processes: ProcessGroup,
     reporter: Reporter,
 ) -> Mapping[str, Any]:
-    policy, autocast = _open(asked, processes.device), computing_type(asked, processes.device)
-    spec = _check(asked, pairs, policy, store)
-    settings = replace(asked, micro_batch=choose_micro_batch(asked.micro_batch, parameter_counts(policy)["parameters"]))
+    policy, autocast = _open(requested, processes.device), computing_type(requested, processes.device)
+    spec = _check(requested, pairs, policy, store)
+    parameters = parameter_counts(policy)["parameters"]
+    settings = replace(requested, micro_batch=choose_micro_batch(requested.micro_batch, parameters))
+    batches = processes.run_on_main(lambda: _batches_of(settings.out))
     identity = {
         "policy_hash": spec.policy_hash,
-        "pairs": file_hash(asked.pairs / "pairs.jsonl"),
+        "pairs": file_hash(settings.pairs / "pairs.jsonl"),
         "computation": spec.computation if autocast is None else f"{spec.computation}, computing in {autocast}",
+        **batches,
     }
-    run = TrainingRun("train", asked, identity, processes)
+    run = TrainingRun("train", requested, identity, processes)
     if run.done is not None:
         return run.done
-    home = prepare_parameters(policy, settings)
+    if not batches:
+        reporter.warn(
+            f"{settings.out} was begun by release 0.1 and goes on as it began: the last update of an epoch weighs its "
+            "pairs more, and the anchor imitates chosen sides that failed, too."
+        )
+    base = prepare_parameters(policy, settings)
     counts = parameter_counts(policy)
     if settings.sharding == "full" and processes.size > 1:
         shard_fully(policy.model, autocast or torch.float32)
         autocast = None
     episodes = episodes_of(settings.method, pairs)
     steps = load_steps([store], [episodes], reporter, settings.picture_cache_gb * 1e9)
-    trainer = _Trainer(settings, pairs, policy, steps, processes, autocast)
+    anchored = [name for name in episodes if not batches or store.meta(name).success is True]
+    trainer = _Trainer(settings, pairs, policy, steps, processes, autocast, frozenset(anchored), even=bool(batches))
     last = trainer.run(reporter)
     if settings.result == "best":
         trainer.loop.take_best()
     facts = {
-        **schedule_facts(settings, pairs, trainer.units, trainer.schedule),
+        **schedule_facts(settings, pairs, trainer.items, trainer.schedule),
         **counts,
         "gradient": trainer.mode,
         "metrics": last,
         "parity": trainer.parity,
     }
     trained = _unsharded(policy, settings, processes)
-    return run.finish(trained, home, map(store.meta, episodes), facts, start_policy_hash=spec.policy_hash)
+    return run.finish(trained, base, map(store.meta, episodes), facts, start_policy_hash=spec.policy_hash)
 
 
 def _open(settings: TrainSettings, device: str) -> "OpenVLAPolicy":
@@ -151,14 +162,17 @@ class _Trainer:
         steps: StepDataset,
         processes: ProcessGroup,
         autocast: torch.dtype | None,
+        succeeded: Container[str],
+        *,
+        even: bool,
     ) -> None:
         training, held = split_pairs(settings, pairs)
         self.settings = settings
         self.processes = processes
         self.policy = policy
         self.steps = steps
-        self.units, self.schedule, per_side = plan_schedule(settings, training, steps.spans)
-        self.held_units = plan_schedule(settings, held, steps.spans)[0] if held else ()
+        self.items, self.schedule, per_side = plan_schedule(settings, training, steps.spans, succeeded, even=even)
+        self.held_items = plan_schedule(settings, held, steps.spans, succeeded)[0] if held else ()
         self.loop = TrainLoop(settings, policy.model, self.schedule.updates, processes)
         self.loss = _loss(settings, policy.norm.dim)
         self.mode = gradient_mode(settings, per_side)
@@ -176,7 +190,7 @@ class _Trainer:
             name_nonfinite=self._name_nonfinite,
             describe=_note,
             evaluation=PeriodicEvaluation(
-                self.settings.evaluate_every or self.schedule.per_epoch, self.measure if self.held_units else None
+                self.settings.evaluate_every or self.schedule.per_epoch, self.measure if self.held_items else None
             ),
         )
 
@@ -205,51 +219,58 @@ class _Trainer:
 
     def measure(self) -> dict[str, float]:
         """Loss and metrics on the pairs held out, under names that begin with ``eval/``."""
-        mine, share = self._share(self.held_units)
-        rows_F, comparisons = collate(mine, self.reference_N)
+        items, share = self._share(self.held_items)
+        rows_F, comparisons = collate(items, self.reference_N)
         batch = self.settings.micro_batch
         logp_F = frame_logps(self._frames(rows_F), len(rows_F), batch, self._rounds(len(rows_F)))
-        found = self.loss(comparisons.sums(logp_F))[1]
-        total = self.processes.add_metrics({name: share * value for name, value in found.items()})
+        metrics = self.loss(comparisons.sums(logp_F))[1]
+        total = self.processes.add_metrics({name: share * value for name, value in metrics.items()})
         return {f"eval/{name}": value for name, value in total.items()}
 
     def _gradient(self, update: int) -> Gradient:
-        chosen = [self.units[item] for item in self.schedule.batch(update)]
-        result, frames, mine = self._compute(chosen)
+        batch = [self.items[number] for number in self.schedule.batch(update)]
+        result, frames, items = self._compute(batch, self.schedule.weight(update))
         finite_P = result.sums.chosen_P.isfinite() & result.sums.rejected_P.isfinite()
-        nonfinite = [unit.name for unit, finite in zip(mine, finite_P.tolist(), strict=True) if not finite]
+        nonfinite = [item.name for item, finite in zip(items, finite_P.tolist(), strict=True) if not finite]
         metrics = self.processes.add_metrics(result.metrics)
         if update == 0 and self.parity is not None:
             metrics["parity/mean_abs"] = self.parity["mean_abs"]
         everyone = self.processes.gather((frames, nonfinite))
-        return Gradient(metrics, sum(count for count, _ in everyone), [name for _, names in everyone for name in names])
+        nonfinite = [name for _, names in everyone for name in names]
+        return Gradient(metrics, sum(count for count, _ in everyone), nonfinite, result.term_norms)
 
-    def _compute(self, units: Sequence[ComparisonItem]) -> tuple[GradientResult, int, list[ComparisonItem]]:
-        """Gradient of an update, summed over the processes; metrics, frames and units are this process's part."""
-        mine, share = self._share(units)
-        rows_F, comparisons = collate(mine, self.reference_N)
+    def _compute(
+        self, batch: Sequence[ComparisonItem], update_weight: float = 1.0
+    ) -> tuple[GradientResult, int, list[ComparisonItem]]:
+        """Gradient of an update, summed over the processes; metrics, frames and items are this process's part."""
+        items, share = self._share(batch)
+        rows_F, comparisons = collate(items, self.reference_N)
         sharded = is_sharded(self.policy.model)
         # FSDP averages gradients over processes; what is wanted is their sum.
-        weight = share * self.processes.size if sharded else share
+        weight = update_weight * share * (self.processes.size if sharded else 1)
 
-        def loss(sums: TrajectorySums) -> tuple[Tensor, dict[str, float]]:
-            value, metrics = self.loss(sums)
-            return value * weight, {name: share * number for name, number in metrics.items()}
+        def loss(sums: TrajectorySums) -> tuple[LossTerms, dict[str, float]]:
+            terms, metrics = self.loss(sums)
+            weighted = {name: term * weight for name, term in terms.items()}
+            return weighted, {name: share * number for name, number in metrics.items()}
 
-        frames, batch = self._frames(rows_F), self.settings.micro_batch
+        def reduce() -> None:
+            if not sharded:  # FSDP has done it in the backward pass
+                self.processes.add_gradients(self.loop.parameters)
+
+        common = (self._frames(rows_F), comparisons, loss, self.settings.micro_batch, self.loop.parameters)
         if self.mode == "one-pass":
-            result = one_pass_gradient(frames, comparisons, loss, batch, self.loop.parameters)
+            result = one_pass_gradient(*common, reduce=reduce)
         else:
             rounds = self._rounds(comparisons.frame_count)
-            result = two_pass_gradient(frames, comparisons, loss, batch, self.loop.parameters, rounds)
-        if not sharded:
-            self.processes.add_gradients(self.loop.parameters)
-        return result, comparisons.frame_count if share else 0, mine
+            # Reduced in every backward pass, so a pass for each term would send everything once more.
+            result = two_pass_gradient(*common, rounds, apart=not sharded, reduce=reduce)
+        return result, comparisons.frame_count if share else 0, items
 
-    def _share(self, units: Sequence[ComparisonItem]) -> tuple[list[ComparisonItem], float]:
-        """This process's units of an update, and their share of all; one that weighs nothing if there are too few."""
-        mine = [units[item] for item in self.processes.share([unit.frames for unit in units])]
-        return (mine, len(mine) / len(units)) if mine else ([units[0]], 0.0)
+    def _share(self, batch: Sequence[ComparisonItem]) -> tuple[list[ComparisonItem], float]:
+        """This process's items of an update, and their share of all; one that weighs nothing if there are too few."""
+        items = [batch[number] for number in self.processes.share([item.frames for item in batch])]
+        return (items, len(items) / len(batch)) if items else ([batch[0]], 0.0)
 
     def _rounds(self, frames: int) -> int:
         """Micro-batches to go through at least: sharded parameters are gathered by all processes together."""
@@ -262,14 +283,14 @@ class _Trainer:
         return lambda positions_B: self.logps(rows_F[positions_B]).sum(dim=1).cpu()
 
     def _name_nonfinite(self, update: int) -> list[str]:
-        """Units of an update whose own gradient is not finite."""
+        """Items of an update whose own gradient is not finite."""
         names = []
-        for item in self.schedule.batch(update):
-            self._compute([self.units[item]])
+        for number in self.schedule.batch(update):
+            self._compute([self.items[number]])
             gradients = [local_part(p.grad) for p in self.loop.parameters if p.grad is not None]
             finite = all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
             if not all(self.processes.gather(finite)):
-                names.append(self.units[item].name)
+                names.append(self.items[number].name)
         return names
 
 
@@ -294,7 +315,7 @@ def _check(
 
 
 def _usable(method: str, pairs: tuple[PreferencePair, ...], store: EpisodeStore) -> tuple[PreferencePair, ...]:
-    """Pairs that a method can use: for cloning, only those whose chosen side is known to have succeeded.
+    """Pairs that a method can use: for filtered BC, only those whose chosen side is known to have succeeded.
 
     Raises:
         DataError: A pair joins episodes of two instructions, or none is left.
@@ -318,18 +339,26 @@ def _usable(method: str, pairs: tuple[PreferencePair, ...], store: EpisodeStore)
     return kept
 
 
+def _batches_of(out: Path) -> dict[str, str]:
+    """How updates are cut, as the inputs of the run in ``out``, or of a new one; empty for a run of release 0.1."""
+    inputs = recorded_inputs(out, "train")
+    return {} if inputs is not None and "batches" not in inputs else {"batches": "even"}
+
+
 def _loss(settings: TrainSettings, tokens_per_step: int) -> Loss:
     if settings.method == "filtered-bc":
         return lambda sums: imitation_loss(sums, tokens_per_step)
-    chosen = LossSettings(
+    preference = LossSettings(
         loss_type=settings.loss_type,
         beta=settings.beta,
         length_normalised=settings.length_normalised,
         label_smoothing=settings.label_smoothing,
+        anchor=settings.anchor,
         nll_weight=settings.nll_weight,
+        chosen_floor=settings.chosen_floor,
         tokens_per_step=tokens_per_step,
     )
-    return lambda sums: preference_loss(sums, chosen)
+    return lambda sums: preference_loss(sums, preference)
 
 
 def _note(metrics: dict[str, float]) -> str:
