@@ -74,16 +74,17 @@ def test_the_first_update_starts_at_the_reference(world, tmp_path):
 
 
 def test_clipping_holds_the_policy_near_the_one_that_collected(world, tmp_path):
-    settings = replace(world, method="rloo", epochs=40, lr=1e-2, pairs_per_update=3, checkpoint_every=0)
+    """Beyond the range only what AdamW still has in its moments moves the policy."""
+    settings = replace(world, method="rloo", epochs=60, lr=3e-5, pairs_per_update=3, checkpoint_every=0)
     moved = {}
     for clip_range in (0.05, 0.5):
-        out = tmp_path / str(clip_range)
-        run_train(replace(settings, out=out, clip_range=clip_range))
-        rows = read_jsonl(out / "metrics.jsonl")
-        moved[clip_range] = rows[-1]["rewards/chosen"]
-        assert rows[-1]["clipped"] > 0 or clip_range == 0.5
-    assert 0 < moved[0.05] < moved[0.5]
-    assert moved[0.05] < 0.3
+        run_train(replace(settings, out=tmp_path / str(clip_range), clip_range=clip_range))
+        rows = read_jsonl(tmp_path / str(clip_range) / "metrics.jsonl")
+        moved[clip_range] = (rows[-1]["rewards/chosen"], -rows[-1]["rewards/rejected"])
+        assert rows[0]["clipped"] == 0
+        assert clip_range == 0.5 or rows[-1]["clipped"] == 1
+    for near, far in zip(moved[0.05], moved[0.5], strict=True):
+        assert math.log(1.05) - 0.01 < near < 0.2 < far
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from grape.core.selections import parse_numbers
 from grape.evaluation import CompareSettings, EvaluateSettings
 from grape.loop.settings import LoopSettings
 from grape.preferences import PairSettings, ScoreSettings
-from grape.training.settings import METHOD_SETTINGS, SftSettings, TrainSettings
+from grape.training.methods import METHOD_SETTINGS
+from grape.training.settings import SftSettings, TrainSettings
 
 __all__ = ["Stages", "StatesBlock"]
 

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Literal
 
 from grape.core.errors import SettingsError
-from grape.core.settings import Range, check_ranges, flag_of, setting, with_default
+from grape.core.settings import Range, check_ranges, setting, with_default
 from grape.policies.opening import PolicySettings, PrecisionSettings
+from grape.training.methods import UNPAIRED, check_method
 from grape.training.metrics_logger import TrackerName, check_trackers
 
 __all__ = [
-    "METHOD_SETTINGS",
-    "UNPAIRED",
     "AdapterSettings",
     "LoggingSettings",
     "OptimizerSettings",
@@ -25,21 +24,6 @@ __all__ = [
 _DATA, _LOSS, _OPTIMIZER = "Data", "Loss", "Optimizer"
 _ADAPTERS, _LOGGING, _MEMORY = "Adapters", "Checkpoints and logging", "Memory and processes"
 _COUNT, _POSITIVE, _SHARE = Range(0), Range(1), Range(0, 1)
-
-PAIRED, UNPAIRED = ("tpo", "step-dpo", "filtered-bc"), ("kto", "rloo")
-"""Methods that learn from pairs, and those that learn from single episodes."""
-
-
-METHOD_SETTINGS = (
-    ("window", 0, ("tpo",)),
-    ("loss_type", "sigmoid", PAIRED),
-    ("label_smoothing", 0.0, PAIRED),
-    ("length_normalised", False, (*PAIRED, "kto")),
-    ("reward", "auto", UNPAIRED),
-    ("desirable_weight", 1.0, ("kto",)),
-    ("clip_range", 0.2, ("rloo",)),
-)
-"""Settings that have a meaning for some methods only: their names, their defaults and the methods."""
 
 
 @dataclass(frozen=True)
@@ -297,8 +281,7 @@ def check_train(settings: TrainSettings) -> None:
         raise SettingsError(
             f"--label-smoothing has no meaning for --loss-type {settings.loss_type}.", "Leave it out, or use sigmoid."
         )
-    _check_data(settings)
-    _check_method(settings)
+    check_method(settings)
     if settings.beta == 0 and settings.method not in ("filtered-bc", "rloo"):
         raise SettingsError("--beta is 0: the preference loss would be constant.", "Give a positive value, e.g. 0.1.")
     if settings.nll_weight is not None and settings.anchor != 1:
@@ -322,51 +305,6 @@ def check_train(settings: TrainSettings) -> None:
         raise SettingsError(
             "--sharding full is for training all parameters; adapters are small enough for every process.",
             "Leave out --lora-rank or --sharding.",
-        )
-
-
-def _check_data(settings: TrainSettings) -> None:
-    """Refuse data that the method does not take, or takes twice.
-
-    Raises:
-        SettingsError: One of the two kinds of folders is missing or one too many, or folders contradict other settings.
-    """
-    needed, other = ("scores", "pairs") if settings.unpaired else ("pairs", "scores")
-    if getattr(settings, other) is not None:
-        raise SettingsError(
-            f"--{other} is not for --method {settings.method}.",
-            f"Give --{needed} instead, or choose --method {' or '.join(PAIRED if settings.unpaired else UNPAIRED)}.",
-        )
-    if getattr(settings, needed) is None:
-        raise SettingsError(
-            f"--{needed} is missing: --method {settings.method} learns from "
-            f"{'scored episodes' if settings.unpaired else 'pairs'}.",
-            f"Give the folder that 'grape {'score' if settings.unpaired else 'pair'}' wrote.",
-        )
-    twice = {str(folder) for folder in settings.data if settings.data.count(folder) > 1}
-    if twice:
-        raise SettingsError(f"{min(twice)} is named twice in --{needed} and --replay.", "Name each folder once.")
-    if settings.replay and settings.reference == "recomputed" and settings.method != "filtered-bc":
-        raise SettingsError(
-            "--replay takes recorded log-probabilities of earlier policies as references, --reference recomputed those "
-            "of the starting policy.",
-            "Leave one of them out.",
-        )
-
-
-def _check_method(settings: TrainSettings) -> None:
-    """Refuse settings without a meaning for the method.
-
-    Raises:
-        SettingsError: A setting of another method was changed, or the way to the gradient does not fit.
-    """
-    for name, default, methods in METHOD_SETTINGS:
-        if getattr(settings, name) != default and settings.method not in methods:
-            raise SettingsError(f"{flag_of(name)} has no meaning for --method {settings.method}.", "Leave it out.")
-    if settings.method == "kto" and settings.gradient == "one-pass":
-        raise SettingsError(
-            "--method kto needs the two-pass gradient: its reference point depends on all episodes of an update.",
-            "Leave --gradient out.",
         )
 
 

@@ -3,24 +3,30 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from grape.core.errors import DataError, NoPairsError
+import numpy as np
+import numpy.typing as npt
+
+from grape.core.errors import CompatibilityError, DataError, NoPairsError
+from grape.core.events import Reporter
 from grape.core.files import file_hash
-from grape.core.preferences import PreferencePair, Score
+from grape.core.preferences import Score
 from grape.core.tasks import same_instruction
 from grape.core.trajectories import EpisodeMeta
 from grape.preferences import read_pairs, read_scores, recorded_store
 from grape.preferences.pairing import states_of
 from grape.preferences.records import PAIRS_FILE, SCORES_FILE
 from grape.store import EpisodeStore
+from grape.training.batches import Sample
+from grape.training.dataset import StepDataset, check_preprocessing, load_steps
 from grape.training.settings import TrainSettings
 from grape.training.unpaired import Reward, WeightedEpisode, weigh_episodes
 
-__all__ = ["Sample", "TrainingData", "read_data"]
+if TYPE_CHECKING:
+    from grape.policies.openvla import OpenVLAPolicy
 
-Sample = PreferencePair | WeightedEpisode
-"""What a loss sees at once; its episodes go by their names in :class:`TrainingData`."""
+__all__ = ["TrainingData", "read_data"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +37,7 @@ class TrainingData:
     of its store and its id otherwise.
 
     Attributes:
-        samples: Pairs, or weighted episodes, of all folders.
+        samples: Pairs, or weighted episodes, of all folders, which call episodes by their names.
         stores: Every episode store once, that of the policy in training first.
         episodes: Store and id of each episode that is needed, by name, in the order of the stores and ids.
         replayed: Names of those that an earlier policy collected.
@@ -44,14 +50,51 @@ class TrainingData:
     replayed: frozenset[str]
     inputs: Mapping[str, str | list[str]]
 
-    def meta(self, name: str) -> EpisodeMeta:
-        """Facts of an episode."""
-        number, episode_id = self.episodes[name]
-        return self.stores[number].meta(episode_id)
+    def metas(self) -> list[EpisodeMeta]:
+        """Facts of the episodes, in their order."""
+        return [self.stores[number].meta(episode_id) for number, episode_id in self.episodes.values()]
 
-    def ids(self) -> list[list[str]]:
-        """Ids of the episodes that are needed from each store."""
-        return [[own for number, own in self.episodes.values() if number == store] for store in range(len(self.stores))]
+    def load(self, reporter: Reporter, image_bytes: float) -> StepDataset:
+        """The episodes' steps; ``spans`` are by the episodes' names."""
+        ids: list[list[str]] = [[] for _ in self.stores]
+        for number, episode_id in self.episodes.values():
+            ids[number].append(episode_id)
+        steps = load_steps(self.stores, ids, reporter, image_bytes)
+        return replace(steps, spans=dict(zip(self.episodes, steps.spans.values(), strict=True)))
+
+    def rows(self, steps: StepDataset) -> npt.NDArray[np.int64]:
+        """Rows of the steps that the policy in training collected itself."""
+        spans = [span for name, span in steps.spans.items() if name not in self.replayed]
+        return np.concatenate([np.arange(start, stop) for start, stop in spans])
+
+    def check_preprocessing(self, policy: "OpenVLAPolicy") -> None:
+        """Compare how the episodes were recorded with how the policy would read them.
+
+        Raises:
+            CompatibilityError: They do not fit, see :func:`grape.training.dataset.check_preprocessing`.
+        """
+        for number, store in enumerate(self.stores):
+            metas = [store.meta(episode_id) for owner, episode_id in self.episodes.values() if owner == number]
+            check_preprocessing(policy, metas, store.path)
+
+    def check_references(self, settings: TrainSettings, policy: "OpenVLAPolicy") -> None:
+        """Compare who collected the episodes with the policy that is to train on them.
+
+        Raises:
+            CompatibilityError: Another policy recorded an episode that is not replayed, so that the recorded
+                log-probabilities, which are to be the reference's, are not this policy's.
+        """
+        if settings.method == "filtered-bc" or settings.reference == "recomputed":
+            return
+        for name, meta in zip(self.episodes, self.metas(), strict=True):
+            if name not in self.replayed and meta.policy_hash != policy.spec.policy_hash:
+                raise CompatibilityError(
+                    f"Episode {meta.episode_id} was recorded by another policy ({meta.policy_hash[:12]}) than "
+                    f"{settings.policy} ({policy.spec.policy_hash[:12]}), so its log-probabilities are not the "
+                    "reference's.",
+                    "Give the policy that collected the episodes and the --dtype of that collection, --reference "
+                    "recomputed to train another one on them, or their folder as --replay beside one of this policy's.",
+                )
 
 
 @dataclass(frozen=True, eq=False)
