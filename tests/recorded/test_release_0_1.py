@@ -11,7 +11,7 @@ from grape.cli.main import main
 from grape.collect.settings import CollectSettings
 from grape.core.runs import identity_of
 from grape.evaluation.settings import EvaluateSettings
-from grape.loop.settings import LoopSettings
+from grape.loop.settings import UNSET, LoopSettings
 from grape.preferences import PairSettings, ScoreSettings
 from grape.store import EpisodeStore
 from grape.training.settings import SftSettings, TrainSettings
