@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from grape.cli.main import main
 from grape.core.errors import NoPairsError, SettingsError
 from grape.core.events import SILENT
-from grape.core.files import read_json
+from grape.core.files import read_json, read_jsonl
 from grape.core.settings import read_yaml, settings_from_dict
 from grape.loop import LoopSettings, loop, run_loop
 from grape.loop.stages import Stages
@@ -93,3 +94,39 @@ def test_two_iterations_with_replay(tmp_path: Path, method: str) -> None:
         rows = (settings.out / "iteration-2" / "train" / "metrics.jsonl").read_text()
         assert '"logps/chosen"' in rows
     assert run_loop(settings) == summary  # nothing is done again
+
+
+def run(*words: object) -> None:
+    assert main([*map(str, words), "--quiet"]) == 0
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a policy of middling success on the toy suite, and its scored rollouts."""
+    root = tmp_path_factory.mktemp("recorded")
+    toy = ("--suite", "toy", "--tasks", 0, "--lanes", 4, "--workers", 1)
+    run("collect", *toy, "--policy", "expert", "--initial-states", "0-47", "--operators", "clean:48",
+        "--out", root / "demonstrations")  # fmt: skip
+    run("sft", "--data", root / "demonstrations" / "store", "--epochs", 20, "--out", root / "sft")
+    run("collect", *toy, "--policy", root / "sft" / "policy", "--initial-states", "100-107", "--samples", 4,
+        "--temperature", 0.7, "--out", root / "collect")  # fmt: skip
+    run("score", "--store", root / "collect", "--out", root / "scores")
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["kto", "rloo"])
+def test_on_the_toy_suite_better_episodes_become_likelier_and_worse_ones_less_likely(
+    recorded: Path, tmp_path: Path, method: str
+) -> None:
+    out = tmp_path / method
+    scale = ("--length-normalised",) if method == "kto" else ()
+    run("train", "--method", method, "--scores", recorded / "scores", "--policy", recorded / "sft" / "policy",
+        "--out", out, "--epochs", 8, "--pairs-per-update", 4, "--holdout", 0.3, "--lr", 1e-4, *scale)  # fmt: skip
+    rows = read_jsonl(out / "metrics.jsonl")
+    held = [row for row in rows if "eval/loss" in row]
+    assert rows[0]["parity/mean_abs"] < 1e-4
+    for side, sign in (("chosen", 1), ("rejected", -1)):
+        moved = [sign * row[f"rewards/{side}"] for row in rows[-len(rows) // 8 :] if f"rewards/{side}" in row]
+        assert sum(moved) / len(moved) > 0.01, side  # over the last epoch
+    assert held[-1]["eval/rewards/chosen"] > held[-1]["eval/rewards/rejected"]  # on states it never trained on

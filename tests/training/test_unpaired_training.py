@@ -62,7 +62,8 @@ def test_the_first_update_starts_at_the_reference(world, tmp_path):
     kto = replace(world, out=tmp_path / "kto", pairs_per_update=3, epochs=1)
     run_train(kto)
     (row,) = read_jsonl(kto.out / "metrics.jsonl")
-    assert row["loss"] == pytest.approx(0.5, abs=1e-5)  # half of every lambda, which are 1 on average
+    assert row["loss/preference"] == pytest.approx(0.5, abs=1e-5)  # half of every lambda, which are 1 on average
+    assert row["grad_norm/anchor"] > 0
     assert row["kl"] == pytest.approx(0.0, abs=1e-4)
     assert row["rewards/margins"] == pytest.approx(0.0, abs=1e-5)
     rloo = replace(kto, out=tmp_path / "rloo", method="rloo")
@@ -90,7 +91,7 @@ def test_clipping_holds_the_policy_near_the_one_that_collected(world, tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"method": "kto", "reward": "gcpg"},
+        {"method": "kto", "reward": "gcpg", "anchor": 0.0},
         {"method": "kto", "desirable_weight": 1.3, "length_normalised": True},
         {"method": "kto", "holdout": 0.4, "result": "best"},
         {"method": "kto", "lora_rank": 2},
@@ -177,6 +178,7 @@ def test_equal_outcomes_are_told_with_what_to_do(world, tmp_path):
         ({"method": "rloo", "length_normalised": True}, "--length-normalised has no meaning for --method rloo"),
         ({"method": "rloo", "clip_range": 1.0}, "--clip-range is 1.0"),
         ({"beta": 0.0}, "--beta is 0"),
+        ({"method": "rloo", "anchor": 0.0}, "--anchor has no meaning for --method rloo"),
         ({"replay": "scores"}, "named twice"),
         ({"replay": "pairs", "reference": "recomputed"}, "Leave one of them out"),
     ],

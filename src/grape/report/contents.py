@@ -334,6 +334,8 @@ def _not_begun(root: Path, rounds: Sequence[RoundContents], loop: Mapping[str, A
             ("evaluation", found.evaluate),
         )
         absent = [label for label, folder in parts if folder is None]
+        if found.pair is None and found.train is not None and found.train.settings.get("scores"):
+            absent.remove("pairs")  # single episodes were learned from
         if absent:
             missing.append(f"{found.label[:1].upper()}{found.label[1:]} has no {' and no '.join(absent)} yet.")
     return missing

@@ -87,7 +87,7 @@ def make_items(
     items: list[ComparisonItem] = []
     if method in UNPAIRED:
         episodes = [sample for sample in samples if isinstance(sample, WeightedEpisode)]
-        return tuple(_single(episode, spans[episode.episode]) for episode in episodes), 2.0
+        return tuple(_single(episode, spans[episode.episode], succeeded) for episode in episodes), 2.0
     if method == "filtered-bc":
         episodes = sorted({pair.chosen for pair in pairs})
         for episode in episodes:
@@ -111,9 +111,10 @@ def make_items(
     return _with_mean_weight_1(items), len(items) / len(pairs)
 
 
-def _single(episode: WeightedEpisode, span: tuple[int, int]) -> ComparisonItem:
+def _single(episode: WeightedEpisode, span: tuple[int, int], succeeded: Container[str] | None) -> ComparisonItem:
     chosen, rejected = (span, (0, 0)) if episode.weight > 0 else ((0, 0), span)
-    return ComparisonItem(f"episode {episode.episode}", chosen, rejected, weight=abs(episode.weight), anchored=False)
+    anchored = succeeded is None or episode.episode in succeeded
+    return ComparisonItem(f"episode {episode.episode}", chosen, rejected, abs(episode.weight), anchored)
 
 
 def _rows(

@@ -19,7 +19,7 @@ METHOD_SETTINGS = (
     ("loss_type", "sigmoid", PAIRED),
     ("label_smoothing", 0.0, PAIRED),
     ("length_normalised", False, (*PAIRED, "kto")),
-    ("anchor", 1.0, PAIRED),
+    ("anchor", 1.0, (*PAIRED, "kto")),
     ("nll_weight", None, PAIRED),
     ("chosen_floor", 0.0, PAIRED),
     ("reward", "auto", UNPAIRED),

@@ -44,11 +44,12 @@ class Objective:
         if settings.method == "rloo":
             return lambda sums: group_loss(sums, settings.clip_range, tokens)
         if settings.method == "kto":
-            beta, normalized = settings.beta, settings.length_normalised
+            beta, anchor, normalized = settings.beta, settings.anchor, settings.length_normalised
 
             def loss_of_update(sums: TrajectorySums) -> tuple[LossTerms, dict[str, float]]:
                 means = self.processes.gather(share * mean_log_ratio(sums, length_normalized=normalized))
-                return kto_loss(sums, beta, max(0.0, sum(means)), tokens, length_normalized=normalized)
+                z0 = max(0.0, sum(means))
+                return kto_loss(sums, beta, z0, tokens, anchor=anchor, length_normalized=normalized)
 
             return loss_of_update
         preference = LossSettings(

@@ -213,7 +213,7 @@ def _nothing_to_learn(method: str, reward: Reward, states: Sequence[Sequence[Sco
         f"{count} {word}" for count, word in zip(numbers, ("succeeded", "failed", "unknown"), strict=True)
     )
     if method == "kto" and reward == "success":
-        lack = "none is desirable, or none is not"
+        lack = "either all or none are desirable"
     else:
         lack = "no initial state has two episodes of different reward"
     hint = "Collect more --samples of each initial state, at a higher --temperature or from tasks of middling success."

@@ -100,24 +100,40 @@ def mean_log_ratio(sums: TrajectorySums, *, length_normalized: bool = False) -> 
 
 
 def kto_loss(
-    sums: TrajectorySums, beta: float, z0: float, tokens_per_step: int, *, length_normalized: bool = False
+    sums: TrajectorySums,
+    beta: float,
+    z0: float,
+    tokens_per_step: int,
+    *,
+    anchor: float = 0.0,
+    length_normalized: bool = False,
 ) -> tuple[LossTerms, dict[str, float]]:
     """Mean of :func:`kto_values` over episodes; desirable ones stand on the chosen side, the others on the rejected.
+
+    KTO pulls least at what it has lost most, so that a desirable episode whose likelihood falls with that of longer
+    undesirable ones is not brought back. As in :func:`~grape.training.losses.preference_loss`, the term ``anchor``
+    imitates the desirable episodes that ``anchored_P`` marks, ``anchor`` times as hard as KTO itself pulls on them at
+    the start, where the slope of its loss is ``lambda beta / 4``.
 
     Args:
         sums: Sums of single episodes.
         beta: Inverse temperature of the implicit reward.
         z0: The reference point, see :func:`mean_log_ratio`.
         tokens_per_step: Action tokens a decision.
+        anchor: Strength of the anchor; 0 is the paper's loss.
         length_normalized: Scale each log-ratio by ``8 / T``, as for pairs.
 
     Returns:
-        The one term, and metrics for :func:`finish_metrics`: ``kl`` is z0, as TRL calls it.
+        The terms, and metrics for :func:`finish_metrics`: ``kl`` is z0, as TRL calls it.
     """
     ratio_P = _log_ratio(sums, length_normalized)
-    loss = kto_values(ratio_P, _signed_weights(sums), beta, z0).mean()
-    metrics = {"loss": float(loss.detach()), "kl": z0}
-    return {"preference": loss}, metrics | _side_metrics(sums, beta * ratio_P, tokens_per_step)
+    terms = {"preference": kto_values(ratio_P, _signed_weights(sums), beta, z0).mean()}
+    if anchor:
+        strength_P = anchor * beta / 4 * _scale(sums, length_normalized)
+        terms["anchor"] = (sums.weight_P * sums.anchored_P * strength_P * -sums.chosen_P).mean()
+    parts = {f"loss/{name}": float(term.detach()) for name, term in terms.items()}
+    metrics = {"loss": sum(parts.values()), **parts, "kl": z0}
+    return terms, metrics | _side_metrics(sums, beta * ratio_P, tokens_per_step)
 
 
 def group_loss(sums: TrajectorySums, clip_range: float, tokens_per_step: int) -> tuple[LossTerms, dict[str, float]]:
@@ -166,7 +182,13 @@ def finish_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
 def _log_ratio(sums: TrajectorySums, length_normalized: bool) -> Tensor:
     """``S - R`` of each episode, whichever side it stands on."""
     ratio_P = sums.chosen_P - sums.chosen_reference_P + sums.rejected_P - sums.rejected_reference_P
-    return ratio_P * WINDOW / (sums.chosen_steps_P + sums.rejected_steps_P) if length_normalized else ratio_P
+    return ratio_P * _scale(sums, length_normalized)
+
+
+def _scale(sums: TrajectorySums, length_normalized: bool) -> Tensor:
+    """What an episode's log-ratio is multiplied by."""
+    steps_P = sums.chosen_steps_P + sums.rejected_steps_P
+    return WINDOW / steps_P if length_normalized else torch.ones_like(steps_P)
 
 
 def _signed_weights(sums: TrajectorySums) -> Tensor:
