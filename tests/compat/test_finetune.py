@@ -62,7 +62,8 @@ def test_the_published_call_becomes_a_call_of_train():
         0.01,
         0,
     )
-    assert (settings.beta, settings.nll_weight, settings.length_normalised) == (0.1, 0, True)
+    assert (settings.beta, settings.anchor, settings.nll_weight) == (0.1, 0, None)
+    assert settings.length_normalised
     assert (settings.epochs, settings.max_updates, settings.pairs_per_update) == (10, 0, 1)
     assert settings.checkpoint_every == 1000
     assert settings.reference == "recomputed"

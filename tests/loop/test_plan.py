@@ -106,3 +106,23 @@ def test_recipes_pass_every_check(recipe: Path) -> None:
     data = read_yaml(recipe) | {"dry_run": True}
     found = run_loop(settings_from_dict(LoopSettings, data, LoopSettings(out=Path("run"))))
     assert stage(dict(found), "iteration 1: collect")["episodes"] > 0
+
+
+def test_defaults_demo_recipe_and_readme_are_one_method() -> None:
+    """What makes pairs of rollouts and a policy of pairs is nowhere set otherwise."""
+    plain = LoopSettings(out=Path("run"))
+    recipe = next(path for path in RECIPES if path.stem == "metaworld-nano")
+    demo = settings_from_dict(LoopSettings, read_yaml(recipe), plain)
+    assert (demo.score, demo.pair, demo.train) == (plain.score, plain.pair, plain.train)
+    assert (demo.collect.samples, demo.collect.temperature) == (plain.collect.samples, plain.collect.temperature)
+    commands = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    given = {
+        line.split()[1]: {word for word in line.split() if word.startswith("--")}
+        for line in commands.splitlines()
+        if line.startswith("    grape ") and line.split()[1] in ("score", "pair", "train")
+    }
+    assert given == {
+        "score": {"--store", "--out"},
+        "pair": {"--scores", "--out"},
+        "train": {"--pairs", "--policy", "--out"},
+    }

@@ -216,6 +216,17 @@ def test_used_evaluation_states_are_found_out(tmp_path: Path) -> None:
     assert "6 of the 50 evaluated initial states were also used" in _caveats(run)
 
 
+def test_what_a_training_warned_of_is_a_caveat(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", iterations=2)
+    for number, alarm in ((1, "Update 7: chosen trajectories fell."), (2, "")):
+        folder = run / f"iteration-{number}" / "train"
+        write_json(folder / "run.json", {"verb": "train"})
+        write_json(folder / "done.json", {"alarm": alarm})
+    words = _caveats(run)
+    assert "Training of iteration 1: Update 7: chosen trajectories fell." in words
+    assert "Training of iteration 2" not in words
+
+
 def _caveats(run: Path) -> str:
     run_report(ReportSettings(run=run, pairs_shown=0))
     return Page(run / "report.html").words()

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grape.core.errors import DataError
 from grape.core.preferences import PreferencePair
 from grape.training.batches import BatchSampler, ComparisonItem, EpisodeShuffleSampler, collate, make_items
 
@@ -48,6 +51,41 @@ def test_cloning_uses_each_chosen_episode_once():
     assert per_pair == 3.0
 
 
+def test_a_pair_may_compare_ranges_of_decisions_and_weigh_more():
+    cut = replace(PAIRS[0], weight=3.0, chosen_steps=(0, 2), rejected_steps=(1, 4))
+    items, _ = make_items("tpo", (cut, PAIRS[1]), SPANS, succeeded={"b"})
+    assert items[0] == ComparisonItem("pair p0", (0, 2), (4, 7), weight=1.5, anchored=False)
+    assert items[1] == ComparisonItem("pair p1", (0, 3), (8, 10), weight=0.5, anchored=False)
+    assert make_items("tpo", PAIRS, SPANS, succeeded={"a"})[0][0].anchored
+    steps, _ = make_items("step-dpo", (cut,), SPANS)
+    assert [(item.chosen, item.rejected) for item in steps] == [((0, 1), (4, 5)), ((1, 2), (5, 6))]
+    windows, _ = make_items("tpo", (cut,), SPANS, window=2)
+    assert [(item.chosen, item.rejected) for item in windows] == [((0, 2), (4, 6))]
+    assert make_items("filtered-bc", (cut,), SPANS) == make_items("filtered-bc", PAIRS[:1], SPANS)
+    _, comparisons = collate(items, np.arange(10.0))
+    sums = comparisons.sums(torch.zeros(comparisons.frame_count, dtype=torch.float64))
+    assert sums.chosen_steps_P.tolist() == [2.0, 3.0]
+    assert sums.rejected_steps_P.tolist() == [3.0, 2.0]
+    assert sums.chosen_reference_P.tolist() == [1.0, 3.0]
+    assert sums.weight_P.tolist() == [1.5, 0.5]
+    assert sums.anchored_P.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"chosen_steps": (1, 4)}, r"decisions \[1, 4\) of episode a, which has 3"),
+        ({"rejected_steps": (2, 2)}, r"decisions \[2, 2\) of episode b"),
+        ({"rejected_steps": (-1, 2)}, r"decisions \[-1, 2\) of episode b"),
+        ({"weight": -1.0}, "weights"),
+        ({"weight": 0.0}, "weights"),
+    ],
+)
+def test_ranges_and_weights_that_cannot_be_are_refused(changes, message):
+    with pytest.raises(DataError, match=message):
+        make_items("tpo", (replace(PAIRS[0], **changes),), SPANS)
+
+
 def test_comparisons_hold_each_frame_once_and_add_up():
     reference = np.arange(10, dtype=np.float64)
     rows, comparisons = collate(make_items("tpo", PAIRS, SPANS)[0], reference)
@@ -72,6 +110,25 @@ def test_every_epoch_uses_every_item_once_in_a_new_order(items, per_update, epoc
     assert all(sorted(order) == list(range(items)) for order in per_epoch)
     if items > 20 and epochs > 1:
         assert per_epoch[0].tolist() != per_epoch[1].tolist()
+
+
+@given(items=st.integers(1, 60), per_update=st.integers(1, 50), seed=st.integers(0, 2**31))
+def test_even_updates_weigh_every_item_of_an_epoch_alike(items, per_update, seed):
+    plain = BatchSampler.plan(items, per_update, 2, 0, seed, repeat=False)
+    even = BatchSampler.plan(items, per_update, 2, 0, seed, repeat=False, even=True)
+    assert even.updates == plain.updates
+    for epoch in range(2):
+        updates = range(epoch * even.per_epoch, (epoch + 1) * even.per_epoch)
+        batches = [even.batch(update) for update in updates]
+        sizes = [len(batch) for batch in batches]
+        assert 0 < max(sizes) <= per_update
+        assert max(sizes) - min(sizes) <= 1
+        assert np.array_equal(np.concatenate(batches), np.concatenate([plain.batch(update) for update in updates]))
+        # A mean over the update, times its weight: what one item contributes.
+        shares = {round(even.weight(update) / size, 12) for update, size in zip(updates, sizes, strict=True)}
+        assert shares == {round(even.per_epoch / items, 12)}
+        assert sum(even.weight(update) for update in updates) == pytest.approx(even.per_epoch)
+    assert {plain.weight(update) for update in range(plain.updates)} == {1.0}
 
 
 def test_the_number_of_updates_can_be_limited_and_prolonged():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from grape.core.preferences import Score
 from grape.training.batches import make_items
+from grape.training.displacement import displacement_alarm
 from grape.training.gradients import Comparisons, one_pass_gradient, two_pass_gradient
 from grape.training.unpaired import (
     WeightedEpisode,
@@ -256,7 +257,7 @@ def test_equals_autograd_over_the_whole_graph(gradient, own, reference, micro_ba
     assert metrics["logps/rejected"] == pytest.approx(float(sums.rejected_P[~up].mean()))
     moved = (sums.chosen_P - sums.chosen_reference_P)[up] / (sums.chosen_steps_P[up] * TOKENS)
     assert metrics["displacement"] == pytest.approx(float(moved.mean()))
-    assert 0 < metrics.get("clipped", 0.5) < 1
+    assert 0 < metrics.get("ratio/clipped", 0.5) < 1
 
 
 def test_episodes_whose_ratio_left_the_range_have_no_gradient():
@@ -281,6 +282,7 @@ def test_a_side_that_an_update_lacks_has_no_metrics():
     )
     metrics = finish_metrics(own_group(only.sums(logps(torch.arange(only.frame_count)).double()))[1])
     assert "logps/chosen" in metrics
+    assert displacement_alarm([{"update": 1, **metrics}] * 9, "rloo") == ""
     assert not {"logps/rejected", "rewards/rejected", "rewards/margins"} & metrics.keys()
 
 

@@ -70,8 +70,8 @@ def test_the_first_update_starts_at_the_reference(world, tmp_path):
     run_train(rloo)
     (row,) = read_jsonl(rloo.out / "metrics.jsonl")
     assert row["loss"] == pytest.approx(0.0, abs=1e-5)  # the advantages of whole states sum to 0
-    assert row["ratio"] == pytest.approx(1.0, abs=1e-5)
-    assert row["clipped"] == 0.0
+    assert row["ratio/mean"] == pytest.approx(1.0, abs=1e-5)
+    assert row["ratio/clipped"] == 0.0
 
 
 def test_clipping_holds_the_policy_near_the_one_that_collected(world, tmp_path):
@@ -82,8 +82,8 @@ def test_clipping_holds_the_policy_near_the_one_that_collected(world, tmp_path):
         run_train(replace(settings, out=tmp_path / str(clip_range), clip_range=clip_range))
         rows = read_jsonl(tmp_path / str(clip_range) / "metrics.jsonl")
         moved[clip_range] = (rows[-1]["rewards/chosen"], -rows[-1]["rewards/rejected"])
-        assert rows[0]["clipped"] == 0
-        assert clip_range == 0.5 or rows[-1]["clipped"] == 1
+        assert rows[0]["ratio/clipped"] == 0
+        assert clip_range == 0.5 or rows[-1]["ratio/clipped"] == 1
     for near, far in zip(moved[0.05], moved[0.5], strict=True):
         assert math.log(1.05) - 0.01 < near < 0.2 < far
 

@@ -94,7 +94,7 @@ def translate(flags: FinetuneFlags, processes: int = 1, further: Sequence[str] =
         "out": str(flags.run_root_dir / _run_name(flags)),
         "reference": "recomputed",
         "beta": 0.1,
-        "nll-weight": 0,
+        "anchor": 0,
         "lr": flags.learning_rate,
         "schedule": "constant",
         "weight-decay": _WEIGHT_DECAY,

@@ -98,9 +98,11 @@ def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] |
     if marker.exists():
         found = read_json(marker, hint="Choose another --out.", within=path)
         if content_hash(found) != content_hash(wanted):
+            flags = _flags_to_resume(found, wanted)
+            resume = f" To go on with it, give {flags}." if flags else ""
             raise CompatibilityError(
                 f"{path} holds results of another run: {_difference(found, wanted)}.",
-                "Choose another --out, or delete that folder to start afresh.",
+                f"Choose another --out, or delete that folder to start afresh.{resume}",
             )
     elif path.exists() and any(entry.name not in {"log.jsonl"} for entry in path.iterdir() if entry.name[0] != "."):
         raise CompatibilityError(f"{path} is not empty and was not made by 'grape {verb}'.", "Choose another --out.")
@@ -157,6 +159,28 @@ def _difference(found: Any, wanted: Any, where: str = "") -> str:
             if found.get(key) != wanted.get(key):
                 return _difference(found.get(key), wanted.get(key), f"{where}.{key}" if where else str(key))
     return f"{where} was {json.dumps(found)}, now {json.dumps(wanted)}"
+
+
+def _flags_to_resume(found: Any, wanted: Any) -> str:
+    """The flags that make the settings those that a folder was begun with; empty where more than settings differ."""
+    if not isinstance(found, dict) or any(found.get(key) != wanted[key] for key in ("verb", "inputs")):
+        return ""
+    flags: list[str] = []
+
+    def compare(old: Any, new: Any, prefix: str) -> None:
+        for name in sorted({*old, *new}):
+            one, other = old.get(name), new.get(name)
+            flag = f"{prefix}{name.replace('_', '-')}"
+            if isinstance(one, dict) and isinstance(other, dict):
+                compare(one, other, f"{flag}.")
+            elif one != other and isinstance(one, bool):
+                head, _, last = flag.rpartition(".")
+                flags.append(f"--{flag}" if one else f"--{head}{'.' if head else ''}no-{last}")
+            elif one != other and isinstance(one, int | float | str):
+                flags.append(f"--{flag} {one}")
+
+    compare(found.get("settings", {}), wanted["settings"], "")
+    return " ".join(flags) if len(flags) <= 5 else ""
 
 
 def is_complete(path: Path) -> bool:

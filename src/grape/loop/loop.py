@@ -72,9 +72,9 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
     if not inputs and settings.gate:
         reporter.warn(
             f"{settings.out} was begun by release 0.1, whose gate lets a policy pass unless it is significantly worse; "
-            "it goes on with that rule. What is still to be scored is priced without the simulator's verdict, and the "
-            "result is the best policy on the validation states. For a loop that is today's throughout, choose another "
-            "--out."
+            "it goes on with that rule. What is still to be scored is priced without the simulator's verdict, what is "
+            "still to be trained imitates only chosen sides that succeeded, and the result is the best policy on the "
+            "validation states. For a loop that is today's throughout, choose another --out."
         )
     run = open_run(settings.out, "loop", settings, inputs)
     if run.done is not None and _covers(run.done, settings):

@@ -6,6 +6,7 @@ from pathlib import Path
 from grape.core.errors import GrapeError
 from grape.core.files import read_jsonl
 from grape.core.preferences import PreferencePair, Score
+from grape.core.runs import RunFolder
 from grape.evaluation import EvaluationResults, read_results
 from grape.preferences import read_pairs, read_scores
 from grape.report.curves import Training
@@ -54,10 +55,12 @@ class BestEffortReader:
             return None
         try:
             rows = read_jsonl(folder.path / "metrics.jsonl", within=folder.path, allow_nonfinite=True)
+            summary = RunFolder(folder.path, folder.verb).done or {}
         except GrapeError as error:
             self.note(f"{folder.name}: {error.message}")
             return None
-        return Training(label, [row for row in rows if isinstance(row, dict)])
+        alarm = summary.get("alarm")
+        return Training(label, [row for row in rows if isinstance(row, dict)], alarm if isinstance(alarm, str) else "")
 
     def scores(self, folder: Folder | None) -> Mapping[str, Score]:
         """Scores of a finished scoring."""

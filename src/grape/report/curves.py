@@ -17,10 +17,12 @@ class Training:
     Attributes:
         label: For people, e.g. ``"iteration 1"``.
         rows: One mapping an update, as read from ``metrics.jsonl``.
+        alarm: What the training warned of, or empty.
     """
 
     label: str
     rows: Sequence[Mapping[str, Any]]
+    alarm: str = ""
 
 
 @dataclass(frozen=True)

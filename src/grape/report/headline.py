@@ -209,6 +209,8 @@ def caveats(contents: RunContents, headline: Headline | None) -> tuple[str, ...]
             "The figures by iteration come from the gate's validation states. The gate chose on them, so only a test "
             "on other states measures the final policy."
         )
+    trainings = [item.training for item in contents.rounds if item.training is not None]
+    found += [f"Training of {item.label}: {item.alarm}" for item in trainings if item.alarm]
     if contents.seed is not None:
         found.append(
             f"This is one run with one seed ({contents.seed}). Another seed gives other demonstrations, rollouts and "

@@ -31,7 +31,8 @@ class Memory:
         weights: The network, without adapters.
         adapters: Low-rank adapters, float32.
         gradients: One gradient of the trainable parameters.
-        buffers: The one-pass gradient's two buffers: the update's gradient so far, and the chosen side's.
+        buffers: What the gradient holds beside ``gradients``: in one pass the update's so far and the chosen side's,
+            and one more for each further term of the loss.
         moments: AdamW's two averages.
         kept: What is held between forward and backward of a micro-batch: its inputs, and what autograd keeps.
         passes: Largest demand of a micro-batch at any time: ``kept`` and what is passing through.
@@ -124,6 +125,7 @@ def estimate_training(
     lora_targets: Sequence[str] = (),
     dtype: Literal["float32", "bfloat16"] = "bfloat16",
     gradient: Literal["one-pass", "two-pass", "supervised"] = "one-pass",
+    terms: int = 1,
     activation_checkpointing: bool = False,
     cached_features: bool = False,
     action_dim: int = 7,
@@ -141,8 +143,9 @@ def estimate_training(
         lora_rank: Rank of the adapters; 0 trains all parameters.
         lora_targets: Full names of the adapted layers; empty means the language model's blocks and the projector.
         dtype: Type the network computes in. Frozen weights are held in it; whatever trains is float32.
-        gradient: One or two passes of preference optimisation (:mod:`grape.training.gradients`), or supervised: one
+        gradient: One or two passes of preference optimization (:mod:`grape.training.gradients`), or supervised: one
             pass without buffers.
+        terms: Terms of the loss whose gradients are computed apart; 2 with an anchor.
         activation_checkpointing: Whether blocks keep their input only and are computed again.
         cached_features: Whether the outputs of the frozen vision towers are computed before; they are then not part
             of any pass (``tower_flops`` for each different frame come on top).
@@ -185,7 +188,7 @@ def estimate_training(
             weights=weights,
             adapters=_size(model.parameters()) - weights,
             gradients=trainable,
-            buffers=2 * trainable if gradient == "one-pass" else 0,
+            buffers=trainable * (terms - 1 + (2 if gradient == "one-pass" else 0)),
             moments=2 * trainable,
             kept=profile.kept_bytes,
             passes=profile.peak_bytes,

@@ -15,7 +15,7 @@ Both equal autograd over the full graph, given that the network is deterministic
 
 The terms of a loss (see :data:`grape.training.losses.LossTerms`) have a gradient each, whose norms are returned; their
 sum is the update's gradient. A further term takes one more buffer of the trainable parameters' size and, in two passes,
-one more backward over the micro-batches that it weighs.
+one more backward over the micro-batches that it weighs (the anchor weighs chosen sides that succeeded).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -83,11 +83,14 @@ class Comparisons:
             ones_P if self.anchored_P is None else self.anchored_P,
         )
 
-    def _order(self) -> Tensor:
-        """All frames, those of chosen sides first: a term that weighs these alone then skips whole micro-batches."""
-        is_chosen_F = torch.zeros(self.frame_count, dtype=torch.bool)
-        is_chosen_F[torch.cat(list(self.chosen))] = True
-        return torch.argsort(is_chosen_F, descending=True, stable=True)
+    def _micro_batches(self, micro_batch: int, *, apart: bool) -> list[Tensor]:
+        """All frames in micro-batches; ``apart`` mixes no frames that the anchor weighs with others, which it skips."""
+        anchored_F = torch.zeros(self.frame_count, dtype=torch.bool)
+        if apart:
+            for number, side in enumerate(self.chosen):
+                anchored_F[side] |= self.anchored_P is None or bool(self.anchored_P[number])
+        groups = [torch.nonzero(part_F).flatten() for part_F in (anchored_F, ~anchored_F)]
+        return [chunk for group in groups if len(group) for chunk in torch.split(group, micro_batch)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +118,7 @@ def two_pass_gradient(
     parameters: Sequence[Tensor],
     rounds: int = 0,
     *,
-    apart: bool = True,
+    apart: bool = False,
     reduce: Callable[[], None] = lambda: None,
 ) -> GradientResult:
     """Sums first, weighted backward second; replaces ``grad`` of ``parameters``.
@@ -128,21 +131,23 @@ def two_pass_gradient(
         parameters: The trainable parameters.
         rounds: Micro-batches to go through at least; the surplus weighs nothing. Sharded parameters need it: every
             process must call the network equally often.
-        apart: Whether to compute each term's gradient for its norm, or their sum only, in one backward.
+        apart: Whether to compute each term's gradient by itself, for its norm, or only their sum.
         reduce: Replaces ``grad`` of the parameters by its sum over processes; called for every term.
     """
     _clear(parameters)
-    chunks = list(torch.split(comparisons._order(), micro_batch))
+    chunks = sorted(comparisons._micro_batches(micro_batch, apart=apart), key=len, reverse=True)
+    kept_count = max(k for k in range(1, len(chunks) + 1) if k == 1 or sum(map(len, chunks[:k])) <= micro_batch)
     surplus = [chunks[0]] * (rounds - len(chunks))
     for chunk in surplus:
         with torch.no_grad():
             logps(chunk)
     logp_F = torch.empty(comparisons.frame_count, dtype=torch.float64)
-    for chunk in chunks[1:]:
+    for chunk in chunks[kept_count:]:
         with torch.no_grad():
             logp_F[chunk] = logps(chunk).double()
-    kept_B = logps(chunks[0]).double()  # none is larger than the first
-    logp_F[chunks[0]] = kept_B.detach()
+    kept = [logps(chunk).double() for chunk in chunks[:kept_count]]
+    for chunk, logp_B in zip(chunks, kept, strict=False):
+        logp_F[chunk] = logp_B.detach()
     logp_F.requires_grad_()
     terms, metrics = loss(comparisons.sums(logp_F))
     value = torch.stack(list(terms.values())).sum()
@@ -151,11 +156,10 @@ def two_pass_gradient(
         for name, term in (terms if apart else {"loss": value}).items()
     }
     gradients: dict[str, list[Tensor | None]] = {name: [None] * len(parameters) for name in weights}
-    _backward(kept_B, {name: weight_F[chunks[0]] for name, weight_F in weights.items()}, parameters, gradients)
-    del kept_B
-    for chunk in chunks[1:]:
-        weight_B = {name: weight_F[chunk] for name, weight_F in weights.items()}
-        _backward(logps(chunk).double(), weight_B, parameters, gradients)
+    for chunk in chunks:
+        logp_B = kept.pop(0) if kept else logps(chunk).double()
+        _backward(logp_B, {name: weight_F[chunk] for name, weight_F in weights.items()}, parameters, gradients)
+        del logp_B
     for chunk in surplus:
         torch.autograd.backward(logps(chunk).double(), torch.zeros(len(chunk), dtype=torch.float64))
     norms = _add_terms(gradients, parameters, reduce)

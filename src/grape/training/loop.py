@@ -173,6 +173,10 @@ class TrainLoop:
         model: The network; its parameters that require a gradient are trained.
         updates: Number of all updates.
         processes: The processes of the run; process 0 writes.
+
+    Attributes:
+        parameters: What is trained.
+        alarm: The first warning that the metrics gave reason to, once the loop has run; empty without one.
     """
 
     def __init__(
@@ -186,6 +190,7 @@ class TrainLoop:
         self._updates = updates
         self._processes = processes
         self._out = settings.out
+        self.alarm = ""
         self.parameters: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(
             [
@@ -206,6 +211,7 @@ class TrainLoop:
         name_nonfinite: Callable[[int], Sequence[str]] = lambda update: (),
         describe: Callable[[dict[str, float]], str] = lambda metrics: "",
         evaluation: PeriodicEvaluation | None = None,
+        alarm: Callable[[Sequence[Mapping[str, float]]], str] = lambda rows: "",
     ) -> dict[str, float]:
         """Run all updates that are not done yet.
 
@@ -216,6 +222,7 @@ class TrainLoop:
             name_nonfinite: Names the items of an update whose gradient is not finite; called on failure only.
             describe: Note beside the bar from an update's metrics.
             evaluation: When and how to evaluate, to keep the best state; None keeps none.
+            alarm: What to warn of from the rows of metrics so far, empty for nothing; the first one is told and kept.
 
         Returns:
             The last update's row of metrics.
@@ -226,11 +233,14 @@ class TrainLoop:
         """
         done = self._checkpoints.restore(reporter)
         logger = MetricsLogger(self._settings, done, reporter, self._processes)
+        self.alarm = next(filter(None, (alarm(logger.rows[:count]) for count in range(1, done + 1))), "")
+        clipped = sum(map(self._clips, (row["grad_norm"] for row in logger.rows)))
         with logger, reporter.progress(title, self._updates, done) as bar:
             for update in range(done, self._updates):
                 began = time.perf_counter()
                 result = self._update(update, gradient, name_nonfinite)
-                row = {"update": update + 1, **result.metrics}
+                clipped += self._clips(result.metrics["grad_norm"])
+                row = {"update": update + 1, **result.metrics, "clipped": clipped / (update + 1)}
                 best = evaluation is not None and self._evaluate(evaluation, update + 1, row, logger.rows)
                 logger.write(row, result.frames, time.perf_counter() - began)
                 every = self._settings.checkpoint_every
@@ -238,6 +248,11 @@ class TrainLoop:
                 if best or due:
                     logger.sync()  # the checkpoint's rows must be there whenever the checkpoint is
                     self._save(update + 1, best=best, due=bool(due))
+                if not self.alarm and (message := alarm(logger.rows)):
+                    self.alarm = message
+                    reporter.warn(message)
+                    if self._processes.is_main:
+                        append_event(self._out, "alarm", message=message)
                 bar.advance(1, describe(result.metrics))
         return logger.rows[-1] if logger.rows else {}
 
@@ -257,7 +272,7 @@ class TrainLoop:
         norm = float(_norm(self.parameters, self._processes))
         if not math.isfinite(norm):
             self._stop(update, "gradient is", name_nonfinite(update))
-        if self._settings.max_grad_norm and norm > self._settings.max_grad_norm:
+        if self._clips(norm):
             for parameter in self.parameters:
                 if parameter.grad is not None:
                     parameter.grad.mul_(self._settings.max_grad_norm / norm)
@@ -270,6 +285,9 @@ class TrainLoop:
         terms = {f"grad_norm/{name}": value for name, value in result.term_norms.items()}
         metrics = {**result.metrics, "grad_norm": norm, **terms, "lr": rate, "frames": result.frames}
         return Gradient(metrics, result.frames)
+
+    def _clips(self, norm: float) -> bool:
+        return bool(self._settings.max_grad_norm) and norm > self._settings.max_grad_norm
 
     def _evaluate(
         self, evaluation: PeriodicEvaluation, done: int, row: dict[str, float], rows: Sequence[Mapping[str, float]]

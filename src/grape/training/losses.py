@@ -165,11 +165,9 @@ def preference_loss(sums: TrajectorySums, settings: LossSettings) -> tuple[LossT
         loss_P = ipo_loss(h_P, settings.beta)
     tokens_P = sums.chosen_steps_P * settings.tokens_per_step
     terms = {"preference": (sums.weight_P * loss_P).mean()}
-    if settings.nll_weight is None:
-        strength_P = settings.anchor * settings.slope * scale_w_P
-    else:
-        strength_P = settings.nll_weight / tokens_P
-    if settings.anchor if settings.nll_weight is None else settings.nll_weight:
+    weight = settings.anchor * settings.slope if settings.nll_weight is None else settings.nll_weight
+    if weight:
+        strength_P = weight * (scale_w_P if settings.nll_weight is None else 1 / tokens_P)
         terms["anchor"] = (sums.weight_P * sums.anchored_P * strength_P * -sums.chosen_P).mean()
     with torch.no_grad():
         metrics = {

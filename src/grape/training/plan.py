@@ -164,6 +164,7 @@ def plan_training(settings: TrainSettings, data: TrainingData) -> dict[str, Any]
         lora_targets=policy.lora_targets(settings.lora_targets) if settings.lora_rank else (),
         dtype=dtype,
         gradient=mode,
+        terms=2 if settings.is_anchored and settings.sharding == "none" else 1,
         activation_checkpointing=settings.activation_checkpointing,
         cached_features=towers_frozen and bool(settings.feature_cache_gb),
         action_dim=policy.norm.dim,

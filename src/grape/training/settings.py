@@ -150,7 +150,7 @@ class TrainSettings(TrainerSettings, PolicySettings):
         epochs: How often every pair is used.
         pairs_per_update: Pairs whose loss one update averages. step-dpo and filtered-bc use as many steps as these
             pairs hold on average.
-        gradient: one-pass keeps two extra buffers of the trainable parameters' size and computes every frame once;
+        gradient: one-pass keeps three extra buffers of the trainable parameters' size and computes every frame once;
             two-pass sums log-probabilities first and mixes frames of several pairs in one micro-batch; auto picks
             one-pass for adapters whose micro-batches lie within one trajectory. Both are exact.
         reference: recorded takes the reference's log-probabilities from the episodes (the policy that collected them
@@ -206,6 +206,12 @@ class TrainSettings(TrainerSettings, PolicySettings):
     feature_cache_gb: float = setting(4.0, group=_MEMORY, range=_COUNT, identity=False)
     norm_stats: Path | None = setting(None, group=_DATA, identity=False)
     memory_gb: float = setting(0.0, group=_MEMORY, range=_COUNT, identity=False)
+
+    @property
+    def is_anchored(self) -> bool:
+        """Whether the loss has an anchor beside its preference term."""
+        without = self.method in ("filtered-bc", "rloo")
+        return not without and bool(self.anchor if self.nll_weight is None else self.nll_weight)
 
     @property
     def unpaired(self) -> bool:

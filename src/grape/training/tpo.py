@@ -7,6 +7,7 @@ trajectories of one initial state. The gradient is exact and its memory does not
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from grape.policies.opening import crop_of
 from grape.policies.openvla import read_norm_stats
 from grape.training.batches import ComparisonItem, collate
 from grape.training.dataset import StepDataset
+from grape.training.displacement import displacement_alarm
 from grape.training.distributed import ProcessGroup, is_sharded, join_process_group, local_part, shard_fully, whole
 from grape.training.gradients import (
     GradientResult,
@@ -54,8 +56,8 @@ def run_train(settings: TrainSettings, reporter: Reporter = SILENT) -> Mapping[s
     """Align a policy with preference pairs or scored episodes; the result is ``out/policy``.
 
     Returns:
-        Summary: pairs or episodes, updates, frames, the last update's metrics, parity of the reference, hashes
-        and paths. With ``dry_run``: the plan.
+        Summary: pairs or episodes, updates, frames, the last update's metrics, ``alarm`` (a warning of likelihood
+        displacement, or empty), parity of the reference, hashes and paths. With ``dry_run``: the plan.
 
     Raises:
         SettingsError: A setting is out of range or names nothing.
@@ -113,6 +115,7 @@ def _train(
         **counts,
         "gradient": trainer.mode,
         "metrics": last,
+        "alarm": trainer.loop.alarm,
         "parity": trainer.parity,
     }
     trained = _unsharded(policy, settings, processes)
@@ -174,6 +177,7 @@ class _Trainer:
             f"train {self.settings.method}",
             name_nonfinite=self._name_nonfinite,
             describe=_note,
+            alarm=partial(displacement_alarm, method=self.settings.method),
             evaluation=PeriodicEvaluation(
                 self.settings.evaluate_every or self.schedule.per_epoch, self.measure if self.held_items else None
             ),
@@ -250,8 +254,9 @@ class _Trainer:
             result = one_pass_gradient(*common, reduce=reduce)
         else:
             rounds = self._rounds(comparisons.frame_count)
-            # Reduced in every backward pass, so a pass for each term would send everything once more.
-            result = two_pass_gradient(*common, rounds, apart=not sharded, reduce=reduce)
+            # FSDP reduces in every backward pass: one for each term would send everything once more.
+            apart = self.settings.is_anchored and not sharded
+            result = two_pass_gradient(*common, rounds, apart=apart, reduce=reduce)
         return result, comparisons.frame_count if share else 0, items
 
     def _share(self, batch: Sequence[ComparisonItem]) -> tuple[list[ComparisonItem], float]:

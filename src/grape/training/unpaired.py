@@ -155,8 +155,8 @@ def group_loss(sums: TrajectorySums, clip_range: float, tokens_per_step: int) ->
     silent_P = advantages_P.sign() * (ratio_P - 1) > clip_range
     metrics = {
         "loss": float(loss.detach()),
-        "ratio": float(ratio_P.detach().mean()),
-        "clipped": float(silent_P.double().mean()),
+        "ratio/mean": float(ratio_P.detach().mean()),
+        "ratio/clipped": float(silent_P.double().mean()),
     }
     return {"preference": loss}, metrics | _side_metrics(sums, log_ratio_P / tokens_P, tokens_per_step)
 
