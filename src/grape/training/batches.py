@@ -5,6 +5,7 @@ the rows of its two sides in a :class:`~grape.training.dataset.StepDataset`; the
 items. An item of fine-tuning is one row.
 """
 
+import functools
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -98,16 +99,17 @@ def make_items(
         name = f"pair {pair.pair_id}"
         chosen = _rows(pair.pair_id, pair.chosen, spans, pair.chosen_steps)
         rejected = _rows(pair.pair_id, pair.rejected, spans, pair.rejected_steps)
-        common = {"weight": pair.weight, "anchored": succeeded is None or pair.chosen in succeeded}
+        anchored = succeeded is None or pair.chosen in succeeded
+        item = functools.partial(ComparisonItem, weight=pair.weight, anchored=anchored)
         if method == "step-dpo":
             rows = enumerate(zip(range(*chosen), range(*rejected), strict=False))
-            items += [ComparisonItem(f"{name}, step {t}", (a, a + 1), (b, b + 1), **common) for t, (a, b) in rows]
+            items += [item(f"{name}, step {t}", (a, a + 1), (b, b + 1)) for t, (a, b) in rows]
         elif window:
             windows = [_windows(side, window, stride) for side in (chosen, rejected)]
             both = zip(*windows, strict=False)  # the longer side's last windows meet nothing
-            items += [ComparisonItem(f"{name}, window {k}", *sides, **common) for k, sides in enumerate(both)]
+            items += [item(f"{name}, window {k}", *sides) for k, sides in enumerate(both)]
         else:
-            items.append(ComparisonItem(name, chosen, rejected, **common))
+            items.append(item(name, chosen, rejected))
     return _with_mean_weight_1(items), len(items) / len(pairs)
 
 
