@@ -407,18 +407,17 @@ def test_settings_out_of_range(world, changes, flag):
 def test_nonsense_stops_training_and_names_the_pair(world, tmp_path, monkeypatch, poison, mode):
     settings = replace(world, out=tmp_path / "run", gradient=mode, pairs_per_update=3)
     honest = StepLogprobs.__call__
-    calls = []
+    third = settings.out / "checkpoints" / "update-000003"  # between two updates, not between two passes of one
 
     def poisoned(self, rows):
         logps = honest(self, rows)
         start, stop = self.steps.spans["toy-3"]
         hit = (rows >= start) & (rows < stop)
-        if len(calls) > 24:  # after the first updates and their checkpoints
+        if third.exists():
             if poison == "loss":
                 logps = torch.where(hit[:, None], torch.nan, logps)
             elif logps.requires_grad:
                 logps.register_hook(lambda gradient: torch.where(hit[:, None], torch.inf, gradient))
-        calls.append(len(rows))
         return logps
 
     monkeypatch.setattr(StepLogprobs, "__call__", poisoned)
