@@ -87,8 +87,8 @@ def make_items(
     pairs = [sample for sample in samples if isinstance(sample, PreferencePair)]
     items: list[ComparisonItem] = []
     if method in UNPAIRED:
-        episodes = [sample for sample in samples if isinstance(sample, WeightedEpisode)]
-        return tuple(_single(episode, spans[episode.episode], succeeded) for episode in episodes), 2.0
+        single = [sample for sample in samples if isinstance(sample, WeightedEpisode)]
+        return tuple(_single(episode, spans[episode.episode], succeeded) for episode in single), 2.0
     if method == "filtered-bc":
         episodes = sorted({pair.chosen for pair in pairs})
         for episode in episodes:

@@ -1,6 +1,6 @@
 """What each method of ``grape train`` learns from, and which settings have a meaning for it. No PyTorch here."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from grape.core.errors import SettingsError
 from grape.core.settings import flag_of
@@ -14,7 +14,7 @@ PAIRED, UNPAIRED = ("tpo", "step-dpo", "filtered-bc"), ("kto", "rloo")
 """Methods that learn from pairs, and those that learn from single episodes."""
 
 
-METHOD_SETTINGS = (
+METHOD_SETTINGS: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
     ("window", 0, ("tpo",)),
     ("loss_type", "sigmoid", PAIRED),
     ("label_smoothing", 0.0, PAIRED),
