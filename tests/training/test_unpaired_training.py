@@ -251,6 +251,14 @@ def test_scored_episodes_are_replayed_too(two_rounds, tmp_path, method):
         run_train(replace(settings, replay=()))
 
 
+def test_what_is_replayed_does_not_stand_for_a_policy_whose_own_episodes_are_all_alike(two_rounds, tmp_path):
+    settings = two_rounds[1]
+    store = EpisodeStore.open(settings.scores.parent / "store")
+    alike = write_scores(tmp_path / "scores", store, (1.0,) * 6)
+    with pytest.raises(NoPairsError, match=r"Of 6 episodes of 3 initial states \(3 succeeded, 3 failed"):
+        run_train(replace(settings, method="rloo", scores=alike, out=tmp_path / "run"))
+
+
 @pytest.mark.parametrize("method", ["filtered-bc", "step-dpo"])
 def test_baselines_take_replayed_pairs(two_rounds, tmp_path, method):
     summary = run_train(replace(two_rounds[0], method=method, out=tmp_path / "run"))

@@ -197,11 +197,12 @@ def _weighted(settings: TrainSettings, folders: Sequence[_Folder]) -> list[list[
         reward = settings.reward
     method: Literal["kto", "rloo"] = "kto" if settings.method == "kto" else "rloo"
     weighted = weigh_episodes(method, states, reward, settings.desirable_weight)
-    if not weighted:
-        raise _nothing_to_learn(method, reward, states)
     found: list[list[Sample]] = [[] for _ in folders]
     for episode in weighted:
         found[owners[episode.episode]].append(episode)
+    if not found[0]:  # what is replayed alone would say nothing of the policy in training
+        own = [state for state in states if owners[state[0].episode_id] == 0] if weighted else states
+        raise _nothing_to_learn(method, reward, own)
     return found
 
 
