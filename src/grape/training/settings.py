@@ -147,9 +147,9 @@ class TrainSettings(TrainerSettings, PolicySettings):
             log-likelihood, mean per token.
         chosen_floor: Penalty for chosen sides that become less likely than under the reference (DPOP's lambda, arXiv
             2402.13228), against both sides' likelihood falling; 0 switches it off.
-        epochs: How often every pair is used.
+        epochs: How often every pair or episode is used.
         pairs_per_update: Pairs whose loss one update averages. step-dpo and filtered-bc use as many steps as these
-            pairs hold on average.
+            pairs hold on average, kto and rloo twice as many episodes.
         gradient: one-pass keeps three extra buffers of the trainable parameters' size and computes every frame once;
             two-pass sums log-probabilities first and mixes frames of several pairs in one micro-batch; auto picks
             one-pass for adapters whose micro-batches lie within one trajectory. Both are exact.
@@ -158,7 +158,7 @@ class TrainSettings(TrainerSettings, PolicySettings):
         parity_steps: Steps whose recorded log-probabilities are checked before the first update.
         parity_threshold: Mean absolute difference per token, in nats, above which the check fails. Not given:
             0.002 on a CPU, which sees adapters merged into rounded weights, and 0.05 elsewhere.
-        holdout: Share of the initial states whose pairs are kept out of training to measure the loss on, in [0, 1).
+        holdout: Share of the initial states whose pairs or episodes are kept out of training to measure the loss on, in [0, 1).
         evaluate_every: Updates between two looks at how training goes (the loss on the pairs held out, or the mean
             loss of the updates since the last look); the state with the lowest is kept as checkpoints/best. 0 means
             once an epoch.
