@@ -75,7 +75,9 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path):
         for key, value in one.items():
             # The bias of attention's keys has no effect: its gradient is rounding noise, which AdamW blows up.
             if not key.endswith("qkv.bias"):
-                assert float((value - two[key]).abs().max()) <= 1e-6, (name, key)
+                # One process adds the terms' gradients, FSDP their weights: AdamW sees another rounding.
+                limit = 1e-5 if name == "sharded" else 1e-6
+                assert float((value - two[key]).abs().max()) <= limit, (name, key)
         for a, b in zip(read_jsonl(alone / "metrics.jsonl"), read_jsonl(together / "metrics.jsonl"), strict=True):
             if name == "sharded":  # which has no norms of the terms
                 a = {key: value for key, value in a.items() if not key.startswith("grad_norm/")}
