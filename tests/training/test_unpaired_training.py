@@ -7,6 +7,7 @@ import pytest
 from safetensors.torch import load_file
 
 from grape.core.errors import CompatibilityError, NoPairsError, SettingsError
+from grape.core.events import SilentReporter
 from grape.core.files import read_json, read_jsonl
 from grape.core.provenance import read_provenance
 from grape.store import EpisodeStore
@@ -140,7 +141,11 @@ def test_a_stopped_run_goes_on_with_the_same_bytes(world, tmp_path, monkeypatch,
 
 
 def test_a_plan_counts_episodes(world, tmp_path):
-    plan = run_train(replace(world, out=tmp_path / "none", dry_run=True))
+    warnings = []
+    reporter = SilentReporter()
+    reporter.warn = warnings.append
+    plan = run_train(replace(world, out=tmp_path / "none", dry_run=True), reporter)
+    assert "made by release 0.1" in warnings[0]  # whose summaries say nothing of how weights were calibrated
     assert plan["episodes"] == 6
     assert plan["units_per_update"] == 2
     assert plan["updates"] == 12

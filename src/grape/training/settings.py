@@ -158,7 +158,8 @@ class TrainSettings(TrainerSettings, PolicySettings):
         parity_steps: Steps whose recorded log-probabilities are checked before the first update.
         parity_threshold: Mean absolute difference per token, in nats, above which the check fails. Not given:
             0.002 on a CPU, which sees adapters merged into rounded weights, and 0.05 elsewhere.
-        holdout: Share of the initial states whose pairs or episodes are kept out of training to measure the loss on, in [0, 1).
+        holdout: Share of the initial states whose pairs or episodes are kept out of training to measure the loss on,
+            in [0, 1).
         evaluate_every: Updates between two looks at how training goes (the loss on the pairs held out, or the mean
             loss of the updates since the last look); the state with the lowest is kept as checkpoints/best. 0 means
             once an epoch.

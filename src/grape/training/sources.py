@@ -9,14 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from grape.core.errors import CompatibilityError, DataError, NoPairsError
-from grape.core.events import Reporter
+from grape.core.events import SILENT, Reporter
 from grape.core.files import file_hash
 from grape.core.preferences import Score
+from grape.core.runs import load_summary
 from grape.core.tasks import same_instruction
 from grape.core.trajectories import EpisodeMeta
 from grape.preferences import read_pairs, read_scores, recorded_store
 from grape.preferences.pairing import states_of
 from grape.preferences.records import PAIRS_FILE, SCORES_FILE
+from grape.preferences.score import warn_of_old_scores
 from grape.store import EpisodeStore
 from grape.training.batches import Sample
 from grape.training.dataset import StepDataset, check_preprocessing, load_steps
@@ -112,8 +114,8 @@ class _Folder:
         return self.number, name.removeprefix(f"{self.number}/") if self.number else name
 
 
-def read_data(settings: TrainSettings) -> TrainingData:
-    """Read the folders that a run names, and what their stores say of the episodes.
+def read_data(settings: TrainSettings, reporter: Reporter = SILENT) -> TrainingData:
+    """Read the folders that a run names, and what their stores say of the episodes; warn of scores of release 0.1.
 
     Raises:
         DataError: A folder, its store or an episode is missing or damaged, there are no pairs, a pair joins two
@@ -127,6 +129,8 @@ def read_data(settings: TrainSettings) -> TrainingData:
         place = recorded_store(path, verb)
         number = numbers.setdefault(place, len(numbers))
         folders.append(_Folder(path, number, EpisodeStore.open(place)))
+        if settings.unpaired:
+            warn_of_old_scores(path, load_summary(path, verb), reporter)
     samples = _weighted(settings, folders) if settings.unpaired else _pairs(settings, folders)
     places: dict[str, tuple[int, str]] = {}
     own: set[str] = set()

@@ -66,7 +66,7 @@ def run_train(settings: TrainSettings, reporter: Reporter = SILENT) -> Mapping[s
         TrainingError: A loss, gradient or weight is not finite.
     """
     check_train(settings)
-    data = read_data(settings)
+    data = read_data(settings, reporter)
     if settings.dry_run:
         return plan_training(settings, data)
     processes = join_process_group(settings.device)
