@@ -65,6 +65,23 @@ def test_limits_of_pairs_and_updates_lower_the_plan() -> None:
     assert stage(found, "supervised fine-tuning")["frames_at_most"] == 24
 
 
+@pytest.mark.parametrize("method", ["kto", "rloo"])
+def test_unpaired_methods_make_no_pairs_and_learn_from_every_episode(method: str) -> None:
+    found = plan(train=TINY["train"] | {"method": method}, replay=1, compare_cloning=False)
+    assert found["pairs_at_most"] == 0
+    collected = stage(found, "iteration 1: collect")["episodes"]
+    first, second = (stage(found, f"iteration {number}: train") for number in (1, 2))
+    assert first["updates_at_most"] == collected / 4  # two pairs an update hold four episodes
+    assert second["frames_at_most"] == 2 * first["frames_at_most"]
+
+
+def test_replayed_pairs_are_planned_for() -> None:
+    once, again = (plan(replay=replay, iterations=3) for replay in (0, 1))
+    for number, times in ((1, 1), (2, 2), (3, 2)):
+        name = f"iteration {number}: train"
+        assert stage(again, name)["frames_at_most"] == times * stage(once, name)["frames_at_most"]
+
+
 def test_people_get_one_aligned_line_a_stage() -> None:
     found = plan()
     head, *rows = format_plan(found)[: len(found["stages"]) + 2]

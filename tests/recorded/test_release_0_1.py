@@ -121,8 +121,10 @@ def test_settings_have_the_identity_that_recorded_runs_have():
     anchor, mixed = {"nll_weight": 10.0}, {"require_mixed_outcomes": True}
     precise = {"dtype": "bfloat16", "center_crop": "yes", "device": "cuda", "threads": 4}
     settings = {
-        "train": TrainSettings(place, place, out=place, **anchor),
-        "train changed": TrainSettings(place, place, out=place, lr=1e-5, lora_rank=32, **precise, **anchor),
+        "train": TrainSettings(pairs=place, policy=place, out=place, **anchor),
+        "train changed": TrainSettings(
+            pairs=place, policy=place, out=place, lr=1e-5, lora_rank=32, **precise, **anchor
+        ),
         "sft": SftSettings((place,), out=place),
         "collect": CollectSettings(place),
         "collect changed": CollectSettings(place, until="last-step", max_steps=3, dtype="float32", unnorm_key="a"),
@@ -131,7 +133,7 @@ def test_settings_have_the_identity_that_recorded_runs_have():
         "loop": LoopSettings(
             place,
             pair=PairSettings(UNSET, UNSET, **mixed),
-            train=TrainSettings(UNSET, UNSET, out=UNSET, **anchor),
+            train=TrainSettings(pairs=UNSET, policy=UNSET, out=UNSET, **anchor),
         ),
         "score": ScoreSettings(place, place),
         "pair": PairSettings(place, place, **mixed),

@@ -144,6 +144,17 @@ def test_a_single_set_of_folders_is_enough(tmp_path: Path) -> None:
     assert "No success rate yet." in Page(tmp_path / "report.html").words()
 
 
+def test_a_run_without_pairs_lacks_none_and_names_its_loss(tmp_path: Path) -> None:
+    write_iteration(tmp_path, 1000, states=1)
+    for name in ("pair", "train"):
+        shutil.rmtree(tmp_path / name)
+    open_run(tmp_path / "train", "train", {"method": "kto", "scores": "score"}).finish({})
+    (tmp_path / "train" / "metrics.jsonl").write_text('{"update": 1, "loss": 0.5}\n')
+    summary = run_report(ReportSettings(run=tmp_path))
+    assert summary["missing"] == ["This run has no evaluation yet."]
+    assert "Trained with KTO" in Page(tmp_path / "report.html").words()
+
+
 def test_one_evaluation_is_reported_without_a_comparison(tmp_path: Path) -> None:
     write_evaluation(tmp_path / "results", 0.5, first_state=0)
     summary = run_report(ReportSettings(run=tmp_path))

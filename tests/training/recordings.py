@@ -1,17 +1,18 @@
 """Tiny policies, stores recorded by them, and pairs, written through the project's own verbs' formats."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from grape.core.files import write_json, write_jsonl
-from grape.core.preferences import PreferencePair
+from grape.core.preferences import PreferencePair, Score
 from grape.core.trajectories import EpisodeMeta, Observation, Trajectory
 from grape.policies.openvla import compute_norm_stats, create_nano, load_policy, save_policy
 from grape.policies.presets import NanoShape, TowerConfig
-from grape.preferences.records import pair_to_row
+from grape.preferences.records import pair_to_row, score_to_row
 from grape.store import EpisodeStore
 
 INSTRUCTIONS = ("open the drawer", "turn on the faucet")
@@ -119,3 +120,27 @@ def snapshot(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name not in skipped
     }
+
+
+def write_scores(folder: Path, store: EpisodeStore, rewards: Sequence[float], **changes) -> Path:
+    """Folder as made by ``grape score``; ``changes`` overwrite fields of every score."""
+    metas = sorted(store.metas(), key=lambda meta: meta.episode_id)
+    rows = [
+        Score(
+            episode_id=meta.episode_id,
+            task=meta.task,
+            initial_state=meta.initial_state,
+            success=meta.success,
+            steps=meta.steps,
+            r_self=-1.0,
+            r_ext=0.5,
+            cost=0.7,
+            terms={"self": 0.0, "ext": 0.0, "success": reward},
+            gcpg=reward,
+        )
+        for meta, reward in zip(metas, rewards, strict=True)
+    ]
+    write_json(folder / "run.json", {"verb": "score"})
+    write_jsonl(folder / "scores.jsonl", [score_to_row(replace(row, **changes)) for row in rows])
+    write_json(folder / "done.json", {"store": str(store.path.resolve())})
+    return folder

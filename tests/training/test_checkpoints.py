@@ -85,7 +85,9 @@ def test_a_checkpoint_of_another_model_is_not_loaded(tmp_path):
 
 
 def settings_for(out, **changes):
-    return replace(TrainSettings(out, out, out=out, lr=0.1, max_grad_norm=0.0, checkpoint_every=2), **changes)
+    return replace(
+        TrainSettings(pairs=out, policy=out, out=out, lr=0.1, max_grad_norm=0.0, checkpoint_every=2), **changes
+    )
 
 
 def test_learning_rate(tmp_path):

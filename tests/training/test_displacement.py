@@ -41,3 +41,8 @@ def test_all_is_well(values):
 
 def test_rows_of_methods_without_a_reference_say_nothing():
     assert displacement_alarm([{"update": 1, "loss": 1.0}] * 9) == ""
+
+
+@pytest.mark.parametrize(("method", "advice"), [("tpo", "--chosen-floor"), ("kto", "--lr"), ("rloo", "--reward")])
+def test_the_advice_is_for_settings_that_the_method_has(method, advice):
+    assert advice in displacement_alarm(rows((-0.01, 5.1)), method)

@@ -15,9 +15,9 @@ from grape.core.files import read_json, read_jsonl
 from grape.core.settings import save_settings
 from grape.training import SftSettings, TrainSettings, run_sft, run_train
 from grape.training.distributed import ProcessGroup
-from tests.training.recordings import record, snapshot, write_pairs, write_policy
+from tests.training.recordings import record, snapshot, write_pairs, write_policy, write_scores
 from tests.training.test_sft import demonstrate
-from tests.training.two_processes import CASES
+from tests.training.two_processes import CASES, settings_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,13 +36,14 @@ def test_one_gpu_cannot_be_named_for_several_processes(tmp_path, monkeypatch):
     policy = write_policy(tmp_path / "policy")
     pairs = write_pairs(tmp_path / "pairs", record(tmp_path / "store", policy))
     with pytest.raises(SettingsError, match="one GPU for several processes"):
-        run_train(TrainSettings(pairs, policy, out=tmp_path / "run", device="cuda:1"))
+        run_train(TrainSettings(pairs=pairs, policy=policy, out=tmp_path / "run", device="cuda:1"))
 
 
 @pytest.mark.slow
 def test_two_processes_end_with_the_weights_of_one(tmp_path):
     policy = write_policy(tmp_path / "policy")
     store = record(tmp_path / "store", policy)
+    write_scores(tmp_path / "scores", store, (3.0, 0.5, 2.0, 0.5, 2.5, 1.0))
     settings = TrainSettings(
         pairs=write_pairs(tmp_path / "pairs", store),
         policy=policy,
@@ -68,7 +69,7 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path):
     assert [(tmp_path / f"told-{rank}").read_text() for rank in range(2)] == ["Because.", "Because."]
     for name, changes in CASES.items():
         alone, together = tmp_path / "one" / name, tmp_path / "two" / name
-        run_train(replace(settings, out=alone, **changes))
+        run_train(replace(settings_of(settings, tmp_path, name), out=alone))
         file = "adapter_model.safetensors" if "lora_rank" in changes else "model.safetensors"
         one, two = load_file(alone / "policy" / file), load_file(together / "policy" / file)
         for key, value in one.items():

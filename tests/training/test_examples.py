@@ -23,4 +23,8 @@ def test_an_example_is_accepted(path, tmp_path):
             )
         )
     else:
-        check_train(settings_from_dict(TrainSettings, read_yaml(path), TrainSettings(tmp_path, tmp_path, out=tmp_path)))
+        check_train(
+            settings_from_dict(
+                TrainSettings, read_yaml(path), TrainSettings(pairs=tmp_path, policy=tmp_path, out=tmp_path)
+            )
+        )

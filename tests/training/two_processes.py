@@ -19,8 +19,15 @@ CASES = {
     "lora": {"lora_rank": 2, "gradient": "one-pass"},
     "sharded": {"sharding": "full"},
     "best": {"result": "best", "lora_rank": 2, "lr": 1e-4},
+    "kto": {"method": "kto", "pairs": None, "pairs_per_update": 1, "beta": 0.5, "holdout": 0.4},
     "recomputed": {"reference": "recomputed", "holdout": 0.4, "pairs_per_update": 1},
 }
+
+
+def settings_of(settings, folder, name):
+    """Settings of a case; those without pairs learn from the scores beside them."""
+    changes = CASES[name] | ({"scores": folder / "scores"} if "pairs" in CASES[name] else {})
+    return replace(settings, **changes)
 
 
 class KillError(Exception):
@@ -89,8 +96,8 @@ def main(folder):
     settings = load_settings(TrainSettings, folder / "train.yaml")
     check_processes(folder)
     write_last(folder)
-    for name, changes in CASES.items():
-        run_train(replace(settings, out=folder / "two" / name, **changes))
+    for name in CASES:
+        run_train(replace(settings_of(settings, folder, name), out=folder / "two" / name))
     run_interrupted(replace(settings, out=folder / "two" / "sharded-again", sharding="full", checkpoint_every=2))
 
 

@@ -67,7 +67,7 @@ class DataError(GrapeError):
 
 
 class NoPairsError(DataError):
-    """Sound scores give no preference pair: no initial state has a better and a worse trajectory."""
+    """Sound scores give nothing to prefer: no initial state has a better and a worse trajectory."""
 
 
 class SimulatorError(GrapeError):

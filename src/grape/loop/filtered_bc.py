@@ -8,6 +8,7 @@ policies are then measured on the loop's test states.
 from pathlib import Path
 from typing import Any
 
+from grape.core.errors import NoPairsError
 from grape.core.events import Reporter
 from grape.evaluation import read_results, run_compare, run_evaluate
 from grape.loop.stages import Stages
@@ -40,8 +41,11 @@ def compare_cloning(
 
     reporter.info("filtered cloning on the rollouts of iteration 1")
     folder = stages.cloning_folder
-    paired = run_pair(stages.cloning_pair(), reporter)
-    if not paired["chosen_success_rate"]:
+    try:
+        chosen_success_rate = run_pair(stages.cloning_pair(), reporter)["chosen_success_rate"]
+    except NoPairsError:  # where the loop itself learns from single episodes
+        chosen_success_rate = None
+    if not chosen_success_rate:
         reporter.warn("No chosen trajectory of iteration 1 succeeded: there is nothing to clone, so no comparison.")
         return []
     run_train(stages.cloning_train(first), reporter)
@@ -51,7 +55,7 @@ def compare_cloning(
     run_evaluate(stages.test(trained, own), reporter)
     run_evaluate(stages.test(policy, clone), reporter)
     comparison = run_compare(stages.compare(clone, own, stages.root / "test" / "compare-cloning"), reporter)
-    name = method.upper() if method == "tpo" else method
+    name = method.upper() if method in ("tpo", "kto", "rloo") else method
     return [
         {
             "label": LABEL,

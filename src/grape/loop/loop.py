@@ -190,10 +190,11 @@ def _iterate(
     run_collect(stages.collect(iteration, incumbent.policy), reporter)
     run_score(stages.score(iteration), reporter)
     try:
-        run_pair(stages.pair(iteration), reporter)
+        if not settings.train.unpaired:
+            run_pair(stages.pair(iteration), reporter)
+        run_train(stages.train(iteration, incumbent.policy), reporter)
     except NoPairsError as error:
         return None, False, error.message
-    run_train(stages.train(iteration, incumbent.policy), reporter)
     candidate = _Incumbent(f"iteration {iteration}", folder / "train" / "policy", folder / "evaluate")
     run_evaluate(stages.validate(candidate.policy, candidate.evaluation), reporter, chooses=True)
     _note_validation(settings, stages, candidate.policy)

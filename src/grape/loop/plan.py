@@ -74,8 +74,12 @@ def _rows(settings: LoopSettings, stages: Stages, tasks: Sequence[Task]) -> list
         plan = run_collect(replace(stages.collect(number, Path("expert")), operators="clean", dry_run=True))
         rows.append(_collection(f"iteration {number}: collect", plan))
         rows.append({"stage": f"iteration {number}: score", "episodes_to_score": _episodes(plan)})
-        rows.append({"stage": f"iteration {number}: pair", "pairs_at_most": pairs})
-        rows.append(_training(f"iteration {number}: train", settings.train, pairs, longest))
+        rounds = min(number, settings.replay + 1)
+        if settings.train.unpaired:
+            rows.append(_unpaired(f"iteration {number}: train", settings.train, rounds * _episodes(plan), longest))
+        else:
+            rows.append({"stage": f"iteration {number}: pair", "pairs_at_most": pairs})
+            rows.append(_training(f"iteration {number}: train", settings.train, rounds * pairs, longest))
         rows.append(evaluation(f"iteration {number}: validation", stages.validation_states))
     rows.append(evaluation("test of the first policy", stages.test_states))
     rows.append(evaluation("test of the result", stages.test_states))
@@ -125,6 +129,16 @@ def _training(stage: str, settings: TrainSettings, pairs: int, longest: int) -> 
     sides = 1 if settings.method == "filtered-bc" else 2
     compared = min(pairs * settings.epochs, updates * settings.pairs_per_update)
     return {"stage": stage, "updates_at_most": updates, "frames_at_most": compared * sides * longest}
+
+
+def _unpaired(stage: str, settings: TrainSettings, episodes: int, longest: int) -> Row:
+    """Every episode, every epoch; an update takes as many as its pairs would hold."""
+    per_update = 2 * settings.pairs_per_update
+    updates = settings.epochs * math.ceil(episodes / per_update)
+    if settings.max_updates:
+        updates = min(updates, settings.max_updates)
+    seen = min(episodes * settings.epochs, updates * per_update)
+    return {"stage": stage, "updates_at_most": updates, "frames_at_most": seen * longest}
 
 
 def _number(value: int | None) -> str:

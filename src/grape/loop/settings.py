@@ -25,7 +25,7 @@ DECIDED_BY_LOOP: dict[str, tuple[str, ...]] = {
     "collect": ("out", "suite", "tasks", "policy", "initial_states", "env_python", "seed", "dry_run"),
     "score": ("store", "out", "dry_run"),
     "pair": ("scores", "out", "seed", "dry_run"),
-    "train": ("pairs", "policy", "out", "seed", "dry_run"),
+    "train": ("pairs", "scores", "replay", "policy", "out", "seed", "dry_run"),
 }
 
 
@@ -59,6 +59,8 @@ class LoopSettings:
         gate_alpha: Significance level of the gate (one-sided, adjusted by Holm for the number of tasks).
         gate_margin: Also keep the old policy unless a loss of this much, e.g. 0.05 for 5 points, can be excluded at
             that level; this needs hundreds of validation episodes. May be written --gate.margin.
+        replay: Train on what this many earlier iterations collected as well, each with the log-probabilities of the
+            policy that collected it as its reference.
         compare_cloning: Also train filtered behaviour cloning on the rollouts of iteration 1 and measure it on the
             test states beside the policy of iteration 1: the same start, the same rollouts, two ways of using them.
             Changes nothing else; without effect where train.method is filtered-bc itself.
@@ -93,6 +95,7 @@ class LoopSettings:
     gate_margin: float | None = setting(
         None, group=_EVALUATION, range=Range(0, 1, open_low=True, open_high=True), identity="unless default"
     )
+    replay: int = setting(0, group=_TASKS, range=Range(0), identity="unless default")
     compare_cloning: bool = setting(False, group=_EVALUATION, identity=False)
     report: bool = setting(True, group=_EVALUATION, identity=False)
     seed: int = setting(0, group=_TASKS, common=True)

@@ -14,6 +14,7 @@ from grape.core.selections import parse_numbers
 from grape.evaluation import CompareSettings, EvaluateSettings
 from grape.loop.settings import LoopSettings
 from grape.preferences import PairSettings, ScoreSettings
+from grape.training.methods import METHOD_SETTINGS
 from grape.training.settings import SftSettings, TrainSettings
 
 __all__ = ["Stages", "StatesBlock"]
@@ -129,10 +130,15 @@ class Stages:
         )
 
     def train(self, iteration: int, policy: Path) -> TrainSettings:
-        """Training from the policy that collected."""
+        """Training from the policy that collected, on pairs or, for unpaired methods, on scored episodes."""
+        kind = "score" if self._loop.train.unpaired else "pair"
+        data = self.folder(iteration) / kind
+        earlier = range(max(1, iteration - self._loop.replay), iteration)
         return replace(
             self._loop.train,
-            pairs=self.folder(iteration) / "pair",
+            pairs=None if kind == "score" else data,
+            scores=data if kind == "score" else None,
+            replay=tuple(self.folder(number) / kind for number in earlier),
             policy=policy,
             out=self.folder(iteration) / "train",
             seed=self._seed("train", iteration),
@@ -149,11 +155,14 @@ class Stages:
 
     def cloning_train(self, policy: Path) -> TrainSettings:
         """The first iteration's training, but imitating the chosen sides that succeeded."""
+        own = self.train(1, policy)
         return replace(
-            self.train(1, policy),
+            own,
             pairs=self.cloning_folder / "pair",
+            scores=None,
             out=self.cloning_folder / "train",
             method="filtered-bc",
+            **{name: default for name, default, methods in METHOD_SETTINGS if "filtered-bc" not in methods},
         )
 
     def validate(self, policy: Path, out: Path) -> EvaluateSettings:

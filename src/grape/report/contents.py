@@ -337,6 +337,9 @@ def _not_begun(root: Path, rounds: Sequence[RoundContents], loop: Mapping[str, A
             ("evaluation", runs_of_round.evaluate),
         )
         absent = [label for label, folder in parts if folder is None]
+        trained = runs_of_round.train
+        if runs_of_round.pair is None and trained is not None and trained.settings.get("scores"):
+            absent.remove("pairs")  # single episodes were learned from
         if absent:
             missing.append(
                 f"{runs_of_round.label[:1].upper()}{runs_of_round.label[1:]} has no {' and no '.join(absent)} yet."

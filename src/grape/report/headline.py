@@ -209,6 +209,7 @@ def caveats(contents: RunContents, headline: Headline | None) -> tuple[str, ...]
             "The figures by iteration come from the gate's validation states. The gate chose on them, so only a test "
             "on other states measures the final policy."
         )
+    texts += _method_caveats(contents)
     trainings = [item.training for item in contents.rounds if item.training is not None]
     texts += [f"Training of {item.label}: {item.alarm}" for item in trainings if item.alarm]
     if contents.seed is not None:
@@ -221,6 +222,25 @@ def caveats(contents: RunContents, headline: Headline | None) -> tuple[str, ...]
         "Everything was measured in simulation. Costs follow written specifications: they see only what these name."
     )
     return tuple(sentence for sentence in texts if sentence)
+
+
+def _method_caveats(contents: RunContents) -> list[str]:
+    """What was trained with another loss than the one that the page explains."""
+    sentences = {
+        "kto": "KTO (arXiv 2402.01306), on single episodes, desirable or not",
+        "rloo": "group advantages (RLOO, arXiv 2402.14740), on single episodes",
+        "step-dpo": "DPO between single steps, the paper's step-wise baseline",
+        "filtered-bc": "filtered behavior cloning, without a preference",
+    }
+    labels: dict[str, list[str]] = {}
+    for item in contents.rounds:
+        method = item.round.train.settings.get("method") if item.round.train is not None else None
+        if method in sentences:
+            labels.setdefault(str(method), []).append(item.round.label)
+    return [
+        f"Trained with {sentences[method]}, not with the TPO loss above: {', '.join(who)}."
+        for method, who in labels.items()
+    ]
 
 
 def _interval_caveat(headline: Headline) -> str:

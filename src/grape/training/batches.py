@@ -19,8 +19,13 @@ from grape.core.errors import DataError
 from grape.core.preferences import PreferencePair
 from grape.core.seeds import derive_rng
 from grape.training.gradients import Comparisons
+from grape.training.methods import UNPAIRED
+from grape.training.unpaired import WeightedEpisode
 
-__all__ = ["BatchSampler", "ComparisonItem", "EpisodeShuffleSampler", "collate", "make_items"]
+__all__ = ["BatchSampler", "ComparisonItem", "EpisodeShuffleSampler", "Sample", "collate", "make_items"]
+
+Sample = PreferencePair | WeightedEpisode
+"""What a run learns from, one by one."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class ComparisonItem:
     Attributes:
         name: For messages, e.g. ``"pair drawer-open-3-0"``.
         chosen: Half-open range [start, stop) of rows of the chosen side.
-        rejected: The same of the rejected side; empty (equal numbers) for losses over single episodes.
+        rejected: The same of the rejected side. A loss over single episodes leaves one side empty (equal numbers).
         weight: Weight in the mean over comparisons, 1 on average over those of a run.
         anchored: Whether the anchor may imitate the chosen side.
     """
@@ -48,8 +53,8 @@ class ComparisonItem:
 
 
 def make_items(
-    method: Literal["tpo", "step-dpo", "filtered-bc"],
-    pairs: Sequence[PreferencePair],
+    method: Literal["tpo", "step-dpo", "filtered-bc", "kto", "rloo"],
+    samples: Sequence[Sample],
     spans: Mapping[str, tuple[int, int]],
     window: int = 0,
     stride: int = 1,
@@ -61,11 +66,12 @@ def make_items(
     optimised, though here only windows of one pair at equal offsets meet. ``step-dpo`` compares the steps at equal
     index of the two sides, the paper's step-wise baseline. Both take of a side the range of decisions that its pair
     names, and weigh a comparison as its pair, scaled to 1 on average. ``filtered-bc`` imitates every step of every
-    chosen episode, each once.
+    chosen episode, each once. ``kto`` and ``rloo`` see whole episodes alone: on the chosen side where their weight is
+    positive, else on the rejected one.
 
     Args:
         method: How pairs become items.
-        pairs: The pairs.
+        samples: The pairs, or the weighted episodes of an unpaired method.
         spans: Rows of each episode, as in a step table.
         window: Steps of a window, for ``tpo``; 0 takes the trajectory whole. A side that is shorter is one window.
         stride: Steps between the starts of windows.
@@ -78,7 +84,11 @@ def make_items(
     Raises:
         DataError: A pair names decisions that its episode does not have, or the weights are not usable.
     """
+    pairs = [sample for sample in samples if isinstance(sample, PreferencePair)]
     items: list[ComparisonItem] = []
+    if method in UNPAIRED:
+        single = [sample for sample in samples if isinstance(sample, WeightedEpisode)]
+        return tuple(_single(episode, spans[episode.episode], succeeded) for episode in single), 2.0
     if method == "filtered-bc":
         episodes = sorted({pair.chosen for pair in pairs})
         for episode in episodes:
@@ -101,6 +111,12 @@ def make_items(
         else:
             items.append(item(name, chosen, rejected))
     return _with_mean_weight_1(items), len(items) / len(pairs)
+
+
+def _single(episode: WeightedEpisode, span: tuple[int, int], succeeded: Container[str] | None) -> ComparisonItem:
+    chosen, rejected = (span, (0, 0)) if episode.weight > 0 else ((0, 0), span)
+    anchored = succeeded is None or episode.episode in succeeded
+    return ComparisonItem(f"episode {episode.episode}", chosen, rejected, abs(episode.weight), anchored)
 
 
 def _rows(

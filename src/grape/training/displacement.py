@@ -16,18 +16,28 @@ UPDATES = 5
 """Over how many of the last updates the loss of likelihood is averaged: each update sees other pairs."""
 
 
-def displacement_alarm(rows: Sequence[Mapping[str, float]]) -> str:
+_ADVICE = {
+    "kto": "Give a higher --anchor, use --length-normalised, or lower --lr.",
+    "rloo": "Lower --lr, or use --reward success.",
+}
+_ADVICE_FOR_PAIRS = (
+    "Give a higher --anchor or a --chosen-floor, use --length-normalised, or cut the pairs where their sides part."
+)
+
+
+def displacement_alarm(rows: Sequence[Mapping[str, float]], method: str = "tpo") -> str:
     """What to say about the rows of metrics of a run so far; empty where all is well.
 
     Args:
-        rows: Metrics by update, as in ``metrics.jsonl``; those without ``displacement`` say nothing.
+        rows: Metrics by update, as in ``metrics.jsonl``; those without ``displacement`` or a margin say nothing.
+        method: Method of the run, for the advice.
 
     Returns:
         One sentence with what was seen at which update and one with what to do, if chosen sides fall below the
         reference while the margin exceeds 5, or if they fell by more than 0.05 nats a token over the last five
         updates while margins were positive.
     """
-    last = [row for row in rows[-UPDATES:] if "displacement" in row]
+    last = [row for row in rows[-UPDATES:] if {"displacement", "rewards/margins"} <= row.keys()]
     if not last:
         return ""
     lost, margin = last[-1]["displacement"], last[-1]["rewards/margins"]
@@ -38,6 +48,6 @@ def displacement_alarm(rows: Sequence[Mapping[str, float]]) -> str:
             return ""
     return (
         f"Update {rows[-1]['update']:.0f}: chosen trajectories have become {-lost:.3f} nats a token less likely than "
-        f"under the reference while the margin grew to {margin:.1f}, so training lowers both sides. Give a higher "
-        "--anchor or a --chosen-floor, use --length-normalised, or cut the pairs where their sides part."
+        f"under the reference while the margin grew to {margin:.1f}, so training lowers both sides. "
+        f"{_ADVICE.get(method, _ADVICE_FOR_PAIRS)}"
     )

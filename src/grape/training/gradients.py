@@ -46,7 +46,7 @@ LogpFunction = Callable[[Tensor], Tensor]
 class Comparisons:
     """How the ``F`` frames of one update add up to the two sides of its ``P`` comparisons.
 
-    A frame may stand in several sides. The rejected side may be empty (losses over single episodes).
+    A frame may stand in several sides. One side may be empty (losses over single episodes).
 
     Attributes:
         frame_count: F.

@@ -183,6 +183,7 @@ def check_parity(
     micro_batch: int,
     path: Path,
     processes: ProcessGroup = SINGLE_PROCESS,
+    own_R: npt.NDArray[np.int64] | None = None,
 ) -> dict[str, Any]:
     """Compare recorded log-probabilities with the policy's own on a sample of steps.
 
@@ -195,6 +196,7 @@ def check_parity(
         micro_batch: Steps computed at once.
         path: JSON file that keeps the result for resumed runs.
         processes: All compute the same; process 0 writes.
+        own_R: Rows to sample from, ascending: those that the policy collected itself; None takes all.
 
     Returns:
         ``{"max_abs", "mean_abs", "steps"}``; differences per token in nats.
@@ -205,7 +207,8 @@ def check_parity(
     kept: dict[str, Any] | None = processes.run_on_main(lambda: _kept(path) if path.exists() else None)
     if kept is not None:
         return kept
-    rows = np.sort(derive_rng(seed, "parity").permutation(len(steps))[:count])
+    candidates = np.arange(len(steps)) if own_R is None else own_R
+    rows = candidates[np.sort(derive_rng(seed, "parity").permutation(len(candidates))[:count])]
     with torch.no_grad():
         parts = [logps(part).cpu() for part in torch.split(torch.from_numpy(rows), micro_batch)]
     own_ND = torch.cat(parts).double().numpy()

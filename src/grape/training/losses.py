@@ -39,11 +39,11 @@ class TrajectorySums:
     """What a loss knows of ``P`` comparisons; every field is float64 of shape ``(P,)``.
 
     Attributes:
-        chosen_P: S_w, summed log-probability of the chosen side under the policy.
+        chosen_P: S_w, summed log-probability of the chosen side under the policy; 0 where there is none.
         rejected_P: S_l, the same of the rejected side; 0 where there is none.
         chosen_reference_P: R_w, the chosen side's sum under the reference policy.
         rejected_reference_P: R_l, the same of the rejected side.
-        chosen_steps_P: Decisions of the chosen side.
+        chosen_steps_P: Decisions of the chosen side; 0 where there is none.
         rejected_steps_P: Decisions of the rejected side; 0 where there is none.
         weight_P: Weight of each comparison in the mean, 1 on average over all comparisons of a run.
         anchored_P: 1 where the anchor may imitate the chosen side, else 0.

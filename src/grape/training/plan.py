@@ -7,76 +7,67 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from grape.core.preferences import PreferencePair
 from grape.core.seeds import derive_rng
 from grape.core.trajectories import EpisodeMeta
 from grape.policies.opening import crop_of
 from grape.policies.openvla import compute_norm_stats, create_nano, read_norm_stats, read_policy
 from grape.policies.openvla.precision import quantized_names
-from grape.store import EpisodeSource, EpisodeStore
-from grape.training.batches import BatchSampler, ComparisonItem, make_items
-from grape.training.dataset import check_preprocessing
+from grape.store import EpisodeSource
+from grape.training.batches import BatchSampler, ComparisonItem, Sample, make_items
 from grape.training.distributed import device_of
 from grape.training.estimate import estimate_training
 from grape.training.initial_policy import key_to_open_with
 from grape.training.lora import add_adapters, check_start, parameter_counts
 from grape.training.meta_profile import forward_flops
 from grape.training.settings import SftSettings, TrainSettings
+from grape.training.sources import TrainingData
 
 if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAPolicy
 
 __all__ = [
     "choose_micro_batch",
-    "episodes_of",
     "gradient_mode",
     "plan_schedule",
     "plan_sft",
     "plan_training",
     "schedule_facts",
-    "split_pairs",
+    "split_samples",
 ]
 
 # A backward costs about twice a forward: one product for the inputs' gradient, one for the weights'.
 _FORWARD_BACKWARD = 3
 
 
-def split_pairs(
-    settings: TrainSettings, pairs: Sequence[PreferencePair]
-) -> tuple[list[PreferencePair], list[PreferencePair]]:
-    """Pairs to train on and pairs to measure the loss on; pairs of one initial state stay together."""
-    states = sorted({(pair.task, pair.initial_state) for pair in pairs})
+def split_samples(settings: TrainSettings, samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """Samples to train on and samples to measure the loss on; those of one initial state stay together."""
+    states = sorted({(sample.task, sample.initial_state) for sample in samples})
     share = max(1, round(settings.holdout * len(states))) if settings.holdout else 0
     held_count = min(share, len(states) - 1)
     order = derive_rng(settings.seed, "holdout").permutation(len(states))
     held = {states[position] for position in order[:held_count]}
-    groups: tuple[list[PreferencePair], list[PreferencePair]] = ([], [])
-    for pair in pairs:
-        groups[(pair.task, pair.initial_state) in held].append(pair)
+    groups: tuple[list[Sample], list[Sample]] = ([], [])
+    for sample in samples:
+        groups[(sample.task, sample.initial_state) in held].append(sample)
     return groups
-
-
-def episodes_of(method: str, pairs: Sequence[PreferencePair]) -> list[str]:
-    """Ids of the episodes that a method needs, sorted."""
-    rejected = set() if method == "filtered-bc" else {pair.rejected for pair in pairs}
-    return sorted({pair.chosen for pair in pairs} | rejected)
 
 
 def plan_schedule(
     settings: TrainSettings,
-    pairs: Sequence[PreferencePair],
+    samples: Sequence[Sample],
     spans: Mapping[str, tuple[int, int]],
     succeeded: Container[str] | None = None,
     *,
     even: bool = True,
 ) -> tuple[tuple[ComparisonItem, ...], BatchSampler, float]:
     """Items, their order, and the mean number of steps of a side; see :func:`~grape.training.batches.make_items`."""
-    items, per_pair = make_items(settings.method, pairs, spans, settings.window, settings.stride, succeeded)
+    items, per_pair = make_items(settings.method, samples, spans, settings.window, settings.stride, succeeded)
     per_update = max(1, round(settings.pairs_per_update * per_pair))
     schedule = BatchSampler.plan(
         len(items), per_update, settings.epochs, settings.max_updates, settings.seed, repeat=False, even=even
     )
-    per_side = sum(item.chosen[1] - item.chosen[0] for item in items) / len(items)
+    first_sides = [item.chosen if item.chosen[0] < item.chosen[1] else item.rejected for item in items]
+    per_side = sum(stop - start for start, stop in first_sides) / len(items)
     return items, schedule, per_side
 
 
@@ -85,11 +76,11 @@ def gradient_mode(settings: TrainSettings, frames_per_side: float) -> Literal["o
 
     One pass needs two buffers of the trainable parameters' size and cannot mix sides in a micro-batch, so it pays for
     adapters whose micro-batches a single side fills. Windows overlap, so only two passes compute each of their frames
-    once; sharded parameters need equally many calls.
+    once; sharded parameters need equally many calls; KTO's reference point needs all sums of an update.
     """
     if settings.gradient != "auto":
         return settings.gradient
-    if settings.window or settings.sharding == "full" or not settings.lora_rank:
+    if settings.window or settings.sharding == "full" or not settings.lora_rank or settings.method == "kto":
         return "two-pass"
     return "one-pass" if settings.micro_batch <= frames_per_side else "two-pass"
 
@@ -107,13 +98,14 @@ def choose_micro_batch(chosen: int, parameters: int) -> int:
 
 
 def schedule_facts(
-    settings: TrainSettings, pairs: Sequence[PreferencePair], items: Sequence[ComparisonItem], schedule: BatchSampler
+    settings: TrainSettings, data: TrainingData, items: Sequence[ComparisonItem], schedule: BatchSampler
 ) -> dict[str, Any]:
     """Numbers of pairs, episodes, frames and updates for summaries."""
     return {
         "method": settings.method,
-        "pairs": len(pairs),
-        "episodes": len(episodes_of(settings.method, pairs)),
+        **({} if settings.unpaired else {"pairs": len(data.samples)}),
+        "episodes": len(data.episodes),
+        **({"replayed_episodes": len(data.replayed)} if settings.replay else {}),
         "frames_per_epoch": _frames_of_epoch(schedule, items),
         "units_per_update": schedule.per_update,
         "updates": schedule.updates,
@@ -131,7 +123,7 @@ def _frames_of_epoch(schedule: BatchSampler, items: Sequence[ComparisonItem]) ->
     return total
 
 
-def plan_training(settings: TrainSettings, pairs: Sequence[PreferencePair], store: EpisodeStore) -> dict[str, Any]:
+def plan_training(settings: TrainSettings, data: TrainingData) -> dict[str, Any]:
     """What a run would do and take; nothing is written and no weights are read.
 
     Raises:
@@ -145,15 +137,15 @@ def plan_training(settings: TrainSettings, pairs: Sequence[PreferencePair], stor
         center_crop=crop_of(settings.center_crop),
         norm_stats=read_norm_stats(settings.norm_stats),
     )
-    episodes = [store.meta(name) for name in episodes_of(settings.method, pairs)]
-    check_preprocessing(policy, episodes, store.path)
+    data.check_preprocessing(policy)
+    episodes = data.metas()
     size = sum(p.numel() for p in policy.model.parameters())
     settings = replace(settings, micro_batch=choose_micro_batch(settings.micro_batch, size))
     ends = list(itertools.accumulate(meta.steps for meta in episodes))
-    spans = {meta.episode_id: (end - meta.steps, end) for meta, end in zip(episodes, ends, strict=True)}
-    training, held = split_pairs(settings, pairs)
+    spans = {name: (end - meta.steps, end) for name, meta, end in zip(data.episodes, episodes, ends, strict=True)}
+    training, held = split_samples(settings, data.samples)
     items, schedule, per_side = plan_schedule(settings, training, spans)
-    facts = schedule_facts(settings, pairs, items, schedule)
+    facts = schedule_facts(settings, data, items, schedule)
     mode = gradient_mode(settings, per_side)
     towers_frozen = bool(settings.lora_rank) and settings.lora_targets != "all"
     on_gpu = settings.device.startswith("cuda") or (settings.device == "auto" and torch.cuda.is_available())
@@ -184,7 +176,7 @@ def plan_training(settings: TrainSettings, pairs: Sequence[PreferencePair], stor
     return {
         "dry_run": True,
         **facts,
-        "held_out_pairs": len(held),
+        "held_out_episodes" if settings.unpaired else "held_out_pairs": len(held),
         "steps": ends[-1],
         "gradient": mode,
         "dtype": dtype,

@@ -7,6 +7,7 @@ from typing import Literal
 from grape.core.errors import SettingsError
 from grape.core.settings import Range, check_ranges, setting, with_default
 from grape.policies.opening import PolicySettings, PrecisionSettings
+from grape.training.methods import UNPAIRED, check_method
 from grape.training.metrics_logger import TrackerName, check_trackers
 
 __all__ = [
@@ -116,11 +117,21 @@ class TrainSettings(TrainerSettings, PolicySettings):
     """Align a policy with preference pairs by trajectory-wise preference optimization (arXiv 2411.19309).
 
     Attributes:
-        pairs: Folder made by grape pair.
-        policy: Checkpoint folder of the policy that collected the pairs' episodes; training starts from it.
+        pairs: Folder made by grape pair; for all methods but kto and rloo.
+        scores: Folder made by grape score, in place of --pairs; for kto and rloo, which need no pairs.
+        replay: More folders of that kind, of episodes that earlier policies collected: they train as well, each against
+            the recorded log-probabilities of the policy that collected it.
+        policy: Checkpoint folder of the policy that collected the episodes; training starts from it.
         method: tpo compares whole trajectories; step-dpo compares single steps of the two sides by their index (the
             paper's step-wise baseline); filtered-bc only imitates chosen sides that succeeded (filtered behavior
-            cloning, a baseline).
+            cloning, a baseline). kto takes single episodes, desirable or not (arXiv 2402.01306); rloo weighs every
+            episode of an initial state by its reward minus the mean of the others (arXiv 2402.14740).
+        reward: For kto and rloo: gcpg is R_GCPG, by which failures differ, too; success is the outcome alone. auto is
+            success for kto and gcpg for rloo. With gcpg, kto calls desirable what lies above the mean of the others.
+        desirable_weight: For kto: total weight of the desirable episodes, that of the undesirable ones being 1,
+            however many there are of each.
+        clip_range: For rloo: an episode falls silent once its tokens have become this much likelier or less likely
+            (share, geometric mean) in the direction it pulls, in (0, 1).
         loss_type: sigmoid (the published loss), hinge (SLiC) or ipo.
         beta: Strength of the pull to the reference policy, per nat of log-ratio; smaller moves further.
         window: Compare windows of this many steps instead of whole trajectories, as the first public implementation
@@ -136,9 +147,9 @@ class TrainSettings(TrainerSettings, PolicySettings):
             log-likelihood, mean per token.
         chosen_floor: Penalty for chosen sides that become less likely than under the reference (DPOP's lambda, arXiv
             2402.13228), against both sides' likelihood falling; 0 switches it off.
-        epochs: How often every pair is used.
+        epochs: How often every pair or episode is used.
         pairs_per_update: Pairs whose loss one update averages. step-dpo and filtered-bc use as many steps as these
-            pairs hold on average.
+            pairs hold on average, kto and rloo twice as many episodes.
         gradient: one-pass keeps three extra buffers of the trainable parameters' size and computes every frame once;
             two-pass sums log-probabilities first and mixes frames of several pairs in one micro-batch; auto picks
             one-pass for adapters whose micro-batches lie within one trajectory. Both are exact.
@@ -147,7 +158,8 @@ class TrainSettings(TrainerSettings, PolicySettings):
         parity_steps: Steps whose recorded log-probabilities are checked before the first update.
         parity_threshold: Mean absolute difference per token, in nats, above which the check fails. Not given:
             0.002 on a CPU, which sees adapters merged into rounded weights, and 0.05 elsewhere.
-        holdout: Share of the initial states whose pairs are kept out of training to measure the loss on, in [0, 1).
+        holdout: Share of the initial states whose pairs or episodes are kept out of training to measure the loss on,
+            in [0, 1).
         evaluate_every: Updates between two looks at how training goes (the loss on the pairs held out, or the mean
             loss of the updates since the last look); the state with the lowest is kept as checkpoints/best. 0 means
             once an epoch.
@@ -163,9 +175,16 @@ class TrainSettings(TrainerSettings, PolicySettings):
             yes, no, or auto for what the checkpoint says (nothing means no).
     """
 
-    pairs: Path = setting(group=_DATA, identity=False, common=True)
-    policy: Path = setting(group=_DATA, identity=False, common=True)
-    method: Literal["tpo", "step-dpo", "filtered-bc"] = setting("tpo", group=_LOSS, common=True)
+    policy: Path = setting(group=_DATA, identity=False, common=True, kw_only=True)
+    pairs: Path | None = setting(None, group=_DATA, identity=False, common=True)
+    scores: Path | None = setting(None, group=_DATA, identity=False, common=True)
+    replay: tuple[Path, ...] = setting((), group=_DATA, identity=False)
+    method: Literal["tpo", "step-dpo", "filtered-bc", "kto", "rloo"] = setting("tpo", group=_LOSS, common=True)
+    reward: Literal["auto", "gcpg", "success"] = setting("auto", group=_LOSS, identity="unless default")
+    desirable_weight: float = setting(1.0, group=_LOSS, range=Range(0, open_low=True), identity="unless default")
+    clip_range: float = setting(
+        0.2, group=_LOSS, range=Range(0, 1, open_low=True, open_high=True), identity="unless default"
+    )
     loss_type: Literal["sigmoid", "hinge", "ipo"] = setting("sigmoid", group=_LOSS)
     beta: float = setting(0.1, group=_LOSS, range=_COUNT, common=True)
     window: int = setting(0, group=_LOSS, range=_COUNT)
@@ -192,7 +211,19 @@ class TrainSettings(TrainerSettings, PolicySettings):
     @property
     def is_anchored(self) -> bool:
         """Whether the loss has an anchor beside its preference term."""
-        return self.method != "filtered-bc" and bool(self.anchor if self.nll_weight is None else self.nll_weight)
+        without = self.method in ("filtered-bc", "rloo")
+        return not without and bool(self.anchor if self.nll_weight is None else self.nll_weight)
+
+    @property
+    def unpaired(self) -> bool:
+        """Whether the method learns from single episodes."""
+        return self.method in UNPAIRED
+
+    @property
+    def data(self) -> tuple[Path, ...]:
+        """Folders of pairs, or of scores where the method is unpaired: the policy's own first, then those replayed."""
+        own = self.scores if self.unpaired else self.pairs
+        return (*(() if own is None else (own,)), *self.replay)
 
 
 @dataclass(frozen=True)
@@ -258,15 +289,14 @@ def check_train(settings: TrainSettings) -> None:
         raise SettingsError(
             f"--label-smoothing has no meaning for --loss-type {settings.loss_type}.", "Leave it out, or use sigmoid."
         )
-    if settings.beta == 0 and settings.method != "filtered-bc":
+    check_method(settings)
+    if settings.beta == 0 and settings.method not in ("filtered-bc", "rloo"):
         raise SettingsError("--beta is 0: the preference loss would be constant.", "Give a positive value, e.g. 0.1.")
     if settings.nll_weight is not None and settings.anchor != 1:
         raise SettingsError(
             "--anchor and --nll-weight are two forms of the same term.",
             "Give --anchor; --nll-weight is for going on with runs of release 0.1.",
         )
-    if settings.window and settings.method != "tpo":
-        raise SettingsError(f"--window has no meaning for --method {settings.method}.", "Leave it out.")
     if settings.load_in_4bit and not settings.lora_rank:
         raise SettingsError("A model held in 4 bits cannot be trained as a whole.", "Give --lora-rank, e.g. 32.")
     if settings.attention == "flash-attention-2" and not settings.lora_rank:

@@ -15,19 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from grape.core.errors import CompatibilityError, DataError
 from grape.core.events import SILENT, Reporter
-from grape.core.files import file_hash
-from grape.core.preferences import PreferencePair
 from grape.core.runs import recorded_inputs
-from grape.core.tasks import same_instruction
-from grape.policies.base import PolicySpec
 from grape.policies.opening import crop_of
 from grape.policies.openvla import read_norm_stats
-from grape.preferences import read_pairs, recorded_store
-from grape.store import EpisodeStore
 from grape.training.batches import ComparisonItem, collate
-from grape.training.dataset import StepDataset, check_preprocessing, load_steps
+from grape.training.dataset import StepDataset
 from grape.training.displacement import displacement_alarm
 from grape.training.distributed import (
     ProcessGroup,
@@ -48,17 +41,18 @@ from grape.training.gradients import (
 from grape.training.logprobs import StepLogprobs, check_parity, parity_alarm, recomputed_reference, recorded_reference
 from grape.training.loop import Gradient, PeriodicEvaluation, TrainingRun, TrainLoop, deterministic
 from grape.training.lora import computing_type, open_for_training, parameter_counts, prepare_parameters
-from grape.training.losses import Loss, LossSettings, LossTerms, TrajectorySums, imitation_loss, preference_loss
+from grape.training.losses import LossTerms, TrajectorySums
+from grape.training.objectives import Objective
 from grape.training.plan import (
     choose_micro_batch,
-    episodes_of,
     gradient_mode,
     plan_schedule,
     plan_training,
     schedule_facts,
-    split_pairs,
+    split_samples,
 )
 from grape.training.settings import TrainSettings, check_train
+from grape.training.sources import TrainingData, read_data
 
 if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAPolicy
@@ -67,50 +61,41 @@ __all__ = ["run_train"]
 
 
 def run_train(settings: TrainSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
-    """Align a policy with preference pairs; the result is ``out/policy``.
+    """Align a policy with preference pairs or scored episodes; the result is ``out/policy``.
 
     Returns:
-        Summary: pairs, updates, frames, the last update's metrics, ``alarm`` (a warning of likelihood displacement, or
-        empty), parity of the reference, hashes and paths. With ``dry_run``: the plan.
+        Summary: pairs or episodes, updates, frames, the last update's metrics, ``alarm`` (a warning of likelihood
+        displacement, or empty), parity of the reference, hashes and paths. With ``dry_run``: the plan.
 
     Raises:
         SettingsError: A setting is out of range or names nothing.
-        DataError: There are no pairs, or pairs or episodes are damaged or missing.
+        DataError: There is nothing to learn from, or pairs, scores or episodes are damaged or missing.
         CompatibilityError: The episodes were not recorded by this policy, or ``out`` belongs to another run.
         TrainingError: A loss, gradient or weight is not finite.
     """
     check_train(settings)
-    pairs = read_pairs(settings.pairs)
-    if not pairs:
-        raise DataError(
-            f"{settings.pairs} holds no pairs.",
-            "Collect more samples from each initial state, or lower the margin of 'grape pair'.",
-        )
-    store = EpisodeStore.open(recorded_store(settings.pairs))
-    pairs = _usable(settings.method, pairs, store)
+    data = read_data(settings, reporter)
     if settings.dry_run:
-        return plan_training(settings, pairs, store)
+        return plan_training(settings, data)
     processes = join_process_group(settings.device)
     with deterministic(settings.threads):
-        summary = _train(settings, pairs, store, processes, reporter if processes.is_main else SILENT)
+        summary = _train(settings, data, processes, reporter if processes.is_main else SILENT)
     return {**summary, "policy": str(settings.out / "policy")}  # done.json names it as seen from its folder
 
 
 def _train(
-    requested: TrainSettings,
-    pairs: tuple[PreferencePair, ...],
-    store: EpisodeStore,
-    processes: ProcessGroup,
-    reporter: Reporter,
+    requested: TrainSettings, data: TrainingData, processes: ProcessGroup, reporter: Reporter
 ) -> Mapping[str, Any]:
     policy, autocast = _open(requested, processes.device), computing_type(requested, processes.device)
-    spec = _check(requested, pairs, policy, store)
+    data.check_preprocessing(policy)
+    data.check_references(requested, policy)
+    spec = policy.spec
     parameters = parameter_counts(policy)["parameters"]
     settings = replace(requested, micro_batch=choose_micro_batch(requested.micro_batch, parameters))
     batches = processes.run_on_main(lambda: _batches_of(settings.out))
     identity = {
         "policy_hash": spec.policy_hash,
-        "pairs": file_hash(settings.pairs / "pairs.jsonl"),
+        **data.inputs,
         "computation": spec.computation if autocast is None else f"{spec.computation}, computing in {autocast}",
         **batches,
     }
@@ -127,16 +112,15 @@ def _train(
     if settings.sharding == "full" and processes.size > 1:
         shard_fully(policy.model, autocast or torch.float32)
         autocast = None
-    episodes = episodes_of(settings.method, pairs)
-    scattered = settings.method != "tpo" or settings.window > 0  # single steps or windows in random order
-    steps = load_steps([store], [episodes], reporter, settings.picture_cache_gb * 1e9, scattered=scattered)
-    anchored = [name for name in episodes if not batches or store.meta(name).success is True]
-    trainer = _Trainer(settings, pairs, policy, steps, processes, autocast, frozenset(anchored), even=bool(batches))
+    scattered = settings.method in ("step-dpo", "filtered-bc") or settings.window > 0  # single decisions or windows
+    steps, metas = data.load(reporter, settings.picture_cache_gb * 1e9, scattered=scattered), data.metas()
+    anchored = [name for name, meta in zip(data.episodes, metas, strict=True) if not batches or meta.success is True]
+    trainer = _Trainer(settings, data, policy, steps, processes, autocast, frozenset(anchored), even=bool(batches))
     last = trainer.run(reporter)
     if settings.result == "best":
         trainer.loop.take_best()
     facts = {
-        **schedule_facts(settings, pairs, trainer.items, trainer.schedule),
+        **schedule_facts(settings, data, trainer.items, trainer.schedule),
         **counts,
         "gradient": trainer.mode,
         "metrics": last,
@@ -144,7 +128,7 @@ def _train(
         "parity": trainer.parity,
     }
     trained = _unsharded(policy, settings, processes)
-    return run.finish(trained, base, map(store.meta, episodes), facts, start_policy_hash=spec.policy_hash)
+    return run.finish(trained, base, metas, facts, start_policy_hash=spec.policy_hash)
 
 
 def _open(settings: TrainSettings, device: str) -> "OpenVLAPolicy":
@@ -167,7 +151,7 @@ class _Trainer:
     def __init__(
         self,
         settings: TrainSettings,
-        pairs: Sequence[PreferencePair],
+        data: TrainingData,
         policy: "OpenVLAPolicy",
         steps: StepDataset,
         processes: ProcessGroup,
@@ -176,15 +160,16 @@ class _Trainer:
         *,
         even: bool,
     ) -> None:
-        training, held = split_pairs(settings, pairs)
+        training, held = split_samples(settings, data.samples)
         self.settings = settings
+        self.data = data
         self.processes = processes
         self.policy = policy
         self.steps = steps
         self.items, self.schedule, per_side = plan_schedule(settings, training, steps.spans, succeeded, even=even)
         self.held_items = plan_schedule(settings, held, steps.spans, succeeded)[0] if held else ()
         self.loop = TrainLoop(settings, policy.model, self.schedule.updates, processes)
-        self.loss = _loss(settings, policy.norm.dim)
+        self.objective = Objective(settings, policy.norm.dim, processes)
         self.mode = gradient_mode(settings, per_side)
         self.logps = StepLogprobs(policy, steps, settings.micro_batch, settings.feature_cache_gb * 1e9, autocast)
         self.reference_N = np.zeros(len(steps))
@@ -199,7 +184,7 @@ class _Trainer:
             f"train {self.settings.method}",
             name_nonfinite=self._name_nonfinite,
             describe=_note,
-            alarm=displacement_alarm,
+            alarm=partial(displacement_alarm, method=self.settings.method),
             evaluation=PeriodicEvaluation(
                 self.settings.evaluate_every or self.schedule.per_epoch, self.measure if self.held_items else None
             ),
@@ -226,6 +211,7 @@ class _Trainer:
             settings.micro_batch,
             settings.out / "parity.json",
             self.processes,
+            self.data.rows(self.steps),
         )
 
     def measure(self) -> dict[str, float]:
@@ -234,16 +220,16 @@ class _Trainer:
         rows_F, comparisons = collate(items, self.reference_N)
         batch = self.settings.micro_batch
         logp_F = frame_logps(self._frames(rows_F), len(rows_F), batch, self._rounds(len(rows_F)))
-        metrics = self.loss(comparisons.sums(logp_F))[1]
+        metrics = self.objective.loss(share)(comparisons.sums(logp_F))[1]
         total = self.processes.add_metrics({name: share * value for name, value in metrics.items()})
-        return {f"eval/{name}": value for name, value in total.items()}
+        return {f"eval/{name}": value for name, value in self.objective.finish(total).items()}
 
     def _gradient(self, update: int) -> Gradient:
         batch = [self.items[number] for number in self.schedule.batch(update)]
         result, frames, items = self._compute(batch, self.schedule.weight(update))
         finite_P = result.sums.chosen_P.isfinite() & result.sums.rejected_P.isfinite()
         nonfinite = [item.name for item, finite in zip(items, finite_P.tolist(), strict=True) if not finite]
-        metrics = self.processes.add_metrics(result.metrics)
+        metrics = self.objective.finish(self.processes.add_metrics(result.metrics))
         if update == 0 and self.parity is not None:
             metrics["parity/mean_abs"] = self.parity["mean_abs"]
         everyone = self.processes.gather((frames, nonfinite))
@@ -259,9 +245,10 @@ class _Trainer:
         sharded = is_sharded(self.policy.model)
         # FSDP averages gradients over processes; what is wanted is their sum.
         weight = update_weight * share * (self.processes.size if sharded else 1)
+        loss_of_part = self.objective.loss(share)
 
         def loss(sums: TrajectorySums) -> tuple[LossTerms, dict[str, float]]:
-            terms, metrics = self.loss(sums)
+            terms, metrics = loss_of_part(sums)
             weighted = {name: term * weight for name, term in terms.items()}
             return weighted, {name: share * number for name, number in metrics.items()}
 
@@ -307,74 +294,13 @@ class _Trainer:
         return names
 
 
-def _check(
-    settings: TrainSettings, pairs: Sequence[PreferencePair], policy: "OpenVLAPolicy", store: EpisodeStore
-) -> PolicySpec:
-    """Compare the pairs' episodes with the policy before any work; returns the policy's contract."""
-    spec = policy.spec
-    metas = [store.meta(episode_id) for episode_id in episodes_of(settings.method, pairs)]
-    check_preprocessing(policy, metas, store.path)
-    if settings.method == "filtered-bc" or settings.reference == "recomputed":
-        return spec
-    for meta in metas:
-        if meta.policy_hash != spec.policy_hash:
-            raise CompatibilityError(
-                f"Episode {meta.episode_id} was recorded by another policy ({meta.policy_hash[:12]}) than "
-                f"{settings.policy} ({spec.policy_hash[:12]}), so its log-probabilities are not the reference's.",
-                "Give the policy that collected the episodes and the --dtype of that collection, or --reference "
-                "recomputed to train another one on them.",
-            )
-    return spec
-
-
-def _usable(method: str, pairs: tuple[PreferencePair, ...], store: EpisodeStore) -> tuple[PreferencePair, ...]:
-    """Pairs that a method can use: for filtered BC, only those whose chosen side is known to have succeeded.
-
-    Raises:
-        DataError: A pair joins episodes of two instructions, or none is left.
-    """
-    for pair in pairs:
-        chosen, rejected = store.meta(pair.chosen), store.meta(pair.rejected)
-        if not same_instruction(chosen.instruction, rejected.instruction):
-            raise DataError(
-                f"Pair {pair.pair_id} compares episodes of two instructions: {chosen.instruction!r} and "
-                f"{rejected.instruction!r}.",
-                "Make the pairs again with 'grape pair', which joins equal instructions only.",
-            )
-    if method != "filtered-bc":
-        return pairs
-    kept = tuple(pair for pair in pairs if store.meta(pair.chosen).success)
-    if not kept:
-        raise DataError(
-            "No chosen trajectory is known to have succeeded, so there is nothing to clone.",
-            "Use --method tpo, which also learns from the better of two failures.",
-        )
-    return kept
-
-
 def _batches_of(out: Path) -> dict[str, str]:
     """How updates are cut, as the inputs of the run in ``out``, or of a new one; empty for a run of release 0.1."""
     inputs = recorded_inputs(out, "train")
     return {} if inputs is not None and "batches" not in inputs else {"batches": "even"}
 
 
-def _loss(settings: TrainSettings, tokens_per_step: int) -> Loss:
-    if settings.method == "filtered-bc":
-        return lambda sums: imitation_loss(sums, tokens_per_step)
-    preference = LossSettings(
-        loss_type=settings.loss_type,
-        beta=settings.beta,
-        length_normalised=settings.length_normalised,
-        label_smoothing=settings.label_smoothing,
-        anchor=settings.anchor,
-        nll_weight=settings.nll_weight,
-        chosen_floor=settings.chosen_floor,
-        tokens_per_step=tokens_per_step,
-    )
-    return lambda sums: preference_loss(sums, preference)
-
-
 def _note(metrics: dict[str, float]) -> str:
-    if "rewards/accuracies" not in metrics:
-        return f"nll {metrics['loss/nll']:.3f}"
-    return f"loss {metrics['loss']:.3f}  accuracy {metrics['rewards/accuracies']:.2f}"
+    if "rewards/accuracies" in metrics:
+        return f"loss {metrics['loss']:.3f}  accuracy {metrics['rewards/accuracies']:.2f}"
+    return f"loss {metrics['loss']:.3f}" if "chosen_share" in metrics else f"nll {metrics['loss/nll']:.3f}"

@@ -14,6 +14,7 @@ VERB = Verb(
         "grape train --pairs runs/pairs --policy runs/sft/policy --out runs/tpo",
         "grape train --pairs runs/pairs --policy runs/sft/policy --out runs/tpo-lora --lora-rank 16 --lr 1e-3",
         "grape train --pairs runs/pairs --policy runs/sft/policy --out runs/filtered --method filtered-bc",
+        "grape train --scores runs/scores --policy runs/sft/policy --out runs/kto --method kto",
     ),
     several_processes=True,
 )
