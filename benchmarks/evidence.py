@@ -43,9 +43,7 @@ SIMULATOR_STEPS_A_DECISION = 8
 # What each arm changes in the recipe.
 ARMS: dict[str, dict[str, dict[str, Any]]] = {
     "tpo": {},
-    "filtered_bc": {
-        "train": {"method": "filtered-bc"},
-    },
+    "filtered_bc": {"train": {"method": "filtered-bc"}},
     "random_pairs": {"pair": {"mode": "random"}},
     "success_pairs": {"pair": {"mode": "success-only"}},
     "step_dpo": {"train": {"method": "step-dpo"}},

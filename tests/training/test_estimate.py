@@ -157,6 +157,8 @@ def test_where_the_memory_goes():
     assert one.memory.weights == one.parameters * 2
     assert one.memory.adapters == one.memory.gradients == adapters
     assert one.memory.buffers == one.memory.moments == 2 * adapters
+    anchored = estimate_training(config, instruction_tokens=PROMPT, micro_batch=1, lora_rank=4, terms=2)
+    assert anchored.memory.buffers == 3 * adapters
     supervised = estimate_training(config, instruction_tokens=PROMPT, micro_batch=1, lora_rank=4, gradient="supervised")
     assert supervised.memory.buffers == 0
     assert one.memory.peak - supervised.memory.peak == 2 * adapters
