@@ -125,3 +125,13 @@ def test_stages_that_cost_the_same_but_for_noise_make_no_pair(rows) -> None:
     ranked = sorted(level_of.values())
     expected = sum(ranked[rank] < ranked[-1 - rank] for rank in range(len(ranked) // 2))
     assert len(pairs) == expected
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_a_term_that_scores_lack_has_no_noise(normalization: str) -> None:
+    """A file of scores may hold other terms, as long as all of its lines hold the same ones."""
+    one, other = (
+        dataclasses.replace(make_score(name, r_self=r_self), terms={"success": success})
+        for name, success, r_self in (("a", 2.0, -3.0), ("b", 0.0, -9.0))
+    )
+    assert ScoreNoise(0.0, normalization, {"t": 2.0}).between(one, other) == ROUNDING

@@ -84,6 +84,12 @@ def test_cut(scored: Path, tmp_path: Path, cut: str) -> None:
     assert 0 < after < before
 
 
+def test_a_weight_shortens_no_pair(scored: Path, tmp_path: Path) -> None:
+    summary = pair(scored, tmp_path / "out", cut="distance", cut_distance=9.0, weight="margin")
+    assert {item.rejected_steps for item in read_pairs(tmp_path / "out")} == {None}
+    assert summary["cut"]["pairs"] == 0
+
+
 def test_stage_wise_pairs_can_be_cut_by_length(scored: Path, tmp_path: Path) -> None:
     pair(scored, tmp_path / "out", stage_wise=True, cut="length")
     lengths = [[b - a for a, b in (item.chosen_steps, item.rejected_steps)] for item in read_pairs(tmp_path / "out")]

@@ -145,6 +145,31 @@ def test_a_finished_run_with_built_in_costs_of_an_earlier_release_is_taken_as_fi
     assert summary["episodes"] == 40
 
 
+def test_a_finished_run_says_whose_built_in_costs_have_changed_since(recorded: Path, tmp_path: Path) -> None:
+    """Also where calibration is that of today."""
+    out, listener = tmp_path / "out", Listener()
+    summary = score(recorded, out)
+    assert run_score(ScoreSettings(store=recorded, out=out), listener) == summary
+    assert listener.warnings == []
+    run = read_json(out / "run.json")
+    run["inputs"]["specifications"][TASKS[0]] = "0" * 64
+    (out / "run.json").write_text(json.dumps(run))
+    assert run_score(ScoreSettings(store=recorded, out=out), listener) == summary
+    assert len(listener.warnings) == 1
+    assert f"which were others for {TASKS[0]}." in listener.warnings[0]
+
+
+@pytest.mark.parametrize("damage", ["abc", [1], None])
+def test_hashes_that_are_none_are_refused(recorded: Path, tmp_path: Path, damage: object) -> None:
+    out = tmp_path / "out"
+    score(recorded, out)
+    run = read_json(out / "run.json")
+    run["inputs"]["specifications"] = damage
+    (out / "run.json").write_text(json.dumps(run))
+    with pytest.raises(CompatibilityError, match=r"inputs\.specifications"):
+        score(recorded, out)
+
+
 def test_same_store_same_bytes_wherever_it_lies(recorded: Path, tmp_path: Path) -> None:
     for place in ("a", "b"):
         shutil.copytree(recorded, tmp_path / place / "store")

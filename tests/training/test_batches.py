@@ -88,6 +88,12 @@ def test_ranges_and_weights_that_cannot_be_are_refused(changes, message):
         make_items("tpo", (replace(PAIRS[0], **changes),), SPANS)
 
 
+def test_weights_whose_sum_is_not_finite_are_refused():
+    """Over an infinite mean every pair would count 0, and nothing would be learned without a word."""
+    with pytest.raises(DataError, match="weights"):
+        make_items("tpo", tuple(replace(pair, weight=1.7e308) for pair in PAIRS), SPANS)
+
+
 def test_comparisons_hold_each_frame_once_and_add_up():
     reference = np.arange(10, dtype=np.float64)
     rows, comparisons = collate(make_items("tpo", PAIRS, SPANS)[0], reference)

@@ -97,8 +97,13 @@ class ScoreNoise:
             return self.self_weight * noise
         # Standardized: the term is a linear function of the mean a decision, the same for both sides.
         gap = abs(one.r_self / max(one.steps, 1) - other.r_self / max(other.steps, 1))
-        return noise * abs(one.terms["self"] - other.terms["self"]) / gap if gap > ROUNDING else 0.0
+        return noise * abs(_term(one, "self") - _term(other, "self")) / gap if gap > ROUNDING else 0.0
 
     def _of_ext(self, one: Score, other: Score) -> float:
         """``lambda_2 R_ext`` is the recorded term; the larger one of the two reacts more to the costs."""
-        return self.beta.get(one.task, 0.0) * COST_NOISE * max(one.terms["ext"], other.terms["ext"])
+        return self.beta.get(one.task, 0.0) * COST_NOISE * max(_term(one, "ext"), _term(other, "ext"))
+
+
+def _term(score: Score, name: str) -> float:
+    """A term of R_GCPG; 0 where the scores do not have it."""
+    return score.terms.get(name, 0.0)

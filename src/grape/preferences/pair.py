@@ -136,7 +136,7 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
         "tasks": {task: _census(item, [pair for pair in pairs if pair.task == task]) for task, item in census.items()},
     }
     if settings.cut != "none":
-        summary["cut"] = _lengths(limited, pairs, scores)
+        summary["cut"] = _lengths(limited, cut, scores)
     narrow = f"; {overall.narrow} couples differ by noise or less than the margin" if overall.narrow else ""
     reporter.info(f"{count} pairs from {summary['overall']['used']} initial states{narrow}")
     run.finish(summary)

@@ -12,9 +12,9 @@ import numpy as np
 
 from grape.core.errors import DataError, SettingsError, require_known
 from grape.core.events import SILENT, Reporter
-from grape.core.files import read_json_mapping, write_json, write_jsonl
+from grape.core.files import write_json, write_jsonl
 from grape.core.preferences import Score, StageScore
-from grape.core.runs import is_complete, open_run, read_run_settings
+from grape.core.runs import is_complete, open_run, read_run_settings, recorded_inputs
 from grape.core.settings import Range, check_ranges, setting
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.costs import (
@@ -121,12 +121,16 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
     unadjusted = choose_specifications(store.suite, tasks, settings.costs)
     check_against_store(store, metas, unadjusted)
     by_hand = thresholds_by_hand(unadjusted, settings.threshold_values)
-    hashes = {task: specification_hash(specification) for task, specification in unadjusted.items()}
-    if settings.costs is None:
-        hashes = _hashes_of_finished_run(settings.out) or hashes
+    today = {task: specification_hash(specification) for task, specification in unadjusted.items()}
+    hashes = (_hashes_of_finished_run(settings.out) if settings.costs is None else {}) or today
     run = open_run(settings.out, "score", settings, {"episodes": store.digest(), "specifications": hashes})
     if run.done is not None:
-        warn_of_old_scores(settings.out, run.done, reporter)
+        if not warn_of_old_scores(settings.out, run.done, reporter) and hashes != today:
+            changed = ", ".join(task for task in tasks if hashes.get(task) != today[task]) or "other tasks"
+            reporter.warn(
+                f"The scores in {settings.out} were made with built-in costs of an earlier release, which were others "
+                f"for {changed}. Score the episodes again into another folder for those of today."
+            )
         return run.done
     specifications = {task: adjust_objectives(item, settings.objectives) for task, item in unadjusted.items()}
     priced = _price(store, metas, specifications, settings.price_verdict, reporter)
@@ -168,23 +172,25 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
 
 def _hashes_of_finished_run(folder: Path) -> dict[str, str]:
     """Hashes of the built-in specifications that a complete run used: those of an earlier release may be others."""
-    if not (folder / "run.json").exists() or not is_complete(folder):
+    inputs = recorded_inputs(folder, "score")
+    if inputs is None or not is_complete(folder) or not (folder / "settings.yaml").exists():
         return {}
-    recorded = read_run_settings(folder)
-    if not isinstance(recorded, dict) or recorded.get("costs"):
+    recorded, hashes = read_run_settings(folder), inputs.get("specifications")
+    if not isinstance(recorded, dict) or recorded.get("costs") or not isinstance(hashes, dict):
         return {}
-    inputs = read_json_mapping(folder / "run.json", within=folder).get("inputs")
-    return dict(inputs.get("specifications", {})) if isinstance(inputs, dict) else {}
+    return hashes
 
 
-def warn_of_old_scores(folder: Path, summary: Mapping[str, Any], reporter: Reporter) -> None:
-    """Say so where scores are those of release 0.1, which ranks otherwise."""
-    if "spread_within" not in summary.get("calibration", {}):
+def warn_of_old_scores(folder: Path, summary: Mapping[str, Any], reporter: Reporter) -> bool:
+    """Say so where scores are those of release 0.1, which ranks otherwise; returns whether they are."""
+    old = "spread_within" not in summary.get("calibration", {})
+    if old:
         reporter.warn(
             f"The scores in {folder} were made by release 0.1: their costs repeat the simulator's verdict, charge "
             "safety for stages that were never entered and fix the order of interchangeable stages, and weights were "
             "calibrated across outcomes. Score the episodes again into another folder for those of today."
         )
+    return old
 
 
 def portable_path(path: Path, folder: Path) -> str:

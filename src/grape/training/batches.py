@@ -6,6 +6,7 @@ items. An item of fine-tuning is one row.
 """
 
 import functools
+import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -138,9 +139,10 @@ def _rows(
 def _with_mean_weight_1(items: Sequence[ComparisonItem]) -> tuple[ComparisonItem, ...]:
     """The items with weights that are 1 on average, so that weighting does not change how far an update moves."""
     mean = sum(item.weight for item in items) / len(items)
-    if not mean > 0 or any(item.weight < 0 for item in items):
+    if not 0 < mean < math.inf or any(item.weight < 0 for item in items):
         raise DataError(
-            "The pairs' weights must be at least 0, and one of them above.", "Make the pairs again with 'grape pair'."
+            "The pairs' weights must be at least 0, one of them above, and their sum finite.",
+            "Make the pairs again with 'grape pair'.",
         )
     return tuple(replace(item, weight=item.weight / mean) for item in items)
 
