@@ -21,7 +21,7 @@ _ADVICE = {
     "rloo": "Lower --lr, or use --reward success.",
 }
 _ADVICE_FOR_PAIRS = (
-    "Give a higher --anchor or a --chosen-floor, use --length-normalised, or cut the pairs where their sides part."
+    "Give a higher --anchor or a --chosen-floor, use --length-normalised, or cut the pairs (grape pair --cut)."
 )
 
 
