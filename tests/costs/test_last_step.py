@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from grape.core.trajectories import Trajectory
 from grape.costs import builtin_specification, evaluate, parse_specification, with_unknown_outcome
+from grape.costs.formulas import Call, Condition
 from grape.envs.libero.tasks import suite_tasks
 from tests.costs.two_part_episodes import Scene, parts_of, play
 
@@ -34,6 +35,9 @@ outcome:
 """,
     "test.yaml",
 )
+
+
+SUCCEEDED = Call("succeeded", (("signal", "success"),))
 
 
 def episode(make_trajectory: MakeTrajectory, xs: list[float], until: str, bump: list[int] | None = None) -> Trajectory:
@@ -90,6 +94,17 @@ def test_standing_solved_costs_neither_time_nor_way(make_trajectory: MakeTraject
         cost(with_unknown_outcome(episode(make_trajectory, STAYS + [1.0] * more, "last-step"))) for more in (0, 5)
     )
     assert short == pytest.approx(long)
+
+
+def test_a_last_stage_that_only_the_verdict_ends_lasts_to_the_last_state_where_it_is_hidden(
+    make_trajectory: MakeTrajectory,
+) -> None:
+    """As docs/costs.md says of most built-in specifications."""
+    last = dataclasses.replace(SPECIFICATION.stages[1], done_when=Condition("holds", SUCCEEDED))
+    specification = dataclasses.replace(SPECIFICATION, stages=(SPECIFICATION.stages[0], last))
+    shown = episode(make_trajectory, STAYS, "last-step")
+    ends = [evaluate(specification, one)[1].end for one in (shown, with_unknown_outcome(shown))]
+    assert ends == [2, 5]
 
 
 def test_success_that_comes_and_goes_counts_from_its_last_onset(make_trajectory: MakeTrajectory) -> None:

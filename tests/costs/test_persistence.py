@@ -18,6 +18,7 @@ from grape.costs import (
     find_problems,
     parse_specification,
     specification_hash,
+    with_unknown_outcome,
 )
 from grape.costs.builtins import at_lower_rate
 from grape.costs.specification import CostSpecification, specification_text
@@ -71,6 +72,23 @@ def test_a_stage_ends_at_the_last_of_the_states_in_a_row(
     make_trajectory: MakeTrajectory, grasped: list[float], held_for: str, end: int | None
 ) -> None:
     assert end_of_grasp(grasped, held_for, make_trajectory) == end
+
+
+def test_a_last_stage_of_several_states_is_left_unfinished_by_an_episode_that_ends_at_its_first_success(
+    make_trajectory: MakeTrajectory,
+) -> None:
+    """As docs/costs.md warns: the states that it waits for are not recorded; the verdict, where priced, ends it."""
+    text = """\
+version: 1
+limit: 20 steps
+keypoints: []
+signals: [a]
+stages:
+  - {name: only, done_when: {grasped: {signal: a}}, for: 2 steps}
+"""
+    solved = make_trajectory({}, {"a": [0, 0, 1]}, success=True)
+    only = [evaluate(parse_specification(text, "test.yaml"), one)[0] for one in (solved, with_unknown_outcome(solved))]
+    assert [(stage.end, stage.done) for stage in only] == [(2, True), (2, False)]
 
 
 def test_states_before_the_stage_do_not_count(make_trajectory: MakeTrajectory) -> None:

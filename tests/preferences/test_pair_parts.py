@@ -140,7 +140,7 @@ def test_a_store_without_keypoints_says_which_cuts_are_left(tmp_path: Path) -> N
     run_score(ScoreSettings(store=store.path, out=tmp_path / "scores", costs=tmp_path / "costs.yaml"))
     with pytest.raises(DataError, match="recorded no keypoint in common"):
         pair(tmp_path, tmp_path / "out", cut="distance")
-    pair(tmp_path, tmp_path / "out-2", cut="length")
+    pair(tmp_path, tmp_path / "out", cut="length")  # as the error advises, in a folder that nothing was written to
 
 
 def test_no_stage_in_which_two_episodes_took_decisions_says_so(tmp_path: Path) -> None:

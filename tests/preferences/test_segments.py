@@ -146,6 +146,19 @@ def test_lost_keypoints_decide_nothing_and_without_any_nothing_can_be_cut() -> N
     assert "--cut stage" in caught.value.hint
 
 
+def test_a_state_of_which_the_chosen_side_lost_a_keypoint_is_near_to_nothing() -> None:
+    """Judged by what is left, say a goal that never moves, that one state would be near to everything."""
+    goal = np.zeros((5, 3), np.float32)
+    chosen = on_a_line("a", [0.0, 0.1, np.nan, 0.2, 0.3], goal=goal)
+    away = on_a_line("b", [0.0, 0.1, 0.2, 0.8, 0.9], goal=goal)
+    assert kept_by_distance(chosen, away, 0.05) == 3
+    # Lost on the rejected side, it says nothing about that state; lost throughout the chosen side, about none.
+    assert kept_by_distance(chosen, on_a_line("b", [0.0, 0.1, np.nan, 0.2, 0.9], goal=goal), 0.05) == 4
+    assert kept_by_distance(on_a_line("a", [np.nan] * 5, goal=goal), away, 0.05) == 4
+    moved = on_a_line("b", [0.0, 0.1, 0.2, 0.8, 0.9], goal=goal + np.float32([[0], [0], [1], [1], [1]]))
+    assert kept_by_distance(on_a_line("a", [np.nan] * 5, goal=goal), moved, 0.05) == 2
+
+
 @settings(deadline=None)
 @given(
     st.lists(st.floats(-1, 1, width=32), min_size=2, max_size=8),

@@ -110,18 +110,23 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
         noise=ScoreNoise.of_summary(scored, tasks, str(settings.scores / "done.json")),
     )
     overall = sum(census.values(), StateCensus())
-    if not groups and not is_complete(settings.out):
-        raise _no_pair(settings, overall)
+    limited: list[PreferencePair] = []
+    cut: list[PreferencePair] = []
+    if not is_complete(settings.out):
+        if not groups:
+            raise _no_pair(settings, overall)
+        limited = limit_pairs(
+            groups, per_state=settings.max_pairs_per_state, total=settings.max_pairs, seed=settings.seed
+        )
+        read = functools.partial(store.read, frames=False)
+        cut = [
+            cut_pair(pair, settings.cut, (scores[pair.chosen], scores[pair.rejected]), read, settings.cut_distance)
+            for pair in limited
+        ]
     # Claimed only now: a folder that could not be filled is free for another try with other settings.
     run = open_run(settings.out, "pair", settings, {"scores": file_hash(settings.scores / SCORES_FILE)})
     if run.done is not None:
         return run.done
-    limited = limit_pairs(groups, per_state=settings.max_pairs_per_state, total=settings.max_pairs, seed=settings.seed)
-    read = functools.partial(store.read, frames=False)
-    cut = [
-        cut_pair(pair, settings.cut, (scores[pair.chosen], scores[pair.rejected]), read, settings.cut_distance)
-        for pair in limited
-    ]
     pairs = _weighted(settings, cut)
     write_jsonl(settings.out / PAIRS_FILE, map(pair_to_row, pairs))
     count = len(pairs)

@@ -93,7 +93,8 @@ def kept_by_distance(chosen: Trajectory, rejected: Trajectory, threshold: float)
     state of the rejected side has left the chosen side where every state of the chosen side, at whatever time, is
     further than ``threshold``: being slower or faster on the same way is no parting. The rejected side keeps the
     decisions before its first such state, the last of which led there; all of them where there is none, and at least
-    one. Where a keypoint was lost (NaN) the others decide; a state without any is taken as near.
+    one. Where the rejected side lost a keypoint (NaN) the others decide, and a state without any is taken as near. A
+    state of which the chosen side lost one is near to nothing, unless that keypoint was lost throughout.
 
     Args:
         chosen: The preferred trajectory.
@@ -110,10 +111,13 @@ def kept_by_distance(chosen: Trajectory, rejected: Trajectory, threshold: float)
             "distance of their states is unknown.",
             "Use --cut stage or --cut length.",
         )
-    distance: Float64 = np.full((rejected.steps + 1, chosen.steps + 1), np.nan)
+    distance: Float64 = np.zeros((rejected.steps + 1, chosen.steps + 1))
     for name in names:
-        offset = rejected.keypoints[name][:, None].astype(np.float64) - chosen.keypoints[name][None]
-        distance = np.fmax(distance, np.linalg.norm(offset, axis=-1))
+        followed, left = (side.keypoints[name].astype(np.float64) for side in (chosen, rejected))
+        if np.isfinite(followed).all(axis=1).any():
+            apart = np.linalg.norm(left[:, None] - followed[None], axis=-1)
+            apart[~np.isfinite(left).all(axis=1)] = 0.0
+            distance = np.maximum(distance, apart)  # NaN where the chosen side lost the keypoint
     away = np.fmin.reduce(distance, axis=1) > threshold  # comparing with NaN is False
     return _bounded(int(away.argmax()) if away.any() else rejected.steps, rejected.steps)
 
