@@ -132,11 +132,9 @@ class Stage:
         Never less than any finish of the stage can cost: of two recordings that agree up to this stage, the one
         that finished it is the cheaper one. Factors of objectives do not change it: they weigh what happened.
         """
-        return (
-            self.max_contribution + UNFINISHED_MARGIN
-            if self.unfinished is None
-            else max(self.unfinished, self.max_contribution)
-        )
+        if self.unfinished is None:
+            return self.max_contribution + UNFINISHED_MARGIN
+        return max(self.unfinished, self.max_contribution)
 
 
 @dataclass(frozen=True)
