@@ -95,7 +95,9 @@ def compiled(words: Mapping[str, str], boundary: str = "") -> list[tuple[re.Patt
 PROSE, BRITISH = compiled(SAY_INSTEAD, r"\b"), compiled(AMERICAN)
 ANY_BRITISH = re.compile("|".join(AMERICAN), re.IGNORECASE)
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
-TESTS = sorted(path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__))
+TESTS = sorted(
+    path for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*.py") if path != Path(__file__)
+)
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
