@@ -135,7 +135,7 @@ def test_a_stage_long_done_before_its_turn_is_found() -> None:
         (["{grasped: {}}", "{released: {}}"], []),
         (["{grasped: {}}", "{opened: {at_least: 0.3}}", "{released: {}}"], []),
         (["{all: [{released: {}}, {opened: {at_least: 0.3}}]}"], []),
-        (["{released: {signal: success}}"], []),  # no grasp is spoken of
+        (["{released: {signal: success}}"], []),  # no grasp is referenced
     ],
 )
 def test_releases_need_a_grasp_before_them(stages: list[str], due: list[str]) -> None:
