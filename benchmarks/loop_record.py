@@ -1,8 +1,9 @@
-"""Keeps what a loop found: ``python benchmarks/loop_record.py runs/libero-nano --out docs/results/libero-nano.json``.
+"""Record of a finished loop: ``python benchmarks/loop_record.py runs/libero-nano --out docs/results/libero-nano.json``.
 
 Everything is read from the run's own files: each stage's summary, the gate's paired comparison, the evaluations on
-validation and test states with their intervals, and the final comparison, of filtered behavior cloning too where the
-loop had it. What the run cannot know is given by flags: the command, the machine in plain words, and how long it took.
+validation and test states with their intervals, and the final comparison, also of filtered BC
+where the loop had it. What the run cannot know is given by flags: the command, the machine in plain words, and how long
+it took.
 """
 
 import argparse
@@ -72,7 +73,7 @@ def stages(run: Path) -> dict[str, Any]:
         summaries[f"{folder.name}: validation"] = kept(folder / "evaluate" / "results.json", "evaluate")
         summaries[f"{folder.name}: gate"] = kept(folder / "compare" / "comparison.json", "compare")
     for stage, name in (("pair", "done.json"), ("train", "done.json"), ("evaluate", "results.json")):
-        summaries[f"cloning: {stage}"] = kept(run / "cloning" / stage / name, stage)
+        summaries[f"filtered BC: {stage}"] = kept(run / "cloning" / stage / name, stage)
     return {name: summary for name, summary in summaries.items() if summary}
 
 

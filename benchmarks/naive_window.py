@@ -101,7 +101,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
 def in_process(side: str, shape: str, steps: int, micro_batch: int) -> dict[str, Any]:
     """One measurement in a fresh process with one thread."""
     print(f"{side} {shape} T={steps}", file=sys.stderr, flush=True)
-    found: dict[str, Any] = json.loads(
+    measurement: dict[str, Any] = json.loads(
         subprocess.run(
             [sys.executable, __file__, "--one", side, shape, str(steps), "--micro-batch", str(micro_batch)],
             check=True,
@@ -110,7 +110,7 @@ def in_process(side: str, shape: str, steps: int, micro_batch: int) -> dict[str,
             text=True,
         ).stdout
     )
-    return found
+    return measurement
 
 
 def measure(side: str, shape: str, steps: int, micro_batch: int) -> dict[str, Any]:

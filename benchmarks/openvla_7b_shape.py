@@ -231,9 +231,9 @@ def gradient(
 
     def logps(rows: Tensor) -> Tensor:
         began = time.perf_counter()
-        found = model.action_logps(PolicyInputs(pixels[rows], (prompt,) * len(rows)), tokens[rows]).sum(1)
+        values = model.action_logps(PolicyInputs(pixels[rows], (prompt,) * len(rows)), tokens[rows]).sum(1)
         print(f"frames {rows.tolist()}: forward {time.perf_counter() - began:.1f} s", file=sys.stderr, flush=True)
-        return found
+        return values
 
     with products:
         result = one_pass_gradient(

@@ -56,9 +56,9 @@ def read(folder, adapter):
     """The model, the processor, and which weights were missing or unexpected."""
     code = Path(REQUEST["code"])
     sys.path.insert(0, str(code.parent))
-    modelling = importlib.import_module(f"{code.name}.modeling_prismatic")
+    modeling = importlib.import_module(f"{code.name}.modeling_prismatic")
     processing = importlib.import_module(f"{code.name}.processing_prismatic")
-    model, loading_report = modelling.OpenVLAForActionPrediction.from_pretrained(
+    model, loading_report = modeling.OpenVLAForActionPrediction.from_pretrained(
         folder, torch_dtype=torch.float32, output_loading_info=True
     )
     if adapter:

@@ -62,19 +62,21 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=3e-4)
     parser.add_argument("--beta", type=float, default=0.1)
     parser.add_argument("--record", type=Path, default=Path("docs/results/saturation.json"))
-    asked = parser.parse_args()
-    iteration = asked.run / "iteration-1"
-    shared = {"lr": asked.lr, "beta": asked.beta}
-    arms = measure(iteration / "score", asked.run / "sft" / "policy", asked.work, asked.pairs, asked.updates, shared)
+    options = parser.parse_args()
+    iteration = options.run / "iteration-1"
+    shared = {"lr": options.lr, "beta": options.beta}
+    arms = measure(
+        iteration / "score", options.run / "sft" / "policy", options.work, options.pairs, options.updates, shared
+    )
     record = {
-        "command": f"python benchmarks/saturation.py --run RUN --pairs {asked.pairs} --updates {asked.updates} "
-        f"--lr {asked.lr:g} --beta {asked.beta:g}",
+        "command": f"python benchmarks/saturation.py --run RUN --pairs {options.pairs} --updates {options.updates} "
+        f"--lr {options.lr:g} --beta {options.beta:g}",
         "commit": commit(),
         "processor": processor(),
         "episodes": len(EpisodeStore.open(recorded_store(iteration / "score", "score"))),
         "arms": arms,
     }
-    write_json(asked.record, record)
+    write_json(options.record, record)
     print(table(arms))
 
 
@@ -126,7 +128,7 @@ def decisions(pairs: Sequence[PreferencePair], steps: StepDataset) -> dict[str, 
         "chosen": [pair.chosen_steps or spanned(steps, pair.chosen) for pair in pairs],
         "rejected": [pair.rejected_steps or spanned(steps, pair.rejected) for pair in pairs],
     }
-    return {side: float(np.mean([stop - start for start, stop in found])) for side, found in ranges.items()}
+    return {side: float(np.mean([stop - start for start, stop in spans])) for side, spans in ranges.items()}
 
 
 def spanned(steps: StepDataset, episode: str) -> tuple[int, int]:

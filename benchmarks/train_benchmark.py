@@ -64,8 +64,8 @@ def run(script: str, *flags: str) -> dict[str, Any]:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         text=True,
     )
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    measurement: dict[str, Any] = json.loads(done.stdout)
+    return measurement
 
 
 if __name__ == "__main__":

@@ -27,9 +27,6 @@ SAY_INSTEAD = {
     r"beginnings": "initial policies, starts",
     r"pre-processing": "preprocessing",
     r"behind the last": "half-open range [start, stop)",
-}
-#: Held to as American spelling is: not yet everywhere.
-SAY_INSTEAD_TOO = {
     r"elsewhere": "where: in another program, in other places",
     r"(?<!behavior )cloning": "filtered behavior cloning (filtered BC)",
     r"clones|cloned": "filtered behavior cloning (filtered BC)",
@@ -89,41 +86,23 @@ RECORDED = (
 ACTS = {"asked", "found", "home", "mine", "said", "told", "wanted"}
 #: An attribute of the summary's rows, and so a key of ``grape doctor --json``.
 KEPT_ACTS = {("src/grape/doctor/findings.py", "found")}
-#: Packages and pages that are not held to all of this yet.
-NOT_YET = (
-    "src/grape/costs",
-    "src/grape/loop",
-    "src/grape/preferences",
-    "src/grape/store/episode",
-    "src/grape/store/frames.py",
-    "src/grape/store/video",
-    "src/grape/training",
-    "tests/costs",
-    "tests/loop",
-    "tests/preferences",
-    "tests/training",
-    "docs/costs.md",
-    "docs/training",
-)
 
 
 def compiled(words: Mapping[str, str], boundary: str = "") -> list[tuple[re.Pattern[str], str]]:
     return [(re.compile(f"{boundary}(?:{word}){boundary}", re.IGNORECASE), instead) for word, instead in words.items()]
 
 
-PROSE, PROSE_TOO, BRITISH = compiled(SAY_INSTEAD, r"\b"), compiled(SAY_INSTEAD_TOO, r"\b"), compiled(AMERICAN)
+PROSE, BRITISH = compiled(SAY_INSTEAD, r"\b"), compiled(AMERICAN)
 ANY_BRITISH = re.compile("|".join(AMERICAN), re.IGNORECASE)
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
-TESTS = sorted(path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__))
+TESTS = sorted(
+    path for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*.py") if path != Path(__file__)
+)
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "src").rglob("*.j2")),
 ]
-
-
-def is_checked(path: Path) -> bool:
-    return not str(path.relative_to(ROOT)).startswith(NOT_YET)
 
 
 def texts(path: Path) -> Iterator[tuple[int, str]]:
@@ -140,7 +119,10 @@ def without_code(text: str) -> str:
         text = text.replace(recorded, " ")
     text = re.sub(r"(?m)^ {8,}\w+:", " ", text)
     return re.sub(
-        r"```.*?```|``.*?``|`[^`]*`|\"\w+\"|'\w+'|\]\([^)]*\)|--[\w-]+( [a-z]+)?|\{[^{}]*\}", " ", text, flags=re.DOTALL
+        r"```.*?```|``.*?``|`[^`]*`|\"\w+\"|'\w+'|\]\([^)]*\)|--[\w-]+( [a-z][a-z-]*)?|\{[^{}]*\}",
+        " ",
+        text,
+        flags=re.DOTALL,
     )
 
 
@@ -150,13 +132,11 @@ def misspelled(word: str) -> list[str]:
     return [f"{word!r} (say: ...{american}...)" for british, american in BRITISH if british.search(word)]
 
 
-def problems(text: str, strict: bool = True) -> list[str]:
-    """Words to replace; ``strict`` adds spelling and the words that not all packages are held to yet."""
-    prose, patterns = without_code(text), [*PROSE, *(PROSE_TOO if strict else ())]
-    reports = [f"{match[0]!r} (say: {instead})" for pattern, instead in patterns for match in pattern.finditer(prose)]
-    if strict:
-        reports += [report for word in re.findall(r"[A-Za-z]+", prose) for report in misspelled(word)]
-    return reports
+def problems(text: str) -> list[str]:
+    """Words and spellings to replace."""
+    prose = without_code(text)
+    reports = [f"{match[0]!r} (say: {instead})" for pattern, instead in PROSE for match in pattern.finditer(prose)]
+    return reports + [report for word in re.findall(r"[A-Za-z]+", prose) for report in misspelled(word)]
 
 
 def names_of(path: Path) -> Iterator[tuple[int, str]]:
@@ -194,6 +174,7 @@ def test_the_words_are_found(text: str) -> None:
         "`picture`",
         "--pictures-after-action",
         "--features colour",
+        "--normalisation state-standardised",
         'the key "picture"',
         "tornado",
         "behavior cloning",
@@ -220,7 +201,7 @@ def test_source_uses_the_vocabulary() -> None:
         f"{path.relative_to(ROOT)}:{line}: {problem}"
         for path in SOURCES
         for line, text in texts(path)
-        for problem in problems(text, strict=is_checked(path))
+        for problem in problems(text)
     ]
     assert not reports, "\n".join(reports)
 
@@ -228,7 +209,7 @@ def test_source_uses_the_vocabulary() -> None:
 def test_tests_use_the_vocabulary() -> None:
     """Their docstrings, comments, and the words that their own names are made of; other strings are data."""
     reports = []
-    for path in filter(is_checked, TESTS):
+    for path in TESTS:
         source = path.read_text(encoding="utf-8")
         tokens = tokenize.generate_tokens(io.StringIO(source).readline)
         prose = [(token.start[0], token.string) for token in tokens if token.type == tokenize.COMMENT]
@@ -245,7 +226,7 @@ def test_pages_use_the_vocabulary() -> None:
     reports = [
         f"{page.relative_to(ROOT)}: {problem}"
         for page in PAGES
-        for problem in problems(page.read_text(encoding="utf-8"), strict=is_checked(page))
+        for problem in problems(page.read_text(encoding="utf-8"))
     ]
     assert not reports, "\n".join(reports)
 
@@ -253,8 +234,6 @@ def test_pages_use_the_vocabulary() -> None:
 def test_names_are_american() -> None:
     reports = []
     for path in [*SOURCES, *TESTS]:
-        if not is_checked(path):
-            continue
         for token in tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline):
             if token.type == tokenize.NAME and token.string not in KEPT:
                 reports += [
@@ -267,7 +246,6 @@ def test_names_tell_what_they_hold() -> None:
     reports = [
         f"{path.relative_to(ROOT)}:{line}: {name} (name it after what it holds)"
         for path in [*SOURCES, *TESTS]
-        if is_checked(path)
         for line, name in names_of(path)
         if name.lstrip("_") in ACTS and (str(path.relative_to(ROOT)), name) not in KEPT_ACTS
     ]

@@ -111,5 +111,5 @@ def test_files_win_over_recipes_and_flags_over_files(capsys: pytest.CaptureFixtu
     text = page([*words, "--dry-run"], capsys)
     assert "iteration 1: train" in text
     assert "iteration 2" not in text
-    assert "cloning: train" in text  # the recipe's
+    assert "filtered BC: train" in text  # the recipe's
     assert "LoopSettings" not in text

@@ -1,7 +1,7 @@
 """Records what the tests of LIBERO's cost specifications look at: ``python -m tests.costs.record_libero``.
 
 For every task with a scripted expert: clean and sloppy episodes from the same initial states, keypoints and signals
-only, in tenths of a millimetre and thousandths. Tasks that are recorded already are left alone.
+only, in tenths of a millimeter and thousandths. Tasks that are recorded already are left alone.
 """
 
 import argparse

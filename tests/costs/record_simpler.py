@@ -37,7 +37,9 @@ def main() -> None:
         environment.close()
         record_libero.write(path_of(task), episodes)
         solved = {name: [one.meta.success for one in episodes if one.meta.operator == name] for name, _ in OPERATORS}
-        print(task.id, {name: f"{np.sum(found)}/{len(found)}" for name, found in solved.items()}, flush=True)
+        print(
+            task.id, {name: f"{np.sum(successes)}/{len(successes)}" for name, successes in solved.items()}, flush=True
+        )
 
 
 if __name__ == "__main__":

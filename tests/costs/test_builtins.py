@@ -60,10 +60,10 @@ def effort(trajectory: Trajectory) -> tuple[float, float, float]:
     return trajectory.steps, float(np.linalg.norm(motion, axis=1).sum()), float(change.mean()) if len(change) else 0.0
 
 
-def same_start(scored: Sequence[Scored], wanted: Callable[[Trajectory, Trajectory], bool]) -> Iterator[bool]:
-    """Whether the first costs less, for each ordered pair of one initial state that is wanted."""
+def same_start(scored: Sequence[Scored], comparable: Callable[[Trajectory, Trajectory], bool]) -> Iterator[bool]:
+    """Whether the first costs less, for each ordered pair of one initial state that is comparable."""
     for (one, cost), (other, other_cost) in itertools.permutations(scored, 2):
-        if one.meta.initial_state == other.meta.initial_state and wanted(one, other):
+        if one.meta.initial_state == other.meta.initial_state and comparable(one, other):
             yield cost < other_cost
 
 

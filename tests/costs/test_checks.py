@@ -56,11 +56,11 @@ def test_contradictions_make_a_stage_unreachable(condition: str) -> None:
 def test_the_cameras_frame_is_found_where_no_camera_is_recorded() -> None:
     word = "{left_of: {of: gripper, to: block, by: 1 cm, frame: camera}}"
     specification = parse_specification(f"{HEAD}  - name: s0\n    done_when: {word}\n{TAIL}", "test.yaml")
-    found = {
+    codes_by_camera = {
         camera: [one.code for one in find_problems(specification, camera=camera)] for camera in (None, True, False)
     }
-    assert "unknown-frame" not in [*found[None], *found[True]]
-    assert found[False].count("unknown-frame") == 1
+    assert "unknown-frame" not in [*codes_by_camera[None], *codes_by_camera[True]]
+    assert codes_by_camera[False].count("unknown-frame") == 1
     with pytest.raises(DataError, match=r"\[unknown-frame\]"):
         check_specification(specification, specification.keypoints, specification.signals, camera=False)
 
@@ -135,7 +135,7 @@ def test_a_stage_long_done_before_its_turn_is_found() -> None:
         (["{grasped: {}}", "{released: {}}"], []),
         (["{grasped: {}}", "{opened: {at_least: 0.3}}", "{released: {}}"], []),
         (["{all: [{released: {}}, {opened: {at_least: 0.3}}]}"], []),
-        (["{released: {signal: success}}"], []),  # no grasp is spoken of
+        (["{released: {signal: success}}"], []),  # no grasp is referenced
     ],
 )
 def test_releases_need_a_grasp_before_them(stages: list[str], due: list[str]) -> None:
@@ -143,7 +143,7 @@ def test_releases_need_a_grasp_before_them(stages: list[str], due: list[str]) ->
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "cost", "found"),
+    ("first", "second", "cost", "forbidden"),
     [
         ("{grasped: {}}", "{all: [{grasped: {}}, {opened: {at_least: 0.5}}]}", "{released: {}}", True),
         ("{grasped: {}}", "{all: [{grasped: {}}, {opened: {at_least: 0.5}}]}", "{grasped: {}}", False),
@@ -151,11 +151,11 @@ def test_releases_need_a_grasp_before_them(stages: list[str], due: list[str]) ->
         (NEAR, "{grasped: {}}", "{not: {grasped: {}}}", False),
     ],
 )
-def test_paths_that_the_grasp_forbids_are_found(first: str, second: str, cost: str, found: bool) -> None:
+def test_paths_that_the_grasp_forbids_are_found(first: str, second: str, cost: str, forbidden: bool) -> None:
     path = f"    path: [{{name: p, cost: {cost}, aggregate: mean, weight: 1, objectives: [safety]}}]\n"
     stages = f"  - name: a\n    done_when: {first}\n  - name: b\n    done_when: {second}\n{path}"
     findings = find_problems(parse_specification(HEAD + stages + TAIL, "test.yaml"))
-    assert [finding.code for finding in used(findings)] == (["grasp-inconsistency"] if found else [])
+    assert [finding.code for finding in used(findings)] == (["grasp-inconsistency"] if forbidden else [])
 
 
 def test_a_path_cannot_hold_what_is_yet_to_be_grasped() -> None:

@@ -131,9 +131,9 @@ def test_a_failure_by_hand(specification: CostSpecification, make_trajectory: Ma
     assert (reach.done, push.done, leave.done, outcome.done) == (True, False, False, False)
     assert (push.reached, push.start, push.end) == (True, 1, 3)
     assert (leave.reached, leave.start, leave.end) == (False, 4, 3)
-    dearest = 0.4 * 1 + 1.0 * 1 + 0.2 * 2  # hold + far + way at their worst
-    assert parts(push)["done"] == (1.0, pytest.approx(dearest + 0.1))
-    assert push.cost == pytest.approx(dearest + 0.1 + 0.4 + 0.1 * 2 / 10)
+    max_contribution = 0.4 * 1 + 1.0 * 1 + 0.2 * 2  # hold + far + way at their worst
+    assert parts(push)["done"] == (1.0, pytest.approx(max_contribution + 0.1))
+    assert push.cost == pytest.approx(max_contribution + 0.1 + 0.4 + 0.1 * 2 / 10)
     assert leave.cost == pytest.approx(2.0)
     assert parts(leave) == {"done": (1.0, pytest.approx(2.0))}
     assert parts(outcome) == {"success": (1.0, 1.5), "block-at-goal": (0.5, 0.5)}
@@ -277,7 +277,7 @@ def test_objectives_weigh_what_happened(specification: CostSpecification, make_t
         done, *measured = stage.constraints
         assert (done.cost, done.weight, done.objectives) == (
             1.0,
-            described.penalty + described.dearest,
+            described.penalty + described.max_contribution,
             ("completion",),
         )
         assert [(item.cost, item.contribution, item.curve) for item in measured] == [(0.0, 0.0, ())] * len(measured)
@@ -313,7 +313,7 @@ def test_costs_are_finite_for_any_recording(
         stages = evaluate(specification, make_trajectory(keypoints, signals, success=success))
     assert [stage.name for stage in stages] == ["reach", "push", "leave", "outcome"]
     for stage, described in zip(stages, specification.stages, strict=False):
-        assert 0.0 <= stage.cost <= described.penalty + described.dearest + 1e-9
+        assert 0.0 <= stage.cost <= described.penalty + described.max_contribution + 1e-9
         assert stage.cost == pytest.approx(
             sum(part.weight * max(0.0, part.cost - part.threshold) for part in stage.constraints)
         )
@@ -382,7 +382,7 @@ def test_all_words_are_finite_and_repeatable_for_any_recording(
     with np.errstate(all="ignore"):
         stages = evaluate(specification, trajectory)
         assert evaluate(specification, trajectory) == stages
-    bound = max(stage.penalty + stage.dearest for stage in specification.stages)
+    bound = max(stage.penalty + stage.max_contribution for stage in specification.stages)
     assert all(0.0 <= stage.cost <= bound + 1e-6 for stage in stages)
     for stage in stages:
         for part in stage.constraints:
@@ -412,7 +412,7 @@ def cut(trajectory: Trajectory, steps: int) -> Trajectory:
 def test_whoever_got_further_on_the_same_way_pays_less(
     specification: CostSpecification, make_trajectory: MakeTrajectory, xs: list[float], touch: bool
 ) -> None:
-    """Of two beginnings of one recording, the one that finished more stages costs less in its stages."""
+    """Of two first parts of one recording, the one that finished more stages costs less in its stages."""
     names = ("gripper", "block", "goal")
     keypoints = {name: on_x(*xs[9 * i : 9 * i + 9]) for i, name in enumerate(names)}
     whole = make_trajectory(keypoints, {"touching": [touch] * 9})

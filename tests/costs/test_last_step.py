@@ -71,18 +71,18 @@ def test_what_happens_after_the_first_success_is_priced(make_trajectory: MakeTra
 
 @pytest.mark.parametrize("hide", [False, True])
 def test_the_last_stage_ends_at_the_last_onset(make_trajectory: MakeTrajectory, hide: bool) -> None:
-    found = {}
+    boundaries = {}
     for name, xs in (("stays", STAYS), ("leaves", LEAVES), ("returns", RETURNS)):
         shown = episode(make_trajectory, xs, "last-step")
         leave, push, outcome = evaluate(SPECIFICATION, with_unknown_outcome(shown) if hide else shown)
         assert (leave.start, leave.end, leave.done) == (0, 1, True)  # earlier stages end when they are first done
         assert outcome.start == outcome.end == 5  # judged at the end
-        found[name] = (push.start, push.end, push.done)
-    assert found == {"stays": (1, 2, True), "leaves": (1, 5, False), "returns": (1, 4, True)}
+        boundaries[name] = (push.start, push.end, push.done)
+    assert boundaries == {"stays": (1, 2, True), "leaves": (1, 5, False), "returns": (1, 4, True)}
 
 
 def test_an_episode_that_ends_at_its_first_success_is_priced_as_ever(make_trajectory: MakeTrajectory) -> None:
-    """Also where a recording from elsewhere goes on: version 1 of the language keeps its meaning."""
+    """Also where a recording from another program goes on: version 1 of the language keeps its meaning."""
     push = evaluate(SPECIFICATION, episode(make_trajectory, STAYS, "success"))[1]
     assert (push.end, push.done) == (2, True)
     stages = evaluate(SPECIFICATION, episode(make_trajectory, LEAVES, "success"))

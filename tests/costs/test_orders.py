@@ -134,8 +134,8 @@ def test_hash_and_text_tell_the_groups() -> None:
 def test_a_group_that_ends_with_the_whole_tasks_success_is_an_error_where_it_does_not_come_last() -> None:
     text = HEAD + "any_order: [[a], [z]]\nstages:\n" + STAGE.format("a", 1)
     text += "  - {name: z, done_when: {succeeded: {signal: success}}}\n"
-    found = find_problems(parse_specification(text, "test.yaml"))
-    assert ("stage-after-success", "stage 'z', done_when") in [(one.code, one.where) for one in found if one.error]
+    findings = find_problems(parse_specification(text, "test.yaml"))
+    assert ("stage-after-success", "stage 'z', done_when") in [(one.code, one.where) for one in findings if one.error]
 
 
 FREE_TASKS = [

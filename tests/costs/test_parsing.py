@@ -46,8 +46,8 @@ def test_a_minimal_specification_is_read_in_canonical_units() -> None:
     at_block, way = specification.stages[0].constraints
     assert (at_block.threshold, at_block.weight, at_block.worst, at_block.unit) == (0.01, 2.0, 0.3, "m")
     assert (way.threshold, way.worst, way.unit, way.aggregate) == (1.0, 3.0, "ratio", "")
-    assert specification.stages[0].dearest == pytest.approx(2 * 0.29 + 0.1 * 2)
-    assert specification.stages[0].penalty == pytest.approx(specification.stages[0].dearest + 0.1)
+    assert specification.stages[0].max_contribution == pytest.approx(2 * 0.29 + 0.1 * 2)
+    assert specification.stages[0].penalty == pytest.approx(specification.stages[0].max_contribution + 0.1)
     assert specification.outcome.unfinished == 1.0
 
 

@@ -144,8 +144,8 @@ def test_other_durations_are_refused_with_their_line(held_for: str, says: str) -
 
 def test_more_states_than_an_episode_has_are_found_before_scoring() -> None:
     assert [one.code for one in find_problems(specification("21 steps")) if one.error] == []
-    found = [one for one in find_problems(specification("22 steps")) if one.error]
-    assert [(one.code, one.where) for one in found] == [("unreachable-stage", "stage 'grasp', for")]
+    findings = [one for one in find_problems(specification("22 steps")) if one.error]
+    assert [(one.code, one.where) for one in findings] == [("unreachable-stage", "stage 'grasp', for")]
 
 
 def test_hash_and_text_tell_it_and_one_state_is_what_it_was() -> None:

@@ -184,9 +184,9 @@ stages:
     assert (agreement.events, agreement.met, agreement.distances) == (2, 1, (0, 4))
     solved = dataclasses.replace(trajectory, meta=dataclasses.replace(trajectory.meta, success=True))
     specification = parse_specification(text, "x")
-    told = validate_specification(specification, [solved]).checks[-1]
-    asked = validate_specification(specification, [solved], ValidationCriteria(min_agreement=0.9)).checks[-1]
-    assert (told.value, told.passed, asked.passed) == (0.5, True, False)
+    lenient = validate_specification(specification, [solved]).checks[-1]
+    strict = validate_specification(specification, [solved], ValidationCriteria(min_agreement=0.9)).checks[-1]
+    assert (lenient.value, lenient.passed, strict.passed) == (0.5, True, False)
 
 
 @pytest.fixture
@@ -225,7 +225,7 @@ def test_the_verb_answers_by_its_exit_code(
         ({"draws": 0}, SettingsError, "--draws is 0"),
     ],
 )
-def test_what_the_user_can_mend_is_told(
+def test_usage_errors_are_told(
     stores: list[Path], change: dict[str, object], error: type[Exception], says: str
 ) -> None:
     settings = dataclasses.replace(CostsValidateSettings(target="toy/push-block", store=tuple(stores)), **change)  # type: ignore[arg-type]

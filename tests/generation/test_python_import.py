@@ -56,7 +56,7 @@ ANGLES = (
 
 
 def test_a_further_point_takes_no_name_that_a_keypoint_has() -> None:
-    """Also where the keypoint is spoken of only later."""
+    """Also where the keypoint is referenced only later."""
     source = """
 def stage1_subgoal_constraint1(end_effector, keypoints):
     return np.linalg.norm(end_effector - (keypoints[0] + np.array([0, 0, 0.1]))) - 0.02

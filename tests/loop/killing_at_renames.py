@@ -111,8 +111,8 @@ def disturb(verb: str) -> tuple[int, list[str]]:
         kills += 1
         if in_child(lambda: main(words)):
             differing.add(f"moment {moment}: failed")
-        found = everything(place)
-        wrong = {name for name in found.keys() | due.keys() if found.get(name) != due.get(name)}
+        files = everything(place)
+        wrong = {name for name in files.keys() | due.keys() if files.get(name) != due.get(name)}
         differing |= {f"moment {moment}: {name}" for name in wrong}
         moment += step
     return kills, sorted(differing)

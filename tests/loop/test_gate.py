@@ -75,9 +75,9 @@ def accepted(summary: Mapping[str, Any]) -> list[bool]:
 def as_of_release_01(out: Path) -> None:
     """Make a run look as if release 0.1 had begun it."""
     marker = out / "run.json"
-    found = json.loads(marker.read_text())
-    del found["inputs"]["gate"]
-    marker.write_text(json.dumps(found))
+    record = json.loads(marker.read_text())
+    del record["inputs"]["gate"]
+    marker.write_text(json.dumps(record))
 
 
 def test_iterations_go_on_from_what_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,15 +95,15 @@ def test_iterations_go_on_from_what_passed(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_result_is_the_best_even_where_nothing_gates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stages = Stages({"sft": 10, "iteration-1": 14, "iteration-2": 14, "iteration-3": 3}, monkeypatch)
-    said: list[str] = []
+    infos: list[str] = []
     reporter = Hearing()
-    monkeypatch.setattr(reporter, "info", said.append)
+    monkeypatch.setattr(reporter, "info", infos.append)
     summary = run_loop(settings(tmp_path / "run", gate=False), reporter)
     assert accepted(summary) == [True] * 4
     assert stages.collected_with[-1] == "iteration-2"
     assert summary["policy"] == "iteration-1/train/policy"
     assert summary["test"]["after"] == "test/iteration-1"
-    assert any("the result is iteration 1" in line for line in said)
+    assert any("the result is iteration 1" in line for line in infos)
 
 
 def test_a_margin_is_asked_for_by_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,19 +117,19 @@ def test_a_margin_is_asked_for_by_settings(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_run_of_release_01_goes_on_with_its_rule_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {"sft": 10, "iteration-1": 9, "iteration-2": 8, "iteration-3": 7}
-    Stages(found, monkeypatch)
+    successes = {"sft": 10, "iteration-1": 9, "iteration-2": 8, "iteration-3": 7}
+    Stages(successes, monkeypatch)
     run_loop(settings(tmp_path / "run", iterations=1))
     as_of_release_01(tmp_path / "run")
     (tmp_path / "run" / "done.json").unlink()
-    stages, said = Stages(found, monkeypatch), Hearing()
-    summary = run_loop(settings(tmp_path / "run"), said)
+    stages, reporter = Stages(successes, monkeypatch), Hearing()
+    summary = run_loop(settings(tmp_path / "run"), reporter)
     assert accepted(summary) == [True] * 4
     assert stages.collected_with[-1] == "iteration-2"
     assert "accepted: not significantly worse" in summary["policies"][1]["verdict"]
     assert summary["policy"] == "sft/policy"  # the best on the validation states
-    assert len([line for line in said.warnings if "begun by release 0.1" in line]) == 1
-    said = Hearing()
-    run_loop(settings(tmp_path / "new"), said)
-    run_loop(settings(tmp_path / "new"), said)
-    assert not [line for line in said.warnings if "release 0.1" in line]
+    assert len([line for line in reporter.warnings if "begun by release 0.1" in line]) == 1
+    reporter = Hearing()
+    run_loop(settings(tmp_path / "new"), reporter)
+    run_loop(settings(tmp_path / "new"), reporter)
+    assert not [line for line in reporter.warnings if "release 0.1" in line]

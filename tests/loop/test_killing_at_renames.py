@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.slow
 def test_a_verb_killed_at_a_rename_and_run_again_leaves_what_one_never_killed_does(tmp_path):
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "tests.loop.killing_at_renames", str(tmp_path)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -19,7 +19,7 @@ def test_a_verb_killed_at_a_rename_and_run_again_leaves_what_one_never_killed_do
         text=True,
         check=False,
     )
-    assert found.returncode == 0, found.stderr
-    results = json.loads(found.stdout)
+    assert process.returncode == 0, process.stderr
+    results = json.loads(process.stdout)
     assert {verb: differing for verb, (_, differing) in results.items()} == {verb: [] for verb in results}
     assert all(kills for kills, _ in results.values())

@@ -24,7 +24,7 @@ class Runs:
     places: list[str]  # the files before or behind which the other was killed
 
 
-def artefacts(out: Path) -> dict[str, str]:
+def artifacts(out: Path) -> dict[str, str]:
     """Hash of every file a verb wrote, but for logs (they hold times of day) and hidden files (caches, truncated
     writes)."""
     return {
@@ -39,10 +39,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     folder = tmp_path_factory.mktemp("loop")
     command = [sys.executable, "-m", "tests.loop.killing", str(SMALLEST), str(folder), str(KILLS)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
     summary = json.loads((folder / "whole" / "stdout").read_text())
-    return Runs(folder / "whole" / "run", summary, folder / "killed" / "run", json.loads(found.stdout))
+    return Runs(folder / "whole" / "run", summary, folder / "killed" / "run", json.loads(process.stdout))
 
 
 @pytest.mark.slow
@@ -58,18 +58,18 @@ def test_a_loop_leaves_policies_pairs_and_a_verdict(runs: Runs) -> None:
 
 
 @pytest.mark.slow
-def test_cloning_has_the_same_start_rollouts_and_test_states(runs: Runs) -> None:
+def test_filtered_bc_has_the_same_start_rollouts_and_test_states(runs: Runs) -> None:
     out, summary = runs.out, runs.summary
     arm = summary["arms"][0]
     done = {name: json.loads((out / name / "done.json").read_text()) for name in ("cloning/train", "iteration-1/train")}
     assert done["cloning/train"]["method"] == "filtered-bc"
     assert done["cloning/train"]["start_policy_hash"] == done["iteration-1/train"]["start_policy_hash"]
-    own, clone = (json.loads((out.parent / row["evaluation"] / "results.json").read_text()) for row in arm["test"])
-    states = [[(row["task"], row["initial_state"]) for row in found["per_episode"]] for found in (own, clone)]
+    own, baseline = (json.loads((out.parent / row["evaluation"] / "results.json").read_text()) for row in arm["test"])
+    states = [[(row["task"], row["initial_state"]) for row in results["per_episode"]] for results in (own, baseline)]
     assert states[0] == states[1]
     assert {state for _, state in states[0]} == {100_000, 100_001}
     assert own["policy_hash"] == done["iteration-1/train"]["policy_hash"]
-    assert clone["policy_hash"] == done["cloning/train"]["policy_hash"]
+    assert baseline["policy_hash"] == done["cloning/train"]["policy_hash"]
     assert arm["comparison"]["pairs"] == len(states[0])
 
 
@@ -78,4 +78,4 @@ def test_killing_it_anywhere_changes_no_byte(runs: Runs) -> None:
     assert len(runs.places) == KILLS
     stages = {str(Path(place).parent).removeprefix("run/").rsplit("/store")[0] for place in runs.places}
     assert len(stages) >= 6, stages  # all over the loop
-    assert artefacts(runs.killed) == artefacts(runs.out)
+    assert artifacts(runs.killed) == artifacts(runs.out)

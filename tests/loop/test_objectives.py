@@ -55,9 +55,9 @@ def test_the_baseline_beside_an_unpaired_loop_has_its_own_settings(tmp_path: Pat
         tmp_path / "run", compare_cloning=True, dry_run=True, train={"method": "kto", "desirable_weight": 1.2}
     )
     assert run_loop(settings)["dry_run"]
-    cloning = Stages(settings).cloning_train(Path("policy"))
-    assert cloning.method == "filtered-bc"
-    assert cloning.desirable_weight == 1.0
+    filtered_bc = Stages(settings).filtered_bc_train(Path("policy"))
+    assert filtered_bc.method == "filtered-bc"
+    assert filtered_bc.desirable_weight == 1.0
 
 
 def test_without_pairs_an_unpaired_loop_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,9 +75,9 @@ def test_without_pairs_an_unpaired_loop_goes_on(monkeypatch: pytest.MonkeyPatch)
 
     settings = settings_of(Path("run"), train={"method": "rloo"})
     start = loop._Incumbent("SFT", Path("policy"), Path("evaluation"))
-    found = loop._iterate(settings, Stages(settings), 1, start, SILENT)
+    result = loop._iterate(settings, Stages(settings), 1, start, SILENT)
     assert seen == [Path("run/iteration-1/score")]
-    assert found == (None, False, "Nothing to tell apart.")
+    assert result == (None, False, "Nothing to tell apart.")
 
 
 @pytest.mark.slow

@@ -18,22 +18,22 @@ def plan(**changes: Any) -> dict[str, Any]:
     return dict(run_loop(settings))
 
 
-def stage(found: dict[str, Any], name: str) -> dict[str, Any]:
-    return next(row for row in found["stages"] if row["stage"] == name)
+def stage(summary: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(row for row in summary["stages"] if row["stage"] == name)
 
 
 def test_every_stage_has_its_cost() -> None:
-    found = plan()
-    demonstrations = stage(found, "demonstrations")
+    summary = plan()
+    demonstrations = stage(summary, "demonstrations")
     assert demonstrations["episodes"] == 24
-    assert stage(found, "supervised fine-tuning")["frames_at_most"] == 6 * demonstrations["decisions_at_most"]
-    assert stage(found, "iteration 1: collect")["episodes"] == 2 * 4 * 4
-    assert stage(found, "iteration 1: score")["episodes_to_score"] == 2 * 4 * 4
-    assert stage(found, "iteration 1: pair")["pairs_at_most"] == 2 * 4 * 2  # four samples give two pairs
-    assert stage(found, "iteration 2: train")["updates_at_most"] == 8
-    assert stage(found, "cloning: test")["episodes"] == 2 * 4
+    assert stage(summary, "supervised fine-tuning")["frames_at_most"] == 6 * demonstrations["decisions_at_most"]
+    assert stage(summary, "iteration 1: collect")["episodes"] == 2 * 4 * 4
+    assert stage(summary, "iteration 1: score")["episodes_to_score"] == 2 * 4 * 4
+    assert stage(summary, "iteration 1: pair")["pairs_at_most"] == 2 * 4 * 2  # four samples give two pairs
+    assert stage(summary, "iteration 2: train")["updates_at_most"] == 8
+    assert stage(summary, "filtered BC: test")["episodes"] == 2 * 4
     for total in ("episodes", "decisions_at_most", "pairs_at_most", "updates_at_most", "frames_at_most"):
-        assert found[total] == sum(row.get(total, 0) for row in found["stages"]) > 0
+        assert summary[total] == sum(row.get(total, 0) for row in summary["stages"]) > 0
 
 
 def test_evaluations_with_several_samples_cost_as_many_times_more() -> None:
@@ -54,23 +54,23 @@ def test_episodes_from_states_of_mixed_outcome_are_planned_for() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"compare_cloning": False}, {"train": {"method": "filtered-bc"}}])
-def test_cloning_is_not_planned_where_it_says_nothing(changes: dict[str, Any]) -> None:
-    assert not [row for row in plan(**changes)["stages"] if "cloning" in row["stage"]]
+def test_filtered_bc_is_not_planned_where_it_says_nothing(changes: dict[str, Any]) -> None:
+    assert not [row for row in plan(**changes)["stages"] if "filtered BC" in row["stage"]]
 
 
 def test_limits_of_pairs_and_updates_lower_the_plan() -> None:
-    found = plan(pair={"max_pairs": 5}, train={"max_updates": 2}, sft={"max_updates": 3, "batch_size": 8})
-    assert stage(found, "iteration 1: pair")["pairs_at_most"] == 5
-    assert stage(found, "iteration 1: train")["updates_at_most"] == 2
-    assert stage(found, "supervised fine-tuning")["frames_at_most"] == 24
+    summary = plan(pair={"max_pairs": 5}, train={"max_updates": 2}, sft={"max_updates": 3, "batch_size": 8})
+    assert stage(summary, "iteration 1: pair")["pairs_at_most"] == 5
+    assert stage(summary, "iteration 1: train")["updates_at_most"] == 2
+    assert stage(summary, "supervised fine-tuning")["frames_at_most"] == 24
 
 
 @pytest.mark.parametrize("method", ["kto", "rloo"])
 def test_unpaired_methods_make_no_pairs_and_learn_from_every_episode(method: str) -> None:
-    found = plan(train=TINY["train"] | {"method": method}, replay=1, compare_cloning=False)
-    assert found["pairs_at_most"] == 0
-    collected = stage(found, "iteration 1: collect")["episodes"]
-    first, second = (stage(found, f"iteration {number}: train") for number in (1, 2))
+    summary = plan(train=TINY["train"] | {"method": method}, replay=1, compare_cloning=False)
+    assert summary["pairs_at_most"] == 0
+    collected = stage(summary, "iteration 1: collect")["episodes"]
+    first, second = (stage(summary, f"iteration {number}: train") for number in (1, 2))
     assert first["updates_at_most"] == collected / 4  # two pairs an update hold four episodes
     assert second["frames_at_most"] == 2 * first["frames_at_most"]
 
@@ -83,8 +83,8 @@ def test_replayed_pairs_are_planned_for() -> None:
 
 
 def test_people_get_one_aligned_line_a_stage() -> None:
-    found = plan()
-    head, *rows = format_plan(found)[: len(found["stages"]) + 2]
+    summary = plan()
+    head, *rows = format_plan(summary)[: len(summary["stages"]) + 2]
     assert rows[-1].startswith("all ")
     end = head.index("episodes") + len("episodes")
     assert all(row[:end].rstrip()[-1].isdigit() for row in rows if "collect" in row or row.startswith("all "))
@@ -104,8 +104,8 @@ RECIPES = sorted((Path(loop_room.__file__).parent / "recipes").glob("*.yaml"))
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_recipes_pass_every_check(recipe: Path) -> None:
     data = read_yaml(recipe) | {"dry_run": True}
-    found = run_loop(settings_from_dict(LoopSettings, data, LoopSettings(out=Path("run"))))
-    assert stage(dict(found), "iteration 1: collect")["episodes"] > 0
+    summary = run_loop(settings_from_dict(LoopSettings, data, LoopSettings(out=Path("run"))))
+    assert stage(dict(summary), "iteration 1: collect")["episodes"] > 0
 
 
 def test_defaults_demo_recipe_and_readme_are_one_method() -> None:

@@ -1,4 +1,4 @@
-"""The formula, its normalisations and its calibration."""
+"""The formula, its normalizations and its calibration."""
 
 import dataclasses
 

@@ -31,22 +31,24 @@ def score(name, success, gcpg, state=0):
 @given(st.lists(st.tuples(OUTCOMES, st.integers(0, 2), st.sampled_from(["open it", "close it"])), max_size=12))
 def test_no_pair_joins_two_instructions_and_none_is_decided_by_an_unknown_outcome(episodes):
     scores = [score(f"e{i}", success, float(i), state) for i, (success, state, _) in enumerate(episodes)]
-    told = {f"e{i}": instruction for i, (_, _, instruction) in enumerate(episodes)}
+    instructions = {f"e{i}": instruction for i, (_, _, instruction) in enumerate(episodes)}
     by_name = {item.episode_id: item for item in scores}
     for mode in ("best-worst", "top-bottom", "success-only", "random"):
-        groups, census = make_pairs(scores, mode=mode, require_mixed_outcomes=False, instructions=told)
+        groups, census = make_pairs(scores, mode=mode, require_mixed_outcomes=False, instructions=instructions)
         pairs = [pair for group in groups for pair in group]
         assert len({pair.pair_id for pair in pairs}) == len(pairs)
         for pair in pairs:
-            assert told[pair.chosen] == told[pair.rejected]
+            assert instructions[pair.chosen] == instructions[pair.rejected]
             if mode == "success-only":
                 assert by_name[pair.chosen].success is True
                 assert by_name[pair.rejected].success is False
-        mixed, _ = make_pairs(scores, mode=mode, instructions=told)
+        mixed, _ = make_pairs(scores, mode=mode, instructions=instructions)
         for pair in (pair for group in mixed for pair in group):
             state = by_name[pair.chosen].initial_state
             members = [
-                s.success for s in scores if s.initial_state == state and told[s.episode_id] == told[pair.chosen]
+                s.success
+                for s in scores
+                if s.initial_state == state and instructions[s.episode_id] == instructions[pair.chosen]
             ]
             assert None not in members
         assert sum(item.unknown for item in census.values()) <= len(episodes) // 2
@@ -122,8 +124,8 @@ def test_the_store_keeps_unknown_and_scores_and_pairs_count_it_apart(store_of_un
     pairs = store_of_unknown / "pairs"
     arguments = ["pair", "--scores", str(out), "--no-require-mixed-outcomes", "--out", str(pairs)]
     assert main(arguments) == 0
-    told = [json.loads(line)["reason"] for line in (pairs / "pairs.jsonl").read_text().splitlines()]
-    assert sum("utcomes unknown" in reason for reason in told) == 2
+    reasons = [json.loads(line)["reason"] for line in (pairs / "pairs.jsonl").read_text().splitlines()]
+    assert sum("utcomes unknown" in reason for reason in reasons) == 2
 
 
 def test_scores_without_their_episodes_make_no_pairs(store_of_unknown, capsys):
@@ -155,10 +157,10 @@ def test_no_pairs_says_that_outcomes_are_unknown(store_of_unknown, tmp_path, cap
     assert (
         main(["pair", "--scores", str(tmp_path / "s"), "--require-mixed-outcomes", "--out", str(tmp_path / "p")]) != 0
     )
-    told = " ".join(capsys.readouterr().err.split())
-    assert "from 4 initial states (4 with an unknown outcome)" in told
-    assert "--no-require-mixed-outcomes" in told
-    assert "failure" not in told
+    message = " ".join(capsys.readouterr().err.split())
+    assert "from 4 initial states (4 with an unknown outcome)" in message
+    assert "--no-require-mixed-outcomes" in message
+    assert "failure" not in message
 
 
 def test_a_stage_of_which_only_the_verdict_could_tell_is_not_charged_once_entered():

@@ -29,18 +29,18 @@ KILLS = 3
 
 def start(verb, settings, out, due=0, late=0):
     """How many new names a run made, or None if it was killed at the one that was due."""
-    report, told = os.pipe()
+    report, output = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            operations = FileOperations(due, late, told)
+            operations = FileOperations(due, late, output)
             VERBS[verb][1](replace(settings, out=out))
-            os.write(told, str(operations.count).encode())
+            os.write(output, str(operations.count).encode())
         except BaseException:
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
-    os.close(told)
+    os.close(output)
     with os.fdopen(report) as answer:
         names = answer.read()
     _, status = os.waitpid(child, 0)
@@ -63,8 +63,8 @@ def disturb(folder, trials):
             due = max(1, names // (KILLS + 1) - trial)
             hits += start(verb, settings, out, due, (trial + attempt) % 3) is None
         start(verb, settings, out)
-        found = snapshot(out)
-        differing |= {name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)}
+        files = snapshot(out)
+        differing |= {name for name in files.keys() | expected.keys() if files.get(name) != expected.get(name)}
     return {"hits": hits, "differing": sorted(differing), "files": len(expected)}
 
 

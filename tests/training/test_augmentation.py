@@ -40,8 +40,8 @@ def test_shifted_images_are_shifted_copies():
 
 
 def test_brightness_is_one_bounded_factor_a_image():
-    grey = np.full((50, 2, 2, 3), 100, dtype=np.uint8)
-    changed = augment(grey, "none", 0, 0.2, rng())
+    gray = np.full((50, 2, 2, 3), 100, dtype=np.uint8)
+    changed = augment(gray, "none", 0, 0.2, rng())
     assert changed.min() >= 80
     assert changed.max() <= 120
     assert (changed == changed[:, :1, :1, :1]).all()
@@ -72,7 +72,7 @@ def test_the_recipe_depends_on_the_generator_alone_and_on_each_image_by_itself()
 def test_a_crop_in_the_middle_is_what_evaluation_cuts_out():
     from grape.core.images import center_crop
 
-    # Offsets in the middle, and every change of colour at its neutral point.
+    # Offsets in the middle, and every change of color at its neutral point.
     neutral = [0.5, 0.5, 0.5, 0.5, 0.5, 0.5]
     middle = openvla_recipe(smooth()[None], np.array([neutral]))[0]
     apart = np.abs(middle.astype(int) - center_crop(smooth(), 0.9))
@@ -93,17 +93,17 @@ def test_crops_keep_nine_tenths_of_the_area_anywhere_and_reach_the_corners():
 
 
 def test_colors_stay_within_the_recipe():
-    grey = np.full((200, 4, 4, 3), 128, dtype=np.uint8)
-    levels = augment(grey, "openvla", 0, 0.0, rng())[:, 0, 0, 0].astype(float)
+    gray = np.full((200, 4, 4, 3), 128, dtype=np.uint8)
+    levels = augment(gray, "openvla", 0, 0.0, rng())[:, 0, 0, 0].astype(float)
     assert levels.min() >= 128 - 0.2 * 255 - 2
     assert levels.max() <= 128 + 0.2 * 255 + 2
     assert levels.std() > 20
-    # Grey has no colour to saturate or turn.
-    assert (np.ptp(augment(grey, "openvla", 0, 0.0, rng())[:, 0, 0].astype(int), axis=-1) == 0).all()
+    # Gray has no color to saturate or turn.
+    assert (np.ptp(augment(gray, "openvla", 0, 0.0, rng())[:, 0, 0].astype(int), axis=-1) == 0).all()
 
 
-@pytest.mark.parametrize("asked", [("openvla", 0, 0.0), ("none", 2, 0.3)])
-def test_a_part_of_a_batch_gets_the_numbers_it_has_in_the_batch(asked):
-    whole = augment(IMAGES, *asked, rng())
-    parts = [augment(IMAGES[part], *asked, rng(), (part.start, 5)) for part in (slice(0, 2), slice(2, 5))]
+@pytest.mark.parametrize("recipe", [("openvla", 0, 0.0), ("none", 2, 0.3)])
+def test_a_part_of_a_batch_gets_the_numbers_it_has_in_the_batch(recipe):
+    whole = augment(IMAGES, *recipe, rng())
+    parts = [augment(IMAGES[part], *recipe, rng(), (part.start, 5)) for part in (slice(0, 2), slice(2, 5))]
     assert np.array_equal(np.concatenate(parts), whole)

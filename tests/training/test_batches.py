@@ -22,34 +22,34 @@ PAIRS = (pair(0, "a", "b"), pair(1, "a", "c"))
 
 
 def test_trajectories_are_compared_whole():
-    units, per_pair = make_items("tpo", PAIRS, SPANS)
-    assert units == (ComparisonItem("pair p0", (0, 3), (3, 8)), ComparisonItem("pair p1", (0, 3), (8, 10)))
+    items, per_pair = make_items("tpo", PAIRS, SPANS)
+    assert items == (ComparisonItem("pair p0", (0, 3), (3, 8)), ComparisonItem("pair p1", (0, 3), (8, 10)))
     assert per_pair == 1.0
 
 
 def test_windows_meet_at_equal_offsets_of_their_pair():
-    units, per_pair = make_items("tpo", (pair(0, "a", "b"), pair(1, "b", "c")), SPANS, window=2, stride=1)
-    assert [unit.chosen for unit in units] == [(0, 2), (1, 3), (3, 5)]
-    assert [unit.rejected for unit in units] == [(3, 5), (4, 6), (8, 10)]
+    items, per_pair = make_items("tpo", (pair(0, "a", "b"), pair(1, "b", "c")), SPANS, window=2, stride=1)
+    assert [item.chosen for item in items] == [(0, 2), (1, 3), (3, 5)]
+    assert [item.rejected for item in items] == [(3, 5), (4, 6), (8, 10)]
     assert per_pair == 1.5
-    assert units[1].name == "pair p0, window 1"
+    assert items[1].name == "pair p0, window 1"
     strided, _ = make_items("tpo", (pair(0, "b", "b"),), SPANS, window=2, stride=3)
-    assert [unit.chosen for unit in strided] == [(3, 5), (6, 8)]
+    assert [item.chosen for item in strided] == [(3, 5), (6, 8)]
     whole, _ = make_items("tpo", (pair(0, "a", "b"),), SPANS, window=4)
     assert (whole[0].chosen, whole[0].rejected) == ((0, 3), (3, 7))  # shorter than a window: one window
 
 
 def test_steps_are_compared_within_their_pair_by_index():
-    units, per_pair = make_items("step-dpo", PAIRS, SPANS)
-    assert [(unit.chosen[0], unit.rejected[0]) for unit in units] == [(0, 3), (1, 4), (2, 5), (0, 8), (1, 9)]
-    assert all(end - start == 1 for unit in units for start, end in (unit.chosen, unit.rejected))
+    items, per_pair = make_items("step-dpo", PAIRS, SPANS)
+    assert [(item.chosen[0], item.rejected[0]) for item in items] == [(0, 3), (1, 4), (2, 5), (0, 8), (1, 9)]
+    assert all(end - start == 1 for item in items for start, end in (item.chosen, item.rejected))
     assert per_pair == 2.5
 
 
-def test_cloning_uses_each_chosen_episode_once():
-    units, per_pair = make_items("filtered-bc", PAIRS, SPANS)
-    assert [unit.chosen for unit in units] == [(0, 1), (1, 2), (2, 3)]
-    assert all(unit.rejected[0] == unit.rejected[1] for unit in units)
+def test_filtered_bc_uses_each_chosen_episode_once():
+    items, per_pair = make_items("filtered-bc", PAIRS, SPANS)
+    assert [item.chosen for item in items] == [(0, 1), (1, 2), (2, 3)]
+    assert all(item.rejected[0] == item.rejected[1] for item in items)
     assert per_pair == 3.0
 
 
@@ -179,7 +179,7 @@ def test_a_batch_depends_on_its_number_alone(together):
 def test_few_episodes_at_a_time():
     _, batches = orders(1)
     owners = [{next(i for i, (a, b) in enumerate(EPISODES) if a <= row < b) for row in batch} for batch in batches]
-    # Four steps of one episode after the other: never more than two neighbours, or three around the single step.
+    # Four steps of one episode after the other: never more than two neighbors, or three around the single step.
     assert max(map(len, owners)) <= 3
     assert max(len(owner) for owner in [set().union(*owners[k : k + 2]) for k in range(len(owners) - 1)]) < 5
 

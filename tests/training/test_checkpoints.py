@@ -51,7 +51,7 @@ def test_only_the_last_stay_and_nothing_is_pickled(tmp_path):
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".safetensors", ".json"}
 
 
-def test_a_torn_checkpoint_is_passed_over_with_a_warning(tmp_path):
+def test_a_truncated_checkpoint_is_passed_over_with_a_warning(tmp_path):
     warnings = []
 
     class Listening(SilentReporter):
@@ -154,8 +154,8 @@ def test_the_best_state_stays(tmp_path):
 
 
 def test_what_is_measured_decides_on_the_best(tmp_path):
-    found = iter([3.0, 1.0, 2.0])
-    evaluation = PeriodicEvaluation(2, lambda: {"eval/loss": next(found)})
+    losses = iter([3.0, 1.0, 2.0])
+    evaluation = PeriodicEvaluation(2, lambda: {"eval/loss": next(losses)})
     _, run = loop_over(tmp_path, lambda update: 1.0, 6, loss_of=lambda update: 6.0 - update, evaluation=evaluation)
     assert run()["eval/loss"] == 2.0
     assert read_json(tmp_path / "checkpoints" / "best" / "state.json")["update"] == 4

@@ -11,18 +11,18 @@ def rows(*values):
 
 
 def test_saturation_while_the_chosen_side_falls_is_told_at_once():
-    said = displacement_alarm(rows((0.1, 1.0), (-0.01, 5.1)))
-    assert said.startswith("Update 2: chosen trajectories have become 0.010 nats a token less likely")
-    assert "the margin grew to 5.1" in said
-    assert "--chosen-floor" in said
+    warning = displacement_alarm(rows((0.1, 1.0), (-0.01, 5.1)))
+    assert warning.startswith("Update 2: chosen trajectories have become 0.010 nats a token less likely")
+    assert "the margin grew to 5.1" in warning
+    assert "--chosen-floor" in warning
 
 
 def test_falling_chosen_sides_are_told_from_the_mean_of_five_updates():
     falling = [(-0.02, 0.1), (-0.04, 0.2), (-0.06, 0.3), (-0.08, 0.4), (-0.1, 0.5)]
     assert displacement_alarm(rows(*falling[:4])) == ""
-    said = displacement_alarm(rows((5.0, 0.0), *falling))
-    assert said.startswith("Update 6: chosen trajectories have become 0.060 nats a token less likely")
-    assert "the margin grew to 0.3" in said
+    warning = displacement_alarm(rows((5.0, 0.0), *falling))
+    assert warning.startswith("Update 6: chosen trajectories have become 0.060 nats a token less likely")
+    assert "the margin grew to 0.3" in warning
 
 
 @pytest.mark.parametrize(

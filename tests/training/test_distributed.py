@@ -56,7 +56,7 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path):
     )
     save_settings(tmp_path / "train.yaml", settings)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    found = subprocess.run(
+    process = subprocess.run(
         [*command, "-m", "tests.training.two_processes", str(tmp_path)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -65,7 +65,7 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path):
         timeout=1800,
         check=False,
     )
-    assert found.returncode == 0, found.stderr[-4000:]
+    assert process.returncode == 0, process.stderr[-4000:]
     assert [(tmp_path / f"told-{rank}").read_text() for rank in range(2)] == ["Because.", "Because."]
     for name, changes in CASES.items():
         alone, together = tmp_path / "one" / name, tmp_path / "two" / name
@@ -124,8 +124,8 @@ def test_two_processes_fine_tune_as_one_does(tmp_path):
         for rank in ("0", "1")
     ]
     for child in children:
-        _, said = child.communicate(timeout=1800)
-        assert child.returncode == 0, said
+        _, stderr = child.communicate(timeout=1800)
+        assert child.returncode == 0, stderr
     together = read_json(tmp_path / "two" / "done.json")
     assert together["holdout"] == pytest.approx(alone["holdout"], rel=1e-5)
     for one, two in zip(*(read_jsonl(tmp_path / name / "metrics.jsonl") for name in ("one", "two")), strict=True):

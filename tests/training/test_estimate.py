@@ -79,9 +79,9 @@ def kept_by_autograd(model, micro_batch):
 def taken_by_allocator(model, micro_batch):
     """Largest sum of allocations, less deallocations, over forward and backward; and the inputs."""
     inputs, tokens = batch(micro_batch), torch.zeros(micro_batch, DIM, dtype=torch.long)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         torch.autograd.backward(model.action_logps(inputs, tokens).sum())
-    events = [event for event in found.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
     changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
     return max(itertools.accumulate(changes)) + inputs.pixel_values_BCHW.untyped_storage().nbytes()
 
@@ -184,8 +184,8 @@ def test_largest_micro_batch_fits_and_one_more_does_not():
     shape = {"instruction_tokens": PROMPT, "lora_rank": 4, "dtype": "float32"}
     one, five, six = (estimate_training(config, micro_batch=size, **shape).memory.peak for size in (1, 5, 6))
     for memory, largest in ((one - 1, 0), (five, 5), (six - 1, 5)):
-        found = estimate_training(config, micro_batch=1, memory_gb=(memory + 0.5) / 1e9, **shape)
-        assert found.largest_micro_batch == found.to_json()["largest_micro_batch"] == largest
+        estimate = estimate_training(config, micro_batch=1, memory_gb=(memory + 0.5) / 1e9, **shape)
+        assert estimate.largest_micro_batch == estimate.to_json()["largest_micro_batch"] == largest
 
 
 @given(
@@ -193,7 +193,7 @@ def test_largest_micro_batch_fits_and_one_more_does_not():
     memory=st.integers(0, 10**5),
 )
 def test_search_for_the_largest_is_exact(demands, memory):
-    """Each demand is a constant and a slope: the optimiser's, the forward's, the backward's."""
+    """Each demand is a constant and a slope: the optimizer's, the forward's, the backward's."""
 
     def peak(count):
         return max(constant + slope * count for constant, slope in demands)

@@ -49,10 +49,10 @@ def summed(model, inputs, tokens):
 def test_log_probabilities_of_every_frame(window):
     model, reference, inputs, tokens, expected, _ = window
     for network, side in ((model, "p"), (reference, "r")):
-        found = frame_logps(summed(network, inputs, tokens), 2 * WINDOW, 5)
+        logps = frame_logps(summed(network, inputs, tokens), 2 * WINDOW, 5)
         due = [frame[f"{side}{which}"] for which in "cr" for frame in expected["per_frame"]]
         # 5e-4 a label
-        assert found.tolist() == pytest.approx(due, abs=LABELS * 5e-4)
+        assert logps.tolist() == pytest.approx(due, abs=LABELS * 5e-4)
 
 
 @pytest.mark.parametrize("mode", [one_pass_gradient, two_pass_gradient])
@@ -79,12 +79,12 @@ def test_loss_and_gradient_of_a_window(window, mode, micro_batch):
     )
     assert result.loss == pytest.approx(expected["loss"], abs=1e-4)
     assert result.metrics["rewards/margins"] == pytest.approx(expected["logit"], abs=1e-4)
-    found = {name: parameter.grad for name, parameter in parameters.items() if parameter.grad is not None}
-    assert found.keys() == expected["grad_norms"].keys()
-    assert set(expected["params_without_grad"]) == parameters.keys() - found.keys()
+    gradients = {name: parameter.grad for name, parameter in parameters.items() if parameter.grad is not None}
+    assert gradients.keys() == expected["grad_norms"].keys()
+    assert set(expected["params_without_grad"]) == parameters.keys() - gradients.keys()
     largest = max(expected["grad_norms"].values())
     for name, norm in expected["grad_norms"].items():
-        assert float(found[name].norm()) == pytest.approx(norm, rel=1e-4, abs=1e-7 * largest), name
+        assert float(gradients[name].norm()) == pytest.approx(norm, rel=1e-4, abs=1e-7 * largest), name
     for name, value in grads.items():
-        difference = float((found[name] - value).norm())
+        difference = float((gradients[name] - value).norm())
         assert difference <= 1e-4 * float(value.norm()) + 1e-7 * largest, name

@@ -139,10 +139,10 @@ def test_imitation_has_no_rejected_side(mode):
     model, logps, comparisons = make()
     none = torch.zeros(0, dtype=torch.int64)
     zeros = torch.zeros(len(LENGTHS), dtype=torch.float64)
-    cloned = Comparisons(comparisons.frame_count, comparisons.chosen, [none] * len(LENGTHS), zeros, zeros)
+    imitated = Comparisons(comparisons.frame_count, comparisons.chosen, [none] * len(LENGTHS), zeros, zeros)
     loss = lambda sums: imitation_loss(sums, TOKENS)  # noqa: E731
-    _, _, expected = full_graph(model, logps, cloned, loss)
-    MODES[mode](logps, cloned, loss, 3, list(model.parameters()))
+    _, _, expected = full_graph(model, logps, imitated, loss)
+    MODES[mode](logps, imitated, loss, 3, list(model.parameters()))
     assert relative(gradients(model), expected) <= 1e-5
 
 
@@ -203,10 +203,10 @@ def test_weights_masks_and_terms_equal_autograd(lengths, loss_type, normalised, 
         norms[name] = sum(float(gradient.double().square().sum()) for gradient in alone.values()) ** 0.5
     for gradient in MODES.values():
         result = gradient(logps, comparisons, loss, micro_batch, list(model.parameters()))
-        found = gradients(model)
-        assert found.keys() == expected.keys()
+        accumulated = gradients(model)
+        assert accumulated.keys() == expected.keys()
         scale = max(float(each.abs().max()) for each in expected.values())
-        assert all(torch.allclose(found[key], expected[key], rtol=1e-4, atol=1e-5 * scale) for key in expected)
+        assert all(torch.allclose(accumulated[key], expected[key], rtol=1e-4, atol=1e-5 * scale) for key in expected)
         assert result.loss == pytest.approx(value, rel=1e-5, abs=1e-6)
         assert result.metrics == pytest.approx(metrics, rel=1e-4, abs=1e-5)
         assert result.term_norms == (pytest.approx(norms, rel=1e-4, abs=1e-5 * scale) if len(norms) > 1 else {})
@@ -299,7 +299,7 @@ def test_peak_memory_does_not_depend_on_the_length(mode):
         pytest.skip("the peak of resident memory cannot be reset here")
     # In a process of its own: what other tests freed in this one would be used first, and nothing would seem to grow.
     # Blocks above 64 KiB go back to the system at once, so that the resident size tells what lives.
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "tests.training.peak_memory", mode],
         env={**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 16)},
         cwd=Path(__file__).parents[2],
@@ -308,8 +308,8 @@ def test_peak_memory_does_not_depend_on_the_length(mode):
         timeout=1800,
         check=False,
     )
-    assert found.returncode == 0, found.stderr
-    short, long, graph = json.loads(found.stdout)
+    assert process.returncode == 0, process.stderr
+    short, long, graph = json.loads(process.stdout)
     assert short > (2 << 20)  # a micro-batch's activations weigh something, or nothing is measured
     assert long <= 1.1 * short
     # The measure sees what it should: the full graph of 192 frames is far above both.

@@ -113,11 +113,11 @@ def test_random_crops_in_training_mean_a_crop_in_the_middle_afterwards(world, tm
 @pytest.mark.parametrize("rank", [0, 2], ids=["all-parameters", "adapters"])
 def test_training_on_whole_images_is_said_wherever_the_result_is_taken(world, tmp_path, rank):
     config = read_policy_config(world.policy)
-    assert config.says_center_crop is None
+    assert config.recorded_center_crop is None
     summary = run_sft(replace(world, out=tmp_path / "run", lora_rank=rank))
     trained = tmp_path / "run" / "policy"
     (trained / "provenance.json").unlink(missing_ok=True)
-    assert read_policy_config(trained).says_center_crop is False
+    assert read_policy_config(trained).recorded_center_crop is False
     assert load_policy(trained).spec.policy_hash == summary["policy_hash"]
 
 

@@ -41,7 +41,7 @@ def test_killing_at_any_moment_changes_no_byte(tmp_path):
     for name, folder in cases.items():
         folder.mkdir()
         save_settings(folder / f"{name.partition('-')[0]}.yaml", settings_of(name, folder))
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "tests.training.killing", "2", *map(str, cases.values())],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -50,8 +50,8 @@ def test_killing_at_any_moment_changes_no_byte(tmp_path):
         timeout=1800,
         check=False,
     )
-    assert found.returncode == 0, found.stderr
-    results = json.loads(found.stdout)
+    assert process.returncode == 0, process.stderr
+    results = json.loads(process.stdout)
     assert {folder: result["differing"] for folder, result in results.items()} == {folder: [] for folder in results}
     assert all(result["files"] > 8 for result in results.values())
     assert {result["hits"] for result in results.values()} == {6}  # three in each of two trials

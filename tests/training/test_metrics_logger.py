@@ -15,8 +15,8 @@ SETTINGS = {"lr": 0.1, "data": ["store"]}
 
 
 class FakeRun:
-    def __init__(self, **asked):
-        self.asked, self.rows, self.finished = asked, [], 0
+    def __init__(self, **options):
+        self.options, self.rows, self.finished = options, [], 0
         self.broken = False
 
     def log(self, metrics, step):
@@ -33,8 +33,8 @@ def runs(monkeypatch):
     """Stand-ins for the packages of wandb and trackio; the runs that they opened."""
     opened = []
 
-    def init(**asked):
-        opened.append(FakeRun(**asked))
+    def init(**options):
+        opened.append(FakeRun(**options))
         return opened[-1]
 
     for name in ("wandb", "trackio"):
@@ -65,17 +65,17 @@ def test_metrics_arrive_under_one_lasting_identity(name, runs, tmp_path, monkeyp
     (run,) = runs
     assert run.rows == [(1, {"loss": 2.0}), (2, {"loss": 1.0})]
     assert run.finished == 1
-    assert run.asked["config"] == SETTINGS
-    assert run.asked["project"] == "grape"
-    assert run.asked["resume"] == "allow"
+    assert run.options["config"] == SETTINGS
+    assert run.options["project"] == "grape"
+    assert run.options["resume"] == "allow"
     monkeypatch.setenv(f"{name.upper()}_PROJECT", "robots")
     open_trackers((name,), "sft", SETTINGS, tmp_path)
     (tmp_path / "other").mkdir()
     open_trackers((name,), "sft", SETTINGS, tmp_path / "other")
     key = {"wandb": "id", "trackio": "name"}[name]
-    assert runs[1].asked["project"] == "robots"
-    assert runs[1].asked[key] == run.asked[key]
-    assert runs[2].asked[key] != run.asked[key]
+    assert runs[1].options["project"] == "robots"
+    assert runs[1].options[key] == run.options[key]
+    assert runs[2].options[key] != run.options[key]
 
 
 def test_a_failure_in_the_middle_is_said_once_and_the_others_go_on(runs, tmp_path, monkeypatch):
@@ -97,7 +97,7 @@ def test_a_failure_in_the_middle_is_said_once_and_the_others_go_on(runs, tmp_pat
 
 
 def test_a_tracker_that_does_not_start_stops_the_run_before_it_begins(runs, tmp_path, monkeypatch):
-    def refuse(**asked):
+    def refuse(**options):
         raise RuntimeError("api_key not configured (no-tty)")
 
     monkeypatch.setattr(sys.modules["trackio"], "init", refuse)
@@ -132,8 +132,8 @@ def test_every_verb_looks_for_its_tracker_before_any_work(verb, name, tmp_path, 
     flag = "--train.report-to" if verb in ("loop", "demo") else "--report-to"
     words = [verb, *VERBS[verb], "--out", str(tmp_path / "out"), flag, name]
     assert main(words) == 2
-    told = capsys.readouterr().err.replace("\n", " ")
-    assert f"{flag} {name} needs a package that cannot be imported" in told
+    message = capsys.readouterr().err.replace("\n", " ")
+    assert f"{flag} {name} needs a package that cannot be imported" in message
     assert not (tmp_path / "out").exists()
 
 
@@ -202,26 +202,26 @@ def test_mlflow_goes_on_with_its_run(tmp_path, monkeypatch):
 class Anything(FakeRun):
     """Stands for whatever the other trackers open; notes what it is asked to do."""
 
-    def __init__(self, **asked):
-        super().__init__(**asked)
-        self.said = []
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.calls = []
 
     def __getattr__(self, name):
-        return lambda *values, **named: self.said.append((name, values, named))
+        return lambda *values, **named: self.calls.append((name, values, named))
 
     def get_logger(self):
         return self
 
     def __setitem__(self, name, value):
-        self.said.append((name, value))
+        self.calls.append((name, value))
 
 
 def test_the_other_trackers_get_metrics_and_settings(tmp_path, monkeypatch):
     opened = {}
 
     def opener(name):
-        def open_run(**asked):
-            opened[name] = Anything(**asked)
+        def open_run(**options):
+            opened[name] = Anything(**options)
             return opened[name]
 
         return open_run
@@ -243,11 +243,11 @@ def test_the_other_trackers_get_metrics_and_settings(tmp_path, monkeypatch):
     trackers.close()
     assert not reporter.warnings
     assert set(opened) == set(names)
-    assert opened["comet_ml"].asked == {"project_name": "grape"}
+    assert opened["comet_ml"].options == {"project_name": "grape"}
     assert opened["swanlab"].rows == [(1, {"loss": 2.0})]
-    assert opened["swanlab"].asked["logdir"] == str(tmp_path / "swanlab")
-    assert opened["aim"].asked == {"repo": str(tmp_path), "experiment": "grape"}
-    assert opened["clearml"].asked == {"project_name": "grape", "task_name": "sft"}
-    assert opened["dvclive"].asked == {"dir": str(tmp_path / "dvclive"), "resume": False}
+    assert opened["swanlab"].options["logdir"] == str(tmp_path / "swanlab")
+    assert opened["aim"].options == {"repo": str(tmp_path), "experiment": "grape"}
+    assert opened["clearml"].options == {"project_name": "grape", "task_name": "sft"}
+    assert opened["dvclive"].options == {"dir": str(tmp_path / "dvclive"), "resume": False}
     for name in ("comet_ml", "aim", "clearml", "dvclive"):
-        assert any("2.0" in repr(call) for call in opened[name].said), name
+        assert any("2.0" in repr(call) for call in opened[name].calls), name

@@ -21,7 +21,7 @@ SUITE = ToySuite()
 TASK = SUITE.tasks[0]
 TOY = {"suite": "toy", "tasks": TASK.name, "display": False, "workers": 1}
 SEED = 1
-SHORT = 0.065  # metres that the demonstrations end below the square, whose radius is 3 cm
+SHORT = 0.065  # meters that the demonstrations end below the square, whose radius is 3 cm
 SHAPE = NanoShape(
     tower=TowerConfig(
         width=24,
@@ -112,7 +112,7 @@ def test_preferences_among_failures_raise_success_where_there_is_nothing_to_imit
     train = TrainSettings(
         pairs=tmp_path / "pairs", policy=policy, out=tmp_path / "tpo", epochs=4, lr=1e-3, seed=SEED, device="cpu"
     )
-    with pytest.raises(DataError, match="nothing to clone"):
+    with pytest.raises(DataError, match="nothing to imitate"):
         run_train(replace(train, out=tmp_path / "imitated", method="filtered-bc"))
     run_train(train)
     preferring = successes(tmp_path / "tpo" / "policy", tmp_path / "after")

@@ -88,12 +88,12 @@ def test_statistics_of_the_result_are_those_of_the_published_loader(tmp_path, na
     policy = write_policy(tmp_path / "policy")
     data = (Path(f"rlds:{golden(name)}"),)
     run_sft(SftSettings(data, out=tmp_path / "run", policy=policy, max_updates=1, batch_size=2))
-    found = read_policy_config(tmp_path / "run" / "policy").norm_stats[name.split("/")[1]]
+    statistics = read_policy_config(tmp_path / "run" / "policy").norm_stats[name.split("/")[1]]
     due = expected("loader_expected.json")[name]["statistics"]
-    assert found["num_transitions"] == due["num_transitions"]
+    assert statistics["num_transitions"] == due["num_transitions"]
     for key in ("mean", "std", "min", "max", "q01", "q99"):
-        np.testing.assert_allclose(found["action"][key], due["action"][key], atol=1e-6, err_msg=key)
-    assert found["action"]["mask"] == due["action"].get("mask", [True] * 6 + [False])
+        np.testing.assert_allclose(statistics["action"][key], due["action"][key], atol=1e-6, err_msg=key)
+    assert statistics["action"]["mask"] == due["action"].get("mask", [True] * 6 + [False])
 
 
 def test_mistakes(world, tmp_path):

@@ -103,17 +103,17 @@ def test_a_complete_run_is_returned_at_once_and_other_settings_are_refused(world
 
 @pytest.mark.parametrize("lora_rank", [0, 2])
 def test_both_gradients_lead_to_the_same_weights(world, tmp_path, lora_rank):
-    found = {}
+    weights = {}
     for mode in ("one-pass", "two-pass"):
         out = tmp_path / mode
         assert run_train(replace(world, out=out, gradient=mode, lora_rank=lora_rank))["gradient"] == mode
         file = "adapter_model.safetensors" if lora_rank else "model.safetensors"
-        found[mode] = load_file(out / "policy" / file)
-    for one, two in zip(*(read_jsonl(tmp_path / mode / "metrics.jsonl") for mode in found), strict=True):
+        weights[mode] = load_file(out / "policy" / file)
+    for one, two in zip(*(read_jsonl(tmp_path / mode / "metrics.jsonl") for mode in weights), strict=True):
         assert one == pytest.approx(two, rel=1e-3, abs=1e-5)
-    for name, value in found["one-pass"].items():
+    for name, value in weights["one-pass"].items():
         if "qkv.bias" not in name:  # keys' biases have no effect: AdamW blows their rounding noise up to whole steps
-            assert torch.allclose(value, found["two-pass"][name], atol=2e-5), name
+            assert torch.allclose(value, weights["two-pass"][name], atol=2e-5), name
 
 
 @pytest.mark.parametrize(
@@ -249,10 +249,10 @@ def test_a_plan_counts_four_bit_weights(world, tmp_path):
     assert small["largest_micro_batch"] >= plain["largest_micro_batch"] > 0
 
 
-def test_cloning_leaves_failures_out(world, tmp_path):
+def test_filtered_bc_leaves_failures_out(world, tmp_path):
     store = EpisodeStore.open(world.pairs.parent / "store")
     settings = replace(world, out=tmp_path / "run", method="filtered-bc", dry_run=True)
-    # toy-1 and toy-5 failed; toy-0 is cloned once although two pairs chose it.
+    # toy-1 and toy-5 failed; toy-0 is imitated once although two pairs chose it.
     mixed = write_pairs(tmp_path / "mixed", store, ((0, 1), (0, 5), (1, 5)))
     plan = run_train(replace(settings, pairs=mixed))
     assert (plan["episodes"], plan["steps"]) == (1, 5)

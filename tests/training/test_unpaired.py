@@ -118,21 +118,21 @@ def test_unequal_numbers_weigh_the_same_together(kinds, ratio):
 def test_episodes_of_one_outcome_count_by_their_reward_and_single_ones_do_not():
     failures = [score("a", 0.1, False), score("b", 0.3, False), score("c", 0.2, False)]
     alone = [score("d", 5.0, True, state=1)]
-    found = {item.episode: item.weight for item in weigh_episodes("rloo", [failures, alone], "gcpg")}
-    assert found.keys() == {"a", "b"}  # c lies at the mean of the others
-    assert found["b"] == pytest.approx(-found["a"]) == pytest.approx(1.0)
+    weights = {item.episode: item.weight for item in weigh_episodes("rloo", [failures, alone], "gcpg")}
+    assert weights.keys() == {"a", "b"}  # c lies at the mean of the others
+    assert weights["b"] == pytest.approx(-weights["a"]) == pytest.approx(1.0)
     assert weigh_episodes("rloo", [failures, alone], "success") == []
 
 
 def test_one_scale_for_all_states_keeps_their_proportion():
     wide = [score("a", 0.0, False), score("b", 3.0, True)]
     narrow = [score("c", 0.0, False, 1), score("d", 1.0, False, 1)]
-    found = {item.episode: item.weight for item in weigh_episodes("rloo", [wide, narrow], "gcpg")}
-    assert found["b"] == pytest.approx(3 * found["d"])
-    assert sum(weight**2 for weight in found.values()) / 4 == pytest.approx(1.0)
+    weights = {item.episode: item.weight for item in weigh_episodes("rloo", [wide, narrow], "gcpg")}
+    assert weights["b"] == pytest.approx(3 * weights["d"])
+    assert sum(weight**2 for weight in weights.values()) / 4 == pytest.approx(1.0)
     halved = [[replace(item, gcpg=item.gcpg / 2) for item in state] for state in (wide, narrow)]
     again = {item.episode: item.weight for item in weigh_episodes("rloo", halved, "gcpg")}
-    assert again == pytest.approx(found)
+    assert again == pytest.approx(weights)
 
 
 def test_success_decides_what_is_desirable_and_unknown_outcomes_take_no_part():
@@ -140,8 +140,8 @@ def test_success_decides_what_is_desirable_and_unknown_outcomes_take_no_part():
         [score("a", 0.0, False), score("b", 3.0, True), score("c", 9.0, None)],
         [score("d", 1.0, False, 1)],
     ]
-    found = {item.episode: item.weight for item in weigh_episodes("kto", states, "success")}
-    assert found == pytest.approx({"a": -0.75, "b": 1.5, "d": -0.75})
+    weights = {item.episode: item.weight for item in weigh_episodes("kto", states, "success")}
+    assert weights == pytest.approx({"a": -0.75, "b": 1.5, "d": -0.75})
     by_reward = {item.episode: item.weight for item in weigh_episodes("kto", states, "gcpg")}
     assert {name: weight > 0 for name, weight in by_reward.items()} == {"a": False, "b": False, "c": True}
 
@@ -246,8 +246,8 @@ def test_equals_autograd_over_the_whole_graph(gradient, own, reference, micro_ba
     value, expected = plain(model, logps, comparisons, reference)
     apart = {"apart": True} if own is own_anchored_kto else {}
     result = gradient(logps, comparisons, own, micro_batch, list(model.parameters()), **apart)
-    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    assert relative(found, expected) <= 1e-5
+    accumulated = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    assert relative(accumulated, expected) <= 1e-5
     assert own is own_anchored_kto or result.loss == pytest.approx(value, rel=1e-6)
     assert bool(result.term_norms) == (own is own_anchored_kto)
     metrics = finish_metrics(result.metrics)

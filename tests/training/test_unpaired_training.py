@@ -110,13 +110,13 @@ def test_every_way_of_training_runs(world, tmp_path, changes):
 
 
 def test_both_gradients_lead_to_the_same_adapters(world, tmp_path):
-    found = {}
+    weights = {}
     for mode in ("one-pass", "two-pass"):
         out = tmp_path / mode
         run_train(replace(world, out=out, method="rloo", lora_rank=2, gradient=mode))
-        found[mode] = load_file(out / "policy" / "adapter_model.safetensors")
-    for name, value in found["one-pass"].items():
-        assert float((value - found["two-pass"][name]).abs().max()) < 2e-5, name
+        weights[mode] = load_file(out / "policy" / "adapter_model.safetensors")
+    for name, value in weights["one-pass"].items():
+        assert float((value - weights["two-pass"][name]).abs().max()) < 2e-5, name
 
 
 @pytest.mark.parametrize("method", ["kto", "rloo"])

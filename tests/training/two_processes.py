@@ -58,18 +58,18 @@ def write_last(folder):
     decide, save = ProcessGroup.run_on_main, checkpoints.save_tensors
     arrivals = folder / "arrivals"
     arrivals.touch()
-    asked = 0
+    calls = 0
 
     def arrive(self, work):
-        nonlocal asked
-        asked += 1
+        nonlocal calls
+        calls += 1
         if not self.is_main:
             with arrivals.open("a") as file:
                 file.write(".")
         return decide(self, work)
 
     def save_after_the_other_arrived(*arguments, **options):
-        while arrivals.stat().st_size < asked:
+        while arrivals.stat().st_size < calls:
             time.sleep(0.005)
         save(*arguments, **options)
 

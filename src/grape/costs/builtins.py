@@ -33,7 +33,7 @@ class SuiteNames:
     Attributes:
         keypoints: Keypoint and what it marks.
         signals: Signal and what it says.
-        camera: Whether the camera is noted, so that its frame can be spoken of; None if unknown.
+        camera: Whether the camera is noted, so that its frame can be referenced; None if unknown.
     """
 
     keypoints: dict[str, str]

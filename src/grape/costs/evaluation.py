@@ -199,7 +199,7 @@ def _entered(
 
 def _never_entered(stage: Stage, rows: int) -> StageScore:
     """All that the stage can cost is charged for its not being done; its constraints had nothing to measure."""
-    done = _completion(stage.penalty + stage.dearest, charged=True)
+    done = _completion(stage.penalty + stage.max_contribution, charged=True)
     constraints = (done, *(_score(constraint, 0.0, ()) for constraint in stage.constraints))
     return StageScore(stage.name, rows, rows - 1, False, False, _total(constraints), constraints)
 

@@ -222,8 +222,8 @@ class _SpecificationReader(FieldReader):
         )
         if cost is None:
             return constraint
-        if constraint.dearest > LARGEST:
-            message = f"can cost {constraint.dearest:g}, weight times (worst - threshold); at most {LARGEST:g}"
+        if constraint.max_contribution > LARGEST:
+            message = f"can cost {constraint.max_contribution:g}, weight times (worst - threshold); at most {LARGEST:g}"
             fields.problem("", message)
         return dataclasses.replace(constraint, aggregate=self._aggregate(fields, constraint))
 

@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 UNFINISHED_MARGIN = 0.1
-"""How much more an unfinished stage costs, at least, than the dearest finish of it (unit-free)."""
+"""How much more an unfinished stage costs, at least, than the costliest finish of it (unit-free)."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Constraint:
         return any(QUANTITIES[call.word.quantity].per == "step" for call in self.cost.calls())
 
     @property
-    def dearest(self) -> float:
+    def max_contribution(self) -> float:
         """Largest contribution to the stage's cost as the specification was written, unit-free."""
         return self.weight * max(0.0, self.worst - self.threshold)
 
@@ -98,7 +98,7 @@ class Stage:
         done_when: The stage ends at its first state where this holds, see :attr:`held_states`.
         constraints: Its costs.
         unfinished: Charged when the stage ends without ``done_when``; None derives it and a value below
-            :attr:`dearest` is raised to it, see :attr:`penalty`.
+            :attr:`max_contribution` is raised to it, see :attr:`penalty`.
         description: For people.
         held_for: Steps for which ``done_when`` must have held: field ``for``.
     """
@@ -121,9 +121,9 @@ class Stage:
         return str(self.done_when) + (f" for {self.held_states} states" if self.held_states > 1 else "")
 
     @property
-    def dearest(self) -> float:
+    def max_contribution(self) -> float:
         """Largest cost of the stage when it was finished, as the specification was written."""
-        return sum(constraint.dearest for constraint in self.constraints)
+        return sum(constraint.max_contribution for constraint in self.constraints)
 
     @property
     def penalty(self) -> float:
@@ -132,7 +132,9 @@ class Stage:
         Never less than any finish of the stage can cost: of two recordings that agree up to this stage, the one
         that finished it is the cheaper one. Factors of objectives do not change it: they weigh what happened.
         """
-        return self.dearest + UNFINISHED_MARGIN if self.unfinished is None else max(self.unfinished, self.dearest)
+        if self.unfinished is None:
+            return self.max_contribution + UNFINISHED_MARGIN
+        return max(self.unfinished, self.max_contribution)
 
 
 @dataclass(frozen=True)
@@ -376,5 +378,5 @@ def _line_of(constraint: Constraint) -> str:
     tags = ", ".join(constraint.objectives)
     return (
         f"   - {constraint.name} ({how}; {tags}): {constraint.weight * constraint.factor:g} x {constraint.cost} "
-        f"above {constraint.threshold:g} {constraint.unit}, at most {constraint.dearest:.3g}"
+        f"above {constraint.threshold:g} {constraint.unit}, at most {constraint.max_contribution:.3g}"
     )

@@ -49,7 +49,7 @@ class ValidationCriteria:
         max_flips: Largest share (0 to 1) of success and failure pairs that any of them turns round.
         draws: How often each episode is displaced.
         min_agreement: Smallest share (0 to 1) of the gripper's closings and openings at which a stage ends; 0 tells
-            it only, where good stages end elsewhere, e.g. when the object has been lifted.
+            it only, where good stages end at another event, e.g. when the object has been lifted.
     """
 
     max_unavailable: float = setting(0.05, group=CRITERIA, range=Range(0, 1), common=True)

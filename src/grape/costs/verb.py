@@ -75,7 +75,7 @@ class CostsSchemaSettings:
     """Print the language as a JSON Schema, for editors and for the structured output of models.
 
     Attributes:
-        suite: The suite whose keypoints and signals alone may be spoken of; by default any names.
+        suite: The suite whose keypoints and signals alone may be referenced; by default any names.
         strict: The form that structured output takes: every field is required, and optional ones may be null.
     """
 

@@ -61,7 +61,7 @@ class TaskBrief:
         control_hz: Decisions a second; None if unknown.
         image: The first state; None to go by words alone.
         numbered: Keypoints that are points numbered on the image, and their numbers.
-        camera: Whether the camera is recorded, so that its frame can be spoken of; None if unknown.
+        camera: Whether the camera is recorded, so that its frame can be referenced; None if unknown.
     """
 
     instruction: str

@@ -2,7 +2,7 @@
 
 ``settings`` nests the settings of the verbs, ``stages`` fills in what the loop decides (paths, seeds, initial states),
 ``checks`` refuses mistakes before the first stage, ``plan`` says what it will cost, ``loop`` runs the stages and
-decides which policy goes on, ``cloning`` puts the obvious baseline beside it.
+decides which policy goes on, ``filtered_bc`` puts the obvious baseline beside it.
 """
 
 from grape.loop.loop import run_loop

@@ -1,8 +1,8 @@
-"""Filtered behaviour cloning beside the loop: what imitating the successes gives from the same rollouts.
+"""Filtered behavior cloning (filtered BC) beside the loop: what imitating the successes gives from the same rollouts.
 
-The comparison a reader asks for first. Cloning starts from the same policy as iteration 1 and sees the same rollouts,
-scored the same way; it imitates the successes among the best, also of initial states where all succeeded. Both
-policies are then measured on the loop's test states.
+The comparison a reader asks for first. Filtered BC starts from the same policy as iteration 1 and sees the same
+rollouts, scored the same way; it imitates the successes among the best, also of initial states where all succeeded.
+Both policies are then measured on the loop's test states.
 """
 
 from pathlib import Path
@@ -14,12 +14,12 @@ from grape.evaluation import read_results, run_compare, run_evaluate
 from grape.loop.stages import Stages
 from grape.preferences import run_pair
 
-__all__ = ["compare_cloning"]
+__all__ = ["compare_filtered_bc"]
 
-LABEL = "filtered cloning"
+LABEL = "filtered BC"
 
 
-def compare_cloning(
+def compare_filtered_bc(
     stages: Stages, first: Path, first_entry: dict[str, Any], trained: Path, method: str, reporter: Reporter
 ) -> list[dict[str, Any]]:
     """Train and measure the baseline; every stage resumes like the loop's own.
@@ -35,26 +35,26 @@ def compare_cloning(
     Returns:
         The loop's ``arms``, one or none: ``label``, ``folder``, ``policies`` (the first one and the baseline, measured
         on the validation states), ``test`` (folder, success and interval of both policies on the test states) and
-        ``comparison`` (cloning as A, the loop's own method as B).
+        ``comparison`` (filtered BC as A, the loop's own method as B).
     """
     from grape.training import run_train
 
-    reporter.info("filtered cloning on the rollouts of iteration 1")
-    folder = stages.cloning_folder
+    reporter.info(f"{LABEL} on the rollouts of iteration 1")
+    folder = stages.filtered_bc_folder
     try:
-        chosen_success_rate = run_pair(stages.cloning_pair(), reporter)["chosen_success_rate"]
+        chosen_success_rate = run_pair(stages.filtered_bc_pair(), reporter)["chosen_success_rate"]
     except NoPairsError:  # where the loop itself learns from single episodes
         chosen_success_rate = None
     if not chosen_success_rate:
-        reporter.warn("No chosen trajectory of iteration 1 succeeded: there is nothing to clone, so no comparison.")
+        reporter.warn("No chosen trajectory of iteration 1 succeeded: there is nothing to imitate, so no comparison.")
         return []
-    run_train(stages.cloning_train(first), reporter)
+    run_train(stages.filtered_bc_train(first), reporter)
     policy = folder / "train" / "policy"
     run_evaluate(stages.validate(policy, folder / "evaluate"), reporter, chooses=True)
-    own, clone = stages.root / "test" / "iteration-1", stages.root / "test" / "filtered-cloning"
+    own, baseline = stages.root / "test" / "iteration-1", stages.root / "test" / "filtered-cloning"
     run_evaluate(stages.test(trained, own), reporter)
-    run_evaluate(stages.test(policy, clone), reporter)
-    comparison = run_compare(stages.compare(clone, own, stages.root / "test" / "compare-cloning"), reporter)
+    run_evaluate(stages.test(policy, baseline), reporter)
+    comparison = run_compare(stages.compare(baseline, own, stages.root / "test" / "compare-cloning"), reporter)
     name = method.upper() if method in ("tpo", "kto", "rloo") else method
     return [
         {
@@ -66,7 +66,7 @@ def compare_cloning(
             ],
             "test": [
                 {"label": f"{name}, iteration 1"} | _measured(own, stages.root),
-                {"label": f"{LABEL}, rollouts of iteration 1"} | _measured(clone, stages.root),
+                {"label": f"{LABEL}, rollouts of iteration 1"} | _measured(baseline, stages.root),
             ],
             "comparison": dict(comparison),
         }

@@ -23,7 +23,7 @@ from grape.evaluation import (
     run_evaluate,
 )
 from grape.loop.checks import check_settings
-from grape.loop.filtered_bc import compare_cloning
+from grape.loop.filtered_bc import compare_filtered_bc
 from grape.loop.plan import plan_loop
 from grape.loop.settings import LoopSettings
 from grape.loop.stages import Stages
@@ -56,7 +56,7 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
 
     Returns:
         Summary: the policies with their validation success, the comparison of the first policy with the best one of
-        the validation states on the test states, filtered cloning beside them where asked for, paths of the best
+        the validation states on the test states, filtered BC beside them where asked for, paths of the best
         policy and of the report.
 
     Raises:
@@ -128,7 +128,7 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
         summary["arms"] = []
         if trained is not None and settings.train.method != "filtered-bc":
             method = settings.train.method
-            summary["arms"] = compare_cloning(stages, first.policy, entries[0], trained, method, reporter)
+            summary["arms"] = compare_filtered_bc(stages, first.policy, entries[0], trained, method, reporter)
     write_json(settings.out / "loop.json", summary)
     if settings.report:
         from grape.report import ReportSettings, run_report

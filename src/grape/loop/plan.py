@@ -8,6 +8,7 @@ from typing import Any
 
 from grape.collect import run_collect
 from grape.core.tasks import Task
+from grape.loop.filtered_bc import LABEL
 from grape.loop.settings import LoopSettings
 from grape.loop.stages import Stages
 from grape.preferences import PairSettings
@@ -84,11 +85,11 @@ def _rows(settings: LoopSettings, stages: Stages, tasks: Sequence[Task]) -> list
     rows.append(evaluation("test of the first policy", stages.test_states))
     rows.append(evaluation("test of the result", stages.test_states))
     if settings.compare_cloning and settings.train.method != "filtered-bc":
-        cloning = stages.cloning_train(Path(settings.policy or settings.out))
-        rows.append({"stage": "cloning: pair", "pairs_at_most": pairs})
-        rows.append(_training("cloning: train", cloning, pairs, longest))
-        rows.append(evaluation("cloning: validation", stages.validation_states))
-        rows.append(evaluation("cloning: test", stages.test_states))
+        train = stages.filtered_bc_train(Path(settings.policy or settings.out))
+        rows.append({"stage": f"{LABEL}: pair", "pairs_at_most": pairs})
+        rows.append(_training(f"{LABEL}: train", train, pairs, longest))
+        rows.append(evaluation(f"{LABEL}: validation", stages.validation_states))
+        rows.append(evaluation(f"{LABEL}: test", stages.test_states))
         if settings.iterations > 1:
             rows.append(evaluation("test of iteration 1's policy", stages.test_states))
     return rows
@@ -120,7 +121,7 @@ def _pairs(settings: PairSettings, samples: int, states: int) -> int:
 
 
 def _training(stage: str, settings: TrainSettings, pairs: int, longest: int) -> Row:
-    """Both sides of every pair, every epoch; cloning sees the chosen side alone."""
+    """Both sides of every pair, every epoch; filtered BC sees the chosen side alone."""
     # Methods that cut pairs into steps round the steps an update holds, by at most half a pair.
     per_update = settings.pairs_per_update - (0 if settings.method == "tpo" else 0.5)
     updates = settings.epochs * math.ceil(pairs / per_update)

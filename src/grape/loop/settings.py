@@ -61,9 +61,9 @@ class LoopSettings:
             that level; this needs hundreds of validation episodes. May be written --gate.margin.
         replay: Train on what this many earlier iterations collected as well, each with the log-probabilities of the
             policy that collected it as its reference.
-        compare_cloning: Also train filtered behaviour cloning on the rollouts of iteration 1 and measure it on the
-            test states beside the policy of iteration 1: the same start, the same rollouts, two ways of using them.
-            Changes nothing else; without effect where train.method is filtered-bc itself.
+        compare_cloning: Also train filtered behavior cloning (filtered BC) on the rollouts of iteration 1 and measure
+            it on the test states beside the policy of iteration 1: the same start, the same rollouts, two ways of using
+            them. Changes nothing else; without effect where train.method is filtered-bc itself.
         report: Write report.html at the end.
         seed: Seed of the whole run; every stage derives its own from it.
         demonstrations: Settings of the demonstrations (as for grape collect).

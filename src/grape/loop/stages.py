@@ -145,22 +145,22 @@ class Stages:
         )
 
     @property
-    def cloning_folder(self) -> Path:
-        """Folder of filtered cloning on the first iteration's rollouts."""
+    def filtered_bc_folder(self) -> Path:
+        """Folder of filtered BC on the first iteration's rollouts."""
         return self.root / "cloning"
 
-    def cloning_pair(self) -> PairSettings:
-        """The first iteration's pairs and those of initial states where all succeeded: cloning can use them, too."""
-        return replace(self.pair(1), out=self.cloning_folder / "pair", require_mixed_outcomes=False)
+    def filtered_bc_pair(self) -> PairSettings:
+        """The first iteration's pairs and those of initial states where all succeeded: they serve filtered BC, too."""
+        return replace(self.pair(1), out=self.filtered_bc_folder / "pair", require_mixed_outcomes=False)
 
-    def cloning_train(self, policy: Path) -> TrainSettings:
+    def filtered_bc_train(self, policy: Path) -> TrainSettings:
         """The first iteration's training, but imitating the chosen sides that succeeded."""
         own = self.train(1, policy)
         return replace(
             own,
-            pairs=self.cloning_folder / "pair",
+            pairs=self.filtered_bc_folder / "pair",
             scores=None,
-            out=self.cloning_folder / "train",
+            out=self.filtered_bc_folder / "train",
             method="filtered-bc",
             **{name: default for name, default, methods in METHOD_SETTINGS if "filtered-bc" not in methods},
         )

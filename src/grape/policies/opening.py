@@ -299,7 +299,7 @@ def read_checkpoint_info(policy: str) -> CheckpointInfo:
     from grape.policies.openvla import read_policy_config
 
     config = read_policy_config(policy)
-    center_crop = config.says_center_crop
+    center_crop = config.recorded_center_crop
     if center_crop is None and (config.preset or read_provenance(resolve_policy(policy, weights=False)).collected):
         center_crop = config.center_crop
     return CheckpointInfo(tuple(sorted(config.norm_stats)), center_crop)

@@ -53,7 +53,7 @@ class ScoreSettings:
         store: Episode store, or the folder that grape collect wrote.
         out: Folder to write: scores.jsonl (one episode a line, with every stage and constraint) and calibration.json.
         costs: YAML cost specification, or a folder of them, that override the built-in ones of their tasks.
-        calibrate: Choose weights, beta, normalisation and thresholds from data and store them in calibration.json.
+        calibrate: Choose weights, beta, normalization and thresholds from data and store them in calibration.json.
         weights: lambda_1, lambda_2, lambda_3 (not negative); the default is the published one. Calibration keeps
             lambda_3 and the proportion of the other two; 0 silences a term.
         beta: Scale of costs in exp(-beta * cost), above 0. By default calibration takes, for each task, one over the
@@ -62,7 +62,7 @@ class ScoreSettings:
             stages, as release 0.1 did. R_ext then mostly repeats I_success; for comparison only.
         normalisation: How R_self is scaled: raw (sum over the steps), step-mean, or the mean a step standardized
             within its initial state or task. auto is step-mean when calibrating, else raw.
-        keep_weights: Calibration only: take --weights as they are; normalisation, beta and thresholds are still chosen.
+        keep_weights: Calibration only: take --weights as they are; normalization, beta and thresholds are still chosen.
         soft_share: Calibration only: standard deviation that R_self and R_ext each contribute among episodes of one
             initial state and outcome, as a share of lambda_3. Above 0; with 0.25 a success outweighs four of them.
         threshold_quantile: Calibration only: raise thresholds to this quantile (0 to 1) of the costs of a task's
@@ -319,7 +319,7 @@ def _warnings(metas: Sequence[EpisodeMeta], priced: Sequence[_Priced]) -> list[s
     if 0 < unsampled < len(priced):
         warnings.append(
             f"{unsampled} of {len(priced)} episodes were not sampled from a policy: their self term is 0, which is no "
-            "middling value unless --normalisation is state-standardised or task-standardised."
+            "middling value, except with --normalisation state-standardised or --normalisation task-standardised."
         )
     unknown = sum(meta.success is None for meta in metas)
     if unknown:

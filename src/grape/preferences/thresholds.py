@@ -112,7 +112,7 @@ def reprice(stages: Sequence[StageScore], specification: CostSpecification) -> t
     """
     # A stage that was never entered is charged all that it can cost for not being done.
     penalties = [
-        stage.penalty + (0.0 if score.reached else stage.dearest)
+        stage.penalty + (0.0 if score.reached else stage.max_contribution)
         for stage, score in zip(specification.stages, stages, strict=False)
     ]
     return tuple(

@@ -292,7 +292,7 @@ def _rows(constraints: Sequence[Constraint], stage: int, scores: Sequence[Score]
 def _charge(constraint: Constraint) -> str:
     unit = "" if constraint.unit in ("fraction", "ratio", "of limit", "signal") else f" per {constraint.unit}"
     threshold = quantity(constraint.threshold, constraint.unit)
-    return f"{constraint.weight:g}{unit} above {threshold}, at most {constraint.dearest:.2g}"
+    return f"{constraint.weight:g}{unit} above {threshold}, at most {constraint.max_contribution:.2g}"
 
 
 def _mean_contribution(scores: Sequence[Score], stage: int, position: int, *, success: bool) -> float | None:

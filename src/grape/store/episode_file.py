@@ -11,7 +11,7 @@ column                    type            content
 ``action``, ``label``     list<float>     executed action and what an imitator learns (D); null in the last row
 ``action_token``          list<int32>     sampled token ids (D), -1 where none; null in the last row
 ``token_logp``            list<float>     their log-probabilities (D), NaN where none; null in the last row
-``keypoint:<name>``       list<float>     metres, world frame (3)
+``keypoint:<name>``       list<float>     meters, world frame (3)
 ``signal:<name>``         float           a scalar
 ========================  ==============  ==================================================================
 
@@ -130,7 +130,7 @@ def read_episode(path: Path, *, frames: bool = True, display: bool = False) -> T
         CompatibilityError: A newer version of the package wrote it.
     """
     with _opened(path) as (file, header):
-        skipped = {name for name, wanted in (("frame", frames), ("display", display)) if not wanted}
+        skipped = {name for name, is_read in (("frame", frames), ("display", display)) if not is_read}
         names = [name for name, column in header.columns.items() if name not in skipped and _is_stored(column.shape)]
         table = file.read(columns=names, use_threads=False)
         values = {

@@ -70,26 +70,26 @@ class EpisodeStore:
             DataError: The folder holds something else.
             GrapeError: The folder cannot be written.
         """
-        wanted = json.loads(json.dumps(dict(contract), allow_nan=False))
+        expected = json.loads(json.dumps(dict(contract), allow_nan=False))
         if not (path / _HEADER).exists():
             if path.exists() and (not path.is_dir() or any(entry.name[0] != "." for entry in path.iterdir())):
                 raise DataError(f"{path} is not empty and no episode store.", "Choose another folder.")
             write_json(
                 path / _HEADER,
-                {"format": _FORMAT, "format_version": FORMAT_VERSION, "suite": suite, "contract": wanted},
+                {"format": _FORMAT, "format_version": FORMAT_VERSION, "suite": suite, "contract": expected},
             )
         store = cls.open(path)
         if store.suite != suite:
             raise CompatibilityError(
                 f"Store {path} holds episodes of suite '{store.suite}', not '{suite}'.", "Choose another folder."
             )
-        if content_hash(store.contract) != content_hash(wanted):
-            keys = sorted({*store.contract, *wanted})
-            differing = [key for key in keys if store.contract.get(key) != wanted.get(key)]
+        if content_hash(store.contract) != content_hash(expected):
+            keys = sorted({*store.contract, *expected})
+            differing = [key for key in keys if store.contract.get(key) != expected.get(key)]
             first = differing[0] if differing else "contract"
             raise CompatibilityError(
                 f"Store {path} was made under another contract; it differs in {', '.join(differing)}: "
-                f"{first} was {json.dumps(store.contract.get(first))}, now {json.dumps(wanted.get(first))}.",
+                f"{first} was {json.dumps(store.contract.get(first))}, now {json.dumps(expected.get(first))}.",
                 "Episodes of different contracts cannot be mixed: choose another folder.",
             )
         for folder in (path, path / "episodes", path / ".cache"):

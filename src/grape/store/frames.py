@@ -6,7 +6,7 @@ Within an episode most pixels never change, hence the codec ``zstd-first-differe
 - blob 0 is the Zstandard compression of the first image's bytes (row-major ``(H, W, 3)``, RGB);
 - blob ``t > 0`` is the compression of ``(image_t - image_0) mod 256``.
 
-Any image needs its own blob and the first one only, and undoing the difference of a whole episode is one vectorised
+Any image needs its own blob and the first one only, and undoing the difference of a whole episode is one vectorized
 addition. On Meta-World images level 3 gives 3.2 kB a frame at 64x64 (7.8 kB without the difference) and 37 kB at
 256x256 (96 kB); higher levels gain 2 % for a quarter of the speed. Differences to the previous image would be smaller
 still, but then an image needs all the ones before it.

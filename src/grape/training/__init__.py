@@ -1,4 +1,4 @@
-"""Training: supervised fine-tuning, and preference optimisation over whole trajectories.
+"""Training: supervised fine-tuning, and preference optimization over whole trajectories.
 
 One update of ``grape train`` reads from :mod:`grape.training.tpo` (the verb; ``_Trainer._compute`` is the update)
 through ``batches`` (its comparisons, collated) and ``logprobs`` to ``gradients`` (the exact gradient at constant

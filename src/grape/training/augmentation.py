@@ -45,18 +45,18 @@ def augment(
         New images of the same shape; the input where nothing is to be done.
     """
     first, batch = part or (0, len(images_BHWC))
-    mine = slice(first, first + len(images_BHWC))
+    rows = slice(first, first + len(images_BHWC))
     result = images_BHWC
     if recipe == "openvla":
-        result = openvla_recipe(images_BHWC, rng.uniform(size=(batch, 6))[mine])
+        result = openvla_recipe(images_BHWC, rng.uniform(size=(batch, 6))[rows])
     height, width = result.shape[1:3]
     if shift:
-        down_B, right_B = rng.integers(-shift, shift + 1, size=(2, batch))[:, mine]
+        down_B, right_B = rng.integers(-shift, shift + 1, size=(2, batch))[:, rows]
         rows_BH = np.clip(np.arange(height) + down_B[:, None], 0, height - 1)
         columns_BW = np.clip(np.arange(width) + right_B[:, None], 0, width - 1)
         result = result[np.arange(len(result))[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]]
     if brightness:
-        factor_B111 = rng.uniform(1 - brightness, 1 + brightness, size=(batch, 1, 1, 1))[mine].astype(np.float32)
+        factor_B111 = rng.uniform(1 - brightness, 1 + brightness, size=(batch, 1, 1, 1))[rows].astype(np.float32)
         result = np.clip(result * factor_B111 + 0.5, 0, 255).astype(np.uint8)
     return result
 
@@ -114,7 +114,7 @@ def change_color(pixels_CHW: Pixels, saturation: np.float32, hue: np.float32) ->
     red, green, blue = pixels_CHW
     value = np.maximum(np.maximum(red, green), blue)
     spread = value - np.minimum(np.minimum(red, green), blue)
-    safe = np.where(spread > 0, spread, np.float32(1))  # grey has no hue: any will do
+    safe = np.where(spread > 0, spread, np.float32(1))  # gray has no hue: any will do
     to_red, to_green = value == red, value == green
     # Hue in sixths of a turn from red: how far the other two channels differ, from the sector of the largest one.
     apart = np.where(to_red, green - blue, np.where(to_green, blue - red, red - green)) / safe

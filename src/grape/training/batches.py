@@ -64,7 +64,7 @@ def make_items(
     """Turn pairs into items.
 
     ``tpo`` compares whole trajectories (arXiv 2411.19309), or windows of them: what the first public implementation
-    optimised, though here only windows of one pair at equal offsets meet. ``step-dpo`` compares the steps at equal
+    optimized, though here only windows of one pair at equal offsets meet. ``step-dpo`` compares the steps at equal
     index of the two sides, the paper's step-wise baseline. Both take of a side the range of decisions that its pair
     names, and weigh a comparison as its pair, scaled to 1 on average. ``filtered-bc`` imitates every step of every
     chosen episode, each once. ``kto`` and ``rloo`` see whole episodes alone: on the chosen side where their weight is

@@ -195,8 +195,8 @@ def estimate_training(
             step=trainable,
         )
 
-    found = profile(micro_batch)
-    forward, backward = found.forward_flops // micro_batch, found.backward_flops // micro_batch
+    profiled = profile(micro_batch)
+    forward, backward = profiled.forward_flops // micro_batch, profiled.backward_flops // micro_batch
     step = forward * (2 if gradient == "two-pass" else 1) + backward
     largest = None
     if memory_gb is not None:
@@ -212,7 +212,7 @@ def estimate_training(
         backward_flops=backward,
         step_flops=step,
         flops=frames * step,
-        memory=memory(found),
+        memory=memory(profiled),
         largest_micro_batch=largest,
         memory_gb=memory_gb,
     )

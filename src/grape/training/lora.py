@@ -114,14 +114,14 @@ def check_start(path: Path, settings: TrainerSettings, device: str) -> None:
     layers = frozenset(adapter.layers(policy.model))
     kinds: tuple[LoraTargets, ...] = ("language", "language+projector", "all")
     named = next((kind for kind in kinds if frozenset(policy.lora_targets(kind)) == layers), settings.lora_targets)
-    asked: list[tuple[str, Any, Any]] = [("rank", rank, adapter.rank), ("targets", settings.lora_targets, named)]
+    options: list[tuple[str, Any, Any]] = [("rank", rank, adapter.rank), ("targets", settings.lora_targets, named)]
     if settings.lora_alpha:
-        asked.append(("alpha", settings.lora_alpha, adapter.alpha))
-    for name, wanted, found in asked:
-        if wanted != found:
+        options.append(("alpha", settings.lora_alpha, adapter.alpha))
+    for name, given, trained in options:
+        if given != trained:
             raise SettingsError(
-                f"{path} is an adapter with {name} {found}, and --lora-{name} is {wanted}.",
-                f"Give --lora-{name} {found} to train the adapter on, {merged}",
+                f"{path} is an adapter with {name} {trained}, and --lora-{name} is {given}.",
+                f"Give --lora-{name} {trained} to train the adapter on, {merged}",
             )
 
 
@@ -147,14 +147,14 @@ def prepare_parameters(
     Raises:
         CompatibilityError: Release 0.1 began the run from an adapter, which it merged.
     """
-    home, path = None, settings.policy
+    base, path = None, settings.policy
     if settings.lora_rank and path is not None:
         if adapter_base(path) is not None and (settings.out / "base").exists():
             raise CompatibilityError(
                 f"{settings.out} was begun by release 0.1, which merged the adapter {path} and trained another one.",
                 "Choose another --out: today the same adapter is trained on.",
             )
-        home = adapter_base(path) or path
+        base = adapter_base(path) or path
         if policy.adapter is None:
             add_adapters(policy, settings.lora_rank, settings.lora_alpha, settings.seed, settings.lora_targets)
         else:
@@ -162,7 +162,7 @@ def prepare_parameters(
                 parameter.requires_grad_(".lora_" in name)
     if settings.activation_checkpointing:
         policy.model.checkpoint_activations()
-    return home
+    return base
 
 
 def add_adapters(
@@ -225,15 +225,15 @@ def parameter_counts(policy: "OpenVLAPolicy") -> dict[str, int]:
     }
 
 
-def save_result(policy: "OpenVLAPolicy", out: Path, home: Path | None) -> None:
+def save_result(policy: "OpenVLAPolicy", out: Path, base: Path | None) -> None:
     """Save a trained policy as ``out/policy``, which appears when complete.
 
     Args:
         policy: The trained policy.
         out: Output folder of the run.
-        home: What adapters point to (see :func:`prepare_parameters`); None where all parameters were trained.
+        base: What adapters point to (see :func:`prepare_parameters`); None where all parameters were trained.
     """
-    if home is None:
+    if base is None:
         save_policy(policy, out / "policy")
         return
     from peft import get_peft_model_state_dict
@@ -243,7 +243,7 @@ def save_result(policy: "OpenVLAPolicy", out: Path, home: Path | None) -> None:
     with atomic_folder(out / "policy") as temporary:
         save_tensors(tensors, temporary / "adapter_model.safetensors")
         write_json(temporary / "adapter_config.json", _plain(policy.adapter.peft_config["default"].to_dict()))
-        write_pointer(temporary, home, place=out / "policy", changed=(read_policy_config(home), policy.config))
+        write_pointer(temporary, base, place=out / "policy", changed=(read_policy_config(base), policy.config))
 
 
 def _plain(value: Any) -> Any:

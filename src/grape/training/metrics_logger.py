@@ -199,11 +199,11 @@ class Trackers:
             action()
         except Exception as error:  # a tracker may raise anything; none of it is worth a training
             self._open.remove(destination)
-            said = _without_secrets(f"{type(error).__name__}: {error}")
+            message = _without_secrets(f"{type(error).__name__}: {error}")
             with contextlib.suppress(OSError):
-                append_event(self._folder, "tracker failed", tracker=destination.name, error=said)
+                append_event(self._folder, "tracker failed", tracker=destination.name, error=message)
             self._reporter.warn(
-                f"{destination.name} takes no more metrics ({said}). Training goes on; "
+                f"{destination.name} takes no more metrics ({message}). Training goes on; "
                 f"{self._folder / 'metrics.jsonl'} holds them all."
             )
 
@@ -273,9 +273,9 @@ def _open(name: str, run_name: str, settings: Mapping[str, Any], folder: Path) -
         elif name == "comet_ml":
             tracker.tracker.set_name(run_name)
     except Exception as error:  # whatever a tracker raises, its user can do something about it
-        said = _without_secrets(f"{type(error).__name__}: {error}")
+        message = _without_secrets(f"{type(error).__name__}: {error}")
         raise SettingsError(
-            f"{name} could not be opened ({said}).",
+            f"{name} could not be opened ({message}).",
             "Log in with the tracker's own command or environment variables (offline: e.g. WANDB_MODE=offline), "
             f"or leave out --report-to {name}.",
         ) from error

@@ -123,8 +123,8 @@ class TrainSettings(TrainerSettings, PolicySettings):
             the recorded log-probabilities of the policy that collected it.
         policy: Checkpoint folder of the policy that collected the episodes; training starts from it.
         method: tpo compares whole trajectories; step-dpo compares single steps of the two sides by their index (the
-            paper's step-wise baseline); filtered-bc only imitates chosen sides that succeeded (filtered behavior
-            cloning, a baseline). kto takes single episodes, desirable or not (arXiv 2402.01306); rloo weighs every
+            paper's step-wise baseline); filtered-bc (filtered behavior cloning, a baseline) only imitates chosen sides
+            that succeeded. kto takes single episodes, desirable or not (arXiv 2402.01306); rloo weighs every
             episode of an initial state by its reward minus the mean of the others (arXiv 2402.14740).
         reward: For kto and rloo: gcpg is R_GCPG, by which failures differ, too; success is the outcome alone. auto is
             success for kto and gcpg for rloo. With gcpg, kto calls desirable what lies above the mean of the others.
@@ -139,7 +139,7 @@ class TrainSettings(TrainerSettings, PolicySettings):
         stride: Steps between the starts of windows.
         length_normalised: Replace beta by beta * 8 / T of each side, so that long trajectories do not saturate the
             loss; the scale is that of windows of 8 steps.
-        label_smoothing: Assumed share of pairs labelled the wrong way round, in [0, 0.5); sigmoid only.
+        label_smoothing: Assumed share of pairs labeled the wrong way round, in [0, 0.5); sigmoid only.
         anchor: Strength of the anchor, which imitates chosen sides that succeeded: at the start it pulls so many times
             as hard on the chosen side as the preference does, whatever beta and the length are. 0 is the published
             loss, which lowers the likelihood of both sides on small models.
@@ -157,11 +157,11 @@ class TrainSettings(TrainerSettings, PolicySettings):
             is the reference) and checks a sample of them; recomputed evaluates the starting policy on all frames.
         parity_steps: Steps whose recorded log-probabilities are checked before the first update.
         parity_threshold: Mean absolute difference per token, in nats, above which the check fails. Not given:
-            0.002 on a CPU, which sees adapters merged into rounded weights, and 0.05 elsewhere.
+            0.002 on a CPU, which sees adapters merged into rounded weights, and 0.05 on other devices.
         holdout: Share of the initial states whose pairs or episodes are kept out of training to measure the loss on,
             in [0, 1).
-        evaluate_every: Updates between two looks at how training goes (the loss on the pairs held out, or the mean
-            loss of the updates since the last look); the state with the lowest is kept as checkpoints/best. 0 means
+        evaluate_every: Updates between two evaluations (the loss on the pairs held out, or the mean loss of the
+            updates since the last one); the state with the lowest is kept as checkpoints/best. 0 means
             once an epoch.
         result: Which state becomes policy/: the last one or the best.
         sharding: none holds all parameters in every process; full spreads parameters, gradients and optimizer state
@@ -239,7 +239,7 @@ class SftSettings(TrainerSettings):
         epochs: How often every step is used.
         max_updates: Stop after this many updates, repeating epochs if needed; 0 means what the epochs hold.
         batch_size: Steps an update averages.
-        soft_bins: Width of the Gaussian that spreads a label over neighbouring bins, in bins; 0 means one-hot labels.
+        soft_bins: Width of the Gaussian that spreads a label over neighboring bins, in bins; 0 means one-hot labels.
             Not given: 0.5 for a new policy, one-hot for a checkpoint, whose tokens are those it was trained with.
         augment: Recipe that changes images at random. openvla is OpenVLA's: a crop of 90 % of the area, brightness,
             contrast, saturation, hue; the policy is then evaluated with the crop in the middle. none leaves images
@@ -247,8 +247,8 @@ class SftSettings(TrainerSettings):
         augment_shift: Images are moved by up to this many pixels each way, edges repeated; 0 switches it off.
         augment_brightness: Images are brightened or darkened by up to this share; 0 switches it off.
         shuffle_episodes: How many episodes' steps are shuffled together; 0 shuffles all steps. Not given: 0 where the
-            decoded images fit into picture_cache_gb, otherwise as many episodes as do, so that each is decoded once an
-            epoch.
+            decoded images fit into --picture-cache-gb, otherwise as many episodes as do, so that each is decoded once
+            an epoch.
         holdout: Share of episodes kept out of training to measure the loss on, in [0, 1).
         gripper: What the last action dimension means, for a new policy; empty takes it from the store.
         norm_key: Name for the normalization statistics of the demonstrations; empty takes the name of their suite or

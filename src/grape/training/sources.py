@@ -156,8 +156,8 @@ def _names(method: str, sample: Sample) -> tuple[str, ...]:
 
 
 def _pairs(settings: TrainSettings, folders: Sequence[_Folder]) -> list[list[Sample]]:
-    """Pairs of each folder that a method can use: for cloning, those whose chosen side is known to have succeeded."""
-    found: list[list[Sample]] = []
+    """Pairs of each folder that a method can use; for filtered BC their chosen side is known to have succeeded."""
+    samples: list[list[Sample]] = []
     for folder in folders:
         pairs = read_pairs(folder.path)
         if not pairs:
@@ -175,15 +175,15 @@ def _pairs(settings: TrainSettings, folders: Sequence[_Folder]) -> list[list[Sam
                 )
         if settings.method == "filtered-bc":
             pairs = tuple(pair for pair in pairs if folder.store.meta(pair.chosen).success)
-        found.append(
+        samples.append(
             [replace(pair, chosen=folder.name(pair.chosen), rejected=folder.name(pair.rejected)) for pair in pairs]
         )
-    if not any(found):
+    if not any(samples):
         raise DataError(
-            "No chosen trajectory is known to have succeeded, so there is nothing to clone.",
+            "No chosen trajectory is known to have succeeded, so there is nothing to imitate.",
             "Use --method tpo, which also learns from the better of two failures.",
         )
-    return found
+    return samples
 
 
 def _weighted(settings: TrainSettings, folders: Sequence[_Folder]) -> list[list[Sample]]:
@@ -201,13 +201,13 @@ def _weighted(settings: TrainSettings, folders: Sequence[_Folder]) -> list[list[
         reward = settings.reward
     method: Literal["kto", "rloo"] = "kto" if settings.method == "kto" else "rloo"
     weighted = weigh_episodes(method, states, reward, settings.desirable_weight)
-    found: list[list[Sample]] = [[] for _ in folders]
+    samples: list[list[Sample]] = [[] for _ in folders]
     for episode in weighted:
-        found[owners[episode.episode]].append(episode)
-    if not found[0]:  # what is replayed alone would say nothing of the policy in training
+        samples[owners[episode.episode]].append(episode)
+    if not samples[0]:  # what is replayed alone would say nothing of the policy in training
         own = [state for state in states if owners[state[0].episode_id] == 0] if weighted else states
         raise _nothing_to_learn(method, reward, own)
-    return found
+    return samples
 
 
 def _nothing_to_learn(method: str, reward: Reward, states: Sequence[Sequence[Score]]) -> NoPairsError:

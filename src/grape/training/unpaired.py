@@ -166,17 +166,17 @@ def finish_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
 
     A side without episodes in the update has none.
     """
-    found = {name: value for name, value in metrics.items() if not name.endswith(("/chosen", "/rejected"))}
-    share = found["chosen_share"]
+    means = {name: value for name, value in metrics.items() if not name.endswith(("/chosen", "/rejected"))}
+    share = means["chosen_share"]
     for side, part in (("chosen", share), ("rejected", 1 - share)):
         if part > ROUNDING:
             names = [name for name in metrics if name.endswith(f"/{side}")]
-            found |= {name: metrics[name] / part for name in names}
-    if "displacement/chosen" in found:
-        found["displacement"] = found.pop("displacement/chosen")
-    if "rewards/chosen" in found and "rewards/rejected" in found:
-        found["rewards/margins"] = found["rewards/chosen"] - found["rewards/rejected"]
-    return found
+            means |= {name: metrics[name] / part for name in names}
+    if "displacement/chosen" in means:
+        means["displacement"] = means.pop("displacement/chosen")
+    if "rewards/chosen" in means and "rewards/rejected" in means:
+        means["rewards/margins"] = means["rewards/chosen"] - means["rewards/rejected"]
+    return means
 
 
 def _log_ratio(sums: TrajectorySums, length_normalized: bool) -> Tensor:
@@ -231,9 +231,9 @@ def kto_weights(desirable: Sequence[bool], desirable_weight: float = 1.0) -> lis
         desirable: One value an episode, with both kinds among them.
         desirable_weight: Total weight of the desirable episodes, that of the undesirable ones being 1.
     """
-    count, wanted = len(desirable), sum(desirable)
+    count, desirable_count = len(desirable), sum(desirable)
     share = desirable_weight / (1 + desirable_weight)
-    up, down = count * share / wanted, -count * (1 - share) / (count - wanted)
+    up, down = count * share / desirable_count, -count * (1 - share) / (count - desirable_count)
     return [up if kind else down for kind in desirable]
 
 

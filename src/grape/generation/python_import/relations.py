@@ -79,7 +79,7 @@ class Points:
 
     Attributes:
         gripper: The end effector's keypoint.
-        named: Names that keypoints have, spoken of yet or not; no further point takes one of them.
+        named: Names that keypoints have, referenced yet or not; no further point takes one of them.
         used: Keypoints of the recording in the order of their first use.
         derived: Further points as the language declares them, by name.
     """
@@ -127,7 +127,7 @@ def relations_of(value: Scalar, points: Points, tolerance: Tolerance) -> list[Re
 
     Args:
         value: What the function returns; satisfied where it is at most 0.
-        points: Collects the points that are spoken of.
+        points: Collects the points that are referenced.
         tolerance: For bare measures.
 
     Raises:

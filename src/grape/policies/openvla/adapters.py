@@ -170,7 +170,7 @@ def write_pointer(
         old, new = changed
         names = ("unnorm_key", "gripper")
         extra |= {name: getattr(new, name) for name in names if getattr(new, name) != getattr(old, name)}
-        if new.says_center_crop != old.says_center_crop:
+        if new.recorded_center_crop != old.recorded_center_crop:
             extra["center_crop"] = new.center_crop
         fresh = {name: value for name, value in new.norm_stats.items() if name not in old.norm_stats}
         if fresh:

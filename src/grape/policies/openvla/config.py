@@ -117,8 +117,8 @@ class OpenVLAConfig:
         return int(self.text["hidden_size"])
 
     @property
-    def says_center_crop(self) -> bool | None:
-        """:attr:`center_crop` where the configuration has it in words; None where it is silent, which means no crop."""
+    def recorded_center_crop(self) -> bool | None:
+        """:attr:`center_crop` where the configuration records it; None where it does not, which means no crop."""
         center_crop = self.raw.get("grape", {}).get("center_crop")
         return None if center_crop is None else bool(center_crop)
 
@@ -131,8 +131,8 @@ class OpenVLAConfig:
         return OpenVLAConfig.from_json({**self.raw, "norm_stats": dict(norm_stats)})
 
     def with_center_crop(self, center_crop: bool) -> "OpenVLAConfig":
-        """The same configuration, which says that there is or is no crop; the very same where it says so already."""
-        if center_crop == self.says_center_crop:
+        """The same configuration with the crop recorded; this very one where it is recorded so already."""
+        if center_crop == self.recorded_center_crop:
             return self
         grape_fields = {**self.raw.get("grape", {}), "center_crop": center_crop}
         return OpenVLAConfig.from_json({**self.raw, "grape": grape_fields})

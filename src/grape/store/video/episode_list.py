@@ -85,9 +85,9 @@ class VideoEpisode:
         initial_state: Number of the arrangement it began from; only episodes that share it are paired.
         success: Whether the task was solved.
         solved_at: Time of the log at which it was solved, in the log's unit; None where not known.
-        video: The colour video.
-        depth: Depth: a folder of 16-bit PNG files, a .npy array, or a video of 16-bit grey; None if there is none.
-        depth_unit: Metres a level of the depth; arrays of floating-point numbers are metres times this as well.
+        video: The color video.
+        depth: Depth: a folder of 16-bit PNG files, a .npy array, or a video of 16-bit gray; None if there is none.
+        depth_unit: Meters a level of the depth; arrays of floating-point numbers are meters times this as well.
         camera: The camera, of the video's size; None if not given.
         log: The robot's log.
         offset: Seconds to add to the video's time to get the log's.
@@ -165,7 +165,7 @@ def read_episode_list(path: Path) -> EpisodeList:
 def read_camera(path: Path) -> Camera:
     """Camera from a YAML or JSON file.
 
-    Besides ``size``, ``intrinsic`` and ``pose`` it may say ``pixel_origin``: ``center`` (the default), where the centre
+    Besides ``size``, ``intrinsic`` and ``pose`` it may say ``pixel_origin``: ``center`` (the default), where the center
     of the first pixel is at 0, 0, as OpenCV calibrates, or ``corner``, where it is at 0.5, 0.5.
 
     Raises:
@@ -201,7 +201,7 @@ def _episode(path: Path, where: str, given: _Defaults, cameras: dict[Path, Camer
     if given.outcome not in ("success", "failure"):
         raise DataError(f"{where}: outcome is {given.outcome!r}.", "Write success or failure.")
     if not given.depth_unit > 0:
-        raise DataError(f"{where}: depth_unit is {given.depth_unit}.", "Give metres a level, e.g. 0.001.")
+        raise DataError(f"{where}: depth_unit is {given.depth_unit}.", "Give meters a level, e.g. 0.001.")
     folder = path.parent
     depth = folder / given.depth if given.depth else None
     for file in (folder / given.video, folder / given.log, *([depth] if depth else [])):

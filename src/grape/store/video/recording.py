@@ -25,7 +25,7 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
-_NEAREST, _FARTHEST = 0.05, 20.0  # metres: what depth cameras on tables see
+_NEAREST, _FARTHEST = 0.05, 20.0  # meters: what depth cameras on tables see
 _GAP = 1.75  # times the usual distance of images; above it one is missing
 
 
@@ -35,7 +35,7 @@ class Recording:
 
     Attributes:
         images: RGB, uint8 ``(N, H, W, 3)``.
-        depth: Metres, float32 ``(N, H, W)``, 0 where nothing was measured; None if not recorded or not wanted.
+        depth: Meters, float32 ``(N, H, W)``, 0 where nothing was measured; None if not recorded or not wanted.
         camera: The camera of these images; None if not given.
     """
 
@@ -87,7 +87,7 @@ def check_recording(episode: VideoEpisode) -> tuple[Float64, tuple[int, int]]:
 
 
 def read_recording(
-    episode: VideoEpisode, longest: int, wanted: Sequence[int] | Indices, with_depth: bool = True
+    episode: VideoEpisode, longest: int, image_indices: Sequence[int] | Indices, with_depth: bool = True
 ) -> Recording:
     """Decode some images of a recording, shrunk so that the longer side is at most ``longest`` pixels.
 
@@ -96,13 +96,13 @@ def read_recording(
     Args:
         episode: A checked recording.
         longest: Pixels.
-        wanted: Numbers of the images, increasing, at least one.
+        image_indices: Numbers of the images, increasing, at least one.
         with_depth: Whether depth is read, where it was recorded.
 
     Raises:
         DataError: See :func:`check_recording`; or the recording has changed since.
     """
-    numbers = np.asarray(wanted, dtype=np.intp)
+    numbers = np.asarray(image_indices, dtype=np.intp)
     decoded = (image for _, image, _ in decoded_images(episode.video, "rgb24"))
     images = _held(decoded, numbers, lambda image: _shrunk(image, longest), episode)
     depth = None
@@ -115,22 +115,22 @@ def read_recording(
 
 def _held(
     decoded: Iterator[npt.NDArray[Any]],
-    wanted: Indices,
+    image_indices: Indices,
     converted: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
     episode: VideoEpisode,
 ) -> npt.NDArray[Any]:
-    """The wanted ones of what is decoded, in one array that is made once."""
+    """Those of the decoded images, in one array that is made once."""
     held: npt.NDArray[Any] | None = None
     row = 0
     for number, item in enumerate(decoded):
-        if number != wanted[row]:
+        if number != image_indices[row]:
             continue
         value = converted(item)
         if held is None:
-            held = np.empty((len(wanted), *value.shape), dtype=value.dtype)
+            held = np.empty((len(image_indices), *value.shape), dtype=value.dtype)
         held[row] = value
         row += 1
-        if row == len(wanted):
+        if row == len(image_indices):
             return held
     raise DataError(f"{episode.where}: the recording has changed since it was checked.", "Run the import again.")
 
@@ -165,10 +165,10 @@ def _check_depth(episode: VideoEpisode, count: int, size: tuple[int, int], turns
         if level.shape != size:
             raise DataError(
                 f"{episode.where}: depth {maps} is {level.shape}, the video's images are {size} (height, width).",
-                "Depth must be aligned with the colour camera, pixel by pixel.",
+                "Depth must be aligned with the color camera, pixel by pixel.",
             )
-        metres = _metres(level, episode)
-        measured = metres[metres > 0]
+        meters = _meters(level, episode)
+        measured = meters[meters > 0]
         if len(measured):
             middle.append(float(np.median(measured)))
         maps += 1
@@ -183,7 +183,7 @@ def _check_depth(episode: VideoEpisode, count: int, size: tuple[int, int], turns
     if not _NEAREST <= usual <= _FARTHEST:
         raise DataError(
             f"{episode.where}: depth is {usual:.4g} m in the middle, taking a level as {episode.depth_unit:g} m.",
-            "Check depth_unit: metres a level, e.g. 0.001 for millimetres.",
+            "Check depth_unit: meters a level, e.g. 0.001 for millimeters.",
         )
 
 
@@ -192,11 +192,11 @@ def _levels(path: Path) -> Iterator[tuple[npt.NDArray[Any], Turn]]:
     if path.is_dir():
         files = _numbered(path)
         if not files:
-            raise DataError(f"{path} holds no PNG file.", "Write one 16-bit grey PNG an image, numbered.")
+            raise DataError(f"{path} holds no PNG file.", "Write one 16-bit gray PNG an image, numbered.")
         for file in files:
             level = np.asarray(open_image(file, formats=("PNG",)))
             if level.ndim != 2:
-                raise DataError(f"{file} is no grey image.", "Write depth as 16-bit grey PNG.")
+                raise DataError(f"{file} is no gray image.", "Write depth as 16-bit gray PNG.")
             yield level, UPRIGHT
     elif path.suffix == ".npy":
         with open_file(path, max_bytes=MAX_RECORDING_BYTES) as handle:
@@ -235,9 +235,9 @@ def _numbered(folder: Path) -> list[Path]:
     return [files[numbers] for numbers in sorted(files)]
 
 
-def _metres(level: npt.NDArray[Any], episode: VideoEpisode) -> Float32:
-    metres = np.asarray(level, dtype=np.float64) * episode.depth_unit
-    return np.where(np.isfinite(metres) & (metres > 0), metres, 0.0).astype(np.float32)
+def _meters(level: npt.NDArray[Any], episode: VideoEpisode) -> Float32:
+    meters = np.asarray(level, dtype=np.float64) * episode.depth_unit
+    return np.where(np.isfinite(meters) & (meters > 0), meters, 0.0).astype(np.float32)
 
 
 def _shrunk(image: npt.NDArray[np.uint8], longest: int) -> npt.NDArray[np.uint8]:
@@ -248,7 +248,7 @@ def _shrunk(image: npt.NDArray[np.uint8], longest: int) -> npt.NDArray[np.uint8]
 
 
 def _shrunk_depth(level: npt.NDArray[Any], longest: int, episode: VideoEpisode) -> Float32:
-    return _nearest(_metres(level, episode), image_size(level.shape[0], level.shape[1], longest))
+    return _nearest(_meters(level, episode), image_size(level.shape[0], level.shape[1], longest))
 
 
 def _nearest(depth: Float32, size: tuple[int, int]) -> Float32:

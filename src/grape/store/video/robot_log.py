@@ -21,9 +21,9 @@ __all__ = ["RobotLog", "read_robot_log"]
 
 Float64 = npt.NDArray[np.float64]
 
-_FARTHEST = 3.0  # metres from the robot's base: no arm on a table reaches farther
-_NEAREST = 0.01  # metres: a position that is never farther away was written in another unit
-_FASTEST = 5.0  # metres a second
+_FARTHEST = 3.0  # meters from the robot's base: no arm on a table reaches farther
+_NEAREST = 0.01  # meters: a position that is never farther away was written in another unit
+_FASTEST = 5.0  # meters a second
 _MOST_COLUMNS = 2_000
 _MOST_VALUES = 5_000_000  # numbers of a log: ten columns for fourteen hours at ten rows a second
 _QUATERNION = ("qw", "qx", "qy", "qz")
@@ -37,7 +37,7 @@ class RobotLog:
 
     Attributes:
         time: Seconds on the log's clock, increasing, ``(N,)``.
-        position: The gripper's, metres, ``(N, 3)``.
+        position: The gripper's, meters, ``(N, 3)``.
         rotation: Its orientation as axis times angle, radians ``(N, 3)``; None if not logged.
         opening: 0 closed to 1 open, ``(N,)``.
         actions: ``(N, D)``; None if not logged. The last row may be NaN.
@@ -80,8 +80,8 @@ def read_robot_log(path: Path, form: LogFormat) -> RobotLog:
         return None
 
     def several(names: tuple[str, ...]) -> Float64 | None:
-        found = [column(name, required=False) for name in names]
-        known = [values for values in found if values is not None]
+        columns = [column(name, required=False) for name in names]
+        known = [values for values in columns if values is not None]
         if known and len(known) < len(names):
             raise DataError(f"{path} has only some of the columns {', '.join(names)}.", "Log all of them or none.")
         return np.stack(known, axis=1) if known else None

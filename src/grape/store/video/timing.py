@@ -62,7 +62,7 @@ def match_images(episode: VideoEpisode, time: Float64, images: Float64, toleranc
     )
 
 
-def _nearest(sorted_times: Float64, wanted: Float64) -> Indices:
-    after = np.clip(np.searchsorted(sorted_times, wanted), 1, len(sorted_times) - 1)
-    before_is_nearer = wanted - sorted_times[after - 1] <= sorted_times[after] - wanted
+def _nearest(sorted_times: Float64, times: Float64) -> Indices:
+    after = np.clip(np.searchsorted(sorted_times, times), 1, len(sorted_times) - 1)
+    before_is_nearer = times - sorted_times[after - 1] <= sorted_times[after] - times
     return np.where(before_is_nearer, after - 1, after)
