@@ -32,6 +32,30 @@ def test_a_run_folder_resumes_with_equal_settings_only(tmp_path: Path) -> None:
         load_summary(tmp_path / "run", "pair")
 
 
+@dataclass(frozen=True)
+class Optional:
+    rate: float = 1.0
+    name: str = ""
+    limit: float | None = None
+    floor: float = field(default=0.0, metadata={"identity": "unless default"})
+
+
+def test_the_flags_named_to_resume_are_all_that_differs(tmp_path: Path) -> None:
+    def refusal(begun: Optional, now: Optional) -> str:
+        folder = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
+        open_run(folder, "score", begun)
+        with pytest.raises(CompatibilityError) as refused:
+            open_run(folder, "score", now)
+        return str(refused.value.hint)
+
+    assert refusal(Optional(rate=2.0, name="a b"), Optional()).endswith("give --name 'a b' --rate 2.0.")
+    assert refusal(Optional(name=""), Optional(name="other")).endswith("give --name ''.")
+    assert refusal(Optional(floor=3.0), Optional()).endswith("give --floor 3.0.")
+    # What was not given is given now: the flags of the others alone would be refused again.
+    assert "To go on" not in refusal(Optional(rate=2.0), Optional(limit=1.0))
+    assert "To go on" not in refusal(Optional(rate=2.0), Optional(floor=1.0))
+
+
 def test_a_foreign_folder_is_not_taken(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("do not touch")
     with pytest.raises(CompatibilityError, match="not made by"):

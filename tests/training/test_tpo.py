@@ -238,6 +238,15 @@ def test_methods_use_the_steps_they_should(world, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_a_plan_of_less_than_an_epoch_counts_the_frames_of_its_updates(world, tmp_path):
+    settings = replace(world, out=tmp_path / "none", dry_run=True, pairs_per_update=1)
+    plan = run_train(replace(settings, max_updates=1))
+    assert plan["updates"] == 1
+    assert plan["frames"] in {5 + 9, 3 + 7, 6 + 4}  # one pair
+    assert plan["tflop"] == pytest.approx(plan["frames"] * plan["tflop_step_per_frame"])
+    assert run_train(replace(settings, max_updates=3, epochs=2))["frames"] == 34
+
+
 def test_a_plan_counts_four_bit_weights(world, tmp_path):
     settings = replace(world, out=tmp_path / "none", lora_rank=2, dry_run=True, memory_gb=0.02)
     plain, small = run_train(settings), run_train(replace(settings, load_in_4bit=True))

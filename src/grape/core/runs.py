@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shlex
 import threading
 import warnings
 import weakref
@@ -162,25 +163,30 @@ def _difference(recorded: Any, expected: Any, where: str = "") -> str:
 
 
 def _flags_to_resume(recorded: Any, expected: Any) -> str:
-    """The flags that make the settings those that a folder was begun with; empty where more than settings differ."""
+    """The flags that make the settings those that a folder was begun with; empty where flags alone do not."""
     if not isinstance(recorded, dict) or any(recorded.get(key) != expected[key] for key in ("verb", "inputs")):
         return ""
     flags: list[str] = []
 
-    def compare(old: Any, new: Any, prefix: str) -> None:
+    def compare(old: Any, new: Any, prefix: str) -> bool:
+        """Append the flags; whether they tell all differences."""
+        complete = True
         for name in sorted({*old, *new}):
             one, other = old.get(name), new.get(name)
             flag = f"{prefix}{name.replace('_', '-')}"
             if isinstance(one, dict) and isinstance(other, dict):
-                compare(one, other, f"{flag}.")
+                complete &= compare(one, other, f"{flag}.")
             elif one != other and isinstance(one, bool):
                 head, _, last = flag.rpartition(".")
                 flags.append(f"--{flag}" if one else f"--{head}{'.' if head else ''}no-{last}")
             elif one != other and isinstance(one, int | float | str):
-                flags.append(f"--{flag} {one}")
+                flags.append(f"--{flag} {shlex.quote(str(one))}")
+            else:  # absent in one of them: no flag says so
+                complete &= one == other
+        return complete
 
-    compare(recorded.get("settings", {}), expected["settings"], "")
-    return " ".join(flags) if len(flags) <= 5 else ""
+    complete = compare(recorded.get("settings", {}), expected["settings"], "")
+    return " ".join(flags) if complete and len(flags) <= 5 else ""
 
 
 def is_complete(path: Path) -> bool:
