@@ -129,7 +129,14 @@ def _train(
         autocast = None
     episodes = episodes_of(settings.method, pairs)
     scattered = settings.method != "tpo" or settings.window > 0  # single steps or windows in random order
-    steps = load_steps([store], [episodes], reporter, settings.picture_cache_gb * 1e9, scattered=scattered)
+    steps = load_steps(
+        [store],
+        [episodes],
+        reporter,
+        settings.picture_cache_gb * 1e9,
+        scattered=scattered,
+        proprio=bool(spec.proprio_dim),
+    )
     anchored = [name for name in episodes if not batches or store.meta(name).success is True]
     trainer = _Trainer(settings, pairs, policy, steps, processes, autocast, frozenset(anchored), even=bool(batches))
     last = trainer.run(reporter)
