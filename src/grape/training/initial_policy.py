@@ -169,8 +169,13 @@ def check_proprio(settings: SftSettings, stores: Sequence[EpisodeSource]) -> boo
             "things.",
             "Train a policy that reads the robot's state on one suite.",
         )
-    firsts = {meta.episode_id: store for store in stores for meta in store.metas()[:1]}
-    widths = {name: store.decisions(name).proprio.shape[1] for name, store in firsts.items()}
+    widths = {
+        f"{meta.episode_id} of {store.path}": store.decisions(meta.episode_id).proprio.shape[1]
+        for store in stores
+        for meta in store.metas()[:1]
+    }
+    if not widths:
+        return True  # stores without episodes are refused next
     check_proprio_widths(widths)
     width = next(iter(widths.values()))
     if needed and width != needed:
