@@ -193,8 +193,12 @@ class _Trainer:
         nonfinite: set[str] = set()
         for start in range(0, len(rows_B), self.settings.micro_batch):
             part = slice(start, start + self.settings.micro_batch)
-            noise = None if noise_BP is None else noise_BP[part]
-            loss_B, right_B = self._losses(rows_B[part], images[part], noise, crop=self.settings.augment != "openvla")
+            loss_B, right_B = self._losses(
+                rows_B[part],
+                images[part],
+                noise_BP=None if noise_BP is None else noise_BP[part],
+                crop=self.settings.augment != "openvla",
+            )
             torch.autograd.backward(loss_B.sum() / len(every_B))
             loss += float(loss_B.detach().double().sum())
             right += float(right_B.double().sum())
@@ -233,8 +237,8 @@ class _Trainer:
         self,
         rows_B: npt.NDArray[np.int64],
         images: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]],
-        noise_BP: Tensor | None = None,
         *,
+        noise_BP: Tensor | None = None,
         crop: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """Cross-entropy and share of right tokens of each step, both float32 ``(B,)``, means over the D tokens."""
