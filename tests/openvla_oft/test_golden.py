@@ -285,7 +285,7 @@ def test_two_arms_with_robot_state(golden, number):
     close(batch.actions[0], case["actions"], atol=1e-12)
     if number == 0:
         close(logits[0, :42, 31744:32000], recorded["window_logits_case_0_first_42"], **LOGPS)
-        fed = policy.model.embed_prompts(inputs, policy.model.proprio_projector(inputs.proprio_BP)[..., :])
+        fed = policy.model.embed_prompts(inputs)
         close(fed.embeds_BSH[0, 256:260].detach(), recorded["inputs_embeds_case_0_rows_256_260"], **HIDDEN)
     if number == 1:
         blind = golden.policy("openvla-oft", key=TWIN)

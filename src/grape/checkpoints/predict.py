@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grape.checkpoints.settings import PredictSettings
-from grape.core.errors import SettingsError
+from grape.core.errors import CompatibilityError, SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.image_files import ImageFile, read_image
 from grape.core.trajectories import Observation
@@ -53,11 +53,17 @@ def run_predict(settings: PredictSettings, reporter: Reporter = SILENT) -> Mappi
     kind = read_checkpoint_kind(settings.policy)
     if settings.preset or kind.name == "openvla-oft":
         return _predict_chunk(settings, kind, images, instruction, reporter)
-    settings.refuse_chunks("wrist", "proprio")
-    from grape.policies.openvla import load_policy
+    from grape.policies.openvla import load_policy, read_policy_config
 
+    needed = read_policy_config(settings.policy).proprio_dim
+    settings.refuse_chunks("wrist", *([] if needed else ["proprio"]))
+    if len(settings.proprio) != needed:
+        raise CompatibilityError(
+            f"The policy reads {needed} numbers of the robot's state, {len(settings.proprio) or 'none'} are given.",
+            "Give them with --proprio, as the suite records them.",
+        )
     policy = load_policy(settings.policy, **opening_arguments(settings))
-    batch = policy.act([Observation(images[0].pixels, np.zeros(0, np.float32), instruction)])
+    batch = policy.act([Observation(images[0].pixels, np.asarray(settings.proprio, np.float32), instruction)])
     in_range = _in_range(batch.tokens[0], policy.action_token_ids, reporter)
     return {
         "action": policy.decode_tokens_exactly(batch.tokens)[0].tolist(),

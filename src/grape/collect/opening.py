@@ -34,7 +34,7 @@ def open_policy(settings: CollectSettings, reporter: Reporter = SILENT) -> Polic
     from grape.policies.openvla import load_policy
 
     policy = load_policy(settings.policy, **opening_arguments(settings))
-    check_policy(policy.freeze().spec, suite.action_space, settings.policy)
+    check_policy(policy.freeze().spec, suite.action_space, settings.policy, suite.proprio_dim)
     if settings.center_crop == "auto" and read_checkpoint_info(settings.policy).center_crop is None:
         reporter.warn(
             f"{settings.policy} does not say whether it was trained with random crops; it sees whole images. "

@@ -88,6 +88,14 @@ class SuiteBase(ABC):
         """The contract of actions."""
 
     @property
+    def proprio_dim(self) -> int | None:
+        """Numbers of the robot's state in every snapshot; None, the default, where the suite does not say.
+
+        Policies that read another number are refused before the first episode, else at their first decision.
+        """
+        return None
+
+    @property
     def operators(self) -> tuple[str, ...]:
         """Styles of expert that :meth:`make_expert` knows; the first is the default. By default there are none."""
         return ()

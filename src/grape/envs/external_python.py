@@ -180,6 +180,10 @@ class ExternalPythonSuite(SuiteBase):
         return self._suite.action_space
 
     @property
+    def proprio_dim(self) -> int | None:
+        return self._suite.proprio_dim
+
+    @property
     def operators(self) -> tuple[str, ...]:
         return self._suite.operators
 

@@ -240,6 +240,10 @@ class ToySuite(SuiteBase):
         return _ACTION_SPACE
 
     @property
+    def proprio_dim(self) -> int:
+        return 4
+
+    @property
     def operators(self) -> tuple[str, ...]:
         return OPERATORS
 

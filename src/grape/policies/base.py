@@ -49,6 +49,7 @@ class PolicySpec:
         computation: Device, number type and attention, which decide the last bits of log-probabilities; empty if
             unknown.
         rotation: What dimensions 3 to 5 of an un-normalized action mean; empty for what the suite takes.
+        proprio_dim: Numbers of the robot's state that it reads; 0 for none.
 
     Raises:
         SettingsError: A convention is unknown.
@@ -62,6 +63,7 @@ class PolicySpec:
     preprocessing_hash: str
     computation: str = ""
     rotation: RotationConvention | str = ""
+    proprio_dim: int = 0
 
     def __post_init__(self) -> None:
         if self.gripper:
@@ -107,12 +109,24 @@ class Policy(Protocol):
         """
 
 
-def check_policy(spec: PolicySpec, space: ActionSpace, name: str) -> None:
+def check_policy(spec: PolicySpec, space: ActionSpace, name: str, proprio_dim: int | None = None) -> None:
     """Compare a policy's contract with an environment's.
 
+    Args:
+        spec: The policy's contract.
+        space: The suite's.
+        name: What messages call the policy.
+        proprio_dim: Numbers of the robot's state that the suite gives; None where it does not say.
+
     Raises:
-        CompatibilityError: Dimension or gripper convention differ, or rotations cannot be converted.
+        CompatibilityError: Dimension or gripper convention differ, rotations cannot be converted, or the policy reads a
+            robot state of another dimension.
     """
+    if spec.proprio_dim and proprio_dim not in (None, spec.proprio_dim):
+        raise CompatibilityError(
+            f"{name} reads {spec.proprio_dim} numbers of the robot's state, the suite gives {proprio_dim}.",
+            "Use a policy trained for this suite, or one that reads images alone.",
+        )
     if spec.action_dim != space.dim:
         raise CompatibilityError(
             f"{name} decides {spec.action_dim} dimensions, the suite takes {space.dim} ({', '.join(space.names)}).",

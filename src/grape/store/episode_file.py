@@ -142,21 +142,21 @@ def read_episode(path: Path, *, frames: bool = True, display: bool = False) -> T
 
 
 def read_decisions(path: Path) -> Decisions:
-    """The decisions of an episode file, checked against their checksums; images and states are not read.
+    """The decisions of an episode file, checked against their checksums; no image is read.
 
     Raises:
         DataError: The file is missing, truncated, altered or no episode.
         CompatibilityError: A newer version of the package wrote it.
     """
-    names = ("action_token", "token_logp", "label")
+    names = ("action_token", "token_logp", "label", "proprio")
     with _opened(path) as (file, header):
         stored = [name for name in names if _is_stored(header.columns[name].shape)]
         table = file.read(columns=stored, use_threads=False)
-        tokens, logps, labels = (
+        tokens, logps, labels, proprio = (
             _from_arrow(name, table.column(name) if name in stored else None, header.columns[name], table.num_rows)
             for name in names
         )
-        return Decisions(tokens, logps, labels, header.frame_shape)
+        return Decisions(tokens, logps, labels, header.frame_shape, proprio[: len(labels)])
 
 
 def read_images(path: Path, decisions: Sequence[int]) -> npt.NDArray[np.uint8]:

@@ -15,19 +15,21 @@ __all__ = ["Decisions", "EpisodeSource"]
 
 @dataclass(frozen=True, eq=False)
 class Decisions:
-    """The decisions of an episode, without its images and states.
+    """The decisions of an episode, without its images.
 
     Attributes:
         tokens: Sampled action tokens, int32 ``(T, D)``; -1 where nothing was sampled.
         logps: Log-probability of each token, float32 ``(T, D)``; NaN where nothing was sampled.
         labels: What an imitator should learn, un-normalized, float32 ``(T, D)``.
         image_shape: ``(H, W, 3)`` of the image before each decision.
+        proprio: Robot state before each decision, float32 ``(T, P)``; ``P`` is 0 where none was recorded.
     """
 
     tokens: npt.NDArray[np.int32]
     logps: npt.NDArray[np.float32]
     labels: npt.NDArray[np.float32]
     image_shape: tuple[int, int, int]
+    proprio: npt.NDArray[np.float32]
 
 
 class EpisodeSource(Protocol):

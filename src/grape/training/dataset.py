@@ -23,7 +23,7 @@ from grape.training.image_cache import ImageCache
 if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAPolicy
 
-__all__ = ["StepDataset", "check_preprocessing", "load_steps"]
+__all__ = ["StepDataset", "check_preprocessing", "check_proprio_widths", "load_steps"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,7 @@ class StepDataset:
         logps_ND: Recorded log-probability of each token, float32; NaN where nothing was sampled.
         labels_ND: What an imitator should learn, un-normalized, float32.
         spans: Half-open range [start, stop) of rows, by episode id.
+        proprio_NP: Robot state before each decision as recorded, float32; None where the policy reads none.
     """
 
     images_NHWC: ImageCache
@@ -45,9 +46,14 @@ class StepDataset:
     logps_ND: npt.NDArray[np.float32]
     labels_ND: npt.NDArray[np.float32]
     spans: Mapping[str, tuple[int, int]]
+    proprio_NP: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.instructions)
+
+    def proprio_of(self, rows_B: npt.NDArray[np.integer]) -> npt.NDArray[np.float32] | None:
+        """Robot states of some rows, ``(B, P)``; None where the policy reads none."""
+        return None if self.proprio_NP is None else self.proprio_NP[rows_B]
 
     def episode_of(self, row: int) -> str:
         """Id of the episode that a row belongs to."""
@@ -61,6 +67,7 @@ def load_steps(
     image_bytes: float = 4e9,
     *,
     scattered: bool = False,
+    proprio: bool = False,
 ) -> StepDataset:
     """Read the decisions of episodes; no image is decoded.
 
@@ -73,9 +80,10 @@ def load_steps(
         reporter: Progress.
         image_bytes: Memory for decoded images; beyond it they are read again when needed.
         scattered: Whether updates take single steps of more episodes than that memory holds.
+        proprio: Whether the policy reads the robot's state.
 
     Raises:
-        DataError: An episode is damaged, or images or actions differ in shape.
+        DataError: An episode is damaged, images or actions differ in shape, or so do robot states that are read.
     """
     names: dict[str, tuple[EpisodeSource, str]] = {}
     for number, (store, ids) in enumerate(zip(stores, episodes, strict=True)):
@@ -94,6 +102,8 @@ def load_steps(
             f"The episodes' images are of the shapes {sorted(shapes)}, their actions of {sorted(widths)} numbers.",
             "Train on one kind of data.",
         )
+    if proprio:
+        check_proprio_widths({name: part.proprio.shape[1] for name, part in zip(names, parts, strict=True)})
     (shape,) = shapes
     starts = np.cumsum([0, *(len(part.labels) for part in parts)]).tolist()
     return StepDataset(
@@ -103,7 +113,31 @@ def load_steps(
         logps_ND=np.concatenate([part.logps for part in parts]),
         labels_ND=np.concatenate([part.labels for part in parts]),
         spans={name: (starts[i], starts[i + 1]) for i, name in enumerate(names)},
+        proprio_NP=np.concatenate([part.proprio for part in parts]) if proprio else None,
     )
+
+
+def check_proprio_widths(widths: Mapping[str, int]) -> None:
+    """Refuse robot states that one policy cannot read.
+
+    Args:
+        widths: Numbers of the robot's state by episode.
+
+    Raises:
+        DataError: An episode has none, or two have different ones.
+    """
+    first, width = next(iter(widths.items()))
+    for name, other in widths.items():
+        if not other:
+            raise DataError(
+                f"Episode {name} has no robot state, which the policy shall read.",
+                "Use episodes that 'grape collect' recorded, or train a policy that reads images alone.",
+            )
+        if other != width:
+            raise DataError(
+                f"The robot's state has {width} numbers in episode {first}, {other} in episode {name}.",
+                "Train on one kind of robot, or on images alone.",
+            )
 
 
 def check_preprocessing(policy: "OpenVLAPolicy", metas: Sequence[EpisodeMeta], where: Path) -> None:

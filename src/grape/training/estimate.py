@@ -205,7 +205,7 @@ def estimate_training(
         parameters=sum(p.numel() for p in base.values()),
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         micro_batch=micro_batch,
-        sequence=config.patches + instruction_tokens + action_dim - 1,
+        sequence=config.patches + bool(config.proprio_dim) + instruction_tokens + action_dim - 1,
         frames=frames,
         forward_flops=forward,
         tower_flops=tower_flops(model),

@@ -18,12 +18,13 @@ from grape.policies.openvla.config import OpenVLAConfig
 from grape.store import EpisodeSource, EpisodeStore
 from grape.store.rlds.demonstrations import RldsDemonstrations, is_rlds_location
 from grape.store.rlds.statistics import dataset_statistics
+from grape.training.dataset import check_proprio_widths
 from grape.training.settings import SftSettings
 
 if TYPE_CHECKING:
     from grape.training.dataset import StepDataset
 
-__all__ = ["check_norm_key", "fit_policy", "key_to_open_with", "new_policy", "open_demonstrations"]
+__all__ = ["check_norm_key", "check_proprio", "fit_policy", "key_to_open_with", "new_policy", "open_demonstrations"]
 
 
 def open_demonstrations(location: Path) -> EpisodeSource:
@@ -44,6 +45,7 @@ def new_policy(settings: SftSettings, stores: Sequence[EpisodeSource], steps: "S
         norm_stats={_data_name(settings, stores): statistics},
         gripper=settings.gripper or _gripper(stores),
         instructions=tuple(sorted(set(steps.instructions))),
+        proprio_dim=0 if steps.proprio_NP is None else steps.proprio_NP.shape[1],
     )
     return _cropped(policy, settings)
 
@@ -139,6 +141,51 @@ def check_norm_key(settings: SftSettings, stores: Sequence[EpisodeSource]) -> No
         _data_name(settings, stores)
 
 
+def check_proprio(settings: SftSettings, stores: Sequence[EpisodeSource]) -> bool:
+    """Whether the policy reads the robot's state; data that has none is refused before any policy is opened.
+
+    The first episode of each store speaks for the others here; all are compared when they are read.
+
+    Raises:
+        SettingsError: ``--proprio`` is given for a checkpoint that reads images alone.
+        CompatibilityError: Stores are of several suites, whose states mean different things, or of another dimension
+            than the checkpoint reads.
+        DataError: An episode has no robot state, or two have states of different dimensions.
+    """
+    needed = 0
+    if settings.policy is not None:
+        needed = read_policy_config(settings.policy).proprio_dim
+        if settings.proprio and not needed:
+            raise SettingsError(
+                f"--proprio is for new policies: {settings.policy} reads images alone.",
+                "Leave --proprio out, or leave --policy out to train a nano policy from nothing.",
+            )
+    if not (settings.proprio or needed):
+        return False
+    suites = sorted({store.suite for store in stores})
+    if len(suites) > 1:
+        raise CompatibilityError(
+            f"The demonstrations come from several suites ({', '.join(suites)}), whose robot states mean different "
+            "things.",
+            "Train a policy that reads the robot's state on one suite.",
+        )
+    widths = {
+        f"{meta.episode_id} of {store.path}": store.decisions(meta.episode_id).proprio.shape[1]
+        for store in stores
+        for meta in store.metas()[:1]
+    }
+    if not widths:
+        return True  # stores without episodes are refused next
+    check_proprio_widths(widths)
+    width = next(iter(widths.values()))
+    if needed and width != needed:
+        raise CompatibilityError(
+            f"{settings.policy} reads {needed} numbers of the robot's state, the demonstrations have {width}.",
+            "Use demonstrations of the same robot.",
+        )
+    return True
+
+
 def _action_names(store: EpisodeSource, dim: int) -> tuple[str, ...]:
     """Name of each dimension of an action; the last one is the gripper where the store does not say."""
     space: Any = store.contract.get("action_space") or {}
@@ -150,7 +197,8 @@ def _statistics(stores: Sequence[EpisodeSource], steps: "StepDataset") -> dict[s
     if len(foreign) == len(stores):  # as the published loader has them: over all splits, in float32
         return dataset_statistics([(store.dataset, store.rule) for store in foreign])
     labels_ND = np.asarray(steps.labels_ND)
-    return compute_norm_stats(labels_ND, _action_names(stores[0], labels_ND.shape[1]), len(steps.spans))
+    names = _action_names(stores[0], labels_ND.shape[1])
+    return compute_norm_stats(labels_ND, names, len(steps.spans), steps.proprio_NP)
 
 
 def _gripper(stores: Sequence[EpisodeSource]) -> str:

@@ -77,7 +77,7 @@ class StepLogprobs:
         rows = rows_B.numpy()
         instructions = [self.steps.instructions[row] for row in rows]
         if not (self.towers_frozen and self._budget):
-            return self._policy.encode(self.steps.images_NHWC[rows], instructions)
+            return self._policy.encode(self.steps.images_NHWC[rows], instructions, self.steps.proprio_of(rows))
         prompt_ids = tuple(self._policy.processor.prompt_ids(instruction) for instruction in instructions)
         features: dict[int, Tensor] = {}
         for block in np.unique(rows[rows < self._rows_to_keep] // self._block).tolist():
@@ -86,7 +86,9 @@ class StepLogprobs:
         others = np.unique(rows[rows >= self._rows_to_keep])
         if len(others):
             features |= dict(zip(others.tolist(), self._features(others), strict=True))
-        return PolicyInputs(None, prompt_ids, torch.stack([features[row] for row in rows.tolist()]))
+        features_BNC = torch.stack([features[row] for row in rows.tolist()])
+        proprio_BP = self._policy.standardized_proprio(self.steps.proprio_of(rows))
+        return PolicyInputs(None, prompt_ids, features_BNC, proprio_BP)
 
     @cached_property
     def _rows_to_keep(self) -> int:

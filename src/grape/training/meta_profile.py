@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 # Parts of the network whose linear layers get adapters unless others are named.
-_ADAPTED = ("language_model.model.layers.", "projector.")
+_ADAPTED = ("language_model.model.layers.", "projector.", "proprio_projector.")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def weightless_model(
 
 
 def adapted_layers(model: nn.Module) -> list[str]:
-    """Every linear layer of the language model's blocks, and the projector; in the network's order."""
+    """Every linear layer of the language model's blocks, and the projectors; in the network's order."""
     return [
         name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name.startswith(_ADAPTED)
     ]
@@ -144,13 +144,13 @@ def tower_flops(model: OpenVLA) -> int:
 
 def _inputs(model: OpenVLA, micro_batch: int, prompt_tokens: int, features: bool) -> PolicyInputs:
     config, prompts = model.vla_config, ((0,) * prompt_tokens,) * micro_batch
+    proprio_BP = torch.empty(micro_batch, config.proprio_dim, device="meta") if config.proprio_dim else None
     if features:
         width = model.vision_backbone.width
-        return PolicyInputs(
-            None, prompts, torch.empty(micro_batch, config.patches, width, dtype=model.dtype, device="meta")
-        )
-    side = config.image_size
-    return PolicyInputs(torch.empty(micro_batch, 3 * len(config.towers), side, side, device="meta"), prompts)
+        features_BNC = torch.empty(micro_batch, config.patches, width, dtype=model.dtype, device="meta")
+        return PolicyInputs(None, prompts, features_BNC, proprio_BP)
+    side, channels = config.image_size, 3 * len(config.towers)
+    return PolicyInputs(torch.empty(micro_batch, channels, side, side, device="meta"), prompts, None, proprio_BP)
 
 
 class Account(TorchDispatchMode):

@@ -214,11 +214,15 @@ def plan_sft(
         if settings.lora_rank:
             add_adapters(policy, settings.lora_rank, settings.lora_alpha, settings.seed, settings.lora_targets)
     else:
-        labels = stores[0].read(metas[0][0].episode_id, frames=False).labels
-        dim = labels.shape[1]
-        statistics = compute_norm_stats(labels, [f"action_{i}" for i in range(dim)])
-        instructions = tuple(sorted({meta.instruction for meta in every}))
-        policy = create_nano(seed=settings.seed, norm_stats=statistics, gripper="", instructions=instructions)
+        first = stores[0].decisions(metas[0][0].episode_id)
+        names = [f"action_{i}" for i in range(first.labels.shape[1])]
+        policy = create_nano(
+            seed=settings.seed,
+            norm_stats=compute_norm_stats(first.labels, names, proprio_NP=first.proprio if settings.proprio else None),
+            gripper="",
+            instructions=tuple(sorted({meta.instruction for meta in every})),
+            proprio_dim=first.proprio.shape[1] if settings.proprio else 0,
+        )
     forward = forward_flops(policy, every[0].instruction)
     frames = schedule.updates * settings.batch_size
     return {

@@ -235,6 +235,9 @@ class SftSettings(TrainerSettings):
             rule of your choice as rlds+RULE:/path/name). Episodes of all operators are used.
         policy: Checkpoint folder to continue; without it a new policy is made from the preset.
         preset: Shape of a new policy.
+        proprio: Let a new policy read the robot's state (proprioception) as one token behind the image, standardized by
+            the demonstrations' mean and deviation. A checkpoint goes on as it was made.
+        proprio_noise: Noise on that state in training, as a share of its standard deviation; 0 switches it off.
         successful_only: Use only episodes that ended with success.
         epochs: How often every step is used.
         max_updates: Stop after this many updates, repeating epochs if needed; 0 means what the epochs hold.
@@ -260,6 +263,8 @@ class SftSettings(TrainerSettings):
     data: tuple[Path, ...] = setting(group=_DATA, identity=False, common=True)
     policy: Path | None = setting(None, group=_DATA, identity=False, common=True)
     preset: Literal["nano"] = setting("nano", group=_DATA)
+    proprio: bool = setting(False, group=_DATA, common=True, identity="unless default")
+    proprio_noise: float = setting(0.05, group=_DATA, range=_COUNT, identity="unless default")
     successful_only: bool = setting(False, group=_DATA)
     epochs: int = with_default(OptimizerSettings, "epochs", 20)
     batch_size: int = setting(64, group=_OPTIMIZER, range=_POSITIVE, common=True)

@@ -28,6 +28,7 @@ from grape.training.distributed import ProcessGroup, join_process_group
 from grape.training.image_cache import episodes_that_fit
 from grape.training.initial_policy import (
     check_norm_key,
+    check_proprio,
     fit_policy,
     key_to_open_with,
     new_policy,
@@ -64,13 +65,15 @@ def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, 
     settings = replace(settings, soft_bins=_label_width(settings, reporter))
     stores = [open_demonstrations(path) for path in settings.data]
     check_norm_key(settings, stores)
+    reads_proprio = check_proprio(settings, stores)
     metas = [_selected(settings, store) for store in stores]
     settings = replace(settings, shuffle_episodes=_shuffled_together(settings, stores, metas, reporter))
     if settings.dry_run:
         return plan_sft(settings, stores, metas)
     processes = join_process_group(settings.device)
+    shown = reporter if processes.is_main else SILENT
     with deterministic(settings.threads):
-        summary = _train(settings, stores, metas, processes, reporter if processes.is_main else SILENT)
+        summary = _train(settings, stores, metas, processes, shown, reads_proprio=reads_proprio)
     return {**summary, "policy": str(settings.out / "policy")}  # done.json names it as seen from its folder
 
 
@@ -80,6 +83,8 @@ def _train(
     metas: Sequence[Sequence[EpisodeMeta]],
     processes: ProcessGroup,
     reporter: Reporter,
+    *,
+    reads_proprio: bool,
 ) -> Mapping[str, Any]:
     start = None
     if requested.policy is not None:
@@ -94,7 +99,8 @@ def _train(
         return run.done
     ids = [[meta.episode_id for meta in some] for some in metas]
     cache_bytes = requested.picture_cache_gb * 1e9
-    steps = load_steps(stores, ids, reporter, cache_bytes, scattered=not requested.shuffle_episodes)
+    scattered = not requested.shuffle_episodes
+    steps = load_steps(stores, ids, reporter, cache_bytes, scattered=scattered, proprio=reads_proprio)
     if start is None:
         policy = new_policy(requested, stores, steps)
         policy.model.to(processes.device)
@@ -180,13 +186,19 @@ class _Trainer:
         first, stop = self.processes.span(len(every_B))
         rows_B = every_B[first:stop]
         images = self._augmented(update, rows_B, first, len(every_B))
+        noise_BP = self._proprio_noise(update, len(every_B), slice(first, stop))
         for parameter in self.loop.parameters:
             parameter.grad = None
         loss = right = 0.0
         nonfinite: set[str] = set()
         for start in range(0, len(rows_B), self.settings.micro_batch):
             part = slice(start, start + self.settings.micro_batch)
-            loss_B, right_B = self._losses(rows_B[part], images[part], crop=self.settings.augment != "openvla")
+            loss_B, right_B = self._losses(
+                rows_B[part],
+                images[part],
+                noise_BP=None if noise_BP is None else noise_BP[part],
+                crop=self.settings.augment != "openvla",
+            )
             torch.autograd.backward(loss_B.sum() / len(every_B))
             loss += float(loss_B.detach().double().sum())
             right += float(right_B.double().sum())
@@ -213,16 +225,28 @@ class _Trainer:
             images, settings.augment, settings.augment_shift, settings.augment_brightness, rng, (first, batch)
         )
 
+    def _proprio_noise(self, update: int, batch: int, own: slice) -> Tensor | None:
+        """Noise of this process's robot states, in units of their deviations; None where none is added."""
+        norm, share = self.policy.norm_proprio, self.settings.proprio_noise
+        if norm is None or not share:
+            return None
+        noise_BP = derive_rng(self.settings.seed, "proprio noise", update).normal(0.0, share, (batch, norm.dim))
+        return torch.from_numpy((noise_BP * norm.moves)[own].astype(np.float32))
+
     def _losses(
         self,
         rows_B: npt.NDArray[np.int64],
         images: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]],
         *,
+        noise_BP: Tensor | None = None,
         crop: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """Cross-entropy and share of right tokens of each step, both float32 ``(B,)``, means over the D tokens."""
         policy, device = self.policy, self.policy.model.device
-        inputs = policy.encode(images, [self.steps.instructions[row] for row in rows_B], crop=crop)
+        instructions = [self.steps.instructions[row] for row in rows_B]
+        inputs = policy.encode(images, instructions, self.steps.proprio_of(rows_B), crop=crop)
+        if noise_BP is not None and inputs.proprio_BP is not None:
+            inputs = replace(inputs, proprio_BP=inputs.proprio_BP + noise_BP)
         # Each label spread over the K action bins; what the network reads before the next token is what it should
         # have said: the likeliest bin.
         targets_BDK = torch.from_numpy(policy.bin_targets(self.steps.labels_ND[rows_B], self.label_width))

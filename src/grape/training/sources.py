@@ -56,12 +56,14 @@ class TrainingData:
         """Facts of the episodes, in their order."""
         return [self.stores[number].meta(episode_id) for number, episode_id in self.episodes.values()]
 
-    def load(self, reporter: Reporter, image_bytes: float, *, scattered: bool = False) -> StepDataset:
+    def load(
+        self, reporter: Reporter, image_bytes: float, *, scattered: bool = False, proprio: bool = False
+    ) -> StepDataset:
         """The decisions, ``spans`` by the episodes' names; see :func:`grape.training.dataset.load_steps`."""
         ids: list[list[str]] = [[] for _ in self.stores]
         for number, episode_id in self.episodes.values():
             ids[number].append(episode_id)
-        steps = load_steps(self.stores, ids, reporter, image_bytes, scattered=scattered)
+        steps = load_steps(self.stores, ids, reporter, image_bytes, scattered=scattered, proprio=proprio)
         return replace(steps, spans=dict(zip(self.episodes, steps.spans.values(), strict=True)))
 
     def rows(self, steps: StepDataset) -> npt.NDArray[np.int64]:

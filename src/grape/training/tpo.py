@@ -113,7 +113,8 @@ def _train(
         shard_fully(policy.model, autocast or torch.float32)
         autocast = None
     scattered = settings.method in ("step-dpo", "filtered-bc") or settings.window > 0  # single decisions or windows
-    steps, metas = data.load(reporter, settings.picture_cache_gb * 1e9, scattered=scattered), data.metas()
+    steps = data.load(reporter, settings.picture_cache_gb * 1e9, scattered=scattered, proprio=bool(spec.proprio_dim))
+    metas = data.metas()
     anchored = [name for name, meta in zip(data.episodes, metas, strict=True) if not batches or meta.success is True]
     trainer = _Trainer(settings, data, policy, steps, processes, autocast, frozenset(anchored), even=bool(batches))
     last = trainer.run(reporter)

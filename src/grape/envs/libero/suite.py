@@ -65,6 +65,10 @@ class LiberoSuite(SuiteBase):
         return dataclasses.replace(_ACTION_SPACE, control_hz=_ACTION_SPACE.control_hz / n_steps, notes=notes)
 
     @property
+    def proprio_dim(self) -> int:
+        return 8
+
+    @property
     def operators(self) -> tuple[str, ...]:
         return OPERATORS
 

@@ -44,6 +44,10 @@ class MetaWorldSuite(SuiteBase):
         return _ACTION_SPACE
 
     @property
+    def proprio_dim(self) -> int:
+        return 4
+
+    @property
     def operators(self) -> tuple[str, ...]:
         return OPERATORS
 

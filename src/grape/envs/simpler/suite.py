@@ -70,6 +70,10 @@ class WidowXSuite(SuiteBase):
         return dataclasses.replace(_ACTION_SPACE, control_hz=CONTROL_HZ / n_steps, notes=notes)
 
     @property
+    def proprio_dim(self) -> int:
+        return 8
+
+    @property
     def operators(self) -> tuple[str, ...]:
         return OPERATORS
 

@@ -76,6 +76,10 @@ class OriginalSuite(SuiteBase):
         return _ACTION_SPACE
 
     @property
+    def proprio_dim(self) -> int:
+        return 8
+
+    @property
     def operators(self) -> tuple[str, ...]:
         """No experts."""
         return ()

@@ -3,7 +3,8 @@
 The published file describes the language model by its differences from ``LlamaConfig``'s defaults of transformers 4.40,
 and its towers by name only. What the project adds stands under one key of its own, ``grape``::
 
-    "grape": {"preset": "nano", "gripper": "+1 closes", "center_crop": true, "unnorm_key": "toy", "towers": [{...}]}
+    "grape": {"preset": "nano", "gripper": "+1 closes", "center_crop": true, "unnorm_key": "toy", "proprio_dim": 8,
+              "towers": [{...}]}
 """
 
 import dataclasses
@@ -49,6 +50,8 @@ _OLDER_DEFAULTS: Mapping[str, Any] = {
     "use_bfloat16": False,
 }
 """Settings that releases of transformers before the installed one wrote, at their defaults."""
+MOST_PROPRIO = 4096
+"""Dimensions of a robot's state at most."""
 _STORAGE = ("bfloat16", "float32", "float16")
 
 _LLAMA_INERT = frozenset(
@@ -81,6 +84,7 @@ class OpenVLAConfig:
         preset: Name of the preset the policy was made from; empty for foreign checkpoints.
         center_crop: Whether images are cropped in the middle, as policies trained with random crops need.
         unnorm_key: Which statistics are in use unless others are asked for; empty if the file does not say.
+        proprio_dim: Dimensions of the robot's state that the network reads as one token; 0 for none.
     """
 
     raw: Mapping[str, Any]
@@ -95,6 +99,7 @@ class OpenVLAConfig:
     preset: str
     center_crop: bool
     unnorm_key: str
+    proprio_dim: int
 
     @property
     def fused(self) -> bool:
@@ -210,7 +215,15 @@ def _parse(data: Mapping[str, Any], where: str) -> OpenVLAConfig:
         preset=str(grape_fields.get("preset", "")),
         center_crop=_center_crop(grape_fields, where),
         unnorm_key=str(grape_fields.get("unnorm_key", "")),
+        proprio_dim=_proprio_dim(grape_fields, where),
     )
+
+
+def _proprio_dim(grape_fields: Mapping[str, Any], where: str) -> int:
+    value = grape_fields.get("proprio_dim", 0)
+    if type(value) is not int or not 0 <= value <= MOST_PROPRIO:
+        raise DataError(f"{where}: grape.proprio_dim is {value!r}.", f"It is a whole number from 0 to {MOST_PROPRIO}.")
+    return value
 
 
 def _center_crop(grape_fields: Mapping[str, Any], where: str) -> bool:

@@ -1,6 +1,7 @@
 """The network: image towers, projector, Llama. Weights carry OpenVLA's published names.
 
-The sequence is: begin-of-sequence token, image tokens, rest of the prompt, action tokens. Where prompts of a batch
+The sequence is: begin-of-sequence token, image tokens, the robot's state as one token if the policy reads it, rest of
+the prompt, action tokens. Where prompts of a batch
 differ in length, the rest of the prompt is padded on its left; padded positions are masked out and not counted in the
 positions, so a row means the same alone and in any batch. Logits are computed at the action positions only.
 """
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from grape.core.errors import PolicyError
 from grape.policies.openvla.config import OpenVLAConfig
+from grape.policies.openvla.proprio import ProprioProjector
 from grape.policies.openvla.vision import Projector, VisionBackbone
 
 __all__ = ["OpenVLA", "PolicyInputs", "Prefix"]
@@ -139,6 +142,9 @@ class OpenVLA(nn.Module):
     Args:
         config: Its configuration, kept as ``vla_config``.
         attention: How the language model computes attention: ``"sdpa"``, ``"eager"`` or ``"flash_attention_2"``.
+
+    Attributes:
+        proprio_projector: Embeds the robot's state; None where it is not read.
     """
 
     def __init__(self, config: OpenVLAConfig, attention: str = "sdpa") -> None:
@@ -148,6 +154,9 @@ class OpenVLA(nn.Module):
         self.vision_backbone = VisionBackbone(config.towers)
         self.projector = Projector(self.vision_backbone.width, config.hidden, config.fused)
         self.language_model: Any = LlamaForCausalLM(llama_config(config, attention))
+        self.proprio_projector: ProprioProjector | None = None
+        if config.proprio_dim:
+            self.proprio_projector = ProprioProjector(config.proprio_dim, config.hidden)
 
     @property
     def device(self) -> torch.device:
@@ -187,23 +196,30 @@ class OpenVLA(nn.Module):
         features_MNC = self.vision_backbone(pixels.reshape(-1, channels, *pixels.shape[2:]))
         return cast(Tensor, features_MNC.reshape(len(pixels), -1, features_MNC.shape[2]))
 
-    def embed_prompts(self, inputs: PolicyInputs, proprio_BRH: Tensor | None = None) -> Prefix:
-        """Embed images and prompts.
+    def embed_prompts(self, inputs: PolicyInputs) -> Prefix:
+        """Embed images, robot states and prompts.
 
         Args:
             inputs: ``B`` encoded observations.
-            proprio_BRH: Embedded robot state that stands behind the patches, ``(B, R, hidden)``.
 
         Returns:
-            ``S = 1 + patches + R + (longest prompt - 1)`` embeddings a row.
+            ``S = 1 + patches + R + (longest prompt - 1)`` embeddings a row; ``R`` is 1 where the robot's state is read,
+            else 0.
+
+        Raises:
+            PolicyError: States are missing, or given to a policy that does not read them.
         """
         if inputs.features_BNC is None:
             features_BNC = self.image_features(cast(Tensor, inputs.pixel_values_BCHW))
         else:
             features_BNC = inputs.features_BNC.to(device=self.device, dtype=self.dtype)
         image_BNH = self.projector(features_BNC)
-        if proprio_BRH is not None:
-            image_BNH = torch.cat([image_BNH, proprio_BRH], dim=1)
+        if (self.proprio_projector is None) != (inputs.proprio_BP is None):
+            reads = "does not read" if self.proprio_projector is None else "reads"
+            raise PolicyError(f"This policy {reads} the robot's state.", "Give it exactly where it is read.")
+        if self.proprio_projector is not None and inputs.proprio_BP is not None:
+            proprio_BP = inputs.proprio_BP.to(device=self.device, dtype=self.dtype)
+            image_BNH = torch.cat([image_BNH, self.proprio_projector(proprio_BP)], dim=1)
         longest = max(len(ids) for ids in inputs.prompt_ids)
         pad = self.vla_config.pad_token_id
         rows = [(ids[0], *(pad,) * (longest - len(ids)), *ids[1:]) for ids in inputs.prompt_ids]

@@ -52,6 +52,7 @@ def create_nano(
     gripper: str,
     instructions: Sequence[str] = (),
     shape: NanoShape = NANO,
+    proprio_dim: int = 0,
 ) -> OpenVLAPolicy:
     """A fresh nano policy with random weights.
 
@@ -62,6 +63,7 @@ def create_nano(
         gripper: What the last action dimension means, e.g. ``"+1 closes"``.
         instructions: Instructions that become tokens of their own, and so do their words.
         shape: Sizes.
+        proprio_dim: Dimensions of the robot's state that it reads; needs statistics of ``proprio``. 0 reads none.
 
     Raises:
         DataError: The statistics are not usable.
@@ -70,7 +72,7 @@ def create_nano(
         raise DataError("A policy needs normalization statistics of its actions.", "Use compute_norm_stats.")
     by_dataset = {_DEFAULT_KEY: dict(norm_stats)} if "action" in norm_stats else dict(norm_stats)
     tokenizer, text_vocab = _tokenizer(instructions, shape.action_bins)
-    config = OpenVLAConfig.from_json(_config(shape, text_vocab, by_dataset, gripper))
+    config = OpenVLAConfig.from_json(_config(shape, text_vocab, by_dataset, gripper, proprio_dim))
     model = empty_model(config)
     model.to_empty(device="cpu")
     materialize_buffers(model)
@@ -122,7 +124,9 @@ def initialize(model: OpenVLA, seed: int) -> None:
         model.vision_backbone.featurizer.pos_embed.normal_(0.0, 0.3, generator=generator)
 
 
-def _config(shape: NanoShape, text_vocab: int, norm_stats: Mapping[str, Any], gripper: str) -> dict[str, Any]:
+def _config(
+    shape: NanoShape, text_vocab: int, norm_stats: Mapping[str, Any], gripper: str, proprio_dim: int
+) -> dict[str, Any]:
     side = shape.tower.image_size
     return {
         "architectures": ["OpenVLAForActionPrediction"],
@@ -149,7 +153,12 @@ def _config(shape: NanoShape, text_vocab: int, norm_stats: Mapping[str, Any], gr
             "vocab_size": text_vocab + _PAD_TO,
         },
         "torch_dtype": "float32",
-        "grape": {"preset": "nano", "gripper": gripper, "towers": towers_to_json((shape.tower,))},
+        "grape": {
+            "preset": "nano",
+            "gripper": gripper,
+            "towers": towers_to_json((shape.tower,)),
+            **({"proprio_dim": proprio_dim} if proprio_dim else {}),
+        },
     }
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
+from torch import Tensor
 
 from grape.core.errors import DataError, PolicyError, SettingsError
 from grape.core.files import content_hash
@@ -22,6 +23,7 @@ from grape.policies.openvla.decoding import decode_actions, decode_rows_alike
 from grape.policies.openvla.model import OpenVLA, PolicyInputs
 from grape.policies.openvla.precision import LANGUAGE_LINEARS, Precision, is_quantized
 from grape.policies.openvla.processor import Processor, read_tokenizer
+from grape.policies.openvla.proprio import ProprioNorm
 
 __all__ = ["OpenVLAPolicy"]
 _TOWER_LINEARS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
@@ -42,6 +44,7 @@ class OpenVLAPolicy:
         processor: Prompt and image preprocessing.
         tokenizer: The text tokenizer.
         norm: Normalization of actions in use.
+        norm_proprio: Standardization of the robot's state in use; None where it is not read.
         adapter: PEFT's wrapper where an adapter was attached (its ``disable_adapter()`` gives the base), else None.
 
     Raises:
@@ -56,6 +59,10 @@ class OpenVLAPolicy:
         self.config: OpenVLAConfig = config
         self.unnorm_key = choose_unnorm_key(config.norm_stats, unnorm_key or config.unnorm_key or None)
         self.norm = ActionNorm.from_stats(config.norm_stats[self.unnorm_key], self.unnorm_key)
+        self.norm_proprio: ProprioNorm | None = None
+        if config.proprio_dim:
+            stats = config.norm_stats[self.unnorm_key]
+            self.norm_proprio = ProprioNorm.from_stats(stats, self.unnorm_key, config.proprio_dim)
         self.tokenizer = _read_tokenizer(files, config)
         self.processor = Processor(
             self.tokenizer, files.side_json("preprocessor_config.json"), len(config.towers), config.center_crop
@@ -86,6 +93,7 @@ class OpenVLAPolicy:
             preprocessing_hash=self.preprocessing_hash,
             computation=self.computation,
             rotation=self.rotation,
+            proprio_dim=self.config.proprio_dim,
         )
 
     @property
@@ -121,6 +129,7 @@ class OpenVLAPolicy:
         self,
         images: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]],
         instructions: Sequence[str],
+        proprio: npt.NDArray[Any] | None = None,
         *,
         crop: bool = True,
     ) -> PolicyInputs:
@@ -130,17 +139,36 @@ class OpenVLAPolicy:
             images: RGB images, uint8 ``(B, H, W, 3)`` or a sequence of ``(H, W, 3)``; other sizes than the
                 network's are resized.
             instructions: One an image.
+            proprio: Robot states as recorded, ``(B, P)``; passed over by a policy that does not read them.
             crop: False leaves the policy's center crop out, for images that were cropped at random.
 
         Raises:
-            PolicyError: An image has another type or shape, or an instruction is longer than the network can read.
+            CompatibilityError: States are missing or of another dimension than the policy reads.
+            PolicyError: An image has another type or shape, a state is not finite, or an instruction is longer than the
+                network can read.
         """
         prompt_ids = tuple(self.processor.prompt_ids(instruction) for instruction in instructions)
         longest = max(map(len, prompt_ids), default=0)
-        room = int(self.config.text["max_position_embeddings"]) - self.config.patches - self.norm.dim
+        beside = self.config.patches + bool(self.config.proprio_dim) + self.norm.dim
+        room = int(self.config.text["max_position_embeddings"]) - beside
         if longest > room:
             raise PolicyError(f"An instruction gives a prompt of {longest} tokens.", f"The network reads {room}.")
-        return PolicyInputs(self.processor.pixels(images, crop=crop), prompt_ids)
+        proprio_BP = self.standardized_proprio(proprio)
+        return PolicyInputs(self.processor.pixels(images, crop=crop), prompt_ids, proprio_BP=proprio_BP)
+
+    def standardized_proprio(self, proprio: npt.NDArray[Any] | None) -> Tensor | None:
+        """Robot states as the network reads them, float32 ``(B, P)``; None where it reads none.
+
+        Args:
+            proprio: States as recorded, ``(B, P)``.
+
+        Raises:
+            CompatibilityError: States are missing or of another dimension than the policy reads.
+            PolicyError: A state is not finite.
+        """
+        if self.norm_proprio is None:
+            return None
+        return self.norm_proprio.standardize(np.zeros((1, 0)) if proprio is None else proprio)
 
     def action_tokens(self, actions_ND: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
         """Token ids of un-normalized actions, int32 ``(N, D)``."""
@@ -183,7 +211,8 @@ class OpenVLAPolicy:
 
         Raises:
             SettingsError: The temperature is negative or not finite, or seeds are missing.
-            PolicyError: An image has another type or shape, or the network's output is not finite.
+            CompatibilityError: The policy reads robot states of another dimension.
+            PolicyError: An image has another type or shape, a state is not finite, or the network's output is not.
         """
         if not np.isfinite(temperature) or temperature < 0.0:
             raise SettingsError(f"The sampling temperature is {temperature}.", "0 is greedy; 1 samples the policy.")
@@ -198,6 +227,7 @@ class OpenVLAPolicy:
             inputs = self.encode(
                 [observation.image for observation in observations],
                 [observation.instruction for observation in observations],
+                np.stack([observation.proprio for observation in observations]) if self.norm_proprio else None,
             )
             decode = decode_rows_alike if self.model.device.type == "cpu" else decode_actions
             tokens_BD, logps_BD = decode(self.model, inputs, self.norm.dim, temperature, seeds, self.action_token_ids)
@@ -210,7 +240,8 @@ class OpenVLAPolicy:
         """Names of the linear layers that LoRA adapts.
 
         Args:
-            which: Those of the language model's blocks; those and the projector; or also those of the vision towers'
+            which: Those of the language model's blocks; those and the projectors (of images and, where it is read, of
+                the robot's state); or also those of the vision towers'
                 blocks that run.
 
         Returns:
@@ -223,6 +254,7 @@ class OpenVLAPolicy:
         ]
         if which != "language":
             names += [f"projector.fc{number}" for number in range(1, 4 if self.config.fused else 3)]
+            names += [f"proprio_projector.fc{number}" for number in (1, 2) if self.config.proprio_dim]
         if which == "all":
             towers = zip(("featurizer", "fused_featurizer"), self.config.towers, strict=False)
             names += [
@@ -261,8 +293,10 @@ class OpenVLAPolicy:
     @property
     def preprocessing_hash(self) -> str:
         """SHA-256 of all that stands between observation and network, and between tokens and action."""
+        norm = self.norm_proprio
         return content_hash(
             {
+                **({} if norm is None else {"proprio": {"mean": norm.mean.tolist(), "std": norm.std.tolist()}}),
                 "processor": self.processor.facts(),
                 "tokenizer": hashlib.sha256(self.files.side["tokenizer.json"]).hexdigest(),
                 "bins": self.config.action_bins,

@@ -18,6 +18,7 @@ from grape.policies.openvla.adapters import MergedWeights
 from grape.policies.openvla.checkpoint import SHARD_BYTES, CheckpointFiles, load_weights, read_files, write_files
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.precision import Attention, DType, choose_precision
+from grape.policies.openvla.proprio import ProprioProjector
 from grape.policies.openvla_oft.conventions import (
     Conventions,
     Layout,
@@ -27,7 +28,7 @@ from grape.policies.openvla_oft.conventions import (
     override_conventions,
 )
 from grape.policies.openvla_oft.model import PARTS, empty_oft_model
-from grape.policies.openvla_oft.parts import L1ActionHead, ProprioProjector, load_l1_head, load_proprio_projector
+from grape.policies.openvla_oft.parts import L1ActionHead, load_l1_head, load_proprio_projector
 from grape.policies.openvla_oft.policy import OFTPolicy, action_norm, proprio_norm
 
 __all__ = ["OFTChoices", "load_oft_policy", "read_oft_policy", "save_oft_policy", "state_oft"]

@@ -17,7 +17,7 @@ from grape.core.errors import PolicyError, SettingsError
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.model import OpenVLA, PolicyInputs
 from grape.policies.openvla_oft.conventions import Conventions, Layout
-from grape.policies.openvla_oft.parts import L1ActionHead, ProprioProjector
+from grape.policies.openvla_oft.parts import L1ActionHead
 
 __all__ = ["PARTS", "OpenVLAOFT", "empty_oft_model"]
 
@@ -57,7 +57,6 @@ class OpenVLAOFT(OpenVLA):
         super().__init__(config, attention)
         self.conventions = conventions
         self.layout = layout
-        self.proprio_projector: ProprioProjector | None = None
         self.action_head: L1ActionHead | None = None
 
     @property
@@ -80,7 +79,7 @@ class OpenVLAOFT(OpenVLA):
         Returns:
             ``(B, K * D + extra, hidden)``, with gradient.
         """
-        prefix = self.embed_prompts(inputs, self._proprio_rows(inputs))
+        prefix = self.embed_prompts(inputs)
         batch, length, hidden = prefix.embeds_BSH.shape
         whole = prefix.extend(prefix.embeds_BSH.new_zeros(batch, self.layout.tokens, hidden))
         embeddings = self.language_model.model.embed_tokens
@@ -94,14 +93,6 @@ class OpenVLAOFT(OpenVLA):
             use_cache=False,
         ).last_hidden_state
         return cast(Tensor, hidden_BSH[:, length - 1 : length - 1 + self.layout.tokens + extra])
-
-    def _proprio_rows(self, inputs: PolicyInputs) -> Tensor | None:
-        if (self.proprio_projector is None) != (inputs.proprio_BP is None):
-            reads = "does not read" if self.proprio_projector is None else "reads"
-            raise PolicyError(f"This policy {reads} the robot's state.", "Give it exactly where it is read.")
-        if self.proprio_projector is None or inputs.proprio_BP is None:
-            return None
-        return cast(Tensor, self.proprio_projector(inputs.proprio_BP.to(device=self.device, dtype=self.dtype)))
 
     def chunk_logits(self, inputs: PolicyInputs) -> Tensor:
         """Logits of each action token over the support, divided by the temperature.

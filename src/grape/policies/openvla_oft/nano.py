@@ -6,10 +6,10 @@ from typing import Any
 from grape.core.errors import SettingsError
 from grape.policies.openvla.checkpoint import materialize_buffers
 from grape.policies.openvla.nano import create_nano, initialize
+from grape.policies.openvla.proprio import ProprioProjector
 from grape.policies.openvla_oft.conventions import Conventions, Layout
 from grape.policies.openvla_oft.loading import state_oft
 from grape.policies.openvla_oft.model import OpenVLAOFT, empty_oft_model
-from grape.policies.openvla_oft.parts import ProprioProjector
 from grape.policies.openvla_oft.policy import OFTPolicy
 from grape.policies.presets import NANO, NanoShape
 

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from grape.core.errors import DataError
+from grape.policies.openvla.proprio import ProprioProjector
 
-__all__ = ["L1ActionHead", "ProprioProjector", "load_l1_head", "load_proprio_projector"]
+__all__ = ["L1ActionHead", "load_l1_head", "load_proprio_projector"]
 
 _MOST_BYTES = 4 * 10**9
 _MOST_BLOCKS = 64
@@ -22,29 +23,6 @@ _AGAIN = "Copy or download this file again."
 _BLOCK = re.compile(r"model\.mlp_resnet_blocks\.(\d+)\.")
 
 _Part = TypeVar("_Part", bound=nn.Module)
-
-
-class ProprioProjector(nn.Module):
-    """From the robot's state to one embedding of the language model.
-
-    Args:
-        proprio_dim: Dimensions ``P`` of the state.
-        hidden: Width of the language model.
-    """
-
-    def __init__(self, proprio_dim: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(proprio_dim, hidden)
-        self.fc2 = nn.Linear(hidden, hidden)
-
-    @property
-    def proprio_dim(self) -> int:
-        """Dimensions of the state it reads."""
-        return self.fc1.in_features
-
-    def forward(self, proprio_BP: Tensor) -> Tensor:
-        """Embedding ``(B, 1, hidden)`` of normalized states ``(B, P)``."""
-        return cast(Tensor, self.fc2(F.gelu(self.fc1(proprio_BP))))[:, None]
 
 
 class _ResidualBlock(nn.Module):

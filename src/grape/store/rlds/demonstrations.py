@@ -129,7 +129,8 @@ class RldsDemonstrations:
             height = width = _SIDE
         if height is None or width is None or channels is None:
             height, width, channels = episode.images[0].shape
-        return Decisions(part.action_tokens, part.token_logps, part.labels, (height, width, channels))
+        shape, states = (height, width, channels), part.proprio[: len(part.labels)]
+        return Decisions(part.action_tokens, part.token_logps, part.labels, shape, states)
 
     def images(self, episode_id: str, decisions: Sequence[int]) -> npt.NDArray[np.uint8]:
         """Images before some decisions of an episode, in that order, uint8 ``(B, H, W, 3)``; no other is decoded.

@@ -1,0 +1,120 @@
+"""Whether a nano policy profits from reading the robot's state: ``python benchmarks/proprio.py RECIPE --out FOLDER``.
+
+The recipe's demonstrations, fine-tuned with and without ``--proprio`` (same demonstrations, updates and seed), each
+policy evaluated greedily on the same initial states, none of them a demonstration's. Every stage is a verb's folder,
+so the study can be interrupted and goes on; every block of ``--states`` is an evaluation, and blocks that were measured
+count. Prints one JSON object with successes, intervals and the paired comparison (exact McNemar).
+"""
+
+import argparse
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from measured_on import commit, processor
+
+from grape.collect import run_collect
+from grape.core.files import read_json, write_json
+from grape.core.settings import load_settings
+from grape.evaluation import EvaluateSettings, run_evaluate
+from grape.evaluation.statistics import mcnemar_exact, tango_interval, wilson_interval
+from grape.loop.settings import RECIPES, LoopSettings
+from grape.training import run_sft
+
+ARMS = {"with": True, "without": False}
+
+
+def _figures(outcomes: dict[tuple[int, str, int], bool]) -> dict[str, Any]:
+    """Successes over all episodes, and by task and seed."""
+    return {
+        **_rate(outcomes.values()),
+        "tasks": {
+            task: _rate(v for k, v in outcomes.items() if k[1] == task) for task in sorted({k[1] for k in outcomes})
+        },
+        "seeds": {
+            seed: _rate(v for k, v in outcomes.items() if k[0] == seed) for seed in sorted({k[0] for k in outcomes})
+        },
+    }
+
+
+def _rate(successes: Iterable[bool]) -> dict[str, Any]:
+    values = list(successes)
+    interval = wilson_interval(sum(values), len(values)) if values else None
+    return {"episodes": len(values), "successes": sum(values), "interval": interval}
+
+
+def _paired(pairs: list[tuple[bool, bool]]) -> dict[str, Any]:
+    """With against without, episode by episode."""
+    only_with, only_without = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
+    return {
+        "pairs": len(pairs),
+        "only_with": only_with,
+        "only_without": only_without,
+        "difference": (only_with - only_without) / len(pairs) if pairs else None,
+        "interval": tango_interval(only_without, only_with, len(pairs)) if pairs else None,
+        "p_value": mcnemar_exact(only_with, only_without) if pairs else None,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("recipe", help="libero-nano, metaworld-nano, simpler-nano")
+    parser.add_argument("--states", nargs="+", required=True, help="blocks of initial states, e.g. 24-26 40-45")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the fine-tunings")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--only-finished", action="store_true", help="summarize what is there; start nothing")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    recipe = load_settings(LoopSettings, RECIPES / f"{options.recipe}.yaml")
+    demonstrations = replace(
+        recipe.demonstrations,
+        out=options.out / "demonstrations",
+        suite=recipe.suite,
+        tasks=recipe.tasks,
+        policy="expert",
+        workers=options.workers,
+        seed=0,
+    )
+    run_collect(demonstrations)
+    outcomes: dict[str, dict[tuple[int, str, int], bool]] = {arm: {} for arm in ARMS}
+    losses: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    for seed in options.seeds:
+        for arm, proprio in ARMS.items():
+            data = (demonstrations.out / "store",)
+            sft = replace(recipe.sft, data=data, out=options.out / f"sft-{arm}-{seed}", seed=seed, proprio=proprio)
+            if options.only_finished and not (sft.out / "done.json").exists():
+                continue
+            trained = run_sft(sft)
+            losses[arm].append(trained["loss"])
+            for block in options.states:
+                evaluation = EvaluateSettings(
+                    policy=trained["policy"],
+                    out=options.out / f"evaluation-{arm}-{seed}-{block}",
+                    suite=recipe.suite,
+                    tasks=recipe.tasks,
+                    initial_states=block,
+                    lanes=recipe.collect.lanes,
+                    timeout=recipe.collect.timeout,
+                    workers=options.workers,
+                )
+                if options.only_finished and not (evaluation.out / "done.json").exists():
+                    continue
+                run_evaluate(evaluation)
+                for row in read_json(evaluation.out / "results.json")["per_episode"]:
+                    outcomes[arm][seed, row["task"], row["initial_state"]] = row["success"]
+    both = sorted(outcomes["with"].keys() & outcomes["without"].keys())  # the same states, or it is no comparison
+    record: dict[str, Any] = {
+        "command": f"python benchmarks/proprio.py {options.recipe} --seeds {' '.join(map(str, options.seeds))} "
+        f"--states {' '.join(options.states)}",
+        "commit": commit(),
+        "processor": processor(),
+        "suite": recipe.suite,
+        "tasks": recipe.tasks,
+        "demonstrations": read_json(demonstrations.out / "done.json")["episodes"],
+        "loss": losses,
+        "arms": {arm: _figures({key: rows[key] for key in both}) for arm, rows in outcomes.items()},
+        "paired": _paired([(outcomes["with"][key], outcomes["without"][key]) for key in both]),
+    }
+    write_json(options.out / "record.json", record)
+    print((options.out / "record.json").read_text())
