@@ -26,12 +26,12 @@ class FileOperations:
         due: At which new name; 0 never.
         late: How many fsyncs later: 0 before the rename, 1 before the folder is synced, 2 with the next file written
             and not yet synced.
-        output: File descriptor that gets the name first.
+        pipe: File descriptor that gets the name first.
     """
 
-    def __init__(self, due: int, late: int, output: int) -> None:
+    def __init__(self, due: int, late: int, pipe: int) -> None:
         self.count = 0
-        self._due, self._late, self._output = due, late, output
+        self._due, self._late, self._pipe = due, late, pipe
         self._name = ""
         self._fsync = os.fsync
         os.fsync = self._at_fsync  # type: ignore[assignment]
@@ -53,7 +53,7 @@ class FileOperations:
         self._fsync(descriptor)
 
     def _die(self) -> None:
-        os.write(self._output, self._name.encode())
+        os.write(self._pipe, self._name.encode())
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -64,11 +64,11 @@ def run(config: Path, folder: Path, due: int = 0, late: int = 0) -> tuple[int, s
         The number of new names it made, and the name it was killed at (empty if it ended).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    report, output = os.pipe()
+    report, pipe = os.pipe()
     child = os.fork()
     if child == 0:
-        _be_the_child(config, folder, due, late, output)
-    os.close(output)
+        _be_the_child(config, folder, due, late, pipe)
+    os.close(pipe)
     with os.fdopen(report) as lines:
         answer = lines.read()
     _, status = os.waitpid(child, 0)
@@ -79,7 +79,7 @@ def run(config: Path, folder: Path, due: int = 0, late: int = 0) -> tuple[int, s
     return int(answer), ""
 
 
-def _be_the_child(config: Path, folder: Path, due: int, late: int, output: int) -> None:
+def _be_the_child(config: Path, folder: Path, due: int, late: int, pipe: int) -> None:
     from grape.cli.main import main
 
     code = 1
@@ -87,10 +87,10 @@ def _be_the_child(config: Path, folder: Path, due: int, late: int, output: int) 
         os.chdir(folder)
         with open("stdout", "w") as output:
             os.dup2(output.fileno(), 1)
-        operations = FileOperations(due, late, output)
+        operations = FileOperations(due, late, pipe)
         code = main(["loop", "--config", str(config), "--out", "run", "--json"])
         sys.stdout.flush()
-        os.write(output, str(operations.count).encode())
+        os.write(pipe, str(operations.count).encode())
     finally:
         os._exit(code)
 

@@ -23,7 +23,7 @@ from tests.loop.killing import FileOperations
 from tests.store.episodes import make_episode
 from grape.store import EpisodeStore
 store = EpisodeStore.create(Path(sys.argv[1]), "toy", {{}})
-operations = FileOperations(due=8, late=int(sys.argv[2]), told=sys.stdout.fileno())
+operations = FileOperations(due=8, late=int(sys.argv[2]), pipe=sys.stdout.fileno())
 for number in range(100_000):
     if f"e{{number}}" not in store:
         store.write(make_episode(f"e{{number}}", seed=number, size=(48, 48)))

@@ -29,18 +29,18 @@ KILLS = 3
 
 def start(verb, settings, out, due=0, late=0):
     """How many new names a run made, or None if it was killed at the one that was due."""
-    report, output = os.pipe()
+    report, pipe = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            operations = FileOperations(due, late, output)
+            operations = FileOperations(due, late, pipe)
             VERBS[verb][1](replace(settings, out=out))
-            os.write(output, str(operations.count).encode())
+            os.write(pipe, str(operations.count).encode())
         except BaseException:
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
-    os.close(output)
+    os.close(pipe)
     with os.fdopen(report) as answer:
         names = answer.read()
     _, status = os.waitpid(child, 0)
