@@ -428,6 +428,7 @@ def test_no_pairs_and_missing_store(world, tmp_path):
         ({"beta": 0.0}, "--beta"),
         ({"micro_batch": -1}, "--micro-batch"),
         ({"label_smoothing": 0.1, "loss_type": "ipo"}, "--label-smoothing"),
+        ({"stride": 2}, "--stride"),
         ({"window": 8, "method": "step-dpo"}, "--window"),
         ({"holdout": 1.0}, "--holdout"),
         ({"load_in_4bit": True}, "4 bits"),

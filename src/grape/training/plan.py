@@ -146,7 +146,6 @@ def plan_training(settings: TrainSettings, data: TrainingData) -> dict[str, Any]
     training, held = split_samples(settings, data.samples)
     items, schedule, per_side = plan_schedule(settings, training, spans)
     facts = schedule_facts(settings, data, items, schedule)
-    counted = min(schedule.updates, schedule.per_epoch)  # updates that frames_per_epoch covers
     mode = gradient_mode(settings, per_side)
     towers_frozen = bool(settings.lora_rank) and settings.lora_targets != "all"
     on_gpu = settings.device.startswith("cuda") or (settings.device == "auto" and torch.cuda.is_available())
@@ -160,7 +159,7 @@ def plan_training(settings: TrainSettings, data: TrainingData) -> dict[str, Any]
         policy.config,
         instruction_tokens=max(len(policy.processor.prompt_ids(meta.instruction)) for meta in episodes),
         micro_batch=settings.micro_batch,
-        frames=round(facts["frames_per_epoch"] * schedule.updates / counted),
+        frames=round(facts["frames_per_epoch"] * max(1, schedule.updates / schedule.per_epoch)),
         lora_rank=settings.lora_rank,
         lora_targets=policy.lora_targets(settings.lora_targets) if settings.lora_rank else (),
         dtype=dtype,

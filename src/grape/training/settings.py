@@ -319,6 +319,10 @@ def check_train(settings: TrainSettings) -> None:
             "--sharding full is for training all parameters; adapters are small enough for every process.",
             "Leave out --lora-rank or --sharding.",
         )
+    if settings.stride != 1 and not settings.window:
+        raise SettingsError(
+            "--stride has no meaning without --window: whole trajectories are compared.", "Give --window, e.g. 8."
+        )
 
 
 def check_sft(settings: SftSettings) -> None:
