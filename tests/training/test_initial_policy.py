@@ -126,9 +126,9 @@ def test_randomly_cropped_images_are_not_cropped_again_and_held_out_ones_are(wor
 
     honest, seen = OpenVLAPolicy.encode, []
 
-    def watched(self, images, instructions, *, crop=True):
+    def watched(self, images, instructions, proprio=None, *, crop=True):
         seen.append((crop, self.processor.center_crop, np.asarray(images).shape[1]))
-        return honest(self, images, instructions, crop=crop)
+        return honest(self, images, instructions, proprio, crop=crop)
 
     monkeypatch.setattr(OpenVLAPolicy, "encode", watched)
     large = demonstrate(tmp_path / "large", episodes=2, steps=4, side=2 * SIDE)
