@@ -44,7 +44,7 @@ def _rate(successes: Iterable[bool]) -> dict[str, Any]:
     return {"episodes": len(values), "successes": sum(values), "interval": interval}
 
 
-def _paired(pairs: list[tuple[bool, bool]]) -> dict[str, Any]:
+def paired(pairs: list[tuple[bool, bool]]) -> dict[str, Any]:
     """With against without, episode by episode."""
     only_with, only_without = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
     return {
@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the fine-tunings")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only-finished", action="store_true", help="summarize what is there; start nothing")
+    parser.add_argument("--commit", default=commit(), help="commit that the policies were trained with")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     recipe = load_settings(LoopSettings, RECIPES / f"{options.recipe}.yaml")
@@ -107,14 +108,14 @@ def main() -> None:
     record: dict[str, Any] = {
         "command": f"python benchmarks/proprio.py {options.recipe} --seeds {' '.join(map(str, options.seeds))} "
         f"--states {' '.join(options.states)}",
-        "commit": commit(),
+        "commit": options.commit,
         "processor": processor(),
         "suite": recipe.suite,
         "tasks": recipe.tasks,
         "demonstrations": read_json(demonstrations.out / "done.json")["episodes"],
         "loss": losses,
         "arms": {arm: _figures({key: rows[key] for key in both}) for arm, rows in outcomes.items()},
-        "paired": _paired([(outcomes["with"][key], outcomes["without"][key]) for key in both]),
+        "paired": paired([(outcomes["with"][key], outcomes["without"][key]) for key in both]),
     }
     write_json(options.out / "record.json", record)
     print((options.out / "record.json").read_text())
