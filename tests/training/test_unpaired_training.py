@@ -40,23 +40,21 @@ def world(tmp_path_factory):
 
 @pytest.mark.parametrize("method", ["kto", "rloo"])
 def test_successes_become_likelier_than_failures(world, tmp_path, method):
-    settings = replace(world, out=tmp_path / "run", method=method, epochs=30, lr=1e-2, clip_range=0.2)
-    if method == "kto":
-        settings = replace(settings, beta=0.02)
+    """Each update holds all episodes, and its steps are small beside rloo's clipping range (0.2 nats a token)."""
+    settings = replace(world, out=tmp_path / "run", method=method, pairs_per_update=3, epochs=20, lr=3e-4)
     summary = run_train(settings)
     rows = read_jsonl(settings.out / "metrics.jsonl")
     assert summary["episodes"] == 6
-    assert summary["updates"] == 90
-    first, last = rows[:3], rows[-3:]
-
-    def mean(some, name):
-        return sum(row[name] for row in some if name in row) / sum(name in row for row in some)
-
-    assert mean(last, "logps/chosen") > mean(first, "logps/chosen") + 3
-    assert mean(last, "logps/rejected") < mean(first, "logps/rejected") - 3
-    assert mean(last, "loss") < mean(first, "loss")
+    assert summary["updates"] == len(rows) == 20
+    gaps = [row["logps/chosen"] - row["logps/rejected"] for row in rows]
+    assert gaps[1] > gaps[0]
+    # Policies of other seeds, and so other sampled episodes, reach 35 to 58 nats an episode.
+    assert gaps[-1] > gaps[0] + 10
+    assert rows[-1]["logps/chosen"] > rows[0]["logps/chosen"]
+    assert rows[-1]["logps/rejected"] < rows[0]["logps/rejected"]
+    assert rows[-1]["loss"] < rows[0]["loss"]
     assert summary["parity"]["mean_abs"] < 1e-4
-    assert read_provenance(settings.out / "policy") == {"toy": {"task": frozenset({0, 1, 2})}}
+    assert read_provenance(settings.out / "policy").collected == {"toy": {"task": frozenset({0, 1, 2})}}
 
 
 def test_the_first_update_starts_at_the_reference(world, tmp_path):
