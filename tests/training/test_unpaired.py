@@ -283,7 +283,7 @@ def test_a_side_that_an_update_lacks_has_no_metrics():
     )
     metrics = finish_metrics(own_group(only.sums(logps(torch.arange(only.frame_count)).double()))[1])
     assert "logps/chosen" in metrics
-    assert displacement_alarm([{"update": 1, **metrics}] * 9, "rloo") == ""
+    assert displacement_alarm([{"update": 1, **metrics}] * 9, "kto") == ""
     assert not {"logps/rejected", "rewards/rejected", "rewards/margins"} & metrics.keys()
 
 
