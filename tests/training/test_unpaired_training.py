@@ -13,6 +13,7 @@ from grape.core.provenance import read_provenance
 from grape.store import EpisodeStore
 from grape.training import TrainSettings, run_train
 from grape.training.loop import TrainLoop
+from grape.training.settings import check_train
 from grape.training.sources import read_data
 from tests.training.recordings import record, snapshot, write_pairs, write_policy, write_scores
 
@@ -182,6 +183,7 @@ def test_equal_outcomes_are_told_with_what_to_do(world, tmp_path):
         ({"method": "rloo", "clip_range": 1.0}, "--clip-range is 1.0"),
         ({"beta": 0.0}, "--beta is 0"),
         ({"method": "rloo", "anchor": 0.0}, "--anchor has no meaning for --method rloo"),
+        ({"method": "rloo", "beta": 0.05}, "--beta has no meaning for --method rloo"),
         ({"replay": "scores"}, "named twice"),
         ({"replay": "pairs", "reference": "recomputed"}, "Leave one of them out"),
     ],
@@ -194,6 +196,28 @@ def test_contradictions_are_refused_before_anything_is_read(world, tmp_path, cha
     with pytest.raises(SettingsError, match=sentence):
         run_train(replace(world, out=tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("beta", 0.05),
+        ("beta", 0.0),
+        ("anchor", 0.0),
+        ("chosen_floor", 0.5),
+        ("loss_type", "ipo"),
+        ("length_normalised", True),
+        ("label_smoothing", 0.1),
+        ("reference", "recomputed"),
+        ("window", 8),
+    ],
+)
+def test_filtered_bc_refuses_what_would_do_nothing(tmp_path, name, value):
+    settings = TrainSettings(pairs=tmp_path / "none", policy=tmp_path / "none", out=tmp_path / "run")
+    flag = f"--{name.replace('_', '-')}"
+    with pytest.raises(SettingsError, match=f"{flag} has no meaning for --method filtered-bc"):
+        check_train(replace(settings, method="filtered-bc", **{name: value}))
+    check_train(replace(settings, method="filtered-bc", nll_weight=10.0))  # what runs of release 0.1 go on with
 
 
 @pytest.fixture(scope="module")

@@ -298,7 +298,7 @@ def check_train(settings: TrainSettings) -> None:
             f"--label-smoothing has no meaning for --loss-type {settings.loss_type}.", "Leave it out, or use sigmoid."
         )
     check_method(settings)
-    if settings.beta == 0 and settings.method not in ("filtered-bc", "rloo"):
+    if settings.beta == 0:
         raise SettingsError("--beta is 0: the preference loss would be constant.", "Give a positive value, e.g. 0.1.")
     if settings.nll_weight is not None and settings.anchor != 1:
         raise SettingsError(
