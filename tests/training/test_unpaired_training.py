@@ -278,6 +278,26 @@ def test_scored_episodes_are_replayed_too(two_rounds, tmp_path, method):
         run_train(replace(settings, replay=()))
 
 
+@pytest.mark.parametrize("factor", [1.0, 100.0])
+def test_advantages_do_not_depend_on_the_units_of_a_replayed_folder(two_rounds, tmp_path, factor):
+    """Each iteration of a loop calibrates R_GCPG by its own episodes."""
+    settings = replace(two_rounds[1], method="rloo")
+    store = EpisodeStore.open(settings.replay[0].parent / "store")
+    replayed = write_scores(tmp_path / "scores", store, [factor * reward for reward in REWARDS[:4]])
+    samples = read_data(replace(settings, replay=(replayed,))).samples
+    for folder, count in (("", 6), ("1/", 4)):
+        advantages = [sample.weight for sample in samples if sample.episode.startswith(folder + "toy")]
+        assert len(advantages) == count
+        assert math.fsum(value**2 for value in advantages) / count == pytest.approx(1.0)
+
+
+def test_desirable_episodes_are_balanced_over_all_folders(two_rounds):
+    samples = read_data(two_rounds[1]).samples
+    assert len(samples) == 10
+    assert math.fsum(sample.weight for sample in samples) == pytest.approx(0.0)
+    assert {abs(sample.weight) for sample in samples} == {1.0}
+
+
 def test_what_is_replayed_does_not_stand_for_a_policy_whose_own_episodes_are_all_alike(two_rounds, tmp_path):
     settings = two_rounds[1]
     store = EpisodeStore.open(settings.scores.parent / "store")
