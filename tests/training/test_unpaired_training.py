@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
@@ -196,6 +197,17 @@ def test_contradictions_are_refused_before_anything_is_read(world, tmp_path, cha
     with pytest.raises(SettingsError, match=sentence):
         run_train(replace(world, out=tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()
+
+
+def test_one_folder_given_in_two_ways_is_one_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "link").symlink_to("pairs")
+    settings = TrainSettings(pairs=Path("pairs"), policy=tmp_path / "none", out=tmp_path / "run")
+    for again in (tmp_path / "pairs", Path("link"), Path("other/../pairs")):
+        with pytest.raises(SettingsError, match="pairs is named twice"):
+            check_train(replace(settings, replay=(again,)))
+    check_train(replace(settings, replay=(Path("others"),)))
 
 
 @pytest.mark.parametrize(

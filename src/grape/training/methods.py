@@ -1,5 +1,6 @@
 """What each method of ``grape train`` learns from, and which settings have a meaning for it. No PyTorch here."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from grape.core.errors import SettingsError
@@ -62,7 +63,8 @@ def _check_data(settings: "TrainSettings") -> None:
             f"{'scored episodes' if settings.unpaired else 'pairs'}.",
             f"Give the folder that 'grape {'score' if settings.unpaired else 'pair'}' wrote.",
         )
-    twice = {str(folder) for folder in settings.data if settings.data.count(folder) > 1}
+    places = [os.path.realpath(folder) for folder in settings.data]  # one folder may be given in two ways
+    twice = {place for place in places if places.count(place) > 1}
     if twice:
         raise SettingsError(f"{min(twice)} is named twice in --{needed} and --replay.", "Name each folder once.")
     if settings.replay and settings.reference == "recomputed":
