@@ -13,6 +13,7 @@ from grape.core.files import read_json, read_jsonl
 from grape.core.settings import read_yaml, settings_from_dict
 from grape.loop import LoopSettings, loop, run_loop
 from grape.loop.stages import Stages
+from grape.training.settings import TrainSettings, check_train
 
 SMALLEST = read_yaml(Path(__file__).parent / "smallest.yaml") | {"compare_cloning": False, "gate": False}
 
@@ -58,6 +59,25 @@ def test_the_baseline_beside_an_unpaired_loop_has_its_own_settings(tmp_path: Pat
     filtered_bc = Stages(settings).filtered_bc_train(Path("policy"))
     assert filtered_bc.method == "filtered-bc"
     assert filtered_bc.desirable_weight == 1.0
+
+
+def test_the_baseline_takes_no_settings_of_the_preference(tmp_path: Path) -> None:
+    preference = {
+        "beta": 0.05,
+        "anchor": 2.0,
+        "chosen_floor": 0.3,
+        "loss_type": "hinge",
+        "length_normalised": True,
+        "reference": "recomputed",
+    }
+    train = {**preference, "lr": 2e-4, "epochs": 3}
+    settings = settings_of(tmp_path / "run", compare_cloning=True, dry_run=True, train=train)
+    assert run_loop(settings)["dry_run"]
+    filtered_bc = Stages(settings).filtered_bc_train(Path("policy"))
+    check_train(filtered_bc)
+    defaults = TrainSettings(policy=Path("policy"), out=Path("run"))
+    assert all(getattr(filtered_bc, name) == getattr(defaults, name) for name in preference)
+    assert (filtered_bc.lr, filtered_bc.epochs) == (2e-4, 3)
 
 
 def test_without_pairs_an_unpaired_loop_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

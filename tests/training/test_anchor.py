@@ -138,6 +138,24 @@ def test_a_run_of_0_1_goes_on_as_it_began_and_says_so(world, tmp_path, monkeypat
     assert any(row["loss/anchor"] < 9.9 * row["loss/nll"] for row in new_rows)
 
 
+def test_filtered_bc_of_0_1_is_told_nothing_of_an_anchor(world, tmp_path, monkeypatch):
+    settings = replace(world[0], method="filtered-bc", nll_weight=10.0, epochs=1, out=tmp_path / "old")
+    honest = TrainLoop.run
+
+    def stop(self, *arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainLoop, "run", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_train(settings)
+    monkeypatch.setattr(TrainLoop, "run", honest)
+    begun_by_0_1(settings)
+    listener = Listener()
+    run_train(settings, listener)
+    assert "goes on as it began" in listener.warnings[0]
+    assert "anchor" not in listener.warnings[0]
+
+
 def test_displacement_is_warned_of_once_and_kept_in_the_summary(world, tmp_path):
     settings, _ = world
     settings = replace(settings, out=tmp_path / "run", epochs=30, lr=1e-2, anchor=0.0, checkpoint_every=0)

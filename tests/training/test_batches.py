@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from grape.core.preferences import PreferencePair
 from grape.core.seeds import derive_rng
 from grape.training import batches
 from grape.training.batches import BatchSampler, ComparisonItem, EpisodeShuffleSampler, collate, make_items
+from grape.training.plan import split_samples
+from grape.training.settings import TrainSettings
 
 
 def pair(number, chosen, rejected):
@@ -86,6 +89,19 @@ def test_a_pair_may_compare_ranges_of_decisions_and_weigh_more():
 def test_ranges_and_weights_that_cannot_be_are_refused(changes, message):
     with pytest.raises(DataError, match=message):
         make_items("tpo", (replace(PAIRS[0], **changes),), SPANS)
+
+
+def test_a_holdout_whose_pairs_all_weigh_0_is_told_as_such():
+    settings = TrainSettings(policy=Path("policy"), out=Path("run"), holdout=0.5)
+    states = [replace(PAIRS[0], pair_id=str(number), initial_state=number) for number in range(4)]
+    held = {pair.initial_state for pair in split_samples(settings, states)[1]}
+    assert len(held) == 2
+    for silent, part in ((held, "kept out"), ({0, 1, 2, 3} - held, "left to train on")):
+        pairs = [replace(pair, weight=0.0 if pair.initial_state in silent else 1.0) for pair in states]
+        with pytest.raises(DataError, match=f"All 2 pairs that --holdout 0.5 has {part} weigh 0") as caught:
+            split_samples(settings, pairs)
+        assert "--seed" in caught.value.hint
+        assert split_samples(replace(settings, method="filtered-bc"), pairs)[1]  # which knows no weights
 
 
 def test_weights_whose_sum_is_not_finite_are_refused():

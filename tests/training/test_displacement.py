@@ -45,4 +45,36 @@ def test_rows_of_methods_without_a_reference_say_nothing():
 
 @pytest.mark.parametrize(("method", "advice"), [("tpo", "--chosen-floor"), ("kto", "--lr"), ("rloo", "--reward")])
 def test_the_advice_is_for_settings_that_the_method_has(method, advice):
-    assert advice in displacement_alarm(rows((-0.01, 5.1)), method)
+    assert advice in displacement_alarm(rows((-0.6, 5.1)), method)
+
+
+def test_updates_without_a_desirable_episode_are_passed_over():
+    """As KTO has them, where few episodes succeeded; before, five updates in a row had to hold one."""
+    seen = []
+    for row in rows(*[(-0.06, 0.3)] * 5):
+        seen += [{**row, "update": len(seen) + 1}, {"update": len(seen) + 2, "rewards/rejected": -1.0}]
+    assert displacement_alarm(seen[:8], "kto") == ""
+    for count in (9, 10):  # the last of five lies at update 9, whatever came after
+        warning = displacement_alarm(seen[:count], "kto")
+        assert warning.startswith("Update 9: chosen trajectories have become 0.060 nats a token less likely")
+
+
+def test_figures_are_named_by_the_update_that_they_come_from():
+    seen = [*rows((-0.01, 5.1)), {"update": 2, "rewards/rejected": -1.0}]
+    assert displacement_alarm(seen, "kto").startswith("Update 1: ")
+
+
+@pytest.mark.parametrize("margin", [-0.01, 0.0, 0.2])
+def test_group_advantages_warn_whatever_the_margin(margin):
+    """Their margins are nats a token: 5 is out of reach, and both sides may fall alike."""
+    falling = rows(*[(-0.06, margin)] * 5)
+    assert displacement_alarm(falling[:4], "rloo") == ""
+    assert displacement_alarm(falling, "rloo").startswith("Update 5: chosen trajectories have become 0.060 nats")
+    assert displacement_alarm(rows(*[(-0.04, margin)] * 9), "rloo") == ""
+    only = [{"update": row["update"], "displacement": row["displacement"]} for row in falling]  # no rejected ones
+    assert displacement_alarm(only, "rloo").startswith("Update 5: ")
+
+
+def test_group_advantages_warn_at_once_of_one_step_far_beyond_the_clipping_range():
+    assert displacement_alarm(rows((0.0, 0.0), (-1.5, 0.1)), "rloo").startswith("Update 2: ")
+    assert displacement_alarm(rows((0.0, 0.0), (-0.4, 0.1)), "rloo") == ""

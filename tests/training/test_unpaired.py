@@ -6,10 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grape.cli.main import main
 from grape.core.preferences import Score
 from grape.training.batches import make_items
 from grape.training.displacement import displacement_alarm
 from grape.training.gradients import Comparisons, one_pass_gradient, two_pass_gradient
+from grape.training.losses import TrajectorySums
 from grape.training.unpaired import (
     WeightedEpisode,
     clipped_values,
@@ -86,6 +88,31 @@ def test_an_episode_stops_to_pull_beyond_the_range_but_is_pulled_back_from_the_o
     advantages = column(1.0, 1.0, -1.0, -1.0)
     (slope,) = torch.autograd.grad(clipped_values(ratio, advantages, 0.2).sum(), ratio)
     assert slope.tolist() == [0.0, -1.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("log_ratio_per_token", [-1.5, -0.3, 0.0])
+def test_what_fell_is_pulled_back_by_ratio_and_advantage_over_tokens(log_ratio_per_token):
+    """As docs/training.md says: the further it fell, the less."""
+    steps = 6
+    sums = TrajectorySums(
+        chosen_P=column(log_ratio_per_token * steps * TOKENS).requires_grad_(),
+        rejected_P=column(0.0),
+        chosen_reference_P=column(0.0),
+        rejected_reference_P=column(0.0),
+        chosen_steps_P=column(float(steps)),
+        rejected_steps_P=column(0.0),
+        weight_P=column(1.7),
+        anchored_P=column(0.0),
+    )
+    (slope,) = torch.autograd.grad(own_group(sums)[0]["preference"], sums.chosen_P)
+    assert float(slope) == pytest.approx(-math.exp(log_ratio_per_token) * 1.7 / (steps * TOKENS))
+
+
+def test_the_help_says_that_clipping_bounds_no_single_update(capsys):
+    assert main(["train", "--help-all"]) == 0
+    words = "".join(capsys.readouterr().out.split())  # lines may end within a flag
+    assert "boundsnosingleupdate" in words
+    assert "oneupdatecangofarbeyond--clip-range" in words
 
 
 @given(tokens=st.integers(1, 3000), per_token=st.floats(-1, 1))
@@ -283,7 +310,7 @@ def test_a_side_that_an_update_lacks_has_no_metrics():
     )
     metrics = finish_metrics(own_group(only.sums(logps(torch.arange(only.frame_count)).double()))[1])
     assert "logps/chosen" in metrics
-    assert displacement_alarm([{"update": 1, **metrics}] * 9, "rloo") == ""
+    assert displacement_alarm([{"update": 1, **metrics}] * 9, "kto") == ""
     assert not {"logps/rejected", "rewards/rejected", "rewards/margins"} & metrics.keys()
 
 

@@ -71,7 +71,7 @@ def check_settings(settings: LoopSettings, suite: SuiteBase, tasks: Sequence[Tas
         check_pair(stages.pair(1))
     with _flags_of("train"):
         check_train(stages.train(1, policy))
-    if settings.replay and settings.train.reference == "recomputed" and settings.train.method != "filtered-bc":
+    if settings.replay and settings.train.reference == "recomputed":
         raise SettingsError(
             f"--replay {settings.replay} takes the recorded log-probabilities of earlier policies as references, "
             "--train.reference recomputed those of one policy.",

@@ -154,7 +154,10 @@ class Stages:
         return replace(self.pair(1), out=self.filtered_bc_folder / "pair", require_mixed_outcomes=False)
 
     def filtered_bc_train(self, policy: Path) -> TrainSettings:
-        """The first iteration's training, but imitating the chosen sides that succeeded."""
+        """The first iteration's training, but imitating the chosen sides that succeeded.
+
+        Settings of the loop's own method that have no meaning here, e.g. beta, have their defaults.
+        """
         own = self.train(1, policy)
         return replace(
             own,

@@ -5,6 +5,7 @@ a few updates, through the rejected side's tail: images that no success has (for
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 __all__ = ["displacement_alarm"]
 
@@ -14,6 +15,8 @@ LOST = 0.05
 """Nats a token that chosen sides may lose on average: each token 5 % less likely than under the reference."""
 UPDATES = 5
 """Over how many of the last updates the loss of likelihood is averaged: each update sees other pairs."""
+FAR = 0.5
+"""Nats a token beyond any clipping range in use: with ``rloo`` a loss so large in one update is told at once."""
 
 
 _ADVICE = {
@@ -29,25 +32,35 @@ def displacement_alarm(rows: Sequence[Mapping[str, float]], method: str = "tpo")
     """What to say about the rows of metrics of a run so far; empty where all is well.
 
     Args:
-        rows: Metrics by update, as in ``metrics.jsonl``; those without ``displacement`` or a margin say nothing.
-        method: Method of the run, for the advice.
+        rows: Metrics by update, as in ``metrics.jsonl``; those that lack what a rule needs are passed over (an update
+            of single episodes need not hold a desirable one).
+        method: Method of the run: it decides on the rule and the advice.
 
     Returns:
-        One sentence with what was seen at which update and one with what to do, if chosen sides fall below the
+        One sentence with what was seen up to which update and one with what to do, if chosen sides fall below the
         reference while the margin exceeds 5, or if they fell by more than 0.05 nats a token over the last five
-        updates while margins were positive.
+        updates while margins were positive. Margins of ``rloo`` are nats a token, which neither saturate its loss nor
+        come near 5, and it has nothing to hold the chosen side: a mean loss of 0.05 over five updates is told whatever
+        the margin, one of 0.5 at once.
     """
-    last = [row for row in rows[-UPDATES:] if {"displacement", "rewards/margins"} <= row.keys()]
-    if not last:
+    grouped = method == "rloo"
+    needed = {"displacement"} if grouped else {"displacement", "rewards/margins"}
+    latest = list(islice((row for row in reversed(rows) if needed <= row.keys()), UPDATES))
+    if not latest:
         return ""
-    lost, margin = last[-1]["displacement"], last[-1]["rewards/margins"]
-    if not (margin > HIGH_MARGIN and lost < 0):
-        lost = sum(row["displacement"] for row in last) / len(last)
-        margin = sum(row["rewards/margins"] for row in last) / len(last)
-        if len(last) < UPDATES or margin <= 0 or lost >= -LOST:
+    lost = latest[0]["displacement"]
+    margin = latest[0].get("rewards/margins", 0.0)
+    if not (lost < -FAR if grouped else margin > HIGH_MARGIN and lost < 0):
+        lost = sum(row["displacement"] for row in latest) / len(latest)
+        margin = sum(row.get("rewards/margins", 0.0) for row in latest) / len(latest)
+        if len(latest) < UPDATES or lost >= -LOST or not (grouped or margin > 0):
             return ""
+    seen = (
+        "though their advantages are positive."
+        if grouped
+        else (f"while the margin grew to {margin:.1f}, so training lowers both sides.")
+    )
     return (
-        f"Update {rows[-1]['update']:.0f}: chosen trajectories have become {-lost:.3f} nats a token less likely than "
-        f"under the reference while the margin grew to {margin:.1f}, so training lowers both sides. "
-        f"{_ADVICE.get(method, _ADVICE_FOR_PAIRS)}"
+        f"Update {latest[0]['update']:.0f}: chosen trajectories have become {-lost:.3f} nats a token less likely than "
+        f"under the reference {seen} {_ADVICE.get(method, _ADVICE_FOR_PAIRS)}"
     )

@@ -1,5 +1,6 @@
 """What each method of ``grape train`` learns from, and which settings have a meaning for it. No PyTorch here."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from grape.core.errors import SettingsError
@@ -14,14 +15,19 @@ PAIRED, UNPAIRED = ("tpo", "step-dpo", "filtered-bc"), ("kto", "rloo")
 """Methods that learn from pairs, and those that learn from single episodes."""
 
 
+_PREFERRING = ("tpo", "step-dpo")
+"""Methods whose loss compares the two sides of a pair; filtered BC takes of a pair no more than its chosen side."""
+
 METHOD_SETTINGS: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
     ("window", 0, ("tpo",)),
-    ("loss_type", "sigmoid", PAIRED),
-    ("label_smoothing", 0.0, PAIRED),
-    ("length_normalised", False, (*PAIRED, "kto")),
-    ("anchor", 1.0, (*PAIRED, "kto")),
-    ("nll_weight", None, PAIRED),
-    ("chosen_floor", 0.0, PAIRED),
+    ("loss_type", "sigmoid", _PREFERRING),
+    ("beta", 0.1, (*_PREFERRING, "kto")),
+    ("label_smoothing", 0.0, _PREFERRING),
+    ("length_normalised", False, (*_PREFERRING, "kto")),
+    ("anchor", 1.0, (*_PREFERRING, "kto")),
+    ("nll_weight", None, PAIRED),  # without effect in filtered BC, but runs of release 0.1 need it to go on
+    ("chosen_floor", 0.0, _PREFERRING),
+    ("reference", "recorded", (*_PREFERRING, *UNPAIRED)),
     ("reward", "auto", UNPAIRED),
     ("desirable_weight", 1.0, ("kto",)),
     ("clip_range", 0.2, ("rloo",)),
@@ -57,10 +63,11 @@ def _check_data(settings: "TrainSettings") -> None:
             f"{'scored episodes' if settings.unpaired else 'pairs'}.",
             f"Give the folder that 'grape {'score' if settings.unpaired else 'pair'}' wrote.",
         )
-    twice = {str(folder) for folder in settings.data if settings.data.count(folder) > 1}
+    places = [os.path.realpath(folder) for folder in settings.data]  # one folder may be given in two ways
+    twice = {place for place in places if places.count(place) > 1}
     if twice:
         raise SettingsError(f"{min(twice)} is named twice in --{needed} and --replay.", "Name each folder once.")
-    if settings.replay and settings.reference == "recomputed" and settings.method != "filtered-bc":
+    if settings.replay and settings.reference == "recomputed":
         raise SettingsError(
             "--replay takes recorded log-probabilities of earlier policies as references, --reference recomputed those "
             "of the starting policy.",

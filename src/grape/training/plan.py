@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from grape.core.errors import DataError
 from grape.core.seeds import derive_rng
 from grape.core.trajectories import EpisodeMeta
 from grape.policies.opening import crop_of
@@ -40,7 +41,11 @@ _FORWARD_BACKWARD = 3
 
 
 def split_samples(settings: TrainSettings, samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
-    """Samples to train on and samples to measure the loss on; those of one initial state stay together."""
+    """Samples to train on and samples to measure the loss on; those of one initial state stay together.
+
+    Raises:
+        DataError: All pairs of one part weigh 0, so that it has no mean, while pairs of the other do not.
+    """
     states = sorted({(sample.task, sample.initial_state) for sample in samples})
     share = max(1, round(settings.holdout * len(states))) if settings.holdout else 0
     held_count = min(share, len(states) - 1)
@@ -49,6 +54,13 @@ def split_samples(settings: TrainSettings, samples: Sequence[Sample]) -> tuple[l
     groups: tuple[list[Sample], list[Sample]] = ([], [])
     for sample in samples:
         groups[(sample.task, sample.initial_state) in held].append(sample)
+    if settings.method != "filtered-bc" and any(sample.weight for sample in samples):
+        for group, part in zip(groups, ("left to train on", "kept out"), strict=True):
+            if group and not any(sample.weight for sample in group):
+                raise DataError(
+                    f"All {len(group)} pairs that --holdout {settings.holdout:g} has {part} weigh 0.",
+                    "Give another --seed or --holdout, or leave --holdout out.",
+                )
     return groups
 
 

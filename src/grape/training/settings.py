@@ -131,7 +131,8 @@ class TrainSettings(TrainerSettings, PolicySettings):
         desirable_weight: For kto: total weight of the desirable episodes, that of the undesirable ones being 1,
             however many there are of each.
         clip_range: For rloo: an episode falls silent once its tokens have become this much likelier or less likely
-            (share, geometric mean) in the direction it pulls, in (0, 1).
+            (share, geometric mean) in the direction it pulls, in (0, 1). It bounds no single update, whose size is
+            that of --lr.
         loss_type: sigmoid (the published loss), hinge (SLiC) or ipo.
         beta: Strength of the pull to the reference policy, per nat of log-ratio; smaller moves further.
         window: Compare windows of this many steps instead of whole trajectories, as the first public implementation
@@ -147,6 +148,8 @@ class TrainSettings(TrainerSettings, PolicySettings):
             log-likelihood, mean per token.
         chosen_floor: Penalty for chosen sides that become less likely than under the reference (DPOP's lambda, arXiv
             2402.13228), against both sides' likelihood falling; 0 switches it off.
+        lr: Peak learning rate of AdamW. For rloo start lower, e.g. 1e-4, with a policy whose actions are still
+            uncertain: one update can go far beyond --clip-range, and little pulls back what overshot.
         epochs: How often every pair or episode is used.
         pairs_per_update: Pairs whose loss one update averages. step-dpo and filtered-bc use as many steps as these
             pairs hold on average, kto and rloo twice as many episodes.
@@ -295,7 +298,7 @@ def check_train(settings: TrainSettings) -> None:
             f"--label-smoothing has no meaning for --loss-type {settings.loss_type}.", "Leave it out, or use sigmoid."
         )
     check_method(settings)
-    if settings.beta == 0 and settings.method not in ("filtered-bc", "rloo"):
+    if settings.beta == 0:
         raise SettingsError("--beta is 0: the preference loss would be constant.", "Give a positive value, e.g. 0.1.")
     if settings.nll_weight is not None and settings.anchor != 1:
         raise SettingsError(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -189,26 +189,36 @@ def _pairs(settings: TrainSettings, folders: Sequence[_Folder]) -> list[list[Sam
 
 
 def _weighted(settings: TrainSettings, folders: Sequence[_Folder]) -> list[list[Sample]]:
-    """Episodes of each folder that take part, with weights that are balanced and scaled over all folders."""
-    states: list[list[Score]] = []
-    owners: dict[str, int] = {}
-    for number, folder in enumerate(folders):
+    """Episodes of each folder that take part, with their weights.
+
+    Desirable and undesirable episodes of KTO are balanced over all folders. Advantages are scaled folder by folder, the
+    root of each one's mean square being 1: every ``grape score`` may have calibrated R_GCPG in units of its own, and
+    one number for all would make the folder of the largest units the loudest.
+    """
+    states: list[list[list[Score]]] = []
+    for folder in folders:
         scores = read_scores(folder.path)
         instructions = {name: folder.store.meta(name).instruction for name in scores}
-        for members in states_of(scores.values(), instructions).values():
-            states.append([replace(score, episode_id=folder.name(score.episode_id)) for score in members])
-            owners |= {score.episode_id: owners.get(score.episode_id, number) for score in states[-1]}
+        members = states_of(scores.values(), instructions).values()
+        states.append(
+            [[replace(score, episode_id=folder.name(score.episode_id)) for score in state] for state in members]
+        )
     reward: Reward = "success" if settings.method == "kto" else "gcpg"
     if settings.reward != "auto":
         reward = settings.reward
-    method: Literal["kto", "rloo"] = "kto" if settings.method == "kto" else "rloo"
-    weighted = weigh_episodes(method, states, reward, settings.desirable_weight)
     samples: list[list[Sample]] = [[] for _ in folders]
-    for episode in weighted:
-        samples[owners[episode.episode]].append(episode)
+    if settings.method == "kto":
+        owners: dict[str, int] = {}
+        for number, part in enumerate(states):
+            owners = {score.episode_id: number for state in part for score in state} | owners
+        everything = [state for part in states for state in part]
+        for episode in weigh_episodes("kto", everything, reward, settings.desirable_weight):
+            samples[owners[episode.episode]].append(episode)
+    else:
+        samples = [[*weigh_episodes("rloo", part, reward)] for part in states]
     if not samples[0]:  # what is replayed alone would say nothing of the policy in training
-        own = [state for state in states if owners[state[0].episode_id] == 0] if weighted else states
-        raise _nothing_to_learn(method, reward, own)
+        own = states[0] if any(samples) else [state for part in states for state in part]
+        raise _nothing_to_learn(settings.method, reward, own)
     return samples
 
 

@@ -103,9 +103,10 @@ def _train(
     if run.done is not None:
         return run.done
     if not batches:
+        anchor = ", and the anchor imitates chosen sides that failed, too" if settings.is_anchored else ""
         reporter.warn(
-            f"{settings.out} was begun by release 0.1 and goes on as it began: the last update of an epoch weighs its "
-            "pairs more, and the anchor imitates chosen sides that failed, too."
+            f"{settings.out} was begun by release 0.1 and goes on as it began: the last update of an epoch weighs what "
+            f"it holds more{anchor}."
         )
     base = prepare_parameters(policy, settings)
     counts = parameter_counts(policy)

@@ -242,10 +242,11 @@ def weigh_episodes(
 ) -> list[WeightedEpisode]:
     """The episodes that take part, with their signed weights.
 
-    With ``rloo`` a weight is the advantage, divided by one number for all states so that the root of the mean square
-    is 1: states where much is at stake keep a louder voice than those where little is, and the learning rate means the
-    same on every data set. Division by each state's own standard deviation would take that apart (arXiv 2503.20783).
-    With ``kto`` an episode is desirable where it succeeded, or, by R_GCPG, where its advantage is positive.
+    With ``rloo`` a weight is the advantage, divided by one number for all of ``states`` so that the root of the mean
+    square is 1, which needs rewards of one calibration: states where much is at stake keep a louder voice than those
+    where little is, and the learning rate means the same on every data set. Division by each state's own standard
+    deviation would take that apart (arXiv 2503.20783). With ``kto`` an episode is desirable where it succeeded, or, by
+    R_GCPG, where its advantage is positive.
 
     Args:
         method: The objective.
