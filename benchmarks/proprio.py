@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--commit", default=commit(), help="commit that the policies were trained with")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    recipe = load_settings(LoopSettings, RECIPES / f"{options.recipe}.yaml")
+    recipe = load_settings(LoopSettings, RECIPES / f"{options.recipe}.yaml", LoopSettings(out=options.out))
     demonstrations = replace(
         recipe.demonstrations,
         out=options.out / "demonstrations",
@@ -119,3 +119,7 @@ def main() -> None:
     }
     write_json(options.out / "record.json", record)
     print((options.out / "record.json").read_text())
+
+
+if __name__ == "__main__":
+    main()
