@@ -201,6 +201,21 @@ class Trajectory:
         """First control step of each decision, int64 ``(N,)``."""
         return np.arange(self.steps) if self.chunks is None else self.chunks.starts
 
+    def each_state(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Images one a state, for people and for formats with one row a control step.
+
+        Args:
+            images: Of some camera, ``(N+1, H, W, 3)``.
+
+        Returns:
+            ``(T+1, H, W, 3)``: at each state the latest image that was taken.
+        """
+        if self.chunks is None:
+            return images
+        looks = [*self.decision_starts.tolist(), self.steps]
+        latest: npt.NDArray[np.uint8] = images[np.searchsorted(looks, np.arange(self.steps + 1), side="right") - 1]
+        return latest
+
     @property
     def support(self) -> str:
         """What the softmax of ``token_logps`` ran over; empty for a policy without tokens."""

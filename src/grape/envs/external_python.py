@@ -180,6 +180,10 @@ class ExternalPythonSuite(SuiteBase):
         return self._suite.action_space
 
     @property
+    def cameras(self) -> tuple[str, ...]:
+        return self._suite.cameras
+
+    @property
     def operators(self) -> tuple[str, ...]:
         return self._suite.operators
 

@@ -6,19 +6,21 @@ actions, executed again, lead through the same states. Roll, pitch and yaw are a
 applied in this order, as BridgeData has them and as SimplerEnv's script for OpenVLA reads them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from grape.core.chunks import DEFAULT_SUPPORT
 from grape.core.errors import CompatibilityError
 from grape.core.tasks import ActionSpace, GripperConvention, RotationConvention, parse_convention
 from grape.core.trajectories import Observation
 
 __all__ = [
     "ActionBatch",
+    "ChunkBatch",
     "Policy",
     "PolicySpec",
     "axis_angle_from_roll_pitch_yaw",
@@ -49,6 +51,11 @@ class PolicySpec:
         computation: Device, number type and attention, which decide the last bits of log-probabilities; empty if
             unknown.
         rotation: What dimensions 3 to 5 of an un-normalized action mean; empty for what the suite takes.
+        chunk: Actions ``K`` a decision.
+        cameras: Names of the cameras whose images the network reads; the first is the suite's main camera.
+        support: Token ids that the softmax of its log-probabilities runs over, as
+            :class:`~grape.core.chunks.Chunks` has it; empty for a policy without tokens.
+        logp_temperature: Their temperature; 0 for a policy without tokens.
 
     Raises:
         SettingsError: A convention is unknown.
@@ -62,6 +69,10 @@ class PolicySpec:
     preprocessing_hash: str
     computation: str = ""
     rotation: RotationConvention | str = ""
+    chunk: int = 1
+    cameras: tuple[str, ...] = ("agentview",)
+    support: str = DEFAULT_SUPPORT
+    logp_temperature: float = 1.0
 
     def __post_init__(self) -> None:
         if self.gripper:
@@ -85,6 +96,39 @@ class ActionBatch:
     logps: npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True, eq=False)
+class ChunkBatch:
+    """Decisions on several actions each for a batch of observations.
+
+    Attributes:
+        actions: Un-normalized actions, float64 ``(B, K, D)``.
+        normalized: The same before un-normalization: bin centers float64, or what an L1 head gives, float32.
+        tokens: Token ids as chosen (before any clipping), int32 ``(B, K, D)``; None for an L1 head.
+        logps: Log-probability of each token under ``support`` and ``temperature``, float32 ``(B, K, D)``, or None.
+        support: ``"vocabulary"`` or ``"window"``: what the softmax of ``logps`` ran over; empty without tokens.
+        temperature: Temperature of ``logps``; 0 without tokens.
+    """
+
+    actions: npt.NDArray[np.float64]
+    normalized: npt.NDArray[np.floating[Any]]
+    tokens: npt.NDArray[np.int32] | None
+    logps: npt.NDArray[np.float32] | None
+    support: str
+    temperature: float
+
+    def row(self, row: int) -> "ChunkBatch":
+        """One decision, still with its axis of length 1."""
+        part = slice(row, row + 1)
+        return ChunkBatch(
+            self.actions[part],
+            self.normalized[part],
+            None if self.tokens is None else self.tokens[part],
+            None if self.logps is None else self.logps[part],
+            self.support,
+            self.temperature,
+        )
+
+
 class Policy(Protocol):
     """Maps observations to actions, many at a time."""
 
@@ -97,7 +141,7 @@ class Policy(Protocol):
 
     def act(
         self, observations: Sequence[Observation], *, temperature: float = 0.0, seeds: Sequence[int] | None = None
-    ) -> ActionBatch:
+    ) -> ActionBatch | ChunkBatch:
         """Compute a decision for each observation.
 
         Args:
@@ -107,12 +151,25 @@ class Policy(Protocol):
         """
 
 
-def check_policy(spec: PolicySpec, space: ActionSpace, name: str) -> None:
+def check_policy(spec: PolicySpec, space: ActionSpace, name: str, cameras: Collection[str] = ()) -> None:
     """Compare a policy's contract with an environment's.
 
+    Args:
+        spec: The policy's contract.
+        space: What the suite takes.
+        name: What messages call the policy.
+        cameras: Names of the suite's cameras beside the main one.
+
     Raises:
-        CompatibilityError: Dimension or gripper convention differ, or rotations cannot be converted.
+        CompatibilityError: Dimension or gripper convention differ, rotations cannot be converted, or the policy reads
+            a camera that the suite has not.
     """
+    if missing := [camera for camera in spec.cameras[1:] if camera not in cameras]:
+        raise CompatibilityError(
+            f"{name} reads images of {len(spec.cameras)} cameras ({', '.join(spec.cameras)}), the suite has no "
+            f"{', '.join(missing)}.",
+            "Use a policy that reads the main camera alone, or a suite with these cameras.",
+        )
     if spec.action_dim != space.dim:
         raise CompatibilityError(
             f"{name} decides {spec.action_dim} dimensions, the suite takes {space.dim} ({', '.join(space.names)}).",
@@ -133,10 +190,10 @@ def check_policy(spec: PolicySpec, space: ActionSpace, name: str) -> None:
 
 
 def to_env_action(action: npt.NDArray[np.float32], spec: PolicySpec, space: ActionSpace) -> npt.NDArray[np.float32]:
-    """Convert a policy's action to the suite's convention, float32 ``(D,)``.
+    """Convert a policy's actions to the suite's convention, float32 of the same shape.
 
     Args:
-        action: Un-normalized, float32 ``(D,)``.
+        action: Un-normalized, float32 ``(D,)`` or ``(n, D)``.
         spec: The policy's contract.
         space: The suite's.
     """

@@ -230,9 +230,9 @@ def pair_view(
 
 
 def _images(trajectory: Trajectory) -> Frames | None:
-    """The images for people where recorded, else those the policy saw; None where there are none."""
+    """The images for people where recorded, else those the policy saw, one a state; None where there are none."""
     frames = trajectory.display if trajectory.display is not None else trajectory.frames
-    return frames if frames.size else None
+    return trajectory.each_state(frames) if frames.size else None
 
 
 def _side(
