@@ -41,6 +41,14 @@ def test_a_policy_without_tokens_has_no_log_probability() -> None:
     assert (episode.support, episode.logp_temperature) == ("", 0.0)
 
 
+def test_each_state_shows_the_latest_image() -> None:
+    episode = make_chunked_episode((3, 3, 1), 4)
+    looks = [0, 0, 0, 1, 1, 1, 2, 3]
+    assert np.array_equal(episode.each_state(episode.frames), episode.frames[looks])
+    single = make_episode()
+    assert single.each_state(single.frames) is single.frames
+
+
 def changed(**facts: object) -> Chunks:
     chunks = make_chunked_episode().chunks
     assert chunks is not None

@@ -92,6 +92,7 @@ def make_store(path: Path, states: int = 4, samples: int = 5, tasks: tuple[str, 
 def in_chunks(trajectory: Trajectory, length: int, execute: int, support: str = "window") -> Trajectory:
     """The same motion of the same log-probability, decided on ``length`` actions at once."""
     counts = [min(execute, trajectory.steps - start) for start in range(0, trajectory.steps, execute)]
+    looks = [*range(0, trajectory.steps, execute), trajectory.steps]
     shape = (len(counts), length, trajectory.actions.shape[1])
     tokens, logps = np.full(shape, 9, np.int32), np.full(shape, -99.0, np.float32)
     executed = np.array(counts, np.int32)
@@ -99,7 +100,8 @@ def in_chunks(trajectory: Trajectory, length: int, execute: int, support: str = 
     tokens[mask], logps[mask] = trajectory.action_tokens, trajectory.token_logps
     return dataclasses.replace(
         trajectory,
-        frames=trajectory.frames[: len(counts) + 1],
+        frames=trajectory.frames[looks],
+        display=None if trajectory.display is None else trajectory.display[looks],
         chunks=Chunks(executed, length, tokens, logps, support, 1.6),
     )
 
