@@ -10,7 +10,9 @@ from grape.core.settings import read_yaml, settings_from_dict
 from grape.loop import LoopSettings, run_loop
 from grape.loop.stages import Stages
 from grape.policies.openvla import load_policy
+from grape.policies.openvla_oft.loading import save_oft_policy
 from grape.training.lora import add_adapters, save_result
+from tests.openvla_oft.conftest import make_nano
 from tests.training.recordings import write_policy
 
 TINY = read_yaml(Path(__file__).parent / "tiny.yaml")
@@ -21,6 +23,13 @@ def settings(out: Path, **changes: Any) -> LoopSettings:
     for key, value in changes.items():
         data[key] = data.get(key, {}) | value if isinstance(value, dict) else value
     return settings_from_dict(LoopSettings, data, LoopSettings(out=out))
+
+
+def test_a_policy_that_cannot_be_trained_is_refused_before_it_collects(tmp_path: Path) -> None:
+    save_oft_policy(make_nano(), tmp_path / "oft")
+    with pytest.raises(SettingsError, match=r"decides on chunks of actions \(openvla-oft: its configuration says so"):
+        run_loop(settings(tmp_path / "out", policy=str(tmp_path / "oft")))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

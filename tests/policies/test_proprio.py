@@ -124,10 +124,12 @@ def test_a_suite_with_another_state_is_refused():
     suite = get_suite("toy")
     spec = PolicySpec(suite.action_space.dim, 64, "", "toy", "", "", proprio_dim=8)
     with pytest.raises(CompatibilityError, match="reads 8 numbers of the robot's state, the suite gives 4"):
-        check_policy(spec, suite.action_space, "policy", suite.proprio_dim)
-    check_policy(replace(spec, proprio_dim=4), suite.action_space, "policy", suite.proprio_dim)
-    check_policy(spec, suite.action_space, "policy", None)  # a suite that does not say: refused at the first decision
-    check_policy(replace(spec, proprio_dim=0), suite.action_space, "policy", suite.proprio_dim)
+        check_policy(spec, suite.action_space, "policy", proprio_dim=suite.proprio_dim)
+    check_policy(replace(spec, proprio_dim=4), suite.action_space, "policy", proprio_dim=suite.proprio_dim)
+    check_policy(
+        spec, suite.action_space, "policy", proprio_dim=None
+    )  # a suite that does not say: refused at the first decision
+    check_policy(replace(spec, proprio_dim=0), suite.action_space, "policy", proprio_dim=suite.proprio_dim)
 
 
 def test_a_checkpoint_says_what_it_reads_and_hashes_depend_on_it(reader, nano, seen, tmp_path):

@@ -1,10 +1,12 @@
 """Synthetic rollouts of two Meta-World tasks, and scores built by hand."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from grape.core.chunks import Chunks
 from grape.core.preferences import ConstraintScore, Score, StageScore
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.store import EpisodeStore
@@ -85,6 +87,23 @@ def make_store(path: Path, states: int = 4, samples: int = 5, tasks: tuple[str, 
                 success = {2: True, 3: False}.get(state % 4, (sample + state) % 2 == 0)
                 store.write(make_rollout(task, state, sample, success, steps=9 + sample % 4 if success else 16))
     return store
+
+
+def in_chunks(trajectory: Trajectory, length: int, execute: int, support: str = "window") -> Trajectory:
+    """The same motion of the same log-probability, decided on ``length`` actions at once."""
+    counts = [min(execute, trajectory.steps - start) for start in range(0, trajectory.steps, execute)]
+    looks = [*range(0, trajectory.steps, execute), trajectory.steps]
+    shape = (len(counts), length, trajectory.actions.shape[1])
+    tokens, logps = np.full(shape, 9, np.int32), np.full(shape, -99.0, np.float32)
+    executed = np.array(counts, np.int32)
+    mask = np.arange(length) < executed[:, None]
+    tokens[mask], logps[mask] = trajectory.action_tokens, trajectory.token_logps
+    return dataclasses.replace(
+        trajectory,
+        frames=trajectory.frames[looks],
+        display=None if trajectory.display is None else trajectory.display[looks],
+        chunks=Chunks(executed, length, tokens, logps, support, 1.6),
+    )
 
 
 def make_score(

@@ -1,5 +1,6 @@
 """Folders that release 0.1 wrote are read, resumed and give the same values; see README.md beside this file."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -9,11 +10,13 @@ import pytest
 
 from grape.cli.main import main
 from grape.collect.settings import CollectSettings
+from grape.core.events import SILENT
 from grape.core.runs import identity_of
 from grape.evaluation.settings import EvaluateSettings
 from grape.loop.settings import UNSET, LoopSettings
 from grape.preferences import PairSettings, ScoreSettings
 from grape.store import EpisodeStore
+from grape.training.dataset import load_steps
 from grape.training.settings import SftSettings, TrainSettings
 
 RECORDED = Path(__file__).parent / "release_0_1"
@@ -112,6 +115,17 @@ def test_recorded_episodes_are_read_whole():
         trajectory = store.read(meta.episode_id)
         assert trajectory.frames.shape[0] == meta.steps + 1
         assert trajectory.actions.shape[0] == meta.steps
+
+
+def test_training_reads_the_same_bytes_of_recorded_episodes():
+    """Tokens, log-probabilities, labels and images, as release 0.1 and format version 1 have them."""
+    store = EpisodeStore.open(RECORDED / "sampled" / "store")
+    steps = load_steps([store], [store.ids()], SILENT)
+    images = steps.images_NHWC[np.arange(len(steps))]
+    digest = hashlib.sha256()
+    for array in (steps.tokens_ND.numpy(), steps.logps_ND, steps.labels_ND, images):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    assert digest.hexdigest() == "56a03280ed1338994e4007fe782352d382df392f28fadbc38f1f0c6aff55c4ce"
 
 
 def test_settings_have_the_identity_that_recorded_runs_have():

@@ -1,7 +1,9 @@
+import base64
 import io
 import math
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import av
 import numpy as np
@@ -11,10 +13,12 @@ from hypothesis import strategies as st
 
 from grape.report import page
 from grape.report.charts import Point, line_chart, nice_ticks, success_chart, thin_out
-from grape.report.gallery import Candidate, choose_pairs
+from grape.report.gallery import Candidate, VideoLimits, choose_pairs, pair_view
 from grape.report.numbers import fixed, percent, points, quantity, short, signed
 from grape.report.timelines import constraint_rows, stage_bands, term_bars
 from grape.report.videos import encode_video, film_strip, frames_per_second
+from grape.store import EpisodeStore
+from tests.preferences.rollouts import in_chunks
 from tests.report.synthetic_run import episode, image, pair_of, score
 
 
@@ -38,6 +42,23 @@ def test_a_video_holds_every_image_and_then_the_last_one() -> None:
     for index in range(12):
         assert np.abs(small[index] - frames[min(index, 8)]).mean() < 8
     assert np.abs(small[8] - frames[0]).mean() > 1.5 * np.abs(small[8] - frames[8]).mean()
+
+
+def test_an_episode_of_chunks_is_shown_at_its_control_steps(tmp_path: Path) -> None:
+    """So the video keeps pace with curves and stages; between two decisions the image stands still."""
+    sides = [in_chunks(episode("drawer-open", 0, sample, success=sample == 0), 8, 5) for sample in range(2)]
+    store = EpisodeStore.create(tmp_path / "store", sides[0].meta.suite, {})
+    for side in sides:
+        store.write(side)
+    chosen, rejected = map(score, sides)
+    pair = replace(pair_of(chosen, rejected), rejected_steps=(0, 7))
+    candidate = Candidate(pair, chosen, rejected, "here", store)
+    view = pair_view(1, candidate, VideoLimits(size=96, max_bytes=10**6))
+    shown, _ = decode(base64.b64decode(view.sides[0].video.partition(",")[2]))
+    assert len(shown) == max(side.steps for side in sides) + 1
+    moved = np.abs(np.diff(shown.astype(float), axis=0)).mean(axis=(1, 2, 3))
+    assert 2 * moved[:4].max() < moved[4]
+    assert view.sides[1].compared == f"control steps 1–7 of {sides[1].steps} compared"
 
 
 def test_equal_images_give_equal_bytes_without_time_stamps() -> None:

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from grape.core.chunks import Chunks
 from grape.core.trajectories import EpisodeMeta, Trajectory
 
 
@@ -45,6 +46,42 @@ def make_episode(
     )
 
 
+def make_chunked_episode(
+    executed: tuple[int, ...] = (3, 3, 1),
+    length: int = 4,
+    *,
+    episode_id: str = "drawer-open-0000-00",
+    support: str = "window",
+    temperature: float = 1.6,
+    cameras: tuple[str, ...] = ("wrist",),
+    sampled: bool = True,
+    display: bool = False,
+    seed: int = 0,
+) -> Trajectory:
+    """A small episode of a policy that decides on ``length`` actions at once, of which ``executed`` were executed."""
+    rng = np.random.default_rng(seed)
+    plain = make_episode(episode_id, sum(executed), display=display, seed=seed)
+    shape, images = (len(executed), length, 7), len(executed) + 1
+    chunks = Chunks(
+        np.array(executed, np.int32),
+        length,
+        tokens=rng.integers(31744, 32000, shape, dtype=np.int32) if sampled else None,
+        logps=-rng.exponential(size=shape).astype(np.float32) if sampled else None,
+        support=support if sampled else "",
+        temperature=temperature if sampled else 0.0,
+    )
+    tokens, logps = chunks.executed_tokens(7)
+    return dataclasses.replace(
+        plain,
+        frames=plain.frames[:images],
+        display=None if plain.display is None else plain.display[:images],
+        action_tokens=tokens,
+        token_logps=logps,
+        chunks=chunks,
+        cameras={name: rng.integers(0, 256, (images, 4, 5, 3), dtype=np.uint8) for name in cameras},
+    )
+
+
 def assert_equal(actual: Trajectory, expected: Trajectory, *, frames: bool = True) -> None:
     """Equality bit for bit, but for lossy display images."""
     assert actual.meta == expected.meta
@@ -54,7 +91,14 @@ def assert_equal(actual: Trajectory, expected: Trajectory, *, frames: bool = Tru
         assert a.dtype == b.dtype
         assert a.shape == b.shape
         assert a.tobytes() == np.ascontiguousarray(b).tobytes(), name
-    for kind in ("keypoints", "signals"):
+    for kind in ("keypoints", "signals", *(["cameras"] if frames else [])):
         a, b = getattr(actual, kind), getattr(expected, kind)
         assert a.keys() == b.keys()
-        assert all(a[name].tobytes() == b[name].tobytes() for name in a)
+        assert all(a[name].shape == b[name].shape and a[name].tobytes() == b[name].tobytes() for name in a)
+    assert (actual.chunks is None) == (expected.chunks is None)
+    if actual.chunks is not None and expected.chunks is not None:
+        assert actual.chunks.facts() == expected.chunks.facts()
+        for name in ("executed", "tokens", "logps"):
+            a, b = getattr(actual.chunks, name), getattr(expected.chunks, name)
+            assert (a is None) == (b is None)
+            assert a is None or (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())

@@ -77,7 +77,7 @@ def test_a_newer_format_is_refused(store: EpisodeStore) -> None:
 
 
 def test_an_episode_of_a_newer_format_is_refused(store: EpisodeStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("grape.store.header.FORMAT_VERSION", 2)
+    monkeypatch.setattr("grape.store.header.Header.version", 3)
     data, _ = encode_episode(make_episode())
     monkeypatch.undo()
     (store.path / "episodes").mkdir()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from grape.collect.opening import inputs_of, open_policy
+from grape.collect.opening import chunk_contract, inputs_of, open_policy
 from grape.collect.plan import Group, describe_plan, make_plan, next_round
 from grape.collect.rollout import Actor, ExpertActor, PolicyActor, RolloutLog, play_groups
 from grape.collect.settings import CollectSettings
@@ -63,10 +63,13 @@ def run_collect(
     for caution in suite.cautions():
         reporter.warn(caution)
     contract = {"action_space": asdict(suite.action_space), "versions": dict(suite.versions())}
+    contract |= chunk_contract(policy)
     store = EpisodeStore.create(settings.out / "store", suite.name, contract)
     log = RolloutLog()
     actor: Actor = (
-        ExpertActor() if policy is None else PolicyActor(policy, settings.temperature, log, suite.action_space)
+        ExpertActor()
+        if policy is None
+        else PolicyActor(policy, settings.temperature, log, suite.action_space, settings.execute)
     )
     start_time = time.perf_counter()
     groups = _Collection(settings, suite, actor, store, log, reporter).play(groups)

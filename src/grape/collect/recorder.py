@@ -1,15 +1,18 @@
 """Recorder that collects one episode and turns it into a trajectory."""
 
+from collections import deque
 from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from grape.collect.plan import PlannedEpisode
+from grape.core.chunks import Chunks
 from grape.core.errors import SimulatorError
 from grape.core.tasks import Task
 from grape.core.trajectories import EpisodeMeta, Observation, Trajectory
 from grape.envs.base import Snapshot
+from grape.policies.base import ChunkBatch
 
 __all__ = ["EpisodeRecorder"]
 
@@ -36,6 +39,9 @@ class EpisodeRecorder:
         self._labels: list[Float32] = []
         self._tokens: list[npt.NDArray[np.int32]] = []
         self._logps: list[Float32] = []
+        self._chosen: list[ChunkBatch] = []  # one row each, where decisions are on several actions
+        self._starts: list[int] = []
+        self._pending: deque[Float32] = deque()
 
     @property
     def over(self) -> bool:
@@ -49,17 +55,27 @@ class EpisodeRecorder:
 
     @property
     def steps(self) -> int:
-        """Decisions so far."""
+        """Control steps so far."""
         return len(self._actions)
+
+    @property
+    def decisions(self) -> int:
+        """Decisions so far."""
+        return len(self._starts) or self.steps
+
+    @property
+    def until(self) -> str:
+        """When the episode is to end."""
+        return self._until
 
     @property
     def observation(self) -> Observation:
         """The policy's current observation."""
         latest = self._snapshots[-1]
-        return Observation(latest.image, latest.proprio, self.task.instruction)
+        return Observation(latest.image, latest.proprio, self.task.instruction, latest.cameras)
 
     def record_state(self, snapshot: Snapshot) -> None:
-        """Record the state that followed the last decision (or the reset).
+        """Record the state that followed the last action (or the reset).
 
         Raises:
             SimulatorError: A keypoint is not finite.
@@ -67,9 +83,13 @@ class EpisodeRecorder:
         if not all(np.isfinite(point).all() for point in snapshot.keypoints.values()):
             raise SimulatorError(
                 f"{self.planned.episode_id}: the simulator gave a keypoint that is not finite after decision "
-                f"{self.steps}."
+                f"{self.decisions}."
             )
         self._snapshots.append(snapshot)
+        if self._pending:
+            action = self._pending.popleft()
+            self._actions.append(action)
+            self._labels.append(action)
 
     def record_decision(self, action: Float32, label: Float32, tokens: npt.NDArray[np.int32], logps: Float32) -> None:
         """Record a decision, ``(D,)`` each."""
@@ -77,6 +97,17 @@ class EpisodeRecorder:
         self._labels.append(label)
         self._tokens.append(tokens)
         self._logps.append(logps)
+
+    def record_chunk(self, actions: Float32, chosen: ChunkBatch) -> None:
+        """Record a decision on several actions; those count as executed whose states are recorded afterwards.
+
+        Args:
+            actions: What is to be executed, in the suite's convention, ``(n, D)``.
+            chosen: What the policy chose, one row.
+        """
+        self._starts.append(self.steps)
+        self._chosen.append(chosen)
+        self._pending = deque(actions)
 
     def trajectory(self, **facts: str | float | Mapping[str, str]) -> Trajectory:
         """The finished episode.
@@ -107,19 +138,43 @@ class EpisodeRecorder:
             for name in first.signals
         }
         signals["success"] = np.array([snapshot.success for snapshot in self._snapshots], np.float32)
-        images = [snapshot.display for snapshot in self._snapshots if snapshot.display is not None]
+        looks = [*self._starts, self.steps] if self._starts else range(self.steps + 1)
+        seen = [self._snapshots[state] for state in looks]
+        images = [snapshot.display for snapshot in seen if snapshot.display is not None]
+        chunks = self._chunks() if self._starts else None
+        actions = np.stack(self._actions).astype(np.float32)
+        if chunks is None:
+            tokens, logps = np.stack(self._tokens).astype(np.int32), np.stack(self._logps).astype(np.float32)
+        else:
+            tokens, logps = chunks.executed_tokens(actions.shape[1])
         return Trajectory(
             meta=meta,
-            frames=np.stack([snapshot.image for snapshot in self._snapshots]),
+            frames=np.stack([snapshot.image for snapshot in seen]),
             proprio=np.stack([snapshot.proprio for snapshot in self._snapshots]).astype(np.float32),
-            actions=np.stack(self._actions).astype(np.float32),
+            actions=actions,
             labels=np.stack(self._labels).astype(np.float32),
-            action_tokens=np.stack(self._tokens).astype(np.int32),
-            token_logps=np.stack(self._logps).astype(np.float32),
+            action_tokens=tokens,
+            token_logps=logps,
             keypoints={
                 name: np.stack([snapshot.keypoints[name] for snapshot in self._snapshots]).astype(np.float32)
                 for name in first.keypoints
             },
             signals=signals,
-            display=np.stack(images) if self._display and len(images) == len(self._snapshots) else None,
+            display=np.stack(images) if self._display and len(images) == len(seen) else None,
+            chunks=None if chunks is None or chunks.is_plain else chunks,
+            cameras={name: np.stack([snapshot.cameras[name] for snapshot in seen]) for name in first.cameras},
+        )
+
+    def _chunks(self) -> Chunks:
+        first = self._chosen[0]
+        sampled = [(batch.tokens, batch.logps) for batch in self._chosen]
+        tokens = [tokens for tokens, _ in sampled if tokens is not None]
+        logps = [logps for _, logps in sampled if logps is not None]
+        return Chunks(
+            np.diff([*self._starts, self.steps]).astype(np.int32),
+            first.actions.shape[1],
+            tokens=np.concatenate(tokens).astype(np.int32) if tokens else None,
+            logps=np.concatenate(logps).astype(np.float32) if logps else None,
+            support=first.support,
+            temperature=first.temperature,
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from grape.collect.plan import Group
 from grape.collect.recorder import EpisodeRecorder
@@ -15,7 +16,7 @@ from grape.core.seeds import derive_seed
 from grape.core.tasks import ActionSpace, Task
 from grape.core.trajectories import Trajectory
 from grape.envs.pool import GroupReply, WorkerPool
-from grape.policies.base import Policy, to_env_action
+from grape.policies.base import ChunkBatch, Policy, to_env_action
 
 __all__ = ["Actor", "ExpertActor", "PolicyActor", "RolloutLog", "play_groups"]
 
@@ -68,14 +69,18 @@ class PolicyActor:
         temperature: Sampling temperature.
         log: Receives the time that deciding took.
         space: What the suite takes.
+        execute: Actions of a chunk that are executed before the policy looks again; 0 for all.
     """
 
-    def __init__(self, policy: Policy, temperature: float, log: RolloutLog, space: ActionSpace) -> None:
+    def __init__(
+        self, policy: Policy, temperature: float, log: RolloutLog, space: ActionSpace, execute: int = 0
+    ) -> None:
         self._policy = policy
         self._spec = policy.spec
         self._space = space
         self._temperature = temperature
         self._log = log
+        self._execute = execute or self._spec.chunk
 
     def start(self, pool: WorkerPool, group: Group) -> None:
         """Send the group to an idle worker."""
@@ -96,19 +101,48 @@ class PolicyActor:
             seeds=[derive_seed(recorders[lane].planned.seed, "step", recorders[lane].steps) for lane in lanes],
         )
         self._log.policy_seconds += time.perf_counter() - start_time
+        if isinstance(batch, ChunkBatch):
+            self._play(pool, group, recorders, lanes, batch)
+            return
         actions = np.zeros((len(recorders), batch.actions.shape[1]), np.float32)
         for row, lane in enumerate(lanes):
-            recorder, action = recorders[lane], batch.actions[row]
-            if not np.isfinite(action).all():
-                raise PolicyError(
-                    f"The policy gave an action that is not finite in {recorder.planned.episode_id}, "
-                    f"decision {recorder.steps}.",
-                    "Its weights are damaged or its training diverged; go back to an earlier checkpoint.",
-                )
-            action = to_env_action(action, self._spec, self._space)
+            recorder = recorders[lane]
+            action = self._converted(recorder, batch.actions[row])
             recorder.record_decision(action, action, batch.tokens[row], batch.logps[row])
             actions[lane] = action
         pool.step(group.number, actions, active)
+
+    def _play(
+        self,
+        pool: WorkerPool,
+        group: Group,
+        recorders: list[EpisodeRecorder],
+        lanes: npt.NDArray[np.intp],
+        batch: ChunkBatch,
+    ) -> None:
+        """Send the first actions of each lane's chunk, no more than its task has control steps left."""
+        actions = np.zeros((len(recorders), self._execute, batch.actions.shape[2]), np.float32)
+        counts = [0] * len(recorders)
+        for row, lane in enumerate(lanes):
+            recorder = recorders[lane]
+            counts[lane] = count = min(self._execute, recorder.task.max_steps - recorder.steps)
+            actions[lane, :count] = self._converted(recorder, batch.actions[row, :count].astype(np.float32))
+            recorder.record_chunk(actions[lane, :count], batch.row(row))
+        pool.play(group.number, actions, counts, recorders[0].until)
+
+    def _converted(self, recorder: EpisodeRecorder, actions: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Actions in the suite's convention.
+
+        Raises:
+            PolicyError: One is not finite.
+        """
+        if not np.isfinite(actions).all():
+            raise PolicyError(
+                f"The policy gave an action that is not finite in {recorder.planned.episode_id}, "
+                f"decision {recorder.decisions}.",
+                "Its weights are damaged or its training diverged; go back to an earlier checkpoint.",
+            )
+        return to_env_action(actions, self._spec, self._space)
 
     def take_executed(self, reply: GroupReply, recorders: list[EpisodeRecorder]) -> None:
         """Do nothing: the decisions were made in this process."""
@@ -224,8 +258,8 @@ def play_groups(
             has_answered = True
             actor.take_executed(reply, recorders)
             try:
-                for recorder, snapshot in zip(recorders, reply.snapshots, strict=True):
-                    if snapshot is not None:
+                for lane, recorder in enumerate(recorders):
+                    for snapshot in reply.states(lane):
                         recorder.record_state(snapshot)
             except SimulatorError as error:
                 pool.finish(group.number)
@@ -236,6 +270,6 @@ def play_groups(
                 pool.finish(group.number)
                 facts = actor.facts(group.task)
                 finished(group, [recorder.trajectory(versions=versions, **facts) for recorder in recorders])
-                log.decisions += sum(recorder.steps for recorder in recorders)
+                log.decisions += sum(recorder.decisions for recorder in recorders)
             else:
                 actor.decide(pool, group, recorders)

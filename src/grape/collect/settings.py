@@ -25,6 +25,7 @@ class RolloutSettings(PolicySettings):
         operators: Styles of expert, e.g. "clean", or a mix with a share of the initial states each, e.g.
             "clean:40,sloppy:25": the first 40 states go to the clean operator, the next 25 to the sloppy one.
         max_steps: Decisions after which an episode ends; 0 means each task's own limit.
+        execute: Actions of a policy's chunk that are executed before it looks again; 0 means the whole chunk.
         lanes: Episodes that run in lock-step with one batched decision. The last bits of log-probabilities can depend
             on the batch, so results are reproducible for equal lanes.
         workers: Simulator processes; changes the speed only. 0 means one a core.
@@ -41,6 +42,7 @@ class RolloutSettings(PolicySettings):
     samples: int = setting(1, group=_EPISODES, range=Range(1), common=True)
     operators: str = setting("clean", group=_EPISODES)
     max_steps: int = setting(0, group=_EPISODES, range=Range(0), identity="unless default")
+    execute: int = setting(0, group=_EPISODES, range=Range(0), identity="unless default")
     lanes: int = setting(16, group=_SIMULATOR, range=Range(1))
     workers: int = setting(0, group=_SIMULATOR, range=Range(0), identity=False, common=True)
     timeout: float = setting(120.0, group=_SIMULATOR, range=Range(0, MAX_TIMEOUT, open_low=True), identity=False)

@@ -205,6 +205,8 @@ def boundary_agreement(trajectory: Trajectory, stages: Sequence[StageScore]) -> 
 def beginning(trajectory: Trajectory, steps: int) -> Trajectory:
     """The first ``steps`` decisions, as an episode that was not solved unless it is the whole one."""
     rows = {name: getattr(trajectory, name)[: steps + 1] for name in ("frames", "proprio")}
+    if trajectory.chunks is not None:  # no cost looks at images, and the cut may fall inside a chunk
+        rows["frames"] = np.zeros((steps + 1, 0, 0, 3), np.uint8)
     rows |= {name: getattr(trajectory, name)[:steps] for name in ("actions", "labels", "action_tokens", "token_logps")}
     solved = trajectory.meta.success
     if steps < trajectory.steps and solved:
@@ -215,6 +217,8 @@ def beginning(trajectory: Trajectory, steps: int) -> Trajectory:
         keypoints={name: point[: steps + 1] for name, point in trajectory.keypoints.items()},
         signals={name: signal[: steps + 1] for name, signal in trajectory.signals.items()},
         display=None,
+        chunks=None,
+        cameras={},
         **rows,
     )
 

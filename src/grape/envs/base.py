@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from grape.core.errors import SettingsError
 from grape.core.tasks import ActionSpace, Task
 
-__all__ = ["Environment", "Expert", "Snapshot", "SuiteBase"]
+__all__ = ["BlindEnvironment", "Environment", "Expert", "Snapshot", "SuiteBase"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +29,7 @@ class Snapshot:
         display: Larger image for people, uint8 ``(H2, W2, 3)``, or None.
         privileged: Raw simulator state for experts; never recorded, never shown to a policy.
         extra: Facts of the whole episode, JSON values only; recorded from the reset's snapshot, e.g. the camera.
+        cameras: Images of further cameras by name, RGB uint8 ``(H, W, 3)`` each; the same names in every snapshot.
     """
 
     image: npt.NDArray[np.uint8]
@@ -39,6 +40,7 @@ class Snapshot:
     display: npt.NDArray[np.uint8] | None = None
     privileged: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+    cameras: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
 
 
 class Environment(Protocol):
@@ -52,6 +54,20 @@ class Environment(Protocol):
 
     def close(self) -> None:
         """Release the simulator."""
+
+
+@runtime_checkable
+class BlindEnvironment(Protocol):
+    """What an environment offers beside that moves without drawing, for policies that look every few steps alone.
+
+    :meth:`advance` and then :meth:`look` are equal to ``step``. Where these methods are absent, every step is drawn.
+    """
+
+    def advance(self, action: npt.NDArray[np.float32]) -> Snapshot:
+        """As ``step``, without images: ``image`` is ``(0, 0, 3)``, ``display`` None, ``cameras`` empty."""
+
+    def look(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot of the last :meth:`advance` with images."""
 
 
 class Expert(Protocol):
@@ -94,6 +110,11 @@ class SuiteBase(ABC):
         Policies that read another number are refused before the first episode, else at their first decision.
         """
         return None
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras whose images snapshots hold beside the main one's. By default there are none."""
+        return ()
 
     @property
     def operators(self) -> tuple[str, ...]:

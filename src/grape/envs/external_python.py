@@ -184,6 +184,10 @@ class ExternalPythonSuite(SuiteBase):
         return self._suite.proprio_dim
 
     @property
+    def cameras(self) -> tuple[str, ...]:
+        return self._suite.cameras
+
+    @property
     def operators(self) -> tuple[str, ...]:
         return self._suite.operators
 

@@ -21,6 +21,8 @@ __all__ = ["receive", "send", "snapshot_from_wire", "snapshot_to_wire"]
 
 _LENGTH = 8
 _MAX_BYTES = 4 * 2**30  # 16 lanes with two images of 4096 x 4096 each take 1.6 GB
+_CAMERA = "camera:"
+_UNSEEN = np.zeros((0, 0, 3), np.uint8)
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
@@ -90,17 +92,19 @@ def snapshot_to_wire(snapshot: Snapshot) -> tuple[dict[str, Any], dict[str, npt.
     arrays = {"image": snapshot.image}
     if snapshot.display is not None:
         arrays["display"] = snapshot.display
+    arrays |= {_CAMERA + name: image for name, image in snapshot.cameras.items()}
     return header, arrays
 
 
 def snapshot_from_wire(header: Mapping[str, Any], arrays: Arrays) -> Snapshot:
     """Inverse of :func:`snapshot_to_wire`; exact, since float32 survives the decimal form of float64."""
     return Snapshot(
-        image=arrays["image"],
+        image=arrays.get("image", _UNSEEN),
         proprio=np.array(header["proprio"], dtype=np.float32),
         keypoints={name: np.array(point, dtype=np.float32) for name, point in header["keypoints"].items()},
         signals=dict(header["signals"]),
         success=header["success"],
         display=arrays.get("display"),
         extra=header["extra"],
+        cameras={key[len(_CAMERA) :]: image for key, image in arrays.items() if key.startswith(_CAMERA)},
     )

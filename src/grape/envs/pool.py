@@ -40,12 +40,20 @@ class GroupReply:
             start the group again from its beginning.
         expert_actions: Where the worker's experts acted: executed and clean actions, float32 ``(L, D)`` each, zero
             for lanes that were not stepped.
+        passed: Where several actions were executed, the states before that of ``snapshots``, one sequence a lane,
+            without images.
     """
 
     group_id: int
     snapshots: tuple[Snapshot | None, ...]
     failure: str | None = None
     expert_actions: tuple[Actions, Actions] | None = None
+    passed: tuple[tuple[Snapshot, ...], ...] = ()
+
+    def states(self, lane: int) -> tuple[Snapshot, ...]:
+        """New states of a lane in order, of which the last one has images; none for a lane that was not stepped."""
+        latest = self.snapshots[lane]
+        return () if latest is None else (*(self.passed[lane] if self.passed else ()), latest)
 
 
 class _Worker:
@@ -194,11 +202,24 @@ class WorkerPool:
             KeyError: The group is not running, e.g. because it failed.
             RuntimeError: An answer of the group is still due.
         """
-        worker = self._worker_of(group_id)
-        if worker.deadline is not None:
-            raise RuntimeError(f"group {group_id} has not answered yet")
         arrays = None if actions is None else {"actions": np.asarray(actions, dtype=np.float32)}
-        worker.ask(self._timeout, {"kind": "step", "active": [bool(flag) for flag in active]}, arrays)
+        self._ready(group_id).ask(self._timeout, {"kind": "step", "active": [bool(flag) for flag in active]}, arrays)
+
+    def play(self, group_id: int, actions: Actions, counts: Sequence[int], until: str) -> None:
+        """Execute several actions in each lane of a group; images are drawn after the last one alone.
+
+        Args:
+            group_id: A group whose last answer was received.
+            actions: float32 ``(L, n, D)``.
+            counts: How many of them a lane executes; 0 leaves it at rest.
+            until: ``"success"`` ends a lane's part at its first success, ``"last-step"`` does not.
+
+        Raises:
+            KeyError: The group is not running, e.g. because it failed.
+            RuntimeError: An answer of the group is still due.
+        """
+        request = {"kind": "play", "counts": [int(count) for count in counts], "until": until}
+        self._ready(group_id).ask(self._timeout, request, {"actions": np.asarray(actions, dtype=np.float32)})
 
     def finish(self, group_id: int) -> None:
         """Free the worker of a group; nothing happens if the group failed and is over already.
@@ -242,9 +263,12 @@ class WorkerPool:
             worker.kill()
         self._workers.clear()
 
-    def _worker_of(self, group_id: int) -> _Worker:
+    def _ready(self, group_id: int) -> _Worker:
+        """The worker of a group that has answered."""
         for worker in self._workers:
             if worker.group_id == group_id:
+                if worker.deadline is not None:
+                    raise RuntimeError(f"group {group_id} has not answered yet")
                 return worker
         raise KeyError(f"group {group_id} is not running")
 
@@ -266,8 +290,11 @@ class WorkerPool:
             else snapshot_from_wire(lane, {name: arrays[key] for key, name in _images_of(index, arrays)})
             for index, lane in enumerate(header["lanes"])
         )
+        passed = tuple(
+            tuple(snapshot_from_wire(state, {}) for state in (lane or {}).get("passed", ())) for lane in header["lanes"]
+        )
         acted = (arrays["executed"], arrays["clean"]) if "executed" in arrays else None
-        return GroupReply(worker.group_id, snapshots, expert_actions=acted)
+        return GroupReply(worker.group_id, snapshots, expert_actions=acted, passed=passed)
 
     def _give_up(self, worker: _Worker, reason: str) -> GroupReply:
         """Replace a worker, and report its group as failed."""

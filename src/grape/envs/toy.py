@@ -12,6 +12,7 @@ Decision 0 is the reset. With a marker file the fault happens only while that fi
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import time
@@ -108,7 +109,7 @@ class ToyEnvironment:
             self._squares = {"red": red, "blue": blue}
             self._start = self._gripper
             self._goal = red if self._task.name == "reach-red" else blue
-        return self._snapshot()
+        return self.look(self._snapshot())
 
     def step(self, action: npt.NDArray[np.float32]) -> Snapshot:
         """Apply one decision, float32 ``(7,)``; only dx, dy and the gripper matter.
@@ -116,6 +117,10 @@ class ToyEnvironment:
         Raises:
             RuntimeError: ``reset`` was not called.
         """
+        return self.look(self.advance(action))
+
+    def advance(self, action: npt.NDArray[np.float32]) -> Snapshot:
+        """As :meth:`step`, without images."""
         if self._decision < 0:
             raise RuntimeError("reset must be called before step")
         self._decision += 1
@@ -128,6 +133,12 @@ class ToyEnvironment:
             self._squares["block"] = _pushed(self._squares["block"], before, self._gripper)
         return self._snapshot()
 
+    def look(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot of the state as it is, with images."""
+        image = self._draw()
+        display = image.repeat(_DISPLAY_FACTOR, axis=0).repeat(_DISPLAY_FACTOR, axis=1)
+        return dataclasses.replace(snapshot, image=image, display=display)
+
     def close(self) -> None:
         """Nothing is held."""
 
@@ -138,7 +149,6 @@ class ToyEnvironment:
         gap = float(np.max(np.abs(self._gripper - thing)))
         touching = float("block" in self._squares and gap <= _BLOCK_HALF + 1e-6)
         success = distance <= _RADIUS
-        image = self._draw()
         finger: Float64 = np.array([0.0, 0.01 * (0.5 + self._opening)])
         keypoints = {
             "gripper": self._gripper,
@@ -149,7 +159,7 @@ class ToyEnvironment:
             "goal": self._goal,
         }
         return Snapshot(
-            image=image,
+            image=np.zeros((0, 0, 3), np.uint8),
             proprio=np.array([*self._gripper, _HEIGHT, self._opening], dtype=np.float32),
             keypoints={name: np.array([*point, _HEIGHT], dtype=np.float32) for name, point in keypoints.items()},
             signals={
@@ -161,7 +171,6 @@ class ToyEnvironment:
                 "success": float(success),
             },
             success=success,
-            display=image.repeat(_DISPLAY_FACTOR, axis=0).repeat(_DISPLAY_FACTOR, axis=1),
             privileged={"gripper": self._gripper, "object": thing, "goal": self._goal},
         )
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from grape.core.errors import GrapeError
 from grape.core.tasks import Task
-from grape.envs.base import Environment, Expert, Snapshot, SuiteBase
+from grape.envs.base import BlindEnvironment, Environment, Expert, Snapshot, SuiteBase
 from grape.envs.messages import receive, send, snapshot_to_wire
 from grape.envs.registry import get_suite
 
@@ -91,6 +91,32 @@ class Group:
             answer.append(self.snapshots[lane])
         return answer, None if actions is not None else (executed, clean)
 
+    def play(self, actions: npt.NDArray[np.float32], counts: Sequence[int], until: str) -> list[list[Snapshot]]:
+        """Execute several actions a lane, one after another, and look once, at the end.
+
+        Args:
+            actions: ``(lanes, n, D)``.
+            counts: How many of them to execute a lane; 0 leaves it at rest.
+            until: ``"success"`` ends a lane's part at its first success, ``"last-step"`` does not.
+
+        Returns:
+            The states of each lane in order, of which only the last one has images.
+        """
+        passed: list[list[Snapshot]] = []
+        for lane, count in enumerate(counts):
+            environment, states = self._environments[lane], []
+            blind = environment if isinstance(environment, BlindEnvironment) else None
+            for action in actions[lane, :count]:
+                states.append(environment.step(action) if blind is None else blind.advance(action))
+                if until == "success" and states[-1].success:
+                    break
+            if states:
+                if blind is not None:
+                    states[-1] = blind.look(states[-1])
+                self.snapshots[lane] = states[-1]
+            passed.append(states)
+        return passed
+
 
 def main(arguments: Sequence[str]) -> None:
     """Serve requests until the parent process ends.
@@ -127,6 +153,9 @@ def _serve(link: socket.socket, suite_name: str) -> None:
             if request["kind"] == "start":
                 group = _start(suite, environments, request)
                 _answer(link, group.snapshots, None)
+            elif group is not None and request["kind"] == "play":
+                passed = group.play(arrays["actions"], request["counts"], request["until"])
+                _answer(link, [states[-1] if states else None for states in passed], None, passed)
             elif group is not None:
                 _answer(link, *group.step(arrays.get("actions"), request["active"]))
         except (EOFError, ConnectionError):
@@ -150,6 +179,7 @@ def _answer(
     link: socket.socket,
     snapshots: Sequence[Snapshot | None],
     acted: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None,
+    passed: Sequence[Sequence[Snapshot]] | None = None,
 ) -> None:
     lanes: list[dict[str, Any] | None] = []
     arrays: dict[str, npt.NDArray[Any]] = {}
@@ -158,6 +188,8 @@ def _answer(
             lanes.append(None)
             continue
         header, images = snapshot_to_wire(snapshot)
+        if passed is not None:
+            header["passed"] = [snapshot_to_wire(state)[0] for state in passed[lane][:-1]]
         lanes.append(header)
         arrays |= {f"{lane}.{name}": image for name, image in images.items()}
     if acted is not None:

@@ -20,7 +20,7 @@ from grape.core.tasks import Task
 from grape.envs.base import SuiteBase
 from grape.loop.settings import DECIDED_BY_LOOP, LoopSettings
 from grape.loop.stages import Stages
-from grape.policies.opening import check_policy_name
+from grape.policies.opening import check_policy_name, read_checkpoint_kind
 from grape.preferences import check_pair, check_score
 from grape.preferences.specifications import choose_specifications
 from grape.training.settings import TrainerSettings, check_sft, check_train
@@ -43,6 +43,7 @@ def check_settings(settings: LoopSettings, suite: SuiteBase, tasks: Sequence[Tas
     _check_states(stages, suite, tasks)
     if settings.policy:
         check_policy_name(settings.policy)
+        _check_kind(settings.policy)
     else:
         with _flags_of("demonstrations"):
             make_plan(stages.demonstrations(), suite)
@@ -79,6 +80,16 @@ def check_settings(settings: LoopSettings, suite: SuiteBase, tasks: Sequence[Tas
         )
     if not is_complete(settings.out):  # a finished loop is told, however it was begun
         _check_adapters(settings)
+
+
+def _check_kind(policy: str) -> None:
+    """Refuse a folder whose rollouts could be collected but not trained on, before they are."""
+    if Path(policy).is_dir() and (kind := read_checkpoint_kind(policy)).name != "openvla":
+        raise SettingsError(
+            f"--policy {policy} decides on chunks of actions ({kind.name}: {kind.reason}), which 'grape train' does "
+            "not learn from yet.",
+            "'grape collect', 'grape score' and 'grape evaluate' take it.",
+        )
 
 
 def _check_adapters(settings: LoopSettings) -> None:

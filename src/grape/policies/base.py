@@ -6,19 +6,21 @@ actions, executed again, lead through the same states. Roll, pitch and yaw are a
 applied in this order, as BridgeData has them and as SimplerEnv's script for OpenVLA reads them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from grape.core.chunks import DEFAULT_SUPPORT
 from grape.core.errors import CompatibilityError
 from grape.core.tasks import ActionSpace, GripperConvention, RotationConvention, parse_convention
 from grape.core.trajectories import Observation
 
 __all__ = [
     "ActionBatch",
+    "ChunkBatch",
     "Policy",
     "PolicySpec",
     "axis_angle_from_roll_pitch_yaw",
@@ -50,6 +52,11 @@ class PolicySpec:
             unknown.
         rotation: What dimensions 3 to 5 of an un-normalized action mean; empty for what the suite takes.
         proprio_dim: Numbers of the robot's state that it reads; 0 for none.
+        chunk: Actions ``K`` a decision.
+        cameras: Names of the cameras whose images the network reads; the first is the suite's main camera.
+        support: Token ids that the softmax of its log-probabilities runs over, as
+            :class:`~grape.core.chunks.Chunks` has it; empty for a policy without tokens.
+        logp_temperature: Their temperature; 0 for a policy without tokens.
 
     Raises:
         SettingsError: A convention is unknown.
@@ -64,6 +71,10 @@ class PolicySpec:
     computation: str = ""
     rotation: RotationConvention | str = ""
     proprio_dim: int = 0
+    chunk: int = 1
+    cameras: tuple[str, ...] = ("agentview",)
+    support: str = DEFAULT_SUPPORT
+    logp_temperature: float = 1.0
 
     def __post_init__(self) -> None:
         if self.gripper:
@@ -87,6 +98,39 @@ class ActionBatch:
     logps: npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True, eq=False)
+class ChunkBatch:
+    """Decisions on several actions each for a batch of observations.
+
+    Attributes:
+        actions: Un-normalized actions, float64 ``(B, K, D)``.
+        normalized: The same before un-normalization: bin centers float64, or what an L1 head gives, float32.
+        tokens: Token ids as chosen (before any clipping), int32 ``(B, K, D)``; None for an L1 head.
+        logps: Log-probability of each token under ``support`` and ``temperature``, float32 ``(B, K, D)``, or None.
+        support: ``"vocabulary"`` or ``"window"``: what the softmax of ``logps`` ran over; empty without tokens.
+        temperature: Temperature of ``logps``; 0 without tokens.
+    """
+
+    actions: npt.NDArray[np.float64]
+    normalized: npt.NDArray[np.floating[Any]]
+    tokens: npt.NDArray[np.int32] | None
+    logps: npt.NDArray[np.float32] | None
+    support: str
+    temperature: float
+
+    def row(self, row: int) -> "ChunkBatch":
+        """One decision, still with its axis of length 1."""
+        part = slice(row, row + 1)
+        return ChunkBatch(
+            self.actions[part],
+            self.normalized[part],
+            None if self.tokens is None else self.tokens[part],
+            None if self.logps is None else self.logps[part],
+            self.support,
+            self.temperature,
+        )
+
+
 class Policy(Protocol):
     """Maps observations to actions, many at a time."""
 
@@ -99,7 +143,7 @@ class Policy(Protocol):
 
     def act(
         self, observations: Sequence[Observation], *, temperature: float = 0.0, seeds: Sequence[int] | None = None
-    ) -> ActionBatch:
+    ) -> ActionBatch | ChunkBatch:
         """Compute a decision for each observation.
 
         Args:
@@ -109,19 +153,33 @@ class Policy(Protocol):
         """
 
 
-def check_policy(spec: PolicySpec, space: ActionSpace, name: str, proprio_dim: int | None = None) -> None:
+def check_policy(
+    spec: PolicySpec,
+    space: ActionSpace,
+    name: str,
+    *,
+    cameras: Collection[str] = (),
+    proprio_dim: int | None = None,
+) -> None:
     """Compare a policy's contract with an environment's.
 
     Args:
         spec: The policy's contract.
-        space: The suite's.
+        space: What the suite takes.
         name: What messages call the policy.
+        cameras: Names of the suite's cameras beside the main one.
         proprio_dim: Numbers of the robot's state that the suite gives; None where it does not say.
 
     Raises:
-        CompatibilityError: Dimension or gripper convention differ, rotations cannot be converted, or the policy reads a
-            robot state of another dimension.
+        CompatibilityError: Dimension or gripper convention differ, rotations cannot be converted, or the policy reads
+            a camera that the suite has not or a robot state of another dimension.
     """
+    if missing := [camera for camera in spec.cameras[1:] if camera not in cameras]:
+        raise CompatibilityError(
+            f"{name} reads images of {len(spec.cameras)} cameras ({', '.join(spec.cameras)}), the suite has no "
+            f"{', '.join(missing)}.",
+            "Use a policy that reads the main camera alone, or a suite with these cameras.",
+        )
     if spec.proprio_dim and proprio_dim not in (None, spec.proprio_dim):
         raise CompatibilityError(
             f"{name} reads {spec.proprio_dim} numbers of the robot's state, the suite gives {proprio_dim}.",
@@ -147,10 +205,10 @@ def check_policy(spec: PolicySpec, space: ActionSpace, name: str, proprio_dim: i
 
 
 def to_env_action(action: npt.NDArray[np.float32], spec: PolicySpec, space: ActionSpace) -> npt.NDArray[np.float32]:
-    """Convert a policy's action to the suite's convention, float32 ``(D,)``.
+    """Convert a policy's actions to the suite's convention, float32 of the same shape.
 
     Args:
-        action: Un-normalized, float32 ``(D,)``.
+        action: Un-normalized, float32 ``(D,)`` or ``(n, D)``.
         spec: The policy's contract.
         space: The suite's.
     """

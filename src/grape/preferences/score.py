@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from grape.core.errors import DataError, SettingsError, require_known
+from grape.core.errors import CompatibilityError, DataError, SettingsError, require_known
 from grape.core.events import SILENT, Reporter
 from grape.core.files import write_json, write_jsonl
 from grape.core.preferences import Score, StageScore
@@ -225,8 +225,13 @@ def _price(
     price_verdict: bool,
     reporter: Reporter,
 ) -> list[_Priced]:
-    """Costs of all episodes: without the simulator's verdict, which enters through I_success alone, unless asked."""
-    priced = []
+    """Costs of all episodes: without the simulator's verdict, which enters through I_success alone, unless asked.
+
+    Raises:
+        CompatibilityError: Log-probabilities are of several supports or temperatures.
+    """
+    priced: list[_Priced] = []
+    sampled: dict[tuple[str, float], str] = {}
     unknown = {_state(meta) for meta in metas if meta.success is None}
     with reporter.progress("scoring", len(metas)) as progress:
         for meta in metas:
@@ -236,8 +241,22 @@ def _price(
             shown = trajectory if with_verdict else with_unknown_outcome(trajectory)
             stages = evaluate(specifications[meta.task], shown)
             priced.append(_Priced(meta, _self_reward(trajectory), stages))
+            if priced[-1].r_self is not None:
+                sampled.setdefault((trajectory.support, trajectory.logp_temperature), meta.episode_id)
+            if len(sampled) > 1:
+                raise _mixed(store.path, sampled)
             progress.advance(note=meta.task)
     return priced
+
+
+def _mixed(where: Path, sampled: Mapping[tuple[str, float], str]) -> CompatibilityError:
+    kinds = [
+        f"{name} over the {support} at temperature {temperature:g}" for (support, temperature), name in sampled.items()
+    ]
+    return CompatibilityError(
+        f"The episodes of {where} hold log-probabilities that do not compare: {'; '.join(kinds)}.",
+        "Score the episodes of each kind in a store of their own.",
+    )
 
 
 def _self_reward(trajectory: Trajectory) -> float | None:

@@ -230,9 +230,9 @@ def pair_view(
 
 
 def _images(trajectory: Trajectory) -> Frames | None:
-    """The images for people where recorded, else those the policy saw; None where there are none."""
+    """The images for people where recorded, else those the policy saw, one a state; None where there are none."""
     frames = trajectory.display if trajectory.display is not None else trajectory.frames
-    return frames if frames.size else None
+    return trajectory.each_state(frames) if frames.size else None
 
 
 def _side(
@@ -256,6 +256,7 @@ def _side(
         still = data_uri("image/jpeg", poster(frames[0], size=limits.size))
         image, cells = film_strip(frames, cells=STRIP_CELLS, n_frames=n_frames)
         strip, strip_width = data_uri("image/jpeg", image), 100 * cells / STRIP_CELLS
+    unit = "control steps" if trajectory is not None and trajectory.chunk_length > 1 else "decisions"
     success_state = None if trajectory is None else _first_success(trajectory)
     return SideView(
         role=role,
@@ -268,7 +269,7 @@ def _side(
         ended=100 * min(n_frames, score.steps + 1) / n_frames,
         success_at=None if success_state is None else 100 * success_state / n_frames,
         success_step=success_state,
-        compared=f"decisions {compared[0] + 1}–{compared[1]} of {score.steps} compared" if compared else "",
+        compared=f"{unit} {compared[0] + 1}–{compared[1]} of {score.steps} compared" if compared else "",
         uncompared=_uncompared(compared, score.steps, n_frames),
         logp_per_step=score.r_self / score.steps if score.r_self is not None and score.steps else None,
         bands=stage_bands(score, n_frames),

@@ -1,8 +1,10 @@
 """One episode as one Parquet file: the layout, and the way from and to a :class:`Trajectory`.
 
-A file has ``T + 1`` rows, one a state; columns of decisions are null in the last row, which follows the last action.
+A file has ``T + 1`` rows, one a state; columns of control steps are null in the last one, which follows the last
+action.
+Images stand where the policy looked: before its decisions and after the last action. With one action a decision that is
+every row.
 
-========================  ==============  ==================================================================
 column                    type            content
 ========================  ==============  ==================================================================
 ``frame``                 binary          the policy's image, see :mod:`grape.store.frames`
@@ -14,6 +16,25 @@ column                    type            content
 ``keypoint:<name>``       list<float>     meters, world frame (3)
 ``signal:<name>``         float           a scalar
 ========================  ==============  ==================================================================
+=======
+===========================  ==============  ===============================================================
+column                       type            content
+===========================  ==============  ===============================================================
+``frame``                    binary          the policy's image, see :mod:`grape.store.frames`
+``frame:<camera>``           binary          the same of a further camera
+``display``                  binary          JPEG for people; only where recorded
+``proprio``                  list<float>     robot state (P)
+``action``, ``label``        list<float>     executed action and what an imitator learns (D), a control step
+``action_token``             list<int32>     sampled token ids (D), -1 where none, a control step
+``token_logp``               list<float>     their log-probabilities (D), NaN where none, a control step
+``chunk_token``              list<int32>     with chunks, instead: sampled token ids (K*D), a decision
+``chunk_logp``               list<float>     their log-probabilities (K*D), a decision
+``keypoint:<name>``          list<float>     meters, world frame (3)
+``signal:<name>``            float           a scalar
+===========================  ==============  ===============================================================
+
+The header says how many actions each decision executed, and so in which rows decisions begin. A policy without tokens
+has none of the four columns of what was sampled.
 
 Columns of width 0 are left out. Pages are not compressed again and carry CRCs; a row group holds 64 steps: with 8,
 reading a 16-step episode without images takes 0.74 ms instead of 0.40 ms. The Arrow schema is not embedded (it would
@@ -32,18 +53,32 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from grape.core.chunks import Chunks
 from grape.core.errors import CompatibilityError, DataError
 from grape.core.reading import open_file
 from grape.core.trajectories import Trajectory
+from grape.store.columns import (
+    CAMERA,
+    array_checksum,
+    blobs_checksum,
+    blobs_to_arrow,
+    dtype_of,
+    from_arrow,
+    is_stored,
+    present_rows,
+    to_arrow,
+)
 from grape.store.frames import decode_display, decode_frames, encode_display, encode_frames
 from grape.store.header import (
+    CHUNK_TOKENS,
     HEADER_KEY,
+    TOKENS,
     Column,
     Header,
     check_episode_id,
-    digest_of,
     header_from_json,
     header_to_json,
+    sampled_columns,
 )
 from grape.store.source import Decisions
 
@@ -53,14 +88,6 @@ ROWS_PER_GROUP = 64
 
 _MOST_BYTES = 4 * 2**30  # of a file
 
-_DECISIONS = {"action": np.float32, "label": np.float32, "action_token": np.int32, "token_logp": np.float32}
-
-_LIST = pa.list_(pa.field("element", pa.float32()))
-_TYPES = {
-    "frame": pa.binary(),
-    "display": pa.binary(),
-    "action_token": pa.list_(pa.field("element", pa.int32())),
-}
 _FIX = "Move the file away and run 'grape collect' again: it records the missing episode anew."
 
 Array = npt.NDArray[Any]
@@ -74,22 +101,30 @@ def encode_episode(trajectory: Trajectory) -> tuple[bytes, Header]:
     """
     check_episode_id(trajectory.meta.episode_id)
     _check_types(trajectory)
-    arrays = _arrays(trajectory)
+    chunks = None if trajectory.chunks is None or trajectory.chunks.is_plain else trajectory.chunks
+    arrays = _arrays(trajectory, chunks)
     blobs = {"frame": encode_frames(trajectory.frames)}
+    blobs |= {CAMERA + name: encode_frames(images) for name, images in sorted(trajectory.cameras.items())}
     if trajectory.display is not None:
         blobs["display"] = encode_display(trajectory.display)
-    columns = {name: Column((len(value),), _blobs_checksum(value)) for name, value in blobs.items()}
-    columns |= {name: Column(value.shape, _array_checksum(value)) for name, value in arrays.items()}
+    columns = {name: Column((len(value),), blobs_checksum(value)) for name, value in blobs.items()}
+    columns |= {name: Column(value.shape, array_checksum(value)) for name, value in arrays.items()}
     header = Header(
         meta=trajectory.meta,
         columns=columns,
         frame_shape=_image_shape(trajectory.frames),
         display_shape=None if trajectory.display is None else _image_shape(trajectory.display),
+        chunks=chunks,
+        camera_shapes={name: _image_shape(images) for name, images in trajectory.cameras.items()},
     )
     text, checksum = header_to_json(header)
     table = pa.table(
-        {name: pa.array(value, pa.binary()) for name, value in blobs.items()}
-        | {name: _to_arrow(name, value) for name, value in arrays.items() if _is_stored(value.shape)}
+        {name: blobs_to_arrow(value, present_rows(header, name)) for name, value in blobs.items()}
+        | {
+            name: to_arrow(value, present_rows(header, name))
+            for name, value in arrays.items()
+            if is_stored(value.shape)
+        }
     )
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
@@ -130,15 +165,11 @@ def read_episode(path: Path, *, frames: bool = True, display: bool = False) -> T
         CompatibilityError: A newer version of the package wrote it.
     """
     with _opened(path) as (file, header):
-        skipped = {name for name, is_read in (("frame", frames), ("display", display)) if not is_read}
-        names = [name for name, column in header.columns.items() if name not in skipped and _is_stored(column.shape)]
-        table = file.read(columns=names, use_threads=False)
-        values = {
-            name: _from_arrow(name, table.column(name) if name in names else None, column, table.num_rows)
-            for name, column in header.columns.items()
-            if name not in skipped
-        }
-        return _trajectory(header, values)
+        images = {"frame", *(CAMERA + name for name in header.camera_shapes)}
+        skipped = (set() if frames else images) | (set() if display else {"display"})
+        return _trajectory(
+            header, _read_columns(file, header, [name for name in header.columns if name not in skipped])
+        )
 
 
 def read_decisions(path: Path) -> Decisions:
@@ -148,44 +179,46 @@ def read_decisions(path: Path) -> Decisions:
         DataError: The file is missing, truncated, altered or no episode.
         CompatibilityError: A newer version of the package wrote it.
     """
-    names = ("action_token", "token_logp", "label", "proprio")
     with _opened(path) as (file, header):
-        stored = [name for name in names if _is_stored(header.columns[name].shape)]
-        table = file.read(columns=stored, use_threads=False)
-        tokens, logps, labels, proprio = (
-            _from_arrow(name, table.column(name) if name in stored else None, header.columns[name], table.num_rows)
-            for name in names
-        )
-        return Decisions(tokens, logps, labels, header.frame_shape, proprio[: len(labels)])
+        values = _read_columns(file, header, [*sampled_columns(header), "label", "proprio"])
+        tokens, logps, chunks = _sampled(header, values, values["label"].shape[1])
+        labels = values["label"]
+        return Decisions(tokens, logps, labels, header.frame_shape, values["proprio"][: len(labels)], chunks)
 
 
-def read_images(path: Path, decisions: Sequence[int]) -> npt.NDArray[np.uint8]:
+def read_images(path: Path, decisions: Sequence[int], camera: str = "") -> npt.NDArray[np.uint8]:
     """Images before some decisions, uint8 ``(B, H, W, 3)``; of the others at most the first one is decoded.
 
     What is read is checked page by page, not against the checksum of the column, which covers all images.
 
     Args:
         path: The file.
-        decisions: Positions in the episode, each in [0, T); any order.
+        decisions: Positions on the decision axis, each in [0, N); any order.
+        camera: Name of a further camera; empty for the main one.
 
     Raises:
         DataError: The file is missing, truncated, no episode, or altered where it was read.
         CompatibilityError: A newer version of the package wrote it.
     """
     with _opened(path) as (file, header):
-        needed = sorted({0, *decisions})  # images are stored as differences to the first one
+        if camera and camera not in header.camera_shapes:
+            raise DataError(f"It has no images of a camera {camera!r}.")
+        name, shape = (CAMERA + camera, header.camera_shapes[camera]) if camera else ("frame", header.frame_shape)
+        starts = None if header.chunks is None else header.chunks.starts
+        wanted = np.asarray(decisions, dtype=np.int64) if starts is None else starts[decisions]
+        needed = sorted({0, *wanted.tolist()})  # images are stored as differences to the first one
         stops = np.cumsum([file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)])
         if needed[-1] >= stops[-1]:
             raise DataError(f"It holds {stops[-1]} images.")
         blobs: dict[int, bytes] = {}
         for number in np.unique(np.searchsorted(stops, needed, side="right")).tolist():
-            column = file.read_row_group(number, columns=["frame"], use_threads=False).column("frame")
+            column = file.read_row_group(number, columns=[name], use_threads=False).column(name)
             first = int(stops[number]) - len(column)
             blobs |= {row: column[row - first].as_py() for row in needed if first <= row < stops[number]}
         if None in blobs.values():
-            raise DataError("Column 'frame' has empty rows.")
-        images = decode_frames([blobs[row] for row in needed], header.frame_shape)
-        return images[np.searchsorted(needed, decisions)]
+            raise DataError(f"Column '{name}' has empty rows.")
+        images = decode_frames([blobs[row] for row in needed], shape)
+        return images[np.searchsorted(needed, wanted)]
 
 
 @contextlib.contextmanager
@@ -235,91 +268,74 @@ def _check_announced(facts: Any, size: int) -> None:
         raise DataError(f"It announces {rows:,} rows and {announced:,} bytes; the file has {size:,}.")
 
 
-def _arrays(trajectory: Trajectory) -> dict[str, Array]:
+def _arrays(trajectory: Trajectory, chunks: Chunks | None = None) -> dict[str, Array]:
     """Every column but the images, in the order of the file."""
+    if chunks is None:
+        sampled = dict(zip(TOKENS, (trajectory.action_tokens, trajectory.token_logps), strict=True))
+    else:
+        both = zip(CHUNK_TOKENS, (chunks.tokens, chunks.logps), strict=True)
+        sampled = {name: value for name, value in both if value is not None}
     return {
         "proprio": trajectory.proprio,
         "action": trajectory.actions,
         "label": trajectory.labels,
-        "action_token": trajectory.action_tokens,
-        "token_logp": trajectory.token_logps,
+        **sampled,
         **{f"keypoint:{name}": trajectory.keypoints[name] for name in sorted(trajectory.keypoints)},
         **{f"signal:{name}": trajectory.signals[name] for name in sorted(trajectory.signals)},
     }
 
 
 def _trajectory(header: Header, values: Mapping[str, Any]) -> Trajectory:
-    rows = header.meta.steps + 1
-    if "frame" in values:
-        frames = decode_frames(values["frame"], header.frame_shape)
-    else:
-        frames = np.zeros((rows, 0, 0, 3), dtype=np.uint8)
+    tokens, logps, chunks = _sampled(header, values, values["action"].shape[1])
+    none = np.zeros((1 + (header.meta.steps if chunks is None else len(chunks)), 0, 0, 3), dtype=np.uint8)
+
+    def images(name: str, shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
+        return decode_frames(values[name], shape) if name in values else none
+
     display = None
     if "display" in values and header.display_shape is not None:
         display = decode_display(values["display"], header.display_shape)
     return Trajectory(
         meta=header.meta,
-        frames=frames,
+        frames=images("frame", header.frame_shape),
         proprio=values["proprio"],
         actions=values["action"],
         labels=values["label"],
-        action_tokens=values["action_token"],
-        token_logps=values["token_logp"],
+        action_tokens=tokens,
+        token_logps=logps,
         keypoints=_named(values, "keypoint:"),
         signals=_named(values, "signal:"),
         display=display,
+        chunks=chunks,
+        cameras={name: images(CAMERA + name, shape) for name, shape in header.camera_shapes.items()},
     )
+
+
+def _sampled(header: Header, values: Mapping[str, Any], dim: int) -> tuple[Array, Array, Chunks | None]:
+    """Tokens and log-probabilities of the executed actions, ``(T, D)``, and the decisions where they say more."""
+    sampled = [values[name] for name in sampled_columns(header)]
+    if header.chunks is None:
+        return sampled[0], sampled[1], None
+    chunks = dataclasses.replace(header.chunks, **dict(zip(("tokens", "logps"), sampled, strict=False)))
+    if problems := chunks.problems(header.meta.steps, dim):
+        raise DataError(f"Its decisions are inconsistent: {'; '.join(problems)}.")
+    return *chunks.executed_tokens(dim), chunks
+
+
+def _read_columns(file: pq.ParquetFile, header: Header, names: Sequence[str]) -> dict[str, Any]:
+    """Columns of the file by name, each checked against the header."""
+    stored = [name for name in names if is_stored(header.columns[name].shape)]
+    table = file.read(columns=stored, use_threads=False)
+    if stored and table.num_rows != header.meta.steps + 1:
+        raise DataError(f"It has {table.num_rows} rows; its header says {header.meta.steps} control steps.")
+    return {
+        name: from_arrow(name, table.column(name) if name in stored else None, header.columns[name], header)
+        for name in names
+    }
 
 
 def _named(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
-
-
-def _is_stored(shape: tuple[int, ...]) -> bool:
-    """Whether a column of this shape stands in the file: Parquet knows no lists of width 0."""
-    return len(shape) == 1 or shape[1] > 0
-
-
-def _to_arrow(name: str, value: Array) -> pa.Array:
-    flat = pa.array(np.ascontiguousarray(value).reshape(-1))
-    if value.ndim == 1:
-        return flat
-    rows, width = value.shape
-    offsets = np.arange(rows + 1, dtype=np.int32) * width
-    if name not in _DECISIONS:
-        return pa.ListArray.from_arrays(pa.array(offsets), flat)
-    null_last = np.append(np.zeros(rows, dtype=bool), True)
-    return pa.ListArray.from_arrays(pa.array(np.append(offsets, offsets[-1])), flat, mask=pa.array(null_last))
-
-
-def _from_arrow(name: str, column: pa.ChunkedArray | None, expected: Column, rows: int) -> Any:
-    """Array (or list of blobs) of a column, checked against its checksum."""
-    dtype = _DECISIONS.get(name, np.float32)
-    if column is None:
-        return np.zeros(expected.shape, dtype=dtype)
-    if column.type != _TYPES.get(name, _LIST if len(expected.shape) > 1 else pa.float32()):
-        raise DataError(f"Column '{name}' is of type {column.type}.")
-    if name in ("frame", "display"):
-        blobs = column.to_pylist()
-        if None in blobs or (len(blobs),) != expected.shape or _blobs_checksum(blobs) != expected.checksum:
-            raise DataError(f"Column '{name}' does not fit its checksum.")
-        return blobs
-    if column.null_count != (name in _DECISIONS) or rows != expected.shape[0] + (name in _DECISIONS):
-        raise DataError(f"Column '{name}' has {rows} rows of which {column.null_count} are empty.")
-    chunk = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-    flat = chunk if len(expected.shape) == 1 else chunk.values  # an empty list has no values
-    value = flat.to_numpy(zero_copy_only=False).reshape(expected.shape).copy()  # Arrow's own memory is read-only
-    if _array_checksum(value) != expected.checksum:
-        raise DataError(f"Column '{name}' does not fit its checksum.")
-    return value
-
-
-def _array_checksum(value: Array) -> str:
-    return digest_of(np.ascontiguousarray(value).tobytes())
-
-
-def _blobs_checksum(blobs: Sequence[bytes]) -> str:
-    return digest_of(np.array([len(blob) for blob in blobs], dtype="<u8").tobytes(), b"".join(blobs))
 
 
 def _image_shape(images: npt.NDArray[np.uint8]) -> tuple[int, int, int]:
@@ -330,13 +346,13 @@ def _image_shape(images: npt.NDArray[np.uint8]) -> tuple[int, int, int]:
 def _check_types(trajectory: Trajectory) -> None:
     """Refuse what would not come back as it was given."""
     wrong = [
-        f"{name} is {value.dtype}, not {np.dtype(_DECISIONS.get(name, np.float32))}"
+        f"{name} is {value.dtype}, not {np.dtype(dtype_of(name))}"
         for name, value in _arrays(trajectory).items()
-        if value.dtype != _DECISIONS.get(name, np.float32)
+        if value.dtype != dtype_of(name)
     ]
     if trajectory.proprio.ndim != 2:
         wrong.append(f"proprio has {trajectory.proprio.ndim} axes, not 2")
-    for name, images in (("frames", trajectory.frames), ("display", trajectory.display)):
+    for name, images in (("frames", trajectory.frames), ("display", trajectory.display), *trajectory.cameras.items()):
         if images is not None and (images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3):
             wrong.append(f"{name} are {images.dtype} {images.shape}, not uint8 (T+1, H, W, 3)")
     if trajectory.display is not None and 0 in trajectory.display.shape:

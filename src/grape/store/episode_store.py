@@ -25,12 +25,13 @@ from grape.core.files import content_hash, read_json, sweep_temporaries, write_b
 from grape.core.reading import open_file, parse_json, read_file
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.store.episode_file import encode_episode, read_decisions, read_episode, read_header, read_images
-from grape.store.header import FORMAT_VERSION, check_episode_id, is_episode_id, meta_from_dict, meta_to_dict
+from grape.store.header import check_episode_id, is_episode_id, meta_from_dict, meta_to_dict
 from grape.store.source import Decisions
 
 __all__ = ["EpisodeStore", "IndexEntry", "file_fingerprint", "load_index", "save_index"]
 
 _FORMAT = "grape-episode-store"
+_FORMAT_VERSION = 1  # of the folder and its index; episode files have their own
 _HEADER = "store.json"
 _SUFFIX = ".parquet"
 
@@ -76,7 +77,7 @@ class EpisodeStore:
                 raise DataError(f"{path} is not empty and no episode store.", "Choose another folder.")
             write_json(
                 path / _HEADER,
-                {"format": _FORMAT, "format_version": FORMAT_VERSION, "suite": suite, "contract": expected},
+                {"format": _FORMAT, "format_version": _FORMAT_VERSION, "suite": suite, "contract": expected},
             )
         store = cls.open(path)
         if store.suite != suite:
@@ -118,9 +119,9 @@ class EpisodeStore:
         if not isinstance(header, dict) or header.get("format") != _FORMAT:
             raise DataError(f"{path / _HEADER} is not the header of an episode store.", "Check the path.")
         version = header.get("format_version")
-        if isinstance(version, int) and version > FORMAT_VERSION:
+        if isinstance(version, int) and version > _FORMAT_VERSION:
             raise CompatibilityError(
-                f"Store {path} has format version {version}; the newest known here is {FORMAT_VERSION}.",
+                f"Store {path} has format version {version}; the newest known here is {_FORMAT_VERSION}.",
                 "Update the package: pip install --upgrade grape-vla",
             )
         suite, contract = header.get("suite"), header.get("contract")
@@ -223,15 +224,20 @@ class EpisodeStore:
         self._require(episode_id)
         return read_decisions(self._file(episode_id))
 
-    def images(self, episode_id: str, decisions: Sequence[int]) -> npt.NDArray[np.uint8]:
+    def images(self, episode_id: str, decisions: Sequence[int], camera: str = "") -> npt.NDArray[np.uint8]:
         """Images before some decisions of an episode, in that order, uint8 ``(B, H, W, 3)``; no other is decoded.
+
+        Args:
+            episode_id: Which one.
+            decisions: Positions on the decision axis.
+            camera: Name of a further camera; empty for the main one.
 
         Raises:
             DataError: There is no such episode, or its file is damaged where it was read.
             CompatibilityError: A newer version of the package wrote it.
         """
         self._require(episode_id)
-        return read_images(self._file(episode_id), decisions)
+        return read_images(self._file(episode_id), decisions, camera)
 
     def verify(self) -> list[str]:
         """Read everything and list what is wrong, one sentence a problem; an empty list is good news."""
@@ -339,7 +345,7 @@ def load_index(path: Path) -> dict[str, IndexEntry]:
     try:
         outer = parse_json(read_file(path, max_bytes=_MOST_BYTES, within=path.parent), str(path))
         body = outer["episodes"]
-        if outer["format_version"] != FORMAT_VERSION or outer["checksum"] != content_hash(body):
+        if outer["format_version"] != _FORMAT_VERSION or outer["checksum"] != content_hash(body):
             return {}
         return {
             name: IndexEntry(str(fingerprint), str(checksum), meta_from_dict(meta))
@@ -354,7 +360,7 @@ def save_index(path: Path, entries: dict[str, IndexEntry]) -> None:
     body: dict[str, Any] = {
         name: [entry.fingerprint, entry.checksum, meta_to_dict(entry.meta)] for name, entry in sorted(entries.items())
     }
-    value = {"checksum": content_hash(body), "episodes": body, "format_version": FORMAT_VERSION}
+    value = {"checksum": content_hash(body), "episodes": body, "format_version": _FORMAT_VERSION}
     try:
         write_text(path, json.dumps(value, sort_keys=True, separators=(",", ":")))
     except GrapeError:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from grape.core.chunks import Chunks
 from grape.core.trajectories import EpisodeMeta, Trajectory
 
 __all__ = ["Decisions", "EpisodeSource"]
@@ -18,11 +19,13 @@ class Decisions:
     """The decisions of an episode, without its images.
 
     Attributes:
-        tokens: Sampled action tokens, int32 ``(T, D)``; -1 where nothing was sampled.
+        tokens: Sampled tokens of the executed actions, int32 ``(T, D)``; -1 where nothing was sampled.
         logps: Log-probability of each token, float32 ``(T, D)``; NaN where nothing was sampled.
         labels: What an imitator should learn, un-normalized, float32 ``(T, D)``.
-        image_shape: ``(H, W, 3)`` of the image before each decision.
-        proprio: Robot state before each decision, float32 ``(T, P)``; ``P`` is 0 where none was recorded.
+        image_shape: ``(H, W, 3)`` of the main camera's image before each decision.
+        proprio: Robot state before each control step, float32 ``(T, P)``; ``P`` is 0 where none was recorded.
+        chunks: The decisions with all that was sampled; None where each of the ``T`` control steps is one, see
+            :class:`~grape.core.trajectories.Trajectory`.
     """
 
     tokens: npt.NDArray[np.int32]
@@ -30,6 +33,7 @@ class Decisions:
     labels: npt.NDArray[np.float32]
     image_shape: tuple[int, int, int]
     proprio: npt.NDArray[np.float32]
+    chunks: Chunks | None = None
 
 
 class EpisodeSource(Protocol):

@@ -4,7 +4,7 @@ What was decided is read at the start, images when a micro-batch needs them (:mo
 stay uint8 as recorded and go through the policy's own preprocessing, the same as at collection.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from grape.training.image_cache import ImageCache
 if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAPolicy
 
-__all__ = ["StepDataset", "check_preprocessing", "check_proprio_widths", "load_steps"]
+__all__ = ["StepDataset", "check_preprocessing", "check_proprio_widths", "check_single_actions", "load_steps"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +60,26 @@ class StepDataset:
         return next(name for name, (start, stop) in self.spans.items() if start <= row < stop)
 
 
+def check_single_actions(stores: Iterable[EpisodeSource]) -> None:
+    """Refuse episodes of policies that decide otherwise than those that are trained here.
+
+    Raises:
+        CompatibilityError: Decisions are on several actions, or log-probabilities of another support or temperature.
+    """
+    for store in stores:
+        if (chunks := store.contract.get("chunks")) is not None:
+            raise _other_decisions(store.path, *(chunks.get(name) for name in ("length", "support", "temperature")))
+
+
+def _other_decisions(where: Path, length: object, support: object, temperature: object) -> CompatibilityError:
+    sampled = f"log-probabilities over the {support} at temperature {temperature}" if support else "no tokens"
+    return CompatibilityError(
+        f"The episodes of {where} are of a policy that decides on {length} action{'s' * (length != 1)} at once, with "
+        f"{sampled}. What is trained here decides on one, with log-probabilities over the vocabulary at temperature 1.",
+        "Collect with an OpenVLA policy to train on, or evaluate this one with 'grape evaluate'.",
+    )
+
+
 def load_steps(
     stores: Sequence[EpisodeSource],
     episodes: Sequence[Sequence[str]],
@@ -84,7 +104,9 @@ def load_steps(
 
     Raises:
         DataError: An episode is damaged, images or actions differ in shape, or so do robot states that are read.
+        CompatibilityError: Decisions are on several actions, see :func:`check_single_actions`.
     """
+    check_single_actions(stores)
     names: dict[str, tuple[EpisodeSource, str]] = {}
     for number, (store, ids) in enumerate(zip(stores, episodes, strict=True)):
         for episode_id in ids:
@@ -94,6 +116,8 @@ def load_steps(
     with reporter.progress("read episodes", len(names)) as bar:
         for store, episode_id in names.values():
             parts.append(store.decisions(episode_id))
+            if (chunks := parts[-1].chunks) is not None:
+                raise _other_decisions(store.path, *chunks.facts())
             instructions += [store.meta(episode_id).instruction] * len(parts[-1].labels)
             bar.advance()
     shapes, widths = {part.image_shape for part in parts}, {part.labels.shape[1] for part in parts}

@@ -23,7 +23,7 @@ from grape.core.trajectories import EpisodeMeta
 from grape.store import EpisodeSource
 from grape.training.augmentation import augment
 from grape.training.batches import BatchSampler, EpisodeShuffleSampler
-from grape.training.dataset import StepDataset, load_steps
+from grape.training.dataset import StepDataset, check_single_actions, load_steps
 from grape.training.distributed import ProcessGroup, join_process_group
 from grape.training.image_cache import episodes_that_fit
 from grape.training.initial_policy import (
@@ -64,6 +64,7 @@ def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, 
     check_sft(settings)
     settings = replace(settings, soft_bins=_label_width(settings, reporter))
     stores = [open_demonstrations(path) for path in settings.data]
+    check_single_actions(stores)
     check_norm_key(settings, stores)
     reads_proprio = check_proprio(settings, stores)
     metas = [_selected(settings, store) for store in stores]

@@ -21,7 +21,7 @@ from grape.preferences.records import PAIRS_FILE, SCORES_FILE
 from grape.preferences.score import warn_of_old_scores
 from grape.store import EpisodeStore
 from grape.training.batches import Sample
-from grape.training.dataset import StepDataset, check_preprocessing, load_steps
+from grape.training.dataset import StepDataset, check_preprocessing, check_single_actions, load_steps
 from grape.training.settings import TrainSettings
 from grape.training.unpaired import Reward, WeightedEpisode, weigh_episodes
 
@@ -122,6 +122,7 @@ def read_data(settings: TrainSettings, reporter: Reporter = SILENT) -> TrainingD
     Raises:
         DataError: A folder, its store or an episode is missing or damaged, there are no pairs, a pair joins two
             instructions, or nothing is left that the method can use.
+        CompatibilityError: Decisions are on several actions.
         NoPairsError: The scores show no difference that an unpaired method could learn from.
     """
     verb, file = ("score", SCORES_FILE) if settings.unpaired else ("pair", PAIRS_FILE)
@@ -133,6 +134,7 @@ def read_data(settings: TrainSettings, reporter: Reporter = SILENT) -> TrainingD
         folders.append(_Folder(path, number, EpisodeStore.open(place)))
         if settings.unpaired:
             warn_of_old_scores(path, load_summary(path, verb), reporter)
+    check_single_actions(folder.store for folder in folders)
     samples = _weighted(settings, folders) if settings.unpaired else _pairs(settings, folders)
     places: dict[str, tuple[int, str]] = {}
     own: set[str] = set()

@@ -7,6 +7,7 @@ of the time, are left out; so is its limit of 500 steps.
 """
 
 import copy
+import dataclasses
 import functools
 import importlib
 from dataclasses import dataclass
@@ -206,7 +207,7 @@ class MetaWorldEnvironment:
             self._goal = self._object_start + np.array(spec.travel)
         else:
             self._goal = np.where(np.array(spec.goal_axes) > 0, episode.target, self._object_start)
-        return self._snapshot(episode.data, world.solved(episode.data))
+        return self.look(self._snapshot(episode.data, world.solved(episode.data)))
 
     def step(self, action: npt.NDArray[np.float32]) -> Snapshot:
         """Apply one decision: translation, three ignored rotations, gripper; float32 ``(7,)``, clipped to [-1, 1].
@@ -214,6 +215,10 @@ class MetaWorldEnvironment:
         Raises:
             RuntimeError: ``reset`` was not called.
         """
+        return self.look(self.advance(action))
+
+    def advance(self, action: npt.NDArray[np.float32]) -> Snapshot:
+        """As :meth:`step`, without images."""
         if self._episode is None:
             raise RuntimeError("reset must be called before step")
         clipped = np.clip(np.asarray(action, dtype=np.float32)[[0, 1, 2, 6]], -1.0, 1.0)
@@ -224,6 +229,18 @@ class MetaWorldEnvironment:
             self._world.advance(data, clipped)
             success |= self._world.solved(data)
         return self._snapshot(data, success)
+
+    def look(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot of the state as it is, with images.
+
+        Raises:
+            RuntimeError: ``reset`` was not called.
+        """
+        if self._episode is None:
+            raise RuntimeError("reset must be called before look")
+        self._world.swap_in(self._episode)
+        display = self._world.camera.image(self._episode.data)
+        return dataclasses.replace(snapshot, image=box_downsample(display), display=display)
 
     def close(self) -> None:
         """Release the episode; the task's world stays for other environments of this process."""
@@ -251,7 +268,6 @@ class MetaWorldEnvironment:
         left, right = world.touches(data)
         distance = float(np.linalg.norm(thing - self._goal))
         way = float(np.linalg.norm(self._object_start - self._goal))
-        display = world.camera.image(data)
         keypoints = {
             "gripper": gripper,
             "finger_left": data.site("leftEndEffector").xpos,
@@ -263,7 +279,7 @@ class MetaWorldEnvironment:
         if world.spec.articulated:
             keypoints["handle"] = thing
         return Snapshot(
-            image=box_downsample(display),
+            image=np.zeros((0, 0, 3), np.uint8),
             proprio=np.array([*gripper, opening], dtype=np.float32),
             keypoints={name: point.astype(np.float32) for name, point in keypoints.items()},
             signals={
@@ -275,6 +291,5 @@ class MetaWorldEnvironment:
                 "success": float(success),
             },
             success=success,
-            display=display,
             privileged={"observation": np.hstack((observation, observation, world.env._target_pos))},
         )

@@ -94,7 +94,8 @@ class WidowXEnvironment:
         verdict = world.start(initial_state)
         source, target = world.source_pose.position, world.target_pose.position
         self._start = _Start(source, target, float(np.linalg.norm(source - _rest(world, world.target_pose))))
-        return dataclasses.replace(self._snapshot(world, self._start, verdict), extra=self._facts(world))
+        snapshot = self.look(self._snapshot(world, self._start, verdict))
+        return dataclasses.replace(snapshot, extra=self._facts(world))
 
     def step(self, action: npt.NDArray[np.float32]) -> Snapshot:
         """Apply one decision, float32 ``(7,)``; see :func:`simulator_action`.
@@ -104,12 +105,29 @@ class WidowXEnvironment:
         Raises:
             RuntimeError: ``reset`` was not called.
         """
+        return self.look(self.advance(action))
+
+    def advance(self, action: npt.NDArray[np.float32]) -> Snapshot:
+        """As :meth:`step`, without images."""
         if self._world is None or self._start is None:
             raise RuntimeError("reset must be called before step")
         substep_action = simulator_action(action, self._steps)
         verdicts = [self._world.advance(substep_action) for _ in range(self._steps)]
         verdict = dataclasses.replace(verdicts[-1], success=any(verdict.success for verdict in verdicts))
         return self._snapshot(self._world, self._start, verdict)
+
+    def look(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot of the state as it is, with images.
+
+        Raises:
+            RuntimeError: ``reset`` was not called.
+        """
+        if self._world is None:
+            raise RuntimeError("reset must be called before look")
+        if not self._images:
+            return dataclasses.replace(snapshot, image=_BLANK)
+        display = self._world.image()
+        return dataclasses.replace(snapshot, image=simpler_openvla_v1(display), display=display)
 
     def close(self) -> None:
         """Release the simulator."""
@@ -126,19 +144,14 @@ class WidowXEnvironment:
     def _snapshot(self, world: World, start: _Start, verdict: Verdict) -> Snapshot:
         tool, base = world.link_pose(TOOL), world.base_pose
         keypoints = _keypoints(world, start, tool)
-        image, display = _BLANK, None
-        if self._images:
-            display = world.image()
-            image = simpler_openvla_v1(display)
         hand = base.rotation.T @ tool.rotation
         proprio = [*(base.rotation.T @ (tool.position - base.position)), *Rotation.from_matrix(hand).as_rotvec()]
         return Snapshot(
-            image=image,
+            image=np.zeros((0, 0, 3), np.uint8),
             proprio=np.array([*proprio, *world.fingers], dtype=np.float32),
             keypoints={name: np.asarray(point, dtype=np.float32) for name, point in keypoints.items()},
             signals=_signals(world, start, verdict),
             success=verdict.success,
-            display=display,
             privileged={"world": world},
         )
 

@@ -146,7 +146,8 @@ def read_files(folder: Path, *, chunks: bool = False) -> CheckpointFiles:
         if kind.name != "openvla":
             raise SettingsError(
                 f"{folder} is a checkpoint of OpenVLA-OFT, not of OpenVLA: {kind.reason}.",
-                "It decides in chunks: 'grape predict' and 'grape export merged' open it, other verbs do not yet.",
+                "It decides in chunks: 'grape predict', 'collect', 'evaluate' and 'export merged' open it, training "
+                "does not yet.",
             )
     config = OpenVLAConfig.from_json(data, str(folder / "config.json"))
     if (folder / "dataset_statistics.json").is_file():

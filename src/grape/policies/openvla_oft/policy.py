@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor
 from grape.core.errors import CompatibilityError, DataError, PolicyError, SettingsError
 from grape.core.files import content_hash
 from grape.core.trajectories import Observation
-from grape.policies.base import PolicySpec
+from grape.policies.base import ChunkBatch, PolicySpec
 from grape.policies.openvla.action_tokens import ActionNorm, ActionTokenizer
 from grape.policies.openvla.checkpoint import CheckpointFiles
 from grape.policies.openvla.model import PolicyInputs
@@ -30,27 +29,6 @@ Image = npt.NDArray[np.uint8]
 
 _EPSILON = 1e-8
 _BOUNDS = {"q01-q99": ("q01", "q99"), "min-max": ("min", "max")}
-
-
-@dataclass(frozen=True, eq=False)
-class ChunkBatch:
-    """Decisions for a batch of observations.
-
-    Attributes:
-        actions: Un-normalized actions, float64 ``(B, K, D)``.
-        normalized: The same before un-normalization: bin centers float64, or what an L1 head gives, float32.
-        tokens: Token ids as chosen (before any clipping), int32 ``(B, K, D)``; None for an L1 head.
-        logps: Log-probability of each token under ``support`` and ``temperature``, float32 ``(B, K, D)``, or None.
-        support: ``"vocabulary"`` or ``"window"``: what the softmax of ``logps`` ran over; empty without tokens.
-        temperature: Temperature of ``logps``; 0 without tokens.
-    """
-
-    actions: npt.NDArray[np.float64]
-    normalized: npt.NDArray[np.floating[Any]]
-    tokens: npt.NDArray[np.int32] | None
-    logps: npt.NDArray[np.float32] | None
-    support: str
-    temperature: float
 
 
 class OFTPolicy:
@@ -108,7 +86,15 @@ class OFTPolicy:
     @property
     def spec(self) -> PolicySpec:
         """The policy's contract. Hashes all weights at each access, unless it is frozen."""
-        return dataclasses.replace(self._checkpoint.spec, preprocessing_hash=self.preprocessing_hash)
+        stated = self.conventions if self.has_logps else None
+        return dataclasses.replace(
+            self._checkpoint.spec,
+            preprocessing_hash=self.preprocessing_hash,
+            chunk=self.layout.chunk,
+            cameras=self.layout.cameras,
+            support=stated.support if stated else "",
+            logp_temperature=stated.temperature if stated else 0.0,
+        )
 
     @property
     def computation(self) -> str:
@@ -221,12 +207,12 @@ class OFTPolicy:
         """Decide for each observation.
 
         Args:
-            observations: ``B`` observations with one image each; instructions may differ.
+            observations: ``B`` observations with an image of each of the policy's cameras; instructions may differ.
             temperature: As for :meth:`decide`.
             seeds: As for :meth:`decide`.
 
         Raises:
-            CompatibilityError: The policy reads several cameras, or states of another dimension.
+            CompatibilityError: An image of a camera is missing, or states are of another dimension.
             SettingsError: As for :meth:`decide`.
             PolicyError: As for :meth:`decide`.
         """
@@ -236,7 +222,7 @@ class OFTPolicy:
             return self._batch(none.astype(np.int32), none) if self.has_logps else self._regressed(none)
         proprio = np.stack([observation.proprio for observation in observations]) if self.layout.proprio_dim else None
         inputs = self.encode(
-            [[observation.image] for observation in observations],
+            [observation.images(self.layout.cameras) for observation in observations],
             [observation.instruction for observation in observations],
             proprio,
         )

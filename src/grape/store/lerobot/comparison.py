@@ -90,7 +90,8 @@ def compare_dataset(folder: Path, episodes: Iterable[ExportEpisode], shape: Shap
         if (row["length"], row["dataset_to_index"], row["tasks"]) != (steps, first, [meta.instruction]):
             raise DataError(f"{where}: its row in {EPISODES_FILE} does not fit.", _FIX)
         _compare_numbers(reader.numbers(row), expected_columns, where)
-        errors += _compare_images(reader.images(row), episode.trajectory.frames[:steps], row, shape, where)
+        images = episode.trajectory.each_state(episode.trajectory.frames)[:steps]
+        errors += _compare_images(reader.images(row), images, row, shape, where)
     if (number, number, first) != (len(rows), facts["total_episodes"], facts["total_frames"]):
         raise DataError(f"{folder}: {len(rows)} episodes came back, {number} were written.", _FIX)
     return ImageLoss(_decibels(float(np.mean(errors))), _decibels(max(errors)))

@@ -125,7 +125,7 @@ def write_dataset(
             columns = columns_of(
                 episode.trajectory, shape, actions=episode.actions, episode=number, first=first, task=task
             )
-            images = episode.trajectory.frames[:steps]
+            images = episode.trajectory.each_state(episode.trajectory.frames)[:steps]
             data, video = files.ready()
             begin = video.frames / shape.fps
             data.add(columns)

@@ -130,7 +130,7 @@ def to_columns(
         "is_terminal": solved,
         "language_embedding": np.zeros((steps, EMBEDDING), dtype=np.float32),
         "language_instruction": [meta.instruction] * steps,
-        "observation/image": trajectory.frames[:steps],
+        "observation/image": trajectory.each_state(trajectory.frames)[:steps],
         "observation/state": trajectory.proprio[:steps],
         "reward": solved.astype(np.float32),
     }
