@@ -65,7 +65,7 @@ def _open_oft(settings: CollectSettings, suite: SuiteBase) -> Policy:
     choices = OFTChoices(unnorm_key=arguments.pop("unnorm_key"), center_crop=arguments.pop("center_crop"))
     policy = load_oft_policy(settings.policy, choices, **arguments).freeze()
     spec = policy.spec
-    check_policy(spec, suite.action_space, settings.policy, cameras=suite.cameras)
+    check_policy(spec, suite.action_space, settings.policy, cameras=suite.cameras, proprio_dim=suite.proprio_dim)
     _check_execute(settings, spec.chunk, settings.policy)
     if not policy.has_logps and settings.temperature > 0:
         raise SettingsError(

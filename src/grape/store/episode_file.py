@@ -205,8 +205,8 @@ def read_images(path: Path, decisions: Sequence[int], camera: str = "") -> npt.N
             raise DataError(f"It has no images of a camera {camera!r}.")
         name, shape = (CAMERA + camera, header.camera_shapes[camera]) if camera else ("frame", header.frame_shape)
         starts = None if header.chunks is None else header.chunks.starts
-        wanted = np.asarray(decisions, dtype=np.int64) if starts is None else starts[decisions]
-        needed = sorted({0, *wanted.tolist()})  # images are stored as differences to the first one
+        rows = np.asarray(decisions, dtype=np.int64) if starts is None else starts[decisions]
+        needed = sorted({0, *rows.tolist()})  # images are stored as differences to the first one
         stops = np.cumsum([file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)])
         if needed[-1] >= stops[-1]:
             raise DataError(f"It holds {stops[-1]} images.")
@@ -218,7 +218,7 @@ def read_images(path: Path, decisions: Sequence[int], camera: str = "") -> npt.N
         if None in blobs.values():
             raise DataError(f"Column '{name}' has empty rows.")
         images = decode_frames([blobs[row] for row in needed], shape)
-        return images[np.searchsorted(needed, wanted)]
+        return images[np.searchsorted(needed, rows)]
 
 
 @contextlib.contextmanager

@@ -92,6 +92,7 @@ class OFTPolicy:
             preprocessing_hash=self.preprocessing_hash,
             chunk=self.layout.chunk,
             cameras=self.layout.cameras,
+            proprio_dim=self.layout.proprio_dim,
             support=stated.support if stated else "",
             logp_temperature=stated.temperature if stated else 0.0,
         )
