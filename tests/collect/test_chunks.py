@@ -1,5 +1,6 @@
 """Policies that decide on several actions at once: played open loop, recorded as decisions and control steps."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from grape.envs.registry import get_suite
 from grape.evaluation import run_evaluate
 from grape.evaluation.settings import EvaluateSettings
 from grape.policies.base import ChunkBatch, PolicySpec
+from grape.policies.opening import CheckpointInfo, read_checkpoint_info
 from grape.policies.openvla_oft.loading import save_oft_policy
+from grape.policies.openvla_oft.nano import NANO_CONVENTIONS
 from grape.store import EpisodeStore
 from tests.collect.test_collect import store_bytes
 from tests.openvla_oft.conftest import make_nano
@@ -223,6 +226,13 @@ def test_training_refuses_its_episodes_before_anything(tmp_path: Path) -> None:
     silent = EpisodeStore(store.path, store.suite, {})  # one whose contract says nothing
     with pytest.raises(CompatibilityError, match="decides on 4 actions at once"):
         load_steps([silent], [store.ids()[:1]], SILENT)
+
+
+def test_protocols_learn_crop_and_statistics_from_the_conventions(checkpoint: Path, tmp_path: Path) -> None:
+    assert read_checkpoint_info(str(checkpoint)) == CheckpointInfo(("toy",), center_crop=False)
+    cropped = dataclasses.replace(NANO_CONVENTIONS, center_crop=True)
+    save_oft_policy(make_nano(conventions=cropped), tmp_path / "cropped")
+    assert read_checkpoint_info(str(tmp_path / "cropped")).center_crop is True
 
 
 def test_what_cannot_be_played_is_refused_before_the_first_rollout(tmp_path: Path, checkpoint: Path) -> None:

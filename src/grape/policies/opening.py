@@ -296,6 +296,11 @@ def read_checkpoint_info(policy: str) -> CheckpointInfo:
         SettingsError: There is no such policy, or PyTorch is missing.
         DataError: The configuration is damaged.
     """
+    if read_checkpoint_kind(policy).name == "openvla-oft":
+        from grape.policies.openvla_oft.loading import read_oft_config
+
+        chunked, conventions = read_oft_config(policy)
+        return CheckpointInfo(tuple(sorted(chunked.norm_stats)), conventions.center_crop)
     from grape.policies.openvla import read_policy_config
 
     config = read_policy_config(policy)

@@ -31,7 +31,7 @@ from grape.policies.openvla_oft.model import PARTS, empty_oft_model
 from grape.policies.openvla_oft.parts import L1ActionHead, load_l1_head, load_proprio_projector
 from grape.policies.openvla_oft.policy import OFTPolicy, action_norm, proprio_norm
 
-__all__ = ["OFTChoices", "load_oft_policy", "read_oft_policy", "save_oft_policy", "state_oft"]
+__all__ = ["OFTChoices", "load_oft_policy", "read_oft_config", "read_oft_policy", "save_oft_policy", "state_oft"]
 
 _STATED = "oft"
 _HEADS = {"tokens": "action tokens", "l1": "an L1 regression head (action_head--*.pt)"}
@@ -143,9 +143,8 @@ def _open(folder: Path, kind: CheckpointKind, choices: OFTChoices) -> _Opened:
         )
     files = read_files(folder, chunks=True)
     config = files.config
-    stated_conventions, stated_layout = _read_stated(config, str(folder))
-    only_stack = "openvla-oft" if kind.head == "l1" and stated_conventions is None else ""
-    conventions = choose_conventions(choices.preset or only_stack, stated_conventions)
+    _, stated_layout = _read_stated(config, str(folder))
+    conventions = _conventions(config, kind, str(folder), choices.preset)
     conventions = override_conventions(conventions, choices.changes)
     if choices.center_crop is not None:
         conventions = dataclasses.replace(conventions, center_crop=choices.center_crop)
@@ -190,6 +189,27 @@ def _open(folder: Path, kind: CheckpointKind, choices: OFTChoices) -> _Opened:
     _check_length(config, conventions, layout)
     files = files.with_config(state_oft(config, conventions, layout, key))
     return _Opened(folder, files, key, conventions, layout, projector, head)
+
+
+def read_oft_config(path: Path | str) -> tuple[OpenVLAConfig, Conventions]:
+    """Configuration and conventions of a policy; weights and separate parts are neither read nor downloaded.
+
+    Args:
+        path: As for :func:`load_oft_policy`.
+
+    Raises:
+        SettingsError: There is no such policy, it is of another kind, or nothing says with which conventions it is run.
+        DataError: A file is missing or broken.
+    """
+    kind = read_checkpoint_kind(path)
+    config = read_files(resolve_policy(path, weights=False), chunks=True).config
+    return config, _conventions(config, kind, str(path))
+
+
+def _conventions(config: OpenVLAConfig, kind: CheckpointKind, where: str, preset: str = "") -> Conventions:
+    stated, _ = _read_stated(config, where)
+    only_stack = "openvla-oft" if kind.head == "l1" and stated is None else ""
+    return choose_conventions(preset or only_stack, stated)
 
 
 def _read_stated(config: OpenVLAConfig, where: str) -> tuple[Conventions | None, Layout | None]:
