@@ -5,18 +5,6 @@ action.
 Images stand where the policy looked: before its decisions and after the last action. With one action a decision that is
 every row.
 
-column                    type            content
-========================  ==============  ==================================================================
-``frame``                 binary          the policy's image, see :mod:`grape.store.frames`
-``display``               binary          JPEG for people; only where recorded
-``proprio``               list<float>     robot state (P)
-``action``, ``label``     list<float>     executed action and what an imitator learns (D); null in the last row
-``action_token``          list<int32>     sampled token ids (D), -1 where none; null in the last row
-``token_logp``            list<float>     their log-probabilities (D), NaN where none; null in the last row
-``keypoint:<name>``       list<float>     meters, world frame (3)
-``signal:<name>``         float           a scalar
-========================  ==============  ==================================================================
-=======
 ===========================  ==============  ===============================================================
 column                       type            content
 ===========================  ==============  ===============================================================
