@@ -61,7 +61,8 @@ def test_stage_wise(scored: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cut", ["stage", "distance", "length"])
 def test_cut(scored: Path, tmp_path: Path, cut: str) -> None:
-    arguments = ["pair", "--scores", str(scored / "scores"), "--cut", cut, "--cut-distance", "0.01"]
+    arguments = ["pair", "--scores", str(scored / "scores"), "--cut", cut]
+    arguments += ["--cut-distance", "0.01"] if cut == "distance" else []
     assert main([*arguments, "--require-mixed-outcomes", "--out", str(tmp_path / "out")]) == 0
     pair(scored, tmp_path / "whole")
     scores, store = read_scores(scored / "scores"), EpisodeStore.open(scored / "store")
@@ -115,6 +116,8 @@ def test_weights_stand_in_the_file_and_have_mean_one(scored: Path, tmp_path: Pat
         ({"weight": "margin", "mode": "random"}, "needs margins"),
         ({"weight": "margin", "mode": "success-only"}, "needs margins"),
         ({"cut": "distance", "cut_distance": 0.0}, "--cut-distance is 0"),
+        ({"cut_distance": 0.1}, "--cut-distance has no meaning without --cut distance"),
+        ({"cut": "stage", "cut_distance": 0.1}, "--cut-distance has no meaning without --cut distance"),
     ],
 )
 def test_settings_that_contradict_each_other(scored: Path, tmp_path: Path, settings: dict, message: str) -> None:

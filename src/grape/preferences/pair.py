@@ -54,8 +54,8 @@ class PairSettings:
             as until the sides' progress through the stages differs. distance: until its keypoints are further than
             --cut-distance from all states of the chosen side. length: no more than the chosen side has. Stage-wise
             pairs can be cut by length only.
-        cut_distance: Largest distance of a keypoint, in meters, at which states count as near, above 0; for --cut
-            distance.
+        cut_distance: Largest distance of a keypoint, in meters, at which states count as near, above 0; only with
+            --cut distance.
         weight: none: all pairs count equally. margin: pairs weigh in proportion to their margins, between 1/4 and 4
             and 1 on average; for the ranking modes.
         seed: Seed of what is random.
@@ -192,6 +192,10 @@ def check_pair(settings: PairSettings) -> None:
         SettingsError: A number is out of range, or two settings contradict each other.
     """
     check_ranges(settings)
+    if settings.cut != "distance" and settings.cut_distance != PairSettings.cut_distance:
+        raise SettingsError(
+            "--cut-distance has no meaning without --cut distance.", "Give --cut distance, or leave --cut-distance out."
+        )
     if settings.stage_wise and settings.mode == "success-only":
         raise SettingsError(
             "--stage-wise ranks by what a stage cost, --mode success-only ignores costs.",
