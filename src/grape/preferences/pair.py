@@ -83,7 +83,8 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
     Returns:
         Summary: ``pairs``, ``mean_margin``, ``store`` (as seen from ``out``), ``tasks`` with the census of each,
         and the same ``overall``; ``chosen_success_rate`` and ``rejected_success_rate``; where pairs are cut, ``cut``
-        with how many ``pairs`` were shortened and the ``rejected_decisions`` before and after (``..._kept``).
+        with how many ``pairs`` were shortened and the ``rejected_decisions`` before and after (``..._kept``);
+        ``stage_wise`` and ``weight`` where they were set. Margins of stage-wise pairs are in units of cost.
 
     Raises:
         SettingsError: A setting is out of range, or two contradict each other.
@@ -140,6 +141,10 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
         "overall": _census(overall, pairs),
         "tasks": {task: _census(item, [pair for pair in pairs if pair.task == task]) for task, item in census.items()},
     }
+    if settings.stage_wise:
+        summary["stage_wise"] = True
+    if settings.weight != "none":
+        summary["weight"] = settings.weight
     if settings.cut != "none":
         summary["cut"] = _lengths(limited, cut, scores)
     narrow = f"; {overall.narrow} couples differ by noise or less than the margin" if overall.narrow else ""
