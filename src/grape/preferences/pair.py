@@ -239,25 +239,26 @@ def _no_pair(settings: PairSettings, census: StateCensus) -> NoPairsError:
     failed = f" {census.failed} pairs have a chosen side that did not succeed." if census.failed else ""
     seen = census.narrow or census.failed or (settings.require_mixed_outcomes and not census.mixed)
     apart = " No two episodes of one state took decisions in one stage." if settings.stage_wise and not seen else ""
-    advice = []
-    if census.narrow and settings.margin > 0:
-        advice.append("lower --margin")
-    if (
-        census.all_failures + census.all_successes + census.unknown
-        and settings.require_mixed_outcomes
-        and not census.mixed
-    ):
-        rank = settings.mode in ("best-worst", "top-bottom")
-        advice += ["pass --no-require-mixed-outcomes to rank by costs and likelihood alone"] if rank else []
-    if census.failed:
-        advice.append("pass --no-chosen-must-succeed")
-    if census.all_failures >= max(1, census.all_successes + census.unknown):
-        advice.append("collect from a better policy or easier tasks")
-    elif census.all_successes:
-        advice.append("collect with a higher --temperature or from harder tasks: there is nothing to prefer")
-    advice.append("collect more --samples of each initial state")
-    sentence = ", or ".join(advice)
     return NoPairsError(
         f"No preference pair can be made from {total} initial states ({listing}).{narrow}{failed}{apart}",
-        f"{sentence[0].upper()}{sentence[1:]}.",
+        " Otherwise ".join(_advice(settings, census)),
     )
+
+
+def _advice(settings: PairSettings, census: StateCensus) -> list[str]:
+    """What to try where no pair was made: a sentence, and the rest of one that "Otherwise" begins where more helps."""
+    advice = []
+    of_one_kind = 0 if census.mixed else census.all_failures + census.all_successes + census.unknown
+    if census.narrow:
+        advice.append("lower --margin" if settings.margin > 0 else "collect with a higher --temperature")
+    elif settings.require_mixed_outcomes and of_one_kind and settings.mode in RANKING:
+        advice.append("pass --no-require-mixed-outcomes to rank by costs and likelihood alone")
+    if census.failed:
+        advice.append("pass --no-chosen-must-succeed")
+    if not census.narrow:
+        if census.all_failures >= max(1, census.all_successes + census.unknown):
+            advice.append("collect from a better policy or on easier tasks")
+        elif census.all_successes:
+            advice.append("collect with a higher --temperature or on harder tasks")
+    advice.append("collect more --samples of each initial state")
+    return [f"{text}." for text in (advice[0][0].upper() + advice[0][1:], *advice[1:2])]
