@@ -127,9 +127,17 @@ def test_no_pair_says_why_and_leaves_nothing(
 def test_missing_foreign_and_incomplete_folders(scored: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no output folder of 'grape score'"):
         pair(tmp_path, tmp_path / "out")
+    with pytest.raises(DataError, match=r"scores\.jsonl is a file, not the output folder of 'grape score'") as caught:
+        pair(scored / "scores" / "scores.jsonl", tmp_path / "out")
+    assert caught.value.hint == f"Did you mean the folder {scored / 'scores'}?"
+    (tmp_path / "notes.txt").write_text("beside nothing that a verb wrote")
+    with pytest.raises(DataError, match="no output folder of 'grape score'"):
+        pair(tmp_path / "notes.txt", tmp_path / "out")
     pair(scored / "scores", tmp_path / "pairs")
     with pytest.raises(DataError, match="written by 'grape pair', not by 'grape score'"):
         pair(tmp_path / "pairs", tmp_path / "out")
+    with pytest.raises(DataError, match=r"Did you mean the folder .*pairs\?"):
+        read_pairs(tmp_path / "pairs" / "pairs.jsonl")
     with pytest.raises(DataError, match="written by 'grape score', not by 'grape pair'"):
         read_pairs(scored / "scores")
     (tmp_path / "pairs" / "done.json").unlink()
