@@ -72,14 +72,41 @@ def test_resuming_and_refusing(scored: Path, tmp_path: Path) -> None:
         pair(scored / "scores", tmp_path / "out", mode="random", seed=1)
 
 
+LOWER = "Lower --margin. Otherwise collect more --samples of each initial state."
+
+
 @pytest.mark.parametrize(
     ("outcomes", "settings", "message", "hint"),
     [
-        ([True] * 3, {"require_mixed_outcomes": True}, "2 with only successes", "harder tasks"),
-        ([False] * 3, {"require_mixed_outcomes": True}, "2 with only failures", "--no-require-mixed-outcomes"),
-        ([False] * 3, {"mode": "success-only"}, "2 with only failures", "better policy"),
-        ([True], {}, "2 with a single episode", "more --samples"),
-        ([True, False], {"margin": 99.0}, "2 with both outcomes.*2 pairs lie within the margin 99", "Lower --margin"),
+        (
+            [True] * 3,
+            {"require_mixed_outcomes": True},
+            "2 with only successes",
+            "Pass --no-require-mixed-outcomes to rank by costs and likelihood alone. Otherwise collect with a higher "
+            "--temperature or on harder tasks.",
+        ),
+        (
+            [False] * 3,
+            {"require_mixed_outcomes": True},
+            "2 with only failures",
+            "Pass --no-require-mixed-outcomes to rank by costs and likelihood alone. Otherwise collect from a better "
+            "policy or on easier tasks.",
+        ),
+        (
+            [False] * 3,
+            {"mode": "success-only"},
+            "2 with only failures",
+            "Collect from a better policy or on easier tasks. Otherwise collect more --samples of each initial state.",
+        ),
+        (
+            [False] * 3,
+            {"chosen_must_succeed": True},
+            "2 pairs have a chosen side that did not succeed",
+            "Pass --no-chosen-must-succeed. Otherwise collect from a better policy or on easier tasks.",
+        ),
+        ([True], {}, "2 with a single episode", "Collect more --samples of each initial state."),
+        ([True, False], {"margin": 99.0}, "2 with both outcomes.*2 pairs lie within the margin 99", LOWER),
+        ([True] * 3, {"margin": 50.0}, "2 with only successes.*2 pairs lie within the margin 50", LOWER),
     ],
 )
 def test_no_pair_says_why_and_leaves_nothing(
@@ -93,16 +120,24 @@ def test_no_pair_says_why_and_leaves_nothing(
     with pytest.raises(NoPairsError, match=message) as caught:
         pair(tmp_path / "scores", tmp_path / "out", **settings)
     assert caught.value.exit_code == 2
-    assert hint in caught.value.hint
+    assert caught.value.hint == hint
     assert not (tmp_path / "out").exists()
 
 
 def test_missing_foreign_and_incomplete_folders(scored: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no output folder of 'grape score'"):
         pair(tmp_path, tmp_path / "out")
+    with pytest.raises(DataError, match=r"scores\.jsonl is a file, not the output folder of 'grape score'") as caught:
+        pair(scored / "scores" / "scores.jsonl", tmp_path / "out")
+    assert caught.value.hint == f"Did you mean the folder {scored / 'scores'}?"
+    (tmp_path / "notes.txt").write_text("beside nothing that a verb wrote")
+    with pytest.raises(DataError, match="no output folder of 'grape score'"):
+        pair(tmp_path / "notes.txt", tmp_path / "out")
     pair(scored / "scores", tmp_path / "pairs")
     with pytest.raises(DataError, match="written by 'grape pair', not by 'grape score'"):
         pair(tmp_path / "pairs", tmp_path / "out")
+    with pytest.raises(DataError, match=r"Did you mean the folder .*pairs\?"):
+        read_pairs(tmp_path / "pairs" / "pairs.jsonl")
     with pytest.raises(DataError, match="written by 'grape score', not by 'grape pair'"):
         read_pairs(scored / "scores")
     (tmp_path / "pairs" / "done.json").unlink()

@@ -61,7 +61,8 @@ def test_stage_wise(scored: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cut", ["stage", "distance", "length"])
 def test_cut(scored: Path, tmp_path: Path, cut: str) -> None:
-    arguments = ["pair", "--scores", str(scored / "scores"), "--cut", cut, "--cut-distance", "0.01"]
+    arguments = ["pair", "--scores", str(scored / "scores"), "--cut", cut]
+    arguments += ["--cut-distance", "0.01"] if cut == "distance" else []
     assert main([*arguments, "--require-mixed-outcomes", "--out", str(tmp_path / "out")]) == 0
     pair(scored, tmp_path / "whole")
     scores, store = read_scores(scored / "scores"), EpisodeStore.open(scored / "store")
@@ -96,6 +97,35 @@ def test_stage_wise_pairs_can_be_cut_by_length(scored: Path, tmp_path: Path) -> 
     assert all(chosen >= rejected for chosen, rejected in lengths)
 
 
+def test_what_is_printed_names_stages_cuts_and_weights(
+    scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["pair", "--scores", str(scored / "scores"), "--out"]
+    assert main([*arguments, str(tmp_path / "plain")]) == 0
+    summary = json.loads((tmp_path / "plain" / "done.json").read_text())
+    assert not {"stage_wise", "weight", "cut"} & summary.keys()
+    printed = capsys.readouterr().out
+    assert not {"weight", "cut"} & {line.split()[0] for line in printed.splitlines() if line}
+    assert not [words for words in ("stage-wise", "units of cost") if words in printed]
+
+    options = ["--stage-wise", "--mode", "best-worst", "--cut", "length", "--weight", "margin"]
+    assert main([*arguments, str(tmp_path / "parts"), *options]) == 0
+    summary = json.loads((tmp_path / "parts" / "done.json").read_text())
+    assert (summary["mode"], summary["stage_wise"], summary["weight"]) == ("best-worst", True, "margin")
+    cut = summary["cut"]
+    assert 0 < cut["rejected_decisions_kept"] < cut["rejected_decisions"]
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    for line in (
+        f"pairs {summary['pairs']}",
+        "mode best-worst, stage-wise",
+        f"mean margin {summary['mean_margin']:.4g} in units of cost",
+        "weight by margin, 1 on average",
+        f"cut {cut['pairs']} of {summary['pairs']} pairs; rejected sides from {cut['rejected_decisions']} decisions to "
+        f"{cut['rejected_decisions_kept']}",
+    ):
+        assert line in lines
+
+
 def test_weights_stand_in_the_file_and_have_mean_one(scored: Path, tmp_path: Path) -> None:
     arguments = ["pair", "--scores", str(scored / "scores"), "--weight", "margin", "--require-mixed-outcomes"]
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
@@ -115,6 +145,8 @@ def test_weights_stand_in_the_file_and_have_mean_one(scored: Path, tmp_path: Pat
         ({"weight": "margin", "mode": "random"}, "needs margins"),
         ({"weight": "margin", "mode": "success-only"}, "needs margins"),
         ({"cut": "distance", "cut_distance": 0.0}, "--cut-distance is 0"),
+        ({"cut_distance": 0.1}, "--cut-distance has no meaning without --cut distance"),
+        ({"cut": "stage", "cut_distance": 0.1}, "--cut-distance has no meaning without --cut distance"),
     ],
 )
 def test_settings_that_contradict_each_other(scored: Path, tmp_path: Path, settings: dict, message: str) -> None:

@@ -174,8 +174,13 @@ def test_equal_outcomes_are_told_with_what_to_do(world, tmp_path):
     ("changes", "sentence"),
     [
         ({"scores": None}, "--scores is missing: --method kto learns from scored episodes"),
-        ({"pairs": "pairs"}, "--pairs is not for --method kto(.|\n)*--scores instead(.|\n)*tpo or step-dpo"),
-        ({"method": "tpo"}, "--scores is not for --method tpo(.|\n)*kto or rloo"),
+        (
+            {"pairs": "pairs", "scores": None},
+            "--pairs is not for --method kto(.|\n)*--scores instead(.|\n)*tpo or step-dpo",
+        ),
+        ({"pairs": "pairs"}, r"--pairs is not for --method kto\.\s+-> Leave --pairs out\.$"),
+        ({"method": "tpo"}, "--scores is not for --method tpo(.|\n)*--pairs instead(.|\n)*kto or rloo"),
+        ({"method": "tpo", "pairs": "pairs"}, r"--scores is not for --method tpo\.\s+-> Leave --scores out\.$"),
         ({"method": "tpo", "scores": None}, "--pairs is missing"),
         ({"gradient": "one-pass"}, "needs the two-pass gradient"),
         ({"loss_type": "ipo"}, "--loss-type has no meaning for --method kto"),

@@ -201,6 +201,11 @@ def load_summary(path: Path, verb: str) -> Mapping[str, Any]:
         DataError: The folder is not there, belongs to another verb, or is not complete.
     """
     if not (path / "run.json").exists():
+        if path.is_file() and (path.parent / "run.json").exists():
+            raise DataError(
+                f"{path} is a file, not the output folder of 'grape {verb}'.",
+                f"Did you mean the folder {path.parent}?",
+            )
         raise DataError(
             f"{path} is no output folder of 'grape {verb}'.",
             f"Run 'grape {verb}' with --out {path} first; if it ended with an error, fix the cause and run it again.",

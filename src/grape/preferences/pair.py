@@ -54,8 +54,8 @@ class PairSettings:
             as until the sides' progress through the stages differs. distance: until its keypoints are further than
             --cut-distance from all states of the chosen side. length: no more than the chosen side has. Stage-wise
             pairs can be cut by length only.
-        cut_distance: Largest distance of a keypoint, in meters, at which states count as near, above 0; for --cut
-            distance.
+        cut_distance: Largest distance of a keypoint, in meters, at which states count as near, above 0; only with
+            --cut distance.
         weight: none: all pairs count equally. margin: pairs weigh in proportion to their margins, between 1/4 and 4
             and 1 on average; for the ranking modes.
         seed: Seed of what is random.
@@ -83,7 +83,8 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
     Returns:
         Summary: ``pairs``, ``mean_margin``, ``store`` (as seen from ``out``), ``tasks`` with the census of each,
         and the same ``overall``; ``chosen_success_rate`` and ``rejected_success_rate``; where pairs are cut, ``cut``
-        with how many ``pairs`` were shortened and the ``rejected_decisions`` before and after (``..._kept``).
+        with how many ``pairs`` were shortened and the ``rejected_decisions`` before and after (``..._kept``);
+        ``stage_wise`` and ``weight`` where they were set. Margins of stage-wise pairs are in units of cost.
 
     Raises:
         SettingsError: A setting is out of range, or two contradict each other.
@@ -140,6 +141,10 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
         "overall": _census(overall, pairs),
         "tasks": {task: _census(item, [pair for pair in pairs if pair.task == task]) for task, item in census.items()},
     }
+    if settings.stage_wise:
+        summary["stage_wise"] = True
+    if settings.weight != "none":
+        summary["weight"] = settings.weight
     if settings.cut != "none":
         summary["cut"] = _lengths(limited, cut, scores)
     narrow = f"; {overall.narrow} couples differ by noise or less than the margin" if overall.narrow else ""
@@ -192,6 +197,10 @@ def check_pair(settings: PairSettings) -> None:
         SettingsError: A number is out of range, or two settings contradict each other.
     """
     check_ranges(settings)
+    if settings.cut != "distance" and settings.cut_distance != PairSettings.cut_distance:
+        raise SettingsError(
+            "--cut-distance has no meaning without --cut distance.", "Give --cut distance, or leave --cut-distance out."
+        )
     if settings.stage_wise and settings.mode == "success-only":
         raise SettingsError(
             "--stage-wise ranks by what a stage cost, --mode success-only ignores costs.",
@@ -230,25 +239,26 @@ def _no_pair(settings: PairSettings, census: StateCensus) -> NoPairsError:
     failed = f" {census.failed} pairs have a chosen side that did not succeed." if census.failed else ""
     seen = census.narrow or census.failed or (settings.require_mixed_outcomes and not census.mixed)
     apart = " No two episodes of one state took decisions in one stage." if settings.stage_wise and not seen else ""
-    advice = []
-    if census.narrow and settings.margin > 0:
-        advice.append("lower --margin")
-    if (
-        census.all_failures + census.all_successes + census.unknown
-        and settings.require_mixed_outcomes
-        and not census.mixed
-    ):
-        rank = settings.mode in ("best-worst", "top-bottom")
-        advice += ["pass --no-require-mixed-outcomes to rank by costs and likelihood alone"] if rank else []
-    if census.failed:
-        advice.append("pass --no-chosen-must-succeed")
-    if census.all_failures >= max(1, census.all_successes + census.unknown):
-        advice.append("collect from a better policy or easier tasks")
-    elif census.all_successes:
-        advice.append("collect with a higher --temperature or from harder tasks: there is nothing to prefer")
-    advice.append("collect more --samples of each initial state")
-    sentence = ", or ".join(advice)
     return NoPairsError(
         f"No preference pair can be made from {total} initial states ({listing}).{narrow}{failed}{apart}",
-        f"{sentence[0].upper()}{sentence[1:]}.",
+        " Otherwise ".join(_advice(settings, census)),
     )
+
+
+def _advice(settings: PairSettings, census: StateCensus) -> list[str]:
+    """What to try where no pair was made: a sentence, and the rest of one that "Otherwise" begins where more helps."""
+    advice = []
+    of_one_kind = 0 if census.mixed else census.all_failures + census.all_successes + census.unknown
+    if census.narrow:
+        advice.append("lower --margin" if settings.margin > 0 else "collect with a higher --temperature")
+    elif settings.require_mixed_outcomes and of_one_kind and settings.mode in RANKING:
+        advice.append("pass --no-require-mixed-outcomes to rank by costs and likelihood alone")
+    if census.failed:
+        advice.append("pass --no-chosen-must-succeed")
+    if not census.narrow:
+        if census.all_failures >= max(1, census.all_successes + census.unknown):
+            advice.append("collect from a better policy or on easier tasks")
+        elif census.all_successes:
+            advice.append("collect with a higher --temperature or on harder tasks")
+    advice.append("collect more --samples of each initial state")
+    return [f"{text}." for text in (advice[0][0].upper() + advice[0][1:], *advice[1:2])]

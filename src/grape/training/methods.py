@@ -53,9 +53,11 @@ def _check_data(settings: "TrainSettings") -> None:
     """
     needed, other = ("scores", "pairs") if settings.unpaired else ("pairs", "scores")
     if getattr(settings, other) is not None:
+        given = getattr(settings, needed) is not None
+        methods = " or ".join(PAIRED if settings.unpaired else UNPAIRED)
         raise SettingsError(
             f"--{other} is not for --method {settings.method}.",
-            f"Give --{needed} instead, or choose --method {' or '.join(PAIRED if settings.unpaired else UNPAIRED)}.",
+            f"Leave --{other} out." if given else f"Give --{needed} instead, or choose --method {methods}.",
         )
     if getattr(settings, needed) is None:
         raise SettingsError(

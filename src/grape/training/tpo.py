@@ -186,7 +186,12 @@ class _Trainer:
             f"train {self.settings.method}",
             name_nonfinite=self._name_nonfinite,
             describe=_note,
-            alarm=partial(displacement_alarm, method=self.settings.method),
+            alarm=partial(
+                displacement_alarm,
+                method=self.settings.method,
+                chosen_floor=self.settings.chosen_floor,
+                length_normalised=self.settings.length_normalised,
+            ),
             evaluation=PeriodicEvaluation(
                 self.settings.evaluate_every or self.schedule.per_epoch, self.measure if self.held_items else None
             ),
