@@ -36,14 +36,14 @@ def pairs(**tasks: tuple[int, int, int, int]) -> PairedOutcomes:
 def test_a_worse_estimate_does_not_pass_however_uncertain() -> None:
     decision = gate_decision(pairs(push=(40, 3, 2, 5)))
     assert not decision.accepted
-    assert decision.reason.startswith("rejected: worse (-2.0 points on 50 pairs, one-sided p = 0.500")
+    assert decision.reason.startswith("rejected: its estimate is lower (-2.0 points on 50 pairs, one-sided p = 0.500")
     assert gate_decision(pairs(push=(40, 3, 2, 5)), tolerate_losses=True).accepted
 
 
 def test_equal_policies_pass_so_that_failures_alone_can_teach() -> None:
     nothing = gate_decision(pairs(push=(0, 0, 0, 50)))
     assert nothing.accepted
-    assert nothing.reason.startswith("accepted: not worse (+0.0 points on 50 pairs")
+    assert nothing.reason.startswith("accepted: its estimate is not lower (+0.0 points on 50 pairs")
 
 
 def test_a_gain_on_one_task_does_not_pay_for_the_loss_of_another() -> None:

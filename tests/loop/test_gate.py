@@ -90,7 +90,7 @@ def test_iterations_go_on_from_what_passed(tmp_path: Path, monkeypatch: pytest.M
     judged = {"toy": {"reach-red": set(range(150_000, 150_025))}}
     for folder in ("sft", "iteration-1/train", "iteration-2/train", "iteration-3/train"):
         assert read_provenance(tmp_path / "run" / folder / "policy").validated == judged
-    assert summary["policies"][1]["verdict"].startswith("rejected: worse (-5.0 points on 20 pairs")
+    assert summary["policies"][1]["verdict"].startswith("rejected: its estimate is lower (-5.0 points on 20 pairs")
 
 
 def test_the_result_is_the_best_even_where_nothing_gates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

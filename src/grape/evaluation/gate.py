@@ -1,6 +1,6 @@
 """Whether a new policy may replace the old one, and which of several policies is the result.
 
-The estimate itself decides: a candidate that does worse on the validation states does not pass, however uncertain its
+The estimate itself decides: a candidate with less success on the validation states does not pass, however uncertain its
 loss is, because "not significantly worse" lets almost everything pass with few episodes, and a chain of small losses
 passes one by one. A guard looks at every task: a gain on one must not pay for a certain loss on another. A margin asks
 for proof as well: that a loss larger than the margin can be excluded, which with few episodes almost nothing can.
@@ -82,7 +82,7 @@ def gate_decision(
     if p_worse < alpha:
         reason = f"rejected: significantly worse ({facts})"
     elif not tolerate_losses and outcomes.difference < 0:
-        reason = f"rejected: worse ({facts})"
+        reason = f"rejected: its estimate is lower ({facts})"
     elif not tolerate_losses and worse_tasks:
         losses = "; ".join(_task_sentence(outcomes.of_task(task), task, p_tasks[task]) for task in worse_tasks)
         tasks = f", p adjusted for {len(p_tasks)} tasks" if len(p_tasks) > 1 else ""
@@ -96,7 +96,8 @@ def gate_decision(
     elif (p_better := outcomes.p_value("greater")) < alpha:
         accepted, reason = True, f"accepted: significantly better ({size}, one-sided p = {p_better:.3f})"
     else:
-        accepted, reason = True, f"accepted: not {'significantly ' if tolerate_losses else ''}worse ({facts})"
+        verdict = "not significantly worse" if tolerate_losses else "its estimate is not lower"
+        accepted, reason = True, f"accepted: {verdict} ({facts})"
     return GateDecision(accepted, outcomes.difference, p_worse, low, detectable, worse_tasks, reason)
 
 
