@@ -54,8 +54,9 @@ class LoopSettings:
         evaluation_samples: Rollouts from each validation and test state; more than 1, for suites with few initial
             states, needs a temperature above 0.
         evaluation_temperature: Sampling temperature of these evaluations; 0 decodes greedily.
-        gate: Keep the old policy if the new one does worse on the validation states, or is significantly worse on one
-            of the tasks. The result of the loop is the policy with the highest success there, with or without a gate.
+        gate: Keep the old policy if the new one succeeds less often on the validation states, or is significantly worse
+            on one of the tasks. The result of the loop is the policy with the highest success there, with or without
+            a gate.
         gate_alpha: Significance level of the gate (one-sided, adjusted by Holm for the number of tasks).
         gate_margin: Also keep the old policy unless a loss of this much, e.g. 0.05 for 5 points, can be excluded at
             that level; this needs hundreds of validation episodes. May be written --gate.margin.
