@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from grape.collect import CollectSettings, open_policy, run_collect
-from grape.core.errors import CompatibilityError, SettingsError
+from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.events import SILENT
 from grape.core.trajectories import Observation, Trajectory
 from grape.envs.base import BlindEnvironment
@@ -226,6 +226,9 @@ def test_training_refuses_its_episodes_before_anything(tmp_path: Path) -> None:
     silent = EpisodeStore(store.path, store.suite, {})  # one whose contract says nothing
     with pytest.raises(CompatibilityError, match="decides on 4 actions at once"):
         load_steps([silent], [store.ids()[:1]], SILENT)
+    foreign = EpisodeStore(store.path, store.suite, {"chunks": 5})
+    with pytest.raises(DataError, match="'chunks' of the contract is 5"):
+        load_steps([foreign], [store.ids()[:1]], SILENT)
 
 
 def test_protocols_learn_crop_and_statistics_from_the_conventions(checkpoint: Path, tmp_path: Path) -> None:
