@@ -15,7 +15,7 @@ from grape.core.trajectories import Observation, Trajectory
 from grape.envs.base import BlindEnvironment
 from grape.envs.pool import WorkerPool
 from grape.envs.registry import get_suite
-from grape.evaluation import run_evaluate
+from grape.evaluation import read_results, run_evaluate
 from grape.evaluation.settings import EvaluateSettings
 from grape.policies.base import ChunkBatch, PolicySpec
 from grape.policies.opening import CheckpointInfo, read_checkpoint_info
@@ -194,6 +194,8 @@ def test_a_nano_policy_of_chunks_collects_and_evaluates(tmp_path: Path, checkpoi
     assert evaluated["episodes"] == 2
     again = run_evaluate(EvaluateSettings(out=tmp_path / "again", episodes=2, lanes=1, **given))  # type: ignore[arg-type]
     assert again["success_rate"] == evaluated["success_rate"]
+    run_evaluate(EvaluateSettings(out=tmp_path / "part", episodes=1, execute=2, **given))  # type: ignore[arg-type]
+    assert [read_results(tmp_path / name).execute for name in ("part", "again")] == [2, 0]
 
 
 def test_it_plays_in_a_physics_simulator_too(tmp_path: Path, checkpoint: Path) -> None:

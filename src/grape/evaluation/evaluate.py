@@ -188,6 +188,7 @@ def _results_of(
         limits=limits,
         operators=settings.operators if settings.policy == "expert" else "",
         computation=computation,
+        execute=settings.execute,
     )
 
 
