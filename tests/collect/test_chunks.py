@@ -194,8 +194,9 @@ def test_a_nano_policy_of_chunks_collects_and_evaluates(tmp_path: Path, checkpoi
     assert evaluated["episodes"] == 2
     again = run_evaluate(EvaluateSettings(out=tmp_path / "again", episodes=2, lanes=1, **given))  # type: ignore[arg-type]
     assert again["success_rate"] == evaluated["success_rate"]
-    run_evaluate(EvaluateSettings(out=tmp_path / "part", episodes=1, execute=2, **given))  # type: ignore[arg-type]
-    assert [read_results(tmp_path / name).execute for name in ("part", "again")] == [2, 0]
+    for execute in (2, 3):
+        run_evaluate(EvaluateSettings(out=tmp_path / f"{execute}", episodes=1, execute=execute, **given))  # type: ignore[arg-type]
+    assert [read_results(tmp_path / name).execute for name in ("2", "3", "again")] == [2, 0, 0]
 
 
 def test_it_plays_in_a_physics_simulator_too(tmp_path: Path, checkpoint: Path) -> None:
