@@ -221,7 +221,7 @@ class WorkerPool:
             RuntimeError: An answer of the group is still due.
         """
         request = {"kind": "play", "counts": [int(count) for count in counts], "until": until}
-        timeout = min(self._timeout * max(1, *request["counts"]), _MOST_SECONDS)
+        timeout = min(self._timeout * max(1, *map(int, counts)), _MOST_SECONDS)
         self._ready(group_id).ask(timeout, request, {"actions": np.asarray(actions, dtype=np.float32)})
 
     def finish(self, group_id: int) -> None:
