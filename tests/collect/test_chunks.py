@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from grape.collect import CollectSettings, open_policy, run_collect
-from grape.core.errors import CompatibilityError, SettingsError
+from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.events import SILENT
 from grape.core.trajectories import Observation, Trajectory
 from grape.envs.base import BlindEnvironment
 from grape.envs.pool import WorkerPool
 from grape.envs.registry import get_suite
-from grape.evaluation import run_evaluate
+from grape.evaluation import read_results, run_evaluate
 from grape.evaluation.settings import EvaluateSettings
 from grape.policies.base import ChunkBatch, PolicySpec
 from grape.policies.opening import CheckpointInfo, read_checkpoint_info
@@ -194,6 +194,9 @@ def test_a_nano_policy_of_chunks_collects_and_evaluates(tmp_path: Path, checkpoi
     assert evaluated["episodes"] == 2
     again = run_evaluate(EvaluateSettings(out=tmp_path / "again", episodes=2, lanes=1, **given))  # type: ignore[arg-type]
     assert again["success_rate"] == evaluated["success_rate"]
+    for execute in (2, 3):
+        run_evaluate(EvaluateSettings(out=tmp_path / f"{execute}", episodes=1, execute=execute, **given))  # type: ignore[arg-type]
+    assert [read_results(tmp_path / name).execute for name in ("2", "3", "again")] == [2, 0, 0]
 
 
 def test_it_plays_in_a_physics_simulator_too(tmp_path: Path, checkpoint: Path) -> None:
@@ -226,6 +229,9 @@ def test_training_refuses_its_episodes_before_anything(tmp_path: Path) -> None:
     silent = EpisodeStore(store.path, store.suite, {})  # one whose contract says nothing
     with pytest.raises(CompatibilityError, match="decides on 4 actions at once"):
         load_steps([silent], [store.ids()[:1]], SILENT)
+    foreign = EpisodeStore(store.path, store.suite, {"chunks": 5})
+    with pytest.raises(DataError, match="'chunks' of the contract is 5"):
+        load_steps([foreign], [store.ids()[:1]], SILENT)
 
 
 def test_protocols_learn_crop_and_statistics_from_the_conventions(checkpoint: Path, tmp_path: Path) -> None:

@@ -168,6 +168,19 @@ def test_hung_worker_is_replaced_while_the_others_work(tmp_path: Path, monkeypat
         assert retried == [None]
 
 
+def test_a_chunk_may_take_as_long_as_its_control_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPE_FAULT", f"hang:{RED.name}:7:2:{tmp_path / 'struck'}")
+    passed = 0.0
+    monkeypatch.setattr("grape.envs.pool.time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed))
+    with WorkerPool("toy", workers=1, lanes=2, timeout=3000) as pool:
+        pool.start(0, RED, [7, 8], None)
+        assert pool.wait()[0].failure is None
+        pool.play(0, np.zeros((2, 4, 7), np.float32), [4, 2], "last-step")
+        passed = 13000.0
+        (reply,) = pool.wait()
+        assert "no sign of life for 12000 s" in (reply.failure or "")
+
+
 def test_settings_error_in_a_worker_keeps_its_words() -> None:
     with WorkerPool("toy", workers=1, lanes=1) as pool:
         pool.start(0, RED, [10**6], None)

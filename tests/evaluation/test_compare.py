@@ -19,6 +19,7 @@ from grape.evaluation import (
     compare_results,
     gate_decision,
     pair_results,
+    read_results,
     run_compare,
     write_results,
 )
@@ -367,3 +368,13 @@ def test_numbers_in_words() -> None:
         "p = 0.10",
         "p = 1.00",
     ]
+
+
+def test_chunks_that_were_executed_in_part_are_no_policy_alone(tmp_path: Path) -> None:
+    part, whole = results([True, False], execute=2), results([True, True])
+    warnings = " ".join(compare_results(part, whole)["warnings"])
+    assert "executed actions a chunk is 2 for A, all for B" in warnings
+    assert not compare_results(whole, whole)["warnings"]
+    write_results(tmp_path, part)
+    assert read_results(tmp_path) == part
+    assert "execute" not in whole.to_json()

@@ -51,3 +51,9 @@ def test_lerobot_has_as_many_images_as_control_steps(store: EpisodeStore, tmp_pa
     (video,) = (tmp_path / "out").glob("videos/*/*/*.mp4")
     with av.open(str(video)) as container:
         assert sum(1 for _ in container.decode(video=0)) == 13
+
+
+def test_lerobot_says_that_further_cameras_are_left_out(store: EpisodeStore, tmp_path: Path) -> None:
+    assert store.read("e0").cameras
+    summary = run_export_lerobot(LeRobotExportSettings(collection=store.path, out=tmp_path / "out", fps=5))
+    assert any("further cameras" in sentence for sentence in summary["lost"])

@@ -191,7 +191,7 @@ def test_data_that_comes_back_altered_is_not_published(recordings, tmp_path, mon
     [
         ({"collection": None}, "either --pairs or --collection"),
         ({"crf": 52}, "--crf is 52"),
-        ({"fps": 0}, "does not say the number of decisions a second"),
+        ({"fps": 0}, "does not say the number of control steps a second"),
         ({"fps": -1}, "--fps is -1"),
     ],
 )

@@ -191,3 +191,11 @@ def test_the_chunk_is_part_of_what_makes_two_episodes_equal() -> None:
     other = dataclasses.replace(episode, chunks=dataclasses.replace(episode.chunks, temperature=1.0))
     checksums = {encode_episode(item)[1].checksum for item in (episode, other)}
     assert len(checksums) == 2
+
+
+@pytest.mark.parametrize("decision", [-1, 3, 99])
+def test_decisions_that_it_does_not_hold_have_no_images(tmp_path: Path, decision: int) -> None:
+    store = EpisodeStore.create(tmp_path / "s", "toy", {})
+    store.write(make_chunked_episode((2, 1, 2), 2))
+    with pytest.raises(DataError, match="holds 3 decisions"):
+        store.images(ID, [0, decision])

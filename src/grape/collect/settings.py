@@ -24,12 +24,14 @@ class RolloutSettings(PolicySettings):
         samples: Rollouts from each initial state.
         operators: Styles of expert, e.g. "clean", or a mix with a share of the initial states each, e.g.
             "clean:40,sloppy:25": the first 40 states go to the clean operator, the next 25 to the sloppy one.
-        max_steps: Decisions after which an episode ends; 0 means each task's own limit.
+        max_steps: Control steps after which an episode ends, which are its decisions unless a policy acts in chunks; 0
+            means each task's own limit.
         execute: Actions of a policy's chunk that are executed before it looks again; 0 means the whole chunk.
         lanes: Episodes that run in lock-step with one batched decision. The last bits of log-probabilities can depend
             on the batch, so results are reproducible for equal lanes.
         workers: Simulator processes; changes the speed only. 0 means one a core.
-        timeout: Seconds of silence after which a worker counts as hung and is replaced; above 0, at most 1000000.
+        timeout: Seconds of silence after which a worker counts as hung and is replaced, for each control step of a
+            decision; above 0, at most 1000000.
         env_python: Another Python interpreter for the simulator processes, e.g. /opt/simpler/bin/python: for suites
             whose packages cannot be installed beside GRAPE's (simpler_widowx-v0). Its packages' versions are recorded.
         display: Also record the larger image for people, where the suite offers one (lossy).

@@ -24,6 +24,7 @@ from grape.envs.messages import receive, send, snapshot_from_wire
 __all__ = ["GroupReply", "WorkerPool"]
 
 _STARTUP_SECONDS = 60.0  # a new process imports its simulator first; added to its first deadline
+_MOST_SECONDS = 1e6  # sockets refuse much longer timeouts
 _LAST_WORDS = 2000  # characters of a dead worker's standard error that are quoted
 
 Actions = npt.NDArray[np.float32]
@@ -117,7 +118,8 @@ class WorkerPool:
         suite_name: Registered name of the suite.
         workers: Number of processes, at least 1.
         lanes: Most episodes a group may have, at least 1.
-        timeout: Seconds of silence after which a worker counts as hung; a new worker has 60 s more for its start.
+        timeout: Seconds of silence after which a worker counts as hung, for each control step that it was asked for; a
+            new worker has 60 s more for its start.
         python: Another interpreter for the workers, see :mod:`grape.envs.external_python`; None for this one.
 
     Raises:
@@ -219,7 +221,8 @@ class WorkerPool:
             RuntimeError: An answer of the group is still due.
         """
         request = {"kind": "play", "counts": [int(count) for count in counts], "until": until}
-        self._ready(group_id).ask(self._timeout, request, {"actions": np.asarray(actions, dtype=np.float32)})
+        timeout = min(self._timeout * max(1, *map(int, counts)), _MOST_SECONDS)
+        self._ready(group_id).ask(timeout, request, {"actions": np.asarray(actions, dtype=np.float32)})
 
     def finish(self, group_id: int) -> None:
         """Free the worker of a group; nothing happens if the group failed and is over already.

@@ -247,6 +247,7 @@ def _warnings(a: EvaluationResults, b: EvaluationResults, pairing: Pairing) -> l
         ("protocol", a.protocol or "none", b.protocol or "none"),
         ("temperature", a.temperature, b.temperature),
         ("seed", a.seed, b.seed),
+        ("executed actions a chunk", a.execute or "all", b.execute or "all"),
         ("versions", dict(a.versions), dict(b.versions)),
     ):
         if fact_a != fact_b:

@@ -111,11 +111,11 @@ def run_evaluate(
     if run.done is not None:
         return {**run.done, "policy": settings.policy, "results": path}
     summary: dict[str, Any] = {}
+    execute = settings.execute if policy is not None and settings.execute < policy.spec.chunk else 0
     for name, part in parts.items():
         run_collect(_collect_settings(settings, states, out / part.folder, part), reporter, policy=policy)
-        results = _results_of(
-            out / part.folder / "store", settings, protocol, part, plans[name]["limits"], inputs["computation"]
-        )
+        store, limits = out / part.folder / "store", plans[name]["limits"]
+        results = _results_of(store, settings, protocol, part, limits, inputs["computation"], execute)
         write_results(out, results, part.file)
         facts = _facts(results)
         summary |= {name: {**facts, "samples": part.samples, "file": part.file}} if name else facts
@@ -167,6 +167,7 @@ def _results_of(
     part: _Part,
     limits: Mapping[str, int],
     computation: str,
+    execute: int,
 ) -> EvaluationResults:
     """Figures of recorded episodes."""
     from grape.store import EpisodeStore
@@ -188,6 +189,7 @@ def _results_of(
         limits=limits,
         operators=settings.operators if settings.policy == "expert" else "",
         computation=computation,
+        execute=execute,
     )
 
 

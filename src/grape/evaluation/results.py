@@ -90,6 +90,7 @@ class EvaluationResults:
             say.
         computation: Device, number type and attention of the policy, e.g. ``"cpu float32, sdpa"``; empty for experts
             and where older results do not say.
+        execute: Actions of a policy's chunk that were executed before it looked again; 0 for all.
     """
 
     suite: str
@@ -110,6 +111,7 @@ class EvaluationResults:
     until: str = "success"
     operators: str = ""
     computation: str = ""
+    execute: int = 0
 
     @classmethod
     def from_outcomes(
@@ -128,6 +130,7 @@ class EvaluationResults:
         limits: Mapping[str, int] | None = None,
         operators: str = "",
         computation: str = "",
+        execute: int = 0,
     ) -> "EvaluationResults":
         """Compute all figures from the episodes.
 
@@ -145,6 +148,7 @@ class EvaluationResults:
             limits: Most decisions of an episode, by task name, where they are known.
             operators: Styles of the scripted expert; empty for a policy.
             computation: Device, number type and attention of the policy; empty for experts.
+            execute: Actions of a chunk that were executed; 0 for all.
 
         Raises:
             DataError: There are no episodes, one occurs twice, or not all were measured alike.
@@ -179,6 +183,7 @@ class EvaluationResults:
             until=until,
             operators=operators,
             computation=computation,
+            execute=execute,
         )
 
     @classmethod
@@ -194,6 +199,7 @@ class EvaluationResults:
         limits: Mapping[str, int] | None = None,
         operators: str = "",
         computation: str = "",
+        execute: int = 0,
     ) -> "EvaluationResults":
         """Compute all figures from the facts of recorded episodes.
 
@@ -207,6 +213,7 @@ class EvaluationResults:
             limits: Most decisions of an episode, by task name, where they are known.
             operators: Styles of the scripted expert; empty for a policy.
             computation: Device, number type and attention of the policy; empty for experts.
+            execute: Actions of a chunk that were executed; 0 for all.
 
         Raises:
             DataError: There are no episodes, one occurs twice, or they come from different suites, policies,
@@ -235,11 +242,14 @@ class EvaluationResults:
             limits=limits,
             operators=operators,
             computation=computation,
+            execute=execute,
         )
 
     def to_json(self) -> dict[str, Any]:
         """The JSON value that ``results.json`` holds."""
         data = dataclasses.asdict(self)
+        if not self.execute:
+            del data["execute"]  # as results were written before there were chunks
         for figures in (data, *data["tasks"].values(), *_measures_in(data)):
             figures["interval"] = list(figures["interval"])
         return {"format": FORMAT, **data, "per_episode": list(data["per_episode"])}
@@ -315,6 +325,7 @@ def read_results(path: Path) -> EvaluationResults:
         limits={name: task.max_steps for name, task in stored.tasks.items()},
         operators=stored.operators,
         computation=stored.computation,
+        execute=stored.execute,
     )
     _check_figures(stored.to_json(), results.to_json(), file)
     return results

@@ -25,7 +25,7 @@ _COARSEST = 51
 
 LOST = (
     "exact images: the video is lossy (H.264, colors at half the resolution)",
-    "the image after the last action",
+    "the image after the last action, and images of further cameras",
     "action tokens and their log-probabilities, and with them the policy's part in a preference",
     "keypoints and signals, and with them costs",
 )
@@ -50,7 +50,7 @@ class LeRobotExportSettings:
         only_successes: Leave out a collection's failures.
         actions: Of a collection: labels are what an imitator should learn (an expert's action before noise was added),
             executed is what moved the robot. Pairs always hold what was executed.
-        fps: Decisions a second; 0 takes what the store says.
+        fps: Control steps a second; 0 takes what the store says.
         crf: Loss of the video: x264's constant rate factor, 0 (least) to 51.
         dry_run: Print what would be written, and write nothing.
     """
@@ -179,7 +179,7 @@ def _frames_per_second(settings: LeRobotExportSettings, source: ExportSource) ->
     if not isinstance(fps, int | float) or fps < 1 or fps != int(fps):
         what = "does not say" if recorded is None else f"says {recorded} for"
         raise SettingsError(
-            f"{source.store.path} {what} the number of decisions a second; LeRobot needs a whole number from 1.",
+            f"{source.store.path} {what} the number of control steps a second; LeRobot needs a whole number from 1.",
             "Give --fps, e.g. --fps 10.",
         )
     return int(fps)

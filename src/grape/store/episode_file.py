@@ -192,8 +192,11 @@ def read_images(path: Path, decisions: Sequence[int], camera: str = "") -> npt.N
         if camera and camera not in header.camera_shapes:
             raise DataError(f"It has no images of a camera {camera!r}.")
         name, shape = (CAMERA + camera, header.camera_shapes[camera]) if camera else ("frame", header.frame_shape)
-        starts = None if header.chunks is None else header.chunks.starts
-        rows = np.asarray(decisions, dtype=np.int64) if starts is None else starts[decisions]
+        rows = np.asarray(decisions, dtype=np.int64)
+        if header.chunks is not None:
+            if not ((rows >= 0) & (rows < len(header.chunks))).all():
+                raise DataError(f"It holds {len(header.chunks)} decisions.")
+            rows = header.chunks.starts[rows]
         needed = sorted({0, *rows.tolist()})  # images are stored as differences to the first one
         stops = np.cumsum([file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)])
         if needed[-1] >= stops[-1]:

@@ -65,9 +65,12 @@ def check_single_actions(stores: Iterable[EpisodeSource]) -> None:
 
     Raises:
         CompatibilityError: Decisions are on several actions, or log-probabilities of another support or temperature.
+        DataError: What a store says of its decisions is no mapping.
     """
     for store in stores:
         if (chunks := store.contract.get("chunks")) is not None:
+            if not isinstance(chunks, Mapping):
+                raise DataError(f"{store.path}: 'chunks' of the contract is {chunks!r:.60}.", "Collect it again.")
             raise _other_decisions(store.path, *(chunks.get(name) for name in ("length", "support", "temperature")))
 
 
