@@ -10,10 +10,12 @@ import pytest
 
 from grape.collect import CollectSettings, open_policy, run_collect
 from grape.core.errors import CompatibilityError
+from grape.core.files import read_json, write_json
 from grape.core.trajectories import Observation, Trajectory
 from grape.envs.registry import get_suite
 from grape.policies.base import ActionBatch, PolicySpec, check_policy
 from grape.store import EpisodeStore
+from tests.reporters import Hearing
 
 
 def collect(out: Path, **changes: object) -> dict[str, object]:
@@ -171,6 +173,32 @@ def test_a_policy_counts_by_its_content_not_by_its_path(tmp_path: Path, monkeypa
         run("here", "two")
     with pytest.raises(CompatibilityError, match=r"inputs\.policy_hash"):
         run_collect(CollectSettings(out=tmp_path / "run", suite="toy", tasks="0", initial_states="0-1"))
+
+
+@pytest.mark.parametrize("temperature", [0.7, 0.0])
+def test_a_collection_that_was_begun_with_another_sampler_says_so(tmp_path: Path, temperature: float) -> None:
+    """Release 0.1 recorded no sampler: equal seeds drew other samples then."""
+    settings = CollectSettings(
+        out=tmp_path / "run",
+        suite="toy",
+        tasks="0",
+        initial_states="0-1",
+        workers=1,
+        policy="p",
+        temperature=temperature,
+    )
+    run_collect(settings, policy=Still("one"))
+    marker = tmp_path / "run" / "run.json"
+    begun = read_json(marker)
+    assert ("sampler" in begun["inputs"]) is (temperature > 0)
+    begun["inputs"].pop("sampler", None)
+    write_json(marker, begun)
+    (tmp_path / "run" / "done.json").unlink()
+    listener = Hearing()
+    summary = run_collect(settings, policy=Still("one"), reporter=listener)
+    assert summary["episodes"] == 2
+    assert any("drew other samples" in warning for warning in listener.warnings) is (temperature > 0)
+    assert read_json(marker) == begun
 
 
 def test_a_broken_module_of_ours_is_not_blamed_on_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

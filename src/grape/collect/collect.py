@@ -13,7 +13,7 @@ from grape.collect.rollout import Actor, ExpertActor, PolicyActor, RolloutLog, p
 from grape.collect.settings import CollectSettings
 from grape.core.errors import SimulatorError
 from grape.core.events import SILENT, Reporter, append_event
-from grape.core.runs import open_run
+from grape.core.runs import open_run, recorded_inputs
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.envs.base import SuiteBase
 from grape.envs.external_python import suite_of
@@ -22,6 +22,9 @@ from grape.policies.base import Policy
 from grape.store import EpisodeStore
 
 __all__ = ["run_collect", "summarize"]
+
+_SAMPLER = "action bins, SplitMix64"
+"""How policies draw samples from a seed; an input of sampled collections. Those of release 0.1 have none."""
 
 
 def run_collect(
@@ -56,10 +59,19 @@ def run_collect(
     if policy is None:
         settings = replace(settings, temperature=0.0)
     inputs = inputs_of(policy, settings)
+    recorded = recorded_inputs(settings.out, "collect")
+    other_sampler = settings.temperature > 0 and recorded is not None and "sampler" not in recorded
+    if settings.temperature > 0 and not other_sampler:
+        inputs["sampler"] = _SAMPLER
     place = {"store": str(settings.out / "store"), "policy": settings.policy}
     run = open_run(settings.out, "collect", settings, inputs)
     if run.done is not None:
         return {**run.done, **place}
+    if other_sampler:
+        reporter.warn(
+            f"{settings.out} was begun by an earlier release, which drew other samples from equal seeds. The episodes "
+            "that it recorded stay; those that are left are sampled as of now."
+        )
     for caution in suite.cautions():
         reporter.warn(caution)
     contract = {"action_space": asdict(suite.action_space), "versions": dict(suite.versions())}
