@@ -3,7 +3,7 @@
 from typing import Any
 
 from grape.collect.settings import CollectSettings
-from grape.core.chunks import DEFAULT_SUPPORT
+from grape.core.chunks import PLAIN
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.envs.base import SuiteBase
@@ -89,8 +89,8 @@ def chunk_contract(policy: Policy | None) -> dict[str, Any]:
     if policy is None:
         return {}
     spec = policy.spec
-    facts = {"length": spec.chunk, "support": spec.support, "temperature": spec.logp_temperature}
-    return {} if facts == {"length": 1, "support": DEFAULT_SUPPORT, "temperature": 1.0} else {"chunks": facts}
+    facts = (spec.chunk, spec.support, spec.logp_temperature)
+    return {} if facts == PLAIN else {"chunks": dict(zip(("length", "support", "temperature"), facts, strict=True))}
 
 
 def inputs_of(policy: Policy | None, settings: CollectSettings) -> dict[str, Any]:

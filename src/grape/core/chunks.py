@@ -5,10 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DEFAULT_SUPPORT", "Chunks"]
+__all__ = ["DEFAULT_SUPPORT", "PLAIN", "Chunks"]
 
 DEFAULT_SUPPORT = "vocabulary"
 """What the softmax of a log-probability runs over where nothing else is recorded; its temperature is 1 then."""
+
+PLAIN = (1, DEFAULT_SUPPORT, 1.0)
+"""Chunk length, support and temperature of decisions on one action, which episodes do not record."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +57,7 @@ class Chunks:
     @property
     def is_plain(self) -> bool:
         """Whether an episode without it says the same: one action a decision, default support, temperature 1."""
-        return self.facts() == (1, DEFAULT_SUPPORT, 1.0)
+        return self.facts() == PLAIN
 
     def facts(self) -> tuple[int, str, float]:
         """Chunk length, support and temperature: what episodes that are learned from together agree on."""

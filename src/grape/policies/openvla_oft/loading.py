@@ -27,7 +27,7 @@ from grape.policies.openvla_oft.conventions import (
     layout_from_json,
     override_conventions,
 )
-from grape.policies.openvla_oft.model import PARTS, empty_oft_model
+from grape.policies.openvla_oft.model import PARTS, empty_oft_model, rows_beside_prompt
 from grape.policies.openvla_oft.parts import L1ActionHead, load_l1_head, load_proprio_projector
 from grape.policies.openvla_oft.policy import OFTPolicy, action_norm, proprio_norm
 
@@ -267,7 +267,7 @@ def _cameras(given: int | None, layout: Layout, stated: bool) -> tuple[str, ...]
 def _check_length(config: OpenVLAConfig, conventions: Conventions, layout: Layout) -> None:
     """Refuse what leaves no room for a prompt."""
     longest = int(config.text["max_position_embeddings"])
-    beside = len(layout.cameras) * config.patches + layout.tokens + 2 + (conventions.stop_row == "kept")
+    beside = rows_beside_prompt(config, conventions, layout) + 2  # the shortest prompt
     if beside >= longest:
         raise SettingsError(
             f"Images of {len(layout.cameras)} cameras and {layout.chunk} actions of {layout.action_dim} dimensions "

@@ -19,7 +19,7 @@ from grape.policies.openvla.model import OpenVLA, PolicyInputs
 from grape.policies.openvla_oft.conventions import Conventions, Layout
 from grape.policies.openvla_oft.parts import L1ActionHead
 
-__all__ = ["PARTS", "OpenVLAOFT", "empty_oft_model"]
+__all__ = ["PARTS", "OpenVLAOFT", "empty_oft_model", "logps_of", "rows_beside_prompt"]
 
 _STOP_ID = 2
 
@@ -153,7 +153,7 @@ class OpenVLAOFT(OpenVLA):
             raise PolicyError(f"Executed actions must be 0 to {self.layout.chunk}, found {executed_B.tolist()}.")
         played_BK1 = (torch.arange(self.layout.chunk, device=self.device) < executed_B[:, None])[..., None]
         tokens_BKD = torch.where(played_BK1, tokens_BKD.to(device=self.device), self.support.start)
-        logps_BKD = self.token_logps(inputs, tokens_BKD)
+        logps_BKD = logps_of(self.chunk_logits(inputs), tokens_BKD, self.support)
         if bool(torch.isneginf(logps_BKD).any()):
             raise PolicyError(
                 f"Some executed tokens lie outside ids {self.support.start} to {self.support.stop - 1}.",
@@ -178,6 +178,12 @@ def logps_of(logits_BTV: Tensor, tokens_BKD: Tensor, support: range) -> Tensor:
     chosen_BT1 = logits_BTV.gather(-1, index_BT1.clamp(0, len(support) - 1))
     logps_BT1 = torch.where(inside_BT1, chosen_BT1 - logits_BTV.logsumexp(-1, keepdim=True), -torch.inf)
     return logps_BT1.reshape(tokens_BKD.shape)
+
+
+def rows_beside_prompt(config: OpenVLAConfig, conventions: Conventions, layout: Layout) -> int:
+    """Rows of a sequence that are not the prompt's: patches, the robot's state, placeholders and the stop row."""
+    state_and_stop = bool(layout.proprio_dim) + (conventions.stop_row == "kept")
+    return len(layout.cameras) * config.patches + layout.tokens + state_and_stop
 
 
 def empty_oft_model(

@@ -21,7 +21,7 @@ from grape.policies.openvla.policy import OpenVLAPolicy
 from grape.policies.openvla.processor import Processor
 from grape.policies.openvla_oft.conventions import Conventions, Layout
 from grape.policies.openvla_oft.decoding import decode_chunks, regress_chunks
-from grape.policies.openvla_oft.model import OpenVLAOFT
+from grape.policies.openvla_oft.model import OpenVLAOFT, rows_beside_prompt
 
 __all__ = ["ChunkBatch", "OFTPolicy", "action_norm", "proprio_norm"]
 
@@ -165,7 +165,9 @@ class OFTPolicy:
                 )
         prompt_ids = tuple(self.processor.prompt_ids(instruction) for instruction in instructions)
         longest = max(map(len, prompt_ids), default=0)
-        room = int(self.config.text["max_position_embeddings"]) - _rows_beside_prompt(self.model)
+        room = int(self.config.text["max_position_embeddings"]) - rows_beside_prompt(
+            self.config, self.conventions, self.layout
+        )
         if longest > room:
             raise PolicyError(f"An instruction gives a prompt of {longest} tokens.", f"The network reads {room}.")
         pixels_MCHW = self.processor.pixels([image for row in images for image in row], crop=crop)
@@ -321,9 +323,3 @@ def normalize_proprio(proprio: npt.NDArray[Any], norm: ActionNorm) -> npt.NDArra
     states = np.asarray(proprio, dtype=np.float64)
     mapped = 2.0 * (states - norm.low) / (norm.high - norm.low + norm.epsilon) - 1.0
     return np.clip(np.where(norm.mask, mapped, states), -1.0, 1.0)
-
-
-def _rows_beside_prompt(model: OpenVLAOFT) -> int:
-    """Positions that are not the prompt's."""
-    rows = len(model.layout.cameras) * model.vla_config.patches + bool(model.layout.proprio_dim)
-    return rows + model.layout.tokens + (model.conventions.stop_row == "kept")
