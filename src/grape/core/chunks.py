@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DEFAULT_SUPPORT", "PLAIN", "Chunks"]
+__all__ = ["DEFAULT_SUPPORT", "PLAIN", "Chunks", "cut_chunks"]
 
 DEFAULT_SUPPORT = "vocabulary"
 """What the softmax of a log-probability runs over where nothing else is recorded; its temperature is 1 then."""
@@ -101,3 +101,21 @@ class Chunks:
         if not (bare if self.tokens is None else named):
             clauses.append(f"log-probabilities over {self.support!r} at temperature {self.temperature:g}")
         return clauses
+
+
+def cut_chunks(
+    values: npt.NDArray[np.float32], starts: npt.NDArray[np.integer], length: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Chunks of an episode's control steps, as an imitator of a policy that acts in chunks learns them.
+
+    Args:
+        values: One row a control step, e.g. labels, float32 ``(T, D)``.
+        starts: First control step of each chunk, from 0 to ``T - 1``.
+        length: Chunk length ``K``.
+
+    Returns:
+        float32 ``(N, K, D)``, the episode's last row repeated beyond its end; and which actions lie within the episode,
+        bool ``(N, K)``.
+    """
+    steps = np.asarray(starts)[:, None] + np.arange(length)
+    return values[np.minimum(steps, len(values) - 1)], steps < len(values)
