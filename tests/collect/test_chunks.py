@@ -18,9 +18,10 @@ from grape.envs.registry import get_suite
 from grape.evaluation import read_results, run_evaluate
 from grape.evaluation.settings import EvaluateSettings
 from grape.policies.base import ActionBatch, PolicySpec
-from grape.policies.opening import CheckpointInfo, read_checkpoint_info
 from grape.policies.openvla_oft.loading import save_oft_policy
 from grape.policies.openvla_oft.nano import NANO_CONVENTIONS
+from grape.policies.registry import read_checkpoint_info
+from grape.policies.types import CheckpointInfo
 from grape.store import EpisodeStore
 from tests.collect.test_collect import store_bytes
 from tests.openvla_oft.conftest import make_nano

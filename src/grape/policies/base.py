@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ActionBatch",
+    "ImitationPolicy",
     "LoraTargets",
     "Policy",
     "PolicySpec",
@@ -260,6 +261,28 @@ class TrainablePolicy(ABC):
         raise SettingsError(
             "This kind of policy cannot compute activations again.", "Leave --activation-checkpointing out."
         )
+
+
+class ImitationPolicy(TrainablePolicy):
+    """A policy that also learns from demonstrations: what ``grape sft`` needs of it."""
+
+    @abstractmethod
+    def imitation_losses(
+        self, inputs: Any, labels: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_], width: float
+    ) -> "tuple[Tensor, Tensor]":
+        """Cross-entropy of demonstrated actions.
+
+        Args:
+            inputs: What :meth:`encode` gave for ``B`` observations.
+            labels: Un-normalized actions, float32 ``(B, K, D)``.
+            inside: Which of them lie within the episode, bool ``(B, K)``, the first one of each row always; the others
+                are not learned.
+            width: Standard deviation of a label, in bins; 0 learns one token.
+
+        Returns:
+            Mean cross-entropy over a row's tokens, with graph, and the share of its tokens that are the likeliest,
+            both float32 ``(B,)``.
+        """
 
 
 def check_policy(

@@ -15,12 +15,14 @@ from torch import Tensor
 from grape.core.errors import DataError, PolicyError, SettingsError
 from grape.core.files import content_hash
 from grape.core.trajectories import Observation
-from grape.policies.base import ActionBatch, LoraTargets, PolicySpec, TrainablePolicy
+from grape.policies.base import ActionBatch, ImitationPolicy, LoraTargets, PolicySpec
 from grape.policies.openvla.action_tokens import ActionNorm, ActionTokenizer, choose_unnorm_key, rotation_of
-from grape.policies.openvla.adapters import MergedWeights, scales_of
+from grape.policies.openvla.adapters import MergedWeights
 from grape.policies.openvla.checkpoint import CheckpointFiles, write_files
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.decoding import decode_actions, decode_rows_alike
+from grape.policies.openvla.hashing import hash_weights
+from grape.policies.openvla.imitation import bin_losses
 from grape.policies.openvla.model import OpenVLA, PolicyInputs
 from grape.policies.openvla.precision import LANGUAGE_LINEARS, Precision, is_quantized
 from grape.policies.openvla.processor import Processor, read_tokenizer
@@ -30,7 +32,7 @@ __all__ = ["OpenVLAPolicy"]
 _TOWER_LINEARS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 
 
-class OpenVLAPolicy(TrainablePolicy):
+class OpenVLAPolicy(ImitationPolicy):
     """An OpenVLA checkpoint of any size as a :class:`grape.policies.base.Policy`.
 
     Args:
@@ -90,7 +92,7 @@ class OpenVLAPolicy(TrainablePolicy):
             image_size=self.config.image_size,
             gripper=self.config.gripper,
             unnorm_key=self.unnorm_key,
-            policy_hash=self._frozen_hash or self._policy_hash(),
+            policy_hash=self._frozen_hash or hash_weights(self),
             preprocessing_hash=self.preprocessing_hash,
             computation=self.computation,
             rotation=self.rotation,
@@ -109,7 +111,7 @@ class OpenVLAPolicy(TrainablePolicy):
             The same policy.
         """
         self.model.requires_grad_(False)
-        self._frozen_hash = self._policy_hash()
+        self._frozen_hash = hash_weights(self)
         return self
 
     @property
@@ -163,6 +165,16 @@ class OpenVLAPolicy(TrainablePolicy):
     def token_logps(self, inputs: PolicyInputs, tokens: Tensor) -> Tensor:
         """Log-probability of each action token under temperature 1 over the whole vocabulary, ``(B, 1, D)``."""
         return self.model.action_logps(inputs, tokens[:, 0])[:, None]
+
+    def imitation_losses(
+        self, inputs: PolicyInputs, labels: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_], width: float
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of demonstrated actions over the whole vocabulary, see the base class."""
+        targets_BDK = torch.from_numpy(self.bin_targets(labels[:, 0], width))
+        columns_K = torch.from_numpy(np.array(self.action_token_ids))
+        # What the network reads before the next token is what it should have said: the likeliest bin.
+        logits_BDV = self.model.action_logits(inputs, columns_K[targets_BDK.argmax(dim=-1)])
+        return bin_losses(logits_BDV, columns_K, targets_BDK, np.repeat(inside, self.norm.dim, axis=1))
 
     def save(self, folder: Path) -> None:
         """Write the policy as a checkpoint in the published layout into an existing folder; adapters are merged.
@@ -313,31 +325,6 @@ class OpenVLAPolicy(TrainablePolicy):
                 for name in _TOWER_LINEARS
             ]
         return names
-
-    def _adapter_acts(self) -> bool:
-        """Whether an adapter stands beside the weights and is switched on."""
-        return self.adapter is not None and bool(scales_of(self.model))
-
-    def _policy_hash(self) -> str:
-        """SHA-256 over configuration and weights as they would be stored, adapters apart where a merge would round."""
-        digest = hashlib.sha256(content_hash(self.config.to_json()).encode())
-        digest.update(self.unnorm_key.encode())
-        dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.config.storage_dtype, torch.float32)
-        apart = is_quantized(self.model)
-        if self._adapter_acts() and (dtype != torch.float32 or self.model.dtype != torch.float32):
-            apart = True  # a merge rounds most of a fine-tuning's changes away: policies that differ would look alike
-            digest.update(str(sorted(set(scales_of(self.model)))).encode())
-        weights = self.model.state_dict() if apart else MergedWeights(self.model)
-        for name in sorted(weights):
-            tensor = weights[name].detach().to("cpu")
-            if ".lora_" in name and not self._adapter_acts():
-                continue
-            rounded = tensor.is_floating_point() and ".lora_" not in name
-            stored = (tensor.to(dtype) if rounded else tensor).contiguous()
-            name = name.replace(".base_layer.", ".")
-            digest.update(f"{name}:{tuple(stored.shape)}".encode())
-            digest.update(stored.view(torch.uint8).numpy().data)
-        return digest.hexdigest()
 
     @property
     def preprocessing_hash(self) -> str:

@@ -14,9 +14,10 @@ from torch import Tensor
 from grape.core.errors import CompatibilityError, DataError, PolicyError, SettingsError
 from grape.core.files import content_hash
 from grape.core.trajectories import Observation
-from grape.policies.base import ActionBatch, PolicySpec, TrainablePolicy
+from grape.policies.base import ActionBatch, ImitationPolicy, PolicySpec
 from grape.policies.openvla.action_tokens import ActionNorm, ActionTokenizer
 from grape.policies.openvla.checkpoint import CheckpointFiles
+from grape.policies.openvla.imitation import bin_losses
 from grape.policies.openvla.model import PolicyInputs
 from grape.policies.openvla.policy import OpenVLAPolicy
 from grape.policies.openvla.processor import Processor
@@ -32,7 +33,7 @@ _EPSILON = 1e-8
 _BOUNDS = {"q01-q99": ("q01", "q99"), "min-max": ("min", "max")}
 
 
-class OFTPolicy(TrainablePolicy):
+class OFTPolicy(ImitationPolicy):
     """A policy that decides on a chunk of ``K`` actions at once.
 
     Args:
@@ -169,6 +170,22 @@ class OFTPolicy(TrainablePolicy):
     def token_logps(self, inputs: PolicyInputs, tokens: Tensor) -> Tensor:
         """Log-probability of each action token, ``(B, K, D)`` with graph; see the network's method."""
         return self.model.token_logps(inputs, tokens)
+
+    def imitation_losses(
+        self, inputs: PolicyInputs, labels: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_], width: float
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of demonstrated actions over the support at temperature 1, see the base class.
+
+        The 56 tokens of LIBERO's chunk count, not the stop token behind them, which the reference learns as a 57th.
+
+        Raises:
+            PolicyError: The policy has a regression head.
+        """
+        targets = self._bins.soft_targets(self.norm.normalize(labels), width)
+        columns_K = torch.from_numpy(np.array(self.action_token_ids)) - self.model.support.start
+        logits_BTV = self.model.chunk_logits(inputs) * self.conventions.temperature
+        targets_BTK = torch.from_numpy(targets.reshape(len(labels), -1, targets.shape[-1]))
+        return bin_losses(logits_BTV, columns_K, targets_BTK, np.repeat(inside, self.layout.action_dim, axis=1))
 
     def save(self, folder: Path) -> None:
         """Write the policy as a checkpoint in the published layout into an existing folder; adapters are merged."""
