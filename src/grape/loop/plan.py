@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from grape.collect import run_collect
+from grape.collect import plan_collect
 from grape.core.tasks import Task
 from grape.loop.filtered_bc import LABEL
 from grape.loop.settings import LoopSettings
@@ -64,7 +64,7 @@ def _rows(settings: LoopSettings, stages: Stages, tasks: Sequence[Task]) -> list
 
     rows: list[Row] = []
     if not settings.policy:
-        plan = run_collect(replace(stages.demonstrations(), dry_run=True))
+        plan = plan_collect(replace(stages.demonstrations(), dry_run=True))
         rows.append(_collection("demonstrations", plan))
         rows.append(_sft(settings, plan["decisions_at_most"]))
     rows.append(evaluation("validation of the first policy", stages.validation_states))
@@ -72,7 +72,7 @@ def _rows(settings: LoopSettings, stages: Stages, tasks: Sequence[Task]) -> list
     pairs = _pairs(settings.pair, settings.collect.most_samples, states)
     for number in range(1, settings.iterations + 1):
         # Any policy has the same plan; "expert" needs no checkpoint, which may not exist yet.
-        plan = run_collect(replace(stages.collect(number, Path("expert")), operators="clean", dry_run=True))
+        plan = plan_collect(replace(stages.collect(number, Path("expert")), operators="clean", dry_run=True))
         rows.append(_collection(f"iteration {number}: collect", plan))
         rows.append({"stage": f"iteration {number}: score", "episodes_to_score": _episodes(plan)})
         rounds = min(number, settings.replay + 1)
