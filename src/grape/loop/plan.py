@@ -21,7 +21,7 @@ Row = dict[str, Any]
 # Key in the plan, and its column for people. All are upper bounds: episodes end early, initial states give no pairs.
 _COLUMNS = {
     "episodes": "episodes",
-    "decisions_at_most": "decisions",
+    "decisions_at_most": "control steps",
     "episodes_to_score": "scored",
     "pairs_at_most": "pairs",
     "updates_at_most": "updates",
@@ -34,7 +34,7 @@ def plan_loop(settings: LoopSettings, tasks: Sequence[Task]) -> Mapping[str, Any
 
     Returns:
         ``stages``, one mapping each with ``stage`` and what applies to it of ``episodes`` (simulated),
-        ``decisions_at_most`` (of the policy or expert in the simulator), ``episodes_to_score``, ``pairs_at_most``,
+        ``decisions_at_most`` (control steps in the simulator), ``episodes_to_score``, ``pairs_at_most``,
         ``updates_at_most`` and ``frames_at_most`` (steps through the network with a gradient, over all epochs); the
         same keys at the top are the totals.
     """
@@ -105,7 +105,7 @@ def _episodes(plan: Mapping[str, Any]) -> int:
 
 
 def _sft(settings: LoopSettings, decisions: int) -> Row:
-    """Every decision of the demonstrations, every epoch."""
+    """Every control step of the demonstrations, every epoch."""
     sft = settings.sft
     updates = sft.max_updates or sft.epochs * math.ceil(decisions / sft.batch_size)
     frames = updates * sft.batch_size if sft.max_updates else sft.epochs * decisions
