@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from grape.envs import offscreen
 
-__all__ = ["box_downsample", "coarsen", "depth_and_segmentation", "make_renderer", "scene_renderer"]
+__all__ = ["box_downsample", "close_renderer", "coarsen", "depth_and_segmentation", "make_renderer", "scene_renderer"]
 
 _MESH_ARRAYS = ("mesh_face", "mesh_facenormal", "mesh_facetexcoord", "mesh_facenum")
 
@@ -44,6 +44,12 @@ def make_renderer(mujoco: Any, model: Any, size: int) -> Any:
     for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
         renderer.scene.flags[flag] = 0
     return renderer
+
+
+def close_renderer(renderer: Any) -> None:
+    """Free what a renderer from here holds, which is some hundred MB for scenes with many textures."""
+    atexit.unregister(renderer.close)
+    renderer.close()
 
 
 def scene_renderer(mujoco: Any, model: Any, size: int, meshes: Iterable[int], cell: float) -> Any:

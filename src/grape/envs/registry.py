@@ -35,7 +35,7 @@ _BUILTIN: dict[str, tuple[str, ...]] = {
     },
     "metaworld": ("grape.envs.metaworld.suite", "MetaWorldSuite"),
     "simpler_widowx-v0": ("grape.envs.simpler_original.suite", "OriginalSuite"),
-    **{name: ("grape.envs.toy", "ToySuite", name) for name in ("toy", "toy_fast", "toy_fast_wrist")},
+    **{name: ("grape.envs.toy", "ToySuite", name) for name in ("toy", "toy_fine", "toy_wrist", "toy_fine_wrist")},
 }
 """Module, class, and what it is made with."""
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grape.core.images import rotate_180
-from grape.envs.fast_rendering import depth_and_segmentation, scene_renderer
+from grape.envs.fast_rendering import close_renderer, depth_and_segmentation, scene_renderer
 from grape.envs.offscreen import load_mujoco
 
 __all__ = ["CAMERAS", "NANO_SIZE", "RENDER_SIZE", "DrawnState", "FastDrawing", "LiberoDrawing", "TaskDrawing"]
@@ -67,6 +67,9 @@ class TaskDrawing(Protocol):
     def truth(self, data: Any, camera: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
         """Depth in meters ``(size, size)`` and MuJoCo's object and kind of object a pixel ``(size, size, 2)``."""
 
+    def close(self) -> None:
+        """Free what the renderer holds by itself."""
+
 
 class LiberoDrawing:
     """robosuite's renderer: the images that published policies were trained on.
@@ -112,6 +115,9 @@ class LiberoDrawing:
         depth = near / (1.0 - buffer.astype(np.float64) * (1.0 - near / far))
         return depth[::-1, ::-1].astype(np.float32), np.ascontiguousarray(segmentation[::-1, ::-1])
 
+    def close(self) -> None:
+        """Nothing: the renderer is LIBERO's."""
+
 
 class FastDrawing:
     """Renderer without shadows, reflections and multisampling, and with the robot's meshes coarsened.
@@ -146,3 +152,7 @@ class FastDrawing:
         self._renderer.update_scene(data, camera, self._options)
         depth, segmentation = depth_and_segmentation(self._renderer)
         return np.ascontiguousarray(depth[:, ::-1]), np.ascontiguousarray(segmentation[:, ::-1])
+
+    def close(self) -> None:
+        """As :meth:`TaskDrawing.close`."""
+        close_renderer(self._renderer)

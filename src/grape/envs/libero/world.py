@@ -18,16 +18,15 @@ from grape.core.tasks import Task
 from grape.envs.libero.drawing import RENDER_SIZE, DrawnState, FastDrawing, LiberoDrawing, TaskDrawing
 from grape.envs.libero.goals import Part, geoms_below, goal_parts
 from grape.envs.libero.initial_states import read_initial_states
-from grape.envs.libero.installation import REINSTALL, load_libero, quiet
+from grape.envs.libero.installation import load_libero, loading_error, quiet
 from grape.envs.libero.tasks import base_suite, nano_cameras
-from grape.envs.offscreen import graphics_error, load_mujoco
+from grape.envs.offscreen import load_mujoco
 
 __all__ = [
     "WAITING_STEPS",
     "Episode",
     "SampleClock",
     "TaskWorld",
-    "loading_error",
     "shared_world",
 ]
 
@@ -198,6 +197,8 @@ class TaskWorld:
 
     def close(self) -> None:
         """Give up simulator and renderer; episodes of this world can no longer be stepped."""
+        if self.drawing is not None:
+            self.drawing.close()
         self.domain.close()
         self.domain = None
 
@@ -296,7 +297,7 @@ class TaskWorld:
         self._episode = None
         episode.gripper = self._robot.gripper.current_action
         episode.site_rgba = self.model.site_rgba.copy()
-        return bool(success)
+        return success
 
     def _step(self, action: Float64) -> bool:
         """What LIBERO's ``step`` does to the world; whether the goal holds.
@@ -368,24 +369,6 @@ class TaskWorld:
             return self.drawing.image(self._canvas, camera)
         finally:
             self.model.site_rgba[:] = episode.site_rgba
-
-
-def loading_error(task: Task, images: bool, error: Exception) -> SimulatorError:
-    """What to tell about an exception while a task is loaded.
-
-    Args:
-        task: The task.
-        images: Whether a renderer was wanted.
-        error: What came out of LIBERO, robosuite or MuJoCo.
-    """
-    # A damaged or missing file comes as one of these; its name may have "gl" in it, too ("glazed_rim_...").
-    of_a_file = isinstance(error, ValueError | FileNotFoundError | SyntaxError)
-    if images and not of_a_file and "gl" in f"{type(error).__name__} {error}".lower():
-        return graphics_error(error)
-    return SimulatorError(
-        f"LIBERO cannot load task {task.id}: {type(error).__name__}: {error}",
-        f"Are all of its assets there, and whole? {REINSTALL}",
-    )
 
 
 def axis_angle(quaternion: Float64) -> Float64:
