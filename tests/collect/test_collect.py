@@ -155,7 +155,7 @@ class Still:
     def act(
         self, observations: Sequence[Observation], *, temperature: float = 0.0, seeds: Sequence[int] | None = None
     ) -> ActionBatch:
-        zeros = np.zeros((len(observations), 7))
+        zeros = np.zeros((len(observations), 1, 7))
         return ActionBatch(zeros.astype(np.float32), zeros.astype(np.int32), zeros.astype(np.float32))
 
 

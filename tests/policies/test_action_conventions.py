@@ -93,7 +93,7 @@ class Turner:
     def act(
         self, observations: Sequence[Observation], *, temperature: float = 0.0, seeds: Sequence[int] | None = None
     ) -> ActionBatch:
-        actions = np.tile(np.array([0.1, 0, 0, 0.2, -0.3, 0.4, 1], np.float32), (len(observations), 1))
+        actions = np.tile(np.array([0.1, 0, 0, 0.2, -0.3, 0.4, 1], np.float32), (len(observations), 1, 1))
         return ActionBatch(actions, np.zeros(actions.shape, np.int32), np.zeros(actions.shape, np.float32))
 
 

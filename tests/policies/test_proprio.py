@@ -46,7 +46,7 @@ def seen(observations, states):
 
 
 def encode(policy, observations):
-    return policy.encode(
+    return policy.encode_images(
         [observation.image for observation in observations],
         [observation.instruction for observation in observations],
         np.stack([observation.proprio for observation in observations]),
@@ -68,8 +68,8 @@ def test_the_state_is_one_token_behind_the_patches(reader, seen):
 def test_decoding_and_teacher_forcing_agree_and_the_state_matters(reader, seen):
     batch = reader.act(seen, temperature=1.0, seeds=range(len(seen)))
     with torch.no_grad():
-        logps = reader.model.action_logps(encode(reader, seen), torch.from_numpy(batch.tokens))
-    np.testing.assert_allclose(logps.numpy(), batch.logps, atol=1e-5)
+        logps = reader.model.action_logps(encode(reader, seen), torch.from_numpy(batch.tokens[:, 0]))
+    np.testing.assert_allclose(logps.numpy(), batch.logps[:, 0], atol=1e-5)
     moved = [replace(observation, proprio=observation.proprio + np.float32(1)) for observation in seen]
     assert (reader.act(moved).logps != reader.act(seen).logps).any()
     for row, observation in enumerate(seen):  # a row means the same alone and in any batch
@@ -112,7 +112,7 @@ def test_other_dimensions_are_refused(reader, nano, seen, observations):
     with pytest.raises(CompatibilityError, match="5 numbers; found none"):
         reader.act([replace(observation, proprio=observation.proprio[:0]) for observation in seen])
     with pytest.raises(CompatibilityError, match="found none"):
-        reader.encode([seen[0].image], [INSTRUCTIONS[0]])
+        reader.encode_images([seen[0].image], [INSTRUCTIONS[0]])
     np.testing.assert_array_equal(nano.act(seen).tokens, nano.act(observations).tokens)  # reads images alone
     with pytest.raises(PolicyError, match="reads the robot's state"):
         reader.model.embed_prompts(replace(encode(reader, seen), proprio_BP=None))

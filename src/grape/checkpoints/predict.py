@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grape.checkpoints.settings import PredictSettings
-from grape.core.errors import CompatibilityError, SettingsError
+from grape.core.errors import CompatibilityError, PolicyError, SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.image_files import ImageFile, read_image
 from grape.core.trajectories import Observation
@@ -64,15 +64,18 @@ def run_predict(settings: PredictSettings, reporter: Reporter = SILENT) -> Mappi
         )
     policy = load_policy(settings.policy, **opening_arguments(settings))
     batch = policy.act([Observation(images[0].pixels, np.asarray(settings.proprio, np.float32), instruction)])
-    in_range = _in_range(batch.tokens[0], policy.action_token_ids, reporter)
+    if batch.tokens is None or batch.logps is None:
+        raise PolicyError("The policy gave no tokens.")
+    tokens, logps = batch.tokens[0, 0], batch.logps[0, 0]
+    in_range = _in_range(tokens, policy.action_token_ids, reporter)
     return {
-        "action": policy.decode_tokens_exactly(batch.tokens)[0].tolist(),
-        "tokens": batch.tokens[0].tolist(),
-        "logps": [float(value) for value in batch.logps[0]],
+        "action": batch.actions[0, 0].tolist(),
+        "tokens": tokens.tolist(),
+        "logps": [float(value) for value in logps],
         "in_range": in_range,
-        "normalised": policy.normalized(batch.tokens)[0].tolist(),
+        "normalised": policy.normalized(tokens).tolist(),
         "action_names": _action_names(policy.norm.dim),
-        "logp": float(batch.logps[0].sum(dtype=np.float64)),
+        "logp": float(logps.sum(dtype=np.float64)),
         "prompt": policy.prompt(instruction),
         "instruction": instruction,
         "unnorm_key": policy.unnorm_key,
@@ -116,14 +119,14 @@ def _predict_chunk(
         load_in_4bit=settings.load_in_4bit,
     )
     state = np.asarray([settings.proprio], np.float64) if settings.proprio else None
-    batch = policy.decide(policy.encode([[image.pixels for image in images]], [instruction], state))
+    batch = policy.decide(policy.encode_images([[image.pixels for image in images]], [instruction], state))
     tokens, logps = batch.tokens, batch.logps
     return {
         "actions": batch.actions[0].tolist(),
         "tokens": None if tokens is None else tokens[0].tolist(),
         "logps": None if logps is None else logps[0].astype(np.float64).tolist(),
         "in_range": None if tokens is None else _in_range(tokens[0], policy.action_token_ids, reporter),
-        "normalised": batch.normalized[0].astype(np.float64).tolist(),
+        "normalised": None if batch.normalized is None else batch.normalized[0].astype(np.float64).tolist(),
         "action_names": _action_names(policy.norm.dim),
         "logp": None if logps is None else float(logps.sum(dtype=np.float64)),
         "support": batch.support or None,

@@ -10,12 +10,8 @@ from grape.envs.base import SuiteBase
 from grape.envs.external_python import suite_of
 from grape.envs.registry import get_suite
 from grape.policies.base import Policy, check_policy
-from grape.policies.opening import (
-    check_policy_name,
-    opening_arguments,
-    read_checkpoint_info,
-    read_checkpoint_kind,
-)
+from grape.policies.opening import check_policy_name, opening_arguments, read_checkpoint_kind
+from grape.policies.registry import read_checkpoint_info
 
 __all__ = ["chunk_contract", "inputs_of", "open_policy"]
 

@@ -6,23 +6,31 @@ actions, executed again, lead through the same states. Roll, pitch and yaw are a
 applied in this order, as BridgeData has them and as SimplerEnv's script for OpenVLA reads them.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from grape.core.chunks import DEFAULT_SUPPORT
-from grape.core.errors import CompatibilityError
+from grape.core.errors import CompatibilityError, PolicyError, SettingsError
 from grape.core.tasks import ActionSpace, GripperConvention, RotationConvention, parse_convention
 from grape.core.trajectories import Observation
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
 __all__ = [
     "ActionBatch",
-    "ChunkBatch",
+    "ImitationPolicy",
+    "LoraTargets",
     "Policy",
     "PolicySpec",
+    "TrainablePolicy",
     "axis_angle_from_roll_pitch_yaw",
     "check_policy",
     "roll_pitch_yaw_from_axis_angle",
@@ -31,9 +39,11 @@ __all__ = [
 
 
 Float32 = npt.NDArray[np.float32]
+LoraTargets = Literal["language", "language+projector", "all"]
 
 _DIMENSIONS = slice(3, 6)
 _ORDER = "xyz"
+_FIX_POLICY = "This is a fault of the policy's implementation, not of the call."
 
 
 @dataclass(frozen=True)
@@ -85,50 +95,47 @@ class PolicySpec:
 
 @dataclass(frozen=True, eq=False)
 class ActionBatch:
-    """Decisions for a batch of observations.
+    """Decisions for a batch of observations, each on a chunk of ``K`` actions.
 
     Attributes:
-        actions: Un-normalized actions, float32 ``(B, D)``.
-        tokens: Token ids as sampled (before any clipping), int32 ``(B, D)``.
-        logps: Log-probability of each token under temperature 1 over the whole vocabulary, float32 ``(B, D)``.
-    """
-
-    actions: npt.NDArray[np.float32]
-    tokens: npt.NDArray[np.int32]
-    logps: npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class ChunkBatch:
-    """Decisions on several actions each for a batch of observations.
-
-    Attributes:
-        actions: Un-normalized actions, float64 ``(B, K, D)``.
-        normalized: The same before un-normalization: bin centers float64, or what an L1 head gives, float32.
-        tokens: Token ids as chosen (before any clipping), int32 ``(B, K, D)``; None for an L1 head.
+        actions: Un-normalized actions, float ``(B, K, D)``.
+        tokens: Token ids as chosen (before any clipping), int32 ``(B, K, D)``; None for a policy without tokens.
         logps: Log-probability of each token under ``support`` and ``temperature``, float32 ``(B, K, D)``, or None.
-        support: ``"vocabulary"`` or ``"window"``: what the softmax of ``logps`` ran over; empty without tokens.
+        support: Token ids that the softmax of ``logps`` ran over, as :class:`~grape.core.chunks.Chunks` has it; empty
+            without tokens.
         temperature: Temperature of ``logps``; 0 without tokens.
+        normalized: The actions before un-normalization, float ``(B, K, D)``; None where the policy has no such thing.
+
+    Raises:
+        PolicyError: The arrays are not of one shape ``(B, K, D)``.
     """
 
-    actions: npt.NDArray[np.float64]
-    normalized: npt.NDArray[np.floating[Any]]
-    tokens: npt.NDArray[np.int32] | None
-    logps: npt.NDArray[np.float32] | None
-    support: str
-    temperature: float
+    actions: npt.NDArray[np.floating[Any]]
+    tokens: npt.NDArray[np.int32] | None = None
+    logps: npt.NDArray[np.float32] | None = None
+    support: str = DEFAULT_SUPPORT
+    temperature: float = 1.0
+    normalized: npt.NDArray[np.floating[Any]] | None = None
 
-    def row(self, row: int) -> "ChunkBatch":
+    def __post_init__(self) -> None:
+        if (self.tokens is None) != (self.logps is None):
+            raise PolicyError("A policy gave tokens without log-probabilities, or the reverse.", _FIX_POLICY)
+        if self.tokens is None:
+            object.__setattr__(self, "support", "")
+            object.__setattr__(self, "temperature", 0.0)
+        shapes = {np.shape(part) for part in (self.actions, self.tokens, self.logps) if part is not None}
+        if len(shapes) != 1 or self.actions.ndim != 3:
+            raise PolicyError(
+                f"A policy gave actions, tokens and log-probabilities of the shapes {sorted(shapes)}, not of one shape "
+                "(observations, actions of a chunk, dimensions).",
+                _FIX_POLICY,
+            )
+
+    def row(self, row: int) -> "ActionBatch":
         """One decision, still with its axis of length 1."""
-        part = slice(row, row + 1)
-        return ChunkBatch(
-            self.actions[part],
-            self.normalized[part],
-            None if self.tokens is None else self.tokens[part],
-            None if self.logps is None else self.logps[part],
-            self.support,
-            self.temperature,
-        )
+        parts = (self.actions, self.tokens, self.logps, self.normalized)
+        actions, tokens, logps, normalized = (None if part is None else part[row : row + 1] for part in parts)
+        return ActionBatch(actions, tokens, logps, self.support, self.temperature, normalized)  # type: ignore[arg-type]
 
 
 class Policy(Protocol):
@@ -143,13 +150,138 @@ class Policy(Protocol):
 
     def act(
         self, observations: Sequence[Observation], *, temperature: float = 0.0, seeds: Sequence[int] | None = None
-    ) -> ActionBatch | ChunkBatch:
+    ) -> ActionBatch:
         """Compute a decision for each observation.
 
         Args:
             observations: ``B`` observations; instructions may differ.
             temperature: 0 decodes greedily; otherwise each token is sampled from ``softmax(logits / temperature)``.
             seeds: One seed a row, needed when sampling; a row's random numbers depend on its seed alone.
+        """
+
+
+class TrainablePolicy(ABC):
+    """A policy with exact log-probabilities: what ``grape train`` needs of it.
+
+    A decision's log-probability is the sum over the tokens of its executed actions. What a policy does not define
+    beyond the abstract methods has defaults here.
+    """
+
+    @property
+    @abstractmethod
+    def spec(self) -> PolicySpec:
+        """The policy's contract. Its ``policy_hash`` must follow the weights, also after training."""
+
+    @property
+    @abstractmethod
+    def module(self) -> "nn.Module":
+        """The network; its parameters that require a gradient are trained."""
+
+    @abstractmethod
+    def act(
+        self, observations: Sequence[Observation], *, temperature: float = 0.0, seeds: Sequence[int] | None = None
+    ) -> ActionBatch:
+        """Compute a decision for each observation, see :meth:`Policy.act`."""
+
+    @abstractmethod
+    def encode(self, observations: Sequence[Observation], *, features: "Tensor | None" = None) -> Any:
+        """Prepare observations for the network, without gradient.
+
+        Args:
+            observations: ``B`` observations.
+            features: What :meth:`features` gave for them; then their images are not read.
+        """
+
+    @abstractmethod
+    def token_logps(self, inputs: Any, tokens: "Tensor") -> "Tensor":
+        """Log-probability of action tokens under the support and temperature of the contract.
+
+        Args:
+            inputs: What :meth:`encode` gave for ``B`` observations.
+            tokens: Action token ids, int64 ``(B, K, D)``.
+
+        Returns:
+            float32 ``(B, K, D)``, with graph.
+        """
+
+    @abstractmethod
+    def save(self, folder: "Path") -> None:
+        """Write a checkpoint that the policy's type opens; the folder exists and is empty."""
+
+    def decision_logps(self, inputs: Any, tokens: "Tensor", executed: "Tensor") -> "Tensor":
+        """Log-probability of each decision's executed actions.
+
+        Args:
+            inputs: What :meth:`encode` gave for ``B`` observations.
+            tokens: Action token ids, int64 ``(B, K, D)``.
+            executed: How many actions of each chunk were executed, int64 ``(B,)``, 0 to ``K``.
+
+        Returns:
+            float32 ``(B,)``, with graph: sums over executed tokens; the others have no gradient.
+        """
+        import torch
+
+        logps = self.token_logps(inputs, tokens)
+        played = torch.arange(tokens.shape[1], device=logps.device) < executed.to(logps.device)[:, None]
+        return torch.where(played[..., None], logps, 0.0).flatten(1).sum(dim=1)
+
+    def prompt(self, instruction: str) -> str:
+        """The text the network reads for an instruction; by default the instruction."""
+        return instruction
+
+    def freeze(self) -> "TrainablePolicy":
+        """Declare that the weights will not change any more; returns the same policy."""
+        self.module.requires_grad_(False)
+        return self
+
+    def features(self, observations: Sequence[Observation]) -> "Tensor | None":
+        """What parts of the network that no training changes make of observations, ``(B, ...)``, on the CPU.
+
+        They are computed once and given to :meth:`encode`. By default there are none.
+        """
+        return None
+
+    def lora_targets(self, which: LoraTargets = "language+projector") -> list[str]:
+        """Full names of the linear layers within :attr:`module` that low-rank adapters stand beside.
+
+        Args:
+            which: Those of the language model; those and the projectors; or all, also those of the vision towers.
+
+        Raises:
+            SettingsError: The policy has no adapters, as by default.
+        """
+        raise SettingsError("This kind of policy cannot be trained with adapters.", "Leave --lora-rank out.")
+
+    def checkpoint_activations(self) -> None:
+        """Keep less for the backward pass and compute it again.
+
+        Raises:
+            SettingsError: The policy cannot, as by default.
+        """
+        raise SettingsError(
+            "This kind of policy cannot compute activations again.", "Leave --activation-checkpointing out."
+        )
+
+
+class ImitationPolicy(TrainablePolicy):
+    """A policy that also learns from demonstrations: what ``grape sft`` needs of it."""
+
+    @abstractmethod
+    def imitation_losses(
+        self, inputs: Any, labels: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_], width: float
+    ) -> "tuple[Tensor, Tensor]":
+        """Cross-entropy of demonstrated actions.
+
+        Args:
+            inputs: What :meth:`encode` gave for ``B`` observations.
+            labels: Un-normalized actions, float32 ``(B, K, D)``.
+            inside: Which of them lie within the episode, bool ``(B, K)``, the first one of each row always; the others
+                are not learned.
+            width: Standard deviation of a label, in bins; 0 learns one token.
+
+        Returns:
+            Mean cross-entropy over a row's tokens, with graph, and the share of its tokens that are the likeliest,
+            both float32 ``(B,)``.
         """
 
 

@@ -6,18 +6,17 @@ downloaded once is found again without a network.
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from grape.core.errors import SettingsError
+from grape.core.errors import DataError, SettingsError
 from grape.core.files import read_json
-from grape.core.provenance import read_provenance
 from grape.core.settings import setting
 from grape.policies.kinds import FACTS_FILE, PART_PATTERNS, CheckpointKind, recognize_checkpoint
 
 __all__ = [
-    "CheckpointInfo",
     "HubName",
     "PolicySettings",
     "PrecisionSettings",
@@ -25,7 +24,7 @@ __all__ = [
     "crop_of",
     "opening_arguments",
     "parse_hub_name",
-    "read_checkpoint_info",
+    "read_checkpoint_config",
     "read_checkpoint_kind",
     "resolve_policy",
 ]
@@ -178,27 +177,48 @@ def resolve_policy(policy: Path | str, *, weights: bool = True, parts: bool = Fa
     return _snapshot(name, ["*.safetensors", "*.json", *SIDE_FILES, *(PART_PATTERNS if parts else ())])
 
 
-def read_checkpoint_kind(policy: Path | str) -> CheckpointKind:
-    """What a checkpoint is, from its configuration and the names of its files; no weights are read or downloaded.
+def read_checkpoint_config(policy: Path | str) -> tuple[Mapping[str, Any] | None, tuple[str, ...]]:
+    """Configuration of a checkpoint and the names of its files; no weights are read or downloaded.
+
+    Args:
+        policy: As for :func:`resolve_policy`.
+
+    Returns:
+        Content of ``config.json`` with ``grape.json`` under ``grape``, None where there is none (an adapter, or no
+        policy); and the names.
+
+    Raises:
+        SettingsError: There is no such policy.
+        DataError: The configuration is damaged.
+    """
+    folder = resolve_policy(policy, weights=False)
+    name = parse_hub_name(policy)
+    names = _file_names(name, folder) if name is not None else [entry.name for entry in folder.iterdir()]
+    if not (folder / "config.json").is_file():
+        return None, tuple(names)
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict):
+        raise DataError(f"{folder / 'config.json'} holds no JSON object.", "Copy or download this file again.")
+    if (folder / FACTS_FILE).is_file() and "grape" not in config:
+        config["grape"] = read_json(folder / FACTS_FILE)
+    return config, tuple(names)
+
+
+def read_checkpoint_kind(policy: Path | str, known: Sequence[str] = ("openvla", "openvla-oft")) -> CheckpointKind:
+    """What a checkpoint of OpenVLA's family is.
 
     An adapter alone counts as what its own files say: plain OpenVLA.
 
     Args:
         policy: As for :func:`resolve_policy`.
+        known: Names of all policy types, for the message.
 
     Raises:
         SettingsError: There is no such policy, or it is of a kind that is not run.
         DataError: The configuration is damaged.
     """
-    folder = resolve_policy(policy, weights=False)
-    if not (folder / "config.json").is_file():
-        return CheckpointKind("openvla")  # an adapter, or no policy: the loader says so
-    config = read_json(folder / "config.json")
-    if (folder / FACTS_FILE).is_file() and isinstance(config, dict) and "grape" not in config:
-        config["grape"] = read_json(folder / FACTS_FILE)
-    name = parse_hub_name(policy)
-    names = _file_names(name, folder) if name is not None else [entry.name for entry in folder.iterdir()]
-    return recognize_checkpoint(config, names, str(policy))
+    config, names = read_checkpoint_config(policy)
+    return CheckpointKind("openvla") if config is None else recognize_checkpoint(config, names, str(policy), known)
 
 
 def _file_names(name: HubName, folder: Path) -> list[str]:
@@ -270,41 +290,3 @@ def _snapshot(name: HubName, patterns: list[str]) -> Path:
         raise SettingsError(
             f"{name} could not be downloaded: {first_line}.", "Run the same command again: it goes on where it stopped."
         ) from error
-
-
-@dataclass(frozen=True)
-class CheckpointInfo:
-    """Facts from a checkpoint's configuration.
-
-    Attributes:
-        norm_keys: Names of its normalization statistics, sorted.
-        center_crop: Whether it was trained with random crops; None where it says nothing, as checkpoints of other
-            software do. What was trained here says it in ``grape.center_crop``, or else learned from whole images.
-    """
-
-    norm_keys: tuple[str, ...]
-    center_crop: bool | None
-
-
-def read_checkpoint_info(policy: str) -> CheckpointInfo:
-    """Read the configuration of a policy.
-
-    Args:
-        policy: A checkpoint folder or a name on the hub.
-
-    Raises:
-        SettingsError: There is no such policy, or PyTorch is missing.
-        DataError: The configuration is damaged.
-    """
-    if read_checkpoint_kind(policy).name == "openvla-oft":
-        from grape.policies.openvla_oft.loading import read_oft_config
-
-        chunked, conventions = read_oft_config(policy)
-        return CheckpointInfo(tuple(sorted(chunked.norm_stats)), conventions.center_crop)
-    from grape.policies.openvla import read_policy_config
-
-    config = read_policy_config(policy)
-    center_crop = config.recorded_center_crop
-    if center_crop is None and (config.preset or read_provenance(resolve_policy(policy, weights=False)).collected):
-        center_crop = config.center_crop
-    return CheckpointInfo(tuple(sorted(config.norm_stats)), center_crop)

@@ -31,7 +31,15 @@ from grape.policies.openvla_oft.model import PARTS, empty_oft_model, rows_beside
 from grape.policies.openvla_oft.parts import L1ActionHead, load_l1_head, load_proprio_projector
 from grape.policies.openvla_oft.policy import OFTPolicy, action_norm, proprio_norm
 
-__all__ = ["OFTChoices", "load_oft_policy", "read_oft_config", "read_oft_policy", "save_oft_policy", "state_oft"]
+__all__ = [
+    "OFTChoices",
+    "load_oft_policy",
+    "read_oft_config",
+    "read_oft_policy",
+    "save_oft_policy",
+    "state_oft",
+    "write_oft_policy",
+]
 
 _STATED = "oft"
 _HEADS = {"tokens": "action tokens", "l1": "an L1 regression head (action_head--*.pt)"}
@@ -291,17 +299,21 @@ def save_oft_policy(policy: OFTPolicy, path: Path, *, shard_bytes: int = SHARD_B
         PolicyError: The policy's weights are held in 4 bits.
         GrapeError: The disk is full or not writable.
     """
+    with atomic_folder(path) as temporary:
+        write_oft_policy(policy, temporary, shard_bytes=shard_bytes)
+
+
+def write_oft_policy(policy: OFTPolicy, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write a policy's files into an existing folder, see :func:`save_oft_policy`."""
     config = policy.config
     ours = dict(config.raw["grape"])
     if "towers" not in ours:
         config = OpenVLAConfig.from_json({name: value for name, value in config.raw.items() if name != "grape"})
-    weights = MergedWeights(policy.model, without=PARTS)
-    with atomic_folder(path) as temporary:
-        write_files(temporary, policy.files.with_config(config), weights, shard_bytes)
-        if config is not policy.config:
-            write_json(temporary / FACTS_FILE, ours)
-        for name in PARTS:
-            part = getattr(policy.model, name)
-            if part is not None:
-                state = {key: value.detach().cpu() for key, value in part.state_dict().items()}
-                torch.save(state, temporary / f"{name}--0_checkpoint.pt")
+    write_files(folder, policy.files.with_config(config), MergedWeights(policy.model, without=PARTS), shard_bytes)
+    if config is not policy.config:
+        write_json(folder / FACTS_FILE, ours)
+    for name in PARTS:
+        part = getattr(policy.model, name)
+        if part is not None:
+            state = {key: value.detach().cpu() for key, value in part.state_dict().items()}
+            torch.save(state, folder / f"{name}--0_checkpoint.pt")

@@ -1,0 +1,156 @@
+"""The policy types that come with the project: OpenVLA and OpenVLA-OFT. PyTorch is imported when one is opened."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from grape.core.errors import SettingsError
+from grape.core.provenance import read_provenance
+from grape.core.settings import flag_of
+from grape.policies.base import ImitationPolicy
+from grape.policies.kinds import PART_PATTERNS, recognize_checkpoint
+from grape.policies.opening import resolve_policy
+from grape.policies.types import CheckpointInfo, NewPolicy, OpeningOptions, PolicyType
+
+__all__ = ["OpenVLAOFTType", "OpenVLAType"]
+
+
+class OpenVLAType(PolicyType):
+    """OpenVLA: one action a decision, token by token."""
+
+    def recognizes(self, config: Mapping[str, Any], names: Collection[str]) -> bool:
+        """Whether nothing says that the checkpoint is more than plain OpenVLA."""
+        return config.get("model_type") == "openvla" and recognize_checkpoint(config, names).name == "openvla"
+
+    def open(self, path: Path | str, options: OpeningOptions) -> ImitationPolicy:
+        """See :func:`grape.policies.openvla.load_policy`."""
+        from grape.policies.openvla import load_policy
+
+        _refuse_chunks(options)
+        return load_policy(
+            path,
+            unnorm_key=options.unnorm_key or None,
+            device=options.device,
+            dtype=options.dtype,
+            merge=options.merge,
+            attention=options.attention,
+            load_in_4bit=options.load_in_4bit,
+            center_crop=options.center_crop,
+            norm_stats=options.norm_stats,
+        )
+
+    def read(self, path: Path | str, options: OpeningOptions) -> ImitationPolicy:
+        """See :func:`grape.policies.openvla.read_policy`."""
+        from grape.policies.openvla import read_policy
+
+        _refuse_chunks(options)
+        return read_policy(
+            path,
+            unnorm_key=options.unnorm_key or None,
+            center_crop=options.center_crop,
+            norm_stats=options.norm_stats,
+        )
+
+    def info(self, path: Path | str) -> CheckpointInfo:
+        """Facts from the configuration."""
+        from grape.policies.openvla import read_policy_config
+
+        config = read_policy_config(path)
+        center_crop = config.recorded_center_crop
+        if center_crop is None and (config.preset or read_provenance(resolve_policy(path, weights=False)).collected):
+            center_crop = config.center_crop
+        return CheckpointInfo(tuple(sorted(config.norm_stats)), center_crop)
+
+    def create(self, facts: NewPolicy) -> ImitationPolicy:
+        """The nano policy, see :func:`grape.policies.openvla.create_nano`."""
+        from grape.policies.openvla import create_nano
+
+        return create_nano(
+            seed=facts.seed,
+            norm_stats=facts.norm_stats,
+            gripper=facts.gripper,
+            instructions=facts.instructions,
+            proprio_dim=facts.proprio_dim,
+        )
+
+
+class OpenVLAOFTType(PolicyType):
+    """OpenVLA-OFT: a chunk of actions a decision, in one forward pass."""
+
+    weights = ("*.safetensors", *PART_PATTERNS)
+
+    def recognizes(self, config: Mapping[str, Any], names: Collection[str]) -> bool:
+        """Whether parts beside the weights or the configuration say so."""
+        return config.get("model_type") == "openvla" and recognize_checkpoint(config, names).name == "openvla-oft"
+
+    def open(self, path: Path | str, options: OpeningOptions) -> ImitationPolicy:
+        """See :func:`grape.policies.openvla_oft.loading.load_oft_policy`."""
+        from grape.policies.openvla_oft.loading import load_oft_policy
+
+        return load_oft_policy(
+            path,
+            _choices(options),
+            device=options.device,
+            dtype=options.dtype,
+            attention=options.attention,
+            load_in_4bit=options.load_in_4bit,
+        )
+
+    def read(self, path: Path | str, options: OpeningOptions) -> ImitationPolicy:
+        """See :func:`grape.policies.openvla_oft.loading.read_oft_policy`."""
+        from grape.policies.openvla_oft.loading import read_oft_policy
+
+        return read_oft_policy(resolve_policy(path, weights=False, parts=True), _choices(options))
+
+    def info(self, path: Path | str) -> CheckpointInfo:
+        """Facts from the configuration."""
+        from grape.policies.openvla_oft.loading import read_oft_config
+
+        config, conventions = read_oft_config(path)
+        return CheckpointInfo(tuple(sorted(config.norm_stats)), conventions.center_crop)
+
+    def create(self, facts: NewPolicy) -> ImitationPolicy:
+        """The nano policy that decides in chunks, see :func:`grape.policies.openvla_oft.nano.create_nano_oft`."""
+        from grape.policies.openvla_oft.conventions import Layout, override_conventions
+        from grape.policies.openvla_oft.nano import NANO_CONVENTIONS, create_nano_oft
+
+        return create_nano_oft(
+            seed=facts.seed,
+            norm_stats=facts.norm_stats,
+            gripper=facts.gripper,
+            layout=Layout(
+                chunk=facts.chunk,
+                action_dim=facts.action_dim,
+                cameras=facts.cameras,
+                proprio_dim=facts.proprio_dim,
+            ),
+            instructions=facts.instructions,
+            conventions=override_conventions(NANO_CONVENTIONS, facts.convention),
+        )
+
+
+def _choices(options: OpeningOptions) -> Any:
+    from grape.policies.openvla_oft.loading import OFTChoices
+
+    return OFTChoices(
+        options.preset,
+        options.convention,
+        chunk=options.chunk,
+        cameras=options.cameras,
+        unnorm_key=options.unnorm_key or None,
+        center_crop=options.center_crop,
+        proprio_dim=options.proprio_dim,
+    )
+
+
+def _refuse_chunks(options: OpeningOptions) -> None:
+    """Refuse options that plain OpenVLA has no use for; they would be passed over in silence."""
+    given = [flag_of(name) for name in ("chunk", "convention") if getattr(options, name) not in ((), None)]
+    if (options.cameras or 1) > 1:
+        given.append("images of further cameras")
+    if given:
+        raise SettingsError(
+            "The policy is taken for plain OpenVLA, which reads one image and gives one action; "
+            f"{', '.join(given)} cannot be used.",
+            "If it is a checkpoint of OpenVLA-OFT, say how it is run: --preset openvla-oft, simplevla-rl or rlinf.",
+        )
