@@ -32,7 +32,6 @@ def open_policy(settings: CollectSettings, reporter: Reporter = SILENT) -> Polic
         CompatibilityError: The policy does not fit the suite.
     """
     if settings.policy == "expert":
-        _check_execute(settings, 1, "The scripted expert")
         return None
     suite = get_suite(settings.suite)
     check_policy_name(settings.policy)
