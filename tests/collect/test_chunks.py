@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,13 @@ from grape.core.trajectories import Observation, Trajectory
 from grape.envs.base import BlindEnvironment
 from grape.envs.pool import WorkerPool
 from grape.envs.registry import get_suite
+from grape.envs.toy import ToySuite
 from grape.evaluation import read_results, run_evaluate
 from grape.evaluation.settings import EvaluateSettings
 from grape.policies.base import ActionBatch, PolicySpec
 from grape.policies.openvla_oft.loading import save_oft_policy
 from grape.policies.openvla_oft.nano import NANO_CONVENTIONS
+from grape.policies.openvla_oft.policy import OFTPolicy
 from grape.policies.registry import read_checkpoint_info
 from grape.policies.types import CheckpointInfo
 from grape.store import EpisodeStore
@@ -263,6 +266,23 @@ def test_a_dry_run_finds_the_same_faults_by_the_configuration_alone(tmp_path: Pa
     with pytest.raises(CompatibilityError, match="the suite has no wrist"):
         run_collect(settings(tmp_path, policy=str(tmp_path / "wrist"), dry_run=True))
     assert not (tmp_path / "run.json").exists()
+
+
+def test_a_suite_that_does_otherwise_than_the_policy_states_is_warned_of(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    reporter = SimpleNamespace(warn=warnings.append)
+    chosen = settings(tmp_path, policy=str(checkpoint), center_crop="no")
+    monkeypatch.setattr(ToySuite, "conventions", {"idle_steps": 10, "image_preprocessing": "jpeg-lanczos"})
+    open_policy(chosen, reporter)
+    assert warnings == []  # a nano policy states nothing
+    stated = {"idle_steps": 15, "image_preprocessing": "jpeg-lanczos"}
+    monkeypatch.setattr(OFTPolicy, "evaluation_conventions", stated)
+    open_policy(chosen, reporter)
+    assert [text.partition(": figures")[0] for text in warnings] == [
+        f"{checkpoint} states idle_steps 15, the suite toy has 10"
+    ]
 
 
 def test_an_explicit_whole_chunk_is_the_same_run_as_none(tmp_path: Path) -> None:

@@ -42,6 +42,12 @@ def open_policy(settings: CollectSettings, reporter: Reporter = SILENT) -> Polic
     policy = policy_type.open(place, options)
     if isinstance(policy, TrainablePolicy):
         policy.freeze()
+        for name, value in policy.evaluation_conventions.items():
+            if (own := suite.conventions.get(name, value)) != value:
+                reporter.warn(
+                    f"{settings.policy} states {name} {value}, the suite {suite.name} has {own}: figures are not those "
+                    "of the stack it was trained in."
+                )
     _check_spec(settings, policy.spec, suite)
     if settings.center_crop == "auto" and not settings.preset and policy_type.info(place).center_crop is None:
         reporter.warn(

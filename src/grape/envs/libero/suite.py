@@ -10,6 +10,7 @@ Importing this imports no simulator.
 import dataclasses
 from collections.abc import Mapping
 from importlib import metadata
+from typing import Any
 
 from grape.core.errors import SettingsError
 from grape.core.tasks import ActionSpace, GripperConvention, RotationConvention, Task
@@ -18,6 +19,7 @@ from grape.envs.expert_styles import OPERATORS
 from grape.envs.libero.environment import LiberoEnvironment
 from grape.envs.libero.installation import installed_distribution, mujoco_caution
 from grape.envs.libero.tasks import base_suite, nano_cameras, steps_per_decision, suite_tasks
+from grape.envs.libero.world import WAITING_STEPS
 
 __all__ = ["N_INITIAL_STATES", "LiberoSuite"]
 
@@ -72,6 +74,12 @@ class LiberoSuite(SuiteBase):
     @property
     def cameras(self) -> tuple[str, ...]:
         return nano_cameras(self._name) or ()
+
+    @property
+    def conventions(self) -> Mapping[str, Any]:
+        """OpenVLA's protocol; suites with images of their own follow it in the waiting steps alone."""
+        images = {} if nano_cameras(self._name) is not None else {"image_preprocessing": "jpeg-lanczos"}
+        return {"idle_steps": WAITING_STEPS, **images}
 
     @property
     def operators(self) -> tuple[str, ...]:
