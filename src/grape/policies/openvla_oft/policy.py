@@ -119,7 +119,7 @@ class OFTPolicy(ImitationPolicy):
 
     @property
     def evaluation_conventions(self) -> Mapping[str, Any]:
-        """Waiting steps and image preprocessing of its stack; nothing for nano policies, which learned a suite as it is."""
+        """Waiting steps and image preprocessing of its stack; nothing for nano policies, which learned a suite."""
         if "towers" in self.config.raw.get("grape", {}):
             return {}
         stated = self.conventions
