@@ -181,22 +181,28 @@ def resolve_policy(policy: Path | str, *, weights: bool = True, parts: bool = Fa
 def read_checkpoint_kind(policy: Path | str) -> CheckpointKind:
     """What a checkpoint is, from its configuration and the names of its files; no weights are read or downloaded.
 
-    An adapter alone counts as what its own files say: plain OpenVLA.
+    An adapter is of its base's kind, unless its own pointer states that it is run as OpenVLA-OFT.
 
     Args:
         policy: As for :func:`resolve_policy`.
 
     Raises:
         SettingsError: There is no such policy, or it is of a kind that is not run.
-        DataError: The configuration is damaged.
+        DataError: The configuration is damaged, or an adapter does not say which policy it belongs to.
     """
-    folder = resolve_policy(policy, weights=False)
+    from grape.policies.openvla.adapter_pointer import read_pointer
+
+    folder, name = resolve_policy(policy, weights=False), parse_hub_name(policy)
+    pointer = read_pointer(folder)
+    if pointer is not None:
+        folder, name = pointer.base, pointer.hub
     if not (folder / "config.json").is_file():
-        return CheckpointKind("openvla")  # an adapter, or no policy: the loader says so
+        return CheckpointKind("openvla")  # no policy: the loader says so
     config = read_json(folder / "config.json")
     if (folder / FACTS_FILE).is_file() and isinstance(config, dict) and "grape" not in config:
         config["grape"] = read_json(folder / FACTS_FILE)
-    name = parse_hub_name(policy)
+    if pointer is not None and pointer.oft is not None and isinstance(config, dict):
+        config["grape"] = {**config.get("grape", {}), "oft": pointer.oft}
     names = _file_names(name, folder) if name is not None else [entry.name for entry in folder.iterdir()]
     return recognize_checkpoint(config, names, str(policy))
 

@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from grape.core.errors import DataError
+from grape.policies.openvla.adapters import MergedWeights
 from grape.policies.openvla.proprio import ProprioProjector
 
-__all__ = ["L1ActionHead", "load_l1_head", "load_proprio_projector"]
+__all__ = ["L1ActionHead", "load_l1_head", "load_proprio_projector", "save_part"]
 
 _MOST_BYTES = 4 * 10**9
 _MOST_BLOCKS = 64
@@ -113,6 +114,11 @@ def load_l1_head(path: Path, hidden: int) -> L1ActionHead:
     with torch.device("meta"):
         head = L1ActionHead(blocks, hidden, int(first.shape[0]), int(last.shape[0]))
     return _fill(head, weights, path)
+
+
+def save_part(part: nn.Module, path: Path) -> None:
+    """Write a part as the reference names its weights; adapters are merged into them."""
+    torch.save({name: weight.detach().cpu() for name, weight in MergedWeights(part).items()}, path)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
