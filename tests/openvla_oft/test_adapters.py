@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from grape.core.errors import DataError, SettingsError
-from grape.core.trajectories import Observation
 from grape.policies.opening import read_checkpoint_info, read_checkpoint_kind
 from grape.policies.openvla import load_policy
 from grape.policies.openvla_oft.conventions import PRESETS
@@ -20,29 +19,12 @@ from grape.policies.openvla_oft.loading import (
     read_oft_policy,
     save_oft_policy,
 )
-from grape.training.lora import add_adapters, save_result
-from tests.openvla_oft.conftest import LIBERO, make_nano, nano_inputs
+from grape.training.lora import save_result
+from tests.openvla_oft.conftest import LIBERO, make_nano, nano_inputs, observations, with_adapter
 
 LANGUAGE = "language_model.model.layers.0.self_attn.q_proj"
 PROJECTOR = "libero/proprio_projector--1_checkpoint.pt"
 HEAD = "libero/action_head--1_checkpoint.pt"
-
-
-def with_adapter(policy, targets="language+projector"):
-    """The policy with an adapter that changes what it does."""
-    add_adapters(policy, 4, 8.0, 0, targets)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in policy.model.named_parameters():
-            if ".lora_B" in name:
-                parameter.normal_(0.0, 0.05, generator=generator)
-    return policy
-
-
-def observations(golden, proprio: int = 0):
-    state = np.linspace(-1, 1, proprio or 1, dtype=np.float32)
-    texts = ["open the drawer", "go"] * 2
-    return [Observation(image, state, text) for image, text in zip(golden.images, texts, strict=True)]
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ matches plain ones.
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -110,12 +110,8 @@ class AdapterConfig:
     ranks: Mapping[str, int]
     alphas: Mapping[str, float]
 
-    def layers(self, model: nn.Module, apart: Collection[str] = ()) -> dict[str, AdapterLayer]:
+    def layers(self, model: nn.Module) -> dict[str, AdapterLayer]:
         """The layers that are adapted, by full name, in the network's order.
-
-        Args:
-            model: The network.
-            apart: Submodules of which only layers named in full are adapted.
 
         Raises:
             SettingsError: A layer of another kind than linear or convolution would be adapted, or one has several
@@ -123,8 +119,6 @@ class AdapterConfig:
         """
         layers = {}
         for name, module in model.named_modules():
-            if name.partition(".")[0] in apart and name not in self.targets:
-                continue
             if self._is_target(name, module):
                 if not _can_be_adapted(module):
                     kind = type(module).__name__

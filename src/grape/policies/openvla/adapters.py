@@ -122,7 +122,7 @@ def check_adapter(folder: Path, model: nn.Module, *, apart: Collection[str] = ()
         folder: Folder with PEFT's two files.
         model: The base's network; it may be empty (on the meta device).
         apart: Submodules that the base keeps in files of their own. Other software puts adapters around the rest
-            alone, and names layers by their ends: in these submodules an adapter has those that it names in full.
+            alone, but names layers by their ends, which fit here, too: none are adapted where no weight says so.
 
     Returns:
         The layers that it adapts, by full name.
@@ -134,10 +134,12 @@ def check_adapter(folder: Path, model: nn.Module, *, apart: Collection[str] = ()
     for name in (CONFIG_FILE, _WEIGHTS):
         if not (folder / name).is_file():
             raise DataError(f"Adapter folder {folder} lacks {name}.", "Save the adapter again.")
-    layers = read_adapter_config(folder).layers(model, apart)
+    layers = read_adapter_config(folder).layers(model)
     with _opened(folder) as handle:
         slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
         stored = {name: (tuple(part.get_shape()), str(part.get_dtype())) for name, part in slices.items()}
+    untouched = tuple(f"{part}." for part in apart if not any(name.startswith(f"{_PREFIX}{part}.") for name in stored))
+    layers = {name: layer for name, layer in layers.items() if not name.startswith(untouched)}
     expected_shapes = {
         f"{_PREFIX}{name}{factor}": shape
         for name, layer in layers.items()

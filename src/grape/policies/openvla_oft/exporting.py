@@ -21,7 +21,7 @@ from grape.policies.openvla.exporting import (
 from grape.policies.openvla_oft.conventions import Conventions
 from grape.policies.openvla_oft.loading import OFTChoices, load_oft_policy, read_oft_network, read_oft_policy
 from grape.policies.openvla_oft.model import PARTS
-from grape.policies.openvla_oft.parts import save_part
+from grape.policies.openvla_oft.parts import save_merged_part
 
 __all__ = ["export_adapter", "export_merged"]
 
@@ -62,7 +62,7 @@ def export_merged(policy: str, shard_bytes: int, choices: Mapping[str, Any]) -> 
         for name in PARTS:
             part = getattr(loaded.model, name)
             if part is not None and any(".lora_" in weight for weight in part.state_dict()):
-                save_part(part, folder / parts[name][0])
+                save_merged_part(part, origin / parts[name][0], folder / parts[name][0])
 
     return PolicyExport(
         source,

@@ -16,7 +16,7 @@ from grape.core.errors import DataError
 from grape.policies.openvla.adapters import MergedWeights
 from grape.policies.openvla.proprio import ProprioProjector
 
-__all__ = ["L1ActionHead", "load_l1_head", "load_proprio_projector", "save_part"]
+__all__ = ["L1ActionHead", "load_l1_head", "load_proprio_projector", "save_merged_part", "save_part"]
 
 _MOST_BYTES = 4 * 10**9
 _MOST_BLOCKS = 64
@@ -119,6 +119,24 @@ def load_l1_head(path: Path, hidden: int) -> L1ActionHead:
 def save_part(part: nn.Module, path: Path) -> None:
     """Write a part as the reference names its weights; adapters are merged into them."""
     torch.save({name: weight.detach().cpu() for name, weight in MergedWeights(part).items()}, path)
+
+
+def save_merged_part(part: nn.Module, origin: Path, path: Path) -> None:
+    """Write a part with adapters merged in, each weight rounded once, to the type that it is stored in.
+
+    Args:
+        part: The part, with adapters; its own weights become float32.
+        origin: The file that it was read from.
+        path: The file to write.
+
+    Raises:
+        DataError: The file cannot be read any more.
+    """
+    stored = _read(origin)
+    own = [name for name in part.state_dict() if ".lora_" not in name]
+    weights = {name: stored[name.replace(".base_layer.", ".")].float() for name in own}
+    part.load_state_dict(weights, strict=False, assign=True)
+    torch.save({name: weight.to(stored[name].dtype) for name, weight in MergedWeights(part).items()}, path)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
