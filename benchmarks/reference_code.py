@@ -133,10 +133,8 @@ def answers(folder: Path, cases: list[tuple[Path, str, str]]) -> list[dict[str, 
         policy = policies[key]
         pixels = np.asarray(Image.open(image).convert("RGB"))
         batch = policy.act([Observation(pixels, np.zeros(0, np.float32), instruction)])
-        action = policy.decode_tokens_exactly(batch.tokens)[0]
-        decoded.append(
-            {"tokens": batch.tokens[0].tolist(), "action": action.tolist(), "logps": batch.logps[0].tolist()}
-        )
+        decided = {"tokens": batch.tokens, "action": batch.actions, "logps": batch.logps}
+        decoded.append({name: value[0, 0].tolist() for name, value in decided.items()})
     return decoded
 
 

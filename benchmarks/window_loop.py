@@ -66,7 +66,7 @@ def train_pair_by_windows(
 def log_probability(policy: OpenVLAPolicy, pair: StepDataset, row: int) -> Tensor:
     """Summed log-probability of one step's action tokens, the long way round."""
     model = policy.model
-    inputs = policy.encode(pair.images_NHWC[row : row + 1], [pair.instructions[row]])
+    inputs = policy.encode_images(pair.images_NHWC[row : row + 1], [pair.instructions[row]])
     tokens_1D = pair.tokens_ND[row : row + 1]
     count = tokens_1D.shape[1]
     embeds_1SH = model.embed_prompts(inputs).extend(model.language_model.model.embed_tokens(tokens_1D)).embeds_BSH

@@ -30,7 +30,7 @@ def test_windows_of_both_sides_agree(sides):
     reference = shapes.make_policy("tiny", seed=1, adapters=False)
     pair = shapes.make_pair(policy, STEPS)
     with torch.no_grad():
-        inputs = policy.encode(pair.images_NHWC, pair.instructions)
+        inputs = policy.encode_images(pair.images_NHWC, pair.instructions)
         expected_N = policy.model.action_logps(inputs, pair.tokens_ND).sum(1)
         pair.logps_ND[:] = reference.model.action_logps(inputs, pair.tokens_ND).numpy()
         naive_N = torch.stack([loop.log_probability(policy, pair, row) for row in range(2 * STEPS)])
@@ -60,7 +60,7 @@ def test_one_window_is_the_whole_pair_of_eight_steps(sides):
     pair = shapes.make_pair(policy, 8)
     losses = []
     with torch.no_grad():
-        inputs = policy.encode(pair.images_NHWC, pair.instructions)
+        inputs = policy.encode_images(pair.images_NHWC, pair.instructions)
         pair.logps_ND[:] = policy.model.action_logps(inputs, pair.tokens_ND).numpy() - 0.3
         pair.logps_ND[:8] -= 0.2
     step = ours.PairStep(policy, pair, BETA, micro_batch=4)

@@ -17,10 +17,11 @@ from grape.envs.pool import WorkerPool
 from grape.envs.registry import get_suite
 from grape.evaluation import read_results, run_evaluate
 from grape.evaluation.settings import EvaluateSettings
-from grape.policies.base import ChunkBatch, PolicySpec
-from grape.policies.opening import CheckpointInfo, read_checkpoint_info
+from grape.policies.base import ActionBatch, PolicySpec
 from grape.policies.openvla_oft.loading import save_oft_policy
 from grape.policies.openvla_oft.nano import NANO_CONVENTIONS
+from grape.policies.registry import read_checkpoint_info
+from grape.policies.types import CheckpointInfo
 from grape.store import EpisodeStore
 from tests.collect.test_collect import store_bytes
 from tests.openvla_oft.conftest import make_nano
@@ -45,7 +46,7 @@ class Pusher:
 
     def act(
         self, observations: Sequence[Observation], *, temperature: float = 0.0, seeds: Sequence[int] | None = None
-    ) -> ChunkBatch:
+    ) -> ActionBatch:
         self.observations += observations
         shape = (len(observations), self.spec.chunk, 7)
         actions = np.zeros(shape)
@@ -55,8 +56,8 @@ class Pusher:
             actions[row, :, 1] = np.random.default_rng(seed).uniform(-0.2, 0.2, self.spec.chunk)
         tokens = np.arange(np.prod(shape)).reshape(shape).astype(np.int32)
         if not self.sampled:
-            return ChunkBatch(actions, actions, None, None, "", 0.0)
-        return ChunkBatch(actions, actions, tokens, -tokens.astype(np.float32), "window", 1.6)
+            return ActionBatch(actions)
+        return ActionBatch(actions, tokens, -tokens.astype(np.float32), "window", 1.6)
 
 
 def settings(out: Path, **changes: Any) -> CollectSettings:

@@ -13,7 +13,8 @@ from grape.core.errors import CompatibilityError
 from grape.core.files import read_json, write_json
 from grape.core.trajectories import Observation, Trajectory
 from grape.envs.registry import get_suite
-from grape.policies.base import ActionBatch, PolicySpec, check_policy
+from grape.policies.action_conventions import check_policy
+from grape.policies.base import ActionBatch, PolicySpec
 from grape.store import EpisodeStore
 from tests.reporters import Hearing
 
@@ -155,7 +156,7 @@ class Still:
     def act(
         self, observations: Sequence[Observation], *, temperature: float = 0.0, seeds: Sequence[int] | None = None
     ) -> ActionBatch:
-        zeros = np.zeros((len(observations), 7))
+        zeros = np.zeros((len(observations), 1, 7))
         return ActionBatch(zeros.astype(np.float32), zeros.astype(np.int32), zeros.astype(np.float32))
 
 

@@ -50,7 +50,7 @@ class Carrier:
 
     def act(self, observations: list[Observation], *, temperature: float = 0.0, seeds: Any = None) -> ActionBatch:
         # Down, and shut: enough to have something recorded.
-        actions = np.tile(np.array([0.01, -0.02, -0.03, 0, 0, 0.1, 0.2], np.float32), (len(observations), 1))
+        actions = np.tile(np.array([0.01, -0.02, -0.03, 0, 0, 0.1, 0.2], np.float32), (len(observations), 1, 1))
         return ActionBatch(actions, np.zeros(actions.shape, np.int32), np.zeros(actions.shape, np.float32))
 
 

@@ -72,7 +72,9 @@ class Golden:
     def case_inputs(self, policy, cases):
         """Inputs of golden cases: ``picture * 4 + instruction``."""
         instructions = self.json("cases")["instructions"]
-        return policy.encode([[self.images[case // 4]] for case in cases], [instructions[case % 4] for case in cases])
+        return policy.encode_images(
+            [[self.images[case // 4]] for case in cases], [instructions[case % 4] for case in cases]
+        )
 
 
 @pytest.fixture(scope="session")
@@ -117,7 +119,7 @@ def nano_inputs(policy: OFTPolicy, instructions, seed: int = 0):
     cameras, count = len(policy.layout.cameras), len(instructions)
     images = rng.integers(0, 256, (count, cameras, 64, 64, 3), dtype=np.uint8)
     state = rng.uniform(-2, 2, (count, policy.layout.proprio_dim)) if policy.layout.proprio_dim else None
-    return policy.encode(list(images), instructions, state)
+    return policy.encode_images(list(images), instructions, state)
 
 
 def with_adapter(policy, targets="language+projector"):

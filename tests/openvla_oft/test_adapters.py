@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from grape.core.errors import DataError, SettingsError
-from grape.policies.opening import read_checkpoint_info, read_checkpoint_kind
+from grape.policies.opening import read_checkpoint_kind
 from grape.policies.openvla import load_policy
 from grape.policies.openvla_oft.conventions import PRESETS
 from grape.policies.openvla_oft.loading import (
@@ -19,6 +19,7 @@ from grape.policies.openvla_oft.loading import (
     read_oft_policy,
     save_oft_policy,
 )
+from grape.policies.registry import read_checkpoint_info
 from grape.training.lora import save_result
 from tests.openvla_oft.conftest import LIBERO, make_nano, nano_inputs, observations, with_adapter
 
@@ -28,27 +29,27 @@ HEAD = "libero/action_head--1_checkpoint.pt"
 
 
 @pytest.fixture(scope="module")
-def nano_home(tmp_path_factory):
+def nano_runs(tmp_path_factory):
     """A nano policy with two cameras and the robot's state, and an adapter on it, in ``base`` and ``run/policy``."""
-    home = tmp_path_factory.mktemp("nano")
-    save_oft_policy(make_nano(cameras=("agentview", "wrist"), proprio_dim=4), home / "base")
-    save_result(with_adapter(load_oft_policy(home / "base")), home / "run", home / "base")
-    return home
+    folder = tmp_path_factory.mktemp("nano")
+    save_oft_policy(make_nano(cameras=("agentview", "wrist"), proprio_dim=4), folder / "base")
+    save_result(with_adapter(load_oft_policy(folder / "base")), folder / "run", folder / "base")
+    return folder
 
 
 @pytest.fixture(scope="module")
-def golden_home(golden, tmp_path_factory):
+def golden_runs(golden, tmp_path_factory):
     """An adapter on a published checkpoint that states nothing, trained under SimpleVLA-RL's conventions."""
-    home = tmp_path_factory.mktemp("golden")
+    folder = tmp_path_factory.mktemp("golden")
     choices = OFTChoices("simplevla-rl", unnorm_key=LIBERO, center_crop=False)
     policy = with_adapter(load_oft_policy(golden.checkpoint(), choices))
-    save_result(policy, home / "run", golden.checkpoint())
-    return home
+    save_result(policy, folder / "run", golden.checkpoint())
+    return folder
 
 
-def test_an_adapter_opens_beside_the_weights_or_merged(nano_home):
-    adapter, base = nano_home / "run/policy", load_oft_policy(nano_home / "base")
-    assert read_checkpoint_kind(adapter) == read_checkpoint_kind(nano_home / "base")
+def test_an_adapter_opens_beside_the_weights_or_merged(nano_runs):
+    adapter, base = nano_runs / "run/policy", load_oft_policy(nano_runs / "base")
+    assert read_checkpoint_kind(adapter) == read_checkpoint_kind(nano_runs / "base")
     beside, merged = load_oft_policy(adapter), load_oft_policy(adapter, merge=True)
     assert beside.adapter is not None
     assert merged.adapter is None
@@ -67,18 +68,18 @@ def test_an_adapter_opens_beside_the_weights_or_merged(nano_home):
     assert specs[1].policy_hash == specs[2].policy_hash != specs[0].policy_hash
 
 
-def test_saving_merges_into_the_weights_and_the_separate_projector(nano_home, tmp_path):
-    beside = load_oft_policy(nano_home / "run/policy")
+def test_saving_merges_into_the_weights_and_the_separate_projector(nano_runs, tmp_path):
+    beside = load_oft_policy(nano_runs / "run/policy")
     save_oft_policy(beside, tmp_path / "saved")
-    names = {path.name for path in (nano_home / "base").iterdir()}
+    names = {path.name for path in (nano_runs / "base").iterdir()}
     assert {path.name for path in (tmp_path / "saved").iterdir()} == names
-    before, after = (load_file(folder / "model.safetensors") for folder in (nano_home / "base", tmp_path / "saved"))
+    before, after = (load_file(folder / "model.safetensors") for folder in (nano_runs / "base", tmp_path / "saved"))
     changed = {name.removesuffix(".weight") for name in before if not torch.equal(before[name], after[name])}
     targets = set(beside.lora_targets())
     assert changed == {name for name in targets if not name.startswith("proprio_projector")}
     states = [
         torch.load(folder / "proprio_projector--0_checkpoint.pt", weights_only=True)
-        for folder in (nano_home / "base", tmp_path / "saved")
+        for folder in (nano_runs / "base", tmp_path / "saved")
     ]
     assert states[0].keys() == states[1].keys()
     assert {name for name in states[0] if not torch.equal(states[0][name], states[1][name])} == {
@@ -88,8 +89,8 @@ def test_saving_merges_into_the_weights_and_the_separate_projector(nano_home, tm
     assert load_oft_policy(tmp_path / "saved").spec.policy_hash == beside.spec.policy_hash
 
 
-def test_the_gradient_reaches_all_of_the_adapter_and_nothing_else(nano_home):
-    policy = load_oft_policy(nano_home / "run/policy")
+def test_the_gradient_reaches_all_of_the_adapter_and_nothing_else(nano_runs):
+    policy = load_oft_policy(nano_runs / "run/policy")
     for name, parameter in policy.model.named_parameters():
         parameter.requires_grad_(".lora_" in name)
     inputs = nano_inputs(policy, ["open the drawer", "turn on the faucet"])
@@ -113,8 +114,8 @@ def test_lora_targets(nano):
     assert not [name for name in without if name.startswith("proprio_projector")]
 
 
-def test_what_an_adapter_changes_of_the_statement_stands_in_its_pointer(golden, golden_home):
-    adapter = golden_home / "run/policy"
+def test_what_an_adapter_changes_of_the_statement_stands_in_its_pointer(golden, golden_runs):
+    adapter = golden_runs / "run/policy"
     pointer = json.loads((adapter / "grape_adapter.json").read_text())
     assert pointer.keys() == {"base", "oft", "unnorm_key"}
     assert pointer["unnorm_key"] == LIBERO
@@ -135,12 +136,12 @@ def test_what_an_adapter_changes_of_the_statement_stands_in_its_pointer(golden, 
         load_policy(adapter)
 
 
-def test_the_pointer_repeats_nothing_that_the_base_states(nano_home):
-    assert json.loads((nano_home / "run/policy/grape_adapter.json").read_text()) == {"base": "../../base"}
+def test_the_pointer_repeats_nothing_that_the_base_states(nano_runs):
+    assert json.loads((nano_runs / "run/policy/grape_adapter.json").read_text()) == {"base": "../../base"}
 
 
-def test_statistics_that_the_base_has_not_travel_with_the_adapter(golden, golden_home, tmp_path):
-    adapter = shutil.copytree(golden_home / "run/policy", tmp_path / "adapter")
+def test_statistics_that_the_base_has_not_travel_with_the_adapter(golden, golden_runs, tmp_path):
+    adapter = shutil.copytree(golden_runs / "run/policy", tmp_path / "adapter")
     pointer = json.loads((adapter / "grape_adapter.json").read_text())
     (adapter / "grape_adapter.json").write_text(
         json.dumps({**pointer, "base": str(golden.checkpoint()), "unnorm_key": "mine"})
@@ -206,7 +207,7 @@ def test_an_adapter_of_other_software_leaves_the_separate_parts_alone(golden, tm
     assert np.abs(actions[0] - plain.act(seen).normalized).max() > 1e-2
 
 
-def test_adapters_that_belong_to_nothing_or_to_other_parts_are_refused(golden, golden_home, nano_home, tmp_path):
+def test_adapters_that_belong_to_nothing_or_to_other_parts_are_refused(golden, golden_runs, nano_runs, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "adapter_config.json").write_text("{}")
@@ -219,22 +220,22 @@ def test_adapters_that_belong_to_nothing_or_to_other_parts_are_refused(golden, g
     for read in (read_checkpoint_kind, lambda folder: load_oft_policy(folder, OFTChoices("rlinf", unnorm_key=LIBERO))):
         with pytest.raises(SettingsError, match=r"together with action_head--1_checkpoint\.pt.*run"):
             read(adapter)
-    nested = shutil.copytree(golden_home / "run/policy", tmp_path / "nested")
-    (nested / "grape_adapter.json").write_text(json.dumps({"base": str(golden_home / "run/policy")}))
+    nested = shutil.copytree(golden_runs / "run/policy", tmp_path / "nested")
+    (nested / "grape_adapter.json").write_text(json.dumps({"base": str(golden_runs / "run/policy")}))
     with pytest.raises(DataError, match="an adapter itself"):
         load_oft_policy(nested, OFTChoices("rlinf", unnorm_key=LIBERO))
-    foreign = shutil.copytree(nano_home / "run/policy", tmp_path / "foreign")
+    foreign = shutil.copytree(nano_runs / "run/policy", tmp_path / "foreign")
     (foreign / "grape_adapter.json").write_text(json.dumps({"base": str(golden.checkpoint())}))
     with pytest.raises(DataError, match="does not fit"):
         load_oft_policy(foreign, OFTChoices("rlinf", unnorm_key=LIBERO))
     with pytest.raises(SettingsError, match="4-bit"):
-        load_oft_policy(nano_home / "run/policy", merge=True, load_in_4bit=True)
+        load_oft_policy(nano_runs / "run/policy", merge=True, load_in_4bit=True)
 
 
-def test_what_does_not_fit_is_found_before_weights_are_read(golden, golden_home, tmp_path):
+def test_what_does_not_fit_is_found_before_weights_are_read(golden, golden_runs, tmp_path):
     base = shutil.copytree(golden.checkpoint(), tmp_path / "base")
     (base / "model.safetensors").write_bytes(b"cut")
-    adapter = shutil.copytree(golden_home / "run/policy", tmp_path / "adapter")
+    adapter = shutil.copytree(golden_runs / "run/policy", tmp_path / "adapter")
     pointer = json.loads((adapter / "grape_adapter.json").read_text())
     (adapter / "grape_adapter.json").write_text(json.dumps({**pointer, "base": "../base"}))
     assert read_checkpoint_kind(adapter).stated

@@ -177,18 +177,18 @@ def test_actions_survive_their_tokens_within_a_bin(nano, values, rows):
 def test_what_the_policy_does_not_read_is_refused(nano):
     image, state = np.zeros((64, 64, 3), np.uint8), np.zeros((1, 4))
     with pytest.raises(CompatibilityError, match=r"reads 2 images \(agentview, wrist\), found 1"):
-        nano.encode([[image]], ["go"], state)
+        nano.encode_images([[image]], ["go"], state)
     with pytest.raises(CompatibilityError, match="4 numbers; found none"):
-        nano.encode([[image, image]], ["go"])
+        nano.encode_images([[image, image]], ["go"])
     with pytest.raises(CompatibilityError, match="4 numbers; found 5"):
-        nano.encode([[image, image]], ["go"], np.zeros((1, 5)))
+        nano.encode_images([[image, image]], ["go"], np.zeros((1, 5)))
     with pytest.raises(PolicyError, match="not finite"):
-        nano.encode([[image, image]], ["go"], np.full((1, 4), np.nan))
+        nano.encode_images([[image, image]], ["go"], np.full((1, 4), np.nan))
     with pytest.raises(PolicyError, match="prompt of"):
-        nano.encode([[image, image]], ["xylophone " * 1500], state)
+        nano.encode_images([[image, image]], ["xylophone " * 1500], state)
     blind = make_nano()
     with pytest.raises(CompatibilityError, match="does not read"):
-        blind.encode([[image]], ["go"], state)
+        blind.encode_images([[image]], ["go"], state)
     with pytest.raises(PolicyError, match="does not read the robot's state"):
         blind.model.chunk_logits(dataclasses.replace(nano_inputs(blind, ["go"]), proprio_BP=torch.zeros(1, 4)))
 

@@ -47,7 +47,7 @@ def test_a_published_checkpoint_comes_back_with_a_statement(golden, tmp_path, ca
     again = load_oft_policy(tmp_path / "again")
     assert again.spec == policy.spec
     images, state = [golden.images[:2]], np.zeros((1, 8)) if parts else None
-    decisions = [one.decide(one.encode(images, ["go"], state)).actions for one in (policy, again)]
+    decisions = [one.decide(one.encode_images(images, ["go"], state)).actions for one in (policy, again)]
     assert np.array_equal(*decisions)
 
 

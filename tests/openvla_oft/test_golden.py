@@ -53,7 +53,7 @@ def check_rows(policy, inputs, recorded, rows, prefix=""):
 def test_pixels_prompts_and_what_the_language_model_reads(golden):
     policy, recorded = golden.policy(), golden.json("cases")
     for number, image in enumerate(golden.images):
-        pixels = policy.encode([[image]], ["go"]).pixel_values_BCHW[0]
+        pixels = policy.encode_images([[image]], ["go"]).pixel_values_BCHW[0]
         assert hashlib.sha256(pixels.numpy().tobytes()).hexdigest() == recorded["pixel_values_sha256"][number]
     for case in recorded["cases"]:
         assert list(policy.processor.prompt_ids(case["instruction"])) == case["input_ids"]
@@ -162,7 +162,7 @@ def test_two_cameras(golden):
     policy, recorded = golden.policy(cameras=2), golden.tensors("two_images")
     cases = golden.json("two_images")["cases"]
     images = [[golden.images[case["image"]], golden.images[case["wrist_image"]]] for case in cases]
-    inputs = policy.encode(images, [case["instruction"] for case in cases])
+    inputs = policy.encode_images(images, [case["instruction"] for case in cases])
     logits = check_rows(policy, inputs, recorded, range(4))
     close(logits[0, :, 31744:32000], recorded["window_logits_first"], **LOGPS)
     close(logps(policy, inputs, recorded["given_tokens"]), recorded["given_logps_full"], **LOGPS)
@@ -211,7 +211,7 @@ def test_simplevla_rl_two_images(golden):
     policy = golden.policy("simplevla-rl", cameras=2)
     for case in golden.json("simplevla")["two_images"]:
         images = [[golden.images[case["image"]], golden.images[case["wrist_image"]]]]
-        inputs = policy.encode(images, [case["instruction"]])
+        inputs = policy.encode_images(images, [case["instruction"]])
         batch = policy.decide(inputs)
         assert batch.tokens.ravel().tolist() == case["greedy_tokens"]
         close(batch.actions[0], case["actions"], atol=1e-12)
@@ -240,7 +240,7 @@ def test_rlinf_environment_batch_and_two_images(golden):
     policy = golden.policy("rlinf", changes=("temperature=1",))
     recorded = golden.json("rlinf")
     expected = recorded["environment_batch"]
-    inputs = policy.encode([[golden.images[2]]] * 4, expected["instructions"])
+    inputs = policy.encode_images([[golden.images[2]]] * 4, expected["instructions"])
     for ids, row, valid in zip(inputs.prompt_ids, expected["input_ids"], expected["attention_mask"], strict=True):
         assert list(ids) == [number for number, counts in zip(row, valid, strict=True) if counts]
     batch = policy.decide(inputs)
@@ -250,7 +250,7 @@ def test_rlinf_environment_batch_and_two_images(golden):
     wide = golden.policy("rlinf", cameras=2)
     for case in recorded["two_images"]:
         images = [[golden.images[case["image"]], golden.images[case["wrist_image"]]]]
-        inputs = wide.encode(images, [case["instruction"]])
+        inputs = wide.encode_images(images, [case["instruction"]])
         batch = wide.decide(inputs)
         assert batch.tokens.ravel().tolist() == case["greedy_tokens"]
         close(batch.actions[0], case["actions"], atol=1e-12)
@@ -260,7 +260,7 @@ def test_rlinf_environment_batch_and_two_images(golden):
 
 def twin_inputs(golden, policy, case, proprio=True):
     state = np.asarray([case["proprio"]]) if proprio else None
-    return policy.encode([[golden.images[i] for i in case["images"]]], [case["instruction"]], state)
+    return policy.encode_images([[golden.images[i] for i in case["images"]]], [case["instruction"]], state)
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
@@ -332,7 +332,7 @@ def test_l1_regression_head(golden, number):
     policy = golden.policy("", *parts, cameras=1 + len(wrist))
     assert not policy.has_logps
     state = np.asarray([case["proprio"]]) if "proprio" in case else None
-    inputs = policy.encode([[golden.images[i] for i in [case["image"], *wrist]]], [case["instruction"]], state)
+    inputs = policy.encode_images([[golden.images[i] for i in [case["image"], *wrist]]], [case["instruction"]], state)
     assert list(inputs.prompt_ids[0]) == case["input_ids"]
     if state is not None:
         close(inputs.proprio_BP[0], case["proprio_normalised"], atol=1e-6)

@@ -77,7 +77,7 @@ def test_an_l1_checkpoint_is_never_run_as_tokens(golden):
     with pytest.raises(SettingsError, match="OpenVLA-OFT, not of OpenVLA"):
         load_policy(folder, unnorm_key=LIBERO)
     policy = golden.policy("simplevla-rl", *HEADS)
-    inputs = policy.encode([[golden.images[0]]], ["go"], np.zeros((1, 8)))
+    inputs = policy.encode_images([[golden.images[0]]], ["go"], np.zeros((1, 8)))
     with pytest.raises(Exception, match="no action tokens"):
         policy.model.token_logps(inputs, torch.zeros(1, 8, 7, dtype=torch.long))
     with pytest.raises(Exception, match="no action tokens"):
@@ -188,7 +188,9 @@ def test_a_saved_checkpoint_is_as_published_and_says_how_it_is_run(golden, tmp_p
     assert again.preprocessing_hash == policy.preprocessing_hash
     assert again.spec.policy_hash == policy.spec.policy_hash
     state = np.zeros((1, 8)) if parts else None
-    batches = [one.decide(one.encode([golden.images[:cameras]], ["open the drawer"], state)) for one in (policy, again)]
+    batches = [
+        one.decide(one.encode_images([golden.images[:cameras]], ["open the drawer"], state)) for one in (policy, again)
+    ]
     assert np.array_equal(batches[0].actions, batches[1].actions)
     with pytest.raises(SettingsError, match="OpenVLA-OFT"):
         load_policy(tmp_path / "saved")

@@ -15,7 +15,8 @@ from grape.core.tasks import ActionSpace, RotationConvention
 from grape.core.trajectories import Observation
 from grape.envs.registry import get_suite
 from grape.envs.toy import ToySuite
-from grape.policies.base import ActionBatch, PolicySpec, check_policy, to_env_action
+from grape.policies.action_conventions import check_policy, to_env_action
+from grape.policies.base import ActionBatch, PolicySpec
 from grape.policies.openvla.action_tokens import rotation_of
 from grape.store import EpisodeStore
 
@@ -93,7 +94,7 @@ class Turner:
     def act(
         self, observations: Sequence[Observation], *, temperature: float = 0.0, seeds: Sequence[int] | None = None
     ) -> ActionBatch:
-        actions = np.tile(np.array([0.1, 0, 0, 0.2, -0.3, 0.4, 1], np.float32), (len(observations), 1))
+        actions = np.tile(np.array([0.1, 0, 0, 0.2, -0.3, 0.4, 1], np.float32), (len(observations), 1, 1))
         return ActionBatch(actions, np.zeros(actions.shape, np.int32), np.zeros(actions.shape, np.float32))
 
 

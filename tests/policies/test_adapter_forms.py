@@ -104,7 +104,7 @@ def test_a_supported_form_acts_as_peft_does_beside_and_merged(base, observations
     merged = load_policy(tmp_path / "adapter", merge=True)
     np.testing.assert_allclose(merged.act(observations).logps, expected, atol=1e-4)
     (tmp_path / "merged").mkdir()
-    export_merged(str(tmp_path / "adapter"), 10**9, {}).write(tmp_path / "merged")
+    export_merged(tmp_path / "adapter", 10**9).write(tmp_path / "merged")
     np.testing.assert_array_equal(
         load_policy(tmp_path / "merged").act(observations).logps, merged.act(observations).logps
     )
@@ -115,7 +115,7 @@ def test_a_supported_form_acts_as_peft_does_beside_and_merged(base, observations
 def test_an_exported_adapter_means_the_same_to_a_release_that_knows_fewer_settings(base, observations, tmp_path, name):
     written_by_peft(base, tmp_path / "adapter", **APPLIED[name])
     (tmp_path / "exported").mkdir()
-    export = export_adapter(str(tmp_path / "adapter"))
+    export = export_adapter(tmp_path / "adapter")
     export.write(tmp_path / "exported")
     tensors = load_file(tmp_path / "exported" / "adapter_model.safetensors")
     assert len(export.layers) == len(tensors) // 2

@@ -17,7 +17,7 @@ from tests.policies.conftest import INSTRUCTIONS, make_nano
 
 
 def _encode(policy, observations):
-    return policy.encode([o.image for o in observations], [o.instruction for o in observations])
+    return policy.encode_images([o.image for o in observations], [o.instruction for o in observations])
 
 
 def _tokens(policy, actions, count):
@@ -72,10 +72,10 @@ def test_actions_come_back_from_tokens_within_a_bin(nano, actions):
 def test_decoding_and_teacher_forcing_agree(nano, observations):
     batch = nano.act(observations, temperature=0.7, seeds=range(20))
     with torch.no_grad():
-        logps = nano.model.action_logps(_encode(nano, observations), torch.from_numpy(batch.tokens).long())
-    np.testing.assert_allclose(logps.numpy(), batch.logps, atol=2e-5)
+        logps = nano.model.action_logps(_encode(nano, observations), torch.from_numpy(batch.tokens[:, 0]).long())
+    np.testing.assert_allclose(logps.numpy(), batch.logps[:, 0], atol=2e-5)
     assert (batch.logps <= 0).all()
-    assert batch.tokens.shape == batch.actions.shape == (20, 7)
+    assert batch.tokens.shape == batch.actions.shape == (20, 1, 7)
 
 
 def test_a_row_is_the_same_in_any_batch_bit_by_bit(nano, observations):
@@ -118,11 +118,11 @@ def test_seeds_decide_the_sample(nano, observations):
     same = [observations[0]] * 8
     first = nano.act(same, temperature=1.0, seeds=[1, 1, 2, 3, 4, 5, 6, 7])
     assert (first.tokens[0] == first.tokens[1]).all()
-    assert len({tuple(row) for row in first.tokens}) == 7
+    assert len({tuple(row) for row in first.tokens[:, 0]}) == 7
     greedy = nano.act(same)
-    assert len({tuple(row) for row in greedy.tokens}) == 1
+    assert len({tuple(row) for row in greedy.tokens[:, 0]}) == 1
     with torch.no_grad():
-        tokens = torch.from_numpy(greedy.tokens[:1]).long()
+        tokens = torch.from_numpy(greedy.tokens[:1, 0]).long()
         logits = nano.model.action_logits(_encode(nano, same[:1]), tokens)
     assert torch.equal(logits.argmax(-1), tokens)  # over the whole vocabulary
 
@@ -192,7 +192,7 @@ def test_other_image_sizes_are_resized(nano, observations):
     large = np.kron(observations[0].image, np.ones((2, 3, 1), dtype=np.uint8))
     assert large.shape == (128, 192, 3)
     batch = nano.act([Observation(large, np.zeros(1, np.float32), "open the drawer"), observations[0]])
-    assert batch.tokens.shape == (2, 7)
+    assert batch.tokens.shape == (2, 1, 7)
 
 
 def test_inputs_slice_select_cat(nano, observations):
@@ -244,7 +244,7 @@ def test_checkpointed_activations_give_the_same_gradient(nano, observations):
 
 
 def test_nothing_to_decide(nano):
-    assert nano.act([]).actions.shape == (0, 7)
+    assert nano.act([]).actions.shape == (0, 1, 7)
 
 
 def test_unusable_requests_are_refused(nano, observations):

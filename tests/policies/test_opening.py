@@ -171,7 +171,7 @@ class TestPrecision:
     def test_attention_gives_the_same_in_every_form(self, saved, nano, observations):
         """Padded prompts need a mask, and each implementation reads another kind of one."""
         eager = load_policy(saved, attention="eager")
-        inputs = nano.encode([o.image for o in observations], [o.instruction for o in observations])
+        inputs = nano.encode_images([o.image for o in observations], [o.instruction for o in observations])
         assert len({len(ids) for ids in inputs.prompt_ids}) > 1
         one, two = (decode_actions(policy.model, inputs, 7, 0.0, None) for policy in (nano, eager))
         assert torch.equal(one[0], two[0])
@@ -181,7 +181,7 @@ class TestPrecision:
         torch.testing.assert_close(forced, one[1], atol=1e-5, rtol=0)
 
     def test_flash_attention_gets_the_positions_that_are_not_padding(self, nano, observations):
-        inputs = nano.encode([o.image for o in observations[:4]], [o.instruction for o in observations[:4]])
+        inputs = nano.encode_images([o.image for o in observations[:4]], [o.instruction for o in observations[:4]])
         prefix = nano.model.embed_prompts(inputs)
         mask = prefix.mask("flash_attention_2", first=3)
         assert mask.shape == prefix.embeds_BSH.shape[:2]
@@ -286,12 +286,12 @@ def test_a_frozen_policy_hashes_once(saved, monkeypatch):
     assert policy.freeze() is policy
     before = policy.spec
     assert not any(parameter.requires_grad for parameter in policy.model.parameters())
-    monkeypatch.setattr(policy, "_policy_hash", None)
+    monkeypatch.setattr("grape.policies.openvla.policy.hash_weights", None)
     assert policy.spec == before
 
 
 def test_a_prompt_longer_than_the_network_reads_is_refused(nano, observations):
     with pytest.raises(PolicyError, match="tokens"):
-        nano.encode([observations[0].image], ["xyz " * 900])
+        nano.encode_images([observations[0].image], ["xyz " * 900])
     with pytest.raises(DataError, match="24,000 characters"):
-        nano.encode([observations[0].image], ["xyz " * 6000])
+        nano.encode_images([observations[0].image], ["xyz " * 6000])

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from grape.core.errors import CompatibilityError, DataError, PolicyError
 from grape.core.files import read_json, write_json
-from grape.policies.base import PolicySpec, check_policy
+from grape.policies.action_conventions import check_policy
+from grape.policies.base import PolicySpec
 from grape.policies.openvla import compute_norm_stats, create_nano, load_policy, save_policy
 from grape.policies.openvla.proprio import ProprioNorm
 from grape.training.estimate import estimate_training
@@ -46,7 +47,7 @@ def seen(observations, states):
 
 
 def encode(policy, observations):
-    return policy.encode(
+    return policy.encode_images(
         [observation.image for observation in observations],
         [observation.instruction for observation in observations],
         np.stack([observation.proprio for observation in observations]),
@@ -68,8 +69,8 @@ def test_the_state_is_one_token_behind_the_patches(reader, seen):
 def test_decoding_and_teacher_forcing_agree_and_the_state_matters(reader, seen):
     batch = reader.act(seen, temperature=1.0, seeds=range(len(seen)))
     with torch.no_grad():
-        logps = reader.model.action_logps(encode(reader, seen), torch.from_numpy(batch.tokens))
-    np.testing.assert_allclose(logps.numpy(), batch.logps, atol=1e-5)
+        logps = reader.model.action_logps(encode(reader, seen), torch.from_numpy(batch.tokens[:, 0]))
+    np.testing.assert_allclose(logps.numpy(), batch.logps[:, 0], atol=1e-5)
     moved = [replace(observation, proprio=observation.proprio + np.float32(1)) for observation in seen]
     assert (reader.act(moved).logps != reader.act(seen).logps).any()
     for row, observation in enumerate(seen):  # a row means the same alone and in any batch
@@ -112,7 +113,7 @@ def test_other_dimensions_are_refused(reader, nano, seen, observations):
     with pytest.raises(CompatibilityError, match="5 numbers; found none"):
         reader.act([replace(observation, proprio=observation.proprio[:0]) for observation in seen])
     with pytest.raises(CompatibilityError, match="found none"):
-        reader.encode([seen[0].image], [INSTRUCTIONS[0]])
+        reader.encode_images([seen[0].image], [INSTRUCTIONS[0]])
     np.testing.assert_array_equal(nano.act(seen).tokens, nano.act(observations).tokens)  # reads images alone
     with pytest.raises(PolicyError, match="reads the robot's state"):
         reader.model.embed_prompts(replace(encode(reader, seen), proprio_BP=None))

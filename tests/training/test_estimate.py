@@ -227,7 +227,7 @@ def test_nonsense_is_refused():
 def test_forward_of_a_policy_needs_no_weights():
     policy = make_nano(np.random.default_rng(0).uniform(-1.0, 1.0, (64, 7)).astype(np.float32))
     counted = forward_flops(policy, "open the drawer")
-    inputs = policy.encode(np.zeros((1, 64, 64, 3), dtype=np.uint8), ["open the drawer"])
+    inputs = policy.encode_images(np.zeros((1, 64, 64, 3), dtype=np.uint8), ["open the drawer"])
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         policy.model.action_logps(inputs, torch.zeros(1, 7, dtype=torch.long))
     assert counted == pytest.approx(counter.get_total_flops(), rel=0.01)

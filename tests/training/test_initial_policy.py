@@ -124,13 +124,13 @@ def test_training_on_whole_images_is_said_wherever_the_result_is_taken(world, tm
 def test_randomly_cropped_images_are_not_cropped_again_and_held_out_ones_are(world, tmp_path, monkeypatch):
     from grape.policies.openvla.policy import OpenVLAPolicy
 
-    honest, seen = OpenVLAPolicy.encode, []
+    honest, seen = OpenVLAPolicy.encode_images, []
 
     def watched(self, images, instructions, proprio=None, *, crop=True):
         seen.append((crop, self.processor.center_crop, np.asarray(images).shape[1]))
         return honest(self, images, instructions, proprio, crop=crop)
 
-    monkeypatch.setattr(OpenVLAPolicy, "encode", watched)
+    monkeypatch.setattr(OpenVLAPolicy, "encode_images", watched)
     large = demonstrate(tmp_path / "large", episodes=2, steps=4, side=2 * SIDE)
     run_sft(replace(world, data=(large,), out=tmp_path / "run", augment="openvla", holdout=0.5))
     assert {entry for entry in seen if not entry[0]} == {(False, True, SIDE)}

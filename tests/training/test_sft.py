@@ -90,8 +90,8 @@ def test_it_learns_the_labels_and_not_the_executed_actions(world, tmp_path):
     from grape.core.trajectories import Observation
 
     decided = policy.act([Observation(f, episode.proprio[0], episode.meta.instruction) for f in episode.frames[:-1]])
-    assert np.abs(decided.actions[:, 0] - episode.labels[:, 0]).mean() < 0.25
-    assert (decided.actions[:, 6] > 0.5).all()
+    assert np.abs(decided.actions[:, 0, 0] - episode.labels[:, 0]).mean() < 0.25
+    assert (decided.actions[:, 0, 6] > 0.5).all()
 
 
 def test_a_new_nano_policy_fits_the_store(world, tmp_path):

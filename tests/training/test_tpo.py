@@ -75,7 +75,7 @@ def test_logged_sums_are_those_of_the_saved_policy(world, tmp_path):
     sums = []
     for name in ("toy-0", "toy-2", "toy-4"):
         episode = store.read(name)
-        inputs = policy.encode(episode.frames[:-1], [episode.meta.instruction] * episode.steps)
+        inputs = policy.encode_images(episode.frames[:-1], [episode.meta.instruction] * episode.steps)
         with torch.no_grad():
             logps = policy.model.action_logps(inputs, torch.from_numpy(episode.action_tokens.astype(np.int64)))
         sums.append(float(logps.double().sum()))

@@ -1,11 +1,10 @@
 """The verb ``export`` for checkpoints: a whole one with the adapter merged, or the adapter in PEFT's layout."""
 
-import importlib
 import importlib.metadata
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any
 
 from grape import __version__
 from grape.checkpoints.card import CARD, Card, read_identity
@@ -15,10 +14,10 @@ from grape.core.errors import CompatibilityError, SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash, file_hash, sweep_beside, write_text
 from grape.core.settings import flag_of
-from grape.policies.opening import check_policy_name, parse_hub_name, read_checkpoint_kind
-
-if TYPE_CHECKING:
-    from grape.policies.openvla.exporting import PolicyExport
+from grape.policies.exports import PolicyExport
+from grape.policies.opening import parse_hub_name
+from grape.policies.registry import recognize_policy
+from grape.policies.types import OpeningOptions
 
 __all__ = ["run_export_adapter", "run_export_merged"]
 
@@ -30,16 +29,6 @@ _MADE_WITH = {
     "adapter": (("peft", "safetensors"), "peft"),
 }
 """Packages that an export's bytes depend on, and the library that loads it."""
-
-
-class _Exporting(Protocol):
-    """What writes policies of one kind; both read and check a policy, and write nothing yet."""
-
-    def export_merged(self, policy: str, shard_bytes: int, choices: Mapping[str, Any]) -> "PolicyExport":
-        """As a whole checkpoint."""
-
-    def export_adapter(self, policy: str, base_name: str) -> "PolicyExport":
-        """As an adapter in PEFT's layout."""
 
 
 def run_export_merged(settings: ExportMergedSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
@@ -57,20 +46,11 @@ def run_export_merged(settings: ExportMergedSettings, reporter: Reporter = SILEN
     """
     if not settings.shard_gb >= _SMALLEST_SHARD_GB:
         raise SettingsError(f"--shard-gb is {settings.shard_gb}.", f"It must be at least {_SMALLEST_SHARD_GB}.")
-    check_policy_name(settings.policy)
     shard_bytes = int(min(settings.shard_gb, 1e9) * _GIGABYTE)
-    kind = "openvla-oft" if settings.preset else read_checkpoint_kind(settings.policy).name
-    choices: dict[str, Any] = {}
-    if kind == "openvla":
-        settings.refuse_chunks("cameras", "unnorm_key")
-    else:
-        choices = {"changes": settings.convention, "unnorm_key": settings.unnorm_key or None}
-        choices |= {name: getattr(settings, name) for name in ("preset", "chunk", "cameras")}
-    export = _exporting(kind).export_merged(settings.policy, shard_bytes, choices)
-    words = []
-    for name in ("preset", "unnorm_key", "chunk", "cameras"):
-        value = getattr(settings, name)
-        words += [flag_of(name), str(value)] if value else []
+    policy_type, place = recognize_policy(settings.policy, settings.preset)
+    choices = {name: getattr(settings, name) for name in ("preset", "unnorm_key", "chunk", "cameras")}
+    export = policy_type.export_merged(place, OpeningOptions(convention=settings.convention, **choices), shard_bytes)
+    words = [word for name, value in choices.items() if value for word in (flag_of(name), str(value))]
     words += ["--convention", *settings.convention] if settings.convention else []
     identity = {"shard_bytes": shard_bytes, **export.identity}
     _write(settings, "merged", export, identity, words, reporter)
@@ -90,23 +70,18 @@ def run_export_adapter(settings: ExportAdapterSettings, reporter: Reporter = SIL
         CompatibilityError: ``out`` holds something else.
         GrapeError: The disk is full or cannot be written.
     """
-    check_policy_name(settings.policy)
-    export = _exporting(read_checkpoint_kind(settings.policy).name).export_adapter(settings.policy, settings.base)
+    policy_type, place = recognize_policy(settings.policy)
+    export = policy_type.export_adapter(place, settings.base)
     if export.warning:
         reporter.warn(export.warning)
     _write(settings, "adapter", export, {"base": settings.base, **export.identity}, [], reporter)
     return {**_summary("adapter", settings.policy, settings.out), "base": export.base}
 
 
-def _exporting(kind: str) -> "_Exporting":
-    """The module that writes policies of a kind."""
-    return cast("_Exporting", importlib.import_module(f"grape.policies.{kind.replace('-', '_')}.exporting"))
-
-
 def _write(
     settings: ExportMergedSettings | ExportAdapterSettings,
     kind: str,
-    export: "PolicyExport",
+    export: PolicyExport,
     identity: Mapping[str, Any],
     words: list[str],
     reporter: Reporter,

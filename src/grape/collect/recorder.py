@@ -12,7 +12,7 @@ from grape.core.errors import SimulatorError
 from grape.core.tasks import Task
 from grape.core.trajectories import EpisodeMeta, Observation, Trajectory
 from grape.envs.base import Snapshot
-from grape.policies.base import ChunkBatch
+from grape.policies.base import ActionBatch
 
 __all__ = ["EpisodeRecorder"]
 
@@ -39,7 +39,7 @@ class EpisodeRecorder:
         self._labels: list[Float32] = []
         self._tokens: list[npt.NDArray[np.int32]] = []
         self._logps: list[Float32] = []
-        self._chosen: list[ChunkBatch] = []  # one row each, where decisions are on several actions
+        self._chosen: list[ActionBatch] = []  # one row each, where decisions are on several actions
         self._starts: list[int] = []
         self._pending: deque[Float32] = deque()
 
@@ -98,7 +98,7 @@ class EpisodeRecorder:
         self._tokens.append(tokens)
         self._logps.append(logps)
 
-    def record_chunk(self, actions: Float32, chosen: ChunkBatch) -> None:
+    def record_chunk(self, actions: Float32, chosen: ActionBatch) -> None:
         """Record a decision on several actions; those count as executed whose states are recorded afterwards.
 
         Args:

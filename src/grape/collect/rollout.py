@@ -16,7 +16,8 @@ from grape.core.seeds import derive_seed
 from grape.core.tasks import ActionSpace, Task
 from grape.core.trajectories import Trajectory
 from grape.envs.pool import GroupReply, WorkerPool
-from grape.policies.base import ChunkBatch, Policy, to_env_action
+from grape.policies.action_conventions import to_env_action
+from grape.policies.base import Policy
 
 __all__ = ["Actor", "ExpertActor", "PolicyActor", "RolloutLog", "play_groups"]
 
@@ -87,7 +88,7 @@ class PolicyActor:
         pool.start(group.number, group.task, [episode.initial_state for episode in group.episodes], None)
 
     def decide(self, pool: WorkerPool, group: Group, recorders: list[EpisodeRecorder]) -> None:
-        """Decide for every lane that is not over and send it.
+        """Decide for every lane that is not over and send the first actions of its chunk.
 
         Raises:
             PolicyError: An action is not finite.
@@ -101,26 +102,7 @@ class PolicyActor:
             seeds=[derive_seed(recorders[lane].planned.seed, "step", recorders[lane].steps) for lane in lanes],
         )
         self._log.policy_seconds += time.perf_counter() - start_time
-        if isinstance(batch, ChunkBatch):
-            self._play(pool, group, recorders, lanes, batch)
-            return
-        actions = np.zeros((len(recorders), batch.actions.shape[1]), np.float32)
-        for row, lane in enumerate(lanes):
-            recorder = recorders[lane]
-            action = self._converted(recorder, batch.actions[row])
-            recorder.record_decision(action, action, batch.tokens[row], batch.logps[row])
-            actions[lane] = action
-        pool.step(group.number, actions, active)
-
-    def _play(
-        self,
-        pool: WorkerPool,
-        group: Group,
-        recorders: list[EpisodeRecorder],
-        lanes: npt.NDArray[np.intp],
-        batch: ChunkBatch,
-    ) -> None:
-        """Send the first actions of each lane's chunk, no more than its task has control steps left."""
+        # No more actions than the task has control steps left.
         actions = np.zeros((len(recorders), self._execute, batch.actions.shape[2]), np.float32)
         counts = [0] * len(recorders)
         for row, lane in enumerate(lanes):

@@ -1,39 +1,36 @@
-"""The policy protocol, and the conversion of a policy's actions to a suite's.
+"""Interfaces of policies: those that act, those that train on preferences, those that imitate. No PyTorch here."""
 
-numpy and scipy only: torch stays inside the implementations. A rotation is converted to the suite's convention once,
-before an action is executed and recorded, so that collection, evaluation and the stored episodes agree: an episode's
-actions, executed again, lead through the same states. Roll, pitch and yaw are angles about the fixed x, y and z axes,
-applied in this order, as BridgeData has them and as SimplerEnv's script for OpenVLA reads them.
-"""
-
-from collections.abc import Collection, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from grape.core.chunks import DEFAULT_SUPPORT
-from grape.core.errors import CompatibilityError
-from grape.core.tasks import ActionSpace, GripperConvention, RotationConvention, parse_convention
+from grape.core.errors import PolicyError, SettingsError
+from grape.core.tasks import GripperConvention, RotationConvention, parse_convention
 from grape.core.trajectories import Observation
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor, nn
 
 __all__ = [
     "ActionBatch",
-    "ChunkBatch",
+    "ActionEncoder",
+    "ImitationPolicy",
+    "LoraTargets",
     "Policy",
     "PolicySpec",
-    "axis_angle_from_roll_pitch_yaw",
-    "check_policy",
-    "roll_pitch_yaw_from_axis_angle",
-    "to_env_action",
+    "TrainablePolicy",
 ]
 
+LoraTargets = Literal["language", "language+projector", "all"]
 
-Float32 = npt.NDArray[np.float32]
-
-_DIMENSIONS = slice(3, 6)
-_ORDER = "xyz"
+_FIX_POLICY = "This is a fault of the policy's implementation, not of the call."
 
 
 @dataclass(frozen=True)
@@ -85,50 +82,47 @@ class PolicySpec:
 
 @dataclass(frozen=True, eq=False)
 class ActionBatch:
-    """Decisions for a batch of observations.
+    """Decisions for a batch of observations, each on a chunk of ``K`` actions.
 
     Attributes:
-        actions: Un-normalized actions, float32 ``(B, D)``.
-        tokens: Token ids as sampled (before any clipping), int32 ``(B, D)``.
-        logps: Log-probability of each token under temperature 1 over the whole vocabulary, float32 ``(B, D)``.
-    """
-
-    actions: npt.NDArray[np.float32]
-    tokens: npt.NDArray[np.int32]
-    logps: npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class ChunkBatch:
-    """Decisions on several actions each for a batch of observations.
-
-    Attributes:
-        actions: Un-normalized actions, float64 ``(B, K, D)``.
-        normalized: The same before un-normalization: bin centers float64, or what an L1 head gives, float32.
-        tokens: Token ids as chosen (before any clipping), int32 ``(B, K, D)``; None for an L1 head.
+        actions: Un-normalized actions, float ``(B, K, D)``.
+        tokens: Token ids as chosen (before any clipping), int32 ``(B, K, D)``; None for a policy without tokens.
         logps: Log-probability of each token under ``support`` and ``temperature``, float32 ``(B, K, D)``, or None.
-        support: ``"vocabulary"`` or ``"window"``: what the softmax of ``logps`` ran over; empty without tokens.
+        support: Token ids that the softmax of ``logps`` ran over, as :class:`~grape.core.chunks.Chunks` has it; empty
+            without tokens.
         temperature: Temperature of ``logps``; 0 without tokens.
+        normalized: The actions before un-normalization, float ``(B, K, D)``; None where the policy has no such thing.
+
+    Raises:
+        PolicyError: The arrays are not of one shape ``(B, K, D)``.
     """
 
-    actions: npt.NDArray[np.float64]
-    normalized: npt.NDArray[np.floating[Any]]
-    tokens: npt.NDArray[np.int32] | None
-    logps: npt.NDArray[np.float32] | None
-    support: str
-    temperature: float
+    actions: npt.NDArray[np.floating[Any]]
+    tokens: npt.NDArray[np.int32] | None = None
+    logps: npt.NDArray[np.float32] | None = None
+    support: str = DEFAULT_SUPPORT
+    temperature: float = 1.0
+    normalized: npt.NDArray[np.floating[Any]] | None = None
 
-    def row(self, row: int) -> "ChunkBatch":
+    def __post_init__(self) -> None:
+        if (self.tokens is None) != (self.logps is None):
+            raise PolicyError("A policy gave tokens without log-probabilities, or the reverse.", _FIX_POLICY)
+        if self.tokens is None:
+            object.__setattr__(self, "support", "")
+            object.__setattr__(self, "temperature", 0.0)
+        shapes = {np.shape(part) for part in (self.actions, self.tokens, self.logps) if part is not None}
+        if len(shapes) != 1 or self.actions.ndim != 3:
+            raise PolicyError(
+                f"A policy gave actions, tokens and log-probabilities of the shapes {sorted(shapes)}, not of one shape "
+                "(observations, actions of a chunk, dimensions).",
+                _FIX_POLICY,
+            )
+
+    def row(self, row: int) -> "ActionBatch":
         """One decision, still with its axis of length 1."""
-        part = slice(row, row + 1)
-        return ChunkBatch(
-            self.actions[part],
-            self.normalized[part],
-            None if self.tokens is None else self.tokens[part],
-            None if self.logps is None else self.logps[part],
-            self.support,
-            self.temperature,
-        )
+        parts = (self.actions, self.tokens, self.logps, self.normalized)
+        actions, tokens, logps, normalized = (None if part is None else part[row : row + 1] for part in parts)
+        return ActionBatch(actions, tokens, logps, self.support, self.temperature, normalized)  # type: ignore[arg-type]
 
 
 class Policy(Protocol):
@@ -143,7 +137,7 @@ class Policy(Protocol):
 
     def act(
         self, observations: Sequence[Observation], *, temperature: float = 0.0, seeds: Sequence[int] | None = None
-    ) -> ActionBatch | ChunkBatch:
+    ) -> ActionBatch:
         """Compute a decision for each observation.
 
         Args:
@@ -153,93 +147,155 @@ class Policy(Protocol):
         """
 
 
-def check_policy(
-    spec: PolicySpec,
-    space: ActionSpace,
-    name: str,
-    *,
-    cameras: Collection[str] = (),
-    proprio_dim: int | None = None,
-) -> None:
-    """Compare a policy's contract with an environment's.
+@runtime_checkable
+class ActionEncoder(Protocol):
+    """A policy that gives tokens to actions which it did not sample; its weights are not needed."""
 
-    Args:
-        spec: The policy's contract.
-        space: What the suite takes.
-        name: What messages call the policy.
-        cameras: Names of the suite's cameras beside the main one.
-        proprio_dim: Numbers of the robot's state that the suite gives; None where it does not say.
+    @property
+    def spec(self) -> PolicySpec:
+        """The policy's contract; without weights its hash is empty."""
 
-    Raises:
-        CompatibilityError: Dimension or gripper convention differ, rotations cannot be converted, or the policy reads
-            a camera that the suite has not or a robot state of another dimension.
+    def prompt(self, instruction: str) -> str:
+        """The text the network reads for an instruction."""
+
+    def action_tokens(self, actions: npt.NDArray[Any], /) -> npt.NDArray[np.int32]:
+        """Token ids of un-normalized actions, int32, of the same shape ``(..., D)``."""
+
+
+class TrainablePolicy(ABC):
+    """A policy with exact log-probabilities: what ``grape train`` needs of it.
+
+    A decision's log-probability is the sum over the tokens of its executed actions. What a policy does not define
+    beyond the abstract methods has defaults here.
     """
-    if missing := [camera for camera in spec.cameras[1:] if camera not in cameras]:
-        raise CompatibilityError(
-            f"{name} reads images of {len(spec.cameras)} cameras ({', '.join(spec.cameras)}), the suite has no "
-            f"{', '.join(missing)}.",
-            "Use a policy that reads the main camera alone, or a suite with these cameras.",
+
+    @property
+    @abstractmethod
+    def spec(self) -> PolicySpec:
+        """The policy's contract. Its ``policy_hash`` must follow the weights, also after training."""
+
+    @property
+    @abstractmethod
+    def module(self) -> "nn.Module":
+        """The network; its parameters that require a gradient are trained."""
+
+    @abstractmethod
+    def act(
+        self, observations: Sequence[Observation], *, temperature: float = 0.0, seeds: Sequence[int] | None = None
+    ) -> ActionBatch:
+        """Compute a decision for each observation, see :meth:`Policy.act`."""
+
+    @abstractmethod
+    def encode(self, observations: Sequence[Observation], *, features: "Tensor | None" = None) -> Any:
+        """Prepare observations for the network, without gradient.
+
+        Args:
+            observations: ``B`` observations.
+            features: What :meth:`features` gave for them; then their images are not read.
+        """
+
+    @abstractmethod
+    def token_logps(self, inputs: Any, tokens: "Tensor") -> "Tensor":
+        """Log-probability of action tokens under the support and temperature of the contract.
+
+        Args:
+            inputs: What :meth:`encode` gave for ``B`` observations.
+            tokens: Action token ids, int64 ``(B, K, D)``.
+
+        Returns:
+            float32 ``(B, K, D)``, with graph.
+        """
+
+    @abstractmethod
+    def save(self, folder: "Path") -> None:
+        """Write a checkpoint that the policy's type opens; the folder exists and is empty."""
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras whose images it reads, as in the contract."""
+        return self.spec.cameras
+
+    @property
+    def action_token_ids(self) -> npt.NDArray[np.int64] | None:
+        """Ids of the action tokens, int64 ``(n_bins,)``; None where any id may be one, as by default."""
+        return None
+
+    def facts(self) -> Mapping[str, Any]:
+        """How it is run, for summaries: JSON values by name. By default nothing."""
+        return {}
+
+    def decision_logps(self, inputs: Any, tokens: "Tensor", executed: "Tensor") -> "Tensor":
+        """Log-probability of each decision's executed actions.
+
+        Args:
+            inputs: What :meth:`encode` gave for ``B`` observations.
+            tokens: Action token ids, int64 ``(B, K, D)``.
+            executed: How many actions of each chunk were executed, int64 ``(B,)``, 0 to ``K``.
+
+        Returns:
+            float32 ``(B,)``, with graph: sums over executed tokens; the others have no gradient.
+        """
+        import torch
+
+        logps = self.token_logps(inputs, tokens)
+        played = torch.arange(tokens.shape[1], device=logps.device) < executed.to(logps.device)[:, None]
+        return torch.where(played[..., None], logps, 0.0).flatten(1).sum(dim=1)
+
+    def prompt(self, instruction: str) -> str:
+        """The text the network reads for an instruction; by default the instruction."""
+        return instruction
+
+    def freeze(self) -> "TrainablePolicy":
+        """Declare that the weights will not change any more; returns the same policy."""
+        self.module.requires_grad_(False)
+        return self
+
+    def features(self, observations: Sequence[Observation]) -> "Tensor | None":
+        """What parts of the network that no training changes make of observations, ``(B, ...)``, on the CPU.
+
+        They are computed once and given to :meth:`encode`. By default there are none.
+        """
+        return None
+
+    def lora_targets(self, which: LoraTargets = "language+projector") -> list[str]:
+        """Full names of the linear layers within :attr:`module` that low-rank adapters stand beside.
+
+        Args:
+            which: Those of the language model; those and the projectors; or all, also those of the vision towers.
+
+        Raises:
+            SettingsError: The policy has no adapters, as by default.
+        """
+        raise SettingsError("This kind of policy cannot be trained with adapters.", "Leave --lora-rank out.")
+
+    def checkpoint_activations(self) -> None:
+        """Keep less for the backward pass and compute it again.
+
+        Raises:
+            SettingsError: The policy cannot, as by default.
+        """
+        raise SettingsError(
+            "This kind of policy cannot compute activations again.", "Leave --activation-checkpointing out."
         )
-    if spec.proprio_dim and proprio_dim not in (None, spec.proprio_dim):
-        raise CompatibilityError(
-            f"{name} reads {spec.proprio_dim} numbers of the robot's state, the suite gives {proprio_dim}.",
-            "Use a policy trained for this suite, or one that reads images alone.",
-        )
-    if spec.action_dim != space.dim:
-        raise CompatibilityError(
-            f"{name} decides {spec.action_dim} dimensions, the suite takes {space.dim} ({', '.join(space.names)}).",
-            "Use a policy trained for this suite.",
-        )
-    if spec.gripper and spec.gripper != space.gripper:
-        raise CompatibilityError(
-            f"Gripper conventions differ: {name} means '{spec.gripper}', the suite means '{space.gripper}'.",
-            "Use a policy trained for this suite; a wrong sign would open where it should close.",
-        )
-    if spec.rotation in ("", space.rotation) or space.rotation == RotationConvention.NONE:
-        return
-    if (spec.rotation, space.rotation) != (RotationConvention.ROLL_PITCH_YAW, RotationConvention.AXIS_ANGLE):
-        raise CompatibilityError(
-            f"{name} gives rotations as {spec.rotation}, the suite takes {space.rotation}.",
-            "Use a policy trained for this suite.",
-        )
 
 
-def to_env_action(action: npt.NDArray[np.float32], spec: PolicySpec, space: ActionSpace) -> npt.NDArray[np.float32]:
-    """Convert a policy's actions to the suite's convention, float32 of the same shape.
+class ImitationPolicy(TrainablePolicy):
+    """A policy that also learns from demonstrations: what ``grape sft`` needs of it."""
 
-    Args:
-        action: Un-normalized, float32 ``(D,)`` or ``(n, D)``.
-        spec: The policy's contract.
-        space: The suite's.
-    """
-    if spec.rotation != RotationConvention.ROLL_PITCH_YAW or space.rotation != RotationConvention.AXIS_ANGLE:
-        return action
-    return axis_angle_from_roll_pitch_yaw(action)
+    @abstractmethod
+    def imitation_losses(
+        self, inputs: Any, labels: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_], width: float
+    ) -> "tuple[Tensor, Tensor]":
+        """Cross-entropy of demonstrated actions.
 
+        Args:
+            inputs: What :meth:`encode` gave for ``B`` observations.
+            labels: Un-normalized actions, float32 ``(B, K, D)``.
+            inside: Which of them lie within the episode, bool ``(B, K)``, the first one of each row always; the others
+                are not learned.
+            width: Standard deviation of a label, in bins; 0 learns one token.
 
-def axis_angle_from_roll_pitch_yaw(actions: Float32) -> Float32:
-    """Actions whose dimensions 3 to 5 are an axis-angle, of some whose are roll, pitch and yaw; float32 ``(..., D)``.
-
-    Args:
-        actions: ``(D,)`` or ``(N, D)``, radians.
-    """
-    from scipy.spatial.transform import Rotation
-
-    changed = actions.copy()
-    changed[..., _DIMENSIONS] = Rotation.from_euler(_ORDER, actions[..., _DIMENSIONS].astype(np.float64)).as_rotvec()
-    return changed
-
-
-def roll_pitch_yaw_from_axis_angle(actions: Float32) -> Float32:
-    """Inverse of :func:`axis_angle_from_roll_pitch_yaw`, for pitch within a quarter turn, the others within a half.
-
-    Other angles come back as other angles of the same rotation.
-
-    Args:
-        actions: ``(D,)`` or ``(N, D)``, radians.
-    """
-    from scipy.spatial.transform import Rotation
-
-    changed = actions.copy()
-    changed[..., _DIMENSIONS] = Rotation.from_rotvec(actions[..., _DIMENSIONS].astype(np.float64)).as_euler(_ORDER)
-    return changed
+        Returns:
+            Mean cross-entropy over a row's tokens, with graph, and the share of its tokens that are the likeliest,
+            both float32 ``(B,)``.
+        """

@@ -7,7 +7,7 @@ user says what it is (a preset), or what was saved here says it under ``grape.of
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -58,13 +58,19 @@ def find_parts(names: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
     return {part: tuple(files) for part, files in parts.items()}
 
 
-def recognize_checkpoint(config: Any, names: Iterable[str], where: str = "This checkpoint") -> CheckpointKind:
+def recognize_checkpoint(
+    config: Any,
+    names: Iterable[str],
+    where: str = "This checkpoint",
+    known: Sequence[str] = ("openvla", "openvla-oft"),
+) -> CheckpointKind:
     """The kind of a checkpoint.
 
     Args:
         config: Content of its ``config.json``, with ``grape.json`` under ``grape``.
         names: Names of its files.
         where: What messages call it.
+        known: Names of all policy types, for the message.
 
     Raises:
         SettingsError: It is of a kind that is not run: a diffusion head, FiLM in the vision towers, parts of an unknown
@@ -73,8 +79,8 @@ def recognize_checkpoint(config: Any, names: Iterable[str], where: str = "This c
     if not isinstance(config, Mapping) or config.get("model_type") != "openvla":
         kind = config.get("model_type") if isinstance(config, Mapping) else None
         raise SettingsError(
-            f"{where} is a model of type {kind!r}; policies known here: openvla, openvla-oft.",
-            "Both are recognized by model_type 'openvla' in config.json.",
+            f"{where} is a model of type {kind!r}; policies known here: {', '.join(known)}.",
+            "Its type must be installed; those of OpenVLA have model_type 'openvla' in config.json.",
         )
     parts = find_parts(names)
     diffusion = [part for part in parts if part.startswith("diffusion_") or part == "noisy_action_projector"]

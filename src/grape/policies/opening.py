@@ -6,31 +6,33 @@ downloaded once is found again without a network.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from grape.core.errors import SettingsError
+from grape.core.errors import DataError, SettingsError
 from grape.core.files import read_json
-from grape.core.provenance import read_provenance
 from grape.core.settings import setting
 from grape.policies.kinds import FACTS_FILE, PART_PATTERNS, CheckpointKind, recognize_checkpoint
+from grape.policies.types import OpeningOptions
 
 __all__ = [
-    "CheckpointInfo",
+    "ConventionSettings",
     "HubName",
     "PolicySettings",
     "PrecisionSettings",
     "check_policy_name",
     "crop_of",
-    "opening_arguments",
+    "opening_options",
     "parse_hub_name",
-    "read_checkpoint_info",
+    "read_checkpoint_config",
     "read_checkpoint_kind",
     "resolve_policy",
 ]
 
 _GROUP = "Policy and hardware"
+_CHUNKS = "Policies that decide in chunks (OpenVLA-OFT)"
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,24 @@ class PrecisionSettings:
 
 
 @dataclass(frozen=True)
-class PolicySettings(PrecisionSettings):
+class ConventionSettings:
+    """How a checkpoint of OpenVLA-OFT is meant, as far as it does not say so itself.
+
+    Attributes:
+        preset: How OpenVLA-OFT is run: openvla-oft, simplevla-rl or rlinf. It says, too, that the checkpoint is
+            OpenVLA-OFT's, where its files do not. Empty takes what the checkpoint says of itself.
+        chunk: Actions a decision, where the checkpoint does not say: 25 for 14 dimensions, else 8.
+        convention: Single conventions that differ from the preset's, e.g. attention=causal, stop-row=removed,
+            temperature=1.
+    """
+
+    preset: str = setting("", group=_CHUNKS, identity="unless default")
+    chunk: int | None = setting(None, group=_CHUNKS, identity="unless default")
+    convention: tuple[str, ...] = setting((), group=_CHUNKS, identity="unless default")
+
+
+@dataclass(frozen=True)
+class PolicySettings(ConventionSettings, PrecisionSettings):
     """How a checkpoint is opened.
 
     Attributes:
@@ -71,16 +90,25 @@ def crop_of(center_crop: str) -> bool | None:
     return None if center_crop == "auto" else center_crop == "yes"
 
 
-def opening_arguments(settings: PolicySettings) -> dict[str, Any]:
-    """Keyword arguments of :func:`~grape.policies.openvla.load_policy`."""
-    return {
-        "unnorm_key": settings.unnorm_key or None,
-        "device": settings.device,
-        "dtype": settings.dtype,
-        "attention": settings.attention,
-        "load_in_4bit": settings.load_in_4bit,
-        "center_crop": crop_of(settings.center_crop),
-    }
+def opening_options(settings: PolicySettings, **changes: Any) -> OpeningOptions:
+    """How a verb's settings say that a policy is opened.
+
+    Args:
+        settings: What the verb was told.
+        changes: Options that it decides itself.
+    """
+    options = OpeningOptions(
+        unnorm_key=settings.unnorm_key,
+        center_crop=crop_of(settings.center_crop),
+        device=settings.device,
+        dtype=settings.dtype,
+        attention=settings.attention,
+        load_in_4bit=settings.load_in_4bit,
+        preset=settings.preset,
+        convention=settings.convention,
+        chunk=settings.chunk,
+    )
+    return replace(options, **changes)
 
 
 _NAME_PATTERN = re.compile(
@@ -178,16 +206,20 @@ def resolve_policy(policy: Path | str, *, weights: bool = True, parts: bool = Fa
     return _snapshot(name, ["*.safetensors", "*.json", *SIDE_FILES, *(PART_PATTERNS if parts else ())])
 
 
-def read_checkpoint_kind(policy: Path | str) -> CheckpointKind:
-    """What a checkpoint is, from its configuration and the names of its files; no weights are read or downloaded.
+def read_checkpoint_config(policy: Path | str) -> tuple[Mapping[str, Any] | None, tuple[str, ...]]:
+    """Configuration of a checkpoint and the names of its files; no weights are read or downloaded.
 
-    An adapter is of its base's kind, unless its own pointer states that it is run as OpenVLA-OFT.
+    For an adapter these are its base's, with the conventions that its own pointer states.
 
     Args:
         policy: As for :func:`resolve_policy`.
 
+    Returns:
+        Content of ``config.json`` with ``grape.json`` under ``grape``, None where there is none (no policy); and the
+        names.
+
     Raises:
-        SettingsError: There is no such policy, or it is of a kind that is not run.
+        SettingsError: There is no such policy.
         DataError: The configuration is damaged, or an adapter does not say which policy it belongs to.
     """
     from grape.policies.openvla.adapter_pointer import read_pointer
@@ -196,15 +228,34 @@ def read_checkpoint_kind(policy: Path | str) -> CheckpointKind:
     pointer = read_pointer(folder)
     if pointer is not None:
         folder, name = pointer.base, pointer.hub
-    if not (folder / "config.json").is_file():
-        return CheckpointKind("openvla")  # no policy: the loader says so
-    config = read_json(folder / "config.json")
-    if (folder / FACTS_FILE).is_file() and isinstance(config, dict) and "grape" not in config:
-        config["grape"] = read_json(folder / FACTS_FILE)
-    if pointer is not None and pointer.oft is not None and isinstance(config, dict):
-        config["grape"] = {**config.get("grape", {}), "oft": pointer.oft}
     names = _file_names(name, folder) if name is not None else [entry.name for entry in folder.iterdir()]
-    return recognize_checkpoint(config, names, str(policy))
+    if not (folder / "config.json").is_file():
+        return None, tuple(names)
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict):
+        raise DataError(f"{folder / 'config.json'} holds no JSON object.", "Copy or download this file again.")
+    if (folder / FACTS_FILE).is_file() and "grape" not in config:
+        config["grape"] = read_json(folder / FACTS_FILE)
+    if pointer is not None and pointer.oft is not None:
+        config["grape"] = {**config.get("grape", {}), "oft": pointer.oft}
+    return config, tuple(names)
+
+
+def read_checkpoint_kind(policy: Path | str, known: Sequence[str] = ("openvla", "openvla-oft")) -> CheckpointKind:
+    """What a checkpoint of OpenVLA's family is.
+
+    An adapter is of its base's kind, unless its own pointer states that it is run as OpenVLA-OFT.
+
+    Args:
+        policy: As for :func:`resolve_policy`.
+        known: Names of all policy types, for the message.
+
+    Raises:
+        SettingsError: There is no such policy, or it is of a kind that is not run.
+        DataError: The configuration is damaged, or an adapter does not say which policy it belongs to.
+    """
+    config, names = read_checkpoint_config(policy)
+    return CheckpointKind("openvla") if config is None else recognize_checkpoint(config, names, str(policy), known)
 
 
 def _file_names(name: HubName, folder: Path) -> list[str]:
@@ -276,41 +327,3 @@ def _snapshot(name: HubName, patterns: list[str]) -> Path:
         raise SettingsError(
             f"{name} could not be downloaded: {first_line}.", "Run the same command again: it goes on where it stopped."
         ) from error
-
-
-@dataclass(frozen=True)
-class CheckpointInfo:
-    """Facts from a checkpoint's configuration.
-
-    Attributes:
-        norm_keys: Names of its normalization statistics, sorted.
-        center_crop: Whether it was trained with random crops; None where it says nothing, as checkpoints of other
-            software do. What was trained here says it in ``grape.center_crop``, or else learned from whole images.
-    """
-
-    norm_keys: tuple[str, ...]
-    center_crop: bool | None
-
-
-def read_checkpoint_info(policy: str) -> CheckpointInfo:
-    """Read the configuration of a policy.
-
-    Args:
-        policy: A checkpoint folder or a name on the hub.
-
-    Raises:
-        SettingsError: There is no such policy, or PyTorch is missing.
-        DataError: The configuration is damaged.
-    """
-    if read_checkpoint_kind(policy).name == "openvla-oft":
-        from grape.policies.openvla_oft.loading import read_oft_config
-
-        chunked, conventions = read_oft_config(policy)
-        return CheckpointInfo(tuple(sorted(chunked.norm_stats)), conventions.center_crop)
-    from grape.policies.openvla import read_policy_config
-
-    config = read_policy_config(policy)
-    center_crop = config.recorded_center_crop
-    if center_crop is None and (config.preset or read_provenance(resolve_policy(policy, weights=False)).collected):
-        center_crop = config.center_crop
-    return CheckpointInfo(tuple(sorted(config.norm_stats)), center_crop)

@@ -77,7 +77,7 @@ class StepLogprobs:
         rows = rows_B.numpy()
         instructions = [self.steps.instructions[row] for row in rows]
         if not (self.towers_frozen and self._budget):
-            return self._policy.encode(self.steps.images_NHWC[rows], instructions, self.steps.proprio_of(rows))
+            return self._policy.encode_images(self.steps.images_NHWC[rows], instructions, self.steps.proprio_of(rows))
         prompt_ids = tuple(self._policy.processor.prompt_ids(instruction) for instruction in instructions)
         features: dict[int, Tensor] = {}
         for block in np.unique(rows[rows < self._rows_to_keep] // self._block).tolist():

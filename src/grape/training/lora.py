@@ -6,7 +6,7 @@ layout; for adapters it is PEFT's layout with a pointer to the base policy, whic
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from grape.core.errors import CompatibilityError, SettingsError
 from grape.core.files import write_json
 from grape.core.runs import is_complete
 from grape.core.seeds import derive_seed
+from grape.policies.base import LoraTargets
 from grape.policies.opening import resolve_policy
 from grape.policies.openvla import load_policy, read_policy, read_policy_config, save_policy
 from grape.policies.openvla.adapter_config import read_adapter_config
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from grape.policies.openvla import OpenVLAPolicy
 
 __all__ = [
-    "LoraTargets",
     "add_adapters",
     "check_start",
     "computing_type",
@@ -37,8 +37,6 @@ __all__ = [
     "save_result",
     "wrap_with_adapters",
 ]
-
-LoraTargets = Literal["language", "language+projector", "all"]
 
 
 def open_for_training(

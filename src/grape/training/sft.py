@@ -245,7 +245,7 @@ class _Trainer:
         """Cross-entropy and share of right tokens of each step, both float32 ``(B,)``, means over the D tokens."""
         policy, device = self.policy, self.policy.model.device
         instructions = [self.steps.instructions[row] for row in rows_B]
-        inputs = policy.encode(images, instructions, self.steps.proprio_of(rows_B), crop=crop)
+        inputs = policy.encode_images(images, instructions, self.steps.proprio_of(rows_B), crop=crop)
         if noise_BP is not None and inputs.proprio_BP is not None:
             inputs = replace(inputs, proprio_BP=inputs.proprio_BP + noise_BP)
         # Each label spread over the K action bins; what the network reads before the next token is what it should

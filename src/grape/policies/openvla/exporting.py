@@ -6,8 +6,7 @@ configuration did not hold it; other programs pass over it.
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import nn
 from grape.core.errors import DataError, SettingsError
 from grape.core.files import file_hash, read_json, write_bytes, write_json
 from grape.core.reading import MAX_DOCUMENT_BYTES
+from grape.policies.exports import PolicyExport, PolicySource
 from grape.policies.opening import parse_hub_name, resolve_policy
 from grape.policies.openvla.adapter_config import CONFIG_FILE
 from grape.policies.openvla.adapter_pointer import POINTER, read_pointer
@@ -26,8 +26,6 @@ from grape.policies.openvla.loading import load_policy, read_policy_config
 
 __all__ = [
     "PROVENANCE",
-    "PolicyExport",
-    "PolicySource",
     "adapter_export",
     "copy_files",
     "export_adapter",
@@ -58,23 +56,6 @@ OpenVLA's, SimplerEnv's and LIBERO's own scripts load it as they load `openvla/o
 _ADAPTER = """A LoRA adapter (rank {rank}, {layers} layers) for the policy `{base}`, in PEFT's layout:
 `PeftModel.from_pretrained(base, FOLDER)` puts it onto the base, and so does `grape evaluate --policy FOLDER`.
 OpenVLA's, SimplerEnv's and LIBERO's own scripts know no adapters: for those, use `grape export merged`.{facts}"""
-
-
-@dataclass(frozen=True)
-class PolicySource:
-    """Files of a policy.
-
-    Attributes:
-        folder: Folder of the checkpoint or adapter.
-        base: Folder of the adapter's base; None for a whole checkpoint.
-        base_name: What the adapter calls its base: a path or a name on the hub; empty for a whole checkpoint.
-        hashes: SHA-256 of every file that matters, by ``policy/NAME`` and ``base/NAME``.
-    """
-
-    folder: Path
-    base: Path | None
-    base_name: str
-    hashes: Mapping[str, str]
 
 
 def find_source(policy: Path | str, *, chunks: bool = False) -> PolicySource:
@@ -113,45 +94,17 @@ def _hash(path: Path) -> str:
     return file_hash(path)
 
 
-@dataclass(frozen=True)
-class PolicyExport:
-    """A policy that is ready to be written.
-
-    Attributes:
-        source: Its files.
-        base: Name of the policy that the result descends from, or belongs to: a path or a name on the hub.
-        description: What the result is and how it is loaded, in Markdown.
-        statistics: Names of its normalization statistics.
-        write: Writes all files of the result into an existing folder, where they appear one by one.
-        layers: Full names of the layers of an adapter.
-        warning: What users of other programs would not expect; empty for nothing.
-        identity: What decides these files beside the source's.
-    """
-
-    source: PolicySource
-    base: str
-    description: str
-    statistics: tuple[str, ...]
-    write: Callable[[Path], None]
-    layers: tuple[str, ...] = ()
-    warning: str = ""
-    identity: Mapping[str, Any] = field(default_factory=dict)
-
-
-def export_merged(policy: str, shard_bytes: int, choices: Mapping[str, Any]) -> PolicyExport:
+def export_merged(policy: Path | str, shard_bytes: int) -> PolicyExport:
     """A policy as a whole checkpoint; the sum of base and adapter is rounded once, to the configuration's type.
 
     Args:
         policy: A folder or a name on the hub.
         shard_bytes: Size from which on the weights are divided into several files.
-        choices: Empty: such a policy leaves nothing to choose.
 
     Raises:
         SettingsError: There is no such policy, or it is of another kind.
         DataError: A file is missing or broken. So does writing: where weights are truncated or do not fit.
     """
-    if choices:
-        raise ValueError(f"a plain policy takes no choices, found {', '.join(choices)}")
     source = find_source(policy)
     config = read_policy_config(source.folder)
 
@@ -168,7 +121,7 @@ def export_merged(policy: str, shard_bytes: int, choices: Mapping[str, Any]) -> 
     merged = "" if source.base is None else ", with a LoRA adapter merged into its weights"
     return PolicyExport(
         source,
-        source.base_name or policy,
+        source.base_name or str(policy),
         _MERGED.format(merged=merged, facts=facts_text(config)),
         tuple(config.norm_stats),
         write,
@@ -209,7 +162,7 @@ def restore_published_texts(origin: Path, folder: Path, norm_stats: dict[str, An
         write_bytes(folder / statistics.name, statistics.read_bytes())
 
 
-def export_adapter(policy: str, base_name: str = "") -> PolicyExport:
+def export_adapter(policy: Path | str, base_name: str = "") -> PolicyExport:
     """An adapter in PEFT's layout.
 
     Args:

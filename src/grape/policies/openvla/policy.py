@@ -1,8 +1,9 @@
 """The policy that collection, training and evaluation use: network, processor, action tokens, normalization."""
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +15,14 @@ from torch import Tensor
 from grape.core.errors import DataError, PolicyError, SettingsError
 from grape.core.files import content_hash
 from grape.core.trajectories import Observation
-from grape.policies.base import ActionBatch, PolicySpec
+from grape.policies.base import ActionBatch, ImitationPolicy, LoraTargets, PolicySpec
 from grape.policies.openvla.action_tokens import ActionNorm, ActionTokenizer, choose_unnorm_key, rotation_of
-from grape.policies.openvla.adapters import MergedWeights, scales_of
-from grape.policies.openvla.checkpoint import CheckpointFiles
+from grape.policies.openvla.adapters import MergedWeights
+from grape.policies.openvla.checkpoint import CheckpointFiles, write_files
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.decoding import decode_actions, decode_rows_alike
+from grape.policies.openvla.hashing import hash_weights
+from grape.policies.openvla.imitation import bin_losses
 from grape.policies.openvla.model import OpenVLA, PolicyInputs
 from grape.policies.openvla.precision import LANGUAGE_LINEARS, Precision, is_quantized
 from grape.policies.openvla.processor import Processor, read_tokenizer
@@ -29,7 +32,7 @@ __all__ = ["OpenVLAPolicy"]
 _TOWER_LINEARS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 
 
-class OpenVLAPolicy:
+class OpenVLAPolicy(ImitationPolicy):
     """An OpenVLA checkpoint of any size as a :class:`grape.policies.base.Policy`.
 
     Args:
@@ -89,7 +92,7 @@ class OpenVLAPolicy:
             image_size=self.config.image_size,
             gripper=self.config.gripper,
             unnorm_key=self.unnorm_key,
-            policy_hash=self._frozen_hash or self._policy_hash(),
+            policy_hash=self._frozen_hash or hash_weights(self),
             preprocessing_hash=self.preprocessing_hash,
             computation=self.computation,
             rotation=self.rotation,
@@ -108,7 +111,7 @@ class OpenVLAPolicy:
             The same policy.
         """
         self.model.requires_grad_(False)
-        self._frozen_hash = self._policy_hash()
+        self._frozen_hash = hash_weights(self)
         return self
 
     @property
@@ -121,11 +124,84 @@ class OpenVLAPolicy:
         """Token id of each bin from the lowest value to the highest, int64 ``(n_bins,)``."""
         return self._bins.token_ids
 
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """The suite's main camera alone."""
+        return ("agentview",)
+
+    def facts(self) -> Mapping[str, Any]:
+        """Statistics, crop and precision in use."""
+        return {
+            "unnorm_key": self.unnorm_key,
+            "center_crop": self.config.center_crop,
+            "computation": self.computation,
+        }
+
     def prompt(self, instruction: str) -> str:
         """The text the network reads for an instruction."""
         return self.processor.prompt(instruction)
 
+    @property
+    def module(self) -> OpenVLA:
+        """The network."""
+        return self.model
+
     def encode(
+        self, observations: Sequence[Observation], *, features: Tensor | None = None, crop: bool = True
+    ) -> PolicyInputs:
+        """Prepare observations for the network.
+
+        Args:
+            observations: ``B`` observations.
+            features: What :meth:`features` gave for them; then their images are not read.
+            crop: As for :meth:`encode_images`.
+
+        Raises:
+            CompatibilityError: As for :meth:`encode_images`.
+            PolicyError: As there.
+        """
+        instructions = [observation.instruction for observation in observations]
+        proprio = np.stack([observation.proprio for observation in observations]) if self.norm_proprio else None
+        if features is not None:
+            return PolicyInputs(None, self._prompt_ids(instructions), features, self.standardized_proprio(proprio))
+        images = [observation.image for observation in observations]
+        return self.encode_images(images, instructions, proprio, crop=crop)
+
+    def features(self, observations: Sequence[Observation]) -> Tensor | None:
+        """Outputs of the vision towers, ``(B, N, C)``, on the CPU; None where the towers train."""
+        if any(parameter.requires_grad for parameter in self.model.vision_backbone.parameters()):
+            return None
+        pixels = self.processor.pixels([observation.image for observation in observations])
+        with torch.no_grad():
+            return self.model.image_features(pixels).cpu()
+
+    def token_logps(self, inputs: PolicyInputs, tokens: Tensor) -> Tensor:
+        """Log-probability of each action token under temperature 1 over the whole vocabulary, ``(B, 1, D)``."""
+        return self.model.action_logps(inputs, tokens[:, 0])[:, None]
+
+    def imitation_losses(
+        self, inputs: PolicyInputs, labels: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_], width: float
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of demonstrated actions over the whole vocabulary, see the base class."""
+        targets_BDK = torch.from_numpy(self.bin_targets(labels[:, 0], width))
+        columns_K = torch.from_numpy(np.array(self.action_token_ids))
+        # What the network reads before the next token is what it should have said: the likeliest bin.
+        logits_BDV = self.model.action_logits(inputs, columns_K[targets_BDK.argmax(dim=-1)])
+        return bin_losses(logits_BDV, columns_K, targets_BDK, np.repeat(inside, self.norm.dim, axis=1))
+
+    def save(self, folder: Path) -> None:
+        """Write the policy as a checkpoint in the published layout into an existing folder; adapters are merged.
+
+        Raises:
+            PolicyError: The policy's weights are held in 4 bits.
+        """
+        write_files(folder, self.files, MergedWeights(self.model))
+
+    def checkpoint_activations(self) -> None:
+        """Keep one hidden state a block for the backward pass, see the network's method."""
+        self.model.checkpoint_activations()
+
+    def encode_images(
         self,
         images: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]],
         instructions: Sequence[str],
@@ -133,7 +209,7 @@ class OpenVLAPolicy:
         *,
         crop: bool = True,
     ) -> PolicyInputs:
-        """Prepare observations for the network.
+        """Prepare images and instructions for the network.
 
         Args:
             images: RGB images, uint8 ``(B, H, W, 3)`` or a sequence of ``(H, W, 3)``; other sizes than the
@@ -147,14 +223,18 @@ class OpenVLAPolicy:
             PolicyError: An image has another type or shape, a state is not finite, or an instruction is longer than the
                 network can read.
         """
+        prompt_ids = self._prompt_ids(instructions)
+        proprio_BP = self.standardized_proprio(proprio)
+        return PolicyInputs(self.processor.pixels(images, crop=crop), prompt_ids, proprio_BP=proprio_BP)
+
+    def _prompt_ids(self, instructions: Sequence[str]) -> tuple[tuple[int, ...], ...]:
         prompt_ids = tuple(self.processor.prompt_ids(instruction) for instruction in instructions)
         longest = max(map(len, prompt_ids), default=0)
         beside = self.config.patches + bool(self.config.proprio_dim) + self.norm.dim
         room = int(self.config.text["max_position_embeddings"]) - beside
         if longest > room:
             raise PolicyError(f"An instruction gives a prompt of {longest} tokens.", f"The network reads {room}.")
-        proprio_BP = self.standardized_proprio(proprio)
-        return PolicyInputs(self.processor.pixels(images, crop=crop), prompt_ids, proprio_BP=proprio_BP)
+        return prompt_ids
 
     def standardized_proprio(self, proprio: npt.NDArray[Any] | None) -> Tensor | None:
         """Robot states as the network reads them, float32 ``(B, P)``; None where it reads none.
@@ -176,14 +256,10 @@ class OpenVLAPolicy:
 
     def decode_tokens(self, tokens_ND: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
         """Un-normalized actions of token ids, float32 ``(N, D)``; ids outside the action range clip."""
-        return self.decode_tokens_exactly(tokens_ND).astype(np.float32)
-
-    def decode_tokens_exactly(self, tokens_ND: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float64]:
-        """As :meth:`decode_tokens`, in the float64 it is computed in."""
-        return self.norm.unnormalize(self.normalized(tokens_ND))
+        return self.norm.unnormalize(self.normalized(tokens_ND)).astype(np.float32)
 
     def normalized(self, tokens_ND: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float64]:
-        """Bin centers of token ids, in [-1, 1], float64 ``(N, D)``."""
+        """Bin centers of token ids, in [-1, 1], float64, of the same shape."""
         return self._bins.decode(tokens_ND)
 
     def bin_targets(self, actions_ND: npt.NDArray[Any], width_bins: float) -> npt.NDArray[np.float32]:
@@ -219,24 +295,22 @@ class OpenVLAPolicy:
         if temperature > 0.0 and (seeds is None or len(seeds) != len(observations)):
             raise SettingsError("Sampling needs one seed for each observation.")
         if not observations:
-            empty = np.zeros((0, self.norm.dim))
-            return ActionBatch(empty.astype(np.float32), empty.astype(np.int32), empty.astype(np.float32))
+            empty = np.zeros((0, 1, self.norm.dim))
+            return ActionBatch(empty, empty.astype(np.int32), empty.astype(np.float32), normalized=empty)
         training = self.model.training
         self.model.eval()  # an adapter may hold dropout
         try:
-            inputs = self.encode(
-                [observation.image for observation in observations],
-                [observation.instruction for observation in observations],
-                np.stack([observation.proprio for observation in observations]) if self.norm_proprio else None,
-            )
+            inputs = self.encode(observations)
             decode = decode_rows_alike if self.model.device.type == "cpu" else decode_actions
             tokens_BD, logps_BD = decode(self.model, inputs, self.norm.dim, temperature, seeds, self.action_token_ids)
         finally:
             self.model.train(training)
-        tokens = tokens_BD.cpu().numpy().astype(np.int32)
-        return ActionBatch(self.decode_tokens(tokens), tokens, logps_BD.cpu().numpy())
+        tokens = tokens_BD.cpu().numpy().astype(np.int32)[:, None]
+        normalized = self.normalized(tokens)
+        logps = logps_BD.cpu().numpy()[:, None]
+        return ActionBatch(self.norm.unnormalize(normalized), tokens, logps, normalized=normalized)
 
-    def lora_targets(self, which: Literal["language", "language+projector", "all"] = "language+projector") -> list[str]:
+    def lora_targets(self, which: LoraTargets = "language+projector") -> list[str]:
         """Names of the linear layers that LoRA adapts.
 
         Args:
@@ -264,31 +338,6 @@ class OpenVLAPolicy:
                 for name in _TOWER_LINEARS
             ]
         return names
-
-    def _adapter_acts(self) -> bool:
-        """Whether an adapter stands beside the weights and is switched on."""
-        return self.adapter is not None and bool(scales_of(self.model))
-
-    def _policy_hash(self) -> str:
-        """SHA-256 over configuration and weights as they would be stored, adapters apart where a merge would round."""
-        digest = hashlib.sha256(content_hash(self.config.to_json()).encode())
-        digest.update(self.unnorm_key.encode())
-        dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.config.storage_dtype, torch.float32)
-        apart = is_quantized(self.model)
-        if self._adapter_acts() and (dtype != torch.float32 or self.model.dtype != torch.float32):
-            apart = True  # a merge rounds most of a fine-tuning's changes away: policies that differ would look alike
-            digest.update(str(sorted(set(scales_of(self.model)))).encode())
-        weights = self.model.state_dict() if apart else MergedWeights(self.model)
-        for name in sorted(weights):
-            tensor = weights[name].detach().to("cpu")
-            if ".lora_" in name and not self._adapter_acts():
-                continue
-            rounded = tensor.is_floating_point() and ".lora_" not in name
-            stored = (tensor.to(dtype) if rounded else tensor).contiguous()
-            name = name.replace(".base_layer.", ".")
-            digest.update(f"{name}:{tuple(stored.shape)}".encode())
-            digest.update(stored.view(torch.uint8).numpy().data)
-        return digest.hexdigest()
 
     @property
     def preprocessing_hash(self) -> str:

@@ -1,17 +1,15 @@
 """Writing an OpenVLA-OFT policy for other programs, with a statement of how it is run beside it."""
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from grape.policies.exports import PolicyExport
 from grape.policies.kinds import find_parts
 from grape.policies.opening import resolve_policy
 from grape.policies.openvla.adapters import MergedWeights
 from grape.policies.openvla.checkpoint import write_files
 from grape.policies.openvla.exporting import (
     PROVENANCE,
-    PolicyExport,
     adapter_export,
     copy_files,
     facts_text,
@@ -30,7 +28,7 @@ OpenVLA-OFT's own code loads it, and so does `grape evaluate --policy FOLDER`. `
 run; `grape.json` beside it does: {conventions}.{facts}"""
 
 
-def export_merged(policy: str, shard_bytes: int, choices: Mapping[str, Any]) -> PolicyExport:
+def export_merged(policy: Path | str, choices: OFTChoices, shard_bytes: int) -> PolicyExport:
     """A policy as a whole checkpoint; the sum of base and adapter is rounded once, to the configuration's type.
 
     ``config.json`` stays as published; ``grape.json`` states conventions, layout and statistics in use. Parts in files
@@ -38,21 +36,20 @@ def export_merged(policy: str, shard_bytes: int, choices: Mapping[str, Any]) -> 
 
     Args:
         policy: A folder or a name on the hub.
+        choices: How it is meant.
         shard_bytes: Size from which on the weights are divided into several files.
-        choices: How it is meant, by field of :class:`~grape.policies.openvla_oft.loading.OFTChoices`.
 
     Raises:
         SettingsError: There is no such policy, or neither it nor the choices say how it is run.
         CompatibilityError: Statistics are of another dimension than the network.
         DataError: A file is missing or broken. So does writing: where weights are truncated or do not fit.
     """
-    oft_choices = OFTChoices(**choices)
-    opened = read_oft_policy(resolve_policy(policy, parts=True), oft_choices)  # mistakes come before hashing
+    opened = read_oft_policy(resolve_policy(policy, parts=True), choices)  # mistakes come before hashing
     source, config = find_source(policy, chunks=True), opened.config
 
     def write(folder: Path) -> None:
         dtype = "bfloat16" if config.storage_dtype == "bfloat16" else "float32"
-        loaded = load_oft_policy(source.folder, oft_choices, dtype=dtype)
+        loaded = load_oft_policy(source.folder, choices, dtype=dtype)
         write_files(folder, loaded.files, MergedWeights(loaded.model, without=PARTS), shard_bytes)
         origin = source.base or source.folder
         restore_published_texts(origin, folder, dict(config.norm_stats))
@@ -66,7 +63,7 @@ def export_merged(policy: str, shard_bytes: int, choices: Mapping[str, Any]) -> 
 
     return PolicyExport(
         source,
-        source.base_name or policy,
+        source.base_name or str(policy),
         _MERGED.format(
             merged="" if source.base is None else ", with a LoRA adapter merged into its weights",
             conventions=_listed(opened.conventions),
@@ -74,11 +71,11 @@ def export_merged(policy: str, shard_bytes: int, choices: Mapping[str, Any]) -> 
         ),
         tuple(config.norm_stats),
         write,
-        identity={"oft": dataclasses.asdict(oft_choices)},
+        identity={"oft": dataclasses.asdict(choices)},
     )
 
 
-def export_adapter(policy: str, base_name: str = "") -> PolicyExport:
+def export_adapter(policy: Path | str, base_name: str = "") -> PolicyExport:
     """An adapter in PEFT's layout.
 
     Args:

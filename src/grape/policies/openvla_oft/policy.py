@@ -2,7 +2,8 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -10,28 +11,27 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from grape.core.errors import CompatibilityError, DataError, PolicyError, SettingsError
+from grape.core.errors import CompatibilityError, PolicyError, SettingsError
 from grape.core.files import content_hash
 from grape.core.trajectories import Observation
-from grape.policies.base import ChunkBatch, PolicySpec
-from grape.policies.openvla.action_tokens import ActionNorm, ActionTokenizer
+from grape.policies.base import ActionBatch, ImitationPolicy, PolicySpec
+from grape.policies.openvla.action_tokens import ActionTokenizer
 from grape.policies.openvla.checkpoint import CheckpointFiles
+from grape.policies.openvla.imitation import bin_losses
 from grape.policies.openvla.model import PolicyInputs
 from grape.policies.openvla.policy import OpenVLAPolicy
 from grape.policies.openvla.processor import Processor
 from grape.policies.openvla_oft.conventions import Conventions, Layout
 from grape.policies.openvla_oft.decoding import decode_chunks, regress_chunks
 from grape.policies.openvla_oft.model import OpenVLAOFT, rows_beside_prompt
+from grape.policies.openvla_oft.normalization import action_norm, normalize_proprio, proprio_norm
 
-__all__ = ["ChunkBatch", "OFTPolicy", "action_norm", "proprio_norm"]
+__all__ = ["OFTPolicy"]
 
 Image = npt.NDArray[np.uint8]
 
-_EPSILON = 1e-8
-_BOUNDS = {"q01-q99": ("q01", "q99"), "min-max": ("min", "max")}
 
-
-class OFTPolicy:
+class OFTPolicy(ImitationPolicy):
     """A policy that decides on a chunk of ``K`` actions at once.
 
     Args:
@@ -131,6 +131,22 @@ class OFTPolicy:
         self._checkpoint.freeze()
         return self
 
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the layout's cameras."""
+        return self.layout.cameras
+
+    def facts(self) -> Mapping[str, Any]:
+        """Statistics, conventions, layout and precision in use."""
+        return {
+            "unnorm_key": self.unnorm_key,
+            "center_crop": self.conventions.center_crop,
+            "head": self.layout.head,
+            "conventions": self.conventions.to_json(),
+            "layout": self.layout.to_json(),
+            "computation": self.computation,
+        }
+
     def prompt(self, instruction: str) -> str:
         """The text the network reads for an instruction."""
         return self.processor.prompt(instruction)
@@ -155,6 +171,66 @@ class OFTPolicy:
         )
 
     def encode(
+        self, observations: Sequence[Observation], *, features: Tensor | None = None, crop: bool = True
+    ) -> PolicyInputs:
+        """Prepare observations for the network.
+
+        Args:
+            observations: ``B`` observations with an image of each of the policy's cameras.
+            features: What :meth:`features` gave for them; then their images are not read.
+            crop: As for :meth:`encode_images`.
+
+        Raises:
+            CompatibilityError: As for :meth:`encode_images`.
+            PolicyError: As there.
+        """
+        instructions = [observation.instruction for observation in observations]
+        proprio = np.stack([observation.proprio for observation in observations]) if self.layout.proprio_dim else None
+        if features is not None:
+            proprio_BP = self._normalized_proprio(proprio, len(instructions))
+            return PolicyInputs(None, self._prompt_ids(instructions), features, proprio_BP)
+        images = [observation.images(self.layout.cameras) for observation in observations]
+        return self.encode_images(images, instructions, proprio, crop=crop)
+
+    def features(self, observations: Sequence[Observation]) -> Tensor | None:
+        """Outputs of the vision towers, ``(B, N, C)``, on the CPU; None where the towers train."""
+        if any(parameter.requires_grad for parameter in self.model.vision_backbone.parameters()):
+            return None
+        pixels_BCHW = self._pixels([observation.images(self.layout.cameras) for observation in observations])
+        with torch.no_grad():
+            return self.model.image_features(pixels_BCHW).cpu()
+
+    def token_logps(self, inputs: PolicyInputs, tokens: Tensor) -> Tensor:
+        """Log-probability of each action token, ``(B, K, D)`` with graph; see the network's method."""
+        return self.model.token_logps(inputs, tokens)
+
+    def imitation_losses(
+        self, inputs: PolicyInputs, labels: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_], width: float
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of demonstrated actions over the support at temperature 1, see the base class.
+
+        The 56 tokens of LIBERO's chunk count, not the stop token behind them, which the reference learns as a 57th.
+
+        Raises:
+            PolicyError: The policy has a regression head.
+        """
+        targets = self._bins.soft_targets(self.norm.normalize(labels), width)
+        columns_K = torch.from_numpy(np.array(self.action_token_ids)) - self.model.support.start
+        logits_BTV = self.model.chunk_logits(inputs) * self.conventions.temperature
+        targets_BTK = torch.from_numpy(targets.reshape(len(labels), -1, targets.shape[-1]))
+        return bin_losses(logits_BTV, columns_K, targets_BTK, np.repeat(inside, self.layout.action_dim, axis=1))
+
+    def save(self, folder: Path) -> None:
+        """Write the policy as a checkpoint in the published layout into an existing folder; adapters are merged."""
+        from grape.policies.openvla_oft.loading import write_oft_policy
+
+        write_oft_policy(self, folder)
+
+    def checkpoint_activations(self) -> None:
+        """Keep one hidden state a block for the backward pass, see the network's method."""
+        self.model.checkpoint_activations()
+
+    def encode_images(
         self,
         images: Sequence[Sequence[Image]],
         instructions: Sequence[str],
@@ -162,7 +238,7 @@ class OFTPolicy:
         *,
         crop: bool = True,
     ) -> PolicyInputs:
-        """Prepare observations for the network.
+        """Prepare images and instructions for the network.
 
         Args:
             images: For each observation the RGB images of the layout's cameras in their order, uint8 ``(H, W, 3)``.
@@ -182,6 +258,16 @@ class OFTPolicy:
                     f"found {len(row)}.",
                     "Give one image a camera of the checkpoint.",
                 )
+        prompt_ids = self._prompt_ids(instructions)
+        proprio_BP = self._normalized_proprio(proprio, len(images))
+        return PolicyInputs(self._pixels(images, crop=crop), prompt_ids, proprio_BP=proprio_BP)
+
+    def _pixels(self, images: Sequence[Sequence[Image]], *, crop: bool = True) -> Tensor:
+        """Images of all cameras as the network reads them, one camera after the other along the channels."""
+        pixels_MCHW = self.processor.pixels([image for row in images for image in row], crop=crop)
+        return pixels_MCHW.reshape(len(images), -1, *pixels_MCHW.shape[2:])
+
+    def _prompt_ids(self, instructions: Sequence[str]) -> tuple[tuple[int, ...], ...]:
         prompt_ids = tuple(self.processor.prompt_ids(instruction) for instruction in instructions)
         longest = max(map(len, prompt_ids), default=0)
         room = int(self.config.text["max_position_embeddings"]) - rows_beside_prompt(
@@ -189,9 +275,7 @@ class OFTPolicy:
         )
         if longest > room:
             raise PolicyError(f"An instruction gives a prompt of {longest} tokens.", f"The network reads {room}.")
-        pixels_MCHW = self.processor.pixels([image for row in images for image in row], crop=crop)
-        pixels_BCHW = pixels_MCHW.reshape(len(images), -1, *pixels_MCHW.shape[2:])
-        return PolicyInputs(pixels_BCHW, prompt_ids, proprio_BP=self._normalized_proprio(proprio, len(images)))
+        return prompt_ids
 
     def _normalized_proprio(self, proprio: npt.NDArray[Any] | None, rows: int) -> Tensor | None:
         if self.norm_proprio is None:
@@ -225,7 +309,7 @@ class OFTPolicy:
 
     def act(
         self, observations: Sequence[Observation], *, temperature: float = 0.0, seeds: Sequence[int] | None = None
-    ) -> ChunkBatch:
+    ) -> ActionBatch:
         """Decide for each observation.
 
         Args:
@@ -242,17 +326,11 @@ class OFTPolicy:
             shape = (0, self.layout.chunk, self.layout.action_dim)
             none = np.zeros(shape, np.float32)
             return self._batch(none.astype(np.int32), none) if self.has_logps else self._regressed(none)
-        proprio = np.stack([observation.proprio for observation in observations]) if self.layout.proprio_dim else None
-        inputs = self.encode(
-            [observation.images(self.layout.cameras) for observation in observations],
-            [observation.instruction for observation in observations],
-            proprio,
-        )
-        return self.decide(inputs, temperature=temperature, seeds=seeds)
+        return self.decide(self.encode(observations), temperature=temperature, seeds=seeds)
 
     def decide(
         self, inputs: PolicyInputs, *, temperature: float = 0.0, seeds: Sequence[int] | None = None
-    ) -> ChunkBatch:
+    ) -> ActionBatch:
         """Decide for encoded observations. On a CPU a row's result is the same, bit by bit, in any batch.
 
         Args:
@@ -281,64 +359,15 @@ class OFTPolicy:
             self.model.train(training)
         return self._batch(tokens_BKD.numpy().astype(np.int32), logps_BKD.numpy())
 
-    def _batch(self, tokens: npt.NDArray[np.int32], logps: npt.NDArray[np.float32]) -> ChunkBatch:
+    def _batch(self, tokens: npt.NDArray[np.int32], logps: npt.NDArray[np.float32]) -> ActionBatch:
         normalized = self.normalized(tokens)
         actions = self.norm.unnormalize(normalized)
-        return ChunkBatch(actions, normalized, tokens, logps, self.conventions.support, self.conventions.temperature)
+        stated = self.conventions
+        return ActionBatch(actions, tokens, logps, stated.support, stated.temperature, normalized)
 
-    def _regressed(self, normalized: npt.NDArray[np.float32]) -> ChunkBatch:
-        return ChunkBatch(self.norm.unnormalize(normalized), normalized, None, None, "", 0.0)
+    def _regressed(self, normalized: npt.NDArray[np.float32]) -> ActionBatch:
+        return ActionBatch(self.norm.unnormalize(normalized), normalized=normalized)
 
-    def decision_logps(self, inputs: PolicyInputs, tokens_BKD: Tensor, executed_B: Tensor) -> Tensor:
+    def decision_logps(self, inputs: PolicyInputs, tokens: Tensor, executed: Tensor) -> Tensor:
         """Log-probability of each decision's executed actions, ``(B,)`` with graph; see the network's method."""
-        return self.model.decision_logps(inputs, tokens_BKD, executed_B)
-
-
-def action_norm(stats: Any, name: str, layout: Layout) -> ActionNorm:
-    """Normalization of actions as OpenVLA-OFT has it.
-
-    Raises:
-        CompatibilityError: The statistics are of another dimension than the network's actions.
-        DataError: They are damaged.
-    """
-    norm = ActionNorm.from_stats(stats, name, bounds=_BOUNDS[layout.bounds], epsilon=_EPSILON)
-    if norm.dim != layout.action_dim:
-        raise CompatibilityError(
-            f"Statistics {name!r} are of actions of {norm.dim} dimensions, the policy decides {layout.action_dim}.",
-            "Choose another --unnorm-key.",
-        )
-    return norm
-
-
-def proprio_norm(stats: Any, name: str, layout: Layout) -> ActionNorm | None:
-    """Normalization of the robot's state; None where it is not read.
-
-    Raises:
-        CompatibilityError: The statistics are of another dimension than the network's projector.
-        DataError: They are missing or damaged.
-    """
-    if not layout.proprio_dim:
-        return None
-    if "proprio" not in stats:
-        raise DataError(
-            f"Statistics {name!r} have none of the robot's state, which this policy reads.",
-            "Add the dataset_statistics.json of its training data to the checkpoint.",
-        )
-    norm = ActionNorm.from_stats(stats, name, part="proprio", bounds=_BOUNDS[layout.bounds], epsilon=_EPSILON)
-    if norm.dim != layout.proprio_dim:
-        raise CompatibilityError(
-            f"Statistics {name!r} are of robot states of {norm.dim} dimensions, the policy's projector reads "
-            f"{layout.proprio_dim}.",
-            "Choose another --unnorm-key.",
-        )
-    return norm
-
-
-def normalize_proprio(proprio: npt.NDArray[Any], norm: ActionNorm) -> npt.NDArray[np.float64]:
-    """Robot states mapped to [-1, 1] as the reference evaluates.
-
-    Unlike actions in training, a dimension that never moved becomes -1 or 1, and those not mapped are clipped, too.
-    """
-    states = np.asarray(proprio, dtype=np.float64)
-    mapped = 2.0 * (states - norm.low) / (norm.high - norm.low + norm.epsilon) - 1.0
-    return np.clip(np.where(norm.mask, mapped, states), -1.0, 1.0)
+        return self.model.decision_logps(inputs, tokens, executed)

@@ -1,0 +1,138 @@
+"""Policy types by name, and the type of a checkpoint.
+
+Types of other distributions register under the entry-point group ``grape.policies``. A type's module is imported when
+its policies are opened; its ``config.json`` says which type a checkpoint is of, before weights are downloaded.
+"""
+
+import importlib
+from importlib import metadata
+from pathlib import Path
+from typing import cast
+
+from grape.core.errors import SettingsError, require_known
+from grape.policies.base import Policy, TrainablePolicy
+from grape.policies.opening import check_policy_name, read_checkpoint_config, read_checkpoint_kind
+from grape.policies.types import AS_STATED, CheckpointInfo, OpeningOptions, PolicyType
+
+__all__ = [
+    "check_policy_place",
+    "get_policy_type",
+    "open_policy",
+    "policy_type_names",
+    "read_checkpoint_info",
+    "read_policy",
+    "recognize_policy",
+]
+
+_GROUP = "grape.policies"
+_BUILTIN: dict[str, tuple[str, str]] = {
+    "openvla": ("grape.policies.builtin", "OpenVLAType"),
+    "openvla-oft": ("grape.policies.builtin", "OpenVLAOFTType"),
+}
+
+
+def policy_type_names() -> tuple[str, ...]:
+    """Names of all policy types, built in or from entry points, sorted."""
+    return tuple(sorted({*_BUILTIN, *(point.name for point in metadata.entry_points(group=_GROUP))}))
+
+
+def get_policy_type(name: str) -> PolicyType:
+    """Policy type registered under ``name``.
+
+    Raises:
+        SettingsError: The name is unknown, or the plugin that registered it cannot be loaded.
+    """
+    if name in _BUILTIN:
+        module, attribute = _BUILTIN[name]
+        made = getattr(importlib.import_module(module), attribute)()
+    else:
+        require_known("policy type", name, policy_type_names())
+        (point, *_) = metadata.entry_points(group=_GROUP, name=name)
+        try:
+            made = point.load()()
+        except Exception as error:
+            raise SettingsError(
+                f"Policy type {name!r} is registered as {point.value!r} but cannot be loaded: "
+                f"{type(error).__name__}: {error}.",
+                "Fix or uninstall the package that registers it.",
+            ) from error
+        if not isinstance(made, PolicyType):
+            raise SettingsError(
+                f"Policy type {name!r} is registered as {point.value!r}, which makes no grape.policies.PolicyType.",
+                "Derive its class from PolicyType; what it does not define has defaults there.",
+            )
+    made.name = name
+    return cast(PolicyType, made)
+
+
+def recognize_policy(policy: Path | str, preset: str = "") -> tuple[PolicyType, Path | str]:
+    """The type of a policy and its place.
+
+    Args:
+        policy: A checkpoint folder, a name on the hub, or ``TYPE:PLACE``.
+        preset: Named conventions that the user asks for; they say that the checkpoint is OpenVLA-OFT's.
+
+    Raises:
+        SettingsError: There is no such policy, or no type knows it.
+        DataError: The configuration is damaged.
+    """
+    name, place = _named_type(policy)
+    if name:
+        return get_policy_type(name), place
+    check_policy_name(policy)
+    config, names = read_checkpoint_config(policy)
+    if config is not None and config.get("model_type") != "openvla":
+        for other in policy_type_names():
+            if other not in _BUILTIN and (plugin := get_policy_type(other)).recognizes(config, names):
+                return plugin, policy
+    kind = read_checkpoint_kind(policy, policy_type_names())
+    return get_policy_type("openvla-oft" if preset else kind.name), policy
+
+
+def check_policy_place(policy: Path | str, flag: str = "--policy") -> None:
+    """Refuse what is neither a folder, nor could be a name on the hub, nor names its type; nothing is opened.
+
+    Args:
+        policy: What the user wrote.
+        flag: How it was given, for the message.
+
+    Raises:
+        SettingsError: There is no such folder.
+    """
+    if not _named_type(policy)[0]:
+        check_policy_name(policy, flag)
+
+
+def _named_type(policy: Path | str) -> tuple[str, str]:
+    """Type and place of ``TYPE:PLACE``; an empty type where the policy is written otherwise."""
+    name, colon, place = str(policy).partition(":")
+    named = colon and not Path(policy).exists() and name in policy_type_names()
+    return (name, place) if named else ("", str(policy))
+
+
+def open_policy(policy: Path | str, options: OpeningOptions = AS_STATED) -> Policy:
+    """Open a policy of any type with its weights.
+
+    Args:
+        policy: As for :func:`recognize_policy`.
+        options: How.
+
+    Raises:
+        SettingsError: There is no such policy, no type knows it, or the options do not fit it.
+        CompatibilityError: Statistics, cameras or chunk are not the checkpoint's.
+        DataError: A file is missing, truncated or does not fit the others.
+    """
+    policy_type, place = recognize_policy(policy, options.preset)
+    return policy_type.open(place, options)
+
+
+def read_policy(policy: Path | str, options: OpeningOptions = AS_STATED) -> TrainablePolicy | None:
+    """Open a policy without its weights; None where its type cannot. Arguments and errors as :func:`open_policy`."""
+    policy_type, place = recognize_policy(policy, options.preset)
+    return policy_type.read(place, options)
+
+
+def read_checkpoint_info(policy: Path | str) -> CheckpointInfo:
+    """Facts from a policy's configuration. Arguments and errors as :func:`recognize_policy`."""
+    policy_type, place = recognize_policy(policy)
+    return policy_type.info(place)
