@@ -1,6 +1,7 @@
 """Policies that decide on several actions at once: played open loop, recorded as decisions and control steps."""
 
 import dataclasses
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -251,3 +252,24 @@ def test_what_cannot_be_played_is_refused_before_the_first_rollout(tmp_path: Pat
     save_oft_policy(make_nano(cameras=("agentview", "wrist")), tmp_path / "wrist")
     with pytest.raises(CompatibilityError, match="the suite has no wrist"):
         open_policy(settings(tmp_path, policy=str(tmp_path / "wrist")))
+
+
+def test_a_dry_run_finds_the_same_faults_by_the_configuration_alone(tmp_path: Path, checkpoint: Path) -> None:
+    folder = tmp_path / "unread"
+    shutil.copytree(checkpoint, folder)
+    (folder / "model.safetensors").write_bytes(b"not weights")
+    assert run_collect(settings(tmp_path, policy=str(folder), execute=3, dry_run=True))["episodes"] == 6
+    with pytest.raises(SettingsError, match=r"--execute 4: .* decides on 3 actions at once"):
+        run_collect(settings(tmp_path, policy=str(folder), execute=4, dry_run=True))
+    save_oft_policy(make_nano(cameras=("agentview", "wrist")), tmp_path / "wrist")
+    with pytest.raises(CompatibilityError, match="the suite has no wrist"):
+        run_collect(settings(tmp_path, policy=str(tmp_path / "wrist"), dry_run=True))
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_an_explicit_whole_chunk_is_the_same_run_as_none(tmp_path: Path) -> None:
+    episodes = play(tmp_path, execute=0)
+    again = play(tmp_path, execute=CHUNK)  # resumes
+    assert [episode.meta for episode in again] == [episode.meta for episode in episodes]
+    with pytest.raises(CompatibilityError):
+        play(tmp_path, execute=1)

@@ -78,7 +78,7 @@ class CollectSettings(RolloutSettings):
             --samples.
         temperature: Sampling temperature of the policy; 0 decodes greedily.
         seed: Seed of all randomness in this collection.
-        until: When an episode ends: at the first success, or after the last decision whatever happened before.
+        until: When an episode ends: at the first success, or after the last control step whatever happened before.
     """
 
     out: Path = setting(identity=False, common=True)
