@@ -116,7 +116,7 @@ class OpenVLAOFTType(PolicyType):
         """See :func:`grape.policies.openvla_oft.loading.read_oft_policy`."""
         from grape.policies.openvla_oft.loading import read_oft_policy
 
-        return read_oft_policy(resolve_policy(path, weights=False, parts=True), _choices(path, options))
+        return read_oft_policy(path, _choices(path, options))
 
     def info(self, path: Path | str) -> CheckpointInfo:
         """Facts from the configuration."""

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from grape.policies.exports import PolicyExport
 from grape.policies.kinds import find_parts
-from grape.policies.opening import resolve_policy
 from grape.policies.openvla.adapters import MergedWeights
 from grape.policies.openvla.checkpoint import write_files
 from grape.policies.openvla.exporting import (
@@ -44,7 +43,7 @@ def export_merged(policy: Path | str, choices: OFTChoices, shard_bytes: int) -> 
         CompatibilityError: Statistics are of another dimension than the network.
         DataError: A file is missing or broken. So does writing: where weights are truncated or do not fit.
     """
-    opened = read_oft_policy(resolve_policy(policy, parts=True), choices)  # mistakes come before hashing
+    opened = read_oft_policy(policy, choices)  # mistakes come before hashing
     source, config = find_source(policy, chunks=True), opened.config
 
     def write(folder: Path) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from grape.core.atomic_folders import atomic_folder
 from grape.core.errors import CompatibilityError, SettingsError
 from grape.core.files import write_json
@@ -44,6 +46,8 @@ __all__ = [
 _STATED = "oft"
 _HEADS = {"tokens": "action tokens", "l1": "an L1 regression head (action_head--*.pt)"}
 _CAMERAS = ("agentview", "wrist")
+_HEAD_BLOCKS = 2
+"""Residual blocks of published L1 heads."""
 
 
 @dataclass(frozen=True)
@@ -132,19 +136,22 @@ def load_oft_policy(
     return policy if pointer is None else attach_adapter(policy, opened.folder, merge=merge, apart=PARTS)
 
 
-def read_oft_policy(folder: Path, choices: OFTChoices = OFTChoices()) -> OFTPolicy:
+def read_oft_policy(path: Path | str, choices: OFTChoices = OFTChoices()) -> OFTPolicy:
     """Open a policy without its weights: prompts, images, layout and conventions are there, but it cannot act.
 
+    Separate parts are not read either, nor downloaded: their sizes are those that the configuration states, or else
+    those of the statistics and the published ones. What does not fit them is found when the policy is loaded.
+
     Args:
-        folder: Folder of the checkpoint or of an adapter: which parts it has is seen in the parts.
-        choices: As for :func:`load_oft_policy`.
+        path: As for :func:`load_oft_policy`.
+        choices: As there.
 
     Raises:
         SettingsError: As there.
         CompatibilityError: As there.
         DataError: As there.
     """
-    return _without_weights(_open(folder, read_checkpoint_kind(folder), choices))
+    return _without_weights(_open(resolve_policy(path, weights=False), read_checkpoint_kind(path), choices))
 
 
 def _without_weights(opened: _Opened, attention: str = "sdpa") -> OFTPolicy:
@@ -163,8 +170,11 @@ def _open(folder: Path, kind: CheckpointKind, choices: OFTChoices, *, weights: b
     if choices.center_crop is not None:
         conventions = dataclasses.replace(conventions, center_crop=choices.center_crop)
     key = _choose_key(config, choices.unnorm_key)
-    projector, head = _parts(base, kind, config.hidden)
     layout = stated_layout or Layout.of_platform(ActionNorm.from_stats(config.norm_stats[key], key).dim)
+    if weights:
+        projector, head = _parts(base, kind, config.hidden)
+    else:
+        projector, head = _empty_parts(kind, config, key, layout)
     layout = dataclasses.replace(
         layout,
         chunk=_chunk(choices.chunk, layout, stated_layout is not None),
@@ -203,6 +213,21 @@ def _open(folder: Path, kind: CheckpointKind, choices: OFTChoices, *, weights: b
     return _Opened(folder, pointer, files, key, conventions, layout, projector, head)
 
 
+def _empty_parts(
+    kind: CheckpointKind, config: OpenVLAConfig, key: str, layout: Layout
+) -> tuple[ProprioProjector | None, L1ActionHead | None]:
+    """As :func:`_parts`, without memory for the weights and without reading them."""
+    stats = config.norm_stats[key]
+    proprio_dim = layout.proprio_dim  # what else it could be is refused for lack of statistics
+    if not proprio_dim:
+        proprio_dim = ActionNorm.from_stats(stats, key, part="proprio").dim if "proprio" in stats else 1
+    with torch.device("meta"):
+        return (
+            ProprioProjector(proprio_dim, config.hidden) if kind.proprio_projector else None,
+            L1ActionHead(_HEAD_BLOCKS, config.hidden, config.hidden, layout.action_dim) if kind.action_head else None,
+        )
+
+
 def read_oft_config(path: Path | str) -> tuple[OpenVLAConfig, Conventions]:
     """Configuration and conventions of a policy; weights and separate parts are neither read nor downloaded.
 
@@ -223,7 +248,7 @@ def read_oft_network(folder: Path) -> tuple[OpenVLAConfig, Conventions | None, O
     """Configuration, stated conventions and layers of a policy, which need not say how it is run.
 
     Args:
-        folder: As for :func:`read_oft_policy`.
+        folder: Folder of the checkpoint or adapter, with its separate parts.
 
     Raises:
         SettingsError: The policy is of another kind.
