@@ -52,7 +52,7 @@ def test_an_l1_checkpoint_is_played_without_log_probabilities(checkpoint, tmp_pa
         assert episode.chunks.tokens is None
         assert episode.chunks.logps is None
         assert np.isnan(episode.logp)
-        # the actions are those of the head, un-normalized and clipped by nobody, from image and state of the decision
+        # the actions are those of the head, un-normalized and not clipped, from the decision's image and state
         task = suite.tasks[episode.meta.task_index]
         environment = suite.make_environment(task)
         state = environment.reset(episode.meta.initial_state)
@@ -90,23 +90,20 @@ def test_dry_runs_read_the_configuration_alone(checkpoint, tmp_path, capsys, ver
     words = ("--out", tmp_path / "out", "--temperature", 0)
     assert command(verb, folder, *words, "--dry-run") == 0
     assert json.loads(capsys.readouterr().out)["episodes"] == 2
-    assert command(verb, folder, *words) == 1
+    assert command(verb, folder, *words) == 2
     assert "--0_checkpoint.pt" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_a_policy_without_its_weights_is_as_with_them(golden, checkpoint, tmp_path):
     for source, choices in ((checkpoint, OFTChoices()), (golden.checkpoint(*PARTS), OFTChoices(unnorm_key=LIBERO))):
-        unread, loaded = (
-            read_oft_policy(damaged(source, tmp_path / source.name), choices),
-            load_oft_policy(source, choices),
-        )
+        unread = read_oft_policy(damaged(source, tmp_path / source.name), choices)
+        loaded = load_oft_policy(source, choices)
         assert (unread.layout, unread.conventions) == (loaded.layout, loaded.conventions)
         assert unread.preprocessing_hash == loaded.preprocessing_hash
-        sizes = [
-            {name: tuple(value.shape) for name, value in one.model.state_dict().items()} for one in (unread, loaded)
-        ]
-        assert sizes[0] == sizes[1]
+        weights = (unread.model.state_dict(), loaded.model.state_dict())
+        unread_sizes, sizes = ({name: value.shape for name, value in part.items()} for part in weights)
+        assert unread_sizes == sizes
         assert all(value.is_meta for value in unread.model.parameters())
 
 

@@ -47,8 +47,9 @@ def export_merged(policy: Path | str, choices: OFTChoices, shard_bytes: int) -> 
     source, config = find_source(policy, chunks=True), opened.config
 
     def write(folder: Path) -> None:
-        dtype = "bfloat16" if config.storage_dtype == "bfloat16" else "float32"
-        loaded = load_oft_policy(source.folder, choices, dtype=dtype)
+        loaded = load_oft_policy(
+            source.folder, choices, dtype="bfloat16" if config.storage_dtype == "bfloat16" else "float32"
+        )
         write_files(folder, loaded.files, MergedWeights(loaded.model, without=PARTS), shard_bytes)
         origin = source.base or source.folder
         restore_published_texts(origin, folder, dict(config.norm_stats))

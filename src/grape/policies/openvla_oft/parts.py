@@ -148,8 +148,8 @@ def _read(path: Path) -> dict[str, Tensor]:
     except DataError:
         raise
     except Exception as error:  # the reader raises many kinds for a damaged file, and for code within it
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path} cannot be read as weights alone ({first_line[:120]}).", _AGAIN) from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
+        raise DataError(f"{path} cannot be read as weights alone ({reason[:120]}).", _AGAIN) from error
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise DataError(f"{path} holds something else than weights by name.", _AGAIN)
     if any(value.untyped_storage().nbytes() < value.numel() * value.element_size() for value in weights.values()):
