@@ -20,7 +20,7 @@ from grape.policies.base import LoraTargets
 from grape.policies.opening import resolve_policy
 from grape.policies.openvla import load_policy, read_policy, read_policy_config, save_policy
 from grape.policies.openvla.adapter_config import read_adapter_config
-from grape.policies.openvla.adapters import adapter_base, write_pointer
+from grape.policies.openvla.adapter_pointer import adapter_base, write_pointer
 from grape.policies.openvla.checkpoint import save_tensors
 from grape.training.settings import SftSettings, TrainerSettings, TrainSettings
 
@@ -241,7 +241,7 @@ def save_result(policy: "OpenVLAPolicy", out: Path, base: Path | None) -> None:
     with atomic_folder(out / "policy") as temporary:
         save_tensors(tensors, temporary / "adapter_model.safetensors")
         write_json(temporary / "adapter_config.json", _plain(policy.adapter.peft_config["default"].to_dict()))
-        write_pointer(temporary, base, place=out / "policy", changed=(read_policy_config(base), policy.config))
+        write_pointer(temporary, base, policy.config, place=out / "policy")
 
 
 def _plain(value: Any) -> Any:

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +82,25 @@ class OFTPolicy(ImitationPolicy):
     def module(self) -> OpenVLAOFT:
         """What training changes."""
         return self.model
+
+    @property
+    def adapter(self) -> Any:
+        """PEFT's wrapper where an adapter was attached (its ``disable_adapter()`` gives the base), else None."""
+        return self._checkpoint.adapter
+
+    @adapter.setter
+    def adapter(self, wrapper: Any) -> None:
+        self._checkpoint.adapter = wrapper
+
+    def lora_targets(self, which: Literal["language", "language+projector", "all"] = "language+projector") -> list[str]:
+        """Names of the linear layers that LoRA adapts, as for :class:`~grape.policies.openvla.OpenVLAPolicy`.
+
+        An L1 head's are not among them: its policy has no log-probabilities to train by.
+        """
+        names = self._checkpoint.lora_targets(which)
+        if which != "language" and self.model.proprio_projector is not None:
+            names += ["proprio_projector.fc1", "proprio_projector.fc2"]
+        return names
 
     @property
     def spec(self) -> PolicySpec:
