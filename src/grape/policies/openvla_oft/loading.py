@@ -28,8 +28,9 @@ from grape.policies.openvla_oft.conventions import (
     override_conventions,
 )
 from grape.policies.openvla_oft.model import PARTS, empty_oft_model, rows_beside_prompt
+from grape.policies.openvla_oft.normalization import action_norm, proprio_norm
 from grape.policies.openvla_oft.parts import L1ActionHead, load_l1_head, load_proprio_projector
-from grape.policies.openvla_oft.policy import OFTPolicy, action_norm, proprio_norm
+from grape.policies.openvla_oft.policy import OFTPolicy
 
 __all__ = [
     "OFTChoices",

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from grape.core.errors import CompatibilityError, DataError, PolicyError, SettingsError
+from grape.core.errors import CompatibilityError, PolicyError, SettingsError
 from grape.core.files import content_hash
 from grape.core.trajectories import Observation
 from grape.policies.base import ActionBatch, ImitationPolicy, PolicySpec
-from grape.policies.openvla.action_tokens import ActionNorm, ActionTokenizer
+from grape.policies.openvla.action_tokens import ActionTokenizer
 from grape.policies.openvla.checkpoint import CheckpointFiles
 from grape.policies.openvla.imitation import bin_losses
 from grape.policies.openvla.model import PolicyInputs
@@ -24,13 +24,11 @@ from grape.policies.openvla.processor import Processor
 from grape.policies.openvla_oft.conventions import Conventions, Layout
 from grape.policies.openvla_oft.decoding import decode_chunks, regress_chunks
 from grape.policies.openvla_oft.model import OpenVLAOFT, rows_beside_prompt
+from grape.policies.openvla_oft.normalization import action_norm, normalize_proprio, proprio_norm
 
-__all__ = ["OFTPolicy", "action_norm", "proprio_norm"]
+__all__ = ["OFTPolicy"]
 
 Image = npt.NDArray[np.uint8]
-
-_EPSILON = 1e-8
-_BOUNDS = {"q01-q99": ("q01", "q99"), "min-max": ("min", "max")}
 
 
 class OFTPolicy(ImitationPolicy):
@@ -113,6 +111,22 @@ class OFTPolicy(ImitationPolicy):
         """Declare that the weights will not change any more; returns the same policy."""
         self._checkpoint.freeze()
         return self
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the layout's cameras."""
+        return self.layout.cameras
+
+    def facts(self) -> Mapping[str, Any]:
+        """Statistics, conventions, layout and precision in use."""
+        return {
+            "unnorm_key": self.unnorm_key,
+            "center_crop": self.conventions.center_crop,
+            "head": self.layout.head,
+            "conventions": self.conventions.to_json(),
+            "layout": self.layout.to_json(),
+            "computation": self.computation,
+        }
 
     def prompt(self, instruction: str) -> str:
         """The text the network reads for an instruction."""
@@ -338,53 +352,3 @@ class OFTPolicy(ImitationPolicy):
     def decision_logps(self, inputs: PolicyInputs, tokens: Tensor, executed: Tensor) -> Tensor:
         """Log-probability of each decision's executed actions, ``(B,)`` with graph; see the network's method."""
         return self.model.decision_logps(inputs, tokens, executed)
-
-
-def action_norm(stats: Any, name: str, layout: Layout) -> ActionNorm:
-    """Normalization of actions as OpenVLA-OFT has it.
-
-    Raises:
-        CompatibilityError: The statistics are of another dimension than the network's actions.
-        DataError: They are damaged.
-    """
-    norm = ActionNorm.from_stats(stats, name, bounds=_BOUNDS[layout.bounds], epsilon=_EPSILON)
-    if norm.dim != layout.action_dim:
-        raise CompatibilityError(
-            f"Statistics {name!r} are of actions of {norm.dim} dimensions, the policy decides {layout.action_dim}.",
-            "Choose another --unnorm-key.",
-        )
-    return norm
-
-
-def proprio_norm(stats: Any, name: str, layout: Layout) -> ActionNorm | None:
-    """Normalization of the robot's state; None where it is not read.
-
-    Raises:
-        CompatibilityError: The statistics are of another dimension than the network's projector.
-        DataError: They are missing or damaged.
-    """
-    if not layout.proprio_dim:
-        return None
-    if "proprio" not in stats:
-        raise DataError(
-            f"Statistics {name!r} have none of the robot's state, which this policy reads.",
-            "Add the dataset_statistics.json of its training data to the checkpoint.",
-        )
-    norm = ActionNorm.from_stats(stats, name, part="proprio", bounds=_BOUNDS[layout.bounds], epsilon=_EPSILON)
-    if norm.dim != layout.proprio_dim:
-        raise CompatibilityError(
-            f"Statistics {name!r} are of robot states of {norm.dim} dimensions, the policy's projector reads "
-            f"{layout.proprio_dim}.",
-            "Choose another --unnorm-key.",
-        )
-    return norm
-
-
-def normalize_proprio(proprio: npt.NDArray[Any], norm: ActionNorm) -> npt.NDArray[np.float64]:
-    """Robot states mapped to [-1, 1] as the reference evaluates.
-
-    Unlike actions in training, a dimension that never moved becomes -1 or 1, and those not mapped are clipped, too.
-    """
-    states = np.asarray(proprio, dtype=np.float64)
-    mapped = 2.0 * (states - norm.low) / (norm.high - norm.low + norm.epsilon) - 1.0
-    return np.clip(np.where(norm.mask, mapped, states), -1.0, 1.0)
