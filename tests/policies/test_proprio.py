@@ -209,7 +209,9 @@ def test_adapters_go_into_the_projector_of_the_state_with_the_other_projector(re
 
 def test_the_estimate_counts_the_token(reader, nano):
     estimates = [
-        estimate_training(policy.config, instruction_tokens=6, micro_batch=4, cached_features=cached, lora_rank=rank)
+        estimate_training(
+            policy.weightless, instruction_tokens=6, micro_batch=4, cached_features=cached, lora_rank=rank
+        )
         for policy in (nano, reader)
         for cached, rank in ((False, 0), (True, 4))
     ]

@@ -8,7 +8,7 @@ right. A checkpoint learns the one token that its own action tokenizer gives, wh
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from grape.core.events import SILENT, Reporter
 from grape.core.files import read_json_mapping
 from grape.core.seeds import derive_rng
 from grape.core.trajectories import EpisodeMeta
+from grape.policies.types import OpeningOptions
 from grape.store import EpisodeSource
 from grape.training.augmentation import augment
 from grape.training.batches import BatchSampler, EpisodeShuffleSampler
@@ -89,7 +90,8 @@ def _train(
     start = None
     if requested.policy is not None:
         key = key_to_open_with(requested.policy, requested, stores)
-        start = open_for_training(requested.policy, requested, key, processes.device)
+        opened = open_for_training(requested.policy, requested, OpeningOptions(unnorm_key=key), processes.device)
+        start = cast("OpenVLAPolicy", opened)
     identity = {
         "data": [store.digest() for store in stores],
         "policy_hash": start.spec.policy_hash if start else "",
