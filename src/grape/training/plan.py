@@ -162,6 +162,7 @@ def plan_training(settings: TrainSettings, data: TrainingData) -> dict[str, Any]
     items, schedule, per_side = plan_schedule(settings, training, steps.step_spans, axis)
     facts = schedule_facts(settings, data, items, schedule, axis)
     mode = gradient_mode(settings, per_side) if settings.micro_batch else settings.gradient
+    epochs = max(1, schedule.updates / schedule.per_epoch)
     return {
         "dry_run": True,
         **facts,
@@ -169,13 +170,13 @@ def plan_training(settings: TrainSettings, data: TrainingData) -> dict[str, Any]
         "steps": int(axis.bounds[-1]),
         **({} if len(steps) == axis.bounds[-1] else {"decisions": len(steps), "chunk": steps.tokens_NKD.shape[1]}),
         "gradient": mode,
-        **_estimate(settings, data, policy, mode, facts["frames_per_epoch"] * schedule.updates / schedule.per_epoch),
+        **_estimate(settings, data, policy, mode, round(facts["frames_per_epoch"] * epochs)),
         "out": str(settings.out),
     }
 
 
 def _estimate(
-    settings: TrainSettings, data: TrainingData, policy: TrainablePolicy | None, mode: Any, frames: float
+    settings: TrainSettings, data: TrainingData, policy: TrainablePolicy | None, mode: Any, frames: int
 ) -> dict[str, Any]:
     """Operations and memory of a training, where the policy's network can be profiled."""
     network = None if policy is None else policy.weightless(torch.float32)
@@ -193,7 +194,7 @@ def _estimate(
         lambda wanted: cast(WeightlessNetwork, policy.weightless(wanted)),
         instruction_tokens=max(policy.prompt_length(meta.instruction) for meta in data.metas()),
         micro_batch=settings.micro_batch,
-        frames=round(frames),
+        frames=frames,
         lora_rank=settings.lora_rank,
         lora_targets=policy.lora_targets(settings.lora_targets) if settings.lora_rank else (),
         dtype=dtype,
