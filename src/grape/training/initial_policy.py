@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.events import Reporter
 from grape.policies.openvla import OpenVLAPolicy, compute_norm_stats, create_nano, read_policy_config
@@ -75,9 +73,9 @@ def fit_policy(
         DataError: The demonstrations' actions have another number of dimensions.
         CompatibilityError: The statistics in use belong to another convention of the gripper.
     """
-    if policy.norm.dim != steps.labels_ND.shape[1]:
+    if policy.norm.dim != steps.labels_TD.shape[1]:
         raise DataError(
-            f"The demonstrations' actions have {steps.labels_ND.shape[1]} dimensions, the policy decides "
+            f"The demonstrations' actions have {steps.labels_TD.shape[1]} dimensions, the policy decides "
             f"{policy.norm.dim}.",
             "Use demonstrations of the same robot.",
         )
@@ -196,9 +194,9 @@ def _statistics(stores: Sequence[EpisodeSource], steps: "StepDataset") -> dict[s
     foreign = [store for store in stores if isinstance(store, RldsDemonstrations)]
     if len(foreign) == len(stores):  # as the published loader has them: over all splits, in float32
         return dataset_statistics([(store.dataset, store.rule) for store in foreign])
-    labels_ND = np.asarray(steps.labels_ND)
-    names = _action_names(stores[0], labels_ND.shape[1])
-    return compute_norm_stats(labels_ND, names, len(steps.spans), steps.proprio_NP)
+    labels_TD = steps.labels_TD
+    names = _action_names(stores[0], labels_TD.shape[1])
+    return compute_norm_stats(labels_TD, names, len(steps.spans), steps.proprio_NP)
 
 
 def _gripper(stores: Sequence[EpisodeSource]) -> str:

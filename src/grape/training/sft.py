@@ -8,7 +8,7 @@ right. A checkpoint learns the one token that its own action tokenizer gives, wh
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,11 @@ from grape.core.events import SILENT, Reporter
 from grape.core.files import read_json_mapping
 from grape.core.seeds import derive_rng
 from grape.core.trajectories import EpisodeMeta
+from grape.policies.types import OpeningOptions
 from grape.store import EpisodeSource
 from grape.training.augmentation import augment
 from grape.training.batches import BatchSampler, EpisodeShuffleSampler
-from grape.training.dataset import StepDataset, check_single_actions, load_steps
+from grape.training.dataset import StepDataset, load_steps
 from grape.training.distributed import ProcessGroup, join_process_group
 from grape.training.image_cache import episodes_that_fit
 from grape.training.initial_policy import (
@@ -64,7 +65,6 @@ def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, 
     check_sft(settings)
     settings = replace(settings, soft_bins=_label_width(settings, reporter))
     stores = [open_demonstrations(path) for path in settings.data]
-    check_single_actions(stores)
     check_norm_key(settings, stores)
     reads_proprio = check_proprio(settings, stores)
     metas = [_selected(settings, store) for store in stores]
@@ -90,7 +90,8 @@ def _train(
     start = None
     if requested.policy is not None:
         key = key_to_open_with(requested.policy, requested, stores)
-        start = open_for_training(requested.policy, requested, key, processes.device)
+        opened = open_for_training(requested.policy, requested, OpeningOptions(unnorm_key=key), processes.device)
+        start = cast("OpenVLAPolicy", opened)
     identity = {
         "data": [store.digest() for store in stores],
         "policy_hash": start.spec.policy_hash if start else "",
@@ -137,8 +138,8 @@ class _Trainer:
         steps: StepDataset,
         processes: ProcessGroup,
     ) -> None:
-        if not np.isfinite(steps.labels_ND).all():
-            bad = int(np.flatnonzero(~np.isfinite(steps.labels_ND).all(axis=1))[0])
+        if not np.isfinite(steps.labels_NKD).all():
+            bad = int(np.flatnonzero(~np.isfinite(steps.labels_NKD).all(axis=(1, 2)))[0])
             raise DataError(f"Episode {steps.episode_of(bad)} has labels that are not finite.", "Leave it out.")
         names = sorted(steps.spans)
         held = min(round(settings.holdout * len(names)), len(names) - 1)
@@ -245,12 +246,13 @@ class _Trainer:
         """Cross-entropy and share of right tokens of each step, both float32 ``(B,)``, means over the D tokens."""
         policy, device = self.policy, self.policy.model.device
         instructions = [self.steps.instructions[row] for row in rows_B]
-        inputs = policy.encode_images(images, instructions, self.steps.proprio_of(rows_B), crop=crop)
+        proprio = None if self.steps.proprio_NP is None else self.steps.proprio_NP[rows_B]
+        inputs = policy.encode_images(images, instructions, proprio, crop=crop)
         if noise_BP is not None and inputs.proprio_BP is not None:
             inputs = replace(inputs, proprio_BP=inputs.proprio_BP + noise_BP)
         # Each label spread over the K action bins; what the network reads before the next token is what it should
         # have said: the likeliest bin.
-        targets_BDK = torch.from_numpy(policy.bin_targets(self.steps.labels_ND[rows_B], self.label_width))
+        targets_BDK = torch.from_numpy(policy.bin_targets(self.steps.labels_NKD[rows_B, 0], self.label_width))
         tokens_BD = self.bin_ids_K[targets_BDK.argmax(dim=-1)].to(device)
         with torch.autocast(device.type, dtype=self.autocast, enabled=self.autocast is not None):
             logits_BDV = policy.model.action_logits(inputs, tokens_BD).float()
