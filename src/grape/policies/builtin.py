@@ -107,7 +107,8 @@ class OpenVLAOFTType(PolicyType):
         from grape.policies.openvla_oft.loading import read_oft_config
 
         config, conventions = read_oft_config(path)
-        return CheckpointInfo(tuple(sorted(config.norm_stats)), conventions.center_crop)
+        center_crop = None if conventions is None else conventions.center_crop
+        return CheckpointInfo(tuple(sorted(config.norm_stats)), center_crop)
 
     def create(self, facts: NewPolicy) -> ImitationPolicy:
         """The nano policy that decides in chunks, see :func:`grape.policies.openvla_oft.nano.create_nano_oft`."""

@@ -16,7 +16,12 @@ __all__ = ["hash_weights"]
 
 
 def hash_weights(policy: "OpenVLAPolicy") -> str:
-    """SHA-256 over configuration and weights as they would be stored, adapters apart where a merge would round."""
+    """SHA-256 over configuration and weights as they would be stored, adapters apart where a merge would round.
+
+    Empty for a network without weights.
+    """
+    if policy.model.device.type == "meta":
+        return ""
     digest = hashlib.sha256(content_hash(policy.config.to_json()).encode())
     digest.update(policy.unnorm_key.encode())
     dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(policy.config.storage_dtype, torch.float32)

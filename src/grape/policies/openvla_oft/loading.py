@@ -28,8 +28,9 @@ from grape.policies.openvla_oft.conventions import (
     override_conventions,
 )
 from grape.policies.openvla_oft.model import PARTS, empty_oft_model, rows_beside_prompt
+from grape.policies.openvla_oft.normalization import action_norm, proprio_norm
 from grape.policies.openvla_oft.parts import L1ActionHead, load_l1_head, load_proprio_projector
-from grape.policies.openvla_oft.policy import OFTPolicy, action_norm, proprio_norm
+from grape.policies.openvla_oft.policy import OFTPolicy
 
 __all__ = [
     "OFTChoices",
@@ -199,19 +200,22 @@ def _open(folder: Path, kind: CheckpointKind, choices: OFTChoices) -> _Opened:
     return _Opened(folder, files, key, conventions, layout, projector, head)
 
 
-def read_oft_config(path: Path | str) -> tuple[OpenVLAConfig, Conventions]:
+def read_oft_config(path: Path | str) -> tuple[OpenVLAConfig, Conventions | None]:
     """Configuration and conventions of a policy; weights and separate parts are neither read nor downloaded.
+
+    Conventions are None where nothing says with which the policy is run.
 
     Args:
         path: As for :func:`load_oft_policy`.
 
     Raises:
-        SettingsError: There is no such policy, it is of another kind, or nothing says with which conventions it is run.
+        SettingsError: There is no such policy, or it is of another kind.
         DataError: A file is missing or broken.
     """
     kind = read_checkpoint_kind(path)
     config = read_files(resolve_policy(path, weights=False), chunks=True).config
-    return config, _conventions(config, kind, str(path))
+    known = kind.stated or kind.head == "l1"
+    return config, _conventions(config, kind, str(path)) if known else None
 
 
 def _conventions(config: OpenVLAConfig, kind: CheckpointKind, where: str, preset: str = "") -> Conventions:

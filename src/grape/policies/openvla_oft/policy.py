@@ -11,26 +11,25 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from grape.core.errors import CompatibilityError, DataError, PolicyError, SettingsError
+from grape.core.errors import CompatibilityError, PolicyError, SettingsError
 from grape.core.files import content_hash
 from grape.core.trajectories import Observation
-from grape.policies.base import ActionBatch, ImitationPolicy, PolicySpec
-from grape.policies.openvla.action_tokens import ActionNorm, ActionTokenizer
+from grape.policies.base import ActionBatch, ImitationPolicy, LoraTargets, PolicySpec
+from grape.policies.openvla.action_tokens import ActionTokenizer
 from grape.policies.openvla.checkpoint import CheckpointFiles
-from grape.policies.openvla.imitation import bin_losses
+from grape.policies.openvla.imitation import bin_losses, fitted_config
 from grape.policies.openvla.model import PolicyInputs
 from grape.policies.openvla.policy import OpenVLAPolicy
 from grape.policies.openvla.processor import Processor
 from grape.policies.openvla_oft.conventions import Conventions, Layout
 from grape.policies.openvla_oft.decoding import decode_chunks, regress_chunks
 from grape.policies.openvla_oft.model import OpenVLAOFT, rows_beside_prompt
+from grape.policies.openvla_oft.normalization import action_norm, normalize_proprio, proprio_norm
+from grape.policies.types import DataFacts
 
-__all__ = ["OFTPolicy", "action_norm", "proprio_norm"]
+__all__ = ["OFTPolicy"]
 
 Image = npt.NDArray[np.uint8]
-
-_EPSILON = 1e-8
-_BOUNDS = {"q01-q99": ("q01", "q99"), "min-max": ("min", "max")}
 
 
 class OFTPolicy(ImitationPolicy):
@@ -84,6 +83,25 @@ class OFTPolicy(ImitationPolicy):
     def module(self) -> OpenVLAOFT:
         """What training changes."""
         return self.model
+
+    @property
+    def adapter(self) -> Any:
+        """PEFT's wrapper where an adapter was attached (its ``disable_adapter()`` gives the base), else None."""
+        return self._checkpoint.adapter
+
+    @adapter.setter
+    def adapter(self, wrapper: Any) -> None:
+        self._checkpoint.adapter = wrapper
+
+    def lora_targets(self, which: LoraTargets = "language+projector") -> list[str]:
+        """Names of the linear layers that LoRA adapts, as for :class:`~grape.policies.openvla.OpenVLAPolicy`.
+
+        An L1 head's are not among them: its policy has no log-probabilities to train by.
+        """
+        names = self._checkpoint.lora_targets(which)
+        if which != "language" and self.model.proprio_projector is not None:
+            names += ["proprio_projector.fc1", "proprio_projector.fc2"]
+        return names
 
     @property
     def spec(self) -> PolicySpec:
@@ -186,6 +204,35 @@ class OFTPolicy(ImitationPolicy):
         logits_BTV = self.model.chunk_logits(inputs) * self.conventions.temperature
         targets_BTK = torch.from_numpy(targets.reshape(len(labels), -1, targets.shape[-1]))
         return bin_losses(logits_BTV, columns_K, targets_BTK, np.repeat(inside, self.layout.action_dim, axis=1))
+
+    def check_imitation(self) -> None:
+        """Refuse a regression head: what is learned from demonstrations is action tokens.
+
+        Raises:
+            SettingsError: The policy has one.
+        """
+        if not self.has_logps:
+            raise SettingsError(
+                "The policy acts through an L1 regression head, and its language model was never trained to give "
+                "action tokens: there is no token head to go on with.",
+                "Start from a checkpoint with action tokens, or from plain OpenVLA's weights with --preset.",
+            )
+
+    def fitted(self, data: DataFacts) -> "OFTPolicy":
+        """The same network, with an adapter beside it where it has one; see the base class."""
+        from grape.policies.openvla_oft.loading import state_oft
+
+        crop = self.conventions.center_crop or data.center_crop
+        self.model.conventions = dataclasses.replace(self.conventions, center_crop=crop)
+        config = fitted_config(self.config, data)
+        config = state_oft(config, self.model.conventions, self.layout, data.unnorm_key)
+        policy = OFTPolicy(self.model, self.files.with_config(config), data.unnorm_key)
+        policy.adapter = self.adapter
+        return policy
+
+    def resized(self, image: Image) -> Image:
+        """An image at the network's size, as its processor makes it."""
+        return self.processor.resize(image)
 
     def save(self, folder: Path) -> None:
         """Write the policy as a checkpoint in the published layout into an existing folder; adapters are merged."""
@@ -338,53 +385,3 @@ class OFTPolicy(ImitationPolicy):
     def decision_logps(self, inputs: PolicyInputs, tokens: Tensor, executed: Tensor) -> Tensor:
         """Log-probability of each decision's executed actions, ``(B,)`` with graph; see the network's method."""
         return self.model.decision_logps(inputs, tokens, executed)
-
-
-def action_norm(stats: Any, name: str, layout: Layout) -> ActionNorm:
-    """Normalization of actions as OpenVLA-OFT has it.
-
-    Raises:
-        CompatibilityError: The statistics are of another dimension than the network's actions.
-        DataError: They are damaged.
-    """
-    norm = ActionNorm.from_stats(stats, name, bounds=_BOUNDS[layout.bounds], epsilon=_EPSILON)
-    if norm.dim != layout.action_dim:
-        raise CompatibilityError(
-            f"Statistics {name!r} are of actions of {norm.dim} dimensions, the policy decides {layout.action_dim}.",
-            "Choose another --unnorm-key.",
-        )
-    return norm
-
-
-def proprio_norm(stats: Any, name: str, layout: Layout) -> ActionNorm | None:
-    """Normalization of the robot's state; None where it is not read.
-
-    Raises:
-        CompatibilityError: The statistics are of another dimension than the network's projector.
-        DataError: They are missing or damaged.
-    """
-    if not layout.proprio_dim:
-        return None
-    if "proprio" not in stats:
-        raise DataError(
-            f"Statistics {name!r} have none of the robot's state, which this policy reads.",
-            "Add the dataset_statistics.json of its training data to the checkpoint.",
-        )
-    norm = ActionNorm.from_stats(stats, name, part="proprio", bounds=_BOUNDS[layout.bounds], epsilon=_EPSILON)
-    if norm.dim != layout.proprio_dim:
-        raise CompatibilityError(
-            f"Statistics {name!r} are of robot states of {norm.dim} dimensions, the policy's projector reads "
-            f"{layout.proprio_dim}.",
-            "Choose another --unnorm-key.",
-        )
-    return norm
-
-
-def normalize_proprio(proprio: npt.NDArray[Any], norm: ActionNorm) -> npt.NDArray[np.float64]:
-    """Robot states mapped to [-1, 1] as the reference evaluates.
-
-    Unlike actions in training, a dimension that never moved becomes -1 or 1, and those not mapped are clipped, too.
-    """
-    states = np.asarray(proprio, dtype=np.float64)
-    mapped = 2.0 * (states - norm.low) / (norm.high - norm.low + norm.epsilon) - 1.0
-    return np.clip(np.where(norm.mask, mapped, states), -1.0, 1.0)
