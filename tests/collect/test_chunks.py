@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from grape.collect import CollectSettings, open_policy, run_collect
-from grape.core.errors import CompatibilityError, DataError, SettingsError
-from grape.core.events import SILENT
+from grape.core.errors import CompatibilityError, SettingsError
 from grape.core.trajectories import Observation, Trajectory
 from grape.envs.base import BlindEnvironment
 from grape.envs.pool import WorkerPool
@@ -213,26 +212,6 @@ def test_it_plays_in_a_physics_simulator_too(tmp_path: Path, checkpoint: Path) -
     snapshots = [environment.reset(0), *(environment.step(action) for action in episode.actions)]
     assert np.array_equal(episode.frames, [snapshots[state].image for state in (0, 3, 4)])
     assert np.array_equal(episode.proprio, [snapshot.proprio for snapshot in snapshots])
-
-
-def test_training_refuses_its_episodes_before_anything(tmp_path: Path) -> None:
-    from grape.training.dataset import load_steps
-    from grape.training.settings import SftSettings
-    from grape.training.sft import run_sft
-
-    play(tmp_path / "collected")
-    with pytest.raises(
-        CompatibilityError, match=r"decides on 4 actions at once, with .* over the window at temperature"
-    ):
-        run_sft(SftSettings(data=(tmp_path / "collected",), out=tmp_path / "sft"))
-    assert not (tmp_path / "sft").exists()
-    store = EpisodeStore.open(tmp_path / "collected" / "store")
-    silent = EpisodeStore(store.path, store.suite, {})  # one whose contract says nothing
-    with pytest.raises(CompatibilityError, match="decides on 4 actions at once"):
-        load_steps([silent], [store.ids()[:1]], SILENT)
-    foreign = EpisodeStore(store.path, store.suite, {"chunks": 5})
-    with pytest.raises(DataError, match="'chunks' of the contract is 5"):
-        load_steps([foreign], [store.ids()[:1]], SILENT)
 
 
 def test_protocols_learn_crop_and_statistics_from_the_conventions(checkpoint: Path, tmp_path: Path) -> None:

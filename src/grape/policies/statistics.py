@@ -12,18 +12,18 @@ __all__ = ["compute_norm_stats"]
 
 
 def compute_norm_stats(
-    actions_ND: npt.NDArray[Any],
+    actions: npt.NDArray[Any],
     names: Sequence[str],
     trajectories: int | None = None,
-    proprio_NP: npt.NDArray[Any] | None = None,
+    proprio: npt.NDArray[Any] | None = None,
 ) -> dict[str, Any]:
     """Statistics of one dataset's actions, and robot states where given, under the published key names.
 
     Args:
-        actions_ND: All actions, ``(N, D)``, un-normalized.
+        actions: All actions, ``(N, D)``, un-normalized.
         names: Name of each dimension; one called ``gripper`` is left as it is (``mask`` false).
         trajectories: Number of episodes, if known.
-        proprio_NP: Robot states before these actions, ``(N, P)``.
+        proprio: Robot states before these actions, ``(N, P)``.
 
     Returns:
         ``{"action": {"mean", "std", "max", "min", "q01", "q99", "mask"}, "num_transitions": N, ...}``: one entry of
@@ -32,7 +32,7 @@ def compute_norm_stats(
     Raises:
         DataError: There are no actions, some numbers are not finite, or the number of names is wrong.
     """
-    actions = np.asarray(actions_ND, dtype=np.float64)
+    actions = np.asarray(actions, dtype=np.float64)
     if actions.ndim != 2 or actions.shape[0] == 0 or actions.shape[1] != len(names):
         raise DataError(f"Statistics need actions (N >= 1, {len(names)}), found {actions.shape}.")
     if not np.isfinite(actions).all():
@@ -41,8 +41,8 @@ def compute_norm_stats(
         "action": {**_describe(actions), "mask": [name != "gripper" for name in names]},
         "num_transitions": int(actions.shape[0]),
     }
-    if proprio_NP is not None:
-        states = np.asarray(proprio_NP, dtype=np.float64)
+    if proprio is not None:
+        states = np.asarray(proprio, dtype=np.float64)
         if not np.isfinite(states).all():
             raise DataError(
                 "Some robot states are not finite; no statistics can be computed.",
@@ -54,13 +54,13 @@ def compute_norm_stats(
     return result
 
 
-def _describe(values_ND: npt.NDArray[np.float64]) -> dict[str, Any]:
+def _describe(values: npt.NDArray[np.float64]) -> dict[str, Any]:
     """Statistics of each dimension, as the published files name them."""
     return {
-        "mean": values_ND.mean(axis=0).tolist(),
-        "std": values_ND.std(axis=0).tolist(),
-        "max": values_ND.max(axis=0).tolist(),
-        "min": values_ND.min(axis=0).tolist(),
-        "q01": np.quantile(values_ND, 0.01, axis=0).tolist(),
-        "q99": np.quantile(values_ND, 0.99, axis=0).tolist(),
+        "mean": values.mean(axis=0).tolist(),
+        "std": values.std(axis=0).tolist(),
+        "max": values.max(axis=0).tolist(),
+        "min": values.min(axis=0).tolist(),
+        "q01": np.quantile(values, 0.01, axis=0).tolist(),
+        "q99": np.quantile(values, 0.99, axis=0).tolist(),
     }

@@ -25,9 +25,7 @@ CROP_AREA = 0.9
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = 0.2, (0.8, 1.2), (0.8, 1.2), 0.05
 
 
-def augment_observations(
-    observations: Sequence[Observation], change: Callable[[Images], Images]
-) -> list[Observation]:
+def augment_observations(observations: Sequence[Observation], change: Callable[[Images], Images]) -> list[Observation]:
     """Observations with other images, camera by camera.
 
     Args:

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.events import Reporter
-from grape.policies.base import ImitationPolicy, PolicySpec
-from grape.policies.registry import get_policy_type, read_checkpoint_info
+from grape.policies.base import ImitationPolicy, PolicySpec, TrainablePolicy
+from grape.policies.registry import get_policy_type, read_checkpoint_info, read_policy
 from grape.policies.statistics import compute_norm_stats
 from grape.policies.types import DataFacts, NewPolicy, OpeningOptions
 from grape.store import Decisions, EpisodeSource, EpisodeStore
 from grape.store.rlds.demonstrations import RldsDemonstrations, is_rlds_location
 from grape.store.rlds.statistics import dataset_statistics
 from grape.training.dataset import check_proprio_widths
+from grape.training.lora import open_for_training
 from grape.training.settings import SftSettings
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ __all__ = [
     "new_policy",
     "norm_name",
     "open_demonstrations",
+    "open_start",
     "opening_options",
+    "read_start",
 ]
 
 _MAIN_CAMERA = ("agentview",)
@@ -104,6 +107,36 @@ def opening_options(settings: SftSettings, stores: Sequence[EpisodeSource]) -> O
         chunk=settings.chunk or None,
         cameras=len(settings.camera_names) or None,
     )
+
+
+def read_start(settings: SftSettings, stores: Sequence[EpisodeSource]) -> ImitationPolicy | None:
+    """The checkpoint to continue without its weights; None for a new policy, and where its type cannot be read so.
+
+    Raises:
+        SettingsError: There is no such policy, or it cannot learn from demonstrations.
+    """
+    if settings.policy is None:
+        return None
+    policy = read_policy(settings.policy, opening_options(settings, stores))
+    return None if policy is None else _imitating(policy, settings)
+
+
+def open_start(settings: SftSettings, stores: Sequence[EpisodeSource], device: str) -> ImitationPolicy | None:
+    """The checkpoint to continue, with its weights; None for a new policy. Errors as :func:`read_start`."""
+    if settings.policy is None:
+        return None
+    options = opening_options(settings, stores)
+    return _imitating(open_for_training(settings.policy, settings, options, device), settings)
+
+
+def _imitating(policy: TrainablePolicy, settings: SftSettings) -> ImitationPolicy:
+    if not isinstance(policy, ImitationPolicy):
+        raise SettingsError(
+            f"{settings.policy} is of a type that does not learn from demonstrations.",
+            "Its package must derive it from grape.policies.base.ImitationPolicy.",
+        )
+    policy.check_imitation()
+    return policy
 
 
 def fit_policy(

@@ -69,7 +69,7 @@ class StepLogprobs:
             rows_B: Which rows, int64.
         """
         model = self._policy.model
-        inputs, tokens_BD = self._inputs(rows_B), self.steps.tokens_ND[rows_B]
+        inputs, tokens_BD = self._inputs(rows_B), self.steps.tokens_NKD[rows_B, 0]
         with torch.autocast(model.device.type, dtype=self._autocast, enabled=self._autocast is not None):
             return model.action_logps(inputs, tokens_BD)
 
@@ -77,7 +77,7 @@ class StepLogprobs:
         rows = rows_B.numpy()
         instructions = [self.steps.instructions[row] for row in rows]
         if not (self.towers_frozen and self._budget):
-            return self._policy.encode_images(self.steps.images_NHWC[rows], instructions, self.steps.proprio_of(rows))
+            return self._policy.encode_images(self.steps.images_NHWC[rows], instructions, self._proprio(rows))
         prompt_ids = tuple(self._policy.processor.prompt_ids(instruction) for instruction in instructions)
         features: dict[int, Tensor] = {}
         for block in np.unique(rows[rows < self._rows_to_keep] // self._block).tolist():
@@ -87,8 +87,11 @@ class StepLogprobs:
         if len(others):
             features |= dict(zip(others.tolist(), self._features(others), strict=True))
         features_BNC = torch.stack([features[row] for row in rows.tolist()])
-        proprio_BP = self._policy.standardized_proprio(self.steps.proprio_of(rows))
+        proprio_BP = self._policy.standardized_proprio(self._proprio(rows))
         return PolicyInputs(None, prompt_ids, features_BNC, proprio_BP)
+
+    def _proprio(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
+        return None if self.steps.proprio_NP is None else self.steps.proprio_NP[rows]
 
     @cached_property
     def _rows_to_keep(self) -> int:
@@ -116,7 +119,7 @@ def recorded_reference(steps: StepDataset) -> npt.NDArray[np.float64]:
     Raises:
         DataError: An episode has steps whose tokens were not sampled.
     """
-    reference_N: npt.NDArray[np.float64] = steps.logps_ND.sum(axis=1, dtype=np.float64)
+    reference_N: npt.NDArray[np.float64] = steps.logps_NKD[:, 0].sum(axis=1, dtype=np.float64)
     bad = np.flatnonzero(~np.isfinite(reference_N))
     if len(bad):
         raise DataError(
@@ -214,7 +217,7 @@ def check_parity(
     with torch.no_grad():
         parts = [logps(part).cpu() for part in torch.split(torch.from_numpy(rows), micro_batch)]
     own_ND = torch.cat(parts).double().numpy()
-    difference_ND = np.abs(own_ND - steps.logps_ND[rows])
+    difference_ND = np.abs(own_ND - steps.logps_NKD[rows, 0])
     comparison = {  # in the order in which a resumed run reads it back
         "max_abs": float(difference_ND.max()),
         "mean_abs": float(difference_ND.mean()),

@@ -4,7 +4,7 @@ The result of a run is one folder that ``--policy`` takes. For full training tha
 layout; for adapters it is PEFT's layout with a pointer to the base policy, which is not copied.
 """
 
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,14 @@ from grape.core.errors import CompatibilityError, SettingsError
 from grape.core.files import write_json
 from grape.core.runs import is_complete
 from grape.core.seeds import derive_seed
-from grape.policies.base import LoraTargets
+from grape.policies.base import LoraTargets, TrainablePolicy
 from grape.policies.opening import resolve_policy
-from grape.policies.openvla import load_policy, read_policy, read_policy_config, save_policy
+from grape.policies.openvla import read_policy, read_policy_config
 from grape.policies.openvla.adapter_config import read_adapter_config
 from grape.policies.openvla.adapters import adapter_base, write_pointer
 from grape.policies.openvla.checkpoint import save_tensors
+from grape.policies.registry import open_policy
+from grape.policies.types import OpeningOptions
 from grape.training.settings import SftSettings, TrainerSettings, TrainSettings
 
 if TYPE_CHECKING:
@@ -42,11 +44,9 @@ __all__ = [
 def open_for_training(
     path: Path,
     settings: TrainerSettings,
-    unnorm_key: str,
+    options: OpeningOptions,
     device: str,
-    center_crop: bool | None = None,
-    norm_stats: Mapping[str, Any] | None = None,
-) -> "OpenVLAPolicy":
+) -> TrainablePolicy:
     """Open the policy that a run starts from in the precision that fits what is trained.
 
     A run with adapters that starts from an adapter trains that one on: merging it would round its changes away where
@@ -59,28 +59,25 @@ def open_for_training(
     Args:
         path: Folder of the policy.
         settings: What the trainer was told.
-        unnorm_key: Normalization statistics to use; empty picks the only ones.
+        options: Statistics, crop, chunks; precision and device are the trainer's.
         device: Where to compute.
-        center_crop: As for :func:`~grape.policies.openvla.load_policy`.
-        norm_stats: As for :func:`~grape.policies.openvla.load_policy`.
 
     Raises:
         SettingsError: The policy is an adapter that these settings cannot train on (see :func:`check_start`).
     """
     if not is_complete(settings.out):  # a finished run is told, however it was begun
         check_start(path, settings, device)
-    policy = load_policy(
+    return open_policy(
         path,
-        unnorm_key=unnorm_key or None,
-        merge=not settings.lora_rank,
-        device=device,
-        dtype=settings.dtype if settings.lora_rank else "float32",
-        attention=settings.attention,
-        load_in_4bit=settings.load_in_4bit,
-        center_crop=center_crop,
-        norm_stats=norm_stats,
+        replace(
+            options,
+            merge=not settings.lora_rank,
+            device=device,
+            dtype=settings.dtype if settings.lora_rank else "float32",
+            attention=settings.attention,
+            load_in_4bit=settings.load_in_4bit,
+        ),
     )
-    return policy
 
 
 def check_start(path: Path, settings: TrainerSettings, device: str) -> None:
@@ -232,7 +229,8 @@ def save_result(policy: "OpenVLAPolicy", out: Path, base: Path | None) -> None:
         base: What adapters point to (see :func:`prepare_parameters`); None where all parameters were trained.
     """
     if base is None:
-        save_policy(policy, out / "policy")
+        with atomic_folder(out / "policy") as temporary:
+            policy.save(temporary)
         return
     from peft import get_peft_model_state_dict
 

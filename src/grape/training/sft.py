@@ -2,8 +2,9 @@
 
 What is learned is the *label* of each control step: the expert's clean action, also where noise was added to what was
 executed. A policy that decides in chunks learns the labels from a decision's first control step on; those behind the
-episode's end do not count. For a new policy a label is spread over neighboring bins (half a bin wide by default), because the next bin is nearly as
-right. A checkpoint learns the one token that its own action tokenizer gives, which for +1 is the last bin's.
+episode's end do not count. For a new policy a label is spread over neighboring bins (half a bin wide by default),
+because the next bin is nearly as right. A checkpoint learns the one token that its own action tokenizer gives, which
+for +1 is the last bin's.
 """
 
 import math
@@ -217,9 +218,7 @@ class _Trainer:
         everyone = self.processes.gather(sorted(nonfinite))
         return Gradient(metrics, len(every_B), sorted({name for names in everyone for name in names}))
 
-    def _augmented(
-        self, update: int, rows_B: npt.NDArray[np.int64], first: int, batch: int
-    ) -> list[Observation]:
+    def _augmented(self, update: int, rows_B: npt.NDArray[np.int64], first: int, batch: int) -> list[Observation]:
         """Observations of this process's rows, changed at random: images, and noise on the robot's state.
 
         Args:

@@ -21,7 +21,7 @@ from grape.preferences.records import PAIRS_FILE, SCORES_FILE
 from grape.preferences.score import warn_of_old_scores
 from grape.store import EpisodeStore
 from grape.training.batches import Sample
-from grape.training.dataset import StepDataset, check_preprocessing, check_single_actions, load_steps
+from grape.training.dataset import StepDataset, check_decisions, check_preprocessing, load_steps
 from grape.training.settings import TrainSettings
 from grape.training.unpaired import Reward, WeightedEpisode, weigh_episodes
 
@@ -79,7 +79,7 @@ class TrainingData:
         """
         for number, store in enumerate(self.stores):
             metas = [store.meta(episode_id) for owner, episode_id in self.episodes.values() if owner == number]
-            check_preprocessing(policy, metas, store.path)
+            check_preprocessing(policy.preprocessing_hash, policy.prompt, metas, store.path)
 
     def check_references(self, settings: TrainSettings, policy: "OpenVLAPolicy") -> None:
         """Compare who collected the episodes with the policy that is to train on them.
@@ -134,7 +134,7 @@ def read_data(settings: TrainSettings, reporter: Reporter = SILENT) -> TrainingD
         folders.append(_Folder(path, number, EpisodeStore.open(place)))
         if settings.unpaired:
             warn_of_old_scores(path, load_summary(path, verb), reporter)
-    check_single_actions(folder.store for folder in folders)
+    check_decisions(folder.store for folder in folders)
     samples = _weighted(settings, folders) if settings.unpaired else _pairs(settings, folders)
     places: dict[str, tuple[int, str]] = {}
     own: set[str] = set()

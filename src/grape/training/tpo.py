@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from grape.core.events import SILENT, Reporter
 from grape.core.runs import recorded_inputs
 from grape.policies.opening import crop_of
 from grape.policies.openvla import read_norm_stats
+from grape.policies.types import OpeningOptions
 from grape.training.batches import ComparisonItem, collate
 from grape.training.dataset import StepDataset
 from grape.training.displacement import displacement_alarm
@@ -134,8 +135,12 @@ def _train(
 
 
 def _open(settings: TrainSettings, device: str) -> "OpenVLAPolicy":
-    crop, statistics = crop_of(settings.center_crop), read_norm_stats(settings.norm_stats)
-    return open_for_training(settings.policy, settings, settings.unnorm_key, device, crop, statistics)
+    options = OpeningOptions(
+        unnorm_key=settings.unnorm_key,
+        center_crop=crop_of(settings.center_crop),
+        norm_stats=read_norm_stats(settings.norm_stats),
+    )
+    return cast("OpenVLAPolicy", open_for_training(settings.policy, settings, options, device))
 
 
 def _unsharded(policy: "OpenVLAPolicy", settings: TrainSettings, processes: ProcessGroup) -> "OpenVLAPolicy":

@@ -26,7 +26,8 @@ def fitted_config(config: OpenVLAConfig, data: DataFacts) -> OpenVLAConfig:
         config = config.with_facts(unnorm_key=name, gripper=data.gripper or config.gripper)
     elif data.gripper and config.gripper and data.gripper != config.gripper:
         raise CompatibilityError(
-            f"In the demonstrations the last action dimension means {data.gripper!r}, to the policy {config.gripper!r}.",
+            f"In the demonstrations the last action dimension means {data.gripper!r}, "
+            f"to the policy {config.gripper!r}.",
             "Give --norm-key a new name: then the policy takes the demonstrations' statistics and convention.",
         )
     elif len(config.norm_stats) > 1 and config.unnorm_key != name:
