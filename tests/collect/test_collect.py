@@ -13,7 +13,8 @@ from grape.core.errors import CompatibilityError
 from grape.core.files import read_json, write_json
 from grape.core.trajectories import Observation, Trajectory
 from grape.envs.registry import get_suite
-from grape.policies.base import ActionBatch, PolicySpec, check_policy
+from grape.policies.action_conventions import check_policy
+from grape.policies.base import ActionBatch, PolicySpec
 from grape.store import EpisodeStore
 from tests.reporters import Hearing
 

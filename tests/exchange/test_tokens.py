@@ -13,7 +13,8 @@ from grape.core.tasks import ActionSpace
 from grape.envs.registry import get_suite
 from grape.exchange import ImportGrapeRldsSettings, RldsExportSettings, run_export_rlds, run_import_grape_rlds
 from grape.exchange.tokens import PolicyReader
-from grape.policies.base import PolicySpec, to_env_action
+from grape.policies.action_conventions import to_env_action
+from grape.policies.base import PolicySpec
 from grape.policies.openvla import OpenVLAPolicy, create_nano, save_policy
 from grape.preferences import read_pairs
 from grape.preferences.records import pair_to_row

@@ -151,7 +151,7 @@ def test_numbers_and_images_that_are_none(saved, pixels, tmp_path, capsys):
 
 def test_settings_of_chunks_are_refused_for_plain_openvla(golden, pixels):
     folder = str(golden.checkpoint())
-    with pytest.raises(SettingsError, match=r"plain OpenVLA.*--wrist, --convention cannot be used(.|\n)*--preset"):
+    with pytest.raises(SettingsError, match=r"plain OpenVLA.*--wrist\), --convention cannot be used(.|\n)*--preset"):
         run_predict(
             PredictSettings(folder, pixels, "go", unnorm_key=LIBERO, wrist=(pixels,), convention=("stop-row=kept",))
         )

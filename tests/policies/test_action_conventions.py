@@ -15,7 +15,8 @@ from grape.core.tasks import ActionSpace, RotationConvention
 from grape.core.trajectories import Observation
 from grape.envs.registry import get_suite
 from grape.envs.toy import ToySuite
-from grape.policies.base import ActionBatch, PolicySpec, check_policy, to_env_action
+from grape.policies.action_conventions import check_policy, to_env_action
+from grape.policies.base import ActionBatch, PolicySpec
 from grape.policies.openvla.action_tokens import rotation_of
 from grape.store import EpisodeStore
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from grape.core.errors import CompatibilityError, DataError, PolicyError
 from grape.core.files import read_json, write_json
-from grape.policies.base import PolicySpec, check_policy
+from grape.policies.action_conventions import check_policy
+from grape.policies.base import PolicySpec
 from grape.policies.openvla import compute_norm_stats, create_nano, load_policy, save_policy
 from grape.policies.openvla.proprio import ProprioNorm
 from grape.training.estimate import estimate_training

@@ -58,7 +58,13 @@ def run_export_merged(settings: ExportMergedSettings, reporter: Reporter = SILEN
     shard_bytes = int(min(settings.shard_gb, 1e9) * _GIGABYTE)
     if settings.preset or read_checkpoint_kind(settings.policy).name == "openvla-oft":
         return _export_chunks(settings, shard_bytes, reporter)
-    settings.refuse_chunks("cameras", "unnorm_key")
+    names = ("cameras", "unnorm_key", "chunk", "convention")
+    given = [flag_of(name) for name in names if getattr(settings, name) not in ((), None, "")]
+    if given:
+        raise SettingsError(
+            f"The policy is taken for plain OpenVLA; {', '.join(given)} cannot be used.",
+            "If it is a checkpoint of OpenVLA-OFT, say how it is run: --preset openvla-oft, simplevla-rl or rlinf.",
+        )
     from grape.policies.openvla import read_policy_config
     from grape.policies.openvla.exporting import find_source, write_merged
 

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from grape.core.errors import SettingsError
-from grape.core.settings import flag_of, setting
-from grape.policies.opening import PolicySettings
+from grape.core.settings import setting
+from grape.policies.opening import ConventionSettings, PolicySettings
 
 __all__ = ["ExportAdapterSettings", "ExportMergedSettings", "PredictSettings"]
 
@@ -13,42 +12,7 @@ _CHUNKS = "Policies that decide in chunks (OpenVLA-OFT)"
 
 
 @dataclass(frozen=True)
-class ChunkSettings:
-    """How a checkpoint of OpenVLA-OFT is meant, as far as it does not say so itself.
-
-    Attributes:
-        preset: How OpenVLA-OFT is run: openvla-oft, simplevla-rl or rlinf. It says, too, that the checkpoint is
-            OpenVLA-OFT's, where its files do not. Empty takes what the checkpoint says of itself.
-        chunk: Actions a decision, where the checkpoint does not say: 25 for 14 dimensions, else 8.
-        convention: Single conventions that differ from the preset's, e.g. attention=causal, stop-row=removed,
-            temperature=1.
-    """
-
-    preset: str = setting("", common=True, group=_CHUNKS)
-    chunk: int | None = setting(None, group=_CHUNKS)
-    convention: tuple[str, ...] = setting((), group=_CHUNKS)
-
-    def refuse_chunks(self, *further: str) -> None:
-        """Refuse settings that plain OpenVLA has no use for; they would be passed over in silence.
-
-        Args:
-            further: Names of settings of the verb's own that are refused, too.
-
-        Raises:
-            SettingsError: Some of them are given.
-        """
-        names = [*further, "chunk", "convention"]
-        given = [flag_of(name) for name in names if getattr(self, name) not in ((), None, "")]
-        if given:
-            raise SettingsError(
-                "The policy is taken for plain OpenVLA, which reads one image and gives one action; "
-                f"{', '.join(given)} cannot be used.",
-                "If it is a checkpoint of OpenVLA-OFT, say how it is run: --preset openvla-oft, simplevla-rl or rlinf.",
-            )
-
-
-@dataclass(frozen=True)
-class PredictSettings(ChunkSettings, PolicySettings):
+class PredictSettings(PolicySettings):
     """Ask a policy for one decision: the first thing to try on a checkpoint.
 
     Decoding is greedy. Nothing is written; --json prints the action (of OpenVLA-OFT: the chunk of actions), its tokens
@@ -71,7 +35,7 @@ class PredictSettings(ChunkSettings, PolicySettings):
 
 
 @dataclass(frozen=True)
-class ExportMergedSettings(ChunkSettings):
+class ExportMergedSettings(ConventionSettings):
     """Write a policy as a whole checkpoint that OpenVLA's, SimplerEnv's and LIBERO's own scripts load.
 
     An adapter is merged into its base. Weights are stored in the type that config.json names (bfloat16 for published

@@ -9,14 +9,13 @@ from grape.collect.collect import run_collect
 from grape.collect.opening import inputs_of, open_policy
 from grape.collect.seen import seen_states
 from grape.collect.settings import CollectSettings
-from grape.policies.opening import check_policy_name
-from grape.policies.registry import read_checkpoint_info
+from grape.policies.registry import check_policy_place, read_checkpoint_info
 from grape.policies.types import CheckpointInfo
 
 __all__ = [
     "CheckpointInfo",
     "CollectSettings",
-    "check_policy_name",
+    "check_policy_place",
     "inputs_of",
     "open_policy",
     "read_checkpoint_info",

@@ -6,12 +6,12 @@ from grape.collect.settings import CollectSettings
 from grape.core.chunks import PLAIN
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
-from grape.envs.base import SuiteBase
 from grape.envs.external_python import suite_of
 from grape.envs.registry import get_suite
-from grape.policies.base import Policy, check_policy
-from grape.policies.opening import check_policy_name, opening_arguments, read_checkpoint_kind
-from grape.policies.registry import read_checkpoint_info
+from grape.policies.action_conventions import check_policy
+from grape.policies.base import Policy, TrainablePolicy
+from grape.policies.opening import opening_options
+from grape.policies.registry import recognize_policy
 
 __all__ = ["chunk_contract", "inputs_of", "open_policy"]
 
@@ -35,39 +35,25 @@ def open_policy(settings: CollectSettings, reporter: Reporter = SILENT) -> Polic
         _check_execute(settings, 1, "The scripted expert")
         return None
     suite = get_suite(settings.suite)
-    check_policy_name(settings.policy)
-    if read_checkpoint_kind(settings.policy).name == "openvla-oft":
-        return _open_oft(settings, suite)
-    from grape.policies.openvla import load_policy
-
-    policy = load_policy(settings.policy, **opening_arguments(settings))
-    check_policy(
-        policy.freeze().spec, suite.action_space, settings.policy, cameras=suite.cameras, proprio_dim=suite.proprio_dim
-    )
-    _check_execute(settings, policy.spec.chunk, settings.policy)
-    if settings.center_crop == "auto" and read_checkpoint_info(settings.policy).center_crop is None:
-        reporter.warn(
-            f"{settings.policy} does not say whether it was trained with random crops; it sees whole images. "
-            "Policies published for LIBERO need --center-crop yes."
-        )
-    return policy
-
-
-def _open_oft(settings: CollectSettings, suite: SuiteBase) -> Policy:
-    """Open a policy that decides in chunks; what would fail at the first decision is said before."""
-    from grape.policies.openvla_oft.loading import OFTChoices, load_oft_policy
-
-    arguments = opening_arguments(settings)
-    choices = OFTChoices(unnorm_key=arguments.pop("unnorm_key"), center_crop=arguments.pop("center_crop"))
-    policy = load_oft_policy(settings.policy, choices, **arguments).freeze()
+    options = opening_options(settings)
+    policy_type, place = recognize_policy(settings.policy, settings.preset)
+    for sentence in policy_type.cautions(place, options):
+        reporter.warn(sentence)
+    policy = policy_type.open(place, options)
+    if isinstance(policy, TrainablePolicy):
+        policy.freeze()
     spec = policy.spec
     check_policy(spec, suite.action_space, settings.policy, cameras=suite.cameras, proprio_dim=suite.proprio_dim)
     _check_execute(settings, spec.chunk, settings.policy)
-    if not policy.has_logps and settings.temperature > 0:
+    if not spec.support and settings.temperature > 0:
         raise SettingsError(
-            f"{settings.policy} acts through an L1 regression head, which cannot sample; --temperature is "
-            f"{settings.temperature:g}.",
+            f"{settings.policy} has no action tokens and cannot sample; --temperature is {settings.temperature:g}.",
             "Give --temperature 0.",
+        )
+    if settings.center_crop == "auto" and not settings.preset and policy_type.info(place).center_crop is None:
+        reporter.warn(
+            f"{settings.policy} does not say whether it was trained with random crops; it sees whole images. "
+            "Policies published for LIBERO need --center-crop yes."
         )
     return policy
 

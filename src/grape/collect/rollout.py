@@ -16,7 +16,8 @@ from grape.core.seeds import derive_seed
 from grape.core.tasks import ActionSpace, Task
 from grape.core.trajectories import Trajectory
 from grape.envs.pool import GroupReply, WorkerPool
-from grape.policies.base import Policy, to_env_action
+from grape.policies.action_conventions import to_env_action
+from grape.policies.base import Policy
 
 __all__ = ["Actor", "ExpertActor", "PolicyActor", "RolloutLog", "play_groups"]
 

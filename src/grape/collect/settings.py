@@ -16,7 +16,7 @@ _MIXED_SAMPLES = 4  # as many times --samples at most from a state of mixed outc
 
 @dataclass(frozen=True)
 class RolloutSettings(PolicySettings):
-    """How episodes are played. The resolved crop, device and number type are part of a run's inputs.
+    """How episodes are played. The resolved crop, conventions and precision are part of a run's inputs.
 
     Attributes:
         suite: Suite of tasks, e.g. metaworld, libero_spatial or toy; an unknown name is answered with a list of all.
@@ -56,6 +56,9 @@ class RolloutSettings(PolicySettings):
         PrecisionSettings, "attention", "sdpa", identity=False
     )
     load_in_4bit: bool = with_default(PrecisionSettings, "load_in_4bit", False, identity=False)
+    preset: str = with_default(PolicySettings, "preset", "", identity=False)
+    chunk: int | None = with_default(PolicySettings, "chunk", None, identity=False)
+    convention: tuple[str, ...] = with_default(PolicySettings, "convention", (), identity=False)
     dry_run: bool = setting(False, identity=False, common=True)
 
 

@@ -70,7 +70,7 @@ def run_evaluate(
         SimulatorError: Episodes failed twice; what was finished is kept.
     """
     # Collection reaches simulators and policies: only this verb pays for importing them, not those who read results.
-    from grape.collect import check_policy_name, inputs_of, open_policy, read_checkpoint_info, run_collect
+    from grape.collect import check_policy_place, inputs_of, open_policy, read_checkpoint_info, run_collect
 
     settings, protocol = apply_protocol(settings)
     states = _states(settings)
@@ -80,7 +80,7 @@ def run_evaluate(
             "Leave --samples at 1 and evaluate more initial states, or sample with --temperature 0.7.",
         )
     if settings.policy != "expert":
-        check_policy_name(settings.policy)
+        check_policy_place(settings.policy)
     parts = _parts(settings, protocol)
     dry = {
         name: replace(_collect_settings(settings, states, Path(), part), dry_run=True) for name, part in parts.items()

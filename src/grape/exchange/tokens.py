@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,12 +10,12 @@ import numpy.typing as npt
 from grape.core.errors import CompatibilityError
 from grape.core.files import read_json, write_json
 from grape.core.tasks import RotationConvention
-from grape.policies.base import roll_pitch_yaw_from_axis_angle
+from grape.policies.action_conventions import roll_pitch_yaw_from_axis_angle
+from grape.policies.base import ActionEncoder
 from grape.policies.opening import crop_of
+from grape.policies.registry import read_policy
+from grape.policies.types import OpeningOptions
 from grape.store.rlds.standardize import gripper_from_loader
-
-if TYPE_CHECKING:
-    from grape.policies.openvla import OpenVLAPolicy
 
 __all__ = ["STATISTICS_FILE", "PolicyReader", "keep_statistics", "kept_statistics", "open_reader"]
 
@@ -37,23 +37,25 @@ class PolicyReader:
         CompatibilityError: The policy decides another number of dimensions than 7.
     """
 
-    def __init__(self, policy: "OpenVLAPolicy", rotation: str = "") -> None:
-        if policy.norm.dim != _DIM:
+    def __init__(self, policy: ActionEncoder, rotation: str = "") -> None:
+        spec = policy.spec
+        if spec.action_dim != _DIM:
             raise CompatibilityError(
-                f"The data's actions have {_DIM} dimensions, the policy decides {policy.norm.dim}.",
+                f"The data's actions have {_DIM} dimensions, the policy decides {spec.action_dim}.",
                 "Give a policy of the same robot.",
             )
         self._policy = policy
-        self._converts_rotation = (rotation, policy.rotation) == (
+        self._spec = spec
+        self._converts_rotation = (rotation, spec.rotation) == (
             RotationConvention.AXIS_ANGLE,
             RotationConvention.ROLL_PITCH_YAW,
         )
-        self.preprocessing_hash = policy.preprocessing_hash
+        self.preprocessing_hash = spec.preprocessing_hash
 
     @property
     def unnorm_key(self) -> str:
         """Name of the statistics in use."""
-        return self._policy.unnorm_key
+        return self._spec.unnorm_key
 
     def prompt(self, instruction: str) -> str:
         """The text that the policy reads for an instruction."""
@@ -69,7 +71,7 @@ class PolicyReader:
         """
         if self._converts_rotation:
             actions = roll_pitch_yaw_from_axis_angle(actions)
-        gripper = self._policy.config.gripper
+        gripper = self._spec.gripper
         return self._policy.action_tokens(gripper_from_loader(actions, gripper) if gripper else actions)
 
 
@@ -93,10 +95,13 @@ def open_reader(
         SettingsError: There is no such policy, it holds no such statistics, or the extra ``train`` is not installed.
         CompatibilityError: The policy is of another robot.
     """
-    from grape.policies.openvla import read_policy
-
     crop = crop_of(center_crop)
-    opened = read_policy(policy, unnorm_key=unnorm_key or None, center_crop=crop, norm_stats=norm_stats)
+    opened: object = read_policy(policy, OpeningOptions(unnorm_key=unnorm_key, center_crop=crop, norm_stats=norm_stats))
+    if not isinstance(opened, ActionEncoder) or opened.spec.chunk > 1:
+        raise CompatibilityError(
+            f"{policy} gives no tokens to single actions, which imported trajectories need.",
+            "Give a policy that decides on one action at a time, e.g. OpenVLA's, or import without --policy.",
+        )
     return PolicyReader(opened, rotation)
 
 

@@ -20,7 +20,8 @@ from grape.core.tasks import Task
 from grape.envs.base import SuiteBase
 from grape.loop.settings import DECIDED_BY_LOOP, LoopSettings
 from grape.loop.stages import Stages
-from grape.policies.opening import check_policy_name, read_checkpoint_kind
+from grape.policies.opening import check_policy_name, parse_hub_name
+from grape.policies.registry import check_policy_place, read_policy
 from grape.preferences import check_pair, check_score
 from grape.preferences.specifications import choose_specifications
 from grape.training.settings import TrainerSettings, check_sft, check_train
@@ -42,8 +43,8 @@ def check_settings(settings: LoopSettings, suite: SuiteBase, tasks: Sequence[Tas
     stages = Stages(settings)
     _check_states(stages, suite, tasks)
     if settings.policy:
-        check_policy_name(settings.policy)
-        _check_kind(settings.policy)
+        check_policy_place(settings.policy)
+        _check_trainable(settings.policy)
     else:
         with _flags_of("demonstrations"):
             make_plan(stages.demonstrations(), suite)
@@ -82,12 +83,17 @@ def check_settings(settings: LoopSettings, suite: SuiteBase, tasks: Sequence[Tas
         _check_adapters(settings)
 
 
-def _check_kind(policy: str) -> None:
-    """Refuse a folder whose rollouts could be collected but not trained on, before they are."""
-    if Path(policy).is_dir() and (kind := read_checkpoint_kind(policy)).name != "openvla":
+def _check_trainable(policy: str) -> None:
+    """Refuse a policy whose rollouts could be collected but not trained on, before they are.
+
+    Names on the hub are left to the first stage: this check downloads nothing.
+    """
+    if parse_hub_name(policy) is not None:
+        return
+    opened = read_policy(policy)
+    if opened is not None and not opened.spec.support:
         raise SettingsError(
-            f"--policy {policy} decides on chunks of actions ({kind.name}: {kind.reason}), which 'grape train' does "
-            "not learn from yet.",
+            f"--policy {policy} has no action tokens, so no log-probabilities, which 'grape train' needs.",
             "'grape collect', 'grape score' and 'grape evaluate' take it.",
         )
 

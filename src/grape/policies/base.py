@@ -1,22 +1,16 @@
-"""The policy protocol, and the conversion of a policy's actions to a suite's.
-
-numpy and scipy only: torch stays inside the implementations. A rotation is converted to the suite's convention once,
-before an action is executed and recorded, so that collection, evaluation and the stored episodes agree: an episode's
-actions, executed again, lead through the same states. Roll, pitch and yaw are angles about the fixed x, y and z axes,
-applied in this order, as BridgeData has them and as SimplerEnv's script for OpenVLA reads them.
-"""
+"""Interfaces of policies: those that act, those that train on preferences, those that imitate. No PyTorch here."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from grape.core.chunks import DEFAULT_SUPPORT
-from grape.core.errors import CompatibilityError, PolicyError, SettingsError
-from grape.core.tasks import ActionSpace, GripperConvention, RotationConvention, parse_convention
+from grape.core.errors import PolicyError, SettingsError
+from grape.core.tasks import GripperConvention, RotationConvention, parse_convention
 from grape.core.trajectories import Observation
 
 if TYPE_CHECKING:
@@ -28,23 +22,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ActionBatch",
+    "ActionEncoder",
     "ImitationPolicy",
     "LoraTargets",
     "Policy",
     "PolicySpec",
     "TrainablePolicy",
-    "axis_angle_from_roll_pitch_yaw",
-    "check_policy",
-    "roll_pitch_yaw_from_axis_angle",
-    "to_env_action",
 ]
 
-
-Float32 = npt.NDArray[np.float32]
 LoraTargets = Literal["language", "language+projector", "all"]
 
-_DIMENSIONS = slice(3, 6)
-_ORDER = "xyz"
 _FIX_POLICY = "This is a fault of the policy's implementation, not of the call."
 
 
@@ -162,6 +149,21 @@ class Policy(Protocol):
         """
 
 
+@runtime_checkable
+class ActionEncoder(Protocol):
+    """A policy that gives tokens to actions which it did not sample; its weights are not needed."""
+
+    @property
+    def spec(self) -> PolicySpec:
+        """The policy's contract; without weights its hash is empty."""
+
+    def prompt(self, instruction: str) -> str:
+        """The text the network reads for an instruction."""
+
+    def action_tokens(self, actions: npt.NDArray[Any], /) -> npt.NDArray[np.int32]:
+        """Token ids of un-normalized actions, int32, of the same shape ``(..., D)``."""
+
+
 class TrainablePolicy(ABC):
     """A policy with exact log-probabilities: what ``grape train`` needs of it.
 
@@ -209,6 +211,20 @@ class TrainablePolicy(ABC):
     @abstractmethod
     def save(self, folder: "Path") -> None:
         """Write a checkpoint that the policy's type opens; the folder exists and is empty."""
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras whose images it reads, as in the contract."""
+        return self.spec.cameras
+
+    @property
+    def action_token_ids(self) -> npt.NDArray[np.int64] | None:
+        """Ids of the action tokens, int64 ``(n_bins,)``; None where any id may be one, as by default."""
+        return None
+
+    def facts(self) -> Mapping[str, Any]:
+        """How it is run, for summaries: JSON values by name. By default nothing."""
+        return {}
 
     def decision_logps(self, inputs: Any, tokens: "Tensor", executed: "Tensor") -> "Tensor":
         """Log-probability of each decision's executed actions.
@@ -302,95 +318,3 @@ class ImitationPolicy(TrainablePolicy):
     def resized(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """An image ``(H, W, 3)`` at the size that the network reads, where it is augmented; by default as it is."""
         return image
-
-
-def check_policy(
-    spec: PolicySpec,
-    space: ActionSpace,
-    name: str,
-    *,
-    cameras: Collection[str] = (),
-    proprio_dim: int | None = None,
-) -> None:
-    """Compare a policy's contract with an environment's.
-
-    Args:
-        spec: The policy's contract.
-        space: What the suite takes.
-        name: What messages call the policy.
-        cameras: Names of the suite's cameras beside the main one.
-        proprio_dim: Numbers of the robot's state that the suite gives; None where it does not say.
-
-    Raises:
-        CompatibilityError: Dimension or gripper convention differ, rotations cannot be converted, or the policy reads
-            a camera that the suite has not or a robot state of another dimension.
-    """
-    if missing := [camera for camera in spec.cameras[1:] if camera not in cameras]:
-        raise CompatibilityError(
-            f"{name} reads images of {len(spec.cameras)} cameras ({', '.join(spec.cameras)}), the suite has no "
-            f"{', '.join(missing)}.",
-            "Use a policy that reads the main camera alone, or a suite with these cameras.",
-        )
-    if spec.proprio_dim and proprio_dim not in (None, spec.proprio_dim):
-        raise CompatibilityError(
-            f"{name} reads {spec.proprio_dim} numbers of the robot's state, the suite gives {proprio_dim}.",
-            "Use a policy trained for this suite, or one that reads images alone.",
-        )
-    if spec.action_dim != space.dim:
-        raise CompatibilityError(
-            f"{name} decides {spec.action_dim} dimensions, the suite takes {space.dim} ({', '.join(space.names)}).",
-            "Use a policy trained for this suite.",
-        )
-    if spec.gripper and spec.gripper != space.gripper:
-        raise CompatibilityError(
-            f"Gripper conventions differ: {name} means '{spec.gripper}', the suite means '{space.gripper}'.",
-            "Use a policy trained for this suite; a wrong sign would open where it should close.",
-        )
-    if spec.rotation in ("", space.rotation) or space.rotation == RotationConvention.NONE:
-        return
-    if (spec.rotation, space.rotation) != (RotationConvention.ROLL_PITCH_YAW, RotationConvention.AXIS_ANGLE):
-        raise CompatibilityError(
-            f"{name} gives rotations as {spec.rotation}, the suite takes {space.rotation}.",
-            "Use a policy trained for this suite.",
-        )
-
-
-def to_env_action(action: npt.NDArray[np.float32], spec: PolicySpec, space: ActionSpace) -> npt.NDArray[np.float32]:
-    """Convert a policy's actions to the suite's convention, float32 of the same shape.
-
-    Args:
-        action: Un-normalized, float32 ``(D,)`` or ``(n, D)``.
-        spec: The policy's contract.
-        space: The suite's.
-    """
-    if spec.rotation != RotationConvention.ROLL_PITCH_YAW or space.rotation != RotationConvention.AXIS_ANGLE:
-        return action
-    return axis_angle_from_roll_pitch_yaw(action)
-
-
-def axis_angle_from_roll_pitch_yaw(actions: Float32) -> Float32:
-    """Actions whose dimensions 3 to 5 are an axis-angle, of some whose are roll, pitch and yaw; float32 ``(..., D)``.
-
-    Args:
-        actions: ``(D,)`` or ``(N, D)``, radians.
-    """
-    from scipy.spatial.transform import Rotation
-
-    changed = actions.copy()
-    changed[..., _DIMENSIONS] = Rotation.from_euler(_ORDER, actions[..., _DIMENSIONS].astype(np.float64)).as_rotvec()
-    return changed
-
-
-def roll_pitch_yaw_from_axis_angle(actions: Float32) -> Float32:
-    """Inverse of :func:`axis_angle_from_roll_pitch_yaw`, for pitch within a quarter turn, the others within a half.
-
-    Other angles come back as other angles of the same rotation.
-
-    Args:
-        actions: ``(D,)`` or ``(N, D)``, radians.
-    """
-    from scipy.spatial.transform import Rotation
-
-    changed = actions.copy()
-    changed[..., _DIMENSIONS] = Rotation.from_rotvec(actions[..., _DIMENSIONS].astype(np.float64)).as_euler(_ORDER)
-    return changed

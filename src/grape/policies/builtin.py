@@ -4,12 +4,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from grape.core.errors import SettingsError
+from grape.core.errors import CompatibilityError, SettingsError
 from grape.core.provenance import read_provenance
 from grape.core.settings import flag_of
 from grape.policies.base import ImitationPolicy
 from grape.policies.kinds import PART_PATTERNS, recognize_checkpoint
-from grape.policies.opening import resolve_policy
+from grape.policies.opening import read_checkpoint_kind, resolve_policy
 from grape.policies.types import CheckpointInfo, NewPolicy, OpeningOptions, PolicyType
 
 __all__ = ["OpenVLAOFTType", "OpenVLAType"]
@@ -27,6 +27,7 @@ class OpenVLAType(PolicyType):
         from grape.policies.openvla import load_policy
 
         _refuse_chunks(options)
+        _compare_proprio(path, options)
         return load_policy(
             path,
             unnorm_key=options.unnorm_key or None,
@@ -89,7 +90,7 @@ class OpenVLAOFTType(PolicyType):
 
         return load_oft_policy(
             path,
-            _choices(options),
+            _choices(path, options),
             device=options.device,
             dtype=options.dtype,
             attention=options.attention,
@@ -100,7 +101,7 @@ class OpenVLAOFTType(PolicyType):
         """See :func:`grape.policies.openvla_oft.loading.read_oft_policy`."""
         from grape.policies.openvla_oft.loading import read_oft_policy
 
-        return read_oft_policy(resolve_policy(path, weights=False, parts=True), _choices(options))
+        return read_oft_policy(resolve_policy(path, weights=False, parts=True), _choices(path, options))
 
     def info(self, path: Path | str) -> CheckpointInfo:
         """Facts from the configuration."""
@@ -109,6 +110,20 @@ class OpenVLAOFTType(PolicyType):
         config, conventions = read_oft_config(path)
         center_crop = None if conventions is None else conventions.center_crop
         return CheckpointInfo(tuple(sorted(config.norm_stats)), center_crop)
+
+    def cautions(self, path: Path | str, options: OpeningOptions) -> tuple[str, ...]:
+        """That a preset alone makes the checkpoint OpenVLA-OFT's, and that a preset's crop is left out."""
+        from grape.policies.openvla_oft.conventions import PRESETS
+
+        sentences = []
+        if options.preset and read_checkpoint_kind(path).name == "openvla":
+            sentences.append(
+                "Nothing in the checkpoint says that it is OpenVLA-OFT's: it is run as one because of --preset."
+            )
+        preset = PRESETS.get(options.preset)
+        if not options.crop_by_preset and options.center_crop is None and preset is not None and preset.center_crop:
+            sentences.append(f"An evaluation with {options.preset} crops images; --center-crop yes does it here, too.")
+        return tuple(sentences)
 
     def create(self, facts: NewPolicy) -> ImitationPolicy:
         """The nano policy that decides in chunks, see :func:`grape.policies.openvla_oft.nano.create_nano_oft`."""
@@ -130,28 +145,46 @@ class OpenVLAOFTType(PolicyType):
         )
 
 
-def _choices(options: OpeningOptions) -> Any:
+def _choices(path: Path | str, options: OpeningOptions) -> Any:
     from grape.policies.openvla_oft.loading import OFTChoices
 
+    crop = options.center_crop
+    if crop is None and not options.crop_by_preset and (options.preset or not read_checkpoint_kind(path).stated):
+        crop = False
     return OFTChoices(
         options.preset,
         options.convention,
         chunk=options.chunk,
         cameras=options.cameras,
         unnorm_key=options.unnorm_key or None,
-        center_crop=options.center_crop,
+        center_crop=crop,
         proprio_dim=options.proprio_dim,
     )
 
 
 def _refuse_chunks(options: OpeningOptions) -> None:
     """Refuse options that plain OpenVLA has no use for; they would be passed over in silence."""
-    given = [flag_of(name) for name in ("chunk", "convention") if getattr(options, name) not in ((), None)]
-    if (options.cameras or 1) > 1:
-        given.append("images of further cameras")
+    given = ["further cameras (--wrist)"] if (options.cameras or 1) > 1 else []
+    given += [flag_of(name) for name in ("chunk", "convention") if getattr(options, name) not in ((), None)]
     if given:
         raise SettingsError(
-            "The policy is taken for plain OpenVLA, which reads one image and gives one action; "
+            "The policy is taken for plain OpenVLA, which reads one image and gives one action: "
             f"{', '.join(given)} cannot be used.",
             "If it is a checkpoint of OpenVLA-OFT, say how it is run: --preset openvla-oft, simplevla-rl or rlinf.",
+        )
+
+
+def _compare_proprio(path: Path | str, options: OpeningOptions) -> None:
+    from grape.policies.openvla import read_policy_config
+
+    if options.proprio_dim is None:
+        return
+    needed = read_policy_config(path).proprio_dim
+    if options.proprio_dim != needed:
+        raise CompatibilityError(
+            f"The policy reads {needed or 'no'} numbers of the robot's state, {options.proprio_dim or 'none'} are "
+            "given.",
+            "Give them with --proprio, as the suite records them."
+            if needed
+            else "Leave --proprio out; if it is a checkpoint of OpenVLA-OFT, say how it is run: --preset.",
         )

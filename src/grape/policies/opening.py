@@ -7,7 +7,7 @@ downloaded once is found again without a network.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -15,14 +15,16 @@ from grape.core.errors import DataError, SettingsError
 from grape.core.files import read_json
 from grape.core.settings import setting
 from grape.policies.kinds import FACTS_FILE, PART_PATTERNS, CheckpointKind, recognize_checkpoint
+from grape.policies.types import OpeningOptions
 
 __all__ = [
+    "ConventionSettings",
     "HubName",
     "PolicySettings",
     "PrecisionSettings",
     "check_policy_name",
     "crop_of",
-    "opening_arguments",
+    "opening_options",
     "parse_hub_name",
     "read_checkpoint_config",
     "read_checkpoint_kind",
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 _GROUP = "Policy and hardware"
+_CHUNKS = "Policies that decide in chunks (OpenVLA-OFT)"
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,24 @@ class PrecisionSettings:
 
 
 @dataclass(frozen=True)
-class PolicySettings(PrecisionSettings):
+class ConventionSettings:
+    """How a checkpoint of OpenVLA-OFT is meant, as far as it does not say so itself.
+
+    Attributes:
+        preset: How OpenVLA-OFT is run: openvla-oft, simplevla-rl or rlinf. It says, too, that the checkpoint is
+            OpenVLA-OFT's, where its files do not. Empty takes what the checkpoint says of itself.
+        chunk: Actions a decision, where the checkpoint does not say: 25 for 14 dimensions, else 8.
+        convention: Single conventions that differ from the preset's, e.g. attention=causal, stop-row=removed,
+            temperature=1.
+    """
+
+    preset: str = setting("", group=_CHUNKS, identity="unless default")
+    chunk: int | None = setting(None, group=_CHUNKS, identity="unless default")
+    convention: tuple[str, ...] = setting((), group=_CHUNKS, identity="unless default")
+
+
+@dataclass(frozen=True)
+class PolicySettings(ConventionSettings, PrecisionSettings):
     """How a checkpoint is opened.
 
     Attributes:
@@ -70,16 +90,25 @@ def crop_of(center_crop: str) -> bool | None:
     return None if center_crop == "auto" else center_crop == "yes"
 
 
-def opening_arguments(settings: PolicySettings) -> dict[str, Any]:
-    """Keyword arguments of :func:`~grape.policies.openvla.load_policy`."""
-    return {
-        "unnorm_key": settings.unnorm_key or None,
-        "device": settings.device,
-        "dtype": settings.dtype,
-        "attention": settings.attention,
-        "load_in_4bit": settings.load_in_4bit,
-        "center_crop": crop_of(settings.center_crop),
-    }
+def opening_options(settings: PolicySettings, **changes: Any) -> OpeningOptions:
+    """How a verb's settings say that a policy is opened.
+
+    Args:
+        settings: What the verb was told.
+        changes: Options that it decides itself.
+    """
+    options = OpeningOptions(
+        unnorm_key=settings.unnorm_key,
+        center_crop=crop_of(settings.center_crop),
+        device=settings.device,
+        dtype=settings.dtype,
+        attention=settings.attention,
+        load_in_4bit=settings.load_in_4bit,
+        preset=settings.preset,
+        convention=settings.convention,
+        chunk=settings.chunk,
+    )
+    return replace(options, **changes)
 
 
 _NAME_PATTERN = re.compile(

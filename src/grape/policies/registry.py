@@ -15,6 +15,7 @@ from grape.policies.opening import check_policy_name, read_checkpoint_config, re
 from grape.policies.types import AS_STATED, CheckpointInfo, OpeningOptions, PolicyType
 
 __all__ = [
+    "check_policy_place",
     "get_policy_type",
     "open_policy",
     "policy_type_names",
@@ -75,8 +76,8 @@ def recognize_policy(policy: Path | str, preset: str = "") -> tuple[PolicyType, 
         SettingsError: There is no such policy, or no type knows it.
         DataError: The configuration is damaged.
     """
-    name, colon, place = str(policy).partition(":")
-    if colon and not Path(policy).exists() and name in policy_type_names():
+    name, place = _named_type(policy)
+    if name:
         return get_policy_type(name), place
     check_policy_name(policy)
     config, names = read_checkpoint_config(policy)
@@ -86,6 +87,27 @@ def recognize_policy(policy: Path | str, preset: str = "") -> tuple[PolicyType, 
                 return plugin, policy
     kind = read_checkpoint_kind(policy, policy_type_names())
     return get_policy_type("openvla-oft" if preset else kind.name), policy
+
+
+def check_policy_place(policy: Path | str, flag: str = "--policy") -> None:
+    """Refuse what is neither a folder, nor could be a name on the hub, nor names its type; nothing is opened.
+
+    Args:
+        policy: What the user wrote.
+        flag: How it was given, for the message.
+
+    Raises:
+        SettingsError: There is no such folder.
+    """
+    if not _named_type(policy)[0]:
+        check_policy_name(policy, flag)
+
+
+def _named_type(policy: Path | str) -> tuple[str, str]:
+    """Type and place of ``TYPE:PLACE``; an empty type where the policy is written otherwise."""
+    name, colon, place = str(policy).partition(":")
+    named = colon and not Path(policy).exists() and name in policy_type_names()
+    return (name, place) if named else ("", str(policy))
 
 
 def open_policy(policy: Path | str, options: OpeningOptions = AS_STATED) -> Policy:

@@ -31,6 +31,7 @@ class OpeningOptions:
         chunk: Actions a decision; None takes what the checkpoint states.
         cameras: Number of cameras; None takes what the checkpoint states.
         proprio_dim: Numbers of the robot's state that will be given, to be compared; None compares nothing.
+        crop_by_preset: Whether a preset's crop counts where ``center_crop`` is None, as in an evaluation.
     """
 
     unnorm_key: str = ""
@@ -46,6 +47,7 @@ class OpeningOptions:
     chunk: int | None = None
     cameras: int | None = None
     proprio_dim: int | None = None
+    crop_by_preset: bool = True
 
 
 AS_STATED = OpeningOptions()
@@ -158,6 +160,10 @@ class PolicyType(ABC):
     def info(self, path: Path | str) -> CheckpointInfo:
         """Facts from the configuration. By default nothing is known."""
         return CheckpointInfo()
+
+    def cautions(self, path: Path | str, options: OpeningOptions) -> tuple[str, ...]:
+        """What a user should know of a policy before it is opened, in whole sentences. By default nothing."""
+        return ()
 
     def create(self, facts: NewPolicy) -> ImitationPolicy:
         """A policy with random weights.

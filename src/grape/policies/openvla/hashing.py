@@ -18,7 +18,7 @@ __all__ = ["hash_weights"]
 def hash_weights(policy: "OpenVLAPolicy") -> str:
     """SHA-256 over configuration and weights as they would be stored, adapters apart where a merge would round.
 
-    Empty for a network without weights.
+    Empty for a policy that was opened without its weights.
     """
     if policy.model.device.type == "meta":
         return ""

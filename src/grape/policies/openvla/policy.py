@@ -1,7 +1,7 @@
 """The policy that collection, training and evaluation use: network, processor, action tokens, normalization."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,19 @@ class OpenVLAPolicy(ImitationPolicy):
     def action_token_ids(self) -> npt.NDArray[np.int64]:
         """Token id of each bin from the lowest value to the highest, int64 ``(n_bins,)``."""
         return self._bins.token_ids
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """The suite's main camera alone."""
+        return ("agentview",)
+
+    def facts(self) -> Mapping[str, Any]:
+        """Statistics, crop and precision in use."""
+        return {
+            "unnorm_key": self.unnorm_key,
+            "center_crop": self.config.center_crop,
+            "computation": self.computation,
+        }
 
     def prompt(self, instruction: str) -> str:
         """The text the network reads for an instruction."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,22 @@ class OFTPolicy(ImitationPolicy):
         """Declare that the weights will not change any more; returns the same policy."""
         self._checkpoint.freeze()
         return self
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the layout's cameras."""
+        return self.layout.cameras
+
+    def facts(self) -> Mapping[str, Any]:
+        """Statistics, conventions, layout and precision in use."""
+        return {
+            "unnorm_key": self.unnorm_key,
+            "center_crop": self.conventions.center_crop,
+            "head": self.layout.head,
+            "conventions": self.conventions.to_json(),
+            "layout": self.layout.to_json(),
+            "computation": self.computation,
+        }
 
     def prompt(self, instruction: str) -> str:
         """The text the network reads for an instruction."""
