@@ -211,9 +211,6 @@ class OFTPolicy(ImitationPolicy):
         """Cross-entropy of demonstrated actions over the support at temperature 1, see the base class.
 
         The 56 tokens of LIBERO's chunk count, not the stop token behind them, which the reference learns as a 57th.
-
-        Raises:
-            PolicyError: The policy has a regression head.
         """
         targets = self._bins.soft_targets(self.norm.normalize(labels), width)
         columns_K = torch.from_numpy(np.array(self.action_token_ids)) - self.model.support.start
@@ -222,11 +219,7 @@ class OFTPolicy(ImitationPolicy):
         return bin_losses(logits_BTV, columns_K, targets_BTK, np.repeat(inside, self.layout.action_dim, axis=1))
 
     def check_imitation(self) -> None:
-        """Refuse a regression head: what is learned from demonstrations is action tokens.
-
-        Raises:
-            SettingsError: The policy has one.
-        """
+        """Refuse a regression head: what is learned from demonstrations is action tokens."""
         if not self.has_logps:
             raise SettingsError(
                 "The policy acts through an L1 regression head, and its language model was never trained to give "
