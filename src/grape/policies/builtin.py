@@ -139,6 +139,7 @@ class OpenVLAOFTType(PolicyType):
                 action_dim=facts.action_dim,
                 cameras=facts.cameras,
                 proprio_dim=facts.proprio_dim,
+                placeholders="learned",
             ),
             instructions=facts.instructions,
             conventions=override_conventions(NANO_CONVENTIONS, facts.convention),
