@@ -222,6 +222,11 @@ class TrainablePolicy(ABC):
         """Ids of the action tokens, int64 ``(n_bins,)``; None where any id may be one, as by default."""
         return None
 
+    @property
+    def evaluation_conventions(self) -> Mapping[str, Any]:
+        """What a suite shall do, by name, as in ``SuiteBase.conventions``. By default nothing is stated."""
+        return {}
+
     def facts(self) -> Mapping[str, Any]:
         """How it is run, for summaries: JSON values by name. By default nothing."""
         return {}

@@ -137,6 +137,14 @@ class OFTPolicy(ImitationPolicy):
         """Names of the layout's cameras."""
         return self.layout.cameras
 
+    @property
+    def evaluation_conventions(self) -> Mapping[str, Any]:
+        """Waiting steps and image preprocessing of its stack; nothing for nano policies, which learned a suite."""
+        if "towers" in self.config.raw.get("grape", {}):
+            return {}
+        stated = self.conventions
+        return {"idle_steps": stated.idle_steps, "image_preprocessing": stated.image_preprocessing}
+
     def facts(self) -> Mapping[str, Any]:
         """Statistics, conventions, layout and precision in use."""
         return {
