@@ -150,7 +150,8 @@ class OpenVLAOFTType(_OpenVLAFamily):
         from grape.policies.openvla_oft.loading import read_oft_config
 
         config, conventions = read_oft_config(path)
-        return CheckpointInfo(tuple(sorted(config.norm_stats)), conventions.center_crop)
+        center_crop = None if conventions is None else conventions.center_crop
+        return CheckpointInfo(tuple(sorted(config.norm_stats)), center_crop)
 
     def cautions(self, path: Path | str, options: OpeningOptions) -> tuple[str, ...]:
         """That a preset alone makes the checkpoint OpenVLA-OFT's, and that a preset's crop is left out."""
@@ -180,6 +181,7 @@ class OpenVLAOFTType(_OpenVLAFamily):
                 action_dim=facts.action_dim,
                 cameras=facts.cameras,
                 proprio_dim=facts.proprio_dim,
+                placeholders="learned",
             ),
             instructions=facts.instructions,
             conventions=override_conventions(NANO_CONVENTIONS, facts.convention),

@@ -10,7 +10,7 @@ from grape.core.errors import SettingsError
 from grape.policies.base import ImitationPolicy, LoraTargets, Policy, TrainablePolicy
 from grape.policies.exports import PolicyExport
 
-__all__ = ["AS_STATED", "AdapterInfo", "CheckpointInfo", "NewPolicy", "OpeningOptions", "PolicyType"]
+__all__ = ["AS_STATED", "AdapterInfo", "CheckpointInfo", "DataFacts", "NewPolicy", "OpeningOptions", "PolicyType"]
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,24 @@ class NewPolicy:
     cameras: tuple[str, ...] = ("agentview",)
     proprio_dim: int = 0
     convention: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a policy is fitted to before it learns from demonstrations.
+
+    Attributes:
+        unnorm_key: Name of the normalization statistics to use.
+        statistics: Those statistics, where the policy holds none of that name; None where it does.
+        gripper: What the last action dimension means in the demonstrations; empty if unknown.
+        center_crop: Whether it learns from random crops, so that its images are cropped in the middle afterwards. Else
+            it stays as it was.
+    """
+
+    unnorm_key: str
+    statistics: Mapping[str, Any] | None = None
+    gripper: str = ""
+    center_crop: bool = False
 
 
 class PolicyType(ABC):
