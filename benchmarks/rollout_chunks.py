@@ -4,7 +4,7 @@
 
 Each comparison plays the same number of simulator steps in several ways, a group of episodes of each in turn, several
 times over, so that other work on the machine hits all ways alike. Episodes are played as by ``grape collect``: a worker
-process with four of them in lock-step, one batched decision in this process, everything recorded and written. What
+process with eight of them in lock-step, one batched decision in this process, everything recorded and written. What
 counts is the processor time of both processes from the first decision to the written files; resets, which are the same
 for all, stand apart. Policies are untrained nano ones with small actions, and episodes go on after a success: all have
 all their steps.
@@ -33,7 +33,7 @@ from grape.policies.openvla_oft.conventions import Layout
 from grape.policies.openvla_oft.nano import create_nano_oft
 from grape.store import EpisodeStore
 
-LANES = 4
+LANES = 8
 
 
 @dataclass(frozen=True)
