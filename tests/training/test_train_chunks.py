@@ -282,7 +282,7 @@ def test_episodes_of_other_decisions_are_refused_before_the_first_update(world, 
     pairs = write_pairs(tmp_path / "pairs", plain)
     for dry_run in (False, True):
         settings = replace(world, pairs=pairs, out=tmp_path / "run", dry_run=dry_run)
-        with pytest.raises(CompatibilityError, match="decides on 1 action at once, with .* vocabulary") as caught:
+        with pytest.raises(CompatibilityError, match=r"decides on 1 action at once, with .* vocabulary") as caught:
             run_train(settings)
         assert "As demonstrations" in caught.value.hint
         reverse = replace(world, policy=tmp_path / "nano", out=tmp_path / "run", dry_run=dry_run)
@@ -291,6 +291,6 @@ def test_episodes_of_other_decisions_are_refused_before_the_first_update(world, 
     with pytest.raises(CompatibilityError, match="decides on 1 action at once"):
         run_train(replace(world, replay=(pairs,), out=tmp_path / "run"))
     warm = replace(world, convention=("temperature=1.6",), out=tmp_path / "run")
-    with pytest.raises(CompatibilityError, match="at temperature 1.6"):
+    with pytest.raises(CompatibilityError, match=r"at temperature 1\.6"):
         run_train(warm)
     assert not (tmp_path / "run").exists()
