@@ -5,8 +5,8 @@ from typing import Any
 
 from grape.core.files import write_json
 from grape.policies.openvla.adapters import write_pointer
-from grape.policies.openvla.checkpoint import save_tensors
 from grape.policies.openvla.loading import read_policy_config
+from grape.policies.tensor_files import save_tensors
 
 __all__ = ["save_adapter"]
 
