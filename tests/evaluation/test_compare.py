@@ -207,7 +207,7 @@ def limited(steps: Sequence[tuple[bool, int]], limit: int = 0, **facts: Any) -> 
 def test_limits_that_episodes_came_up_against_are_refused(recorded: tuple[int, int]) -> None:
     """Also of older results, which do not record them: a failure tells its limit."""
     a, b = limited([(True, 4), (False, 8)], recorded[0]), limited([(True, 4), (False, 16)], recorded[1])
-    message = "limits of push differ: A's episodes end after 8 decisions, B's after 16 decisions, and 2 of 4"
+    message = "limits of push differ: A's episodes end after 8 control steps, B's after 16 control steps, and 2 of 4"
     with pytest.raises(CompatibilityError, match=message) as caught:
         compare_results(a, b)
     assert "--max-steps" in caught.value.hint

@@ -102,6 +102,8 @@ def _episode(task: str, state: int, sample: int, settings: CollectSettings) -> T
 def collection(monkeypatch: pytest.MonkeyPatch) -> FakeCollection:
     fake = FakeCollection()
     monkeypatch.setattr(grape.collect, "run_collect", fake)
+    monkeypatch.setattr(grape.collect, "plan_collect", fake)
+    monkeypatch.setattr(grape.collect, "check_unopened", lambda settings: None)
     monkeypatch.setattr(grape.collect, "open_policy", fake.open_policy)
     return fake
 

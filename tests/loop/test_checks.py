@@ -11,6 +11,7 @@ from grape.loop import LoopSettings, run_loop
 from grape.loop.stages import Stages
 from grape.policies.openvla import load_policy
 from grape.policies.openvla_oft.loading import save_oft_policy
+from grape.policies.openvla_oft.policy import OFTPolicy
 from grape.training.lora import add_adapters, save_result
 from tests.openvla_oft.conftest import make_nano
 from tests.training.recordings import write_policy
@@ -25,9 +26,12 @@ def settings(out: Path, **changes: Any) -> LoopSettings:
     return settings_from_dict(LoopSettings, data, LoopSettings(out=out))
 
 
-def test_a_policy_that_cannot_be_trained_is_refused_before_it_collects(tmp_path: Path) -> None:
+def test_a_policy_that_cannot_be_trained_is_refused_before_it_collects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save_oft_policy(make_nano(), tmp_path / "oft")
-    with pytest.raises(SettingsError, match=r"decides on chunks of actions \(openvla-oft: its configuration says so"):
+    monkeypatch.setattr(OFTPolicy, "has_logps", False)  # as with a regression head
+    with pytest.raises(SettingsError, match="has no action tokens, so no log-probabilities"):
         run_loop(settings(tmp_path / "out", policy=str(tmp_path / "oft")))
     assert not (tmp_path / "out").exists()
 

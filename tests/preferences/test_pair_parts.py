@@ -120,8 +120,8 @@ def test_what_is_printed_names_stages_cuts_and_weights(
         "mode best-worst, stage-wise",
         f"mean margin {summary['mean_margin']:.4g} in units of cost",
         "weight by margin, 1 on average",
-        f"cut {cut['pairs']} of {summary['pairs']} pairs; rejected sides from {cut['rejected_decisions']} decisions to "
-        f"{cut['rejected_decisions_kept']}",
+        f"cut {cut['pairs']} of {summary['pairs']} pairs; rejected sides from {cut['rejected_decisions']} to "
+        f"{cut['rejected_decisions_kept']} control steps",
     ):
         assert line in lines
 
@@ -182,7 +182,7 @@ def test_no_stage_in_which_two_episodes_took_decisions_says_so(tmp_path: Path) -
     solved.signals["opened"][:] = 1.0  # the first stages are done before anything was decided
     store.write(solved)
     run_score(ScoreSettings(store=store.path, out=tmp_path / "scores"))
-    with pytest.raises(NoPairsError, match="No two episodes of one state took decisions in one stage"):
+    with pytest.raises(NoPairsError, match="No two episodes of one state spent steps in one stage"):
         pair(tmp_path, tmp_path / "out", stage_wise=True)
     assert not (tmp_path / "out").exists()
 

@@ -12,11 +12,11 @@ from grape.core.preferences import PreferencePair, Score, StageScore
 from grape.costs import builtin_specification, evaluate
 from grape.preferences.segments import (
     cut_pair,
-    decisions_of,
     kept_by_distance,
     kept_by_length,
     kept_by_stage,
     stage_members,
+    steps_of,
 )
 from tests.preferences.rollouts import make_rollout, make_score
 
@@ -37,26 +37,26 @@ def staged(episode_id: str, *lengths: int, finished: int, success: bool | None =
 
 
 @pytest.mark.parametrize("success", [True, False])
-def test_the_decisions_of_entered_stages_follow_one_another_from_the_first_to_the_last(success: bool) -> None:
+def test_the_steps_of_entered_stages_follow_one_another_from_the_first_to_the_last(success: bool) -> None:
     """States are shared by consecutive stages, decisions are not: none is counted twice, none is lost."""
     trajectory = make_rollout("drawer-open", 0, 0, success, steps=20)
     stages = evaluate(builtin_specification("metaworld", "drawer-open"), trajectory)[:-1]
     entered = [stage for stage in stages if stage.reached]
     assert len(entered) > 1
-    covered = [decision for stage in entered for decision in range(*decisions_of(stage))]
+    covered = [decision for stage in entered for decision in range(*steps_of(stage))]
     assert covered == list(range(entered[-1].end))
     assert entered[-1].end == trajectory.steps
     for stage in entered:
-        start, stop = decisions_of(stage)
+        start, stop = steps_of(stage)
         # Decision t leads from state t to state t + 1.
         assert (start, stop) == (stage.start, stage.end)
     for stage in stages:
-        assert stage.reached or len(range(*decisions_of(stage))) == 0
+        assert stage.reached or len(range(*steps_of(stage))) == 0
 
 
 def test_a_stage_that_was_done_at_once_and_one_never_entered_have_no_decision() -> None:
     score = staged("a", 3, 0, 4, finished=2)
-    assert [decisions_of(stage) for stage in score.stages] == [(0, 3), (3, 3), (3, 7), (7, 7)]
+    assert [steps_of(stage) for stage in score.stages] == [(0, 3), (3, 3), (3, 7), (7, 7)]
     assert list(stage_members([score])) == ["reach", "lift"]
     assert list(stage_members([staged("b", 5, finished=0)])) == ["reach"]
 

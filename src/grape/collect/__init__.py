@@ -5,8 +5,8 @@
 recognizes initial states that a policy has seen.
 """
 
-from grape.collect.collect import run_collect
-from grape.collect.opening import inputs_of, open_policy
+from grape.collect.collect import plan_collect, run_collect
+from grape.collect.opening import check_unopened, executed_actions, inputs_of, open_policy
 from grape.collect.seen import seen_states
 from grape.collect.settings import CollectSettings
 from grape.policies.registry import check_policy_place, read_checkpoint_info
@@ -16,8 +16,11 @@ __all__ = [
     "CheckpointInfo",
     "CollectSettings",
     "check_policy_place",
+    "check_unopened",
+    "executed_actions",
     "inputs_of",
     "open_policy",
+    "plan_collect",
     "read_checkpoint_info",
     "run_collect",
     "seen_states",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from grape.collect.opening import chunk_contract, inputs_of, open_policy
+from grape.collect.opening import check_unopened, chunk_contract, executed_actions, inputs_of, open_policy
 from grape.collect.plan import Group, describe_plan, make_plan, next_round
 from grape.collect.rollout import Actor, ExpertActor, PolicyActor, RolloutLog, play_groups
 from grape.collect.settings import CollectSettings
@@ -21,7 +21,7 @@ from grape.envs.pool import WorkerPool
 from grape.policies.base import Policy
 from grape.store import EpisodeStore
 
-__all__ = ["run_collect", "summarize"]
+__all__ = ["plan_collect", "run_collect", "summarize"]
 
 _SAMPLER = "action bins, SplitMix64"
 """How policies draw samples from a seed; an input of sampled collections. Those of release 0.1 have none."""
@@ -50,14 +50,16 @@ def run_collect(
         SimulatorError: A group of episodes failed twice; all others are in the store. Or the simulator never worked
             at all; then nothing more was tried.
     """
+    if settings.dry_run:
+        check_unopened(settings)
+        return plan_collect(settings)
     suite = suite_of(settings.suite, settings.env_python)
     groups = make_plan(settings, suite)
-    if settings.dry_run:
-        return {"dry_run": True, **describe_plan(groups, settings), "out": str(settings.out)}
     if policy is None:
         policy = open_policy(settings, reporter)
     if policy is None:
         settings = replace(settings, temperature=0.0)
+    settings = replace(settings, execute=executed_actions(settings, policy))
     inputs = inputs_of(policy, settings)
     recorded = recorded_inputs(settings.out, "collect")
     other_sampler = settings.temperature > 0 and recorded is not None and "sampler" not in recorded
@@ -75,11 +77,13 @@ def run_collect(
     for caution in suite.cautions():
         reporter.warn(caution)
     contract = {"action_space": asdict(suite.action_space), "versions": dict(suite.versions())}
+    if policy is None and settings.execute > 1:
+        contract["chunks"] = {"length": settings.execute, "support": "", "temperature": 0.0}
     contract |= chunk_contract(policy)
     store = EpisodeStore.create(settings.out / "store", suite.name, contract)
     log = RolloutLog()
     actor: Actor = (
-        ExpertActor()
+        ExpertActor(settings.execute or 1)
         if policy is None
         else PolicyActor(policy, settings.temperature, log, suite.action_space, settings.execute)
     )
@@ -100,6 +104,16 @@ def run_collect(
     summary |= place | inputs
     run.finish(summary)
     return summary
+
+
+def plan_collect(settings: CollectSettings) -> Mapping[str, Any]:
+    """What a collection would play, from its settings and the suite alone.
+
+    Raises:
+        SettingsError: A setting names nothing.
+    """
+    groups = make_plan(settings, suite_of(settings.suite, settings.env_python))
+    return {"dry_run": True, **describe_plan(groups, settings), "out": str(settings.out)}
 
 
 @dataclass(frozen=True)

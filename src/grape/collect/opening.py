@@ -6,14 +6,15 @@ from grape.collect.settings import CollectSettings
 from grape.core.chunks import PLAIN
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
+from grape.envs.base import SuiteBase
 from grape.envs.external_python import suite_of
 from grape.envs.registry import get_suite
 from grape.policies.action_conventions import check_policy
-from grape.policies.base import Policy, TrainablePolicy
+from grape.policies.base import Policy, PolicySpec, TrainablePolicy
 from grape.policies.opening import opening_options
-from grape.policies.registry import recognize_policy
+from grape.policies.registry import read_policy, recognize_policy
 
-__all__ = ["chunk_contract", "inputs_of", "open_policy"]
+__all__ = ["check_unopened", "chunk_contract", "executed_actions", "inputs_of", "open_policy"]
 
 
 def open_policy(settings: CollectSettings, reporter: Reporter = SILENT) -> Policy | None:
@@ -32,7 +33,6 @@ def open_policy(settings: CollectSettings, reporter: Reporter = SILENT) -> Polic
         CompatibilityError: The policy does not fit the suite.
     """
     if settings.policy == "expert":
-        _check_execute(settings, 1, "The scripted expert")
         return None
     suite = get_suite(settings.suite)
     options = opening_options(settings)
@@ -42,7 +42,43 @@ def open_policy(settings: CollectSettings, reporter: Reporter = SILENT) -> Polic
     policy = policy_type.open(place, options)
     if isinstance(policy, TrainablePolicy):
         policy.freeze()
-    spec = policy.spec
+        for name, value in policy.evaluation_conventions.items():
+            if (own := suite.conventions.get(name, value)) != value:
+                reporter.warn(
+                    f"{settings.policy} states {name} {value}, the suite {suite.name} has {own}: figures are not those "
+                    "of the stack it was trained in."
+                )
+    _check_spec(settings, policy.spec, suite)
+    if settings.center_crop == "auto" and not settings.preset and policy_type.info(place).center_crop is None:
+        reporter.warn(
+            f"{settings.policy} does not say whether it was trained with random crops; it sees whole images. "
+            "Policies published for LIBERO need --center-crop yes."
+        )
+    return policy
+
+
+def check_unopened(settings: CollectSettings) -> None:
+    """Check a policy against the suite by its configuration alone, for dry runs; a type that cannot is passed over.
+
+    Raises:
+        SettingsError: As for :func:`open_policy`.
+        DataError: As there.
+        CompatibilityError: As there.
+    """
+    if settings.policy == "expert":
+        return
+    policy = read_policy(settings.policy, opening_options(settings))
+    if policy is not None:
+        _check_spec(settings, policy.spec, get_suite(settings.suite))
+
+
+def executed_actions(settings: CollectSettings, policy: Policy | None) -> int:
+    """``execute`` as a run knows it: 0 where the whole chunk is executed, whether it was asked for or not."""
+    whole = 1 if policy is None else policy.spec.chunk
+    return 0 if settings.execute == whole else settings.execute
+
+
+def _check_spec(settings: CollectSettings, spec: PolicySpec, suite: SuiteBase) -> None:
     check_policy(spec, suite.action_space, settings.policy, cameras=suite.cameras, proprio_dim=suite.proprio_dim)
     _check_execute(settings, spec.chunk, settings.policy)
     if not spec.support and settings.temperature > 0:
@@ -50,12 +86,6 @@ def open_policy(settings: CollectSettings, reporter: Reporter = SILENT) -> Polic
             f"{settings.policy} has no action tokens and cannot sample; --temperature is {settings.temperature:g}.",
             "Give --temperature 0.",
         )
-    if settings.center_crop == "auto" and not settings.preset and policy_type.info(place).center_crop is None:
-        reporter.warn(
-            f"{settings.policy} does not say whether it was trained with random crops; it sees whole images. "
-            "Policies published for LIBERO need --center-crop yes."
-        )
-    return policy
 
 
 def _check_execute(settings: CollectSettings, chunk: int, name: str) -> None:

@@ -70,7 +70,16 @@ def run_evaluate(
         SimulatorError: Episodes failed twice; what was finished is kept.
     """
     # Collection reaches simulators and policies: only this verb pays for importing them, not those who read results.
-    from grape.collect import check_policy_place, inputs_of, open_policy, read_checkpoint_info, run_collect
+    from grape.collect import (
+        check_policy_place,
+        check_unopened,
+        executed_actions,
+        inputs_of,
+        open_policy,
+        plan_collect,
+        read_checkpoint_info,
+        run_collect,
+    )
 
     settings, protocol = apply_protocol(settings)
     states = _states(settings)
@@ -85,11 +94,11 @@ def run_evaluate(
     dry = {
         name: replace(_collect_settings(settings, states, Path(), part), dry_run=True) for name, part in parts.items()
     }
-    plans = {name: run_collect(plan) for name, plan in dry.items()}
+    plans = {name: plan_collect(plan) for name, plan in dry.items()}
     tasks = plans[""]["tasks"]
     left_out: tuple[str, ...] = ()
     if protocol is not None:
-        protocol_tasks = run_collect(replace(dry[""], tasks=",".join(protocol.tasks)))["tasks"]
+        protocol_tasks = plan_collect(replace(dry[""], tasks=",".join(protocol.tasks)))["tasks"]
         left_out = tasks_left_out(protocol, tasks, protocol_tasks)
     seen_states = _seen_states(settings, tasks, states, reporter, chooses=chooses)
     if protocol is not None and left_out:
@@ -98,12 +107,14 @@ def run_evaluate(
             f"{', …' if len(left_out) > 3 else ''}): its figure is that of all of them."
         )
     if settings.dry_run:
+        check_unopened(dry[""])
         return _plan(settings, protocol, states, plans, seen_states)
     if protocol is not None and settings.policy != "expert":
         checkpoint = read_checkpoint_info(settings.policy)
         settings = fit_checkpoint(protocol, settings, checkpoint.norm_keys, checkpoint.center_crop)
     played = _collect_settings(settings, states, Path(), parts[""])
     policy = open_policy(played, reporter)
+    settings = replace(settings, execute=executed_actions(played, policy))
     inputs = inputs_of(policy, played)
     out = settings.out or _default_out(settings, inputs)
     run = open_run(out, "evaluate", settings, inputs)
@@ -111,11 +122,10 @@ def run_evaluate(
     if run.done is not None:
         return {**run.done, "policy": settings.policy, "results": path}
     summary: dict[str, Any] = {}
-    execute = settings.execute if policy is not None and settings.execute < policy.spec.chunk else 0
     for name, part in parts.items():
         run_collect(_collect_settings(settings, states, out / part.folder, part), reporter, policy=policy)
         store, limits = out / part.folder / "store", plans[name]["limits"]
-        results = _results_of(store, settings, protocol, part, limits, inputs["computation"], execute)
+        results = _results_of(store, settings, protocol, part, limits, inputs["computation"])
         write_results(out, results, part.file)
         facts = _facts(results)
         summary |= {name: {**facts, "samples": part.samples, "file": part.file}} if name else facts
@@ -167,7 +177,6 @@ def _results_of(
     part: _Part,
     limits: Mapping[str, int],
     computation: str,
-    execute: int,
 ) -> EvaluationResults:
     """Figures of recorded episodes."""
     from grape.store import EpisodeStore
@@ -189,7 +198,7 @@ def _results_of(
         limits=limits,
         operators=settings.operators if settings.policy == "expert" else "",
         computation=computation,
-        execute=execute,
+        execute=settings.execute,
     )
 
 

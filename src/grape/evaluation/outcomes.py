@@ -77,7 +77,7 @@ def outcome_of(meta: EpisodeMeta, measures: Mapping[str, bool] | None = None) ->
 
 
 def measure(trajectory: Trajectory, signals: Mapping[str, str]) -> dict[str, bool]:
-    """Facts of one episode, in its last state and over all states that followed a decision.
+    """Facts of one episode, in its last state and over all states that followed a control step.
 
     Args:
         trajectory: The episode; its images are not looked at.

@@ -163,7 +163,7 @@ def pair_results(a: EvaluationResults, b: EvaluationResults) -> Pairing:
 
 
 def _check_limits(a: EvaluationResults, b: EvaluationResults, keys: frozenset[Key]) -> None:
-    """Refuse two evaluations with different limits of decisions, where the limit affected an outcome.
+    """Refuse two evaluations with different limits of control steps, where the limit affected an outcome.
 
     Where all pairs were solved within the lower limit, the higher one gave nobody a longer try. (Nothing else limits an
     episode: with a simulator that hangs, it is played again or the evaluation fails.)
@@ -182,7 +182,7 @@ def _check_limits(a: EvaluationResults, b: EvaluationResults, keys: frozenset[Ke
         stopped = sum(one.steps > lower or (len(known_limits) == 2 and not one.success) for one in episodes)
         if not stopped:
             continue
-        words = [f"{limit} decisions" if limit else "a limit that is not recorded" for limit in (limit_a, limit_b)]
+        words = [f"{limit} control steps" if limit else "a limit that is not recorded" for limit in (limit_a, limit_b)]
         raise CompatibilityError(
             f"The limits of {task} differ: A's episodes end after {words[0]}, B's after {words[1]}, and {stopped} of "
             f"{len(episodes)} paired episodes did not succeed within {lower}: success is not the same thing in the "
@@ -192,7 +192,7 @@ def _check_limits(a: EvaluationResults, b: EvaluationResults, keys: frozenset[Ke
 
 
 def _limit(results: EvaluationResults, task: str) -> int:
-    """Most decisions of a task's episodes; where they are not recorded, what its failures tell, or else 0."""
+    """Most control steps of a task's episodes; where they are not recorded, what its failures tell, or else 0."""
     if results.tasks[task].max_steps:
         return results.tasks[task].max_steps
     ended = {

@@ -46,7 +46,7 @@ class TaskResults:
             an initial state.
         episodes: Number of episodes.
         successes: Number of solved ones.
-        mean_steps: Mean decisions an episode, failures included.
+        mean_steps: Mean control steps an episode, failures included.
         measures: Shares of episodes in which further facts held, by name, e.g. ``"grasp_ever"``.
         instruction: What the policy was told.
         max_steps: Decisions after which an episode ended without success; 0 where older results do not say.
@@ -78,7 +78,7 @@ class EvaluationResults:
             states of these tasks, not of other tasks.
         episodes: Number of episodes.
         successes: Number of solved ones.
-        mean_steps: Mean decisions an episode, failures included.
+        mean_steps: Mean control steps an episode, failures included.
         tasks: Figures by task name, in the order of names.
         per_episode: Every episode, ordered by task name, initial state and sample.
         versions: Versions of what shapes physics and images.
@@ -145,7 +145,7 @@ class EvaluationResults:
             versions: Versions of what shapes physics and images.
             protocol: Published protocol that was followed; empty for none.
             until: When an episode ended.
-            limits: Most decisions of an episode, by task name, where they are known.
+            limits: Most control steps of an episode, by task name, where they are known.
             operators: Styles of the scripted expert; empty for a policy.
             computation: Device, number type and attention of the policy; empty for experts.
             execute: Actions of a chunk that were executed; 0 for all.
@@ -210,7 +210,7 @@ class EvaluationResults:
             seed: Seed of the evaluation.
             protocol: Published protocol that was followed; empty for none.
             measures: Facts that were measured, by episode id; see :func:`grape.evaluation.outcomes.measure`.
-            limits: Most decisions of an episode, by task name, where they are known.
+            limits: Most control steps of an episode, by task name, where they are known.
             operators: Styles of the scripted expert; empty for a policy.
             computation: Device, number type and attention of the policy; empty for experts.
             execute: Actions of a chunk that were executed; 0 for all.

@@ -17,7 +17,7 @@ EVALUATION_STATES_START = 100_000
 
 @dataclass(frozen=True)
 class EvaluateSettings(RolloutSettings):
-    """Measure a policy on fixed initial states: success and decisions a task and overall, with 95 % intervals.
+    """Measure a policy on fixed initial states: success and control steps a task and overall, with 95 % intervals.
 
     The same settings always give the same initial states, so two evaluations can be compared pair by pair with
     'grape compare'. How many episodes a question needs: see docs/statistics.md.
@@ -40,7 +40,7 @@ class EvaluateSettings(RolloutSettings):
         samples: Rollouts from each initial state; more than 1 needs a temperature above 0.
         temperature: Sampling temperature of the policy; 0 decodes greedily, which is the protocol of published
             results.
-        until: When an episode ends: at the first success, or after the last decision whatever happened before; then
+        until: When an episode ends: at the first success, or after the last control step whatever happened before; then
             success is that of the last state, and the results also say whether it was ever reached. Auto is the first
             success, or what --protocol says.
         operators: Style of the scripted expert, as for 'grape collect'; ignored for a policy.

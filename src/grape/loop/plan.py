@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from grape.collect import run_collect
+from grape.collect import plan_collect
 from grape.core.tasks import Task
 from grape.loop.filtered_bc import LABEL
 from grape.loop.settings import LoopSettings
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 # Key in the plan, and its column for people. All are upper bounds: episodes end early, initial states give no pairs.
 _COLUMNS = {
     "episodes": "episodes",
-    "decisions_at_most": "decisions",
+    "decisions_at_most": "control steps",
     "episodes_to_score": "scored",
     "pairs_at_most": "pairs",
     "updates_at_most": "updates",
@@ -34,7 +34,7 @@ def plan_loop(settings: LoopSettings, tasks: Sequence[Task]) -> Mapping[str, Any
 
     Returns:
         ``stages``, one mapping each with ``stage`` and what applies to it of ``episodes`` (simulated),
-        ``decisions_at_most`` (of the policy or expert in the simulator), ``episodes_to_score``, ``pairs_at_most``,
+        ``decisions_at_most`` (control steps in the simulator), ``episodes_to_score``, ``pairs_at_most``,
         ``updates_at_most`` and ``frames_at_most`` (steps through the network with a gradient, over all epochs); the
         same keys at the top are the totals.
     """
@@ -64,7 +64,7 @@ def _rows(settings: LoopSettings, stages: Stages, tasks: Sequence[Task]) -> list
 
     rows: list[Row] = []
     if not settings.policy:
-        plan = run_collect(replace(stages.demonstrations(), dry_run=True))
+        plan = plan_collect(replace(stages.demonstrations(), dry_run=True))
         rows.append(_collection("demonstrations", plan))
         rows.append(_sft(settings, plan["decisions_at_most"]))
     rows.append(evaluation("validation of the first policy", stages.validation_states))
@@ -72,7 +72,7 @@ def _rows(settings: LoopSettings, stages: Stages, tasks: Sequence[Task]) -> list
     pairs = _pairs(settings.pair, settings.collect.most_samples, states)
     for number in range(1, settings.iterations + 1):
         # Any policy has the same plan; "expert" needs no checkpoint, which may not exist yet.
-        plan = run_collect(replace(stages.collect(number, Path("expert")), operators="clean", dry_run=True))
+        plan = plan_collect(replace(stages.collect(number, Path("expert")), operators="clean", dry_run=True))
         rows.append(_collection(f"iteration {number}: collect", plan))
         rows.append({"stage": f"iteration {number}: score", "episodes_to_score": _episodes(plan)})
         rounds = min(number, settings.replay + 1)
@@ -105,7 +105,7 @@ def _episodes(plan: Mapping[str, Any]) -> int:
 
 
 def _sft(settings: LoopSettings, decisions: int) -> Row:
-    """Every decision of the demonstrations, every epoch."""
+    """Every control step of the demonstrations, every epoch."""
     sft = settings.sft
     updates = sft.max_updates or sft.epochs * math.ceil(decisions / sft.batch_size)
     frames = updates * sft.batch_size if sft.max_updates else sft.epochs * decisions

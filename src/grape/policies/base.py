@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from grape.policies.types import DataFacts
+
 __all__ = [
     "ActionBatch",
     "ActionEncoder",
@@ -271,6 +273,11 @@ class TrainablePolicy(ABC):
         """Ids of the action tokens, int64 ``(n_bins,)``; None where any id may be one, as by default."""
         return None
 
+    @property
+    def evaluation_conventions(self) -> Mapping[str, Any]:
+        """What a suite shall do, by name, as in ``SuiteBase.conventions``. By default nothing is stated."""
+        return {}
+
     def facts(self) -> Mapping[str, Any]:
         """How it is run, for summaries: JSON values by name. By default nothing."""
         return {}
@@ -342,6 +349,12 @@ class ImitationPolicy(TrainablePolicy):
     """A policy that also learns from demonstrations: what ``grape sft`` needs of it."""
 
     @abstractmethod
+    def encode(
+        self, observations: Sequence[Observation], *, features: "Tensor | None" = None, crop: bool = True
+    ) -> Any:
+        """See the base class; ``crop=False`` leaves a center crop out, for images that were cropped at random."""
+
+    @abstractmethod
     def imitation_losses(
         self, inputs: Any, labels: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_], width: float
     ) -> "tuple[Tensor, Tensor]":
@@ -358,3 +371,14 @@ class ImitationPolicy(TrainablePolicy):
             Mean cross-entropy over a row's tokens, with graph, and the share of its tokens that are the likeliest,
             both float32 ``(B,)``.
         """
+
+    def check_imitation(self) -> None:
+        """Raise a SettingsError where the policy cannot learn from demonstrations after all; by default it can."""
+
+    def fitted(self, data: "DataFacts") -> "ImitationPolicy":
+        """The same network, stating the statistics, gripper and crop of what it will learn; by default no change."""
+        return self
+
+    def resized(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """An image ``(H, W, 3)`` at the size that the network reads, where it is augmented; by default as it is."""
+        return image

@@ -37,7 +37,7 @@ class PairSettings:
             best against worst, second best against second worst, up to m pairs. success-only: a random success
             against a random failure, up to m pairs, ignoring the other terms. random: two random episodes in random
             order, up to m pairs, ignoring score and outcome (for controlled comparison).
-        stage_wise: Compare segments instead of whole episodes: the decisions of one stage in two episodes that both
+        stage_wise: Compare segments instead of whole episodes: the control steps of one stage in two episodes that both
             entered it, ranked by what that stage cost them (not for success-only). The other settings hold for each
             stage: which outcomes count, and that the chosen side's episode must have succeeded.
         m: Most pairs an initial state, or a stage of it (1 or more; best-worst makes one).
@@ -50,8 +50,8 @@ class PairSettings:
         max_pairs_per_state: Keep at most so many pairs an initial state, the widest margins first in the ranking
             modes (1 or more); None keeps all.
         max_pairs: Keep at most so many pairs, spread evenly over the initial states (1 or more); None keeps all.
-        cut: Which decisions of the rejected side count, from its first on; the chosen side stays whole. stage: as many
-            as until the sides' progress through the stages differs. distance: until its keypoints are further than
+        cut: Which control steps of the rejected side count, from its first on; the chosen side stays whole. stage: as
+            many as until the sides' progress through the stages differs. distance: until its keypoints are further than
             --cut-distance from all states of the chosen side. length: no more than the chosen side has. Stage-wise
             pairs can be cut by length only.
         cut_distance: Largest distance of a keypoint, in meters, at which states count as near, above 0; only with
@@ -163,7 +163,7 @@ def _weighted(settings: PairSettings, pairs: list[PreferencePair]) -> list[Prefe
 def _lengths(
     whole: Sequence[PreferencePair], cut: Sequence[PreferencePair], scores: Mapping[str, Score]
 ) -> dict[str, int]:
-    """How many pairs were cut, and the decisions of all rejected sides before and after."""
+    """How many pairs were cut, and the control steps of all rejected sides before and after."""
 
     def decisions(pairs: Sequence[PreferencePair]) -> int:
         ranges = [pair.rejected_steps or (0, scores[pair.rejected].steps) for pair in pairs]
@@ -238,7 +238,7 @@ def _no_pair(settings: PairSettings, census: StateCensus) -> NoPairsError:
     narrow = f" {census.narrow} pairs lie within the margin {settings.margin:g} or noise." if census.narrow else ""
     failed = f" {census.failed} pairs have a chosen side that did not succeed." if census.failed else ""
     seen = census.narrow or census.failed or (settings.require_mixed_outcomes and not census.mixed)
-    apart = " No two episodes of one state took decisions in one stage." if settings.stage_wise and not seen else ""
+    apart = " No two episodes of one state spent steps in one stage." if settings.stage_wise and not seen else ""
     return NoPairsError(
         f"No preference pair can be made from {total} initial states ({listing}).{narrow}{failed}{apart}",
         " Otherwise ".join(_advice(settings, census)),

@@ -17,7 +17,7 @@ an order: by R_GCPG, equals by their ids. With ``n`` episodes, rank 1 being the 
     the mere exposure to these trajectories does.
 
 Stage-wise (arXiv 2512.05107, STARE-VLA), segments are compared instead of whole episodes: in every stage, those of the
-episodes of one initial state that took decisions in it, ranked by what the stage cost them. ``best-worst``,
+episodes of one initial state that spent control steps in it, ranked by what the stage cost them. ``best-worst``,
 ``top-bottom`` and ``random`` then apply to each stage of each initial state, margins are differences of the stage's
 cost, and pairs of one initial state stand in the order of their margins (drawn ones stage by stage). ``success-only``
 knows no stages.
@@ -36,7 +36,7 @@ from grape.core.preferences import PreferencePair, Score, StageScore
 from grape.core.seeds import derive_rng
 from grape.preferences.noise import COST_NOISE, ScoreNoise
 from grape.preferences.reasons import reason_for, stage_reason
-from grape.preferences.segments import decisions_of, stage_members
+from grape.preferences.segments import stage_members, steps_of
 
 __all__ = ["RANKING", "Mode", "StateCensus", "limit_pairs", "make_pairs", "states_of"]
 
@@ -269,6 +269,6 @@ def _pair(couple: _Couple, mode: Mode, pair_id: str) -> PreferencePair:
         mode=f"stage-wise {mode}",
         reason=stage_reason(best, worst, mode),
         terms={"stage": couple.margin},
-        chosen_steps=decisions_of(best),
-        rejected_steps=decisions_of(worst),
+        chosen_steps=steps_of(best),
+        rejected_steps=steps_of(worst),
     )

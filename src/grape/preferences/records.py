@@ -88,7 +88,7 @@ def load_pairs(path: Path) -> tuple[PreferencePair, ...]:
             raise DataError(f"{path}, line {number}: episode {pair.chosen} is paired with itself.", _FIX)
         ranges = [steps for steps in (pair.chosen_steps, pair.rejected_steps) if steps is not None]
         if pair.weight < 0 or not all(0 <= start < stop for start, stop in ranges):
-            raise DataError(f"{path}, line {number}: its weight is negative, or it compares no decisions.", _FIX)
+            raise DataError(f"{path}, line {number}: its weight is negative, or it compares no control steps.", _FIX)
         pairs[pair.pair_id] = pair
     return tuple(pairs.values())
 

@@ -1,10 +1,10 @@
-"""Parts of episodes: the decisions of a stage, and where the rejected side of a pair is cut.
+"""Parts of episodes: the control steps of a stage, and where the rejected side of a pair is cut.
 
-A recorded episode of ``T`` decisions has the states 0..T; decision ``t`` leads from state ``t`` to state ``t + 1``. A
-stage's score names states: it lay from state ``start`` to state ``end``, both inclusive, and the next stage starts at
-the state where it ended. Hence the decisions of a stage are ``[start, end)``, half-open: the first one was taken at the
-stage's first state, the last one led to its last state. So the decisions of consecutive stages are disjoint and leave
-none out, and a stage that was done at its first state has none.
+A recorded episode of ``T`` control steps has the states 0..T; control step ``t`` leads from state ``t`` to state
+``t + 1``. A stage's score names states: it lay from state ``start`` to state ``end``, both inclusive, and the next
+stage starts at the state where it ended. Hence the control steps of a stage are ``[start, end)``, half-open: the first
+one was taken at the stage's first state, the last one led to its last state. So the control steps of consecutive stages
+are disjoint and leave none out, and a stage that was done at its first state has none.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,20 +18,20 @@ from grape.core.errors import DataError
 from grape.core.preferences import PreferencePair, Score, StageScore
 from grape.core.trajectories import Trajectory
 
-__all__ = ["Cut", "cut_pair", "decisions_of", "kept_by_distance", "kept_by_length", "kept_by_stage", "stage_members"]
+__all__ = ["Cut", "cut_pair", "kept_by_distance", "kept_by_length", "kept_by_stage", "stage_members", "steps_of"]
 
 Cut = Literal["none", "stage", "distance", "length"]
 
 Float64 = npt.NDArray[np.float64]
 
 
-def decisions_of(stage: StageScore) -> tuple[int, int]:
-    """Half-open range of the decisions taken in a stage; empty (equal numbers) where there is none."""
+def steps_of(stage: StageScore) -> tuple[int, int]:
+    """Half-open range of the control steps taken in a stage; empty (equal numbers) where there is none."""
     return (stage.start, stage.end) if stage.reached and stage.end > stage.start else (stage.start, stage.start)
 
 
 def stage_members(members: Sequence[Score]) -> dict[str, list[tuple[Score, StageScore]]]:
-    """Episodes of one initial state that took decisions in a stage, by the stage's name; cheapest first, equals by id.
+    """Episodes of one initial state that spent control steps in a stage, by its name; cheapest first, equals by id.
 
     Only these can be compared there (stage-wise preferences as in STARE-VLA, arXiv 2512.05107): an episode that never
     came to the stage has no segment, and is charged a fixed cost that tells nothing of how the stage was done. The
@@ -40,7 +40,7 @@ def stage_members(members: Sequence[Score]) -> dict[str, list[tuple[Score, Stage
     stages: dict[str, list[tuple[Score, StageScore]]] = {}
     for score in members:
         for stage in score.stages:
-            start, stop = decisions_of(stage)
+            start, stop = steps_of(stage)
             if stop > start:
                 stages.setdefault(stage.name, []).append((score, stage))
     return {
@@ -52,7 +52,7 @@ def stage_members(members: Sequence[Score]) -> dict[str, list[tuple[Score, Stage
 def kept_by_length(chosen_steps: int, rejected_steps: int) -> int:
     """Decisions from the first one on that the rejected side keeps, so that it is no longer than the chosen side.
 
-    At least one decision is kept.
+    At least one control step is kept.
     """
     return _bounded(chosen_steps, rejected_steps)
 
@@ -63,13 +63,13 @@ def kept_by_stage(chosen: Score, rejected: Score) -> int:
     The sides part in a stage that one of them finished and the other did not (a solved episode finished all). There the
     rejected side keeps
 
-    * where the chosen side finished it: as many decisions in that stage as the chosen side took to finish it, counted
-      from where each side entered it, so that being slower in earlier stages cuts nothing off;
-    * where the rejected side finished it: its decisions until then.
+    * where the chosen side finished it: as many control steps in that stage as the chosen side took to finish it,
+      counted from where each side entered it, so that being slower in earlier stages cuts nothing off;
+    * where the rejected side finished it: its control steps until then.
 
     What is cut off is what the rejected side did while the chosen one was in later stages already, or in stages that
     the chosen one never saw. The earliest cut counts where several stages part the sides (sub-goals in either order),
-    and nothing is cut where none does. At least one decision is kept.
+    and nothing is cut where none does. At least one control step is kept.
     """
     stages, stop = {stage.name: stage for stage in rejected.stages}, rejected.steps
     for stage in chosen.stages:
@@ -77,9 +77,9 @@ def kept_by_stage(chosen: Score, rejected: Score) -> int:
         if other is None or not other.reached or stage.name == "outcome":
             continue
         chosen_finished, rejected_finished = stage.done or bool(chosen.success), other.done or bool(rejected.success)
-        start, end = decisions_of(other)
+        start, end = steps_of(other)
         if chosen_finished and not rejected_finished:
-            first, last = decisions_of(stage)
+            first, last = steps_of(stage)
             stop = min(stop, end, start + last - first)
         elif rejected_finished and not chosen_finished:
             stop = min(stop, end)
@@ -92,9 +92,9 @@ def kept_by_distance(chosen: Trajectory, rejected: Trajectory, threshold: float)
     The distance of two states is the largest Euclidean distance, in meters, of a keypoint that both sides recorded. A
     state of the rejected side has left the chosen side where every state of the chosen side, at whatever time, is
     further than ``threshold``: being slower or faster on the same way is no parting. The rejected side keeps the
-    decisions before its first such state, the last of which led there; all of them where there is none, and at least
-    one. Where the rejected side lost a keypoint (NaN) the others decide, and a state without any is taken as near. A
-    state of which the chosen side lost one is near to nothing, unless that keypoint was lost throughout.
+    control steps before its first such state, the last of which led there; all of them where there is none, and at
+    least one. Where the rejected side lost a keypoint (NaN) the others decide, and a state without any is taken as
+    near. A state of which the chosen side lost one is near to nothing, unless that keypoint was lost throughout.
 
     Args:
         chosen: The preferred trajectory.
@@ -157,5 +157,5 @@ def cut_pair(
 
 
 def _bounded(stop: int, steps: int) -> int:
-    """At least one decision, and no more than there are."""
+    """At least one control step, and no more than there are."""
     return min(max(stop, 1), steps)

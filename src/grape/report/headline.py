@@ -24,7 +24,7 @@ class Rate:
         high: Upper end of the 95 % interval.
         successes: Solved episodes.
         episodes: All episodes.
-        mean_steps: Mean decisions an episode.
+        mean_steps: Mean control steps an episode.
     """
 
     label: str

@@ -10,17 +10,16 @@ from grape.core.errors import DataError
 from grape.core.events import SILENT
 from grape.core.seeds import derive_rng
 from grape.core.trajectories import EpisodeMeta
-from grape.policies.base import TrainablePolicy, WeightlessNetwork
+from grape.policies.base import ImitationPolicy, TrainablePolicy, WeightlessNetwork
 from grape.policies.opening import opening_options, read_norm_stats
-from grape.policies.openvla import compute_norm_stats, create_nano
 from grape.policies.registry import read_policy
-from grape.policies.types import OpeningOptions
+from grape.policies.statistics import compute_norm_stats
 from grape.store import EpisodeSource
 from grape.training.batches import BatchSampler, ComparisonItem, Sample, make_items
 from grape.training.decision_axis import DecisionAxis
 from grape.training.distributed import device_of
 from grape.training.estimate import estimate_training
-from grape.training.initial_policy import key_to_open_with
+from grape.training.initial_policy import action_names, create_policy
 from grape.training.lora import add_adapters, check_start, parameter_counts
 from grape.training.meta_profile import forward_flops
 from grape.training.settings import SftSettings, TrainSettings
@@ -221,43 +220,67 @@ def _saved_by_quantization(network: WeightlessNetwork, dtype: str) -> float:
 
 
 def plan_sft(
-    settings: SftSettings, stores: Sequence[EpisodeSource], metas: Sequence[Sequence[EpisodeMeta]]
+    settings: SftSettings,
+    stores: Sequence[EpisodeSource],
+    metas: Sequence[Sequence[EpisodeMeta]],
+    start: ImitationPolicy | None,
 ) -> dict[str, Any]:
-    """What a run would do, from the episodes' facts alone."""
+    """What a run would do, from the episodes' facts alone.
+
+    Args:
+        settings: What the verb was told.
+        stores: Demonstrations.
+        metas: Facts of the episodes to learn from, store by store.
+        start: The checkpoint to continue, without its weights; None for a new policy.
+    """
     every = [meta for some in metas for meta in some]
     count = sum(meta.steps for meta in every)
+    decisions = sum(_decisions(store, some) for store, some in zip(stores, metas, strict=True))
     held = min(round(settings.holdout * len(every)), len(every) - 1)
-    training = round(count * (1 - held / len(every)))
+    training = round(decisions * (1 - held / len(every)))
     schedule = BatchSampler.plan(
         training, settings.batch_size, settings.epochs, settings.max_updates, settings.seed, repeat=True
     )
-    if settings.policy is not None:
-        check_start(settings.policy, settings, device_of(settings.device))
-        key = key_to_open_with(settings.policy, settings, stores)
-        policy = cast(TrainablePolicy, read_policy(settings.policy, OpeningOptions(unnorm_key=key)))
-        if settings.lora_rank:
-            add_adapters(policy, settings.lora_rank, settings.lora_alpha, settings.seed, settings.lora_targets)
-    else:
-        first = stores[0].decisions(metas[0][0].episode_id)
-        names = [f"action_{i}" for i in range(first.labels.shape[1])]
-        policy = create_nano(
-            seed=settings.seed,
-            norm_stats=compute_norm_stats(first.labels, names, proprio_NP=first.proprio if settings.proprio else None),
-            gripper="",
-            instructions=tuple(sorted({meta.instruction for meta in every})),
-            proprio_dim=first.proprio.shape[1] if settings.proprio else 0,
-        )
-    forward = forward_flops(policy, every[0].instruction) or 0
-    frames = schedule.updates * settings.batch_size
-    return {
+    plan: dict[str, Any] = {
         "dry_run": True,
         "episodes": len(every),
         "held_out_episodes": held,
         "steps": count,
+        **({} if decisions == count else {"decisions": decisions}),
         "shuffle_episodes": settings.shuffle_episodes,
         "updates": schedule.updates,
-        **parameter_counts(policy),
-        "tflop_forward_per_frame": forward / 1e12,
-        "tflop": _FORWARD_BACKWARD * frames * forward / 1e12,
-        "out": str(settings.out),
     }
+    policy = start
+    if settings.policy is None:
+        policy = _planned_policy(settings, stores, every, metas[0][0])
+    elif policy is not None:
+        check_start(settings.policy, settings, device_of(settings.device))
+        if settings.lora_rank:
+            add_adapters(policy, settings.lora_rank, settings.lora_alpha, settings.seed, settings.lora_targets)
+    if policy is not None:
+        forward = forward_flops(policy, every[0].instruction) or 0
+        frames = schedule.updates * settings.batch_size
+        plan |= {
+            **parameter_counts(policy),
+            "tflop_forward_per_frame": forward / 1e12,
+            "tflop": _FORWARD_BACKWARD * frames * forward / 1e12,
+        }
+    return {**plan, "out": str(settings.out)}
+
+
+def _planned_policy(
+    settings: SftSettings, stores: Sequence[EpisodeSource], metas: Sequence[EpisodeMeta], first: EpisodeMeta
+) -> ImitationPolicy:
+    """A new policy of the size that the run's will have, from the statistics of one episode."""
+    episode = stores[0].decisions(first.episode_id)
+    proprio = episode.proprio if settings.proprio else None
+    statistics = compute_norm_stats(episode.labels, action_names(stores[0], episode.labels.shape[1]), proprio=proprio)
+    proprio_dim = 0 if proprio is None else proprio.shape[1]
+    return create_policy(settings, stores, statistics, sorted({meta.instruction for meta in metas}), proprio_dim)
+
+
+def _decisions(store: EpisodeSource, metas: Sequence[EpisodeMeta]) -> int:
+    """Decisions of some episodes of a store: control steps, unless its policy decided in chunks."""
+    if "chunks" not in store.contract:
+        return sum(meta.steps for meta in metas)
+    return sum(len(store.decisions(meta.episode_id).executed) for meta in metas)

@@ -20,8 +20,8 @@ def _show(summary: Summary, console: Console) -> None:
         shown["weight"] = f"by {summary['weight']}, 1 on average"
     if cut := summary.get("cut"):
         shown["cut"] = (
-            f"{cut['pairs']} of {summary['pairs']} pairs; rejected sides from {cut['rejected_decisions']} decisions "
-            f"to {cut['rejected_decisions_kept']}"
+            f"{cut['pairs']} of {summary['pairs']} pairs; rejected sides from {cut['rejected_decisions']} to "
+            f"{cut['rejected_decisions_kept']} control steps"
         )
     show_fields(shown, console, *shown)
 

@@ -6,7 +6,7 @@ preprocessing files, and ``dataset_statistics.json``. Only safetensors are read:
 
 import contextlib
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,7 +169,13 @@ def materialize_buffers(model: OpenVLA) -> None:
 
 
 def load_weights(
-    folder: Path, model: OpenVLA, dtype: torch.dtype, device: torch.device | str = "cpu", *, four_bit: bool = False
+    folder: Path,
+    model: OpenVLA,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    *,
+    four_bit: bool = False,
+    without: Collection[str] = (),
 ) -> None:
     """Fill an empty model from a folder, one shard at a time, after all names, shapes and types were compared.
 
@@ -179,12 +185,14 @@ def load_weights(
         dtype: Type of the weights afterwards.
         device: Where they shall be.
         four_bit: Hold the linear layers of the language model's blocks in 4 bits (see ``quantized``).
+        without: Submodules of the network whose weights are in files of their own.
 
     Raises:
         DataError: A file is missing or truncated, or names, shapes or types of weights do not fit.
     """
     shards = _shards(folder)
-    _compare(folder, shards, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
+    due = {name: tensor for name, tensor in model.state_dict().items() if name.partition(".")[0] not in without}
+    _compare(folder, shards, {name: tuple(tensor.shape) for name, tensor in due.items()})
     layers = quantized_names(int(model.vla_config.text["num_hidden_layers"])) if four_bit else frozenset[str]()
     place = torch.device(device)
     for shard in shards:

@@ -20,13 +20,14 @@ from grape.policies.openvla.checkpoint import CheckpointFiles, write_files
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.decoding import decode_actions, decode_rows_alike
 from grape.policies.openvla.hashing import hash_weights
-from grape.policies.openvla.imitation import bin_losses
+from grape.policies.openvla.imitation import bin_losses, fitted_config
 from grape.policies.openvla.model import OpenVLA, PolicyInputs
 from grape.policies.openvla.precision import LANGUAGE_LINEARS, Precision, is_quantized
 from grape.policies.openvla.processor import Processor
 from grape.policies.openvla.proprio import ProprioNorm
 from grape.policies.openvla.tokenizer import checkpoint_tokenizer
 from grape.policies.openvla.weightless import weightless_openvla
+from grape.policies.types import DataFacts
 
 __all__ = ["OpenVLAPolicy"]
 _TOWER_LINEARS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
@@ -188,6 +189,19 @@ class OpenVLAPolicy(ImitationPolicy):
         # What the network reads before the next token is what it should have said: the likeliest bin.
         logits_BDV = self.model.action_logits(inputs, columns_K[targets_BDK.argmax(dim=-1)])
         return bin_losses(logits_BDV, columns_K, targets_BDK, np.repeat(inside, self.norm.dim, axis=1))
+
+    def fitted(self, data: DataFacts) -> "OpenVLAPolicy":
+        """The same network, with an adapter beside it where it has one; see the base class."""
+        config = fitted_config(self.config, data).with_center_crop(self.config.center_crop or data.center_crop)
+        if config is self.config:
+            return self
+        policy = OpenVLAPolicy(self.model, self.files.with_config(config), data.unnorm_key)
+        policy.adapter = self.adapter
+        return policy
+
+    def resized(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """An image at the network's size, as its processor makes it."""
+        return self.processor.resize(image)
 
     def save(self, folder: Path) -> None:
         """Write the policy as a checkpoint in the published layout into an existing folder; adapters are merged.

@@ -14,10 +14,10 @@ from torch import Tensor
 from grape.core.errors import CompatibilityError, PolicyError, SettingsError
 from grape.core.files import content_hash
 from grape.core.trajectories import Observation
-from grape.policies.base import ActionBatch, ImitationPolicy, PolicySpec, WeightlessNetwork
+from grape.policies.base import ActionBatch, ImitationPolicy, LoraTargets, PolicySpec, WeightlessNetwork
 from grape.policies.openvla.action_tokens import ActionTokenizer
 from grape.policies.openvla.checkpoint import CheckpointFiles
-from grape.policies.openvla.imitation import bin_losses
+from grape.policies.openvla.imitation import bin_losses, fitted_config
 from grape.policies.openvla.model import PolicyInputs
 from grape.policies.openvla.policy import OpenVLAPolicy
 from grape.policies.openvla.processor import Processor
@@ -26,6 +26,7 @@ from grape.policies.openvla_oft.decoding import decode_chunks, regress_chunks
 from grape.policies.openvla_oft.model import OpenVLAOFT, rows_beside_prompt
 from grape.policies.openvla_oft.normalization import action_norm, normalize_proprio, proprio_norm
 from grape.policies.openvla_oft.weightless import weightless_oft
+from grape.policies.types import DataFacts
 
 __all__ = ["OFTPolicy"]
 
@@ -85,6 +86,25 @@ class OFTPolicy(ImitationPolicy):
         return self.model
 
     @property
+    def adapter(self) -> Any:
+        """PEFT's wrapper where an adapter was attached (its ``disable_adapter()`` gives the base), else None."""
+        return self._checkpoint.adapter
+
+    @adapter.setter
+    def adapter(self, wrapper: Any) -> None:
+        self._checkpoint.adapter = wrapper
+
+    def lora_targets(self, which: LoraTargets = "language+projector") -> list[str]:
+        """Names of the linear layers that LoRA adapts, as for :class:`~grape.policies.openvla.OpenVLAPolicy`.
+
+        An L1 head's are not among them: its policy has no log-probabilities to train by.
+        """
+        names = self._checkpoint.lora_targets(which)
+        if which != "language" and self.model.proprio_projector is not None:
+            names += ["proprio_projector.fc1", "proprio_projector.fc2"]
+        return names
+
+    @property
     def spec(self) -> PolicySpec:
         """The policy's contract. Hashes all weights at each access, unless it is frozen."""
         stated = self.conventions if self.has_logps else None
@@ -117,6 +137,14 @@ class OFTPolicy(ImitationPolicy):
     def cameras(self) -> tuple[str, ...]:
         """Names of the layout's cameras."""
         return self.layout.cameras
+
+    @property
+    def evaluation_conventions(self) -> Mapping[str, Any]:
+        """Waiting steps and image preprocessing of its stack; nothing for nano policies, which learned a suite."""
+        if "towers" in self.config.raw.get("grape", {}):
+            return {}
+        stated = self.conventions
+        return {"idle_steps": stated.idle_steps, "image_preprocessing": stated.image_preprocessing}
 
     def facts(self) -> Mapping[str, Any]:
         """Statistics, conventions, layout and precision in use."""
@@ -192,15 +220,37 @@ class OFTPolicy(ImitationPolicy):
         """Cross-entropy of demonstrated actions over the support at temperature 1, see the base class.
 
         The 56 tokens of LIBERO's chunk count, not the stop token behind them, which the reference learns as a 57th.
-
-        Raises:
-            PolicyError: The policy has a regression head.
         """
         targets = self._bins.soft_targets(self.norm.normalize(labels), width)
         columns_K = torch.from_numpy(np.array(self.action_token_ids)) - self.model.support.start
         logits_BTV = self.model.chunk_logits(inputs) * self.conventions.temperature
         targets_BTK = torch.from_numpy(targets.reshape(len(labels), -1, targets.shape[-1]))
         return bin_losses(logits_BTV, columns_K, targets_BTK, np.repeat(inside, self.layout.action_dim, axis=1))
+
+    def check_imitation(self) -> None:
+        """Refuse a regression head: what is learned from demonstrations is action tokens."""
+        if not self.has_logps:
+            raise SettingsError(
+                "The policy acts through an L1 regression head, and its language model was never trained to give "
+                "action tokens: there is no token head to go on with.",
+                "Start from a checkpoint with action tokens, or from plain OpenVLA's weights with --preset.",
+            )
+
+    def fitted(self, data: DataFacts) -> "OFTPolicy":
+        """The same network, with an adapter beside it where it has one; see the base class."""
+        from grape.policies.openvla_oft.loading import state_oft
+
+        crop = self.conventions.center_crop or data.center_crop
+        self.model.conventions = dataclasses.replace(self.conventions, center_crop=crop)
+        config = fitted_config(self.config, data)
+        config = state_oft(config, self.model.conventions, self.layout, data.unnorm_key)
+        policy = OFTPolicy(self.model, self.files.with_config(config), data.unnorm_key)
+        policy.adapter = self.adapter
+        return policy
+
+    def resized(self, image: Image) -> Image:
+        """An image at the network's size, as its processor makes it."""
+        return self.processor.resize(image)
 
     def save(self, folder: Path) -> None:
         """Write the policy as a checkpoint in the published layout into an existing folder; adapters are merged."""
