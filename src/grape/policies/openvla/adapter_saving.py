@@ -5,7 +5,7 @@ from typing import Any
 
 from grape.core.files import write_json
 from grape.policies.openvla.adapter_pointer import write_pointer
-from grape.policies.openvla.checkpoint import save_tensors
+from grape.policies.tensor_files import save_tensors
 
 __all__ = ["save_adapter"]
 
