@@ -209,8 +209,8 @@ def test_adapters_go_into_the_projector_of_the_state_with_the_other_projector(re
 
 def test_the_estimate_counts_the_token(reader, nano):
     estimates = [
-        estimate_training(policy.config, instruction_tokens=6, micro_batch=4, cached_features=cached, lora_rank=rank)
-        for policy in (nano, reader)
+        estimate_training(shape, instruction_tokens=6, micro_batch=4, cached_features=cached, lora_rank=rank)
+        for shape in (nano.weightless, reader.weightless)
         for cached, rank in ((False, 0), (True, 4))
     ]
     for without, with_state in zip(estimates[:2], estimates[2:], strict=True):

@@ -1,7 +1,7 @@
 """Interfaces of policies: those that act, those that train on preferences, those that imitate. No PyTorch here."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -16,6 +16,7 @@ from grape.core.trajectories import Observation
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
     from torch import Tensor, nn
 
     from grape.policies.types import DataFacts
@@ -28,6 +29,8 @@ __all__ = [
     "Policy",
     "PolicySpec",
     "TrainablePolicy",
+    "WeightlessNetwork",
+    "sum_executed",
 ]
 
 LoraTargets = Literal["language", "language+projector", "all"]
@@ -164,12 +167,60 @@ class ActionEncoder(Protocol):
         """Token ids of un-normalized actions, int32, of the same shape ``(..., D)``."""
 
 
+@dataclass(frozen=True, eq=False)
+class WeightlessNetwork:
+    """A policy's network on PyTorch's meta device: for estimates of what training takes.
+
+    Attributes:
+        module: The network, all of whose parameters train.
+        towers: The part of it whose outputs :attr:`features` gives.
+        inputs: Encoded observations without content, of their number, the tokens of each prompt, and whether they hold
+            features instead of images.
+        features: Features of encoded observations that hold images.
+        token_logps: As :meth:`TrainablePolicy.token_logps`, by :attr:`module`.
+        checkpoint_activations: As :meth:`TrainablePolicy.checkpoint_activations`, of :attr:`module`.
+        actions: Actions a decision and dimensions of an action, ``(K, D)``.
+        rows_beside_prompt: Positions of a sequence that are not the prompt's.
+        storage_dtype: Type that the checkpoint's weights are stored in.
+        quantized: Names of the linear layers that hold 4-bit weights where that is asked for.
+    """
+
+    module: "nn.Module"
+    towers: "nn.Module"
+    inputs: "Callable[[int, int, bool], Any]"
+    features: "Callable[[Any], Tensor]"
+    token_logps: "Callable[[Any, Tensor], Tensor]"
+    checkpoint_activations: "Callable[[], None]"
+    actions: tuple[int, int]
+    rows_beside_prompt: int
+    storage_dtype: str = "float32"
+    quantized: tuple[str, ...] = ()
+
+
+def sum_executed(logps: "Tensor", executed: "Tensor") -> "Tensor":
+    """Sums over the tokens of executed actions, float32 ``(B,)`` with graph; the others have no gradient.
+
+    Args:
+        logps: Log-probabilities of tokens, ``(B, K, D)``.
+        executed: How many actions of each chunk were executed, int64 ``(B,)``.
+    """
+    import torch
+
+    played = torch.arange(logps.shape[1], device=logps.device) < executed.to(logps.device)[:, None]
+    return torch.where(played[..., None], logps, 0.0).flatten(1).sum(dim=1)
+
+
 class TrainablePolicy(ABC):
     """A policy with exact log-probabilities: what ``grape train`` needs of it.
 
     A decision's log-probability is the sum over the tokens of its executed actions. What a policy does not define
     beyond the abstract methods has defaults here.
+
+    Attributes:
+        adapter: PEFT's wrapper around :attr:`module` while low-rank adapters stand beside its layers, else None.
     """
+
+    adapter: Any = None
 
     @property
     @abstractmethod
@@ -242,11 +293,7 @@ class TrainablePolicy(ABC):
         Returns:
             float32 ``(B,)``, with graph: sums over executed tokens; the others have no gradient.
         """
-        import torch
-
-        logps = self.token_logps(inputs, tokens)
-        played = torch.arange(tokens.shape[1], device=logps.device) < executed.to(logps.device)[:, None]
-        return torch.where(played[..., None], logps, 0.0).flatten(1).sum(dim=1)
+        return sum_executed(self.token_logps(inputs, tokens), executed)
 
     def prompt(self, instruction: str) -> str:
         """The text the network reads for an instruction; by default the instruction."""
@@ -263,6 +310,18 @@ class TrainablePolicy(ABC):
         They are computed once and given to :meth:`encode`. By default there are none.
         """
         return None
+
+    def weightless(self, dtype: "torch.dtype") -> "WeightlessNetwork | None":
+        """The network without memory for its weights, to estimate a training; by default None: there is no estimate.
+
+        Args:
+            dtype: Type of its weights.
+        """
+        return None
+
+    def prompt_length(self, instruction: str) -> int:
+        """Tokens of the prompt that the network reads for an instruction; used for estimates only."""
+        return len(self.prompt(instruction))
 
     def lora_targets(self, which: LoraTargets = "language+projector") -> list[str]:
         """Full names of the linear layers within :attr:`module` that low-rank adapters stand beside.

@@ -7,15 +7,45 @@ from typing import Any
 from grape.core.errors import CompatibilityError, SettingsError
 from grape.core.provenance import read_provenance
 from grape.core.settings import flag_of
-from grape.policies.base import ImitationPolicy
+from grape.policies.base import ImitationPolicy, LoraTargets, TrainablePolicy
 from grape.policies.kinds import PART_PATTERNS, recognize_checkpoint
 from grape.policies.opening import read_checkpoint_kind, resolve_policy
-from grape.policies.types import CheckpointInfo, NewPolicy, OpeningOptions, PolicyType
+from grape.policies.types import AdapterInfo, CheckpointInfo, NewPolicy, OpeningOptions, PolicyType
 
 __all__ = ["OpenVLAOFTType", "OpenVLAType"]
 
 
-class OpenVLAType(PolicyType):
+class _OpenVLAFamily(PolicyType):
+    """Policies whose adapters lie apart, in PEFT's layout with a pointer to their base."""
+
+    keeps_adapters = True
+
+    def adapter(self, path: Path | str) -> AdapterInfo | None:
+        """Facts of an adapter in PEFT's layout."""
+        from grape.policies.openvla import read_policy_config
+        from grape.policies.openvla.adapter_config import read_adapter_config
+        from grape.policies.openvla.adapters import adapter_base
+
+        base = adapter_base(path)
+        if base is None:
+            return None
+        adapter, config = read_adapter_config(resolve_policy(path)), read_policy_config(path)
+        policy = self.read(path, OpeningOptions(unnorm_key=next(iter(config.norm_stats), "")))
+        if policy is None:
+            return None
+        layers = frozenset(adapter.layers(policy.module))
+        kinds: tuple[LoraTargets, ...] = ("language", "language+projector", "all")
+        targets = next((kind for kind in kinds if frozenset(policy.lora_targets(kind)) == layers), None)
+        return AdapterInfo(base, adapter.rank, adapter.alpha, targets, config.storage_dtype)
+
+    def save_adapter(self, policy: TrainablePolicy, folder: Path, base: Path, place: Path) -> None:
+        """See :func:`grape.policies.openvla.adapter_saving.save_adapter`."""
+        from grape.policies.openvla.adapter_saving import save_adapter
+
+        save_adapter(policy, folder, base, place)
+
+
+class OpenVLAType(_OpenVLAFamily):
     """OpenVLA: one action a decision, token by token."""
 
     def recognizes(self, config: Mapping[str, Any], names: Collection[str]) -> bool:
@@ -75,7 +105,7 @@ class OpenVLAType(PolicyType):
         )
 
 
-class OpenVLAOFTType(PolicyType):
+class OpenVLAOFTType(_OpenVLAFamily):
     """OpenVLA-OFT: a chunk of actions a decision, in one forward pass."""
 
     weights = ("*.safetensors", *PART_PATTERNS)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from grape.core.errors import SettingsError
-from grape.policies.base import ImitationPolicy, Policy, TrainablePolicy
+from grape.policies.base import ImitationPolicy, LoraTargets, Policy, TrainablePolicy
 
-__all__ = ["AS_STATED", "CheckpointInfo", "DataFacts", "NewPolicy", "OpeningOptions", "PolicyType"]
+__all__ = ["AS_STATED", "AdapterInfo", "CheckpointInfo", "DataFacts", "NewPolicy", "OpeningOptions", "PolicyType"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,26 @@ class CheckpointInfo:
 
 
 @dataclass(frozen=True)
+class AdapterInfo:
+    """Facts from the folder of a low-rank adapter that lies apart from the policy it belongs to.
+
+    Attributes:
+        base: The policy it belongs to.
+        rank: Its rank.
+        alpha: Its scale times the rank.
+        targets: Which linear layers it stands beside, as :meth:`~grape.policies.base.TrainablePolicy.lora_targets`
+            names them; None where they are others.
+        storage_dtype: Type that the base's weights are stored in.
+    """
+
+    base: Path
+    rank: int
+    alpha: float
+    targets: LoraTargets | None
+    storage_dtype: str
+
+
+@dataclass(frozen=True)
 class NewPolicy:
     """What a policy with random weights is made for.
 
@@ -124,6 +144,9 @@ class PolicyType(ABC):
     name: str = ""
     """Set by the registry."""
 
+    keeps_adapters: bool = False
+    """Whether low-rank adapters are saved apart from their base; else the trained ones are merged into it."""
+
     weights: tuple[str, ...] = ("*.safetensors",)
     """Files that are downloaded beside configuration and tokenizer, as patterns."""
 
@@ -164,6 +187,21 @@ class PolicyType(ABC):
     def cautions(self, path: Path | str, options: OpeningOptions) -> tuple[str, ...]:
         """What a user should know of a policy before it is opened, in whole sentences. By default nothing."""
         return ()
+
+    def adapter(self, path: Path | str) -> AdapterInfo | None:
+        """Facts of the adapter that lies there; None for a whole policy, and by default."""
+        return None
+
+    def save_adapter(self, policy: TrainablePolicy, folder: Path, base: Path, place: Path) -> None:
+        """Write a policy's adapter, if this type keeps adapters apart.
+
+        Args:
+            policy: The policy with its adapter.
+            folder: Where to write; it exists and is empty.
+            base: The policy it belongs to.
+            place: Where the folder will lie in the end.
+        """
+        raise NotImplementedError(f"Policies of type {self.name!r} keep no adapters apart.")
 
     def create(self, facts: NewPolicy) -> ImitationPolicy:
         """A policy with random weights.

@@ -19,6 +19,7 @@ from grape.core.errors import CompatibilityError, DataError
 from grape.core.events import Reporter
 from grape.core.trajectories import EpisodeMeta, Observation
 from grape.store import Decisions, EpisodeSource
+from grape.training.decision_axis import DecisionAxis
 from grape.training.image_cache import ImageCache
 
 if TYPE_CHECKING:
@@ -67,6 +68,23 @@ class StepDataset:
 
     def __len__(self) -> int:
         return len(self.instructions)
+
+    @property
+    def axis(self) -> DecisionAxis:
+        """Where decisions begin on the table's control steps."""
+        return DecisionAxis.of(self.executed_N)
+
+    @property
+    def step_spans(self) -> Mapping[str, tuple[int, int]]:
+        """Half-open range [start, stop) of the table's control steps, by episode id."""
+        axis = self.axis
+        return {name: axis.steps_of(span) for name, span in self.spans.items()}
+
+    @property
+    def executed_mask(self) -> npt.NDArray[np.bool_]:
+        """Which actions of each chunk were executed, bool ``(N, K)``."""
+        mask: npt.NDArray[np.bool_] = np.arange(self.tokens_NKD.shape[1]) < self.executed_N[:, None]
+        return mask
 
     def observations(self, rows_B: npt.NDArray[np.integer], *, images: bool = True) -> list[Observation]:
         """What the policy saw before some decisions.
@@ -128,8 +146,8 @@ def _other_decisions(
     who: str, facts: tuple[object, ...], other: str, expected: tuple[object, ...]
 ) -> CompatibilityError:
     return CompatibilityError(
-        f"{who} {_described(facts)}. {other} {_described(expected)}. Log-probabilities of the one are not comparable with the "
-        "other's.",
+        f"{who} {_described(facts)}. {other} {_described(expected)}. Log-probabilities of the one are not comparable "
+        "with the other's.",
         "Train the policy that collected these episodes, with the conventions of that collection, or collect again "
         "with this one. As demonstrations ('grape sft') both serve.",
     )

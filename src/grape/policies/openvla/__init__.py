@@ -13,7 +13,8 @@ try:
 except ModuleNotFoundError as error:
     raise SettingsError(f"Policies need the package {error.name!r}.", "pip install 'grape-vla[train]'") from error
 
-from grape.policies.openvla.action_tokens import ActionTokenizer, read_norm_stats
+from grape.policies.opening import read_norm_stats
+from grape.policies.openvla.action_tokens import ActionTokenizer
 from grape.policies.openvla.adapters import attach_adapter
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.loading import load_policy, read_policy, read_policy_config, save_policy

@@ -7,17 +7,15 @@ action range clip on decoding.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from grape.core.errors import DataError, SettingsError, require_known
-from grape.core.files import read_json
 from grape.core.tasks import RotationConvention
 
-__all__ = ["ActionNorm", "ActionTokenizer", "choose_unnorm_key", "read_norm_stats", "rotation_of"]
+__all__ = ["ActionNorm", "ActionTokenizer", "choose_unnorm_key", "rotation_of"]
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -179,19 +177,3 @@ def choose_unnorm_key(norm_stats: Mapping[str, Any], unnorm_key: str | None) -> 
         return str(next(iter(norm_stats)))
     require_known("unnorm_key", unnorm_key, norm_stats)
     return unnorm_key
-
-
-def read_norm_stats(path: Path | None) -> Mapping[str, Any] | None:
-    """Statistics by data set from a ``dataset_statistics.json``; None where there is no file to read.
-
-    Raises:
-        DataError: The file is missing or no JSON, or an entry lacks what normalization needs.
-    """
-    if path is None:
-        return None
-    data = read_json(path)
-    if not isinstance(data, dict) or not data:
-        raise DataError(f"{path} holds no statistics by data set.", "Give a dataset_statistics.json.")
-    for name, stats in data.items():
-        ActionNorm.from_stats(stats, f"{path}, {name}")
-    return data

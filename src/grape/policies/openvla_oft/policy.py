@@ -14,7 +14,7 @@ from torch import Tensor
 from grape.core.errors import CompatibilityError, PolicyError, SettingsError
 from grape.core.files import content_hash
 from grape.core.trajectories import Observation
-from grape.policies.base import ActionBatch, ImitationPolicy, LoraTargets, PolicySpec
+from grape.policies.base import ActionBatch, ImitationPolicy, LoraTargets, PolicySpec, WeightlessNetwork
 from grape.policies.openvla.action_tokens import ActionTokenizer
 from grape.policies.openvla.checkpoint import CheckpointFiles
 from grape.policies.openvla.imitation import bin_losses, fitted_config
@@ -25,6 +25,7 @@ from grape.policies.openvla_oft.conventions import Conventions, Layout
 from grape.policies.openvla_oft.decoding import decode_chunks, regress_chunks
 from grape.policies.openvla_oft.model import OpenVLAOFT, rows_beside_prompt
 from grape.policies.openvla_oft.normalization import action_norm, normalize_proprio, proprio_norm
+from grape.policies.openvla_oft.weightless import weightless_oft
 from grape.policies.types import DataFacts
 
 __all__ = ["OFTPolicy"]
@@ -398,6 +399,14 @@ class OFTPolicy(ImitationPolicy):
 
     def _regressed(self, normalized: npt.NDArray[np.float32]) -> ActionBatch:
         return ActionBatch(self.norm.unnormalize(normalized), normalized=normalized)
+
+    def weightless(self, dtype: torch.dtype) -> WeightlessNetwork | None:
+        """See the base class; None with a regression head, which is not trained."""
+        return weightless_oft(self.config, self.conventions, self.layout, dtype) if self.has_logps else None
+
+    def prompt_length(self, instruction: str) -> int:
+        """Tokens of the prompt that the network reads for an instruction."""
+        return len(self.processor.prompt_ids(instruction))
 
     def decision_logps(self, inputs: PolicyInputs, tokens: Tensor, executed: Tensor) -> Tensor:
         """Log-probability of each decision's executed actions, ``(B,)`` with graph; see the network's method."""
