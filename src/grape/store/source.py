@@ -63,8 +63,11 @@ class EpisodeSource(Protocol):
     def decisions(self, episode_id: str) -> Decisions:
         """The decisions of one episode; no image is decoded."""
 
-    def images(self, episode_id: str, decisions: Sequence[int]) -> npt.NDArray[np.uint8]:
-        """Images before some decisions of one episode, in that order, uint8 ``(B, H, W, 3)``; no other is decoded."""
+    def images(self, episode_id: str, decisions: Sequence[int], camera: str = "") -> npt.NDArray[np.uint8]:
+        """Images before some decisions of one episode, in that order, uint8 ``(B, H, W, 3)``; no other is decoded.
+
+        ``camera`` names a further camera; empty is the main one.
+        """
 
     def digest(self) -> str:
         """Hash of what the episodes are."""

@@ -15,8 +15,8 @@ from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.events import Reporter
 from grape.policies.openvla import OpenVLAPolicy, compute_norm_stats, create_nano, read_policy_config
 from grape.policies.openvla.config import OpenVLAConfig
-from grape.store import EpisodeSource, EpisodeStore
-from grape.store.rlds.demonstrations import RldsDemonstrations, is_rlds_location
+from grape.store import EpisodeSource
+from grape.store.rlds.demonstrations import RldsDemonstrations
 from grape.store.rlds.statistics import dataset_statistics
 from grape.training.dataset import check_proprio_widths
 from grape.training.settings import SftSettings
@@ -24,17 +24,7 @@ from grape.training.settings import SftSettings
 if TYPE_CHECKING:
     from grape.training.dataset import StepDataset
 
-__all__ = ["check_norm_key", "check_proprio", "fit_policy", "key_to_open_with", "new_policy", "open_demonstrations"]
-
-
-def open_demonstrations(location: Path) -> EpisodeSource:
-    """Open what ``--data`` names: an episode store, or an RLDS data set as ``rlds:/path/name``.
-
-    Raises:
-        DataError: There is nothing, or something else or damaged.
-        SettingsError: No rule is known by which to read the RLDS data set.
-    """
-    return RldsDemonstrations(location) if is_rlds_location(location) else EpisodeStore.open(location)
+__all__ = ["check_norm_key", "check_proprio", "fit_policy", "key_to_open_with", "new_policy"]
 
 
 def new_policy(settings: SftSettings, stores: Sequence[EpisodeSource], steps: "StepDataset") -> OpenVLAPolicy:

@@ -21,6 +21,7 @@ from grape.core.files import read_json_mapping
 from grape.core.seeds import derive_rng
 from grape.core.trajectories import EpisodeMeta
 from grape.store import EpisodeSource
+from grape.store.rlds.demonstrations import open_demonstrations
 from grape.training.augmentation import augment
 from grape.training.batches import BatchSampler, EpisodeShuffleSampler
 from grape.training.dataset import StepDataset, check_single_actions, load_steps
@@ -32,7 +33,6 @@ from grape.training.initial_policy import (
     fit_policy,
     key_to_open_with,
     new_policy,
-    open_demonstrations,
 )
 from grape.training.loop import Gradient, TrainingRun, TrainLoop, deterministic
 from grape.training.lora import computing_type, open_for_training, parameter_counts, prepare_parameters

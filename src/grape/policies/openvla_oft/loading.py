@@ -1,5 +1,6 @@
 """Opening and saving OpenVLA-OFT policies."""
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,11 +28,19 @@ from grape.policies.openvla_oft.conventions import (
     layout_from_json,
     override_conventions,
 )
-from grape.policies.openvla_oft.model import PARTS, empty_oft_model, rows_beside_prompt
+from grape.policies.openvla_oft.model import PARTS, check_attention, empty_oft_model, rows_beside_prompt
 from grape.policies.openvla_oft.parts import L1ActionHead, load_l1_head, load_proprio_projector
 from grape.policies.openvla_oft.policy import OFTPolicy, action_norm, proprio_norm
 
-__all__ = ["OFTChoices", "load_oft_policy", "read_oft_config", "read_oft_policy", "save_oft_policy", "state_oft"]
+__all__ = [
+    "OFTChoices",
+    "load_oft_policy",
+    "read_oft_config",
+    "read_oft_policy",
+    "save_oft_policy",
+    "state_oft",
+    "with_conventions",
+]
 
 _STATED = "oft"
 _HEADS = {"tokens": "action tokens", "l1": "an L1 regression head (action_head--*.pt)"}
@@ -133,6 +142,23 @@ def read_oft_policy(folder: Path, choices: OFTChoices = OFTChoices()) -> OFTPoli
     model = empty_oft_model(opened.files.config, opened.conventions, opened.layout)
     model.proprio_projector, model.action_head = opened.proprio_projector, opened.action_head
     return OFTPolicy(model, opened.files, opened.unnorm_key)
+
+
+def with_conventions(policy: OFTPolicy, conventions: Conventions) -> OFTPolicy:
+    """The same network run under other conventions. Weights are shared, not copied.
+
+    Args:
+        policy: The policy; it stays as it is.
+        conventions: How the new one is run, and what it states where it is saved.
+
+    Raises:
+        SettingsError: The policy's kind of attention cannot be bidirectional.
+    """
+    check_attention(policy.model.attention, conventions)
+    model = copy.copy(policy.model)  # the registered parameters and submodules are the same objects
+    model.conventions = conventions
+    config = state_oft(policy.config, conventions, policy.layout, policy.unnorm_key)
+    return OFTPolicy(model, policy.files.with_config(config), policy.unnorm_key)
 
 
 def _open(folder: Path, kind: CheckpointKind, choices: OFTChoices) -> _Opened:
