@@ -12,7 +12,7 @@ from grape.checkpoints.likelihoods import Measured, Statistics
 from grape.checkpoints.sampling import Sampler
 from grape.checkpoints.scores import Scorer
 from grape.checkpoints.settings import ProbeSettings
-from grape.checkpoints.verdict import Ranking, conclude
+from grape.checkpoints.verdict import SMALLEST_DIFFERENCE, Ranking, conclude
 from grape.core.events import SILENT, Reporter
 from grape.core.files import write_json
 from grape.core.runs import open_run
@@ -146,7 +146,7 @@ def _probe(
     baselines = _baselines(probe, sampler)
     conventions = probe.conventions(reading, best)
     return {
-        **conclude(ranking, baselines, str(settings.policy), probe.unnorm_key),
+        **conclude(ranking, baselines, _opening_flags(settings, probe)),
         "conventions": None if conventions is None else conventions.to_json(),
         "candidates": ranking.candidate_rows(),
         "variations": ranking.variation_rows(around, probe.other_footings),
@@ -165,6 +165,14 @@ def _probe(
     }
 
 
+def _opening_flags(settings: ProbeSettings, probe: "OFTProbe") -> list[str]:
+    """Flags with which other verbs open the checkpoint as it was opened here."""
+    words = ["--policy", str(settings.policy), "--unnorm-key", probe.unnorm_key]
+    for name, value in (("--chunk", settings.chunk), ("--cameras", settings.cameras)):
+        words += [] if value is None else [name, str(value)]
+    return words
+
+
 def _best(candidates: list["Candidate"], measured: Mapping["Reading", Measured]) -> "Candidate":
     """The candidate under which the demonstrations are likeliest; what has one action a decision is compared on it."""
     whole = [candidate for candidate in candidates if candidate.reading.is_chunked]
@@ -176,12 +184,12 @@ def _best(candidates: list["Candidate"], measured: Mapping["Reading", Measured])
 def _closer(
     reading: "Reading", others: list["Reading"], measured: Mapping["Reading", Measured], statistics: Statistics
 ) -> "Reading | None":
-    """The variation that fits best, if it fits better beyond chance."""
+    """The variation that fits best, if it fits better beyond chance, and by more than nothing."""
     if not others:
         return None
     nearest = min(others, key=lambda other: measured[other].nll)
     _, (_, high) = statistics.difference(measured[nearest], measured[reading])
-    return nearest if high < 0 else None
+    return nearest if high < -SMALLEST_DIFFERENCE else None
 
 
 def _baselines(probe: "OFTProbe", sampler: Sampler) -> dict[str, float]:

@@ -1,8 +1,9 @@
 """Decisions of demonstrations that ``probe`` scores: a seeded sample over tasks and episodes, and their contents."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SampledDecision", "Sampler", "choose_episodes"]
 
+Item = TypeVar("Item")
 Float32 = npt.NDArray[np.float32]
 
 
@@ -58,16 +60,20 @@ def choose_episodes(source: EpisodeSource, count: int, seed: int) -> list[Episod
             f"{source.path} holds no demonstration: no episode of an expert, and none of a policy that succeeded.",
             "Collect some with 'grape collect --policy expert', or name a data set as rlds:/path/name.",
         )
-    tasks = {task: [meta for meta in metas if meta.task == task] for task in {meta.task for meta in metas}}
-    return _in_turn(tasks, seed)[:count]
+    tasks = _shuffled(sorted({meta.task for meta in metas}), seed, "probe", "tasks")
+    return _in_turn(_shuffled([meta for meta in metas if meta.task == task], seed, "probe", task) for task in tasks)[
+        :count
+    ]
 
 
-def _in_turn(groups: Mapping[str, Sequence[Any]], seed: int) -> list[Any]:
-    """One of each group after the other, in a seeded order."""
-    orders = {name: derive_rng(seed, "probe", name).permutation(len(items)) for name, items in groups.items()}
-    names = [sorted(groups)[index] for index in derive_rng(seed, "probe groups").permutation(len(groups))]
-    longest = max(map(len, groups.values()), default=0)
-    return [groups[name][orders[name][turn]] for turn in range(longest) for name in names if turn < len(orders[name])]
+def _shuffled(items: Sequence[Item], *seed: int | str) -> list[Item]:
+    return [items[index] for index in derive_rng(*seed).permutation(len(items))]
+
+
+def _in_turn(groups: Iterable[Sequence[Item]]) -> list[Item]:
+    """The first item of each group, then the second of each that has one, and so on."""
+    rounds = itertools.zip_longest(*([(item,) for item in group] for group in groups), fillvalue=())
+    return [item for row in rounds for cell in row for item in cell]
 
 
 class Sampler:
@@ -137,15 +143,14 @@ class Sampler:
         return decisions
 
     def _sample(self, count: int, seed: int) -> list[SampledDecision]:
-        """Decisions of each episode in turn, then in the order of the episodes, so that a file is read once."""
-        groups = {}
+        """Decisions of each task and episode in turn, then sorted, so that a file is read once."""
+        tasks: dict[str, list[list[SampledDecision]]] = {}
         for episode_id, decisions in self._decisions.items():
             starts = np.arange(len(decisions.labels)) if decisions.chunks is None else decisions.chunks.starts
             task = self._metas[episode_id].task
-            groups[episode_id] = [
-                SampledDecision(episode_id, task, position, int(start)) for position, start in enumerate(starts)
-            ]
-        chosen = _in_turn(groups, seed)[:count]
+            entries = [SampledDecision(episode_id, task, place, int(start)) for place, start in enumerate(starts)]
+            tasks.setdefault(task, []).append(_shuffled(entries, seed, "probe", "decisions", episode_id))
+        chosen = _in_turn([_in_turn(episodes) for episodes in tasks.values()])[:count]
         return sorted(chosen, key=lambda decision: (decision.task, decision.episode_id, decision.step))
 
     def labels(self, decisions: Sequence[SampledDecision]) -> tuple[Float32, npt.NDArray[np.bool_]]:

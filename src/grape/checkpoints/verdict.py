@@ -10,8 +10,10 @@ from grape.checkpoints.likelihoods import Measured, Statistics
 if TYPE_CHECKING:
     from grape.policies.openvla_oft.probing import Candidate, Reading
 
-__all__ = ["Ranking", "conclude"]
+__all__ = ["SMALLEST_DIFFERENCE", "Ranking", "conclude"]
 
+SMALLEST_DIFFERENCE = 0.02
+"""Nats a token; what differs by less is as good (about one nat for a chunk of 8 actions of 7 dimensions)."""
 _NEAR_UNIFORM = 0.9
 """From this share of the uniform distribution's nats on, a head has learned nothing of the demonstrations."""
 _WORSE_THAN_UNIFORM = 1.1
@@ -62,7 +64,14 @@ class Ranking:
     def names(self, candidate: "Candidate") -> str:
         """A candidate's name, with those that give the network the same input."""
         same = [other.name for other in self.candidates if other.reading == candidate.reading and not other.problem]
-        return " and ".join(map(_called, same))
+        names = list(map(_called, same))
+        return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+    @property
+    def title(self) -> str:
+        """The best reading in words."""
+        changes = ", ".join(f"{name}={_value(value)}" for name, value in self.changes.items())
+        return f"{self.names(self.best)}{f' with {changes}' if changes else ''}"
 
     def candidate_rows(self) -> list[dict[str, Any]]:
         """JSON values of each candidate."""
@@ -134,44 +143,45 @@ class Ranking:
         return rows
 
 
-def conclude(ranking: Ranking, baselines: Mapping[str, float], policy: str, unnorm_key: str) -> dict[str, Any]:
+def conclude(ranking: Ranking, baselines: Mapping[str, float], opening: Sequence[str]) -> dict[str, Any]:
     """The verdict.
 
     Args:
         ranking: What was measured.
         baselines: ``uniform`` and ``frequencies``: nats a token without a policy.
-        policy: The checkpoint, for the command that comes next.
-        unnorm_key: Its statistics in use.
+        opening: Flags that open the checkpoint, for the command that comes next.
 
     Returns:
-        ``verdict``, ``sentence``, ``next``, ``notes``, ``preset``, ``changes``, ``nll``, ``interval``, ``accuracy``,
+        ``verdict``, ``sentence``, ``next``, ``notes``, ``best`` (in words), ``preset``, ``changes``, ``nll``,
+        ``interval``, ``accuracy``,
         ``by_action`` and ``outside``.
     """
     values, best = ranking.measured[ranking.reading], ranking.best
     interval = ranking.statistics.interval(values.nll_each, values.tokens_each)
     figures = f"{values.nll:.2f} nats a token ({interval[0]:.2f} to {interval[1]:.2f})"
     rivals, decisions = ranking.rivals, len(values.nll_each)
-    undecided = [row for row in rivals if row[2][0] <= 0.0]
+    undecided = [row for row in rivals if row[2][0] <= 0.0 or row[1] < SMALLEST_DIFFERENCE]
+    apart = [row for row in rivals if row not in undecided]
     untrained = values.nll > _NEAR_UNIFORM * baselines["uniform"]
-    command = _command(ranking, policy, unnorm_key)
     if untrained:
         verdict, sentence, following = "untrained", _untrained(ranking, figures, values.nll, baselines), _UNTRAINED
     elif ranking.changes:
         worse, bounds = ranking.statistics.difference(ranking.measured[best.reading], values)
-        changed = ", ".join(f"{name}={_value(value)}" for name, value in ranking.changes.items())
         verdict = "between"
         sentence = (
-            f"No preset fits as it is: {ranking.names(best)} with {changed} gives {figures}, without that "
-            f"{_more(worse, bounds)}."
+            f"No preset fits as it is: {ranking.title} gives {figures}; "
+            f"without that change it is {_more(worse, bounds)}."
         )
-        following = f"State it in a copy of the checkpoint: {command}"
+        following = _following(ranking, opening)
     elif undecided:
         verdict = "undecided"
         second, worse, bounds = undecided[0]
+        relation = "cannot be told apart" if bounds[0] <= 0.0 else "hardly differ"
         sentence = (
-            f"{ranking.names(best)} and {ranking.names(second)} cannot be told apart on {decisions} decisions: "
-            f"{figures} under the first, {_signed(worse, bounds)} under the second."
+            f"{_capital(ranking.names(best))} on one side and {ranking.names(second)} on the other {relation} on "
+            f"{decisions} decisions: {figures} on the first, {_signed(worse, bounds)} on the second"
         )
+        sentence += f"; next {ranking.names(apart[0][0])}, {_more(*apart[0][1:])}." if apart else "."
         following = "More --samples may tell. Where the difference stays small, the choice matters little here."
     else:
         alike = [other.name for other in ranking.alike]
@@ -183,12 +193,13 @@ def conclude(ranking: Ranking, baselines: Mapping[str, float], policy: str, unno
         sentence += f"; next {ranking.names(rivals[0][0])}, {_more(*rivals[0][1:])}." if rivals else "."
         if len(alike) > 1:
             sentence += f" {_difference_of(ranking.alike)}"
-        following = _following(ranking, command)
+        following = _following(ranking, opening)
     return {
         "verdict": verdict,
         "sentence": sentence,
         "next": following,
         "notes": _notes(ranking, values, baselines, untrained=untrained),
+        "best": ranking.title,
         "preset": None if untrained else best.name,
         "changes": ranking.changes,
         "nll": values.nll,
@@ -216,23 +227,20 @@ def _untrained(ranking: Ranking, figures: str, nll: float, baselines: Mapping[st
     )
 
 
-def _command(ranking: Ranking, policy: str, unnorm_key: str) -> str:
-    words = ["grape", "export", "merged", "--policy", policy]
+def _following(ranking: Ranking, opening: Sequence[str]) -> str:
+    """What to do where something fits."""
+    if not ranking.best.reading.is_chunked:
+        crop = f" and with --center-crop {_value(ranking.changes['center_crop'])}" if ranking.changes else ""
+        return f"Run it without --preset{crop}: it decides on one action, token by token."
+    if not ranking.changes and any(other.stated for other in ranking.alike):
+        return "The checkpoint states that already: run it without --preset."
+    words = ["grape", "export", "merged", *opening]
     if ranking.best.name != "stated":
         words += ["--preset", ranking.best.name]
     if ranking.changes:
         words += ["--convention", *(f"{name}={_value(value)}" for name, value in ranking.changes.items())]
-    return shlex.join([*words, "--unnorm-key", unnorm_key, "--out", "DIR"])
-
-
-def _following(ranking: Ranking, command: str) -> str:
-    if not ranking.best.reading.is_chunked:
-        return "Run it without --preset: it decides on one action, token by token."
-    if any(other.stated for other in ranking.alike):
-        return "The checkpoint states that already: run it without --preset."
-    if len(ranking.alike) > 1:
-        return f"Choose the preset of the software that trained it, and state it in a copy of the checkpoint: {command}"
-    return f"State it in a copy of the checkpoint: {command}"
+    advice = "Choose the preset of the software that trained it, and state" if len(ranking.alike) > 1 else "State"
+    return f"{advice} it in a copy of the checkpoint: {shlex.join([*words, '--out', 'DIR'])}"
 
 
 def _difference_of(alike: Sequence["Candidate"]) -> str:
@@ -246,6 +254,10 @@ def _difference_of(alike: Sequence["Candidate"]) -> str:
 
 def _notes(ranking: Ranking, values: Measured, baselines: Mapping[str, float], *, untrained: bool) -> list[str]:
     notes = []
+    if len({other.reading.is_chunked for other in ranking.candidates}) > 1:
+        notes.append(
+            "Plain OpenVLA has one action a decision: it is compared with the others on the first of each chunk."
+        )
     if not untrained and values.nll >= baselines["frequencies"]:
         notes.append(
             f"Knowing only how often each token occurs gives {baselines['frequencies']:.2f} nats a token: images and "
@@ -267,8 +279,8 @@ def _notes(ranking: Ranking, values: Measured, baselines: Mapping[str, float], *
         worse, bounds = ranking.statistics.difference(
             ranking.measured[stated.reading], ranking.measured[ranking.reading]
         )
-        if bounds[0] > 0:
-            notes.append(f"What the checkpoint states fits less: {_more(worse, bounds)}.")
+        if bounds[0] > SMALLEST_DIFFERENCE:
+            notes.append(f"What the checkpoint states itself is {_more(worse, bounds)}.")
     return notes
 
 
@@ -285,7 +297,7 @@ def _value(value: Any) -> str:
 
 
 def _more(value: float, bounds: tuple[float, float]) -> str:
-    return f"{value:.2f} more ({bounds[0]:.2f} to {bounds[1]:.2f})"
+    return f"{value:.2f} nats worse ({bounds[0]:.2f} to {bounds[1]:.2f})"
 
 
 def _signed(value: float, bounds: tuple[float, float]) -> str:

@@ -21,7 +21,8 @@ def _show(summary: Summary, console: Console) -> None:
     console.print(summary["next"], soft_wrap=True)
     facts = {
         "without a policy": f"{summary['uniform']:.2f} nats a token where all tokens are equally likely, "
-        f"{summary['frequencies']:.2f} knowing how often each occurs",
+        f"{summary['frequencies']:.2f} knowing how often each occurs; the commonest is right in "
+        f"{percent(summary['commonest'])}",
         "compared on": f"{summary['decisions']} decisions of {summary['episodes']} episodes and "
         f"{len(summary['tasks'])} tasks, {summary['tokens']} tokens, softmax over the action tokens at temperature 1",
         "intervals": summary["method"],
@@ -55,10 +56,7 @@ def _candidate_table(summary: Summary) -> Table:
 
 
 def _variation_table(summary: Summary) -> Table:
-    name = " ".join(
-        [summary["preset"] or "the best", *(f"{key}={_word(value)}" for key, value in summary["changes"].items())]
-    )
-    table = Table(title=f"what a single convention costs, from {name}")
+    table = Table(title=f"what a single convention costs, from {summary['best']}")
     for column in ("convention", "from", "to", "nats a token", "costs", "tokens right"):
         table.add_column(column, justify="left" if column in ("convention", "from", "to") else "right")
     for row in summary["variations"]:
