@@ -21,7 +21,7 @@ from grape.core.events import SILENT
 from grape.policies.openvla_oft.conventions import PRESETS, Conventions
 from grape.policies.openvla_oft.loading import load_oft_policy, save_oft_policy, with_conventions
 from grape.policies.openvla_oft.nano import NANO_CONVENTIONS
-from grape.policies.openvla_oft.probing import FOOTING, ProbePrecision, Reading, open_probe
+from grape.policies.openvla_oft.probing import FOOTING, Footing, ProbePrecision, Reading, open_probe
 from grape.store import EpisodeStore
 from tests.checkpoints.demonstrations import (
     CHUNK,
@@ -118,6 +118,8 @@ def test_a_convention_that_no_preset_has_is_found(trained, store):
     assert "attention=causal" in summary["sentence"]
     assert "--convention attention=causal" in summary["next"]
     assert summary["conventions"]["attention"] == "causal"
+    same = [(row["convention"], row["to"]) for row in summary["variations"] if "same input" in row.get("problem", "")]
+    assert same == [("prompt_tail", "none")]  # the nano tokenizer has no empty token to append
     back = next(row for row in summary["variations"] if row["convention"] == "attention")
     assert back["to"] == "bidirectional"
     assert back["interval"][0] > 0.5
@@ -184,7 +186,7 @@ def test_scores_are_the_policys_own_log_probabilities(trained, store):
         expected = nats or [score.footings["window, temperature 1.6"] for score in scores]
         np.testing.assert_allclose(-logps.numpy(), expected, rtol=1e-4)
     assert {len(score.nll) for score in scores} == {1, CHUNK}  # the last step has one action of the chunk inside
-    assert FOOTING == ("window", 1.0)
+    assert FOOTING == Footing("window", 1.0)
 
 
 def test_other_conventions_share_the_weights_and_leave_the_policy_as_it_is(random_policy, tmp_path):
@@ -203,7 +205,7 @@ def test_readings_that_hardly_differ_are_not_ranked(scratch, store):
     path = write_trained(store, Conventions(), scratch / "cropped", stated=Conventions(center_crop=False))
     summary = probe(path, store)
     assert summary["verdict"] == "undecided"
-    assert "what the checkpoint states" in summary["sentence"]
+    assert "what the checkpoint states" in summary["sentence"].lower()
     assert "next rlinf" in summary["sentence"]
 
 
@@ -215,11 +217,11 @@ def test_the_command_line(random_policy, store, tmp_path, capsys, monkeypatch):
     captured = capsys.readouterr()
     reply = json.loads(captured.out)
     assert reply == json.loads((out / "probe.json").read_text()) == json.loads((out / "done.json").read_text())
-    for text in ("rlinf", "nats a token", "untrained", "Not varied: image preprocessing", "same input", "attention"):
+    for text in ("rlinf", "nats a token", "untrained", "Not varied: image preprocessing", "attention"):
         assert text in captured.err
     assert main([*words, "--dry-run", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert plan["forward_passes_of_one_decision"]["for the candidates"] == 24  # two readings of twelve decisions
+    assert plan["forward_passes_of_one_decision"]["for the candidates"] == 36  # three readings of twelve decisions
     assert not set(plan) & {"verdict", "nll"}
 
 
@@ -240,7 +242,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(random_policy, store,
     lines = (cut / SCORES_NAME).read_bytes().splitlines(keepends=True)
     (cut / "done.json").unlink()
     (cut / "probe.json").unlink()
-    (cut / SCORES_NAME).write_bytes(b"".join(lines[:17]) + lines[17][:20])
+    (cut / SCORES_NAME).write_bytes(b"".join(lines[:17]) + b'{"reading": 1}\n[]\n' + lines[17][:20])
     probe(random_policy, store, out=cut, samples=12, batch=5)
     for name in (SCORES_NAME, "probe.json", "done.json", "run.json"):
         assert (cut / name).read_bytes() == (whole / name).read_bytes()
@@ -250,6 +252,20 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(random_policy, store,
     assert not scored
     with pytest.raises(CompatibilityError, match="samples was 12, now 13"):
         probe(random_policy, store, out=cut, samples=13, batch=5)
+
+
+def test_rlds_data_gives_what_the_store_gave(trained, store, tmp_path):
+    """Exported with the gripper as the loaders have it, and read into the checkpoint's convention."""
+    words = ["export", "rlds", "--collection", str(store.path), "--val-fraction", "0", "--out", str(tmp_path / "rlds")]
+    assert main([*words, "--quiet"]) == 0
+    policy = trained("rlinf", PRESETS["rlinf"])
+    fields = {"policy": str(policy), "samples": 48, "batch": 48, "device": "cpu"}
+    summary = run_probe(ProbeSettings(data=f"rlds+plain:{tmp_path / 'rlds' / 'toy'}", **fields))
+    recorded = run_probe(ProbeSettings(data=store.path, **fields))
+    assert (summary["verdict"], summary["preset"]) == ("fits", "rlinf")
+    assert summary["tokens"] == recorded["tokens"]
+    assert summary["accuracy"] == pytest.approx(recorded["accuracy"], abs=0.01)
+    assert summary["frequencies"] == pytest.approx(recorded["frequencies"], abs=0.01)
 
 
 def test_a_batch_changes_nothing_but_rounding(random_policy, store):

@@ -123,8 +123,8 @@ class Statistics:
         """Interval of a mean a token."""
         from grape.evaluation.bootstrap import pooled_mean_interval  # scipy, which help pages do without
 
-        by_unit = [np.bincount(self._codes, weights=values) for values in (sums, counts)]
-        return pooled_mean_interval(*by_unit, self.confidence, draws=self.draws, seed=self.seed)
+        unit_sums, unit_counts = (np.bincount(self._codes, weights=values) for values in (sums, counts))
+        return pooled_mean_interval(unit_sums, unit_counts, self.confidence, draws=self.draws, seed=self.seed)
 
     def difference(self, one: Measured, other: Measured) -> tuple[float, tuple[float, float]]:
         """How much less likely ``one`` makes the demonstrations than ``other``, nats a token, with its interval.

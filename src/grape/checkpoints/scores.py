@@ -1,5 +1,6 @@
 """Scores of decisions under several readings of a checkpoint: computed batch by batch, kept in a file, resumed."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,8 +14,6 @@ from grape.core.reading import decode, parse_json, read_file, record
 
 if TYPE_CHECKING:
     from grape.policies.openvla_oft.probing import Footing, OFTProbe, Reading
-
-import json
 
 __all__ = ["SCORES_NAME", "ScoredDecision", "Scorer"]
 
@@ -66,13 +65,9 @@ class Scorer:
         self._sampler = sampler
         self._batch = batch
         self._footings = footings
+        self._names = {footing.name for footing in probe.footings(footings)}
         self._path = None if folder is None else folder / SCORES_NAME
         self._rows = {} if self._path is None else self._read(self._path)
-
-    @property
-    def readings(self) -> list[str]:
-        """Names of the readings that were scored."""
-        return list(dict.fromkeys(reading for reading, _ in self._rows))
 
     def score(self, readings: Sequence["Reading"], reporter: Reporter) -> None:
         """Score the sample under readings; those that are scored already cost nothing.
@@ -120,16 +115,23 @@ class Scorer:
         if self._path is not None:
             append_line(self._path, json.dumps(asdict(row)))
 
-    @staticmethod
-    def _read(path: Path) -> dict[tuple[str, int], ScoredDecision]:
-        """Lines that are whole; one truncated by a kill is scored again."""
+    def _read(self, path: Path) -> dict[tuple[str, int], ScoredDecision]:
+        """Lines that are whole and of this sample; one truncated by a kill is scored again."""
         if not path.exists():
             return {}
         rows = {}
-        for number, line in enumerate(read_file(path, within=path.parent).splitlines(), start=1):
+        for number, line in enumerate(read_file(path, max_bytes=2**30, within=path.parent).splitlines(), start=1):
             try:
                 row = decode(ScoredDecision, parse_json(line, str(path)), f"{path}, line {number}")
             except DataError:
                 continue
-            rows[row.reading, row.decision] = row
+            if self._fits(row):
+                rows[row.reading, row.decision] = row
         return rows
+
+    def _fits(self, row: ScoredDecision) -> bool:
+        if not 0 <= row.decision < len(self._sampler.decisions):
+            return False
+        decision = self._sampler.decisions[row.decision]
+        same = (row.episode_id, row.step) == (decision.episode_id, decision.step)
+        return same and 1 <= len(row.nll) == len(row.hits) and self._names <= set(row.footings)

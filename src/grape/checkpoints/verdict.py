@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from grape.checkpoints.likelihoods import Measured, Statistics
 
 if TYPE_CHECKING:
-    from grape.policies.openvla_oft.probing import Candidate, Reading
+    from grape.policies.openvla_oft.probing import Candidate, Footing, Reading
 
 __all__ = ["SMALLEST_DIFFERENCE", "Ranking", "conclude"]
 
@@ -83,9 +83,7 @@ class Ranking:
                 continue
             values = self.measured[candidate.reading]
             difference, interval = self.difference(candidate.reading)
-            support, temperature = candidate.footing
-            name = f"{support}, temperature {temperature:g}"
-            own = values.footings.get(name, values.nll_each)
+            own = values.footings.get(candidate.footing.name, values.nll_each)
             rows.append(
                 {
                     **row,
@@ -95,8 +93,8 @@ class Ranking:
                     "first_nll": values.first.nll,
                     "first_accuracy": values.first.accuracy,
                     "own": {
-                        "support": support,
-                        "temperature": temperature,
+                        "support": candidate.footing.support,
+                        "temperature": candidate.footing.temperature,
                         "nll": float(own.sum() / values.tokens_each.sum()),
                     },
                     "difference": difference,
@@ -107,7 +105,7 @@ class Ranking:
         return rows
 
     def variation_rows(
-        self, around: Sequence[tuple[str, Any, "Reading", str]], footings: Mapping[str, tuple[str, float]]
+        self, around: Sequence[tuple[str, Any, "Reading", str]], footings: Mapping[str, "Footing"]
     ) -> list[dict[str, Any]]:
         """JSON values of each change of one convention of the best reading, and of its softmax.
 
@@ -125,10 +123,10 @@ class Ranking:
             values = self.measured[reading]
             cost, interval = self.statistics.difference(values, base)
             rows.append({**row, "nll": values.nll, "cost": cost, "interval": interval, "accuracy": values.accuracy})
-        for name, (support, temperature) in footings.items():
-            nll_each = base.footings[f"{support}, temperature {temperature:g}"]
+        for name, footing in footings.items():
+            nll_each = base.footings[footing.name]
             cost, interval = self.statistics.excess(nll_each - base.nll_each, base.tokens_each)
-            ends = ("window", support) if name == "support" else (1.0, temperature)
+            ends = ("window", footing.support) if name == "support" else (1.0, footing.temperature)
             rows.append(
                 {
                     "convention": name,

@@ -38,17 +38,35 @@ __all__ = [
     "ProbePrecision",
     "ProbeScore",
     "Reading",
-    "footing_name",
     "open_probe",
 ]
 
-Footing = tuple[str, float]
-"""Support and temperature of a softmax."""
 
-FOOTING: Footing = ("window", 1.0)
+@dataclass(frozen=True)
+class Footing:
+    """A softmax over the network's logits.
+
+    Attributes:
+        support: ``"window"`` or ``"vocabulary"``: what it runs over.
+        temperature: What logits are divided by.
+    """
+
+    support: str
+    temperature: float
+
+    @property
+    def name(self) -> str:
+        """What files call it, e.g. ``"window, temperature 1.6"``."""
+        return f"{self.support}, temperature {self.temperature:g}"
+
+
+FOOTING = Footing("window", 1.0)
 """What readings are compared on: it gives no candidate an advantage by its own support or temperature."""
 
-_FURTHER_FOOTINGS: Mapping[str, Footing] = {"support": ("vocabulary", 1.0), "temperature": ("window", 1.6)}
+_FURTHER_FOOTINGS: Mapping[str, Footing] = {
+    "support": Footing("vocabulary", 1.0),
+    "temperature": Footing("window", 1.6),
+}
 """The same with another support, and with another temperature."""
 
 _VARIED = ("attention", "stop_row", "prompt_tail", "center_crop")
@@ -57,11 +75,6 @@ _NOT_VARIED = {
     "idle_steps": "demonstrations begin where their recording begins",
 }
 _BASE = "openvla-oft"
-
-
-def footing_name(footing: Footing) -> str:
-    """What files and tables call a footing, e.g. ``"window, temperature 1.6"``."""
-    return f"{footing[0]}, temperature {footing[1]:g}"
 
 
 @dataclass(frozen=True)
@@ -148,7 +161,7 @@ class ProbeScore:
     Attributes:
         nll: Negative log-likelihood of each action within the episode on :data:`FOOTING`, nats.
         hits: Of each action the tokens that are the likeliest of the window.
-        footings: Negative log-likelihood of all these actions on other footings, nats, by :func:`footing_name`.
+        footings: Negative log-likelihood of all these actions on other footings, nats, by :attr:`Footing.name`.
         outside: Tokens in whose place an id that is no action token is the likeliest of the vocabulary.
     """
 
@@ -198,6 +211,10 @@ class OFTProbe:
         """Hash of weights and configuration."""
         return self._policy.spec.policy_hash
 
+    def footings(self, more: Sequence[Footing] = ()) -> list[Footing]:
+        """All that a forward pass is scored on beside :data:`FOOTING`."""
+        return [footing for footing in dict.fromkeys((*self.other_footings.values(), *more)) if footing != FOOTING]
+
     def token_ids(self, labels: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
         """Token ids of un-normalized actions, of the same shape ``(..., D)``."""
         return self._policy.action_tokens(labels)
@@ -217,7 +234,7 @@ class OFTProbe:
         ]
         if self._kind.name == "openvla":
             crop = bool(self._policy.config.center_crop)
-            candidates.append(Candidate("openvla", Reading("openvla", center_crop=crop), ("vocabulary", 1.0)))
+            candidates.append(Candidate("openvla", Reading("openvla", center_crop=crop), Footing("vocabulary", 1.0)))
         return tuple(candidates)
 
     def variations(self, reading: Reading, instructions: Sequence[str]) -> list[tuple[str, Any, Reading, str]]:
@@ -242,7 +259,7 @@ class OFTProbe:
     ) -> Candidate:
         values = {item: getattr(conventions, item) for item in _VARIED}
         reading, problem = self._canonical(Reading(**values), instructions)
-        footing = (conventions.support, conventions.temperature)
+        footing = Footing(conventions.support, conventions.temperature)
         return Candidate(name, reading, footing, conventions.to_json(), stated, problem)
 
     def _canonical(self, reading: Reading, instructions: Sequence[str]) -> tuple[Reading, str]:
@@ -311,9 +328,9 @@ class OFTProbe:
         spans = {"window": logits_BTV[..., window.start : window.stop], "vocabulary": logits_BTV}
         chosen_BT1 = logits_BTV.gather(-1, index_BT1)
 
-        def nll(support: str, temperature: float) -> npt.NDArray[np.float64]:
-            scale_BT1 = (spans[support] / temperature).logsumexp(-1, keepdim=True)
-            values_BT = (scale_BT1 - chosen_BT1 / temperature)[..., 0].double().cpu()
+        def nll(footing: Footing) -> npt.NDArray[np.float64]:
+            scale_BT1 = (spans[footing.support] / footing.temperature).logsumexp(-1, keepdim=True)
+            values_BT = (scale_BT1 - chosen_BT1 / footing.temperature)[..., 0].cpu().double()
             if not bool(torch.isfinite(values_BT).all()):
                 raise PolicyError("The policy's logits are not finite.", "Its weights may be damaged: fetch it again.")
             return values_BT.reshape(tokens_BKD.shape).sum(-1).numpy()
@@ -322,12 +339,8 @@ class OFTProbe:
         outside_BT = (greedy_BT < window.start) | (greedy_BT >= window.stop)
         hits_BT = spans["window"].argmax(-1) + window.start == index_BT1[..., 0]
         by_action = [part.reshape(tokens_BKD.shape).sum(-1).cpu().numpy() for part in (hits_BT, outside_BT)]
-        base = nll(*FOOTING)
-        others = {
-            footing_name(footing): nll(*footing)
-            for footing in dict.fromkeys((*_FURTHER_FOOTINGS.values(), *footings))
-            if footing != FOOTING
-        }
+        base = nll(FOOTING)
+        others = {footing.name: nll(footing) for footing in self.footings(footings)}
         return [
             ProbeScore(
                 nll=tuple(base[row][inside].tolist()),

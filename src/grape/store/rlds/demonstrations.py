@@ -143,12 +143,16 @@ class RldsDemonstrations:
         shape, states = (height, width, channels), part.proprio[: len(part.labels)]
         return Decisions(part.action_tokens, part.token_logps, part.labels, shape, states)
 
-    def images(self, episode_id: str, decisions: Sequence[int]) -> npt.NDArray[np.uint8]:
+    def images(self, episode_id: str, decisions: Sequence[int], camera: str = "") -> npt.NDArray[np.uint8]:
         """Images before some decisions of an episode, in that order, uint8 ``(B, H, W, 3)``; no other is decoded.
 
         Raises:
-            DataError: There is no such episode, or the file is damaged.
+            DataError: There is no such episode, a further camera is asked for (rules read one), or the file is damaged.
         """
+        if camera:
+            raise DataError(
+                f"{self.path}: the rule {self.rule.name!r} reads one camera; there is no camera {camera!r}."
+            )
         encoded = self._standard(episode_id).images
         images = [encoded[decision] for decision in decisions]
         if len({image.shape for image in images}) > 1:
