@@ -21,7 +21,7 @@ from grape.core.events import SILENT
 from grape.policies.openvla_oft.conventions import PRESETS, Conventions
 from grape.policies.openvla_oft.loading import load_oft_policy, save_oft_policy, with_conventions
 from grape.policies.openvla_oft.nano import NANO_CONVENTIONS
-from grape.policies.openvla_oft.probing import FOOTING, Footing, ProbePrecision, Reading, open_probe
+from grape.policies.openvla_oft.probing import ProbePrecision, Reading, open_probe
 from grape.store import EpisodeStore
 from tests.checkpoints.demonstrations import (
     CHUNK,
@@ -186,7 +186,6 @@ def test_scores_are_the_policys_own_log_probabilities(trained, store):
         expected = nats or [score.footings["window, temperature 1.6"] for score in scores]
         np.testing.assert_allclose(-logps.numpy(), expected, rtol=1e-4)
     assert {len(score.nll) for score in scores} == {1, CHUNK}  # the last step has one action of the chunk inside
-    assert FOOTING == Footing("window", 1.0)
 
 
 def test_other_conventions_share_the_weights_and_leave_the_policy_as_it_is(random_policy, tmp_path):

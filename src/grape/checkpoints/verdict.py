@@ -186,7 +186,7 @@ def conclude(ranking: Ranking, baselines: Mapping[str, float], opening: Sequence
         verdict = "alike" if len(alike) > 1 else "fits"
         verb = "fit" if len(alike) > 1 else "fits"
         sentence = (
-            f"{_capital(ranking.names(best))} {verb} best: {figures}, {100 * values.accuracy:.0f} % of tokens right"
+            f"{_capital(ranking.names(best))} {verb} best: {figures}, {100 * values.accuracy:.1f} % of tokens right"
         )
         sentence += f"; next {ranking.names(rivals[0][0])}, {_more(*rivals[0][1:])}." if rivals else "."
         if len(alike) > 1:
@@ -267,7 +267,7 @@ def _notes(ranking: Ranking, values: Measured, baselines: Mapping[str, float], *
             f"From action {weak[0]} of the chunk on, tokens are hardly better than equally likely: the checkpoint may "
             f"have been trained for --chunk {weak[0]}."
         )
-    if values.outside > _MANY_OUTSIDE:
+    if not untrained and values.outside > _MANY_OUTSIDE:
         notes.append(
             f"In {100 * values.outside:.0f} % of places the likeliest id of the vocabulary is no action token: greedy "
             "decoding needs support=window."
