@@ -21,7 +21,8 @@ from grape.core.events import SILENT
 from grape.policies.openvla_oft.conventions import PRESETS, Conventions
 from grape.policies.openvla_oft.loading import load_oft_policy, save_oft_policy, with_conventions
 from grape.policies.openvla_oft.nano import NANO_CONVENTIONS
-from grape.policies.openvla_oft.probing import ProbePrecision, Reading, open_probe
+from grape.policies.openvla_oft.probing import ProbePrecision, open_probe
+from grape.policies.probes import Reading
 from grape.store import EpisodeStore
 from tests.checkpoints.demonstrations import (
     CHUNK,
@@ -178,10 +179,10 @@ def test_scores_are_the_policys_own_log_probabilities(trained, store):
     policy = load_oft_policy(path)
     for temperature, nats in ((1.0, [sum(score.nll) for score in scores]), (1.6, None)):
         run = with_conventions(policy, dataclasses.replace(PRESETS["rlinf"], temperature=temperature))
-        tokens = torch.from_numpy(run.action_tokens(batch.labels_BKD))
+        tokens = torch.from_numpy(run.action_tokens(batch.labels))
         with torch.inference_mode():
             logps = run.decision_logps(
-                run.encode(batch.images, batch.instructions), tokens, torch.from_numpy(batch.inside_BK.sum(1))
+                run.encode(batch.images, batch.instructions), tokens, torch.from_numpy(batch.inside.sum(1))
             )
         expected = nats or [score.footings["window, temperature 1.6"] for score in scores]
         np.testing.assert_allclose(-logps.numpy(), expected, rtol=1e-4)
@@ -353,12 +354,20 @@ def test_published_checkpoints_say_nothing_and_read_alike(request):
     opened = open_probe(golden, unnorm_key="libero_spatial_no_noops")
     candidates = {other.name: other for other in opened.candidates(["open the drawer"])}
     assert list(candidates) == ["openvla-oft", "simplevla-rl", "rlinf", "openvla"]
-    assert candidates["rlinf"].reading == Reading(stop_row="removed", center_crop=False)
-    assert candidates["openvla-oft"].reading == candidates["simplevla-rl"].reading == Reading()
-    assert opened.layout.chunk == 8
-    varied = {(name, value): reading for name, value, reading, _ in opened.variations(Reading(), ["open the drawer"])}
-    assert varied["prompt_tail", "written"] == Reading()
-    assert varied["prompt_tail", "none"] == Reading(prompt_tail="none")
+    oft = candidates["openvla-oft"].reading
+    assert oft.facts == {
+        "attention": "bidirectional",
+        "stop_row": "kept",
+        "prompt_tail": "appended",
+        "center_crop": True,
+    }
+    assert candidates["simplevla-rl"].reading == oft
+    assert candidates["rlinf"].reading == oft.changed("stop_row", "removed").changed("center_crop", False)
+    assert candidates["openvla"].reading == Reading(False, (("center_crop", False),))
+    assert opened.chunk == 8
+    varied = {(other.convention, other.value): other.reading for other in opened.variations(oft, ["open the drawer"])}
+    assert varied["prompt_tail", "written"] == oft
+    assert varied["prompt_tail", "none"] == oft.changed("prompt_tail", "none")
 
 
 @settings(max_examples=30)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,9 @@ from grape.core.files import write_json
 from grape.core.runs import open_run
 from grape.core.settings import check_ranges
 from grape.policies.opening import check_policy_name
+from grape.policies.probes import Candidate, Probe, Reading
 from grape.store import EpisodeSource
 from grape.store.rlds.demonstrations import open_demonstrations
-
-if TYPE_CHECKING:
-    from grape.policies.openvla_oft.probing import Candidate, OFTProbe, Reading
 
 __all__ = ["PROBE_NAME", "run_probe"]
 
@@ -70,7 +68,7 @@ def run_probe(settings: ProbeSettings, reporter: Reporter = SILENT) -> Mapping[s
     return summary
 
 
-def _open(settings: ProbeSettings, *, weights: bool) -> "OFTProbe":
+def _open(settings: ProbeSettings, *, weights: bool) -> Probe:
     """The checkpoint: the one place here that knows which kind of policy is probed."""
     from grape.policies.openvla_oft.probing import ProbePrecision, open_probe
 
@@ -84,14 +82,14 @@ def _open(settings: ProbeSettings, *, weights: bool) -> "OFTProbe":
     )
 
 
-def _plan(settings: ProbeSettings, probe: "OFTProbe", sampler: Sampler) -> Mapping[str, Any]:
+def _plan(settings: ProbeSettings, probe: Probe, sampler: Sampler) -> Mapping[str, Any]:
     candidates = probe.candidates(sampler.instructions)
     readings = {candidate.reading for candidate in candidates if not candidate.problem}
     around = {
-        reading
+        other.reading
         for candidate in candidates
-        for _, _, reading, problem in probe.variations(candidate.reading, sampler.instructions)
-        if not problem
+        for other in probe.variations(candidate.reading, sampler.instructions)
+        if not other.problem
     }
     decisions = len(sampler.decisions)
     return {
@@ -102,7 +100,7 @@ def _plan(settings: ProbeSettings, probe: "OFTProbe", sampler: Sampler) -> Mappi
         "episodes": len({decision.episode_id for decision in sampler.decisions}),
         "tasks": len(sampler.tasks),
         "unnorm_key": probe.unnorm_key,
-        "layout": probe.layout.to_json(),
+        "layout": _layout(probe),
         "candidates": [
             {"name": candidate.name, **candidate.reading.facts, "problem": candidate.problem or None}
             for candidate in candidates
@@ -115,7 +113,7 @@ def _plan(settings: ProbeSettings, probe: "OFTProbe", sampler: Sampler) -> Mappi
 
 
 def _probe(
-    settings: ProbeSettings, probe: "OFTProbe", source: EpisodeSource, sampler: Sampler, reporter: Reporter
+    settings: ProbeSettings, probe: Probe, source: EpisodeSource, sampler: Sampler, reporter: Reporter
 ) -> dict[str, Any]:
     candidates = probe.candidates(sampler.instructions)
     statistics = Statistics(
@@ -126,28 +124,25 @@ def _probe(
     runnable = [candidate for candidate in candidates if not candidate.problem]
     scorer.score(list(dict.fromkeys(candidate.reading for candidate in runnable)), reporter)
     measured = {
-        candidate.reading: Measured.of(scorer.rows(candidate.reading), probe.layout.action_dim)
-        for candidate in runnable
+        candidate.reading: Measured.of(scorer.rows(candidate.reading), probe.action_dim) for candidate in runnable
     }
     best = _best(runnable, measured)
     reading, around = best.reading, []
     for _ in range(_MOST_ROUNDS):
         around = probe.variations(reading, sampler.instructions)
-        scorer.score(list(dict.fromkeys(other for _, _, other, problem in around if not problem)), reporter)
-        for _, _, other, problem in around:
-            if not problem and other not in measured:
-                measured[other] = Measured.of(scorer.rows(other), probe.layout.action_dim)
-        closer = _closer(reading, [other for _, _, other, problem in around if not problem], measured, statistics)
+        others = list(dict.fromkeys(other.reading for other in around if not other.problem))
+        scorer.score(others, reporter)
+        measured |= {other: Measured.of(scorer.rows(other), probe.action_dim) for other in others}
+        closer = _closer(reading, others, measured, statistics)
         if closer is None:
             break
         reading = closer
     scorer.finish()
     ranking = Ranking(statistics, measured, candidates, best, reading)
     baselines = _baselines(probe, sampler)
-    conventions = probe.conventions(reading, best)
     return {
         **conclude(ranking, baselines, _opening_flags(settings, probe)),
-        "conventions": None if conventions is None else conventions.to_json(),
+        "conventions": {**best.conventions, **ranking.changes} if reading.is_chunked else None,
         "candidates": ranking.candidate_rows(),
         "variations": ranking.variation_rows(around, probe.other_footings),
         "not_varied": dict(probe.not_varied),
@@ -157,7 +152,7 @@ def _probe(
         "episodes": len(set(statistics.episodes)),
         "tasks": sampler.tasks,
         "unnorm_key": probe.unnorm_key,
-        "layout": probe.layout.to_json(),
+        "layout": _layout(probe),
         "method": statistics.method,
         "computation": probe.computation,
         "policy": str(settings.policy),
@@ -165,7 +160,11 @@ def _probe(
     }
 
 
-def _opening_flags(settings: ProbeSettings, probe: "OFTProbe") -> list[str]:
+def _layout(probe: Probe) -> dict[str, Any]:
+    return {name: getattr(probe, name) for name in ("chunk", "action_dim", "cameras", "proprio_dim")}
+
+
+def _opening_flags(settings: ProbeSettings, probe: Probe) -> list[str]:
     """Flags with which other verbs open the checkpoint as it was opened here."""
     words = ["--policy", str(settings.policy), "--unnorm-key", probe.unnorm_key]
     for name, value in (("--chunk", settings.chunk), ("--cameras", settings.cameras)):
@@ -173,7 +172,7 @@ def _opening_flags(settings: ProbeSettings, probe: "OFTProbe") -> list[str]:
     return words
 
 
-def _best(candidates: list["Candidate"], measured: Mapping["Reading", Measured]) -> "Candidate":
+def _best(candidates: list[Candidate], measured: Mapping[Reading, Measured]) -> Candidate:
     """The candidate under which the demonstrations are likeliest; what has one action a decision is compared on it."""
     whole = [candidate for candidate in candidates if candidate.reading.is_chunked]
     best = min(whole, key=lambda candidate: (measured[candidate.reading].nll, not candidate.stated))
@@ -182,8 +181,8 @@ def _best(candidates: list["Candidate"], measured: Mapping["Reading", Measured])
 
 
 def _closer(
-    reading: "Reading", others: list["Reading"], measured: Mapping["Reading", Measured], statistics: Statistics
-) -> "Reading | None":
+    reading: Reading, others: list[Reading], measured: Mapping[Reading, Measured], statistics: Statistics
+) -> Reading | None:
     """The variation that fits best, if it fits better beyond chance, and by more than nothing."""
     if not others:
         return None
@@ -192,7 +191,7 @@ def _closer(
     return nearest if high < -SMALLEST_DIFFERENCE else None
 
 
-def _baselines(probe: "OFTProbe", sampler: Sampler) -> dict[str, float]:
+def _baselines(probe: Probe, sampler: Sampler) -> dict[str, float]:
     """What knowing nothing gives, and what knowing how often each token occurs in each dimension gives.
 
     The frequencies of a token leave it out itself, with half a count added to each bin.

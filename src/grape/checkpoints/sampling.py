@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,9 @@ from grape.core.seeds import derive_rng
 from grape.core.tasks import GripperConvention, RotationConvention
 from grape.core.trajectories import EpisodeMeta
 from grape.policies.base import roll_pitch_yaw_from_axis_angle
+from grape.policies.probes import Probe, ProbeBatch
 from grape.store import Decisions, EpisodeSource
 from grape.store.rlds.standardize import gripper_from_loader
-
-if TYPE_CHECKING:
-    from grape.policies.openvla_oft.probing import OFTProbe, ProbeBatch
 
 __all__ = ["SampledDecision", "Sampler", "choose_episodes"]
 
@@ -95,9 +93,9 @@ class Sampler:
         DataError: There are no demonstrations, fewer than two decisions, or an episode is damaged.
     """
 
-    def __init__(self, source: EpisodeSource, probe: "OFTProbe", count: int, seed: int, reporter: Reporter) -> None:
+    def __init__(self, source: EpisodeSource, probe: Probe, count: int, seed: int, reporter: Reporter) -> None:
         self._source = source
-        self._layout = probe.layout
+        self._probe = probe
         self._gripper, self._rotation = _conversions(source, probe, reporter)
         metas = choose_episodes(source, count, seed)
         if any(meta.actor != "expert" for meta in metas):
@@ -106,14 +104,14 @@ class Sampler:
                 "with, which need not be what this one was trained with."
             )
         self._metas = {meta.episode_id: meta for meta in metas}
-        self._decisions = {meta.episode_id: self._checked(meta.episode_id, probe.unnorm_key) for meta in metas}
+        self._decisions = {meta.episode_id: self._checked(meta.episode_id) for meta in metas}
         self.decisions = self._sample(count, seed)
         if len(self.decisions) < 2:
             raise DataError(
                 f"{source.path} holds a single decision: nothing can be measured.", "Give more demonstrations."
             )
         self.instructions = sorted({meta.instruction for meta in metas})
-        for camera in self._layout.cameras[1:]:  # an image of each is read, so that what lacks is told before weights
+        for camera in self._probe.cameras[1:]:  # an image of each is read, so that what lacks is told before weights
             self._camera_images(self.decisions[0].episode_id, [self.decisions[0].position], camera)
 
     @property
@@ -121,19 +119,19 @@ class Sampler:
         """Names of the tasks in the sample, sorted."""
         return sorted({decision.task for decision in self.decisions})
 
-    def _checked(self, episode_id: str, unnorm_key: str) -> Decisions:
+    def _checked(self, episode_id: str) -> Decisions:
         decisions = self._source.decisions(episode_id)
         where = f"Episode {episode_id} of {self._source.path}"
         dim = decisions.labels.shape[1]
-        if dim != self._layout.action_dim:
+        if dim != self._probe.action_dim:
             raise CompatibilityError(
-                f"{where} has actions of {dim} dimensions; under its statistics {unnorm_key!r} the checkpoint decides "
-                f"{self._layout.action_dim}.",
+                f"{where} has actions of {dim} dimensions; under its statistics {self._probe.unnorm_key!r} the "
+                f"checkpoint decides {self._probe.action_dim}.",
                 "Use demonstrations of the checkpoint's robot, or choose other statistics with --unnorm-key.",
             )
         if not np.isfinite(decisions.labels).all():
             raise DataError(f"{where} has labels that are not finite.", "Leave that episode out.")
-        needed, width = self._layout.proprio_dim, decisions.proprio.shape[1]
+        needed, width = self._probe.proprio_dim, decisions.proprio.shape[1]
         if needed and width != needed:
             raise CompatibilityError(
                 f"The checkpoint reads {needed} numbers of the robot's state; {where[0].lower()}{where[1:]} has "
@@ -158,30 +156,28 @@ class Sampler:
         parts = []
         for decision in decisions:
             labels = self._converted(self._decisions[decision.episode_id].labels)
-            parts.append(cut_chunks(labels, np.array([decision.step]), self._layout.chunk))
+            parts.append(cut_chunks(labels, np.array([decision.step]), self._probe.chunk))
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
-    def read(self, decisions: Sequence[SampledDecision]) -> "ProbeBatch":
+    def read(self, decisions: Sequence[SampledDecision]) -> ProbeBatch:
         """Images, instructions, labels and states of some decisions, which stand episode after episode.
 
         Raises:
             CompatibilityError: A further camera's images are missing.
             DataError: An episode is damaged.
         """
-        from grape.policies.openvla_oft.probing import ProbeBatch
-
         images: list[list[npt.NDArray[np.uint8]]] = []
         for episode_id in dict.fromkeys(decision.episode_id for decision in decisions):
             positions = [decision.position for decision in decisions if decision.episode_id == episode_id]
             views = [self._source.images(episode_id, positions)]
-            views += [self._camera_images(episode_id, positions, camera) for camera in self._layout.cameras[1:]]
+            views += [self._camera_images(episode_id, positions, camera) for camera in self._probe.cameras[1:]]
             images += [list(row) for row in zip(*views, strict=True)]
         states = [self._decisions[decision.episode_id].proprio[decision.step] for decision in decisions]
         return ProbeBatch(
             images,
             [self._metas[decision.episode_id].instruction for decision in decisions],
             *self.labels(decisions),
-            np.stack(states) if self._layout.proprio_dim else None,
+            np.stack(states) if self._probe.proprio_dim else None,
         )
 
     def _converted(self, labels: Float32) -> Float32:
@@ -197,13 +193,13 @@ class Sampler:
             if "camera" not in error.message:
                 raise
             raise CompatibilityError(
-                f"The checkpoint reads images of {len(self._layout.cameras)} cameras ({', '.join(self._layout.cameras)}"
+                f"The checkpoint reads images of {len(self._probe.cameras)} cameras ({', '.join(self._probe.cameras)}"
                 f"); {self._source.path} has none of {camera!r}.",
                 "Use demonstrations recorded with these cameras, or give the checkpoint's number with --cameras.",
             ) from error
 
 
-def _conversions(source: EpisodeSource, probe: "OFTProbe", reporter: Reporter) -> tuple[str, bool]:
+def _conversions(source: EpisodeSource, probe: Probe, reporter: Reporter) -> tuple[str, bool]:
     """The gripper's convention that labels are converted to (empty: they stay), and whether rotations are."""
     space: Any = source.contract.get("action_space") or {}
     recorded, rotation = str(space.get("gripper", "")), str(space.get("rotation", ""))

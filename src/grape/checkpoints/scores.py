@@ -4,16 +4,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from grape.checkpoints.sampling import Sampler
 from grape.core.errors import DataError
 from grape.core.events import Reporter, append_line
 from grape.core.files import write_jsonl
 from grape.core.reading import decode, parse_json, read_file, record
-
-if TYPE_CHECKING:
-    from grape.policies.openvla_oft.probing import Footing, OFTProbe, Reading
+from grape.policies.probes import Footing, Probe, Reading
 
 __all__ = ["SCORES_NAME", "ScoredDecision", "Scorer"]
 
@@ -23,7 +20,7 @@ SCORES_NAME = "scores.jsonl"
 @record
 @dataclass(frozen=True)
 class ScoredDecision:
-    """A line of the file: one decision under one reading; see ``ProbeScore`` of the policy's package.
+    """A line of the file: one decision under one reading; see :class:`~grape.policies.probes.ProbeScore`.
 
     Attributes:
         reading: Name of the reading.
@@ -59,7 +56,7 @@ class Scorer:
     """
 
     def __init__(
-        self, probe: "OFTProbe", sampler: Sampler, batch: int, footings: Sequence["Footing"], folder: Path | None
+        self, probe: Probe, sampler: Sampler, batch: int, footings: Sequence[Footing], folder: Path | None
     ) -> None:
         self._probe = probe
         self._sampler = sampler
@@ -69,7 +66,7 @@ class Scorer:
         self._path = None if folder is None else folder / SCORES_NAME
         self._rows = {} if self._path is None else self._read(self._path)
 
-    def score(self, readings: Sequence["Reading"], reporter: Reporter) -> None:
+    def score(self, readings: Sequence[Reading], reporter: Reporter) -> None:
         """Score the sample under readings; those that are scored already cost nothing.
 
         Raises:
@@ -97,7 +94,7 @@ class Scorer:
                         self._add(ScoredDecision(reading.key, place, decision.episode_id, decision.step, **values))
                     progress.advance(note=reading.key)
 
-    def rows(self, reading: "Reading") -> list[ScoredDecision]:
+    def rows(self, reading: Reading) -> list[ScoredDecision]:
         """Scores of the whole sample under a reading that was scored."""
         return [self._rows[reading.key, place] for place in range(len(self._sampler.decisions))]
 
@@ -106,7 +103,7 @@ class Scorer:
         if self._path is not None:
             write_jsonl(self._path, [asdict(row) for _, row in sorted(self._rows.items())])
 
-    def _has(self, reading: "Reading", start: int) -> bool:
+    def _has(self, reading: Reading, start: int) -> bool:
         stop = min(start + self._batch, len(self._sampler.decisions))
         return all((reading.key, place) in self._rows for place in range(start, stop))
 

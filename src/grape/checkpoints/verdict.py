@@ -3,12 +3,10 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from grape.checkpoints.likelihoods import Measured, Statistics
-
-if TYPE_CHECKING:
-    from grape.policies.openvla_oft.probing import Candidate, Footing, Reading
+from grape.policies.probes import FOOTING, Candidate, Footing, Reading, Variation
 
 __all__ = ["SMALLEST_DIFFERENCE", "Ranking", "conclude"]
 
@@ -33,10 +31,10 @@ class Ranking:
     """
 
     statistics: Statistics
-    measured: Mapping["Reading", Measured]
-    candidates: Sequence["Candidate"]
-    best: "Candidate"
-    reading: "Reading"
+    measured: Mapping[Reading, Measured]
+    candidates: Sequence[Candidate]
+    best: Candidate
+    reading: Reading
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -45,23 +43,23 @@ class Ranking:
         return {name: value for name, value in self.reading.facts.items() if value != before[name]}
 
     @property
-    def alike(self) -> list["Candidate"]:
+    def alike(self) -> list[Candidate]:
         """Candidates that give the network the same input as the best one, which is among them."""
         return [other for other in self.candidates if other.reading == self.best.reading and not other.problem]
 
     @property
-    def rivals(self) -> list[tuple["Candidate", float, tuple[float, float]]]:
+    def rivals(self) -> list[tuple[Candidate, float, tuple[float, float]]]:
         """One candidate of each other reading, how much worse it is, nats a token, and the interval; nearest first."""
         others = {other.reading: other for other in self.candidates if not other.problem}
         others.pop(self.best.reading)
         rows = [(other, *self.difference(reading)) for reading, other in others.items()]
         return sorted(rows, key=lambda row: row[1])
 
-    def difference(self, reading: "Reading") -> tuple[float, tuple[float, float]]:
+    def difference(self, reading: Reading) -> tuple[float, tuple[float, float]]:
         """How much worse a reading is than the best candidate's, nats a token, with the interval."""
         return self.statistics.difference(self.measured[reading], self.measured[self.best.reading])
 
-    def names(self, candidate: "Candidate") -> str:
+    def names(self, candidate: Candidate) -> str:
         """A candidate's name, with those that give the network the same input."""
         same = [other.name for other in self.candidates if other.reading == candidate.reading and not other.problem]
         names = list(map(_called, same))
@@ -104,29 +102,27 @@ class Ranking:
             )
         return rows
 
-    def variation_rows(
-        self, around: Sequence[tuple[str, Any, "Reading", str]], footings: Mapping[str, "Footing"]
-    ) -> list[dict[str, Any]]:
+    def variation_rows(self, around: Sequence[Variation], footings: Mapping[str, Footing]) -> list[dict[str, Any]]:
         """JSON values of each change of one convention of the best reading, and of its softmax.
 
         Args:
-            around: Convention, other value, reading, and why that cannot be run.
+            around: Variations of the reading.
             footings: Other supports and temperatures, by the convention.
         """
         base = self.measured[self.reading]
         rows = []
-        for name, value, reading, problem in around:
-            row = {"convention": name, "from": self.reading.facts[name], "to": value}
-            if problem or reading == self.reading:
-                rows.append({**row, "problem": problem or "gives this checkpoint the same input"})
+        for other in around:
+            row = {"convention": other.convention, "from": self.reading.facts[other.convention], "to": other.value}
+            if other.problem or other.reading == self.reading:
+                rows.append({**row, "problem": other.problem or "gives this checkpoint the same input"})
                 continue
-            values = self.measured[reading]
+            values = self.measured[other.reading]
             cost, interval = self.statistics.difference(values, base)
             rows.append({**row, "nll": values.nll, "cost": cost, "interval": interval, "accuracy": values.accuracy})
         for name, footing in footings.items():
             nll_each = base.footings[footing.name]
             cost, interval = self.statistics.excess(nll_each - base.nll_each, base.tokens_each)
-            ends = ("window", footing.support) if name == "support" else (1.0, footing.temperature)
+            ends = getattr(FOOTING, name), getattr(footing, name)
             rows.append(
                 {
                     "convention": name,
@@ -241,7 +237,7 @@ def _following(ranking: Ranking, opening: Sequence[str]) -> str:
     return f"{advice} it in a copy of the checkpoint: {shlex.join([*words, '--out', 'DIR'])}"
 
 
-def _difference_of(alike: Sequence["Candidate"]) -> str:
+def _difference_of(alike: Sequence[Candidate]) -> str:
     first, *others = (candidate.conventions for candidate in alike)
     names = [name for name in first if any(other.get(name) != first[name] for other in others)]
     return (
