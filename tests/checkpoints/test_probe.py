@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shlex
 import shutil
 
 import numpy as np
@@ -124,6 +125,19 @@ def test_a_convention_that_no_preset_has_is_found(trained, store):
     back = next(row for row in summary["variations"] if row["convention"] == "attention")
     assert back["to"] == "bidirectional"
     assert back["interval"][0] > 0.5
+
+
+def test_the_advised_command_states_what_was_found(trained, store, tmp_path):
+    summary = probe(trained("causal", Conventions(attention="causal")), store)
+    words = shlex.split(summary["next"].partition(": ")[2])
+    assert words[0] == "grape"
+    assert main([*words[1:-1], str(tmp_path / "stated"), "--quiet"]) == 0
+    again = probe(tmp_path / "stated", store)
+    assert again["verdict"] == "fits"
+    assert again["preset"] == "stated"
+    assert again["conventions"] == summary["conventions"]
+    assert again["nll"] == summary["nll"]
+    assert "states that already" in again["next"]
 
 
 def test_plain_openvla_is_recognized(scratch, store):
@@ -368,6 +382,19 @@ def test_published_checkpoints_say_nothing_and_read_alike(request):
     varied = {(other.convention, other.value): other.reading for other in opened.variations(oft, ["open the drawer"])}
     assert varied["prompt_tail", "written"] == oft
     assert varied["prompt_tail", "none"] == oft.changed("prompt_tail", "none")
+
+
+def test_a_published_checkpoint_is_probed_whole(oft_checkpoint, store):
+    """Random weights, 32,064 ids, nothing stated; chunks are longer than the demonstrations."""
+    reporter = Hearing()
+    fields = {"policy": str(oft_checkpoint), "data": store.path, "samples": 4, "device": "cpu"}
+    summary = run_probe(ProbeSettings(unnorm_key="libero_spatial_no_noops", **fields), reporter)
+    assert summary["verdict"] == "untrained"
+    assert [row["name"] for row in summary["candidates"]] == ["openvla-oft", "simplevla-rl", "rlinf", "openvla"]
+    assert summary["uniform"] == pytest.approx(math.log(256))
+    assert "'+1 closes'" in reporter.warnings[0]
+    with pytest.raises(SettingsError, match="choose one"):
+        run_probe(ProbeSettings(**fields))
 
 
 @settings(max_examples=30)
