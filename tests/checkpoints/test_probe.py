@@ -235,7 +235,8 @@ def test_the_command_line(random_policy, store, tmp_path, capsys, monkeypatch):
         assert text in captured.err
     assert main([*words, "--dry-run", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert plan["forward_passes_of_one_decision"]["for the candidates"] == 36  # three readings of twelve decisions
+    assert plan["forward_passes"]["candidates"] == 36  # three readings of twelve decisions
+    assert plan["forward_passes"]["with_variations_of_the_best_at_most"] == 12 * 7
     assert not set(plan) & {"verdict", "nll"}
 
 
@@ -272,6 +273,9 @@ def test_rlds_data_gives_what_the_store_gave(trained, store, tmp_path):
     """Exported with the gripper as the loaders have it, and read into the checkpoint's convention."""
     words = ["export", "rlds", "--collection", str(store.path), "--val-fraction", "0", "--out", str(tmp_path / "rlds")]
     assert main([*words, "--quiet"]) == 0
+    save_oft_policy(fresh_policy(proprio_dim=4), tmp_path / "state")
+    with pytest.raises(CompatibilityError, match="reads 4 numbers of the robot's state"):
+        run_probe(ProbeSettings(policy=str(tmp_path / "state"), data=f"rlds+plain:{tmp_path / 'rlds' / 'toy'}"))
     policy = trained("rlinf", PRESETS["rlinf"])
     fields = {"policy": str(policy), "samples": 48, "batch": 48, "device": "cpu"}
     summary = run_probe(ProbeSettings(data=f"rlds+plain:{tmp_path / 'rlds' / 'toy'}", **fields))

@@ -85,12 +85,10 @@ def _open(settings: ProbeSettings, *, weights: bool) -> Probe:
 def _plan(settings: ProbeSettings, probe: Probe, sampler: Sampler) -> Mapping[str, Any]:
     candidates = probe.candidates(sampler.instructions)
     readings = {candidate.reading for candidate in candidates if not candidate.problem}
-    around = {
-        other.reading
-        for candidate in candidates
-        for other in probe.variations(candidate.reading, sampler.instructions)
-        if not other.problem
-    }
+    around = [
+        readings | {other.reading for other in probe.variations(reading, sampler.instructions) if not other.problem}
+        for reading in readings
+    ]
     decisions = len(sampler.decisions)
     return {
         "dry_run": True,
@@ -105,9 +103,9 @@ def _plan(settings: ProbeSettings, probe: Probe, sampler: Sampler) -> Mapping[st
             {"name": candidate.name, **candidate.reading.facts, "problem": candidate.problem or None}
             for candidate in candidates
         ],
-        "forward_passes_of_one_decision": {
-            "for the candidates": decisions * len(readings),
-            "with variations around one of them, about": decisions * len(readings | around),
+        "forward_passes": {
+            "candidates": decisions * len(readings),
+            "with_variations_of_the_best_at_most": decisions * max(map(len, around)),
         },
     }
 

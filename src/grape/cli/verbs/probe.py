@@ -34,46 +34,43 @@ def _show(summary: Summary, console: Console) -> None:
 
 def _candidate_table(summary: Summary) -> Table:
     """One row a candidate. Its own softmax is another footing: not to be compared down the column."""
+    single = any(row["name"] == "openvla" for row in summary["candidates"])
     table = Table(title="demonstrations under each preset")
-    for column in ("preset", "nats a token", "interval", "tokens right", "first action", "its own softmax", "worse by"):
-        table.add_column(column, justify="left" if column == "preset" else "right")
+    table.add_column("preset", no_wrap=True)
+    for column in ("nats a token", "interval", *(["first action"] if single else []), "tokens right", "own softmax"):
+        table.add_column(column, justify="right")
+    table.add_column("worse by", justify="right")
     for row in summary["candidates"]:
         name = f"{row['name']}{' (stated)' if row['stated'] and row['name'] != 'stated' else ''}"
         if "problem" in row:
-            table.add_row(name, "cannot be run", "", "", "", "", "")
+            table.add_row(name, "cannot be run")
             continue
         own = row["own"]
         table.add_row(
             name,
             f"{row['nll']:.3f}",
-            _interval(row["interval"]),
+            "{:.3f} to {:.3f}".format(*row["interval"]),
+            *([f"{row['first_nll']:.3f}"] if single else []),
             percent(row["accuracy"]),
-            f"{row['first_nll']:.3f}",
             f"{own['nll']:.3f} ({own['support']}, {own['temperature']:g})",
-            _cost(row["difference"], row["difference_interval"]),
+            f"{row['difference']:.3f}",
         )
     return table
 
 
 def _variation_table(summary: Summary) -> Table:
+    """One row a change of a single convention."""
     table = Table(title=f"what a single convention costs, from {summary['best']}")
-    for column in ("convention", "from", "to", "nats a token", "costs", "tokens right"):
+    for column in ("convention", "from", "to", "costs, nats a token", "tokens right"):
         table.add_column(column, justify="left" if column in ("convention", "from", "to") else "right")
     for row in summary["variations"]:
         cells = [row["convention"], _word(row["from"]), _word(row["to"])]
         if "problem" in row:
-            table.add_row(*cells, "", "same input" if row["problem"].startswith("gives") else "cannot be run", "")
+            table.add_row(*cells, "same input" if row["problem"].startswith("gives") else "cannot be run", "")
             continue
-        table.add_row(*cells, f"{row['nll']:.3f}", _cost(row["cost"], row["interval"]), percent(row["accuracy"]))
+        cost = "{:+.3f} ({:+.3f} to {:+.3f})".format(row["cost"], *row["interval"])
+        table.add_row(*cells, cost, percent(row["accuracy"]))
     return table
-
-
-def _interval(bounds: Any) -> str:
-    return f"{bounds[0]:.3f} to {bounds[1]:.3f}"
-
-
-def _cost(value: float, bounds: Any) -> str:
-    return f"{value:+.3f} ({bounds[0]:+.3f} to {bounds[1]:+.3f})" if value or any(bounds) else "0"
 
 
 def _word(value: Any) -> str:
