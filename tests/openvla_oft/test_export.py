@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from grape.checkpoints import ExportAdapterSettings, ExportMergedSettings, run_export_adapter, run_export_merged
 from grape.cli.main import main
 from grape.core.errors import CompatibilityError, SettingsError
-from grape.policies.openvla_oft.loading import OFTChoices, load_oft_policy, save_oft_policy
+from grape.policies.openvla_oft.loading import OFTChoices, load_oft_policy
+from grape.policies.openvla_oft.saving import save_oft_policy
 from grape.training.lora import save_result
 from tests.openvla_oft.conftest import LIBERO, make_nano, nano_inputs, observations, with_adapter
 from tests.reporters import Hearing

@@ -24,6 +24,7 @@ from grape.core.seeds import derive_rng
 from grape.core.trajectories import EpisodeMeta, Observation
 from grape.policies.base import ImitationPolicy
 from grape.store import EpisodeSource
+from grape.store.rlds.demonstrations import open_demonstrations
 from grape.training.augmentation import augment, augment_observations
 from grape.training.batches import BatchSampler, EpisodeShuffleSampler
 from grape.training.dataset import StepDataset, load_steps
@@ -35,7 +36,6 @@ from grape.training.initial_policy import (
     fit_policy,
     new_policy,
     norm_name,
-    open_demonstrations,
     open_start,
     preview_policy,
     read_start,
