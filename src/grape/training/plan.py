@@ -240,7 +240,7 @@ def plan_sft(
     schedule = BatchSampler.plan(
         training, settings.batch_size, settings.epochs, settings.max_updates, settings.seed, repeat=True
     )
-    plan = {
+    plan: dict[str, Any] = {
         "dry_run": True,
         "episodes": len(every),
         "held_out_episodes": held,
