@@ -11,11 +11,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from grape.core.trajectories import Observation
 from grape.policies.openvla import compute_norm_stats
 from grape.policies.openvla_oft.conventions import Conventions, Layout
 from grape.policies.openvla_oft.loading import OFTChoices, load_oft_policy
 from grape.policies.openvla_oft.nano import NANO_CONVENTIONS, create_nano_oft
 from grape.policies.openvla_oft.policy import OFTPolicy
+from grape.training.lora import add_adapters
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 TOKENIZER = (
@@ -118,3 +120,21 @@ def nano_inputs(policy: OFTPolicy, instructions, seed: int = 0):
     images = rng.integers(0, 256, (count, cameras, 64, 64, 3), dtype=np.uint8)
     state = rng.uniform(-2, 2, (count, policy.layout.proprio_dim)) if policy.layout.proprio_dim else None
     return policy.encode_images(list(images), instructions, state)
+
+
+def with_adapter(policy, targets="language+projector"):
+    """The policy with an adapter that changes what it does."""
+    add_adapters(policy, 4, 8.0, 0, targets)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in policy.model.named_parameters():
+            if ".lora_B" in name:
+                parameter.normal_(0.0, 0.05, generator=generator)
+    return policy
+
+
+def observations(golden, proprio: int = 0):
+    """The four golden images, each with an instruction and ``proprio`` numbers of the robot's state."""
+    state = np.linspace(-1, 1, proprio or 1, dtype=np.float32)
+    texts = ["open the drawer", "go"] * 2
+    return [Observation(image, state, text) for image, text in zip(golden.images, texts, strict=True)]

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from grape.core.errors import CompatibilityError, DataError, SettingsError
-from grape.policies.kinds import CheckpointKind, recognize_checkpoint
+from grape.policies.kinds import recognize_checkpoint
 from grape.policies.opening import read_checkpoint_kind
 from grape.policies.openvla import load_policy
 from grape.policies.openvla_oft.conventions import PRESETS
@@ -236,13 +236,6 @@ def test_a_lost_action_head_does_not_turn_a_policy_into_one_with_tokens(golden, 
     for choices in (OFTChoices(), OFTChoices("simplevla-rl")):
         with pytest.raises(CompatibilityError, match=r"an L1 regression head.*its files give action tokens"):
             load_oft_policy(tmp_path / "policy", choices)
-
-
-def test_an_adapter_alone_counts_as_plain(tmp_path):
-    (tmp_path / "adapter_config.json").write_text("{}")
-    assert read_checkpoint_kind(tmp_path) == CheckpointKind("openvla")
-    with pytest.raises(SettingsError, match="is an adapter"):
-        load_oft_policy(tmp_path, OFTChoices("rlinf"))
 
 
 def test_the_l1_head_reads_the_rows_of_an_action_together():

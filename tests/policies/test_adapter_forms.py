@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save_file
 from grape.core.errors import DataError, GrapeError, PolicyError, SettingsError
 from grape.policies.openvla import load_policy, loading, save_policy
 from grape.policies.openvla.adapter_config import DEFAULTS, read_adapter_config
-from grape.policies.openvla.adapters import MergedWeights, check_adapter, read_pointer
+from grape.policies.openvla.adapter_pointer import read_pointer
+from grape.policies.openvla.adapters import MergedWeights, check_adapter
 from grape.policies.openvla.checkpoint import empty_model
-from grape.policies.openvla.exporting import find_source, write_adapter, write_merged
+from grape.policies.openvla.exporting import export_adapter, export_merged
 
 LANGUAGE = ["q_proj", "v_proj", "down_proj"]
 FIRST = "language_model.model.layers.0.self_attn.q_proj"
@@ -103,7 +104,7 @@ def test_a_supported_form_acts_as_peft_does_beside_and_merged(base, observations
     merged = load_policy(tmp_path / "adapter", merge=True)
     np.testing.assert_allclose(merged.act(observations).logps, expected, atol=1e-4)
     (tmp_path / "merged").mkdir()
-    write_merged(find_source(tmp_path / "adapter"), tmp_path / "merged", 10**9)
+    export_merged(tmp_path / "adapter", 10**9).write(tmp_path / "merged")
     np.testing.assert_array_equal(
         load_policy(tmp_path / "merged").act(observations).logps, merged.act(observations).logps
     )
@@ -114,9 +115,10 @@ def test_a_supported_form_acts_as_peft_does_beside_and_merged(base, observations
 def test_an_exported_adapter_means_the_same_to_a_release_that_knows_fewer_settings(base, observations, tmp_path, name):
     written_by_peft(base, tmp_path / "adapter", **APPLIED[name])
     (tmp_path / "exported").mkdir()
-    facts = write_adapter(find_source(tmp_path / "adapter"), tmp_path / "exported")
+    export = export_adapter(tmp_path / "adapter")
+    export.write(tmp_path / "exported")
     tensors = load_file(tmp_path / "exported" / "adapter_model.safetensors")
-    assert facts["target_modules"] == len(tensors) // 2
+    assert len(export.layers) == len(tensors) // 2
     data = json.loads((tmp_path / "exported" / "adapter_config.json").read_text())
     assert "exclude_modules" not in data
     assert data["init_lora_weights"] is True
@@ -203,10 +205,10 @@ def test_what_is_put_beside_the_weights_by_other_means_is_never_merged_away(fres
 
 
 def test_the_revision_that_peft_notes_is_that_of_the_base(tmp_path, monkeypatch):
-    from grape.policies.openvla import adapters
+    from grape.policies.openvla import adapter_pointer
 
-    names = []
-    monkeypatch.setattr(adapters, "resolve_policy", lambda name: names.append(name) or tmp_path)
+    names, base = [], tmp_path / "base"
+    monkeypatch.setattr(adapter_pointer, "resolve_policy", lambda name, **options: names.append(name) or base)
     LoraConfig(target_modules=LANGUAGE, base_model_name_or_path="openvla/openvla-7b", revision="v1").save_pretrained(
         str(tmp_path)
     )

@@ -90,11 +90,17 @@ def kept_by_autograd(model, micro_batch):
 def taken_by_allocator(model, micro_batch):
     """Largest sum of allocations, less deallocations, over forward and backward; and the inputs."""
     inputs, tokens = batch(micro_batch), torch.zeros(micro_batch, DIM, dtype=torch.long)
+    taken = allocated(lambda: torch.autograd.backward(model.action_logps(inputs, tokens).sum()))
+    return taken + inputs.pixel_values_BCHW.untyped_storage().nbytes()
+
+
+def allocated(work):
+    """Largest sum of allocations, less deallocations, while something runs, bytes."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        torch.autograd.backward(model.action_logps(inputs, tokens).sum())
+        work()
     events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
     changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
-    return max(itertools.accumulate(changes)) + inputs.pixel_values_BCHW.untyped_storage().nbytes()
+    return max(itertools.accumulate(changes))
 
 
 FLOAT, HALF = torch.float32, torch.bfloat16

@@ -1,11 +1,10 @@
 """The verb ``export`` for checkpoints: a whole one with the adapter merged, or the adapter in PEFT's layout."""
 
-import dataclasses
 import importlib.metadata
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from grape import __version__
 from grape.checkpoints.card import CARD, Card, read_identity
@@ -13,30 +12,23 @@ from grape.checkpoints.settings import ExportAdapterSettings, ExportMergedSettin
 from grape.core.atomic_folders import atomic_folder
 from grape.core.errors import CompatibilityError, SettingsError
 from grape.core.events import SILENT, Reporter
-from grape.core.files import content_hash, file_hash, read_json, sweep_beside, write_text
+from grape.core.files import content_hash, file_hash, sweep_beside, write_text
 from grape.core.settings import flag_of
-from grape.policies.opening import check_policy_name, parse_hub_name, read_checkpoint_kind, resolve_policy
-
-if TYPE_CHECKING:
-    from grape.policies.openvla import OpenVLAConfig
+from grape.policies.exports import PolicyExport
+from grape.policies.opening import parse_hub_name
+from grape.policies.registry import recognize_policy
+from grape.policies.types import OpeningOptions
 
 __all__ = ["run_export_adapter", "run_export_merged"]
 
 _GIGABYTE = 10**9
 _SMALLEST_SHARD_GB = 0.001
 
-_MERGED = """A vision-language-action policy of OpenVLA's architecture in OpenVLA's published layout{merged}.
-OpenVLA's, SimplerEnv's and LIBERO's own scripts load it as they load `openvla/openvla-7b`, and so does
-`grape evaluate --policy FOLDER`. `config.json` is the base's but for `norm_stats`; the same statistics stand in
-`dataset_statistics.json`.{facts}"""
-
-_CHUNKS = """A vision-language-action policy of OpenVLA-OFT's architecture in its published layout: OpenVLA-OFT's own
-code loads it, and so does `grape predict --policy FOLDER`. `config.json` says nothing of how it is run; `grape.json`
-beside it does: {conventions}.{facts}"""
-
-_ADAPTER = """A LoRA adapter (rank {rank}, {layers} layers) for the policy `{base}`, in PEFT's layout:
-`PeftModel.from_pretrained(base, FOLDER)` puts it onto the base, and so does `grape evaluate --policy FOLDER`.
-OpenVLA's, SimplerEnv's and LIBERO's own scripts know no adapters: for those, use `grape export merged`.{facts}"""
+_MADE_WITH = {
+    "merged": (("torch", "transformers", "safetensors", "peft"), "transformers"),
+    "adapter": (("peft", "safetensors"), "peft"),
+}
+"""Packages that an export's bytes depend on, and the library that loads it."""
 
 
 def run_export_merged(settings: ExportMergedSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
@@ -54,91 +46,16 @@ def run_export_merged(settings: ExportMergedSettings, reporter: Reporter = SILEN
     """
     if not settings.shard_gb >= _SMALLEST_SHARD_GB:
         raise SettingsError(f"--shard-gb is {settings.shard_gb}.", f"It must be at least {_SMALLEST_SHARD_GB}.")
-    check_policy_name(settings.policy)
     shard_bytes = int(min(settings.shard_gb, 1e9) * _GIGABYTE)
-    if settings.preset or read_checkpoint_kind(settings.policy).name == "openvla-oft":
-        return _export_chunks(settings, shard_bytes, reporter)
-    names = ("cameras", "unnorm_key", "chunk", "convention")
-    given = [flag_of(name) for name in names if getattr(settings, name) not in ((), None, "")]
-    if given:
-        raise SettingsError(
-            f"The policy is taken for plain OpenVLA; {', '.join(given)} cannot be used.",
-            "If it is a checkpoint of OpenVLA-OFT, say how it is run: --preset openvla-oft, simplevla-rl or rlinf.",
-        )
-    from grape.policies.openvla import read_policy_config
-    from grape.policies.openvla.exporting import find_source, write_merged
-
-    source = find_source(settings.policy)
-    config = read_policy_config(source.folder)
-    identity = content_hash({"kind": "merged", "sources": dict(source.hashes), "shard_bytes": shard_bytes})
-    merged = source.base is not None
-    name = source.base_name if merged else settings.policy
-
-    def fill(folder: Path) -> None:
-        reporter.info(f"Reading {settings.policy} and writing {settings.out}.")
-        write_merged(source, folder, shard_bytes)
-        card = Card(
-            title=_title(settings.policy),
-            identity=identity,
-            base_model=_hub(name),
-            description=_MERGED.format(
-                merged=", with a LoRA adapter merged into its weights" if merged else "", facts=_facts(config)
-            ),
-            command=shlex.join(["grape", "export", "merged", "--policy", settings.policy, "--out", str(settings.out)]),
-            versions=_versions("torch", "transformers", "safetensors", "peft"),
-            sources=source.hashes,
-            written=_weights(folder),
-            statistics=list(config.norm_stats),
-            library="transformers",
-        )
-        write_text(folder / CARD, card.markdown())
-
-    _publish(settings.out, identity, fill)
+    policy_type, place = recognize_policy(settings.policy, settings.preset)
+    choices = {name: getattr(settings, name) for name in ("preset", "unnorm_key", "chunk", "cameras")}
+    export = policy_type.export_merged(place, OpeningOptions(convention=settings.convention, **choices), shard_bytes)
+    words = [word for name, value in choices.items() if value for word in (flag_of(name), str(value))]
+    words += ["--convention", *settings.convention] if settings.convention else []
+    identity = {"shard_bytes": shard_bytes, **export.identity}
+    _write(settings, "merged", export, identity, words, reporter)
+    merged = export.source.base is not None
     return {**_summary("merged", settings.policy, settings.out), "adapter_merged": merged}
-
-
-def _export_chunks(settings: ExportMergedSettings, shard_bytes: int, reporter: Reporter) -> Mapping[str, Any]:
-    from grape.policies.openvla.exporting import find_source
-    from grape.policies.openvla_oft.exporting import write_oft_merged
-    from grape.policies.openvla_oft.loading import OFTChoices, read_oft_policy
-
-    choices = OFTChoices(
-        settings.preset,
-        settings.convention,
-        chunk=settings.chunk,
-        cameras=settings.cameras,
-        unnorm_key=settings.unnorm_key or None,
-    )
-    policy = read_oft_policy(resolve_policy(settings.policy, parts=True), choices)  # mistakes come before hashing
-    source = find_source(settings.policy, chunks=True)
-    facts = {"kind": "merged", "sources": dict(source.hashes), "shard_bytes": shard_bytes}
-    identity = content_hash({**facts, "oft": dataclasses.asdict(choices)})
-
-    def fill(folder: Path) -> None:
-        reporter.info(f"Reading {settings.policy} and writing {settings.out}.")
-        write_oft_merged(source, folder, choices, shard_bytes)
-        conventions = ", ".join(f"{name} {value}" for name, value in policy.conventions.to_json().items())
-        words = ["grape", "export", "merged", "--policy", settings.policy, "--out", str(settings.out)]
-        for name in ("preset", "unnorm_key", "chunk", "cameras"):
-            value = getattr(settings, name)
-            words += [flag_of(name), str(value)] if value else []
-        words += ["--convention", *settings.convention] if settings.convention else []
-        card = Card(
-            title=_title(settings.policy),
-            identity=identity,
-            base_model=_hub(settings.policy),
-            description=_CHUNKS.format(conventions=conventions, facts=_facts(policy.config)),
-            command=shlex.join(words),
-            versions=_versions("torch", "transformers", "safetensors"),
-            sources=source.hashes,
-            written=_weights(folder),
-            statistics=list(policy.config.norm_stats),
-            library="transformers",
-        )
-        write_text(folder / CARD, card.markdown())
-
-    _publish(settings.out, identity, fill)
-    return {**_summary("merged", settings.policy, settings.out), "adapter_merged": False}
 
 
 def run_export_adapter(settings: ExportAdapterSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
@@ -153,35 +70,45 @@ def run_export_adapter(settings: ExportAdapterSettings, reporter: Reporter = SIL
         CompatibilityError: ``out`` holds something else.
         GrapeError: The disk is full or cannot be written.
     """
-    check_policy_name(settings.policy)
-    from grape.policies.openvla import read_policy_config
-    from grape.policies.openvla.exporting import find_source, write_adapter
+    policy_type, place = recognize_policy(settings.policy)
+    export = policy_type.export_adapter(place, settings.base)
+    if export.warning:
+        reporter.warn(export.warning)
+    _write(settings, "adapter", export, {"base": settings.base, **export.identity}, [], reporter)
+    return {**_summary("adapter", settings.policy, settings.out), "base": export.base}
 
-    source = find_source(settings.policy)
-    config = read_policy_config(source.folder)
-    identity = content_hash({"kind": "adapter", "sources": dict(source.hashes), "base": settings.base})
+
+def _write(
+    settings: ExportMergedSettings | ExportAdapterSettings,
+    kind: str,
+    export: PolicyExport,
+    identity: Mapping[str, Any],
+    words: list[str],
+    reporter: Reporter,
+) -> None:
+    """Write an export and its card; ``words`` are those of the command that are not in every call."""
+    packages, library = _MADE_WITH[kind]
+    identity_hash = content_hash({"kind": kind, "sources": dict(export.source.hashes), **identity})
+    command = ["grape", "export", kind, "--policy", settings.policy, "--out", str(settings.out), *words]
 
     def fill(folder: Path) -> None:
-        facts = write_adapter(source, folder, settings.base)
+        reporter.info(f"Reading {settings.policy} and writing {settings.out}.")
+        export.write(folder)
         card = Card(
             title=_title(settings.policy),
-            identity=identity,
-            base_model=_hub(facts["base"]),
-            description=_ADAPTER.format(
-                rank=facts["rank"], layers=facts["target_modules"], base=facts["base"], facts=_facts(config)
-            ),
-            command=shlex.join(["grape", "export", "adapter", "--policy", settings.policy, "--out", str(settings.out)]),
-            versions=_versions("peft", "safetensors"),
-            sources=source.hashes,
+            identity=identity_hash,
+            base_model=_hub(export.base),
+            description=export.description,
+            command=shlex.join(command),
+            versions=_versions(*packages),
+            sources=export.source.hashes,
             written=_weights(folder),
-            statistics=list(config.norm_stats),
-            library="peft",
+            statistics=export.statistics,
+            library=library,
         )
         write_text(folder / CARD, card.markdown())
 
-    _publish(settings.out, identity, fill)
-    summary = _summary("adapter", settings.policy, settings.out)
-    return {**summary, "base": read_json(settings.out / "adapter_config.json")["base_model_name_or_path"]}
+    _publish(settings.out, identity_hash, fill)
 
 
 def _publish(out: Path, identity: str, fill: Callable[[Path], None]) -> None:
@@ -213,16 +140,6 @@ def _summary(kind: str, policy: str, out: Path) -> dict[str, Any]:
 
 def _weights(folder: Path) -> dict[str, str]:
     return {path.name: file_hash(path) for path in sorted(folder.glob("*.safetensors"))}
-
-
-def _facts(config: "OpenVLAConfig") -> str:
-    """Sentences for the model card on what users of other programs have to know."""
-    text = ""
-    if config.center_crop:
-        text += "\n\n**Images are cropped to the middle 90 % of their area** (LIBERO's script: `--center_crop True`)."
-    if config.gripper:
-        text += f"\n\nThe last dimension of an action, un-normalized: {config.gripper}."
-    return text
 
 
 def _title(policy: str) -> str:

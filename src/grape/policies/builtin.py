@@ -8,6 +8,7 @@ from grape.core.errors import CompatibilityError, SettingsError
 from grape.core.provenance import read_provenance
 from grape.core.settings import flag_of
 from grape.policies.base import ImitationPolicy, LoraTargets, TrainablePolicy
+from grape.policies.exports import PolicyExport
 from grape.policies.kinds import PART_PATTERNS, recognize_checkpoint
 from grape.policies.opening import read_checkpoint_kind, resolve_policy
 from grape.policies.types import AdapterInfo, CheckpointInfo, NewPolicy, OpeningOptions, PolicyType
@@ -22,21 +23,18 @@ class _OpenVLAFamily(PolicyType):
 
     def adapter(self, path: Path | str) -> AdapterInfo | None:
         """Facts of an adapter in PEFT's layout."""
-        from grape.policies.openvla import read_policy_config
         from grape.policies.openvla.adapter_config import read_adapter_config
-        from grape.policies.openvla.adapters import adapter_base
+        from grape.policies.openvla.adapter_pointer import adapter_base
 
         base = adapter_base(path)
         if base is None:
             return None
-        adapter, config = read_adapter_config(resolve_policy(path)), read_policy_config(path)
-        policy = self.read(path, OpeningOptions(unnorm_key=next(iter(config.norm_stats), "")))
-        if policy is None:
-            return None
+        adapter = read_adapter_config(resolve_policy(path))
+        policy: Any = self.read(path, OpeningOptions(unnorm_key=next(iter(self.info(path).norm_keys), "")))
         layers = frozenset(adapter.layers(policy.module))
         kinds: tuple[LoraTargets, ...] = ("language", "language+projector", "all")
         targets = next((kind for kind in kinds if frozenset(policy.lora_targets(kind)) == layers), None)
-        return AdapterInfo(base, adapter.rank, adapter.alpha, targets, config.storage_dtype)
+        return AdapterInfo(base, adapter.rank, adapter.alpha, targets, policy.config.storage_dtype)
 
     def save_adapter(self, policy: TrainablePolicy, folder: Path, base: Path, place: Path) -> None:
         """See :func:`grape.policies.openvla.adapter_saving.save_adapter`."""
@@ -104,6 +102,19 @@ class OpenVLAType(_OpenVLAFamily):
             proprio_dim=facts.proprio_dim,
         )
 
+    def export_merged(self, path: Path | str, options: OpeningOptions, shard_bytes: int) -> PolicyExport:
+        """See :func:`grape.policies.openvla.exporting.export_merged`."""
+        from grape.policies.openvla.exporting import export_merged
+
+        _refuse_chunks(options, "cameras", "unnorm_key")
+        return export_merged(path, shard_bytes)
+
+    def export_adapter(self, path: Path | str, base_name: str = "") -> PolicyExport:
+        """See :func:`grape.policies.openvla.exporting.export_adapter`."""
+        from grape.policies.openvla.exporting import export_adapter
+
+        return export_adapter(path, base_name)
+
 
 class OpenVLAOFTType(_OpenVLAFamily):
     """OpenVLA-OFT: a chunk of actions a decision, in one forward pass."""
@@ -125,13 +136,14 @@ class OpenVLAOFTType(_OpenVLAFamily):
             dtype=options.dtype,
             attention=options.attention,
             load_in_4bit=options.load_in_4bit,
+            merge=options.merge,
         )
 
     def read(self, path: Path | str, options: OpeningOptions) -> ImitationPolicy:
         """See :func:`grape.policies.openvla_oft.loading.read_oft_policy`."""
         from grape.policies.openvla_oft.loading import read_oft_policy
 
-        return read_oft_policy(resolve_policy(path, weights=False, parts=True), _choices(path, options))
+        return read_oft_policy(path, _choices(path, options))
 
     def info(self, path: Path | str) -> CheckpointInfo:
         """Facts from the configuration."""
@@ -175,6 +187,18 @@ class OpenVLAOFTType(_OpenVLAFamily):
             conventions=override_conventions(NANO_CONVENTIONS, facts.convention),
         )
 
+    def export_merged(self, path: Path | str, options: OpeningOptions, shard_bytes: int) -> PolicyExport:
+        """See :func:`grape.policies.openvla_oft.exporting.export_merged`."""
+        from grape.policies.openvla_oft.exporting import export_merged
+
+        return export_merged(path, _choices(path, options), shard_bytes)
+
+    def export_adapter(self, path: Path | str, base_name: str = "") -> PolicyExport:
+        """See :func:`grape.policies.openvla_oft.exporting.export_adapter`."""
+        from grape.policies.openvla_oft.exporting import export_adapter
+
+        return export_adapter(path, base_name)
+
 
 def _choices(path: Path | str, options: OpeningOptions) -> Any:
     from grape.policies.openvla_oft.loading import OFTChoices
@@ -193,10 +217,11 @@ def _choices(path: Path | str, options: OpeningOptions) -> Any:
     )
 
 
-def _refuse_chunks(options: OpeningOptions) -> None:
+def _refuse_chunks(options: OpeningOptions, *further: str) -> None:
     """Refuse options that plain OpenVLA has no use for; they would be passed over in silence."""
-    given = ["further cameras (--wrist)"] if (options.cameras or 1) > 1 else []
-    given += [flag_of(name) for name in ("chunk", "convention") if getattr(options, name) not in ((), None)]
+    given = ["further cameras (--wrist)"] if (options.cameras or 1) > 1 and "cameras" not in further else []
+    names = (*further, "chunk", "convention")
+    given += [flag_of(name) for name in names if getattr(options, name) not in ((), None, "")]
     if given:
         raise SettingsError(
             "The policy is taken for plain OpenVLA, which reads one image and gives one action: "

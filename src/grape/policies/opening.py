@@ -228,19 +228,25 @@ def resolve_policy(policy: Path | str, *, weights: bool = True, parts: bool = Fa
 def read_checkpoint_config(policy: Path | str) -> tuple[Mapping[str, Any] | None, tuple[str, ...]]:
     """Configuration of a checkpoint and the names of its files; no weights are read or downloaded.
 
+    For an adapter these are its base's, with the conventions that its own pointer states.
+
     Args:
         policy: As for :func:`resolve_policy`.
 
     Returns:
-        Content of ``config.json`` with ``grape.json`` under ``grape``, None where there is none (an adapter, or no
-        policy); and the names.
+        Content of ``config.json`` with ``grape.json`` under ``grape``, None where there is none (no policy); and the
+        names.
 
     Raises:
         SettingsError: There is no such policy.
-        DataError: The configuration is damaged.
+        DataError: The configuration is damaged, or an adapter does not say which policy it belongs to.
     """
-    folder = resolve_policy(policy, weights=False)
-    name = parse_hub_name(policy)
+    from grape.policies.openvla.adapter_pointer import read_pointer
+
+    folder, name = resolve_policy(policy, weights=False), parse_hub_name(policy)
+    pointer = read_pointer(folder)
+    if pointer is not None:
+        folder, name = pointer.base, pointer.hub
     names = _file_names(name, folder) if name is not None else [entry.name for entry in folder.iterdir()]
     if not (folder / "config.json").is_file():
         return None, tuple(names)
@@ -249,13 +255,15 @@ def read_checkpoint_config(policy: Path | str) -> tuple[Mapping[str, Any] | None
         raise DataError(f"{folder / 'config.json'} holds no JSON object.", "Copy or download this file again.")
     if (folder / FACTS_FILE).is_file() and "grape" not in config:
         config["grape"] = read_json(folder / FACTS_FILE)
+    if pointer is not None and pointer.oft is not None:
+        config["grape"] = {**config.get("grape", {}), "oft": pointer.oft}
     return config, tuple(names)
 
 
 def read_checkpoint_kind(policy: Path | str, known: Sequence[str] = ("openvla", "openvla-oft")) -> CheckpointKind:
     """What a checkpoint of OpenVLA's family is.
 
-    An adapter alone counts as what its own files say: plain OpenVLA.
+    An adapter is of its base's kind, unless its own pointer states that it is run as OpenVLA-OFT.
 
     Args:
         policy: As for :func:`resolve_policy`.
@@ -263,7 +271,7 @@ def read_checkpoint_kind(policy: Path | str, known: Sequence[str] = ("openvla", 
 
     Raises:
         SettingsError: There is no such policy, or it is of a kind that is not run.
-        DataError: The configuration is damaged.
+        DataError: The configuration is damaged, or an adapter does not say which policy it belongs to.
     """
     config, names = read_checkpoint_config(policy)
     return CheckpointKind("openvla") if config is None else recognize_checkpoint(config, names, str(policy), known)

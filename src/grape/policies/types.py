@@ -8,6 +8,7 @@ from typing import Any
 
 from grape.core.errors import SettingsError
 from grape.policies.base import ImitationPolicy, LoraTargets, Policy, TrainablePolicy
+from grape.policies.exports import PolicyExport
 
 __all__ = ["AS_STATED", "AdapterInfo", "CheckpointInfo", "DataFacts", "NewPolicy", "OpeningOptions", "PolicyType"]
 
@@ -210,3 +211,31 @@ class PolicyType(ABC):
             SettingsError: This type makes none, as by default.
         """
         raise SettingsError(f"Policies of type {self.name!r} cannot be made anew.", "Give --policy.")
+
+    def export_merged(self, path: Path | str, options: OpeningOptions, shard_bytes: int) -> PolicyExport:
+        """A policy as a whole checkpoint, adapters merged; read and checked, but nothing is written yet.
+
+        Args:
+            path: As for :meth:`open`.
+            options: How the checkpoint is meant.
+            shard_bytes: Size from which on the weights are divided into several files.
+
+        Raises:
+            SettingsError: This type writes none, as by default; or as :meth:`open`.
+            CompatibilityError: As :meth:`open`.
+            DataError: As :meth:`open`.
+        """
+        raise SettingsError(f"Policies of type {self.name!r} cannot be exported.", "Copy the checkpoint's files.")
+
+    def export_adapter(self, path: Path | str, base_name: str = "") -> PolicyExport:
+        """A LoRA adapter in PEFT's layout; read and checked, but nothing is written yet.
+
+        Args:
+            path: As for :meth:`open`.
+            base_name: What others call the adapter's base; empty takes the adapter's own word, a path made absolute.
+
+        Raises:
+            SettingsError: The policy is no adapter, or this type has none, as by default.
+            DataError: The adapter's weights are truncated or fit no layer of the base.
+        """
+        raise SettingsError(f"Policies of type {self.name!r} have no adapters.", "There is nothing to export.")

@@ -123,13 +123,15 @@ def check_decisions(stores: Iterable[EpisodeSource], spec: "PolicySpec | None" =
         CompatibilityError: Chunk length, support or temperature differ, or the episodes have no tokens.
         DataError: What a store says of its decisions is no mapping.
     """
-    expected = None if spec is None else ("The policy to train", (spec.chunk, spec.support, spec.logp_temperature))
+    expected: tuple[str, tuple[object, ...]] | None = None
+    if spec is not None:
+        expected = "The policy to train", (spec.chunk, spec.support, spec.logp_temperature)
     for store in stores:
         chunks = store.contract.get("chunks")
         if chunks is not None and not isinstance(chunks, Mapping):
             raise DataError(f"{store.path}: 'chunks' of the contract is {chunks!r:.60}.", "Collect it again.")
         names = ("length", "support", "temperature")
-        facts = PLAIN if chunks is None else tuple(chunks.get(name) for name in names)
+        facts: tuple[object, ...] = PLAIN if chunks is None else tuple(chunks.get(name) for name in names)
         who = f"The policy of the episodes of {store.path}"
         if not facts[1]:
             raise CompatibilityError(
@@ -225,7 +227,7 @@ def load_steps(
     sampled = [_padded(part, length) for part in parts]
     cut = [cut_chunks(part.labels, part.starts, chunk) for part in parts]
     return StepDataset(
-        images_NHWC=images(*shapes),
+        images_NHWC=images(shapes.pop()),
         instructions=tuple(instructions),
         tokens_NKD=torch.from_numpy(np.concatenate([tokens for tokens, _ in sampled]).astype(np.int64)),
         logps_NKD=np.concatenate([logps for _, logps in sampled]),

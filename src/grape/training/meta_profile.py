@@ -245,6 +245,8 @@ def _fused_attention(
     if enable_gqa:
         repeats = query_BHQE.shape[1] // key_BHSE.shape[1]
         key_BHSE, value_BHSE = (x.repeat_interleave(repeats, dim=1) for x in (key_BHSE, value_BHSE))
+    if attn_mask is not None and attn_mask.dtype == torch.bool:  # each layer makes numbers of it, and keeps them
+        attn_mask = torch.zeros_like(attn_mask, dtype=query_BHQE.dtype).masked_fill(~attn_mask, -torch.inf)
     result = torch.ops.aten._scaled_dot_product_efficient_attention(
         query_BHQE, key_BHSE, value_BHSE, attn_mask, True, dropout_p, is_causal, scale=scale
     )

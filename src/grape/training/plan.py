@@ -189,7 +189,7 @@ def _estimate(
     saved_gb = _saved_by_quantization(network, dtype) if settings.load_in_4bit else 0.0
     towers_frozen = bool(settings.lora_rank) and settings.lora_targets != "all"
     estimate = estimate_training(
-        lambda wanted: cast(WeightlessNetwork, policy.weightless(wanted)),
+        lambda weights: cast(WeightlessNetwork, policy.weightless(weights)),
         instruction_tokens=max(policy.prompt_length(meta.instruction) for meta in data.metas()),
         micro_batch=settings.micro_batch,
         frames=frames,

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from grape.core.files import write_json
-from grape.policies.openvla.adapters import write_pointer
-from grape.policies.openvla.checkpoint import save_tensors
-from grape.policies.openvla.loading import read_policy_config
+from grape.policies.openvla.adapter_pointer import write_pointer
+from grape.policies.tensor_files import save_tensors
 
 __all__ = ["save_adapter"]
 
@@ -26,7 +25,7 @@ def save_adapter(policy: Any, folder: Path, base: Path, place: Path) -> None:
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     save_tensors(tensors, folder / "adapter_model.safetensors")
     write_json(folder / "adapter_config.json", _plain(policy.adapter.peft_config["default"].to_dict()))
-    write_pointer(folder, base, place=place, changed=(read_policy_config(base), policy.config))
+    write_pointer(folder, base, policy.config, place=place)
 
 
 def _plain(value: Any) -> Any:

@@ -1,47 +1,25 @@
 """LoRA adapters in PEFT's layout: attached beside the weights, or merged into them.
 
-An adapter folder holds PEFT's ``adapter_config.json`` and ``adapter_model.safetensors``, and ``grape_adapter.json``
-which points to the policy it belongs to: ``{"base": path or name on the hub}``, with what differs from that policy's
-configuration beside it. Folders that PEFT alone wrote have no such file; there ``base_model_name_or_path`` counts.
-Statistics of data that the base has not seen stand in ``dataset_statistics.json``, as in a checkpoint.
+Which policy an adapter belongs to is read in :mod:`grape.policies.openvla.adapter_pointer`.
 """
 
 import contextlib
-import os
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from grape.core.errors import DataError, PolicyError, SettingsError
-from grape.core.files import read_json, write_json
 from grape.core.reading import open_file
-from grape.policies.opening import parse_hub_name, resolve_policy
 from grape.policies.openvla.adapter_config import CONFIG_FILE, AdapterConfig, AdapterLayer, read_adapter_config
-from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.precision import is_quantized
 
-if TYPE_CHECKING:
-    from grape.policies.openvla.policy import OpenVLAPolicy
+__all__ = ["MergedWeights", "attach_adapter", "check_adapter", "refuse_4bit_merge", "scales_of"]
 
-__all__ = [
-    "AdapterPointer",
-    "MergedWeights",
-    "adapter_base",
-    "attach_adapter",
-    "check_adapter",
-    "read_pointer",
-    "scales_of",
-    "write_pointer",
-]
-
-_POINTER = "grape_adapter.json"
 _WEIGHTS = "adapter_model.safetensors"
-_STATISTICS = "dataset_statistics.json"
 
 _PREFIX = "base_model.model."
 _FACTORS = (".lora_A.weight", ".lora_B.weight")
@@ -49,136 +27,17 @@ _STORED_TYPES = frozenset({"BF16", "F16", "F32", "F64"})
 _MOST_LISTED = 4
 
 
-@dataclass(frozen=True)
-class AdapterPointer:
-    """The base policy of an adapter.
+class _Adaptable(Protocol):
+    """A policy with a network and a place for PEFT's wrapper around it."""
 
-    Attributes:
-        base: Folder of that policy.
-        name: The base as it is written down: a path or a name on the hub.
-        center_crop: Whether the adapter was trained with cropped images; None where the base's configuration holds.
-        unnorm_key: Statistics that are in use with the adapter; empty where the base's configuration holds.
-        gripper: What the last dimension of its actions means; empty where the base's configuration holds.
-        norm_stats: Normalization statistics by data set that the base has not.
-    """
-
-    base: Path
-    name: str
-    center_crop: bool | None = None
-    unnorm_key: str = ""
-    gripper: str = ""
-    norm_stats: Mapping[str, Any] = field(default_factory=dict)
-
-    def configure(self, config: OpenVLAConfig) -> OpenVLAConfig:
-        """The base's configuration as it is with the adapter."""
-        if self.center_crop is not None:
-            config = config.with_center_crop(self.center_crop)
-        if self.norm_stats:
-            config = config.with_norm_stats({**config.norm_stats, **self.norm_stats})
-        return config.with_facts(
-            unnorm_key=self.unnorm_key or config.unnorm_key, gripper=self.gripper or config.gripper
-        )
+    model: Any
+    adapter: Any
 
 
-def read_pointer(policy: Path | str) -> AdapterPointer | None:
-    """The base of an adapter, or None if ``policy`` is no folder that holds an adapter.
-
-    ``grape_adapter.json`` says it; folders of others have only ``base_model_name_or_path`` in PEFT's configuration. A
-    path counts from the adapter's folder, then from the current one; a name is looked up on the hub.
-
-    Raises:
-        DataError: The pointer to the base is missing or malformed, or leads nowhere.
-    """
-    folder = Path(policy)
-    if not (folder / CONFIG_FILE).is_file():
-        return None
-    source, key = (_POINTER, "base") if (folder / _POINTER).is_file() else (CONFIG_FILE, "base_model_name_or_path")
-    data = read_json(folder / source)
-    name = data.get(key) if isinstance(data, dict) else None
-    pointer = data if isinstance(data, dict) and source == _POINTER else {}
-    crop, key_in_use, gripper = pointer.get("center_crop"), pointer.get("unnorm_key", ""), pointer.get("gripper", "")
-    sound = isinstance(crop, bool | None) and isinstance(key_in_use, str) and isinstance(gripper, str)
-    if not isinstance(name, str) or not name or not sound:
-        raise DataError(
-            f"{folder / source} does not say which policy the adapter belongs to.",
-            f"Write {{'base': path or name on the hub}} into {folder / _POINTER}.",
-        )
-    for base in (folder / name, Path(name)):
-        if _is_folder(base):
-            return AdapterPointer(base, name, crop, key_in_use, gripper, _statistics(folder))
-    if parse_hub_name(name) is not None:
-        revision = "" if pointer else _revision(folder, name, data.get("revision"))
-        return AdapterPointer(resolve_policy(name + revision), name, crop, key_in_use, gripper, _statistics(folder))
-    raise DataError(
-        f"The base policy of adapter {folder} is not at {str(folder / name)!r}.",
-        f"Move it there, or correct '{key}' in {folder / source}.",
-    )
+_Policy = TypeVar("_Policy", bound=_Adaptable)
 
 
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # a name that no file can have: too long, or with a NUL byte
-        return False
-
-
-def _revision(folder: Path, name: str, revision: Any) -> str:
-    """``@revision`` as PEFT wrote it down beside the base's name; empty where it did not."""
-    if revision in (None, "") or "@" in name:
-        return ""
-    if not isinstance(revision, str) or parse_hub_name(f"{name}@{revision}") is None:
-        raise DataError(f"{folder / CONFIG_FILE}: revision {revision!r} of {name} is none.", "Save the adapter again.")
-    return f"@{revision}"
-
-
-def _statistics(folder: Path) -> Mapping[str, Any]:
-    path = folder / _STATISTICS
-    if not path.is_file():
-        return {}
-    data = read_json(path)
-    if not isinstance(data, dict):
-        raise DataError(f"{path} holds no JSON object.", "Save the adapter again.")
-    return data
-
-
-def adapter_base(policy: Path | str) -> Path | None:
-    """Folder of the policy that an adapter belongs to, or None for no adapter; see :func:`read_pointer`."""
-    pointer = read_pointer(resolve_policy(policy))
-    return None if pointer is None else pointer.base
-
-
-def write_pointer(
-    folder: Path,
-    base: Path | str,
-    center_crop: bool | None = None,
-    place: Path | None = None,
-    *,
-    changed: tuple[OpenVLAConfig, OpenVLAConfig] | None = None,
-) -> None:
-    """Write ``grape_adapter.json``, and ``dataset_statistics.json`` where there are new statistics.
-
-    Args:
-        folder: The adapter's folder.
-        base: The policy it belongs to. A folder is written relative to the adapter, a name on the hub as it is.
-        center_crop: Whether the adapter was trained with cropped images, where that differs from the base.
-        place: The adapter folder's final path, if it is written to a temporary folder first.
-        changed: Configuration of the base and of the policy with the adapter; what differs is written down.
-    """
-    path = os.path.relpath(base, place or folder) if parse_hub_name(base) is None else str(base)
-    extra: dict[str, Any] = {} if center_crop is None else {"center_crop": center_crop}
-    if changed is not None:
-        old, new = changed
-        names = ("unnorm_key", "gripper")
-        extra |= {name: getattr(new, name) for name in names if getattr(new, name) != getattr(old, name)}
-        if new.recorded_center_crop != old.recorded_center_crop:
-            extra["center_crop"] = new.center_crop
-        fresh = {name: value for name, value in new.norm_stats.items() if name not in old.norm_stats}
-        if fresh:
-            write_json(folder / _STATISTICS, fresh)
-    write_json(folder / _POINTER, {"base": Path(path).as_posix(), **extra})
-
-
-def attach_adapter(policy: "OpenVLAPolicy", folder: Path, *, merge: bool = False) -> "OpenVLAPolicy":
+def attach_adapter(policy: _Policy, folder: Path, *, merge: bool = False, apart: Collection[str] = ()) -> _Policy:
     """Add a trained LoRA adapter to a policy, in place.
 
     Args:
@@ -186,6 +45,7 @@ def attach_adapter(policy: "OpenVLAPolicy", folder: Path, *, merge: bool = False
         folder: Folder with PEFT's two files.
         merge: Add the adapter into the weights, instead of keeping it beside them. A kept adapter can be switched off
             with ``policy.adapter.disable_adapter()`` and computes in float32.
+        apart: As for :func:`check_adapter`.
 
     Returns:
         The same policy.
@@ -198,7 +58,7 @@ def attach_adapter(policy: "OpenVLAPolicy", folder: Path, *, merge: bool = False
         from peft import LoraConfig, get_peft_model
     except ModuleNotFoundError as error:
         raise SettingsError("Adapters need PEFT.", "pip install 'grape-vla[train]'") from error
-    layers = check_adapter(folder, policy.model)
+    layers = check_adapter(folder, policy.model, apart=apart)
     config = read_adapter_config(folder)
     trainable = {name: parameter.requires_grad for name, parameter in policy.model.named_parameters()}
     network: Any = policy.model
@@ -214,6 +74,16 @@ def attach_adapter(policy: "OpenVLAPolicy", folder: Path, *, merge: bool = False
     else:
         policy.adapter = wrapper
     return policy
+
+
+def refuse_4bit_merge(load_in_4bit: bool) -> None:
+    """Refuse to merge into weights that are held in 4 bits.
+
+    Raises:
+        SettingsError: They are.
+    """
+    if load_in_4bit:
+        raise SettingsError("An adapter cannot be merged into 4-bit weights.", "Leave --load-in-4bit out.")
 
 
 def _settings_for_peft(config: AdapterConfig, layers: Mapping[str, AdapterLayer]) -> dict[str, Any]:
@@ -245,12 +115,14 @@ def _fill(model: nn.Module, layers: Mapping[str, AdapterLayer], folder: Path) ->
                 linear["default"].weight.copy_(tensor)
 
 
-def check_adapter(folder: Path, model: nn.Module) -> dict[str, AdapterLayer]:
+def check_adapter(folder: Path, model: nn.Module, *, apart: Collection[str] = ()) -> dict[str, AdapterLayer]:
     """Compare an adapter's configuration and weights with its base, before PEFT sees any of them.
 
     Args:
         folder: Folder with PEFT's two files.
         model: The base's network; it may be empty (on the meta device).
+        apart: Submodules that the base keeps in files of their own. Other software puts adapters around the rest
+            alone, but names layers by their ends, which fit here, too: none are adapted where no weight says so.
 
     Returns:
         The layers that it adapts, by full name.
@@ -266,6 +138,8 @@ def check_adapter(folder: Path, model: nn.Module) -> dict[str, AdapterLayer]:
     with _opened(folder) as handle:
         slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
         stored = {name: (tuple(part.get_shape()), str(part.get_dtype())) for name, part in slices.items()}
+    untouched = tuple(f"{part}." for part in apart if not any(name.startswith(f"{_PREFIX}{part}.") for name in stored))
+    layers = {name: layer for name, layer in layers.items() if not name.startswith(untouched)}
     expected_shapes = {
         f"{_PREFIX}{name}{factor}": shape
         for name, layer in layers.items()

@@ -5,16 +5,14 @@ preprocessing files, and ``dataset_statistics.json``. Only safetensors are read:
 """
 
 import contextlib
-import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
@@ -25,6 +23,7 @@ from grape.policies.kinds import FACTS_FILE, find_parts, recognize_checkpoint
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.model import OpenVLA
 from grape.policies.openvla.precision import quantize_layers, quantized_names
+from grape.policies.tensor_files import save_tensors
 
 __all__ = [
     "FACTS_FILE",
@@ -36,11 +35,9 @@ __all__ = [
     "empty_model",
     "load_weights",
     "read_files",
-    "save_tensors",
     "write_files",
 ]
 
-_PYTORCH = {"format": "pt"}
 SIDE_FILES = (
     "preprocessor_config.json",
     "tokenizer.json",
@@ -172,7 +169,13 @@ def materialize_buffers(model: OpenVLA) -> None:
 
 
 def load_weights(
-    folder: Path, model: OpenVLA, dtype: torch.dtype, device: torch.device | str = "cpu", *, four_bit: bool = False
+    folder: Path,
+    model: OpenVLA,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    *,
+    four_bit: bool = False,
+    without: Collection[str] = (),
 ) -> None:
     """Fill an empty model from a folder, one shard at a time, after all names, shapes and types were compared.
 
@@ -182,12 +185,14 @@ def load_weights(
         dtype: Type of the weights afterwards.
         device: Where they shall be.
         four_bit: Hold the linear layers of the language model's blocks in 4 bits (see ``quantized``).
+        without: Submodules of the network whose weights are in files of their own.
 
     Raises:
         DataError: A file is missing or truncated, or names, shapes or types of weights do not fit.
     """
     shards = _shards(folder)
-    _compare(folder, shards, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
+    due = {name: tensor for name, tensor in model.state_dict().items() if name.partition(".")[0] not in without}
+    _compare(folder, shards, {name: tuple(tensor.shape) for name, tensor in due.items()})
     layers = quantized_names(int(model.vla_config.text["num_hidden_layers"])) if four_bit else frozenset[str]()
     place = torch.device(device)
     for shard in shards:
@@ -337,17 +342,3 @@ def _write_weights(folder: Path, weights: Mapping[str, Tensor], dtype: torch.dty
         weight_map |= dict.fromkeys(names, file)
     if len(shards) > 1:
         write_json(folder / _INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
-
-
-def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = _PYTORCH) -> None:
-    """Write a safetensors file durably.
-
-    Raises:
-        OSError: The disk is full or the place cannot be written.
-    """
-    try:
-        save_file(dict(tensors), path, metadata=metadata)
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
-    with path.open("rb") as handle:
-        os.fsync(handle.fileno())

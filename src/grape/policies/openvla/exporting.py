@@ -1,4 +1,4 @@
-"""Writing a policy for other programs: as a whole checkpoint, or as an adapter in PEFT's layout.
+"""Writing an OpenVLA policy for other programs: as a whole checkpoint, or as an adapter in PEFT's layout.
 
 What other scripts read stays as they know it: ``config.json`` changes in ``norm_stats`` alone. What only this project
 knows of a policy (its crop, its gripper's convention) goes into a file of its own, ``grape.json``, if the published
@@ -6,31 +6,37 @@ configuration did not hold it; other programs pass over it.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from grape.core.errors import DataError, SettingsError
 from grape.core.files import file_hash, read_json, write_bytes, write_json
 from grape.core.reading import MAX_DOCUMENT_BYTES
+from grape.policies.exports import PolicyExport, PolicySource
 from grape.policies.opening import parse_hub_name, resolve_policy
-from grape.policies.openvla.adapters import MergedWeights, check_adapter, read_pointer
+from grape.policies.openvla.adapter_config import CONFIG_FILE
+from grape.policies.openvla.adapter_pointer import POINTER, read_pointer
+from grape.policies.openvla.adapters import MergedWeights, check_adapter
 from grape.policies.openvla.checkpoint import FACTS_FILE, check_weights_file, empty_model, write_files
+from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.loading import load_policy, read_policy_config
 
 __all__ = [
     "PROVENANCE",
-    "PolicySource",
+    "adapter_export",
     "copy_files",
+    "export_adapter",
+    "export_merged",
+    "facts_text",
     "find_source",
     "restore_published_texts",
-    "write_adapter",
-    "write_merged",
 ]
 
 PROVENANCE = "provenance.json"
-_ADAPTER_FILES = ("adapter_model.safetensors", "grape_adapter.json", "dataset_statistics.json", PROVENANCE)
+_ADAPTER_FILES = ("adapter_model.safetensors", POINTER, "dataset_statistics.json", PROVENANCE)
 _OF_PEFT_011 = frozenset(
     {
         "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "fan_in_fan_out", "inference_mode",
@@ -42,21 +48,14 @@ _OF_PEFT_011 = frozenset(
 """Keys of a LoRA configuration that PEFT 0.11, which OpenVLA pins, knows. It refuses files with any other."""
 
 
-@dataclass(frozen=True)
-class PolicySource:
-    """Files of a policy.
+_MERGED = """A vision-language-action policy of OpenVLA's architecture in OpenVLA's published layout{merged}.
+OpenVLA's, SimplerEnv's and LIBERO's own scripts load it as they load `openvla/openvla-7b`, and so does
+`grape evaluate --policy FOLDER`. `config.json` is the base's but for `norm_stats`; the same statistics stand in
+`dataset_statistics.json`.{facts}"""
 
-    Attributes:
-        folder: Folder of the checkpoint or adapter.
-        base: Folder of the adapter's base; None for a whole checkpoint.
-        base_name: What the adapter calls its base: a path or a name on the hub; empty for a whole checkpoint.
-        hashes: SHA-256 of every file that matters, by ``policy/NAME`` and ``base/NAME``.
-    """
-
-    folder: Path
-    base: Path | None
-    base_name: str
-    hashes: Mapping[str, str]
+_ADAPTER = """A LoRA adapter (rank {rank}, {layers} layers) for the policy `{base}`, in PEFT's layout:
+`PeftModel.from_pretrained(base, FOLDER)` puts it onto the base, and so does `grape evaluate --policy FOLDER`.
+OpenVLA's, SimplerEnv's and LIBERO's own scripts know no adapters: for those, use `grape export merged`.{facts}"""
 
 
 def find_source(policy: Path | str, *, chunks: bool = False) -> PolicySource:
@@ -73,7 +72,7 @@ def find_source(policy: Path | str, *, chunks: bool = False) -> PolicySource:
     folder = resolve_policy(policy, parts=chunks)
     if not chunks:
         read_policy_config(folder)
-    pointer = read_pointer(folder)
+    pointer = read_pointer(folder, weights=True, parts=chunks)
     homes = {"policy": folder} if pointer is None else {"policy": folder, "base": pointer.base}
     hashes = {
         f"{kind}/{path.name}": _hash(path)
@@ -95,33 +94,48 @@ def _hash(path: Path) -> str:
     return file_hash(path)
 
 
-def write_merged(source: PolicySource, folder: Path, shard_bytes: int) -> dict[str, Any]:
-    """Write a policy as a whole checkpoint into an existing folder.
-
-    The sum of base and adapter is taken in float32 and rounded once, to the type that the configuration names.
+def export_merged(policy: Path | str, shard_bytes: int) -> PolicyExport:
+    """A policy as a whole checkpoint; the sum of base and adapter is rounded once, to the configuration's type.
 
     Args:
-        source: The policy.
-        folder: Where; its files appear one by one.
+        policy: A folder or a name on the hub.
         shard_bytes: Size from which on the weights are divided into several files.
 
-    Returns:
-        ``parameters`` and ``dtype`` of the weights.
-
     Raises:
-        DataError: Weights are missing, truncated or do not fit.
+        SettingsError: There is no such policy, or it is of another kind.
+        DataError: A file is missing or broken. So does writing: where weights are truncated or do not fit.
     """
+    source = find_source(policy)
     config = read_policy_config(source.folder)
-    policy = load_policy(
-        source.folder,
-        unnorm_key=config.unnorm_key or next(iter(config.norm_stats), None),
-        dtype="bfloat16" if config.storage_dtype == "bfloat16" else "float32",
+
+    def write(folder: Path) -> None:
+        opened = load_policy(
+            source.folder,
+            unnorm_key=config.unnorm_key or next(iter(config.norm_stats), None),
+            dtype="bfloat16" if config.storage_dtype == "bfloat16" else "float32",
+        )
+        write_files(folder, opened.files, MergedWeights(opened.model), shard_bytes)
+        restore_published_texts(source.base or source.folder, folder, dict(config.norm_stats))
+        copy_files(source.folder, folder, (PROVENANCE,))
+
+    merged = "" if source.base is None else ", with a LoRA adapter merged into its weights"
+    return PolicyExport(
+        source,
+        source.base_name or str(policy),
+        _MERGED.format(merged=merged, facts=facts_text(config)),
+        tuple(config.norm_stats),
+        write,
     )
-    weights = MergedWeights(policy.model)
-    write_files(folder, policy.files, weights, shard_bytes)
-    restore_published_texts(source.base or source.folder, folder, dict(config.norm_stats))
-    copy_files(source.folder, folder, (PROVENANCE,))
-    return {"parameters": sum(weights[name].numel() for name in weights), "dtype": config.storage_dtype}
+
+
+def facts_text(config: OpenVLAConfig) -> str:
+    """Sentences for the model card on what users of other programs have to know."""
+    text = ""
+    if config.center_crop:
+        text += "\n\n**Images are cropped to the middle 90 % of their area** (LIBERO's script: `--center_crop True`)."
+    if config.gripper:
+        text += f"\n\nThe last dimension of an action, un-normalized: {config.gripper}."
+    return text
 
 
 def restore_published_texts(origin: Path, folder: Path, norm_stats: dict[str, Any]) -> None:
@@ -148,35 +162,62 @@ def restore_published_texts(origin: Path, folder: Path, norm_stats: dict[str, An
         write_bytes(folder / statistics.name, statistics.read_bytes())
 
 
-def write_adapter(source: PolicySource, folder: Path, base_name: str = "") -> dict[str, Any]:
-    """Write an adapter in PEFT's layout into an existing folder.
+def export_adapter(policy: Path | str, base_name: str = "") -> PolicyExport:
+    """An adapter in PEFT's layout.
 
     Args:
-        source: The adapter.
-        folder: Where.
+        policy: Folder of the adapter, or its name on the hub.
         base_name: What others call its base; empty takes the adapter's own word, a path made absolute.
-
-    Returns:
-        ``base``: the name written down; ``rank``; ``target_modules``: number of adapted layers.
 
     Raises:
         SettingsError: The policy is a whole checkpoint, or an adapter of another kind than LoRA.
         DataError: The adapter's weights are truncated or fit no layer of the base.
+    """
+    source = find_source(policy)
+    config = read_policy_config(source.folder)
+    return adapter_export(source, config, empty_model(config), base_name, facts_text(config))
+
+
+def adapter_export(
+    source: PolicySource,
+    config: OpenVLAConfig,
+    model: nn.Module,
+    base_name: str,
+    facts: str,
+    apart: Collection[str] = (),
+) -> PolicyExport:
+    """An adapter in PEFT's layout, of any kind of policy.
+
+    Args:
+        source: The adapter.
+        config: Its configuration.
+        model: The base's network; it may be empty (on the meta device).
+        base_name: As for :func:`export_adapter`.
+        facts: Sentences for the model card.
+        apart: As for :func:`~grape.policies.openvla.adapters.check_adapter`.
+
+    Raises:
+        SettingsError: As for :func:`export_adapter`.
+        DataError: As there.
     """
     if source.base is None:
         raise SettingsError(
             f"{source.folder} is a whole checkpoint, not an adapter.",
             "Use 'grape export merged'; adapters come from a training with --lora-rank.",
         )
-    layers = check_adapter(source.folder, empty_model(read_policy_config(source.folder)))
+    layers = tuple(check_adapter(source.folder, model, apart=apart))
     hub = parse_hub_name(source.base_name)
     name = base_name or (str(hub) if hub is not None else str(source.base.resolve()))
-    config = read_json(source.folder / "adapter_config.json")
-    write_json(folder / "adapter_config.json", _understood_by_peft_011(config, name, list(layers)))
-    copy_files(source.folder, folder, _ADAPTER_FILES)
-    if (folder / "grape_adapter.json").is_file():
-        write_json(folder / "grape_adapter.json", {**read_json(folder / "grape_adapter.json"), "base": name})
-    return {"base": name, "rank": config.get("r"), "target_modules": len(layers)}
+    peft_config = read_json(source.folder / CONFIG_FILE)
+
+    def write(folder: Path) -> None:
+        write_json(folder / CONFIG_FILE, _understood_by_peft_011(peft_config, name, list(layers)))
+        copy_files(source.folder, folder, _ADAPTER_FILES)
+        if (folder / POINTER).is_file():
+            write_json(folder / POINTER, {**read_json(folder / POINTER), "base": name})
+
+    description = _ADAPTER.format(rank=peft_config.get("r"), layers=len(layers), base=name, facts=facts)
+    return PolicyExport(source, name, description, tuple(config.norm_stats), write, layers)
 
 
 def _understood_by_peft_011(config: Mapping[str, Any], base_name: str, layers: list[str]) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from grape.core.atomic_folders import atomic_folder
-from grape.core.errors import DataError, SettingsError
+from grape.core.errors import SettingsError
 from grape.policies.opening import resolve_policy
 from grape.policies.openvla.action_tokens import choose_unnorm_key
-from grape.policies.openvla.adapters import AdapterPointer, MergedWeights, attach_adapter, check_adapter, read_pointer
+from grape.policies.openvla.adapter_pointer import POINTER, AdapterPointer, read_pointer
+from grape.policies.openvla.adapters import MergedWeights, attach_adapter, check_adapter, refuse_4bit_merge
 from grape.policies.openvla.checkpoint import (
     SHARD_BYTES,
     CheckpointFiles,
@@ -61,9 +62,9 @@ def load_policy(
         DataError: A file is missing, truncated or does not fit the others.
     """
     folder = resolve_policy(path)
-    pointer = read_pointer(folder)
-    if pointer is not None and merge and load_in_4bit:
-        raise SettingsError("An adapter cannot be merged into 4-bit weights.", "Leave --load-in-4bit out.")
+    pointer = read_pointer(folder, weights=True)
+    if pointer is not None and merge:
+        refuse_4bit_merge(load_in_4bit)
     files = _files(folder, pointer, center_crop)
     precision = choose_precision(device, dtype, attention, load_in_4bit, files.config.storage_dtype)
     files, key = _with_statistics(files, norm_stats, unnorm_key)
@@ -131,8 +132,11 @@ def _with_statistics(
 
 def _files(folder: Path, pointer: AdapterPointer | None, center_crop: bool | None = None) -> CheckpointFiles:
     """A policy's files, with what an adapter changes; ``center_crop`` counts where it says otherwise than they do."""
-    if pointer is not None and read_pointer(pointer.base) is not None:
-        raise DataError(f"The base of adapter {folder} is an adapter itself ({pointer.base}).", "Merge that first.")
+    if pointer is not None and pointer.oft is not None:
+        raise SettingsError(
+            f"{folder} is an adapter of OpenVLA-OFT, not of OpenVLA: its {POINTER} says so (oft).",
+            "It decides in chunks.",
+        )
     files = read_files(folder if pointer is None else pointer.base)
     config = files.config if pointer is None else pointer.configure(files.config)
     if center_crop not in (None, config.center_crop):

@@ -13,8 +13,8 @@ from grape.core.files import write_json
 from grape.policies.kinds import FACTS_FILE, CheckpointKind
 from grape.policies.opening import read_checkpoint_kind, resolve_policy
 from grape.policies.openvla.action_tokens import ActionNorm, choose_unnorm_key
-from grape.policies.openvla.adapter_config import CONFIG_FILE
-from grape.policies.openvla.adapters import MergedWeights
+from grape.policies.openvla.adapter_pointer import AdapterPointer, read_pointer
+from grape.policies.openvla.adapters import MergedWeights, attach_adapter, check_adapter, refuse_4bit_merge
 from grape.policies.openvla.checkpoint import SHARD_BYTES, CheckpointFiles, load_weights, read_files, write_files
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.precision import Attention, DType, choose_precision
@@ -27,15 +27,16 @@ from grape.policies.openvla_oft.conventions import (
     layout_from_json,
     override_conventions,
 )
-from grape.policies.openvla_oft.model import PARTS, empty_oft_model, rows_beside_prompt
+from grape.policies.openvla_oft.model import PARTS, OpenVLAOFT, empty_oft_model, rows_beside_prompt
 from grape.policies.openvla_oft.normalization import action_norm, proprio_norm
-from grape.policies.openvla_oft.parts import L1ActionHead, load_l1_head, load_proprio_projector
+from grape.policies.openvla_oft.parts import L1ActionHead, load_l1_head, load_proprio_projector, save_part
 from grape.policies.openvla_oft.policy import OFTPolicy
 
 __all__ = [
     "OFTChoices",
     "load_oft_policy",
     "read_oft_config",
+    "read_oft_network",
     "read_oft_policy",
     "save_oft_policy",
     "state_oft",
@@ -45,6 +46,8 @@ __all__ = [
 _STATED = "oft"
 _HEADS = {"tokens": "action tokens", "l1": "an L1 regression head (action_head--*.pt)"}
 _CAMERAS = ("agentview", "wrist")
+_HEAD_BLOCKS = 2
+"""Residual blocks of published L1 heads."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,10 @@ class OFTChoices:
 
 @dataclass(frozen=True, eq=False)
 class _Opened:
-    """What is known of a policy before its weights are read."""
+    """What is known of a policy before its weights are read; ``pointer`` is an adapter's, else None."""
 
     folder: Path
+    pointer: AdapterPointer | None
     files: CheckpointFiles
     unnorm_key: str
     conventions: Conventions
@@ -93,8 +97,9 @@ def load_oft_policy(
     dtype: DType = "auto",
     attention: Attention = "sdpa",
     load_in_4bit: bool = False,
+    merge: bool = False,
 ) -> OFTPolicy:
-    """Open an OpenVLA-OFT policy, with action tokens or an L1 regression head.
+    """Open an OpenVLA-OFT policy, with action tokens or an L1 regression head, or an adapter that points to one.
 
     Everything that can be wrong with the call or the small files is found before weights are read.
 
@@ -105,6 +110,7 @@ def load_oft_policy(
         dtype: As there.
         attention: As there.
         load_in_4bit: As there.
+        merge: As there.
 
     Raises:
         SettingsError: There is no such policy or it is of another kind; a name is unknown; the chunk or the cameras are
@@ -113,44 +119,50 @@ def load_oft_policy(
         DataError: A file is missing, truncated or does not fit the others.
     """
     kind = read_checkpoint_kind(path)
-    opened = _open(resolve_policy(path, parts=True), kind, choices)
+    opened = _open(resolve_policy(path, parts=True), kind, choices, weights=True)
+    if opened.pointer is not None and merge:
+        refuse_4bit_merge(load_in_4bit)
     precision = choose_precision(device, dtype, attention, load_in_4bit, opened.files.config.storage_dtype)
-    model = empty_oft_model(opened.files.config, opened.conventions, opened.layout, precision.attention)
-    policy = OFTPolicy(model, opened.files, opened.unnorm_key)
-    load_weights(opened.folder, model, precision.dtype, precision.device, four_bit=precision.four_bit)
-    if opened.proprio_projector is not None:
-        model.proprio_projector = opened.proprio_projector.to(device=precision.device, dtype=precision.dtype)
-    if opened.action_head is not None:
-        model.action_head = opened.action_head.to(device=precision.device, dtype=precision.dtype)
+    policy = _without_weights(opened, precision.attention)
+    model, pointer = policy.model, opened.pointer
+    if pointer is not None:
+        check_adapter(opened.folder, model, apart=PARTS)
+    weights = opened.folder if pointer is None else pointer.base
+    load_weights(weights, model, precision.dtype, precision.device, four_bit=precision.four_bit, without=PARTS)
+    for part in (model.proprio_projector, model.action_head):
+        if part is not None:
+            part.to(device=precision.device, dtype=precision.dtype)
     model.eval()
-    return policy
+    return policy if pointer is None else attach_adapter(policy, opened.folder, merge=merge, apart=PARTS)
 
 
-def read_oft_policy(folder: Path, choices: OFTChoices = OFTChoices()) -> OFTPolicy:
+def read_oft_policy(path: Path | str, choices: OFTChoices = OFTChoices()) -> OFTPolicy:
     """Open a policy without its weights: prompts, images, layout and conventions are there, but it cannot act.
 
+    Separate parts are not read either, nor downloaded: their sizes are those that the configuration states, or else
+    those of the statistics and the published ones. What does not fit them is found when the policy is loaded.
+
     Args:
-        folder: The checkpoint's folder: which parts it has is seen in the parts.
-        choices: As for :func:`load_oft_policy`.
+        path: As for :func:`load_oft_policy`.
+        choices: As there.
 
     Raises:
         SettingsError: As there.
         CompatibilityError: As there.
         DataError: As there.
     """
-    opened = _open(folder, read_checkpoint_kind(folder), choices)
-    model = empty_oft_model(opened.files.config, opened.conventions, opened.layout)
+    return _without_weights(_open(resolve_policy(path, weights=False), read_checkpoint_kind(path), choices))
+
+
+def _without_weights(opened: _Opened, attention: str = "sdpa") -> OFTPolicy:
+    model = empty_oft_model(opened.files.config, opened.conventions, opened.layout, attention)
     model.proprio_projector, model.action_head = opened.proprio_projector, opened.action_head
     return OFTPolicy(model, opened.files, opened.unnorm_key)
 
 
-def _open(folder: Path, kind: CheckpointKind, choices: OFTChoices) -> _Opened:
-    if (folder / CONFIG_FILE).is_file() and not (folder / "config.json").is_file():
-        raise SettingsError(
-            f"{folder} is an adapter; adapters on OpenVLA-OFT are not opened yet.",
-            "Merge it into its base with the software that made it, and give the merged folder.",
-        )
-    files = read_files(folder, chunks=True)
+def _open(folder: Path, kind: CheckpointKind, choices: OFTChoices, *, weights: bool = False) -> _Opened:
+    pointer = read_pointer(folder, weights=weights, parts=True)
+    files, base = _files(folder, pointer)
     config = files.config
     _, stated_layout = _read_stated(config, str(folder))
     conventions = _conventions(config, kind, str(folder), choices.preset)
@@ -158,10 +170,11 @@ def _open(folder: Path, kind: CheckpointKind, choices: OFTChoices) -> _Opened:
     if choices.center_crop is not None:
         conventions = dataclasses.replace(conventions, center_crop=choices.center_crop)
     key = _choose_key(config, choices.unnorm_key)
-    part, head_file = kind.proprio_projector, kind.action_head
-    projector = load_proprio_projector(folder / part, config.hidden) if part else None
-    head = load_l1_head(folder / head_file, config.hidden) if head_file else None
     layout = stated_layout or Layout.of_platform(ActionNorm.from_stats(config.norm_stats[key], key).dim)
+    if weights:
+        projector, head = _parts(base, kind, config.hidden)
+    else:
+        projector, head = _empty_parts(kind, config, key, layout)
     layout = dataclasses.replace(
         layout,
         chunk=_chunk(choices.chunk, layout, stated_layout is not None),
@@ -197,7 +210,22 @@ def _open(folder: Path, kind: CheckpointKind, choices: OFTChoices) -> _Opened:
     proprio_norm(config.norm_stats[key], key, layout)
     _check_length(config, conventions, layout)
     files = files.with_config(state_oft(config, conventions, layout, key))
-    return _Opened(folder, files, key, conventions, layout, projector, head)
+    return _Opened(folder, pointer, files, key, conventions, layout, projector, head)
+
+
+def _empty_parts(
+    kind: CheckpointKind, config: OpenVLAConfig, key: str, layout: Layout
+) -> tuple[ProprioProjector | None, L1ActionHead | None]:
+    """As :func:`_parts`, without memory for the weights and without reading them."""
+    stats = config.norm_stats[key]
+    proprio_dim = layout.proprio_dim  # what else it could be is refused for lack of statistics
+    if not proprio_dim:
+        proprio_dim = ActionNorm.from_stats(stats, key, part="proprio").dim if "proprio" in stats else 1
+    with torch.device("meta"):
+        return (
+            ProprioProjector(proprio_dim, config.hidden) if kind.proprio_projector else None,
+            L1ActionHead(_HEAD_BLOCKS, config.hidden, config.hidden, layout.action_dim) if kind.action_head else None,
+        )
 
 
 def read_oft_config(path: Path | str) -> tuple[OpenVLAConfig, Conventions | None]:
@@ -213,9 +241,48 @@ def read_oft_config(path: Path | str) -> tuple[OpenVLAConfig, Conventions | None
         DataError: A file is missing or broken.
     """
     kind = read_checkpoint_kind(path)
-    config = read_files(resolve_policy(path, weights=False), chunks=True).config
+    folder = resolve_policy(path, weights=False)
+    config = _files(folder, read_pointer(folder))[0].config
     known = kind.stated or kind.head == "l1"
     return config, _conventions(config, kind, str(path)) if known else None
+
+
+def read_oft_network(folder: Path) -> tuple[OpenVLAConfig, Conventions | None, OpenVLAOFT]:
+    """Configuration, stated conventions and layers of a policy, which need not say how it is run.
+
+    Args:
+        folder: Folder of the checkpoint or adapter, with its separate parts.
+
+    Raises:
+        SettingsError: The policy is of another kind.
+        DataError: A file is missing or broken.
+
+    Returns:
+        The configuration; the conventions, None where they are not stated; the network without weights, which has all
+        layers but is not run.
+    """
+    files, base = _files(folder, read_pointer(folder, parts=True))
+    config = files.config
+    network = empty_oft_model(config, Conventions(), Layout(chunk=1, action_dim=1))
+    network.proprio_projector, network.action_head = _parts(base, read_checkpoint_kind(folder), config.hidden)
+    return config, _read_stated(config, str(folder))[0], network
+
+
+def _files(folder: Path, pointer: AdapterPointer | None) -> tuple[CheckpointFiles, Path]:
+    """A policy's files, with what an adapter changes, and the folder that its weights and parts are in."""
+    if pointer is None:
+        return read_files(folder, chunks=True), folder
+    files = read_files(pointer.base, chunks=True)
+    return files.with_config(pointer.configure(files.config)), pointer.base
+
+
+def _parts(folder: Path, kind: CheckpointKind, hidden: int) -> tuple[ProprioProjector | None, L1ActionHead | None]:
+    """The parts that are kept in files of their own; None for those that the checkpoint has not."""
+    projector, head = kind.proprio_projector, kind.action_head
+    return (
+        load_proprio_projector(folder / projector, hidden) if projector else None,
+        load_l1_head(folder / head, hidden) if head else None,
+    )
 
 
 def _conventions(config: OpenVLAConfig, kind: CheckpointKind, where: str, preset: str = "") -> Conventions:
@@ -292,7 +359,7 @@ def save_oft_policy(policy: OFTPolicy, path: Path, *, shard_bytes: int = SHARD_B
     """Save a policy as a checkpoint folder in the published layout; it appears when complete.
 
     ``config.json`` stays as published; conventions and layout are stated in ``grape.json`` beside it (a nano policy's
-    configuration, which holds its towers, states them itself).
+    configuration, which holds its towers, states them itself). Adapters are merged into the saved weights.
 
     Args:
         policy: The policy.
@@ -319,5 +386,4 @@ def write_oft_policy(policy: OFTPolicy, folder: Path, *, shard_bytes: int = SHAR
     for name in PARTS:
         part = getattr(policy.model, name)
         if part is not None:
-            state = {key: value.detach().cpu() for key, value in part.state_dict().items()}
-            torch.save(state, folder / f"{name}--0_checkpoint.pt")
+            save_part(part, folder / f"{name}--0_checkpoint.pt")

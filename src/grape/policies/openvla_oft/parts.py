@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from grape.core.errors import DataError
+from grape.policies.openvla.adapters import MergedWeights
 from grape.policies.openvla.proprio import ProprioProjector
 
-__all__ = ["L1ActionHead", "load_l1_head", "load_proprio_projector"]
+__all__ = ["L1ActionHead", "load_l1_head", "load_proprio_projector", "save_merged_part", "save_part"]
 
 _MOST_BYTES = 4 * 10**9
 _MOST_BLOCKS = 64
@@ -115,6 +116,29 @@ def load_l1_head(path: Path, hidden: int) -> L1ActionHead:
     return _fill(head, weights, path)
 
 
+def save_part(part: nn.Module, path: Path) -> None:
+    """Write a part as the reference names its weights; adapters are merged into them."""
+    torch.save({name: weight.detach().cpu() for name, weight in MergedWeights(part).items()}, path)
+
+
+def save_merged_part(part: nn.Module, origin: Path, path: Path) -> None:
+    """Write a part with adapters merged in, each weight rounded once, to the type that it is stored in.
+
+    Args:
+        part: The part, with adapters; its own weights become float32.
+        origin: The file that it was read from.
+        path: The file to write.
+
+    Raises:
+        DataError: The file cannot be read any more.
+    """
+    stored = _read(origin)
+    own = [name for name in part.state_dict() if ".lora_" not in name]
+    weights = {name: stored[name.replace(".base_layer.", ".")].float() for name in own}
+    part.load_state_dict(weights, strict=False, assign=True)
+    torch.save({name: weight.to(stored[name].dtype) for name, weight in MergedWeights(part).items()}, path)
+
+
 def _read(path: Path) -> dict[str, Tensor]:
     """Weights of a file of PyTorch's, read without running anything that it contains."""
     try:
@@ -124,8 +148,8 @@ def _read(path: Path) -> dict[str, Tensor]:
     except DataError:
         raise
     except Exception as error:  # the reader raises many kinds for a damaged file, and for code within it
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path} cannot be read as weights alone ({first_line[:120]}).", _AGAIN) from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
+        raise DataError(f"{path} cannot be read as weights alone ({reason[:120]}).", _AGAIN) from error
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise DataError(f"{path} holds something else than weights by name.", _AGAIN)
     if any(value.untyped_storage().nbytes() < value.numel() * value.element_size() for value in weights.values()):
