@@ -82,19 +82,23 @@ def main() -> None:
 def write_random_adapter(checkpoint: Path, key: str, run: Path) -> None:
     """An adapter that nobody trained, at ``run/policy``."""
     policy = load_policy(checkpoint, unnorm_key=key)
+    add_random_adapter(policy)
+    save_result(policy, run, checkpoint)
+
+
+def add_random_adapter(policy: Any) -> None:
+    """Put an adapter beside all layers that can have one; it changes what the policy does."""
     add_adapters(policy, 8, 16.0, 0, "all")
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in policy.model.named_parameters():
             if ".lora_B" in name:
                 parameter.normal_(0.0, 0.05, generator=generator)
-    save_result(policy, run, checkpoint)
 
 
 def ask_reference(options: argparse.Namespace, run: Path, base: str, cases: list[tuple[Path, str, str]]) -> Any:
     request = {
         "code": str(options.code.absolute()),
-        "reply": str(run / "reply.json"),
         "towers": {name: dataclasses.asdict(tower) for name, tower in TOWERS.items()},
         "exports": [
             {"folder": str(run / "merged"), "adapter": ""},
@@ -109,10 +113,15 @@ def ask_reference(options: argparse.Namespace, run: Path, base: str, cases: list
             for image, instruction, key in cases
         ],
     }
-    write_json(run / "request.json", request)
+    return ask(options.python, READER, request, run)
+
+
+def ask(python: Path, reader: Path, request: dict[str, Any], folder: Path, *words: str) -> Any:
+    """What the published code answers to a request, in the environment of ``python``; files go to ``folder``."""
+    write_json(folder / "request.json", {**request, "reply": str(folder / "reply.json")})
     quiet = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
     reply = subprocess.run(
-        [str(options.python), str(READER), str(run / "request.json")],
+        [str(python), str(reader), str(folder / "request.json"), *words],
         env=quiet,
         capture_output=True,
         text=True,
@@ -120,7 +129,7 @@ def ask_reference(options: argparse.Namespace, run: Path, base: str, cases: list
     )
     if reply.returncode:
         sys.exit(f"The published code failed:\n{reply.stderr[-3000:]}")
-    return json.loads((run / "reply.json").read_text())
+    return json.loads((folder / "reply.json").read_text())
 
 
 def answers(folder: Path, cases: list[tuple[Path, str, str]]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from grape.collect import CollectSettings, run_collect
 from grape.core.errors import CompatibilityError, DataError, SettingsError
@@ -74,22 +75,6 @@ def test_single_steps_teach_chunks(trained, demonstrations):
     assert policy.spec.support == "window"
 
 
-def test_what_is_learned_is_the_action_of_each_step_of_the_chunk(trained, tmp_path):
-    """One episode by heart: greedy chunks are the labels from there on, and those behind the end are free."""
-    chosen, _ = trained
-    store = demonstrate(tmp_path / "store", episodes=2, steps=6, side=64)
-    memorized = replace(chosen, data=(store,), out=tmp_path / "run", max_updates=120, holdout=0.0, proprio=False)
-    summary = run_sft(replace(memorized, soft_bins=0.0, weight_decay=0.0, lr=3e-3))
-    policy, episode = open_policy(summary["policy"]), EpisodeStore.open(store).read("demo-1")
-    observations = [Observation(image, episode.proprio[0], episode.meta.instruction) for image in episode.frames[:-1]]
-    decided = policy.act(observations).actions
-    for start in range(6):
-        inside = min(CHUNK, 6 - start)
-        due = episode.labels[start : start + inside]
-        assert np.abs(decided[start, :inside, 0] - due[:, 0]).mean() < 0.25
-        assert (decided[start, :inside, 6] > 0.5).all()
-
-
 def test_it_acts_better_than_one_that_learned_nothing(trained, tmp_path):
     chosen, _ = trained
     rates = {}
@@ -139,7 +124,7 @@ def test_a_checkpoint_goes_on_as_it_was_made(trained, demonstrations, tmp_path):
 def test_a_camera_that_shows_what_matters_is_read(tmp_path):
     store = demonstrate(tmp_path / "store", side=64, camera="wrist")
     chosen = SftSettings(
-        data=(store,), out=tmp_path / "both", chunk=2, cameras="agentview,wrist", max_updates=60, batch_size=16, lr=3e-3
+        data=(store,), out=tmp_path / "both", cameras="agentview,wrist", max_updates=100, batch_size=16
     )
     both, one = run_sft(chosen), run_sft(replace(chosen, out=tmp_path / "one", cameras=""))
     assert both["loss"] < one["loss"] - 0.15
@@ -152,8 +137,10 @@ def test_a_camera_that_shows_what_matters_is_read(tmp_path):
     ]
     logps = policy.act(seen).logps
     assert not np.array_equal(logps[0], logps[1])
-    single = run_sft(replace(chosen, out=tmp_path / "single", chunk=1, max_updates=1))
-    assert (open_policy(single["policy"]).spec.chunk, len(open_policy(single["policy"]).spec.cameras)) == (1, 2)
+    assert policy.spec.chunk == 1
+    chunks = run_sft(replace(chosen, out=tmp_path / "chunks", chunk=2, max_updates=1, augment="openvla"))
+    opened = open_policy(chunks["policy"])
+    assert (opened.spec.chunk, opened.spec.cameras, opened.conventions.center_crop) == (2, ("agentview", "wrist"), True)
 
 
 def test_decisions_of_another_policy_serve_as_demonstrations(tmp_path):
@@ -171,11 +158,10 @@ def test_decisions_of_another_policy_serve_as_demonstrations(tmp_path):
     assert run_sft(replace(chosen, out=tmp_path / "single", chunk=0))["decisions"] == summary["decisions"]
 
 
-@pytest.mark.parametrize("rank", [0, 2], ids=["all-parameters", "adapters"])
-def test_a_published_checkpoint_is_fine_tuned(golden, tmp_path, rank):
+def test_a_published_checkpoint_is_fine_tuned(golden, tmp_path):
     store = demonstrate(tmp_path / "store", episodes=2, steps=3)
     chosen = SftSettings(
-        data=(store,), out=tmp_path / "run", policy=golden.checkpoint(), preset="simplevla-rl", lora_rank=rank,
+        data=(store,), out=tmp_path / "run", policy=golden.checkpoint(), preset="simplevla-rl",
         unnorm_key="libero_spatial", max_updates=1, batch_size=2, lr=1e-2, augment="openvla",
     )  # fmt: skip
     summary = run_sft(chosen)
@@ -192,6 +178,26 @@ def test_a_published_checkpoint_is_fine_tuned(golden, tmp_path, rank):
     assert not torch.equal(before, after)
     own = run_sft(replace(chosen, out=tmp_path / "own", unnorm_key=""))
     assert own["norm_key"] == open_policy(own["policy"]).unnorm_key == "toy"
+
+
+def test_adapters_of_a_published_checkpoint_train(golden, tmp_path):
+    store = demonstrate(tmp_path / "store", episodes=2, steps=3)
+    chosen = SftSettings(
+        data=(store,),
+        out=tmp_path / "run",
+        policy=golden.checkpoint(),
+        preset="openvla-oft",
+        lora_rank=2,
+        unnorm_key=LIBERO,
+        max_updates=1,
+        batch_size=2,
+    )
+    summary = run_sft(chosen)
+    assert summary["trainable_parameters"] < summary["parameters"] / 2
+    adapter = load_file(Path(summary["policy"]) / "adapter_model.safetensors")
+    assert any(float(value.abs().max()) > 0 for name, value in adapter.items() if "lora_B" in name)
+    plan = run_sft(replace(chosen, out=tmp_path / "plan", dry_run=True))
+    assert plan["trainable_parameters"] == summary["trainable_parameters"]
 
 
 def test_the_first_loss_is_the_likelihood_of_the_labels(golden, tmp_path):
@@ -230,7 +236,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(golden, tr
     new = SftSettings(data=(demonstrations,), out=out, chunk=CHUNK, max_updates=1)
     going_on = replace(new, policy=policy, chunk=0)
     narrow = demonstrate(tmp_path / "narrow", episodes=2, steps=3, side=64)
-    oft = replace(new, chunk=0, data=(narrow,), policy=golden.checkpoint("heads/libero/action_head--1_checkpoint.pt"))
+    oft = replace(new, chunk=0, data=(narrow,), policy=golden.checkpoint("libero/action_head--1_checkpoint.pt"))
     for settings_, error, words in [
         (replace(new, cameras="agentview,wrist"), CompatibilityError, "has none of wrist, but of the main camera"),
         (replace(new, cameras="agentview,agentview"), SettingsError, "a name of its own"),
@@ -251,7 +257,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(golden, tr
     store = demonstrate(tmp_path / "store", side=64, camera="wrist")
     with pytest.raises(CompatibilityError, match="first camera is 'wrist', which is a further camera"):
         run_sft(replace(new, data=(store,), cameras="wrist"))
-    with pytest.raises(DataError, match=r"no robot state|reads"):
+    with pytest.raises(DataError, match=r"has 4 numbers in episode .*, 1 in episode"):
         run_sft(replace(new, data=(demonstrations, narrow), proprio=True))
 
 

@@ -6,7 +6,7 @@ multisampling, twice as large as the policy's image and averaged, and may draw c
 """
 
 import atexit
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -52,22 +52,21 @@ def close_renderer(renderer: Any) -> None:
     renderer.close()
 
 
-def scene_renderer(mujoco: Any, model: Any, size: int, meshes: Iterable[int], cell: float) -> Any:
+def scene_renderer(mujoco: Any, model: Any, size: int, cells: Mapping[int, float]) -> Any:
     """:func:`make_renderer` without multisampling, of a model that others use, too: it is left as it was.
 
     Args:
         mujoco: The module.
         model: The ``mujoco.MjModel``. The renderer reads sizes and colors from it at each image, meshes only here.
         size: Height and width in pixels.
-        meshes: Meshes that are drawn coarsened.
-        cell: As for :func:`coarsen`, meters.
+        cells: Meshes that are drawn coarsened, each with the grid's edge for :func:`coarsen`, meters.
     """
     saved = {name: getattr(model, name).copy() for name in _MESH_ARRAYS}
     quality = model.vis.quality
     samples, shadows = quality.offsamples, quality.shadowsize
     try:
         quality.offsamples = quality.shadowsize = 0
-        for mesh in meshes:
+        for mesh, cell in cells.items():
             coarsen(model, mesh, cell)
         return make_renderer(mujoco, model, size)
     finally:

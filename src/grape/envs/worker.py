@@ -109,7 +109,7 @@ class Group:
         executed = np.zeros((len(counts), max(counts, default=0), self._dim), dtype=np.float32)
         clean = executed.copy()
         for lane, count in enumerate(counts):
-            environment, states = self._environments[lane], []
+            environment, states = self._environments[lane], list[Snapshot]()
             blind = environment if isinstance(environment, BlindEnvironment) else None
             for number in range(count):
                 if actions is not None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.events import Reporter
+from grape.core.trajectories import EpisodeMeta
 from grape.policies.base import ImitationPolicy, PolicySpec, TrainablePolicy
 from grape.policies.registry import get_policy_type, read_checkpoint_info, read_policy
 from grape.policies.statistics import compute_norm_stats
@@ -28,16 +29,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PolicyInputs",
-    "action_names",
     "check_inputs",
     "check_norm_key",
-    "create_policy",
     "fit_policy",
     "new_policy",
     "norm_name",
     "open_demonstrations",
     "open_start",
     "opening_options",
+    "preview_policy",
     "read_start",
 ]
 
@@ -57,10 +57,25 @@ def open_demonstrations(location: Path) -> EpisodeSource:
 def new_policy(settings: SftSettings, stores: Sequence[EpisodeSource], steps: "StepDataset") -> ImitationPolicy:
     """A policy with random weights that fits the demonstrations."""
     proprio_dim = 0 if steps.proprio_NP is None else steps.proprio_NP.shape[1]
-    return create_policy(settings, stores, _statistics(stores, steps), sorted(set(steps.instructions)), proprio_dim)
+    return _create(settings, stores, _statistics(stores, steps), sorted(set(steps.instructions)), proprio_dim)
 
 
-def create_policy(
+def preview_policy(
+    settings: SftSettings, stores: Sequence[EpisodeSource], metas: Sequence[Sequence[EpisodeMeta]]
+) -> ImitationPolicy:
+    """A new policy as :func:`new_policy` will make it, but with the statistics of one episode.
+
+    Raises:
+        SettingsError: A convention is unknown.
+    """
+    episode = stores[0].decisions(metas[0][0].episode_id)
+    proprio = episode.proprio if settings.proprio else None
+    statistics = compute_norm_stats(episode.labels, _action_names(stores[0], episode.labels.shape[1]), proprio=proprio)
+    instructions = sorted({meta.instruction for some in metas for meta in some})
+    return _create(settings, stores, statistics, instructions, 0 if proprio is None else proprio.shape[1])
+
+
+def _create(
     settings: SftSettings,
     stores: Sequence[EpisodeSource],
     statistics: Mapping[str, Any],
@@ -316,7 +331,7 @@ def _check_proprio(settings: SftSettings, firsts: Sequence[tuple[EpisodeSource, 
         )
 
 
-def action_names(store: EpisodeSource, dim: int) -> tuple[str, ...]:
+def _action_names(store: EpisodeSource, dim: int) -> tuple[str, ...]:
     """Name of each dimension of an action; the last one is the gripper where the store does not say."""
     space: Any = store.contract.get("action_space") or {}
     return tuple(space.get("names") or (*(f"action_{i}" for i in range(dim - 1)), "gripper"))
@@ -326,7 +341,7 @@ def _statistics(stores: Sequence[EpisodeSource], steps: "StepDataset") -> dict[s
     foreign = [store for store in stores if isinstance(store, RldsDemonstrations)]
     if len(foreign) == len(stores):  # as the published loader has them: over all splits, in float32
         return dataset_statistics([(store.dataset, store.rule) for store in foreign])
-    names = action_names(stores[0], steps.labels_TD.shape[1])
+    names = _action_names(stores[0], steps.labels_TD.shape[1])
     return compute_norm_stats(steps.labels_TD, names, len(steps.spans), steps.proprio_NP)
 
 

@@ -13,13 +13,12 @@ from grape.core.trajectories import EpisodeMeta
 from grape.policies.base import ImitationPolicy, TrainablePolicy, WeightlessNetwork
 from grape.policies.opening import opening_options, read_norm_stats
 from grape.policies.registry import read_policy
-from grape.policies.statistics import compute_norm_stats
 from grape.store import EpisodeSource
 from grape.training.batches import BatchSampler, ComparisonItem, Sample, make_items
 from grape.training.decision_axis import DecisionAxis
 from grape.training.distributed import device_of
 from grape.training.estimate import estimate_training
-from grape.training.initial_policy import action_names, create_policy
+from grape.training.initial_policy import preview_policy
 from grape.training.lora import add_adapters, check_start, parameter_counts
 from grape.training.meta_profile import forward_flops
 from grape.training.settings import SftSettings, TrainSettings
@@ -252,31 +251,18 @@ def plan_sft(
     }
     policy = start
     if settings.policy is None:
-        policy = _planned_policy(settings, stores, every, metas[0][0])
+        policy = preview_policy(settings, stores, metas)
     elif policy is not None:
         check_start(settings.policy, settings, device_of(settings.device))
         if settings.lora_rank:
             add_adapters(policy, settings.lora_rank, settings.lora_alpha, settings.seed, settings.lora_targets)
     if policy is not None:
-        forward = forward_flops(policy, every[0].instruction) or 0
-        frames = schedule.updates * settings.batch_size
-        plan |= {
-            **parameter_counts(policy),
-            "tflop_forward_per_frame": forward / 1e12,
-            "tflop": _FORWARD_BACKWARD * frames * forward / 1e12,
-        }
+        plan |= parameter_counts(policy)
+        if forward := forward_flops(policy, every[0].instruction):
+            frames = schedule.updates * settings.batch_size
+            plan["tflop_forward_per_frame"] = forward / 1e12
+            plan["tflop"] = _FORWARD_BACKWARD * frames * forward / 1e12
     return {**plan, "out": str(settings.out)}
-
-
-def _planned_policy(
-    settings: SftSettings, stores: Sequence[EpisodeSource], metas: Sequence[EpisodeMeta], first: EpisodeMeta
-) -> ImitationPolicy:
-    """A new policy of the size that the run's will have, from the statistics of one episode."""
-    episode = stores[0].decisions(first.episode_id)
-    proprio = episode.proprio if settings.proprio else None
-    statistics = compute_norm_stats(episode.labels, action_names(stores[0], episode.labels.shape[1]), proprio=proprio)
-    proprio_dim = 0 if proprio is None else proprio.shape[1]
-    return create_policy(settings, stores, statistics, sorted({meta.instruction for meta in metas}), proprio_dim)
 
 
 def _decisions(store: EpisodeSource, metas: Sequence[EpisodeMeta]) -> int:

@@ -37,6 +37,7 @@ from grape.training.initial_policy import (
     norm_name,
     open_demonstrations,
     open_start,
+    preview_policy,
     read_start,
 )
 from grape.training.loop import Gradient, TrainingRun, TrainLoop, deterministic
@@ -71,6 +72,8 @@ def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, 
     if settings.policy is None or unread is not None:
         check_inputs(settings, stores, None if unread is None else unread.spec)
     metas = [_selected(settings, store) for store in stores]
+    if settings.policy is None and settings.convention:
+        preview_policy(settings, stores, metas)  # refuses what is unknown
     settings = replace(settings, shuffle_episodes=_shuffled_together(settings, stores, metas, reporter))
     if settings.dry_run:
         return plan_sft(settings, stores, metas, unread)

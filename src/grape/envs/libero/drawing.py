@@ -28,7 +28,8 @@ CAMERAS: Mapping[str, str] = {"agentview": "agentview", "wrist": "robot0_eye_in_
 _POSES = ("xpos", "xmat", "geom_xpos", "geom_xmat", "site_xpos", "site_xmat")
 _CAMERAS_AND_LIGHTS = ("cam_xpos", "cam_xmat", "light_xpos", "light_xdir")
 _ROBOT = ("robot0_", "gripper0_", "mount0_")
-_COARSE_CELL = 0.006  # meters; a pixel of the large image covers 8 mm of the table
+_ROBOT_CELL = 0.006  # meters; a pixel of the large image covers 8 mm of the table
+_OBJECT_CELL = 0.002  # meters; a pixel of the wrist's image covers 3 mm
 _COARSE_FACES = 500
 _COLLISION_GROUP = 0
 
@@ -120,7 +121,7 @@ class LiberoDrawing:
 
 
 class FastDrawing:
-    """Renderer without shadows, reflections and multisampling, and with the robot's meshes coarsened.
+    """Renderer without shadows, reflections and multisampling, and with coarsened meshes.
 
     Args:
         model: The task's ``mujoco.MjModel``; it is left as it was.
@@ -133,12 +134,12 @@ class FastDrawing:
 
     def __init__(self, model: Any) -> None:
         mujoco = load_mujoco("libero", "libero")
-        meshes = [
-            mesh
+        cells = {
+            mesh: _ROBOT_CELL if model.mesh(mesh).name.startswith(_ROBOT) else _OBJECT_CELL
             for mesh in range(model.nmesh)
-            if model.mesh(mesh).name.startswith(_ROBOT) and model.mesh_facenum[mesh] > _COARSE_FACES
-        ]
-        self._renderer = scene_renderer(mujoco, model, NANO_SIZE, meshes, _COARSE_CELL)
+            if model.mesh_facenum[mesh] > _COARSE_FACES
+        }
+        self._renderer = scene_renderer(mujoco, model, NANO_SIZE, cells)
         self._options = mujoco.MjvOption()
         self._options.geomgroup[_COLLISION_GROUP] = 0
 

@@ -24,7 +24,7 @@ from grape.policies.openvla.processor import Processor
 from grape.policies.openvla_oft.conventions import Conventions, Layout
 from grape.policies.openvla_oft.decoding import decode_chunks, regress_chunks
 from grape.policies.openvla_oft.model import OpenVLAOFT, rows_beside_prompt
-from grape.policies.openvla_oft.normalization import action_norm, normalize_proprio, proprio_norm
+from grape.policies.openvla_oft.normalization import action_norm, proprio_norm, read_proprio
 from grape.policies.openvla_oft.weightless import weightless_oft
 from grape.policies.types import DataFacts
 
@@ -197,7 +197,7 @@ class OFTPolicy(ImitationPolicy):
         instructions = [observation.instruction for observation in observations]
         proprio = np.stack([observation.proprio for observation in observations]) if self.layout.proprio_dim else None
         if features is not None:
-            proprio_BP = self._normalized_proprio(proprio, len(instructions))
+            proprio_BP = read_proprio(proprio, self.norm_proprio, len(instructions), self.unnorm_key)
             return PolicyInputs(None, self._prompt_ids(instructions), features, proprio_BP)
         images = [observation.images(self.layout.cameras) for observation in observations]
         return self.encode_images(images, instructions, proprio, crop=crop)
@@ -291,7 +291,7 @@ class OFTPolicy(ImitationPolicy):
                     "Give one image a camera of the checkpoint.",
                 )
         prompt_ids = self._prompt_ids(instructions)
-        proprio_BP = self._normalized_proprio(proprio, len(images))
+        proprio_BP = read_proprio(proprio, self.norm_proprio, len(images), self.unnorm_key)
         return PolicyInputs(self._pixels(images, crop=crop), prompt_ids, proprio_BP=proprio_BP)
 
     def _pixels(self, images: Sequence[Sequence[Image]], *, crop: bool = True) -> Tensor:
@@ -308,24 +308,6 @@ class OFTPolicy(ImitationPolicy):
         if longest > room:
             raise PolicyError(f"An instruction gives a prompt of {longest} tokens.", f"The network reads {room}.")
         return prompt_ids
-
-    def _normalized_proprio(self, proprio: npt.NDArray[Any] | None, rows: int) -> Tensor | None:
-        if self.norm_proprio is None:
-            if proprio is not None:
-                raise CompatibilityError(
-                    "This policy does not read the robot's state.", "Leave the state out, or check the checkpoint."
-                )
-            return None
-        due = (rows, self.norm_proprio.dim)
-        if proprio is None or np.shape(proprio) != due:
-            given = "none" if proprio is None else f"{np.shape(proprio)[-1]} numbers"
-            raise CompatibilityError(
-                f"This policy reads the robot's state, {due[1]} numbers; found {given}.",
-                f"They are the state that {self.unnorm_key!r} has statistics of.",
-            )
-        if not np.isfinite(proprio).all():
-            raise PolicyError("The robot's state is not finite.", "Check the source of the observations.")
-        return torch.from_numpy(normalize_proprio(proprio, self.norm_proprio).astype(np.float32))
 
     def action_tokens(self, actions: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
         """Token ids of un-normalized actions, int32, of the same shape ``(..., D)``."""
