@@ -73,7 +73,7 @@ class Score:
         task: Task name within its suite.
         initial_state: Index of the initial state.
         success: I_success; None where the outcome is unknown.
-        steps: Number of decisions T.
+        steps: Number of control steps T.
         r_self: Unweighted self-reward, sum of log-probabilities; None where nothing was sampled.
         r_ext: External reward ``exp(-sum_i C_i)`` in (0, 1].
         cost: ``sum_i C_i``.
@@ -112,7 +112,7 @@ class PreferencePair:
         reason: One sentence for people.
         terms: What the margin is made of: differences of the score's terms, chosen minus rejected, or ``"stage"``.
         weight: How much the pair counts in training, relative to the others of its file.
-        chosen_steps: Half-open range [start, stop) of the chosen side's decisions that are compared; None for all.
+        chosen_steps: Half-open range [start, stop) of the chosen side's control steps that are compared; None for all.
         rejected_steps: The same of the rejected side.
     """
 

@@ -8,7 +8,7 @@ of fine-tuning is one row.
 
 import functools
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -152,6 +152,19 @@ def _with_mean_weight_1(items: Sequence[ComparisonItem]) -> tuple[ComparisonItem
     return tuple(replace(item, weight=item.weight / mean) for item in items)
 
 
+class _LatestOrder:
+    """The order of the latest epoch that was asked for; of one at a time, since an order is as long as the data."""
+
+    def __init__(self) -> None:
+        self._latest: tuple[int, npt.NDArray[np.int64]] | None = None
+
+    def of(self, epoch: int, draw: Callable[[int], npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+        """The order that ``draw`` gives an epoch."""
+        if self._latest is None or self._latest[0] != epoch:
+            self._latest = epoch, draw(epoch)
+        return self._latest[1]
+
+
 @dataclass(frozen=True)
 class BatchSampler:
     """Which items each update uses: a fresh order every epoch, derived from the seed, cut into updates.
@@ -170,7 +183,7 @@ class BatchSampler:
     updates: int
     seed: int
     even: bool = False
-    _orders: dict[int, npt.NDArray[np.int64]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _latest: _LatestOrder = field(default_factory=_LatestOrder, init=False, repr=False, compare=False)
 
     @staticmethod
     def plan(
@@ -217,10 +230,10 @@ class BatchSampler:
     def batch(self, update: int) -> npt.NDArray[np.int64]:
         """Items of update ``update``, counted from 0: a function of seed and number alone, so resuming is exact."""
         epoch, position = divmod(update, self.per_epoch)
-        if epoch not in self._orders:
-            self._orders.clear()  # one epoch's order at a time
-            self._orders[epoch] = derive_rng(self.seed, "order", epoch).permutation(self.items)
-        return self._orders[epoch][slice(*self._bounds(position))].copy()
+        return self._latest.of(epoch, self._order)[slice(*self._bounds(position))].copy()
+
+    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+        return derive_rng(self.seed, "order", epoch).permutation(self.items)
 
     def _bounds(self, position: int) -> tuple[int, int]:
         """Half-open range of the epoch's order that an update takes."""
@@ -244,17 +257,15 @@ class EpisodeShuffleSampler:
         self._rows = np.sort(np.concatenate(self._episodes))
         self._schedule = schedule
         self._together = together
-        self._epoch: tuple[int, npt.NDArray[np.int64]] = (-1, self._rows)
+        self._latest = _LatestOrder()
 
     def batch(self, update: int) -> npt.NDArray[np.int64]:
         """Rows of update ``update``, counted from 0."""
         if not self._together:
             return self._rows[self._schedule.batch(update)]
         epoch, position = divmod(update, self._schedule.per_epoch)
-        if self._epoch[0] != epoch:
-            self._epoch = (epoch, self._shuffled(epoch))
         per_update = self._schedule.per_update
-        return self._epoch[1][position * per_update : (position + 1) * per_update]
+        return self._latest.of(epoch, self._shuffled)[position * per_update : (position + 1) * per_update]
 
     def _shuffled(self, epoch: int) -> npt.NDArray[np.int64]:
         rng = derive_rng(self._schedule.seed, "order by episodes", epoch)
