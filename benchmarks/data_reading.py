@@ -184,8 +184,8 @@ def features(store: EpisodeStore, policy: OpenVLAPolicy, counter: Counter) -> di
     policy.model.requires_grad_(False)
     ids = store.ids()[:16]
     steps = load_steps([store], [ids], SILENT)
-    tokens = steps.tokens_ND.new_tensor(policy.action_tokens(steps.labels_ND))
-    steps.tokens_ND.copy_(tokens)
+    tokens = steps.tokens_NKD.new_tensor(policy.action_tokens(steps.labels_NKD))
+    steps.tokens_NKD.copy_(tokens)
     size = policy.model.image_features(policy.processor.pixels(steps.images_NHWC[np.arange(1)])).nbytes
     logps = StepLogprobs(policy, steps, 16, 0.1 * size * len(steps))
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(steps)))

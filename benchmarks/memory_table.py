@@ -5,12 +5,14 @@ python benchmarks/memory_table.py --json     # the same figures with all parts
 """
 
 import argparse
+import functools
 import json
 from typing import Any
 
 from openvla_7b_shape import OPENVLA_7B
 
 from grape.policies.openvla import OpenVLAConfig
+from grape.policies.openvla.weightless import weightless_openvla
 from grape.training.estimate import Estimate, estimate_training
 
 PROMPT_TOKENS = 34
@@ -60,7 +62,11 @@ def _estimate(
     config: OpenVLAConfig, micro_batch: int, settings: dict[str, Any], memory: float | None = None
 ) -> Estimate:
     return estimate_training(
-        config, instruction_tokens=PROMPT_TOKENS, micro_batch=micro_batch, memory_gb=memory, **settings
+        functools.partial(weightless_openvla, config),
+        instruction_tokens=PROMPT_TOKENS,
+        micro_batch=micro_batch,
+        memory_gb=memory,
+        **settings,
     )
 
 

@@ -54,9 +54,9 @@ class PairStep:
 
     def gradient(self, units: Sequence[ComparisonItem]) -> GradientResult:
         """Leave the gradient of the mean loss over the units in the parameters."""
-        rows_F, comparisons = collate(units, recorded_reference(self.pair))
+        segments, comparisons = collate(units, recorded_reference(self.pair))
         return one_pass_gradient(
-            lambda positions_B: self._logps(rows_F[positions_B]).sum(dim=1),
+            lambda positions_B: self._logps.sums(segments[positions_B]),
             comparisons,
             lambda sums: preference_loss(sums, LossSettings(beta=self.beta)),
             self.micro_batch,

@@ -12,6 +12,7 @@ says so, and how long a step takes; it says nothing about a policy's quality. Pr
 import argparse
 import contextlib
 import ctypes
+import functools
 import json
 import math
 import os
@@ -30,6 +31,7 @@ from grape.core.errors import GrapeError, SettingsError
 from grape.core.files import write_json
 from grape.policies.openvla import OpenVLA, OpenVLAConfig, PolicyInputs
 from grape.policies.openvla.checkpoint import empty_model, materialize_buffers
+from grape.policies.openvla.weightless import weightless_openvla
 from grape.training.estimate import estimate_training
 from grape.training.gradients import Comparisons, one_pass_gradient
 from grape.training.lora import wrap_with_adapters
@@ -108,8 +110,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Build, take one step, and put the estimate beside what was measured."""
     check_memory(options)
     config = OpenVLAConfig.from_json(_shape(options.shape, options.layers))
-    shape: dict[str, Any] = {"instruction_tokens": PROMPT_TOKENS, "lora_rank": RANK, "action_dim": ACTION_DIM}
-    estimate = estimate_training(config, micro_batch=options.micro_batch, frames=2 * options.frames, **shape)
+    shape: dict[str, Any] = {"instruction_tokens": PROMPT_TOKENS, "lora_rank": RANK}
+    network = functools.partial(weightless_openvla, config)
+    estimate = estimate_training(network, micro_batch=options.micro_batch, frames=2 * options.frames, **shape)
     torch.set_num_threads(options.threads)
     process = _status("VmRSS")
     seconds: dict[str, float] = {}

@@ -10,6 +10,9 @@ are made and drawn once before the clock starts; how long that takes stands apar
 pays it once. Seconds of the sequential side are divided by what they went to; ours by what this process did and waited
 for. Both also tell their processor time, all processes together, which does not count waiting for a busy machine.
 `same` says whether both sides recorded the same states and actions. Suites that are not measured stay in the file.
+
+`libero-chunks` and `simpler-chunks` compare a policy that looks at every control step with one that acts in chunks; see
+rollout_chunks.py. Their record is docs/results/rollout-chunks.json.
 """
 
 import argparse
@@ -30,6 +33,7 @@ from typing import Any
 
 import numpy as np
 from measured_on import commit, processor
+from rollout_chunks import COMPARISONS, compare
 
 from grape.collect import CollectSettings
 from grape.collect.plan import Group, make_plan
@@ -104,18 +108,23 @@ def timed(watch: Stopwatch, name: str, where: tuple[str, str | None, str]) -> It
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="where to keep the JSON, printed anyway")
-    parser.add_argument("--suites", nargs="+", default=list(SUITES), choices=list(SUITES))
+    names = [*SUITES, *COMPARISONS]
+    parser.add_argument("--suites", nargs="+", default=names, choices=names)
     parser.add_argument("--episodes", type=int, default=8)
     parser.add_argument("--decisions", type=int, help="of an episode; default: 40 in metaworld, else 20")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5, help="episodes of each way of a comparison of chunks")
     options = parser.parse_args()
     record = options.out is not None and options.out.exists()
     result = read_json(options.out) if record else {"suites": {}}
     for name in options.suites:
         before = os.getloadavg()
-        decisions = options.decisions or SUITES[name]["decisions"]
         try:
-            figures = measure(name, options.episodes, decisions, options.workers)
+            if name in COMPARISONS:
+                figures = compare(name, options.rounds)
+            else:
+                decisions = options.decisions or SUITES[name]["decisions"]
+                figures = measure(name, options.episodes, decisions, options.workers)
         except GrapeError as error:  # a simulator that this machine lacks is no reason to lose the others
             print(f"{name} was not measured. {error}", file=sys.stderr)
             continue
@@ -197,8 +206,8 @@ def sequential(suite: SuiteBase, groups: Sequence[Group], policy: Any, store: Ep
                 recorder.record_state(watch.call("reset", environment.reset, planned.initial_state))
                 while not recorder.over:
                     batch = watch.call("policy", policy.act, [recorder.observation])
-                    action = batch.actions[0]
-                    recorder.record_decision(action, action, batch.tokens[0], batch.logps[0])
+                    action = batch.actions[0, 0].astype(np.float32)
+                    recorder.record_decision(action, action, batch.tokens[0, 0], batch.logps[0, 0])
                     recorder.record_state(watch.call("step", environment.step, action))
                 write(watch, recorder.trajectory(**facts_of(policy, group, suite)), store)
     seconds, worked = time.perf_counter() - started, time.process_time() - worked

@@ -90,9 +90,13 @@ def make_pair(policy: OpenVLAPolicy, steps: int, seed: int = 0) -> StepDataset:
     return StepDataset(
         images_NHWC=cast(Any, rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)),
         instructions=(INSTRUCTION,) * count,
-        tokens_ND=torch.from_numpy(tokens_ND.astype(np.int64)),
-        logps_ND=rng.uniform(-12.0, -9.0, (count, ACTION_TOKENS)).astype(np.float32),
-        labels_ND=np.zeros((count, ACTION_TOKENS), dtype=np.float32),
+        tokens_NKD=torch.from_numpy(tokens_ND.astype(np.int64))[:, None],
+        logps_NKD=rng.uniform(-12.0, -9.0, (count, 1, ACTION_TOKENS)).astype(np.float32),
+        executed_N=np.ones(count, dtype=np.int64),
+        starts_N=np.tile(np.arange(steps), 2),
+        labels_TD=np.zeros((count, ACTION_TOKENS), dtype=np.float32),
+        labels_NKD=np.zeros((count, 1, ACTION_TOKENS), dtype=np.float32),
+        inside_NK=np.ones((count, 1), dtype=np.bool_),
         spans={"chosen": (0, steps), "rejected": (steps, count)},
     )
 

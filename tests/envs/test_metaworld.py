@@ -12,7 +12,8 @@ import pytest
 from grape.core.errors import SettingsError, SimulatorError
 from grape.core.tasks import Task
 from grape.envs.base import Snapshot
-from grape.envs.metaworld.camera import box_downsample, load_mujoco
+from grape.envs.fast_rendering import box_downsample
+from grape.envs.metaworld.camera import load_mujoco
 from grape.envs.metaworld.suite import MetaWorldSuite
 from grape.envs.metaworld.tasks import TASK_MODELS
 from grape.envs.metaworld.world import SIMULATOR_STEPS, MetaWorldEnvironment, TaskWorld, shared_world
@@ -222,12 +223,13 @@ def test_coarse_meshes_cost_at_most_faint_differences() -> None:
     fine.vis.quality.offsamples = fine.vis.quality.shadowsize = 0
     fine.geom_matid[:], fine.geom_rgba[:] = world.camera._model.geom_matid, world.camera._model.geom_rgba
     fine.site_group[:] = world.camera._model.site_group
-    camera._renderer = mujoco.Renderer(fine, 128, 128)
+    renderer = mujoco.Renderer(fine, 128, 128)
+    camera._renderers = {128: renderer}
     for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
-        camera._renderer.scene.flags[flag] = 0
+        renderer.scene.flags[flag] = 0
     assert environment._episode is not None
     true = camera.image(environment._episode.data)
-    camera._renderer.close()
+    renderer.close()
     difference = np.abs(box_downsample(true).astype(int) - box_downsample(drawn).astype(int))
     assert difference.mean() < 0.6  # of 255
     assert np.count_nonzero(difference.max(axis=2) > 40) < 12  # of 4096 pixels

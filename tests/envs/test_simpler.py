@@ -1,8 +1,10 @@
 """The WidowX tasks in ManiSkill. The first environment of a process takes 20 s, so most tests share theirs."""
 
+import dataclasses
 import hashlib
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,6 +76,30 @@ def test_reset_leaves_no_trace_and_lanes_do_not_disturb_one_another(environment:
     other.close()
     for one, expected in zip(again, alone, strict=True):
         assert_same(one, expected)
+
+
+def test_steps_without_images_lead_to_the_same_states_and_the_same_last_image(
+    environment: WidowXEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decisions = actions(5)
+    stepped = play(environment, 3, decisions)
+    environment.reset(3)
+    world, drawn = environment._world, []
+    assert world is not None
+    take = world._scene._get_obs_sensor_data
+
+    def taken() -> Any:
+        drawn.append(1)
+        return take()
+
+    monkeypatch.setattr(world._scene, "_get_obs_sensor_data", taken)
+    advanced = [environment.advance(action) for action in decisions]
+    assert drawn == []
+    assert_same(environment.look(advanced[-1]), stepped[-1])
+    assert drawn == [1]
+    for blind, seen in zip(advanced, stepped[1:], strict=True):
+        assert blind.image.shape == (0, 0, 3)
+        assert_same(dataclasses.replace(blind, image=seen.image, display=seen.display), seen)
 
 
 def test_without_images_the_physics_is_the_same(environment: WidowXEnvironment) -> None:

@@ -3,8 +3,10 @@ import pytest
 
 from grape.core.errors import SettingsError
 from grape.core.tasks import Task
-from grape.envs.expert_styles import NOISE_STD, Operator
-from grape.envs.toy import ToySuite
+from grape.envs.base import Snapshot
+from grape.envs.expert_styles import HELD_NOISE_SHARE, HELD_NOISE_STD, HELD_NOISE_STEPS, NOISE_STD, OPERATORS, Operator
+from grape.envs.registry import get_suite
+from grape.envs.toy import SUITES, ToySuite
 from tests.envs.snapshots import assert_same, run_expert
 
 SUITE = ToySuite()
@@ -92,6 +94,73 @@ def test_sloppy_operator_keeps_its_direction_and_learns_its_own_action() -> None
     assert np.linalg.norm(first.aim_offset - other.aim_offset) > 1e-3
     executed, label = first.perform(np.full(7, 0.5))
     np.testing.assert_array_equal(executed, label)
+
+
+def test_held_noise_drifts_in_some_blocks_and_labels_the_clean_action() -> None:
+    operator, blocks = Operator("held-noise", 11), 1000
+    pairs = [operator.perform(np.full(7, 0.1)) for _ in range(HELD_NOISE_STEPS * blocks)]
+    drifts = np.array([executed[:3] - label[:3] for executed, label in pairs]).reshape(blocks, HELD_NOISE_STEPS, 3)
+    np.testing.assert_allclose(drifts, np.repeat(drifts[:, :1], HELD_NOISE_STEPS, axis=1), atol=1e-6)
+    drifting = drifts[:, 0].any(axis=1)
+    assert drifting.mean() == pytest.approx(HELD_NOISE_SHARE, abs=0.05)
+    unclipped = drifts[drifting, 0, 2]
+    assert np.std(unclipped) == pytest.approx(HELD_NOISE_STD, rel=0.1)
+    for executed, label in pairs:
+        np.testing.assert_array_equal(label, np.full(7, 0.1, np.float32))
+        np.testing.assert_array_equal(executed[3:], label[3:])
+
+
+@pytest.mark.parametrize("style", OPERATORS)
+def test_an_operator_is_decided_by_its_seed(style: str) -> None:
+    def executed(seed: int) -> np.ndarray:
+        operator = Operator(style, seed)
+        return np.array([[*operator.perform(np.zeros(7))[0], *operator.aim_offset] for _ in range(40)])
+
+    np.testing.assert_array_equal(executed(4), executed(4))
+    assert np.array_equal(executed(4), executed(5)) == (style == "clean")
+
+
+def successes(name: str, operator: str) -> tuple[float, float]:
+    """Success rate and mean control steps of an expert in the pushing task."""
+    suite = get_suite(name)
+    task = suite.tasks[2]
+    episodes = [run_expert(suite, task, suite.make_environment(task), i, operator, seed=i) for i in range(40)]
+    return float(np.mean([episode[-1].success for episode in episodes])), float(np.mean([*map(len, episodes)]))
+
+
+def test_the_fine_variant_takes_four_times_the_control_steps_from_the_same_states() -> None:
+    fine = get_suite("toy_fine")
+    assert [task.max_steps for task in fine.tasks] == [32, 32, 32]
+    assert (SUITE.action_space.control_hz, fine.action_space.control_hz) == (10, 40)
+    for task, other in zip(SUITE.tasks, fine.tasks, strict=True):
+        assert fine.base_task(other) == SUITE.base_task(task) == ("toy", task.name)
+        start = SUITE.make_environment(task).reset(9)
+        assert_same(fine.make_environment(other).reset(9), start)
+    coarse, clean = successes("toy", "clean"), successes("toy_fine", "clean")
+    assert clean[0] == 1.0
+    assert 2.5 < clean[1] / coarse[1] < 4.5
+    assert successes("toy_fine", "held-noise")[0] > 0.8
+
+
+def middle(snapshot: Snapshot) -> list[int]:
+    return snapshot.cameras["wrist"][32, 32].tolist()
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_the_wrist_camera_is_above_the_gripper_where_there_is_one(name: str) -> None:
+    suite = get_suite(name)
+    environment = suite.make_environment(suite.tasks[0])
+    snapshot = environment.reset(0)
+    assert tuple(snapshot.cameras) == suite.cameras == (("wrist",) if name.endswith("wrist") else ())
+    assert_same(snapshot, SUITE.make_environment(SUITE.tasks[0]).reset(0))
+    if not suite.cameras:
+        return
+    assert snapshot.cameras["wrist"].shape == (64, 64, 3)
+    close = np.array([0, 0, 0, 0, 0, 0, 1], dtype=np.float32)
+    assert [middle(snapshot), middle(environment.step(close))] == [[20, 20, 20], [110, 110, 110]]
+    reached = run_expert(suite, suite.tasks[0], environment, 0)[-1]
+    small, large = ((image == [210, 40, 40]).all(axis=2).sum() for image in (reached.image, reached.cameras["wrist"]))
+    assert large > 4 * small > 0
 
 
 def test_unknown_operator_is_refused() -> None:

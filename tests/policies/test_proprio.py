@@ -30,7 +30,7 @@ def states():
 
 @pytest.fixture(scope="module")
 def reader(actions, states):
-    statistics = compute_norm_stats(actions, NAMES, proprio_NP=states)
+    statistics = compute_norm_stats(actions, NAMES, proprio=states)
     return create_nano(
         seed=0,
         norm_stats={"metaworld": statistics},
@@ -157,7 +157,7 @@ def test_policies_that_read_images_alone_are_what_they_were(actions):
     assert not any("proprio" in name for name in policy.model.state_dict())
     assert not any("proprio" in name for name in policy.lora_targets("all"))
     # Statistics of the state, which published checkpoints carry, change nothing but the configuration.
-    stats = {"metaworld": compute_norm_stats(actions, NAMES, proprio_NP=np.zeros((64, 7)))}
+    stats = {"metaworld": compute_norm_stats(actions, NAMES, proprio=np.zeros((64, 7)))}
     published = create_nano(seed=0, norm_stats=stats, gripper="+1 closes", instructions=INSTRUCTIONS)
     assert published.spec.preprocessing_hash == policy.spec.preprocessing_hash
     assert published.spec.proprio_dim == 0
@@ -199,7 +199,7 @@ def test_states_that_are_not_finite_give_no_statistics(actions):
     states = np.zeros((64, 2))
     states[3, 1] = np.nan
     with pytest.raises(DataError, match="robot states are not finite"):
-        compute_norm_stats(actions, NAMES, proprio_NP=states)
+        compute_norm_stats(actions, NAMES, proprio=states)
 
 
 def test_adapters_go_into_the_projector_of_the_state_with_the_other_projector(reader):
@@ -209,8 +209,8 @@ def test_adapters_go_into_the_projector_of_the_state_with_the_other_projector(re
 
 def test_the_estimate_counts_the_token(reader, nano):
     estimates = [
-        estimate_training(policy.config, instruction_tokens=6, micro_batch=4, cached_features=cached, lora_rank=rank)
-        for policy in (nano, reader)
+        estimate_training(shape, instruction_tokens=6, micro_batch=4, cached_features=cached, lora_rank=rank)
+        for shape in (nano.weightless, reader.weightless)
         for cached, rank in ((False, 0), (True, 4))
     ]
     for without, with_state in zip(estimates[:2], estimates[2:], strict=True):

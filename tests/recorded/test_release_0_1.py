@@ -11,13 +11,17 @@ import pytest
 from grape.cli.main import main
 from grape.collect.settings import CollectSettings
 from grape.core.events import SILENT
+from grape.core.files import read_jsonl
 from grape.core.runs import identity_of
 from grape.evaluation.settings import EvaluateSettings
 from grape.loop.settings import UNSET, LoopSettings
+from grape.policies.openvla import compute_norm_stats, create_nano, save_policy
 from grape.preferences import PairSettings, ScoreSettings
 from grape.store import EpisodeStore
+from grape.training import sources
 from grape.training.dataset import load_steps
 from grape.training.settings import SftSettings, TrainSettings
+from grape.training.tpo import run_train
 
 RECORDED = Path(__file__).parent / "release_0_1"
 COLLECT = (
@@ -123,9 +127,61 @@ def test_training_reads_the_same_bytes_of_recorded_episodes():
     steps = load_steps([store], [store.ids()], SILENT)
     images = steps.images_NHWC[np.arange(len(steps))]
     digest = hashlib.sha256()
-    for array in (steps.tokens_ND.numpy(), steps.logps_ND, steps.labels_ND, images):
+    for array in (steps.tokens_NKD.numpy(), steps.logps_NKD, steps.labels_NKD, images):
         digest.update(np.ascontiguousarray(array).tobytes())
     assert digest.hexdigest() == "56a03280ed1338994e4007fe782352d382df392f28fadbc38f1f0c6aff55c4ce"
+
+
+UPDATES = {
+    # losses and lengths of the gradient of two updates on the recorded episodes, as release 0.1's data model gave them
+    "tpo": ({}, [(10.881314847948863, 176.85668412128703), (1.005813814293003, 58.661267875440984)]),
+    "windows": (
+        {"window": 4, "stride": 2},
+        [(0.6931471805599453, 18.23797382133236), (1.6213790478560397, 28.786444261044085)],
+    ),
+    "step-dpo": (
+        {"method": "step-dpo"},
+        [(1.1779284094882843, 12.21276180878124), (1.0153650860863623, 6.013921587807741)],
+    ),
+    "filtered-bc": (
+        {"method": "filtered-bc", "reference": "recorded"},
+        [(7.320300656273251, 112.26243792766337), (4.061192012968517, 63.21126723800158)],
+    ),
+    "normalized": (
+        {"length_normalised": True, "chosen_floor": 1.0},
+        [(10.881314847948863, 225.73825374089742), (0.781519042887677, 36.111039443819486)],
+    ),
+    "adapters": (
+        {"lora_rank": 2},
+        [(10.881314847948863, 33.191398506311124), (0.6744175984945698, 17.467164787757675)],
+    ),
+    "kto": ({"method": "kto"}, [(0.2857142857142857, 124.48622924836675), (12.951809860940337, 70.74651499344687)]),
+    "rloo": ({"method": "rloo"}, [(-0.24635577850452178, 27.865550316112394), (8.539694630303906, 530.3723492810564)]),
+}
+
+
+@pytest.mark.parametrize("case", UPDATES)
+def test_the_same_updates_are_made_of_recorded_episodes(runs, tmp_path, monkeypatch, case):
+    """To the last digits that processors share; on one processor they are the same bits."""
+    changes, expected = UPDATES[case]
+    store = EpisodeStore.open(runs / "sampled" / "store")
+    actions = np.random.default_rng(7).uniform(-1, 1, (200, 7))
+    policy = create_nano(
+        seed=0,
+        norm_stats=compute_norm_stats(actions, (*"abcdef", "gripper")),
+        gripper="+1 closes",
+        instructions=sorted({meta.instruction for meta in store.metas()}),
+    )
+    save_policy(policy, tmp_path / "policy")
+    # Not the policy that collected them, which is not kept: only the arithmetic is compared.
+    monkeypatch.setattr(sources, "check_preprocessing", lambda *_: None)
+    unpaired = changes.get("method") in ("kto", "rloo")
+    data = {"scores" if unpaired else "pairs": runs / ("sampled-scores" if unpaired else "sampled-pairs")}
+    given = {"reference": "recomputed", "max_updates": 2, "epochs": 2, "seed": 3, "pairs_per_update": 2, **changes}
+    run_train(TrainSettings(policy=tmp_path / "policy", out=tmp_path / "train", **data, **given))
+    rows = read_jsonl(tmp_path / "train" / "metrics.jsonl")
+    for row, (loss, norm) in zip(rows, expected, strict=True):
+        assert (row["loss"], row["grad_norm"]) == (pytest.approx(loss, rel=1e-3), pytest.approx(norm, rel=1e-3))
 
 
 def test_settings_have_the_identity_that_recorded_runs_have():

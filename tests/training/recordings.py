@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from grape.core.chunks import PLAIN, Chunks
 from grape.core.files import write_json, write_jsonl
 from grape.core.preferences import PreferencePair, Score
 from grape.core.trajectories import EpisodeMeta, Observation, Trajectory
+from grape.policies.base import TrainablePolicy
 from grape.policies.openvla import compute_norm_stats, create_nano, load_policy, save_policy
 from grape.policies.presets import NanoShape, TowerConfig
 from grape.preferences.records import pair_to_row, score_to_row
@@ -86,6 +88,67 @@ def record(path: Path, policy_path: Path, lengths=(5, 9, 3, 7, 6, 4), dtype="aut
                 token_logps=decided.logps[:, 0],
                 keypoints={},
                 signals={"success": np.zeros(length + 1, np.float32)},
+            )
+        )
+    return store
+
+
+def record_chunks(
+    path: Path, policy: TrainablePolicy, executed=((3, 3, 2), (3, 3, 3, 1), (1, 3), (2,), (3, 1), (3, 3)), **changes
+) -> EpisodeStore:
+    """Store with one sampled episode for each list of executed actions a decision; ``changes`` as for ``record``."""
+    spec = policy.spec
+    facts = {"length": spec.chunk, "support": spec.support, "temperature": spec.logp_temperature}
+    plain = tuple(facts.values()) == PLAIN
+    contract = {"action_space": {"names": list(NAMES), "gripper": "+1 closes"}} | ({} if plain else {"chunks": facts})
+    store = EpisodeStore.create(path, "toy", contract)
+    for index, counts in enumerate(executed):
+        rng = np.random.default_rng(index)
+        size = (len(counts) + 1, spec.image_size, spec.image_size, 3)
+        frames = rng.integers(0, 256, size, dtype=np.uint8)
+        cameras = {name: rng.integers(0, 256, size, dtype=np.uint8) for name in spec.cameras[1:]}
+        instruction, length = INSTRUCTIONS[index // 2 % 2], sum(counts)
+        proprio = rng.uniform(-2, 2, (length + 1, spec.proprio_dim or 1)).astype(np.float32)
+        starts = np.cumsum((0, *counts))[:-1]
+        observations = [
+            Observation(frame, proprio[start], instruction, {name: some[n] for name, some in cameras.items()})
+            for n, (frame, start) in enumerate(zip(frames[:-1], starts, strict=True))
+        ]
+        decided = policy.act(observations, temperature=1.0, seeds=[1000 * index + t for t in range(len(counts))])
+        played = np.array(counts, np.int32)
+        chunks = Chunks(played, spec.chunk, decided.tokens, decided.logps, spec.support, spec.logp_temperature)
+        tokens, logps = chunks.executed_tokens(decided.actions.shape[-1])
+        actions = decided.actions[chunks.executed_mask].astype(np.float32)
+        meta = EpisodeMeta(
+            episode_id=f"toy-{index}",
+            suite="toy",
+            task="task",
+            task_index=0,
+            instruction=instruction,
+            initial_state=index // 2,
+            sample=index % 2,
+            seed=index,
+            success=index % 2 == 0,
+            steps=length,
+            actor="policy",
+            temperature=1.0,
+            policy_hash=spec.policy_hash,
+            preprocessing_hash=spec.preprocessing_hash,
+            prompt=policy.prompt(instruction),
+        )
+        store.write(
+            Trajectory(
+                meta=replace(meta, **changes),
+                frames=frames,
+                proprio=proprio,
+                actions=actions,
+                labels=actions,
+                action_tokens=tokens,
+                token_logps=logps,
+                keypoints={},
+                signals={"success": np.zeros(length + 1, np.float32)},
+                chunks=None if plain else chunks,
+                cameras=cameras,
             )
         )
     return store

@@ -79,9 +79,9 @@ def test_a_pair_may_compare_ranges_of_decisions_and_weigh_more():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"chosen_steps": (1, 4)}, r"decisions \[1, 4\) of episode a, which has 3"),
-        ({"rejected_steps": (2, 2)}, r"decisions \[2, 2\) of episode b"),
-        ({"rejected_steps": (-1, 2)}, r"decisions \[-1, 2\) of episode b"),
+        ({"chosen_steps": (1, 4)}, r"control steps \[1, 4\) of episode a, which has 3"),
+        ({"rejected_steps": (2, 2)}, r"control steps \[2, 2\) of episode b"),
+        ({"rejected_steps": (-1, 2)}, r"control steps \[-1, 2\) of episode b"),
         ({"weight": -1.0}, "weights"),
         ({"weight": 0.0}, "weights"),
     ],
@@ -112,8 +112,10 @@ def test_weights_whose_sum_is_not_finite_are_refused():
 
 def test_comparisons_hold_each_frame_once_and_add_up():
     reference = np.arange(10, dtype=np.float64)
-    rows, comparisons = collate(make_items("tpo", PAIRS, SPANS)[0], reference)
-    assert rows.tolist() == list(range(10))
+    segments, comparisons = collate(make_items("tpo", PAIRS, SPANS)[0], reference)
+    assert segments.rows_F.tolist() == list(range(10))
+    assert segments.first_F.tolist() == [0] * 10
+    assert segments.stop_F.tolist() == [1] * 10
     sums = comparisons.sums(torch.from_numpy(10.0 * reference))
     assert sums.chosen_P.tolist() == [30.0, 30.0]
     assert sums.rejected_P.tolist() == [250.0, 170.0]

@@ -1,6 +1,7 @@
 """Estimates against what real networks of the same architecture keep and take on the CPU, and at the published size."""
 
 import dataclasses
+import functools
 import itertools
 
 import numpy as np
@@ -15,9 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from grape.core.errors import SettingsError
 from grape.policies.openvla import OpenVLA, OpenVLAConfig, PolicyInputs
 from grape.policies.openvla.checkpoint import materialize_buffers
+from grape.policies.openvla.weightless import weightless_openvla
 from grape.training.estimate import _largest, estimate_training
 from grape.training.lora import wrap_with_adapters
-from grape.training.meta_profile import adapted_layers, forward_flops, profile_micro_batch, weightless_model
+from grape.training.meta_profile import adapted_layers, forward_flops, prepare_network, profile_micro_batch
 from tests.policies.conftest import make_nano
 from tests.policies.test_published_size import PUBLISHED
 
@@ -38,6 +40,15 @@ def small(width: int = 64, depth: int = 2, heads: int = 4) -> OpenVLAConfig:
     return OpenVLAConfig.from_json(
         {**PUBLISHED, "timm_model_ids": towers, "text_config": text, "n_action_bins": 32, "pad_token_id": 300}
     )
+
+
+def of(config):
+    """What makes the network of a configuration without weights."""
+    return functools.partial(weightless_openvla, config)
+
+
+def weightless(config, dtype, rank=0, **options):
+    return prepare_network(weightless_openvla(config, dtype), rank, **options)
 
 
 def real_network(config, dtype, rank, checkpointing):
@@ -79,11 +90,17 @@ def kept_by_autograd(model, micro_batch):
 def taken_by_allocator(model, micro_batch):
     """Largest sum of allocations, less deallocations, over forward and backward; and the inputs."""
     inputs, tokens = batch(micro_batch), torch.zeros(micro_batch, DIM, dtype=torch.long)
+    taken = allocated(lambda: torch.autograd.backward(model.action_logps(inputs, tokens).sum()))
+    return taken + inputs.pixel_values_BCHW.untyped_storage().nbytes()
+
+
+def allocated(work):
+    """Largest sum of allocations, less deallocations, while something runs, bytes."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        torch.autograd.backward(model.action_logps(inputs, tokens).sum())
+        work()
     events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
     changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
-    return max(itertools.accumulate(changes)) + inputs.pixel_values_BCHW.untyped_storage().nbytes()
+    return max(itertools.accumulate(changes))
 
 
 FLOAT, HALF = torch.float32, torch.bfloat16
@@ -96,7 +113,7 @@ FLOAT, HALF = torch.float32, torch.bfloat16
 def test_kept_is_what_autograd_saves(width, depth, micro_batch, dtype, rank):
     config = small(width, depth)
     measured = kept_by_autograd(real_network(config, dtype, rank, False), micro_batch)
-    rehearsed = profile_micro_batch(weightless_model(config, dtype, rank), micro_batch, PROMPT, DIM)
+    rehearsed = profile_micro_batch(weightless(config, dtype, rank), micro_batch, PROMPT)
     assert rehearsed.kept_bytes == pytest.approx(measured, rel=0.01)
 
 
@@ -105,8 +122,8 @@ def test_kept_is_what_autograd_saves(width, depth, micro_batch, dtype, rank):
 def test_peak_is_what_the_allocator_gives(checkpointing, rank):
     config = small(128, 6)
     measured = taken_by_allocator(real_network(config, torch.float32, rank, checkpointing), 2)
-    model = weightless_model(config, torch.float32, rank, activation_checkpointing=checkpointing)
-    assert profile_micro_batch(model, 2, PROMPT, DIM).peak_bytes == pytest.approx(measured, rel=0.03)
+    network = weightless(config, torch.float32, rank, activation_checkpointing=checkpointing)
+    assert profile_micro_batch(network, 2, PROMPT).peak_bytes == pytest.approx(measured, rel=0.03)
 
 
 def test_autocast_keeps_what_autocast_keeps():
@@ -114,7 +131,7 @@ def test_autocast_keeps_what_autocast_keeps():
     model = real_network(config, torch.float32, 0, False)
     with torch.autocast("cpu", torch.bfloat16):
         measured = kept_by_autograd(model, 2)
-    rehearsed = profile_micro_batch(weightless_model(config, torch.float32), 2, PROMPT, DIM, autocast=True)
+    rehearsed = profile_micro_batch(weightless(config, torch.float32), 2, PROMPT, autocast=True)
     assert rehearsed.kept_bytes == pytest.approx(measured, rel=0.01)
 
 
@@ -126,10 +143,10 @@ def test_operations_by_hand():
     attention = 2 * 2 * sequence * sequence * 64
     blocks = 2 * (2 * sequence * block + attention)
     head = 2 * DIM * 64 * 320
-    plain = profile_micro_batch(weightless_model(config, torch.float32), 1, PROMPT, DIM, features=True)
+    plain = profile_micro_batch(weightless(config, torch.float32), 1, PROMPT, features=True)
     projector = 2 * 256 * (88 * 352 + 352 * 64 + 64 * 64)
     assert plain.forward_flops == pytest.approx(blocks + head + projector, rel=1e-3)
-    adapted = profile_micro_batch(weightless_model(config, torch.float32, rank), 1, PROMPT, DIM, features=True)
+    adapted = profile_micro_batch(weightless(config, torch.float32, rank), 1, PROMPT, features=True)
     low_rank = 2 * (2 * sequence * rank * (4 * 128 + 3 * 224)) + 2 * 256 * rank * (88 + 352 + 352 + 64 + 64 + 64)
     assert adapted.forward_flops == pytest.approx(blocks + head + projector + low_rank, rel=1e-3)
     # No gradient of the frozen weights: one product each, two for adapters, 2.5 for attention. The images' features
@@ -141,7 +158,7 @@ def test_operations_by_hand():
 def test_micro_batches_scale():
     config = small()
     estimates = [
-        estimate_training(config, instruction_tokens=PROMPT, micro_batch=size, frames=10, lora_rank=4)
+        estimate_training(of(config), instruction_tokens=PROMPT, micro_batch=size, frames=10, lora_rank=4)
         for size in (1, 4)
     ]
     one, four = estimates
@@ -152,17 +169,19 @@ def test_micro_batches_scale():
 
 def test_where_the_memory_goes():
     config = small()
-    one = estimate_training(config, instruction_tokens=PROMPT, micro_batch=1, lora_rank=4)
+    one = estimate_training(of(config), instruction_tokens=PROMPT, micro_batch=1, lora_rank=4)
     adapters = one.trainable_parameters * 4
     assert one.memory.weights == one.parameters * 2
     assert one.memory.adapters == one.memory.gradients == adapters
     assert one.memory.buffers == one.memory.moments == 2 * adapters
-    anchored = estimate_training(config, instruction_tokens=PROMPT, micro_batch=1, lora_rank=4, terms=2)
+    anchored = estimate_training(of(config), instruction_tokens=PROMPT, micro_batch=1, lora_rank=4, terms=2)
     assert anchored.memory.buffers == 3 * adapters
-    supervised = estimate_training(config, instruction_tokens=PROMPT, micro_batch=1, lora_rank=4, gradient="supervised")
+    supervised = estimate_training(
+        of(config), instruction_tokens=PROMPT, micro_batch=1, lora_rank=4, gradient="supervised"
+    )
     assert supervised.memory.buffers == 0
     assert one.memory.peak - supervised.memory.peak == 2 * adapters
-    full = estimate_training(config, instruction_tokens=PROMPT, micro_batch=1, gradient="two-pass")
+    full = estimate_training(of(config), instruction_tokens=PROMPT, micro_batch=1, gradient="two-pass")
     assert full.memory.weights == full.parameters * 4  # what trains is float32
     assert full.step_flops == 2 * full.forward_flops + full.backward_flops
     assert full.parameters > full.trainable_parameters > one.trainable_parameters  # the towers' last blocks stay
@@ -171,20 +190,20 @@ def test_where_the_memory_goes():
 def test_cached_features_leave_the_towers_out():
     config = small()
     whole, cached = (
-        estimate_training(config, instruction_tokens=PROMPT, micro_batch=1, lora_rank=4, cached_features=flag)
+        estimate_training(of(config), instruction_tokens=PROMPT, micro_batch=1, lora_rank=4, cached_features=flag)
         for flag in (False, True)
     )
     assert whole.forward_flops - cached.forward_flops == whole.tower_flops == cached.tower_flops > 0
     with pytest.raises(SettingsError, match="towers that train"):
-        estimate_training(config, instruction_tokens=PROMPT, micro_batch=1, cached_features=True)
+        estimate_training(of(config), instruction_tokens=PROMPT, micro_batch=1, cached_features=True)
 
 
 def test_largest_micro_batch_fits_and_one_more_does_not():
     config = small(64, 1)
     shape = {"instruction_tokens": PROMPT, "lora_rank": 4, "dtype": "float32"}
-    one, five, six = (estimate_training(config, micro_batch=size, **shape).memory.peak for size in (1, 5, 6))
+    one, five, six = (estimate_training(of(config), micro_batch=size, **shape).memory.peak for size in (1, 5, 6))
     for memory, largest in ((one - 1, 0), (five, 5), (six - 1, 5)):
-        estimate = estimate_training(config, micro_batch=1, memory_gb=(memory + 0.5) / 1e9, **shape)
+        estimate = estimate_training(of(config), micro_batch=1, memory_gb=(memory + 0.5) / 1e9, **shape)
         assert estimate.largest_micro_batch == estimate.to_json()["largest_micro_batch"] == largest
 
 
@@ -207,7 +226,7 @@ def test_published_size():
     """OpenVLA-7B with LoRA of rank 32: about 41 GB at a micro-batch of 8, about 20 GB at 1."""
     config = OpenVLAConfig.from_json(PUBLISHED)
     shape = {"instruction_tokens": 34, "lora_rank": 32, "dtype": "bfloat16"}
-    eight = estimate_training(config, micro_batch=8, **shape)
+    eight = estimate_training(of(config), micro_batch=8, **shape)
     assert eight.parameters == 7_541_237_184
     assert eight.memory.peak == pytest.approx(41e9, rel=0.15)
     # Activations are proportional to frames (shown above on small networks), so one of them takes an eighth.
@@ -219,9 +238,9 @@ def test_published_size():
 
 def test_nonsense_is_refused():
     with pytest.raises(SettingsError, match="micro-batch of 0"):
-        estimate_training(small(), instruction_tokens=PROMPT, micro_batch=0)
+        estimate_training(of(small()), instruction_tokens=PROMPT, micro_batch=0)
     with pytest.raises(SettingsError, match="LoRA rank -1"):
-        estimate_training(small(), instruction_tokens=PROMPT, micro_batch=1, lora_rank=-1)
+        estimate_training(of(small()), instruction_tokens=PROMPT, micro_batch=1, lora_rank=-1)
 
 
 def test_forward_of_a_policy_needs_no_weights():

@@ -82,11 +82,11 @@ def test_recorded_log_probabilities_are_those_of_the_recorded_state(root, pairs,
     for feature_bytes in (0.0, 1e9):  # features hold what the towers make of images; the state comes beside them
         logps = StepLogprobs(policy, steps, 16, feature_bytes)
         with torch.no_grad():
-            own = logps(torch.arange(len(steps))).sum(dim=1).double().numpy()
+            own = logps(torch.arange(len(steps))).flatten(1).sum(dim=1).double().numpy()
         np.testing.assert_allclose(own, recorded_reference(steps), atol=1e-4)
         shuffled = replace(steps, proprio_NP=steps.proprio_NP[::-1].copy())
         with torch.no_grad():
-            other = StepLogprobs(policy, shuffled, 16, feature_bytes)(torch.arange(len(steps))).sum(dim=1)
+            other = StepLogprobs(policy, shuffled, 16, feature_bytes)(torch.arange(len(steps))).flatten(1).sum(dim=1)
         assert np.abs(other.numpy() - recorded_reference(steps)).max() > 1e-2
 
 

@@ -19,8 +19,11 @@ from grape.training.loop import TrainLoop
 from tests.training.recordings import INSTRUCTIONS, NAMES, SIDE, snapshot, write_policy
 
 
-def demonstrate(path, episodes=6, steps=8, side=SIDE, labels=None):
-    """Store of demonstrations whose right action can be read off the image and the instruction."""
+def demonstrate(path, episodes=6, steps=8, side=SIDE, labels=None, camera=""):
+    """Store of demonstrations whose right action can be read off the image and the instruction.
+
+    With ``camera`` the image is that camera's, and the main camera shows nothing.
+    """
     store = EpisodeStore.create(path, "toy", {"action_space": {"names": list(NAMES), "gripper": "+1 closes"}})
     for index in range(episodes):
         rng = np.random.default_rng(index)
@@ -45,7 +48,8 @@ def demonstrate(path, episodes=6, steps=8, side=SIDE, labels=None):
                     actor="expert",
                     operator="clean" if index % 3 else "sloppy",
                 ),
-                frames=frames.copy(),
+                frames=np.zeros_like(frames) if camera else frames.copy(),
+                cameras={camera: frames.copy()} if camera else {},
                 proprio=np.zeros((steps + 1, 1), np.float32),
                 actions=right + rng.normal(0, 0.3, right.shape).astype(np.float32),  # executed with noise
                 labels=right if labels is None else labels(right),

@@ -59,7 +59,7 @@ def test_images_beyond_the_memory_are_read_when_needed(world, tmp_path, monkeypa
     read, images = RldsDemonstrations.read, RldsDemonstrations.images
     monkeypatch.setattr(RldsDemonstrations, "read", lambda self, name: whole.append(name) or read(self, name))
     monkeypatch.setattr(
-        RldsDemonstrations, "images", lambda self, name, rows: single.extend(rows) or images(self, name, rows)
+        RldsDemonstrations, "images", lambda self, name, rows, camera: single.extend(rows) or images(self, name, rows)
     )
     run_sft(replace(world, out=tmp_path / "all", shuffle_episodes=1))
     assert (len(whole), len(single)) == (5, 0)
@@ -80,6 +80,8 @@ def test_single_images_are_those_of_the_whole_episode(world):
         assert decisions.image_shape == whole.frames.shape[1:]
         np.testing.assert_array_equal(decisions.labels, whole.labels)
         np.testing.assert_array_equal(store.images(name, [4, 0, 4]), whole.frames[[4, 0, 4]])
+    with pytest.raises(CompatibilityError, match="has images of the main camera"):
+        store.images(name, [0], "wrist")
 
 
 @needs_golden

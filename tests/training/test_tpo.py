@@ -446,21 +446,21 @@ def test_settings_out_of_range(world, changes, flag):
 @pytest.mark.parametrize("mode", ["one-pass", "two-pass"])
 def test_nonsense_stops_training_and_names_the_pair(world, tmp_path, monkeypatch, poison, mode):
     settings = replace(world, out=tmp_path / "run", gradient=mode, pairs_per_update=3)
-    honest = StepLogprobs.__call__
+    honest = StepLogprobs.sums
     third = settings.out / "checkpoints" / "update-000003"  # between two updates, not between two passes of one
 
-    def poisoned(self, rows):
-        logps = honest(self, rows)
+    def poisoned(self, segments):
+        logps = honest(self, segments)
         start, stop = self.steps.spans["toy-3"]
-        hit = (rows >= start) & (rows < stop)
+        hit = (segments.rows_F >= start) & (segments.rows_F < stop)
         if third.exists():
             if poison == "loss":
-                logps = torch.where(hit[:, None], torch.nan, logps)
+                logps = torch.where(hit, torch.nan, logps)
             elif logps.requires_grad:
-                logps.register_hook(lambda gradient: torch.where(hit[:, None], torch.inf, gradient))
+                logps.register_hook(lambda gradient: torch.where(hit, torch.inf, gradient))
         return logps
 
-    monkeypatch.setattr(StepLogprobs, "__call__", poisoned)
+    monkeypatch.setattr(StepLogprobs, "sums", poisoned)
     settings = replace(settings, epochs=6)
     with pytest.raises(TrainingError, match=f"the {poison} is not finite") as caught:
         run_train(settings)
@@ -472,7 +472,7 @@ def test_nonsense_stops_training_and_names_the_pair(world, tmp_path, monkeypatch
     assert kept[-1].name == f"update-{len(rows):06d}"
     assert not (settings.out / "policy").exists()
     # With the cause gone, the same command goes on from there, to the result of an undisturbed run.
-    monkeypatch.setattr(StepLogprobs, "__call__", honest)
+    monkeypatch.setattr(StepLogprobs, "sums", honest)
     run_train(settings)
     run_train(replace(settings, out=tmp_path / "undisturbed"))
     assert snapshot(settings.out) == snapshot(tmp_path / "undisturbed")

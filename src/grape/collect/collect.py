@@ -77,11 +77,13 @@ def run_collect(
     for caution in suite.cautions():
         reporter.warn(caution)
     contract = {"action_space": asdict(suite.action_space), "versions": dict(suite.versions())}
+    if policy is None and settings.execute > 1:
+        contract["chunks"] = {"length": settings.execute, "support": "", "temperature": 0.0}
     contract |= chunk_contract(policy)
     store = EpisodeStore.create(settings.out / "store", suite.name, contract)
     log = RolloutLog()
     actor: Actor = (
-        ExpertActor()
+        ExpertActor(settings.execute or 1)
         if policy is None
         else PolicyActor(policy, settings.temperature, log, suite.action_space, settings.execute)
     )

@@ -33,7 +33,6 @@ def open_policy(settings: CollectSettings, reporter: Reporter = SILENT) -> Polic
         CompatibilityError: The policy does not fit the suite.
     """
     if settings.policy == "expert":
-        _check_execute(settings, 1, "The scripted expert")
         return None
     suite = get_suite(settings.suite)
     options = opening_options(settings)
@@ -43,6 +42,12 @@ def open_policy(settings: CollectSettings, reporter: Reporter = SILENT) -> Polic
     policy = policy_type.open(place, options)
     if isinstance(policy, TrainablePolicy):
         policy.freeze()
+        for name, value in policy.evaluation_conventions.items():
+            if (own := suite.conventions.get(name, value)) != value:
+                reporter.warn(
+                    f"{settings.policy} states {name} {value}, the suite {suite.name} has {own}: figures are not those "
+                    "of the stack it was trained in."
+                )
     _check_spec(settings, policy.spec, suite)
     if settings.center_crop == "auto" and not settings.preset and policy_type.info(place).center_crop is None:
         reporter.warn(
@@ -61,7 +66,6 @@ def check_unopened(settings: CollectSettings) -> None:
         CompatibilityError: As there.
     """
     if settings.policy == "expert":
-        _check_execute(settings, 1, "The scripted expert")
         return
     policy = read_policy(settings.policy, opening_options(settings))
     if policy is not None:
@@ -70,7 +74,8 @@ def check_unopened(settings: CollectSettings) -> None:
 
 def executed_actions(settings: CollectSettings, policy: Policy | None) -> int:
     """``execute`` as a run knows it: 0 where the whole chunk is executed, whether it was asked for or not."""
-    return 0 if policy is None or settings.execute == policy.spec.chunk else settings.execute
+    whole = 1 if policy is None else policy.spec.chunk
+    return 0 if settings.execute == whole else settings.execute
 
 
 def _check_spec(settings: CollectSettings, spec: PolicySpec, suite: SuiteBase) -> None:

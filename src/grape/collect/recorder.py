@@ -41,7 +41,7 @@ class EpisodeRecorder:
         self._logps: list[Float32] = []
         self._chosen: list[ActionBatch] = []  # one row each, where decisions are on several actions
         self._starts: list[int] = []
-        self._pending: deque[Float32] = deque()
+        self._pending: deque[tuple[Float32, Float32]] = deque()
 
     @property
     def over(self) -> bool:
@@ -87,9 +87,9 @@ class EpisodeRecorder:
             )
         self._snapshots.append(snapshot)
         if self._pending:
-            action = self._pending.popleft()
+            action, label = self._pending.popleft()
             self._actions.append(action)
-            self._labels.append(action)
+            self._labels.append(label)
 
     def record_decision(self, action: Float32, label: Float32, tokens: npt.NDArray[np.int32], logps: Float32) -> None:
         """Record a decision, ``(D,)`` each."""
@@ -98,16 +98,17 @@ class EpisodeRecorder:
         self._tokens.append(tokens)
         self._logps.append(logps)
 
-    def record_chunk(self, actions: Float32, chosen: ActionBatch) -> None:
+    def record_chunk(self, actions: Float32, chosen: ActionBatch, labels: Float32 | None = None) -> None:
         """Record a decision on several actions; those count as executed whose states are recorded afterwards.
 
         Args:
             actions: What is to be executed, in the suite's convention, ``(n, D)``.
-            chosen: What the policy chose, one row.
+            chosen: What the policy chose, one row; of an expert, ``actions`` again, so that it has no tokens.
+            labels: What an imitator learns, ``(n, D)``; ``actions`` if not given.
         """
         self._starts.append(self.steps)
         self._chosen.append(chosen)
-        self._pending = deque(actions)
+        self._pending = deque(zip(actions, actions if labels is None else labels, strict=True))
 
     def trajectory(self, **facts: str | float | Mapping[str, str]) -> Trajectory:
         """The finished episode.

@@ -17,7 +17,7 @@ from grape.core.tasks import ActionSpace, Task
 from grape.core.trajectories import Trajectory
 from grape.envs.pool import GroupReply, WorkerPool
 from grape.policies.action_conventions import to_env_action
-from grape.policies.base import Policy
+from grape.policies.base import ActionBatch, Policy
 
 __all__ = ["Actor", "ExpertActor", "PolicyActor", "RolloutLog", "play_groups"]
 
@@ -141,7 +141,15 @@ class PolicyActor:
 
 
 class ExpertActor:
-    """Lets scripted experts act; they run in the workers because they need privileged state."""
+    """Lets scripted experts act; they run in the workers because they need privileged state.
+
+    Args:
+        execute: Control steps from one image to the next. Experts act at every control step all the same. With more
+            than 1, an episode is recorded as decisions on so many actions, without tokens.
+    """
+
+    def __init__(self, execute: int = 1) -> None:
+        self._execute = execute
 
     def start(self, pool: WorkerPool, group: Group) -> None:
         """Send the group and its operators to an idle worker."""
@@ -154,19 +162,33 @@ class ExpertActor:
 
     def decide(self, pool: WorkerPool, group: Group, recorders: list[EpisodeRecorder]) -> None:
         """Let the lanes that are not over go on."""
-        pool.step(group.number, None, [not recorder.over for recorder in recorders])
+        if self._execute == 1:
+            pool.step(group.number, None, [not recorder.over for recorder in recorders])
+            return
+        counts = [
+            0 if recorder.over else min(self._execute, recorder.task.max_steps - recorder.steps)
+            for recorder in recorders
+        ]
+        pool.play(group.number, None, counts, recorders[0].until)
 
     def take_executed(self, reply: GroupReply, recorders: list[EpisodeRecorder]) -> None:
         """Record what the experts did and what they would have done without noise."""
         if reply.expert_actions is None:
             return
         executed, clean = reply.expert_actions
+        dim = executed.shape[-1]
         for lane, recorder in enumerate(recorders):
-            if reply.snapshots[lane] is not None:
-                dim = executed.shape[1]
+            if reply.snapshots[lane] is None:
+                continue
+            if self._execute == 1:
                 recorder.record_decision(
                     executed[lane], clean[lane], np.full(dim, -1, np.int32), np.full(dim, np.nan, np.float32)
                 )
+                continue
+            # The last part of an episode may be shorter; the chunk length is the same in all.
+            actions, labels = np.zeros((2, self._execute, dim), np.float32)
+            actions[: executed.shape[1]], labels[: executed.shape[1]] = executed[lane], clean[lane]
+            recorder.record_chunk(actions, ActionBatch(actions[None]), labels)
 
     def facts(self, task: Task) -> Mapping[str, str | float]:
         """No temperature and no prompt: an expert samples nothing."""

@@ -26,7 +26,8 @@ class RolloutSettings(PolicySettings):
             "clean:40,sloppy:25": the first 40 states go to the clean operator, the next 25 to the sloppy one.
         max_steps: Control steps after which an episode ends, which are its decisions unless a policy acts in chunks; 0
             means each task's own limit.
-        execute: Actions of a policy's chunk that are executed before it looks again; 0 means the whole chunk.
+        execute: Actions of a policy's chunk that are executed before it looks again; 0 means the whole chunk. Of
+            scripted experts, who act at every control step: control steps from one image to the next; 0 means 1.
         lanes: Episodes that run in lock-step with one batched decision. The last bits of log-probabilities can depend
             on the batch, so results are reproducible for equal lanes.
         workers: Simulator processes; changes the speed only. 0 means one a core.

@@ -74,7 +74,7 @@ def _templated(suite: str) -> Mapping[str, tuple[str, Mapping[str, str]]]:
 def builtin_text(suite: str, task: str) -> str:
     """The built-in specification of a task in the language itself, to make another one of it.
 
-    A task that is priced like another, or a suite with slower decisions, has that other task's text.
+    A task that is priced like another, or a variant of a suite, has that other task's text.
 
     Raises:
         SettingsError: Suite or task is unknown; the hint names close ones.
@@ -137,7 +137,12 @@ def builtin_specification(suite: str, task: str) -> CostSpecification:
         return replace(base, suite=suite, task=task, source=f"{suite}/{task} (built-in, as {pattern})")
     original = _original(suite)
     specification = parse_specification(builtin_text(original, task), f"{original}/{task} (built-in)")
-    return specification if suite == original else at_lower_rate(specification, suite, int(_slower()[suite]["held"]))
+    if suite == original:
+        return specification
+    held = int(_slower()[suite]["held"])
+    if held == 1:
+        return replace(specification, suite=suite, source=f"{suite}/{task} (built-in, as {original}/{task})")
+    return at_lower_rate(specification, suite, held)
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from grape.doctor.graphics import check_frame, check_libraries, check_vulkan
 from grape.doctor.machine import check_cores, check_disk, check_gpu, check_interpreter, check_memory
 from grape.doctor.packages import check_packages, is_installed
 from grape.envs.simpler.installation import asset_folder
+from grape.envs.toy import SUITES as TOY_SUITES
 
 __all__ = ["DoctorSettings", "check_assets", "run_doctor"]
 
@@ -32,7 +33,7 @@ def check_assets(needed: bool) -> Iterator[Finding]:
 
 
 # Suites that need no simulator from an extra.
-_BUILT_IN_SUITES = frozenset({"toy"})
+_BUILT_IN_SUITES = frozenset(TOY_SUITES)
 
 _USUAL = "metaworld"
 

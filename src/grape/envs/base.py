@@ -117,6 +117,14 @@ class SuiteBase(ABC):
         return ()
 
     @property
+    def conventions(self) -> Mapping[str, Any]:
+        """What the suite does of the conventions that a policy may state: ``idle_steps``, ``image_preprocessing``.
+
+        A policy that states another value is warned of. By default nothing is compared.
+        """
+        return {}
+
+    @property
     def operators(self) -> tuple[str, ...]:
         """Styles of expert that :meth:`make_expert` knows; the first is the default. By default there are none."""
         return ()

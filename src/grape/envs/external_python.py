@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from grape.core.errors import DataError, GrapeError, SettingsError, SimulatorError
 from grape.core.reading import parse_json
@@ -186,6 +187,10 @@ class ExternalPythonSuite(SuiteBase):
     @property
     def cameras(self) -> tuple[str, ...]:
         return self._suite.cameras
+
+    @property
+    def conventions(self) -> Mapping[str, Any]:
+        return self._suite.conventions
 
     @property
     def operators(self) -> tuple[str, ...]:

@@ -39,8 +39,8 @@ class GroupReply:
         snapshots: One a lane; None for lanes that were not stepped, empty after a failure.
         failure: None, or what went wrong. The group is over then and its worker has been replaced; the caller may
             start the group again from its beginning.
-        expert_actions: Where the worker's experts acted: executed and clean actions, float32 ``(L, D)`` each, zero
-            for lanes that were not stepped.
+        expert_actions: Where the worker's experts acted: executed and clean actions, float32 ``(L, D)`` each, after
+            :meth:`WorkerPool.play` ``(L, n, D)``; zero where none acted.
         passed: Where several actions were executed, the states before that of ``snapshots``, one sequence a lane,
             without images.
     """
@@ -207,12 +207,12 @@ class WorkerPool:
         arrays = None if actions is None else {"actions": np.asarray(actions, dtype=np.float32)}
         self._ready(group_id).ask(self._timeout, {"kind": "step", "active": [bool(flag) for flag in active]}, arrays)
 
-    def play(self, group_id: int, actions: Actions, counts: Sequence[int], until: str) -> None:
+    def play(self, group_id: int, actions: Actions | None, counts: Sequence[int], until: str) -> None:
         """Execute several actions in each lane of a group; images are drawn after the last one alone.
 
         Args:
             group_id: A group whose last answer was received.
-            actions: float32 ``(L, n, D)``.
+            actions: float32 ``(L, n, D)``; None to let the worker's experts act.
             counts: How many of them a lane executes; 0 leaves it at rest.
             until: ``"success"`` ends a lane's part at its first success, ``"last-step"`` does not.
 
@@ -222,7 +222,8 @@ class WorkerPool:
         """
         request = {"kind": "play", "counts": [int(count) for count in counts], "until": until}
         timeout = min(self._timeout * max(1, *map(int, counts)), _MOST_SECONDS)
-        self._ready(group_id).ask(timeout, request, {"actions": np.asarray(actions, dtype=np.float32)})
+        arrays = None if actions is None else {"actions": np.asarray(actions, dtype=np.float32)}
+        self._ready(group_id).ask(timeout, request, arrays)
 
     def finish(self, group_id: int) -> None:
         """Free the worker of a group; nothing happens if the group failed and is over already.

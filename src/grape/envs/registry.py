@@ -25,9 +25,9 @@ __all__ = [
 _GROUP = "grape.suites"
 _BUILTIN: dict[str, tuple[str, ...]] = {
     **{
-        f"libero_{name}{rate}": ("grape.envs.libero.suite", "LiberoSuite", f"libero_{name}{rate}")
+        f"libero_{name}{variant}": ("grape.envs.libero.suite", "LiberoSuite", f"libero_{name}{variant}")
         for name in ("spatial", "object", "goal", "10", "90")
-        for rate in ("", "_2hz")
+        for variant in ("", "_2hz", "_nano", "_nano_wrist")
     },
     **{
         f"simpler_widowx{group}": ("grape.envs.simpler.suite", "WidowXSuite", f"simpler_widowx{group}")
@@ -35,7 +35,7 @@ _BUILTIN: dict[str, tuple[str, ...]] = {
     },
     "metaworld": ("grape.envs.metaworld.suite", "MetaWorldSuite"),
     "simpler_widowx-v0": ("grape.envs.simpler_original.suite", "OriginalSuite"),
-    "toy": ("grape.envs.toy", "ToySuite"),
+    **{name: ("grape.envs.toy", "ToySuite", name) for name in ("toy", "toy_fine", "toy_wrist", "toy_fine_wrist")},
 }
 """Module, class, and what it is made with."""
 

@@ -3,6 +3,9 @@
 A gripper slides over a table of 40 x 40 cm and touches squares. It follows the conventions of the real suites (7-D
 action, keypoints, signals, images, privileged state), resets and steps in a fraction of a millisecond and is exact.
 
+Variants for policies that act in chunks or read two images: ``toy_fine`` moves a quarter as far in a control step and
+takes four times as many; ``toy_wrist`` and ``toy_fine_wrist`` have a second camera, ``wrist``, above the gripper.
+
 For tests of pools and retries the environment variable ``GRAPE_FAULT`` makes it misbehave once or always::
 
     GRAPE_FAULT=<crash|hang|error>:<task>:<initial state>:<decision>[:<marker file>]
@@ -28,7 +31,15 @@ from grape.core.tasks import ActionSpace, GripperConvention, RotationConvention,
 from grape.envs.base import Environment, Expert, Snapshot, SuiteBase
 from grape.envs.expert_styles import OPERATORS, Operator
 
-__all__ = ["ToyEnvironment", "ToyExpert", "ToySuite"]
+__all__ = ["SUITES", "ToyEnvironment", "ToyExpert", "ToySuite"]
+
+SUITES: Mapping[str, tuple[int, tuple[str, ...]]] = {
+    "toy": (1, ()),
+    "toy_fine": (4, ()),
+    "toy_wrist": (1, ("wrist",)),
+    "toy_fine_wrist": (4, ("wrist",)),
+}
+"""Control steps for the way of one in ``toy``, and cameras beside the main one, by suite."""
 
 _N_INITIAL_STATES = 1_000_000
 _MAX_STEPS = 8
@@ -39,6 +50,7 @@ _BLOCK_HALF = 0.03  # half of the block's width, meters
 _PUSH = 0.12  # how far the block has to go, meters
 _HEIGHT = 0.02  # of everything, meters
 _IMAGE = 64  # pixels
+_WRIST_REACH = 0.06  # half of what the wrist's camera sees, meters
 _DISPLAY_FACTOR = 2
 
 _RED, _BLUE = (210, 40, 40), (40, 60, 210)
@@ -46,9 +58,9 @@ _GREEN, _GOAL = (60, 160, 60), (170, 210, 170)
 _TABLE_COLOR, _OPEN, _CLOSED = (225, 220, 205), (20, 20, 20), (110, 110, 110)
 
 _TASKS = (
-    Task("toy", 0, "reach-red", "reach the red square", _MAX_STEPS),
-    Task("toy", 1, "reach-blue", "reach the blue square", _MAX_STEPS),
-    Task("toy", 2, "push-block", "push the block right", _MAX_STEPS),
+    ("reach-red", "reach the red square"),
+    ("reach-blue", "reach the blue square"),
+    ("push-block", "push the block right"),
 )
 
 _ACTION_SPACE = ActionSpace(
@@ -73,6 +85,8 @@ class ToyEnvironment:
 
     def __init__(self, task: Task) -> None:
         self._task = task
+        rate, self._cameras = SUITES[task.suite]
+        self._step = _STEP / rate
         self._fault = _Fault.from_environment(task)
         self._initial_state = self._decision = -1
         self._gripper: Float64 = np.zeros(2)
@@ -127,7 +141,7 @@ class ToyEnvironment:
         self._fault.trigger(self._initial_state, self._decision)
         clipped = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
         before = self._gripper
-        self._gripper = np.clip(before + _STEP * clipped[:2], -_TABLE, _TABLE)
+        self._gripper = np.clip(before + self._step * clipped[:2], -_TABLE, _TABLE)
         self._opening = float(clipped[6] <= 0)
         if "block" in self._squares:
             self._squares["block"] = _pushed(self._squares["block"], before, self._gripper)
@@ -135,9 +149,10 @@ class ToyEnvironment:
 
     def look(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot of the state as it is, with images."""
-        image = self._draw()
+        image = self._draw(np.zeros(2), _TABLE)
         display = image.repeat(_DISPLAY_FACTOR, axis=0).repeat(_DISPLAY_FACTOR, axis=1)
-        return dataclasses.replace(snapshot, image=image, display=display)
+        cameras = {name: self._draw(self._gripper, _WRIST_REACH) for name in self._cameras}
+        return dataclasses.replace(snapshot, image=image, display=display, cameras=cameras)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -174,16 +189,21 @@ class ToyEnvironment:
             privileged={"gripper": self._gripper, "object": thing, "goal": self._goal},
         )
 
-    def _draw(self) -> npt.NDArray[np.uint8]:
+    def _draw(self, middle: Float64, reach: float) -> npt.NDArray[np.uint8]:
+        """The table around a point, ``reach`` meters to each side."""
         image = np.empty((_IMAGE, _IMAGE, 3), dtype=np.uint8)
         image[:] = _TABLE_COLOR
+
+        def fill(center: Float64, half: float, color: tuple[int, int, int]) -> None:
+            _fill(image, center - middle, half, color, reach)
+
         if "block" in self._squares:
-            _fill(image, self._goal, _BLOCK_HALF, _GOAL)
-            _fill(image, self._squares["block"], _BLOCK_HALF, _GREEN)
+            fill(self._goal, _BLOCK_HALF, _GOAL)
+            fill(self._squares["block"], _BLOCK_HALF, _GREEN)
         else:
-            _fill(image, self._squares["red"], _RADIUS, _RED)
-            _fill(image, self._squares["blue"], _RADIUS, _BLUE)
-        _fill(image, self._gripper, 0.012, _OPEN if self._opening else _CLOSED)
+            fill(self._squares["red"], _RADIUS, _RED)
+            fill(self._squares["blue"], _RADIUS, _BLUE)
+        fill(self._gripper, 0.012, _OPEN if self._opening else _CLOSED)
         return image
 
 
@@ -196,11 +216,13 @@ def _pushed(block: Float64, before: Float64, after: Float64) -> Float64:
     return block
 
 
-def _fill(image: npt.NDArray[np.uint8], center: Float64, half: float, color: tuple[int, int, int]) -> None:
-    """Draw a square; x grows to the right, y upwards."""
-    scale = _IMAGE / (2 * _TABLE)
-    left, right = (round((center[0] + sign * half + _TABLE) * scale) for sign in (-1, 1))
-    top, bottom = (round((_TABLE - center[1] + sign * half) * scale) for sign in (-1, 1))
+def _fill(
+    image: npt.NDArray[np.uint8], center: Float64, half: float, color: tuple[int, int, int], reach: float
+) -> None:
+    """Draw a square around a point relative to the image's middle; x grows to the right, y upwards."""
+    scale = _IMAGE / (2 * reach)
+    left, right = (round((center[0] + sign * half + reach) * scale) for sign in (-1, 1))
+    top, bottom = (round((reach - center[1] + sign * half) * scale) for sign in (-1, 1))
     image[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = color
 
 
@@ -215,6 +237,7 @@ class ToyExpert:
 
     def __init__(self, task: Task, style: str, seed: int) -> None:
         self._pushes = task.name == "push-block"
+        self._step = _STEP / SUITES[task.suite][0]
         self._operator = Operator(style, seed)
 
     def act(self, snapshot: Snapshot) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -228,25 +251,44 @@ class ToyExpert:
             aligned = abs(gripper[1] - block[1]) <= _BLOCK_HALF / 2
             aim = aim - np.array([_BLOCK_HALF, 0.0]) if aligned else behind
         action = np.zeros(7)
-        action[:2] = (aim - gripper) / _STEP
+        action[:2] = (aim - gripper) / self._step
         action[6] = 1.0 if self._pushes else -1.0
         return self._operator.perform(action)
 
 
 class ToySuite(SuiteBase):
-    """Three tasks on a flat table; see :class:`~grape.envs.base.SuiteBase`."""
+    """Three tasks on a flat table; see :class:`~grape.envs.base.SuiteBase`.
+
+    Args:
+        name: One of :data:`SUITES`.
+    """
+
+    def __init__(self, name: str = "toy") -> None:
+        self._name = name
+        self._rate, self._cameras = SUITES[name]
 
     @property
     def name(self) -> str:
-        return "toy"
+        return self._name
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        return _TASKS
+        return tuple(Task(self._name, index, *task, _MAX_STEPS * self._rate) for index, task in enumerate(_TASKS))
 
     @property
     def action_space(self) -> ActionSpace:
-        return _ACTION_SPACE
+        if self._rate == 1:
+            return _ACTION_SPACE
+        notes = (_ACTION_SPACE.notes[0], f"translation in units of {8 / self._rate:g} cm a control step")
+        return dataclasses.replace(_ACTION_SPACE, control_hz=_ACTION_SPACE.control_hz * self._rate, notes=notes)
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        return self._cameras
+
+    def base_task(self, task: Task) -> tuple[str, str]:
+        """The task of ``toy``: variants start from the same initial states."""
+        return "toy", task.name
 
     @property
     def proprio_dim(self) -> int:

@@ -91,22 +91,35 @@ class Group:
             answer.append(self.snapshots[lane])
         return answer, None if actions is not None else (executed, clean)
 
-    def play(self, actions: npt.NDArray[np.float32], counts: Sequence[int], until: str) -> list[list[Snapshot]]:
+    def play(
+        self, actions: npt.NDArray[np.float32] | None, counts: Sequence[int], until: str
+    ) -> tuple[list[list[Snapshot]], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None]:
         """Execute several actions a lane, one after another, and look once, at the end.
 
         Args:
-            actions: ``(lanes, n, D)``.
+            actions: ``(lanes, n, D)``; None to let the experts act, each in the state that its last action led to.
             counts: How many of them to execute a lane; 0 leaves it at rest.
             until: ``"success"`` ends a lane's part at its first success, ``"last-step"`` does not.
 
         Returns:
-            The states of each lane in order, of which only the last one has images.
+            The states of each lane in order, of which only the last one has images; and the experts' executed and
+            clean actions ``(lanes, max(counts), D)``, zero where none acted, or None.
         """
         passed: list[list[Snapshot]] = []
+        executed = np.zeros((len(counts), max(counts, default=0), self._dim), dtype=np.float32)
+        clean = executed.copy()
         for lane, count in enumerate(counts):
-            environment, states = self._environments[lane], []
+            environment, states = self._environments[lane], list[Snapshot]()
             blind = environment if isinstance(environment, BlindEnvironment) else None
-            for action in actions[lane, :count]:
+            for number in range(count):
+                if actions is not None:
+                    executed[lane, number] = actions[lane, number]
+                elif self._experts is not None:
+                    snapshot = states[-1] if states else self.snapshots[lane]
+                    executed[lane, number], clean[lane, number] = self._experts[lane].act(snapshot)
+                else:
+                    raise ValueError("no actions were given and the group has no experts")
+                action = executed[lane, number]
                 states.append(environment.step(action) if blind is None else blind.advance(action))
                 if until == "success" and states[-1].success:
                     break
@@ -115,7 +128,7 @@ class Group:
                     states[-1] = blind.look(states[-1])
                 self.snapshots[lane] = states[-1]
             passed.append(states)
-        return passed
+        return passed, None if actions is not None else (executed, clean)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -154,8 +167,8 @@ def _serve(link: socket.socket, suite_name: str) -> None:
                 group = _start(suite, environments, request)
                 _answer(link, group.snapshots, None)
             elif group is not None and request["kind"] == "play":
-                passed = group.play(arrays["actions"], request["counts"], request["until"])
-                _answer(link, [states[-1] if states else None for states in passed], None, passed)
+                passed, acted = group.play(arrays.get("actions"), request["counts"], request["until"])
+                _answer(link, [states[-1] if states else None for states in passed], acted, passed)
             elif group is not None:
                 _answer(link, *group.step(arrays.get("actions"), request["active"]))
         except (EOFError, ConnectionError):

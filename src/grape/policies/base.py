@@ -1,7 +1,7 @@
 """Interfaces of policies: those that act, those that train on preferences, those that imitate. No PyTorch here."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -16,7 +16,10 @@ from grape.core.trajectories import Observation
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
     from torch import Tensor, nn
+
+    from grape.policies.types import DataFacts
 
 __all__ = [
     "ActionBatch",
@@ -26,6 +29,8 @@ __all__ = [
     "Policy",
     "PolicySpec",
     "TrainablePolicy",
+    "WeightlessNetwork",
+    "sum_executed",
 ]
 
 LoraTargets = Literal["language", "language+projector", "all"]
@@ -162,12 +167,60 @@ class ActionEncoder(Protocol):
         """Token ids of un-normalized actions, int32, of the same shape ``(..., D)``."""
 
 
+@dataclass(frozen=True, eq=False)
+class WeightlessNetwork:
+    """A policy's network on PyTorch's meta device: for estimates of what training takes.
+
+    Attributes:
+        module: The network, all of whose parameters train.
+        towers: The part of it whose outputs :attr:`features` gives.
+        inputs: Encoded observations without content, of their number, the tokens of each prompt, and whether they hold
+            features instead of images.
+        features: Features of encoded observations that hold images.
+        token_logps: As :meth:`TrainablePolicy.token_logps`, by :attr:`module`.
+        checkpoint_activations: As :meth:`TrainablePolicy.checkpoint_activations`, of :attr:`module`.
+        actions: Actions a decision and dimensions of an action, ``(K, D)``.
+        rows_beside_prompt: Positions of a sequence that are not the prompt's.
+        storage_dtype: Type that the checkpoint's weights are stored in.
+        quantized: Names of the linear layers that hold 4-bit weights where that is asked for.
+    """
+
+    module: "nn.Module"
+    towers: "nn.Module"
+    inputs: "Callable[[int, int, bool], Any]"
+    features: "Callable[[Any], Tensor]"
+    token_logps: "Callable[[Any, Tensor], Tensor]"
+    checkpoint_activations: "Callable[[], None]"
+    actions: tuple[int, int]
+    rows_beside_prompt: int
+    storage_dtype: str = "float32"
+    quantized: tuple[str, ...] = ()
+
+
+def sum_executed(logps: "Tensor", executed: "Tensor") -> "Tensor":
+    """Sums over the tokens of executed actions, float32 ``(B,)`` with graph; the others have no gradient.
+
+    Args:
+        logps: Log-probabilities of tokens, ``(B, K, D)``.
+        executed: How many actions of each chunk were executed, int64 ``(B,)``.
+    """
+    import torch
+
+    played = torch.arange(logps.shape[1], device=logps.device) < executed.to(logps.device)[:, None]
+    return torch.where(played[..., None], logps, 0.0).flatten(1).sum(dim=1)
+
+
 class TrainablePolicy(ABC):
     """A policy with exact log-probabilities: what ``grape train`` needs of it.
 
     A decision's log-probability is the sum over the tokens of its executed actions. What a policy does not define
     beyond the abstract methods has defaults here.
+
+    Attributes:
+        adapter: PEFT's wrapper around :attr:`module` while low-rank adapters stand beside its layers, else None.
     """
+
+    adapter: Any = None
 
     @property
     @abstractmethod
@@ -220,6 +273,11 @@ class TrainablePolicy(ABC):
         """Ids of the action tokens, int64 ``(n_bins,)``; None where any id may be one, as by default."""
         return None
 
+    @property
+    def evaluation_conventions(self) -> Mapping[str, Any]:
+        """What a suite shall do, by name, as in ``SuiteBase.conventions``. By default nothing is stated."""
+        return {}
+
     def facts(self) -> Mapping[str, Any]:
         """How it is run, for summaries: JSON values by name. By default nothing."""
         return {}
@@ -235,11 +293,7 @@ class TrainablePolicy(ABC):
         Returns:
             float32 ``(B,)``, with graph: sums over executed tokens; the others have no gradient.
         """
-        import torch
-
-        logps = self.token_logps(inputs, tokens)
-        played = torch.arange(tokens.shape[1], device=logps.device) < executed.to(logps.device)[:, None]
-        return torch.where(played[..., None], logps, 0.0).flatten(1).sum(dim=1)
+        return sum_executed(self.token_logps(inputs, tokens), executed)
 
     def prompt(self, instruction: str) -> str:
         """The text the network reads for an instruction; by default the instruction."""
@@ -256,6 +310,18 @@ class TrainablePolicy(ABC):
         They are computed once and given to :meth:`encode`. By default there are none.
         """
         return None
+
+    def weightless(self, dtype: "torch.dtype") -> "WeightlessNetwork | None":
+        """The network without memory for its weights, to estimate a training; by default None: there is no estimate.
+
+        Args:
+            dtype: Type of its weights.
+        """
+        return None
+
+    def prompt_length(self, instruction: str) -> int:
+        """Tokens of the prompt that the network reads for an instruction; used for estimates only."""
+        return len(self.prompt(instruction))
 
     def lora_targets(self, which: LoraTargets = "language+projector") -> list[str]:
         """Full names of the linear layers within :attr:`module` that low-rank adapters stand beside.
@@ -283,6 +349,12 @@ class ImitationPolicy(TrainablePolicy):
     """A policy that also learns from demonstrations: what ``grape sft`` needs of it."""
 
     @abstractmethod
+    def encode(
+        self, observations: Sequence[Observation], *, features: "Tensor | None" = None, crop: bool = True
+    ) -> Any:
+        """See the base class; ``crop=False`` leaves a center crop out, for images that were cropped at random."""
+
+    @abstractmethod
     def imitation_losses(
         self, inputs: Any, labels: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_], width: float
     ) -> "tuple[Tensor, Tensor]":
@@ -299,3 +371,14 @@ class ImitationPolicy(TrainablePolicy):
             Mean cross-entropy over a row's tokens, with graph, and the share of its tokens that are the likeliest,
             both float32 ``(B,)``.
         """
+
+    def check_imitation(self) -> None:
+        """Raise a SettingsError where the policy cannot learn from demonstrations after all; by default it can."""
+
+    def fitted(self, data: "DataFacts") -> "ImitationPolicy":
+        """The same network, stating the statistics, gripper and crop of what it will learn; by default no change."""
+        return self
+
+    def resized(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """An image ``(H, W, 3)`` at the size that the network reads, where it is augmented; by default as it is."""
+        return image

@@ -7,16 +7,43 @@ from typing import Any
 from grape.core.errors import CompatibilityError, SettingsError
 from grape.core.provenance import read_provenance
 from grape.core.settings import flag_of
-from grape.policies.base import ImitationPolicy
+from grape.policies.base import ImitationPolicy, LoraTargets, TrainablePolicy
 from grape.policies.exports import PolicyExport
 from grape.policies.kinds import PART_PATTERNS, recognize_checkpoint
 from grape.policies.opening import read_checkpoint_kind, resolve_policy
-from grape.policies.types import CheckpointInfo, NewPolicy, OpeningOptions, PolicyType
+from grape.policies.types import AdapterInfo, CheckpointInfo, NewPolicy, OpeningOptions, PolicyType
 
 __all__ = ["OpenVLAOFTType", "OpenVLAType"]
 
 
-class OpenVLAType(PolicyType):
+class _OpenVLAFamily(PolicyType):
+    """Policies whose adapters lie apart, in PEFT's layout with a pointer to their base."""
+
+    keeps_adapters = True
+
+    def adapter(self, path: Path | str) -> AdapterInfo | None:
+        """Facts of an adapter in PEFT's layout."""
+        from grape.policies.openvla.adapter_config import read_adapter_config
+        from grape.policies.openvla.adapter_pointer import adapter_base
+
+        base = adapter_base(path)
+        if base is None:
+            return None
+        adapter = read_adapter_config(resolve_policy(path))
+        policy: Any = self.read(path, OpeningOptions(unnorm_key=next(iter(self.info(path).norm_keys), "")))
+        layers = frozenset(adapter.layers(policy.module))
+        kinds: tuple[LoraTargets, ...] = ("language", "language+projector", "all")
+        targets = next((kind for kind in kinds if frozenset(policy.lora_targets(kind)) == layers), None)
+        return AdapterInfo(base, adapter.rank, adapter.alpha, targets, policy.config.storage_dtype)
+
+    def save_adapter(self, policy: TrainablePolicy, folder: Path, base: Path, place: Path) -> None:
+        """See :func:`grape.policies.openvla.adapter_saving.save_adapter`."""
+        from grape.policies.openvla.adapter_saving import save_adapter
+
+        save_adapter(policy, folder, base, place)
+
+
+class OpenVLAType(_OpenVLAFamily):
     """OpenVLA: one action a decision, token by token."""
 
     def recognizes(self, config: Mapping[str, Any], names: Collection[str]) -> bool:
@@ -89,7 +116,7 @@ class OpenVLAType(PolicyType):
         return export_adapter(path, base_name)
 
 
-class OpenVLAOFTType(PolicyType):
+class OpenVLAOFTType(_OpenVLAFamily):
     """OpenVLA-OFT: a chunk of actions a decision, in one forward pass."""
 
     weights = ("*.safetensors", *PART_PATTERNS)
@@ -123,7 +150,8 @@ class OpenVLAOFTType(PolicyType):
         from grape.policies.openvla_oft.loading import read_oft_config
 
         config, conventions = read_oft_config(path)
-        return CheckpointInfo(tuple(sorted(config.norm_stats)), conventions.center_crop)
+        center_crop = None if conventions is None else conventions.center_crop
+        return CheckpointInfo(tuple(sorted(config.norm_stats)), center_crop)
 
     def cautions(self, path: Path | str, options: OpeningOptions) -> tuple[str, ...]:
         """That a preset alone makes the checkpoint OpenVLA-OFT's, and that a preset's crop is left out."""
@@ -153,6 +181,7 @@ class OpenVLAOFTType(PolicyType):
                 action_dim=facts.action_dim,
                 cameras=facts.cameras,
                 proprio_dim=facts.proprio_dim,
+                placeholders="learned",
             ),
             instructions=facts.instructions,
             conventions=override_conventions(NANO_CONVENTIONS, facts.convention),

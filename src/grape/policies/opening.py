@@ -28,6 +28,7 @@ __all__ = [
     "parse_hub_name",
     "read_checkpoint_config",
     "read_checkpoint_kind",
+    "read_norm_stats",
     "resolve_policy",
 ]
 
@@ -109,6 +110,24 @@ def opening_options(settings: PolicySettings, **changes: Any) -> OpeningOptions:
         chunk=settings.chunk,
     )
     return replace(options, **changes)
+
+
+def read_norm_stats(path: Path | None) -> Mapping[str, Any] | None:
+    """Statistics by data set from a ``dataset_statistics.json``; None where there is no file to read.
+
+    Raises:
+        DataError: The file is missing or no JSON, or an entry lacks what normalization needs.
+    """
+    from grape.policies.openvla.action_tokens import ActionNorm
+
+    if path is None:
+        return None
+    data = read_json(path)
+    if not isinstance(data, dict) or not data:
+        raise DataError(f"{path} holds no statistics by data set.", "Give a dataset_statistics.json.")
+    for name, stats in data.items():
+        ActionNorm.from_stats(stats, f"{path}, {name}")
+    return data
 
 
 _NAME_PATTERN = re.compile(

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from grape.core.errors import SettingsError
-from grape.policies.base import ImitationPolicy, Policy, TrainablePolicy
+from grape.policies.base import ImitationPolicy, LoraTargets, Policy, TrainablePolicy
 from grape.policies.exports import PolicyExport
 
-__all__ = ["AS_STATED", "CheckpointInfo", "NewPolicy", "OpeningOptions", "PolicyType"]
+__all__ = ["AS_STATED", "AdapterInfo", "CheckpointInfo", "DataFacts", "NewPolicy", "OpeningOptions", "PolicyType"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,26 @@ class CheckpointInfo:
 
 
 @dataclass(frozen=True)
+class AdapterInfo:
+    """Facts from the folder of a low-rank adapter that lies apart from the policy it belongs to.
+
+    Attributes:
+        base: The policy it belongs to.
+        rank: Its rank.
+        alpha: Its scale times the rank.
+        targets: Which linear layers it stands beside, as :meth:`~grape.policies.base.TrainablePolicy.lora_targets`
+            names them; None where they are others.
+        storage_dtype: Type that the base's weights are stored in.
+    """
+
+    base: Path
+    rank: int
+    alpha: float
+    targets: LoraTargets | None
+    storage_dtype: str
+
+
+@dataclass(frozen=True)
 class NewPolicy:
     """What a policy with random weights is made for.
 
@@ -96,6 +116,24 @@ class NewPolicy:
     convention: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class DataFacts:
+    """What a policy is fitted to before it learns from demonstrations.
+
+    Attributes:
+        unnorm_key: Name of the normalization statistics to use.
+        statistics: Those statistics, where the policy holds none of that name; None where it does.
+        gripper: What the last action dimension means in the demonstrations; empty if unknown.
+        center_crop: Whether it learns from random crops, so that its images are cropped in the middle afterwards. Else
+            it stays as it was.
+    """
+
+    unnorm_key: str
+    statistics: Mapping[str, Any] | None = None
+    gripper: str = ""
+    center_crop: bool = False
+
+
 class PolicyType(ABC):
     """One kind of policy: recognizes its checkpoints and opens them.
 
@@ -106,6 +144,9 @@ class PolicyType(ABC):
 
     name: str = ""
     """Set by the registry."""
+
+    keeps_adapters: bool = False
+    """Whether low-rank adapters are saved apart from their base; else the trained ones are merged into it."""
 
     weights: tuple[str, ...] = ("*.safetensors",)
     """Files that are downloaded beside configuration and tokenizer, as patterns."""
@@ -147,6 +188,21 @@ class PolicyType(ABC):
     def cautions(self, path: Path | str, options: OpeningOptions) -> tuple[str, ...]:
         """What a user should know of a policy before it is opened, in whole sentences. By default nothing."""
         return ()
+
+    def adapter(self, path: Path | str) -> AdapterInfo | None:
+        """Facts of the adapter that lies there; None for a whole policy, and by default."""
+        return None
+
+    def save_adapter(self, policy: TrainablePolicy, folder: Path, base: Path, place: Path) -> None:
+        """Write a policy's adapter, if this type keeps adapters apart.
+
+        Args:
+            policy: The policy with its adapter.
+            folder: Where to write; it exists and is empty.
+            base: The policy it belongs to.
+            place: Where the folder will lie in the end.
+        """
+        raise NotImplementedError(f"Policies of type {self.name!r} keep no adapters apart.")
 
     def create(self, facts: NewPolicy) -> ImitationPolicy:
         """A policy with random weights.

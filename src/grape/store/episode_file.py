@@ -171,7 +171,8 @@ def read_decisions(path: Path) -> Decisions:
         values = _read_columns(file, header, [*sampled_columns(header), "label", "proprio"])
         tokens, logps, chunks = _sampled(header, values, values["label"].shape[1])
         labels = values["label"]
-        return Decisions(tokens, logps, labels, header.frame_shape, values["proprio"][: len(labels)], chunks)
+        states = values["proprio"][: len(labels)]
+        return Decisions(tokens, logps, labels, header.frame_shape, states, chunks, header.camera_shapes)
 
 
 def read_images(path: Path, decisions: Sequence[int], camera: str = "") -> npt.NDArray[np.uint8]:

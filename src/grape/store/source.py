@@ -1,14 +1,14 @@
 """What training reads of recorded episodes, wherever they come from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from grape.core.chunks import Chunks
+from grape.core.chunks import PLAIN, Chunks
 from grape.core.trajectories import EpisodeMeta, Trajectory
 
 __all__ = ["Decisions", "EpisodeSource"]
@@ -26,6 +26,7 @@ class Decisions:
         proprio: Robot state before each control step, float32 ``(T, P)``; ``P`` is 0 where none was recorded.
         chunks: The decisions with all that was sampled; None where each of the ``T`` control steps is one, see
             :class:`~grape.core.trajectories.Trajectory`.
+        camera_shapes: ``(H, W, 3)`` of each further camera's images, by name.
     """
 
     tokens: npt.NDArray[np.int32]
@@ -34,6 +35,33 @@ class Decisions:
     image_shape: tuple[int, int, int]
     proprio: npt.NDArray[np.float32]
     chunks: Chunks | None = None
+    camera_shapes: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+
+    @property
+    def executed(self) -> npt.NDArray[np.int32]:
+        """Executed actions of each of the ``N`` decisions, int32 ``(N,)``."""
+        return np.ones(len(self.labels), np.int32) if self.chunks is None else self.chunks.executed
+
+    @property
+    def starts(self) -> npt.NDArray[np.int64]:
+        """First control step of each decision, int64 ``(N,)``."""
+        return np.arange(len(self.labels), dtype=np.int64) if self.chunks is None else self.chunks.starts
+
+    def facts(self) -> tuple[int, str, float]:
+        """Chunk length, support and temperature, see :meth:`grape.core.chunks.Chunks.facts`."""
+        return PLAIN if self.chunks is None else self.chunks.facts()
+
+    def sampled(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Tokens of each decision's chunk, executed or not, int32, and their log-probabilities, float32, ``(N, K, D)``.
+
+        They are -1 and NaN where nothing was sampled.
+        """
+        if self.chunks is None:
+            return self.tokens[:, None], self.logps[:, None]
+        if self.chunks.tokens is None or self.chunks.logps is None:
+            shape = (len(self.chunks), self.chunks.length, self.labels.shape[1])
+            return np.full(shape, -1, np.int32), np.full(shape, np.nan, np.float32)
+        return self.chunks.tokens, self.chunks.logps
 
 
 class EpisodeSource(Protocol):
@@ -63,8 +91,14 @@ class EpisodeSource(Protocol):
     def decisions(self, episode_id: str) -> Decisions:
         """The decisions of one episode; no image is decoded."""
 
-    def images(self, episode_id: str, decisions: Sequence[int]) -> npt.NDArray[np.uint8]:
-        """Images before some decisions of one episode, in that order, uint8 ``(B, H, W, 3)``; no other is decoded."""
+    def images(self, episode_id: str, decisions: Sequence[int], camera: str = "") -> npt.NDArray[np.uint8]:
+        """Images before some decisions of one episode, in that order, uint8 ``(B, H, W, 3)``; no other is decoded.
+
+        Args:
+            episode_id: Which one.
+            decisions: Positions on the decision axis.
+            camera: Name of a further camera; empty for the main one.
+        """
 
     def digest(self) -> str:
         """Hash of what the episodes are."""

@@ -4,14 +4,17 @@ Two sets: OpenVLA's published recipe, and two small ones of our own (moves and b
 nothing, where a crop would cost resolution.
 """
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from grape.core.images import crop_and_resize
+from grape.core.trajectories import Observation
 
-__all__ = ["CROP_AREA", "augment", "openvla_recipe"]
+__all__ = ["CROP_AREA", "augment", "augment_observations", "openvla_recipe"]
 
 Images = npt.NDArray[np.uint8]
 Pixels = npt.NDArray[np.float32]
@@ -20,6 +23,25 @@ CROP_AREA = 0.9
 """Share of the image's area that OpenVLA's crops keep; evaluation cuts the same share out of the middle."""
 
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = 0.2, (0.8, 1.2), (0.8, 1.2), 0.05
+
+
+def augment_observations(observations: Sequence[Observation], change: Callable[[Images], Images]) -> list[Observation]:
+    """Observations with other images, camera by camera.
+
+    Args:
+        observations: At least one, all with images of the same cameras.
+        change: Changes the images ``(B, H, W, 3)`` of one camera; it draws the same numbers at every call, so that all
+            cameras of an observation are moved, brightened and cropped alike.
+    """
+    main = change(np.stack([observation.image for observation in observations]))
+    others = {
+        name: change(np.stack([observation.cameras[name] for observation in observations]))
+        for name in observations[0].cameras
+    }
+    return [
+        replace(observation, image=main[row], cameras={name: images[row] for name, images in others.items()})
+        for row, observation in enumerate(observations)
+    ]
 
 
 def augment(

@@ -1,8 +1,9 @@
 """Items, samplers and collation: what each update compares or imitates.
 
-An *item* of preference training is one comparison (whole trajectories, single steps, or a chosen step alone), given by
-the rows of its two sides in a :class:`~grape.training.dataset.StepDataset`; the methods differ only in how pairs become
-items. An item of fine-tuning is one row.
+An *item* of preference training is one comparison (whole trajectories, single decisions, or a chosen one alone), given
+by the control steps of its two sides in a :class:`~grape.training.dataset.StepDataset`; the methods differ only in how
+pairs become items. A side may begin or end inside a chunk: only the executed tokens of its control steps count. An item
+of fine-tuning is one row.
 """
 
 import functools
@@ -19,6 +20,7 @@ from torch import Tensor
 from grape.core.errors import DataError
 from grape.core.preferences import PreferencePair
 from grape.core.seeds import derive_rng
+from grape.training.decision_axis import DecisionAxis, Segments
 from grape.training.gradients import Comparisons
 from grape.training.methods import UNPAIRED
 from grape.training.unpaired import WeightedEpisode
@@ -35,7 +37,7 @@ class ComparisonItem:
 
     Attributes:
         name: For messages, e.g. ``"pair drawer-open-3-0"``.
-        chosen: Half-open range [start, stop) of rows of the chosen side.
+        chosen: Half-open range [start, stop) of control steps of the table: the chosen side.
         rejected: The same of the rejected side. A loss over single episodes leaves one side empty (equal numbers).
         weight: Weight in the mean over comparisons, 1 on average over those of a run.
         anchored: Whether the anchor may imitate the chosen side.
@@ -48,8 +50,8 @@ class ComparisonItem:
     anchored: bool = True
 
     @property
-    def frames(self) -> int:
-        """Steps of both sides."""
+    def steps(self) -> int:
+        """Control steps of both sides."""
         return self.chosen[1] - self.chosen[0] + self.rejected[1] - self.rejected[0]
 
 
@@ -60,31 +62,34 @@ def make_items(
     window: int = 0,
     stride: int = 1,
     succeeded: Container[str] | None = None,
+    axis: DecisionAxis | None = None,
 ) -> tuple[tuple[ComparisonItem, ...], float]:
     """Turn pairs into items.
 
     ``tpo`` compares whole trajectories (arXiv 2411.19309), or windows of them: what the first public implementation
-    optimized, though here only windows of one pair at equal offsets meet. ``step-dpo`` compares the steps at equal
-    index of the two sides, the paper's step-wise baseline. Both take of a side the range of decisions that its pair
-    names, and weigh a comparison as its pair, scaled to 1 on average. ``filtered-bc`` imitates every step of every
+    optimized, though here only windows of one pair at equal offsets meet. ``step-dpo`` compares the decisions at equal
+    index of the two sides, the paper's step-wise baseline. Both take of a side the range of control steps that its pair
+    names, and weigh a comparison as its pair, scaled to 1 on average. ``filtered-bc`` imitates every decision of every
     chosen episode, each once. ``kto`` and ``rloo`` see whole episodes alone: on the chosen side where their weight is
     positive, else on the rejected one.
 
     Args:
         method: How pairs become items.
         samples: The pairs, or the weighted episodes of an unpaired method.
-        spans: Rows of each episode, as in a step table.
-        window: Steps of a window, for ``tpo``; 0 takes the trajectory whole. A side that is shorter is one window.
-        stride: Steps between the starts of windows.
+        spans: Control steps of each episode, as in a step table.
+        window: Decisions of a window, for ``tpo``; 0 takes the trajectory whole. A side that is shorter is one window.
+        stride: Decisions between the starts of windows.
         succeeded: Episodes known to have succeeded: only these are anchored. None anchors all.
+        axis: Where decisions begin; None for one action a decision.
 
     Returns:
         The items, and how many of them one pair stands for on average (so that updates of different methods see
         comparable amounts of data).
 
     Raises:
-        DataError: A pair names decisions that its episode does not have, or the weights are not usable.
+        DataError: A pair names control steps that its episode does not have, or the weights are not usable.
     """
+    axis = axis or DecisionAxis.plain(max((stop for _, stop in spans.values()), default=0))
     pairs = [sample for sample in samples if isinstance(sample, PreferencePair)]
     items: list[ComparisonItem] = []
     if method in UNPAIRED:
@@ -93,20 +98,20 @@ def make_items(
     if method == "filtered-bc":
         episodes = sorted({pair.chosen for pair in pairs})
         for episode in episodes:
-            start, stop = spans[episode]
-            items += [ComparisonItem(f"episode {episode}, step {t - start}", (t, t + 1)) for t in range(start, stop)]
+            first, parts = spans[episode][0], axis.cut(spans[episode])
+            items += [ComparisonItem(f"episode {episode}, step {part[0] - first}", part) for part in parts]
         return tuple(items), len(items) / len(episodes)
     for pair in pairs:
         name = f"pair {pair.pair_id}"
-        chosen = _rows(pair.pair_id, pair.chosen, spans, pair.chosen_steps)
-        rejected = _rows(pair.pair_id, pair.rejected, spans, pair.rejected_steps)
+        chosen = _steps(pair.pair_id, pair.chosen, spans, pair.chosen_steps)
+        rejected = _steps(pair.pair_id, pair.rejected, spans, pair.rejected_steps)
         anchored = succeeded is None or pair.chosen in succeeded
         item = functools.partial(ComparisonItem, weight=pair.weight, anchored=anchored)
         if method == "step-dpo":
-            rows = enumerate(zip(range(*chosen), range(*rejected), strict=False))
-            items += [item(f"{name}, step {t}", (a, a + 1), (b, b + 1)) for t, (a, b) in rows]
+            decisions = zip(axis.cut(chosen), axis.cut(rejected), strict=False)
+            items += [item(f"{name}, step {t}", *sides) for t, sides in enumerate(decisions)]
         elif window:
-            windows = [_windows(side, window, stride) for side in (chosen, rejected)]
+            windows = [axis.windows(side, window, stride) for side in (chosen, rejected)]
             both = zip(*windows, strict=False)  # the longer side's last windows meet nothing
             items += [item(f"{name}, window {k}", *sides) for k, sides in enumerate(both)]
         else:
@@ -120,16 +125,16 @@ def _single(episode: WeightedEpisode, span: tuple[int, int], succeeded: Containe
     return ComparisonItem(f"episode {episode.episode}", chosen, rejected, abs(episode.weight), anchored)
 
 
-def _rows(
+def _steps(
     pair_id: str, episode: str, spans: Mapping[str, tuple[int, int]], steps: tuple[int, int] | None
 ) -> tuple[int, int]:
-    """Rows of the decisions of an episode that a pair compares."""
+    """Control steps of an episode that a pair compares."""
     start, stop = spans[episode]
     if steps is None:
         return start, stop
     if not 0 <= steps[0] < steps[1] <= stop - start:
         raise DataError(
-            f"Pair {pair_id} compares the decisions [{steps[0]}, {steps[1]}) of episode {episode}, which has "
+            f"Pair {pair_id} compares the control steps [{steps[0]}, {steps[1]}) of episode {episode}, which has "
             f"{stop - start}.",
             "Make the pairs again with 'grape pair'.",
         )
@@ -145,13 +150,6 @@ def _with_mean_weight_1(items: Sequence[ComparisonItem]) -> tuple[ComparisonItem
             "Make the pairs again with 'grape pair'.",
         )
     return tuple(replace(item, weight=item.weight / mean) for item in items)
-
-
-def _windows(span: tuple[int, int], window: int, stride: int) -> list[tuple[int, int]]:
-    start, stop = span
-    if stop - start <= window:
-        return [span]
-    return [(first, first + window) for first in range(start, stop - window + 1, stride)]
 
 
 @dataclass(frozen=True)
@@ -265,33 +263,43 @@ class EpisodeShuffleSampler:
         return np.concatenate([rng.permutation(np.concatenate([self._episodes[i] for i in group])) for group in groups])
 
 
-def collate(items: Sequence[ComparisonItem], reference_N: npt.NDArray[np.float64]) -> tuple[Tensor, Comparisons]:
+def collate(
+    items: Sequence[ComparisonItem], reference_T: npt.NDArray[np.float64], axis: DecisionAxis | None = None
+) -> tuple[Segments, Comparisons]:
     """The frames of one update, each once, and how they add up.
 
     Args:
         items: The update's comparisons.
-        reference_N: Reference log-probability of every row of the table, float64.
+        reference_T: Reference log-probability of every control step of the table, float64.
+        axis: Where decisions begin; None for one action a decision.
 
     Returns:
-        The rows of the table, int64 ``(F,)``, sorted; and the comparisons over positions in them.
+        The runs of executed actions that take part, sorted: one for each decision, or more where items begin or end
+        inside of it; and the comparisons over positions in them.
     """
-    rows_F = torch.tensor(
-        sorted({row for item in items for side in (item.chosen, item.rejected) for row in range(*side)})
-    )
+    axis = axis or DecisionAxis.plain(len(reference_T))
+    sides = [(axis.cut(item.chosen), axis.cut(item.rejected)) for item in items]
+    frames = sorted({part for both in sides for side in both for part in side})
+    places = {part: place for place, part in enumerate(frames)}
 
-    def positions(side: tuple[int, int]) -> Tensor:
-        return torch.searchsorted(rows_F, torch.arange(*side))
+    def positions(side: Sequence[tuple[int, int]]) -> Tensor:
+        return torch.tensor([places[part] for part in side], dtype=torch.long)
 
     def reference(sides: Sequence[tuple[int, int]]) -> Tensor:
-        return torch.tensor([float(reference_N[start:stop].sum()) for start, stop in sides], dtype=torch.float64)
+        return torch.tensor([float(reference_T[start:stop].sum()) for start, stop in sides], dtype=torch.float64)
+
+    def lengths(sides: Sequence[tuple[int, int]]) -> Tensor:
+        return torch.tensor([stop - start for start, stop in sides], dtype=torch.float64)
 
     chosen, rejected = [item.chosen for item in items], [item.rejected for item in items]
-    return rows_F, Comparisons(
-        frame_count=len(rows_F),
-        chosen=[positions(side) for side in chosen],
-        rejected=[positions(side) for side in rejected],
+    return axis.segments(frames), Comparisons(
+        frame_count=len(frames),
+        chosen=[positions(side) for side, _ in sides],
+        rejected=[positions(side) for _, side in sides],
         chosen_reference_P=reference(chosen),
         rejected_reference_P=reference(rejected),
         weight_P=torch.tensor([item.weight for item in items], dtype=torch.float64),
         anchored_P=torch.tensor([item.anchored for item in items], dtype=torch.float64),
+        chosen_steps_P=lengths(chosen),
+        rejected_steps_P=lengths(rejected),
     )

@@ -26,7 +26,7 @@ from grape.core.errors import DataError, GrapeError
 from grape.core.events import Reporter
 from grape.core.files import read_json_mapping, sweep_temporaries, sync_folder, write_json
 from grape.core.reading import open_file
-from grape.policies.openvla.checkpoint import save_tensors
+from grape.policies.tensor_files import save_tensors
 from grape.training.distributed import SINGLE_PROCESS, ProcessGroup, is_sharded, put_whole, reshard
 from grape.training.shards import read_shards, shapes_of_shards, write_shards
 

@@ -195,9 +195,16 @@ def shard_fully(model: Any, compute: torch.dtype) -> None:
     """Spread a network's parameters over all processes, in place.
 
     Args:
-        model: An :class:`~grape.policies.openvla.model.OpenVLA`.
+        model: A network of OpenVLA's family.
         compute: What blocks compute in; parameters and sums of gradients stay float32.
+
+    Raises:
+        SettingsError: It is another network.
     """
+    if not (hasattr(model, "vision_backbone") and hasattr(model, "language_model")):
+        raise SettingsError(
+            "Networks of this type of policy cannot be spread over processes.", "Leave --sharding full out."
+        )
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
     check_storage()
@@ -210,8 +217,9 @@ def shard_fully(model: Any, compute: torch.dtype) -> None:
     for block in model.language_model.model.layers:
         fully_shard(block, mp_policy=precision)
     fully_shard(model, mp_policy=precision)
-    register_fsdp_forward_method(model, "action_logps")
-    register_fsdp_forward_method(model, "action_logits")
+    for name in ("action_logps", "action_logits", "token_logps", "decision_logps", "chunk_logits"):
+        if hasattr(model, name):
+            register_fsdp_forward_method(model, name)
 
 
 def is_sharded(model: nn.Module) -> bool:

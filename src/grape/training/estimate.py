@@ -14,8 +14,8 @@ from typing import Any, Literal
 import torch
 
 from grape.core.errors import SettingsError
-from grape.policies.openvla import OpenVLAConfig
-from grape.training.meta_profile import MemoryProfile, profile_micro_batch, tower_flops, weightless_model
+from grape.policies.base import WeightlessNetwork
+from grape.training.meta_profile import MemoryProfile, prepare_network, profile_micro_batch, tower_flops
 
 __all__ = ["Estimate", "Memory", "estimate_training"]
 
@@ -116,7 +116,7 @@ class Estimate:
 
 
 def estimate_training(
-    config: OpenVLAConfig,
+    build: Callable[[torch.dtype], WeightlessNetwork],
     *,
     instruction_tokens: int,
     micro_batch: int,
@@ -128,15 +128,14 @@ def estimate_training(
     terms: int = 1,
     activation_checkpointing: bool = False,
     cached_features: bool = False,
-    action_dim: int = 7,
     memory_gb: float | None = None,
 ) -> Estimate:
     """Estimate a training by its shape.
 
     Args:
-        config: The checkpoint's configuration.
+        build: Makes the network without weights, in a type that its weights have; it is called once.
         instruction_tokens: Length of an instruction as the network reads it: the whole encoded prompt, with
-            begin-of-sequence and template (``len(policy.processor.prompt_ids(instruction))``). The longest one of the
+            begin-of-sequence and template (``policy.prompt_length(instruction)``). The longest one of the
             data gives the peak.
         micro_batch: Frames that go through the network at once.
         frames: Frames of the whole training.
@@ -149,7 +148,6 @@ def estimate_training(
         activation_checkpointing: Whether blocks keep their input only and are computed again.
         cached_features: Whether the outputs of the frozen vision towers are computed before; they are then not part
             of any pass (``tower_flops`` for each different frame come on top).
-        action_dim: Action tokens a frame.
         memory_gb: Memory for which to find the largest micro-batch, GB (10^9 bytes).
 
     Raises:
@@ -157,20 +155,17 @@ def estimate_training(
     """
     if micro_batch < 1 or frames < 0:
         raise SettingsError(f"A micro-batch of {micro_batch} and {frames} frames cannot be estimated.")
-    if instruction_tokens < 1 or lora_rank < 0 or action_dim < 1:
-        raise SettingsError(
-            f"{instruction_tokens} prompt tokens, LoRA rank {lora_rank} and {action_dim} action tokens cannot be "
-            "estimated.",
-        )
+    if instruction_tokens < 1 or lora_rank < 0:
+        raise SettingsError(f"{instruction_tokens} prompt tokens and LoRA rank {lora_rank} cannot be estimated.")
     autocast = dtype == "bfloat16" and not lora_rank  # weights that train are float32
-    model = weightless_model(
-        config,
-        torch.float32 if autocast else _DTYPES[dtype],
+    network = prepare_network(
+        build(torch.float32 if autocast else _DTYPES[dtype]),
         lora_rank,
         lora_targets,
         activation_checkpointing=activation_checkpointing,
     )
-    if cached_features and any(p.requires_grad for p in model.vision_backbone.parameters()):
+    model = network.module
+    if cached_features and any(p.requires_grad for p in network.towers.parameters()):
         raise SettingsError(
             "Features of vision towers that train cannot be computed before.",
             "Give a LoRA rank and adapt the language model and the projector only.",
@@ -179,9 +174,7 @@ def estimate_training(
     weights, trainable = _size(base.values()), _size(p for p in model.parameters() if p.requires_grad)
 
     def profile(count: int) -> MemoryProfile:
-        return profile_micro_batch(
-            model, count, instruction_tokens, action_dim, features=cached_features, autocast=autocast
-        )
+        return profile_micro_batch(network, count, instruction_tokens, features=cached_features, autocast=autocast)
 
     def memory(profile: MemoryProfile) -> Memory:
         return Memory(
@@ -205,10 +198,10 @@ def estimate_training(
         parameters=sum(p.numel() for p in base.values()),
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         micro_batch=micro_batch,
-        sequence=config.patches + bool(config.proprio_dim) + instruction_tokens + action_dim - 1,
+        sequence=network.rows_beside_prompt + instruction_tokens,
         frames=frames,
         forward_flops=forward,
-        tower_flops=tower_flops(model),
+        tower_flops=tower_flops(network),
         backward_flops=backward,
         step_flops=step,
         flops=frames * step,

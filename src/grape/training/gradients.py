@@ -46,7 +46,8 @@ LogpFunction = Callable[[Tensor], Tensor]
 class Comparisons:
     """How the ``F`` frames of one update add up to the two sides of its ``P`` comparisons.
 
-    A frame may stand in several sides. One side may be empty (losses over single episodes).
+    A frame is a decision, or the part of one whose actions a side takes. It may stand in several sides. One side may be
+    empty (losses over single episodes).
 
     Attributes:
         frame_count: F.
@@ -56,6 +57,8 @@ class Comparisons:
         rejected_reference_P: The same of each rejected side.
         weight_P: Weight of each comparison in the mean, float64; None weighs all alike, by 1.
         anchored_P: 1 where the anchor may imitate the chosen side, else 0, float64; None allows it everywhere.
+        chosen_steps_P: Executed control steps of each chosen side, float64; None counts a frame as one.
+        rejected_steps_P: The same of each rejected side.
     """
 
     frame_count: int
@@ -65,6 +68,8 @@ class Comparisons:
     rejected_reference_P: Tensor
     weight_P: Tensor | None = None
     anchored_P: Tensor | None = None
+    chosen_steps_P: Tensor | None = None
+    rejected_steps_P: Tensor | None = None
 
     def sums(self, logp_F: Tensor) -> TrajectorySums:
         """Add frames up to sides; differentiable in ``logp_F``, float64 ``(F,)``."""
@@ -77,8 +82,8 @@ class Comparisons:
             rejected_P,
             self.chosen_reference_P,
             self.rejected_reference_P,
-            torch.tensor([len(side) for side in self.chosen], dtype=torch.float64),
-            torch.tensor([len(side) for side in self.rejected], dtype=torch.float64),
+            _counts(self.chosen) if self.chosen_steps_P is None else self.chosen_steps_P,
+            _counts(self.rejected) if self.rejected_steps_P is None else self.rejected_steps_P,
             ones_P if self.weight_P is None else self.weight_P,
             ones_P if self.anchored_P is None else self.anchored_P,
         )
@@ -295,6 +300,10 @@ def norm_of(gradients: Iterable[Tensor | None]) -> float:
     """L2 norm of a gradient, or of the part of it that lives in this process."""
     squares = [local_part(gradient).double().square().sum() for gradient in gradients if gradient is not None]
     return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+
+
+def _counts(sides: Sequence[Tensor]) -> Tensor:
+    return torch.tensor([len(side) for side in sides], dtype=torch.float64)
 
 
 def _add_up(logp_F: Tensor, sides: Sequence[Tensor]) -> Tensor:

@@ -26,6 +26,7 @@ class ImageCache:
         shape: ``(H, W, 3)`` of every image.
         budget_bytes: Memory for decoded images; the episode in use is kept in any case.
         scattered: Whether rows are asked for in an order that mixes more episodes than fit.
+        camera: Name of a further camera; empty for the main one.
     """
 
     def __init__(
@@ -36,12 +37,14 @@ class ImageCache:
         budget_bytes: float,
         *,
         scattered: bool = False,
+        camera: str = "",
     ) -> None:
         self._episodes = tuple(episodes)
         self._starts = np.asarray(starts, dtype=np.int64)
         self._shape = shape
         self._budget = budget_bytes
         self._scattered = scattered
+        self._camera = camera
         self._held: OrderedDict[int, npt.NDArray[np.uint8]] = OrderedDict()
         self._bytes = 0
 
@@ -66,17 +69,22 @@ class ImageCache:
     def _read(self, episode: int, decisions: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
         """Images before some decisions of an episode, from memory where it is there."""
         store, name = self._episodes[episode]
-        size = int(self._starts[episode + 1] - self._starts[episode]) * int(np.prod(self._shape))
+        count = int(self._starts[episode + 1] - self._starts[episode])
+        size = count * int(np.prod(self._shape))
         if episode not in self._held:
             if self._scattered and self._bytes + size > self._budget:
-                return self._checked(name, store.images(name, decisions.tolist()))
-            self._held[episode] = self._checked(name, store.read(name).frames[:-1])
+                return self._checked(name, store.images(name, decisions.tolist(), self._camera))
+            self._held[episode] = self._checked(name, self._whole(store, name, count))
             self._bytes += size
             while self._bytes > self._budget and len(self._held) > 1:
                 self._bytes -= self._held.popitem(last=False)[1].nbytes
         self._held.move_to_end(episode)
         images: npt.NDArray[np.uint8] = self._held[episode][decisions]
         return images
+
+    def _whole(self, store: EpisodeSource, name: str, count: int) -> npt.NDArray[np.uint8]:
+        """Images before all decisions of an episode; those of a further camera without decoding the main one's."""
+        return store.images(name, range(count), self._camera) if self._camera else store.read(name).frames[:-1]
 
     def _checked(self, name: str, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         if images.shape[1:] != self._shape:

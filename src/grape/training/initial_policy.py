@@ -5,26 +5,43 @@ whether images will be cropped in the middle after a training with random crops;
 that the result is saved with.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.events import Reporter
-from grape.policies.openvla import OpenVLAPolicy, compute_norm_stats, create_nano, read_policy_config
-from grape.policies.openvla.config import OpenVLAConfig
-from grape.store import EpisodeSource, EpisodeStore
+from grape.core.trajectories import EpisodeMeta
+from grape.policies.base import ImitationPolicy, PolicySpec, TrainablePolicy
+from grape.policies.registry import get_policy_type, read_checkpoint_info, read_policy
+from grape.policies.statistics import compute_norm_stats
+from grape.policies.types import DataFacts, NewPolicy, OpeningOptions
+from grape.store import Decisions, EpisodeSource, EpisodeStore
 from grape.store.rlds.demonstrations import RldsDemonstrations, is_rlds_location
 from grape.store.rlds.statistics import dataset_statistics
 from grape.training.dataset import check_proprio_widths
+from grape.training.lora import open_for_training
 from grape.training.settings import SftSettings
 
 if TYPE_CHECKING:
     from grape.training.dataset import StepDataset
 
-__all__ = ["check_norm_key", "check_proprio", "fit_policy", "key_to_open_with", "new_policy", "open_demonstrations"]
+__all__ = [
+    "PolicyInputs",
+    "check_inputs",
+    "check_norm_key",
+    "fit_policy",
+    "new_policy",
+    "norm_name",
+    "open_demonstrations",
+    "open_start",
+    "opening_options",
+    "preview_policy",
+    "read_start",
+]
+
+_MAIN_CAMERA = ("agentview",)
 
 
 def open_demonstrations(location: Path) -> EpisodeSource:
@@ -37,68 +54,146 @@ def open_demonstrations(location: Path) -> EpisodeSource:
     return RldsDemonstrations(location) if is_rlds_location(location) else EpisodeStore.open(location)
 
 
-def new_policy(settings: SftSettings, stores: Sequence[EpisodeSource], steps: "StepDataset") -> OpenVLAPolicy:
+def new_policy(settings: SftSettings, stores: Sequence[EpisodeSource], steps: "StepDataset") -> ImitationPolicy:
     """A policy with random weights that fits the demonstrations."""
-    statistics = _statistics(stores, steps)
-    policy = create_nano(
-        seed=settings.seed,
-        norm_stats={_data_name(settings, stores): statistics},
-        gripper=settings.gripper or _gripper(stores),
-        instructions=tuple(sorted(set(steps.instructions))),
-        proprio_dim=0 if steps.proprio_NP is None else steps.proprio_NP.shape[1],
+    proprio_dim = 0 if steps.proprio_NP is None else steps.proprio_NP.shape[1]
+    return _create(settings, stores, _statistics(stores, steps), sorted(set(steps.instructions)), proprio_dim)
+
+
+def preview_policy(
+    settings: SftSettings, stores: Sequence[EpisodeSource], metas: Sequence[Sequence[EpisodeMeta]]
+) -> ImitationPolicy:
+    """A new policy as :func:`new_policy` will make it, but with the statistics of one episode.
+
+    Raises:
+        SettingsError: A convention is unknown.
+    """
+    episode = stores[0].decisions(metas[0][0].episode_id)
+    proprio = episode.proprio if settings.proprio else None
+    statistics = compute_norm_stats(episode.labels, _action_names(stores[0], episode.labels.shape[1]), proprio=proprio)
+    instructions = sorted({meta.instruction for some in metas for meta in some})
+    return _create(settings, stores, statistics, instructions, 0 if proprio is None else proprio.shape[1])
+
+
+def _create(
+    settings: SftSettings,
+    stores: Sequence[EpisodeSource],
+    statistics: Mapping[str, Any],
+    instructions: Sequence[str],
+    proprio_dim: int,
+) -> ImitationPolicy:
+    """A policy with random weights: the nano policy, or OpenVLA-OFT's kind of it for chunks or several cameras.
+
+    Args:
+        settings: What the verb was told.
+        stores: Demonstrations.
+        statistics: Normalization statistics of them.
+        instructions: Instructions of them.
+        proprio_dim: Numbers of the robot's state that it reads; 0 for none.
+    """
+    name, cameras = _data_name(settings, stores), settings.camera_names or _MAIN_CAMERA
+    chunks = settings.chunk > 1 or len(cameras) > 1
+    policy = get_policy_type("openvla-oft" if chunks else "openvla").create(
+        NewPolicy(
+            seed=settings.seed,
+            norm_stats={name: statistics},
+            gripper=settings.gripper or _gripper(stores),
+            instructions=tuple(instructions),
+            action_dim=len(statistics["action"]["mean"]),
+            chunk=max(1, settings.chunk),
+            cameras=cameras,
+            proprio_dim=proprio_dim,
+            convention=settings.convention,
+        )
     )
-    return _cropped(policy, settings)
+    return policy.fitted(DataFacts(name, center_crop=settings.augment == "openvla"))
 
 
-def key_to_open_with(path: Path, settings: SftSettings, stores: Sequence[EpisodeSource]) -> str:
-    """Statistics of the checkpoint to continue with which it can be opened; :func:`fit_policy` comes next."""
-    if settings.unnorm_key:
-        return settings.unnorm_key
-    held = read_policy_config(path).norm_stats
-    name = _data_name(settings, stores)
-    return name if name in held else next(iter(held), "")
+def opening_options(settings: SftSettings, stores: Sequence[EpisodeSource]) -> OpeningOptions:
+    """How the checkpoint to continue is opened; :func:`fit_policy` comes next."""
+    key = settings.unnorm_key
+    if not key and settings.policy is not None:
+        held, name = read_checkpoint_info(settings.policy).norm_keys, _data_name(settings, stores)
+        key = name if name in held else next(iter(held), "")
+    return OpeningOptions(
+        unnorm_key=key,
+        preset="" if settings.preset in (None, "nano") else settings.preset,
+        convention=settings.convention,
+        chunk=settings.chunk or None,
+        cameras=len(settings.camera_names) or None,
+    )
+
+
+def read_start(settings: SftSettings, stores: Sequence[EpisodeSource]) -> ImitationPolicy | None:
+    """The checkpoint to continue without its weights; None for a new policy, and where its type cannot be read so.
+
+    Raises:
+        SettingsError: There is no such policy, or it cannot learn from demonstrations.
+    """
+    if settings.policy is None:
+        return None
+    policy = read_policy(settings.policy, opening_options(settings, stores))
+    return None if policy is None else _imitating(policy, settings)
+
+
+def open_start(settings: SftSettings, stores: Sequence[EpisodeSource], device: str) -> ImitationPolicy | None:
+    """The checkpoint to continue, with its weights; None for a new policy. Errors as :func:`read_start`."""
+    if settings.policy is None:
+        return None
+    options = opening_options(settings, stores)
+    return _imitating(open_for_training(settings.policy, settings, options, device), settings)
+
+
+def _imitating(policy: TrainablePolicy, settings: SftSettings) -> ImitationPolicy:
+    if not isinstance(policy, ImitationPolicy):
+        raise SettingsError(
+            f"{settings.policy} is of a type that does not learn from demonstrations.",
+            "Its package must derive it from grape.policies.base.ImitationPolicy.",
+        )
+    policy.check_imitation()
+    return policy
 
 
 def fit_policy(
-    policy: OpenVLAPolicy,
+    policy: ImitationPolicy,
+    spec: PolicySpec,
     settings: SftSettings,
     stores: Sequence[EpisodeSource],
     steps: "StepDataset",
     reporter: Reporter,
-) -> OpenVLAPolicy:
+) -> ImitationPolicy:
     """The checkpoint with the statistics, gripper and crop that the demonstrations and settings ask for.
 
     Statistics that the checkpoint holds under the data's name are kept: its weights know them. Under a new name the
     demonstrations' own are added and put to use. None is ever replaced.
 
+    Args:
+        policy: The checkpoint.
+        spec: Its contract.
+        settings: What the verb was told.
+        stores: Demonstrations.
+        steps: What was read of them.
+        reporter: Says which statistics are in use.
+
     Raises:
-        DataError: The demonstrations' actions have another number of dimensions.
-        CompatibilityError: The statistics in use belong to another convention of the gripper.
+        CompatibilityError: The statistics in use belong to another convention of the gripper, or are of another
+            dimension than the policy's actions or robot state.
     """
-    if policy.norm.dim != steps.labels_ND.shape[1]:
-        raise DataError(
-            f"The demonstrations' actions have {steps.labels_ND.shape[1]} dimensions, the policy decides "
-            f"{policy.norm.dim}.",
-            "Use demonstrations of the same robot.",
-        )
-    config, gripper = policy.config, _gripper(stores)
-    name = settings.unnorm_key or _data_name(settings, stores)
-    if name in config.norm_stats:
-        if gripper and config.gripper and gripper != config.gripper:
-            raise CompatibilityError(
-                f"In the demonstrations the last action dimension means {gripper!r}, to the policy {config.gripper!r}.",
-                "Give --norm-key a new name: then the policy takes the demonstrations' statistics and convention.",
-            )
-        if len(config.norm_stats) > 1 and config.unnorm_key != name:
-            config = config.with_facts(unnorm_key=name)
+    name = norm_name(settings, stores, spec)
+    statistics = None
+    if settings.policy is None or name not in read_checkpoint_info(settings.policy).norm_keys:
+        statistics = _statistics(stores, steps)
+    fitted = policy.fitted(DataFacts(name, statistics, _gripper(stores), settings.augment == "openvla"))
+    if statistics is None:
         reporter.info(f"Actions are normalized by the checkpoint's statistics {name!r}.")
     else:
-        config = config.with_norm_stats({**config.norm_stats, name: _statistics(stores, steps)})
-        config = config.with_facts(unnorm_key=name, gripper=gripper or config.gripper)
         reporter.info(f"Actions are normalized by the demonstrations' own statistics, kept as {name!r}.")
-    if config is not policy.config:
-        policy = _with_config(policy, config, name)
-    return _cropped(policy, settings)
+    return fitted
+
+
+def norm_name(settings: SftSettings, stores: Sequence[EpisodeSource], spec: PolicySpec | None) -> str:
+    """Name of the statistics that actions are normalized by; ``spec`` is the contract of the checkpoint as opened."""
+    return spec.unnorm_key if settings.unnorm_key and spec is not None else _data_name(settings, stores)
 
 
 def _data_name(settings: SftSettings, stores: Sequence[EpisodeSource]) -> str:
@@ -141,41 +236,92 @@ def check_norm_key(settings: SftSettings, stores: Sequence[EpisodeSource]) -> No
         _data_name(settings, stores)
 
 
-def check_proprio(settings: SftSettings, stores: Sequence[EpisodeSource]) -> bool:
-    """Whether the policy reads the robot's state; data that has none is refused before any policy is opened.
+@dataclass(frozen=True)
+class PolicyInputs:
+    """What a policy learns from.
+
+    Attributes:
+        chunk: Actions a decision.
+        cameras: Names of the cameras it reads, main camera first.
+        proprio: Whether it reads the robot's state.
+    """
+
+    chunk: int
+    cameras: tuple[str, ...]
+    proprio: bool
+
+
+def check_inputs(settings: SftSettings, stores: Sequence[EpisodeSource], spec: PolicySpec | None) -> PolicyInputs:
+    """What the policy learns from; data that lacks it is refused before anything is written.
 
     The first episode of each store speaks for the others here; all are compared when they are read.
 
+    Args:
+        settings: What the verb was told.
+        stores: Demonstrations.
+        spec: Contract of the checkpoint to continue; None for a new policy.
+
     Raises:
-        SettingsError: ``--proprio`` is given for a checkpoint that reads images alone.
+        SettingsError: Cameras are named that are not the checkpoint's, or ``--proprio`` is given for a checkpoint that
+            reads no robot state.
         CompatibilityError: Stores are of several suites, whose states mean different things, or of another dimension
-            than the checkpoint reads.
-        DataError: An episode has no robot state, or two have states of different dimensions.
+            than the checkpoint reads; or they lack a camera.
+        DataError: Actions are of another dimension than the checkpoint's, an episode has no robot state, or two have
+            states of different dimensions.
     """
-    needed = 0
-    if settings.policy is not None:
-        needed = read_policy_config(settings.policy).proprio_dim
-        if settings.proprio and not needed:
-            raise SettingsError(
-                f"--proprio is for new policies: {settings.policy} reads images alone.",
-                "Leave --proprio out, or leave --policy out to train a nano policy from nothing.",
+    names = settings.camera_names
+    if spec is not None and names not in ((), spec.cameras):
+        raise SettingsError(
+            f"--cameras {settings.cameras}: {settings.policy} reads {', '.join(spec.cameras)}.",
+            "Leave --cameras out: a checkpoint goes on as it was made.",
+        )
+    cameras = spec.cameras if spec is not None else names or _MAIN_CAMERA
+    firsts = [(store, store.decisions(meta.episode_id)) for store in stores for meta in store.metas()[:1]]
+    for store, first in firsts:
+        _check_cameras(cameras, first.camera_shapes, store)
+        dim = first.labels.shape[1]
+        if spec is not None and dim != spec.action_dim:
+            raise DataError(
+                f"The demonstrations' actions have {dim} dimensions, the policy decides {spec.action_dim}.",
+                "Use demonstrations of the same robot.",
             )
-    if not (settings.proprio or needed):
-        return False
-    suites = sorted({store.suite for store in stores})
+    if spec is not None and settings.proprio and not spec.proprio_dim:
+        raise SettingsError(
+            f"--proprio is for new policies: {settings.policy} reads no robot state.",
+            "Leave --proprio out, or leave --policy out to train a nano policy from nothing.",
+        )
+    needed = 0 if spec is None else spec.proprio_dim
+    if settings.proprio or needed:
+        _check_proprio(settings, firsts, needed)
+    chunk = max(1, settings.chunk) if spec is None else spec.chunk
+    return PolicyInputs(chunk, cameras, bool(settings.proprio or needed))
+
+
+def _check_cameras(cameras: Sequence[str], held: Mapping[str, Any], store: EpisodeSource) -> None:
+    if cameras[0] in held:
+        raise CompatibilityError(
+            f"The policy's first camera is {cameras[0]!r}, which is a further camera in {store.path}.",
+            "Name the main camera first, e.g. --cameras agentview,wrist.",
+        )
+    if missing := [name for name in cameras[1:] if name not in held]:
+        raise CompatibilityError(
+            f"The policy reads images of {', '.join(cameras)}; {store.path} has none of {', '.join(missing)}, but of "
+            f"{', '.join(['the main camera', *held])}.",
+            "Collect demonstrations with a suite that has these cameras, or train a policy on the main camera alone.",
+        )
+
+
+def _check_proprio(settings: SftSettings, firsts: Sequence[tuple[EpisodeSource, Decisions]], needed: int) -> None:
+    suites = sorted({store.suite for store, _ in firsts})
     if len(suites) > 1:
         raise CompatibilityError(
             f"The demonstrations come from several suites ({', '.join(suites)}), whose robot states mean different "
             "things.",
             "Train a policy that reads the robot's state on one suite.",
         )
-    widths = {
-        f"{meta.episode_id} of {store.path}": store.decisions(meta.episode_id).proprio.shape[1]
-        for store in stores
-        for meta in store.metas()[:1]
-    }
+    widths = {f"{store.metas()[0].episode_id} of {store.path}": first.proprio.shape[1] for store, first in firsts}
     if not widths:
-        return True  # stores without episodes are refused next
+        return  # stores without episodes are refused next
     check_proprio_widths(widths)
     width = next(iter(widths.values()))
     if needed and width != needed:
@@ -183,7 +329,6 @@ def check_proprio(settings: SftSettings, stores: Sequence[EpisodeSource]) -> boo
             f"{settings.policy} reads {needed} numbers of the robot's state, the demonstrations have {width}.",
             "Use demonstrations of the same robot.",
         )
-    return True
 
 
 def _action_names(store: EpisodeSource, dim: int) -> tuple[str, ...]:
@@ -196,25 +341,10 @@ def _statistics(stores: Sequence[EpisodeSource], steps: "StepDataset") -> dict[s
     foreign = [store for store in stores if isinstance(store, RldsDemonstrations)]
     if len(foreign) == len(stores):  # as the published loader has them: over all splits, in float32
         return dataset_statistics([(store.dataset, store.rule) for store in foreign])
-    labels_ND = np.asarray(steps.labels_ND)
-    names = _action_names(stores[0], labels_ND.shape[1])
-    return compute_norm_stats(labels_ND, names, len(steps.spans), steps.proprio_NP)
+    names = _action_names(stores[0], steps.labels_TD.shape[1])
+    return compute_norm_stats(steps.labels_TD, names, len(steps.spans), steps.proprio_NP)
 
 
 def _gripper(stores: Sequence[EpisodeSource]) -> str:
     space: Any = stores[0].contract.get("action_space") or {}
     return str(space.get("gripper", ""))
-
-
-def _cropped(policy: OpenVLAPolicy, settings: SftSettings) -> OpenVLAPolicy:
-    config = policy.config.with_center_crop(policy.config.center_crop or settings.augment == "openvla")
-    if config is policy.config:
-        return policy
-    return _with_config(policy, config, policy.unnorm_key)
-
-
-def _with_config(policy: OpenVLAPolicy, config: OpenVLAConfig, unnorm_key: str) -> OpenVLAPolicy:
-    """The same network, with an adapter beside it where it has one."""
-    fitted = OpenVLAPolicy(policy.model, policy.files.with_config(config), unnorm_key)
-    fitted.adapter = policy.adapter
-    return fitted

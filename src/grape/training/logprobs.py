@@ -1,54 +1,65 @@
-"""Log-probabilities of recorded steps: the policy's, and the reference's without a second copy of the model.
+"""Log-probabilities of recorded decisions: the policy's, and the reference's without a second copy of the model.
 
-Vision towers that nothing trains give the same features in every epoch, for the reference and for the policy. The last
-bits of a matrix product may depend on what shares its batch, and a resumed run must see the same features as an
-uninterrupted one. So which rows' features are kept does not depend on the order of the calls: the first ones, as many
-as the memory holds, computed in fixed blocks of neighboring rows. Those of other rows are computed for each call.
+Parts of the network that nothing trains, vision towers for example, give the same features in every epoch, for the
+reference and for the policy. The last bits of a matrix product may depend on what shares its batch, and a resumed run
+must see the same features as an uninterrupted one. So which rows' features are kept does not depend on the order of the
+calls: the first ones, as many as the memory holds, computed in fixed blocks of neighboring rows. Those of other rows
+are computed for each call.
 
 The policy that collected the episodes is the reference of its iteration, so what was recorded at collection is what
 is needed; a sample is computed again before training to see that policy, prompt, images and tokens are the same.
-Otherwise the starting policy is evaluated once on all steps, before its first update.
+Otherwise the starting policy is evaluated once on all decisions, before its first update.
 """
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
-from grape.core.errors import CompatibilityError, DataError
+from grape.core.errors import CompatibilityError, DataError, PolicyError
 from grape.core.files import read_json_mapping, write_bytes, write_json
 from grape.core.seeds import derive_rng
-from grape.policies.openvla.model import PolicyInputs
+from grape.policies.base import TrainablePolicy
 from grape.training.dataset import StepDataset
+from grape.training.decision_axis import Segments
 from grape.training.distributed import SINGLE_PROCESS, ProcessGroup
 from grape.training.gradients import frame_logps
 
-if TYPE_CHECKING:
-    from grape.policies.openvla import OpenVLAPolicy
+__all__ = [
+    "StepLogprobs",
+    "check_parity",
+    "module_device",
+    "parity_alarm",
+    "recomputed_reference",
+    "recorded_reference",
+]
 
-__all__ = ["StepLogprobs", "check_parity", "parity_alarm", "recomputed_reference", "recorded_reference"]
+_KEPT = "reference_N"
+"""Name of the kept reference, as release 0.1 wrote it: one number a control step."""
+
+_FIX_POLICY = "This is a fault of the policy's implementation, not of the call."
 
 
 class StepLogprobs:
-    """``log pi(a_t | o_t, q)`` of the rows of a step table.
+    """Log-probabilities of the decisions of a step table.
 
     Args:
         policy: The policy; its weights may change between calls, but not which of them are trainable.
-        steps: The steps.
+        steps: The decisions.
         block: Rows whose features are computed at once.
-        feature_bytes: Memory for features of frozen towers; 0 computes them at every call.
+        feature_bytes: Memory for features of what does not train; 0 computes them at every call.
         autocast: Type to compute in where the weights are kept in a finer one; None computes in the weights' type.
     """
 
     def __init__(
         self,
-        policy: "OpenVLAPolicy",
+        policy: TrainablePolicy,
         steps: StepDataset,
         block: int,
         feature_bytes: float = 0.0,
@@ -59,26 +70,45 @@ class StepLogprobs:
         self._block = block
         self._budget = feature_bytes
         self._autocast = autocast
-        self.towers_frozen = not any(p.requires_grad for p in policy.model.vision_backbone.parameters())
         self._kept: dict[int, Tensor] = {}
+        self._executed_N = torch.from_numpy(steps.executed_N)
 
     def __call__(self, rows_B: Tensor) -> Tensor:
-        """Log-probability of each token, float32 ``(B, D)``, with graph.
+        """Log-probability of each token, float32 ``(B, K, D)``, with graph; 0 behind the executed actions.
 
         Args:
             rows_B: Which rows, int64.
         """
-        model = self._policy.model
-        inputs, tokens_BD = self._inputs(rows_B), self.steps.tokens_ND[rows_B]
-        with torch.autocast(model.device.type, dtype=self._autocast, enabled=self._autocast is not None):
-            return model.action_logps(inputs, tokens_BD)
+        return self._masked(rows_B, torch.zeros_like(rows_B), self._executed_N[rows_B])
 
-    def _inputs(self, rows_B: Tensor) -> PolicyInputs:
+    def sums(self, segments: Segments) -> Tensor:
+        """Summed log-probability of the tokens of runs of executed actions, float32 ``(B,)``, with graph.
+
+        Args:
+            segments: The runs.
+        """
+        if bool(segments.first_F.any()):  # a side that begins inside a chunk
+            return self._masked(segments.rows_F, segments.first_F, segments.stop_F).flatten(1).sum(dim=1)
+        inputs, tokens_BKD = self._inputs(segments.rows_F), self.steps.tokens_NKD[segments.rows_F]
+        with self._computing():
+            return self._policy.decision_logps(inputs, tokens_BKD, segments.stop_F)
+
+    def _masked(self, rows_B: Tensor, first_B: Tensor, stop_B: Tensor) -> Tensor:
+        inputs, tokens_BKD = self._inputs(rows_B), self.steps.tokens_NKD[rows_B]
+        with self._computing():
+            logps_BKD = self._policy.token_logps(inputs, tokens_BKD)
+        actions_K = torch.arange(tokens_BKD.shape[1])
+        mask_BK = (actions_K >= first_B[:, None]) & (actions_K < stop_B[:, None])
+        return torch.where(mask_BK[..., None].to(logps_BKD.device), logps_BKD, 0.0)
+
+    def _computing(self) -> torch.autocast:
+        device = module_device(self._policy.module)
+        return torch.autocast(device.type, dtype=self._autocast, enabled=self._autocast is not None)
+
+    def _inputs(self, rows_B: Tensor) -> Any:
         rows = rows_B.numpy()
-        instructions = [self.steps.instructions[row] for row in rows]
-        if not (self.towers_frozen and self._budget):
-            return self._policy.encode_images(self.steps.images_NHWC[rows], instructions, self.steps.proprio_of(rows))
-        prompt_ids = tuple(self._policy.processor.prompt_ids(instruction) for instruction in instructions)
+        if not (self._budget and self._feature_bytes):
+            return self._policy.encode(self.steps.observations(rows))
         features: dict[int, Tensor] = {}
         for block in np.unique(rows[rows < self._rows_to_keep] // self._block).tolist():
             first = block * self._block
@@ -86,68 +116,81 @@ class StepLogprobs:
         others = np.unique(rows[rows >= self._rows_to_keep])
         if len(others):
             features |= dict(zip(others.tolist(), self._features(others), strict=True))
-        features_BNC = torch.stack([features[row] for row in rows.tolist()])
-        proprio_BP = self._policy.standardized_proprio(self.steps.proprio_of(rows))
-        return PolicyInputs(None, prompt_ids, features_BNC, proprio_BP)
+        stacked = torch.stack([features[row] for row in rows.tolist()])
+        return self._policy.encode(self.steps.observations(rows, images=False), features=stacked)
+
+    @cached_property
+    def _feature_bytes(self) -> int:
+        """Memory of one row's features; 0 where the policy has none."""
+        one = self._policy.features(self.steps.observations(np.zeros(1, dtype=np.int64)))
+        return 0 if one is None else one.nbytes
 
     @cached_property
     def _rows_to_keep(self) -> int:
         """Rows whose features fit into the memory, in whole blocks; the first ones are kept."""
-        rows = int(self._budget // self._features(np.zeros(1, dtype=np.int64)).nbytes)
+        rows = int(self._budget // self._feature_bytes)
         return len(self.steps) if rows >= len(self.steps) else rows // self._block * self._block
 
     def _kept_block(self, block: int) -> Tensor:
-        """Features of a whole block, ``(rows, N, C)``."""
+        """Features of a whole block, ``(rows, ...)``."""
         if block not in self._kept:
             rows = np.arange(block * self._block, min((block + 1) * self._block, len(self.steps)))
             self._kept[block] = self._features(rows)
         return self._kept[block]
 
-    @torch.no_grad()
     def _features(self, rows_B: npt.NDArray[np.int64]) -> Tensor:
-        """Features of some rows, computed now, ``(B, N, C)``."""
-        pixels = self._policy.processor.pixels(self.steps.images_NHWC[rows_B])
-        return self._policy.model.image_features(pixels).cpu()
+        """Features of some rows, computed now, ``(B, ...)``."""
+        features = self._policy.features(self.steps.observations(rows_B))
+        if features is None or len(features) != len(rows_B):
+            raise PolicyError("A policy has features for some observations and not for others.", _FIX_POLICY)
+        return features
+
+
+def module_device(module: nn.Module) -> torch.device:
+    """Where a network's weights are."""
+    return next(iter(module.parameters()), torch.zeros(())).device
 
 
 def recorded_reference(steps: StepDataset) -> npt.NDArray[np.float64]:
-    """Recorded log-probability of every step, float64 ``(N,)``.
+    """Recorded log-probability of every control step, float64 ``(T,)``.
 
     Raises:
-        DataError: An episode has steps whose tokens were not sampled.
+        DataError: An episode has control steps whose tokens were not sampled.
     """
-    reference_N: npt.NDArray[np.float64] = steps.logps_ND.sum(axis=1, dtype=np.float64)
-    bad = np.flatnonzero(~np.isfinite(reference_N))
+    reference_T: npt.NDArray[np.float64] = steps.logps_NKD[steps.executed_mask].sum(axis=1, dtype=np.float64)
+    bad = np.flatnonzero(~np.isfinite(reference_T))
     if len(bad):
+        row = int(np.repeat(np.arange(len(steps)), steps.executed_N)[bad[0]])
         raise DataError(
-            f"Episode {steps.episode_of(int(bad[0]))} has no finite recorded log-probabilities.",
+            f"Episode {steps.episode_of(row)} has no finite recorded log-probabilities.",
             "Use --reference recomputed with another --out, or collect again.",
         )
-    return reference_N
+    return reference_T
 
 
 def recomputed_reference(
-    logps: StepLogprobs, count: int, micro_batch: int, path: Path, processes: ProcessGroup = SINGLE_PROCESS
+    logps: StepLogprobs, micro_batch: int, path: Path, processes: ProcessGroup = SINGLE_PROCESS
 ) -> npt.NDArray[np.float64]:
-    """Log-probability of every step under the starting policy, float64 ``(N,)``.
+    """Log-probability of every control step under the starting policy, float64 ``(T,)``.
 
     Args:
         logps: The policy before its first update; not called where ``path`` exists already.
-        count: Number of steps, N.
-        micro_batch: Steps computed at once.
+        micro_batch: Decisions computed at once.
         path: Safetensors file that keeps the result, so that a resumed run has the starting policy's values.
         processes: Each computes a part.
     """
     kept = processes.run_on_main(lambda: _kept_reference(path))
     if kept is not None:
         return kept
+    steps = logps.steps
+    count = len(steps)
     share = -(-count // processes.size)  # the same for all: a sharded network is called equally often
     rows = (torch.arange(share) + processes.rank * share).clamp(max=count - 1)
-    part_F = frame_logps(lambda positions: logps(rows[positions]).sum(1).cpu(), share, micro_batch)
-    reference_N = torch.cat(processes.gather(part_F))[:count].contiguous()
+    part_FK = frame_logps(lambda positions: logps(rows[positions]).sum(dim=2).cpu(), share, micro_batch)
+    reference_T = torch.cat(processes.gather(part_FK))[:count][torch.from_numpy(steps.executed_mask)]
     if processes.is_main:
-        write_bytes(path, save({"reference_N": reference_N}))
-    return reference_N.numpy()
+        write_bytes(path, save({_KEPT: reference_T}))
+    return reference_T.numpy()
 
 
 def _kept_reference(path: Path) -> npt.NDArray[np.float64] | None:
@@ -155,7 +198,7 @@ def _kept_reference(path: Path) -> npt.NDArray[np.float64] | None:
         return None
     try:
         with safe_open(path, framework="np") as handle:
-            kept: npt.NDArray[np.float64] = handle.get_tensor("reference_N")
+            kept: npt.NDArray[np.float64] = handle.get_tensor(_KEPT)
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path} is truncated ({error}).", "Delete the run's folder and train again.") from error
     return kept
@@ -187,15 +230,15 @@ def check_parity(
     processes: ProcessGroup = SINGLE_PROCESS,
     own_R: npt.NDArray[np.int64] | None = None,
 ) -> dict[str, Any]:
-    """Compare recorded log-probabilities with the policy's own on a sample of steps.
+    """Compare recorded log-probabilities of executed tokens with the policy's own on a sample of decisions.
 
     Args:
         logps: The policy before its first update; not called where ``path`` exists already.
-        steps: The steps.
+        steps: The decisions.
         count: Size of the sample.
         threshold: Alarm level of the mean absolute difference per token, nats.
         seed: Seed of the sample.
-        micro_batch: Steps computed at once.
+        micro_batch: Decisions computed at once.
         path: JSON file that keeps the result for resumed runs.
         processes: All compute the same; process 0 writes.
         own_R: Rows to sample from, ascending: those that the policy collected itself; None takes all.
@@ -213,15 +256,15 @@ def check_parity(
     rows = candidates[np.sort(derive_rng(seed, "parity").permutation(len(candidates))[:count])]
     with torch.no_grad():
         parts = [logps(part).cpu() for part in torch.split(torch.from_numpy(rows), micro_batch)]
-    own_ND = torch.cat(parts).double().numpy()
-    difference_ND = np.abs(own_ND - steps.logps_ND[rows])
+    own_RKD, mask_RK = torch.cat(parts).double().numpy(), steps.executed_mask[rows]
+    difference_MD = np.abs(own_RKD[mask_RK] - steps.logps_NKD[rows][mask_RK])
     comparison = {  # in the order in which a resumed run reads it back
-        "max_abs": float(difference_ND.max()),
-        "mean_abs": float(difference_ND.mean()),
+        "max_abs": float(difference_MD.max()),
+        "mean_abs": float(difference_MD.mean()),
         "steps": len(rows),
     }
     if not comparison["mean_abs"] <= threshold:  # also catches NaN
-        worst = steps.episode_of(int(rows[difference_ND.mean(axis=1).argmax()]))
+        worst = steps.episode_of(int(np.repeat(rows, mask_RK.sum(axis=1))[difference_MD.mean(axis=1).argmax()]))
         raise CompatibilityError(
             f"Recorded and recomputed log-probabilities differ by {comparison['mean_abs']:.3g} nats a token on average "
             f"(alarm at {threshold:g}), most in episode {worst}.",

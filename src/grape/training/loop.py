@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,15 +22,13 @@ from grape.core.provenance import write_provenance
 from grape.core.runs import open_run
 from grape.core.seeds import derive_seed
 from grape.core.trajectories import EpisodeMeta
+from grape.policies.base import TrainablePolicy
 from grape.training.checkpoints import CheckpointFolder
 from grape.training.distributed import SINGLE_PROCESS, ProcessGroup, local_part
 from grape.training.gradients import norm_of
 from grape.training.lora import save_result
 from grape.training.metrics_logger import MetricsLogger
 from grape.training.settings import OptimizerSettings, SftSettings, TrainerSettings, TrainSettings
-
-if TYPE_CHECKING:
-    from grape.policies.openvla import OpenVLAPolicy
 
 __all__ = [
     "Gradient",
@@ -120,7 +118,7 @@ class TrainingRun:
 
     def finish(
         self,
-        policy: "OpenVLAPolicy",
+        policy: TrainablePolicy,
         base: Path | None,
         metas: Iterable[EpisodeMeta],
         facts: Mapping[str, Any],

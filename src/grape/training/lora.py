@@ -1,31 +1,24 @@
 """A policy that trains: opened, all parameters or low-rank adapters (LoRA, arXiv 2106.09685; PEFT) chosen, and saved.
 
-The result of a run is one folder that ``--policy`` takes. For full training that is a checkpoint in the published
-layout; for adapters it is PEFT's layout with a pointer to the base policy, which is not copied.
+The result of a run is one folder that ``--policy`` takes. For full training that is a whole checkpoint; for adapters of
+policy types that keep them apart it is PEFT's layout with a pointer to the base policy, which is not copied.
 """
 
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from grape.core.atomic_folders import atomic_folder
-from grape.core.errors import CompatibilityError, SettingsError
-from grape.core.files import write_json
+from grape.core.errors import CompatibilityError, PolicyError, SettingsError
 from grape.core.runs import is_complete
 from grape.core.seeds import derive_seed
-from grape.policies.base import LoraTargets
-from grape.policies.opening import resolve_policy
-from grape.policies.openvla import load_policy, read_policy, read_policy_config, save_policy
-from grape.policies.openvla.adapter_config import read_adapter_config
-from grape.policies.openvla.adapter_pointer import adapter_base, write_pointer
-from grape.policies.openvla.checkpoint import save_tensors
+from grape.policies.base import LoraTargets, TrainablePolicy
+from grape.policies.registry import open_policy, recognize_policy
+from grape.policies.types import AdapterInfo, OpeningOptions
 from grape.training.settings import SftSettings, TrainerSettings, TrainSettings
-
-if TYPE_CHECKING:
-    from grape.policies.openvla import OpenVLAPolicy
 
 __all__ = [
     "add_adapters",
@@ -42,11 +35,9 @@ __all__ = [
 def open_for_training(
     path: Path,
     settings: TrainerSettings,
-    unnorm_key: str,
+    options: OpeningOptions,
     device: str,
-    center_crop: bool | None = None,
-    norm_stats: Mapping[str, Any] | None = None,
-) -> "OpenVLAPolicy":
+) -> TrainablePolicy:
     """Open the policy that a run starts from in the precision that fits what is trained.
 
     A run with adapters that starts from an adapter trains that one on: merging it would round its changes away where
@@ -59,27 +50,39 @@ def open_for_training(
     Args:
         path: Folder of the policy.
         settings: What the trainer was told.
-        unnorm_key: Normalization statistics to use; empty picks the only ones.
+        options: Statistics, crop, chunks; precision and device are the trainer's.
         device: Where to compute.
-        center_crop: As for :func:`~grape.policies.openvla.load_policy`.
-        norm_stats: As for :func:`~grape.policies.openvla.load_policy`.
 
     Raises:
         SettingsError: The policy is an adapter that these settings cannot train on (see :func:`check_start`).
+        CompatibilityError: Policies of its type cannot be trained.
+        PolicyError: Its weights are not in float32 although all of them train.
     """
     if not is_complete(settings.out):  # a finished run is told, however it was begun
         check_start(path, settings, device)
-    policy = load_policy(
+    policy = open_policy(
         path,
-        unnorm_key=unnorm_key or None,
-        merge=not settings.lora_rank,
-        device=device,
-        dtype=settings.dtype if settings.lora_rank else "float32",
-        attention=settings.attention,
-        load_in_4bit=settings.load_in_4bit,
-        center_crop=center_crop,
-        norm_stats=norm_stats,
+        replace(
+            options,
+            merge=not settings.lora_rank,
+            device=device,
+            dtype=settings.dtype if settings.lora_rank else "float32",
+            attention=settings.attention,
+            load_in_4bit=settings.load_in_4bit,
+        ),
     )
+    if not isinstance(policy, TrainablePolicy):
+        raise CompatibilityError(
+            f"{path} cannot be trained: its type gives actions, but no log-probabilities with a gradient.",
+            "Train a policy whose class derives from grape.policies.TrainablePolicy.",
+        )
+    policy.module.eval()  # the gradient is exact without dropout only
+    others = {parameter.dtype for parameter in policy.module.parameters() if parameter.requires_grad} - {torch.float32}
+    if others and not settings.lora_rank:
+        raise PolicyError(
+            f"{path} was opened with weights in {', '.join(sorted(map(str, others)))}; weights that train are float32.",
+            "Its policy type must open it in the type asked for (OpeningOptions.dtype).",
+        )
     return policy
 
 
@@ -94,25 +97,23 @@ def check_start(path: Path, settings: TrainerSettings, device: str) -> None:
     Raises:
         SettingsError: Says what the adapter is and which settings train it on.
     """
-    base = adapter_base(path)
-    if base is None:
+    adapter = _adapter_of(path)
+    if adapter is None:
         return
-    adapter = read_adapter_config(resolve_policy(path))
     rank, merged = settings.lora_rank, "or merge it with 'grape export merged' and collect with the result."
     if not rank:
-        config = read_policy_config(path)
-        if config.storage_dtype == "float32" and computing_type(settings, device) is None:
+        if adapter.storage_dtype == "float32" and computing_type(settings, device) is None:
             return
         raise SettingsError(
             f"{path} is an adapter, and --lora-rank 0 would merge it into weights stored or computed in fewer than 32 "
             "bits.",
             f"Give --lora-rank {adapter.rank} to train the adapter on, {merged}",
         )
-    policy = read_policy(path, unnorm_key=next(iter(read_policy_config(path).norm_stats), None))
-    layers = frozenset(adapter.layers(policy.model))
-    kinds: tuple[LoraTargets, ...] = ("language", "language+projector", "all")
-    named = next((kind for kind in kinds if frozenset(policy.lora_targets(kind)) == layers), settings.lora_targets)
-    options: list[tuple[str, Any, Any]] = [("rank", rank, adapter.rank), ("targets", settings.lora_targets, named)]
+    targets = adapter.targets or settings.lora_targets
+    options: list[tuple[str, Any, Any]] = [
+        ("rank", rank, adapter.rank),
+        ("targets", settings.lora_targets, targets),
+    ]
     if settings.lora_alpha:
         options.append(("alpha", settings.lora_alpha, adapter.alpha))
     for name, given, trained in options:
@@ -123,16 +124,18 @@ def check_start(path: Path, settings: TrainerSettings, device: str) -> None:
             )
 
 
+def _adapter_of(path: Path) -> AdapterInfo | None:
+    policy_type, place = recognize_policy(path)
+    return policy_type.adapter(place)
+
+
 def computing_type(settings: TrainerSettings, device: str) -> torch.dtype | None:
     """What a run computes in (for ``torch.autocast``) where that differs from its weights' type."""
     lower = settings.dtype == "bfloat16" or (settings.dtype == "auto" and device != "cpu")
     return torch.bfloat16 if lower and not settings.lora_rank else None
 
 
-def prepare_parameters(
-    policy: "OpenVLAPolicy",
-    settings: SftSettings | TrainSettings,
-) -> Path | None:
+def prepare_parameters(policy: TrainablePolicy, settings: SftSettings | TrainSettings) -> Path | None:
     """Add adapters, or make those of the start trainable, and switch activation checkpointing on, as the settings say.
 
     Args:
@@ -140,31 +143,35 @@ def prepare_parameters(
         settings: What the verb was told.
 
     Returns:
-        What adapters point to: the start, or where that is an adapter, its base; None where all parameters train.
+        What adapters point to: the start, or where that is an adapter, its base; None where all parameters train, or
+        where the policy's type keeps no adapters apart, so that they are merged in the end.
 
     Raises:
         CompatibilityError: Release 0.1 began the run from an adapter, which it merged.
+        SettingsError: The policy takes no adapters, or cannot compute activations again.
     """
     base, path = None, settings.policy
     if settings.lora_rank and path is not None:
-        if adapter_base(path) is not None and (settings.out / "base").exists():
+        adapter = _adapter_of(path)
+        if adapter is not None and (settings.out / "base").exists():
             raise CompatibilityError(
                 f"{settings.out} was begun by release 0.1, which merged the adapter {path} and trained another one.",
                 "Choose another --out: today the same adapter is trained on.",
             )
-        base = adapter_base(path) or path
+        if recognize_policy(path)[0].keeps_adapters:
+            base = path if adapter is None else adapter.base
         if policy.adapter is None:
             add_adapters(policy, settings.lora_rank, settings.lora_alpha, settings.seed, settings.lora_targets)
         else:
-            for name, parameter in policy.model.named_parameters():
+            for name, parameter in policy.module.named_parameters():
                 parameter.requires_grad_(".lora_" in name)
     if settings.activation_checkpointing:
-        policy.model.checkpoint_activations()
+        policy.checkpoint_activations()
     return base
 
 
 def add_adapters(
-    policy: "OpenVLAPolicy",
+    policy: TrainablePolicy,
     rank: int,
     alpha: float,
     seed: int,
@@ -187,7 +194,7 @@ def add_adapters(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "adapters"))
-        policy.adapter = wrap_with_adapters(policy.model, policy.lora_targets(targets), rank, alpha).eval()
+        policy.adapter = wrap_with_adapters(policy.module, policy.lora_targets(targets), rank, alpha).eval()
 
 
 def wrap_with_adapters(model: nn.Module, targets: list[str], rank: int, alpha: float) -> Any:
@@ -214,42 +221,28 @@ def wrap_with_adapters(model: nn.Module, targets: list[str], rank: int, alpha: f
     return get_peft_model(wrapper, config)
 
 
-def parameter_counts(policy: "OpenVLAPolicy") -> dict[str, int]:
+def parameter_counts(policy: TrainablePolicy) -> dict[str, int]:
     """Number of parameters, and of those that train."""
-    parameters = list(policy.model.parameters())
+    parameters = list(policy.module.parameters())
     return {
         "parameters": sum(p.numel() for p in parameters),
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
     }
 
 
-def save_result(policy: "OpenVLAPolicy", out: Path, base: Path | None) -> None:
+def save_result(policy: TrainablePolicy, out: Path, base: Path | None) -> None:
     """Save a trained policy as ``out/policy``, which appears when complete.
 
     Args:
-        policy: The trained policy.
+        policy: The trained policy; adapters that nothing keeps apart are merged into it.
         out: Output folder of the run.
-        base: What adapters point to (see :func:`prepare_parameters`); None where all parameters were trained.
+        base: What adapters point to (see :func:`prepare_parameters`); None saves the whole policy.
     """
-    if base is None:
-        save_policy(policy, out / "policy")
-        return
-    from peft import get_peft_model_state_dict
-
-    state = get_peft_model_state_dict(policy.adapter)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    if base is None and policy.adapter is not None:
+        policy.adapter.merge_and_unload()
+        policy.adapter = None
     with atomic_folder(out / "policy") as temporary:
-        save_tensors(tensors, temporary / "adapter_model.safetensors")
-        write_json(temporary / "adapter_config.json", _plain(policy.adapter.peft_config["default"].to_dict()))
-        write_pointer(temporary, base, policy.config, place=out / "policy")
-
-
-def _plain(value: Any) -> Any:
-    """JSON value; PEFT keeps names in sets, whose order would differ from run to run."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, set | frozenset):
-        return sorted(_plain(item) for item in value)
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, str | int | float | bool | type(None)) else str(value)
+        if base is None:
+            policy.save(temporary)
+        else:
+            recognize_policy(base)[0].save_adapter(policy, temporary, base, out / "policy")

@@ -30,7 +30,8 @@ __all__ = [
     "sigmoid_loss",
 ]
 
-# Steps of the windows that the first public implementation optimized; length normalization reproduces their scale.
+# Control steps of the windows that the first public implementation optimized, one a decision; length normalization
+# reproduces their scale. Policies that decide in chunks count executed control steps alike, whatever the chunk.
 WINDOW = 8
 
 
@@ -43,8 +44,8 @@ class TrajectorySums:
         rejected_P: S_l, the same of the rejected side; 0 where there is none.
         chosen_reference_P: R_w, the chosen side's sum under the reference policy.
         rejected_reference_P: R_l, the same of the rejected side.
-        chosen_steps_P: Decisions of the chosen side; 0 where there is none.
-        rejected_steps_P: Decisions of the rejected side; 0 where there is none.
+        chosen_steps_P: Executed control steps of the chosen side; 0 where there is none.
+        rejected_steps_P: The same of the rejected side.
         weight_P: Weight of each comparison in the mean, 1 on average over all comparisons of a run.
         anchored_P: 1 where the anchor may imitate the chosen side, else 0.
     """
@@ -77,7 +78,7 @@ class LossSettings:
             ``anchor`` unless it is None.
         chosen_floor: DPOP's lambda, not negative: how strongly a chosen side that has become less likely than under
             the reference counts against the pair.
-        tokens_per_step: Action tokens a decision, D.
+        tokens_per_step: Action tokens a control step, D.
     """
 
     loss_type: Literal["sigmoid", "hinge", "ipo"] = "sigmoid"
@@ -134,7 +135,7 @@ def preference_loss(sums: TrajectorySums, settings: LossSettings) -> tuple[LossT
 
     The term ``preference`` is ``mean_P weight * loss(h)``, for the sigmoid loss ``-log sigmoid(beta * h)``, where
     ``h = (S_w - R_w) - (S_l - R_l)`` (arXiv 2411.19309); with length normalization each side's log-ratio is multiplied
-    by ``8 / T`` of that side, T its own number of decisions. A floor under the chosen side replaces h by
+    by ``8 / T`` of that side, T its own number of executed control steps. A floor under the chosen side replaces h by
     ``h - chosen_floor * max(0, R_w - S_w)`` (DPOP, arXiv 2402.13228, equation 3).
 
     The term ``anchor`` imitates the chosen sides that ``anchored_P`` marks, as RPO does (arXiv 2404.19733):

@@ -19,8 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
 
-from grape.policies.openvla import OpenVLA, OpenVLAConfig, OpenVLAPolicy, PolicyInputs
-from grape.policies.openvla.checkpoint import empty_model, materialize_buffers
+from grape.policies.base import TrainablePolicy, WeightlessNetwork, sum_executed
 from grape.training.lora import wrap_with_adapters
 
 __all__ = [
@@ -28,9 +27,9 @@ __all__ = [
     "MemoryProfile",
     "adapted_layers",
     "forward_flops",
+    "prepare_network",
     "profile_micro_batch",
     "tower_flops",
-    "weightless_model",
 ]
 
 # Parts of the network whose linear layers get adapters unless others are named.
@@ -57,35 +56,31 @@ class MemoryProfile:
     peak_bytes: int
 
 
-def weightless_model(
-    config: OpenVLAConfig,
-    dtype: torch.dtype,
+def prepare_network(
+    network: WeightlessNetwork,
     lora_rank: int = 0,
     lora_targets: Sequence[str] = (),
     *,
     activation_checkpointing: bool = False,
-) -> OpenVLA:
-    """The network as it trains, on the meta device.
+) -> WeightlessNetwork:
+    """The network as it trains, changed in place.
 
     Args:
-        config: Its configuration.
-        dtype: Type of the weights; adapters are float32 in any case, as PEFT makes them.
-        lora_rank: Rank of the adapters; 0 trains all parameters.
+        network: The network; all its parameters train.
+        lora_rank: Rank of the adapters, which are float32 as PEFT makes them; 0 trains all parameters.
         lora_targets: Full names of the adapted layers; empty means :func:`adapted_layers`.
         activation_checkpointing: Whether blocks keep their input only.
 
     Raises:
         SettingsError: Adapters are wanted and PEFT is not installed.
     """
-    model = empty_model(config).to(dtype)
-    materialize_buffers(model)
-    model.eval()
+    module = network.module.eval()
     if lora_rank:
         with torch.device("meta"):
-            wrap_with_adapters(model, list(lora_targets) or adapted_layers(model), lora_rank, 0.0).eval()
+            wrap_with_adapters(module, list(lora_targets) or adapted_layers(module), lora_rank, 0.0).eval()
     if activation_checkpointing:
-        model.checkpoint_activations()
-    return model
+        network.checkpoint_activations()
+    return network
 
 
 def adapted_layers(model: nn.Module) -> list[str]:
@@ -96,61 +91,55 @@ def adapted_layers(model: nn.Module) -> list[str]:
 
 
 def profile_micro_batch(
-    model: OpenVLA,
+    network: WeightlessNetwork,
     micro_batch: int,
     prompt_tokens: int,
-    action_dim: int = 7,
     *,
     features: bool = False,
     autocast: bool = False,
 ) -> MemoryProfile:
-    """Forward and backward of one micro-batch whose prompts are equally long.
+    """Forward and backward of one micro-batch whose prompts are equally long and whose chunks are executed whole.
 
     Args:
-        model: From :func:`weightless_model`.
+        network: From :func:`prepare_network`.
         micro_batch: Frames, B.
         prompt_tokens: Length of the encoded prompt with begin-of-sequence and template.
-        action_dim: Action tokens a frame, D.
         features: Whether the vision towers' outputs are given, computed before.
         autocast: Whether a network in float32 computes its products in bfloat16.
     """
-    for parameter in model.parameters():
+    module = network.module
+    for parameter in module.parameters():
         # As from the second micro-batch on: gradients are there and are added to.
         parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
-    known = [*model.parameters(), *model.buffers()]
-    known += [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    known = [*module.parameters(), *module.buffers()]
+    known += [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
     with Account(known) as account, _Unbroken(), _as_on_gpu(autocast):
-        inputs = _inputs(model, micro_batch, prompt_tokens, features)
-        tokens_BD = torch.empty(micro_batch, action_dim, dtype=torch.long, device="meta")
-        total = model.action_logps(inputs, tokens_BD).sum()
+        inputs = network.inputs(micro_batch, prompt_tokens, features)
+        tokens_BKD = torch.empty(micro_batch, *network.actions, dtype=torch.long, device="meta")
+        executed_B = torch.empty(micro_batch, dtype=torch.long, device="meta")
+        total = sum_executed(network.token_logps(inputs, tokens_BKD), executed_B).sum()
         kept, forward_flops = account.now, account.flops
         torch.autograd.backward(total)
     return MemoryProfile(forward_flops, account.flops - forward_flops, kept, account.peak)
 
 
-def forward_flops(policy: OpenVLAPolicy, instruction: str) -> int:
-    """Floating-point operations of the forward pass of one step, counted on a network of that shape without weights."""
-    model = weightless_model(policy.config, torch.float32)
-    return profile_micro_batch(model, 1, len(policy.processor.prompt_ids(instruction)), policy.norm.dim).forward_flops
+def forward_flops(policy: TrainablePolicy, instruction: str) -> int | None:
+    """Floating-point operations of the forward pass of one decision; None where its network cannot be estimated.
+
+    They are counted on a network of that shape without weights.
+    """
+    network = policy.weightless(torch.float32)
+    if network is None:
+        return None
+    return profile_micro_batch(prepare_network(network), 1, policy.prompt_length(instruction)).forward_flops
 
 
-def tower_flops(model: OpenVLA) -> int:
-    """Floating-point operations of the vision towers on one image, forward."""
-    pixels_BCHW = cast(Tensor, _inputs(model, 1, 1, False).pixel_values_BCHW)
+def tower_flops(network: WeightlessNetwork) -> int:
+    """Floating-point operations of the vision towers on one observation's images, forward."""
+    inputs = network.inputs(1, 1, False)
     with Account() as account, _as_on_gpu(), torch.no_grad():
-        model.image_features(pixels_BCHW)
+        network.features(inputs)
     return int(account.flops)
-
-
-def _inputs(model: OpenVLA, micro_batch: int, prompt_tokens: int, features: bool) -> PolicyInputs:
-    config, prompts = model.vla_config, ((0,) * prompt_tokens,) * micro_batch
-    proprio_BP = torch.empty(micro_batch, config.proprio_dim, device="meta") if config.proprio_dim else None
-    if features:
-        width = model.vision_backbone.width
-        features_BNC = torch.empty(micro_batch, config.patches, width, dtype=model.dtype, device="meta")
-        return PolicyInputs(None, prompts, features_BNC, proprio_BP)
-    side, channels = config.image_size, 3 * len(config.towers)
-    return PolicyInputs(torch.empty(micro_batch, channels, side, side, device="meta"), prompts, None, proprio_BP)
 
 
 class Account(TorchDispatchMode):
@@ -256,6 +245,8 @@ def _fused_attention(
     if enable_gqa:
         repeats = query_BHQE.shape[1] // key_BHSE.shape[1]
         key_BHSE, value_BHSE = (x.repeat_interleave(repeats, dim=1) for x in (key_BHSE, value_BHSE))
+    if attn_mask is not None and attn_mask.dtype == torch.bool:  # each layer makes numbers of it, and keeps them
+        attn_mask = torch.zeros_like(attn_mask, dtype=query_BHQE.dtype).masked_fill(~attn_mask, -torch.inf)
     result = torch.ops.aten._scaled_dot_product_efficient_attention(
         query_BHQE, key_BHSE, value_BHSE, attn_mask, True, dropout_p, is_causal, scale=scale
     )

@@ -24,7 +24,7 @@ class Objective:
 
     Attributes:
         settings: What the verb was told.
-        tokens_per_step: Action tokens a decision, D.
+        tokens_per_step: Action tokens a control step, D.
         processes: The processes that share an update.
     """
 

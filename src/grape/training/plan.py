@@ -1,30 +1,28 @@
 """What a run will do and take, from its settings, its pairs and the episodes' facts alone; ``--dry-run`` shows it."""
 
-import itertools
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
 from grape.core.errors import DataError
+from grape.core.events import SILENT
 from grape.core.seeds import derive_rng
 from grape.core.trajectories import EpisodeMeta
-from grape.policies.opening import crop_of
-from grape.policies.openvla import compute_norm_stats, create_nano, read_norm_stats, read_policy
-from grape.policies.openvla.precision import quantized_names
+from grape.policies.base import ImitationPolicy, TrainablePolicy, WeightlessNetwork
+from grape.policies.opening import opening_options, read_norm_stats
+from grape.policies.registry import read_policy
 from grape.store import EpisodeSource
 from grape.training.batches import BatchSampler, ComparisonItem, Sample, make_items
+from grape.training.decision_axis import DecisionAxis
 from grape.training.distributed import device_of
 from grape.training.estimate import estimate_training
-from grape.training.initial_policy import key_to_open_with
+from grape.training.initial_policy import preview_policy
 from grape.training.lora import add_adapters, check_start, parameter_counts
 from grape.training.meta_profile import forward_flops
 from grape.training.settings import SftSettings, TrainSettings
 from grape.training.sources import TrainingData
-
-if TYPE_CHECKING:
-    from grape.policies.openvla import OpenVLAPolicy
 
 __all__ = [
     "choose_micro_batch",
@@ -68,18 +66,19 @@ def plan_schedule(
     settings: TrainSettings,
     samples: Sequence[Sample],
     spans: Mapping[str, tuple[int, int]],
+    axis: DecisionAxis,
     succeeded: Container[str] | None = None,
     *,
     even: bool = True,
 ) -> tuple[tuple[ComparisonItem, ...], BatchSampler, float]:
-    """Items, their order, and the mean number of steps of a side; see :func:`~grape.training.batches.make_items`."""
-    items, per_pair = make_items(settings.method, samples, spans, settings.window, settings.stride, succeeded)
+    """Items, their order, and mean decisions of a side; see :func:`~grape.training.batches.make_items`."""
+    items, per_pair = make_items(settings.method, samples, spans, settings.window, settings.stride, succeeded, axis)
     per_update = max(1, round(settings.pairs_per_update * per_pair))
     schedule = BatchSampler.plan(
         len(items), per_update, settings.epochs, settings.max_updates, settings.seed, repeat=False, even=even
     )
     first_sides = [item.chosen if item.chosen[0] < item.chosen[1] else item.rejected for item in items]
-    per_side = sum(stop - start for start, stop in first_sides) / len(items)
+    per_side = sum(axis.count(side) for side in first_sides) / len(items)
     return items, schedule, per_side
 
 
@@ -110,7 +109,11 @@ def choose_micro_batch(chosen: int, parameters: int) -> int:
 
 
 def schedule_facts(
-    settings: TrainSettings, data: TrainingData, items: Sequence[ComparisonItem], schedule: BatchSampler
+    settings: TrainSettings,
+    data: TrainingData,
+    items: Sequence[ComparisonItem],
+    schedule: BatchSampler,
+    axis: DecisionAxis,
 ) -> dict[str, Any]:
     """Numbers of pairs, episodes, frames and updates for summaries."""
     return {
@@ -118,60 +121,78 @@ def schedule_facts(
         **({} if settings.unpaired else {"pairs": len(data.samples)}),
         "episodes": len(data.episodes),
         **({"replayed_episodes": len(data.replayed)} if settings.replay else {}),
-        "frames_per_epoch": _frames_of_epoch(schedule, items),
+        "frames_per_epoch": _frames_of_epoch(schedule, items, axis),
         "units_per_update": schedule.per_update,
         "updates": schedule.updates,
     }
 
 
-def _frames_of_epoch(schedule: BatchSampler, items: Sequence[ComparisonItem]) -> int:
-    """Different steps an update needs, summed over the first epoch."""
+def _frames_of_epoch(schedule: BatchSampler, items: Sequence[ComparisonItem], axis: DecisionAxis) -> int:
+    """Frames that an update needs, summed over the first epoch; see :func:`~grape.training.batches.collate`."""
     total = 0
     for update in range(min(schedule.per_epoch, schedule.updates)):
-        rows: set[int] = set()
+        frames: set[tuple[int, int]] = set()
         for number in schedule.batch(update):
-            rows.update(range(*items[number].chosen), range(*items[number].rejected))
-        total += len(rows)
+            frames.update(axis.cut(items[number].chosen), axis.cut(items[number].rejected))
+        total += len(frames)
     return total
 
 
 def plan_training(settings: TrainSettings, data: TrainingData) -> dict[str, Any]:
-    """What a run would do and take; nothing is written and no weights are read.
+    """What a run would do and take; nothing is written, and neither weights nor images are read.
+
+    Where the policy's type opens no policy without its weights, or has no network to profile, nothing is said of
+    memory and operations, and ``estimate`` says why.
 
     Raises:
-        CompatibilityError: The episodes were recorded with another preprocessing than the policy's.
+        CompatibilityError: The episodes were decided or recorded otherwise than the policy does.
         SettingsError: The policy is an adapter that these settings cannot train on.
     """
     check_start(settings.policy, settings, device_of(settings.device))
-    policy = read_policy(
-        settings.policy,
-        unnorm_key=settings.unnorm_key or None,
-        center_crop=crop_of(settings.center_crop),
-        norm_stats=read_norm_stats(settings.norm_stats),
-    )
-    data.check_preprocessing(policy)
-    episodes = data.metas()
-    size = sum(p.numel() for p in policy.model.parameters())
-    settings = replace(settings, micro_batch=choose_micro_batch(settings.micro_batch, size))
-    ends = list(itertools.accumulate(meta.steps for meta in episodes))
-    spans = {name: (end - meta.steps, end) for name, meta, end in zip(data.episodes, episodes, ends, strict=True)}
+    policy = read_policy(settings.policy, opening_options(settings, norm_stats=read_norm_stats(settings.norm_stats)))
+    spec = None if policy is None else data.check_policy(policy)
+    steps = data.load(SILENT, 0.0, spec)
+    axis = steps.axis
+    if policy is not None:
+        micro_batch = choose_micro_batch(settings.micro_batch, parameter_counts(policy)["parameters"])
+        settings = replace(settings, micro_batch=micro_batch)
     training, held = split_samples(settings, data.samples)
-    items, schedule, per_side = plan_schedule(settings, training, spans)
-    facts = schedule_facts(settings, data, items, schedule)
-    mode = gradient_mode(settings, per_side)
-    towers_frozen = bool(settings.lora_rank) and settings.lora_targets != "all"
+    items, schedule, per_side = plan_schedule(settings, training, steps.step_spans, axis)
+    facts = schedule_facts(settings, data, items, schedule, axis)
+    mode = gradient_mode(settings, per_side) if settings.micro_batch else settings.gradient
+    epochs = max(1, schedule.updates / schedule.per_epoch)
+    return {
+        "dry_run": True,
+        **facts,
+        "held_out_episodes" if settings.unpaired else "held_out_pairs": len(held),
+        "steps": int(axis.bounds[-1]),
+        **({} if len(steps) == axis.bounds[-1] else {"decisions": len(steps), "chunk": steps.tokens_NKD.shape[1]}),
+        "gradient": mode,
+        **_estimate(settings, data, policy, mode, round(facts["frames_per_epoch"] * epochs)),
+        "out": str(settings.out),
+    }
+
+
+def _estimate(
+    settings: TrainSettings, data: TrainingData, policy: TrainablePolicy | None, mode: Any, frames: int
+) -> dict[str, Any]:
+    """Operations and memory of a training, where the policy's network can be profiled."""
+    network = None if policy is None else policy.weightless(torch.float32)
+    if policy is None or network is None:
+        return {"estimate": "none: policies of this type cannot be profiled without their weights"}
     on_gpu = settings.device.startswith("cuda") or (settings.device == "auto" and torch.cuda.is_available())
     dtype: Literal["float32", "bfloat16"] = "float32"
     if settings.dtype != "auto":
         dtype = settings.dtype
-    elif on_gpu and (policy.config.storage_dtype == "bfloat16" or not settings.lora_rank):
+    elif on_gpu and (network.storage_dtype == "bfloat16" or not settings.lora_rank):
         dtype = "bfloat16"
-    saved_gb = _saved_by_quantization(policy, dtype) if settings.load_in_4bit else 0.0
+    saved_gb = _saved_by_quantization(network, dtype) if settings.load_in_4bit else 0.0
+    towers_frozen = bool(settings.lora_rank) and settings.lora_targets != "all"
     estimate = estimate_training(
-        policy.config,
-        instruction_tokens=max(len(policy.processor.prompt_ids(meta.instruction)) for meta in episodes),
+        lambda weights: cast(WeightlessNetwork, policy.weightless(weights)),
+        instruction_tokens=max(policy.prompt_length(meta.instruction) for meta in data.metas()),
         micro_batch=settings.micro_batch,
-        frames=round(facts["frames_per_epoch"] * max(1, schedule.updates / schedule.per_epoch)),
+        frames=frames,
         lora_rank=settings.lora_rank,
         lora_targets=policy.lora_targets(settings.lora_targets) if settings.lora_rank else (),
         dtype=dtype,
@@ -179,72 +200,73 @@ def plan_training(settings: TrainSettings, data: TrainingData) -> dict[str, Any]
         terms=2 if settings.is_anchored and settings.sharding == "none" else 1,
         activation_checkpointing=settings.activation_checkpointing,
         cached_features=towers_frozen and bool(settings.feature_cache_gb),
-        action_dim=policy.norm.dim,
         memory_gb=settings.memory_gb + saved_gb if settings.memory_gb else None,
     ).to_json()
     estimate["memory_gb"] = settings.memory_gb or None
     estimate["peak_memory_gb"] = round(estimate["peak_memory_gb"] - saved_gb, 3)
     estimate["memory_parts_gb"]["weights"] = round(estimate["memory_parts_gb"]["weights"] - saved_gb, 3)
-    return {
-        "dry_run": True,
-        **facts,
-        "held_out_episodes" if settings.unpaired else "held_out_pairs": len(held),
-        "steps": ends[-1],
-        "gradient": mode,
-        "dtype": dtype,
-        **estimate,
-        "out": str(settings.out),
-    }
+    return {"dtype": dtype, **estimate}
 
 
-def _saved_by_quantization(policy: "OpenVLAPolicy", dtype: str) -> float:
+def _saved_by_quantization(network: WeightlessNetwork, dtype: str) -> float:
     """Memory that 4-bit weights of the language model's linear layers save, GB.
 
     They take half a byte each and a float32 scale for 64 (NF4, arXiv 2305.14314).
     """
-    names = quantized_names(int(policy.config.text["num_hidden_layers"]))
-    weights = dict(policy.model.named_parameters())
-    count = sum(weights[f"{name}.weight"].numel() for name in names)
+    weights = dict(network.module.named_parameters())
+    count = sum(weights[f"{name}.weight"].numel() for name in network.quantized)
     return count * ((2 if dtype == "bfloat16" else 4) - 0.5 - 4 / 64) / 1e9
 
 
 def plan_sft(
-    settings: SftSettings, stores: Sequence[EpisodeSource], metas: Sequence[Sequence[EpisodeMeta]]
+    settings: SftSettings,
+    stores: Sequence[EpisodeSource],
+    metas: Sequence[Sequence[EpisodeMeta]],
+    start: ImitationPolicy | None,
 ) -> dict[str, Any]:
-    """What a run would do, from the episodes' facts alone."""
+    """What a run would do, from the episodes' facts alone.
+
+    Args:
+        settings: What the verb was told.
+        stores: Demonstrations.
+        metas: Facts of the episodes to learn from, store by store.
+        start: The checkpoint to continue, without its weights; None for a new policy.
+    """
     every = [meta for some in metas for meta in some]
     count = sum(meta.steps for meta in every)
+    decisions = sum(_decisions(store, some) for store, some in zip(stores, metas, strict=True))
     held = min(round(settings.holdout * len(every)), len(every) - 1)
-    training = round(count * (1 - held / len(every)))
+    training = round(decisions * (1 - held / len(every)))
     schedule = BatchSampler.plan(
         training, settings.batch_size, settings.epochs, settings.max_updates, settings.seed, repeat=True
     )
-    if settings.policy is not None:
-        check_start(settings.policy, settings, device_of(settings.device))
-        policy = read_policy(settings.policy, unnorm_key=key_to_open_with(settings.policy, settings, stores) or None)
-        if settings.lora_rank:
-            add_adapters(policy, settings.lora_rank, settings.lora_alpha, settings.seed, settings.lora_targets)
-    else:
-        first = stores[0].decisions(metas[0][0].episode_id)
-        names = [f"action_{i}" for i in range(first.labels.shape[1])]
-        policy = create_nano(
-            seed=settings.seed,
-            norm_stats=compute_norm_stats(first.labels, names, proprio_NP=first.proprio if settings.proprio else None),
-            gripper="",
-            instructions=tuple(sorted({meta.instruction for meta in every})),
-            proprio_dim=first.proprio.shape[1] if settings.proprio else 0,
-        )
-    forward = forward_flops(policy, every[0].instruction)
-    frames = schedule.updates * settings.batch_size
-    return {
+    plan: dict[str, Any] = {
         "dry_run": True,
         "episodes": len(every),
         "held_out_episodes": held,
         "steps": count,
+        **({} if decisions == count else {"decisions": decisions}),
         "shuffle_episodes": settings.shuffle_episodes,
         "updates": schedule.updates,
-        **parameter_counts(policy),
-        "tflop_forward_per_frame": forward / 1e12,
-        "tflop": _FORWARD_BACKWARD * frames * forward / 1e12,
-        "out": str(settings.out),
     }
+    policy = start
+    if settings.policy is None:
+        policy = preview_policy(settings, stores, metas)
+    elif policy is not None:
+        check_start(settings.policy, settings, device_of(settings.device))
+        if settings.lora_rank:
+            add_adapters(policy, settings.lora_rank, settings.lora_alpha, settings.seed, settings.lora_targets)
+    if policy is not None:
+        plan |= parameter_counts(policy)
+        if forward := forward_flops(policy, every[0].instruction):
+            frames = schedule.updates * settings.batch_size
+            plan["tflop_forward_per_frame"] = forward / 1e12
+            plan["tflop"] = _FORWARD_BACKWARD * frames * forward / 1e12
+    return {**plan, "out": str(settings.out)}
+
+
+def _decisions(store: EpisodeSource, metas: Sequence[EpisodeMeta]) -> int:
+    """Decisions of some episodes of a store: control steps, unless its policy decided in chunks."""
+    if "chunks" not in store.contract:
+        return sum(meta.steps for meta in metas)
+    return sum(len(store.decisions(meta.episode_id).executed) for meta in metas)

@@ -23,6 +23,7 @@ __all__ = [
 
 _DATA, _LOSS, _OPTIMIZER = "Data", "Loss", "Optimizer"
 _ADAPTERS, _LOGGING, _MEMORY = "Adapters", "Checkpoints and logging", "Memory and processes"
+_SEVERAL = 2
 _COUNT, _POSITIVE, _SHARE = Range(0), Range(1), Range(0, 1)
 
 
@@ -231,20 +232,30 @@ class TrainSettings(TrainerSettings, PolicySettings):
 
 @dataclass(frozen=True)
 class SftSettings(TrainerSettings):
-    """Fine-tune a policy on demonstrations by next-action-token cross-entropy, or train a nano policy from nothing.
+    """Fine-tune a policy on demonstrations by action-token cross-entropy, or train a nano policy from nothing.
+
+    A policy that decides in chunks learns all tokens of a chunk that lie within the episode (K * D; no stop token),
+    from any control step that has an image.
 
     Attributes:
         data: Episode stores, folders made by grape collect, or RLDS data sets as rlds:/path/name (split train; with a
             rule of your choice as rlds+RULE:/path/name). Episodes of all operators are used.
-        policy: Checkpoint folder to continue; without it a new policy is made from the preset.
-        preset: Shape of a new policy.
-        proprio: Let a new policy read the robot's state (proprioception) as one token behind the image, standardized by
-            the demonstrations' mean and deviation. A checkpoint goes on as it was made.
-        proprio_noise: Noise on that state in training, as a share of its standard deviation; 0 switches it off.
+        policy: Checkpoint folder to continue; without it a new nano policy is made.
+        preset: Train --policy as OpenVLA-OFT, under these conventions: openvla-oft, simplevla-rl or rlinf. Not given:
+            as the checkpoint says.
+        chunk: Actions a decision. Of a new policy: 1 makes the nano policy, more OpenVLA-OFT's kind of it. Of a
+            checkpoint: what it does not say itself; 0 takes what it says.
+        cameras: Names of the cameras that the policy reads, main camera first, e.g. agentview,wrist. Several make a
+            new policy of OpenVLA-OFT's kind. Not given: the main camera, or what the checkpoint says.
+        convention: Single conventions that differ from the preset's or a new policy's, e.g. attention=causal.
+        proprio: Let a new policy read the robot's state (proprioception) as one token behind the images, normalized by
+            the demonstrations' statistics. A checkpoint goes on as it was made.
+        proprio_noise: Noise on that state in training, as a share of its standard deviation in the demonstrations; 0
+            switches it off.
         successful_only: Use only episodes that ended with success.
         epochs: How often every step is used.
         max_updates: Stop after this many updates, repeating epochs if needed; 0 means what the epochs hold.
-        batch_size: Steps an update averages.
+        batch_size: Decisions an update averages.
         soft_bins: Width of the Gaussian that spreads a label over neighboring bins, in bins; 0 means one-hot labels.
             Not given: 0.5 for a new policy, one-hot for a checkpoint, whose tokens are those it was trained with.
         augment: Recipe that changes images at random. openvla is OpenVLA's: a crop of 90 % of the area, brightness,
@@ -265,7 +276,10 @@ class SftSettings(TrainerSettings):
 
     data: tuple[Path, ...] = setting(group=_DATA, identity=False, common=True)
     policy: Path | None = setting(None, group=_DATA, identity=False, common=True)
-    preset: Literal["nano"] = setting("nano", group=_DATA)
+    preset: str | None = setting(None, group=_DATA, common=True, default_identity="nano")
+    chunk: int = setting(0, group=_DATA, range=_COUNT, common=True, identity="unless default")
+    cameras: str = setting("", group=_DATA, identity="unless default")
+    convention: tuple[str, ...] = setting((), group=_DATA, identity="unless default")
     proprio: bool = setting(False, group=_DATA, common=True, identity="unless default")
     proprio_noise: float = setting(0.05, group=_DATA, range=_COUNT, identity="unless default")
     successful_only: bool = setting(False, group=_DATA)
@@ -283,6 +297,11 @@ class SftSettings(TrainerSettings):
     checkpoint_every: int = with_default(LoggingSettings, "checkpoint_every", 200)
     norm_key: str = setting("", group=_DATA)
     unnorm_key: str = setting("", group=_DATA)
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        """The cameras asked for; empty where none are."""
+        return tuple(name.strip() for name in self.cameras.split(",")) if self.cameras.strip() else ()
 
 
 def check_train(settings: TrainSettings) -> None:
@@ -344,6 +363,16 @@ def check_sft(settings: SftSettings) -> None:
         )
     if not settings.data:
         raise SettingsError("--data names no store.", "Give one or more folders made by 'grape collect'.")
+    names = settings.camera_names
+    if len(set(names)) != len(names) or not all(names):
+        raise SettingsError(f"--cameras {settings.cameras}: each camera needs a name of its own.", "agentview,wrist")
+    if settings.preset not in (None, "nano") and settings.policy is None:
+        raise SettingsError(
+            f"--preset {settings.preset} is for --policy: a new policy has conventions of its own.",
+            "Leave --preset out; --chunk 8 alone makes a new policy that decides in chunks.",
+        )
+    if settings.convention and settings.policy is None and settings.chunk < _SEVERAL and len(names) < _SEVERAL:
+        raise SettingsError("--convention is for policies that decide in chunks.", "Give --chunk, e.g. 8.")
     if settings.lora_rank and settings.policy is None:
         raise SettingsError("--lora-rank needs --policy: a new policy has nothing to adapt.", "Leave --lora-rank out.")
     if settings.load_in_4bit and not settings.lora_rank:

@@ -1,14 +1,16 @@
-"""The verb ``sft``: supervised fine-tuning, next-action-token cross-entropy over demonstrations.
+"""The verb ``sft``: supervised fine-tuning, action-token cross-entropy over demonstrations.
 
-What is learned is each step's *label*: the expert's clean action, also where noise was added to what was executed. For
-a new policy a label is spread over neighboring bins (half a bin wide by default), because the next bin is nearly as
-right. A checkpoint learns the one token that its own action tokenizer gives, which for +1 is the last bin's.
+What is learned is the *label* of each control step: the expert's clean action, also where noise was added to what was
+executed. A policy that decides in chunks learns the labels from a decision's first control step on; those behind the
+episode's end do not count. For a new policy a label is spread over neighboring bins (half a bin wide by default),
+because the next bin is nearly as right. A checkpoint learns the one token that its own action tokenizer gives, which
+for +1 is the last bin's.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,28 +21,29 @@ from grape.core.errors import DataError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import read_json_mapping
 from grape.core.seeds import derive_rng
-from grape.core.trajectories import EpisodeMeta
+from grape.core.trajectories import EpisodeMeta, Observation
+from grape.policies.base import ImitationPolicy
 from grape.store import EpisodeSource
-from grape.training.augmentation import augment
+from grape.training.augmentation import augment, augment_observations
 from grape.training.batches import BatchSampler, EpisodeShuffleSampler
-from grape.training.dataset import StepDataset, check_single_actions, load_steps
+from grape.training.dataset import StepDataset, load_steps
 from grape.training.distributed import ProcessGroup, join_process_group
 from grape.training.image_cache import episodes_that_fit
 from grape.training.initial_policy import (
+    check_inputs,
     check_norm_key,
-    check_proprio,
     fit_policy,
-    key_to_open_with,
     new_policy,
+    norm_name,
     open_demonstrations,
+    open_start,
+    preview_policy,
+    read_start,
 )
 from grape.training.loop import Gradient, TrainingRun, TrainLoop, deterministic
-from grape.training.lora import computing_type, open_for_training, parameter_counts, prepare_parameters
+from grape.training.lora import computing_type, parameter_counts, prepare_parameters
 from grape.training.plan import choose_micro_batch, plan_sft
 from grape.training.settings import SftSettings, check_sft
-
-if TYPE_CHECKING:
-    from grape.policies.openvla import OpenVLAPolicy
 
 __all__ = ["run_sft"]
 
@@ -64,17 +67,20 @@ def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, 
     check_sft(settings)
     settings = replace(settings, soft_bins=_label_width(settings, reporter))
     stores = [open_demonstrations(path) for path in settings.data]
-    check_single_actions(stores)
     check_norm_key(settings, stores)
-    reads_proprio = check_proprio(settings, stores)
+    unread = read_start(settings, stores)
+    if settings.policy is None or unread is not None:
+        check_inputs(settings, stores, None if unread is None else unread.spec)
     metas = [_selected(settings, store) for store in stores]
+    if settings.policy is None and settings.convention:
+        preview_policy(settings, stores, metas)  # refuses what is unknown
     settings = replace(settings, shuffle_episodes=_shuffled_together(settings, stores, metas, reporter))
     if settings.dry_run:
-        return plan_sft(settings, stores, metas)
+        return plan_sft(settings, stores, metas, unread)
     processes = join_process_group(settings.device)
     shown = reporter if processes.is_main else SILENT
     with deterministic(settings.threads):
-        summary = _train(settings, stores, metas, processes, shown, reads_proprio=reads_proprio)
+        summary = _train(settings, stores, metas, processes, shown)
     return {**summary, "policy": str(settings.out / "policy")}  # done.json names it as seen from its folder
 
 
@@ -84,37 +90,42 @@ def _train(
     metas: Sequence[Sequence[EpisodeMeta]],
     processes: ProcessGroup,
     reporter: Reporter,
-    *,
-    reads_proprio: bool,
 ) -> Mapping[str, Any]:
-    start = None
-    if requested.policy is not None:
-        key = key_to_open_with(requested.policy, requested, stores)
-        start = open_for_training(requested.policy, requested, key, processes.device)
+    start = open_start(requested, stores, processes.device)
+    spec = None if start is None else start.spec
+    inputs = check_inputs(requested, stores, spec)
     identity = {
         "data": [store.digest() for store in stores],
-        "policy_hash": start.spec.policy_hash if start else "",
+        "policy_hash": spec.policy_hash if spec else "",
     }
     run = TrainingRun("sft", requested, identity, processes)
     if run.done is not None:
         return run.done
-    ids = [[meta.episode_id for meta in some] for some in metas]
-    cache_bytes = requested.picture_cache_gb * 1e9
-    scattered = not requested.shuffle_episodes
-    steps = load_steps(stores, ids, reporter, cache_bytes, scattered=scattered, proprio=reads_proprio)
-    if start is None:
+    steps = load_steps(
+        stores,
+        [[meta.episode_id for meta in some] for some in metas],
+        reporter,
+        requested.picture_cache_gb * 1e9,
+        scattered=not requested.shuffle_episodes,
+        proprio=inputs.proprio,
+        cameras=inputs.cameras[1:],
+        chunk=inputs.chunk,
+    )
+    if start is None or spec is None:
         policy = new_policy(requested, stores, steps)
-        policy.model.to(processes.device)
+        policy.module.to(processes.device)
     else:
-        policy = fit_policy(start, requested, stores, steps, reporter)
+        policy = fit_policy(start, spec, requested, stores, steps, reporter)
     base = prepare_parameters(policy, requested)
     count = parameter_counts(policy)
     settings = replace(requested, micro_batch=choose_micro_batch(requested.micro_batch, count["parameters"]))
     trainer = _Trainer(settings, policy, steps, processes)
     last = trainer.run(reporter)
+    control_steps = len(steps.labels_TD)
     facts = {
         "episodes": len(steps.spans),
-        "steps": len(steps),
+        "steps": control_steps,
+        **({} if len(steps) == control_steps else {"decisions": len(steps)}),
         "held_out_episodes": len(steps.spans) - trainer.episodes,
         "updates": trainer.schedule.updates,
         **count,
@@ -122,7 +133,7 @@ def _train(
         "token_accuracy": last["token_accuracy"],
         "metrics": last,
         "holdout": trainer.measure(trainer.held_rows) if len(trainer.held_rows) else None,
-        "norm_key": policy.unnorm_key,
+        "norm_key": norm_name(requested, stores, spec),
     }
     return run.finish(policy, base, [meta for some in metas for meta in some], facts)
 
@@ -133,12 +144,13 @@ class _Trainer:
     def __init__(
         self,
         settings: SftSettings,
-        policy: "OpenVLAPolicy",
+        policy: ImitationPolicy,
         steps: StepDataset,
         processes: ProcessGroup,
     ) -> None:
-        if not np.isfinite(steps.labels_ND).all():
-            bad = int(np.flatnonzero(~np.isfinite(steps.labels_ND).all(axis=1))[0])
+        finite = np.isfinite(steps.labels_NKD).all(axis=(1, 2))
+        if not finite.all():
+            bad = int(np.flatnonzero(~finite)[0])
             raise DataError(f"Episode {steps.episode_of(bad)} has labels that are not finite.", "Leave it out.")
         names = sorted(steps.spans)
         held = min(round(settings.holdout * len(names)), len(names) - 1)
@@ -156,9 +168,9 @@ class _Trainer:
             count, settings.batch_size, settings.epochs, settings.max_updates, settings.seed, repeat=True
         )
         self.order = EpisodeShuffleSampler(used, self.schedule, settings.shuffle_episodes or 0)
-        self.loop = TrainLoop(settings, policy.model, self.schedule.updates, processes)
+        self.loop = TrainLoop(settings, policy.module, self.schedule.updates, processes)
         self.label_width = settings.soft_bins or 0.0
-        self.bin_ids_K = torch.from_numpy(np.array(policy.action_token_ids))
+        self.proprio_std = None if steps.proprio_NP is None else steps.proprio_NP.std(axis=0, dtype=np.float64)
 
     def run(self, reporter: Reporter) -> dict[str, float]:
         """Run the updates."""
@@ -174,7 +186,7 @@ class _Trainer:
         with torch.no_grad():
             for start in range(first, stop, self.settings.micro_batch):
                 part = rows[start : min(start + self.settings.micro_batch, stop)]
-                loss_B, right_B = self._losses(part, self.steps.images_NHWC[part])
+                loss_B, right_B = self._losses(part, self.steps.observations(part))
                 loss += float(loss_B.double().sum())
                 right += float(right_B.double().sum())
         return self.processes.add_metrics({"loss": loss / len(rows), "token_accuracy": right / len(rows)})
@@ -186,8 +198,7 @@ class _Trainer:
         every_B = self.order.batch(update)
         first, stop = self.processes.span(len(every_B))
         rows_B = every_B[first:stop]
-        images = self._augmented(update, rows_B, first, len(every_B))
-        noise_BP = self._proprio_noise(update, len(every_B), slice(first, stop))
+        observations = self._augmented(update, rows_B, first, len(every_B))
         for parameter in self.loop.parameters:
             parameter.grad = None
         loss = right = 0.0
@@ -196,8 +207,7 @@ class _Trainer:
             part = slice(start, start + self.settings.micro_batch)
             loss_B, right_B = self._losses(
                 rows_B[part],
-                images[part],
-                noise_BP=None if noise_BP is None else noise_BP[part],
+                observations[part],
                 crop=self.settings.augment != "openvla",
             )
             torch.autograd.backward(loss_B.sum() / len(every_B))
@@ -211,54 +221,43 @@ class _Trainer:
         everyone = self.processes.gather(sorted(nonfinite))
         return Gradient(metrics, len(every_B), sorted({name for names in everyone for name in names}))
 
-    def _augmented(
-        self, update: int, rows_B: npt.NDArray[np.int64], first: int, batch: int
-    ) -> npt.NDArray[np.uint8] | list[npt.NDArray[np.uint8]]:
-        """Images of this process's rows, changed at random at the size that the network reads."""
-        settings = self.settings
-        if not len(rows_B):
-            return []
-        images = self.steps.images_NHWC[rows_B]
-        if settings.augment == "openvla":
-            images = np.stack([self.policy.processor.resize(image) for image in images])
-        rng = derive_rng(settings.seed, "augment", update)
-        return augment(
-            images, settings.augment, settings.augment_shift, settings.augment_brightness, rng, (first, batch)
-        )
+    def _augmented(self, update: int, rows_B: npt.NDArray[np.int64], first: int, batch: int) -> list[Observation]:
+        """Observations of this process's rows, changed at random: images, and noise on the robot's state.
 
-    def _proprio_noise(self, update: int, batch: int, own: slice) -> Tensor | None:
-        """Noise of this process's robot states, in units of their deviations; None where none is added."""
-        norm, share = self.policy.norm_proprio, self.settings.proprio_noise
-        if norm is None or not share:
-            return None
-        noise_BP = derive_rng(self.settings.seed, "proprio noise", update).normal(0.0, share, (batch, norm.dim))
-        return torch.from_numpy((noise_BP * norm.moves)[own].astype(np.float32))
+        Args:
+            update: Number of the update, which the random numbers depend on.
+            rows_B: Which rows.
+            first: Place of the first of them in the whole batch.
+            batch: Size of the whole batch.
+        """
+        settings, observations = self.settings, self.steps.observations(rows_B)
+
+        def change(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+            if settings.augment == "openvla":
+                images = np.stack([self.policy.resized(image) for image in images])
+            rng, part = derive_rng(settings.seed, "augment", update), (first, batch)
+            return augment(images, settings.augment, settings.augment_shift, settings.augment_brightness, rng, part)
+
+        if observations and (settings.augment != "none" or settings.augment_shift or settings.augment_brightness):
+            observations = augment_observations(observations, change)
+        if self.proprio_std is not None and settings.proprio_noise:
+            noise_rng = derive_rng(settings.seed, "proprio noise", update)
+            noise_BP = noise_rng.normal(0.0, settings.proprio_noise, (batch, len(self.proprio_std))) * self.proprio_std
+            observations = [
+                replace(observation, proprio=(observation.proprio + noise).astype(np.float32))
+                for observation, noise in zip(observations, noise_BP[first:], strict=False)
+            ]
+        return observations
 
     def _losses(
-        self,
-        rows_B: npt.NDArray[np.int64],
-        images: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]],
-        *,
-        noise_BP: Tensor | None = None,
-        crop: bool = True,
+        self, rows_B: npt.NDArray[np.int64], observations: Sequence[Observation], *, crop: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """Cross-entropy and share of right tokens of each step, both float32 ``(B,)``, means over the D tokens."""
-        policy, device = self.policy, self.policy.model.device
-        instructions = [self.steps.instructions[row] for row in rows_B]
-        inputs = policy.encode_images(images, instructions, self.steps.proprio_of(rows_B), crop=crop)
-        if noise_BP is not None and inputs.proprio_BP is not None:
-            inputs = replace(inputs, proprio_BP=inputs.proprio_BP + noise_BP)
-        # Each label spread over the K action bins; what the network reads before the next token is what it should
-        # have said: the likeliest bin.
-        targets_BDK = torch.from_numpy(policy.bin_targets(self.steps.labels_ND[rows_B], self.label_width))
-        tokens_BD = self.bin_ids_K[targets_BDK.argmax(dim=-1)].to(device)
+        """Cross-entropy and share of right tokens of each decision, both float32 ``(B,)``, means over its tokens."""
+        policy, device = self.policy, next(self.policy.module.parameters()).device
+        inputs = policy.encode(observations) if crop else policy.encode(observations, crop=False)
+        labels_BKD, inside_BK = self.steps.labels_NKD[rows_B], self.steps.inside_NK[rows_B]
         with torch.autocast(device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            logits_BDV = policy.model.action_logits(inputs, tokens_BD).float()
-        lse_BD1 = logits_BDV.logsumexp(dim=-1, keepdim=True)
-        logp_BDK = logits_BDV[..., self.bin_ids_K.to(device)] - lse_BD1
-        loss_B = -(targets_BDK.to(device) * logp_BDK).sum(dim=-1).mean(dim=-1)
-        right_B = (logits_BDV.detach().argmax(dim=-1) == tokens_BD).float().mean(dim=-1)
-        return loss_B, right_B
+            return policy.imitation_losses(inputs, labels_BKD, inside_BK, self.label_width)
 
 
 def _label_width(settings: SftSettings, reporter: Reporter) -> float:
@@ -284,7 +283,7 @@ def _shuffled_together(
     if type(recorded) is int:
         return recorded
     shape = stores[0].decisions(metas[0][0].episode_id).image_shape
-    lengths = [meta.steps for some in metas for meta in some]
+    lengths = [meta.steps for some in metas for meta in some]  # images, or more than there are
     together = episodes_that_fit(lengths, shape, settings.picture_cache_gb * 1e9)
     if together:
         size = sum(lengths) * math.prod(shape) / 1e9

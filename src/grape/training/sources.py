@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,18 +14,16 @@ from grape.core.preferences import Score
 from grape.core.runs import load_summary
 from grape.core.tasks import same_instruction
 from grape.core.trajectories import EpisodeMeta
+from grape.policies.base import PolicySpec, TrainablePolicy
 from grape.preferences import read_pairs, read_scores, recorded_store
 from grape.preferences.pairing import states_of
 from grape.preferences.records import PAIRS_FILE, SCORES_FILE
 from grape.preferences.score import warn_of_old_scores
 from grape.store import EpisodeStore
 from grape.training.batches import Sample
-from grape.training.dataset import StepDataset, check_preprocessing, check_single_actions, load_steps
+from grape.training.dataset import StepDataset, check_decisions, check_preprocessing, load_steps
 from grape.training.settings import TrainSettings
 from grape.training.unpaired import Reward, WeightedEpisode, weigh_episodes
-
-if TYPE_CHECKING:
-    from grape.policies.openvla import OpenVLAPolicy
 
 __all__ = ["TrainingData", "read_data"]
 
@@ -57,13 +54,26 @@ class TrainingData:
         return [self.stores[number].meta(episode_id) for number, episode_id in self.episodes.values()]
 
     def load(
-        self, reporter: Reporter, image_bytes: float, *, scattered: bool = False, proprio: bool = False
+        self, reporter: Reporter, image_bytes: float, spec: PolicySpec | None = None, *, scattered: bool = False
     ) -> StepDataset:
-        """The decisions, ``spans`` by the episodes' names; see :func:`grape.training.dataset.load_steps`."""
+        """The decisions as a policy of a contract reads them, ``spans`` by the episodes' names.
+
+        Without a contract there are neither the robot's state nor further cameras. Arguments and errors as for
+        :func:`grape.training.dataset.load_steps`.
+        """
         ids: list[list[str]] = [[] for _ in self.stores]
         for number, episode_id in self.episodes.values():
             ids[number].append(episode_id)
-        steps = load_steps(self.stores, ids, reporter, image_bytes, scattered=scattered, proprio=proprio)
+        steps = load_steps(
+            self.stores,
+            ids,
+            reporter,
+            image_bytes,
+            scattered=scattered,
+            proprio=spec is not None and bool(spec.proprio_dim),
+            cameras=() if spec is None else spec.cameras[1:],
+            spec=spec,
+        )
         return replace(steps, spans=dict(zip(self.episodes, steps.spans.values(), strict=True)))
 
     def rows(self, steps: StepDataset) -> npt.NDArray[np.int64]:
@@ -71,18 +81,33 @@ class TrainingData:
         spans = [span for name, span in steps.spans.items() if name not in self.replayed]
         return np.concatenate([np.arange(start, stop) for start, stop in spans])
 
-    def check_preprocessing(self, policy: "OpenVLAPolicy") -> None:
-        """Compare how the episodes were recorded with how the policy would read them.
+    def check_policy(self, policy: TrainablePolicy) -> PolicySpec:
+        """Compare how the episodes were decided and recorded with how the policy decides and would read them.
+
+        Args:
+            policy: The policy to train; it need not have its weights.
+
+        Returns:
+            Its contract.
 
         Raises:
-            CompatibilityError: They do not fit, see :func:`grape.training.dataset.check_preprocessing`.
+            CompatibilityError: They do not fit, see :func:`grape.training.dataset.check_decisions` and
+                :func:`grape.training.dataset.check_preprocessing`; or the policy has no log-probabilities.
         """
+        spec = policy.spec
+        if not spec.support:
+            raise CompatibilityError(
+                "The policy to train has no action tokens, so nothing says how likely an action is to it.",
+                "Preferences need a policy with log-probabilities, for example OpenVLA-OFT's with action tokens.",
+            )
+        check_decisions(self.stores, spec)
         for number, store in enumerate(self.stores):
             metas = [store.meta(episode_id) for owner, episode_id in self.episodes.values() if owner == number]
-            check_preprocessing(policy, metas, store.path)
+            check_preprocessing(spec.preprocessing_hash, policy.prompt, metas, store.path)
+        return spec
 
-    def check_references(self, settings: TrainSettings, policy: "OpenVLAPolicy") -> None:
-        """Compare who collected the episodes with the policy that is to train on them.
+    def check_references(self, settings: TrainSettings, spec: PolicySpec) -> None:
+        """Compare who collected the episodes with the policy of that contract, which is to train on them.
 
         Raises:
             CompatibilityError: Another policy recorded an episode that is not replayed, so that the recorded
@@ -91,10 +116,10 @@ class TrainingData:
         if settings.method == "filtered-bc" or settings.reference == "recomputed":
             return
         for name, meta in zip(self.episodes, self.metas(), strict=True):
-            if name not in self.replayed and meta.policy_hash != policy.spec.policy_hash:
+            if name not in self.replayed and meta.policy_hash != spec.policy_hash:
                 raise CompatibilityError(
                     f"Episode {meta.episode_id} was recorded by another policy ({meta.policy_hash[:12]}) than "
-                    f"{settings.policy} ({policy.spec.policy_hash[:12]}), so its log-probabilities are not the "
+                    f"{settings.policy} ({spec.policy_hash[:12]}), so its log-probabilities are not the "
                     "reference's.",
                     "Give the policy that collected the episodes and the --dtype of that collection, --reference "
                     "recomputed to train another one on them, or their folder as --replay beside one of this policy's.",
@@ -122,7 +147,7 @@ def read_data(settings: TrainSettings, reporter: Reporter = SILENT) -> TrainingD
     Raises:
         DataError: A folder, its store or an episode is missing or damaged, there are no pairs, a pair joins two
             instructions, or nothing is left that the method can use.
-        CompatibilityError: Decisions are on several actions.
+        CompatibilityError: Decisions of different episodes are of different kinds.
         NoPairsError: The scores show no difference that an unpaired method could learn from.
     """
     verb, file = ("score", SCORES_FILE) if settings.unpaired else ("pair", PAIRS_FILE)
@@ -134,7 +159,7 @@ def read_data(settings: TrainSettings, reporter: Reporter = SILENT) -> TrainingD
         folders.append(_Folder(path, number, EpisodeStore.open(place)))
         if settings.unpaired:
             warn_of_old_scores(path, load_summary(path, verb), reporter)
-    check_single_actions(folder.store for folder in folders)
+    check_decisions(folder.store for folder in folders)
     samples = _weighted(settings, folders) if settings.unpaired else _pairs(settings, folders)
     places: dict[str, tuple[int, str]] = {}
     own: set[str] = set()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +17,12 @@ from torch import Tensor
 
 from grape.core.events import SILENT, Reporter
 from grape.core.runs import recorded_inputs
-from grape.policies.opening import crop_of
-from grape.policies.openvla import read_norm_stats
+from grape.policies.base import TrainablePolicy
+from grape.policies.opening import opening_options, read_norm_stats
+from grape.policies.registry import read_policy
+from grape.policies.types import OpeningOptions
 from grape.training.batches import ComparisonItem, collate
-from grape.training.dataset import StepDataset
+from grape.training.decision_axis import Segments
 from grape.training.displacement import displacement_alarm
 from grape.training.distributed import (
     ProcessGroup,
@@ -38,7 +40,14 @@ from grape.training.gradients import (
     one_pass_gradient,
     two_pass_gradient,
 )
-from grape.training.logprobs import StepLogprobs, check_parity, parity_alarm, recomputed_reference, recorded_reference
+from grape.training.logprobs import (
+    StepLogprobs,
+    check_parity,
+    module_device,
+    parity_alarm,
+    recomputed_reference,
+    recorded_reference,
+)
 from grape.training.loop import Gradient, PeriodicEvaluation, TrainingRun, TrainLoop, deterministic
 from grape.training.lora import computing_type, open_for_training, parameter_counts, prepare_parameters
 from grape.training.losses import LossTerms, TrajectorySums
@@ -53,9 +62,6 @@ from grape.training.plan import (
 )
 from grape.training.settings import TrainSettings, check_train
 from grape.training.sources import TrainingData, read_data
-
-if TYPE_CHECKING:
-    from grape.policies.openvla import OpenVLAPolicy
 
 __all__ = ["run_train"]
 
@@ -77,6 +83,9 @@ def run_train(settings: TrainSettings, reporter: Reporter = SILENT) -> Mapping[s
     data = read_data(settings, reporter)
     if settings.dry_run:
         return plan_training(settings, data)
+    weightless = read_policy(settings.policy, _options(settings))
+    if weightless is not None:  # what does not fit is told before weights are read
+        data.check_policy(weightless)
     processes = join_process_group(settings.device)
     with deterministic(settings.threads):
         summary = _train(settings, data, processes, reporter if processes.is_main else SILENT)
@@ -87,9 +96,8 @@ def _train(
     requested: TrainSettings, data: TrainingData, processes: ProcessGroup, reporter: Reporter
 ) -> Mapping[str, Any]:
     policy, autocast = _open(requested, processes.device), computing_type(requested, processes.device)
-    data.check_preprocessing(policy)
-    data.check_references(requested, policy)
-    spec = policy.spec
+    spec = data.check_policy(policy)
+    data.check_references(requested, spec)
     parameters = parameter_counts(policy)["parameters"]
     settings = replace(requested, micro_batch=choose_micro_batch(requested.micro_batch, parameters))
     batches = processes.run_on_main(lambda: _batches_of(settings.out))
@@ -111,18 +119,20 @@ def _train(
     base = prepare_parameters(policy, settings)
     counts = parameter_counts(policy)
     if settings.sharding == "full" and processes.size > 1:
-        shard_fully(policy.model, autocast or torch.float32)
+        shard_fully(policy.module, autocast or torch.float32)
         autocast = None
     scattered = settings.method in ("step-dpo", "filtered-bc") or settings.window > 0  # single decisions or windows
-    steps = data.load(reporter, settings.picture_cache_gb * 1e9, scattered=scattered, proprio=bool(spec.proprio_dim))
+    steps = data.load(reporter, settings.picture_cache_gb * 1e9, spec, scattered=scattered)
     metas = data.metas()
     anchored = [name for name, meta in zip(data.episodes, metas, strict=True) if not batches or meta.success is True]
-    trainer = _Trainer(settings, data, policy, steps, processes, autocast, frozenset(anchored), even=bool(batches))
+    objective = Objective(settings, spec.action_dim, processes)
+    logps = StepLogprobs(policy, steps, settings.micro_batch, settings.feature_cache_gb * 1e9, autocast)
+    trainer = _Trainer(settings, data, policy, logps, objective, frozenset(anchored), even=bool(batches))
     last = trainer.run(reporter)
     if settings.result == "best":
         trainer.loop.take_best()
     facts = {
-        **schedule_facts(settings, data, trainer.items, trainer.schedule),
+        **schedule_facts(settings, data, trainer.items, trainer.schedule, trainer.axis),
         **counts,
         "gradient": trainer.mode,
         "metrics": last,
@@ -133,17 +143,20 @@ def _train(
     return run.finish(trained, base, metas, facts, start_policy_hash=spec.policy_hash)
 
 
-def _open(settings: TrainSettings, device: str) -> "OpenVLAPolicy":
-    crop, statistics = crop_of(settings.center_crop), read_norm_stats(settings.norm_stats)
-    return open_for_training(settings.policy, settings, settings.unnorm_key, device, crop, statistics)
+def _options(settings: TrainSettings) -> OpeningOptions:
+    return opening_options(settings, norm_stats=read_norm_stats(settings.norm_stats))
 
 
-def _unsharded(policy: "OpenVLAPolicy", settings: TrainSettings, processes: ProcessGroup) -> "OpenVLAPolicy":
+def _open(settings: TrainSettings, device: str) -> TrainablePolicy:
+    return open_for_training(settings.policy, settings, _options(settings), device)
+
+
+def _unsharded(policy: TrainablePolicy, settings: TrainSettings, processes: ProcessGroup) -> TrainablePolicy:
     """The policy with whole parameters in the process that writes; all processes must call."""
-    if not is_sharded(policy.model):
+    if not is_sharded(policy.module):
         return policy
     merged = _open(settings, "cpu") if processes.is_main else None
-    copy_whole(policy.model, merged.model if merged is not None else None)
+    copy_whole(policy.module, merged.module if merged is not None else None)
     return merged or policy
 
 
@@ -154,10 +167,9 @@ class _Trainer:
         self,
         settings: TrainSettings,
         data: TrainingData,
-        policy: "OpenVLAPolicy",
-        steps: StepDataset,
-        processes: ProcessGroup,
-        autocast: torch.dtype | None,
+        policy: TrainablePolicy,
+        logps: StepLogprobs,
+        objective: Objective,
         succeeded: Container[str],
         *,
         even: bool,
@@ -165,16 +177,18 @@ class _Trainer:
         training, held = split_samples(settings, data.samples)
         self.settings = settings
         self.data = data
-        self.processes = processes
+        self.processes = objective.processes
         self.policy = policy
-        self.steps = steps
-        self.items, self.schedule, per_side = plan_schedule(settings, training, steps.spans, succeeded, even=even)
-        self.held_items = plan_schedule(settings, held, steps.spans, succeeded)[0] if held else ()
-        self.loop = TrainLoop(settings, policy.model, self.schedule.updates, processes)
-        self.objective = Objective(settings, policy.norm.dim, processes)
+        self.logps = logps
+        self.steps = logps.steps
+        self.axis = axis = self.steps.axis
+        spans = self.steps.step_spans
+        self.items, self.schedule, per_side = plan_schedule(settings, training, spans, axis, succeeded, even=even)
+        self.held_items = plan_schedule(settings, held, spans, axis, succeeded)[0] if held else ()
+        self.loop = TrainLoop(settings, policy.module, self.schedule.updates, self.processes)
+        self.objective = objective
         self.mode = gradient_mode(settings, per_side)
-        self.logps = StepLogprobs(policy, steps, settings.micro_batch, settings.feature_cache_gb * 1e9, autocast)
-        self.reference_N = np.zeros(len(steps))
+        self.reference_T = np.zeros(axis.bounds[-1])
         self.parity: dict[str, Any] | None = None
 
     def run(self, reporter: Reporter) -> dict[str, float]:
@@ -204,16 +218,14 @@ class _Trainer:
             return
         if settings.reference == "recomputed":
             path = settings.out / "reference.safetensors"
-            self.reference_N = recomputed_reference(
-                self.logps, len(self.steps), settings.micro_batch, path, self.processes
-            )
+            self.reference_T = recomputed_reference(self.logps, settings.micro_batch, path, self.processes)
             return
-        self.reference_N = recorded_reference(self.steps)
+        self.reference_T = recorded_reference(self.steps)
         self.parity = check_parity(
             self.logps,
             self.steps,
             settings.parity_steps,
-            parity_alarm(settings.parity_threshold, self.policy.model.device),
+            parity_alarm(settings.parity_threshold, module_device(self.policy.module)),
             settings.seed,
             settings.micro_batch,
             settings.out / "parity.json",
@@ -224,9 +236,9 @@ class _Trainer:
     def measure(self) -> dict[str, float]:
         """Loss and metrics on the pairs held out, under names that begin with ``eval/``."""
         items, share = self._share(self.held_items)
-        rows_F, comparisons = collate(items, self.reference_N)
+        segments, comparisons = collate(items, self.reference_T, self.axis)
         batch = self.settings.micro_batch
-        logp_F = frame_logps(self._frames(rows_F), len(rows_F), batch, self._rounds(len(rows_F)))
+        logp_F = frame_logps(self._frames(segments), len(segments), batch, self._rounds(len(segments)))
         metrics = self.objective.loss(share)(comparisons.sums(logp_F))[1]
         total = self.processes.add_metrics({name: share * value for name, value in metrics.items()})
         return {f"eval/{name}": value for name, value in self.objective.finish(total).items()}
@@ -248,8 +260,8 @@ class _Trainer:
     ) -> tuple[GradientResult, int, list[ComparisonItem]]:
         """Gradient of an update, summed over the processes; metrics, frames and items are this process's part."""
         items, share = self._share(batch)
-        rows_F, comparisons = collate(items, self.reference_N)
-        sharded = is_sharded(self.policy.model)
+        segments, comparisons = collate(items, self.reference_T, self.axis)
+        sharded = is_sharded(self.policy.module)
         # FSDP averages gradients over processes; what is wanted is their sum.
         weight = update_weight * share * (self.processes.size if sharded else 1)
         loss_of_part = self.objective.loss(share)
@@ -259,11 +271,11 @@ class _Trainer:
             weighted = {name: term * weight for name, term in terms.items()}
             return weighted, {name: share * number for name, number in metrics.items()}
 
-        frames: Callable[[Tensor], Tensor] = self._frames(rows_F)
+        frames: Callable[[Tensor], Tensor] = self._frames(segments)
         rounds = self._rounds(comparisons.frame_count)
         reduce: Callable[[], None] = partial(self.processes.add_gradients, self.loop.parameters)
         if sharded:  # FSDP itself adds up over the processes, in the last backward pass
-            frames = once = ReducedOnce(frames, self.policy.model, rounds)
+            frames = once = ReducedOnce(frames, self.policy.module, rounds)
             reduce = once.check
         common = (frames, comparisons, loss, self.settings.micro_batch, self.loop.parameters)
         if self.mode == "one-pass":
@@ -276,18 +288,18 @@ class _Trainer:
 
     def _share(self, batch: Sequence[ComparisonItem]) -> tuple[list[ComparisonItem], float]:
         """This process's items of an update, and their share of all; one that weighs nothing if there are too few."""
-        items = [batch[number] for number in self.processes.share([item.frames for item in batch])]
+        items = [batch[number] for number in self.processes.share([item.steps for item in batch])]
         return (items, len(items) / len(batch)) if items else ([batch[0]], 0.0)
 
     def _rounds(self, frames: int) -> int:
         """Micro-batches to go through at least: sharded parameters are gathered by all processes together."""
-        if not is_sharded(self.policy.model):
+        if not is_sharded(self.policy.module):
             return 0
         return max(self.processes.gather(micro_batches(frames, self.settings.micro_batch)))
 
-    def _frames(self, rows_F: Tensor) -> Callable[[Tensor], Tensor]:
+    def _frames(self, segments: Segments) -> Callable[[Tensor], Tensor]:
         """Log-probability of an update's frames by position; the sum over tokens is float32, the rest float64."""
-        return lambda positions_B: self.logps(rows_F[positions_B]).sum(dim=1).cpu()
+        return lambda positions_B: self.logps.sums(segments[positions_B]).cpu()
 
     def _name_nonfinite(self, update: int) -> list[str]:
         """Items of an update whose own gradient is not finite."""

@@ -119,9 +119,9 @@ def kto_loss(
         sums: Sums of single episodes.
         beta: Inverse temperature of the implicit reward.
         z0: The reference point, see :func:`mean_log_ratio`.
-        tokens_per_step: Action tokens a decision.
+        tokens_per_step: Action tokens a control step.
         anchor: Strength of the anchor; 0 is the paper's loss.
-        length_normalized: Scale each log-ratio by ``8 / T``, as for pairs.
+        length_normalized: Scale each log-ratio by ``8 / T``, T executed control steps, as for pairs.
 
     Returns:
         The terms, and metrics for :func:`finish_metrics`: ``kl`` is z0, as TRL calls it.
@@ -142,7 +142,7 @@ def group_loss(sums: TrajectorySums, clip_range: float, tokens_per_step: int) ->
     Args:
         sums: Sums of single episodes; the reference is the policy that collected them.
         clip_range: eps.
-        tokens_per_step: Action tokens a decision.
+        tokens_per_step: Action tokens a control step.
 
     Returns:
         The one term, and metrics for :func:`finish_metrics`: the mean ratio, the share of episodes that clipping

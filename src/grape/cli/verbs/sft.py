@@ -10,6 +10,9 @@ VERB = Verb(
     settings=SftSettings,
     run=run_sft,
     show=show_training,
-    examples=("grape sft --data runs/demonstrations/store --out runs/sft",),
+    examples=(
+        "grape sft --data runs/demonstrations/store --out runs/sft",
+        "grape sft --data runs/demonstrations/store --chunk 8 --proprio --out runs/sft",
+    ),
     several_processes=True,
 )

@@ -10,12 +10,13 @@ from grape.core.cameras import camera_from_dict
 from grape.core.images import libero_openvla_v1, rotate_180
 from grape.core.tasks import Task
 from grape.envs.base import Snapshot
+from grape.envs.fast_rendering import box_downsample
 from grape.envs.ground_truth import SceneView, bodies_of, body_poses
+from grape.envs.libero.drawing import CAMERAS, RENDER_SIZE
 from grape.envs.libero.goals import numbered
 from grape.envs.libero.scene import Scene
-from grape.envs.libero.tasks import steps_per_decision
-from grape.envs.libero.world import CAMERAS, RENDER_SIZE, Episode, TaskWorld, shared_world
-from grape.envs.offscreen import load_mujoco
+from grape.envs.libero.tasks import nano_cameras, steps_per_decision
+from grape.envs.libero.world import Episode, TaskWorld, shared_world
 
 __all__ = ["LiberoEnvironment", "measure_view", "simulator_action"]
 
@@ -31,35 +32,21 @@ def measure_view(world: TaskWorld, episode: Episode, camera: dict[str, Any]) -> 
     Raises:
         RuntimeError: The world cannot draw.
     """
-    if not world.images:
+    if world.drawing is None:
         raise RuntimeError("this world was made without a renderer")
-    mujoco = load_mujoco("libero", "libero")
-    image = rotate_180(world.image(CAMERAS[0]))
-    model: Any = world.model
-    context = world.domain.sim._render_context_offscreen
-    camera_id, viewport = int(model.camera(CAMERAS[0]).id), mujoco.MjrRect(0, 0, RENDER_SIZE, RENDER_SIZE)
-    colors = np.empty((RENDER_SIZE, RENDER_SIZE, 3), dtype=np.uint8)
-    buffer = np.empty((RENDER_SIZE, RENDER_SIZE), dtype=np.float32)
-    context.render(width=RENDER_SIZE, height=RENDER_SIZE, camera_id=camera_id, segmentation=True)
-    mujoco.mjr_readPixels(rgb=colors, depth=buffer, viewport=viewport, con=context.con)
-    number = colors.astype(np.int64) @ np.array([1, 256, 65536])
-    things = np.full((context.scn.ngeom + 1, 2), -1, dtype=np.int64)
-    for geom in context.scn.geoms[: context.scn.ngeom]:
-        if geom.segid != -1:
-            things[geom.segid + 1] = geom.objid, geom.objtype
-    segmentation = things[np.where(number <= context.scn.ngeom, number, 0)]
-    far, near = (float(limit) * float(model.stat.extent) for limit in (model.vis.map.zfar, model.vis.map.znear))
-    depth = near / (1.0 - buffer.astype(np.float64) * (1.0 - near / far))
+    image = world.drawing.image(episode.data, _MAIN)
+    depth, segmentation = world.drawing.truth(episode.data, _MAIN)
     return SceneView(
         image=image,
-        depth=np.ascontiguousarray(depth[::-1, ::-1]).astype(np.float32),
-        bodies=np.ascontiguousarray(bodies_of(model, segmentation)[::-1, ::-1]),
-        names=tuple(model.body(index).name for index in range(model.nbody)),
-        poses=body_poses(model, episode.data),
+        depth=depth,
+        bodies=np.ascontiguousarray(bodies_of(world.model, segmentation)),
+        names=tuple(world.model.body(index).name for index in range(world.model.nbody)),
+        poses=body_poses(world.model, episode.data),
         camera=camera_from_dict(camera),
     )
 
 
+_MAIN = CAMERAS["agentview"]
 _BLANK = np.zeros((1, 1, 3), dtype=np.uint8)
 _FINGER_TRAVEL = 0.08  # meters between the fingers when they are open
 
@@ -93,6 +80,7 @@ class LiberoEnvironment:
         self._task = task
         self._images = images
         self._steps_per_decision = steps_per_decision(task.suite)
+        self._nano_cameras = nano_cameras(task.suite)
         self._world: TaskWorld | None = None
         self._episode: Episode | None = None
         self._starts: list[Float64] = []
@@ -115,7 +103,7 @@ class LiberoEnvironment:
             float(np.linalg.norm(part.object_point(data) - part.goal_point(world.model, data))) for part in world.parts
         ]
         self._openness = [part.joint.openness(data) if part.joint else 0.0 for part in world.parts]
-        snapshot = self._snapshot(world, episode, bool(world.domain._check_success()))
+        snapshot = self.look(self._snapshot(world, episode, bool(world.domain._check_success())))
         return dataclasses.replace(snapshot, extra={"camera": camera_of(world, episode)})
 
     def step(self, action: npt.NDArray[np.float32]) -> Snapshot:
@@ -127,31 +115,52 @@ class LiberoEnvironment:
         Raises:
             RuntimeError: ``reset`` was not called, or another task was started in this process since.
         """
+        return self.look(self.advance(action))
+
+    def advance(self, action: npt.NDArray[np.float32]) -> Snapshot:
+        """As :meth:`step`, without images."""
         if self._world is None or self._episode is None:
             raise RuntimeError("reset must be called before step")
         self._world.swap_in(self._episode)
         success = False
-        for remaining in reversed(range(self._steps_per_decision)):
-            success |= self._world.advance(self._episode, simulator_action(action), draw=remaining == 0)
+        for _ in range(self._steps_per_decision):
+            success |= self._world.advance(self._episode, simulator_action(action))
         return self._snapshot(self._world, self._episode, success)
+
+    def look(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot of the last state with images.
+
+        Raises:
+            RuntimeError: ``reset`` was not called, or another task was started in this process since.
+        """
+        if self._world is None or self._episode is None:
+            raise RuntimeError("reset must be called before look")
+        if self._world.drawing is None:
+            return dataclasses.replace(snapshot, image=_BLANK)
+        self._world.swap_in(self._episode)
+        display = self._world.image(self._episode, _MAIN)
+        if self._nano_cameras is None:
+            return dataclasses.replace(snapshot, image=libero_openvla_v1(rotate_180(display)), display=display)
+        cameras = {name: box_downsample(self._world.image(self._episode, CAMERAS[name])) for name in self._nano_cameras}
+        return dataclasses.replace(snapshot, image=box_downsample(display), display=display, cameras=cameras)
 
     def close(self) -> None:
         """Release the episode; the task's world stays for other environments of this process."""
         self._world = self._episode = None
 
-    def view(self, camera: str = CAMERAS[1]) -> npt.NDArray[np.uint8]:
-        """The state as another camera sees it, upright, RGB uint8 ``(256, 256, 3)``; for people.
+    def view(self, camera: str = "wrist") -> npt.NDArray[np.uint8]:
+        """The last state as another camera sees it, upright and mirrored, RGB uint8 ``(size, size, 3)``; for people.
 
         Args:
-            camera: One of :data:`grape.envs.libero.world.CAMERAS`; the wrist's if not given.
+            camera: One of :data:`grape.envs.libero.drawing.CAMERAS`; the wrist's if not given.
 
         Raises:
-            RuntimeError: ``reset`` was not called.
+            RuntimeError: ``reset`` was not called, or the world cannot draw.
         """
         if self._world is None or self._episode is None:
             raise RuntimeError("reset must be called before view")
         self._world.swap_in(self._episode)
-        return rotate_180(self._world.image(camera))
+        return self._world.image(self._episode, CAMERAS[camera])
 
     def scene_view(self) -> SceneView:
         """The state as people's image shows it, with depth, bodies and camera; upright and mirrored as that is.
@@ -167,17 +176,12 @@ class LiberoEnvironment:
     def _snapshot(self, world: TaskWorld, episode: Episode, success: bool) -> Snapshot:
         scene = Scene(world, episode)
         keypoints, signals = self._measure(world, episode, scene)
-        image, display = _BLANK, None
-        pixels = episode.look.image
-        if pixels is not None:
-            image, display = libero_openvla_v1(pixels), rotate_180(pixels)
         return Snapshot(
-            image=image,
+            image=np.zeros((0, 0, 3), np.uint8),
             proprio=episode.look.proprio.astype(np.float32),
             keypoints={name: np.asarray(point, dtype=np.float32) for name, point in keypoints.items()},
             signals=signals | {"success": float(success)},
             success=success,
-            display=display,
             privileged={"scene": scene},
         )
 
@@ -229,11 +233,12 @@ def camera_of(world: TaskWorld, episode: Episode) -> dict[str, Any]:
         ``name``; ``size`` in pixels; ``intrinsic``, 3 x 3 in pixels; ``pose``, 4 x 4, from the camera's frame (x right,
         y down, z away from it) to the world's, meters.
     """
-    camera = world.model.camera(CAMERAS[0])
-    half = RENDER_SIZE / 2.0
+    camera = world.model.camera(_MAIN)
+    size = RENDER_SIZE if world.drawing is None else world.drawing.size
+    half = size / 2.0
     focal = half / np.tan(np.radians(float(camera.fovy[0])) / 2.0)
     pose = np.eye(4)
     pose[:3, :3] = episode.data.cam_xmat[camera.id].reshape(3, 3) @ np.diag([1.0, -1.0, -1.0])
     pose[:3, 3] = episode.data.cam_xpos[camera.id]
     intrinsic = [[-focal, 0.0, half], [0.0, focal, half], [0.0, 0.0, 1.0]]
-    return {"name": CAMERAS[0], "size": RENDER_SIZE, "intrinsic": intrinsic, "pose": pose.round(9).tolist()}
+    return {"name": _MAIN, "size": size, "intrinsic": intrinsic, "pose": pose.round(9).tolist()}

@@ -26,7 +26,8 @@ import yaml
 
 from grape.core.errors import SettingsError, SimulatorError
 from grape.core.files import write_text
-from grape.envs.offscreen import load_mujoco
+from grape.core.tasks import Task
+from grape.envs.offscreen import graphics_error, load_mujoco
 
 __all__ = [
     "DISTRIBUTIONS",
@@ -35,6 +36,7 @@ __all__ = [
     "Libero",
     "installed_distribution",
     "load_libero",
+    "loading_error",
     "mujoco_caution",
     "quiet",
 ]
@@ -175,3 +177,21 @@ def _private_folder() -> Path:
     if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077:
         return folder
     return Path(tempfile.mkdtemp(prefix="grape-libero-"))
+
+
+def loading_error(task: Task, images: bool, error: Exception) -> SimulatorError:
+    """What to tell about an exception while a task is loaded.
+
+    Args:
+        task: The task.
+        images: Whether a renderer was wanted.
+        error: What came out of LIBERO, robosuite or MuJoCo.
+    """
+    # A damaged or missing file comes as one of these; its name may have "gl" in it, too ("glazed_rim_...").
+    of_a_file = isinstance(error, ValueError | FileNotFoundError | SyntaxError)
+    if images and not of_a_file and "gl" in f"{type(error).__name__} {error}".lower():
+        return graphics_error(error)
+    return SimulatorError(
+        f"LIBERO cannot load task {task.id}: {type(error).__name__}: {error}",
+        f"Are all of its assets there, and whole? {REINSTALL}",
+    )

@@ -1,7 +1,8 @@
 """The suites ``libero_spatial``, ``libero_object``, ``libero_goal``, ``libero_10`` and ``libero_90``.
 
-Each has a variant with slower decisions, whose name ends in the rate; nothing else differs, and results of the two
-are not comparable.
+Each has variants whose names end in what differs, and nothing else does: ``_2hz`` holds its decisions, ``_nano`` has
+small images that are drawn fast, ``_nano_wrist`` has them of the wrist's camera, too. Results of a suite and its
+variants are not comparable.
 
 Importing this imports no simulator.
 """
@@ -9,6 +10,7 @@ Importing this imports no simulator.
 import dataclasses
 from collections.abc import Mapping
 from importlib import metadata
+from typing import Any
 
 from grape.core.errors import SettingsError
 from grape.core.tasks import ActionSpace, GripperConvention, RotationConvention, Task
@@ -16,7 +18,8 @@ from grape.envs.base import Environment, Expert, SuiteBase
 from grape.envs.expert_styles import OPERATORS
 from grape.envs.libero.environment import LiberoEnvironment
 from grape.envs.libero.installation import installed_distribution, mujoco_caution
-from grape.envs.libero.tasks import base_suite, steps_per_decision, suite_tasks
+from grape.envs.libero.tasks import base_suite, nano_cameras, steps_per_decision, suite_tasks
+from grape.envs.libero.world import WAITING_STEPS
 
 __all__ = ["N_INITIAL_STATES", "LiberoSuite"]
 
@@ -69,6 +72,16 @@ class LiberoSuite(SuiteBase):
         return 8
 
     @property
+    def cameras(self) -> tuple[str, ...]:
+        return nano_cameras(self._name) or ()
+
+    @property
+    def conventions(self) -> Mapping[str, Any]:
+        """OpenVLA's protocol; suites with images of their own follow it in the waiting steps alone."""
+        images = {} if nano_cameras(self._name) is not None else {"image_preprocessing": "jpeg-lanczos"}
+        return {"idle_steps": WAITING_STEPS, **images}
+
+    @property
     def operators(self) -> tuple[str, ...]:
         return OPERATORS
 
@@ -76,7 +89,7 @@ class LiberoSuite(SuiteBase):
         return N_INITIAL_STATES
 
     def base_task(self, task: Task) -> tuple[str, str]:
-        """LIBERO's task: slower decisions start from the same initial states."""
+        """LIBERO's task: variants start from the same initial states."""
         return base_suite(self._name), task.name
 
     def versions(self) -> Mapping[str, str]:

@@ -12,7 +12,16 @@ import yaml
 
 from grape.core.tasks import Task
 
-__all__ = ["LIMITS", "SUITES", "base_suite", "instruction_of", "steps_per_decision", "suite_tasks"]
+__all__ = [
+    "LIMITS",
+    "NANO_CAMERAS",
+    "SUITES",
+    "base_suite",
+    "instruction_of",
+    "nano_cameras",
+    "steps_per_decision",
+    "suite_tasks",
+]
 
 LIMITS = {
     "libero_spatial": 220,
@@ -26,8 +35,11 @@ LIMITS = {
 _SLOWER = {"_2hz": 10}
 """Ends of the names of suites whose decisions are held for several steps of 50 ms, and for how many."""
 
-SUITES = (*LIMITS, *(f"{suite}{end}" for end in _SLOWER for suite in LIMITS))
-"""Names of the suites: LIBERO's, and the same tasks with fewer decisions a second."""
+NANO_CAMERAS: dict[str, tuple[str, ...]] = {"_nano": (), "_nano_wrist": ("wrist",)}
+"""Ends of the names of suites with small images that are drawn fast, and their cameras beside the main one."""
+
+SUITES = (*LIMITS, *(f"{suite}{end}" for end in (*_SLOWER, *NANO_CAMERAS) for suite in LIMITS))
+"""Names of the suites: LIBERO's, and the same tasks with fewer decisions a second or with small images."""
 
 _SCENE = re.compile(r"^[A-Z_]+SCENE\d+_")
 
@@ -38,8 +50,14 @@ def instruction_of(name: str) -> str:
 
 
 def base_suite(suite: str) -> str:
-    """LIBERO's suite that a suite's tasks are of: itself, but for the slower ones."""
-    return next((suite.removesuffix(end) for end in _SLOWER if suite.endswith(end)), suite)
+    """LIBERO's suite that a suite's tasks are of: itself, but for the variants."""
+    ends = (*_SLOWER, *NANO_CAMERAS)
+    return next((suite.removesuffix(end) for end in ends if suite.endswith(end)), suite)
+
+
+def nano_cameras(suite: str) -> tuple[str, ...] | None:
+    """Cameras beside the main one of a suite with small images; None for a suite with LIBERO's."""
+    return next((cameras for end, cameras in NANO_CAMERAS.items() if suite.endswith(end)), None)
 
 
 def steps_per_decision(suite: str) -> int:

@@ -15,31 +15,23 @@ import numpy.typing as npt
 
 from grape.core.errors import SettingsError, SimulatorError
 from grape.core.tasks import Task
+from grape.envs.libero.drawing import RENDER_SIZE, DrawnState, FastDrawing, LiberoDrawing, TaskDrawing
 from grape.envs.libero.goals import Part, geoms_below, goal_parts
 from grape.envs.libero.initial_states import read_initial_states
-from grape.envs.libero.installation import REINSTALL, load_libero, quiet
-from grape.envs.libero.tasks import base_suite
-from grape.envs.offscreen import graphics_error, load_mujoco
+from grape.envs.libero.installation import load_libero, loading_error, quiet
+from grape.envs.libero.tasks import base_suite, nano_cameras
+from grape.envs.offscreen import load_mujoco
 
 __all__ = [
-    "CAMERAS",
-    "RENDER_SIZE",
     "WAITING_STEPS",
     "Episode",
     "SampleClock",
     "TaskWorld",
-    "loading_error",
     "shared_world",
 ]
 
-RENDER_SIZE = 256
-"""Height and width of rendered images in pixels."""
-
 WAITING_STEPS = 10
 """Steps with the null action before an episode begins: objects are let fall and come to rest."""
-
-CAMERAS = ("agentview", "robot0_eye_in_hand")
-"""The view that policies see, and the one from the wrist."""
 
 ENVIRONMENT_SEED = 0
 """Seed of LIBERO's own placement of furniture, as in OpenVLA's evaluation."""
@@ -49,7 +41,6 @@ _PHYSICS_STEP = 0.002
 _PHYSICS_STEPS = 25  # a decision
 _PERIOD = 1.0 / 20.0  # seconds between decisions
 _MOST_TRIES = 1000  # LIBERO tries for ever to place its objects
-
 Float64 = npt.NDArray[np.float64]
 
 
@@ -87,11 +78,11 @@ class SensorReadings:
 
     Attributes:
         proprio: Hand position in meters (3), axis-angle in radians (3), finger joints in meters (2).
-        image: The agent's view, RGB uint8 ``(256, 256, 3)``, upside down; None where none was wanted.
+        drawn: What an image of this moment depends on; None where nothing can be drawn.
     """
 
     proprio: Float64
-    image: npt.NDArray[np.uint8] | None
+    drawn: DrawnState | None
 
 
 @dataclass(eq=False)
@@ -119,7 +110,7 @@ class Episode:
     look: SensorReadings
 
 
-_worlds: dict[tuple[str, str, bool], "TaskWorld"] = {}
+_worlds: dict[tuple[str, str, bool, bool], "TaskWorld"] = {}
 
 
 def shared_world(task: Task, images: bool) -> "TaskWorld":
@@ -129,7 +120,7 @@ def shared_world(task: Task, images: bool) -> "TaskWorld":
         task: The task.
         images: Whether it can draw.
     """
-    key = (base_suite(task.suite), task.name, images)
+    key = (base_suite(task.suite), task.name, images, nano_cameras(task.suite) is not None)
     if key not in _worlds:
         for world in _worlds.values():
             world.close()
@@ -142,8 +133,8 @@ class TaskWorld:
     """Simulator and renderer of one task.
 
     Args:
-        task: The task.
-        images: Whether to make a renderer; without one no graphics library is needed.
+        task: The task; its suite decides which renderer.
+        images: Whether to make one; without it no graphics library is needed.
 
     Raises:
         SettingsError: LIBERO is not installed.
@@ -153,7 +144,7 @@ class TaskWorld:
 
     def __init__(self, task: Task, images: bool) -> None:
         self.task = task
-        self.images = images
+        self._fast = nano_cameras(task.suite) is not None
         libero = load_libero()
         self._mujoco = load_mujoco("libero", "libero")
         self.initial_states = read_initial_states(libero.initial_states, base_suite(task.suite), task.name)
@@ -163,13 +154,15 @@ class TaskWorld:
                 f"{libero.distribution} {libero.version} has no task {task.id} ({path}).",
                 "Install the release that is tested: pip install 'grape-vla[libero]'",
             )
-        self.domain: Any = self._load(libero.control_env, str(path))
+        self.domain: Any = self._load(libero.control_env, str(path), images)
         self.domain._observables = {}  # nobody reads them
         self.domain._update_observables = self._after_physics_step
         self._episode: Episode | None = None
-        self._draws = False
         self._robot: Any = self.domain.robots[0]
         self.model: Any = self.domain.sim.model._model
+        self.drawing: TaskDrawing | None = None
+        if images:
+            self.drawing = FastDrawing(self.model) if self._fast else LiberoDrawing(self.domain)
         if self.initial_states.shape[1] != 1 + self.model.nq + self.model.nv:
             raise SimulatorError(
                 f"The initial states of {task.id} have {self.initial_states.shape[1]} numbers, its model needs "
@@ -186,24 +179,26 @@ class TaskWorld:
         things = [geoms_below(self.model, body) for body in self.domain.obj_body_id.values()]
         self.room_geoms = ~np.logical_or.reduce([self.robot_geoms, *things])
 
-    def _load(self, control_env: Any, path: str) -> Any:
+    def _load(self, control_env: Any, path: str, images: bool) -> Any:
         try:
             with quiet():
                 wrapper = control_env(
                     bddl_file_name=path,
                     use_camera_obs=False,
-                    has_offscreen_renderer=self.images,
+                    has_offscreen_renderer=images and not self._fast,
                     hard_reset=False,
                     ignore_done=True,
                     camera_heights=RENDER_SIZE,
                     camera_widths=RENDER_SIZE,
                 )
         except Exception as error:  # LIBERO's loading runs through several packages, and each fails in its own way
-            raise loading_error(self.task, self.images, error) from error
+            raise loading_error(self.task, images, error) from error
         return wrapper.env
 
     def close(self) -> None:
         """Give up simulator and renderer; episodes of this world can no longer be stepped."""
+        if self.drawing is not None:
+            self.drawing.close()
         self.domain.close()
         self.domain = None
 
@@ -236,8 +231,8 @@ class TaskWorld:
         )
         for _ in range(2):  # robosuite looks at the end of a reset, LIBERO when the state is set
             episode.clock.tick(force=True)
-        for waited in range(WAITING_STEPS):
-            self.advance(episode, _NULL_ACTION, draw=waited == WAITING_STEPS - 1)
+        for _ in range(WAITING_STEPS):
+            self.advance(episode, _NULL_ACTION)
         return episode
 
     @functools.cached_property
@@ -287,23 +282,22 @@ class TaskWorld:
         self.model.body_pos[:], self.model.body_quat[:] = episode.body_pos, episode.body_quat
         self.model.site_rgba[:] = episode.site_rgba
 
-    def advance(self, episode: Episode, action: Float64, draw: bool = True) -> bool:
+    def advance(self, episode: Episode, action: Float64) -> bool:
         """One step of LIBERO (50 ms) of the episode swapped in; its look is renewed.
 
         Args:
             episode: The episode.
             action: Simulator's convention: deltas of position and axis-angle in [-1, 1], gripper -1 opens.
-            draw: Whether the look needs an image, where this world can draw.
 
         Returns:
             Whether the task's goal holds.
         """
-        self._episode, self._draws = episode, draw and self.images
+        self._episode = episode
         success = self._step(action)
         self._episode = None
         episode.gripper = self._robot.gripper.current_action
         episode.site_rgba = self.model.site_rgba.copy()
-        return bool(success)
+        return success
 
     def _step(self, action: Float64) -> bool:
         """What LIBERO's ``step`` does to the world; whether the goal holds.
@@ -338,7 +332,8 @@ class TaskWorld:
         """Stands in for robosuite's method of reading all sensors."""
         episode = self._episode
         if episode is not None and episode.clock.tick():
-            episode.look = SensorReadings(self.proprioception(), self.image(CAMERAS[0]) if self._draws else None)
+            drawn = None if self.drawing is None else DrawnState(self.model, self.domain.sim.data._data)
+            episode.look = SensorReadings(self.proprioception(), drawn)
 
     def proprioception(self) -> Float64:
         """Hand position (3), axis-angle of its orientation (3) and finger joints (2) of the episode swapped in."""
@@ -352,34 +347,28 @@ class TaskWorld:
         words = [predicate.word, predicate.subject, *([predicate.place] if predicate.place else [])]
         return bool(self.domain._eval_predicate(words))
 
-    def image(self, camera: str) -> npt.NDArray[np.uint8]:
-        """What LIBERO calls its observation: RGB uint8 ``(256, 256, 3)``, upside down.
+    @functools.cached_property
+    def _canvas(self) -> Any:
+        """A ``mujoco.MjData`` that is drawn and never advanced."""
+        return self._mujoco.MjData(self.model)
+
+    def image(self, episode: Episode, camera: str) -> npt.NDArray[np.uint8]:
+        """The episode's last look as a camera sees it: upright and mirrored, RGB uint8 ``(size, size, 3)``.
 
         Args:
-            camera: One of :data:`CAMERAS`.
+            episode: The episode.
+            camera: LIBERO's name of the camera.
+
+        Raises:
+            RuntimeError: This world cannot draw.
         """
-        # robosuite draws into whatever context another renderer of the process left current.
-        self.domain.sim._render_context_offscreen.gl_ctx.make_current()
-        image: npt.NDArray[np.uint8] = self.domain.sim.render(width=RENDER_SIZE, height=RENDER_SIZE, camera_name=camera)
-        return image
-
-
-def loading_error(task: Task, images: bool, error: Exception) -> SimulatorError:
-    """What to tell about an exception while a task is loaded.
-
-    Args:
-        task: The task.
-        images: Whether a renderer was wanted.
-        error: What came out of LIBERO, robosuite or MuJoCo.
-    """
-    # A damaged or missing file comes as one of these; its name may have "gl" in it, too ("glazed_rim_...").
-    of_a_file = isinstance(error, ValueError | FileNotFoundError | SyntaxError)
-    if images and not of_a_file and "gl" in f"{type(error).__name__} {error}".lower():
-        return graphics_error(error)
-    return SimulatorError(
-        f"LIBERO cannot load task {task.id}: {type(error).__name__}: {error}",
-        f"Are all of its assets there, and whole? {REINSTALL}",
-    )
+        if self.drawing is None or episode.look.drawn is None:
+            raise RuntimeError("this world was made without a renderer")
+        episode.look.drawn.restore(self.model, self._canvas)
+        try:
+            return self.drawing.image(self._canvas, camera)
+        finally:
+            self.model.site_rgba[:] = episode.site_rgba
 
 
 def axis_angle(quaternion: Float64) -> Float64:

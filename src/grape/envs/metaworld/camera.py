@@ -6,7 +6,6 @@ size and averaging 2 x 2 pixels. What is left is bound by vertices, so the robot
 hidden, and its arm's meshes (30,000 triangles on 2,000 pixels) are coarsened to 4 mm, less than a pixel.
 """
 
-import atexit
 import copy
 from typing import Any
 
@@ -15,9 +14,10 @@ import numpy.typing as npt
 
 from grape.core.cameras import Camera
 from grape.envs import offscreen
+from grape.envs.fast_rendering import coarsen, depth_and_segmentation, make_renderer
 from grape.envs.ground_truth import SceneView, bodies_of, body_poses
 
-__all__ = ["DISPLAY_SIZE", "IMAGE_SIZE", "SceneCamera", "box_downsample", "load_mujoco"]
+__all__ = ["DISPLAY_SIZE", "IMAGE_SIZE", "SceneCamera", "load_mujoco"]
 
 IMAGE_SIZE = 64
 """Height and width of the policy's image in pixels."""
@@ -67,7 +67,7 @@ class SceneCamera:
     def __init__(self, model: Any, show_goal: bool) -> None:
         mujoco = load_mujoco()
         self._model = _drawable(model, show_goal)
-        self._renderers = {DISPLAY_SIZE: _renderer(self._model, DISPLAY_SIZE)}
+        self._renderers = {DISPLAY_SIZE: make_renderer(mujoco, self._model, DISPLAY_SIZE)}
         self._camera = mujoco.MjvCamera()
         self._camera.lookat = _LOOK_AT
         self._camera.distance, self._camera.azimuth, self._camera.elevation = _DISTANCE, _AZIMUTH, _ELEVATION
@@ -91,20 +91,11 @@ class SceneCamera:
         """
         model = self._model
         if size not in self._renderers:
-            self._renderers[size] = _renderer(model, size)
+            self._renderers[size] = make_renderer(load_mujoco(), model, size)
         renderer = self._renderers[size]
         renderer.update_scene(data, self._camera, self._options)
         image = renderer.render().copy()
-        renderer.enable_depth_rendering()
-        try:
-            depth = renderer.render().copy()
-        finally:
-            renderer.disable_depth_rendering()
-        renderer.enable_segmentation_rendering()
-        try:
-            segmentation = renderer.render().copy()
-        finally:
-            renderer.disable_segmentation_rendering()
+        depth, segmentation = depth_and_segmentation(renderer)
         names = tuple(model.body(index).name for index in range(model.nbody))
         return SceneView(
             image,
@@ -114,19 +105,6 @@ class SceneCamera:
             body_poses(model, data),
             _pinhole(renderer.scene, float(model.vis.global_.fovy), size),
         )
-
-
-def _renderer(model: Any, size: int) -> Any:
-    """New renderer of square images without shadows and reflections."""
-    mujoco = load_mujoco()
-    try:
-        renderer = mujoco.Renderer(model, size, size)
-    except Exception as error:  # each backend raises its own kind
-        raise offscreen.graphics_error(error) from error
-    atexit.register(renderer.close)  # later the graphics library is unloaded and reports errors
-    for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
-        renderer.scene.flags[flag] = 0
-    return renderer
 
 
 def _pinhole(scene: Any, field_of_view: float, size: int) -> Camera:
@@ -140,12 +118,6 @@ def _pinhole(scene: Any, field_of_view: float, size: int) -> Camera:
     pose[:3, 3] = (np.array(left.pos, np.float64) + np.array(right.pos)) / 2.0
     intrinsic = np.array([[focal, 0.0, half], [0.0, focal, half], [0.0, 0.0, 1.0]])
     return Camera(intrinsic, pose, (size, size), "free")
-
-
-def box_downsample(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Mean of each 2 x 2 block, rounded: uint8 ``(2H, 2W, 3)`` to ``(H, W, 3)``."""
-    rows = image[::2].astype(np.uint16) + image[1::2]
-    return ((rows[:, ::2] + rows[:, 1::2] + 2) >> 2).astype(np.uint8)
 
 
 def _drawable(model: Any, show_goal: bool) -> Any:
@@ -164,29 +136,5 @@ def _drawable(model: Any, show_goal: bool) -> Any:
         model.site_group[index] = _GOAL_GROUP if is_visible else _HIDDEN_GROUP
     for mesh in range(model.nmesh):
         if model.mesh_facenum[mesh] > _COARSE_FACES:
-            _coarsen(model, mesh)
+            coarsen(model, mesh, _COARSE_CELL)
     return model
-
-
-def _coarsen(model: Any, mesh: int) -> None:
-    """Merge vertices that share a cell of a grid, and drop the triangles that vanish by that.
-
-    Corners keep their normals, so that shading stays smooth. Works in place: the mesh uses the first part of its
-    old range of faces.
-    """
-    vertices = model.mesh_vert[model.mesh_vertadr[mesh] :][: model.mesh_vertnum[mesh]]
-    start, count = int(model.mesh_faceadr[mesh]), int(model.mesh_facenum[mesh])
-    every = slice(start, start + count)
-    _, first, cell = np.unique(
-        np.floor(vertices / _COARSE_CELL).astype(np.int64), axis=0, return_index=True, return_inverse=True
-    )
-    faces = first[cell.reshape(-1)][model.mesh_face[every]]
-    _, unique = np.unique(np.sort(faces, axis=1), axis=0, return_index=True)
-    keep = np.zeros(count, dtype=bool)
-    keep[unique] = True
-    keep &= (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
-    kept_faces = slice(start, start + int(keep.sum()))
-    model.mesh_face[kept_faces] = faces[keep]
-    model.mesh_facenormal[kept_faces] = model.mesh_facenormal[every][keep]
-    model.mesh_facetexcoord[kept_faces] = model.mesh_facetexcoord[every][keep]
-    model.mesh_facenum[mesh] = kept_faces.stop - kept_faces.start

@@ -19,8 +19,9 @@ import numpy.typing as npt
 from grape.core.errors import SettingsError
 from grape.core.seeds import derive_rng
 from grape.envs.base import Snapshot
+from grape.envs.fast_rendering import box_downsample
 from grape.envs.ground_truth import SceneView
-from grape.envs.metaworld.camera import DISPLAY_SIZE, SceneCamera, box_downsample, load_mujoco
+from grape.envs.metaworld.camera import DISPLAY_SIZE, SceneCamera, load_mujoco
 from grape.envs.metaworld.tasks import Anchor, TaskModel
 
 __all__ = ["N_INITIAL_STATES", "SIMULATOR_STEPS", "MetaWorldEnvironment", "TaskWorld", "shared_world"]

@@ -5,19 +5,17 @@ With ``n`` bins there are ``n`` edges ``linspace(-1, 1, n)`` and, as published, 
 action range clip on decoding.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from grape.core.errors import DataError, SettingsError, require_known
-from grape.core.files import read_json
 from grape.core.tasks import RotationConvention
 
-__all__ = ["ActionNorm", "ActionTokenizer", "choose_unnorm_key", "compute_norm_stats", "read_norm_stats", "rotation_of"]
+__all__ = ["ActionNorm", "ActionTokenizer", "choose_unnorm_key", "rotation_of"]
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -179,74 +177,3 @@ def choose_unnorm_key(norm_stats: Mapping[str, Any], unnorm_key: str | None) -> 
         return str(next(iter(norm_stats)))
     require_known("unnorm_key", unnorm_key, norm_stats)
     return unnorm_key
-
-
-def compute_norm_stats(
-    actions_ND: npt.NDArray[Any],
-    names: Sequence[str],
-    trajectories: int | None = None,
-    proprio_NP: npt.NDArray[Any] | None = None,
-) -> dict[str, Any]:
-    """Statistics of one dataset's actions, and robot states where given, under the published key names.
-
-    Args:
-        actions_ND: All actions, ``(N, D)``, un-normalized.
-        names: Name of each dimension; one called ``gripper`` is left as it is (``mask`` false).
-        trajectories: Number of episodes, if known.
-        proprio_NP: Robot states before these actions, ``(N, P)``.
-
-    Returns:
-        ``{"action": {"mean", "std", "max", "min", "q01", "q99", "mask"}, "num_transitions": N, ...}``: one entry of
-        ``norm_stats``. States are described alike, without a mask, under ``"proprio"``.
-
-    Raises:
-        DataError: There are no actions, some numbers are not finite, or the number of names is wrong.
-    """
-    actions = np.asarray(actions_ND, dtype=np.float64)
-    if actions.ndim != 2 or actions.shape[0] == 0 or actions.shape[1] != len(names):
-        raise DataError(f"Statistics need actions (N >= 1, {len(names)}), found {actions.shape}.")
-    if not np.isfinite(actions).all():
-        raise DataError("Some actions are not finite; no statistics can be computed.")
-    result: dict[str, Any] = {
-        "action": {**_describe(actions), "mask": [name != "gripper" for name in names]},
-        "num_transitions": int(actions.shape[0]),
-    }
-    if proprio_NP is not None:
-        states = np.asarray(proprio_NP, dtype=np.float64)
-        if not np.isfinite(states).all():
-            raise DataError(
-                "Some robot states are not finite; no statistics can be computed.",
-                "Leave these episodes out, or train a policy that reads images alone.",
-            )
-        result["proprio"] = _describe(states)
-    if trajectories is not None:
-        result["num_trajectories"] = trajectories
-    return result
-
-
-def _describe(values_ND: npt.NDArray[np.float64]) -> dict[str, Any]:
-    """Statistics of each dimension, as the published files name them."""
-    return {
-        "mean": values_ND.mean(axis=0).tolist(),
-        "std": values_ND.std(axis=0).tolist(),
-        "max": values_ND.max(axis=0).tolist(),
-        "min": values_ND.min(axis=0).tolist(),
-        "q01": np.quantile(values_ND, 0.01, axis=0).tolist(),
-        "q99": np.quantile(values_ND, 0.99, axis=0).tolist(),
-    }
-
-
-def read_norm_stats(path: Path | None) -> Mapping[str, Any] | None:
-    """Statistics by data set from a ``dataset_statistics.json``; None where there is no file to read.
-
-    Raises:
-        DataError: The file is missing or no JSON, or an entry lacks what normalization needs.
-    """
-    if path is None:
-        return None
-    data = read_json(path)
-    if not isinstance(data, dict) or not data:
-        raise DataError(f"{path} holds no statistics by data set.", "Give a dataset_statistics.json.")
-    for name, stats in data.items():
-        ActionNorm.from_stats(stats, f"{path}, {name}")
-    return data

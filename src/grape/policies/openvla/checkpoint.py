@@ -5,7 +5,6 @@ preprocessing files, and ``dataset_statistics.json``. Only safetensors are read:
 """
 
 import contextlib
-import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
@@ -25,6 +23,7 @@ from grape.policies.kinds import FACTS_FILE, find_parts, recognize_checkpoint
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.model import OpenVLA
 from grape.policies.openvla.precision import quantize_layers, quantized_names
+from grape.policies.tensor_files import save_tensors
 
 __all__ = [
     "FACTS_FILE",
@@ -36,11 +35,9 @@ __all__ = [
     "empty_model",
     "load_weights",
     "read_files",
-    "save_tensors",
     "write_files",
 ]
 
-_PYTORCH = {"format": "pt"}
 SIDE_FILES = (
     "preprocessor_config.json",
     "tokenizer.json",
@@ -345,17 +342,3 @@ def _write_weights(folder: Path, weights: Mapping[str, Tensor], dtype: torch.dty
         weight_map |= dict.fromkeys(names, file)
     if len(shards) > 1:
         write_json(folder / _INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
-
-
-def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = _PYTORCH) -> None:
-    """Write a safetensors file durably.
-
-    Raises:
-        OSError: The disk is full or the place cannot be written.
-    """
-    try:
-        save_file(dict(tensors), path, metadata=metadata)
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
-    with path.open("rb") as handle:
-        os.fsync(handle.fileno())

@@ -1,11 +1,38 @@
-"""Cross-entropy of demonstrated actions, spread over action bins."""
+"""Learning from demonstrations: cross-entropy of actions spread over bins, and a configuration that states the data."""
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["bin_losses"]
+from grape.core.errors import CompatibilityError
+from grape.policies.openvla.config import OpenVLAConfig
+from grape.policies.types import DataFacts
+
+__all__ = ["bin_losses", "fitted_config"]
+
+
+def fitted_config(config: OpenVLAConfig, data: DataFacts) -> OpenVLAConfig:
+    """A configuration with the statistics and gripper of demonstrations; this very one where it has them already.
+
+    Statistics that the checkpoint holds are kept, since its weights know them; new ones are added and put to use.
+
+    Raises:
+        CompatibilityError: The statistics in use belong to another convention of the gripper.
+    """
+    name = data.unnorm_key
+    if data.statistics is not None:
+        config = config.with_norm_stats({**config.norm_stats, name: dict(data.statistics)})
+        config = config.with_facts(unnorm_key=name, gripper=data.gripper or config.gripper)
+    elif data.gripper and config.gripper and data.gripper != config.gripper:
+        raise CompatibilityError(
+            f"In the demonstrations the last action dimension means {data.gripper!r}, "
+            f"to the policy {config.gripper!r}.",
+            "Give --norm-key a new name: then the policy takes the demonstrations' statistics and convention.",
+        )
+    elif len(config.norm_stats) > 1 and config.unnorm_key != name:
+        config = config.with_facts(unnorm_key=name)
+    return config
 
 
 def bin_losses(

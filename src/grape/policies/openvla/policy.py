@@ -8,25 +8,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from tokenizers import Tokenizer
-from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
 from grape.core.errors import DataError, PolicyError, SettingsError
 from grape.core.files import content_hash
 from grape.core.trajectories import Observation
-from grape.policies.base import ActionBatch, ImitationPolicy, LoraTargets, PolicySpec
+from grape.policies.base import ActionBatch, ImitationPolicy, LoraTargets, PolicySpec, WeightlessNetwork
 from grape.policies.openvla.action_tokens import ActionNorm, ActionTokenizer, choose_unnorm_key, rotation_of
 from grape.policies.openvla.adapters import MergedWeights
 from grape.policies.openvla.checkpoint import CheckpointFiles, write_files
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.decoding import decode_actions, decode_rows_alike
 from grape.policies.openvla.hashing import hash_weights
-from grape.policies.openvla.imitation import bin_losses
+from grape.policies.openvla.imitation import bin_losses, fitted_config
 from grape.policies.openvla.model import OpenVLA, PolicyInputs
 from grape.policies.openvla.precision import LANGUAGE_LINEARS, Precision, is_quantized
-from grape.policies.openvla.processor import Processor, read_tokenizer
+from grape.policies.openvla.processor import Processor
 from grape.policies.openvla.proprio import ProprioNorm
+from grape.policies.openvla.tokenizer import checkpoint_tokenizer
+from grape.policies.openvla.weightless import weightless_openvla
+from grape.policies.types import DataFacts
 
 __all__ = ["OpenVLAPolicy"]
 _TOWER_LINEARS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
@@ -66,7 +67,7 @@ class OpenVLAPolicy(ImitationPolicy):
         if config.proprio_dim:
             stats = config.norm_stats[self.unnorm_key]
             self.norm_proprio = ProprioNorm.from_stats(stats, self.unnorm_key, config.proprio_dim)
-        self.tokenizer = _read_tokenizer(files, config)
+        self.tokenizer = checkpoint_tokenizer(files, config)
         self.processor = Processor(
             self.tokenizer, files.side_json("preprocessor_config.json"), len(config.towers), config.center_crop
         )
@@ -189,6 +190,19 @@ class OpenVLAPolicy(ImitationPolicy):
         logits_BDV = self.model.action_logits(inputs, columns_K[targets_BDK.argmax(dim=-1)])
         return bin_losses(logits_BDV, columns_K, targets_BDK, np.repeat(inside, self.norm.dim, axis=1))
 
+    def fitted(self, data: DataFacts) -> "OpenVLAPolicy":
+        """The same network, with an adapter beside it where it has one; see the base class."""
+        config = fitted_config(self.config, data).with_center_crop(self.config.center_crop or data.center_crop)
+        if config is self.config:
+            return self
+        policy = OpenVLAPolicy(self.model, self.files.with_config(config), data.unnorm_key)
+        policy.adapter = self.adapter
+        return policy
+
+    def resized(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """An image at the network's size, as its processor makes it."""
+        return self.processor.resize(image)
+
     def save(self, folder: Path) -> None:
         """Write the policy as a checkpoint in the published layout into an existing folder; adapters are merged.
 
@@ -200,6 +214,14 @@ class OpenVLAPolicy(ImitationPolicy):
     def checkpoint_activations(self) -> None:
         """Keep one hidden state a block for the backward pass, see the network's method."""
         self.model.checkpoint_activations()
+
+    def weightless(self, dtype: torch.dtype) -> WeightlessNetwork:
+        """See the base class."""
+        return weightless_openvla(self.config, dtype, self.norm.dim)
+
+    def prompt_length(self, instruction: str) -> int:
+        """Tokens of the prompt that the network reads for an instruction."""
+        return len(self.processor.prompt_ids(instruction))
 
     def encode_images(
         self,
@@ -355,44 +377,3 @@ class OpenVLAPolicy(ImitationPolicy):
                 "mask": self.norm.mask.tolist(),
             }
         )
-
-
-def _read_tokenizer(files: CheckpointFiles, config: OpenVLAConfig) -> Tokenizer:
-    if "tokenizer.json" not in files.side:
-        raise DataError("The checkpoint has no tokenizer.json.", "Fetch the checkpoint again, with all its files.")
-    tokenizer = read_tokenizer(files.side["tokenizer.json"], int(config.text["vocab_size"]))
-    if tokenizer.get_vocab_size() > int(config.text["vocab_size"]):
-        raise PolicyError(
-            f"The tokenizer knows {tokenizer.get_vocab_size()} ids, the network only {config.text['vocab_size']}.",
-            "Tokenizer and weights must come from the same checkpoint.",
-        )
-    _reset_post_processor(tokenizer, files)
-    return tokenizer
-
-
-def _reset_post_processor(tokenizer: Tokenizer, files: CheckpointFiles) -> None:
-    """Let the begin-of-sequence token be added as ``tokenizer_config.json`` says, whatever state a trainer left.
-
-    transformers' Llama tokenizers build their post-processor anew from that file, and so ignore a stored one.
-    """
-    if "tokenizer_config.json" not in files.side:
-        return
-    tokenizer_config = files.side_json("tokenizer_config.json")
-    if not isinstance(tokenizer_config, dict) or not str(tokenizer_config.get("tokenizer_class", "")).startswith(
-        "Llama"
-    ):
-        return
-    before: list[tuple[str, int]] = []
-    after: list[tuple[str, int]] = []
-    for name, added, place in (("bos_token", True, before), ("eos_token", False, after)):
-        token = tokenizer_config.get(name)
-        text = token.get("content") if isinstance(token, dict) else token
-        if tokenizer_config.get(f"add_{name}", added) and isinstance(text, str):
-            number = tokenizer.token_to_id(text)
-            if number is None:
-                raise DataError(f"tokenizer_config.json names {text!r} as {name}; tokenizer.json has no such token.")
-            place.append((text, number))
-    names = [*(f"{text}:0" for text, _ in before), "$A:0", *(f"{text}:0" for text, _ in after)]
-    tokenizer.post_processor = TemplateProcessing(
-        single=" ".join(names), pair=f"{' '.join(names)} $B:1", special_tokens=[*before, *after]
-    )

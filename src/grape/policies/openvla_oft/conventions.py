@@ -93,6 +93,8 @@ class Layout:
         proprio_dim: Dimensions of the robot's state behind the patches; 0 for none.
         bounds: Statistics that map to -1 and 1, of actions and of the robot's state.
         head: Where actions come from: the language model's ``"tokens"``, or an ``"l1"`` regression head.
+        placeholders: What the rows are where the actions come out: ``"zeros"`` as published, or a ``"learned"`` vector
+            each, as policies made here have them.
     """
 
     chunk: int = setting(range=Range(1, MOST_ACTIONS), kw_only=True)
@@ -101,6 +103,7 @@ class Layout:
     proprio_dim: int = setting(0, range=Range(0, MOST_ACTIONS))
     bounds: Bounds = "q01-q99"
     head: Literal["tokens", "l1"] = "tokens"
+    placeholders: Literal["zeros", "learned"] = "zeros"
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -228,20 +228,23 @@ def _empty_parts(
         )
 
 
-def read_oft_config(path: Path | str) -> tuple[OpenVLAConfig, Conventions]:
+def read_oft_config(path: Path | str) -> tuple[OpenVLAConfig, Conventions | None]:
     """Configuration and conventions of a policy; weights and separate parts are neither read nor downloaded.
+
+    Conventions are None where nothing says with which the policy is run.
 
     Args:
         path: As for :func:`load_oft_policy`.
 
     Raises:
-        SettingsError: There is no such policy, it is of another kind, or nothing says with which conventions it is run.
+        SettingsError: There is no such policy, or it is of another kind.
         DataError: A file is missing or broken.
     """
     kind = read_checkpoint_kind(path)
     folder = resolve_policy(path, weights=False)
     config = _files(folder, read_pointer(folder))[0].config
-    return config, _conventions(config, kind, str(path))
+    known = kind.stated or kind.head == "l1"
+    return config, _conventions(config, kind, str(path)) if known else None
 
 
 def read_oft_network(folder: Path) -> tuple[OpenVLAConfig, Conventions | None, OpenVLAOFT]:

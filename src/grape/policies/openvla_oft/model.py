@@ -1,7 +1,8 @@
 """The network of OpenVLA-OFT: OpenVLA's, with rows of zeros where the actions come out, all in one forward pass.
 
 The sequence is: begin-of-sequence token, patches of each camera, the robot's state if it is read, rest of the prompt,
-``K * D`` rows of zeros, the stop token's row. Nothing but rotary position tells the rows of zeros apart. Action token
+``K * D`` rows of zeros, the stop token's row. Nothing but rotary position tells the rows of zeros apart (policies made
+here may have learned vectors in their place). Action token
 ``k`` (dimension by dimension, action by action) is read one row early: the last row of the prompt gives token 0, row
 ``k - 1`` of the zeros token ``k``. Given the observation all tokens are independent, so log pi(chunk) is the sum of
 their log-probabilities, exact and from one pass. Padding stands before the prompt's rest, masked out and not counted in
@@ -11,7 +12,7 @@ the positions, as in :mod:`grape.policies.openvla.model`.
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from grape.core.errors import PolicyError, SettingsError
 from grape.policies.openvla.config import OpenVLAConfig
@@ -42,6 +43,7 @@ class OpenVLAOFT(OpenVLA):
         layout: As given.
         proprio_projector: Embeds the robot's state; None where it is not read. Attached after the other weights.
         action_head: L1 regression head; None where actions are tokens.
+        placeholders: Embeddings of the rows where the actions come out, ``(K * D, hidden)``; None where they are zeros.
 
     Raises:
         SettingsError: This kind of attention cannot be bidirectional.
@@ -58,6 +60,8 @@ class OpenVLAOFT(OpenVLA):
         self.conventions = conventions
         self.layout = layout
         self.action_head: L1ActionHead | None = None
+        learned = layout.placeholders == "learned"
+        self.placeholders = nn.Parameter(torch.empty(layout.tokens, config.hidden)) if learned else None
 
     @property
     def window(self) -> range:
@@ -81,7 +85,10 @@ class OpenVLAOFT(OpenVLA):
         """
         prefix = self.embed_prompts(inputs)
         batch, length, hidden = prefix.embeds_BSH.shape
-        whole = prefix.extend(prefix.embeds_BSH.new_zeros(batch, self.layout.tokens, hidden))
+        if self.placeholders is None:
+            whole = prefix.extend(prefix.embeds_BSH.new_zeros(batch, self.layout.tokens, hidden))
+        else:
+            whole = prefix.extend(self.placeholders.expand(batch, -1, -1))
         embeddings = self.language_model.model.embed_tokens
         if self.conventions.stop_row == "kept":
             stop_B1 = torch.full((batch, 1), _STOP_ID, dtype=torch.long, device=self.device)

@@ -3,7 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from grape.core.errors import SettingsError
+from grape.core.seeds import derive_seed
 from grape.policies.openvla.checkpoint import materialize_buffers
 from grape.policies.openvla.nano import create_nano, initialize
 from grape.policies.openvla.proprio import ProprioProjector
@@ -21,6 +24,7 @@ NANO_CONVENTIONS = Conventions(
 """Conventions of a policy that was trained here alone."""
 
 _LEAST_LAYERS = 2
+_PLACEHOLDERS = 0.02  # deviation of their first values, that of embeddings of tokens
 
 
 def create_nano_oft(
@@ -43,7 +47,7 @@ def create_nano_oft(
         layout: Chunk, cameras, robot state.
         instructions: As for :func:`~grape.policies.openvla.create_nano`.
         conventions: How it is run.
-        shape: Sizes; at least two blocks where attention is bidirectional.
+        shape: Sizes; at least two blocks where attention is bidirectional and placeholders are zeros.
 
     Raises:
         SettingsError: One block cannot tell the actions of a chunk apart: placeholders are rows of zeros, their queries
@@ -51,10 +55,11 @@ def create_nano_oft(
         CompatibilityError: The statistics are of another dimension than the layout.
         DataError: The statistics are not usable.
     """
-    if shape.layers < _LEAST_LAYERS and conventions.attention == "bidirectional":
+    alike = layout.placeholders == "zeros" and conventions.attention == "bidirectional"
+    if shape.layers < _LEAST_LAYERS and alike:
         raise SettingsError(
             f"A policy with {shape.layers} block and bidirectional attention gives every action of a chunk alike.",
-            f"Use at least {_LEAST_LAYERS} layers.",
+            f"Use at least {_LEAST_LAYERS} layers, or learned placeholders.",
         )
     base = create_nano(seed=seed, norm_stats=norm_stats, gripper=gripper, instructions=instructions, shape=shape)
     files = base.files.with_config(state_oft(base.config, conventions, layout, base.unnorm_key))
@@ -64,4 +69,8 @@ def create_nano_oft(
     model.to_empty(device="cpu")
     materialize_buffers(model)
     initialize(model, seed)
+    if model.placeholders is not None:
+        generator = torch.Generator().manual_seed(derive_seed(seed, "placeholders"))
+        with torch.no_grad():
+            model.placeholders.normal_(0.0, _PLACEHOLDERS, generator=generator)
     return OFTPolicy(model, files, base.unnorm_key)

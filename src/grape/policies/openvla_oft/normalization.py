@@ -4,12 +4,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
-from grape.core.errors import CompatibilityError, DataError
+from grape.core.errors import CompatibilityError, DataError, PolicyError
 from grape.policies.openvla.action_tokens import ActionNorm
 from grape.policies.openvla_oft.conventions import Layout
 
-__all__ = ["action_norm", "normalize_proprio", "proprio_norm"]
+__all__ = ["action_norm", "normalize_proprio", "proprio_norm", "read_proprio"]
 
 _EPSILON = 1e-8
 _BOUNDS = {"q01-q99": ("q01", "q99"), "min-max": ("min", "max")}
@@ -63,3 +65,34 @@ def normalize_proprio(proprio: npt.NDArray[Any], norm: ActionNorm) -> npt.NDArra
     states = np.asarray(proprio, dtype=np.float64)
     mapped = 2.0 * (states - norm.low) / (norm.high - norm.low + norm.epsilon) - 1.0
     return np.clip(np.where(norm.mask, mapped, states), -1.0, 1.0)
+
+
+def read_proprio(proprio: npt.NDArray[Any] | None, norm: ActionNorm | None, rows: int, name: str) -> Tensor | None:
+    """Robot states as the network reads them, float32 ``(B, P)``; None where it reads none.
+
+    Args:
+        proprio: Un-normalized states ``(B, P)``, given exactly where the policy reads them.
+        norm: Their normalization; None where the policy reads none.
+        rows: Number ``B`` of observations.
+        name: Name of the statistics, for messages.
+
+    Raises:
+        CompatibilityError: States are missing, superfluous or of another dimension.
+        PolicyError: A state is not finite.
+    """
+    if norm is None:
+        if proprio is not None:
+            raise CompatibilityError(
+                "This policy does not read the robot's state.", "Leave the state out, or check the checkpoint."
+            )
+        return None
+    due = (rows, norm.dim)
+    if proprio is None or np.shape(proprio) != due:
+        given = "none" if proprio is None else f"{np.shape(proprio)[-1]} numbers"
+        raise CompatibilityError(
+            f"This policy reads the robot's state, {norm.dim} numbers; found {given}.",
+            f"They are the state that {name!r} has statistics of.",
+        )
+    if not np.isfinite(proprio).all():
+        raise PolicyError("The robot's state is not finite.", "Check the source of the observations.")
+    return torch.from_numpy(normalize_proprio(proprio, norm).astype(np.float32))

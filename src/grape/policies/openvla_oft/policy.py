@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,17 +14,19 @@ from torch import Tensor
 from grape.core.errors import CompatibilityError, PolicyError, SettingsError
 from grape.core.files import content_hash
 from grape.core.trajectories import Observation
-from grape.policies.base import ActionBatch, ImitationPolicy, PolicySpec
+from grape.policies.base import ActionBatch, ImitationPolicy, LoraTargets, PolicySpec, WeightlessNetwork
 from grape.policies.openvla.action_tokens import ActionTokenizer
 from grape.policies.openvla.checkpoint import CheckpointFiles
-from grape.policies.openvla.imitation import bin_losses
+from grape.policies.openvla.imitation import bin_losses, fitted_config
 from grape.policies.openvla.model import PolicyInputs
 from grape.policies.openvla.policy import OpenVLAPolicy
 from grape.policies.openvla.processor import Processor
 from grape.policies.openvla_oft.conventions import Conventions, Layout
 from grape.policies.openvla_oft.decoding import decode_chunks, regress_chunks
 from grape.policies.openvla_oft.model import OpenVLAOFT, rows_beside_prompt
-from grape.policies.openvla_oft.normalization import action_norm, normalize_proprio, proprio_norm
+from grape.policies.openvla_oft.normalization import action_norm, proprio_norm, read_proprio
+from grape.policies.openvla_oft.weightless import weightless_oft
+from grape.policies.types import DataFacts
 
 __all__ = ["OFTPolicy"]
 
@@ -92,7 +94,7 @@ class OFTPolicy(ImitationPolicy):
     def adapter(self, wrapper: Any) -> None:
         self._checkpoint.adapter = wrapper
 
-    def lora_targets(self, which: Literal["language", "language+projector", "all"] = "language+projector") -> list[str]:
+    def lora_targets(self, which: LoraTargets = "language+projector") -> list[str]:
         """Names of the linear layers that LoRA adapts, as for :class:`~grape.policies.openvla.OpenVLAPolicy`.
 
         An L1 head's are not among them: its policy has no log-probabilities to train by.
@@ -135,6 +137,14 @@ class OFTPolicy(ImitationPolicy):
     def cameras(self) -> tuple[str, ...]:
         """Names of the layout's cameras."""
         return self.layout.cameras
+
+    @property
+    def evaluation_conventions(self) -> Mapping[str, Any]:
+        """Waiting steps and image preprocessing of its stack; nothing for nano policies, which learned a suite."""
+        if "towers" in self.config.raw.get("grape", {}):
+            return {}
+        stated = self.conventions
+        return {"idle_steps": stated.idle_steps, "image_preprocessing": stated.image_preprocessing}
 
     def facts(self) -> Mapping[str, Any]:
         """Statistics, conventions, layout and precision in use."""
@@ -187,7 +197,7 @@ class OFTPolicy(ImitationPolicy):
         instructions = [observation.instruction for observation in observations]
         proprio = np.stack([observation.proprio for observation in observations]) if self.layout.proprio_dim else None
         if features is not None:
-            proprio_BP = self._normalized_proprio(proprio, len(instructions))
+            proprio_BP = read_proprio(proprio, self.norm_proprio, len(instructions), self.unnorm_key)
             return PolicyInputs(None, self._prompt_ids(instructions), features, proprio_BP)
         images = [observation.images(self.layout.cameras) for observation in observations]
         return self.encode_images(images, instructions, proprio, crop=crop)
@@ -210,15 +220,37 @@ class OFTPolicy(ImitationPolicy):
         """Cross-entropy of demonstrated actions over the support at temperature 1, see the base class.
 
         The 56 tokens of LIBERO's chunk count, not the stop token behind them, which the reference learns as a 57th.
-
-        Raises:
-            PolicyError: The policy has a regression head.
         """
         targets = self._bins.soft_targets(self.norm.normalize(labels), width)
         columns_K = torch.from_numpy(np.array(self.action_token_ids)) - self.model.support.start
         logits_BTV = self.model.chunk_logits(inputs) * self.conventions.temperature
         targets_BTK = torch.from_numpy(targets.reshape(len(labels), -1, targets.shape[-1]))
         return bin_losses(logits_BTV, columns_K, targets_BTK, np.repeat(inside, self.layout.action_dim, axis=1))
+
+    def check_imitation(self) -> None:
+        """Refuse a regression head: what is learned from demonstrations is action tokens."""
+        if not self.has_logps:
+            raise SettingsError(
+                "The policy acts through an L1 regression head, and its language model was never trained to give "
+                "action tokens: there is no token head to go on with.",
+                "Start from a checkpoint with action tokens, or from plain OpenVLA's weights with --preset.",
+            )
+
+    def fitted(self, data: DataFacts) -> "OFTPolicy":
+        """The same network, with an adapter beside it where it has one; see the base class."""
+        from grape.policies.openvla_oft.loading import state_oft
+
+        crop = self.conventions.center_crop or data.center_crop
+        self.model.conventions = dataclasses.replace(self.conventions, center_crop=crop)
+        config = fitted_config(self.config, data)
+        config = state_oft(config, self.model.conventions, self.layout, data.unnorm_key)
+        policy = OFTPolicy(self.model, self.files.with_config(config), data.unnorm_key)
+        policy.adapter = self.adapter
+        return policy
+
+    def resized(self, image: Image) -> Image:
+        """An image at the network's size, as its processor makes it."""
+        return self.processor.resize(image)
 
     def save(self, folder: Path) -> None:
         """Write the policy as a checkpoint in the published layout into an existing folder; adapters are merged."""
@@ -259,7 +291,7 @@ class OFTPolicy(ImitationPolicy):
                     "Give one image a camera of the checkpoint.",
                 )
         prompt_ids = self._prompt_ids(instructions)
-        proprio_BP = self._normalized_proprio(proprio, len(images))
+        proprio_BP = read_proprio(proprio, self.norm_proprio, len(images), self.unnorm_key)
         return PolicyInputs(self._pixels(images, crop=crop), prompt_ids, proprio_BP=proprio_BP)
 
     def _pixels(self, images: Sequence[Sequence[Image]], *, crop: bool = True) -> Tensor:
@@ -276,24 +308,6 @@ class OFTPolicy(ImitationPolicy):
         if longest > room:
             raise PolicyError(f"An instruction gives a prompt of {longest} tokens.", f"The network reads {room}.")
         return prompt_ids
-
-    def _normalized_proprio(self, proprio: npt.NDArray[Any] | None, rows: int) -> Tensor | None:
-        if self.norm_proprio is None:
-            if proprio is not None:
-                raise CompatibilityError(
-                    "This policy does not read the robot's state.", "Leave the state out, or check the checkpoint."
-                )
-            return None
-        due = (rows, self.norm_proprio.dim)
-        if proprio is None or np.shape(proprio) != due:
-            given = "none" if proprio is None else f"{np.shape(proprio)[-1]} numbers"
-            raise CompatibilityError(
-                f"This policy reads the robot's state, {due[1]} numbers; found {given}.",
-                f"They are the state that {self.unnorm_key!r} has statistics of.",
-            )
-        if not np.isfinite(proprio).all():
-            raise PolicyError("The robot's state is not finite.", "Check the source of the observations.")
-        return torch.from_numpy(normalize_proprio(proprio, self.norm_proprio).astype(np.float32))
 
     def action_tokens(self, actions: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
         """Token ids of un-normalized actions, int32, of the same shape ``(..., D)``."""
@@ -367,6 +381,14 @@ class OFTPolicy(ImitationPolicy):
 
     def _regressed(self, normalized: npt.NDArray[np.float32]) -> ActionBatch:
         return ActionBatch(self.norm.unnormalize(normalized), normalized=normalized)
+
+    def weightless(self, dtype: torch.dtype) -> WeightlessNetwork | None:
+        """See the base class; None with a regression head, which is not trained."""
+        return weightless_oft(self.config, self.conventions, self.layout, dtype) if self.has_logps else None
+
+    def prompt_length(self, instruction: str) -> int:
+        """Tokens of the prompt that the network reads for an instruction."""
+        return len(self.processor.prompt_ids(instruction))
 
     def decision_logps(self, inputs: PolicyInputs, tokens: Tensor, executed: Tensor) -> Tensor:
         """Log-probability of each decision's executed actions, ``(B,)`` with graph; see the network's method."""

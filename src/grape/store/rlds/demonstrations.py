@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grape.core.errors import DataError, SettingsError
+from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.files import content_hash, file_hash
 from grape.core.images import lanczos3
 from grape.core.trajectories import EpisodeMeta, Trajectory
@@ -132,12 +132,19 @@ class RldsDemonstrations:
         shape, states = (height, width, channels), part.proprio[: len(part.labels)]
         return Decisions(part.action_tokens, part.token_logps, part.labels, shape, states)
 
-    def images(self, episode_id: str, decisions: Sequence[int]) -> npt.NDArray[np.uint8]:
+    def images(self, episode_id: str, decisions: Sequence[int], camera: str = "") -> npt.NDArray[np.uint8]:
         """Images before some decisions of an episode, in that order, uint8 ``(B, H, W, 3)``; no other is decoded.
 
         Raises:
+            CompatibilityError: Another camera than the main one is asked for.
             DataError: There is no such episode, or the file is damaged.
         """
+        if camera:
+            raise CompatibilityError(
+                f"{self.path} is read by rule {self.rule.name!r}, which has images of the main camera "
+                f"({self.rule.image}) alone, none of {camera!r}.",
+                "Use an episode store with this camera, or a policy that reads the main camera alone.",
+            )
         encoded = self._standard(episode_id).images
         images = [encoded[decision] for decision in decisions]
         if len({image.shape for image in images}) > 1:
