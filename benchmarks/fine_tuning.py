@@ -1,9 +1,10 @@
-"""Whether a nano policy profits from reading the robot's state: ``python benchmarks/proprio.py RECIPE --out FOLDER``.
+"""What a nano policy profits from in fine-tuning: ``python benchmarks/fine_tuning.py RECIPE --out FOLDER``.
 
-The recipe's demonstrations, fine-tuned with and without ``--proprio`` (same demonstrations, updates and seed), each
-policy evaluated greedily on the same initial states, none of them a demonstration's. Every stage is a verb's folder,
-so the study can be interrupted and goes on; every block of ``--states`` is an evaluation, and blocks that were measured
-count. Prints one JSON object with successes, intervals and the paired comparison (exact McNemar).
+The recipe's demonstrations, fine-tuned with and without the robot's state and with and without chunks (same
+demonstrations, optimizer steps and seeds), each policy evaluated greedily on the same initial states, none of them a
+demonstration's. Every stage is a verb's folder, so the study can be interrupted and goes on; every block of
+``--states`` is an evaluation, and blocks that were measured count. Prints one JSON object with successes, intervals and
+the paired comparisons (exact McNemar) of the first arm with every other.
 """
 
 import argparse
@@ -22,7 +23,15 @@ from grape.evaluation.statistics import mcnemar_exact, tango_interval, wilson_in
 from grape.loop.settings import RECIPES, LoopSettings
 from grape.training import run_sft
 
-ARMS = {"with": True, "without": False}
+ARMS: dict[str, dict[str, Any]] = {
+    "with": {"proprio": True},
+    "without": {"proprio": False},
+    "chunks-with": {"proprio": True, "chunk": 8},
+    "chunks-without": {"proprio": False, "chunk": 8},
+    "single-with": {"proprio": True, "chunk": 0},
+    "single-without": {"proprio": False, "chunk": 0},
+}
+"""Settings of the fine-tunings; ``with`` and ``without`` keep the recipe's chunk."""
 
 
 def _figures(outcomes: dict[tuple[int, str, int], bool]) -> dict[str, Any]:
@@ -45,15 +54,15 @@ def _rate(successes: Iterable[bool]) -> dict[str, Any]:
 
 
 def paired(pairs: list[tuple[bool, bool]]) -> dict[str, Any]:
-    """With against without, episode by episode."""
-    only_with, only_without = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
+    """The first arm against another one, episode by episode."""
+    only_first, only_other = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
     return {
         "pairs": len(pairs),
-        "only_with": only_with,
-        "only_without": only_without,
-        "difference": (only_with - only_without) / len(pairs) if pairs else None,
-        "interval": tango_interval(only_without, only_with, len(pairs)) if pairs else None,
-        "p_value": mcnemar_exact(only_with, only_without) if pairs else None,
+        "only_first": only_first,
+        "only_other": only_other,
+        "difference": (only_first - only_other) / len(pairs) if pairs else None,
+        "interval": tango_interval(only_other, only_first, len(pairs)) if pairs else None,
+        "p_value": mcnemar_exact(only_first, only_other) if pairs else None,
     }
 
 
@@ -62,6 +71,7 @@ def main() -> None:
     parser.add_argument("recipe", help="libero-nano, metaworld-nano, simpler-nano")
     parser.add_argument("--states", nargs="+", required=True, help="blocks of initial states, e.g. 24-26 40-45")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the fine-tunings")
+    parser.add_argument("--arms", nargs="+", default=["with", "without"], choices=list(ARMS))
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only-finished", action="store_true", help="summarize what is there; start nothing")
     parser.add_argument("--commit", default=commit(), help="commit that the policies were trained with")
@@ -78,12 +88,12 @@ def main() -> None:
         seed=0,
     )
     run_collect(demonstrations)
-    outcomes: dict[str, dict[tuple[int, str, int], bool]] = {arm: {} for arm in ARMS}
-    losses: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    outcomes: dict[str, dict[tuple[int, str, int], bool]] = {arm: {} for arm in options.arms}
+    losses: dict[str, list[float]] = {arm: [] for arm in options.arms}
     for seed in options.seeds:
-        for arm, proprio in ARMS.items():
+        for arm in options.arms:
             data = (demonstrations.out / "store",)
-            sft = replace(recipe.sft, data=data, out=options.out / f"sft-{arm}-{seed}", seed=seed, proprio=proprio)
+            sft = replace(recipe.sft, data=data, out=options.out / f"sft-{arm}-{seed}", seed=seed, **ARMS[arm])
             if options.only_finished and not (sft.out / "done.json").exists():
                 continue
             trained = run_sft(sft)
@@ -95,6 +105,7 @@ def main() -> None:
                     suite=recipe.suite,
                     tasks=recipe.tasks,
                     initial_states=block,
+                    max_steps=recipe.collect.max_steps,
                     lanes=recipe.collect.lanes,
                     timeout=recipe.collect.timeout,
                     workers=options.workers,
@@ -104,18 +115,22 @@ def main() -> None:
                 run_evaluate(evaluation)
                 for row in read_json(evaluation.out / "results.json")["per_episode"]:
                     outcomes[arm][seed, row["task"], row["initial_state"]] = row["success"]
-    both = sorted(outcomes["with"].keys() & outcomes["without"].keys())  # the same states, or it is no comparison
+    first, *others = options.arms
+    shared = sorted(set.intersection(*(set(rows) for rows in outcomes.values())))  # or it is no comparison
     record: dict[str, Any] = {
-        "command": f"python benchmarks/proprio.py {options.recipe} --seeds {' '.join(map(str, options.seeds))} "
-        f"--states {' '.join(options.states)}",
+        "command": f"python benchmarks/fine_tuning.py {options.recipe} --arms {' '.join(options.arms)} "
+        f"--seeds {' '.join(map(str, options.seeds))} --states {' '.join(options.states)}",
         "commit": options.commit,
         "processor": processor(),
         "suite": recipe.suite,
         "tasks": recipe.tasks,
         "demonstrations": read_json(demonstrations.out / "done.json")["episodes"],
         "loss": losses,
-        "arms": {arm: _figures({key: rows[key] for key in both}) for arm, rows in outcomes.items()},
-        "paired": paired([(outcomes["with"][key], outcomes["without"][key]) for key in both]),
+        "arms": {arm: _figures({key: rows[key] for key in shared}) for arm, rows in outcomes.items()},
+        "paired": {
+            f"{first} against {arm}": paired([(outcomes[first][key], outcomes[arm][key]) for key in shared])
+            for arm in others
+        },
     }
     write_json(options.out / "record.json", record)
     print((options.out / "record.json").read_text())
