@@ -2,7 +2,7 @@
 
     python benchmarks/rollout.py --suites libero-chunks simpler-chunks --out docs/results/rollout-chunks.json
 
-Each comparison plays the same number of simulator steps in several ways, a group of episodes of each in turn, several
+Each comparison plays the same number of simulator steps in several ways, the same episodes in each in turn, and several
 times over, so that other work on the machine hits all ways alike. Episodes are played as by ``grape collect``: a worker
 process with eight of them in lock-step, one batched decision in this process, everything recorded and written. What
 counts is the processor time of both processes from the first decision to the written files; resets, which are the same
@@ -81,12 +81,12 @@ def compare(name: str, rounds: int) -> dict[str, Any]:
 
     Args:
         name: One of :data:`COMPARISONS`.
-        rounds: Groups of :data:`LANES` episodes of each way.
+        rounds: How often each way plays its :data:`LANES` episodes.
     """
     chosen = COMPARISONS[name]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    players = {label: _Player(way, chosen["task"], chosen["steps"], rounds) for label, way in chosen["ways"].items()}
+    players = {label: _Player(way, chosen["task"], chosen["steps"]) for label, way in chosen["ways"].items()}
     try:
         for player in players.values():
             player.play(1)  # worlds are made, everything has run once
@@ -113,7 +113,7 @@ def compare(name: str, rounds: int) -> dict[str, Any]:
 class _Player:
     """A way of playing with its policy and its worker process."""
 
-    def __init__(self, way: Way, task: str, steps: int, rounds: int) -> None:
+    def __init__(self, way: Way, task: str, steps: int) -> None:
         self.way = way
         self.figures: list[dict[str, float]] = []
         suite = get_suite(way.suite)
@@ -122,22 +122,22 @@ class _Player:
             suite=way.suite,
             tasks=task,
             policy="nano",
-            initial_states=f"0-{LANES * (rounds + 1) - 1}",
+            initial_states=f"0-{LANES - 1}",
             temperature=0.0,
             until="last-step",
             max_steps=steps // way.held,
             lanes=LANES,
         )
-        self._suite, self._groups = suite, list(make_plan(settings, suite))
+        self._suite, (self._group,) = suite, make_plan(settings, suite)
         self._policy = nano_of(suite, way.chunk)
         self.pool = WorkerPool(way.suite, 1, LANES, 600.0)
 
     def play(self, steps: int = 0) -> None:
-        """The next group, for so many control steps; 0 for all."""
+        """Play the group for so many control steps; 0 for all."""
         log = RolloutLog()
         actor = _Clock(self._policy, log, self._suite, self.pool)
-        group = self._groups.pop(0)
-        group = replace(group, task=replace(group.task, max_steps=steps or group.task.max_steps))
+        task = self._group.task
+        group = replace(self._group, task=replace(task, max_steps=steps or task.max_steps))
         with tempfile.TemporaryDirectory() as folder:
             store = EpisodeStore.create(Path(folder) / "store", self._suite.name, {})
 

@@ -1,5 +1,6 @@
 """A nano policy on disk, an adapter beside it, and the golden checkpoint."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -53,3 +54,14 @@ def nano_adapter(nano, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def golden_adapter(golden, tmp_path_factory) -> Path:
     return write_adapter(golden / "ckpt", tmp_path_factory.mktemp("golden-adapter"), "bridge_orig")
+
+
+@pytest.fixture(scope="session")
+def oft_checkpoint(golden, tmp_path_factory) -> Path:
+    """The golden checkpoint of OpenVLA-OFT put together with its tokenizer."""
+    folder = tmp_path_factory.mktemp("golden-oft") / "checkpoint"
+    shutil.copytree(golden.parent / "openvla_oft" / "ckpt", folder)
+    for file in (golden / "ckpt").iterdir():
+        if "token" in file.name:
+            shutil.copyfile(file, folder / file.name)
+    return folder

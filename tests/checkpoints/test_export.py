@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from grape.checkpoints import ExportAdapterSettings, ExportMergedSettings, run_export_adapter, run_export_merged
 from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
 from grape.core.trajectories import Observation
-from grape.policies.openvla import checkpoint, load_policy
+from grape.policies import tensor_files
+from grape.policies.openvla import load_policy
 from tests.checkpoints.conftest import write_adapter
 
 
@@ -169,7 +170,7 @@ def test_nothing_is_overwritten_and_done_work_is_not_repeated(nano, nano_adapter
         run_export_merged(ExportMergedSettings(str(nano_adapter), out))
     with pytest.raises(CompatibilityError, match="another export"):
         run_export_merged(ExportMergedSettings(str(nano), out, shard_gb=1.0))
-    monkeypatch.setattr(checkpoint, "save_file", None)
+    monkeypatch.setattr(tensor_files, "save_file", None)
     assert run_export_merged(ExportMergedSettings(str(nano), out)) == first
 
 
@@ -177,7 +178,7 @@ def test_an_export_that_fails_leaves_nothing(nano, tmp_path, monkeypatch):
     def full_disk(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full_disk)
+    monkeypatch.setattr(tensor_files, "save_file", full_disk)
     with pytest.raises(GrapeError, match="No space left"):
         run_export_merged(ExportMergedSettings(str(nano), tmp_path / "out"))
     assert not list(tmp_path.iterdir())

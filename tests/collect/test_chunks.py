@@ -20,9 +20,9 @@ from grape.envs.toy import ToySuite
 from grape.evaluation import read_results, run_evaluate
 from grape.evaluation.settings import EvaluateSettings
 from grape.policies.base import ActionBatch, PolicySpec
-from grape.policies.openvla_oft.loading import save_oft_policy
 from grape.policies.openvla_oft.nano import NANO_CONVENTIONS
 from grape.policies.openvla_oft.policy import OFTPolicy
+from grape.policies.openvla_oft.saving import save_oft_policy
 from grape.policies.registry import read_checkpoint_info
 from grape.policies.types import CheckpointInfo
 from grape.store import EpisodeStore

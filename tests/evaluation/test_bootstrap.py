@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from grape.evaluation.bootstrap import FEWEST_DEVIATING, paired_difference_interval
+from grape.evaluation.bootstrap import FEWEST_DEVIATING, paired_difference_interval, pooled_mean_interval
 from grape.evaluation.statistics import tango_interval
 
 
@@ -130,3 +130,21 @@ def test_interval_over_tasks_covers_the_mean_of_all_tasks(tasks: int, lowest: fl
         plain += low <= 0.1 <= high
     assert lowest < covered / 300 < 0.985
     assert plain < covered
+
+
+@pytest.mark.parametrize("clusters", [10, 40])
+def test_interval_of_a_pooled_mean_covers_it(clusters: int) -> None:
+    """Clusters of unequal size whose values lie together; the standard error of the coverage is 1.1 points."""
+    rng = np.random.default_rng(5)
+    covered = 0
+    for repetition in range(400):
+        counts = rng.integers(5, 20, clusters)
+        sums = counts * rng.normal(1.0, 0.3, clusters) + np.sqrt(counts) * rng.normal(0, 0.5, clusters)
+        low, high = pooled_mean_interval(sums, counts, draws=600, seed=repetition)
+        covered += low <= 1.0 <= high
+    assert 0.9 < covered / 400 < 0.985
+
+
+def test_interval_of_a_pooled_mean_needs_two_clusters() -> None:
+    with pytest.raises(ValueError, match="1 sums"):
+        pooled_mean_interval([1.0], [2.0])

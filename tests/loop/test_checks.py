@@ -10,8 +10,8 @@ from grape.core.settings import read_yaml, settings_from_dict
 from grape.loop import LoopSettings, run_loop
 from grape.loop.stages import Stages
 from grape.policies.openvla import load_policy
-from grape.policies.openvla_oft.loading import save_oft_policy
 from grape.policies.openvla_oft.policy import OFTPolicy
+from grape.policies.openvla_oft.saving import save_oft_policy
 from grape.training.lora import add_adapters, save_result
 from tests.openvla_oft.conftest import make_nano
 from tests.training.recordings import write_policy

@@ -195,8 +195,9 @@ def test_an_adapter_of_other_software_leaves_the_separate_parts_alone(golden, tm
     if not preset:
         assert read_checkpoint_kind(adapter).head == "l1"
     elif parts:
+        assert read_oft_config(adapter)[1] is None
         with pytest.raises(SettingsError, match="Choose a --preset"):
-            read_oft_config(adapter)
+            load_oft_policy(adapter, OFTChoices(unnorm_key=LIBERO))
     beside, merged = (load_oft_policy(adapter, choices, merge=merge) for merge in (False, True))
     seen = observations(golden, 8)
     actions = [one.act(seen).normalized for one in (beside, merged)]

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from grape.core.errors import CompatibilityError, PolicyError, SettingsError
 from grape.core.trajectories import Observation
-from grape.policies.openvla_oft.conventions import PRESETS
+from grape.policies.openvla_oft.conventions import PRESETS, Layout
 from grape.policies.openvla_oft.loading import state_oft
-from grape.policies.openvla_oft.nano import NANO_CONVENTIONS
+from grape.policies.openvla_oft.nano import NANO_CONVENTIONS, create_nano_oft
 from grape.policies.openvla_oft.policy import OFTPolicy
 from grape.policies.presets import NanoShape
 from tests.openvla_oft.conftest import INSTRUCTIONS, make_nano, nano_inputs, nano_statistics
@@ -264,3 +264,21 @@ def test_a_configuration_states_how_it_is_run(nano):
     stated = nano.config.raw["grape"]["oft"]
     assert stated == {"conventions": nano.conventions.to_json(), "layout": nano.layout.to_json()}
     assert state_oft(nano.config, nano.conventions, nano.layout, "toy") == nano.config
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 99), chunk=st.integers(2, 5))
+def test_learned_placeholders_tell_actions_apart_in_one_block(seed, chunk):
+    layout = Layout(chunk=chunk, action_dim=7, placeholders="learned")
+    policy = create_nano_oft(
+        seed=seed,
+        norm_stats={"toy": nano_statistics()},
+        gripper="",
+        layout=layout,
+        instructions=INSTRUCTIONS,
+        shape=NanoShape(layers=1),
+    )
+    assert policy.model.placeholders.shape == (layout.tokens, policy.config.hidden)
+    rows = logits(policy, nano_inputs(policy, ["go"]))[0, 1:]
+    assert torch.pdist(rows).min() > 1e-4
+    assert policy.spec.preprocessing_hash != make_nano(chunk=chunk).spec.preprocessing_hash

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from grape.checkpoints import ExportAdapterSettings, ExportMergedSettings, run_export_adapter, run_export_merged
 from grape.cli.main import main
 from grape.core.errors import CompatibilityError, SettingsError
-from grape.policies.openvla_oft.loading import OFTChoices, load_oft_policy, save_oft_policy
+from grape.policies.openvla_oft.loading import OFTChoices, load_oft_policy
+from grape.policies.openvla_oft.saving import save_oft_policy
 from grape.training.lora import save_result
 from tests.openvla_oft.conftest import LIBERO, make_nano, nano_inputs, observations, with_adapter
 from tests.reporters import Hearing
@@ -151,8 +152,9 @@ def test_an_exported_adapter_is_in_the_layout_of_peft(golden, tmp_path, targets)
         run_export_adapter(ExportAdapterSettings(str(golden.checkpoint(PARTS[1])), tmp_path / "none"))
 
 
-def test_a_nano_adapter_comes_out_as_it_acts(tmp_path):
-    save_oft_policy(make_nano(proprio_dim=4), tmp_path / "base")
+@pytest.mark.parametrize("placeholders", ["zeros", "learned"])
+def test_a_nano_adapter_comes_out_as_it_acts(tmp_path, placeholders):
+    save_oft_policy(make_nano(proprio_dim=4, placeholders=placeholders), tmp_path / "base")
     save_result(with_adapter(load_oft_policy(tmp_path / "base")), tmp_path / "run", tmp_path / "base")
     run_export_merged(ExportMergedSettings(str(tmp_path / "run/policy"), tmp_path / "out"))
     assert {path.name for path in (tmp_path / "out").iterdir()} == {

@@ -15,8 +15,9 @@ from grape.policies.kinds import recognize_checkpoint
 from grape.policies.opening import read_checkpoint_kind
 from grape.policies.openvla import load_policy
 from grape.policies.openvla_oft.conventions import PRESETS
-from grape.policies.openvla_oft.loading import OFTChoices, load_oft_policy, read_oft_policy, save_oft_policy
+from grape.policies.openvla_oft.loading import OFTChoices, load_oft_policy, read_oft_policy
 from grape.policies.openvla_oft.parts import L1ActionHead
+from grape.policies.openvla_oft.saving import save_oft_policy
 from tests.openvla_oft.conftest import LIBERO, TWIN, make_nano, nano_inputs
 
 OPENVLA = {"model_type": "openvla"}

@@ -10,8 +10,9 @@ import torch
 from grape.cli.main import main
 from grape.core.trajectories import Observation
 from grape.envs.registry import get_suite
-from grape.policies.openvla_oft.loading import OFTChoices, load_oft_policy, read_oft_policy, save_oft_policy
+from grape.policies.openvla_oft.loading import OFTChoices, load_oft_policy, read_oft_policy
 from grape.policies.openvla_oft.parts import L1ActionHead
+from grape.policies.openvla_oft.saving import save_oft_policy
 from grape.policies.registry import open_policy, read_policy
 from grape.store import EpisodeStore
 from tests.openvla_oft.conftest import LIBERO, make_nano

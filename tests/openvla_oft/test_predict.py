@@ -9,7 +9,7 @@ from PIL import Image
 from grape.checkpoints import PredictSettings, run_predict
 from grape.cli.main import main
 from grape.core.errors import CompatibilityError, DataError, SettingsError
-from grape.policies.openvla_oft.loading import save_oft_policy
+from grape.policies.openvla_oft.saving import save_oft_policy
 from tests.openvla_oft.conftest import GOLDEN, LIBERO, TWIN, make_nano
 
 HEAD, PROJECTOR = "libero/action_head--1_checkpoint.pt", "libero/proprio_projector--1_checkpoint.pt"

@@ -196,6 +196,8 @@ def test_adapters_of_a_published_checkpoint_train(golden, tmp_path):
     assert summary["trainable_parameters"] < summary["parameters"] / 2
     adapter = load_file(Path(summary["policy"]) / "adapter_model.safetensors")
     assert any(float(value.abs().max()) > 0 for name, value in adapter.items() if "lora_B" in name)
+    opened = open_policy(summary["policy"])
+    assert (opened.spec.policy_hash, opened.spec.chunk) == (summary["policy_hash"], 8)
     plan = run_sft(replace(chosen, out=tmp_path / "plan", dry_run=True))
     assert plan["trainable_parameters"] == summary["trainable_parameters"]
 

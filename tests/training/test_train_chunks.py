@@ -15,7 +15,8 @@ from grape.core.events import SILENT
 from grape.core.files import read_jsonl
 from grape.core.preferences import PreferencePair
 from grape.core.trajectories import Observation
-from grape.policies.openvla_oft.loading import load_oft_policy, save_oft_policy
+from grape.policies.openvla_oft.loading import load_oft_policy
+from grape.policies.openvla_oft.saving import save_oft_policy
 from grape.store import EpisodeStore
 from grape.training.batches import collate, make_items
 from grape.training.dataset import load_steps

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from grape.core.settings import setting
-from grape.policies.opening import ConventionSettings, PolicySettings
+from grape.core.settings import Range, setting
+from grape.policies.opening import ConventionSettings, PolicySettings, PrecisionSettings
 
-__all__ = ["ExportAdapterSettings", "ExportMergedSettings", "PredictSettings"]
+__all__ = ["ExportAdapterSettings", "ExportMergedSettings", "PredictSettings", "ProbeSettings"]
 
 _CHUNKS = "Policies that decide in chunks (OpenVLA-OFT)"
 
@@ -32,6 +32,43 @@ class PredictSettings(PolicySettings):
     instruction: str = setting(common=True)
     wrist: tuple[Path, ...] = setting((), common=True, group=_CHUNKS)
     proprio: tuple[float, ...] = setting((), common=True, group=_CHUNKS)
+
+
+@dataclass(frozen=True)
+class ProbeSettings(PrecisionSettings):
+    """Measure with which conventions a checkpoint of OpenVLA-OFT was trained, from demonstrations alone.
+
+    Under each preset the demonstrated actions get a likelihood; that of the right one is higher. Then single
+    conventions are varied around the best, which says what each costs, and what fits best is named. An untrained head
+    is told as such. No simulator is needed. See docs/openvla-oft.md.
+
+    Attributes:
+        policy: Checkpoint folder, or a name on the Hugging Face hub.
+        data: Demonstrations of what the checkpoint was trained for, at its control rate: an episode store, or an RLDS
+            data set as rlds:/path/name.
+        out: Folder to write probe.json and the score of each decision to, and to resume from; without it nothing is
+            written.
+        samples: Decisions to score, spread over tasks and episodes.
+        seed: Seed of the sample and of the bootstrap.
+        confidence: Level of the intervals.
+        batch: Decisions that go through the network at once.
+        unnorm_key: Normalization statistics to use, for checkpoints that hold several; empty picks the only one.
+        chunk: Actions a decision, where the checkpoint does not say: 25 for 14 dimensions, else 8.
+        cameras: Number of cameras, where the checkpoint does not say; by default 1.
+        dry_run: Print what would be scored and touch nothing; no weights are read.
+    """
+
+    policy: str = setting(identity=False, common=True, kw_only=True)
+    data: Path = setting(identity=False, common=True, kw_only=True)
+    out: Path | None = setting(None, identity=False, common=True)
+    samples: int = setting(256, range=Range(2, 100_000), common=True)
+    seed: int = setting(0, common=True)
+    confidence: float = setting(0.95, range=Range(0.5, 1, open_high=True))
+    batch: int = setting(8, range=Range(1, 4096))
+    unnorm_key: str = setting("", group=_CHUNKS, common=True)
+    chunk: int | None = setting(None, group=_CHUNKS, common=True)
+    cameras: int | None = setting(None, group=_CHUNKS, common=True)
+    dry_run: bool = setting(False, identity=False, common=True)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ VERBS = {
     "loop": "Iterate collect, score, pair, train, evaluate; resumable, with a gate",
     "costs": "Cost specifications: list, show, check, validate, generate and import them",
     "predict": "Ask a policy for the action to one image and instruction",
+    "probe": "Measure with which conventions an OpenVLA-OFT checkpoint was trained, from demonstrations",
     "keypoints": "Propose keypoints on a recording's first image and number them",
     "import": "Read data of other projects",
     "lint": "Look for known defects in data of other projects",

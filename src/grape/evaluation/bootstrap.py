@@ -10,7 +10,13 @@ from scipy import special
 
 from grape.evaluation.statistics import cluster_codes, tango_interval
 
-__all__ = ["FEWEST_DEVIATING", "FEWEST_TASKS", "DifferenceInterval", "paired_difference_interval"]
+__all__ = [
+    "FEWEST_DEVIATING",
+    "FEWEST_TASKS",
+    "DifferenceInterval",
+    "paired_difference_interval",
+    "pooled_mean_interval",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -106,6 +112,27 @@ def paired_difference_interval(
     bounds = _expanded(sums, counts, [np.arange(n_tasks)], confidence, draws, rng)
     over = DifferenceInterval(*bounds, "bootstrap over tasks", n_tasks)
     return over if over.high - over.low >= within.high - within.low else within
+
+
+def pooled_mean_interval(
+    sums: npt.ArrayLike, counts: npt.ArrayLike, confidence: float = 0.95, *, draws: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """Interval of a mean over all values of several clusters, by the bootstrap of :func:`paired_difference_interval`.
+
+    Args:
+        sums: Sum of the values of each cluster, ``(N,)``; of paired differences for an interval of their mean.
+        counts: Number of values of each cluster, ``(N,)``.
+        confidence: Two-sided level in (0, 1).
+        draws: Bootstrap samples.
+        seed: Seed of the resampling.
+
+    Raises:
+        ValueError: There are fewer than two clusters, or lengths disagree.
+    """
+    values, weights = np.asarray(sums, dtype=np.float64), np.asarray(counts, dtype=np.float64)
+    if len(values) < 2 or values.shape != weights.shape:
+        raise ValueError(f"{len(values)} sums, {len(weights)} counts")
+    return _expanded(values, weights, [np.arange(len(values))], confidence, draws, np.random.default_rng(seed))
 
 
 def _expanded(

@@ -11,6 +11,7 @@ from grape.policies.base import ImitationPolicy, LoraTargets, TrainablePolicy
 from grape.policies.exports import PolicyExport
 from grape.policies.kinds import PART_PATTERNS, recognize_checkpoint
 from grape.policies.opening import read_checkpoint_kind, resolve_policy
+from grape.policies.probes import Probe
 from grape.policies.types import AdapterInfo, CheckpointInfo, NewPolicy, OpeningOptions, PolicyType
 
 __all__ = ["OpenVLAOFTType", "OpenVLAType"]
@@ -41,6 +42,12 @@ class _OpenVLAFamily(PolicyType):
         from grape.policies.openvla.adapter_saving import save_adapter
 
         save_adapter(policy, folder, base, place)
+
+    def probe(self, path: Path | str, options: OpeningOptions, *, weights: bool) -> Probe:
+        """See :func:`grape.policies.openvla_oft.probing.open_probe`; what says nothing may be either type's."""
+        from grape.policies.openvla_oft.probing import open_probe
+
+        return open_probe(path, options, weights=weights)
 
 
 class OpenVLAType(_OpenVLAFamily):

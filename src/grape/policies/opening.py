@@ -197,7 +197,7 @@ def resolve_policy(policy: Path | str, *, weights: bool = True, parts: bool = Fa
     """The folder of a policy.
 
     Args:
-        weights: Whether weights are needed; without, only configuration and side files are fetched.
+        weights: Whether weights are needed; without, only configuration, side files and ``parts`` are fetched.
         parts: Whether parts of the network in files of their own are fetched, too, as OpenVLA-OFT has them; else a
             checkpoint with such parts is refused.
         policy: A folder, or a name on the hub: ``organization/name`` or ``organization/name@revision``. A folder of
@@ -219,7 +219,7 @@ def resolve_policy(policy: Path | str, *, weights: bool = True, parts: bool = Fa
     # The small files first: a checkpoint of another kind is refused before gigabytes are on their way.
     folder = _snapshot(name, ["*.json", *SIDE_FILES])
     if not weights:
-        return folder
+        return _snapshot(name, ["*.json", *SIDE_FILES, *PART_PATTERNS]) if parts else folder
     if not parts:
         check_parts(_file_names(name, folder))
     return _snapshot(name, ["*.safetensors", "*.json", *SIDE_FILES, *(PART_PATTERNS if parts else ())])

@@ -9,6 +9,7 @@ from typing import Any
 from grape.core.errors import SettingsError
 from grape.policies.base import ImitationPolicy, LoraTargets, Policy, TrainablePolicy
 from grape.policies.exports import PolicyExport
+from grape.policies.probes import Probe
 
 __all__ = ["AS_STATED", "AdapterInfo", "CheckpointInfo", "DataFacts", "NewPolicy", "OpeningOptions", "PolicyType"]
 
@@ -211,6 +212,21 @@ class PolicyType(ABC):
             SettingsError: This type makes none, as by default.
         """
         raise SettingsError(f"Policies of type {self.name!r} cannot be made anew.", "Give --policy.")
+
+    def probe(self, path: Path | str, options: OpeningOptions, *, weights: bool) -> Probe:
+        """A policy opened to find out under which conventions it was trained.
+
+        Args:
+            path: As for :meth:`open`.
+            options: How; conventions are what is to be found out.
+            weights: Whether to read weights; without, nothing can be scored.
+
+        Raises:
+            SettingsError: This type has no conventions to find out, as by default; or as :meth:`open`.
+            CompatibilityError: The policy has none, or as :meth:`open`.
+            DataError: As :meth:`open`.
+        """
+        raise SettingsError(f"Policies of type {self.name!r} have no conventions to probe.", "They run in one way.")
 
     def export_merged(self, path: Path | str, options: OpeningOptions, shard_bytes: int) -> PolicyExport:
         """A policy as a whole checkpoint, adapters merged; read and checked, but nothing is written yet.

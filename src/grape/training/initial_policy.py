@@ -7,7 +7,6 @@ that the result is saved with.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grape.core.errors import CompatibilityError, DataError, SettingsError
@@ -17,8 +16,8 @@ from grape.policies.base import ImitationPolicy, PolicySpec, TrainablePolicy
 from grape.policies.registry import get_policy_type, read_checkpoint_info, read_policy
 from grape.policies.statistics import compute_norm_stats
 from grape.policies.types import DataFacts, NewPolicy, OpeningOptions
-from grape.store import Decisions, EpisodeSource, EpisodeStore
-from grape.store.rlds.demonstrations import RldsDemonstrations, is_rlds_location
+from grape.store import Decisions, EpisodeSource
+from grape.store.rlds.demonstrations import RldsDemonstrations
 from grape.store.rlds.statistics import dataset_statistics
 from grape.training.dataset import check_proprio_widths
 from grape.training.lora import open_for_training
@@ -34,7 +33,6 @@ __all__ = [
     "fit_policy",
     "new_policy",
     "norm_name",
-    "open_demonstrations",
     "open_start",
     "opening_options",
     "preview_policy",
@@ -42,16 +40,6 @@ __all__ = [
 ]
 
 _MAIN_CAMERA = ("agentview",)
-
-
-def open_demonstrations(location: Path) -> EpisodeSource:
-    """Open what ``--data`` names: an episode store, or an RLDS data set as ``rlds:/path/name``.
-
-    Raises:
-        DataError: There is nothing, or something else or damaged.
-        SettingsError: No rule is known by which to read the RLDS data set.
-    """
-    return RldsDemonstrations(location) if is_rlds_location(location) else EpisodeStore.open(location)
 
 
 def new_policy(settings: SftSettings, stores: Sequence[EpisodeSource], steps: "StepDataset") -> ImitationPolicy:

@@ -24,6 +24,7 @@ from grape.core.seeds import derive_rng
 from grape.core.trajectories import EpisodeMeta, Observation
 from grape.policies.base import ImitationPolicy
 from grape.store import EpisodeSource
+from grape.store.rlds.demonstrations import open_demonstrations
 from grape.training.augmentation import augment, augment_observations
 from grape.training.batches import BatchSampler, EpisodeShuffleSampler
 from grape.training.dataset import StepDataset, load_steps
@@ -35,7 +36,6 @@ from grape.training.initial_policy import (
     fit_policy,
     new_policy,
     norm_name,
-    open_demonstrations,
     open_start,
     preview_policy,
     read_start,
@@ -69,12 +69,13 @@ def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, 
     stores = [open_demonstrations(path) for path in settings.data]
     check_norm_key(settings, stores)
     unread = read_start(settings, stores)
+    cameras = 1
     if settings.policy is None or unread is not None:
-        check_inputs(settings, stores, None if unread is None else unread.spec)
+        cameras = len(check_inputs(settings, stores, None if unread is None else unread.spec).cameras)
     metas = [_selected(settings, store) for store in stores]
     if settings.policy is None and settings.convention:
         preview_policy(settings, stores, metas)  # refuses what is unknown
-    settings = replace(settings, shuffle_episodes=_shuffled_together(settings, stores, metas, reporter))
+    settings = replace(settings, shuffle_episodes=_shuffled_together(settings, stores, metas, reporter, cameras))
     if settings.dry_run:
         return plan_sft(settings, stores, metas, unread)
     processes = join_process_group(settings.device)
@@ -275,6 +276,7 @@ def _shuffled_together(
     stores: Sequence[EpisodeSource],
     metas: Sequence[Sequence[EpisodeMeta]],
     reporter: Reporter,
+    cameras: int,
 ) -> int:
     """How many episodes' steps are shuffled together where it was not given; a folder goes on as it began."""
     if settings.shuffle_episodes is not None:
@@ -284,9 +286,9 @@ def _shuffled_together(
         return recorded
     shape = stores[0].decisions(metas[0][0].episode_id).image_shape
     lengths = [meta.steps for some in metas for meta in some]  # images, or more than there are
-    together = episodes_that_fit(lengths, shape, settings.picture_cache_gb * 1e9)
+    together = episodes_that_fit(lengths, shape, settings.picture_cache_gb * 1e9 / cameras)
     if together:
-        size = sum(lengths) * math.prod(shape) / 1e9
+        size = cameras * sum(lengths) * math.prod(shape) / 1e9
         reporter.info(
             f"Decoded, the images take {size:.3g} GB, more than --picture-cache-gb {settings.picture_cache_gb:g}: "
             f"steps are shuffled within groups of {together} episodes."

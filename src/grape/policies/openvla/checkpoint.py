@@ -143,8 +143,7 @@ def read_files(folder: Path, *, chunks: bool = False) -> CheckpointFiles:
         if kind.name != "openvla":
             raise SettingsError(
                 f"{folder} is a checkpoint of OpenVLA-OFT, not of OpenVLA: {kind.reason}.",
-                "It decides in chunks: 'grape predict', 'collect', 'evaluate' and 'export merged' open it, training "
-                "does not yet.",
+                "It decides in chunks: the verbs open it, and grape.policies.openvla_oft.loading.load_oft_policy does.",
             )
     config = OpenVLAConfig.from_json(data, str(folder / "config.json"))
     if (folder / "dataset_statistics.json").is_file():

@@ -1,5 +1,6 @@
 """Opening and saving OpenVLA-OFT policies."""
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,15 +8,13 @@ from pathlib import Path
 
 import torch
 
-from grape.core.atomic_folders import atomic_folder
 from grape.core.errors import CompatibilityError, SettingsError
-from grape.core.files import write_json
-from grape.policies.kinds import FACTS_FILE, CheckpointKind
+from grape.policies.kinds import CheckpointKind
 from grape.policies.opening import read_checkpoint_kind, resolve_policy
 from grape.policies.openvla.action_tokens import ActionNorm, choose_unnorm_key
 from grape.policies.openvla.adapter_pointer import AdapterPointer, read_pointer
-from grape.policies.openvla.adapters import MergedWeights, attach_adapter, check_adapter, refuse_4bit_merge
-from grape.policies.openvla.checkpoint import SHARD_BYTES, CheckpointFiles, load_weights, read_files, write_files
+from grape.policies.openvla.adapters import attach_adapter, check_adapter, refuse_4bit_merge
+from grape.policies.openvla.checkpoint import CheckpointFiles, load_weights, read_files
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.precision import Attention, DType, choose_precision
 from grape.policies.openvla.proprio import ProprioProjector
@@ -27,9 +26,9 @@ from grape.policies.openvla_oft.conventions import (
     layout_from_json,
     override_conventions,
 )
-from grape.policies.openvla_oft.model import PARTS, OpenVLAOFT, empty_oft_model, rows_beside_prompt
+from grape.policies.openvla_oft.model import PARTS, OpenVLAOFT, check_attention, empty_oft_model, rows_beside_prompt
 from grape.policies.openvla_oft.normalization import action_norm, proprio_norm
-from grape.policies.openvla_oft.parts import L1ActionHead, load_l1_head, load_proprio_projector, save_part
+from grape.policies.openvla_oft.parts import L1ActionHead, load_l1_head, load_proprio_projector
 from grape.policies.openvla_oft.policy import OFTPolicy
 
 __all__ = [
@@ -38,9 +37,8 @@ __all__ = [
     "read_oft_config",
     "read_oft_network",
     "read_oft_policy",
-    "save_oft_policy",
     "state_oft",
-    "write_oft_policy",
+    "with_conventions",
 ]
 
 _STATED = "oft"
@@ -158,6 +156,23 @@ def _without_weights(opened: _Opened, attention: str = "sdpa") -> OFTPolicy:
     model = empty_oft_model(opened.files.config, opened.conventions, opened.layout, attention)
     model.proprio_projector, model.action_head = opened.proprio_projector, opened.action_head
     return OFTPolicy(model, opened.files, opened.unnorm_key)
+
+
+def with_conventions(policy: OFTPolicy, conventions: Conventions) -> OFTPolicy:
+    """The same network run under other conventions. Weights are shared, not copied.
+
+    Args:
+        policy: The policy; it stays as it is.
+        conventions: How the new one is run, and what it states where it is saved.
+
+    Raises:
+        SettingsError: The policy's kind of attention cannot be bidirectional.
+    """
+    check_attention(policy.model.attention, conventions)
+    model = copy.copy(policy.model)  # the registered parameters and submodules are the same objects
+    model.conventions = conventions
+    config = state_oft(policy.config, conventions, policy.layout, policy.unnorm_key)
+    return OFTPolicy(model, policy.files.with_config(config), policy.unnorm_key)
 
 
 def _open(folder: Path, kind: CheckpointKind, choices: OFTChoices, *, weights: bool = False) -> _Opened:
@@ -353,37 +368,3 @@ def _check_length(config: OpenVLAConfig, conventions: Conventions, layout: Layou
             f"take {beside} positions; the network has {longest}.",
             "Use a shorter --chunk or fewer cameras.",
         )
-
-
-def save_oft_policy(policy: OFTPolicy, path: Path, *, shard_bytes: int = SHARD_BYTES) -> None:
-    """Save a policy as a checkpoint folder in the published layout; it appears when complete.
-
-    ``config.json`` stays as published; conventions and layout are stated in ``grape.json`` beside it (a nano policy's
-    configuration, which holds its towers, states them itself). Adapters are merged into the saved weights.
-
-    Args:
-        policy: The policy.
-        path: The folder; an older one is replaced.
-        shard_bytes: Size from which on the weights are divided into several files.
-
-    Raises:
-        PolicyError: The policy's weights are held in 4 bits.
-        GrapeError: The disk is full or not writable.
-    """
-    with atomic_folder(path) as temporary:
-        write_oft_policy(policy, temporary, shard_bytes=shard_bytes)
-
-
-def write_oft_policy(policy: OFTPolicy, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write a policy's files into an existing folder, see :func:`save_oft_policy`."""
-    config = policy.config
-    ours = dict(config.raw["grape"])
-    if "towers" not in ours:
-        config = OpenVLAConfig.from_json({name: value for name, value in config.raw.items() if name != "grape"})
-    write_files(folder, policy.files.with_config(config), MergedWeights(policy.model, without=PARTS), shard_bytes)
-    if config is not policy.config:
-        write_json(folder / FACTS_FILE, ours)
-    for name in PARTS:
-        part = getattr(policy.model, name)
-        if part is not None:
-            save_part(part, folder / f"{name}--0_checkpoint.pt")

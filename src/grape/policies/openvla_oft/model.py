@@ -20,7 +20,7 @@ from grape.policies.openvla.model import OpenVLA, PolicyInputs
 from grape.policies.openvla_oft.conventions import Conventions, Layout
 from grape.policies.openvla_oft.parts import L1ActionHead
 
-__all__ = ["PARTS", "OpenVLAOFT", "empty_oft_model", "logps_of", "rows_beside_prompt"]
+__all__ = ["PARTS", "OpenVLAOFT", "check_attention", "empty_oft_model", "logps_of", "rows_beside_prompt"]
 
 _STOP_ID = 2
 
@@ -52,10 +52,7 @@ class OpenVLAOFT(OpenVLA):
     def __init__(
         self, config: OpenVLAConfig, conventions: Conventions, layout: Layout, attention: str = "sdpa"
     ) -> None:
-        if attention == "flash_attention_2" and conventions.attention == "bidirectional":
-            raise SettingsError(
-                "Flash attention is causal here, and this policy's attention is bidirectional.", "Use --attention sdpa."
-            )
+        check_attention(attention, conventions)
         super().__init__(config, attention)
         self.conventions = conventions
         self.layout = layout
@@ -176,6 +173,18 @@ class OpenVLAOFT(OpenVLA):
                 f"{due[2]} dimensions.",
                 "They were collected with another policy.",
             )
+
+
+def check_attention(attention: str, conventions: Conventions) -> None:
+    """Refuse an implementation of attention that cannot compute a policy's.
+
+    Raises:
+        SettingsError: Flash attention, where attention is bidirectional.
+    """
+    if attention == "flash_attention_2" and conventions.attention == "bidirectional":
+        raise SettingsError(
+            "Flash attention is causal here, and this policy's attention is bidirectional.", "Use --attention sdpa."
+        )
 
 
 def logps_of(logits_BTV: Tensor, tokens_BKD: Tensor, support: range) -> Tensor:

@@ -254,7 +254,7 @@ class OFTPolicy(ImitationPolicy):
 
     def save(self, folder: Path) -> None:
         """Write the policy as a checkpoint in the published layout into an existing folder; adapters are merged."""
-        from grape.policies.openvla_oft.loading import write_oft_policy
+        from grape.policies.openvla_oft.saving import write_oft_policy
 
         write_oft_policy(self, folder)
 
