@@ -65,8 +65,9 @@ bench-evidence: install ## repeat the recorded study of all baselines and seeds 
 bench-data: install ## frames a second of writing and reading RLDS, beside TFDS where `make test-tf` ran
 	@$(BIN)/python benchmarks/rlds.py $(ARGS)
 
-bench-train: install ## training beside the first public loop (45 min), then one step at the 7 B shape (22 GiB, 40 min)
+bench-train: install ## training beside the first public loop (45 min), with chunks (6 min), then at 7 B (22 GiB, 40 min)
 	@$(BIN)/python benchmarks/train_benchmark.py $(ARGS)
+	@$(BIN)/python benchmarks/train_chunks.py --out docs/results/train-chunks.json
 	@$(BIN)/python benchmarks/openvla_7b_shape.py --out docs/results/openvla-7b-shape.json
 
 bench-reading: install ## what training reads and computes beyond its memory, and what sharded runs send (minutes)

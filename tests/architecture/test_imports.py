@@ -68,6 +68,19 @@ def test_heavy_packages_stay_in_their_packages(package):
     assert not wrong, "\n".join(wrong)
 
 
+def test_no_verb_imports_a_concrete_policy():
+    """Policies are opened through the registry of their types: whatever works for ours works for any other."""
+    wrong = [
+        str(imported)
+        for package in ALLOWED_IMPORTS
+        if package != "policies"
+        for path in sources(package)
+        for imported in imports_of(path)
+        if imported.target.startswith("grape.policies.openvla")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 _LOAD_PACKAGES = """
 import importlib, pkgutil, sys
 for package in sys.argv[1:]:
