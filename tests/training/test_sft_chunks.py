@@ -73,6 +73,7 @@ def test_single_steps_teach_chunks(trained, demonstrations):
     assert policy.spec.policy_hash == summary["policy_hash"]
     assert policy.spec.gripper == "+1 closes"
     assert policy.spec.support == "window"
+    assert policy.facts()["layout"]["placeholders"] == "per-action"
 
 
 def test_it_acts_better_than_one_that_learned_nothing(trained, tmp_path):
