@@ -66,7 +66,7 @@ class OpenVLAOFT(OpenVLA):
             if conventions.support != "window":
                 raise SettingsError(
                     "This policy has logits of action tokens alone: a softmax over the vocabulary is not defined.",
-                    "Leave support at window.",
+                    "Leave --preset out, or add --convention support=window.",
                 )
             self.placeholders = nn.Parameter(torch.empty(layout.rows, config.hidden))
             columns = layout.action_dim * len(self.window)
