@@ -1,13 +1,10 @@
-"""What the rows are where a chunk's actions come out: zeros as published, learned vectors, or one row a step.
+"""What the rows are where a chunk's actions come out: one of zeros a token as published, or a learned one an action.
 
 Trains nano policies that decide in chunks on the same demonstrations, the same updates and seed, and prints CPU time
 and the loss on episodes kept out:
 
     grape collect --suite toy_fine_wrist --policy expert --initial-states 0-63 --out demos
     python benchmarks/placeholders.py demos/store --chunk 8 --updates 400
-
-``one-a-step`` reads all dimensions of an action from one row through an output matrix of its own (``D`` times as
-many columns); it is no OpenVLA-OFT and stands here alone.
 """
 
 import argparse
@@ -15,16 +12,13 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from grape.core.events import SILENT
-from grape.policies.openvla.model import PolicyInputs
 from grape.policies.openvla_oft.conventions import Layout
-from grape.policies.openvla_oft.model import OpenVLAOFT
 from grape.policies.openvla_oft.nano import create_nano_oft
 from grape.policies.openvla_oft.policy import OFTPolicy
 from grape.policies.presets import NANO
@@ -33,25 +27,6 @@ from grape.store import EpisodeStore
 from grape.training.dataset import StepDataset, load_steps
 
 NOISE, BATCH, WIDTH = 0.05, 32, 0.5
-
-
-class OneAStep(OpenVLAOFT):
-    """One learned row an action, from which all its dimensions are read."""
-
-    rows: nn.Parameter
-    head: nn.Linear
-
-    def chunk_logits(self, inputs: PolicyInputs) -> Tensor:
-        prefix = self.embed_prompts(inputs)
-        batch, length, _ = prefix.embeds_BSH.shape
-        whole = prefix.extend(self.rows.expand(batch, -1, -1))
-        hidden_BSH = self.language_model.model(
-            inputs_embeds=whole.embeds_BSH,
-            attention_mask=whole.mask(self.attention, causal=False),
-            position_ids=whole.positions(),
-            use_cache=False,
-        ).last_hidden_state
-        return cast(Tensor, self.head(hidden_BSH[:, length:]).reshape(batch, self.layout.tokens, len(self.support)))
 
 
 def make(arm: str, steps: StepDataset, chunk: int, seed: int, layers: int) -> OFTPolicy:
@@ -64,9 +39,9 @@ def make(arm: str, steps: StepDataset, chunk: int, seed: int, layers: int) -> OF
         action_dim=dim,
         cameras=("agentview", *steps.cameras),
         proprio_dim=steps.proprio_NP.shape[1],
-        placeholders="learned" if arm == "learned" else "zeros",
+        placeholders=arm,
     )
-    policy = create_nano_oft(
+    return create_nano_oft(
         seed=seed,
         norm_stats={"data": compute_norm_stats(steps.labels_TD, names, proprio=steps.proprio_NP)},
         gripper="",
@@ -74,14 +49,6 @@ def make(arm: str, steps: StepDataset, chunk: int, seed: int, layers: int) -> OF
         instructions=sorted(set(steps.instructions)),
         shape=replace(NANO, layers=layers),
     )
-    model, generator = policy.model, torch.Generator().manual_seed(seed)
-    hidden = policy.config.hidden
-    if arm == "one-a-step":
-        model.__class__ = OneAStep
-        model.rows = nn.Parameter(torch.empty(chunk, hidden).normal_(0.0, 0.02, generator=generator))
-        model.head = nn.Linear(hidden, dim * len(model.support), bias=False)
-        model.head.weight.data.normal_(0.0, hidden**-0.5, generator=generator)
-    return policy
 
 
 def losses(policy: OFTPolicy, steps: StepDataset, rows: np.ndarray, noise: np.ndarray | None = None) -> Tensor:
@@ -141,7 +108,7 @@ def train(arm: str, steps: StepDataset, options: argparse.Namespace) -> dict[str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store", type=Path)
-    parser.add_argument("--arms", nargs="+", default=["zeros", "learned", "one-a-step"])
+    parser.add_argument("--arms", nargs="+", default=["zeros", "per-action"])
     parser.add_argument("--cameras", nargs="*", default=[], help="further cameras")
     parser.add_argument("--chunk", type=int, default=8)
     parser.add_argument("--layers", type=int, default=NANO.layers)

@@ -260,6 +260,7 @@ def nano_of(suite: SuiteBase, chunk: int) -> Any:
         action_dim=space.dim,
         cameras=("agentview", *suite.cameras),
         proprio_dim=suite.proprio_dim,
+        placeholders="per-action",
     )
     norm_stats = {suite.name: {**statistics_of_actions, "proprio": compute_norm_stats(state, names)["action"]}}
     policy = create_nano_oft(

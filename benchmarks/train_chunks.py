@@ -7,8 +7,8 @@ control steps by the product's own step (exact gradient in two passes, image pre
 decision every control step has an image; with chunks every eighth has one. The two take turns.
 
 Measured are the nano shape and a network of OpenVLA's proportions (images of 224 pixels, 256 patches; 23 M parameters).
-How much chunks save depends on what a decision reads beside its 56 placeholders: 16 patches at nano, 256 at OpenVLA's
-shape. For OpenVLA-7B itself operations are counted, not measured (`operations_7b`).
+How much chunks save depends on what a decision reads beside its placeholders: 16 patches beside 8 at nano, 256 beside
+56 at OpenVLA's shape. For OpenVLA-7B itself operations are counted, not measured (`operations_7b`).
 """
 
 import argparse
@@ -156,7 +156,7 @@ class Update:
 
 def make_policy(shape: str, chunk: int) -> ImitationPolicy:
     """A policy with random weights: OpenVLA's for one action, OpenVLA-OFT's for more."""
-    layout = Layout(chunk=chunk, action_dim=len(NAMES))
+    layout = Layout(chunk=chunk, action_dim=len(NAMES), placeholders="per-action" if shape == "nano" else "zeros")
     if shape != "nano":
         plain = training_shapes.make_policy(shape, adapters=False)
         if chunk == PLAIN[0]:

@@ -149,8 +149,10 @@ def test_plain_openvla_is_recognized(scratch, store):
     assert row_of(summary, "openvla")["nll"] < 0.5 < row_of(summary, "openvla-oft")["first_nll"]
 
 
-def test_an_untrained_head_is_named(random_policy, store):
-    summary = probe(random_policy, store)
+@pytest.mark.parametrize("placeholders", ["zeros", "per-action"])
+def test_an_untrained_head_is_named(placeholders, store, tmp_path):
+    save_oft_policy(fresh_policy(placeholders=placeholders), tmp_path / "random")
+    summary = probe(tmp_path / "random", store)
     assert (summary["verdict"], summary["preset"]) == ("untrained", None)
     assert summary["uniform"] == pytest.approx(math.log(16))
     assert summary["nll"] > 0.9 * summary["uniform"]

@@ -108,10 +108,10 @@ def make_nano(seed: int = 0, conventions: Conventions = NANO_CONVENTIONS, **layo
     )
 
 
-@pytest.fixture(scope="session")
-def nano() -> OFTPolicy:
+@pytest.fixture(scope="session", params=["zeros", "per-action"])
+def nano(request) -> OFTPolicy:
     """Two cameras and the robot's state; shared by tests that do not change it."""
-    return make_nano(cameras=("agentview", "wrist"), proprio_dim=4)
+    return make_nano(cameras=("agentview", "wrist"), proprio_dim=4, placeholders=request.param)
 
 
 def nano_inputs(policy: OFTPolicy, instructions, seed: int = 0):

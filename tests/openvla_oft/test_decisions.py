@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from grape.core.errors import CompatibilityError, PolicyError, SettingsError
 from grape.core.trajectories import Observation
+from grape.policies.openvla_oft import loading
 from grape.policies.openvla_oft.conventions import PRESETS, Layout
 from grape.policies.openvla_oft.loading import state_oft
 from grape.policies.openvla_oft.nano import NANO_CONVENTIONS, create_nano_oft
@@ -76,7 +77,8 @@ def test_a_wrong_convention_changes_the_result(nano, changes):
 def with_conventions(policy, **changes):
     """The same weights under other conventions."""
     conventions = dataclasses.replace(policy.conventions, **changes)
-    other = make_nano(conventions=conventions, cameras=policy.layout.cameras, proprio_dim=policy.layout.proprio_dim)
+    layout = {item.name: getattr(policy.layout, item.name) for item in dataclasses.fields(policy.layout)}
+    other = make_nano(conventions=conventions, **layout)
     other.model.load_state_dict(policy.model.state_dict())
     return other
 
@@ -206,7 +208,8 @@ def test_observations_with_one_image_are_acted_on():
     assert policy.freeze().spec.preprocessing_hash == policy.preprocessing_hash
 
 
-def test_every_convention_and_the_layout_are_part_of_the_hash(nano):
+def test_every_convention_and_the_layout_are_part_of_the_hash():
+    nano = make_nano(cameras=("agentview", "wrist"), proprio_dim=4)
     hashes = {nano.preprocessing_hash}
     changes = {
         "attention": "causal", "stop_row": "removed", "prompt_tail": "written", "center_crop": True,
@@ -217,10 +220,12 @@ def test_every_convention_and_the_layout_are_part_of_the_hash(nano):
         conventions = dataclasses.replace(nano.conventions, **{name: value})
         model = type(nano.model)(nano.config, conventions, nano.layout)
         hashes.add(OFTPolicy(model, nano.files).preprocessing_hash)
-    for layout in (dataclasses.replace(nano.layout, chunk=9), dataclasses.replace(nano.layout, bounds="min-max")):
+    layouts = {"chunk": 9, "bounds": "min-max", "placeholders": "per-action"}
+    for name, value in layouts.items():
+        layout = dataclasses.replace(nano.layout, **{name: value})
         model = type(nano.model)(nano.config, nano.conventions, layout)
         hashes.add(OFTPolicy(model, nano.files).preprocessing_hash)
-    assert len(hashes) == 1 + len(changes) + 2
+    assert len(hashes) == 1 + len(changes) + len(layouts)
 
 
 def test_one_block_cannot_tell_the_actions_of_a_chunk_apart():
@@ -268,8 +273,8 @@ def test_a_configuration_states_how_it_is_run(nano):
 
 @settings(max_examples=10)
 @given(seed=st.integers(0, 99), chunk=st.integers(2, 5))
-def test_learned_placeholders_tell_actions_apart_in_one_block(seed, chunk):
-    layout = Layout(chunk=chunk, action_dim=7, placeholders="learned")
+def test_one_placeholder_an_action_tells_actions_apart_in_one_block(seed, chunk):
+    layout = Layout(chunk=chunk, action_dim=7, placeholders="per-action")
     policy = create_nano_oft(
         seed=seed,
         norm_stats={"toy": nano_statistics()},
@@ -278,7 +283,39 @@ def test_learned_placeholders_tell_actions_apart_in_one_block(seed, chunk):
         instructions=INSTRUCTIONS,
         shape=NanoShape(layers=1),
     )
-    assert policy.model.placeholders.shape == (layout.tokens, policy.config.hidden)
-    rows = logits(policy, nano_inputs(policy, ["go"]))[0, 1:]
-    assert torch.pdist(rows).min() > 1e-4
+    assert policy.model.placeholders.shape == (chunk, policy.config.hidden)
+    tokens = logits(policy, nano_inputs(policy, ["go"]))[0]
+    assert tokens.shape == (layout.tokens, policy.config.action_bins)
+    assert torch.pdist(tokens).min() > 1e-4
     assert policy.spec.preprocessing_hash != make_nano(chunk=chunk).spec.preprocessing_hash
+
+
+@settings(max_examples=10)
+@given(row=st.integers(0, 2))
+def test_a_placeholder_gives_the_next_action_alone_with_causal_attention(row):
+    """Action by action, dimension by dimension, one row early; nothing reads the last row."""
+    policy = make_nano(
+        conventions=dataclasses.replace(NANO_CONVENTIONS, attention="causal", temperature=1.6),
+        placeholders="per-action",
+    )
+    model, inputs = policy.model, nano_inputs(policy, ["go"])
+    before = logits(policy, inputs)
+    with torch.no_grad():
+        hidden_BRH = model.hidden_rows(inputs)
+        columns = model.language_model.lm_head.weight.reshape(7, policy.config.action_bins, -1)
+        torch.testing.assert_close(before.reshape(3, 7, -1), torch.einsum("kh,dnh->kdn", hidden_BRH[0], columns) / 1.6)
+        model.placeholders[row] += 1.0
+    moved = (logits(policy, inputs) - before).abs().amax(-1).reshape(3, 7) > 1e-4
+    assert moved.tolist() == [[action > row] * 7 for action in range(3)]
+
+
+def test_one_placeholder_an_action_has_no_softmax_over_the_vocabulary():
+    with pytest.raises(SettingsError, match=r"(?s)action tokens alone.*support=window"):
+        make_nano(conventions=PRESETS["openvla-oft"], placeholders="per-action")
+    policy = make_nano(placeholders="per-action")
+    inputs = nano_inputs(policy, ["go"])
+    wide = loading.with_conventions(policy, dataclasses.replace(NANO_CONVENTIONS, support="vocabulary"))
+    window = slice(policy.model.window.start, policy.model.window.stop)
+    torch.testing.assert_close(
+        logits(wide, inputs).softmax(-1)[..., window], logits(policy, inputs).softmax(-1), atol=1e-6, rtol=0
+    )

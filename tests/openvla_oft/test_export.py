@@ -152,7 +152,7 @@ def test_an_exported_adapter_is_in_the_layout_of_peft(golden, tmp_path, targets)
         run_export_adapter(ExportAdapterSettings(str(golden.checkpoint(PARTS[1])), tmp_path / "none"))
 
 
-@pytest.mark.parametrize("placeholders", ["zeros", "learned"])
+@pytest.mark.parametrize("placeholders", ["zeros", "per-action"])
 def test_a_nano_adapter_comes_out_as_it_acts(tmp_path, placeholders):
     save_oft_policy(make_nano(proprio_dim=4, placeholders=placeholders), tmp_path / "base")
     save_result(with_adapter(load_oft_policy(tmp_path / "base")), tmp_path / "run", tmp_path / "base")
@@ -160,6 +160,7 @@ def test_a_nano_adapter_comes_out_as_it_acts(tmp_path, placeholders):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         path.name for path in (tmp_path / "base").iterdir()
     } | {"README.md"}
+    assert "no other program loads it" in (tmp_path / "out/README.md").read_text()
     exported, beside = load_oft_policy(tmp_path / "out"), load_oft_policy(tmp_path / "run/policy")
     merged = load_oft_policy(tmp_path / "run/policy", merge=True)
     assert exported.spec.policy_hash == beside.spec.policy_hash

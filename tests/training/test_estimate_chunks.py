@@ -1,6 +1,7 @@
 """The estimate of policies that decide in chunks, against what a real network keeps and takes on the CPU."""
 
 import functools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,9 +23,9 @@ CAMERAS, CHUNK, DIM, STATE = ("agentview", "wrist"), 4, 7, 5
 LAYOUT = Layout(chunk=CHUNK, action_dim=DIM, cameras=CAMERAS, proprio_dim=STATE)
 
 
-def taken_by_allocator(config, conventions, rank, checkpointing, micro_batch):
+def taken_by_allocator(config, conventions, layout, rank, checkpointing, micro_batch):
     torch.manual_seed(0)
-    model = OpenVLAOFT(config, conventions, LAYOUT).eval()
+    model = OpenVLAOFT(config, conventions, layout).eval()
     model.proprio_projector = ProprioProjector(STATE, config.hidden)
     materialize_buffers(model)
     if rank:
@@ -43,12 +44,16 @@ def taken_by_allocator(config, conventions, rank, checkpointing, micro_batch):
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
 @pytest.mark.parametrize("rank", [0, 8], ids=["full", "lora"])
-@pytest.mark.parametrize("conventions", [NANO_CONVENTIONS, PRESETS["openvla-oft"]], ids=["nano", "published"])
-def test_peak_is_what_the_allocator_gives(conventions, rank, checkpointing):
-    config = small(128, 6)
-    measured = taken_by_allocator(config, conventions, rank, checkpointing, 2)
+@pytest.mark.parametrize(
+    ("conventions", "placeholders"),
+    [(NANO_CONVENTIONS, "per-action"), (PRESETS["openvla-oft"], "zeros")],
+    ids=["nano", "published"],
+)
+def test_peak_is_what_the_allocator_gives(conventions, placeholders, rank, checkpointing):
+    config, layout = small(128, 6), replace(LAYOUT, placeholders=placeholders)
+    measured = taken_by_allocator(config, conventions, layout, rank, checkpointing, 2)
     network = prepare_network(
-        weightless_oft(config, conventions, LAYOUT, torch.float32), rank, activation_checkpointing=checkpointing
+        weightless_oft(config, conventions, layout, torch.float32), rank, activation_checkpointing=checkpointing
     )
     assert profile_micro_batch(network, 2, PROMPT).peak_bytes == pytest.approx(measured, rel=0.03)
 
@@ -62,6 +67,7 @@ def test_a_longer_chunk_and_a_second_camera_take_more():
         return estimate_training(build, instruction_tokens=PROMPT, micro_batch=2)
 
     one, long, two = estimate(), estimate(chunk=8), estimate(cameras=CAMERAS)
+    assert estimate(placeholders="per-action").sequence == one.sequence - 4 * (DIM - 1)
     assert long.sequence == one.sequence + 4 * DIM
     assert two.sequence == one.sequence + 256
     assert two.tower_flops == 2 * one.tower_flops

@@ -73,6 +73,7 @@ def test_single_steps_teach_chunks(trained, demonstrations):
     assert policy.spec.policy_hash == summary["policy_hash"]
     assert policy.spec.gripper == "+1 closes"
     assert policy.spec.support == "window"
+    assert policy.facts()["layout"]["placeholders"] == "per-action"
 
 
 def test_it_acts_better_than_one_that_learned_nothing(trained, tmp_path):
@@ -228,7 +229,7 @@ def test_plans_know_chunks(trained, demonstrations, tmp_path):
     for name in ("episodes", "steps", "updates", "held_out_episodes", "parameters"):
         assert plan[name] == summary[name], name
     longer = run_sft(replace(chosen, out=tmp_path / "plan", dry_run=True, chunk=8))
-    assert longer["tflop_forward_per_frame"] > 1.1 * plan["tflop_forward_per_frame"]
+    assert longer["tflop_forward_per_frame"] > 1.05 * plan["tflop_forward_per_frame"]
     going_on = SftSettings(data=(demonstrations,), out=tmp_path / "plan", policy=Path(summary["policy"]), dry_run=True)
     assert run_sft(going_on)["tflop_forward_per_frame"] == plan["tflop_forward_per_frame"]
 

@@ -74,13 +74,13 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def policy():
-    return make_nano(cameras=("agentview", "wrist"), proprio_dim=4)
+    return make_nano(cameras=("agentview", "wrist"), proprio_dim=4, placeholders="per-action")
 
 
 @pytest.fixture(scope="module")
 def store(policy, tmp_path_factory):
     """Recorded by another policy: its log-probabilities are not those of the policy that trains."""
-    other = make_nano(seed=1, cameras=("agentview", "wrist"), proprio_dim=4)
+    other = make_nano(seed=1, cameras=("agentview", "wrist"), proprio_dim=4, placeholders="per-action")
     return record_chunks(tmp_path_factory.mktemp("chunks") / "store", other, EXECUTED)
 
 

@@ -188,7 +188,7 @@ class OpenVLAOFTType(_OpenVLAFamily):
                 action_dim=facts.action_dim,
                 cameras=facts.cameras,
                 proprio_dim=facts.proprio_dim,
-                placeholders="learned",
+                placeholders="per-action",
             ),
             instructions=facts.instructions,
             conventions=override_conventions(NANO_CONVENTIONS, facts.convention),

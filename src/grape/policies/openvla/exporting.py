@@ -135,6 +135,8 @@ def facts_text(config: OpenVLAConfig) -> str:
         text += "\n\n**Images are cropped to the middle 90 % of their area** (LIBERO's script: `--center_crop True`)."
     if config.gripper:
         text += f"\n\nThe last dimension of an action, un-normalized: {config.gripper}."
+    if "towers" in config.raw.get("grape", {}):
+        text += "\n\n**A nano policy: its image tower is of grape's own making, so no other program loads it.**"
     return text
 
 

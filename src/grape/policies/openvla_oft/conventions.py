@@ -93,8 +93,8 @@ class Layout:
         proprio_dim: Dimensions of the robot's state behind the patches; 0 for none.
         bounds: Statistics that map to -1 and 1, of actions and of the robot's state.
         head: Where actions come from: the language model's ``"tokens"``, or an ``"l1"`` regression head.
-        placeholders: What the rows are where the actions come out: ``"zeros"`` as published, or a ``"learned"`` vector
-            each, as policies made here have them.
+        placeholders: What the rows are where the actions come out: ``"zeros"``, one a token, as published; or
+            ``"per-action"``, one learned vector an action, as policies made here have them.
     """
 
     chunk: int = setting(range=Range(1, MOST_ACTIONS), kw_only=True)
@@ -103,7 +103,7 @@ class Layout:
     proprio_dim: int = setting(0, range=Range(0, MOST_ACTIONS))
     bounds: Bounds = "q01-q99"
     head: Literal["tokens", "l1"] = "tokens"
-    placeholders: Literal["zeros", "learned"] = "zeros"
+    placeholders: Literal["zeros", "per-action"] = "zeros"
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -114,6 +114,11 @@ class Layout:
     def tokens(self) -> int:
         """Action tokens ``K * D`` a decision."""
         return self.chunk * self.action_dim
+
+    @property
+    def rows(self) -> int:
+        """Rows of a sequence that the actions come out of: one a token, or one an action."""
+        return self.chunk if self.placeholders == "per-action" else self.tokens
 
     def to_json(self) -> dict[str, Any]:
         """JSON mapping by field."""

@@ -1,17 +1,20 @@
 """The network of OpenVLA-OFT: OpenVLA's, with rows of zeros where the actions come out, all in one forward pass.
 
 The sequence is: begin-of-sequence token, patches of each camera, the robot's state if it is read, rest of the prompt,
-``K * D`` rows of zeros, the stop token's row. Nothing but rotary position tells the rows of zeros apart (policies made
-here may have learned vectors in their place). Action token
+``K * D`` rows of zeros, the stop token's row. Nothing but rotary position tells the rows of zeros apart. Action token
 ``k`` (dimension by dimension, action by action) is read one row early: the last row of the prompt gives token 0, row
 ``k - 1`` of the zeros token ``k``. Given the observation all tokens are independent, so log pi(chunk) is the sum of
 their log-probabilities, exact and from one pass. Padding stands before the prompt's rest, masked out and not counted in
 the positions, as in :mod:`grape.policies.openvla.model`.
+
+Policies made here have ``K`` rows, one learned vector an action, and read all ``D`` tokens of action ``k`` one row
+early through an output matrix of ``D * n_bins`` columns: the same factorization, half the time of an update.
 """
 
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from grape.core.errors import PolicyError, SettingsError
@@ -43,10 +46,11 @@ class OpenVLAOFT(OpenVLA):
         layout: As given.
         proprio_projector: Embeds the robot's state; None where it is not read. Attached after the other weights.
         action_head: L1 regression head; None where actions are tokens.
-        placeholders: Embeddings of the rows where the actions come out, ``(K * D, hidden)``; None where they are zeros.
+        placeholders: Embeddings of the rows where the actions come out, ``(K, hidden)``; None where they are zeros.
 
     Raises:
-        SettingsError: This kind of attention cannot be bidirectional.
+        SettingsError: This kind of attention cannot be bidirectional; or a row gives a whole action, so the network has
+            logits of action tokens alone, and the support is the vocabulary.
     """
 
     def __init__(
@@ -57,8 +61,16 @@ class OpenVLAOFT(OpenVLA):
         self.conventions = conventions
         self.layout = layout
         self.action_head: L1ActionHead | None = None
-        learned = layout.placeholders == "learned"
-        self.placeholders = nn.Parameter(torch.empty(layout.tokens, config.hidden)) if learned else None
+        self.placeholders: nn.Parameter | None = None
+        if layout.placeholders == "per-action":
+            if conventions.support != "window":
+                raise SettingsError(
+                    "This policy has logits of action tokens alone: a softmax over the vocabulary is not defined.",
+                    "Leave --preset out, or add --convention support=window.",
+                )
+            self.placeholders = nn.Parameter(torch.empty(layout.rows, config.hidden))
+            columns = layout.action_dim * len(self.window)
+            self.language_model.lm_head = nn.Linear(config.hidden, columns, bias=False)
 
     @property
     def window(self) -> range:
@@ -78,12 +90,12 @@ class OpenVLAOFT(OpenVLA):
             extra: 1 adds the last placeholder's row, from which the reference's training loss reads the stop token.
 
         Returns:
-            ``(B, K * D + extra, hidden)``, with gradient.
+            ``(B, R + extra, hidden)``, with gradient, of the layout's ``R`` rows: one a token, or one an action.
         """
         prefix = self.embed_prompts(inputs)
         batch, length, hidden = prefix.embeds_BSH.shape
         if self.placeholders is None:
-            whole = prefix.extend(prefix.embeds_BSH.new_zeros(batch, self.layout.tokens, hidden))
+            whole = prefix.extend(prefix.embeds_BSH.new_zeros(batch, self.layout.rows, hidden))
         else:
             whole = prefix.extend(self.placeholders.expand(batch, -1, -1))
         embeddings = self.language_model.model.embed_tokens
@@ -96,7 +108,7 @@ class OpenVLAOFT(OpenVLA):
             position_ids=whole.positions(),
             use_cache=False,
         ).last_hidden_state
-        return cast(Tensor, hidden_BSH[:, length - 1 : length - 1 + self.layout.tokens + extra])
+        return cast(Tensor, hidden_BSH[:, length - 1 : length - 1 + self.layout.rows + extra])
 
     def chunk_logits(self, inputs: PolicyInputs) -> Tensor:
         """Logits of each action token over the support, divided by the temperature.
@@ -116,7 +128,14 @@ class OpenVLAOFT(OpenVLA):
                 "It has no log-probabilities; preferences need a checkpoint with action tokens.",
             )
         logits_BTV = self.language_model.lm_head(self.hidden_rows(inputs))
-        logits_BTV = logits_BTV[..., self.support.start : self.support.stop].float()
+        if self.layout.placeholders == "per-action":
+            logits_BTV = logits_BTV.reshape(len(inputs), self.layout.tokens, len(self.window))
+            # Under a wider support, as a probe reads it, other tokens have no probability.
+            before, behind = self.window.start - self.support.start, self.support.stop - self.window.stop
+            logits_BTV = F.pad(logits_BTV, (before, behind), value=-torch.inf)
+        else:
+            logits_BTV = logits_BTV[..., self.support.start : self.support.stop]
+        logits_BTV = logits_BTV.float()
         return cast(Tensor, logits_BTV / self.conventions.temperature)
 
     def token_logps(self, inputs: PolicyInputs, tokens_BKD: Tensor) -> Tensor:
@@ -199,7 +218,7 @@ def logps_of(logits_BTV: Tensor, tokens_BKD: Tensor, support: range) -> Tensor:
 def rows_beside_prompt(config: OpenVLAConfig, conventions: Conventions, layout: Layout) -> int:
     """Rows of a sequence that are not the prompt's: patches, the robot's state, placeholders and the stop row."""
     state_and_stop = bool(layout.proprio_dim) + (conventions.stop_row == "kept")
-    return len(layout.cameras) * config.patches + layout.tokens + state_and_stop
+    return len(layout.cameras) * config.patches + layout.rows + state_and_stop
 
 
 def empty_oft_model(

@@ -59,7 +59,7 @@ def create_nano_oft(
     if shape.layers < _LEAST_LAYERS and alike:
         raise SettingsError(
             f"A policy with {shape.layers} block and bidirectional attention gives every action of a chunk alike.",
-            f"Use at least {_LEAST_LAYERS} layers, or learned placeholders.",
+            f"Use at least {_LEAST_LAYERS} layers, or one placeholder an action.",
         )
     base = create_nano(seed=seed, norm_stats=norm_stats, gripper=gripper, instructions=instructions, shape=shape)
     files = base.files.with_config(state_oft(base.config, conventions, layout, base.unnorm_key))
