@@ -238,12 +238,8 @@ def test_a_policy_also_samples_the_seeds(
     assert read_results(tmp_path / "e").temperature == 0.0
 
 
-def test_a_dry_run_shows_what_is_fixed(
-    toy_protocol: Protocol, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    code = main(
-        ["evaluate", "--protocol", TOY.name, "--suite", "toy", "--policy", str(tmp_path), "--dry-run", "--json"]
-    )
+def test_a_dry_run_shows_what_is_fixed(toy_protocol: Protocol, capsys: pytest.CaptureFixture[str], nano: Path) -> None:
+    code = main(["evaluate", "--protocol", TOY.name, "--suite", "toy", "--policy", str(nano), "--dry-run", "--json"])
     plan = json.loads(capsys.readouterr().out)
     assert code == 0
     assert plan["protocol"] == TOY.name

@@ -17,8 +17,8 @@ from grape.policies.openvla_oft.loading import (
     load_oft_policy,
     read_oft_config,
     read_oft_policy,
-    save_oft_policy,
 )
+from grape.policies.openvla_oft.saving import save_oft_policy
 from grape.policies.registry import read_checkpoint_info
 from grape.training.lora import save_result
 from tests.openvla_oft.conftest import LIBERO, make_nano, nano_inputs, observations, with_adapter

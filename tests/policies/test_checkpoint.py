@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from grape.core.atomic_folders import atomic_folder
 from grape.core.errors import DataError, GrapeError, SettingsError
-from grape.policies.openvla import checkpoint, load_policy, save_policy
+from grape.policies import tensor_files
+from grape.policies.openvla import load_policy, save_policy
 from grape.policies.openvla.config import OpenVLAConfig
 
 
@@ -203,7 +204,7 @@ def test_replacing_a_folder_is_all_or_nothing(nano, saved, tmp_path, monkeypatch
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_file", full_disk)
+        patch.setattr(tensor_files, "save_file", full_disk)
         with pytest.raises(GrapeError, match="No space left"):
             save_policy(nano, target)
     assert (target / "stale.txt").exists()

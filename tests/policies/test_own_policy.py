@@ -146,4 +146,4 @@ def test_loop(checkpoint, tmp_path):
         collect=dataclasses.replace(settings.collect, samples=4, temperature=1.0, workers=1),
         train=dataclasses.replace(settings.train, max_updates=2),
     )
-    assert run_loop(settings)["iterations"]
+    assert run_loop(settings)["iterations"] == 1
