@@ -38,8 +38,8 @@ def state_of(environment: LiberoEnvironment) -> tuple[npt.NDArray[np.float64], .
 def episode_of_expert(task: Task, suite: LiberoSuite) -> tuple[list[npt.NDArray[np.float32]], States]:
     environment, expert = suite.make_environment(task), suite.make_expert(task, "noisy", 0)
     assert isinstance(environment, LiberoEnvironment)
-    snapshot, actions = environment.reset(5), []
-    states = [state_of(environment)]
+    snapshot, states = environment.reset(5), [state_of(environment)]
+    actions: list[npt.NDArray[np.float32]] = []
     while not snapshot.success and len(actions) < task.max_steps:
         actions.append(expert.act(snapshot)[0])
         snapshot = environment.step(actions[-1])
