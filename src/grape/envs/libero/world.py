@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from grape.core.errors import SettingsError, SimulatorError
 from grape.core.tasks import Task
+from grape.envs.libero.control import ArmControl
 from grape.envs.libero.drawing import RENDER_SIZE, DrawnState, FastDrawing, LiberoDrawing, TaskDrawing
 from grape.envs.libero.goals import Part, geoms_below, goal_parts
 from grape.envs.libero.initial_states import read_initial_states
@@ -160,6 +161,7 @@ class TaskWorld:
         self._episode: Episode | None = None
         self._robot: Any = self.domain.robots[0]
         self.model: Any = self.domain.sim.model._model
+        self._control = ArmControl(self._mujoco, self.domain)
         self.drawing: TaskDrawing | None = None
         if images:
             self.drawing = FastDrawing(self.model) if self._fast else LiberoDrawing(self.domain)
@@ -304,29 +306,29 @@ class TaskWorld:
 
         It computes each physics step three times over: for itself, for its controller and to integrate. Positions and
         velocities come out equal each time, so once is enough; the constraint solver starts from its last solution,
-        so it has to run three times for the same bits.
+        so it has to run three times for the same bits. Only the first physics step brings the action to the arm.
         """
+        mujoco, model = self._mujoco, self.model
         domain, data = self.domain, self.domain.sim.data._data
-        forward, domain.sim.forward = domain.sim.forward, self._solve
+        forward, domain.sim.forward = domain.sim.forward, lambda: mujoco.mj_fwdConstraint(model, data)
         try:
             for physics_step in range(_PHYSICS_STEPS):
-                self._mujoco.mj_step1(self.model, data)
-                self._solve()
-                domain._pre_action(action, policy_step=physics_step == 0)  # the controller solves again
-                self._mujoco.mj_step2(self.model, data)
+                mujoco.mj_step1(model, data)
+                mujoco.mj_fwdActuation(model, data)
+                mujoco.mj_fwdAcceleration(model, data)
+                mujoco.mj_fwdConstraint(model, data)
+                if physics_step == 0:
+                    domain._pre_action(action, policy_step=True)  # the controller solves again
+                else:
+                    mujoco.mj_fwdConstraint(model, data)
+                    self._control.hold(data, action[6:])
+                mujoco.mj_step2(model, data)
                 self._after_physics_step()
         finally:
             domain.sim.forward = forward
         success = bool(domain._check_success())
         domain._post_process()
         return success
-
-    def _solve(self) -> None:
-        """The half of MuJoCo's forward dynamics that follows positions and velocities."""
-        model, data = self.model, self.domain.sim.data._data
-        self._mujoco.mj_fwdActuation(model, data)
-        self._mujoco.mj_fwdAcceleration(model, data)
-        self._mujoco.mj_fwdConstraint(model, data)
 
     def _after_physics_step(self, force: bool = False) -> None:
         """Stands in for robosuite's method of reading all sensors."""
