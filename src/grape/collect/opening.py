@@ -12,7 +12,7 @@ from grape.envs.registry import get_suite
 from grape.policies.action_conventions import check_policy
 from grape.policies.base import Policy, PolicySpec, TrainablePolicy
 from grape.policies.opening import opening_options
-from grape.policies.registry import read_policy, recognize_policy
+from grape.policies.registry import open_as, read_policy, recognize_policy
 
 __all__ = ["check_unopened", "chunk_contract", "executed_actions", "inputs_of", "open_policy"]
 
@@ -39,7 +39,7 @@ def open_policy(settings: CollectSettings, reporter: Reporter = SILENT) -> Polic
     policy_type, place = recognize_policy(settings.policy, settings.preset)
     for sentence in policy_type.cautions(place, options):
         reporter.warn(sentence)
-    policy = policy_type.open(place, options)
+    policy = open_as(policy_type, place, options)
     if isinstance(policy, TrainablePolicy):
         policy.freeze()
         for name, value in policy.evaluation_conventions.items():

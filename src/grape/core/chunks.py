@@ -5,13 +5,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DEFAULT_SUPPORT", "PLAIN", "Chunks", "cut_chunks"]
+__all__ = ["DEFAULT_SUPPORT", "PLAIN", "Chunks", "cut_chunks", "is_logp_scale"]
 
 DEFAULT_SUPPORT = "vocabulary"
 """What the softmax of a log-probability runs over where nothing else is recorded; its temperature is 1 then."""
 
 PLAIN = (1, DEFAULT_SUPPORT, 1.0)
 """Chunk length, support and temperature of decisions on one action, which episodes do not record."""
+
+
+def is_logp_scale(support: str, temperature: float) -> bool:
+    """Whether log-probabilities can be recorded so: ``""`` and 0 without tokens, else a known support above 0."""
+    if not support:
+        return temperature == 0.0
+    return support in (DEFAULT_SUPPORT, "window") and 0.0 < temperature < np.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,9 +103,7 @@ class Chunks:
         for name, value, dtype in sampled:
             if value is not None and (value.shape != shape or value.dtype != dtype):
                 clauses.append(f"{name} are {value.dtype} {value.shape}, not {np.dtype(dtype)} {shape}")
-        bare = (self.support, self.temperature) == ("", 0.0)
-        named = self.support in (DEFAULT_SUPPORT, "window") and 0.0 < self.temperature < np.inf
-        if not (bare if self.tokens is None else named):
+        if not is_logp_scale(self.support, self.temperature) or (self.tokens is None) != (self.support == ""):
             clauses.append(f"log-probabilities over {self.support!r} at temperature {self.temperature:g}")
         return clauses
 

@@ -1,4 +1,4 @@
-"""A policy's contract against a suite's, and the conversion of its actions.
+"""A policy's contract against a suite's, its decisions against its contract, and the conversion of its actions.
 
 A rotation is converted to the suite's convention once, before an action is executed and recorded, so that collection,
 evaluation and the stored episodes agree: an episode's actions, executed again, lead through the same states. Roll,
@@ -11,11 +11,17 @@ from collections.abc import Collection
 import numpy as np
 import numpy.typing as npt
 
-from grape.core.errors import CompatibilityError
+from grape.core.errors import CompatibilityError, PolicyError
 from grape.core.tasks import ActionSpace, RotationConvention
-from grape.policies.base import PolicySpec
+from grape.policies.base import FIX_POLICY, ActionBatch, PolicySpec
 
-__all__ = ["axis_angle_from_roll_pitch_yaw", "check_policy", "roll_pitch_yaw_from_axis_angle", "to_env_action"]
+__all__ = [
+    "axis_angle_from_roll_pitch_yaw",
+    "check_decisions",
+    "check_policy",
+    "roll_pitch_yaw_from_axis_angle",
+    "to_env_action",
+]
 
 Float32 = npt.NDArray[np.float32]
 
@@ -71,6 +77,38 @@ def check_policy(
         raise CompatibilityError(
             f"{name} gives rotations as {spec.rotation}, the suite takes {space.rotation}.",
             "Use a policy trained for this suite.",
+        )
+
+
+def check_decisions(batch: ActionBatch, spec: PolicySpec, rows: int) -> None:
+    """Refuse decisions that are not what the policy's contract says, before any is executed or recorded.
+
+    Args:
+        batch: What the policy gave.
+        spec: Its contract.
+        rows: Number of observations it was given.
+
+    Raises:
+        PolicyError: Another number of rows, actions or dimensions, another support or temperature, tokens missing, or
+            a log-probability that is not finite.
+    """
+    if not isinstance(batch, ActionBatch):
+        raise PolicyError(f"A policy's act gave {type(batch).__name__}, not an ActionBatch.", FIX_POLICY)
+    due = (rows, spec.chunk, spec.action_dim)
+    if batch.actions.shape != due:
+        raise PolicyError(
+            f"A policy gave actions of the shape {batch.actions.shape} for {rows} observations; its contract says "
+            f"{due}.",
+            FIX_POLICY,
+        )
+    given, stated = (batch.support, batch.temperature), (spec.support, spec.logp_temperature)
+    if given != stated:
+        names = [f"{name!r} at {heat:g}" if name else "none" for name, heat in (given, stated)]
+        raise PolicyError(f"A policy gave log-probabilities over {names[0]}; its contract says {names[1]}.", FIX_POLICY)
+    if batch.logps is not None and not np.isfinite(batch.logps).all():
+        raise PolicyError(
+            "A policy gave a log-probability that is not finite.",
+            "Its weights are damaged or its training diverged; go back to an earlier checkpoint.",
         )
 
 

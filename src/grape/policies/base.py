@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from grape.core.chunks import DEFAULT_SUPPORT
+from grape.core.chunks import DEFAULT_SUPPORT, is_logp_scale
 from grape.core.errors import PolicyError, SettingsError
 from grape.core.tasks import GripperConvention, RotationConvention, parse_convention
 from grape.core.trajectories import Observation
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from grape.policies.types import DataFacts
 
 __all__ = [
+    "FIX_POLICY",
     "ActionBatch",
     "ActionEncoder",
     "ImitationPolicy",
@@ -35,7 +36,7 @@ __all__ = [
 
 LoraTargets = Literal["language", "language+projector", "all"]
 
-_FIX_POLICY = "This is a fault of the policy's implementation, not of the call."
+FIX_POLICY = "This is a fault of the policy's implementation, not of the call."
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class PolicySpec:
 
     Raises:
         SettingsError: A convention is unknown.
+        PolicyError: Chunk, cameras, support or temperature are none that an episode can record.
     """
 
     action_dim: int
@@ -83,6 +85,13 @@ class PolicySpec:
             object.__setattr__(self, "gripper", parse_convention(GripperConvention, self.gripper))
         if self.rotation:
             object.__setattr__(self, "rotation", parse_convention(RotationConvention, self.rotation))
+        clauses = [] if self.chunk >= 1 else [f"a chunk of {self.chunk} actions"]
+        if not self.cameras or len(set(self.cameras)) != len(self.cameras):
+            clauses.append(f"cameras {self.cameras}")
+        if not is_logp_scale(self.support, self.logp_temperature):
+            clauses.append(f"log-probabilities over {self.support!r} at temperature {self.logp_temperature:g}")
+        if clauses:
+            raise PolicyError(f"A policy states {' and '.join(clauses)}.", FIX_POLICY)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +108,7 @@ class ActionBatch:
         normalized: The actions before un-normalization, float ``(B, K, D)``; None where the policy has no such thing.
 
     Raises:
-        PolicyError: The arrays are not of one shape ``(B, K, D)``.
+        PolicyError: They are no arrays of one shape ``(B, K, D)``.
     """
 
     actions: npt.NDArray[np.floating[Any]]
@@ -111,16 +120,19 @@ class ActionBatch:
 
     def __post_init__(self) -> None:
         if (self.tokens is None) != (self.logps is None):
-            raise PolicyError("A policy gave tokens without log-probabilities, or the reverse.", _FIX_POLICY)
+            raise PolicyError("A policy gave tokens without log-probabilities, or the reverse.", FIX_POLICY)
         if self.tokens is None:
             object.__setattr__(self, "support", "")
             object.__setattr__(self, "temperature", 0.0)
-        shapes = {np.shape(part) for part in (self.actions, self.tokens, self.logps) if part is not None}
+        parts = [part for part in (self.actions, self.tokens, self.logps) if part is not None]
+        if foreign := [type(part).__name__ for part in parts if not isinstance(part, np.ndarray)]:
+            raise PolicyError(f"A policy gave its decisions as {foreign[0]}, not as NumPy arrays.", FIX_POLICY)
+        shapes = {part.shape for part in parts}
         if len(shapes) != 1 or self.actions.ndim != 3:
             raise PolicyError(
                 f"A policy gave actions, tokens and log-probabilities of the shapes {sorted(shapes)}, not of one shape "
                 "(observations, actions of a chunk, dimensions).",
-                _FIX_POLICY,
+                FIX_POLICY,
             )
 
     def row(self, row: int) -> "ActionBatch":

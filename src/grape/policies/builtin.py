@@ -12,7 +12,7 @@ from grape.policies.exports import PolicyExport
 from grape.policies.kinds import PART_PATTERNS, recognize_checkpoint
 from grape.policies.opening import read_checkpoint_kind, resolve_policy
 from grape.policies.probes import Probe
-from grape.policies.types import AdapterInfo, CheckpointInfo, NewPolicy, OpeningOptions, PolicyType
+from grape.policies.types import USER_OPTIONS, AdapterInfo, CheckpointInfo, NewPolicy, OpeningOptions, PolicyType
 
 __all__ = ["OpenVLAOFTType", "OpenVLAType"]
 
@@ -21,6 +21,7 @@ class _OpenVLAFamily(PolicyType):
     """Policies whose adapters lie apart, in PEFT's layout with a pointer to their base."""
 
     keeps_adapters = True
+    takes = frozenset(USER_OPTIONS) - {"norm_stats"}
 
     def adapter(self, path: Path | str) -> AdapterInfo | None:
         """Facts of an adapter in PEFT's layout."""
@@ -52,6 +53,8 @@ class _OpenVLAFamily(PolicyType):
 
 class OpenVLAType(_OpenVLAFamily):
     """OpenVLA: one action a decision, token by token."""
+
+    takes = frozenset(USER_OPTIONS)  # those of chunks are refused with the advice to name a preset
 
     def recognizes(self, config: Mapping[str, Any], names: Collection[str]) -> bool:
         """Whether nothing says that the checkpoint is more than plain OpenVLA."""

@@ -5,24 +5,31 @@ its policies are opened; its ``config.json`` says which type a checkpoint is of,
 """
 
 import importlib
+import traceback
+from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
-from grape.core.errors import SettingsError, require_known
-from grape.policies.base import Policy, TrainablePolicy
+from grape.core.errors import GrapeError, SettingsError, require_known
+from grape.core.settings import flag_of
+from grape.policies.base import FIX_POLICY, Policy, PolicySpec, TrainablePolicy
 from grape.policies.opening import check_policy_name, read_checkpoint_config, read_checkpoint_kind
-from grape.policies.types import AS_STATED, CheckpointInfo, OpeningOptions, PolicyType
+from grape.policies.types import AS_STATED, USER_OPTIONS, CheckpointInfo, OpeningOptions, PolicyType
 
 __all__ = [
     "check_policy_place",
     "get_policy_type",
+    "open_as",
     "open_policy",
     "policy_type_names",
     "read_checkpoint_info",
     "read_policy",
     "recognize_policy",
 ]
+
+_T = TypeVar("_T")
 
 _GROUP = "grape.policies"
 _BUILTIN: dict[str, tuple[str, str]] = {
@@ -82,9 +89,24 @@ def recognize_policy(policy: Path | str, preset: str = "") -> tuple[PolicyType, 
     check_policy_name(policy)
     config, names = read_checkpoint_config(policy)
     if config is not None and config.get("model_type") != "openvla":
+        broken = []
         for other in policy_type_names():
-            if other not in _BUILTIN and (plugin := get_policy_type(other)).recognizes(config, names):
+            if other in _BUILTIN:
+                continue
+            try:
+                plugin = get_policy_type(other)
+                recognized = _asked(plugin, "look at a configuration", partial(plugin.recognizes, config, names))
+            except SettingsError as error:  # the checkpoint may be of another type
+                broken.append(error)
+                continue
+            if recognized:
                 return plugin, policy
+        if broken:
+            raise SettingsError(
+                f"No policy type that works knows {policy} (model_type {config.get('model_type')!r}). "
+                + " ".join(error.message for error in broken),
+                broken[0].hint,
+            )
     kind = read_checkpoint_kind(policy, policy_type_names())
     return get_policy_type("openvla-oft" if preset else kind.name), policy
 
@@ -122,14 +144,62 @@ def open_policy(policy: Path | str, options: OpeningOptions = AS_STATED) -> Poli
         CompatibilityError: Statistics, cameras or chunk are not the checkpoint's.
         DataError: A file is missing, truncated or does not fit the others.
     """
-    policy_type, place = recognize_policy(policy, options.preset)
-    return policy_type.open(place, options)
+    return open_as(*recognize_policy(policy, options.preset), options)
+
+
+def open_as(policy_type: PolicyType, place: Path | str, options: OpeningOptions) -> Policy:
+    """As :func:`open_policy`, where the type is known; what is wrong with another distribution's type is told."""
+    _check_options(policy_type, options)
+    policy = _asked(policy_type, f"open {place}", lambda: policy_type.open(place, options))
+    spec = _asked(policy_type, f"say the contract of {place}", lambda: policy.spec)
+    if not isinstance(spec, PolicySpec):
+        raise SettingsError(
+            f"What policy type {policy_type.name!r} opened ({type(policy).__name__}) has no PolicySpec as its spec.",
+            FIX_POLICY,
+        )
+    if options.chunk not in (None, spec.chunk):
+        raise SettingsError(
+            f"--chunk {options.chunk}: {place} decides on {spec.chunk} action{'s' * (spec.chunk > 1)} at once.",
+            "Leave --chunk out.",
+        )
+    return policy
 
 
 def read_policy(policy: Path | str, options: OpeningOptions = AS_STATED) -> TrainablePolicy | None:
     """Open a policy without its weights; None where its type cannot. Arguments and errors as :func:`open_policy`."""
     policy_type, place = recognize_policy(policy, options.preset)
-    return policy_type.read(place, options)
+    _check_options(policy_type, options)
+    return _asked(policy_type, f"read {place}", lambda: policy_type.read(place, options))
+
+
+def _check_options(policy_type: PolicyType, options: OpeningOptions) -> None:
+    names = [
+        name
+        for name in USER_OPTIONS
+        if name not in policy_type.takes and getattr(options, name) != getattr(AS_STATED, name)
+    ]
+    if names:
+        raise SettingsError(
+            f"Policies of type {policy_type.name!r} have no use for {', '.join(map(flag_of, names))}.",
+            "Leave it out." if len(names) == 1 else "Leave them out.",
+        )
+
+
+def _asked(policy_type: PolicyType, what: str, ask: Callable[[], _T]) -> _T:
+    """What a type answers; an unexpected exception of another distribution's becomes a message with its place."""
+    try:
+        return ask()
+    except (GrapeError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        if policy_type.name in _BUILTIN:
+            raise
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        raise SettingsError(
+            f"Policy type {policy_type.name!r} could not {what}: {type(error).__name__}: {error} "
+            f"({Path(frame.filename).name}, line {frame.lineno}).",
+            "Check the checkpoint's files, or ask those who wrote the package of this type.",
+        ) from error
 
 
 def read_checkpoint_info(policy: Path | str) -> CheckpointInfo:

@@ -11,12 +11,21 @@ from grape.policies.base import ImitationPolicy, LoraTargets, Policy, TrainableP
 from grape.policies.exports import PolicyExport
 from grape.policies.probes import Probe
 
-__all__ = ["AS_STATED", "AdapterInfo", "CheckpointInfo", "DataFacts", "NewPolicy", "OpeningOptions", "PolicyType"]
+__all__ = [
+    "AS_STATED",
+    "USER_OPTIONS",
+    "AdapterInfo",
+    "CheckpointInfo",
+    "DataFacts",
+    "NewPolicy",
+    "OpeningOptions",
+    "PolicyType",
+]
 
 
 @dataclass(frozen=True)
 class OpeningOptions:
-    """How a policy is opened. What a type has no use for it refuses where the user would be misled.
+    """How a policy is opened.
 
     Attributes:
         unnorm_key: Normalization statistics to use; empty takes those that the checkpoint says are in use, or the only
@@ -54,6 +63,10 @@ class OpeningOptions:
 
 AS_STATED = OpeningOptions()
 """Everything as the checkpoint says, on the CPU."""
+
+
+USER_OPTIONS = ("unnorm_key", "center_crop", "norm_stats", "load_in_4bit", "preset", "convention", "chunk")
+"""Options that users give and not every type has a use for. Device, dtype and attention ask for no other policy."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +161,10 @@ class PolicyType(ABC):
 
     keeps_adapters: bool = False
     """Whether low-rank adapters are saved apart from their base; else the trained ones are merged into it."""
+
+    takes: frozenset[str] = frozenset()
+    """Further options that it takes, by field of :data:`USER_OPTIONS`; the others are refused where a user gives one,
+    as they would be passed over in silence."""
 
     weights: tuple[str, ...] = ("*.safetensors",)
     """Files that are downloaded beside configuration and tokenizer, as patterns."""

@@ -15,9 +15,12 @@ def _show(summary: Summary, console: Console) -> None:
     facts = {
         "prompt": summary["prompt"].replace("\n", "\\n"),
         "statistics": summary["unnorm_key"],
-        "center crop": "yes" if summary["center_crop"] else "no",
-        "log-probability": "none: an L1 regression head" if summary["logp"] is None else f"{summary['logp']:.4f}",
+        "log-probability": "none: no action tokens" if summary["logp"] is None else f"{summary['logp']:.4f}",
     }
+    if summary.get("head") == "l1":
+        facts["log-probability"] = "none: an L1 regression head"
+    if "center_crop" in summary:
+        facts["center crop"] = "yes" if summary["center_crop"] else "no"
     if summary.get("support"):
         facts["log-probability"] += f" (over the {summary['support']}, temperature {summary['temperature']:g})"
     if "conventions" in summary:
