@@ -61,8 +61,8 @@ class ExportSource:
             return ""
         return (
             f"The episodes have images at decisions alone, up to {length} control steps apart. A row is a control "
-            "step; those in between repeat the image before them, which is older than their state and action: who learns "
-            "one action an image from them learns from outdated images."
+            "step; those in between repeat the image before them, which is older than their state and action: who "
+            "learns one action an image from them learns from outdated images."
         )
 
     @property
