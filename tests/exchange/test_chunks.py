@@ -12,7 +12,8 @@ from grape.exchange import LeRobotExportSettings, RldsExportSettings, run_export
 from grape.store import EpisodeStore
 from grape.store.rlds import open_rlds
 from tests.exchange.recordings import CONTRACT, loader_actions
-from tests.store.episodes import make_chunked_episode
+from tests.reporters import Hearing
+from tests.store.episodes import make_chunked_episode, make_episode
 
 EXECUTED = ((3, 3, 1), (4, 2))
 
@@ -57,3 +58,15 @@ def test_lerobot_says_that_further_cameras_are_left_out(store: EpisodeStore, tmp
     assert store.read("e0").cameras
     summary = run_export_lerobot(LeRobotExportSettings(collection=store.path, out=tmp_path / "out", fps=5))
     assert any("further cameras" in sentence for sentence in summary["lost"])
+
+
+def test_images_that_are_repeated_are_warned_of(store: EpisodeStore, tmp_path: Path) -> None:
+    plain = EpisodeStore.create(tmp_path / "plain", "toy", CONTRACT)
+    plain.write(make_episode(episode_id="e0"))
+    for source, count in ((store, 1), (plain, 0)):
+        rlds = RldsExportSettings(out=tmp_path / f"rlds-{count}", collection=source.path, val_fraction=0.0)
+        lerobot = LeRobotExportSettings(out=tmp_path / f"lerobot-{count}", collection=source.path, fps=5)
+        for run, settings in ((run_export_rlds, rlds), (run_export_lerobot, lerobot)):
+            hearing = Hearing()
+            run(settings, hearing)  # type: ignore[operator]
+            assert sum("up to 4 control steps apart" in warning for warning in hearing.warnings) == count

@@ -123,3 +123,22 @@ def test_a_camera_that_was_not_recorded_is_named(tmp_path):
     store = record(tmp_path / "store", write_policy(tmp_path / "policy"), lengths=(5,))
     with pytest.raises(CompatibilityError, match=r"episode toy-0 has none of wrist, but of the main camera"):
         load(store, cameras=("wrist",))
+
+
+def test_images_of_one_camera_in_several_sizes_are_refused_before_training(store, tmp_path):
+    small = EpisodeStore.create(tmp_path / "small", store.suite, dict(store.contract))
+    whole = store.read("toy-0")
+    small.write(replace(whole, cameras={"wrist": whole.cameras["wrist"][:, :8, :8].copy()}))
+    both = [store, small], [store.ids(), small.ids()], SILENT
+    assert len(load_steps(*both)) > len(load(store))
+    with pytest.raises(DataError, match=r"camera 'wrist' are of the shapes \[\(8, 8, 3\)"):
+        load_steps(*both, cameras=("wrist",))
+
+
+def test_images_of_one_camera_are_decoded_without_those_of_the_others(store, monkeypatch):
+    expected = load(store, cameras=("wrist",)).observations(np.arange(5))
+    steps = load(store, cameras=("wrist",))
+    monkeypatch.setattr(EpisodeStore, "read", lambda *_, **__: pytest.fail("a whole episode was decoded"))
+    for seen, due in zip(steps.observations(np.arange(5)), expected, strict=True):
+        np.testing.assert_array_equal(seen.image, due.image)
+        np.testing.assert_array_equal(seen.cameras["wrist"], due.cameras["wrist"])

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -13,11 +14,14 @@ from safetensors.torch import load_file
 from grape.core.errors import SettingsError
 from grape.core.files import read_json, read_jsonl
 from grape.core.settings import save_settings
+from grape.policies.openvla_oft.loading import load_oft_policy
+from grape.policies.openvla_oft.saving import save_oft_policy
 from grape.training import SftSettings, TrainSettings, run_sft, run_train
 from grape.training.distributed import ProcessGroup
-from tests.training.recordings import record, snapshot, write_pairs, write_policy, write_scores
+from tests.openvla_oft.conftest import make_nano
+from tests.training.recordings import record, record_chunks, snapshot, write_pairs, write_policy, write_scores
 from tests.training.test_sft import demonstrate
-from tests.training.two_processes import CASES, settings_of
+from tests.training.two_processes import CASES, CHUNK_CASES, settings_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,6 +90,48 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path):
     whole, again = snapshot(tmp_path / "two" / "sharded"), snapshot(tmp_path / "two" / "sharded-again")
     assert whole["policy/model.safetensors"] == again["policy/model.safetensors"]
     assert whole["metrics.jsonl"] == again["metrics.jsonl"]
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_policy_that_decides_in_chunks_as_one_does(tmp_path):
+    policy = make_nano(cameras=("agentview", "wrist"), proprio_dim=4)
+    save_oft_policy(policy, tmp_path / "policy")
+    store = record_chunks(tmp_path / "store", load_oft_policy(tmp_path / "policy").freeze())
+    settings = TrainSettings(
+        pairs=write_pairs(tmp_path / "pairs", store),
+        policy=tmp_path / "policy",
+        out=tmp_path / "unused",
+        pairs_per_update=3,
+        epochs=3,
+        lr=1e-3,
+        micro_batch=4,
+        device="cpu",
+    )
+    save_settings(tmp_path / "train.yaml", settings)
+    (tmp_path / "chunks").touch()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    process = subprocess.run(
+        [*command, "-m", "tests.training.two_processes", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr[-4000:]
+    for name, changes in CHUNK_CASES.items():
+        alone, together = tmp_path / "one" / name, tmp_path / "two" / name
+        run_train(replace(settings, **{**changes, "sharding": "none"}, out=alone))
+        one, two = (list(load_oft_policy(folder / "policy").module.parameters()) for folder in (alone, together))
+        difference = torch.cat([(a - b).detach().abs().flatten() for a, b in zip(one, two, strict=True)])
+        # AdamW moves what has a gradient of rounding noise alone anywhere within the learning rate.
+        assert float(difference.quantile(0.99)) < 1e-5, name
+        assert float(difference.max()) < 9e-3, name
+        for a, b in zip(read_jsonl(alone / "metrics.jsonl"), read_jsonl(together / "metrics.jsonl"), strict=True):
+            assert a["frames"] == b["frames"]
+            for key in ("loss", "loss/nll", "logps/chosen", "grad_norm"):  # the first margins are rounding noise alone
+                assert b[key] == pytest.approx(a[key], rel=1e-3, abs=1e-4), (name, key)
 
 
 def free_port():

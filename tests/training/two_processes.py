@@ -22,6 +22,12 @@ CASES = {
     "kto": {"method": "kto", "pairs": None, "pairs_per_update": 1, "beta": 0.5, "holdout": 0.4},
     "recomputed": {"reference": "recomputed", "holdout": 0.4, "pairs_per_update": 1},
 }
+CHUNK_CASES = {
+    "sharded": {"sharding": "full", "activation_checkpointing": True},
+    "recomputed": {"sharding": "full", "reference": "recomputed", "method": "step-dpo", "pairs_per_update": 1},
+    "lora": {"lora_rank": 2, "gradient": "one-pass"},
+}
+"""Of a policy that decides in chunks; its folder holds a file ``chunks``."""
 
 
 def settings_of(settings, folder, name):
@@ -94,6 +100,10 @@ def check_processes(folder):
 
 def main(folder):
     settings = load_settings(TrainSettings, folder / "train.yaml")
+    if (folder / "chunks").exists():
+        for name in CHUNK_CASES:
+            run_train(replace(settings, **CHUNK_CASES[name], out=folder / "two" / name))
+        return
     check_processes(folder)
     write_last(folder)
     for name in CASES:

@@ -15,6 +15,9 @@ from grape.store import EpisodeStore
 
 __all__ = ["ExportSource", "open_source"]
 
+_LOOKED_AT = 8
+"""Episodes that tell how far apart the images of all are."""
+
 
 @dataclass(frozen=True)
 class ExportSource:
@@ -47,6 +50,19 @@ class ExportSource:
         """Facts of all episodes."""
         return self.metas or tuple(
             self.store.meta(name) for pair in self.pairs for name in (pair.chosen, pair.rejected)
+        )
+
+    @property
+    def repeated_images(self) -> str:
+        """Which images stand in several rows, for a warning; empty where every control step has one of its own."""
+        first = self.episodes[:_LOOKED_AT]
+        length = max(int(self.store.decisions(meta.episode_id).executed.max(initial=1)) for meta in first)
+        if length == 1:
+            return ""
+        return (
+            f"The episodes have images at decisions alone, up to {length} control steps apart. A row is a control "
+            "step; those in between repeat the image before them, which is older than their state and action: who "
+            "learns one action an image from them learns from outdated images."
         )
 
     @property

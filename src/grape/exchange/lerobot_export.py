@@ -118,6 +118,8 @@ def run_export_lerobot(settings: LeRobotExportSettings, reporter: Reporter = SIL
             "lost": list(LOST),
         }
         RunFolder(folder, _VERB).finish(summary)
+    if source.repeated_images:
+        reporter.warn(source.repeated_images)
     reporter.info(f"Written, read back and compared: {settings.out}")
     return summary
 

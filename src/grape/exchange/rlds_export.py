@@ -122,6 +122,8 @@ def run_export_rlds(settings: RldsExportSettings, reporter: Reporter = SILENT) -
         reporter.warn(
             "OpenVLA's loader reads several files in random order, which breaks the correspondence of the pairs."
         )
+    if source.repeated_images:
+        reporter.warn(source.repeated_images)
     reporter.info(f"Written, read back and compared: {settings.out}")
     return summary
 

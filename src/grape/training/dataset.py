@@ -215,13 +215,20 @@ def load_steps(
             f"The episodes' images are of the shapes {sorted(shapes)}, their actions of {sorted(widths)} numbers.",
             "Train on one kind of data.",
         )
+    for camera in cameras:
+        if len(others := {part.camera_shapes[camera] for part in parts}) != 1:
+            raise DataError(
+                f"The episodes' images of camera {camera!r} are of the shapes {sorted(others)}.",
+                "Train on one kind of data.",
+            )
     if proprio:
         check_proprio_widths({name: part.proprio.shape[1] for name, part in zip(names, parts, strict=True)})
     rows = np.cumsum([0, *(len(part.executed) for part in parts)]).tolist()
     places, room = list(names.values()), image_bytes / (1 + len(cameras))
+    crowded = any(part.camera_shapes for part in parts)
 
     def images(shape: tuple[int, int, int], camera: str = "") -> ImageCache:
-        return ImageCache(places, rows, shape, room, scattered=scattered, camera=camera)
+        return ImageCache(places, rows, shape, room, scattered=scattered, camera=camera, crowded=crowded)
 
     length = max(part.facts()[0] for part in parts)
     sampled = [_padded(part, length) for part in parts]

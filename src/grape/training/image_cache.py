@@ -27,6 +27,7 @@ class ImageCache:
         budget_bytes: Memory for decoded images; the episode in use is kept in any case.
         scattered: Whether rows are asked for in an order that mixes more episodes than fit.
         camera: Name of a further camera; empty for the main one.
+        crowded: Whether episodes have images of further cameras, which reading one whole would decode as well.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class ImageCache:
         *,
         scattered: bool = False,
         camera: str = "",
+        crowded: bool = False,
     ) -> None:
         self._episodes = tuple(episodes)
         self._starts = np.asarray(starts, dtype=np.int64)
@@ -45,6 +47,7 @@ class ImageCache:
         self._budget = budget_bytes
         self._scattered = scattered
         self._camera = camera
+        self._crowded = crowded or bool(camera)
         self._held: OrderedDict[int, npt.NDArray[np.uint8]] = OrderedDict()
         self._bytes = 0
 
@@ -83,8 +86,8 @@ class ImageCache:
         return images
 
     def _whole(self, store: EpisodeSource, name: str, count: int) -> npt.NDArray[np.uint8]:
-        """Images before all decisions of an episode; those of a further camera without decoding the main one's."""
-        return store.images(name, range(count), self._camera) if self._camera else store.read(name).frames[:-1]
+        """Images before all decisions of an episode; those of other cameras are not decoded."""
+        return store.images(name, range(count), self._camera) if self._crowded else store.read(name).frames[:-1]
 
     def _checked(self, name: str, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         if images.shape[1:] != self._shape:
