@@ -1,5 +1,6 @@
 """Mistakes in a loop's settings are found before anything is written."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import pytest
 
 from grape.core.errors import SettingsError
 from grape.core.settings import read_yaml, settings_from_dict
+from grape.envs.registry import get_suite, select_tasks
 from grape.loop import LoopSettings, run_loop
+from grape.loop.checks import check_settings
 from grape.loop.stages import Stages
 from grape.policies.openvla import load_policy
 from grape.policies.openvla_oft.policy import OFTPolicy
@@ -168,3 +171,16 @@ def test_simulators_of_every_stage_run_in_the_interpreter_that_was_named() -> No
     used = [stages.demonstrations(), stages.collect(1, policy)]
     used += [stages.validate(policy, policy), stages.test(policy, policy)]
     assert [stage.env_python for stage in used] == [python] * 4
+
+
+def test_a_policy_is_checked_as_it_will_be_opened(tmp_path: Path) -> None:
+    policy = make_nano()
+    statistics = {**policy.config.norm_stats, "other": policy.config.norm_stats["toy"]}
+    config = {**policy.config.raw, "norm_stats": statistics}
+    save_oft_policy(policy, tmp_path / "oft")
+    (tmp_path / "oft" / "config.json").write_text(json.dumps(config))
+    loop = settings(tmp_path / "out", policy=str(tmp_path / "oft"), collect={"unnorm_key": "nowhere"})
+    with pytest.raises(SettingsError, match="nowhere"):
+        run_loop(loop)
+    loop = settings(tmp_path / "out", policy=str(tmp_path / "oft"), collect={"unnorm_key": "toy"})
+    check_settings(loop, get_suite("toy"), select_tasks(get_suite("toy"), loop.tasks))

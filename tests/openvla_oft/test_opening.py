@@ -18,6 +18,8 @@ from grape.policies.openvla_oft.conventions import PRESETS
 from grape.policies.openvla_oft.loading import OFTChoices, load_oft_policy, read_oft_policy
 from grape.policies.openvla_oft.parts import L1ActionHead
 from grape.policies.openvla_oft.saving import save_oft_policy
+from grape.policies.registry import read_checkpoint_info
+from grape.policies.types import OpeningOptions
 from tests.openvla_oft.conftest import LIBERO, TWIN, make_nano, nano_inputs
 
 OPENVLA = {"model_type": "openvla"}
@@ -246,3 +248,17 @@ def test_the_l1_head_reads_the_rows_of_an_action_together():
     moved[:, 3] += 1.0
     changed = (head(moved) - head(rows)).abs().sum(-1)[0]
     assert (changed > 0).tolist() == [False, True, False]
+
+
+def test_a_preset_and_single_conventions_say_whether_images_are_cropped(golden, tmp_path):
+    plain = golden.checkpoint()
+    save_oft_policy(make_nano(), tmp_path)
+    for policy, options, crop in (
+        (plain, OpeningOptions(), None),
+        (plain, OpeningOptions(preset="rlinf"), False),
+        (plain, OpeningOptions(preset="simplevla-rl"), True),
+        (plain, OpeningOptions(preset="rlinf", convention=("center-crop=yes",)), True),
+        (tmp_path, OpeningOptions(), False),
+        (tmp_path, OpeningOptions(preset="openvla-oft"), True),
+    ):
+        assert read_checkpoint_info(policy, options).center_crop is crop

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -147,3 +148,13 @@ def test_loop(checkpoint, tmp_path):
         train=dataclasses.replace(settings.train, max_updates=2),
     )
     assert run_loop(settings)["iterations"] == 1
+
+
+def test_states_it_was_trained_on_are_warned_of_however_it_is_named(checkpoint, tmp_path):
+    folder = tmp_path / "trained"
+    shutil.copytree(checkpoint, folder)
+    (folder / "provenance.json").write_text('{"collected": {"toy": {"reach-red": "0-3"}}}')
+    for name in (str(folder), f"own_policy:{folder}"):
+        settings = EvaluateSettings(out=tmp_path / "out", policy=name, suite="toy", tasks="0", dry_run=True)
+        plan = run_evaluate(dataclasses.replace(settings, initial_states="2-5"))
+        assert plan["seen_states"] == {"reach-red": "2-3"}

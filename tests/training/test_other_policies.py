@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -118,7 +119,7 @@ def test_what_it_cannot_do_is_refused_before_the_first_update(world, monkeypatch
     monkeypatch.setattr(TinyType, "dtype", torch.bfloat16)
     with pytest.raises(PolicyError, match=r"opened with weights in torch\.bfloat16"):
         run_train(world)
-    monkeypatch.setattr(TinyType, "open", lambda self, path, options: object())
+    monkeypatch.setattr(TinyType, "open", lambda self, path, options: SimpleNamespace(spec=TinyPolicy().spec))
     with pytest.raises(CompatibilityError, match="cannot be trained"):
         run_train(world)
 

@@ -9,7 +9,8 @@ from grape.collect.collect import plan_collect, run_collect
 from grape.collect.opening import check_unopened, executed_actions, inputs_of, open_policy
 from grape.collect.seen import seen_states
 from grape.collect.settings import CollectSettings
-from grape.policies.registry import check_policy_place, read_checkpoint_info
+from grape.policies.opening import opening_options
+from grape.policies.registry import check_policy_place, policy_folder, read_checkpoint_info
 from grape.policies.types import CheckpointInfo
 
 __all__ = [
@@ -20,7 +21,9 @@ __all__ = [
     "executed_actions",
     "inputs_of",
     "open_policy",
+    "opening_options",
     "plan_collect",
+    "policy_folder",
     "read_checkpoint_info",
     "run_collect",
     "seen_states",

@@ -76,6 +76,7 @@ def run_evaluate(
         executed_actions,
         inputs_of,
         open_policy,
+        opening_options,
         plan_collect,
         read_checkpoint_info,
         run_collect,
@@ -110,7 +111,7 @@ def run_evaluate(
         check_unopened(dry[""])
         return _plan(settings, protocol, states, plans, seen_states)
     if protocol is not None and settings.policy != "expert":
-        checkpoint = read_checkpoint_info(settings.policy)
+        checkpoint = read_checkpoint_info(settings.policy, opening_options(settings))
         settings = fit_checkpoint(protocol, settings, checkpoint.norm_keys, checkpoint.center_crop)
     played = _collect_settings(settings, states, Path(), parts[""])
     policy = open_policy(played, reporter)
@@ -258,11 +259,11 @@ def _seen_states(
     settings: EvaluateSettings, tasks: list[str], states: tuple[int, ...], reporter: Reporter, *, chooses: bool
 ) -> dict[str, str]:
     """Evaluated states that the policy learned from or was chosen on, by task; they are warned of."""
-    from grape.collect import seen_states
+    from grape.collect import policy_folder, seen_states
 
     if settings.policy == "expert":
         return {}
-    provenance = read_provenance(Path(settings.policy))
+    provenance = read_provenance(policy_folder(settings.policy))
     learned = seen_states(provenance.collected, settings.suite, tasks, states)
     chosen = {} if chooses else seen_states(provenance.validated, settings.suite, tasks, states)
     advice = "for a fair figure leave out --initial-states and --first-state"

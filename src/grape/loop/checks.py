@@ -20,7 +20,7 @@ from grape.core.tasks import Task
 from grape.envs.base import SuiteBase
 from grape.loop.settings import DECIDED_BY_LOOP, LoopSettings
 from grape.loop.stages import Stages
-from grape.policies.opening import check_policy_name, parse_hub_name
+from grape.policies.opening import opening_options, parse_hub_name
 from grape.policies.registry import check_policy_place, read_policy
 from grape.preferences import check_pair, check_score
 from grape.preferences.specifications import choose_specifications
@@ -44,14 +44,14 @@ def check_settings(settings: LoopSettings, suite: SuiteBase, tasks: Sequence[Tas
     _check_states(stages, suite, tasks)
     if settings.policy:
         check_policy_place(settings.policy)
-        _check_trainable(settings.policy)
+        _check_trainable(settings)
     else:
         with _flags_of("demonstrations"):
             make_plan(stages.demonstrations(), suite)
         with _flags_of("sft"):
             check_sft(stages.sft())
             if settings.sft.policy is not None:
-                check_policy_name(settings.sft.policy)
+                check_policy_place(settings.sft.policy)
             if settings.sft.lora_rank and settings.sft.policy is None:
                 raise SettingsError("--lora-rank needs --policy: a new policy has nothing to adapt.", "Leave it out.")
     policy = Path(settings.policy or settings.out)
@@ -83,17 +83,18 @@ def check_settings(settings: LoopSettings, suite: SuiteBase, tasks: Sequence[Tas
         _check_adapters(settings)
 
 
-def _check_trainable(policy: str) -> None:
+def _check_trainable(settings: LoopSettings) -> None:
     """Refuse a policy whose rollouts could be collected but not trained on, before they are.
 
     Names on the hub are left to the first stage: this check downloads nothing.
     """
-    if parse_hub_name(policy) is not None:
+    if parse_hub_name(settings.policy) is not None:
         return
-    opened = read_policy(policy)
+    with _flags_of("collect"):
+        opened = read_policy(settings.policy, opening_options(settings.collect))
     if opened is not None and not opened.spec.support:
         raise SettingsError(
-            f"--policy {policy} has no action tokens, so no log-probabilities, which 'grape train' needs.",
+            f"--policy {settings.policy} has no action tokens, so no log-probabilities, which 'grape train' needs.",
             "'grape collect', 'grape score' and 'grape evaluate' take it.",
         )
 

@@ -12,7 +12,15 @@ from grape.policies.exports import PolicyExport
 from grape.policies.kinds import PART_PATTERNS, recognize_checkpoint
 from grape.policies.opening import read_checkpoint_kind, resolve_policy
 from grape.policies.probes import Probe
-from grape.policies.types import USER_OPTIONS, AdapterInfo, CheckpointInfo, NewPolicy, OpeningOptions, PolicyType
+from grape.policies.types import (
+    AS_STATED,
+    USER_OPTIONS,
+    AdapterInfo,
+    CheckpointInfo,
+    NewPolicy,
+    OpeningOptions,
+    PolicyType,
+)
 
 __all__ = ["OpenVLAOFTType", "OpenVLAType"]
 
@@ -90,7 +98,7 @@ class OpenVLAType(_OpenVLAFamily):
             norm_stats=options.norm_stats,
         )
 
-    def info(self, path: Path | str) -> CheckpointInfo:
+    def info(self, path: Path | str, options: OpeningOptions = AS_STATED) -> CheckpointInfo:
         """Facts from the configuration."""
         from grape.policies.openvla import read_policy_config
 
@@ -155,11 +163,14 @@ class OpenVLAOFTType(_OpenVLAFamily):
 
         return read_oft_policy(path, _choices(path, options))
 
-    def info(self, path: Path | str) -> CheckpointInfo:
+    def info(self, path: Path | str, options: OpeningOptions = AS_STATED) -> CheckpointInfo:
         """Facts from the configuration."""
+        from grape.policies.openvla_oft.conventions import choose_conventions, override_conventions
         from grape.policies.openvla_oft.loading import read_oft_config
 
         config, conventions = read_oft_config(path)
+        if options.preset or conventions is not None:
+            conventions = override_conventions(choose_conventions(options.preset, conventions), options.convention)
         center_crop = None if conventions is None else conventions.center_crop
         return CheckpointInfo(tuple(sorted(config.norm_stats)), center_crop)
 

@@ -23,6 +23,7 @@ __all__ = [
     "get_policy_type",
     "open_as",
     "open_policy",
+    "policy_folder",
     "policy_type_names",
     "read_checkpoint_info",
     "read_policy",
@@ -95,7 +96,7 @@ def recognize_policy(policy: Path | str, preset: str = "") -> tuple[PolicyType, 
                 continue
             try:
                 plugin = get_policy_type(other)
-                recognized = _asked(plugin, "look at a configuration", partial(plugin.recognizes, config, names))
+                recognized = _answer(plugin, "look at a configuration", partial(plugin.recognizes, config, names))
             except SettingsError as error:  # the checkpoint may be of another type
                 broken.append(error)
                 continue
@@ -125,6 +126,11 @@ def check_policy_place(policy: Path | str, flag: str = "--policy") -> None:
         check_policy_name(policy, flag)
 
 
+def policy_folder(policy: Path | str) -> Path:
+    """Where a policy's files lie, if they do so here: the place of ``TYPE:PLACE``, or the path itself."""
+    return Path(_named_type(policy)[1])
+
+
 def _named_type(policy: Path | str) -> tuple[str, str]:
     """Type and place of ``TYPE:PLACE``; an empty type where the policy is written otherwise."""
     name, colon, place = str(policy).partition(":")
@@ -150,8 +156,8 @@ def open_policy(policy: Path | str, options: OpeningOptions = AS_STATED) -> Poli
 def open_as(policy_type: PolicyType, place: Path | str, options: OpeningOptions) -> Policy:
     """As :func:`open_policy`, where the type is known; what is wrong with another distribution's type is told."""
     _check_options(policy_type, options)
-    policy = _asked(policy_type, f"open {place}", lambda: policy_type.open(place, options))
-    spec = _asked(policy_type, f"say the contract of {place}", lambda: policy.spec)
+    policy = _answer(policy_type, f"open {place}", lambda: policy_type.open(place, options))
+    spec = _answer(policy_type, f"say the contract of {place}", lambda: policy.spec)
     if not isinstance(spec, PolicySpec):
         raise SettingsError(
             f"What policy type {policy_type.name!r} opened ({type(policy).__name__}) has no PolicySpec as its spec.",
@@ -169,7 +175,7 @@ def read_policy(policy: Path | str, options: OpeningOptions = AS_STATED) -> Trai
     """Open a policy without its weights; None where its type cannot. Arguments and errors as :func:`open_policy`."""
     policy_type, place = recognize_policy(policy, options.preset)
     _check_options(policy_type, options)
-    return _asked(policy_type, f"read {place}", lambda: policy_type.read(place, options))
+    return _answer(policy_type, f"read {place}", lambda: policy_type.read(place, options))
 
 
 def _check_options(policy_type: PolicyType, options: OpeningOptions) -> None:
@@ -185,7 +191,7 @@ def _check_options(policy_type: PolicyType, options: OpeningOptions) -> None:
         )
 
 
-def _asked(policy_type: PolicyType, what: str, ask: Callable[[], _T]) -> _T:
+def _answer(policy_type: PolicyType, what: str, ask: Callable[[], _T]) -> _T:
     """What a type answers; an unexpected exception of another distribution's becomes a message with its place."""
     try:
         return ask()
@@ -202,7 +208,7 @@ def _asked(policy_type: PolicyType, what: str, ask: Callable[[], _T]) -> _T:
         ) from error
 
 
-def read_checkpoint_info(policy: Path | str) -> CheckpointInfo:
-    """Facts from a policy's configuration. Arguments and errors as :func:`recognize_policy`."""
-    policy_type, place = recognize_policy(policy)
-    return policy_type.info(place)
+def read_checkpoint_info(policy: Path | str, options: OpeningOptions = AS_STATED) -> CheckpointInfo:
+    """Facts from a policy's configuration. Arguments and errors as :func:`open_policy`."""
+    policy_type, place = recognize_policy(policy, options.preset)
+    return policy_type.info(place, options)

@@ -75,8 +75,9 @@ class CheckpointInfo:
 
     Attributes:
         norm_keys: Names of its normalization statistics, sorted.
-        center_crop: Whether it was trained with random crops; None where it says nothing, as checkpoints of other
-            software do. What was trained here says it in ``grape.center_crop``, or else learned from whole images.
+        center_crop: Whether it was trained with random crops; None where neither it nor a preset says so, as with
+            checkpoints of other software. What was trained here says it in ``grape.center_crop``, or else learned from
+            whole images.
     """
 
     norm_keys: tuple[str, ...] = ()
@@ -199,8 +200,8 @@ class PolicyType(ABC):
         """
         return None
 
-    def info(self, path: Path | str) -> CheckpointInfo:
-        """Facts from the configuration. By default nothing is known."""
+    def info(self, path: Path | str, options: OpeningOptions = AS_STATED) -> CheckpointInfo:
+        """Facts from the configuration, as the options change them. By default nothing is known."""
         return CheckpointInfo()
 
     def cautions(self, path: Path | str, options: OpeningOptions) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from grape.core.runs import open_run
 from grape.core.seeds import derive_seed
 from grape.core.trajectories import EpisodeMeta
 from grape.policies.base import TrainablePolicy
+from grape.policies.registry import policy_folder
 from grape.training.checkpoints import CheckpointFolder
 from grape.training.distributed import SINGLE_PROCESS, ProcessGroup, local_part
 from grape.training.gradients import norm_of
@@ -141,7 +142,8 @@ class TrainingRun:
             folder = self._settings.out / "policy"
             if not folder.exists():
                 save_result(policy, self._settings.out, base)
-            write_provenance(folder, self._settings.policy, metas)
+            parent = self._settings.policy
+            write_provenance(folder, None if parent is None else policy_folder(parent), metas)
             summary = {**facts, "policy": "policy", "policy_hash": policy.spec.policy_hash, **more}
             self._folder.finish(summary)
             return summary
