@@ -1,24 +1,27 @@
 """Tokens of a policy that speaks of roll, pitch and yaw, from actions recorded as axis-angles."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from grape.core.errors import DataError
+from grape.core.errors import CompatibilityError, DataError
 from grape.core.files import write_jsonl
 from grape.core.preferences import PreferencePair
 from grape.core.runs import open_run
 from grape.core.tasks import ActionSpace
 from grape.envs.registry import get_suite
 from grape.exchange import ImportGrapeRldsSettings, RldsExportSettings, run_export_rlds, run_import_grape_rlds
-from grape.exchange.tokens import PolicyReader
+from grape.exchange.tokens import PolicyReader, open_reader
 from grape.policies.action_conventions import to_env_action
 from grape.policies.base import PolicySpec
 from grape.policies.openvla import OpenVLAPolicy, create_nano, save_policy
+from grape.policies.openvla_oft.saving import save_oft_policy
 from grape.preferences import read_pairs
 from grape.preferences.records import pair_to_row
 from grape.store import EpisodeStore
+from tests.openvla_oft.conftest import make_nano
 from tests.store.episodes import make_episode
 from tests.training.recordings import SHAPE
 
@@ -128,3 +131,9 @@ def test_pairs_that_do_not_say_it_are_taken_in_the_policys_words(recorded):
     forget_rotation(recorded, "rejected")
     assert not any(unchanged(recorded, "foreign"))
     assert "rotation" not in EpisodeStore.open(recorded / "foreign" / "store").contract["action_space"]
+
+
+def test_policies_that_take_no_statistics_of_the_data_give_it_no_tokens(tmp_path: Path) -> None:
+    save_oft_policy(make_nano(chunk=1), tmp_path)  # one action at a time, but normalized by its own statistics
+    with pytest.raises(CompatibilityError, match="gives no tokens to single actions"):
+        open_reader(tmp_path, "", "auto", {"data": {}})

@@ -13,7 +13,7 @@ from grape.core.tasks import RotationConvention
 from grape.policies.action_conventions import roll_pitch_yaw_from_axis_angle
 from grape.policies.base import ActionEncoder
 from grape.policies.opening import crop_of
-from grape.policies.registry import read_policy
+from grape.policies.registry import read_policy, recognize_policy
 from grape.policies.types import OpeningOptions
 from grape.store.rlds.standardize import gripper_from_loader
 
@@ -95,8 +95,9 @@ def open_reader(
         SettingsError: There is no such policy, it holds no such statistics, or the extra ``train`` is not installed.
         CompatibilityError: The policy is of another robot.
     """
-    crop = crop_of(center_crop)
-    opened: object = read_policy(policy, OpeningOptions(unnorm_key=unnorm_key, center_crop=crop, norm_stats=norm_stats))
+    options = OpeningOptions(unnorm_key=unnorm_key, center_crop=crop_of(center_crop), norm_stats=norm_stats)
+    takes_statistics = "norm_stats" in recognize_policy(policy)[0].takes
+    opened: object = read_policy(policy, options) if takes_statistics else None
     if not isinstance(opened, ActionEncoder) or opened.spec.chunk > 1:
         raise CompatibilityError(
             f"{policy} gives no tokens to single actions, which imported trajectories need.",
