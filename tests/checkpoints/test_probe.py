@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grape.checkpoints import ProbeSettings, run_probe
-from grape.checkpoints.likelihoods import Measured, Statistics
-from grape.checkpoints.sampling import Sampler, choose_episodes
-from grape.checkpoints.scores import SCORES_NAME, ScoredDecision
+from grape.checkpoints.probing.likelihoods import Measured, Statistics
+from grape.checkpoints.probing.sampling import Sampler, choose_episodes
+from grape.checkpoints.probing.scores import SCORES_NAME, ScoredDecision
 from grape.cli.main import main
 from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
 from grape.core.events import SILENT
@@ -161,7 +161,7 @@ def test_an_untrained_head_is_named(placeholders, store, tmp_path):
 
 
 def test_few_decisions_tell_nothing_apart(random_policy, trained, store):
-    from grape.checkpoints.verdict import Ranking, conclude
+    from grape.checkpoints.probing.verdict import Ranking, conclude
 
     path = trained("bidirectional", Conventions(), PRESETS["rlinf"])
     opened = open_probe(path, AS_STATED, weights=True)

@@ -6,7 +6,7 @@ torch; the work on weights is done in ``grape.policies``.
 
 from grape.checkpoints.export import run_export_adapter, run_export_merged
 from grape.checkpoints.predict import run_predict
-from grape.checkpoints.probe import run_probe
+from grape.checkpoints.probing.probe import run_probe
 from grape.checkpoints.settings import ExportAdapterSettings, ExportMergedSettings, PredictSettings, ProbeSettings
 
 __all__ = [

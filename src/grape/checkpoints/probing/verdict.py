@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from grape.checkpoints.likelihoods import Measured, Statistics
+from grape.checkpoints.probing.likelihoods import Measured, Statistics
 from grape.policies.probes import FOOTING, Candidate, Footing, Reading, Variation
 
 __all__ = ["SMALLEST_DIFFERENCE", "Ranking", "conclude"]

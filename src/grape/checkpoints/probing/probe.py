@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grape.checkpoints.likelihoods import Measured, Statistics
-from grape.checkpoints.sampling import Sampler
-from grape.checkpoints.scores import Scorer
+from grape.checkpoints.probing.likelihoods import Measured, Statistics
+from grape.checkpoints.probing.sampling import Sampler
+from grape.checkpoints.probing.scores import Scorer
+from grape.checkpoints.probing.verdict import SMALLEST_DIFFERENCE, Ranking, conclude
 from grape.checkpoints.settings import ProbeSettings
-from grape.checkpoints.verdict import SMALLEST_DIFFERENCE, Ranking, conclude
 from grape.core.events import SILENT, Reporter
 from grape.core.files import write_json
 from grape.core.runs import open_run

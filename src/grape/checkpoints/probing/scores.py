@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from grape.checkpoints.sampling import Sampler
+from grape.checkpoints.probing.sampling import Sampler
 from grape.core.errors import DataError
 from grape.core.events import Reporter, append_line
 from grape.core.files import write_jsonl
