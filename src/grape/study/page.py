@@ -1,0 +1,5 @@
+"""Stub."""
+
+
+def write_page(*_a):
+    return "none"
