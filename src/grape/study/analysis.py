@@ -65,8 +65,9 @@ def analyze(settings: StudySettings, arms: Sequence[str], cells: Sequence[Cell])
     }
     tables = {name: _outcomes(rounds, name) for name in arms}
     comparisons: list[dict[str, Any]] = []
-    for baseline in baselines_of(settings):
-        others = [name for name in arms if name != baseline]
+    baselines = baselines_of(settings)
+    for number, baseline in enumerate(baselines):
+        others = [name for name in arms if name not in baselines[: number + 1]]  # each couple once
         rows = [_comparison(settings, name, baseline, tables[name], tables[baseline]) for name in others]
         rows = [row for row in rows if row is not None]
         for row, adjusted in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
@@ -120,7 +121,7 @@ def _arm(name: str, table: Mapping[Key, Outcome], cells: Sequence[Cell], setting
 
 
 def _share(table: Mapping[Key, Outcome], value: Callable[[Outcome], float | None]) -> dict[str, Any] | None:
-    """Share of episodes with an interval about fresh states; rollouts of one state, also of other seeds, go together."""
+    """Share of episodes with an interval about fresh states; a state's rollouts, of all seeds, go together."""
     known = {key: number for key, outcome in table.items() if (number := value(outcome)) is not None}
     if not known:
         return None
@@ -198,12 +199,15 @@ def _judged(settings: StudySettings, row: dict[str, Any]) -> dict[str, Any]:
         verdict = "better" if better else "worse"
     strict = alpha / row["tests"]  # the first step of Holm
     deviation = row.pop("deviation")
+    detectable: float | None
     if settings.merit == "success" and row["pairs"] == row["states"]:
         discordance = (row["higher"] + row["lower"] + 1) / (row["pairs"] + 2)
         detectable = detectable_difference(row["pairs"], discordance, POWER, strict)
     else:
         scale = max(1.0, 4 * deviation)  # the function is about shares, which end at 1
         detectable = scale * detectable_state_difference(row["states"], deviation / scale, POWER, strict)
+        if settings.merit != "steps" and detectable > 1:
+            detectable = None
     row |= {"verdict": verdict, "detectable": detectable, "power": POWER}
     return {**row, "sentence": _sentence(settings, row)}
 
@@ -224,7 +228,7 @@ def _sentence(settings: StudySettings, row: Mapping[str, Any]) -> str:
     text += f", {row['higher']} pairs higher, {row['lower']} lower, of {row['pairs']} on {row['states']} states."
     if row["p_seeds"] is not None:
         text += f" Over {len(row['seeds'])} seeds {p_text(row['p_seeds'])}"
-        spread = row["interval_seeds"][0] <= 0 <= row["interval_seeds"][1]
+        spread = row["interval_seeds"] is not None and row["interval_seeds"][0] <= 0 <= row["interval_seeds"][1]
         text += ": further runs may not show it." if spread and not row["verdict"].startswith("not") else "."
     else:
         text += " With one seed nothing is known of further runs."

@@ -99,8 +99,8 @@ def arms_of(settings: StudySettings) -> dict[str, Arm]:
 def resolve_arm(settings: StudySettings, name: str) -> Arm:
     """An arm with all its settings.
 
-    Settings of the study that have no meaning for the arm's method, e.g. beta in filtered BC, have their defaults there,
-    unless the arm itself names them.
+    Settings of the study that have no meaning for the arm's method, e.g. beta in filtered BC, have their defaults
+    there, unless the arm itself names them.
 
     Raises:
         SettingsError: The arm is unknown, or its changes are no settings.

@@ -174,6 +174,8 @@ class Bench:
         """Hash of the policy, and its outcomes on the states that are measured on."""
         chooses = self._settings.measured_on == "validation"
         evaluation = stages.validate(policy, out) if chooses else stages.test(policy, out)
+        limits = {"max_steps": self._settings.test_max_steps, "execute": self._settings.collect.execute}
+        evaluation = replace(evaluation, **limits)
         run_evaluate(evaluation, self._reporter, chooses=chooses)
         results = read_results(out)
         collisions = _collisions(out / "rollouts" / "store", required=self._settings.merit == "collisions")

@@ -130,7 +130,7 @@ class Cell:
     start_cpu_seconds: float
 
     def round(self, iteration: int) -> Round | None:
-        """The round of an iteration, or of the starting policy where the arm does not train; None if it is not there."""
+        """The round of an iteration, or of the starting policy where the arm does not train; None if not there."""
         numbers = {item.iteration: item for item in self.rounds}
         return numbers.get(iteration) or (numbers.get(0) if len(numbers) == 1 else None)
 
@@ -143,7 +143,7 @@ class Cell:
 
 
 def cell_hash(settings: StudySettings, arm: Arm) -> str:
-    """Hash of what a cell's result depends on: the study's settings, without other arms and seeds, and the arm's own."""
+    """Hash of what a cell's result depends on: the study's settings without arms and seeds, and the arm's own."""
     shared = {name: value for name, value in identity_of(settings).items() if name not in _OF_ANALYSIS}
     own = {name: identity_of(getattr(arm, name)) for name in ("score", "pair", "train")} if arm.trains else {}
     return content_hash({**shared, **own})

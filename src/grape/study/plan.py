@@ -20,8 +20,8 @@ def plan_study(
     """Episodes and updates of the chosen cells, nothing of which needs to be there.
 
     Returns:
-        ``rows`` (one mapping a kind of work: ``work``, ``times``, ``episodes``, ``updates``), totals of ``episodes`` and
-        ``updates`` at most, ``cells``, and ``cpu_hours`` where a rate was given.
+        ``rows`` (one mapping a kind of work: ``work``, ``times``, ``episodes``, ``updates``), totals of ``episodes``
+        and ``updates`` at most, ``cells``, and ``cpu_hours`` where a rate was given.
     """
     stages = Stages(loop_settings(settings, None, settings.out, 0))
     measured = settings.test_states if settings.measured_on == "test" else settings.validation_states

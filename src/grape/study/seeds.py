@@ -22,7 +22,8 @@ class OverSeeds:
 
     Attributes:
         difference: Mean over seeds.
-        interval: Student's t interval of that mean; it speaks of training runs with further seeds. None with one seed.
+        interval: Student's t interval of that mean; it speaks of training runs with further seeds. None with one seed,
+            or where all agree.
         p_value: Two-sided paired t test: would *further runs* show the difference? None with one seed.
         p_flip: Two-sided exact sign-flip test: no assumption of normality, but never below ``2**(1 - seeds)``, 0.0625
             for five.
@@ -56,7 +57,8 @@ def over_seeds(differences: Mapping[int, float], confidence: float = 0.95) -> Ov
     if n == 1:
         return OverSeeds(mean, None, None, p_flip)
     error = float(values.std(ddof=1)) / math.sqrt(n)
+    if error < 1e-12:  # seeds that agree to the last digit leave t undefined; the test without a variance still stands
+        return OverSeeds(mean, None, p_flip, p_flip)
     half = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * error
-    # Seeds that agree to the last digit leave t undefined; the test without a variance still stands.
-    p_t = 2 * float(special.stdtr(n - 1, -abs(mean) / error)) if error > 1e-12 else p_flip
+    p_t = 2 * float(special.stdtr(n - 1, -abs(mean) / error))
     return OverSeeds(mean, Interval(mean - half, mean + half), p_t, p_flip)

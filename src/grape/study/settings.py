@@ -53,8 +53,8 @@ class StudySettings:
         shared_start: Make the starting policy once, with the first seed of all, and start every seed from it.
         arms: Ways to use the rollouts, by name: sft (no training), anchor-only, filtered-bc, bc-top, tpo, tpo-no-self,
             tpo-no-ext, tpo-no-success, success-pairs, random-rejected, stage-wise, step-dpo, kto, rloo, or --own-arms.
-        own_arms: Further arms by name, in the file: base (an arm to start from, else tpo) and what differs in score, pair
-            and train, e.g. {gentle: {train: {beta: 0.02}}}.
+        own_arms: Further arms by name, in the file: base (an arm to start from, else tpo) and what differs in score,
+            pair and train, e.g. {gentle: {train: {beta: 0.02}}}.
         seeds: Seeds; each has demonstrations, policy, rollouts and training of its own.
         iterations: How many times each arm collects and trains.
         updates: Optimizer steps of every training, whatever the arm.
@@ -68,6 +68,7 @@ class StudySettings:
         measured_on: test, or validation for choosing settings without looking at the test states.
         test_samples: Rollouts from each of the states measured on; more than 1 needs a temperature above 0.
         test_temperature: Sampling temperature there; 0 decodes greedily.
+        test_max_steps: Control steps of these episodes; 0 means each task's own limit.
         cells: Work on these cells only, as ARM:SEEDS: "tpo:0-2,sft" or ":0"; empty means all. The rest may be run
             elsewhere and merged.
         merge: Instead of running, take over the results of these folders (of other machines, or of committed files) and
@@ -108,6 +109,7 @@ class StudySettings:
     measured_on: Literal["test", "validation"] = setting("test", group=_MERIT)
     test_samples: int = setting(1, group=_MERIT, range=Range(1))
     test_temperature: float = setting(0.0, group=_MERIT, range=Range(0))
+    test_max_steps: int = setting(0, group=_MERIT, range=Range(0), identity="unless default")
     cells: str = setting("", group=_PART, identity=False, common=True)
     merge: tuple[Path, ...] = setting((), group=_PART, identity=False, common=True)
     report: bool = setting(True, group=_PART, identity=False)

@@ -138,8 +138,8 @@ def preference_loss(sums: TrajectorySums, settings: LossSettings) -> tuple[LossT
 
     The term ``preference`` is ``preference_weight * mean_P weight * loss(h)``, for the sigmoid loss
     ``-log sigmoid(beta * h)``, where ``h = (S_w - R_w) - (S_l - R_l)`` (arXiv 2411.19309); with length normalization
-    each side's log-ratio is multiplied by ``8 / T`` of that side, T its own number of executed control steps. A floor under the chosen side replaces h by
-    ``h - chosen_floor * max(0, R_w - S_w)`` (DPOP, arXiv 2402.13228, equation 3).
+    each side's log-ratio is multiplied by ``8 / T`` of that side, T its own number of executed control steps. A floor
+    under the chosen side replaces h by ``h - chosen_floor * max(0, R_w - S_w)`` (DPOP, arXiv 2402.13228, equation 3).
 
     The term ``anchor`` imitates the chosen sides that ``anchored_P`` marks, as RPO does (arXiv 2404.19733):
     ``mean_P weight * anchor * slope * -S_w``, where slope is the preference loss's own at h = 0 (and the length
