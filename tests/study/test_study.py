@@ -148,3 +148,40 @@ def test_the_hash_of_a_cell_knows_its_arm_and_no_other(tmp_path: Path) -> None:
     assert len(set(hashes.values())) == 3
     assert cell_hash(more, arms_of(more)["tpo"]) == hashes["tpo"] != cell_hash(more, arms_of(more)["mine"])
     assert cell_hash(tiny(tmp_path, test_states=4), arms_of(plain)["tpo"]) != hashes["tpo"]
+
+
+@pytest.mark.slow
+def test_seeds_side_by_side_give_the_same(runs: Runs, tmp_path: Path) -> None:
+    changed = tiny(tmp_path / "run", jobs=2, cells="filtered-bc,sft", report=False)
+    run_study(changed)
+    whole = cells_of(runs.whole)
+    made = cells_of(tmp_path / "run")
+    assert set(made) == {"0-sft", "1-sft", "0-filtered-bc", "1-filtered-bc"}
+    assert all(cell.facts == whole[name].facts for name, cell in made.items())
+
+
+@pytest.mark.slow
+def test_iterations_go_on_from_each_arms_policy_and_one_policy_may_serve_all_seeds(tmp_path: Path) -> None:
+    """Where nothing can be learned the policy stays, and the table says so."""
+    own = {"impossible": {"base": "tpo", "pair": {"margin": 1e9}}}
+    settings = tiny(
+        tmp_path / "run",
+        arms=("sft", "filtered-bc", "rloo", "impossible"),
+        own_arms=own,
+        iterations=2,
+        shared_start=True,
+    )
+    summary = run_study(settings)
+    cells = cells_of(tmp_path / "run")
+    assert len({cell.start for cell in cells.values()}) == 1
+    for seed in (0, 1):
+        first, second = cells[f"{seed}-rloo"].rounds
+        assert (first.iteration, second.iteration) == (1, 2)
+        assert first.rollouts != second.rollouts
+        assert len({first.policy_hash, second.policy_hash, cells[f"{seed}-rloo"].start}) == 3
+        stopped = cells[f"{seed}-impossible"].rounds
+        assert all(item.updates == 0 and "margin" in item.stopped for item in stopped)
+        assert {item.policy_hash for item in stopped} == {cells[f"{seed}-impossible"].start}
+        assert first.rollouts == stopped[0].rollouts
+    assert any("nothing to learn in 4 iterations" in warning for warning in summary["warnings"])
+    assert "iteration 2" in (tmp_path / "run" / "study.html").read_text()

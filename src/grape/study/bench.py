@@ -72,7 +72,7 @@ class Bench:
         """
         settings, folder = self._settings, self._root / "arms" / arm.name
         with _timed(self._root):
-            policy = self._start()
+            policy = self.start()
             if arm.trains:
                 run_collect(self._shared.collect(1, policy), self._reporter)
         identity = {"cell": cell_hash(settings, arm), "seed": self._seed, "arm": arm.name}
@@ -99,7 +99,7 @@ class Bench:
         path = write_cell(settings.out, cell)
         run.finish({"cell": path.name})
 
-    def _start(self) -> Path:
+    def start(self) -> Path:
         """The starting policy: the given one, or one from demonstrations, of this seed or of all."""
         if self._settings.policy:
             return Path(self._settings.policy)

@@ -87,7 +87,7 @@ def chosen_cells(settings: StudySettings, arms: Mapping[str, Arm]) -> list[tuple
     every = [(seed, name) for seed in settings.seeds for name in arms]
     if not settings.cells.strip():
         return every
-    wanted: set[tuple[int, str]] = set()
+    cells: set[tuple[int, str]] = set()
     for item in settings.cells.replace(",", " ").split():
         name, _, numbers = item.partition(":")
         if name:
@@ -99,5 +99,5 @@ def chosen_cells(settings: StudySettings, arms: Mapping[str, Arm]) -> list[tuple
                     f"--cells asks for seed {seed}, which the study does not have.",
                     f"Its seeds are {', '.join(map(str, settings.seeds))}.",
                 )
-        wanted |= {(seed, arm) for seed in seeds for arm in ([name] if name else arms)}
-    return [cell for cell in every if cell in wanted]
+        cells |= {(seed, arm) for seed in seeds for arm in ([name] if name else arms)}
+    return [cell for cell in every if cell in cells]

@@ -1,6 +1,8 @@
 """The verb ``study``: makes the cells that are missing, then compares what there is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from typing import Any
 
 from grape.core.events import SILENT, Reporter
@@ -41,10 +43,13 @@ def run_study(settings: StudySettings, reporter: Reporter = SILENT) -> Mapping[s
         taken = take_over(settings, arms, settings.merge)
         reporter.info(f"{len(taken)} cells taken over")
     else:
-        for number, (seed, name) in enumerate(chosen, start=1):
-            if _finished(settings, arms[name], seed) is None:
-                reporter.info(f"cell {number} of {len(chosen)}: seed {seed}, {name}")
-                Bench(settings, seed, suite, tasks, reporter).make(arms[name])
+        due = [(seed, name) for seed, name in chosen if _finished(settings, arms[name], seed) is None]
+        if settings.jobs > 1 and due:
+            if settings.shared_start and not settings.policy:
+                Bench(settings, due[0][0], suite, tasks, reporter).start()
+            _make_side_by_side(settings, due, reporter)
+        else:
+            _make(settings, due, reporter)
     places = [(seed, name) for seed in settings.seeds for name in arms]
     cells = {place: _finished(settings, arms[place[1]], place[0]) for place in places}
     there = [cell for cell in cells.values() if cell is not None]
@@ -66,6 +71,34 @@ def run_study(settings: StudySettings, reporter: Reporter = SILENT) -> Mapping[s
     elif run.done != summary:
         run.finish(summary)
     return summary
+
+
+def _make(settings: StudySettings, cells: Sequence[tuple[int, str]], reporter: Reporter = SILENT) -> None:
+    """Make cells one after another."""
+    suite = suite_of(settings.suite, settings.env_python)
+    tasks, arms = select_tasks(suite, settings.tasks), arms_of(settings)
+    for number, (seed, name) in enumerate(cells, start=1):
+        reporter.info(f"cell {number} of {len(cells)}: seed {seed}, {name}")
+        Bench(settings, seed, suite, tasks, reporter).make(arms[name])
+
+
+def _make_side_by_side(settings: StudySettings, cells: Sequence[tuple[int, str]], reporter: Reporter) -> None:
+    """Make the cells of several seeds at a time, a process each.
+
+    Raises:
+        GrapeError: A stage failed; seeds that had begun are made to their end first.
+    """
+    with ProcessPoolExecutor(settings.jobs, get_context("spawn")) as pool:
+        work = {}
+        for seed in dict.fromkeys(seed for seed, _ in cells):
+            work[pool.submit(_make, settings, [cell for cell in cells if cell[0] == seed])] = seed
+        try:
+            for future in as_completed(work):
+                future.result()
+                reporter.info(f"all cells of seed {work[future]} are done")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _finished(settings: StudySettings, arm: Arm, seed: int) -> Cell | None:

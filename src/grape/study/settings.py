@@ -73,6 +73,7 @@ class StudySettings:
             elsewhere and merged.
         merge: Instead of running, take over the results of these folders (of other machines, or of committed files) and
             make the table.
+        jobs: Seeds that are worked on at a time, a process each; give --collect.workers 1 with it.
         report: Write study.html.
         seconds_per_episode: CPU seconds of an episode, for an estimate by --dry-run.
         seconds_per_update: CPU seconds of an optimizer step, for the same.
@@ -112,6 +113,7 @@ class StudySettings:
     test_max_steps: int = setting(0, group=_MERIT, range=Range(0), identity="unless default")
     cells: str = setting("", group=_PART, identity=False, common=True)
     merge: tuple[Path, ...] = setting((), group=_PART, identity=False, common=True)
+    jobs: int = setting(1, group=_PART, range=Range(1), identity=False)
     report: bool = setting(True, group=_PART, identity=False)
     seconds_per_episode: float | None = setting(None, group=_PART, range=Range(0), identity=False)
     seconds_per_update: float | None = setting(None, group=_PART, range=Range(0), identity=False)
