@@ -77,8 +77,9 @@ def test_every_arm_is_a_valid_training_with_the_same_budget() -> None:
         for arm in arms.values():
             check_score(arm.score)
             check_pair(arm.pair)
-            data = {"scores": Path("x"), "pairs": None} if arm.train.unpaired else {}
-            check_train(replace(arm.train, **data))
+            unpaired = arm.train.unpaired
+            data = Path("x")
+            check_train(replace(arm.train, scores=data if unpaired else None, pairs=None if unpaired else data))
             assert (arm.train.epochs, arm.train.max_updates) == (2, 2)
     assert arms["tpo"].train.beta == arms["anchor-only"].train.beta == 0.02
     assert arms["anchor-only"].train.preference_weight == 0

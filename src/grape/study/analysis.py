@@ -68,8 +68,11 @@ def analyze(settings: StudySettings, arms: Sequence[str], cells: Sequence[Cell])
     baselines = baselines_of(settings)
     for number, baseline in enumerate(baselines):
         others = [name for name in arms if name not in baselines[: number + 1]]  # each couple once
-        rows = [_comparison(settings, name, baseline, tables[name], tables[baseline]) for name in others]
-        rows = [row for row in rows if row is not None]
+        rows = [
+            row
+            for name in others
+            if (row := _comparison(settings, name, baseline, tables[name], tables[baseline])) is not None
+        ]
         for row, adjusted in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
             comparisons.append(_judged(settings, {**row, "p_holm": adjusted, "tests": len(rows)}))
     return {

@@ -142,8 +142,8 @@ class Bench:
         score = stages.score(iteration)
         if iteration == 1:  # arms that score alike share the scores, too
             digits = content_hash(identity_of(arm.score))[:12]
-            store = self._shared.folder(1) / "collect" / "store"
-            score = replace(score, store=store, out=self._root / "scores" / digits)
+            place = self._shared.folder(1) / "collect" / "store"
+            score = replace(score, store=place, out=self._root / "scores" / digits)
         store = EpisodeStore.open(score.store)
         outcomes = [meta.success for meta in store.metas() if meta.success is not None]
         facts: dict[str, Any] = {
@@ -174,8 +174,9 @@ class Bench:
         """Hash of the policy, and its outcomes on the states that are measured on."""
         chooses = self._settings.measured_on == "validation"
         evaluation = stages.validate(policy, out) if chooses else stages.test(policy, out)
-        limits = {"max_steps": self._settings.test_max_steps, "execute": self._settings.collect.execute}
-        evaluation = replace(evaluation, **limits)
+        evaluation = replace(
+            evaluation, max_steps=self._settings.test_max_steps, execute=self._settings.collect.execute
+        )
         run_evaluate(evaluation, self._reporter, chooses=chooses)
         results = read_results(out)
         collisions = _collisions(out / "rollouts" / "store", required=self._settings.merit == "collisions")

@@ -118,7 +118,7 @@ def forest(comparisons: Sequence[Mapping[str, Any]], merit: str) -> Forest | Non
 
 
 def write_page(settings: StudySettings, summary: Mapping[str, Any], cells: Sequence[Cell]) -> str:
-    """Write ``out/study.html`` and return its path.
+    """Write ``out/study.html`` and return its name.
 
     Raises:
         SettingsError: Jinja is not installed.
@@ -137,7 +137,7 @@ def write_page(settings: StudySettings, summary: Mapping[str, Any], cells: Seque
     )
     sweep_beside(target)
     write_text(target, page)
-    return str(target)
+    return target.name
 
 
 def _iterations(settings: StudySettings, cells: Sequence[Cell]) -> Chart | None:

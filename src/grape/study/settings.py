@@ -69,8 +69,8 @@ class StudySettings:
         test_samples: Rollouts from each of the states measured on; more than 1 needs a temperature above 0.
         test_temperature: Sampling temperature there; 0 decodes greedily.
         test_max_steps: Control steps of these episodes; 0 means each task's own limit.
-        cells: Work on these cells only, as ARM:SEEDS: "tpo:0-2,sft" or ":0"; empty means all. The rest may be run
-            elsewhere and merged.
+        cells: Work on these cells only, as ARM:SEEDS: "tpo:0-2,sft" or ":0"; empty means all. Other machines may make
+            the rest, to be merged.
         merge: Instead of running, take over the results of these folders (of other machines, or of committed files) and
             make the table.
         jobs: Seeds that are worked on at a time, a process each; give --collect.workers 1 with it.

@@ -27,6 +27,7 @@ VERB = Verb(
     settings=StudySettings,
     run=run_study,
     hidden=DECIDED_BY_STUDY,
+    paths=("page",),
     show=show_study,
     show_plan=show_study_plan,
     examples=(
