@@ -193,7 +193,7 @@ def test_what_a_reader_must_know_is_said() -> None:
     ]
     result = compared(cells, ("sft", "tpo", "kto"), measured_on="validation")
     text = " ".join(result["warnings"])
-    assert "nothing to learn in 1 iterations, e.g. 0-kto" in text
+    assert "nothing to learn in 1 iteration, e.g. 0-kto" in text
     assert "2 versions of the software" in text
     assert "not for a claim" in text
     lines = format_study({**result, "cells": {"missing": ["1-tpo"]}})

@@ -263,9 +263,8 @@ def _warnings(settings: StudySettings, cells: Sequence[Cell]) -> list[str]:
     warnings = []
     learned = [(cell, item) for cell in cells for item in cell.rounds if 0 < item.iteration <= settings.iterations]
     if stopped := [f"{cell.seed}-{cell.arm}, iteration {item.iteration}" for cell, item in learned if item.stopped]:
-        warnings.append(
-            f"There was nothing to learn in {len(stopped)} iterations, e.g. {stopped[0]}: no optimizer step."
-        )
+        count = f"{len(stopped)} iteration{'' if len(stopped) == 1 else 's'}"
+        warnings.append(f"There was nothing to learn in {count}, e.g. {stopped[0]}: no optimizer step.")
     later = {item.collected for _, item in learned}
     if len(later) > 1:
         warnings.append(f"Collections differ in size: {min(later)} to {max(later)} rollouts.")

@@ -21,7 +21,9 @@ def format_study(summary: Mapping[str, Any]) -> list[str]:
         )
     lines += [f"Warning: {warning}" for warning in summary["warnings"]]
     if missing := summary["cells"]["missing"]:
-        lines.append(f"Missing: {len(missing)} cells, {', '.join(missing[:8])}{', …' if len(missing) > 8 else ''}.")
+        lines.append(
+            f"Missing: {len(missing)} cell{'' if len(missing) == 1 else 's'}, {', '.join(missing[:8])}{', …' if len(missing) > 8 else ''}."
+        )
     if "page" in summary:
         lines.append(f"page: {summary['page']}")
     return lines
