@@ -103,7 +103,7 @@ def test_under_the_null_no_more_false_alarms_than_alpha() -> None:
     rng = np.random.default_rng(0)
     arms = ("sft", "a", "b", "c", "d")
     alarms = 0
-    trials = 120
+    trials = 80
     for _ in range(trials):
         rates = rng.uniform(0.1, 0.9, 24)
         cells = [cell(seed, arm, outcomes(list(rng.random(24) < rates))) for seed in range(3) for arm in arms]
