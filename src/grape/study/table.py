@@ -21,10 +21,8 @@ def format_study(summary: Mapping[str, Any]) -> list[str]:
         )
     lines += [f"Warning: {warning}" for warning in summary["warnings"]]
     if missing := summary["cells"]["missing"]:
-        lines.append(
         count = f"{len(missing)} cell{'' if len(missing) == 1 else 's'}"
         lines.append(f"Missing: {count}, {', '.join(missing[:8])}{', …' if len(missing) > 8 else ''}.")
-        )
     if "page" in summary:
         lines.append(f"page: {summary['page']}")
     return lines
