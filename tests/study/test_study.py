@@ -135,6 +135,19 @@ def test_merging_refuses_what_is_not_of_the_study(runs: Runs, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_a_seed_is_not_continued_from_another_start(runs: Runs, tmp_path: Path) -> None:
+    """As on another processor, where the same commands make another policy in its last bits."""
+    (tmp_path / "files").mkdir()
+    text = (runs.whole / "cells" / "0-filtered-bc.json").read_text()
+    start = cells_of(runs.whole)["0-filtered-bc"].start
+    (tmp_path / "files" / "0-filtered-bc.json").write_text(text.replace(start, "f" * 64))
+    run_study(tiny(tmp_path / "run", merge=(tmp_path / "files",), report=False))
+    with pytest.raises(CompatibilityError, match="seed 0 have different starting policies"):
+        run_study(tiny(tmp_path / "run", cells="tpo:0"))
+    assert not (tmp_path / "run" / "work" / "seed-0" / "arms").exists()
+
+
+@pytest.mark.slow
 def test_a_study_begun_with_one_figure_of_merit_keeps_it(runs: Runs, tmp_path: Path) -> None:
     shutil.copytree(runs.whole, tmp_path / "run", ignore=shutil.ignore_patterns("work"))
     with pytest.raises(CompatibilityError, match="merit was"):

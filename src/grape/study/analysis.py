@@ -165,7 +165,7 @@ def _comparison(
         "higher": int((differences > 0).sum()),
         "lower": int((differences < 0).sum()),
         "seeds": {str(seed): number for seed, number in by_seed.items()},
-        "interval_seeds": None if further.interval is None else list(further.interval),
+        "interval_seeds": None if further.interval is None else _possible(settings.merit, further.interval),
         "p_seeds": further.p_value,
         "p_seeds_flip": further.p_flip,
         "success_difference": sum(b[key].success - a[key].success for key in shared) / len(shared),
@@ -185,6 +185,11 @@ def _interval(
     if len(sums) < 2:
         return None, "none: a single initial state"
     return list(pooled_mean_interval(sums, counts, settings.confidence)), "bootstrap over initial states"
+
+
+def _possible(merit: str, interval: Sequence[float]) -> list[float]:
+    """The interval within what a difference can be: those of shares lie in [-1, 1]."""
+    return list(interval) if merit == "steps" else [min(1.0, max(-1.0, bound)) for bound in interval]
 
 
 def _deviation(differences: Floats, states: Sequence[tuple[str, int]]) -> float:

@@ -32,7 +32,7 @@ from grape.loop.stages import Stages
 from grape.preferences import run_pair, run_score
 from grape.store import EpisodeStore
 from grape.study.arms import Arm
-from grape.study.cells import Cell, Outcome, Round, cell_hash, software, write_cell
+from grape.study.cells import CELLS, Cell, Outcome, Round, cell_hash, check_starts, read_cell, software, write_cell
 from grape.study.checks import loop_settings
 from grape.study.settings import StudySettings
 
@@ -75,6 +75,7 @@ class Bench:
             policy = self.start()
             if arm.trains:
                 run_collect(self._shared.collect(1, policy), self._reporter)
+                self._check_start()
         identity = {"cell": cell_hash(settings, arm), "seed": self._seed, "arm": arm.name}
         run = open_run(folder, "study cell", loop_settings(settings, arm, folder, self._seed), identity)
         with _timed(folder):
@@ -98,6 +99,19 @@ class Bench:
         )
         path = write_cell(settings.out, cell)
         run.finish({"cell": path.name})
+
+    def _check_start(self) -> None:
+        """Refuse a start that differs from that of the seed's other cells, before an arm is trained from it.
+
+        Raises:
+            CompatibilityError: It differs.
+        """
+        store = self._first_store()
+        others = [read_cell(path) for path in sorted((self._settings.out / CELLS).glob(f"{self._seed}-*.json"))]
+        if others:
+            first = replace(others[0].rounds[0], iteration=1, rollouts=store.digest())
+            own = replace(others[0], seed=self._seed, start=store.metas()[0].policy_hash, rounds=(first,))
+            check_starts([own, *others])
 
     def start(self) -> Path:
         """The starting policy: the given one, or one from demonstrations, of this seed or of all."""

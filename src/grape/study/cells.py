@@ -28,6 +28,8 @@ __all__ = [
     "Round",
     "cell_hash",
     "cell_path",
+    "check_cell",
+    "check_starts",
     "read_cell",
     "software",
     "take_over",
