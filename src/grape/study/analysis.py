@@ -233,7 +233,7 @@ def _sentence(settings: StudySettings, row: Mapping[str, Any]) -> str:
             f", over further seeds {_between(settings.merit, row['interval_seeds'])})" if row["interval_seeds"] else ")"
         )
     text += f"; {p_text(row['p_holm'])} after Holm over {row['tests']} arm{'s' if row['tests'] > 1 else ''}"
-    text += f", {row['higher']} pairs higher, {row['lower']} lower, of {row['pairs']} on {row['states']} states."
+    text += f"; of {row['pairs']} pairs on {row['states']} states {row['higher']} are higher, {row['lower']} lower."
     if row["p_seeds"] is not None:
         text += f" Over {len(row['seeds'])} seeds {p_text(row['p_seeds'])}"
         spread = row["interval_seeds"] is not None and row["interval_seeds"][0] <= 0 <= row["interval_seeds"][1]
