@@ -15,7 +15,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-MODULES = ("torch", "scipy.stats", "transformers", "grape.policies.openvla", "grape.training.sft", "grape.training.tpo")
+MODULES: tuple[str, ...] = (
+    "torch",
+    "scipy.stats",
+    "transformers",
+    "grape.policies.openvla",
+    "grape.training.sft",
+    "grape.training.tpo",
+)
 MODULES += ("grape.cli.main", "grape.cli.verb", "grape.cli.verbs.loop", "grape.cli.verbs.study")
 
 
