@@ -24,7 +24,7 @@ from grape.evaluation.power import (
 from grape.evaluation.results import EvaluationResults, read_results, results_path
 from grape.evaluation.statistics import cluster_sums, clustered_wilson_interval, holm
 
-__all__ = ["COMPARISON_NAME", "CompareSettings", "compare_results", "needed_pairs", "run_compare"]
+__all__ = ["COMPARISON_NAME", "CompareSettings", "compare_results", "run_compare"]
 
 COMPARISON_NAME = "comparison.json"
 POWER = 0.8
@@ -134,7 +134,7 @@ def compare_results(
     if figures["p_value"] < alpha:
         verdict = "better" if pairs.difference > 0 else "worse"
     warnings = _warnings(a, b, pairing)
-    needed = needed_pairs(pairs, difference, alpha)
+    needed = _needed(pairs, difference, alpha)
     headline = comparison_sentence(verdict, figures, confidence)
     parts = [headline, _method_sentence(pairs, figures, verdict), need_sentence(needed, verdict), *warnings]
     tasks = {name: _figures(pairs.of_task(name), confidence, bootstrap_samples, seed) for name in pairs.tasks}
@@ -185,14 +185,8 @@ def _rate(pairs: PairedOutcomes, successes: tuple[bool, ...], confidence: float)
     return {"success_rate": sum(successes) / len(pairs), "interval": list(interval)}
 
 
-def needed_pairs(pairs: PairedOutcomes, stated: float | None, alpha: float) -> dict[str, Any]:
-    """How many pairs would find a difference, and what these pairs can find.
-
-    Args:
-        pairs: Paired episodes.
-        stated: Difference to be found; None takes the observed one.
-        alpha: Significance level.
-    """
+def _needed(pairs: PairedOutcomes, stated: float | None, alpha: float) -> dict[str, Any]:
+    """How many pairs would find a difference, and what these pairs can find."""
     observed = abs(pairs.difference)
     difference = stated or observed or DEFAULT_DIFFERENCE
     origin = "stated" if stated else "observed" if observed else "default"
