@@ -59,8 +59,8 @@ format: install ## let ruff rewrite the sources
 doctor: install ## look at this machine: interpreter, packages, graphics, a rendered frame, disk, memory, GPU
 	@$(BIN)/grape doctor $(ARGS)
 
-bench-evidence: install ## repeat the recorded study of all baselines and seeds (hours; resumable)
-	@$(BIN)/python -m benchmarks.evidence $(ARGS)
+bench-evidence: install ## a study of the demo's recipe: eight arms, three seeds (hours; resumable)
+	@$(BIN)/grape study --config examples/studies/metaworld.yaml --out runs/evidence --jobs $(JOBS) $(ARGS)
 
 bench-data: install ## frames a second of writing and reading RLDS, beside TFDS where `make test-tf` ran
 	@$(BIN)/python benchmarks/rlds.py $(ARGS)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.seed_study import seed_study
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.evaluation import (
     CompareSettings,
@@ -330,33 +329,6 @@ def test_the_gate_of_release_01_wrongly_stops_at_most_alpha_of_equal_policies() 
 def test_gate_refuses_senseless_numbers(arguments: dict[str, float]) -> None:
     with pytest.raises(SettingsError, match="gate's"):
         gate_decision(outcomes(1, 1, 1, 1), **arguments)  # type: ignore[arg-type]
-
-
-def test_study_equals_scipy_over_seeds() -> None:
-    seeds = {seed: outcomes(40, 5, 10 + 5 * seed, 40 - 5 * seed, task=f"task-{seed}") for seed in range(5)}
-    study = seed_study(seeds)
-    differences = [pairs.difference for pairs in seeds.values()]
-    expected = stats.ttest_1samp(differences, 0)
-    assert study.p_seeds == pytest.approx(expected.pvalue)
-    interval = expected.confidence_interval(0.95)
-    assert study.interval == pytest.approx((interval.low, interval.high))
-    assert study.differences == pytest.approx(differences)
-    assert study.p_seeds_flip == 0.0625
-    assert study.pairs == 475
-    assert study.p_states == pytest.approx(mcnemar_exact(25, 100))
-
-
-def test_study_flips_a_state_with_all_its_seeds() -> None:
-    """The same ten states under five seeds that agree: the evidence over states is that of ten, not fifty."""
-    same = outcomes(2, 1, 6, 1)
-    study = seed_study(dict.fromkeys(range(5), same))
-    assert study.p_states == pytest.approx(mcnemar_exact(1, 6))
-    assert study.p_seeds == study.p_seeds_flip == 0.0625  # no spread between seeds: no t test
-
-
-def test_study_needs_two_seeds() -> None:
-    with pytest.raises(ValueError, match="two seeds"):
-        seed_study({0: outcomes(1, 1, 1, 1)})
 
 
 def test_numbers_in_words() -> None:

@@ -23,6 +23,7 @@ VERBS = [
         "evaluate": "--policy expert --suite toy --out OUT --dry-run",
         "compare": "a b",
         "loop": "--out OUT --dry-run",
+        "study": "--out OUT --dry-run",
         "demo": "--out OUT --dry-run",
         "report": "pairs --out OUT/report.html",
         "predict": "--policy x --image x --instruction x",

@@ -1,6 +1,6 @@
-"""Runs the loop in child processes, kills them at places spread over all its writes and runs them again.
+"""Runs the loop or another verb in child processes, kills them at places spread over its writes, runs them again.
 
-Called as ``python -m tests.loop.killing CONFIG FOLDER KILLS``; ``FOLDER/whole/run`` is an undisturbed run and
+Called as ``python -m tests.loop.killing CONFIG FOLDER KILLS [VERB]``; ``FOLDER/whole/run`` is an undisturbed run and
 ``FOLDER/killed/run`` one that was killed. Prints one JSON line: before which new file each kill came. The children are
 forked from a process that has imported everything and computed nothing, and a kill comes at a counted rename or fsync,
 not after a time: neither the start of the interpreter nor the load of the machine has a part in it.
@@ -15,8 +15,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-MODULES = ("torch", "scipy.stats", "transformers", "grape.policies.openvla", "grape.training.sft", "grape.training.tpo")
-MODULES += ("grape.cli.main", "grape.cli.verb", "grape.cli.verbs.loop")
+MODULES: tuple[str, ...] = (
+    "torch",
+    "scipy.stats",
+    "transformers",
+    "grape.policies.openvla",
+    "grape.training.sft",
+    "grape.training.tpo",
+)
+MODULES += ("grape.cli.main", "grape.cli.verb", "grape.cli.verbs.loop", "grape.cli.verbs.study")
 
 
 class FileOperations:
@@ -57,7 +64,7 @@ class FileOperations:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(config: Path, folder: Path, due: int = 0, late: int = 0) -> tuple[int, str]:
+def run(config: Path, folder: Path, verb: str, due: int = 0, late: int = 0) -> tuple[int, str]:
     """One start of the loop, under a name that is the same in every run: some files hold paths.
 
     Returns:
@@ -67,7 +74,7 @@ def run(config: Path, folder: Path, due: int = 0, late: int = 0) -> tuple[int, s
     report, pipe = os.pipe()
     child = os.fork()
     if child == 0:
-        _be_the_child(config, folder, due, late, pipe)
+        _be_the_child(config, folder, verb, due, late, pipe)
     os.close(pipe)
     with os.fdopen(report) as lines:
         answer = lines.read()
@@ -75,11 +82,11 @@ def run(config: Path, folder: Path, due: int = 0, late: int = 0) -> tuple[int, s
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
         return due, answer
     if status != 0:
-        raise SystemExit(f"the loop failed with status {status}")
+        raise SystemExit(f"grape {verb} failed with status {status}")
     return int(answer), ""
 
 
-def _be_the_child(config: Path, folder: Path, due: int, late: int, pipe: int) -> None:
+def _be_the_child(config: Path, folder: Path, verb: str, due: int, late: int, pipe: int) -> None:
     from grape.cli.main import main
 
     code = 1
@@ -88,21 +95,21 @@ def _be_the_child(config: Path, folder: Path, due: int, late: int, pipe: int) ->
         with open("stdout", "w") as output:
             os.dup2(output.fileno(), 1)
         operations = FileOperations(due, late, pipe)
-        code = main(["loop", "--config", str(config), "--out", "run", "--json"])
+        code = main([verb, "--config", str(config), "--out", "run", "--json"])
         sys.stdout.flush()
         os.write(pipe, str(operations.count).encode())
     finally:
         os._exit(code)
 
 
-def disturb(config: Path, folder: Path, kills: int) -> list[str]:
+def disturb(config: Path, folder: Path, kills: int, verb: str) -> list[str]:
     """A whole run and a killed one; the names at which the kills came."""
-    names, _ = run(config, folder / "whole")
+    names, _ = run(config, folder / "whole", verb)
     apart = names // (kills + 1)  # a start passes by what is there already, so each one goes on where the last ended
     assert apart > 3, f"{names} files are too few for {kills} kills"
     places: list[str] = []
     for number in itertools.count():
-        _, name = run(config, folder / "killed", apart if number < kills else 0, number % 3)
+        _, name = run(config, folder / "killed", verb, apart if number < kills else 0, number % 3)
         if not name:
             return places
         places.append(name)
@@ -112,4 +119,4 @@ def disturb(config: Path, folder: Path, kills: int) -> list[str]:
 if __name__ == "__main__":
     for module in MODULES:
         importlib.import_module(module)
-    print(json.dumps(disturb(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))))
+    print(json.dumps(disturb(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), (*sys.argv[4:], "loop")[0])))

@@ -128,3 +128,51 @@ def test_pairs_of_two_failures_can_be_left_out() -> None:
     groups, census = make_pairs(scores, mode="top-bottom", chosen_must_succeed=True)
     assert [(pair.chosen, pair.rejected) for group in groups for pair in group] == [("e0", "e3")]
     assert census["t"].failed == 1
+
+
+@settings(deadline=None)
+@given(score_sets(), st.integers(0, 9), st.booleans())
+def test_every_success_is_chosen_once(scores, seed, mixed) -> None:
+    groups, _ = make_pairs(scores, mode="every-success", m=1, seed=seed, require_mixed_outcomes=mixed)
+    pairs = [pair for group in groups for pair in group]
+    by_id = {score.episode_id: score for score in scores}
+    states: dict[tuple[str, int], list[Score]] = {}
+    for score in scores:
+        states.setdefault((score.task, score.initial_state), []).append(score)
+    expected = {
+        score.episode_id
+        for members in states.values()
+        for score in members
+        if score.success and len(members) > 1 and not (mixed and all(other.success for other in members))
+    }
+    assert sorted(pair.chosen for pair in pairs) == sorted(expected)
+    for pair in pairs:
+        rejected = by_id[pair.rejected]
+        assert (rejected.task, rejected.initial_state) == (pair.task, pair.initial_state)
+        failures = [score for score in states[pair.task, pair.initial_state] if not score.success]
+        assert not (rejected.success and failures)
+    assert make_pairs(scores[::-1], mode="every-success", m=1, seed=seed, require_mixed_outcomes=mixed)[0] == groups
+
+
+@settings(deadline=None)
+@given(score_sets(), st.sampled_from(RANKING), st.integers(1, 3), st.integers(0, 9), st.booleans())
+def test_a_random_rejected_side_leaves_the_chosen_ones_as_they_are(scores, mode, m, seed, succeed) -> None:
+    options = {"mode": mode, "m": m, "seed": seed, "chosen_must_succeed": succeed, "require_mixed_outcomes": False}
+    ranked, census = make_pairs(scores, **options)
+    drawn, same_census = make_pairs(scores, random_rejected=True, **options)
+    assert census == same_census
+    by_id = {score.episode_id: score for score in scores}
+    for group, other in zip(ranked, drawn, strict=True):
+        assert [pair.chosen for pair in group] == [pair.chosen for pair in other]
+        for pair in other:
+            assert pair.rejected != pair.chosen
+            assert by_id[pair.rejected].initial_state == pair.initial_state
+            assert pair.margin == by_id[pair.chosen].gcpg - by_id[pair.rejected].gcpg
+
+
+def test_a_random_rejected_side_can_be_any_other_of_the_state() -> None:
+    scores = [make_score(f"e{n}", "a", 0, n > 1, (0.0, 0.1 * n, 2.0 * (n > 1))) for n in range(4)]
+    drawn = {
+        make_pairs(scores, mode="best-worst", random_rejected=True, seed=seed)[0][0][0].rejected for seed in range(40)
+    }
+    assert drawn == {"e0", "e1", "e2"}

@@ -109,6 +109,20 @@ def test_at_the_start_the_anchor_pulls_as_asked_whatever_beta_and_length(
     assert left["preference"] == derivatives["preference"]
 
 
+def test_without_a_preference_term_the_anchor_stays_as_it_was():
+    start = sums(-20.0, -50.0, -20.0, -50.0, 10, 17)
+    both = coefficients(lambda x: preference_loss(x, LossSettings(anchor=2.0)), start)[2]
+    terms, metrics = preference_loss(start, LossSettings(preference_weight=0.0, anchor=2.0))
+    assert terms.keys() == {"anchor"}
+    assert metrics["loss"] == metrics["loss/anchor"] != 0
+    assert metrics["loss/preference"] == 0
+    alone = coefficients(lambda x: preference_loss(x, LossSettings(preference_weight=0.0, anchor=2.0)), start)[2]
+    assert alone["anchor"] == both["anchor"]
+    half = coefficients(lambda x: preference_loss(x, LossSettings(preference_weight=0.5, anchor=2.0)), start)[2]
+    assert float(half["preference"][0]) == pytest.approx(0.5 * float(both["preference"][0]))
+    assert half["anchor"] == both["anchor"]
+
+
 def test_a_floor_under_the_chosen_side_by_hand():
     # S_w - R_w = -2, S_l - R_l = -5: h = 3, and lambda 1.5 takes 3 off: nothing is gained by lowering both.
     below = sums(-12.0, -15.0, -10.0, -10.0)

@@ -37,6 +37,7 @@ VERBS = {
     "compare": "Compare two evaluations, paired by initial state",
     "report": "Write one HTML page about a run",
     "loop": "Iterate collect, score, pair, train, evaluate; resumable, with a gate",
+    "study": "Compare ways to use the same rollouts: arms, seeds, paired tests; resumable",
     "costs": "Cost specifications: list, show, check, validate, generate and import them",
     "predict": "Ask a policy for the action to one image and instruction",
     "probe": "Measure with which conventions an OpenVLA-OFT checkpoint was trained, from demonstrations",

@@ -114,7 +114,7 @@ def _sft(settings: LoopSettings, decisions: int) -> Row:
 
 def _pairs(settings: PairSettings, samples: int, states: int) -> int:
     """Pairs from ``states`` initial states with ``samples`` rollouts each at most."""
-    each = 1 if settings.mode == "best-worst" else min(settings.m, samples // 2)
+    each = {"best-worst": 1, "every-success": samples}.get(settings.mode, min(settings.m, samples // 2))
     if settings.max_pairs_per_state is not None:
         each = min(each, settings.max_pairs_per_state)
     return each * states if settings.max_pairs is None else min(each * states, settings.max_pairs)

@@ -36,11 +36,14 @@ class PairSettings:
         mode: best-worst: highest against lowest R_GCPG of each initial state. top-bottom: rank by rank from both ends,
             best against worst, second best against second worst, up to m pairs. success-only: a random success
             against a random failure, up to m pairs, ignoring the other terms. random: two random episodes in random
-            order, up to m pairs, ignoring score and outcome (for controlled comparison).
+            order, up to m pairs, ignoring score and outcome (for controlled comparison). every-success: each success
+            once, against a random failure if there is one (for filtered BC, which imitates chosen sides alone).
         stage_wise: Compare segments instead of whole episodes: the control steps of one stage in two episodes that both
             entered it, ranked by what that stage cost them (not for success-only). The other settings hold for each
             stage: which outcomes count, and that the chosen side's episode must have succeeded.
-        m: Most pairs an initial state, or a stage of it (1 or more; best-worst makes one).
+        rejected: ranked: the mode says which. random: the ranking modes keep their chosen sides, but the other side is
+            drawn at random among all other episodes of the initial state (for controlled comparison).
+        m: Most pairs an initial state, or a stage of it (1 or more; best-worst makes one, every-success all).
         margin: Least difference (0 or more) in the ranking modes: of R_GCPG, or stage-wise of the stage's cost. Pairs
             that differ by no more than measurement noise are left out anyway.
         require_mixed_outcomes: Use only initial states with both a success and a failure. Otherwise the soft terms
@@ -65,6 +68,7 @@ class PairSettings:
     out: Path = setting(identity=False, common=True)
     mode: Mode = setting("top-bottom", group=_CHOICE, common=True)
     stage_wise: bool = setting(False, group=_CHOICE, identity="unless default", common=True)
+    rejected: Literal["ranked", "random"] = setting("ranked", group=_CHOICE, identity="unless default")
     m: int = setting(4, group=_NUMBER, range=Range(1), common=True)
     margin: float = setting(0.0, group=_CHOICE, range=Range(0), common=True)
     require_mixed_outcomes: bool = setting(False, group=_CHOICE, common=True)
@@ -106,6 +110,7 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
         require_mixed_outcomes=settings.require_mixed_outcomes,
         chosen_must_succeed=settings.chosen_must_succeed,
         stage_wise=settings.stage_wise,
+        random_rejected=settings.rejected == "random",
         seed=settings.seed,
         instructions=_instructions(store, scores),
         noise=ScoreNoise.of_summary(scored, tasks, str(settings.scores / "done.json")),
@@ -201,15 +206,26 @@ def check_pair(settings: PairSettings) -> None:
         raise SettingsError(
             "--cut-distance has no meaning without --cut distance.", "Give --cut distance, or leave --cut-distance out."
         )
-    if settings.stage_wise and settings.mode == "success-only":
+    if settings.stage_wise and settings.mode in ("success-only", "every-success"):
         raise SettingsError(
-            "--stage-wise ranks by what a stage cost, --mode success-only ignores costs.",
+            f"--stage-wise ranks by what a stage cost, --mode {settings.mode} ignores costs.",
             "Choose --mode top-bottom, best-worst or, as a control, random.",
         )
     if settings.stage_wise and settings.cut not in ("none", "length"):
         raise SettingsError(
             f"--stage-wise compares segments of one stage, which --cut {settings.cut} cannot cut.",
             "Choose --cut length or none, or leave --stage-wise out.",
+        )
+    if settings.rejected == "random" and (settings.mode not in RANKING or settings.stage_wise):
+        other = "--stage-wise" if settings.stage_wise else f"--mode {settings.mode}"
+        raise SettingsError(
+            f"--rejected random keeps the chosen sides of a ranking of whole episodes, which {other} is not.",
+            f"Choose --mode {' or '.join(RANKING)} without --stage-wise, or leave --rejected out.",
+        )
+    if settings.rejected == "random" and settings.weight == "margin":
+        raise SettingsError(
+            "--weight margin needs margins that say which side is better; with --rejected random they do not.",
+            "Leave one of them out.",
         )
     if settings.weight == "margin" and settings.mode not in RANKING:
         raise SettingsError(

@@ -11,6 +11,9 @@ an order: by R_GCPG, equals by their ids. With ``n`` episodes, rank 1 being the 
 ``success-only``
     Up to ``m`` pairs of a random success and a random failure, each episode at most once; the other terms are
     ignored. This is what the paper's ablation calls random pairs of successes and failures (34.6 against 43.1).
+``every-success``
+    Every success once, against a failure drawn at random where the state has one, else against another success. For
+    filtered behavior cloning, which looks at chosen sides alone: it then imitates all successes.
 ``random``
     Up to ``m`` pairs from a random permutation (1st against 2nd, 3rd against 4th, ...): which one is chosen depends
     neither on the score nor on the outcome. The null hypothesis of a controlled comparison: training on it shows what
@@ -22,6 +25,9 @@ episodes of one initial state that spent control steps in it, ranked by what the
 cost, and pairs of one initial state stand in the order of their margins (drawn ones stage by stage). ``success-only``
 knows no stages.
 
+With ``random_rejected`` the ranking modes keep their chosen sides, and the other side is drawn at random from the rest
+of the initial state: a control that tells what the choice of the rejected side is worth. Its margins may be negative.
+
 Couples that differ by noise only (:mod:`grape.preferences.noise`) make no pair in the ranking modes.
 
 Randomness is a function of the seed, the task and the initial state (and stage) alone, never of the order of the
@@ -32,6 +38,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
+import numpy as np
+
 from grape.core.preferences import PreferencePair, Score, StageScore
 from grape.core.seeds import derive_rng
 from grape.preferences.noise import COST_NOISE, ScoreNoise
@@ -40,7 +48,7 @@ from grape.preferences.segments import stage_members, steps_of
 
 __all__ = ["RANKING", "Mode", "StateCensus", "limit_pairs", "make_pairs", "states_of"]
 
-Mode = Literal["best-worst", "top-bottom", "success-only", "random"]
+Mode = Literal["best-worst", "top-bottom", "success-only", "random", "every-success"]
 
 RANKING: tuple[Mode, ...] = ("best-worst", "top-bottom")
 """Modes in which the score decides who is chosen."""
@@ -107,6 +115,7 @@ def make_pairs(
     require_mixed_outcomes: bool = True,
     chosen_must_succeed: bool = False,
     stage_wise: bool = False,
+    random_rejected: bool = False,
     seed: int = 0,
     instructions: Mapping[str, str] | None = None,
     noise: ScoreNoise | None = None,
@@ -116,14 +125,16 @@ def make_pairs(
     Args:
         scores: In any order.
         mode: See the module's text.
-        m: Most pairs a state, or a stage of a state (``best-worst`` makes one).
+        m: Most pairs a state, or a stage of a state (``best-worst`` makes one, ``every-success`` all).
         margin: Least difference of R_GCPG, or of the stage's cost, in the ranking modes, where it must also exceed the
             noise.
         require_mixed_outcomes: Whether states without both a success and a failure are left out, in all modes; states
             with an unknown outcome are, too.
         chosen_must_succeed: Whether pairs are left out whose chosen side is not known to have succeeded, in all modes.
         stage_wise: Compare segments of stages instead of whole episodes.
-        seed: For the random modes.
+        random_rejected: Draw the rejected side of each pair from all other episodes of the state, whatever their scores
+            (ranking modes, whole episodes). Which couples are left out is decided before.
+        seed: For what is random.
         instructions: What each episode's policy was told, by episode id: only equal ones are compared.
         noise: Of the scores; None is rounding alone.
     """
@@ -143,6 +154,8 @@ def make_pairs(
                 narrow += 1
             else:
                 # Counted over states that differ in the instruction alone.
+                if random_rejected:
+                    couple = _with_random_rejected(couple, members, seed)
                 place = "-".join([task, f"s{initial_state:05d}", *([couple.stages[0].name] if couple.stages else [])])
                 pairs.append(_pair(couple, mode, f"{place}-p{numbers.setdefault(place, 0):02d}"))
                 numbers[place] += 1
@@ -218,6 +231,15 @@ def _episode_couples(members: Sequence[Score], mode: Mode, m: int, seed: int, no
     ]
 
 
+def _with_random_rejected(couple: _Couple, members: Sequence[Score], seed: int) -> _Couple:
+    """The couple with another rejected side, drawn from all members but the chosen one."""
+    chosen = couple.chosen
+    others = sorted((other for other in members if other is not chosen), key=lambda score: score.episode_id)
+    rng = derive_rng(seed, "pair", "rejected", chosen.episode_id)
+    rejected = others[int(rng.integers(len(others)))]
+    return replace(couple, rejected=rejected, margin=chosen.gcpg - rejected.gcpg)
+
+
 def _stage_couples(members: Sequence[Score], mode: Mode, m: int, seed: int, noise: ScoreNoise) -> list[_Couple]:
     """Couples of every stage of one state; what costs are measured with does not depend on the calibration."""
     couples = []
@@ -244,8 +266,18 @@ def _choose(
     else:
         successes = [index for index in shuffled if scores[index].success]
         failures = [index for index in shuffled if scores[index].success is False]
+        if mode == "every-success":
+            return [
+                (ranked[chosen], ranked[_drawn(failures or [one for one in successes if one != chosen], rng)])
+                for chosen in successes
+                if failures or len(successes) > 1
+            ]
         drawn = list(zip(successes, failures, strict=False))
     return [(ranked[chosen], ranked[rejected]) for chosen, rejected in drawn[:m]]
+
+
+def _drawn(indices: Sequence[int], rng: np.random.Generator) -> int:
+    return indices[int(rng.integers(len(indices)))]
 
 
 def _pair(couple: _Couple, mode: Mode, pair_id: str) -> PreferencePair:

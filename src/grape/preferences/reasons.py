@@ -7,6 +7,7 @@ __all__ = ["reason_for", "stage_reason"]
 _DRAWN = {
     "random": "Drawn at random, whatever the scores: ",
     "success-only": "Drawn at random among successes and failures: ",
+    "every-success": "One of all successes, the other drawn at random: ",
 }
 
 

@@ -73,7 +73,9 @@ class LossSettings:
         beta: Inverse temperature of the implicit reward, positive.
         length_normalised: Scale each side by ``8 / T``.
         label_smoothing: Assumed share of flipped labels, in [0, 0.5); sigmoid only.
-        anchor: Strength of the anchor, relative to the preference term's at the start; 0 leaves it out.
+        preference_weight: Factor on the preference term, not negative; 0 leaves it out, so that the anchor stays alone.
+        anchor: Strength of the anchor, relative to the preference term's at the start (were its factor 1); 0 leaves it
+            out.
         nll_weight: Weight of the anchor in its absolute form, the mean negative log-likelihood per token; it replaces
             ``anchor`` unless it is None.
         chosen_floor: DPOP's lambda, not negative: how strongly a chosen side that has become less likely than under
@@ -85,6 +87,7 @@ class LossSettings:
     beta: float = 0.1
     length_normalised: bool = False
     label_smoothing: float = 0.0
+    preference_weight: float = 1.0
     anchor: float = 0.0
     nll_weight: float | None = None
     chosen_floor: float = 0.0
@@ -133,10 +136,10 @@ def ipo_loss(h_P: Tensor, beta: float) -> Tensor:
 def preference_loss(sums: TrajectorySums, settings: LossSettings) -> tuple[LossTerms, dict[str, float]]:
     """Mean preference loss over the pairs, with the anchor.
 
-    The term ``preference`` is ``mean_P weight * loss(h)``, for the sigmoid loss ``-log sigmoid(beta * h)``, where
-    ``h = (S_w - R_w) - (S_l - R_l)`` (arXiv 2411.19309); with length normalization each side's log-ratio is multiplied
-    by ``8 / T`` of that side, T its own number of executed control steps. A floor under the chosen side replaces h by
-    ``h - chosen_floor * max(0, R_w - S_w)`` (DPOP, arXiv 2402.13228, equation 3).
+    The term ``preference`` is ``preference_weight * mean_P weight * loss(h)``, for the sigmoid loss
+    ``-log sigmoid(beta * h)``, where ``h = (S_w - R_w) - (S_l - R_l)`` (arXiv 2411.19309); with length normalization
+    each side's log-ratio is multiplied by ``8 / T`` of that side, T its own number of executed control steps. A floor
+    under the chosen side replaces h by ``h - chosen_floor * max(0, R_w - S_w)`` (DPOP, arXiv 2402.13228, equation 3).
 
     The term ``anchor`` imitates the chosen sides that ``anchored_P`` marks, as RPO does (arXiv 2404.19733):
     ``mean_P weight * anchor * slope * -S_w``, where slope is the preference loss's own at h = 0 (and the length
@@ -165,7 +168,9 @@ def preference_loss(sums: TrajectorySums, settings: LossSettings) -> tuple[LossT
     else:
         loss_P = ipo_loss(h_P, settings.beta)
     tokens_P = sums.chosen_steps_P * settings.tokens_per_step
-    terms = {"preference": (sums.weight_P * loss_P).mean()}
+    terms: dict[str, Tensor] = {}
+    if settings.preference_weight:
+        terms["preference"] = settings.preference_weight * (sums.weight_P * loss_P).mean()
     weight = settings.anchor * settings.slope if settings.nll_weight is None else settings.nll_weight
     if weight:
         strength_P = weight * (scale_w_P if settings.nll_weight is None else 1 / tokens_P)
@@ -173,7 +178,7 @@ def preference_loss(sums: TrajectorySums, settings: LossSettings) -> tuple[LossT
     with torch.no_grad():
         metrics = {
             "loss": torch.stack(list(terms.values())).sum(),
-            "loss/preference": terms["preference"],
+            "loss/preference": terms.get("preference", torch.zeros(())),
             "loss/anchor": terms.get("anchor", torch.zeros(())),
             "loss/nll": (-sums.chosen_P / tokens_P).mean(),
             "rewards/chosen": (settings.beta * ratio_w_P).mean(),

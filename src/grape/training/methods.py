@@ -24,6 +24,7 @@ METHOD_SETTINGS: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
     ("beta", 0.1, (*_PREFERRING, "kto")),
     ("label_smoothing", 0.0, _PREFERRING),
     ("length_normalised", False, (*_PREFERRING, "kto")),
+    ("preference_weight", 1.0, _PREFERRING),
     ("anchor", 1.0, (*_PREFERRING, "kto")),
     ("nll_weight", None, PAIRED),  # without effect in filtered BC, but runs of release 0.1 need it to go on
     ("chosen_floor", 0.0, _PREFERRING),
@@ -86,6 +87,10 @@ def _check_method(settings: "TrainSettings") -> None:
     for name, default, methods in METHOD_SETTINGS:
         if getattr(settings, name) != default and settings.method not in methods:
             raise SettingsError(f"{flag_of(name)} has no meaning for --method {settings.method}.", "Leave it out.")
+    if not settings.preference_weight and not settings.is_anchored:
+        raise SettingsError(
+            "--preference-weight is 0 and there is no anchor: nothing would be learned.", "Give --anchor, e.g. 1."
+        )
     if settings.method == "kto" and settings.gradient == "one-pass":
         raise SettingsError(
             "--method kto needs the two-pass gradient: its reference point depends on all episodes of an update.",

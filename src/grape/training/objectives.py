@@ -57,6 +57,7 @@ class Objective:
             beta=settings.beta,
             length_normalised=settings.length_normalised,
             label_smoothing=settings.label_smoothing,
+            preference_weight=settings.preference_weight,
             anchor=settings.anchor,
             nll_weight=settings.nll_weight,
             chosen_floor=settings.chosen_floor,

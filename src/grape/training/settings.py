@@ -142,6 +142,7 @@ class TrainSettings(TrainerSettings, PolicySettings):
         length_normalised: Replace beta by beta * 8 / T of each side, so that long trajectories do not saturate the
             loss; the scale is that of windows of 8 steps.
         label_smoothing: Assumed share of pairs labeled the wrong way round, in [0, 0.5); sigmoid only.
+        preference_weight: Factor on the preference term; 0 leaves the anchor alone, for controlled comparison.
         anchor: Strength of the anchor, which imitates chosen sides that succeeded: at the start it pulls so many times
             as hard on the chosen side as the preference does, whatever beta and the length are. 0 is the published
             loss, which lowers the likelihood of both sides on small models.
@@ -195,6 +196,7 @@ class TrainSettings(TrainerSettings, PolicySettings):
     stride: int = setting(1, group=_LOSS, range=_POSITIVE)
     length_normalised: bool = setting(False, group=_LOSS)
     label_smoothing: float = setting(0.0, group=_LOSS, range=Range(0, 0.5))
+    preference_weight: float = setting(1.0, group=_LOSS, range=_COUNT, identity="unless default")
     anchor: float = setting(1.0, group=_LOSS, range=_COUNT, common=True, identity="unless default")
     nll_weight: float | None = setting(None, group=_LOSS, range=_COUNT)
     chosen_floor: float = setting(0.0, group=_LOSS, range=_COUNT, common=True, identity="unless default")

@@ -1,0 +1,268 @@
+"""Makes the cells of one seed: what all arms share once, what each arm does in a folder of its own.
+
+::
+
+    work/seed-0/{demonstrations,sft}      the starting policy (work/start/ where all seeds share it)
+    work/seed-0/iteration-1/collect       the first rollouts, of which every arm makes what it can
+    work/seed-0/arms/tpo/iteration-1/...  scores, pairs, training and measurement of an arm
+
+Every stage is a verb's folder, which resumes; so does a cell that was killed.
+"""
+
+import contextlib
+import math
+import resource
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from grape.collect import run_collect
+from grape.core.errors import CompatibilityError, GrapeError, NoPairsError
+from grape.core.events import Reporter
+from grape.core.files import content_hash, read_json, read_jsonl, write_json
+from grape.core.runs import identity_of, open_run
+from grape.core.tasks import Task
+from grape.envs.base import SuiteBase
+from grape.evaluation import read_results, run_evaluate
+from grape.loop.stages import Stages
+from grape.preferences import run_pair, run_score
+from grape.store import EpisodeStore
+from grape.study.arms import Arm
+from grape.study.cells import CELLS, Cell, Outcome, Round, cell_hash, check_starts, read_cell, software, write_cell
+from grape.study.checks import loop_settings
+from grape.study.settings import StudySettings
+
+__all__ = ["Bench"]
+
+_POINTS = 40  # of a curve in a cell's file
+_METRICS = (
+    "loss", "loss/preference", "loss/anchor", "loss/nll", "rewards/margins", "rewards/accuracies", "logps/chosen",
+    "logps/rejected", "displacement", "saturation",
+)  # fmt: skip
+
+
+class Bench:
+    """Makes cells of one seed.
+
+    Args:
+        settings: The study.
+        seed: The seed.
+        suite: Its suite.
+        tasks: Its tasks.
+        reporter: Hears of progress.
+    """
+
+    def __init__(
+        self, settings: StudySettings, seed: int, suite: SuiteBase, tasks: Sequence[Task], reporter: Reporter
+    ) -> None:
+        self._settings, self._seed, self._suite, self._tasks = settings, seed, suite, tasks
+        self._reporter = reporter
+        self._root = settings.out / "work" / f"seed-{seed}"
+        self._shared = Stages(loop_settings(settings, None, self._root, seed))
+
+    def make(self, arm: Arm) -> None:
+        """Run all stages of a cell that are not done, and write its result.
+
+        Raises:
+            GrapeError: A stage failed.
+        """
+        settings, folder = self._settings, self._root / "arms" / arm.name
+        with _timed(self._root):
+            policy = self.start()
+            if arm.trains:
+                run_collect(self._shared.collect(1, policy), self._reporter)
+                self._check_start()
+        identity = {"cell": cell_hash(settings, arm), "seed": self._seed, "arm": arm.name}
+        run = open_run(folder, "study cell", loop_settings(settings, arm, folder, self._seed), identity)
+        with _timed(folder):
+            rounds = self._rounds(arm, policy, folder)
+        start = rounds[0].policy_hash if not arm.trains else self._first_store().metas()[0].policy_hash
+        cell = Cell(
+            settings=cell_hash(settings, arm),
+            seed=self._seed,
+            arm=arm.name,
+            suite=settings.suite,
+            tasks=tuple(task.name for task in self._tasks),
+            merit=settings.merit,
+            measured_on=settings.measured_on,
+            start=start,
+            software=software(),
+            versions=dict(self._suite.versions()),
+            rounds=rounds,
+            wall_seconds=_seconds(folder)["wall"],
+            cpu_seconds=_seconds(folder)["cpu"],
+            start_cpu_seconds=_seconds(self._root)["cpu"],
+        )
+        path = write_cell(settings.out, cell)
+        run.finish({"cell": path.name})
+
+    def _check_start(self) -> None:
+        """Refuse a start that differs from that of the seed's other cells, before an arm is trained from it.
+
+        Raises:
+            CompatibilityError: It differs.
+        """
+        store = self._first_store()
+        others = [read_cell(path) for path in sorted((self._settings.out / CELLS).glob(f"{self._seed}-*.json"))]
+        if others:
+            first = replace(others[0].rounds[0], iteration=1, rollouts=store.digest())
+            own = replace(others[0], seed=self._seed, start=store.metas()[0].policy_hash, rounds=(first,))
+            check_starts([own, *others])
+
+    def start(self) -> Path:
+        """The starting policy: the given one, or one from demonstrations, of this seed or of all."""
+        if self._settings.policy:
+            return Path(self._settings.policy)
+        from grape.training import run_sft
+
+        stages, root = self._shared, self._root
+        if self._settings.shared_start:
+            root = self._settings.out / "work" / "start"
+            stages = Stages(loop_settings(self._settings, None, root, 0))
+        run_collect(stages.demonstrations(), self._reporter)
+        run_sft(stages.sft(), self._reporter)
+        return root / "sft" / "policy"
+
+    def _first_store(self) -> EpisodeStore:
+        return EpisodeStore.open(self._shared.folder(1) / "collect" / "store")
+
+    def _rounds(self, arm: Arm, policy: Path, folder: Path) -> tuple[Round, ...]:
+        """Every iteration of an arm; the measured starting policy alone for one that does not train."""
+        stages = Stages(loop_settings(self._settings, arm, folder, self._seed))
+        if not arm.trains:
+            return (Round(iteration=0, **self._measured(stages, policy, folder / "measured")),)
+        rounds = []
+        for iteration in range(1, self._settings.iterations + 1):
+            place = stages.folder(iteration)
+            if iteration > 1:
+                run_collect(stages.collect(iteration, policy), self._reporter)
+            policy, facts = self._trained(arm, stages, iteration, policy)
+            measured = self._measured(stages, policy, place / "measured")
+            rounds.append(Round(iteration=iteration, **facts, **measured))
+        return tuple(rounds)
+
+    def _trained(self, arm: Arm, stages: Stages, iteration: int, policy: Path) -> tuple[Path, dict[str, Any]]:
+        """The policy after an iteration, and what it learned from; the one before where there is nothing to learn.
+
+        Raises:
+            GrapeError: The optimizer took another number of steps than the study's.
+        """
+        from grape.training import run_train
+
+        score = stages.score(iteration)
+        if iteration == 1:  # arms that score alike share the scores, too
+            digits = content_hash(identity_of(arm.score))[:12]
+            place = self._shared.folder(1) / "collect" / "store"
+            score = replace(score, store=place, out=self._root / "scores" / digits)
+        store = EpisodeStore.open(score.store)
+        outcomes = [meta.success for meta in store.metas() if meta.success is not None]
+        facts: dict[str, Any] = {
+            "rollouts": store.digest(),
+            "collected": len(store),
+            "collected_success": sum(outcomes) / len(outcomes) if outcomes else None,
+        }
+        run_score(score, self._reporter)
+        train = stages.train(iteration, policy)
+        try:
+            if train.unpaired:
+                train = replace(train, scores=score.out)
+            else:
+                run_pair(replace(stages.pair(iteration), scores=score.out), self._reporter)
+            done = run_train(train, self._reporter)
+        except NoPairsError as error:
+            self._reporter.warn(f"Seed {self._seed}, {arm.name}, iteration {iteration}: {error.message}")
+            return policy, {**facts, "stopped": error.message}
+        if done["updates"] != self._settings.updates:
+            raise GrapeError(
+                f"Arm {arm.name} took {done['updates']} optimizer steps where the study has {self._settings.updates}.",
+                "Please report it: arms would not be comparable.",
+            )
+        facts |= {"pairs": done.get("pairs", done["episodes"]), "updates": done["updates"]}
+        return Path(done["policy"]), {**facts, "curve": _curve(train.out / "metrics.jsonl")}
+
+    def _measured(self, stages: Stages, policy: Path, out: Path) -> dict[str, Any]:
+        """Hash of the policy, and its outcomes on the states that are measured on."""
+        chooses = self._settings.measured_on == "validation"
+        evaluation = stages.validate(policy, out) if chooses else stages.test(policy, out)
+        evaluation = replace(
+            evaluation, max_steps=self._settings.test_max_steps, execute=self._settings.collect.execute
+        )
+        run_evaluate(evaluation, self._reporter, chooses=chooses)
+        results = read_results(out)
+        collisions = _collisions(out / "rollouts" / "store", required=self._settings.merit == "collisions")
+        places = {task.name: number for number, task in enumerate(self._tasks)}
+        outcomes = tuple(
+            Outcome(
+                places[one.task], one.initial_state, one.sample, int(one.success), one.steps, collisions.get(one.key)
+            )
+            for one in results.per_episode
+        )
+        return {"policy_hash": results.policy_hash, "outcomes": tuple(sorted(outcomes))}
+
+
+def _collisions(path: Path, *, required: bool) -> Mapping[tuple[str, int, int], int]:
+    """States with a collision by task, initial state and sample; empty where the suite records no such signal.
+
+    Raises:
+        CompatibilityError: It is required and was not recorded.
+    """
+    store = EpisodeStore.open(path)
+    counts = {}
+    for meta in store.metas():
+        signals = store.read(meta.episode_id, frames=False).signals
+        if "collision" not in signals:
+            if required:
+                raise CompatibilityError(
+                    f"The suite '{meta.suite}' records no collisions.", "Choose --merit success or steps."
+                )
+            return {}
+        counts[meta.task, meta.initial_state, meta.sample] = int((np.asarray(signals["collision"]) > 0.5).sum())
+    return counts
+
+
+def _curve(path: Path) -> dict[str, tuple[float | None, ...]]:
+    """Metrics of training at a few evenly spread updates, four digits each."""
+    rows = [row for row in read_jsonl(path) if "update" in row and "loss" in row]
+    places = np.unique(np.linspace(0, len(rows) - 1, min(_POINTS, len(rows))).round().astype(int)) if rows else ()
+    kept = [rows[place] for place in places]
+    names = ("update", *(name for name in _METRICS if any(name in row for row in kept)))
+    return {name: tuple(_short(row.get(name)) for row in kept) for name in names}
+
+
+def _short(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(f"{value:.4g}")
+
+
+_CLOCK = "seconds.json"
+
+
+def _seconds(folder: Path) -> Mapping[str, float]:
+    """Wall and CPU time that stages below a folder took in all processes that worked there to their end."""
+    path = folder / _CLOCK
+    stored = read_json(path) if path.exists() else {}
+    return {name: float(stored.get(name, 0.0)) for name in ("wall", "cpu")}
+
+
+@contextlib.contextmanager
+def _timed(folder: Path) -> Iterator[None]:
+    """Add what the block takes to the folder's account."""
+    wall, cpu = time.perf_counter(), _cpu()
+    try:
+        yield
+    finally:
+        before = _seconds(folder)
+        spent = {"wall": time.perf_counter() - wall, "cpu": _cpu() - cpu}
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / _CLOCK, {name: round(before[name] + value, 2) for name, value in spent.items()})
+
+
+def _cpu() -> float:
+    """CPU time of this process and of its children that have ended."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
