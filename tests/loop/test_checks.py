@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from grape.core.errors import SettingsError
+from grape.core.errors import CompatibilityError, SettingsError
 from grape.core.settings import read_yaml, settings_from_dict
 from grape.envs.registry import get_suite, select_tasks
 from grape.loop import LoopSettings, run_loop
@@ -184,3 +184,32 @@ def test_a_policy_is_checked_as_it_will_be_opened(tmp_path: Path) -> None:
         run_loop(loop)
     loop = settings(tmp_path / "out", policy=str(tmp_path / "oft"), collect={"unnorm_key": "toy"})
     check_settings(loop, get_suite("toy"), select_tasks(get_suite("toy"), loop.tasks))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"sft": {"chunk": 4}, "collect": {"execute": 6}},
+            r"--collect\.execute 6: the policy will decide on 4 actions",
+        ),
+        ({"collect": {"execute": 2}}, r"--collect\.execute 2: the policy will decide on 1"),
+        ({"sft": {"cameras": "agentview,wrist"}}, r"--sft\.cameras agentview,wrist: the suite toy has no camera wrist"),
+    ],
+)
+def test_what_a_new_policy_cannot_do_is_found_before_the_demonstrations(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        run_loop(settings(tmp_path / "out", dry_run=True, **changes))
+
+
+def test_a_policy_that_the_suite_does_not_fit_is_found_in_a_dry_run(tmp_path: Path) -> None:
+    save_oft_policy(make_nano(cameras=("agentview", "wrist")), tmp_path / "wrist")
+    with pytest.raises(CompatibilityError, match="the suite has no wrist"):
+        run_loop(settings(tmp_path / "out", policy=str(tmp_path / "wrist"), dry_run=True))
+
+
+def test_a_loop_evaluates_as_it_collects() -> None:
+    stages = Stages(settings(Path("out"), collect={"execute": 2}, sft={"chunk": 4}))
+    assert stages.validate(Path("policy"), Path("out")).execute == stages.test(Path("policy"), Path("out")).execute == 2

@@ -51,8 +51,7 @@ def run_collect(
             at all; then nothing more was tried.
     """
     if settings.dry_run:
-        check_unopened(settings)
-        return plan_collect(settings)
+        return plan_collect(replace(settings, execute=check_unopened(settings)))
     suite = suite_of(settings.suite, settings.env_python)
     groups = make_plan(settings, suite)
     if policy is None:

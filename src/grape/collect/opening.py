@@ -49,7 +49,8 @@ def open_policy(settings: CollectSettings, reporter: Reporter = SILENT) -> Polic
                     "of the stack it was trained in."
                 )
     _check_spec(settings, policy.spec, suite)
-    if settings.center_crop == "auto" and not settings.preset and policy_type.info(place).center_crop is None:
+    unsaid = settings.center_crop == "auto" and not settings.preset and "center_crop" in policy_type.takes
+    if unsaid and policy_type.info(place).center_crop is None:
         reporter.warn(
             f"{settings.policy} does not say whether it was trained with random crops; it sees whole images. "
             "Policies published for LIBERO need --center-crop yes."
@@ -57,19 +58,23 @@ def open_policy(settings: CollectSettings, reporter: Reporter = SILENT) -> Polic
     return policy
 
 
-def check_unopened(settings: CollectSettings) -> None:
+def check_unopened(settings: CollectSettings) -> int:
     """Check a policy against the suite by its configuration alone, for dry runs; a type that cannot is passed over.
+
+    Returns:
+        How many actions of a decision are executed, as far as it is known.
 
     Raises:
         SettingsError: As for :func:`open_policy`.
         DataError: As there.
         CompatibilityError: As there.
     """
-    if settings.policy == "expert":
-        return
-    policy = read_policy(settings.policy, opening_options(settings))
-    if policy is not None:
-        _check_spec(settings, policy.spec, get_suite(settings.suite))
+    policy = None if settings.policy == "expert" else read_policy(settings.policy, opening_options(settings))
+    if policy is None:
+        return settings.execute or 1
+    spec = policy.spec
+    _check_spec(settings, spec, get_suite(settings.suite))
+    return settings.execute or spec.chunk
 
 
 def executed_actions(settings: CollectSettings, policy: Policy | None) -> int:

@@ -214,13 +214,16 @@ def _operators_of_states(text: str, suite: SuiteBase, n_states: int) -> Sequence
 def describe_plan(groups: Sequence[Group], settings: CollectSettings) -> dict[str, Any]:
     """Counts of a plan and when its episodes end, for a dry run."""
     mixed = mixed_episodes_at_most(settings, groups)
-    decisions = sum(len(group.episodes) * group.task.max_steps for group in groups)
+    executed = settings.execute or 1
+    longest = max(group.task.max_steps for group in groups)
+    episodes = [(len(group.episodes), group.task.max_steps) for group in groups] + [(mixed, longest)]
     return {
         "episodes": sum(len(group.episodes) for group in groups),
         **({"mixed_episodes_at_most": mixed} if mixed else {}),
         "groups": len(groups),
         "tasks": sorted({group.task.name for group in groups}),
-        "decisions_at_most": decisions + mixed * max(group.task.max_steps for group in groups),
+        "decisions_at_most": sum(count * -(-steps // executed) for count, steps in episodes),
+        "control_steps_at_most": sum(count * steps for count, steps in episodes),
         "until": settings.until,
         "limits": {group.task.name: group.task.max_steps for group in groups},
     }

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from grape.collect import check_unopened
 from grape.collect.plan import make_plan
 from grape.core.errors import SettingsError
 from grape.core.runs import is_complete
@@ -50,12 +51,19 @@ def check_settings(settings: LoopSettings, suite: SuiteBase, tasks: Sequence[Tas
             make_plan(stages.demonstrations(), suite)
         with _flags_of("sft"):
             check_sft(stages.sft())
+            _check_new_policy(settings, suite)
             if settings.sft.policy is not None:
                 check_policy_place(settings.sft.policy)
             if settings.sft.lora_rank and settings.sft.policy is None:
                 raise SettingsError("--lora-rank needs --policy: a new policy has nothing to adapt.", "Leave it out.")
     policy = Path(settings.policy or settings.out)
     with _flags_of("collect"):
+        new, chunk = not settings.policy and settings.sft.policy is None, max(1, settings.sft.chunk)
+        if new and settings.collect.execute > chunk:
+            raise SettingsError(
+                f"--execute {settings.collect.execute}: the policy will decide on {chunk} actions at once.",
+                "Give fewer, or a longer chunk for fine-tuning.",
+            )
         for iteration in range(1, settings.iterations + 1):
             make_plan(stages.collect(iteration, policy), suite)
         if settings.collect.samples < 2:
@@ -83,6 +91,17 @@ def check_settings(settings: LoopSettings, suite: SuiteBase, tasks: Sequence[Tas
         _check_adapters(settings)
 
 
+def _check_new_policy(settings: LoopSettings, suite: SuiteBase) -> None:
+    """Refuse what the policy that fine-tuning will make cannot do in this suite."""
+    sft = settings.sft
+    missing = [camera for camera in sft.camera_names[1:] if camera not in suite.cameras]
+    if missing:
+        raise SettingsError(
+            f"--cameras {sft.cameras}: the suite {suite.name} has no camera {missing[0]}.",
+            f"It has {', '.join(('agentview', *suite.cameras))}.",
+        )
+
+
 def _check_trainable(settings: LoopSettings) -> None:
     """Refuse a policy whose rollouts could be collected but not trained on, before they are.
 
@@ -97,6 +116,8 @@ def _check_trainable(settings: LoopSettings) -> None:
             f"--policy {settings.policy} has no action tokens, so no log-probabilities, which 'grape train' needs.",
             "'grape collect', 'grape score' and 'grape evaluate' take it.",
         )
+    with _flags_of("collect"):
+        check_unopened(Stages(settings).collect(1, Path(settings.policy)))
 
 
 def _check_adapters(settings: LoopSettings) -> None:

@@ -50,7 +50,7 @@ def format_plan(plan: Mapping[str, Any]) -> list[str]:
     table += [("all", *(_number(plan[key]) for key in _COLUMNS))]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join([name.ljust(widths[0]), *map(str.rjust, numbers, widths[1:])]) for name, *numbers in table]
-    explained = "Each is the most it can be; a frame is one step of an episode that the network learns from once."
+    explained = "Each is the most it can be; a frame is one decision that the network learns from once."
     return [*(line.rstrip() for line in lines), explained]
 
 
@@ -96,7 +96,7 @@ def _rows(settings: LoopSettings, stages: Stages, tasks: Sequence[Task]) -> list
 
 
 def _collection(stage: str, plan: Mapping[str, Any]) -> Row:
-    return {"stage": stage, "episodes": _episodes(plan), "decisions_at_most": plan["decisions_at_most"]}
+    return {"stage": stage, "episodes": _episodes(plan), "decisions_at_most": plan["control_steps_at_most"]}
 
 
 def _episodes(plan: Mapping[str, Any]) -> int:
@@ -105,7 +105,7 @@ def _episodes(plan: Mapping[str, Any]) -> int:
 
 
 def _sft(settings: LoopSettings, decisions: int) -> Row:
-    """Every control step of the demonstrations, every epoch."""
+    """Every image of the demonstrations, every epoch."""
     sft = settings.sft
     updates = sft.max_updates or sft.epochs * math.ceil(decisions / sft.batch_size)
     frames = updates * sft.batch_size if sft.max_updates else sft.epochs * decisions

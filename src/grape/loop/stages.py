@@ -36,7 +36,8 @@ class StatesBlock:
 
 
 _LIKE_COLLECT = (
-    "lanes", "workers", "unnorm_key", "center_crop", "device", "dtype", "attention", "load_in_4bit",
+    "execute", "lanes", "workers", "unnorm_key", "center_crop", "device", "dtype", "attention", "load_in_4bit",
+    "preset", "chunk", "convention",
 )  # fmt: skip
 """Settings of collection that its evaluations share: the policy must see and compute alike."""
 

@@ -175,8 +175,9 @@ class OpenVLAOFTType(_OpenVLAFamily):
         return CheckpointInfo(tuple(sorted(config.norm_stats)), center_crop)
 
     def cautions(self, path: Path | str, options: OpeningOptions) -> tuple[str, ...]:
-        """That a preset alone makes the checkpoint OpenVLA-OFT's, and that a preset's crop is left out."""
+        """What a preset says otherwise than the checkpoint, and that its crop is left out."""
         from grape.policies.openvla_oft.conventions import PRESETS
+        from grape.policies.openvla_oft.loading import read_oft_config
 
         sentences = []
         if options.preset and read_checkpoint_kind(path).name == "openvla":
@@ -184,6 +185,9 @@ class OpenVLAOFTType(_OpenVLAFamily):
                 "Nothing in the checkpoint says that it is OpenVLA-OFT's: it is run as one because of --preset."
             )
         preset = PRESETS.get(options.preset)
+        stated = read_oft_config(path)[1] if options.preset else None
+        if preset is not None and stated not in (None, preset):
+            sentences.append(f"The checkpoint states other conventions than --preset {options.preset}, which is used.")
         if not options.crop_by_preset and options.center_crop is None and preset is not None and preset.center_crop:
             sentences.append(f"An evaluation with {options.preset} crops images; --center-crop yes does it here, too.")
         return tuple(sentences)

@@ -195,7 +195,8 @@ class Sampler:
             raise CompatibilityError(
                 f"The checkpoint reads images of {len(self._probe.cameras)} cameras ({', '.join(self._probe.cameras)}"
                 f"); {self._source.path} has none of {camera!r}.",
-                "Use demonstrations recorded with these cameras, or give the checkpoint's number with --cameras.",
+                "Use demonstrations recorded with these cameras. Of a checkpoint that does not say how many it reads, "
+                "--cameras does.",
             ) from error
 
 

@@ -26,6 +26,9 @@ _MERGED = """A vision-language-action policy of OpenVLA-OFT's architecture in it
 OpenVLA-OFT's own code loads it, and so does `grape evaluate --policy FOLDER`. `config.json` says nothing of how it is
 run; `grape.json` beside it does: {conventions}.{facts}"""
 
+_NANO = """A nano policy of OpenVLA-OFT's kind{merged}; `grape evaluate --policy FOLDER` loads it. `config.json` says
+how it is run: {conventions}.{facts}"""
+
 
 def export_merged(policy: Path | str, choices: OFTChoices, shard_bytes: int) -> PolicyExport:
     """A policy as a whole checkpoint; the sum of base and adapter is rounded once, to the configuration's type.
@@ -64,7 +67,7 @@ def export_merged(policy: Path | str, choices: OFTChoices, shard_bytes: int) -> 
     return PolicyExport(
         source,
         source.base_name or str(policy),
-        _MERGED.format(
+        (_NANO if "towers" in config.raw.get("grape", {}) else _MERGED).format(
             merged="" if source.base is None else ", with a LoRA adapter merged into its weights",
             conventions=_listed(opened.conventions),
             facts=facts_text(config),

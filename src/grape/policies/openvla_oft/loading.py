@@ -213,7 +213,8 @@ def _open(folder: Path, kind: CheckpointKind, choices: OFTChoices, *, weights: b
         raise CompatibilityError(
             f"The policy reads {layout.proprio_dim or 'no'} numbers of the robot's state, "
             f"{choices.proprio_dim or 'none'} are given.",
-            "One with a file proprio_projector--*.pt reads the state that its statistics describe, others read none.",
+            "Give exactly these (--proprio where there is no suite). One with a file proprio_projector--*.pt reads the "
+            "state that its statistics describe, others read none.",
         )
     if head is not None and head.action_dim != layout.action_dim:
         raise CompatibilityError(
@@ -353,7 +354,7 @@ def _cameras(given: int | None, layout: Layout, stated: bool) -> tuple[str, ...]
         raise CompatibilityError(
             f"Images of {given} cameras are given; the checkpoint reads {len(layout.cameras)} "
             f"({', '.join(layout.cameras)}).",
-            "Give one image a camera of the checkpoint.",
+            "Give one image a camera of the checkpoint, further ones with --wrist.",
         )
     return (*_CAMERAS[:given], *(f"wrist{number}" for number in range(2, given)))
 
