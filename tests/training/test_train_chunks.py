@@ -108,12 +108,18 @@ def settings_of(method, **changes):
     return TrainSettings(policy=Path("policy"), out=Path("out"), method=method, **changes)
 
 
-@pytest.mark.parametrize("mode", ["one-pass", "two-pass"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "mode"),
+    # KTO's reference point needs all sums of an update, which one pass does not have.
+    [
+        (case, mode)
+        for case in CASES
+        for mode in ("one-pass", "two-pass")
+        if (CASES[case][0], mode) != ("kto", "one-pass")
+    ],
+)
 def test_the_gradient_is_that_of_autograd_over_executed_tokens(policy, store, steps, case, mode):
     method, samples, changes, expected_sides = CASES[case]
-    if method == "kto" and mode == "one-pass":
-        pytest.skip("its reference point needs all sums of an update")
     settings = settings_of(method, **changes)
     loss = Objective(settings, 7, SINGLE_PROCESS).loss(1.0)
     items, _ = make_items(
