@@ -332,3 +332,14 @@ def test_what_a_pair_compares_of_an_episode_and_its_weight_are_shown(tmp_path: P
 def page_of(run: Path) -> Page:
     run_report(ReportSettings(run=run))
     return Page(run / "report.html")
+
+
+def test_evaluations_without_a_loop_begin_with_the_one_before_and_claim_no_order(tmp_path: Path) -> None:
+    for name, rate in (("after", 0.8), ("before", 0.4)):
+        write_evaluation(tmp_path / name, rate, first_state=20_000)
+    run_report(ReportSettings(run=tmp_path))
+    words = Page(tmp_path / "report.html").words()
+    assert "After is better than before" in words
+    assert "nothing here says which policy came of which" in words
+    assert "in the order of training" not in words
+    assert "also chose the policy" not in words

@@ -110,6 +110,11 @@ class RunContents:
     gate_stopped: str
     missing: tuple[str, ...]
 
+    @property
+    def is_loop(self) -> bool:
+        """Whether a loop wrote the folder, which alone says in what order its policies were made."""
+        return (self.path / "loop.json").is_file() or (self.path / "iteration-1").is_dir()
+
 
 def read_contents(root: Path) -> RunContents:
     """Read a run.
@@ -241,7 +246,10 @@ def _store_path(runs_of_round: Round) -> Path | None:
 def _read_arms(
     root: Path, folders: Sequence[Folder], loop: Mapping[str, Any], reader: BestEffortReader
 ) -> tuple[Arm, ...]:
-    """Evaluated policies as the loop listed them, else every evaluation in the order of names, SFT first."""
+    """Evaluated policies as the loop listed them, else every evaluation in the order of names.
+
+    What is called SFT or ``before`` comes first.
+    """
     entries = _mappings(loop.get("policies"))
     if entries:
         arms = [Arm("", _read_policies(root, entries, reader))]
@@ -251,7 +259,12 @@ def _read_arms(
         ]
         return tuple(arm for arm in arms if arm.policies)
     policies = []
-    for folder in sorted(folders, key=lambda item: ("sft" not in item.name.lower(), natural(item.name))):
+
+    def place(folder: Folder) -> tuple[bool, tuple[tuple[int, str | int], ...]]:
+        name = folder.name.lower()
+        return not ("sft" in name or "before" in name), natural(folder.name)
+
+    for folder in sorted(folders, key=place):
         if folder.verb == "evaluate" and folder.product and not folder.name.startswith("test/"):
             policies.append(Evaluated(_evaluation_label(folder), folder.name, reader.results(folder.path, folder.name)))
     return (Arm("", tuple(policies)),) if policies else ()

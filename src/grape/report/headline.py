@@ -199,7 +199,12 @@ def caveats(contents: RunContents, headline: Headline | None) -> tuple[str, ...]
                 f"{100 * needed['power']:.0f} % power, about {needed['number']} {needed['unit']} would be needed."
             )
         texts.append(_overlap_caveat(contents, [item.results for item in (first, last) if item and item.results]))
-        if contents.after is None or last.name != contents.after.name:
+        if not contents.is_loop:
+            texts.append(
+                "The evaluations stand in the order of their folders' names, those called SFT or before first: nothing "
+                "here says which policy came of which. 'grape compare A B' compares two that you name."
+            )
+        elif contents.after is None or last.name != contents.after.name:
             texts.append(
                 "Before and after were measured on the states that also chose the policy, because no separate test "
                 "was made: the figure of the chosen one is likely too high."

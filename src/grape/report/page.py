@@ -79,6 +79,7 @@ def render_page(contents: RunContents, pairs: Sequence[PairView], pairs_total: i
         arms=contents.arms,
         gate=any(policy.accepted is False for arm in contents.arms for policy in arm.policies),
         success=success,
+        is_loop=contents.is_loop,
         tasks=tasks,
         measures=measure_rows(contents),
         sft_charts=sft,
