@@ -9,8 +9,9 @@ from PIL import Image
 from grape.checkpoints import PredictSettings, run_predict
 from grape.cli.main import main
 from grape.core.errors import CompatibilityError, DataError, SettingsError
+from grape.policies.openvla import create_nano, save_policy
 from grape.policies.openvla_oft.saving import save_oft_policy
-from tests.openvla_oft.conftest import GOLDEN, LIBERO, TWIN, make_nano
+from tests.openvla_oft.conftest import GOLDEN, LIBERO, TWIN, make_nano, nano_statistics
 
 HEAD, PROJECTOR = "libero/action_head--1_checkpoint.pt", "libero/proprio_projector--1_checkpoint.pt"
 
@@ -155,3 +156,15 @@ def test_settings_of_chunks_are_refused_for_plain_openvla(golden, pixels):
         run_predict(
             PredictSettings(folder, pixels, "go", unnorm_key=LIBERO, wrist=(pixels,), convention=("stop-row=kept",))
         )
+
+
+def test_a_decision_hashes_no_weights(tmp_path, monkeypatch):
+    """Hashing takes seconds a gigabyte, and nothing here needs it."""
+    nano = make_nano()
+    save_oft_policy(nano, tmp_path / "oft")
+    save_policy(create_nano(seed=0, norm_stats=nano_statistics(), gripper=""), tmp_path / "plain")
+    Image.new("RGB", (64, 64)).save(tmp_path / "image.png")
+    monkeypatch.setattr("grape.policies.openvla.policy.hash_weights", None)
+    for kind in ("oft", "plain"):
+        reply = run_predict(PredictSettings(str(tmp_path / kind), tmp_path / "image.png", "open the drawer"))
+        assert np.isfinite(reply["logp"])

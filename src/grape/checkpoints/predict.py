@@ -15,7 +15,7 @@ from grape.core.trajectories import Observation
 from grape.policies.action_conventions import check_decisions
 from grape.policies.base import TrainablePolicy
 from grape.policies.opening import opening_options
-from grape.policies.registry import check_policy_place, open_as, recognize_policy
+from grape.policies.registry import check_policy_place, contract_of, open_as, recognize_policy
 
 __all__ = ["run_predict"]
 
@@ -59,19 +59,19 @@ def run_predict(settings: PredictSettings, reporter: Reporter = SILENT) -> Mappi
     for sentence in policy_type.cautions(place, options):
         reporter.info(sentence)
     policy = open_as(policy_type, place, options)
-    own = policy if isinstance(policy, TrainablePolicy) else None
-    cameras = own.cameras if own is not None else policy.spec.cameras
+    own, contract = policy if isinstance(policy, TrainablePolicy) else None, contract_of(policy)
+    cameras = contract.cameras
     token_ids = own.action_token_ids if own is not None else None
     further = {name: image.pixels for name, image in zip(cameras[1:], images[1:], strict=False)}
     state = np.asarray(settings.proprio, np.float32)
-    if (len(images), len(state)) != (due := (len(cameras), policy.spec.proprio_dim)):
+    if (len(images), len(state)) != (due := (len(cameras), contract.proprio_dim)):
         raise CompatibilityError(
             f"{settings.policy} reads {due[0]} image(s) and {due[1]} number(s) of the robot's state; {len(images)} and "
             f"{len(state)} are given.",
             "Give one --image or --wrist a camera, and the state with --proprio where it is read.",
         )
     batch = policy.act([Observation(images[0].pixels, state, instruction, further)])
-    check_decisions(batch, policy.spec, 1)
+    check_decisions(batch, contract, 1)
     single = policy_type.name == "openvla"
     tokens, logps = (None if part is None else part[0] for part in (batch.tokens, batch.logps))
     normalized = None if batch.normalized is None else batch.normalized[0].astype(np.float64)
@@ -100,8 +100,8 @@ def run_predict(settings: PredictSettings, reporter: Reporter = SILENT) -> Mappi
         "instruction": instruction,
         **({"picture": pictures[0]} if single else {"images": pictures, "kind": policy_type.name}),
         **({} if single else {"preset": settings.preset or None}),
-        "unnorm_key": policy.spec.unnorm_key,
-        "computation": policy.spec.computation,
+        "unnorm_key": contract.unnorm_key,
+        "computation": contract.computation,
         **(own.facts() if own is not None else {}),
         "policy": settings.policy,
     }

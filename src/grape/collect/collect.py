@@ -18,7 +18,7 @@ from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.envs.base import SuiteBase
 from grape.envs.external_python import suite_of
 from grape.envs.pool import WorkerPool
-from grape.policies.base import Policy
+from grape.policies.base import Policy, PolicySpec
 from grape.store import EpisodeStore
 
 __all__ = ["plan_collect", "run_collect", "summarize"]
@@ -51,7 +51,7 @@ def run_collect(
             at all; then nothing more was tried.
     """
     if settings.dry_run:
-        return plan_collect(replace(settings, execute=check_unopened(settings)))
+        return plan_collect(settings, check_unopened(settings))
     suite = suite_of(settings.suite, settings.env_python)
     groups = make_plan(settings, suite)
     if policy is None:
@@ -105,13 +105,19 @@ def run_collect(
     return summary
 
 
-def plan_collect(settings: CollectSettings) -> Mapping[str, Any]:
+def plan_collect(settings: CollectSettings, contract: PolicySpec | None = None) -> Mapping[str, Any]:
     """What a collection would play, from its settings and the suite alone.
+
+    Args:
+        settings: What to collect.
+        contract: The policy's, where it is known: its chunk says how many actions a decision executes by default.
 
     Raises:
         SettingsError: A setting names nothing.
     """
     groups = make_plan(settings, suite_of(settings.suite, settings.env_python))
+    if contract is not None and not settings.execute:
+        settings = replace(settings, execute=contract.chunk)
     return {"dry_run": True, **describe_plan(groups, settings), "out": str(settings.out)}
 
 

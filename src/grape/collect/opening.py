@@ -58,11 +58,11 @@ def open_policy(settings: CollectSettings, reporter: Reporter = SILENT) -> Polic
     return policy
 
 
-def check_unopened(settings: CollectSettings) -> int:
-    """Check a policy against the suite by its configuration alone, for dry runs; a type that cannot is passed over.
+def check_unopened(settings: CollectSettings) -> PolicySpec | None:
+    """Check a policy against the suite by its configuration alone, for dry runs.
 
     Returns:
-        How many actions of a decision are executed, as far as it is known.
+        Its contract; None for experts and where its type cannot be read so.
 
     Raises:
         SettingsError: As for :func:`open_policy`.
@@ -71,10 +71,9 @@ def check_unopened(settings: CollectSettings) -> int:
     """
     policy = None if settings.policy == "expert" else read_policy(settings.policy, opening_options(settings))
     if policy is None:
-        return settings.execute or 1
-    spec = policy.spec
-    _check_spec(settings, spec, get_suite(settings.suite))
-    return settings.execute or spec.chunk
+        return None
+    _check_spec(settings, policy.contract, get_suite(settings.suite))
+    return policy.contract
 
 
 def executed_actions(settings: CollectSettings, policy: Policy | None) -> int:

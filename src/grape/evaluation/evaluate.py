@@ -108,8 +108,8 @@ def run_evaluate(
             f"{', …' if len(left_out) > 3 else ''}): its figure is that of all of them."
         )
     if settings.dry_run:
-        executed = check_unopened(dry[""])
-        plans = {name: plan_collect(replace(plan, execute=executed)) for name, plan in dry.items()}
+        contract = check_unopened(dry[""])
+        plans = {name: plan_collect(plan, contract) for name, plan in dry.items()}
         return _plan(settings, protocol, states, plans, seen_states)
     if protocol is not None and settings.policy != "expert":
         checkpoint = read_checkpoint_info(settings.policy, opening_options(settings))

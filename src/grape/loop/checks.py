@@ -21,8 +21,8 @@ from grape.core.tasks import Task
 from grape.envs.base import SuiteBase
 from grape.loop.settings import DECIDED_BY_LOOP, LoopSettings
 from grape.loop.stages import Stages
-from grape.policies.opening import opening_options, parse_hub_name
-from grape.policies.registry import check_policy_place, read_policy
+from grape.policies.opening import parse_hub_name
+from grape.policies.registry import check_policy_place
 from grape.preferences import check_pair, check_score
 from grape.preferences.specifications import choose_specifications
 from grape.training.settings import TrainerSettings, check_sft, check_train
@@ -110,14 +110,15 @@ def _check_trainable(settings: LoopSettings) -> None:
     if parse_hub_name(settings.policy) is not None:
         return
     with _flags_of("collect"):
-        opened = read_policy(settings.policy, opening_options(settings.collect))
-    if opened is not None and not opened.spec.support:
+        # At temperature 0, so that a policy without tokens is refused below: a loop always samples.
+        contract = check_unopened(
+            dataclasses.replace(Stages(settings).collect(1, Path(settings.policy)), temperature=0.0)
+        )
+    if contract is not None and not contract.support:
         raise SettingsError(
             f"--policy {settings.policy} has no action tokens, so no log-probabilities, which 'grape train' needs.",
             "'grape collect', 'grape score' and 'grape evaluate' take it.",
         )
-    with _flags_of("collect"):
-        check_unopened(Stages(settings).collect(1, Path(settings.policy)))
 
 
 def _check_adapters(settings: LoopSettings) -> None:

@@ -276,9 +276,12 @@ class TrainablePolicy(ABC):
         """Write a checkpoint that the policy's type opens; the folder exists and is empty."""
 
     @property
-    def cameras(self) -> tuple[str, ...]:
-        """Names of the cameras whose images it reads, as in the contract."""
-        return self.spec.cameras
+    def contract(self) -> PolicySpec:
+        """As :attr:`spec`, but the hash of the weights may be empty: to be asked for wherever the hash is not needed.
+
+        By default the same; a policy whose weights take long to hash leaves the hash out.
+        """
+        return self.spec
 
     @property
     def action_token_ids(self) -> npt.NDArray[np.int64] | None:

@@ -6,7 +6,7 @@ downloaded once is found again without a network.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -260,21 +260,20 @@ def read_checkpoint_config(policy: Path | str) -> tuple[Mapping[str, Any] | None
     return config, tuple(names)
 
 
-def read_checkpoint_kind(policy: Path | str, known: Sequence[str] = ("openvla", "openvla-oft")) -> CheckpointKind:
+def read_checkpoint_kind(policy: Path | str) -> CheckpointKind:
     """What a checkpoint of OpenVLA's family is.
 
     An adapter is of its base's kind, unless its own pointer states that it is run as OpenVLA-OFT.
 
     Args:
         policy: As for :func:`resolve_policy`.
-        known: Names of all policy types, for the message.
 
     Raises:
         SettingsError: There is no such policy, or it is of a kind that is not run.
         DataError: The configuration is damaged, or an adapter does not say which policy it belongs to.
     """
     config, names = read_checkpoint_config(policy)
-    return CheckpointKind("openvla") if config is None else recognize_checkpoint(config, names, str(policy), known)
+    return CheckpointKind("openvla") if config is None else recognize_checkpoint(config, names, str(policy))
 
 
 def _file_names(name: HubName, folder: Path) -> list[str]:

@@ -15,11 +15,13 @@ from typing import TypeVar, cast
 from grape.core.errors import GrapeError, SettingsError, require_known
 from grape.core.settings import flag_of
 from grape.policies.base import FIX_POLICY, Policy, PolicySpec, TrainablePolicy
-from grape.policies.opening import check_policy_name, read_checkpoint_config, read_checkpoint_kind
+from grape.policies.kinds import recognize_checkpoint
+from grape.policies.opening import check_policy_name, read_checkpoint_config
 from grape.policies.types import AS_STATED, USER_OPTIONS, CheckpointInfo, OpeningOptions, PolicyType
 
 __all__ = [
     "check_policy_place",
+    "contract_of",
     "get_policy_type",
     "open_as",
     "open_policy",
@@ -108,8 +110,8 @@ def recognize_policy(policy: Path | str, preset: str = "") -> tuple[PolicyType, 
                 + " ".join(error.message for error in broken),
                 broken[0].hint,
             )
-    kind = read_checkpoint_kind(policy, policy_type_names())
-    return get_policy_type("openvla-oft" if preset else kind.name), policy
+    kind = "openvla" if config is None else recognize_checkpoint(config, names, str(policy), policy_type_names()).name
+    return get_policy_type("openvla-oft" if preset else kind), policy
 
 
 def check_policy_place(policy: Path | str, flag: str = "--policy") -> None:
@@ -157,7 +159,7 @@ def open_as(policy_type: PolicyType, place: Path | str, options: OpeningOptions)
     """As :func:`open_policy`, where the type is known; what is wrong with another distribution's type is told."""
     _check_options(policy_type, options)
     policy = _answer(policy_type, f"open {place}", lambda: policy_type.open(place, options))
-    spec = _answer(policy_type, f"say the contract of {place}", lambda: policy.spec)
+    spec = _answer(policy_type, f"say the contract of {place}", lambda: contract_of(policy))
     if not isinstance(spec, PolicySpec):
         raise SettingsError(
             f"What policy type {policy_type.name!r} opened ({type(policy).__name__}) has no PolicySpec as its spec.",
@@ -169,6 +171,11 @@ def open_as(policy_type: PolicyType, place: Path | str, options: OpeningOptions)
             "Leave --chunk out.",
         )
     return policy
+
+
+def contract_of(policy: Policy) -> PolicySpec:
+    """A policy's contract, where the hash of its weights is not needed."""
+    return policy.contract if isinstance(policy, TrainablePolicy) else policy.spec
 
 
 def read_policy(policy: Path | str, options: OpeningOptions = AS_STATED) -> TrainablePolicy | None:

@@ -1,5 +1,6 @@
 """The policy that collection, training and evaluation use: network, processor, action tokens, normalization."""
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -88,12 +89,17 @@ class OpenVLAPolicy(ImitationPolicy):
 
         A policy that will not be trained can be told so (:meth:`freeze`); then they are hashed once.
         """
+        return dataclasses.replace(self.contract, policy_hash=self._frozen_hash or hash_weights(self))
+
+    @property
+    def contract(self) -> PolicySpec:
+        """As :attr:`spec`; the hash of the weights is empty unless the policy is frozen."""
         return PolicySpec(
             action_dim=self.norm.dim,
             image_size=self.config.image_size,
             gripper=self.config.gripper,
             unnorm_key=self.unnorm_key,
-            policy_hash=self._frozen_hash or hash_weights(self),
+            policy_hash=self._frozen_hash,
             preprocessing_hash=self.preprocessing_hash,
             computation=self.computation,
             rotation=self.rotation,
@@ -124,11 +130,6 @@ class OpenVLAPolicy(ImitationPolicy):
     def action_token_ids(self) -> npt.NDArray[np.int64]:
         """Token id of each bin from the lowest value to the highest, int64 ``(n_bins,)``."""
         return self._bins.token_ids
-
-    @property
-    def cameras(self) -> tuple[str, ...]:
-        """The suite's main camera alone."""
-        return ("agentview",)
 
     def facts(self) -> Mapping[str, Any]:
         """Statistics, crop and precision in use."""

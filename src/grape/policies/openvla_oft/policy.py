@@ -107,9 +107,14 @@ class OFTPolicy(ImitationPolicy):
     @property
     def spec(self) -> PolicySpec:
         """The policy's contract. Hashes all weights at each access, unless it is frozen."""
+        return dataclasses.replace(self.contract, policy_hash=self._checkpoint.spec.policy_hash)
+
+    @property
+    def contract(self) -> PolicySpec:
+        """As :attr:`spec`; the hash of the weights is empty unless the policy is frozen."""
         stated = self.conventions if self.has_logps else None
         return dataclasses.replace(
-            self._checkpoint.spec,
+            self._checkpoint.contract,
             preprocessing_hash=self.preprocessing_hash,
             chunk=self.layout.chunk,
             cameras=self.layout.cameras,
@@ -132,11 +137,6 @@ class OFTPolicy(ImitationPolicy):
         """Declare that the weights will not change any more; returns the same policy."""
         self._checkpoint.freeze()
         return self
-
-    @property
-    def cameras(self) -> tuple[str, ...]:
-        """Names of the layout's cameras."""
-        return self.layout.cameras
 
     @property
     def evaluation_conventions(self) -> Mapping[str, Any]:
