@@ -11,7 +11,7 @@ from grape.core.chunks import PLAIN, Chunks
 from grape.core.files import write_json, write_jsonl
 from grape.core.preferences import PreferencePair, Score
 from grape.core.trajectories import EpisodeMeta, Observation, Trajectory
-from grape.policies.base import TrainablePolicy
+from grape.policies.base import PolicySpec, TrainablePolicy
 from grape.policies.openvla import compute_norm_stats, create_nano, load_policy, save_policy
 from grape.policies.presets import NanoShape, TowerConfig
 from grape.preferences.records import pair_to_row, score_to_row
@@ -49,6 +49,28 @@ def write_policy(path: Path, seed: int = 0) -> Path:
     return path
 
 
+def sampled_meta(policy: TrainablePolicy, spec: PolicySpec, index: int, length: int) -> EpisodeMeta:
+    """Facts of episode ``index``: two samples of each initial state, of which the first one succeeds."""
+    instruction = INSTRUCTIONS[index // 2 % 2]
+    return EpisodeMeta(
+        episode_id=f"toy-{index}",
+        suite="toy",
+        task="task",
+        task_index=0,
+        instruction=instruction,
+        initial_state=index // 2,
+        sample=index % 2,
+        seed=index,
+        success=index % 2 == 0,
+        steps=length,
+        actor="policy",
+        temperature=1.0,
+        policy_hash=spec.policy_hash,
+        preprocessing_hash=spec.preprocessing_hash,
+        prompt=policy.prompt(instruction),
+    )
+
+
 def record(path: Path, policy_path: Path, lengths=(5, 9, 3, 7, 6, 4), dtype="auto", **changes) -> EpisodeStore:
     """Store with one sampled episode a length; ``changes`` overwrite fields of the episodes' facts."""
     policy = load_policy(policy_path, dtype=dtype)
@@ -60,26 +82,9 @@ def record(path: Path, policy_path: Path, lengths=(5, 9, 3, 7, 6, 4), dtype="aut
         instruction = INSTRUCTIONS[index // 2 % 2]
         observations = [Observation(frame, np.zeros(1, np.float32), instruction) for frame in frames[:-1]]
         decided = policy.act(observations, temperature=1.0, seeds=[1000 * index + t for t in range(length)])
-        meta = EpisodeMeta(
-            episode_id=f"toy-{index}",
-            suite="toy",
-            task="task",
-            task_index=0,
-            instruction=instruction,
-            initial_state=index // 2,
-            sample=index % 2,
-            seed=index,
-            success=index % 2 == 0,
-            steps=length,
-            actor="policy",
-            temperature=1.0,
-            policy_hash=spec.policy_hash,
-            preprocessing_hash=spec.preprocessing_hash,
-            prompt=policy.prompt(instruction),
-        )
         store.write(
             Trajectory(
-                meta=replace(meta, **changes),
+                meta=replace(sampled_meta(policy, spec, index, length), **changes),
                 frames=frames,
                 proprio=np.zeros((length + 1, 1), np.float32),
                 actions=decided.actions[:, 0].astype(np.float32),
@@ -119,26 +124,9 @@ def record_chunks(
         chunks = Chunks(played, spec.chunk, decided.tokens, decided.logps, spec.support, spec.logp_temperature)
         tokens, logps = chunks.executed_tokens(decided.actions.shape[-1])
         actions = decided.actions[chunks.executed_mask].astype(np.float32)
-        meta = EpisodeMeta(
-            episode_id=f"toy-{index}",
-            suite="toy",
-            task="task",
-            task_index=0,
-            instruction=instruction,
-            initial_state=index // 2,
-            sample=index % 2,
-            seed=index,
-            success=index % 2 == 0,
-            steps=length,
-            actor="policy",
-            temperature=1.0,
-            policy_hash=spec.policy_hash,
-            preprocessing_hash=spec.preprocessing_hash,
-            prompt=policy.prompt(instruction),
-        )
         store.write(
             Trajectory(
-                meta=replace(meta, **changes),
+                meta=replace(sampled_meta(policy, spec, index, length), **changes),
                 frames=frames,
                 proprio=proprio,
                 actions=actions,

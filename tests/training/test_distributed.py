@@ -43,6 +43,21 @@ def test_one_gpu_cannot_be_named_for_several_processes(tmp_path, monkeypatch):
         run_train(TrainSettings(pairs=pairs, policy=policy, out=tmp_path / "run", device="cuda:1"))
 
 
+def run_in_two_processes(folder: Path) -> None:
+    """Train what ``folder`` holds with ``tests.training.two_processes``."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    process = subprocess.run(
+        [*command, "-m", "tests.training.two_processes", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr[-4000:]
+
+
 @pytest.mark.slow
 def test_two_processes_end_with_the_weights_of_one(tmp_path):
     policy = write_policy(tmp_path / "policy")
@@ -59,17 +74,7 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path):
         device="cpu",
     )
     save_settings(tmp_path / "train.yaml", settings)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    process = subprocess.run(
-        [*command, "-m", "tests.training.two_processes", str(tmp_path)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=1800,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr[-4000:]
+    run_in_two_processes(tmp_path)
     assert [(tmp_path / f"told-{rank}").read_text() for rank in range(2)] == ["Because.", "Because."]
     for name, changes in CASES.items():
         alone, together = tmp_path / "one" / name, tmp_path / "two" / name
@@ -109,17 +114,7 @@ def test_two_processes_train_a_policy_that_decides_in_chunks_as_one_does(tmp_pat
     )
     save_settings(tmp_path / "train.yaml", settings)
     (tmp_path / "chunks").touch()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    process = subprocess.run(
-        [*command, "-m", "tests.training.two_processes", str(tmp_path)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=1800,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr[-4000:]
+    run_in_two_processes(tmp_path)
     for name, changes in CHUNK_CASES.items():
         alone, together = tmp_path / "one" / name, tmp_path / "two" / name
         run_train(replace(settings, **{**changes, "sharding": "none"}, out=alone))
