@@ -16,7 +16,7 @@ from grape.core.seeds import derive_seed
 from grape.core.tasks import ActionSpace, Task
 from grape.core.trajectories import Trajectory
 from grape.envs.pool import GroupReply, WorkerPool
-from grape.policies.action_conventions import check_decisions, to_env_action
+from grape.policies.action_conventions import check_batch, to_env_action
 from grape.policies.base import ActionBatch, Policy
 
 __all__ = ["Actor", "ExpertActor", "PolicyActor", "RolloutLog", "play_groups"]
@@ -102,7 +102,7 @@ class PolicyActor:
             seeds=[derive_seed(recorders[lane].planned.seed, "step", recorders[lane].steps) for lane in lanes],
         )
         self._log.policy_seconds += time.perf_counter() - start_time
-        check_decisions(batch, self._spec, len(lanes))
+        check_batch(batch, self._spec, len(lanes))
         # No more actions than the task has control steps left.
         actions = np.zeros((len(recorders), self._execute, batch.actions.shape[2]), np.float32)
         counts = [0] * len(recorders)

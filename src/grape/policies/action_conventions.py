@@ -17,7 +17,7 @@ from grape.policies.base import FIX_POLICY, ActionBatch, PolicySpec
 
 __all__ = [
     "axis_angle_from_roll_pitch_yaw",
-    "check_decisions",
+    "check_batch",
     "check_policy",
     "roll_pitch_yaw_from_axis_angle",
     "to_env_action",
@@ -80,7 +80,7 @@ def check_policy(
         )
 
 
-def check_decisions(batch: ActionBatch, spec: PolicySpec, rows: int) -> None:
+def check_batch(batch: ActionBatch, spec: PolicySpec, rows: int) -> None:
     """Refuse decisions that are not what the policy's contract says, before any is executed or recorded.
 
     Args:

@@ -34,7 +34,6 @@ __all__ = [
     "new_policy",
     "norm_name",
     "open_start",
-    "opening_options",
     "preview_policy",
     "read_start",
 ]
@@ -97,7 +96,7 @@ def _create(
     return policy.fitted(DataFacts(name, center_crop=settings.augment == "openvla"))
 
 
-def opening_options(settings: SftSettings, stores: Sequence[EpisodeSource]) -> OpeningOptions:
+def _opening_options(settings: SftSettings, stores: Sequence[EpisodeSource]) -> OpeningOptions:
     """How the checkpoint to continue is opened; :func:`fit_policy` comes next."""
     key = settings.unnorm_key
     if not key and settings.policy is not None:
@@ -120,7 +119,7 @@ def read_start(settings: SftSettings, stores: Sequence[EpisodeSource]) -> Imitat
     """
     if settings.policy is None:
         return None
-    policy = read_policy(settings.policy, opening_options(settings, stores))
+    policy = read_policy(settings.policy, _opening_options(settings, stores))
     return None if policy is None else _imitating(policy, settings)
 
 
@@ -128,7 +127,7 @@ def open_start(settings: SftSettings, stores: Sequence[EpisodeSource], device: s
     """The checkpoint to continue, with its weights; None for a new policy. Errors as :func:`read_start`."""
     if settings.policy is None:
         return None
-    options = opening_options(settings, stores)
+    options = _opening_options(settings, stores)
     return _imitating(open_for_training(settings.policy, settings, options, device), settings)
 
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from grape.core.errors import CompatibilityError, DataError, PolicyError
 from grape.core.files import read_json_mapping, write_bytes, write_json
 from grape.core.seeds import derive_rng
-from grape.policies.base import TrainablePolicy
+from grape.policies.base import FIX_POLICY, TrainablePolicy
 from grape.training.dataset import StepDataset
 from grape.training.decision_axis import Segments
 from grape.training.distributed import SINGLE_PROCESS, ProcessGroup
@@ -42,8 +42,6 @@ __all__ = [
 
 _KEPT = "reference_N"
 """Name of the kept reference, as release 0.1 wrote it: one number a control step."""
-
-_FIX_POLICY = "This is a fault of the policy's implementation, not of the call."
 
 
 class StepLogprobs:
@@ -142,7 +140,7 @@ class StepLogprobs:
         """Features of some rows, computed now, ``(B, ...)``."""
         features = self._policy.features(self.steps.observations(rows_B))
         if features is None or len(features) != len(rows_B):
-            raise PolicyError("A policy has features for some observations and not for others.", _FIX_POLICY)
+            raise PolicyError("A policy has features for some observations and not for others.", FIX_POLICY)
         return features
 
 

@@ -13,6 +13,7 @@ from grape.core.trajectories import EpisodeMeta
 from grape.policies.base import ImitationPolicy, TrainablePolicy, WeightlessNetwork
 from grape.policies.opening import opening_options, read_norm_stats
 from grape.policies.registry import read_policy
+from grape.policies.types import OpeningOptions
 from grape.store import EpisodeSource
 from grape.training.batches import BatchSampler, ComparisonItem, Sample, make_items
 from grape.training.decision_axis import DecisionAxis
@@ -32,6 +33,7 @@ __all__ = [
     "plan_training",
     "schedule_facts",
     "split_samples",
+    "starting_options",
 ]
 
 # A backward costs about twice a forward: one product for the inputs' gradient, one for the weights'.
@@ -138,6 +140,11 @@ def _frames_of_epoch(schedule: BatchSampler, items: Sequence[ComparisonItem], ax
     return total
 
 
+def starting_options(settings: TrainSettings) -> OpeningOptions:
+    """How the policy that a run starts from is opened."""
+    return opening_options(settings, norm_stats=read_norm_stats(settings.norm_stats))
+
+
 def plan_training(settings: TrainSettings, data: TrainingData) -> dict[str, Any]:
     """What a run would do and take; nothing is written, and neither weights nor images are read.
 
@@ -149,7 +156,7 @@ def plan_training(settings: TrainSettings, data: TrainingData) -> dict[str, Any]
         SettingsError: The policy is an adapter that these settings cannot train on.
     """
     check_start(settings.policy, settings, device_of(settings.device))
-    policy = read_policy(settings.policy, opening_options(settings, norm_stats=read_norm_stats(settings.norm_stats)))
+    policy = read_policy(settings.policy, starting_options(settings))
     spec = None if policy is None else data.check_policy(policy)
     steps = data.load(SILENT, 0.0, spec)
     axis = steps.axis

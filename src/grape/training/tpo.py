@@ -18,9 +18,7 @@ from torch import Tensor
 from grape.core.events import SILENT, Reporter
 from grape.core.runs import recorded_inputs
 from grape.policies.base import TrainablePolicy
-from grape.policies.opening import opening_options, read_norm_stats
 from grape.policies.registry import read_policy
-from grape.policies.types import OpeningOptions
 from grape.training.batches import ComparisonItem, collate
 from grape.training.decision_axis import Segments
 from grape.training.displacement import displacement_alarm
@@ -59,6 +57,7 @@ from grape.training.plan import (
     plan_training,
     schedule_facts,
     split_samples,
+    starting_options,
 )
 from grape.training.settings import TrainSettings, check_train
 from grape.training.sources import TrainingData, read_data
@@ -83,7 +82,7 @@ def run_train(settings: TrainSettings, reporter: Reporter = SILENT) -> Mapping[s
     data = read_data(settings, reporter)
     if settings.dry_run:
         return plan_training(settings, data)
-    weightless = read_policy(settings.policy, _options(settings))
+    weightless = read_policy(settings.policy, starting_options(settings))
     if weightless is not None:  # what does not fit is told before weights are read
         data.check_policy(weightless)
     processes = join_process_group(settings.device)
@@ -143,12 +142,8 @@ def _train(
     return run.finish(trained, base, metas, facts, start_policy_hash=spec.policy_hash)
 
 
-def _options(settings: TrainSettings) -> OpeningOptions:
-    return opening_options(settings, norm_stats=read_norm_stats(settings.norm_stats))
-
-
 def _open(settings: TrainSettings, device: str) -> TrainablePolicy:
-    return open_for_training(settings.policy, settings, _options(settings), device)
+    return open_for_training(settings.policy, settings, starting_options(settings), device)
 
 
 def _unsharded(policy: TrainablePolicy, settings: TrainSettings, processes: ProcessGroup) -> TrainablePolicy:
