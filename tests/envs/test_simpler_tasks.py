@@ -51,7 +51,8 @@ def test_an_unknown_task_is_refused_with_a_suggestion() -> None:
     with pytest.raises(SettingsError) as error:
         select_tasks(get_suite("simpler_widowx"), "carot-on-plate")
     assert "carrot-on-plate" in error.value.hint
-    assert set(SUITES) == {f"simpler_widowx{group}" for group in ("", "_subject", "_physical", "_semantic", "_held3")}
+    groups = ("", "_subject", "_physical", "_semantic", "_held3", "_nano")
+    assert set(SUITES) == {f"simpler_widowx{group}" for group in groups}
 
 
 def test_the_slower_suite_has_the_same_tasks_and_an_equal_part_of_each_decision_in_each_step() -> None:

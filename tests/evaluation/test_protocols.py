@@ -145,9 +145,9 @@ def test_variations_do_not_get_the_benchmarks_name(group: str) -> None:
     assert settings == replace(benchmark, protocol=settings.protocol, suite=varied.suite)
     assert (protocol.fixes, protocol.seeds, protocol.signals) == (original.fixes, original.seeds, original.signals)
     assert "not the benchmark's" in protocol.rules[0]
-    for slower in ("simpler_widowx_held3", "libero_spatial_2hz", "libero_goal_nano_wrist"):
+    for variant in ("simpler_widowx_held3", "libero_spatial_2hz", "libero_goal_nano_wrist", "simpler_widowx_nano"):
         with pytest.raises(SettingsError, match="is not for suite"):
-            apply_protocol(replace(SIMPLER, suite=slower))
+            apply_protocol(replace(SIMPLER, suite=variant))
 
 
 @pytest.mark.parametrize(("says", "crop"), [(None, "yes"), (True, "yes"), (False, "no")])

@@ -31,7 +31,7 @@ _BUILTIN: dict[str, tuple[str, ...]] = {
     },
     **{
         f"simpler_widowx{group}": ("grape.envs.simpler.suite", "WidowXSuite", f"simpler_widowx{group}")
-        for group in ("", "_subject", "_physical", "_semantic", "_held3")
+        for group in ("", "_subject", "_physical", "_semantic", "_held3", "_nano")
     },
     "metaworld": ("grape.envs.metaworld.suite", "MetaWorldSuite"),
     "simpler_widowx-v0": ("grape.envs.simpler_original.suite", "OriginalSuite"),

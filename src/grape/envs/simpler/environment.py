@@ -10,8 +10,9 @@ from scipy.spatial.transform import Rotation
 from grape.core.images import simpler_openvla_v1
 from grape.core.tasks import Task
 from grape.envs.base import Snapshot
+from grape.envs.fast_rendering import box_downsample
 from grape.envs.simpler.installation import render_device
-from grape.envs.simpler.tasks import steps_per_decision
+from grape.envs.simpler.tasks import is_nano, steps_per_decision
 from grape.envs.simpler.world import Body, Pose, Verdict, World
 
 __all__ = ["FINGERS", "MOST_ROTATION", "MOST_TRANSLATION", "TOOL", "WidowXEnvironment", "simulator_action"]
@@ -77,11 +78,12 @@ class WidowXEnvironment:
         self._task = task
         self._images = images
         self._steps = steps_per_decision(task.suite)
+        self._prepare = box_downsample if is_nano(task.suite) else simpler_openvla_v1
         self._world: World | None = None
         self._start: _Start | None = None
 
     def reset(self, initial_state: int) -> Snapshot:
-        """Start from one of the 24 initial states, after things came to rest.
+        """Start from an initial state, after things came to rest; see :mod:`grape.envs.simpler.initial_states`.
 
         Raises:
             SettingsError: There is no such initial state, or ManiSkill is not installed.
@@ -127,7 +129,7 @@ class WidowXEnvironment:
         if not self._images:
             return dataclasses.replace(snapshot, image=_BLANK)
         display = self._world.image()
-        return dataclasses.replace(snapshot, image=simpler_openvla_v1(display), display=display)
+        return dataclasses.replace(snapshot, image=self._prepare(display), display=display)
 
     def close(self) -> None:
         """Release the simulator."""

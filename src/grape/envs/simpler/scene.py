@@ -17,10 +17,14 @@ from scipy.spatial.transform import Rotation
 
 from grape.core.errors import SimulatorError
 from grape.core.files import read_json_mapping
+from grape.core.images import area_average
 from grape.envs.simpler.installation import ManiSkill, load_maniskill, render_device
 from grape.envs.simpler.tasks import Arrangement
 
-__all__ = ["MODEL_TABLES", "make_scene"]
+__all__ = ["CAMERA", "MODEL_TABLES", "make_scene"]
+
+CAMERA = "3rd_view_camera"
+"""ManiSkill's name of the camera over the robot's shoulder."""
 
 MODEL_TABLES = ("info_bridge_custom_v0.json", "info_bridge_custom_baked_tex_v0.json")
 """ManiSkill's tables of models; each task reads one of them, variations need models of both."""
@@ -36,6 +40,9 @@ class _Rearrangement:
     arrangement: Arrangement
     models: dict[str, Any]
     tangled: bool
+    size: tuple[int, int] | None
+    places: Float64
+    turns: Float64
 
     def __init__(self, obj_names: list[str], xyz_configs: Any, quat_configs: Any, **settings: Any) -> None:
         # Class attributes in ManiSkill, filled in place.
@@ -58,6 +65,7 @@ class _Rearrangement:
         if arrangement.turn:
             about = Rotation.from_euler("z", arrangement.turn, degrees=True)
             turns[:, 0] = [_quaternion(about * Rotation.from_quat(turn, scalar_first=True)) for turn in turns[:, 0]]
+        self.places, self.turns = places, turns
         parent: Any = super()
         parent.__init__(
             obj_names=[arrangement.source, arrangement.target], xyz_configs=places, quat_configs=turns, **settings
@@ -85,18 +93,49 @@ class _Rearrangement:
         factor = self.arrangement.scale if model_id == self.arrangement.source else 1.0
         return parent._build_actor_helper(model_id, scale=scale * factor, **settings)
 
+    def _setup_sensors(self, options: dict[str, Any]) -> None:
+        scene: Any = self
+        if self.size is not None:
+            scene._custom_sensor_configs = {
+                camera.uid: _resized(camera, *self.size) for camera in scene.agent._sensor_configs
+            }
+        parent: Any = super()
+        parent._setup_sensors(options)
+
+    def _after_reconfigure(self, options: dict[str, Any]) -> None:
+        background = self._rgb_overlay_images.get(CAMERA)
+        if self.size is not None and isinstance(background, np.ndarray):  # else ManiSkill skips pixels to shrink it
+            self._rgb_overlay_images[CAMERA] = area_average(background, *self.size)
+        parent: Any = super()
+        parent._after_reconfigure(options)
+
+    def _initialize_episode(self, env_idx: Any, options: dict[str, Any]) -> None:
+        """As ManiSkill's; ``options`` may bring a placement, see :mod:`~grape.envs.simpler.initial_states`."""
+        scene: Any = self
+        recorded = scene.xyz_configs, scene.quat_configs
+        if "placement" in options:
+            scene.xyz_configs, scene.quat_configs = (
+                recorded[0].new_tensor(numbers[None]) for numbers in options["placement"]
+            )
+        parent: Any = super()
+        try:
+            parent._initialize_episode(env_idx, options)
+        finally:
+            scene.xyz_configs, scene.quat_configs = recorded
+
     def get_obs(self, info: Any = None, unflattened: bool = False) -> dict[str, Any]:
         """The robot's joints only: images are taken when they are asked for."""
         scene: Any = self
         return {"agent": scene._get_obs_agent()}
 
 
-def make_scene(arrangement: Arrangement, images: bool) -> Any:
+def make_scene(arrangement: Arrangement, images: bool, size: tuple[int, int] | None = None) -> Any:
     """New ManiSkill environment of an arrangement (20 s the first time in a process with images, then 1 s).
 
     Args:
         arrangement: The scene.
         images: Whether it can draw; without, no graphics driver is needed.
+        size: Height and width of images in pixels, of the same view; None is ManiSkill's.
 
     Raises:
         SettingsError: ManiSkill is not installed.
@@ -109,7 +148,7 @@ def make_scene(arrangement: Arrangement, images: bool) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # ManiSkill's, about its own sources
-            return _scene_class(maniskill, arrangement, images)(
+            return _scene_class(maniskill, arrangement, images, size)(
                 obs_mode="rgb+segmentation",
                 sim_backend="physx_cpu",
                 render_backend="gpu" if images else "none",  # without CUDA ManiSkill takes what Vulkan offers
@@ -121,7 +160,7 @@ def make_scene(arrangement: Arrangement, images: bool) -> Any:
         ) from error
 
 
-def _scene_class(maniskill: ManiSkill, arrangement: Arrangement, images: bool) -> Any:
+def _scene_class(maniskill: ManiSkill, arrangement: Arrangement, images: bool, size: tuple[int, int] | None) -> Any:
     task: Any = getattr(maniskill.scenes, arrangement.environment)
     between = type("Rearranged", (_Rearrangement, maniskill.base), {})
     facts: dict[str, Any] = {
@@ -129,11 +168,18 @@ def _scene_class(maniskill: ManiSkill, arrangement: Arrangement, images: bool) -
         "models": _models(maniskill.assets, arrangement),
         "tangled": not (maniskill.assets / "robots" / "widowx" / "wx250s.srdf").is_file(),
         "rgb_overlay_mode": "background" if images else "none",
+        "size": size,
     }
     if arrangement.exchanged:
         excluded = [arrangement.source] if arrangement.hidden_target else [arrangement.source, arrangement.target]
         facts["objects_excluded_from_greenscreening"] = excluded
     return type(f"Rearranged{arrangement.environment}", (task, between), facts)
+
+
+def _resized(camera: Any, height: int, width: int) -> dict[str, Any]:
+    """What changes in a camera's configuration when it takes the same view with other numbers of pixels."""
+    scale = np.array([width / camera.width, height / camera.height, 1.0])
+    return {"height": height, "width": width, "intrinsic": scale[:, None] * np.asarray(camera.intrinsic)}
 
 
 def _models(assets: Path, arrangement: Arrangement) -> dict[str, Any]:

@@ -1,5 +1,6 @@
-"""The suites ``simpler_widowx``, its variations ``_subject``, ``_physical``, ``_semantic``, and the slower ``_held3``.
+"""The suites ``simpler_widowx``, its variations ``_subject``, ``_physical``, ``_semantic``, ``_held3`` and ``_nano``.
 
+``_held3`` decides more slowly; ``_nano`` has small images, drawn fast, and initial states beyond the benchmark's.
 Importing this imports no simulator.
 """
 
@@ -12,10 +13,10 @@ from grape.core.tasks import ActionSpace, GripperConvention, RotationConvention,
 from grape.envs.base import Environment, Expert, SuiteBase
 from grape.envs.expert_styles import OPERATORS
 from grape.envs.simpler.environment import MOST_ROTATION, MOST_TRANSLATION, WidowXEnvironment
+from grape.envs.simpler.initial_states import about_initial_states, n_initial_states
 from grape.envs.simpler.installation import asset_folder
 from grape.envs.simpler.rendering import require_vulkan
 from grape.envs.simpler.tasks import same_scene, steps_per_decision, suite_tasks
-from grape.envs.simpler.world import N_INITIAL_STATES, about_initial_states
 
 __all__ = ["CONTROL_HZ", "WidowXSuite"]
 
@@ -78,7 +79,7 @@ class WidowXSuite(SuiteBase):
         return OPERATORS
 
     def n_initial_states(self, task: Task) -> int:
-        return N_INITIAL_STATES
+        return n_initial_states(self._name)
 
     def about_initial_states(self, task: Task) -> str:
         """Why a task has fewer initial states than the simulator, in a sentence; empty where it does not."""

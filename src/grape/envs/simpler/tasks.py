@@ -4,8 +4,8 @@ The four tasks are ManiSkill's, names of its classes included. Three further sui
 arXiv 2411.19309 do: *subject* replaces the source by another object, *physical* changes its size and pose,
 *semantic* gives the same tasks other instructions. A variation is data; everything else is its task's.
 
-One more suite has the four tasks with slower decisions, under a name that says so; nothing else differs, and its
-results are not those of the benchmark.
+Two more suites have the four tasks under names that say what differs: ``_held3`` decides more slowly, ``_nano`` has
+small images and further initial states. Their results are not those of the benchmark.
 """
 
 import functools
@@ -13,7 +13,16 @@ from dataclasses import dataclass, replace
 
 from grape.core.tasks import Task
 
-__all__ = ["SUITES", "Arrangement", "arrangement_of", "base_task_of", "same_scene", "steps_per_decision", "suite_tasks"]
+__all__ = [
+    "SUITES",
+    "Arrangement",
+    "arrangement_of",
+    "base_task_of",
+    "is_nano",
+    "same_scene",
+    "steps_per_decision",
+    "suite_tasks",
+]
 
 
 @dataclass(frozen=True)
@@ -138,22 +147,29 @@ _ENTRIES = {
     "simpler_widowx_semantic": _semantic(),
 }
 
-_SLOWER = {"simpler_widowx_held3": ("simpler_widowx", 3)}
-"""Suites whose decisions are each carried out over several steps of 0.2 s: whose tasks, and how many steps."""
+_NANO = "simpler_widowx_nano"
 
-SUITES = (*_ENTRIES, *_SLOWER)
+_VARIANTS = {"simpler_widowx_held3": ("simpler_widowx", 3), _NANO: ("simpler_widowx", 1)}
+"""Suites with another's tasks: whose, and over how many of the steps of 0.2 s each decision is carried out."""
+
+SUITES = (*_ENTRIES, *_VARIANTS)
 """Names of the suites."""
 
 
 def _entries(suite: str) -> tuple[_Entry, ...]:
-    base, _ = _SLOWER.get(suite, (suite, 1))
+    base, _ = _VARIANTS.get(suite, (suite, 1))
     return _ENTRIES[base]
 
 
 def steps_per_decision(suite: str) -> int:
     """Over how many steps of 0.2 s a decision is carried out: 1, but for the slower suite."""
-    _, steps = _SLOWER.get(suite, (suite, 1))
+    _, steps = _VARIANTS.get(suite, (suite, 1))
     return steps
+
+
+def is_nano(suite: str) -> bool:
+    """Whether a suite has small images that are drawn fast, and initial states beyond the benchmark's."""
+    return suite == _NANO
 
 
 @functools.cache

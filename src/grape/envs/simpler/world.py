@@ -7,34 +7,26 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
-from grape.core.errors import SettingsError
 from grape.core.tasks import Task
-from grape.envs.simpler.scene import make_scene
-from grape.envs.simpler.tasks import arrangement_of
+from grape.envs.simpler.initial_states import N_BENCHMARK, check_initial_state, drawn_placement
+from grape.envs.simpler.scene import CAMERA, make_scene
+from grape.envs.simpler.tasks import arrangement_of, is_nano
 
 __all__ = [
-    "CAMERA",
     "IMAGE_SIZE",
-    "N_INITIAL_STATES",
+    "NANO_SIZE",
     "Body",
     "Contacts",
     "Pose",
     "Verdict",
     "World",
-    "about_initial_states",
 ]
-
-CAMERA = "3rd_view_camera"
-"""ManiSkill's name of the camera over the robot's shoulder."""
 
 IMAGE_SIZE = (480, 640)
 """Height and width of the camera's images in pixels."""
 
-N_INITIAL_STATES = 24
-"""Initial states a task that the benchmark plays: where source and target stand, times how the source lies.
-
-ManiSkill 3 has as many of each task but the eggplant's, which has 64 (8 places times 8 orientations): the benchmark's
-are its first 24."""
+NANO_SIZE = (128, 128)
+"""Height and width of the suite with small images, the same view; policies see them averaged to half of that."""
 
 _SEED = 0  # of ManiSkill's random numbers, which nothing here depends on
 _LEAST_FORCE = 0.01  # newtons from which a contact counts
@@ -101,16 +93,6 @@ class Verdict:
     on_target: bool
 
 
-def about_initial_states(task: Task) -> str:
-    """Why a task has fewer initial states than ManiSkill, in a sentence; empty where it does not."""
-    if not arrangement_of(task).hidden_target:
-        return ""
-    return (
-        "ManiSkill 3 has 64 of the eggplant's task (8 places, 8 orientations); the benchmark and published evaluations "
-        "play the first 24, and so does this suite."
-    )
-
-
 class World:
     """Simulator of one task for one episode at a time.
 
@@ -128,7 +110,8 @@ class World:
         self.task = task
         self.images = images
         arrangement = arrangement_of(task)
-        self._scene: Any = make_scene(arrangement, images)
+        self._size = NANO_SIZE if is_nano(task.suite) else IMAGE_SIZE
+        self._scene: Any = make_scene(arrangement, images, None if self._size == IMAGE_SIZE else self._size)
         self.source, self.target = (self._body(name) for name in (arrangement.source, arrangement.target))
 
     def _body(self, name: str) -> Body:
@@ -140,12 +123,12 @@ class World:
         Raises:
             SettingsError: There is no such initial state.
         """
-        if not 0 <= initial_state < N_INITIAL_STATES:
-            raise SettingsError(
-                f"Task {self.task.id} has no initial state {initial_state}.",
-                f"Choose from 0 to {N_INITIAL_STATES - 1}. {about_initial_states(self.task)}".rstrip(),
-            )
-        _, info = self._scene.reset(seed=_SEED, options={"episode_id": initial_state, "reconfigure": True})
+        check_initial_state(self.task, initial_state)
+        options: dict[str, Any] = {"episode_id": initial_state, "reconfigure": True}
+        if initial_state >= N_BENCHMARK:
+            placement = drawn_placement(self.task, initial_state, self._scene.places, self._scene.turns)
+            options |= {"episode_id": 0, "placement": placement}
+        _, info = self._scene.reset(seed=_SEED, options=options)
         return self._verdict(info)
 
     def advance(self, action: npt.NDArray[np.float32]) -> Verdict:
@@ -219,7 +202,7 @@ class World:
         )
 
     def image(self) -> npt.NDArray[np.uint8]:
-        """The camera's view over the real background, RGB uint8 ``(480, 640, 3)``."""
+        """The camera's view over the real background, RGB uint8 ``(480, 640, 3)``; small ``(128, 128, 3)``."""
         data = self._scene._get_obs_sensor_data()
         image: npt.NDArray[np.uint8] = data[CAMERA]["rgb"][0].numpy().copy()
         return image
@@ -235,7 +218,7 @@ class World:
         to_camera = np.vstack([_numbers(parameters["extrinsic_cv"][0]), [0.0, 0.0, 0.0, 1.0]])
         return {
             "name": CAMERA,
-            "size": list(IMAGE_SIZE),
+            "size": list(self._size),
             "intrinsic": _numbers(parameters["intrinsic_cv"][0]).round(6).tolist(),
             "pose": np.linalg.inv(to_camera).round(9).tolist(),
         }
