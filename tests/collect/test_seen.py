@@ -55,5 +55,6 @@ def test_a_base_task_is_a_task_and_its_own_base() -> None:
             base, task_name = suite.base_task(task)
             (origin,) = (other for other in get_suite(base).tasks if other.name == task_name)
             assert get_suite(base).base_task(origin) == (base, task_name)
-            assert get_suite(base).n_initial_states(origin) == suite.n_initial_states(task)
+            extra = name == "simpler_widowx_nano"  # which has the states of its base, and more
+            assert (suite.n_initial_states(task) > get_suite(base).n_initial_states(origin)) == extra
             assert ExternalPythonSuite(suite, Path("python")).base_task(task) == (base, task_name)

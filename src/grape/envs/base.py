@@ -138,7 +138,7 @@ class SuiteBase(ABC):
         return ""
 
     def base_task(self, task: Task) -> tuple[str, str]:
-        """Suite and name of the task whose initial states are this task's: the same scene under another name.
+        """Suite and name of the task whose initial states are this task's, as far as it has them: a scene's other name.
 
         A policy that has seen an initial state of the one has seen that of the other. By default a task is its own.
         """

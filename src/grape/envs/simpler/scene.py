@@ -130,7 +130,7 @@ class _Rearrangement:
 
 
 def make_scene(arrangement: Arrangement, images: bool, size: tuple[int, int] | None = None) -> Any:
-    """New ManiSkill environment of an arrangement (20 s the first time in a process with images, then 1 s).
+    """New ManiSkill environment of an arrangement (up to 20 s the first time in a process with images).
 
     Args:
         arrangement: The scene.

@@ -122,7 +122,7 @@ class WidowXSuite(SuiteBase):
         return self.tasks if self._name == "simpler_widowx" else self.tasks[:1]
 
     def make_environment(self, task: Task) -> Environment:
-        """New environment; the first reset in a process takes 20 s, of each further environment 1 s."""
+        """New environment; the first one in a process takes up to 20 s, mostly imports."""
         return WidowXEnvironment(task, self._images)
 
     def make_expert(self, task: Task, operator: str, seed: int) -> Expert:
