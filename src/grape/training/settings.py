@@ -146,6 +146,8 @@ class TrainSettings(TrainerSettings, PolicySettings):
         anchor: Strength of the anchor, which imitates chosen sides that succeeded: at the start it pulls so many times
             as hard on the chosen side as the preference does, whatever beta and the length are. 0 is the published
             loss, which lowers the likelihood of both sides on small models.
+        imitate: Which chosen sides the anchor and filtered-bc imitate: those that succeeded, or all, the better of two
+            failures, too. Where almost nothing succeeds, the best failures by their costs are all there is to imitate.
         nll_weight: Weight of the anchor in the form of release 0.1, instead of --anchor: the chosen side's negative
             log-likelihood, mean per token.
         chosen_floor: Penalty for chosen sides that become less likely than under the reference (DPOP's lambda, arXiv
@@ -198,6 +200,7 @@ class TrainSettings(TrainerSettings, PolicySettings):
     label_smoothing: float = setting(0.0, group=_LOSS, range=Range(0, 0.5))
     preference_weight: float = setting(1.0, group=_LOSS, range=_COUNT, identity="unless default")
     anchor: float = setting(1.0, group=_LOSS, range=_COUNT, common=True, identity="unless default")
+    imitate: Literal["successes", "chosen"] = setting("successes", group=_LOSS, identity="unless default")
     nll_weight: float | None = setting(None, group=_LOSS, range=_COUNT)
     chosen_floor: float = setting(0.0, group=_LOSS, range=_COUNT, common=True, identity="unless default")
     lr: float = with_default(OptimizerSettings, "lr", 3e-4)

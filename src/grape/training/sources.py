@@ -185,7 +185,7 @@ def _names(method: str, sample: Sample) -> tuple[str, ...]:
 
 
 def _pairs(settings: TrainSettings, folders: Sequence[_Folder]) -> list[list[Sample]]:
-    """Pairs of each folder that a method can use; for filtered BC their chosen side is known to have succeeded."""
+    """Pairs of each folder that a method can use; for filtered BC those whose chosen side it may imitate."""
     samples: list[list[Sample]] = []
     for folder in folders:
         pairs = read_pairs(folder.path)
@@ -202,7 +202,7 @@ def _pairs(settings: TrainSettings, folders: Sequence[_Folder]) -> list[list[Sam
                     f"{rejected.instruction!r}.",
                     "Make the pairs again with 'grape pair', which joins equal instructions only.",
                 )
-        if settings.method == "filtered-bc":
+        if settings.method == "filtered-bc" and settings.imitate == "successes":
             pairs = tuple(pair for pair in pairs if folder.store.meta(pair.chosen).success)
         samples.append(
             [replace(pair, chosen=folder.name(pair.chosen), rejected=folder.name(pair.rejected)) for pair in pairs]
@@ -210,7 +210,7 @@ def _pairs(settings: TrainSettings, folders: Sequence[_Folder]) -> list[list[Sam
     if not any(samples):
         raise DataError(
             "No chosen trajectory is known to have succeeded, so there is nothing to imitate.",
-            "Use --method tpo, which also learns from the better of two failures.",
+            "Use --method tpo, which also learns from the better of two failures, or --imitate chosen.",
         )
     return samples
 

@@ -123,7 +123,8 @@ def _train(
     scattered = settings.method in ("step-dpo", "filtered-bc") or settings.window > 0  # single decisions or windows
     steps = data.load(reporter, settings.picture_cache_gb * 1e9, spec, scattered=scattered)
     metas = data.metas()
-    anchored = [name for name, meta in zip(data.episodes, metas, strict=True) if not batches or meta.success is True]
+    every = not batches or settings.imitate == "chosen"
+    anchored = [name for name, meta in zip(data.episodes, metas, strict=True) if every or meta.success is True]
     objective = Objective(settings, spec.action_dim, processes)
     logps = StepLogprobs(policy, steps, settings.micro_batch, settings.feature_cache_gb * 1e9, autocast)
     trainer = _Trainer(settings, data, policy, logps, objective, frozenset(anchored), even=bool(batches))
