@@ -27,11 +27,11 @@ _BUILTIN: dict[str, tuple[str, ...]] = {
     **{
         f"libero_{name}{variant}": ("grape.envs.libero.suite", "LiberoSuite", f"libero_{name}{variant}")
         for name in ("spatial", "object", "goal", "10", "90")
-        for variant in ("", "_2hz", "_nano", "_nano_wrist", "_2hz_nano")
+        for variant in ("", "_2hz", "_nano", "_nano_wrist")
     },
     **{
         f"simpler_widowx{group}": ("grape.envs.simpler.suite", "WidowXSuite", f"simpler_widowx{group}")
-        for group in ("", "_subject", "_physical", "_semantic", "_held3", "_nano", "_held3_nano")
+        for group in ("", "_subject", "_physical", "_semantic", "_held3", "_nano")
     },
     "metaworld": ("grape.envs.metaworld.suite", "MetaWorldSuite"),
     "simpler_widowx-v0": ("grape.envs.simpler_original.suite", "OriginalSuite"),

@@ -32,16 +32,14 @@ LIMITS = {
 }
 """Most decisions a task, from OpenVLA's evaluation (arXiv 2406.09246): the longest demonstration and a margin."""
 
-_SLOWER = {"_2hz": 10, "_2hz_nano": 10}
+_SLOWER = {"_2hz": 10}
 """Ends of the names of suites whose decisions are held for several steps of 50 ms, and for how many."""
 
-NANO_CAMERAS: dict[str, tuple[str, ...]] = {"_nano": (), "_nano_wrist": ("wrist",), "_2hz_nano": ()}
+NANO_CAMERAS: dict[str, tuple[str, ...]] = {"_nano": (), "_nano_wrist": ("wrist",)}
 """Ends of the names of suites with small images that are drawn fast, and their cameras beside the main one."""
 
-_ENDS = tuple(sorted({*_SLOWER, *NANO_CAMERAS}, key=len))
-
-SUITES = (*LIMITS, *(f"{suite}{end}" for end in _ENDS for suite in LIMITS))
-"""Names of the suites: LIBERO's, and the same tasks with fewer decisions a second, with small images, or both."""
+SUITES = (*LIMITS, *(f"{suite}{end}" for end in (*_SLOWER, *NANO_CAMERAS) for suite in LIMITS))
+"""Names of the suites: LIBERO's, and the same tasks with fewer decisions a second or with small images."""
 
 _SCENE = re.compile(r"^[A-Z_]+SCENE\d+_")
 
@@ -53,7 +51,8 @@ def instruction_of(name: str) -> str:
 
 def base_suite(suite: str) -> str:
     """LIBERO's suite that a suite's tasks are of: itself, but for the variants."""
-    return next((suite.removesuffix(end) for end in reversed(_ENDS) if suite.endswith(end)), suite)
+    ends = (*_SLOWER, *NANO_CAMERAS)
+    return next((suite.removesuffix(end) for end in ends if suite.endswith(end)), suite)
 
 
 def nano_cameras(suite: str) -> tuple[str, ...] | None:

@@ -147,13 +147,9 @@ _ENTRIES = {
     "simpler_widowx_semantic": _semantic(),
 }
 
-_NANO = ("simpler_widowx_nano", "simpler_widowx_held3_nano")
+_NANO = "simpler_widowx_nano"
 
-_VARIANTS = {
-    "simpler_widowx_held3": ("simpler_widowx", 3),
-    "simpler_widowx_nano": ("simpler_widowx", 1),
-    "simpler_widowx_held3_nano": ("simpler_widowx", 3),
-}
+_VARIANTS = {"simpler_widowx_held3": ("simpler_widowx", 3), _NANO: ("simpler_widowx", 1)}
 """Suites with another's tasks: whose, and over how many of the steps of 0.2 s each decision is carried out."""
 
 SUITES = (*_ENTRIES, *_VARIANTS)
@@ -173,7 +169,7 @@ def steps_per_decision(suite: str) -> int:
 
 def is_nano(suite: str) -> bool:
     """Whether a suite has small images that are drawn fast, and initial states beyond the benchmark's."""
-    return suite in _NANO
+    return suite == _NANO
 
 
 @functools.cache
