@@ -79,7 +79,7 @@ def test_pages_show_the_defaults_that_hold(capsys: pytest.CaptureFixture[str]) -
     assert "(default: drawer-open,faucet-open)" in demo
     assert "(default: runs/demo)" in demo
     assert "(default: drawer-open,faucet-open)" not in loop
-    assert "(default: simpler_widowx_held3)" in page(["loop", "--recipe", "simpler-nano", "--help"], capsys)
+    assert "(default: simpler_widowx_nano)" in page(["loop", "--recipe", "simpler-nano", "--help"], capsys)
 
 
 def test_switches_that_are_on_name_the_flag_that_turns_them_off(capsys: pytest.CaptureFixture[str]) -> None:

@@ -130,7 +130,9 @@ def test_a_dry_run_counts_what_is_shared_once(tmp_path: Path, capsys: pytest.Cap
     assert f"about {round((2 * episodes + 1.5 * updates) / 3600, 2)} CPU hours" in text
 
 
-@pytest.mark.parametrize("name", ["toy.yaml", "metaworld.yaml", "libero-goal.yaml"])
+@pytest.mark.parametrize(
+    "name", ["toy.yaml", "metaworld.yaml", "libero-goal.yaml", "simpler.yaml", "simpler-sparse.yaml"]
+)
 def test_example_studies_are_valid(name: str) -> None:
     path = Path(__file__).resolve().parents[2] / "examples" / "studies" / name
     settings = load_settings(StudySettings, path, StudySettings(out=Path("never-written")))
