@@ -107,11 +107,11 @@ def _sentence(row: Mapping[str, Any]) -> str:
     """A row in words."""
     figures, seeds = row["figures"], len(row["seeds"])
     changes = [
-        f"{text} changed by {_text(figures[name], '+.3f')}"
+        f"{text} by {_text(figures[name], '+.3f')}"
         for name, text in (("success", "successes"), ("failure", "failures"))
         if figures[name] is not None
     ]
-    fresh = f"on fresh rollouts of the starting policy {' and '.join(changes)} nats a token"
+    fresh = f"log-probabilities of fresh rollouts changed, of {' and of '.join(changes)} nats a token"
     count = f"{seeds} seed{'' if seeds == 1 else 's'}"
     if row["iteration"] == 0:
         return f"{row['arm']} is the starting policy: {fresh} ({count})."
@@ -123,12 +123,13 @@ def _sentence(row: Mapping[str, Any]) -> str:
     ]
     if not sides:
         return f"{text}; it learned nothing."
-    text += f"; what it learned from changed: {', '.join(sides)}."
+    text += f"; of what it learned from, {' and '.join(sides)}."
     share = 0.0 if figures["share"] is None else figures["share"]["mean"]
     if 0 < share < 1:
-        first, last = (100 * figures[f"share_{name}"]["mean"] for name in ("first", "last"))
-        text += f" The preference term had {100 * share:.0f} % of the gradient's norms, {first:.0f} % at the first"
-        text += f" update, {last:.0f} % at the last."
+        ends = [figures[f"share_{name}"] for name in ("first", "last")]
+        first, last = ("none" if figure is None else f"{100 * figure['mean']:.0f} %" for figure in ends)
+        text += f" The preference term had {100 * share:.0f} % of the gradient's norms ({first} at the first update, "
+        text += f"{last} at the last)."
     if figures["saturated"] is not None and share:
         text += f" After training {100 * figures['saturated']['mean']:.0f} % of comparisons have a weight below 0.1."
     return text

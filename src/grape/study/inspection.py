@@ -204,7 +204,7 @@ def _token_logps(policy: TrainablePolicy, train: TrainSettings, steps: StepDatas
     batch = choose_micro_batch(train.micro_batch, parameter_counts(policy)["parameters"])
     logps = StepLogprobs(policy, steps, batch, autocast=computing_type(train, device_of(train.device)))
     with torch.no_grad():
-        parts = [logps(rows).cpu() for rows in torch.arange(len(steps)).split(batch)]
+        parts = [logps(rows).cpu() for rows in torch.split(torch.arange(len(steps)), batch)]
     tokens: Floats = torch.cat(parts).double().numpy()[steps.executed_mask]
     return tokens
 
