@@ -138,6 +138,8 @@ def read_diagnosis(path: Path) -> Diagnosis:
     numbers = [item.iteration for item in diagnosis.rounds]
     if not numbers or len(set(numbers)) < len(numbers):
         raise DataError(f"{path} holds an iteration twice, or none.", _HINT)
+    if any(len({len(column) for column in item.curve.values()}) > 1 for item in diagnosis.rounds):
+        raise DataError(f"{path} holds a curve whose metrics are not all of the same updates.", _HINT)
     return diagnosis
 
 
