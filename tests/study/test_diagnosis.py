@@ -46,7 +46,6 @@ CHANGES: Mapping[str, Any] = {
 }
 """A start that succeeds now and then."""
 KILLS = 4
-BINS = 256
 
 pytestmark = pytest.mark.slow
 
@@ -161,19 +160,20 @@ def test_changes_are_those_of_the_two_policies(made: Path) -> None:
     assert part.fresh == part.since_start
 
 
-def uniform_policy(folder: Path) -> None:
-    """Make a policy that finds all actions equally likely."""
+def make_uniform(folder: Path) -> float:
+    """Make a policy that finds all tokens equally likely; returns the log-probability of each."""
     weights = load_file(folder / "model.safetensors")
     weights["language_model.lm_head.weight"].zero_()
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return -math.log(json.loads((folder / "config.json").read_text())["text_config"]["vocab_size"])
 
 
 def test_a_policy_made_by_hand_changes_what_is_computed_by_hand(copy: Path) -> None:
-    """A policy for which each token has the probability 1/256: all follows from what was recorded."""
+    """A policy for which each token is equally likely: all follows from what was recorded."""
     settings, bench, arm, cell = first_cell(copy)
     pairs_folder = bench.folder(arm) / "iteration-1" / "pair"
     policy = bench.folder(arm) / "iteration-1" / "train" / "policy"
-    uniform_policy(policy)
+    logp = make_uniform(policy)
     uniform_hash = open_policy(policy).spec.policy_hash
     cell = replace(cell, rounds=(replace(cell.rounds[0], policy_hash=uniform_hash),))
     part = read_diagnosis(diagnose_cell(settings, bench, arm, cell, SILENT)).rounds[0]
@@ -186,19 +186,17 @@ def test_a_policy_made_by_hand_changes_what_is_computed_by_hand(copy: Path) -> N
     fresh = recorded(fresh_store.path)
     for name, outcome in (("success", True), ("failure", False)):
         changes = [
-            float((-math.log(BINS) - fresh[meta.episode_id]).mean())
-            for meta in fresh_store.metas()
-            if meta.success is outcome
+            float((logp - fresh[meta.episode_id]).mean()) for meta in fresh_store.metas() if meta.success is outcome
         ]
         assert (name in part.fresh) == bool(changes)
         assert not changes or part.fresh[name].mean == pytest.approx(np.mean(changes), rel=1e-3)
-    absolute = np.abs(np.concatenate([-math.log(BINS) - values for values in fresh.values()]))
+    absolute = np.abs(np.concatenate([logp - values for values in fresh.values()]))
     assert part.distance["fresh"] == pytest.approx(absolute.mean(), rel=1e-3)
     logps = recorded(bench.first_store().path)
     sides: dict[str, list[float]] = {"chosen": [], "rejected": [], "rejected_head": [], "rejected_tail": []}
     weights = []
     for pair in read_pairs(pairs_folder):
-        chosen, rejected = (-math.log(BINS) - logps[name] for name in (pair.chosen, pair.rejected))
+        chosen, rejected = (logp - logps[name] for name in (pair.chosen, pair.rejected))
         sides["chosen"].append(chosen.mean())
         sides["rejected"].append(rejected.mean())
         sides["rejected_head"].append(rejected[: len(chosen)].mean())
