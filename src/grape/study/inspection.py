@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from grape.collect import run_collect
 from grape.core.errors import CompatibilityError, DataError
@@ -202,11 +201,7 @@ class _Inspection:
 def _token_logps(policy: TrainablePolicy, train: TrainSettings, steps: StepDataset) -> Floats:
     """A policy's log-probability of each executed token, ``(T, D)``."""
     batch = choose_micro_batch(train.micro_batch, parameter_counts(policy)["parameters"])
-    logps = StepLogprobs(policy, steps, batch, autocast=computing_type(train, device_of(train.device)))
-    with torch.no_grad():
-        parts = [logps(rows).cpu() for rows in torch.split(torch.arange(len(steps)), batch)]
-    tokens: Floats = torch.cat(parts).double().numpy()[steps.executed_mask]
-    return tokens
+    return StepLogprobs(policy, steps, batch, autocast=computing_type(train, device_of(train.device))).executed(batch)
 
 
 def _distance(steps: StepDataset, logps: Floats) -> float:
@@ -251,11 +246,8 @@ def _learned(
     recomputed = train.reference == "recomputed"
     parts = [_parted(item) for item in whole if item.chosen[0] < item.chosen[1]]
     segments, comparisons = collate(items, before.sum(axis=1) if recomputed else recorded_reference(steps), axis)
-    bounds = np.concatenate([[0.0], np.cumsum(after.sum(axis=1))])
-    firsts = axis.bounds[segments.rows_F.numpy()]
-    frames = bounds[firsts + segments.stop_F.numpy()] - bounds[firsts + segments.first_F.numpy()]
     loss = Objective(train, after.shape[1], SINGLE_PROCESS).loss(1.0)
-    sums = comparisons.sums(torch.from_numpy(frames))
+    sums = comparisons.sums(axis.sums(segments, after.sum(axis=1)))
     terms, metrics = loss(sums)
     weights = [loss(sums.pair(number))[1]["saturation"] for number in range(len(items)) if "saturation" in metrics]
     return {
