@@ -2,7 +2,8 @@
 
 ``settings`` is the study file, ``arms`` the named ways of training, ``checks`` refuses mistakes before the first
 rollout, ``run`` makes the cells, ``cells`` holds their small result files, ``analysis`` and ``seeds`` compare them,
-``plan`` says what it will cost, ``table`` and ``page`` show it.
+``plan`` says what it will cost, ``table`` and ``page`` show it. ``inspection`` finds out what training did in finished
+cells, ``diagnosis`` holds that in small files, ``diagnosis_table`` says it.
 """
 
 from grape.study.run import run_study

@@ -5,6 +5,7 @@
     work/seed-0/{demonstrations,sft}      the starting policy (work/start/ where all seeds share it)
     work/seed-0/iteration-1/collect       the first rollouts, of which every arm makes what it can
     work/seed-0/arms/tpo/iteration-1/...  scores, pairs, training and measurement of an arm
+    work/seed-0/diagnosis/...             fresh rollouts of the starting policy, for --diagnose
 
 Every stage is a verb's folder, which resumes; so does a cell that was killed.
 """
@@ -21,24 +22,27 @@ from typing import Any
 import numpy as np
 
 from grape.collect import run_collect
+from grape.collect.settings import CollectSettings
 from grape.core.errors import CompatibilityError, GrapeError, NoPairsError
 from grape.core.events import Reporter
 from grape.core.files import content_hash, read_json, read_jsonl, write_json
 from grape.core.runs import identity_of, open_run
+from grape.core.seeds import derive_seed
 from grape.core.tasks import Task
 from grape.envs.base import SuiteBase
 from grape.evaluation import read_results, run_evaluate
 from grape.loop.stages import Stages
-from grape.preferences import run_pair, run_score
+from grape.preferences import PairSettings, ScoreSettings, run_pair, run_score
 from grape.store import EpisodeStore
 from grape.study.arms import Arm
 from grape.study.cells import CELLS, Cell, Outcome, Round, cell_hash, check_starts, read_cell, software, write_cell
 from grape.study.checks import loop_settings
 from grape.study.settings import StudySettings
+from grape.training.settings import TrainSettings
 
-__all__ = ["Bench"]
+__all__ = ["Bench", "curve", "rounded"]
 
-_POINTS = 40  # of a curve in a cell's file
+_POINTS = 40  # of a curve in a file
 _METRICS = (
     "loss", "loss/preference", "loss/anchor", "loss/nll", "rewards/margins", "rewards/accuracies", "logps/chosen",
     "logps/rejected", "displacement", "saturation",
@@ -70,7 +74,7 @@ class Bench:
         Raises:
             GrapeError: A stage failed.
         """
-        settings, folder = self._settings, self._root / "arms" / arm.name
+        settings, folder = self._settings, self.folder(arm)
         with _timed(self._root):
             policy = self.start()
             if arm.trains:
@@ -80,7 +84,7 @@ class Bench:
         run = open_run(folder, "study cell", loop_settings(settings, arm, folder, self._seed), identity)
         with _timed(folder):
             rounds = self._rounds(arm, policy, folder)
-        start = rounds[0].policy_hash if not arm.trains else self._first_store().metas()[0].policy_hash
+        start = rounds[0].policy_hash if not arm.trains else self.first_store().metas()[0].policy_hash
         cell = Cell(
             settings=cell_hash(settings, arm),
             seed=self._seed,
@@ -106,7 +110,7 @@ class Bench:
         Raises:
             CompatibilityError: It differs.
         """
-        store = self._first_store()
+        store = self.first_store()
         others = [read_cell(path) for path in sorted((self._settings.out / CELLS).glob(f"{self._seed}-*.json"))]
         if others:
             first = replace(others[0].rounds[0], iteration=1, rollouts=store.digest())
@@ -114,25 +118,67 @@ class Bench:
             check_starts([own, *others])
 
     def start(self) -> Path:
-        """The starting policy: the given one, or one from demonstrations, of this seed or of all."""
-        if self._settings.policy:
-            return Path(self._settings.policy)
-        from grape.training import run_sft
+        """Make the starting policy where it is not given: from demonstrations, for this seed or for all."""
+        if not self._settings.policy:
+            from grape.training import run_sft
 
-        stages, root = self._shared, self._root
-        if self._settings.shared_start:
-            root = self._settings.out / "work" / "start"
-            stages = Stages(loop_settings(self._settings, None, root, 0))
-        run_collect(stages.demonstrations(), self._reporter)
-        run_sft(stages.sft(), self._reporter)
-        return root / "sft" / "policy"
+            stages = self._shared
+            if self._settings.shared_start:
+                stages = Stages(loop_settings(self._settings, None, self._start_root, 0))
+            run_collect(stages.demonstrations(), self._reporter)
+            run_sft(stages.sft(), self._reporter)
+        return self.start_policy
 
-    def _first_store(self) -> EpisodeStore:
+    @property
+    def start_policy(self) -> Path:
+        """Where the starting policy lies."""
+        return Path(self._settings.policy) if self._settings.policy else self._start_root / "sft" / "policy"
+
+    @property
+    def _start_root(self) -> Path:
+        return self._settings.out / "work" / "start" if self._settings.shared_start else self._root
+
+    def folder(self, arm: Arm) -> Path:
+        """Where an arm works."""
+        return self._root / "arms" / arm.name
+
+    def stages(self, arm: Arm) -> Stages:
+        """The stages of an arm."""
+        return Stages(loop_settings(self._settings, arm, self.folder(arm), self._seed))
+
+    def first_store(self) -> EpisodeStore:
+        """The rollouts of the first iteration, which all arms share."""
         return EpisodeStore.open(self._shared.folder(1) / "collect" / "store")
+
+    def fresh_rollouts(self) -> CollectSettings:
+        """Rollouts of the starting policy from the validation states, on which no arm trains."""
+        states, samples = self._shared.validation_states, self._settings.diagnosis_samples
+        return replace(
+            self._shared.collect(1, self.start_policy),
+            out=self._root / "diagnosis" / f"samples-{samples}",
+            initial_states=f"{states[0]}-{states[-1]}",
+            samples=samples,
+            mixed_episodes=0,
+            mixed_samples=0,
+            seed=derive_seed(self._seed, "study", "diagnosis") % 2**31,
+        )
+
+    def learning(self, arm: Arm, iteration: int, policy: Path) -> tuple[ScoreSettings, PairSettings, TrainSettings]:
+        """Scoring, pairing and training of an iteration from a policy; unpaired methods take no pairs."""
+        stages = self.stages(arm)
+        score = stages.score(iteration)
+        if iteration == 1:  # arms that score alike share the scores, too
+            digits = content_hash(identity_of(arm.score))[:12]
+            place = self._shared.folder(1) / "collect" / "store"
+            score = replace(score, store=place, out=self._root / "scores" / digits)
+        train = stages.train(iteration, policy)
+        if train.unpaired:
+            train = replace(train, scores=score.out)
+        return score, replace(stages.pair(iteration), scores=score.out), train
 
     def _rounds(self, arm: Arm, policy: Path, folder: Path) -> tuple[Round, ...]:
         """Every iteration of an arm; the measured starting policy alone for one that does not train."""
-        stages = Stages(loop_settings(self._settings, arm, folder, self._seed))
+        stages = self.stages(arm)
         if not arm.trains:
             return (Round(iteration=0, **self._measured(stages, policy, folder / "measured")),)
         rounds = []
@@ -140,12 +186,12 @@ class Bench:
             place = stages.folder(iteration)
             if iteration > 1:
                 run_collect(stages.collect(iteration, policy), self._reporter)
-            policy, facts = self._trained(arm, stages, iteration, policy)
+            policy, facts = self._trained(arm, iteration, policy)
             measured = self._measured(stages, policy, place / "measured")
             rounds.append(Round(iteration=iteration, **facts, **measured))
         return tuple(rounds)
 
-    def _trained(self, arm: Arm, stages: Stages, iteration: int, policy: Path) -> tuple[Path, dict[str, Any]]:
+    def _trained(self, arm: Arm, iteration: int, policy: Path) -> tuple[Path, dict[str, Any]]:
         """The policy after an iteration, and what it learned from; the one before where there is nothing to learn.
 
         Raises:
@@ -153,11 +199,7 @@ class Bench:
         """
         from grape.training import run_train
 
-        score = stages.score(iteration)
-        if iteration == 1:  # arms that score alike share the scores, too
-            digits = content_hash(identity_of(arm.score))[:12]
-            place = self._shared.folder(1) / "collect" / "store"
-            score = replace(score, store=place, out=self._root / "scores" / digits)
+        score, pair, train = self.learning(arm, iteration, policy)
         store = EpisodeStore.open(score.store)
         outcomes = [meta.success for meta in store.metas() if meta.success is not None]
         facts: dict[str, Any] = {
@@ -166,12 +208,9 @@ class Bench:
             "collected_success": sum(outcomes) / len(outcomes) if outcomes else None,
         }
         run_score(score, self._reporter)
-        train = stages.train(iteration, policy)
         try:
-            if train.unpaired:
-                train = replace(train, scores=score.out)
-            else:
-                run_pair(replace(stages.pair(iteration), scores=score.out), self._reporter)
+            if not train.unpaired:
+                run_pair(pair, self._reporter)
             done = run_train(train, self._reporter)
         except NoPairsError as error:
             self._reporter.warn(f"Seed {self._seed}, {arm.name}, iteration {iteration}: {error.message}")
@@ -182,7 +221,7 @@ class Bench:
                 "Please report it: arms would not be comparable.",
             )
         facts |= {"pairs": done.get("pairs", done["episodes"]), "updates": done["updates"]}
-        return Path(done["policy"]), {**facts, "curve": _curve(train.out / "metrics.jsonl")}
+        return Path(done["policy"]), {**facts, "curve": curve(train.out / "metrics.jsonl", _METRICS)}
 
     def _measured(self, stages: Stages, policy: Path, out: Path) -> dict[str, Any]:
         """Hash of the policy, and its outcomes on the states that are measured on."""
@@ -224,16 +263,17 @@ def _collisions(path: Path, *, required: bool) -> Mapping[tuple[str, int, int], 
     return counts
 
 
-def _curve(path: Path) -> dict[str, tuple[float | None, ...]]:
-    """Metrics of training at a few evenly spread updates, four digits each."""
+def curve(path: Path, metrics: Sequence[str]) -> dict[str, tuple[float | None, ...]]:
+    """Metrics of training at a few evenly spread updates, the first and the last among them, four digits each."""
     rows = [row for row in read_jsonl(path) if "update" in row and "loss" in row]
     places = np.unique(np.linspace(0, len(rows) - 1, min(_POINTS, len(rows))).round().astype(int)) if rows else ()
     kept = [rows[place] for place in places]
-    names = ("update", *(name for name in _METRICS if any(name in row for row in kept)))
-    return {name: tuple(_short(row.get(name)) for row in kept) for name in names}
+    names = ("update", *(name for name in metrics if any(name in row for row in kept)))
+    return {name: tuple(rounded(row.get(name)) for row in kept) for name in names}
 
 
-def _short(value: Any) -> float | None:
+def rounded(value: Any) -> float | None:
+    """A number with the four digits that files keep; None for what is no finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(f"{value:.4g}")

@@ -59,6 +59,11 @@ def check_study(settings: StudySettings, arms: Mapping[str, Arm], suite: SuiteBa
                 f"--train.{name.replace('_', '-')} is decided by the study: arms take equally many optimizer steps.",
                 "Give --updates.",
             )
+    if settings.diagnose and settings.merge:
+        raise SettingsError(
+            "--merge makes the table from files, --diagnose needs the work/ folder of a study.",
+            "Diagnose where the cells were made; --merge takes their diagnoses over.",
+        )
     if settings.policy and settings.shared_start:
         raise SettingsError("--shared-start is for a policy that the study makes.", "Leave it out beside --policy.")
     for arm in arms.values():

@@ -10,6 +10,7 @@ from grape.report.charts import Chart, Point, line_chart, nice_ticks, success_ch
 from grape.report.page import render_template
 from grape.study.analysis import amount
 from grape.study.cells import Cell
+from grape.study.diagnosis_table import diagnosis_lines
 from grape.study.settings import StudySettings
 
 __all__ = ["Forest", "ForestRow", "forest", "write_page"]
@@ -132,6 +133,7 @@ def write_page(settings: StudySettings, summary: Mapping[str, Any], cells: Seque
         forest=forest(summary["comparisons"], settings.merit),
         iterations=_iterations(settings, cells),
         curves=_curves(settings, cells),
+        diagnosis=diagnosis_lines(summary["diagnosis"]) if "diagnosis" in summary else [],
         made_by=sorted({", ".join(cell.software.values()) for cell in cells}),
         versions=sorted({item for cell in cells for item in cell.versions.items()}),
     )

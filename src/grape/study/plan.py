@@ -33,7 +33,11 @@ def plan_study(
     if training:
         plan = plan_collect(replace(settings.collect, **_anyone(settings)))
         collected = int(plan["episodes"] + plan.get("mixed_episodes_at_most", 0))
-    rows = []
+    rows: list[dict[str, Any]] = []
+    if settings.diagnose:
+        episodes = settings.validation_states * len(tasks) * settings.diagnosis_samples
+        rows.append({"work": "fresh rollouts", "times": seeds, "episodes": episodes, "updates": 0})
+        return _totals(settings, chosen, rows)
     if not settings.policy:
         plan = plan_collect(replace(stages.demonstrations(), dry_run=True))
         starts = 1 if settings.shared_start else seeds
@@ -47,9 +51,20 @@ def plan_study(
     rows.append({"work": "training", "times": rounds, "episodes": 0, "updates": settings.updates})
     measurements = rounds + len(chosen) - len(training)
     rows.append({"work": "measurements", "times": measurements, "episodes": measured, "updates": 0})
-    rows = [row for row in rows if row["times"]]
+    return _totals(settings, chosen, [row for row in rows if row["times"]])
+
+
+def _totals(
+    settings: StudySettings, chosen: Sequence[tuple[int, str]], rows: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """A plan of these rows."""
     totals = {name: sum(row["times"] * row[name] for row in rows) for name in ("episodes", "updates")}
-    plan = {"dry_run": True, "cells": [f"{seed}-{name}" for seed, name in chosen], "rows": rows, **totals}
+    plan: dict[str, Any] = {
+        "dry_run": True,
+        "cells": [f"{seed}-{name}" for seed, name in chosen],
+        "rows": rows,
+        **totals,
+    }
     rates = (("episodes", settings.seconds_per_episode), ("updates", settings.seconds_per_update))
     if any(rate is not None for _, rate in rates):
         plan["cpu_hours"] = round(sum(totals[name] * (rate or 0.0) for name, rate in rates) / 3600, 2)

@@ -73,6 +73,9 @@ class StudySettings:
             the rest, to be merged.
         merge: Instead of running, take over the results of these folders (of other machines, or of committed files) and
             make the table.
+        diagnose: Instead of making cells, find out from the work/ folder of finished ones what their training did: to
+            fresh rollouts of the starting policy, to their own pairs, and with which part of the gradient.
+        diagnosis_samples: Fresh rollouts from each validation state for that.
         jobs: Seeds that are worked on at a time, a process each; give --collect.workers 1 with it.
         report: Write study.html.
         seconds_per_episode: CPU seconds of an episode, for an estimate by --dry-run.
@@ -113,6 +116,8 @@ class StudySettings:
     test_max_steps: int = setting(0, group=_MERIT, range=Range(0), identity="unless default")
     cells: str = setting("", group=_PART, identity=False, common=True)
     merge: tuple[Path, ...] = setting((), group=_PART, identity=False, common=True)
+    diagnose: bool = setting(False, group=_PART, identity=False, common=True)
+    diagnosis_samples: int = setting(4, group=_PART, range=Range(1), identity=False)
     jobs: int = setting(1, group=_PART, range=Range(1), identity=False)
     report: bool = setting(True, group=_PART, identity=False)
     seconds_per_episode: float | None = setting(None, group=_PART, range=Range(0), identity=False)

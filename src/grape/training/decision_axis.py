@@ -83,6 +83,12 @@ class DecisionAxis:
         first_F, stop_F = starts_F - self.bounds[rows_F], stops_F - self.bounds[rows_F]
         return Segments(*(torch.from_numpy(part.astype(np.int64)) for part in (rows_F, first_F, stop_F)))
 
+    def sums(self, segments: Segments, values_T: npt.NDArray[np.float64]) -> Tensor:
+        """Sum of a value of each control step over each run of actions, float64 ``(F,)``."""
+        totals = torch.from_numpy(np.concatenate([[0.0], np.cumsum(values_T)]))
+        starts_F = torch.from_numpy(self.bounds)[segments.rows_F]
+        return totals[starts_F + segments.stop_F] - totals[starts_F + segments.first_F]
+
     def windows(self, steps: tuple[int, int], window: int, stride: int) -> list[tuple[int, int]]:
         """Windows of so many decisions of a range of control steps; a shorter range is one window."""
         parts: Sequence[tuple[int, int]] = self.cut(steps)

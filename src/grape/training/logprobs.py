@@ -91,6 +91,17 @@ class StepLogprobs:
         with self._computing():
             return self._policy.decision_logps(inputs, tokens_BKD, segments.stop_F)
 
+    def executed(self, batch: int) -> npt.NDArray[np.float64]:
+        """Log-probability of every executed token of the table, float64 ``(T, D)``, without graph.
+
+        Args:
+            batch: Decisions computed at once.
+        """
+        with torch.no_grad():
+            parts = [self(rows).cpu() for rows in torch.split(torch.arange(len(self.steps)), batch)]
+        tokens_TD: npt.NDArray[np.float64] = torch.cat(parts).double().numpy()[self.steps.executed_mask]
+        return tokens_TD
+
     def _masked(self, rows_B: Tensor, first_B: Tensor, stop_B: Tensor) -> Tensor:
         inputs, tokens_BKD = self._inputs(rows_B), self.steps.tokens_NKD[rows_B]
         with self._computing():
