@@ -6,6 +6,7 @@ Equal input gives equal bytes: no time stamps, no user's matplotlibrc, only font
 
 import io
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -126,7 +127,9 @@ def render(draw: Callable[[], Any]) -> dict[str, bytes]:
     Returns:
         Content by suffix, ``"pdf"`` and ``"png"``.
     """
-    with _style():
+    with _style(), warnings.catch_warnings():
+        # A letter that the font lacks is drawn as a box, which one sees.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
         figure = draw()
         files = {}
         for suffix, metadata in (

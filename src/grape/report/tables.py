@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from grape.core.errors import printable
 from grape.evaluation import EvaluationResults, TaskResults
 from grape.report.contents import Evaluated, RunContents
 
@@ -26,7 +27,7 @@ def csv_text(rows: Sequence[Row]) -> str:
 def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return str(value).lower()
-    return "" if value is None else value
+    return printable(value) if isinstance(value, str) else value
 
 
 def evaluations_of(contents: RunContents) -> list[tuple[str, str, Evaluated]]:
