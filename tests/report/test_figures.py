@@ -129,7 +129,7 @@ def test_policies_that_no_loop_ordered_are_listed_not_joined(tmp_path: Path) -> 
 LABELS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(LABELS, st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30))
 def test_no_label_and_no_value_stops_a_drawing(label: str, values: list[float]) -> None:
     numbers = tuple(values)

@@ -59,7 +59,7 @@ def run_report(settings: ReportSettings, reporter: Reporter = SILENT) -> Mapping
     Returns:
         ``report`` (path of the page), ``bytes``, ``pairs`` (shown), ``pairs_total``, ``missing`` (sentences), where
         policies were evaluated ``success_rate``, ``interval`` and ``verdict``, and with ``figures`` their folder
-        (``figures``) and the names of its files (``figure_files``). Of a study the last two alone.
+        (``figures``) and the names of its files (``figure_files``). Of a study only ``report``, ``missing`` and these.
 
     Raises:
         SettingsError: A setting is out of range, the run does not exist, or a package is missing.
@@ -76,7 +76,8 @@ def run_report(settings: ReportSettings, reporter: Reporter = SILENT) -> Mapping
                 f"{settings.run} is the folder of a study, whose page 'grape study' writes: study.html.",
                 "Open that page, or add --figures for a paper's figures and tables.",
             )
-        return _write_figures(target.parent, *study_figures(settings.run), reporter)
+        page = {"report": str(settings.run / "study.html"), "missing": []}
+        return page | _write_figures(target.parent, *study_figures(settings.run), reporter)
     load_jinja()
     contents = read_contents(settings.run)
     candidates = _candidates(contents)
