@@ -1,4 +1,4 @@
-# The documentation site: `make docs`. Pages are those of this folder, as a code host shows them; their order stands here.
+# The documentation site, built by `make docs`: the pages of this folder as a code host shows them, in the order below.
 import importlib.util
 import os
 import re
@@ -39,14 +39,25 @@ napoleon_use_rtype = False
 # What is not installed is stood in for: the reference of the public names needs neither simulators nor torch.
 autodoc_mock_imports = [
     name
-    for name in ("torch", "transformers", "tokenizers", "safetensors", "peft", "accelerate", "av", "mujoco", "metaworld", "sapien")
+    for name in (
+        "torch",
+        "transformers",
+        "tokenizers",
+        "safetensors",
+        "peft",
+        "accelerate",
+        "av",
+        "mujoco",
+        "metaworld",
+        "sapien",
+    )
     if importlib.util.find_spec(name) is None
 ]
 
 # A newcomer's order: heading, then pages.
 NAVIGATION = {
     "Start": ["installation", "quickstart"],
-    "Tutorials": ["results/metaworld-nano", "own-policy"],
+    "Tutorials": ["own-policy"],
     "How to": [
         "verbs",
         "training",
@@ -63,9 +74,16 @@ NAVIGATION = {
         "memory",
         "migration",
     ],
-    "Reference": ["reference/api", "reference/data", "reference/scores", "reference/measuring", "reference/extending", "costs"],
+    "Reference": [
+        "reference/api",
+        "reference/data",
+        "reference/scores",
+        "reference/measuring",
+        "reference/extending",
+        "costs",
+    ],
     "Explanation": ["statistics", "pitfalls", "rollout-speed", "training-speed", "architecture"],
-    "Results": ["results/libero-nano", "results/simpler-nano", "results/generated-costs"],
+    "Results": ["results/metaworld-nano", "results/libero-nano", "results/simpler-nano", "results/generated-costs"],
     "Project": ["contributing", "measurements", "changelog", "security"],
 }
 # Files beside this folder that are pages of the site.
