@@ -224,11 +224,14 @@ def test_folders_side_by_side_are_joined_by_what_they_were_made_from(tmp_path: P
     # The training of b's pairs comes first by its name, and a second pairing reads the scores of a.
     (tmp_path / "b" / "train").rename(flat / "train")
     write_text(flat / "train" / "settings.yaml", "pairs: pair-b\n")
-    found = {
+    rounds = {
         item.label: [part.name for part in (item.collect, item.score, item.pair, item.train) if part is not None]
         for item in group_rounds(find_folders(flat))
     }
-    assert found == {"train": ["collect-b", "score-b", "pair-b", "train"], "pair-a": ["collect-a", "score-a", "pair-a"]}
+    assert rounds == {
+        "train": ["collect-b", "score-b", "pair-b", "train"],
+        "pair-a": ["collect-a", "score-a", "pair-a"],
+    }
     summary = run_report(ReportSettings(run=flat))
     assert summary["pairs_total"] == 4
     assert summary["missing"] == []

@@ -32,8 +32,8 @@ def _cell(value: Any) -> Any:
 
 def evaluations_of(contents: RunContents) -> list[tuple[str, str, Evaluated]]:
     """Every evaluated policy with what it was measured on: states that decided in the run, or the test states."""
-    found = [("iterations", arm.label, policy) for arm in contents.arms for policy in arm.policies]
-    return found + [("test", "", policy) for policy in (contents.before, contents.after) if policy is not None]
+    evaluated = [("iterations", arm.label, policy) for arm in contents.arms for policy in arm.policies]
+    return evaluated + [("test", "", policy) for policy in (contents.before, contents.after) if policy is not None]
 
 
 def run_tables(contents: RunContents) -> dict[str, list[Row]]:
