@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-tf lint imports check format doctor bench-evidence bench-data bench-train bench-reading bench-costs bench-rollout bench-saturation clean distclean
+.PHONY: help install demo test test-tf lint imports check format docs packages doctor bench-evidence bench-data bench-train bench-reading bench-costs bench-rollout bench-saturation clean distclean
 
 BIN := .venv/bin
 JOBS ?= 2
@@ -55,6 +55,14 @@ check: lint imports ## the quick checks before a commit: lint and imports
 format: install ## let ruff rewrite the sources
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+docs: install ## the documentation site, where every warning is an error: build/docs/index.html
+	@$(BIN)/python -m sphinx -E -W --keep-going -q -b html -d build/doctrees docs build/docs
+	@echo build/docs/index.html
+
+packages: install ## wheel and source distribution, in dist/
+	@rm -rf dist
+	@$(BIN)/python -m hatchling build
 
 doctor: install ## look at this machine: interpreter, packages, graphics, a rendered frame, disk, memory, GPU
 	@$(BIN)/grape doctor $(ARGS)

@@ -10,7 +10,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Chart", "Line", "Mark", "Point", "Tick", "line_chart", "nice_ticks", "success_chart", "thin_out"]
+__all__ = [
+    "Chart",
+    "Line",
+    "Mark",
+    "Point",
+    "Tick",
+    "line_chart",
+    "nice_ticks",
+    "smooth",
+    "split_at",
+    "success_chart",
+    "thin_out",
+]
 
 
 @dataclass(frozen=True)
@@ -136,7 +148,7 @@ def thin_out(points: Sequence[Point], limit: int = 240) -> tuple[Point, ...]:
     )
 
 
-def _smooth(points: Sequence[Point], width: int) -> list[Point]:
+def smooth(points: Sequence[Point], width: int) -> list[Point]:
     """Centered running mean over ``2 * width + 1`` points, narrower at the ends."""
     result = []
     for index, point in enumerate(points):
@@ -159,7 +171,7 @@ def _path(places: Sequence[tuple[float, float]]) -> str:
     return " ".join(f"{'L' if index else 'M'}{x:.1f} {y:.1f}" for index, (x, y) in enumerate(places))
 
 
-def _pieces(points: Sequence[Point], edges: Sequence[float]) -> list[list[Point]]:
+def split_at(points: Sequence[Point], edges: Sequence[float]) -> list[list[Point]]:
     """The points between one divider and the next, so that no line runs from one training into another."""
     pieces: list[list[Point]] = []
     for start, end in zip([-math.inf, *edges], [*edges, math.inf], strict=True):
@@ -225,9 +237,9 @@ def line_chart(
     for index, (label, points) in enumerate(finite):
         if not points:
             continue
-        pieces = _pieces(points, [x for x, _ in dividers])
+        pieces = split_at(points, [x for x, _ in dividers])
         raw = [thin_out(piece, max(2, 240 // len(pieces))) for piece in pieces]
-        smoothed = [_smooth(piece, len(piece) // 24) for piece in raw]
+        smoothed = [smooth(piece, len(piece) // 24) for piece in raw]
         rough = max(len(piece) for piece in raw) > 24
         marks = tuple(Mark(*place(p), None, None, p.hollow, p.note) for piece in smoothed for p in piece)
         lines.append(

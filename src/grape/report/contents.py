@@ -209,10 +209,12 @@ def _read_round(runs_of_round: Round, root: Path, reader: BestEffortReader) -> R
     scores = reader.scores(runs_of_round.score)
     pairs = reader.pairs(runs_of_round.pair)
     if pairs and not scores and runs_of_round.pair is not None:
-        scores_folder = runs_of_round.pair.settings.get("scores")
-        if isinstance(scores_folder, str) and Path(scores_folder).is_dir():
+        named = Path(str(runs_of_round.pair.settings.get("scores") or "/"))
+        # The path may be relative to where the command was run; then the folder is looked for beside the pairs.
+        beside = runs_of_round.pair.path.absolute().parent / named.name
+        if scores_folder := next((path for path in (named, beside) if (path / "scores.jsonl").is_file()), None):
             try:
-                scores = read_scores(Path(scores_folder))
+                scores = read_scores(scores_folder)
             except GrapeError as error:
                 reader.note(f"{runs_of_round.pair.name}: {error.message}")
     n_without_scores = sum(1 for pair in pairs if pair.chosen not in scores or pair.rejected not in scores)
@@ -349,6 +351,8 @@ def _not_begun(root: Path, rounds: Sequence[RoundContents], loop: Mapping[str, A
             ("training", runs_of_round.train),
             ("evaluation", runs_of_round.evaluate),
         )
+        if any(folder is not None and folder.name == runs_of_round.name for _, folder in parts):
+            continue  # a verb's own folder promises no other verb
         absent = [label for label, folder in parts if folder is None]
         trained = runs_of_round.train
         if runs_of_round.pair is None and trained is not None and trained.settings.get("scores"):

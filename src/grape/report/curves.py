@@ -7,7 +7,7 @@ from typing import Any
 
 from grape.report.charts import Chart, Point, line_chart
 
-__all__ = ["Training", "preference_charts", "sft_charts"]
+__all__ = ["Curves", "Training", "preference_charts", "preference_curves", "sft_charts", "sft_curves"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,31 @@ class Training:
     label: str
     rows: Sequence[Mapping[str, Any]]
     alarm: str = ""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One quantity over training, for the page and for a paper.
+
+    Attributes:
+        key: Unique among the curves of a run.
+        title: Heading.
+        unit: What the vertical axis counts.
+        description: The curves in words.
+        series: Label and points of each curve.
+        dividers: Place and label of each training's start; empty with a single one.
+        y_range: Range the vertical axis covers at least; None takes it from the points.
+        styles: Style of each curve, see :class:`grape.report.charts.Line`; empty counts from 0.
+    """
+
+    key: str
+    title: str
+    unit: str
+    description: str
+    series: tuple[tuple[str, tuple[Point, ...]], ...]
+    dividers: tuple[tuple[float, str], ...]
+    y_range: tuple[float, float] | None
+    styles: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -78,18 +103,28 @@ _PREFERENCE_PLOTS = (
 )
 
 
+def preference_curves(trainings: Sequence[Training]) -> tuple[Curves, ...]:
+    """Curves of preference training; iterations follow each other along the horizontal axis."""
+    return tuple(curves for plot in _PREFERENCE_PLOTS if (curves := _curves(f"tpo-{plot.key}", plot, trainings)))
+
+
 def preference_charts(trainings: Sequence[Training]) -> tuple[Chart, ...]:
-    """Charts of preference training; iterations follow each other along the horizontal axis."""
-    return tuple(chart for plot in _PREFERENCE_PLOTS if (chart := _chart(f"tpo-{plot.key}", plot, trainings)))
+    """The page's drawings of :func:`preference_curves`."""
+    return tuple(_chart(curves) for curves in preference_curves(trainings))
 
 
 def sft_charts(training: Training) -> tuple[Chart, ...]:
-    """Charts of supervised fine-tuning: the loss, with that of held-out episodes where it was measured."""
+    """The page's drawings of :func:`sft_curves`."""
+    return tuple(_chart(curves) for curves in sft_curves(training))
+
+
+def sft_curves(training: Training) -> tuple[Curves, ...]:
+    """Curves of supervised fine-tuning: the loss, with that of held-out episodes where it was measured."""
     names = sorted({name for row in training.rows for name in row})
     series = [("loss", "training")]
     series += [(name, "held-out") for name in names if name != "loss" and "loss" in name and "hold" in name][:1]
     loss = _Plot("loss", "SFT loss", "nats a token", tuple(series), "Cross-entropy of the experts' action tokens.")
-    charts = [_chart("sft-loss", loss, (training,))]
+    all_curves = [_curves("sft-loss", loss, (training,))]
     accuracy = [name for name in names if "accurac" in name][:1]
     if accuracy:
         plot = _Plot(
@@ -100,12 +135,26 @@ def sft_charts(training: Training) -> tuple[Chart, ...]:
             "How often the most likely action token is the expert's.",
             (0.0, 1.0),
         )
-        charts.append(_chart("sft-accuracy", plot, (training,)))
-    return tuple(chart for chart in charts if chart is not None)
+        all_curves.append(_curves("sft-accuracy", plot, (training,)))
+    return tuple(curves for curves in all_curves if curves is not None)
 
 
-def _chart(key: str, plot: _Plot, trainings: Sequence[Training]) -> Chart | None:
-    """The chart, or None where no training has the metric."""
+def _chart(curves: Curves) -> Chart:
+    return line_chart(
+        curves.key,
+        curves.title,
+        curves.description,
+        curves.unit,
+        curves.series,
+        dividers=curves.dividers,
+        x_label="update",
+        y_range=curves.y_range,
+        styles=curves.styles,
+    )
+
+
+def _curves(key: str, plot: _Plot, trainings: Sequence[Training]) -> Curves | None:
+    """The curves, or None where no training has the metric."""
     curves: list[list[Point]] = [[] for _ in plot.series]
     dividers = []
     offset = 0.0
@@ -124,15 +173,14 @@ def _chart(key: str, plot: _Plot, trainings: Sequence[Training]) -> Chart | None
         offset += last
     if not any(curves):
         return None
-    labeled_curves = [(label, curve) for (_, label), curve in zip(plot.series, curves, strict=True)]
-    return line_chart(
-        key,
-        plot.title,
-        f"{plot.text} {_in_words(labeled_curves)}",
-        plot.unit,
-        labeled_curves,
-        dividers=dividers if len(dividers) > 1 else (),
-        x_label="update",
+    series = tuple((label, tuple(curve)) for (_, label), curve in zip(plot.series, curves, strict=True))
+    return Curves(
+        key=key,
+        title=plot.title,
+        unit=plot.unit,
+        description=f"{plot.text} {_in_words(series)}",
+        series=series,
+        dividers=tuple(dividers) if len(dividers) > 1 else (),
         y_range=plot.y_range,
         styles=plot.styles,
     )

@@ -147,23 +147,51 @@ def is_demonstrations(folder: Folder) -> bool:
 
 
 def group_rounds(folders: tuple[Folder, ...]) -> tuple[Round, ...]:
-    """Rollouts, scores, pairs and training that lie side by side, one round a parent folder."""
-    groups: dict[str, dict[str, Folder]] = {}
+    """Rollouts, scores, pairs and training that belong together.
+
+    That is one round a parent folder, where each verb wrote one folder in it. Where a verb wrote several side by side,
+    each training, pairing, scoring and collection goes with what it says it was made from, and with nothing else.
+    """
+    groups: dict[str, dict[str, list[Folder]]] = {}
     for folder in folders:
-        if folder.verb in ("sft", "compare"):
-            continue
-        parent = folder.name.rpartition("/")[0] or "."
-        groups.setdefault(parent, {}).setdefault(folder.verb, folder)
+        if folder.verb not in ("sft", "compare"):
+            parent = folder.name.rpartition("/")[0] or "."
+            groups.setdefault(parent, {}).setdefault(folder.verb, []).append(folder)
     rounds = []
     for parent in sorted(groups, key=natural):
         members = groups[parent]
         # Episodes of experts are demonstrations, unless they were scored and paired.
-        collect = members.get("collect")
-        if collect is not None and is_demonstrations(collect) and not {"score", "pair"} & set(members):
-            del members["collect"]
-        if {"collect", "score", "pair", "train"} & set(members):
-            rounds.append(Round(label=round_label(parent), name=parent, **members))
+        if not {"score", "pair"} & set(members):
+            members["collect"] = [item for item in members.get("collect", ()) if not is_demonstrations(item)]
+        chained = {verb: items for verb, items in members.items() if verb in _SOURCES and items}
+        if all(len(items) == 1 for items in chained.values()):
+            if chained:
+                single = {verb: items[0] for verb, items in members.items() if items}
+                rounds.append(Round(label=round_label(parent), name=parent, **single))
+        else:
+            rounds += _chains(chained)
     return tuple(rounds)
+
+
+# Of which verb's folder a verb reads, and the setting that names it; from the last verb to the first.
+_SOURCES = {"train": ("pair", "pairs"), "pair": ("score", "scores"), "score": ("collect", "store"), "collect": ("", "")}
+
+
+def _chains(members: Mapping[str, list[Folder]]) -> Iterator[Round]:
+    """A round for each folder that no later one in ``members`` took as its own; each folder is in one round."""
+    taken: set[str] = set()
+    for last in _SOURCES:
+        for end in members.get(last, ()):
+            chain: dict[str, Folder] = {}
+            folder: Folder | None = end
+            while folder is not None and folder.name not in taken:
+                taken.add(folder.name)
+                chain[folder.verb] = folder
+                verb, setting = _SOURCES[folder.verb]
+                named = Path(str(folder.settings.get(setting) or "")).parts[-2:]
+                folder = next((item for item in members.get(verb, ()) if item.path.name in named), None)
+            if chain:
+                yield Round(label=round_label(end.name), name=end.name, **chain)
 
 
 def round_label(name: str) -> str:

@@ -179,7 +179,9 @@ def _facts(contents: RunContents) -> list[str]:
     trained = sum(1 for item in contents.rounds if item.training is not None)
     if trained:
         facts.append(numbers.count_of(trained, "iteration"))
-    rollouts = sum(len(item.store) for item in contents.rounds if item.store is not None)
+    rollouts = sum(
+        len(store) for store in {item.store.path: item.store for item in contents.rounds if item.store}.values()
+    )
     if rollouts:
         facts.append(numbers.count_of(rollouts, "rollout"))
     n_pairs = sum(len(item.pairs) for item in contents.rounds)

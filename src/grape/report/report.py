@@ -1,17 +1,22 @@
 """The verb ``report``: one page about a run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import sweep_beside, write_text
 from grape.core.settings import Range, check_ranges, setting
 from grape.report.contents import RunContents, read_contents
+from grape.report.figures import Draw, run_figures, write_figures
 from grape.report.gallery import Candidate, VideoLimits, choose_pairs, pair_view
 from grape.report.headline import headline_of
 from grape.report.page import load_jinja, render_page
+from grape.report.plots import load_matplotlib
+from grape.report.study_figures import is_study, study_figures
+from grape.report.tables import Row
 from grape.store.h264 import load_av
 
 __all__ = ["ReportSettings", "run_report"]
@@ -36,6 +41,8 @@ class ReportSettings:
         pairs_shown: Preference pairs in the gallery, chosen for variety; 0 leaves the gallery out.
         title: Heading of the page; empty takes the run's own title.
         video_size: Width of a video in pixels, from 64 to 1024.
+        figures: Also write a paper's figures (PDF and PNG, one column wide) and tables (CSV) to the folder figures
+            beside the page. Of a grape study, whose page is its study.html, only these are written.
     """
 
     run: Path = setting(common=True)
@@ -43,14 +50,16 @@ class ReportSettings:
     pairs_shown: int = setting(12, group=_PAGE, range=Range(0), common=True)
     title: str = setting("", group=_PAGE, common=True)
     video_size: int = setting(384, group=_PAGE, range=Range(64, 1024), common=True)
+    figures: bool = setting(False, common=True)
 
 
 def run_report(settings: ReportSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
     """Write the page.
 
     Returns:
-        ``report`` (path of the page), ``bytes``, ``pairs`` (shown), ``pairs_total``, ``missing`` (sentences), and where
-        policies were evaluated ``success_rate``, ``interval`` and ``verdict``.
+        ``report`` (path of the page), ``bytes``, ``pairs`` (shown), ``pairs_total``, ``missing`` (sentences), where
+        policies were evaluated ``success_rate``, ``interval`` and ``verdict``, and with ``figures`` their folder
+        (``figures``) and the names of its files (``figure_files``). Of a study only ``report``, ``missing`` and these.
 
     Raises:
         SettingsError: A setting is out of range, the run does not exist, or a package is missing.
@@ -58,6 +67,17 @@ def run_report(settings: ReportSettings, reporter: Reporter = SILENT) -> Mapping
         GrapeError: The page cannot be written.
     """
     check_ranges(settings)
+    if settings.figures:
+        load_matplotlib()
+    target = settings.out if settings.out is not None else settings.run / "report.html"
+    if is_study(settings.run):
+        if not settings.figures:
+            raise SettingsError(
+                f"{settings.run} is the folder of a study, whose page 'grape study' writes: study.html.",
+                "Open that page, or add --figures for a paper's figures and tables.",
+            )
+        page = {"report": str(settings.run / "study.html"), "missing": []}
+        return page | _write_figures(target.parent, *study_figures(settings.run), reporter)
     load_jinja()
     contents = read_contents(settings.run)
     candidates = _candidates(contents)
@@ -72,7 +92,6 @@ def run_report(settings: ReportSettings, reporter: Reporter = SILENT) -> Mapping
                 progress.advance(2, candidate.pair.task)
     total = sum(len(item.pairs) for item in contents.rounds)
     page = render_page(contents, views, total, settings.title)
-    target = settings.out if settings.out is not None else settings.run / "report.html"
     sweep_beside(target)
     write_text(target, page)
     for sentence in contents.missing:
@@ -91,7 +110,18 @@ def run_report(settings: ReportSettings, reporter: Reporter = SILENT) -> Mapping
             "interval": [headline.after.low, headline.after.high],
             "verdict": headline.verdict,
         }
+    if settings.figures:
+        summary |= _write_figures(target.parent, *run_figures(contents), reporter)
     return summary
+
+
+def _write_figures(
+    beside: Path, figures: Mapping[str, Draw], tables: Mapping[str, Sequence[Row]], reporter: Reporter
+) -> dict[str, Any]:
+    folder = beside / "figures"
+    with reporter.progress("figures", len(figures)) as progress:
+        names = write_figures(folder, figures, tables, progress.advance)
+    return {"figures": str(folder), "figure_files": names}
 
 
 def _candidates(contents: RunContents) -> list[Candidate]:

@@ -122,7 +122,7 @@ class EpisodeStore:
         if isinstance(version, int) and version > _FORMAT_VERSION:
             raise CompatibilityError(
                 f"Store {path} has format version {version}; the newest known here is {_FORMAT_VERSION}.",
-                "Update the package: pip install --upgrade grape-vla",
+                "Install a newer release of GRAPE.",
             )
         suite, contract = header.get("suite"), header.get("contract")
         if not isinstance(version, int) or not isinstance(suite, str) or not isinstance(contract, dict):

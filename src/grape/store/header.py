@@ -218,7 +218,7 @@ def header_from_json(text: str) -> Header:
         if value["format_version"] > FORMAT_VERSION:
             raise CompatibilityError(
                 f"Format version {value['format_version']} is newer than {FORMAT_VERSION}, the newest known here.",
-                "Update the package: pip install --upgrade grape-vla",
+                "Install a newer release of GRAPE.",
             )
         stored = decode(_Stored, value, "The header")
         chunks = None if stored.chunks is None else _chunks(stored.chunks, stored.meta.steps)

@@ -8,7 +8,7 @@ from grape.report import ReportSettings, run_report
 
 
 def _show(summary: Summary, console: Console) -> None:
-    show_fields(summary, console, "report", "bytes", "pairs")
+    show_fields(summary, console, "report", "bytes", "pairs", "figures")
 
 
 VERB = Verb(
@@ -17,5 +17,5 @@ VERB = Verb(
     run=run_report,
     show=_show,
     positionals=("run",),
-    examples=("grape report runs/demo",),
+    examples=("grape report runs/demo", "grape report runs/demo --figures"),
 )

@@ -1,0 +1,120 @@
+# The documentation site, built by `make docs`: the pages of this folder as a code host shows them, in the order below.
+import importlib.util
+import os
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "src"))
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+project = "GRAPE"
+author = "The GRAPE developers"
+version = release = PROJECT["version"]
+html_title = f"GRAPE {version}"
+html_last_updated_fmt = None
+html_show_copyright = False
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_static_path: list[str] = []
+html_copy_source = False
+html_theme_options = {"navigation_with_keys": True}
+# Lines of a terminal, diagrams of the data flow and the cost language have no lexer.
+highlight_language = "none"
+
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 4
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+# What is not installed is stood in for: the reference of the public names needs neither simulators nor torch.
+autodoc_mock_imports = [
+    name
+    for name in (
+        "torch",
+        "transformers",
+        "tokenizers",
+        "safetensors",
+        "peft",
+        "accelerate",
+        "av",
+        "mujoco",
+        "metaworld",
+        "sapien",
+    )
+    if importlib.util.find_spec(name) is None
+]
+
+# A newcomer's order: heading, then pages.
+NAVIGATION = {
+    "Start": ["installation", "quickstart"],
+    "Tutorials": ["own-policy"],
+    "How to": [
+        "verbs",
+        "training",
+        "studies",
+        "openvla",
+        "openvla-oft",
+        "libero",
+        "simpler",
+        "simpler-original",
+        "perception",
+        "generation",
+        "rlds",
+        "lerobot",
+        "memory",
+        "migration",
+    ],
+    "Reference": [
+        "reference/api",
+        "reference/data",
+        "reference/scores",
+        "reference/measuring",
+        "reference/extending",
+        "costs",
+    ],
+    "Explanation": ["statistics", "pitfalls", "rollout-speed", "training-speed", "architecture"],
+    "Results": ["results/metaworld-nano", "results/libero-nano", "results/simpler-nano", "results/generated-costs"],
+    "Project": ["contributing", "measurements", "changelog", "security"],
+}
+# Files beside this folder that are pages of the site.
+OUTSIDE = {
+    "contributing": "CONTRIBUTING.md",
+    "measurements": "benchmarks/README.md",
+    "changelog": "CHANGELOG.md",
+    "security": "SECURITY.md",
+}
+LINK = re.compile(r"\]\((?!https?://|mailto:|#)([^)\s#]+)")
+
+
+def read_page(app, docname, source):
+    """Give the first page the navigation; let links lead where they lead on a code host."""
+    text = source[0]
+    file = OUTSIDE.get(docname, f"docs/{docname}.md")
+    if docname in OUTSIDE:
+        text = (ROOT / file).read_text(encoding="utf-8")
+    pages = {name: f"/{page}.md" for page, name in OUTSIDE.items()}
+
+    def link(match):
+        target = os.path.normpath(os.path.join(os.path.dirname(file), match[1]))
+        inside = f"/{target.removeprefix('docs/')}" if target.startswith("docs/") else f"/../{target}"
+        return f"]({pages.get(target, inside)}"
+
+    text = LINK.sub(link, text)
+    if docname == "index":
+        for heading, names in NAVIGATION.items():
+            text += "\n".join(["", "```{toctree}", ":hidden:", f":caption: {heading}", "", *names, "```", ""])
+    source[0] = text
+
+
+def setup(app):
+    app.connect("source-read", read_page)

@@ -1,0 +1,88 @@
+"""The documentation site builds without a warning, and what it links to is there."""
+
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+pytest.importorskip("sphinx")
+pytest.importorskip("furo")
+pytest.importorskip("myst_parser")
+
+ROOT = Path(__file__).parents[2]
+
+
+class Page(HTMLParser):
+    """Links, anchors, and what a page loads."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.anchors = {""}
+        self.text = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self.anchors |= {values[name] for name in ("id", "name") if name in values}
+        if tag == "a" and "href" in values:
+            self.links.append(values["href"])
+        elif "src" in values or (tag == "link" and values.get("rel") == "stylesheet"):
+            self.loads.append(values.get("src") or values["href"])
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-E", "-W", "--keep-going", "-q", "-b", "html", "-d", folder / "trees"]
+    done = subprocess.run(
+        [*command, ROOT / "docs", folder / "html"], capture_output=True, text=True, check=False, timeout=1800
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return folder / "html"
+
+
+def test_every_link_leads_somewhere_and_nothing_is_loaded_from_another_host(site: Path) -> None:
+    pages = {path.resolve(): Page(path) for path in site.rglob("*.html")}
+    assert len(pages) > 30
+    for path, page in pages.items():
+        for target in page.loads:
+            address = urlsplit(target)
+            assert not address.netloc, f"{path.name} loads {target}"
+            assert (path.parent / unquote(address.path)).exists(), f"{path.name} loads {target}"
+        for target in page.links:
+            address = urlsplit(target)
+            if address.scheme or address.netloc:
+                continue
+            file = (path.parent / unquote(address.path)).resolve() if address.path else path
+            assert file.exists(), f"{path.name}: {target} leads nowhere"
+            if file in pages:
+                assert unquote(address.fragment) in pages[file].anchors, f"{path.name}: no place for {target}"
+
+
+def test_the_first_page_shows_the_way_in_a_newcomers_order(site: Path) -> None:
+    text = Page(site / "index.html").text
+    headings = ["Start", "Tutorials", "How to", "Reference", "Explanation", "Results", "Project"]
+    places = [text.index(f"{heading}\n") for heading in headings]
+    assert places == sorted(places)
+
+
+def test_the_reference_comes_from_docstrings(site: Path) -> None:
+    text = Page(site / "reference" / "data.html").text
+    assert "Float32 arrays" not in text
+    for name in ("Trajectory", "EpisodeStore", "GrapeError", "ActionSpace"):
+        assert name in text
+    assert "Number of control steps T" in " ".join(Page(site / "reference" / "scores.html").text.split())
+
+
+def test_files_of_the_checkout_are_pages_with_links_of_the_site(site: Path) -> None:
+    links = Page(site / "contributing.html").links
+    assert {"architecture.html", "measurements.html"} <= {link.partition("#")[0] for link in links}
+    assert "Unreleased" in Page(site / "changelog.html").text
