@@ -57,12 +57,15 @@ _S = TypeVar("_S")
 _LOG = LoggingReporter()
 
 
-def load_policy(policy: Path | str, settings: PolicySettings | None = None, **values: Any) -> Policy:
+def load_policy(
+    policy: Path | str, settings: PolicySettings | None = None, *, trainable: bool = False, **values: Any
+) -> Policy:
     """Open a policy of any type with its weights.
 
     Args:
         policy: A checkpoint folder, a name on the Hugging Face hub, or ``TYPE:PLACE``.
         settings: How; see :class:`PolicySettings`.
+        trainable: Whether a program of your own will change the weights. Otherwise they are frozen, and hashed once.
         **values: Fields of the settings by name, e.g. ``device="cpu"``, ``unnorm_key="bridge_orig"``.
 
     Raises:
@@ -70,7 +73,7 @@ def load_policy(policy: Path | str, settings: PolicySettings | None = None, **va
         DataError: A file is missing or damaged.
     """
     opened = registry.open_policy(policy, opening_options(_resolved(PolicySettings, settings, values)))
-    if isinstance(opened, TrainablePolicy):
+    if isinstance(opened, TrainablePolicy) and not trainable:
         opened.freeze()
     return opened
 
