@@ -322,9 +322,7 @@ def _resolved(kind: type[_S], settings: _S | None, values: Mapping[str, Any]) ->
         raise SettingsError(
             f"Expected {kind.__name__}, not {type(settings).__name__}.", f"Give grape.{kind.__name__}(...), or fields."
         )
-    plain = {
-        name: settings_to_dict(value) if dataclasses.is_dataclass(value) else value for name, value in values.items()
-    }
+    plain = settings_to_dict(values)  # paths become texts, which stand for either
     if settings is None:
         items = dataclasses.fields(kind)  # type: ignore[arg-type]
         missing = [item.name for item in items if _is_required(item) and item.name not in plain]

@@ -1,6 +1,7 @@
 """Records as tables: HTML in notebooks, and data frames where pandas is installed."""
 
 import html
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +27,7 @@ class Table(ABC):
             SettingsError: pandas is not installed.
         """
         try:
-            import pandas
+            pandas = importlib.import_module("pandas")
         except ModuleNotFoundError as error:
             raise SettingsError("A data frame needs pandas, which is not installed.", "pip install pandas") from error
         return pandas.DataFrame([dict(row) for row in self.rows()])
