@@ -1,16 +1,158 @@
 """GRAPE: align vision-language-action policies with preferences between whole trajectories.
 
-The data flow, one verb a stage: collect -> score -> pair -> train -> evaluate -> report.
-See ``docs/architecture.md`` for its packages and what each may import.
+The data flow, one verb a stage: collect -> score -> pair -> train -> evaluate -> report. ``docs/python.md`` explains
+the names below; each is imported when it is first used, so that ``import grape`` is fast and needs no PyTorch.
+See ``docs/architecture.md`` for the packages and what each may import.
 """
 
-__all__ = ["__version__"]
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from grape.api.results import CollectResult as CollectResult
+    from grape.api.results import CompareResult as CompareResult
+    from grape.api.results import EvaluateResult as EvaluateResult
+    from grape.api.results import LoopResult as LoopResult
+    from grape.api.results import PairResult as PairResult
+    from grape.api.results import ReportResult as ReportResult
+    from grape.api.results import ScoreResult as ScoreResult
+    from grape.api.results import SftResult as SftResult
+    from grape.api.results import TrainResult as TrainResult
+    from grape.api.verbs import collect as collect
+    from grape.api.verbs import compare as compare
+    from grape.api.verbs import evaluate as evaluate
+    from grape.api.verbs import load_policy as load_policy
+    from grape.api.verbs import loop as loop
+    from grape.api.verbs import pair as pair
+    from grape.api.verbs import report as report
+    from grape.api.verbs import score as score
+    from grape.api.verbs import train_sft as train_sft
+    from grape.api.verbs import train_tpo as train_tpo
+    from grape.collect.episode import run_episode as run_episode
+    from grape.collect.settings import CollectSettings as CollectSettings
+    from grape.core.chunks import Chunks as Chunks
+    from grape.core.errors import BudgetError as BudgetError
+    from grape.core.errors import CompatibilityError as CompatibilityError
+    from grape.core.errors import DataError as DataError
+    from grape.core.errors import GrapeError as GrapeError
+    from grape.core.errors import ModelError as ModelError
+    from grape.core.errors import NoPairsError as NoPairsError
+    from grape.core.errors import PolicyError as PolicyError
+    from grape.core.errors import SettingsError as SettingsError
+    from grape.core.errors import SimulatorError as SimulatorError
+    from grape.core.errors import TrainingError as TrainingError
+    from grape.core.preferences import PreferencePair as PreferencePair
+    from grape.core.preferences import Score as Score
+    from grape.core.tasks import ActionSpace as ActionSpace
+    from grape.core.tasks import Task as Task
+    from grape.core.trajectories import EpisodeMeta as EpisodeMeta
+    from grape.core.trajectories import Observation as Observation
+    from grape.core.trajectories import Trajectory as Trajectory
+    from grape.costs.specification import CostSpecification as CostSpecification
+    from grape.envs.registry import get_suite as get_suite
+    from grape.evaluation.compare import CompareSettings as CompareSettings
+    from grape.evaluation.settings import EvaluateSettings as EvaluateSettings
+    from grape.loop.settings import LoopSettings as LoopSettings
+    from grape.policies.opening import PolicySettings as PolicySettings
+    from grape.preferences.memory import PreferencePairs as PreferencePairs
+    from grape.preferences.memory import ScoredTrajectories as ScoredTrajectories
+    from grape.preferences.memory import make_pairs as make_pairs
+    from grape.preferences.memory import score_trajectories as score_trajectories
+    from grape.preferences.pair import PairSettings as PairSettings
+    from grape.preferences.score import ScoreSettings as ScoreSettings
+    from grape.report.report import ReportSettings as ReportSettings
+    from grape.store.episode_store import EpisodeStore as EpisodeStore
+    from grape.store.memory import save_trajectories as save_trajectories
+    from grape.training.settings import SftSettings as SftSettings
+    from grape.training.settings import TrainSettings as TrainSettings
+
+_NAMES = {
+    "grape.api.results": "CollectResult CompareResult EvaluateResult LoopResult PairResult ReportResult ScoreResult "
+    "SftResult TrainResult",
+    "grape.api.verbs": "collect compare evaluate load_policy loop pair report score train_sft train_tpo",
+    "grape.collect.episode": "run_episode",
+    "grape.collect.settings": "CollectSettings",
+    "grape.core.chunks": "Chunks",
+    "grape.core.errors": "BudgetError CompatibilityError DataError GrapeError ModelError NoPairsError PolicyError "
+    "SettingsError SimulatorError TrainingError",
+    "grape.core.preferences": "PreferencePair Score",
+    "grape.core.tasks": "ActionSpace Task",
+    "grape.core.trajectories": "EpisodeMeta Observation Trajectory",
+    "grape.costs.specification": "CostSpecification",
+    "grape.envs.registry": "get_suite",
+    "grape.evaluation.compare": "CompareSettings",
+    "grape.evaluation.settings": "EvaluateSettings",
+    "grape.loop.settings": "LoopSettings",
+    "grape.policies.opening": "PolicySettings",
+    "grape.preferences.memory": "PreferencePairs ScoredTrajectories make_pairs score_trajectories",
+    "grape.preferences.pair": "PairSettings",
+    "grape.preferences.score": "ScoreSettings",
+    "grape.report.report": "ReportSettings",
+    "grape.store.episode_store": "EpisodeStore",
+    "grape.store.memory": "save_trajectories",
+    "grape.training.settings": "SftSettings TrainSettings",
+}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
+_VERB_PACKAGES = frozenset({"collect", "loop", "report"})
+"""Names of a verb that are those of a package as well: importing the package must not hide the verb."""
+
+__all__ = ["__version__", *_MODULE_OF]
 
 
-def __getattr__(name: str) -> str:
-    """``__version__``, read from the installed distribution on first access, so that importing the package is fast."""
-    if name != "__version__":
+class _VerbPackage(ModuleType):
+    """A package that is called like its verb: ``grape.collect(...)``, ``from grape.collect import run_collect``."""
+
+    def __call__(self, *args: Any, **values: Any) -> Any:
+        """Call the verb of the package's name."""
+        return _verb(self.__name__.rpartition(".")[2])(*args, **values)
+
+    @property
+    def __signature__(self) -> Any:
+        from inspect import signature
+
+        return signature(_verb(self.__name__.rpartition(".")[2]))
+
+
+class _Package(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Make a package of a verb's name callable when the import system binds it here."""
+        if name in _VERB_PACKAGES and type(value) is ModuleType:
+            value.__class__ = _VerbPackage
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def _verb(name: str) -> Any:
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first used; ``__version__`` is that of the installed distribution."""
+    if name == "__version__":
+        return _version()
+    if name in _VERB_PACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in _MODULE_OF:
+        value = globals()[name] = _verb(name)
+        return value
+    if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, __all__, n=1, cutoff=0.5)
+    suggestion = f" Did you mean {close[0]!r}?" if close else " See dir(grape)."
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{suggestion}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
     try:

@@ -12,7 +12,7 @@ from grape.core.errors import DataError
 from grape.core.preferences import Score
 from grape.preferences.gcpg import RawTerms, calibrate, weighted_terms
 from grape.preferences.noise import COST_NOISE, LOGP_NOISE, ROUNDING, ScoreNoise
-from grape.preferences.pairing import make_pairs
+from grape.preferences.pairing import pairs_of_states
 from tests.preferences.rollouts import make_score, make_stage
 
 NORMALIZATIONS = ("raw", "step-mean", "state-standardised", "task-standardised")
@@ -63,7 +63,7 @@ def test_errors_of_measurement_neither_make_a_pair_of_equals_nor_turn_one_round(
     level_of = {score.episode_id: level for score, level in zip(exact, levels, strict=True)}
     results = {}
     for name, scores in (("exact", exact), ("measured", measured)):
-        groups, census = make_pairs(scores, mode=mode, m=9, require_mixed_outcomes=False, noise=noise)
+        groups, census = pairs_of_states(scores, mode=mode, m=9, require_mixed_outcomes=False, noise=noise)
         pairs = [pair for group in groups for pair in group]
         assert all(level_of[pair.chosen] > level_of[pair.rejected] for pair in pairs)
         results[name] = ([(level_of[pair.chosen], level_of[pair.rejected]) for pair in pairs], census["t"].narrow)
@@ -74,11 +74,11 @@ def test_errors_of_measurement_neither_make_a_pair_of_equals_nor_turn_one_round(
 def test_a_couple_that_differs_by_noise_makes_no_pair_and_is_counted(normalization: str) -> None:
     likelihoods, costs = [-1.0, -1.0005, -3.0], [1.0, 1.0004, 3.0]
     scores, noise = scored(likelihoods, costs, normalization)
-    groups, census = make_pairs(scores[:2], mode="best-worst", require_mixed_outcomes=False, noise=noise)
+    groups, census = pairs_of_states(scores[:2], mode="best-worst", require_mixed_outcomes=False, noise=noise)
     assert (groups, census["t"].narrow) == ([], 1)
-    without, _ = make_pairs(scores[:2], mode="best-worst", require_mixed_outcomes=False)
+    without, _ = pairs_of_states(scores[:2], mode="best-worst", require_mixed_outcomes=False)
     assert len(without) == 1
-    wide, _ = make_pairs(scores[1:], mode="best-worst", require_mixed_outcomes=False, noise=noise)
+    wide, _ = pairs_of_states(scores[1:], mode="best-worst", require_mixed_outcomes=False, noise=noise)
     assert len(wide) == 1
 
 
@@ -119,7 +119,7 @@ def test_stages_that_cost_the_same_but_for_noise_make_no_pair(rows) -> None:
         make_score(f"e{n}", success=False, stages=(make_stage("pull", level + 0.49 * COST_NOISE * error),))
         for n, (level, error) in enumerate(rows)
     ]
-    groups, _ = make_pairs(scores, mode="top-bottom", m=9, require_mixed_outcomes=False, stage_wise=True)
+    groups, _ = pairs_of_states(scores, mode="top-bottom", m=9, require_mixed_outcomes=False, stage_wise=True)
     pairs = [pair for group in groups for pair in group]
     assert all(level_of[pair.chosen] < level_of[pair.rejected] for pair in pairs)
     ranked = sorted(level_of.values())

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grape.core.preferences import Score
-from grape.preferences.pairing import limit_pairs, make_pairs
+from grape.preferences.pairing import limit_pairs, pairs_of_states
 from tests.preferences.rollouts import make_score
 
 MODES = ("best-worst", "top-bottom", "success-only", "random")
@@ -39,7 +39,7 @@ def score_sets(draw: st.DrawFn) -> list[Score]:
 def test_invariants(scores, mode, m, mixed, seed, margin, succeed) -> None:
     by_id = {score.episode_id: score for score in scores}
     options = {"margin": margin, "require_mixed_outcomes": mixed, "chosen_must_succeed": succeed}
-    groups, census = make_pairs(scores, mode=mode, m=m, seed=seed, **options)
+    groups, census = pairs_of_states(scores, mode=mode, m=m, seed=seed, **options)
     pairs = [pair for group in groups for pair in group]
     assert len({pair.pair_id for pair in pairs}) == len(pairs)
     assert sum(item.pairs for item in census.values()) == len(pairs)
@@ -63,14 +63,14 @@ def test_invariants(scores, mode, m, mixed, seed, margin, succeed) -> None:
             assert (chosen.success, rejected.success) == (True, False)
     shuffled = list(scores)
     random.Random(seed).shuffle(shuffled)
-    again = make_pairs(shuffled, mode=mode, m=m, seed=seed, **options)
+    again = pairs_of_states(shuffled, mode=mode, m=m, seed=seed, **options)
     assert again == (groups, census)
 
 
 @settings(deadline=None)
 @given(score_sets())
 def test_best_of_each_state_is_chosen(scores) -> None:
-    groups, _ = make_pairs(scores, mode="best-worst", require_mixed_outcomes=False)
+    groups, _ = pairs_of_states(scores, mode="best-worst", require_mixed_outcomes=False)
     for (pair,) in groups:
         gcpg = [s.gcpg for s in scores if (s.task, s.initial_state) == (pair.task, pair.initial_state)]
         assert pair.margin == max(gcpg) - min(gcpg)
@@ -79,7 +79,7 @@ def test_best_of_each_state_is_chosen(scores) -> None:
 @settings(deadline=None)
 @given(score_sets(), st.integers(1, 3), st.integers(1, 12), st.integers(0, 5))
 def test_limits_are_kept_evenly(scores, per_state, total, seed) -> None:
-    groups, _ = make_pairs(scores, mode="top-bottom", m=5, require_mixed_outcomes=False)
+    groups, _ = pairs_of_states(scores, mode="top-bottom", m=5, require_mixed_outcomes=False)
     everything = [pair for group in groups for pair in group]
     kept = limit_pairs(groups, per_state=per_state, total=total, seed=seed)
     capped = [group[:per_state] for group in groups]
@@ -95,7 +95,7 @@ def test_limits_are_kept_evenly(scores, per_state, total, seed) -> None:
 
 def test_top_bottom_goes_rank_by_rank_from_both_ends() -> None:
     scores = [make_score(name, terms=(value, 0, 0)) for name, value in zip("abcde", (5.0, 1, 4, 2, 3), strict=True)]
-    groups, _ = make_pairs(scores, mode="top-bottom", m=4, require_mixed_outcomes=False)
+    groups, _ = pairs_of_states(scores, mode="top-bottom", m=4, require_mixed_outcomes=False)
     assert [(pair.chosen, pair.rejected) for pair in groups[0]] == [("a", "b"), ("c", "d")]
     assert [pair.margin for pair in groups[0]] == [4.0, 2.0]
 
@@ -104,11 +104,11 @@ def test_random_mode_ignores_scores_and_outcomes() -> None:
     scores = [
         make_score(f"e{n}", state=n // 2, success=n % 2 == 0, terms=(0, 0, 2.0 * (n % 2 == 0))) for n in range(800)
     ]
-    groups, _ = make_pairs(scores, mode="random", margin=5.0)
+    groups, _ = pairs_of_states(scores, mode="random", margin=5.0)
     won = sum(pair.margin > 0 for group in groups for pair in group)
     assert len(groups) == 400
     assert 150 < won < 250
-    other, _ = make_pairs(scores, mode="random", seed=1)
+    other, _ = pairs_of_states(scores, mode="random", seed=1)
     assert other != groups
 
 
@@ -117,7 +117,7 @@ def test_census_names_every_kind_of_state() -> None:
     scores = [
         make_score(f"e{n}", state=ord(kind), success=won, terms=(0, 0, 2.0 * won)) for n, (kind, won) in enumerate(rows)
     ]
-    _, census = make_pairs(scores, mode="best-worst", require_mixed_outcomes=False)
+    _, census = pairs_of_states(scores, mode="best-worst", require_mixed_outcomes=False)
     counts = census["t"]
     assert (counts.mixed, counts.all_successes, counts.all_failures, counts.single) == (1, 1, 1, 1)
     assert (counts.used, counts.pairs, counts.narrow) == (1, 1, 2)
@@ -125,7 +125,7 @@ def test_census_names_every_kind_of_state() -> None:
 
 def test_pairs_of_two_failures_can_be_left_out() -> None:
     scores = [make_score(f"e{n}", success=n == 0, terms=(0, -n / 10, 2.0 * (n == 0))) for n in range(4)]
-    groups, census = make_pairs(scores, mode="top-bottom", chosen_must_succeed=True)
+    groups, census = pairs_of_states(scores, mode="top-bottom", chosen_must_succeed=True)
     assert [(pair.chosen, pair.rejected) for group in groups for pair in group] == [("e0", "e3")]
     assert census["t"].failed == 1
 
@@ -133,7 +133,7 @@ def test_pairs_of_two_failures_can_be_left_out() -> None:
 @settings(deadline=None)
 @given(score_sets(), st.integers(0, 9), st.booleans())
 def test_every_success_is_chosen_once(scores, seed, mixed) -> None:
-    groups, _ = make_pairs(scores, mode="every-success", m=1, seed=seed, require_mixed_outcomes=mixed)
+    groups, _ = pairs_of_states(scores, mode="every-success", m=1, seed=seed, require_mixed_outcomes=mixed)
     pairs = [pair for group in groups for pair in group]
     by_id = {score.episode_id: score for score in scores}
     states: dict[tuple[str, int], list[Score]] = {}
@@ -151,15 +151,17 @@ def test_every_success_is_chosen_once(scores, seed, mixed) -> None:
         assert (rejected.task, rejected.initial_state) == (pair.task, pair.initial_state)
         failures = [score for score in states[pair.task, pair.initial_state] if not score.success]
         assert not (rejected.success and failures)
-    assert make_pairs(scores[::-1], mode="every-success", m=1, seed=seed, require_mixed_outcomes=mixed)[0] == groups
+    assert (
+        pairs_of_states(scores[::-1], mode="every-success", m=1, seed=seed, require_mixed_outcomes=mixed)[0] == groups
+    )
 
 
 @settings(deadline=None)
 @given(score_sets(), st.sampled_from(RANKING), st.integers(1, 3), st.integers(0, 9), st.booleans())
 def test_a_random_rejected_side_leaves_the_chosen_ones_as_they_are(scores, mode, m, seed, succeed) -> None:
     options = {"mode": mode, "m": m, "seed": seed, "chosen_must_succeed": succeed, "require_mixed_outcomes": False}
-    ranked, census = make_pairs(scores, **options)
-    drawn, same_census = make_pairs(scores, random_rejected=True, **options)
+    ranked, census = pairs_of_states(scores, **options)
+    drawn, same_census = pairs_of_states(scores, random_rejected=True, **options)
     assert census == same_census
     by_id = {score.episode_id: score for score in scores}
     for group, other in zip(ranked, drawn, strict=True):
@@ -173,6 +175,7 @@ def test_a_random_rejected_side_leaves_the_chosen_ones_as_they_are(scores, mode,
 def test_a_random_rejected_side_can_be_any_other_of_the_state() -> None:
     scores = [make_score(f"e{n}", "a", 0, n > 1, (0.0, 0.1 * n, 2.0 * (n > 1))) for n in range(4)]
     drawn = {
-        make_pairs(scores, mode="best-worst", random_rejected=True, seed=seed)[0][0][0].rejected for seed in range(40)
+        pairs_of_states(scores, mode="best-worst", random_rejected=True, seed=seed)[0][0][0].rejected
+        for seed in range(40)
     }
     assert drawn == {"e0", "e1", "e2"}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from grape.core.errors import DataError
 from grape.core.files import write_jsonl
-from grape.preferences.pairing import make_pairs
+from grape.preferences.pairing import pairs_of_states
 from grape.preferences.records import load_pairs, load_scores, pair_to_row, score_to_row
 from tests.preferences.rollouts import make_score, make_stage
 
@@ -22,7 +22,7 @@ SCORES = [
 def test_round_trip(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "s.jsonl", map(score_to_row, SCORES))
     assert list(load_scores(tmp_path / "s.jsonl").values()) == SCORES
-    groups, _ = make_pairs(SCORES, mode="best-worst")
+    groups, _ = pairs_of_states(SCORES, mode="best-worst")
     write_jsonl(tmp_path / "p.jsonl", map(pair_to_row, groups[0]))
     assert list(load_pairs(tmp_path / "p.jsonl")) == groups[0]
 
@@ -89,7 +89,7 @@ def test_repeated_and_senseless_entries_are_refused(tmp_path: Path) -> None:
     write_jsonl(path, [score_to_row(SCORES[0])] * 2)
     with pytest.raises(DataError, match="line 2: episode a has a score already"):
         load_scores(path)
-    groups, _ = make_pairs(SCORES, mode="best-worst")
+    groups, _ = pairs_of_states(SCORES, mode="best-worst")
     row = pair_to_row(groups[0][0])
     write_jsonl(path, [row, row])
     with pytest.raises(DataError, match=r"line 2: pair .* is there already"):

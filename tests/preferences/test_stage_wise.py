@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grape.core.preferences import Score
-from grape.preferences.pairing import make_pairs
+from grape.preferences.pairing import pairs_of_states
 from tests.preferences.test_segments import LENGTHS, staged
 
 COSTS = st.lists(st.integers(0, 20).map(lambda value: value / 10), min_size=3, max_size=3)
@@ -35,7 +35,7 @@ def populations(draw: st.DrawFn) -> list[Score]:
 )
 def test_invariants(scores, mode, m, margin, mixed, succeed) -> None:
     options = {"margin": margin, "require_mixed_outcomes": mixed, "chosen_must_succeed": succeed, "stage_wise": True}
-    groups, census = make_pairs(scores, mode=mode, m=m, seed=3, **options)
+    groups, census = pairs_of_states(scores, mode=mode, m=m, seed=3, **options)
     pairs = [pair for group in groups for pair in group]
     by_id = {score.episode_id: {stage.name: stage for stage in score.stages} for score in scores}
     outcomes = [score.success for score in scores]
@@ -62,7 +62,7 @@ def test_invariants(scores, mode, m, margin, mixed, succeed) -> None:
     if mode != "random":
         assert [pair.margin for pair in pairs] == sorted((pair.margin for pair in pairs), reverse=True)
     shuffled = random.Random(1).sample(scores, len(scores))
-    assert make_pairs(shuffled, mode=mode, m=m, seed=3, **options) == (groups, census)
+    assert pairs_of_states(shuffled, mode=mode, m=m, seed=3, **options) == (groups, census)
 
 
 def test_only_episodes_that_entered_a_stage_are_compared_there_and_its_cost_ranks() -> None:
@@ -71,7 +71,7 @@ def test_only_episodes_that_entered_a_stage_are_compared_there_and_its_cost_rank
         staged("b", 6, 9, finished=1, costs=(0.1, 2.0, 9.0)),
         staged("c", 8, finished=0, costs=(3.0, 9.0, 9.0)),
     ]
-    groups, census = make_pairs(scores, mode="best-worst", stage_wise=True)
+    groups, census = pairs_of_states(scores, mode="best-worst", stage_wise=True)
     pairs = {pair.pair_id: pair for group in groups for pair in group}
     # The third stage was entered by one episode only. In the first one the failure did better than the success.
     assert list(pairs) == ["t-s00000-reach-p00", "t-s00000-grasp-p00"]
@@ -85,6 +85,6 @@ def test_only_episodes_that_entered_a_stage_are_compared_there_and_its_cost_rank
 
 def test_unknown_outcomes_take_part_unless_both_outcomes_are_required() -> None:
     scores = [staged(name, 4, finished=0, success=None, costs=(cost,)) for name, cost in (("a", 0.2), ("b", 0.9))]
-    groups, _ = make_pairs(scores, mode="top-bottom", stage_wise=True, require_mixed_outcomes=False)
+    groups, _ = pairs_of_states(scores, mode="top-bottom", stage_wise=True, require_mixed_outcomes=False)
     assert [(pair.chosen, pair.rejected) for group in groups for pair in group] == [("a", "b")]
-    assert make_pairs(scores, mode="top-bottom", stage_wise=True)[0] == []
+    assert pairs_of_states(scores, mode="top-bottom", stage_wise=True)[0] == []

@@ -15,7 +15,7 @@ from grape.costs import builtin_specification, evaluate
 from grape.costs.trial_measures import with_unknown_outcome
 from grape.evaluation.outcomes import outcome_of
 from grape.preferences.gcpg import RawTerms, calibrate, weighted_terms
-from grape.preferences.pairing import make_pairs
+from grape.preferences.pairing import pairs_of_states
 from grape.preferences.reasons import reason_for
 from grape.store import EpisodeStore
 from tests.preferences.rollouts import make_rollout
@@ -34,7 +34,7 @@ def test_no_pair_joins_two_instructions_and_none_is_decided_by_an_unknown_outcom
     instructions = {f"e{i}": instruction for i, (_, _, instruction) in enumerate(episodes)}
     by_name = {item.episode_id: item for item in scores}
     for mode in ("best-worst", "top-bottom", "success-only", "random"):
-        groups, census = make_pairs(scores, mode=mode, require_mixed_outcomes=False, instructions=instructions)
+        groups, census = pairs_of_states(scores, mode=mode, require_mixed_outcomes=False, instructions=instructions)
         pairs = [pair for group in groups for pair in group]
         assert len({pair.pair_id for pair in pairs}) == len(pairs)
         for pair in pairs:
@@ -42,7 +42,7 @@ def test_no_pair_joins_two_instructions_and_none_is_decided_by_an_unknown_outcom
             if mode == "success-only":
                 assert by_name[pair.chosen].success is True
                 assert by_name[pair.rejected].success is False
-        mixed, _ = make_pairs(scores, mode=mode, instructions=instructions)
+        mixed, _ = pairs_of_states(scores, mode=mode, instructions=instructions)
         for pair in (pair for group in mixed for pair in group):
             state = by_name[pair.chosen].initial_state
             members = [

@@ -1,11 +1,12 @@
 """Rollouts: many environments in worker processes, one batched policy, every decision recorded.
 
-``settings`` says what is collected, ``plan`` turns that into groups of episodes, ``opening`` opens the policy,
-``recorder`` holds an episode while it happens, ``rollout`` plays the groups, ``collect`` is the verb, ``seen``
-recognizes initial states that a policy has seen.
+``episode`` is one episode in a straight line. For many, ``settings`` says what is collected, ``plan`` turns that into
+groups of episodes, ``opening`` opens the policy, ``recorder`` holds an episode while it happens, ``rollout`` plays the
+groups, ``collect`` is the verb, ``seen`` recognizes initial states that a policy has seen.
 """
 
 from grape.collect.collect import plan_collect, run_collect
+from grape.collect.episode import run_episode
 from grape.collect.opening import check_unopened, executed_actions, inputs_of, open_policy
 from grape.collect.seen import seen_states
 from grape.collect.settings import CollectSettings
@@ -26,5 +27,6 @@ __all__ = [
     "policy_folder",
     "read_checkpoint_info",
     "run_collect",
+    "run_episode",
     "seen_states",
 ]

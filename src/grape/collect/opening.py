@@ -14,7 +14,7 @@ from grape.policies.base import Policy, PolicySpec, TrainablePolicy
 from grape.policies.opening import opening_options
 from grape.policies.registry import open_as, read_policy, recognize_policy
 
-__all__ = ["check_unopened", "chunk_contract", "executed_actions", "inputs_of", "open_policy"]
+__all__ = ["check_spec", "check_unopened", "chunk_contract", "executed_actions", "inputs_of", "open_policy"]
 
 
 def open_policy(settings: CollectSettings, reporter: Reporter = SILENT) -> Policy | None:
@@ -48,7 +48,7 @@ def open_policy(settings: CollectSettings, reporter: Reporter = SILENT) -> Polic
                     f"{settings.policy} states {name} {value}, the suite {suite.name} has {own}: figures are not those "
                     "of the stack it was trained in."
                 )
-    _check_spec(settings, policy.spec, suite)
+    check_spec(settings, policy.spec, suite)
     unsaid = settings.center_crop == "auto" and not settings.preset and "center_crop" in policy_type.takes
     if unsaid and policy_type.info(place).center_crop is None:
         reporter.warn(
@@ -72,7 +72,7 @@ def check_unopened(settings: CollectSettings) -> PolicySpec | None:
     policy = None if settings.policy == "expert" else read_policy(settings.policy, opening_options(settings))
     if policy is None:
         return None
-    _check_spec(settings, policy.contract, get_suite(settings.suite))
+    check_spec(settings, policy.contract, get_suite(settings.suite))
     return policy.contract
 
 
@@ -82,7 +82,13 @@ def executed_actions(settings: CollectSettings, policy: Policy | None) -> int:
     return 0 if settings.execute == whole else settings.execute
 
 
-def _check_spec(settings: CollectSettings, spec: PolicySpec, suite: SuiteBase) -> None:
+def check_spec(settings: CollectSettings, spec: PolicySpec, suite: SuiteBase) -> None:
+    """Check a policy's contract against the suite and the settings.
+
+    Raises:
+        CompatibilityError: They do not fit.
+        SettingsError: More actions are to be executed than the policy decides on, or it cannot sample.
+    """
     check_policy(spec, suite.action_space, settings.policy, cameras=suite.cameras, proprio_dim=suite.proprio_dim)
     _check_execute(settings, spec.chunk, settings.policy)
     if not spec.support and settings.temperature > 0:

@@ -42,6 +42,17 @@ class PlannedEpisode:
     seed: int
     operator: str
 
+    @classmethod
+    def of(cls, task: Task, initial_state: int, sample: int, run_seed: int, operator: str = "") -> "PlannedEpisode":
+        """A rollout of a task; name and seed follow from what it is, whatever else is played."""
+        return cls(
+            episode_id=f"{task.name}-i{initial_state:06d}-k{sample:02d}",
+            initial_state=initial_state,
+            sample=sample,
+            seed=derive_seed(run_seed, "episode", task.suite, task.name, initial_state, sample),
+            operator=operator,
+        )
+
 
 @dataclass(frozen=True)
 class Group:
@@ -91,7 +102,7 @@ def make_plan(settings: CollectSettings, suite: SuiteBase) -> tuple[Group, ...]:
     operators = _operators_of_states(settings.operators, suite, len(states)) if expert else ("",) * len(states)
     episodes = {
         task: [
-            _episode(settings, task, state, sample, operator)
+            PlannedEpisode.of(task, state, sample, settings.seed, operator)
             for state, operator in zip(states, operators, strict=True)
             for sample in range(settings.samples)
         ]
@@ -135,7 +146,9 @@ def next_round(settings: CollectSettings, planned: Sequence[Group], solved: Mapp
     episodes: dict[Task, list[PlannedEpisode]] = {}
     for (task, state), some in played.items():
         for sample in more.get((task, state), ()):
-            episodes.setdefault(task, []).append(_episode(settings, task, state, sample, some[0].operator))
+            episodes.setdefault(task, []).append(
+                PlannedEpisode.of(task, state, sample, settings.seed, some[0].operator)
+            )
     return _grouped(episodes, settings.lanes, len(planned))
 
 
@@ -171,16 +184,6 @@ def _check_mixed(settings: CollectSettings) -> None:
             f"--mixed-samples is {settings.mixed_samples}, and --samples {settings.samples} are played anyway.",
             "It must be above --samples.",
         )
-
-
-def _episode(settings: CollectSettings, task: Task, state: int, sample: int, operator: str) -> PlannedEpisode:
-    return PlannedEpisode(
-        episode_id=f"{task.name}-i{state:06d}-k{sample:02d}",
-        initial_state=state,
-        sample=sample,
-        seed=derive_seed(settings.seed, "episode", task.suite, task.name, state, sample),
-        operator=operator,
-    )
 
 
 def _grouped(episodes: Mapping[Task, Sequence[PlannedEpisode]], lanes: int, number: int) -> tuple[Group, ...]:

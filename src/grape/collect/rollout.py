@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from grape.collect.episode import actions_to_execute, policy_facts
 from grape.collect.plan import Group
 from grape.collect.recorder import EpisodeRecorder
-from grape.core.errors import PolicyError, SimulatorError
+from grape.core.errors import SimulatorError
 from grape.core.seeds import derive_seed
 from grape.core.tasks import ActionSpace, Task
 from grape.core.trajectories import Trajectory
 from grape.envs.pool import GroupReply, WorkerPool
-from grape.policies.action_conventions import check_batch, to_env_action
+from grape.policies.action_conventions import check_batch
 from grape.policies.base import ActionBatch, Policy
 
 __all__ = ["Actor", "ExpertActor", "PolicyActor", "RolloutLog", "play_groups"]
@@ -109,36 +109,17 @@ class PolicyActor:
         for row, lane in enumerate(lanes):
             recorder = recorders[lane]
             counts[lane] = count = min(self._execute, recorder.task.max_steps - recorder.steps)
-            actions[lane, :count] = self._converted(recorder, batch.actions[row, :count].astype(np.float32))
+            decided = batch.actions[row, :count].astype(np.float32)
+            actions[lane, :count] = actions_to_execute(recorder, decided, self._spec, self._space)
             recorder.record_chunk(actions[lane, :count], batch.row(row))
         pool.play(group.number, actions, counts, recorders[0].until)
-
-    def _converted(self, recorder: EpisodeRecorder, actions: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Actions in the suite's convention.
-
-        Raises:
-            PolicyError: One is not finite.
-        """
-        if not np.isfinite(actions).all():
-            raise PolicyError(
-                f"The policy gave an action that is not finite in {recorder.planned.episode_id}, "
-                f"decision {recorder.decisions}.",
-                "Its weights are damaged or its training diverged; go back to an earlier checkpoint.",
-            )
-        return to_env_action(actions, self._spec, self._space)
 
     def take_executed(self, reply: GroupReply, recorders: list[EpisodeRecorder]) -> None:
         """Do nothing: the decisions were made in this process."""
 
     def facts(self, task: Task) -> Mapping[str, str | float]:
         """Hashes, prompt and temperature."""
-        return {
-            "actor": "policy",
-            "temperature": self._temperature,
-            "policy_hash": self._spec.policy_hash,
-            "preprocessing_hash": self._spec.preprocessing_hash,
-            "prompt": self._policy.prompt(task.instruction),
-        }
+        return policy_facts(self._spec, self._policy.prompt(task.instruction), self._temperature)
 
 
 class ExpertActor:

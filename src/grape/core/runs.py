@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "GIVEN_DATA",
     "LOCK_NAMES",
     "FolderLock",
     "LaunchedProcess",
@@ -43,6 +44,8 @@ __all__ = [
     "recorded_inputs",
 ]
 
+GIVEN_DATA = "data"
+"""Folder of a run's folder with what a program handed over in memory; it is written before the run begins."""
 _DONE = "done.json"
 
 
@@ -105,7 +108,9 @@ def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] |
                 f"{path} holds results of another run: {_difference(recorded, expected)}.",
                 f"Choose another --out, or delete that folder to start afresh.{resume}",
             )
-    elif path.exists() and any(entry.name not in {"log.jsonl"} for entry in path.iterdir() if entry.name[0] != "."):
+    elif path.exists() and any(
+        entry.name not in {"log.jsonl", GIVEN_DATA} for entry in path.iterdir() if entry.name[0] != "."
+    ):
         raise CompatibilityError(f"{path} is not empty and was not made by 'grape {verb}'.", "Choose another --out.")
     else:
         write_json(marker, expected)

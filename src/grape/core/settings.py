@@ -95,7 +95,8 @@ def settings_from_dict(kind: type[T], data: Any, base: T | None = None, where: s
         name = marks.name(where.rstrip(".")) if where else kind.__name__
         raise SettingsError(f"{name}: expected a mapping of settings, found {_shown(data, where.rstrip('.'), marks)}.")
     hints = typing.get_type_hints(kind)
-    names = [item.name for item in dataclasses.fields(typing.cast(Any, kind)) if item.init]
+    defaults = {item.name: item.default for item in dataclasses.fields(typing.cast(Any, kind)) if item.init}
+    names = list(defaults)
     values: dict[str, Any] = {} if base is None else {name: getattr(base, name) for name in names}
     spellings: dict[str, str] = {}
     for key, value in data.items():
@@ -107,7 +108,8 @@ def settings_from_dict(kind: type[T], data: Any, base: T | None = None, where: s
                 f"Setting {marks.name(place)} is given twice, as '{spellings[name]}' and '{key}'.", "Keep one of them."
             )
         spellings[name] = str(key)
-        values[name] = _convert(hints[name], value, values.get(name), place, marks)
+        start = values.get(name, None if defaults[name] is MISSING else defaults[name])
+        values[name] = _convert(hints[name], value, start, place, marks)
     try:
         return kind(**values)
     except TypeError as error:

@@ -5,6 +5,8 @@ decides ``N <= T`` times, each time on a chunk of actions, and images are record
 the last one after the last action. With one action a decision the two axes are one.
 """
 
+import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,9 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from grape.core.arrays import image_array, numbers
 from grape.core.chunks import DEFAULT_SUPPORT, Chunks
-from grape.core.errors import CompatibilityError, DataError
+from grape.core.errors import CompatibilityError, DataError, did_you_mean
 from grape.core.reading import record
+from grape.core.seeds import derive_seed
 
 __all__ = ["EpisodeMeta", "Observation", "Trajectory"]
 
@@ -175,6 +179,135 @@ class Trajectory:
             problems = self.chunks.problems(steps, dim) or problems or self._contradictions(self.chunks)
         if problems:
             raise DataError(f"Episode {self.meta.episode_id} is inconsistent: {'; '.join(problems)}.")
+
+    @classmethod
+    def from_arrays(
+        cls,
+        *,
+        task: str,
+        instruction: str,
+        images: npt.ArrayLike,
+        actions: npt.ArrayLike,
+        success: bool | None,
+        initial_state: int = 0,
+        sample: int = 0,
+        suite: str = "own",
+        proprio: npt.ArrayLike | None = None,
+        labels: npt.ArrayLike | None = None,
+        tokens: npt.ArrayLike | None = None,
+        logps: npt.ArrayLike | None = None,
+        chunks: Chunks | None = None,
+        keypoints: Mapping[str, npt.ArrayLike] | None = None,
+        signals: Mapping[str, npt.ArrayLike] | None = None,
+        cameras: Mapping[str, npt.ArrayLike] | None = None,
+        **facts: Any,
+    ) -> "Trajectory":
+        """A trajectory of any simulator or robot, from arrays or lists of its ``T`` control steps and ``N`` decisions.
+
+        What is left out was not recorded: without keypoints and signals only the outcome and the policy's likelihood
+        rank it, without log-probabilities it cannot be trained on by preferences.
+
+        Args:
+            task: The task's name.
+            instruction: What the policy was told.
+            images: What the policy saw, and the image after the last action: uint8 RGB, ``(N+1, H, W, 3)``.
+            actions: Executed actions in the environment's convention, ``(T, D)``.
+            success: Whether the task was solved; None where nobody knows, which is not failure.
+            initial_state: Index of the initial state: trajectories of equal task and state are compared.
+            sample: Number of the rollout among those from the same initial state.
+            suite: Name of the simulator or robot.
+            proprio: Robot state before every action and after the last, ``(T+1, P)``.
+            labels: What an imitator should learn, ``(T, D)``; the actions if not given.
+            tokens: Sampled action tokens where each step is a decision, ``(T, D)``.
+            logps: Log-probability of each of them over the whole vocabulary at temperature 1, ``(T, D)``.
+            chunks: The decisions, in place of ``tokens`` and ``logps``: for a policy that decides on several actions at
+                once, or whose log-probabilities are over other tokens or at another temperature.
+            keypoints: Named points in meters, world frame, ``(T+1, 3)`` each; NaN where a point was lost.
+            signals: Named scalars a state, ``(T+1,)`` each.
+            cameras: Images of further cameras by name, as ``images``.
+            **facts: Further fields of :class:`EpisodeMeta`, e.g. ``seed``, ``policy_hash``, ``preprocessing_hash``,
+                ``prompt`` and ``temperature`` of the policy that acted, or ``actor="expert"``.
+
+        Raises:
+            DataError: An array has another shape or type, or a number that must be finite is not; the message names it.
+        """
+        acted = numbers("actions", actions, 2)
+        steps, dim = acted.shape
+        decisions = steps if chunks is None else len(chunks)
+        if not steps:
+            raise DataError("actions are empty.", "A trajectory has at least one action.")
+        if (tokens is None) != (logps is None) or (tokens is not None and chunks is not None):
+            raise DataError(
+                "tokens, logps and chunks do not go together.",
+                "Give tokens and logps, or chunks alone, or none of them.",
+            )
+        if chunks is not None:
+            executed_tokens, executed_logps = chunks.executed_tokens(dim)
+        elif tokens is not None and logps is not None:
+            executed_tokens = numbers("tokens", tokens, 2, np.int32)
+            executed_logps = numbers("logps", logps, 2)
+        else:
+            executed_tokens, executed_logps = (
+                np.full((steps, dim), -1, np.int32),
+                np.full((steps, dim), np.nan, np.float32),
+            )
+        scalars = {name: numbers(f"signal {name}", value, 1, finite=False) for name, value in (signals or {}).items()}
+        if "success" not in scalars:
+            scalars["success"] = (
+                np.zeros(steps + 1, np.float32) if success is not None else np.full(steps + 1, np.nan, np.float32)
+            )
+            if success:
+                scalars["success"][-1] = 1.0
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", task).strip("-.") or "task"
+        known = {item.name for item in dataclasses.fields(EpisodeMeta)}
+        if unknown := [fact for fact in facts if fact not in known]:
+            raise DataError(f"Unknown fact {unknown[0]!r} of a trajectory.", did_you_mean(unknown[0], known))
+        meta = {
+            "episode_id": f"{name}-i{initial_state:06d}-k{sample:02d}",
+            "suite": suite,
+            "task": task,
+            "task_index": 0,
+            "instruction": instruction,
+            "initial_state": initial_state,
+            "sample": sample,
+            "seed": derive_seed(0, "episode", suite, task, initial_state, sample),
+            "success": None if success is None else bool(success),
+            "steps": steps,
+            "actor": "policy",
+        }
+        return cls(
+            meta=EpisodeMeta(**(meta | facts)),
+            frames=image_array("images", images, decisions),
+            proprio=np.zeros((steps + 1, 0), np.float32) if proprio is None else numbers("proprio", proprio, 2),
+            actions=acted,
+            labels=acted if labels is None else numbers("labels", labels, 2),
+            action_tokens=executed_tokens,
+            token_logps=executed_logps,
+            keypoints={
+                point: numbers(f"keypoint {point}", value, 2, finite=False)
+                for point, value in (keypoints or {}).items()
+            },
+            signals=scalars,
+            chunks=None if chunks is None or chunks.is_plain else chunks,
+            cameras={
+                camera: image_array(f"camera {camera}", value, decisions) for camera, value in (cameras or {}).items()
+            },
+        )
+
+    def __repr__(self) -> str:
+        """One line: the episode, its task and outcome, how long it is and what it holds."""
+        outcome = {True: "success", False: "failure", None: "outcome unknown"}[self.meta.success]
+        height, width = self.frames.shape[1:3]
+        parts = [f"{self.meta.suite}/{self.meta.task}", outcome, f"{self.steps} control steps"]
+        if self.decisions != self.steps:
+            parts.append(f"{self.decisions} decisions")
+        if height:
+            parts.append(" + ".join((f"images {height}x{width}", *self.cameras)))
+        if self.keypoints:
+            parts.append(f"{len(self.keypoints)} keypoints")
+        if np.isfinite(self.logp):
+            parts.append(f"R_self {self.logp:.4g}")
+        return f"Trajectory({self.meta.episode_id!r}, {', '.join(parts)})"
 
     def _contradictions(self, chunks: Chunks) -> list[str]:
         tokens, logps = chunks.executed_tokens(self.actions.shape[1])

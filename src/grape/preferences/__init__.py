@@ -1,12 +1,19 @@
 """From recorded episodes to preference pairs: R_GCPG, its calibration, and pairing.
 
 ``score`` says what every episode was worth (:func:`run_score`), ``pair`` who is compared with whom and why
-(:func:`run_pair`). Both read files and write files; neither needs a simulator or a policy.
+(:func:`run_pair`). Both read files and write files; neither needs a simulator or a policy. The same
+in memory: :func:`score_trajectories` and :func:`make_pairs`.
 """
 
 from grape.preferences.gcpg import PUBLISHED_WEIGHTS, Calibration, RawTerms, calibrate, weighted_terms
+from grape.preferences.memory import (
+    PreferencePairs,
+    ScoredTrajectories,
+    make_pairs,
+    save_pairs,
+    score_trajectories,
+)
 from grape.preferences.pair import PairSettings, check_pair, run_pair
-from grape.preferences.pairing import make_pairs
 from grape.preferences.records import read_pairs, read_scores, recorded_store
 from grape.preferences.score import ScoreSettings, check_score, run_score
 
@@ -14,8 +21,10 @@ __all__ = [
     "PUBLISHED_WEIGHTS",
     "Calibration",
     "PairSettings",
+    "PreferencePairs",
     "RawTerms",
     "ScoreSettings",
+    "ScoredTrajectories",
     "calibrate",
     "check_pair",
     "check_score",
@@ -25,5 +34,7 @@ __all__ = [
     "recorded_store",
     "run_pair",
     "run_score",
+    "save_pairs",
+    "score_trajectories",
     "weighted_terms",
 ]

@@ -14,14 +14,14 @@ from grape.core.preferences import PreferencePair, Score
 from grape.core.runs import is_complete, load_summary, open_run
 from grape.core.settings import Range, check_ranges, setting
 from grape.preferences.noise import ScoreNoise
-from grape.preferences.pairing import RANKING, Mode, StateCensus, limit_pairs, make_pairs
+from grape.preferences.pairing import RANKING, Mode, StateCensus, limit_pairs, pairs_of_states
 from grape.preferences.records import PAIRS_FILE, SCORES_FILE, load_scores, pair_to_row, store_of_summary
 from grape.preferences.score import portable_path, warn_of_old_scores
 from grape.preferences.segments import Cut, cut_pair
 from grape.preferences.weights import margin_weights
-from grape.store import EpisodeStore
+from grape.store import Episodes, EpisodeStore
 
-__all__ = ["PairSettings", "check_pair", "run_pair"]
+__all__ = ["PairSettings", "SelectedPairs", "check_pair", "run_pair", "select_pairs"]
 
 _CHOICE, _NUMBER, _PARTS = "Which pairs", "How many", "What of them counts"
 
@@ -101,8 +101,61 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
     scores = load_scores(settings.scores / SCORES_FILE)
     warn_of_old_scores(settings.scores, scored, reporter)
     store = EpisodeStore.open(store_of_summary(scored, settings.scores, "score"))
-    tasks = {score.task for score in scores.values()}
-    groups, census = make_pairs(
+    selected = None
+    if not is_complete(settings.out):
+        selected = select_pairs(settings, scores, store, scored, str(settings.scores / "done.json"), reporter)
+    # Claimed only now: a folder that could not be filled is free for another try with other settings.
+    run = open_run(settings.out, "pair", settings, {"scores": file_hash(settings.scores / SCORES_FILE)})
+    if run.done is not None or selected is None:
+        return run.done or {}
+    summary = selected.summary(store=portable_path(store.path, settings.out))
+    write_jsonl(settings.out / PAIRS_FILE, map(pair_to_row, selected.pairs))
+    run.finish(summary)
+    return summary
+
+
+@dataclass(frozen=True)
+class SelectedPairs:
+    """What pairing gives.
+
+    Attributes:
+        pairs: In the order of the file.
+        figures: Counts and rates.
+        census: What became of the initial states, overall and by task, and what else the summary holds.
+    """
+
+    pairs: Sequence[PreferencePair]
+    figures: Mapping[str, Any]
+    census: Mapping[str, Any]
+
+    def summary(self, **place: str) -> dict[str, Any]:
+        """The summary of ``grape pair``; ``place`` says where the episodes are."""
+        return {**self.figures, **place, **self.census}
+
+
+def select_pairs(
+    settings: PairSettings,
+    scores: Mapping[str, Score],
+    episodes: Episodes,
+    scored: Mapping[str, Any],
+    where: str,
+    reporter: Reporter,
+) -> SelectedPairs:
+    """Make the pairs of scored episodes, weighted and cut as the settings say.
+
+    Args:
+        settings: How; paths are not read.
+        scores: By episode id.
+        episodes: The episodes that were scored.
+        scored: The summary of scoring.
+        where: What messages call it.
+        reporter: Hears of how many pairs were made.
+
+    Raises:
+        DataError: An episode is missing, or the summary does not say how scores were calibrated.
+        NoPairsError: No pair can be made.
+    """
+    groups, census = pairs_of_states(
         scores.values(),
         mode=settings.mode,
         m=settings.m,
@@ -112,50 +165,39 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
         stage_wise=settings.stage_wise,
         random_rejected=settings.rejected == "random",
         seed=settings.seed,
-        instructions=_instructions(store, scores),
-        noise=ScoreNoise.of_summary(scored, tasks, str(settings.scores / "done.json")),
+        instructions=_instructions(episodes, scores),
+        noise=ScoreNoise.of_summary(scored, {score.task for score in scores.values()}, where),
     )
     overall = sum(census.values(), StateCensus())
-    limited: list[PreferencePair] = []
-    cut: list[PreferencePair] = []
-    if not is_complete(settings.out):
-        if not groups:
-            raise _no_pair(settings, overall)
-        limited = limit_pairs(
-            groups, per_state=settings.max_pairs_per_state, total=settings.max_pairs, seed=settings.seed
-        )
-        read = functools.partial(store.read, frames=False)
-        cut = [
-            cut_pair(pair, settings.cut, (scores[pair.chosen], scores[pair.rejected]), read, settings.cut_distance)
-            for pair in limited
-        ]
-    # Claimed only now: a folder that could not be filled is free for another try with other settings.
-    run = open_run(settings.out, "pair", settings, {"scores": file_hash(settings.scores / SCORES_FILE)})
-    if run.done is not None:
-        return run.done
+    if not groups:
+        raise _no_pair(settings, overall)
+    limited = limit_pairs(groups, per_state=settings.max_pairs_per_state, total=settings.max_pairs, seed=settings.seed)
+    read = functools.partial(episodes.read, frames=False)
+    cut = [
+        cut_pair(pair, settings.cut, (scores[pair.chosen], scores[pair.rejected]), read, settings.cut_distance)
+        for pair in limited
+    ]
     pairs = _weighted(settings, cut)
-    write_jsonl(settings.out / PAIRS_FILE, map(pair_to_row, pairs))
-    count = len(pairs)
-    summary: dict[str, Any] = {
-        "pairs": count,
+    figures = {
+        "pairs": len(pairs),
         "mode": settings.mode,
-        "mean_margin": sum(pair.margin for pair in pairs) / count,
+        "mean_margin": sum(pair.margin for pair in pairs) / len(pairs),
         "chosen_success_rate": _success_rate(scores[pair.chosen].success for pair in pairs),
         "rejected_success_rate": _success_rate(scores[pair.rejected].success for pair in pairs),
-        "store": portable_path(store.path, settings.out),
+    }
+    facts: dict[str, Any] = {
         "overall": _census(overall, pairs),
         "tasks": {task: _census(item, [pair for pair in pairs if pair.task == task]) for task, item in census.items()},
     }
     if settings.stage_wise:
-        summary["stage_wise"] = True
+        facts["stage_wise"] = True
     if settings.weight != "none":
-        summary["weight"] = settings.weight
+        facts["weight"] = settings.weight
     if settings.cut != "none":
-        summary["cut"] = _lengths(limited, cut, scores)
+        facts["cut"] = _lengths(limited, cut, scores)
     narrow = f"; {overall.narrow} couples differ by noise or less than the margin" if overall.narrow else ""
-    reporter.info(f"{count} pairs from {summary['overall']['used']} initial states{narrow}")
-    run.finish(summary)
-    return summary
+    reporter.info(f"{len(pairs)} pairs from {facts['overall']['used']} initial states{narrow}")
+    return SelectedPairs(pairs, figures, facts)
 
 
 def _weighted(settings: PairSettings, pairs: list[PreferencePair]) -> list[PreferencePair]:
@@ -178,15 +220,17 @@ def _lengths(
     return {"pairs": shortened, "rejected_decisions": decisions(whole), "rejected_decisions_kept": decisions(cut)}
 
 
-def _instructions(store: EpisodeStore, scores: Mapping[str, Score]) -> dict[str, str]:
+def _instructions(episodes: Episodes, scores: Mapping[str, Score]) -> dict[str, str]:
     """What each scored episode's policy was told."""
-    missing = [name for name in scores if name not in store]
+    instructions = {meta.episode_id: meta.instruction for meta in episodes.metas()}
+    missing = [name for name in scores if name not in instructions]
     if missing:
+        place = f"Store {episodes.path}" if isinstance(episodes, EpisodeStore) else "What is in memory"
         raise DataError(
-            f"Store {store.path} lacks {len(missing)} episodes of the scores, the first being {missing[0]}.",
+            f"{place} lacks {len(missing)} episodes of the scores, the first being {missing[0]}.",
             "Run 'grape collect' and 'grape score' again.",
         )
-    return {name: store.meta(name).instruction for name in scores}
+    return {name: instructions[name] for name in scores}
 
 
 def _success_rate(outcomes: Iterable[bool | None]) -> float | None:

@@ -46,7 +46,7 @@ from grape.preferences.noise import COST_NOISE, ScoreNoise
 from grape.preferences.reasons import reason_for, stage_reason
 from grape.preferences.segments import stage_members, steps_of
 
-__all__ = ["RANKING", "Mode", "StateCensus", "limit_pairs", "make_pairs", "states_of"]
+__all__ = ["RANKING", "Mode", "StateCensus", "limit_pairs", "pairs_of_states", "states_of"]
 
 Mode = Literal["best-worst", "top-bottom", "success-only", "random", "every-success"]
 
@@ -106,7 +106,7 @@ def states_of(scores: Iterable[Score], instructions: Mapping[str, str] | None = 
     }
 
 
-def make_pairs(
+def pairs_of_states(
     scores: Iterable[Score],
     *,
     mode: Mode,

@@ -2,36 +2,22 @@
 
 import math
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from grape.core.errors import CompatibilityError, DataError, SettingsError, require_known
+from grape.core.errors import DataError, SettingsError, require_known
 from grape.core.events import SILENT, Reporter
 from grape.core.files import write_json, write_jsonl
-from grape.core.preferences import Score, StageScore
 from grape.core.runs import is_complete, open_run, read_run_settings, recorded_inputs
 from grape.core.settings import Range, check_ranges, setting
-from grape.core.trajectories import EpisodeMeta, Trajectory
-from grape.costs import (
-    OBJECTIVES,
-    CostSpecification,
-    adjust_objectives,
-    evaluate,
-    external_reward,
-    specification_hash,
-    unavailable_constraints,
-    with_unknown_outcome,
-)
-from grape.preferences.gcpg import PUBLISHED_WEIGHTS, TERMS, Calibration, RawTerms, calibrate, weighted_terms
+from grape.costs import OBJECTIVES, specification_hash
+from grape.preferences.gcpg import PUBLISHED_WEIGHTS
 from grape.preferences.records import SCORES_FILE, score_to_row
-from grape.preferences.specifications import check_against_store, choose_specifications
-from grape.preferences.summaries import summarize_scores
-from grape.preferences.thresholds import Place, calibrated_thresholds, reprice, thresholds_by_hand, with_thresholds
+from grape.preferences.scoring import score_episodes
+from grape.preferences.specifications import check_recorded_names, choose_specifications
+from grape.preferences.thresholds import thresholds_by_hand
 from grape.store import EpisodeStore
 
 __all__ = ["CALIBRATION_FILE", "ScoreSettings", "check_score", "portable_path", "run_score", "warn_of_old_scores"]
@@ -90,15 +76,6 @@ class ScoreSettings:
     threshold_values: Mapping[str, float] = setting(factory=dict, group=_COSTS)
 
 
-@dataclass(frozen=True)
-class _Priced:
-    """An episode's facts and its unweighted terms."""
-
-    meta: EpisodeMeta
-    r_self: float | None
-    stages: tuple[StageScore, ...]
-
-
 def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
     """Score all episodes of a store.
 
@@ -108,7 +85,7 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
         :func:`grape.preferences.summaries.summarize_scores`.
 
     Raises:
-        SettingsError: A setting is out of range, or a task has no cost specification.
+        SettingsError: A setting is out of range, or a task that should have a cost specification has none.
         DataError: The store is missing, empty or damaged, or a specification speaks of what it did not record.
         CompatibilityError: Specification and store do not fit, or ``out`` belongs to another run.
     """
@@ -119,53 +96,23 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
         raise DataError(f"Episode store {store.path} holds no episodes.", "Run 'grape collect' first.")
     tasks = tuple(sorted({meta.task for meta in metas}))
     unadjusted = choose_specifications(store.suite, tasks, settings.costs)
-    check_against_store(store, metas, unadjusted)
+    check_recorded_names(store, unadjusted)
     by_hand = thresholds_by_hand(unadjusted, settings.threshold_values)
     today = {task: specification_hash(specification) for task, specification in unadjusted.items()}
     hashes = (_hashes_of_finished_run(settings.out) if settings.costs is None else {}) or today
     run = open_run(settings.out, "score", settings, {"episodes": store.digest(), "specifications": hashes})
     if run.done is not None:
         if not warn_of_old_scores(settings.out, run.done, reporter) and hashes != today:
-            changed = ", ".join(task for task in tasks if hashes.get(task) != today[task]) or "other tasks"
+            changed = ", ".join(task for task in tasks if hashes.get(task) != today.get(task)) or "other tasks"
             reporter.warn(
                 f"The scores in {settings.out} were made with built-in costs of an earlier release, which were others "
                 f"for {changed}. Score the episodes again into another folder for those of today."
             )
         return run.done
-    specifications = {task: adjust_objectives(item, settings.objectives) for task, item in unadjusted.items()}
-    priced = _price(store, metas, specifications, settings.price_verdict, reporter)
-    priced, thresholds = _with_thresholds(settings, priced, specifications, by_hand)
-    raw = _raw_terms(priced)
-    calibration = calibrate(
-        raw,
-        weights=settings.weights,
-        beta=settings.beta,
-        normalisation=None if settings.normalisation == "auto" else settings.normalisation,
-        soft_share=settings.soft_share,
-        from_data=settings.calibrate,
-        keep_weights=settings.keep_weights,
-    )
-    scores = _scores(priced, raw, calibration)
-    warnings = [*_warnings(metas, priced), *calibration.notes]
-    for warning in warnings:
-        reporter.warn(warning)
-    write_jsonl(settings.out / SCORES_FILE, map(score_to_row, scores))
-    chosen = calibration.to_dict() | {
-        "thresholds": thresholds,
-        "objectives": dict(settings.objectives),
-        "threshold_factors": dict(settings.thresholds),
-        "threshold_values": dict(settings.threshold_values),
-        "weights_kept": settings.keep_weights or not settings.calibrate,
-        "specifications": hashes,
-    }
-    write_json(settings.out / CALIBRATION_FILE, chosen)
-    summary = summarize_scores(scores, raw) | {
-        "store": portable_path(store.path, settings.out),
-        "suite": store.suite,
-        "policies": sorted({meta.policy_hash for meta in metas if meta.policy_hash}),
-        "calibration": chosen,
-        "warnings": warnings,
-    }
+    scored = score_episodes(settings, store, unadjusted, by_hand, hashes, str(store.path), reporter)
+    write_jsonl(settings.out / SCORES_FILE, map(score_to_row, scored.scores))
+    write_json(settings.out / CALIBRATION_FILE, scored.calibration)
+    summary = scored.summary(store=portable_path(store.path, settings.out))
     run.finish(summary)
     return summary
 
@@ -216,151 +163,3 @@ def check_score(settings: ScoreSettings) -> None:
             require_known("objective", tag, OBJECTIVES)
             if not (math.isfinite(factor) and factor >= 0):
                 raise SettingsError(f"--{flag} {tag} is {factor}.", "A factor must be a number from 0 upwards.")
-
-
-def _price(
-    store: EpisodeStore,
-    metas: Sequence[EpisodeMeta],
-    specifications: Mapping[str, CostSpecification],
-    price_verdict: bool,
-    reporter: Reporter,
-) -> list[_Priced]:
-    """Costs of all episodes: without the simulator's verdict, which enters through I_success alone, unless asked.
-
-    Raises:
-        CompatibilityError: Log-probabilities are of several supports or temperatures.
-    """
-    priced: list[_Priced] = []
-    sampled: dict[tuple[str, float], str] = {}
-    unknown = {_state(meta) for meta in metas if meta.success is None}
-    with reporter.progress("scoring", len(metas)) as progress:
-        for meta in metas:
-            trajectory = store.read(meta.episode_id, frames=False)
-            # Known and unknown outcomes of one initial state are priced alike, or the unknown would look cheaper.
-            with_verdict = price_verdict and _state(meta) not in unknown
-            shown = trajectory if with_verdict else with_unknown_outcome(trajectory)
-            stages = evaluate(specifications[meta.task], shown)
-            priced.append(_Priced(meta, _self_reward(trajectory), stages))
-            if priced[-1].r_self is not None:
-                sampled.setdefault((trajectory.support, trajectory.logp_temperature), meta.episode_id)
-            if len(sampled) > 1:
-                raise _mixed(store.path, sampled)
-            progress.advance(note=meta.task)
-    return priced
-
-
-def _mixed(where: Path, sampled: Mapping[tuple[str, float], str]) -> CompatibilityError:
-    kinds = [
-        f"{name} over the {support} at temperature {temperature:g}" for (support, temperature), name in sampled.items()
-    ]
-    return CompatibilityError(
-        f"The episodes of {where} hold log-probabilities that do not compare: {'; '.join(kinds)}.",
-        "Score the episodes of each kind in a store of their own.",
-    )
-
-
-def _self_reward(trajectory: Trajectory) -> float | None:
-    """R_self; None for experts and wherever nothing was sampled."""
-    meta = trajectory.meta
-    if meta.actor == "expert" or (meta.steps and bool(np.isnan(trajectory.token_logps).all())):
-        return None
-    if not math.isfinite(trajectory.logp):
-        raise DataError(
-            f"Episode {meta.episode_id} holds log-probabilities that are not finite.",
-            "The policy that recorded it was broken: collect the episode again with a sound one.",
-        )
-    return trajectory.logp
-
-
-def _with_thresholds(
-    settings: ScoreSettings,
-    priced: list[_Priced],
-    specifications: Mapping[str, CostSpecification],
-    by_hand: Mapping[str, Mapping[Place, float]],
-) -> tuple[list[_Priced], dict[str, Any]]:
-    """Episodes priced under calibrated, adjusted and given thresholds, and what calibration changed."""
-    quantile = settings.threshold_quantile if settings.calibrate else None
-    final, changed = {}, {}
-    for task, specification in specifications.items():
-        calibrated = {}
-        if quantile is not None:
-            successes = [item.stages for item in priced if item.meta.task == task and item.meta.success]
-            calibrated = calibrated_thresholds(specification, successes, quantile)
-        calibrated = {place: value for place, value in calibrated.items() if place not in by_hand[task]}
-        adjusted = adjust_objectives(with_thresholds(specification, calibrated), thresholds=settings.thresholds)
-        final[task] = with_thresholds(adjusted, by_hand[task])
-        names = [*(stage.name for stage in specification.stages), "outcome"]
-        changed[task] = {f"{names[number]}/{name}": value for (number, name), value in calibrated.items()}
-    repriced = [replace(item, stages=reprice(item.stages, final[item.meta.task])) for item in priced]
-    return repriced, {task: calibrated for task, calibrated in changed.items() if calibrated}
-
-
-def _raw_terms(priced: Sequence[_Priced]) -> RawTerms:
-    tasks = {task: number for number, task in enumerate(sorted({item.meta.task for item in priced}))}
-    places = {place: number for number, place in enumerate(sorted({_state(item.meta) for item in priced}))}
-    return RawTerms(
-        r_self=np.array([np.nan if item.r_self is None else item.r_self for item in priced], dtype=np.float64),
-        steps=np.array([item.meta.steps for item in priced], dtype=np.int64),
-        cost=np.array([sum(stage.cost for stage in item.stages) for item in priced], dtype=np.float64),
-        success=np.array(
-            [math.nan if item.meta.success is None else item.meta.success for item in priced], dtype=np.float64
-        ),
-        task=np.array([tasks[item.meta.task] for item in priced], dtype=np.int64),
-        state=np.array([places[_state(item.meta)] for item in priced], dtype=np.int64),
-        tasks=tuple(tasks),
-    )
-
-
-def _scores(priced: Sequence[_Priced], raw: RawTerms, calibration: Calibration) -> list[Score]:
-    rows = weighted_terms(raw, calibration).tolist()
-    return [
-        Score(
-            episode_id=item.meta.episode_id,
-            task=item.meta.task,
-            initial_state=item.meta.initial_state,
-            success=item.meta.success,
-            steps=item.meta.steps,
-            r_self=item.r_self,
-            r_ext=external_reward(item.stages),
-            cost=cost,
-            terms=dict(zip(TERMS, terms, strict=True)),
-            gcpg=sum(terms),
-            stages=item.stages,
-        )
-        for item, cost, terms in zip(priced, raw.cost.tolist(), rows, strict=True)
-    ]
-
-
-def _warnings(metas: Sequence[EpisodeMeta], priced: Sequence[_Priced]) -> list[str]:
-    """What a reader of the scores must know about the store."""
-    warnings = []
-    unsampled = sum(item.r_self is None for item in priced)
-    if 0 < unsampled < len(priced):
-        warnings.append(
-            f"{unsampled} of {len(priced)} episodes were not sampled from a policy: their self term is 0, which is no "
-            "middling value, except with --normalisation state-standardised or --normalisation task-standardised."
-        )
-    unknown = sum(meta.success is None for meta in metas)
-    if unknown:
-        warnings.append(
-            f"The outcome of {unknown} of {len(metas)} episodes is unknown. In their initial states nothing is decided "
-            "by success: R_self and the costs rank all episodes there."
-        )
-    policies = len({meta.policy_hash for meta in metas if meta.policy_hash})
-    if policies > 1:
-        warnings.append(
-            f"The episodes come from {policies} policies, whose log-probabilities do not compare: pairs may prefer one "
-            "policy to another. Score the episodes of each policy in a store of their own."
-        )
-    lost = Counter(f"{item.meta.task}: {place}" for item in priced for place in unavailable_constraints(item.stages))
-    if lost:
-        worst, count = min(lost.items(), key=lambda entry: (-entry[1], entry[0]))
-        warnings.append(
-            f"{sum(lost.values())} constraints could not be measured (a keypoint was lost, or they ask for the "
-            f"simulator's verdict), and are charged their worst; most often {worst} ({count} episodes)."
-        )
-    return warnings
-
-
-def _state(meta: EpisodeMeta) -> tuple[str, int]:
-    return meta.task, meta.initial_state

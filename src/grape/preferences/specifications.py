@@ -4,15 +4,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
-from grape.core.trajectories import EpisodeMeta
-from grape.costs import CostSpecification, builtin_specification, check_specification, load_specification
-from grape.store import EpisodeStore
+from grape.costs import (
+    CostSpecification,
+    builtin_specification,
+    builtin_suites,
+    check_specification,
+    load_specification,
+)
+from grape.store.source import Episodes
 
-__all__ = ["check_against_store", "choose_specifications"]
+__all__ = ["check_recorded_names", "choose_specifications"]
 
 
 def choose_specifications(suite: str, tasks: Sequence[str], costs: Path | None) -> dict[str, CostSpecification]:
-    """Specification of each task.
+    """Specification of each task that has one; every task has where the suite comes with built-in ones.
 
     Args:
         suite: Suite of the episodes.
@@ -21,13 +26,16 @@ def choose_specifications(suite: str, tasks: Sequence[str], costs: Path | None) 
             for other tasks are ignored; a file that names no task is for the task it is called after), or None.
 
     Raises:
-        SettingsError: A task has neither a file nor a built-in specification, or ``costs`` does not exist.
+        SettingsError: A task of a suite with built-in specifications has neither a file nor one of these, or ``costs``
+            does not exist.
         DataError: A file is no valid specification, or two are for the same task.
         CompatibilityError: A file is for another suite, or the only one is for a task that is not in the store.
     """
     own = {} if costs is None else _load(suite, tasks, costs)
     chosen = {}
     for task in tasks:
+        if task not in own and suite not in builtin_suites():
+            continue
         try:
             chosen[task] = own[task] if task in own else builtin_specification(suite, task)
         except SettingsError as error:
@@ -38,18 +46,17 @@ def choose_specifications(suite: str, tasks: Sequence[str], costs: Path | None) 
     return chosen
 
 
-def check_against_store(
-    store: EpisodeStore, metas: Sequence[EpisodeMeta], specifications: Mapping[str, CostSpecification]
-) -> None:
+def check_recorded_names(episodes: Episodes, specifications: Mapping[str, CostSpecification]) -> None:
     """Compare every specification with the names that the first episode of its task recorded.
 
     Raises:
         DataError: A specification is unusable on the recordings; the problems of all of them are listed.
     """
     problems: list[GrapeError] = []
+    metas = episodes.metas()
     for task, specification in specifications.items():
         first = next(meta for meta in metas if meta.task == task)
-        trajectory = store.read(first.episode_id, frames=False)
+        trajectory = episodes.read(first.episode_id, frames=False)
         try:
             check_specification(specification, trajectory.keypoints, trajectory.signals, "camera" in first.extra)
         except DataError as error:

@@ -5,6 +5,7 @@ way. Everything else in a store (the index of facts) is a cache that is rebuilt 
 """
 
 from grape.store.episode_store import EpisodeStore
-from grape.store.source import Decisions, EpisodeSource
+from grape.store.memory import EpisodesInMemory, save_trajectories
+from grape.store.source import Decisions, Episodes, EpisodeSource
 
-__all__ = ["Decisions", "EpisodeSource", "EpisodeStore"]
+__all__ = ["Decisions", "EpisodeSource", "EpisodeStore", "Episodes", "EpisodesInMemory", "save_trajectories"]

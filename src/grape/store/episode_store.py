@@ -23,6 +23,7 @@ import numpy.typing as npt
 from grape.core.errors import CompatibilityError, DataError, GrapeError
 from grape.core.files import content_hash, read_json, sweep_temporaries, write_bytes, write_json, write_text
 from grape.core.reading import open_file, parse_json, read_file
+from grape.core.tables import Table
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.store.episode_file import encode_episode, read_decisions, read_episode, read_header, read_images
 from grape.store.header import check_episode_id, is_episode_id, meta_from_dict, meta_to_dict
@@ -36,7 +37,7 @@ _HEADER = "store.json"
 _SUFFIX = ".parquet"
 
 
-class EpisodeStore:
+class EpisodeStore(Table):
     """Episodes of one suite under one contract. Use :meth:`create` or :meth:`open`.
 
     Attributes:
@@ -189,6 +190,11 @@ class EpisodeStore:
             DataError: A file is damaged; it is named.
         """
         return tuple(entry.meta for entry in self._all_entries().values())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One mapping an episode, for tables."""
+        names = ("episode_id", "task", "instruction", "initial_state", "sample", "success", "steps", "actor")
+        return [{name: getattr(meta, name) for name in names} for meta in self.metas()]
 
     def digest(self) -> str:
         """Hash of everything recorded, in 64 hexadecimal digits: equal for stores of equal episodes.

@@ -1,4 +1,4 @@
-"""What training reads of recorded episodes, wherever they come from."""
+"""What scoring, pairing and training read of recorded episodes, wherever they come from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from grape.core.chunks import PLAIN, Chunks
 from grape.core.trajectories import EpisodeMeta, Trajectory
 
-__all__ = ["Decisions", "EpisodeSource"]
+__all__ = ["Decisions", "EpisodeSource", "Episodes"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,20 +64,12 @@ class Decisions:
         return self.chunks.tokens, self.chunks.logps
 
 
-class EpisodeSource(Protocol):
-    """Episodes to read: an :class:`~grape.store.EpisodeStore`, or an RLDS data set in its place."""
-
-    @property
-    def path(self) -> Path:
-        """Where they lie, for messages."""
+class Episodes(Protocol):
+    """Episodes to score and to pair: an :class:`~grape.store.EpisodeStore`, or trajectories in memory."""
 
     @property
     def suite(self) -> str:
         """Registered name of the suite."""
-
-    @property
-    def contract(self) -> Mapping[str, Any]:
-        """JSON facts on which all episodes agree, e.g. the action space."""
 
     def meta(self, episode_id: str) -> EpisodeMeta:
         """Facts of one episode."""
@@ -86,7 +78,19 @@ class EpisodeSource(Protocol):
         """Facts of all episodes."""
 
     def read(self, episode_id: str, *, frames: bool = True) -> Trajectory:
-        """One episode; without images ``frames`` is ``(T+1, 0, 0, 3)``."""
+        """One episode; without images ``frames`` is ``(N+1, 0, 0, 3)``."""
+
+
+class EpisodeSource(Episodes, Protocol):
+    """Episodes to train on: an :class:`~grape.store.EpisodeStore`, or an RLDS data set in its place."""
+
+    @property
+    def path(self) -> Path:
+        """Where they lie, for messages."""
+
+    @property
+    def contract(self) -> Mapping[str, Any]:
+        """JSON facts on which all episodes agree, e.g. the action space."""
 
     def decisions(self, episode_id: str) -> Decisions:
         """The decisions of one episode; no image is decoded."""

@@ -1,0 +1,197 @@
+"""What the verbs return to a program: frozen dataclasses with absolute paths."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from grape.preferences import PreferencePairs, ScoredTrajectories, read_pairs, read_scores
+from grape.store import EpisodeStore
+
+__all__ = [
+    "CollectResult",
+    "CompareResult",
+    "EvaluateResult",
+    "LoopResult",
+    "PairResult",
+    "ReportResult",
+    "Result",
+    "ScoreResult",
+    "SftResult",
+    "TrainResult",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What every verb returns.
+
+    Attributes:
+        folder: The run's folder.
+        summary: All that the command line prints with ``--json``, as JSON values.
+    """
+
+    folder: Path
+    summary: Mapping[str, Any] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The summary as a plain dictionary."""
+        return dict(self.summary)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectResult(Result):
+    """Episodes that were collected.
+
+    Attributes:
+        store: The episodes.
+        episodes: How many.
+        successes: How many succeeded.
+        success_rate: Their share.
+    """
+
+    store: EpisodeStore
+    episodes: int
+    successes: int
+    success_rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreResult(Result):
+    """Scores of a store.
+
+    Attributes:
+        store: The episodes that were scored.
+        episodes: How many.
+        success_rate: Share of successes among the known outcomes; None without any.
+        warnings: What a reader of the scores must know.
+    """
+
+    store: EpisodeStore
+    episodes: int
+    success_rate: float | None
+    warnings: tuple[str, ...]
+
+    @cached_property
+    def scored(self) -> ScoredTrajectories:
+        """The scores, read from the folder: for tables, and for :func:`grape.make_pairs`."""
+        return ScoredTrajectories(read_scores(self.folder), self.store, self.summary)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairResult(Result):
+    """Preference pairs of scores.
+
+    Attributes:
+        store: The episodes that the pairs compare.
+        count: How many pairs.
+        mean_margin: Mean difference of R_GCPG, or of the stage's cost.
+    """
+
+    store: EpisodeStore
+    count: int
+    mean_margin: float
+
+    @cached_property
+    def pairs(self) -> PreferencePairs:
+        """The pairs, read from the folder."""
+        return PreferencePairs(read_pairs(self.folder), self.store, self.summary)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftResult(Result):
+    """A policy trained on demonstrations.
+
+    Attributes:
+        policy: The policy's folder, for :func:`grape.load_policy` and as ``policy`` of every verb.
+        policy_hash: Hash of its weights and configuration.
+        updates: Optimizer steps.
+        metrics: Metrics of the last one.
+    """
+
+    policy: Path
+    policy_hash: str
+    updates: int
+    metrics: Mapping[str, float] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult(SftResult):
+    """A policy aligned with preferences.
+
+    Attributes:
+        alarm: A warning of likelihood displacement; empty without one.
+    """
+
+    alarm: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateResult(Result):
+    """Success of a policy on fixed initial states.
+
+    Attributes:
+        results: The file that :func:`grape.compare` reads.
+        success_rate: Over all episodes.
+        interval: Its 95 % interval.
+        episodes: How many.
+        successes: How many succeeded.
+    """
+
+    results: Path
+    success_rate: float
+    interval: tuple[float, float]
+    episodes: int
+    successes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareResult(Result):
+    """Whether policy B is better or worse than policy A.
+
+    Attributes:
+        folder: Where ``comparison.json`` was written; None where no ``out`` was given.
+        verdict: ``"better"``, ``"worse"`` or ``"not distinguishable"``: B as against A.
+        sentence: The verdict in words, how it was reached, and how many episodes would tell.
+        difference: Success rate of B minus that of A.
+        interval: Its interval.
+        p_value: Of the two-sided test.
+    """
+
+    folder: Path | None  # type: ignore[assignment]
+    verdict: str
+    sentence: str
+    difference: float
+    interval: tuple[float, float]
+    p_value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopResult(Result):
+    """The best policy of a loop.
+
+    Attributes:
+        policy: Its folder.
+        report: The page; None where none was asked for.
+        policies: Each policy with its validation success and whether the gate let it pass.
+        comparison: The first policy against the best one on the test states, as :func:`grape.compare` says it.
+    """
+
+    policy: Path
+    report: Path | None
+    policies: tuple[Mapping[str, Any], ...] = field(repr=False)
+    comparison: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportResult(Result):
+    """A report.
+
+    Attributes:
+        report: The page.
+        missing: What could not be shown, one sentence each.
+    """
+
+    report: Path
+    missing: tuple[str, ...]

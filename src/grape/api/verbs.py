@@ -1,0 +1,376 @@
+"""The verbs for programs: settings in, or their fields by name; typed results out.
+
+Each function is the verb of the same name, resumes as it does, and raises the same errors. Paths may be texts. Messages
+and warnings are log records of the logger ``grape`` unless a reporter is given.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from grape.api.given import given_demonstrations, given_pairs
+from grape.api.results import (
+    CollectResult,
+    CompareResult,
+    EvaluateResult,
+    LoopResult,
+    PairResult,
+    ReportResult,
+    ScoreResult,
+    SftResult,
+    TrainResult,
+)
+from grape.collect import CollectSettings, open_policy, run_collect
+from grape.collect.opening import check_spec
+from grape.core.errors import SettingsError
+from grape.core.events import LoggingReporter, Reporter
+from grape.core.preferences import PreferencePair
+from grape.core.settings import settings_from_dict, settings_to_dict
+from grape.core.tasks import ActionSpace
+from grape.core.trajectories import Trajectory
+from grape.envs.registry import get_suite
+from grape.evaluation import CompareSettings, EvaluateSettings, run_compare, run_evaluate
+from grape.loop import LoopSettings, run_loop
+from grape.policies import Policy, TrainablePolicy, registry
+from grape.policies.opening import PolicySettings, opening_options
+from grape.preferences import PairSettings, PreferencePairs, ScoreSettings, run_pair, run_score
+from grape.report import ReportSettings, run_report
+from grape.store import EpisodeStore
+from grape.training import SftSettings, TrainSettings, run_sft, run_train
+
+__all__ = [
+    "collect",
+    "compare",
+    "evaluate",
+    "load_policy",
+    "loop",
+    "pair",
+    "report",
+    "score",
+    "train_sft",
+    "train_tpo",
+]
+
+_S = TypeVar("_S")
+_LOG = LoggingReporter()
+
+
+def load_policy(
+    policy: Path | str, settings: PolicySettings | None = None, *, trainable: bool = False, **values: Any
+) -> Policy:
+    """Open a policy of any type with its weights.
+
+    Args:
+        policy: A checkpoint folder, a name on the Hugging Face hub, or ``TYPE:PLACE``.
+        settings: How; see :class:`PolicySettings`.
+        trainable: Whether a program of your own will change the weights. Otherwise they are frozen, and hashed once.
+        **values: Fields of the settings by name, e.g. ``device="cpu"``, ``unnorm_key="bridge_orig"``.
+
+    Raises:
+        SettingsError: There is no such policy, no type knows it, or a setting does not fit it.
+        DataError: A file is missing or damaged.
+    """
+    opened = registry.open_policy(policy, opening_options(_resolved(PolicySettings, settings, values)))
+    if isinstance(opened, TrainablePolicy) and not trainable:
+        opened.freeze()
+    return opened
+
+
+def collect(
+    settings: CollectSettings | None = None,
+    *,
+    policy: Policy | Path | str | None = None,
+    reporter: Reporter = _LOG,
+    **values: Any,
+) -> CollectResult:
+    """Roll a policy or a scripted expert out in a simulator and record every decision; see :class:`CollectSettings`.
+
+    Args:
+        settings: What to collect.
+        policy: In place of that of the settings: a checkpoint, ``"expert"``, or an open policy of your own.
+        reporter: Hears of progress and warnings.
+        **values: Fields of the settings by name, over ``settings``.
+
+    Raises:
+        SettingsError: A setting is unknown or out of range, or names nothing.
+        CompatibilityError: The policy does not fit the suite, or the folder belongs to another run.
+        SimulatorError: Episodes failed twice; what was finished is kept.
+    """
+    if policy is not None:
+        values["policy"] = str(policy) if isinstance(policy, str | Path) else type(policy).__name__
+    chosen = _resolved(CollectSettings, settings, values)
+    if policy is None or isinstance(policy, str | Path):
+        opened = open_policy(chosen, reporter)
+    else:
+        opened = policy
+        check_spec(chosen, opened.spec, get_suite(chosen.suite))
+    summary = run_collect(chosen, reporter, policy=opened)
+    return CollectResult(
+        folder=_absolute(chosen.out),
+        summary=summary,
+        store=_store(chosen.out),
+        **_picked(summary, "episodes", "successes", "success_rate"),
+    )
+
+
+def score(settings: ScoreSettings | None = None, *, reporter: Reporter = _LOG, **values: Any) -> ScoreResult:
+    """Score the episodes of a store by R_GCPG; see :class:`ScoreSettings`, and :func:`grape.score_trajectories`.
+
+    Raises:
+        SettingsError: A setting is unknown or out of range.
+        DataError: The store is missing, empty or damaged.
+        CompatibilityError: Specification and store do not fit, or the folder belongs to another run.
+    """
+    chosen = _resolved(ScoreSettings, settings, values)
+    summary = run_score(chosen, reporter)
+    return ScoreResult(
+        folder=_absolute(chosen.out),
+        summary=summary,
+        store=_store(chosen.store),
+        warnings=tuple(summary.get("warnings", ())),
+        **_picked(summary, "episodes", "success_rate"),
+    )
+
+
+def pair(settings: PairSettings | None = None, *, reporter: Reporter = _LOG, **values: Any) -> PairResult:
+    """Make preference pairs of scores; see :class:`PairSettings`, and :func:`grape.make_pairs`.
+
+    Raises:
+        SettingsError: A setting is unknown or out of range.
+        DataError: The scores are missing or damaged.
+        NoPairsError: No pair can be made.
+    """
+    chosen = _resolved(PairSettings, settings, values)
+    summary = run_pair(chosen, reporter)
+    return PairResult(
+        folder=_absolute(chosen.out),
+        summary=summary,
+        store=_store(chosen.out / summary["store"]),
+        count=summary["pairs"],
+        mean_margin=summary["mean_margin"],
+    )
+
+
+def train_tpo(
+    settings: TrainSettings | None = None,
+    *,
+    pairs: PreferencePairs | Iterable[PreferencePair] | Path | str | None = None,
+    trajectories: Iterable[Trajectory] | EpisodeStore | None = None,
+    reporter: Reporter = _LOG,
+    **values: Any,
+) -> TrainResult:
+    """Align a policy by trajectory-wise preference optimization, or a baseline; see :class:`TrainSettings`.
+
+    Pairs from memory are first written below ``out``, in ``data/``, with the trajectories that they compare: the result
+    is that of training on the folder of ``grape pair``, and the run resumes and is reported on like any other.
+
+    Args:
+        settings: How to train.
+        pairs: Folder of ``grape pair``, what :func:`grape.make_pairs` gave, or pairs of your own.
+        trajectories: What pairs of your own compare.
+        reporter: Hears of progress and warnings.
+        **values: Fields of the settings by name, over ``settings``.
+
+    Raises:
+        SettingsError: A setting is unknown or out of range, or PyTorch is missing.
+        DataError: There is nothing to learn from, or a trajectory is missing.
+        CompatibilityError: The trajectories were not recorded by this policy, or the folder belongs to another run.
+        TrainingError: A loss, gradient or weight is not finite.
+    """
+    if isinstance(pairs, str | Path):
+        values["pairs"] = pairs
+    elif pairs is not None:
+        values["pairs"] = given_pairs(_out(settings, values), pairs, trajectories)
+    chosen = _resolved(TrainSettings, settings, values)
+    summary = run_train(chosen, reporter)
+    return TrainResult(alarm=summary.get("alarm", ""), **_trained(chosen.out, summary))
+
+
+def train_sft(
+    settings: SftSettings | None = None,
+    *,
+    trajectories: Iterable[Trajectory] | EpisodeStore | None = None,
+    action_space: ActionSpace | None = None,
+    reporter: Reporter = _LOG,
+    **values: Any,
+) -> SftResult:
+    """Fine-tune a policy on demonstrations, or train a nano policy from nothing; see :class:`SftSettings`.
+
+    Args:
+        settings: How to train.
+        trajectories: Demonstrations in place of the settings' ``data``; those in memory are first written below
+            ``out``, in ``data/``.
+        action_space: What the actions of trajectories in memory mean; without it, give ``gripper``.
+        reporter: Hears of progress and warnings.
+        **values: Fields of the settings by name, over ``settings``.
+
+    Raises:
+        SettingsError: A setting is unknown or out of range, or PyTorch is missing.
+        DataError: There is nothing to learn from.
+        CompatibilityError: The folder belongs to another run, or the demonstrations do not fit the policy.
+        TrainingError: A loss, gradient or weight is not finite.
+    """
+    if trajectories is not None:
+        values["data"] = (given_demonstrations(_out(settings, values), trajectories, action_space),)
+    elif isinstance(values.get("data"), str | Path):
+        values["data"] = (values["data"],)
+    chosen = _resolved(SftSettings, settings, values)
+    return SftResult(**_trained(chosen.out, run_sft(chosen, reporter)))
+
+
+def evaluate(settings: EvaluateSettings | None = None, *, reporter: Reporter = _LOG, **values: Any) -> EvaluateResult:
+    """Measure a policy on fixed initial states; see :class:`EvaluateSettings`.
+
+    Raises:
+        SettingsError: A setting is unknown or out of range, or names nothing.
+        CompatibilityError: The policy does not fit the suite, or the folder belongs to another run or policy.
+        SimulatorError: Episodes failed twice; what was finished is kept.
+    """
+    summary = run_evaluate(_resolved(EvaluateSettings, settings, values), reporter)
+    results = _absolute(summary["results"])
+    return EvaluateResult(
+        folder=results.parent,
+        summary=summary,
+        results=results,
+        interval=tuple(summary["interval"]),
+        **_picked(summary, "success_rate", "episodes", "successes"),
+    )
+
+
+def compare(
+    a: EvaluateResult | Path | str | None = None,
+    b: EvaluateResult | Path | str | None = None,
+    settings: CompareSettings | None = None,
+    *,
+    reporter: Reporter = _LOG,
+    **values: Any,
+) -> CompareResult:
+    """Say whether policy B is better or worse than policy A, or whether the episodes cannot tell.
+
+    Args:
+        a: Evaluation of policy A: what :func:`evaluate` returned, its folder, or its results.json.
+        b: Evaluation of policy B.
+        settings: See :class:`CompareSettings`.
+        reporter: Hears of warnings.
+        **values: Fields of the settings by name, over ``settings``.
+
+    Raises:
+        SettingsError: A setting is unknown or out of range.
+        CompatibilityError: The evaluations do not compare.
+        DataError: An evaluation is missing or incomplete, or the two share no initial state.
+    """
+    for name, given in (("a", a), ("b", b)):
+        if given is not None:
+            values[name] = given.folder if isinstance(given, EvaluateResult) else given
+    chosen = _resolved(CompareSettings, settings, values)
+    summary = run_compare(chosen, reporter)
+    return CompareResult(
+        folder=None if chosen.out is None else _absolute(chosen.out),
+        summary=summary,
+        interval=tuple(summary["interval"]),
+        **_picked(summary, "verdict", "sentence", "difference", "p_value"),
+    )
+
+
+def loop(settings: LoopSettings | None = None, *, reporter: Reporter = _LOG, **values: Any) -> LoopResult:
+    """Iterate collect, score, pair, train and evaluate; see :class:`LoopSettings`.
+
+    Settings of a verb are given as a mapping of what differs from the defaults, e.g. ``train={"beta": 0.05}``.
+
+    Raises:
+        GrapeError: A stage failed; what was finished is kept.
+    """
+    chosen = _resolved(LoopSettings, settings, values)
+    summary = run_loop(chosen, reporter)
+    page = summary.get("report")
+    return LoopResult(
+        folder=_absolute(chosen.out),
+        summary=summary,
+        policy=_absolute(chosen.out / summary["policy"]),
+        report=None if page is None else _absolute(page),
+        policies=tuple(summary["policies"]),
+        comparison=summary["comparison"],
+    )
+
+
+def report(settings: ReportSettings | None = None, *, reporter: Reporter = _LOG, **values: Any) -> ReportResult:
+    """Write the page of a run; see :class:`ReportSettings`.
+
+    Raises:
+        SettingsError: A setting is unknown or out of range, or a package is missing.
+        DataError: The folder holds nothing to show.
+    """
+    chosen = _resolved(ReportSettings, settings, values)
+    summary = run_report(chosen, reporter)
+    return ReportResult(
+        folder=_absolute(chosen.run),
+        summary=summary,
+        report=_absolute(summary["report"]),
+        missing=tuple(summary["missing"]),
+    )
+
+
+def _resolved(kind: type[_S], settings: _S | None, values: Mapping[str, Any]) -> _S:
+    """The settings with ``values`` over them, of the right types.
+
+    Raises:
+        SettingsError: A name is unknown, a value has the wrong type, or a dry run is asked for.
+    """
+    if settings is not None and not isinstance(settings, kind):
+        raise SettingsError(
+            f"Expected {kind.__name__}, not {type(settings).__name__}.", f"Give grape.{kind.__name__}(...), or fields."
+        )
+    plain = settings_to_dict(values)  # paths become texts, which stand for either
+    if settings is None:
+        items = dataclasses.fields(kind)  # type: ignore[arg-type]
+        missing = [item.name for item in items if _is_required(item) and item.name not in plain]
+        if missing and plain.keys() <= {item.name for item in items}:  # what is unknown is told first
+            raise SettingsError(f"{kind.__name__} needs {' and '.join(missing)}.", f"Give it by name: {missing[0]}=...")
+    else:  # a text may stand where a path is meant
+        settings = settings_from_dict(kind, settings_to_dict(settings))
+    chosen = settings_from_dict(kind, plain, settings)
+    if getattr(chosen, "dry_run", False):
+        raise SettingsError(
+            "A dry run has a plan and no result.",
+            "Use --dry-run on the command line, or the package's run_... function, which returns the plan.",
+        )
+    return chosen
+
+
+def _is_required(item: "dataclasses.Field[Any]") -> bool:
+    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+
+
+def _out(settings: Any, values: Mapping[str, Any]) -> Path:
+    """The folder that a training will write.
+
+    Raises:
+        SettingsError: None is given.
+    """
+    out = values.get("out", getattr(settings, "out", None))
+    if not isinstance(out, str | Path):
+        raise SettingsError("A training needs out, the folder to write.", "Give it by name: out=...")
+    return Path(out)
+
+
+def _absolute(path: Path | str) -> Path:
+    return Path(os.path.abspath(path))
+
+
+def _store(path: Path | str) -> EpisodeStore:
+    return EpisodeStore.open(_absolute(path))
+
+
+def _picked(summary: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: summary[name] for name in names}
+
+
+def _trained(out: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "folder": _absolute(out),
+        "summary": summary,
+        "policy": _absolute(out / "policy"),
+        **_picked(summary, "policy_hash", "updates", "metrics"),
+    }

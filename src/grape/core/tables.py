@@ -1,0 +1,49 @@
+"""Records as tables: HTML in notebooks, and data frames where pandas is installed."""
+
+import html
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from grape.core.errors import SettingsError, printable
+
+__all__ = ["Table"]
+
+_MOST_ROWS = 20
+
+
+class Table(ABC):
+    """What can be shown as one row a record: stores, scores and preference pairs."""
+
+    @abstractmethod
+    def rows(self) -> Sequence[Mapping[str, Any]]:
+        """One mapping a record, all with the same names, values of plain types."""
+
+    def to_pandas(self) -> Any:
+        """The rows as a ``pandas.DataFrame``.
+
+        Raises:
+            SettingsError: pandas is not installed.
+        """
+        try:
+            pandas = importlib.import_module("pandas")
+        except ModuleNotFoundError as error:
+            raise SettingsError("A data frame needs pandas, which is not installed.", "pip install pandas") from error
+        return pandas.DataFrame([dict(row) for row in self.rows()])
+
+    def _repr_html_(self) -> str:
+        """The first rows as HTML, which notebooks show."""
+        rows = self.rows()
+        head = "".join(f"<th>{_cell(name)}</th>" for name in (rows[0] if rows else ()))
+        body = "".join(
+            f"<tr>{''.join(f'<td>{_cell(value)}</td>' for value in row.values())}</tr>" for row in rows[:_MOST_ROWS]
+        )
+        more = f"<p>and {len(rows) - _MOST_ROWS:,} more</p>" if len(rows) > _MOST_ROWS else ""
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if rows else ""
+        return f"<p>{_cell(repr(self))}</p>{table}{more}"
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+    return html.escape(printable(text))

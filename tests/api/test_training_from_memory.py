@@ -1,0 +1,111 @@
+"""Pairs and trajectories from memory train the policy that folders train."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import grape
+from grape.core.files import read_json
+from grape.core.preferences import PreferencePair
+from grape.core.trajectories import Trajectory
+from grape.policies.openvla import load_policy
+from grape.preferences import read_pairs
+from grape.store import EpisodeStore
+from grape.training import TrainSettings, run_train
+from tests.training.recordings import record, write_pairs, write_policy
+
+
+class World:
+    """A policy, the episodes that it recorded, and a training on their pairs' folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.policy = write_policy(root / "policy")
+        self.store = record(root / "store", self.policy)
+        folder = write_pairs(root / "pairs", self.store)
+        self.pairs = read_pairs(folder)
+        self.options: dict[str, Any] = {
+            "policy": self.policy, "pairs_per_update": 2, "epochs": 1, "lr": 1e-3, "micro_batch": 8,
+        }  # fmt: skip
+        self.settings = TrainSettings(pairs=folder, out=root / "by-folder", **self.options)
+        self.summary = run_train(self.settings)
+
+    def trajectories(self) -> list[Trajectory]:
+        return [self.store.read(name) for name in self.store.ids()]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("world"))
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "policy" / "model.safetensors").read_bytes()
+
+
+def test_memory_trains_what_the_folder_trains(world: World, tmp_path: Path) -> None:
+    out = str(tmp_path / "run")  # a text stands for a path
+    options: dict[str, Any] = {**world.options, "policy": str(world.policy)}
+    result = grape.train_tpo(pairs=list(world.pairs), trajectories=world.trajectories(), out=out, **options)
+    assert isinstance(result, grape.TrainResult)
+    assert (result.folder, result.policy) == (tmp_path / "run", tmp_path / "run" / "policy")
+    assert result.policy_hash == world.summary["policy_hash"] == load_policy(result.policy).spec.policy_hash
+    assert (result.updates, result.metrics, result.alarm) == (2, world.summary["metrics"], world.summary["alarm"])
+    assert result.to_dict() == {**world.summary, "policy": out + "/policy"}
+    assert weights(result.folder) == weights(world.settings.out)
+    # Even the run's identity is that of the folder: either way resumes the other's run.
+    assert read_json(result.folder / "run.json") == read_json(world.settings.out / "run.json")
+    again = grape.train_tpo(pairs=world.pairs, trajectories=world.store, out=out, **options)
+    assert again == result
+    resumed = grape.train_tpo(replace(world.settings, out=tmp_path / "run", pairs=tmp_path / "run" / "data" / "pairs"))
+    assert resumed.policy_hash == result.policy_hash
+
+
+def test_other_pairs_do_not_resume(world: World, tmp_path: Path) -> None:
+    options = {**world.options, "out": tmp_path / "run", "trajectories": world.store}
+    grape.train_tpo(pairs=world.pairs, **options)
+    with pytest.raises(grape.CompatibilityError, match="another run"):
+        grape.train_tpo(pairs=world.pairs[:2], **options)
+
+
+def test_own_pairs_of_an_own_robot(world: World, tmp_path: Path) -> None:
+    """What a robot recorded by hand, ranked in memory."""
+    policy = grape.load_policy(world.policy)
+    trajectories = [
+        grape.Trajectory.from_arrays(
+            task="drawer", instruction=old.meta.instruction, images=old.frames, actions=old.actions, suite="my-robot",
+            success=old.meta.success, initial_state=old.meta.initial_state, sample=old.meta.sample,
+            tokens=old.action_tokens, logps=old.token_logps, temperature=1.0, policy_hash=policy.spec.policy_hash,
+            preprocessing_hash=policy.spec.preprocessing_hash, prompt=policy.prompt(old.meta.instruction),
+        )
+        for old in world.trajectories()
+    ]  # fmt: skip
+    pairs = grape.make_pairs(grape.score_trajectories(trajectories))
+    assert [(pair.chosen[-3:], pair.rejected[-3:]) for pair in pairs] == [("k00", "k01")] * 3
+    result = grape.train_tpo(pairs=pairs, out=tmp_path / "run", **world.options)
+    # Names and reasons are others, the trajectories are the same: so is what is learned.
+    assert weights(result.folder) == weights(world.settings.out)
+    assert len(EpisodeStore.open(result.folder / "data" / "store")) == 6
+
+
+def test_what_is_missing_is_told(world: World, tmp_path: Path) -> None:
+    options = {**world.options, "out": tmp_path / "run"}
+    with pytest.raises(grape.DataError, match="name trajectories that are not given"):
+        grape.train_tpo(pairs=world.pairs, **options)
+    with pytest.raises(grape.DataError, match="No trajectory is called toy-5"):
+        grape.train_tpo(pairs=world.pairs, trajectories=world.trajectories()[:5], **options)
+    with pytest.raises(grape.DataError, match="There are no pairs"):
+        grape.train_tpo(pairs=[], trajectories=world.store, **options)
+    with pytest.raises(grape.SettingsError, match="needs out"):
+        grape.train_tpo(pairs=world.pairs, trajectories=world.store, **world.options)
+    with pytest.raises(grape.SettingsError, match="Did you mean 'beta'"):
+        grape.train_tpo(pairs=world.pairs, trajectories=world.store, bta=0.2, **options)
+    with pytest.raises(grape.SettingsError, match="A dry run has a plan"):
+        grape.train_tpo(world.settings, dry_run=True)
+    with pytest.raises(grape.SettingsError, match="Expected TrainSettings, not PairSettings"):
+        grape.train_tpo(grape.PairSettings(scores=tmp_path, out=tmp_path))  # type: ignore[arg-type]
+    unknown = PreferencePair("p", "drawer", 0, "own-1", "own-2", 1.0, "own", "")
+    with pytest.raises(grape.DataError, match="own-1"):
+        grape.train_tpo(pairs=[unknown], trajectories=world.store, **options)
+    assert not (tmp_path / "run" / "run.json").exists()

@@ -1,0 +1,112 @@
+"""Trajectories of anyone's simulator or robot, from arrays."""
+
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from grape.core.chunks import Chunks
+from grape.core.errors import DataError, SettingsError
+from grape.core.tables import Table
+from grape.core.trajectories import Trajectory
+
+STEPS = 4
+
+
+def build(**changes: Any) -> Trajectory:
+    given: dict[str, Any] = {
+        "task": "stack the cups",
+        "instruction": "stack the cups",
+        "images": np.zeros((STEPS + 1, 8, 6, 3), np.uint8),
+        "actions": [[0.0, 0.5]] * STEPS,
+        "success": True,
+        "initial_state": 3,
+        "sample": 1,
+    }
+    return Trajectory.from_arrays(**(given | changes))
+
+
+def test_lists_become_a_trajectory() -> None:
+    trajectory = build(tokens=[[1, 2]] * STEPS, logps=[[-0.5, -0.25]] * STEPS, keypoints={"cup": [[0, 0, 1]] * 5})
+    assert trajectory.actions.dtype == np.float32
+    assert trajectory.meta.episode_id == "stack-the-cups-i000003-k01"
+    assert trajectory.signals["success"].tolist() == [0, 0, 0, 0, 1]
+    assert trajectory.logp == -3.0
+    assert np.array_equal(trajectory.labels, trajectory.actions)
+    assert repr(trajectory) == (
+        "Trajectory('stack-the-cups-i000003-k01', own/stack the cups, success, 4 control steps, images 8x6, "
+        "1 keypoints, R_self -3)"
+    )
+
+
+def test_an_unknown_outcome_is_no_failure() -> None:
+    trajectory = build(success=None, proprio=np.zeros((5, 3)))
+    assert trajectory.meta.success is None
+    assert np.isnan(trajectory.signals["success"]).all()
+    assert "outcome unknown" in repr(trajectory)
+    assert np.isnan(trajectory.logp)
+
+
+def test_a_chunk_is_one_decision() -> None:
+    shape = (2, 3, 2)
+    chunks = Chunks(
+        np.array([3, 1], np.int32), 3, np.ones(shape, np.int32), np.full(shape, -1, np.float32), "window", 1.6
+    )
+    trajectory = build(images=np.zeros((3, 8, 6, 3), np.uint8), chunks=chunks, temperature=1.6)
+    assert (trajectory.decisions, trajectory.steps, trajectory.logp) == (2, 4, -8.0)
+    assert "2 decisions" in repr(trajectory)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": np.zeros((STEPS, 8, 6, 3), np.uint8)}, "images: 4 for 4 decisions.*\n.*repeat the one before"),
+        ({"images": np.zeros((STEPS + 1, 8, 6, 3))}, r"images: float64 \(5, 8, 6, 3\), not uint8"),
+        ({"cameras": {"wrist": np.zeros((2, 8, 6, 3), np.uint8)}}, "camera wrist: 2 for 4"),
+        ({"actions": [0.0] * STEPS}, r"actions: the shape is \(4,\), not one of 2 axes"),
+        ({"actions": [[0.0], [0.0, 1.0]]}, "actions: no array of numbers"),
+        ({"actions": [[np.nan, 0.0]] * STEPS}, "actions: a number is not finite"),
+        ({"actions": np.zeros((0, 2))}, "actions are empty"),
+        ({"tokens": [[1, 2]] * STEPS}, "tokens, logps and chunks do not go together"),
+        ({"tokens": [[1, 2]] * 3, "logps": [[-1, -2]] * 3}, r"action_tokens is \(3, 2\), not \(4, 2\)"),
+        ({"keypoints": {"cup": np.zeros((STEPS, 3))}}, r"keypoint cup is \(4, 3\), not \(5, 3\)"),
+        ({"polcy_hash": "x"}, "Unknown fact 'polcy_hash'.*\n.*Did you mean 'policy_hash'"),
+    ],
+)
+def test_what_does_not_fit_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        build(**changes)
+
+
+class _Numbers(Table):
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __repr__(self) -> str:
+        return f"{self.count} <numbers>"
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [{"n": number, "half": number / 2, "none": None} for number in range(self.count)]
+
+
+def test_a_table_is_escaped_html_of_its_first_rows() -> None:
+    page = _Numbers(1000)._repr_html_()
+    assert "1000 &lt;numbers&gt;" in page
+    assert "<td>19</td><td>9.5</td><td></td>" in page
+    assert "<td>20</td>" not in page
+    assert "and 980 more" in page
+    assert "table" not in _Numbers(0)._repr_html_()
+
+
+def test_a_data_frame_without_pandas_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(SettingsError, match="pip install pandas"):
+        _Numbers(2).to_pandas()
+
+
+def test_a_data_frame_has_the_rows() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = _Numbers(3).to_pandas()
+    assert isinstance(frame, pandas.DataFrame)
+    assert frame["half"].tolist() == [0, 0.5, 1]
