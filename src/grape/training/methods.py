@@ -25,7 +25,7 @@ METHOD_SETTINGS: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
     ("label_smoothing", 0.0, _PREFERRING),
     ("length_normalised", False, (*_PREFERRING, "kto")),
     ("preference_weight", 1.0, _PREFERRING),
-    ("anchor", 1.0, (*_PREFERRING, "kto")),
+    ("anchor", 5.0, (*_PREFERRING, "kto")),
     ("imitate", "successes", PAIRED),
     ("nll_weight", None, PAIRED),  # without effect in filtered BC, but runs of release 0.1 need it to go on
     ("chosen_floor", 0.0, _PREFERRING),

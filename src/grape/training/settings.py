@@ -199,7 +199,7 @@ class TrainSettings(TrainerSettings, PolicySettings):
     length_normalised: bool = setting(False, group=_LOSS)
     label_smoothing: float = setting(0.0, group=_LOSS, range=Range(0, 0.5))
     preference_weight: float = setting(1.0, group=_LOSS, range=_COUNT, identity="unless default")
-    anchor: float = setting(1.0, group=_LOSS, range=_COUNT, common=True, identity="unless default")
+    anchor: float = setting(5.0, group=_LOSS, range=_COUNT, common=True, identity="unless default")
     imitate: Literal["successes", "chosen"] = setting("successes", group=_LOSS, identity="unless default")
     nll_weight: float | None = setting(None, group=_LOSS, range=_COUNT)
     chosen_floor: float = setting(0.0, group=_LOSS, range=_COUNT, common=True, identity="unless default")
@@ -324,7 +324,7 @@ def check_train(settings: TrainSettings) -> None:
     check_method(settings)
     if settings.beta == 0:
         raise SettingsError("--beta is 0: the preference loss would be constant.", "Give a positive value, e.g. 0.1.")
-    if settings.nll_weight is not None and settings.anchor != 1:
+    if settings.nll_weight is not None and settings.anchor != TrainSettings.anchor:
         raise SettingsError(
             "--anchor and --nll-weight are two forms of the same term.",
             "Give --anchor; --nll-weight is for going on with runs of release 0.1.",

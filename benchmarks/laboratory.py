@@ -1,0 +1,117 @@
+"""Tables of docs/results/laboratory.md from the committed results of its studies: ``python benchmarks/laboratory.py``.
+
+Every study is a file in examples/studies/laboratory; its cells lie in docs/results/laboratory under the same name. The
+page holds, between two markers a study, what this makes: success of every arm after every iteration, and the
+comparisons after the last one. Nothing is run; ``--check`` says whether the page still tells what the cells do.
+"""
+
+import argparse
+import re
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from grape.core.errors import DataError
+from grape.core.files import write_text
+from grape.core.settings import load_settings
+from grape.evaluation.format import p_text, points
+from grape.study import StudySettings, run_study
+from grape.study.cells import Cell, read_cell
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDIES = ROOT / "examples" / "studies" / "laboratory"
+CELLS = ROOT / "docs" / "results" / "laboratory"
+PAGE = ROOT / "docs" / "results" / "laboratory.md"
+
+_BLOCK = re.compile(r"(<!-- study: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where page and cells differ")
+    options = parser.parse_args()
+    before = PAGE.read_text(encoding="utf-8")
+    after = with_tables(before)
+    if not options.check:
+        write_text(PAGE, after)
+    elif before != after:
+        sys.exit(f"{PAGE.name} does not tell what the cells do. Run: python benchmarks/laboratory.py")
+
+
+def with_tables(page: str) -> str:
+    """The page with the tables of today's cells."""
+    return _BLOCK.sub(lambda block: f"{block[1]}{tables(block[2])}\n{block[4]}", page)
+
+
+def tables(name: str) -> str:
+    """Both tables of a study, as Markdown.
+
+    Raises:
+        DataError: There are no cells.
+        CompatibilityError: Cells were made with other settings than the study's file has.
+    """
+    cells = [read_cell(path) for path in sorted((CELLS / name).glob("*.json"))]
+    if not cells:
+        raise DataError(f"{CELLS / name} holds no cells.", "Run the study and copy its cells/ there.")
+    with tempfile.TemporaryDirectory() as folder:
+        settings = load_settings(StudySettings, STUDIES / f"{name}.yaml", StudySettings(out=Path(folder)))
+        settings = replace(settings, out=Path(folder), merge=(CELLS / name,), report=False)
+        summary = run_study(settings)
+    arms = [arm["arm"] for arm in summary["arms"] if arm["seeds"]]
+    lines = [f"{summary['merit']['measured'].capitalize()}.", "", *_by_iteration(arms, cells)]
+    if summary["comparisons"]:
+        lines += ["", *_comparisons(summary["comparisons"])]
+    if missing := summary["cells"]["missing"]:
+        lines += ["", f"Not run (yet): {', '.join(missing)}."]
+    return "\n".join(lines)
+
+
+def _by_iteration(arms: Sequence[str], cells: Sequence[Cell]) -> list[str]:
+    """Success, mean over seeds and each seed's, a row an arm and a column an iteration."""
+    last = max(item.iteration for cell in cells for item in cell.rounds)
+    heads = [f"after {number}" for number in range(1, last + 1)] if last else ["success"]
+    lines = [f"| arm | {' | '.join(heads)} | rollouts that succeeded | CPU-s |", "|---" * (len(heads) + 3) + "|"]
+    for arm in arms:
+        own = sorted((cell for cell in cells if cell.arm == arm), key=lambda cell: cell.seed)
+        columns = [_success([cell.round(number) for cell in own]) for number in range(1, last + 1)]
+        collected = [
+            item.collected_success for cell in own for item in cell.rounds if item.collected_success is not None
+        ]
+        share = f"{100 * float(np.mean(collected)):.0f} %" if collected else ""
+        seconds = float(np.mean([cell.cpu_seconds for cell in own]))
+        lines.append(f"| `{arm}` | {' | '.join(columns)} | {share} | {seconds:.0f} |")
+    return lines
+
+
+def _success(rounds: Sequence[Any]) -> str:
+    rates = [sum(one.success for one in item.outcomes) / len(item.outcomes) for item in rounds if item is not None]
+    seeds = ", ".join(f"{100 * rate:.0f}" for rate in rates)
+    return f"**{100 * float(np.mean(rates)):.1f} %** ({seeds})" if rates else ""
+
+
+def _comparisons(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Differences in points, a row a comparison."""
+    lines = [
+        "| comparison | difference | interval over states | over seeds | p, Holm | p over seeds | verdict |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        lines.append(
+            f"| `{row['arm']}` against `{row['baseline']}` | {points(row['difference'])} | {_range(row['interval'])} | "
+            f"{_range(row['interval_seeds'])} | {p_text(row['p_holm'])} | "
+            f"{'' if row['p_seeds'] is None else p_text(row['p_seeds'])} | {row['verdict']} |"
+        )
+    return lines
+
+
+def _range(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else f"{points(interval[0])} to {points(interval[1])}"
+
+
+if __name__ == "__main__":
+    main()
