@@ -67,8 +67,8 @@ packages: install ## wheel and source distribution, in dist/
 doctor: install ## look at this machine: interpreter, packages, graphics, a rendered frame, disk, memory, GPU
 	@$(BIN)/grape doctor $(ARGS)
 
-bench-evidence: install ## a study of the demo's recipe: eight arms, three seeds (hours; resumable)
-	@$(BIN)/grape study --config examples/studies/metaworld.yaml --out runs/evidence --jobs $(JOBS) $(ARGS)
+bench-evidence: install ## the laboratory's study of Meta-World: seven arms, five seeds, three iterations (an hour; resumable)
+	@$(BIN)/grape study --config examples/studies/laboratory/metaworld-middle.yaml --out runs/evidence --jobs $(JOBS) $(ARGS)
 
 bench-data: install ## frames a second of writing and reading RLDS, beside TFDS where `make test-tf` ran
 	@$(BIN)/python benchmarks/rlds.py $(ARGS)

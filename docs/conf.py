@@ -56,7 +56,7 @@ autodoc_mock_imports = [
 
 # A newcomer's order: heading, then pages.
 NAVIGATION = {
-    "Start": ["installation", "quickstart"],
+    "Start": ["installation", "quickstart", "python"],
     "Tutorials": ["own-policy"],
     "How to": [
         "verbs",
@@ -83,7 +83,7 @@ NAVIGATION = {
         "costs",
     ],
     "Explanation": ["statistics", "pitfalls", "rollout-speed", "training-speed", "architecture"],
-    "Results": ["results/metaworld-nano", "results/libero-nano", "results/simpler-nano", "results/generated-costs"],
+    "Results": ["results/laboratory", "results/metaworld-nano", "results/libero-nano", "results/simpler-nano", "results/generated-costs"],
     "Project": ["contributing", "measurements", "changelog", "security"],
 }
 # Files beside this folder that are pages of the site.
