@@ -17,7 +17,7 @@ import grape
 from grape.core.trajectories import Observation
 from grape.preferences import read_pairs, recorded_store
 
-BETA, ANCHOR, LR, EPOCHS, MAX_NORM = 0.1, 1.0, 3e-4, 2, 1.0
+BETA, ANCHOR, LR, EPOCHS, MAX_NORM = 0.1, 5.0, 3e-4, 2, 1.0
 MICRO_BATCH = 8  # decisions that go through the network at once: memory does not grow with the trajectory
 
 

@@ -177,7 +177,16 @@ def test_the_same_updates_are_made_of_recorded_episodes(runs, tmp_path, monkeypa
     monkeypatch.setattr(sources, "check_preprocessing", lambda *_: None)
     unpaired = changes.get("method") in ("kto", "rloo")
     data = {"scores" if unpaired else "pairs": runs / ("sampled-scores" if unpaired else "sampled-pairs")}
-    given = {"reference": "recomputed", "max_updates": 2, "epochs": 2, "seed": 3, "pairs_per_update": 2, **changes}
+    anchor = {} if changes.get("method") in ("filtered-bc", "rloo") else {"anchor": 1.0}
+    given = {
+        **anchor,
+        "reference": "recomputed",
+        "max_updates": 2,
+        "epochs": 2,
+        "seed": 3,
+        "pairs_per_update": 2,
+        **changes,
+    }
     run_train(TrainSettings(policy=tmp_path / "policy", out=tmp_path / "train", **data, **given))
     rows = read_jsonl(tmp_path / "train" / "metrics.jsonl")
     for row, (loss, norm) in zip(rows, expected, strict=True):

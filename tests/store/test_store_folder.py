@@ -73,7 +73,7 @@ def test_a_newer_format_is_refused(store: EpisodeStore) -> None:
     (store.path / "store.json").write_text(json.dumps({**header, "format_version": 2}))
     with pytest.raises(CompatibilityError, match="version 2") as caught:
         EpisodeStore.open(store.path)
-    assert "pip install --upgrade" in str(caught.value)
+    assert "Install a newer release" in str(caught.value)
 
 
 def test_an_episode_of_a_newer_format_is_refused(store: EpisodeStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,8 @@ _PURPOSE = {
     "vlm": "generated cost specifications, by a model on this machine",
     "endpoint": "generated cost specifications, by a model behind an endpoint",
     "report": "pages and videos",
+    "figures": "grape report --figures",
+    "docs": "make docs, in a checkout",
     "video": "grape import video",
     "perception": "models that find keypoints in images",
     "lerobot": "grape export lerobot",
