@@ -83,7 +83,13 @@ NAVIGATION = {
         "costs",
     ],
     "Explanation": ["statistics", "pitfalls", "rollout-speed", "training-speed", "architecture"],
-    "Results": ["results/laboratory", "results/metaworld-nano", "results/libero-nano", "results/simpler-nano", "results/generated-costs"],
+    "Results": [
+        "results/laboratory",
+        "results/metaworld-nano",
+        "results/libero-nano",
+        "results/simpler-nano",
+        "results/generated-costs",
+    ],
     "Project": ["contributing", "measurements", "changelog", "security"],
 }
 # Files beside this folder that are pages of the site.
