@@ -51,7 +51,7 @@ def compare(example, store, pairs, policy, out):
     actions, before = [], example.decision_logps(grape.load_policy(policy), episode, torch.arange(episode.decisions))
     for name in names:
         actions.append(example.decision_logps(grape.load_policy(out / name), episode, torch.arange(episode.decisions)))
-    assert actions[0] == pytest.approx(actions[1], abs=1e-4)
+    assert actions[0] == pytest.approx(actions[1], abs=1e-3)
     assert float((actions[0] - before).abs().max()) > 1e-2
 
 

@@ -70,8 +70,8 @@ def run_figures(contents: RunContents) -> tuple[dict[str, Draw], dict[str, list[
         tables["differences"] = differences
     curves = [] if contents.sft is None else list(sft_curves(contents.sft))
     curves += preference_curves([item.training for item in contents.rounds if item.training is not None])
-    for item in curves:
-        figures[f"training-{item.key}"] = partial(plots.curves_figure, item)
+    for curve in curves:
+        figures[f"training-{curve.key}"] = partial(plots.curves_figure, curve)
     for item in contents.rounds:
         if panels := _score_panels(item):
             figures[f"scores-{_slug(item.round.label)}"] = partial(plots.scores_figure, panels)

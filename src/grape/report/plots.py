@@ -307,8 +307,8 @@ def curves_figure(curves: Curves) -> Any:
                 label="_" * bool(index) + _plain(label),
             )
     if curves.y_range is not None:
-        low, high = axes.get_ylim()
-        axes.set_ylim(min(low, curves.y_range[0]), max(high, curves.y_range[1]))
+        bottom, top = axes.get_ylim()
+        axes.set_ylim(min(bottom, curves.y_range[0]), max(top, curves.y_range[1]))
     for x, label in curves.dividers:
         axes.axvline(x, color="#888888", linewidth=0.6, linestyle=":")
         axes.annotate(
