@@ -7,6 +7,7 @@ from typing import Any
 
 from grape.core.errors import GrapeError
 from grape.core.files import sweep_temporaries, write_bytes, write_text
+from grape.core.preferences import Score
 from grape.evaluation import compare_results
 from grape.evaluation.format import p_text
 from grape.report import numbers, plots
@@ -70,8 +71,8 @@ def run_figures(contents: RunContents) -> tuple[dict[str, Draw], dict[str, list[
         tables["differences"] = differences
     curves = [] if contents.sft is None else list(sft_curves(contents.sft))
     curves += preference_curves([item.training for item in contents.rounds if item.training is not None])
-    for curve in curves:
-        figures[f"training-{curve.key}"] = partial(plots.curves_figure, curve)
+    for quantity in curves:
+        figures[f"training-{quantity.key}"] = partial(plots.curves_figure, quantity)
     for item in contents.rounds:
         if panels := _score_panels(item):
             figures[f"scores-{_slug(item.round.label)}"] = partial(plots.scores_figure, panels)
@@ -166,11 +167,12 @@ def _mark(row: Row) -> plots.Difference:
 def _score_panels(item: RoundContents) -> list[plots.Panel]:
     """Distributions of the score and of its unweighted parts by outcome."""
     panels = []
-    for title, value in (
-        ("score $R_{GCPG}$", lambda score: score.gcpg),
-        ("$R_{ext}$", lambda score: score.r_ext),
-        ("$R_{self}$ (nats)", lambda score: score.r_self),
-    ):
+    quantities: dict[str, Callable[[Score], float | None]] = {
+        "score $R_{GCPG}$": lambda score: score.gcpg,
+        "$R_{ext}$": lambda score: score.r_ext,
+        "$R_{self}$ (nats)": lambda score: score.r_self,
+    }
+    for title, value in quantities.items():
         samples = []
         for outcome, name in _OUTCOMES.items():
             values = (value(score) for score in item.scores.values() if score.success is outcome)

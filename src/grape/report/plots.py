@@ -307,13 +307,13 @@ def curves_figure(curves: Curves) -> Any:
                 label="_" * bool(index) + _plain(label),
             )
     if curves.y_range is not None:
-        bottom, top = axes.get_ylim()
-        axes.set_ylim(min(bottom, curves.y_range[0]), max(top, curves.y_range[1]))
-    for x, label in curves.dividers:
-        axes.axvline(x, color="#888888", linewidth=0.6, linestyle=":")
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, curves.y_range[0]), max(high, curves.y_range[1]))
+    for start, label in curves.dividers:
+        axes.axvline(start, color="#888888", linewidth=0.6, linestyle=":")
         axes.annotate(
             _plain(label),
-            (x, 1),
+            (start, 1),
             (2, -1),
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
@@ -347,9 +347,9 @@ def scores_figure(panels: Sequence[Panel]) -> Any:
             color, dash = _COLORS[number % len(_COLORS)], _DASHES[number % len(_DASHES)]
             axes.hist(some, edges, density=True, histtype="stepfilled", color=color, alpha=0.18)
             axes.hist(some, edges, density=True, histtype="step", color=color, linestyle=dash, label=name)
-            place = -0.05 - 0.05 * number
+            below = -0.05 - 0.05 * number
             ticks = {"color": color, "markersize": 3, "markeredgewidth": 0.5, "clip_on": False}
-            axes.plot(some, [place] * len(some), "|", **ticks, transform=axes.get_xaxis_transform())
+            axes.plot(some, [below] * len(some), "|", **ticks, transform=axes.get_xaxis_transform())
         axes.tick_params(axis="x", pad=1 + 3.5 * len(names))
         axes.set_xlabel(panel.title)
         axes.set_yticks([])

@@ -76,8 +76,8 @@ def run_report(settings: ReportSettings, reporter: Reporter = SILENT) -> Mapping
                 f"{settings.run} is the folder of a study, whose page 'grape study' writes: study.html.",
                 "Open that page, or add --figures for a paper's figures and tables.",
             )
-        written = {"report": str(settings.run / "study.html"), "missing": []}
-        return written | _write_figures(target.parent, *study_figures(settings.run), reporter)
+        own_page: dict[str, Any] = {"report": str(settings.run / "study.html"), "missing": []}
+        return own_page | _write_figures(target.parent, *study_figures(settings.run), reporter)
     load_jinja()
     contents = read_contents(settings.run)
     candidates = _candidates(contents)
