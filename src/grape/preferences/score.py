@@ -29,7 +29,12 @@ from grape.costs import (
 )
 from grape.preferences.gcpg import PUBLISHED_WEIGHTS, TERMS, Calibration, RawTerms, calibrate, weighted_terms
 from grape.preferences.records import SCORES_FILE, score_to_row
-from grape.preferences.specifications import check_against_store, choose_specifications
+from grape.preferences.specifications import (
+    about_success_alone,
+    check_against_store,
+    check_success_counts,
+    choose_specifications,
+)
 from grape.preferences.summaries import summarize_scores
 from grape.preferences.thresholds import Place, calibrated_thresholds, reprice, thresholds_by_hand, with_thresholds
 from grape.store import EpisodeStore
@@ -108,7 +113,7 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
         :func:`grape.preferences.summaries.summarize_scores`.
 
     Raises:
-        SettingsError: A setting is out of range, or a task has no cost specification.
+        SettingsError: A setting is out of range, or success is to count for nothing where nothing else can.
         DataError: The store is missing, empty or damaged, or a specification speaks of what it did not record.
         CompatibilityError: Specification and store do not fit, or ``out`` belongs to another run.
     """
@@ -119,6 +124,8 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
         raise DataError(f"Episode store {store.path} holds no episodes.", "Run 'grape collect' first.")
     tasks = tuple(sorted({meta.task for meta in metas}))
     unadjusted = choose_specifications(store.suite, tasks, settings.costs)
+    success_alone = tuple(task for task in tasks if task not in unadjusted)
+    check_success_counts(settings.weights, success_alone)
     check_against_store(store, metas, unadjusted)
     by_hand = thresholds_by_hand(unadjusted, settings.threshold_values)
     today = {task: specification_hash(specification) for task, specification in unadjusted.items()}
@@ -126,7 +133,7 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
     run = open_run(settings.out, "score", settings, {"episodes": store.digest(), "specifications": hashes})
     if run.done is not None:
         if not warn_of_old_scores(settings.out, run.done, reporter) and hashes != today:
-            changed = ", ".join(task for task in tasks if hashes.get(task) != today[task]) or "other tasks"
+            changed = ", ".join(task for task in tasks if hashes.get(task) != today.get(task)) or "other tasks"
             reporter.warn(
                 f"The scores in {settings.out} were made with built-in costs of an earlier release, which were others "
                 f"for {changed}. Score the episodes again into another folder for those of today."
@@ -136,17 +143,19 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
     priced = _price(store, metas, specifications, settings.price_verdict, reporter)
     priced, thresholds = _with_thresholds(settings, priced, specifications, by_hand)
     raw = _raw_terms(priced)
+    with_costs = [item for item in priced if item.meta.task in specifications]
     calibration = calibrate(
-        raw,
+        _raw_terms(with_costs) if with_costs else replace(raw, r_self=np.full_like(raw.r_self, np.nan)),
         weights=settings.weights,
         beta=settings.beta,
         normalisation=None if settings.normalisation == "auto" else settings.normalisation,
         soft_share=settings.soft_share,
-        from_data=settings.calibrate,
+        from_data=settings.calibrate and bool(with_costs),
         keep_weights=settings.keep_weights,
     )
+    calibration = replace(calibration, beta=dict.fromkeys(success_alone, 1.0) | dict(calibration.beta))
     scores = _scores(priced, raw, calibration)
-    warnings = [*_warnings(metas, priced), *calibration.notes]
+    warnings = [*_warnings(metas, priced), *calibration.notes, *about_success_alone(store.suite, success_alone)]
     for warning in warnings:
         reporter.warn(warning)
     write_jsonl(settings.out / SCORES_FILE, map(score_to_row, scores))
@@ -157,6 +166,7 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
         "threshold_values": dict(settings.threshold_values),
         "weights_kept": settings.keep_weights or not settings.calibrate,
         "specifications": hashes,
+        **({"success_alone": list(success_alone)} if success_alone else {}),
     }
     write_json(settings.out / CALIBRATION_FILE, chosen)
     summary = summarize_scores(scores, raw) | {
@@ -239,7 +249,7 @@ def _price(
             # Known and unknown outcomes of one initial state are priced alike, or the unknown would look cheaper.
             with_verdict = price_verdict and _state(meta) not in unknown
             shown = trajectory if with_verdict else with_unknown_outcome(trajectory)
-            stages = evaluate(specifications[meta.task], shown)
+            stages = evaluate(specifications[meta.task], shown) if meta.task in specifications else ()
             priced.append(_Priced(meta, _self_reward(trajectory), stages))
             if priced[-1].r_self is not None:
                 sampled.setdefault((trajectory.support, trajectory.logp_temperature), meta.episode_id)
@@ -291,7 +301,10 @@ def _with_thresholds(
         final[task] = with_thresholds(adjusted, by_hand[task])
         names = [*(stage.name for stage in specification.stages), "outcome"]
         changed[task] = {f"{names[number]}/{name}": value for (number, name), value in calibrated.items()}
-    repriced = [replace(item, stages=reprice(item.stages, final[item.meta.task])) for item in priced]
+    repriced = [
+        replace(item, stages=reprice(item.stages, final[item.meta.task])) if item.meta.task in final else item
+        for item in priced
+    ]
     return repriced, {task: calibrated for task, calibrated in changed.items() if calibrated}
 
 
@@ -312,7 +325,8 @@ def _raw_terms(priced: Sequence[_Priced]) -> RawTerms:
 
 
 def _scores(priced: Sequence[_Priced], raw: RawTerms, calibration: Calibration) -> list[Score]:
-    rows = weighted_terms(raw, calibration).tolist()
+    by_costs = np.array([[bool(item.stages), bool(item.stages), True] for item in priced])
+    rows = np.where(by_costs, weighted_terms(raw, calibration), 0.0).tolist()
     return [
         Score(
             episode_id=item.meta.episode_id,

@@ -1,18 +1,19 @@
-"""Which cost specification prices which task of a store: built-in ones, and the user's over them."""
+"""Which cost specification prices which task of a store: built-in ones or the suite's, and the user's over them."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
 from grape.core.trajectories import EpisodeMeta
-from grape.costs import CostSpecification, builtin_specification, check_specification, load_specification
+from grape.costs import CostSpecification, check_specification, known_specification, load_specification, suite_is_known
 from grape.store import EpisodeStore
 
-__all__ = ["check_against_store", "choose_specifications"]
+__all__ = ["about_success_alone", "check_against_store", "check_success_counts", "choose_specifications"]
 
 
 def choose_specifications(suite: str, tasks: Sequence[str], costs: Path | None) -> dict[str, CostSpecification]:
-    """Specification of each task.
+    """Specification of each task that has one; tasks without one are left out, and scored by success alone.
 
     Args:
         suite: Suite of the episodes.
@@ -21,21 +22,49 @@ def choose_specifications(suite: str, tasks: Sequence[str], costs: Path | None) 
             for other tasks are ignored; a file that names no task is for the task it is called after), or None.
 
     Raises:
-        SettingsError: A task has neither a file nor a built-in specification, or ``costs`` does not exist.
+        SettingsError: ``costs`` does not exist, or a task has none but a file for a task of nearly its name.
         DataError: A file is no valid specification, or two are for the same task.
         CompatibilityError: A file is for another suite, or the only one is for a task that is not in the store.
     """
     own = {} if costs is None else _load(suite, tasks, costs)
-    chosen = {}
-    for task in tasks:
-        try:
-            chosen[task] = own[task] if task in own else builtin_specification(suite, task)
-        except SettingsError as error:
+    known = {task: own[task] if task in own else known_specification(suite, task) for task in tasks}
+    for task, specification in known.items():
+        if specification is None and (close := difflib.get_close_matches(task, own.keys() - known.keys())):
             raise SettingsError(
-                f"There is no cost specification for task '{task}' of suite '{suite}'. {error.message}",
-                f"Write one (see docs/costs.md) and give it with --costs. {error.hint}",
-            ) from error
-    return chosen
+                f"There is no cost specification for task '{task}' of suite '{suite}', but "
+                f"{own[close[0]].source} is for '{close[0]}'.",
+                "Is its name misspelled? A task without a specification is scored by success alone.",
+            )
+    return {task: specification for task, specification in known.items() if specification is not None}
+
+
+def check_success_counts(weights: Sequence[float], tasks: Sequence[str]) -> None:
+    """Refuse weights under which tasks without a specification have no reward at all.
+
+    Args:
+        weights: lambda_1, lambda_2, lambda_3.
+        tasks: Tasks that are scored by success alone.
+
+    Raises:
+        SettingsError: There are some, and success has no weight.
+    """
+    if tasks and not weights[2]:
+        raise SettingsError(
+            f"--weights {' '.join(f'{weight:g}' for weight in weights)}: success counts for nothing, and "
+            f"{', '.join(tasks)} can be scored by nothing else.",
+            "Give --costs with a specification (see docs/costs.md), or a third weight above 0.",
+        )
+
+
+def about_success_alone(suite: str, tasks: Sequence[str]) -> list[str]:
+    """What a reader of scores must know where tasks have no specification; nothing where all have one."""
+    if not tasks:
+        return []
+    unread = "" if suite_is_known(suite) else f" Suite {suite} is not installed here: what it ships is not known."
+    return [
+        f"There is no cost specification for {', '.join(tasks)}: scored by success alone, R_self and costs do not "
+        f"count there. --costs takes one, 'grape costs generate' writes one (docs/costs.md).{unread}"
+    ]
 
 
 def check_against_store(
