@@ -84,7 +84,7 @@ def registration_of(task: GymnasiumTask) -> Any:
         registration = gymnasium.spec(name)
     except gymnasium.error.Error as error:
         close = difflib.get_close_matches(name, list(gymnasium.registry), n=3, cutoff=0.5)
-        suggestion = f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
+        suggestion = f"Did you mean {' or '.join(map(repr, close))}? " if close and "mean" not in str(error) else ""
         raise SettingsError(
             f"Gymnasium knows no environment {name!r}: {error}",
             f"{suggestion}What a module registers is asked for as gym:MODULE:{name}; gymnasium.pprint_registry() lists "

@@ -8,9 +8,10 @@ is imported before it is asked for.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -127,10 +128,17 @@ def _source_version(task: GymnasiumTask) -> dict[str, str]:
     entry_point = registration_of(task).entry_point
     module = entry_point.partition(":")[0] if isinstance(entry_point, str) else getattr(entry_point, "__module__", "")
     package = module.partition(".")[0]
-    for distribution in metadata.packages_distributions().get(package, ()):
+    for distribution in _distributions_by_package().get(package, ()):
         return {distribution: metadata.version(distribution)}
     path = getattr(importlib.import_module(package), "__file__", None) if package else None
     return {package: hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]} if path else {}
+
+
+@functools.cache
+def _distributions_by_package() -> Mapping[str, Sequence[str]]:
+    """Read once, since it takes a second."""
+    table: Mapping[str, Sequence[str]] = getattr(metadata, "packages_distributions", dict)()  # since Python 3.10
+    return table
 
 
 def _cautions(task: GymnasiumTask) -> list[str]:
