@@ -41,7 +41,7 @@ gymnasium.register("DotReach-v0", DotReach, max_episode_steps=12)
 class DotSuite(GymnasiumSuite):
     """The environment under a name of its own, with a scripted expert and a cost specification."""
 
-    operators = ("straight",)
+    operators = ("clean",)
 
     def __init__(self):
         task = GymnasiumTask("own_simulator:DotReach-v0", instruction="move the dot to the green square")

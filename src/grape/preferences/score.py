@@ -155,7 +155,11 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
     )
     calibration = replace(calibration, beta=dict.fromkeys(success_alone, 1.0) | dict(calibration.beta))
     scores = _scores(priced, raw, calibration)
-    warnings = [*_warnings(metas, priced), *calibration.notes, *about_success_alone(store.suite, success_alone)]
+    warnings = [
+        *_warnings(metas, priced),
+        *calibration.notes,
+        *about_success_alone(store.suite, success_alone, settings.costs),
+    ]
     for warning in warnings:
         reporter.warn(warning)
     write_jsonl(settings.out / SCORES_FILE, map(score_to_row, scores))

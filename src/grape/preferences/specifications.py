@@ -4,9 +4,17 @@ import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
+from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError, did_you_mean
 from grape.core.trajectories import EpisodeMeta
-from grape.costs import CostSpecification, check_specification, known_specification, load_specification, suite_is_known
+from grape.costs import (
+    CostSpecification,
+    builtin_names,
+    builtin_suites,
+    check_specification,
+    known_specification,
+    load_specification,
+    suite_is_known,
+)
 from grape.store import EpisodeStore
 
 __all__ = ["about_success_alone", "check_against_store", "check_success_counts", "choose_specifications"]
@@ -22,19 +30,18 @@ def choose_specifications(suite: str, tasks: Sequence[str], costs: Path | None) 
             for other tasks are ignored; a file that names no task is for the task it is called after), or None.
 
     Raises:
-        SettingsError: ``costs`` does not exist, or a task has none but a file for a task of nearly its name.
+        SettingsError: ``costs`` does not exist, or the suite's tasks have built-in ones and this is none of them.
         DataError: A file is no valid specification, or two are for the same task.
         CompatibilityError: A file is for another suite, or the only one is for a task that is not in the store.
     """
     own = {} if costs is None else _load(suite, tasks, costs)
     known = {task: own[task] if task in own else known_specification(suite, task) for task in tasks}
-    for task, specification in known.items():
-        if specification is None and (close := difflib.get_close_matches(task, own.keys() - known.keys())):
-            raise SettingsError(
-                f"There is no cost specification for task '{task}' of suite '{suite}', but "
-                f"{own[close[0]].source} is for '{close[0]}'.",
-                "Is its name misspelled? A task without a specification is scored by success alone.",
-            )
+    unknown = next((task for task, specification in known.items() if specification is None), None)
+    if unknown is not None and suite in builtin_suites():
+        raise SettingsError(
+            f"There is no cost specification for task '{unknown}' of suite '{suite}'.",
+            f"Write one (see docs/costs.md) and give it with --costs. {did_you_mean(unknown, builtin_names(suite))}",
+        )
     return {task: specification for task, specification in known.items() if specification is not None}
 
 
@@ -56,14 +63,23 @@ def check_success_counts(weights: Sequence[float], tasks: Sequence[str]) -> None
         )
 
 
-def about_success_alone(suite: str, tasks: Sequence[str]) -> list[str]:
-    """What a reader of scores must know where tasks have no specification; nothing where all have one."""
+def about_success_alone(suite: str, tasks: Sequence[str], costs: Path | None) -> list[str]:
+    """What a reader of scores must know where tasks have no specification; nothing where all have one.
+
+    Args:
+        suite: Suite of the episodes.
+        tasks: Tasks that are scored by success alone.
+        costs: What was given as ``--costs``; a file in it of nearly a task's name is pointed out.
+    """
     if not tasks:
         return []
+    files = [path.stem for path in costs.iterdir()] if costs is not None and costs.is_dir() else []
+    close = [f"{name}.yaml for {task}" for task in tasks for name in difflib.get_close_matches(task, files, 1, 0.8)]
+    misspelled = f" Is a file's name misspelled: {', '.join(close)}?" if close else ""
     unread = "" if suite_is_known(suite) else f" Suite {suite} is not installed here: what it ships is not known."
     return [
         f"There is no cost specification for {', '.join(tasks)}: scored by success alone, R_self and costs do not "
-        f"count there. --costs takes one, 'grape costs generate' writes one (docs/costs.md).{unread}"
+        f"count there. --costs takes one, 'grape costs generate' writes one (docs/costs.md).{misspelled}{unread}"
     ]
 
 
