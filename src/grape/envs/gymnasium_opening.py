@@ -177,7 +177,7 @@ def _is_vector(space: Any) -> bool:
 
 
 def _is_image(space: Any) -> bool:
-    shape = getattr(space, "shape", None) or ()
+    shape: tuple[int, ...] = getattr(space, "shape", None) or ()
     return len(shape) == 3 and shape[2] == 3 and space.dtype == np.uint8
 
 
