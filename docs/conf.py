@@ -57,7 +57,7 @@ autodoc_mock_imports = [
 # A newcomer's order: heading, then pages.
 NAVIGATION = {
     "Start": ["installation", "quickstart", "python"],
-    "Tutorials": ["own-policy"],
+    "Tutorials": ["own-policy", "own-simulator"],
     "How to": [
         "verbs",
         "training",

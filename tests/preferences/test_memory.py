@@ -73,19 +73,27 @@ def own(state: int, sample: int, success: bool | None, *, task: str = "pour", lo
 def test_an_own_task_without_costs_ranks_by_its_outcome() -> None:
     hearing = Hearing()
     scored = score_trajectories([own(0, 0, True), own(0, 1, False)], reporter=hearing)
-    assert [score.gcpg for score in scored] == [2.01, 0.01]
-    assert any("Suite own has no cost specification for pour" in warning for warning in scored.summary["warnings"])
+    assert [score.gcpg for score in scored] == [2.0, 0.0]
+    assert any(
+        "no cost specification for pour: scored by success alone" in warning for warning in scored.summary["warnings"]
+    )
     assert any("no cost specification" in warning for warning in hearing.warnings)
     (pair,) = make_pairs(scored)
     assert (pair.chosen, pair.rejected) == ("pour-i000000-k00", "pour-i000000-k01")
 
 
-def test_likelihood_ranks_what_is_equally_unknown() -> None:
-    scored = score_trajectories([own(0, 0, None, logp=-1), own(0, 1, None, logp=-0.25)])
-    (pair,) = make_pairs(scored, require_mixed_outcomes=False)
-    assert pair.chosen == "pour-i000000-k01"
-    with pytest.raises(NoPairsError):
-        make_pairs(score_trajectories([own(0, 0, None), own(0, 1, None)]))
+def test_likelihood_does_not_rank_an_own_task_without_costs() -> None:
+    for success in (None, True, False):
+        scored = score_trajectories([own(0, 0, success, logp=-1), own(0, 1, success, logp=-0.25)])
+        assert len({score.r_self for score in scored}) == 2
+        assert len({score.gcpg for score in scored}) == 1
+        with pytest.raises(NoPairsError):
+            make_pairs(scored, require_mixed_outcomes=False)
+
+
+def test_success_must_count_where_nothing_else_can() -> None:
+    with pytest.raises(SettingsError, match="success counts for nothing"):
+        score_trajectories([own(0, 0, True), own(0, 1, False)], weights=(1, 1, 0))
 
 
 def test_the_verb_scores_an_own_task_too(tmp_path: Path) -> None:
@@ -93,6 +101,7 @@ def test_the_verb_scores_an_own_task_too(tmp_path: Path) -> None:
     settings = ScoreSettings(store=store.path, out=tmp_path / "scores")
     summary = run_score(settings)
     assert summary["calibration"]["specifications"] == {}
+    assert summary["calibration"]["success_alone"] == ["pour"]
     assert run_score(settings) == summary
     assert run_pair(PairSettings(scores=tmp_path / "scores", out=tmp_path / "pairs"))["pairs"] == 1
 

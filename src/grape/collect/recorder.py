@@ -45,13 +45,14 @@ class EpisodeRecorder:
 
     @property
     def over(self) -> bool:
-        """Whether the episode ended: at the first success (unless it is to go on) or after the task's last decision.
+        """Whether the episode ended: by the simulator, at the first success (unless it is to go on) or by its length.
 
         An episode that is solved at its reset ends after its first decision at the earliest, so that every
         trajectory has a step to learn from and to score.
         """
-        solved = self._until == "success" and self._snapshots[-1].success
-        return bool(self._actions) and (solved or len(self._actions) >= self.task.max_steps)
+        latest = self._snapshots[-1]
+        ended = latest.terminated or (self._until == "success" and bool(latest.success))
+        return bool(self._actions) and (ended or len(self._actions) >= self.task.max_steps)
 
     @property
     def steps(self) -> int:
@@ -138,7 +139,8 @@ class EpisodeRecorder:
             name: np.array([snapshot.signals[name] for snapshot in self._snapshots], np.float32)
             for name in first.signals
         }
-        signals["success"] = np.array([snapshot.success for snapshot in self._snapshots], np.float32)
+        outcomes = [np.nan if snapshot.success is None else snapshot.success for snapshot in self._snapshots]
+        signals["success"] = np.array(outcomes, np.float32)
         looks = [*self._starts, self.steps] if self._starts else range(self.steps + 1)
         seen = [self._snapshots[state] for state in looks]
         images = [snapshot.display for snapshot in seen if snapshot.display is not None]

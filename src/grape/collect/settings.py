@@ -20,6 +20,7 @@ class RolloutSettings(PolicySettings):
 
     Attributes:
         suite: Suite of tasks, e.g. metaworld, libero_spatial or toy; an unknown name is answered with a list of all.
+            gym:ID, gym:MODULE:ID or gym:FILE.yaml is any Gymnasium environment with images.
         tasks: Tasks by index, range or name, e.g. "0,2", "0-3" or "drawer-open"; empty means all.
         samples: Rollouts from each initial state.
         operators: Styles of expert, e.g. "clean", or a mix with a share of the initial states each, e.g.

@@ -75,11 +75,11 @@ class Score:
         success: I_success; None where the outcome is unknown.
         steps: Number of control steps T.
         r_self: Unweighted self-reward, sum of log-probabilities; None where nothing was sampled.
-        r_ext: External reward ``exp(-sum_i C_i)`` in (0, 1].
+        r_ext: External reward ``exp(-sum_i C_i)`` in (0, 1]; 1 where the task has no cost specification.
         cost: ``sum_i C_i``.
         terms: Normalized, weighted terms whose sum is ``gcpg``: ``{"self": ..., "ext": ..., "success": ...}``.
         gcpg: R_GCPG.
-        stages: Detail a stage.
+        stages: Detail a stage; empty where the task has no specification, and is scored by success alone.
     """
 
     episode_id: str

@@ -21,6 +21,12 @@ from grape.costs.specification import (
     specification_hash,
     specification_to_dict,
 )
+from grape.costs.suite_specifications import (
+    known_specification,
+    specification_names,
+    specification_suites,
+    suite_is_known,
+)
 from grape.costs.trial_measures import concordance, with_unknown_outcome
 from grape.costs.validation import ValidationCriteria, validate_specification
 from grape.costs.verb import (
@@ -66,6 +72,7 @@ __all__ = [
     "find_problems",
     "find_specification",
     "image_keypoint",
+    "known_specification",
     "load_specification",
     "parse_specification",
     "run_costs_check",
@@ -74,8 +81,11 @@ __all__ = [
     "run_costs_validate",
     "show_specification",
     "specification_hash",
+    "specification_names",
     "specification_schema",
+    "specification_suites",
     "specification_to_dict",
+    "suite_is_known",
     "suite_names_of",
     "unavailable_constraints",
     "validate_specification",

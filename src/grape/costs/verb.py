@@ -7,17 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grape.core.errors import CompatibilityError, DataError, SettingsError
+from grape.core.errors import CompatibilityError, DataError, SettingsError, require_known
 from grape.core.events import SILENT, Reporter
 from grape.core.reading import read_file
 from grape.core.settings import check_ranges, setting
 from grape.core.trajectories import Trajectory
 from grape.costs.builtins import (
     SuiteNames,
-    builtin_names,
-    builtin_specification,
     builtin_suites,
-    builtin_text,
     suite_names_of,
 )
 from grape.costs.checks import check_specification, find_problems
@@ -25,6 +22,12 @@ from grape.costs.parsing import load_specification
 from grape.costs.report_card import card_text
 from grape.costs.schema import specification_schema
 from grape.costs.specification import CostSpecification, specification_hash, specification_text, specification_to_dict
+from grape.costs.suite_specifications import (
+    known_specification,
+    specification_names,
+    specification_source,
+    specification_suites,
+)
 from grape.costs.validation import CRITERIA, ValidationCriteria, validate_specification
 from grape.store import EpisodeStore
 
@@ -46,7 +49,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class CostsListSettings:
-    """Name the built-in cost specifications, with their stages.
+    """Name the cost specifications, built in or of installed suites, with their stages.
 
     Attributes:
         suite: Only those of this suite; by default of all.
@@ -104,18 +107,19 @@ class CostsValidateSettings(ValidationCriteria):
 
 
 def run_costs_list(settings: CostsListSettings, reporter: Reporter = SILENT) -> dict[str, Any]:
-    """Names of the built-in specifications.
+    """Names of the specifications, built in or of installed suites.
 
     Returns:
         ``text`` for people and ``specifications``: names by suite.
 
     Raises:
         SettingsError: The suite is unknown.
+        DataError: A file that a suite ships is no valid specification.
     """
-    suites = [settings.suite] if settings.suite else list(builtin_suites())
-    table = {suite: list(builtin_names(suite)) for suite in suites}
+    suites = [settings.suite] if settings.suite else list(specification_suites(reporter.warn))
+    table = {suite: list(specification_names(suite)) for suite in suites}
     lines = [
-        f"{suite}/{task}  ({', '.join(stage.name for stage in builtin_specification(suite, task).stages)})"
+        f"{suite}/{task}  ({', '.join(stage.name for stage in _named_specification(suite, task).stages)})"
         for suite, tasks in table.items()
         for task in tasks
     ]
@@ -278,7 +282,19 @@ def find_specification(target: str) -> CostSpecification:
         raise SettingsError(
             f"{target!r} is neither a YAML file nor SUITE/TASK.", "List the built-in ones with 'grape costs list'."
         )
-    return builtin_specification(suite, task)
+    return _named_specification(suite, task)
+
+
+def _named_specification(suite: str, task: str) -> CostSpecification:
+    """The specification of a task.
+
+    Raises:
+        SettingsError: There is none; the hint names close ones.
+    """
+    require_known(f"task of suite '{suite}'", task, specification_names(suite))
+    specification = known_specification(suite, task)
+    assert specification is not None  # its name is known
+    return specification
 
 
 def _is_file(target: str) -> bool:
@@ -288,7 +304,7 @@ def _is_file(target: str) -> bool:
 
 def _source_text(target: str) -> str:
     """What a target that was found is written as, without the last line's end."""
-    text = read_file(Path(target)).decode() if _is_file(target) else builtin_text(*target.split("/", 1))
+    text = read_file(Path(target)).decode() if _is_file(target) else specification_source(*target.split("/", 1))
     return text.removesuffix("\n")
 
 

@@ -52,7 +52,7 @@ class DoctorSettings:
         suite: The simulators you want to work with, e.g. "metaworld" or "libero_goal,libero_10"; "libero" means
             LIBERO's four suites of ten tasks, "simpler" SimplerEnv's simpler_widowx. Their packages and an image of
             each one's first task (of each task of simpler_widowx) are then required, those of others optional.
-            Left out: metaworld where it is installed, otherwise none.
+            gym:ID is any Gymnasium environment. Left out: metaworld where it is installed, otherwise none.
         frame: Render one image of the suite and check that it is not empty; --no-frame skips that (a few seconds).
         folder: Where you want to write results: its free disk space is checked.
         timeout: Seconds that a single probe (a library, a frame, torch) may take before it counts as hung, above 0.
@@ -84,7 +84,7 @@ def run_doctor(settings: DoctorSettings, reporter: Reporter = SILENT) -> Mapping
     checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
         ("interpreter", check_interpreter),
         ("packages", lambda: check_packages(needed)),
-        ("graphics libraries", lambda: check_libraries(timeout, bool(needed - {"simpler"}))),
+        ("graphics libraries", lambda: check_libraries(timeout, bool(needed - {"simpler", "gymnasium"}))),
         *[("Vulkan", lambda: check_vulkan(timeout)) for _ in needed & {"simpler"}],
         *[("assets", lambda: check_assets("simpler" in needed)) for _ in ("simpler",) if is_installed("simpler")],
         *[
@@ -114,13 +114,14 @@ def run_doctor(settings: DoctorSettings, reporter: Reporter = SILENT) -> Mapping
 
 def _suites_of(settings: DoctorSettings) -> tuple[str, ...]:
     """The suites to look at, after a check of all settings."""
-    from grape.envs.registry import suite_names
+    from grape.envs.registry import GYMNASIUM_PREFIX, suite_names
 
     check_ranges(settings)
     names = suite_names()
     suites: list[str] = []
     for name in _chosen(settings.suite):
-        require_known("suite", name.strip(), (*names, *_FAMILIES))
+        if not name.strip().startswith(GYMNASIUM_PREFIX):
+            require_known("suite", name.strip(), (*names, *_FAMILIES))
         suites += _FAMILIES.get(name.strip(), (name.strip(),))
     if not settings.folder.is_dir():
         raise SettingsError(f"--folder {settings.folder} is no folder.", "Name one that exists.")
@@ -136,4 +137,6 @@ def _chosen(names: str) -> list[str]:
 
 def _extra_of(suite: str) -> str:
     """Extra of the distribution that installs a suite's simulator."""
+    if suite.startswith("gym:"):
+        return "gymnasium"
     return next((family for family in _FAMILIES if suite.startswith(f"{family}_")), suite)

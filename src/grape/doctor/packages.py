@@ -12,6 +12,7 @@ __all__ = ["check_packages", "extra_requirements", "is_installed"]
 _PURPOSE = {
     "train": "the policy: sft, train, and collect and evaluate with a policy",
     "metaworld": "the simulator of suite metaworld",
+    "gymnasium": "suites gym:ID, and tasks as Gymnasium environments",
     "libero": "the simulator of suite libero",
     "simpler": "the simulator of the simpler_widowx suites (SimplerEnv)",
     "vlm": "generated cost specifications, by a model on this machine",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -25,22 +26,24 @@ class Snapshot:
         proprio: Robot state, float32 ``(P,)``.
         keypoints: Named points in meters, world frame, float32 ``(3,)`` each.
         signals: Named scalars, e.g. ``gripper_opening`` in [0, 1], ``grasped`` 0 or 1, ``opened`` in [0, 1].
-        success: Whether the task is solved in this state.
+        success: Whether the task is solved in this state; None where the simulator does not tell.
         display: Larger image for people, uint8 ``(H2, W2, 3)``, or None.
         privileged: Raw simulator state for experts; never recorded, never shown to a policy.
         extra: Facts of the whole episode, JSON values only; recorded from the reset's snapshot, e.g. the camera.
         cameras: Images of further cameras by name, RGB uint8 ``(H, W, 3)`` each; the same names in every snapshot.
+        terminated: Whether the simulator ended the episode in this state, solved or not: no step may follow.
     """
 
     image: npt.NDArray[np.uint8]
     proprio: npt.NDArray[np.float32]
     keypoints: Mapping[str, npt.NDArray[np.float32]]
     signals: Mapping[str, float]
-    success: bool
+    success: bool | None
     display: npt.NDArray[np.uint8] | None = None
     privileged: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
     cameras: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
+    terminated: bool = False
 
 
 class Environment(Protocol):
@@ -143,6 +146,14 @@ class SuiteBase(ABC):
         A policy that has seen an initial state of the one has seen that of the other. By default a task is its own.
         """
         return self.name, task.name
+
+    @property
+    def cost_specifications(self) -> Path | None:
+        """Folder of the suite's own cost specifications: ``TASK.yaml`` for each task that has one. By default None.
+
+        ``grape score`` and ``grape costs`` take them for the tasks of this suite as they take the built-in ones.
+        """
+        return None
 
     def tasks_to_look_at(self) -> tuple[Task, ...]:
         """Tasks that ``grape doctor`` renders: one of each kind of scene. By default the first."""

@@ -206,6 +206,10 @@ class ExternalPythonSuite(SuiteBase):
         """Suite and name of the task whose initial states are this task's."""
         return self._suite.base_task(task)
 
+    @property
+    def cost_specifications(self) -> Path | None:
+        return self._suite.cost_specifications
+
     def tasks_to_look_at(self) -> tuple[Task, ...]:
         return self._suite.tasks_to_look_at()
 

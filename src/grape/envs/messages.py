@@ -86,7 +86,8 @@ def snapshot_to_wire(snapshot: Snapshot) -> tuple[dict[str, Any], dict[str, npt.
         "proprio": snapshot.proprio.tolist(),
         "keypoints": {name: point.tolist() for name, point in snapshot.keypoints.items()},
         "signals": {name: float(value) for name, value in snapshot.signals.items()},
-        "success": bool(snapshot.success),
+        "success": None if snapshot.success is None else bool(snapshot.success),
+        "terminated": bool(snapshot.terminated),
         "extra": dict(snapshot.extra),
     }
     arrays = {"image": snapshot.image}
@@ -104,6 +105,7 @@ def snapshot_from_wire(header: Mapping[str, Any], arrays: Arrays) -> Snapshot:
         keypoints={name: np.array(point, dtype=np.float32) for name, point in header["keypoints"].items()},
         signals=dict(header["signals"]),
         success=header["success"],
+        terminated=header["terminated"],
         display=arrays.get("display"),
         extra=header["extra"],
         cameras={key[len(_CAMERA) :]: image for key, image in arrays.items() if key.startswith(_CAMERA)},

@@ -2,6 +2,7 @@
 
 Suites of other distributions register a class or factory without arguments under the entry-point group
 ``grape.suites``. A suite's module is imported when the suite is asked for, its simulator only when an environment is.
+``gym:ID`` is any Gymnasium environment (:mod:`grape.envs.gymnasium_suite`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from grape.core.tasks import Task
 from grape.envs.base import SuiteBase
 
 __all__ = [
+    "GYMNASIUM_PREFIX",
     "get_suite",
     "missing_state_hint",
     "select_tasks",
@@ -23,6 +25,9 @@ __all__ = [
 ]
 
 _GROUP = "grape.suites"
+GYMNASIUM_PREFIX = "gym:"
+"""How names begin that are not registered here, but Gymnasium environments."""
+
 _BUILTIN: dict[str, tuple[str, ...]] = {
     **{
         f"libero_{name}{variant}": ("grape.envs.libero.suite", "LiberoSuite", f"libero_{name}{variant}")
@@ -53,11 +58,16 @@ def _plugins() -> tuple[metadata.EntryPoint, ...]:
 
 
 def get_suite(name: str) -> SuiteBase:
-    """Suite registered under ``name``.
+    """Suite registered under ``name``, or the Gymnasium environment that ``gym:...`` names.
 
     Raises:
         SettingsError: The name is unknown, or the plugin that registered it cannot be loaded.
+        DataError: A file of options for a Gymnasium environment cannot be read.
     """
+    if name.startswith(GYMNASIUM_PREFIX):
+        from grape.envs.gymnasium_suite import open_gymnasium
+
+        return open_gymnasium(name)
     if name in _BUILTIN:
         module, attribute, *arguments = _BUILTIN[name]
         suite: SuiteBase = getattr(importlib.import_module(module), attribute)(*arguments)

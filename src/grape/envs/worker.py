@@ -99,7 +99,8 @@ class Group:
         Args:
             actions: ``(lanes, n, D)``; None to let the experts act, each in the state that its last action led to.
             counts: How many of them to execute a lane; 0 leaves it at rest.
-            until: ``"success"`` ends a lane's part at its first success, ``"last-step"`` does not.
+            until: ``"success"`` ends a lane's part at its first success, ``"last-step"`` does not. Where the simulator
+                ends an episode it ends in either case.
 
         Returns:
             The states of each lane in order, of which only the last one has images; and the experts' executed and
@@ -121,7 +122,7 @@ class Group:
                     raise ValueError("no actions were given and the group has no experts")
                 action = executed[lane, number]
                 states.append(environment.step(action) if blind is None else blind.advance(action))
-                if until == "success" and states[-1].success:
+                if states[-1].terminated or (until == "success" and states[-1].success):
                     break
             if states:
                 if blind is not None:

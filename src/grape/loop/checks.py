@@ -24,7 +24,7 @@ from grape.loop.stages import Stages
 from grape.policies.opening import parse_hub_name
 from grape.policies.registry import check_policy_place
 from grape.preferences import check_pair, check_score
-from grape.preferences.specifications import choose_specifications
+from grape.preferences.specifications import check_success_counts, choose_specifications
 from grape.training.settings import TrainerSettings, check_sft, check_train
 
 __all__ = ["check_settings"]
@@ -76,9 +76,16 @@ def check_settings(settings: LoopSettings, suite: SuiteBase, tasks: Sequence[Tas
             )
     with _flags_of("score"):
         check_score(stages.score(1))
-        choose_specifications(suite.name, [task.name for task in tasks], settings.score.costs)
+        names = [task.name for task in tasks]
+        priced = choose_specifications(suite.name, names, settings.score.costs)
+        check_success_counts(settings.score.weights, [name for name in names if name not in priced])
     with _flags_of("pair"):
         check_pair(stages.pair(1))
+        if not priced and settings.pair.stage_wise:
+            raise SettingsError(
+                f"--stage-wise: none of {', '.join(names)} has a cost specification, so they have no stages.",
+                "Give --score.costs with one (see docs/costs.md), or leave --stage-wise out.",
+            )
     with _flags_of("train"):
         check_train(stages.train(1, policy))
     if settings.replay and settings.train.reference == "recomputed":

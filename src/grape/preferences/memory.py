@@ -1,7 +1,7 @@
 """Scores and pairs of trajectories in memory: what ``grape score`` and ``grape pair`` compute, without folders."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from grape.preferences.pair import PairSettings, check_pair, select_pairs
 from grape.preferences.records import PAIRS_FILE, pair_to_row
 from grape.preferences.score import ScoreSettings, check_score, portable_path
 from grape.preferences.scoring import score_episodes
-from grape.preferences.specifications import check_recorded_names, choose_specifications
+from grape.preferences.specifications import check_recorded_names, check_success_counts, choose_specifications
 from grape.preferences.thresholds import thresholds_by_hand
 from grape.store import Episodes, EpisodesInMemory, EpisodeStore
 
@@ -110,24 +110,27 @@ def score_trajectories(
     Args:
         trajectories: Of one suite; or a store, whose episodes are read one after another.
         specification: What they cost: a specification for all tasks, one for each task by its name, or a YAML file or
-            folder. Without one, the built-in specification of each task; where the suite has none, the outcome and
-            the policy's likelihood alone rank.
+            folder. Without one, the built-in specification of each task, or its suite's; a task that has none is
+            scored by success alone: R_self and costs count nothing there.
         reporter: Hears of progress and warnings, which are in the summary as well.
         **settings: Fields of :class:`ScoreSettings` but ``store``, ``out`` and ``costs``, e.g. ``calibrate=False``.
 
     Raises:
-        SettingsError: A setting is unknown or out of range.
+        SettingsError: A setting is unknown or out of range, or success is to count for nothing where nothing else can.
         DataError: There are no trajectories, or the specification speaks of keypoints or signals that were not
             recorded.
         CompatibilityError: The trajectories do not compare.
     """
     chosen = _settings(ScoreSettings, ("store", "out", "costs", "dry_run"), settings, store=_IN_MEMORY)
     check_score(chosen)
+    if isinstance(specification, str | Path):
+        chosen = replace(chosen, costs=Path(specification))
     episodes = trajectories if isinstance(trajectories, EpisodeStore) else EpisodesInMemory(trajectories)
     tasks = sorted({meta.task for meta in episodes.metas()})
     if not tasks:
         raise DataError(f"{episodes!r} holds no episodes.", "Collect some first.")
     specifications = _specifications(specification, episodes.suite, tasks)
+    check_success_counts(chosen.weights, [task for task in tasks if task not in specifications])
     check_recorded_names(episodes, specifications)
     by_hand = thresholds_by_hand(specifications, chosen.threshold_values)
     hashes = {task: specification_hash(item) for task, item in specifications.items()}

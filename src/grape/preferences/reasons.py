@@ -69,6 +69,8 @@ def _outcomes(chosen: Score, rejected: Score) -> str:
 
 def _failure(score: Score) -> str:
     """How far a failed trajectory came."""
+    if not score.stages:
+        return "did not solve the task"
     in_order = sorted(_stages(score), key=lambda stage: stage.position or 0)  # as listed where no order was taken
     open_stages = [stage for stage in in_order if not stage.done]
     if not open_stages:

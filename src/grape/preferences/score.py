@@ -16,7 +16,7 @@ from grape.costs import OBJECTIVES, specification_hash
 from grape.preferences.gcpg import PUBLISHED_WEIGHTS
 from grape.preferences.records import SCORES_FILE, score_to_row
 from grape.preferences.scoring import score_episodes
-from grape.preferences.specifications import check_recorded_names, choose_specifications
+from grape.preferences.specifications import check_recorded_names, check_success_counts, choose_specifications
 from grape.preferences.thresholds import thresholds_by_hand
 from grape.store import EpisodeStore
 
@@ -85,7 +85,7 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
         :func:`grape.preferences.summaries.summarize_scores`.
 
     Raises:
-        SettingsError: A setting is out of range, or a task that should have a cost specification has none.
+        SettingsError: A setting is out of range, or success is to count for nothing where nothing else can.
         DataError: The store is missing, empty or damaged, or a specification speaks of what it did not record.
         CompatibilityError: Specification and store do not fit, or ``out`` belongs to another run.
     """
@@ -96,6 +96,7 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
         raise DataError(f"Episode store {store.path} holds no episodes.", "Run 'grape collect' first.")
     tasks = tuple(sorted({meta.task for meta in metas}))
     unadjusted = choose_specifications(store.suite, tasks, settings.costs)
+    check_success_counts(settings.weights, [task for task in tasks if task not in unadjusted])
     check_recorded_names(store, unadjusted)
     by_hand = thresholds_by_hand(unadjusted, settings.threshold_values)
     today = {task: specification_hash(specification) for task, specification in unadjusted.items()}

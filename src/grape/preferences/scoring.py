@@ -21,6 +21,7 @@ from grape.costs import (
     with_unknown_outcome,
 )
 from grape.preferences.gcpg import TERMS, Calibration, RawTerms, calibrate, weighted_terms
+from grape.preferences.specifications import about_success_alone
 from grape.preferences.summaries import summarize_scores
 from grape.preferences.thresholds import Place, calibrated_thresholds, reprice, with_thresholds
 from grape.store.source import Episodes
@@ -72,9 +73,9 @@ def score_episodes(
     """Score episodes; warn of what a reader must know.
 
     Args:
-        settings: How; paths are not read.
+        settings: How; of the paths, only ``costs`` is read, for a warning.
         episodes: At least one.
-        unadjusted: Specification by task, as written; a task without one costs nothing.
+        unadjusted: Specification by task, as written; a task without one is scored by success alone.
         by_hand: Thresholds that the user gave, by task.
         hashes: Hash of each specification.
         where: What messages call the place of the episodes.
@@ -89,18 +90,24 @@ def score_episodes(
     priced = _price(episodes, metas, specifications, settings.price_verdict, where, reporter)
     priced, thresholds = _with_thresholds(settings, priced, specifications, by_hand)
     raw = _raw_terms(priced)
+    success_alone = sorted({meta.task for meta in metas} - set(specifications))
+    with_costs = [item for item in priced if item.meta.task in specifications]
     calibration = calibrate(
-        raw,
+        _raw_terms(with_costs) if with_costs else replace(raw, r_self=np.full_like(raw.r_self, np.nan)),
         weights=settings.weights,
         beta=settings.beta,
         normalisation=None if settings.normalisation == "auto" else settings.normalisation,
         soft_share=settings.soft_share,
-        from_data=settings.calibrate,
+        from_data=settings.calibrate and bool(with_costs),
         keep_weights=settings.keep_weights,
     )
+    calibration = replace(calibration, beta=dict.fromkeys(success_alone, 1.0) | dict(calibration.beta))
     scores = _scores(priced, raw, calibration)
-    without = sorted({meta.task for meta in metas} - set(specifications))
-    warnings = [*_without_costs(without, episodes.suite), *_warnings(metas, priced), *calibration.notes]
+    warnings = [
+        *_warnings(metas, priced),
+        *calibration.notes,
+        *about_success_alone(episodes.suite, success_alone, settings.costs),
+    ]
     for warning in warnings:
         reporter.warn(warning)
     chosen = calibration.to_dict() | {
@@ -110,20 +117,11 @@ def score_episodes(
         "threshold_values": dict(settings.threshold_values),
         "weights_kept": settings.keep_weights or not settings.calibrate,
         "specifications": dict(hashes),
+        **({"success_alone": success_alone} if success_alone else {}),
     }
     policies = sorted({meta.policy_hash for meta in metas if meta.policy_hash})
     facts = {"suite": episodes.suite, "policies": policies}
     return ScoredEpisodes(scores, summarize_scores(scores, raw), facts, chosen, warnings)
-
-
-def _without_costs(tasks: Sequence[str], suite: str) -> list[str]:
-    if not tasks:
-        return []
-    names = ", ".join(tasks[:3]) + (", …" if len(tasks) > 3 else "")
-    return [
-        f"Suite {suite} has no cost specification for {names}: there the outcome and the policy's likelihood alone "
-        "rank episodes. Write one (docs/costs.md) and give it with --costs."
-    ]
 
 
 @dataclass(frozen=True)
@@ -233,7 +231,8 @@ def _raw_terms(priced: Sequence[_Priced]) -> RawTerms:
 
 
 def _scores(priced: Sequence[_Priced], raw: RawTerms, calibration: Calibration) -> list[Score]:
-    rows = weighted_terms(raw, calibration).tolist()
+    by_costs = np.array([[bool(item.stages), bool(item.stages), True] for item in priced])
+    rows = np.where(by_costs, weighted_terms(raw, calibration), 0.0).tolist()
     return [
         Score(
             episode_id=item.meta.episode_id,

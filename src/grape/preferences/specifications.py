@@ -1,23 +1,26 @@
-"""Which cost specification prices which task of a store: built-in ones, and the user's over them."""
+"""Which cost specification prices which task of a store: built-in ones or the suite's, and the user's over them."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
+from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError, did_you_mean
 from grape.costs import (
     CostSpecification,
-    builtin_specification,
+    builtin_names,
     builtin_suites,
     check_specification,
+    known_specification,
     load_specification,
+    suite_is_known,
 )
 from grape.store.source import Episodes
 
-__all__ = ["check_recorded_names", "choose_specifications"]
+__all__ = ["about_success_alone", "check_recorded_names", "check_success_counts", "choose_specifications"]
 
 
 def choose_specifications(suite: str, tasks: Sequence[str], costs: Path | None) -> dict[str, CostSpecification]:
-    """Specification of each task that has one; every task has where the suite comes with built-in ones.
+    """Specification of each task that has one; tasks without one are left out, and scored by success alone.
 
     Args:
         suite: Suite of the episodes.
@@ -26,24 +29,57 @@ def choose_specifications(suite: str, tasks: Sequence[str], costs: Path | None) 
             for other tasks are ignored; a file that names no task is for the task it is called after), or None.
 
     Raises:
-        SettingsError: A task of a suite with built-in specifications has neither a file nor one of these, or ``costs``
-            does not exist.
+        SettingsError: ``costs`` does not exist, or the suite's tasks have built-in ones and this is none of them.
         DataError: A file is no valid specification, or two are for the same task.
         CompatibilityError: A file is for another suite, or the only one is for a task that is not in the store.
     """
     own = {} if costs is None else _load(suite, tasks, costs)
-    chosen = {}
-    for task in tasks:
-        if task not in own and suite not in builtin_suites():
-            continue
-        try:
-            chosen[task] = own[task] if task in own else builtin_specification(suite, task)
-        except SettingsError as error:
-            raise SettingsError(
-                f"There is no cost specification for task '{task}' of suite '{suite}'. {error.message}",
-                f"Write one (see docs/costs.md) and give it with --costs. {error.hint}",
-            ) from error
-    return chosen
+    known = {task: own[task] if task in own else known_specification(suite, task) for task in tasks}
+    unknown = next((task for task, specification in known.items() if specification is None), None)
+    if unknown is not None and suite in builtin_suites():
+        raise SettingsError(
+            f"There is no cost specification for task '{unknown}' of suite '{suite}'.",
+            f"Write one (see docs/costs.md) and give it with --costs. {did_you_mean(unknown, builtin_names(suite))}",
+        )
+    return {task: specification for task, specification in known.items() if specification is not None}
+
+
+def check_success_counts(weights: Sequence[float], tasks: Sequence[str]) -> None:
+    """Refuse weights under which tasks without a specification have no reward at all.
+
+    Args:
+        weights: lambda_1, lambda_2, lambda_3.
+        tasks: Tasks that are scored by success alone.
+
+    Raises:
+        SettingsError: There are some, and success has no weight.
+    """
+    if tasks and not weights[2]:
+        raise SettingsError(
+            f"--weights {' '.join(f'{weight:g}' for weight in weights)}: success counts for nothing, and "
+            f"{', '.join(tasks)} can be scored by nothing else.",
+            "Give --costs with a specification (see docs/costs.md), or a third weight above 0.",
+        )
+
+
+def about_success_alone(suite: str, tasks: Sequence[str], costs: Path | None) -> list[str]:
+    """What a reader of scores must know where tasks have no specification; nothing where all have one.
+
+    Args:
+        suite: Suite of the episodes.
+        tasks: Tasks that are scored by success alone.
+        costs: What was given as ``--costs``; a file in it of nearly a task's name is pointed out.
+    """
+    if not tasks:
+        return []
+    files = [path.stem for path in costs.iterdir()] if costs is not None and costs.is_dir() else []
+    close = [f"{name}.yaml for {task}" for task in tasks for name in difflib.get_close_matches(task, files, 1, 0.8)]
+    misspelled = f" Is a file's name misspelled: {', '.join(close)}?" if close else ""
+    unread = "" if suite_is_known(suite) else f" Suite {suite} is not installed here: what it ships is not known."
+    return [
+        f"There is no cost specification for {', '.join(tasks)}: scored by success alone, R_self and costs do not "
+        f"count there. --costs takes one, 'grape costs generate' writes one (docs/costs.md).{misspelled}{unread}"
+    ]
 
 
 def check_recorded_names(episodes: Episodes, specifications: Mapping[str, CostSpecification]) -> None:

@@ -35,7 +35,8 @@ def summarize_scores(scores: Sequence[Score], raw: RawTerms) -> dict[str, Any]:
         ``tasks``: episodes, successes and means a task.
     """
     gcpg = np.array([score.gcpg for score in scores])
-    r_ext = np.array([score.r_ext for score in scores])
+    # Where a task has no specification there are no stages, and nothing was priced.
+    r_ext = np.array([score.r_ext if score.stages else np.nan for score in scores])
     r_step = raw.r_self / np.maximum(raw.steps, 1)
     tasks = {}
     for number, name in enumerate(sorted({score.task for score in scores})):
@@ -70,11 +71,11 @@ def _outcomes(success: Float64) -> dict[str, Any]:
 
 
 def _means(raw: RawTerms, r_step: Float64, r_ext: Float64, chosen: npt.NDArray[np.bool_]) -> dict[str, float | None]:
-    sampled = r_step[chosen & np.isfinite(r_step)]
+    sampled, priced = r_step[chosen & np.isfinite(r_step)], chosen & np.isfinite(r_ext)
     return {
         "r_self_per_step": float(sampled.mean()) if len(sampled) else None,
-        "r_ext": float(r_ext[chosen].mean()),
-        "cost": float(raw.cost[chosen].mean()),
+        "r_ext": float(r_ext[priced].mean()) if priced.any() else None,
+        "cost": float(raw.cost[priced].mean()) if priced.any() else None,
         "steps": float(raw.steps[chosen].mean()),
     }
 
@@ -116,7 +117,7 @@ def _upsets(gcpg: Float64, raw: RawTerms) -> float | None:
 
 
 def _concordance(r_ext: Float64, raw: RawTerms) -> float | None:
-    known = np.isfinite(raw.success)
+    known = np.isfinite(raw.success) & np.isfinite(r_ext)
     return concordance((-r_ext[known]).tolist(), (raw.success[known] > 0.5).tolist(), raw.state[known].tolist())[0]
 
 
