@@ -2,8 +2,8 @@
 #
 #   docker build -t grape .
 #   docker build -t grape:cuda --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128 .
-#   docker run --rm -v "$PWD/runs:/work/runs" grape demo
-#   docker run --rm --gpus all -v "$PWD/runs:/work/runs" grape:cuda train ...
+#   docker run --rm -v "$PWD/runs:/home/grape/runs" grape demo
+#   docker run --rm --gpus all -v "$PWD/runs:/home/grape/runs" grape:cuda train ...
 #
 # The wheels of torch for CUDA bring CUDA along: the host needs NVIDIA's driver and container toolkit, the image no CUDA of its own.
 ARG PYTHON=3.12
@@ -31,9 +31,10 @@ RUN grep -v '^torch==' requirements/recorded.txt > constraints.txt \
     && python -m pip install --no-cache-dir --constraint constraints.txt ".[${EXTRAS}]" \
     && rm constraints.txt
 
-RUN useradd --create-home --uid 1000 grape && mkdir -p /work/runs && chown -R grape:grape /work
+RUN useradd --create-home --uid 1000 grape
 USER 1000:1000
-WORKDIR /work
+RUN mkdir /home/grape/runs
+WORKDIR /home/grape
 ENV NVIDIA_DRIVER_CAPABILITIES=all
 ENTRYPOINT ["grape"]
 CMD ["--help"]

@@ -1,10 +1,7 @@
 """A simulator of another distribution goes all the way: collect, sft, score, pair, train, evaluate."""
 
-import importlib
-import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +13,7 @@ from grape.costs.verb import CostsCheckSettings
 from grape.envs.registry import get_suite
 from grape.preferences import PairSettings, ScoreSettings, read_scores, run_pair, run_score
 from tests.envs.snapshots import run_expert
+from tests.installed_examples import installed_example
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "own_simulator"
@@ -25,19 +23,8 @@ FILES = ("own_simulator/__init__.py", "own_simulator/costs/reach.yaml", "pyproje
 @pytest.fixture(scope="module", autouse=True)
 def installed(tmp_path_factory):
     """What ``pip install examples/own_simulator`` leaves behind: the package, and its entry points."""
-    site = tmp_path_factory.mktemp("site")
-    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
-    shutil.copytree(EXAMPLE / "own_simulator", site / "own_simulator", ignore=shutil.ignore_patterns("__pycache__"))
-    info = site / "own_simulator-0.1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: own-simulator\nVersion: 0.1\n")
-    points = [f"{name} = {value}" for name, value in project["entry-points"]["grape.suites"].items()]
-    (info / "entry_points.txt").write_text("\n".join(["[grape.suites]", *points, ""]))
-    sys.path.insert(0, str(site))
-    importlib.invalidate_caches()
-    yield
-    sys.path.remove(str(site))
-    sys.modules.pop("own_simulator", None)
+    with installed_example(EXAMPLE, "own_simulator", tmp_path_factory.mktemp("site")):
+        yield
 
 
 def test_the_page_shows_the_code_that_runs_here():

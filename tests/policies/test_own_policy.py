@@ -1,10 +1,7 @@
 """A policy of another distribution goes all the way: collect, score, pair, train, evaluate, loop."""
 
 import dataclasses
-import importlib
 import shutil
-import sys
-import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +18,7 @@ from grape.policies.registry import get_policy_type, open_policy, policy_type_na
 from grape.preferences import PairSettings, ScoreSettings, run_pair, run_score
 from grape.store import EpisodeStore
 from grape.training import TrainSettings, run_train
+from tests.installed_examples import installed_example
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "own_policy"
@@ -29,19 +27,8 @@ EXAMPLE = ROOT / "examples" / "own_policy"
 @pytest.fixture(scope="module", autouse=True)
 def installed(tmp_path_factory):
     """What ``pip install examples/own_policy`` leaves behind: the module, and its entry points."""
-    site = tmp_path_factory.mktemp("site")
-    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
-    (site / "own_policy.py").write_bytes((EXAMPLE / "own_policy.py").read_bytes())
-    info = site / "own_policy-0.1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: own-policy\nVersion: 0.1\n")
-    points = [f"{name} = {value}" for name, value in project["entry-points"]["grape.policies"].items()]
-    (info / "entry_points.txt").write_text("\n".join(["[grape.policies]", *points, ""]))
-    sys.path.insert(0, str(site))
-    importlib.invalidate_caches()
-    yield
-    sys.path.remove(str(site))
-    sys.modules.pop("own_policy", None)
+    with installed_example(EXAMPLE, "own_policy", tmp_path_factory.mktemp("site")):
+        yield
 
 
 @pytest.fixture(scope="module")

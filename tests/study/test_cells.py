@@ -11,46 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grape.core.errors import CompatibilityError, DataError, GrapeError
-from grape.study.cells import Cell, Outcome, Round, cell_path, check_starts, read_cell, software, write_cell
-
-
-def made(**changes: Any) -> Cell:
-    round_ = Round(
-        iteration=1,
-        policy_hash="b" * 8,
-        rollouts="c" * 8,
-        collected=8,
-        collected_success=0.5,
-        pairs=3,
-        updates=2,
-        curve={"update": (1.0, 2.0), "loss": (0.5, None)},
-        outcomes=(Outcome(0, 100, 0, 1, 7, None), Outcome(0, 101, 0, 0, 9, 3)),
-    )
-    cell = Cell(
-        settings="a" * 8,
-        seed=3,
-        arm="tpo",
-        suite="toy",
-        tasks=("reach-red",),
-        merit="success",
-        measured_on="test",
-        start="d" * 8,
-        software={"version": "1", "commit": "e"},
-        versions={"toy": "1"},
-        rounds=(round_,),
-        wall_seconds=1.5,
-        cpu_seconds=1.25,
-        start_cpu_seconds=9.0,
-    )
-    return replace(cell, **changes)
+from grape.study.cells import cell_path, check_starts, read_cell, software, write_cell
+from tests.study.small_cell import small_cell
 
 
 def test_a_cell_comes_back_as_it_was(tmp_path: Path) -> None:
-    path = write_cell(tmp_path, made())
+    path = write_cell(tmp_path, small_cell())
     assert path == cell_path(tmp_path, 3, "tpo")
-    assert read_cell(path) == made()
+    assert read_cell(path) == small_cell()
     assert path.stat().st_size < 2000
-    assert made(cpu_seconds=7.0, software={}).facts == made().facts != made(start="f").facts
+    assert small_cell(cpu_seconds=7.0, software={}).facts == small_cell().facts != small_cell(start="f").facts
 
 
 def places(value: Any, where: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -61,7 +31,7 @@ def places(value: Any, where: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 @settings(deadline=None, max_examples=200)
 @given(data=st.data())
 def test_whatever_a_file_holds_it_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
-    path = write_cell(tmp_path_factory.getbasetemp() / "fuzz", made())
+    path = write_cell(tmp_path_factory.getbasetemp() / "fuzz", small_cell())
     value = json.loads(path.read_text())
     place = data.draw(st.sampled_from(places(value)))
     junk = data.draw(
@@ -91,18 +61,18 @@ def test_what_is_no_cell_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_an_episode_counts_once(tmp_path: Path) -> None:
-    twice = replace(made().rounds[0], outcomes=made().rounds[0].outcomes[:1] * 2)
+    twice = replace(small_cell().rounds[0], outcomes=small_cell().rounds[0].outcomes[:1] * 2)
     with pytest.raises(DataError, match="twice"):
-        read_cell(write_cell(tmp_path, made(rounds=(twice,))))
+        read_cell(write_cell(tmp_path, small_cell(rounds=(twice,))))
 
 
 def test_arms_of_a_seed_must_start_alike() -> None:
-    check_starts([made(), made(arm="kto"), made(seed=4, start="f")])
+    check_starts([small_cell(), small_cell(arm="kto"), small_cell(seed=4, start="f")])
     with pytest.raises(CompatibilityError, match="seed 3 have different starting policies"):
-        check_starts([made(), made(arm="kto", start="f")])
-    other = replace(made().rounds[0], rollouts="f")
+        check_starts([small_cell(), small_cell(arm="kto", start="f")])
+    other = replace(small_cell().rounds[0], rollouts="f")
     with pytest.raises(CompatibilityError, match="different first rollouts"):
-        check_starts([made(), made(arm="kto", rounds=(other,))])
+        check_starts([small_cell(), small_cell(arm="kto", rounds=(other,))])
 
 
 def test_software_names_version_and_commit_of_a_checkout() -> None:

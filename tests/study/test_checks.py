@@ -18,6 +18,8 @@ from grape.training.settings import check_train
 
 TINY = Path(__file__).with_name("tiny.yaml")
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "studies"
+
 
 def tiny(changes: dict[str, Any]) -> StudySettings:
     base = load_settings(StudySettings, TINY, StudySettings(out=Path("never-written")))
@@ -131,10 +133,14 @@ def test_a_dry_run_counts_what_is_shared_once(tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
-    "name", ["toy.yaml", "metaworld.yaml", "libero-goal.yaml", "simpler.yaml", "simpler-sparse.yaml"]
+    "name",
+    [
+        *("toy.yaml", "metaworld.yaml", "libero-goal.yaml", "simpler-sparse.yaml"),
+        *(f"laboratory/{path.name}" for path in sorted((EXAMPLES / "laboratory").glob("*.yaml"))),
+    ],
 )
 def test_example_studies_are_valid(name: str) -> None:
-    path = Path(__file__).resolve().parents[2] / "examples" / "studies" / name
+    path = EXAMPLES / name
     settings = load_settings(StudySettings, path, StudySettings(out=Path("never-written")))
     try:
         plan = run_study(replace(settings, dry_run=True))

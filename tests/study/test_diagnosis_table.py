@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from grape.core.errors import CompatibilityError, DataError, GrapeError
 from grape.core.preferences import PreferencePair
-from grape.study.cells import Cell, Outcome, Round
+from grape.study.cells import Cell, Round
 from grape.study.diagnosis import (
     Change,
     DiagnosedRound,
@@ -24,6 +24,7 @@ from grape.study.diagnosis import (
 )
 from grape.study.diagnosis_table import diagnosis_lines, summarize_diagnoses
 from grape.study.inspection import pair_kinds
+from tests.study.small_cell import small_cell
 
 
 def part(**changes: Any) -> DiagnosedRound:
@@ -68,23 +69,7 @@ def diagnosis(*rounds: DiagnosedRound, **changes: Any) -> Diagnosis:
 
 
 def cell(*rounds: Round) -> Cell:
-    outcomes = (Outcome(0, 100, 0, 1, 7, None),)
-    return Cell(
-        settings="a" * 8,
-        seed=3,
-        arm="tpo",
-        suite="toy",
-        tasks=("reach-red",),
-        merit="success",
-        measured_on="test",
-        start="d" * 8,
-        software={},
-        versions={},
-        rounds=rounds or (Round(iteration=1, policy_hash="b" * 8, outcomes=outcomes),),
-        wall_seconds=1.0,
-        cpu_seconds=1.0,
-        start_cpu_seconds=1.0,
-    )
+    return small_cell(rounds=rounds or small_cell().rounds)
 
 
 def test_a_diagnosis_comes_back_as_it_was(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from grape.evaluation.power import (
     paired_states_needed,
 )
 from grape.evaluation.results import EvaluationResults, read_results, results_path
-from grape.evaluation.statistics import cluster_sums, clustered_wilson_interval, holm
+from grape.evaluation.statistics import cluster_sums, clustered_rate_interval, holm
 
 __all__ = ["COMPARISON_NAME", "CompareSettings", "compare_results", "run_compare"]
 
@@ -179,9 +179,7 @@ def _figures(pairs: PairedOutcomes, confidence: float, draws: int, seed: int) ->
 
 def _rate(pairs: PairedOutcomes, successes: tuple[bool, ...], confidence: float) -> dict[str, Any]:
     """Success rate of one policy over the pairs, with its own interval."""
-    sums = cluster_sums(successes, pairs.states).astype(np.int64)
-    counts = cluster_sums(np.ones(len(pairs)), pairs.states).astype(np.int64)
-    interval = clustered_wilson_interval(sums, counts, confidence)
+    interval = clustered_rate_interval(successes, pairs.states, confidence)
     return {"success_rate": sum(successes) / len(pairs), "interval": list(interval)}
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "Interval",
     "cluster_codes",
     "cluster_sums",
+    "clustered_rate_interval",
     "clustered_wilson_interval",
     "holm",
     "mcnemar_exact",
@@ -143,6 +144,21 @@ def cluster_codes(clusters: Sequence[Hashable]) -> npt.NDArray[np.intp]:
     """Labels as numbers 0, 1, ... in order of first appearance, one a label."""
     numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(label, len(numbers)) for label in clusters], dtype=np.intp)
+
+
+def clustered_rate_interval(
+    successes: npt.ArrayLike, clusters: Sequence[Hashable], confidence: float = 0.95
+) -> Interval:
+    """:func:`clustered_wilson_interval` of outcomes, given one by one.
+
+    Args:
+        successes: Whether each trial succeeded, ``(N,)``.
+        clusters: Which trials go together, a label each.
+        confidence: Two-sided level in (0, 1).
+    """
+    sums = cluster_sums(successes, clusters).astype(np.int64)
+    trials = cluster_sums(np.ones(len(clusters)), clusters).astype(np.int64)
+    return clustered_wilson_interval(sums, trials, confidence)
 
 
 def sign_flip_test(

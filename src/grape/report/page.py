@@ -9,7 +9,8 @@ from types import ModuleType
 from typing import Any
 
 import grape
-from grape.core.errors import GrapeError, SettingsError, printable
+from grape.core.errors import GrapeError, printable
+from grape.core.packages import load_package
 from grape.evaluation.format import p_text
 from grape.report import numbers
 from grape.report.charts import Chart, Point, success_chart
@@ -36,13 +37,7 @@ def load_jinja() -> ModuleType:
     Raises:
         SettingsError: It is not installed.
     """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise SettingsError(
-            f"The report needs Jinja, which is not installed ({error}).", "pip install 'grape-vla[report]'"
-        ) from error
-    return jinja2
+    return load_package("jinja2", "The report needs Jinja", "report")
 
 
 def render_page(contents: RunContents, pairs: Sequence[PairView], pairs_total: int, title: str) -> str:

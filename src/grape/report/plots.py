@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from grape.core.errors import SettingsError, printable
+from grape.core.errors import printable
+from grape.core.packages import load_package
 from grape.report.charts import Point, smooth, split_at
 from grape.report.curves import Curves
 
@@ -108,14 +109,8 @@ def load_matplotlib() -> ModuleType:
     Raises:
         SettingsError: It is not installed.
     """
-    try:
-        import matplotlib
-        import matplotlib.figure
-    except ImportError as error:
-        raise SettingsError(
-            f"Figures need matplotlib, which is not installed ({error}).", "pip install 'grape-vla[figures]'"
-        ) from error
-    return matplotlib
+    load_package("matplotlib.figure", "Figures need matplotlib", "figures")
+    return load_package("matplotlib", "Figures need matplotlib", "figures")
 
 
 def render(draw: Callable[[], Any]) -> dict[str, bytes]:

@@ -6,12 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from grape.core.errors import DataError
 from grape.core.files import read_json_mapping
 from grape.evaluation.format import p_text, points
-from grape.evaluation.statistics import cluster_sums, clustered_wilson_interval
+from grape.evaluation.statistics import clustered_rate_interval
 from grape.report import plots
 from grape.report.charts import Point
 from grape.report.curves import Curves
@@ -155,17 +153,15 @@ def _iterations(cells: Sequence[Cell], arms: Sequence[str]) -> list[Row]:
                     ]
                     outcomes.setdefault(item["iteration"], []).extend(ended)
         for iteration, ended in sorted(outcomes.items()):
-            states = [state for state, _ in ended]
-            sums = cluster_sums([success for _, success in ended], states).astype(np.int64)
-            counts = cluster_sums(np.ones(len(ended)), states).astype(np.int64)
-            low, high = clustered_wilson_interval(sums, counts)
+            states, successes = zip(*ended, strict=True)
+            low, high = clustered_rate_interval(successes, states)
             rows.append(
                 {
                     "arm": arm,
                     "iteration": iteration,
                     "episodes": len(ended),
-                    "successes": int(sums.sum()),
-                    "success_rate": float(sums.sum()) / len(ended),
+                    "successes": sum(successes),
+                    "success_rate": sum(successes) / len(ended),
                     "interval_low": low,
                     "interval_high": high,
                 }

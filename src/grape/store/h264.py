@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grape.core.errors import SettingsError
+from grape.core.packages import load_package
 
 __all__ = ["VideoWriter", "load_av"]
 
@@ -26,14 +26,7 @@ def load_av(extra: str) -> ModuleType:
     Raises:
         SettingsError: It is not installed.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise SettingsError(
-            f"Videos need PyAV, which is not installed ({error}).", f"pip install 'grape-vla[{extra}]'"
-        ) from error
-    module: ModuleType = av
-    return module
+    return load_package("av", "Videos need PyAV", extra)
 
 
 class VideoWriter:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from grape.evaluation.bootstrap import paired_difference_interval, pooled_mean_interval
 from grape.evaluation.format import p_text, points
 from grape.evaluation.power import detectable_difference, detectable_state_difference
-from grape.evaluation.statistics import cluster_sums, clustered_wilson_interval, holm, sign_flip_test
+from grape.evaluation.statistics import cluster_sums, clustered_rate_interval, holm, sign_flip_test
 from grape.study.cells import Cell, Outcome, Round
 from grape.study.checks import baselines_of
 from grape.study.seeds import over_seeds
@@ -128,10 +128,8 @@ def _share(table: Mapping[Key, Outcome], value: Callable[[Outcome], float | None
     known = {key: number for key, outcome in table.items() if (number := value(outcome)) is not None}
     if not known:
         return None
-    states = [key[1:3] for key in known]
-    sums = cluster_sums(list(known.values()), states).astype(np.int64)
-    counts = cluster_sums(np.ones(len(known)), states).astype(np.int64)
-    return {"rate": sum(known.values()) / len(known), "interval": list(clustered_wilson_interval(sums, counts))}
+    interval = clustered_rate_interval(list(known.values()), [key[1:3] for key in known])
+    return {"rate": sum(known.values()) / len(known), "interval": list(interval)}
 
 
 def _comparison(

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grape
 from grape.core.errors import CompatibilityError, DataError
@@ -34,6 +34,7 @@ __all__ = [
     "software",
     "take_over",
     "write_cell",
+    "write_result",
 ]
 
 CELLS = "cells"
@@ -159,10 +160,15 @@ def cell_path(folder: Path, seed: int, arm: str) -> Path:
 def write_cell(folder: Path, cell: Cell) -> Path:
     """Write a cell's result atomically; returns its path."""
     path = cell_path(folder, cell.seed, cell.arm)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    value = {"format": _FORMAT, **encode(cell)}
-    write_text(path, json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":")) + "\n")
+    write_result(path, _FORMAT, cell)
     return path
+
+
+def write_result(path: Path, version: int, result: Any) -> None:
+    """Write a record as one line of JSON atomically, in a folder that is made if missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    value = {"format": version, **encode(result)}
+    write_text(path, json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":")) + "\n")
 
 
 def read_cell(path: Path) -> Cell:

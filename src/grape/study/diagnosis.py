@@ -3,15 +3,14 @@
 They lie in a folder of their own, so that whoever reads results of cells need not know of them.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from grape.core.errors import CompatibilityError, DataError
-from grape.core.files import read_json_mapping, write_text
-from grape.core.reading import decode, encode, record
-from grape.study.cells import CELLS, Cell
+from grape.core.files import read_json_mapping
+from grape.core.reading import decode, record
+from grape.study.cells import CELLS, Cell, write_result
 
 __all__ = [
     "DIAGNOSES",
@@ -119,9 +118,7 @@ def diagnosis_path(folder: Path, seed: int, arm: str) -> Path:
 def write_diagnosis(folder: Path, diagnosis: Diagnosis) -> Path:
     """Write a diagnosis atomically; returns its path."""
     path = diagnosis_path(folder, diagnosis.seed, diagnosis.arm)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    value = {"format": _FORMAT, **encode(diagnosis)}
-    write_text(path, json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":")) + "\n")
+    write_result(path, _FORMAT, diagnosis)
     return path
 
 

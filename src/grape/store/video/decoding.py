@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grape.core.errors import DataError, SettingsError
+from grape.core.errors import DataError
 from grape.core.reading import open_file
+from grape.store.h264 import load_av
 from grape.store.video.episode_list import MAX_RECORDING_BYTES
 
 __all__ = ["UPRIGHT", "Turn", "decoded_images"]
@@ -35,12 +36,7 @@ def decoded_images(path: Path, form: str) -> Iterator[tuple[float, npt.NDArray[A
         DataError: The file is no sound video, or its numbers are those of no recording.
         SettingsError: PyAV is not installed.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise SettingsError(
-            f"Videos need PyAV, which is not installed ({error}).", "pip install 'grape-vla[video]'"
-        ) from error
+    av = load_av("video")
     number = 0
     open_file(path, max_bytes=MAX_RECORDING_BYTES).close()  # FFmpeg would wait for the writer of a named pipe
     try:
