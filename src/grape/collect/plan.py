@@ -11,10 +11,10 @@ from typing import Any
 
 from grape.collect.settings import CollectSettings
 from grape.core.errors import SettingsError, require_known
-from grape.core.seeds import derive_seed
 from grape.core.selections import parse_numbers
 from grape.core.settings import check_ranges
 from grape.core.tasks import Task
+from grape.core.trajectories import rollout_id, rollout_seed
 from grape.envs.base import SuiteBase
 from grape.envs.registry import missing_state_hint, select_tasks
 
@@ -46,10 +46,10 @@ class PlannedEpisode:
     def of(cls, task: Task, initial_state: int, sample: int, run_seed: int, operator: str = "") -> "PlannedEpisode":
         """A rollout of a task; name and seed follow from what it is, whatever else is played."""
         return cls(
-            episode_id=f"{task.name}-i{initial_state:06d}-k{sample:02d}",
+            episode_id=rollout_id(task.name, initial_state, sample),
             initial_state=initial_state,
             sample=sample,
-            seed=derive_seed(run_seed, "episode", task.suite, task.name, initial_state, sample),
+            seed=rollout_seed(run_seed, task.suite, task.name, initial_state, sample),
             operator=operator,
         )
 

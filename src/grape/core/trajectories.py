@@ -20,9 +20,19 @@ from grape.core.errors import CompatibilityError, DataError, did_you_mean
 from grape.core.reading import record
 from grape.core.seeds import derive_seed
 
-__all__ = ["EpisodeMeta", "Observation", "Trajectory"]
+__all__ = ["EpisodeMeta", "Observation", "Trajectory", "rollout_id", "rollout_seed"]
 
 Float32 = npt.NDArray[np.float32]
+
+
+def rollout_id(task: str, initial_state: int, sample: int) -> str:
+    """Name of a rollout within its store."""
+    return f"{task}-i{initial_state:06d}-k{sample:02d}"
+
+
+def rollout_seed(run_seed: int, suite: str, task: str, initial_state: int, sample: int) -> int:
+    """Seed of a rollout; it follows from what the rollout is, whatever else is played."""
+    return derive_seed(run_seed, "episode", suite, task, initial_state, sample)
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,8 +214,8 @@ class Trajectory:
     ) -> "Trajectory":
         """A trajectory of any simulator or robot, from arrays or lists of its ``T`` control steps and ``N`` decisions.
 
-        What is left out was not recorded: without keypoints and signals only the outcome and the policy's likelihood
-        rank it, without log-probabilities it cannot be trained on by preferences.
+        What is left out was not recorded: without keypoints and signals only the outcome ranks it,
+        without log-probabilities it cannot be trained on by preferences.
 
         Args:
             task: The task's name.
@@ -263,14 +273,14 @@ class Trajectory:
         if unknown := [fact for fact in facts if fact not in known]:
             raise DataError(f"Unknown fact {unknown[0]!r} of a trajectory.", did_you_mean(unknown[0], known))
         meta = {
-            "episode_id": f"{name}-i{initial_state:06d}-k{sample:02d}",
+            "episode_id": rollout_id(name, initial_state, sample),
             "suite": suite,
             "task": task,
             "task_index": 0,
             "instruction": instruction,
             "initial_state": initial_state,
             "sample": sample,
-            "seed": derive_seed(0, "episode", suite, task, initial_state, sample),
+            "seed": rollout_seed(0, suite, task, initial_state, sample),
             "success": None if success is None else bool(success),
             "steps": steps,
             "actor": "policy",
