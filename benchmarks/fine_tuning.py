@@ -8,6 +8,7 @@ the paired comparisons (exact McNemar) of the first arm with every other.
 """
 
 import argparse
+import shlex
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -66,12 +67,24 @@ def paired(pairs: list[tuple[bool, bool]]) -> dict[str, Any]:
     }
 
 
+def _chosen(options: argparse.Namespace) -> list[str]:
+    """The arguments that decide the figures."""
+    chosen = [options.recipe, "--arms", *options.arms, "--seeds", *map(str, options.seeds), "--states", *options.states]
+    for flag in ("demonstrations", "updates", "batch-size"):
+        value = getattr(options, flag.replace("-", "_"))
+        chosen += [] if value is None else [f"--{flag}", str(value)]
+    return chosen
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recipe", help="libero-nano, metaworld-nano, simpler-nano")
     parser.add_argument("--states", nargs="+", required=True, help="blocks of initial states, e.g. 24-26 40-45")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the fine-tunings")
     parser.add_argument("--arms", nargs="+", default=["with", "without"], choices=list(ARMS))
+    parser.add_argument("--demonstrations", help="their initial states, e.g. 0-5, instead of the recipe's")
+    parser.add_argument("--updates", type=int, help="of a fine-tuning, instead of the recipe's")
+    parser.add_argument("--batch-size", type=int, help="of a fine-tuning, instead of the recipe's")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only-finished", action="store_true", help="summarize what is there; start nothing")
     parser.add_argument("--commit", default=commit(), help="commit that the policies were trained with")
@@ -86,14 +99,18 @@ def main() -> None:
         policy="expert",
         workers=options.workers,
         seed=0,
+        initial_states=options.demonstrations or recipe.demonstrations.initial_states,
     )
     run_collect(demonstrations)
+    size = {"max_updates": options.updates, "batch_size": options.batch_size}
+    changes = {name: value for name, value in size.items() if value is not None}
     outcomes: dict[str, dict[tuple[int, str, int], bool]] = {arm: {} for arm in options.arms}
     losses: dict[str, list[float]] = {arm: [] for arm in options.arms}
     for seed in options.seeds:
         for arm in options.arms:
             data = (demonstrations.out / "store",)
-            sft = replace(recipe.sft, data=data, out=options.out / f"sft-{arm}-{seed}", seed=seed, **ARMS[arm])
+            out = options.out / f"sft-{arm}-{seed}"
+            sft = replace(recipe.sft, data=data, out=out, seed=seed, **changes, **ARMS[arm])
             if options.only_finished and not (sft.out / "done.json").exists():
                 continue
             trained = run_sft(sft)
@@ -118,8 +135,7 @@ def main() -> None:
     first, *others = options.arms
     shared = sorted(set.intersection(*(set(rows) for rows in outcomes.values())))  # or it is no comparison
     record: dict[str, Any] = {
-        "command": f"python benchmarks/fine_tuning.py {options.recipe} --arms {' '.join(options.arms)} "
-        f"--seeds {' '.join(map(str, options.seeds))} --states {' '.join(options.states)}",
+        "command": f"python {shlex.join(['benchmarks/fine_tuning.py', *_chosen(options)])}",
         "commit": options.commit,
         "processor": processor(),
         "suite": recipe.suite,

@@ -96,6 +96,15 @@ def test_sloppy_operator_keeps_its_direction_and_learns_its_own_action() -> None
     np.testing.assert_array_equal(executed, label)
 
 
+def test_slow_operator_moves_half_as_far_and_grips_as_ever() -> None:
+    executed, label = Operator("slow", 1).perform(np.array([0.5, -0.5, 3.0, 0.2, 0.0, -0.2, 1.0]))
+    np.testing.assert_allclose(label, [0.25, -0.25, 0.5, 0.1, 0.0, -0.1, 1.0], rtol=1e-6)
+    np.testing.assert_array_equal(executed, label)
+    (solved, steps), (_, clean) = successes("toy_fine", "slow"), successes("toy_fine", "clean")
+    assert solved > 0.9
+    assert 1.5 < steps / clean < 2.5
+
+
 def test_held_noise_drifts_in_some_blocks_and_labels_the_clean_action() -> None:
     operator, blocks = Operator("held-noise", 11), 1000
     pairs = [operator.perform(np.full(7, 0.1)) for _ in range(HELD_NOISE_STEPS * blocks)]
@@ -117,7 +126,7 @@ def test_an_operator_is_decided_by_its_seed(style: str) -> None:
         return np.array([[*operator.perform(np.zeros(7))[0], *operator.aim_offset] for _ in range(40)])
 
     np.testing.assert_array_equal(executed(4), executed(4))
-    assert np.array_equal(executed(4), executed(5)) == (style == "clean")
+    assert np.array_equal(executed(4), executed(5)) == (style in {"clean", "slow"})
 
 
 def successes(name: str, operator: str) -> tuple[float, float]:

@@ -21,13 +21,14 @@ __all__ = [
     "NOISE_STD",
     "OPERATORS",
     "SLOPPY_OFFSET",
+    "SLOW_SHARE",
     "Operator",
 ]
 
-OPERATORS = ("clean", "noisy", "sloppy", "held-noise")
+OPERATORS = ("clean", "noisy", "sloppy", "held-noise", "slow")
 """``clean`` follows the script; ``noisy`` shakes; ``sloppy`` aims beside the target for the whole episode;
 ``held-noise`` drifts for a few control steps, now and then: where actions are short, it strays farther than ``noisy``,
-whose steps cancel out, and shows how to come back."""
+whose steps cancel out, and shows how to come back; ``slow`` does what ``clean`` does in shorter steps."""
 
 NOISE_STD = 0.2
 """Standard deviation of the noisy operator's translation, in units of the action."""
@@ -43,6 +44,10 @@ HELD_NOISE_SHARE = 0.4
 
 SLOPPY_OFFSET = 0.08
 """Horizontal distance in meters between the target and the point at which the sloppy operator aims."""
+
+
+SLOW_SHARE = 0.5
+"""Share of the scripted translation and rotation that the slow operator carries out in a step."""
 
 
 class Operator:
@@ -87,6 +92,8 @@ class Operator:
             label is the action without it: noise moves the state, the label says how to recover from there.
         """
         label = np.clip(scripted_action, -1.0, 1.0).astype(np.float32)
+        if self._style == "slow":
+            label[:6] *= SLOW_SHARE
         executed = label.copy()
         if self._style == "noisy":
             executed[:3] += self._rng.normal(0.0, self._noise_std, size=3).astype(np.float32)
