@@ -49,6 +49,8 @@ def tiny(changes: dict[str, Any]) -> StudySettings:
         ({"arms": ["x"], "own_arms": {"x": {"base": "tpoo"}}}, "Unknown base of arm 'x'"),
         ({"arms": ["x"], "own_arms": {"x": {"collect": {}}}}, "Unknown entry of own_arms.x 'collect'"),
         ({"arms": ["x"], "own_arms": {"x": {"train": {"betta": 1}}}}, "own_arms.x.train.betta"),
+        ({"arms": ["x"], "own_arms": {"x": {"replay": "all"}}}, "own_arms.x.replay: 'all' is no number"),
+        ({"arms": ["x"], "own_arms": {"x": {"replay": -1}}}, "own_arms.x.replay: -1 is no number"),
         ({"arms": ["x"], "own_arms": {"x": {"train": 3}}}, "own_arms.x.train is no mapping"),
         (
             {"arms": ["x"], "own_arms": {"x": {"base": "kto", "train": {"window": 8}}}},

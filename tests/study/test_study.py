@@ -160,6 +160,8 @@ def test_the_hash_of_a_cell_knows_its_arm_and_no_other(tmp_path: Path) -> None:
     hashes = {name: cell_hash(plain, arm) for name, arm in arms_of(plain).items()}
     assert len(set(hashes.values())) == 3
     assert cell_hash(more, arms_of(more)["tpo"]) == hashes["tpo"] != cell_hash(more, arms_of(more)["mine"])
+    again = replace(arms_of(plain)["tpo"], replay=1)
+    assert cell_hash(plain, again) != hashes["tpo"]
     assert cell_hash(tiny(tmp_path, test_states=4), arms_of(plain)["tpo"]) != hashes["tpo"]
 
 
@@ -176,10 +178,10 @@ def test_seeds_side_by_side_give_the_same(runs: Runs, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_iterations_go_on_from_each_arms_policy_and_one_policy_may_serve_all_seeds(tmp_path: Path) -> None:
     """Where nothing can be learned the policy stays, and the table says so."""
-    own = {"impossible": {"base": "tpo", "pair": {"margin": 1e9}}}
+    own = {"impossible": {"base": "tpo", "pair": {"margin": 1e9}}, "rloo-replay": {"base": "rloo", "replay": 1}}
     settings = tiny(
         tmp_path / "run",
-        arms=("sft", "filtered-bc", "rloo", "impossible"),
+        arms=("sft", "filtered-bc", "rloo", "impossible", "rloo-replay"),
         own_arms=own,
         iterations=2,
         shared_start=True,
@@ -192,6 +194,10 @@ def test_iterations_go_on_from_each_arms_policy_and_one_policy_may_serve_all_see
         assert (first.iteration, second.iteration) == (1, 2)
         assert first.rollouts != second.rollouts
         assert len({first.policy_hash, second.policy_hash, cells[f"{seed}-rloo"].start}) == 3
+        replayed = cells[f"{seed}-rloo-replay"].rounds
+        assert replayed[0].policy_hash == first.policy_hash
+        assert replayed[1].rollouts == second.rollouts
+        assert replayed[1].policy_hash != second.policy_hash
         stopped = cells[f"{seed}-impossible"].rounds
         assert all(item.updates == 0 and "margin" in item.stopped for item in stopped)
         assert {item.policy_hash for item in stopped} == {cells[f"{seed}-impossible"].start}

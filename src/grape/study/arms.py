@@ -67,6 +67,7 @@ class Arm:
         score: Its settings of scoring.
         pair: Its settings of pairing.
         train: Its settings of training; as many updates as every arm has.
+        replay: How many earlier iterations' rollouts it trains on as well, with equally many updates.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Arm:
     score: ScoreSettings
     pair: PairSettings
     train: TrainSettings
+    replay: int = 0
 
 
 def arms_of(settings: StudySettings) -> dict[str, Arm]:
@@ -107,6 +109,9 @@ def resolve_arm(settings: StudySettings, name: str) -> Arm:
     """
     require_known("arm", name, (*ARMS, *settings.own_arms))
     base, own = _base_of(settings, name)
+    replay = settings.own_arms[name].get("replay", 0) if name in settings.own_arms else 0
+    if type(replay) is not int or replay < 0:
+        raise SettingsError(f"own_arms.{name}.replay: {replay!r} is no number of iterations.", "Write e.g. replay: 1.")
     changes = {group: {**ARMS[base].get(group, {}), **own.get(group, {})} for group in _GROUPS}
     if base.startswith("tpo-no-") and "weights" not in changes["score"]:
         weights = list(settings.score.weights)
@@ -121,7 +126,7 @@ def resolve_arm(settings: StudySettings, name: str) -> Arm:
     train = replace(train, **reset, epochs=settings.updates, max_updates=settings.updates)
     pair = settings_from_dict(PairSettings, changes["pair"], settings.pair, f"{where}pair.")
     score = settings_from_dict(ScoreSettings, changes["score"], settings.score, f"{where}score.")
-    return Arm(name, base != "sft", score, _fitting(pair, changes["pair"]), train)
+    return Arm(name, base != "sft", score, _fitting(pair, changes["pair"]), train, replay)
 
 
 def _base_of(settings: StudySettings, name: str) -> tuple[str, _Changes]:
@@ -133,8 +138,8 @@ def _base_of(settings: StudySettings, name: str) -> tuple[str, _Changes]:
     if not isinstance(own, Mapping):
         raise SettingsError(f"{where} is no mapping.", "Write {base: tpo, train: {beta: 0.02}}.")
     for key, value in own.items():
-        require_known(f"entry of {where}", str(key), ("base", *_GROUPS))
-        if key != "base" and not isinstance(value, Mapping):
+        require_known(f"entry of {where}", str(key), ("base", "replay", *_GROUPS))
+        if key in _GROUPS and not isinstance(value, Mapping):
             raise SettingsError(f"{where}.{key} is no mapping.", "Write e.g. {beta: 0.02}.")
     base = str(own.get("base", "tpo"))
     require_known(f"base of arm '{name}'", base, ARMS)

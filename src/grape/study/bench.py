@@ -166,15 +166,20 @@ class Bench:
     def learning(self, arm: Arm, iteration: int, policy: Path) -> tuple[ScoreSettings, PairSettings, TrainSettings]:
         """Scoring, pairing and training of an iteration from a policy; unpaired methods take no pairs."""
         stages = self.stages(arm)
-        score = stages.score(iteration)
-        if iteration == 1:  # arms that score alike share the scores, too
-            digits = content_hash(identity_of(arm.score))[:12]
-            place = self._shared.folder(1) / "collect" / "store"
-            score = replace(score, store=place, out=self._root / "scores" / digits)
-        train = stages.train(iteration, policy)
+        score, train = self._scoring(arm, iteration), stages.train(iteration, policy)
         if train.unpaired:
-            train = replace(train, scores=score.out)
+            earlier = range(iteration - len(train.replay), iteration)
+            train = replace(train, scores=score.out, replay=tuple(self._scoring(arm, one).out for one in earlier))
         return score, replace(stages.pair(iteration), scores=score.out), train
+
+    def _scoring(self, arm: Arm, iteration: int) -> ScoreSettings:
+        """Scoring of an iteration; in the first, arms that score alike share the scores."""
+        score = self.stages(arm).score(iteration)
+        if iteration > 1:
+            return score
+        digits = content_hash(identity_of(arm.score))[:12]
+        place = self._shared.folder(1) / "collect" / "store"
+        return replace(score, store=place, out=self._root / "scores" / digits)
 
     def _rounds(self, arm: Arm, policy: Path, folder: Path) -> tuple[Round, ...]:
         """Every iteration of an arm; the measured starting policy alone for one that does not train."""

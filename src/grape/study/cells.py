@@ -149,6 +149,8 @@ def cell_hash(settings: StudySettings, arm: Arm) -> str:
     """Hash of what a cell's result depends on: the study's settings without arms and seeds, and the arm's own."""
     shared = {name: value for name, value in identity_of(settings).items() if name not in _OF_ANALYSIS}
     own = {name: identity_of(getattr(arm, name)) for name in ("score", "pair", "train")} if arm.trains else {}
+    if arm.replay:
+        own["replay"] = arm.replay
     return content_hash({**shared, **own})
 
 

@@ -30,7 +30,7 @@ def loop_settings(settings: StudySettings, arm: Arm | None, out: Path, seed: int
         evaluation_temperature=settings.test_temperature,
         gate=False,
         seed=seed,
-        **({} if arm is None else {name: getattr(arm, name) for name in ("score", "pair", "train")}),
+        **({} if arm is None else {name: getattr(arm, name) for name in ("score", "pair", "train", "replay")}),
     )
 
 

@@ -54,7 +54,7 @@ class StudySettings:
         arms: Ways to use the rollouts, by name: sft (no training), anchor-only, filtered-bc, bc-top, tpo, tpo-no-self,
             tpo-no-ext, tpo-no-success, success-pairs, random-rejected, stage-wise, step-dpo, kto, rloo, or --own-arms.
         own_arms: Further arms by name, in the file: base (an arm to start from, else tpo) and what differs in score,
-            pair and train, e.g. {gentle: {train: {beta: 0.02}}}.
+            pair and train, e.g. {gentle: {train: {beta: 0.02}}}; replay: how many earlier iterations it trains on, too.
         seeds: Seeds; each has demonstrations, policy, rollouts and training of its own.
         iterations: How many times each arm collects and trains.
         updates: Optimizer steps of every training, whatever the arm.
