@@ -1,4 +1,4 @@
-"""The README's ten lines and the blocks of docs/python.md, which begin with them, run one after another as they stand."""
+"""The README's ten lines and the blocks of docs/python.md, which begin with them, run in their order as they stand."""
 
 import re
 from pathlib import Path
