@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SECTION = re.search(
     r"^## Align your own checkpoint\n(.*?)^## ", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S
 )
-CHOICES = re.findall(r'^    BASE=(\S+) READ="(.*)"$', SECTION[1] if SECTION else "", re.M)
+CHOICES = re.findall(r"^    BASE=(\S+) READ=(\S+)$", SECTION[1] if SECTION else "", re.M)
 COMMANDS = re.findall(r"^    grape (.*)$", SECTION[1] if SECTION else "", re.M)
 VERBS = ["evaluate", "collect", "score", "pair", "train", "evaluate", "compare"]
 NAMES = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
