@@ -20,7 +20,7 @@ SECTION = re.search(
     r"^## Align your own checkpoint\n(.*?)^## ", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S
 )
 CHOICES = re.findall(r"^    BASE=(\S+) READ=(\S+)$", SECTION[1] if SECTION else "", re.M)
-COMMANDS = re.findall(r"^    grape (.*)$", SECTION[1] if SECTION else "", re.M)
+COMMANDS = re.findall(r"^    grape (.*)$", SECTION[1].replace("\\\n", " ") if SECTION else "", re.M)
 VERBS = ["evaluate", "collect", "score", "pair", "train", "evaluate", "compare"]
 NAMES = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
 
