@@ -6,6 +6,9 @@ import sys
 import tomllib
 from pathlib import Path
 
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
@@ -20,22 +23,26 @@ html_show_copyright = False
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
-html_static_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_theme_options = {"navigation_with_keys": True}
 # Lines of a terminal, diagrams of the data flow and the cost language have no lexer.
 highlight_language = "none"
 
-myst_enable_extensions = ["colon_fence"]
+myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 4
 
 autodoc_member_order = "bysource"
+add_module_names = False
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
+# Formulas are MathML, which browsers draw themselves: no script, and none from another host.
+html_math_renderer = "mathml"
 # What is not installed is stood in for: the reference of the public names needs neither simulators nor torch.
 autodoc_mock_imports = [
     name
@@ -54,9 +61,9 @@ autodoc_mock_imports = [
     if importlib.util.find_spec(name) is None
 ]
 
-# A newcomer's order: heading, then pages.
+# A newcomer's order: heading, then pages, with `Title <page>` where the page's own title says too little.
 NAVIGATION = {
-    "Start": ["installation", "quickstart", "python"],
+    "Start": ["In two minutes <overview>", "installation", "quickstart", "python"],
     "Tutorials": ["own-policy", "own-simulator"],
     "How to": [
         "verbs",
@@ -82,7 +89,7 @@ NAVIGATION = {
         "reference/extending",
         "costs",
     ],
-    "Explanation": ["statistics", "pitfalls", "rollout-speed", "training-speed", "architecture"],
+    "Explanation": ["method", "statistics", "pitfalls", "rollout-speed", "training-speed", "architecture"],
     "Results": [
         "results/laboratory",
         "results/metaworld-nano",
@@ -94,6 +101,7 @@ NAVIGATION = {
 }
 # Files beside this folder that are pages of the site.
 OUTSIDE = {
+    "overview": "README.md",
     "contributing": "CONTRIBUTING.md",
     "measurements": "benchmarks/README.md",
     "changelog": "CHANGELOG.md",
@@ -122,5 +130,16 @@ def read_page(app, docname, source):
     source[0] = text
 
 
+def inline_formula(translator, node):
+    translator.body.append(tex2mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def displayed_formula(translator, node):
+    translator.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>')
+    raise nodes.SkipNode
+
+
 def setup(app):
+    app.add_html_math_renderer("mathml", (inline_formula, None), (displayed_formula, None))
     app.connect("source-read", read_page)

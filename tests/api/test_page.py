@@ -1,4 +1,4 @@
-"""The blocks of docs/python.md run, one after another, as they stand."""
+"""The README's ten lines and the blocks of docs/python.md, which begin with them, run in their order as they stand."""
 
 import re
 from pathlib import Path
@@ -8,19 +8,25 @@ import pytest
 
 import grape
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "python.md"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "python.md"
+BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 
 def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    (ten_lines,) = BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len([line for line in ten_lines.splitlines() if line]) <= 10
+    blocks = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
     assert len(blocks) == 4
-    assert len([line for line in blocks[0].splitlines() if line]) <= 10
+    assert blocks[0] == ten_lines
     names: dict[str, Any] = {}
     for number, block in enumerate(blocks):
         exec(compile(block, f"{PAGE.name}, block {number + 1}", "exec"), names)
     printed = capsys.readouterr().out
-    assert "policy B" in printed or "not distinguishable" in printed
+    reason, sentence = printed.splitlines()[:2]
+    assert " of the margin " in reason
+    assert "paired episodes" in sentence
     assert "Trajectory('push-block-i000100-k00', toy/push-block" in printed
     assert f"policy={tmp_path / 'runs' / 'own' / 'policy'!r}" in printed
 

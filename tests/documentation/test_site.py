@@ -1,5 +1,6 @@
 """The documentation site builds without a warning, and what it links to is there."""
 
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -7,6 +8,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+
+import grape
 
 pytest.importorskip("sphinx")
 pytest.importorskip("furo")
@@ -24,11 +27,14 @@ class Page(HTMLParser):
         self.loads: list[str] = []
         self.anchors = {""}
         self.text = ""
+        self.described: set[str] = set()
+        self._describes = False
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {name: value or "" for name, value in attrs}
         self.anchors |= {values[name] for name in ("id", "name") if name in values}
+        self._describes = self._describes or "descname" in values.get("class", "").split()
         if tag == "a" and "href" in values:
             self.links.append(values["href"])
         elif "src" in values or (tag == "link" and values.get("rel") == "stylesheet"):
@@ -36,6 +42,9 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+        if self._describes:
+            self.described.add(data)
+            self._describes = False
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +91,21 @@ def test_the_reference_comes_from_docstrings(site: Path) -> None:
     assert "Number of control steps T" in " ".join(Page(site / "reference" / "scores.html").text.split())
 
 
+def test_the_reference_describes_every_public_name(site: Path) -> None:
+    described: set[str] = set()
+    for page in (site / "reference").glob("*.html"):
+        described |= Page(page).described
+    assert set(grape.__all__) - {"__version__"} <= described
+
+
+def test_formulas_are_drawn_by_the_browser(site: Path) -> None:
+    page = (site / "method.html").read_text(encoding="utf-8")
+    assert page.count("<math") > 40
+    assert not re.search(r"\$|\\\w", Page(site / "method.html").text), "a formula's source is shown"
+
+
 def test_files_of_the_checkout_are_pages_with_links_of_the_site(site: Path) -> None:
     links = Page(site / "contributing.html").links
     assert {"architecture.html", "measurements.html"} <= {link.partition("#")[0] for link in links}
+    assert "method.html" in Page(site / "overview.html").links
     assert "Unreleased" in Page(site / "changelog.html").text

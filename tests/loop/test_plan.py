@@ -108,14 +108,14 @@ def test_recipes_pass_every_check(recipe: Path) -> None:
     assert stage(dict(summary), "iteration 1: collect")["episodes"] > 0
 
 
-def test_defaults_demo_recipe_and_readme_are_one_method() -> None:
+def test_defaults_demo_recipe_and_quick_start_are_one_method() -> None:
     """What makes pairs of rollouts and a policy of pairs is nowhere set otherwise."""
     plain = LoopSettings(out=Path("run"))
     recipe = next(path for path in RECIPES if path.stem == "metaworld-nano")
     demo = settings_from_dict(LoopSettings, read_yaml(recipe), plain)
     assert (demo.score, demo.pair, demo.train) == (plain.score, plain.pair, plain.train)
     assert (demo.collect.samples, demo.collect.temperature) == (plain.collect.samples, plain.collect.temperature)
-    commands = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = (Path(__file__).parents[2] / "docs" / "quickstart.md").read_text(encoding="utf-8").replace("\\\n", " ")
     given = {
         line.split()[1]: {word for word in line.split() if word.startswith("--")}
         for line in commands.splitlines()
