@@ -1,4 +1,4 @@
-"""Pairs and trajectories from memory train the policy that folders train."""
+"""Pairs, scores and trajectories from memory train the policy that folders train."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import grape
+from grape.cli.main import main
 from grape.core.files import read_json
 from grape.core.preferences import PreferencePair
 from grape.core.trajectories import Trajectory
@@ -60,6 +61,61 @@ def test_memory_trains_what_the_folder_trains(world: World, tmp_path: Path) -> N
     assert again == result
     resumed = grape.train_tpo(replace(world.settings, out=tmp_path / "run", pairs=tmp_path / "run" / "data" / "pairs"))
     assert resumed.policy_hash == result.policy_hash
+
+
+@pytest.mark.parametrize("method", ["kto", "rloo"])
+@pytest.mark.parametrize("source", ["trajectories", "store", "result"])
+def test_scores_in_memory_train_what_their_folder_trains(
+    world: World, tmp_path: Path, method: str, source: str
+) -> None:
+    """Single episodes, which need no pairs; failures and successes of equal initial states."""
+    options: dict[str, Any] = {**world.options, "method": method}
+    by_verb = grape.score(store=world.store.path, out=tmp_path / "scores")
+    by_folder = grape.train_tpo(scores=by_verb.folder, out=tmp_path / "by-folder", **options)
+    scores = {
+        "trajectories": lambda: grape.score_trajectories(world.trajectories()),
+        "store": lambda: grape.score_trajectories(world.store),
+        "result": lambda: by_verb,
+    }[source]()
+    result = grape.train_tpo(scores=scores, out=tmp_path / "run", **options)
+    assert (result.updates, result.metrics) == (by_folder.updates, by_folder.metrics)
+    assert weights(result.folder) == weights(by_folder.folder) != weights(world.settings.out)
+    assert read_json(result.folder / "run.json") == read_json(by_folder.folder / "run.json")
+    assert grape.train_tpo(scores=scores, out=tmp_path / "run", **options) == result
+
+
+def test_rewards_of_ones_own(world: World, tmp_path: Path) -> None:
+    """Whoever scores by another rule replaces the scores; other scores are another run."""
+    options: dict[str, Any] = {**world.options, "method": "rloo", "out": tmp_path / "run"}
+    scored = grape.score_trajectories(world.trajectories())
+    turned = replace(scored, scores={name: replace(score, gcpg=-score.gcpg) for name, score in scored.scores.items()})
+    result = grape.train_tpo(scores=turned, **options)
+    other = grape.train_tpo(scores=scored, **{**options, "out": tmp_path / "other"})
+    assert weights(result.folder) != weights(other.folder)
+    with pytest.raises(grape.CompatibilityError, match="another run"):
+        grape.train_tpo(scores=scored, **options)
+
+
+def test_what_does_not_fit_the_method_is_told_as_on_the_command_line(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored, pairs = grape.score_trajectories(world.store), grape.make_pairs(grape.score_trajectories(world.store))
+    everything: dict[str, Any] = {"policy": world.policy, "out": tmp_path / "run"}
+    for given, method in (
+        ({"scores": scored}, "tpo"), ({"pairs": pairs}, "kto"), ({"pairs": pairs, "scores": scored}, "rloo"),
+        ({}, "kto"), ({}, "step-dpo"),
+    ):  # fmt: skip
+        with pytest.raises(grape.SettingsError) as caught:
+            grape.train_tpo(method=method, **given, **everything)
+        flags = [text for name in given for text in (f"--{name}", str(tmp_path / name))]
+        code = main(["train", "--method", method, "--policy", str(world.policy), "--out", str(tmp_path / "x"), *flags])
+        assert code == caught.value.exit_code == 2
+        assert " ".join(str(caught.value).split()) in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(grape.SettingsError, match="scores is list, which holds no scored trajectories"):
+        grape.train_tpo(scores=list(scored), method="kto", **everything)  # type: ignore[arg-type]
+    with pytest.raises(grape.SettingsError, match="trajectories= is for pairs"):
+        grape.train_tpo(scores=scored, trajectories=world.store, method="kto", **everything)
+    assert not any(tmp_path.iterdir())
 
 
 def test_other_pairs_do_not_resume(world: World, tmp_path: Path) -> None:
