@@ -35,6 +35,20 @@ class World:
     def trajectories(self) -> list[Trajectory]:
         return [self.store.read(name) for name in self.store.ids()]
 
+    def robot(self) -> list[Trajectory]:
+        """The same as a robot's, recorded by hand: of a suite that is not registered, whose tasks have no costs."""
+        policy = grape.load_policy(self.policy)
+        return [
+            grape.Trajectory.from_arrays(
+                task="drawer", instruction=old.meta.instruction, images=old.frames, actions=old.actions,
+                suite="my-robot", success=old.meta.success, initial_state=old.meta.initial_state,
+                sample=old.meta.sample, tokens=old.action_tokens, logps=old.token_logps, temperature=1.0,
+                policy_hash=policy.spec.policy_hash, preprocessing_hash=policy.spec.preprocessing_hash,
+                prompt=policy.prompt(old.meta.instruction),
+            )
+            for old in self.trajectories()
+        ]  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
@@ -70,11 +84,12 @@ def test_scores_in_memory_train_what_their_folder_trains(
 ) -> None:
     """Single episodes, which need no pairs; failures and successes of equal initial states."""
     options: dict[str, Any] = {**world.options, "method": method}
-    by_verb = grape.score(store=world.store.path, out=tmp_path / "scores")
+    store = grape.save_trajectories(tmp_path / "store", world.robot())
+    by_verb = grape.score(store=store.path, out=tmp_path / "scores")
     by_folder = grape.train_tpo(scores=by_verb.folder, out=tmp_path / "by-folder", **options)
     scores = {
-        "trajectories": lambda: grape.score_trajectories(world.trajectories()),
-        "store": lambda: grape.score_trajectories(world.store),
+        "trajectories": lambda: grape.score_trajectories(world.robot()),
+        "store": lambda: grape.score_trajectories(store),
         "result": lambda: by_verb,
     }[source]()
     result = grape.train_tpo(scores=scores, out=tmp_path / "run", **options)
@@ -87,7 +102,7 @@ def test_scores_in_memory_train_what_their_folder_trains(
 def test_rewards_of_ones_own(world: World, tmp_path: Path) -> None:
     """Whoever scores by another rule replaces the scores; other scores are another run."""
     options: dict[str, Any] = {**world.options, "method": "rloo", "out": tmp_path / "run"}
-    scored = grape.score_trajectories(world.trajectories())
+    scored = grape.score_trajectories(world.robot())
     turned = replace(scored, scores={name: replace(score, gcpg=-score.gcpg) for name, score in scored.scores.items()})
     result = grape.train_tpo(scores=turned, **options)
     other = grape.train_tpo(scores=scored, **{**options, "out": tmp_path / "other"})
@@ -99,7 +114,8 @@ def test_rewards_of_ones_own(world: World, tmp_path: Path) -> None:
 def test_what_does_not_fit_the_method_is_told_as_on_the_command_line(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scored, pairs = grape.score_trajectories(world.store), grape.make_pairs(grape.score_trajectories(world.store))
+    scored = grape.score_trajectories(world.robot())
+    pairs = grape.make_pairs(scored)
     everything: dict[str, Any] = {"policy": world.policy, "out": tmp_path / "run"}
     for given, method in (
         ({"scores": scored}, "tpo"), ({"pairs": pairs}, "kto"), ({"pairs": pairs, "scores": scored}, "rloo"),
@@ -127,17 +143,7 @@ def test_other_pairs_do_not_resume(world: World, tmp_path: Path) -> None:
 
 def test_own_pairs_of_an_own_robot(world: World, tmp_path: Path) -> None:
     """What a robot recorded by hand, ranked in memory."""
-    policy = grape.load_policy(world.policy)
-    trajectories = [
-        grape.Trajectory.from_arrays(
-            task="drawer", instruction=old.meta.instruction, images=old.frames, actions=old.actions, suite="my-robot",
-            success=old.meta.success, initial_state=old.meta.initial_state, sample=old.meta.sample,
-            tokens=old.action_tokens, logps=old.token_logps, temperature=1.0, policy_hash=policy.spec.policy_hash,
-            preprocessing_hash=policy.spec.preprocessing_hash, prompt=policy.prompt(old.meta.instruction),
-        )
-        for old in world.trajectories()
-    ]  # fmt: skip
-    pairs = grape.make_pairs(grape.score_trajectories(trajectories))
+    pairs = grape.make_pairs(grape.score_trajectories(world.robot()))
     assert [(pair.chosen[-3:], pair.rejected[-3:]) for pair in pairs] == [("k00", "k01")] * 3
     result = grape.train_tpo(pairs=pairs, out=tmp_path / "run", **world.options)
     # Names and reasons are others, the trajectories are the same: so is what is learned.
