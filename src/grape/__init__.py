@@ -142,10 +142,15 @@ def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from difflib import get_close_matches
+    from importlib.util import find_spec
 
     close = get_close_matches(name, __all__, n=1, cutoff=0.5)
-    suggestion = f" Did you mean {close[0]!r}?" if close else " See dir(grape)."
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{suggestion}")
+    suggestion = f"Did you mean {close[0]!r}?" if close else "See dir(grape)."
+    # `from grape import NAME` asks here first, and takes an AttributeError for a sign to look for a package; its own
+    # message, where there is none either, would suggest nothing.
+    if sys._getframe(1).f_code.co_name == "_handle_fromlist" and find_spec(f"{__name__}.{name}") is None:
+        raise ImportError(f"cannot import name {name!r} from {__name__!r}. {suggestion}", name=name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}. {suggestion}")
 
 
 def __dir__() -> list[str]:

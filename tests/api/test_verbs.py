@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import grape
+from grape.cli.main import main
 from grape.core.files import read_json
 from tests.reporters import Hearing
 
@@ -156,3 +157,37 @@ def test_mistakes_are_told_as_on_the_command_line(
     with pytest.raises(grape.SettingsError, match=message):
         grape.collect(**values)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("verb", "values"),
+    [
+        (grape.collect, {"suite": "tooy", "out": "x"}),
+        (grape.collect, {"suite": "toy", "tasks": "push-blok", "out": "x"}),
+        (grape.collect, {"suite": "toy", "policy": "nowhere/here/policy", "out": "x"}),
+        (grape.score, {"store": "nowhere", "out": "x"}),
+        (grape.pair, {"scores": "nowhere", "out": "x"}),
+        (grape.train_tpo, {"pairs": "nowhere", "policy": "nowhere", "out": "x"}),
+        (grape.train_sft, {"data": "nowhere", "out": "x"}),
+        (grape.evaluate, {"suite": "toy", "policy": "expert", "samples": 0, "out": "x"}),
+        (grape.compare, {"a": "nowhere", "b": "here"}),
+        (grape.report, {"run": "nowhere"}),
+        (grape.loop, {"suite": "tooy", "out": "x"}),
+    ],
+)
+def test_a_notebook_reads_what_the_command_line_says(
+    verb: Any,
+    values: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(grape.GrapeError) as caught:
+        verb(**values)
+    name = verb.__name__.rpartition(".")[2].removeprefix("train_").replace("tpo", "train")
+    given = {name: str(value) for name, value in values.items()}
+    words = [given.pop("a"), given.pop("b")] if "a" in given else [given.pop("run")] if "run" in given else []
+    code = main([name, *words, *(text for flag, value in given.items() for text in (f"--{flag}", value))])
+    assert code == caught.value.exit_code
+    assert " ".join(str(caught.value).split()) in " ".join(capsys.readouterr().err.split())
