@@ -160,7 +160,7 @@ def test_a_run_without_pairs_lacks_none_and_explains_its_loss(
     assert summary["missing"] == ["This run has no evaluation yet."]
     words = Page(tmp_path / "report.html").words()
     assert f"Trained with {caveat}" in words
-    assert f" {heading} L = " in words
+    assert f" {heading} L=" in words
     assert "TPO loss" not in words
     assert "the best are set against the worst" not in words
 
