@@ -18,8 +18,8 @@ from grape.core.files import write_json
 from grape.core.provenance import add_validated, write_provenance
 from grape.core.selections import parse_numbers
 from grape.core.trajectories import EpisodeMeta, Trajectory
-from grape.envs.toy import ToySuite
 from grape.envs.metaworld.suite import MetaWorldSuite
+from grape.envs.toy import ToySuite
 from grape.evaluation import EVALUATION_STATES_START, EvaluateSettings, read_results, run_evaluate
 from grape.evaluation.evaluate import _default_out
 from grape.policies.base import PolicySpec
