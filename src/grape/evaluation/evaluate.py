@@ -238,7 +238,7 @@ def _states(settings: EvaluateSettings) -> tuple[int, ...]:
     return tuple(range(settings.first_state, settings.first_state + settings.episodes))
 
 
-def _default_out(settings: EvaluateSettings, inputs: Mapping[str, Any], *, opened: bool) -> Path:
+def _default_out(settings: EvaluateSettings, inputs: Mapping[str, Any], *, opened: bool = False) -> Path:
     """Default output folder, derived from what is measured."""
     name = settings.policy
     if name != "expert" and not opened:
