@@ -3,7 +3,6 @@ import importlib.util
 import os
 import re
 import sys
-import tomllib
 from pathlib import Path
 
 from docutils import nodes
@@ -12,10 +11,11 @@ from docutils.utils.math.latex2mathml import tex2mathml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+import grape  # noqa: E402  (found by the line above)
+
 project = "GRAPE"
 author = "The GRAPE developers"
-version = release = PROJECT["version"]
+version = release = grape.__version__
 html_title = f"GRAPE {version}"
 html_last_updated_fmt = None
 html_show_copyright = False

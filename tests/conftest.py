@@ -1,7 +1,28 @@
 """Settings of the whole suite."""
 
+import importlib.util
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 # How long an example takes says how busy the machine is, and nothing about what is tested.
 settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any-machine")
+
+_MODULE_OF_EXTRA = {"train": "torch", "metaworld": "metaworld", "libero": "libero", "simpler": "mani_skill"}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked ``needs(extra)`` where the extra is not installed, as in the workflow's core job."""
+    left_out = [
+        item
+        for item in items
+        if any(
+            importlib.util.find_spec(_MODULE_OF_EXTRA[extra]) is None
+            for mark in item.iter_markers("needs")
+            for extra in mark.args
+        )
+    ]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]

@@ -98,6 +98,8 @@ _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names
 _VERB_PACKAGES = frozenset({"collect", "loop", "report"})
 """Names of a verb that are those of a package as well: importing the package must not hide the verb."""
 
+__version__ = "0.2.0"
+"""The release: the one place that says so, from which packages take it as they are built."""
 __all__ = ["__version__", *_MODULE_OF]
 
 
@@ -131,9 +133,7 @@ def _verb(name: str) -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name when it is first used; ``__version__`` is that of the installed distribution."""
-    if name == "__version__":
-        return _version()
+    """Import a name when it is first used."""
     if name in _VERB_PACKAGES:
         return importlib.import_module(f"{__name__}.{name}")
     if name in _MODULE_OF:
@@ -142,20 +142,16 @@ def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from difflib import get_close_matches
+    from importlib.util import find_spec
 
     close = get_close_matches(name, __all__, n=1, cutoff=0.5)
-    suggestion = f" Did you mean {close[0]!r}?" if close else " See dir(grape)."
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{suggestion}")
+    suggestion = f"Did you mean {close[0]!r}?" if close else "See dir(grape)."
+    # `from grape import NAME` asks here first, and takes an AttributeError for a sign to look for a package; its own
+    # message, where there is none either, would suggest nothing.
+    if sys._getframe(1).f_code.co_name == "_handle_fromlist" and find_spec(f"{__name__}.{name}") is None:
+        raise ImportError(f"cannot import name {name!r} from {__name__!r}. {suggestion}", name=name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}. {suggestion}")
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("grape-vla")
-    except PackageNotFoundError:  # running from a source tree that was never installed
-        return "0.0.0+source"

@@ -90,6 +90,18 @@ def test_a_missing_name_suggests_the_nearest() -> None:
         grape.colect  # noqa: B018
     with pytest.raises(AttributeError, match=r"no attribute 'xyzzy'. See dir\(grape\)"):
         grape.xyzzy  # noqa: B018
-    with pytest.raises(ImportError):
+    with pytest.raises(ImportError, match=r"'score_trajectory' from 'grape'\. Did you mean 'score_trajectories'"):
         from grape import score_trajectory  # noqa: F401
+    with pytest.raises(ImportError, match=r"cannot import name 'colect' from 'grape'\. Did you mean 'collect'\?"):
+        exec("from grape import CollectSettings, colect")
     assert not hasattr(grape, "_private")
+    assert not hasattr(grape, "colect")
+
+
+def test_packages_are_imported_by_name_as_before() -> None:
+    code = (
+        "from grape import core, cli, collect; import grape.store as s; print(core.__name__, cli.__name__, s.__name__)"
+    )
+    assert fresh(code) == "grape.core grape.cli grape.store"
+    with pytest.raises(ImportError):
+        from grape import _nothing  # noqa: F401

@@ -1,4 +1,4 @@
-"""Pairs and trajectories from memory train the policy that folders train."""
+"""Pairs, scores and trajectories from memory train the policy that folders train."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import grape
+from grape.cli.main import main
 from grape.core.files import read_json
 from grape.core.preferences import PreferencePair
 from grape.core.trajectories import Trajectory
@@ -33,6 +34,20 @@ class World:
 
     def trajectories(self) -> list[Trajectory]:
         return [self.store.read(name) for name in self.store.ids()]
+
+    def robot(self) -> list[Trajectory]:
+        """The same as a robot's, recorded by hand: of a suite that is not registered, whose tasks have no costs."""
+        policy = grape.load_policy(self.policy)
+        return [
+            grape.Trajectory.from_arrays(
+                task="drawer", instruction=old.meta.instruction, images=old.frames, actions=old.actions,
+                suite="my-robot", success=old.meta.success, initial_state=old.meta.initial_state,
+                sample=old.meta.sample, tokens=old.action_tokens, logps=old.token_logps, temperature=1.0,
+                policy_hash=policy.spec.policy_hash, preprocessing_hash=policy.spec.preprocessing_hash,
+                prompt=policy.prompt(old.meta.instruction),
+            )
+            for old in self.trajectories()
+        ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +77,63 @@ def test_memory_trains_what_the_folder_trains(world: World, tmp_path: Path) -> N
     assert resumed.policy_hash == result.policy_hash
 
 
+@pytest.mark.parametrize("method", ["kto", "rloo"])
+@pytest.mark.parametrize("source", ["trajectories", "store", "result"])
+def test_scores_in_memory_train_what_their_folder_trains(
+    world: World, tmp_path: Path, method: str, source: str
+) -> None:
+    """Single episodes, which need no pairs; failures and successes of equal initial states."""
+    options: dict[str, Any] = {**world.options, "method": method}
+    store = grape.save_trajectories(tmp_path / "store", world.robot())
+    by_verb = grape.score(store=store.path, out=tmp_path / "scores")
+    by_folder = grape.train_tpo(scores=by_verb.folder, out=tmp_path / "by-folder", **options)
+    scores = {
+        "trajectories": lambda: grape.score_trajectories(world.robot()),
+        "store": lambda: grape.score_trajectories(store),
+        "result": lambda: by_verb,
+    }[source]()
+    result = grape.train_tpo(scores=scores, out=tmp_path / "run", **options)
+    assert (result.updates, result.metrics) == (by_folder.updates, by_folder.metrics)
+    assert weights(result.folder) == weights(by_folder.folder) != weights(world.settings.out)
+    assert read_json(result.folder / "run.json") == read_json(by_folder.folder / "run.json")
+    assert grape.train_tpo(scores=scores, out=tmp_path / "run", **options) == result
+
+
+def test_rewards_of_ones_own(world: World, tmp_path: Path) -> None:
+    """Whoever scores by another rule replaces the scores; other scores are another run."""
+    options: dict[str, Any] = {**world.options, "method": "rloo", "out": tmp_path / "run"}
+    scored = grape.score_trajectories(world.robot())
+    turned = replace(scored, scores={name: replace(score, gcpg=-score.gcpg) for name, score in scored.scores.items()})
+    result = grape.train_tpo(scores=turned, **options)
+    other = grape.train_tpo(scores=scored, **{**options, "out": tmp_path / "other"})
+    assert weights(result.folder) != weights(other.folder)
+    with pytest.raises(grape.CompatibilityError, match="another run"):
+        grape.train_tpo(scores=scored, **options)
+
+
+def test_what_does_not_fit_the_method_is_told_as_on_the_command_line(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored = grape.score_trajectories(world.robot())
+    pairs = grape.make_pairs(scored)
+    everything: dict[str, Any] = {"policy": world.policy, "out": tmp_path / "run"}
+    for given, method in (
+        ({"scores": scored}, "tpo"), ({"pairs": pairs}, "kto"), ({"pairs": pairs, "scores": scored}, "rloo"),
+        ({}, "kto"), ({}, "step-dpo"),
+    ):  # fmt: skip
+        with pytest.raises(grape.SettingsError) as caught:
+            grape.train_tpo(method=method, **given, **everything)
+        flags = [text for name in given for text in (f"--{name}", str(tmp_path / name))]
+        code = main(["train", "--method", method, "--policy", str(world.policy), "--out", str(tmp_path / "x"), *flags])
+        assert code == caught.value.exit_code == 2
+        assert " ".join(str(caught.value).split()) in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(grape.SettingsError, match="scores is list, which holds no scored trajectories"):
+        grape.train_tpo(scores=list(scored), method="kto", **everything)  # type: ignore[arg-type]
+    with pytest.raises(grape.SettingsError, match="trajectories= is for pairs"):
+        grape.train_tpo(scores=scored, trajectories=world.store, method="kto", **everything)
+    assert not any(tmp_path.iterdir())
+
+
 def test_other_pairs_do_not_resume(world: World, tmp_path: Path) -> None:
     options = {**world.options, "out": tmp_path / "run", "trajectories": world.store}
     grape.train_tpo(pairs=world.pairs, **options)
@@ -71,17 +143,7 @@ def test_other_pairs_do_not_resume(world: World, tmp_path: Path) -> None:
 
 def test_own_pairs_of_an_own_robot(world: World, tmp_path: Path) -> None:
     """What a robot recorded by hand, ranked in memory."""
-    policy = grape.load_policy(world.policy)
-    trajectories = [
-        grape.Trajectory.from_arrays(
-            task="drawer", instruction=old.meta.instruction, images=old.frames, actions=old.actions, suite="my-robot",
-            success=old.meta.success, initial_state=old.meta.initial_state, sample=old.meta.sample,
-            tokens=old.action_tokens, logps=old.token_logps, temperature=1.0, policy_hash=policy.spec.policy_hash,
-            preprocessing_hash=policy.spec.preprocessing_hash, prompt=policy.prompt(old.meta.instruction),
-        )
-        for old in world.trajectories()
-    ]  # fmt: skip
-    pairs = grape.make_pairs(grape.score_trajectories(trajectories))
+    pairs = grape.make_pairs(grape.score_trajectories(world.robot()))
     assert [(pair.chosen[-3:], pair.rejected[-3:]) for pair in pairs] == [("k00", "k01")] * 3
     result = grape.train_tpo(pairs=pairs, out=tmp_path / "run", **world.options)
     # Names and reasons are others, the trajectories are the same: so is what is learned.

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import grape
+from grape.cli.main import main
 from grape.core.files import read_json
 from tests.reporters import Hearing
 
@@ -80,6 +81,33 @@ def test_from_demonstrations_to_a_comparison(demonstrations: grape.CollectResult
     assert written.difference == verdict.difference
 
 
+def test_an_open_policy_is_evaluated_as_its_folder(
+    demonstrations: grape.CollectResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    policy = grape.train_sft(data=demonstrations.folder, max_updates=1, batch_size=2, out=tmp_path / "sft").policy
+    options: dict[str, Any] = {"suite": "toy", "tasks": "push-block", "episodes": 2, "max_steps": 2, "workers": 1}
+    named = grape.evaluate(policy=policy, out="named", **options)
+    opened = grape.load_policy(policy)
+    result = grape.evaluate(policy=opened, out="opened", **options)
+    assert read_json(result.folder / "run.json") == read_json(named.folder / "run.json")
+    assert _without(result.to_dict()) == _without(named.to_dict())
+    assert result.summary["policy"] == type(opened).__name__
+    assert grape.evaluate(policy=policy, out="opened", **options).success_rate == result.success_rate
+    assert grape.compare(named, result).difference == 0
+    home = grape.evaluate(policy=opened, **options).folder
+    assert home.parent == tmp_path / "runs" / "evaluate"
+    assert home.name.startswith(f"{type(opened).__name__}-")
+    with pytest.raises(grape.SettingsError, match="this policy is open already"):
+        grape.evaluate(policy=opened, protocol="libero-openvla-v1", suite="libero_spatial")
+    with pytest.raises(grape.SettingsError, match=r"--execute 3: .* decides on 1 action at once"):
+        grape.evaluate(policy=opened, execute=3, **options)
+
+
+def _without(summary: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in summary.items() if name not in ("policy", "results")}
+
+
 def test_a_loop_says_where_its_policy_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[grape.LoopSettings] = []
 
@@ -129,3 +157,37 @@ def test_mistakes_are_told_as_on_the_command_line(
     with pytest.raises(grape.SettingsError, match=message):
         grape.collect(**values)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("verb", "values"),
+    [
+        (grape.collect, {"suite": "tooy", "out": "x"}),
+        (grape.collect, {"suite": "toy", "tasks": "push-blok", "out": "x"}),
+        (grape.collect, {"suite": "toy", "policy": "nowhere/here/policy", "out": "x"}),
+        (grape.score, {"store": "nowhere", "out": "x"}),
+        (grape.pair, {"scores": "nowhere", "out": "x"}),
+        (grape.train_tpo, {"pairs": "nowhere", "policy": "nowhere", "out": "x"}),
+        (grape.train_sft, {"data": "nowhere", "out": "x"}),
+        (grape.evaluate, {"suite": "toy", "policy": "expert", "samples": 0, "out": "x"}),
+        (grape.compare, {"a": "nowhere", "b": "here"}),
+        (grape.report, {"run": "nowhere"}),
+        (grape.loop, {"suite": "tooy", "out": "x"}),
+    ],
+)
+def test_a_notebook_reads_what_the_command_line_says(
+    verb: Any,
+    values: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(grape.GrapeError) as caught:
+        verb(**values)
+    name = verb.__name__.rpartition(".")[2].removeprefix("train_").replace("tpo", "train")
+    given = {name: str(value) for name, value in values.items()}
+    words = [given.pop("a"), given.pop("b")] if "a" in given else [given.pop("run")] if "run" in given else []
+    code = main([name, *words, *(text for flag, value in given.items() for text in (f"--{flag}", value))])
+    assert code == caught.value.exit_code
+    assert " ".join(str(caught.value).split()) in " ".join(capsys.readouterr().err.split())

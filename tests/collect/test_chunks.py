@@ -28,6 +28,7 @@ from grape.policies.types import CheckpointInfo
 from grape.store import EpisodeStore
 from tests.collect.test_collect import store_bytes
 from tests.openvla_oft.conftest import make_nano
+from tests.reporters import Hearing
 
 CHUNK = 4
 
@@ -216,6 +217,20 @@ def test_it_plays_in_a_physics_simulator_too(tmp_path: Path, checkpoint: Path) -
     snapshots = [environment.reset(0), *(environment.step(action) for action in episode.actions)]
     assert np.array_equal(episode.frames, [snapshots[state].image for state in (0, 3, 4)])
     assert np.array_equal(episode.proprio, [snapshot.proprio for snapshot in snapshots])
+
+
+def test_a_chunk_that_outlasts_the_episode_is_warned_of(tmp_path: Path) -> None:
+    def warnings(chunk: int, **changes: object) -> list[str]:
+        out = tmp_path / f"{chunk}-{len(changes)}"
+        heard = Hearing()
+        run_collect(settings(out, max_steps=3, **changes), heard, policy=Pusher(chunk))
+        return heard.warnings
+
+    [sentence] = warnings(4)
+    assert "4 actions of each chunk are executed" in sentence
+    assert "push-block ends after 3" in sentence
+    assert not warnings(3)
+    assert not warnings(4, execute=2)
 
 
 def test_protocols_learn_crop_and_statistics_from_the_conventions(checkpoint: Path, tmp_path: Path) -> None:

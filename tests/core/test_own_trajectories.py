@@ -1,6 +1,7 @@
 """Trajectories of anyone's simulator or robot, from arrays."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from grape.core.chunks import Chunks
 from grape.core.errors import DataError, SettingsError
 from grape.core.tables import Table
 from grape.core.trajectories import Trajectory
+from grape.store import save_trajectories
 
 STEPS = 4
 
@@ -25,6 +27,18 @@ def build(**changes: Any) -> Trajectory:
         "sample": 1,
     }
     return Trajectory.from_arrays(**(given | changes))
+
+
+@pytest.mark.parametrize("task", ["_hidden/../x", "+1", "." * 9, "long " * 99, "stack a+b", "\u62bd\u5c49", ""])
+def test_any_name_of_a_task_gives_an_id_that_a_store_takes(task: str, tmp_path: Path) -> None:
+    trajectory = build(task=task)
+    store = save_trajectories(tmp_path / "store", [trajectory])
+    assert store.read(trajectory.meta.episode_id).meta.task == task
+
+
+def test_names_in_another_script_are_told_apart() -> None:
+    drawer, cups = (build(task=task).meta.episode_id for task in ("\u62bd\u5c49", "\u676f\u5b50"))
+    assert drawer != cups
 
 
 def test_lists_become_a_trajectory() -> None:

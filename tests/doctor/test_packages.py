@@ -17,7 +17,7 @@ DECLARED = [
     "mujoco>=3.3; extra == 'metaworld'",
     "ruff; extra == 'dev'",
 ]
-GOOD = {"grape-vla": "0.1.0", "numpy": "2.4.6", "tomli": "2", "torch": "2.13.0+cpu", "peft": "0.21", "mujoco": "3.3.0"}
+GOOD = {"grape-vla": "0.2.0", "numpy": "2.4.6", "tomli": "2", "torch": "2.13.0+cpu", "peft": "0.21", "mujoco": "3.3.0"}
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from grape.core.files import write_json
 from grape.core.provenance import add_validated, write_provenance
 from grape.core.selections import parse_numbers
 from grape.core.trajectories import EpisodeMeta, Trajectory
+from grape.envs.metaworld.suite import MetaWorldSuite
 from grape.envs.toy import ToySuite
 from grape.evaluation import EVALUATION_STATES_START, EvaluateSettings, read_results, run_evaluate
 from grape.evaluation.evaluate import _default_out
@@ -105,6 +106,7 @@ def collection(monkeypatch: pytest.MonkeyPatch) -> FakeCollection:
     monkeypatch.setattr(grape.collect, "plan_collect", fake)
     monkeypatch.setattr(grape.collect, "check_unopened", lambda settings: None)
     monkeypatch.setattr(grape.collect, "open_policy", fake.open_policy)
+    monkeypatch.setattr(MetaWorldSuite, "versions", lambda suite: {"metaworld": "3"})  # also where it is not installed
     return fake
 
 

@@ -25,7 +25,6 @@ from grape.evaluation.protocols import PROTOCOLS, Protocol, apply_protocol, fit_
 from grape.evaluation.statistics import wilson_interval
 from grape.store import EpisodeStore
 from tests.reporters import Hearing
-from tests.training.recordings import write_policy
 
 LIBERO = EvaluateSettings(policy="p", protocol="libero-openvla-v1", suite="libero_spatial")
 SIMPLER = EvaluateSettings(policy="p", protocol="simpler-widowx-24x3", suite="simpler_widowx")
@@ -188,6 +187,8 @@ def test_end_and_ever_are_told_apart() -> None:
 
 @pytest.fixture
 def nano(tmp_path: Path) -> Path:
+    from tests.training.recordings import write_policy  # needs torch, as the other tests here do not
+
     return write_policy(tmp_path / "policy")
 
 
@@ -226,6 +227,7 @@ def test_a_changed_measure_in_the_file_is_noticed(toy_protocol: Protocol, tmp_pa
         read_results(file)
 
 
+@pytest.mark.needs("train")
 def test_a_policy_also_samples_the_seeds(
     toy_protocol: Protocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nano: Path
 ) -> None:
@@ -238,6 +240,7 @@ def test_a_policy_also_samples_the_seeds(
     assert read_results(tmp_path / "e").temperature == 0.0
 
 
+@pytest.mark.needs("train")
 def test_a_dry_run_shows_what_is_fixed(toy_protocol: Protocol, capsys: pytest.CaptureFixture[str], nano: Path) -> None:
     code = main(["evaluate", "--protocol", TOY.name, "--suite", "toy", "--policy", str(nano), "--dry-run", "--json"])
     plan = json.loads(capsys.readouterr().out)
@@ -287,6 +290,7 @@ def test_success_by_two_rules_is_not_compared() -> None:
         pair_results(results("success"), results("last-step"))
 
 
+@pytest.mark.needs("train")
 def test_a_checkpoint_says_which_statistics_it_has_and_whether_it_crops(nano: Path) -> None:
     says = grape.collect.read_checkpoint_info(str(nano))
     assert len(says.norm_keys) == 1
@@ -296,6 +300,7 @@ def test_a_checkpoint_says_which_statistics_it_has_and_whether_it_crops(nano: Pa
     assert grape.collect.read_checkpoint_info(str(nano)) == CheckpointInfo(says.norm_keys, True)
 
 
+@pytest.mark.needs("train")
 def test_a_published_checkpoint_says_nothing_of_crops_until_it_is_trained_here(tmp_path: Path) -> None:
     golden = Path(__file__).parents[3] / "shared" / "golden" / "openvla" / "ckpt"
     if not golden.is_dir():
@@ -306,6 +311,7 @@ def test_a_published_checkpoint_says_nothing_of_crops_until_it_is_trained_here(t
     assert grape.collect.read_checkpoint_info(str(tmp_path / "trained")).center_crop is False
 
 
+@pytest.mark.needs("train")
 def test_what_says_nothing_of_crops_is_pointed_out_once_images_matter(nano: Path, tmp_path: Path) -> None:
     reporter = Hearing()
     collect = CollectSettings(policy=str(nano), out=tmp_path / "said", suite="toy", workers=1, samples=1)

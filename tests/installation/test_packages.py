@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
+import grape
+
 pytest.importorskip("hatchling")
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-NAME = f"grape_vla-{PROJECT['version']}"
+NAME = f"grape_vla-{grape.__version__}"
 
 
 def build(kind: str, source: Path, target: Path) -> Path:
@@ -109,10 +111,10 @@ def test_the_wheel_installs_and_runs_in_a_clean_environment(wheel: Path, tmp_pat
         return done.stdout
 
     assert run("python", "-c", "import grape; print(grape.__version__, grape.__file__)").split() == [
-        PROJECT["version"],
+        grape.__version__,
         str(packages / "grape" / "__init__.py"),
     ]
-    assert PROJECT["version"] in run("grape", "--version")
+    assert grape.__version__ in run("grape", "--version")
     assert "drawer-open" in run("grape", "costs", "list")
     assert "metaworld-nano" in run("grape", "loop", "--recipe", "help")
 
@@ -140,7 +142,16 @@ def test_nothing_advises_to_update_from_an_index_that_does_not_have_it() -> None
                 assert "--upgrade grape-vla" not in node.value, path
 
 
-def test_the_citation_names_this_release() -> None:
+def test_the_citation_the_change_log_and_the_docs_name_this_release() -> None:
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-    assert f"\nversion: {PROJECT['version']}\n" in citation
+    [released] = re.findall(r"^date-released: (\d{4}-\d{2}-\d{2})$", citation, re.MULTILINE)
+    assert f"\nversion: {grape.__version__}\n" in citation
     assert f"\nlicense: {PROJECT['license']}\n" in citation
+    [newest, *_] = re.findall(
+        r"^## \[(.+)\] - (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert newest == (grape.__version__, released)
+    wheels = re.findall(
+        r"grape_vla-([\d.]+)-py3-none-any", (ROOT / "docs" / "installation.md").read_text(encoding="utf-8")
+    )
+    assert set(wheels) == {grape.__version__}

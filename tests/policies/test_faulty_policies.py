@@ -12,7 +12,7 @@ from PIL import Image
 
 from grape.checkpoints import PredictSettings, run_predict
 from grape.cli.main import main
-from grape.collect import CollectSettings, run_collect
+from grape.collect import CollectSettings, run_collect, run_episode
 from grape.core.errors import CompatibilityError, PolicyError, SettingsError
 from grape.policies import ActionBatch, OpeningOptions, PolicySpec
 from grape.policies.registry import open_policy, recognize_policy
@@ -36,6 +36,8 @@ class Faulty:
         return instruction
 
     def act(self, observations, *, temperature=0.0, seeds=None):
+        if self.fault == "raises later":
+            raise OSError("the key is gone")
         rows = len(observations) + {"a row more": 1, "a row less": -1}.get(self.fault, 0)
         shape = (rows, 3 if self.fault == "longer chunk" else 2, 6 if self.fault == "dimension" else 7)
         logps = np.full(shape, np.nan if self.fault == "nan" else -1.0, np.float32)
@@ -101,6 +103,22 @@ def test_decisions_that_break_the_contract_are_refused_and_nothing_is_recorded(f
     with pytest.raises(PolicyError, match=words):
         collect(f"faulty:{fault}", tmp_path / "out")
     assert not list((tmp_path / "out").rglob("*.parquet"))
+
+
+def test_an_exception_of_act_is_told_with_type_place_and_decision(tmp_path, capsys):
+    words = (
+        r"Faulty.act raised OSError: the key is gone \(faulty.py, line \d+\), at decision 0 of reach-red-i000000-k00"
+    )
+    with pytest.raises(PolicyError, match=words) as caught:
+        collect("faulty:raises later", tmp_path / "out")
+    assert isinstance(caught.value.__cause__, OSError)
+    with pytest.raises(PolicyError, match=words):
+        run_episode(open_policy("faulty:raises later"), "toy", "reach-red", initial_state=0)
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
+    call = ["predict", "--policy", "faulty:raises later", "--image", str(tmp_path / "image.png"), "--instruction", "x"]
+    assert main(call) == PolicyError.exit_code
+    assert "Faulty.act raised OSError" in (said := capsys.readouterr().err)
+    assert "Traceback" not in said
 
 
 def test_a_policy_that_keeps_it_is_collected(tmp_path):

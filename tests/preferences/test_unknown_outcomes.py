@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,8 +20,8 @@ from grape.preferences.pairing import pairs_of_states
 from grape.preferences.reasons import reason_for
 from grape.store import EpisodeStore
 from tests.preferences.rollouts import make_rollout
-from tests.recorded.test_release_0_1 import RECORDED
 
+RECORDED = Path(__file__).parents[1] / "recorded" / "release_0_1"
 OUTCOMES = st.sampled_from([True, False, None])
 
 

@@ -144,15 +144,25 @@ def test_a_single_set_of_folders_is_enough(tmp_path: Path) -> None:
     assert "No success rate yet." in Page(tmp_path / "report.html").words()
 
 
-def test_a_run_without_pairs_lacks_none_and_names_its_loss(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "caveat", "heading"),
+    [("kto", "KTO (arXiv", "KTO loss"), ("rloo", "group adv", "Group advantages (RLOO)")],
+)
+def test_a_run_without_pairs_lacks_none_and_explains_its_loss(
+    tmp_path: Path, method: str, caveat: str, heading: str
+) -> None:
     write_iteration(tmp_path, 1000, states=1)
     for name in ("pair", "train"):
         shutil.rmtree(tmp_path / name)
-    open_run(tmp_path / "train", "train", {"method": "kto", "scores": "score"}).finish({})
+    open_run(tmp_path / "train", "train", {"method": method, "scores": "score"}).finish({})
     (tmp_path / "train" / "metrics.jsonl").write_text('{"update": 1, "loss": 0.5}\n')
     summary = run_report(ReportSettings(run=tmp_path))
     assert summary["missing"] == ["This run has no evaluation yet."]
-    assert "Trained with KTO" in Page(tmp_path / "report.html").words()
+    words = Page(tmp_path / "report.html").words()
+    assert f"Trained with {caveat}" in words
+    assert f" {heading} L=" in words
+    assert "TPO loss" not in words
+    assert "the best are set against the worst" not in words
 
 
 def test_one_evaluation_is_reported_without_a_comparison(tmp_path: Path) -> None:

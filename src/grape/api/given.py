@@ -1,21 +1,25 @@
-"""Pairs and trajectories that a program hands over, written where trainers read them: ``data/`` in the run's folder.
+"""What a program hands over is written where trainers read it: ``data/`` in the run's folder.
 
-What is written is what ``grape collect`` and ``grape pair`` would have written, so a run on it is that of the command
-line: it has the same identity, resumes in another process, and is reported on.
+What is written is what ``grape collect``, ``grape score`` and ``grape pair`` would have written, so a run on it is that
+of the command line: it has the same identity, resumes in another process, and is reported on.
 """
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from grape.core.errors import DataError
+from grape.core.errors import DataError, SettingsError
 from grape.core.preferences import PreferencePair
 from grape.core.runs import GIVEN_DATA
 from grape.core.tasks import ActionSpace
 from grape.core.trajectories import Trajectory
-from grape.preferences import PreferencePairs, save_pairs
+from grape.preferences import PreferencePairs, ScoredTrajectories, save_pairs, save_scores
 from grape.store import Episodes, EpisodesInMemory, EpisodeStore, save_trajectories
 
-__all__ = ["given_demonstrations", "given_pairs"]
+__all__ = ["PAIRS_FOLDER", "SCORES_FOLDER", "given_demonstrations", "given_pairs", "given_scores"]
+
+PAIRS_FOLDER, SCORES_FOLDER = Path(GIVEN_DATA, "pairs"), Path(GIVEN_DATA, "scores")
+"""Where in the run's folder pairs and scores are written."""
+_STORE_FOLDER = Path(GIVEN_DATA, "store")
 
 
 def given_pairs(
@@ -44,12 +48,28 @@ def given_pairs(
         episodes = pairs.episodes
     else:
         raise DataError("The pairs name trajectories that are not given.", "Give them as trajectories=[...].")
-    if isinstance(episodes, EpisodeStore):
-        store = episodes
-    else:
-        names = sorted({name for pair in chosen for name in (pair.chosen, pair.rejected)})
-        store = save_trajectories(out / GIVEN_DATA / "store", [episodes.read(name) for name in names])
-    return save_pairs(out / GIVEN_DATA / "pairs", chosen, store)
+    names = {name for pair in chosen for name in (pair.chosen, pair.rejected)}
+    return save_pairs(out / PAIRS_FOLDER, chosen, _store(out, episodes, names))
+
+
+def given_scores(out: Path, scored: object) -> Path:
+    """Folder of scores for a training that writes to ``out``.
+
+    Args:
+        out: The training's folder.
+        scored: The scores and what they are of.
+
+    Raises:
+        SettingsError: It is no :class:`ScoredTrajectories`.
+        DataError: There are no scores, or a trajectory is missing.
+        CompatibilityError: ``out`` was begun with other scores.
+    """
+    if not isinstance(scored, ScoredTrajectories):
+        raise SettingsError(
+            f"scores is {type(scored).__name__}, which holds no scored trajectories.",
+            "Give what grape.score_trajectories or grape.score returned, or the folder of 'grape score'.",
+        )
+    return save_scores(out / SCORES_FOLDER, scored, _store(out, scored.episodes, scored.scores))
 
 
 def given_demonstrations(
@@ -63,4 +83,11 @@ def given_demonstrations(
     """
     if isinstance(trajectories, EpisodeStore):
         return trajectories.path
-    return save_trajectories(out / GIVEN_DATA / "store", trajectories, action_space=action_space).path
+    return save_trajectories(out / _STORE_FOLDER, trajectories, action_space=action_space).path
+
+
+def _store(out: Path, episodes: Episodes, names: Iterable[str]) -> EpisodeStore:
+    """The store that holds the episodes: theirs, or one below ``out`` with those of these names."""
+    if isinstance(episodes, EpisodeStore):
+        return episodes
+    return save_trajectories(out / _STORE_FOLDER, [episodes.read(name) for name in sorted(names)])

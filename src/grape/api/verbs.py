@@ -4,13 +4,13 @@ Each function is the verb of the same name, resumes as it does, and raises the s
 and warnings are log records of the logger ``grape`` unless a reporter is given.
 """
 
-import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from grape.api.given import given_demonstrations, given_pairs
+from grape.api.given import PAIRS_FOLDER, SCORES_FOLDER, given_demonstrations, given_pairs, given_scores
+from grape.api.resolving import resolved
 from grape.api.results import (
     CollectResult,
     CompareResult,
@@ -18,27 +18,26 @@ from grape.api.results import (
     LoopResult,
     PairResult,
     ReportResult,
+    Result,
     ScoreResult,
     SftResult,
     TrainResult,
 )
-from grape.collect import CollectSettings, open_policy, run_collect
-from grape.collect.opening import check_spec
+from grape.collect import CollectSettings, check_opened, open_policy, run_collect
 from grape.core.errors import SettingsError
 from grape.core.events import LoggingReporter, Reporter
 from grape.core.preferences import PreferencePair
-from grape.core.settings import settings_from_dict, settings_to_dict
 from grape.core.tasks import ActionSpace
 from grape.core.trajectories import Trajectory
-from grape.envs.registry import get_suite
 from grape.evaluation import CompareSettings, EvaluateSettings, run_compare, run_evaluate
 from grape.loop import LoopSettings, run_loop
 from grape.policies import Policy, TrainablePolicy, registry
 from grape.policies.opening import PolicySettings, opening_options
-from grape.preferences import PairSettings, PreferencePairs, ScoreSettings, run_pair, run_score
+from grape.preferences import PairSettings, PreferencePairs, ScoredTrajectories, ScoreSettings, run_pair, run_score
 from grape.report import ReportSettings, run_report
 from grape.store import EpisodeStore
 from grape.training import SftSettings, TrainSettings, run_sft, run_train
+from grape.training.settings import check_train
 
 __all__ = [
     "collect",
@@ -53,7 +52,6 @@ __all__ = [
     "train_tpo",
 ]
 
-_S = TypeVar("_S")
 _LOG = LoggingReporter()
 
 
@@ -72,7 +70,7 @@ def load_policy(
         SettingsError: There is no such policy, no type knows it, or a setting does not fit it.
         DataError: A file is missing or damaged.
     """
-    opened = registry.open_policy(policy, opening_options(_resolved(PolicySettings, settings, values)))
+    opened = registry.open_policy(policy, opening_options(resolved(PolicySettings, settings, values)))
     if isinstance(opened, TrainablePolicy) and not trainable:
         opened.freeze()
     return opened
@@ -98,14 +96,9 @@ def collect(
         CompatibilityError: The policy does not fit the suite, or the folder belongs to another run.
         SimulatorError: Episodes failed twice; what was finished is kept.
     """
-    if policy is not None:
-        values["policy"] = str(policy) if isinstance(policy, str | Path) else type(policy).__name__
-    chosen = _resolved(CollectSettings, settings, values)
-    if policy is None or isinstance(policy, str | Path):
-        opened = open_policy(chosen, reporter)
-    else:
-        opened = policy
-        check_spec(chosen, opened.spec, get_suite(chosen.suite))
+    opened = _named(policy, values)
+    chosen = resolved(CollectSettings, settings, values)
+    opened = open_policy(chosen, reporter) if opened is None else check_opened(chosen, opened)
     summary = run_collect(chosen, reporter, policy=opened)
     return CollectResult(
         folder=_absolute(chosen.out),
@@ -123,7 +116,7 @@ def score(settings: ScoreSettings | None = None, *, reporter: Reporter = _LOG, *
         DataError: The store is missing, empty or damaged.
         CompatibilityError: Specification and store do not fit, or the folder belongs to another run.
     """
-    chosen = _resolved(ScoreSettings, settings, values)
+    chosen = resolved(ScoreSettings, settings, values)
     summary = run_score(chosen, reporter)
     return ScoreResult(
         folder=_absolute(chosen.out),
@@ -142,7 +135,7 @@ def pair(settings: PairSettings | None = None, *, reporter: Reporter = _LOG, **v
         DataError: The scores are missing or damaged.
         NoPairsError: No pair can be made.
     """
-    chosen = _resolved(PairSettings, settings, values)
+    chosen = resolved(PairSettings, settings, values)
     summary = run_pair(chosen, reporter)
     return PairResult(
         folder=_absolute(chosen.out),
@@ -156,34 +149,51 @@ def pair(settings: PairSettings | None = None, *, reporter: Reporter = _LOG, **v
 def train_tpo(
     settings: TrainSettings | None = None,
     *,
-    pairs: PreferencePairs | Iterable[PreferencePair] | Path | str | None = None,
+    pairs: PreferencePairs | Iterable[PreferencePair] | PairResult | Path | str | None = None,
     trajectories: Iterable[Trajectory] | EpisodeStore | None = None,
+    scores: ScoredTrajectories | ScoreResult | Path | str | None = None,
     reporter: Reporter = _LOG,
     **values: Any,
 ) -> TrainResult:
-    """Align a policy by trajectory-wise preference optimization, or a baseline; see :class:`TrainSettings`.
+    """Align a policy by trajectory-wise preference optimization, or another method; see :class:`TrainSettings`.
 
-    Pairs from memory are first written below ``out``, in ``data/``, with the trajectories that they compare: the result
-    is that of training on the folder of ``grape pair``, and the run resumes and is reported on like any other.
+    Pairs and scores from memory are first written below ``out``, in ``data/``, with their trajectories: the result
+    is that of training on the folder of ``grape pair`` or ``grape score``, and the run resumes and is reported on like
+    any other.
 
     Args:
         settings: How to train.
-        pairs: Folder of ``grape pair``, what :func:`grape.make_pairs` gave, or pairs of your own.
+        pairs: Folder of ``grape pair``, what :func:`grape.pair` or :func:`grape.make_pairs` gave, or pairs of your own.
         trajectories: What pairs of your own compare.
+        scores: For the methods ``kto`` and ``rloo``: folder of ``grape score``, or what :func:`grape.score` or
+            :func:`grape.score_trajectories` gave.
         reporter: Hears of progress and warnings.
         **values: Fields of the settings by name, over ``settings``.
 
     Raises:
-        SettingsError: A setting is unknown or out of range, or PyTorch is missing.
+        SettingsError: A setting is unknown or out of range, the method does not learn from what is given, or PyTorch is
+            missing.
         DataError: There is nothing to learn from, or a trajectory is missing.
         CompatibilityError: The trajectories were not recorded by this policy, or the folder belongs to another run.
         TrainingError: A loss, gradient or weight is not finite.
     """
-    if isinstance(pairs, str | Path):
-        values["pairs"] = pairs
-    elif pairs is not None:
-        values["pairs"] = given_pairs(_out(settings, values), pairs, trajectories)
-    chosen = _resolved(TrainSettings, settings, values)
+    in_memory = {}
+    for name, given, folder in (("pairs", pairs, PAIRS_FOLDER), ("scores", scores, SCORES_FOLDER)):
+        if isinstance(given, str | Path):
+            values[name] = given
+        elif isinstance(given, Result):
+            values[name] = given.folder
+        elif given is not None:
+            in_memory[name] = folder
+    chosen = resolved(TrainSettings, settings, values)
+    chosen = resolved(TrainSettings, chosen, {name: chosen.out / folder for name, folder in in_memory.items()})
+    check_train(chosen)  # before anything is written
+    if "pairs" in in_memory:
+        given_pairs(chosen.out, pairs, trajectories)  # type: ignore[arg-type]  # not the kinds above
+    elif trajectories is not None:
+        raise SettingsError("trajectories= is for pairs of your own.", "Give pairs=[...] as well, or leave it out.")
+    if "scores" in in_memory:
+        given_scores(chosen.out, scores)
     summary = run_train(chosen, reporter)
     return TrainResult(alarm=summary.get("alarm", ""), **_trained(chosen.out, summary))
 
@@ -213,22 +223,39 @@ def train_sft(
         TrainingError: A loss, gradient or weight is not finite.
     """
     if trajectories is not None:
-        values["data"] = (given_demonstrations(_out(settings, values), trajectories, action_space),)
+        out = values.get("out", getattr(settings, "out", None))
+        if not isinstance(out, str | Path):
+            raise SettingsError("A training needs out, the folder to write.", "Give it by name: out=...")
+        values["data"] = (given_demonstrations(Path(out), trajectories, action_space),)
     elif isinstance(values.get("data"), str | Path):
         values["data"] = (values["data"],)
-    chosen = _resolved(SftSettings, settings, values)
+    chosen = resolved(SftSettings, settings, values)
     return SftResult(**_trained(chosen.out, run_sft(chosen, reporter)))
 
 
-def evaluate(settings: EvaluateSettings | None = None, *, reporter: Reporter = _LOG, **values: Any) -> EvaluateResult:
+def evaluate(
+    settings: EvaluateSettings | None = None,
+    *,
+    policy: Policy | Path | str | None = None,
+    reporter: Reporter = _LOG,
+    **values: Any,
+) -> EvaluateResult:
     """Measure a policy on fixed initial states; see :class:`EvaluateSettings`.
+
+    Args:
+        settings: What to measure and how.
+        policy: In place of that of the settings: a checkpoint, ``"expert"``, or an open policy of your own. What an
+            open one learned from is not known, so that no initial states are warned of.
+        reporter: Hears of progress and warnings.
+        **values: Fields of the settings by name, over ``settings``.
 
     Raises:
         SettingsError: A setting is unknown or out of range, or names nothing.
         CompatibilityError: The policy does not fit the suite, or the folder belongs to another run or policy.
         SimulatorError: Episodes failed twice; what was finished is kept.
     """
-    summary = run_evaluate(_resolved(EvaluateSettings, settings, values), reporter)
+    opened = _named(policy, values)
+    summary = run_evaluate(resolved(EvaluateSettings, settings, values), reporter, opened=opened)
     results = _absolute(summary["results"])
     return EvaluateResult(
         folder=results.parent,
@@ -264,7 +291,7 @@ def compare(
     for name, given in (("a", a), ("b", b)):
         if given is not None:
             values[name] = given.folder if isinstance(given, EvaluateResult) else given
-    chosen = _resolved(CompareSettings, settings, values)
+    chosen = resolved(CompareSettings, settings, values)
     summary = run_compare(chosen, reporter)
     return CompareResult(
         folder=None if chosen.out is None else _absolute(chosen.out),
@@ -282,7 +309,7 @@ def loop(settings: LoopSettings | None = None, *, reporter: Reporter = _LOG, **v
     Raises:
         GrapeError: A stage failed; what was finished is kept.
     """
-    chosen = _resolved(LoopSettings, settings, values)
+    chosen = resolved(LoopSettings, settings, values)
     summary = run_loop(chosen, reporter)
     page = summary.get("report")
     return LoopResult(
@@ -302,7 +329,7 @@ def report(settings: ReportSettings | None = None, *, reporter: Reporter = _LOG,
         SettingsError: A setting is unknown or out of range, or a package is missing.
         DataError: The folder holds nothing to show.
     """
-    chosen = _resolved(ReportSettings, settings, values)
+    chosen = resolved(ReportSettings, settings, values)
     summary = run_report(chosen, reporter)
     return ReportResult(
         folder=_absolute(chosen.run),
@@ -312,47 +339,11 @@ def report(settings: ReportSettings | None = None, *, reporter: Reporter = _LOG,
     )
 
 
-def _resolved(kind: type[_S], settings: _S | None, values: Mapping[str, Any]) -> _S:
-    """The settings with ``values`` over them, of the right types.
-
-    Raises:
-        SettingsError: A name is unknown, a value has the wrong type, or a dry run is asked for.
-    """
-    if settings is not None and not isinstance(settings, kind):
-        raise SettingsError(
-            f"Expected {kind.__name__}, not {type(settings).__name__}.", f"Give grape.{kind.__name__}(...), or fields."
-        )
-    plain = settings_to_dict(values)  # paths become texts, which stand for either
-    if settings is None:
-        items = dataclasses.fields(kind)  # type: ignore[arg-type]
-        missing = [item.name for item in items if _is_required(item) and item.name not in plain]
-        if missing and plain.keys() <= {item.name for item in items}:  # what is unknown is told first
-            raise SettingsError(f"{kind.__name__} needs {' and '.join(missing)}.", f"Give it by name: {missing[0]}=...")
-    else:  # a text may stand where a path is meant
-        settings = settings_from_dict(kind, settings_to_dict(settings))
-    chosen = settings_from_dict(kind, plain, settings)
-    if getattr(chosen, "dry_run", False):
-        raise SettingsError(
-            "A dry run has a plan and no result.",
-            "Use --dry-run on the command line, or the package's run_... function, which returns the plan.",
-        )
-    return chosen
-
-
-def _is_required(item: "dataclasses.Field[Any]") -> bool:
-    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-
-
-def _out(settings: Any, values: Mapping[str, Any]) -> Path:
-    """The folder that a training will write.
-
-    Raises:
-        SettingsError: None is given.
-    """
-    out = values.get("out", getattr(settings, "out", None))
-    if not isinstance(out, str | Path):
-        raise SettingsError("A training needs out, the folder to write.", "Give it by name: out=...")
-    return Path(out)
+def _named(policy: Policy | Path | str | None, values: dict[str, Any]) -> Policy | None:
+    """The policy if it is open; its name, or that of its class, goes into the settings' ``values``."""
+    if policy is not None:
+        values["policy"] = str(policy) if isinstance(policy, str | Path) else type(policy).__name__
+    return None if isinstance(policy, str | Path) else policy
 
 
 def _absolute(path: Path | str) -> Path:

@@ -12,8 +12,8 @@ from grape.core.errors import CompatibilityError, SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.image_files import ImageFile, read_image
 from grape.core.trajectories import Observation
-from grape.policies.action_conventions import check_batch
 from grape.policies.base import TrainablePolicy
+from grape.policies.deciding import decide
 from grape.policies.opening import opening_options
 from grape.policies.registry import check_policy_place, contract_of, open_as, recognize_policy
 
@@ -70,8 +70,8 @@ def run_predict(settings: PredictSettings, reporter: Reporter = SILENT) -> Mappi
             f"{len(state)} are given.",
             "Give one --image or --wrist a camera, and the state with --proprio where it is read.",
         )
-    batch = policy.act([Observation(images[0].pixels, state, instruction, further)])
-    check_batch(batch, contract, 1)
+    observation = Observation(images[0].pixels, state, instruction, further)
+    batch = decide(policy, contract, [observation], where=f"the image {settings.image}")
     single = policy_type.name == "openvla"
     tokens, logps = (None if part is None else part[0] for part in (batch.tokens, batch.logps))
     normalized = None if batch.normalized is None else batch.normalized[0].astype(np.float64)

@@ -7,9 +7,10 @@ groups, ``collect`` is the verb, ``seen`` recognizes initial states that a polic
 
 from grape.collect.collect import plan_collect, run_collect
 from grape.collect.episode import run_episode
-from grape.collect.opening import check_unopened, executed_actions, inputs_of, open_policy
+from grape.collect.opening import check_opened, check_unopened, executed_actions, inputs_of, open_policy
 from grape.collect.seen import seen_states
 from grape.collect.settings import CollectSettings
+from grape.policies.base import Policy
 from grape.policies.opening import opening_options
 from grape.policies.registry import check_policy_place, policy_folder, read_checkpoint_info
 from grape.policies.types import CheckpointInfo
@@ -17,6 +18,8 @@ from grape.policies.types import CheckpointInfo
 __all__ = [
     "CheckpointInfo",
     "CollectSettings",
+    "Policy",
+    "check_opened",
     "check_policy_place",
     "check_unopened",
     "executed_actions",

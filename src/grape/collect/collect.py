@@ -19,7 +19,7 @@ from grape.envs.base import SuiteBase
 from grape.envs.external_python import suite_of
 from grape.envs.pool import WorkerPool
 from grape.policies.base import Policy, PolicySpec
-from grape.store import EpisodeStore
+from grape.store import EpisodeStore, note_planned
 
 __all__ = ["plan_collect", "run_collect", "summarize"]
 
@@ -73,7 +73,10 @@ def run_collect(
             f"{settings.out} was begun by an earlier release, which drew other samples from equal seeds. The episodes "
             "that it recorded stay; those that are left are sampled as of now."
         )
-    for caution in suite.cautions():
+    for caution in (
+        *suite.cautions(),
+        *_about_long_chunks(groups, settings.execute or (1 if policy is None else policy.spec.chunk)),
+    ):
         reporter.warn(caution)
     contract = {"action_space": asdict(suite.action_space), "versions": dict(suite.versions())}
     if policy is None and settings.execute > 1:
@@ -103,6 +106,18 @@ def run_collect(
     summary |= place | inputs
     run.finish(summary)
     return summary
+
+
+def _about_long_chunks(groups: Sequence[Group], executed: int) -> tuple[str, ...]:
+    """A sentence where a chunk outlasts a whole episode, so that the policy looks once and never again."""
+    short = {group.task.name: group.task.max_steps for group in groups if group.task.max_steps < executed}
+    if not short:
+        return ()
+    limits = ", ".join(f"{name} ends after {steps}" for name, steps in short.items())
+    return (
+        f"{executed} actions of each chunk are executed, more than an episode has control steps ({limits}): there the "
+        "policy decides once, on the first image. Give a smaller --execute, or a larger --max-steps.",
+    )
 
 
 def plan_collect(settings: CollectSettings, contract: PolicySpec | None = None) -> Mapping[str, Any]:
@@ -142,6 +157,7 @@ class _Collection:
         with contextlib.ExitStack() as stack:
             pool: WorkerPool | None = None
             while latest:
+                note_planned(settings.out, sum(len(group.episodes) for group in planned))
                 missing = [
                     group for group in latest if any(episode.episode_id not in self.store for episode in group.episodes)
                 ]

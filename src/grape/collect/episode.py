@@ -18,8 +18,9 @@ from grape.core.tasks import ActionSpace, Task
 from grape.core.trajectories import Trajectory
 from grape.envs.base import Environment, SuiteBase
 from grape.envs.registry import get_suite, missing_state_hint, select_tasks
-from grape.policies.action_conventions import check_batch, check_policy, to_env_action
+from grape.policies.action_conventions import check_policy, to_env_action
 from grape.policies.base import Policy, PolicySpec
+from grape.policies.deciding import decide
 
 __all__ = ["actions_to_execute", "policy_facts", "run_episode"]
 
@@ -58,7 +59,7 @@ def run_episode(
     Raises:
         SettingsError: There is no such suite, task or initial state.
         CompatibilityError: The policy does not fit the suite.
-        PolicyError: The policy's decisions are not what its contract says.
+        PolicyError: The policy raised an exception, or its decisions are not what its contract says.
         SimulatorError: The simulator cannot start, or gives numbers that are not finite.
     """
     suite = get_suite(suite) if isinstance(suite, str) else suite
@@ -73,8 +74,10 @@ def run_episode(
         while not episode.over:
             # Every decision draws from a seed of its own, so neither the batch nor the order of episodes matters.
             step_seed = derive_seed(episode.planned.seed, "step", episode.steps)
-            decision = policy.act([episode.observation], temperature=temperature, seeds=[step_seed])
-            check_batch(decision, spec, 1)
+            where = f"decision {episode.decisions} of {episode.planned.episode_id}"
+            decision = decide(
+                policy, spec, [episode.observation], temperature=temperature, seeds=[step_seed], where=where
+            )
             count = min(execute or spec.chunk, chosen.max_steps - episode.steps)
             actions = actions_to_execute(episode, decision.actions[0, :count].astype(np.float32), spec, space)
             episode.record_chunk(actions, decision.row(0))

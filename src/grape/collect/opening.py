@@ -14,7 +14,15 @@ from grape.policies.base import Policy, PolicySpec, TrainablePolicy
 from grape.policies.opening import opening_options
 from grape.policies.registry import open_as, read_policy, recognize_policy
 
-__all__ = ["check_spec", "check_unopened", "chunk_contract", "executed_actions", "inputs_of", "open_policy"]
+__all__ = [
+    "check_opened",
+    "check_spec",
+    "check_unopened",
+    "chunk_contract",
+    "executed_actions",
+    "inputs_of",
+    "open_policy",
+]
 
 
 def open_policy(settings: CollectSettings, reporter: Reporter = SILENT) -> Policy | None:
@@ -74,6 +82,17 @@ def check_unopened(settings: CollectSettings) -> PolicySpec | None:
         return None
     check_spec(settings, policy.contract, get_suite(settings.suite))
     return policy.contract
+
+
+def check_opened(settings: CollectSettings, policy: Policy) -> Policy:
+    """Check a policy that is open already against the suite; returns the same policy.
+
+    Raises:
+        CompatibilityError: As for :func:`open_policy`.
+        SettingsError: As there.
+    """
+    check_spec(settings, policy.spec, get_suite(settings.suite))
+    return policy
 
 
 def executed_actions(settings: CollectSettings, policy: Policy | None) -> int:

@@ -16,8 +16,8 @@ from grape.core.seeds import derive_seed
 from grape.core.tasks import ActionSpace, Task
 from grape.core.trajectories import Trajectory
 from grape.envs.pool import GroupReply, WorkerPool
-from grape.policies.action_conventions import check_batch
 from grape.policies.base import ActionBatch, Policy
+from grape.policies.deciding import decide
 
 __all__ = ["Actor", "ExpertActor", "PolicyActor", "RolloutLog", "play_groups"]
 
@@ -91,18 +91,22 @@ class PolicyActor:
         """Decide for every lane that is not over and send the first actions of its chunk.
 
         Raises:
-            PolicyError: Decisions are not what the contract says, or an action is not finite.
+            PolicyError: The policy raised an exception, its decisions are not what the contract says, or an action is
+                not finite.
         """
         active = [not recorder.over for recorder in recorders]
         lanes = np.flatnonzero(active)
         start_time = time.perf_counter()
-        batch = self._policy.act(
+        first = recorders[lanes[0]]
+        batch = decide(
+            self._policy,
+            self._spec,
             [recorders[lane].observation for lane in lanes],
             temperature=self._temperature,
             seeds=[derive_seed(recorders[lane].planned.seed, "step", recorders[lane].steps) for lane in lanes],
+            where=f"decision {first.decisions} of {first.planned.episode_id}",
         )
         self._log.policy_seconds += time.perf_counter() - start_time
-        check_batch(batch, self._spec, len(lanes))
         # No more actions than the task has control steps left.
         actions = np.zeros((len(recorders), self._execute, batch.actions.shape[2]), np.float32)
         counts = [0] * len(recorders)

@@ -6,13 +6,23 @@ Python 3.9.
 
 from __future__ import annotations
 
+import hashlib
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeVar
 
 from grape.core.errors import SettingsError
 
-__all__ = ["ActionSpace", "GripperConvention", "RotationConvention", "Task", "parse_convention", "same_instruction"]
+__all__ = [
+    "ActionSpace",
+    "GripperConvention",
+    "RotationConvention",
+    "Task",
+    "parse_convention",
+    "plain_name",
+    "same_instruction",
+]
 
 
 @dataclass(frozen=True)
@@ -155,3 +165,12 @@ def parse_convention(kind: type[Convention], text: str) -> Convention:
             f"Unknown convention of a {kind.__name__[: -len('Convention')].lower()}: {text!r}.",
             f"Known: {', '.join(repr(member.value) for member in kind)}.",
         ) from None
+
+
+def plain_name(text: str) -> str:
+    """A name for file names, episode ids and flags: what is no letter, digit, or one of ``._+-`` becomes a hyphen.
+
+    Of a text that has none of them, for example one in another script, a hash is left.
+    """
+    name = re.sub(r"[^A-Za-z0-9._+-]+", "-", text).lstrip("._+-")[:120].rstrip("-.")
+    return name or f"task-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -6,7 +6,6 @@ the last one after the last action. With one action a decision the two axes are 
 """
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +18,7 @@ from grape.core.chunks import DEFAULT_SUPPORT, Chunks
 from grape.core.errors import CompatibilityError, DataError, did_you_mean
 from grape.core.reading import record
 from grape.core.seeds import derive_seed
+from grape.core.tasks import plain_name
 
 __all__ = ["EpisodeMeta", "Observation", "Trajectory", "rollout_id", "rollout_seed"]
 
@@ -268,12 +268,11 @@ class Trajectory:
             )
             if success:
                 scalars["success"][-1] = 1.0
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", task).strip("-.") or "task"
         known = {item.name for item in dataclasses.fields(EpisodeMeta)}
         if unknown := [fact for fact in facts if fact not in known]:
             raise DataError(f"Unknown fact {unknown[0]!r} of a trajectory.", did_you_mean(unknown[0], known))
         meta = {
-            "episode_id": rollout_id(name, initial_state, sample),
+            "episode_id": rollout_id(plain_name(task), initial_state, sample),
             "suite": suite,
             "task": task,
             "task_index": 0,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from grape.core.errors import SettingsError
 from grape.core.reading import decode, parse_yaml, read_file, record
+from grape.core.tasks import plain_name
 from grape.envs.registry import GYMNASIUM_PREFIX
 
 __all__ = ["RENDER", "TERMINATED", "GymnasiumTask", "read_reference", "task_name"]
@@ -118,5 +118,5 @@ def read_reference(name: str) -> GymnasiumTask:
 
 
 def task_name(environment_id: str) -> str:
-    """Name of the task that is made of an environment, usable as part of a file name."""
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", environment_id.rpartition(":")[2]).strip("-.")[:120] or "task"
+    """Name of the task that is made of an environment."""
+    return plain_name(environment_id.rpartition(":")[2])

@@ -18,7 +18,7 @@ from grape.evaluation.results import RESULTS_NAME, EvaluationResults, write_resu
 from grape.evaluation.settings import EVALUATION_STATES_START, EvaluateSettings
 
 if TYPE_CHECKING:
-    from grape.collect import CollectSettings
+    from grape.collect import CollectSettings, Policy
 
 __all__ = ["EVALUATION_STATES_START", "EvaluateSettings", "run_evaluate"]
 
@@ -45,7 +45,7 @@ class _Part:
 
 
 def run_evaluate(
-    settings: EvaluateSettings, reporter: Reporter = SILENT, *, chooses: bool = False
+    settings: EvaluateSettings, reporter: Reporter = SILENT, *, chooses: bool = False, opened: "Policy | None" = None
 ) -> Mapping[str, Any]:
     """Roll the policy out into ``out/rollouts`` and write ``out/results.json``.
 
@@ -57,6 +57,8 @@ def run_evaluate(
         reporter: Hears of progress and warnings.
         chooses: Whether this evaluation is there to choose between policies, as on a loop's validation states: that
             earlier choices were made on the same states is no reason for a warning then.
+        opened: An open policy in place of the one that the settings name, which then is no more than a label; what it
+            learned from is unknown, and no protocol says how it was opened.
 
     Returns:
         Summary: ``success_rate``, ``interval``, ``episodes``, ``successes``, ``mean_steps``, ``tasks`` (the same
@@ -71,6 +73,7 @@ def run_evaluate(
     """
     # Collection reaches simulators and policies: only this verb pays for importing them, not those who read results.
     from grape.collect import (
+        check_opened,
         check_policy_place,
         check_unopened,
         executed_actions,
@@ -82,6 +85,11 @@ def run_evaluate(
         run_collect,
     )
 
+    if opened is not None and settings.protocol:
+        raise SettingsError(
+            f"Protocol {settings.protocol} says how a checkpoint is opened, and this policy is open already.",
+            "Give its checkpoint's folder, or leave protocol out.",
+        )
     settings, protocol = apply_protocol(settings)
     states = _states(settings)
     if settings.samples > 1 and settings.temperature == 0 and settings.policy != "expert":
@@ -89,7 +97,7 @@ def run_evaluate(
             f"--samples {settings.samples} at --temperature 0: greedy decoding repeats the same episode.",
             "Leave --samples at 1 and evaluate more initial states, or sample with --temperature 0.7.",
         )
-    if settings.policy != "expert":
+    if settings.policy != "expert" and opened is None:
         check_policy_place(settings.policy)
     parts = _parts(settings, protocol)
     dry = {
@@ -101,7 +109,8 @@ def run_evaluate(
     if protocol is not None:
         protocol_tasks = plan_collect(replace(dry[""], tasks=",".join(protocol.tasks)))["tasks"]
         left_out = tasks_left_out(protocol, tasks, protocol_tasks)
-    seen_states = _seen_states(settings, tasks, states, reporter, chooses=chooses)
+    known = settings.policy != "expert" and opened is None
+    seen_states = _seen_states(settings, tasks, states, reporter, chooses=chooses) if known else {}
     if protocol is not None and left_out:
         reporter.warn(
             f"Protocol {protocol.name} has {len(left_out)} more tasks ({', '.join(left_out[:3])}"
@@ -115,10 +124,10 @@ def run_evaluate(
         checkpoint = read_checkpoint_info(settings.policy, opening_options(settings))
         settings = fit_checkpoint(protocol, settings, checkpoint.norm_keys, checkpoint.center_crop)
     played = _collect_settings(settings, states, Path(), parts[""])
-    policy = open_policy(played, reporter)
+    policy = open_policy(played, reporter) if opened is None else check_opened(played, opened)
     settings = replace(settings, execute=executed_actions(played, policy))
     inputs = inputs_of(policy, played)
-    out = settings.out or _default_out(settings, inputs)
+    out = settings.out or _default_out(settings, inputs, opened=opened is not None)
     run = open_run(out, "evaluate", settings, inputs)
     path = str(out / RESULTS_NAME)
     if run.done is not None:
@@ -229,10 +238,10 @@ def _states(settings: EvaluateSettings) -> tuple[int, ...]:
     return tuple(range(settings.first_state, settings.first_state + settings.episodes))
 
 
-def _default_out(settings: EvaluateSettings, inputs: Mapping[str, Any]) -> Path:
+def _default_out(settings: EvaluateSettings, inputs: Mapping[str, Any], *, opened: bool = False) -> Path:
     """Default output folder, derived from what is measured."""
-    name = "expert"
-    if settings.policy != "expert":
+    name = settings.policy
+    if name != "expert" and not opened:
         folder = Path(settings.policy).resolve()
         name = "-".join(part for part in (folder.parent.name, folder.name) if part)
     digits = content_hash({"settings": identity_of(settings), **inputs})[:8]
@@ -262,8 +271,6 @@ def _seen_states(
     """Evaluated states that the policy learned from or was chosen on, by task; they are warned of."""
     from grape.collect import policy_folder, seen_states
 
-    if settings.policy == "expert":
-        return {}
     provenance = read_provenance(policy_folder(settings.policy))
     learned = seen_states(provenance.collected, settings.suite, tasks, states)
     chosen = {} if chooses else seen_states(provenance.validated, settings.suite, tasks, states)

@@ -11,6 +11,7 @@ from grape.preferences.memory import (
     ScoredTrajectories,
     make_pairs,
     save_pairs,
+    save_scores,
     score_trajectories,
 )
 from grape.preferences.pair import PairSettings, check_pair, run_pair
@@ -35,6 +36,7 @@ __all__ = [
     "run_pair",
     "run_score",
     "save_pairs",
+    "save_scores",
     "score_trajectories",
     "weighted_terms",
 ]

@@ -15,14 +15,21 @@ from grape.core.tables import Table
 from grape.core.trajectories import Trajectory
 from grape.costs import CostSpecification, specification_hash
 from grape.preferences.pair import PairSettings, check_pair, select_pairs
-from grape.preferences.records import PAIRS_FILE, pair_to_row
+from grape.preferences.records import PAIRS_FILE, SCORES_FILE, pair_to_row, score_to_row
 from grape.preferences.score import ScoreSettings, check_score, portable_path
 from grape.preferences.scoring import score_episodes
 from grape.preferences.specifications import check_recorded_names, check_success_counts, choose_specifications
 from grape.preferences.thresholds import thresholds_by_hand
 from grape.store import Episodes, EpisodesInMemory, EpisodeStore
 
-__all__ = ["PreferencePairs", "ScoredTrajectories", "make_pairs", "save_pairs", "score_trajectories"]
+__all__ = [
+    "PreferencePairs",
+    "ScoredTrajectories",
+    "make_pairs",
+    "save_pairs",
+    "save_scores",
+    "score_trajectories",
+]
 
 _IN_MEMORY = Path("in-memory")
 
@@ -179,6 +186,31 @@ def save_pairs(folder: Path, pairs: Iterable[PreferencePair], store: EpisodeStor
     if run.done is None:
         write_jsonl(folder / PAIRS_FILE, rows)
         run.finish({"pairs": len(rows), "store": portable_path(store.path, folder)})
+    return folder
+
+
+def save_scores(folder: Path, scored: ScoredTrajectories, store: EpisodeStore) -> Path:
+    """Write scores into a folder as ``grape score`` does, so that training can read them.
+
+    Args:
+        folder: New, or one that holds the same scores.
+        scored: The scores, of episodes of ``store``.
+        store: The store.
+
+    Raises:
+        DataError: There are no scores, or an episode is missing.
+        CompatibilityError: The folder holds other scores.
+    """
+    rows = [score_to_row(score) for score in scored]
+    if not rows:
+        raise DataError("There are no scores to learn from.", "Make some with grape.score_trajectories.")
+    for row in rows:
+        store.meta(row["episode_id"])
+    settings = ScoreSettings(store=_IN_MEMORY, out=folder)
+    run = open_run(folder, "score", settings, {"scores": content_hash(rows)})
+    if run.done is None:
+        write_jsonl(folder / SCORES_FILE, rows)
+        run.finish({**scored.summary, "store": portable_path(store.path, folder)})
     return folder
 
 

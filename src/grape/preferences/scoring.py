@@ -24,6 +24,7 @@ from grape.preferences.gcpg import TERMS, Calibration, RawTerms, calibrate, weig
 from grape.preferences.specifications import about_success_alone
 from grape.preferences.summaries import summarize_scores
 from grape.preferences.thresholds import Place, calibrated_thresholds, reprice, with_thresholds
+from grape.store import EpisodeStore, about_unfinished
 from grape.store.source import Episodes
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def score_episodes(
     calibration = replace(calibration, beta=dict.fromkeys(success_alone, 1.0) | dict(calibration.beta))
     scores = _scores(priced, raw, calibration)
     warnings = [
+        *(about_unfinished(episodes) if isinstance(episodes, EpisodeStore) else ()),
         *_warnings(metas, priced),
         *calibration.notes,
         *about_success_alone(episodes.suite, success_alone, settings.costs),

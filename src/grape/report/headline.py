@@ -10,7 +10,7 @@ from grape.evaluation.format import p_text
 from grape.report.contents import Evaluated, RunContents
 from grape.report.numbers import count_of, percent, points
 
-__all__ = ["Headline", "Rate", "TaskRow", "caveats", "headline_of", "measure_rows", "task_rows"]
+__all__ = ["Headline", "Rate", "TaskRow", "caveats", "headline_of", "measure_rows", "methods_of", "task_rows"]
 
 
 @dataclass(frozen=True)
@@ -229,22 +229,27 @@ def caveats(contents: RunContents, headline: Headline | None) -> tuple[str, ...]
     return tuple(sentence for sentence in texts if sentence)
 
 
+def methods_of(contents: RunContents) -> Mapping[str, Sequence[str]]:
+    """Labels of the rounds that each method trained; under ``tpo`` none where nothing was trained."""
+    labels: dict[str, list[str]] = {}
+    for item in contents.rounds:
+        if item.round.train is not None:
+            labels.setdefault(str(item.round.train.settings.get("method", "tpo")), []).append(item.round.label)
+    return labels or {"tpo": []}
+
+
 def _method_caveats(contents: RunContents) -> list[str]:
-    """What was trained with another loss than the one that the page explains."""
+    """What was trained with another loss than the paper's."""
     sentences = {
         "kto": "KTO (arXiv 2402.01306), on single episodes, desirable or not",
         "rloo": "group advantages (RLOO, arXiv 2402.14740), on single episodes",
         "step-dpo": "DPO between single steps, the paper's step-wise baseline",
         "filtered-bc": "filtered behavior cloning, without a preference",
     }
-    labels: dict[str, list[str]] = {}
-    for item in contents.rounds:
-        method = item.round.train.settings.get("method") if item.round.train is not None else None
-        if method in sentences:
-            labels.setdefault(str(method), []).append(item.round.label)
     return [
-        f"Trained with {sentences[method]}, not with the TPO loss above: {', '.join(who)}."
-        for method, who in labels.items()
+        f"Trained with {sentences[method]}, not with TPO: {', '.join(labels)}."
+        for method, labels in methods_of(contents).items()
+        if method in sentences
     ]
 
 

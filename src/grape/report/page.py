@@ -17,7 +17,7 @@ from grape.report.charts import Chart, Point, success_chart
 from grape.report.contents import Arm, RoundContents, RunContents
 from grape.report.curves import preference_charts, sft_charts
 from grape.report.gallery import PairView
-from grape.report.headline import caveats, headline_of, measure_rows, task_rows
+from grape.report.headline import caveats, headline_of, measure_rows, methods_of, task_rows
 from grape.report.timelines import TERM_NAMES
 
 __all__ = ["SuccessCharts", "load_jinja", "render_page", "render_template"]
@@ -55,6 +55,7 @@ def render_page(contents: RunContents, pairs: Sequence[PairView], pairs_total: i
     tpo = preference_charts([item.training for item in contents.rounds if item.training is not None])
     sft = sft_charts(contents.sft) if contents.sft is not None else ()
     data = [_data_row(item) for item in contents.rounds if item.store is not None or item.pairs]
+    methods = methods_of(contents)
     sections = [
         ("success", "Success", success is not None),
         ("tasks", "Tasks", bool(tasks)),
@@ -82,6 +83,8 @@ def render_page(contents: RunContents, pairs: Sequence[PairView], pairs_total: i
         data=data,
         pairs=pairs,
         pairs_total=pairs_total,
+        methods=tuple(methods),
+        paired=bool(set(methods) - {"kto", "rloo"}),
         pair_tasks=sorted({view.candidate.pair.task for view in pairs}),
         caveats=caveats(contents, headline),
         versions=tuple(contents.versions.items()),

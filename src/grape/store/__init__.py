@@ -7,5 +7,15 @@ way. Everything else in a store (the index of facts) is a cache that is rebuilt 
 from grape.store.episode_store import EpisodeStore
 from grape.store.memory import EpisodesInMemory, save_trajectories
 from grape.store.source import Decisions, Episodes, EpisodeSource
+from grape.store.unfinished import about_unfinished, note_planned
 
-__all__ = ["Decisions", "EpisodeSource", "EpisodeStore", "Episodes", "EpisodesInMemory", "save_trajectories"]
+__all__ = [
+    "Decisions",
+    "EpisodeSource",
+    "EpisodeStore",
+    "Episodes",
+    "EpisodesInMemory",
+    "about_unfinished",
+    "note_planned",
+    "save_trajectories",
+]

@@ -115,7 +115,10 @@ class TrainerSettings(OptimizerSettings, AdapterSettings, LoggingSettings, Preci
 
 @dataclass(frozen=True)
 class TrainSettings(TrainerSettings, PolicySettings):
-    """Align a policy with preference pairs by trajectory-wise preference optimization (arXiv 2411.19309).
+    """Align a policy with preferences between trajectories, by the loss that --method names.
+
+    The default is trajectory-wise preference optimization of pairs (TPO, arXiv 2411.19309); kto and rloo learn from
+    single episodes.
 
     Attributes:
         pairs: Folder made by grape pair; for all methods but kto and rloo.

@@ -1,0 +1,43 @@
+"""Settings of a call: an object, its fields by name, or both."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from grape.core.errors import SettingsError
+from grape.core.settings import settings_from_dict, settings_to_dict
+
+__all__ = ["resolved"]
+
+_S = TypeVar("_S")
+
+
+def resolved(kind: type[_S], settings: _S | None, values: Mapping[str, Any]) -> _S:
+    """The settings with ``values`` over them, of the right types.
+
+    Raises:
+        SettingsError: A name is unknown, a value has the wrong type, or a dry run is asked for.
+    """
+    if settings is not None and not isinstance(settings, kind):
+        raise SettingsError(
+            f"Expected {kind.__name__}, not {type(settings).__name__}.", f"Give grape.{kind.__name__}(...), or fields."
+        )
+    plain = settings_to_dict(values)  # paths become texts, which stand for either
+    if settings is None:
+        items = dataclasses.fields(kind)  # type: ignore[arg-type]
+        missing = [item.name for item in items if _is_required(item) and item.name not in plain]
+        if missing and plain.keys() <= {item.name for item in items}:  # what is unknown is told first
+            raise SettingsError(f"{kind.__name__} needs {' and '.join(missing)}.", f"Give it by name: {missing[0]}=...")
+    else:  # a text may stand where a path is meant
+        settings = settings_from_dict(kind, settings_to_dict(settings))
+    chosen = settings_from_dict(kind, plain, settings)
+    if getattr(chosen, "dry_run", False):
+        raise SettingsError(
+            "A dry run has a plan and no result.",
+            "Use --dry-run on the command line, or the package's run_... function, which returns the plan.",
+        )
+    return chosen
+
+
+def _is_required(item: "dataclasses.Field[Any]") -> bool:
+    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING

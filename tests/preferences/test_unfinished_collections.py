@@ -1,0 +1,54 @@
+"""Scores of a collection that did not come to its end say how many rollouts are missing."""
+
+from pathlib import Path
+
+import pytest
+
+from grape.collect import CollectSettings, run_collect
+from grape.preferences import ScoreSettings, run_score, score_trajectories
+from grape.store import EpisodeStore
+from tests.reporters import Hearing
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Path:
+    out = tmp_path / "rollouts"
+    run_collect(CollectSettings(out=out, suite="toy", tasks="push-block", initial_states="0-3", workers=1))
+    return out
+
+
+def cut(collection: Path, episodes: int) -> None:
+    """Leave what a kill would have left."""
+    (collection / "done.json").unlink()
+    for path in sorted((collection / "store" / "episodes").glob("*.parquet"))[:episodes]:
+        path.unlink()
+
+
+def warned(collection: Path, name: str) -> list[str]:
+    heard = Hearing()
+    summary = run_score(ScoreSettings(store=collection, out=collection.parent / name), heard)
+    assert [text for text in heard.warnings if text not in summary["warnings"]] == []
+    return [text for text in heard.warnings if "did not come to its end" in text]
+
+
+def test_missing_rollouts_are_counted(collection: Path) -> None:
+    assert warned(collection, "whole") == []
+    cut(collection, 3)
+    [sentence] = warned(collection, "cut")
+    assert "3 of 4 rollouts are missing, and what follows is of the 1 that are there" in sentence
+    assert str(collection) in sentence
+    heard = Hearing()
+    score_trajectories(EpisodeStore.open(collection), reporter=heard)
+    assert sentence in heard.warnings
+
+
+def test_a_kill_after_the_last_rollout_lacks_none(collection: Path) -> None:
+    cut(collection, 0)
+    assert warned(collection, "scores") == []
+
+
+def test_a_collection_of_an_earlier_release_is_warned_of_without_a_number(collection: Path) -> None:
+    cut(collection, 1)
+    (collection / "plan.json").unlink()
+    [sentence] = warned(collection, "scores")
+    assert "so rollouts may be missing" in sentence
