@@ -8,6 +8,7 @@ from typing import Any
 from grape.core.errors import DataError, require_known
 from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash, write_jsonl
+from grape.core.film_strips import strip_rows
 from grape.core.preferences import PreferencePair, Score
 from grape.core.runs import open_run
 from grape.core.settings import settings_from_dict
@@ -22,7 +23,14 @@ from grape.preferences.specifications import check_recorded_names, check_success
 from grape.preferences.thresholds import thresholds_by_hand
 from grape.store import Episodes, EpisodesInMemory, EpisodeStore
 
-__all__ = ["PreferencePairs", "ScoredTrajectories", "make_pairs", "save_pairs", "score_trajectories"]
+__all__ = [
+    "ComparedTrajectories",
+    "PreferencePairs",
+    "ScoredTrajectories",
+    "make_pairs",
+    "save_pairs",
+    "score_trajectories",
+]
 
 _IN_MEMORY = Path("in-memory")
 
@@ -56,13 +64,13 @@ class ScoredTrajectories(Table):
         states = len({(score.task, score.initial_state) for score in self})
         return f"ScoredTrajectories({len(self)} of {states} initial states, {self.summary['successes']} succeeded)"
 
-    def rows(self) -> list[dict[str, Any]]:
+    def iter_rows(self) -> Iterator[dict[str, Any]]:
         """One mapping a trajectory, the terms of R_GCPG apart."""
         names = ("episode_id", "task", "initial_state", "success", "steps", "r_self", "r_ext", "cost", "gcpg")
-        return [
+        return (
             {name: getattr(score, name) for name in names} | {f"term_{name}": x for name, x in score.terms.items()}
             for score in self
-        ]
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -92,10 +100,45 @@ class PreferencePairs(Table):
         states = len({(pair.task, pair.initial_state) for pair in self})
         return f"PreferencePairs({len(self)} of {states} initial states)"
 
-    def rows(self) -> list[dict[str, Any]]:
+    def iter_rows(self) -> Iterator[dict[str, Any]]:
         """One mapping a pair."""
         names = ("pair_id", "task", "initial_state", "chosen", "rejected", "margin", "weight", "mode", "reason")
-        return [{name: getattr(pair, name) for name in names} for pair in self]
+        return ({name: getattr(pair, name) for name in names} for pair in self)
+
+    def side_by_side(self, number: int) -> "ComparedTrajectories":
+        """One pair with what it compares, which a notebook shows as two film strips.
+
+        Args:
+            number: Place of the pair, as of ``pairs[number]``.
+        """
+        pair = self.pairs[number]
+        return ComparedTrajectories(pair, self.episodes.read(pair.chosen), self.episodes.read(pair.rejected))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ComparedTrajectories:
+    """A preference pair with its trajectories.
+
+    Attributes:
+        pair: Which of the two is preferred, by how much, and why.
+        chosen: The better trajectory.
+        rejected: The worse one.
+    """
+
+    pair: PreferencePair
+    chosen: Trajectory
+    rejected: Trajectory
+
+    def __repr__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _repr_html_(self) -> str:
+        """Both as film strips, the same times below one another."""
+        return strip_rows(list(zip(self._lines(), (self.chosen.frames, self.rejected.frames), strict=True)))
+
+    def _lines(self) -> tuple[str, str]:
+        margin = f"margin {self.pair.margin:.4g}" + (f", because {self.pair.reason}" if self.pair.reason else "")
+        return f"chosen: {self.chosen!r}, {margin}", f"rejected: {self.rejected!r}"
 
 
 def score_trajectories(
