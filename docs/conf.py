@@ -1,5 +1,8 @@
 # The documentation site, built by `make docs`: the pages of this folder as a code host shows them, in the order below.
+import hashlib
 import importlib.util
+import json
+import logging
 import os
 import re
 import sys
@@ -17,7 +20,7 @@ html_title = f"GRAPE {version}"
 html_last_updated_fmt = None
 html_show_copyright = False
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_static_path: list[str] = []
@@ -28,6 +31,38 @@ highlight_language = "none"
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
+
+# The tutorials are run in their small version, from the sources of this checkout and with this interpreter; outputs are
+# kept for builds of the same sources. Where a package is missing that one of them needs, they appear without outputs.
+SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in sorted((ROOT / "src").rglob("*.[py]*"))))
+NEEDED = {
+    "align-a-policy": ("torch", "metaworld", "matplotlib", "jinja2", "av"),
+    "own-policy": ("torch",),
+    "own-simulator": ("torch", "gymnasium"),
+    "write-a-cost": ("matplotlib",),
+    "read-the-statistics": ("matplotlib",),
+}
+# For a quick build: RUN_NOTEBOOKS=write-a-cost runs one, RUN_NOTEBOOKS= none.
+RUN = os.environ.get("RUN_NOTEBOOKS", ",".join(NEEDED)).split(",")
+nb_execution_mode = "cache"
+nb_execution_excludepatterns = [
+    f"tutorials/{name}.md"
+    for name, packages in NEEDED.items()
+    if name not in RUN or not all(map(importlib.util.find_spec, packages))
+]
+nb_execution_cache_path = str(ROOT / "build" / "notebooks" / SOURCES.hexdigest()[:16])
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = -1
+nb_merge_streams = True
+logging.getLogger("traitlets").setLevel(logging.WARNING)  # the runner's own progress
+os.environ |= {
+    "GRAPE_NOTEBOOKS": "small",
+    "PYTHONPATH": str(ROOT / "src"),
+    "JUPYTER_PREFER_ENV_PATH": "1",
+    "PYTHONWARNINGS": "ignore:IProgress not found",  # bars of other packages, which a page does not show
+}
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -57,8 +92,16 @@ autodoc_mock_imports = [
 # A newcomer's order: heading, then pages.
 NAVIGATION = {
     "Start": ["installation", "quickstart", "python"],
-    "Tutorials": ["own-policy", "own-simulator"],
+    "Tutorials": [
+        "tutorials/align-a-policy",
+        "tutorials/own-policy",
+        "tutorials/own-simulator",
+        "tutorials/write-a-cost",
+        "tutorials/read-the-statistics",
+    ],
     "How to": [
+        "own-policy",
+        "own-simulator",
         "verbs",
         "training",
         "studies",
@@ -98,7 +141,7 @@ OUTSIDE = {
     "measurements": "benchmarks/README.md",
     "changelog": "CHANGELOG.md",
     "security": "SECURITY.md",
-}
+} | {page: f"examples/notebooks/{page.removeprefix('tutorials/')}.ipynb" for page in NAVIGATION["Tutorials"]}
 LINK = re.compile(r"\]\((?!https?://|mailto:|#)([^)\s#]+)")
 
 
@@ -115,11 +158,24 @@ def read_page(app, docname, source):
         inside = f"/{target.removeprefix('docs/')}" if target.startswith("docs/") else f"/../{target}"
         return f"]({pages.get(target, inside)}"
 
-    text = LINK.sub(link, text)
+    text = notebook_page(file, text, link) if file.endswith(".ipynb") else LINK.sub(link, text)
     if docname == "index":
         for heading, names in NAVIGATION.items():
             text += "\n".join(["", "```{toctree}", ":hidden:", f":caption: {heading}", "", *names, "```", ""])
     source[0] = text
+
+
+def notebook_page(file, text, link):
+    """A notebook in MyST's notation, in which links can be followed."""
+    parts = ["---\nfile_format: mystnb\nkernelspec: {name: python3, language: python}\n---"]
+    for cell in json.loads(text)["cells"]:
+        code = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(LINK.sub(link, code))
+        else:
+            parts.append(f"````{{code-cell}} ipython3\n{code}\n````")
+    parts.insert(2, f"{{download}}`Download this notebook </../{file}>`")
+    return "\n\n".join(parts)
 
 
 def setup(app):
