@@ -23,7 +23,8 @@ html_show_copyright = False
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
-html_static_path: list[str] = []
+html_static_path = ["static"]
+html_css_files = ["notebooks.css"]
 html_copy_source = False
 html_theme_options = {"navigation_with_keys": True}
 # Lines of a terminal, diagrams of the data flow and the cost language have no lexer.
@@ -32,8 +33,16 @@ highlight_language = "none"
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
 
-# The tutorials are run in their small version, from the sources of this checkout and with this interpreter; outputs are
-# kept for builds of the same sources. Where a package is missing that one of them needs, they appear without outputs.
+# The tutorials are run from the sources of this checkout, with this interpreter; outputs are kept for builds of equal
+# sources. What takes minutes runs in a small version unless GRAPE_NOTEBOOKS=full. Where a package that a tutorial needs
+# is missing, it appears without outputs.
+os.environ.setdefault("GRAPE_NOTEBOOKS", "small")
+os.environ |= {
+    "PYTHONPATH": str(ROOT / "src"),
+    "JUPYTER_PREFER_ENV_PATH": "1",
+    "PYTHONWARNINGS": "ignore:IProgress not found",  # bars of other packages, which a page does not show
+}
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in sorted((ROOT / "src").rglob("*.[py]*"))))
 NEEDED = {
     "align-a-policy": ("torch", "metaworld", "matplotlib", "jinja2", "av"),
@@ -50,19 +59,14 @@ nb_execution_excludepatterns = [
     for name, packages in NEEDED.items()
     if name not in RUN or not all(map(importlib.util.find_spec, packages))
 ]
-nb_execution_cache_path = str(ROOT / "build" / "notebooks" / SOURCES.hexdigest()[:16])
+nb_execution_cache_path = str(
+    ROOT / "build" / "notebooks" / (SOURCES.hexdigest()[:16] + "-" + os.environ["GRAPE_NOTEBOOKS"])
+)
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = -1
 nb_merge_streams = True
 logging.getLogger("traitlets").setLevel(logging.WARNING)  # the runner's own progress
-os.environ |= {
-    "GRAPE_NOTEBOOKS": "small",
-    "PYTHONPATH": str(ROOT / "src"),
-    "JUPYTER_PREFER_ENV_PATH": "1",
-    "PYTHONWARNINGS": "ignore:IProgress not found",  # bars of other packages, which a page does not show
-}
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

@@ -55,7 +55,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=False,
         timeout=1800,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    # A kernel says by itself, on every start, that only this machine's own ports separate it from others.
+    reports = [line for line in done.stderr.splitlines() if line and not line.startswith("[IPKernelApp]")]
+    assert (done.returncode, reports) == (0, [])
     return folder / "html"
 
 

@@ -11,7 +11,8 @@ from grape.core.errors import SettingsError, printable
 
 __all__ = ["Table"]
 
-_MOST_ROWS = 20
+_MOST_ROWS = 10
+_SHORT = 40  # characters that stand on one line, e.g. an episode's id
 
 
 class Table(ABC):
@@ -44,13 +45,19 @@ class Table(ABC):
     def _repr_html_(self) -> str:
         """The first rows as HTML, which notebooks show."""
         rows = list(islice(self.iter_rows(), _MOST_ROWS))
-        head = "".join(f"<th>{_cell(name)}</th>" for name in (rows[0] if rows else ()))
-        body = "".join(f"<tr>{''.join(f'<td>{_cell(value)}</td>' for value in row.values())}</tr>" for row in rows)
+        head = "".join(f"<th>{_text(name)}</th>" for name in (rows[0] if rows else ()))
+        body = "".join(f"<tr>{''.join(map(_cell, row.values()))}</tr>" for row in rows)
         more = f"<p>and {len(self) - _MOST_ROWS:,} more</p>" if len(self) > _MOST_ROWS else ""
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if rows else ""
-        return f"<p>{_cell(repr(self))}</p>{table}{more}"
+        return f'<p>{_text(repr(self))}</p><div style="overflow-x: auto">{table}</div>{more}'
 
 
 def _cell(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
-    return html.escape(printable(text))
+    text = _text(f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value))
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    style = "text-align: right" if number else "white-space: nowrap" if len(text) <= _SHORT else "text-align: left"
+    return f'<td style="{style}">{text}</td>'
+
+
+def _text(value: Any) -> str:
+    return html.escape(printable(str(value)))
