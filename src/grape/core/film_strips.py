@@ -17,9 +17,9 @@ _CELLS = 8
 _HEIGHT = 80
 
 
-def film_strip(images: Sequence[npt.NDArray[np.uint8]], height: int = _HEIGHT) -> bytes:
-    """JPEG of RGB images ``(H, W, 3)`` of one size, from left to right, each ``height`` pixels high."""
-    width = max(1, round(height * images[0].shape[1] / images[0].shape[0]))
+def film_strip(images: npt.NDArray[np.uint8], height: int = _HEIGHT) -> bytes:
+    """JPEG of RGB images ``(N, H, W, 3)``, from left to right, each ``height`` pixels high."""
+    width = max(1, round(height * images.shape[2] / images.shape[1]))
     strip = Image.new("RGB", (width * len(images), height))
     for cell, image in enumerate(images):
         pixels = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
