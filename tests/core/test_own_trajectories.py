@@ -97,7 +97,7 @@ class _Numbers(Table):
     def iter_rows(self) -> Iterator[dict[str, Any]]:
         for number in range(self.count):
             self.made = number + 1
-            yield {"n": number, "half": number / 2, "none": None}
+            yield {"n": number, "half": number / 2, "none": None, "why": "word " * 20}
 
 
 def test_a_table_is_escaped_html_of_its_first_rows() -> None:
@@ -107,6 +107,7 @@ def test_a_table_is_escaped_html_of_its_first_rows() -> None:
     assert "1000 &lt;numbers&gt;" in page
     right = '<td style="text-align: right">'
     assert f'{right}9</td>{right}4.5</td><td style="white-space: nowrap"></td>' in page
+    assert f'<td style="text-align: left; min-width: 30em">{"word " * 20}</td>' in page
     assert ">10</td>" not in page
     assert "and 990 more" in page
     assert "table" not in _Numbers(0)._repr_html_()

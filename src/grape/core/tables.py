@@ -13,6 +13,7 @@ __all__ = ["Table"]
 
 _MOST_ROWS = 10
 _SHORT = 40  # characters that stand on one line, e.g. an episode's id
+_SENTENCE = "text-align: left; min-width: 30em"
 
 
 class Table(ABC):
@@ -55,7 +56,7 @@ class Table(ABC):
 def _cell(value: Any) -> str:
     text = _text(f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value))
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    style = "text-align: right" if number else "white-space: nowrap" if len(text) <= _SHORT else "text-align: left"
+    style = "text-align: right" if number else "white-space: nowrap" if len(text) <= _SHORT else _SENTENCE
     return f'<td style="{style}">{text}</td>'
 
 

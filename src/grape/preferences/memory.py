@@ -130,15 +130,22 @@ class ComparedTrajectories:
     rejected: Trajectory
 
     def __repr__(self) -> str:
-        return "\n".join(self._lines())
+        return f"chosen: {self.chosen!r}\nrejected: {self.rejected!r}\n{self._verdict}"
 
     def _repr_html_(self) -> str:
         """Both as film strips, the same times below one another."""
-        return strip_rows(list(zip(self._lines(), (self.chosen.frames, self.rejected.frames), strict=True)))
+        return strip_rows(
+            [
+                (f"chosen: {self.chosen!r}", self.chosen.frames),
+                (f"rejected: {self.rejected!r}", self.rejected.frames),
+                (self._verdict, self.chosen.frames[:0]),
+            ]
+        )
 
-    def _lines(self) -> tuple[str, str]:
-        margin = f"margin {self.pair.margin:.4g}" + (f", because {self.pair.reason}" if self.pair.reason else "")
-        return f"chosen: {self.chosen!r}, {margin}", f"rejected: {self.rejected!r}"
+    @property
+    def _verdict(self) -> str:
+        reason = f": {self.pair.reason}" if self.pair.reason else ""
+        return f"margin {self.pair.margin:.4g}{reason}"
 
 
 def score_trajectories(
