@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from grape.evaluation.settings import EvaluateSettings as EvaluateSettings
     from grape.loop.settings import LoopSettings as LoopSettings
     from grape.policies.opening import PolicySettings as PolicySettings
+    from grape.policies.registry import register_policy_type as register_policy_type
     from grape.preferences.memory import PreferencePairs as PreferencePairs
     from grape.preferences.memory import ScoredTrajectories as ScoredTrajectories
     from grape.preferences.memory import make_pairs as make_pairs
@@ -86,6 +87,7 @@ _NAMES = {
     "grape.evaluation.settings": "EvaluateSettings",
     "grape.loop.settings": "LoopSettings",
     "grape.policies.opening": "PolicySettings",
+    "grape.policies.registry": "register_policy_type",
     "grape.preferences.memory": "PreferencePairs ScoredTrajectories make_pairs score_trajectories",
     "grape.preferences.pair": "PairSettings",
     "grape.preferences.score": "ScoreSettings",

@@ -102,6 +102,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "src").rglob("*.j2")),
+    *sorted((ROOT / "examples").rglob("*.ipynb")),
 ]
 
 

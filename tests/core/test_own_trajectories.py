@@ -1,14 +1,19 @@
 """Trajectories of anyone's simulator or robot, from arrays."""
 
+import base64
+import io
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from grape.core.chunks import Chunks
 from grape.core.errors import DataError, SettingsError
+from grape.core.film_strips import strip_rows
 from grape.core.tables import Table
 from grape.core.trajectories import Trajectory
 from grape.store import save_trajectories
@@ -100,17 +105,41 @@ class _Numbers(Table):
     def __repr__(self) -> str:
         return f"{self.count} <numbers>"
 
-    def rows(self) -> list[dict[str, Any]]:
-        return [{"n": number, "half": number / 2, "none": None} for number in range(self.count)]
+    def __len__(self) -> int:
+        return self.count
+
+    def iter_rows(self) -> Iterator[dict[str, Any]]:
+        for number in range(self.count):
+            self.made = number + 1
+            yield {"n": number, "half": number / 2, "none": None, "why": "word " * 20}
 
 
 def test_a_table_is_escaped_html_of_its_first_rows() -> None:
-    page = _Numbers(1000)._repr_html_()
+    numbers = _Numbers(1000)
+    page = numbers._repr_html_()
+    assert numbers.made == 10  # no row is made that is not shown
     assert "1000 &lt;numbers&gt;" in page
-    assert "<td>19</td><td>9.5</td><td></td>" in page
-    assert "<td>20</td>" not in page
-    assert "and 980 more" in page
+    right = '<td style="text-align: right">'
+    assert f'{right}9</td>{right}4.5</td><td style="white-space: nowrap"></td>' in page
+    assert f'<td style="text-align: left; min-width: 30em">{"word " * 20}</td>' in page
+    assert ">10</td>" not in page
+    assert "and 990 more" in page
     assert "table" not in _Numbers(0)._repr_html_()
+
+
+def test_a_notebook_shows_a_trajectory_as_its_line_and_a_film_strip_with_the_last_image() -> None:
+    images = np.zeros((21, 24, 32, 3), np.uint8)
+    images[20] = 255
+    trajectory = build(task="<push>", images=images, actions=np.zeros((20, 2)))
+    page = trajectory._repr_html_()
+    assert "&lt;push&gt;" in page
+    assert "<push>" not in page
+    assert 'alt="images 0, 3, 6, 9, 12, 15, 18, 20 of the episode"' in page
+    data = base64.b64decode(page.partition("base64,")[2].partition('"')[0])
+    strip = np.asarray(Image.open(io.BytesIO(data)).convert("L"))
+    cell = strip.shape[1] // 8
+    assert strip[:, : 7 * cell - 8].max() < 30 < 225 < strip[:, 7 * cell + 8 :].min()
+    assert "<img" not in strip_rows([("no images", np.zeros((4, 0, 0, 3), np.uint8))])
 
 
 def test_a_data_frame_without_pandas_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

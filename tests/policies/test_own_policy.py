@@ -13,8 +13,14 @@ from grape.core.errors import SettingsError
 from grape.core.trajectories import Observation
 from grape.evaluation import EvaluateSettings, run_evaluate
 from grape.loop import LoopSettings, run_loop
-from grape.policies import OpeningOptions, TrainablePolicy
-from grape.policies.registry import get_policy_type, open_policy, policy_type_names, recognize_policy
+from grape.policies import OpeningOptions, PolicyType, TrainablePolicy
+from grape.policies.registry import (
+    get_policy_type,
+    open_policy,
+    policy_type_names,
+    recognize_policy,
+    register_policy_type,
+)
 from grape.preferences import PairSettings, ScoreSettings, run_pair, run_score
 from grape.store import EpisodeStore
 from grape.training import TrainSettings, run_train
@@ -61,6 +67,37 @@ def test_its_checkpoints_are_recognized_and_others_are_refused_with_what_is_know
         get_policy_type("own-policy")
     with pytest.raises(SettingsError, match="cannot be trained with adapters"):
         policy.lora_targets()
+
+
+def test_a_program_registers_a_type_for_itself_and_may_do_so_again(checkpoint, tmp_path, monkeypatch):
+    from own_policy import OwnPolicyType
+
+    class Mine(OwnPolicyType):
+        def recognizes(self, config, names):
+            return config.get("model_type") == "mine"
+
+    class Changed(Mine):
+        pass
+
+    monkeypatch.setattr("grape.policies.registry._of_this_process", {})
+    shutil.copytree(checkpoint, tmp_path / "mine")
+    (tmp_path / "mine" / "config.json").write_text('{"model_type": "mine"}')
+    with pytest.raises(SettingsError, match="mine"):
+        recognize_policy(tmp_path / "mine")
+    for kind in (Mine, Changed):  # a cell of a notebook that runs a second time
+        register_policy_type("in-memory", kind)
+        assert type(recognize_policy(tmp_path / "mine")[0]) is kind
+    assert "in-memory" in policy_type_names()
+    opened = open_policy(f"in-memory:{tmp_path / 'mine'}")
+    assert opened.spec.policy_hash == open_policy(checkpoint).spec.policy_hash
+
+
+@pytest.mark.parametrize(("name", "kind"), [("openvla", PolicyType), ("a:b", PolicyType), ("", PolicyType), ("a", int)])
+def test_what_cannot_be_registered_is_refused(name, kind, monkeypatch):
+    monkeypatch.setattr("grape.policies.registry._of_this_process", {})
+    with pytest.raises(SettingsError, match=r"cannot name|no class of policy types"):
+        register_policy_type(name, kind)
+    assert name in ("openvla", "") or name not in policy_type_names()
 
 
 def test_a_row_is_the_same_in_any_batch_and_executed_tokens_alone_have_a_gradient(checkpoint):

@@ -148,6 +148,18 @@ def test_a_store_of_two_kinds_of_decisions_is_refused(tmp_path: Path) -> None:
         save_trajectories(tmp_path / "store", episodes)
 
 
+def test_a_pair_shows_itself_with_both_trajectories() -> None:
+    pairs = make_pairs(score_trajectories(ROLLOUTS))
+    compared = pairs.side_by_side(1)
+    assert (compared.chosen.meta.episode_id, compared.rejected.meta.episode_id) == (pairs[1].chosen, pairs[1].rejected)
+    first, second, third = repr(compared).splitlines()
+    assert first.startswith("chosen: Trajectory(")
+    assert second.startswith("rejected: Trajectory(")
+    assert third == f"margin {pairs[1].margin:.4g}: {pairs[1].reason}"
+    page = compared._repr_html_()
+    assert page.index("chosen: ") < page.index("rejected: ") < page.index("margin ")
+
+
 def test_tables_have_a_row_each(tmp_path: Path) -> None:
     scored = score_trajectories(ROLLOUTS)
     assert isinstance(scored, ScoredTrajectories)

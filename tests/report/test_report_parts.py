@@ -16,7 +16,7 @@ from grape.report.charts import Point, line_chart, nice_ticks, success_chart, th
 from grape.report.gallery import Candidate, VideoLimits, choose_pairs, pair_view
 from grape.report.numbers import fixed, percent, points, quantity, short, signed
 from grape.report.timelines import constraint_rows, stage_bands, term_bars
-from grape.report.videos import encode_video, film_strip, frames_per_second
+from grape.report.videos import encode_video, episode_strip, frames_per_second
 from grape.store import EpisodeStore
 from tests.preferences.rollouts import in_chunks
 from tests.report.synthetic_run import episode, image, pair_of, score
@@ -86,9 +86,9 @@ def test_frame_rates_are_watchable(n_frames: int) -> None:
 
 
 def test_a_film_strip_ends_where_the_episode_ends() -> None:
-    assert film_strip(images(6), cells=6, n_frames=12)[1] == 3
-    assert film_strip(images(12), cells=6, n_frames=12)[1] == 6
-    assert film_strip(images(1), cells=6, n_frames=200)[1] == 1
+    assert episode_strip(images(6), cells=6, n_frames=12)[1] == 3
+    assert episode_strip(images(12), cells=6, n_frames=12)[1] == 6
+    assert episode_strip(images(1), cells=6, n_frames=200)[1] == 1
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(2, 8))

@@ -318,6 +318,12 @@ class Trajectory:
             parts.append(f"R_self {self.logp:.4g}")
         return f"Trajectory({self.meta.episode_id!r}, {', '.join(parts)})"
 
+    def _repr_html_(self) -> str:
+        """The same line and a film strip, which notebooks show."""
+        from grape.core.film_strips import strip_rows  # workers in another interpreter may lack Pillow
+
+        return strip_rows([(repr(self), self.frames)])
+
     def _contradictions(self, chunks: Chunks) -> list[str]:
         tokens, logps = chunks.executed_tokens(self.actions.shape[1])
         same = np.array_equal(self.action_tokens, tokens) and np.array_equal(self.token_logps, logps, equal_nan=True)

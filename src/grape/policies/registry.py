@@ -1,7 +1,8 @@
 """Policy types by name, and the type of a checkpoint.
 
-Types of other distributions register under the entry-point group ``grape.policies``. A type's module is imported when
-its policies are opened; its ``config.json`` says which type a checkpoint is of, before weights are downloaded.
+Types of other distributions register under the entry-point group ``grape.policies``; a program can register its own
+for as long as it runs. A type's module is imported when its policies are opened; the ``config.json`` of a checkpoint
+says which type it is of, before weights are downloaded.
 """
 
 import importlib
@@ -30,6 +31,7 @@ __all__ = [
     "read_checkpoint_info",
     "read_policy",
     "recognize_policy",
+    "register_policy_type",
 ]
 
 _T = TypeVar("_T")
@@ -39,11 +41,35 @@ _BUILTIN: dict[str, tuple[str, str]] = {
     "openvla": ("grape.policies.builtin", "OpenVLAType"),
     "openvla-oft": ("grape.policies.builtin", "OpenVLAOFTType"),
 }
+_of_this_process: dict[str, type[PolicyType]] = {}
+
+
+def register_policy_type(name: str, kind: type[PolicyType]) -> None:
+    """Make a policy type known in this process, e.g. one that a notebook defines; a package has an entry point.
+
+    Args:
+        name: What it is called, as in ``NAME:PLACE``. A name that was registered here before, or that an entry point
+            has, now stands for ``kind``: a cell of a notebook may run again.
+        kind: Its class, made without arguments when a policy is opened.
+
+    Raises:
+        SettingsError: The name is that of a built-in type, or nothing that can stand in ``NAME:PLACE``; or ``kind``
+            is no class that derives from :class:`PolicyType`.
+    """
+    if name in _BUILTIN or not name.replace("-", "_").isidentifier():
+        raise SettingsError(
+            f"{name!r} cannot name a policy type of one's own.",
+            f"Take letters, digits, - and _, and none of {', '.join(_BUILTIN)}.",
+        )
+    if not (isinstance(kind, type) and issubclass(kind, PolicyType)):
+        raise SettingsError(f"{kind!r} is no class of policy types.", "Derive it from grape.policies.PolicyType.")
+    _of_this_process[name] = kind
 
 
 def policy_type_names() -> tuple[str, ...]:
-    """Names of all policy types, built in or from entry points, sorted."""
-    return tuple(sorted({*_BUILTIN, *(point.name for point in metadata.entry_points(group=_GROUP))}))
+    """Names of all policy types, built in, from entry points, or registered in this process, sorted."""
+    points = (point.name for point in metadata.entry_points(group=_GROUP))
+    return tuple(sorted({*_BUILTIN, *_of_this_process, *points}))
 
 
 def get_policy_type(name: str) -> PolicyType:
@@ -55,6 +81,8 @@ def get_policy_type(name: str) -> PolicyType:
     if name in _BUILTIN:
         module, attribute = _BUILTIN[name]
         made = getattr(importlib.import_module(module), attribute)()
+    elif name in _of_this_process:
+        made = _of_this_process[name]()
     else:
         require_known("policy type", name, policy_type_names())
         (point, *_) = metadata.entry_points(group=_GROUP, name=name)

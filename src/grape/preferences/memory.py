@@ -8,6 +8,7 @@ from typing import Any
 from grape.core.errors import DataError, require_known
 from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash, write_jsonl
+from grape.core.film_strips import strip_rows
 from grape.core.preferences import PreferencePair, Score
 from grape.core.runs import open_run
 from grape.core.settings import settings_from_dict
@@ -23,6 +24,7 @@ from grape.preferences.thresholds import thresholds_by_hand
 from grape.store import Episodes, EpisodesInMemory, EpisodeStore
 
 __all__ = [
+    "ComparedTrajectories",
     "PreferencePairs",
     "ScoredTrajectories",
     "make_pairs",
@@ -63,13 +65,13 @@ class ScoredTrajectories(Table):
         states = len({(score.task, score.initial_state) for score in self})
         return f"ScoredTrajectories({len(self)} of {states} initial states, {self.summary['successes']} succeeded)"
 
-    def rows(self) -> list[dict[str, Any]]:
+    def iter_rows(self) -> Iterator[dict[str, Any]]:
         """One mapping a trajectory, the terms of R_GCPG apart."""
         names = ("episode_id", "task", "initial_state", "success", "steps", "r_self", "r_ext", "cost", "gcpg")
-        return [
+        return (
             {name: getattr(score, name) for name in names} | {f"term_{name}": x for name, x in score.terms.items()}
             for score in self
-        ]
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -99,10 +101,52 @@ class PreferencePairs(Table):
         states = len({(pair.task, pair.initial_state) for pair in self})
         return f"PreferencePairs({len(self)} of {states} initial states)"
 
-    def rows(self) -> list[dict[str, Any]]:
+    def iter_rows(self) -> Iterator[dict[str, Any]]:
         """One mapping a pair."""
         names = ("pair_id", "task", "initial_state", "chosen", "rejected", "margin", "weight", "mode", "reason")
-        return [{name: getattr(pair, name) for name in names} for pair in self]
+        return ({name: getattr(pair, name) for name in names} for pair in self)
+
+    def side_by_side(self, number: int) -> "ComparedTrajectories":
+        """One pair with what it compares, which a notebook shows as two film strips.
+
+        Args:
+            number: Place of the pair, as of ``pairs[number]``.
+        """
+        pair = self.pairs[number]
+        return ComparedTrajectories(pair, self.episodes.read(pair.chosen), self.episodes.read(pair.rejected))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ComparedTrajectories:
+    """A preference pair with its trajectories.
+
+    Attributes:
+        pair: Which of the two is preferred, by how much, and why.
+        chosen: The better trajectory.
+        rejected: The worse one.
+    """
+
+    pair: PreferencePair
+    chosen: Trajectory
+    rejected: Trajectory
+
+    def __repr__(self) -> str:
+        return f"chosen: {self.chosen!r}\nrejected: {self.rejected!r}\n{self._verdict}"
+
+    def _repr_html_(self) -> str:
+        """Both as film strips, the same times below one another."""
+        return strip_rows(
+            [
+                (f"chosen: {self.chosen!r}", self.chosen.frames),
+                (f"rejected: {self.rejected!r}", self.rejected.frames),
+                (self._verdict, self.chosen.frames[:0]),
+            ]
+        )
+
+    @property
+    def _verdict(self) -> str:
+        reason = f": {self.pair.reason}" if self.pair.reason else ""
+        return f"margin {self.pair.margin:.4g}{reason}"
 
 
 def score_trajectories(

@@ -12,10 +12,11 @@ from typing import Protocol
 import numpy as np
 
 from grape.core.errors import DataError
+from grape.core.film_strips import data_uri
 from grape.core.preferences import PreferencePair, Score
 from grape.core.trajectories import Trajectory
 from grape.report.timelines import Band, CurveRow, TermBars, constraint_rows, stage_bands, term_bars
-from grape.report.videos import Frames, data_uri, encode_video, film_strip, frames_per_second, poster
+from grape.report.videos import Frames, encode_video, episode_strip, frames_per_second, poster
 
 __all__ = ["Candidate", "Episodes", "PairView", "SideView", "VideoLimits", "choose_pairs", "pair_view"]
 
@@ -254,7 +255,7 @@ def _side(
         data = encode_video(frames, size=limits.size, fps=fps, n_frames=n_frames, max_bytes=limits.max_bytes)
         video = data_uri("video/mp4", data)
         still = data_uri("image/jpeg", poster(frames[0], size=limits.size))
-        image, cells = film_strip(frames, cells=STRIP_CELLS, n_frames=n_frames)
+        image, cells = episode_strip(frames, cells=STRIP_CELLS, n_frames=n_frames)
         strip, strip_width = data_uri("image/jpeg", image), 100 * cells / STRIP_CELLS
     unit = "control steps" if trajectory is not None and trajectory.chunk_length > 1 else "decisions"
     success_state = None if trajectory is None else _first_success(trajectory)

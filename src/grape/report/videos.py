@@ -5,16 +5,16 @@ loop in step in any browser, also without a script. Equal images give equal byte
 options, no time stamps in the container.
 """
 
-import base64
 import io
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from grape.core.film_strips import film_strip, jpeg
 from grape.store.h264 import VideoWriter
 
-__all__ = ["data_uri", "encode_video", "film_strip", "frames_per_second", "poster"]
+__all__ = ["encode_video", "episode_strip", "frames_per_second", "poster"]
 
 Frames = npt.NDArray[np.uint8]
 
@@ -63,7 +63,7 @@ def _encode(scaled: list[Frames], width: int, height: int, fps: int, quality: in
     return target.getvalue()
 
 
-def film_strip(frames: Frames, *, cells: int, n_frames: int, height: int = 96) -> tuple[bytes, int]:
+def episode_strip(frames: Frames, *, cells: int, n_frames: int, height: int = 96) -> tuple[bytes, int]:
     """JPEG of evenly spaced images side by side, as they lie under the video's time axis.
 
     Args:
@@ -77,26 +77,10 @@ def film_strip(frames: Frames, *, cells: int, n_frames: int, height: int = 96) -
     """
     places = [int((cell + 0.5) * n_frames / cells) for cell in range(cells)]
     indices = [place for place in places if place < len(frames)] or [0]
-    width = max(1, round(height * frames.shape[2] / frames.shape[1]))
-    strip = Image.new("RGB", (width * len(indices), height))
-    for cell, place in enumerate(indices):
-        pixels = Image.fromarray(frames[place]).resize((width, height), Image.Resampling.BICUBIC)
-        strip.paste(pixels, (cell * width, 0))
-    return _jpeg(strip), len(indices)
+    return film_strip(frames[indices], height), len(indices)
 
 
 def poster(frame: Frames, *, size: int) -> bytes:
     """JPEG of one image ``(H, W, 3)``, ``size`` pixels wide, shown until the video plays."""
     height = max(1, round(size * frame.shape[0] / frame.shape[1]))
-    return _jpeg(Image.fromarray(frame).resize((size, height), Image.Resampling.BICUBIC))
-
-
-def _jpeg(image: Image.Image) -> bytes:
-    target = io.BytesIO()
-    image.save(target, "JPEG", quality=80, optimize=True)
-    return target.getvalue()
-
-
-def data_uri(kind: str, data: bytes) -> str:
-    """``data:`` address that holds ``data`` of media type ``kind``, e.g. ``"video/mp4"``."""
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    return jpeg(Image.fromarray(frame).resize((size, height), Image.Resampling.BICUBIC))

@@ -12,7 +12,7 @@ Several processes may write to a store at once, each its own episodes; readers s
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -191,10 +191,10 @@ class EpisodeStore(Table):
         """
         return tuple(entry.meta for entry in self._all_entries().values())
 
-    def rows(self) -> list[dict[str, Any]]:
+    def iter_rows(self) -> Iterator[dict[str, Any]]:
         """One mapping an episode, for tables."""
         names = ("episode_id", "task", "instruction", "initial_state", "sample", "success", "steps", "actor")
-        return [{name: getattr(meta, name) for name in names} for meta in self.metas()]
+        return ({name: getattr(meta, name) for name in names} for meta in self.metas())
 
     def digest(self) -> str:
         """Hash of everything recorded, in 64 hexadecimal digits: equal for stores of equal episodes.
