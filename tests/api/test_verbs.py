@@ -95,9 +95,9 @@ def test_an_open_policy_is_evaluated_as_its_folder(
     assert result.summary["policy"] == type(opened).__name__
     assert grape.evaluate(policy=policy, out="opened", **options).success_rate == result.success_rate
     assert grape.compare(named, result).difference == 0
-    home = grape.evaluate(policy=opened, **options).folder
-    assert home.parent == tmp_path / "runs" / "evaluate"
-    assert home.name.startswith(f"{type(opened).__name__}-")
+    folder = grape.evaluate(policy=opened, **options).folder
+    assert folder.parent == tmp_path / "runs" / "evaluate"
+    assert folder.name.startswith(f"{type(opened).__name__}-")
     with pytest.raises(grape.SettingsError, match="this policy is open already"):
         grape.evaluate(policy=opened, protocol="libero-openvla-v1", suite="libero_spatial")
     with pytest.raises(grape.SettingsError, match=r"--execute 3: .* decides on 1 action at once"):

@@ -36,9 +36,9 @@ def test_gymnasiums_own_check_passes(name):
     env.close()
     env.close()
     # Gymnasium's warnings, not those of a simulator's own packages; bounds are what the robot takes.
-    said = [str(item.message) for item in caught if "WARN" in str(item.message)]
+    messages = [str(item.message) for item in caught if "WARN" in str(item.message)]
     advice = ("infinity. This is probably too", "recommend using a symmetric and normalized space")
-    assert not [text for text in said if not any(words in text for words in advice)]
+    assert not [text for text in messages if not any(words in text for words in advice)]
 
 
 def test_all_tasks_are_registered_once():

@@ -117,8 +117,8 @@ def test_an_exception_of_act_is_told_with_type_place_and_decision(tmp_path, caps
     Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
     call = ["predict", "--policy", "faulty:raises later", "--image", str(tmp_path / "image.png"), "--instruction", "x"]
     assert main(call) == PolicyError.exit_code
-    assert "Faulty.act raised OSError" in (said := capsys.readouterr().err)
-    assert "Traceback" not in said
+    assert "Faulty.act raised OSError" in (printed := capsys.readouterr().err)
+    assert "Traceback" not in printed
 
 
 def test_a_policy_that_keeps_it_is_collected(tmp_path):
