@@ -13,6 +13,7 @@ from grape.core.preferences import PreferencePair
 from grape.core.trajectories import Trajectory
 from grape.policies.openvla import load_policy
 from grape.preferences import read_pairs
+from grape.report.contents import read_contents
 from grape.store import EpisodeStore
 from grape.training import TrainSettings, run_train
 from tests.training.recordings import record, write_pairs, write_policy
@@ -171,3 +172,19 @@ def test_what_is_missing_is_told(world: World, tmp_path: Path) -> None:
     with pytest.raises(grape.DataError, match="own-1"):
         grape.train_tpo(pairs=[unknown], trajectories=world.store, **options)
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_report_shows_pairs_made_in_memory_with_their_scores(world: World, tmp_path: Path) -> None:
+    scored = grape.score_trajectories(world.robot())
+    options: dict[str, Any] = {**world.options, "pairs": grape.make_pairs(scored)}
+    result = grape.train_tpo(out=tmp_path / "one", **options)
+    grape.train_tpo(out=tmp_path / "other", **options)
+    assert grape.train_tpo(out=tmp_path / "one", **options) == result
+    rounds = read_contents(tmp_path).rounds
+    assert sorted(item.round.name for item in rounds) == ["one", "other"]
+    for item in (*rounds, *read_contents(result.folder).rounds):
+        assert set(item.scores) == set(scored.scores)
+        assert item.store is not None
+        assert item.pairs
+        assert item.training is not None
+    assert not [note for note in read_contents(tmp_path).missing if "scores" in note]

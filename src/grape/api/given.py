@@ -39,6 +39,10 @@ def given_pairs(
         CompatibilityError: ``out`` was begun with other pairs.
     """
     chosen = list(pairs)
+    if trajectories is None and isinstance(pairs, PreferencePairs) and pairs.scored is not None:
+        store = _store(out, pairs.scored.episodes, pairs.scored.scores)
+        scores = save_scores(out / SCORES_FOLDER, pairs.scored, store)  # for a report, which shows them with the pairs
+        return save_pairs(out / PAIRS_FOLDER, chosen, store, scores)
     episodes: Episodes
     if isinstance(trajectories, EpisodeStore):
         episodes = trajectories

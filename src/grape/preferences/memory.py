@@ -82,11 +82,13 @@ class PreferencePairs(Table):
         pairs: In the order of ``pairs.jsonl``.
         episodes: The trajectories.
         summary: What ``grape pair`` writes into ``done.json``: counts, margins, what became of the initial states.
+        scored: What they were made of in memory; None for pairs that were read from a folder.
     """
 
     pairs: tuple[PreferencePair, ...]
     episodes: Episodes
     summary: Mapping[str, Any]
+    scored: ScoredTrajectories | None = None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -205,16 +207,17 @@ def make_pairs(scored: ScoredTrajectories, *, reporter: Reporter = SILENT, **set
     chosen = _settings(PairSettings, ("scores", "out"), settings, scores=_IN_MEMORY)
     check_pair(chosen)
     selected = select_pairs(chosen, scored.scores, scored.episodes, scored.summary, "The scores", reporter)
-    return PreferencePairs(tuple(selected.pairs), scored.episodes, selected.summary())
+    return PreferencePairs(tuple(selected.pairs), scored.episodes, selected.summary(), scored)
 
 
-def save_pairs(folder: Path, pairs: Iterable[PreferencePair], store: EpisodeStore) -> Path:
+def save_pairs(folder: Path, pairs: Iterable[PreferencePair], store: EpisodeStore, scores: Path = _IN_MEMORY) -> Path:
     """Write pairs into a folder as ``grape pair`` does, so that training can read them.
 
     Args:
         folder: New, or one that holds the same pairs.
         pairs: Of episodes of ``store``.
         store: The store.
+        scores: Folder of the scores that they were made of, if there is one.
 
     Raises:
         DataError: There are no pairs, or an episode is missing.
@@ -225,7 +228,7 @@ def save_pairs(folder: Path, pairs: Iterable[PreferencePair], store: EpisodeStor
         raise DataError("There are no pairs to learn from.", "Make some with grape.make_pairs.")
     for row in rows:
         store.meta(row["chosen"]), store.meta(row["rejected"])
-    settings = PairSettings(scores=_IN_MEMORY, out=folder)
+    settings = PairSettings(scores=scores, out=folder)
     run = open_run(folder, "pair", settings, {"pairs": content_hash(rows)})
     if run.done is None:
         write_jsonl(folder / PAIRS_FILE, rows)
@@ -250,7 +253,7 @@ def save_scores(folder: Path, scored: ScoredTrajectories, store: EpisodeStore) -
         raise DataError("There are no scores to learn from.", "Make some with grape.score_trajectories.")
     for row in rows:
         store.meta(row["episode_id"])
-    settings = ScoreSettings(store=_IN_MEMORY, out=folder)
+    settings = ScoreSettings(store=store.path, out=folder)
     run = open_run(folder, "score", settings, {"scores": content_hash(rows)})
     if run.done is None:
         write_jsonl(folder / SCORES_FILE, rows)

@@ -12,7 +12,7 @@ from typing import Any
 
 from grape.core.errors import GrapeError
 from grape.core.files import read_json
-from grape.core.runs import read_run_settings
+from grape.core.runs import GIVEN_DATA, read_run_settings
 
 __all__ = ["Folder", "Round", "find_folders", "group_rounds", "is_demonstrations", "natural", "round_label"]
 
@@ -153,10 +153,10 @@ def group_rounds(folders: tuple[Folder, ...]) -> tuple[Round, ...]:
     each training, pairing, scoring and collection goes with what it says it was made from, and with nothing else.
     """
     groups: dict[str, dict[str, list[Folder]]] = {}
+    trainings = {folder.path: folder.name for folder in folders if folder.verb == "train"}
     for folder in folders:
         if folder.verb not in ("sft", "compare"):
-            parent = folder.name.rpartition("/")[0] or "."
-            groups.setdefault(parent, {}).setdefault(folder.verb, []).append(folder)
+            groups.setdefault(_parent(folder, trainings), {}).setdefault(folder.verb, []).append(folder)
     rounds = []
     for parent in sorted(groups, key=natural):
         members = groups[parent]
@@ -188,10 +188,29 @@ def _chains(members: Mapping[str, list[Folder]]) -> Iterator[Round]:
                 taken.add(folder.name)
                 chain[folder.verb] = folder
                 verb, setting = _SOURCES[folder.verb]
-                named = Path(str(folder.settings.get(setting) or "")).parts[-2:]
-                folder = next((item for item in members.get(verb, ()) if item.path.name in named), None)
+                named = Path(str(folder.settings.get(setting) or "")).parts
+                folder = next((item for item in members.get(verb, ()) if _is_meant(item.path, named)), None)
             if chain:
                 yield Round(label=round_label(end.name), name=end.name, **chain)
+
+
+def _parent(folder: Folder, trainings: Mapping[Path, str]) -> str:
+    """The folder that a round's folders lie in; what a program handed to a training lies within the training's own."""
+    name = folder.name
+    for path in (folder.path, folder.path.parent):
+        if path.name == GIVEN_DATA:
+            name = trainings.get(path.parent, name)
+    return name.rpartition("/")[0] or "."
+
+
+def _is_meant(path: Path, named: tuple[str, ...]) -> bool:
+    """Whether a setting, the parts of a path, speaks of this folder or of what lies directly in it."""
+    if path.name == GIVEN_DATA:  # the folders that programs hand over have equal names in every training
+        return path.parts[-2:] == named[-3:-1]
+    if path.parent.name == GIVEN_DATA:
+        length = min(3, len(named))
+        return path.parts[-length:] == named[-length:]
+    return path.name in named[-2:]
 
 
 def round_label(name: str) -> str:
