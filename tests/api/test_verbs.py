@@ -9,6 +9,7 @@ import pytest
 import grape
 from grape.cli.main import main
 from grape.core.files import read_json
+from grape.policies import Policy
 from tests.reporters import Hearing
 
 
@@ -60,6 +61,12 @@ def test_from_demonstrations_to_a_comparison(demonstrations: grape.CollectResult
     in_memory = grape.train_sft(trajectories=trajectories, out=tmp_path / "memory", **options)
     assert by_folder.updates == in_memory.updates == 1
     assert by_folder.policy_hash == in_memory.policy_hash
+    kept = sorted((tmp_path / "memory" / "data").rglob("*"))
+    with pytest.raises(
+        grape.CompatibilityError, match=f"begun with other trajectories, {trajectories[0].meta.episode_id}"
+    ):
+        grape.train_sft(trajectories=trajectories[1:], out=tmp_path / "memory", **options)
+    assert sorted((tmp_path / "memory" / "data").rglob("*")) == kept
     policy = grape.load_policy(by_folder.policy)
     assert policy.spec.policy_hash == by_folder.policy_hash
     rollout: dict[str, Any] = {"suite": "toy", "tasks": "push-block", "max_steps": 2, "workers": 1}
@@ -191,3 +198,26 @@ def test_a_notebook_reads_what_the_command_line_says(
     code = main([name, *words, *(text for flag, value in given.items() for text in (f"--{flag}", value))])
     assert code == caught.value.exit_code
     assert " ".join(str(caught.value).split()) in " ".join(capsys.readouterr().err.split())
+
+
+def test_open_policies_are_told_apart(demonstrations: grape.CollectResult, tmp_path: Path) -> None:
+    """By their hash, which they must have; none of them passes for the expert."""
+    policy = grape.train_sft(data=demonstrations.folder, max_updates=1, batch_size=2, out=tmp_path / "sft").policy
+    opened = grape.load_policy(policy)
+    kind = type("expert", (Handing,), {})
+    options: dict[str, Any] = {"suite": "toy", "tasks": "push-block", "initial_states": "9", "workers": 1}
+    result = grape.evaluate(policy=kind(opened, "weights"), out=tmp_path / "own", **options)
+    assert result.to_dict()["policy"] == "Expert"
+    assert read_json(tmp_path / "own" / "run.json")["inputs"]["policy_hash"] == "weights"
+    for verb in (grape.evaluate, grape.collect):
+        with pytest.raises(grape.PolicyError, match="expert states no policy_hash"):
+            verb(policy=kind(opened, ""), out=tmp_path / "unnamed", **options)
+    assert not (tmp_path / "unnamed").exists()
+
+
+class Handing:
+    """A policy of a program that hands observations to another."""
+
+    def __init__(self, policy: Policy, policy_hash: str) -> None:
+        self.spec = dataclasses.replace(policy.spec, policy_hash=policy_hash)
+        self.act, self.prompt = policy.act, policy.prompt

@@ -16,7 +16,7 @@ from grape.core.errors import DataError, SettingsError
 from grape.core.film_strips import strip_rows
 from grape.core.tables import Table
 from grape.core.trajectories import Trajectory
-from grape.store import save_trajectories
+from grape.store import EpisodesInMemory, save_trajectories
 
 STEPS = 4
 
@@ -42,8 +42,23 @@ def test_any_name_of_a_task_gives_an_id_that_a_store_takes(task: str, tmp_path: 
 
 
 def test_names_in_another_script_are_told_apart() -> None:
-    drawer, cups = (build(task=task).meta.episode_id for task in ("\u62bd\u5c49", "\u676f\u5b50"))
-    assert drawer != cups
+    texts = (
+        "\u62bd\u5c49",
+        "\u676f\u5b50",
+        "\u62bd cup",
+        "\u676f cup",
+        "Pick \xe9",
+        "Pick \xe8",
+        "long " * 30,
+        "long " * 31,
+    )
+    assert len({build(task=text).meta.episode_id for text in texts}) == len(texts)
+
+
+def test_names_that_differ_in_nothing_a_file_name_holds_are_told() -> None:
+    with pytest.raises(DataError, match="stack-the-cups-i000003-k01") as caught:
+        EpisodesInMemory([build(), build(task="stack the/cups")])
+    assert "stack the cups and stack the/cups" in caught.value.hint
 
 
 def test_lists_become_a_trajectory() -> None:

@@ -5,6 +5,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from grape.cli.main import main
 from grape.collect import CollectSettings, run_collect, run_episode
 from grape.core.errors import CompatibilityError, PolicyError, SettingsError
 from grape.policies import ActionBatch, OpeningOptions, PolicySpec
+from grape.policies.deciding import decide
 from grape.policies.registry import open_policy, recognize_policy
 
 MODULE = """
@@ -119,6 +121,22 @@ def test_an_exception_of_act_is_told_with_type_place_and_decision(tmp_path, caps
     assert main(call) == PolicyError.exit_code
     assert "Faulty.act raised OSError" in (printed := capsys.readouterr().err)
     assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "fewer --lanes"),
+        (ConnectionResetError("by peer"), "is there, then run the command again"),
+        (ValueError("no"), "fault of the policy's implementation"),
+    ],
+)
+def test_what_to_do_depends_on_what_is_raised(error, advice):
+    policy = open_policy("faulty:ok")
+    policy.act = Mock(side_effect=error)
+    with pytest.raises(PolicyError) as caught:
+        decide(policy, policy.spec, [], where="the first decision")
+    assert advice in caught.value.hint
 
 
 def test_a_policy_that_keeps_it_is_collected(tmp_path):

@@ -92,12 +92,27 @@ def test_a_program_registers_a_type_for_itself_and_may_do_so_again(checkpoint, t
     assert opened.spec.policy_hash == open_policy(checkpoint).spec.policy_hash
 
 
-@pytest.mark.parametrize(("name", "kind"), [("openvla", PolicyType), ("a:b", PolicyType), ("", PolicyType), ("a", int)])
-def test_what_cannot_be_registered_is_refused(name, kind, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("openvla", "'openvla' cannot name"), ("expert", "'expert' cannot name"), ("a:b", "'a:b' cannot name"),
+        ("", "'' cannot name"), ("number", "no class of policy types"), ("abstract", "cannot be made: TypeError"),
+        ("needs", "Needs cannot be made: TypeError"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_registered_is_refused(name, what, monkeypatch):
+    from own_policy import OwnPolicyType
+
+    class Needs(OwnPolicyType):
+        def __init__(self, place):
+            self.place = place
+
     monkeypatch.setattr("grape.policies.registry._of_this_process", {})
-    with pytest.raises(SettingsError, match=r"cannot name|no class of policy types"):
+    kind = {"number": int, "abstract": PolicyType, "needs": Needs}.get(name, OwnPolicyType)
+    before = policy_type_names()
+    with pytest.raises(SettingsError, match=what):
         register_policy_type(name, kind)
-    assert name in ("openvla", "") or name not in policy_type_names()
+    assert policy_type_names() == before
 
 
 def test_a_row_is_the_same_in_any_batch_and_executed_tokens_alone_have_a_gradient(checkpoint):

@@ -52,3 +52,23 @@ def test_a_collection_of_an_earlier_release_is_warned_of_without_a_number(collec
     (collection / "plan.json").unlink()
     [sentence] = warned(collection, "scores")
     assert "so rollouts may be missing" in sentence
+
+
+@pytest.mark.parametrize("plan", ['{"epis', "[]", '{"episodes": "4"}', '{"episodes": true}'])
+def test_a_damaged_plan_stops_nothing(collection: Path, plan: str) -> None:
+    cut(collection, 1)
+    (collection / "plan.json").write_text(plan)
+    [sentence] = warned(collection, "scores")
+    assert "so rollouts may be missing" in sentence
+
+
+def test_where_outcomes_decide_on_further_rollouts_no_number_is_told(tmp_path: Path) -> None:
+    """A kill between two rounds leaves all that were planned so far."""
+    settings = CollectSettings(
+        out=tmp_path / "rollouts", suite="toy", tasks="push-block", initial_states="0-3", samples=4, operators="sloppy",
+        mixed_episodes=18, workers=1,
+    )  # fmt: skip
+    run_collect(settings)
+    cut(tmp_path / "rollouts", 0)
+    [sentence] = warned(tmp_path / "rollouts", "scores")
+    assert "so rollouts may be missing" in sentence

@@ -51,6 +51,8 @@ def tiny(changes: dict[str, Any]) -> StudySettings:
         ({"arms": ["x"], "own_arms": {"x": {"train": {"betta": 1}}}}, "own_arms.x.train.betta"),
         ({"arms": ["x"], "own_arms": {"x": {"replay": "all"}}}, "own_arms.x.replay: 'all' is no number"),
         ({"arms": ["x"], "own_arms": {"x": {"replay": -1}}}, "own_arms.x.replay: -1 is no number"),
+        ({"arms": ["x"], "own_arms": {"x": {"base": "sft", "replay": 1}}, "iterations": 2}, "the arm does not train"),
+        ({"arms": ["x"], "own_arms": {"x": {"replay": 1}}}, "the study has one iteration"),
         ({"arms": ["x"], "own_arms": {"x": {"train": 3}}}, "own_arms.x.train is no mapping"),
         (
             {"arms": ["x"], "own_arms": {"x": {"base": "kto", "train": {"window": 8}}}},

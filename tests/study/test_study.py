@@ -178,7 +178,10 @@ def test_seeds_side_by_side_give_the_same(runs: Runs, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_iterations_go_on_from_each_arms_policy_and_one_policy_may_serve_all_seeds(tmp_path: Path) -> None:
     """Where nothing can be learned the policy stays, and the table says so."""
-    own = {"impossible": {"base": "tpo", "pair": {"margin": 1e9}}, "rloo-replay": {"base": "rloo", "replay": 1}}
+    own = {
+        "impossible": {"base": "tpo", "pair": {"margin": 1e9}, "replay": 1},
+        "rloo-replay": {"base": "rloo", "replay": 1},
+    }
     settings = tiny(
         tmp_path / "run",
         arms=("sft", "filtered-bc", "rloo", "impossible", "rloo-replay"),

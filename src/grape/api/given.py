@@ -7,7 +7,7 @@ of the command line: it has the same identity, resumes in another process, and i
 from collections.abc import Iterable
 from pathlib import Path
 
-from grape.core.errors import DataError, SettingsError
+from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.preferences import PreferencePair
 from grape.core.runs import GIVEN_DATA
 from grape.core.tasks import ActionSpace
@@ -87,11 +87,27 @@ def given_demonstrations(
     """
     if isinstance(trajectories, EpisodeStore):
         return trajectories.path
-    return save_trajectories(out / _STORE_FOLDER, trajectories, action_space=action_space).path
+    return _saved(out, EpisodesInMemory(trajectories), action_space).path
 
 
 def _store(out: Path, episodes: Episodes, names: Iterable[str]) -> EpisodeStore:
     """The store that holds the episodes: theirs, or one below ``out`` with those of these names."""
     if isinstance(episodes, EpisodeStore):
         return episodes
-    return save_trajectories(out / _STORE_FOLDER, [episodes.read(name) for name in sorted(names)])
+    return _saved(out, EpisodesInMemory(episodes.read(name) for name in sorted(names)))
+
+
+def _saved(out: Path, episodes: EpisodesInMemory, action_space: ActionSpace | None = None) -> EpisodeStore:
+    """The store below ``out`` with these trajectories and no others.
+
+    Raises:
+        CompatibilityError: It holds others, those of an earlier call; nothing was written.
+    """
+    path = out / _STORE_FOLDER
+    if (path / "episodes").exists():
+        others = sorted(set(EpisodeStore.open(path).ids()) - {meta.episode_id for meta in episodes.metas()})
+        if others:
+            raise CompatibilityError(
+                f"{out} was begun with other trajectories, {others[0]} among them.", "Give another out."
+            )
+    return save_trajectories(path, episodes, action_space=action_space)

@@ -342,7 +342,9 @@ def report(settings: ReportSettings | None = None, *, reporter: Reporter = _LOG,
 def _named(policy: Policy | Path | str | None, values: dict[str, Any]) -> Policy | None:
     """The policy if it is open; its name, or that of its class, goes into the settings' ``values``."""
     if policy is not None:
-        values["policy"] = str(policy) if isinstance(policy, str | Path) else type(policy).__name__
+        own = type(policy).__name__
+        label = "Expert" if own == "expert" else own  # which settings take for the suite's expert
+        values["policy"] = str(policy) if isinstance(policy, str | Path) else label
     return None if isinstance(policy, str | Path) else policy
 
 

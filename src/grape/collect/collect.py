@@ -156,8 +156,9 @@ class _Collection:
         settings, planned, latest, number = self.settings, first, first, 1
         with contextlib.ExitStack() as stack:
             pool: WorkerPool | None = None
+            whole = None if settings.mixed_episodes else sum(len(group.episodes) for group in planned)
+            note_planned(settings.out, whole)
             while latest:
-                note_planned(settings.out, sum(len(group.episodes) for group in planned))
                 missing = [
                     group for group in latest if any(episode.episode_id not in self.store for episode in group.episodes)
                 ]

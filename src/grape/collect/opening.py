@@ -4,7 +4,7 @@ from typing import Any
 
 from grape.collect.settings import CollectSettings
 from grape.core.chunks import PLAIN
-from grape.core.errors import SettingsError
+from grape.core.errors import PolicyError, SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.envs.base import SuiteBase
 from grape.envs.external_python import suite_of
@@ -87,10 +87,18 @@ def check_unopened(settings: CollectSettings) -> PolicySpec | None:
 def check_opened(settings: CollectSettings, policy: Policy) -> Policy:
     """Check a policy that is open already against the suite; returns the same policy.
 
+    Runs are told apart by the policy's ``policy_hash``, so it must have one, which changes with what it does.
+
     Raises:
         CompatibilityError: As for :func:`open_policy`.
         SettingsError: As there.
+        PolicyError: Its contract has no ``policy_hash``.
     """
+    if not policy.spec.policy_hash:
+        raise PolicyError(
+            f"{type(policy).__name__} states no policy_hash, by which results of different policies are told apart.",
+            "Give its PolicySpec a hash of all that its decisions depend on, e.g. of its weights.",
+        )
     check_spec(settings, policy.spec, get_suite(settings.suite))
     return policy
 

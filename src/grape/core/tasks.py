@@ -24,6 +24,8 @@ __all__ = [
     "same_instruction",
 ]
 
+_LONGEST_NAME = 120
+
 
 @dataclass(frozen=True)
 class Task:
@@ -170,7 +172,10 @@ def parse_convention(kind: type[Convention], text: str) -> Convention:
 def plain_name(text: str) -> str:
     """A name for file names, episode ids and flags: what is no letter, digit, or one of ``._+-`` becomes a hyphen.
 
-    Of a text that has none of them, for example one in another script, a hash is left.
+    Texts in other scripts and long ones, of which too little is left to tell them apart, end in a hash.
     """
-    name = re.sub(r"[^A-Za-z0-9._+-]+", "-", text).lstrip("._+-")[:120].rstrip("-.")
-    return name or f"task-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    name = re.sub(r"[^A-Za-z0-9._+-]+", "-", text).lstrip("._+-").rstrip("-.")
+    if name and text.isascii() and len(name) <= _LONGEST_NAME:
+        return name
+    digits = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{name[: _LONGEST_NAME - 9].rstrip('-.') or 'task'}-{digits}"

@@ -46,10 +46,19 @@ def decide(
         raise PolicyError(
             f"{type(policy).__name__}.act raised {type(error).__name__}: {str(error) or 'no message'} "
             f"({_place(error, policy)}), at {where}.",
-            FIX_POLICY,
+            _advice(error),
         ) from error
     check_batch(batch, spec, len(observations))
     return batch
+
+
+def _advice(error: Exception) -> str:
+    """What to do about an exception; memory and connections are no faults of an implementation."""
+    if "out of memory" in str(error).lower():
+        return "Give fewer --lanes, or the policy more memory."
+    if isinstance(error, OSError):
+        return "See whether what the policy needs (a server, a file, a device) is there, then run the command again."
+    return FIX_POLICY
 
 
 def _place(error: Exception, policy: Policy) -> str:

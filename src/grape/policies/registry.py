@@ -54,15 +54,22 @@ def register_policy_type(name: str, kind: type[PolicyType]) -> None:
 
     Raises:
         SettingsError: The name is that of a built-in type, or nothing that can stand in ``NAME:PLACE``; or ``kind``
-            is no class that derives from :class:`PolicyType`.
+            is no class that derives from :class:`PolicyType` and can be made without arguments.
     """
-    if name in _BUILTIN or not name.replace("-", "_").isidentifier():
+    if name in (*_BUILTIN, "expert") or not name.replace("-", "_").isidentifier():
         raise SettingsError(
             f"{name!r} cannot name a policy type of one's own.",
-            f"Take letters, digits, - and _, and none of {', '.join(_BUILTIN)}.",
+            f"Take letters, digits, - and _, and none of {', '.join(_BUILTIN)}, expert.",
         )
     if not (isinstance(kind, type) and issubclass(kind, PolicyType)):
         raise SettingsError(f"{kind!r} is no class of policy types.", "Derive it from grape.policies.PolicyType.")
+    try:
+        kind()
+    except Exception as error:
+        raise SettingsError(
+            f"{kind.__name__} cannot be made: {type(error).__name__}: {error}.",
+            "Define what PolicyType leaves open, and let it be made without arguments.",
+        ) from error
     _of_this_process[name] = kind
 
 

@@ -31,8 +31,12 @@ class EpisodesInMemory:
         for trajectory in trajectories:
             name = trajectory.meta.episode_id
             if name in self._trajectories:
+                tasks = {self._trajectories[name].meta.task, trajectory.meta.task}
                 raise DataError(
-                    f"Two trajectories are called {name}.", "Give each rollout of an initial state a sample of its own."
+                    f"Two trajectories are called {name}.",
+                    "Give each rollout of an initial state a sample of its own."
+                    if len(tasks) == 1
+                    else f"Give their tasks names that differ in letters or digits: {' and '.join(sorted(tasks))}.",
                 )
             self._trajectories[name] = trajectory
         if not self._trajectories:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from grape.core.errors import DataError
 from grape.core.files import read_json_mapping, write_json
 from grape.core.runs import is_complete, recorded_inputs
 from grape.store.episode_store import EpisodeStore
@@ -11,12 +12,12 @@ __all__ = ["about_unfinished", "note_planned"]
 _PLAN_FILE = "plan.json"
 
 
-def note_planned(folder: Path, episodes: int) -> None:
+def note_planned(folder: Path, episodes: int | None) -> None:
     """Write down how many episodes a collection has in all, before it plays them.
 
     Args:
         folder: The collection's folder.
-        episodes: Those of all rounds so far.
+        episodes: How many; None where that depends on how they end.
     """
     write_json(folder / _PLAN_FILE, {"episodes": episodes})
 
@@ -27,14 +28,22 @@ def about_unfinished(store: EpisodeStore) -> tuple[str, ...]:
     if is_complete(folder) or recorded_inputs(folder, "collect") is None or store.path.name != "store":
         return ()
     advice = "Run the same 'grape collect' command again to play the rest, then score into another folder."
-    if not (folder / _PLAN_FILE).exists():
+    planned = _planned(folder)
+    if planned is None:
         return (f"The collection in {folder} did not come to its end, so rollouts may be missing. {advice}",)
-    plan = read_json_mapping(folder / _PLAN_FILE, hint="Run the same 'grape collect' command again.", within=folder)
-    planned = plan.get("episodes")
-    missing = planned - len(store) if isinstance(planned, int) else 0
+    missing = planned - len(store)
     if missing <= 0:
         return ()
     return (
         f"The collection in {folder} did not come to its end: {missing} of {planned} rollouts are missing, and what "
         f"follows is of the {len(store)} that are there. {advice}",
     )
+
+
+def _planned(folder: Path) -> int | None:
+    """How many episodes were planned, as far as that can be read: it is for a warning, which must not stop anything."""
+    try:
+        episodes = read_json_mapping(folder / _PLAN_FILE, within=folder).get("episodes")
+    except DataError:
+        return None
+    return episodes if type(episodes) is int else None

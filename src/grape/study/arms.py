@@ -112,6 +112,9 @@ def resolve_arm(settings: StudySettings, name: str) -> Arm:
     replay = settings.own_arms[name].get("replay", 0) if name in settings.own_arms else 0
     if type(replay) is not int or replay < 0:
         raise SettingsError(f"own_arms.{name}.replay: {replay!r} is no number of iterations.", "Write e.g. replay: 1.")
+    if replay and (base == "sft" or settings.iterations == 1):
+        why = "the arm does not train" if base == "sft" else "the study has one iteration"
+        raise SettingsError(f"own_arms.{name}.replay: {why}, so nothing is replayed.", "Leave it out.")
     changes = {group: {**ARMS[base].get(group, {}), **own.get(group, {})} for group in _GROUPS}
     if base.startswith("tpo-no-") and "weights" not in changes["score"]:
         weights = list(settings.score.weights)

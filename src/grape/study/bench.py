@@ -26,7 +26,7 @@ from grape.collect.settings import CollectSettings
 from grape.core.errors import CompatibilityError, GrapeError, NoPairsError
 from grape.core.events import Reporter
 from grape.core.files import content_hash, read_json, read_jsonl, write_json
-from grape.core.runs import identity_of, open_run
+from grape.core.runs import identity_of, is_complete, open_run
 from grape.core.seeds import derive_seed
 from grape.core.tasks import Task
 from grape.envs.base import SuiteBase
@@ -170,6 +170,8 @@ class Bench:
         if train.unpaired:
             earlier = range(iteration - len(train.replay), iteration)
             train = replace(train, scores=score.out, replay=tuple(self._scoring(arm, one).out for one in earlier))
+        else:  # an iteration that found no pairs leaves none to replay
+            train = replace(train, replay=tuple(folder for folder in train.replay if is_complete(folder)))
         return score, replace(stages.pair(iteration), scores=score.out), train
 
     def _scoring(self, arm: Arm, iteration: int) -> ScoreSettings:
