@@ -152,7 +152,8 @@ def __getattr__(name: str) -> Any:
     # message, where there is none either, would suggest nothing.
     if sys._getframe(1).f_code.co_name == "_handle_fromlist" and find_spec(f"{__name__}.{name}") is None:
         raise ImportError(f"cannot import name {name!r} from {__name__!r}. {suggestion}", name=name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}. {suggestion}")
+    # With an obj of its own Python does not add a second suggestion where it prints the exception.
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}. {suggestion}", name=name, obj=None)
 
 
 def __dir__() -> list[str]:

@@ -98,6 +98,13 @@ def test_a_missing_name_suggests_the_nearest() -> None:
     assert not hasattr(grape, "colect")
 
 
+def test_python_adds_no_second_suggestion() -> None:
+    code = "import grape\ngrape.colect"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.count("Did you mean") == 1
+    assert done.stderr.rstrip().endswith("Did you mean 'collect'?")
+
+
 def test_packages_are_imported_by_name_as_before() -> None:
     code = (
         "from grape import core, cli, collect; import grape.store as s; print(core.__name__, cli.__name__, s.__name__)"

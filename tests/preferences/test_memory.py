@@ -175,3 +175,12 @@ def test_tables_have_a_row_each(tmp_path: Path) -> None:
         page = table._repr_html_()
         assert f"<th>{word}</th>" in page
         assert "drawer-open" in page
+
+
+def test_paths_and_other_objects_are_told_what_to_do_with_them() -> None:
+    with pytest.raises(SettingsError, match="make_pairs takes scored trajectories, not str") as caught:
+        make_pairs("runs/scores")  # type: ignore[arg-type]
+    assert "grape.pair(scores=FOLDER" in caught.value.hint
+    with pytest.raises(SettingsError, match="not the path runs/rollouts") as caught:
+        score_trajectories("runs/rollouts")  # type: ignore[arg-type]
+    assert "grape.EpisodeStore.open(PATH)" in caught.value.hint

@@ -1,5 +1,6 @@
 """Scores of a collection that did not come to its end say how many rollouts are missing."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,11 +25,15 @@ def cut(collection: Path, episodes: int) -> None:
         path.unlink()
 
 
-def warned(collection: Path, name: str) -> list[str]:
+def scored_with(collection: Path, name: str) -> list[str]:
     heard = Hearing()
     summary = run_score(ScoreSettings(store=collection, out=collection.parent / name), heard)
     assert [text for text in heard.warnings if text not in summary["warnings"]] == []
-    return [text for text in heard.warnings if "did not come to its end" in text]
+    return heard.warnings
+
+
+def warned(collection: Path, name: str) -> list[str]:
+    return [text for text in scored_with(collection, name) if "did not come to its end" in text]
 
 
 def test_missing_rollouts_are_counted(collection: Path) -> None:
@@ -72,3 +77,20 @@ def test_where_outcomes_decide_on_further_rollouts_no_number_is_told(tmp_path: P
     cut(tmp_path / "rollouts", 0)
     [sentence] = warned(tmp_path / "rollouts", "scores")
     assert "so rollouts may be missing" in sentence
+
+
+def test_an_episode_that_is_gone_from_a_finished_collection_is_missed_and_played_again(collection: Path) -> None:
+    settings = CollectSettings(out=collection, suite="toy", tasks="push-block", initial_states="0-3", workers=1)
+    path = min((collection / "store" / "episodes").glob("*.parquet"))
+    content, summary = path.read_bytes(), (collection / "done.json").read_bytes()
+    path.unlink()
+    [sentence] = [text for text in scored_with(collection, "few") if "rollouts are missing" in text]
+    assert "is not what it was: 1 of 4 rollouts are missing" in sentence
+    heard = Hearing()
+    run_collect(settings, heard)
+    assert any("1 of 4 episodes are gone" in text and "played again" in text for text in heard.warnings)
+    assert (path.read_bytes(), (collection / "done.json").read_bytes()) == (content, summary)
+    assert not [text for text in scored_with(collection, "whole") if "missing" in text]
+    shutil.rmtree(collection / "store")  # to save space
+    run_collect(settings)
+    assert not (collection / "store").exists()

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from grape.collect.opening import check_unopened, chunk_contract, executed_actions, inputs_of, open_policy
@@ -67,7 +68,10 @@ def run_collect(
     place = {"store": str(settings.out / "store"), "policy": settings.policy}
     run = open_run(settings.out, "collect", settings, inputs)
     if run.done is not None:
-        return {**run.done, **place}
+        gone = _gone(settings.out / "store", run.done)
+        if not gone:
+            return {**run.done, **place}
+        reporter.warn(f"{gone} of {run.done['episodes']} episodes are gone from {settings.out}. They are played again.")
     if other_sampler:
         reporter.warn(
             f"{settings.out} was begun by an earlier release, which drew other samples from equal seeds. The episodes "
@@ -106,6 +110,13 @@ def run_collect(
     summary |= place | inputs
     run.finish(summary)
     return summary
+
+
+def _gone(path: Path, done: Mapping[str, Any]) -> int:
+    """How many episodes of a finished collection its store has lost; none where the whole store was taken away."""
+    if not path.exists():
+        return 0
+    return max(0, int(done["episodes"]) - len(EpisodeStore.open(path)))
 
 
 def _about_long_chunks(groups: Sequence[Group], executed: int) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from grape.core.errors import DataError, require_known
+from grape.core.errors import DataError, SettingsError, require_known
 from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash, write_jsonl
 from grape.core.film_strips import strip_rows
@@ -174,6 +174,11 @@ def score_trajectories(
             recorded.
         CompatibilityError: The trajectories do not compare.
     """
+    if isinstance(trajectories, str | Path):
+        raise SettingsError(
+            f"score_trajectories takes trajectories or an open store, not the path {trajectories}.",
+            "Open it: grape.EpisodeStore.open(PATH); or score into a folder: grape.score(store=PATH, out=...).",
+        )
     chosen = _settings(ScoreSettings, ("store", "out", "costs", "dry_run"), settings, store=_IN_MEMORY)
     check_score(chosen)
     if isinstance(specification, str | Path):
@@ -204,6 +209,12 @@ def make_pairs(scored: ScoredTrajectories, *, reporter: Reporter = SILENT, **set
         SettingsError: A setting is unknown or out of range.
         NoPairsError: No pair can be made.
     """
+    if not isinstance(scored, ScoredTrajectories):
+        raise SettingsError(
+            f"make_pairs takes scored trajectories, not {type(scored).__name__}.",
+            "Give what grape.score_trajectories returned, or the scored of what grape.score did; of a folder of scores "
+            "grape.pair(scores=FOLDER, out=...) makes pairs.",
+        )
     chosen = _settings(PairSettings, ("scores", "out"), settings, scores=_IN_MEMORY)
     check_pair(chosen)
     selected = select_pairs(chosen, scored.scores, scored.episodes, scored.summary, "The scores", reporter)

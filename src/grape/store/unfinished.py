@@ -23,21 +23,20 @@ def note_planned(folder: Path, episodes: int | None) -> None:
 
 
 def about_unfinished(store: EpisodeStore) -> tuple[str, ...]:
-    """A sentence where rollouts are missing; nothing for finished collections and stores of other origin."""
+    """A sentence where rollouts are missing; nothing for whole collections and stores of other origin."""
     folder = store.path.parent
-    if is_complete(folder) or recorded_inputs(folder, "collect") is None or store.path.name != "store":
+    if recorded_inputs(folder, "collect") is None or store.path.name != "store":
         return ()
     advice = "Run the same 'grape collect' command again to play the rest, then score into another folder."
+    what = f"The collection in {folder} {'is not what it was' if is_complete(folder) else 'did not come to its end'}"
     planned = _planned(folder)
     if planned is None:
-        return (f"The collection in {folder} did not come to its end, so rollouts may be missing. {advice}",)
+        return () if is_complete(folder) else (f"{what}, so rollouts may be missing. {advice}",)
     missing = planned - len(store)
     if missing <= 0:
         return ()
-    return (
-        f"The collection in {folder} did not come to its end: {missing} of {planned} rollouts are missing, and what "
-        f"follows is of the {len(store)} that are there. {advice}",
-    )
+    follows = f"what follows is of the {len(store)} that are there"
+    return (f"{what}: {missing} of {planned} rollouts are missing, and {follows}. {advice}",)
 
 
 def _planned(folder: Path) -> int | None:
