@@ -184,7 +184,7 @@ def test_what_the_policy_learns_is_told_by_what_trained_it(
     assert "the best are set against the worst" in words
     assert ("the policy imitates chosen ones and learns nothing from the rejected ones." in words) is imitates
     assert ("find the chosen ones more likely than the rejected ones, relative to" in words) is prefers
-    assert ("Filtered behavior cloning L= − 1 n log" in words) is ("filtered-bc" in methods)
+    assert ("Filtered behavior cloning L=−1nlog" in words) is ("filtered-bc" in methods)
 
 
 def test_one_evaluation_is_reported_without_a_comparison(tmp_path: Path) -> None:
