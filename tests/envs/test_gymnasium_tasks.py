@@ -40,9 +40,10 @@ def test_gymnasiums_own_check_passes(name):
 
 
 def _is_harmless(warning: warnings.WarningMessage) -> bool:
-    """Whether it is Gymnasium's advice on bounds, which are what the robot takes, or ManiSkill's on its own code."""
+    """Whether it is Gymnasium's advice on bounds, which are what the robot takes, or a simulator's on its own code."""
     advice = ("infinity. This is probably too", "recommend using a symmetric and normalized space")
-    deprecated = issubclass(warning.category, DeprecationWarning) and "mani_skill" in Path(warning.filename).parts
+    simulators = {"mani_skill", "robosuite"}.intersection(Path(warning.filename).parts)
+    deprecated = issubclass(warning.category, DeprecationWarning) and bool(simulators)
     return deprecated or any(words in str(warning.message) for words in advice)
 
 
