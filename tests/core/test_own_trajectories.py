@@ -13,7 +13,7 @@ from PIL import Image
 
 from grape.core.chunks import Chunks
 from grape.core.errors import DataError, SettingsError
-from grape.core.film_strips import strip_rows
+from grape.core.film_strips import film_strip, strip_rows
 from grape.core.tables import Table
 from grape.core.trajectories import Trajectory
 from grape.store import EpisodesInMemory, save_trajectories
@@ -155,6 +155,25 @@ def test_a_notebook_shows_a_trajectory_as_its_line_and_a_film_strip_with_the_las
     cell = strip.shape[1] // 8
     assert strip[:, : 7 * cell - 8].max() < 30 < 225 < strip[:, 7 * cell + 8 :].min()
     assert "<img" not in strip_rows([("no images", np.zeros((4, 0, 0, 3), np.uint8))])
+
+
+@pytest.mark.parametrize(("high", "wide"), [(1, 2000), (1, 30_000), (2000, 1), (30_000, 1), (1, 1)])
+def test_images_much_longer_than_the_other_way_stay_within_their_cells(high: int, wide: int) -> None:
+    trajectory = build(images=np.full((5, high, wide, 3), 255, np.uint8), actions=np.zeros((4, 2)))
+    data = base64.b64decode(trajectory._repr_html_().partition("base64,")[2].partition('"')[0])
+    strip = np.asarray(Image.open(io.BytesIO(data)).convert("L"))
+    cell = {1: 80, 2000: 320, 30_000: 320}[wide] if wide >= high else 20
+    assert strip.shape == (80, 5 * cell)
+    assert (strip.reshape(80, 5, cell).max(axis=(0, 2)) > 200).all()  # each image is still seen
+
+
+def test_a_panorama_is_shown_whole_in_its_proportions() -> None:
+    images = np.full((2, 10, 160, 3), 255, np.uint8)
+    images[:, :, 80:] = 0
+    strip = np.asarray(Image.open(io.BytesIO(film_strip(images))).convert("L"))
+    assert strip.shape == (80, 640)
+    assert np.count_nonzero(strip[:, 40] > 128) == 20  # 320 by 20 pixels, in the middle of the cell
+    assert [bool(strip[40, column] > 128) for column in (80, 240, 400, 560)] == [True, False, True, False]
 
 
 def test_a_data_frame_without_pandas_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import grape
 from grape.doctor import packages
 
 DECLARED = [
@@ -17,7 +18,14 @@ DECLARED = [
     "mujoco>=3.3; extra == 'metaworld'",
     "ruff; extra == 'dev'",
 ]
-GOOD = {"grape-vla": "0.2.0", "numpy": "2.4.6", "tomli": "2", "torch": "2.13.0+cpu", "peft": "0.21", "mujoco": "3.3.0"}
+GOOD = {
+    "grape-vla": grape.__version__,
+    "numpy": "2.4.6",
+    "tomli": "2",
+    "torch": "2.13.0+cpu",
+    "peft": "0.21",
+    "mujoco": "3.3.0",
+}
 
 
 @pytest.fixture
@@ -87,6 +95,14 @@ def test_not_installed_at_all(installed):
     del installed["grape-vla"]
     (finding,) = by_name().values()
     assert (finding.level, finding.fix) == ("error", "In the checkout: make install")
+
+
+def test_an_editable_installation_of_an_older_release_is_named(installed):
+    installed["grape-vla"] = "0.1.0"
+    finding = by_name()["grape"]
+    assert finding.level == "warn"
+    assert f"the code is {grape.__version__}, but grape-vla was installed as 0.1.0" in finding.found
+    assert "pip install -e ." in finding.fix
 
 
 def test_every_extra_of_the_project_is_explained():

@@ -20,6 +20,15 @@ def assert_same(one: Snapshot | None, other: Snapshot | None) -> None:
         assert point.dtype == other.keypoints[name].dtype == np.float32
 
 
+def assert_slow_is_half_of_clean(suite: SuiteBase, task: Task, snapshot: Snapshot) -> None:
+    """The slow operator's first action is half of the clean one's; the gripper does the same."""
+    (clean, _), (slow, label) = (suite.make_expert(task, operator, 0).act(snapshot) for operator in ("clean", "slow"))
+    assert np.abs(clean[:3]).max() > 0.0
+    np.testing.assert_allclose(slow[:6], 0.5 * clean[:6], rtol=1e-5, atol=1e-7)
+    assert slow[6] == clean[6]
+    np.testing.assert_array_equal(label, slow)
+
+
 def run_expert(
     suite: SuiteBase, task: Task, environment: Environment, initial_state: int, operator: str = "clean", seed: int = 0
 ) -> list[Snapshot]:

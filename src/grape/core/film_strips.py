@@ -15,15 +15,23 @@ __all__ = ["data_uri", "film_strip", "jpeg", "strip_rows"]
 
 _CELLS = 8
 _HEIGHT = 80
+_LONGEST = 4
+"""Longer side of a cell over its shorter one, at most: of images a row high, the strip would be too wide for a JPEG."""
 
 
 def film_strip(images: npt.NDArray[np.uint8], height: int = _HEIGHT) -> bytes:
-    """JPEG of RGB images ``(N, H, W, 3)``, from left to right, each ``height`` pixels high."""
-    width = max(1, round(height * images.shape[2] / images.shape[1]))
+    """JPEG of RGB images ``(N, H, W, 3)``, from left to right, in cells ``height`` pixels high.
+
+    An image fills its cell, except where its sides differ so much that it would make the cell a band or a thread.
+    """
+    rows, columns = images.shape[1:3]
+    width = min(max(round(height * columns / rows), height // _LONGEST, 1), height * _LONGEST)
+    scale = min(height / rows, width / columns)
+    size = (min(max(round(columns * scale), 1), width), min(max(round(rows * scale), 1), height))
     strip = Image.new("RGB", (width * len(images), height))
     for cell, image in enumerate(images):
-        pixels = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
-        strip.paste(pixels, (cell * width, 0))
+        pixels = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
+        strip.paste(pixels, (cell * width + (width - size[0]) // 2, (height - size[1]) // 2))
     return jpeg(strip)
 
 

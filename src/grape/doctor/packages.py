@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from packaging.requirements import Requirement
 
+import grape
 from grape.doctor.findings import Finding, Level
 
 __all__ = ["check_packages", "extra_requirements", "is_installed"]
@@ -68,7 +69,15 @@ def check_packages(needed: frozenset[str], distribution: str = "grape-vla") -> I
     except importlib.metadata.PackageNotFoundError:
         yield Finding("grape", "error", f"{distribution} is not installed", "In the checkout: make install")
         return
-    yield Finding("grape", "ok", f"{distribution} {version}")
+    if version == grape.__version__:
+        yield Finding("grape", "ok", f"{distribution} {version}")
+    else:  # an editable installation follows the code, its metadata stay those of the day it was made
+        found = (
+            f"the code is {grape.__version__}, but {distribution} was installed as {version}: its requirements are old"
+        )
+        yield Finding(
+            "grape", "warn", found, "In the checkout: pip install -e . (with the extras you use, e.g. '.[train]')"
+        )
     for extra, requirements in extra_requirements(declared).items():
         yield _compare(extra, requirements, needed, distribution)
 

@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from types import ModuleType
@@ -84,7 +84,7 @@ def render_page(contents: RunContents, pairs: Sequence[PairView], pairs_total: i
         pairs=pairs,
         pairs_total=pairs_total,
         methods=tuple(methods),
-        paired=bool(set(methods) - {"kto", "rloo"}),
+        learns_from=_learns_from(methods),
         pair_tasks=sorted({view.candidate.pair.task for view in pairs}),
         caveats=caveats(contents, headline),
         versions=tuple(contents.versions.items()),
@@ -166,6 +166,13 @@ def _success_charts(arms: Sequence[Arm]) -> SuccessCharts | None:
         success_chart("success-wide", text, labels, series, width=600, height=330),
         success_chart("success-narrow", text, labels, series, width=330, height=260),
     )
+
+
+def _learns_from(methods: Collection[str]) -> str:
+    """What the section on the method says that the policy learns from: ``"pairs"``, ``"chosen"`` or ``"episodes"``."""
+    if not {"tpo", "step-dpo"}.isdisjoint(methods):
+        return "pairs"
+    return "chosen" if set(methods) == {"filtered-bc"} else "episodes"
 
 
 def _facts(contents: RunContents) -> list[str]:
