@@ -3,12 +3,15 @@
 import json
 import unicodedata
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from grape.core.errors import (
+    SettingsError,
     did_you_mean,
     printable,
+    require_known,
     shortened,
 )
 from grape.core.files import content_hash
@@ -17,6 +20,17 @@ from grape.core.files import content_hash
 def test_suggestions_come_closest_first() -> None:
     assert did_you_mean("drawer-opne", ["drawer-open", "reach"]).startswith("Did you mean 'drawer-open'?")
     assert content_hash({"b": 1, "a": 2}) == content_hash(json.loads('{"a": 2, "b": 1}'))
+
+
+def test_many_names_stand_on_a_line_of_their_own() -> None:
+    for count, between in ((3, " "), (30, "\n     ")):
+        names = ["drawer-open", *(f"x{number:02d}" for number in range(count))]
+        with pytest.raises(SettingsError) as caught:
+            require_known("task", "drawer-opne", names)
+        assert caught.value.hint == f"Did you mean 'drawer-open'?{between}Known: {', '.join(sorted(names))}."
+    with pytest.raises(SettingsError) as caught:
+        require_known("task", "zzzzzzzz", names)
+    assert caught.value.hint.startswith("Known: drawer-open, ")
 
 
 def test_what_a_terminal_would_execute_is_shown() -> None:

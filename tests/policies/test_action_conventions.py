@@ -68,6 +68,16 @@ def test_statistics_say_which_words_a_policy_uses() -> None:
     assert {rotation_of(key) for key in ("simpler_widowx", "libero_spatial", "toy")} == {""}
 
 
+def test_a_suite_without_a_gripper_convention_says_where_to_state_one() -> None:
+    silent = dataclasses.replace(WIDOWX, gripper="none")
+    with pytest.raises(CompatibilityError, match="the suite means 'none'") as caught:
+        check_policy(BRIDGE, silent, "policy")
+    assert "'gym:' suite in its YAML file, e.g. gripper: \"1 opens, 0 closes\"" in caught.value.hint
+    with pytest.raises(CompatibilityError) as caught:
+        check_policy(BRIDGE, dataclasses.replace(WIDOWX, gripper="+1 closes"), "policy")
+    assert "wrong sign" in caught.value.hint
+
+
 def test_words_that_nobody_can_translate_are_refused() -> None:
     check_policy(BRIDGE, WIDOWX, "policy")
     turner = dataclasses.replace(BRIDGE, rotation=RotationConvention.AXIS_ANGLE)

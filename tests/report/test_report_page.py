@@ -304,9 +304,17 @@ def test_further_arms_stand_beside_the_runs_own(tmp_path: Path) -> None:
 def test_nothing_to_show_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nothing that a report could show"):
         run_report(ReportSettings(run=tmp_path))
-    with pytest.raises(SettingsError, match="does not exist"):
+    with pytest.raises(SettingsError, match="does not exist") as caught:
         run_report(ReportSettings(run=tmp_path / "absent"))
+    assert "a folder that holds what verbs wrote" in caught.value.hint
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_to_write_to_is_refused_before_any_work(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("grape.report.report.read_contents", lambda _: pytest.fail("read before the check"))
+    with pytest.raises(SettingsError, match="is a folder") as caught:
+        run_report(ReportSettings(run=run, out=run))
+    assert caught.value.hint == "--out is a file to write, e.g. report.html."
 
 
 @pytest.mark.parametrize("settings", [{"pairs_shown": -1}, {"video_size": 63}, {"video_size": 1025}])

@@ -91,21 +91,23 @@ class TrainingError(GrapeError):
 
 
 _MOST_OPTIONS = 200
+_OPTIONS_A_LINE = 8
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], *, between: str = " ") -> str:
     """Sentence that suggests the closest known names, or lists all of them.
 
     Args:
         name: What the user wrote.
         known: What would have been accepted.
+        between: What parts the suggestion from the list.
 
     Returns:
         For example ``"Did you mean 'drawer-open'? Known: button-press, drawer-open."``
     """
     options = sorted(set(known))
     close = difflib.get_close_matches(name, options, n=3, cutoff=0.5)
-    suggestion = f"Did you mean {' or '.join(repr(option) for option in close)}? " if close else ""
+    suggestion = f"Did you mean {' or '.join(repr(option) for option in close)}?{between}" if close else ""
     names_listed = ", ".join(options[:_MOST_OPTIONS])
     more = f" and {len(options) - _MOST_OPTIONS:,} more" if len(options) > _MOST_OPTIONS else ""
     return f"{suggestion}Known: {names_listed}{more}."
@@ -120,11 +122,12 @@ def require_known(kind: str, name: str, known: Iterable[str]) -> None:
         known: The accepted names.
 
     Raises:
-        SettingsError: The name is unknown; the hint suggests close ones.
+        SettingsError: The name is unknown; the hint suggests close ones, and lists many names on a line of their own.
     """
     options = list(known)
     if name not in options:
-        raise SettingsError(f"Unknown {kind} {name!r}.", did_you_mean(name, options))
+        between = " " if len(options) <= _OPTIONS_A_LINE else "\n     "
+        raise SettingsError(f"Unknown {kind} {name!r}.", did_you_mean(name, options, between=between))
 
 
 _ACTIVE = re.compile(

@@ -40,8 +40,9 @@ class CompareSettings:
     """Say whether policy B is better or worse than policy A, or whether the episodes cannot tell.
 
     Episodes are paired by task, initial state and sample. The verdict comes from the exact McNemar test (with several
-    rollouts a state, from the exact sign-flip test over initial states), the size of the difference from a bootstrap
-    clustered by task. See docs/statistics.md.
+    rollouts a state, from the exact sign-flip test over initial states). The interval of the difference is a bootstrap:
+    over initial states within tasks, or, from five tasks on, over tasks where that one is wider. Where few initial
+    states differ, it is Tango's score interval. See docs/statistics.md.
 
     Attributes:
         a: Evaluation of policy A: the folder 'grape evaluate' wrote, or its results.json.
@@ -49,7 +50,7 @@ class CompareSettings:
         out: Folder to write comparison.json to; without it nothing is written.
         confidence: Level of the intervals; the verdict's significance level is 1 minus this.
         difference: Difference of success rates, e.g. 0.05 for 5 points, for which the needed number of episodes is
-            computed; without it, the observed difference is taken.
+            computed; without it, the observed difference is taken, or 5 points where none was observed.
         bootstrap_samples: Bootstrap samples for the intervals.
         seed: Seed of the bootstrap.
     """

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grape.core.errors import CompatibilityError, PolicyError
-from grape.core.tasks import ActionSpace, RotationConvention
+from grape.core.tasks import ActionSpace, GripperConvention, RotationConvention
 from grape.policies.base import FIX_POLICY, ActionBatch, PolicySpec
 
 __all__ = [
@@ -67,9 +67,14 @@ def check_policy(
             "Use a policy trained for this suite.",
         )
     if spec.gripper and spec.gripper != space.gripper:
+        hint = "Use a policy trained for this suite; a wrong sign would open where it should close."
+        if space.gripper == GripperConvention.NONE:
+            hint = (
+                "If the last dimension of the suite's actions is a gripper, the suite must say so: a 'gym:' suite in "
+                f'its YAML file, e.g. gripper: "{spec.gripper}". Else use a policy trained for this suite.'
+            )
         raise CompatibilityError(
-            f"Gripper conventions differ: {name} means '{spec.gripper}', the suite means '{space.gripper}'.",
-            "Use a policy trained for this suite; a wrong sign would open where it should close.",
+            f"Gripper conventions differ: {name} means '{spec.gripper}', the suite means '{space.gripper}'.", hint
         )
     if spec.rotation in ("", space.rotation) or space.rotation == RotationConvention.NONE:
         return

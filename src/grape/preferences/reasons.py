@@ -31,18 +31,22 @@ def reason_for(chosen: Score, rejected: Score, mode: str) -> str:
 
 
 def stage_reason(chosen: StageScore, rejected: StageScore, mode: str) -> str:
-    """One sentence about one stage of two episodes: both costs, and the constraint that differs most.
+    """One sentence about one stage of two episodes: both costs, and what makes most of the difference.
 
     Example:
         ``In stage 'pull' the chosen side cost 0.120, the other 0.930, mostly by 'keep-handle' (0.02 m against 0.3 m),
         and did not finish it.``
     """
     start = f"{_DRAWN[mode]}in" if mode in _DRAWN else "In"
-    unfinished = {(False, True): ", and did not finish it", (True, True): "; neither finished it"}
+    because = _constraint_clause(chosen, rejected)
+    unfinished = {
+        (False, True): "" if because.endswith(" it") else ", and did not finish it",
+        (True, True): "; neither finished it",
+    }
     ending = unfinished.get((_charged_unfinished(chosen), _charged_unfinished(rejected)), "")
     return (
         f"{start} stage '{chosen.name}' the chosen side cost {chosen.cost:.3f}, the other {rejected.cost:.3f}"
-        f"{_constraint_clause(chosen, rejected)}{ending}."
+        f"{because}{ending}."
     )
 
 
@@ -99,18 +103,25 @@ def _stage_clause(chosen: Score, rejected: Score) -> list[str]:
 
 
 def _constraint_clause(chosen: StageScore, rejected: StageScore) -> str:
-    """The measured constraint (completion, a yes or no, is told by the outcomes) that differs most."""
+    """What makes most of the difference where the chosen side's stage is cheaper: a constraint, or not being finished.
+
+    "Mostly" is said of more than half of the difference alone. Success, a yes or no, is told by the outcomes.
+    """
+    total = rejected.cost - chosen.cost
     others = {item.name: item for item in rejected.constraints}
     rows = [
         (others[item.name].contribution - item.contribution, item, others[item.name])
         for item in chosen.constraints
-        if item.name in others and item.name not in ("done", "success")
+        if item.name in others
     ]
     gap, item, other = max(rows, key=lambda row: row[0], default=(0.0, None, None))
-    if gap <= 0 or item is None or other is None:
+    if min(gap, total) <= 0 or item is None or other is None or item.name == "success":
         return ""
+    share = "mostly" if gap > total / 2 else "above all"
+    if item.name == "done":
+        return f", {share} because the other never {'finished' if rejected.reached else 'entered'} it"
     unit = "" if item.unit in ("", "fraction", "ratio") else f" {item.unit}"
-    return f", mostly by '{item.name}' ({item.cost:.2g}{unit} against {other.cost:.2g}{unit})"
+    return f", {share} by '{item.name}' ({item.cost:.2g}{unit} against {other.cost:.2g}{unit})"
 
 
 def _deciding_clause(chosen: Score, rejected: Score, decisive: str, share: str) -> list[str]:

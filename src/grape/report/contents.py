@@ -127,7 +127,10 @@ def read_contents(root: Path) -> RunContents:
         DataError: Nothing in it can be recognized.
     """
     if not root.is_dir():
-        raise SettingsError(f"Run folder {root} does not exist.", "Give the --out folder of 'grape loop'.")
+        raise SettingsError(
+            f"Run folder {root} does not exist.",
+            "Give a folder that holds what verbs wrote, e.g. the --out folder of 'grape loop'.",
+        )
     folders = find_folders(root)
     reader = BestEffortReader()
     loop = _loop_facts(root, reader)

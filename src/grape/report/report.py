@@ -62,11 +62,13 @@ def run_report(settings: ReportSettings, reporter: Reporter = SILENT) -> Mapping
         (``figures``) and the names of its files (``figure_files``). Of a study only ``report``, ``missing`` and these.
 
     Raises:
-        SettingsError: A setting is out of range, the run does not exist, or a package is missing.
+        SettingsError: A setting is out of range, the run does not exist, ``out`` is a folder, or a package is missing.
         DataError: The folder holds nothing to show.
         GrapeError: The page cannot be written.
     """
     check_ranges(settings)
+    if settings.out is not None and settings.out.is_dir():
+        raise SettingsError(f"--out {settings.out} is a folder.", "--out is a file to write, e.g. report.html.")
     if settings.figures:
         load_matplotlib()
     target = settings.out if settings.out is not None else settings.run / "report.html"
