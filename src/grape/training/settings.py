@@ -115,10 +115,7 @@ class TrainerSettings(OptimizerSettings, AdapterSettings, LoggingSettings, Preci
 
 @dataclass(frozen=True)
 class TrainSettings(TrainerSettings, PolicySettings):
-    """Align a policy with preferences between trajectories, by the loss that --method names.
-
-    The default is trajectory-wise preference optimization of pairs (TPO, arXiv 2411.19309); kto and rloo learn from
-    single episodes.
+    """Align a policy with preferences, of pairs by trajectory-wise preference optimization (TPO, arXiv 2411.19309).
 
     Attributes:
         pairs: Folder made by grape pair; for all methods but kto and rloo.
