@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -107,7 +108,10 @@ def test_the_same_costs_and_pairs_are_made_of_recorded_episodes(runs, capsys):
                 del stage["constraints"]  # today the whole charge of a stage never entered is its completion's
     assert_close(ours, recorded)
     assert len(rows(runs / "sampled-pairs")) == 8
-    assert_close(rows(runs / "pairs-2"), rows(runs / "sampled-pairs"))
+    pairs, old = rows(runs / "pairs-2"), rows(runs / "sampled-pairs")
+    for row in (*pairs, *old):  # 0.1 named the constraint that differs most, unfinished stages aside
+        row["reason"] = re.sub(r", (mostly|above all) [^;]*", "", row["reason"])
+    assert_close(pairs, old)
 
 
 def test_recorded_episodes_are_read_whole():

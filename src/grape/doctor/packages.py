@@ -72,11 +72,11 @@ def check_packages(needed: frozenset[str], distribution: str = "grape-vla") -> I
     if version == grape.__version__:
         yield Finding("grape", "ok", f"{distribution} {version}")
     else:  # an editable installation follows the code, its metadata stay those of the day it was made
-        found = (
+        stale = (
             f"the code is {grape.__version__}, but {distribution} was installed as {version}: its requirements are old"
         )
         yield Finding(
-            "grape", "warn", found, "In the checkout: pip install -e . (with the extras you use, e.g. '.[train]')"
+            "grape", "warn", stale, "In the checkout: pip install -e . (with the extras you use, e.g. '.[train]')"
         )
     for extra, requirements in extra_requirements(declared).items():
         yield _compare(extra, requirements, needed, distribution)
