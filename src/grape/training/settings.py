@@ -164,7 +164,7 @@ class TrainSettings(TrainerSettings, PolicySettings):
             is the reference) and checks a sample of them; recomputed evaluates the starting policy on all frames.
         parity_steps: Steps whose recorded log-probabilities are checked before the first update.
         parity_threshold: Mean absolute difference per token, in nats, above which the check fails. Not given:
-            0.002 on a CPU, which sees adapters merged into rounded weights, and 0.05 on other devices.
+            0.002 in float32 on a CPU, else 0.05.
         holdout: Share of the initial states whose pairs or episodes are kept out of training to measure the loss on,
             in [0, 1).
         evaluate_every: Updates between two evaluations (the loss on the pairs held out, or the mean loss of the

@@ -41,7 +41,6 @@ from grape.training.gradients import (
 from grape.training.logprobs import (
     StepLogprobs,
     check_parity,
-    module_device,
     parity_alarm,
     recomputed_reference,
     recorded_reference,
@@ -221,7 +220,7 @@ class _Trainer:
             self.logps,
             self.steps,
             settings.parity_steps,
-            parity_alarm(settings.parity_threshold, module_device(self.policy.module)),
+            parity_alarm(settings.parity_threshold, self.policy.module),
             settings.seed,
             settings.micro_batch,
             settings.out / "parity.json",
