@@ -14,6 +14,7 @@ from grape.doctor.findings import Finding
 from grape.doctor.graphics import check_frame, check_libraries, check_vulkan
 from grape.doctor.machine import check_cores, check_disk, check_gpu, check_interpreter, check_memory
 from grape.doctor.packages import check_packages, is_installed
+from grape.envs.registry import GYMNASIUM_PREFIX, suite_names
 from grape.envs.simpler.installation import asset_folder
 from grape.envs.toy import SUITES as TOY_SUITES
 
@@ -114,8 +115,6 @@ def run_doctor(settings: DoctorSettings, reporter: Reporter = SILENT) -> Mapping
 
 def _suites_of(settings: DoctorSettings) -> tuple[str, ...]:
     """The suites to look at, after a check of all settings."""
-    from grape.envs.registry import GYMNASIUM_PREFIX, suite_names
-
     check_ranges(settings)
     names = suite_names()
     suites: list[str] = []
@@ -137,6 +136,6 @@ def _chosen(names: str) -> list[str]:
 
 def _extra_of(suite: str) -> str:
     """Extra of the distribution that installs a suite's simulator."""
-    if suite.startswith("gym:"):
+    if suite.startswith(GYMNASIUM_PREFIX):
         return "gymnasium"
     return next((family for family in _FAMILIES if suite.startswith(f"{family}_")), suite)

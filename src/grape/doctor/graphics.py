@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from grape.doctor.findings import Finding, ProbeReply, probe
+from grape.envs.registry import GYMNASIUM_PREFIX
 from grape.envs.simpler.installation import VULKAN_HINT
 from grape.envs.simpler.rendering import MODULE
 
@@ -138,7 +139,7 @@ def check_frame(suite: str, timeout: float) -> Iterator[Finding]:
         for frame in (reply.data, *reply.data.get("further", ())):
             yield _judge_frame(name, frame)
         for caution in reply.data.get("cautions", ()):
-            yield Finding(name, "warn", str(caution), "" if suite.startswith("gym:") else _TESTED_RELEASES)
+            yield Finding(name, "warn", str(caution), "" if suite.startswith(GYMNASIUM_PREFIX) else _TESTED_RELEASES)
         return
     problem = f"cannot be rendered: {reply.failure or reply.data['failure']}"
     mujoco = not suite.startswith(_WITHOUT_MUJOCO)

@@ -1,6 +1,6 @@
 """Scores and pairs of trajectories in memory: what ``grape score`` and ``grape pair`` compute, without folders."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -239,12 +239,7 @@ def save_pairs(folder: Path, pairs: Iterable[PreferencePair], store: EpisodeStor
         raise DataError("There are no pairs to learn from.", "Make some with grape.make_pairs.")
     for row in rows:
         store.meta(row["chosen"]), store.meta(row["rejected"])
-    settings = PairSettings(scores=scores, out=folder)
-    run = open_run(folder, "pair", settings, {"pairs": content_hash(rows)})
-    if run.done is None:
-        write_jsonl(folder / PAIRS_FILE, rows)
-        run.finish({"pairs": len(rows), "store": portable_path(store.path, folder)})
-    return folder
+    return _save(folder, "pair", PairSettings(scores=scores, out=folder), PAIRS_FILE, rows, {"pairs": len(rows)}, store)
 
 
 def save_scores(folder: Path, scored: ScoredTrajectories, store: EpisodeStore) -> Path:
@@ -265,10 +260,23 @@ def save_scores(folder: Path, scored: ScoredTrajectories, store: EpisodeStore) -
     for row in rows:
         store.meta(row["episode_id"])
     settings = ScoreSettings(store=store.path, out=folder)
-    run = open_run(folder, "score", settings, {"scores": content_hash(rows)})
+    return _save(folder, "score", settings, SCORES_FILE, rows, scored.summary, store)
+
+
+def _save(
+    folder: Path,
+    verb: str,
+    settings: PairSettings | ScoreSettings,
+    file: str,
+    rows: Sequence[Mapping[str, Any]],
+    summary: Mapping[str, Any],
+    store: EpisodeStore,
+) -> Path:
+    """Write a verb's folder whose rows were made in memory, unless it is there; returns it."""
+    run = open_run(folder, verb, settings, {file.removesuffix(".jsonl"): content_hash(rows)})
     if run.done is None:
-        write_jsonl(folder / SCORES_FILE, rows)
-        run.finish({**scored.summary, "store": portable_path(store.path, folder)})
+        write_jsonl(folder / file, rows)
+        run.finish({**summary, "store": portable_path(store.path, folder)})
     return folder
 
 

@@ -109,12 +109,6 @@ def resolve_arm(settings: StudySettings, name: str) -> Arm:
     """
     require_known("arm", name, (*ARMS, *settings.own_arms))
     base, own = _base_of(settings, name)
-    replay = settings.own_arms[name].get("replay", 0) if name in settings.own_arms else 0
-    if type(replay) is not int or replay < 0:
-        raise SettingsError(f"own_arms.{name}.replay: {replay!r} is no number of iterations.", "Write e.g. replay: 1.")
-    if replay and (base == "sft" or settings.iterations == 1):
-        why = "the arm does not train" if base == "sft" else "the study has one iteration"
-        raise SettingsError(f"own_arms.{name}.replay: {why}, so nothing is replayed.", "Leave it out.")
     changes = {group: {**ARMS[base].get(group, {}), **own.get(group, {})} for group in _GROUPS}
     if base.startswith("tpo-no-") and "weights" not in changes["score"]:
         weights = list(settings.score.weights)
@@ -129,7 +123,18 @@ def resolve_arm(settings: StudySettings, name: str) -> Arm:
     train = replace(train, **reset, epochs=settings.updates, max_updates=settings.updates)
     pair = settings_from_dict(PairSettings, changes["pair"], settings.pair, f"{where}pair.")
     score = settings_from_dict(ScoreSettings, changes["score"], settings.score, f"{where}score.")
-    return Arm(name, base != "sft", score, _fitting(pair, changes["pair"]), train, replay)
+    return Arm(name, base != "sft", score, _fitting(pair, changes["pair"]), train, _replay_of(settings, name, base))
+
+
+def _replay_of(settings: StudySettings, name: str, base: str) -> int:
+    """How many earlier iterations an arm trains on as well."""
+    replay = settings.own_arms.get(name, {}).get("replay", 0)
+    if type(replay) is not int or replay < 0:
+        raise SettingsError(f"own_arms.{name}.replay: {replay!r} is no number of iterations.", "Write e.g. replay: 1.")
+    if replay and (base == "sft" or settings.iterations == 1):
+        why = "the arm does not train" if base == "sft" else "the study has one iteration"
+        raise SettingsError(f"own_arms.{name}.replay: {why}, so nothing is replayed.", "Leave it out.")
+    return replay
 
 
 def _base_of(settings: StudySettings, name: str) -> tuple[str, _Changes]:
