@@ -104,9 +104,8 @@ sys.exit(guarded([], lambda: 0, whole_process=True))
     assert process.returncode == 130
 
 
-def test_a_signal_that_falls_into_a_destructor_does_not_disarm_the_next() -> None:
-    code = """
-import os, signal, sys
+FALLS_INTO_A_DESTRUCTOR = """
+import os, signal, sys, time
 from grape.cli.main import guarded
 
 class Dropped:
@@ -115,11 +114,15 @@ class Dropped:
 
 def work():
     Dropped()
-    os.kill(os.getpid(), signal.SIGINT)
+    AFTERWARDS
 
 sys.exit(guarded([], work, whole_process=True))
 """
-    process = start(code)
+
+
+@pytest.mark.parametrize("afterwards", ["time.sleep(600)", "os.kill(os.getpid(), signal.SIGINT); time.sleep(600)"])
+def test_a_signal_that_falls_into_a_destructor_is_not_lost(afterwards: str) -> None:
+    process = start(FALLS_INTO_A_DESTRUCTOR.replace("AFTERWARDS", afterwards))
     _, err = process.communicate()
     assert process.returncode == 130
     assert err.count("\n") == 1

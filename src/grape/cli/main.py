@@ -244,6 +244,8 @@ if __name__ == "__main__":
 
 _WORDS = {signal.SIGINT: "Interrupted", signal.SIGTERM: "Terminated"}
 
+_DELIVERED_AGAIN_SECONDS = 0.05
+
 
 class Interrupted(KeyboardInterrupt):
     """Raised when SIGINT or SIGTERM asks the process to end.
@@ -283,6 +285,17 @@ class _Handler:
             return
         raise Interrupted(number)
 
+    def deliver_again(self, number: int) -> None:
+        """Send the signal once more, shortly: its exception was raised where Python drops exceptions (a destructor)."""
+        self.count = 0
+        timer = threading.Timer(_DELIVERED_AGAIN_SECONDS, self._send, [number])
+        timer.daemon = True
+        timer.start()
+
+    def _send(self, number: int) -> None:
+        if self.count == 0 and not self.over:
+            os.kill(os.getpid(), number)
+
 
 @contextlib.contextmanager
 def interruptible(whole_process: bool) -> Iterator[None]:
@@ -304,7 +317,7 @@ def interruptible(whole_process: bool) -> Iterator[None]:
             before[number] = current
             signal.signal(number, handler)
     hook = sys.unraisablehook
-    sys.unraisablehook = lambda raised: None if _lost(raised, handler) else hook(raised)
+    sys.unraisablehook = lambda raised: None if _delivered_again(raised, handler) else hook(raised)
     try:
         yield
     finally:
@@ -316,9 +329,9 @@ def interruptible(whole_process: bool) -> Iterator[None]:
                 signal.signal(number, current)
 
 
-def _lost(raised: "sys.UnraisableHookArgs", handler: _Handler) -> bool:
-    """Whether the exception was raised where Python drops exceptions (a destructor); the next signal then counts."""
+def _delivered_again(raised: "sys.UnraisableHookArgs", handler: _Handler) -> bool:
+    """Whether the exception that Python dropped was a signal's; if so, it comes again."""
     if isinstance(raised.exc_value, Interrupted):
-        handler.count = 0
+        handler.deliver_again(raised.exc_value.number)
         return True
     return False
