@@ -67,6 +67,9 @@ def test_from_demonstrations_to_a_comparison(demonstrations: grape.CollectResult
     ):
         grape.train_sft(trajectories=trajectories[1:], out=tmp_path / "memory", **options)
     assert sorted((tmp_path / "memory" / "data").rglob("*")) == kept
+    with pytest.raises(grape.SettingsError, match="batch-size"):
+        grape.train_sft(trajectories=trajectories, out=tmp_path / "refused", **{**options, "batch_size": 0})
+    assert not (tmp_path / "refused").exists()
     policy = grape.load_policy(by_folder.policy)
     assert policy.spec.policy_hash == by_folder.policy_hash
     rollout: dict[str, Any] = {"suite": "toy", "tasks": "push-block", "max_steps": 2, "workers": 1}

@@ -79,7 +79,12 @@ def test_where_outcomes_decide_on_further_rollouts_no_number_is_told(tmp_path: P
     assert "so rollouts may be missing" in sentence
 
 
-def test_an_episode_that_is_gone_from_a_finished_collection_is_missed_and_played_again(collection: Path) -> None:
+@pytest.mark.parametrize("with_plan", [True, False], ids=["now", "earlier-release"])
+def test_an_episode_that_is_gone_from_a_finished_collection_is_missed_and_played_again(
+    collection: Path, with_plan: bool
+) -> None:
+    if not with_plan:
+        (collection / "plan.json").unlink()
     settings = CollectSettings(out=collection, suite="toy", tasks="push-block", initial_states="0-3", workers=1)
     path = min((collection / "store" / "episodes").glob("*.parquet"))
     content, summary = path.read_bytes(), (collection / "done.json").read_bytes()

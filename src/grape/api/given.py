@@ -15,11 +15,12 @@ from grape.core.trajectories import Trajectory
 from grape.preferences import PreferencePairs, ScoredTrajectories, save_pairs, save_scores
 from grape.store import Episodes, EpisodesInMemory, EpisodeStore, save_trajectories
 
-__all__ = ["PAIRS_FOLDER", "SCORES_FOLDER", "given_demonstrations", "given_pairs", "given_scores"]
+__all__ = ["PAIRS_FOLDER", "SCORES_FOLDER", "STORE_FOLDER", "given_demonstrations", "given_pairs", "given_scores"]
 
 PAIRS_FOLDER, SCORES_FOLDER = Path(GIVEN_DATA, "pairs"), Path(GIVEN_DATA, "scores")
 """Where in the run's folder pairs and scores are written."""
-_STORE_FOLDER = Path(GIVEN_DATA, "store")
+STORE_FOLDER = Path(GIVEN_DATA, "store")
+"""Where in the run's folder trajectories are written."""
 
 
 def given_pairs(
@@ -76,18 +77,14 @@ def given_scores(out: Path, scored: object) -> Path:
     return save_scores(out / SCORES_FOLDER, scored, _store(out, scored.episodes, scored.scores))
 
 
-def given_demonstrations(
-    out: Path, trajectories: Iterable[Trajectory] | EpisodeStore, action_space: ActionSpace | None
-) -> Path:
-    """Store of demonstrations for a training that writes to ``out``.
+def given_demonstrations(out: Path, trajectories: Iterable[Trajectory], action_space: ActionSpace | None) -> None:
+    """Write demonstrations for a training that writes to ``out``.
 
     Raises:
         DataError: There are none, or ``out`` holds another trajectory of the same name.
         CompatibilityError: They are of several suites or kinds.
     """
-    if isinstance(trajectories, EpisodeStore):
-        return trajectories.path
-    return _saved(out, EpisodesInMemory(trajectories), action_space).path
+    _saved(out, EpisodesInMemory(trajectories), action_space)
 
 
 def _store(out: Path, episodes: Episodes, names: Iterable[str]) -> EpisodeStore:
@@ -103,7 +100,7 @@ def _saved(out: Path, episodes: EpisodesInMemory, action_space: ActionSpace | No
     Raises:
         CompatibilityError: It holds others, those of an earlier call; nothing was written.
     """
-    path = out / _STORE_FOLDER
+    path = out / STORE_FOLDER
     if (path / "episodes").exists():
         others = sorted(set(EpisodeStore.open(path).ids()) - {meta.episode_id for meta in episodes.metas()})
         if others:

@@ -9,7 +9,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from grape.api.given import PAIRS_FOLDER, SCORES_FOLDER, given_demonstrations, given_pairs, given_scores
+from grape.api.given import (
+    PAIRS_FOLDER,
+    SCORES_FOLDER,
+    STORE_FOLDER,
+    given_demonstrations,
+    given_pairs,
+    given_scores,
+)
 from grape.api.resolving import resolved
 from grape.api.results import (
     CollectResult,
@@ -226,10 +233,12 @@ def train_sft(
         out = values.get("out", getattr(settings, "out", None))
         if not isinstance(out, str | Path):
             raise SettingsError("A training needs out, the folder to write.", "Give it by name: out=...")
-        values["data"] = (given_demonstrations(Path(out), trajectories, action_space),)
+        values["data"] = (trajectories.path if isinstance(trajectories, EpisodeStore) else Path(out) / STORE_FOLDER,)
     elif isinstance(values.get("data"), str | Path):
         values["data"] = (values["data"],)
     chosen = resolved(SftSettings, settings, values)
+    if trajectories is not None and not isinstance(trajectories, EpisodeStore):
+        given_demonstrations(chosen.out, trajectories, action_space)
     return SftResult(**_trained(chosen.out, run_sft(chosen, reporter)))
 
 

@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from grape.collect.opening import check_unopened, chunk_contract, executed_actions, inputs_of, open_policy
@@ -20,7 +19,7 @@ from grape.envs.base import SuiteBase
 from grape.envs.external_python import suite_of
 from grape.envs.pool import WorkerPool
 from grape.policies.base import Policy, PolicySpec
-from grape.store import EpisodeStore, note_planned
+from grape.store import EpisodeStore, lost_episodes, note_planned
 
 __all__ = ["plan_collect", "run_collect", "summarize"]
 
@@ -68,7 +67,7 @@ def run_collect(
     place = {"store": str(settings.out / "store"), "policy": settings.policy}
     run = open_run(settings.out, "collect", settings, inputs)
     if run.done is not None:
-        gone = _gone(settings.out / "store", run.done)
+        gone = lost_episodes(settings.out / "store")
         if not gone:
             return {**run.done, **place}
         reporter.warn(f"{gone} of {run.done['episodes']} episodes are gone from {settings.out}. They are played again.")
@@ -110,13 +109,6 @@ def run_collect(
     summary |= place | inputs
     run.finish(summary)
     return summary
-
-
-def _gone(path: Path, done: Mapping[str, Any]) -> int:
-    """How many episodes of a finished collection its store has lost; none where the whole store was taken away."""
-    if not path.exists():
-        return 0
-    return max(0, int(done["episodes"]) - len(EpisodeStore.open(path)))
 
 
 def _about_long_chunks(groups: Sequence[Group], executed: int) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ way. Everything else in a store (the index of facts) is a cache that is rebuilt 
 from grape.store.episode_store import EpisodeStore
 from grape.store.memory import EpisodesInMemory, save_trajectories
 from grape.store.source import Decisions, Episodes, EpisodeSource
-from grape.store.unfinished import about_unfinished, note_planned
+from grape.store.unfinished import about_unfinished, lost_episodes, note_planned
 
 __all__ = [
     "Decisions",
@@ -16,6 +16,7 @@ __all__ = [
     "Episodes",
     "EpisodesInMemory",
     "about_unfinished",
+    "lost_episodes",
     "note_planned",
     "save_trajectories",
 ]

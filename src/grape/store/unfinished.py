@@ -7,9 +7,10 @@ from grape.core.files import read_json_mapping, write_json
 from grape.core.runs import is_complete, recorded_inputs
 from grape.store.episode_store import EpisodeStore
 
-__all__ = ["about_unfinished", "note_planned"]
+__all__ = ["about_unfinished", "lost_episodes", "note_planned"]
 
 _PLAN_FILE = "plan.json"
+_DONE_FILE = "done.json"
 
 
 def note_planned(folder: Path, episodes: int | None) -> None:
@@ -39,10 +40,26 @@ def about_unfinished(store: EpisodeStore) -> tuple[str, ...]:
     return (f"{what}: {missing} of {planned} rollouts are missing, and {follows}. {advice}",)
 
 
+def lost_episodes(path: Path) -> int:
+    """How many episodes of a finished collection its store has lost; 0 where the whole store was taken away.
+
+    Args:
+        path: The store, within the collection's folder.
+    """
+    recorded = _episodes(path.parent / _DONE_FILE)
+    return 0 if recorded is None or not path.exists() else max(0, recorded - len(EpisodeStore.open(path)))
+
+
 def _planned(folder: Path) -> int | None:
-    """How many episodes were planned, as far as that can be read: it is for a warning, which must not stop anything."""
+    """How many episodes a collection has in all: those that it ended with, or, before its end, those of its plan."""
+    recorded = _episodes(folder / _DONE_FILE)
+    return _episodes(folder / _PLAN_FILE) if recorded is None else recorded
+
+
+def _episodes(file: Path) -> int | None:
+    """The number that a file gives, as far as it can be read: it is for a warning, which must not stop anything."""
     try:
-        episodes = read_json_mapping(folder / _PLAN_FILE, within=folder).get("episodes")
+        episodes = read_json_mapping(file, within=file.parent).get("episodes")
     except DataError:
         return None
     return episodes if type(episodes) is int else None
