@@ -1,8 +1,9 @@
 """Tables of docs/results/laboratory.md from the committed results of its studies: ``python benchmarks/laboratory.py``.
 
 Every study is a file in examples/studies/laboratory; its cells lie in docs/results/laboratory under the same name. The
-page holds, between two markers a study, what this makes: success of every arm after every iteration, and the
-comparisons after the last one. Nothing is run; ``--check`` says whether the page still tells what the cells do.
+page holds, between two markers a study, what this makes: success of every arm after every iteration, the
+comparisons after the last one, and the diagnosis where there is one. Nothing is run; ``--check`` says whether the page
+still tells what the cells do.
 """
 
 import argparse
@@ -22,11 +23,19 @@ from grape.core.settings import load_settings
 from grape.evaluation.format import p_text, points
 from grape.study import StudySettings, run_study
 from grape.study.cells import Cell, read_cell
+from grape.study.diagnosis_table import diagnosis_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ROOT / "examples" / "studies" / "laboratory"
 CELLS = ROOT / "docs" / "results" / "laboratory"
 PAGE = ROOT / "docs" / "results" / "laboratory.md"
+
+_DIAGNOSIS = (
+    "Why: changes in nats a token, on fresh rollouts of the starting policy (successes, failures, and what of these is "
+    "beyond a success's length) and on the sides that training saw; the preference term's share of the gradient's "
+    "norms; the share of saturated comparisons; the distance to the policy that collected."
+)
+_LEFT_OUT = ("first", "last", "margin", "weight", "clipped")
 
 _BLOCK = re.compile(r"(<!-- study: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -49,7 +58,7 @@ def with_tables(page: str) -> str:
 
 
 def tables(name: str) -> str:
-    """Both tables of a study, as Markdown.
+    """The tables of a study, as Markdown.
 
     Raises:
         DataError: There are no cells.
@@ -66,6 +75,8 @@ def tables(name: str) -> str:
     lines = [f"{summary['merit']['measured'].capitalize()}.", "", *_by_iteration(arms, cells)]
     if summary["comparisons"]:
         lines += ["", *_comparisons(summary["comparisons"])]
+    if "diagnosis" in summary:
+        lines += ["", _DIAGNOSIS, "", *_diagnosis(summary["diagnosis"])]
     if missing := summary["cells"]["missing"]:
         lines += ["", f"Not run (yet): {', '.join(missing)}."]
     return "\n".join(lines)
@@ -107,6 +118,15 @@ def _comparisons(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{'' if row['p_seeds'] is None else p_text(row['p_seeds'])} | {row['verdict']} |"
         )
     return lines
+
+
+def _diagnosis(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What training did to the policy, a row an arm and iteration."""
+    heads, *lines = diagnosis_lines([row for row in rows if row["iteration"]])
+    kept = [place for place, head in enumerate(heads) if head not in _LEFT_OUT]
+    table = [[line[place] for place in kept] for line in (heads, *lines)]
+    text = [f"| {' | '.join(line)} |" for line in table]
+    return [text[0], "|---" * len(kept) + "|", *text[1:]]
 
 
 def _range(interval: Sequence[float] | None) -> str:
