@@ -10,7 +10,7 @@ import argparse
 import re
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ _DIAGNOSIS = (
     "beyond a success's length) and on the sides that training saw; the preference term's share of the gradient's "
     "norms; the share of saturated comparisons; the distance to the policy that collected."
 )
+_HEADS = {"steps": "control steps of successes", "collisions": "episodes with a collision"}
 _LEFT_OUT = ("first", "last", "margin", "weight", "clipped")
 
 _BLOCK = re.compile(r"(<!-- study: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -72,9 +73,9 @@ def tables(name: str) -> str:
         settings = replace(settings, out=Path(folder), merge=(CELLS / name,), report=False)
         summary = run_study(settings)
     arms = [arm["arm"] for arm in summary["arms"] if arm["seeds"]]
-    lines = [f"{summary['merit']['measured'].capitalize()}.", "", *_by_iteration(arms, cells)]
+    lines = [f"{summary['merit']['measured'].capitalize()}.", "", *_by_iteration(arms, cells, settings.merit)]
     if summary["comparisons"]:
-        lines += ["", *_comparisons(summary["comparisons"])]
+        lines += ["", *_comparisons(summary["comparisons"], settings.merit)]
     if "diagnosis" in summary:
         lines += ["", _DIAGNOSIS, "", *_diagnosis(summary["diagnosis"])]
     if missing := summary["cells"]["missing"]:
@@ -82,14 +83,16 @@ def tables(name: str) -> str:
     return "\n".join(lines)
 
 
-def _by_iteration(arms: Sequence[str], cells: Sequence[Cell]) -> list[str]:
-    """Success, mean over seeds and each seed's, a row an arm and a column an iteration."""
+def _by_iteration(arms: Sequence[str], cells: Sequence[Cell], merit: str) -> list[str]:
+    """Success, mean over seeds and each seed's, a row an arm and a column an iteration; at the end another merit."""
     last = max(item.iteration for cell in cells for item in cell.rounds)
     heads = [f"after {number}" for number in range(1, last + 1)] if last else ["success"]
+    heads += [_HEADS[merit]] if merit in _HEADS else []
     lines = [f"| arm | {' | '.join(heads)} | rollouts that succeeded | CPU-s |", "|---" * (len(heads) + 3) + "|"]
     for arm in arms:
         own = sorted((cell for cell in cells if cell.arm == arm), key=lambda cell: cell.seed)
         columns = [_success([cell.round(number) for cell in own]) for number in range(1, last + 1)]
+        columns += [_merit([cell.round(last) for cell in own], merit)] if merit in _HEADS else []
         collected = [
             item.collected_success for cell in own for item in cell.rounds if item.collected_success is not None
         ]
@@ -105,18 +108,33 @@ def _success(rounds: Sequence[Any]) -> str:
     return f"**{100 * float(np.mean(rates)):.1f} %** ({seeds})" if rates else ""
 
 
-def _comparisons(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Differences in points, a row a comparison."""
-    lines = [
-        "| comparison | difference | interval over states | over seeds | p, Holm | p over seeds | verdict |",
-        "|---|---|---|---|---|---|---|",
-    ]
+def _merit(rounds: Sequence[Any], merit: str) -> str:
+    """Mean over seeds, and each seed's: control steps of successes, or the share of episodes with a collision."""
+    outcomes = [item.outcomes for item in rounds if item is not None]
+    if merit == "steps":
+        seeds = [float(np.mean([one.steps for one in some if one.success])) for some in outcomes]
+        return f"**{np.mean(seeds):.1f}** ({', '.join(f'{value:.1f}' for value in seeds)})"
+    seeds = [100 * float(np.mean([one.collisions > 0 for one in some])) for some in outcomes]
+    return f"**{np.mean(seeds):.1f} %** ({', '.join(f'{value:.0f}' for value in seeds)})"
+
+
+def _comparisons(rows: Sequence[Mapping[str, Any]], merit: str) -> list[str]:
+    """Differences in points or steps, a row a comparison; that of success beside them where the merit is another."""
+    number = "{:+.1f}".format if merit == "steps" else points
+    heads = ["comparison", "difference", "interval over states", "over seeds", "p, Holm", "p over seeds", "verdict"]
+    heads += ["success"] if merit in _HEADS else []
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in rows:
-        lines.append(
-            f"| `{row['arm']}` against `{row['baseline']}` | {points(row['difference'])} | {_range(row['interval'])} | "
-            f"{_range(row['interval_seeds'])} | {p_text(row['p_holm'])} | "
-            f"{'' if row['p_seeds'] is None else p_text(row['p_seeds'])} | {row['verdict']} |"
-        )
+        columns = [
+            f"`{row['arm']}` against `{row['baseline']}`",
+            number(row["difference"]),
+            *(_range(row[name], number) for name in ("interval", "interval_seeds")),
+            p_text(row["p_holm"]),
+            "" if row["p_seeds"] is None else p_text(row["p_seeds"]),
+            row["verdict"],
+            *([points(row["success_difference"])] if merit in _HEADS else []),
+        ]
+        lines.append(f"| {' | '.join(columns)} |")
     return lines
 
 
@@ -129,8 +147,8 @@ def _diagnosis(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [text[0], "|---" * len(kept) + "|", *text[1:]]
 
 
-def _range(interval: Sequence[float] | None) -> str:
-    return "" if interval is None else f"{points(interval[0])} to {points(interval[1])}"
+def _range(interval: Sequence[float] | None, number: Callable[[float], str]) -> str:
+    return "" if interval is None else f"{number(interval[0])} to {number(interval[1])}"
 
 
 if __name__ == "__main__":

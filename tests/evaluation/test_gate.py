@@ -98,7 +98,7 @@ class Candidates:
     mean: float
     deviation: float
     of_task: float
-    loops: int = 8000
+    loops: int = 4000
     start: float = 0.7
     tasks: int = 2
     states: int = 25

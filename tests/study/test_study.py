@@ -19,7 +19,7 @@ from grape.study.cells import Cell, cell_hash, read_cell
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = Path(__file__).with_name("tiny.yaml")
-KILLS = 9
+KILLS = 6
 
 
 def tiny(out: Path, **changes: Any) -> StudySettings:
@@ -184,7 +184,8 @@ def test_iterations_go_on_from_each_arms_policy_and_one_policy_may_serve_all_see
     }
     settings = tiny(
         tmp_path / "run",
-        arms=("sft", "filtered-bc", "rloo", "impossible", "rloo-replay"),
+        arms=("rloo", "impossible", "rloo-replay"),
+        baselines=("rloo",),
         own_arms=own,
         iterations=2,
         shared_start=True,
