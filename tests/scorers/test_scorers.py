@@ -93,7 +93,7 @@ def test_a_program_that_fails_once_is_replaced_and_loses_nothing(
     assert {
         "crash": "ended with status 3. End of its stderr: out of memory",
         "hang": "gave no answer for 2 s",
-        "nan": "no JSON",
+        "nan": "nan is not a finite number",
         "nonsense": "loading model",
     }[behavior] in listener.warnings[0]
     assert "started again" in listener.warnings[0]

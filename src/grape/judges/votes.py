@@ -9,6 +9,7 @@ A folder of votes has one file a rater, ``RATER.jsonl``, that is only ever appen
 of both episodes when they were seen: a vote for an episode that has changed since does not count.
 """
 
+import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ from grape.core.reading import decode, encode, parse_json, read_file, record
 from grape.core.trajectories import Trajectory
 from grape.judges.base import Judge, Judgment
 
-__all__ = ["Vote", "VotesJudge", "append_vote", "load_votes", "votes_identity"]
+__all__ = ["Vote", "VotesJudge", "append_vote", "count_votes", "load_votes", "votes_identity"]
 
 Choice = Literal["a", "b", "tie", "bad", "skip", "undo"]
 
@@ -65,18 +66,12 @@ def append_vote(folder: Path, vote: Vote) -> None:
         raise DataError(f"{vote.rater!r:.80} cannot be a rater's name.", "Take letters, digits, - and _.")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{vote.rater}.jsonl"
-    append_line(path, _line(vote))
+    append_line(path, json.dumps(encode(vote), sort_keys=True))
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _line(vote: Vote) -> str:
-    import json
-
-    return json.dumps(encode(vote), sort_keys=True)
 
 
 def load_votes(folder: Path, warn: Callable[[str], None]) -> dict[str, list[Vote]]:
@@ -114,6 +109,34 @@ def votes_identity(folder: Path) -> dict[str, str]:
     return {path.stem: file_hash(path) for path in sorted(folder.glob("*.jsonl"))} if folder.is_dir() else {}
 
 
+def count_votes(
+    folder: Path, checksums: Mapping[str, str], warn: Callable[[str], None]
+) -> dict[str, tuple[Judgment, ...]]:
+    """What each rater decided of couples as they are now, by rater; later votes on a couple replace earlier ones.
+
+    Args:
+        folder: Folder of the raters' files.
+        checksums: Of the episodes as they are now; votes for others do not count.
+        warn: Hears of votes that do not count.
+
+    Raises:
+        DataError: There are no votes, or they are damaged.
+    """
+    counted: dict[str, tuple[Judgment, ...]] = {}
+    stale = 0
+    for rater, votes in load_votes(folder, warn).items():
+        judgments: dict[tuple[str, ...], Judgment] = {}
+        for vote in votes:
+            if {name: checksums.get(name) for name in (vote.a, vote.b)} != dict(vote.checksums):
+                stale += 1
+            elif vote.choice in _P:
+                judgments[tuple(sorted((vote.a, vote.b)))] = Judgment(vote.a, vote.b, _P[vote.choice])
+        counted[rater] = tuple(judgments.values())
+    if stale:
+        warn(f"{stale} votes in {folder} are for episodes that are gone or have changed: they do not count.")
+    return counted
+
+
 class VotesJudge(Judge):
     """What people decided: the mean of their votes; no answer where nobody voted.
 
@@ -127,32 +150,20 @@ class VotesJudge(Judge):
     """
 
     def __init__(self, folder: Path, checksums: Mapping[str, str], warn: Callable[[str], None]) -> None:
-        self._votes: dict[tuple[str, str], list[float]] = {}
-        self._raters: dict[str, int] = {}
-        stale = 0
-        for rater, votes in load_votes(folder, warn).items():
-            for vote in votes:
-                seen = {name: checksums.get(name) for name in (vote.a, vote.b)}
-                if seen != dict(vote.checksums):
-                    stale += 1
-                elif vote.choice in _P:
-                    self._raters[rater] = self._raters.get(rater, 0) + 1
-                    first, second = sorted((vote.a, vote.b))
-                    p = _P[vote.choice]
-                    self._votes.setdefault((first, second), []).append(p if vote.a == first else 1.0 - p)
-        if stale:
-            warn(f"{stale} votes in {folder} are for episodes that are gone or have changed: they do not count.")
+        self._by_rater = count_votes(folder, checksums, warn)
+        self._votes: dict[tuple[str, ...], list[Judgment]] = {}
+        for judgments in self._by_rater.values():
+            for judgment in judgments:
+                self._votes.setdefault(tuple(sorted((judgment.a, judgment.b))), []).append(judgment)
 
     def judge(self, a: Trajectory, b: Trajectory) -> Judgment:
-        """The share of the votes for the first, ties counting half."""
-        first, second = sorted((a.meta.episode_id, b.meta.episode_id))
-        votes = self._votes.get((first, second))
+        """The share of the raters for the first, ties counting half."""
+        one, other = a.meta.episode_id, b.meta.episode_id
+        votes = [p for vote in self._votes.get(tuple(sorted((one, other))), ()) if (p := vote.p_of(one)) is not None]
         if not votes:
-            return Judgment(a.meta.episode_id, b.meta.episode_id, None, problem="nobody voted on these two")
-        p = sum(votes) / len(votes)
-        reason = f"{len(votes)} vote{'s' * (len(votes) > 1)}"
-        return Judgment(a.meta.episode_id, b.meta.episode_id, p if a.meta.episode_id == first else 1.0 - p, reason)
+            return Judgment(one, other, None, problem="nobody voted on these two")
+        return Judgment(one, other, sum(votes) / len(votes), f"{len(votes)} vote{'s' * (len(votes) > 1)}")
 
     def provenance(self) -> Mapping[str, Any]:
-        """How many votes of each rater count."""
-        return {"raters": dict(self._raters)}
+        """On how many couples each rater's votes count."""
+        return {"raters": {rater: len(judgments) for rater, judgments in self._by_rater.items()}}

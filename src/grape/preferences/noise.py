@@ -88,9 +88,10 @@ class ScoreNoise:
 
     def between(self, one: Score, other: Score) -> float:
         """Difference of R_GCPG below which two episodes of one initial state do not differ."""
-        return max(ROUNDING, self._of_self(one, other) + self._of_ext(one, other))
+        return max(ROUNDING, self.of_self(one, other) + self.of_ext(one, other))
 
-    def _of_self(self, one: Score, other: Score) -> float:
+    def of_self(self, one: Score, other: Score) -> float:
+        """Difference of the weighted self term below which the two do not differ."""
         if one.r_self is None and other.r_self is None:
             return 0.0
         lengths = [max(score.steps, 1) for score in (one, other) if score.r_self is not None]
@@ -103,8 +104,8 @@ class ScoreNoise:
         gap = abs(one.r_self / max(one.steps, 1) - other.r_self / max(other.steps, 1))
         return noise * abs(_term(one, "self") - _term(other, "self")) / gap if gap > ROUNDING else 0.0
 
-    def _of_ext(self, one: Score, other: Score) -> float:
-        """``lambda_2 R_ext`` is the recorded term; the larger one of the two reacts more to the costs."""
+    def of_ext(self, one: Score, other: Score) -> float:
+        """The same of the external term, ``lambda_2 R_ext``; the larger of the two reacts more to the costs."""
         if self.external is not None:
             return self.external
         return self.beta.get(one.task, 0.0) * COST_NOISE * max(_term(one, "ext"), _term(other, "ext"))

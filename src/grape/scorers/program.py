@@ -118,14 +118,15 @@ class ExternalProgram:
             try:
                 return read(self._exchange(request))
             except (_AttemptError, ValueError) as error:
-                problem = f"{error}.{self._end_of_errors()}"
+                problem = f"{str(error).removesuffix('.')}.{self._end_of_errors()}"
                 self.close()
                 if attempt == ATTEMPTS:
                     raise ProgramError(
                         f"The {self._kind} {shlex.join(self.arguments)!r} failed {ATTEMPTS} times: it {problem}",
                         "Run it by hand with one of its requests on standard input; docs/judges.md has the protocol.",
                     ) from error
-                self._warn(f"The {self._kind} {self.arguments[0]!r} {printable(problem)} It is started again.")
+                command = shlex.join(self.arguments)
+                self._warn(f"The {self._kind} {command!r} failed and is started again: it {printable(problem)}")
         raise AssertionError("an attempt returns or raises")
 
     def close(self) -> None:
@@ -156,7 +157,7 @@ class ExternalProgram:
         try:
             reply = parse_json(line, "the answer")
         except DataError as error:
-            raise _AttemptError(f"answered what is no JSON ({error.message}) {_shown(line)}") from error
+            raise _AttemptError(f"answered {_shown(line)}: {error.message}") from error
         if not isinstance(reply, dict) or reply.get("id") != self._count:
             raise _AttemptError(
                 f"answered something else than an object with the request's id {self._count}: {_shown(line)}"
