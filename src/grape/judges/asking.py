@@ -34,7 +34,7 @@ class AskedJudge:
         judge: The judge; it is not closed.
         episodes: What it compares.
         seed: Of the order in which two episodes are shown.
-        both_orders: Whether each couple is shown both ways.
+        both_orders: Whether each couple is shown both ways; some judges ask for it.
         log: File to which answers are appended, so that a run that was killed goes on; None keeps them in memory.
     """
 
@@ -42,7 +42,7 @@ class AskedJudge:
         self, judge: Judge, episodes: Episodes, *, seed: int = 0, both_orders: bool = False, log: Path | None = None
     ) -> None:
         self._judge, self._episodes, self._seed = judge, episodes, seed
-        self._both_orders, self._log = both_orders, log
+        self._both_orders, self._log = both_orders or judge.both_orders, log
         self._known: dict[tuple[str, str], Judgment] = {} if log is None else dict(_logged(log))
         self._read: OrderedDict[str, Trajectory] = OrderedDict()
         self._failures = 0

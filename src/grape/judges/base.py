@@ -49,9 +49,11 @@ class Judge(ABC):
 
     Attributes:
         needs_images: Whether :meth:`judge` looks at images.
+        both_orders: Whether it should see each couple both ways, unasked.
     """
 
     needs_images: bool = False
+    both_orders: bool = False
 
     @abstractmethod
     def judge(self, a: Trajectory, b: Trajectory) -> Judgment:

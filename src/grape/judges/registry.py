@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from grape.core.errors import SettingsError, require_known
+from grape.core.events import SILENT, Reporter
+from grape.core.runs import identity_of
 from grape.judges.base import Judge
 from grape.judges.builtin import Difference, RandomJudge, RankingJudge, ScorerJudge, SuccessJudge
 from grape.judges.external import ExternalJudge
+from grape.judges.vision_language import VisionLanguageJudge, read_vision_language_settings
 from grape.judges.votes import VotesJudge, votes_identity
 from grape.scorers import open_scorer, parse_scorers
 from grape.scorers.program import program_identity
@@ -33,8 +36,12 @@ R_GCPG = "gcpg"
 """What the score of ``grape score`` is called among the values that can rank."""
 
 _GROUP = "grape.judges"
-_BUILTIN = ("score", "success", "random", "scorer", "votes")
-_NEEDS = {"scorer": "a scorer, e.g. scorer:costs", "votes": "a folder, e.g. votes:runs/votes"}
+_BUILTIN = ("score", "success", "random", "scorer", "votes", "vlm")
+_NEEDS = {
+    "scorer": "a scorer, e.g. scorer:costs",
+    "votes": "a folder, e.g. votes:runs/votes",
+    "vlm": "a file that says which model, e.g. vlm:judge.yaml",
+}
 _of_this_process: dict[str, Callable[..., Judge]] = {}
 
 
@@ -62,6 +69,8 @@ class JudgeChoice:
             return {"scorer": parse_scorers([self.argument])[0].identity()}
         if self.name == "votes":
             return {"votes": votes_identity(Path(self.argument))}
+        if self.name == "vlm":
+            return {"vlm": identity_of(read_vision_language_settings(Path(self.argument)))}
         return {"name": self.name, "argument": self.argument}
 
 
@@ -74,14 +83,16 @@ class JudgeContext:
         checksums: Checksum of each episode, which votes are compared with.
         seed: Of judge ``random``.
         timeout: Seconds within which an external program must start, and answer.
-        warn: Hears of warnings.
+        reporter: Hears of warnings and waits.
+        folder: Where a model's answers and what it cost are kept; None for nowhere.
     """
 
     rankings: Mapping[str, Difference] = field(default_factory=dict)
     checksums: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     timeout: float = 600.0
-    warn: Callable[[str], None] = lambda message: None
+    reporter: Reporter = SILENT
+    folder: Path | None = None
 
 
 def register_judge(name: str, kind: Callable[..., Judge]) -> None:
@@ -121,6 +132,8 @@ def parse_judge(text: str) -> JudgeChoice:
         raise SettingsError(f"--judge {name} takes no argument.", "Leave out what follows the colon.")
     if name == "scorer":
         parse_scorers([argument])
+    if name == "vlm":
+        read_vision_language_settings(Path(argument))
     return JudgeChoice(label, name, argument, command)
 
 
@@ -137,7 +150,7 @@ def open_judge(choice: JudgeChoice, context: JudgeContext) -> Judge:
         ProgramError: The program does not start.
     """
     if choice.command:
-        return ExternalJudge(choice.command, context.timeout, context.warn)
+        return ExternalJudge(choice.command, context.timeout, context.reporter.warn)
     match choice.name:
         case "score":
             label = choice.argument or R_GCPG
@@ -154,8 +167,11 @@ def open_judge(choice: JudgeChoice, context: JudgeContext) -> Judge:
             return RandomJudge(context.seed)
         case "scorer":
             (scorer,) = parse_scorers([choice.argument])
-            return ScorerJudge(open_scorer(scorer, context.timeout, context.warn))
+            return ScorerJudge(open_scorer(scorer, context.timeout, context.reporter.warn))
         case "votes":
-            return VotesJudge(Path(choice.argument), context.checksums, context.warn)
+            return VotesJudge(Path(choice.argument), context.checksums, context.reporter.warn)
+        case "vlm":
+            settings = read_vision_language_settings(Path(choice.argument))
+            return VisionLanguageJudge(settings, context.folder, context.reporter)
         case name:
             return cast(Judge, made_by_plugin(name, choice.argument, "judge", _GROUP, _of_this_process, Judge))

@@ -77,7 +77,7 @@ def run_judges_validate(settings: JudgesValidateSettings, reporter: Reporter = S
             "expert and a perturbed one.",
             "Collect experts of several styles from the same initial states, e.g. clean and sloppy in two runs.",
         )
-    judge = open_judge(choice, JudgeContext(seed=settings.seed, timeout=settings.program_timeout, warn=reporter.warn))
+    judge = open_judge(choice, JudgeContext(seed=settings.seed, timeout=settings.program_timeout, reporter=reporter))
     try:
         with reporter.progress("trying", total) as progress:
             card = try_judge(

@@ -82,7 +82,7 @@ def pairs_by_judge(
     """
     choice = parse_judge(settings.judge)
     checksums = episodes.checksums() if isinstance(episodes, EpisodeStore) else {}
-    context = JudgeContext(rankings, checksums, settings.seed, settings.program_timeout, reporter.warn)
+    context = JudgeContext(rankings, checksums, settings.seed, settings.program_timeout, reporter, folder)
     judge = open_judge(choice, context)
     try:
         log = None if folder is None else folder / JUDGMENTS_FILE
