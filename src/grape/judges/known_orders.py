@@ -62,6 +62,11 @@ class JoinedStores:
                 self._places[name] = store, meta.episode_id
                 self._metas[name] = dataclasses.replace(meta, episode_id=name)
 
+    def checksums(self) -> dict[str, str]:
+        """Checksum of each episode by its name here."""
+        by_store = {id(store): store.checksums() for store, _ in self._places.values()}
+        return {name: by_store[id(store)][episode_id] for name, (store, episode_id) in self._places.items()}
+
     def meta(self, episode_id: str) -> EpisodeMeta:
         """Facts of one episode."""
         return self._metas[episode_id]

@@ -77,7 +77,10 @@ def run_judges_validate(settings: JudgesValidateSettings, reporter: Reporter = S
             "expert and a perturbed one.",
             "Collect experts of several styles from the same initial states, e.g. clean and sloppy in two runs.",
         )
-    judge = open_judge(choice, JudgeContext(seed=settings.seed, timeout=settings.program_timeout, reporter=reporter))
+    context = JudgeContext(
+        checksums=episodes.checksums(), seed=settings.seed, timeout=settings.program_timeout, reporter=reporter
+    )
+    judge = open_judge(choice, context)
     try:
         with reporter.progress("trying", total) as progress:
             card = try_judge(

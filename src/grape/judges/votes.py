@@ -9,6 +9,7 @@ A folder of votes has one file a rater, ``RATER.jsonl``, that is only ever appen
 of both episodes when they were seen: a vote for an episode that has changed since does not count.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -19,7 +20,6 @@ from typing import Any, Literal
 
 from grape.core.errors import DataError
 from grape.core.events import append_line
-from grape.core.files import file_hash
 from grape.core.reading import decode, encode, parse_json, read_file, record
 from grape.core.trajectories import Trajectory
 from grape.judges.base import Judge, Judgment
@@ -106,7 +106,8 @@ def load_votes(folder: Path, warn: Callable[[str], None]) -> dict[str, list[Vote
 
 def votes_identity(folder: Path) -> dict[str, str]:
     """Hash of each rater's file."""
-    return {path.stem: file_hash(path) for path in sorted(folder.glob("*.jsonl"))} if folder.is_dir() else {}
+    files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
+    return {path.stem: hashlib.sha256(read_file(path, within=folder)).hexdigest() for path in files}
 
 
 def count_votes(

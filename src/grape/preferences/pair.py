@@ -240,7 +240,8 @@ def select_pairs(
         facts["weight"] = settings.weight
     if settings.cut != "none":
         facts["cut"] = _lengths(limited, cut, scores)
-    narrow = f"; {overall.narrow} couples differ by noise or less than the margin" if overall.narrow else ""
+    near = "are ties, or less than the margin apart" if settings.judge else "differ by noise or less than the margin"
+    narrow = f"; {overall.narrow} couples {near}" if overall.narrow else ""
     reporter.info(f"{len(pairs)} pairs from {facts['overall']['used']} initial states{narrow}")
     return SelectedPairs(pairs, figures, facts)
 
@@ -354,7 +355,9 @@ def _no_pair(settings: PairSettings, census: StateCensus) -> NoPairsError:
     }
     listing = ", ".join(f"{count} with {kind}" for kind, count in kinds.items() if count)
     total = sum(kinds.values())
-    narrow = f" {census.narrow} pairs lie within the margin {settings.margin:g} or noise." if census.narrow else ""
+    near = "are ties of the judge or below the margin" if settings.judge else "lie within the margin"
+    or_noise = "" if settings.judge else " or noise"
+    narrow = f" {census.narrow} pairs {near} {settings.margin:g}{or_noise}." if census.narrow else ""
     failed = f" {census.failed} pairs have a chosen side that did not succeed." if census.failed else ""
     seen = census.narrow or census.failed or (settings.require_mixed_outcomes and not census.mixed)
     apart = " No two episodes of one state spent steps in one stage." if settings.stage_wise and not seen else ""
@@ -369,7 +372,8 @@ def _advice(settings: PairSettings, census: StateCensus) -> list[str]:
     advice = []
     of_one_kind = 0 if census.mixed else census.all_failures + census.all_successes + census.unknown
     if census.narrow:
-        advice.append("lower --margin" if settings.margin > 0 else "collect with a higher --temperature")
+        other = "choose another --judge" if settings.judge else "collect with a higher --temperature"
+        advice.append("lower --margin" if settings.margin > 0 else other)
     elif settings.require_mixed_outcomes and of_one_kind and settings.mode in RANKING:
         advice.append("pass --no-require-mixed-outcomes to rank by costs and likelihood alone")
     if census.failed:
