@@ -113,6 +113,7 @@ NAVIGATION = {
         "own-policy",
         "own-simulator",
         "verbs",
+        "judges",
         "training",
         "studies",
         "openvla",

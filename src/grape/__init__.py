@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from grape.core.errors import ModelError as ModelError
     from grape.core.errors import NoPairsError as NoPairsError
     from grape.core.errors import PolicyError as PolicyError
+    from grape.core.errors import ProgramError as ProgramError
     from grape.core.errors import SettingsError as SettingsError
     from grape.core.errors import SimulatorError as SimulatorError
     from grape.core.errors import TrainingError as TrainingError
@@ -54,6 +55,9 @@ if TYPE_CHECKING:
     from grape.envs.registry import get_suite as get_suite
     from grape.evaluation.compare import CompareSettings as CompareSettings
     from grape.evaluation.settings import EvaluateSettings as EvaluateSettings
+    from grape.judges.base import Judge as Judge
+    from grape.judges.base import Judgment as Judgment
+    from grape.judges.registry import register_judge as register_judge
     from grape.loop.settings import LoopSettings as LoopSettings
     from grape.policies.opening import PolicySettings as PolicySettings
     from grape.policies.registry import register_policy_type as register_policy_type
@@ -64,6 +68,9 @@ if TYPE_CHECKING:
     from grape.preferences.pair import PairSettings as PairSettings
     from grape.preferences.score import ScoreSettings as ScoreSettings
     from grape.report.report import ReportSettings as ReportSettings
+    from grape.scorers.base import EpisodeScore as EpisodeScore
+    from grape.scorers.base import Scorer as Scorer
+    from grape.scorers.registry import register_scorer as register_scorer
     from grape.store.episode_store import EpisodeStore as EpisodeStore
     from grape.store.memory import save_trajectories as save_trajectories
     from grape.training.settings import SftSettings as SftSettings
@@ -77,7 +84,7 @@ _NAMES = {
     "grape.collect.settings": "CollectSettings",
     "grape.core.chunks": "Chunks",
     "grape.core.errors": "BudgetError CompatibilityError DataError GrapeError ModelError NoPairsError PolicyError "
-    "SettingsError SimulatorError TrainingError",
+    "ProgramError SettingsError SimulatorError TrainingError",
     "grape.core.preferences": "PreferencePair Score",
     "grape.core.tasks": "ActionSpace Task",
     "grape.core.trajectories": "EpisodeMeta Observation Trajectory",
@@ -85,6 +92,8 @@ _NAMES = {
     "grape.envs.registry": "get_suite",
     "grape.evaluation.compare": "CompareSettings",
     "grape.evaluation.settings": "EvaluateSettings",
+    "grape.judges.base": "Judge Judgment",
+    "grape.judges.registry": "register_judge",
     "grape.loop.settings": "LoopSettings",
     "grape.policies.opening": "PolicySettings",
     "grape.policies.registry": "register_policy_type",
@@ -92,6 +101,8 @@ _NAMES = {
     "grape.preferences.pair": "PairSettings",
     "grape.preferences.score": "ScoreSettings",
     "grape.report.report": "ReportSettings",
+    "grape.scorers.base": "EpisodeScore Scorer",
+    "grape.scorers.registry": "register_scorer",
     "grape.store.episode_store": "EpisodeStore",
     "grape.store.memory": "save_trajectories",
     "grape.training.settings": "SftSettings TrainSettings",

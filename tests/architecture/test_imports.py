@@ -17,7 +17,7 @@ from tests.architecture.allowed_imports import (
 
 ALLOWED_IMPORTS = documented_imports((ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"))
 
-WITHOUT_TORCH = ("core", "store", "costs", "preferences", "evaluation")
+WITHOUT_TORCH = ("core", "store", "costs", "scorers", "judges", "agreement", "preferences", "evaluation")
 
 LEARNING, SIMULATION = frozenset({"policies", "training", "perception", "vlm"}), frozenset({"envs"})
 

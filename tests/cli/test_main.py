@@ -7,7 +7,7 @@ import pytest
 from grape.cli.main import VERBS, main
 
 
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("costs", "import", "export")])
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("costs", "judges", "import", "export")])
 def test_help_of_every_verb_is_a_page_to_work_from(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([verb, "--help"]) == 0
     text = capsys.readouterr().out
@@ -22,6 +22,7 @@ def test_help_of_every_verb_is_a_page_to_work_from(verb: str, capsys: pytest.Cap
         ("export", {"rlds": "--pairs", "merged": "--policy", "adapter": "--policy"}),
         ("costs", {"list": "--suite", "show": "--target", "check": "--store", "schema": "--strict"}),
         ("costs", {"generate": "--repairs", "import": "--keypoints"}),
+        ("judges", {"list": "--json", "validate": "--min-accuracy"}),
         ("import", {"grape-rlds": "--chosen", "grape-npy": "--flavour"}),
     ],
 )

@@ -199,7 +199,9 @@ def test_ranking_does_not_depend_on_units(raw: RawTerms, nats: float, cost: floa
 @given(stores(), st.randoms(use_true_random=False))
 def test_order_of_episodes_does_not_matter(raw: RawTerms, random) -> None:
     order = np.array(random.sample(range(len(raw.steps)), len(raw.steps)))
-    shuffled = RawTerms(*(value[order] for value in list(vars(raw).values())[:-1]), tasks=raw.tasks)
+    shuffled = dataclasses.replace(
+        raw, **{name: x[order] for name, x in vars(raw).items() if isinstance(x, np.ndarray)}
+    )
     first, second = (weighted_terms(item, calibrate(item)) for item in (raw, shuffled))
     np.testing.assert_allclose(first[order], second, rtol=1e-9)
 

@@ -16,6 +16,7 @@ __all__ = [
     "ModelError",
     "NoPairsError",
     "PolicyError",
+    "ProgramError",
     "SettingsError",
     "SimulatorError",
     "TrainingError",
@@ -76,6 +77,10 @@ class SimulatorError(GrapeError):
 
 class PolicyError(GrapeError):
     """A policy could not be loaded or gave unusable output."""
+
+
+class ProgramError(GrapeError):
+    """An external scorer or judge could not start, crashed, hung or answered nonsense, also after its retries."""
 
 
 class ModelError(GrapeError):

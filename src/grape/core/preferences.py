@@ -75,11 +75,13 @@ class Score:
         success: I_success; None where the outcome is unknown.
         steps: Number of control steps T.
         r_self: Unweighted self-reward, sum of log-probabilities; None where nothing was sampled.
-        r_ext: External reward ``exp(-sum_i C_i)`` in (0, 1]; 1 where the task has no cost specification.
+        r_ext: External reward ``exp(-sum_i C_i)`` in (0, 1]; 1 where the task has no cost specification. Of another
+            scorer, its value.
         cost: ``sum_i C_i``.
         terms: Normalized, weighted terms whose sum is ``gcpg``: ``{"self": ..., "ext": ..., "success": ...}``.
         gcpg: R_GCPG.
         stages: Detail a stage; empty where the task has no specification, and is scored by success alone.
+        external: Name of the scorer whose value is the external reward; empty where costs are.
     """
 
     episode_id: str
@@ -93,6 +95,7 @@ class Score:
     terms: Mapping[str, float]
     gcpg: float
     stages: tuple[StageScore, ...] = ()
+    external: str = ""
 
 
 @record
@@ -107,10 +110,11 @@ class PreferencePair:
         chosen: Episode id of the preferred trajectory.
         rejected: Episode id of the other.
         margin: R_GCPG of chosen minus that of rejected; of a stage-wise pair the stage's cost of rejected minus that of
-            chosen.
+            chosen; of a judge ``2 p - 1`` with its probability ``p`` that chosen is better.
         mode: How the pair was made, e.g. ``"best-worst"``.
         reason: One sentence for people.
-        terms: What the margin is made of: differences of the score's terms, chosen minus rejected, or ``"stage"``.
+        terms: What the margin is made of: differences of the score's terms, chosen minus rejected, or ``"stage"`` or
+            ``"judge"``.
         weight: How much the pair counts in training, relative to the others of its file.
         chosen_steps: Half-open range [start, stop) of the chosen side's control steps that are compared; None for all.
         rejected_steps: The same of the rejected side.

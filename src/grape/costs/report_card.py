@@ -1,4 +1,4 @@
-"""What a trial of a specification found: checks with their values and limits, and one verdict."""
+"""What a trial of a specification, or of a judge, found: checks with their values and limits, and one verdict."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ _MARKS = {True: "ok", False: "FAILED", None: "-"}
 
 @dataclass(frozen=True)
 class TrialCheck:
-    """One thing that was asked of a specification on recorded trajectories.
+    """One thing that was asked of a specification or judge on recorded trajectories.
 
     Attributes:
         code: Stable name, e.g. ``"ranks"``.
@@ -48,15 +48,16 @@ class TrialCheck:
 
 @dataclass(frozen=True)
 class ReportCard:
-    """The outcome of a specification's trial.
+    """The outcome of a specification's or judge's trial.
 
     Attributes:
-        source: Which specification.
+        source: Which specification or judge.
         hash: Its hash.
         episodes: Number of trajectories.
         successes: How many of them solved the task.
         states: Number of initial states.
         checks: In a fixed order.
+        needed: Codes of the checks without which nothing is accepted.
     """
 
     source: str
@@ -65,6 +66,7 @@ class ReportCard:
     successes: int
     states: int
     checks: tuple[TrialCheck, ...]
+    needed: tuple[str, ...] = NEEDED
 
     @property
     def verdict(self) -> Verdict:
@@ -72,14 +74,14 @@ class ReportCard:
         if any(check.passed is False for check in self.checks):
             return "reject"
         known = {check.code for check in self.checks if check.passed}
-        return "accept" if known.issuperset(NEEDED) else "undecided"
+        return "accept" if known.issuperset(self.needed) else "undecided"
 
     @property
     def reasons(self) -> tuple[str, ...]:
         """Why it is not accepted: sentences of the checks that failed, or that could not be made and are needed."""
         if self.verdict == "reject":
             return tuple(check.sentence for check in self.checks if check.passed is False)
-        return tuple(check.sentence for check in self.checks if check.code in NEEDED and not check.passed)
+        return tuple(check.sentence for check in self.checks if check.code in self.needed and not check.passed)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON value."""

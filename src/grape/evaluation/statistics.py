@@ -73,8 +73,8 @@ def wilson_interval(successes: float, trials: float, confidence: float = 0.95) -
 
 
 def clustered_wilson_interval(
-    successes: Sequence[int] | npt.NDArray[np.integer],
-    trials: Sequence[int] | npt.NDArray[np.integer],
+    successes: Sequence[int] | npt.NDArray[np.integer] | Floats,
+    trials: Sequence[int] | npt.NDArray[np.integer] | Floats,
     confidence: float = 0.95,
 ) -> Interval:
     """Wilson interval with the effective number of trials, for several rollouts from each initial state.
@@ -85,7 +85,7 @@ def clustered_wilson_interval(
     agree it cannot be estimated and its upper end is taken. One trial a state gives Wilson's interval exactly.
 
     Args:
-        successes: Successes a state, ``(C,)``.
+        successes: Successes a state, ``(C,)``; ties may count half.
         trials: Trials a state, ``(C,)``, each at least 1.
         confidence: Two-sided level in (0, 1).
     """

@@ -6,6 +6,7 @@ from typing import Literal
 
 from grape.core.errors import SettingsError
 from grape.core.settings import Range, check_ranges, setting
+from grape.vlm import ModelSettings, check_model
 
 __all__ = ["GenerateCostsSettings", "check_settings"]
 
@@ -101,7 +102,4 @@ def check_settings(settings: GenerateCostsSettings) -> None:
         raise SettingsError("--suite needs --task.", "A specification is for one task.")
     if settings.image is not None and settings.no_image:
         raise SettingsError("--image and --no-image exclude each other.")
-    if settings.client in ("replay", "script") and settings.answers is None:
-        raise SettingsError(f"--client {settings.client} needs --answers.", "Give the folder that holds them.")
-    if settings.client in ("endpoint", "local", "replay") and not settings.model:
-        raise SettingsError(f"--client {settings.client} needs --model.", "For example --model gpt-4o-mini.")
+    check_model(ModelSettings.of(settings))

@@ -1,14 +1,11 @@
 """``grape costs generate``: from a task to an accepted specification, resumable."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from grape.core.errors import DataError, SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash, write_json, write_text
-from grape.core.reading import read_file
 from grape.core.runs import open_run
 from grape.costs import specification_hash, specification_schema
 from grape.generation.briefs import TaskBrief, brief_of
@@ -16,24 +13,9 @@ from grape.generation.feedback import Round, Sampling, generate, prompts_hash, p
 from grape.generation.generate_settings import GenerateCostsSettings, check_settings
 from grape.generation.validators import trial_on
 from grape.store import EpisodeStore
-from grape.vlm import (
-    AnswerFolder,
-    Budget,
-    ChatModel,
-    EndpointModel,
-    Limits,
-    Prices,
-    Recorder,
-    Replayer,
-    Retries,
-    ScriptedModel,
-    Timeouts,
-    endpoint_from_environment,
-)
+from grape.vlm import AnswerFolder, ChatModel, ModelSettings, Recorder, Retries, open_model
 
 __all__ = ["run_generate_costs"]
-
-MAX_ANSWER_BYTES = 262_144
 
 
 def run_generate_costs(
@@ -63,7 +45,8 @@ def run_generate_costs(
     if finished_summary is not None and (finished_summary["accepted"] or finished_summary["rounds"] > settings.repairs):
         return finished_summary
     answers = AnswerFolder(settings.out / "answers")
-    model = Recorder(_model(settings, answers, reporter, retries), answers)
+    ledger = settings.out / "spending.jsonl"
+    model = Recorder(open_model(ModelSettings.of(settings), answers, ledger, reporter, retries), answers)
 
     def keep(rounds: list[Round]) -> None:
         write_json(settings.out / "transcript.json", _transcript(rounds, model, brief))
@@ -126,47 +109,3 @@ def _summary(out: Path, rounds: list[Round], model: ChatModel) -> dict[str, Any]
         "tokens": sum(one.answer.usage.tokens for one in rounds),
         "provenance": origin,
     }
-
-
-def _model(
-    settings: GenerateCostsSettings, answer_folder: AnswerFolder, reporter: Reporter, retries: Retries | None
-) -> ChatModel:
-    if settings.client == "local":
-        from grape.vlm.local import LocalModel
-
-        return LocalModel(settings.model, settings.revision, settings.device)
-    if settings.client == "replay":
-        assert settings.answers is not None
-        if not settings.answers.is_dir():
-            raise SettingsError(f"--answers {settings.answers} is no folder.", "Give the folder of recorded answers.")
-        return Replayer(settings.model, AnswerFolder(settings.answers))
-    if settings.client == "script":
-        assert settings.answers is not None
-        n_answered = len(list(answer_folder.path.glob("*.json"))) if answer_folder.path.is_dir() else 0
-        return ScriptedModel(settings.model or "script", _prepared(settings.answers), n_answered)
-    budget = Budget(
-        Limits(settings.max_requests, settings.max_total_tokens, settings.max_money),
-        Prices(settings.price_reading, settings.price_writing),
-        settings.out / "spending.jsonl",
-    )
-    return EndpointModel(
-        settings.model,
-        endpoint_from_environment(),
-        budget,
-        Timeouts(total=settings.timeout),
-        dataclasses.replace(retries or Retries(), attempts=settings.attempts),
-        reporter,
-    )
-
-
-def _prepared(folder: Path) -> list[str]:
-    """Texts of a folder's files in the order of their names."""
-    if not folder.is_dir():
-        raise SettingsError(f"--answers {folder} is no folder.", "Give the folder of prepared answers.")
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    if not files:
-        raise DataError(f"{folder} holds no answers.", "One file an answer: 1.json, 2.json, ...")
-    try:
-        return [read_file(path, max_bytes=MAX_ANSWER_BYTES, within=folder).decode() for path in files]
-    except UnicodeDecodeError as error:
-        raise DataError(f"An answer in {folder} is not UTF-8.", "Save it as UTF-8 text.") from error

@@ -86,6 +86,8 @@ class RawTerms:
         task: Number of the task, ``(E,)``, an index into ``tasks``.
         state: Number of the (task, initial state), unique across tasks, ``(E,)``.
         tasks: Names of the tasks.
+        external: R_ext by another scorer than costs, ``(E,)``; None where costs give it.
+        external_noise: Spread up to which differences of ``external`` are noise.
     """
 
     r_self: Float64
@@ -95,6 +97,8 @@ class RawTerms:
     task: Int64
     state: Int64
     tasks: tuple[str, ...]
+    external: Float64 | None = None
+    external_noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,12 @@ def normalize_self(raw: RawTerms, normalisation: Normalization) -> Float64:
 
 
 def external_term(raw: RawTerms, beta: Mapping[str, float]) -> Float64:
-    """``exp(-beta sum_i C_i)`` of each episode, beta being its task's: in (0, 1] even if it underflows, ``(E,)``."""
+    """R_ext of each episode, ``(E,)``: another scorer's values where they are given, else ``exp(-beta sum_i C_i)``.
+
+    beta is that of the episode's task; the latter is in (0, 1] even if it underflows.
+    """
+    if raw.external is not None:
+        return raw.external
     scale = np.array([beta[task] for task in raw.tasks])
     return np.maximum(np.exp(-scale[raw.task] * raw.cost), _TINY)
 
@@ -349,6 +358,8 @@ def _noise(term: str, normalisation: Normalization, raw: RawTerms) -> float:
         return NOISE[term] * float(raw.steps.mean())
     if term == "self" and normalisation != "step-mean":
         return 0.5  # a signal has about 1; noise was divided by NOISE and has less
+    if term == "ext" and raw.external is not None:
+        return raw.external_noise
     return NOISE[term]
 
 

@@ -1,7 +1,7 @@
 """Scores and pairs of trajectories in memory: what ``grape score`` and ``grape pair`` compute, without folders."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from grape.core.trajectories import Trajectory
 from grape.costs import CostSpecification, specification_hash
 from grape.preferences.pair import PairSettings, check_pair, select_pairs
 from grape.preferences.records import PAIRS_FILE, SCORES_FILE, pair_to_row, score_to_row
-from grape.preferences.score import ScoreSettings, check_score, portable_path
+from grape.preferences.score import ScoreSettings, check_score, portable_path, score_by
 from grape.preferences.scoring import score_episodes
 from grape.preferences.specifications import check_recorded_names, check_success_counts, choose_specifications
 from grape.preferences.thresholds import thresholds_by_hand
+from grape.scorers import ScorerValues
 from grape.store import Episodes, EpisodesInMemory, EpisodeStore
 
 __all__ = [
@@ -46,11 +47,13 @@ class ScoredTrajectories(Table):
         scores: By episode id.
         episodes: The trajectories.
         summary: What ``grape score`` writes into ``done.json``: means, correlations, the calibration, warnings.
+        values: Of each further scorer, by its label.
     """
 
     scores: Mapping[str, Score]
     episodes: Episodes
     summary: Mapping[str, Any]
+    values: Mapping[str, ScorerValues] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -180,7 +183,7 @@ def score_trajectories(
             "Open it: grape.EpisodeStore.open(PATH); or score into a folder: grape.score(store=PATH, out=...).",
         )
     chosen = _settings(ScoreSettings, ("store", "out", "costs", "dry_run"), settings, store=_IN_MEMORY)
-    check_score(chosen)
+    choices = check_score(chosen)
     if isinstance(specification, str | Path):
         chosen = replace(chosen, costs=Path(specification))
     episodes = trajectories if isinstance(trajectories, EpisodeStore) else EpisodesInMemory(trajectories)
@@ -188,13 +191,17 @@ def score_trajectories(
     if not tasks:
         raise DataError(f"{episodes!r} holds no episodes.", "Collect some first.")
     specifications = _specifications(specification, episodes.suite, tasks)
-    check_success_counts(chosen.weights, [task for task in tasks if task not in specifications])
+    if not chosen.external_reward:
+        check_success_counts(chosen.weights, [task for task in tasks if task not in specifications])
     check_recorded_names(episodes, specifications)
     by_hand = thresholds_by_hand(specifications, chosen.threshold_values)
     hashes = {task: specification_hash(item) for task, item in specifications.items()}
     where = str(episodes.path) if isinstance(episodes, EpisodeStore) else "the trajectories in memory"
-    scored = score_episodes(chosen, episodes, specifications, by_hand, hashes, where, reporter)
-    return ScoredTrajectories({score.episode_id: score for score in scored.scores}, episodes, scored.summary())
+    values = score_by(choices, chosen, episodes, reporter)
+    external = values.get(chosen.external_reward)
+    scored = score_episodes(chosen, episodes, specifications, by_hand, hashes, where, reporter, external)
+    scores = {score.episode_id: score for score in scored.scores}
+    return ScoredTrajectories(scores, episodes, scored.summary(), values)
 
 
 def make_pairs(scored: ScoredTrajectories, *, reporter: Reporter = SILENT, **settings: Any) -> PreferencePairs:
@@ -217,7 +224,9 @@ def make_pairs(scored: ScoredTrajectories, *, reporter: Reporter = SILENT, **set
         )
     chosen = _settings(PairSettings, ("scores", "out"), settings, scores=_IN_MEMORY)
     check_pair(chosen)
-    selected = select_pairs(chosen, scored.scores, scored.episodes, scored.summary, "The scores", reporter)
+    selected = select_pairs(
+        chosen, scored.scores, scored.episodes, scored.summary, "The scores", reporter, scored.values
+    )
     return PreferencePairs(tuple(selected.pairs), scored.episodes, selected.summary(), scored)
 
 

@@ -12,7 +12,8 @@ whole store that calibration scales up to a signal.)
 
 *Costs.* Built-in specifications charge 1 to 5 a meter, so that :data:`COST_NOISE` = 0.001 stands for 0.2 to 1 mm: less
 than what tracked keypoints, contacts in a simulator and the moment at which a stage is seen to end reproduce. Of
-``R_ext = exp(-beta C)`` this is ``beta * R_ext * COST_NOISE``.
+``R_ext = exp(-beta C)`` this is ``beta * R_ext * COST_NOISE``. Where another scorer gives R_ext, it says what its
+noise is.
 
 *I_success* is known or not, and has no noise.
 
@@ -50,11 +51,13 @@ class ScoreNoise:
         normalization: How R_self was normalized: ``"raw"``, ``"step-mean"``, ``"state-standardised"`` or
             ``"task-standardised"``.
         beta: Scale of costs by task.
+        external: Noise of the weighted external term where another scorer than costs gives it; None where costs do.
     """
 
     self_weight: float = 0.0
     normalization: str = "step-mean"
     beta: Mapping[str, float] = field(default_factory=dict)
+    external: float | None = None
 
     @classmethod
     def of_summary(cls, summary: Mapping[str, Any], tasks: set[str], where: str) -> "ScoreNoise":
@@ -70,9 +73,10 @@ class ScoreNoise:
         """
         try:
             calibration = summary["calibration"]
-            beta = calibration["beta"]
+            beta, external = calibration["beta"], calibration.get("external")
             return cls(
                 self_weight=float(calibration["weights"]["self"]),
+                external=external and float(calibration["weights"]["ext"]) * float(external["noise"]),
                 normalization=str(calibration["normalisation"]),
                 # Release 0.1 had one beta for all tasks.
                 beta={task: float(beta[task] if isinstance(beta, Mapping) else beta) for task in tasks},
@@ -84,9 +88,10 @@ class ScoreNoise:
 
     def between(self, one: Score, other: Score) -> float:
         """Difference of R_GCPG below which two episodes of one initial state do not differ."""
-        return max(ROUNDING, self._of_self(one, other) + self._of_ext(one, other))
+        return max(ROUNDING, self.of_self(one, other) + self.of_ext(one, other))
 
-    def _of_self(self, one: Score, other: Score) -> float:
+    def of_self(self, one: Score, other: Score) -> float:
+        """Difference of the weighted self term below which the two do not differ."""
         if one.r_self is None and other.r_self is None:
             return 0.0
         lengths = [max(score.steps, 1) for score in (one, other) if score.r_self is not None]
@@ -99,8 +104,10 @@ class ScoreNoise:
         gap = abs(one.r_self / max(one.steps, 1) - other.r_self / max(other.steps, 1))
         return noise * abs(_term(one, "self") - _term(other, "self")) / gap if gap > ROUNDING else 0.0
 
-    def _of_ext(self, one: Score, other: Score) -> float:
-        """``lambda_2 R_ext`` is the recorded term; the larger one of the two reacts more to the costs."""
+    def of_ext(self, one: Score, other: Score) -> float:
+        """The same of the external term, ``lambda_2 R_ext``; the larger of the two reacts more to the costs."""
+        if self.external is not None:
+            return self.external
         return self.beta.get(one.task, 0.0) * COST_NOISE * max(_term(one, "ext"), _term(other, "ext"))
 
 

@@ -13,17 +13,28 @@ from grape.core.files import file_hash, write_jsonl
 from grape.core.preferences import PreferencePair, Score
 from grape.core.runs import is_complete, load_summary, open_run
 from grape.core.settings import Range, check_ranges, setting
+from grape.judges import JudgeChoice, parse_judge
+from grape.preferences.judged import JUDGED_MODES
+from grape.preferences.judging import pairs_by_judge, rankings_of
 from grape.preferences.noise import ScoreNoise
 from grape.preferences.pairing import RANKING, Mode, StateCensus, limit_pairs, pairs_of_states
-from grape.preferences.records import PAIRS_FILE, SCORES_FILE, load_scores, pair_to_row, store_of_summary
+from grape.preferences.records import (
+    PAIRS_FILE,
+    SCORES_FILE,
+    load_scorer_values,
+    load_scores,
+    pair_to_row,
+    store_of_summary,
+)
 from grape.preferences.score import portable_path, warn_of_old_scores
 from grape.preferences.segments import Cut, cut_pair
 from grape.preferences.weights import margin_weights
+from grape.scorers import ScorerValues
 from grape.store import Episodes, EpisodeStore
 
 __all__ = ["PairSettings", "SelectedPairs", "check_pair", "run_pair", "select_pairs"]
 
-_CHOICE, _NUMBER, _PARTS = "Which pairs", "How many", "What of them counts"
+_CHOICE, _NUMBER, _PARTS, _JUDGE = "Which pairs", "How many", "What of them counts", "The judge"
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,13 @@ class PairSettings:
         weight: none: all pairs count equally. margin: pairs weigh in proportion to their margins, between 1/4 and 4
             and 1 on average; for the ranking modes.
         seed: Seed of what is random.
+        judge: Who says which side is better, in place of R_GCPG: score (or score:LABEL, a scorer that grape score
+            stored), success, random, scorer:SCORER, votes:FOLDER, vlm:FILE, one of an installed package, or the command
+            line of a program that reads and writes JSON lines. In the ranking modes all couples of an initial state are
+            judged, in mode random the m drawn ones.
+        both_orders: Show the judge each couple both ways; contradicting answers are a tie.
+        program_timeout: Seconds (above 0) within which an external judge must start, and answer each request. One that
+            does not is started again; after three attempts the couple has no answer.
     """
 
     scores: Path = setting(identity=False, common=True)
@@ -79,6 +97,9 @@ class PairSettings:
     cut_distance: float = setting(0.05, group=_PARTS, range=Range(0, open_low=True), identity="unless default")
     weight: Literal["none", "margin"] = setting("none", group=_PARTS, identity="unless default", common=True)
     seed: int = setting(0, group=_CHOICE, common=True)
+    judge: str = setting("", group=_JUDGE, identity="unless default", common=True)
+    both_orders: bool = setting(False, group=_JUDGE, identity="unless default")
+    program_timeout: float = setting(600.0, group=_JUDGE, range=Range(0, open_low=True), identity=False)
 
 
 def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
@@ -88,24 +109,34 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
         Summary: ``pairs``, ``mean_margin``, ``store`` (as seen from ``out``), ``tasks`` with the census of each,
         and the same ``overall``; ``chosen_success_rate`` and ``rejected_success_rate``; where pairs are cut, ``cut``
         with how many ``pairs`` were shortened and the ``rejected_decisions`` before and after (``..._kept``);
-        ``stage_wise`` and ``weight`` where they were set. Margins of stage-wise pairs are in units of cost.
+        ``stage_wise`` and ``weight`` where they were set. Margins of stage-wise pairs are in units of cost. ``judge``:
+        how many couples it was asked about, and what it answered.
 
     Raises:
         SettingsError: A setting is out of range, or two contradict each other.
         DataError: The scores are missing or damaged.
         NoPairsError: No pair can be made from them; then nothing is written.
+        ProgramError: An external judge does not start, or keeps failing.
         CompatibilityError: ``out`` belongs to another run.
     """
-    check_pair(settings)
+    choice = check_pair(settings)
     scored = load_summary(settings.scores, "score")
     scores = load_scores(settings.scores / SCORES_FILE)
     warn_of_old_scores(settings.scores, scored, reporter)
     store = EpisodeStore.open(store_of_summary(scored, settings.scores, "score"))
-    selected = None
+    selected, run = None, None
+    inputs: dict[str, Any] = {"scores": file_hash(settings.scores / SCORES_FILE)}
+    values: Mapping[str, ScorerValues] = {}
+    if choice is not None:
+        # Its answers may be dear: they are kept in the folder as they come.
+        inputs["judge"] = choice.identity()
+        values = load_scorer_values(settings.scores, scored)
+        run = open_run(settings.out, "pair", settings, inputs)
     if not is_complete(settings.out):
-        selected = select_pairs(settings, scores, store, scored, str(settings.scores / "done.json"), reporter)
+        where = str(settings.scores / "done.json")
+        selected = select_pairs(settings, scores, store, scored, where, reporter, values, settings.out)
     # Claimed only now: a folder that could not be filled is free for another try with other settings.
-    run = open_run(settings.out, "pair", settings, {"scores": file_hash(settings.scores / SCORES_FILE)})
+    run = run or open_run(settings.out, "pair", settings, inputs)
     if run.done is not None or selected is None:
         return run.done or {}
     summary = selected.summary(store=portable_path(store.path, settings.out))
@@ -140,6 +171,8 @@ def select_pairs(
     scored: Mapping[str, Any],
     where: str,
     reporter: Reporter,
+    values: Mapping[str, ScorerValues] | None = None,
+    folder: Path | None = None,
 ) -> SelectedPairs:
     """Make the pairs of scored episodes, weighted and cut as the settings say.
 
@@ -150,24 +183,36 @@ def select_pairs(
         scored: The summary of scoring.
         where: What messages call it.
         reporter: Hears of how many pairs were made.
+        values: Of further scorers, by label.
+        folder: Where the answers of a judge are kept; None keeps them in memory.
 
     Raises:
+        ProgramError: An external judge does not start, or keeps failing.
         DataError: An episode is missing, or the summary does not say how scores were calibrated.
         NoPairsError: No pair can be made.
     """
-    groups, census = pairs_of_states(
-        scores.values(),
-        mode=settings.mode,
-        m=settings.m,
-        margin=settings.margin,
-        require_mixed_outcomes=settings.require_mixed_outcomes,
-        chosen_must_succeed=settings.chosen_must_succeed,
-        stage_wise=settings.stage_wise,
-        random_rejected=settings.rejected == "random",
-        seed=settings.seed,
-        instructions=_instructions(episodes, scores),
-        noise=ScoreNoise.of_summary(scored, {score.task for score in scores.values()}, where),
-    )
+    common: dict[str, Any] = {
+        "mode": settings.mode,
+        "m": settings.m,
+        "margin": settings.margin,
+        "require_mixed_outcomes": settings.require_mixed_outcomes,
+        "chosen_must_succeed": settings.chosen_must_succeed,
+        "seed": settings.seed,
+        "instructions": _instructions(episodes, scores),
+    }
+    noise = ScoreNoise.of_summary(scored, {score.task for score in scores.values()}, where)
+    facts: dict[str, Any] = {}
+    if settings.judge:
+        rankings = rankings_of(scores, noise, values or {})
+        groups, census, facts["judge"] = pairs_by_judge(settings, scores, episodes, rankings, common, folder, reporter)
+    else:
+        groups, census = pairs_of_states(
+            scores.values(),
+            stage_wise=settings.stage_wise,
+            random_rejected=settings.rejected == "random",
+            noise=noise,
+            **common,
+        )
     overall = sum(census.values(), StateCensus())
     if not groups:
         raise _no_pair(settings, overall)
@@ -185,7 +230,7 @@ def select_pairs(
         "chosen_success_rate": _success_rate(scores[pair.chosen].success for pair in pairs),
         "rejected_success_rate": _success_rate(scores[pair.rejected].success for pair in pairs),
     }
-    facts: dict[str, Any] = {
+    facts |= {
         "overall": _census(overall, pairs),
         "tasks": {task: _census(item, [pair for pair in pairs if pair.task == task]) for task, item in census.items()},
     }
@@ -195,7 +240,8 @@ def select_pairs(
         facts["weight"] = settings.weight
     if settings.cut != "none":
         facts["cut"] = _lengths(limited, cut, scores)
-    narrow = f"; {overall.narrow} couples differ by noise or less than the margin" if overall.narrow else ""
+    near = "are ties, or less than the margin apart" if settings.judge else "differ by noise or less than the margin"
+    narrow = f"; {overall.narrow} couples {near}" if overall.narrow else ""
     reporter.info(f"{len(pairs)} pairs from {facts['overall']['used']} initial states{narrow}")
     return SelectedPairs(pairs, figures, facts)
 
@@ -239,11 +285,11 @@ def _success_rate(outcomes: Iterable[bool | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def check_pair(settings: PairSettings) -> None:
-    """Refuse values that make no sense, before anything is read.
+def check_pair(settings: PairSettings) -> JudgeChoice | None:
+    """Refuse values that make no sense, before anything is read; returns the judge, if there is one.
 
     Raises:
-        SettingsError: A number is out of range, or two settings contradict each other.
+        SettingsError: A number is out of range, a judge is unknown, or two settings contradict each other.
     """
     check_ranges(settings)
     if settings.cut != "distance" and settings.cut_distance != PairSettings.cut_distance:
@@ -271,11 +317,25 @@ def check_pair(settings: PairSettings) -> None:
             "--weight margin needs margins that say which side is better; with --rejected random they do not.",
             "Leave one of them out.",
         )
-    if settings.weight == "margin" and settings.mode not in RANKING:
+    if settings.weight == "margin" and settings.mode not in RANKING and not settings.judge:
         raise SettingsError(
             f"--weight margin needs margins that say which side is better; --mode {settings.mode} ignores them.",
             f"Choose --mode {' or '.join(RANKING)}, or leave --weight out.",
         )
+    if settings.both_orders and not settings.judge:
+        raise SettingsError("--both-orders has no meaning without --judge.", "Give --judge, or leave it out.")
+    if not settings.judge:
+        return None
+    if settings.mode not in JUDGED_MODES or settings.stage_wise or settings.rejected == "random":
+        other = "--stage-wise" if settings.stage_wise else "--rejected random"
+        other = f"--mode {settings.mode}" if settings.mode not in JUDGED_MODES else other
+        raise SettingsError(
+            f"--judge compares whole episodes and says which side is chosen, {other} does otherwise.",
+            f"Choose --mode {', '.join(JUDGED_MODES)} without --stage-wise and --rejected, or leave --judge out.",
+        )
+    if settings.margin > 1:
+        raise SettingsError(f"--margin is {settings.margin}.", "With --judge margins are 2 p - 1, at most 1.")
+    return parse_judge(settings.judge)
 
 
 def _census(census: StateCensus, pairs: list[PreferencePair]) -> dict[str, int]:
@@ -295,7 +355,9 @@ def _no_pair(settings: PairSettings, census: StateCensus) -> NoPairsError:
     }
     listing = ", ".join(f"{count} with {kind}" for kind, count in kinds.items() if count)
     total = sum(kinds.values())
-    narrow = f" {census.narrow} pairs lie within the margin {settings.margin:g} or noise." if census.narrow else ""
+    near = "are ties of the judge or below the margin" if settings.judge else "lie within the margin"
+    or_noise = "" if settings.judge else " or noise"
+    narrow = f" {census.narrow} pairs {near} {settings.margin:g}{or_noise}." if census.narrow else ""
     failed = f" {census.failed} pairs have a chosen side that did not succeed." if census.failed else ""
     seen = census.narrow or census.failed or (settings.require_mixed_outcomes and not census.mixed)
     apart = " No two episodes of one state spent steps in one stage." if settings.stage_wise and not seen else ""
@@ -310,7 +372,8 @@ def _advice(settings: PairSettings, census: StateCensus) -> list[str]:
     advice = []
     of_one_kind = 0 if census.mixed else census.all_failures + census.all_successes + census.unknown
     if census.narrow:
-        advice.append("lower --margin" if settings.margin > 0 else "collect with a higher --temperature")
+        other = "choose another --judge" if settings.judge else "collect with a higher --temperature"
+        advice.append("lower --margin" if settings.margin > 0 else other)
     elif settings.require_mixed_outcomes and of_one_kind and settings.mode in RANKING:
         advice.append("pass --no-require-mixed-outcomes to rank by costs and likelihood alone")
     if census.failed:

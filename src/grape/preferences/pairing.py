@@ -46,7 +46,7 @@ from grape.preferences.noise import COST_NOISE, ScoreNoise
 from grape.preferences.reasons import reason_for, stage_reason
 from grape.preferences.segments import stage_members, steps_of
 
-__all__ = ["RANKING", "Mode", "StateCensus", "limit_pairs", "pairs_of_states", "states_of"]
+__all__ = ["RANKING", "Mode", "StateCensus", "kind_of_state", "limit_pairs", "pairs_of_states", "states_of"]
 
 Mode = Literal["best-worst", "top-bottom", "success-only", "random", "every-success"]
 
@@ -142,7 +142,7 @@ def pairs_of_states(
     census: dict[str, StateCensus] = {}
     numbers: dict[str, int] = {}
     for (task, initial_state, _), members in states_of(scores, instructions).items():
-        kind = _kind([score.success for score in members])
+        kind = kind_of_state([score.success for score in members])
         pairs: list[PreferencePair] = []
         narrow = failed = 0
         eligible = len(members) > 1 and (kind == "mixed" or not require_mixed_outcomes)
@@ -192,9 +192,10 @@ def limit_pairs(
     return [pair for group in kept for pair in group]
 
 
-def _kind(
+def kind_of_state(
     outcomes: Sequence[bool | None],
 ) -> Literal["mixed", "all_successes", "all_failures", "single", "unknown"]:
+    """How the outcomes of one initial state are mixed: the name of its count in :class:`StateCensus`."""
     if len(outcomes) == 1:
         return "single"
     if None in outcomes:

@@ -2,7 +2,7 @@
 
 from grape.core.preferences import Score, StageScore
 
-__all__ = ["reason_for", "stage_reason"]
+__all__ = ["judged_reason", "reason_for", "stage_reason"]
 
 _DRAWN = {
     "random": "Drawn at random, whatever the scores: ",
@@ -28,6 +28,16 @@ def reason_for(chosen: Score, rejected: Score, mode: str) -> str:
     clauses += _deciding_clause(chosen, rejected, decisive, f"{gaps[decisive]:.3g} of the margin {margin:.3g}")
     sentence = "; ".join(clauses)
     return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def judged_reason(chosen: Score, rejected: Score, label: str, p: float, why: str) -> str:
+    """One sentence: the judge and how sure it is, what it says itself, and the outcomes.
+
+    Example:
+        ``Judge 'vlm' prefers it with probability 0.80 ("it reaches the handle"); both failed: ...``
+    """
+    quoted = f' ("{why}")' if why else ""
+    return f"Judge '{label}' prefers it with probability {p:.2f}{quoted}; {_outcomes(chosen, rejected)}."
 
 
 def stage_reason(chosen: StageScore, rejected: StageScore, mode: str) -> str:
@@ -127,6 +137,9 @@ def _constraint_clause(chosen: StageScore, rejected: StageScore) -> str:
 def _deciding_clause(chosen: Score, rejected: Score, decisive: str, share: str) -> list[str]:
     if decisive == "success":
         return [f"success decided it ({share})"]
+    if decisive == "ext" and chosen.external:
+        values = f"{chosen.r_ext:.3g} against {rejected.r_ext:.3g}"
+        return [f"scorer '{chosen.external}' decided it ({values}, {share})"]
     if decisive == "ext":
         return [f"lower costs decided it (R_ext {chosen.r_ext:.2g} against {rejected.r_ext:.2g}, {share})"]
     if chosen.r_self is None or rejected.r_self is None:

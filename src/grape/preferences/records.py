@@ -9,11 +9,14 @@ from grape.core.files import read_jsonl
 from grape.core.preferences import PreferencePair, Score
 from grape.core.reading import decode, encode
 from grape.core.runs import load_summary
+from grape.scorers import ScorerValues, load_values
 
 __all__ = [
     "PAIRS_FILE",
+    "SCORERS_FOLDER",
     "SCORES_FILE",
     "load_pairs",
+    "load_scorer_values",
     "load_scores",
     "pair_to_row",
     "read_pairs",
@@ -25,6 +28,7 @@ __all__ = [
 
 SCORES_FILE = "scores.jsonl"
 PAIRS_FILE = "pairs.jsonl"
+SCORERS_FOLDER = "scorers"
 
 _FIX = "Do not edit the file; delete its folder and run the verb that writes it again."
 
@@ -32,6 +36,8 @@ _FIX = "Do not edit the file; delete its folder and run the verb that writes it 
 def score_to_row(score: Score) -> dict[str, Any]:
     """JSON value of a score. Curves, which are for plots only, keep five digits."""
     row: dict[str, Any] = encode(score)
+    if not row["external"]:
+        del row["external"]
     for stage in row["stages"]:
         if stage["position"] is None:
             del stage["position"]
@@ -70,6 +76,23 @@ def load_scores(path: Path) -> dict[str, Score]:
             )
         scores[score.episode_id] = score
     return scores
+
+
+def load_scorer_values(folder: Path, summary: Mapping[str, Any]) -> dict[str, ScorerValues]:
+    """Values of all further scorers from a folder of ``grape score``, by label.
+
+    Args:
+        folder: The folder.
+        summary: Its summary.
+
+    Raises:
+        DataError: A file is missing or damaged, or the summary says nothing usable of it.
+    """
+    scorers = summary.get("scorers", {})
+    if not isinstance(scorers, Mapping) or not all(isinstance(part, Mapping) for part in scorers.values()):
+        raise DataError(f"{folder / 'done.json'} says nothing usable about scorers.", "Run 'grape score' again.")
+    place = folder / SCORERS_FOLDER
+    return {label: load_values(place / f"{label}.jsonl", label, part) for label, part in scorers.items()}
 
 
 def load_pairs(path: Path) -> tuple[PreferencePair, ...]:

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,16 +14,25 @@ from grape.core.runs import is_complete, open_run, read_run_settings, recorded_i
 from grape.core.settings import Range, check_ranges, setting
 from grape.costs import OBJECTIVES, specification_hash
 from grape.preferences.gcpg import PUBLISHED_WEIGHTS
-from grape.preferences.records import SCORES_FILE, score_to_row
+from grape.preferences.records import SCORERS_FOLDER, SCORES_FILE, score_to_row
 from grape.preferences.scoring import score_episodes
 from grape.preferences.specifications import check_recorded_names, check_success_counts, choose_specifications
 from grape.preferences.thresholds import thresholds_by_hand
-from grape.store import EpisodeStore
+from grape.scorers import ScorerChoice, ScorerValues, open_scorer, parse_scorers, score_with
+from grape.store import Episodes, EpisodeStore
 
-__all__ = ["CALIBRATION_FILE", "ScoreSettings", "check_score", "portable_path", "run_score", "warn_of_old_scores"]
+__all__ = [
+    "CALIBRATION_FILE",
+    "ScoreSettings",
+    "check_score",
+    "portable_path",
+    "run_score",
+    "score_by",
+    "warn_of_old_scores",
+]
 
 CALIBRATION_FILE = "calibration.json"
-_REWARD, _COSTS = "Reward", "Costs"
+_REWARD, _COSTS, _SCORERS = "Reward", "Costs", "Scorers"
 _Normalization = Literal["auto", "raw", "step-mean", "state-standardised", "task-standardised"]
 
 
@@ -58,6 +67,13 @@ class ScoreSettings:
         thresholds: Factor (0 or more) a tag on the thresholds of constraints with it, e.g. efficiency:2.
         threshold_values: Thresholds by hand, in the cost's canonical unit, that win over specification, calibration and
             factors: STAGE/CONSTRAINT, or TASK/STAGE/CONSTRAINT for one task, e.g. hook/at-handle:0.05.
+        scorer: Scorers whose values are stored beside the score, one file each in the folder scorers: registered names
+            (costs, success, costs:FILE, those of installed packages), or command lines of programs that read and write
+            JSON lines. LABEL=... names one, e.g. progress='python progress.py --size 256'.
+        external_reward: Label of one of them whose value is R_ext, in place of that of the costs; it is taken as it is,
+            calibration chooses its weight.
+        program_timeout: Seconds (above 0) within which an external program must start, and answer each request. One
+            that does not is started again; after three attempts the episode has no value.
     """
 
     store: Path = setting(identity=False, common=True)
@@ -74,6 +90,9 @@ class ScoreSettings:
     objectives: Mapping[str, float] = setting(factory=dict, group=_COSTS, common=True)
     thresholds: Mapping[str, float] = setting(factory=dict, group=_COSTS)
     threshold_values: Mapping[str, float] = setting(factory=dict, group=_COSTS)
+    scorer: tuple[str, ...] = setting((), group=_SCORERS, identity="unless default", common=True)
+    external_reward: str = setting("", group=_SCORERS, identity="unless default")
+    program_timeout: float = setting(600.0, group=_SCORERS, range=Range(0, open_low=True), identity=False)
 
 
 def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
@@ -82,26 +101,31 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
     Returns:
         Summary: number of episodes and successes, means of the unweighted terms, how each term goes with success, how
         many initial states can give pairs, the calibration, hashes of the specifications, warnings; see
-        :func:`grape.preferences.summaries.summarize_scores`.
+        :func:`grape.preferences.summaries.summarize_scores`. With ``scorer`` also ``scorers``: what each gave.
 
     Raises:
         SettingsError: A setting is out of range, or success is to count for nothing where nothing else can.
         DataError: The store is missing, empty or damaged, or a specification speaks of what it did not record.
+        ProgramError: An external scorer does not start, or keeps failing.
         CompatibilityError: Specification and store do not fit, or ``out`` belongs to another run.
     """
-    check_score(settings)
+    choices = check_score(settings)
     store = EpisodeStore.open(settings.store)
     metas = store.metas()
     if not metas:
         raise DataError(f"Episode store {store.path} holds no episodes.", "Run 'grape collect' first.")
     tasks = tuple(sorted({meta.task for meta in metas}))
     unadjusted = choose_specifications(store.suite, tasks, settings.costs)
-    check_success_counts(settings.weights, [task for task in tasks if task not in unadjusted])
+    if not settings.external_reward:
+        check_success_counts(settings.weights, [task for task in tasks if task not in unadjusted])
     check_recorded_names(store, unadjusted)
     by_hand = thresholds_by_hand(unadjusted, settings.threshold_values)
     today = {task: specification_hash(specification) for task, specification in unadjusted.items()}
     hashes = (_hashes_of_finished_run(settings.out) if settings.costs is None else {}) or today
-    run = open_run(settings.out, "score", settings, {"episodes": store.digest(), "specifications": hashes})
+    inputs: dict[str, Any] = {"episodes": store.digest(), "specifications": hashes}
+    if choices:
+        inputs["scorers"] = {choice.label: choice.identity() for choice in choices}
+    run = open_run(settings.out, "score", settings, inputs)
     if run.done is not None:
         if not warn_of_old_scores(settings.out, run.done, reporter) and hashes != today:
             changed = ", ".join(task for task in tasks if hashes.get(task) != today.get(task)) or "other tasks"
@@ -110,12 +134,45 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
                 f"for {changed}. Score the episodes again into another folder for those of today."
             )
         return run.done
-    scored = score_episodes(settings, store, unadjusted, by_hand, hashes, str(store.path), reporter)
+    values = score_by(choices, settings, store, reporter, settings.out / SCORERS_FOLDER)
+    external = values.get(settings.external_reward)
+    scored = score_episodes(settings, store, unadjusted, by_hand, hashes, str(store.path), reporter, external)
     write_jsonl(settings.out / SCORES_FILE, map(score_to_row, scored.scores))
     write_json(settings.out / CALIBRATION_FILE, scored.calibration)
     summary = scored.summary(store=portable_path(store.path, settings.out))
+    if values:
+        summary["scorers"] = {label: item.summary() for label, item in values.items()}
     run.finish(summary)
     return summary
+
+
+def score_by(
+    choices: Sequence[ScorerChoice],
+    settings: ScoreSettings,
+    episodes: Episodes,
+    reporter: Reporter,
+    folder: Path | None = None,
+) -> dict[str, ScorerValues]:
+    """Values of all episodes under each scorer, by its label.
+
+    Args:
+        choices: The scorers.
+        settings: How long a program may take.
+        episodes: What to score.
+        reporter: Hears of progress and warnings.
+        folder: Where values are kept; None keeps them in memory.
+
+    Raises:
+        ProgramError: A program does not start, or keeps failing.
+    """
+    values = {}
+    for choice in choices:
+        scorer = open_scorer(choice, settings.program_timeout, reporter.warn)
+        try:
+            values[choice.label] = score_with(scorer, choice.label, episodes, reporter, folder)
+        finally:
+            scorer.close()
+    return values
 
 
 def _hashes_of_finished_run(folder: Path) -> dict[str, str]:
@@ -148,11 +205,11 @@ def portable_path(path: Path, folder: Path) -> str:
     return str(path) if shared == shared.parent else Path(os.path.relpath(path, folder)).as_posix()
 
 
-def check_score(settings: ScoreSettings) -> None:
-    """Refuse values that make no sense, before anything is read.
+def check_score(settings: ScoreSettings) -> tuple[ScorerChoice, ...]:
+    """Refuse values that make no sense, before anything is read; returns the scorers.
 
     Raises:
-        SettingsError: A number is out of range, or a tag of objectives is unknown.
+        SettingsError: A number is out of range, or a tag of objectives or a scorer is unknown.
     """
     check_ranges(settings)
     if not all(math.isfinite(weight) and weight >= 0 for weight in settings.weights) or not any(settings.weights):
@@ -164,3 +221,7 @@ def check_score(settings: ScoreSettings) -> None:
             require_known("objective", tag, OBJECTIVES)
             if not (math.isfinite(factor) and factor >= 0):
                 raise SettingsError(f"--{flag} {tag} is {factor}.", "A factor must be a number from 0 upwards.")
+    choices = parse_scorers(settings.scorer)
+    if settings.external_reward:
+        require_known("scorer as --external-reward", settings.external_reward, [choice.label for choice in choices])
+    return choices

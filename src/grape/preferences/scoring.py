@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from grape.core.errors import CompatibilityError, DataError
 from grape.core.events import Reporter
@@ -24,6 +25,7 @@ from grape.preferences.gcpg import TERMS, Calibration, RawTerms, calibrate, weig
 from grape.preferences.specifications import about_success_alone
 from grape.preferences.summaries import summarize_scores
 from grape.preferences.thresholds import Place, calibrated_thresholds, reprice, with_thresholds
+from grape.scorers import ScorerValues
 from grape.store import EpisodeStore, about_unfinished
 from grape.store.source import Episodes
 
@@ -70,6 +72,7 @@ def score_episodes(
     hashes: Mapping[str, str],
     where: str,
     reporter: Reporter,
+    external: ScorerValues | None = None,
 ) -> ScoredEpisodes:
     """Score episodes; warn of what a reader must know.
 
@@ -81,20 +84,21 @@ def score_episodes(
         hashes: Hash of each specification.
         where: What messages call the place of the episodes.
         reporter: Hears of progress and warnings.
+        external: Whose values R_ext is; None for that of the costs.
 
     Raises:
-        DataError: A log-probability is not finite.
+        DataError: A log-probability is not finite, or the external reward of an episode is missing.
         CompatibilityError: Log-probabilities are of several supports or temperatures.
     """
     metas = episodes.metas()
     specifications = {task: adjust_objectives(item, settings.objectives) for task, item in unadjusted.items()}
     priced = _price(episodes, metas, specifications, settings.price_verdict, where, reporter)
     priced, thresholds = _with_thresholds(settings, priced, specifications, by_hand)
-    raw = _raw_terms(priced)
-    success_alone = sorted({meta.task for meta in metas} - set(specifications))
-    with_costs = [item for item in priced if item.meta.task in specifications]
+    raw = _raw_terms(priced, external)
+    success_alone = sorted({meta.task for meta in metas} - set(specifications)) if external is None else []
+    with_costs = [item for item in priced if item.meta.task not in success_alone]
     calibration = calibrate(
-        _raw_terms(with_costs) if with_costs else replace(raw, r_self=np.full_like(raw.r_self, np.nan)),
+        _raw_terms(with_costs, external) if with_costs else replace(raw, r_self=np.full_like(raw.r_self, np.nan)),
         weights=settings.weights,
         beta=settings.beta,
         normalisation=None if settings.normalisation == "auto" else settings.normalisation,
@@ -103,7 +107,7 @@ def score_episodes(
         keep_weights=settings.keep_weights,
     )
     calibration = replace(calibration, beta=dict.fromkeys(success_alone, 1.0) | dict(calibration.beta))
-    scores = _scores(priced, raw, calibration)
+    scores = _scores(priced, raw, calibration, external)
     warnings = [
         *(about_unfinished(episodes) if isinstance(episodes, EpisodeStore) else ()),
         *_warnings(metas, priced),
@@ -120,6 +124,7 @@ def score_episodes(
         "weights_kept": settings.keep_weights or not settings.calibrate,
         "specifications": dict(hashes),
         **({"success_alone": success_alone} if success_alone else {}),
+        **({"external": {"scorer": external.label, "noise": external.noise}} if external is not None else {}),
     }
     policies = sorted({meta.policy_hash for meta in metas if meta.policy_hash})
     facts = {"suite": episodes.suite, "policies": policies}
@@ -216,7 +221,7 @@ def _with_thresholds(
     return repriced, {task: calibrated for task, calibrated in changed.items() if calibrated}
 
 
-def _raw_terms(priced: Sequence[_Priced]) -> RawTerms:
+def _raw_terms(priced: Sequence[_Priced], external: ScorerValues | None) -> RawTerms:
     tasks = {task: number for number, task in enumerate(sorted({item.meta.task for item in priced}))}
     places = {place: number for number, place in enumerate(sorted({_state(item.meta) for item in priced}))}
     return RawTerms(
@@ -229,11 +234,30 @@ def _raw_terms(priced: Sequence[_Priced]) -> RawTerms:
         task=np.array([tasks[item.meta.task] for item in priced], dtype=np.int64),
         state=np.array([places[_state(item.meta)] for item in priced], dtype=np.int64),
         tasks=tuple(tasks),
+        external=None if external is None else _external_values(priced, external),
+        external_noise=0.0 if external is None else external.noise,
     )
 
 
-def _scores(priced: Sequence[_Priced], raw: RawTerms, calibration: Calibration) -> list[Score]:
-    by_costs = np.array([[bool(item.stages), bool(item.stages), True] for item in priced])
+def _external_values(priced: Sequence[_Priced], external: ScorerValues) -> npt.NDArray[np.float64]:
+    values = external.by_episode()
+    missing = [item.meta.episode_id for item in priced if values.get(item.meta.episode_id) is None]
+    if missing:
+        raise DataError(
+            f"Scorer '{external.label}' is to be the external reward and has no value for {len(missing)} of "
+            f"{len(priced)} episodes, first {missing[0]}.",
+            "Fix what it lacks, or leave --external-reward out.",
+        )
+    return np.array([values[item.meta.episode_id] for item in priced], dtype=np.float64)
+
+
+def _scores(
+    priced: Sequence[_Priced], raw: RawTerms, calibration: Calibration, external: ScorerValues | None
+) -> list[Score]:
+    """R_GCPG of each episode; without an external reward of any kind success alone counts."""
+    rewarded = [bool(item.stages) or external is not None for item in priced]
+    by_costs = np.array([[known, known, True] for known in rewarded])
+    values = [external_reward(item.stages) for item in priced] if raw.external is None else raw.external.tolist()
     rows = np.where(by_costs, weighted_terms(raw, calibration), 0.0).tolist()
     return [
         Score(
@@ -243,13 +267,14 @@ def _scores(priced: Sequence[_Priced], raw: RawTerms, calibration: Calibration) 
             success=item.meta.success,
             steps=item.meta.steps,
             r_self=item.r_self,
-            r_ext=external_reward(item.stages),
+            r_ext=r_ext,
             cost=cost,
             terms=dict(zip(TERMS, terms, strict=True)),
             gcpg=sum(terms),
             stages=item.stages,
+            external="" if external is None else external.label,
         )
-        for item, cost, terms in zip(priced, raw.cost.tolist(), rows, strict=True)
+        for item, cost, terms, r_ext in zip(priced, raw.cost.tolist(), rows, values, strict=True)
     ]
 
 

@@ -36,7 +36,7 @@ def summarize_scores(scores: Sequence[Score], raw: RawTerms) -> dict[str, Any]:
     """
     gcpg = np.array([score.gcpg for score in scores])
     # Where a task has no specification there are no stages, and nothing was priced.
-    r_ext = np.array([score.r_ext if score.stages else np.nan for score in scores])
+    r_ext = np.array([score.r_ext if score.stages or score.external else np.nan for score in scores])
     r_step = raw.r_self / np.maximum(raw.steps, 1)
     tasks = {}
     for number, name in enumerate(sorted({score.task for score in scores})):

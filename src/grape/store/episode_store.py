@@ -202,7 +202,15 @@ class EpisodeStore(Table):
         Raises:
             DataError: A file's header is damaged. The arrays are not read; :meth:`verify` does that.
         """
-        return content_hash({name: entry.checksum for name, entry in self._all_entries().items()})
+        return content_hash(self.checksums())
+
+    def checksums(self) -> dict[str, str]:
+        """Checksum of each episode by id, which covers everything recorded.
+
+        Raises:
+            DataError: A file's header is damaged.
+        """
+        return {name: entry.checksum for name, entry in self._all_entries().items()}
 
     def read(self, episode_id: str, *, frames: bool = True, display: bool = False) -> Trajectory:
         """Read an episode, checked against its checksums.

@@ -8,6 +8,7 @@ from grape.vlm.budget import Budget, Limits, Prices
 from grape.vlm.conversation import Answer, ChatImage, ChatModel, Message, Request, Usage, request_key
 from grape.vlm.credentials import Endpoint, Secret, endpoint_from_environment
 from grape.vlm.endpoint import EndpointModel, Timeouts
+from grape.vlm.opening import ModelSettings, check_model, open_model
 from grape.vlm.recordings import AnswerFolder, Recorder, Replayer, ScriptedModel
 from grape.vlm.retries import Retries
 
@@ -21,6 +22,7 @@ __all__ = [
     "EndpointModel",
     "Limits",
     "Message",
+    "ModelSettings",
     "Prices",
     "Recorder",
     "Replayer",
@@ -30,6 +32,8 @@ __all__ = [
     "Secret",
     "Timeouts",
     "Usage",
+    "check_model",
     "endpoint_from_environment",
+    "open_model",
     "request_key",
 ]

@@ -23,6 +23,9 @@ def _show(summary: Summary, console: Console) -> None:
             f"{cut['pairs']} of {summary['pairs']} pairs; rejected sides from {cut['rejected_decisions']} to "
             f"{cut['rejected_decisions_kept']} control steps"
         )
+    if judge := summary.get("judge"):
+        shown["judge"] = f"{judge['label']}: {judge['answers']} answers, {judge['ties']} of them ties"
+        shown["judge"] += f", {judge['unanswered']} couples without one" if judge["unanswered"] else ""
     show_fields(shown, console, *shown)
 
 
@@ -34,5 +37,6 @@ VERB = Verb(
     examples=(
         "grape pair --scores runs/scores --out runs/pairs",
         "grape pair --scores runs/scores --out runs/pairs-random --mode random",
+        "grape pair --scores runs/scores --out runs/pairs-mine --judge 'python my_judge.py' --mode random",
     ),
 )

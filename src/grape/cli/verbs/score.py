@@ -1,18 +1,32 @@
 """``grape score``."""
 
-from grape.cli.show import show_plain_values
+from rich.console import Console
+
+from grape.cli.show import Summary, show_fields, show_plain_values
 from grape.cli.verb import Verb
 from grape.preferences import ScoreSettings, run_score
+
+
+def _show(summary: Summary, console: Console) -> None:
+    show_plain_values(summary, console)
+    values = {}
+    for label, part in summary.get("scorers", {}).items():
+        mean = "none" if part["mean"] is None else f"{part['mean']:.4g}"
+        missing = f", {len(part['missing'])} missing" if part["missing"] else ""
+        values[f"scorer {label}"] = f"{part['values']} values, mean {mean}{missing}"
+    show_fields(values, console, *values)
+
 
 VERB = Verb(
     name="score",
     settings=ScoreSettings,
     run=run_score,
     paths=("store",),
-    show=show_plain_values,
+    show=_show,
     examples=(
         "grape score --store runs/rollouts/store --out runs/scores",
         "grape score --store runs/rollouts/store --out runs/scores-mine --costs my-costs/",
         "grape score --store runs/rollouts/store --out runs/scores-safe --objectives safety:4,efficiency:0",
+        "grape score --store runs/rollouts/store --out runs/scores-more --scorer success 'python progress.py'",
     ),
 )

@@ -1,0 +1,170 @@
+"""Votes of people: the file format, and the judge that they make together.
+
+A folder of votes has one file a rater, ``RATER.jsonl``, that is only ever appended to, one vote a line::
+
+    {"a": "...", "b": "...", "choice": "a", "checksums": {"...": "...", "...": "..."}, "rater": "anna", "vote": 3}
+
+``choice`` is ``a``, ``b``, ``tie``, ``bad`` (both are bad: a tie between two that nobody should imitate), ``skip`` or
+``undo``; ``vote`` counts from 1, and an ``undo`` takes back the vote whose number it repeats. The checksums are those
+of both episodes when they were seen: a vote for an episode that has changed since does not count.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from grape.core.errors import DataError
+from grape.core.events import append_line
+from grape.core.reading import decode, encode, parse_json, read_file, record
+from grape.core.trajectories import Trajectory
+from grape.judges.base import Judge, Judgment
+
+__all__ = ["Vote", "VotesJudge", "append_vote", "count_votes", "load_votes", "votes_identity"]
+
+Choice = Literal["a", "b", "tie", "bad", "skip", "undo"]
+
+_P: Mapping[str, float] = {"a": 1.0, "b": 0.0, "tie": 0.5, "bad": 0.5}
+_RATER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_FIX = "Take the line out, or restore the file from a copy."
+
+
+@record
+@dataclass(frozen=True)
+class Vote:
+    """One decision of one rater.
+
+    Attributes:
+        rater: Who decided: letters, digits, ``-``, ``_`` and dots, as the file is called.
+        vote: Number of the vote among those of the rater, from 1.
+        a: Episode on the first side.
+        b: The other.
+        choice: What was decided.
+        checksums: Checksum of both episodes when they were seen, by id.
+    """
+
+    rater: str
+    vote: int
+    a: str
+    b: str
+    choice: Choice
+    checksums: Mapping[str, str]
+
+
+def append_vote(folder: Path, vote: Vote) -> None:
+    """Add a vote to its rater's file and bring it to the disk.
+
+    Raises:
+        DataError: The rater's name cannot be a file's.
+        GrapeError: The file cannot be written.
+    """
+    if not _RATER.fullmatch(vote.rater):
+        raise DataError(f"{vote.rater!r:.80} cannot be a rater's name.", "Take letters, digits, - and _.")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{vote.rater}.jsonl"
+    append_line(path, json.dumps(encode(vote), sort_keys=True))
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def load_votes(folder: Path, warn: Callable[[str], None]) -> dict[str, list[Vote]]:
+    """The votes that count of every rater, without those that were taken back.
+
+    A last line that was truncated by a kill is left out with a warning; any other line that is no vote is an error.
+
+    Raises:
+        DataError: The folder holds no votes, or a line is no vote; file and line are named.
+    """
+    votes: dict[str, list[Vote]] = {}
+    for path in sorted(folder.glob("*.jsonl")) if folder.is_dir() else ():
+        lines = read_file(path, within=folder).split(b"\n")
+        truncated = lines.pop()  # empty where the last line is whole
+        if truncated:
+            warn(f"{path} ends in the middle of a line: that vote was never brought to the disk and does not count.")
+        by_number: dict[int, Vote] = {}
+        for number, line in enumerate(lines, start=1):
+            where = f"{path}, line {number}"
+            vote = decode(Vote, parse_json(line, where, hint=_FIX), where, _FIX)
+            if vote.rater != path.stem or not _RATER.fullmatch(vote.rater):
+                raise DataError(f"{where}: the vote is of rater {vote.rater!r:.80}.", _FIX)
+            if vote.choice == "undo":
+                by_number.pop(vote.vote, None)
+            else:
+                by_number[vote.vote] = vote
+        votes[path.stem] = list(by_number.values())
+    if not votes:
+        raise DataError(f"{folder} holds no votes.", "Give the folder with the raters' files, RATER.jsonl.")
+    return votes
+
+
+def votes_identity(folder: Path) -> dict[str, str]:
+    """Hash of each rater's file."""
+    files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
+    return {path.stem: hashlib.sha256(read_file(path, within=folder)).hexdigest() for path in files}
+
+
+def count_votes(
+    folder: Path, checksums: Mapping[str, str], warn: Callable[[str], None]
+) -> dict[str, tuple[Judgment, ...]]:
+    """What each rater decided of couples as they are now, by rater; later votes on a couple replace earlier ones.
+
+    Args:
+        folder: Folder of the raters' files.
+        checksums: Of the episodes as they are now; votes for others do not count.
+        warn: Hears of votes that do not count.
+
+    Raises:
+        DataError: There are no votes, or they are damaged.
+    """
+    counted: dict[str, tuple[Judgment, ...]] = {}
+    stale = 0
+    for rater, votes in load_votes(folder, warn).items():
+        judgments: dict[tuple[str, ...], Judgment] = {}
+        for vote in votes:
+            if {name: checksums.get(name) for name in (vote.a, vote.b)} != dict(vote.checksums):
+                stale += 1
+            elif vote.choice in _P:
+                judgments[tuple(sorted((vote.a, vote.b)))] = Judgment(vote.a, vote.b, _P[vote.choice])
+        counted[rater] = tuple(judgments.values())
+    if stale:
+        warn(f"{stale} votes in {folder} are for episodes that are gone or have changed: they do not count.")
+    return counted
+
+
+class VotesJudge(Judge):
+    """What people decided: the mean of their votes; no answer where nobody voted.
+
+    Args:
+        folder: Folder of the raters' files.
+        checksums: Of the episodes as they are now; votes for others do not count.
+        warn: Hears of votes that do not count.
+
+    Raises:
+        DataError: There are no votes, or they are damaged.
+    """
+
+    def __init__(self, folder: Path, checksums: Mapping[str, str], warn: Callable[[str], None]) -> None:
+        self._by_rater = count_votes(folder, checksums, warn)
+        self._votes: dict[tuple[str, ...], list[Judgment]] = {}
+        for judgments in self._by_rater.values():
+            for judgment in judgments:
+                self._votes.setdefault(tuple(sorted((judgment.a, judgment.b))), []).append(judgment)
+
+    def judge(self, a: Trajectory, b: Trajectory) -> Judgment:
+        """The share of the raters for the first, ties counting half."""
+        one, other = a.meta.episode_id, b.meta.episode_id
+        votes = [p for vote in self._votes.get(tuple(sorted((one, other))), ()) if (p := vote.p_of(one)) is not None]
+        if not votes:
+            return Judgment(one, other, None, problem="nobody voted on these two")
+        return Judgment(one, other, sum(votes) / len(votes), f"{len(votes)} vote{'s' * (len(votes) > 1)}")
+
+    def provenance(self) -> Mapping[str, Any]:
+        """On how many couples each rater's votes count."""
+        return {"raters": {rater: len(judgments) for rater, judgments in self._by_rater.items()}}

@@ -1,0 +1,118 @@
+"""The judge of ``grape pair``: opened with the recorded scores at hand, asked, and what it answered in numbers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grape.core.errors import SettingsError
+from grape.core.events import Reporter
+from grape.core.preferences import PreferencePair, Score
+from grape.judges import AskedJudge, JudgeContext, open_judge, parse_judge
+from grape.judges.asking import JUDGMENTS_FILE
+from grape.judges.builtin import Difference
+from grape.judges.registry import R_GCPG
+from grape.preferences.judged import judged_pairs
+from grape.preferences.noise import ScoreNoise
+from grape.preferences.pairing import StateCensus
+from grape.scorers import ScorerValues
+from grape.store import Episodes, EpisodeStore
+
+if TYPE_CHECKING:
+    from grape.preferences.pair import PairSettings
+
+__all__ = ["pairs_by_judge", "rankings_of"]
+
+
+def rankings_of(
+    scores: Mapping[str, Score], noise: ScoreNoise, values: Mapping[str, ScorerValues]
+) -> dict[str, Difference]:
+    """By how much one episode is better than another, by each recorded value: R_GCPG and all further scorers.
+
+    Args:
+        scores: By episode id.
+        noise: Of R_GCPG.
+        values: Of further scorers, by label.
+    """
+
+    def of_score(one: str, other: str) -> float | None:
+        lead = scores[one].gcpg - scores[other].gcpg
+        return lead if abs(lead) >= noise.between(scores[one], scores[other]) else 0.0
+
+    return {label: _of_values(item) for label, item in values.items()} | {R_GCPG: of_score}
+
+
+def _of_values(values: ScorerValues) -> Difference:
+    by_episode = values.by_episode()
+
+    def difference(one: str, other: str) -> float | None:
+        first, second = by_episode.get(one), by_episode.get(other)
+        if first is None or second is None:
+            return None
+        return first - second if abs(first - second) > values.noise else 0.0
+
+    return difference
+
+
+def pairs_by_judge(
+    settings: "PairSettings",
+    scores: Mapping[str, Score],
+    episodes: Episodes,
+    rankings: Mapping[str, Difference],
+    common: Mapping[str, Any],
+    folder: Path | None,
+    reporter: Reporter,
+) -> tuple[list[list[PreferencePair]], dict[str, StateCensus], dict[str, Any]]:
+    """Pairs by the judge of the settings.
+
+    Args:
+        settings: Those of the verb.
+        scores: By episode id.
+        episodes: The episodes that were scored.
+        rankings: Recorded values that a judge may rank by.
+        common: Arguments of :func:`grape.preferences.judged.judged_pairs`.
+        folder: Where answers are kept; None keeps them in memory.
+        reporter: Hears of progress and warnings.
+
+    Returns:
+        Pairs by initial state, the census, and what the judge answered.
+
+    Raises:
+        SettingsError: The judge answered nothing at all.
+        ProgramError: An external judge does not start, or keeps failing.
+    """
+    choice = parse_judge(settings.judge)
+    checksums = episodes.checksums() if isinstance(episodes, EpisodeStore) else {}
+    context = JudgeContext(rankings, checksums, settings.seed, settings.program_timeout, reporter, folder)
+    judge = open_judge(choice, context)
+    try:
+        log = None if folder is None else folder / JUDGMENTS_FILE
+        recorded = AskedJudge(judge, episodes, seed=settings.seed, both_orders=settings.both_orders, log=log)
+        states = len({(score.task, score.initial_state) for score in scores.values()})
+        with reporter.progress(f"judging by {choice.label}", states) as progress:
+            groups, census = judged_pairs(
+                scores.values(), recorded.compare, choice.label, advance=progress.advance, **common
+            )
+        recorded.finish()
+        provenance = dict(judge.provenance())
+    finally:
+        judge.close()
+    answers = recorded.answers
+    unanswered = [answer for answer in answers if answer.p is None]
+    if answers and len(unanswered) == len(answers):
+        raise SettingsError(
+            f"Judge '{choice.label}' has no answer to any of {len(answers)} couples; first: {unanswered[0].problem}.",
+            "Choose another judge.",
+        )
+    if unanswered:
+        reporter.warn(
+            f"Judge '{choice.label}' has no answer to {len(unanswered)} of {len(answers)} couples, first "
+            f"{unanswered[0].a} and {unanswered[0].b}: {unanswered[0].problem}."
+        )
+    facts = {
+        "label": choice.label,
+        "answers": len(answers),
+        "ties": sum(answer.p == 0.5 for answer in answers),
+        "unanswered": len(unanswered),
+        "provenance": provenance,
+    }
+    return groups, census, facts

@@ -1,0 +1,242 @@
+"""The process of an external scorer or judge: JSON lines in, JSON lines out, replaced when it fails.
+
+A program is started without a shell, with standard input and output as pipes. It reads one JSON object a line and
+writes one a line: to ``{"request": "hello", "protocol": 1, "kind": "scorer"}`` anything about itself (``"noise"``,
+``"needs_images"``; the rest is provenance), to every other request the reply that its kind documents, with the same
+``"id"``. A program that crashes, hangs or answers anything else is killed, started again and given the same request.
+"""
+
+import contextlib
+import json
+import os
+import selectors
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from grape.core.errors import DataError, ProgramError, SettingsError, printable
+from grape.core.files import file_hash
+from grape.core.reading import parse_json
+
+__all__ = ["ATTEMPTS", "PROTOCOL", "ExternalProgram", "argument_vector", "program_identity"]
+
+PROTOCOL = 1
+
+ATTEMPTS = 3
+"""How often a request is sent before the program's failure is the answer."""
+
+_MAX_REPLY = 16 * 2**20
+_QUOTED = 1000  # characters of standard error that are quoted
+_LARGEST_SCRIPT = 64 * 2**20
+
+T = TypeVar("T")
+
+
+def argument_vector(command: str, flag: str) -> tuple[str, ...]:
+    """A command line as an argument vector; no shell ever sees it.
+
+    Args:
+        command: What the user wrote.
+        flag: How it was given, for messages.
+
+    Raises:
+        SettingsError: Quotes do not match, or there is no such program.
+    """
+    try:
+        arguments = tuple(shlex.split(command))
+    except ValueError as error:
+        raise SettingsError(f"{flag} {command!r} is no command line: {error}.", "Close the quotes.") from error
+    if not arguments or shutil.which(arguments[0]) is None:
+        name = arguments[0] if arguments else ""
+        raise SettingsError(
+            f"{flag} {command!r}: there is no program {name!r} that can be run.",
+            "Give the path of a program, or an interpreter and a script, e.g. 'python my_scorer.py'.",
+        )
+    return arguments
+
+
+def program_identity(arguments: Sequence[str]) -> dict[str, Any]:
+    """What a program is: its argument vector, and the hash of each argument but the first that is a file."""
+    files = {}
+    for argument in arguments[1:]:
+        with contextlib.suppress(DataError, ValueError):
+            if Path(argument).is_file():
+                files[argument] = file_hash(Path(argument), _LARGEST_SCRIPT)
+    return {"command": list(arguments), "files": files}
+
+
+class _AttemptError(Exception):
+    """What went wrong with one attempt."""
+
+
+class ExternalProgram:
+    """A program that answers requests.
+
+    Args:
+        arguments: Its argument vector.
+        kind: ``"scorer"`` or ``"judge"``.
+        timeout: Seconds within which it must start, and answer every request.
+        warn: Hears of every replacement.
+    """
+
+    def __init__(
+        self, arguments: Sequence[str], kind: str, timeout: float, warn: Callable[[str], None] = lambda message: None
+    ) -> None:
+        self.arguments = tuple(arguments)
+        self._kind, self._timeout, self._warn = kind, timeout, warn
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors: IO[bytes] | None = None
+        self._buffer = b""
+        self._count = 0
+
+    def hello(self) -> Mapping[str, Any]:
+        """Start the program; returns what it says of itself.
+
+        Raises:
+            ProgramError: It does not start, or answers nonsense, also after its retries.
+        """
+        return self.ask({"request": "hello", "protocol": PROTOCOL, "kind": self._kind}, lambda reply: reply)
+
+    def ask(self, request: Mapping[str, Any], read: Callable[[Mapping[str, Any]], T]) -> T:
+        """Send a request and read the reply.
+
+        Args:
+            request: JSON values.
+            read: Makes something of the reply; a ValueError says that it is nonsense.
+
+        Raises:
+            ProgramError: No attempt gave an answer that can be used.
+            SettingsError: The program cannot be run.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return read(self._exchange(request))
+            except (_AttemptError, ValueError) as error:
+                problem = f"{str(error).removesuffix('.')}.{self._end_of_errors()}"
+                self.close()
+                if attempt == ATTEMPTS:
+                    raise ProgramError(
+                        f"The {self._kind} {shlex.join(self.arguments)!r} failed {ATTEMPTS} times: it {problem}",
+                        "Run it by hand with one of its requests on standard input; docs/judges.md has the protocol.",
+                    ) from error
+                command = shlex.join(self.arguments)
+                self._warn(f"The {self._kind} {command!r} failed and is started again: it {printable(problem)}")
+        raise AssertionError("an attempt returns or raises")
+
+    def close(self) -> None:
+        """End the process and its children."""
+        process, self._process, self._buffer = self._process, None, b""
+        if process is not None:
+            with contextlib.suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)
+            for pipe in (process.stdin, process.stdout):
+                with contextlib.suppress(OSError):
+                    pipe.close()  # type: ignore[union-attr]
+            process.wait()
+        if self._errors is not None:
+            self._errors.close()
+            self._errors = None
+
+    def _exchange(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """One request and its reply, in a process that is started where none runs."""
+        deadline = time.monotonic() + self._timeout
+        if self._process is None:
+            self._start()
+            if request.get("request") != "hello":
+                self._exchange({"request": "hello", "protocol": PROTOCOL, "kind": self._kind})
+                deadline = time.monotonic() + self._timeout
+        self._count += 1
+        self._send(json.dumps({"id": self._count, **request}, allow_nan=False).encode() + b"\n", deadline)
+        line = self._receive(deadline)
+        try:
+            reply = parse_json(line, "the answer")
+        except DataError as error:
+            raise _AttemptError(f"answered {_shown(line)}: {error.message}") from error
+        if not isinstance(reply, dict) or reply.get("id") != self._count:
+            raise _AttemptError(
+                f"answered something else than an object with the request's id {self._count}: {_shown(line)}"
+            )
+        return {name: value for name, value in reply.items() if name != "id"}
+
+    def _start(self) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
+        inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+        try:
+            self._process = subprocess.Popen(
+                self.arguments,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                # Its packages are its own; and what a Python program prints arrives without a flush.
+                env=inherited | {"PYTHONUNBUFFERED": "1"},
+                start_new_session=True,
+                bufsize=0,
+            )
+        except OSError as error:
+            raise SettingsError(
+                f"The {self._kind} {shlex.join(self.arguments)!r} cannot be run: {error.strerror or error}.",
+                "Give the path of a program, or an interpreter and a script, e.g. 'python my_scorer.py'.",
+            ) from error
+
+    def _send(self, data: bytes, deadline: float) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        pipe = self._process.stdin.fileno()
+        os.set_blocking(pipe, False)  # a program that never reads must not stop this one
+        view = memoryview(data)
+        while view:
+            self._wait(pipe, selectors.EVENT_WRITE, deadline)
+            try:
+                view = view[os.write(pipe, view) :]
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise _AttemptError(self._ending()) from error
+
+    def _receive(self, deadline: float) -> bytes:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        pipe = self._process.stdout.fileno()
+        while b"\n" not in self._buffer:
+            self._wait(pipe, selectors.EVENT_READ, deadline)
+            part = os.read(pipe, 2**16)
+            if not part:
+                raise _AttemptError(self._ending())
+            self._buffer += part
+            if len(self._buffer) > _MAX_REPLY:
+                raise _AttemptError(f"answered a line of more than {_MAX_REPLY:,} bytes")
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def _wait(self, pipe: int, event: int, deadline: float) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(pipe, event)
+            if not selector.select(max(0.0, deadline - time.monotonic())):
+                raise _AttemptError(f"gave no answer for {self._timeout:g} s")
+
+    def _ending(self) -> str:
+        """How the process ended; one that only closed its pipe is given a moment to end."""
+        assert self._process is not None
+        try:
+            status = self._process.wait(timeout=5.0)
+        except subprocess.TimeoutExpired:
+            return "closed its standard input or output"
+        return f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+
+    def _end_of_errors(self) -> str:
+        if self._errors is None:
+            return ""
+        size = self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(max(0, size - 4 * _QUOTED))
+        text = self._errors.read().decode("utf-8", "replace").strip()[-_QUOTED:]
+        return f" End of its stderr: {text}" if text else ""
+
+
+def _shown(line: bytes) -> str:
+    return repr(line[:120].decode("utf-8", "replace"))

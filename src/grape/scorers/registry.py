@@ -1,0 +1,198 @@
+"""Scorers by name.
+
+Scorers of other distributions register a class under the entry-point group ``grape.scorers``; a program can register
+its own for as long as it runs. What is no name is a command line: a program that is started without a shell.
+"""
+
+import importlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, cast
+
+from grape.core.errors import GrapeError, SettingsError, did_you_mean
+from grape.scorers.base import Scorer
+from grape.scorers.external import ExternalScorer
+from grape.scorers.program import argument_vector, program_identity
+
+__all__ = [
+    "ScorerChoice",
+    "command_label",
+    "made_by_plugin",
+    "open_scorer",
+    "parse_scorers",
+    "register_scorer",
+    "scorer_names",
+    "split_choice",
+]
+
+_GROUP = "grape.scorers"
+_BUILTIN: dict[str, tuple[str, str]] = {
+    "costs": ("grape.scorers.builtin", "CostScorer"),
+    "success": ("grape.scorers.builtin", "SuccessScorer"),
+}
+_of_this_process: dict[str, Callable[..., Scorer]] = {}
+
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_LABELED = re.compile(rf"({_LABEL.pattern})=(.+)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class ScorerChoice:
+    """One value of ``--scorer``.
+
+    Attributes:
+        label: What its values are stored and shown under.
+        name: Registered name; empty for a program.
+        argument: What stands behind the name's colon.
+        command: Argument vector of a program; empty for a registered name.
+    """
+
+    label: str
+    name: str = ""
+    argument: str = ""
+    command: tuple[str, ...] = ()
+
+    def identity(self) -> dict[str, Any]:
+        """JSON value on which its values depend, as far as it is known without starting anything."""
+        if self.command:
+            return program_identity(self.command)
+        files = program_identity(("", self.argument))["files"] if self.argument else {}
+        return {"name": self.name, "argument": self.argument, **({"files": files} if files else {})}
+
+
+def register_scorer(name: str, kind: Callable[..., Scorer]) -> None:
+    """Make a scorer known in this process, e.g. one that a notebook defines; a package has an entry point.
+
+    Args:
+        name: What it is called. One that was registered before now stands for ``kind``.
+        kind: Its class, made as :class:`Scorer` says.
+
+    Raises:
+        SettingsError: The name is that of a built-in scorer, or cannot stand in ``--scorer NAME``.
+    """
+    if name in _BUILTIN or not _LABEL.fullmatch(name):
+        raise SettingsError(
+            f"{name!r} cannot name a scorer of one's own.",
+            f"Take letters, digits, - and _, and none of {', '.join(_BUILTIN)}.",
+        )
+    _of_this_process[name] = kind
+
+
+def scorer_names() -> tuple[str, ...]:
+    """Names of all scorers, built in, from entry points, or registered in this process, sorted."""
+    points = (point.name for point in metadata.entry_points(group=_GROUP))
+    return tuple(sorted({*_BUILTIN, *_of_this_process, *points}))
+
+
+def parse_scorers(texts: Sequence[str]) -> tuple[ScorerChoice, ...]:
+    """What the values of ``--scorer`` stand for: ``[LABEL=]NAME``, ``[LABEL=]NAME:ARGUMENT`` or ``[LABEL=]COMMAND``.
+
+    Raises:
+        SettingsError: A name is unknown, a program cannot be found, or two have one label.
+    """
+    choices: dict[str, ScorerChoice] = {}
+    for text in texts:
+        label, name, argument, command = split_choice(text, "scorer", scorer_names())
+        choice = ScorerChoice(label, name, argument, command)
+        if choice.label in choices:
+            raise SettingsError(
+                f"--scorer: two scorers are called '{choice.label}'.", f"Name one of them, e.g. second={text!r}."
+            )
+        choices[choice.label] = choice
+    return tuple(choices.values())
+
+
+def split_choice(text: str, kind: str, names: Sequence[str]) -> tuple[str, str, str, tuple[str, ...]]:
+    """Label, name, argument and argument vector of ``[LABEL=]NAME[:ARGUMENT]`` or ``[LABEL=]COMMAND``.
+
+    Args:
+        text: What the user wrote.
+        kind: ``"scorer"`` or ``"judge"``, which is also the flag.
+        names: Those that are registered.
+
+    Raises:
+        SettingsError: It is neither a name nor a program that can be run.
+    """
+    labeled = _LABELED.fullmatch(text)
+    label, rest = (labeled[1], labeled[2]) if labeled else ("", text)
+    name, _, argument = rest.partition(":")
+    if name in names:
+        return label or _plain(rest), name, argument, ()
+    if _LABEL.fullmatch(rest) and not Path(rest).exists():
+        raise SettingsError(f"Unknown {kind} {rest!r}.", f"{did_you_mean(rest, names)} Or give a command line.")
+    command = argument_vector(rest, f"--{kind}")
+    return label or command_label(command), "", "", command
+
+
+def command_label(command: Sequence[str]) -> str:
+    """What a program is called by default: its script, or the program itself."""
+    script = next((word for word in command[1:] if not word.startswith("-") and Path(word).is_file()), command[0])
+    return _plain(Path(script).stem)
+
+
+def _plain(text: str) -> str:
+    """A label that can be a file's name."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.")[:64] or "unnamed"
+
+
+def open_scorer(
+    choice: ScorerChoice, timeout: float = 600.0, warn: Callable[[str], None] = lambda message: None
+) -> Scorer:
+    """Make a scorer; a program is started.
+
+    Args:
+        choice: Which one.
+        timeout: Seconds within which a program must start, and answer.
+        warn: Hears of every replacement of a program.
+
+    Raises:
+        SettingsError: The plugin that registered it cannot be loaded, or takes no argument.
+        ProgramError: The program does not start.
+    """
+    if choice.command:
+        return ExternalScorer(choice.command, timeout, warn)
+    if choice.name in _BUILTIN:
+        module, attribute = _BUILTIN[choice.name]
+        kind = getattr(importlib.import_module(module), attribute)
+        if choice.argument and choice.name == "success":
+            raise SettingsError("--scorer success takes no argument.", "Leave out what follows the colon.")
+        scorer: Scorer = kind(*([choice.argument] if choice.argument else []))
+        return scorer
+    return cast(Scorer, made_by_plugin(choice.name, choice.argument, "scorer", _GROUP, _of_this_process, Scorer))
+
+
+def made_by_plugin(
+    name: str, argument: str, kind: str, group: str, registered: Mapping[str, Callable[..., Any]], base: type[Any]
+) -> Any:
+    """What a class of another distribution, or of this process, makes.
+
+    Args:
+        name: Its registered name.
+        argument: Its only argument; empty for none.
+        kind: ``"scorer"`` or ``"judge"``, for messages.
+        group: Group of entry points.
+        registered: Classes of this process by name.
+        base: What it must derive from.
+
+    Raises:
+        SettingsError: It cannot be loaded or made, or is something else.
+    """
+    try:
+        factory = registered[name] if name in registered else metadata.entry_points(group=group)[name].load()
+        made = factory(*([argument] if argument else []))
+    except GrapeError:
+        raise
+    except Exception as error:
+        raise SettingsError(
+            f"The {kind} {name!r} cannot be made: {type(error).__name__}: {error}.",
+            "Fix or uninstall the package that registers it.",
+        ) from error
+    if not isinstance(made, base):
+        raise SettingsError(
+            f"The {kind} {name!r} is registered as something that makes no {base.__module__}.{base.__name__}.",
+            f"Derive its class from {base.__name__}.",
+        )
+    return made

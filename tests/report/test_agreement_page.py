@@ -1,0 +1,23 @@
+"""The page of ``grape agree``."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from grape.cli.main import main
+from tests.agreement.test_agree import run
+
+__all__ = ["run"]
+
+
+def test_the_page_escapes_what_it_shows(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "votes").mkdir()
+    shutil.copy(run / "votes" / "anna.jsonl", tmp_path / "votes" / "anna.jsonl")
+    words = ["agree", str(run / "scores"), "--votes", str(tmp_path / "votes"), "--shown", "1"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    assert "orders as success does" in capsys.readouterr().out
+    page = (tmp_path / "out" / "agreement.html").read_text()
+    assert "<script>alert" not in page
+    for text in ("Who orders as whom", "Calibration of judges", "opposite", "drawer-open, initial state 0"):
+        assert text in page
