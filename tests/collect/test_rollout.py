@@ -8,7 +8,7 @@ import pytest
 
 from grape.collect import CollectSettings, run_collect
 from grape.collect.plan import Group, make_plan
-from grape.collect.rollout import ExpertActor, RolloutLog, play_groups
+from grape.collect.rollout import ExpertActor, PlannedGroups, RolloutLog, play_groups
 from grape.core.errors import SimulatorError
 from grape.core.tasks import Task
 from grape.core.trajectories import Trajectory
@@ -78,7 +78,7 @@ def play(script: Script) -> tuple[ScriptedPool, RolloutLog, dict[int, list[Traje
     def finished(group: Group, trajectories: list[Trajectory]) -> None:
         done[group.number] = trajectories
 
-    play_groups(groups, pool, ExpertActor(), versions={}, display=False, log=log, finished=finished)  # type: ignore[arg-type]
+    play_groups(PlannedGroups(groups), pool, ExpertActor(), versions={}, display=False, log=log, finished=finished)  # type: ignore[arg-type]
     return pool, log, done
 
 
