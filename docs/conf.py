@@ -125,6 +125,7 @@ NAVIGATION = {
         "rlds",
         "lerobot",
         "memory",
+        "clusters",
         "migration",
     ],
     "Reference": [

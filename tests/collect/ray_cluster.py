@@ -39,23 +39,27 @@ def two_nodes(**environment: str) -> Iterator[Any]:
             os.environ.update(before)
 
 
-def processes(name: str) -> list[int]:
-    """Processes that call themselves so, e.g. ``ray::Replica.run``, or whose command has this argument."""
-    ids = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal():
-            with contextlib.suppress(OSError):
-                words = (folder / "cmdline").read_bytes().split(b"\0")
-                if name.encode() in words:
-                    ids.append(int(folder.name))
-    return sorted(ids)
+def descendants(process: int) -> dict[int, str]:
+    """Command lines of all processes that a process of this machine has started, and these in turn, by id."""
+    commands: dict[int, str] = {}
+    with contextlib.suppress(OSError):
+        for children in Path(f"/proc/{process}/task").glob("*/children"):
+            for child in map(int, children.read_text().split()):
+                commands[child] = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+                commands |= descendants(child)
+    return commands
 
 
-def kill_one(name: str) -> int:
-    """Kill a process that calls itself so, as soon as there is one; returns its id."""
+def processes(text: str) -> list[int]:
+    """Descendants of this process whose command line holds a text, e.g. ``ray::Replica.run``."""
+    return sorted(process for process, command in descendants(os.getpid()).items() if text in command)
+
+
+def kill_one(text: str) -> int:
+    """Kill such a process as soon as there is one; returns its id."""
     deadline = time.monotonic() + 600
-    while not (ids := processes(name)):
-        assert time.monotonic() < deadline, f"no process {name}"
+    while not (ids := processes(text)):
+        assert time.monotonic() < deadline, f"no process {text}"
         time.sleep(0.02)
     os.kill(ids[0], signal.SIGKILL)
     return ids[0]

@@ -1,10 +1,12 @@
 """Processes that Ray places on a node: actors that run one function from their start to their end."""
 
+import contextlib
+import os
 from typing import Any, Protocol
 
 from grape.envs.worker_process import Exit
 
-__all__ = ["ActorProcess", "Runner"]
+__all__ = ["ActorProcess", "Runner", "change_folder"]
 
 _LONGEST_REASON = 1500  # characters of what Ray says about a process that is gone
 
@@ -65,6 +67,12 @@ class ActorProcess:
     def kill(self) -> None:
         """End it at once; what it started ends with it."""
         self._ray.kill(self._actor)
+
+
+def change_folder(folder: str) -> None:
+    """Make the driver's working directory this process's, where this node has it: paths may be relative to it."""
+    with contextlib.suppress(OSError):
+        os.chdir(folder)
 
 
 def _last_line(text: str) -> str:

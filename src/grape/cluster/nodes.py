@@ -1,12 +1,14 @@
 """What the nodes of a cluster must have in common: GRAPE's release, and the simulator where workers may run."""
 
 import importlib.metadata
+import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import grape
+from grape.cluster.actors import change_folder
 from grape.cluster.session import Cluster, Node
 from grape.core.errors import CompatibilityError, GrapeError, SettingsError
 from grape.envs.external_python import suite_of
@@ -96,8 +98,9 @@ def _facts(suite_name: str, python: Path | None) -> dict[str, str]:
     return facts
 
 
-def _described(suite_name: str, python: Path | None) -> dict[str, str] | str:
+def _described(suite_name: str, python: Path | None, folder: str) -> dict[str, str] | str:
     """What a node answers: its releases, or what is wrong."""
+    change_folder(folder)
     try:
         return _facts(suite_name, python)
     except GrapeError as error:
@@ -116,7 +119,7 @@ def _ask(
     described: Callable[..., Any] = ray.remote(num_cpus=0, max_retries=0)(_described)
     waiting = [
         described.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False)).remote(  # type: ignore[attr-defined]
-            suite_name if node.node_id in simulating else "", python
+            suite_name if node.node_id in simulating else "", python, os.getcwd()
         )
         for node in nodes
     ]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from grape.core.errors import GrapeError, SettingsError
+from grape.core.files import content_hash
 
 __all__ = ["Cluster", "Node", "node_address", "open_cluster"]
 
@@ -23,6 +24,7 @@ _LOOPBACK = "127.0.0.1"
 _OBJECT_STORE = 80 * 2**20  # the least that Ray takes: nothing of ours lies in it
 _PREFIX = "grape-ray-"
 _LONGEST_REASON = 1000
+_TRIES = 3
 _INSTALL = "pip install 'grape-vla[ray]'"
 
 _QUIET = {
@@ -156,11 +158,7 @@ def _connected(address: str) -> Iterator[Cluster]:
             if not address:
                 options |= {"_temp_dir": str(stack.enter_context(_folder())), "object_store_memory": _OBJECT_STORE}
             stack.callback(ray.shutdown)
-            try:
-                ray.init(address=address or "local", **options)
-            except (OSError, RuntimeError, ValueError, AssertionError, ray.exceptions.RayError) as error:
-                reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
-                raise _refusal(address, reason) from error
+            _start(ray, address, options)
             host = node_address()
             if not address and host != _LOOPBACK:
                 raise SettingsError(
@@ -170,9 +168,24 @@ def _connected(address: str) -> Iterator[Cluster]:
             yield Cluster(address, host)
 
 
+def _start(ray: Any, address: str, options: Mapping[str, Any]) -> None:
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            ray.init(address=address or "local", **options)
+            return
+        except Exception as error:  # Ray raises bare exceptions, too
+            ray.shutdown()
+            reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+            # Ray gives a machine half a minute, which a busy one may need twice.
+            if address or not tries_left or "timed out" not in reason:
+                raise _refusal(address, reason) from error
+
+
 def _refusal(address: str, reason: str) -> GrapeError:
     if not address:
-        return GrapeError(f"Ray does not start on this machine: {reason}", "Is there room in the temporary directory?")
+        return GrapeError(
+            f"Ray does not start on this machine: {reason}", "Is it very busy, or is its temporary directory full?"
+        )
     return SettingsError(
         f"--ray-address {address}: Ray refuses. {reason}",
         "This machine must be a node of that cluster, with the same releases of Python and Ray: "
@@ -223,11 +236,12 @@ def _folder() -> Iterator[Path]:
     root = Path(tempfile.gettempdir())
     if len(str(root)) > 30 and sys.platform != "win32":
         root = Path("/tmp")
-    for left in root.glob(f"{_PREFIX}{os.getuid()}-*"):
+    prefix = f"{_PREFIX}{os.getuid()}-{content_hash(socket.gethostname())[:4]}-"  # a container has processes of its own
+    for left in root.glob(f"{prefix}*"):
         process = left.name.split("-")[-2]
         if process.isdecimal() and not Path(f"/proc/{process}").exists() and Path("/proc/self").exists():
             shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getuid()}-{os.getpid()}-", dir=root))
+    folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=root))
     try:
         yield folder
     finally:

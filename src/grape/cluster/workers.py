@@ -1,11 +1,12 @@
 """Worker processes as actors: each runs the worker program, which speaks to its pool without going through Ray."""
 
+import os
 import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from grape.cluster.actors import ActorProcess
+from grape.cluster.actors import ActorProcess, change_folder
 from grape.cluster.links import Door, Invitation, connect
 from grape.core.errors import SimulatorError
 from grape.envs.worker_process import Exit, WorkerProcess, WorkerProgram
@@ -33,12 +34,19 @@ class WorkerShare:
 class SimulatorWorker:
     """The actor around one worker program."""
 
-    def run(self, invitation: Invitation, suite_name: str, python: Path | None) -> str:
+    def run(self, invitation: Invitation, suite_name: str, python: Path | None, folder: str) -> str:
         """Start the worker program on a connection to its pool, and wait for its end.
+
+        Args:
+            invitation: Where the pool is.
+            suite_name: Registered name of the suite.
+            python: Another interpreter, or None for this one.
+            folder: Working directory, where this node has it.
 
         Returns:
             How it ended.
         """
+        change_folder(folder)
         return WorkerProgram(suite_name, python, connect(invitation)).wait()
 
 
@@ -55,7 +63,8 @@ class _RayWorker:
         return self.link is not None and self.link.fileno() >= 0
 
     def exit(self) -> Exit:
-        return self.actor.exit(_EXIT_SECONDS) or Exit("closed its connection")
+        # Ray may take longer than that to notice that a node is gone.
+        return self.actor.exit(_EXIT_SECONDS) or Exit("closed its connection", lost=True)
 
     def kill(self) -> None:
         self.actor.kill()
@@ -135,6 +144,7 @@ class RayStarter:
             self._door.invite(number),
             self._suite_name,
             self._python,
+            os.getcwd(),
             cpus=self._share.cpus,
             resource=self._share.resource,
         )

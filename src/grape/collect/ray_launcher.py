@@ -6,6 +6,8 @@ that is in the store is never written again, so a loss costs time only.
 
 import contextlib
 import dataclasses
+import math
+import os
 import socket
 import time
 from collections import deque
@@ -77,7 +79,7 @@ class RayLauncher:
     """Replicas in a cluster; :func:`open_ray_launcher` makes it."""
 
     def __init__(self, cluster: Cluster, settings: CollectSettings, shares: Shares, reporter: Reporter) -> None:
-        self._settings = dataclasses.replace(settings, workers=shares.workers)
+        self._settings = settings
         self._suite = suite_of(settings.suite, settings.env_python)
         self._shares = shares
         self._reporter = reporter
@@ -106,9 +108,11 @@ class RayLauncher:
         """Play every group to its end; the replicas stay for the next call."""
         values = {name: getattr(settings, name) for name in COLLECTION_FIELDS}
         self._collections += 1
+        most = math.ceil(len(groups) / self._shares.replicas)
         request = {
             "kind": "collection",
             "number": self._collections,
+            "workers": min(self._shares.workers, most),
             **values,
             "versions": dict(self._suite.versions()),
         }
@@ -138,6 +142,7 @@ class RayLauncher:
             self._settings,
             shares.worker,
             shares.threads,
+            os.getcwd(),
             cpus=shares.replica_cpus,
             gpus=shares.replica_gpus,
             spread=True,

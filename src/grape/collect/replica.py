@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from grape.cluster import RayStarter, connect, node_address
+from grape.cluster.actors import change_folder
 from grape.cluster.links import Invitation
 from grape.cluster.workers import WorkerShare
 from grape.collect.launching import make_actor
@@ -53,18 +54,22 @@ _LESS_MEMORY = "It needs less memory with fewer --lanes, with --dtype bfloat16 o
 class Replica:
     """The actor."""
 
-    def run(self, invitation: Invitation, settings: CollectSettings, share: WorkerShare, threads: str | None) -> str:
+    def run(
+        self, invitation: Invitation, settings: CollectSettings, share: WorkerShare, threads: str | None, folder: str
+    ) -> str:
         """Serve the driver until it closes the connection.
 
         Args:
             invitation: Where the driver is.
-            settings: The collection's settings, with the number of this replica's workers.
+            settings: The collection's settings.
             share: What is reserved for a worker.
             threads: Threads for the policy, as ``OMP_NUM_THREADS`` says it; None for what PyTorch chooses.
+            folder: Working directory, where this node has it.
 
         Returns:
             How it ended.
         """
+        change_folder(folder)
         # Ray says one thread; the last bits of what a CPU computes depend on their number. PyTorch is not there yet.
         os.environ.pop(_THREADS, None)
         if threads is not None:
@@ -116,7 +121,11 @@ class _Session:
         starter = RayStarter(node_address(), self._suite.name, self._settings.env_python, self._share)
         self._request, _ = receive(self._link)  # no worker is started before there is something to play
         with WorkerPool(
-            self._suite.name, self._settings.workers, self._settings.lanes, self._settings.timeout, starter=starter
+            self._suite.name,
+            self._request["workers"],
+            self._settings.lanes,
+            self._settings.timeout,
+            starter=starter,
         ) as pool:
             while True:
                 self._play(policy, pool)
