@@ -1,14 +1,12 @@
 """What the nodes of a cluster must have in common: GRAPE's release, and the simulator where workers may run."""
 
-import importlib.metadata
 import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import grape
 from grape.cluster.actors import change_folder
+from grape.cluster.releases import differences, releases, suite_releases
 from grape.cluster.session import Cluster, Node
 from grape.core.errors import CompatibilityError, GrapeError, SettingsError
 from grape.envs.external_python import suite_of
@@ -16,7 +14,6 @@ from grape.envs.external_python import suite_of
 __all__ = ["check_nodes", "refuse_differences"]
 
 _PROBE_SECONDS = 600.0  # importing a simulator on a node with a cold disk
-_DISTRIBUTIONS = ("numpy", "pyarrow")  # what the bytes of an episode's file depend on beside GRAPE
 
 
 def check_nodes(cluster: Cluster, suite_name: str, python: Path | None, resource: str = "") -> None:
@@ -71,9 +68,8 @@ def refuse_differences(
     differing = []
     for address, facts in answers:
         assert not isinstance(facts, str)
-        others = [f"{name} {facts[name]} (here {own[name]})" for name in own if facts.get(name, own[name]) != own[name]]
-        if others:
-            differing.append(f"{address}: {', '.join(others)}")
+        if text := differences(own, facts):
+            differing.append(f"{address}: {text}")
     if differing:
         raise CompatibilityError(
             f"{len(differing)} of {len(answers)} nodes have other releases, so equal settings would not give equal "
@@ -88,14 +84,12 @@ def _listed(lines: Sequence[str], most: int) -> str:
 
 
 def _facts(suite_name: str, python: Path | None) -> dict[str, str]:
-    """Releases that results depend on, on this machine."""
-    facts = {"grape": grape.__version__, "Python": ".".join(platform.python_version_tuple()[:2])}
-    facts |= {name: importlib.metadata.version(name) for name in _DISTRIBUTIONS}
-    if suite_name:
-        suite = suite_of(suite_name, python)
-        suite.check()
-        facts |= {f"{suite_name}'s {name}": version for name, version in suite.versions().items()}
-    return facts
+    """Releases on this machine; with a suite, after the check for its simulator."""
+    if not suite_name:
+        return releases()
+    suite = suite_of(suite_name, python)
+    suite.check()
+    return releases() | suite_releases(suite)
 
 
 def _described(suite_name: str, python: Path | None, folder: str) -> dict[str, str] | str:

@@ -3,19 +3,27 @@
 import os
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from grape.cluster.actors import ActorProcess, change_folder
 from grape.cluster.links import Door, Invitation, connect
+from grape.cluster.releases import differences, releases, suite_releases
+from grape.cluster.session import node_address
 from grape.core.errors import SimulatorError
+from grape.envs.registry import get_suite
 from grape.envs.worker_process import Exit, WorkerProcess, WorkerProgram
 
-__all__ = ["RayStarter", "SimulatorWorker", "WorkerShare"]
+__all__ = ["NoRoomError", "RayStarter", "SimulatorWorker", "WorkerShare"]
 
 _EXIT_SECONDS = 10.0
-_ROOM_SECONDS = 300.0  # without a single connected worker; a new node and a simulator from a cold disk take long
+_ROOM_SECONDS = 180.0  # without a single connected worker; a new node takes a while
 _MOST_FAILED_STARTS = 3
+
+
+class NoRoomError(SimulatorError):
+    """No node has room for a worker."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,9 @@ class WorkerShare:
 class SimulatorWorker:
     """The actor around one worker program."""
 
-    def run(self, invitation: Invitation, suite_name: str, python: Path | None, folder: str) -> str:
+    def run(
+        self, invitation: Invitation, suite_name: str, python: Path | None, folder: str, expected: Mapping[str, str]
+    ) -> str:
         """Start the worker program on a connection to its pool, and wait for its end.
 
         Args:
@@ -42,11 +52,15 @@ class SimulatorWorker:
             suite_name: Registered name of the suite.
             python: Another interpreter, or None for this one.
             folder: Working directory, where this node has it.
+            expected: Releases that this node must have: it may have joined after the nodes were looked at.
 
         Returns:
             How it ended.
         """
         change_folder(folder)
+        own = releases() if python is not None else releases() | suite_releases(get_suite(suite_name))
+        if text := differences(expected, own):
+            return f"ran on {node_address()}, which has other releases: {text}"
         return WorkerProgram(suite_name, python, connect(invitation)).wait()
 
 
@@ -76,14 +90,17 @@ class RayStarter:
     """Starts the workers of a pool as actors; they may run on other nodes.
 
     Args:
-        host: Address of this node.
         suite_name: Registered name of the suite.
         python: Another interpreter for the workers, at this path on every node; None for Ray's.
         share: What is reserved for each.
+        suite_versions: The suite's releases, as :func:`~grape.cluster.releases.suite_releases` names them.
     """
 
-    def __init__(self, host: str, suite_name: str, python: Path | None, share: WorkerShare) -> None:
-        self._door = Door(host)
+    def __init__(
+        self, suite_name: str, python: Path | None, share: WorkerShare, suite_versions: Mapping[str, str]
+    ) -> None:
+        self._door = Door(node_address())
+        self._expected_releases = {**releases(), **suite_versions}
         self._suite_name, self._python, self._share = suite_name, python, share
         self._expected: dict[int, _RayWorker] = {}
         self._connected: list[_RayWorker] = []
@@ -107,8 +124,8 @@ class RayStarter:
         """Take the connections that arrived, and start again what ended before it connected.
 
         Raises:
-            SimulatorError: Workers end before they connect, again and again, or no node has had room for a single one
-                for minutes.
+            SimulatorError: Workers end before they connect, again and again.
+            NoRoomError: No node has had room for a single one for minutes.
         """
         for number, link in self._door.admit().items():
             worker = self._expected.pop(number, None)
@@ -145,6 +162,7 @@ class RayStarter:
             self._suite_name,
             self._python,
             os.getcwd(),
+            self._expected_releases,
             cpus=self._share.cpus,
             resource=self._share.resource,
         )
@@ -157,7 +175,7 @@ class RayStarter:
         now = time.monotonic()
         self._lonely_since = now if self._lonely_since is None else self._lonely_since
         if now - self._lonely_since > _ROOM_SECONDS:
-            raise SimulatorError(
+            raise NoRoomError(
                 f"No node had room for a worker for {_ROOM_SECONDS:g} s. A worker asks for {self._share.cpus:g} CPUs"
                 + (f" on a node with the resource {self._share.resource!r}." if self._share.resource else "."),
                 "Add nodes, or ask for less, e.g. --worker-cpus 0.5.",

@@ -17,6 +17,7 @@ from multiprocessing.connection import wait as wait_readable
 from typing import Any
 
 from grape.cluster import ActorProcess, Cluster, Door, check_nodes, open_cluster
+from grape.cluster.releases import differences, releases, suite_releases
 from grape.collect.launching import Commit
 from grape.collect.opening import check_spec
 from grape.collect.plan import Group
@@ -88,6 +89,7 @@ class RayLauncher:
         self._number = 0
         self._last_check = self._last_sign = time.monotonic()
         self._losses = self._collections = 0
+        self._has_played = False
         self._spec: PolicySpec | None = None
         self._warned: set[str] = set()
         self._playing: _Playing | None = None
@@ -115,6 +117,7 @@ class RayLauncher:
             "workers": min(self._shares.workers, most),
             **values,
             "versions": dict(self._suite.versions()),
+            "suite_releases": suite_releases(self._suite),
         }
         self._playing = _Playing(request, deque(groups), {group.number for group in groups}, log, commit)
         for replica in self._replicas.values():
@@ -194,8 +197,12 @@ class RayLauncher:
             self._lose(number, str(error) if end is None else end.description)
             return
         kind = header["kind"]
-        if kind == "error":
+        # Where others have room and play on, so does what this one had.
+        if kind == "error" or (kind == "no-room" and not self._has_played):
             _raise(header)
+        if kind == "no-room":
+            self._lose(number, f"found no room for its workers: {header['message']}")
+            return
         if kind == "hello":
             self._greet(replica, header)
             return
@@ -215,9 +222,14 @@ class RayLauncher:
             del replica.groups[header["group"]]
             playing.left.discard(header["group"])
             playing.log.add(header["log"])
-            self._losses = 0
+            self._losses, self._has_played = 0, True
 
     def _greet(self, replica: _Replica, header: Mapping[str, Any]) -> None:
+        if text := differences(releases(), header["releases"]):
+            raise CompatibilityError(
+                f"The node {header['node']} has other releases, so equal settings would not give equal bytes: {text}.",
+                "Install the same releases on all nodes.",
+            )
         spec = None if header["spec"] is None else _spec(header["spec"])
         for sentence in header["warnings"]:
             if sentence not in self._warned:

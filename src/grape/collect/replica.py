@@ -5,11 +5,11 @@ the local launcher does: the batches that its policy decides on are those of sin
 
 Messages from a replica, each a header of :mod:`grape.envs.messages`:
 
-``hello``   its policy's contract and warnings, its node
+``hello``   its policy's contract and warnings, its node and the releases there
 ``next``    asks for a group of a collection; with ``wait`` it has none left
 ``episode`` one episode of a group, as the bytes of its file
 ``over``    the group's episodes are all sent, or it failed twice; what was logged since the last one
-``error``   why it cannot go on
+``error``   why it cannot go on; ``no-room`` where no node has room for its workers
 
 The driver says ``collection`` before the first group, and answers ``next`` with ``group``, with ``none``, or, once a
 collection is over, with the next ``collection``.
@@ -26,7 +26,8 @@ import numpy as np
 from grape.cluster import RayStarter, connect, node_address
 from grape.cluster.actors import change_folder
 from grape.cluster.links import Invitation
-from grape.cluster.workers import WorkerShare
+from grape.cluster.releases import releases
+from grape.cluster.workers import NoRoomError, WorkerShare
 from grape.collect.launching import make_actor
 from grape.collect.opening import open_policy
 from grape.collect.plan import Group, PlannedEpisode
@@ -79,6 +80,8 @@ class Replica:
                 _Session(link, settings, share).serve()
             except (EOFError, ConnectionError):
                 return "the driver closed the connection"
+            except NoRoomError as error:
+                return _report(link, error, "no-room")
             except GrapeError as error:
                 return _report(link, error)
             except Exception as error:
@@ -88,8 +91,8 @@ class Replica:
                 return _report(link, PolicyError(f"A replica on {node_address()} failed with {text}", hint))
 
 
-def _report(link: socket.socket, error: GrapeError) -> str:
-    send(link, {"kind": "error", "error": type(error).__name__, "message": error.message, "hint": error.hint})
+def _report(link: socket.socket, error: GrapeError, kind: str = "error") -> str:
+    send(link, {"kind": kind, "error": type(error).__name__, "message": error.message, "hint": error.hint})
     return error.message
 
 
@@ -117,9 +120,10 @@ class _Session:
         warnings = _Warnings()
         policy = open_policy(self._settings, warnings)
         spec = None if policy is None else dataclasses.asdict(policy.spec)
-        send(self._link, {"kind": "hello", "spec": spec, "warnings": warnings.sentences, "node": node_address()})
-        starter = RayStarter(node_address(), self._suite.name, self._settings.env_python, self._share)
+        facts = {"spec": spec, "warnings": warnings.sentences, "node": node_address(), "releases": releases()}
+        send(self._link, {"kind": "hello", **facts})
         self._request, _ = receive(self._link)  # no worker is started before there is something to play
+        starter = RayStarter(self._suite.name, self._settings.env_python, self._share, self._request["suite_releases"])
         with WorkerPool(
             self._suite.name,
             self._request["workers"],
