@@ -1,14 +1,19 @@
 """Addresses that cannot be used are refused before Ray is asked; nodes with other releases are listed."""
 
+import importlib.metadata
+import os
 import socket
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 
+import grape
 from grape.cluster import open_cluster
-from grape.cluster.nodes import refuse_differences
+from grape.cluster.nodes import _described, refuse_differences
 from grape.core.errors import CompatibilityError, SettingsError
+from grape.envs.toy import ToySuite
 
 
 @pytest.mark.parametrize(
@@ -66,6 +71,16 @@ def test_a_node_without_the_simulator_is_named_with_what_it_says() -> None:
     assert "1 of 3 nodes cannot play episodes" in error.value.message
     assert "10.0.0.3: Suite 'metaworld' needs" in error.value.message
     assert "--worker-resource" in error.value.hint
+
+
+def test_a_node_says_what_it_has_or_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = _described("toy", None, os.getcwd())
+    assert not isinstance(facts, str)
+    assert facts.items() >= {"grape": grape.__version__, "numpy": np.__version__, "toy's toy": "1"}.items()
+    assert not [name for name in _described("", None, os.getcwd()) if "toy" in name]
+    monkeypatch.setattr(ToySuite, "versions", lambda suite: importlib.metadata.version("a-simulator"))
+    assert _described("toy", None, os.getcwd()) == "PackageNotFoundError: No package metadata was found for a-simulator"
+    assert "Unknown suite 'nothing'" in _described("nothing", None, os.getcwd())
 
 
 def test_a_node_that_has_no_workers_needs_no_simulator() -> None:
