@@ -5,6 +5,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -32,6 +33,10 @@ _QUIET = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     # GPUs are reserved for replicas; simulators that draw on them see all.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+_GIVEN = {
+    # Each try at an address takes half a minute; there is something that answers, and if it is no Ray it will never be.
+    "RAY_NUM_REDIS_GET_RETRIES": "2",
 }
 _OWN = {
     # Ray takes the address of the network card for a local instance, unless its clusters are said to be unsupported.
@@ -146,7 +151,7 @@ def _check_address(address: str) -> None:
 def _connected(address: str) -> Iterator[Cluster]:
     if address:
         _check_answer(address)
-    with _environment(_QUIET if address else {**_QUIET, **_OWN}):
+    with _environment({**_QUIET, **(_GIVEN if address else _OWN)}):
         ray = _import_ray()
         if ray.is_initialized():
             raise SettingsError(
@@ -179,6 +184,16 @@ def _start(ray: Any, address: str, options: Mapping[str, Any]) -> None:
             # Ray gives a machine half a minute, which a busy one may need twice.
             if address or not tries_left or "timed out" not in reason:
                 raise _refusal(address, reason) from error
+            _end_processes(options["_temp_dir"])
+
+
+def _end_processes(folder: str) -> None:
+    """End what a failed start in a temporary directory left running, where the system tells; else it ends with us."""
+    for children in Path("/proc/self/task").glob("*/children"):
+        for child in map(int, children.read_text().split()):
+            with contextlib.suppress(OSError):
+                if folder.encode() in Path(f"/proc/{child}/cmdline").read_bytes():
+                    os.kill(child, signal.SIGKILL)
 
 
 def _refusal(address: str, reason: str) -> GrapeError:
