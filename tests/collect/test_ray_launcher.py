@@ -20,7 +20,7 @@ from grape.store import EpisodeFile, EpisodeStore
 from tests.collect.ray_cluster import descendants, kill_one, processes, two_nodes
 from tests.reporters import Hearing
 
-pytestmark = pytest.mark.needs("ray")
+pytestmark = [pytest.mark.needs("ray"), pytest.mark.slow]
 
 REPLICA, WORKER = "ray::Replica.run", "ray::SimulatorWorker.run"
 GIVEN: dict[str, Any] = {"suite": "toy", "initial_states": "0-9", "operators": "noisy", "lanes": 2, "workers": 2}
