@@ -312,4 +312,4 @@ def _raise(header: Mapping[str, Any]) -> None:
         GrapeError: Always.
     """
     kind = getattr(errors, header["error"], GrapeError)
-    raise kind(header["message"], header["hint"])
+    raise kind(f"{header['message']} (The replica on {header['node']}.)", header["hint"])

@@ -86,13 +86,13 @@ class Replica:
                 return _report(link, error)
             except Exception as error:
                 text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-                short_of_memory = isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__
-                hint = _LESS_MEMORY if short_of_memory else ""
-                return _report(link, PolicyError(f"A replica on {node_address()} failed with {text}", hint))
+                return _report(link, PolicyError(f"A replica failed with {text}."))
 
 
 def _report(link: socket.socket, error: GrapeError, kind: str = "error") -> str:
-    send(link, {"kind": kind, "error": type(error).__name__, "message": error.message, "hint": error.hint})
+    short_of_memory = any(words in error.message.lower() for words in ("memoryerror", "outofmemory", "out of memory"))
+    facts = {"error": type(error).__name__, "message": error.message, "node": node_address()}
+    send(link, {"kind": kind, **facts, "hint": _LESS_MEMORY if short_of_memory else error.hint})
     return error.message
 
 
