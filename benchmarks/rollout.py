@@ -38,7 +38,7 @@ from rollout_chunks import COMPARISONS, compare
 from grape.collect import CollectSettings
 from grape.collect.plan import Group, make_plan
 from grape.collect.recorder import EpisodeRecorder
-from grape.collect.rollout import PolicyActor, RolloutLog, play_groups
+from grape.collect.rollout import PlannedGroups, PolicyActor, RolloutLog, play_groups
 from grape.core.errors import GrapeError
 from grape.core.files import read_json, write_bytes, write_json
 from grape.core.trajectories import Trajectory
@@ -274,7 +274,14 @@ def play(
 ) -> None:
     actor = PolicyActor(policy, 0.0, log, suite.action_space)
     play_groups(
-        groups, pool, actor, versions=suite.versions(), display=True, log=log, until="last-step", finished=finished
+        PlannedGroups(groups),
+        pool,
+        actor,
+        versions=suite.versions(),
+        display=True,
+        log=log,
+        until="last-step",
+        finished=finished,
     )
 
 

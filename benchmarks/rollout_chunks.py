@@ -23,7 +23,7 @@ import torch
 from grape.collect import CollectSettings
 from grape.collect.plan import Group, make_plan
 from grape.collect.recorder import EpisodeRecorder
-from grape.collect.rollout import PolicyActor, RolloutLog, play_groups
+from grape.collect.rollout import PlannedGroups, PolicyActor, RolloutLog, play_groups
 from grape.core.trajectories import Trajectory
 from grape.envs.base import SuiteBase
 from grape.envs.pool import WorkerPool
@@ -147,7 +147,7 @@ class _Player:
                     store.write(trajectory)
 
             play_groups(
-                [group],
+                PlannedGroups([group]),
                 self.pool,
                 actor,
                 versions=self._suite.versions(),

@@ -126,6 +126,7 @@ NAVIGATION = {
         "rlds",
         "lerobot",
         "memory",
+        "clusters",
         "migration",
     ],
     "Reference": [

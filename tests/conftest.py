@@ -9,7 +9,13 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any-machine")
 
-_MODULE_OF_EXTRA = {"train": "torch", "metaworld": "metaworld", "libero": "libero", "simpler": "mani_skill"}
+_MODULE_OF_EXTRA = {
+    "train": "torch",
+    "metaworld": "metaworld",
+    "libero": "libero",
+    "simpler": "mani_skill",
+    "ray": "ray",
+}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -23,6 +23,7 @@ LEARNING, SIMULATION = frozenset({"policies", "training", "perception", "vlm"}),
 
 HEAVY = {
     **dict.fromkeys(("torch", "transformers", "peft", "safetensors", "tokenizers"), LEARNING),
+    "ray": frozenset({"cluster"}),
     **dict.fromkeys(("mujoco", "metaworld", "gymnasium", "mani_skill", "sapien"), SIMULATION),
 }
 """Packages that only some packages may import, at any depth."""

@@ -11,11 +11,11 @@ import pytest
 from grape.collect import CollectSettings, open_policy, run_collect
 from grape.core.errors import CompatibilityError
 from grape.core.files import read_json, write_json
-from grape.core.trajectories import Observation, Trajectory
+from grape.core.trajectories import Observation
 from grape.envs.registry import get_suite
 from grape.policies.action_conventions import check_policy
 from grape.policies.base import ActionBatch, PolicySpec
-from grape.store import EpisodeStore
+from grape.store import EpisodeFile, EpisodeStore
 from tests.reporters import Hearing
 
 
@@ -79,16 +79,16 @@ def test_further_rounds_do_not_depend_on_workers_or_interruptions(
     expected = store_bytes(tmp_path / "one")
     collect(tmp_path / "two", **MIXED, workers=2)
     assert store_bytes(tmp_path / "two") == expected
-    write, count = EpisodeStore.write, 0
+    write, count = EpisodeStore.write_file, 0
 
-    def write_some(store: EpisodeStore, trajectory: Trajectory) -> None:
+    def write_some(store: EpisodeStore, file: EpisodeFile) -> None:
         nonlocal count
         count += 1
         if count % 17 == 0:
             raise KeyboardInterrupt
-        write(store, trajectory)
+        write(store, file)
 
-    monkeypatch.setattr(EpisodeStore, "write", write_some)
+    monkeypatch.setattr(EpisodeStore, "write_file", write_some)
     kills = 0
     while not (tmp_path / "three" / "done.json").exists():
         with contextlib.suppress(KeyboardInterrupt):
@@ -121,7 +121,7 @@ def test_a_dry_run_says_how_many_further_episodes_there_may_be(tmp_path: Path) -
 
 def test_a_complete_run_is_not_played_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = collect(tmp_path / "run")
-    monkeypatch.setattr("grape.collect.collect.WorkerPool", None)
+    monkeypatch.setattr("grape.collect.launching.WorkerPool", None)
     assert collect(tmp_path / "run") == first
 
 
@@ -168,7 +168,7 @@ def test_a_policy_counts_by_its_content_not_by_its_path(tmp_path: Path, monkeypa
         return dict(run_collect(settings, policy=Still(policy_hash)))
 
     first = run("here", "one")
-    monkeypatch.setattr("grape.collect.collect.WorkerPool", None)
+    monkeypatch.setattr("grape.collect.launching.WorkerPool", None)
     assert run("there", "one") == {**first, "policy": "there"}
     with pytest.raises(CompatibilityError, match=r"inputs\.policy_hash"):
         run("here", "two")

@@ -8,7 +8,7 @@ import pytest
 
 from grape.collect import CollectSettings, run_collect
 from grape.collect.plan import Group, make_plan
-from grape.collect.rollout import ExpertActor, RolloutLog, play_groups
+from grape.collect.rollout import MOST_LOSSES, ExpertActor, PlannedGroups, RolloutLog, play_groups
 from grape.core.errors import SimulatorError
 from grape.core.tasks import Task
 from grape.core.trajectories import Trajectory
@@ -51,7 +51,8 @@ class ScriptedPool:
         self.running, self.lanes = group_id, len(states)
         answer = self._script(group_id, self.starts.count(group_id))
         failed = isinstance(answer, str)
-        self._reply = GroupReply(group_id, () if failed else (answer,) * self.lanes, answer if failed else None)  # type: ignore[arg-type]
+        lost = failed and answer.startswith("lost")  # type: ignore[union-attr]
+        self._reply = GroupReply(group_id, () if failed else (answer,) * self.lanes, answer if failed else None, lost)  # type: ignore[arg-type]
 
     def step(self, group_id: int, actions: None, active: Sequence[bool]) -> None:
         assert all(active)
@@ -78,7 +79,7 @@ def play(script: Script) -> tuple[ScriptedPool, RolloutLog, dict[int, list[Traje
     def finished(group: Group, trajectories: list[Trajectory]) -> None:
         done[group.number] = trajectories
 
-    play_groups(groups, pool, ExpertActor(), versions={}, display=False, log=log, finished=finished)  # type: ignore[arg-type]
+    play_groups(PlannedGroups(groups), pool, ExpertActor(), versions={}, display=False, log=log, finished=finished)  # type: ignore[arg-type]
     return pool, log, done
 
 
@@ -100,6 +101,17 @@ def test_one_bad_group_does_not_stop_the_others() -> None:
     assert sorted(done) == [1, 2, 3]
     assert len(log.failures) == 1
     assert pool.starts.count(0) == 2
+
+
+@pytest.mark.parametrize(("losses", "starts"), [(MOST_LOSSES, MOST_LOSSES + 1), (1000, MOST_LOSSES + 2)])
+def test_a_worker_that_is_taken_away_counts_as_no_try_unless_it_always_is(losses: int, starts: int) -> None:
+    def script(group: int, attempt: int) -> str | Snapshot:
+        return "lost with its node" if group == 1 and attempt <= losses else snapshot()
+
+    pool, log, done = play(script)
+    assert pool.starts.count(1) == starts
+    assert len(log.losses) == MOST_LOSSES
+    assert (len(log.failures), sorted(done)) == ((0, [0, 1, 2, 3]) if losses == MOST_LOSSES else (1, [0, 2, 3]))
 
 
 @pytest.mark.parametrize("mended", [True, False])

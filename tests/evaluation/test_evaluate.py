@@ -1,8 +1,9 @@
 """The verb evaluate: what it asks of collection, what it writes, and what it refuses."""
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,17 +40,15 @@ class FakeCollection:
         self.computation = "cpu float32, sdpa"
         self.refuses = False
 
-    def open_policy(self, settings: CollectSettings, reporter: Any) -> Any:
+    @contextlib.contextmanager
+    def open_launcher(self, settings: CollectSettings, reporter: Any, policy: None) -> Iterator[Any]:
         if self.refuses:
             raise CompatibilityError("Gripper conventions differ.")
-        return (
-            None
-            if settings.policy == "expert"
-            else SimpleNamespace(spec=PolicySpec(7, 64, "", "toy", self.policy_hash, "road", self.computation))
-        )
+        spec = PolicySpec(7, 64, "", "toy", self.policy_hash, "road", self.computation)
+        yield SimpleNamespace(spec=None if settings.policy == "expert" else spec)
 
     def __call__(
-        self, settings: CollectSettings, reporter: Reporter = SILENT, *, policy: Any = None
+        self, settings: CollectSettings, reporter: Reporter = SILENT, *, launcher: Any = None
     ) -> Mapping[str, Any]:
         states = parse_numbers(settings.initial_states, "initial states")
         if settings.dry_run:
@@ -105,7 +104,7 @@ def collection(monkeypatch: pytest.MonkeyPatch) -> FakeCollection:
     monkeypatch.setattr(grape.collect, "run_collect", fake)
     monkeypatch.setattr(grape.collect, "plan_collect", fake)
     monkeypatch.setattr(grape.collect, "check_unopened", lambda settings: None)
-    monkeypatch.setattr(grape.collect, "open_policy", fake.open_policy)
+    monkeypatch.setattr(grape.collect, "open_launcher", fake.open_launcher)
     monkeypatch.setattr(MetaWorldSuite, "versions", lambda suite: {"metaworld": "3"})  # also where it is not installed
     return fake
 

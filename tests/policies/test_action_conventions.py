@@ -125,5 +125,5 @@ def test_what_is_stored_is_what_was_executed(tmp_path: Path, monkeypatch: pytest
 
 def test_a_run_in_other_words_is_another_run() -> None:
     settings = CollectSettings(out=Path("unused"), suite="toy")
-    assert "rotation" not in inputs_of(Turner(""), settings)
-    assert inputs_of(Turner(ROLL_PITCH_YAW), settings)["rotation"] == ROLL_PITCH_YAW
+    assert "rotation" not in inputs_of(Turner("").spec, settings)
+    assert inputs_of(Turner(ROLL_PITCH_YAW).spec, settings)["rotation"] == ROLL_PITCH_YAW

@@ -30,7 +30,7 @@ from grape.api.results import (
     SftResult,
     TrainResult,
 )
-from grape.collect import CollectSettings, check_opened, open_policy, run_collect
+from grape.collect import CollectSettings, check_opened, run_collect
 from grape.core.errors import SettingsError
 from grape.core.events import LoggingReporter, Reporter
 from grape.core.preferences import PreferencePair
@@ -105,7 +105,8 @@ def collect(
     """
     opened = _named(policy, values)
     chosen = resolved(CollectSettings, settings, values)
-    opened = open_policy(chosen, reporter) if opened is None else check_opened(chosen, opened)
+    if opened is not None:
+        check_opened(chosen, opened)
     summary = run_collect(chosen, reporter, policy=opened)
     return CollectResult(
         folder=_absolute(chosen.out),

@@ -2,11 +2,12 @@
 
 ``episode`` is one episode in a straight line. For many, ``settings`` says what is collected, ``plan`` turns that into
 groups of episodes, ``opening`` opens the policy, ``recorder`` holds an episode while it happens, ``rollout`` plays the
-groups, ``collect`` is the verb, ``seen`` recognizes initial states that a policy has seen.
+groups, ``launching`` says where, ``collect`` is the verb, ``seen`` recognizes initial states that a policy has seen.
 """
 
 from grape.collect.collect import plan_collect, run_collect
 from grape.collect.episode import run_episode
+from grape.collect.launching import Launcher, open_launcher
 from grape.collect.opening import check_opened, check_unopened, executed_actions, inputs_of, open_policy
 from grape.collect.seen import seen_states
 from grape.collect.settings import CollectSettings
@@ -18,12 +19,14 @@ from grape.policies.types import CheckpointInfo
 __all__ = [
     "CheckpointInfo",
     "CollectSettings",
+    "Launcher",
     "Policy",
     "check_opened",
     "check_policy_place",
     "check_unopened",
     "executed_actions",
     "inputs_of",
+    "open_launcher",
     "open_policy",
     "opening_options",
     "plan_collect",

@@ -1,25 +1,22 @@
 """The verb ``collect``: from a suite and a policy (or an expert) to a store of episodes."""
 
-import contextlib
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from grape.collect.opening import check_unopened, chunk_contract, executed_actions, inputs_of, open_policy
+from grape.collect.launching import Launcher, open_launcher
+from grape.collect.opening import check_unopened, chunk_contract, executed_actions, inputs_of
 from grape.collect.plan import Group, describe_plan, make_plan, next_round
-from grape.collect.rollout import Actor, ExpertActor, PolicyActor, RolloutLog, play_groups
+from grape.collect.rollout import RolloutLog
 from grape.collect.settings import CollectSettings
 from grape.core.errors import SimulatorError
 from grape.core.events import SILENT, Reporter, append_event
 from grape.core.runs import open_run, recorded_inputs
-from grape.core.trajectories import EpisodeMeta, Trajectory
-from grape.envs.base import SuiteBase
+from grape.core.trajectories import EpisodeMeta
 from grape.envs.external_python import suite_of
-from grape.envs.pool import WorkerPool
 from grape.policies.base import Policy, PolicySpec
-from grape.store import EpisodeStore, lost_episodes, note_planned
+from grape.store import EpisodeFile, EpisodeStore, lost_episodes, note_planned
 
 __all__ = ["plan_collect", "run_collect", "summarize"]
 
@@ -28,7 +25,11 @@ _SAMPLER = "action bins, SplitMix64"
 
 
 def run_collect(
-    settings: CollectSettings, reporter: Reporter = SILENT, *, policy: Policy | None = None
+    settings: CollectSettings,
+    reporter: Reporter = SILENT,
+    *,
+    policy: Policy | None = None,
+    launcher: Launcher | None = None,
 ) -> Mapping[str, Any]:
     """Collect the episodes that the settings name into ``out/store``.
 
@@ -39,6 +40,7 @@ def run_collect(
         settings: What to collect.
         reporter: Hears of the progress.
         policy: What :func:`~grape.collect.open_policy` gave for these settings; opened here where absent.
+        launcher: What :func:`~grape.collect.open_launcher` gave for these settings; opened here where absent.
 
     Returns:
         Summary: episodes, successes, success rate, mean decisions, the same a task, and the store's path; with
@@ -52,14 +54,21 @@ def run_collect(
     """
     if settings.dry_run:
         return plan_collect(settings, check_unopened(settings))
-    suite = suite_of(settings.suite, settings.env_python)
-    groups = make_plan(settings, suite)
-    if policy is None:
-        policy = open_policy(settings, reporter)
-    if policy is None:
+    groups = make_plan(settings, suite_of(settings.suite, settings.env_python))
+    if launcher is not None:
+        return _collect(settings, groups, launcher, reporter)
+    with open_launcher(settings, reporter, policy) as opened:
+        return _collect(settings, groups, opened, reporter)
+
+
+def _collect(
+    settings: CollectSettings, groups: tuple[Group, ...], launcher: Launcher, reporter: Reporter
+) -> Mapping[str, Any]:
+    suite, spec = suite_of(settings.suite, settings.env_python), launcher.spec
+    if spec is None:
         settings = replace(settings, temperature=0.0)
-    settings = replace(settings, execute=executed_actions(settings, policy))
-    inputs = inputs_of(policy, settings)
+    settings = replace(settings, execute=executed_actions(settings, spec))
+    inputs = inputs_of(spec, settings)
     recorded = recorded_inputs(settings.out, "collect")
     other_sampler = settings.temperature > 0 and recorded is not None and "sampler" not in recorded
     if settings.temperature > 0 and not other_sampler:
@@ -76,24 +85,17 @@ def run_collect(
             f"{settings.out} was begun by an earlier release, which drew other samples from equal seeds. The episodes "
             "that it recorded stay; those that are left are sampled as of now."
         )
-    for caution in (
-        *suite.cautions(),
-        *_about_long_chunks(groups, settings.execute or (1 if policy is None else policy.spec.chunk)),
-    ):
+    executed = settings.execute or (1 if spec is None else spec.chunk)
+    for caution in (*suite.cautions(), *_about_long_chunks(groups, executed)):
         reporter.warn(caution)
     contract = {"action_space": asdict(suite.action_space), "versions": dict(suite.versions())}
-    if policy is None and settings.execute > 1:
+    if spec is None and settings.execute > 1:
         contract["chunks"] = {"length": settings.execute, "support": "", "temperature": 0.0}
-    contract |= chunk_contract(policy)
+    contract |= chunk_contract(spec)
     store = EpisodeStore.create(settings.out / "store", suite.name, contract)
     log = RolloutLog()
-    actor: Actor = (
-        ExpertActor(settings.execute or 1)
-        if policy is None
-        else PolicyActor(policy, settings.temperature, log, suite.action_space, settings.execute)
-    )
     start_time = time.perf_counter()
-    groups = _Collection(settings, suite, actor, store, log, reporter).play(groups)
+    groups = _Collection(settings, launcher, store, log, reporter).play(groups)
     append_event(settings.out, "collected", seconds=round(time.perf_counter() - start_time, 2), **asdict(log))
     if log.failures:
         raise SimulatorError(
@@ -144,8 +146,7 @@ class _Collection:
     """Everything that playing episodes needs."""
 
     settings: CollectSettings
-    suite: SuiteBase
-    actor: Actor
+    launcher: Launcher
     store: EpisodeStore
     log: RolloutLog
     reporter: Reporter
@@ -157,58 +158,42 @@ class _Collection:
             The groups of all rounds; those known so far where groups failed.
         """
         settings, planned, latest, number = self.settings, first, first, 1
-        with contextlib.ExitStack() as stack:
-            pool: WorkerPool | None = None
-            whole = None if settings.mixed_episodes else sum(len(group.episodes) for group in planned)
-            note_planned(settings.out, whole)
-            while latest:
-                missing = [
-                    group for group in latest if any(episode.episode_id not in self.store for episode in group.episodes)
-                ]
-                if missing and pool is None:
-                    self.suite.check()
-                    workers = min(settings.workers or os.cpu_count() or 1, len(missing))
-                    pool = stack.enter_context(
-                        WorkerPool(self.suite.name, workers, settings.lanes, settings.timeout, settings.env_python)
-                    )
-                if missing and pool is not None:
-                    name = settings.out.name if number == 1 else f"{settings.out.name}, round {number}"
-                    self._play_groups(missing, pool, name, sum(len(group.episodes) for group in latest))
-                if self.log.failures or not settings.mixed_episodes:
-                    break
-                solved = {meta.episode_id: meta.success is True for meta in self.store.metas()}
-                latest, number = next_round(settings, planned, solved), number + 1
-                planned += latest
+        whole = None if settings.mixed_episodes else sum(len(group.episodes) for group in planned)
+        note_planned(settings.out, whole)
+        while latest:
+            missing = [
+                group for group in latest if any(episode.episode_id not in self.store for episode in group.episodes)
+            ]
+            if missing:
+                name = settings.out.name if number == 1 else f"{settings.out.name}, round {number}"
+                self._play_groups(missing, name, sum(len(group.episodes) for group in latest))
+            if self.log.failures or not settings.mixed_episodes:
+                break
+            solved = {meta.episode_id: meta.success is True for meta in self.store.metas()}
+            latest, number = next_round(settings, planned, solved), number + 1
+            planned += latest
         return planned
 
-    def _play_groups(self, groups: Sequence[Group], pool: WorkerPool, name: str, total: int) -> None:
+    def _play_groups(self, groups: Sequence[Group], name: str, total: int) -> None:
         """Play the groups and write each episode as soon as its group is over."""
-        retried = len(self.log.retries)
+        retried, lost = len(self.log.retries), len(self.log.losses)
         todo = sum(len(group.episodes) for group in groups)
         with self.reporter.progress(name, total, total - todo) as bar:
             successes = episodes = 0
 
-            def finished(group: Group, trajectories: list[Trajectory]) -> None:
+            def commit(group: Group, file: EpisodeFile) -> None:
                 nonlocal successes, episodes
-                for trajectory in trajectories:
-                    if trajectory.meta.episode_id not in self.store:
-                        self.store.write(trajectory)
-                    successes += trajectory.meta.success is True
-                    episodes += 1
-                bar.advance(len(trajectories), f"{group.task.name}  success so far {successes / episodes:.0%}")
+                if file.meta.episode_id not in self.store:
+                    self.store.write_file(file)
+                successes += file.meta.success is True
+                episodes += 1
+                bar.advance(1, f"{group.task.name}  success so far {successes / episodes:.0%}")
 
-            play_groups(
-                groups,
-                pool,
-                self.actor,
-                versions=self.suite.versions(),
-                display=self.settings.display,
-                log=self.log,
-                until=self.settings.until,
-                finished=finished,
-            )
+            self.launcher.play(groups, self.settings, self.log, commit)
         for sentence in self.log.retries[retried:]:
             self.reporter.warn(f"A worker failed and was replaced; its episodes were played again. {sentence}")
+        for sentence in self.log.losses[lost:]:
+            self.reporter.warn(f"Lost on the way, and played again: {sentence}")
 
 
 def summarize(metas: Sequence[EpisodeMeta]) -> dict[str, Any]:

@@ -103,9 +103,9 @@ def check_opened(settings: CollectSettings, policy: Policy) -> Policy:
     return policy
 
 
-def executed_actions(settings: CollectSettings, policy: Policy | None) -> int:
+def executed_actions(settings: CollectSettings, spec: PolicySpec | None) -> int:
     """``execute`` as a run knows it: 0 where the whole chunk is executed, whether it was asked for or not."""
-    whole = 1 if policy is None else policy.spec.chunk
+    whole = 1 if spec is None else spec.chunk
     return 0 if settings.execute == whole else settings.execute
 
 
@@ -133,18 +133,16 @@ def _check_execute(settings: CollectSettings, chunk: int, name: str) -> None:
         )
 
 
-def chunk_contract(policy: Policy | None) -> dict[str, Any]:
+def chunk_contract(spec: PolicySpec | None) -> dict[str, Any]:
     """What all episodes of a store have in common beside the suite's facts; nothing where each action is a decision."""
-    if policy is None:
+    if spec is None:
         return {}
-    spec = policy.spec
     facts = (spec.chunk, spec.support, spec.logp_temperature)
     return {} if facts == PLAIN else {"chunks": dict(zip(("length", "support", "temperature"), facts, strict=True))}
 
 
-def inputs_of(policy: Policy | None, settings: CollectSettings) -> dict[str, Any]:
+def inputs_of(spec: PolicySpec | None, settings: CollectSettings) -> dict[str, Any]:
     """Inputs that must be equal on resumption: the policy, its image preprocessing and precision, the simulator."""
-    spec = policy.spec if policy is not None else None
     inputs = {
         "policy_hash": spec.policy_hash if spec else "",
         "preprocessing_hash": spec.preprocessing_hash if spec else "",

@@ -3,8 +3,8 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,10 +19,12 @@ from grape.envs.pool import GroupReply, WorkerPool
 from grape.policies.base import ActionBatch, Policy
 from grape.policies.deciding import decide
 
-__all__ = ["Actor", "ExpertActor", "PolicyActor", "RolloutLog", "play_groups"]
+__all__ = ["Actor", "ExpertActor", "GroupSource", "PlannedGroups", "PolicyActor", "RolloutLog", "play_groups"]
 
 # A crash or hang costs the group one more try; what fails twice is reported, not tried for ever.
 TRIES = 2
+# What was lost with its node is no fault of the simulator; but one that takes its node along must come to an end.
+MOST_LOSSES = 5
 
 
 @dataclass
@@ -35,6 +37,7 @@ class RolloutLog:
         waiting_seconds: Wall time spent waiting for simulators.
         failures: Sentences about groups that failed twice.
         retries: Sentences about groups that failed once.
+        losses: Sentences about groups whose worker was taken away, e.g. with its node.
     """
 
     decisions: int = 0
@@ -42,6 +45,41 @@ class RolloutLog:
     waiting_seconds: float = 0.0
     failures: list[str] = field(default_factory=list)
     retries: list[str] = field(default_factory=list)
+    losses: list[str] = field(default_factory=list)
+
+    def drain(self) -> dict[str, Any]:
+        """All of it as JSON values; afterwards the log is empty."""
+        values = asdict(self)
+        for name, value in asdict(RolloutLog()).items():
+            setattr(self, name, value)
+        return values
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Add what :meth:`drain` gave in another process."""
+        for name, value in values.items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+class GroupSource(Protocol):
+    """Hands out groups one by one."""
+
+    def take(self, *, wait: bool) -> Group | None:
+        """The next group, or None where there is none.
+
+        Args:
+            wait: Whether to wait where groups may still come; None then means that none will.
+        """
+
+
+class PlannedGroups:
+    """Groups that are all known."""
+
+    def __init__(self, groups: Iterable[Group]) -> None:
+        self._groups = deque(groups)
+
+    def take(self, *, wait: bool) -> Group | None:
+        """The next group, or None where there is none."""
+        return self._groups.popleft() if self._groups else None
 
 
 class Actor(Protocol):
@@ -182,7 +220,7 @@ class ExpertActor:
 
 
 def play_groups(
-    groups: Iterable[Group],
+    source: GroupSource,
     pool: WorkerPool,
     actor: Actor,
     *,
@@ -191,11 +229,12 @@ def play_groups(
     log: RolloutLog,
     until: str = "success",
     finished: Callable[[Group, list[Trajectory]], None],
+    abandoned: Callable[[Group], None] = lambda group: None,
 ) -> None:
     """Play every group to its end.
 
     Args:
-        groups: What to play.
+        source: What to play.
         pool: Worker processes of the groups' suite.
         actor: Who decides.
         versions: Recorded with every episode.
@@ -203,22 +242,39 @@ def play_groups(
         log: Receives costs, retries and failures.
         until: When an episode ends, as for :class:`~grape.collect.recorder.EpisodeRecorder`.
         finished: Called with the trajectories of each group that came to its end, in order of completion.
+        abandoned: Called with each group that failed twice.
 
     Raises:
         SimulatorError: A group failed twice before any group ever answered: the simulator does not work here, so
             the other groups would only fail one after the other.
     """
-    waiting = deque(groups)
+    waiting: deque[Group] = deque()
     playing: dict[int, tuple[Group, list[EpisodeRecorder]]] = {}
     tries: dict[int, int] = {}
+    losses: dict[int, int] = {}
     has_answered = False
 
-    def failed(group: Group, reason: str) -> None:
+    def fill(*, wait: bool = False) -> None:
+        # As long as nothing worked, another group is at hand to go before one that failed.
+        while len(waiting) < (1 if has_answered else 2):
+            group = source.take(wait=wait and not waiting)
+            if group is None:
+                break
+            waiting.append(group)
+
+    def failed(group: Group, reason: str, *, lost: bool = False) -> None:
         del playing[group.number]
-        tries[group.number] = tries.get(group.number, 0) + 1
         sentence = f"{group.task.name}, episodes {group.episodes[0].episode_id} and following: {reason}"
+        if lost:
+            losses[group.number] = losses.get(group.number, 0) + 1
+            if losses[group.number] <= MOST_LOSSES:
+                log.losses.append(sentence)
+                waiting.insert(0, group)
+                return
+        tries[group.number] = tries.get(group.number, 0) + 1
         if tries[group.number] < TRIES:
             log.retries.append(sentence)
+            fill()
             # As long as nothing worked, another group goes first: it tells a bad group from a bad simulator.
             waiting.insert(0 if has_answered else 1, group)
             return
@@ -228,22 +284,28 @@ def play_groups(
                 f"The simulator gave no answer in any episode, so the collection stops. {sentence}",
                 "Run 'grape doctor', then the same command again: what was finished before is kept.",
             )
+        abandoned(group)
 
-    while waiting or playing:
-        while waiting and pool.idle:
+    while True:
+        while pool.idle:
+            fill(wait=not playing)
+            if not waiting:
+                break
             group = waiting.popleft()
             playing[group.number] = (
                 group,
                 [EpisodeRecorder(group.task, episode, display, until) for episode in group.episodes],
             )
             actor.start(pool, group)
+        if not playing and pool.idle:
+            break
         start_time = time.perf_counter()
         replies = pool.wait()
         log.waiting_seconds += time.perf_counter() - start_time
         for reply in replies:
             group, recorders = playing[reply.group_id]
             if reply.failure is not None:
-                failed(group, reply.failure)
+                failed(group, reply.failure, lost=reply.lost)
                 continue
             has_answered = True
             actor.take_executed(reply, recorders)
@@ -259,7 +321,7 @@ def play_groups(
                 del playing[group.number]
                 pool.finish(group.number)
                 facts = actor.facts(group.task)
-                finished(group, [recorder.trajectory(versions=versions, **facts) for recorder in recorders])
                 log.decisions += sum(recorder.decisions for recorder in recorders)
+                finished(group, [recorder.trajectory(versions=versions, **facts) for recorder in recorders])
             else:
                 actor.decide(pool, group, recorders)

@@ -7,15 +7,40 @@ from typing import Literal
 from grape.core.settings import Range, setting, with_default
 from grape.policies.opening import PolicySettings, PrecisionSettings
 
-__all__ = ["CollectSettings", "RolloutSettings"]
+__all__ = ["CollectSettings", "LauncherSettings", "RolloutSettings"]
 
-_EPISODES, _SIMULATOR = "Episodes", "Simulator"
+_EPISODES, _SIMULATOR, _LAUNCHER = "Episodes", "Simulator", "Where episodes are played"
 MAX_TIMEOUT = 1_000_000.0
 _MIXED_SAMPLES = 4  # as many times --samples at most from a state of mixed outcome: one state is not to take all
 
 
 @dataclass(frozen=True)
-class RolloutSettings(PolicySettings):
+class LauncherSettings:
+    """Where episodes are played; changes the speed, not the results.
+
+    Attributes:
+        launcher: local for processes of this machine, ray for processes on the nodes of a Ray cluster.
+        ray_address: host:port of the cluster's head, of which this machine is a node; empty starts Ray on this machine
+            alone.
+        replicas: Copies of the policy, each with workers of its own; 0 means one for each GPU of the cluster, at least
+            one.
+        replica_gpus: GPUs of a replica, e.g. 0.5; -1 means 1 for a policy where there are GPUs, else 0.
+        replica_cpus: CPUs of a replica, and its threads; 0 means 1, with as many threads as the local launcher has.
+        worker_cpus: CPUs that are reserved for a simulator process.
+        worker_resource: Custom resource of the nodes on which simulators may run, e.g. simulator; empty for all nodes.
+    """
+
+    launcher: Literal["local", "ray"] = setting("local", group=_LAUNCHER, identity=False)
+    ray_address: str = setting("", group=_LAUNCHER, identity=False)
+    replicas: int = setting(0, group=_LAUNCHER, range=Range(0), identity=False)
+    replica_gpus: float = setting(-1.0, group=_LAUNCHER, range=Range(-1), identity=False)
+    replica_cpus: int = setting(0, group=_LAUNCHER, range=Range(0), identity=False)
+    worker_cpus: float = setting(1.0, group=_LAUNCHER, range=Range(0), identity=False)
+    worker_resource: str = setting("", group=_LAUNCHER, identity=False)
+
+
+@dataclass(frozen=True)
+class RolloutSettings(PolicySettings, LauncherSettings):
     """How episodes are played. The resolved crop, conventions and precision are part of a run's inputs.
 
     Attributes:
@@ -31,7 +56,7 @@ class RolloutSettings(PolicySettings):
             scripted experts, who act at every control step: control steps from one image to the next; 0 means 1.
         lanes: Episodes that run in lock-step with one batched decision. The last bits of log-probabilities can depend
             on the batch, so results are reproducible for equal lanes.
-        workers: Simulator processes; changes the speed only. 0 means one a core.
+        workers: Simulator processes; changes the speed only. 0 means one a core, with Ray one for each --worker-cpus.
         timeout: Seconds of silence after which a worker counts as hung and is replaced, for each control step of a
             decision; above 0, at most 1000000.
         env_python: Another Python interpreter for the simulator processes, e.g. /opt/simpler/bin/python: for suites

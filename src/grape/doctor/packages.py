@@ -18,6 +18,7 @@ _PURPOSE = {
     "simpler": "the simulator of the simpler_widowx suites (SimplerEnv)",
     "vlm": "generated cost specifications, by a model on this machine",
     "endpoint": "generated cost specifications, by a model behind an endpoint",
+    "ray": "--launcher ray",
     "report": "pages and videos",
     "figures": "grape report --figures",
     "docs": "make docs, in a checkout",

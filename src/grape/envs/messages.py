@@ -72,7 +72,9 @@ def _read(link: socket.socket, size: int) -> bytearray:
     while view:
         try:
             count = link.recv_into(view)
-        except ConnectionError as error:
+        except OSError as error:
+            if error.errno is None:  # the socket's own timeout passed
+                raise
             raise EOFError("the connection is closed") from error
         if count == 0:
             raise EOFError("the connection is closed")

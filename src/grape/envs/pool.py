@@ -1,31 +1,28 @@
 """Worker processes that step many environments at once; a crash or hang of one does not end the run."""
 
 import contextlib
-import os
 import socket
-import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_readable
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from grape.core.tasks import Task
 from grape.envs.base import Snapshot
-from grape.envs.external_python import worker_command
 from grape.envs.messages import receive, send, snapshot_from_wire
+from grape.envs.worker_process import Exit, LocalStarter, WorkerProcess, WorkerStarter
 
 __all__ = ["GroupReply", "WorkerPool"]
 
 _STARTUP_SECONDS = 60.0  # a new process imports its simulator first; added to its first deadline
 _MOST_SECONDS = 1e6  # sockets refuse much longer timeouts
-_LAST_WORDS = 2000  # characters of a dead worker's standard error that are quoted
+_JOIN_CHECK_SECONDS = 1.0  # between looks at workers that are not connected yet
 
 Actions = npt.NDArray[np.float32]
 
@@ -39,6 +36,7 @@ class GroupReply:
         snapshots: One a lane; None for lanes that were not stepped, empty after a failure.
         failure: None, or what went wrong. The group is over then and its worker has been replaced; the caller may
             start the group again from its beginning.
+        lost: Whether the worker was taken away, e.g. with its node: the failure says nothing about the simulator.
         expert_actions: Where the worker's experts acted: executed and clean actions, float32 ``(L, D)`` each, after
             :meth:`WorkerPool.play` ``(L, n, D)``; zero where none acted.
         passed: Where several actions were executed, the states before that of ``snapshots``, one sequence a lane,
@@ -48,6 +46,7 @@ class GroupReply:
     group_id: int
     snapshots: tuple[Snapshot | None, ...]
     failure: str | None = None
+    lost: bool = False
     expert_actions: tuple[Actions, Actions] | None = None
     passed: tuple[tuple[Snapshot, ...], ...] = ()
 
@@ -58,26 +57,26 @@ class GroupReply:
 
 
 class _Worker:
-    """One process with its socket, and the group it serves."""
+    """A worker's process, and the group it serves."""
 
-    def __init__(self, suite_name: str, python: Path | None) -> None:
+    def __init__(self, process: WorkerProcess) -> None:
+        self.process = process
         self.group_id: int | None = None
         self.about = ""
         self.deadline: float | None = None  # set while an answer is due
         self.patience = 0.0  # seconds between the last request and its deadline
         self.has_answered = False
-        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill
-        self.link, worker_end = socket.socketpair()
-        command, environment = worker_command(python, worker_end.fileno(), suite_name)
-        with worker_end:
-            self._process = subprocess.Popen(
-                command,
-                pass_fds=[worker_end.fileno()],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # simulators print banners to stdout; standard output belongs to results
-                stderr=self._stderr,
-            )
+
+    @property
+    def link(self) -> socket.socket:
+        """The connection of a worker that has a group."""
+        assert self.process.link is not None
+        return self.process.link
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is connected and has no group."""
+        return self.group_id is None and self.process.link is not None
 
     def ask(self, timeout: float, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]] | None = None) -> None:
         """Send a request and expect the answer within ``timeout`` seconds, later from a new process."""
@@ -86,25 +85,6 @@ class _Worker:
         self.link.settimeout(self.patience)
         with contextlib.suppress(OSError):  # a dead worker: reading the answer will say so
             send(self.link, header, arrays)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self.link.close()
-        self._stderr.close()
-
-    def exit_report(self) -> str:
-        """How the process ended and the end of what it wrote to standard error; call before :meth:`kill`."""
-        try:
-            code = self._process.wait(timeout=5.0)
-        except subprocess.TimeoutExpired:
-            ended = "closed its connection"
-        else:
-            ended = f"was killed by signal {-code}" if code < 0 else f"left with code {code}"
-        size = self._stderr.seek(0, os.SEEK_END)
-        self._stderr.seek(max(0, size - _LAST_WORDS))
-        words = self._stderr.read().decode(errors="replace").strip()
-        return f"{ended}; end of its stderr: {words}" if words else ended
 
 
 class WorkerPool:
@@ -121,24 +101,30 @@ class WorkerPool:
         timeout: Seconds of silence after which a worker counts as hung, for each control step that it was asked for; a
             new worker has 60 s more for its start.
         python: Another interpreter for the workers, see :mod:`grape.envs.external_python`; None for this one.
+        starter: Starts the workers; by default as processes of this machine, in the interpreter ``python``.
 
     Raises:
         ValueError: ``workers`` or ``lanes`` is less than 1.
     """
 
     def __init__(
-        self, suite_name: str, workers: int, lanes: int, timeout: float = 120.0, python: Path | None = None
+        self,
+        suite_name: str,
+        workers: int,
+        lanes: int,
+        timeout: float = 120.0,
+        python: Path | None = None,
+        starter: WorkerStarter | None = None,
     ) -> None:
         if workers < 1 or lanes < 1:
             raise ValueError(f"a pool needs at least one worker and one lane, not {workers} and {lanes}")
-        self._suite_name = suite_name
         self._lanes = lanes
         self._timeout = timeout
-        self._python = python
+        self._starter = LocalStarter(suite_name, python) if starter is None else starter
         self._workers: list[_Worker] = []
         try:
             for _ in range(workers):
-                self._workers.append(_Worker(suite_name, python))
+                self._workers.append(_Worker(self._starter.start()))
         except BaseException:
             self.close()
             raise
@@ -153,8 +139,8 @@ class WorkerPool:
 
     @property
     def idle(self) -> int:
-        """Number of workers without a group."""
-        return sum(worker.group_id is None for worker in self._workers)
+        """Number of connected workers without a group."""
+        return sum(worker.is_idle for worker in self._workers)
 
     def start(
         self,
@@ -179,7 +165,7 @@ class WorkerPool:
             raise ValueError(f"a group has 1 to {self._lanes} initial states and as many experts or none")
         if any(worker.group_id == group_id for worker in self._workers):
             raise ValueError(f"group {group_id} is running already")
-        worker = next((worker for worker in self._workers if worker.group_id is None), None)
+        worker = next((worker for worker in self._workers if worker.is_idle), None)
         if worker is None:
             raise RuntimeError("no worker is idle")
         worker.group_id = group_id
@@ -238,33 +224,43 @@ class WorkerPool:
                 worker.group_id = None
 
     def wait(self) -> list[GroupReply]:
-        """Block until at least one worker answered, died or hung.
+        """Block until at least one worker answered, died or hung, or connected.
 
         Returns:
-            The answers there are, in order of workers.
+            The answers there are, in order of workers; none where a worker connected.
 
         Raises:
-            RuntimeError: No answer is due.
+            RuntimeError: No answer is due, and no worker is to connect.
+            SimulatorError: Workers cannot be started.
         """
         pending = [worker for worker in self._workers if worker.deadline is not None]
-        if not pending:
+        joining = [worker for worker in self._workers if worker.process.link is None]
+        if not pending and not joining:
             raise RuntimeError("no answer is due: start or step a group first")
+        door = [self._starter.door] if joining and self._starter.door is not None else []
         replies: list[GroupReply] = []
         while not replies:
-            patience = min(worker.deadline for worker in pending if worker.deadline is not None) - time.monotonic()
-            readable = wait_readable([worker.link for worker in pending], max(0.0, patience))
+            deadlines = [worker.deadline for worker in pending if worker.deadline is not None]
+            patience = min(deadlines, default=_MOST_SECONDS + time.monotonic()) - time.monotonic()
+            if joining:
+                patience = min(patience, _JOIN_CHECK_SECONDS)
+            readable = wait_readable([*(worker.link for worker in pending), *door], max(0.0, patience))
             now = time.monotonic()
             for worker in pending:
                 if worker.link in readable:
                     replies.append(self._read(worker))
                 elif worker.deadline is not None and worker.deadline <= now:
-                    replies.append(self._give_up(worker, f"gave no sign of life for {worker.patience:g} s"))
+                    replies.append(self._give_up(worker, Exit(f"gave no sign of life for {worker.patience:g} s")))
+            if joining:
+                self._starter.admit()
+                if any(worker.process.link is not None for worker in joining):
+                    break
         return replies
 
     def close(self) -> None:
         """End all workers at once; they hold no unsaved data."""
         for worker in self._workers:
-            worker.kill()
+            worker.process.kill()
         self._workers.clear()
 
     def _ready(self, group_id: int) -> _Worker:
@@ -280,11 +276,11 @@ class WorkerPool:
         try:
             header, arrays = receive(worker.link)
         except EOFError:
-            return self._give_up(worker, worker.exit_report())
+            return self._give_up(worker, worker.process.exit())
         except TimeoutError:
-            return self._give_up(worker, f"stopped in the middle of an answer for {worker.patience:g} s")
+            return self._give_up(worker, Exit(f"stopped in the middle of an answer for {worker.patience:g} s"))
         if header["failure"] is not None:
-            return self._give_up(worker, f"failed: {header['failure']}")
+            return self._give_up(worker, Exit(f"failed: {header['failure']}"))
         worker.deadline = None
         worker.has_answered = True
         assert worker.group_id is not None
@@ -300,12 +296,14 @@ class WorkerPool:
         acted = (arrays["executed"], arrays["clean"]) if "executed" in arrays else None
         return GroupReply(worker.group_id, snapshots, expert_actions=acted, passed=passed)
 
-    def _give_up(self, worker: _Worker, reason: str) -> GroupReply:
+    def _give_up(self, worker: _Worker, end: Exit) -> GroupReply:
         """Replace a worker, and report its group as failed."""
         assert worker.group_id is not None
-        worker.kill()
-        self._workers[self._workers.index(worker)] = _Worker(self._suite_name, self._python)
-        return GroupReply(worker.group_id, (), failure=f"The simulator of {worker.about} {reason}")
+        worker.process.kill()
+        self._workers[self._workers.index(worker)] = _Worker(self._starter.start())
+        return GroupReply(
+            worker.group_id, (), failure=f"The simulator of {worker.about} {end.description}", lost=end.lost
+        )
 
 
 def _images_of(lane: int, arrays: dict[str, npt.NDArray[Any]]) -> list[tuple[str, str]]:

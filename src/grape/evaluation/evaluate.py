@@ -78,7 +78,7 @@ def run_evaluate(
         check_unopened,
         executed_actions,
         inputs_of,
-        open_policy,
+        open_launcher,
         opening_options,
         plan_collect,
         read_checkpoint_info,
@@ -124,22 +124,24 @@ def run_evaluate(
         checkpoint = read_checkpoint_info(settings.policy, opening_options(settings))
         settings = fit_checkpoint(protocol, settings, checkpoint.norm_keys, checkpoint.center_crop)
     played = _collect_settings(settings, states, Path(), parts[""])
-    policy = open_policy(played, reporter) if opened is None else check_opened(played, opened)
-    settings = replace(settings, execute=executed_actions(played, policy))
-    inputs = inputs_of(policy, played)
-    out = settings.out or _default_out(settings, inputs, opened=opened is not None)
-    run = open_run(out, "evaluate", settings, inputs)
-    path = str(out / RESULTS_NAME)
-    if run.done is not None:
-        return {**run.done, "policy": settings.policy, "results": path}
-    summary: dict[str, Any] = {}
-    for name, part in parts.items():
-        run_collect(_collect_settings(settings, states, out / part.folder, part), reporter, policy=policy)
-        store, limits = out / part.folder / "store", plans[name]["limits"]
-        results = _results_of(store, settings, protocol, part, limits, inputs["computation"])
-        write_results(out, results, part.file)
-        facts = _facts(results)
-        summary |= {name: {**facts, "samples": part.samples, "file": part.file}} if name else facts
+    policy = None if opened is None else check_opened(played, opened)
+    with open_launcher(played, reporter, policy) as launcher:
+        settings = replace(settings, execute=executed_actions(played, launcher.spec))
+        inputs = inputs_of(launcher.spec, played)
+        out = settings.out or _default_out(settings, inputs, opened=opened is not None)
+        run = open_run(out, "evaluate", settings, inputs)
+        path = str(out / RESULTS_NAME)
+        if run.done is not None:
+            return {**run.done, "policy": settings.policy, "results": path}
+        summary: dict[str, Any] = {}
+        for name, part in parts.items():
+            collected = _collect_settings(settings, states, out / part.folder, part)
+            run_collect(collected, reporter, launcher=launcher)
+            store, limits = out / part.folder / "store", plans[name]["limits"]
+            results = _results_of(store, settings, protocol, part, limits, inputs["computation"])
+            write_results(out, results, part.file)
+            facts = _facts(results)
+            summary |= {name: {**facts, "samples": part.samples, "file": part.file}} if name else facts
     summary["seen_states"] = seen_states
     summary["computation"] = inputs["computation"]
     run.finish(summary)

@@ -1,10 +1,12 @@
 """The verb ``loop``: from a policy (or nothing) to an aligned policy and a report."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grape.cluster import open_cluster
 from grape.collect import run_collect
 from grape.core.errors import NoPairsError
 from grape.core.events import SILENT, Reporter, append_event
@@ -12,6 +14,8 @@ from grape.core.files import write_json
 from grape.core.provenance import add_validated
 from grape.core.runs import open_run, recorded_inputs
 from grape.core.selections import format_numbers
+from grape.core.tasks import Task
+from grape.envs.base import SuiteBase
 from grape.envs.external_python import suite_of
 from grape.envs.registry import select_tasks
 from grape.evaluation import (
@@ -79,6 +83,22 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
     run = open_run(settings.out, "loop", settings, inputs)
     if run.done is not None and _covers(run.done, settings):
         return run.done
+    # One cluster for all stages: starting one takes longer than a small stage.
+    with open_cluster(settings.ray_address) if settings.launcher == "ray" else contextlib.nullcontext():
+        summary = _run_stages(settings, suite, tasks, stages, reporter, tolerate_losses=not inputs)
+    run.finish(summary)
+    return summary
+
+
+def _run_stages(
+    settings: LoopSettings,
+    suite: SuiteBase,
+    tasks: Sequence[Task],
+    stages: Stages,
+    reporter: Reporter,
+    *,
+    tolerate_losses: bool,
+) -> dict[str, Any]:
     first = _first_policy(settings, stages, reporter)
     trained: Path | None = None  # by iteration 1
     entries: list[dict[str, Any]] = [_entry(first, settings.out, accepted=True, verdict="starting point")]
@@ -88,7 +108,7 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
         reporter.info(f"iteration {iteration} of {settings.iterations}, from {incumbent.label}")
         append_event(settings.out, "iteration", number=iteration, start=incumbent.label)
         candidate, accepted, verdict = _iterate(
-            settings, stages, iteration, incumbent, reporter, tolerate_losses=not inputs
+            settings, stages, iteration, incumbent, reporter, tolerate_losses=tolerate_losses
         )
         if candidate is None:
             reporter.warn(f"Iteration {iteration}: {verdict} The loop stops here.")
@@ -134,7 +154,6 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
         from grape.report import ReportSettings, run_report
 
         summary |= {"report": str(run_report(ReportSettings(run=settings.out), reporter)["report"])}
-    run.finish(summary)
     return summary
 
 

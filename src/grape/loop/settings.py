@@ -1,15 +1,15 @@
 """What ``grape loop`` and ``grape demo`` can be told."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from grape.collect.settings import CollectSettings
+from grape.collect.settings import CollectSettings, LauncherSettings
 from grape.core.settings import Range, setting
 from grape.evaluation import EVALUATION_STATES_START
 from grape.preferences import PairSettings, ScoreSettings
 from grape.training.settings import SftSettings, TrainSettings
 
-__all__ = ["DECIDED_BY_LOOP", "RECIPES", "LoopSettings", "out_of_seed"]
+__all__ = ["DECIDED_BY_LOOP", "LAUNCHER", "RECIPES", "LoopSettings", "out_of_seed"]
 
 _TASKS, _STATES, _EVALUATION = "Tasks and iterations", "Initial states", "Gate and evaluation"
 
@@ -18,11 +18,14 @@ RECIPES = Path(__file__).with_name("recipes")
 
 UNSET = Path("decided-by-the-loop")
 
+LAUNCHER = tuple(item.name for item in fields(LauncherSettings))
+"""Settings of where episodes are played: the loop's own, for all of its stages."""
+
 # What the loop fills in itself; setting one of these by hand would silently do nothing, so it is refused.
 DECIDED_BY_LOOP: dict[str, tuple[str, ...]] = {
-    "demonstrations": ("out", "suite", "tasks", "policy", "env_python", "seed", "dry_run"),
+    "demonstrations": ("out", "suite", "tasks", "policy", "env_python", "seed", "dry_run", *LAUNCHER),
     "sft": ("data", "out", "seed", "dry_run"),
-    "collect": ("out", "suite", "tasks", "policy", "initial_states", "env_python", "seed", "dry_run"),
+    "collect": ("out", "suite", "tasks", "policy", "initial_states", "env_python", "seed", "dry_run", *LAUNCHER),
     "score": ("store", "out", "dry_run"),
     "pair": ("scores", "out", "seed", "dry_run"),
     "train": ("pairs", "scores", "replay", "policy", "out", "seed", "dry_run"),
@@ -30,7 +33,7 @@ DECIDED_BY_LOOP: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class LoopSettings:
+class LoopSettings(LauncherSettings):
     """Iterate collect, score, pair, train and evaluate until the policy is aligned; resumable at any moment.
 
     The settings of the verbs are nested, e.g. --train.beta 0.05 or --collect.samples 16. Every iteration collects

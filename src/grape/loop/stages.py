@@ -12,7 +12,7 @@ from grape.collect.settings import CollectSettings
 from grape.core.seeds import derive_seed
 from grape.core.selections import parse_numbers
 from grape.evaluation import CompareSettings, EvaluateSettings
-from grape.loop.settings import LoopSettings
+from grape.loop.settings import LAUNCHER, LoopSettings
 from grape.preferences import PairSettings, ScoreSettings
 from grape.training.methods import METHOD_SETTINGS
 from grape.training.settings import SftSettings, TrainSettings
@@ -51,6 +51,7 @@ class Stages:
 
     def __init__(self, settings: LoopSettings) -> None:
         self._loop = settings
+        self._launcher = {name: getattr(settings, name) for name in LAUNCHER}
         self.root = settings.out
         validation, test = settings.first_validation_state, settings.first_test_state
         self.validation_states = range(validation, validation + settings.validation_states)
@@ -88,6 +89,7 @@ class Stages:
             policy="expert",
             env_python=self._loop.env_python,
             seed=self._seed("demonstrations"),
+            **self._launcher,
         )
 
     def sft(self) -> SftSettings:
@@ -111,6 +113,7 @@ class Stages:
             env_python=self._loop.env_python,
             initial_states=f"{first}-{first + self._loop.states_per_iteration - 1}",
             seed=self._seed("collect", iteration),
+            **self._launcher,
         )
 
     def score(self, iteration: int) -> ScoreSettings:
@@ -195,6 +198,7 @@ class Stages:
             initial_states=f"{states[0]}-{states[-1]}",
             samples=self._loop.evaluation_samples,
             temperature=self._loop.evaluation_temperature,
+            **self._launcher,
             **{name: getattr(self._loop.collect, name) for name in _LIKE_COLLECT},
         )
 

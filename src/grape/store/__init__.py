@@ -4,6 +4,7 @@ One immutable Parquet file an episode, so that workers never share a file and a 
 way. Everything else in a store (the index of facts) is a cache that is rebuilt when it is stale or broken.
 """
 
+from grape.store.encoded import EpisodeFile
 from grape.store.episode_store import EpisodeStore
 from grape.store.memory import EpisodesInMemory, save_trajectories
 from grape.store.source import Decisions, Episodes, EpisodeSource
@@ -11,6 +12,7 @@ from grape.store.unfinished import about_unfinished, lost_episodes, note_planned
 
 __all__ = [
     "Decisions",
+    "EpisodeFile",
     "EpisodeSource",
     "EpisodeStore",
     "Episodes",

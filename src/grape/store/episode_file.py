@@ -70,7 +70,7 @@ from grape.store.header import (
 )
 from grape.store.source import Decisions
 
-__all__ = ["encode_episode", "read_decisions", "read_episode", "read_header", "read_images"]
+__all__ = ["encode_episode", "parse_header", "read_decisions", "read_episode", "read_header", "read_images"]
 
 ROWS_PER_GROUP = 64
 
@@ -138,6 +138,21 @@ def read_header(path: Path) -> Header:
     """
     with _opened(path) as (_, header):
         return header
+
+
+def parse_header(data: bytes, name: str) -> Header:
+    """Header of the bytes of an episode file, as another process sent them.
+
+    Args:
+        data: The bytes.
+        name: What they are called in messages.
+
+    Raises:
+        DataError: They are truncated or no episode.
+        CompatibilityError: A newer version of the package wrote them.
+    """
+    with _named_errors(name), pa.BufferReader(data) as handle:
+        return _parquet(handle, len(data))[1]
 
 
 def read_episode(path: Path, *, frames: bool = True, display: bool = False) -> Trajectory:
@@ -216,34 +231,46 @@ def read_images(path: Path, decisions: Sequence[int], camera: str = "") -> npt.N
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[pq.ParquetFile, Header]]:
     """The Parquet file and its header; whatever goes wrong inside is reported with the file's name."""
-    try:
+    with _named_errors(path):
         with open_file(path, max_bytes=_MOST_BYTES, within=path.parent) as opened:
             size = os.fstat(opened.fileno()).st_size
         # Arrow opens the file itself: where a Python file object fails below it, the process aborts.
         with pa.OSFile(str(path)) as handle:
-            # The limits keep a damaged footer from announcing terabytes.
-            file = pq.ParquetFile(
-                handle,
-                pre_buffer=False,
-                page_checksum_verification=True,
-                thrift_string_size_limit=1 << 26,
-                thrift_container_size_limit=1 << 20,
-            )
-            _check_announced(file.metadata, size)
-            text = (file.metadata.metadata or {}).get(HEADER_KEY)
-            if text is None:
-                raise DataError("It is a Parquet file but not an episode.")
-            header = header_from_json(text.decode())
+            file, header = _parquet(handle, size)
             if header.meta.episode_id != path.name.removesuffix(".parquet"):
                 raise DataError(f"It holds episode {header.meta.episode_id}.")
             yield file, header
+
+
+@contextlib.contextmanager
+def _named_errors(name: Path | str) -> Iterator[None]:
+    """Report whatever goes wrong inside with the file's name."""
+    try:
+        yield
     except CompatibilityError as error:
-        raise CompatibilityError(f"Episode file {path} cannot be read. {error.message}", error.hint) from error
+        raise CompatibilityError(f"Episode file {name} cannot be read. {error.message}", error.hint) from error
     except DataError as error:
-        raise DataError(f"Episode file {path} is damaged or foreign. {error.message}", _FIX) from error
+        raise DataError(f"Episode file {name} is damaged or foreign. {error.message}", _FIX) from error
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise DataError(f"Episode file {path} is truncated or damaged: {reason.rstrip('.')}.", _FIX) from error
+        raise DataError(f"Episode file {name} is truncated or damaged: {reason.rstrip('.')}.", _FIX) from error
+
+
+def _parquet(handle: pa.NativeFile, size: int) -> tuple[pq.ParquetFile, Header]:
+    """The Parquet file of ``size`` bytes behind ``handle``, and its header."""
+    # The limits keep a damaged footer from announcing terabytes.
+    file = pq.ParquetFile(
+        handle,
+        pre_buffer=False,
+        page_checksum_verification=True,
+        thrift_string_size_limit=1 << 26,
+        thrift_container_size_limit=1 << 20,
+    )
+    _check_announced(file.metadata, size)
+    text = (file.metadata.metadata or {}).get(HEADER_KEY)
+    if text is None:
+        raise DataError("It is a Parquet file but not an episode.")
+    return file, header_from_json(text.decode())
 
 
 def _check_announced(facts: Any, size: int) -> None:

@@ -25,7 +25,8 @@ from grape.core.files import content_hash, read_json, sweep_temporaries, write_b
 from grape.core.reading import open_file, parse_json, read_file
 from grape.core.tables import Table
 from grape.core.trajectories import EpisodeMeta, Trajectory
-from grape.store.episode_file import encode_episode, read_decisions, read_episode, read_header, read_images
+from grape.store.encoded import EpisodeFile
+from grape.store.episode_file import read_decisions, read_episode, read_header, read_images
 from grape.store.header import check_episode_id, is_episode_id, meta_from_dict, meta_to_dict
 from grape.store.source import Decisions
 
@@ -140,21 +141,30 @@ class EpisodeStore(Table):
             CompatibilityError: The episode is of another suite.
             GrapeError: The disk is full or the folder cannot be written.
         """
-        meta = trajectory.meta
+        self.write_file(EpisodeFile.encode(trajectory))
+
+    def write_file(self, file: EpisodeFile) -> None:
+        """Add an episode that is encoded already, as :meth:`write` does.
+
+        Raises:
+            DataError: The store has another episode under this id.
+            CompatibilityError: The episode is of another suite.
+            GrapeError: The disk is full or the folder cannot be written.
+        """
+        meta = file.meta
         if meta.suite != self.suite:
             raise CompatibilityError(
                 f"Episode {meta.episode_id} is of suite '{meta.suite}'; store {self.path} holds '{self.suite}'."
             )
-        data, header = encode_episode(trajectory)
         path = self._file(meta.episode_id)
         if path.exists() and _problem(path) is None:
-            if read_header(path).checksum == header.checksum:
+            if read_header(path).checksum == file.checksum:
                 return
             raise DataError(
                 f"Store {self.path} has another episode {meta.episode_id} already; episodes never change.",
                 "Write to another store, or move the old file away.",
             )
-        write_bytes(path, data)
+        write_bytes(path, file.data)
 
     def __contains__(self, episode_id: object) -> bool:
         try:

@@ -1,0 +1,146 @@
+"""One worker program, and who starts them: the seam between a pool and the machine that its workers run on."""
+
+import os
+import socket
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+from grape.envs.external_python import worker_command
+
+__all__ = ["Exit", "LocalStarter", "WorkerProcess", "WorkerProgram", "WorkerStarter"]
+
+_LAST_WORDS = 2000  # characters of a dead worker's standard error that are quoted
+_EXIT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a worker ended.
+
+    Attributes:
+        description: In words, to follow "The simulator of ...", with the end of its standard error.
+        lost: Whether it was taken away together with what it ran in, e.g. its node: no fault of the simulator.
+    """
+
+    description: str
+    lost: bool = False
+
+
+class WorkerProcess(Protocol):
+    """A worker that was started, on this machine or on another one."""
+
+    @property
+    def link(self) -> socket.socket | None:
+        """The connection to the worker program; None until it is there."""
+
+    def exit(self) -> Exit:
+        """How it ended, after its connection closed; call before :meth:`kill`."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+
+class WorkerStarter(Protocol):
+    """Starts the workers of a pool."""
+
+    @property
+    def door(self) -> socket.socket | None:
+        """Readable when a worker may have connected; None where workers are connected from their start on."""
+
+    def start(self) -> WorkerProcess:
+        """Start a worker; returns at once."""
+
+    def admit(self) -> None:
+        """Take the connections that arrived and see to workers that ended before they connected.
+
+        Raises:
+            SimulatorError: Workers cannot be started.
+        """
+
+
+class WorkerProgram:
+    """The worker program as a process of this machine, which ends with this process.
+
+    It is :mod:`grape.envs.worker`, in this interpreter or in an external one.
+
+    Args:
+        suite_name: Registered name of the suite.
+        python: Another interpreter, or None for this one.
+        worker_end: A connected socket that the program takes over; it is closed here.
+    """
+
+    def __init__(self, suite_name: str, python: Path | None, worker_end: socket.socket) -> None:
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill
+        command, environment = worker_command(python, worker_end.fileno(), suite_name)
+        with worker_end:
+            self._process = subprocess.Popen(
+                command,
+                pass_fds=[worker_end.fileno()],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # simulators print banners to stdout; standard output belongs to results
+                stderr=self._stderr,
+            )
+
+    def wait(self, seconds: float | None = None) -> str:
+        """How the process ended and the end of what it wrote to standard error.
+
+        Args:
+            seconds: How long to wait for its end; None for ever.
+        """
+        try:
+            code = self._process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            ended = "closed its connection"
+        else:
+            ended = f"was killed by signal {-code}" if code < 0 else f"left with code {code}"
+        size = self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, size - _LAST_WORDS))
+        words = self._stderr.read().decode(errors="replace").strip()
+        return f"{ended}; end of its stderr: {words}" if words else ended
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._process.kill()
+        self._process.wait()
+        self._stderr.close()
+
+
+class _LocalWorker:
+    """A worker program of this machine, connected by a pair of sockets."""
+
+    def __init__(self, suite_name: str, python: Path | None) -> None:
+        self.link, worker_end = socket.socketpair()
+        self._program = WorkerProgram(suite_name, python, worker_end)
+
+    def exit(self) -> Exit:
+        return Exit(self._program.wait(_EXIT_SECONDS))
+
+    def kill(self) -> None:
+        self._program.kill()
+        self.link.close()
+
+
+class LocalStarter:
+    """Starts workers as processes of this machine.
+
+    Args:
+        suite_name: Registered name of the suite.
+        python: Another interpreter for the workers, see :mod:`grape.envs.external_python`; None for this one.
+    """
+
+    door = None
+
+    def __init__(self, suite_name: str, python: Path | None = None) -> None:
+        self._suite_name = suite_name
+        self._python = python
+
+    def start(self) -> WorkerProcess:
+        """Start a worker; it is connected at once."""
+        return _LocalWorker(self._suite_name, self._python)
+
+    def admit(self) -> None:
+        """Do nothing: workers are connected from their start on."""

@@ -1,0 +1,146 @@
+"""What replicas and the driver say to each other: threads stand in for Ray's actors, local workers for remote ones."""
+
+import contextlib
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grape.cluster.session import Cluster
+from grape.cluster.workers import WorkerShare
+from grape.collect import CollectSettings, ray_launcher, replica, run_collect
+from grape.collect.ray_launcher import RayLauncher
+from grape.collect.shares import Shares
+from grape.core.errors import CompatibilityError, PolicyError, SettingsError
+from grape.envs.worker_process import Exit, LocalStarter
+from tests.collect.test_collect import Still
+from tests.reporters import Hearing
+
+MIXED: dict[str, Any] = {
+    **{"suite": "toy", "initial_states": "0-7", "tasks": "0,1", "operators": "sloppy"},
+    **{"samples": 4, "mixed_episodes": 36, "lanes": 4, "workers": 2},
+}
+
+
+class ThreadActor:
+    """Runs an actor in a thread of this process."""
+
+    def __init__(self, kind: type, *arguments: Any, **share: Any) -> None:
+        self._ends: list[str] = []
+        self._thread = threading.Thread(target=lambda: self._ends.append(kind().run(*arguments)), daemon=True)
+        self._thread.start()
+
+    def exit(self, seconds: float = 0.0) -> Exit | None:
+        self._thread.join(seconds)
+        return Exit(self._ends[0]) if self._ends else None
+
+    def kill(self) -> None:
+        """Closing its connection ends it."""
+
+
+class NearStarter(LocalStarter):
+    """Starts workers of this machine in place of actors."""
+
+    def __init__(self, suite_name: str, python: None, share: WorkerShare, suite_versions: dict[str, str]) -> None:
+        assert suite_versions == {"toy's toy": "1"}
+        super().__init__(suite_name, python)
+
+
+@pytest.fixture(autouse=True)
+def _actors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_launcher, "ActorProcess", ThreadActor)
+    monkeypatch.setattr(replica, "RayStarter", NearStarter)
+    monkeypatch.setattr(replica, "node_address", lambda: "10.0.0.7")
+
+
+@contextlib.contextmanager
+def launched(settings: CollectSettings, replicas: int, reporter: Hearing | None = None) -> Iterator[RayLauncher]:
+    shares = Shares(replicas, 1, 0.0, 0.0, WorkerShare(0.0), os.environ.get("OMP_NUM_THREADS"))
+    launcher = RayLauncher(Cluster("", "127.0.0.1"), settings, shares, reporter or Hearing())
+    try:
+        launcher.open()
+        yield launcher
+    finally:
+        launcher.close()
+
+
+def store_bytes(out: Path) -> dict[str, str]:
+    files = sorted((out / "store" / "episodes").glob("*.parquet"))
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_further_rounds_are_played_by_the_same_replicas(tmp_path: Path) -> None:
+    first = run_collect(CollectSettings(out=tmp_path / "local", **MIXED))
+    settings = CollectSettings(out=tmp_path / "ray", launcher="ray", **MIXED)
+    with launched(settings, replicas=2) as launcher:
+        again = run_collect(settings, launcher=launcher)
+        other = replace(settings, out=tmp_path / "other", execute=2, mixed_episodes=0, samples=1)
+        run_collect(other, launcher=launcher)
+    assert again["mixed"] == first["mixed"]
+    assert store_bytes(tmp_path / "ray") == store_bytes(tmp_path / "local")
+    run_collect(replace(other, out=tmp_path / "other-local", launcher="local"))
+    assert store_bytes(tmp_path / "other") == store_bytes(tmp_path / "other-local")
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "hint"),
+    [
+        (SettingsError("Policy runs/p: no such checkpoint folder.", "Give a folder."), "no such", "Give a folder."),
+        (MemoryError(), "failed with MemoryError", "fewer --lanes"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "Tried to allocate", "fewer --lanes"),
+    ],
+)
+def test_what_a_replica_cannot_do_is_told_with_its_node(
+    error: Exception, message: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(replica, "open_policy", refuse)
+    kind = SettingsError if isinstance(error, SettingsError) else PolicyError
+    with pytest.raises(kind, match=message) as told, launched(CollectSettings(out=tmp_path, suite="toy"), 1):
+        raise AssertionError
+    assert "(The replica on 10.0.0.7.)" in told.value.message
+    assert hint in told.value.hint
+
+
+def test_replicas_of_different_policies_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = iter(["one", "two"])
+    monkeypatch.setattr(replica, "open_policy", lambda settings, reporter: Still(next(hashes)))
+    settings = CollectSettings(out=tmp_path / "run", suite="toy", policy="policy", initial_states="0-9", lanes=1)
+    with (
+        pytest.raises(CompatibilityError, match=r"policy_hash is '(one|two)' on 10\.0\.0\.7 and '(one|two)' on other"),
+        launched(settings, 2) as launcher,
+    ):
+        run_collect(settings, launcher=launcher)
+
+
+def test_a_replica_with_other_releases_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica, "releases", lambda: {"grape": "0.1.0"})
+    with (
+        pytest.raises(CompatibilityError, match=r"10\.0\.0\.7 has other releases.*: grape 0\.1\.0 \(here "),
+        launched(CollectSettings(out=tmp_path, suite="toy"), 1),
+    ):
+        raise AssertionError
+
+
+def test_warnings_of_replicas_are_heard_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(settings: CollectSettings, reporter: Any) -> Still:
+        reporter.warn("This checkpoint does not say how it was trained.")
+        return Still("one")
+
+    monkeypatch.setattr(replica, "open_policy", opened)
+    reporter = Hearing()
+    given: dict[str, Any] = {"suite": "toy", "tasks": "0", "initial_states": "0-3", "lanes": 1, "max_steps": 2}
+    settings = CollectSettings(out=tmp_path / "run", policy="policy", **given)
+    with launched(settings, 2, reporter) as launcher:
+        run_collect(settings, launcher=launcher)
+        assert launcher.spec == Still("one").spec
+    assert reporter.warnings == ["This checkpoint does not say how it was trained."]
+    run_collect(replace(settings, out=tmp_path / "local"), policy=Still("one"))
+    assert store_bytes(tmp_path / "run") == store_bytes(tmp_path / "local")
