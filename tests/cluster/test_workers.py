@@ -77,7 +77,7 @@ def test_one_that_ends_before_it_connects_is_started_again(starter: RayStarter) 
     worker.kill()
 
 
-def test_what_always_ends_is_given_up_with_its_last_words(starter: RayStarter) -> None:
+def test_what_always_ends_is_given_up_with_its_reason(starter: RayStarter) -> None:
     starter.start()
     for _ in range(3):
         ScriptedActor.made[-1].end = Exit("ran on 10.0.0.2, which has other releases: numpy 1 (here 2)")

@@ -103,10 +103,10 @@ def test_what_a_replica_cannot_do_is_told_with_its_node(
 
     monkeypatch.setattr(replica, "open_policy", refuse)
     kind = SettingsError if isinstance(error, SettingsError) else PolicyError
-    with pytest.raises(kind, match=message) as told, launched(CollectSettings(out=tmp_path, suite="toy"), 1):
+    with pytest.raises(kind, match=message) as refusal, launched(CollectSettings(out=tmp_path, suite="toy"), 1):
         raise AssertionError
-    assert "(The replica on 10.0.0.7.)" in told.value.message
-    assert hint in told.value.hint
+    assert "(The replica on 10.0.0.7.)" in refusal.value.message
+    assert hint in refusal.value.hint
 
 
 def test_replicas_of_different_policies_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
