@@ -44,7 +44,7 @@ from grape.preferences import PairSettings, PreferencePairs, ScoredTrajectories,
 from grape.report import ReportSettings, run_report
 from grape.store import EpisodeStore
 from grape.training import SftSettings, TrainSettings, run_sft, run_train
-from grape.training.settings import check_train
+from grape.training.settings import check_sft, check_train
 
 __all__ = [
     "collect",
@@ -238,6 +238,7 @@ def train_sft(
     elif isinstance(values.get("data"), str | Path):
         values["data"] = (values["data"],)
     chosen = resolved(SftSettings, settings, values)
+    check_sft(chosen)  # before anything is written
     if trajectories is not None and not isinstance(trajectories, EpisodeStore):
         given_demonstrations(chosen.out, trajectories, action_space)
     return SftResult(**_trained(chosen.out, run_sft(chosen, reporter)))
