@@ -27,16 +27,32 @@ def two_nodes(**environment: str) -> Iterator[Any]:
         try:
             from ray.cluster_utils import Cluster
 
-            shared = {"include_dashboard": False, "object_store_memory": 80 * 2**20}
-            cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **shared})
+            cluster = Cluster()
             try:
-                cluster.add_node(num_cpus=2, resources={"second": 1}, **shared)
+                _add(cluster)
+                add_second(cluster)
                 yield cluster
             finally:
                 cluster.shutdown()
         finally:
             os.environ.clear()
             os.environ.update(before)
+
+
+def add_second(cluster: Any) -> None:
+    """Add a node with the resource ``second``."""
+    _add(cluster, resources={"second": 1})
+
+
+def _add(cluster: Any, **arguments: Any) -> None:
+    """Add a node; on a busy machine one may not be up within the half minute that Ray gives it."""
+    for tries_left in (2, 1, 0):
+        try:
+            cluster.add_node(num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, **arguments)
+            return
+        except Exception as error:
+            if not tries_left or "timed out" not in str(error):
+                raise
 
 
 def descendants(process: int) -> dict[int, str]:

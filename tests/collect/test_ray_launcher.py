@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from grape.collect import CollectSettings, run_collect
 from grape.evaluation import EvaluateSettings, run_evaluate
 from grape.store import EpisodeFile, EpisodeStore
-from tests.collect.ray_cluster import descendants, kill_one, processes, two_nodes
+from tests.collect.ray_cluster import add_second, descendants, kill_one, processes, two_nodes
 from tests.reporters import Hearing
 
 pytestmark = [pytest.mark.needs("ray"), pytest.mark.slow]
@@ -37,8 +38,14 @@ def losses(out: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    with two_nodes() as cluster:
+def hangs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that is there once a worker of the cluster hangs, which the initial state 50 makes it do, once."""
+    return tmp_path_factory.mktemp("cluster") / "hangs"
+
+
+@pytest.fixture(scope="module")
+def cluster(hangs: Path) -> Iterator[Any]:
+    with two_nodes(GRAPE_FAULT=f"hang:reach-red:50:1:{hangs}") as cluster:
         yield cluster
 
 
@@ -129,14 +136,23 @@ def test_a_killed_driver_leaves_nothing_behind_and_is_resumed(
     assert store_bytes(tmp_path) == local
 
 
-def test_a_lost_node_costs_what_was_under_way_on_it(
-    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: dict[str, str]
+def test_a_lost_node_costs_what_was_under_way_on_it_and_another_one_takes_its_place(
+    cluster: Any, hangs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (node,) = cluster.worker_nodes
-    Striking(monkeypatch, 3, lambda: cluster.remove_node(node, allow_graceful=False))
-    settings = CollectSettings(
-        out=tmp_path, launcher="ray", ray_address=cluster.address, replicas=2, worker_cpus=0.5, **GIVEN
+    monkeypatch.delenv("GRAPE_FAULT")
+    given = {**GIVEN, "initial_states": "47-52"}
+    run_collect(CollectSettings(out=tmp_path / "local", **given))
+    with_ray = CollectSettings(
+        out=tmp_path / "ray", launcher="ray", ray_address=cluster.address, worker_resource="second", **given
     )
-    run_collect(settings)
-    assert store_bytes(tmp_path) == local
-    assert losses(tmp_path)
+    (node,) = cluster.worker_nodes
+    with ThreadPoolExecutor(1) as executor:  # nodes are started by the main thread alone
+        collecting = executor.submit(run_collect, with_ray)
+        while not hangs.exists():
+            assert not collecting.done(), collecting.exception()
+            time.sleep(0.05)
+        cluster.remove_node(node, allow_graceful=False)
+        add_second(cluster)
+        collecting.result()
+    assert store_bytes(tmp_path / "ray") == store_bytes(tmp_path / "local")
+    assert "was lost" in losses(tmp_path / "ray")[0]
