@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from grape.cli.main import main
-from grape.core.errors import CompatibilityError, SettingsError
+from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.trajectories import Trajectory
 from grape.costs import ReportCard
 from grape.judges import Judge, Judgment
+from grape.judges.builtin import ScorerJudge
 from grape.judges.known_orders import JoinedStores, known_couples
 from grape.judges.trial import JudgeCriteria, try_judge
 from grape.judges.verb import JudgesValidateSettings, run_judges_validate
+from grape.scorers import EpisodeScore, Scorer
 from grape.store import EpisodeStore
 from tests.preferences.rollouts import make_rollout, make_store
 from tests.scorers.test_scorers import command
@@ -109,6 +111,29 @@ def test_chance_is_found_out_by_repeating(stores: tuple[Path, Path]) -> None:
     result = card(stores, lambda a, b: float(next(questions) % 3 == 0))
     assert verdicts(result)["repeats"] is False
     assert verdicts(result)["consistency"] is False
+
+
+def test_chance_of_a_scorer_is_found_out_by_repeating(stores: tuple[Path, Path]) -> None:
+    draws = iter([*range(1000), *range(1000, 0, -1)])
+
+    class Chance(Scorer):
+        def score(self, trajectory: Trajectory) -> EpisodeScore:
+            return EpisodeScore(trajectory.meta.episode_id, float(next(draws) * 7919 % 101))
+
+    judge, episodes = ScorerJudge(Chance()), JoinedStores(stores)
+    assert verdicts(try_judge(judge, "chance", "hash", episodes, JudgeCriteria()))["repeats"] is False
+    # Who never answers has not answered alike.
+    assert verdicts(card(stores, lambda a, b: None))["repeats"] is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_value_that_is_not_finite_is_no_judgment(value: float, stores: tuple[Path, Path]) -> None:
+    class Broken(Scorer):
+        def score(self, trajectory: Trajectory) -> EpisodeScore:
+            return EpisodeScore(trajectory.meta.episode_id, value)
+
+    with pytest.raises(DataError, match="Scorer 'broken' gave"):
+        try_judge(ScorerJudge(Broken(), "broken"), "broken", "hash", JoinedStores(stores), JudgeCriteria())
 
 
 def test_verb_on_programs_and_scorers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
