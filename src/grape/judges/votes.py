@@ -25,6 +25,7 @@ from grape.core.events import append_line
 from grape.core.reading import decode, encode, parse_json, read_file, record
 from grape.core.trajectories import Trajectory
 from grape.judges.base import Judge, Judgment
+from grape.judges.known_orders import recorded_id
 
 __all__ = ["Vote", "VotesJudge", "append_vote", "count_votes", "load_votes", "votes_identity"]
 
@@ -162,13 +163,17 @@ def count_votes(
     """
     counted: dict[str, tuple[Judgment, ...]] = {}
     stale = 0
+    # Raters know an episode by the id of its store, which stores that are tried together may share.
+    names: dict[tuple[str, str | None], str]
+    names = {(recorded_id(name, checksum), checksum): name for name, checksum in checksums.items()}
     for rater, votes in load_votes(folder, warn).items():
         judgments: dict[tuple[str, ...], Judgment] = {}
         for vote in votes:
-            if {name: checksums.get(name) for name in (vote.a, vote.b)} != dict(vote.checksums):
+            a, b = (names.get((name, vote.checksums.get(name))) for name in (vote.a, vote.b))
+            if a is None or b is None or vote.checksums.keys() != {vote.a, vote.b}:
                 stale += 1
             elif vote.choice in _P:
-                judgments[tuple(sorted((vote.a, vote.b)))] = Judgment(vote.a, vote.b, _P[vote.choice])
+                judgments[tuple(sorted((a, b)))] = Judgment(a, b, _P[vote.choice])
         counted[rater] = tuple(judgments.values())
     if stale:
         warn(f"{stale} votes in {folder} are for episodes that are gone or have changed: they do not count.")
