@@ -72,14 +72,14 @@ def append_vote(folder: Path, vote: Vote) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{vote.rater}.jsonl"
     with _locked(path) as descriptor:
-        known, torn = _read_votes(path)
+        known, truncated = _read_votes(path)
         if vote.choice != "undo" and vote.vote in known:
             raise DataError(
                 f"{path} holds a vote number {vote.vote} already: the same rater votes in two places at once.",
                 "Go on in one of them, after loading it anew.",
             )
-        if torn:
-            os.ftruncate(descriptor, os.fstat(descriptor).st_size - torn)
+        if truncated:
+            os.ftruncate(descriptor, os.fstat(descriptor).st_size - truncated)
         append_line(path, json.dumps(encode(vote), sort_keys=True))
         os.fsync(descriptor)
 
@@ -107,7 +107,7 @@ def _read_votes(path: Path) -> tuple[dict[int, Vote], int]:
     Raises:
         DataError: A line is no vote, or two votes have one number; file and line are named.
     """
-    *lines, torn = read_file(path, within=path.parent).split(b"\n")  # nothing is torn where the last line is whole
+    *lines, truncated = read_file(path, within=path.parent).split(b"\n")  # empty where the last line is whole
     by_number: dict[int, Vote] = {}
     for number, line in enumerate(lines, start=1):
         where = f"{path}, line {number}"
@@ -120,7 +120,7 @@ def _read_votes(path: Path) -> tuple[dict[int, Vote], int]:
             raise DataError(f"{where}: a vote number {vote.vote} is there already.", _FIX)
         else:
             by_number[vote.vote] = vote
-    return by_number, len(torn)
+    return by_number, len(truncated)
 
 
 def load_votes(folder: Path, warn: Callable[[str], None]) -> dict[str, list[Vote]]:
@@ -133,8 +133,8 @@ def load_votes(folder: Path, warn: Callable[[str], None]) -> dict[str, list[Vote
     """
     votes: dict[str, list[Vote]] = {}
     for path in sorted(folder.glob("*.jsonl")) if folder.is_dir() else ():
-        by_number, torn = _read_votes(path)
-        if torn:
+        by_number, truncated = _read_votes(path)
+        if truncated:
             warn(f"{path} ends in the middle of a line: that vote was never brought to the disk and does not count.")
         votes[path.stem] = list(by_number.values())
     if not votes:
