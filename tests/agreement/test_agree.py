@@ -1,5 +1,6 @@
 """``grape agree`` on recorded scores, judges and votes."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -79,6 +80,28 @@ def test_figures(run: Path, tmp_path: Path) -> None:
     assert contradicting == sorted(contradicting, reverse=True)
     assert contradicting[-1] > 0
     assert not (tmp_path / "out" / "agreement.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("weights", "missing"), [((0.0, 0.01, 2.0), "R_self"), ((0.01, 0.0, 2.0), "R_ext")], ids=["self", "ext"]
+)
+def test_a_term_of_weight_zero_says_nothing(
+    weights: tuple[float, float, float], missing: str, run: Path, tmp_path: Path
+) -> None:
+    scores = tmp_path / "scores"
+    run_score(ScoreSettings(store=run / "store", out=scores, weights=weights, calibrate=False))
+    sources = {source["label"] for source in run_agree(AgreeSettings(run=scores, page=False))["sources"]}
+    assert sources == {"success", "R_self", "R_ext", "R_GCPG"} - {missing}
+
+
+def test_an_external_reward_without_specification_says_nothing(tmp_path: Path) -> None:
+    store = EpisodeStore.create(tmp_path / "store", "elsewhere", {})
+    for sample in range(6):
+        rollout = make_rollout(sample=sample, success=sample % 2 == 0, steps=9 + sample)
+        store.write(dataclasses.replace(rollout, meta=dataclasses.replace(rollout.meta, suite="elsewhere")))
+    run_score(ScoreSettings(store=store.path, out=tmp_path / "scores"))
+    sources = run_agree(AgreeSettings(run=tmp_path / "scores", page=False))["sources"]
+    assert {source["label"] for source in sources} == {"success", "R_self", "R_GCPG"}
 
 
 def test_what_does_not_count_is_left_out(run: Path, tmp_path: Path) -> None:

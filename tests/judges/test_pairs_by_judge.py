@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from grape.core.errors import DataError, ProgramError, SettingsError
+from grape.core.errors import DataError, NoPairsError, ProgramError, SettingsError
 from grape.core.trajectories import Trajectory
 from grape.judges import AskedJudge, Judge, Judgment, load_judgments, register_judge
 from grape.judges.asking import combined
@@ -126,10 +126,35 @@ def test_answers_survive_a_kill(scored: Path, tmp_path: Path) -> None:
     assert 0 < sum(one < other for one, other in shown) < len(shown)  # the order shown is drawn
 
 
+def test_what_a_program_failed_at_is_tried_again_where_no_pair_was_made(scored: Path, tmp_path: Path) -> None:
+    shown: list[tuple[str, str]] = []
+
+    class Failing(Judge):
+        def judge(self, a: Trajectory, b: Trajectory) -> Judgment:
+            shown.append((a.meta.episode_id, b.meta.episode_id))
+            if len(shown) == 2:
+                raise ProgramError("It failed.", "Fix it.")
+            return Judgment(*shown[-1], 0.5 if len(shown) < 9 else 0.9)
+
+    register_judge("failing", Failing)
+    with pytest.raises(NoPairsError) as error:
+        pair(scored, tmp_path / "out", judge="failing", mode="random", m=2)
+    assert "7 pairs are ties of the judge" in error.value.message
+    assert "The judge has no answer to 1 questions" in error.value.message
+    assert "others need another --out and ask the judge again" in str(error.value)
+    assert pair(scored, tmp_path / "out", judge="failing", mode="random", m=2)["judge"]["unanswered"] == 0
+    assert len(shown) == 9
+    assert shown[8] == shown[1]
+    assert len(read_pairs(tmp_path / "out")) == 1
+
+
 def test_contradicting_answers_are_a_tie_and_agreeing_ones_a_mean() -> None:
     assert combined([Judgment("a", "b", 0.9), Judgment("b", "a", 0.7)], "a", "b").p == 0.5
     assert combined([Judgment("a", "b", 0.9), Judgment("b", "a", 0.3)], "a", "b").p == pytest.approx(0.8)
-    assert combined([Judgment("a", "b", 0.9), Judgment("b", "a", None)], "b", "a").p == pytest.approx(0.1)
+    assert combined([Judgment("a", "b", 0.9, "fast"), Judgment("b", "a", 0.3, "slow")], "a", "b").reason == "fast"
+    # One order alone could be a preference for a place.
+    halves = [Judgment("a", "b", 0.9), Judgment("b", "a", None, problem="dark")]
+    assert combined(halves, "b", "a") == combined(halves[::-1], "b", "a") == Judgment("b", "a", None, problem="dark")
     assert combined([Judgment("a", "b", None, problem="dark")], "a", "b").problem == "dark"
 
 

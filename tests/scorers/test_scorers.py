@@ -1,6 +1,7 @@
 """Scorers of recorded episodes: built in, registered, and external programs that misbehave."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from grape.preferences import (
     run_score,
     score_trajectories,
 )
-from grape.scorers import EpisodeScore, Scorer, load_values, open_scorer, parse_scorers, register_scorer
+from grape.preferences.records import load_scorer_values
+from grape.scorers import EpisodeScore, Scorer, load_values, open_scorer, parse_scorers, register_scorer, registry
 from grape.store import EpisodeStore
 from tests.preferences.rollouts import make_store
 
@@ -176,6 +178,7 @@ def test_differences_within_a_scorers_noise_make_no_pair(store: EpisodeStore) ->
         (("no-such-program --fast",), "there is no program 'no-such-program'"),
         (("python 'unclosed",), "no command line"),
         (("costs:missing.yaml",), "there is no such file"),
+        (("gcpg=success",), "'gcpg' is what the score itself is called"),
     ],
 )
 def test_what_is_no_scorer_is_refused(
@@ -205,3 +208,47 @@ def test_another_script_is_another_run(store: EpisodeStore, tmp_path: Path) -> N
         score(store, tmp_path / "out", scorer=words)
     with pytest.raises(SettingsError, match="Unknown scorer as --external-reward 'mime'"):
         score(store, tmp_path / "other", scorer=words, external_reward="mime")
+
+
+@pytest.mark.parametrize("scorer", ["{folder}/mine.py", "mine.py", "costs:{folder}"])
+def test_what_computes_the_values_is_part_of_the_run(
+    scorer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    for name in ("mine.py", "drawer-open.yaml"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    # A program without arguments is found as any other is.
+    (choice,) = parse_scorers([scorer.format(folder=tmp_path)])
+    before = choice.identity()
+    for name in ("mine.py", "drawer-open.yaml"):
+        (tmp_path / name).write_text("#!/bin/sh\n# changed\n")
+    assert choice.identity() != before
+
+
+def test_built_in_specifications_are_part_of_scorer_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    (choice,) = parse_scorers(["costs"])
+    before = choice.identity()
+    registry._builtin_specifications.cache_clear()
+    monkeypatch.setattr("grape.costs.builtins.builtin_text", lambda suite, task: "changed")
+    changed = choice.identity()
+    registry._builtin_specifications.cache_clear()
+    assert changed != before
+
+
+@pytest.mark.parametrize("label", ["../../outside", "a/b", ""])
+def test_a_label_that_leads_out_of_the_folder_is_refused(label: str, store: EpisodeStore, tmp_path: Path) -> None:
+    score(store, tmp_path / "out" / "scores", scorer=("success",))
+    done = tmp_path / "out" / "scores" / "done.json"
+    (tmp_path / "out" / "outside.jsonl").write_text('{"episode_id": "secret", "value": 1.0}\n')
+    done.write_text(json.dumps({**json.loads(done.read_text()), "scorers": {label: {}}}))
+    with pytest.raises(DataError, match="says nothing usable about scorers"):
+        load_scorer_values(done.parent, json.loads(done.read_text()))
+
+
+def test_a_link_that_leads_out_of_the_folder_is_refused(store: EpisodeStore, tmp_path: Path) -> None:
+    score(store, tmp_path / "out", scorer=("success",))
+    (tmp_path / "out" / "scorers").rename(tmp_path / "elsewhere")
+    (tmp_path / "out" / "scorers").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="leads out of"):
+        load_scorer_values(tmp_path / "out", json.loads((tmp_path / "out" / "done.json").read_text()))

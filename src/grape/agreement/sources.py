@@ -103,12 +103,13 @@ def read_sources(
         )
     couples = _couples(scores, store, folder)
     noise = ScoreNoise.of_summary(summary, {score.task for score in scores.values()}, str(folder / "done.json"))
+    weights: Mapping[str, Any] = summary["calibration"]["weights"]
     values = load_scorer_values(folder, summary)
     rankings = rankings_of(scores, noise, values)
     sources = [Source("success", "outcome", _orders(couples, _of_success(scores)))]
     terms: dict[str, Difference] = {
-        "R_self": _of_term(scores, "self", noise.of_self),
-        "R_ext": _of_term(scores, "ext", noise.of_ext),
+        "R_self": _of_term(scores, "self", noise.of_self, weights.get("self", 1.0) != 0),
+        "R_ext": _of_term(scores, "ext", noise.of_ext, weights.get("ext", 1.0) != 0),
         "R_GCPG": rankings["gcpg"],
     }
     sources += [Source(label, "score", _orders(couples, difference)) for label, difference in terms.items()]
@@ -202,11 +203,17 @@ def _of_success(scores: Mapping[str, Score]) -> Difference:
     return difference
 
 
-def _of_term(scores: Mapping[str, Score], name: str, noise: Callable[[Score, Score], float]) -> Difference:
+def _of_term(
+    scores: Mapping[str, Score], name: str, noise: Callable[[Score, Score], float], counted: bool
+) -> Difference:
+    def known(score: Score) -> bool:
+        # Without a specification and another scorer the external reward is 1 for all.
+        return score.r_self is not None if name == "self" else bool(score.stages or score.external)
+
     def difference(one: str, other: str) -> float | None:
         first, second = scores[one], scores[other]
-        if name == "self" and (first.r_self is None or second.r_self is None):
-            return None
+        if not (counted and known(first) and known(second)):
+            return None  # no tie: under a weight of 0 the term says nothing
         lead = first.terms.get(name, 0.0) - second.terms.get(name, 0.0)
         return lead if abs(lead) > noise(first, second) else 0.0
 

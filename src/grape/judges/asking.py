@@ -90,7 +90,7 @@ class AskedJudge:
         return judgment
 
     def finish(self) -> None:
-        """Write all answers into the file, also those of failures."""
+        """Write all answers into the file, also those of failures, which then are not tried again: the run is over."""
         if self._log is not None:
             write_jsonl(self._log, map(_row, self.answers))
 
@@ -106,18 +106,20 @@ class AskedJudge:
 def combined(answers: list[Judgment], one: str, other: str) -> Judgment:
     """One judgment from the answers to one or both orders: their mean, a tie where they contradict each other.
 
+    Where one of the orders has no answer there is none: the other alone could be a preference for a place.
+
     Args:
         answers: About ``one`` and ``other``.
         one: Episode whose probability the judgment gives.
         other: The other.
     """
-    given = [(answer, p) for answer in answers if (p := answer.p_of(one)) is not None]
-    if not given:
-        return Judgment(one, other, None, problem=answers[0].problem)
-    values = [p for _, p in given]
+    values = [p for answer in answers if (p := answer.p_of(one)) is not None]
+    if len(values) < len(answers):
+        problem = next(answer.problem for answer in answers if answer.p is None)
+        return Judgment(one, other, None, problem=problem)
     if min(values) < 0.5 < max(values):
         return Judgment(one, other, 0.5, "its answers to the two orders contradict each other")
-    return Judgment(one, other, sum(values) / len(values), given[0][0].reason)
+    return Judgment(one, other, sum(values) / len(values), answers[0].reason)
 
 
 def load_judgments(path: Path) -> tuple[Judgment, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 from grape.core.seeds import derive_rng
 from grape.core.trajectories import Trajectory
 from grape.judges.base import Judge, Judgment
-from grape.scorers import Scorer
+from grape.scorers import Scorer, check_score
 
 __all__ = ["Difference", "RandomJudge", "RankingJudge", "ScorerJudge", "SuccessJudge"]
 
@@ -49,10 +49,11 @@ class ScorerJudge(Judge):
 
     Args:
         scorer: The scorer; closed with the judge.
+        label: What it is called.
     """
 
-    def __init__(self, scorer: Scorer) -> None:
-        self._scorer = scorer
+    def __init__(self, scorer: Scorer, label: str = "scorer") -> None:
+        self._scorer, self._label = scorer, label
         self._values: dict[str, float | None] = {}
         self.needs_images = scorer.needs_images
 
@@ -63,6 +64,10 @@ class ScorerJudge(Judge):
         if lead is not None and abs(lead) <= self._scorer.noise:
             lead = 0.0
         return _judgment(a.meta.episode_id, b.meta.episode_id, lead, "the scorer has no value for one of them")
+
+    def forget(self) -> None:
+        """Ask the scorer anew about episodes that it has scored."""
+        self._values.clear()
 
     def provenance(self) -> Mapping[str, Any]:
         """That of the scorer."""
@@ -75,7 +80,10 @@ class ScorerJudge(Judge):
     def _value(self, trajectory: Trajectory) -> float | None:
         name = trajectory.meta.episode_id
         if name not in self._values:
-            self._values[name] = self._scorer.score(trajectory).value
+            score = self._scorer.score(trajectory)
+            # NaN is neither larger nor smaller: both orders would say that the second one is better.
+            check_score(score, name, self._label)
+            self._values[name] = score.value
         return self._values[name]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,11 @@ from grape.core.seeds import derive_rng
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.store import EpisodeStore
 
-__all__ = ["JoinedStores", "KnownCouple", "KnownOrder", "known_couples"]
+__all__ = ["JoinedStores", "KnownCouple", "KnownOrder", "known_couples", "recorded_id"]
 
 _PERTURBED = ("noisy", "sloppy", "held-noise")
+
+_MARK = 12  # digits of a checksum that tell episodes of one id apart
 
 KnownOrder = Literal["outcomes", "experts"]
 State = tuple[str, int, str]
@@ -36,7 +39,9 @@ class KnownCouple:
 
 
 class JoinedStores:
-    """Episodes of several stores under names of their own; equal ids of two stores are different episodes.
+    """Episodes of several stores under their ids; where two stores have one id, part of the checksum stands before it.
+
+    So no name tells a judge which store an episode is of.
 
     Args:
         paths: Stores, or folders that ``grape collect`` wrote, of one suite.
@@ -56,9 +61,13 @@ class JoinedStores:
         self.suite = suites[0]
         self._places: dict[str, tuple[EpisodeStore, str]] = {}
         self._metas: dict[str, EpisodeMeta] = {}
-        for number, store in enumerate(stores):
+        count = Counter(name for store in stores for name in store.ids())
+        for store in stores:
+            checksums = store.checksums()
             for meta in store.metas():
-                name = meta.episode_id if len(stores) == 1 else f"{number}/{meta.episode_id}"
+                name = meta.episode_id
+                if count[name] > 1:
+                    name = _shared_name(name, checksums[name])
                 self._places[name] = store, meta.episode_id
                 self._metas[name] = dataclasses.replace(meta, episode_id=name)
 
@@ -79,6 +88,20 @@ class JoinedStores:
         """One episode under its name here."""
         store, name = self._places[episode_id]
         return dataclasses.replace(store.read(name, frames=frames), meta=self._metas[episode_id])
+
+
+def _shared_name(episode_id: str, checksum: str) -> str:
+    return f"{checksum[:_MARK]}/{episode_id}"
+
+
+def recorded_id(name: str, checksum: str) -> str:
+    """The id under which an episode of :class:`JoinedStores` stands in its store.
+
+    Args:
+        name: Its name here.
+        checksum: Its checksum.
+    """
+    return name.removeprefix(_shared_name("", checksum))
 
 
 def known_couples(metas: Iterable[EpisodeMeta], kind: KnownOrder, most: int, seed: int) -> list[KnownCouple]:

@@ -20,7 +20,7 @@ from grape.judges.vision_language import VisionLanguageJudge, read_vision_langua
 from grape.judges.votes import VotesJudge, votes_identity
 from grape.scorers import open_scorer, parse_scorers
 from grape.scorers.program import program_identity
-from grape.scorers.registry import made_by_plugin, split_choice
+from grape.scorers.registry import R_GCPG, made_by_plugin, split_choice
 
 __all__ = [
     "R_GCPG",
@@ -31,9 +31,6 @@ __all__ = [
     "parse_judge",
     "register_judge",
 ]
-
-R_GCPG = "gcpg"
-"""What the score of ``grape score`` is called among the values that can rank."""
 
 _GROUP = "grape.judges"
 _BUILTIN = ("score", "success", "random", "scorer", "votes", "vlm")
@@ -167,7 +164,7 @@ def open_judge(choice: JudgeChoice, context: JudgeContext) -> Judge:
             return RandomJudge(context.seed)
         case "scorer":
             (scorer,) = parse_scorers([choice.argument])
-            return ScorerJudge(open_scorer(scorer, context.timeout, context.reporter.warn))
+            return ScorerJudge(open_scorer(scorer, context.timeout, context.reporter.warn), scorer.label)
         case "votes":
             return VotesJudge(Path(choice.argument), context.checksums, context.reporter.warn)
         case "vlm":

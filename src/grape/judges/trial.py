@@ -16,6 +16,7 @@ from grape.evaluation.bootstrap import pooled_mean_interval
 from grape.evaluation.statistics import cluster_sums, clustered_wilson_interval
 from grape.judges.asking import AskedJudge, combined
 from grape.judges.base import Judge, Judgment
+from grape.judges.builtin import ScorerJudge
 from grape.judges.known_orders import KnownCouple, known_couples
 from grape.store import Episodes
 
@@ -193,11 +194,14 @@ def _consistency(shown: Sequence[_Shown], criteria: JudgeCriteria) -> TrialCheck
 
 
 def _repeatability(judge: Judge, episodes: Episodes, shown: Sequence[_Shown], criteria: JudgeCriteria) -> TrialCheck:
-    """Couples shown once more, to a judge that has no memory of what it answered."""
+    """Couples shown once more, to a judge that has no memory of what it answered; no answer says nothing of chance."""
     again = AskedJudge(judge, episodes)
-    alike = [
-        again.answer(item.couple.better, item.couple.worse).decision == item.better_first.decision for item in shown
+    if isinstance(judge, ScorerJudge):
+        judge.forget()
+    decisions = [
+        (item.better_first.decision, again.answer(item.couple.better, item.couple.worse).decision) for item in shown
     ]
+    alike = [one == other for one, other in decisions if one is not None and other is not None]
     if not alike:
         return TrialCheck("repeats", None, None, criteria.min_repeatability, "No couple was shown twice.")
     share = float(np.mean(alike))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grape.core.errors import CompatibilityError
+from grape.core.errors import BudgetError, CompatibilityError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash
 from grape.core.settings import Range, check_ranges, setting
@@ -64,6 +64,7 @@ def run_judges_validate(settings: JudgesValidateSettings, reporter: Reporter = S
         SettingsError: The judge or the stores are missing or unknown, or a limit is out of range.
         CompatibilityError: The stores hold no couple of known order.
         ProgramError: An external judge does not start, or keeps failing.
+        BudgetError: The judge is a model whose budget is spent; its answers are lost.
     """
     check_ranges(settings)
     choice = parse_judge(settings.judge)
@@ -93,6 +94,9 @@ def run_judges_validate(settings: JudgesValidateSettings, reporter: Reporter = S
                 advance=progress.advance,
             )
         provenance = dict(judge.provenance())
+    except BudgetError as error:
+        hint = "Give the judge's file a larger budget, or lower --couples and --repeats: a trial keeps no answers."
+        raise BudgetError(error.message, hint) from error
     finally:
         judge.close()
     return {

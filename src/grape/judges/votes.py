@@ -9,20 +9,23 @@ A folder of votes has one file a rater, ``RATER.jsonl``, that is only ever appen
 of both episodes when they were seen: a vote for an episode that has changed since does not count.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from grape.core.errors import DataError
+from grape.core.errors import DataError, GrapeError
 from grape.core.events import append_line
 from grape.core.reading import decode, encode, parse_json, read_file, record
 from grape.core.trajectories import Trajectory
 from grape.judges.base import Judge, Judgment
+from grape.judges.known_orders import recorded_id
 
 __all__ = ["Vote", "VotesJudge", "append_vote", "count_votes", "load_votes", "votes_identity"]
 
@@ -58,20 +61,66 @@ class Vote:
 def append_vote(folder: Path, vote: Vote) -> None:
     """Add a vote to its rater's file and bring it to the disk.
 
+    What a kill left of a last line is cut off: only whole lines were ever acknowledged.
+
     Raises:
-        DataError: The rater's name cannot be a file's.
+        DataError: The rater's name cannot be a file's, the file is damaged, or the rater has a vote of that number.
         GrapeError: The file cannot be written.
     """
     if not _RATER.fullmatch(vote.rater):
         raise DataError(f"{vote.rater!r:.80} cannot be a rater's name.", "Take letters, digits, - and _.")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{vote.rater}.jsonl"
-    append_line(path, json.dumps(encode(vote), sort_keys=True))
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
+    with _locked(path) as descriptor:
+        known, truncated = _read_votes(path)
+        if vote.choice != "undo" and vote.vote in known:
+            raise DataError(
+                f"{path} holds a vote number {vote.vote} already: the same rater votes in two places at once.",
+                "Go on in one of them, after loading it anew.",
+            )
+        if truncated:
+            os.ftruncate(descriptor, os.fstat(descriptor).st_size - truncated)
+        append_line(path, json.dumps(encode(vote), sort_keys=True))
         os.fsync(descriptor)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """Descriptor of a rater's file, which is made when absent, while nobody else adds to it."""
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        raise GrapeError(
+            f"{path} cannot be written: {error.strerror}.", "Remove it, or choose another folder."
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _read_votes(path: Path) -> tuple[dict[int, Vote], int]:
+    """Votes of a rater's file that were not taken back, by number, and the length of a truncated last line.
+
+    Raises:
+        DataError: A line is no vote, or two votes have one number; file and line are named.
+    """
+    *lines, truncated = read_file(path, within=path.parent).split(b"\n")  # empty where the last line is whole
+    by_number: dict[int, Vote] = {}
+    for number, line in enumerate(lines, start=1):
+        where = f"{path}, line {number}"
+        vote = decode(Vote, parse_json(line, where, hint=_FIX), where, _FIX)
+        if vote.rater != path.stem or not _RATER.fullmatch(vote.rater):
+            raise DataError(f"{where}: the vote is of rater {vote.rater!r:.80}.", _FIX)
+        if vote.choice == "undo":
+            by_number.pop(vote.vote, None)
+        elif vote.vote in by_number:
+            raise DataError(f"{where}: a vote number {vote.vote} is there already.", _FIX)
+        else:
+            by_number[vote.vote] = vote
+    return by_number, len(truncated)
 
 
 def load_votes(folder: Path, warn: Callable[[str], None]) -> dict[str, list[Vote]]:
@@ -84,20 +133,9 @@ def load_votes(folder: Path, warn: Callable[[str], None]) -> dict[str, list[Vote
     """
     votes: dict[str, list[Vote]] = {}
     for path in sorted(folder.glob("*.jsonl")) if folder.is_dir() else ():
-        lines = read_file(path, within=folder).split(b"\n")
-        truncated = lines.pop()  # empty where the last line is whole
+        by_number, truncated = _read_votes(path)
         if truncated:
             warn(f"{path} ends in the middle of a line: that vote was never brought to the disk and does not count.")
-        by_number: dict[int, Vote] = {}
-        for number, line in enumerate(lines, start=1):
-            where = f"{path}, line {number}"
-            vote = decode(Vote, parse_json(line, where, hint=_FIX), where, _FIX)
-            if vote.rater != path.stem or not _RATER.fullmatch(vote.rater):
-                raise DataError(f"{where}: the vote is of rater {vote.rater!r:.80}.", _FIX)
-            if vote.choice == "undo":
-                by_number.pop(vote.vote, None)
-            else:
-                by_number[vote.vote] = vote
         votes[path.stem] = list(by_number.values())
     if not votes:
         raise DataError(f"{folder} holds no votes.", "Give the folder with the raters' files, RATER.jsonl.")
@@ -125,13 +163,17 @@ def count_votes(
     """
     counted: dict[str, tuple[Judgment, ...]] = {}
     stale = 0
+    # Raters know an episode by the id of its store, which stores that are tried together may share.
+    names: dict[tuple[str, str | None], str]
+    names = {(recorded_id(name, checksum), checksum): name for name, checksum in checksums.items()}
     for rater, votes in load_votes(folder, warn).items():
         judgments: dict[tuple[str, ...], Judgment] = {}
         for vote in votes:
-            if {name: checksums.get(name) for name in (vote.a, vote.b)} != dict(vote.checksums):
+            a, b = (names.get((name, vote.checksums.get(name))) for name in (vote.a, vote.b))
+            if a is None or b is None or vote.checksums.keys() != {vote.a, vote.b}:
                 stale += 1
             elif vote.choice in _P:
-                judgments[tuple(sorted((vote.a, vote.b)))] = Judgment(vote.a, vote.b, _P[vote.choice])
+                judgments[tuple(sorted((a, b)))] = Judgment(a, b, _P[vote.choice])
         counted[rater] = tuple(judgments.values())
     if stale:
         warn(f"{stale} votes in {folder} are for episodes that are gone or have changed: they do not count.")

@@ -66,7 +66,9 @@ def judged_pairs(
         narrow = failed = 0
         for first, second in _couples(list(by_id), compare, mode, m, (seed, task, initial_state)) if eligible else ():
             judgment = compare(first, second)
-            lead = 0.0 if judgment.p is None else 2.0 * judgment.p - 1.0
+            if judgment.p is None:
+                continue  # no tie: the judge says nothing
+            lead = 2.0 * judgment.p - 1.0
             # In the ranking modes the ranking says who is chosen, else the judgment itself.
             chosen, rejected = (first, second) if mode in RANKING or lead > 0 else (second, first)
             lead = lead if mode in RANKING else abs(lead)

@@ -92,7 +92,6 @@ def pairs_by_judge(
             groups, census = judged_pairs(
                 scores.values(), recorded.compare, choice.label, advance=progress.advance, **common
             )
-        recorded.finish()
         provenance = dict(judge.provenance())
     finally:
         judge.close()
@@ -103,6 +102,9 @@ def pairs_by_judge(
             f"Judge '{choice.label}' has no answer to any of {len(answers)} couples; first: {unanswered[0].problem}.",
             "Choose another judge.",
         )
+    if groups:
+        # Without pairs the run is not over, and what a program failed at is tried again.
+        recorded.finish()
     if unanswered:
         reporter.warn(
             f"Judge '{choice.label}' has no answer to {len(unanswered)} of {len(answers)} couples, first "

@@ -115,7 +115,8 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
     Raises:
         SettingsError: A setting is out of range, or two contradict each other.
         DataError: The scores are missing or damaged.
-        NoPairsError: No pair can be made from them; then nothing is written.
+        NoPairsError: No pair can be made from them; then nothing is written but the answers of a judge, which belong
+            to these settings: others need another ``out`` and ask it again.
         ProgramError: An external judge does not start, or keeps failing.
         CompatibilityError: ``out`` belongs to another run.
     """
@@ -215,7 +216,7 @@ def select_pairs(
         )
     overall = sum(census.values(), StateCensus())
     if not groups:
-        raise _no_pair(settings, overall)
+        raise _no_pair(settings, overall, facts.get("judge", {}).get("unanswered", 0), kept=folder is not None)
     limited = limit_pairs(groups, per_state=settings.max_pairs_per_state, total=settings.max_pairs, seed=settings.seed)
     read = functools.partial(episodes.read, frames=False)
     cut = [
@@ -338,13 +339,16 @@ def check_pair(settings: PairSettings) -> JudgeChoice | None:
     return parse_judge(settings.judge)
 
 
+_ANOTHER_OUT = " --out keeps the answers for these settings alone: others need another --out and ask the judge again."
+
+
 def _census(census: StateCensus, pairs: list[PreferencePair]) -> dict[str, int]:
     """Counts after the limits."""
     used = len({(pair.task, pair.initial_state) for pair in pairs})
     return vars(dataclasses.replace(census, used=used, pairs=len(pairs)))
 
 
-def _no_pair(settings: PairSettings, census: StateCensus) -> NoPairsError:
+def _no_pair(settings: PairSettings, census: StateCensus, unanswered: int, kept: bool) -> NoPairsError:
     """Error that says what the initial states were like and what to try."""
     kinds = {
         "both outcomes": census.mixed,
@@ -359,11 +363,12 @@ def _no_pair(settings: PairSettings, census: StateCensus) -> NoPairsError:
     or_noise = "" if settings.judge else " or noise"
     narrow = f" {census.narrow} pairs {near} {settings.margin:g}{or_noise}." if census.narrow else ""
     failed = f" {census.failed} pairs have a chosen side that did not succeed." if census.failed else ""
+    silent = f" The judge has no answer to {unanswered} questions." if unanswered else ""
     seen = census.narrow or census.failed or (settings.require_mixed_outcomes and not census.mixed)
     apart = " No two episodes of one state spent steps in one stage." if settings.stage_wise and not seen else ""
     return NoPairsError(
-        f"No preference pair can be made from {total} initial states ({listing}).{narrow}{failed}{apart}",
-        " Otherwise ".join(_advice(settings, census)),
+        f"No preference pair can be made from {total} initial states ({listing}).{narrow}{failed}{silent}{apart}",
+        " Otherwise ".join(_advice(settings, census)) + (_ANOTHER_OUT if settings.judge and kept else ""),
     )
 
 

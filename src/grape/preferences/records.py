@@ -9,7 +9,7 @@ from grape.core.files import read_jsonl
 from grape.core.preferences import PreferencePair, Score
 from grape.core.reading import decode, encode
 from grape.core.runs import load_summary
-from grape.scorers import ScorerValues, load_values
+from grape.scorers import ScorerValues, is_label, load_values
 
 __all__ = [
     "PAIRS_FILE",
@@ -89,10 +89,13 @@ def load_scorer_values(folder: Path, summary: Mapping[str, Any]) -> dict[str, Sc
         DataError: A file is missing or damaged, or the summary says nothing usable of it.
     """
     scorers = summary.get("scorers", {})
-    if not isinstance(scorers, Mapping) or not all(isinstance(part, Mapping) for part in scorers.values()):
+    # A label is part of a path: one that climbs out of the folder is none.
+    if not isinstance(scorers, Mapping) or not all(
+        is_label(label) and isinstance(part, Mapping) for label, part in scorers.items()
+    ):
         raise DataError(f"{folder / 'done.json'} says nothing usable about scorers.", "Run 'grape score' again.")
     place = folder / SCORERS_FOLDER
-    return {label: load_values(place / f"{label}.jsonl", label, part) for label, part in scorers.items()}
+    return {label: load_values(place / f"{label}.jsonl", label, part, folder) for label, part in scorers.items()}
 
 
 def load_pairs(path: Path) -> tuple[PreferencePair, ...]:

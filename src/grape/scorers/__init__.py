@@ -6,14 +6,16 @@ episodes of a store, resumably.
 """
 
 from grape.scorers.base import EpisodeScore, Scorer
-from grape.scorers.registry import ScorerChoice, open_scorer, parse_scorers, register_scorer, scorer_names
-from grape.scorers.values import ScorerValues, load_values, score_with
+from grape.scorers.registry import ScorerChoice, is_label, open_scorer, parse_scorers, register_scorer, scorer_names
+from grape.scorers.values import ScorerValues, check_score, load_values, score_with
 
 __all__ = [
     "EpisodeScore",
     "Scorer",
     "ScorerChoice",
     "ScorerValues",
+    "check_score",
+    "is_label",
     "load_values",
     "open_scorer",
     "parse_scorers",

@@ -22,7 +22,7 @@ from typing import IO, Any, TypeVar
 
 from grape.core.errors import DataError, ProgramError, SettingsError, printable
 from grape.core.files import file_hash
-from grape.core.reading import parse_json
+from grape.core.reading import open_file, parse_json
 
 __all__ = ["ATTEMPTS", "PROTOCOL", "ExternalProgram", "argument_vector", "program_identity"]
 
@@ -62,13 +62,23 @@ def argument_vector(command: str, flag: str) -> tuple[str, ...]:
 
 
 def program_identity(arguments: Sequence[str]) -> dict[str, Any]:
-    """What a program is: its argument vector, and the hash of each argument but the first that is a file."""
+    """What a program is: its argument vector, and the hashes of the files in it; of programs that of scripts alone."""
     files = {}
+    program = shutil.which(arguments[0])
+    with contextlib.suppress(DataError):
+        if program is not None and _is_script(Path(program)):
+            files[arguments[0]] = file_hash(Path(program), _LARGEST_SCRIPT)
     for argument in arguments[1:]:
         with contextlib.suppress(DataError, ValueError):
             if Path(argument).is_file():
                 files[argument] = file_hash(Path(argument), _LARGEST_SCRIPT)
     return {"command": list(arguments), "files": files}
+
+
+def _is_script(path: Path) -> bool:
+    """Whether a program is a text that an interpreter reads; the others are not of one's own making."""
+    with open_file(path) as file:
+        return file.read(2) == b"#!"
 
 
 class _AttemptError(Exception):

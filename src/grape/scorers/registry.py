@@ -4,8 +4,10 @@ Scorers of other distributions register a class under the entry-point group ``gr
 its own for as long as it runs. What is no name is a command line: a program that is started without a shell.
 """
 
+import functools
 import importlib
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -13,13 +15,16 @@ from pathlib import Path
 from typing import Any, cast
 
 from grape.core.errors import GrapeError, SettingsError, did_you_mean
+from grape.core.files import content_hash
 from grape.scorers.base import Scorer
 from grape.scorers.external import ExternalScorer
 from grape.scorers.program import argument_vector, program_identity
 
 __all__ = [
+    "R_GCPG",
     "ScorerChoice",
     "command_label",
+    "is_label",
     "made_by_plugin",
     "open_scorer",
     "parse_scorers",
@@ -27,6 +32,9 @@ __all__ = [
     "scorer_names",
     "split_choice",
 ]
+
+R_GCPG = "gcpg"
+"""What the score of ``grape score`` is called among the values that can rank; no scorer is called so."""
 
 _GROUP = "grape.scorers"
 _BUILTIN: dict[str, tuple[str, str]] = {
@@ -59,8 +67,20 @@ class ScorerChoice:
         """JSON value on which its values depend, as far as it is known without starting anything."""
         if self.command:
             return program_identity(self.command)
-        files = program_identity(("", self.argument))["files"] if self.argument else {}
-        return {"name": self.name, "argument": self.argument, **({"files": files} if files else {})}
+        place = Path(self.argument)
+        specifications = self.name == "costs" and self.argument != "" and place.is_dir()
+        paths = sorted(place.glob("*.y*ml")) if specifications else [place]
+        files = program_identity(("", *map(str, paths)))["files"] if self.argument else {}
+        builtin = {"builtin": _builtin_specifications()} if self.name == "costs" else {}
+        return {"name": self.name, "argument": self.argument, **({"files": files} if files else {}), **builtin}
+
+
+@functools.cache
+def _builtin_specifications() -> str:
+    """Hash of all built-in cost specifications; those of scorer costs may be any."""
+    from grape.costs.builtins import builtin_names, builtin_suites, builtin_text
+
+    return content_hash([builtin_text(suite, task) for suite in builtin_suites() for task in builtin_names(suite)])
 
 
 def register_scorer(name: str, kind: Callable[..., Scorer]) -> None:
@@ -91,12 +111,16 @@ def parse_scorers(texts: Sequence[str]) -> tuple[ScorerChoice, ...]:
     """What the values of ``--scorer`` stand for: ``[LABEL=]NAME``, ``[LABEL=]NAME:ARGUMENT`` or ``[LABEL=]COMMAND``.
 
     Raises:
-        SettingsError: A name is unknown, a program cannot be found, or two have one label.
+        SettingsError: A name is unknown, a program cannot be found, two have one label, or one has that of R_GCPG.
     """
     choices: dict[str, ScorerChoice] = {}
     for text in texts:
         label, name, argument, command = split_choice(text, "scorer", scorer_names())
         choice = ScorerChoice(label, name, argument, command)
+        if choice.label == R_GCPG:
+            raise SettingsError(
+                f"--scorer: '{R_GCPG}' is what the score itself is called.", f"Name the scorer, e.g. mine={text!r}."
+            )
         if choice.label in choices:
             raise SettingsError(
                 f"--scorer: two scorers are called '{choice.label}'.", f"Name one of them, e.g. second={text!r}."
@@ -121,7 +145,7 @@ def split_choice(text: str, kind: str, names: Sequence[str]) -> tuple[str, str, 
     name, _, argument = rest.partition(":")
     if name in names:
         return label or _plain(rest), name, argument, ()
-    if _LABEL.fullmatch(rest) and not Path(rest).exists():
+    if is_label(rest) and not Path(rest).exists() and shutil.which(rest) is None:
         raise SettingsError(f"Unknown {kind} {rest!r}.", f"{did_you_mean(rest, names)} Or give a command line.")
     command = argument_vector(rest, f"--{kind}")
     return label or command_label(command), "", "", command
@@ -131,6 +155,11 @@ def command_label(command: Sequence[str]) -> str:
     """What a program is called by default: its script, or the program itself."""
     script = next((word for word in command[1:] if not word.startswith("-") and Path(word).is_file()), command[0])
     return _plain(Path(script).stem)
+
+
+def is_label(text: object) -> bool:
+    """Whether scorers can be called so, and files: letters, digits, ``-``, ``_`` and dots."""
+    return isinstance(text, str) and _LABEL.fullmatch(text) is not None
 
 
 def _plain(text: str) -> str:

@@ -17,7 +17,7 @@ from grape.core.reading import decode, encode, parse_json, read_file
 from grape.scorers.base import EpisodeScore, Scorer
 from grape.store import Episodes
 
-__all__ = ["ScorerValues", "load_values", "score_with"]
+__all__ = ["ScorerValues", "check_score", "load_values", "score_with"]
 
 _FIX = "Do not edit the file; delete its folder and run 'grape score' again."
 _FAILURES_IN_A_ROW = 3
@@ -92,7 +92,7 @@ def score_with(
                 if failures == _FAILURES_IN_A_ROW:
                     raise
                 score = EpisodeScore(name, None, problem=error.message[:400])
-            _check(score, name, label)
+            check_score(score, name, label)
             known[name] = score
             # What a program failed at is tried again by the next run.
             if log is not None and not failures:
@@ -112,19 +112,20 @@ def score_with(
     return ScorerValues(label, scores, scorer.noise, dict(scorer.provenance()))
 
 
-def load_values(path: Path, label: str, summary: Mapping[str, Any]) -> ScorerValues:
+def load_values(path: Path, label: str, summary: Mapping[str, Any], within: Path | None = None) -> ScorerValues:
     """Read the values of one scorer.
 
     Args:
         path: The file that :func:`score_with` wrote.
         label: What the scorer is called.
         summary: Its part of the run's summary.
+        within: Folder in which the file must lie; by default the one that its path names.
 
     Raises:
         DataError: The file is missing, or a line is no value or repeats an episode; file and line are named.
     """
     scores: dict[str, EpisodeScore] = {}
-    for number, row in enumerate(read_jsonl(path, hint=_FIX, within=path.parent), start=1):
+    for number, row in enumerate(read_jsonl(path, hint=_FIX, within=within or path.parent), start=1):
         score = decode(EpisodeScore, row, f"{path}, line {number}", _FIX)
         if score.episode_id in scores:
             raise DataError(f"{path}, line {number}: episode {score.episode_id} has a value already.", _FIX)
@@ -151,7 +152,17 @@ def _logged(log: Path) -> Iterator[tuple[str, EpisodeScore]]:
             yield score.episode_id, score
 
 
-def _check(score: EpisodeScore, name: str, label: str) -> None:
+def check_score(score: EpisodeScore, name: str, label: str) -> None:
+    """Refuse what is no score of an episode.
+
+    Args:
+        score: What the scorer said.
+        name: Of which episode.
+        label: What the scorer is called.
+
+    Raises:
+        DataError: It is of another episode, or a value is not finite.
+    """
     if score.episode_id != name or not all(
         math.isfinite(value) for value in (0.0 if score.value is None else score.value, *score.step_values)
     ):
