@@ -38,7 +38,7 @@ __all__ = ["RayLauncher", "open_ray_launcher"]
 _CHECK_SECONDS = 1.0
 _MESSAGE_SECONDS = 120.0  # a replica sends without a pause once it has begun
 _ROOM_SECONDS = 900.0  # until a replica is there: new nodes, and weights from a slow disk
-_MOST_LOSSES = 3  # replicas lost one after the other without a single group played
+_MOST_LOSSES = 3  # of a replica and those in its place, without a single group played by any replica
 
 
 @contextlib.contextmanager
@@ -73,6 +73,7 @@ class _Replica:
     node: str = ""
     is_ready: bool = False
     waits: bool = False  # for a group, with none left of its own
+    losses: int = 0  # of those in whose place it is, since a group was played
     groups: dict[int, Group] = field(default_factory=dict)
 
 
@@ -88,7 +89,7 @@ class RayLauncher:
         self._replicas: dict[int, _Replica] = {}
         self._number = 0
         self._last_check = self._last_sign = time.monotonic()
-        self._losses = self._collections = 0
+        self._collections = 0
         self._has_played = False
         self._spec: PolicySpec | None = None
         self._warned: set[str] = set()
@@ -137,7 +138,7 @@ class RayLauncher:
         self._replicas.clear()
         self._door.close()
 
-    def _start(self) -> None:
+    def _start(self, losses: int = 0) -> None:
         shares = self._shares
         actor = ActorProcess(
             Replica,
@@ -150,7 +151,7 @@ class RayLauncher:
             gpus=shares.replica_gpus,
             spread=True,
         )
-        self._replicas[self._number] = _Replica(actor)
+        self._replicas[self._number] = _Replica(actor, losses=losses)
         self._number += 1
 
     def _turn(self) -> None:
@@ -197,8 +198,9 @@ class RayLauncher:
             self._lose(number, str(error) if end is None else end.description)
             return
         kind = header["kind"]
-        # Where others have room and play on, so does what this one had.
-        if kind == "error" or (kind == "no-room" and not self._has_played):
+        # Where others have room, so does what this one had; one that is in a lost one's place may have none, too.
+        others = any(other.is_ready and not other.losses for other in self._replicas.values() if other is not replica)
+        if kind == "error" or (kind == "no-room" and not self._has_played and not others):
             _raise(header)
         if kind == "no-room":
             self._lose(number, f"found no room for its workers: {header['message']}")
@@ -222,7 +224,9 @@ class RayLauncher:
             del replica.groups[header["group"]]
             playing.left.discard(header["group"])
             playing.log.add(header["log"])
-            self._losses, self._has_played = 0, True
+            self._has_played = True
+            for other in self._replicas.values():
+                other.losses = 0
 
     def _greet(self, replica: _Replica, header: Mapping[str, Any]) -> None:
         if text := differences(releases(), header["releases"]):
@@ -265,12 +269,14 @@ class RayLauncher:
         replica.actor.kill()
         if replica.link is not None:
             replica.link.close()
-        self._losses += 1
+        losses = replica.losses + 1
         where = f"The replica on {replica.node}" if replica.node else "A replica"
         sentence = f"{where} {reason}"
-        if self._losses > _MOST_LOSSES:
+        # A node takes all of its replicas with it; that is one loss of each, however many there are.
+        others = any(other.is_ready and other.losses <= _MOST_LOSSES for other in self._replicas.values())
+        if losses > _MOST_LOSSES and not others:
             raise SimulatorError(
-                f"{self._losses} replicas were lost one after the other without playing anything. {sentence}",
+                f"{losses} replicas were lost one after the other without playing anything. {sentence}",
                 "A replica that needs more memory than its node has is lost so. What was finished is kept.",
             )
         if self._playing is not None:
@@ -280,7 +286,7 @@ class RayLauncher:
                 if other.waits and self._playing.waiting:
                     other.waits = False
                     self._answer(other, self._playing, wait=True)
-        self._start()
+        self._start(losses)
 
     def _send(self, replica: _Replica, header: Mapping[str, Any]) -> None:
         assert replica.link is not None
