@@ -21,7 +21,7 @@ from grape.collect.ray_launcher import RayLauncher
 from grape.collect.shares import Shares
 from grape.core.errors import CompatibilityError, PolicyError, SettingsError, SimulatorError
 from grape.envs.messages import send
-from grape.envs.worker_process import Exit, LocalStarter
+from grape.envs.worker_process import Exit, LocalStarter, WorkerProcess
 from tests.collect.test_collect import Still
 from tests.reporters import Hearing
 
@@ -67,9 +67,20 @@ class IdleActor:
 class NearStarter(LocalStarter):
     """Starts workers of this machine in place of actors."""
 
+    started = 0
+    is_open = False
+
     def __init__(self, suite_name: str, python: None, share: WorkerShare, suite_versions: dict[str, str]) -> None:
         assert suite_versions == {"toy's toy": "1"}
         super().__init__(suite_name, python)
+        NearStarter.started, NearStarter.is_open = 0, True
+
+    def start(self) -> WorkerProcess:
+        NearStarter.started += 1
+        return super().start()
+
+    def close(self) -> None:
+        NearStarter.is_open = False
 
 
 @pytest.fixture(autouse=True)
@@ -80,8 +91,10 @@ def _actors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextlib.contextmanager
-def launched(settings: CollectSettings, replicas: int, reporter: Hearing | None = None) -> Iterator[RayLauncher]:
-    shares = Shares(replicas, 1, 0.0, 0.0, WorkerShare(0.0), os.environ.get("OMP_NUM_THREADS"))
+def launched(
+    settings: CollectSettings, replicas: int, reporter: Hearing | None = None, workers: int = 1
+) -> Iterator[RayLauncher]:
+    shares = Shares(replicas, workers, 0.0, 0.0, WorkerShare(0.0), os.environ.get("OMP_NUM_THREADS"))
     launcher = RayLauncher(Cluster("", "127.0.0.1"), settings, shares, reporter or Hearing())
     try:
         launcher.open()
@@ -106,6 +119,19 @@ def test_further_rounds_are_played_by_the_same_replicas(tmp_path: Path) -> None:
     assert store_bytes(tmp_path / "ray") == store_bytes(tmp_path / "local")
     run_collect(replace(other, out=tmp_path / "other-local", launcher="local"))
     assert store_bytes(tmp_path / "other") == store_bytes(tmp_path / "other-local")
+
+
+def test_a_later_collection_with_more_groups_has_more_workers(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"suite": "toy", "tasks": "0", "lanes": 1, "max_steps": 2, "launcher": "ray"}
+    one = CollectSettings(out=tmp_path / "one", initial_states="0", **given)
+    with launched(one, 1, workers=3) as launcher:
+        run_collect(one, launcher=launcher)
+        assert NearStarter.started == 1
+        run_collect(replace(one, out=tmp_path / "two", initial_states="0-4"), launcher=launcher)
+        assert NearStarter.started == 3
+        (served,) = launcher._replicas.values()
+    assert served.actor.exit(60.0) == Exit("the driver closed the connection")
+    assert not NearStarter.is_open
 
 
 @pytest.mark.parametrize(

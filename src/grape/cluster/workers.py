@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,9 +111,9 @@ class RayStarter:
         self._lonely_since: float | None = None
 
     @property
-    def door(self) -> socket.socket:
-        """Readable when a worker may have connected."""
-        return self._door.listener
+    def doors(self) -> Sequence[socket.socket]:
+        """One is readable when a worker may have connected."""
+        return self._door.sockets
 
     def start(self) -> WorkerProcess:
         """Start a worker; it connects when Ray has found room for it."""

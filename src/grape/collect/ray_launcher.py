@@ -157,7 +157,7 @@ class RayLauncher:
     def _turn(self) -> None:
         """Wait for messages, connections and losses, and see to them."""
         links = {replica.link: number for number, replica in self._replicas.items() if replica.link is not None}
-        readable = wait_readable([*links, self._door.listener], _CHECK_SECONDS)
+        readable = wait_readable([*links, *self._door.sockets], _CHECK_SECONDS)
         for number, link in self._door.admit().items():
             if number in self._replicas:
                 link.settimeout(_MESSAGE_SECONDS)

@@ -58,7 +58,7 @@ class RolloutSettings(PolicySettings, LauncherSettings):
             on the batch, so results are reproducible for equal lanes.
         workers: Simulator processes; changes the speed only. 0 means one a core, with Ray one for each --worker-cpus.
         timeout: Seconds of silence after which a worker counts as hung and is replaced, for each control step of a
-            decision; above 0, at most 1000000.
+            decision; above 0, at most 1000000. With Ray at least 90, so that a lost node is no hung worker.
         env_python: Another Python interpreter for the simulator processes, e.g. /opt/simpler/bin/python: for suites
             whose packages cannot be installed beside GRAPE's (simpler_widowx-v0). Its packages' versions are recorded.
         display: Also record the larger image for people, where the suite offers one (lossy).
