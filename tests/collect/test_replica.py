@@ -176,6 +176,34 @@ def test_a_replica_with_other_releases_is_refused(tmp_path: Path, monkeypatch: p
         raise AssertionError
 
 
+def test_replicas_compute_with_the_same_releases_as_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica, "open_policy", lambda settings, reporter: Still("one"))
+    monkeypatch.setattr(replica, "policy_releases", lambda: {"torch": "2.1.0"})
+    monkeypatch.setattr(ray_launcher, "policy_releases", lambda: {"torch": "2.9.0"})
+    settings = CollectSettings(out=tmp_path, suite="toy", policy="policy", lanes=1)
+    message = r"10\.0\.0\.7 has other releases.*: torch 2\.1\.0 \(here 2\.9\.0\)"
+    with pytest.raises(CompatibilityError, match=message), launched(settings, 1):
+        raise AssertionError
+    monkeypatch.setattr(replica, "open_policy", lambda settings, reporter: None)
+    with launched(replace(settings, policy="expert"), 1) as launcher:
+        assert "torch" not in launcher._releases
+
+
+def test_replicas_compute_with_the_same_releases_as_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = iter(["2.1.0", "2.9.0"])
+    monkeypatch.setattr(replica, "open_policy", lambda settings, reporter: Still("one"))
+    monkeypatch.setattr(replica, "policy_releases", lambda: {"torch": next(given)})
+    monkeypatch.setattr(ray_launcher, "policy_releases", dict)
+    settings = CollectSettings(out=tmp_path, suite="toy", policy="policy", initial_states="0-9", lanes=1)
+    with (
+        pytest.raises(CompatibilityError, match=r"torch 2\.(1|9)\.0 \(here 2\.(1|9)\.0\)"),
+        launched(settings, 2) as launcher,
+    ):
+        run_collect(settings, launcher=launcher)
+
+
 def test_warnings_of_replicas_are_heard_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def opened(settings: CollectSettings, reporter: Any) -> Still:
         reporter.warn("This checkpoint does not say how it was trained.")

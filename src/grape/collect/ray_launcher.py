@@ -31,6 +31,7 @@ from grape.core.events import Reporter
 from grape.envs.external_python import suite_of
 from grape.envs.messages import receive, send
 from grape.policies.base import PolicySpec
+from grape.policies.hardware import policy_releases
 from grape.store import EpisodeFile
 
 __all__ = ["RayLauncher", "open_ray_launcher"]
@@ -52,8 +53,15 @@ def open_ray_launcher(settings: CollectSettings, reporter: Reporter) -> Iterator
     suite = suite_of(settings.suite, settings.env_python)
     suite.check()
     with open_cluster(settings.ray_address) as cluster:
-        shares = plan_shares(settings, cluster.total("CPU"), cluster.total("GPU"), local=cluster.is_local)
-        check_nodes(cluster, suite.name, settings.env_python, settings.worker_resource)
+        resource = settings.worker_resource
+        shares = plan_shares(
+            settings,
+            cluster.total("CPU"),
+            cluster.total("GPU"),
+            local=cluster.is_local,
+            simulating=cluster.total("CPU", resource) if resource else None,
+        )
+        check_nodes(cluster, suite.name, settings.env_python, resource)
         launcher = RayLauncher(cluster, settings, shares, reporter)
         try:
             launcher.open()
@@ -92,6 +100,7 @@ class RayLauncher:
         self._collections = 0
         self._has_played = False
         self._spec: PolicySpec | None = None
+        self._releases = releases() | (dict(policy_releases()) if settings.policy != "expert" else {})
         self._warned: set[str] = set()
         self._playing: _Playing | None = None
 
@@ -229,11 +238,12 @@ class RayLauncher:
                 other.losses = 0
 
     def _greet(self, replica: _Replica, header: Mapping[str, Any]) -> None:
-        if text := differences(releases(), header["releases"]):
+        if text := differences(self._releases, header["releases"]):
             raise CompatibilityError(
                 f"The node {header['node']} has other releases, so equal settings would not give equal bytes: {text}.",
                 "Install the same releases on all nodes.",
             )
+        self._releases = header["releases"] | self._releases  # of what is not installed here, the first replica's
         spec = None if header["spec"] is None else _spec(header["spec"])
         for sentence in header["warnings"]:
             if sentence not in self._warned:

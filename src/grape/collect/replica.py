@@ -42,6 +42,7 @@ from grape.envs.external_python import suite_of
 from grape.envs.messages import receive, send
 from grape.envs.pool import WorkerPool
 from grape.policies.base import Policy
+from grape.policies.hardware import policy_releases
 from grape.store import EpisodeFile
 
 __all__ = ["COLLECTION_FIELDS", "Replica", "group_from_wire", "group_to_wire"]
@@ -121,7 +122,8 @@ class _Session:
         warnings = _Warnings()
         policy = open_policy(self._settings, warnings)
         spec = None if policy is None else dataclasses.asdict(policy.spec)
-        facts = {"spec": spec, "warnings": warnings.sentences, "node": node_address(), "releases": releases()}
+        own = releases() if policy is None else {**releases(), **policy_releases()}
+        facts = {"spec": spec, "warnings": warnings.sentences, "node": node_address(), "releases": own}
         send(self._link, {"kind": "hello", **facts})
         self._request, _ = receive(self._link)  # no worker is started before there is something to play
         python, versions = self._settings.env_python, self._request["suite_releases"]

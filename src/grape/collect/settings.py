@@ -25,7 +25,8 @@ class LauncherSettings:
         replicas: Copies of the policy, each with workers of its own; 0 means one for each GPU of the cluster, at least
             one.
         replica_gpus: GPUs of a replica, e.g. 0.5; -1 means 1 for a policy where there are GPUs, else 0.
-        replica_cpus: CPUs of a replica, and its threads; 0 means 1, with as many threads as the local launcher has.
+        replica_cpus: CPUs that are reserved for a replica; 0 means 1. Its policy has as many threads as this process's
+            would have, since the last bits of what a CPU computes depend on their number.
         worker_cpus: CPUs that are reserved for a simulator process.
         worker_resource: Custom resource of the nodes on which simulators may run, e.g. simulator; empty for all nodes.
     """
