@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import socket
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import grape
 from grape.cluster import open_cluster
 from grape.cluster.nodes import _described, refuse_differences
+from grape.cluster.session import Cluster, Node
 from grape.core.errors import CompatibilityError, SettingsError
 from grape.envs.toy import ToySuite
 
@@ -46,6 +48,27 @@ def test_a_missing_ray_is_told_with_its_extra(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(SettingsError, match="not installed") as error, open_cluster():
         raise AssertionError
     assert "'grape-vla[ray]'" in error.value.hint
+
+
+def test_a_ray_without_tokens_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(__version__="2.51.1"))
+    with pytest.raises(SettingsError, match=r"Ray 2\.51\.1 is installed, which knows no tokens"), open_cluster():
+        raise AssertionError
+
+
+def test_what_nodes_have_together_counts_those_with_a_resource() -> None:
+    nodes = [
+        Node("1", "10.0.0.1", {"CPU": 4.0}),
+        Node("2", "10.0.0.2", {"CPU": 8.0, "simulator": 1.0}),
+        Node("3", "10.0.0.3", {"CPU": 16.0, "simulator": 0.0}),
+    ]
+
+    class Nodes(Cluster):
+        def nodes(self) -> tuple[Node, ...]:
+            return tuple(nodes)
+
+    cluster = Nodes("10.0.0.1:6379", "10.0.0.1")
+    assert (cluster.total("CPU"), cluster.total("CPU", "simulator"), cluster.total("GPU")) == (28.0, 8.0, 0.0)
 
 
 OWN = {"grape": "0.2.0", "Python": "3.11", "toy's toy": "1"}

@@ -87,6 +87,32 @@ def test_what_always_ends_is_given_up_with_its_reason(starter: RayStarter) -> No
         starter.admit()
 
 
+def test_workers_that_start_on_a_node_that_is_lost_are_started_again(starter: RayStarter) -> None:
+    for _ in range(6):
+        starter.start()
+    for losses in range(3):
+        for actor in ScriptedActor.made[-6:]:
+            actor.end = Exit("was lost: its node", lost=True)
+        starter.admit()
+        assert len(ScriptedActor.made) == 6 * (losses + 2)
+    for actor in ScriptedActor.made[-6:]:
+        actor.end = Exit("was lost: its node", lost=True)
+    with pytest.raises(SimulatorError, match="was lost: its node"):
+        starter.admit()
+
+
+def test_losses_in_one_place_end_nothing_while_another_worker_is_connected(starter: RayStarter) -> None:
+    worker = starter.start()
+    connect(ScriptedActor.made[0].invitation)
+    admitted(starter, worker)
+    starter.start()
+    for _ in range(6):
+        ScriptedActor.made[-1].end = Exit("was lost: memory", lost=True)
+        starter.admit()
+    assert len(ScriptedActor.made) == 8
+    worker.kill()
+
+
 def test_a_cluster_without_room_is_given_up_after_minutes(starter: RayStarter, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(workers, "time", SimpleNamespace(monotonic=lambda: now))

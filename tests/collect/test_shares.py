@@ -14,8 +14,10 @@ from tests.collect.test_collect import Still
 POLICY = CollectSettings(out=Path("out"), suite="toy", policy="policy", launcher="ray")
 
 
-def shares(cpus: float, gpus: float = 0, *, local: bool = False, **changes: Any) -> Shares:
-    return plan_shares(replace(POLICY, **changes), cpus, gpus, local=local)
+def shares(
+    cpus: float, gpus: float = 0, *, local: bool = False, simulating: float | None = None, **changes: Any
+) -> Shares:
+    return plan_shares(replace(POLICY, **changes), cpus, gpus, local=local, simulating=simulating)
 
 
 def test_by_default_each_gpu_has_a_replica_and_each_cpu_that_is_left_a_worker() -> None:
@@ -39,12 +41,29 @@ def test_on_one_machine_there_may_be_more_processes_than_cores() -> None:
     assert (given.workers, given.worker.cpus, given.worker.resource, given.replica_cpus) == (8, 0.0, "", 0.0)
 
 
+@pytest.mark.parametrize(("cpus", "workers", "each"), [(7, 0, 1), (12, 0, 3), (64, 8, 2), (64, 2, 1)])
+def test_replicas_share_workers_evenly_within_the_room_that_there_is(cpus: int, workers: int, each: int) -> None:
+    given = shares(cpus, replicas=3, workers=workers)
+    assert given.workers == each
+    assert 3 * given.replica_cpus + 3 * given.workers * given.worker.cpus <= cpus
+
+
+def test_workers_have_room_only_where_their_resource_is() -> None:
+    assert shares(64, simulating=8.0, worker_resource="simulator").workers == 8
+    assert shares(9, simulating=9.0, worker_resource="simulator").workers == 8
+    with pytest.raises(SettingsError, match=r"16 workers .* Nodes that may have workers have 8 CPUs\."):
+        shares(64, simulating=8.0, worker_resource="simulator", workers=16)
+
+
 def test_a_policy_has_as_many_threads_as_with_the_local_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert shares(64).threads == "3"
-    assert shares(64, replica_cpus=8).threads == "8"
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    assert shares(64).threads is None
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("grape.collect.shares.policy_threads", lambda: 3)
+    assert shares(64).threads == shares(64, replica_cpus=8).threads == "3"
+    assert shares(64, replica_cpus=8).replica_cpus == 8
+    assert shares(64, policy="expert").threads is None
+    monkeypatch.setattr("grape.collect.shares.policy_threads", lambda: None)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert shares(64).threads == "2"
 
 
 @pytest.mark.parametrize(

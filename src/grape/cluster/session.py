@@ -26,6 +26,7 @@ _OBJECT_STORE = 80 * 2**20  # the least that Ray takes: nothing of ours lies in 
 _PREFIX = "grape-ray-"
 _LONGEST_REASON = 1000
 _TRIES = 3
+_LEAST_RELEASE = (2, 52)  # tokens
 _INSTALL = "pip install 'grape-vla[ray]'"
 
 _QUIET = {
@@ -88,9 +89,10 @@ class Cluster:
             Node(node["NodeID"], node["NodeManagerAddress"], node["Resources"]) for node in ray.nodes() if node["Alive"]
         )
 
-    def total(self, resource: str) -> float:
-        """How much of a resource all nodes have together."""
-        return sum(node.resources.get(resource, 0.0) for node in self.nodes())
+    def total(self, resource: str, where: str = "") -> float:
+        """How much of a resource all nodes have together; with ``where``, those that also have this one."""
+        nodes = [node for node in self.nodes() if not where or node.resources.get(where, 0.0) > 0]
+        return sum(node.resources.get(resource, 0.0) for node in nodes)
 
 
 def node_address() -> str:
@@ -227,6 +229,11 @@ def _import_ray() -> Any:
         if error.name != "ray":
             raise
         raise SettingsError("--launcher ray needs Ray, which is not installed.", _INSTALL) from error
+    if tuple(map(int, ray.__version__.split(".")[:2])) < _LEAST_RELEASE:
+        raise SettingsError(
+            f"Ray {ray.__version__} is installed, which knows no tokens: whoever reaches it could run programs in it.",
+            _INSTALL,
+        )
     return ray
 
 

@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ __all__ = ["NoRoomError", "RayStarter", "SimulatorWorker", "WorkerShare"]
 _EXIT_SECONDS = 10.0
 _ROOM_SECONDS = 180.0  # without a single connected worker; a new node takes a while
 _MOST_FAILED_STARTS = 3
+_MOST_LOSSES = 3  # of a worker and those in its place, while no worker is connected
 
 
 class NoRoomError(SimulatorError):
@@ -70,6 +71,7 @@ class _RayWorker:
     def __init__(self, actor: ActorProcess) -> None:
         self.link: socket.socket | None = None
         self.actor = actor
+        self.losses = 0
 
     @property
     def is_connected(self) -> bool:
@@ -109,9 +111,9 @@ class RayStarter:
         self._lonely_since: float | None = None
 
     @property
-    def door(self) -> socket.socket:
-        """Readable when a worker may have connected."""
-        return self._door.listener
+    def doors(self) -> Sequence[socket.socket]:
+        """One is readable when a worker may have connected."""
+        return self._door.sockets
 
     def start(self) -> WorkerProcess:
         """Start a worker; it connects when Ray has found room for it."""
@@ -139,8 +141,12 @@ class RayStarter:
             end = worker.actor.exit()
             if end is None:
                 continue
-            self._failed_starts += 1
-            if self._failed_starts > _MOST_FAILED_STARTS:
+            if end.lost:  # a node takes all of its workers with it, which is one loss of each
+                worker.losses += 1
+            else:
+                self._failed_starts += 1
+            given_up = worker.losses > _MOST_LOSSES and not any(other.is_connected for other in self._connected)
+            if self._failed_starts > _MOST_FAILED_STARTS or given_up:
                 raise SimulatorError(
                     f"Workers end before they begin. The last one {end.description}",
                     "Look for the reason in the logs of Ray's nodes.",

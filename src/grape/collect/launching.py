@@ -70,10 +70,11 @@ class LocalLauncher:
 
     def play(self, groups: Sequence[Group], settings: CollectSettings, log: RolloutLog, commit: Commit) -> None:
         """Play every group to its end; the workers stay for the next call."""
+        workers = min(settings.workers or os.cpu_count() or 1, len(groups))
         if self._pool is None:
             self.suite.check()
-            workers = min(settings.workers or os.cpu_count() or 1, len(groups))
             self._pool = WorkerPool(self.suite.name, workers, settings.lanes, settings.timeout, settings.env_python)
+        self._pool.grow(workers)  # an earlier call may have had fewer groups
 
         def finished(group: Group, trajectories: list[Trajectory]) -> None:
             for trajectory in trajectories:

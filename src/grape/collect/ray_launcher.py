@@ -31,6 +31,7 @@ from grape.core.events import Reporter
 from grape.envs.external_python import suite_of
 from grape.envs.messages import receive, send
 from grape.policies.base import PolicySpec
+from grape.policies.hardware import policy_releases
 from grape.store import EpisodeFile
 
 __all__ = ["RayLauncher", "open_ray_launcher"]
@@ -38,7 +39,7 @@ __all__ = ["RayLauncher", "open_ray_launcher"]
 _CHECK_SECONDS = 1.0
 _MESSAGE_SECONDS = 120.0  # a replica sends without a pause once it has begun
 _ROOM_SECONDS = 900.0  # until a replica is there: new nodes, and weights from a slow disk
-_MOST_LOSSES = 3  # replicas lost one after the other without a single group played
+_MOST_LOSSES = 3  # of a replica and those in its place, without a single group played by any replica
 
 
 @contextlib.contextmanager
@@ -52,8 +53,15 @@ def open_ray_launcher(settings: CollectSettings, reporter: Reporter) -> Iterator
     suite = suite_of(settings.suite, settings.env_python)
     suite.check()
     with open_cluster(settings.ray_address) as cluster:
-        shares = plan_shares(settings, cluster.total("CPU"), cluster.total("GPU"), local=cluster.is_local)
-        check_nodes(cluster, suite.name, settings.env_python, settings.worker_resource)
+        resource = settings.worker_resource
+        shares = plan_shares(
+            settings,
+            cluster.total("CPU"),
+            cluster.total("GPU"),
+            local=cluster.is_local,
+            simulating=cluster.total("CPU", resource) if resource else None,
+        )
+        check_nodes(cluster, suite.name, settings.env_python, resource)
         launcher = RayLauncher(cluster, settings, shares, reporter)
         try:
             launcher.open()
@@ -73,6 +81,7 @@ class _Replica:
     node: str = ""
     is_ready: bool = False
     waits: bool = False  # for a group, with none left of its own
+    losses: int = 0  # of those in whose place it is, since a group was played
     groups: dict[int, Group] = field(default_factory=dict)
 
 
@@ -88,9 +97,10 @@ class RayLauncher:
         self._replicas: dict[int, _Replica] = {}
         self._number = 0
         self._last_check = self._last_sign = time.monotonic()
-        self._losses = self._collections = 0
+        self._collections = 0
         self._has_played = False
         self._spec: PolicySpec | None = None
+        self._releases = releases() | (dict(policy_releases()) if settings.policy != "expert" else {})
         self._warned: set[str] = set()
         self._playing: _Playing | None = None
 
@@ -137,7 +147,7 @@ class RayLauncher:
         self._replicas.clear()
         self._door.close()
 
-    def _start(self) -> None:
+    def _start(self, losses: int = 0) -> None:
         shares = self._shares
         actor = ActorProcess(
             Replica,
@@ -150,13 +160,13 @@ class RayLauncher:
             gpus=shares.replica_gpus,
             spread=True,
         )
-        self._replicas[self._number] = _Replica(actor)
+        self._replicas[self._number] = _Replica(actor, losses=losses)
         self._number += 1
 
     def _turn(self) -> None:
         """Wait for messages, connections and losses, and see to them."""
         links = {replica.link: number for number, replica in self._replicas.items() if replica.link is not None}
-        readable = wait_readable([*links, self._door.listener], _CHECK_SECONDS)
+        readable = wait_readable([*links, *self._door.sockets], _CHECK_SECONDS)
         for number, link in self._door.admit().items():
             if number in self._replicas:
                 link.settimeout(_MESSAGE_SECONDS)
@@ -197,8 +207,9 @@ class RayLauncher:
             self._lose(number, str(error) if end is None else end.description)
             return
         kind = header["kind"]
-        # Where others have room and play on, so does what this one had.
-        if kind == "error" or (kind == "no-room" and not self._has_played):
+        # Where others have room, so does what this one had; one that is in a lost one's place may have none, too.
+        others = any(other.is_ready and not other.losses for other in self._replicas.values() if other is not replica)
+        if kind == "error" or (kind == "no-room" and not self._has_played and not others):
             _raise(header)
         if kind == "no-room":
             self._lose(number, f"found no room for its workers: {header['message']}")
@@ -222,14 +233,17 @@ class RayLauncher:
             del replica.groups[header["group"]]
             playing.left.discard(header["group"])
             playing.log.add(header["log"])
-            self._losses, self._has_played = 0, True
+            self._has_played = True
+            for other in self._replicas.values():
+                other.losses = 0
 
     def _greet(self, replica: _Replica, header: Mapping[str, Any]) -> None:
-        if text := differences(releases(), header["releases"]):
+        if text := differences(self._releases, header["releases"]):
             raise CompatibilityError(
                 f"The node {header['node']} has other releases, so equal settings would not give equal bytes: {text}.",
                 "Install the same releases on all nodes.",
             )
+        self._releases = header["releases"] | self._releases  # of what is not installed here, the first replica's
         spec = None if header["spec"] is None else _spec(header["spec"])
         for sentence in header["warnings"]:
             if sentence not in self._warned:
@@ -265,12 +279,14 @@ class RayLauncher:
         replica.actor.kill()
         if replica.link is not None:
             replica.link.close()
-        self._losses += 1
+        losses = replica.losses + 1
         where = f"The replica on {replica.node}" if replica.node else "A replica"
         sentence = f"{where} {reason}"
-        if self._losses > _MOST_LOSSES:
+        # A node takes all of its replicas with it; that is one loss of each, however many there are.
+        others = any(other.is_ready and other.losses <= _MOST_LOSSES for other in self._replicas.values())
+        if losses > _MOST_LOSSES and not others:
             raise SimulatorError(
-                f"{self._losses} replicas were lost one after the other without playing anything. {sentence}",
+                f"{losses} replicas were lost one after the other without playing anything. {sentence}",
                 "A replica that needs more memory than its node has is lost so. What was finished is kept.",
             )
         if self._playing is not None:
@@ -280,7 +296,7 @@ class RayLauncher:
                 if other.waits and self._playing.waiting:
                     other.waits = False
                     self._answer(other, self._playing, wait=True)
-        self._start()
+        self._start(losses)
 
     def _send(self, replica: _Replica, header: Mapping[str, Any]) -> None:
         assert replica.link is not None

@@ -15,6 +15,7 @@ The driver says ``collection`` before the first group, and answers ``next`` with
 collection is over, with the next ``collection``.
 """
 
+import contextlib
 import dataclasses
 import os
 import socket
@@ -25,7 +26,7 @@ import numpy as np
 
 from grape.cluster import RayStarter, connect, node_address
 from grape.cluster.actors import change_folder
-from grape.cluster.links import Invitation
+from grape.cluster.links import LEAST_TIMEOUT, Invitation
 from grape.cluster.releases import releases
 from grape.cluster.workers import NoRoomError, WorkerShare
 from grape.collect.launching import make_actor
@@ -41,6 +42,7 @@ from grape.envs.external_python import suite_of
 from grape.envs.messages import receive, send
 from grape.envs.pool import WorkerPool
 from grape.policies.base import Policy
+from grape.policies.hardware import policy_releases
 from grape.store import EpisodeFile
 
 __all__ = ["COLLECTION_FIELDS", "Replica", "group_from_wire", "group_to_wire"]
@@ -120,17 +122,21 @@ class _Session:
         warnings = _Warnings()
         policy = open_policy(self._settings, warnings)
         spec = None if policy is None else dataclasses.asdict(policy.spec)
-        facts = {"spec": spec, "warnings": warnings.sentences, "node": node_address(), "releases": releases()}
+        own = releases() if policy is None else {**releases(), **policy_releases()}
+        facts = {"spec": spec, "warnings": warnings.sentences, "node": node_address(), "releases": own}
         send(self._link, {"kind": "hello", **facts})
         self._request, _ = receive(self._link)  # no worker is started before there is something to play
-        starter = RayStarter(self._suite.name, self._settings.env_python, self._share, self._request["suite_releases"])
-        with WorkerPool(
-            self._suite.name,
-            self._request["workers"],
-            self._settings.lanes,
-            self._settings.timeout,
-            starter=starter,
-        ) as pool:
+        python, versions = self._settings.env_python, self._request["suite_releases"]
+        with (
+            contextlib.closing(RayStarter(self._suite.name, python, self._share, versions)) as starter,
+            WorkerPool(
+                self._suite.name,
+                self._request["workers"],
+                self._settings.lanes,
+                max(self._settings.timeout, LEAST_TIMEOUT),
+                starter=starter,
+            ) as pool,
+        ):
             while True:
                 self._play(policy, pool)
 
@@ -146,6 +152,7 @@ class _Session:
 
     def _play(self, policy: Policy | None, pool: WorkerPool) -> None:
         request, self._playing = self._request, self._request["number"]
+        pool.grow(request["workers"])
         settings = dataclasses.replace(self._settings, **{name: request[name] for name in COLLECTION_FIELDS})
         self._log = log = RolloutLog()
 

@@ -25,7 +25,8 @@ class LauncherSettings:
         replicas: Copies of the policy, each with workers of its own; 0 means one for each GPU of the cluster, at least
             one.
         replica_gpus: GPUs of a replica, e.g. 0.5; -1 means 1 for a policy where there are GPUs, else 0.
-        replica_cpus: CPUs of a replica, and its threads; 0 means 1, with as many threads as the local launcher has.
+        replica_cpus: CPUs that are reserved for a replica; 0 means 1. Its policy has as many threads as this process's
+            would have, since the last bits of what a CPU computes depend on their number.
         worker_cpus: CPUs that are reserved for a simulator process.
         worker_resource: Custom resource of the nodes on which simulators may run, e.g. simulator; empty for all nodes.
     """
@@ -58,7 +59,7 @@ class RolloutSettings(PolicySettings, LauncherSettings):
             on the batch, so results are reproducible for equal lanes.
         workers: Simulator processes; changes the speed only. 0 means one a core, with Ray one for each --worker-cpus.
         timeout: Seconds of silence after which a worker counts as hung and is replaced, for each control step of a
-            decision; above 0, at most 1000000.
+            decision; above 0, at most 1000000. With Ray at least 90, so that a lost node is no hung worker.
         env_python: Another Python interpreter for the simulator processes, e.g. /opt/simpler/bin/python: for suites
             whose packages cannot be installed beside GRAPE's (simpler_widowx-v0). Its packages' versions are recorded.
         display: Also record the larger image for people, where the suite offers one (lossy).

@@ -123,8 +123,7 @@ class WorkerPool:
         self._starter = LocalStarter(suite_name, python) if starter is None else starter
         self._workers: list[_Worker] = []
         try:
-            for _ in range(workers):
-                self._workers.append(_Worker(self._starter.start()))
+            self.grow(workers)
         except BaseException:
             self.close()
             raise
@@ -136,6 +135,11 @@ class WorkerPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def grow(self, workers: int) -> None:
+        """Start workers until there are so many; nothing happens where there are."""
+        while len(self._workers) < workers:
+            self._workers.append(_Worker(self._starter.start()))
 
     @property
     def idle(self) -> int:
@@ -237,14 +241,14 @@ class WorkerPool:
         joining = [worker for worker in self._workers if worker.process.link is None]
         if not pending and not joining:
             raise RuntimeError("no answer is due: start or step a group first")
-        door = [self._starter.door] if joining and self._starter.door is not None else []
+        doors = self._starter.doors if joining else ()
         replies: list[GroupReply] = []
         while not replies:
             deadlines = [worker.deadline for worker in pending if worker.deadline is not None]
             patience = min(deadlines, default=_MOST_SECONDS + time.monotonic()) - time.monotonic()
             if joining:
                 patience = min(patience, _JOIN_CHECK_SECONDS)
-            readable = wait_readable([*(worker.link for worker in pending), *door], max(0.0, patience))
+            readable = wait_readable([*(worker.link for worker in pending), *doors], max(0.0, patience))
             now = time.monotonic()
             for worker in pending:
                 if worker.link in readable:

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
@@ -47,8 +48,8 @@ class WorkerStarter(Protocol):
     """Starts the workers of a pool."""
 
     @property
-    def door(self) -> socket.socket | None:
-        """Readable when a worker may have connected; None where workers are connected from their start on."""
+    def doors(self) -> Sequence[socket.socket]:
+        """One is readable when a worker may have connected; none where workers are connected from their start on."""
 
     def start(self) -> WorkerProcess:
         """Start a worker; returns at once."""
@@ -132,7 +133,7 @@ class LocalStarter:
         python: Another interpreter for the workers, see :mod:`grape.envs.external_python`; None for this one.
     """
 
-    door = None
+    doors = ()
 
     def __init__(self, suite_name: str, python: Path | None = None) -> None:
         self._suite_name = suite_name
