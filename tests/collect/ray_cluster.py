@@ -71,6 +71,14 @@ def processes(text: str) -> list[int]:
     return sorted(process for process, command in descendants(os.getpid()).items() if text in command)
 
 
+def wait_for_the_end_of(*texts: str) -> None:
+    """Wait until no such process is left: what Ray ends is gone a moment after the command."""
+    deadline = time.monotonic() + 600
+    while alive := [process for text in texts for process in processes(text)]:
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.05)
+
+
 def kill_one(text: str) -> int:
     """Kill such a process as soon as there is one; returns its id."""
     deadline = time.monotonic() + 600

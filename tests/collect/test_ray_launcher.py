@@ -18,7 +18,7 @@ import pytest
 from grape.collect import CollectSettings, run_collect
 from grape.evaluation import EvaluateSettings, run_evaluate
 from grape.store import EpisodeFile, EpisodeStore
-from tests.collect.ray_cluster import add_second, descendants, kill_one, processes, two_nodes
+from tests.collect.ray_cluster import add_second, descendants, kill_one, two_nodes, wait_for_the_end_of
 from tests.reporters import Hearing
 
 pytestmark = [pytest.mark.needs("ray"), pytest.mark.slow]
@@ -95,7 +95,7 @@ def test_a_policy_is_evaluated_to_the_same_bytes_though_a_replica_is_killed(
     assert store_bytes(tmp_path / "ray" / "rollouts") == store_bytes(tmp_path / "local" / "rollouts")
     assert (tmp_path / "ray" / "results.json").read_bytes() == (tmp_path / "local" / "results.json").read_bytes()
     assert any("The replica on 127.0.0.1 was lost" in warning for warning in reporter.warnings)
-    assert processes(REPLICA) == processes(WORKER) == []
+    wait_for_the_end_of(REPLICA, WORKER)
     assert run_evaluate(with_ray) == run_evaluate(EvaluateSettings(out=tmp_path / "local", **given)) | {
         "results": str(tmp_path / "ray" / "results.json")
     }

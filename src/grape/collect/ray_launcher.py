@@ -204,7 +204,7 @@ class RayLauncher:
             header, arrays = receive(replica.link)
         except (EOFError, OSError) as error:
             end = replica.actor.exit(_CHECK_SECONDS)
-            self._lose(number, str(error) if end is None else end.description)
+            self._lose(number, f"was lost: {error}" if end is None else end.description)
             return
         kind = header["kind"]
         # Where others have room, so does what this one had; one that is in a lost one's place may have none, too.
