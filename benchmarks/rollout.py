@@ -234,7 +234,7 @@ def batched(
         # Worlds of both workers are made, and every lane has drawn once.
         short = [replace(group, task=replace(group.task, max_steps=1)) for group in groups[:workers]]
         play(short, pool, policy, suite, quiet, lambda group, trajectories: None)
-        processes = [worker._process.pid for worker in pool._workers]
+        processes = [worker.process.program.pid for worker in pool._workers]
         started, worked = time.perf_counter(), time.process_time() + processor_seconds(processes)
 
         def finished(group: Group, trajectories: list[Trajectory]) -> None:

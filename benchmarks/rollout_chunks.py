@@ -198,7 +198,7 @@ class _Clock(PolicyActor):
 
     def __init__(self, policy: Any, log: RolloutLog, suite: SuiteBase, pool: WorkerPool) -> None:
         super().__init__(_Timed(policy), 0.0, log, suite.action_space)
-        self._process = pool._workers[0]._process.pid
+        self._process = pool._workers[0].process.program.pid
         self.started = self.now()
         self.began: tuple[float, float] = (0.0, 0.0)
 

@@ -86,6 +86,11 @@ class WorkerProgram:
                 stderr=self._stderr,
             )
 
+    @property
+    def pid(self) -> int:
+        """The process's id, for who measures its time and memory."""
+        return self._process.pid
+
     def wait(self, seconds: float | None = None) -> str:
         """How the process ended and the end of what it wrote to standard error.
 
@@ -115,13 +120,13 @@ class _LocalWorker:
 
     def __init__(self, suite_name: str, python: Path | None) -> None:
         self.link, worker_end = socket.socketpair()
-        self._program = WorkerProgram(suite_name, python, worker_end)
+        self.program = WorkerProgram(suite_name, python, worker_end)
 
     def exit(self) -> Exit:
-        return Exit(self._program.wait(_EXIT_SECONDS))
+        return Exit(self.program.wait(_EXIT_SECONDS))
 
     def kill(self) -> None:
-        self._program.kill()
+        self.program.kill()
         self.link.close()
 
 
