@@ -15,7 +15,7 @@ from grape.preferences import PairSettings, ScoreSettings, run_pair, run_score
 from grape.report import AgreeSettings, run_agree
 from grape.store import EpisodeStore
 from tests.preferences.rollouts import make_rollout, make_store
-from tests.scorers.test_scorers import Listener
+from tests.reporters import Hearing
 
 
 class Opposite(Judge):
@@ -43,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_figures(run: Path, tmp_path: Path) -> None:
-    listener = Listener()
+    listener = Hearing()
     settings = AgreeSettings(run=run, votes=run / "votes", out=tmp_path / "out", page=False)
     summary = run_agree(settings, listener)
     assert listener.warnings == []
@@ -111,7 +111,7 @@ def test_what_does_not_count_is_left_out(run: Path, tmp_path: Path) -> None:
     run_pair(PairSettings(scores=tmp_path / "other" / "scores", out=tmp_path / "run" / "foreign", judge="random"))
     with pytest.raises(DataError, match=r"holds no finished scores"):
         run_agree(AgreeSettings(run=tmp_path / "run" / "pairs", page=False))
-    listener = Listener()
+    listener = Hearing()
     summary = run_agree(AgreeSettings(run=scores, page=False), listener)
     assert [text for text in listener.warnings if "foreign was asked about episodes of other scores" in text]
     assert "random" not in [source["label"] for source in summary["sources"]]

@@ -16,7 +16,8 @@ from grape.judges.votes import Vote, append_vote
 from grape.preferences import PairSettings, ScoreSettings, read_pairs, read_scores, run_pair, run_score
 from grape.store import EpisodeStore
 from tests.preferences.rollouts import make_store
-from tests.scorers.test_scorers import Listener, command
+from tests.reporters import Hearing
+from tests.scorers.test_scorers import command
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pair(scored: Path, out: Path, reporter: Any = None, **settings: Any) -> dict[str, Any]:
-    return dict(run_pair(PairSettings(scores=scored, out=out, **settings), reporter or Listener()))
+    return dict(run_pair(PairSettings(scores=scored, out=out, **settings), reporter or Hearing()))
 
 
 def sides(folder: Path) -> list[tuple[str, str]]:
@@ -88,7 +89,7 @@ def test_a_judge_that_takes_the_first_one_is_undecided_when_shown_both_ways(scor
 
 @pytest.mark.parametrize("behavior", ["crash", "nan"])
 def test_a_judge_that_fails_once_is_replaced(behavior: str, scored: Path, tmp_path: Path) -> None:
-    listener, (victim, *_) = Listener(), read_scores(scored)
+    listener, (victim, *_) = Hearing(), read_scores(scored)
     judge = f"j={command('once:' + behavior, victim)}"
     summary = pair(scored, tmp_path / "out", listener, judge=judge, mode="random")
     assert summary["judge"]["unanswered"] == 0
@@ -176,7 +177,7 @@ def test_votes_are_a_judge(scored: Path, tmp_path: Path) -> None:
     vote("cyril", 1, two, one, "tie")
     with (tmp_path / "votes" / "ben.jsonl").open("a") as file:
         file.write('{"a": "cut sh')
-    listener = Listener()
+    listener = Hearing()
     summary = pair(scored, tmp_path / "out", listener, judge=f"people=votes:{tmp_path / 'votes'}", mode="best-worst")
     (made,) = read_pairs(tmp_path / "out")
     assert (made.chosen, made.rejected) == (one, two)

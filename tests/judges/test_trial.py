@@ -20,7 +20,8 @@ from grape.judges.votes import Vote, VotesJudge, append_vote
 from grape.scorers import EpisodeScore, Scorer
 from grape.store import EpisodeStore
 from tests.preferences.rollouts import make_rollout, make_store
-from tests.scorers.test_scorers import Listener, command
+from tests.reporters import Hearing
+from tests.scorers.test_scorers import command
 
 
 def recorded(folder: Path, operator: str, success: Callable[[int], bool], steps: int) -> Path:
@@ -157,7 +158,7 @@ def test_no_name_tells_the_store_and_votes_count_in_several(stores: tuple[Path, 
     assert joined.checksums().keys() == {alone, *(f"{mark[:12]}/{shared}" for mark in marks.values())}
     append_vote(tmp_path / "votes", Vote("anna", 1, alone, shared, "a", own.checksums()))
     append_vote(tmp_path / "votes", Vote("anna", 2, alone, shared, "b", {alone: "changed", shared: marks[other]}))
-    listener = Listener()
+    listener = Hearing()
     judge = VotesJudge(tmp_path / "votes", joined.checksums(), listener.warn)
 
     def p(store: EpisodeStore) -> float | None:

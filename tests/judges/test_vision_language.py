@@ -14,7 +14,7 @@ from grape.preferences import PairSettings, ScoreSettings, read_pairs, run_pair,
 from grape.store import EpisodeStore
 from grape.vlm import Answer, Request
 from tests.preferences.rollouts import make_rollout
-from tests.scorers.test_scorers import Listener
+from tests.reporters import Hearing
 
 FIRST = '```json\n{"reason": "it opens\\nthe drawer", "better": "first", "confidence": 0.8}\n```'
 SECOND = '{"reason": "the other one", "better": "second", "confidence": 1}'
@@ -47,11 +47,11 @@ def judge_file(folder: Path, answers: list[str], **settings: Any) -> str:
 
 
 def pair(scored: Path, out: Path, judge: str, reporter: Any = None) -> dict[str, Any]:
-    return dict(run_pair(PairSettings(scores=scored, out=out, judge=judge, mode="random"), reporter or Listener()))
+    return dict(run_pair(PairSettings(scores=scored, out=out, judge=judge, mode="random"), reporter or Hearing()))
 
 
 def test_every_couple_is_shown_both_ways(scored: Path, tmp_path: Path) -> None:
-    listener = Listener()
+    listener = Hearing()
     answers = [FIRST, SECOND, FIRST, FIRST, TIE, "I cannot tell."]
     summary = pair(scored, tmp_path / "out", judge_file(tmp_path, answers), listener)
     # Agreed; contradicted; a tie and no answer: one pair, of the mean of 0.8 and 1.
@@ -97,7 +97,7 @@ def test_what_the_model_sees(scored: Path) -> None:
 
     store = EpisodeStore.open(scored.parent / "store")
     settings = VisionLanguageSettings(client="script", answers=scored, images=5, image_size=16, criteria='be "kind"')
-    judge = VisionLanguageJudge(settings, None, Listener())
+    judge = VisionLanguageJudge(settings, None, Hearing())
     judge._model = Watching()
     one, other, *_ = store.ids()
     judgment = judge.judge(store.read(one), store.read(other))

@@ -7,7 +7,7 @@ import pytest
 
 from grape.core.errors import DataError
 from grape.judges.votes import Vote, append_vote, load_votes
-from tests.scorers.test_scorers import Listener
+from tests.reporters import Hearing
 
 
 def vote(number: int, choice: str = "a") -> Vote:
@@ -15,7 +15,7 @@ def vote(number: int, choice: str = "a") -> Vote:
 
 
 def test_a_truncated_vote_costs_itself_alone(tmp_path: Path) -> None:
-    listener = Listener()
+    listener = Hearing()
     append_vote(tmp_path, vote(1))
     with (tmp_path / "anna.jsonl").open("a") as file:
         file.write('{"a": "one", "b": "tw')  # the kill

@@ -12,21 +12,13 @@ import numpy as np
 import pytest
 
 from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
-from grape.core.events import SilentReporter
 from grape.core.files import read_json
 from grape.costs import builtin_specification, evaluate, specification_hash, with_unknown_outcome
 from grape.costs.builtins import builtin_text
 from grape.preferences import PairSettings, ScoreSettings, read_pairs, read_scores, recorded_store, run_pair, run_score
 from grape.store import EpisodeStore
 from tests.preferences.rollouts import TASKS, make_rollout, make_store
-
-
-class Listener(SilentReporter):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
+from tests.reporters import Hearing
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +114,7 @@ def test_the_papers_ablations_rank_differently(tmp_path: Path) -> None:
 def test_a_finished_run_with_built_in_costs_of_an_earlier_release_is_taken_as_finished(
     recorded: Path, tmp_path: Path
 ) -> None:
-    out, listener = tmp_path / "out", Listener()
+    out, listener = tmp_path / "out", Hearing()
     summary = score(recorded, out)
     run = read_json(out / "run.json")
     run["inputs"]["specifications"] = dict.fromkeys(TASKS, "0" * 64)
@@ -147,7 +139,7 @@ def test_a_finished_run_with_built_in_costs_of_an_earlier_release_is_taken_as_fi
 
 def test_a_finished_run_says_whose_built_in_costs_have_changed_since(recorded: Path, tmp_path: Path) -> None:
     """Also where calibration is that of today."""
-    out, listener = tmp_path / "out", Listener()
+    out, listener = tmp_path / "out", Hearing()
     summary = score(recorded, out)
     assert run_score(ScoreSettings(store=recorded, out=out), listener) == summary
     assert listener.warnings == []
@@ -229,7 +221,7 @@ def test_mixed_stores_are_warned_about(tmp_path: Path) -> None:
     store.write(make_rollout(sample=0, expert=True))
     store.write(make_rollout(sample=1, policy_hash="one"))
     store.write(make_rollout(sample=2, policy_hash="two", success=False))
-    listener = Listener()
+    listener = Hearing()
     summary = run_score(ScoreSettings(store=store.path, out=tmp_path / "out"), listener)
     assert summary["policies"] == ["abc", "one", "two"][1:]
     assert summary["warnings"] == listener.warnings

@@ -10,22 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grape.core.errors import NoPairsError, SettingsError
-from grape.core.events import SilentReporter
 from grape.core.files import read_json
 from grape.costs.builtins import builtin_text
 from grape.preferences import PairSettings, ScoreSettings, read_pairs, read_scores, run_pair, run_score
 from grape.store import EpisodeStore
 from tests.preferences.rollouts import TASKS, make_rollout
+from tests.reporters import Hearing
 
 OWN = "my-robot"
-
-
-class Listener(SilentReporter):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
 
 
 def own_store(path: Path, tasks=TASKS, outcomes=None, **facts) -> EpisodeStore:
@@ -40,12 +32,12 @@ def own_store(path: Path, tasks=TASKS, outcomes=None, **facts) -> EpisodeStore:
     return store
 
 
-def score(store: EpisodeStore, out: Path, listener: Listener | None = None, **choices) -> dict:
-    return dict(run_score(ScoreSettings(store=store.path, out=out, **choices), listener or Listener()))
+def score(store: EpisodeStore, out: Path, listener: Hearing | None = None, **choices) -> dict:
+    return dict(run_score(ScoreSettings(store=store.path, out=out, **choices), listener or Hearing()))
 
 
 def test_success_is_all_that_ranks(tmp_path):
-    store, listener = own_store(tmp_path / "store"), Listener()
+    store, listener = own_store(tmp_path / "store"), Hearing()
     summary = score(store, tmp_path / "scores", listener)
     for item in read_scores(tmp_path / "scores").values():
         assert item.terms == {"self": 0.0, "ext": 0.0, "success": 2.0 * item.success}
@@ -74,7 +66,7 @@ def test_pairs_are_of_a_success_and_a_failure(tmp_path):
 
 
 def test_unknown_outcomes_rank_nothing(tmp_path):
-    store, listener = own_store(tmp_path / "store", TASKS[:1], ((True, None, False),)), Listener()
+    store, listener = own_store(tmp_path / "store", TASKS[:1], ((True, None, False),)), Hearing()
     score(store, tmp_path / "scores", listener)
     assert {item.gcpg for item in read_scores(tmp_path / "scores").values()} == {0.0}
     assert any("outcome of 1 of 3 episodes is unknown" in warning for warning in listener.warnings)
@@ -99,7 +91,7 @@ def test_a_task_without_costs_changes_no_other_tasks_scores(tmp_path_factory, ou
         for sample, success in enumerate(known):
             both.write(make_rollout("faucet-open", state, sample, success, suite=OWN))
     score(alone, folder / "scores-alone", costs=costs, calibrate=calibrate)
-    listener = Listener()
+    listener = Hearing()
     score(both, folder / "scores-both", listener, costs=costs, calibrate=calibrate)
     expected, scores = read_scores(folder / "scores-alone"), read_scores(folder / "scores-both")
     assert {name: item for name, item in scores.items() if item.task == "drawer-open"} == expected
@@ -120,7 +112,7 @@ def test_what_was_given_must_be_there_and_success_must_count(tmp_path):
 
 
 def test_a_file_of_nearly_a_tasks_name_is_pointed_out(tmp_path):
-    store, listener = own_store(tmp_path / "store"), Listener()
+    store, listener = own_store(tmp_path / "store"), Hearing()
     costs = tmp_path / "costs"
     costs.mkdir()
     text = "\n".join(

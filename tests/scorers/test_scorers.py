@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from grape.core.errors import CompatibilityError, DataError, ProgramError, SettingsError
-from grape.core.events import SilentReporter
 from grape.costs import builtin_specification, evaluate, with_unknown_outcome
 from grape.preferences import (
     PairSettings,
@@ -25,6 +24,7 @@ from grape.preferences.records import load_scorer_values
 from grape.scorers import EpisodeScore, Scorer, load_values, open_scorer, parse_scorers, register_scorer, registry
 from grape.store import EpisodeStore
 from tests.preferences.rollouts import make_store
+from tests.reporters import Hearing
 
 PROGRAM = Path(__file__).with_name("program.py")
 
@@ -33,21 +33,13 @@ def command(*words: str) -> str:
     return " ".join([sys.executable, "-S", str(PROGRAM), *words])
 
 
-class Listener(SilentReporter):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> EpisodeStore:
     return make_store(tmp_path_factory.mktemp("recorded") / "store", samples=4, tasks=("drawer-open",))
 
 
 def score(store: EpisodeStore, out: Path, reporter: Any = None, **settings: Any) -> dict[str, Any]:
-    return dict(run_score(ScoreSettings(store=store.path, out=out, **settings), reporter or Listener()))
+    return dict(run_score(ScoreSettings(store=store.path, out=out, **settings), reporter or Hearing()))
 
 
 def test_scorers_side_by_side_leave_the_score_as_it_is(store: EpisodeStore, tmp_path: Path) -> None:
@@ -86,7 +78,7 @@ def cost_as_written(store: EpisodeStore, name: str) -> float:
 def test_a_program_that_fails_once_is_replaced_and_loses_nothing(
     behavior: str, store: EpisodeStore, tmp_path: Path
 ) -> None:
-    listener, victim = Listener(), store.ids()[3]
+    listener, victim = Hearing(), store.ids()[3]
     summary = score(
         store, tmp_path / "out", listener, scorer=(f"p={command('once:' + behavior, victim)}",), program_timeout=2.0
     )
@@ -102,7 +94,7 @@ def test_a_program_that_fails_once_is_replaced_and_loses_nothing(
 
 
 def test_an_episode_that_a_program_always_fails_at_has_no_value(store: EpisodeStore, tmp_path: Path) -> None:
-    listener, victim = Listener(), store.ids()[2]
+    listener, victim = Hearing(), store.ids()[2]
     summary = score(store, tmp_path / "out", listener, scorer=(f"p={command('crash', victim)}",))
     part = summary["scorers"]["p"]
     assert part["values"] == len(store) - 1

@@ -5,23 +5,20 @@ Request: ``{"id": 1, "request": "judge", "a": {...}, "b": {...}}``, both episode
 counting half, with a ``"reason"`` where the program has one; ``"p": null`` with a ``"problem"`` where it cannot tell.
 """
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from grape.core.trajectories import Trajectory
 from grape.judges.base import Judge, Judgment
-from grape.scorers.episode_files import EpisodeFiles
+from grape.scorers.episode_program import EpisodeProgram
 from grape.scorers.external import finite_number
-from grape.scorers.program import ExternalProgram, program_identity
 
 __all__ = ["ExternalJudge"]
 
 _LONGEST_REASON = 300
 
 
-class ExternalJudge(Judge):
+class ExternalJudge(EpisodeProgram, Judge):
     """Asks a program, which runs in an interpreter of its own.
 
     Args:
@@ -30,20 +27,10 @@ class ExternalJudge(Judge):
         warn: Hears of every replacement of the program.
     """
 
-    needs_images = True
-
     def __init__(
         self, arguments: Sequence[str], timeout: float, warn: Callable[[str], None] = lambda message: None
     ) -> None:
-        self._program = ExternalProgram(arguments, "judge", timeout, warn)
-        self._folder = tempfile.TemporaryDirectory(prefix="grape-judge-")
-        self._files = EpisodeFiles(Path(self._folder.name))
-        try:
-            self._about = self._program.hello()
-        except BaseException:
-            self.close()
-            raise
-        self.needs_images = self._about.get("needs_images") is not False
+        super().__init__(arguments, "judge", timeout, warn)
 
     def judge(self, a: Trajectory, b: Trajectory) -> Judgment:
         """The program's judgment.
@@ -53,15 +40,6 @@ class ExternalJudge(Judge):
         """
         request = {"request": "judge", "a": self._files.describe(a), "b": self._files.describe(b)}
         return self._program.ask(request, lambda reply: _judgment_of(reply, a.meta.episode_id, b.meta.episode_id))
-
-    def provenance(self) -> Mapping[str, Any]:
-        """Argument vector, hashes of the files in it, and what the program says of itself."""
-        return {**program_identity(self._program.arguments), "about": dict(self._about)}
-
-    def close(self) -> None:
-        """End the program and remove the files made for it."""
-        self._program.close()
-        self._folder.cleanup()
 
 
 def _judgment_of(reply: Mapping[str, Any], a: str, b: str) -> Judgment:

@@ -20,7 +20,7 @@ from grape.judges.vision_language import VisionLanguageJudge, read_vision_langua
 from grape.judges.votes import VotesJudge, votes_identity
 from grape.scorers import open_scorer, parse_scorers
 from grape.scorers.program import program_identity
-from grape.scorers.registry import R_GCPG, made_by_plugin, split_choice
+from grape.scorers.registry import R_GCPG, Choice, made_by_plugin, split_choice
 
 __all__ = [
     "R_GCPG",
@@ -43,20 +43,8 @@ _of_this_process: dict[str, Callable[..., Judge]] = {}
 
 
 @dataclass(frozen=True)
-class JudgeChoice:
-    """A value of ``--judge``.
-
-    Attributes:
-        label: What its judgments are stored and shown under.
-        name: Registered name; empty for a program.
-        argument: What stands behind the name's colon.
-        command: Argument vector of a program; empty for a registered name.
-    """
-
-    label: str
-    name: str = ""
-    argument: str = ""
-    command: tuple[str, ...] = ()
+class JudgeChoice(Choice):
+    """A value of ``--judge``."""
 
     def identity(self) -> dict[str, Any]:
         """JSON value on which its judgments depend, as far as it is known without starting anything."""

@@ -6,20 +6,17 @@ the program has them; ``"value": null`` with a ``"problem"`` where it cannot tel
 """
 
 import math
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from grape.core.trajectories import Trajectory
 from grape.scorers.base import EpisodeScore, Scorer
-from grape.scorers.episode_files import EpisodeFiles
-from grape.scorers.program import ExternalProgram, program_identity
+from grape.scorers.episode_program import EpisodeProgram
 
 __all__ = ["ExternalScorer", "finite_number"]
 
 
-class ExternalScorer(Scorer):
+class ExternalScorer(EpisodeProgram, Scorer):
     """Asks a program, which runs in an interpreter of its own.
 
     Args:
@@ -28,21 +25,14 @@ class ExternalScorer(Scorer):
         warn: Hears of every replacement of the program.
     """
 
-    needs_images = True
-
     def __init__(
         self, arguments: Sequence[str], timeout: float, warn: Callable[[str], None] = lambda message: None
     ) -> None:
-        self._program = ExternalProgram(arguments, "scorer", timeout, warn)
-        self._folder = tempfile.TemporaryDirectory(prefix="grape-scorer-")
-        self._files = EpisodeFiles(Path(self._folder.name))
-        try:
-            self._about = self._program.hello()
-            self.noise = finite_number(self._about.get("noise", 0.0), "noise")
-        except BaseException:
-            self.close()
-            raise
-        self.needs_images = self._about.get("needs_images") is not False
+        super().__init__(arguments, "scorer", timeout, warn)
+
+    def _read_greeting(self, about: Mapping[str, Any]) -> None:
+        super()._read_greeting(about)
+        self.noise = finite_number(about.get("noise", 0.0), "noise")
 
     def score(self, trajectory: Trajectory) -> EpisodeScore:
         """The program's value.
@@ -52,15 +42,6 @@ class ExternalScorer(Scorer):
         """
         request = {"request": "score", "episode": self._files.describe(trajectory)}
         return self._program.ask(request, lambda reply: _score_of(reply, trajectory))
-
-    def provenance(self) -> Mapping[str, Any]:
-        """Argument vector, hashes of the files in it, and what the program says of itself."""
-        return {**program_identity(self._program.arguments), "about": dict(self._about)}
-
-    def close(self) -> None:
-        """End the program and remove the files made for it."""
-        self._program.close()
-        self._folder.cleanup()
 
 
 def finite_number(value: Any, name: str) -> float:

@@ -22,6 +22,7 @@ from grape.scorers.program import argument_vector, program_identity
 
 __all__ = [
     "R_GCPG",
+    "Choice",
     "ScorerChoice",
     "command_label",
     "is_label",
@@ -48,11 +49,11 @@ _LABELED = re.compile(rf"({_LABEL.pattern})=(.+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class ScorerChoice:
-    """One value of ``--scorer``.
+class Choice:
+    """One value of ``--scorer`` or ``--judge``.
 
     Attributes:
-        label: What its values are stored and shown under.
+        label: What its answers are stored and shown under.
         name: Registered name; empty for a program.
         argument: What stands behind the name's colon.
         command: Argument vector of a program; empty for a registered name.
@@ -62,6 +63,11 @@ class ScorerChoice:
     name: str = ""
     argument: str = ""
     command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ScorerChoice(Choice):
+    """One value of ``--scorer``."""
 
     def identity(self) -> dict[str, Any]:
         """JSON value on which its values depend, as far as it is known without starting anything."""
