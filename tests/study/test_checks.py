@@ -139,7 +139,7 @@ def test_a_dry_run_counts_what_is_shared_once(tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     "name",
     [
-        *("toy.yaml", "metaworld.yaml", "libero-goal.yaml", "simpler-sparse.yaml"),
+        *("toy.yaml", "metaworld.yaml", "libero-goal.yaml"),
         *(f"laboratory/{path.name}" for path in sorted((EXAMPLES / "laboratory").glob("*.yaml"))),
     ],
 )
