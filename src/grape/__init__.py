@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from grape.preferences.memory import ScoredTrajectories as ScoredTrajectories
     from grape.preferences.memory import make_pairs as make_pairs
     from grape.preferences.memory import score_trajectories as score_trajectories
-    from grape.preferences.pair import PairSettings as PairSettings
+    from grape.preferences.pair_settings import PairSettings as PairSettings
     from grape.preferences.score import ScoreSettings as ScoreSettings
     from grape.report.report import ReportSettings as ReportSettings
     from grape.scorers.base import EpisodeScore as EpisodeScore
@@ -98,7 +98,7 @@ _NAMES = {
     "grape.policies.opening": "PolicySettings",
     "grape.policies.registry": "register_policy_type",
     "grape.preferences.memory": "PreferencePairs ScoredTrajectories make_pairs score_trajectories",
-    "grape.preferences.pair": "PairSettings",
+    "grape.preferences.pair_settings": "PairSettings",
     "grape.preferences.score": "ScoreSettings",
     "grape.report.report": "ReportSettings",
     "grape.scorers.base": "EpisodeScore Scorer",

@@ -46,6 +46,25 @@ def test_states_of_one_outcome_count(scored: Path, tmp_path: Path) -> None:
     assert failures.reason.startswith("Both failed")
 
 
+def test_pairs_among_successes(scored: Path, tmp_path: Path) -> None:
+    summary = pair(scored / "scores", tmp_path / "out", among_successes=True)
+    pairs, scores = read_pairs(tmp_path / "out"), read_scores(scored / "scores")
+    assert pairs
+    assert summary["chosen_success_rate"] == summary["rejected_success_rate"] == 1.0
+    assert all(scores[item.chosen].gcpg > scores[item.rejected].gcpg for item in pairs)
+    everyone = {score.initial_state: 0 for score in scores.values()}
+    for score in scores.values():
+        everyone[score.initial_state] += score.success is True and score.task == pairs[0].task
+    paired = {item.initial_state for item in pairs if item.task == pairs[0].task}
+    assert paired == {state for state, successes in everyone.items() if successes > 1}
+
+
+@pytest.mark.parametrize("settings", [{"mode": "success-only"}, {"require_mixed_outcomes": True}])
+def test_pairs_among_successes_need_no_failure(tmp_path: Path, settings: dict) -> None:
+    with pytest.raises(SettingsError, match="--among-successes leaves all failures out"):
+        pair(tmp_path, tmp_path / "out", among_successes=True, **settings)
+
+
 def test_limits_reach_the_file(scored: Path, tmp_path: Path) -> None:
     summary = pair(scored / "scores", tmp_path / "out", max_pairs_per_state=1, max_pairs=3)
     assert len(read_pairs(tmp_path / "out")) == summary["overall"]["pairs"] == summary["overall"]["used"] == 3
@@ -103,6 +122,18 @@ LOWER = "Lower --margin. Otherwise collect more --samples of each initial state.
             {"chosen_must_succeed": True},
             "2 pairs have a chosen side that did not succeed",
             "Pass --no-chosen-must-succeed. Otherwise collect from a better policy or on easier tasks.",
+        ),
+        (
+            [False] * 3,
+            {"among_successes": True},
+            r"No preference pair can be made from no initial state\. Only successes count \(--among-successes\)",
+            "Leave --among-successes out. Otherwise collect more --samples of each initial state.",
+        ),
+        (
+            [True, False],
+            {"among_successes": True},
+            "2 with a single episode",
+            "Leave --among-successes out. Otherwise collect more --samples of each initial state.",
         ),
         ([True], {}, "2 with a single episode", "Collect more --samples of each initial state."),
         ([True, False], {"margin": 99.0}, "2 with both outcomes.*2 pairs lie within the margin 99", LOWER),

@@ -9,7 +9,7 @@ import pytest
 from grape.cli.main import main
 from grape.core.errors import GrapeError, SettingsError
 from grape.core.settings import load_settings, settings_from_dict
-from grape.preferences.pair import check_pair
+from grape.preferences.pair_settings import check_pair
 from grape.preferences.score import check_score
 from grape.study import StudySettings, run_study
 from grape.study.arms import ARMS, arms_of

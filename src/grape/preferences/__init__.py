@@ -14,7 +14,8 @@ from grape.preferences.memory import (
     save_scores,
     score_trajectories,
 )
-from grape.preferences.pair import PairSettings, check_pair, run_pair
+from grape.preferences.pair import run_pair
+from grape.preferences.pair_settings import PairSettings, check_pair
 from grape.preferences.records import read_pairs, read_scores, recorded_store
 from grape.preferences.score import ScoreSettings, check_score, run_score
 

@@ -18,7 +18,7 @@ from grape.scorers import ScorerValues
 from grape.store import Episodes, EpisodeStore
 
 if TYPE_CHECKING:
-    from grape.preferences.pair import PairSettings
+    from grape.preferences.pair_settings import PairSettings
 
 __all__ = ["pairs_by_judge", "rankings_of"]
 

@@ -15,7 +15,8 @@ from grape.core.settings import settings_from_dict
 from grape.core.tables import Table
 from grape.core.trajectories import Trajectory
 from grape.costs import CostSpecification, specification_hash
-from grape.preferences.pair import PairSettings, check_pair, select_pairs
+from grape.preferences.pair import select_pairs
+from grape.preferences.pair_settings import PairSettings, check_pair
 from grape.preferences.records import PAIRS_FILE, SCORES_FILE, pair_to_row, score_to_row
 from grape.preferences.score import ScoreSettings, check_score, portable_path, score_by
 from grape.preferences.scoring import score_episodes
