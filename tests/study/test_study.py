@@ -13,6 +13,8 @@ import pytest
 
 from grape.core.errors import CompatibilityError, DataError
 from grape.core.settings import load_settings
+from grape.preferences import read_pairs, recorded_store
+from grape.store import EpisodeStore
 from grape.study import StudySettings, run_study
 from grape.study.arms import arms_of
 from grape.study.cells import Cell, cell_hash, read_cell
@@ -209,3 +211,27 @@ def test_iterations_go_on_from_each_arms_policy_and_one_policy_may_serve_all_see
     idle = sum(bool(item.stopped) for cell in cells.values() for item in cell.rounds)
     assert any(f"nothing to learn in {idle} iterations" in warning for warning in summary["warnings"])
     assert "iteration 2" in (tmp_path / "run" / "study.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_judge_may_choose_the_pairs_of_an_arm(tmp_path: Path) -> None:
+    program = ROOT / "examples" / "judges" / "haste.py"
+    own = {
+        "stored": {
+            "base": "tpo",
+            "score": {"scorer": [f"haste={sys.executable} {program}"]},
+            "pair": {"judge": "score:haste"},
+        },
+        "asked": {"base": "tpo", "pair": {"judge": f"scorer:{sys.executable} {program}"}},
+    }
+    settings = tiny(
+        tmp_path / "run", arms=("stored", "asked"), baselines=("stored",), own_arms=own, seeds=(0,), report=False
+    )
+    run_study(settings)
+    stored, asked = cells_of(tmp_path / "run").values()
+    assert stored.rounds[0].pairs == asked.rounds[0].pairs > 0
+    assert stored.rounds[0].policy_hash == asked.rounds[0].policy_hash != stored.start
+    for name in own:
+        folder = tmp_path / "run" / "work" / "seed-0" / "arms" / name / "iteration-1" / "pair"
+        steps = {meta.episode_id: meta.steps for meta in EpisodeStore.open(recorded_store(folder)).metas()}
+        assert all(steps[pair.chosen] < steps[pair.rejected] for pair in read_pairs(folder))
