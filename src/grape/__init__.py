@@ -11,9 +11,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from grape.api.judging import agree as agree
+    from grape.api.judging import validate_judge as validate_judge
+    from grape.api.results import AgreeResult as AgreeResult
     from grape.api.results import CollectResult as CollectResult
     from grape.api.results import CompareResult as CompareResult
     from grape.api.results import EvaluateResult as EvaluateResult
+    from grape.api.results import JudgeTrialResult as JudgeTrialResult
     from grape.api.results import LoopResult as LoopResult
     from grape.api.results import PairResult as PairResult
     from grape.api.results import ReportResult as ReportResult
@@ -58,6 +62,7 @@ if TYPE_CHECKING:
     from grape.judges.base import Judge as Judge
     from grape.judges.base import Judgment as Judgment
     from grape.judges.registry import register_judge as register_judge
+    from grape.judges.verb import JudgesValidateSettings as JudgesValidateSettings
     from grape.loop.settings import LoopSettings as LoopSettings
     from grape.policies.opening import PolicySettings as PolicySettings
     from grape.policies.registry import register_policy_type as register_policy_type
@@ -67,6 +72,7 @@ if TYPE_CHECKING:
     from grape.preferences.memory import score_trajectories as score_trajectories
     from grape.preferences.pair_settings import PairSettings as PairSettings
     from grape.preferences.score import ScoreSettings as ScoreSettings
+    from grape.report.agreement_page import AgreeSettings as AgreeSettings
     from grape.report.report import ReportSettings as ReportSettings
     from grape.scorers.base import EpisodeScore as EpisodeScore
     from grape.scorers.base import Scorer as Scorer
@@ -77,8 +83,9 @@ if TYPE_CHECKING:
     from grape.training.settings import TrainSettings as TrainSettings
 
 _NAMES = {
-    "grape.api.results": "CollectResult CompareResult EvaluateResult LoopResult PairResult ReportResult ScoreResult "
-    "SftResult TrainResult",
+    "grape.api.judging": "agree validate_judge",
+    "grape.api.results": "AgreeResult CollectResult CompareResult EvaluateResult JudgeTrialResult LoopResult "
+    "PairResult ReportResult ScoreResult SftResult TrainResult",
     "grape.api.verbs": "collect compare evaluate load_policy loop pair report score train_sft train_tpo",
     "grape.collect.episode": "run_episode",
     "grape.collect.settings": "CollectSettings",
@@ -94,12 +101,14 @@ _NAMES = {
     "grape.evaluation.settings": "EvaluateSettings",
     "grape.judges.base": "Judge Judgment",
     "grape.judges.registry": "register_judge",
+    "grape.judges.verb": "JudgesValidateSettings",
     "grape.loop.settings": "LoopSettings",
     "grape.policies.opening": "PolicySettings",
     "grape.policies.registry": "register_policy_type",
     "grape.preferences.memory": "PreferencePairs ScoredTrajectories make_pairs score_trajectories",
     "grape.preferences.pair_settings": "PairSettings",
     "grape.preferences.score": "ScoreSettings",
+    "grape.report.agreement_page": "AgreeSettings",
     "grape.report.report": "ReportSettings",
     "grape.scorers.base": "EpisodeScore Scorer",
     "grape.scorers.registry": "register_scorer",

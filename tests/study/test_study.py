@@ -228,9 +228,9 @@ def test_a_judge_may_choose_the_pairs_of_an_arm(tmp_path: Path) -> None:
         tmp_path / "run", arms=("stored", "asked"), baselines=("stored",), own_arms=own, seeds=(0,), report=False
     )
     run_study(settings)
-    stored, asked = cells_of(tmp_path / "run").values()
-    assert stored.rounds[0].pairs == asked.rounds[0].pairs > 0
-    assert stored.rounds[0].policy_hash == asked.rounds[0].policy_hash != stored.start
+    first, second = cells_of(tmp_path / "run").values()
+    assert first.rounds[0].pairs == second.rounds[0].pairs > 0
+    assert first.rounds[0].policy_hash == second.rounds[0].policy_hash != first.start
     for name in own:
         folder = tmp_path / "run" / "work" / "seed-0" / "arms" / name / "iteration-1" / "pair"
         steps = {meta.episode_id: meta.steps for meta in EpisodeStore.open(recorded_store(folder)).metas()}

@@ -10,9 +10,11 @@ from grape.preferences import PreferencePairs, ScoredTrajectories, read_pairs, r
 from grape.store import EpisodeStore
 
 __all__ = [
+    "AgreeResult",
     "CollectResult",
     "CompareResult",
     "EvaluateResult",
+    "JudgeTrialResult",
     "LoopResult",
     "PairResult",
     "ReportResult",
@@ -195,3 +197,36 @@ class ReportResult(Result):
 
     report: Path
     missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgreeResult(Result):
+    """How success, scorers, judges and people agree.
+
+    Attributes:
+        figures: The file ``agreement.json``.
+        page: The page; None where none was asked for.
+        matrix: For each two sources the share of the couples that ``reference`` orders on which ``source`` agrees, with
+            its 95 % ``interval`` and the number of ``couples``.
+    """
+
+    figures: Path
+    page: Path | None
+    matrix: tuple[Mapping[str, Any], ...] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeTrialResult(Result):
+    """A judge's trial.
+
+    Attributes:
+        folder: None: a trial writes nothing.
+        accepted: Whether all that is needed was reached.
+        reasons: What was not, one sentence each.
+        checks: Every check with its value, limit and sentence.
+    """
+
+    folder: None = None  # type: ignore[assignment]
+    accepted: bool
+    reasons: tuple[str, ...]
+    checks: tuple[Mapping[str, Any], ...] = field(repr=False)
