@@ -48,7 +48,18 @@ def main() -> None:
     }
     names = ("suite", "tasks", "seed", "versions", "policies", "comparison", "arms")
     record |= {name: loop[name] for name in names if name in loop}
-    write_json(options.out, record)
+    write_json(options.out, _with_paths_in_the_run(record, f"{run.resolve()}/"))
+
+
+def _with_paths_in_the_run(value: Any, root: str) -> Any:
+    """The same with paths as seen from the run's folder: where it lay says nothing to a reader."""
+    if isinstance(value, str):
+        return value.removeprefix(root)
+    if isinstance(value, list | tuple):
+        return [_with_paths_in_the_run(item, root) for item in value]
+    if isinstance(value, dict):
+        return {name: _with_paths_in_the_run(item, root) for name, item in value.items()}
+    return value
 
 
 def settings(run: Path) -> dict[str, Any]:
