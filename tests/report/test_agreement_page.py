@@ -21,3 +21,15 @@ def test_the_page_escapes_what_it_shows(run: Path, tmp_path: Path, capsys: pytes
     assert "<script>alert" not in page
     for text in ("Who orders as whom", "Calibration of judges", "opposite", "drawer-open, initial state 0"):
         assert text in page
+
+
+def test_a_report_shows_how_scorers_and_judges_agree(run: Path, tmp_path: Path) -> None:
+    assert main(["report", str(run), "--pairs-shown", "0", "--out", str(tmp_path / "with.html")]) == 0
+    page = (tmp_path / "with.html").read_text()
+    assert "Who orders as whom" in page
+    assert "opposite" in page
+    shutil.copytree(run / "scores", tmp_path / "run" / "scores")
+    shutil.copytree(run / "store", tmp_path / "run" / "store")
+    shutil.rmtree(tmp_path / "run" / "scores" / "scorers", ignore_errors=True)
+    assert main(["report", str(tmp_path / "run"), "--pairs-shown", "0"]) == 0
+    assert "Who orders as whom" not in (tmp_path / "run" / "report.html").read_text()

@@ -77,7 +77,6 @@ def run_agree(settings: AgreeSettings, reporter: Reporter = SILENT) -> Mapping[s
             "agreement.html.j2",
             title=settings.run.resolve().name,
             figures=measured.figures,
-            cells={(row["source"], row["reference"]): row for row in measured.figures["matrix"]},
             disagreements=measured.disagreements,
             pairs=list(zip(rows, _views(settings, couples, rows, reporter), strict=True)),
         )

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from grape.agreement import measure_agreement, read_sources
 from grape.core.errors import GrapeError
 from grape.core.files import read_jsonl
 from grape.core.preferences import PreferencePair, Score
 from grape.core.runs import RunFolder
 from grape.evaluation import EvaluationResults, read_results
+from grape.judges.asking import JUDGMENTS_FILE
 from grape.preferences import read_pairs, read_scores
 from grape.report.curves import Training
 from grape.report.folders import Folder
@@ -48,6 +51,22 @@ class BestEffortReader:
         except GrapeError as error:
             self.note(f"{name}: {error.message}")
             return None
+
+    def agreement(self, scores: Folder | None, label: str) -> Mapping[str, Any] | None:
+        """How scorers and judges of a folder of scores agree; None where there is none beside success and the score."""
+        if scores is None or not scores.product:
+            return None
+        judged = next(scores.path.parent.glob(f"*/{JUDGMENTS_FILE}"), None)
+        if judged is None and not (scores.path / "scorers").is_dir():
+            return None
+        try:
+            couples, sources = read_sources(scores.path, warn=lambda message: self.note(f"{label}: {message}"))
+        except GrapeError as error:
+            self.note(f"{label}: {error.message}")
+            return None
+        if not any(source.kind in ("scorer", "judge") for source in sources):
+            return None
+        return measure_agreement(couples, sources).figures
 
     def training(self, folder: Folder | None, label: str) -> Training | None:
         """Metrics of a training that has begun."""

@@ -61,6 +61,7 @@ class RoundContents:
         scores: Scores by episode.
         pairs: Its pairs.
         training: Its metrics, or None.
+        agreement: How its scorers and judges agree, or None without any.
     """
 
     round: Round
@@ -68,6 +69,7 @@ class RoundContents:
     scores: Mapping[str, Score]
     pairs: tuple[PreferencePair, ...]
     training: Training | None
+    agreement: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,7 @@ def _read_round(runs_of_round: Round, root: Path, reader: BestEffortReader) -> R
         scores=scores,
         pairs=pairs,
         training=reader.training(runs_of_round.train, runs_of_round.label),
+        agreement=reader.agreement(runs_of_round.score, runs_of_round.label),
     )
 
 

@@ -55,12 +55,14 @@ def render_page(contents: RunContents, pairs: Sequence[PairView], pairs_total: i
     tpo = preference_charts([item.training for item in contents.rounds if item.training is not None])
     sft = sft_charts(contents.sft) if contents.sft is not None else ()
     data = [_data_row(item) for item in contents.rounds if item.store is not None or item.pairs]
+    agreements = [(item.round.label, item.agreement) for item in contents.rounds if item.agreement is not None]
     methods = methods_of(contents)
     sections = [
         ("success", "Success", success is not None),
         ("tasks", "Tasks", bool(tasks)),
         ("training", "Training", bool(sft or tpo)),
         ("data", "Rollouts", bool(data)),
+        ("agreement", "Agreement", bool(agreements)),
         ("pairs", "Pairs", bool(pairs)),
         ("method", "Method", True),
         ("caveats", "Caveats", True),
@@ -81,6 +83,7 @@ def render_page(contents: RunContents, pairs: Sequence[PairView], pairs_total: i
         sft_charts=sft,
         tpo_charts=tpo,
         data=data,
+        agreements=agreements,
         pairs=pairs,
         pairs_total=pairs_total,
         methods=tuple(methods),
