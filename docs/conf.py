@@ -143,6 +143,7 @@ NAVIGATION = {
         "results/metaworld-nano",
         "results/libero-nano",
         "results/simpler-nano",
+        "results/judges",
         "results/generated-costs",
     ],
     "Project": ["contributing", "measurements", "changelog", "security"],
