@@ -18,12 +18,13 @@ from typing import Any
 MODULES: tuple[str, ...] = (
     "torch",
     "scipy.stats",
-    "transformers",
+    "jinja2",
+    "pyarrow.compute",
     "grape.policies.openvla",
     "grape.training.sft",
     "grape.training.tpo",
 )
-MODULES += ("grape.cli.main", "grape.cli.verb", "grape.cli.verbs.loop", "grape.cli.verbs.study")
+MODULES += ("grape.cli.main", "grape.cli.verb", "grape.cli.verbs.loop", "grape.cli.verbs.study", "grape.study.page")
 
 
 class FileOperations:

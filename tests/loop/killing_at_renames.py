@@ -6,6 +6,7 @@ nothing.
 """
 
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -15,9 +16,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-import torch  # noqa: F401 - once for all children
-
 from grape.cli.main import main
+from tests.loop.killing import MODULES
 from tests.training.recordings import record, write_policy
 
 VERBS: dict[str, tuple[int, str]] = {
@@ -123,6 +123,8 @@ def prepare() -> None:
 
 
 if __name__ == "__main__":
+    for module in MODULES:
+        importlib.import_module(module)
     os.chdir(sys.argv[1])
     assert in_child(prepare) == 0, Path("messages.txt").read_text()
     print(json.dumps({verb: disturb(verb) for verb in VERBS}))

@@ -14,6 +14,8 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 
+import peft  # noqa: F401 - once for all children
+
 from grape.core.settings import load_settings
 from grape.training.settings import SftSettings, TrainSettings
 from grape.training.sft import run_sft
