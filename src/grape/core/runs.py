@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "DONE_FILE",
     "GIVEN_DATA",
     "LOCK_NAMES",
+    "RUN_FILE",
     "FolderLock",
     "LaunchedProcess",
     "RunFolder",
@@ -46,7 +48,8 @@ __all__ = [
 
 GIVEN_DATA = "data"
 """Folder of a run's folder with what a program handed over in memory; it is written before the run begins."""
-_DONE = "done.json"
+RUN_FILE, DONE_FILE = "run.json", "done.json"
+"""Files of a folder: what it belongs to, and its summary."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,14 +69,14 @@ class RunFolder:
     @property
     def done(self) -> Mapping[str, Any] | None:
         """The summary written by :meth:`finish`, or None while the work is not complete."""
-        marker = self.path / _DONE
+        marker = self.path / DONE_FILE
         if not marker.exists():
             return None
         return read_json_mapping(marker, hint="Delete it and run the verb again.", within=self.path)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Declare the work complete; ``summary`` holds JSON values and no times of day, and keeps its order."""
-        write_text(self.path / _DONE, json.dumps(dict(summary), indent=1, allow_nan=False) + "\n")
+        write_text(self.path / DONE_FILE, json.dumps(dict(summary), indent=1, allow_nan=False) + "\n")
 
 
 def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] | None = None) -> RunFolder:
@@ -98,7 +101,7 @@ def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] |
     """
     expected = {"verb": verb, "settings": identity_of(settings), "inputs": dict(identity or {})}
     lock = _lock(path)
-    marker = path / "run.json"
+    marker = path / RUN_FILE
     if marker.exists():
         recorded = read_json(marker, hint="Choose another --out.", within=path)
         if content_hash(recorded) != content_hash(expected):
@@ -196,7 +199,7 @@ def _flags_to_resume(recorded: Any, expected: Any) -> str:
 
 def is_complete(path: Path) -> bool:
     """Whether the work of the verb that writes to ``path`` is complete."""
-    return (path / _DONE).exists()
+    return (path / DONE_FILE).exists()
 
 
 def load_summary(path: Path, verb: str) -> Mapping[str, Any]:
@@ -205,8 +208,8 @@ def load_summary(path: Path, verb: str) -> Mapping[str, Any]:
     Raises:
         DataError: The folder is not there, belongs to another verb, or is not complete.
     """
-    if not (path / "run.json").exists():
-        if path.is_file() and (path.parent / "run.json").exists():
+    if not (path / RUN_FILE).exists():
+        if path.is_file() and (path.parent / RUN_FILE).exists():
             raise DataError(
                 f"{path} is a file, not the output folder of 'grape {verb}'.",
                 f"Did you mean the folder {path.parent}?",
@@ -215,7 +218,7 @@ def load_summary(path: Path, verb: str) -> Mapping[str, Any]:
             f"{path} is no output folder of 'grape {verb}'.",
             f"Run 'grape {verb}' with --out {path} first; if it ended with an error, fix the cause and run it again.",
         )
-    owner = read_json_mapping(path / "run.json", hint=f"Run 'grape {verb}' again.", within=path).get("verb")
+    owner = read_json_mapping(path / RUN_FILE, hint=f"Run 'grape {verb}' again.", within=path).get("verb")
     if owner != verb:
         raise DataError(f"{path} was written by 'grape {owner}', not by 'grape {verb}'.", "Check the path.")
     summary = RunFolder(path, verb).done
@@ -226,7 +229,7 @@ def load_summary(path: Path, verb: str) -> Mapping[str, Any]:
 
 def recorded_inputs(path: Path, verb: str) -> Mapping[str, Any] | None:
     """The ``identity`` that a verb's folder was begun with, see :func:`open_run`; None where no run of it is there."""
-    marker = path / "run.json"
+    marker = path / RUN_FILE
     if not marker.exists():
         return None
     recorded = read_json_mapping(marker, hint="Choose another --out.", within=path)

@@ -57,6 +57,11 @@ class EpisodeStore(Table):
     def __repr__(self) -> str:
         return f"EpisodeStore({str(self.path)!r}, suite={self.suite!r})"
 
+    @property
+    def parts(self) -> "tuple[EpisodeStore, ...]":
+        """The stores that this one consists of: itself, see :mod:`grape.store.combined`."""
+        return (self,)
+
     @classmethod
     def create(cls, path: Path, suite: str, contract: Mapping[str, Any]) -> "EpisodeStore":
         """Make a store, or join the one that is there.
