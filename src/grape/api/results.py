@@ -14,6 +14,7 @@ __all__ = [
     "CompareResult",
     "EvaluateResult",
     "LoopResult",
+    "MergeResult",
     "PairResult",
     "ReportResult",
     "Result",
@@ -55,6 +56,17 @@ class CollectResult(Result):
     episodes: int
     successes: int
     success_rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeResult(CollectResult):
+    """Stores joined to one.
+
+    Attributes:
+        missing: Episodes that the stores lack, as far as it is known; the result is unfinished then.
+    """
+
+    missing: int
 
 
 @dataclass(frozen=True, kw_only=True)

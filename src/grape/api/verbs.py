@@ -23,6 +23,7 @@ from grape.api.results import (
     CompareResult,
     EvaluateResult,
     LoopResult,
+    MergeResult,
     PairResult,
     ReportResult,
     Result,
@@ -30,7 +31,7 @@ from grape.api.results import (
     SftResult,
     TrainResult,
 )
-from grape.collect import CollectSettings, check_opened, run_collect
+from grape.collect import CollectSettings, MergeSettings, check_opened, run_collect, run_merge
 from grape.core.errors import SettingsError
 from grape.core.events import LoggingReporter, Reporter
 from grape.core.preferences import PreferencePair
@@ -52,6 +53,7 @@ __all__ = [
     "evaluate",
     "load_policy",
     "loop",
+    "merge",
     "pair",
     "report",
     "score",
@@ -112,6 +114,39 @@ def collect(
         folder=_absolute(chosen.out),
         summary=summary,
         store=_store(chosen.out),
+        **_picked(summary, "episodes", "successes", "success_rate"),
+    )
+
+
+def merge(
+    stores: Iterable[CollectResult | EpisodeStore | Path | str] | None = None,
+    settings: MergeSettings | None = None,
+    *,
+    reporter: Reporter = _LOG,
+    **values: Any,
+) -> MergeResult:
+    """Join stores: shards of one collection, or collections that were played alike; see :class:`MergeSettings`.
+
+    Args:
+        stores: In place of those of the settings: what :func:`collect` returned, open stores, or paths.
+        settings: Where to, and how.
+        reporter: Hears of progress and warnings.
+        **values: Fields of the settings by name, over ``settings``.
+
+    Raises:
+        SettingsError: A setting is unknown, or a store is given twice.
+        CompatibilityError: The stores do not fit together, or the folder belongs to another run.
+        DataError: A store is damaged, or something is missing.
+    """
+    if stores is not None:
+        values["stores"] = tuple(map(_place, stores))
+    chosen = resolved(MergeSettings, settings, values)
+    summary = run_merge(chosen, reporter)
+    return MergeResult(
+        folder=_absolute(chosen.out),
+        summary=summary,
+        store=_store(chosen.out),
+        missing=summary["merged"]["missing"],
         **_picked(summary, "episodes", "successes", "success_rate"),
     )
 
@@ -357,6 +392,13 @@ def _named(policy: Policy | Path | str | None, values: dict[str, Any]) -> Policy
         label = "Expert" if own == "expert" else own  # which settings take for the suite's expert
         values["policy"] = str(policy) if isinstance(policy, str | Path) else label
     return None if isinstance(policy, str | Path) else policy
+
+
+def _place(store: CollectResult | EpisodeStore | Path | str) -> Path:
+    """Where a store is."""
+    if isinstance(store, CollectResult):
+        return store.folder
+    return store.path if isinstance(store, EpisodeStore) else Path(store)
 
 
 def _absolute(path: Path | str) -> Path:

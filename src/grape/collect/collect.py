@@ -1,5 +1,6 @@
 """The verb ``collect``: from a suite and a policy (or an expert) to a store of episodes."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -140,7 +141,8 @@ def summary_of(
     if settings.mixed_episodes:
         added = [(meta.task, meta.initial_state) for meta in metas if meta.sample >= settings.samples]
         summary["mixed"] = {"episodes": len(added), "states": len(set(added))}
-    return {**summary, "store": str(settings.out / "store"), "policy": settings.policy, **inputs, **shard}
+    recorded = json.loads(json.dumps(dict(inputs), sort_keys=True))  # a merge reads them so from the record
+    return {**summary, "store": str(settings.out / "store"), "policy": settings.policy, **recorded, **shard}
 
 
 def _about_long_chunks(groups: Sequence[Group], executed: int) -> tuple[str, ...]:

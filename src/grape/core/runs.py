@@ -36,6 +36,7 @@ __all__ = [
     "FolderLock",
     "LaunchedProcess",
     "RunFolder",
+    "check_run",
     "identity_of",
     "is_complete",
     "launched_process",
@@ -99,9 +100,27 @@ def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] |
         CompatibilityError: The folder belongs to another verb or to other settings, or another process works there.
         GrapeError: The folder cannot be made.
     """
-    expected = {"verb": verb, "settings": identity_of(settings), "inputs": dict(identity or {})}
     lock = _lock(path)
-    marker = path / RUN_FILE
+    if not check_run(path, verb, settings, identity):
+        write_json(path / RUN_FILE, _record(verb, settings, identity))
+    sweep_run_folder(path, alone=lock is not None)
+    save_settings(path / "settings.yaml", settings)
+    return RunFolder(path, verb, lock)
+
+
+def check_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] | None = None) -> bool:
+    """Whether this very run was begun in a folder; nothing is written.
+
+    Args:
+        path: The output folder, which need not exist.
+        verb: As for :func:`open_run`.
+        settings: As there.
+        identity: As there.
+
+    Raises:
+        CompatibilityError: The folder belongs to something else.
+    """
+    marker, expected = path / RUN_FILE, _record(verb, settings, identity)
     if marker.exists():
         recorded = read_json(marker, hint="Choose another --out.", within=path)
         if content_hash(recorded) != content_hash(expected):
@@ -111,15 +130,16 @@ def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] |
                 f"{path} holds results of another run: {_difference(recorded, expected)}.",
                 f"Choose another --out, or delete that folder to start afresh.{resume}",
             )
-    elif path.exists() and any(
+        return True
+    if path.is_dir() and any(
         entry.name not in {"log.jsonl", GIVEN_DATA} for entry in path.iterdir() if entry.name[0] != "."
     ):
         raise CompatibilityError(f"{path} is not empty and was not made by 'grape {verb}'.", "Choose another --out.")
-    else:
-        write_json(marker, expected)
-    sweep_run_folder(path, alone=lock is not None)
-    save_settings(path / "settings.yaml", settings)
-    return RunFolder(path, verb, lock)
+    return False
+
+
+def _record(verb: str, settings: Any, identity: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"verb": verb, "settings": identity_of(settings), "inputs": dict(identity or {})}
 
 
 def _lock(path: Path) -> "FolderLock | None":
