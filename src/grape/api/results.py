@@ -1,5 +1,6 @@
 """What the verbs return to a program: frozen dataclasses with absolute paths."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,9 @@ __all__ = [
     "ScoreResult",
     "SftResult",
     "TrainResult",
+    "absolute",
+    "picked",
+    "trained",
 ]
 
 
@@ -207,3 +211,23 @@ class ReportResult(Result):
 
     report: Path
     missing: tuple[str, ...]
+
+
+def absolute(path: Path | str) -> Path:
+    """A path from the root, without resolving links."""
+    return Path(os.path.abspath(path))
+
+
+def picked(summary: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Values of a summary that stand in a result under their own names."""
+    return {name: summary[name] for name in names}
+
+
+def trained(out: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What every result of a training holds."""
+    return {
+        "folder": absolute(out),
+        "summary": summary,
+        "policy": absolute(out / "policy"),
+        **picked(summary, "policy_hash", "updates", "metrics"),
+    }

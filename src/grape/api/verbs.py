@@ -4,8 +4,7 @@ Each function is the verb of the same name, resumes as it does, and raises the s
 and warnings are log records of the logger ``grape`` unless a reporter is given.
 """
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from grape.api.given import (
     given_pairs,
     given_scores,
 )
-from grape.api.resolving import resolved
+from grape.api.resolving import named_policy, place_of, resolved
 from grape.api.results import (
     CollectResult,
     CompareResult,
@@ -30,6 +29,9 @@ from grape.api.results import (
     ScoreResult,
     SftResult,
     TrainResult,
+    absolute,
+    picked,
+    trained,
 )
 from grape.collect import CollectSettings, MergeSettings, check_opened, run_collect, run_merge
 from grape.core.errors import SettingsError
@@ -41,9 +43,17 @@ from grape.evaluation import CompareSettings, EvaluateSettings, run_compare, run
 from grape.loop import LoopSettings, run_loop
 from grape.policies import Policy, TrainablePolicy, registry
 from grape.policies.opening import PolicySettings, opening_options
-from grape.preferences import PairSettings, PreferencePairs, ScoredTrajectories, ScoreSettings, run_pair, run_score
+from grape.preferences import (
+    PairSettings,
+    PreferencePairs,
+    ScoredTrajectories,
+    ScoreSettings,
+    recorded_stores,
+    run_pair,
+    run_score,
+)
 from grape.report import ReportSettings, run_report
-from grape.store import EpisodeStore
+from grape.store import EpisodeStore, open_stores
 from grape.training import SftSettings, TrainSettings, run_sft, run_train
 from grape.training.settings import check_sft, check_train
 
@@ -105,16 +115,16 @@ def collect(
         CompatibilityError: The policy does not fit the suite, or the folder belongs to another run.
         SimulatorError: Episodes failed twice; what was finished is kept.
     """
-    opened = _named(policy, values)
+    opened = named_policy(policy, values)
     chosen = resolved(CollectSettings, settings, values)
     if opened is not None:
         check_opened(chosen, opened)
     summary = run_collect(chosen, reporter, policy=opened)
     return CollectResult(
-        folder=_absolute(chosen.out),
+        folder=absolute(chosen.out),
         summary=summary,
-        store=_store(chosen.out),
-        **_picked(summary, "episodes", "successes", "success_rate"),
+        store=EpisodeStore.open(absolute(chosen.out)),
+        **picked(summary, "episodes", "successes", "success_rate"),
     )
 
 
@@ -139,15 +149,15 @@ def merge(
         DataError: A store is damaged, or something is missing.
     """
     if stores is not None:
-        values["stores"] = tuple(map(_place, stores))
+        values["stores"] = tuple(map(place_of, stores))
     chosen = resolved(MergeSettings, settings, values)
     summary = run_merge(chosen, reporter)
     return MergeResult(
-        folder=_absolute(chosen.out),
+        folder=absolute(chosen.out),
         summary=summary,
-        store=_store(chosen.out),
+        store=EpisodeStore.open(absolute(chosen.out)),
         missing=summary["merged"]["missing"],
-        **_picked(summary, "episodes", "successes", "success_rate"),
+        **picked(summary, "episodes", "successes", "success_rate"),
     )
 
 
@@ -162,11 +172,11 @@ def score(settings: ScoreSettings | None = None, *, reporter: Reporter = _LOG, *
     chosen = resolved(ScoreSettings, settings, values)
     summary = run_score(chosen, reporter)
     return ScoreResult(
-        folder=_absolute(chosen.out),
+        folder=absolute(chosen.out),
         summary=summary,
-        store=_store(chosen.store),
+        store=open_stores([absolute(path) for path in chosen.stores]),
         warnings=tuple(summary.get("warnings", ())),
-        **_picked(summary, "episodes", "success_rate"),
+        **picked(summary, "episodes", "success_rate"),
     )
 
 
@@ -181,9 +191,9 @@ def pair(settings: PairSettings | None = None, *, reporter: Reporter = _LOG, **v
     chosen = resolved(PairSettings, settings, values)
     summary = run_pair(chosen, reporter)
     return PairResult(
-        folder=_absolute(chosen.out),
+        folder=absolute(chosen.out),
         summary=summary,
-        store=_store(chosen.out / summary["store"]),
+        store=open_stores(recorded_stores(chosen.out)),
         count=summary["pairs"],
         mean_margin=summary["mean_margin"],
     )
@@ -238,7 +248,7 @@ def train_tpo(
     if "scores" in in_memory:
         given_scores(chosen.out, scores)
     summary = run_train(chosen, reporter)
-    return TrainResult(alarm=summary.get("alarm", ""), **_trained(chosen.out, summary))
+    return TrainResult(alarm=summary.get("alarm", ""), **trained(chosen.out, summary))
 
 
 def train_sft(
@@ -269,14 +279,16 @@ def train_sft(
         out = values.get("out", getattr(settings, "out", None))
         if not isinstance(out, str | Path):
             raise SettingsError("A training needs out, the folder to write.", "Give it by name: out=...")
-        values["data"] = (trajectories.path if isinstance(trajectories, EpisodeStore) else Path(out) / STORE_FOLDER,)
+        values["data"] = (Path(out) / STORE_FOLDER,)
+        if isinstance(trajectories, EpisodeStore):
+            values["data"] = tuple(part.path for part in trajectories.parts)
     elif isinstance(values.get("data"), str | Path):
         values["data"] = (values["data"],)
     chosen = resolved(SftSettings, settings, values)
     check_sft(chosen)  # before anything is written
     if trajectories is not None and not isinstance(trajectories, EpisodeStore):
         given_demonstrations(chosen.out, trajectories, action_space)
-    return SftResult(**_trained(chosen.out, run_sft(chosen, reporter)))
+    return SftResult(**trained(chosen.out, run_sft(chosen, reporter)))
 
 
 def evaluate(
@@ -300,15 +312,15 @@ def evaluate(
         CompatibilityError: The policy does not fit the suite, or the folder belongs to another run or policy.
         SimulatorError: Episodes failed twice; what was finished is kept.
     """
-    opened = _named(policy, values)
+    opened = named_policy(policy, values)
     summary = run_evaluate(resolved(EvaluateSettings, settings, values), reporter, opened=opened)
-    results = _absolute(summary["results"])
+    results = absolute(summary["results"])
     return EvaluateResult(
         folder=results.parent,
         summary=summary,
         results=results,
         interval=tuple(summary["interval"]),
-        **_picked(summary, "success_rate", "episodes", "successes"),
+        **picked(summary, "success_rate", "episodes", "successes"),
     )
 
 
@@ -340,10 +352,10 @@ def compare(
     chosen = resolved(CompareSettings, settings, values)
     summary = run_compare(chosen, reporter)
     return CompareResult(
-        folder=None if chosen.out is None else _absolute(chosen.out),
+        folder=None if chosen.out is None else absolute(chosen.out),
         summary=summary,
         interval=tuple(summary["interval"]),
-        **_picked(summary, "verdict", "sentence", "difference", "p_value"),
+        **picked(summary, "verdict", "sentence", "difference", "p_value"),
     )
 
 
@@ -359,10 +371,10 @@ def loop(settings: LoopSettings | None = None, *, reporter: Reporter = _LOG, **v
     summary = run_loop(chosen, reporter)
     page = summary.get("report")
     return LoopResult(
-        folder=_absolute(chosen.out),
+        folder=absolute(chosen.out),
         summary=summary,
-        policy=_absolute(chosen.out / summary["policy"]),
-        report=None if page is None else _absolute(page),
+        policy=absolute(chosen.out / summary["policy"]),
+        report=None if page is None else absolute(page),
         policies=tuple(summary["policies"]),
         comparison=summary["comparison"],
     )
@@ -378,45 +390,8 @@ def report(settings: ReportSettings | None = None, *, reporter: Reporter = _LOG,
     chosen = resolved(ReportSettings, settings, values)
     summary = run_report(chosen, reporter)
     return ReportResult(
-        folder=_absolute(chosen.run),
+        folder=absolute(chosen.run),
         summary=summary,
-        report=_absolute(summary["report"]),
+        report=absolute(summary["report"]),
         missing=tuple(summary["missing"]),
     )
-
-
-def _named(policy: Policy | Path | str | None, values: dict[str, Any]) -> Policy | None:
-    """The policy if it is open; its name, or that of its class, goes into the settings' ``values``."""
-    if policy is not None:
-        own = type(policy).__name__
-        label = "Expert" if own == "expert" else own  # which settings take for the suite's expert
-        values["policy"] = str(policy) if isinstance(policy, str | Path) else label
-    return None if isinstance(policy, str | Path) else policy
-
-
-def _place(store: CollectResult | EpisodeStore | Path | str) -> Path:
-    """Where a store is."""
-    if isinstance(store, CollectResult):
-        return store.folder
-    return store.path if isinstance(store, EpisodeStore) else Path(store)
-
-
-def _absolute(path: Path | str) -> Path:
-    return Path(os.path.abspath(path))
-
-
-def _store(path: Path | str) -> EpisodeStore:
-    return EpisodeStore.open(_absolute(path))
-
-
-def _picked(summary: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: summary[name] for name in names}
-
-
-def _trained(out: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "folder": _absolute(out),
-        "summary": summary,
-        "policy": _absolute(out / "policy"),
-        **_picked(summary, "policy_hash", "updates", "metrics"),
-    }

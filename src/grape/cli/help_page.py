@@ -203,7 +203,8 @@ def _metavar(hint: Any) -> str:
     if origin is typing.Annotated:
         return _metavar(arguments[0])
     if origin in (typing.Union, types.UnionType):
-        return _metavar(next(option for option in arguments if option is not type(None)))
+        several = any(typing.get_origin(option) is tuple for option in arguments)  # one, or a list of them
+        return _metavar(next(option for option in arguments if option is not type(None))) + " ..." * several
     if origin is typing.Literal:
         return "{" + ",".join(map(str, arguments)) + "}"
     if origin is tuple:

@@ -206,13 +206,13 @@ class _Collection:
             The groups of all rounds; those known so far where groups failed.
         """
         shard = parse_shard(self.settings.shard)
-        mine = groups_of_shard(whole, shard)
+        own_groups = groups_of_shard(whole, shard)
         mixed = any(stage.mixed_episodes for stage in stages)
-        episodes = sum(len(group.episodes) for group in mine)
+        episodes = sum(len(group.episodes) for group in own_groups)
         note_planned(self.settings.out, None if mixed else episodes, **shard_facts(whole, shard))
         planned: tuple[Group, ...] = ()
         for stage in stages:
-            groups = mine if len(stages) == 1 else added_groups(make_plan(stage, suite), planned, stage.lanes)
+            groups = own_groups if len(stages) == 1 else added_groups(make_plan(stage, suite), planned, stage.lanes)
             planned = self._play_rounds(stage, planned, groups, "added" if planned else "")
             if self.log.failures:
                 break

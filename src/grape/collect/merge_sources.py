@@ -206,7 +206,7 @@ def _facts(source: Source) -> dict[str, str]:
     for meta in source.store.metas():
         for name in _FACTS:
             values[name].add(str(getattr(meta, name)))
-    return {name: ", ".join(sorted(found)) or "none" for name, found in values.items()}
+    return {name: ", ".join(sorted(some)) or "none" for name, some in values.items()}
 
 
 def _number(file: Path, name: str) -> int | None:

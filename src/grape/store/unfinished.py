@@ -28,7 +28,7 @@ def note_planned(folder: Path, episodes: int | None, **facts: Any) -> None:
 
 def about_unfinished(store: EpisodeStore) -> tuple[str, ...]:
     """A sentence where rollouts are missing; nothing for whole collections and stores of other origin."""
-    return tuple(sentence for part in store.parts for sentence in _about(part))
+    return (*(sentence for part in store.parts for sentence in _about(part)), *_about_shards(store))
 
 
 def _about(store: EpisodeStore) -> tuple[str, ...]:
@@ -45,6 +45,22 @@ def _about(store: EpisodeStore) -> tuple[str, ...]:
         return ()
     follows = f"what follows is of the {len(store)} that are there"
     return (f"{what}: {missing} of {planned} rollouts are missing, and {follows}. {advice}",)
+
+
+def _about_shards(store: EpisodeStore) -> tuple[str, ...]:
+    """A sentence where initial states have further episodes in shards that are not given."""
+    given: dict[str, set[str]] = {}
+    for part in store.parts:
+        plan = _read(part.path.parent / PLAN_FILE)
+        shard = plan.get("shard")
+        if part.path.name == "store" and plan.get("divides_states") is True and isinstance(shard, str):
+            given.setdefault(shard.rpartition("/")[2], set()).add(shard)
+    parts = [(count, shards) for count, shards in given.items() if str(len(shards)) != count]
+    return tuple(
+        f"Initial states have episodes in several of {count} shards, of which {len(shards)} are given here: pairs miss "
+        "the others. Score all shards together, or what 'grape merge' makes of them."
+        for count, shards in parts
+    )
 
 
 def lost_episodes(path: Path) -> int:
@@ -64,9 +80,13 @@ def _planned(folder: Path) -> int | None:
 
 
 def _episodes(file: Path) -> int | None:
-    """The number that a file gives, as far as it can be read: it is for a warning, which must not stop anything."""
-    try:
-        episodes = read_json_mapping(file, within=file.parent).get("episodes")
-    except DataError:
-        return None
+    episodes = _read(file).get("episodes")
     return episodes if type(episodes) is int else None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """What a file says, as far as it can be read: it is for a warning, which must not stop anything."""
+    try:
+        return read_json_mapping(file, within=file.parent)
+    except DataError:
+        return {}
