@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import grape
 from grape.cli.main import main
 from grape.collect import MergeSettings, run_merge
 from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
@@ -203,6 +204,7 @@ def test_what_a_store_has_lost_or_never_had_is_counted(copies: Path) -> None:
         ("plan.json", '{"episodes": 4, "shard": "2/3", "whole": ', "plan.json"),
         ("run.json", '{"verb": "collect"}', "run.json is damaged"),
         ("run.json", "[]", "holds no JSON object"),
+        ("run.json", '{"verb": "collect", "settings": {"shard": [2]}, "inputs": {}}', "run.json is damaged"),
         ("settings.yaml", "suite: toy\nout: x\n", "do not agree"),
         ("settings.yaml", "nothing: 1\n", "cannot be read"),
         ("store/store.json", "{}", "store.json"),
@@ -300,6 +302,15 @@ def test_the_result_does_not_lie_among_the_stores(copies: Path) -> None:
             merge(out, copies / "1", copies / "2", copies / "3")
     with pytest.raises(SettingsError, match="No stores"):
         merge(copies / "out")
+
+
+def test_a_program_merges_what_it_collected(played: Path, tmp_path: Path) -> None:
+    stores = [EpisodeStore.open(played / "1"), played / "2", str(played / "3")]
+    merged = grape.merge(stores, out=tmp_path / "out")
+    assert isinstance(merged, grape.CollectResult)
+    assert (merged.episodes, merged.missing, len(merged.store)) == (10, 0, 10)
+    part = grape.merge(settings=grape.MergeSettings(stores=(played / "1",), out=tmp_path / "part"), partial=True)
+    assert part.missing == 10 - part.episodes > 0
 
 
 def test_the_command_takes_the_stores_as_words(

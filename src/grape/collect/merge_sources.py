@@ -104,7 +104,10 @@ def read_source(path: Path) -> Source:
     settings, inputs = record.get("settings"), record.get("inputs")
     if not isinstance(settings, dict) or not isinstance(inputs, dict):
         raise DataError(f"{folder / RUN_FILE} is damaged.", hint)
-    shard = parse_shard(str(settings.pop("shard", "")))
+    try:
+        shard = parse_shard(str(settings.pop("shard", "")))
+    except SettingsError as error:
+        raise DataError(f"{folder / RUN_FILE} is damaged. {error.message}", hint) from error
     if planned is None:
         planned = _number(folder / PLAN_FILE, "episodes")
     whole = planned if shard is None else _number(folder / PLAN_FILE, "whole")
