@@ -36,5 +36,3 @@ def test_decisions_of_several_stores_are_those_of_one(tmp_path: Path) -> None:
     assert np.array_equal(steps["apart"].logps_NKD, steps["plain"].logps_NKD)
     parts = [part.path.name for part in data["apart"].stores[0].parts]
     assert parts == [*names]
-        len(EpisodeStore.open(tmp_path / n)) for n in names
-    ]
