@@ -6,18 +6,21 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import grape
 from grape.cli.main import main
-from grape.collect import MergeSettings, run_merge
+from grape.collect import CollectSettings, MergeSettings, run_collect, run_merge
 from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
 from grape.core.files import read_json, write_json
+from grape.core.trajectories import Observation
+from grape.policies.base import ActionBatch
 from grape.store import EpisodeStore
-from tests.collect.test_collect import collect, store_bytes
+from tests.collect.test_collect import Still, collect, store_bytes
 from tests.reporters import Hearing
 
 SETTINGS = {"tasks": "0", "initial_states": "0-4", "samples": 2, "operators": "sloppy", "workers": 1}
@@ -68,6 +71,38 @@ def test_shards_join_to_the_files_of_one_run(played: Path, tmp_path: Path, monke
     assert everything(tmp_path / "run") == files
     # It is that run: the same command finds it complete.
     assert collect(Path("run"), **SETTINGS)["episodes"] == 10
+
+
+class BatchDependent(Still):
+    """A policy whose log-probabilities tell in which batch they were made, as the last bits of a real one's do."""
+
+    def act(
+        self, observations: Sequence[Observation], *, temperature: float = 0.0, seeds: Sequence[int] | None = None
+    ) -> ActionBatch:
+        batch = super().act(observations, temperature=temperature, seeds=seeds)
+        return dataclasses.replace(batch, logps=batch.logps - np.float32(sum(seeds or ()) % 1000 + len(observations)))
+
+
+def test_a_policy_sees_the_batches_of_one_run(tmp_path: Path) -> None:
+    settings = CollectSettings(
+        out=tmp_path / "whole",
+        suite="toy",
+        tasks="0",
+        initial_states="0-7",
+        samples=3,  # a group of four ends within a state: three groups together end with one
+        lanes=4,
+        max_steps=2,
+        workers=1,
+        policy="p",
+    )
+    run_collect(settings, policy=BatchDependent("one"))
+    for number in (1, 2):
+        shard = dataclasses.replace(settings, out=tmp_path / str(number), shard=f"{number}/2")
+        assert not run_collect(shard, policy=BatchDependent("one"))["divides_states"]
+    merge(tmp_path / "out", tmp_path / "1", tmp_path / "2")
+    assert store_bytes(tmp_path / "out") == store_bytes(tmp_path / "whole")
+    store = EpisodeStore.open(tmp_path / "out")
+    assert len({store.read(name, frames=False).logp for name in store.ids()}) >= 6  # the batches differ
 
 
 def test_links_share_the_files_and_a_dry_run_touches_nothing(played: Path, tmp_path: Path) -> None:
