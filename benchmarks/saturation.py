@@ -30,8 +30,8 @@ from grape.core.events import SILENT
 from grape.core.files import read_jsonl, write_json
 from grape.core.preferences import PreferencePair
 from grape.policies.openvla import load_policy
-from grape.preferences import PairSettings, read_pairs, recorded_store, run_pair
-from grape.store import EpisodeStore
+from grape.preferences import PairSettings, read_pairs, recorded_stores, run_pair
+from grape.store import open_stores
 from grape.training import TrainSettings, run_train
 from grape.training.dataset import StepDataset, load_steps
 from grape.training.logprobs import StepLogprobs
@@ -73,7 +73,7 @@ def main() -> None:
         f"--lr {options.lr:g} --beta {options.beta:g}",
         "commit": commit(),
         "processor": processor(),
-        "episodes": len(EpisodeStore.open(recorded_store(iteration / "score", "score"))),
+        "episodes": len(open_stores(recorded_stores(iteration / "score", "score"))),
         "arms": arms,
     }
     write_json(options.record, record)
@@ -97,7 +97,7 @@ def measure(
     for name, (pairing, _) in ARMS.items():
         run_pair(PairSettings(scores=scores, out=folders[name] / "pairs", max_pairs=count, **pairing))
     whole, cut = (read_pairs(folders[name] / "pairs") for name in ("whole", "cut by stage"))
-    store = EpisodeStore.open(recorded_store(folders["whole"] / "pairs"))
+    store = open_stores(recorded_stores(folders["whole"] / "pairs"))
     steps = load_steps([store], [sorted({side for pair in whole for side in (pair.chosen, pair.rejected)})], SILENT)
     arms = {}
     for name, (_, training) in ARMS.items():

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from grape.api.results import EvaluateResult as EvaluateResult
     from grape.api.results import JudgeTrialResult as JudgeTrialResult
     from grape.api.results import LoopResult as LoopResult
+    from grape.api.results import MergeResult as MergeResult
     from grape.api.results import PairResult as PairResult
     from grape.api.results import ReportResult as ReportResult
     from grape.api.results import ScoreResult as ScoreResult
@@ -29,12 +30,14 @@ if TYPE_CHECKING:
     from grape.api.verbs import evaluate as evaluate
     from grape.api.verbs import load_policy as load_policy
     from grape.api.verbs import loop as loop
+    from grape.api.verbs import merge as merge
     from grape.api.verbs import pair as pair
     from grape.api.verbs import report as report
     from grape.api.verbs import score as score
     from grape.api.verbs import train_sft as train_sft
     from grape.api.verbs import train_tpo as train_tpo
     from grape.collect.episode import run_episode as run_episode
+    from grape.collect.merge import MergeSettings as MergeSettings
     from grape.collect.settings import CollectSettings as CollectSettings
     from grape.core.chunks import Chunks as Chunks
     from grape.core.errors import BudgetError as BudgetError
@@ -85,9 +88,10 @@ if TYPE_CHECKING:
 _NAMES = {
     "grape.api.judging": "agree validate_judge",
     "grape.api.results": "AgreeResult CollectResult CompareResult EvaluateResult JudgeTrialResult LoopResult "
-    "PairResult ReportResult ScoreResult SftResult TrainResult",
-    "grape.api.verbs": "collect compare evaluate load_policy loop pair report score train_sft train_tpo",
+    "MergeResult PairResult ReportResult ScoreResult SftResult TrainResult",
+    "grape.api.verbs": "collect compare evaluate load_policy loop merge pair report score train_sft train_tpo",
     "grape.collect.episode": "run_episode",
+    "grape.collect.merge": "MergeSettings",
     "grape.collect.settings": "CollectSettings",
     "grape.core.chunks": "Chunks",
     "grape.core.errors": "BudgetError CompatibilityError DataError GrapeError ModelError NoPairsError PolicyError "

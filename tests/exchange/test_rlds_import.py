@@ -6,7 +6,7 @@ import pytest
 from grape.core.errors import CompatibilityError, DataError
 from grape.exchange import ImportGrapeRldsSettings, RldsExportSettings, run_export_rlds, run_import_grape_rlds
 from grape.preferences import read_pairs
-from grape.preferences.records import recorded_store
+from grape.preferences.records import recorded_stores
 from grape.store import EpisodeStore
 from tests.exchange.recordings import loader_actions, make_recordings
 from tests.store.rlds.datasets import write_dataset
@@ -41,7 +41,7 @@ def test_an_export_comes_back(tmp_path):
     before = {pair.pair_id: pair for pair in read_pairs(folder)}
     pairs = read_pairs(tmp_path / "back" / "pairs")
     assert {pair.pair_id for pair in pairs} == set(before)
-    back = EpisodeStore.open(recorded_store(tmp_path / "back" / "pairs"))
+    back = EpisodeStore.open(*recorded_stores(tmp_path / "back" / "pairs"))
     assert not back.verify()
     for pair in pairs:
         for side in ("chosen", "rejected"):

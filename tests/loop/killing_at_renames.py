@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[int, str]] = {
         5,
         "collect --suite toy --policy policy --tasks 0 --initial-states 0,1 --samples 2 --temperature 1 --max-steps 9",
     ),
+    "merge": (3, "merge collect/out"),
     "score": (3, "score --store collect/out/store"),
     "pair": (1, "pair --scores score/out --no-require-mixed-outcomes"),
     "sft": (5, "sft --data store --epochs 2 --batch-size 32 --checkpoint-every 1 --keep-checkpoints 1 --policy policy"),

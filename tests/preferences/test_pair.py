@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from grape.core.errors import CompatibilityError, DataError, NoPairsError, SettingsError
-from grape.preferences import PairSettings, ScoreSettings, read_pairs, read_scores, recorded_store, run_pair, run_score
+from grape.preferences import PairSettings, ScoreSettings, read_pairs, read_scores, recorded_stores, run_pair, run_score
 from tests.preferences.rollouts import make_rollout, make_store
 
 
@@ -35,7 +35,7 @@ def test_pairs_and_summary(scored: Path, tmp_path: Path) -> None:
     assert summary["overall"]["pairs"] == 8
     assert summary["chosen_success_rate"] > summary["rejected_success_rate"]
     assert all(scores[item.chosen].gcpg > scores[item.rejected].gcpg for item in pairs)
-    assert recorded_store(tmp_path / "out") == (scored / "store").resolve()
+    assert recorded_stores(tmp_path / "out") == ((scored / "store").resolve(),)
 
 
 def test_states_of_one_outcome_count(scored: Path, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_moved_run_still_finds_its_store(scored: Path, tmp_path: Path) -> None
     shutil.copytree(scored, tmp_path / "before")
     pair(tmp_path / "before" / "scores", tmp_path / "before" / "pairs")
     (tmp_path / "before").rename(tmp_path / "after")
-    assert recorded_store(tmp_path / "after" / "pairs") == (tmp_path / "after" / "store").resolve()
+    assert recorded_stores(tmp_path / "after" / "pairs") == ((tmp_path / "after" / "store").resolve(),)
     first = (tmp_path / "after" / "pairs" / "done.json").read_bytes()
     pair(tmp_path / "after" / "scores", tmp_path / "after" / "again")
     assert (tmp_path / "after" / "again" / "done.json").read_bytes() == first

@@ -15,7 +15,7 @@ from grape.core.errors import CompatibilityError, DataError, GrapeError, Setting
 from grape.core.files import read_json
 from grape.costs import builtin_specification, evaluate, specification_hash, with_unknown_outcome
 from grape.costs.builtins import builtin_text
-from grape.preferences import PairSettings, ScoreSettings, read_pairs, read_scores, recorded_store, run_pair, run_score
+from grape.preferences import PairSettings, ScoreSettings, read_pairs, read_scores, recorded_stores, run_pair, run_score
 from grape.store import EpisodeStore
 from tests.preferences.rollouts import TASKS, make_rollout, make_store
 from tests.reporters import Hearing
@@ -169,7 +169,7 @@ def test_same_store_same_bytes_wherever_it_lies(recorded: Path, tmp_path: Path) 
     for name in ("scores.jsonl", "calibration.json", "done.json", "run.json"):
         first, second = ((tmp_path / place / "scores" / name).read_bytes() for place in "ab")
         assert first == second
-    assert recorded_store(tmp_path / "a" / "scores", "score") == (tmp_path / "a" / "store").resolve()
+    assert recorded_stores(tmp_path / "a" / "scores", "score") == ((tmp_path / "a" / "store").resolve(),)
 
 
 def test_a_finished_run_is_returned_and_a_changed_store_refused(tmp_path: Path) -> None:

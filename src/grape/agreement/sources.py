@@ -20,8 +20,8 @@ from grape.judges.votes import count_votes
 from grape.preferences.judging import rankings_of
 from grape.preferences.noise import ScoreNoise
 from grape.preferences.pairing import states_of
-from grape.preferences.records import SCORES_FILE, load_scorer_values, load_scores, store_of_summary
-from grape.store import EpisodeStore
+from grape.preferences.records import SCORES_FILE, load_scorer_values, load_scores, stores_of_summary
+from grape.store import EpisodeStore, open_stores
 
 __all__ = ["Couples", "Kind", "Source", "find_scores", "read_sources"]
 
@@ -95,11 +95,11 @@ def read_sources(
     folder = find_scores(run)
     summary = load_summary(folder, "score")
     scores = load_scores(folder / SCORES_FILE)
-    store = EpisodeStore.open(store_of_summary(summary, folder, "score"))
+    store = open_stores(stores_of_summary(summary, folder, "score"))
     inputs = recorded_inputs(folder, "score") or {}
     if "episodes" in inputs and inputs["episodes"] != store.digest():
         raise CompatibilityError(
-            f"The episodes of {store.path} are others than those that {folder} scored.", "Run 'grape score' again."
+            f"The episodes of {store.place} are others than those that {folder} scored.", "Run 'grape score' again."
         )
     couples = _couples(scores, store, folder)
     noise = ScoreNoise.of_summary(summary, {score.task for score in scores.values()}, str(folder / "done.json"))

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from grape.api.resolving import resolved
-from grape.api.results import AgreeResult, JudgeTrialResult
+from grape.api.results import AgreeResult, JudgeTrialResult, absolute
 from grape.core.events import LoggingReporter, Reporter
 from grape.judges.verb import JudgesValidateSettings, run_judges_validate
 from grape.report.agreement_page import AgreeSettings, run_agree
@@ -28,12 +28,12 @@ def agree(settings: AgreeSettings | None = None, *, reporter: Reporter = _LOG, *
         CompatibilityError: The store has changed since it was scored.
     """
     summary = run_agree(resolved(AgreeSettings, settings, values), reporter)
-    figures = Path(summary["figures"]).absolute()
+    figures = absolute(summary["figures"])
     return AgreeResult(
         folder=figures.parent,
         summary=summary,
         figures=figures,
-        page=Path(summary["page"]).absolute() if "page" in summary else None,
+        page=absolute(summary["page"]) if "page" in summary else None,
         matrix=tuple(summary["matrix"]),
     )
 

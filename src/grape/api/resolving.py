@@ -1,13 +1,17 @@
-"""Settings of a call: an object, its fields by name, or both."""
+"""What a call is given: settings as an object, by name, or both; policies and stores, open or by their place."""
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
+from grape.api.results import CollectResult
 from grape.core.errors import SettingsError
 from grape.core.settings import settings_from_dict, settings_to_dict
+from grape.policies import Policy
+from grape.store import EpisodeStore
 
-__all__ = ["resolved"]
+__all__ = ["named_policy", "place_of", "resolved"]
 
 _S = TypeVar("_S")
 
@@ -41,3 +45,19 @@ def resolved(kind: type[_S], settings: _S | None, values: Mapping[str, Any]) -> 
 
 def _is_required(item: "dataclasses.Field[Any]") -> bool:
     return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+
+
+def named_policy(policy: Policy | Path | str | None, values: dict[str, Any]) -> Policy | None:
+    """The policy if it is open; its name, or that of its class, goes into the settings' ``values``."""
+    if policy is not None:
+        own = type(policy).__name__
+        label = "Expert" if own == "expert" else own  # which settings take for the suite's expert
+        values["policy"] = str(policy) if isinstance(policy, str | Path) else label
+    return None if isinstance(policy, str | Path) else policy
+
+
+def place_of(store: CollectResult | EpisodeStore | Path | str) -> Path:
+    """Where a store is."""
+    if isinstance(store, CollectResult):
+        return store.folder
+    return store.path if isinstance(store, EpisodeStore) else Path(store)

@@ -1,5 +1,6 @@
 """What the verbs return to a program: frozen dataclasses with absolute paths."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,12 +17,16 @@ __all__ = [
     "EvaluateResult",
     "JudgeTrialResult",
     "LoopResult",
+    "MergeResult",
     "PairResult",
     "ReportResult",
     "Result",
     "ScoreResult",
     "SftResult",
     "TrainResult",
+    "absolute",
+    "picked",
+    "trained",
 ]
 
 
@@ -57,6 +62,17 @@ class CollectResult(Result):
     episodes: int
     successes: int
     success_rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeResult(CollectResult):
+    """Stores joined to one.
+
+    Attributes:
+        missing: Episodes that the stores lack, as far as it is known; the result is unfinished then.
+    """
+
+    missing: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,3 +246,23 @@ class JudgeTrialResult(Result):
     accepted: bool
     reasons: tuple[str, ...]
     checks: tuple[Mapping[str, Any], ...] = field(repr=False)
+
+
+def absolute(path: Path | str) -> Path:
+    """A path from the root, without resolving links."""
+    return Path(os.path.abspath(path))
+
+
+def picked(summary: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Values of a summary that stand in a result under their own names."""
+    return {name: summary[name] for name in names}
+
+
+def trained(out: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What every result of a training holds."""
+    return {
+        "folder": absolute(out),
+        "summary": summary,
+        "policy": absolute(out / "policy"),
+        **picked(summary, "policy_hash", "updates", "metrics"),
+    }

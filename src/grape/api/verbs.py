@@ -4,8 +4,7 @@ Each function is the verb of the same name, resumes as it does, and raises the s
 and warnings are log records of the logger ``grape`` unless a reporter is given.
 """
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,24 @@ from grape.api.given import (
     given_pairs,
     given_scores,
 )
-from grape.api.resolving import resolved
+from grape.api.resolving import named_policy, place_of, resolved
 from grape.api.results import (
     CollectResult,
     CompareResult,
     EvaluateResult,
     LoopResult,
+    MergeResult,
     PairResult,
     ReportResult,
     Result,
     ScoreResult,
     SftResult,
     TrainResult,
+    absolute,
+    picked,
+    trained,
 )
-from grape.collect import CollectSettings, check_opened, run_collect
+from grape.collect import CollectSettings, MergeSettings, check_opened, run_collect, run_merge
 from grape.core.errors import SettingsError
 from grape.core.events import LoggingReporter, Reporter
 from grape.core.preferences import PreferencePair
@@ -40,9 +43,17 @@ from grape.evaluation import CompareSettings, EvaluateSettings, run_compare, run
 from grape.loop import LoopSettings, run_loop
 from grape.policies import Policy, TrainablePolicy, registry
 from grape.policies.opening import PolicySettings, opening_options
-from grape.preferences import PairSettings, PreferencePairs, ScoredTrajectories, ScoreSettings, run_pair, run_score
+from grape.preferences import (
+    PairSettings,
+    PreferencePairs,
+    ScoredTrajectories,
+    ScoreSettings,
+    recorded_stores,
+    run_pair,
+    run_score,
+)
 from grape.report import ReportSettings, run_report
-from grape.store import EpisodeStore
+from grape.store import EpisodeStore, open_stores
 from grape.training import SftSettings, TrainSettings, run_sft, run_train
 from grape.training.settings import check_sft, check_train
 
@@ -52,6 +63,7 @@ __all__ = [
     "evaluate",
     "load_policy",
     "loop",
+    "merge",
     "pair",
     "report",
     "score",
@@ -103,16 +115,49 @@ def collect(
         CompatibilityError: The policy does not fit the suite, or the folder belongs to another run.
         SimulatorError: Episodes failed twice; what was finished is kept.
     """
-    opened = _named(policy, values)
+    opened = named_policy(policy, values)
     chosen = resolved(CollectSettings, settings, values)
     if opened is not None:
         check_opened(chosen, opened)
     summary = run_collect(chosen, reporter, policy=opened)
     return CollectResult(
-        folder=_absolute(chosen.out),
+        folder=absolute(chosen.out),
         summary=summary,
-        store=_store(chosen.out),
-        **_picked(summary, "episodes", "successes", "success_rate"),
+        store=EpisodeStore.open(absolute(chosen.out)),
+        **picked(summary, "episodes", "successes", "success_rate"),
+    )
+
+
+def merge(
+    stores: Iterable[CollectResult | EpisodeStore | Path | str] | None = None,
+    settings: MergeSettings | None = None,
+    *,
+    reporter: Reporter = _LOG,
+    **values: Any,
+) -> MergeResult:
+    """Join stores: shards of one collection, or collections that were played alike; see :class:`MergeSettings`.
+
+    Args:
+        stores: In place of those of the settings: what :func:`collect` returned, open stores, or paths.
+        settings: Where to, and how.
+        reporter: Hears of progress and warnings.
+        **values: Fields of the settings by name, over ``settings``.
+
+    Raises:
+        SettingsError: A setting is unknown, or a store is given twice.
+        CompatibilityError: The stores do not fit together, or the folder belongs to another run.
+        DataError: A store is damaged, or something is missing.
+    """
+    if stores is not None:
+        values["stores"] = tuple(map(place_of, stores))
+    chosen = resolved(MergeSettings, settings, values)
+    summary = run_merge(chosen, reporter)
+    return MergeResult(
+        folder=absolute(chosen.out),
+        summary=summary,
+        store=EpisodeStore.open(absolute(chosen.out)),
+        missing=summary["merged"]["missing"],
+        **picked(summary, "episodes", "successes", "success_rate"),
     )
 
 
@@ -127,11 +172,11 @@ def score(settings: ScoreSettings | None = None, *, reporter: Reporter = _LOG, *
     chosen = resolved(ScoreSettings, settings, values)
     summary = run_score(chosen, reporter)
     return ScoreResult(
-        folder=_absolute(chosen.out),
+        folder=absolute(chosen.out),
         summary=summary,
-        store=_store(chosen.store),
+        store=open_stores([absolute(path) for path in chosen.stores]),
         warnings=tuple(summary.get("warnings", ())),
-        **_picked(summary, "episodes", "success_rate"),
+        **picked(summary, "episodes", "success_rate"),
     )
 
 
@@ -146,9 +191,9 @@ def pair(settings: PairSettings | None = None, *, reporter: Reporter = _LOG, **v
     chosen = resolved(PairSettings, settings, values)
     summary = run_pair(chosen, reporter)
     return PairResult(
-        folder=_absolute(chosen.out),
+        folder=absolute(chosen.out),
         summary=summary,
-        store=_store(chosen.out / summary["store"]),
+        store=open_stores(recorded_stores(chosen.out)),
         count=summary["pairs"],
         mean_margin=summary["mean_margin"],
     )
@@ -203,7 +248,7 @@ def train_tpo(
     if "scores" in in_memory:
         given_scores(chosen.out, scores)
     summary = run_train(chosen, reporter)
-    return TrainResult(alarm=summary.get("alarm", ""), **_trained(chosen.out, summary))
+    return TrainResult(alarm=summary.get("alarm", ""), **trained(chosen.out, summary))
 
 
 def train_sft(
@@ -234,14 +279,16 @@ def train_sft(
         out = values.get("out", getattr(settings, "out", None))
         if not isinstance(out, str | Path):
             raise SettingsError("A training needs out, the folder to write.", "Give it by name: out=...")
-        values["data"] = (trajectories.path if isinstance(trajectories, EpisodeStore) else Path(out) / STORE_FOLDER,)
+        values["data"] = (Path(out) / STORE_FOLDER,)
+        if isinstance(trajectories, EpisodeStore):
+            values["data"] = tuple(part.path for part in trajectories.parts)
     elif isinstance(values.get("data"), str | Path):
         values["data"] = (values["data"],)
     chosen = resolved(SftSettings, settings, values)
     check_sft(chosen)  # before anything is written
     if trajectories is not None and not isinstance(trajectories, EpisodeStore):
         given_demonstrations(chosen.out, trajectories, action_space)
-    return SftResult(**_trained(chosen.out, run_sft(chosen, reporter)))
+    return SftResult(**trained(chosen.out, run_sft(chosen, reporter)))
 
 
 def evaluate(
@@ -265,15 +312,15 @@ def evaluate(
         CompatibilityError: The policy does not fit the suite, or the folder belongs to another run or policy.
         SimulatorError: Episodes failed twice; what was finished is kept.
     """
-    opened = _named(policy, values)
+    opened = named_policy(policy, values)
     summary = run_evaluate(resolved(EvaluateSettings, settings, values), reporter, opened=opened)
-    results = _absolute(summary["results"])
+    results = absolute(summary["results"])
     return EvaluateResult(
         folder=results.parent,
         summary=summary,
         results=results,
         interval=tuple(summary["interval"]),
-        **_picked(summary, "success_rate", "episodes", "successes"),
+        **picked(summary, "success_rate", "episodes", "successes"),
     )
 
 
@@ -305,10 +352,10 @@ def compare(
     chosen = resolved(CompareSettings, settings, values)
     summary = run_compare(chosen, reporter)
     return CompareResult(
-        folder=None if chosen.out is None else _absolute(chosen.out),
+        folder=None if chosen.out is None else absolute(chosen.out),
         summary=summary,
         interval=tuple(summary["interval"]),
-        **_picked(summary, "verdict", "sentence", "difference", "p_value"),
+        **picked(summary, "verdict", "sentence", "difference", "p_value"),
     )
 
 
@@ -324,10 +371,10 @@ def loop(settings: LoopSettings | None = None, *, reporter: Reporter = _LOG, **v
     summary = run_loop(chosen, reporter)
     page = summary.get("report")
     return LoopResult(
-        folder=_absolute(chosen.out),
+        folder=absolute(chosen.out),
         summary=summary,
-        policy=_absolute(chosen.out / summary["policy"]),
-        report=None if page is None else _absolute(page),
+        policy=absolute(chosen.out / summary["policy"]),
+        report=None if page is None else absolute(page),
         policies=tuple(summary["policies"]),
         comparison=summary["comparison"],
     )
@@ -343,38 +390,8 @@ def report(settings: ReportSettings | None = None, *, reporter: Reporter = _LOG,
     chosen = resolved(ReportSettings, settings, values)
     summary = run_report(chosen, reporter)
     return ReportResult(
-        folder=_absolute(chosen.run),
+        folder=absolute(chosen.run),
         summary=summary,
-        report=_absolute(summary["report"]),
+        report=absolute(summary["report"]),
         missing=tuple(summary["missing"]),
     )
-
-
-def _named(policy: Policy | Path | str | None, values: dict[str, Any]) -> Policy | None:
-    """The policy if it is open; its name, or that of its class, goes into the settings' ``values``."""
-    if policy is not None:
-        own = type(policy).__name__
-        label = "Expert" if own == "expert" else own  # which settings take for the suite's expert
-        values["policy"] = str(policy) if isinstance(policy, str | Path) else label
-    return None if isinstance(policy, str | Path) else policy
-
-
-def _absolute(path: Path | str) -> Path:
-    return Path(os.path.abspath(path))
-
-
-def _store(path: Path | str) -> EpisodeStore:
-    return EpisodeStore.open(_absolute(path))
-
-
-def _picked(summary: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: summary[name] for name in names}
-
-
-def _trained(out: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "folder": _absolute(out),
-        "summary": summary,
-        "policy": _absolute(out / "policy"),
-        **_picked(summary, "policy_hash", "updates", "metrics"),
-    }

@@ -17,7 +17,7 @@ import tyro
 
 from grape.core.settings import flag_of
 
-__all__ = ["SettingHelp", "describe_settings", "help_page", "negated"]
+__all__ = ["SettingHelp", "describe_settings", "help_page", "negated", "takes_several"]
 
 MAX_WIDTH = 100
 _FLAG_WIDTH = 30
@@ -110,7 +110,7 @@ def help_page(
         width: Columns to fill.
     """
     rows = describe_settings(kind, hidden, default)
-    leading = {flag_of(name): name.upper() for name in positionals}
+    leading = {flag_of(name): name.upper() + " ..." * takes_several(kind, name) for name in positionals}
     optional = {row.flag for row in rows if row.default is not None}
     names = [f"[{word}]" if flag in optional else word for flag, word in leading.items()]
     required = [f"{row.flag} {row.metavar}" for row in rows if row.flag not in {*optional, *leading}]
@@ -143,6 +143,11 @@ def help_page(
     if examples:
         lines += ["", "Examples:", *(f"  {line}" for line in examples)]
     return "\n".join(lines)
+
+
+def takes_several(kind: type[Any], name: str) -> bool:
+    """Whether a setting is a list of any length."""
+    return typing.get_origin(typing.get_type_hints(kind)[name]) is tuple
 
 
 def negated(flag: str) -> str:
@@ -198,7 +203,8 @@ def _metavar(hint: Any) -> str:
     if origin is typing.Annotated:
         return _metavar(arguments[0])
     if origin in (typing.Union, types.UnionType):
-        return _metavar(next(option for option in arguments if option is not type(None)))
+        several = any(typing.get_origin(option) is tuple for option in arguments)  # one, or a list of them
+        return _metavar(next(option for option in arguments if option is not type(None))) + " ..." * several
     if origin is typing.Literal:
         return "{" + ",".join(map(str, arguments)) + "}"
     if origin is tuple:

@@ -29,6 +29,7 @@ VERBS = {
     "doctor": "Check this machine and say how to repair what is missing",
     "demo": "Everything on Meta-World with a nano policy: demonstrations to report, in minutes on a CPU",
     "collect": "Roll a policy or an expert out in a simulator and record every decision",
+    "merge": "Join episode stores: shards of one collection, or collections that were played alike",
     "sft": "Train a policy from demonstrations (supervised fine-tuning)",
     "score": "Score recorded trajectories: R_self, R_ext, I_success, R_GCPG",
     "pair": "Make preference pairs from scores",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grape.cli.help_page import SettingHelp, describe_settings, negated
+from grape.cli.help_page import SettingHelp, describe_settings, negated, takes_several
 from grape.core.errors import SettingsError, did_you_mean, require_known
 from grape.core.settings import flag_of, read_marked_yaml, settings_from_dict
 
@@ -187,7 +187,7 @@ def parse_settings(
     """
     import tyro
 
-    words = _spread_pairs(kind, _without_dots(kind, _name_positionals(positionals, arguments)))
+    words = _spread_pairs(kind, _without_dots(kind, _name_positionals(kind, positionals, arguments)))
     words = _spread_numbers(kind, words)
     parser_output = io.StringIO()
     try:
@@ -290,12 +290,14 @@ def _plain_number(text: str) -> str:
     return format(number, "f") if number.is_finite() and abs(number.adjusted()) < 400 else text
 
 
-def _name_positionals(positionals: Sequence[str], arguments: Sequence[str]) -> list[str]:
-    """Turn leading words without a flag into flags, in the order of the positionals."""
+def _name_positionals(kind: type[Any], positionals: Sequence[str], arguments: Sequence[str]) -> list[str]:
+    """Turn leading words without a flag into flags, in the order of the positionals; a tuple takes all of them."""
     words = list(arguments)
     flag_words: list[str] = []
     for name in positionals:
         if not words or words[0].startswith("-"):
             break
         flag_words += [flag_of(name), words.pop(0)]
+        while takes_several(kind, name) and words and not words[0].startswith("-"):
+            flag_words.append(words.pop(0))
     return flag_words + words

@@ -218,6 +218,8 @@ def _with_paths(value: Any, folder: Path, names: frozenset[str]) -> Any:
 
 
 def _placed(value: Any, folder: Path) -> Any:
+    if isinstance(value, list):
+        return [_placed(item, folder) for item in value]
     if not isinstance(value, str) or not value or not (folder / value).exists():
         return value
     path = folder / value

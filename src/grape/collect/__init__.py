@@ -3,11 +3,13 @@
 ``episode`` is one episode in a straight line. For many, ``settings`` says what is collected, ``plan`` turns that into
 groups of episodes, ``opening`` opens the policy, ``recorder`` holds an episode while it happens, ``rollout`` plays the
 groups, ``launching`` says where, ``collect`` is the verb, ``seen`` recognizes initial states that a policy has seen.
+``sharding`` divides a plan among machines, ``extending`` adds to a run, ``merge`` joins stores.
 """
 
 from grape.collect.collect import plan_collect, run_collect
 from grape.collect.episode import run_episode
 from grape.collect.launching import Launcher, open_launcher
+from grape.collect.merge import MergeSettings, run_merge
 from grape.collect.opening import check_opened, check_unopened, executed_actions, inputs_of, open_policy
 from grape.collect.seen import seen_states
 from grape.collect.settings import CollectSettings
@@ -20,6 +22,7 @@ __all__ = [
     "CheckpointInfo",
     "CollectSettings",
     "Launcher",
+    "MergeSettings",
     "Policy",
     "check_opened",
     "check_policy_place",
@@ -34,5 +37,6 @@ __all__ = [
     "read_checkpoint_info",
     "run_collect",
     "run_episode",
+    "run_merge",
     "seen_states",
 ]

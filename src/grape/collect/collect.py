@@ -1,24 +1,28 @@
 """The verb ``collect``: from a suite and a policy (or an expert) to a store of episodes."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from grape.collect.extending import check_extension, extend_record, recorded_extensions, stages_of
 from grape.collect.launching import Launcher, open_launcher
 from grape.collect.opening import check_unopened, chunk_contract, executed_actions, inputs_of
-from grape.collect.plan import Group, describe_plan, make_plan, next_round
+from grape.collect.plan import Group, added_groups, describe_plan, make_plan, next_round
 from grape.collect.rollout import RolloutLog
 from grape.collect.settings import CollectSettings
+from grape.collect.sharding import groups_of_shard, parse_shard, shard_facts
 from grape.core.errors import SimulatorError
 from grape.core.events import SILENT, Reporter, append_event
 from grape.core.runs import open_run, recorded_inputs
 from grape.core.trajectories import EpisodeMeta
+from grape.envs.base import SuiteBase
 from grape.envs.external_python import suite_of
 from grape.policies.base import Policy, PolicySpec
 from grape.store import EpisodeFile, EpisodeStore, lost_episodes, note_planned
 
-__all__ = ["plan_collect", "run_collect", "summarize"]
+__all__ = ["plan_collect", "run_collect", "summarize", "summary_of"]
 
 _SAMPLER = "action bins, SplitMix64"
 """How policies draw samples from a seed; an input of sampled collections. Those of release 0.1 have none."""
@@ -44,7 +48,9 @@ def run_collect(
 
     Returns:
         Summary: episodes, successes, success rate, mean decisions, the same a task, and the store's path; with
-        ``mixed_episodes``, under ``mixed`` how many ``episodes`` further rounds added from how many ``states``.
+        ``mixed_episodes``, under ``mixed`` how many ``episodes`` further rounds added from how many ``states``; of a
+        shard what it is part of, see :func:`grape.collect.sharding.shard_facts`; of an extended run, under
+        ``extended``, the settings that grew as they were before.
 
     Raises:
         SettingsError: A setting names nothing.
@@ -54,15 +60,22 @@ def run_collect(
     """
     if settings.dry_run:
         return plan_collect(settings, check_unopened(settings))
-    groups = make_plan(settings, suite_of(settings.suite, settings.env_python))
+    suite = suite_of(settings.suite, settings.env_python)
+    whole = make_plan(settings, suite)
+    groups_of_shard(whole, parse_shard(settings.shard))  # refused before anything is opened
+    extensions = check_extension(settings, suite) if settings.extend else recorded_extensions(settings)
     if launcher is not None:
-        return _collect(settings, groups, launcher, reporter)
+        return _collect(settings, whole, extensions, launcher, reporter)
     with open_launcher(settings, reporter, policy) as opened:
-        return _collect(settings, groups, opened, reporter)
+        return _collect(settings, whole, extensions, opened, reporter)
 
 
 def _collect(
-    settings: CollectSettings, groups: tuple[Group, ...], launcher: Launcher, reporter: Reporter
+    settings: CollectSettings,
+    whole: tuple[Group, ...],
+    extensions: Sequence[Mapping[str, Any]],
+    launcher: Launcher,
+    reporter: Reporter,
 ) -> Mapping[str, Any]:
     suite, spec = suite_of(settings.suite, settings.env_python), launcher.spec
     if spec is None:
@@ -74,6 +87,10 @@ def _collect(
     if settings.temperature > 0 and not other_sampler:
         inputs["sampler"] = _SAMPLER
     place = {"store": str(settings.out / "store"), "policy": settings.policy}
+    if settings.extend:
+        extend_record(settings, inputs, extensions)
+    if extensions:
+        inputs["extended"] = list(extensions)
     run = open_run(settings.out, "collect", settings, inputs)
     if run.done is not None:
         gone = lost_episodes(settings.out / "store")
@@ -86,7 +103,7 @@ def _collect(
             "that it recorded stay; those that are left are sampled as of now."
         )
     executed = settings.execute or (1 if spec is None else spec.chunk)
-    for caution in (*suite.cautions(), *_about_long_chunks(groups, executed)):
+    for caution in (*suite.cautions(), *_about_long_chunks(whole, executed)):
         reporter.warn(caution)
     contract = {"action_space": asdict(suite.action_space), "versions": dict(suite.versions())}
     if spec is None and settings.execute > 1:
@@ -95,22 +112,37 @@ def _collect(
     store = EpisodeStore.create(settings.out / "store", suite.name, contract)
     log = RolloutLog()
     start_time = time.perf_counter()
-    groups = _Collection(settings, launcher, store, log, reporter).play(groups)
+    groups = _Collection(settings, launcher, store, log, reporter).play(whole, stages_of(settings, extensions), suite)
     append_event(settings.out, "collected", seconds=round(time.perf_counter() - start_time, 2), **asdict(log))
     if log.failures:
         raise SimulatorError(
             f"{len(log.failures)} groups of episodes failed twice; all others are kept. First: {log.failures[0]}",
             "Run 'grape doctor', then the same command again: it plays only what is missing.",
         )
-    episodes = [(group.task, episode) for group in groups for episode in group.episodes]
-    planned = {episode.episode_id for _, episode in episodes}
-    summary = summarize([meta for meta in store.metas() if meta.episode_id in planned])
-    if settings.mixed_episodes:
-        added = [(task, episode.initial_state) for task, episode in episodes if episode.sample >= settings.samples]
-        summary["mixed"] = {"episodes": len(added), "states": len(set(added))}
-    summary |= place | inputs
+    planned = {episode.episode_id for group in groups for episode in group.episodes}
+    metas = [meta for meta in store.metas() if meta.episode_id in planned]
+    summary = summary_of(settings, metas, inputs, shard_facts(whole, parse_shard(settings.shard)))
     run.finish(summary)
     return summary
+
+
+def summary_of(
+    settings: CollectSettings, metas: Sequence[EpisodeMeta], inputs: Mapping[str, Any], shard: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Summary of a whole collection, or of a shard.
+
+    Args:
+        settings: The collection's, resolved.
+        metas: Facts of its episodes.
+        inputs: Those of the run.
+        shard: See :func:`grape.collect.sharding.shard_facts`.
+    """
+    summary = summarize(metas)
+    if settings.mixed_episodes:
+        added = [(meta.task, meta.initial_state) for meta in metas if meta.sample >= settings.samples]
+        summary["mixed"] = {"episodes": len(added), "states": len(set(added))}
+    recorded = json.loads(json.dumps(dict(inputs), sort_keys=True))  # a merge reads them so from the record
+    return {**summary, "store": str(settings.out / "store"), "policy": settings.policy, **recorded, **shard}
 
 
 def _about_long_chunks(groups: Sequence[Group], executed: int) -> tuple[str, ...]:
@@ -135,10 +167,19 @@ def plan_collect(settings: CollectSettings, contract: PolicySpec | None = None) 
     Raises:
         SettingsError: A setting names nothing.
     """
-    groups = make_plan(settings, suite_of(settings.suite, settings.env_python))
+    suite = suite_of(settings.suite, settings.env_python)
+    whole = make_plan(settings, suite)
+    shard = parse_shard(settings.shard)
+    groups = groups_of_shard(whole, shard)
+    facts: dict[str, Any] = shard_facts(whole, shard)
+    if settings.extend:
+        before = [make_plan(stage, suite) for stage in stages_of(settings, check_extension(settings, suite))[:-1]]
+        kept = {episode.episode_id for plan in before for group in plan for episode in group.episodes}
+        groups = added_groups(groups, [group for plan in before for group in plan], settings.lanes)
+        facts = {"kept": len(kept)}
     if contract is not None and not settings.execute:
         settings = replace(settings, execute=contract.chunk)
-    return {"dry_run": True, **describe_plan(groups, settings), "out": str(settings.out)}
+    return {"dry_run": True, **describe_plan(groups, settings), **facts, "out": str(settings.out)}
 
 
 @dataclass(frozen=True)
@@ -151,26 +192,49 @@ class _Collection:
     log: RolloutLog
     reporter: Reporter
 
-    def play(self, first: tuple[Group, ...]) -> tuple[Group, ...]:
-        """Play the missing episodes of the first round, then of each round that its outcomes ask for.
+    def play(self, whole: tuple[Group, ...], stages: Sequence[CollectSettings], suite: SuiteBase) -> tuple[Group, ...]:
+        """Play the missing episodes of a run and of what was added to it later.
+
+        Each stage is a first round and the rounds that its outcomes ask for.
+
+        Args:
+            whole: First round of today's settings; of all shards, where there are some.
+            stages: Settings of the run from its beginning to today, see :func:`grape.collect.extending.stages_of`.
+            suite: The suite.
 
         Returns:
             The groups of all rounds; those known so far where groups failed.
         """
-        settings, planned, latest, number = self.settings, first, first, 1
-        whole = None if settings.mixed_episodes else sum(len(group.episodes) for group in planned)
-        note_planned(settings.out, whole)
-        while latest:
+        shard = parse_shard(self.settings.shard)
+        own_groups = groups_of_shard(whole, shard)
+        mixed = any(stage.mixed_episodes for stage in stages)
+        episodes = sum(len(group.episodes) for group in own_groups)
+        note_planned(self.settings.out, None if mixed else episodes, **shard_facts(whole, shard))
+        planned: tuple[Group, ...] = ()
+        for stage in stages:
+            groups = own_groups if len(stages) == 1 else added_groups(make_plan(stage, suite), planned, stage.lanes)
+            planned = self._play_rounds(stage, planned, groups, "added" if planned else "")
+            if self.log.failures:
+                break
+        return planned
+
+    def _play_rounds(
+        self, stage: CollectSettings, planned: tuple[Group, ...], latest: tuple[Group, ...], what: str
+    ) -> tuple[Group, ...]:
+        """Play a stage's first round and those that its outcomes ask for; returns all groups planned by then."""
+        number = 1
+        planned += latest
+        while latest or number == 1:
             missing = [
                 group for group in latest if any(episode.episode_id not in self.store for episode in group.episodes)
             ]
             if missing:
-                name = settings.out.name if number == 1 else f"{settings.out.name}, round {number}"
-                self._play_groups(missing, name, sum(len(group.episodes) for group in latest))
-            if self.log.failures or not settings.mixed_episodes:
+                words = (self.settings.out.name, what, f"round {number}" if number > 1 else "")
+                self._play_groups(missing, ", ".join(filter(None, words)), sum(len(group.episodes) for group in latest))
+            if self.log.failures or not stage.mixed_episodes:
                 break
             solved = {meta.episode_id: meta.success is True for meta in self.store.metas()}
-            latest, number = next_round(settings, planned, solved), number + 1
+            latest, number = next_round(stage, planned, solved), number + 1
             planned += latest
         return planned
 

@@ -18,7 +18,15 @@ from grape.core.trajectories import rollout_id, rollout_seed
 from grape.envs.base import SuiteBase
 from grape.envs.registry import missing_state_hint, select_tasks
 
-__all__ = ["Group", "PlannedEpisode", "describe_plan", "make_plan", "mixed_episodes_at_most", "next_round"]
+__all__ = [
+    "Group",
+    "PlannedEpisode",
+    "added_groups",
+    "describe_plan",
+    "make_plan",
+    "mixed_episodes_at_most",
+    "next_round",
+]
 
 _MOST_EPISODES = 1_000_000  # a store is a folder with a file an episode
 _MOST_SECONDS = 1e6  # sockets refuse much longer timeouts
@@ -111,6 +119,23 @@ def make_plan(settings: CollectSettings, suite: SuiteBase) -> tuple[Group, ...]:
     return _grouped(episodes, settings.lanes, 0)
 
 
+def added_groups(groups: Sequence[Group], planned: Sequence[Group], lanes: int) -> tuple[Group, ...]:
+    """Groups of those episodes that are not planned yet, numbered behind ``planned``.
+
+    Args:
+        groups: Of a larger plan.
+        planned: All groups so far; without any, the larger plan's groups are as they were.
+        lanes: Most episodes of a group.
+    """
+    known = {episode.episode_id for group in planned for episode in group.episodes}
+    episodes: dict[Task, list[PlannedEpisode]] = {}
+    for group in groups:
+        new = [episode for episode in group.episodes if episode.episode_id not in known]
+        if new:
+            episodes.setdefault(group.task, []).extend(new)
+    return _grouped(episodes, lanes, len(planned))
+
+
 def next_round(settings: CollectSettings, planned: Sequence[Group], solved: Mapping[str, bool]) -> tuple[Group, ...]:
     """More episodes from initial states of mixed outcome, after all of ``planned`` were played.
 
@@ -167,6 +192,12 @@ def _check_mixed(settings: CollectSettings) -> None:
                 "Say how many episodes more there may be, e.g. --mixed-episodes 100.",
             )
         return
+    if settings.shard:
+        raise SettingsError(
+            f"--mixed-episodes {settings.mixed_episodes} with --shard {settings.shard}: where more is played depends "
+            "on the outcomes of all shards.",
+            "Play the shards without it, merge them, and add it to the whole: grape collect --extend --mixed-episodes.",
+        )
     if settings.samples < 2:
         raise SettingsError(
             f"--mixed-episodes {settings.mixed_episodes} with --samples {settings.samples}: one rollout is no mixed "
@@ -218,7 +249,7 @@ def describe_plan(groups: Sequence[Group], settings: CollectSettings) -> dict[st
     """Counts of a plan and when its episodes end, for a dry run."""
     mixed = mixed_episodes_at_most(settings, groups)
     executed = settings.execute or 1
-    longest = max(group.task.max_steps for group in groups)
+    longest = max((group.task.max_steps for group in groups), default=0)
     episodes = [(len(group.episodes), group.task.max_steps) for group in groups] + [(mixed, longest)]
     return {
         "episodes": sum(len(group.episodes) for group in groups),

@@ -10,6 +10,7 @@ from grape.policies.opening import PolicySettings, PrecisionSettings
 __all__ = ["CollectSettings", "LauncherSettings", "RolloutSettings"]
 
 _EPISODES, _SIMULATOR, _LAUNCHER = "Episodes", "Simulator", "Where episodes are played"
+_PARTS = "Parts of a collection"
 MAX_TIMEOUT = 1_000_000.0
 _MIXED_SAMPLES = 4  # as many times --samples at most from a state of mixed outcome: one state is not to take all
 
@@ -107,6 +108,10 @@ class CollectSettings(RolloutSettings):
         temperature: Sampling temperature of the policy; 0 decodes greedily.
         seed: Seed of all randomness in this collection.
         until: When an episode ends: at the first success, or after the last control step whatever happened before.
+        shard: I/N, e.g. 2/8: play the second of eight parts of the collection, on a machine of its own; grape merge
+            joins the parts to what one run would have written. Initial states stay whole where groups of --lanes allow.
+        extend: Add to the run in --out what these settings ask for beyond it: further tasks, initial states, samples or
+            mixed episodes. What was recorded stays as it is.
     """
 
     out: Path = setting(identity=False, common=True)
@@ -117,6 +122,8 @@ class CollectSettings(RolloutSettings):
     temperature: float = setting(0.7, group=_EPISODES, range=Range(0), common=True)
     seed: int = setting(0, group=_EPISODES, common=True)
     until: Literal["success", "last-step"] = setting("success", group=_EPISODES, identity="unless default")
+    shard: str = setting("", group=_PARTS, identity="unless default", common=True)
+    extend: bool = setting(False, group=_PARTS, identity=False, common=True)
 
     @property
     def most_samples(self) -> int:

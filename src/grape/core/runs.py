@@ -29,11 +29,14 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "DONE_FILE",
     "GIVEN_DATA",
     "LOCK_NAMES",
+    "RUN_FILE",
     "FolderLock",
     "LaunchedProcess",
     "RunFolder",
+    "check_run",
     "identity_of",
     "is_complete",
     "launched_process",
@@ -46,7 +49,8 @@ __all__ = [
 
 GIVEN_DATA = "data"
 """Folder of a run's folder with what a program handed over in memory; it is written before the run begins."""
-_DONE = "done.json"
+RUN_FILE, DONE_FILE = "run.json", "done.json"
+"""Files of a folder: what it belongs to, and its summary."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,14 +70,14 @@ class RunFolder:
     @property
     def done(self) -> Mapping[str, Any] | None:
         """The summary written by :meth:`finish`, or None while the work is not complete."""
-        marker = self.path / _DONE
+        marker = self.path / DONE_FILE
         if not marker.exists():
             return None
         return read_json_mapping(marker, hint="Delete it and run the verb again.", within=self.path)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Declare the work complete; ``summary`` holds JSON values and no times of day, and keeps its order."""
-        write_text(self.path / _DONE, json.dumps(dict(summary), indent=1, allow_nan=False) + "\n")
+        write_text(self.path / DONE_FILE, json.dumps(dict(summary), indent=1, allow_nan=False) + "\n")
 
 
 def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] | None = None) -> RunFolder:
@@ -96,9 +100,27 @@ def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] |
         CompatibilityError: The folder belongs to another verb or to other settings, or another process works there.
         GrapeError: The folder cannot be made.
     """
-    expected = {"verb": verb, "settings": identity_of(settings), "inputs": dict(identity or {})}
     lock = _lock(path)
-    marker = path / "run.json"
+    if not check_run(path, verb, settings, identity):
+        write_json(path / RUN_FILE, _record(verb, settings, identity))
+    sweep_run_folder(path, alone=lock is not None)
+    save_settings(path / "settings.yaml", settings)
+    return RunFolder(path, verb, lock)
+
+
+def check_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] | None = None) -> bool:
+    """Whether this very run was begun in a folder; nothing is written.
+
+    Args:
+        path: The output folder, which need not exist.
+        verb: As for :func:`open_run`.
+        settings: As there.
+        identity: As there.
+
+    Raises:
+        CompatibilityError: The folder belongs to something else.
+    """
+    marker, expected = path / RUN_FILE, _record(verb, settings, identity)
     if marker.exists():
         recorded = read_json(marker, hint="Choose another --out.", within=path)
         if content_hash(recorded) != content_hash(expected):
@@ -108,15 +130,16 @@ def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] |
                 f"{path} holds results of another run: {_difference(recorded, expected)}.",
                 f"Choose another --out, or delete that folder to start afresh.{resume}",
             )
-    elif path.exists() and any(
+        return True
+    if path.is_dir() and any(
         entry.name not in {"log.jsonl", GIVEN_DATA} for entry in path.iterdir() if entry.name[0] != "."
     ):
         raise CompatibilityError(f"{path} is not empty and was not made by 'grape {verb}'.", "Choose another --out.")
-    else:
-        write_json(marker, expected)
-    sweep_run_folder(path, alone=lock is not None)
-    save_settings(path / "settings.yaml", settings)
-    return RunFolder(path, verb, lock)
+    return False
+
+
+def _record(verb: str, settings: Any, identity: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"verb": verb, "settings": identity_of(settings), "inputs": dict(identity or {})}
 
 
 def _lock(path: Path) -> "FolderLock | None":
@@ -196,7 +219,7 @@ def _flags_to_resume(recorded: Any, expected: Any) -> str:
 
 def is_complete(path: Path) -> bool:
     """Whether the work of the verb that writes to ``path`` is complete."""
-    return (path / _DONE).exists()
+    return (path / DONE_FILE).exists()
 
 
 def load_summary(path: Path, verb: str) -> Mapping[str, Any]:
@@ -205,8 +228,8 @@ def load_summary(path: Path, verb: str) -> Mapping[str, Any]:
     Raises:
         DataError: The folder is not there, belongs to another verb, or is not complete.
     """
-    if not (path / "run.json").exists():
-        if path.is_file() and (path.parent / "run.json").exists():
+    if not (path / RUN_FILE).exists():
+        if path.is_file() and (path.parent / RUN_FILE).exists():
             raise DataError(
                 f"{path} is a file, not the output folder of 'grape {verb}'.",
                 f"Did you mean the folder {path.parent}?",
@@ -215,7 +238,7 @@ def load_summary(path: Path, verb: str) -> Mapping[str, Any]:
             f"{path} is no output folder of 'grape {verb}'.",
             f"Run 'grape {verb}' with --out {path} first; if it ended with an error, fix the cause and run it again.",
         )
-    owner = read_json_mapping(path / "run.json", hint=f"Run 'grape {verb}' again.", within=path).get("verb")
+    owner = read_json_mapping(path / RUN_FILE, hint=f"Run 'grape {verb}' again.", within=path).get("verb")
     if owner != verb:
         raise DataError(f"{path} was written by 'grape {owner}', not by 'grape {verb}'.", "Check the path.")
     summary = RunFolder(path, verb).done
@@ -226,7 +249,7 @@ def load_summary(path: Path, verb: str) -> Mapping[str, Any]:
 
 def recorded_inputs(path: Path, verb: str) -> Mapping[str, Any] | None:
     """The ``identity`` that a verb's folder was begun with, see :func:`open_run`; None where no run of it is there."""
-    marker = path / "run.json"
+    marker = path / RUN_FILE
     if not marker.exists():
         return None
     recorded = read_json_mapping(marker, hint="Choose another --out.", within=path)

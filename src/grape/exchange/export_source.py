@@ -10,8 +10,8 @@ from grape.core.files import content_hash, file_hash
 from grape.core.preferences import PreferencePair
 from grape.core.trajectories import EpisodeMeta
 from grape.preferences import read_pairs
-from grape.preferences.records import PAIRS_FILE, recorded_store
-from grape.store import EpisodeStore
+from grape.preferences.records import PAIRS_FILE, recorded_stores
+from grape.store import EpisodeStore, open_stores
 
 __all__ = ["ExportSource", "open_source"]
 
@@ -89,7 +89,7 @@ def open_source(kind: str, pairs: Path | None, collection: Path | None, *, only_
         raise SettingsError("Give either --pairs or --collection.", f"grape export {kind} --pairs runs/pairs --out OUT")
     if pairs is not None:
         preference_pairs = read_pairs(pairs)
-        store = EpisodeStore.open(recorded_store(pairs))
+        store = open_stores(recorded_stores(pairs))
         _require_whole(pairs, preference_pairs)
         inputs = {"pairs": file_hash(pairs / PAIRS_FILE), "episodes": _digest(store, preference_pairs)}
         _require_actions(store, [name for pair in preference_pairs for name in (pair.chosen, pair.rejected)])

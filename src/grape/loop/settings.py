@@ -21,11 +21,13 @@ UNSET = Path("decided-by-the-loop")
 LAUNCHER = tuple(item.name for item in fields(LauncherSettings))
 """Settings of where episodes are played: the loop's own, for all of its stages."""
 
+_ROLLOUTS = ("shard", "extend", *LAUNCHER)  # a stage is whole: the next one reads it
+
 # What the loop fills in itself; setting one of these by hand would silently do nothing, so it is refused.
 DECIDED_BY_LOOP: dict[str, tuple[str, ...]] = {
-    "demonstrations": ("out", "suite", "tasks", "policy", "env_python", "seed", "dry_run", *LAUNCHER),
+    "demonstrations": ("out", "suite", "tasks", "policy", "env_python", "seed", "dry_run", *_ROLLOUTS),
     "sft": ("data", "out", "seed", "dry_run"),
-    "collect": ("out", "suite", "tasks", "policy", "initial_states", "env_python", "seed", "dry_run", *LAUNCHER),
+    "collect": ("out", "suite", "tasks", "policy", "initial_states", "env_python", "seed", "dry_run", *_ROLLOUTS),
     "score": ("store", "out", "dry_run"),
     "pair": ("scores", "out", "seed", "dry_run"),
     "train": ("pairs", "scores", "replay", "policy", "out", "seed", "dry_run"),

@@ -16,7 +16,7 @@ from grape.preferences.memory import (
 )
 from grape.preferences.pair import run_pair
 from grape.preferences.pair_settings import PairSettings, check_pair
-from grape.preferences.records import read_pairs, read_scores, recorded_store
+from grape.preferences.records import read_pairs, read_scores, recorded_stores
 from grape.preferences.score import ScoreSettings, check_score, run_score
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
     "make_pairs",
     "read_pairs",
     "read_scores",
-    "recorded_store",
+    "recorded_stores",
     "run_pair",
     "run_score",
     "save_pairs",

@@ -17,8 +17,8 @@ from grape.core.trajectories import Trajectory
 from grape.costs import CostSpecification, specification_hash
 from grape.preferences.pair import select_pairs
 from grape.preferences.pair_settings import PairSettings, check_pair
-from grape.preferences.records import PAIRS_FILE, SCORES_FILE, pair_to_row, score_to_row
-from grape.preferences.score import ScoreSettings, check_score, portable_path, score_by
+from grape.preferences.records import PAIRS_FILE, SCORES_FILE, pair_to_row, score_to_row, store_reference
+from grape.preferences.score import ScoreSettings, check_score, score_by
 from grape.preferences.scoring import score_episodes
 from grape.preferences.specifications import check_recorded_names, check_success_counts, choose_specifications
 from grape.preferences.thresholds import thresholds_by_hand
@@ -197,7 +197,7 @@ def score_trajectories(
     check_recorded_names(episodes, specifications)
     by_hand = thresholds_by_hand(specifications, chosen.threshold_values)
     hashes = {task: specification_hash(item) for task, item in specifications.items()}
-    where = str(episodes.path) if isinstance(episodes, EpisodeStore) else "the trajectories in memory"
+    where = episodes.place if isinstance(episodes, EpisodeStore) else "the trajectories in memory"
     values = score_by(choices, chosen, episodes, reporter)
     external = values.get(chosen.external_reward)
     scored = score_episodes(chosen, episodes, specifications, by_hand, hashes, where, reporter, external)
@@ -269,7 +269,7 @@ def save_scores(folder: Path, scored: ScoredTrajectories, store: EpisodeStore) -
         raise DataError("There are no scores to learn from.", "Make some with grape.score_trajectories.")
     for row in rows:
         store.meta(row["episode_id"])
-    settings = ScoreSettings(store=store.path, out=folder)
+    settings = ScoreSettings(store=tuple(part.path for part in store.parts), out=folder)
     return _save(folder, "score", settings, SCORES_FILE, rows, scored.summary, store)
 
 
@@ -286,7 +286,7 @@ def _save(
     run = open_run(folder, verb, settings, {file.removesuffix(".jsonl"): content_hash(rows)})
     if run.done is None:
         write_jsonl(folder / file, rows)
-        run.finish({**summary, "store": portable_path(store.path, folder)})
+        run.finish({**summary, **store_reference(store, folder)})
     return folder
 
 

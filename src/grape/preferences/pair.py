@@ -22,13 +22,14 @@ from grape.preferences.records import (
     load_scorer_values,
     load_scores,
     pair_to_row,
-    store_of_summary,
+    store_reference,
+    stores_of_summary,
 )
-from grape.preferences.score import portable_path, warn_of_old_scores
+from grape.preferences.score import warn_of_old_scores
 from grape.preferences.segments import cut_pair
 from grape.preferences.weights import margin_weights
 from grape.scorers import ScorerValues
-from grape.store import Episodes, EpisodeStore
+from grape.store import Episodes, EpisodeStore, open_stores
 
 __all__ = ["SelectedPairs", "run_pair", "select_pairs"]
 
@@ -37,9 +38,9 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
     """Make the pairs.
 
     Returns:
-        Summary: ``pairs``, ``mean_margin``, ``store`` (as seen from ``out``), ``tasks`` with the census of each,
-        and the same ``overall``; ``chosen_success_rate`` and ``rejected_success_rate``; where pairs are cut, ``cut``
-        with how many ``pairs`` were shortened and the ``rejected_decisions`` before and after (``..._kept``);
+        Summary: ``pairs``, ``mean_margin``, ``store`` or ``stores`` (as seen from ``out``), ``tasks`` with the census
+        of each, and the same ``overall``; ``chosen_success_rate`` and ``rejected_success_rate``; where pairs are cut,
+        ``cut`` with how many ``pairs`` were shortened and the ``rejected_decisions`` before and after (``..._kept``);
         ``stage_wise`` and ``weight`` where they were set. Margins of stage-wise pairs are in units of cost. ``judge``:
         how many couples it was asked about, and what it answered.
 
@@ -55,7 +56,7 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
     scored = load_summary(settings.scores, "score")
     scores = load_scores(settings.scores / SCORES_FILE)
     warn_of_old_scores(settings.scores, scored, reporter)
-    store = EpisodeStore.open(store_of_summary(scored, settings.scores, "score"))
+    store = open_stores(stores_of_summary(scored, settings.scores, "score"))
     selected, run = None, None
     inputs: dict[str, Any] = {"scores": file_hash(settings.scores / SCORES_FILE)}
     values: Mapping[str, ScorerValues] = {}
@@ -71,7 +72,7 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
     run = run or open_run(settings.out, "pair", settings, inputs)
     if run.done is not None or selected is None:
         return run.done or {}
-    summary = selected.summary(store=portable_path(store.path, settings.out))
+    summary = selected.summary(**store_reference(store, settings.out))
     write_jsonl(settings.out / PAIRS_FILE, map(pair_to_row, selected.pairs))
     run.finish(summary)
     return summary
@@ -91,7 +92,7 @@ class SelectedPairs:
     figures: Mapping[str, Any]
     census: Mapping[str, Any]
 
-    def summary(self, **place: str) -> dict[str, Any]:
+    def summary(self, **place: Any) -> dict[str, Any]:
         """The summary of ``grape pair``; ``place`` says where the episodes are."""
         return {**self.figures, **place, **self.census}
 
@@ -205,7 +206,7 @@ def _instructions(episodes: Episodes, scores: Mapping[str, Score]) -> dict[str, 
     instructions = {meta.episode_id: meta.instruction for meta in episodes.metas()}
     missing = [name for name in scores if name not in instructions]
     if missing:
-        place = f"Store {episodes.path}" if isinstance(episodes, EpisodeStore) else "What is in memory"
+        place = f"Store {episodes.place}" if isinstance(episodes, EpisodeStore) else "What is in memory"
         raise DataError(
             f"{place} lacks {len(missing)} episodes of the scores, the first being {missing[0]}.",
             "Run 'grape collect' and 'grape score' again.",

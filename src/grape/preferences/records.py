@@ -1,5 +1,6 @@
 """Folders and lines of scores and pairs, read back strictly: a wrong line is named, nothing is guessed."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from grape.core.preferences import PreferencePair, Score
 from grape.core.reading import decode, encode
 from grape.core.runs import load_summary
 from grape.scorers import ScorerValues, is_label, load_values
+from grape.store import EpisodeStore
 
 __all__ = [
     "PAIRS_FILE",
@@ -19,11 +21,13 @@ __all__ = [
     "load_scorer_values",
     "load_scores",
     "pair_to_row",
+    "portable_path",
     "read_pairs",
     "read_scores",
-    "recorded_store",
+    "recorded_stores",
     "score_to_row",
-    "store_of_summary",
+    "store_reference",
+    "stores_of_summary",
 ]
 
 SCORES_FILE = "scores.jsonl"
@@ -129,33 +133,50 @@ def read_pairs(folder: Path) -> tuple[PreferencePair, ...]:
     return load_pairs(folder / PAIRS_FILE)
 
 
-def recorded_store(folder: Path, verb: str = "pair") -> Path:
-    """The episode store that a folder of ``grape pair`` (or ``score``) was made from.
+def recorded_stores(folder: Path, verb: str = "pair") -> tuple[Path, ...]:
+    """The episode stores that a folder of ``grape pair`` (or ``score``) was made from.
 
     Raises:
         DataError: The folder is missing, incomplete or foreign.
     """
-    return store_of_summary(load_summary(folder, verb), folder, verb)
+    return stores_of_summary(load_summary(folder, verb), folder, verb)
 
 
-def store_of_summary(summary: Mapping[str, Any], folder: Path, verb: str) -> Path:
-    """The episode store that the summary of ``verb`` in ``folder`` names.
+def stores_of_summary(summary: Mapping[str, Any], folder: Path, verb: str) -> tuple[Path, ...]:
+    """The episode stores that the summary of ``verb`` in ``folder`` names: one as ``store``, several as ``stores``.
 
     Raises:
         DataError: It names none.
     """
-    store = summary.get("store")
-    if not isinstance(store, str):
+    names = summary.get("stores", [summary.get("store")])
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise DataError(f"{folder / 'done.json'} names no episode store.", f"Run 'grape {verb}' again.")
+    return tuple(_place(name, folder, verb) for name in names)
+
+
+def _place(name: str, folder: Path, verb: str) -> Path:
     try:
-        path = (folder.resolve() / store).resolve()
+        path = (folder.resolve() / name).resolve()
         path.exists()
     except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL character; RuntimeError: a loop of links
         raise DataError(
-            f"{folder / 'done.json'} names an episode store that cannot be: {store!r:.60}.",
+            f"{folder / 'done.json'} names an episode store that cannot be: {name!r:.60}.",
             f"Run 'grape {verb}' again.",
         ) from error
     return path
+
+
+def portable_path(path: Path, folder: Path) -> str:
+    """``path`` as seen from ``folder``, so that both may be moved together; absolute if they share only the root."""
+    path, folder = path.resolve(), folder.resolve()
+    shared = Path(os.path.commonpath([path, folder]))
+    return str(path) if shared == shared.parent else Path(os.path.relpath(path, folder)).as_posix()
+
+
+def store_reference(store: EpisodeStore, folder: Path) -> dict[str, Any]:
+    """What a run in ``folder`` records of where the episodes are: ``store``, or ``stores`` where there are several."""
+    places = [portable_path(part.path, folder) for part in store.parts]
+    return {"store": places[0]} if len(places) == 1 else {"stores": places}
 
 
 def read_scores(folder: Path) -> dict[str, Score]:

@@ -1,7 +1,6 @@
 """The verb ``score``: what every recorded episode was worth, without simulator or policy."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +13,17 @@ from grape.core.runs import is_complete, open_run, read_run_settings, recorded_i
 from grape.core.settings import Range, check_ranges, setting
 from grape.costs import OBJECTIVES, specification_hash
 from grape.preferences.gcpg import PUBLISHED_WEIGHTS
-from grape.preferences.records import SCORERS_FOLDER, SCORES_FILE, score_to_row
+from grape.preferences.records import SCORERS_FOLDER, SCORES_FILE, score_to_row, store_reference
 from grape.preferences.scoring import score_episodes
 from grape.preferences.specifications import check_recorded_names, check_success_counts, choose_specifications
 from grape.preferences.thresholds import thresholds_by_hand
 from grape.scorers import ScorerChoice, ScorerValues, open_scorer, parse_scorers, score_with
-from grape.store import Episodes, EpisodeStore
+from grape.store import Episodes, open_stores
 
 __all__ = [
     "CALIBRATION_FILE",
     "ScoreSettings",
     "check_score",
-    "portable_path",
     "run_score",
     "score_by",
     "warn_of_old_scores",
@@ -45,7 +43,8 @@ class ScoreSettings:
     ranking within an initial state; --no-calibrate computes the published formula exactly.
 
     Attributes:
-        store: Episode store, or the folder that grape collect wrote.
+        store: Episode store, or the folder that grape collect wrote; or several, e.g. shards of one collection, which
+            are scored as one.
         out: Folder to write: scores.jsonl (one episode a line, with every stage and constraint) and calibration.json.
         costs: YAML cost specification, or a folder of them, that override the built-in ones of their tasks.
         calibrate: Choose weights, beta, normalization and thresholds from data and store them in calibration.json.
@@ -76,7 +75,7 @@ class ScoreSettings:
             that does not is started again; after three attempts the episode has no value.
     """
 
-    store: Path = setting(identity=False, common=True)
+    store: Path | tuple[Path, ...] = setting(identity=False, common=True)
     out: Path = setting(identity=False, common=True)
     costs: Path | None = setting(None, group=_COSTS, identity=False, common=True)
     price_verdict: bool = setting(False, group=_COSTS, identity="unless default")
@@ -94,9 +93,14 @@ class ScoreSettings:
     external_reward: str = setting("", group=_SCORERS, identity="unless default")
     program_timeout: float = setting(600.0, group=_SCORERS, range=Range(0, open_low=True), identity=False)
 
+    @property
+    def stores(self) -> tuple[Path, ...]:
+        """The stores, be it one or several."""
+        return (self.store,) if isinstance(self.store, Path) else self.store
+
 
 def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
-    """Score all episodes of a store.
+    """Score all episodes of a store, or of several as if they were one.
 
     Returns:
         Summary: number of episodes and successes, means of the unweighted terms, how each term goes with success, how
@@ -110,10 +114,10 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
         CompatibilityError: Specification and store do not fit, or ``out`` belongs to another run.
     """
     choices = check_score(settings)
-    store = EpisodeStore.open(settings.store)
+    store = open_stores(settings.stores)
     metas = store.metas()
     if not metas:
-        raise DataError(f"Episode store {store.path} holds no episodes.", "Run 'grape collect' first.")
+        raise DataError(f"Episode store {store.place} holds no episodes.", "Run 'grape collect' first.")
     tasks = tuple(sorted({meta.task for meta in metas}))
     unadjusted = choose_specifications(store.suite, tasks, settings.costs)
     if not settings.external_reward:
@@ -123,6 +127,8 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
     today = {task: specification_hash(specification) for task, specification in unadjusted.items()}
     hashes = (_hashes_of_finished_run(settings.out) if settings.costs is None else {}) or today
     inputs: dict[str, Any] = {"episodes": store.digest(), "specifications": hashes}
+    if len(store.parts) > 1:
+        inputs["stores"] = sorted(part.digest() for part in store.parts)
     if choices:
         inputs["scorers"] = {choice.label: choice.identity() for choice in choices}
     run = open_run(settings.out, "score", settings, inputs)
@@ -136,10 +142,10 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
         return run.done
     values = score_by(choices, settings, store, reporter, settings.out / SCORERS_FOLDER)
     external = values.get(settings.external_reward)
-    scored = score_episodes(settings, store, unadjusted, by_hand, hashes, str(store.path), reporter, external)
+    scored = score_episodes(settings, store, unadjusted, by_hand, hashes, store.place, reporter, external)
     write_jsonl(settings.out / SCORES_FILE, map(score_to_row, scored.scores))
     write_json(settings.out / CALIBRATION_FILE, scored.calibration)
-    summary = scored.summary(store=portable_path(store.path, settings.out))
+    summary = scored.summary(**store_reference(store, settings.out))
     if values:
         summary["scorers"] = {label: item.summary() for label, item in values.items()}
     run.finish(summary)
@@ -196,13 +202,6 @@ def warn_of_old_scores(folder: Path, summary: Mapping[str, Any], reporter: Repor
             "calibrated across outcomes. Score the episodes again into another folder for those of today."
         )
     return old
-
-
-def portable_path(path: Path, folder: Path) -> str:
-    """``path`` as seen from ``folder``, so that both may be moved together; absolute if they share only the root."""
-    path, folder = path.resolve(), folder.resolve()
-    shared = Path(os.path.commonpath([path, folder]))
-    return str(path) if shared == shared.parent else Path(os.path.relpath(path, folder)).as_posix()
 
 
 def check_score(settings: ScoreSettings) -> tuple[ScorerChoice, ...]:

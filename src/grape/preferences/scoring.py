@@ -53,7 +53,7 @@ class ScoredEpisodes:
     calibration: Mapping[str, Any]
     warnings: Sequence[str]
 
-    def summary(self, **place: str) -> dict[str, Any]:
+    def summary(self, **place: Any) -> dict[str, Any]:
         """The summary of ``grape score``; ``place`` says where the episodes are."""
         return {
             **self.figures,

@@ -1,6 +1,6 @@
 """Reading of a run that may be incomplete or damaged: problems become notes on the page instead of errors."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from grape.judges.asking import JUDGMENTS_FILE
 from grape.preferences import read_pairs, read_scores
 from grape.report.curves import Training
 from grape.report.folders import Folder
-from grape.store import EpisodeStore
+from grape.store import EpisodeStore, open_stores
 
 __all__ = ["BestEffortReader"]
 
@@ -42,12 +42,12 @@ class BestEffortReader:
             self.note(f"{name}: {error.message}")
             return None
 
-    def store(self, path: Path | None, name: str) -> EpisodeStore | None:
-        """An episode store; ``name`` says whose in the note."""
-        if path is None:
+    def store(self, paths: Sequence[Path], name: str) -> EpisodeStore | None:
+        """An episode store, or several as one; ``name`` says whose in the note."""
+        if not paths:
             return None
         try:
-            return EpisodeStore.open(path)
+            return open_stores(paths)
         except GrapeError as error:
             self.note(f"{name}: {error.message}")
             return None

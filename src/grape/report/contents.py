@@ -4,6 +4,7 @@ A file that is missing or truncated costs its own part of the page: it is named 
 shown. Only a folder in which nothing can be recognized is an error.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from grape.core.preferences import PreferencePair, Score
 from grape.core.reading import read_file
 from grape.core.runs import read_run_settings
 from grape.evaluation import EvaluationResults
-from grape.preferences import read_scores, recorded_store
+from grape.preferences import read_scores, recorded_stores
 from grape.report.best_effort import BestEffortReader
 from grape.report.curves import Training
 from grape.report.folders import Folder, Round, find_folders, group_rounds, is_demonstrations, natural, round_label
@@ -151,7 +152,7 @@ def read_contents(root: Path) -> RunContents:
     demonstrations = next(
         (f for f in folders if f.verb == "collect" and f.path not in paired and is_demonstrations(f)), None
     )
-    demo_store = reader.store(None if demonstrations is None else demonstrations.path / "store", "demonstrations")
+    demo_store = reader.store([] if demonstrations is None else [demonstrations.path / "store"], "demonstrations")
     sft = next((folder for folder in folders if folder.verb == "sft"), None)
     sft_training = reader.training(sft, "SFT")
     for folder in folders:
@@ -230,7 +231,7 @@ def _read_round(runs_of_round: Round, root: Path, reader: BestEffortReader) -> R
         )
     return RoundContents(
         round=runs_of_round,
-        store=reader.store(_store_path(runs_of_round), runs_of_round.label),
+        store=reader.store(_store_paths(runs_of_round), runs_of_round.label),
         scores=scores,
         pairs=pairs,
         training=reader.training(runs_of_round.train, runs_of_round.label),
@@ -238,17 +239,16 @@ def _read_round(runs_of_round: Round, root: Path, reader: BestEffortReader) -> R
     )
 
 
-def _store_path(runs_of_round: Round) -> Path | None:
+def _store_paths(runs_of_round: Round) -> tuple[Path, ...]:
     """Where the round's episodes are: beside the scores, or where scoring or pairing recorded that it read them."""
-    if runs_of_round.collect is not None and runs_of_round.collect.product:
-        return runs_of_round.collect.path / "store"
+    recorded: tuple[Path, ...] = ()
     for folder, verb in ((runs_of_round.score, "score"), (runs_of_round.pair, "pair")):
-        if folder is not None and folder.product:
-            try:
-                return recorded_store(folder.path, verb)
-            except GrapeError:
-                continue
-    return None
+        if folder is not None and folder.product and not recorded:
+            with contextlib.suppress(GrapeError):
+                recorded = recorded_stores(folder.path, verb)
+    if len(recorded) < 2 and runs_of_round.collect is not None and runs_of_round.collect.product:
+        return (runs_of_round.collect.path / "store",)
+    return recorded
 
 
 def _read_arms(

@@ -188,8 +188,11 @@ def _chains(members: Mapping[str, list[Folder]]) -> Iterator[Round]:
                 taken.add(folder.name)
                 chain[folder.verb] = folder
                 verb, setting = _SOURCES[folder.verb]
-                named = Path(str(folder.settings.get(setting) or "")).parts
-                folder = next((item for item in members.get(verb, ()) if _is_meant(item.path, named)), None)
+                value = folder.settings.get(setting)
+                named = [Path(str(name or "")).parts for name in (value if isinstance(value, list) else [value])]
+                meant = [item for item in members.get(verb, ()) if any(_is_meant(item.path, parts) for parts in named)]
+                taken |= {item.name for item in meant[1:]}  # of several stores that were scored as one
+                folder = meant[0] if meant else None
             if chain:
                 yield Round(label=round_label(end.name), name=end.name, **chain)
 

@@ -4,13 +4,15 @@ One immutable Parquet file an episode, so that workers never share a file and a 
 way. Everything else in a store (the index of facts) is a cache that is rebuilt when it is stale or broken.
 """
 
+from grape.store.combined import open_stores
 from grape.store.encoded import EpisodeFile
 from grape.store.episode_store import EpisodeStore
 from grape.store.memory import EpisodesInMemory, save_trajectories
 from grape.store.source import Decisions, Episodes, EpisodeSource
-from grape.store.unfinished import about_unfinished, lost_episodes, note_planned
+from grape.store.unfinished import PLAN_FILE, about_unfinished, lost_episodes, note_planned
 
 __all__ = [
+    "PLAN_FILE",
     "Decisions",
     "EpisodeFile",
     "EpisodeSource",
@@ -20,5 +22,6 @@ __all__ = [
     "about_unfinished",
     "lost_episodes",
     "note_planned",
+    "open_stores",
     "save_trajectories",
 ]

@@ -70,7 +70,15 @@ from grape.store.header import (
 )
 from grape.store.source import Decisions
 
-__all__ = ["encode_episode", "parse_header", "read_decisions", "read_episode", "read_header", "read_images"]
+__all__ = [
+    "check_columns",
+    "encode_episode",
+    "parse_header",
+    "read_decisions",
+    "read_episode",
+    "read_header",
+    "read_images",
+]
 
 ROWS_PER_GROUP = 64
 
@@ -153,6 +161,17 @@ def parse_header(data: bytes, name: str) -> Header:
     """
     with _named_errors(name), pa.BufferReader(data) as handle:
         return _parquet(handle, len(data))[1]
+
+
+def check_columns(data: bytes, name: str) -> None:
+    """Check every column of the bytes of an episode file against its checksum; no image is decoded.
+
+    Raises:
+        DataError: They are truncated, altered or no episode.
+    """
+    with _named_errors(name), pa.BufferReader(data) as handle:
+        file, header = _parquet(handle, len(data))
+        _read_columns(file, header, list(header.columns))
 
 
 def read_episode(path: Path, *, frames: bool = True, display: bool = False) -> Trajectory:

@@ -9,11 +9,9 @@ Layout::
 Several processes may write to a store at once, each its own episodes; readers see whole episodes only.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +19,19 @@ import numpy as np
 import numpy.typing as npt
 
 from grape.core.errors import CompatibilityError, DataError, GrapeError
-from grape.core.files import content_hash, read_json, sweep_temporaries, write_bytes, write_json, write_text
-from grape.core.reading import open_file, parse_json, read_file
+from grape.core.files import content_hash, read_json, sweep_temporaries, write_bytes, write_json
 from grape.core.tables import Table
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.store.encoded import EpisodeFile
 from grape.store.episode_file import read_decisions, read_episode, read_header, read_images
-from grape.store.header import check_episode_id, is_episode_id, meta_from_dict, meta_to_dict
+from grape.store.header import check_episode_id, is_episode_id
+from grape.store.index import IndexEntry, file_fingerprint, load_index, save_index
 from grape.store.source import Decisions
 
-__all__ = ["EpisodeStore", "IndexEntry", "file_fingerprint", "load_index", "save_index"]
+__all__ = ["EpisodeStore"]
 
 _FORMAT = "grape-episode-store"
-_FORMAT_VERSION = 1  # of the folder and its index; episode files have their own
+_FORMAT_VERSION = 1  # of the folder; index and episode files have their own
 _HEADER = "store.json"
 _SUFFIX = ".parquet"
 
@@ -56,6 +54,25 @@ class EpisodeStore(Table):
 
     def __repr__(self) -> str:
         return f"EpisodeStore({str(self.path)!r}, suite={self.suite!r})"
+
+    @property
+    def parts(self) -> "tuple[EpisodeStore, ...]":
+        """The stores that this one consists of: itself, see :mod:`grape.store.combined`."""
+        return (self,)
+
+    @property
+    def place(self) -> str:
+        """Where the episodes are, for messages."""
+        return ", ".join(str(part.path) for part in self.parts)
+
+    def path_of(self, episode_id: str) -> Path:
+        """The file of one episode.
+
+        Raises:
+            DataError: There is no such episode.
+        """
+        self._require(episode_id)
+        return self._file(episode_id)
 
     @classmethod
     def create(cls, path: Path, suite: str, contract: Mapping[str, Any]) -> "EpisodeStore":
@@ -289,7 +306,7 @@ class EpisodeStore(Table):
         if episode_id not in self:
             count = len(self.ids())
             raise DataError(
-                f"Store {self.path} has no episode '{episode_id}'.",
+                f"Store {self.place} has no episode '{episode_id}'.",
                 f"Episodes it holds: {count}. Restore that one's file, or collect and score again.",
             )
 
@@ -297,7 +314,7 @@ class EpisodeStore(Table):
     def _index(self) -> Path:
         return self.path / ".cache" / "index.json"
 
-    def _entry(self, episode_id: str) -> "IndexEntry":
+    def _entry(self, episode_id: str) -> IndexEntry:
         """Entry of one file: from memory if the file is still the same, else from its header."""
         path = self._file(episode_id)
         try:
@@ -311,7 +328,7 @@ class EpisodeStore(Table):
             self._entries[episode_id] = known
         return known
 
-    def _all_entries(self) -> "dict[str, IndexEntry]":
+    def _all_entries(self) -> dict[str, IndexEntry]:
         """Entries of all files by sorted id; the index on disk is brought up to date."""
         ids = self.ids()
         stored = load_index(self._index)
@@ -330,62 +347,3 @@ def _problem(path: Path) -> str | None:
     except GrapeError as error:
         return error.message
     return None
-
-
-_TAIL = 16 * 1024
-_MOST_BYTES = 2**29
-
-
-@dataclass(frozen=True)
-class IndexEntry:
-    """What is known of one file without opening it as Parquet.
-
-    Attributes:
-        fingerprint: Of the file when it was read, see :func:`file_fingerprint`.
-        checksum: The header's checksum, which covers the checksums of all columns.
-        meta: Facts of the episode.
-    """
-
-    fingerprint: str
-    checksum: str
-    meta: EpisodeMeta
-
-
-def file_fingerprint(path: Path) -> str:
-    """Size of a file and digest of its last 16 KiB.
-
-    Raises:
-        DataError: It is no regular file, or cannot be opened.
-        OSError: The file cannot be read.
-    """
-    with open_file(path) as handle:
-        size = os.fstat(handle.fileno()).st_size
-        tail = os.pread(handle.fileno(), _TAIL, max(0, size - _TAIL))
-    return f"{size}-{hashlib.blake2b(tail, digest_size=16).hexdigest()}"
-
-
-def load_index(path: Path) -> dict[str, IndexEntry]:
-    """Entries by episode id; nothing at all where the index is missing, broken or of another version."""
-    try:
-        outer = parse_json(read_file(path, max_bytes=_MOST_BYTES, within=path.parent), str(path))
-        body = outer["episodes"]
-        if outer["format_version"] != _FORMAT_VERSION or outer["checksum"] != content_hash(body):
-            return {}
-        return {
-            name: IndexEntry(str(fingerprint), str(checksum), meta_from_dict(meta))
-            for name, (fingerprint, checksum, meta) in body.items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError):
-        return {}
-
-
-def save_index(path: Path, entries: dict[str, IndexEntry]) -> None:
-    """Replace the index; where that is impossible (disk full, read-only store) the old one stays."""
-    body: dict[str, Any] = {
-        name: [entry.fingerprint, entry.checksum, meta_to_dict(entry.meta)] for name, entry in sorted(entries.items())
-    }
-    value = {"checksum": content_hash(body), "episodes": body, "format_version": _FORMAT_VERSION}
-    try:
-        write_text(path, json.dumps(value, sort_keys=True, separators=(",", ":")))
-    except GrapeError:
-        return  # nothing is lost: the next reader opens the files themselves

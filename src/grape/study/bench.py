@@ -33,7 +33,7 @@ from grape.envs.base import SuiteBase
 from grape.evaluation import read_results, run_evaluate
 from grape.loop.stages import Stages
 from grape.preferences import PairSettings, ScoreSettings, run_pair, run_score
-from grape.store import EpisodeStore
+from grape.store import EpisodeStore, open_stores
 from grape.study.arms import Arm
 from grape.study.cells import CELLS, Cell, Outcome, Round, cell_hash, check_starts, read_cell, software, write_cell
 from grape.study.checks import loop_settings
@@ -207,7 +207,7 @@ class Bench:
         from grape.training import run_train
 
         score, pair, train = self.learning(arm, iteration, policy)
-        store = EpisodeStore.open(score.store)
+        store = open_stores(score.stores)
         outcomes = [meta.success for meta in store.metas() if meta.success is not None]
         facts: dict[str, Any] = {
             "rollouts": store.digest(),

@@ -15,11 +15,11 @@ from grape.core.runs import load_summary
 from grape.core.tasks import same_instruction
 from grape.core.trajectories import EpisodeMeta
 from grape.policies.base import PolicySpec, TrainablePolicy
-from grape.preferences import read_pairs, read_scores, recorded_store
+from grape.preferences import read_pairs, read_scores, recorded_stores
 from grape.preferences.pairing import states_of
 from grape.preferences.records import PAIRS_FILE, SCORES_FILE
 from grape.preferences.score import warn_of_old_scores
-from grape.store import EpisodeStore
+from grape.store import EpisodeStore, open_stores
 from grape.training.batches import Sample
 from grape.training.dataset import StepDataset, check_decisions, check_preprocessing, load_steps
 from grape.training.settings import TrainSettings
@@ -151,12 +151,12 @@ def read_data(settings: TrainSettings, reporter: Reporter = SILENT) -> TrainingD
         NoPairsError: The scores show no difference that an unpaired method could learn from.
     """
     verb, file = ("score", SCORES_FILE) if settings.unpaired else ("pair", PAIRS_FILE)
-    numbers: dict[Path, int] = {}
+    numbers: dict[tuple[Path, ...], int] = {}
     folders = []
     for path in settings.data:
-        place = recorded_store(path, verb)
-        number = numbers.setdefault(place, len(numbers))
-        folders.append(_Folder(path, number, EpisodeStore.open(place)))
+        places_of_stores = recorded_stores(path, verb)
+        number = numbers.setdefault(places_of_stores, len(numbers))
+        folders.append(_Folder(path, number, open_stores(places_of_stores)))
         if settings.unpaired:
             warn_of_old_scores(path, load_summary(path, verb), reporter)
     check_decisions(folder.store for folder in folders)

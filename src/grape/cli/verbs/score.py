@@ -9,7 +9,7 @@ from grape.preferences import ScoreSettings, run_score
 
 def _show(summary: Summary, console: Console) -> None:
     show_plain_values(summary, console)
-    values = {}
+    values = {"stores": ", ".join(summary["stores"])} if "stores" in summary else {}
     for label, part in summary.get("scorers", {}).items():
         mean = "none" if part["mean"] is None else f"{part['mean']:.4g}"
         missing = f", {len(part['missing'])} missing" if part["missing"] else ""
@@ -21,10 +21,11 @@ VERB = Verb(
     name="score",
     settings=ScoreSettings,
     run=run_score,
-    paths=("store",),
+    paths=("store", "stores"),
     show=_show,
     examples=(
         "grape score --store runs/rollouts/store --out runs/scores",
+        "grape score --store shards/1 shards/2 --out runs/scores",
         "grape score --store runs/rollouts/store --out runs/scores-mine --costs my-costs/",
         "grape score --store runs/rollouts/store --out runs/scores-safe --objectives safety:4,efficiency:0",
         "grape score --store runs/rollouts/store --out runs/scores-more --scorer success 'python progress.py'",
