@@ -12,6 +12,7 @@ there are some, are the states at which an episode went wrong.
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -178,7 +179,7 @@ def _read_votes(path: Path) -> RaterVotes:
     highest = 0
     for number, line in enumerate(lines, start=1):
         where = f"{path}, line {number}"
-        vote = decode(Vote, parse_json(line, where, hint=_FIX), where, _FIX)
+        vote = _vote_of(line, where)
         if vote.rater != path.stem or not _RATER.fullmatch(vote.rater):
             raise DataError(f"{where}: the vote is of rater {vote.rater!r:.80}.", _FIX)
         highest = max(highest, vote.vote)
@@ -189,6 +190,11 @@ def _read_votes(path: Path) -> RaterVotes:
         else:
             by_number[vote.vote] = vote
     return RaterVotes(by_number, highest, len(truncated))
+
+
+@functools.lru_cache(maxsize=2**14)  # files only grow, and are read again for every vote
+def _vote_of(line: bytes, where: str) -> Vote:
+    return decode(Vote, parse_json(line, where, hint=_FIX), where, _FIX)
 
 
 def load_votes(folder: Path, warn: Callable[[str], None]) -> dict[str, list[Vote]]:

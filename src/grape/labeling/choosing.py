@@ -5,6 +5,7 @@ common. Now and then a couple comes again, with the sides exchanged: whoever dec
 has a preference for a side.
 """
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -155,8 +156,8 @@ def remaining(plan: Plan, answers: Sequence[Answer], unusable: Iterable[str] = (
     """How many questions a rater still has before them, as far as it can be known."""
     gone = set(unusable)
     counts = Counter(answer.couple for answer in answers)
-    usable = sum(couple not in counts and gone.isdisjoint(plan.names[couple]) for couple in plan.order)
-    new = min(plan.couples - len(counts), usable)
+    usable = (couple for couple in plan.order if couple not in counts and gone.isdisjoint(plan.names[couple]))
+    new = sum(1 for _ in itertools.islice(usable, max(0, plan.couples - len(counts))))
     repeats = max(0, math.floor(plan.repeats * (len(counts) + new)) - (len(answers) - len(counts)))
     if not new:
         repeats = min(repeats, len(_to_repeat(plan, answers, gone, distance=0)))
