@@ -77,7 +77,8 @@ def test_votes_lie_beside_what_they_are_about(run: Path, tmp_path: Path) -> None
         (lambda run: {"store": run / "rollouts", "couples": 0}, "couples"),
         (lambda run: {"store": run / "rollouts", "repeats": 1.5}, "repeats"),
         (lambda run: {"store": run / "rollouts", "port": 70000}, "port"),
-        (lambda run: {"store": run / "rollouts", "votes": run / "scores" / "done.json"}, "is no folder"),
+        (lambda run: {"store": run / "rollouts", "votes": run / "scores" / "done.json"}, "cannot be a folder"),
+        (lambda run: {"store": run / "rollouts", "votes": run / "scores" / "done.json" / "v"}, "cannot be a folder"),
     ],
 )
 def test_settings_that_are_of_no_use(run: Path, settings: Callable[[Path], Any], problem: str) -> None:

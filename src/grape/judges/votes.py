@@ -114,8 +114,11 @@ def append_vote(folder: Path, vote: Vote) -> None:
         GrapeError: The file cannot be written.
     """
     check_rater(vote.rater)
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{vote.rater}.jsonl"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GrapeError(f"{folder} cannot be made: {error.strerror}.", "Choose another folder.") from error
     with _locked(path) as descriptor:
         votes = _read_votes(path)
         known = votes.standing.get(vote.vote)
@@ -126,11 +129,20 @@ def append_vote(folder: Path, vote: Vote) -> None:
                 f"{path} holds a vote number {vote.vote} already: the same rater votes in two places at once.",
                 "Go on in one of them, after loading it anew.",
             )
+        size = os.fstat(descriptor).st_size - votes.truncated
         if votes.truncated:
-            os.ftruncate(descriptor, os.fstat(descriptor).st_size - votes.truncated)
-        append_line(path, json.dumps(_row(vote), sort_keys=True))
-        os.fsync(descriptor)
-        if not votes.highest:
+            os.ftruncate(descriptor, size)
+        try:
+            append_line(path, json.dumps(_row(vote), sort_keys=True))
+            os.fsync(descriptor)
+        except (GrapeError, OSError) as error:
+            # Sent again it must be written again, not taken for one that is on the disk.
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, size)
+            if isinstance(error, GrapeError):
+                raise
+            raise GrapeError(f"{path} cannot be written: {error.strerror}.", "Free space, then vote again.") from error
+        if not size:
             sync_folder(folder)  # the file may be new
 
 

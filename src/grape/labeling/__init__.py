@@ -2,7 +2,7 @@
 
 ``couples`` are the candidates, ``choosing`` says which one comes next, ``session`` stands between the page and the
 files of votes (:mod:`grape.judges.votes`), ``server`` answers the page (``label.html``) on loopback alone, ``videos``
-encodes, ``raters`` counts, and ``verb`` is the verb.
+encodes, and ``verb`` is the verb.
 """
 
 from grape.labeling.verb import LabelSettings, run_label

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from grape.core.errors import DataError, GrapeError
 from grape.core.reading import record
+from grape.judges.raters import RaterSummary, summary_of
 from grape.judges.votes import Choice, RaterVotes, Vote, append_vote, load_votes, read_votes
 from grape.labeling.choosing import Answer, Plan, Question, next_question, remaining
-from grape.labeling.raters import RaterSummary, summary_of
 from grape.labeling.videos import VIDEO_FPS, EpisodeVideos
 from grape.report.videos import frames_per_second
 from grape.store import EpisodeStore

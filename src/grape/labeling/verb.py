@@ -61,7 +61,7 @@ def run_label(settings: LabelSettings, reporter: Reporter = SILENT) -> dict[str,
 
     Returns:
         The folder of ``votes``, ``cast`` (votes of this run that stand), ``left`` (couples) and ``raters``: the
-        figures of :class:`grape.labeling.raters.RaterSummary` by rater.
+        figures of :class:`grape.judges.raters.RaterSummary` by rater.
 
     Raises:
         SettingsError: A setting is missing, out of range or of no use, or a package is missing.
@@ -120,8 +120,10 @@ def open_labeling(
         assert settings.store is not None
         candidates, place = candidates_of_store(settings.store), settings.store
     folder = settings.votes or place.resolve().parent / "votes"
-    if folder.exists() and not folder.is_dir():
-        raise SettingsError(f"--votes {folder} is no folder.", "Choose another one.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"--votes {folder} cannot be a folder: {error.strerror}.", "Choose another one.") from error
     if any(folder.glob("*.jsonl")):
         count_votes(folder, candidates.store.checksums(), reporter.warn)  # warns of what does not count
     _require_images(candidates)

@@ -1,11 +1,12 @@
 """What a rater has done, and whether couples that came again were decided alike."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from grape.judges.votes import Vote
+from grape.judges.votes import Vote, load_votes
 
-__all__ = ["RaterSummary", "summary_of"]
+__all__ = ["RaterSummary", "summaries_of_raters", "summary_of"]
 
 
 @dataclass(frozen=True)
@@ -56,3 +57,25 @@ def summary_of(votes: Sequence[Vote]) -> RaterSummary:
         repeated=len(twice),
         alike=sum(len(set(choices)) == 1 for choices in twice),
     )
+
+
+def summaries_of_raters(folder: Path, checksums: Mapping[str, str]) -> dict[str, RaterSummary]:
+    """Count every rater's votes on episodes as they are now.
+
+    Args:
+        folder: Folder of the raters' files.
+        checksums: Of the episodes as they are now.
+
+    Raises:
+        DataError: There are no votes, or they are damaged.
+    """
+    return {
+        rater: summary_of(
+            [
+                vote
+                for vote in votes
+                if all(checksums.get(name) == vote.checksums.get(name) for name in (vote.a, vote.b))
+            ]
+        )
+        for rater, votes in load_votes(folder, lambda message: None).items()
+    }
