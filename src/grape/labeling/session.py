@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from grape.core.errors import DataError, GrapeError
+from grape.core.errors import DataError, GrapeError, printable
 from grape.core.reading import record
 from grape.judges.raters import RaterSummary, summary_of
 from grape.judges.votes import Choice, RaterVotes, Vote, append_vote, load_votes, read_votes
@@ -170,6 +170,7 @@ class Labeling:
             votes = read_votes(self._folder, vote.rater)
             last = max(self._answers(votes), default=0)
             if vote.vote == last and last:
+                self._require_open()
                 row = votes.standing[last]
                 append_vote(self._folder, Vote(row.rater, row.vote, row.a, row.b, "undo", row.checksums))
                 standing = {number: item for number, item in votes.standing.items() if number != last}
@@ -229,7 +230,7 @@ class Labeling:
         sides = {"left": question.left, "right": question.right}
         images = {side: self._metas[name].steps + 1 for side, name in sides.items()}
         shown = {
-            "instruction": self._metas[question.left].instruction,
+            "instruction": printable(self._metas[question.left].instruction),
             "rate": frames_per_second(max(images.values())) / VIDEO_FPS,
             "fps": VIDEO_FPS,
             **{side: {"name": self._name_of[name], "images": images[side]} for side, name in sides.items()},
@@ -256,9 +257,12 @@ class Labeling:
                 self._warn(f"Episode {name} is gone or has changed: it is not shown any more.")
         return not self._unusable.isdisjoint(names)
 
-    def _require_next(self, number: int, votes: RaterVotes) -> None:
+    def _require_open(self) -> None:
         if self._closed:
-            raise GrapeError("The vote was not kept: 'grape label' has ended.", "Start it again.")
+            raise GrapeError("Nothing was kept: 'grape label' has ended.", "Start it again.")
+
+    def _require_next(self, number: int, votes: RaterVotes) -> None:
+        self._require_open()
         if number != votes.highest + 1:
             raise AnsweredError("This couple was answered in another window.")
 
