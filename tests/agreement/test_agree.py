@@ -104,6 +104,21 @@ def test_an_external_reward_without_specification_says_nothing(tmp_path: Path) -
     assert {source["label"] for source in sources} == {"success", "R_self", "R_GCPG"}
 
 
+def test_raters_who_were_shown_couples_again(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "votes", tmp_path / "votes")
+    store = EpisodeStore.open(run / "store")
+    one, two, three, *_ = store.ids()
+    for number, (a, b, choice) in enumerate([(two, one, "b"), (one, three, "tie"), (three, one, "a")], start=2):
+        checksums = {name: store.checksums()[name] for name in (a, b)}
+        append_vote(tmp_path / "votes", Vote("anna", number, a, b, choice, checksums))
+    append_vote(tmp_path / "votes", Vote("ben", 2, two, one, "a", {one: "0", two: "0"}))  # of other episodes
+    settings = AgreeSettings(run=run, votes=tmp_path / "votes", out=tmp_path / "out", shown=0)
+    assert run_agree(settings)["repeats"] == {"anna": {"repeated": 2, "alike": 1}}
+    assert "Raters, shown couples again" in (tmp_path / "out" / "agreement.html").read_text()
+    assert run_agree(dataclasses.replace(settings, votes=None))["repeats"] == {}
+    assert "Raters, shown couples again" not in (tmp_path / "out" / "agreement.html").read_text()
+
+
 def test_what_does_not_count_is_left_out(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("votes"))
     scores = tmp_path / "run" / "scores"

@@ -1,12 +1,14 @@
 """Files of votes: what a kill left of a line, and two places in which one rater votes."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from grape.core.errors import DataError
-from grape.judges.votes import Vote, append_vote, load_votes
+from grape.core.errors import DataError, GrapeError
+from grape.judges.votes import Vote, append_vote, load_votes, read_votes
 from tests.reporters import Hearing
 
 
@@ -36,3 +38,42 @@ def test_two_votes_of_one_number_are_refused(tmp_path: Path) -> None:
         file.write((tmp_path / "anna.jsonl").read_text().splitlines()[0] + "\n")
     with pytest.raises(DataError, match=r"anna\.jsonl, line 4: a vote number 1 is there already"):
         load_votes(tmp_path, print)
+
+
+def test_a_vote_that_did_not_reach_the_disk_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    append_vote(tmp_path, vote(1))
+    before = (tmp_path / "anna.jsonl").read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(GrapeError, match="No space left"):
+            append_vote(tmp_path, vote(2))
+    assert (tmp_path / "anna.jsonl").read_bytes() == before
+    append_vote(tmp_path, vote(2))
+    assert list(read_votes(tmp_path, "anna").standing) == [1, 2]
+
+
+def test_equal_lines_are_written_once(tmp_path: Path) -> None:
+    for item in (vote(1), vote(1), vote(1, "undo"), vote(1, "undo"), vote(7, "undo")):
+        append_vote(tmp_path, item)
+    lines = (tmp_path / "anna.jsonl").read_text().splitlines()
+    assert [json.loads(line)["choice"] for line in lines] == ["a", "undo"]
+    assert read_votes(tmp_path, "anna").highest == 1
+    assert read_votes(tmp_path, "ben").highest == 0
+
+
+def test_marks_are_kept_and_may_be_absent(tmp_path: Path) -> None:
+    marked = Vote("anna", 1, "one", "two", "bad", {"one": "1", "two": "2"}, {"two": (3, 9)})
+    append_vote(tmp_path, marked)
+    append_vote(tmp_path, vote(2))
+    assert list(read_votes(tmp_path, "anna").standing.values()) == [marked, vote(2)]
+    assert "marks" not in json.loads((tmp_path / "anna.jsonl").read_text().splitlines()[1])
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(GrapeError, match="cannot be made"):
+        append_vote(tmp_path / "file" / "votes", vote(1))

@@ -52,6 +52,9 @@ for line in sys.stdin:
         if kind == "crash":
             print("out of memory", file=sys.stderr)
             os._exit(3)
+        if kind == "loud":
+            print("x" * 2**22, "and out of memory", file=sys.stderr)
+            os._exit(3)
         if kind == "hang":
             time.sleep(600)
         if kind == "nan":

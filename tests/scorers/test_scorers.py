@@ -74,7 +74,7 @@ def cost_as_written(store: EpisodeStore, name: str) -> float:
     return sum(stage.cost for stage in evaluate(specification, with_unknown_outcome(trajectory)))
 
 
-@pytest.mark.parametrize("behavior", ["crash", "hang", "nan", "nonsense"])
+@pytest.mark.parametrize("behavior", ["crash", "loud", "hang", "nan", "nonsense"])
 def test_a_program_that_fails_once_is_replaced_and_loses_nothing(
     behavior: str, store: EpisodeStore, tmp_path: Path
 ) -> None:
@@ -86,11 +86,13 @@ def test_a_program_that_fails_once_is_replaced_and_loses_nothing(
     assert len(listener.warnings) == 1
     assert {
         "crash": "ended with status 3. End of its stderr: out of memory",
+        "loud": "xxx and out of memory",
         "hang": "gave no answer for 2 s",
         "nan": "nan is not a finite number",
         "nonsense": "loading model",
     }[behavior] in listener.warnings[0]
     assert "started again" in listener.warnings[0]
+    assert len(listener.warnings[0]) < 1500
 
 
 def test_an_episode_that_a_program_always_fails_at_has_no_value(store: EpisodeStore, tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ VERBS = {
     "study": "Compare ways to use the same rollouts: arms, seeds, paired tests; resumable",
     "agree": "Measure how scorers, judges, people and success agree on which of two episodes is better",
     "costs": "Cost specifications: list, show, check, validate, generate and import them",
+    "label": "Let people vote on which of two episodes is better, on a page of this machine",
     "judges": "Scorers and judges: list them, and try one before it is trusted",
     "predict": "Ask a policy for the action to one image and instruction",
     "probe": "Measure with which conventions an OpenVLA-OFT checkpoint was trained, from demonstrations",

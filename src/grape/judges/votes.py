@@ -6,28 +6,42 @@ A folder of votes has one file a rater, ``RATER.jsonl``, that is only ever appen
 
 ``choice`` is ``a``, ``b``, ``tie``, ``bad`` (both are bad: a tie between two that nobody should imitate), ``skip`` or
 ``undo``; ``vote`` counts from 1, and an ``undo`` takes back the vote whose number it repeats. The checksums are those
-of both episodes when they were seen: a vote for an episode that has changed since does not count.
+of both episodes when they were seen: a vote for an episode that has changed since does not count. ``marks``, where
+there are some, are the states at which an episode went wrong.
 """
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from grape.core.errors import DataError, GrapeError
 from grape.core.events import append_line
+from grape.core.files import sync_folder
 from grape.core.reading import decode, encode, parse_json, read_file, record
 from grape.core.trajectories import Trajectory
 from grape.judges.base import Judge, Judgment
 from grape.judges.known_orders import recorded_id
 
-__all__ = ["Vote", "VotesJudge", "append_vote", "count_votes", "load_votes", "votes_identity"]
+__all__ = [
+    "Choice",
+    "RaterVotes",
+    "Vote",
+    "VotesJudge",
+    "append_vote",
+    "check_rater",
+    "count_votes",
+    "load_votes",
+    "read_votes",
+    "votes_identity",
+]
 
 Choice = Literal["a", "b", "tie", "bad", "skip", "undo"]
 
@@ -48,6 +62,7 @@ class Vote:
         b: The other.
         choice: What was decided.
         checksums: Checksum of both episodes when they were seen, by id.
+        marks: States at which an episode went wrong, by its id: 0 is before the first control step.
     """
 
     rater: str
@@ -56,32 +71,85 @@ class Vote:
     b: str
     choice: Choice
     checksums: Mapping[str, str]
+    marks: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RaterVotes:
+    """The file of one rater.
+
+    Attributes:
+        standing: Votes that were not taken back, by number, in the order in which they were cast.
+        highest: Highest number that was ever given, 0 without votes.
+        truncated: Bytes of a last line that a kill truncated.
+    """
+
+    standing: Mapping[int, Vote] = field(default_factory=dict)
+    highest: int = 0
+    truncated: int = 0
+
+
+def check_rater(name: str) -> None:
+    """Refuse a name that cannot be a file's.
+
+    Raises:
+        DataError: It holds other characters than letters, digits, ``-``, ``_`` and dots, or is too long.
+    """
+    if not _RATER.fullmatch(name):
+        raise DataError(
+            f"{name!r:.80} cannot be a rater's name.",
+            "Take up to 64 letters, digits, - and _, a letter or digit first.",
+        )
 
 
 def append_vote(folder: Path, vote: Vote) -> None:
     """Add a vote to its rater's file and bring it to the disk.
 
-    What a kill left of a last line is cut off: only whole lines were ever acknowledged.
+    What a kill left of a last line is cut off: only whole lines were ever acknowledged. A vote that the file holds
+    already, and an undo of a vote that does not stand, add nothing.
 
     Raises:
-        DataError: The rater's name cannot be a file's, the file is damaged, or the rater has a vote of that number.
+        DataError: The rater's name cannot be a file's, the file is damaged, or the rater has another vote of that
+            number.
         GrapeError: The file cannot be written.
     """
-    if not _RATER.fullmatch(vote.rater):
-        raise DataError(f"{vote.rater!r:.80} cannot be a rater's name.", "Take letters, digits, - and _.")
-    folder.mkdir(parents=True, exist_ok=True)
+    check_rater(vote.rater)
     path = folder / f"{vote.rater}.jsonl"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GrapeError(f"{folder} cannot be made: {error.strerror}.", "Choose another folder.") from error
     with _locked(path) as descriptor:
-        known, truncated = _read_votes(path)
-        if vote.choice != "undo" and vote.vote in known:
+        votes = _read_votes(path)
+        known = votes.standing.get(vote.vote)
+        if known == vote if vote.choice != "undo" else known is None:
+            return
+        if vote.choice != "undo" and known is not None:
             raise DataError(
                 f"{path} holds a vote number {vote.vote} already: the same rater votes in two places at once.",
                 "Go on in one of them, after loading it anew.",
             )
-        if truncated:
-            os.ftruncate(descriptor, os.fstat(descriptor).st_size - truncated)
-        append_line(path, json.dumps(encode(vote), sort_keys=True))
-        os.fsync(descriptor)
+        size = os.fstat(descriptor).st_size - votes.truncated
+        if votes.truncated:
+            os.ftruncate(descriptor, size)
+        try:
+            append_line(path, json.dumps(_row(vote), sort_keys=True))
+            os.fsync(descriptor)
+        except (GrapeError, OSError) as error:
+            # Sent again it must be written again, not taken for one that is on the disk.
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, size)
+            if isinstance(error, GrapeError):
+                raise
+            raise GrapeError(f"{path} cannot be written: {error.strerror}.", "Free space, then vote again.") from error
+        if not size:
+            sync_folder(folder)  # the file may be new
+
+
+def _row(vote: Vote) -> dict[str, Any]:
+    """JSON value; a vote without marks does not name them."""
+    row: dict[str, Any] = encode(vote)
+    return {name: value for name, value in row.items() if name != "marks" or value}
 
 
 @contextlib.contextmanager
@@ -101,26 +169,44 @@ def _locked(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _read_votes(path: Path) -> tuple[dict[int, Vote], int]:
-    """Votes of a rater's file that were not taken back, by number, and the length of a truncated last line.
+def read_votes(folder: Path, rater: str) -> RaterVotes:
+    """Votes of one rater; none where there is no file of that name.
+
+    Raises:
+        DataError: The name cannot be a file's, or a line is no vote; file and line are named.
+    """
+    check_rater(rater)
+    path = folder / f"{rater}.jsonl"
+    return _read_votes(path) if os.path.lexists(path) else RaterVotes()
+
+
+def _read_votes(path: Path) -> RaterVotes:
+    """What a rater's file holds.
 
     Raises:
         DataError: A line is no vote, or two votes have one number; file and line are named.
     """
     *lines, truncated = read_file(path, within=path.parent).split(b"\n")  # empty where the last line is whole
     by_number: dict[int, Vote] = {}
+    highest = 0
     for number, line in enumerate(lines, start=1):
         where = f"{path}, line {number}"
-        vote = decode(Vote, parse_json(line, where, hint=_FIX), where, _FIX)
+        vote = _vote_of(line, where)
         if vote.rater != path.stem or not _RATER.fullmatch(vote.rater):
             raise DataError(f"{where}: the vote is of rater {vote.rater!r:.80}.", _FIX)
+        highest = max(highest, vote.vote)
         if vote.choice == "undo":
             by_number.pop(vote.vote, None)
         elif vote.vote in by_number:
             raise DataError(f"{where}: a vote number {vote.vote} is there already.", _FIX)
         else:
             by_number[vote.vote] = vote
-    return by_number, len(truncated)
+    return RaterVotes(by_number, highest, len(truncated))
+
+
+@functools.lru_cache(maxsize=2**14)  # files only grow, and are read again for every vote
+def _vote_of(line: bytes, where: str) -> Vote:
+    return decode(Vote, parse_json(line, where, hint=_FIX), where, _FIX)
 
 
 def load_votes(folder: Path, warn: Callable[[str], None]) -> dict[str, list[Vote]]:
@@ -133,10 +219,10 @@ def load_votes(folder: Path, warn: Callable[[str], None]) -> dict[str, list[Vote
     """
     votes: dict[str, list[Vote]] = {}
     for path in sorted(folder.glob("*.jsonl")) if folder.is_dir() else ():
-        by_number, truncated = _read_votes(path)
-        if truncated:
+        of_rater = _read_votes(path)
+        if of_rater.truncated:
             warn(f"{path} ends in the middle of a line: that vote was never brought to the disk and does not count.")
-        votes[path.stem] = list(by_number.values())
+        votes[path.stem] = list(of_rater.standing.values())
     if not votes:
         raise DataError(f"{folder} holds no votes.", "Give the folder with the raters' files, RATER.jsonl.")
     return votes

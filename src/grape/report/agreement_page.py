@@ -10,6 +10,7 @@ from grape.core.events import SILENT, Reporter
 from grape.core.files import sweep_temporaries, write_json, write_text
 from grape.core.preferences import PreferencePair
 from grape.core.settings import Range, check_ranges, setting
+from grape.judges.raters import summaries_of_raters
 from grape.report.gallery import Candidate, PairView, VideoLimits, pair_view
 from grape.report.page import load_jinja, render_template
 from grape.store.h264 import load_av
@@ -50,8 +51,8 @@ def run_agree(settings: AgreeSettings, reporter: Reporter = SILENT) -> Mapping[s
     """Measure agreement and write it down; files of an earlier call are replaced.
 
     Returns:
-        Figures as :class:`grape.agreement.MeasuredAgreement` has them, number of ``disagreements`` that are listed,
-        and the paths ``figures`` and ``page``.
+        Figures as :class:`grape.agreement.MeasuredAgreement` has them, ``repeats`` by rater, number of
+        ``disagreements`` that are listed, and the paths ``figures`` and ``page``.
 
     Raises:
         SettingsError: A setting is out of range, or a package is missing.
@@ -63,11 +64,13 @@ def run_agree(settings: AgreeSettings, reporter: Reporter = SILENT) -> Mapping[s
         load_jinja()
     couples, sources = read_sources(settings.run, settings.votes, reporter.warn)
     measured = measure_agreement(couples, sources)
+    repeats = {} if settings.votes is None else _repeats(settings.votes, couples)
+    figures = {**measured.figures, "repeats": repeats}
     out = settings.out or couples.folder / "agreement"
-    write_json(out / FIGURES_FILE, {**measured.figures, "disagreements": list(measured.disagreements)})
+    write_json(out / FIGURES_FILE, {**figures, "disagreements": list(measured.disagreements)})
     sweep_temporaries(out)
     summary = {
-        **measured.figures,
+        **figures,
         "disagreements": len(measured.disagreements),
         "figures": str(out / FIGURES_FILE),
     }
@@ -76,13 +79,21 @@ def run_agree(settings: AgreeSettings, reporter: Reporter = SILENT) -> Mapping[s
         page = render_template(
             "agreement.html.j2",
             title=settings.run.resolve().name,
-            figures=measured.figures,
+            figures=figures,
             disagreements=measured.disagreements,
             pairs=list(zip(rows, _views(settings, couples, rows, reporter), strict=True)),
         )
         write_text(out / PAGE_FILE, page)
         summary["page"] = str(out / PAGE_FILE)
     return summary
+
+
+def _repeats(votes: Path, couples: Couples) -> dict[str, dict[str, int]]:
+    """Of each rater who was shown couples again: how many, and how many of them were decided alike."""
+    raters = summaries_of_raters(votes, couples.store.checksums())
+    return {
+        name: {"repeated": rater.repeated, "alike": rater.alike} for name, rater in raters.items() if rater.repeated
+    }
 
 
 def _views(

@@ -16,7 +16,7 @@ from grape.core.film_strips import data_uri
 from grape.core.preferences import PreferencePair, Score
 from grape.core.trajectories import Trajectory
 from grape.report.timelines import Band, CurveRow, TermBars, constraint_rows, stage_bands, term_bars
-from grape.report.videos import Frames, encode_video, episode_strip, frames_per_second, poster
+from grape.report.videos import encode_video, episode_strip, frames_per_second, images_for_people, poster
 
 __all__ = ["Candidate", "Episodes", "PairView", "SideView", "VideoLimits", "choose_pairs", "pair_view"]
 
@@ -230,12 +230,6 @@ def pair_view(
     )
 
 
-def _images(trajectory: Trajectory) -> Frames | None:
-    """The images for people where recorded, else those the policy saw, one a state; None where there are none."""
-    frames = trajectory.display if trajectory.display is not None else trajectory.frames
-    return trajectory.each_state(frames) if frames.size else None
-
-
 def _side(
     role: str,
     name: str,
@@ -247,7 +241,7 @@ def _side(
     fps: int,
     limits: VideoLimits,
 ) -> SideView:
-    frames = None if trajectory is None else _images(trajectory)
+    frames = None if trajectory is None else images_for_people(trajectory)
     video = still = strip = ""
     strip_width = 0.0
     if frames is not None:

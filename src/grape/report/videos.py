@@ -12,9 +12,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from grape.core.film_strips import film_strip, jpeg
+from grape.core.trajectories import Trajectory
 from grape.store.h264 import VideoWriter
 
-__all__ = ["encode_video", "episode_strip", "frames_per_second", "poster"]
+__all__ = ["encode_video", "episode_strip", "frames_per_second", "images_for_people", "poster"]
 
 Frames = npt.NDArray[np.uint8]
 
@@ -24,6 +25,12 @@ _QUALITIES = (26, 31, 36, 41)  # x264's constant rate factor; a higher one is tr
 def frames_per_second(n_frames: int) -> int:
     """Frame rate at which ``n_frames`` images take about five seconds: between 4 and 30 a second."""
     return min(30, max(4, round(n_frames / 5)))
+
+
+def images_for_people(trajectory: Trajectory) -> Frames | None:
+    """The images for people where recorded, else those the policy saw, one a state; None where there are none."""
+    frames = trajectory.display if trajectory.display is not None else trajectory.frames
+    return trajectory.each_state(frames) if frames.size else None
 
 
 def encode_video(frames: Frames, *, size: int, fps: int, n_frames: int, max_bytes: int) -> bytes:

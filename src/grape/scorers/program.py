@@ -14,7 +14,7 @@ import shlex
 import shutil
 import signal
 import subprocess
-import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -85,6 +85,30 @@ class _AttemptError(Exception):
     """What went wrong with one attempt."""
 
 
+class _ErrorTail:
+    """The end of what a process writes to its standard error; whatever came before is dropped as it comes.
+
+    Args:
+        pipe: The reading end, which is closed where the last writer has gone.
+    """
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._pipe, self._end = pipe, b""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def quoted(self) -> str:
+        """A sentence with the last characters of a process that has ended; empty where it wrote nothing."""
+        self._reader.join(timeout=1.0)  # no longer: a child that left the process's group may hold the pipe
+        text = self._end.decode("utf-8", "replace").strip()[-_QUOTED:]
+        return f" End of its stderr: {text}" if text else ""
+
+    def _read(self) -> None:
+        with self._pipe:
+            while part := os.read(self._pipe.fileno(), 2**16):
+                self._end = (self._end + part)[-4 * _QUOTED :]
+
+
 class ExternalProgram:
     """A program that answers requests.
 
@@ -101,7 +125,7 @@ class ExternalProgram:
         self.arguments = tuple(arguments)
         self._kind, self._timeout, self._warn = kind, timeout, warn
         self._process: subprocess.Popen[bytes] | None = None
-        self._errors: IO[bytes] | None = None
+        self._errors: _ErrorTail | None = None
         self._buffer = b""
         self._count = 0
 
@@ -128,8 +152,9 @@ class ExternalProgram:
             try:
                 return read(self._exchange(request))
             except (_AttemptError, ValueError) as error:
-                problem = f"{str(error).removesuffix('.')}.{self._end_of_errors()}"
+                errors = self._errors
                 self.close()
+                problem = f"{str(error).removesuffix('.')}.{'' if errors is None else errors.quoted()}"
                 if attempt == ATTEMPTS:
                     raise ProgramError(
                         f"The {self._kind} {shlex.join(self.arguments)!r} failed {ATTEMPTS} times: it {problem}",
@@ -149,9 +174,7 @@ class ExternalProgram:
                 with contextlib.suppress(OSError):
                     pipe.close()  # type: ignore[union-attr]
             process.wait()
-        if self._errors is not None:
-            self._errors.close()
-            self._errors = None
+        self._errors = None
 
     def _exchange(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """One request and its reply, in a process that is started where none runs."""
@@ -175,14 +198,13 @@ class ExternalProgram:
         return {name: value for name, value in reply.items() if name != "id"}
 
     def _start(self) -> None:
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
         try:
             self._process = subprocess.Popen(
                 self.arguments,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=self._errors,
+                stderr=subprocess.PIPE,
                 # Its packages are its own; and what a Python program prints arrives without a flush.
                 env=inherited | {"PYTHONUNBUFFERED": "1"},
                 start_new_session=True,
@@ -193,6 +215,8 @@ class ExternalProgram:
                 f"The {self._kind} {shlex.join(self.arguments)!r} cannot be run: {error.strerror or error}.",
                 "Give the path of a program, or an interpreter and a script, e.g. 'python my_scorer.py'.",
             ) from error
+        assert self._process.stderr is not None
+        self._errors = _ErrorTail(self._process.stderr)
 
     def _send(self, data: bytes, deadline: float) -> None:
         assert self._process is not None
@@ -238,14 +262,6 @@ class ExternalProgram:
         except subprocess.TimeoutExpired:
             return "closed its standard input or output"
         return f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-
-    def _end_of_errors(self) -> str:
-        if self._errors is None:
-            return ""
-        size = self._errors.seek(0, os.SEEK_END)
-        self._errors.seek(max(0, size - 4 * _QUOTED))
-        text = self._errors.read().decode("utf-8", "replace").strip()[-_QUOTED:]
-        return f" End of its stderr: {text}" if text else ""
 
 
 def _shown(line: bytes) -> str:

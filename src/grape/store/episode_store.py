@@ -239,6 +239,15 @@ class EpisodeStore(Table):
         """
         return {name: entry.checksum for name, entry in self._all_entries().items()}
 
+    def checksum(self, episode_id: str) -> str:
+        """Checksum of one episode as it is now.
+
+        Raises:
+            DataError: There is no such episode, or its header is damaged.
+        """
+        self._require(episode_id)
+        return self._entry(episode_id).checksum
+
     def read(self, episode_id: str, *, frames: bool = True, display: bool = False) -> Trajectory:
         """Read an episode, checked against its checksums.
 

@@ -23,6 +23,8 @@ def _show(summary: Summary, console: Console) -> None:
         if part["alpha"] is not None:
             bounds = "" if part["interval"] is None else f" ({part['interval'][0]:.2f} to {part['interval'][1]:.2f})"
             console.print(f"Krippendorff's alpha, {name}: {part['alpha']:.2f}{bounds}, {part['couples']} couples")
+    for name, part in summary["repeats"].items():
+        console.print(f"Shown couples again, {name} decided {part['alike']} of {part['repeated']} alike")
     show_fields(summary, console, "disagreements", "figures", "page")
 
 

@@ -1,0 +1,141 @@
+"""``grape label``: what it refuses before anybody votes, and which couples it shows first."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from grape.core.errors import DataError, SettingsError
+from grape.judges.votes import Vote, append_vote
+from grape.labeling import LabelSettings, run_label
+from grape.labeling.couples import candidates_of_scores, candidates_of_store
+from grape.labeling.server import LabelServer
+from grape.labeling.verb import open_labeling
+from grape.preferences import PairSettings, ScoreSettings, run_pair, run_score
+from grape.store import EpisodeStore
+from tests.labeling.episodes import make_store
+from tests.preferences.rollouts import make_rollout
+from tests.preferences.rollouts import make_store as make_store_without_images
+from tests.reporters import Hearing
+
+
+class Reading(Hearing):
+    """Keeps what it is told, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def info(self, message: str) -> None:
+        self.messages.append(message)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    store = make_store(folder / "rollouts" / "store")
+    run_score(ScoreSettings(store=store.path, out=folder / "scores", scorer=("costs",)))
+    return folder
+
+
+def test_couples_of_scores_come_by_disagreement_and_margin(run: Path) -> None:
+    plain, folder = candidates_of_scores(run, print)
+    assert folder == run / "scores"
+    success = {meta.episode_id: meta.success for meta in plain.store.metas()}
+    mixed = np.array([success[one] != success[other] for one, other in plain.names])
+    assert len(plain.names) == 12
+    assert mixed.sum() == 8
+    assert plain.uncertain[mixed].max() < plain.uncertain[~mixed].min()
+    # All sources agree with success where it tells; a judge that contradicts them makes a couple less certain.
+    run_pair(PairSettings(scores=run / "scores", out=run / "pairs", judge="random", seed=3))
+    judged, _ = candidates_of_scores(run / "scores", print)
+    assert judged.names == plain.names
+    gained = judged.uncertain[mixed] - plain.uncertain[mixed]
+    assert 0 < (gained > 0.1).sum() < mixed.sum()
+    assert gained[gained <= 0.1].tolist() == [0.0] * int((gained <= 0.1).sum())
+    of_store = candidates_of_store(run / "rollouts")
+    assert set(of_store.names) == set(plain.names)
+    assert dict(zip(of_store.names, of_store.uncertain, strict=True)) == {
+        names: float(success[names[0]] == success[names[1]]) for names in plain.names
+    }
+
+
+def test_votes_lie_beside_what_they_are_about(run: Path, tmp_path: Path) -> None:
+    assert open_labeling(LabelSettings(scores=run), "t")[2] == run / "votes"
+    assert open_labeling(LabelSettings(store=run / "rollouts"), "t")[2] == run / "votes"
+    assert open_labeling(LabelSettings(store=run / "rollouts", votes=tmp_path), "t")[2] == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        (lambda run: {}, "needs scores or a store"),
+        (lambda run: {"scores": run, "store": run / "rollouts"}, "needs scores or a store"),
+        (lambda run: {"store": run / "rollouts", "couples": 0}, "couples"),
+        (lambda run: {"store": run / "rollouts", "repeats": 1.5}, "repeats"),
+        (lambda run: {"store": run / "rollouts", "port": 70000}, "port"),
+        (lambda run: {"store": run / "rollouts", "votes": run / "scores" / "done.json"}, "cannot be a folder"),
+        (lambda run: {"store": run / "rollouts", "votes": run / "scores" / "done.json" / "v"}, "cannot be a folder"),
+    ],
+)
+def test_settings_that_are_of_no_use(run: Path, settings: Callable[[Path], Any], problem: str) -> None:
+    with pytest.raises(SettingsError, match=problem):
+        run_label(LabelSettings(**settings(run)), Hearing())
+
+
+def test_without_messages_nobody_would_learn_the_address(run: Path) -> None:
+    with pytest.raises(SettingsError, match="Nobody would learn the address"):
+        run_label(LabelSettings(store=run / "rollouts"))
+
+
+def test_stores_that_show_nothing(tmp_path: Path) -> None:
+    store = make_store_without_images(tmp_path / "blind", samples=2)
+    with pytest.raises(DataError, match="holds no images"):
+        run_label(LabelSettings(store=store.path), Hearing())
+    alone = EpisodeStore.create(tmp_path / "alone", "metaworld", {})
+    alone.write(make_rollout())
+    with pytest.raises(DataError, match="no initial state has two episodes"):
+        run_label(LabelSettings(store=alone.path), Hearing())
+
+
+def test_what_old_votes_are_worth_is_told_before_it_begins(run: Path, tmp_path: Path) -> None:
+    append_vote(tmp_path, Vote("anna", 1, "gone", "two", "a", {"gone": "1", "two": "2"}))
+    path = tmp_path / "anna.jsonl"
+    path.write_text(path.read_text() + '{"a": "one", "b')
+    listener = Hearing()
+    open_labeling(LabelSettings(store=run / "rollouts", votes=tmp_path), "t", listener)
+    assert re.search("anna.jsonl ends in the middle of a line", listener.warnings[0])
+    assert re.search("1 votes in .* are for episodes that are gone or have changed", listener.warnings[1])
+    path.write_text("<html>\n")
+    with pytest.raises(DataError, match=r"anna\.jsonl, line 1"):
+        open_labeling(LabelSettings(store=run / "rollouts", votes=tmp_path), "t", listener)
+    assert path.read_text() == "<html>\n"
+
+
+def test_the_summary_tells_what_this_run_added(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = EpisodeStore.open(run / "rollouts")
+    one, two, three, *_ = store.ids()
+    checksums = store.checksums()
+
+    def vote(number: int, a: str, b: str, choice: Any) -> None:
+        append_vote(tmp_path, Vote("anna", number, a, b, choice, {name: checksums[name] for name in (a, b)}))
+
+    vote(1, one, two, "a")
+
+    def serve(server: LabelServer) -> None:
+        vote(2, two, one, "b")
+        vote(3, one, three, "skip")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LabelServer, "serve_forever", serve)
+    listener = Reading()
+    summary = run_label(LabelSettings(store=run / "rollouts", votes=tmp_path), listener)
+    assert (summary["votes"], summary["cast"], summary["couples"]) == (str(tmp_path), 2, 12)
+    figures = {"votes": 3, "couples": 1, "skipped": 1, "marked": 0, "left": 1, "right": 1, "repeated": 1, "alike": 1}
+    assert summary["raters"] == {"anna": figures}
+    assert listener.messages[0].startswith(f"12 couples of 2 initial states; votes go to {tmp_path}, which holds 1 ")
+    assert re.fullmatch(r"Open http://127\.0\.0\.1:[0-9]+/[\w-]{32}/", listener.messages[1])
+    assert listener.warnings == []
