@@ -37,7 +37,7 @@ SHIPPED: Mapping[str, Mapping[str, ShippedProgram]] = {
             "score_robometer.py", "progress by Robometer, at the end of the episode", "lerobot[robometer] 0.6"
         ),
         "sarm": ShippedProgram(
-            "score_sarm.py", "progress by a SARM model of yours, at the end of the episode", "lerobot[sarm] 0.6"
+            "score_sarm.py", "progress by a SARM model of yours, at the end of the episode", "lerobot[sarm,dataset] 0.6"
         ),
         "topreward": ShippedProgram(
             "score_topreward.py",

@@ -22,7 +22,7 @@ class Sarm:
 
     task = "scorer"
     package = "lerobot"
-    needs = "'lerobot[sarm]', 0.6 or later"
+    needs = "'lerobot[sarm,dataset]', 0.6 or later"
 
     @staticmethod
     def add_options(parser: Any) -> None:
