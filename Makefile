@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-tf lint imports check format docs packages doctor bench-evidence bench-data bench-train bench-reading bench-costs bench-rollout bench-saturation clean distclean
+.PHONY: help install demo test test-tf lint imports check format docs packages doctor bench-evidence bench-data bench-train bench-reading bench-costs bench-rollout bench-saturation gpu-check clean distclean
 
 BIN := .venv/bin
 JOBS ?= 2
@@ -91,6 +91,12 @@ bench-rollout: install ## decisions a second of rollouts, one environment agains
 
 bench-saturation: install ## margins and displacement with whole, cut and stage-wise pairs, on a finished run (ARGS="--run runs/demo")
 	@$(BIN)/python benchmarks/saturation.py $(ARGS)
+
+# Installs nothing and needs no network; with PYTHON=... in any environment that has PyTorch.
+gpu-check: ## on a machine with a GPU: seconds and memory at OpenVLA-7B's shape, flash attention, 4 bits, EGL (10 minutes)
+	@python='$(or $(PYTHON),$(BIN)/python)'; \
+	command -v "$$python" >/dev/null || { echo "make: there is no $$python: make install, or PYTHON=/path/to/python" >&2; exit 2; }; \
+	PYTHONPATH="src$${PYTHONPATH:+:$$PYTHONPATH}" "$$python" benchmarks/gpu_check.py $(ARGS)
 
 clean: ## remove caches and build products; runs/ and .venv stay
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

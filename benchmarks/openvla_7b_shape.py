@@ -109,7 +109,7 @@ def _return_freed_memory() -> None:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Build, take one step, and put the estimate beside what was measured."""
     check_memory(options)
-    config = OpenVLAConfig.from_json(_shape(options.shape, options.layers))
+    config = OpenVLAConfig.from_json(shape_of(options.shape, options.layers))
     shape: dict[str, Any] = {"instruction_tokens": PROMPT_TOKENS, "lora_rank": RANK}
     network = functools.partial(weightless_openvla, config)
     estimate = estimate_training(network, micro_batch=options.micro_batch, frames=2 * options.frames, **shape)
@@ -181,19 +181,42 @@ def check_memory(options: argparse.Namespace) -> None:
 
 
 def build(config: OpenVLAConfig) -> OpenVLA:
-    """The network with random bfloat16 weights, each written once and in its place: there is never a second copy."""
-    model = empty_model(config).to(torch.bfloat16).to_empty(device="cpu")
+    """The network with random bfloat16 weights on the CPU."""
+    model = empty_model(config)
+    fill(model, torch.device("cpu"), torch.bfloat16)
+    return model
+
+
+def fill(model: OpenVLA, device: torch.device, dtype: torch.dtype) -> None:
+    """Give an empty network's weights random values, each made once, where and as it stays: there is no second copy.
+
+    Weights that are there already, e.g. in 4 bits, stay as they are.
+    """
+    values = noise().to(device)
+    weights = {
+        name: random_weight(name, tuple(parameter.shape), values, dtype)
+        for name, parameter in model.named_parameters()
+        if parameter.is_meta
+    }
+    model.load_state_dict(weights, strict=False, assign=True)
     materialize_buffers(model)
-    noise = torch.randn(_NOISE, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim < 2:  # norms and scales start as ones, biases as zeros
-                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
-                continue
-            scaled = (noise * parameter[0].numel() ** -0.5).bfloat16()
-            for piece in parameter.view(-1).split(_NOISE):
-                piece.copy_(scaled[: len(piece)])
-    return model.eval()
+    model.eval()
+
+
+def noise() -> Tensor:
+    """Standard normal numbers that weights repeat."""
+    return torch.randn(_NOISE, generator=torch.Generator().manual_seed(0))
+
+
+def random_weight(name: str, shape: tuple[int, ...], values: Tensor, dtype: torch.dtype) -> Tensor:
+    """One weight: matrices repeat the values, scaled by ``fan_in ** -0.5``; norms and scales are ones, biases zeros."""
+    weight = torch.empty(shape, dtype=dtype, device=values.device)
+    if len(shape) < 2:
+        return weight.fill_(0.0 if name.endswith("bias") else 1.0)
+    scaled = (values * weight[0].numel() ** -0.5).to(dtype)
+    for piece in weight.view(-1).split(len(values)):
+        piece.copy_(scaled[: len(piece)])
+    return weight
 
 
 def adapt(model: OpenVLA) -> list[Tensor]:
@@ -222,10 +245,7 @@ def gradient(
 ) -> tuple[float, float]:
     """The exact gradient of the preference loss over two trajectories; returns loss and the gradient's length."""
     frames = 2 * options.frames
-    generator = torch.Generator().manual_seed(1)
-    pixels = torch.randn(frames, 3 * len(model.vla_config.towers), 224, 224, generator=generator)
-    prompt = (1, *torch.randint(3, 32000, (PROMPT_TOKENS - 1,), generator=generator).tolist())
-    tokens = torch.randint(31744, 32000, (frames, ACTION_DIM), generator=generator)
+    pixels, prompt, tokens = random_frames(model, frames)
     positions = torch.arange(frames)
     reference = torch.full((1,), -options.frames * ACTION_DIM * math.log(32064), dtype=torch.float64)
     comparisons = Comparisons(
@@ -250,7 +270,16 @@ def gradient(
     return result.loss, float(torch.stack(squares).sum().sqrt())
 
 
-def _shape(name: str, layers: int) -> dict[str, Any]:
+def random_frames(model: OpenVLA, frames: int) -> tuple[Tensor, tuple[int, ...], Tensor]:
+    """Images ``(frames, C, 224, 224)``, one prompt, and action tokens ``(frames, 7)``."""
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randn(frames, 3 * len(model.vla_config.towers), 224, 224, generator=generator)
+    prompt = (1, *torch.randint(3, 32000, (PROMPT_TOKENS - 1,), generator=generator).tolist())
+    return pixels, prompt, torch.randint(31744, 32000, (frames, ACTION_DIM), generator=generator)
+
+
+def shape_of(name: str, layers: int) -> dict[str, Any]:
+    """What shapes a network in its config.json, with so many blocks of the language model; 0 leaves their number."""
     raw = OPENVLA_7B if name == "7b" else TINY
     return {**raw, "text_config": {**raw["text_config"], "num_hidden_layers": layers}} if layers else raw
 

@@ -21,6 +21,7 @@ from grape.judges.votes import VotesJudge, votes_identity
 from grape.scorers import open_scorer, parse_scorers
 from grape.scorers.program import program_identity
 from grape.scorers.registry import R_GCPG, Choice, made_by_plugin, split_choice
+from grape.scorers.shipped import SHIPPED, shipped_identity
 
 __all__ = [
     "R_GCPG",
@@ -48,6 +49,8 @@ class JudgeChoice(Choice):
 
     def identity(self) -> dict[str, Any]:
         """JSON value on which its judgments depend, as far as it is known without starting anything."""
+        if self.name in SHIPPED["judge"]:
+            return shipped_identity("judge", self.name, self.argument)
         if self.command:
             return program_identity(self.command)
         if self.name == "scorer":
@@ -90,18 +93,19 @@ def register_judge(name: str, kind: Callable[..., Judge]) -> None:
     Raises:
         SettingsError: The name is that of a built-in judge, or cannot stand in ``--judge NAME``.
     """
-    if name in _BUILTIN or not name.replace("-", "_").isidentifier():
+    taken = (*_BUILTIN, *SHIPPED["judge"])
+    if name in taken or not name.replace("-", "_").isidentifier():
         raise SettingsError(
             f"{name!r} cannot name a judge of one's own.",
-            f"Take letters, digits, - and _, and none of {', '.join(_BUILTIN)}.",
+            f"Take letters, digits, - and _, and none of {', '.join(taken)}.",
         )
     _of_this_process[name] = kind
 
 
 def judge_names() -> tuple[str, ...]:
-    """Names of all judges, built in, from entry points, or registered in this process, sorted."""
+    """Names of all judges, of GRAPE, from entry points, or registered in this process, sorted."""
     points = (point.name for point in metadata.entry_points(group=_GROUP))
-    return tuple(sorted({*_BUILTIN, *_of_this_process, *points}))
+    return tuple(sorted({*_BUILTIN, *SHIPPED["judge"], *_of_this_process, *points}))
 
 
 def parse_judge(text: str) -> JudgeChoice:

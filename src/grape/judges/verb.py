@@ -13,6 +13,7 @@ from grape.judges.known_orders import JoinedStores, KnownOrder, known_couples
 from grape.judges.registry import JudgeContext, judge_names, open_judge, parse_judge
 from grape.judges.trial import JudgeCriteria, try_judge
 from grape.scorers import scorer_names
+from grape.scorers.shipped import SHIPPED
 
 __all__ = ["JudgesListSettings", "JudgesValidateSettings", "run_judges_list", "run_judges_validate"]
 
@@ -47,11 +48,16 @@ def run_judges_list(settings: JudgesListSettings, reporter: Reporter = SILENT) -
     """Names of scorers and judges.
 
     Returns:
-        ``text`` for people, ``scorers`` and ``judges``.
+        ``text`` for people, ``scorers`` and ``judges``, and ``needs``: what those of learned rewards need, by kind and
+        name.
     """
     scorers, judges = list(scorer_names()), list(judge_names())
-    text = f"scorers  {', '.join(scorers)}\njudges   {', '.join(judges)}\nor any program: see docs/judges.md"
-    return {"text": text, "scorers": scorers, "judges": judges}
+    lines = [f"scorers  {', '.join(scorers)}", f"judges   {', '.join(judges)}", "or any program: see docs/judges.md"]
+    lines += ["", "learned rewards, e.g. robometer:/opt/lerobot/bin/python, an interpreter that has the package:"]
+    for kind, programs in SHIPPED.items():
+        lines += [f"{kind:7}  {name:10} {item.summary}; needs {item.needs}" for name, item in programs.items()]
+    needs = {kind: {name: item.needs for name, item in programs.items()} for kind, programs in SHIPPED.items()}
+    return {"text": "\n".join(lines), "scorers": scorers, "judges": judges, "needs": needs}
 
 
 def run_judges_validate(settings: JudgesValidateSettings, reporter: Reporter = SILENT) -> dict[str, Any]:

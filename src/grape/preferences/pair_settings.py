@@ -55,9 +55,10 @@ class PairSettings:
             and 1 on average; for the ranking modes.
         seed: Seed of what is random.
         judge: Who says which side is better, in place of R_GCPG: score (or score:LABEL, a scorer that grape score
-            stored), success, random, scorer:SCORER, votes:FOLDER, vlm:FILE, one of an installed package, or the command
-            line of a program that reads and writes JSON lines. In the ranking modes all couples of an initial state are
-            judged, in mode random the m drawn ones.
+            stored), success, random, scorer:SCORER, votes:FOLDER, vlm:FILE, robometer:PYTHON (a learned reward in an
+            interpreter of its own), one of an installed package, or the command line of a program that reads and writes
+            JSON lines. In the ranking modes all couples of an initial state are judged, in mode random the m drawn
+            ones.
         both_orders: Show the judge each couple both ways; contradicting answers are a tie.
         program_timeout: Seconds (above 0) within which an external judge must start, and answer each request. One that
             does not is started again; after three attempts the couple has no answer.

@@ -67,8 +67,9 @@ class ScoreSettings:
         threshold_values: Thresholds by hand, in the cost's canonical unit, that win over specification, calibration and
             factors: STAGE/CONSTRAINT, or TASK/STAGE/CONSTRAINT for one task, e.g. hook/at-handle:0.05.
         scorer: Scorers whose values are stored beside the score, one file each in the folder scorers: registered names
-            (costs, success, costs:FILE, those of installed packages), or command lines of programs that read and write
-            JSON lines. LABEL=... names one, e.g. progress='python progress.py --size 256'.
+            (costs, success, costs:FILE, those of installed packages), learned rewards in their own interpreter
+            (robometer:PYTHON, topreward:PYTHON, sarm:PYTHON), or command lines of programs that read and write JSON
+            lines. LABEL=... names one, e.g. progress='python progress.py --size 256'.
         external_reward: Label of one of them whose value is R_ext, in place of that of the costs; it is taken as it is,
             calibration chooses its weight.
         program_timeout: Seconds (above 0) within which an external program must start, and answer each request. One

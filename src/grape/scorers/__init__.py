@@ -1,8 +1,9 @@
 """Scorers: what an episode is worth, as one number.
 
 ``base`` is the protocol, ``registry`` finds a scorer by name, ``builtin`` holds those that GRAPE brings, ``external``
-runs a program of yours as one (``program`` is its process, ``episode_files`` what it reads), and ``values`` scores all
-episodes of a store, resumably.
+runs a program of yours as one (``program`` is its process, ``episode_files`` what it reads), ``shipped`` names the
+programs of learned rewards that come with GRAPE (``programs``), and ``values`` scores all episodes of a store,
+resumably.
 """
 
 from grape.scorers.base import EpisodeScore, Scorer

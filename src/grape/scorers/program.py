@@ -2,8 +2,9 @@
 
 A program is started without a shell, with standard input and output as pipes. It reads one JSON object a line and
 writes one a line: to ``{"request": "hello", "protocol": 1, "kind": "scorer"}`` anything about itself (``"noise"``,
-``"needs_images"``; the rest is provenance), to every other request the reply that its kind documents, with the same
-``"id"``. A program that crashes, hangs or answers anything else is killed, started again and given the same request.
+``"needs_images"``, a ``"problem"`` where it cannot work; the rest is provenance), to every other request the reply that
+its kind documents, with the same ``"id"``. A program that crashes, hangs or answers anything else is killed, started
+again and given the same request.
 """
 
 import contextlib
@@ -133,9 +134,17 @@ class ExternalProgram:
         """Start the program; returns what it says of itself.
 
         Raises:
-            ProgramError: It does not start, or answers nonsense, also after its retries.
+            ProgramError: It does not start, or answers nonsense, also after its retries; or it says that it cannot
+                work.
         """
-        return self.ask({"request": "hello", "protocol": PROTOCOL, "kind": self._kind}, lambda reply: reply)
+        about = self.ask({"request": "hello", "protocol": PROTOCOL, "kind": self._kind}, lambda reply: reply)
+        if problem := about.get("problem"):
+            self.close()
+            raise ProgramError(
+                f"The {self._kind} {shlex.join(self.arguments)!r} cannot work: {printable(str(problem))[:_QUOTED]}.",
+                "docs/judges.md says what the programs that come with GRAPE need.",
+            )
+        return about
 
     def ask(self, request: Mapping[str, Any], read: Callable[[Mapping[str, Any]], T]) -> T:
         """Send a request and read the reply.

@@ -19,6 +19,7 @@ from grape.core.files import content_hash
 from grape.scorers.base import Scorer
 from grape.scorers.external import ExternalScorer
 from grape.scorers.program import argument_vector, program_identity
+from grape.scorers.shipped import SHIPPED, shipped_command, shipped_identity
 
 __all__ = [
     "R_GCPG",
@@ -56,7 +57,7 @@ class Choice:
         label: What its answers are stored and shown under.
         name: Registered name; empty for a program.
         argument: What stands behind the name's colon.
-        command: Argument vector of a program; empty for a registered name.
+        command: Argument vector of a program, also of one that comes with GRAPE; empty for other names.
     """
 
     label: str
@@ -71,6 +72,8 @@ class ScorerChoice(Choice):
 
     def identity(self) -> dict[str, Any]:
         """JSON value on which its values depend, as far as it is known without starting anything."""
+        if self.name in SHIPPED["scorer"]:
+            return shipped_identity("scorer", self.name, self.argument)
         if self.command:
             return program_identity(self.command)
         place = Path(self.argument)
@@ -99,18 +102,19 @@ def register_scorer(name: str, kind: Callable[..., Scorer]) -> None:
     Raises:
         SettingsError: The name is that of a built-in scorer, or cannot stand in ``--scorer NAME``.
     """
-    if name in _BUILTIN or not _LABEL.fullmatch(name):
+    taken = (*_BUILTIN, *SHIPPED["scorer"])
+    if name in taken or not _LABEL.fullmatch(name):
         raise SettingsError(
             f"{name!r} cannot name a scorer of one's own.",
-            f"Take letters, digits, - and _, and none of {', '.join(_BUILTIN)}.",
+            f"Take letters, digits, - and _, and none of {', '.join(taken)}.",
         )
     _of_this_process[name] = kind
 
 
 def scorer_names() -> tuple[str, ...]:
-    """Names of all scorers, built in, from entry points, or registered in this process, sorted."""
+    """Names of all scorers, of GRAPE, from entry points, or registered in this process, sorted."""
     points = (point.name for point in metadata.entry_points(group=_GROUP))
-    return tuple(sorted({*_BUILTIN, *_of_this_process, *points}))
+    return tuple(sorted({*_BUILTIN, *SHIPPED["scorer"], *_of_this_process, *points}))
 
 
 def parse_scorers(texts: Sequence[str]) -> tuple[ScorerChoice, ...]:
@@ -149,6 +153,8 @@ def split_choice(text: str, kind: str, names: Sequence[str]) -> tuple[str, str, 
     labeled = _LABELED.fullmatch(text)
     label, rest = (labeled[1], labeled[2]) if labeled else ("", text)
     name, _, argument = rest.partition(":")
+    if name in SHIPPED[kind]:
+        return label or name, name, argument, shipped_command(kind, name, argument)
     if name in names:
         return label or _plain(rest), name, argument, ()
     if is_label(rest) and not Path(rest).exists() and shutil.which(rest) is None:

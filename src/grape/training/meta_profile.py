@@ -97,6 +97,7 @@ def profile_micro_batch(
     *,
     features: bool = False,
     autocast: bool = False,
+    backward: bool = True,
 ) -> MemoryProfile:
     """Forward and backward of one micro-batch whose prompts are equally long and whose chunks are executed whole.
 
@@ -106,20 +107,22 @@ def profile_micro_batch(
         prompt_tokens: Length of the encoded prompt with begin-of-sequence and template.
         features: Whether the vision towers' outputs are given, computed before.
         autocast: Whether a network in float32 computes its products in bfloat16.
+        backward: False profiles the forward pass alone, without graph, as a policy that acts takes it.
     """
     module = network.module
     for parameter in module.parameters():
         # As from the second micro-batch on: gradients are there and are added to.
-        parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
+        parameter.grad = torch.empty_like(parameter) if backward and parameter.requires_grad else None
     known = [*module.parameters(), *module.buffers()]
     known += [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-    with Account(known) as account, _Unbroken(), _as_on_gpu(autocast):
+    with Account(known) as account, _Unbroken(), _as_on_gpu(autocast), torch.set_grad_enabled(backward):
         inputs = network.inputs(micro_batch, prompt_tokens, features)
         tokens_BKD = torch.empty(micro_batch, *network.actions, dtype=torch.long, device="meta")
         executed_B = torch.empty(micro_batch, dtype=torch.long, device="meta")
         total = sum_executed(network.token_logps(inputs, tokens_BKD), executed_B).sum()
         kept, forward_flops = account.now, account.flops
-        torch.autograd.backward(total)
+        if backward:
+            torch.autograd.backward(total)
     return MemoryProfile(forward_flops, account.flops - forward_flops, kept, account.peak)
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "plan_schedule",
     "plan_sft",
     "plan_training",
+    "saved_by_quantization",
     "schedule_facts",
     "split_samples",
     "starting_options",
@@ -193,7 +194,7 @@ def _estimate(
         dtype = settings.dtype
     elif on_gpu and (network.storage_dtype == "bfloat16" or not settings.lora_rank):
         dtype = "bfloat16"
-    saved_gb = _saved_by_quantization(network, dtype) if settings.load_in_4bit else 0.0
+    saved_gb = saved_by_quantization(network, dtype) if settings.load_in_4bit else 0.0
     towers_frozen = bool(settings.lora_rank) and settings.lora_targets != "all"
     estimate = estimate_training(
         lambda weights: cast(WeightlessNetwork, policy.weightless(weights)),
@@ -215,7 +216,7 @@ def _estimate(
     return {"dtype": dtype, **estimate}
 
 
-def _saved_by_quantization(network: WeightlessNetwork, dtype: str) -> float:
+def saved_by_quantization(network: WeightlessNetwork, dtype: str) -> float:
     """Memory that 4-bit weights of the language model's linear layers save, GB.
 
     They take half a byte each and a float32 scale for 64 (NF4, arXiv 2305.14314).
