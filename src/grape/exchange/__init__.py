@@ -1,6 +1,7 @@
 """Import and export: recorded episodes and pairs in the formats of other projects."""
 
 from grape.exchange.lerobot_export import LeRobotExportSettings, run_export_lerobot
+from grape.exchange.lerobot_import import ImportLeRobotSettings, run_import_lerobot
 from grape.exchange.lint import LintSettings, run_lint
 from grape.exchange.npy_import import ImportGrapeNpySettings, run_import_grape_npy
 from grape.exchange.rlds_export import RldsExportSettings, run_export_rlds
@@ -10,6 +11,7 @@ from grape.exchange.video_import import ImportVideoSettings, run_import_video
 __all__ = [
     "ImportGrapeNpySettings",
     "ImportGrapeRldsSettings",
+    "ImportLeRobotSettings",
     "ImportVideoSettings",
     "LeRobotExportSettings",
     "LintSettings",
@@ -18,6 +20,7 @@ __all__ = [
     "run_export_rlds",
     "run_import_grape_npy",
     "run_import_grape_rlds",
+    "run_import_lerobot",
     "run_import_video",
     "run_lint",
 ]

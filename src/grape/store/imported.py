@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import re
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -44,8 +45,10 @@ def foreign_trajectory(
     *,
     pictures_after_action: bool,
     reader: ActionReader | None,
+    proprio: npt.NDArray[np.float32] | None = None,
+    cameras: Mapping[str, npt.NDArray[np.uint8]] | None = None,
 ) -> Trajectory:
-    """A trajectory of images and actions alone: no robot state, no keypoints, nothing sampled.
+    """A trajectory of what data sets hold: no keypoints, nothing sampled.
 
     Args:
         meta: Facts; ``steps``, ``actor``, ``prompt`` and ``preprocessing_hash`` are set here.
@@ -55,14 +58,18 @@ def foreign_trajectory(
             before and the first action, which has none, is dropped. Otherwise the last image stands twice, since
             what followed the last action was not recorded.
         reader: Whose tokens are kept; None keeps none.
+        proprio: Robot state, float32 ``(T, P)``, taken when the images were; None for none.
+        cameras: Images of further cameras by name, ``T`` each.
 
     Raises:
         DataError: No step is left.
     """
+    observed = {"": images, **(cameras or {})}
     if pictures_after_action:
         actions = actions[1:]
     else:
-        images = np.concatenate([images, images[-1:]])
+        proprio = None if proprio is None else _last_repeated(proprio)
+        observed = {name: _last_repeated(frames) for name, frames in observed.items()}
     steps = len(actions)
     if not steps:
         raise DataError(f"Episode {meta.episode_id} has no step left.", "Leave it out.")
@@ -81,15 +88,20 @@ def foreign_trajectory(
         success[-1] = meta.success
     return Trajectory(
         meta=dataclasses.replace(meta, **facts),
-        frames=np.ascontiguousarray(images),
-        proprio=np.zeros((steps + 1, 0), dtype=np.float32),
+        frames=np.ascontiguousarray(observed.pop("")),
+        proprio=np.zeros((steps + 1, 0), dtype=np.float32) if proprio is None else proprio,
         actions=actions,
         labels=actions,
         action_tokens=tokens.astype(np.int32),
         token_logps=np.full(actions.shape, np.nan, dtype=np.float32),
         keypoints={},
         signals={"success": success},
+        cameras=observed,
     )
+
+
+def _last_repeated(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.concatenate([values, values[-1:]])
 
 
 def task_name(instruction: str) -> str:

@@ -82,7 +82,7 @@ class Episodes(Protocol):
 
 
 class EpisodeSource(Episodes, Protocol):
-    """Episodes to train on: an :class:`~grape.store.EpisodeStore`, or an RLDS data set in its place."""
+    """Episodes to train on: an :class:`~grape.store.EpisodeStore`, or a data set of another format in its place."""
 
     @property
     def path(self) -> Path:

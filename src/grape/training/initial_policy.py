@@ -17,6 +17,7 @@ from grape.policies.registry import get_policy_type, read_checkpoint_info, read_
 from grape.policies.statistics import compute_norm_stats
 from grape.policies.types import DataFacts, NewPolicy, OpeningOptions
 from grape.store import Decisions, EpisodeSource
+from grape.store.demonstrations import data_name
 from grape.store.rlds.demonstrations import RldsDemonstrations
 from grape.store.rlds.statistics import dataset_statistics
 from grape.training.dataset import check_proprio_widths
@@ -184,12 +185,12 @@ def norm_name(settings: SftSettings, stores: Sequence[EpisodeSource], spec: Poli
 
 
 def _data_name(settings: SftSettings, stores: Sequence[EpisodeSource]) -> str:
-    """Under which name the demonstrations' statistics stand: their suite's, or that of the RLDS data set.
+    """Under which name the demonstrations' statistics stand: their suite's, or that of the data set.
 
     Raises:
         SettingsError: The stores are of several suites or data sets, and no name was given.
     """
-    names = sorted({store.name if isinstance(store, RldsDemonstrations) else store.suite for store in stores})
+    names = sorted({data_name(store) for store in stores})
     if not settings.norm_key and len(names) > 1:
         raise SettingsError(
             f"The demonstrations come from several suites: {', '.join(names)}.",

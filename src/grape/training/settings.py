@@ -243,8 +243,9 @@ class SftSettings(TrainerSettings):
     from any control step that has an image.
 
     Attributes:
-        data: Episode stores, folders made by grape collect, or RLDS data sets as rlds:/path/name (split train; with a
-            rule of your choice as rlds+RULE:/path/name). Episodes of all operators are used.
+        data: Episode stores, folders made by grape collect, folders of LeRobotDatasets (with options as
+            lerobot+cameras=front,success=yes:FOLDER), or RLDS data sets as rlds:/path/name (split train; with a rule
+            of your choice as rlds+RULE:/path/name). Episodes of all operators are used.
         policy: Checkpoint folder to continue; without it a new nano policy is made.
         preset: Train --policy as OpenVLA-OFT, under these conventions: openvla-oft, simplevla-rl or rlinf. Not given:
             as the checkpoint says.

@@ -24,7 +24,7 @@ from grape.core.seeds import derive_rng
 from grape.core.trajectories import EpisodeMeta, Observation
 from grape.policies.base import ImitationPolicy
 from grape.store import EpisodeSource
-from grape.store.rlds.demonstrations import open_demonstrations
+from grape.store.demonstrations import open_demonstrations
 from grape.training.augmentation import augment, augment_observations
 from grape.training.batches import BatchSampler, EpisodeShuffleSampler
 from grape.training.dataset import StepDataset, load_steps

@@ -21,7 +21,7 @@ from grape.policies.probes import Candidate, Probe, Reading
 from grape.policies.registry import recognize_policy
 from grape.policies.types import OpeningOptions
 from grape.store import EpisodeSource
-from grape.store.rlds.demonstrations import open_demonstrations
+from grape.store.demonstrations import open_demonstrations
 
 __all__ = ["PROBE_NAME", "run_probe"]
 

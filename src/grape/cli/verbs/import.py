@@ -5,9 +5,11 @@ from grape.cli.verb import Verb, VerbOfKinds
 from grape.exchange import (
     ImportGrapeNpySettings,
     ImportGrapeRldsSettings,
+    ImportLeRobotSettings,
     ImportVideoSettings,
     run_import_grape_npy,
     run_import_grape_rlds,
+    run_import_lerobot,
     run_import_video,
 )
 
@@ -50,13 +52,26 @@ VIDEO = Verb(
     positionals=("episodes",),
 )
 
+LEROBOT = Verb(
+    name="import lerobot",
+    settings=ImportLeRobotSettings,
+    run=run_import_lerobot,
+    paths=("store",),
+    show=show_plain_values,
+    examples=(
+        "grape import lerobot --data datasets/so100_pick --out runs/so100",
+        "grape import lerobot --data datasets/so100_pick --cameras front,wrist --success yes --out runs/so100",
+    ),
+)
+
 VERB = VerbOfKinds(
     name="import",
     summary="Read data of other programs into stores and pairs of GRAPE.",
-    kinds={"grape-rlds": GRAPE_RLDS, "grape-npy": GRAPE_NPY, "video": VIDEO},
+    kinds={"grape-rlds": GRAPE_RLDS, "grape-npy": GRAPE_NPY, "lerobot": LEROBOT, "video": VIDEO},
     summaries={
         "grape-rlds": "Chosen and rejected trajectories in two RLDS data sets, as the first implementation had",
         "grape-npy": "Rollout files (.npy) of the first implementation, from SimplerEnv or LIBERO",
+        "lerobot": "A LeRobotDataset of version 2.0, 2.1 or 3.0: demonstrations of a robot, with its cameras and state",
         "video": "Recordings of a robot: video, depth, camera, robot log; keypoints are followed in the images",
     },
 )

@@ -14,14 +14,13 @@ from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.files import content_hash, file_hash
 from grape.core.images import lanczos3
 from grape.core.trajectories import EpisodeMeta, Trajectory
-from grape.store.episode_store import EpisodeStore
 from grape.store.imported import ACTION_SPACE, foreign_trajectory, task_name
 from grape.store.rlds.dataset import RldsDataset, open_rlds
 from grape.store.rlds.standardize import Rule, StandardEpisode, rule_for, standard_episodes, standardize
 from grape.store.rlds.statistics import dataset_statistics
-from grape.store.source import Decisions, EpisodeSource
+from grape.store.source import Decisions
 
-__all__ = ["RldsDemonstrations", "is_rlds_location", "open_demonstrations"]
+__all__ = ["RldsDemonstrations", "is_rlds_location"]
 
 _SCHEME = "rlds"
 _SIDE = 224
@@ -30,16 +29,6 @@ _SIDE = 224
 def is_rlds_location(path: Path | str) -> bool:
     """Whether a path means an RLDS data set: ``rlds:/path/name``, or with a rule ``rlds+libero:/path/name``."""
     return str(path).partition(":")[0].partition("+")[0] == _SCHEME and ":" in str(path)
-
-
-def open_demonstrations(location: Path) -> EpisodeSource:
-    """Open what ``--data`` names: an episode store, or an RLDS data set as ``rlds:/path/name``.
-
-    Raises:
-        DataError: There is nothing, or something else or damaged.
-        SettingsError: No rule is known by which to read the RLDS data set.
-    """
-    return RldsDemonstrations(location) if is_rlds_location(location) else EpisodeStore.open(location)
 
 
 class RldsDemonstrations:

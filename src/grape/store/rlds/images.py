@@ -5,6 +5,7 @@ TensorFlow decodes JPEG with libjpeg's fast integer DCT, so policies trained on 
 lossless and every decoder agrees.
 """
 
+import dataclasses
 import io
 import struct
 import zlib
@@ -44,11 +45,13 @@ class EncodedImages:
         blobs: One JPEG or PNG a step.
         shape: ``(H, W, C)`` as ``features.json`` promises; None where it leaves a side open.
         where: What a message names: file, record and column.
+        promised_by: Name of the file that promises the shape.
     """
 
     blobs: Sequence[bytes]
     shape: tuple[int | None, ...]
     where: str = "image"
+    promised_by: str = "features.json"
 
     def __len__(self) -> int:
         return len(self.blobs)
@@ -59,7 +62,7 @@ class EncodedImages:
 
     def part(self, steps: slice) -> "EncodedImages":
         """The images of some steps, still encoded."""
-        return EncodedImages(self.blobs[steps], self.shape, self.where)
+        return dataclasses.replace(self, blobs=self.blobs[steps])
 
     def decode(self) -> UInt8:
         """All images, uint8 ``(N, H, W, C)``.
@@ -105,14 +108,14 @@ class EncodedImages:
         if any(
             expected is not None and expected != size for expected, size in zip(self.shape, decoded.shape, strict=True)
         ):
-            raise DataError(f"{where}: the image is {decoded.shape}, features.json promises {self.shape}.")
+            raise DataError(f"{where}: the image is {decoded.shape}, {self.promised_by} promises {self.shape}.")
         return decoded
 
     def _check_size(self, height: int, width: int) -> None:
         """Refuse an image whose header announces too many pixels."""
         expected = self.shape[:2]
         if any(side is not None and side != size for side, size in zip(expected, (height, width), strict=True)):
-            raise ValueError(f"it is {height} x {width}, features.json promises {expected[0]} x {expected[1]}")
+            raise ValueError(f"it is {height} x {width}, {self.promised_by} promises {expected[0]} x {expected[1]}")
         if height * width > _MOST_PIXELS:
             raise ValueError(f"{height} x {width} pixels are far more than a camera gives")
 
