@@ -232,6 +232,18 @@ def test_what_a_store_has_lost_or_never_had_is_counted(copies: Path) -> None:
     assert store_bytes(copies / "out") == store_bytes(copies / "whole" / "run")
 
 
+def test_an_unfinished_collection_of_unknown_size_stays_unfinished(copies: Path) -> None:
+    whole = copies / "whole" / "run"
+    edit(whole / "plan.json", lambda plan: plan.update(episodes=None))  # as where further rounds depend on outcomes
+    (whole / "done.json").unlink()
+    with pytest.raises(DataError, match="was not finished"):
+        merge(copies / "out", whole)
+    merge(copies / "out", whole, partial=True)
+    assert not (copies / "out" / "done.json").exists()
+    collect(copies / "out", **SETTINGS)
+    assert read_json(copies / "out" / "done.json")["episodes"] == 10
+
+
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [

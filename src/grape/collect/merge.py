@@ -73,7 +73,7 @@ def run_merge(settings: MergeSettings, reporter: Reporter = SILENT) -> Mapping[s
     owners = owners_of([*stores, *there])
     if not owners:
         raise DataError("The stores hold no episodes.", "Run 'grape collect' first.")
-    missing = _check_whole(settings, sources, len(owners), one, reporter)
+    missing, complete = _check_whole(settings, sources, len(owners), one, reporter)
     known = {name for store in there for name in store.ids()}
     todo = [name for name in owners if name not in known]
     size = 0 if settings.link else size_of(owners, todo)
@@ -104,7 +104,7 @@ def run_merge(settings: MergeSettings, reporter: Reporter = SILENT) -> Mapping[s
         unfinished = [str(source.folder) for source in sources if source.lacking or not source.done]
         summary = {**summarize(store.metas()), "store": str(target), **inputs}
         summary |= {"unfinished": unfinished} if unfinished else {}
-    if run.done is None and not (one and missing):
+    if run.done is None and (complete or not one):
         run.finish(summary)
     return {**summary, "merged": facts}
 
@@ -145,8 +145,8 @@ def _whole(sources: Sequence[Source]) -> int | None:
 
 def _check_whole(
     settings: MergeSettings, sources: Sequence[Source], episodes: int, one: bool, reporter: Reporter
-) -> int:
-    """How many episodes are missing, as far as it is known; refused unless that is asked for.
+) -> tuple[int, bool]:
+    """How many episodes are missing, as far as it is known, and whether none are; refused unless that is asked for.
 
     Raises:
         DataError: Episodes are missing, or there are too many.
@@ -162,14 +162,14 @@ def _check_whole(
     if whole is not None:
         missing = whole - episodes
         if not missing:
-            return 0
+            return 0, True
         absent = missing_shards(sources)
         text = "; ".join([*([f"shards not given: {absent}"] if absent else []), *lacking])
         text = f"{missing} of {whole} episodes are missing" + (f": {text}" if text else "")
     else:
         missing = sum(source.lacking for source in sources)
         if not lacking:
-            return 0
+            return 0, True
         text = "; ".join(lacking)
     if not settings.partial:
         raise DataError(
@@ -178,7 +178,7 @@ def _check_whole(
         )
     follows = "the result is an unfinished collection" if one else "the result lacks them"
     reporter.warn(f"{text[0].upper()}{text[1:]}: {follows}.")
-    return missing
+    return missing, False
 
 
 def _run_of_result(

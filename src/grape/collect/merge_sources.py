@@ -1,7 +1,7 @@
 """What stores that are to be merged say of themselves, and whether they may be joined."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ class Source:
         identity.pop("shard", None)
         if identity != dict(self.settings):
             raise DataError(f"settings.yaml and {RUN_FILE} of {self.folder} do not agree.", hint)
-        return CollectSettings(**{**vars(settings), "out": out, "shard": "", "extend": False, "dry_run": False})
+        return replace(settings, out=out, shard="", extend=False)
 
 
 def read_source(path: Path) -> Source:

@@ -13,6 +13,8 @@ def _show(summary: Summary, console: Console) -> None:
     shown: dict[str, Any] = {
         name: value for name, value in summary.items() if value is not None and not isinstance(value, bool | dict)
     }
+    if "stores" in summary:
+        shown["stores"] = ", ".join(summary["stores"])
     if summary.get("stage_wise"):
         shown["mode"] = f"{summary['mode']}, stage-wise"
         shown["mean_margin"] = f"{summary['mean_margin']:.4g} in units of cost"
