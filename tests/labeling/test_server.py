@@ -169,3 +169,21 @@ def test_a_browser_that_leaves_in_the_middle_costs_nothing(server: LabelServer, 
         raw.sendall(b"POST /token/vote HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
     assert request(server, f"/{TOKEN}/question", {"rater": "anna"})[0] == 200
     assert listener.warnings == []
+
+
+def test_a_closed_server_answers_on_no_connection_that_is_kept_open(server: LabelServer) -> None:
+    with LabelServer(server.labeling, 0, TOKEN) as other:
+        thread = threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        connection = http.client.HTTPConnection("127.0.0.1", other.server_port, timeout=600)
+        for _ in range(2):  # one connection
+            connection.request("GET", f"/{TOKEN}/")
+            assert connection.getresponse().read().startswith(b"<!doctype html>")
+        kept = connection.sock
+        assert kept is not None
+        other.shutdown()
+        thread.join()
+    with pytest.raises((ConnectionError, http.client.HTTPException)):
+        connection.request("GET", f"/{TOKEN}/")
+        assert connection.sock is kept
+        connection.getresponse()

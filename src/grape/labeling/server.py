@@ -5,11 +5,13 @@ this machine (DNS rebinding), the check of the ``Origin`` header pages of others
 """
 
 import base64
+import contextlib
 import hashlib
 import http.server
 import json
 import re
 import secrets
+import socket
 import socketserver
 import sys
 from collections.abc import Callable
@@ -51,6 +53,7 @@ class LabelServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
         self.labeling, self.token, self._warn = labeling, token, warn
         self.page = (resources.files("grape.labeling") / "label.html").read_bytes()
         self.policy = _content_policy(self.page.decode("utf-8"))
+        self._connections: set[socket.socket] = set()
         try:
             super().__init__((_HOST, port), _Handler)
         except OSError as error:
@@ -62,6 +65,24 @@ class LabelServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
         """Bind the socket; the base class would look this machine's name up, which can take seconds."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = _HOST, self.server_address[1]
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection."""
+        request, address = super().get_request()
+        self._connections.add(request)
+        return request, address
+
+    def shutdown_request(self, request: Any) -> None:
+        """End a connection."""
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        """Stop listening, and end the connections that browsers keep open: they would still be answered."""
+        super().server_close()
+        for connection in tuple(self._connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     @property
     def address(self) -> str:
