@@ -269,6 +269,21 @@ def test_their_names_are_taken_and_listed(capsys: pytest.CaptureFixture[str]) ->
     assert "needs robometer (Python 3.10)" in shown
 
 
+def test_options_that_do_not_fit_are_said_at_once(python: Path) -> None:
+    listener = Hearing()
+    for options, problem in (
+        ("", "required: --model, --stats"),
+        ("--model m --stats s --fast", "unrecognized arguments: --fast"),
+    ):
+        (choice,) = parse_scorers([f"sarm:{python} {options}"])
+        with pytest.raises(ProgramError, match=f"its options do not fit .*{problem}"):
+            open_scorer(choice, warn=listener.warn)
+    (choice,) = parse_scorers([f"robometer:{python} --frames 0"])
+    with pytest.raises(ProgramError, match="--frames must be 1 or more"):
+        open_scorer(choice, warn=listener.warn)
+    assert not listener.warnings
+
+
 def test_a_program_of_the_other_kind_says_so(python: Path) -> None:
     (choice,) = parse_scorers([f"{python} {PROGRAMS / 'judge_robometer.py'}"])
     with pytest.raises(ProgramError, match="it is a judge, not a scorer"):

@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from importlib import metadata
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 import numpy as np
 
@@ -18,6 +18,13 @@ _LONGEST_PROBLEM = 400
 
 class CannotTellError(Exception):
     """Nothing can be said of this episode, and asking again would not help."""
+
+
+class _Options(argparse.ArgumentParser):
+    """Options whose error is an exception, so that it can be answered."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
 
 
 class Episode:
@@ -96,7 +103,7 @@ def serve(kind: Any) -> None:
             model; and with ``value(episode, image)``, what the model says at the image of that index, or
             ``prefer(a, b)``. ``about`` is what it adds to the greeting.
     """
-    parser = argparse.ArgumentParser(description=kind.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Options(description=kind.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--camera", default="main", help="whose images the reward sees (default: main)")
     kind.add_options(parser)
     if kind.task == "scorer":
@@ -107,12 +114,17 @@ def serve(kind: Any) -> None:
             help="at how many images, evenly over the episode, it is asked; with more than one there are values a "
             "control step, interpolated in between (default: 1, the last image)",
         )
-    options = parser.parse_args()
-    for name in ("frames", "points"):
-        if getattr(options, name, 1) < 1:
-            parser.error(f"--{name} must be 1 or more")
+    options = argparse.Namespace()
+    problem = ""
+    try:
+        options = parser.parse_args()
+        for name in ("frames", "points"):
+            if getattr(options, name, 1) < 1:
+                parser.error(f"--{name} must be 1 or more")
+    except ValueError as error:
+        problem = f"its options do not fit ({error}): see its --help"
     replies = _own_standard_output()
-    reward, greeting = _load(kind, options)
+    reward, greeting = (None, {"problem": problem}) if problem else _load(kind, options)
     for line in sys.stdin:
         request = json.loads(line)
         if request["request"] == "hello" and request["kind"] != kind.task:
@@ -146,7 +158,7 @@ def _load(kind: Any, options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         traceback.print_exc()
         if _is_out_of_memory(error):
             return None, {"problem": f"{options.model} does not fit into the device's memory ({_words(error)})"}
-        return None, {"problem": f"{options.model} cannot be loaded ({_words(error)}): check --model"}
+        return None, {"problem": f"{options.model} cannot be loaded ({_words(error)}): check the options"}
     try:
         version = metadata.version(kind.package)
     except metadata.PackageNotFoundError:
