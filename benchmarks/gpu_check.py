@@ -177,7 +177,7 @@ def begin_record(options: argparse.Namespace, machine: Mapping[str, Any], device
         record = {}
     if any(record.get(name) != value for name, value in facts.items()) or not isinstance(record.get("parts"), dict):
         record = {"parts": {}}
-    return {**record, **facts, "command": " ".join(["gpu_check.py", *sys.argv[1:]])}
+    return {**record, **facts}
 
 
 def run_parts(parts: Sequence[Part], record: dict[str, Any], out: Path, deadline: float) -> None:
