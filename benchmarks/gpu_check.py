@@ -45,6 +45,8 @@ _OFFLINE = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 _EGL = {"MUJOCO_GL": "egl", "PYOPENGL_PLATFORM": "egl"}
+_LOOKING = 300.0  # seconds for a first look at the machine
+_TRYING = 3600.0  # seconds for a tiny part and for all of them, however busy the machine is
 _ENDING = 3.0  # seconds for the end of a process and the record after the last part
 _UNCHANGED = "Nothing was measured, and no record was changed."
 
@@ -90,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--parts", nargs="+", metavar="PART", default=[], help="these alone")
     parser.add_argument("--again", action="store_true", help="measure again what the record holds already")
     parser.add_argument("--memory-gb", type=float, default=0.0, help="plan with so much memory instead of what is free")
-    parser.add_argument("--budget", type=float, default=BUDGET, help="seconds, at most 600")
+    parser.add_argument("--budget", type=float, default=BUDGET, help="seconds, at most 600; --tiny has none")
     parser.add_argument("--out", type=Path, help="the record; docs/results/gpu.json, or with --tiny one in build/")
     options = parser.parse_args(arguments)
     try:
@@ -112,7 +114,8 @@ def check(options: argparse.Namespace, began: float) -> int:
     device, out = _checked(options)
     command = [sys.executable, str(_PROGRAM)]
     common = ["--device", device, *(["--tiny"] if options.tiny else []), "--memory-gb", str(options.memory_gb)]
-    seen = run_part(Part("machine", [*command, "machine", *common], 0, 120), 120)
+    looking = _TRYING if options.tiny else _LOOKING
+    seen = run_part(Part("machine", [*command, "machine", *common], 0, looking), looking)
     if seen["state"] != "measured":
         raise SettingsError(f"The machine could not be looked at with {sys.executable}: {seen['reason']}", _install())
     if device != "cpu" and not seen["result"]["gpu"]:
@@ -121,11 +124,11 @@ def check(options: argparse.Namespace, began: float) -> int:
     record = begin_record(options, seen["result"], device, out)
     names = options.parts or [name for name, *_ in _PARTS]
     parts = [
-        Part(name, [*command, name, *common], expected, limit, environment)
+        Part(name, [*command, name, *common], expected, _TRYING if options.tiny else limit, environment)
         for name, expected, limit, environment in _PARTS
         if name in names and (options.again or record["parts"].get(name, {}).get("state") != "measured")
     ]
-    run_parts(parts, record, out, began + options.budget)
+    run_parts(parts, record, out, began + (_TRYING if options.tiny else options.budget))
     print(json.dumps(record, indent=1, sort_keys=True))
     print(summary(record, out), file=sys.stderr)
     return int(any(record["parts"][part.name]["state"] in ("failed", "crashed", "timed out") for part in parts))
@@ -174,7 +177,7 @@ def begin_record(options: argparse.Namespace, machine: Mapping[str, Any], device
         record = {}
     if any(record.get(name) != value for name, value in facts.items()) or not isinstance(record.get("parts"), dict):
         record = {"parts": {}}
-    return {**record, **facts, "command": " ".join(["gpu_check.py", *sys.argv[1:]])}
+    return {**record, **facts}
 
 
 def run_parts(parts: Sequence[Part], record: dict[str, Any], out: Path, deadline: float) -> None:
