@@ -65,7 +65,9 @@ def test_an_export_comes_back(tmp_path):
         for fact in ("task", "instruction", "initial_state", "success", "steps"):
             assert getattr(actual.meta, fact) == getattr(expected.meta, fact), fact
         errors = np.abs(actual.frames[:-1].astype(float) - expected.frames[:-1]).mean(axis=(1, 2, 3))
-        others = np.abs(actual.frames[:-1].astype(float) - np.roll(expected.frames[:-1], 1, axis=0)).mean(axis=(1, 2, 3))
+        others = np.abs(actual.frames[:-1].astype(float) - np.roll(expected.frames[:-1], 1, axis=0)).mean(
+            axis=(1, 2, 3)
+        )
         assert (errors < 0.75 * others).all()  # random pixels: half the colors' resolution is lost
     again = run_export_lerobot(LeRobotExportSettings(tmp_path / "again", collection=tmp_path / "back"))  # fps is known
     assert (again["episodes"], again["steps"], again["fps"]) == (6, summary["steps"], 5)
