@@ -17,7 +17,7 @@ from grape.exchange import (
 from grape.store import EpisodeStore
 from grape.training import SftSettings, run_sft
 from tests.exchange.recordings import make_recordings
-from tests.store.lerobot.datasets import actions_of, assert_images, write_dataset
+from tests.store.lerobot.written_by_hand import actions_of, assert_images, write_dataset
 
 
 @pytest.fixture(scope="module")

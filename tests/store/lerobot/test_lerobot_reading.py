@@ -13,7 +13,7 @@ from grape.store import EpisodeStore
 from grape.store.demonstrations import data_name, open_demonstrations
 from grape.store.lerobot.demonstrations import LeRobotDemonstrations, Meaning
 from tests.store.episodes import make_episode
-from tests.store.lerobot.datasets import (
+from tests.store.lerobot.written_by_hand import (
     KEYS,
     NAMES,
     actions_of,

@@ -67,6 +67,8 @@ def write(folder: Path, *, videos: bool) -> None:
 
 
 def main(out: Path) -> None:
+    import datasets  # noqa: F401 (before what follows, which it would take for the real one)
+
     # LeRobot's module imports it for the images that it reads; of what writes, nothing calls it.
     torchvision = types.ModuleType("torchvision")
     torchvision.transforms = types.ModuleType("torchvision.transforms")
