@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-tf lint imports check format docs packages doctor bench-evidence bench-data bench-train bench-reading bench-costs bench-rollout bench-saturation gpu-check clean distclean
+.PHONY: help install demo test test-tf test-lerobot lint imports check format docs packages doctor bench-evidence bench-data bench-train bench-reading bench-costs bench-rollout bench-saturation gpu-check clean distclean
 
 BIN := .venv/bin
 JOBS ?= 2
@@ -39,6 +39,10 @@ test: install ## everything that must hold: lint and types, then all tests
 test-tf: install ## what GRAPE exports, read by real TensorFlow Datasets in an environment of its own (.venv-tf, 1.8 GB)
 	@bash scripts/install_tensorflow.sh
 	@$(BIN)/python -m pytest -q tests/store/rlds/test_tensorflow.py $(ARGS)
+
+test-lerobot: install ## data that real LeRobot writes (v2.1, v3.0), read by GRAPE; an environment of its own (.venv-lerobot, 1.4 GB)
+	@bash scripts/install_lerobot.sh
+	@$(BIN)/python -m pytest -q tests/store/lerobot/test_written_by_lerobot.py $(ARGS)
 
 lint: install ## ruff (rules and format) and mypy --strict
 	@status=0; \
@@ -102,5 +106,5 @@ clean: ## remove caches and build products; runs/ and .venv stay
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-distclean: clean ## clean, and remove .venv, .venv-sim and .venv-tf too
-	@rm -rf .venv .venv-sim .venv-tf .system-packages-tried
+distclean: clean ## clean, and remove .venv, .venv-sim, .venv-tf and .venv-lerobot too
+	@rm -rf .venv .venv-sim .venv-tf .venv-lerobot .system-packages-tried

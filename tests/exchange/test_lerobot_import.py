@@ -17,7 +17,7 @@ from grape.exchange import (
 from grape.store import EpisodeStore
 from grape.training import SftSettings, run_sft
 from tests.exchange.recordings import make_recordings
-from tests.store.lerobot.datasets import actions_of, assert_images, write_dataset
+from tests.store.lerobot.written_by_hand import actions_of, assert_images, write_dataset
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,9 @@ def test_an_export_comes_back(tmp_path):
         for fact in ("task", "instruction", "initial_state", "success", "steps"):
             assert getattr(actual.meta, fact) == getattr(expected.meta, fact), fact
         errors = np.abs(actual.frames[:-1].astype(float) - expected.frames[:-1]).mean(axis=(1, 2, 3))
-        others = np.abs(actual.frames[:-1].astype(float) - np.roll(expected.frames[:-1], 1, axis=0)).mean(axis=(1, 2, 3))
+        others = np.abs(actual.frames[:-1].astype(float) - np.roll(expected.frames[:-1], 1, axis=0)).mean(
+            axis=(1, 2, 3)
+        )
         assert (errors < 0.75 * others).all()  # random pixels: half the colors' resolution is lost
     again = run_export_lerobot(LeRobotExportSettings(tmp_path / "again", collection=tmp_path / "back"))  # fps is known
     assert (again["episodes"], again["steps"], again["fps"]) == (6, summary["steps"], 5)

@@ -44,8 +44,8 @@ class ProbeSettings(PrecisionSettings):
 
     Attributes:
         policy: Checkpoint folder, or a name on the Hugging Face hub.
-        data: Demonstrations of what the checkpoint was trained for, at its control rate: an episode store, or an RLDS
-            data set as rlds:/path/name.
+        data: Demonstrations of what the checkpoint was trained for, at its control rate: an episode store, the folder
+            of a LeRobotDataset, or an RLDS data set as rlds:/path/name.
         out: Folder to write probe.json and the score of each decision to, and to resume from; without it nothing is
             written.
         samples: Decisions to score, spread over tasks and episodes.

@@ -336,7 +336,8 @@ class LeRobotDemonstrations:
         if said in ("yes", "no"):
             return said == "yes"
         if said == "auto" and "success" in entry.facts:
-            return _noted(entry, "success", bool)
+            noted: bool | None = _noted(entry, "success", bool)
+            return noted
         if not self._success:
             return None
         values = numbers.further[self._success]

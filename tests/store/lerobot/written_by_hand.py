@@ -117,7 +117,7 @@ def info_of(content: Content, version: str) -> dict[str, object]:
         image["info" if version != "v2.0" else "video_info"] = {"video.fps": float(content.fps), "video.channels": 3}
     features = {
         "action": {"dtype": "float32", "shape": [3], "names": NAMES if version == "v3.0" else {"motors": NAMES}},
-        **{key: image for key in content.keys},
+        **dict.fromkeys(content.keys, image),
         "timestamp": {"dtype": "float32", "shape": [1], "names": None},
         **dict.fromkeys(("frame_index", "episode_index", "index", "task_index"), number),
     }
@@ -185,7 +185,10 @@ def _write_v3(folder: Path, content: Content) -> None:
             }  # fmt: skip
             for key in content.keys if content.stored == "video" else ():
                 row |= {f"videos/{key}/chunk_index": 0, f"videos/{key}/file_index": file}
-                row |= {f"videos/{key}/from_timestamp": start / FPS, f"videos/{key}/to_timestamp": (start + length) / FPS}
+                row |= {
+                    f"videos/{key}/from_timestamp": start / FPS,
+                    f"videos/{key}/to_timestamp": (start + length) / FPS,
+                }
             rows.append(row)
             first += length
             start += length
