@@ -35,7 +35,7 @@ class ServerProcess:
     """
 
     def __init__(self, site: Path, place: str, *words: str, environment: Mapping[str, str] | None = None) -> None:
-        paths = os.pathsep.join([str(site), str(ROOT / "src"), str(ROOT)])
+        paths = os.pathsep.join([str(site), str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
         command = [sys.executable, "-m", "grape", "serve", "--policy", f"numpy:{place}", "--json", *words]
         self.process = subprocess.Popen(
             command,

@@ -21,7 +21,7 @@ VERB = Verb(
         "grape serve --policy runs/sft/policy",
         "grape serve --policy openvla/openvla-7b --unnorm-key bridge_orig --port 9000",
         "grape serve --policy runs/train/policy --host 0.0.0.0 --image-keys images/cam_high "
-        "--state-keys observation/joint_position,observation/gripper_position",
+        "--state-keys observation/joint_position observation/gripper_position",
         "grape evaluate --suite toy --policy ws://127.0.0.1:8000",
     ),
 )

@@ -6,6 +6,7 @@ the way costs time and nothing else. A server that comes back must serve the sam
 
 import contextlib
 import random
+import ssl
 import threading
 import time
 import weakref
@@ -184,7 +185,10 @@ class PolicyConnection:
             self._refused(error.response.status_code)
         except self._errors.InvalidHandshake as error:
             if isinstance(error.__cause__, EOFError | ConnectionError):
-                raise _LostError("it closes the connection before it answers as a WebSocket server") from error
+                raise _LostError(
+                    "it closes the connection before it answers as a WebSocket server (is it another service, or one "
+                    "with TLS, wss://?)"
+                ) from error
             raise self._foreign(_first_line(error)) from error
         except self._errors.ConnectionClosed as error:
             raise _LostError(_first_line(error)) from error
@@ -192,6 +196,11 @@ class PolicyConnection:
             raise SettingsError(f"{self.url} cannot be connected to: {_first_line(error)}.", "Check it.") from error
         except TimeoutError as error:
             raise _LostError("it accepts the connection and says nothing") from error
+        except ssl.SSLCertVerificationError as error:
+            raise SettingsError(
+                f"The certificate of {self.url} is not trusted: {error.verify_message}.",
+                "Set SSL_CERT_FILE to the certificate of the authority that signed it.",
+            ) from error
         except OSError as error:
             raise _LostError(error.strerror or _first_line(error)) from error
         self._socket = socket
