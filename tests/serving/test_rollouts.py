@@ -76,7 +76,8 @@ def start(site, place="one", port=0):
 def test_a_server_that_is_killed_half_way_costs_time_alone(site, local, tmp_path):
     killing = Killing(site, tmp_path, then="one")
     try:
-        summary = collect(tmp_path / "run", killing.server.url)
+        with pytest.warns(UserWarning, match="Trying again for 120 s"):
+            summary = collect(tmp_path / "run", killing.server.url)
         assert summary["episodes"] == 4
         assert store_bytes(tmp_path / "run") == store_bytes(local)
         assert (tmp_path / "run" / "run.json").read_bytes() == (local / "run.json").read_bytes()
@@ -89,7 +90,7 @@ def test_a_server_that_is_gone_or_another_ends_the_run_and_loses_nothing(site, l
     """It does not come back; it comes back with another policy, between runs and during one; then it is right again."""
     run, killing = tmp_path / "run", Killing(site, tmp_path)
     server = killing.server
-    with pytest.raises(PolicyError, match="did not come back within") as lost:
+    with pytest.warns(UserWarning, match="was lost"), pytest.raises(PolicyError, match="did not come back") as lost:
         collect(run, f"{server.url}?wait=0.5")
     killing.end()
     assert "What was finished is kept" in str(lost.value)
@@ -104,7 +105,10 @@ def test_a_server_that_is_gone_or_another_ends_the_run_and_loses_nothing(site, l
 
     killing = Killing(site, tmp_path, then="other", port=server.port)
     try:
-        with pytest.raises(CompatibilityError, match="came back with another policy") as changed:
+        with (
+            pytest.warns(UserWarning, match="was lost"),
+            pytest.raises(CompatibilityError, match="came back with another policy") as changed,
+        ):
             collect(run, server.url)
     finally:
         killing.end()

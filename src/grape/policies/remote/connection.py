@@ -9,6 +9,7 @@ import random
 import ssl
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Callable
 from http import HTTPStatus
@@ -28,6 +29,7 @@ MOST_MESSAGE_BYTES = 256 * 2**20
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _HANDSHAKE_SECONDS = 10.0
 _PING_TIMEOUT = 60.0
+_PASSING = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 _TOO_LARGE = 1009  # close code of a message above the receiver's limit
 _KEPT = "What was finished is kept: run the same command again when it is back."
 
@@ -124,7 +126,13 @@ class PolicyConnection:
                 return attempt()
             except _LostError as error:
                 self._drop()
-                deadline = self._clock() + seconds if deadline is None else deadline
+                if deadline is None:
+                    deadline = self._clock() + seconds
+                    if not opening:
+                        warnings.warn(
+                            f"The policy server at {self.url} was lost ({error}). Trying again for {seconds:g} s.",
+                            stacklevel=4,
+                        )
                 remaining = deadline - self._clock()
                 if remaining <= 0:
                     self._give_up(str(error), seconds, opening)
@@ -230,7 +238,7 @@ class PolicyConnection:
         )
 
     def _refused(self, status: int) -> NoReturn:
-        if status == HTTPStatus.SERVICE_UNAVAILABLE or status == HTTPStatus.BAD_GATEWAY:
+        if status in _PASSING:
             raise _LostError(f"it answers {status} ({HTTPStatus(status).phrase})")
         if status == HTTPStatus.UNAUTHORIZED:
             sent = "the token is wrong" if self._token else "it asks for a token"
