@@ -28,6 +28,8 @@ class NumpyPolicy:
         )
 
     def prompt(self, instruction):
+        if instruction == "raise":
+            raise RuntimeError("the key is gone")
         return f"In {self.place}: {instruction}"
 
     def act(self, observations, *, temperature=0.0, seeds=None):

@@ -35,7 +35,9 @@ class Robot:
         headers = {"Authorization": f"Api-Key {api_key}"} if api_key else None
         self._open = contextlib.ExitStack()
         self.socket = self._open.enter_context(
-            connect(url, compression=None, max_size=None, additional_headers=headers, proxy=None, **more)
+            connect(
+                url, compression=None, max_size=None, additional_headers=headers, proxy=None, open_timeout=300, **more
+            )
         )
         self.metadata = unpack(self.socket.recv())
 

@@ -53,19 +53,18 @@ class ServerProcess:
         self._reader.start()
         url = self.wait_for("listening")["url"]
         self.address, self.port = url.removeprefix("ws://"), int(url.rpartition(":")[2])
-        self.url = url
+        self.url, self.patient_url = url, f"{url}?wait={PATIENCE:g}"
 
-    def wait_for(self, event: str, count: int = 1) -> dict[str, Any]:
-        """The ``count``-th event of a name; waits for it."""
+    def wait_for(self, event: str, fact: str = "event") -> dict[str, Any]:
+        """The first event of a name that has some fact; waits for it."""
 
-        def there() -> bool:
-            return self._ended or sum(one["event"] == event for one in self.events) >= count
+        def events() -> list[dict[str, Any]]:
+            return [one for one in self.events if one["event"] == event and fact in one]
 
         with self._news:
-            assert self._news.wait_for(there, PATIENCE), f"no {event}: {self.lines}"
-            events = [one for one in self.events if one["event"] == event]
-        assert len(events) >= count, "\n".join(self.lines)
-        return events[count - 1]
+            self._news.wait_for(lambda: self._ended or events(), PATIENCE)
+            assert events(), f"no {event}: {''.join(self.lines)}"
+            return events()[0]
 
     def kill(self) -> None:
         """End it at once, as a crash does."""

@@ -18,9 +18,10 @@ def observation(number, instruction="go"):
     return Observation(np.full((2, 2, 3), number, np.uint8), np.zeros(0, np.float32), instruction)
 
 
-def play(requests, *, most=16, window=0.0):
+def play(requests, *, most=16, window=0.0, connections=2):
     """Answers or errors of requests that are all made at once, the sizes of the batches, and the metrics."""
     policy, metrics = NumpyPolicy("one"), ServerMetrics({})
+    metrics.connections = connections
 
     async def run():
         batcher = Batcher(policy, policy.spec, most, window, metrics)
@@ -55,6 +56,11 @@ def test_robots_share_batches_of_at_most_so_many():
 def test_a_full_batch_does_not_wait():
     _, batches, _ = play([robot(number) for number in range(4)], most=4, window=NEVER)
     assert batches == [4]
+
+
+def test_a_robot_that_is_alone_waits_for_nobody():
+    _, batches, _ = play([robot(0)], window=NEVER, connections=1)
+    assert batches == [1]
 
 
 def test_what_a_rollout_asks_is_decided_on_as_it_came():

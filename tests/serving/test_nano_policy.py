@@ -52,7 +52,7 @@ def served(folder):
         thread.start()
         assert ready.wait(60)
         try:
-            yield f"ws://127.0.0.1:{listener.getsockname()[1]}"
+            yield f"ws://127.0.0.1:{listener.getsockname()[1]}?wait=300"
         finally:
             parts["loop"].call_soon_threadsafe(parts["server"].stop)
             thread.join(60)

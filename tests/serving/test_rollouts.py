@@ -76,8 +76,8 @@ def start(site, place="one", port=0):
 def test_a_server_that_is_killed_half_way_costs_time_alone(site, local, tmp_path):
     killing = Killing(site, tmp_path, then="one")
     try:
-        with pytest.warns(UserWarning, match="Trying again for 120 s"):
-            summary = collect(tmp_path / "run", killing.server.url)
+        with pytest.warns(UserWarning, match="Trying again"):
+            summary = collect(tmp_path / "run", killing.server.patient_url)
         assert summary["episodes"] == 4
         assert store_bytes(tmp_path / "run") == store_bytes(local)
         assert (tmp_path / "run" / "run.json").read_bytes() == (local / "run.json").read_bytes()
@@ -100,7 +100,7 @@ def test_a_server_that_is_gone_or_another_ends_the_run_and_loses_nothing(site, l
 
     other = start(site, "other", server.port)
     with pytest.raises(CompatibilityError, match="policy_hash"):
-        collect(run, server.url)
+        collect(run, server.patient_url)
     other.kill()
 
     killing = Killing(site, tmp_path, then="other", port=server.port)
@@ -109,7 +109,7 @@ def test_a_server_that_is_gone_or_another_ends_the_run_and_loses_nothing(site, l
             pytest.warns(UserWarning, match="was lost"),
             pytest.raises(CompatibilityError, match="came back with another policy") as changed,
         ):
-            collect(run, server.url)
+            collect(run, server.patient_url)
     finally:
         killing.end()
     assert "weights of one" in str(changed.value)
@@ -117,7 +117,7 @@ def test_a_server_that_is_gone_or_another_ends_the_run_and_loses_nothing(site, l
     assert store_bytes(run).items() >= kept.items()
 
     last = start(site, "one", server.port)
-    assert collect(run, server.url)["episodes"] == 4
+    assert collect(run, server.patient_url)["episodes"] == 4
     last.kill()
     assert store_bytes(run) == store_bytes(local)
 
@@ -131,7 +131,7 @@ def test_evaluate_by_command_needs_no_torch(site, tmp_path):
     words = ["evaluate", "--suite", "toy", "--tasks", "0", "--episodes", "2", "--max-steps", "4"]
     words += ["--workers", "1", "--lanes", "2", "--json", "--policy"]
     done = subprocess.run(
-        [sys.executable, "-c", code, *words, server.url],
+        [sys.executable, "-c", code, *words, server.patient_url],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")},
         cwd=tmp_path,
         capture_output=True,
@@ -169,9 +169,9 @@ def test_what_only_the_server_can_decide_is_refused(site):
     }.items():
         name, value = changes
         with pytest.raises((SettingsError, CompatibilityError), match=words):
-            open_policy(server.url, OpeningOptions(**{name: value}))
+            open_policy(server.patient_url, OpeningOptions(**{name: value}))
     with pytest.raises(SettingsError, match="cannot sample"):
-        collect(Path("unused"), server.url, temperature=0.7)
+        collect(Path("unused"), server.patient_url, temperature=0.7)
     server.kill()
     assert not Path("unused").exists()
 

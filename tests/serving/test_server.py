@@ -131,11 +131,11 @@ def test_who_has_no_token_is_not_let_in(server):
     for sent in ("", "Bearer wrong", TOKEN, f"Basic {TOKEN}"):
         headers = {"Authorization": sent} if sent else None
         with pytest.raises(InvalidStatus) as refused:
-            connect(server.url, additional_headers=headers, proxy=None)
+            connect(server.url, additional_headers=headers, proxy=None, open_timeout=300)
         assert refused.value.response.status_code == 401
     for token, words in {"": "asks for a token", "wrong": "the token is wrong"}.items():
         with pytest.raises(SettingsError, match=words) as caught:
-            PolicyConnection(parse_address(server.url), Secret(token)).facts()
+            PolicyConnection(parse_address(server.patient_url), Secret(token)).facts()
         assert "GRAPE_SERVE_TOKEN" in str(caught.value)
 
 
@@ -184,7 +184,7 @@ def test_a_message_above_the_limit_ends_its_connection_alone(server):
 
 
 def remote(server):
-    return RemotePolicy(PolicyConnection(parse_address(server.url), Secret(TOKEN)))
+    return RemotePolicy(PolicyConnection(parse_address(server.patient_url), Secret(TOKEN)))
 
 
 def test_the_client_is_told_what_is_wrong_by_kind(server):
@@ -196,6 +196,9 @@ def test_the_client_is_told_what_is_wrong_by_kind(server):
         policy.act([good], temperature=0.7)
     with pytest.raises(DataError, match="unknown"):
         policy._connection.ask({"grape": "sing"})
+    with pytest.raises(PolicyError, match="RuntimeError: the key is gone"):
+        policy.prompt("raise")
+    assert server.wait_for("failed", "place")["place"].startswith("numpy_policy.py, line ")
     assert policy.act([good, good]).actions.shape == (2, 2, 7)
     assert policy.prompt("go") == "In one: go"
 

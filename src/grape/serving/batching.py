@@ -90,7 +90,7 @@ class Batcher:
     async def _next_batch(self) -> list[_Job]:
         """The first request that waits, and those that may share its batch."""
         first = self._waiting[0]
-        if first.shared and self._window > 0:
+        if first.shared and self._window > 0 and self._metrics.connections != 1:  # one client alone has no company
             deadline = asyncio.get_running_loop().time() + self._window
             while self._companions(first)[1] < self._most:
                 self._arrived.clear()

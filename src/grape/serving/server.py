@@ -5,8 +5,10 @@ import hmac
 import logging
 import socket
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from grape.core.errors import DataError, GrapeError, PolicyError
@@ -35,6 +37,7 @@ Log = Callable[[str, Mapping[str, Any]], None]
 
 _GOING_AWAY = 1001
 _DRAIN_SECONDS = 10.0
+_PING_TIMEOUT = 60.0
 _QUEUED_FRAMES = 2
 """Frames of a connection that are read ahead: a client waits for its answer before it asks again."""
 
@@ -85,6 +88,7 @@ class PolicyServer:
                 compression=None,
                 max_size=self._facts.message_bytes,
                 max_queue=_QUEUED_FRAMES,
+                ping_timeout=_PING_TIMEOUT,
                 logger=silent,
                 server_header=None,
             ) as server:
@@ -179,6 +183,13 @@ class PolicyServer:
             outcome = "failed" if isinstance(error, PolicyError) else "refused"
             self._log(outcome, {"client": client, "error": error.message})
             packed = pack(error_message(error)) if own else str(error)
+        except Exception as error:
+            outcome, reason = "failed", f"{type(error).__name__}: {' '.join(str(error).split())}"
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(place.filename).name}, line {place.lineno}"
+            self._log(outcome, {"client": client, "error": reason, "place": where})
+            failure = PolicyError(f"The server failed with {reason}.", "Its log says where.")
+            packed = pack(error_message(failure)) if own else str(failure)
         seconds = time.perf_counter() - start_time
         self.metrics.request(outcome, seconds)
         if self._settings.log_requests and outcome == "answered":
