@@ -80,8 +80,12 @@ class Batcher:
                 await self._arrived.wait()
             jobs = await self._next_batch()
             jobs = [job for job in jobs if not job.decisions.cancelled()]  # who has gone needs no answer
-            if jobs:
-                await self._answer(jobs)
+            try:
+                if jobs:
+                    await self._answer(jobs)
+            except Exception as error:  # nobody must wait for ever
+                for job in jobs:
+                    _settle(job, _fault(error))
 
     def close(self) -> None:
         """Wait for what the policy computes now; nothing else is begun."""
@@ -158,10 +162,12 @@ class Batcher:
         except GrapeError:
             raise
         except Exception as error:  # a server goes on: the next request may be another one
-            reason = " ".join(str(error).split()) or "no message"
-            raise PolicyError(
-                f"The policy raised {type(error).__name__}: {reason}.", "See the server's log and memory."
-            ) from error
+            raise _fault(error) from error
+
+
+def _fault(error: Exception) -> PolicyError:
+    reason = " ".join(str(error).split()) or "no message"
+    return PolicyError(f"The policy raised {type(error).__name__}: {reason}.", "See the server's log and memory.")
 
 
 def _alike(job: _Job, first: _Job) -> bool:

@@ -92,20 +92,15 @@ class PolicyServer:
                 logger=silent,
                 server_header=None,
             ) as server:
-                stopped = asyncio.create_task(self._stopping.wait())
-                await asyncio.wait({stopped, deciding}, return_when=asyncio.FIRST_COMPLETED)
-                stopped.cancel()
+                await self._stopping.wait()
                 await self._drain()
                 server.close()
-            if deciding.done():
-                deciding.result()
         finally:
             deciding.cancel()
             await asyncio.to_thread(self._batcher.close)
 
     async def _drain(self) -> None:
         """Give connections the time to take the answers that are under way."""
-        self._stopping.set()
         deadline = time.monotonic() + _DRAIN_SECONDS
         while self.metrics.answering and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
