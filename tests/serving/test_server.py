@@ -1,5 +1,6 @@
 """``grape serve`` as a process: robots with openpi's layout, health, metrics, tokens, and what must not get in."""
 
+import contextlib
 import http.client
 import json
 import socket
@@ -62,6 +63,18 @@ def get(server, path, token=TOKEN):
         return answer.status, answer.read().decode()
 
 
+def measured(server, name):
+    lines = get(server, "/metrics")[1].splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"grape_serve_{name} "))
+
+
+def wait_until(is_so):
+    deadline = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def test_a_robot_gets_a_chunk_of_actions(server):
     robot = Robot(server.url, TOKEN)
     assert robot.metadata["action_horizon"] == 2
@@ -82,22 +95,12 @@ def test_a_robot_gets_a_chunk_of_actions(server):
 
 
 def test_robots_that_wait_for_the_policy_share_its_next_batch(server, tmp_path):
-    def measured(name):
-        lines = get(server, "/metrics")[1].splitlines()
-        return next(float(line.split()[1]) for line in lines if line.startswith(f"grape_serve_{name} "))
-
-    before = {name: measured(name) for name in ("observations_total", "batch_size_count")}
+    before = {name: measured(server, name) for name in ("observations_total", "batch_size_count")}
     go, answers = tmp_path / "go", {}
     robots = [Robot(server.url, TOKEN) for _ in range(4)]
 
     def ask(number, prompt):
         answers[number] = robots[number].infer(observation(number, prompt=prompt))["actions"]
-
-    def wait_until(is_so):
-        deadline = time.monotonic() + PATIENCE
-        while not is_so():
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
 
     threads = [threading.Thread(target=ask, args=(0, f"until {go}"))]
     threads += [threading.Thread(target=ask, args=(number, "push the block")) for number in (1, 2, 3)]
@@ -105,12 +108,12 @@ def test_robots_that_wait_for_the_policy_share_its_next_batch(server, tmp_path):
     wait_until((tmp_path / "go.begun").exists)
     for thread in threads[1:]:
         thread.start()
-    wait_until(lambda: measured("answering") == 4)
+    wait_until(lambda: measured(server, "answering") == 4)
     go.touch()
     for thread in threads:
         thread.join()
-    assert measured("observations_total") - before["observations_total"] == 4
-    assert measured("batch_size_count") - before["batch_size_count"] == 2
+    assert measured(server, "observations_total") - before["observations_total"] == 4
+    assert measured(server, "batch_size_count") - before["batch_size_count"] == 2
     assert 'policy_hash="weights of one"' in get(server, "/metrics")[1]
     for number in (1, 2, 3):
         seen = Observation(observation(number)["observation/image"], np.zeros(0), "push the block")
@@ -177,30 +180,31 @@ def test_a_message_above_the_limit_ends_its_connection_alone(server):
     assert closed.value.rcvd.code == 1009
     assert other.infer(observation())["actions"].shape == (2, 7)
     other.close()
-    policy = remote(server)
     large = Observation(np.zeros((800, 800, 3), np.uint8), np.zeros(0, np.float32), "go")
-    with pytest.raises(DataError, match="--message-mb"):
+    with remote(server) as policy, pytest.raises(DataError, match="--message-mb"):
         policy.act([large])
 
 
+@contextlib.contextmanager
 def remote(server):
-    return RemotePolicy(PolicyConnection(parse_address(server.patient_url), Secret(TOKEN)))
+    with contextlib.closing(RemotePolicy(PolicyConnection(parse_address(server.patient_url), Secret(TOKEN)))) as policy:
+        yield policy
 
 
 def test_the_client_is_told_what_is_wrong_by_kind(server):
-    policy = remote(server)
     good = Observation(IMAGE, np.zeros(0, np.float32), "go")
-    with pytest.raises(PolicyError, match="the key is gone"):
-        policy.act([good, Observation(IMAGE, np.zeros(0, np.float32), "raise")])
-    with pytest.raises(DataError, match="one seed"):
-        policy.act([good], temperature=0.7)
-    with pytest.raises(DataError, match="unknown"):
-        policy._connection.ask({"grape": "sing"})
-    with pytest.raises(PolicyError, match="RuntimeError: the key is gone"):
-        policy.prompt("raise")
-    assert server.wait_for("failed", "place")["place"].startswith("numpy_policy.py, line ")
-    assert policy.act([good, good]).actions.shape == (2, 2, 7)
-    assert policy.prompt("go") == "In one: go"
+    with remote(server) as policy:
+        with pytest.raises(PolicyError, match="the key is gone"):
+            policy.act([good, Observation(IMAGE, np.zeros(0, np.float32), "raise")])
+        with pytest.raises(DataError, match="one seed"):
+            policy.act([good], temperature=0.7)
+        with pytest.raises(DataError, match="unknown"):
+            policy._connection.ask({"grape": "sing"})
+        with pytest.raises(PolicyError, match="RuntimeError: the key is gone"):
+            policy.prompt("raise")
+        assert server.wait_for("failed", "place")["place"].startswith("numpy_policy.py, line ")
+        assert policy.act([good, good]).actions.shape == (2, 2, 7)
+        assert policy.prompt("go") == "In one: go"
 
 
 def test_the_first_message_and_an_answer_as_bytes(server):
@@ -215,7 +219,8 @@ def test_the_first_message_and_an_answer_as_bytes(server):
 
 
 def test_more_clients_than_allowed_wait(server):
-    robots = [Robot(server.url, TOKEN) for _ in range(7)]  # beside the fixture's
+    wait_until(lambda: measured(server, "connections") == 1)  # the fixture's; those of other tests are gone
+    robots = [Robot(server.url, TOKEN) for _ in range(7)]
     with pytest.raises(InvalidStatus) as refused:
         Robot(server.url, TOKEN)
     assert refused.value.response.status_code == 503
