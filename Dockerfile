@@ -11,7 +11,7 @@ FROM python:${PYTHON}-slim-trixie
 
 # Which build of torch, and which extras; 3.12 is the newest Python that every simulator has wheels for.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-ARG EXTRAS=train,metaworld,libero,simpler,report,figures
+ARG EXTRAS=train,metaworld,libero,simpler,report,figures,serve
 
 # Off-screen rendering: EGL and OSMesa for MuJoCo, Vulkan for SAPIEN, for which software needs Mesa 25, that of Debian 13. Releases are
 # not pinned: the base image decides.

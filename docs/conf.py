@@ -127,6 +127,7 @@ NAVIGATION = {
         "lerobot",
         "memory",
         "clusters",
+        "serving",
         "migration",
     ],
     "Reference": [

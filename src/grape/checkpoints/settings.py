@@ -19,7 +19,8 @@ class PredictSettings(PolicySettings):
     and their log-probabilities.
 
     Attributes:
-        policy: Checkpoint folder, or a name on the Hugging Face hub, e.g. openvla/openvla-7b.
+        policy: Checkpoint folder, a name on the Hugging Face hub, e.g. openvla/openvla-7b, or a policy on a server, as
+            ws://host:port.
         image: Image the robot sees, as PNG, JPEG, WebP, BMP, TIFF, GIF or PPM. It is resized to the network's size as
             OpenVLA's processor does; a camera's rotation or JPEG round trip is not imitated.
         instruction: What the robot shall do, e.g. "put the carrot on the plate".

@@ -43,6 +43,7 @@ VERBS = {
     "costs": "Cost specifications: list, show, check, validate, generate and import them",
     "label": "Let people vote on which of two episodes is better, on a page of this machine",
     "judges": "Scorers and judges: list them, and try one before it is trusted",
+    "serve": "Serve a policy to robots and to rollouts on other machines",
     "predict": "Ask a policy for the action to one image and instruction",
     "probe": "Measure with which conventions an OpenVLA-OFT checkpoint was trained, from demonstrations",
     "keypoints": "Propose keypoints on a recording's first image and number them",

@@ -15,7 +15,7 @@ from grape.collect.seen import seen_states
 from grape.collect.settings import CollectSettings
 from grape.policies.base import Policy
 from grape.policies.opening import opening_options
-from grape.policies.registry import check_policy_place, policy_folder, read_checkpoint_info
+from grape.policies.registry import check_policy_place, provenance_of, read_checkpoint_info
 from grape.policies.types import CheckpointInfo
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
     "open_policy",
     "opening_options",
     "plan_collect",
-    "policy_folder",
+    "provenance_of",
     "read_checkpoint_info",
     "run_collect",
     "run_episode",

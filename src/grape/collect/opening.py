@@ -12,7 +12,7 @@ from grape.envs.registry import get_suite
 from grape.policies.action_conventions import check_policy
 from grape.policies.base import Policy, PolicySpec, TrainablePolicy
 from grape.policies.opening import opening_options
-from grape.policies.registry import open_as, read_policy, recognize_policy
+from grape.policies.registry import conventions_of, crop_caution, open_as, read_policy, recognize_policy
 
 __all__ = [
     "check_opened",
@@ -50,19 +50,15 @@ def open_policy(settings: CollectSettings, reporter: Reporter = SILENT) -> Polic
     policy = open_as(policy_type, place, options)
     if isinstance(policy, TrainablePolicy):
         policy.freeze()
-        for name, value in policy.evaluation_conventions.items():
-            if (own := suite.conventions.get(name, value)) != value:
-                reporter.warn(
-                    f"{settings.policy} states {name} {value}, the suite {suite.name} has {own}: figures are not those "
-                    "of the stack it was trained in."
-                )
+    for name, value in conventions_of(policy).items():
+        if (own := suite.conventions.get(name, value)) != value:
+            reporter.warn(
+                f"{settings.policy} states {name} {value}, the suite {suite.name} has {own}: figures are not those "
+                "of the stack it was trained in."
+            )
     check_spec(settings, policy.spec, suite)
-    unsaid = settings.center_crop == "auto" and not settings.preset and "center_crop" in policy_type.takes
-    if unsaid and policy_type.info(place).center_crop is None:
-        reporter.warn(
-            f"{settings.policy} does not say whether it was trained with random crops; it sees whole images. "
-            "Policies published for LIBERO need --center-crop yes."
-        )
+    if caution := crop_caution(policy_type, place, settings, settings.policy):
+        reporter.warn(caution)
     return policy
 
 

@@ -97,8 +97,9 @@ class CollectSettings(RolloutSettings):
 
     Attributes:
         out: Folder to write; running again with the same settings resumes.
-        policy: "expert" for the suite's scripted experts, a checkpoint folder, or a name on the Hugging Face hub, e.g.
-            openvla/openvla-7b. On resumption its content must be the same; its path may differ.
+        policy: "expert" for the suite's scripted experts, a checkpoint folder, a name on the Hugging Face hub, e.g.
+            openvla/openvla-7b, or a policy on a server, as ws://host:port (see grape serve). On resumption its content
+            must be the same; its path may differ.
         initial_states: Initial states of every task by index, e.g. "0-47".
         mixed_episodes: After --samples rollouts from each initial state, at most this many episodes more, all from
             states whose success rate so far lies between 10 and 90 %: only these can give pairs of a success and a

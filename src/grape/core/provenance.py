@@ -8,13 +8,21 @@ judged on validation states, ``"validated"`` with these.
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from grape.core.errors import DataError, SettingsError
 from grape.core.files import read_json, write_json
 from grape.core.selections import format_numbers, parse_numbers
 from grape.core.trajectories import EpisodeMeta
 
-__all__ = ["Provenance", "add_validated", "read_provenance", "write_provenance"]
+__all__ = [
+    "Provenance",
+    "add_validated",
+    "provenance_from_json",
+    "provenance_to_json",
+    "read_provenance",
+    "write_provenance",
+]
 
 States = Mapping[str, Mapping[str, frozenset[int]]]
 
@@ -44,16 +52,40 @@ def read_provenance(policy: Path) -> Provenance:
         DataError: ``provenance.json`` is there but not understood.
     """
     path = policy / _NAME
-    if not path.is_file():
-        return Provenance()
+    return provenance_from_json(read_json(path), str(path)) if path.is_file() else Provenance()
+
+
+def provenance_from_json(data: Any, source: str) -> Provenance:
+    """Inverse of :func:`provenance_to_json`.
+
+    Args:
+        data: What was read.
+        source: What messages call it.
+
+    Raises:
+        DataError: It is not understood.
+    """
     try:
-        data = read_json(path)
         return Provenance(_states(data["collected"]), _states(data.get("validated", {})))
     except (AttributeError, KeyError, TypeError, SettingsError) as error:
         raise DataError(
-            f"{path} is not understood: {error}.",
+            f"{source} is not understood: {error}.",
             "It guards against evaluating on training states; fix it, or train the policy again.",
         ) from error
+
+
+def provenance_to_json(provenance: Provenance) -> dict[str, Any]:
+    """What ``provenance.json`` holds."""
+    parts = {"collected": provenance.collected}
+    if provenance.validated:
+        parts["validated"] = provenance.validated
+    return {
+        part: {
+            suite: {task: format_numbers(tuple(states)) for task, states in tasks.items()}
+            for suite, tasks in suites.items()
+        }
+        for part, suites in parts.items()
+    }
 
 
 def write_provenance(policy: Path, parent: Path | None, metas: Iterable[EpisodeMeta]) -> None:
@@ -100,17 +132,7 @@ def _states(suites: Mapping[str, Mapping[str, str]]) -> States:
 
 
 def _write(policy: Path, provenance: Provenance) -> None:
-    parts = {"collected": provenance.collected}
-    if provenance.validated:
-        parts["validated"] = provenance.validated
-    data = {
-        part: {
-            suite: {task: format_numbers(tuple(states)) for task, states in tasks.items()}
-            for suite, tasks in suites.items()
-        }
-        for part, suites in parts.items()
-    }
-    write_json(policy / _NAME, data)
+    write_json(policy / _NAME, provenance_to_json(provenance))
 
 
 def _union(some: States, more: Mapping[str, Mapping[str, Set[int]]]) -> States:

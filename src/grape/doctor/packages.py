@@ -19,6 +19,7 @@ _PURPOSE = {
     "vlm": "generated cost specifications, by a model on this machine",
     "endpoint": "generated cost specifications, by a model behind an endpoint",
     "ray": "--launcher ray",
+    "serve": "grape serve, and policies at ws://host:port",
     "report": "pages and videos",
     "figures": "grape report --figures",
     "docs": "make docs, in a checkout",

@@ -9,7 +9,6 @@ from grape.collect.settings import RolloutSettings
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash
-from grape.core.provenance import read_provenance
 from grape.core.runs import identity_of, open_run
 from grape.core.selections import MOST_NUMBERS, format_numbers, parse_numbers
 from grape.evaluation.outcomes import measure
@@ -243,7 +242,9 @@ def _states(settings: EvaluateSettings) -> tuple[int, ...]:
 def _default_out(settings: EvaluateSettings, inputs: Mapping[str, Any], *, opened: bool = False) -> Path:
     """Default output folder, derived from what is measured."""
     name = settings.policy
-    if name != "expert" and not opened:
+    if name.startswith(("ws:", "wss:")):
+        name = "server"  # its address may change, its hash is among the digits
+    elif name != "expert" and not opened:
         folder = Path(settings.policy).resolve()
         name = "-".join(part for part in (folder.parent.name, folder.name) if part)
     digits = content_hash({"settings": identity_of(settings), **inputs})[:8]
@@ -271,9 +272,9 @@ def _seen_states(
     settings: EvaluateSettings, tasks: list[str], states: tuple[int, ...], reporter: Reporter, *, chooses: bool
 ) -> dict[str, str]:
     """Evaluated states that the policy learned from or was chosen on, by task; they are warned of."""
-    from grape.collect import policy_folder, seen_states
+    from grape.collect import provenance_of, seen_states
 
-    provenance = read_provenance(policy_folder(settings.policy))
+    provenance = provenance_of(settings.policy)
     learned = seen_states(provenance.collected, settings.suite, tasks, states)
     chosen = {} if chooses else seen_states(provenance.validated, settings.suite, tasks, states)
     advice = "for a fair figure leave out --initial-states and --first-state"

@@ -23,8 +23,9 @@ class EvaluateSettings(RolloutSettings):
     'grape compare'. How many episodes a question needs: see docs/statistics.md.
 
     Attributes:
-        policy: "expert" for the suite's scripted experts, a checkpoint folder, or a name on the Hugging Face hub, e.g.
-            openvla/openvla-7b. On resumption its content must be the same; its path may differ.
+        policy: "expert" for the suite's scripted experts, a checkpoint folder, a name on the Hugging Face hub, e.g.
+            openvla/openvla-7b, or a policy on a server, as ws://host:port (see grape serve). On resumption its content
+            must be the same; its path may differ.
         out: Folder to write: results.json and the recorded episodes; running again with the same settings resumes.
             Without it the folder is runs/evaluate/NAME-HASH: the policy's name, and eight digits that stand for the
             settings and the policy's content, so the same command finds the same folder again.

@@ -22,7 +22,7 @@ from grape.envs.base import SuiteBase
 from grape.loop.settings import DECIDED_BY_LOOP, LoopSettings
 from grape.loop.stages import Stages
 from grape.policies.opening import parse_hub_name
-from grape.policies.registry import check_policy_place
+from grape.policies.registry import check_policy_place, check_weights_here
 from grape.preferences import check_pair, check_score
 from grape.preferences.specifications import check_success_counts, choose_specifications
 from grape.training.settings import TrainerSettings, check_sft, check_train
@@ -44,6 +44,7 @@ def check_settings(settings: LoopSettings, suite: SuiteBase, tasks: Sequence[Tas
     stages = Stages(settings)
     _check_states(stages, suite, tasks)
     if settings.policy:
+        check_weights_here(settings.policy)
         check_policy_place(settings.policy)
         _check_trainable(settings)
     else:

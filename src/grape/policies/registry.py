@@ -7,27 +7,33 @@ says which type it is of, before weights are downloaded.
 
 import importlib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from grape.core.errors import GrapeError, SettingsError, require_known
+from grape.core.provenance import Provenance, read_provenance
 from grape.core.settings import flag_of
 from grape.policies.base import FIX_POLICY, Policy, PolicySpec, TrainablePolicy
 from grape.policies.kinds import recognize_checkpoint
-from grape.policies.opening import check_policy_name, read_checkpoint_config
+from grape.policies.opening import PolicySettings, check_policy_name, read_checkpoint_config
+from grape.policies.remote.address import is_server_address
 from grape.policies.types import AS_STATED, USER_OPTIONS, CheckpointInfo, OpeningOptions, PolicyType
 
 __all__ = [
     "check_policy_place",
+    "check_weights_here",
     "contract_of",
+    "conventions_of",
+    "crop_caution",
     "get_policy_type",
     "open_as",
     "open_policy",
     "policy_folder",
     "policy_type_names",
+    "provenance_of",
     "read_checkpoint_info",
     "read_policy",
     "recognize_policy",
@@ -40,7 +46,10 @@ _GROUP = "grape.policies"
 _BUILTIN: dict[str, tuple[str, str]] = {
     "openvla": ("grape.policies.builtin", "OpenVLAType"),
     "openvla-oft": ("grape.policies.builtin", "OpenVLAOFTType"),
+    "ws": ("grape.policies.remote.policy", "RemotePolicyType"),
+    "wss": ("grape.policies.remote.policy", "RemotePolicyType"),
 }
+_OF_FILES = ("openvla", "openvla-oft")
 _of_this_process: dict[str, type[PolicyType]] = {}
 
 
@@ -114,7 +123,7 @@ def recognize_policy(policy: Path | str, preset: str = "") -> tuple[PolicyType, 
     """The type of a policy and its place.
 
     Args:
-        policy: A checkpoint folder, a name on the hub, or ``TYPE:PLACE``.
+        policy: A checkpoint folder, a name on the hub, or ``TYPE:PLACE``, e.g. ``ws://host:port`` for a server.
         preset: Named conventions that the user asks for; they say that the checkpoint is OpenVLA-OFT's.
 
     Raises:
@@ -145,7 +154,8 @@ def recognize_policy(policy: Path | str, preset: str = "") -> tuple[PolicyType, 
                 + " ".join(error.message for error in broken),
                 broken[0].hint,
             )
-    kind = "openvla" if config is None else recognize_checkpoint(config, names, str(policy), policy_type_names()).name
+    known = [name for name in policy_type_names() if name not in _BUILTIN or name in _OF_FILES]
+    kind = "openvla" if config is None else recognize_checkpoint(config, names, str(policy), known).name
     return get_policy_type("openvla-oft" if preset else kind), policy
 
 
@@ -161,6 +171,36 @@ def check_policy_place(policy: Path | str, flag: str = "--policy") -> None:
     """
     if not _named_type(policy)[0]:
         check_policy_name(policy, flag)
+
+
+def check_weights_here(policy: Path | str) -> None:
+    """Refuse a policy on a server where its weights are needed; nothing is opened.
+
+    Args:
+        policy: What the user wrote, or a path that was made of it.
+
+    Raises:
+        SettingsError: It is the address of a server.
+    """
+    if is_server_address(policy):
+        raise SettingsError(
+            "A policy on a server can act, but it cannot be trained from here: its weights are not here.",
+            "Train where its checkpoint lies, and give that folder. 'grape collect' and 'grape evaluate' take servers.",
+        )
+
+
+def provenance_of(policy: Path | str) -> Provenance:
+    """Initial states that a policy was trained or chosen on, as its folder or its server says.
+
+    Args:
+        policy: As for :func:`recognize_policy`.
+
+    Raises:
+        DataError: What says so is not understood.
+        SettingsError: A policy's server does not answer.
+    """
+    name, place = _named_type(policy)
+    return get_policy_type(name).provenance(place) if name else read_provenance(Path(place))
 
 
 def policy_folder(policy: Path | str) -> Path:
@@ -211,6 +251,32 @@ def open_as(policy_type: PolicyType, place: Path | str, options: OpeningOptions)
 def contract_of(policy: Policy) -> PolicySpec:
     """A policy's contract, where the hash of its weights is not needed."""
     return policy.contract if isinstance(policy, TrainablePolicy) else policy.spec
+
+
+def conventions_of(policy: Policy) -> Mapping[str, Any]:
+    """What a suite shall do, by name, as a policy states it; a policy that only acts need not state anything."""
+    return cast(Mapping[str, Any], getattr(policy, "evaluation_conventions", {}))
+
+
+def crop_caution(policy_type: PolicyType, place: Path | str, settings: PolicySettings, name: str) -> str:
+    """A sentence where nobody says whether a policy was trained with random crops, so that it sees whole images.
+
+    Args:
+        policy_type: Its type.
+        place: Its place.
+        settings: How it is opened.
+        name: What messages call it.
+
+    Returns:
+        The sentence; empty where there is nothing to warn of.
+    """
+    unsaid = settings.center_crop == "auto" and not settings.preset and "center_crop" in policy_type.takes
+    if policy_type.is_remote or not unsaid or policy_type.info(place).center_crop is not None:
+        return ""  # a server warned where it was started
+    return (
+        f"{name} does not say whether it was trained with random crops; it sees whole images. Policies published for "
+        "LIBERO need --center-crop yes."
+    )
 
 
 def read_policy(policy: Path | str, options: OpeningOptions = AS_STATED) -> TrainablePolicy | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from grape.core.errors import SettingsError
+from grape.core.provenance import Provenance, read_provenance
 from grape.policies.base import ImitationPolicy, LoraTargets, Policy, TrainablePolicy
 from grape.policies.exports import PolicyExport
 from grape.policies.probes import Probe
@@ -167,6 +168,9 @@ class PolicyType(ABC):
     """Further options that it takes, by field of :data:`USER_OPTIONS`; the others are refused where a user gives one,
     as they would be passed over in silence."""
 
+    is_remote: bool = False
+    """Whether its policies run on a server: they act, and cannot be trained or exported from here."""
+
     weights: tuple[str, ...] = ("*.safetensors",)
     """Files that are downloaded beside configuration and tokenizer, as patterns."""
 
@@ -203,6 +207,10 @@ class PolicyType(ABC):
     def info(self, path: Path | str, options: OpeningOptions = AS_STATED) -> CheckpointInfo:
         """Facts from the configuration, as the options change them. By default nothing is known."""
         return CheckpointInfo()
+
+    def provenance(self, path: Path | str) -> Provenance:
+        """Initial states that a policy was trained or chosen on; by default what its folder says."""
+        return read_provenance(Path(path))
 
     def cautions(self, path: Path | str, options: OpeningOptions) -> tuple[str, ...]:
         """What a user should know of a policy before it is opened, in whole sentences. By default nothing."""

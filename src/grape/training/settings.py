@@ -7,6 +7,7 @@ from typing import Literal
 from grape.core.errors import SettingsError
 from grape.core.settings import Range, check_ranges, setting, with_default
 from grape.policies.opening import PolicySettings, PrecisionSettings
+from grape.policies.registry import check_weights_here
 from grape.training.methods import UNPAIRED, check_method
 from grape.training.metrics_logger import TrackerName, check_trackers
 
@@ -314,8 +315,10 @@ def check_train(settings: TrainSettings) -> None:
     """Refuse values that make no sense, before anything is read.
 
     Raises:
-        SettingsError: A number is out of range, a tracker's package is missing, or two settings contradict each other.
+        SettingsError: A number is out of range, a tracker's package is missing, the policy is on a server, or two
+            settings contradict each other.
     """
+    check_weights_here(settings.policy)
     check_ranges(settings)
     check_trackers(settings.report_to)
     if settings.label_smoothing and settings.loss_type != "sigmoid":
@@ -357,9 +360,11 @@ def check_sft(settings: SftSettings) -> None:
     """Refuse values that make no sense, before anything is read.
 
     Raises:
-        SettingsError: A number is out of range, no data is given, a tracker's package is missing, or two settings
-            contradict each other.
+        SettingsError: A number is out of range, no data is given, a tracker's package is missing, the policy is on a
+            server, or two settings contradict each other.
     """
+    if settings.policy is not None:
+        check_weights_here(settings.policy)
     check_ranges(settings)
     check_trackers(settings.report_to)
     if settings.augment != "none" and (settings.augment_shift or settings.augment_brightness):

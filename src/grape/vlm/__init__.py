@@ -4,9 +4,10 @@ This package handles conversations, budgets and secrets; the content of requests
 packages.
 """
 
+from grape.core.secrets import Secret
 from grape.vlm.budget import Budget, Limits, Prices
 from grape.vlm.conversation import Answer, ChatImage, ChatModel, Message, Request, Usage, request_key
-from grape.vlm.credentials import Endpoint, Secret, endpoint_from_environment
+from grape.vlm.credentials import Endpoint, endpoint_from_environment
 from grape.vlm.endpoint import EndpointModel, Timeouts
 from grape.vlm.opening import ModelSettings, check_model, open_model
 from grape.vlm.recordings import AnswerFolder, Recorder, Replayer, ScriptedModel

@@ -1,51 +1,23 @@
 """Address and key of an endpoint, read from the environment only and never shown.
 
-The key never becomes part of a settings object, a file, a log line or an error: it lives in a :class:`Secret`, whose
-``str`` is stars, and it is removed from every text of a server.
+The key never becomes part of a settings object, a file, a log line or an error: it lives in a
+:class:`~grape.core.secrets.Secret`, whose ``str`` is stars, and it is removed from every text of a server.
 """
 
 import ipaddress
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 
 from grape.core.errors import SettingsError
 from grape.core.files import content_hash
+from grape.core.secrets import Secret
 
-__all__ = ["Endpoint", "Secret", "endpoint_from_environment"]
+__all__ = ["Endpoint", "endpoint_from_environment"]
 
 BASE_URL, API_KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
-_SHOWN = "[secret]"
-_TOKEN = re.compile(r"(?i)\b(?:bearer\s+|(?:sk|pk|hf|gsk|xai)[-_])[A-Za-z0-9_\-.=]{8,}")
-
-
-class Secret:
-    """Text that is sent, and never shown."""
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """The text itself, for the one header that needs it."""
-        return self._value
-
-    def __bool__(self) -> bool:
-        return bool(self._value)
-
-    def __repr__(self) -> str:
-        return "Secret(***)" if self._value else "Secret('')"
-
-    def __reduce__(self) -> tuple[type["Secret"], tuple[str]]:
-        raise TypeError("a secret is not written anywhere")
-
-    def cleanse(self, text: str) -> str:
-        """The text without the secret, and without anything else that looks like a key."""
-        if len(self._value) >= 4:  # shorter ones, like vLLM's "EMPTY"'s kin, would blank ordinary words
-            text = text.replace(self._value, _SHOWN)
-        return _TOKEN.sub(_SHOWN, text)
 
 
 @dataclass(frozen=True)
