@@ -34,13 +34,22 @@ from grape.collect import CollectSettings, check_opened, run_collect
 from grape.core.errors import SettingsError
 from grape.core.events import LoggingReporter, Reporter
 from grape.core.preferences import PreferencePair
+from grape.core.repositories import hub_address
 from grape.core.tasks import ActionSpace
 from grape.core.trajectories import Trajectory
 from grape.evaluation import CompareSettings, EvaluateSettings, run_compare, run_evaluate
 from grape.loop import LoopSettings, run_loop
 from grape.policies import Policy, TrainablePolicy, registry
 from grape.policies.opening import PolicySettings, opening_options
-from grape.preferences import PairSettings, PreferencePairs, ScoredTrajectories, ScoreSettings, run_pair, run_score
+from grape.preferences import (
+    PairSettings,
+    PreferencePairs,
+    ScoredTrajectories,
+    ScoreSettings,
+    recorded_store,
+    run_pair,
+    run_score,
+)
 from grape.report import ReportSettings, run_report
 from grape.store import EpisodeStore
 from grape.training import SftSettings, TrainSettings, run_sft, run_train
@@ -148,7 +157,7 @@ def pair(settings: PairSettings | None = None, *, reporter: Reporter = _LOG, **v
     return PairResult(
         folder=_absolute(chosen.out),
         summary=summary,
-        store=_store(chosen.out / summary["store"]),
+        store=EpisodeStore.open(recorded_store(chosen.out)),
         count=summary["pairs"],
         mean_margin=summary["mean_margin"],
     )
@@ -360,7 +369,7 @@ def _named(policy: Policy | Path | str | None, values: dict[str, Any]) -> Policy
 
 
 def _absolute(path: Path | str) -> Path:
-    return Path(os.path.abspath(path))
+    return Path(path) if hub_address(path) else Path(os.path.abspath(path))
 
 
 def _store(path: Path | str) -> EpisodeStore:

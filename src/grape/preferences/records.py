@@ -8,6 +8,7 @@ from grape.core.errors import DataError
 from grape.core.files import read_jsonl
 from grape.core.preferences import PreferencePair, Score
 from grape.core.reading import decode, encode
+from grape.core.repositories import hub_address, local_folder
 from grape.core.runs import load_summary
 from grape.scorers import ScorerValues, is_label, load_values
 
@@ -125,6 +126,7 @@ def read_pairs(folder: Path) -> tuple[PreferencePair, ...]:
     Raises:
         DataError: The folder is missing, incomplete or foreign, or a line is wrong; file and line are named.
     """
+    folder = local_folder(folder)
     load_summary(folder, "pair")
     return load_pairs(folder / PAIRS_FILE)
 
@@ -135,18 +137,22 @@ def recorded_store(folder: Path, verb: str = "pair") -> Path:
     Raises:
         DataError: The folder is missing, incomplete or foreign.
     """
+    folder = local_folder(folder)
     return store_of_summary(load_summary(folder, verb), folder, verb)
 
 
 def store_of_summary(summary: Mapping[str, Any], folder: Path, verb: str) -> Path:
-    """The episode store that the summary of ``verb`` in ``folder`` names.
+    """The episode store that the summary of ``verb`` in ``folder`` names: a folder, or ``hf://...``.
 
     Raises:
+        SettingsError: The hub does not give the one that is named.
         DataError: It names none.
     """
     store = summary.get("store")
     if not isinstance(store, str):
         raise DataError(f"{folder / 'done.json'} names no episode store.", f"Run 'grape {verb}' again.")
+    if hub_address(store) is not None:
+        return local_folder(store)
     try:
         path = (folder.resolve() / store).resolve()
         path.exists()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from grape.core.errors import DataError, SettingsError, require_known
 from grape.core.events import SILENT, Reporter
 from grape.core.files import write_json, write_jsonl
+from grape.core.repositories import address_in_cache
 from grape.core.runs import is_complete, open_run, read_run_settings, recorded_inputs
 from grape.core.settings import Range, check_ranges, setting
 from grape.costs import OBJECTIVES, specification_hash
@@ -199,7 +200,12 @@ def warn_of_old_scores(folder: Path, summary: Mapping[str, Any], reporter: Repor
 
 
 def portable_path(path: Path, folder: Path) -> str:
-    """``path`` as seen from ``folder``, so that both may be moved together; absolute if they share only the root."""
+    """``path`` as seen from ``folder``, so that both may be moved together; absolute if they share only the root.
+
+    A snapshot of the hub is named ``hf://organization/name@commit``.
+    """
+    if address := address_in_cache(path):
+        return address
     path, folder = path.resolve(), folder.resolve()
     shared = Path(os.path.commonpath([path, folder]))
     return str(path) if shared == shared.parent else Path(os.path.relpath(path, folder)).as_posix()
