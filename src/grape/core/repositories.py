@@ -1,8 +1,8 @@
 """Repositories of the Hugging Face hub: their names, and snapshots in the cache of ``huggingface_hub``.
 
 Models are named ``organization/name`` or ``organization/name@revision``, with or without ``hf://`` before it; data sets
-(episode stores, pairs) always with it. Nothing that is fetched is run, and no pickle is fetched. What was downloaded once is
-found again without a network. ``HF_HOME`` says where the cache is.
+(episode stores, pairs) always with it. Nothing that is fetched is run. What was downloaded is found again without a
+network. ``HF_HOME`` says where the cache is.
 """
 
 import dataclasses
@@ -51,7 +51,8 @@ _NAME_PATTERN = re.compile(
 )
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _CACHED = re.compile(
-    r"/(?:model|dataset)s--(?P<owner>[\w.-]+?)--(?P<name>[\w.-]+)/snapshots/(?P<commit>[0-9a-f]{40})(?:/store)?$"
+    r"/(?:model|dataset)s--(?P<owner>[\w.-]+?)--(?P<name>[\w.-]+)/snapshots/(?P<commit>[0-9a-f]{40})(?:/store)?$",
+    re.ASCII,
 )
 
 _MODEL_SETTINGS = frozenset({"policy"})
@@ -151,7 +152,7 @@ def pinned_settings(settings: T) -> T:
     for item in dataclasses.fields(settings):  # type: ignore[arg-type]
         value = getattr(settings, item.name)
         if dataclasses.is_dataclass(value):
-            pinned = pinned_settings(value)
+            pinned: Any = pinned_settings(value)
         elif item.name in _MODEL_SETTINGS | _DATA_SETTINGS:
             kind: RepositoryKind = "model" if item.name in _MODEL_SETTINGS else "dataset"
             several = isinstance(value, tuple)
