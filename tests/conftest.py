@@ -15,6 +15,7 @@ _MODULE_OF_EXTRA = {
     "libero": "libero",
     "simpler": "mani_skill",
     "ray": "ray",
+    "hub": "huggingface_hub",
 }
 
 

@@ -95,6 +95,8 @@ class _Handler(BaseHTTPRequestHandler):
             data = found[1][match[4]]
             return self._reply(data, headers=[("X-Repo-Commit", found[0]), ("ETag", f'"{_oid(data)}"')])
         match = _API.match(path)
+        if match is None:
+            return self._missing()
         kind, name, what, revision = match[1], match[2], match[3], match[4] or "main"
         if (kind, name) not in self.hub.commits:
             return self._missing()

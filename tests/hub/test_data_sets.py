@@ -60,17 +60,19 @@ def test_a_store_comes_back_byte_by_byte(hub, recorded):
     assert back.digest() == own.digest()
     assert back.path.name == summary["commit"]
     assert not (back.path / ".cache").exists()  # nothing is written into the hub's cache
-    assert hub.tokens == {f"Bearer {TOKEN}"}
+    assert hub.tokens - {None} == {f"Bearer {TOKEN}"}
 
 
 def test_pairs_come_back_with_their_episodes_alone(hub, recorded):
+    file = recorded / "sampled-pairs" / "pairs.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:3]))
     push("sampled-pairs", "lab/pairs")
     folder = local_folder("hf://lab/pairs")
     assert read_pairs("hf://lab/pairs") == read_pairs(recorded / "sampled-pairs")
     assert file_hash(folder / "pairs.jsonl") == file_hash(recorded / "sampled-pairs" / "pairs.jsonl")
     named = {name for pair in read_pairs(folder) for name in (pair.chosen, pair.rejected)}
     store, own = EpisodeStore.open(recorded_store(folder)), EpisodeStore.open(recorded / "sampled")
-    assert set(store.ids()) == named < set(own.ids()) | named
+    assert set(store.ids()) == named < set(own.ids())
     assert {name: store.checksums()[name] for name in named} == {name: own.checksums()[name] for name in named}
 
 

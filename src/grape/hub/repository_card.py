@@ -66,7 +66,7 @@ def card_text(
         f"{_WHAT[parcel.what]}, in the formats of GRAPE {grape.__version__}{_commit()}.{made}{base}",
         "## Opening it",
         f"```\npip install 'grape-vla[hub]'\n{opening_command(parcel.what, name, evidence)}\n```",
-        "Nothing in this repository is run when GRAPE opens it: weights are safetensors, episodes Parquet, the rest text.",
+        "Nothing in this repository is run when GRAPE opens it: weights are safetensors, episodes are Parquet.",
         "## What was measured",
         *_measurements(evidence),
         *(["## How it was made", *_making(parcel)] if parcel.verb else []),
