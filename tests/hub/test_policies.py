@@ -1,4 +1,4 @@
-"""Cards of policies quote the evaluations of exactly these weights, with their control; adapters name a base on the hub."""
+"""Cards of policies quote the evaluations of these weights, with their control; adapters name a base on the hub."""
 
 import json
 from pathlib import Path

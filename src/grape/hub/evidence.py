@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grape.core.errors import DataError, GrapeError
+from grape.core.files import content_hash
 from grape.core.provenance import Provenance, read_provenance
 from grape.core.trajectories import EpisodeMeta
 from grape.evaluation import EvaluationResults, compare_results, read_results
 from grape.evaluation.statistics import clustered_wilson_interval
 from grape.hub.parcel import Parcel
-from grape.preferences.records import read_pairs
+from grape.preferences.records import read_pairs, recorded_store
+from grape.report.contents import read_contents
 from grape.report.folders import find_folders
+from grape.report.headline import headline_of
 from grape.store import EpisodeStore
 
 __all__ = ["Evidence", "Figure", "Measured", "read_evidence"]
@@ -110,7 +113,7 @@ def _of_policy(parcel: Parcel, folder: Path | None) -> Evidence:
     own = [result for result in results if result.policy_hash == own_hash]
     start = str(parcel.inputs.get("policy_hash") or "")
     controls = [result for result in results if start and result.policy_hash == start != own_hash]
-    unique = {(item.suite, item.protocol, item.temperature, item.per_episode): item for item in own}
+    unique = {content_hash({**item.to_json(), "policy": ""}): item for item in own}  # copies are quoted once
     measured = tuple(_measured(item, controls, provenance) for item in unique.values())
     notes = () if measured else ("No evaluation of these weights was found beside the run.",)
     return Evidence(measured, suite=measured[0].suite if measured else suite, notes=notes)
@@ -212,8 +215,6 @@ def _of_store(store: EpisodeStore) -> Evidence:
 
 
 def _of_pairs(parcel: Parcel) -> Evidence:
-    from grape.preferences.records import recorded_store
-
     pairs, store = read_pairs(parcel.place), EpisodeStore.open(recorded_store(parcel.place))
     chosen = _share("chosen side", [store.meta(pair.chosen) for pair in pairs])
     rejected = _share("rejected side (control)", [store.meta(pair.rejected) for pair in pairs])
@@ -231,9 +232,6 @@ def _of_pairs(parcel: Parcel) -> Evidence:
 
 def _of_report(folder: Path) -> Evidence:
     """The figures of the run that the page is about; nothing where it is a study, whose page says them."""
-    from grape.report.contents import read_contents
-    from grape.report.headline import headline_of
-
     try:
         contents = read_contents(folder)
         headline = headline_of(contents)
