@@ -19,6 +19,7 @@ _PURPOSE = {
     "vlm": "generated cost specifications, by a model on this machine",
     "endpoint": "generated cost specifications, by a model behind an endpoint",
     "ray": "--launcher ray",
+    "hub": "grape push, and hf:// names",
     "report": "pages and videos",
     "figures": "grape report --figures",
     "docs": "make docs, in a checkout",

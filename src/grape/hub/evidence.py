@@ -10,6 +10,7 @@ from grape.core.files import content_hash
 from grape.core.provenance import Provenance, read_provenance
 from grape.core.trajectories import EpisodeMeta
 from grape.evaluation import EvaluationResults, compare_results, read_results
+from grape.evaluation.results import TaskResults
 from grape.evaluation.statistics import clustered_wilson_interval
 from grape.hub.parcel import Parcel
 from grape.preferences.records import read_pairs, recorded_store
@@ -165,8 +166,9 @@ def _measured(result: EvaluationResults, controls: Sequence[EvaluationResults], 
 
 
 def _figures(result: EvaluationResults) -> tuple[Figure, ...]:
-    rows = [("all tasks", result), *result.tasks.items()] if len(result.tasks) > 1 else [*result.tasks.items()]
-    return tuple(Figure(name, row.success_rate, *row.interval, row.episodes) for name, row in rows)  # type: ignore[attr-defined]
+    rows: dict[str, EvaluationResults | TaskResults] = {"all tasks": result} if len(result.tasks) > 1 else {}
+    rows |= result.tasks
+    return tuple(Figure(name, row.success_rate, *row.interval, row.episodes) for name, row in rows.items())
 
 
 def _caution(result: EvaluationResults, provenance: Provenance) -> str:
