@@ -120,8 +120,8 @@ def load_pairs(path: Path) -> tuple[PreferencePair, ...]:
     return tuple(pairs.values())
 
 
-def read_pairs(folder: Path) -> tuple[PreferencePair, ...]:
-    """Pairs from a folder of ``grape pair``.
+def read_pairs(folder: Path | str) -> tuple[PreferencePair, ...]:
+    """Pairs from a folder of ``grape pair``, or from ``hf://NAMESPACE/NAME``.
 
     Raises:
         DataError: The folder is missing, incomplete or foreign, or a line is wrong; file and line are named.
@@ -131,7 +131,7 @@ def read_pairs(folder: Path) -> tuple[PreferencePair, ...]:
     return load_pairs(folder / PAIRS_FILE)
 
 
-def recorded_store(folder: Path, verb: str = "pair") -> Path:
+def recorded_store(folder: Path | str, verb: str = "pair") -> Path:
     """The episode store that a folder of ``grape pair`` (or ``score``) was made from.
 
     Raises:

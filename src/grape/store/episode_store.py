@@ -101,7 +101,7 @@ class EpisodeStore(Table):
         return store
 
     @classmethod
-    def open(cls, path: Path) -> "EpisodeStore":
+    def open(cls, path: Path | str) -> "EpisodeStore":
         """Open an existing store; an output folder of ``grape collect`` stands for the store in it.
 
         Args:
