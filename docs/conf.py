@@ -125,6 +125,7 @@ NAVIGATION = {
         "generation",
         "rlds",
         "lerobot",
+        "hub",
         "memory",
         "clusters",
         "serving",

@@ -16,6 +16,7 @@ _MODULE_OF_EXTRA = {
     "simpler": "mani_skill",
     "ray": "ray",
     "serve": "websockets",
+    "hub": "huggingface_hub",
 }
 
 

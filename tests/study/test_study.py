@@ -13,8 +13,8 @@ import pytest
 
 from grape.core.errors import CompatibilityError, DataError
 from grape.core.settings import load_settings
-from grape.preferences import read_pairs, recorded_store
-from grape.store import EpisodeStore
+from grape.preferences import read_pairs, recorded_stores
+from grape.store import open_stores
 from grape.study import StudySettings, run_study
 from grape.study.arms import arms_of
 from grape.study.cells import Cell, cell_hash, read_cell
@@ -233,5 +233,5 @@ def test_a_judge_may_choose_the_pairs_of_an_arm(tmp_path: Path) -> None:
     assert first.rounds[0].policy_hash == second.rounds[0].policy_hash != first.start
     for name in own:
         folder = tmp_path / "run" / "work" / "seed-0" / "arms" / name / "iteration-1" / "pair"
-        steps = {meta.episode_id: meta.steps for meta in EpisodeStore.open(recorded_store(folder)).metas()}
+        steps = {meta.episode_id: meta.steps for meta in open_stores(recorded_stores(folder)).metas()}
         assert all(steps[pair.chosen] < steps[pair.rejected] for pair in read_pairs(folder))

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from grape.api.results import CollectResult
 from grape.core.errors import SettingsError
+from grape.core.repositories import pinned_settings
 from grape.core.settings import settings_from_dict, settings_to_dict
 from grape.policies import Policy
 from grape.store import EpisodeStore
@@ -40,7 +41,7 @@ def resolved(kind: type[_S], settings: _S | None, values: Mapping[str, Any]) -> 
             "A dry run has a plan and no result.",
             "Use --dry-run on the command line, or the package's run_... function, which returns the plan.",
         )
-    return chosen
+    return pinned_settings(chosen)
 
 
 def _is_required(item: "dataclasses.Field[Any]") -> bool:

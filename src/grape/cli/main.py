@@ -50,6 +50,7 @@ VERBS = {
     "import": "Read data of other projects",
     "lint": "Look for known defects in data of other projects",
     "export": "Write data and checkpoints for other projects",
+    "push": "Push policies, adapters, stores, pairs and reports to the Hugging Face hub, with a card",
 }
 
 # Words accepted in place of a verb.

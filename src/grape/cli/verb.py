@@ -30,6 +30,7 @@ from grape.cli.parsing import (
 from grape.cli.show import show_plan
 from grape.core.errors import SettingsError, require_known
 from grape.core.events import SILENT, Reporter
+from grape.core.repositories import pinned_settings
 from grape.core.runs import launched_process
 from grape.core.settings import settings_to_dict
 
@@ -133,7 +134,7 @@ def run_verb(verb: Verb | VerbOfKinds, arguments: Sequence[str]) -> int:
         flags=verb.flags,
     )
     with _debug_lines(flags.verbose):
-        return _run(verb, settings, flags)
+        return _run(verb, pinned_settings(settings), flags)
 
 
 def _run(verb: Verb, settings: Any, flags: CommonFlags) -> int:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_DOCUMENT_BYTES",
     "MAX_INTEGER",
+    "allowed_root",
     "decode",
     "encode",
     "open_file",
@@ -56,13 +57,13 @@ def open_file(path: Path, *, max_bytes: int | None = None, within: Path | None =
     Args:
         path: The file; links are followed.
         max_bytes: Larger files are refused.
-        within: The file must lie in this folder after all links are resolved.
+        within: The file must lie in this folder after all links are resolved; see :func:`allowed_root`.
 
     Raises:
         DataError: The path is missing, no regular file, unreadable, too large, or leads out of ``within``.
     """
     try:
-        if within is not None and not path.resolve().is_relative_to(within.resolve()):
+        if within is not None and not path.resolve().is_relative_to(allowed_root(within).resolve()):
             raise DataError(
                 f"{path} is a link that leads out of {within}.", "Replace the link by the file, if you trust it."
             )
@@ -81,6 +82,19 @@ def open_file(path: Path, *, max_bytes: int | None = None, within: Path | None =
         os.close(descriptor)
         raise DataError(problem, "Is it the right file?")
     return os.fdopen(descriptor, "rb")
+
+
+def allowed_root(folder: Path) -> Path:
+    """The folder that files of ``folder`` may lie in after links are resolved.
+
+    That is the folder itself. In the cache of the Hugging Face hub, whose snapshots consist of links into the folder
+    ``blobs`` beside them, it is the repository's folder.
+    """
+    absolute = Path(os.path.abspath(folder))
+    for parent in absolute.parents:
+        if parent.name == "snapshots" and (parent.parent / "blobs").is_dir():
+            return parent.parent
+    return folder
 
 
 def read_file(path: Path, *, max_bytes: int = MAX_DOCUMENT_BYTES, within: Path | None = None) -> bytes:

@@ -8,6 +8,7 @@ declared once, in a base class; a verb with another default takes the field over
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -73,7 +74,7 @@ def settings_to_dict(settings: Any) -> Any:
     if isinstance(settings, list | tuple):
         return [settings_to_dict(value) for value in settings]
     if isinstance(settings, Path):
-        return str(settings)
+        return re.sub("^hf:/(?=[^/])", "hf://", str(settings))  # paths hold no double slash
     return settings
 
 

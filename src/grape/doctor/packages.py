@@ -20,6 +20,7 @@ _PURPOSE = {
     "endpoint": "generated cost specifications, by a model behind an endpoint",
     "ray": "--launcher ray",
     "serve": "grape serve, and policies at ws://host:port",
+    "hub": "grape push, and hf:// names",
     "report": "pages and videos",
     "figures": "grape report --figures",
     "docs": "make docs, in a checkout",

@@ -8,6 +8,7 @@ from pathlib import Path
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.files import content_hash, file_hash
 from grape.core.preferences import PreferencePair
+from grape.core.repositories import local_folder
 from grape.core.trajectories import EpisodeMeta
 from grape.preferences import read_pairs
 from grape.preferences.records import PAIRS_FILE, recorded_stores
@@ -88,6 +89,7 @@ def open_source(kind: str, pairs: Path | None, collection: Path | None, *, only_
     if (pairs is None) == (collection is None):
         raise SettingsError("Give either --pairs or --collection.", f"grape export {kind} --pairs runs/pairs --out OUT")
     if pairs is not None:
+        pairs = local_folder(pairs)
         preference_pairs = read_pairs(pairs)
         store = open_stores(recorded_stores(pairs))
         _require_whole(pairs, preference_pairs)

@@ -5,7 +5,6 @@ published checkpoints carry for other programs: those travel along into exports 
 downloaded once is found again without a network.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -13,6 +12,7 @@ from typing import Any, Literal
 
 from grape.core.errors import DataError, SettingsError
 from grape.core.files import read_json
+from grape.core.repositories import HubName, fetch_snapshot, parse_hub_name, read_hub_name
 from grape.core.settings import setting
 from grape.policies.kinds import FACTS_FILE, PART_PATTERNS, CheckpointKind, recognize_checkpoint
 from grape.policies.types import OpeningOptions
@@ -130,47 +130,6 @@ def read_norm_stats(path: Path | None) -> Mapping[str, Any] | None:
     return data
 
 
-_NAME_PATTERN = re.compile(
-    r"^(?:(?P<forced>hf):/{1,2})?"
-    r"(?P<repository>[A-Za-z0-9](?:[\w.-]*\w)?/[A-Za-z0-9](?:[\w.-]*\w)?)"
-    r"(?:@(?P<revision>[\w./-]+))?$",
-    re.ASCII,
-)
-
-
-@dataclass(frozen=True)
-class HubName:
-    """A checkpoint on the hub.
-
-    Attributes:
-        repository: ``organization/name``.
-        revision: Branch, tag or commit; None for the newest.
-    """
-
-    repository: str
-    revision: str | None = None
-
-    def __str__(self) -> str:
-        return self.repository if self.revision is None else f"{self.repository}@{self.revision}"
-
-
-def parse_hub_name(policy: Path | str) -> HubName | None:
-    """The hub name that the user wrote, or None where it can only be a folder.
-
-    ``organization/name`` and ``organization/name@revision`` are names, unless there is a folder ``organization`` here:
-    then it is a path, mistyped perhaps, and ``hf://organization/name`` says otherwise.
-
-    Args:
-        policy: What the user wrote.
-    """
-    match = _NAME_PATTERN.match(str(policy))
-    if match is None or ".." in match["repository"]:
-        return None
-    if not match["forced"] and (Path(policy).exists() or Path(policy).parent.exists()):
-        return None
-    return HubName(match["repository"], match["revision"])
-
-
 def check_policy_name(policy: Path | str, flag: str = "--policy") -> None:
     """Refuse what is neither a folder nor could be a name on the hub; nothing is opened.
 
@@ -187,9 +146,8 @@ def check_policy_name(policy: Path | str, flag: str = "--policy") -> None:
     if path.exists():
         raise SettingsError(f"{flag} {policy} is a file.", "Give the checkpoint's folder.")
     hint = "Give a folder made by 'grape sft' or 'grape train' (its policy/ folder), or a published checkpoint's."
-    named = _NAME_PATTERN.match(str(policy))
-    if named is not None:
-        hint += f" For the hub, write hf://{named['repository']}: there is a folder {path.parent} here."
+    if (named := read_hub_name(policy)) is not None:
+        hint += f" For the hub, write hf://{named.repository}: there is a folder {path.parent} here."
     raise SettingsError(f"{flag} {policy}: no such checkpoint folder.", hint)
 
 
@@ -217,12 +175,12 @@ def resolve_policy(policy: Path | str, *, weights: bool = True, parts: bool = Fa
     if name is None:
         return Path(policy)
     # The small files first: a checkpoint of another kind is refused before gigabytes are on their way.
-    folder = _snapshot(name, ["*.json", *SIDE_FILES])
+    folder = fetch_snapshot(name, ["*.json", *SIDE_FILES])
     if not weights:
-        return _snapshot(name, ["*.json", *SIDE_FILES, *PART_PATTERNS]) if parts else folder
+        return fetch_snapshot(name, ["*.json", *SIDE_FILES, *PART_PATTERNS]) if parts else folder
     if not parts:
         check_parts(_file_names(name, folder))
-    return _snapshot(name, ["*.safetensors", "*.json", *SIDE_FILES, *(PART_PATTERNS if parts else ())])
+    return fetch_snapshot(name, ["*.safetensors", "*.json", *SIDE_FILES, *(PART_PATTERNS if parts else ())])
 
 
 def read_checkpoint_config(policy: Path | str) -> tuple[Mapping[str, Any] | None, tuple[str, ...]]:
@@ -286,62 +244,3 @@ def _file_names(name: HubName, folder: Path) -> list[str]:
         return [PurePosixPath(path).name for path in list_repo_files(name.repository, revision=name.revision)]
     except unreachable:
         return [entry.name for entry in folder.iterdir()]
-
-
-def _cached(name: HubName) -> Path | None:
-    """Folder of the cached snapshot, complete or not, if it holds a configuration at least."""
-    from huggingface_hub import try_to_load_from_cache
-
-    cached_file = try_to_load_from_cache(name.repository, "config.json", revision=name.revision)
-    cached_file = cached_file or try_to_load_from_cache(name.repository, "adapter_config.json", revision=name.revision)
-    return Path(cached_file).parent if isinstance(cached_file, str) else None
-
-
-def _snapshot(name: HubName, patterns: list[str]) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import (
-            EntryNotFoundError,
-            GatedRepoError,
-            HfHubHTTPError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-        )
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"{name} is no folder here, and names on the hub need huggingface_hub.", "pip install 'grape-vla[train]'"
-        ) from error
-    try:
-        return Path(
-            snapshot_download(
-                name.repository,
-                revision=name.revision,
-                allow_patterns=patterns,
-                ignore_patterns=["*/*"],
-            )
-        )
-    except GatedRepoError as error:
-        hint = "Accept its conditions on its page, then run 'hf auth login' (the token stays with huggingface_hub)."
-        raise SettingsError(f"The hub does not give {name}: access must be granted first.", hint) from error
-    except RevisionNotFoundError as error:
-        raise SettingsError(f"{name.repository} has no revision {name.revision!r}.", "Check the name.") from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise SettingsError(
-            f"{name} is neither a folder here nor a checkpoint on the hub.",
-            "Check the spelling; a private one needs 'hf auth login' first.",
-        ) from error
-    except LocalEntryNotFoundError as error:
-        # The library wants all files of the snapshot; what the policy needs is checked where it is read.
-        if (folder := _cached(name)) is not None:
-            return folder
-        raise SettingsError(
-            f"{name} is no folder here, is not in the cache, and the hub cannot be reached.",
-            f"Run 'hf download {name.repository}' where there is a network, copy the folder here, and give its path.",
-        ) from error
-    except (EntryNotFoundError, HfHubHTTPError, OSError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise SettingsError(
-            f"{name} could not be downloaded: {first_line}.", "Run the same command again: it goes on where it stopped."
-        ) from error

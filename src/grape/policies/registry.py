@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 
 from grape.core.errors import GrapeError, SettingsError, require_known
 from grape.core.provenance import Provenance, read_provenance
+from grape.core.repositories import cached_model, parse_hub_name
 from grape.core.settings import flag_of
 from grape.policies.base import FIX_POLICY, Policy, PolicySpec, TrainablePolicy
 from grape.policies.kinds import recognize_checkpoint
@@ -204,8 +205,10 @@ def provenance_of(policy: Path | str) -> Provenance:
 
 
 def policy_folder(policy: Path | str) -> Path:
-    """Where a policy's files lie, if they do so here: the place of ``TYPE:PLACE``, or the path itself."""
-    return Path(_named_type(policy)[1])
+    """Where a policy's files lie, if they do so here: the place of ``TYPE:PLACE``, the path, or the hub's snapshot."""
+    place = _named_type(policy)[1]
+    name = parse_hub_name(place)
+    return Path(place) if name is None else cached_model(name) or Path(place)
 
 
 def _named_type(policy: Path | str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from grape.core.errors import DataError
 from grape.core.files import read_jsonl
 from grape.core.preferences import PreferencePair, Score
 from grape.core.reading import decode, encode
+from grape.core.repositories import address_in_cache, hub_address, local_folder
 from grape.core.runs import load_summary
 from grape.scorers import ScorerValues, is_label, load_values
 from grape.store import EpisodeStore
@@ -123,29 +124,34 @@ def load_pairs(path: Path) -> tuple[PreferencePair, ...]:
     return tuple(pairs.values())
 
 
-def read_pairs(folder: Path) -> tuple[PreferencePair, ...]:
-    """Pairs from a folder of ``grape pair``.
+def read_pairs(folder: Path | str) -> tuple[PreferencePair, ...]:
+    """Pairs from a folder of ``grape pair``, or from ``hf://NAMESPACE/NAME``.
 
     Raises:
         DataError: The folder is missing, incomplete or foreign, or a line is wrong; file and line are named.
     """
+    folder = local_folder(folder)
     load_summary(folder, "pair")
     return load_pairs(folder / PAIRS_FILE)
 
 
-def recorded_stores(folder: Path, verb: str = "pair") -> tuple[Path, ...]:
+def recorded_stores(folder: Path | str, verb: str = "pair") -> tuple[Path, ...]:
     """The episode stores that a folder of ``grape pair`` (or ``score``) was made from.
 
     Raises:
         DataError: The folder is missing, incomplete or foreign.
     """
+    folder = local_folder(folder)
     return stores_of_summary(load_summary(folder, verb), folder, verb)
 
 
 def stores_of_summary(summary: Mapping[str, Any], folder: Path, verb: str) -> tuple[Path, ...]:
-    """The episode stores that the summary of ``verb`` in ``folder`` names: one as ``store``, several as ``stores``.
+    """The episode stores that the summary of ``verb`` in ``folder`` names: ``store``, or several ``stores``.
+
+    Each is a folder, or ``hf://...``.
 
     Raises:
+        SettingsError: The hub does not give the one that is named.
         DataError: It names none.
     """
     names = summary.get("stores", [summary.get("store")])
@@ -155,6 +161,8 @@ def stores_of_summary(summary: Mapping[str, Any], folder: Path, verb: str) -> tu
 
 
 def _place(name: str, folder: Path, verb: str) -> Path:
+    if hub_address(name) is not None:
+        return local_folder(name)
     try:
         path = (folder.resolve() / name).resolve()
         path.exists()
@@ -167,7 +175,12 @@ def _place(name: str, folder: Path, verb: str) -> Path:
 
 
 def portable_path(path: Path, folder: Path) -> str:
-    """``path`` as seen from ``folder``, so that both may be moved together; absolute if they share only the root."""
+    """``path`` as seen from ``folder``, so that both may be moved together; absolute if they share only the root.
+
+    A snapshot of the hub is named ``hf://organization/name@commit``.
+    """
+    if address := address_in_cache(path):
+        return address
     path, folder = path.resolve(), folder.resolve()
     shared = Path(os.path.commonpath([path, folder]))
     return str(path) if shared == shared.parent else Path(os.path.relpath(path, folder)).as_posix()

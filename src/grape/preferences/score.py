@@ -43,8 +43,8 @@ class ScoreSettings:
     ranking within an initial state; --no-calibrate computes the published formula exactly.
 
     Attributes:
-        store: Episode store, or the folder that grape collect wrote; or several, e.g. shards of one collection, which
-            are scored as one.
+        store: Episode store, the folder that grape collect wrote, or a data set of the hub as hf://NAMESPACE/NAME; or
+            several, e.g. shards of one collection, which are scored as one.
         out: Folder to write: scores.jsonl (one episode a line, with every stage and constraint) and calibration.json.
         costs: YAML cost specification, or a folder of them, that override the built-in ones of their tasks.
         calibrate: Choose weights, beta, normalization and thresholds from data and store them in calibration.json.

@@ -20,6 +20,8 @@ import numpy.typing as npt
 
 from grape.core.errors import CompatibilityError, DataError, GrapeError
 from grape.core.files import content_hash, read_json, sweep_temporaries, write_bytes, write_json
+from grape.core.reading import allowed_root
+from grape.core.repositories import local_folder
 from grape.core.tables import Table
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.store.encoded import EpisodeFile
@@ -117,14 +119,18 @@ class EpisodeStore(Table):
         return store
 
     @classmethod
-    def open(cls, path: Path) -> "EpisodeStore":
+    def open(cls, path: Path | str) -> "EpisodeStore":
         """Open an existing store; an output folder of ``grape collect`` stands for the store in it.
 
+        Args:
+            path: The folder, or ``hf://NAMESPACE/NAME`` with or without ``@REVISION``.
+
         Raises:
+            SettingsError: The hub does not give what is named.
             DataError: There is no store, or its header is damaged.
             CompatibilityError: A newer version of the package made it.
         """
-        path = Path(path)
+        path = local_folder(path)
         if not (path / _HEADER).exists() and (path / "store" / _HEADER).exists():
             path = path / "store"
         if not path.exists():
@@ -344,7 +350,7 @@ class EpisodeStore(Table):
         self._entries = {**self._entries, **stored}
         entries = {episode_id: self._entry(episode_id) for episode_id in ids}
         self._entries = entries
-        if entries != stored:
+        if entries != stored and allowed_root(self.path) == self.path:  # the hub's cache holds what the hub has
             save_index(self._index, entries)
         return entries
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import IO
 
 from grape.core.errors import DataError
-from grape.core.reading import open_file
+from grape.core.reading import allowed_root, open_file
 
-__all__ = ["MIB", "allowed_root", "check_links", "open_data", "unpacked_limit"]
+__all__ = ["MIB", "check_links", "open_data", "unpacked_limit"]
 
 MIB = 2**20
 
@@ -22,13 +22,13 @@ def open_data(path: Path, *, within: Path, max_bytes: int) -> IO[bytes]:
 
     Args:
         path: The file.
-        within: The folder that links may not lead out of; see :func:`allowed_root`.
+        within: The folder that links may not lead out of; see :func:`grape.core.reading.allowed_root`.
         max_bytes: Larger files are refused.
 
     Raises:
         DataError: As :func:`grape.core.reading.open_file`; also where a large file is mostly holes.
     """
-    handle = open_file(path, max_bytes=max_bytes, within=allowed_root(within))
+    handle = open_file(path, max_bytes=max_bytes, within=within)
     state = os.fstat(handle.fileno())
     if state.st_size > _ALWAYS and state.st_size > _HOLES * 512 * state.st_blocks:
         handle.close()
@@ -56,19 +56,6 @@ def check_links(path: Path, within: Path) -> None:
         raise DataError(f"{str(path)!r} cannot be opened: {error}.", "Check the path.") from error
     if not inside:
         raise DataError(f"{path} is a link that leads out of {folder}.", "Name the file itself, if you trust it.")
-
-
-def allowed_root(folder: Path) -> Path:
-    """The folder that files of ``folder`` may lie in after links are resolved.
-
-    That is the folder itself. In the cache of the Hugging Face hub, whose snapshots consist of links into the folder
-    ``blobs`` beside them, it is the repository's folder.
-    """
-    absolute = Path(os.path.abspath(folder))
-    for parent in absolute.parents:
-        if parent.name == "snapshots" and (parent.parent / "blobs").is_dir():
-            return parent.parent
-    return folder
 
 
 def unpacked_limit(packed: int, ratio: int, most: int) -> int:

@@ -119,7 +119,7 @@ class TrainSettings(TrainerSettings, PolicySettings):
     """Align a policy with preferences, of pairs by trajectory-wise preference optimization (TPO, arXiv 2411.19309).
 
     Attributes:
-        pairs: Folder made by grape pair; for all methods but kto and rloo.
+        pairs: Folder made by grape pair, or hf://NAMESPACE/NAME; for all methods but kto and rloo.
         scores: Folder made by grape score, in place of --pairs; for kto and rloo, which need no pairs.
         replay: More folders of that kind, of episodes that earlier policies collected: they train as well, each against
             the recorded log-probabilities of the policy that collected it.

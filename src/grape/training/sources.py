@@ -11,6 +11,7 @@ from grape.core.errors import CompatibilityError, DataError, NoPairsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import file_hash
 from grape.core.preferences import Score
+from grape.core.repositories import local_folder
 from grape.core.runs import load_summary
 from grape.core.tasks import same_instruction
 from grape.core.trajectories import EpisodeMeta
@@ -153,7 +154,7 @@ def read_data(settings: TrainSettings, reporter: Reporter = SILENT) -> TrainingD
     verb, file = ("score", SCORES_FILE) if settings.unpaired else ("pair", PAIRS_FILE)
     numbers: dict[tuple[Path, ...], int] = {}
     folders = []
-    for path in settings.data:
+    for path in map(local_folder, settings.data):
         places_of_stores = recorded_stores(path, verb)
         number = numbers.setdefault(places_of_stores, len(numbers))
         folders.append(_Folder(path, number, open_stores(places_of_stores)))
