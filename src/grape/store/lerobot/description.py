@@ -13,7 +13,7 @@ from typing import Any
 
 from grape.core.errors import CompatibilityError, DataError
 from grape.core.files import read_json_mapping
-from grape.store.opening import allowed_root
+from grape.core.reading import allowed_root
 
 __all__ = ["ACTION", "STATE", "VERSIONS", "CameraFeature", "Description", "is_lerobot_folder", "place_of", "read_info"]
 

@@ -10,9 +10,10 @@ import pyarrow as pa
 
 from grape.core.errors import DataError
 from grape.core.files import read_jsonl
+from grape.core.reading import allowed_root
 from grape.store.lerobot.description import CameraFeature, Description, place_of
 from grape.store.lerobot.parquet_files import parquet_columns, read_rows
-from grape.store.opening import MIB, allowed_root, check_links
+from grape.store.opening import MIB, check_links
 
 __all__ = ["EpisodeEntry", "VideoPart", "episode_files", "read_episodes", "read_tasks"]
 
