@@ -100,7 +100,9 @@ bench-saturation: install ## margins and displacement with whole, cut and stage-
 gpu-check: ## on a machine with a GPU: seconds and memory at OpenVLA-7B's shape, flash attention, 4 bits, EGL (10 minutes)
 	@python='$(or $(PYTHON),$(BIN)/python)'; \
 	command -v "$$python" >/dev/null || { echo "make: there is no $$python: make install, or PYTHON=/path/to/python" >&2; exit 2; }; \
-	PYTHONPATH="src$${PYTHONPATH:+:$$PYTHONPATH}" "$$python" benchmarks/gpu_check.py $(ARGS)
+	export PYTHONPATH="src$${PYTHONPATH:+:$$PYTHONPATH}"; \
+	"$$python" -c 'import grape.core.files' || { echo "make: $$python lacks packages of GRAPE's core (pyproject.toml: dependencies)" >&2; exit 2; }; \
+	"$$python" benchmarks/gpu_check.py $(ARGS)
 
 clean: ## remove caches and build products; runs/ and .venv stay
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
