@@ -134,10 +134,11 @@ def run_verb(verb: Verb | VerbOfKinds, arguments: Sequence[str]) -> int:
         flags=verb.flags,
     )
     with _debug_lines(flags.verbose):
-        return _run(verb, pinned_settings(settings), flags)
+        return _run(verb, settings, flags)
 
 
 def _run(verb: Verb, settings: Any, flags: CommonFlags) -> int:
+    settings = pinned_settings(settings)
     if verb.several_processes and not launched_process().is_main:
         return verb.exit_code(verb.run(settings, SILENT))
     people = SafeConsole(stderr=True)
