@@ -22,7 +22,7 @@ RECORDED = Path(__file__).resolve().parents[1] / "recorded" / "release_0_1"
 
 
 class Told:
-    """A reporter that keeps what it is reporter."""
+    """A reporter that keeps its messages."""
 
     def __init__(self):
         from grape.core.events import SILENT
@@ -43,7 +43,7 @@ def recorded(tmp_path, monkeypatch):
 
 
 def push(run, to, **options):
-    return run_push(PushSettings(run=Path(run), to=to, license="mit", **options), options.pop("reporter", Told()))
+    return run_push(PushSettings(run=Path(run), to=to, license="mit", **options), Told())
 
 
 def digests(folder):
