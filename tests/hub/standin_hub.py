@@ -89,28 +89,28 @@ class _Handler(BaseHTTPRequestHandler):
         path = self._note()
         if match := _RESOLVE.match(path):
             kind = "dataset" if match[1] else "model"
-            found = self.hub.files(kind, match[2], match[3])
-            if found is None or match[4] not in found[1]:
-                return self._missing("EntryNotFound" if found else "RepoNotFound")
-            data = found[1][match[4]]
-            return self._reply(data, headers=[("X-Repo-Commit", found[0]), ("ETag", f'"{_oid(data)}"')])
+            commit = self.hub.files(kind, match[2], match[3])
+            if commit is None or match[4] not in commit[1]:
+                return self._missing("EntryNotFound" if commit else "RepoNotFound")
+            data = commit[1][match[4]]
+            return self._reply(data, headers=[("X-Repo-Commit", commit[0]), ("ETag", f'"{_oid(data)}"')])
         match = _API.match(path)
         if match is None:
             return self._missing()
         kind, name, what, revision = match[1], match[2], match[3], match[4] or "main"
         if (kind, name) not in self.hub.commits:
             return self._missing()
-        found = self.hub.files(kind, name, revision)
-        if found is None:
+        commit = self.hub.files(kind, name, revision)
+        if commit is None:
             return self._missing("RevisionNotFound")
         if what == "tree":
             rows = [
                 {"type": "file", "path": file, "size": len(data), "oid": _oid(data)}
-                for file, data in sorted(found[1].items())
+                for file, data in sorted(commit[1].items())
             ]
             return self._reply(rows)
-        siblings = [{"rfilename": file} for file in sorted(found[1])]
-        facts = {"id": name, "sha": found[0], "private": self.hub.private[kind, name], "siblings": siblings}
+        siblings = [{"rfilename": file} for file in sorted(commit[1])]
+        facts = {"id": name, "sha": commit[0], "private": self.hub.private[kind, name], "siblings": siblings}
         return self._reply({**facts, "tags": [], "downloads": 0, "likes": 0})
 
     do_HEAD = do_GET
@@ -121,13 +121,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self._reply({"error": "no token"}, 401)
         if path == "/api/repos/create":
-            asked = json.loads(body)
-            name = "/".join(part for part in (asked.get("organization"), asked["name"]) if part)
-            kind = asked.get("type", "model")
+            request = json.loads(body)
+            name = "/".join(part for part in (request.get("organization"), request["name"]) if part)
+            kind = request.get("type", "model")
             if (kind, name) in self.hub.commits:
                 return self._reply({"error": "exists", "url": self._url(kind, name)}, 409)
             self.hub.add_commit(kind, name, {".gitattributes": b"* text\n"})
-            self.hub.private[kind, name] = bool(asked.get("private") or asked.get("visibility") == "private")
+            self.hub.private[kind, name] = bool(request.get("private") or request.get("visibility") == "private")
             return self._reply({"url": self._url(kind, name), "name": name, "id": name})
         if path == "/api/validate-yaml":
             return self._reply({"errors": [], "warnings": []})

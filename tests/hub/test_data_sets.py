@@ -22,7 +22,7 @@ RECORDED = Path(__file__).resolve().parents[1] / "recorded" / "release_0_1"
 
 
 class Told:
-    """A reporter that keeps what it is told."""
+    """A reporter that keeps its messages."""
 
     def __init__(self):
         from grape.core.events import SILENT
@@ -43,7 +43,7 @@ def recorded(tmp_path, monkeypatch):
 
 
 def push(run, to, **options):
-    return run_push(PushSettings(run=Path(run), to=to, license="mit", **options), options.pop("reporter", Told()))
+    return run_push(PushSettings(run=Path(run), to=to, license="mit", **options), Told())
 
 
 def digests(folder):
@@ -113,8 +113,8 @@ def test_only_harmless_files_are_fetched(hub, recorded):
     hub.add_commit("dataset", "lab/rollouts", files | {"a.pkl": b"\x80\x04.", "load.py": b"import os", "e/x.pt": b"x"})
     folder = local_folder("hf://lab/rollouts")
     assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".json", ".parquet"}
-    asked = {path for method, path in hub.requests if "/resolve/" in path}
-    assert not [path for path in asked if path.endswith((".pkl", ".py", ".pt"))]
+    paths = {path for method, path in hub.requests if "/resolve/" in path}
+    assert not [path for path in paths if path.endswith((".pkl", ".py", ".pt"))]
 
 
 @pytest.mark.parametrize("name", ["hf://lab", "hf://lab/x/y", "hf://../x", "hf:/lab/x@"])
@@ -135,9 +135,9 @@ def test_a_second_push_is_a_commit_on_top(hub, recorded):
     first = push("rollouts", "lab/rollouts")["commit"]
     for path in list((recorded / "rollouts/store/episodes").iterdir())[:2]:
         path.unlink()
-    told = Told()
-    second = run_push(PushSettings(run=Path("rollouts"), to="lab/rollouts", license="mit"), told)
-    assert "a commit on top" in str(told)
+    reporter = Told()
+    second = run_push(PushSettings(run=Path("rollouts"), to="lab/rollouts", license="mit"), reporter)
+    assert "a commit on top" in str(reporter)
     own = EpisodeStore.open("rollouts")
     assert EpisodeStore.open("hf://lab/rollouts").digest() == own.digest()
     assert len(EpisodeStore.open(f"hf://lab/rollouts@{first}")) == len(own) + 2
@@ -165,32 +165,32 @@ def test_private_data_never_goes_into_a_public_repository(hub, recorded):
 def test_what_the_hub_refuses_leaves_the_folder(hub, recorded, status, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     hub.refuse = status
-    told = Told()
+    reporter = Told()
     settings = PushSettings(run=Path("sampled-pairs"), to="lab/pairs", license="mit")
     if status == 403:
         with pytest.raises(SettingsError, match="refuses to write") as raised:
-            run_push(settings, told)
-        said = str(raised.value)
+            run_push(settings, reporter)
+        message = str(raised.value)
     else:
-        assert not run_push(settings, told)["pushed"]
-        said = str(told)
-    assert "hf upload lab/pairs runs/push/lab/pairs . --repo-type dataset" in said
-    assert TOKEN not in said
+        assert not run_push(settings, reporter)["pushed"]
+        message = str(reporter)
+    assert "hf upload lab/pairs runs/push/lab/pairs . --repo-type dataset" in message
+    assert TOKEN not in message
     assert (recorded / "runs/push/lab/pairs/pairs.jsonl").is_file()
     hub.refuse = 0
-    assert run_push(settings, told)["pushed"]
+    assert run_push(settings, reporter)["pushed"]
 
 
 def test_without_a_token_the_folder_is_written(hub, recorded, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
-    told = Told()
-    summary = run_push(PushSettings(run=Path("rollouts"), to="lab/rollouts"), told)
+    reporter = Told()
+    summary = run_push(PushSettings(run=Path("rollouts"), to="lab/rollouts"), reporter)
     assert not summary["pushed"]
-    assert "no token" in str(told)
-    assert "No --license" in str(told)
+    assert "no token" in str(reporter)
+    assert "No --license" in str(reporter)
     assert not hub.requests
     again = digests(summary["folder"])
-    run_push(PushSettings(run=Path("rollouts"), to="lab/rollouts", offline=True), told)
+    run_push(PushSettings(run=Path("rollouts"), to="lab/rollouts", offline=True), reporter)
     assert digests(summary["folder"]) == again
 
 

@@ -94,23 +94,23 @@ def _verb_of(folder: Path) -> str:
     return str(read_json_mapping(folder / "run.json", within=folder).get("verb", ""))
 
 
-def _recognize(folder: Path, wanted: str) -> tuple[str, Path, Path | None]:
+def _recognize(folder: Path, choice: str) -> tuple[str, Path, Path | None]:
     """Kind, place and run folder of what is pushed."""
     verb = _verb_of(folder)
-    found = {name: place for name, place in _places(folder, verb).items() if place.is_dir()}
-    if not found:
+    places = {name: place for name, place in _places(folder, verb).items() if place.is_dir()}
+    if not places:
         raise DataError(
             f"{folder} holds nothing that can be pushed.",
             "Give the output folder of grape sft, train, collect, pair or loop, a checkpoint, a store, or the folder "
             "with a report.html.",
         )
-    what = next(iter(found)) if wanted == "auto" else wanted
-    if what not in found:
+    what = next(iter(places)) if choice == "auto" else choice
+    if what not in places:
         raise SettingsError(
             f"{folder} holds no {what} to push.",
-            "'grape report' writes its page first." if what == "report" else f"It holds: {', '.join(found)}.",
+            "'grape report' writes its page first." if what == "report" else f"It holds: {', '.join(places)}.",
         )
-    place = found[what]
+    place = places[what]
     if what == "report":
         return what, place, folder if verb else None
     owner = next((path for path in (place, place.absolute().parent) if _verb_of(path)), None)
