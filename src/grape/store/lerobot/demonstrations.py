@@ -44,8 +44,8 @@ class Meaning:
         gripper: What the last number of an action means; empty if unknown.
         open_gripper: Whether it becomes 1 = open, 0 = closed, whatever it was.
         success: ``"auto"`` takes what a GRAPE export noted, else the feature ``next.success`` where there is one;
-            ``"yes"``, ``"no"`` and ``"unknown"`` are stated of all episodes; anything else is the name of a feature that
-            is 1 or true where an episode succeeded.
+            ``"yes"``, ``"no"`` and ``"unknown"`` are stated of all episodes; anything else is the name of a feature
+            that is 1 or true where an episode succeeded.
         tolerance: Seconds by which times may be off.
 
     Raises:
