@@ -25,8 +25,7 @@ class ImportLeRobotSettings:
     the task's text the instruction. Of the episode's end the format has no image: the last one stands twice.
     An episode whose task changes becomes one for each of its tasks. OUT/files.jsonl lists the episodes.
 
-    Log-probabilities of a policy do not come with the data: episodes serve for fine-tuning, for filtered behavior
-    cloning, and for pairs by success.
+    Log-probabilities of a policy do not come with the data: episodes serve for fine-tuning and for pairs by success.
 
     Attributes:
         data: Folder of the data set, with meta/ and data/ in it.

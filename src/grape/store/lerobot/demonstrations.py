@@ -29,7 +29,7 @@ __all__ = ["SUCCESS", "LeRobotDemonstrations", "Meaning", "is_lerobot_location"]
 
 SUITE = "lerobot"
 SUCCESS = ("auto", "yes", "no", "unknown")
-"""What may be said of all episodes' success; anything else names a feature."""
+"""What may be stated of all episodes' success; anything else names a feature."""
 
 _SCHEME = "lerobot"
 _SUCCESS_FEATURE = "next.success"
@@ -44,8 +44,8 @@ class Meaning:
         gripper: What the last number of an action means; empty if unknown.
         open_gripper: Whether it becomes 1 = open, 0 = closed, whatever it was.
         success: ``"auto"`` takes what a GRAPE export noted, else the feature ``next.success`` where there is one;
-            ``"yes"``, ``"no"`` and ``"unknown"`` are said of all episodes; anything else is the name of a feature that
-            is 1 or true where an episode succeeded.
+            ``"yes"``, ``"no"`` and ``"unknown"`` are stated of all episodes; anything else is the name of a feature
+            that is 1 or true where an episode succeeded.
         tolerance: Seconds by which times may be off.
 
     Raises:
@@ -322,7 +322,7 @@ class LeRobotDemonstrations:
                     initial_state=state,
                     sample=samples[task, state],
                     seed=0,
-                    success=outcome if stop == entry.length else None,  # of earlier parts nobody said anything
+                    success=outcome if stop == entry.length else None,  # of earlier parts nothing is known
                     steps=stop - start,
                     actor="expert",
                     extra=extra,
@@ -332,10 +332,10 @@ class LeRobotDemonstrations:
         return metas
 
     def _outcome(self, entry: EpisodeEntry, numbers: EpisodeNumbers) -> bool | None:
-        said = self.meaning.success
-        if said in ("yes", "no"):
-            return said == "yes"
-        if said == "auto" and "success" in entry.facts:
+        choice = self.meaning.success
+        if choice in ("yes", "no"):
+            return choice == "yes"
+        if choice == "auto" and "success" in entry.facts:
             noted: bool | None = _noted(entry, "success", bool)
             return noted
         if not self._success:
@@ -371,14 +371,14 @@ def _chosen(dataset: LeRobotDataset, names: Sequence[str]) -> tuple[CameraFeatur
     return chosen
 
 
-def _success_feature(dataset: LeRobotDataset, said: str) -> str:
+def _success_feature(dataset: LeRobotDataset, choice: str) -> str:
     """Name of the feature that tells success; empty for none."""
     widths = dataset.description.widths
-    if said in SUCCESS:
-        return _SUCCESS_FEATURE if said == "auto" and widths.get(_SUCCESS_FEATURE) == 1 else ""
-    if widths.get(said) != 1:
+    if choice in SUCCESS:
+        return _SUCCESS_FEATURE if choice == "auto" and widths.get(_SUCCESS_FEATURE) == 1 else ""
+    if widths.get(choice) != 1:
         raise SettingsError(
-            f"{dataset.folder} has no feature {said!r} with one number a row.",
+            f"{dataset.folder} has no feature {choice!r} with one number a row.",
             f"Say {', '.join(SUCCESS)}, or name one of: {', '.join(name for name in widths if widths[name] == 1)}.",
         )
-    return said
+    return choice

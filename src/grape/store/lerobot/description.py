@@ -186,7 +186,7 @@ def _spec(path: Path, name: str, spec: Any) -> tuple[Sequence[int], str]:
 
 def _cameras(path: Path, features: Mapping[str, Any]) -> tuple[tuple[CameraFeature, ...], tuple[str, ...]]:
     """Cameras, and names of other features with images."""
-    found, left_out = [], []
+    cameras, left_out = [], []
     keys = [key for key, spec in features.items() if _spec(path, key, spec)[1] in ("image", "video")]
     tails = [key.removeprefix("observation.").removeprefix("images.") for key in keys]
     for key, tail in zip(keys, tails, strict=True):
@@ -199,8 +199,8 @@ def _cameras(path: Path, features: Mapping[str, Any]) -> tuple[tuple[CameraFeatu
             continue
         if not all(1 <= side <= _LARGEST_SIDE for side in size):
             raise DataError(f"{path}: feature {key!r} has images of {size[0]} x {size[1]} pixels.", _FIX)
-        found.append(CameraFeature(key, tail if tails.count(tail) == 1 else key, *size, video=kind == "video"))
-    return tuple(found), tuple(left_out)
+        cameras.append(CameraFeature(key, tail if tails.count(tail) == 1 else key, *size, video=kind == "video"))
+    return tuple(cameras), tuple(left_out)
 
 
 def _image_size(shape: Sequence[int], names: Any) -> tuple[int, int] | None:
