@@ -188,7 +188,7 @@ def _facts(contents: RunContents) -> list[str]:
     if trained:
         facts.append(numbers.count_of(trained, "iteration"))
     rollouts = sum(
-        len(store) for store in {item.store.path: item.store for item in contents.rounds if item.store}.values()
+        len(store) for store in {item.store.path.resolve(): item.store for item in contents.rounds if item.store}.values()
     )
     if rollouts:
         facts.append(numbers.count_of(rollouts, "rollout"))
