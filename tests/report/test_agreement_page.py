@@ -28,6 +28,7 @@ def test_a_report_shows_how_scorers_and_judges_agree(run: Path, tmp_path: Path) 
     page = (tmp_path / "with.html").read_text()
     assert "Who orders as whom" in page
     assert "opposite" in page
+    assert "16 rollouts" in page  # one store, though scores and pairs name it in different ways
     shutil.copytree(run / "scores", tmp_path / "run" / "scores")
     shutil.copytree(run / "store", tmp_path / "run" / "store")
     shutil.rmtree(tmp_path / "run" / "scores" / "scorers", ignore_errors=True)

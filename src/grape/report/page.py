@@ -187,9 +187,9 @@ def _facts(contents: RunContents) -> list[str]:
     trained = sum(1 for item in contents.rounds if item.training is not None)
     if trained:
         facts.append(numbers.count_of(trained, "iteration"))
-    rollouts = sum(
-        len(store) for store in {item.store.path.resolve(): item.store for item in contents.rounds if item.store}.values()
-    )
+    # One store may be reached in two ways: by its collection, and by what was scored of it.
+    stores = {item.store.path.resolve(): item.store for item in contents.rounds if item.store}
+    rollouts = sum(len(store) for store in stores.values())
     if rollouts:
         facts.append(numbers.count_of(rollouts, "rollout"))
     n_pairs = sum(len(item.pairs) for item in contents.rounds)
