@@ -52,6 +52,11 @@ class AskedJudge:
         """Every answer, in the order in which they were given."""
         return tuple(self._known.values())
 
+    @property
+    def known_couples(self) -> frozenset[frozenset[str]] | None:
+        """The couples about which the judge can be asked; None for any."""
+        return self._judge.known_couples()
+
     def compare(self, one: str, other: str) -> Judgment:
         """The judgment of two episodes, as if ``one`` had been shown first.
 

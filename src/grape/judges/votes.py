@@ -293,6 +293,10 @@ class VotesJudge(Judge):
             return Judgment(one, other, None, problem="nobody voted on these two")
         return Judgment(one, other, sum(votes) / len(votes), f"{len(votes)} vote{'s' * (len(votes) > 1)}")
 
+    def known_couples(self) -> frozenset[frozenset[str]]:
+        """The couples on which somebody voted."""
+        return frozenset(map(frozenset, self._votes))
+
     def provenance(self) -> Mapping[str, Any]:
         """On how many couples each rater's votes count."""
         return {"raters": {rater: len(judgments) for rater, judgments in self._by_rater.items()}}
