@@ -10,6 +10,7 @@ from it.
 import argparse
 import itertools
 import re
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -89,7 +90,9 @@ def measure(store: Path, work: Path) -> dict[str, Any]:
 
 
 def write_votes(folder: Path, episodes: EpisodeStore, accuracy: float) -> None:
-    """Votes of a scripted person on all couples of each initial state."""
+    """Votes of a scripted person on all couples of each initial state; the folder is there once it has all of them."""
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
     states: dict[tuple[str, int], list[str]] = {}
     outcomes = {}
     for meta in sorted(episodes.metas(), key=lambda meta: meta.episode_id):
@@ -103,7 +106,8 @@ def write_votes(folder: Path, episodes: EpisodeStore, accuracy: float) -> None:
         wrong = "b" if right == "a" or (right == "tie" and rng.random() < 0.5) else "a"
         choice = right if rng.random() < accuracy else wrong
         vote = Vote("scripted-person", number, a, b, choice, {name: checksums[name] for name in (a, b)})
-        append_vote(folder, vote)
+        append_vote(unfinished, vote)
+    unfinished.rename(folder)
 
 
 def _of_pairs(
@@ -168,7 +172,7 @@ def _matrix(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = ["| | success | costs |", "|---|---|---|"]
     for source in sources:
         cells = [_concordance(by_name.get((source, reference))) for reference in ("success", "costs")]
-        # A folder of votes is called as its path; it ends in the accuracy.
+        # The label of a folder of votes ends in the accuracy.
         name = f"scripted person, {float(source.rpartition('-')[2]):.0%}" if source.startswith("votes-") else source
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines

@@ -194,6 +194,44 @@ def test_votes_are_a_judge(scored: Path, tmp_path: Path) -> None:
         append_vote(tmp_path / "votes", dataclasses.replace(Vote("x", 1, one, two, "a", {}), rater="../<script>"))
 
 
+def vote_on(scored: Path, folder: Path, choices: dict[tuple[int, int, int], str]) -> dict[frozenset[str], str]:
+    """Votes of one rater; a key is the number of the initial state and those of two of its episodes."""
+    store = EpisodeStore.open(scored.parent / "store")
+    cast = {}
+    for number, ((state, one, other), choice) in enumerate(choices.items(), start=1):
+        of_state = [name for name in store.ids() if f"-{state:04d}-" in name]
+        a, b = of_state[one], of_state[other]
+        append_vote(folder, Vote("anna", number, a, b, choice, {name: store.checksums()[name] for name in (a, b)}))
+        cast[frozenset((a, b))] = {"a": a, "b": b}.get(choice, "")
+    return cast
+
+
+def test_no_vote_is_wasted_where_but_some_couples_were_voted_on(scored: Path, tmp_path: Path) -> None:
+    choices = {(0, 0, 1): "a", (0, 0, 2): "b", (0, 2, 3): "tie", (1, 1, 3): "a", (1, 2, 3): "bad", (3, 0, 3): "b"}
+    cast = vote_on(scored, tmp_path / "votes", choices)
+    judge, listener = f"votes:{tmp_path / 'votes'}", Hearing()
+    summary = pair(scored, tmp_path / "random", listener, judge=judge, mode="random")
+    made = {frozenset(couple): couple[0] for couple in sides(tmp_path / "random")}
+    assert made == {couple: chosen for couple, chosen in cast.items() if chosen}
+    assert summary["judge"]["unanswered"] == 0
+    assert summary["judge"]["ties"] == summary["overall"]["narrow"] == 2
+    assert listener.warnings == []
+    # Ties do not use up what --m allows.
+    assert pair(scored, tmp_path / "one", judge=judge, mode="random", m=1)["pairs"] == 3
+    assert set(sides(tmp_path / "one")) < set(sides(tmp_path / "random"))
+    few = pair(scored, tmp_path / "ranked", listener, judge=judge)
+    assert few["pairs"] < 4
+    assert listener.warnings[0].startswith(f"Judge '{few['judge']['label']}' knows 6 of 24 couples, and --mode top-b")
+
+
+def test_votes_on_other_couples_alone_are_refused(scored: Path, tmp_path: Path) -> None:
+    store = EpisodeStore.open(scored.parent / "store")
+    one, other = store.ids()[0], store.ids()[-1]  # of two initial states
+    append_vote(tmp_path, Vote("anna", 1, one, other, "a", {name: store.checksums()[name] for name in (one, other)}))
+    with pytest.raises(SettingsError, match="knows none of the 24 couples"):
+        pair(scored, tmp_path / "out", judge=f"votes:{tmp_path}", mode="random")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

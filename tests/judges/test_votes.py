@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from grape.core.errors import DataError, GrapeError
-from grape.judges.votes import Vote, append_vote, load_votes, read_votes
+from grape.judges import parse_judge
+from grape.judges.votes import Vote, append_vote, count_votes, load_votes, read_votes
 from tests.reporters import Hearing
 
 
@@ -25,6 +26,26 @@ def test_a_truncated_vote_costs_itself_alone(tmp_path: Path) -> None:
     assert [item.vote for item in load_votes(tmp_path, listener.warn)["anna"]] == [1, 2]
     assert [json.loads(line)["vote"] for line in (tmp_path / "anna.jsonl").read_text().splitlines()] == [1, 2]
     assert listener.warnings == []
+
+
+def test_a_couple_decided_twice_counts_as_the_mean(tmp_path: Path) -> None:
+    checksums = {"one": "1", "two": "2"}
+    append_vote(tmp_path, vote(1, "a"))
+    append_vote(tmp_path, Vote("anna", 2, "two", "one", "a", checksums))  # the left one both times: no opinion
+    (judgment,) = count_votes(tmp_path, checksums, print)["anna"]
+    assert judgment.p == 0.5
+    append_vote(tmp_path, vote(3, "skip"))
+    append_vote(tmp_path, vote(2, "undo"))
+    append_vote(tmp_path, Vote("anna", 2, "two", "one", "tie", checksums))
+    (judgment,) = count_votes(tmp_path, checksums, print)["anna"]
+    assert judgment.p_of("one") == 0.75
+
+
+def test_a_folder_of_votes_is_called_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    long = "/".join(["very-long-name"] * 8)
+    for text, label in ((f"votes:{long}/votes-0.95", "votes-0.95"), ("votes:.", tmp_path.name), ("x=votes:y", "x")):
+        assert parse_judge(text).label == label
 
 
 def test_two_votes_of_one_number_are_refused(tmp_path: Path) -> None:

@@ -52,6 +52,14 @@ def test_pairs_among_successes(scored: Path, tmp_path: Path) -> None:
     assert pairs
     assert summary["chosen_success_rate"] == summary["rejected_success_rate"] == 1.0
     assert all(scores[item.chosen].gcpg > scores[item.rejected].gcpg for item in pairs)
+    # The census says what the states are like, not what is left of them.
+    plain = pair(scored / "scores", tmp_path / "plain")
+    kinds = ("mixed", "all_successes", "all_failures", "single", "unknown")
+    assert {kind: summary["overall"][kind] for kind in kinds} == {kind: plain["overall"][kind] for kind in kinds}
+    assert summary["overall"]["all_failures"] > 0
+    assert summary["among_successes"] is True
+    assert summary["left_out"] == sum(score.success is not True for score in scores.values()) > 0
+    assert "among_successes" not in plain
     everyone = {score.initial_state: 0 for score in scores.values()}
     for score in scores.values():
         everyone[score.initial_state] += score.success is True and score.task == pairs[0].task
@@ -59,7 +67,10 @@ def test_pairs_among_successes(scored: Path, tmp_path: Path) -> None:
     assert paired == {state for state, successes in everyone.items() if successes > 1}
 
 
-@pytest.mark.parametrize("settings", [{"mode": "success-only"}, {"require_mixed_outcomes": True}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"mode": "success-only"}, {"mode": "every-success"}, {"require_mixed_outcomes": True}, {"judge": "success"}],
+)
 def test_pairs_among_successes_need_no_failure(tmp_path: Path, settings: dict) -> None:
     with pytest.raises(SettingsError, match="--among-successes leaves all failures out"):
         pair(tmp_path, tmp_path / "out", among_successes=True, **settings)
@@ -126,13 +137,13 @@ LOWER = "Lower --margin. Otherwise collect more --samples of each initial state.
         (
             [False] * 3,
             {"among_successes": True},
-            r"No preference pair can be made from no initial state\. Only successes count \(--among-successes\)",
-            "Leave --among-successes out. Otherwise collect more --samples of each initial state.",
+            r"2 initial states \(2 with only failures\)\. Only successes count \(--among-successes\)",
+            "Leave --among-successes out. Otherwise collect from a better policy or on easier tasks.",
         ),
         (
             [True, False],
             {"among_successes": True},
-            "2 with a single episode",
+            "2 with both outcomes",
             "Leave --among-successes out. Otherwise collect more --samples of each initial state.",
         ),
         ([True], {}, "2 with a single episode", "Collect more --samples of each initial state."),

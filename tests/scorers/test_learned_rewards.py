@@ -225,11 +225,12 @@ def test_a_judge_says_when_it_cannot_tell(
     assert [(one.p, one.problem) for one in judgments] == [(None, "the model answered nan")] * 3
 
 
-def test_an_unknown_camera_is_said_of_the_episode(store: EpisodeStore, python: Path, tmp_path: Path) -> None:
+def test_an_unknown_camera_ends_the_run(store: EpisodeStore, python: Path, tmp_path: Path) -> None:
     listener = Hearing()
-    values = score(store, tmp_path / "out", f"robometer:{python} --camera wrist", reporter=listener)
-    assert set(values["robometer"].by_episode().values()) == {None}
-    assert "there is no camera 'wrist', only main: give --camera" in listener.warnings[-1]
+    with pytest.raises(ProgramError, match="cannot work: there is no camera 'wrist', only main: give another --camera"):
+        score(store, tmp_path / "out", f"robometer:{python} --camera wrist", reporter=listener)
+    assert listener.warnings == []  # nothing was started again
+    assert not (tmp_path / "out" / "scorers").exists()
 
 
 def test_sources_and_options_are_part_of_the_run(

@@ -1,7 +1,10 @@
 """Scorers of recorded episodes: built in, registered, and external programs that misbehave."""
 
+import itertools
 import json
 import os
+import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -202,6 +205,79 @@ def test_another_script_is_another_run(store: EpisodeStore, tmp_path: Path) -> N
         score(store, tmp_path / "out", scorer=words)
     with pytest.raises(SettingsError, match="Unknown scorer as --external-reward 'mime'"):
         score(store, tmp_path / "other", scorer=words, external_reward="mime")
+
+
+RESTARTED = """
+import json, os, sys
+FIRST, THEN = {"name": "mine"}, json.loads(sys.argv[2])
+restarted = os.path.exists(sys.argv[1])
+for line in sys.stdin:
+    request = json.loads(line)
+    if request["request"] == "hello":
+        print(json.dumps({"id": request["id"], **(THEN if restarted else FIRST)}), flush=True)
+    elif restarted:
+        print(json.dumps({"id": request["id"], "value": 1.0}), flush=True)
+    else:
+        open(sys.argv[1], "w").close()
+        sys.exit(1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("greeting", "message"),
+    [
+        ({"problem": "the device is gone"}, "cannot work: the device is gone"),
+        ({"name": "other"}, "was started again and now says name = 'other', before 'mine'"),
+        ({"name": "mine", "noise": 1}, "now says noise = 1, before None"),
+        ({"name": "mine"}, ""),
+    ],
+)
+def test_a_restarted_program_must_be_the_same_one(
+    greeting: dict[str, Any], message: str, store: EpisodeStore, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(RESTARTED)
+    words = [sys.executable, "-S", str(tmp_path / "mine.py"), str(tmp_path / "mark"), json.dumps(greeting)]
+    if not message:
+        assert score(store, tmp_path / "out", scorer=(shlex.join(words),))["scorers"]["mine"]["values"] == len(store)
+        return
+    with pytest.raises(ProgramError, match=message):
+        score(store, tmp_path / "out", scorer=(shlex.join(words),))
+
+
+def test_a_folder_of_weights_is_part_of_the_run(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    (model / "part").mkdir(parents=True)
+    (model / "part" / "weights.safetensors").write_bytes(b"1")
+    (tmp_path / "outside").write_text("1")
+    (model / "blob").symlink_to(tmp_path / "outside")
+    choices = [parse_scorers([f"p={sys.executable} -S {PROGRAM} {words}"])[0] for words in (model, f"--model={model}")]
+
+    def identities() -> list[Any]:
+        return [choice.identity()["files"] for choice in choices]
+
+    # Not yet a model: what a program writes into is not part of the run.
+    assert [len(files) for files in identities()] == [1, 1]
+    (model / "config.json").write_text("{}")
+    seen = [identities()]
+    assert [len(files) for files in seen[0]] == [2, 2]
+    (tmp_path / "outside").write_text("2")
+    (model / ".cache").mkdir()
+    assert identities() == seen[0]
+    (model / "part" / "weights.safetensors").write_bytes(b"2")
+    seen.append(identities())
+    (model / "blob").unlink()
+    (model / "blob").symlink_to(tmp_path / "elsewhere")
+    seen.append(identities())
+    with (model / "part" / "weights.safetensors").open("wb") as file:
+        file.truncate(65 * 2**20)
+    seen.append(identities())
+    with (model / "part" / "weights.safetensors").open("r+b") as file:
+        file.write(b"1")
+    seen.append(identities())
+    assert all(one != other for of_choice in zip(*seen, strict=True) for one, other in itertools.pairwise(of_choice))
+    shutil.move(model, tmp_path / "moved")
+    (moved,) = parse_scorers([f"p={sys.executable} -S {PROGRAM} {tmp_path / 'moved'}"])
+    assert moved.identity()["files"][str(tmp_path / "moved")] == seen[-1][0][str(model)]
 
 
 @pytest.mark.parametrize("scorer", ["{folder}/mine.py", "mine.py", "costs:{folder}"])

@@ -7,7 +7,7 @@ the figures together. ``grape agree`` is in :mod:`grape.report`, which makes its
 from grape.agreement.concordance import Concordance, concordance_between
 from grape.agreement.measure import MeasuredAgreement, measure_agreement
 from grape.agreement.reliability import Reliability, krippendorff_alpha, reliability_of
-from grape.agreement.sources import Couples, Source, read_sources
+from grape.agreement.sources import Couples, Source, judge_folders, read_sources
 
 __all__ = [
     "Concordance",
@@ -16,6 +16,7 @@ __all__ = [
     "Reliability",
     "Source",
     "concordance_between",
+    "judge_folders",
     "krippendorff_alpha",
     "measure_agreement",
     "read_sources",

@@ -23,7 +23,7 @@ from grape.preferences.pairing import states_of
 from grape.preferences.records import SCORES_FILE, load_scorer_values, load_scores, stores_of_summary
 from grape.store import EpisodeStore, open_stores
 
-__all__ = ["Couples", "Kind", "Source", "find_scores", "read_sources"]
+__all__ = ["Couples", "Kind", "Source", "find_scores", "judge_folders", "read_sources"]
 
 Floats = npt.NDArray[np.float64]
 Kind = Literal["outcome", "score", "scorer", "judge", "rater"]
@@ -146,10 +146,20 @@ def _runs(folder: Path, verb: str) -> Iterable[Path]:
     return [place for place in places if is_complete(place) and recorded_inputs(place, verb) is not None]
 
 
-def _judges(run: Path, folder: Path, warn: Callable[[str], None]) -> Iterable[tuple[str, Iterable[Judgment]]]:
-    """Label and answers of each judge that was asked about episodes with these very scores."""
+def judge_folders(run: Path, folder: Path, warn: Callable[[str], None] = lambda message: None) -> list[Path]:
+    """Finished folders of ``grape pair`` whose judge was asked about episodes with the scores of ``folder``.
+
+    Args:
+        run: They are looked for in it, and beside the scores.
+        folder: A folder of ``grape score``.
+        warn: Hears of judges of other scores.
+
+    Raises:
+        DataError: The scores are missing.
+    """
     places = dict.fromkeys(place.resolve() for root in (run, folder.parent) for place in _runs(root, "pair"))
     scores = file_hash(folder / SCORES_FILE)
+    found = []
     for place in places:
         inputs = recorded_inputs(place, "pair") or {}
         if "judge" not in inputs:
@@ -157,6 +167,13 @@ def _judges(run: Path, folder: Path, warn: Callable[[str], None]) -> Iterable[tu
         if inputs.get("scores") != scores:
             warn(f"The judge of {place} was asked about episodes of other scores: it is left out.")
             continue
+        found.append(place)
+    return found
+
+
+def _judges(run: Path, folder: Path, warn: Callable[[str], None]) -> Iterable[tuple[str, Iterable[Judgment]]]:
+    """Label and answers of each judge that was asked about episodes with these very scores."""
+    for place in judge_folders(run, folder, warn):
         about = load_summary(place, "pair").get("judge", {})
         label = str(about.get("label", place.name)) if isinstance(about, Mapping) else place.name
         yield label, load_judgments(place / JUDGMENTS_FILE)

@@ -14,6 +14,7 @@ from grape.core.reading import decode, encode, parse_json, read_file
 from grape.core.seeds import derive_rng
 from grape.core.trajectories import Trajectory
 from grape.judges.base import Judge, Judgment
+from grape.scorers.program import ProgramRefusalError
 from grape.store import Episodes
 
 __all__ = ["JUDGMENTS_FILE", "AskedJudge", "combined", "load_judgments"]
@@ -52,11 +53,16 @@ class AskedJudge:
         """Every answer, in the order in which they were given."""
         return tuple(self._known.values())
 
+    @property
+    def known_couples(self) -> frozenset[frozenset[str]] | None:
+        """The couples about which the judge can be asked; None for any."""
+        return self._judge.known_couples()
+
     def compare(self, one: str, other: str) -> Judgment:
         """The judgment of two episodes, as if ``one`` had been shown first.
 
         Raises:
-            ProgramError: An external judge fails at several couples in a row.
+            ProgramError: An external judge fails at several couples in a row, or refuses to work.
         """
         first, second = sorted((one, other))
         if derive_rng(self._seed, "judge", "order", first, second).integers(2):
@@ -73,6 +79,8 @@ class AskedJudge:
         try:
             judgment = self._judge.judge(self._episode(first), self._episode(second))
             self._failures = 0
+        except ProgramRefusalError:
+            raise
         except ProgramError as error:
             self._failures += 1
             if self._failures == _FAILURES_IN_A_ROW:

@@ -59,6 +59,10 @@ class Judge(ABC):
     def judge(self, a: Trajectory, b: Trajectory) -> Judgment:
         """Compare two episodes in the order in which they are shown."""
 
+    def known_couples(self) -> frozenset[frozenset[str]] | None:
+        """The couples, two ids each, about which it can be asked; None for any, which is what most judges say."""
+        return None
+
     def provenance(self) -> Mapping[str, Any]:
         """Where the judgments come from: JSON values, e.g. a model's name and the hash of its weights."""
         return {}

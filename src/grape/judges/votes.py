@@ -237,7 +237,9 @@ def votes_identity(folder: Path) -> dict[str, str]:
 def count_votes(
     folder: Path, checksums: Mapping[str, str], warn: Callable[[str], None]
 ) -> dict[str, tuple[Judgment, ...]]:
-    """What each rater decided of couples as they are now, by rater; later votes on a couple replace earlier ones.
+    """What each rater decided of couples as they are now, by rater; a couple decided more than once counts as the mean.
+
+    Couples are shown again with the sides exchanged: whoever takes one side each time has decided nothing.
 
     Args:
         folder: Folder of the raters' files.
@@ -253,14 +255,15 @@ def count_votes(
     names: dict[tuple[str, str | None], str]
     names = {(recorded_id(name, checksum), checksum): name for name, checksum in checksums.items()}
     for rater, votes in load_votes(folder, warn).items():
-        judgments: dict[tuple[str, ...], Judgment] = {}
+        decisions: dict[tuple[str, ...], list[float]] = {}
         for vote in votes:
             a, b = (names.get((name, vote.checksums.get(name))) for name in (vote.a, vote.b))
             if a is None or b is None or vote.checksums.keys() != {vote.a, vote.b}:
                 stale += 1
             elif vote.choice in _P:
-                judgments[tuple(sorted((a, b)))] = Judgment(a, b, _P[vote.choice])
-        counted[rater] = tuple(judgments.values())
+                p = _P[vote.choice]
+                decisions.setdefault(tuple(sorted((a, b))), []).append(p if a < b else 1.0 - p)
+        counted[rater] = tuple(Judgment(a, b, sum(ps) / len(ps)) for (a, b), ps in decisions.items())
     if stale:
         warn(f"{stale} votes in {folder} are for episodes that are gone or have changed: they do not count.")
     return counted
@@ -292,6 +295,10 @@ class VotesJudge(Judge):
         if not votes:
             return Judgment(one, other, None, problem="nobody voted on these two")
         return Judgment(one, other, sum(votes) / len(votes), f"{len(votes)} vote{'s' * (len(votes) > 1)}")
+
+    def known_couples(self) -> frozenset[frozenset[str]]:
+        """The couples on which somebody voted."""
+        return frozenset(map(frozenset, self._votes))
 
     def provenance(self) -> Mapping[str, Any]:
         """On how many couples each rater's votes count."""

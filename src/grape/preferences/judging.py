@@ -1,5 +1,6 @@
 """The judge of ``grape pair``: opened with the recorded scores at hand, asked, and what it answered in numbers."""
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from grape.judges.builtin import Difference
 from grape.judges.registry import R_GCPG
 from grape.preferences.judged import judged_pairs
 from grape.preferences.noise import ScoreNoise
-from grape.preferences.pairing import StateCensus
+from grape.preferences.pairing import RANKING, StateCensus, states_of, successes_of
 from grape.scorers import ScorerValues
 from grape.store import Episodes, EpisodeStore
 
@@ -89,8 +90,11 @@ def pairs_by_judge(
         recorded = AskedJudge(judge, episodes, seed=settings.seed, both_orders=settings.both_orders, log=log)
         states = len({(score.task, score.initial_state) for score in scores.values()})
         with reporter.progress(f"judging by {choice.label}", states) as progress:
+            known = recorded.known_couples
+            if known is not None:
+                _say_what_is_known(choice.label, known, scores, common, reporter)
             groups, census = judged_pairs(
-                scores.values(), recorded.compare, choice.label, advance=progress.advance, **common
+                scores.values(), recorded.compare, choice.label, known=known, advance=progress.advance, **common
             )
         provenance = dict(judge.provenance())
     finally:
@@ -118,3 +122,34 @@ def pairs_by_judge(
         "provenance": provenance,
     }
     return groups, census, facts
+
+
+def _say_what_is_known(
+    label: str,
+    known: frozenset[frozenset[str]],
+    scores: Mapping[str, Score],
+    common: Mapping[str, Any],
+    reporter: Reporter,
+) -> None:
+    """Warn of a ranking by a judge that knows but some of the couples to be ranked.
+
+    Raises:
+        SettingsError: It knows none of them.
+    """
+    counted = successes_of(scores.values()) if common["among_successes"] else scores.values()
+    couples = [
+        frozenset((one.episode_id, other.episode_id))
+        for members in states_of(counted, common["instructions"]).values()
+        for one, other in itertools.combinations(members, 2)
+    ]
+    count = sum(couple in known for couple in couples)
+    if couples and not count:
+        raise SettingsError(
+            f"Judge '{label}' knows none of the {len(couples)} couples that could be paired.",
+            "Vote on episodes of these scores (grape label --scores), or choose another judge.",
+        )
+    if common["mode"] in RANKING and count < len(couples):
+        reporter.warn(
+            f"Judge '{label}' knows {count} of {len(couples)} couples, and --mode {common['mode']} ranks by all of "
+            "them: most of what it knows makes no pair. --mode random pairs by the couples that it knows."
+        )

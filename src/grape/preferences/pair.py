@@ -15,7 +15,7 @@ from grape.core.runs import is_complete, load_summary, open_run
 from grape.preferences.judging import pairs_by_judge, rankings_of
 from grape.preferences.noise import ScoreNoise
 from grape.preferences.pair_settings import PairSettings, check_pair
-from grape.preferences.pairing import RANKING, StateCensus, limit_pairs, pairs_of_states
+from grape.preferences.pairing import RANKING, StateCensus, limit_pairs, pairs_of_states, successes_of
 from grape.preferences.records import (
     PAIRS_FILE,
     SCORES_FILE,
@@ -41,7 +41,8 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
         Summary: ``pairs``, ``mean_margin``, ``store`` or ``stores`` (as seen from ``out``), ``tasks`` with the census
         of each, and the same ``overall``; ``chosen_success_rate`` and ``rejected_success_rate``; where pairs are cut,
         ``cut`` with how many ``pairs`` were shortened and the ``rejected_decisions`` before and after (``..._kept``);
-        ``stage_wise`` and ``weight`` where they were set. Margins of stage-wise pairs are in units of cost. ``judge``:
+        ``stage_wise`` and ``weight`` where they were set; with ``among_successes`` how many episodes were ``left_out``,
+        which the census counts nevertheless. Margins of stage-wise pairs are in units of cost. ``judge``:
         how many couples it was asked about, and what it answered.
 
     Raises:
@@ -130,12 +131,11 @@ def select_pairs(
         "margin": settings.margin,
         "require_mixed_outcomes": settings.require_mixed_outcomes,
         "chosen_must_succeed": settings.chosen_must_succeed,
+        "among_successes": settings.among_successes,
         "seed": settings.seed,
         "instructions": _instructions(episodes, scores),
     }
     noise = ScoreNoise.of_summary(scored, {score.task for score in scores.values()}, where)
-    if settings.among_successes:
-        scores = {name: score for name, score in scores.items() if score.success is True}
     facts: dict[str, Any] = {}
     if settings.judge:
         rankings = rankings_of(scores, noise, values or {})
@@ -169,6 +169,9 @@ def select_pairs(
         "overall": _census(overall, pairs),
         "tasks": {task: _census(item, [pair for pair in pairs if pair.task == task]) for task, item in census.items()},
     }
+    if settings.among_successes:
+        facts["among_successes"] = True
+        facts["left_out"] = len(scores) - len(successes_of(scores.values()))
     if settings.stage_wise:
         facts["stage_wise"] = True
     if settings.weight != "none":

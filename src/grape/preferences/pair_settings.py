@@ -58,7 +58,7 @@ class PairSettings:
             stored), success, random, scorer:SCORER, votes:FOLDER, vlm:FILE, robometer:PYTHON (a learned reward in an
             interpreter of its own), one of an installed package, or the command line of a program that reads and writes
             JSON lines. In the ranking modes all couples of an initial state are judged, in mode random the m drawn
-            ones.
+            ones. Votes go with mode random, which draws among the couples that were voted on.
         both_orders: Show the judge each couple both ways; contradicting answers are a tie.
         program_timeout: Seconds (above 0) within which an external judge must start, and answer each request. One that
             does not is started again; after three attempts the couple has no answer.
@@ -96,11 +96,8 @@ def check_pair(settings: PairSettings) -> JudgeChoice | None:
         raise SettingsError(
             "--cut-distance has no meaning without --cut distance.", "Give --cut distance, or leave --cut-distance out."
         )
-    if settings.among_successes and (settings.mode == "success-only" or settings.require_mixed_outcomes):
-        other = "--require-mixed-outcomes" if settings.require_mixed_outcomes else "--mode success-only"
-        raise SettingsError(
-            f"--among-successes leaves all failures out, {other} needs some.", "Leave one of the two out."
-        )
+    if settings.among_successes:
+        _check_among_successes(settings)
     if settings.stage_wise and settings.mode in ("success-only", "every-success"):
         raise SettingsError(
             f"--stage-wise ranks by what a stage cost, --mode {settings.mode} ignores costs.",
@@ -141,3 +138,18 @@ def check_pair(settings: PairSettings) -> JudgeChoice | None:
     if settings.margin > 1:
         raise SettingsError(f"--margin is {settings.margin}.", "With --judge margins are 2 p - 1, at most 1.")
     return parse_judge(settings.judge)
+
+
+def _check_among_successes(settings: PairSettings) -> None:
+    """Refuse what needs failures, too."""
+    needy = {
+        "--mode success-only": settings.mode == "success-only",
+        "--mode every-success": settings.mode == "every-success",
+        "--require-mixed-outcomes": settings.require_mixed_outcomes,
+        "--judge success": bool(settings.judge) and parse_judge(settings.judge).name == "success",
+    }
+    for other, given in needy.items():
+        if given:
+            raise SettingsError(
+                f"--among-successes leaves all failures out, {other} needs some.", "Leave one of the two out."
+            )

@@ -46,7 +46,16 @@ from grape.preferences.noise import COST_NOISE, ScoreNoise
 from grape.preferences.reasons import reason_for, stage_reason
 from grape.preferences.segments import stage_members, steps_of
 
-__all__ = ["RANKING", "Mode", "StateCensus", "kind_of_state", "limit_pairs", "pairs_of_states", "states_of"]
+__all__ = [
+    "RANKING",
+    "Mode",
+    "StateCensus",
+    "kind_of_state",
+    "limit_pairs",
+    "pairs_of_states",
+    "states_of",
+    "successes_of",
+]
 
 Mode = Literal["best-worst", "top-bottom", "success-only", "random", "every-success"]
 
@@ -114,6 +123,7 @@ def pairs_of_states(
     margin: float = 0.0,
     require_mixed_outcomes: bool = True,
     chosen_must_succeed: bool = False,
+    among_successes: bool = False,
     stage_wise: bool = False,
     random_rejected: bool = False,
     seed: int = 0,
@@ -131,6 +141,8 @@ def pairs_of_states(
         require_mixed_outcomes: Whether states without both a success and a failure are left out, in all modes; states
             with an unknown outcome are, too.
         chosen_must_succeed: Whether pairs are left out whose chosen side is not known to have succeeded, in all modes.
+        among_successes: Whether failures are left out of each state before anything is ranked; the census counts the
+            states as they were.
         stage_wise: Compare segments of stages instead of whole episodes.
         random_rejected: Draw the rejected side of each pair from all other episodes of the state, whatever their scores
             (ranking modes, whole episodes). Which couples are left out is decided before.
@@ -143,6 +155,8 @@ def pairs_of_states(
     numbers: dict[str, int] = {}
     for (task, initial_state, _), members in states_of(scores, instructions).items():
         kind = kind_of_state([score.success for score in members])
+        if among_successes:
+            members = successes_of(members)
         pairs: list[PreferencePair] = []
         narrow = failed = 0
         eligible = len(members) > 1 and (kind == "mixed" or not require_mixed_outcomes)
@@ -166,6 +180,11 @@ def pairs_of_states(
         if pairs:
             groups.append(pairs)
     return groups, census
+
+
+def successes_of(members: Iterable[Score]) -> list[Score]:
+    """Those that are known to have succeeded, in their order."""
+    return [score for score in members if score.success is True]
 
 
 def limit_pairs(

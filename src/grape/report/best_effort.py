@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from grape.agreement import measure_agreement, read_sources
+from grape.agreement import judge_folders, measure_agreement, read_sources
 from grape.core.errors import GrapeError
 from grape.core.files import read_jsonl
 from grape.core.preferences import PreferencePair, Score
 from grape.core.runs import RunFolder
 from grape.evaluation import EvaluationResults, read_results
-from grape.judges.asking import JUDGMENTS_FILE
 from grape.preferences import read_pairs, read_scores
 from grape.report.curves import Training
 from grape.report.folders import Folder
@@ -56,11 +55,11 @@ class BestEffortReader:
         """How scorers and judges of a folder of scores agree; None where there is none beside success and the score."""
         if scores is None or not scores.product:
             return None
-        judged = next(scores.path.parent.glob(f"*/{JUDGMENTS_FILE}"), None)
-        if judged is None and not (scores.path / "scorers").is_dir():
-            return None
         try:
-            couples, sources = read_sources(scores.path, warn=lambda message: self.note(f"{label}: {message}"))
+            if not (scores.path / "scorers").is_dir() and not judge_folders(scores.path, scores.path):
+                return None
+            # Judges of other scores, such as those of the other iterations of a loop, are no problem of this table.
+            couples, sources = read_sources(scores.path)
         except GrapeError as error:
             self.note(f"{label}: {error.message}")
             return None

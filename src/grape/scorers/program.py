@@ -4,7 +4,8 @@ A program is started without a shell, with standard input and output as pipes. I
 writes one a line: to ``{"request": "hello", "protocol": 1, "kind": "scorer"}`` anything about itself (``"noise"``,
 ``"needs_images"``, a ``"problem"`` where it cannot work; the rest is provenance), to every other request the reply that
 its kind documents, with the same ``"id"``. A program that crashes, hangs or answers anything else is killed, started
-again and given the same request.
+again and given the same request. A reply with a ``"refusal"`` says that no further request would fare better, e.g. for
+an option that no episode fits.
 """
 
 import contextlib
@@ -24,8 +25,16 @@ from typing import IO, Any, TypeVar
 from grape.core.errors import DataError, ProgramError, SettingsError, printable
 from grape.core.files import file_hash
 from grape.core.reading import open_file, parse_json
+from grape.scorers.model_folder import is_model_folder, model_folder_hash
 
-__all__ = ["ATTEMPTS", "PROTOCOL", "ExternalProgram", "argument_vector", "program_identity"]
+__all__ = [
+    "ATTEMPTS",
+    "PROTOCOL",
+    "ExternalProgram",
+    "ProgramRefusalError",
+    "argument_vector",
+    "program_identity",
+]
 
 PROTOCOL = 1
 
@@ -35,6 +44,7 @@ ATTEMPTS = 3
 _MAX_REPLY = 16 * 2**20
 _QUOTED = 1000  # characters of standard error that are quoted
 _LARGEST_SCRIPT = 64 * 2**20
+_SAME_AFTER_RESTART = ("name", "noise")
 
 T = TypeVar("T")
 
@@ -63,16 +73,23 @@ def argument_vector(command: str, flag: str) -> tuple[str, ...]:
 
 
 def program_identity(arguments: Sequence[str]) -> dict[str, Any]:
-    """What a program is: its argument vector, and the hashes of the files in it; of programs that of scripts alone."""
+    """What a program is: its argument vector, and the hashes of files and folders of weights in it.
+
+    Of programs only scripts are hashed. A path may stand behind ``--option=``, too.
+    """
     files = {}
     program = shutil.which(arguments[0])
     with contextlib.suppress(DataError):
         if program is not None and _is_script(Path(program)):
             files[arguments[0]] = file_hash(Path(program), _LARGEST_SCRIPT)
     for argument in arguments[1:]:
-        with contextlib.suppress(DataError, ValueError):
-            if Path(argument).is_file():
-                files[argument] = file_hash(Path(argument), _LARGEST_SCRIPT)
+        option, _, value = argument.partition("=")
+        path = Path(value if option.startswith("-") and value else argument)
+        with contextlib.suppress(DataError, ValueError, OSError):
+            if path.is_file():
+                files[argument] = file_hash(path, _LARGEST_SCRIPT)
+            elif argument and is_model_folder(path):
+                files[argument] = model_folder_hash(path)
     return {"command": list(arguments), "files": files}
 
 
@@ -80,6 +97,10 @@ def _is_script(path: Path) -> bool:
     """Whether a program is a text that an interpreter reads; the others are not of one's own making."""
     with open_file(path) as file:
         return file.read(2) == b"#!"
+
+
+class ProgramRefusalError(ProgramError):
+    """A program that cannot work at all, or has become another one: it is asked nothing more."""
 
 
 class _AttemptError(Exception):
@@ -129,21 +150,18 @@ class ExternalProgram:
         self._errors: _ErrorTail | None = None
         self._buffer = b""
         self._count = 0
+        self._greeting: Mapping[str, Any] | None = None
 
     def hello(self) -> Mapping[str, Any]:
         """Start the program; returns what it says of itself.
 
         Raises:
-            ProgramError: It does not start, or answers nonsense, also after its retries; or it says that it cannot
-                work.
+            ProgramError: It does not start, or answers nonsense, also after its retries.
+            ProgramRefusalError: It says that it cannot work.
         """
         about = self.ask({"request": "hello", "protocol": PROTOCOL, "kind": self._kind}, lambda reply: reply)
-        if problem := about.get("problem"):
-            self.close()
-            raise ProgramError(
-                f"The {self._kind} {shlex.join(self.arguments)!r} cannot work: {printable(str(problem))[:_QUOTED]}.",
-                "docs/judges.md says what the programs that come with GRAPE need.",
-            )
+        self._check_greeting(about)
+        self._greeting = about
         return about
 
     def ask(self, request: Mapping[str, Any], read: Callable[[Mapping[str, Any]], T]) -> T:
@@ -155,6 +173,8 @@ class ExternalProgram:
 
         Raises:
             ProgramError: No attempt gave an answer that can be used.
+            ProgramRefusalError: It says that it cannot work, also where it was started again, or then calls itself
+                otherwise.
             SettingsError: The program cannot be run.
         """
         for attempt in range(1, ATTEMPTS + 1):
@@ -191,7 +211,7 @@ class ExternalProgram:
         if self._process is None:
             self._start()
             if request.get("request") != "hello":
-                self._exchange({"request": "hello", "protocol": PROTOCOL, "kind": self._kind})
+                self._check_greeting(self._exchange({"request": "hello", "protocol": PROTOCOL, "kind": self._kind}))
                 deadline = time.monotonic() + self._timeout
         self._count += 1
         self._send(json.dumps({"id": self._count, **request}, allow_nan=False).encode() + b"\n", deadline)
@@ -204,7 +224,29 @@ class ExternalProgram:
             raise _AttemptError(
                 f"answered something else than an object with the request's id {self._count}: {_shown(line)}"
             )
+        if refusal := reply.get("refusal"):
+            raise self._refused(f"cannot work: {printable(str(refusal))[:_QUOTED]}")
         return {name: value for name, value in reply.items() if name != "id"}
+
+    def _check_greeting(self, about: Mapping[str, Any]) -> None:
+        """Refuse a program that cannot work, and one that was started again and is another one now."""
+        if problem := about.get("problem"):
+            raise self._refused(f"cannot work: {printable(str(problem))[:_QUOTED]}")
+        for name in _SAME_AFTER_RESTART if self._greeting is not None else ():
+            before, now = (self._greeting or {}).get(name), about.get(name)
+            if before != now:
+                raise self._refused(
+                    f"was started again and now says {name} = {printable(repr(now))[:80]}, "
+                    f"before {printable(repr(before))[:80]}"
+                )
+
+    def _refused(self, what: str) -> ProgramRefusalError:
+        """The error for a program that is asked nothing more; it is ended."""
+        self.close()
+        return ProgramRefusalError(
+            f"The {self._kind} {shlex.join(self.arguments)!r} {what}.",
+            "docs/judges.md says what the programs that come with GRAPE need.",
+        )
 
     def _start(self) -> None:
         inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}

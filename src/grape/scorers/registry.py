@@ -156,7 +156,9 @@ def split_choice(text: str, kind: str, names: Sequence[str]) -> tuple[str, str, 
     if name in SHIPPED[kind]:
         return label or name, name, argument, shipped_command(kind, name, argument)
     if name in names:
-        return label or _plain(rest), name, argument, ()
+        # A folder of votes has a name; the whole path would be cut off where it is long.
+        default = Path(argument).resolve().name if (kind, name) == ("judge", "votes") and argument else rest
+        return label or _plain(default), name, argument, ()
     if is_label(rest) and not Path(rest).exists() and shutil.which(rest) is None:
         raise SettingsError(f"Unknown {kind} {rest!r}.", f"{did_you_mean(rest, names)} Or give a command line.")
     command = argument_vector(rest, f"--{kind}")

@@ -15,6 +15,7 @@ from grape.core.events import Reporter, append_line
 from grape.core.files import read_jsonl, write_jsonl
 from grape.core.reading import decode, encode, parse_json, read_file
 from grape.scorers.base import EpisodeScore, Scorer
+from grape.scorers.program import ProgramRefusalError
 from grape.store import Episodes
 
 __all__ = ["ScorerValues", "check_score", "load_values", "score_with"]
@@ -73,7 +74,7 @@ def score_with(
             ``LABEL.jsonl``; None keeps them in memory.
 
     Raises:
-        ProgramError: An external scorer fails at several episodes in a row.
+        ProgramError: An external scorer fails at several episodes in a row, or refuses to work.
         DataError: A value is not finite.
     """
     names = [meta.episode_id for meta in episodes.metas()]
@@ -87,6 +88,8 @@ def score_with(
             trajectory = episodes.read(name, frames=scorer.needs_images)
             try:
                 score, failures = scorer.score(trajectory), 0
+            except ProgramRefusalError:
+                raise
             except ProgramError as error:
                 failures += 1
                 if failures == _FAILURES_IN_A_ROW:

@@ -20,6 +20,10 @@ class CannotTellError(Exception):
     """Nothing can be said of this episode, and asking again would not help."""
 
 
+class RefusalError(Exception):
+    """Nothing can be said of any episode: an option does not fit them."""
+
+
 class _Options(argparse.ArgumentParser):
     """Options whose error is an exception, so that it can be answered."""
 
@@ -44,7 +48,7 @@ class Episode:
         self.instruction = description["instruction"]
         cameras = description["cameras"]
         if camera not in cameras:
-            raise CannotTellError(f"there is no camera {camera!r}, only {', '.join(cameras)}: give --camera")
+            raise RefusalError(f"there is no camera {camera!r}, only {', '.join(cameras)}: give another --camera")
         if not self.instruction.strip():
             raise CannotTellError("the episode has no instruction, which the reward depends on")
         self.images = np.load(cameras[camera], mmap_mode="r", allow_pickle=False)
@@ -177,6 +181,8 @@ def _answer(reward: Any, request: dict[str, Any], options: argparse.Namespace) -
         episode = Episode(request["episode"], options.camera)
         names = episode.name
         return _score(reward, episode, options.points)
+    except RefusalError as error:
+        return {"refusal": str(error)}
     except CannotTellError as error:
         return {"p" if request["request"] == "judge" else "value": None, "problem": str(error)}
     except Exception as error:
