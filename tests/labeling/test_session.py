@@ -75,6 +75,24 @@ def test_two_windows_of_one_rater_count_once(store: EpisodeStore, tmp_path: Path
     assert {name: item.votes for name, item in one.summary().items()} == {"anna": 2, "ben": 1}
 
 
+def test_only_the_question_that_is_asked_takes_a_vote(store: EpisodeStore, tmp_path: Path) -> None:
+    labeling = make_labeling(store, tmp_path / "votes")
+    first = labeling.question("anna")
+    left, right = (first["question"][side]["name"] for side in ("left", "right"))
+    with pytest.raises(AnsweredError, match="not the one that is asked"):
+        labeling.cast(Cast("anna", 1, right, left, "left"))  # sides exchanged
+    with pytest.raises(AnsweredError, match="not the one that is asked"):
+        labeling.cast(Cast("anna", 1, *first["soon"], "left"))  # the next couple
+    questions = {name: labeling.question(name) for name in ("ben", "cleo", "dora", "emil", "fritz")}
+    other = next(name for name, state in questions.items() if state["question"] != first["question"])
+    with pytest.raises(AnsweredError, match="not the one that is asked"):
+        labeling.cast(cast_of(first, rater=other))
+    second = labeling.cast(cast_of(first))
+    with pytest.raises(AnsweredError, match="not the one that is asked"):
+        labeling.cast(Cast("anna", second["vote"], left, right, "left"))  # the same again
+    assert len(lines(tmp_path / "votes")) == 1
+
+
 def test_undo_is_a_line_and_its_question_comes_again(store: EpisodeStore, tmp_path: Path) -> None:
     labeling = make_labeling(store, tmp_path / "votes")
     first = labeling.question("anna")

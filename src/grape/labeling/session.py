@@ -128,7 +128,8 @@ class Labeling:
         """Keep a vote; returns the next question once it is on the disk. A vote that is there already changes nothing.
 
         Raises:
-            AnsweredError: Another vote of that number is there, or an episode has changed since it was shown.
+            AnsweredError: Another vote of that number is there, an episode has changed since it was shown, or this
+                rater is asked another question.
             DataError: The vote is none of a couple that can be shown, or the rater's file is damaged.
             GrapeError: The file cannot be written.
         """
@@ -154,6 +155,7 @@ class Labeling:
             if votes.standing.get(vote.vote) != row:
                 self._require_next(vote.vote, votes)
                 self._require_unchanged(names)
+                self._require_asked(names, vote.rater, votes)
                 append_vote(self._folder, row)
                 votes = RaterVotes({**votes.standing, row.vote: row}, row.vote)
             return self._question(vote.rater, votes)
@@ -269,6 +271,12 @@ class Labeling:
     def _require_unchanged(self, names: Sequence[str]) -> None:
         if self._find_changed(names):
             raise AnsweredError("An episode has changed since it was shown: the vote does not count.")
+
+    def _require_asked(self, names: Sequence[str], rater: str, votes: RaterVotes) -> None:
+        """Refuse a vote on other episodes, or other sides, than this rater is shown now."""
+        question = self._usable_question(rater, list(self._answers(votes).values()))
+        if question is None or (question.left, question.right) != tuple(names):
+            raise AnsweredError("This couple is not the one that is asked of this rater now.")
 
     def _checked_marks(self, name: str, marks: Sequence[int]) -> tuple[int, ...]:
         places = tuple(sorted(set(marks)))
