@@ -13,6 +13,7 @@ from grape.judges.votes import Vote, append_vote
 from grape.labeling import LabelSettings, run_label
 from grape.labeling.couples import candidates_of_scores, candidates_of_store
 from grape.labeling.server import LabelServer
+from grape.labeling.session import Cast, Undone
 from grape.labeling.verb import open_labeling
 from grape.preferences import PairSettings, ScoreSettings, run_pair, run_score
 from grape.store import EpisodeStore
@@ -108,11 +109,13 @@ def test_what_old_votes_are_worth_is_told_before_it_begins(run: Path, tmp_path: 
     listener = Hearing()
     open_labeling(LabelSettings(store=run / "rollouts", votes=tmp_path), "t", listener)
     assert re.search("anna.jsonl ends in the middle of a line", listener.warnings[0])
-    assert re.search("1 votes in .* are for episodes that are gone or have changed", listener.warnings[1])
+    assert re.search("1 vote in .* is for episodes that are gone or have changed: it does not", listener.warnings[1])
     path.write_text("<html>\n")
-    with pytest.raises(DataError, match=r"anna\.jsonl, line 1"):
-        open_labeling(LabelSettings(store=run / "rollouts", votes=tmp_path), "t", listener)
+    labeling, _, _ = open_labeling(LabelSettings(store=run / "rollouts", votes=tmp_path), "t", listener)
+    assert re.search(r"anna\.jsonl, line 1.* The votes of 'anna' do not count", listener.warnings[2])
     assert path.read_text() == "<html>\n"
+    assert labeling.summary() == {}
+    assert labeling.question("ben")["question"]
 
 
 def test_the_summary_tells_what_this_run_added(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +129,13 @@ def test_the_summary_tells_what_this_run_added(run: Path, tmp_path: Path, monkey
     vote(1, one, two, "a")
 
     def serve(server: LabelServer) -> None:
-        vote(2, two, one, "b")
+        labeling = server.labeling
+        for number in (1, 2, 3):
+            state = labeling.question("ben")
+            sides = (state["question"][side]["name"] for side in ("left", "right"))
+            labeling.cast(Cast("ben", number, *sides, "skip" if number == 2 else "left"))
+        labeling.undo(Undone("ben", 3))
+        vote(2, two, one, "b")  # of another process
         vote(3, one, three, "skip")
         raise KeyboardInterrupt
 
@@ -135,7 +144,8 @@ def test_the_summary_tells_what_this_run_added(run: Path, tmp_path: Path, monkey
     summary = run_label(LabelSettings(store=run / "rollouts", votes=tmp_path), listener)
     assert (summary["votes"], summary["cast"], summary["couples"]) == (str(tmp_path), 2, 12)
     figures = {"votes": 3, "couples": 1, "skipped": 1, "marked": 0, "left": 1, "right": 1, "repeated": 1, "alike": 1}
-    assert summary["raters"] == {"anna": figures}
+    assert summary["raters"]["anna"] == figures
+    assert [summary["raters"]["ben"][name] for name in ("votes", "skipped", "left", "right")] == [2, 1, 1, 0]
     assert listener.messages[0].startswith(f"12 couples of 2 initial states; votes go to {tmp_path}, which holds 1 ")
     assert re.fullmatch(r"Open http://127\.0\.0\.1:[0-9]+/[\w-]{32}/", listener.messages[1])
     assert listener.warnings == []

@@ -8,6 +8,7 @@ from typing import Any
 
 from grape.core.errors import DataError, SettingsError
 from grape.core.events import SILENT, Reporter
+from grape.core.files import sync_folder
 from grape.core.settings import Range, check_ranges, setting
 from grape.judges.votes import count_votes
 from grape.labeling.choosing import Plan, order_couples
@@ -86,7 +87,7 @@ def run_label(settings: LabelSettings, reporter: Reporter = SILENT) -> dict[str,
     raters = labeling.summary()
     return {
         "votes": str(folder),
-        "cast": sum(rater.votes for rater in raters.values()) - before,
+        "cast": labeling.cast_count,
         "couples": len(candidates.names),
         "raters": {name: dataclasses.asdict(rater) for name, rater in sorted(raters.items())},
     }
@@ -121,11 +122,13 @@ def open_labeling(
         candidates, place = candidates_of_store(settings.store), settings.store
     folder = settings.votes or place.resolve().parent / "votes"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(folder.parent)
     except OSError as error:
         raise SettingsError(f"--votes {folder} cannot be a folder: {error.strerror}.", "Choose another one.") from error
-    if any(folder.glob("*.jsonl")):
-        count_votes(folder, candidates.store.checksums(), reporter.warn)  # warns of what does not count
+    # Warns of what does not count; a damaged file stops its rater alone.
+    count_votes(folder, candidates.store.checksums(), reporter.warn, skip_damaged=True)
     _require_images(candidates)
     order = order_couples(candidates.uncertain, candidates.states, settings.seed)
     couples = min(settings.couples, len(order))
