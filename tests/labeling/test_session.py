@@ -40,8 +40,6 @@ def test_a_vote_says_what_was_shown_on_the_left(store: EpisodeStore, tmp_path: P
     assert metas[row["a"]].steps + 1 == state["question"]["left"]["images"]
     assert (row["choice"], row["marks"]) == ("a", {row["a"]: [1, 5]})
     assert row["checksums"] == {name: store.checksums()[name] for name in metas}
-    # Of couples that success does not tell apart two a state come first.
-    assert len({meta.success for meta in metas.values()}) == 1
     judge = VotesJudge(tmp_path / "votes", store.checksums(), print)
     assert judge.judge(store.read(row["a"], frames=False), store.read(row["b"], frames=False)).p == 1.0
 
