@@ -211,6 +211,19 @@ def test_a_vote_under_way_goes_under_the_name_of_who_saw_the_couple(
     assert not (tmp_path / "votes" / "ben.jsonl").exists()
 
 
+@pytest.mark.parametrize("hidden", [False, True])
+def test_the_end_of_the_shorter_episode(hidden: bool, browser: Browser, store: EpisodeStore, tmp_path: Path) -> None:
+    with served(store, tmp_path / "votes") as server:
+        server.labeling._hide_length = hidden
+        browser.open(server.address, width=1280)
+        enter(browser, "anna")
+        browser.until(READY.format(1))
+        assert browser.evaluate("pause(), seek(length() - 1), sides[0].images !== sides[1].images")
+        badges = browser.evaluate("sides.filter((side) => !side.over.hidden).length")
+        hatched = "sides.filter((side) => side.track.querySelector('.after').style.left !== '100%').length"
+        assert (badges, browser.evaluate(hatched)) == ((0, 0) if hidden else (2, 1))
+
+
 def start(store: EpisodeStore, votes: Path) -> tuple["subprocess.Popen[str]", str]:
     """The verb in a process of its own, and the address that it shows."""
     code = HEAR_SIGINT + "import sys; from grape.cli.main import main; sys.exit(main())"

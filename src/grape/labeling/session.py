@@ -100,6 +100,7 @@ class Labeling:
         videos: The episodes as videos.
         secret: From which the names follow that the page knows episodes by.
         warn: Hears of episodes that cannot be shown.
+        hide_length: Show no sign of where the shorter episode ends: it holds its last image.
     """
 
     def __init__(
@@ -110,7 +111,9 @@ class Labeling:
         videos: EpisodeVideos,
         secret: bytes,
         warn: Callable[[str], None] = lambda message: None,
+        hide_length: bool = False,
     ) -> None:
+        self._hide_length = hide_length
         self._store, self._plan, self._folder, self._videos, self._warn = store, plan, folder, videos, warn
         checksums = store.checksums()
         shown = {name for couple in plan.names for name in couple}
@@ -278,6 +281,7 @@ class Labeling:
             "instruction": printable(self._metas[question.left].instruction),
             "rate": frames_per_second(max(images.values())) / VIDEO_FPS,
             "fps": VIDEO_FPS,
+            "hide_length": self._hide_length,
             **{side: {"name": self._name_of[name], "images": images[side]} for side, name in sides.items()},
         }
         soon = () if following is None else (following.left, following.right)

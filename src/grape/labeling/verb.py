@@ -44,6 +44,7 @@ class LabelSettings:
         repeats: Share of the couples (0 to 1) that come again later, sides exchanged: how consistent a rater is.
         seed: Seed of the sides and of the order of equals, at the first start on a folder of votes: its plan.json
             keeps both for all raters.
+        hide_length: The shorter episode holds its last image without a sign that it has ended.
         port: Port of this machine on which the page is served; 0 takes a free one.
         video_size: Width of a video in pixels, from 64 to 1024.
     """
@@ -54,6 +55,7 @@ class LabelSettings:
     couples: int = setting(100, group=_WHICH, range=Range(1), common=True)
     repeats: float = setting(0.1, group=_WHICH, range=Range(0, 1), common=True)
     seed: int = setting(0, group=_WHICH)
+    hide_length: bool = setting(False, group="The page", common=True)
     port: int = setting(0, group="The page", range=Range(0, 65535), common=True)
     video_size: int = setting(384, group="The page", range=Range(64, 1024))
 
@@ -133,7 +135,7 @@ def open_labeling(
     _require_images(candidates)
     plan = shared_plan(folder, candidates, settings.couples, settings.repeats, settings.seed, reporter.warn)
     videos = EpisodeVideos(candidates.store, settings.video_size)
-    labeling = Labeling(candidates.store, plan, folder, videos, token.encode(), reporter.warn)
+    labeling = Labeling(candidates.store, plan, folder, videos, token.encode(), reporter.warn, settings.hide_length)
     return labeling, candidates, folder
 
 
