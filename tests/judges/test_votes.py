@@ -98,3 +98,14 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(GrapeError, match="cannot be made"):
         append_vote(tmp_path / "file" / "votes", vote(1))
+
+
+@pytest.mark.parametrize("number", [0, -1, 10**9 + 1])
+def test_numbers_out_of_range_are_refused(number: int, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="number of a vote must be"):
+        append_vote(tmp_path, vote(number))
+    append_vote(tmp_path, vote(1))
+    path = tmp_path / "anna.jsonl"
+    path.write_text(path.read_text().replace('"vote": 1', f'"vote": {number}'))
+    with pytest.raises(DataError, match=r"anna\.jsonl, line 1: the number of a vote must be"):
+        read_votes(tmp_path, "anna")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ CHROMIUM = find_chromium()
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine ('make install' brings it)")
 
 MARKUP = '<img src=x onerror="document.title=1">&amp;'
-READY = "state && state.vote === {} && (!state.question || sides.every((side) => side.ready))"
+READY = "state && state.vote === {} && (!state.question || decidable('left'))"
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +87,12 @@ def test_a_rater_at_a_desk(browser: Browser, store: EpisodeStore, tmp_path: Path
         row = json.loads((tmp_path / "votes" / "anna.jsonl").read_text())
         assert row["choice"] == "a"
         assert row["marks"] == {row["a"]: [2], row["b"]: [3]}
-        for number, key in enumerate(["ArrowRight", "ArrowDown", "b", "s"], start=2):
+        for number, key in enumerate(["ArrowRight", "e", "b", "s"], start=2):
             browser.press(key)
             browser.until(READY.format(number + 1))
         shown = browser.evaluate("state.question.left.name")
         browser.press("u")
-        browser.until("state.undo === 4 && sides.every((side) => side.ready)")
+        browser.until("state.undo === 4 && decidable('left')")
         assert choices(tmp_path / "votes") == ["a", "b", "tie", "bad", "skip", "undo"]
         assert browser.evaluate("state.question.left.name") != shown
         # The same question in another window: one vote counts, and this page goes on.
@@ -110,7 +111,7 @@ def test_a_rater_at_a_desk(browser: Browser, store: EpisodeStore, tmp_path: Path
         assert browser.evaluate("[$('finished').hidden, $('couple').hidden, state.done]") == [False, True, 8]
         browser.press("ArrowLeft")
         browser.press("u")
-        browser.until("state.undo === 8 && sides.every((side) => side.ready)")
+        browser.until("state.undo === 8 && decidable('left')")
         assert choices(tmp_path / "votes")[6:] == ["a", "a", "a", "a", "undo"]
         # A browser logs refused requests by itself; the page complains of nothing else.
         assert [
@@ -153,15 +154,74 @@ def test_a_vote_that_the_server_did_not_take_is_sent_again(
         browser.open(server.address, width=1280)
         enter(browser, "anna")
         browser.until(READY.format(1))
-    browser.press("ArrowDown")
+    browser.press("e")
     browser.until("!$('again').hidden && !$('problem').hidden")
-    assert browser.evaluate("$('words').textContent").startswith("Not kept yet: The server does not answer.")
+    assert browser.evaluate("$('words').textContent").startswith("This decision may not be kept: The server does")
     assert not (tmp_path / "votes").exists()
     with served(store, tmp_path / "votes", port):
         browser.evaluate("$('again').click()")
         browser.until(READY.format(2))
         assert browser.evaluate("[$('problem').hidden, state.done]") == [True, 1]
     assert choices(tmp_path / "votes") == ["tie"]
+
+
+def test_a_double_press_votes_on_one_couple(browser: Browser, store: EpisodeStore, tmp_path: Path) -> None:
+    with served(store, tmp_path / "votes") as server:
+        browser.open(server.address, width=1280)
+        enter(browser, "anna")
+        browser.until(READY.format(1))
+        for key in ("ArrowRight", "s"):  # a skip, too, would be one of a couple that nobody has seen
+            number = browser.evaluate("state.vote")
+            for _ in range(2):
+                browser.press(key)
+                time.sleep(0.2)
+            browser.until(READY.format(number + 1))
+        browser.press("ArrowDown")  # scrolls
+        assert choices(tmp_path / "votes") == ["b", "skip"]
+
+
+def test_a_vote_under_way_goes_under_the_name_of_who_saw_the_couple(
+    browser: Browser, store: EpisodeStore, tmp_path: Path
+) -> None:
+    with served(store, tmp_path / "votes") as server:
+        browser.open(server.address, width=1280)
+        enter(browser, "anna")
+        browser.until(READY.format(1))
+        unsent = "const event = new Event('beforeunload', {cancelable: true}); dispatchEvent(event);"
+        leaves = f"(() => {{ {unsent} return !event.defaultPrevented; }})()"
+        assert browser.evaluate(leaves)
+        browser.evaluate("globalThis.kept = fetch; globalThis.fetch = () => Promise.reject(new TypeError('lost')); 0")
+        browser.press("ArrowRight")
+        browser.until("!$('problem').hidden")
+        assert not browser.evaluate(leaves)
+        # Neither another name nor another decision takes the place of the one that is not settled.
+        browser.evaluate("$('who').click()")
+        enter(browser, "ben")
+        browser.press("ArrowLeft")
+        assert browser.evaluate("[rater, $('start').hidden, $('who').disabled]") == ["anna", True, True]
+        browser.evaluate("globalThis.fetch = kept; $('again').click()")
+        browser.until(READY.format(2))
+        assert browser.evaluate(leaves)
+        # A name becomes the page's once the server has answered for it.
+        browser.evaluate("$('who').click()")
+        enter(browser, "no name")
+        browser.until("!$('problem').hidden")
+        assert browser.evaluate("[rater, $('rater').value]") == ["anna", "no name"]
+    assert choices(tmp_path / "votes") == ["b"]
+    assert not (tmp_path / "votes" / "ben.jsonl").exists()
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_the_end_of_the_shorter_episode(hidden: bool, browser: Browser, store: EpisodeStore, tmp_path: Path) -> None:
+    with served(store, tmp_path / "votes") as server:
+        server.labeling._hide_length = hidden
+        browser.open(server.address, width=1280)
+        enter(browser, "anna")
+        browser.until(READY.format(1))
+        assert browser.evaluate("pause(), seek(length() - 1), sides[0].images !== sides[1].images")
+        badges = browser.evaluate("sides.filter((side) => !side.over.hidden).length")
+        hatched = "sides.filter((side) => side.track.querySelector('.after').style.left !== '100%').length"
+        assert (badges, browser.evaluate(hatched)) == ((0, 0) if hidden else (2, 1))
 
 
 def start(store: EpisodeStore, votes: Path) -> tuple["subprocess.Popen[str]", str]:
@@ -199,7 +259,7 @@ def test_killed_and_opened_again(browser: Browser, store: EpisodeStore, tmp_path
     enter(browser, "anna")
     browser.until(READY.format(4))
     assert browser.evaluate("state.question.left.images + '/' + state.question.right.images") == shown
-    browser.press("ArrowDown")
+    browser.press("e")
     browser.until(READY.format(5))
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()

@@ -1,10 +1,12 @@
 """The server as other programs meet it: whom it answers, and what it refuses."""
 
+import contextlib
 import http.client
 import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -187,3 +189,42 @@ def test_a_closed_server_answers_on_no_connection_that_is_kept_open(server: Labe
         connection.request("GET", f"/{TOKEN}/")
         assert connection.sock is kept
         connection.getresponse()
+
+
+def test_a_request_that_never_ends_is_cut_off(server: LabelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("grape.labeling.server._REQUEST_SECONDS", 0.3)
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=600) as raw:
+        raw.sendall(b"GET /token/ HTTP/1.1\r\n")
+        ended = threading.Event()
+
+        def trickle() -> None:
+            with contextlib.suppress(OSError):
+                while not ended.wait(0.05):
+                    raw.sendall(b"X: 1\r\n")
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        with contextlib.suppress(ConnectionError):
+            assert raw.recv(1) == b""
+        ended.set()
+        thread.join()
+    assert request(server, f"/{TOKEN}/", method="GET")[0] == 200
+
+
+def test_too_many_connections_are_turned_away(server: LabelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with LabelServer(server.labeling, 0, TOKEN) as other, contextlib.ExitStack() as opened:
+        monkeypatch.setattr("grape.labeling.server._MOST_CONNECTIONS", 3)
+        thread = threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        held = [opened.enter_context(socket.create_connection(("127.0.0.1", other.server_port))) for _ in range(4)]
+        with contextlib.suppress(ConnectionError):
+            assert held[3].recv(1) == b""
+        held[0].close()
+        deadline = time.monotonic() + 600
+        status = None
+        while status != 200 and time.monotonic() < deadline:
+            with contextlib.suppress(ConnectionError, http.client.HTTPException):
+                status = request(other, f"/{TOKEN}/", method="GET")[0]
+        assert status == 200
+        other.shutdown()
+        thread.join()

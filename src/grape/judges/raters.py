@@ -74,7 +74,8 @@ def summaries_of_raters(folder: Path, checksums: Mapping[str, str]) -> dict[str,
             [
                 vote
                 for vote in votes
-                if all(checksums.get(name) == vote.checksums.get(name) for name in (vote.a, vote.b))
+                if vote.checksums.keys() == {vote.a, vote.b}
+                and all(checksums.get(name) == mark for name, mark in vote.checksums.items())
             ]
         )
         for rater, votes in load_votes(folder, lambda message: None).items()

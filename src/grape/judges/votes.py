@@ -32,6 +32,7 @@ from grape.judges.known_orders import recorded_id
 
 __all__ = [
     "Choice",
+    "NumberTakenError",
     "RaterVotes",
     "Vote",
     "VotesJudge",
@@ -40,6 +41,7 @@ __all__ = [
     "count_votes",
     "load_votes",
     "read_votes",
+    "sync_votes",
     "votes_identity",
 ]
 
@@ -47,7 +49,12 @@ Choice = Literal["a", "b", "tie", "bad", "skip", "undo"]
 
 _P: Mapping[str, float] = {"a": 1.0, "b": 0.0, "tie": 0.5, "bad": 0.5}
 _RATER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_MOST_VOTES = 10**9
 _FIX = "Take the line out, or restore the file from a copy."
+
+
+class NumberTakenError(DataError):
+    """The rater has another vote of that number already."""
 
 
 @record
@@ -109,23 +116,27 @@ def append_vote(folder: Path, vote: Vote) -> None:
     already, and an undo of a vote that does not stand, add nothing.
 
     Raises:
-        DataError: The rater's name cannot be a file's, the file is damaged, or the rater has another vote of that
-            number.
+        DataError: The rater's name cannot be a file's, the file is damaged, or the number is out of range.
+        NumberTakenError: The rater has another vote of that number.
         GrapeError: The file cannot be written.
     """
     check_rater(vote.rater)
     path = folder / f"{vote.rater}.jsonl"
+    _check_number(vote, str(path))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(folder.parent)
     except OSError as error:
         raise GrapeError(f"{folder} cannot be made: {error.strerror}.", "Choose another folder.") from error
     with _locked(path) as descriptor:
         votes = _read_votes(path)
         known = votes.standing.get(vote.vote)
         if known == vote if vote.choice != "undo" else known is None:
+            _sync(path, descriptor)  # whoever wrote it may have been killed before it was on the disk
             return
         if vote.choice != "undo" and known is not None:
-            raise DataError(
+            raise NumberTakenError(
                 f"{path} holds a vote number {vote.vote} already: the same rater votes in two places at once.",
                 "Go on in one of them, after loading it anew.",
             )
@@ -144,6 +155,32 @@ def append_vote(folder: Path, vote: Vote) -> None:
             raise GrapeError(f"{path} cannot be written: {error.strerror}.", "Free space, then vote again.") from error
         if not size:
             sync_folder(folder)  # the file may be new
+
+
+def sync_votes(folder: Path, rater: str) -> None:
+    """Bring what a rater's file holds to the disk, as before a vote that is there already is acknowledged.
+
+    Raises:
+        DataError: The name cannot be a file's.
+        GrapeError: The file cannot be written.
+    """
+    check_rater(rater)
+    path = folder / f"{rater}.jsonl"
+    with _locked(path) as descriptor:
+        _sync(path, descriptor)
+
+
+def _sync(path: Path, descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise GrapeError(f"{path} cannot be written: {error.strerror}.", "Free space, then vote again.") from error
+
+
+def _check_number(vote: Vote, where: str) -> None:
+    if not 1 <= vote.vote <= _MOST_VOTES:
+        raise DataError(f"{where}: the number of a vote must be 1 to {_MOST_VOTES:,}.", _FIX)
 
 
 def _row(vote: Vote) -> dict[str, Any]:
@@ -194,6 +231,7 @@ def _read_votes(path: Path) -> RaterVotes:
         vote = _vote_of(line, where)
         if vote.rater != path.stem or not _RATER.fullmatch(vote.rater):
             raise DataError(f"{where}: the vote is of rater {vote.rater!r:.80}.", _FIX)
+        _check_number(vote, where)
         highest = max(highest, vote.vote)
         if vote.choice == "undo":
             by_number.pop(vote.vote, None)
@@ -209,21 +247,32 @@ def _vote_of(line: bytes, where: str) -> Vote:
     return decode(Vote, parse_json(line, where, hint=_FIX), where, _FIX)
 
 
-def load_votes(folder: Path, warn: Callable[[str], None]) -> dict[str, list[Vote]]:
+def load_votes(folder: Path, warn: Callable[[str], None], *, skip_damaged: bool = False) -> dict[str, list[Vote]]:
     """The votes that count of every rater, without those that were taken back.
 
     A last line that was truncated by a kill is left out with a warning; any other line that is no vote is an error.
+
+    Args:
+        folder: Folder of the raters' files.
+        warn: Hears of what does not count.
+        skip_damaged: Leave a damaged file out with a warning, and accept a folder without votes.
 
     Raises:
         DataError: The folder holds no votes, or a line is no vote; file and line are named.
     """
     votes: dict[str, list[Vote]] = {}
     for path in sorted(folder.glob("*.jsonl")) if folder.is_dir() else ():
-        of_rater = _read_votes(path)
+        try:
+            of_rater = _read_votes(path)
+        except DataError as error:
+            if not skip_damaged:
+                raise
+            warn(f"{error.message} The votes of {path.stem!r:.80} do not count. {error.hint}")
+            continue
         if of_rater.truncated:
             warn(f"{path} ends in the middle of a line: that vote was never brought to the disk and does not count.")
         votes[path.stem] = list(of_rater.standing.values())
-    if not votes:
+    if not votes and not skip_damaged:
         raise DataError(f"{folder} holds no votes.", "Give the folder with the raters' files, RATER.jsonl.")
     return votes
 
@@ -235,7 +284,7 @@ def votes_identity(folder: Path) -> dict[str, str]:
 
 
 def count_votes(
-    folder: Path, checksums: Mapping[str, str], warn: Callable[[str], None]
+    folder: Path, checksums: Mapping[str, str], warn: Callable[[str], None], *, skip_damaged: bool = False
 ) -> dict[str, tuple[Judgment, ...]]:
     """What each rater decided of couples as they are now, by rater; a couple decided more than once counts as the mean.
 
@@ -245,6 +294,7 @@ def count_votes(
         folder: Folder of the raters' files.
         checksums: Of the episodes as they are now; votes for others do not count.
         warn: Hears of votes that do not count.
+        skip_damaged: See :func:`load_votes`.
 
     Raises:
         DataError: There are no votes, or they are damaged.
@@ -254,7 +304,7 @@ def count_votes(
     # Raters know an episode by the id of its store, which stores that are tried together may share.
     names: dict[tuple[str, str | None], str]
     names = {(recorded_id(name, checksum), checksum): name for name, checksum in checksums.items()}
-    for rater, votes in load_votes(folder, warn).items():
+    for rater, votes in load_votes(folder, warn, skip_damaged=skip_damaged).items():
         decisions: dict[tuple[str, ...], list[float]] = {}
         for vote in votes:
             a, b = (names.get((name, vote.checksums.get(name))) for name in (vote.a, vote.b))
@@ -265,7 +315,9 @@ def count_votes(
                 decisions.setdefault(tuple(sorted((a, b))), []).append(p if a < b else 1.0 - p)
         counted[rater] = tuple(Judgment(a, b, sum(ps) / len(ps)) for (a, b), ps in decisions.items())
     if stale:
-        warn(f"{stale} votes in {folder} are for episodes that are gone or have changed: they do not count.")
+        one = stale == 1
+        which = f"1 vote in {folder} is" if one else f"{stale} votes in {folder} are"
+        warn(f"{which} for episodes that are gone or have changed: {'it does' if one else 'they do'} not count.")
     return counted
 
 

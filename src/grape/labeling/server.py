@@ -14,7 +14,8 @@ import secrets
 import socket
 import socketserver
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from importlib import resources
 from typing import Any
@@ -29,6 +30,10 @@ _HOST = "127.0.0.1"
 _HOST_HEADER = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
 _MOST_BODY_BYTES = 16 * 2**10
 _SILENCE_SECONDS = 60.0
+_REQUEST_SECONDS = 120.0
+"""Within which a request must have arrived whole, the wait for it included, however slowly it comes."""
+_MOST_CONNECTIONS = 128
+"""A browser opens up to six."""
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
@@ -53,7 +58,7 @@ class LabelServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
         self.labeling, self.token, self._warn = labeling, token, warn
         self.page = (resources.files("grape.labeling") / "label.html").read_bytes()
         self.policy = _content_policy(self.page.decode("utf-8"))
-        self._connections: set[socket.socket] = set()
+        self._deadlines: dict[socket.socket, float] = {}
         try:
             super().__init__((_HOST, port), _Handler)
         except OSError as error:
@@ -69,18 +74,38 @@ class LabelServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept a connection."""
         request, address = super().get_request()
-        self._connections.add(request)
+        self.expect(request)
         return request, address
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether a connection gets a thread: not where there are too many."""
+        return len(self._deadlines) <= _MOST_CONNECTIONS
+
+    def expect(self, request: socket.socket) -> None:
+        """Wait for a request on a connection, which must have arrived in time."""
+        self._deadlines[request] = time.monotonic() + _REQUEST_SECONDS
+
+    def arrived(self, request: socket.socket) -> None:
+        """Wait no more: the request is there, and its answer may take as long as it takes."""
+        self._deadlines[request] = float("inf")
+
+    def service_actions(self) -> None:
+        """End connections on which nothing whole arrives."""
+        now = time.monotonic()
+        self._disconnect([request for request, deadline in tuple(self._deadlines.items()) if deadline < now])
 
     def shutdown_request(self, request: Any) -> None:
         """End a connection."""
-        self._connections.discard(request)
+        self._deadlines.pop(request, None)
         super().shutdown_request(request)
 
     def server_close(self) -> None:
         """Stop listening, and end the connections that browsers keep open: they would still be answered."""
         super().server_close()
-        for connection in tuple(self._connections):
+        self._disconnect(tuple(self._deadlines))
+
+    def _disconnect(self, connections: Iterable[socket.socket]) -> None:
+        for connection in connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
@@ -129,6 +154,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server_version, sys_version = "grape", ""
     timeout = _SILENCE_SECONDS
 
+    def handle_one_request(self) -> None:
+        """Read a request and answer it."""
+        self.server.expect(self.connection)
+        super().handle_one_request()
+
     def do_GET(self) -> None:
         """The page and videos."""
         self._answer(self._get)
@@ -173,6 +203,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return path
 
     def _get(self, path: str) -> None:
+        self.server.arrived(self.connection)
         if not path and not self.path.endswith("/"):
             # Below an address without the slash the page's own requests would go astray.
             self._send(HTTPStatus.PERMANENT_REDIRECT, b"", location=f"/{self.server.token}/")
@@ -208,6 +239,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(length))
         if len(body) < int(length):
             raise _RefusedError(HTTPStatus.BAD_REQUEST, "The request ended early.")
+        self.server.arrived(self.connection)
         return body
 
     def _refuse(self, status: HTTPStatus, problem: str) -> None:

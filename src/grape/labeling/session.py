@@ -4,9 +4,10 @@ Nothing is remembered but what the files hold: each request reads its rater's fi
 loses nothing, and two of them may serve one folder.
 """
 
+import contextlib
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,17 @@ from typing import Any, Literal
 from grape.core.errors import DataError, GrapeError, printable
 from grape.core.reading import record
 from grape.judges.raters import RaterSummary, summary_of
-from grape.judges.votes import Choice, RaterVotes, Vote, append_vote, load_votes, read_votes
+from grape.judges.votes import (
+    Choice,
+    NumberTakenError,
+    RaterVotes,
+    Vote,
+    append_vote,
+    check_rater,
+    load_votes,
+    read_votes,
+    sync_votes,
+)
 from grape.labeling.choosing import Answer, Plan, Question, next_question, remaining
 from grape.labeling.videos import VIDEO_FPS, EpisodeVideos
 from grape.report.videos import frames_per_second
@@ -89,6 +100,7 @@ class Labeling:
         videos: The episodes as videos.
         secret: From which the names follow that the page knows episodes by.
         warn: Hears of episodes that cannot be shown.
+        hide_length: Show no sign of where the shorter episode ends: it holds its last image.
     """
 
     def __init__(
@@ -99,7 +111,9 @@ class Labeling:
         videos: EpisodeVideos,
         secret: bytes,
         warn: Callable[[str], None] = lambda message: None,
+        hide_length: bool = False,
     ) -> None:
+        self._hide_length = hide_length
         self._store, self._plan, self._folder, self._videos, self._warn = store, plan, folder, videos, warn
         checksums = store.checksums()
         shown = {name for couple in plan.names for name in couple}
@@ -114,6 +128,12 @@ class Labeling:
         self._unusable: set[str] = set()
         self._lock = threading.Lock()
         self._closed = False
+        self._cast: set[tuple[str, int]] = set()
+
+    @property
+    def cast_count(self) -> int:
+        """Votes that were cast here and not taken back."""
+        return len(self._cast)
 
     def question(self, rater: str) -> dict[str, Any]:
         """What the page shows this rater now: JSON values.
@@ -122,13 +142,14 @@ class Labeling:
             DataError: The name cannot be a rater's, or the file is damaged.
         """
         with self._lock:
-            return self._question(rater, read_votes(self._folder, rater))
+            return self._question(rater, self._read(rater))
 
     def cast(self, vote: Cast) -> dict[str, Any]:
         """Keep a vote; returns the next question once it is on the disk. A vote that is there already changes nothing.
 
         Raises:
-            AnsweredError: Another vote of that number is there, or an episode has changed since it was shown.
+            AnsweredError: Another vote of that number is there, an episode has changed since it was shown, or this
+                rater is asked another question.
             DataError: The vote is none of a couple that can be shown, or the rater's file is damaged.
             GrapeError: The file cannot be written.
         """
@@ -150,11 +171,17 @@ class Labeling:
             },
         )
         with self._lock:
-            votes = read_votes(self._folder, vote.rater)
-            if votes.standing.get(vote.vote) != row:
+            votes = self._read(vote.rater)
+            if votes.standing.get(vote.vote) == row:
+                with self._told():
+                    sync_votes(self._folder, vote.rater)
+            else:
                 self._require_next(vote.vote, votes)
                 self._require_unchanged(names)
-                append_vote(self._folder, row)
+                self._require_asked(names, vote.rater, votes)
+                with self._told():
+                    append_vote(self._folder, row)
+                self._cast.add((row.rater, row.vote))
                 votes = RaterVotes({**votes.standing, row.vote: row}, row.vote)
             return self._question(vote.rater, votes)
 
@@ -167,16 +194,21 @@ class Labeling:
             GrapeError: The file cannot be written.
         """
         with self._lock:
-            votes = read_votes(self._folder, vote.rater)
+            votes = self._read(vote.rater)
             last = max(self._answers(votes), default=0)
             if vote.vote == last and last:
                 self._require_open()
                 row = votes.standing[last]
-                append_vote(self._folder, Vote(row.rater, row.vote, row.a, row.b, "undo", row.checksums))
+                with self._told():
+                    append_vote(self._folder, Vote(row.rater, row.vote, row.a, row.b, "undo", row.checksums))
+                self._cast.discard((row.rater, row.vote))
                 standing = {number: item for number, item in votes.standing.items() if number != last}
                 votes = RaterVotes(standing, votes.highest)
             elif not 0 < vote.vote <= votes.highest or vote.vote in votes.standing:
                 raise AnsweredError("Only the last vote can be taken back.")
+            else:
+                with self._told():
+                    sync_votes(self._folder, vote.rater)
             return self._question(vote.rater, votes)
 
     def video(self, name: str) -> bytes:
@@ -192,18 +224,12 @@ class Labeling:
             return self._videos.video(episode_id, self._checksums[episode_id])
         except DataError as error:
             self._warn(f"A video cannot be shown: {error.message}")
-            raise
+            raise DataError("This video cannot be shown.", "Skip this couple.") from error
 
     def summary(self) -> dict[str, RaterSummary]:
-        """What every rater of the folder has done, of what counts for these episodes.
-
-        Raises:
-            DataError: A file is damaged.
-        """
-        if not any(self._folder.glob("*.jsonl")):
-            return {}
+        """What every rater of the folder has done, of what counts for these episodes; damaged files are left out."""
         summaries = {}
-        for rater, votes in load_votes(self._folder, lambda message: None).items():
+        for rater, votes in load_votes(self._folder, lambda message: None, skip_damaged=True).items():
             counted = self._answers(RaterVotes({vote.vote: vote for vote in votes}))
             summaries[rater] = summary_of([vote for vote in votes if vote.vote in counted])
         return summaries
@@ -212,6 +238,28 @@ class Labeling:
         """Wait for the vote that is being written; no further one is taken."""
         with self._lock:
             self._closed = True
+
+    def _read(self, rater: str) -> RaterVotes:
+        """A rater's votes; the page hears nothing of paths."""
+        check_rater(rater)
+        try:
+            return read_votes(self._folder, rater)
+        except DataError as error:
+            self._warn(f"A rater was refused: {error.message} {error.hint}".strip())
+            raise DataError(
+                "The file of votes under this name is damaged.", "Tell whoever started 'grape label'."
+            ) from error
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Tell this process in full, and the page without paths, why a vote was not written."""
+        try:
+            yield
+        except NumberTakenError as error:
+            raise AnsweredError("This couple was answered in another window.") from error
+        except GrapeError as error:
+            self._warn(f"A vote could not be written: {error.message} {error.hint}".strip())
+            raise GrapeError("It could not be written.", "Tell whoever started 'grape label'.") from error
 
     def _question(self, rater: str, votes: RaterVotes) -> dict[str, Any]:
         counted = self._answers(votes)
@@ -233,6 +281,7 @@ class Labeling:
             "instruction": printable(self._metas[question.left].instruction),
             "rate": frames_per_second(max(images.values())) / VIDEO_FPS,
             "fps": VIDEO_FPS,
+            "hide_length": self._hide_length,
             **{side: {"name": self._name_of[name], "images": images[side]} for side, name in sides.items()},
         }
         soon = () if following is None else (following.left, following.right)
@@ -270,6 +319,12 @@ class Labeling:
         if self._find_changed(names):
             raise AnsweredError("An episode has changed since it was shown: the vote does not count.")
 
+    def _require_asked(self, names: Sequence[str], rater: str, votes: RaterVotes) -> None:
+        """Refuse a vote on other episodes, or other sides, than this rater is shown now."""
+        question = self._usable_question(rater, list(self._answers(votes).values()))
+        if question is None or (question.left, question.right) != tuple(names):
+            raise AnsweredError("This couple is not the one that is asked of this rater now.")
+
     def _checked_marks(self, name: str, marks: Sequence[int]) -> tuple[int, ...]:
         places = tuple(sorted(set(marks)))
         if len(places) > _MOST_MARKS or not all(0 <= place <= self._metas[name].steps for place in places):
@@ -282,5 +337,6 @@ class Labeling:
             number: Answer(couple, vote.choice != "skip")
             for number, vote in votes.standing.items()
             if (couple := self._couple_of.get(frozenset((vote.a, vote.b)))) is not None
-            and all(self._checksums[name] == vote.checksums.get(name) for name in (vote.a, vote.b))
+            and vote.checksums.keys() == {vote.a, vote.b}
+            and all(self._checksums[name] == mark for name, mark in vote.checksums.items())
         }

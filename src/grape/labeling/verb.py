@@ -8,10 +8,11 @@ from typing import Any
 
 from grape.core.errors import DataError, SettingsError
 from grape.core.events import SILENT, Reporter
+from grape.core.files import sync_folder
 from grape.core.settings import Range, check_ranges, setting
 from grape.judges.votes import count_votes
-from grape.labeling.choosing import Plan, order_couples
 from grape.labeling.couples import Candidates, candidates_of_scores, candidates_of_store
+from grape.labeling.plan_file import shared_plan
 from grape.labeling.server import LabelServer
 from grape.labeling.session import Labeling
 from grape.labeling.videos import EpisodeVideos
@@ -28,20 +29,22 @@ _WHICH = "Which couples"
 class LabelSettings:
     """Let people vote on which of two episodes is better, on a page that this machine serves to itself alone.
 
-    The page shows both videos of one initial state, sides drawn, and nothing of scores or outcomes. Couples of which
-    least is known come first. Every vote is on the disk before the next couple appears; Ctrl-C ends with a summary.
+    The page shows both videos of one initial state, sides drawn, and nothing of scores or outcomes. But an episode
+    that ends at success is shorter, so that lengths show outcomes, and couples of which least is known come first.
+    Every vote is on the disk before the next couple appears; Ctrl-C ends with a summary.
     The votes serve grape pair --judge votes:FOLDER and grape agree --votes FOLDER.
 
     Attributes:
         scores: Folder that grape score wrote, or one that holds it: couples on which scores, scorers and judges
             contradict one another, or differ little, come first.
-        store: Episode store, or a folder that grape collect wrote, where nothing is scored yet: couples of equal
-            outcome come first.
+        store: Episode store, or a folder that grape collect wrote, where nothing is scored yet: the order is drawn.
         votes: Folder of votes, a file a rater; by default the folder votes beside that of the scores, or beside the
             store.
         couples: Different couples (1 or more) that each rater is shown.
         repeats: Share of the couples (0 to 1) that come again later, sides exchanged: how consistent a rater is.
-        seed: Seed of the sides and of the order of equals.
+        seed: Seed of the sides and of the order of equals, at the first start on a folder of votes: its plan.json
+            keeps both for all raters.
+        hide_length: The shorter episode holds its last image without a sign that it has ended.
         port: Port of this machine on which the page is served; 0 takes a free one.
         video_size: Width of a video in pixels, from 64 to 1024.
     """
@@ -52,6 +55,7 @@ class LabelSettings:
     couples: int = setting(100, group=_WHICH, range=Range(1), common=True)
     repeats: float = setting(0.1, group=_WHICH, range=Range(0, 1), common=True)
     seed: int = setting(0, group=_WHICH)
+    hide_length: bool = setting(False, group="The page", common=True)
     port: int = setting(0, group="The page", range=Range(0, 65535), common=True)
     video_size: int = setting(384, group="The page", range=Range(64, 1024))
 
@@ -86,7 +90,7 @@ def run_label(settings: LabelSettings, reporter: Reporter = SILENT) -> dict[str,
     raters = labeling.summary()
     return {
         "votes": str(folder),
-        "cast": sum(rater.votes for rater in raters.values()) - before,
+        "cast": labeling.cast_count,
         "couples": len(candidates.names),
         "raters": {name: dataclasses.asdict(rater) for name, rater in sorted(raters.items())},
     }
@@ -121,17 +125,17 @@ def open_labeling(
         candidates, place = candidates_of_store(settings.store), settings.store
     folder = settings.votes or place.resolve().parent / "votes"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(folder.parent)
     except OSError as error:
         raise SettingsError(f"--votes {folder} cannot be a folder: {error.strerror}.", "Choose another one.") from error
-    if any(folder.glob("*.jsonl")):
-        count_votes(folder, candidates.store.checksums(), reporter.warn)  # warns of what does not count
+    # Warns of what does not count; a damaged file stops its rater alone.
+    count_votes(folder, candidates.store.checksums(), reporter.warn, skip_damaged=True)
     _require_images(candidates)
-    order = order_couples(candidates.uncertain, candidates.states, settings.seed)
-    couples = min(settings.couples, len(order))
-    plan = Plan(candidates.names, order, couples, settings.repeats, settings.seed)
+    plan = shared_plan(folder, candidates, settings.couples, settings.repeats, settings.seed, reporter.warn)
     videos = EpisodeVideos(candidates.store, settings.video_size)
-    labeling = Labeling(candidates.store, plan, folder, videos, token.encode(), reporter.warn)
+    labeling = Labeling(candidates.store, plan, folder, videos, token.encode(), reporter.warn, settings.hide_length)
     return labeling, candidates, folder
 
 
