@@ -148,7 +148,7 @@ def open_judge(choice: JudgeChoice, context: JudgeContext) -> Judge:
                     "--judge score ranks by recorded scores, and there are none here.",
                     "Give a scorer, e.g. scorer:costs.",
                 )
-            require_known("recorded value", label, context.rankings)
+            require_known("scorer", label, context.rankings)
             return RankingJudge(context.rankings[label], label)
         case "success":
             return SuccessJudge()

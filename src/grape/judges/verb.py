@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grape.core.errors import BudgetError, CompatibilityError
+from grape.core.errors import BudgetError, CompatibilityError, SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import content_hash
 from grape.core.settings import Range, check_ranges, setting
@@ -73,6 +73,10 @@ def run_judges_validate(settings: JudgesValidateSettings, reporter: Reporter = S
         BudgetError: The judge is a model whose budget is spent; its answers are lost.
     """
     check_ranges(settings)
+    if not settings.judge:
+        raise SettingsError(
+            "There is no judge to try.", "Name one, e.g. grape judges validate scorer:costs --store ..."
+        )
     choice = parse_judge(settings.judge)
     episodes = JoinedStores(settings.store)
     metas = [meta for meta in episodes.metas() if meta.success is not None]

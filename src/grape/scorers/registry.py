@@ -129,7 +129,8 @@ def parse_scorers(texts: Sequence[str]) -> tuple[ScorerChoice, ...]:
         choice = ScorerChoice(label, name, argument, command)
         if choice.label == R_GCPG:
             raise SettingsError(
-                f"--scorer: '{R_GCPG}' is what the score itself is called.", f"Name the scorer, e.g. mine={text!r}."
+                f"--scorer: '{R_GCPG}' is what the score itself is called.",
+                f"Choose another label, e.g. mine={text.removeprefix(f'{R_GCPG}=')!r}.",
             )
         if choice.label in choices:
             raise SettingsError(
