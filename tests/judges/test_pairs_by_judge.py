@@ -236,7 +236,7 @@ def test_votes_on_other_couples_alone_are_refused(scored: Path, tmp_path: Path) 
     ("settings", "message"),
     [
         ({"judge": "sucess"}, "Unknown judge 'sucess'"),
-        ({"judge": "score:speed"}, "Unknown recorded value 'speed'"),
+        ({"judge": "score:speed"}, "Unknown scorer 'speed'"),
         ({"judge": "votes"}, "needs a folder"),
         ({"judge": "success:now"}, "takes no argument"),
         ({"judge": "success", "mode": "success-only"}, "--mode success-only does otherwise"),
