@@ -185,7 +185,7 @@ def test_votes_are_a_judge(scored: Path, tmp_path: Path) -> None:
     assert '("3 votes")' in made.reason
     assert summary["judge"]["provenance"] == {"raters": {"anna": 1, "ben": 1, "cyril": 1}}
     assert any("ben.jsonl ends in the middle of a line" in text for text in listener.warnings)
-    assert any(text.startswith("1 votes in ") and "have changed" in text for text in listener.warnings)
+    assert any(text.startswith("1 vote in ") and "have changed" in text for text in listener.warnings)
     with (tmp_path / "votes" / "ben.jsonl").open("a") as file:
         file.write("\n")  # now it is a line, which somebody has edited
     with pytest.raises(DataError, match=r"ben\.jsonl, line 2"):

@@ -166,7 +166,7 @@ def test_no_name_tells_the_store_and_votes_count_in_several(stores: tuple[Path, 
         return judge.judge(first, second).p
 
     assert (p(own), p(other)) == (1.0, None)
-    assert listener.warnings[0].startswith("1 votes in ")
+    assert listener.warnings[0].startswith("1 vote in ")
 
 
 def test_verb_on_programs_and_scorers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -159,7 +159,7 @@ def judge_folders(run: Path, folder: Path, warn: Callable[[str], None] = lambda 
     """
     places = dict.fromkeys(place.resolve() for root in (run, folder.parent) for place in _runs(root, "pair"))
     scores = file_hash(folder / SCORES_FILE)
-    found = []
+    folders = []
     for place in places:
         inputs = recorded_inputs(place, "pair") or {}
         if "judge" not in inputs:
@@ -167,8 +167,8 @@ def judge_folders(run: Path, folder: Path, warn: Callable[[str], None] = lambda 
         if inputs.get("scores") != scores:
             warn(f"The judge of {place} was asked about episodes of other scores: it is left out.")
             continue
-        found.append(place)
-    return found
+        folders.append(place)
+    return folders
 
 
 def _judges(run: Path, folder: Path, warn: Callable[[str], None]) -> Iterable[tuple[str, Iterable[Judgment]]]:

@@ -173,13 +173,13 @@ class Labeling:
         with self._lock:
             votes = self._read(vote.rater)
             if votes.standing.get(vote.vote) == row:
-                with self._told():
+                with self._plain_errors():
                     sync_votes(self._folder, vote.rater)
             else:
                 self._require_next(vote.vote, votes)
                 self._require_unchanged(names)
                 self._require_asked(names, vote.rater, votes)
-                with self._told():
+                with self._plain_errors():
                     append_vote(self._folder, row)
                 self._cast.add((row.rater, row.vote))
                 votes = RaterVotes({**votes.standing, row.vote: row}, row.vote)
@@ -199,7 +199,7 @@ class Labeling:
             if vote.vote == last and last:
                 self._require_open()
                 row = votes.standing[last]
-                with self._told():
+                with self._plain_errors():
                     append_vote(self._folder, Vote(row.rater, row.vote, row.a, row.b, "undo", row.checksums))
                 self._cast.discard((row.rater, row.vote))
                 standing = {number: item for number, item in votes.standing.items() if number != last}
@@ -207,7 +207,7 @@ class Labeling:
             elif not 0 < vote.vote <= votes.highest or vote.vote in votes.standing:
                 raise AnsweredError("Only the last vote can be taken back.")
             else:
-                with self._told():
+                with self._plain_errors():
                     sync_votes(self._folder, vote.rater)
             return self._question(vote.rater, votes)
 
@@ -251,7 +251,7 @@ class Labeling:
             ) from error
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _plain_errors(self) -> Iterator[None]:
         """Tell this process in full, and the page without paths, why a vote was not written."""
         try:
             yield
