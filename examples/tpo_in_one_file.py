@@ -15,7 +15,8 @@ import torch.nn.functional as F
 
 import grape
 from grape.core.trajectories import Observation
-from grape.preferences import read_pairs, recorded_store
+from grape.preferences import read_pairs, recorded_stores
+from grape.store import open_stores
 
 BETA, ANCHOR, LR, EPOCHS, MAX_NORM = 0.1, 5.0, 3e-4, 2, 1.0
 MICRO_BATCH = 8  # decisions that go through the network at once: memory does not grow with the trajectory
@@ -88,7 +89,7 @@ def update(policy, optimizer, pairs, trajectories):
 def main(pairs_folder, policy_folder, out):
     """Train on all pairs at once, EPOCHS times, and save the policy."""
     policy = grape.load_policy(policy_folder, trainable=True)
-    pairs, store = read_pairs(pairs_folder), grape.EpisodeStore.open(recorded_store(pairs_folder))
+    pairs, store = read_pairs(pairs_folder), open_stores(recorded_stores(pairs_folder))
     trajectories = {name: store.read(name) for pair in pairs for name in (pair.chosen, pair.rejected)}
     optimizer = torch.optim.AdamW(policy.module.parameters(), lr=LR, weight_decay=0.0)
     losses = [update(policy, optimizer, pairs, trajectories) for _ in range(EPOCHS)]
