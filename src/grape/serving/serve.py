@@ -13,6 +13,7 @@ from typing import Any
 import grape
 from grape.core.errors import PolicyError, SettingsError
 from grape.core.events import SILENT, Reporter
+from grape.core.hosts import is_loopback
 from grape.core.packages import load_package
 from grape.core.provenance import provenance_to_json
 from grape.core.secrets import Secret
@@ -27,7 +28,7 @@ from grape.policies.registry import (
     provenance_of,
     recognize_policy,
 )
-from grape.policies.remote.address import TOKEN, TOKEN_FILE, is_loopback, read_token
+from grape.policies.remote.address import TOKEN, TOKEN_FILE, read_token
 from grape.policies.remote.messages import PROTOCOL, ServerFacts
 from grape.policies.remote.packing import EXTRA_NEED
 from grape.serving.server import PolicyServer

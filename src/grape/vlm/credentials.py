@@ -4,7 +4,6 @@ The key never becomes part of a settings object, a file, a log line or an error:
 :class:`~grape.core.secrets.Secret`, whose ``str`` is stars, and it is removed from every text of a server.
 """
 
-import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from grape.core.errors import SettingsError
 from grape.core.files import content_hash
+from grape.core.hosts import is_loopback
 from grape.core.secrets import Secret
 
 __all__ = ["Endpoint", "endpoint_from_environment"]
@@ -45,11 +45,7 @@ class Endpoint:
     @property
     def local(self) -> bool:
         """Whether it is on this machine, so that nothing leaves it."""
-        host = self.parts.hostname or ""
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return host == "localhost"
+        return is_loopback(self.parts.hostname or "")
 
     @property
     def is_unencrypted(self) -> bool:

@@ -1,6 +1,5 @@
 """Address of a policy server and the token that it asks for."""
 
-import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -9,10 +8,11 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from grape.core.errors import SettingsError
+from grape.core.hosts import is_loopback
 from grape.core.reading import read_file
 from grape.core.secrets import Secret
 
-__all__ = ["TOKEN", "TOKEN_FILE", "ServerAddress", "is_loopback", "is_server_address", "parse_address", "read_token"]
+__all__ = ["TOKEN", "TOKEN_FILE", "ServerAddress", "is_server_address", "parse_address", "read_token"]
 
 TOKEN, TOKEN_FILE = "GRAPE_SERVE_TOKEN", "GRAPE_SERVE_TOKEN_FILE"
 _MOST_TOKEN_BYTES = 4096
@@ -51,14 +51,6 @@ class ServerAddress:
 def is_server_address(policy: Path | str) -> bool:
     """Whether what the user wrote as a policy is the address of a server."""
     return _ADDRESS.match(str(policy)) is not None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host's name or number means this machine alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def parse_address(text: str) -> ServerAddress:
