@@ -82,6 +82,17 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder where there is none, and make it durable.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(folder.parent)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` atomically."""
     with atomic_writer(path) as handle:

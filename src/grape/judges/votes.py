@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from grape.core.errors import DataError, GrapeError
 from grape.core.events import append_line
-from grape.core.files import sync_folder
+from grape.core.files import make_folder, sync_folder
 from grape.core.reading import decode, encode, parse_json, read_file, record
 from grape.core.trajectories import Trajectory
 from grape.judges.base import Judge, Judgment
@@ -124,9 +124,7 @@ def append_vote(folder: Path, vote: Vote) -> None:
     path = folder / f"{vote.rater}.jsonl"
     _check_number(vote, str(path))
     try:
-        if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)
-            sync_folder(folder.parent)
+        make_folder(folder)
     except OSError as error:
         raise GrapeError(f"{folder} cannot be made: {error.strerror}.", "Choose another folder.") from error
     with _locked(path) as descriptor:

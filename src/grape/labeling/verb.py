@@ -8,7 +8,7 @@ from typing import Any
 
 from grape.core.errors import DataError, SettingsError
 from grape.core.events import SILENT, Reporter
-from grape.core.files import sync_folder
+from grape.core.files import make_folder
 from grape.core.settings import Range, check_ranges, setting
 from grape.judges.votes import count_votes
 from grape.labeling.couples import Candidates, candidates_of_scores, candidates_of_store
@@ -125,9 +125,7 @@ def open_labeling(
         candidates, place = candidates_of_store(settings.store), settings.store
     folder = settings.votes or place.resolve().parent / "votes"
     try:
-        if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)
-            sync_folder(folder.parent)
+        make_folder(folder)
     except OSError as error:
         raise SettingsError(f"--votes {folder} cannot be a folder: {error.strerror}.", "Choose another one.") from error
     # Warns of what does not count; a damaged file stops its rater alone.
