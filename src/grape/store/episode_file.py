@@ -68,6 +68,7 @@ from grape.store.header import (
     header_to_json,
     sampled_columns,
 )
+from grape.store.opening import open_parquet
 from grape.store.source import Decisions
 
 __all__ = [
@@ -277,14 +278,7 @@ def _named_errors(name: Path | str) -> Iterator[None]:
 
 def _parquet(handle: pa.NativeFile, size: int) -> tuple[pq.ParquetFile, Header]:
     """The Parquet file of ``size`` bytes behind ``handle``, and its header."""
-    # The limits keep a damaged footer from announcing terabytes.
-    file = pq.ParquetFile(
-        handle,
-        pre_buffer=False,
-        page_checksum_verification=True,
-        thrift_string_size_limit=1 << 26,
-        thrift_container_size_limit=1 << 20,
-    )
+    file = open_parquet(handle)
     _check_announced(file.metadata, size)
     text = (file.metadata.metadata or {}).get(HEADER_KEY)
     if text is None:

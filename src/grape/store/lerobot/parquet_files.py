@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grape.core.errors import DataError
-from grape.store.opening import open_data, unpacked_limit
+from grape.store.opening import open_data, open_parquet, unpacked_limit
 
 __all__ = ["bytes_column", "number_column", "parquet_columns", "parquet_size", "read_rows"]
 
@@ -44,7 +44,7 @@ def read_rows(
 
     Args:
         path: The file.
-        within: The folder that links may not lead out of; see :func:`grape.store.opening.allowed_root`.
+        within: The folder that links may not lead out of; see :func:`grape.core.reading.allowed_root`.
         columns: Their names.
         first: Number of the first row.
         count: How many rows; None for all that follow.
@@ -148,13 +148,7 @@ def _opened(path: Path, within: Path) -> Iterator[pq.ParquetFile]:
             size = os.fstat(opened.fileno()).st_size
         # Arrow opens the file itself: where a Python file object fails below it, the process aborts.
         with pa.OSFile(str(path)) as handle:
-            file = pq.ParquetFile(
-                handle,
-                pre_buffer=False,
-                page_checksum_verification=True,
-                thrift_string_size_limit=1 << 26,
-                thrift_container_size_limit=1 << 20,
-            )
+            file = open_parquet(handle)
             _check_announced(path, file, size)
             yield file
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
