@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from grape.store.episode_store import EpisodeStore
+from grape.store.foreign import ForeignEpisodes
 from grape.store.lerobot.demonstrations import LeRobotDemonstrations, is_lerobot_location
 from grape.store.rlds.demonstrations import RldsDemonstrations, is_rlds_location
 from grape.store.source import EpisodeSource
@@ -27,4 +28,4 @@ def open_demonstrations(location: Path) -> EpisodeSource:
 
 def data_name(source: EpisodeSource) -> str:
     """Under which name statistics of the episodes stand: their suite's, or that of the foreign data set."""
-    return source.name if isinstance(source, RldsDemonstrations | LeRobotDemonstrations) else source.suite
+    return source.name if isinstance(source, ForeignEpisodes) else source.suite

@@ -17,6 +17,7 @@ from grape.core.errors import CompatibilityError, DataError, SettingsError, requ
 from grape.core.files import content_hash
 from grape.core.tasks import GripperConvention, parse_convention
 from grape.core.trajectories import EpisodeMeta, Trajectory
+from grape.store.foreign import ForeignEpisodes
 from grape.store.frames import MAX_EPISODE_BYTES
 from grape.store.imported import foreign_trajectory, task_name
 from grape.store.lerobot.dataset import TOLERANCE, EpisodeNumbers, LeRobotDataset
@@ -103,7 +104,7 @@ def parse_location(location: Path | str) -> tuple[Path, Meaning]:
     return Path(place).expanduser(), Meaning(**values)
 
 
-class LeRobotDemonstrations:
+class LeRobotDemonstrations(ForeignEpisodes):
     """Episodes of a LeRobotDataset, readable like those of an :class:`~grape.store.EpisodeStore`.
 
     Images are those before each action; what followed the last action is not in the format, so the last image and the
@@ -153,34 +154,6 @@ class LeRobotDemonstrations:
 
     def __repr__(self) -> str:
         return f"LeRobotDemonstrations({str(self.path)!r})"
-
-    def __len__(self) -> int:
-        return len(self.ids())
-
-    def __contains__(self, episode_id: object) -> bool:
-        return episode_id in self._metas
-
-    def ids(self) -> tuple[str, ...]:
-        """Ids of all episodes, in the order of the data set."""
-        return tuple(self._metas)
-
-    def metas(self) -> tuple[EpisodeMeta, ...]:
-        """Facts of all episodes. The first call reads all numbers once and checks them; images stay encoded.
-
-        Raises:
-            DataError: A file is missing or damaged, or no episode has a task's text.
-        """
-        return tuple(self._metas.values())
-
-    def meta(self, episode_id: str) -> EpisodeMeta:
-        """Facts of one episode.
-
-        Raises:
-            DataError: There is no such episode.
-        """
-        if episode_id not in self._metas:
-            raise DataError(f"{self.path} has no episode {episode_id!r}.")
-        return self._metas[episode_id]
 
     def read(self, episode_id: str, *, frames: bool = True, display: bool = False) -> Trajectory:
         """One episode as a trajectory.

@@ -14,6 +14,7 @@ from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.files import content_hash, file_hash
 from grape.core.images import lanczos3
 from grape.core.trajectories import EpisodeMeta, Trajectory
+from grape.store.foreign import ForeignEpisodes
 from grape.store.imported import ACTION_SPACE, foreign_trajectory, task_name
 from grape.store.rlds.dataset import RldsDataset, open_rlds
 from grape.store.rlds.standardize import Rule, StandardEpisode, rule_for, standard_episodes, standardize
@@ -31,7 +32,7 @@ def is_rlds_location(path: Path | str) -> bool:
     return str(path).partition(":")[0].partition("+")[0] == _SCHEME and ":" in str(path)
 
 
-class RldsDemonstrations:
+class RldsDemonstrations(ForeignEpisodes):
     """Episodes of one split, readable like those of an :class:`~grape.store.EpisodeStore`.
 
     Images are resized to 224 x 224 as the published loader does (TensorFlow's lanczos3), except under the rule
@@ -73,33 +74,9 @@ class RldsDemonstrations:
     def __repr__(self) -> str:
         return f"RldsDemonstrations({str(self.path)!r}, rule={self.rule.name!r}, split={self.split!r})"
 
-    def __len__(self) -> int:
-        return len(self.ids())
-
-    def __contains__(self, episode_id: object) -> bool:
-        return episode_id in self._metas
-
-    def ids(self) -> tuple[str, ...]:
-        """Ids of all episodes, in the order of the files."""
-        return tuple(self._metas)
-
-    def metas(self) -> tuple[EpisodeMeta, ...]:
-        """Facts of all episodes. The first call reads the data set once; images stay encoded.
-
-        Raises:
-            DataError: A file is damaged, or the split is empty.
-        """
-        return tuple(self._metas.values())
-
-    def meta(self, episode_id: str) -> EpisodeMeta:
-        """Facts of one episode.
-
-        Raises:
-            DataError: There is no such episode.
-        """
-        if episode_id not in self._metas:
-            raise DataError(f"{self.path} has no episode {episode_id!r} in split {self.split!r}.")
-        return self._metas[episode_id]
+    @property
+    def _part_that_is_read(self) -> str:
+        return f" in split {self.split!r}"
 
     def read(self, episode_id: str, *, frames: bool = True, display: bool = False) -> Trajectory:
         """One episode as a trajectory: images, instruction and un-normalized actions; no robot state.
