@@ -13,7 +13,7 @@ from grape.collect.settings import CollectSettings
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.events import append_event
 from grape.core.files import read_json_mapping, write_json
-from grape.core.runs import DONE_FILE, RUN_FILE, identity_of, lock_folder, recorded_inputs
+from grape.core.runs import DONE_FILE, RUN_FILE, identity_of, lock_folder, recorded_inputs, run_record
 from grape.core.selections import parse_numbers
 from grape.core.settings import flag_of
 from grape.envs.base import SuiteBase
@@ -96,8 +96,7 @@ def extend_record(
         return
     # Without a summary the run is unfinished, whichever record a kill in between leaves.
     (settings.out / DONE_FILE).unlink(missing_ok=True)
-    identity = {**inputs, "extended": list(extensions)}
-    write_json(settings.out / RUN_FILE, {"verb": "collect", "settings": identity_of(settings), "inputs": identity})
+    write_json(settings.out / RUN_FILE, run_record("collect", settings, {**inputs, "extended": list(extensions)}))
     append_event(settings.out, "extended", before=dict(extensions[-1]))
     del lock
 

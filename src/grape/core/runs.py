@@ -45,6 +45,7 @@ __all__ = [
     "open_run",
     "read_run_settings",
     "recorded_inputs",
+    "run_record",
 ]
 
 GIVEN_DATA = "data"
@@ -102,7 +103,7 @@ def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] |
     """
     lock = _lock(path)
     if not check_run(path, verb, settings, identity):
-        write_json(path / RUN_FILE, _record(verb, settings, identity))
+        write_json(path / RUN_FILE, run_record(verb, settings, identity))
     sweep_run_folder(path, alone=lock is not None)
     save_settings(path / "settings.yaml", settings)
     return RunFolder(path, verb, lock)
@@ -120,7 +121,7 @@ def check_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] 
     Raises:
         CompatibilityError: The folder belongs to something else.
     """
-    marker, expected = path / RUN_FILE, _record(verb, settings, identity)
+    marker, expected = path / RUN_FILE, run_record(verb, settings, identity)
     if marker.exists():
         recorded = read_json(marker, hint="Choose another --out.", within=path)
         if content_hash(recorded) != content_hash(expected):
@@ -138,7 +139,8 @@ def check_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] 
     return False
 
 
-def _record(verb: str, settings: Any, identity: Mapping[str, Any] | None) -> dict[str, Any]:
+def run_record(verb: str, settings: Any, identity: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What ``run.json`` holds of a run, see :func:`open_run`."""
     return {"verb": verb, "settings": identity_of(settings), "inputs": dict(identity or {})}
 
 
