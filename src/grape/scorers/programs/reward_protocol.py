@@ -75,6 +75,28 @@ class Episode:
             return arrays["proprio"]
 
 
+class LeRobotClips:
+    """A reward of LeRobot that sees images up to one of an episode: how it is opened, and asked.
+
+    Attributes:
+        config: Its configuration.
+    """
+
+    def __init__(self, name: str, frames: int, **settings: Any) -> None:
+        from lerobot.rewards import make_reward_model, make_reward_model_config, make_reward_pre_post_processors
+
+        self.config = make_reward_model_config(name, max_frames=frames, **settings)
+        self._frames = frames
+        self._model = make_reward_model(self.config)
+        self._preprocess, _ = make_reward_pre_post_processors(self.config)
+
+    def value(self, episode: Episode, image: int) -> Any:
+        """What it says at an image, seen with those before it."""
+        clip = episode.clip(image, self._frames).transpose(0, 3, 1, 2)[None]
+        batch = {self.config.image_key: clip, "task": episode.instruction}
+        return self._model.compute_reward(self._preprocess(batch))
+
+
 def evenly(last: int, count: int) -> Any:
     """At most ``count`` indices from 0 to ``last``, both of them where there are two, else ``last`` alone."""
     if count == 1:

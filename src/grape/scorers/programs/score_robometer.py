@@ -28,25 +28,20 @@ class RobometerProgress:
         parser.add_argument("--frames", type=int, default=8, help="images that it sees at once (default: 8)")
 
     def __init__(self, options: Any) -> None:
-        from lerobot.rewards import make_reward_model, make_reward_model_config, make_reward_pre_post_processors
+        from reward_protocol import LeRobotClips
 
-        config = make_reward_model_config(
+        self._reward = LeRobotClips(
             "robometer",
+            options.frames,
             pretrained_path=options.model,
             pretrained_revision=options.revision,
             device=options.device,
-            max_frames=options.frames,
         )
-        self._frames = options.frames
-        self._image_key = config.image_key
-        self._model = make_reward_model(config)
-        self._preprocess, _ = make_reward_pre_post_processors(config)
-        self.about = {"name": "Robometer progress", "base_model": config.base_model_id}
+        self.about = {"name": "Robometer progress", "base_model": self._reward.config.base_model_id}
 
     def value(self, episode: Any, image: int) -> Any:
         """Progress at an image, seen with those before it."""
-        clip = episode.clip(image, self._frames).transpose(0, 3, 1, 2)[None]
-        return self._model.compute_reward(self._preprocess({self._image_key: clip, "task": episode.instruction}))
+        return self._reward.value(episode, image)
 
 
 if __name__ == "__main__":

@@ -28,21 +28,15 @@ class TopReward:
         parser.add_argument("--frames", type=int, default=16, help="images that it sees at once (default: 16)")
 
     def __init__(self, options: Any) -> None:
-        from lerobot.rewards import make_reward_model, make_reward_model_config, make_reward_pre_post_processors
+        from reward_protocol import LeRobotClips
 
-        config = make_reward_model_config(
-            "topreward", vlm_name=options.model, device=options.device, max_frames=options.frames
-        )
-        self._frames = options.frames
-        self._image_key = config.image_key
-        self._model = make_reward_model(config)
-        self._preprocess, _ = make_reward_pre_post_processors(config)
+        self._reward = LeRobotClips("topreward", options.frames, vlm_name=options.model, device=options.device)
+        config = self._reward.config
         self.about = {"name": "TOPReward", "prompt": config.prompt_prefix + config.prompt_suffix_template}
 
     def value(self, episode: Any, image: int) -> Any:
         """Log-probability at an image, seen with those before it."""
-        clip = episode.clip(image, self._frames).transpose(0, 3, 1, 2)[None]
-        return self._model.compute_reward(self._preprocess({self._image_key: clip, "task": episode.instruction}))
+        return self._reward.value(episode, image)
 
 
 if __name__ == "__main__":
