@@ -44,6 +44,7 @@ def test_the_flags_named_to_resume_are_all_that_differs(tmp_path: Path) -> None:
     def refusal(begun: Optional, now: Optional) -> str:
         folder = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
         open_run(folder, "score", begun)
+        (folder / "scores.jsonl").write_text("")
         with pytest.raises(CompatibilityError) as refused:
             open_run(folder, "score", now)
         return str(refused.value.hint)
@@ -54,6 +55,19 @@ def test_the_flags_named_to_resume_are_all_that_differs(tmp_path: Path) -> None:
     # What was not given is given now: the flags of the others alone would be refused again.
     assert "To go on" not in refusal(Optional(rate=2.0), Optional(limit=1.0))
     assert "To go on" not in refusal(Optional(rate=2.0), Optional(floor=1.0))
+
+
+def test_a_run_that_ended_before_it_wrote_anything_leaves_its_folder_to_any_other(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    open_run(out, "score", Settings())
+    (out / "log.jsonl").write_text("{}\n")
+    (out / "scorers" / "empty").mkdir(parents=True)
+    open_run(out, "score", Settings(rate=2.0))
+    open_run(out, "pair", Settings(rate=3.0))
+    (out / "scorers" / "empty" / "values.jsonl").write_text("")
+    with pytest.raises(CompatibilityError, match=r"settings\.rate was 3\.0, now 1\.0"):
+        open_run(out, "score", Settings())
+    open_run(out, "pair", Settings(rate=3.0))
 
 
 def test_a_foreign_folder_is_not_taken(tmp_path: Path) -> None:
@@ -117,12 +131,12 @@ def test_a_file_is_no_output_folder(tmp_path: Path) -> None:
 def test_a_lock_is_released_in_an_orderly_way_at_exit_and_not_by_a_forked_child(tmp_path: Path) -> None:
     program = (
         "import os, sys, tempfile\nfrom pathlib import Path\nscratch = tempfile.TemporaryDirectory()\n"
-        "from grape.core.runs import lock_folder\nlock = lock_folder(Path(sys.argv[1]))\n"
+        "from grape.core.folder_locks import lock_folder\nlock = lock_folder(Path(sys.argv[1]))\n"
         "child = os.fork()\n"
         "if child == 0:\n    sys.exit(0)\n"  # an orderly end, with all of its exit handlers
         "os.waitpid(child, 0)\n"
         "assert (Path(sys.argv[1]) / '.lock').exists()\n"
-        "import subprocess\ntry_it = 'import sys, pathlib; from grape.core.runs import lock_folder;'\n"
+        "import subprocess\ntry_it = 'import sys, pathlib; from grape.core.folder_locks import lock_folder;'\n"
         "try_it += 'lock_folder(pathlib.Path(sys.argv[1]))'\n"
         "done = subprocess.run([sys.executable, '-c', try_it, sys.argv[1]], stderr=subprocess.PIPE)\n"
         "assert b'Another process is working' in done.stderr, done.stderr\n"
@@ -139,7 +153,7 @@ def refuse(descriptor, operation):
     raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
 fcntl.flock = refuse
-from grape.core.runs import lock_folder
+from grape.core.folder_locks import lock_folder
 lock = lock_folder(Path(sys.argv[1]))
 print("held", flush=True)
 input()

@@ -264,6 +264,6 @@ def test_killed_and_opened_again(browser: Browser, store: EpisodeStore, tmp_path
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert (process.returncode, err) == (0, "")
-    assert "1 votes cast in this run" in out
+    assert "1 vote cast in this run" in out
     assert re.search(r"anna\W+4\W+4\W+0\W+0\W+1 / 1", out)
     assert choices(tmp_path / "votes") == ["a", "b", "bad", "tie"]

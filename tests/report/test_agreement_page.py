@@ -10,8 +10,11 @@ from grape.preferences import PairSettings, ScoreSettings, run_pair, run_score
 from grape.report.best_effort import BestEffortReader
 from grape.report.folders import Folder
 from tests.agreement.test_agree import run
+from tests.report.browser import Browser, find_chromium
 
 __all__ = ["run"]
+
+CHROMIUM = find_chromium()
 
 
 def test_the_page_escapes_what_it_shows(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,11 +22,35 @@ def test_the_page_escapes_what_it_shows(run: Path, tmp_path: Path, capsys: pytes
     shutil.copy(run / "votes" / "anna.jsonl", tmp_path / "votes" / "anna.jsonl")
     words = ["agree", str(run / "scores"), "--votes", str(tmp_path / "votes"), "--shown", "1"]
     assert main([*words, "--out", str(tmp_path / "out")]) == 0
-    assert "orders as success does" in capsys.readouterr().out
+    heard = capsys.readouterr()
+    assert "orders as success does" in heard.out
+    assert "There are votes in" not in heard.err
     page = (tmp_path / "out" / "agreement.html").read_text()
     assert "<script>alert" not in page
     for text in ("Who orders as whom", "Calibration of judges", "opposite", "drawer-open, initial state 0"):
         assert text in page
+
+
+def test_votes_beside_the_scores_are_pointed_at(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["agree", str(run / "scores"), "--no-page", "--out", str(tmp_path / "out")]) == 0
+    assert f"--votes {run / 'votes'}" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine ('make install' brings it)")
+def test_long_names_do_not_widen_the_page_of_a_phone(run: Path, tmp_path: Path) -> None:
+    assert main(["agree", str(run / "scores"), "--shown", "1", "--out", str(tmp_path)]) == 0
+    page = (tmp_path / "agreement.html").read_text()
+    for short, long in (("drawer-open", "push_the_plate_to_the_front_of_the_stove"), ("opposite", "opposite" * 8)):
+        assert short in page
+        page = page.replace(short, long)
+    (tmp_path / "long.html").write_text(page)
+    assert CHROMIUM is not None
+    with Browser(CHROMIUM, tmp_path / "profile") as browser:
+        browser.open(tmp_path / "long.html", width=390, mobile=True)
+        assert browser.evaluate("document.documentElement.scrollWidth") == 390
+        # The names of columns stand in the cells then.
+        cells = "[...document.querySelectorAll('table.matrix td')]"
+        assert browser.evaluate(f"{cells}.every((cell) => cell.scrollWidth <= cell.clientWidth + 1)")
 
 
 def test_a_report_shows_how_scorers_and_judges_agree(run: Path, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from grape.collect.settings import CollectSettings
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.core.events import append_event
 from grape.core.files import read_json_mapping, write_json
-from grape.core.runs import DONE_FILE, RUN_FILE, identity_of, lock_folder, recorded_inputs, run_record
+from grape.core.folder_locks import lock_folder
+from grape.core.runs import DONE_FILE, RUN_FILE, identity_of, recorded_inputs, run_record
 from grape.core.selections import parse_numbers
 from grape.core.settings import flag_of
 from grape.envs.base import SuiteBase

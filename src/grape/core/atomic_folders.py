@@ -15,7 +15,7 @@ from pathlib import Path
 
 from grape.core.errors import CompatibilityError, GrapeError
 from grape.core.files import in_use, sweep_beside, sync_folder, temporary_path
-from grape.core.runs import LOCK_NAMES, FolderLock, lock_folder
+from grape.core.folder_locks import LOCK_NAMES, FolderLock, lock_folder
 
 __all__ = ["atomic_folder", "clear_leftovers", "published_folder"]
 

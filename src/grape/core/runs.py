@@ -6,34 +6,24 @@ verb with the same settings in the same folder resumes; with other settings it i
 in a folder; of a launcher's processes (``torchrun``, ``accelerate launch``) the main one writes.
 """
 
-import atexit
-import contextlib
 import dataclasses
 import json
 import os
 import shlex
-import threading
-import warnings
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
 from grape.core.files import content_hash, read_json, read_json_mapping, sweep_run_folder, write_json, write_text
+from grape.core.folder_locks import LOCK_NAMES, FolderLock, lock_folder
 from grape.core.settings import read_yaml, save_settings, settings_to_dict
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
-
 
 __all__ = [
     "DONE_FILE",
     "GIVEN_DATA",
-    "LOCK_NAMES",
     "RUN_FILE",
-    "FolderLock",
     "LaunchedProcess",
     "RunFolder",
     "check_run",
@@ -41,7 +31,6 @@ __all__ = [
     "is_complete",
     "launched_process",
     "load_summary",
-    "lock_folder",
     "open_run",
     "read_run_settings",
     "recorded_inputs",
@@ -52,6 +41,7 @@ GIVEN_DATA = "data"
 """Folder of a run's folder with what a program handed over in memory; it is written before the run begins."""
 RUN_FILE, DONE_FILE = "run.json", "done.json"
 """Files of a folder: what it belongs to, and its summary."""
+_SETTINGS_FILE, _LOG_FILE = "settings.yaml", "log.jsonl"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +56,7 @@ class RunFolder:
 
     path: Path
     verb: str
-    lock: "FolderLock | None" = dataclasses.field(default=None, repr=False, compare=False)
+    lock: FolderLock | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
     def done(self) -> Mapping[str, Any] | None:
@@ -105,12 +95,15 @@ def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] |
     if not check_run(path, verb, settings, identity):
         write_json(path / RUN_FILE, run_record(verb, settings, identity))
     sweep_run_folder(path, alone=lock is not None)
-    save_settings(path / "settings.yaml", settings)
+    save_settings(path / _SETTINGS_FILE, settings)
     return RunFolder(path, verb, lock)
 
 
 def check_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] | None = None) -> bool:
     """Whether this very run was begun in a folder; nothing is written.
+
+    A run that ended before it wrote anything of its own, e.g. since a program did not start, has nothing to lose: its
+    folder is free for any other.
 
     Args:
         path: The output folder, which need not exist.
@@ -125,6 +118,8 @@ def check_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] 
     if marker.exists():
         recorded = read_json(marker, hint="Choose another --out.", within=path)
         if content_hash(recorded) != content_hash(expected):
+            if not _has_results(path):
+                return False
             flags = _flags_to_resume(recorded, expected)
             resume = f" To go on with it, give {flags}." if flags else ""
             raise CompatibilityError(
@@ -133,10 +128,21 @@ def check_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] 
             )
         return True
     if path.is_dir() and any(
-        entry.name not in {"log.jsonl", GIVEN_DATA} for entry in path.iterdir() if entry.name[0] != "."
+        entry.name not in {_LOG_FILE, GIVEN_DATA} for entry in path.iterdir() if entry.name[0] != "."
     ):
         raise CompatibilityError(f"{path} is not empty and was not made by 'grape {verb}'.", "Choose another --out.")
     return False
+
+
+def _has_results(path: Path) -> bool:
+    """Whether a run's folder holds any file beside those that every run has from its start."""
+    beginning = {RUN_FILE, _SETTINGS_FILE, _LOG_FILE, *LOCK_NAMES}
+    return any(entry.name not in beginning and _holds_a_file(entry) for entry in path.iterdir())
+
+
+def _holds_a_file(entry: Path) -> bool:
+    """Whether this is a file, or a folder with any file below it."""
+    return not entry.is_dir() or any(map(_holds_a_file, entry.iterdir()))
 
 
 def run_record(verb: str, settings: Any, identity: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -144,7 +150,7 @@ def run_record(verb: str, settings: Any, identity: Mapping[str, Any] | None) -> 
     return {"verb": verb, "settings": identity_of(settings), "inputs": dict(identity or {})}
 
 
-def _lock(path: Path) -> "FolderLock | None":
+def _lock(path: Path) -> FolderLock | None:
     """Make the folder and lock it."""
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -261,95 +267,7 @@ def recorded_inputs(path: Path, verb: str) -> Mapping[str, Any] | None:
 
 def read_run_settings(path: Path) -> Any:
     """The settings a folder was made with, as plain values."""
-    return read_yaml(path / "settings.yaml")
-
-
-_LOCK_NAME = ".lock"
-_SOFT_LOCK_NAME = ".lock-holder"
-LOCK_NAMES = (_LOCK_NAME, _SOFT_LOCK_NAME)
-"""Files that locks of a folder may be."""
-_PATIENCE = 0.2  # seconds: a process that is just releasing the folder removes its file
-
-_held: "weakref.WeakValueDictionary[Path, FolderLock]" = weakref.WeakValueDictionary()
-_guard = threading.RLock()  # re-entrant: the collector may release a lock while another is being taken
-
-
-class FolderLock:
-    """An exclusive lock on a folder, held as long as this object lives.
-
-    The kernel holds it, so it vanishes with the process, however that ends; child processes do not inherit it. On file
-    systems without such locks a file with the holder's process id stands for it. Its file is removed when it is
-    released in an orderly way.
-
-    Args:
-        folder: The folder, which exists; its resolved path.
-
-    Raises:
-        filelock.Timeout: Another process holds it.
-        OSError: The folder cannot be written.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        from filelock import FileLock, SoftFileLock, Timeout
-
-        lock: BaseFileLock = FileLock(folder / _LOCK_NAME, mode=0o644, thread_local=False, fallback_to_soft=False)
-        try:
-            lock.acquire(timeout=_PATIENCE)
-        except (Timeout, FileNotFoundError, PermissionError):
-            raise
-        except OSError as error:
-            warnings.warn(
-                f"The file system of {folder} has no locks ({error.strerror or error}): a file {_SOFT_LOCK_NAME} "
-                "stands for one, which does not keep out processes of other machines for certain.",
-                stacklevel=2,
-            )
-            (folder / _LOCK_NAME).unlink(missing_ok=True)
-            lock = SoftFileLock(folder / _SOFT_LOCK_NAME, thread_local=False)
-            lock.acquire(timeout=_PATIENCE)
-        path = Path(lock.lock_file)
-        self._finalizer = weakref.finalize(self, _release, lock, path, path.stat(), os.getpid())
-        self._finalizer.atexit = False
-        atexit.register(self._finalizer)  # after filelock's own, so that this one comes first
-
-
-def _release(lock: "BaseFileLock", path: Path, file: os.stat_result, owner: int) -> None:
-    if os.getpid() != owner:  # a forked child, which has a copy of the object but not the lock
-        return
-    with contextlib.suppress(OSError):
-        if lock.is_locked and os.path.samestat(file, path.stat()):
-            path.unlink()
-    with contextlib.suppress(OSError):
-        lock.release(force=True)
-
-
-def lock_folder(folder: Path) -> FolderLock | None:
-    """Lock ``folder`` against other processes; within one process the same lock is shared.
-
-    Args:
-        folder: A folder that exists and can be written.
-
-    Returns:
-        The lock; keep it as long as the folder is worked in. None where the folder cannot be written or is gone.
-
-    Raises:
-        CompatibilityError: Another process works in the folder.
-    """
-    from filelock import Timeout
-
-    place = folder.resolve()
-    with _guard:
-        lock = _held.get(place)
-        if lock is None:
-            try:
-                lock = FolderLock(place)
-            except Timeout as error:
-                raise CompatibilityError(
-                    f"Another process is working in {folder}.", "Wait until it is done, or choose another --out."
-                ) from error
-            except OSError:
-                return None
-            _held[place] = lock
-        return lock
+    return read_yaml(path / _SETTINGS_FILE)
 
 
 @dataclass(frozen=True)

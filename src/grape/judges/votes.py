@@ -42,6 +42,7 @@ __all__ = [
     "load_votes",
     "read_votes",
     "sync_votes",
+    "usual_votes_folder",
     "votes_identity",
 ]
 
@@ -105,7 +106,7 @@ def check_rater(name: str) -> None:
     if not _RATER.fullmatch(name):
         raise DataError(
             f"{name!r:.80} cannot be a rater's name.",
-            "Take up to 64 letters, digits, - and _, a letter or digit first.",
+            "Take up to 64 letters from a to z (large or small), digits, - and _, a letter or digit first.",
         )
 
 
@@ -273,6 +274,11 @@ def load_votes(folder: Path, warn: Callable[[str], None], *, skip_damaged: bool 
     if not votes and not skip_damaged:
         raise DataError(f"{folder} holds no votes.", "Give the folder with the raters' files, RATER.jsonl.")
     return votes
+
+
+def usual_votes_folder(place: Path) -> Path:
+    """Where ``grape label`` keeps votes unless told otherwise: beside a folder of scores, or beside a store."""
+    return place.resolve().parent / "votes"
 
 
 def votes_identity(folder: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ from grape.core.errors import DataError, SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import make_folder
 from grape.core.settings import Range, check_ranges, setting
-from grape.judges.votes import count_votes
+from grape.judges.votes import count_votes, usual_votes_folder
 from grape.labeling.couples import Candidates, candidates_of_scores, candidates_of_store
 from grape.labeling.plan_file import shared_plan
 from grape.labeling.server import LabelServer
@@ -123,7 +123,7 @@ def open_labeling(
     else:
         assert settings.store is not None
         candidates, place = candidates_of_store(settings.store), settings.store
-    folder = settings.votes or place.resolve().parent / "votes"
+    folder = settings.votes or usual_votes_folder(place)
     try:
         make_folder(folder)
     except OSError as error:

@@ -1,5 +1,6 @@
 """``grape agree``: how scorers, judges, people and success agree, in figures and on a page."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from grape.core.files import sweep_temporaries, write_json, write_text
 from grape.core.preferences import PreferencePair
 from grape.core.settings import Range, check_ranges, setting
 from grape.judges.raters import summaries_of_raters
+from grape.judges.votes import usual_votes_folder, votes_identity
 from grape.report.gallery import Candidate, PairView, VideoLimits, pair_view
 from grape.report.page import load_jinja, render_template
 from grape.store.h264 import load_av
@@ -63,6 +65,9 @@ def run_agree(settings: AgreeSettings, reporter: Reporter = SILENT) -> Mapping[s
     if settings.page:
         load_jinja()
     couples, sources = read_sources(settings.run, settings.votes, reporter.warn)
+    beside = usual_votes_folder(couples.folder)
+    if settings.votes is None and votes_identity(beside):
+        reporter.info(f"There are votes in {beside}: with --votes {shlex.quote(str(beside))} they are compared, too.")
     measured = measure_agreement(couples, sources)
     repeats = {} if settings.votes is None else _repeats(settings.votes, couples)
     figures = {**measured.figures, "repeats": repeats}

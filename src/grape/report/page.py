@@ -138,8 +138,16 @@ def _environment(jinja2: ModuleType) -> Any:
         "count_of": numbers.count_of,
         "tidy": lambda value: f"{value:.1f}".removesuffix(".0"),
         "thousands": lambda value: f"{value:,}",
+        "breakable": _breakable,
     }
     return environment
+
+
+def _breakable(name: str) -> Any:
+    """Markup of a name that a line may break behind its underscores, where there is no room for it."""
+    from markupsafe import Markup, escape  # comes with jinja2, which may be absent
+
+    return escape(printable(name)).replace("_", Markup("_<wbr>"))
 
 
 def _success_charts(arms: Sequence[Arm]) -> SuccessCharts | None:

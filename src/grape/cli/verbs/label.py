@@ -9,7 +9,8 @@ from grape.labeling import LabelSettings, run_label
 
 
 def _show(summary: Summary, console: Console) -> None:
-    table = Table(title=f"{summary['cast']} votes cast in this run")
+    cast = summary["cast"]
+    table = Table(title=f"{cast} vote{'' if cast == 1 else 's'} cast in this run")
     for column in ("rater", "votes", "couples", "skipped", "marked", "left / right", "decided alike when shown again"):
         table.add_column(column, justify="left" if column == "rater" else "right")
     for name, rater in summary["raters"].items():

@@ -9,12 +9,16 @@ from grape.preferences import ScoreSettings, run_score
 
 def _show(summary: Summary, console: Console) -> None:
     show_plain_values(summary, console)
-    values = {"stores": ", ".join(summary["stores"])} if "stores" in summary else {}
+    if "stores" in summary:
+        show_fields({"stores": ", ".join(summary["stores"])}, console, "stores")
+    rows = {}
     for label, part in summary.get("scorers", {}).items():
         mean = "none" if part["mean"] is None else f"{part['mean']:.4g}"
         missing = f", {len(part['missing'])} missing" if part["missing"] else ""
-        values[f"scorer {label}"] = f"{part['values']} values, mean {mean}{missing}"
-    show_fields(values, console, *values)
+        rows[f"scorer {label}"] = f"{part['values']} values, mean {mean}{missing}"
+    width = max(map(len, rows), default=0)
+    for title, text in rows.items():  # labels as they were given
+        console.print(f"{title:<{width}}  {text}", soft_wrap=True)
 
 
 VERB = Verb(
