@@ -121,7 +121,7 @@ class _ErrorTail:
 
     def quoted(self) -> str:
         """A sentence with the last characters of a process that has ended; empty where it wrote nothing."""
-        self._reader.join(timeout=1.0)  # no longer: a child that left the process's group may hold the pipe
+        self._reader.join(timeout=5.0)  # no longer: a child that left the process's group may hold the pipe
         text = self._end.decode("utf-8", "replace").strip()[-_QUOTED:]
         return f" End of its stderr: {text}" if text else ""
 
