@@ -1,5 +1,7 @@
 """What a run will do and take, from its settings, its pairs and the episodes' facts alone; ``--dry-run`` shows it."""
 
+import math
+import os
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, cast
@@ -8,6 +10,7 @@ import torch
 
 from grape.core.errors import DataError
 from grape.core.events import SILENT
+from grape.core.launched import launched_process, variables_of_slurm
 from grape.core.seeds import derive_rng
 from grape.core.trajectories import EpisodeMeta
 from grape.policies.base import ImitationPolicy, TrainablePolicy, WeightlessNetwork
@@ -28,6 +31,7 @@ from grape.training.sources import TrainingData
 __all__ = [
     "choose_micro_batch",
     "gradient_mode",
+    "plan_processes",
     "plan_schedule",
     "plan_sft",
     "plan_training",
@@ -177,7 +181,35 @@ def plan_training(settings: TrainSettings, data: TrainingData) -> dict[str, Any]
         **({} if len(steps) == axis.bounds[-1] else {"decisions": len(steps), "chunk": steps.tokens_NKD.shape[1]}),
         "gradient": mode,
         **_estimate(settings, data, policy, mode, round(facts["frames_per_epoch"] * epochs)),
+        **plan_processes(settings),
         "out": str(settings.out),
+    }
+
+
+def plan_processes(settings: TrainSettings | SftSettings) -> dict[str, Any]:
+    """The process group of a training and how it is spread; nothing for a single process."""
+    process, machines = launched_process(), 1
+    count, started_by, local = settings.gpus, f"--gpus {settings.gpus}", settings.gpus
+    if process.count > 1:
+        variables = variables_of_slurm(os.environ) if process.by_slurm else os.environ
+        count, started_by = process.count, process.launcher
+        local = int(variables.get("LOCAL_WORLD_SIZE") or count)
+        machines = math.ceil(count / max(1, local))
+    if count == 1:
+        return {}
+    on_cpu = settings.device == "cpu" or (process.count > 1 and device_of(settings.device) == "cpu")
+    sharded = isinstance(settings, TrainSettings) and settings.sharding == "full"
+    return {
+        "processes": {
+            "count": count,
+            "started_by": started_by,
+            "machines": machines,
+            "on_each_machine": local,
+            "devices": "cpu" if on_cpu else f"cuda:0 to cuda:{local - 1}",
+            "gpus_of_this_machine": torch.cuda.device_count(),
+            "parameters": "spread over all processes (FSDP)" if sharded else "whole in each process",
+            "updates": "each process takes its share of every batch; gradients are summed",
+        }
     }
 
 
@@ -270,7 +302,7 @@ def plan_sft(
             frames = schedule.updates * settings.batch_size
             plan["tflop_forward_per_frame"] = forward / 1e12
             plan["tflop"] = _FORWARD_BACKWARD * frames * forward / 1e12
-    return {**plan, "out": str(settings.out)}
+    return {**plan, **plan_processes(settings), "out": str(settings.out)}
 
 
 def _decisions(store: EpisodeSource, metas: Sequence[EpisodeMeta]) -> int:
