@@ -1,9 +1,9 @@
 """Training in several processes: ranks, sums over all, and sharded parameters.
 
 Started by ``--gpus`` (:mod:`grape.training.process_group`), ``torchrun``, ``accelerate launch`` or ``srun``, each
-process takes a share of an update's pairs, and what is summed over processes equals what one process would have computed.
-Everything else is the same in all of them (same data order, same weights), so that only process 0 writes. Alone,
-nothing here touches ``torch.distributed``.
+process takes a share of an update's pairs, and what is summed over processes equals what one process would have
+computed. Everything else is the same in all of them (same data order, same weights), so that only process 0 writes.
+Alone, nothing here touches ``torch.distributed``.
 
 Where all parameters of a model train that one GPU cannot hold thrice, PyTorch's ``fully_shard`` (FSDP) turns them into
 distributed tensors, and each block of the network is gathered while it computes. The trainer asks three things of such

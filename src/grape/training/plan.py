@@ -1,7 +1,5 @@
 """What a run will do and take, from its settings, its pairs and the episodes' facts alone; ``--dry-run`` shows it."""
 
-import math
-import os
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, cast
@@ -10,7 +8,6 @@ import torch
 
 from grape.core.errors import DataError
 from grape.core.events import SILENT
-from grape.core.launched import launched_process, variables_of_slurm
 from grape.core.seeds import derive_rng
 from grape.core.trajectories import EpisodeMeta
 from grape.policies.base import ImitationPolicy, TrainablePolicy, WeightlessNetwork
@@ -25,13 +22,13 @@ from grape.training.estimate import estimate_training
 from grape.training.initial_policy import preview_policy
 from grape.training.lora import add_adapters, check_start, parameter_counts
 from grape.training.meta_profile import forward_flops
+from grape.training.process_group import plan_processes
 from grape.training.settings import SftSettings, TrainSettings
 from grape.training.sources import TrainingData
 
 __all__ = [
     "choose_micro_batch",
     "gradient_mode",
-    "plan_processes",
     "plan_schedule",
     "plan_sft",
     "plan_training",
@@ -183,33 +180,6 @@ def plan_training(settings: TrainSettings, data: TrainingData) -> dict[str, Any]
         **_estimate(settings, data, policy, mode, round(facts["frames_per_epoch"] * epochs)),
         **plan_processes(settings),
         "out": str(settings.out),
-    }
-
-
-def plan_processes(settings: TrainSettings | SftSettings) -> dict[str, Any]:
-    """The process group of a training and how it is spread; nothing for a single process."""
-    process, machines = launched_process(), 1
-    count, started_by, local = settings.gpus, f"--gpus {settings.gpus}", settings.gpus
-    if process.count > 1:
-        variables = variables_of_slurm(os.environ) if process.by_slurm else os.environ
-        count, started_by = process.count, process.launcher
-        local = int(variables.get("LOCAL_WORLD_SIZE") or count)
-        machines = math.ceil(count / max(1, local))
-    if count == 1:
-        return {}
-    on_cpu = settings.device == "cpu" or (process.count > 1 and device_of(settings.device) == "cpu")
-    sharded = isinstance(settings, TrainSettings) and settings.sharding == "full"
-    return {
-        "processes": {
-            "count": count,
-            "started_by": started_by,
-            "machines": machines,
-            "on_each_machine": local,
-            "devices": "cpu" if on_cpu else f"cuda:0 to cuda:{local - 1}",
-            "gpus_of_this_machine": torch.cuda.device_count(),
-            "parameters": "spread over all processes (FSDP)" if sharded else "whole in each process",
-            "updates": "each process takes its share of every batch; gradients are summed",
-        }
     }
 
 

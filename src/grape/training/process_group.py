@@ -8,6 +8,7 @@ came first. Ranks end by themselves when this process is gone, however it went.
 import contextlib
 import gc
 import json
+import math
 import os
 import selectors
 import socket
@@ -21,7 +22,7 @@ from typing import IO, Any, Literal, Protocol
 from grape.core import errors
 from grape.core.errors import GrapeError, SettingsError, TrainingError
 from grape.core.events import Progress, Reporter
-from grape.core.launched import forget_launcher, launched_process
+from grape.core.launched import forget_launcher, launched_process, variables_of_slurm
 from grape.core.runs import is_complete, load_summary
 from grape.core.settings import settings_to_dict
 from grape.training.settings import SftSettings, TrainSettings
@@ -107,6 +108,11 @@ class LocalRank:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=seconds)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended."""
+        return self._process.poll() is not None
+
     def kill(self) -> None:
         """End it at once and wait until it has."""
         self._process.kill()
@@ -128,13 +134,47 @@ def needs_ranks(settings: SftSettings | TrainSettings) -> bool:
     Raises:
         SettingsError: A launcher has started a process group already.
     """
+    if settings.gpus > 1:
+        check_no_launcher(settings.gpus)
+    return settings.gpus > 1 and not settings.dry_run and not is_complete(settings.out)
+
+
+def check_no_launcher(gpus: int) -> None:
+    """Refuse ``--gpus`` where a launcher has started processes.
+
+    Raises:
+        SettingsError: It has.
+    """
     process = launched_process()
-    if settings.gpus > 1 and process.count > 1:
+    if process.count > 1:
         raise SettingsError(
-            f"--gpus {settings.gpus} starts processes of its own, but {process.launcher} started {process.count}.",
+            f"--gpus {gpus} starts processes of its own, but {process.launcher} started {process.count}.",
             "Leave --gpus out, or start the command without the launcher.",
         )
-    return settings.gpus > 1 and not settings.dry_run and not is_complete(settings.out)
+
+
+def plan_processes(settings: SftSettings | TrainSettings) -> dict[str, Any]:
+    """The process group of a training and how it is spread, for its plan; nothing for a single process."""
+    process, variables = launched_process(), dict(os.environ)
+    count = process.count if process.count > 1 else settings.gpus
+    if count == 1:
+        return {}
+    local = settings.gpus
+    if process.count > 1:
+        variables |= variables_of_slurm(variables) if process.by_slurm else {}
+        local = int(variables.get("LOCAL_WORLD_SIZE") or count)
+    sharded = isinstance(settings, TrainSettings) and settings.sharding == "full"
+    return {
+        "processes": {
+            "count": count,
+            "started_by": process.launcher if process.count > 1 else f"--gpus {settings.gpus}",
+            "machines": math.ceil(count / max(1, local)),
+            "on_each_machine": local,
+            "device_of_each": "the CPU" if settings.device == "cpu" else "a GPU of its own",
+            "parameters": "spread over all processes (FSDP)" if sharded else "whole in each process",
+            "batches": "each process takes its share of every batch; gradients are summed",
+        }
+    }
 
 
 def run_in_ranks(verb: TrainingVerb, settings: SftSettings | TrainSettings, reporter: Reporter) -> Mapping[str, Any]:
@@ -146,12 +186,17 @@ def run_in_ranks(verb: TrainingVerb, settings: SftSettings | TrainSettings, repo
     """
     with start_local_ranks(verb, settings) as ranks:
         follow(ranks, reporter)
-    return {**load_summary(settings.out, verb), "policy": str(settings.out / "policy")}
+    return summary_of(verb, settings)
 
 
 def request_of(verb: TrainingVerb, settings: SftSettings | TrainSettings) -> bytes:
     """What a rank is told first, a line of JSON."""
     return json.dumps({"verb": verb, "settings": settings_to_dict(settings)}).encode() + b"\n"
+
+
+def summary_of(verb: TrainingVerb, settings: SftSettings | TrainSettings) -> Mapping[str, Any]:
+    """What the training itself would have returned, from the folder that its ranks completed."""
+    return {**load_summary(settings.out, verb), "policy": str(settings.out / "policy")}
 
 
 def rank_variables(rank: int, count: int, local: int, local_count: int, host: str, port: int) -> dict[str, str]:
@@ -255,10 +300,13 @@ def _read(reading: _Reading, reporter: Reporter, bars: contextlib.ExitStack) -> 
         return False
     *lines, reading.data = (reading.data + data).split(b"\n")
     for line in lines:
-        message = json.loads(line)
+        try:
+            message = json.loads(line)
+        except ValueError:  # a rank was killed while it wrote
+            continue
         kind = message.pop("kind")
         if kind == "outcome":
-            reading.outcome = message
+            reading.outcome = reading.outcome or message
         elif kind == "bar":
             shown = bars.enter_context(contextlib.ExitStack())
             bar = shown.enter_context(reporter.progress(message["title"], message["total"], message["done"]))

@@ -97,32 +97,34 @@ def _train(verb: str, values: Any, reporter: Reporter) -> None:
         from grape.training.sft import run_sft
 
         settings = settings_from_dict(SftSettings, values)
-        check_device(settings.device)
+        _choose_device(settings)
         run_sft(settings, reporter)
     else:
         from grape.training.tpo import run_train
 
         chosen = settings_from_dict(TrainSettings, values)
-        check_device(chosen.device)
+        _choose_device(chosen)
         run_train(chosen, reporter)
 
 
-def check_device(device: str) -> None:
-    """Refuse a machine that has no GPU for this rank.
+def _choose_device(settings: SftSettings | TrainSettings) -> None:
+    """Give this rank a GPU: that of its number, or where each rank sees GPUs of its own, the first of them.
 
     Raises:
-        SettingsError: There are fewer GPUs than ranks.
+        SettingsError: The machine has fewer GPUs than ``--gpus`` says.
     """
     import torch
 
-    if device == "cpu":
+    if settings.device == "cpu":
         return
-    asked, there = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
-    if there < asked:
+    visible = torch.cuda.device_count()
+    if visible < settings.gpus and settings.gpus > 1:
         raise SettingsError(
-            f"--gpus {asked}: PyTorch sees {there or 'no'} GPU{'s' if there > 1 else ''} on this machine.",
+            f"--gpus {settings.gpus}: PyTorch sees {visible or 'no'} GPU{'s' if visible > 1 else ''} on this machine.",
             "Give fewer; or --device cpu for as many processes without GPUs, to try it out.",
         )
+    if visible:
+        os.environ["LOCAL_RANK"] = str(int(os.environ["LOCAL_RANK"]) % visible)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
