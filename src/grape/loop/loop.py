@@ -13,7 +13,7 @@ from grape.core.events import SILENT, Reporter, append_event
 from grape.core.files import write_json
 from grape.core.launched import launched_process
 from grape.core.provenance import add_validated
-from grape.core.runs import open_run, recorded_inputs
+from grape.core.runs import RunFolder, open_run, recorded_inputs
 from grape.core.selections import format_numbers
 from grape.core.tasks import Task
 from grape.envs.base import SuiteBase
@@ -61,7 +61,8 @@ class _Incumbent:
 def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
     """Run every stage in order; a stage whose folder is complete costs nothing.
 
-    Of several processes that a launcher started the main one does so, and all of them train.
+    Of several processes that a launcher started the main one does so, and all of them train; the others return its
+    summary, or an empty one where it failed.
 
     Returns:
         Summary: the policies with their validation success, the comparison of the first policy with the best one of
@@ -73,9 +74,10 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
     """
     process = launched_process()
     if not process.is_main:
-        if not settings.dry_run:
-            serve_trainings(settings.out)
-        return {}
+        if settings.dry_run:
+            return {}
+        serve_trainings(settings.out)
+        return RunFolder(settings.out, "loop").done or {}
     if settings.gpus > 1:
         check_no_launcher(settings.gpus)
     suite = suite_of(settings.suite, settings.env_python)

@@ -42,7 +42,7 @@ _FILE = ".process-group"
 _JOB = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_STEP_ID")
 """Variables that tell one start of a launcher from another."""
 _PATIENCE_SECONDS = 600.0  # until the main process has begun, which checks settings first
-_ARRIVAL_SECONDS = 120.0  # until all others are connected, which import less than the main process
+_ARRIVAL_SECONDS = 600.0  # until all others are connected
 _FAREWELL_SECONDS, _HASTY_FAREWELL_SECONDS = 30.0, 2.0  # for those that have not connected yet
 _RETRY_SECONDS = 0.5
 _CHECK_SECONDS = 0.2

@@ -109,6 +109,11 @@ class LocalRank:
             self._process.wait(timeout=seconds)
 
     @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    @property
     def has_ended(self) -> bool:
         """Whether it has ended."""
         return self._process.poll() is not None
