@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from grape.core.errors import CompatibilityError, DataError, SettingsError
-from grape.core.runs import LaunchedProcess, launched_process, load_summary, open_run
+from grape.core.runs import load_summary, open_run
 
 
 @dataclass(frozen=True)
@@ -175,33 +175,3 @@ def test_without_locks_of_the_file_system_a_file_keeps_others_out(tmp_path: Path
     third = subprocess.run(call, input="\n", capture_output=True, text=True, timeout=300, check=False)
     assert third.stdout == "held\n", third.stderr  # what a killed process left behind is no lock
     assert not list(tmp_path.iterdir())
-
-
-TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "LOCAL_RANK": "1"}
-
-
-def test_a_process_of_a_launcher_knows_its_number():
-    assert launched_process(TORCHRUN) == LaunchedProcess(1, 2)
-    assert not launched_process(TORCHRUN).is_main
-    assert launched_process(TORCHRUN | {"RANK": "0"}).is_main
-
-
-@pytest.mark.parametrize(
-    "environment",
-    [
-        {},
-        {"RANK": "1"},
-        {"RANK": "3", "MASTER_ADDR": "node1"},
-        {"WORLD_SIZE": "8"},
-        {"RANK": "1", "WORLD_SIZE": "2"},
-        TORCHRUN | {"WORLD_SIZE": "1", "RANK": "0"},
-        TORCHRUN | {"RANK": "2"},
-        TORCHRUN | {"RANK": "-1"},
-        TORCHRUN | {"RANK": "first"},
-        TORCHRUN | {"WORLD_SIZE": ""},
-        TORCHRUN | {"MASTER_ADDR": ""},
-    ],
-)
-def test_variables_that_no_launcher_left_mean_alone(environment):
-    assert launched_process(environment) == LaunchedProcess(0, 1)
-    assert launched_process(environment).is_main

@@ -1,5 +1,4 @@
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +17,7 @@ from grape.policies.openvla_oft.loading import load_oft_policy
 from grape.policies.openvla_oft.saving import save_oft_policy
 from grape.training import SftSettings, TrainSettings, run_sft, run_train
 from grape.training.distributed import ProcessGroup
+from grape.training.process_group import free_port
 from tests.openvla_oft.conftest import make_nano
 from tests.training.recordings import record, record_chunks, snapshot, write_pairs, write_policy, write_scores
 from tests.training.test_sft import demonstrate
@@ -129,14 +129,8 @@ def test_two_processes_train_a_policy_that_decides_in_chunks_as_one_does(tmp_pat
                 assert b[key] == pytest.approx(a[key], rel=1e-3, abs=1e-4), (name, key)
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.mark.slow
-def test_two_processes_fine_tune_as_one_does(tmp_path):
+def test_two_tasks_of_slurm_fine_tune_as_one_process_does(tmp_path):
     settings = SftSettings(
         data=(demonstrate(tmp_path / "store", episodes=4, steps=5),),
         out=tmp_path / "one",
@@ -151,18 +145,22 @@ def test_two_processes_fine_tune_as_one_does(tmp_path):
     )
     alone = run_sft(settings)
     save_settings(tmp_path / "two.yaml", replace(settings, out=tmp_path / "two"))
-    shared = {
+    shared = {  # what srun sets for its tasks
         **os.environ,
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
+        "SLURM_JOB_ID": "12",
+        "SLURM_STEP_ID": "0",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_TASKS_PER_NODE": "2",
+        "SLURM_STEP_NODELIST": "localhost",
+        "MASTER_PORT": str(free_port("127.0.0.1")),
         "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, "-m", "grape", "sft", "--config", str(tmp_path / "two.yaml")]
     children = [
-        subprocess.Popen(command, env={**shared, "RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE, text=True)
-        for rank in ("0", "1")
+        subprocess.Popen(
+            command, env={**shared, "SLURM_PROCID": task, "SLURM_LOCALID": task}, stderr=subprocess.PIPE, text=True
+        )
+        for task in ("0", "1")
     ]
     for child in children:
         _, stderr = child.communicate(timeout=1800)

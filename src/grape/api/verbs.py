@@ -34,7 +34,7 @@ from grape.api.results import (
     trained,
 )
 from grape.collect import CollectSettings, MergeSettings, check_opened, run_collect, run_merge
-from grape.core.errors import SettingsError
+from grape.core.errors import GrapeError, SettingsError
 from grape.core.events import LoggingReporter, Reporter
 from grape.core.preferences import PreferencePair
 from grape.core.tasks import ActionSpace
@@ -369,6 +369,8 @@ def loop(settings: LoopSettings | None = None, *, reporter: Reporter = _LOG, **v
     """
     chosen = resolved(LoopSettings, settings, values)
     summary = run_loop(chosen, reporter)
+    if not summary:
+        raise GrapeError("The loop is not complete.", "Its main process tells why; start the job again to go on.")
     page = summary.get("report")
     return LoopResult(
         folder=absolute(chosen.out),

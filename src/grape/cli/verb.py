@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -30,8 +30,8 @@ from grape.cli.parsing import (
 from grape.cli.show import show_plan
 from grape.core.errors import SettingsError, require_known
 from grape.core.events import SILENT, Reporter
+from grape.core.launched import LaunchedProcess, launched_process
 from grape.core.repositories import pinned_settings
-from grape.core.runs import launched_process
 from grape.core.settings import settings_to_dict
 
 __all__ = ["Verb", "VerbOfKinds", "run_verb"]
@@ -57,7 +57,8 @@ class Verb:
         exit_code: Exit status from the summary.
         paths: Names in the summary, at any depth, whose values are paths within the run's folder.
         folder: The run's folder, from the settings.
-        several_processes: Whether a launcher may start it in several processes; the main one prints then.
+        processes: What it is where a launcher (torchrun, SLURM's srun) started several processes of it: "one" is
+            refused, "group" is one work of all of them, of which the main one prints, "each" works for itself.
     """
 
     name: str
@@ -73,7 +74,7 @@ class Verb:
     exit_code: Callable[[Summary], int] = lambda summary: 0
     paths: tuple[str, ...] = ()
     folder: Callable[[Any], Path] = lambda settings: Path(settings.out)
-    several_processes: bool = False
+    processes: Literal["one", "group", "each"] = "one"
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -138,8 +139,11 @@ def run_verb(verb: Verb | VerbOfKinds, arguments: Sequence[str]) -> int:
 
 
 def _run(verb: Verb, settings: Any, flags: CommonFlags) -> int:
+    process = launched_process()
+    if process.count > 1 and verb.processes == "one" and not _is_shard(settings, process):
+        return _refuse(verb, process)
     settings = pinned_settings(settings)
-    if verb.several_processes and not launched_process().is_main:
+    if verb.processes == "group" and not process.is_main:
         return verb.exit_code(verb.run(settings, SILENT))
     people = SafeConsole(stderr=True)
     logger = logging.getLogger("grape")
@@ -163,6 +167,28 @@ def _run(verb: Verb, settings: Any, flags: CommonFlags) -> int:
     if not flags.json or not (planned or flags.quiet):
         (verb.show_plan if planned else verb.show)(summary, SafeConsole(stderr=flags.json))
     return verb.exit_code(summary)
+
+
+def _is_shard(settings: Any, process: LaunchedProcess) -> bool:
+    """Whether tasks of SLURM may play a shard each: unlike processes of torchrun they can be told which."""
+    return process.by_slurm and bool(getattr(settings, "shard", ""))
+
+
+def _refuse(verb: Verb, process: LaunchedProcess) -> int:
+    """Say once that a verb is not for several processes; the others leave with the same exit status.
+
+    Raises:
+        SettingsError: In the main process.
+    """
+    if not process.is_main:
+        return SettingsError.exit_code
+    hint = "Start it without the launcher; 'grape train', 'sft' and 'loop' are for several processes."
+    if process.by_slurm:
+        hint = (
+            "Start it with srun --ntasks 1; 'grape train', 'sft' and 'loop' are for several tasks. Where each task has "
+            f"a work of its own: env -u SLURM_STEP_NUM_TASKS grape {verb.name} ..."
+        )
+    raise SettingsError(f"'grape {verb.name}' is one process, but {process.launcher} started {process.count}.", hint)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,8 @@ class LauncherSettings:
     """Where episodes are played; changes the speed, not the results.
 
     Attributes:
-        launcher: local for processes of this machine, ray for processes on the nodes of a Ray cluster.
+        launcher: local for processes of this machine, ray for processes on the nodes of a Ray cluster. auto is local,
+            and in a loop on several GPUs (--gpus) ray, with a replica on each.
         ray_address: host:port of the cluster's head, of which this machine is a node; empty starts Ray on this machine
             alone.
         replicas: Copies of the policy, each with workers of its own; 0 means one for each GPU of the cluster, at least
@@ -32,7 +33,7 @@ class LauncherSettings:
         worker_resource: Custom resource of the nodes on which simulators may run, e.g. simulator; empty for all nodes.
     """
 
-    launcher: Literal["local", "ray"] = setting("local", group=_LAUNCHER, identity=False)
+    launcher: Literal["auto", "local", "ray"] = setting("auto", group=_LAUNCHER, identity=False)
     ray_address: str = setting("", group=_LAUNCHER, identity=False)
     replicas: int = setting(0, group=_LAUNCHER, range=Range(0), identity=False)
     replica_gpus: float = setting(-1.0, group=_LAUNCHER, range=Range(-1), identity=False)

@@ -17,7 +17,7 @@ from grape.compat.finetune_flags import parse_flags
 from grape.compat.translation import Translation, translate
 from grape.core.errors import GrapeError, printable
 from grape.core.events import SILENT, Reporter
-from grape.core.runs import launched_process
+from grape.core.launched import launched_process
 from grape.exchange import ImportGrapeRldsSettings, run_import_grape_rlds
 from grape.training.distributed import join_process_group
 

@@ -3,15 +3,13 @@
 A verb's output folder holds ``settings.yaml`` (the settings), the verb's own files, ``log.jsonl`` (events with
 times) and, last of all, ``done.json`` (a summary; its presence says that the work is complete). Starting the same
 verb with the same settings in the same folder resumes; with other settings it is refused. One process at a time works
-in a folder; of a launcher's processes (``torchrun``, ``accelerate launch``) the main one writes.
+in a folder; of a process group the main one writes.
 """
 
 import dataclasses
 import json
-import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +22,10 @@ __all__ = [
     "DONE_FILE",
     "GIVEN_DATA",
     "RUN_FILE",
-    "LaunchedProcess",
     "RunFolder",
     "check_run",
     "identity_of",
     "is_complete",
-    "launched_process",
     "load_summary",
     "open_run",
     "read_run_settings",
@@ -268,44 +264,3 @@ def recorded_inputs(path: Path, verb: str) -> Mapping[str, Any] | None:
 def read_run_settings(path: Path) -> Any:
     """The settings a folder was made with, as plain values."""
     return read_yaml(path / _SETTINGS_FILE)
-
-
-@dataclass(frozen=True)
-class LaunchedProcess:
-    """One process of a process group started by a launcher.
-
-    Attributes:
-        rank: Number of this process.
-        count: Number of all; 1 where there is no launcher.
-    """
-
-    rank: int
-    count: int
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this is the process that writes and prints."""
-        return self.rank == 0
-
-
-_ALONE = LaunchedProcess(0, 1)
-
-
-def launched_process(environment: Mapping[str, str] | None = None) -> LaunchedProcess:
-    """Rank and world size of this process; a single process where the environment lacks what a launcher sets.
-
-    Variables of such names also come from schedulers and containers that have started one process only.
-
-    Args:
-        environment: Where to look; the process's own by default.
-    """
-    variables = os.environ if environment is None else environment
-    try:
-        launched = LaunchedProcess(int(variables["RANK"]), int(variables["WORLD_SIZE"]))
-    except (KeyError, ValueError):
-        return _ALONE
-    return (
-        launched
-        if 0 <= launched.rank < launched.count and launched.count > 1 and variables.get("MASTER_ADDR")
-        else _ALONE
-    )

@@ -12,6 +12,7 @@ from grape.core.errors import NoPairsError
 from grape.core.events import Reporter
 from grape.evaluation import read_results, run_compare, run_evaluate
 from grape.loop.stages import Stages
+from grape.loop.trainings import Trainings
 from grape.preferences import run_pair
 
 __all__ = ["compare_filtered_bc"]
@@ -20,7 +21,13 @@ LABEL = "filtered BC"
 
 
 def compare_filtered_bc(
-    stages: Stages, first: Path, first_entry: dict[str, Any], trained: Path, method: str, reporter: Reporter
+    stages: Stages,
+    first: Path,
+    first_entry: dict[str, Any],
+    trained: Path,
+    method: str,
+    trainings: Trainings,
+    reporter: Reporter,
 ) -> list[dict[str, Any]]:
     """Train and measure the baseline; every stage resumes like the loop's own.
 
@@ -30,6 +37,7 @@ def compare_filtered_bc(
         first_entry: Its entry among the loop's policies.
         trained: The policy that iteration 1 trained on them.
         method: How it was trained, for people, e.g. ``"tpo"``.
+        trainings: Runs the training.
         reporter: Hears of progress.
 
     Returns:
@@ -37,8 +45,6 @@ def compare_filtered_bc(
         on the validation states), ``test`` (folder, success and interval of both policies on the test states) and
         ``comparison`` (filtered BC as A, the loop's own method as B).
     """
-    from grape.training import run_train
-
     reporter.info(f"{LABEL} on the rollouts of iteration 1")
     folder = stages.filtered_bc_folder
     try:
@@ -48,7 +54,7 @@ def compare_filtered_bc(
     if not chosen_success_rate:
         reporter.warn("No chosen trajectory of iteration 1 succeeded: there is nothing to imitate, so no comparison.")
         return []
-    run_train(stages.filtered_bc_train(first), reporter)
+    trainings.train(stages.filtered_bc_train(first), reporter)
     policy = folder / "train" / "policy"
     run_evaluate(stages.validate(policy, folder / "evaluate"), reporter, chooses=True)
     own, baseline = stages.root / "test" / "iteration-1", stages.root / "test" / "filtered-cloning"

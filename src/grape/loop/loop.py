@@ -11,8 +11,9 @@ from grape.collect import run_collect
 from grape.core.errors import NoPairsError
 from grape.core.events import SILENT, Reporter, append_event
 from grape.core.files import write_json
+from grape.core.launched import launched_process
 from grape.core.provenance import add_validated
-from grape.core.runs import open_run, recorded_inputs
+from grape.core.runs import RunFolder, open_run, recorded_inputs
 from grape.core.selections import format_numbers
 from grape.core.tasks import Task
 from grape.envs.base import SuiteBase
@@ -31,7 +32,9 @@ from grape.loop.filtered_bc import compare_filtered_bc
 from grape.loop.plan import plan_loop
 from grape.loop.settings import LoopSettings
 from grape.loop.stages import Stages
+from grape.loop.trainings import Trainings, open_trainings, serve_trainings
 from grape.preferences import run_pair, run_score
+from grape.training.process_group import check_no_launcher
 
 __all__ = ["run_loop"]
 
@@ -58,6 +61,9 @@ class _Incumbent:
 def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
     """Run every stage in order; a stage whose folder is complete costs nothing.
 
+    Of several processes that a launcher started the main one does so, and all of them train; the others return its
+    summary, or an empty one where it failed.
+
     Returns:
         Summary: the policies with their validation success, the comparison of the first policy with the best one of
         the validation states on the test states, filtered BC beside them where asked for, paths of the best
@@ -66,6 +72,14 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
     Raises:
         GrapeError: A stage failed; what was finished is kept and the same command goes on from there.
     """
+    process = launched_process()
+    if not process.is_main:
+        if settings.dry_run:
+            return {}
+        serve_trainings(settings.out)
+        return RunFolder(settings.out, "loop").done or {}
+    if settings.gpus > 1:
+        check_no_launcher(settings.gpus)
     suite = suite_of(settings.suite, settings.env_python)
     tasks = select_tasks(suite, settings.tasks)
     check_settings(settings, suite, tasks)
@@ -81,12 +95,13 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
             "validation states. For a loop that is today's throughout, choose another --out."
         )
     run = open_run(settings.out, "loop", settings, inputs)
-    if run.done is not None and _covers(run.done, settings):
-        return run.done
-    # One cluster for all stages: starting one takes longer than a small stage.
-    with open_cluster(settings.ray_address) if settings.launcher == "ray" else contextlib.nullcontext():
-        summary = _run_stages(settings, suite, tasks, stages, reporter, tolerate_losses=not inputs)
-    run.finish(summary)
+    with open_trainings(settings.out) as trainings:
+        if run.done is not None and _covers(run.done, settings):
+            return run.done
+        # One cluster for all stages: starting one takes longer than a small stage.
+        with open_cluster(settings.ray_address) if stages.uses_ray else contextlib.nullcontext():
+            summary = _run_stages(settings, suite, tasks, stages, trainings, reporter, tolerate_losses=not inputs)
+        run.finish(summary)
     return summary
 
 
@@ -95,11 +110,12 @@ def _run_stages(
     suite: SuiteBase,
     tasks: Sequence[Task],
     stages: Stages,
+    trainings: Trainings,
     reporter: Reporter,
     *,
     tolerate_losses: bool,
 ) -> dict[str, Any]:
-    first = _first_policy(settings, stages, reporter)
+    first = _first_policy(settings, stages, trainings, reporter)
     trained: Path | None = None  # by iteration 1
     entries: list[dict[str, Any]] = [_entry(first, settings.out, accepted=True, verdict="starting point")]
     incumbent = first
@@ -108,7 +124,7 @@ def _run_stages(
         reporter.info(f"iteration {iteration} of {settings.iterations}, from {incumbent.label}")
         append_event(settings.out, "iteration", number=iteration, start=incumbent.label)
         candidate, accepted, verdict = _iterate(
-            settings, stages, iteration, incumbent, reporter, tolerate_losses=tolerate_losses
+            settings, stages, iteration, incumbent, trainings, reporter, tolerate_losses=tolerate_losses
         )
         if candidate is None:
             reporter.warn(f"Iteration {iteration}: {verdict} The loop stops here.")
@@ -148,7 +164,9 @@ def _run_stages(
         summary["arms"] = []
         if trained is not None and settings.train.method != "filtered-bc":
             method = settings.train.method
-            summary["arms"] = compare_filtered_bc(stages, first.policy, entries[0], trained, method, reporter)
+            summary["arms"] = compare_filtered_bc(
+                stages, first.policy, entries[0], trained, method, trainings, reporter
+            )
     write_json(settings.out / "loop.json", summary)
     if settings.report:
         from grape.report import ReportSettings, run_report
@@ -168,17 +186,15 @@ def _covers(done: Summary, settings: LoopSettings) -> bool:
     return done["iterations"] >= settings.iterations and ("arms" in done or not settings.compare_cloning)
 
 
-def _first_policy(settings: LoopSettings, stages: Stages, reporter: Reporter) -> _Incumbent:
+def _first_policy(settings: LoopSettings, stages: Stages, trainings: Trainings, reporter: Reporter) -> _Incumbent:
     """The given policy, or one trained from demonstrations; evaluated on the gate's states."""
     if settings.policy:
         policy, label = Path(settings.policy), "starting policy"
     else:
-        from grape.training import run_sft
-
         reporter.info("demonstrations of the scripted experts")
         run_collect(stages.demonstrations(), reporter)
         reporter.info("supervised fine-tuning (SFT)")
-        run_sft(stages.sft(), reporter)
+        trainings.sft(stages.sft(), reporter)
         policy, label = settings.out / "sft" / "policy", "SFT"
     evaluation = settings.out / "evaluate" / "sft"
     run_evaluate(stages.validate(policy, evaluation), reporter, chooses=True)
@@ -198,20 +214,19 @@ def _iterate(
     stages: Stages,
     iteration: int,
     incumbent: _Incumbent,
+    trainings: Trainings,
     reporter: Reporter,
     *,
     tolerate_losses: bool = False,
 ) -> tuple[_Incumbent | None, bool, str]:
     """One iteration: the candidate, whether the gate accepts it and why; None where there was nothing to learn."""
-    from grape.training import run_train
-
     folder = stages.folder(iteration)
     run_collect(stages.collect(iteration, incumbent.policy), reporter)
     run_score(stages.score(iteration), reporter)
     try:
         if not settings.train.unpaired:
             run_pair(stages.pair(iteration), reporter)
-        run_train(stages.train(iteration, incumbent.policy), reporter)
+        trainings.train(stages.train(iteration, incumbent.policy), reporter)
     except NoPairsError as error:
         return None, False, error.message
     candidate = _Incumbent(f"iteration {iteration}", folder / "train" / "policy", folder / "evaluate")

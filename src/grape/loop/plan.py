@@ -12,6 +12,7 @@ from grape.loop.filtered_bc import LABEL
 from grape.loop.settings import LoopSettings
 from grape.loop.stages import Stages
 from grape.preferences import PairSettings
+from grape.training.process_group import plan_processes
 from grape.training.settings import TrainSettings
 
 __all__ = ["format_plan", "plan_loop"]
@@ -36,11 +37,25 @@ def plan_loop(settings: LoopSettings, tasks: Sequence[Task]) -> Mapping[str, Any
         ``stages``, one mapping each with ``stage`` and what applies to it of ``episodes`` (simulated),
         ``decisions_at_most`` (control steps in the simulator), ``episodes_to_score``, ``pairs_at_most``,
         ``updates_at_most`` and ``frames_at_most`` (steps through the network with a gradient, over all epochs); the
-        same keys at the top are the totals.
+        same keys at the top are the totals; ``processes`` where several processes train.
     """
     rows = _rows(settings, Stages(settings), tasks)
     totals = {key: sum(row.get(key, 0) for row in rows) for key in _COLUMNS}
-    return {"dry_run": True, "stages": rows, **totals}
+    return {"dry_run": True, "stages": rows, **totals, **_processes(settings)}
+
+
+def _processes(settings: LoopSettings) -> dict[str, Any]:
+    """Where episodes are played and policies trained; nothing where that is one process."""
+    stages = Stages(settings)
+    training = plan_processes(stages.train(1, settings.out))
+    if not training:
+        return {}
+    replicas = stages.collect(1, settings.out).replicas
+    rollouts = "one copy of the policy, in the main process"
+    if stages.uses_ray:
+        rollouts = f"{replicas or 'a'} cop{'ies' if replicas > 1 else 'y'} of the policy, by Ray"
+        rollouts += "" if replicas else " on each GPU of its nodes"
+    return {"processes": {"rollouts": rollouts, "other_stages": "the main process", "training": training["processes"]}}
 
 
 def format_plan(plan: Mapping[str, Any]) -> list[str]:
@@ -51,7 +66,19 @@ def format_plan(plan: Mapping[str, Any]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join([name.ljust(widths[0]), *map(str.rjust, numbers, widths[1:])]) for name, *numbers in table]
     explained = "Each is the most it can be; a frame is one decision that the network learns from once."
-    return [*(line.rstrip() for line in lines), explained]
+    return [*(line.rstrip() for line in lines), explained, *_process_lines(plan.get("processes"))]
+
+
+def _process_lines(processes: Mapping[str, Any] | None) -> list[str]:
+    if processes is None:
+        return []
+    training = processes["training"]
+    machines = f"{training['machines']} machine{'s' if training['machines'] > 1 else ''}"
+    return [
+        f"Training: {training['count']} processes ({training['started_by']}), {training['on_each_machine']} on each of "
+        f"{machines}, {training['device_of_each']} for each; parameters {training['parameters']}.",
+        f"Rollouts: {processes['rollouts']}. Everything else: {processes['other_stages']}.",
+    ]
 
 
 def _rows(settings: LoopSettings, stages: Stages, tasks: Sequence[Task]) -> list[Row]:

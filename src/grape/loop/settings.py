@@ -26,11 +26,11 @@ _ROLLOUTS = ("shard", "extend", *LAUNCHER)  # a stage is whole: the next one rea
 # What the loop fills in itself; setting one of these by hand would silently do nothing, so it is refused.
 DECIDED_BY_LOOP: dict[str, tuple[str, ...]] = {
     "demonstrations": ("out", "suite", "tasks", "policy", "env_python", "seed", "dry_run", *_ROLLOUTS),
-    "sft": ("data", "out", "seed", "dry_run"),
+    "sft": ("data", "out", "seed", "gpus", "dry_run"),
     "collect": ("out", "suite", "tasks", "policy", "initial_states", "env_python", "seed", "dry_run", *_ROLLOUTS),
     "score": ("store", "out", "dry_run"),
     "pair": ("scores", "out", "seed", "dry_run"),
-    "train": ("pairs", "scores", "replay", "policy", "out", "seed", "dry_run"),
+    "train": ("pairs", "scores", "replay", "policy", "out", "seed", "gpus", "dry_run"),
 }
 
 
@@ -71,6 +71,9 @@ class LoopSettings(LauncherSettings):
             it on the test states beside the policy of iteration 1: the same start, the same rollouts, two ways of using
             them. Changes nothing else; without effect where train.method is filtered-bc itself.
         report: Write report.html at the end.
+        gpus: GPUs of this machine to use: as many processes train together, and episodes are played with a copy of the
+            policy on each (--launcher auto). With --train.device cpu, --sft.device cpu as many processes without GPUs.
+            Under torchrun, accelerate launch or srun leave it out: their processes train together.
         seed: Seed of the whole run; every stage derives its own from it.
         demonstrations: Settings of the demonstrations (as for grape collect).
         sft: Settings of supervised fine-tuning (as for grape sft).
@@ -104,6 +107,7 @@ class LoopSettings(LauncherSettings):
     replay: int = setting(0, group=_TASKS, range=Range(0), identity="unless default")
     compare_cloning: bool = setting(False, group=_EVALUATION, identity=False)
     report: bool = setting(True, group=_EVALUATION, identity=False)
+    gpus: int = setting(1, group=_TASKS, range=Range(1), identity=False, common=True)
     seed: int = setting(0, group=_TASKS, common=True)
     demonstrations: CollectSettings = CollectSettings(out=UNSET)
     sft: SftSettings = SftSettings(data=(UNSET,), out=UNSET)

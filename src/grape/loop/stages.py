@@ -52,10 +52,19 @@ class Stages:
     def __init__(self, settings: LoopSettings) -> None:
         self._loop = settings
         self._launcher = {name: getattr(settings, name) for name in LAUNCHER}
+        if settings.launcher == "auto" and settings.gpus > 1 and settings.collect.device != "cpu":
+            self._launcher["launcher"] = "ray"
+        if self.uses_ray and not (settings.replicas or settings.ray_address) and settings.gpus > 1:
+            self._launcher["replicas"] = settings.gpus
         self.root = settings.out
         validation, test = settings.first_validation_state, settings.first_test_state
         self.validation_states = range(validation, validation + settings.validation_states)
         self.test_states = range(test, test + settings.test_states)
+
+    @property
+    def uses_ray(self) -> bool:
+        """Whether Ray plays the episodes."""
+        return bool(self._launcher["launcher"] == "ray")
 
     def blocks(self) -> tuple[StatesBlock, ...]:
         """All initial states that the loop uses, by what they are for; no two blocks may share one.
@@ -99,6 +108,7 @@ class Stages:
             data=(self.root / "demonstrations" / "store",),
             out=self.root / "sft",
             seed=self._seed("sft"),
+            gpus=self._loop.gpus,
         )
 
     def collect(self, iteration: int, policy: Path) -> CollectSettings:
@@ -146,6 +156,7 @@ class Stages:
             policy=policy,
             out=self.folder(iteration) / "train",
             seed=self._seed("train", iteration),
+            gpus=self._loop.gpus,
         )
 
     @property

@@ -11,13 +11,17 @@ from typing import Any
 
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
-from grape.training.settings import SftSettings, TrainSettings
+from grape.training.process_group import needs_ranks, run_in_ranks
+from grape.training.settings import SftSettings, TrainSettings, check_sft, check_train
 
 __all__ = ["SftSettings", "TrainSettings", "run_sft", "run_train"]
 
 
 def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
-    """Fine-tune on demonstrations; see :func:`grape.training.sft.run_sft`."""
+    """Fine-tune on demonstrations; see :func:`grape.training.sft.run_sft`. With ``gpus``, in a process group."""
+    if needs_ranks(settings):
+        check_sft(settings)
+        return run_in_ranks("sft", settings, reporter)
     try:
         from grape.training.sft import run_sft as run
     except ModuleNotFoundError as error:
@@ -26,7 +30,10 @@ def run_sft(settings: SftSettings, reporter: Reporter = SILENT) -> Mapping[str, 
 
 
 def run_train(settings: TrainSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
-    """Train on preference pairs; see :func:`grape.training.tpo.run_train`."""
+    """Train on preference pairs; see :func:`grape.training.tpo.run_train`. With ``gpus``, in a process group."""
+    if needs_ranks(settings):
+        check_train(settings)
+        return run_in_ranks("train", settings, reporter)
     try:
         from grape.training.tpo import run_train as run
     except ModuleNotFoundError as error:

@@ -1,8 +1,9 @@
 """Training in several processes: ranks, sums over all, and sharded parameters.
 
-Started by ``accelerate launch`` or ``torchrun``, each process takes a share of an update's pairs, and what is summed
-over processes equals what one process would have computed. Everything else is the same in all of them (same data
-order, same weights), so that only process 0 writes. Alone, nothing here touches ``torch.distributed``.
+Started by ``--gpus`` (:mod:`grape.training.process_group`), ``torchrun``, ``accelerate launch`` or ``srun``, each
+process takes a share of an update's pairs, and what is summed over processes equals what one process would have
+computed. Everything else is the same in all of them (same data order, same weights), so that only process 0 writes.
+Alone, nothing here touches ``torch.distributed``.
 
 Where all parameters of a model train that one GPU cannot hold thrice, PyTorch's ``fully_shard`` (FSDP) turns them into
 distributed tensors, and each block of the network is gathered while it computes. The trainer asks three things of such
@@ -11,6 +12,7 @@ a tensor: the part that lives here, the whole, and putting a whole back in.
 
 import atexit
 import datetime
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from grape.core.errors import GrapeError, SettingsError
-from grape.core.runs import launched_process
+from grape.core.launched import launched_process, variables_of_slurm
 from grape.training.shards import check_storage
 
 __all__ = [
@@ -157,7 +159,8 @@ def join_process_group(device: str, patience: datetime.timedelta = _PATIENCE) ->
         SettingsError: Accelerate is missing, the device does not fit several processes, or the launcher's variables
             are unusable.
     """
-    if launched_process().count == 1:
+    process = launched_process()
+    if process.count == 1:
         return ProcessGroup(0, 1, device_of(device))
     try:
         from accelerate import PartialState
@@ -166,6 +169,8 @@ def join_process_group(device: str, patience: datetime.timedelta = _PATIENCE) ->
     if ":" in device:
         raise SettingsError(f"--device {device} names one GPU for several processes.", "Use 'cuda' or 'auto'.")
     on_cpu = device_of(device) == "cpu"
+    if process.by_slurm:
+        _take_variables_of_slurm()
     if not dist.is_initialized():
         atexit.register(_leave)
     try:
@@ -174,9 +179,16 @@ def join_process_group(device: str, patience: datetime.timedelta = _PATIENCE) ->
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise SettingsError(
             f"The launcher's processes cannot be joined: {reason}.",
-            "Start them with torchrun or accelerate launch; or unset RANK and WORLD_SIZE to work alone.",
+            "Start them with --gpus, torchrun, accelerate launch or srun; or unset RANK and WORLD_SIZE to work alone.",
         ) from error
     return ProcessGroup(state.process_index, state.num_processes, "cpu" if on_cpu else str(state.device))
+
+
+def _take_variables_of_slurm() -> None:
+    """Set what torchrun would have set. Where each task sees GPUs of its own, its device is the first of them."""
+    variables = variables_of_slurm(os.environ)
+    local, visible = int(variables["LOCAL_RANK"]), torch.cuda.device_count()
+    os.environ.update(variables, LOCAL_RANK=str(local % visible if visible else local))
 
 
 def _leave() -> None:

@@ -22,6 +22,7 @@ from grape.training.estimate import estimate_training
 from grape.training.initial_policy import preview_policy
 from grape.training.lora import add_adapters, check_start, parameter_counts
 from grape.training.meta_profile import forward_flops
+from grape.training.process_group import plan_processes
 from grape.training.settings import SftSettings, TrainSettings
 from grape.training.sources import TrainingData
 
@@ -177,6 +178,7 @@ def plan_training(settings: TrainSettings, data: TrainingData) -> dict[str, Any]
         **({} if len(steps) == axis.bounds[-1] else {"decisions": len(steps), "chunk": steps.tokens_NKD.shape[1]}),
         "gradient": mode,
         **_estimate(settings, data, policy, mode, round(facts["frames_per_epoch"] * epochs)),
+        **plan_processes(settings),
         "out": str(settings.out),
     }
 
@@ -270,7 +272,7 @@ def plan_sft(
             frames = schedule.updates * settings.batch_size
             plan["tflop_forward_per_frame"] = forward / 1e12
             plan["tflop"] = _FORWARD_BACKWARD * frames * forward / 1e12
-    return {**plan, "out": str(settings.out)}
+    return {**plan, **plan_processes(settings), "out": str(settings.out)}
 
 
 def _decisions(store: EpisodeSource, metas: Sequence[EpisodeMeta]) -> int:

@@ -102,8 +102,9 @@ class TrainerSettings(OptimizerSettings, AdapterSettings, LoggingSettings, Preci
         activation_checkpointing: Keep one hidden state a block and compute the rest again in the backward pass: about
             a third more time, several times less memory a decision.
         picture_cache_gb: Memory for decoded images, GB.
-        device: Where to compute: auto takes a GPU if there is one, else cpu; or cuda, cuda:1. With several processes
-            (accelerate launch, torchrun) each takes its own GPU and its share of every batch.
+        gpus: GPUs of this machine that train together, a process on each, with its share of every batch. With --device
+            cpu as many processes without GPUs. Under torchrun, accelerate launch or srun leave it out.
+        device: Where to compute: auto takes a GPU if there is one, else cpu; or cuda, cuda:1.
         dtype: What frozen weights are held and computed in: auto is bfloat16 on a GPU and float32 on a CPU. Adapters
             are float32 always; without adapters all weights are float32, and bfloat16 is used for computing only.
         load_in_4bit: Hold the frozen language model in 4 bits (QLoRA, arXiv 2305.14314); needs bitsandbytes and a GPU.
@@ -112,6 +113,7 @@ class TrainerSettings(OptimizerSettings, AdapterSettings, LoggingSettings, Preci
     micro_batch: int = setting(0, group=_MEMORY, range=_COUNT, common=True)
     activation_checkpointing: bool = setting(False, group=_MEMORY, identity=False)
     picture_cache_gb: float = setting(4.0, group=_MEMORY, range=_COUNT, identity=False)
+    gpus: int = setting(1, group=_MEMORY, range=_POSITIVE, identity=False, common=True)
 
 
 @dataclass(frozen=True)

@@ -25,4 +25,5 @@ VERB = Verb(
     show=_show,
     exit_code=lambda summary: 0 if summary["ok"] else 1,
     examples=("grape doctor", "grape doctor --json"),
+    processes="each",
 )

@@ -28,6 +28,7 @@ VERB = Verb(
         "grape loop --out runs/loop --tasks drawer-open,faucet-open --policy runs/sft/policy --iterations 2",
         "grape loop --recipe libero-nano --out runs/libero-nano",
         "grape loop --config my-loop.yaml --out runs/loop --train.beta 0.05",
-        "grape loop --out runs/loop --dry-run",
+        "grape loop --out runs/loop --gpus 4 --dry-run",
     ),
+    processes="group",
 )

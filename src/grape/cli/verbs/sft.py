@@ -14,5 +14,5 @@ VERB = Verb(
         "grape sft --data runs/demonstrations/store --out runs/sft",
         "grape sft --data runs/demonstrations/store --chunk 8 --proprio --out runs/sft",
     ),
-    several_processes=True,
+    processes="group",
 )

@@ -16,5 +16,5 @@ VERB = Verb(
         "grape train --pairs runs/pairs --policy runs/sft/policy --out runs/filtered --method filtered-bc",
         "grape train --scores runs/scores --policy runs/sft/policy --out runs/kto --method kto",
     ),
-    several_processes=True,
+    processes="group",
 )
