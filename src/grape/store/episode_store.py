@@ -62,6 +62,10 @@ class EpisodeStore(Table):
         """The stores that this one consists of: itself, see :mod:`grape.store.combined`."""
         return (self,)
 
+    def part_of(self, episode_id: str) -> "EpisodeStore":
+        """The one of :attr:`parts` that an episode is in."""
+        return self
+
     @property
     def place(self) -> str:
         """Where the episodes are, for messages."""
