@@ -41,6 +41,7 @@ ROLLOUTS: dict[str, dict[str, Any]] = {
     "sleeping": {"suite": "sleeping", "initial_states": "0-31", "lanes": 2},
     "metaworld": {"suite": "metaworld", "tasks": "drawer-open", "initial_states": "0-31", "lanes": 2},
 }
+BEGIN, END = "<!-- table -->\n", "<!-- end -->"
 VERBS = ("score", "costs validate", "export rlds")
 COPIES = 12
 """The 32 recorded episodes so often under other initial states, for scores and trials; exports take 32."""
@@ -71,10 +72,13 @@ def main() -> None:
     result["rows"] = [rows[key] for key in sorted(rows, key=lambda key: (order.index(key[0]), key[1:]))]
     write_json(options.out, result)
     if options.page.exists():
-        head, _, rest = options.page.read_text().partition("<!-- table -->\n")
-        write_text(
-            options.page, f"{head}<!-- table -->\n{table(result)}<!-- end -->{rest.partition('<!-- end -->')[2]}"
-        )
+        write_text(options.page, with_table(options.page.read_text(encoding="utf-8"), result))
+
+
+def with_table(page: str, result: dict[str, Any]) -> str:
+    """The page with the figures of a record."""
+    head, _, rest = page.partition(BEGIN)
+    return f"{head}{BEGIN}{table(result)}{END}{rest.partition(END)[2]}"
 
 
 def measured(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
