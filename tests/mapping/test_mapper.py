@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from grape.core.errors import DataError, SettingsError
-from grape.mapping import Mapper, MappingSettings, open_mapper
+from grape.mapping import MappingSettings, open_mapper
 from tests.mapping.functions import KilledOnce, doubled, failing, process_of
 from tests.reporters import Hearing
 
@@ -45,4 +45,3 @@ def test_an_address_without_its_launcher_is_refused() -> None:
         pass
     with pytest.raises(SettingsError, match="--workers is -1"), open_mapper(MappingSettings(workers=-1)):
         pass
-    assert Mapper().is_here

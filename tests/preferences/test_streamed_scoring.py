@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from grape.core.errors import CompatibilityError
 from grape.preferences import ScoreSettings, pricing, run_score, score_trajectories
 from grape.preferences.curves import CURVES_FILE
 from grape.preferences.records import SCORES_FILE, score_to_row
 from grape.store import EpisodeStore
-from tests.preferences.rollouts import make_store
+from tests.preferences.rollouts import in_chunks, make_store
 
 FILES = (SCORES_FILE, CURVES_FILE, "calibration.json", "done.json")
 
@@ -67,6 +68,24 @@ def test_a_killed_run_goes_on_where_it_was(
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     run_score(settings)
     assert len(priced) == (28 if damaged else 16)
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_processes_that_share_the_episodes_write_the_same_bytes(recorded: Path, tmp_path: Path) -> None:
+    for workers in (1, 2):
+        run_score(ScoreSettings(store=recorded, out=tmp_path / str(workers), workers=workers))
+    for name in FILES:
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+    mixed = EpisodeStore.create(tmp_path / "mixed", "metaworld", {})
+    for name in EpisodeStore.open(recorded).ids()[:26]:
+        trajectory = EpisodeStore.open(recorded).read(name)
+        mixed.write(trajectory if name < "drawer-open-0003" else in_chunks(trajectory, 4, 4))
+    messages = set()
+    for workers in (1, 2):
+        with pytest.raises(CompatibilityError, match="that do not compare") as raised:
+            run_score(ScoreSettings(store=mixed.path, out=tmp_path / f"mixed-{workers}", workers=workers))
+        messages.add(str(raised.value))
+    assert len(messages) == 1
 
 
 @pytest.mark.usefixtures("small_shards")

@@ -4,7 +4,7 @@ What is mapped is a pure function of one shard. Where it runs, in which order an
 of it: results come in the order of the shards, and a shard whose process was lost is computed again.
 """
 
-from grape.mapping.mapper import Mapper, open_mapper
+from grape.mapping.mapper import HERE, Mapper, open_mapper
 from grape.mapping.settings import MappingSettings
 
-__all__ = ["Mapper", "MappingSettings", "open_mapper"]
+__all__ = ["HERE", "Mapper", "MappingSettings", "open_mapper"]

@@ -12,7 +12,7 @@ from grape.core.settings import check_ranges
 from grape.mapping.dispatch import WorkerPool, WorkerStarter, dispatch
 from grape.mapping.settings import MappingSettings
 
-__all__ = ["Mapper", "open_mapper"]
+__all__ = ["HERE", "Mapper", "open_mapper"]
 
 Item = TypeVar("Item")
 Shard = TypeVar("Shard")
@@ -59,6 +59,10 @@ class Mapper:
         return dispatch(function, shards, self.pool, self.workers, self.reporter.warn)
 
 
+HERE = Mapper()
+"""The mapper of this process."""
+
+
 @contextlib.contextmanager
 def open_mapper(settings: MappingSettings, reporter: Reporter = SILENT) -> Iterator[Mapper]:
     """Open the mapper that the settings name.
@@ -78,7 +82,7 @@ def open_mapper(settings: MappingSettings, reporter: Reporter = SILENT) -> Itera
         )
     workers = settings.workers or os.cpu_count() or 1
     if workers == 1:
-        yield Mapper()
+        yield HERE
         return
     from grape.mapping.local import LocalStarter
 

@@ -32,7 +32,7 @@ from grape.store.table_files import read_rows
 __all__ = ["CURVES_FILE", "CURVES_SCHEMA", "EPISODES_PER_GROUP", "curves_table", "with_curves", "write_curves"]
 
 CURVES_FILE = "curves.parquet"
-EPISODES_PER_GROUP = 256
+EPISODES_PER_GROUP = 64
 """Episodes whose curves are written, and read at most, at once."""
 
 

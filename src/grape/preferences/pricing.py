@@ -22,7 +22,9 @@ from grape.core.preferences import StageScore
 from grape.core.reading import decode, encode, parse_json, record
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.costs import CostSpecification, evaluate, unavailable_constraints, with_unknown_outcome
+from grape.mapping import HERE, Mapper
 from grape.preferences.curves import CURVES_SCHEMA, EPISODES_PER_GROUP, curves_table
+from grape.store import EpisodeStore
 from grape.store.source import Episodes
 from grape.store.table_files import read_rows
 
@@ -221,6 +223,7 @@ def price_episodes(
     where: str,
     reporter: Reporter,
     folder: Path | None = None,
+    mapper: Mapper = HERE,
 ) -> PricedEpisodes:
     """Price all episodes.
 
@@ -232,31 +235,65 @@ def price_episodes(
         reporter: Hears of progress.
         folder: Where shards are kept, and found if an earlier run kept them; None keeps prices, with their curves, in
             memory.
+        mapper: Where shards of a store are priced, if there is a folder for them.
 
     Raises:
         DataError: An episode cannot be read or priced.
         CompatibilityError: Log-probabilities are of several supports or temperatures.
     """
-    shards = PricedShards(folder or Path(), [meta.episode_id for meta in metas])
-    kept: list[Priced] = []
+    names = [meta.episode_id for meta in metas]
     sampled: dict[tuple[str, float], str] = {}
     with reporter.progress("scoring", len(metas)) as progress:
+        if folder is None:
+            kept: list[Priced] = []
+            for name in names:
+                trajectory = episodes.read(name, frames=False)
+                kept.append(pricing.price(trajectory))
+                _check_sampled(kept[-1:], sampled, where)
+                progress.advance(note=trajectory.meta.task)
+            return kept
+        shards, missing = PricedShards(folder, names), list[int]()
         for number in range(shards.shards):
-            if folder is not None and (priced := shards.find(number)):
+            if priced := shards.find(number):
                 _check_sampled(priced, sampled, where)
                 progress.advance(len(priced))
-                continue
+            else:
+                missing.append(number)
+        if missing and not mapper.is_here:
+            assert isinstance(episodes, EpisodeStore)  # whose episodes other processes find by path
+            parts = [
+                (shards.path(number).absolute(), [(episodes.part_of(name).path, name) for name in shards.names(number)])
+                for number in missing
+            ]
+            for number, kinds in zip(missing, mapper.map(_ShardPricing(pricing), parts), strict=True):
+                _check_sampled(kinds, sampled, where)
+                progress.advance(len(shards.names(number)))
+            return shards
+        for number in missing:
             priced = []
             for name in shards.names(number):
                 trajectory = episodes.read(name, frames=False)
                 priced.append(pricing.price(trajectory))
                 _check_sampled(priced[-1:], sampled, where)
                 progress.advance(note=trajectory.meta.task)
-            if folder is None:
-                kept += priced
-            else:
-                shards.write(number, encode_shard(priced))
-    return kept if folder is None else shards
+            shards.write(number, encode_shard(priced))
+    return shards
+
+
+@dataclass(frozen=True)
+class _ShardPricing:
+    """Prices shards of episodes into their files, in any process."""
+
+    pricing: Pricing
+
+    def __call__(self, shard: tuple[Path, Sequence[tuple[Path, str]]]) -> list[Priced]:
+        """Write the file of a shard of stores and ids; returns an episode of each kind of log-probabilities, bare."""
+        path, members = shard
+        stores = {place: EpisodeStore.open(place) for place in {place for place, _ in members}}
+        priced = [self.pricing.price(stores[place].read(name, frames=False)) for place, name in members]
+        write_bytes(path, encode_shard(priced))
+        kinds = {(item.support, item.temperature): item for item in reversed(priced) if item.r_self is not None}
+        return [replace(item, unavailable=(), stages=()) for item in reversed(kinds.values())]
 
 
 def _check_sampled(priced: Iterable[Priced], sampled: dict[tuple[str, float], str], where: str) -> None:

@@ -13,6 +13,7 @@ from grape.core.files import write_json, write_jsonl
 from grape.core.runs import is_complete, open_run, read_run_settings, recorded_inputs
 from grape.core.settings import Range, check_ranges, setting
 from grape.costs import OBJECTIVES, specification_hash
+from grape.mapping import MappingSettings, open_mapper
 from grape.preferences.curves import CURVES_FILE, write_curves
 from grape.preferences.gcpg import PUBLISHED_WEIGHTS
 from grape.preferences.pricing import PricedShards
@@ -40,7 +41,7 @@ _Normalization = Literal["auto", "raw", "step-mean", "state-standardised", "task
 
 
 @dataclass(frozen=True)
-class ScoreSettings:
+class ScoreSettings(MappingSettings):
     """Score recorded episodes: R_GCPG = lambda_1 R_self + lambda_2 R_ext + lambda_3 I_success (arXiv 2411.19309).
 
     R_self is the log-probability of what the policy sampled, R_ext = exp(-sum of stage costs), I_success is 0 or 1.
@@ -151,7 +152,10 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
     values = score_by(choices, settings, store, reporter, settings.out / SCORERS_FOLDER)
     external = values.get(settings.external_reward)
     shards = settings.out / _SHARDS
-    scored = score_episodes(settings, store, unadjusted, by_hand, hashes, store.place, reporter, external, shards)
+    with open_mapper(settings, reporter) as mapper:
+        scored = score_episodes(
+            settings, store, unadjusted, by_hand, hashes, store.place, reporter, external, shards, mapper
+        )
     if isinstance(scored.priced, PricedShards):
         write_curves(settings.out / CURVES_FILE, scored.priced.curves())
     write_jsonl(settings.out / SCORES_FILE, map(score_to_row, scored.scores))

@@ -15,6 +15,7 @@ from grape.core.events import Reporter
 from grape.core.preferences import Score, StageScore
 from grape.core.trajectories import EpisodeMeta
 from grape.costs import CostSpecification, adjust_objectives, external_reward
+from grape.mapping import HERE, Mapper
 from grape.preferences.gcpg import TERMS, RawTerms, calibrate, weighted_terms
 from grape.preferences.pricing import Priced, PricedEpisodes, Pricing, price_episodes
 from grape.preferences.specifications import about_success_alone
@@ -71,6 +72,7 @@ def score_episodes(
     reporter: Reporter,
     external: ScorerValues | None = None,
     folder: Path | None = None,
+    mapper: Mapper = HERE,
 ) -> ScoredEpisodes:
     """Score episodes; warn of what a reader must know.
 
@@ -85,6 +87,7 @@ def score_episodes(
         external: Whose values R_ext is; None for that of the costs.
         folder: Where prices are kept in shards, so that memory does not grow with them and a run that was killed goes
             on; None keeps them, with their curves, in memory.
+        mapper: Where shards are priced.
 
     Raises:
         DataError: A log-probability is not finite, or the external reward of an episode is missing.
@@ -94,7 +97,7 @@ def score_episodes(
     specifications = {task: adjust_objectives(item, settings.objectives) for task, item in unadjusted.items()}
     unknown = frozenset(_state(meta) for meta in metas if meta.success is None)
     pricing = Pricing(specifications, settings.price_verdict, unknown)
-    priced = price_episodes(episodes, metas, pricing, where, reporter, folder)
+    priced = price_episodes(episodes, metas, pricing, where, reporter, folder, mapper)
     final, thresholds = _thresholds(settings, metas, priced, specifications, by_hand)
     totals = _totals(metas, priced, final)
     values = None if external is None else _external_values(metas, external)
