@@ -19,6 +19,7 @@ import hashlib
 import importlib
 import os
 import platform
+import resource
 import sys
 import tempfile
 import time
@@ -125,15 +126,28 @@ def verbs(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]
             for workers in options.workers:
                 out = folder / f"{verb.replace(' ', '-')}-{launcher}-{workers}"
                 store = few if verb == "export rlds" else many
-                began = time.perf_counter()
+                began, before = time.perf_counter(), processor_seconds()
                 digest = RUN[verb](store, out, {"launcher": launcher, "workers": workers})
-                seconds = round(time.perf_counter() - began, 2)
+                seconds, after = round(time.perf_counter() - began, 2), processor_seconds()
                 assert digest == (expected := expected or digest), f"{out.name}: other bytes than one worker's"
                 episodes = len(EpisodeStore.open(store))
                 yield {
                     **{"work": verb, "launcher": launcher, "workers": workers},
                     **{"episodes": episodes, "seconds": seconds},
+                    **(processor_of(before, after) if launcher == "local" else {}),  # Ray's processes are not ours
                 }
+
+
+def processor_seconds() -> tuple[float, float]:
+    """Processor time of this process, and of workers that ended, so far."""
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    own, workers = (part.ru_utime + part.ru_stime for part in usage)
+    return own, workers
+
+
+def processor_of(before: tuple[float, float], after: tuple[float, float]) -> dict[str, float]:
+    names = ("processor_seconds_here", "processor_seconds_of_workers")
+    return {name: round(end - start, 2) for name, start, end in zip(names, before, after, strict=True)}
 
 
 def score(store: Path, out: Path, given: dict[str, Any]) -> str:
